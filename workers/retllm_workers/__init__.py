@@ -1,0 +1,1 @@
+"""Celery application and one thin task module per queue."""
