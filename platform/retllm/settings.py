@@ -1,0 +1,167 @@
+"""Every setting of the platform, each with its help text (design: settings).
+
+Settings come from the environment (``RETLLM_<NAME>``; the two servers also from ``DATABASE_URL`` and ``REDIS_URL``).
+The README's table is made from this file and held equal to it by a test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A pair of models: an embedder (open_clip name) and a scorer (transformers name or folder)."""
+
+    embedder: str
+    scorer: str
+    meaning: str
+
+
+def _shipped(name: str) -> str:
+    return str(Path(__file__).resolve().parent / "demo" / "models" / name)
+
+
+PRESETS: dict[str, Preset] = {
+    "demo": Preset(
+        embedder=f"local-dir:{_shipped('clip')}",
+        scorer=_shipped("mllm"),
+        meaning="two small models that ship with the project, trained on its procedural scenes; CPU, offline",
+    ),
+    "small": Preset(
+        embedder="ViT-B-32/laion2b_s34b_b79k",
+        scorer="HuggingFaceTB/SmolVLM-500M-Instruct",
+        meaning="real weights that a laptop runs",
+    ),
+    "paper": Preset(
+        embedder="ViT-L-14-336/openai",
+        scorer="Qwen/Qwen2.5-VL-7B-Instruct",
+        meaning="the pair of the RetLLM paper; wants a GPU of 24 GB or more",
+    ),
+}
+
+
+class Settings(BaseSettings):
+    """The platform's settings; an unknown or malformed value is refused when the process starts."""
+
+    model_config = SettingsConfigDict(env_prefix="RETLLM_", extra="ignore", populate_by_name=True)
+
+    # where things are
+    home: Path = Field(
+        default=Path("~/.retllm"), description="Folder of the local stack: databases, media, logs, the secret key."
+    )
+    database_url: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("DATABASE_URL", "RETLLM_DATABASE_URL"),
+        description="A PostgreSQL server with pgvector. Unset: `retllm up` starts one of its own in RETLLM_HOME.",
+    )
+    redis_url: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("REDIS_URL", "RETLLM_REDIS_URL"),
+        description="A Redis-compatible server. Unset: `retllm up` starts one of its own in RETLLM_HOME.",
+    )
+    storage_url: str | None = Field(
+        default=None, description="Where pictures are kept, as an fsspec address. Unset: the folder RETLLM_HOME/media."
+    )
+    host: str = Field(default="127.0.0.1", description="Address that the web server listens on.")
+    port: int = Field(default=8080, ge=0, le=65535, description="Port of the web server; 0 takes any free one.")
+    secret_key: str | None = Field(
+        default=None, description="Key that signs sessions. Unset: made once and kept in RETLLM_HOME/secret_key."
+    )
+    secure_cookies: bool = Field(default=False, description="Send the session cookie over HTTPS only.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
+
+    # models
+    preset: Literal["demo", "small", "paper"] = Field(
+        default="demo", description="The pair of models: demo (shipped), small (laptop) or paper (GPU)."
+    )
+    embedder: str | None = Field(
+        default=None,
+        description="open_clip model in place of the preset's: NAME/PRETRAINED, hf-hub:ORG/REPO or local-dir:FOLDER.",
+    )
+    scorer: str | None = Field(
+        default=None, description="transformers image-text-to-text model in place of the preset's: a name or a folder."
+    )
+    scorer_revision: str | None = Field(default=None, description="Branch, tag or commit of the scorer on its hub.")
+    device: str = Field(default="auto", description="Device of the models: auto, cpu, cuda or cuda:N.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="Number format of the models; auto is bfloat16 on a GPU and float32 on a CPU."
+    )
+    token_budget: int = Field(
+        default=8192, ge=256, description="Tokens, padding included, that one batch of the scorer may hold."
+    )
+    torch_threads: int = Field(default=0, ge=0, description="CPU threads of a worker's models; 0 leaves torch's own.")
+
+    # what may come in
+    max_request_bytes: int = Field(default=4 << 30, ge=1, description="Bytes that one upload request may hold.")
+    max_file_bytes: int = Field(default=64 << 20, ge=1, description="Bytes that one picture may have.")
+    max_pixels: int = Field(default=100_000_000, ge=1, description="Pixels that one picture may have.")
+    max_archive_files: int = Field(default=20_000, ge=1, description="Files that one ZIP may hold.")
+    max_archive_bytes: int = Field(default=8 << 30, ge=1, description="Bytes that one ZIP may unpack to.")
+    max_text_chars: int = Field(default=20_000, ge=1, description="Characters that a text or caption may have.")
+    thumbnail_size: int = Field(default=320, ge=16, le=2048, description="Longer side of a thumbnail, in pixels.")
+
+    # search
+    default_k: int = Field(default=10, ge=1, description="Candidates that go to the fine stage if a search names none.")
+    max_k: int = Field(default=200, ge=1, description="Most candidates that a search may ask for.")
+    query_image_weight: float = Field(
+        default=0.8, ge=0, le=1, description="Weight of the picture in a query of picture and text; text has the rest."
+    )
+    item_image_weight: float = Field(
+        default=0.7, ge=0, le=1, description="Weight of the picture in an item of picture and text; text has the rest."
+    )
+    alpha: float = Field(default=0.3, ge=0, le=1, description="Share of the visual re-injection in the armed layer.")
+    trigger: Literal["entropy", "fixed", "off"] = Field(
+        default="entropy", description="When visual tokens are re-injected: entropy, fixed (always) or off."
+    )
+    tau: float = Field(default=0.75, ge=0, le=1, description="Uncertainty above which the next layer is armed.")
+    tie_decimals: int = Field(default=4, ge=0, le=12, description="Scores equal to so many decimals tie.")
+
+    # jobs
+    index_unit_items: int = Field(default=64, ge=1, le=1024, description="Items in one unit of an index job.")
+    score_unit_candidates: int = Field(default=8, ge=1, le=256, description="Candidates in one unit of a search job.")
+    lease_seconds: float = Field(default=60, gt=0, description="Seconds that a worker holds a unit without renewing.")
+    max_attempts: int = Field(default=4, ge=1, description="Attempts after which a unit is dead.")
+    backoff_seconds: float = Field(default=2, ge=0, description="Wait before the second attempt; doubles each time.")
+    dispatch_seconds: float = Field(default=1, gt=0, description="Seconds between two rounds of the dispatcher.")
+    republish_seconds: float = Field(
+        default=5, gt=0, description="Seconds after which a unit that nobody claimed is announced again."
+    )
+    queue_depth: int = Field(default=200, ge=1, description="Announcements that a queue holds at most.")
+
+    # processes of `retllm up`
+    web_threads: int = Field(default=8, ge=1, description="Threads of the web server.")
+    embed_workers: int = Field(default=1, ge=0, description="Worker processes for the queue `embed`; one per GPU.")
+    score_workers: int = Field(default=1, ge=0, description="Worker processes for the queue `score`; one per GPU.")
+
+    @property
+    def home_path(self) -> Path:
+        """RETLLM_HOME as an absolute path."""
+        return self.home.expanduser().resolve()
+
+    @property
+    def embedder_name(self) -> str:
+        """The open_clip name in force."""
+        return self.embedder or PRESETS[self.preset].embedder
+
+    @property
+    def scorer_name(self) -> str:
+        """The transformers name or folder in force."""
+        return self.scorer or PRESETS[self.preset].scorer
+
+    @property
+    def media_url(self) -> str:
+        """The fsspec address of the storage in force."""
+        return self.storage_url or f"file://{self.home_path / 'media'}"
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once from the environment."""
+    return Settings()
