@@ -1,0 +1,54 @@
+"""Alembic's entry: one writer at a time, and no migration waits long for a lock."""
+
+from __future__ import annotations
+
+import os
+
+import sqlalchemy as sa
+from alembic import context
+
+from retllm.db.session import driver_url
+from retllm.db.tables import Base
+
+_ADVISORY_LOCK = 0x7265746D
+
+
+def _url() -> str:
+    url = context.config.get_main_option("sqlalchemy.url") or os.environ.get("DATABASE_URL")
+    if not url:
+        raise SystemExit("Set DATABASE_URL to the PostgreSQL server that is to be migrated.")
+    return driver_url(url)
+
+
+def include_object(item: object, name: str | None, kind: str, reflected: bool, compare_to: object) -> bool:
+    """The HNSW indexes are made when a model is first used, not by a migration."""
+    return not (kind == "index" and (name or "").startswith("ix_embeddings_hnsw_"))
+
+
+def _configure(connection: sa.Connection) -> None:
+    context.configure(connection=connection, target_metadata=Base.metadata, include_object=include_object)
+
+
+def run() -> None:
+    given = context.config.attributes.get("connection")
+    if given is not None:
+        _configure(given)
+        with context.begin_transaction():
+            context.run_migrations()
+        return
+    engine = sa.create_engine(_url(), poolclass=sa.pool.NullPool, connect_args={"connect_timeout": 10})
+    with engine.connect() as connection:
+        connection.execute(sa.text("SET lock_timeout = '5s'"))
+        connection.execute(sa.text("SET statement_timeout = '300s'"))
+        connection.commit()
+        _configure(connection)
+        with context.begin_transaction():
+            # waits for another process that migrates, then finds nothing left to do
+            connection.execute(sa.text("SET LOCAL lock_timeout = '60s'"))
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+            connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
+            context.run_migrations()
+    engine.dispose()
+
+
+run()

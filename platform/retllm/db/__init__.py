@@ -1,0 +1,1 @@
+"""Tables, sessions, vector indexes and migrations. Postgres is the truth (design: data)."""

@@ -1,0 +1,76 @@
+"""Every state of the data model, its meaning beside it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What an account may do."""
+
+    ADMIN = "admin"  # sees and changes everything, makes accounts
+    MEMBER = "member"  # sees and changes what is their own
+
+
+class ItemKind(StrEnum):
+    """What an item holds; also the modality of a query."""
+
+    IMAGE = "image"  # a picture
+    TEXT = "text"  # a text
+    BOTH = "image+text"  # a picture with its caption
+
+
+class ItemState(StrEnum):
+    """Where an item is in its life."""
+
+    READY = "ready"  # stored whole; can be indexed and found
+    DELETED = "deleted"  # content is gone; the row stays so that old results can still name it
+
+
+class JobKind(StrEnum):
+    """What a job does."""
+
+    INDEX = "index"  # embeds the items of a collection
+    SEARCH = "search"  # ranks the items of a collection for one query
+
+
+class JobState(StrEnum):
+    """Where a job is in its life."""
+
+    QUEUED = "queued"  # accepted; no worker has taken a unit yet
+    RUNNING = "running"  # at least one unit was taken
+    SUCCEEDED = "succeeded"  # every unit is done
+    PARTIAL = "partial"  # over; some units are dead, what the others did counts; retry reopens the dead
+    FAILED = "failed"  # over with nothing to show; retry reopens the dead units
+    CANCELLED = "cancelled"  # stopped by a person; what was done stays
+
+
+class Stage(StrEnum):
+    """Which step of a job a unit belongs to."""
+
+    EMBED = "embed"  # embed some items
+    COARSE = "coarse"  # embed the query, take the k nearest candidates
+    FINE = "fine"  # score some candidates
+
+
+class UnitState(StrEnum):
+    """Where a unit is in its life."""
+
+    READY = "ready"  # may be claimed once run_after has passed
+    LEASED = "leased"  # a worker holds it until lease_until
+    DONE = "done"  # its results are stored
+    DEAD = "dead"  # all attempts failed; error says why
+    SPLIT = "split"  # died with many items and was replaced by units of one item each
+    CANCELLED = "cancelled"  # its job was cancelled before it was done
+
+
+OPEN_UNITS = (UnitState.READY, UnitState.LEASED)
+OVER_JOBS = (JobState.SUCCEEDED, JobState.PARTIAL, JobState.FAILED, JobState.CANCELLED)
+
+
+class DecidedBy(StrEnum):
+    """What put a candidate at its final rank, above its next neighbour (method, section 5)."""
+
+    SCORE = "score"  # its score differs from its neighbours'
+    ENTROPY = "entropy"  # scores tie; the lower entropy went first
+    COARSE = "coarse"  # score and entropy tie, or there is no score: coarse rank

@@ -1,0 +1,277 @@
+"""The tables (design: data). UUID v7 keys, timestamps with zone, every state an enum of ``enums.py``."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from pgvector.sqlalchemy import Vector
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from uuid6 import uuid7
+
+from retllm.db.enums import DecidedBy, ItemKind, ItemState, JobKind, JobState, Role, Stage, UnitState
+
+
+def new_id() -> uuid.UUID:
+    """A fresh UUID v7: keys sort by the time they were made."""
+    return uuid.UUID(bytes=uuid7().bytes)
+
+
+def _enum(kind: type[StrEnum]) -> sa.Enum:
+    # plain text with a CHECK: a new member is a one-line migration, no type to alter
+    return sa.Enum(
+        kind,
+        native_enum=False,
+        create_constraint=True,
+        length=16,
+        values_callable=lambda members: [member.value for member in members],
+        name=kind.__name__.lower(),
+    )
+
+
+class Base(DeclarativeBase):
+    """Common naming of constraints, so that migrations can name them."""
+
+    metadata = sa.MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: sa.DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        str: sa.Text,
+        list[str]: ARRAY(sa.Text),
+        Role: _enum(Role),
+        ItemKind: _enum(ItemKind),
+        ItemState: _enum(ItemState),
+        JobKind: _enum(JobKind),
+        JobState: _enum(JobState),
+        Stage: _enum(Stage),
+        UnitState: _enum(UnitState),
+        DecidedBy: _enum(DecidedBy),
+    }
+
+
+class _Keyed:
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
+    created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+
+
+class User(_Keyed, Base):
+    """An account."""
+
+    __tablename__ = "users"
+
+    name: Mapped[str] = mapped_column(unique=True)
+    password_hash: Mapped[str]
+    role: Mapped[Role]
+    disabled_at: Mapped[datetime | None]
+
+
+class ApiToken(_Keyed, Base):
+    """A bearer token; only its SHA-256 is kept."""
+
+    __tablename__ = "api_tokens"
+
+    user_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str]
+    digest: Mapped[str] = mapped_column(unique=True)
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class Collection(_Keyed, Base):
+    """A named set of items with one owner."""
+
+    __tablename__ = "collections"
+    __table_args__ = (sa.UniqueConstraint("owner_id", "name"),)
+
+    owner_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("users.id"))
+    name: Mapped[str]
+    description: Mapped[str] = mapped_column(default="")
+
+
+class Item(_Keyed, Base):
+    """A picture, a text, or a picture with its caption.
+
+    ``content_sha256`` is the identity within a collection: of the picture's bytes, or of a text's UTF-8.
+    ``version`` counts changes of the caption, so that an embedding made from an older one is seen as stale.
+    """
+
+    __tablename__ = "items"
+    __table_args__ = (
+        sa.Index(
+            "uq_items_collection_content",
+            "collection_id",
+            "content_sha256",
+            unique=True,
+            postgresql_where=sa.text("state = 'ready'"),
+        ),
+        sa.Index("ix_items_collection_id_id", "collection_id", "id"),
+    )
+
+    collection_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("collections.id", ondelete="CASCADE"))
+    kind: Mapped[ItemKind]
+    state: Mapped[ItemState] = mapped_column(default=ItemState.READY)
+    name: Mapped[str]
+    content_sha256: Mapped[str]
+    version: Mapped[int] = mapped_column(default=1)
+    text: Mapped[str | None]
+    media_type: Mapped[str | None]
+    width: Mapped[int | None]
+    height: Mapped[int | None]
+    size_bytes: Mapped[int] = mapped_column(sa.BigInteger)
+    picture_key: Mapped[str | None]
+    thumbnail_key: Mapped[str | None]
+    error: Mapped[str | None]
+
+
+class EmbeddingModel(_Keyed, Base):
+    """One embedder in one exact shape; vectors of different rows are never compared."""
+
+    __tablename__ = "embedding_models"
+    __table_args__ = (sa.UniqueConstraint("name", "revision", "preprocessing_hash"),)
+
+    name: Mapped[str]
+    revision: Mapped[str]
+    dimension: Mapped[int]
+    preprocessing_hash: Mapped[str]
+
+
+class Embedding(Base):
+    """The vector of an item by a model; each model has a partial HNSW index of its own (``vectors.py``).
+
+    ``image_weight`` is the share of the picture in the vector of an item that has both parts.
+    """
+
+    __tablename__ = "embeddings"
+
+    item_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True)
+    model_id: Mapped[uuid.UUID] = mapped_column(
+        sa.ForeignKey("embedding_models.id", ondelete="CASCADE"), primary_key=True
+    )
+    collection_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("collections.id", ondelete="CASCADE"), index=True)
+    item_version: Mapped[int]
+    image_weight: Mapped[float]
+    vector: Mapped[Any] = mapped_column(Vector())
+    created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+
+
+class Job(_Keyed, Base):
+    """Accepted work. ``params`` is the request as it was accepted."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        sa.UniqueConstraint("user_id", "idempotency_key"),
+        sa.Index("ix_jobs_user_id_id", "user_id", "id"),
+        sa.Index("ix_jobs_collection_id_id", "collection_id", "id"),
+    )
+
+    kind: Mapped[JobKind]
+    state: Mapped[JobState] = mapped_column(default=JobState.QUEUED)
+    user_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("users.id"))
+    collection_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("collections.id", ondelete="CASCADE"))
+    idempotency_key: Mapped[str | None]
+    params: Mapped[dict[str, Any]]
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    error: Mapped[str | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Unit(_Keyed, Base):
+    """The piece of a job that one worker does in one go; claimed with a token and a lease (design: jobs)."""
+
+    __tablename__ = "units"
+    __table_args__ = (
+        sa.UniqueConstraint("job_id", "stage", "seq"),
+        sa.Index("ix_units_ready", "stage", "run_after", postgresql_where=sa.text("state = 'ready'")),
+        sa.Index("ix_units_leased", "lease_until", postgresql_where=sa.text("state = 'leased'")),
+    )
+
+    job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id", ondelete="CASCADE"))
+    stage: Mapped[Stage]
+    seq: Mapped[int]
+    state: Mapped[UnitState] = mapped_column(default=UnitState.READY)
+    payload: Mapped[dict[str, Any]]
+    attempt: Mapped[int] = mapped_column(default=0)
+    token: Mapped[uuid.UUID | None]
+    worker: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    run_after: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    announced_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    error: Mapped[str | None]
+
+
+class Search(Base):
+    """A search job's question and everything that can change its answer; its key is the job's."""
+
+    __tablename__ = "searches"
+
+    id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    kind: Mapped[ItemKind]
+    query_text: Mapped[str | None]
+    query_picture_key: Mapped[str | None]
+    query_picture_sha256: Mapped[str | None]
+    k: Mapped[int]
+    item_kinds: Mapped[list[str]]
+    query_image_weight: Mapped[float]
+    embedder: Mapped[str]
+    model_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("embedding_models.id"))
+    scorer: Mapped[str]
+    scorer_revision: Mapped[str | None]
+    scorer_version: Mapped[str | None]
+    prompt_version: Mapped[str | None]
+    mode: Mapped[str]
+    injection: Mapped[dict[str, Any]]
+    tie_decimals: Mapped[int]
+    searched_items: Mapped[int | None]
+    coarse_at: Mapped[datetime | None]
+    final_at: Mapped[datetime | None]
+
+
+class Candidate(Base):
+    """An item in a search's pool; ``final_rank`` is written once, when the job is over."""
+
+    __tablename__ = "candidates"
+
+    search_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True)
+    item_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True)
+    coarse_rank: Mapped[int]
+    similarity: Mapped[float]
+    final_rank: Mapped[int | None]
+    decided_by: Mapped[DecidedBy | None]
+    error: Mapped[str | None]
+
+
+class Score(Base):
+    """What the fine stage said of one candidate; keyed so that a unit done twice counts once."""
+
+    __tablename__ = "scores"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(
+            ["search_id", "item_id"], ["candidates.search_id", "candidates.item_id"], ondelete="CASCADE"
+        ),
+    )
+
+    search_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    item_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    scorer_version: Mapped[str] = mapped_column(primary_key=True)
+    score: Mapped[float]
+    entropy: Mapped[float]
+    injected_layer: Mapped[int | None]
+    uncertainty: Mapped[float | None]
+    tokens: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())

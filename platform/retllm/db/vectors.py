@@ -1,0 +1,57 @@
+"""The vector index of each embedding model (design: data)."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import sqlalchemy as sa
+from pgvector import HalfVector
+from pgvector.sqlalchemy import HALFVEC
+from sqlalchemy.orm import Session
+
+from retllm.db.tables import Embedding, EmbeddingModel, new_id
+
+# a lock that every registration of a model takes, so that two workers do not make the same index
+_REGISTER_LOCK = 0x7265746C
+
+
+def index_name(model_id: uuid.UUID) -> str:
+    """Name of the model's partial HNSW index."""
+    return f"ix_embeddings_hnsw_{model_id.hex}"
+
+
+def half(column: Any, dimension: int) -> Any:
+    """``column`` as ``halfvec(dimension)``: the expression that the index is built on."""
+    return sa.cast(column, HALFVEC(dimension))
+
+
+def distance(model: EmbeddingModel, query: Any) -> sa.ColumnElement[float]:
+    """Cosine distance between the embeddings of ``model`` and a query vector of shape (dimension,)."""
+    vector = HalfVector([float(x) for x in query])
+    column: sa.ColumnElement[float] = half(Embedding.vector, model.dimension).cosine_distance(vector)
+    return column
+
+
+def register_model(
+    session: Session, *, name: str, revision: str, dimension: int, preprocessing_hash: str
+) -> EmbeddingModel:
+    """The row of this model; the first time, it is made together with its partial HNSW index."""
+    session.execute(sa.select(sa.func.pg_advisory_xact_lock(_REGISTER_LOCK)))
+    known = session.scalar(
+        sa.select(EmbeddingModel).filter_by(name=name, revision=revision, preprocessing_hash=preprocessing_hash)
+    )
+    if known is not None:
+        return known
+    model = EmbeddingModel(
+        id=new_id(), name=name, revision=revision, dimension=dimension, preprocessing_hash=preprocessing_hash
+    )
+    session.add(model)
+    session.flush()
+    session.execute(
+        sa.text(
+            f"CREATE INDEX {index_name(model.id)} ON embeddings "
+            f"USING hnsw ((vector::halfvec({int(dimension)})) halfvec_cosine_ops) WHERE model_id = '{model.id}'"
+        )
+    )
+    return model
