@@ -1,0 +1,1 @@
+"""The life of a job: submit, claim, lease, finish, cancel, rescue (design: jobs)."""
