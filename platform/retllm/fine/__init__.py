@@ -1,0 +1,47 @@
+"""The fine stage: how well each candidate answers a query, by a multimodal language model, and the order that follows.
+
+Usable by itself: it needs no database, no server and no other part of the platform. The settings and plain values
+import in no time; torch and transformers come with the first use of a scorer.
+
+    scorer = load_scorer("Qwen/Qwen2.5-VL-7B-Instruct")
+    scores = scorer.score(Content(text="a dog on a beach"), [Content(image=picture) for picture in pictures])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from retllm.fine.content import Content
+from retllm.fine.decision import Ranked, Scored, final_order
+from retllm.fine.injection import Injection, LayerPlan
+from retllm.fine.prompts import Prompts, load_prompts
+from retllm.fine.scores import PairScore, ScorerInfo
+from retllm.fine.sources import ModelSource, can_load
+
+if TYPE_CHECKING:
+    from retllm.fine.scorer import Scorer, load_scorer
+
+__all__ = [
+    "Content",
+    "Injection",
+    "LayerPlan",
+    "ModelSource",
+    "PairScore",
+    "Prompts",
+    "Ranked",
+    "Scored",
+    "Scorer",
+    "ScorerInfo",
+    "can_load",
+    "final_order",
+    "load_prompts",
+    "load_scorer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Scorer", "load_scorer"):
+        from retllm.fine import scorer
+
+        return getattr(scorer, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

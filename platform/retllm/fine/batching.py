@@ -1,0 +1,152 @@
+"""From prepared pairs to batches: grouped by length under a token budget, padded on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: inputs with one value for each token; everything else describes pictures
+TOKEN_KEYS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """One (query, candidate) pair, ready for the model.
+
+    Attributes:
+        index: its place among the candidates of the call.
+        tokens: for each of :data:`TOKEN_KEYS` that the model takes, int tensor (1, length).
+        vision: what describes its pictures, as the processor gave it.
+        pictures: the pictures shown, in order, each named by a number; the same picture has the same number.
+    """
+
+    index: int
+    tokens: dict[str, Tensor]
+    vision: dict[str, Tensor]
+    pictures: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Number of tokens, visual ones included."""
+        return int(self.tokens["input_ids"].shape[1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Where things are in a padded batch of b samples and s positions; N is the largest count of visual tokens.
+
+    Attributes:
+        last: (b,) position of each sample's last token.
+        real: (b, s) true where a token is, false on padding.
+        suffix: (b, s) true on the tokens after the last visual token.
+        visual: (b, N) positions of the visual tokens, filled up with 0.
+        visual_real: (b, N) true where ``visual`` holds a position.
+    """
+
+    last: Tensor
+    real: Tensor
+    suffix: Tensor
+    visual: Tensor
+    visual_real: Tensor
+
+    def to(self, device: torch.device) -> Layout:
+        """The same on ``device``."""
+        return Layout(
+            *(
+                getattr(self, name).to(device, non_blocking=True)
+                for name in ("last", "real", "suffix", "visual", "visual_real")
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Pairs padded to one length, on the CPU: the model's inputs, and where what is in them."""
+
+    pairs: tuple[Pair, ...]
+    inputs: dict[str, Tensor]
+    layout: Layout
+
+
+def pack(pairs: Sequence[Pair], token_budget: int) -> list[list[Pair]]:
+    """Group pairs so that a group, padded to its longest, has at most ``token_budget`` tokens.
+
+    Pairs of like length come together, longest first, so that little is padded and a group that does not fit the
+    memory shows at once. Only pairs with the same kinds of input and number of pictures share a group. A
+    pair longer than the budget goes alone.
+    """
+    groups: dict[tuple[object, ...], list[Pair]] = {}
+    for pair in pairs:
+        kind = (frozenset(pair.tokens), frozenset(pair.vision), len(pair.pictures))
+        groups.setdefault(kind, []).append(pair)
+    return [
+        chunk
+        for group in groups.values()
+        for chunk in _chunks(sorted(group, key=lambda pair: (-pair.length, pair.index)), token_budget)
+    ]
+
+
+def _chunks(pairs: Sequence[Pair], token_budget: int) -> Iterator[list[Pair]]:
+    chunk: list[Pair] = []
+    for pair in pairs:
+        # the first of a chunk is its longest
+        if chunk and chunk[0].length * (len(chunk) + 1) > token_budget:
+            yield chunk
+            chunk = []
+        chunk.append(pair)
+    if chunk:
+        yield chunk
+
+
+def collate(pairs: Sequence[Pair], *, pad_token: int, image_token: int) -> Batch:
+    """Pad pairs to their longest, on the right.
+
+    Right padding keeps every token at the position it has alone, whatever kind of position ids the model uses, and a
+    causal model never looks at what comes after.
+    """
+    length = max(pair.length for pair in pairs)
+    inputs: dict[str, Tensor] = {}
+    for key in pairs[0].tokens:
+        fill = pad_token if key == "input_ids" else 0
+        rows = [torch.nn.functional.pad(pair.tokens[key], (0, length - pair.length), value=fill) for pair in pairs]
+        inputs[key] = torch.cat(rows)
+    lengths = torch.tensor([pair.length for pair in pairs])
+    real = torch.arange(length)[None, :] < lengths[:, None]
+    inputs["attention_mask"] = real.long()
+    for key in pairs[0].vision:
+        inputs[key] = join([pair.vision[key] for pair in pairs])
+    return Batch(tuple(pairs), inputs, _layout(inputs["input_ids"], lengths, real, image_token))
+
+
+def join(parts: Sequence[Tensor]) -> Tensor:
+    """Put the pictures of several samples one after another.
+
+    The first dimension counts pictures, patches or samples, by model family; where the others differ (a sample of
+    two pictures beside a sample of one), the smaller are filled up with zeros, which the models know as nothing.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    sizes = [max(dimension) for dimension in zip(*(part.shape[1:] for part in parts), strict=True)]
+    padded = []
+    for part in parts:
+        grow = [size - now for size, now in zip(sizes, part.shape[1:], strict=True)]
+        if any(grow):
+            part = torch.nn.functional.pad(part, [side for by in reversed(grow) for side in (0, by)])
+        padded.append(part)
+    return torch.cat(padded)
+
+
+def _layout(ids: Tensor, lengths: Tensor, real: Tensor, image_token: int) -> Layout:
+    is_visual = (ids == image_token) & real
+    counts = is_visual.sum(dim=1)
+    positions = torch.arange(ids.shape[1])
+    visual_real = torch.arange(int(counts.max()))[None, :] < counts[:, None]
+    visual = torch.zeros(visual_real.shape, dtype=torch.long)
+    # both sides list the visual tokens sample by sample, left to right
+    visual[visual_real] = positions.expand_as(ids)[is_visual]
+    last_visual = torch.where(is_visual, positions, -1).amax(dim=1)
+    suffix = real & (positions[None, :] > last_visual[:, None])
+    return Layout(lengths - 1, real, suffix, visual, visual_real)

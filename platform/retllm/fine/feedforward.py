@@ -1,0 +1,82 @@
+"""One decoder layer's feed-forward network, seen the same way in every model family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from retllm.errors import ModelUnsuited
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeedForward:
+    """A dense feed-forward network and what re-injection needs to know of it.
+
+    Attributes:
+        module: maps (batch, positions, d) to the same shape; the place to hook.
+        activation: its own non-linearity, the phi of the method.
+        up, gate, down: mean absolute weight of its projections, float32 scalars on the module's device.
+    """
+
+    module: nn.Module
+    activation: Callable[[Tensor], Tensor]
+    up: Tensor
+    gate: Tensor
+    down: Tensor
+
+    def key_size(self, key_weight: Literal["up", "gate"]) -> Tensor:
+        """The mean size that the visual keys are brought to."""
+        return self.up if key_weight == "up" else self.gate
+
+
+def read_feed_forward(layer: nn.Module, number: int) -> FeedForward:
+    """Find the feed-forward network of a decoder layer.
+
+    Knows gated networks with separate (``gate_proj``, ``up_proj``) or joined (``gate_up_proj``) projections and
+    plain two-matrix networks (``fc1``, ``fc2``), for which both key sizes are those of the first matrix.
+
+    Raises:
+        ModelUnsuited: the layer has none of these (a mixture of experts, say), or its weights are quantised.
+    """
+    module = _first(layer, "mlp", "feed_forward", "ffn")
+    activation = _first(module, "act_fn", "activation_fn", "act") if module is not None else None
+    down = _weight(module, "down_proj", "fc2")
+    up, gate = _weight(module, "up_proj", "fc1"), _weight(module, "gate_proj")
+    joined = _weight(module, "gate_up_proj")
+    if joined is not None:
+        gate, up = joined.chunk(2, dim=0)
+    elif gate is None:
+        gate = up
+    if module is None or activation is None or down is None or up is None or gate is None:
+        raise ModelUnsuited(
+            f"Visual re-injection needs dense feed-forward layers with readable weights; decoder layer {number} of "
+            'this model has none. Use a dense model, or set the trigger to "off".',
+            layer=number,
+        )
+    return FeedForward(module, activation, _mean_size(up), _mean_size(gate), _mean_size(down))
+
+
+def _first(owner: nn.Module, *names: str) -> nn.Module | None:
+    for name in names:
+        found = getattr(owner, name, None)
+        if isinstance(found, nn.Module):
+            return found
+    return None
+
+
+def _weight(owner: nn.Module | None, *names: str) -> Tensor | None:
+    if owner is None:
+        return None
+    for name in names:
+        weight = getattr(getattr(owner, name, None), "weight", None)
+        if isinstance(weight, Tensor) and weight.is_floating_point() and weight.dim() == 2:
+            return weight
+    return None
+
+
+def _mean_size(weight: Tensor) -> Tensor:
+    return weight.detach().abs().mean(dtype=torch.float32)

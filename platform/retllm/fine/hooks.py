@@ -1,0 +1,207 @@
+"""Visual re-injection by hooks: nothing of the model is replaced, and all hooks go when the pass ends.
+
+Method sections 3 and 4; RetLLM (arXiv 2602.22278) section 2.2; MemVR (arXiv 2410.03577) for trigger and scaling.
+Nothing here waits for the device: which sample is injected where is a tensor, never a branch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from retllm.errors import ModelUnsuited
+from retllm.fine.batching import Layout
+from retllm.fine.feedforward import FeedForward
+from retllm.fine.injection import Injection, LayerPlan
+from retllm.fine.trigger import early_uncertainty
+
+NEVER = -1
+"""The number that stands for "no layer"."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoder:
+    """The parts of a model that the hooks hold on to.
+
+    Attributes:
+        trunk: the text decoder; called with ``inputs_embeds``.
+        layers: its layers, in order.
+        head: the output projection, given (b, positions, d).
+        read: maps hidden states (b, 1, d) after any layer to logits (b, vocabulary): norm, then head.
+    """
+
+    trunk: nn.Module
+    layers: nn.ModuleList
+    head: nn.Module
+    read: Callable[[Tensor], Tensor]
+
+
+class Reinjection:
+    """The state of one forward pass: the visual tokens, and for each sample where it is injected.
+
+    After the pass, ``armed`` (b,) holds the injected layer or :data:`NEVER`, ``uncertainty`` (b,) the reading that
+    armed it, NaN where none did.
+    """
+
+    def __init__(self, settings: Injection, plan: LayerPlan, layout: Layout) -> None:
+        self._settings = settings
+        self._plan = plan
+        self._layout = layout
+        self._visual: Tensor | None = None
+        self._visual_size: Tensor | None = None
+        batch = layout.last.shape[0]
+        device = layout.last.device
+        self._has_visual = layout.visual_real.any(dim=1)
+        self.armed = torch.full((batch,), NEVER, device=device)
+        self.uncertainty = torch.full((batch,), torch.nan, device=device)
+        if plan.fixed is not None:
+            self.armed = torch.where(self._has_visual, plan.fixed, self.armed)
+        scope = layout.real if settings.scope == "all" else layout.suffix
+        self._scope = scope.unsqueeze(-1)
+
+    def keep_visual(self, embeddings: Tensor) -> None:
+        """Take Z, the projected visual tokens, from where the forward pass has scattered them.
+
+        ``embeddings`` (b, s, d) are the decoder's inputs. Two pictures in one sample: Z is all of their tokens.
+        """
+        index = self._layout.visual.unsqueeze(-1).expand(-1, -1, embeddings.shape[-1])
+        real = self._layout.visual_real.unsqueeze(-1)
+        self._visual = embeddings.gather(1, index).masked_fill(~real, 0)
+        self._visual_size = _mean_size(self._visual, real)
+
+    def observe(self, layer: int, logits: Tensor) -> None:
+        """Arm ``layer + 1`` in the samples whose early logits (b, vocabulary) are uncertain for the first time."""
+        reading = early_uncertainty(logits)
+        fires = (reading > self._settings.tau) & (self.armed == NEVER) & self._has_visual
+        self.armed = torch.where(fires, layer + 1, self.armed)
+        self.uncertainty = torch.where(fires, reading, self.uncertainty)
+
+    def mix(self, layer: int, feed_forward: FeedForward, x: Tensor, plain: Tensor) -> Tensor:
+        """``(1 - alpha) FFN(x) + alpha delta^(x)`` in the armed samples, ``plain`` itself elsewhere.
+
+        Args:
+            layer: the layer's number.
+            feed_forward: its feed-forward network.
+            x, plain: its input and output, (b, s, d).
+        """
+        here = (self.armed == layer)[:, None, None] & self._scope
+        delta = self._delta(feed_forward, x)
+        if self._settings.scaling:
+            size = _mean_size(plain, self._scope) / _mean_size(delta, self._scope).clamp_min(_TINY)
+            delta = delta * size
+        alpha = self._settings.alpha
+        mixed = (1 - alpha) * plain.float() + alpha * delta.float()
+        return torch.where(here, mixed.to(plain.dtype), plain)
+
+    def _delta(self, feed_forward: FeedForward, x: Tensor) -> Tensor:
+        """``phi(x K^T) V`` (b, s, d), with K = V = Z or their scaled forms."""
+        assert self._visual is not None
+        assert self._visual_size is not None
+        visual = self._visual.to(x.dtype)
+        keys, values = visual, visual
+        if self._settings.scaling:
+            unit = self._visual_size.clamp_min(_TINY)
+            keys = (visual * (feed_forward.key_size(self._settings.key_weight) / unit)).to(x.dtype)
+            values = (visual * (feed_forward.down / unit)).to(x.dtype)
+        # rows of padding are zero in values, so what phi makes of them does not count
+        return torch.bmm(feed_forward.activation(torch.bmm(x, keys.transpose(1, 2))), values)
+
+
+_TINY = 1e-30
+
+
+def _mean_size(values: Tensor, where: Tensor) -> Tensor:
+    """Mean of |values| (b, s, d) over the positions (b, s, 1) that ``where`` marks: (b, 1, 1), float32."""
+    per_position = values.abs().sum(dim=-1, keepdim=True, dtype=torch.float32)
+    total = per_position.masked_fill(~where, 0).sum(dim=1, keepdim=True)
+    count = where.sum(dim=1, keepdim=True).clamp_min(1) * values.shape[-1]
+    return total / count
+
+
+@contextmanager
+def hooked(
+    decoder: Decoder,
+    layout: Layout,
+    reinjection: Reinjection | None,
+    plan: LayerPlan,
+    feed_forwards: Mapping[int, FeedForward],
+) -> Iterator[None]:
+    """Set the hooks of one forward pass, and take them away whatever happens in it.
+
+    The head is always hooked, so that it sees each sample's last position only. Without ``reinjection`` nothing else
+    is, and the pass is the plain model's.
+    """
+    with ExitStack() as stack:
+
+        def on_exit(handle: torch.utils.hooks.RemovableHandle) -> None:
+            stack.callback(handle.remove)
+
+        on_exit(decoder.head.register_forward_pre_hook(_last_position_only(layout)))
+        if reinjection is not None and plan.injectable:
+            keep = _keep_visual(reinjection)
+            on_exit(decoder.trunk.register_forward_pre_hook(keep, with_kwargs=True))
+            for number in plan.watched:
+                watch = _watch(reinjection, number, decoder, layout)
+                on_exit(decoder.layers[number].register_forward_hook(watch))
+            for number in plan.injectable:
+                inject = _inject(reinjection, number, feed_forwards[number])
+                on_exit(feed_forwards[number].module.register_forward_hook(inject))
+        yield
+
+
+def last_of(hidden: Tensor, layout: Layout) -> Tensor:
+    """The last real position of each sample: (b, s, d) to (b, 1, d)."""
+    index = layout.last[:, None, None].expand(-1, 1, hidden.shape[-1])
+    return hidden.gather(1, index)
+
+
+def _last_position_only(layout: Layout) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]:
+    positions = layout.real.shape[1]
+
+    def cut(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        hidden = args[0]
+        # early readings come with one position already
+        if positions == 1 or hidden.dim() != 3 or hidden.shape[1] != positions:
+            return None
+        return (last_of(hidden, layout), *args[1:])
+
+    return cut
+
+
+def _keep_visual(
+    reinjection: Reinjection,
+) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+    def keep(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        embeddings = kwargs.get("inputs_embeds")
+        if not isinstance(embeddings, Tensor):
+            raise ModelUnsuited(
+                "Visual re-injection can't see this model's visual tokens: its decoder is not given embeddings. "
+                'Use another model, or set the trigger to "off".'
+            )
+        reinjection.keep_visual(embeddings)
+
+    return keep
+
+
+def _watch(
+    reinjection: Reinjection, number: int, decoder: Decoder, layout: Layout
+) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+    def watch(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        reinjection.observe(number, decoder.read(last_of(hidden, layout)))
+
+    return watch
+
+
+def _inject(
+    reinjection: Reinjection, number: int, feed_forward: FeedForward
+) -> Callable[[nn.Module, tuple[Any, ...], Any], Tensor]:
+    def inject(_: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
+        return reinjection.mix(number, feed_forward, args[0], output)
+
+    return inject

@@ -1,0 +1,231 @@
+"""Loading an image-text-to-text model, and finding in it what scoring needs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+import torch
+from torch import Tensor, nn
+
+from retllm.errors import ModelUnavailable, ModelUnsuited
+from retllm.fine.feedforward import FeedForward, read_feed_forward
+from retllm.fine.hooks import Decoder
+from retllm.fine.prepare import Preparer
+from retllm.fine.prompts import Labels
+from retllm.fine.sources import ModelSource, can_load
+
+log = structlog.get_logger(__name__)
+
+#: what transformers and the hub's client raise for files that are missing, broken or out of reach
+_LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    """A model in memory with its processor.
+
+    Attributes:
+        module: the transformers model, in evaluation mode.
+        preparer: makes its inputs.
+        decoder: where its layers and head are.
+        image_token: the token id that holds the place of a visual token.
+        source: where it came from.
+        revision: commit, or hash of its folder.
+    """
+
+    module: Any
+    preparer: Preparer
+    decoder: Decoder
+    image_token: int
+    source: ModelSource
+    revision: str
+
+    def feed_forward(self, number: int) -> FeedForward:
+        """The feed-forward network of layer ``number``.
+
+        Raises:
+            ModelUnsuited: it is not one that can be injected into.
+        """
+        return read_feed_forward(self.decoder.layers[number], number)
+
+    @property
+    def shares_pictures(self) -> bool:
+        """Whether projected visual tokens can be made once and given to several pairs.
+
+        True of the families that take ``mm_encoder_outputs`` and whose pictures are independent of each other in the
+        vision tower (those with ``image_grid_thw``: Qwen2-VL and all that follow its ways).
+        """
+        takes = inspect.signature(self.module.forward).parameters
+        return "mm_encoder_outputs" in takes and "image_grid_thw" in takes
+
+
+def pick_device(device: str) -> torch.device:
+    """``auto`` is the GPU where there is one.
+
+    Raises:
+        ModelUnavailable: a device that this machine does not have.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ModelUnavailable(f"There is no device called {device!r}; use auto, cpu or cuda.") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ModelUnavailable("This machine has no usable GPU. Set the device to auto or cpu.")
+    return chosen
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """``auto`` is bfloat16 on a GPU and float32 on a CPU.
+
+    Raises:
+        ModelUnavailable: not a floating type of torch.
+    """
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    chosen = getattr(torch, dtype, None)
+    if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
+        raise ModelUnavailable(f"There is no precision called {dtype!r}; use auto, float32, bfloat16 or float16.")
+    return chosen
+
+
+def load_model(model: str, revision: str | None, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+    """Load a model and its processor from a folder, the hub's cache or the hub, in this order.
+
+    Raises:
+        ModelUnavailable: it can't be had here; the message says what to do.
+        ModelUnsuited: it is here, but is not an image-text-to-text model with a chat template.
+    """
+    source = can_load(model, revision)
+    if source.where == "nowhere":
+        raise ModelUnavailable(source.message, model=model)
+    name = str(source.folder) if source.folder is not None else model
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": source.here}
+    if source.folder is None:
+        options["revision"] = revision or "main"
+    processor, module = _load(model, name, options, dtype)
+    module.to(device).eval()
+    module.config.get_text_config().use_cache = False
+    found = source.revision or getattr(module.config, "_commit_hash", None) or revision or "unknown"
+    log.info("model_loaded", model=model, revision=found, device=str(device), dtype=str(dtype))
+    text_config = module.config.get_text_config()
+    preparer = Preparer(processor, getattr(text_config, "max_position_embeddings", None))
+    return LoadedModel(
+        module=module,
+        preparer=preparer,
+        decoder=_decoder(model, module),
+        image_token=_image_token(model, module.config),
+        source=source,
+        revision=str(found),
+    )
+
+
+def _load(model: str, name: str, options: dict[str, Any], dtype: torch.dtype) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    try:
+        config = AutoConfig.from_pretrained(name, **options)
+        if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+            raise ModelUnsuited(
+                f"{model} is a {config.model_type} model, which does not answer questions about pictures in text. "
+                "Choose an image-text-to-text model.",
+                model=model,
+            )
+        processor = AutoProcessor.from_pretrained(name, **options)  # type: ignore[no-untyped-call]  # transformers' own
+        module = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, use_safetensors=True, **options)
+    except _LOAD_ERRORS as error:
+        raise _explain(model, options["local_files_only"], error) from error
+    return processor, module
+
+
+def _explain(model: str, here: bool, error: Exception) -> ModelUnavailable:
+    """One sentence about why loading failed, in place of a library's traceback."""
+    told = " ".join(str(error).split())[:300] or type(error).__name__
+    if "trust_remote_code" in told:
+        return ModelUnsuited(
+            f"{model} needs code from its own repository, which is never run. Choose a model whose class is part of "
+            "transformers.",
+            model=model,
+        )
+    if here:
+        return ModelUnavailable(f"The files of {model} can't be loaded: {told}", model=model)
+    return ModelUnavailable(
+        f"{model} is not on this machine and could not be downloaded. If the model hub can't be reached from here, "
+        f"copy the model into a folder and give that folder. The hub's client said: {told}",
+        model=model,
+    )
+
+
+def _decoder(model: str, module: Any) -> Decoder:
+    trunk = module.get_decoder()
+    layers, norm = getattr(trunk, "layers", None), getattr(trunk, "norm", None)
+    head = module.get_output_embeddings()
+    if not isinstance(layers, nn.ModuleList) or norm is None or not isinstance(head, nn.Module):
+        raise ModelUnsuited(
+            f"{model} ({type(module).__name__}) is not built as a stack of decoder layers with a final norm and an "
+            "output projection, which scoring relies on. Choose another model.",
+            model=model,
+        )
+    cap = getattr(module.config.get_text_config(), "final_logit_softcapping", None)
+    return Decoder(trunk, layers, head, _reader(norm, head, cap))
+
+
+def _reader(norm: nn.Module, head: nn.Module, cap: float | None) -> Callable[[Tensor], Tensor]:
+    """``lm_head(norm(h))`` as the model itself ends, its soft cap included where it has one."""
+
+    def read(hidden: Tensor) -> Tensor:
+        logits: Tensor = head(norm(hidden))[:, 0].float()
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    return read
+
+
+def _image_token(model: str, config: Any) -> int:
+    for name in ("image_token_id", "image_token_index"):
+        token = getattr(config, name, None)
+        if isinstance(token, int):
+            return token
+    raise ModelUnsuited(f"{model} does not say which token holds the place of a picture.", model=model)
+
+
+def label_ids(preparer: Preparer, spellings: tuple[str, ...]) -> list[int]:
+    """The single tokens that mean a label: each spelling that is one token, alone or where the answer begins.
+
+    The answer's beginning matters for tokenizers that write a word differently after other text.
+
+    Raises:
+        ModelUnsuited: no spelling is a single token.
+    """
+    prompt = preparer.render(["True or False?"])
+    before = preparer.encode(prompt)
+    found: set[int] = set()
+    for spelling in spellings:
+        alone = preparer.encode(spelling, continued=True)
+        after = preparer.encode(prompt + spelling)
+        follows = after[len(before) :] if after[: len(before)] == before else []
+        found |= {ids[0] for ids in (alone, follows) if len(ids) == 1 and preparer.spells(ids[0], spelling)}
+    if not found:
+        raise ModelUnsuited(
+            f'The answer "{spellings[0].strip()}" is not a single token of this model, so its probability can\'t be '
+            "read in one pass. Choose another model.",
+            label=spellings[0].strip(),
+        )
+    return sorted(found)
+
+
+def both_labels(preparer: Preparer, labels: Labels) -> tuple[list[int], list[int]]:
+    """Token ids of the positive and of the negative label.
+
+    Raises:
+        ModelUnsuited: one is not a single token, or the model can't tell them apart.
+    """
+    positive, negative = label_ids(preparer, labels.positive), label_ids(preparer, labels.negative)
+    if set(positive) & set(negative):
+        raise ModelUnsuited("The model writes both answers with the same token.")
+    return positive, negative

@@ -1,0 +1,156 @@
+"""Where a model comes from, found out without loading it: a local folder, the hub's cache, or a download."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Where = Literal["folder", "cache", "download", "nowhere"]
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_DEFAULT_REVISION = "main"
+
+#: files up to this size are hashed whole, larger ones by their size and evenly spread samples
+_WHOLE_BYTES = 64 * 2**20
+_SAMPLES = 256
+_SAMPLE_BYTES = 64 * 2**10
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model would be loaded from.
+
+    Attributes:
+        model: its name as given.
+        where: ``folder``: a local folder; ``cache``: the hub's cache on this machine, complete; ``download``: a
+            hub name that is not cached, so that the hub must be reached; ``nowhere``: it can't be loaded.
+        folder: where its files are, for ``folder`` and ``cache``.
+        revision: the commit, or for a folder the hash of its contents; None while not downloaded.
+        message: one sentence for people: what there is, or what is wrong and what to do.
+    """
+
+    model: str
+    where: Where
+    folder: Path | None
+    revision: str | None
+    message: str
+
+    @property
+    def here(self) -> bool:
+        """Whether the model can be loaded with no network."""
+        return self.where in ("folder", "cache")
+
+
+def can_load(model: str, revision: str | None = None) -> ModelSource:
+    """Whether and from where an image-text-to-text model can be loaded here; its weights are not read.
+
+    Args:
+        model: a local folder, or a hub name such as ``Qwen/Qwen2.5-VL-7B-Instruct``.
+        revision: a branch, tag or commit of the hub; a folder has none.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return _from_folder(model, path)
+    if path.is_absolute() or model.startswith((".", "~")) or not _HUB_NAME.fullmatch(model):
+        return ModelSource(
+            model, "nowhere", None, None, f"The folder {model} does not exist. Give a folder that holds the model, or "
+            "a hub name such as Qwen/Qwen2.5-VL-7B-Instruct."
+        )  # fmt: skip
+    return from_hub(model, revision, config="config.json", weights=("model.safetensors",))
+
+
+def _from_folder(model: str, path: Path) -> ModelSource:
+    if not (path / "config.json").is_file():
+        return _nowhere(model, f"The folder {model} holds no config.json, so it is not a model saved by transformers.")
+    missing = missing_weights(path)
+    if missing is not None:
+        return _nowhere(model, f"The folder {model} {missing}")
+    return ModelSource(model, "folder", path, folder_revision(path), f"{model} is a local folder.")
+
+
+def _nowhere(model: str, message: str) -> ModelSource:
+    return ModelSource(model, "nowhere", None, None, message)
+
+
+def missing_weights(folder: Path) -> str | None:
+    """What is wrong with the safetensors weights in ``folder``, to follow the folder's name; None if nothing is."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
+        absent = sorted(shard for shard in shards if not (folder / shard).exists())
+        if absent:
+            return f"lacks {len(absent)} of {len(shards)} weight files, the first of them {absent[0]}. Copy it whole."
+        return None
+    if (folder / "model.safetensors").exists():
+        return None
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth")):
+        return (
+            "holds weights in pickle files only, and those are never loaded since they can run code. Convert them to "
+            "safetensors (load and save_pretrained with transformers on a machine you trust)."
+        )
+    return "holds no model.safetensors. Copy the weights into it."
+
+
+def from_hub(model: str, revision: str | None, *, config: str, weights: Sequence[str]) -> ModelSource:
+    """Whether a hub model's config file and one of its weight files (or its index and all shards) are cached."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model, config, revision=revision or _DEFAULT_REVISION)
+    if isinstance(found, str):
+        folder = Path(found).parent
+        complete = any((folder / name).exists() for name in weights) or (
+            (folder / "model.safetensors.index.json").is_file() and missing_weights(folder) is None
+        )
+        if complete:
+            return ModelSource(model, "cache", folder, _snapshot(folder), f"{model} is in this machine's hub cache.")
+    return ModelSource(
+        model, "download", None, None,
+        f"{model} is not on this machine and would be downloaded from the model hub; where the hub can't be reached, "
+        "copy the model into a folder and give that folder.",
+    )  # fmt: skip
+
+
+def _snapshot(folder: Path) -> str | None:
+    """The commit that the hub's cache names a snapshot folder by."""
+    return folder.name if _COMMIT.fullmatch(folder.name) and folder.parent.name == "snapshots" else None
+
+
+def folder_revision(folder: Path) -> str:
+    """A stable name for the contents of a model folder: its commit in the hub's cache, else a hash of its files.
+
+    Files that can change what a model answers count (weights, configurations, tokenizer, chat template); notes do
+    not. The same files give the same name on every machine, wherever they lie. Large weight files count by size
+    and by 256 samples of 64 KiB spread over them: cheap, and any training changes them all.
+    """
+    resolved = folder.resolve()
+    commit = _snapshot(resolved)
+    if commit is not None:
+        return commit
+    digest = hashlib.sha256()
+    for path in sorted(resolved.iterdir()):
+        if not path.is_file() or path.name.startswith(".") or path.suffix not in _COUNTED:
+            continue
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        _add_file(digest, path)
+    return digest.hexdigest()
+
+
+_COUNTED = {".safetensors", ".json", ".jinja", ".txt", ".model"}
+
+
+def _add_file(digest: hashlib._Hash, path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= _WHOLE_BYTES:
+            while block := file.read(2**20):
+                digest.update(block)
+            return
+        for sample in range(_SAMPLES):
+            file.seek(sample * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE_BYTES))

@@ -1,0 +1,39 @@
+"""How sure the model is, read from logits: the early reading that triggers re-injection, and the final answer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+#: the early reading looks at this many of the largest logits (MemVR)
+EARLY_TOP = 10
+
+
+def early_uncertainty(logits: Tensor) -> Tensor:
+    """``u = -sum p ln p / ln 10`` over a softmax of the ten largest logits (method section 4).
+
+    Args:
+        logits: (b, vocabulary), of ``lm_head(norm(h))`` after some layer, last position.
+
+    Returns:
+        (b,) float32, from 0 (sure) to 1 (ten answers equally likely).
+    """
+    top = logits.float().topk(min(EARLY_TOP, logits.shape[-1]), dim=-1).values
+    entropy: Tensor = torch.special.entr(torch.softmax(top, dim=-1)).sum(dim=-1)
+    return entropy / math.log(EARLY_TOP)
+
+
+def label_probability(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The score and the uncertainty of a last position (method section 3; RetLLM eq. 2 and 7).
+
+    Args:
+        logits: (b, vocabulary), any dtype; the arithmetic is float32.
+        labels: (n,) token ids whose probabilities are summed.
+
+    Returns:
+        (b,) summed probability over the full vocabulary, and (b,) entropy of that distribution in nats.
+    """
+    probabilities = torch.softmax(logits.float(), dim=-1)
+    return probabilities[:, labels].sum(dim=-1), torch.special.entr(probabilities).sum(dim=-1)
