@@ -1,0 +1,134 @@
+"""The caption language: what a caption says, as data, its words, and whether it is true of a scene."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from retllm.demo.scenes import INVERSE, PLACES, Scene, Single, Thing, is_held_out
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A thing as a caption names it; ``size`` None leaves the size open."""
+
+    size: str | None
+    colour: str
+    shape: str
+
+    def __str__(self) -> str:
+        return " ".join(word for word in ("a", self.size, self.colour, self.shape) if word)
+
+    def fits(self, thing: Thing) -> bool:
+        """Whether this phrase is true of ``thing``."""
+        return (self.colour, self.shape) == thing.looks and self.size in (None, thing.size)
+
+
+@dataclass(frozen=True)
+class PairClaim:
+    """``first`` stands in ``relation`` to ``second``; ``extra`` is there as well."""
+
+    first: Phrase
+    relation: str
+    second: Phrase
+    extra: Phrase | None = None
+
+    def __str__(self) -> str:
+        tail = "" if self.extra is None else f" and {self.extra}"
+        return f"{self.first} {self.relation} {self.second}{tail}"
+
+
+@dataclass(frozen=True)
+class PlaceClaim:
+    """``first`` is at an absolute place; for training only."""
+
+    first: Phrase
+    place: str
+
+    def __str__(self) -> str:
+        return f"{self.first} {self.place}"
+
+
+Claim = PairClaim | PlaceClaim
+
+
+def phrase(thing: Thing, with_size: bool = True) -> Phrase:
+    """Name a thing, with or without its size."""
+    return Phrase(thing.size if with_size else None, thing.colour, thing.shape)
+
+
+def full_claim(scene: Scene) -> PairClaim:
+    """The claim that says everything; which object it begins with follows from the layout seed."""
+    extra = None if scene.third is None else phrase(scene.third)
+    if scene.layout % 2:
+        return PairClaim(phrase(scene.second), INVERSE[scene.relation], phrase(scene.first), extra)
+    return PairClaim(phrase(scene.first), scene.relation, phrase(scene.second), extra)
+
+
+def caption(scene: Scene) -> str:
+    """The scene's caption, for example "a large red circle left of a small blue square"."""
+    return str(full_claim(scene))
+
+
+def loose_claim(scene: Scene, rng: random.Random, open_size: float = 0.25, say_extra: float = 0.6) -> PairClaim:
+    """A true claim in a random form: either order, sizes and the third object sometimes left out."""
+    extra = scene.third if scene.third is not None and rng.random() < say_extra else None
+    claim = PairClaim(
+        phrase(scene.first, rng.random() >= open_size),
+        scene.relation,
+        phrase(scene.second, rng.random() >= open_size),
+        None if extra is None else phrase(extra, rng.random() >= open_size),
+    )
+    if rng.random() < 0.5:
+        claim = replace(claim, first=claim.second, relation=INVERSE[claim.relation], second=claim.first)
+    return claim
+
+
+def places_of(scene: Scene) -> tuple[str, str]:
+    """The absolute places of the first and the second thing of a scene."""
+    return (PLACES[0], PLACES[1]) if scene.relation == "left of" else (PLACES[2], PLACES[3])
+
+
+def place_claim(scene: Scene | Single, rng: random.Random, open_size: float = 0.25) -> PlaceClaim:
+    """A true claim on where one thing is, in the picture as a whole."""
+    with_size = rng.random() >= open_size
+    if isinstance(scene, Single):
+        return PlaceClaim(phrase(scene.thing, with_size), scene.place)
+    index = rng.randrange(2)
+    return PlaceClaim(phrase(scene.things[index], with_size), places_of(scene)[index])
+
+
+def holds(claim: PairClaim, scene: Scene) -> bool:
+    """Whether everything that ``claim`` says is true of the scene's main pair and third object."""
+    if claim.extra is not None and (scene.third is None or not claim.extra.fits(scene.third)):
+        return False
+    if claim.relation == scene.relation:
+        return claim.first.fits(scene.first) and claim.second.fits(scene.second)
+    if INVERSE[claim.relation] == scene.relation:
+        return claim.first.fits(scene.second) and claim.second.fits(scene.first)
+    return False
+
+
+def plainly_false(claim: PairClaim, scene: Scene) -> bool:
+    """Whether ``claim`` is false of the scene, and not merely unclear.
+
+    A claim that relates the third object to another could be true or not by the layout; it counts as unclear.
+    """
+    if holds(claim, scene):
+        return False
+    third = scene.third
+    return third is None or not (claim.first.fits(third) or claim.second.fits(third))
+
+
+def describes_held_out(claim: PairClaim) -> bool:
+    """Whether a claim that states both sizes is the description of a held-out meaning."""
+    first, second = claim.first, claim.second
+    if first.size is None or second.size is None:
+        return False
+    return is_held_out(
+        Scene(
+            Thing(first.size, first.colour, first.shape),
+            Thing(second.size, second.colour, second.shape),
+            "left of",
+        )
+    )

@@ -1,0 +1,150 @@
+"""One forward pass over pictures with several questions each: the picture's prefix is read once and shared.
+
+Training only. Its result equals that of the plain model on each prompt alone, which a test holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import DynamicCache
+
+from retllm.demo.mllm import GRID
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What follows the picture in one prompt: its tokens, and the targets (-100: none) of each position."""
+
+    tokens: list[int]
+    targets: list[int]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """B pictures with the same number n of segments each."""
+
+    pixels: Tensor  # (B * patches, channels * 2 * patch * patch)
+    grid: Tensor  # (B, 3)
+    prefix: Tensor  # (P,), picture and all before it, the same for every picture
+    tokens: Tensor  # (B * n, S), right-padded
+    targets: Tensor  # (B * n, S), -100 where nothing is predicted
+
+
+class Packer:
+    """Turns pictures and texts into ``Packed`` batches, by the processor that the saved model is used with."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        content = [{"type": "image"}, {"type": "text", "text": "@"}]
+        chat = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        prefix, suffix = chat.split("<|image_pad|>")
+        self._before, self._after = suffix.removeprefix("<|vision_end|>").split("@")
+        self.prefix = torch.tensor(self._encode([prefix + "<|image_pad|>" * GRID * GRID + "<|vision_end|>"])[0])
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        tokens: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return tokens
+
+    def segments(self, questions: Sequence[str], answers: Sequence[str], whole: bool) -> list[Segment]:
+        """Question and answer as tokens; with ``whole`` the end of the answer is a target as well."""
+        end = "<|im_end|>" if whole else ""
+        asked = self._encode([f"{self._before}{question}{self._after}" for question in questions])
+        told = self._encode([answer + end for answer in answers])
+        return [Segment(ask + tell[:-1], [-100] * (len(ask) - 1) + tell) for ask, tell in zip(asked, told, strict=True)]
+
+    def pack(self, pictures: Sequence[Image.Image], segments: Sequence[Segment]) -> Packed:
+        """``segments`` holds those of the first picture first; the same number for each."""
+        seen = self.processor.image_processor(images=list(pictures), return_tensors="pt")
+        length = max(len(segment.tokens) for segment in segments)
+        tokens = torch.full((len(segments), length), self.tokenizer.pad_token_id)
+        targets = torch.full((len(segments), length), -100)
+        for row, segment in enumerate(segments):
+            tokens[row, : len(segment.tokens)] = torch.tensor(segment.tokens)
+            targets[row, : len(segment.targets)] = torch.tensor(segment.targets)
+        return Packed(seen["pixel_values"], seen["image_grid_thw"], self.prefix, tokens, targets)
+
+
+def _prefix_positions(prefix: Tensor, image_token: int) -> Tensor:
+    """(3, P) multimodal rope positions of a prefix with one GRID x GRID picture."""
+    before = int((prefix == image_token).nonzero()[0])
+    area = GRID * GRID
+    cell = torch.arange(area)
+    picture = before + torch.stack([torch.zeros_like(cell), cell // GRID, cell % GRID])
+    after = before + GRID + torch.arange(len(prefix) - before - area)
+    return torch.cat([torch.arange(before).expand(3, -1), picture, after.expand(3, -1)], dim=1)
+
+
+@contextmanager
+def injected(mlp: Any, visual: Tensor, alpha: float) -> Iterator[None]:
+    """Mix the visual tokens (B, N, d) into one feed-forward layer, scaled as the fine stage does (method, sec. 4)."""
+    scale = 1.0 / visual.abs().mean((1, 2), keepdim=True)
+    keys = visual * (mlp.up_proj.weight.abs().mean() * scale)
+    values = visual * (mlp.down_proj.weight.abs().mean() * scale)
+
+    def hook(_module: Any, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        x = arguments[0]
+        times = len(x) // len(keys)
+        k, v = keys.repeat_interleave(times, 0), values.repeat_interleave(times, 0)
+        delta = mlp.act_fn(x @ k.transpose(1, 2)) @ v
+        delta = delta * (output.abs().mean((1, 2), keepdim=True) / delta.abs().mean((1, 2), keepdim=True))
+        return (1 - alpha) * output + alpha * delta
+
+    handle = mlp.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def logits(model: Any, batch: Packed, inject_at: int | None = None, alpha: float = 0.3) -> tuple[Tensor, Tensor]:
+    """Logits (M, vocabulary) at the M positions that have a target, and those targets (M,).
+
+    ``inject_at`` is the decoder layer whose feed-forward part gets the visual tokens mixed in; None: none.
+    """
+    seen = model.model.get_image_features(batch.pixels, batch.grid, return_dict=True)
+    decoder = model.get_decoder()
+    visual = torch.stack(seen.pooler_output).to(decoder.embed_tokens.weight.dtype)
+    deepstack = [torch.cat(list(layer)) for layer in seen.deepstack_features]
+    if inject_at is None:
+        hidden = _decode(model, batch, visual, deepstack)
+    else:
+        with injected(decoder.layers[inject_at].mlp, visual, alpha):
+            hidden = _decode(model, batch, visual, deepstack)
+    wanted = batch.targets != -100
+    return model.lm_head(hidden[wanted]), batch.targets[wanted]
+
+
+def _decode(model: Any, batch: Packed, visual: Tensor, deepstack: list[Tensor]) -> Tensor:
+    """Last hidden states (B * n, S, d) of the segments, after one shared pass over the prefixes."""
+    decoder, image_token = model.get_decoder(), model.config.image_token_id
+    pictures, rows = len(visual), len(batch.tokens)
+    prefix = batch.prefix.expand(pictures, -1)
+    is_picture = prefix == image_token
+    embedded = decoder.embed_tokens(prefix).masked_scatter(is_picture.unsqueeze(-1), visual)
+    positions = _prefix_positions(batch.prefix, image_token)
+    cache = DynamicCache(config=decoder.config)
+    decoder(
+        inputs_embeds=embedded,
+        position_ids=positions.unsqueeze(1).expand(3, pictures, -1),
+        past_key_values=cache,
+        use_cache=True,
+        visual_pos_masks=is_picture,
+        deepstack_visual_embeds=deepstack,
+    )
+    cache.batch_repeat_interleave(rows // pictures)
+    after = positions.max() + 1 + torch.arange(batch.tokens.shape[1])
+    hidden: Tensor = decoder(
+        inputs_embeds=decoder.embed_tokens(batch.tokens),
+        position_ids=after.expand(3, rows, -1),
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return hidden

@@ -1,0 +1,188 @@
+"""Procedural scenes: two or three coloured shapes in a spatial relation, drawn from an explicit seed.
+
+A scene has a *meaning* (which things, in which relation) and a *layout* (jitter of places, radii and hues, drawn from
+``layout``). Whether a scene is held out depends on its meaning alone, so a held-out meaning is never drawn while
+training, in whatever layout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass
+from functools import cached_property
+
+from PIL import Image, ImageDraw
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 40, 40),
+    "green": (40, 160, 60),
+    "blue": (40, 80, 220),
+    "yellow": (235, 200, 30),
+    "purple": (140, 50, 170),
+    "black": (30, 30, 30),
+}
+SHAPES = ("circle", "square", "triangle", "cross", "ring")
+SIZES = ("small", "large")
+RELATIONS = ("left of", "right of", "above", "below")
+PLACES = ("on the left", "on the right", "at the top", "at the bottom")
+INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
+#: one scene meaning in this many is held out
+HELD_OUT_SHARE = 8
+#: edge of the default picture, pixels; the small models look at pictures of this size
+EDGE = 64
+_OVERSAMPLING = 4
+_RADIUS = {"small": 6.0, "large": 11.0}
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object of a scene."""
+
+    size: str
+    colour: str
+    shape: str
+
+    @property
+    def looks(self) -> tuple[str, str]:
+        """Colour and shape; no two things of a scene share both."""
+        return self.colour, self.shape
+
+
+@dataclass(frozen=True)
+class Scene:
+    """``first`` is left of ``second`` (``relation`` "left of") or above it ("above"); ``third`` stands apart."""
+
+    first: Thing
+    second: Thing
+    relation: str
+    third: Thing | None = None
+    layout: int = 0
+
+    @cached_property
+    def meaning(self) -> tuple[Thing, str, Thing, Thing | None]:
+        """What the scene shows, without its layout."""
+        return self.first, self.relation, self.second, self.third
+
+    @property
+    def things(self) -> tuple[Thing, ...]:
+        """The two or three objects."""
+        return (self.first, self.second) if self.third is None else (self.first, self.second, self.third)
+
+
+@dataclass(frozen=True)
+class Single:
+    """One object at an absolute place; for training only, never part of a gallery."""
+
+    thing: Thing
+    place: str
+    layout: int = 0
+
+
+def random_thing(rng: random.Random) -> Thing:
+    """One object, every property drawn independently."""
+    return Thing(rng.choice(SIZES), rng.choice(tuple(COLOURS)), rng.choice(SHAPES))
+
+
+def well_formed(scene: Scene) -> bool:
+    """Whether no two things share colour and shape, so that every phrase has one referent."""
+    looks = [thing.looks for thing in scene.things]
+    return len(set(looks)) == len(looks)
+
+
+def is_held_out(scene: Scene) -> bool:
+    """Whether training must never draw this meaning.
+
+    The hash is over the *sorted* properties of the main pair: every rearrangement of one bag of words (swapped
+    objects, swapped attributes, another relation) falls on the same side, so that no held-out combination is seen
+    in training in any order.
+    """
+    pair = (scene.first, scene.second)
+    bag = "|".join(",".join(sorted(getattr(thing, field) for thing in pair)) for field in ("size", "colour", "shape"))
+    digest = hashlib.sha256(bag.encode()).digest()
+    return int.from_bytes(digest[:8], "big") % HELD_OUT_SHARE == 0
+
+
+def random_scene(rng: random.Random, held_out: bool, third_share: float = 0.25) -> Scene:
+    """Draw a scene from the held-out or from the training meanings.
+
+    ``third_share`` is the share of scenes with a third object.
+    """
+    while True:
+        third = random_thing(rng) if rng.random() < third_share else None
+        scene = Scene(
+            random_thing(rng), random_thing(rng), rng.choice(("left of", "above")), third, rng.getrandbits(32)
+        )
+        if well_formed(scene) and is_held_out(scene) == held_out:
+            return scene
+
+
+def random_single(rng: random.Random) -> Single:
+    """Draw one object at one of the four places."""
+    return Single(random_thing(rng), rng.choice(PLACES), rng.getrandbits(32))
+
+
+def _pair_centres(scene: Scene, rng: random.Random) -> list[tuple[float, float]]:
+    """Centres along the pair's own axis first, then across it, in a 64-pixel frame."""
+    near, far = rng.uniform(14, 20), rng.uniform(44, 50)
+    if scene.third is None:
+        band = rng.uniform(17, 47)
+        across = [band + rng.uniform(-4, 4) for _ in range(2)]
+        centres = [(near, across[0]), (far, across[1])]
+    else:
+        bands = [rng.uniform(14, 17), rng.uniform(47, 50)]
+        rng.shuffle(bands)
+        centres = [(near, bands[0]), (far, bands[0]), (rng.uniform(15, 49), bands[1])]
+    return centres if scene.relation == "left of" else [(y, x) for x, y in centres]
+
+
+def _single_centre(place: str, rng: random.Random) -> tuple[float, float]:
+    near, far, across = rng.uniform(13, 20), rng.uniform(44, 51), rng.uniform(18, 46)
+    return {
+        "on the left": (near, across),
+        "on the right": (far, across),
+        "at the top": (across, near),
+        "at the bottom": (across, far),
+    }[place]
+
+
+def _draw_thing(draw: ImageDraw.ImageDraw, thing: Thing, centre: tuple[float, float], rng: random.Random) -> None:
+    scale = _OVERSAMPLING
+    radius = (_RADIUS[thing.size] + rng.uniform(-0.8, 0.8)) * scale
+    x, y = centre[0] * scale, centre[1] * scale
+    red, green, blue = (max(0, min(255, channel + rng.randint(-14, 14))) for channel in COLOURS[thing.colour])
+    fill = (red, green, blue)
+    box = (x - radius, y - radius, x + radius, y + radius)
+    if thing.shape == "circle":
+        draw.ellipse(box, fill=fill)
+    elif thing.shape == "square":
+        edge = radius * 0.88
+        draw.rectangle((x - edge, y - edge, x + edge, y + edge), fill=fill)
+    elif thing.shape == "triangle":
+        draw.polygon([(x, y - radius), (x - radius, y + radius * 0.8), (x + radius, y + radius * 0.8)], fill=fill)
+    elif thing.shape == "cross":
+        bar = radius * 0.34
+        draw.rectangle((x - radius, y - bar, x + radius, y + bar), fill=fill)
+        draw.rectangle((x - bar, y - radius, x + bar, y + radius), fill=fill)
+    else:
+        draw.ellipse(box, outline=fill, width=max(1, round(radius * 0.38)))
+
+
+def render(scene: Scene | Single, edge: int = EDGE) -> Image.Image:
+    """Draw the scene as an RGB picture of ``edge`` x ``edge`` pixels; the same scene gives the same pixels.
+
+    It is drawn at 256 x 256 and then resampled, so that every size shows the same picture.
+    """
+    rng = random.Random(scene.layout)
+    shade = rng.randint(222, 246)
+    canvas = Image.new("RGB", (EDGE * _OVERSAMPLING,) * 2, (shade, shade, shade))
+    draw = ImageDraw.Draw(canvas)
+    if isinstance(scene, Single):
+        _draw_thing(draw, scene.thing, _single_centre(scene.place, rng), rng)
+    else:
+        for thing, centre in zip(scene.things, _pair_centres(scene, rng), strict=True):
+            _draw_thing(draw, thing, centre, rng)
+    if canvas.width == edge:
+        return canvas
+    return canvas.resize((edge, edge), Image.Resampling.BICUBIC)
