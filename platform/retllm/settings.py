@@ -47,6 +47,16 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+def public_name(model: str) -> str:
+    """A model's name as results keep it: of a local folder only its own name, so that an installation can move.
+
+    What tells two folders of one name apart is the revision, a hash of their files.
+    """
+    prefix = "local-dir:" if model.startswith("local-dir:") else ""
+    path = model.removeprefix(prefix)
+    return prefix + Path(path).name if prefix or Path(path).is_absolute() else model
+
+
 class Settings(BaseSettings):
     """The platform's settings; an unknown or malformed value is refused when the process starts."""
 

@@ -1,0 +1,125 @@
+"""The dispatcher: announces units that wait unclaimed, and rescues those whose worker is gone (design: jobs).
+
+Any number of dispatchers may run; each round takes its rows with SKIP LOCKED, and does nothing that would be wrong
+to do twice.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from uuid import UUID
+
+import redis
+import sqlalchemy as sa
+import structlog
+
+from retllm.db.enums import Stage, UnitState
+from retllm.db.session import Sessions, transaction
+from retllm.db.tables import Job, Unit
+from retllm.jobs import life
+from retllm.jobs.announce import QUEUE_OF, Announcement, Announcer
+from retllm.jobs.claim import give_up_or_wait
+from retllm.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_RESCUED_AT_ONCE = 100
+
+
+class Dispatcher:
+    """One loop over ``rescue`` and ``announce``, until it is told to stop."""
+
+    def __init__(self, sessions: Sessions, announcer: Announcer, settings: Settings) -> None:
+        self._sessions = sessions
+        self._announcer = announcer
+        self._settings = settings
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """End the loop after the present round."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Loop; a server that is away is logged, and the next round tries again."""
+        log.info("dispatcher.started")
+        while not self._stop.is_set():
+            try:
+                self.round()
+            except (sa.exc.OperationalError, redis.RedisError) as error:
+                log.warning("dispatcher.round_failed", reason=str(error).strip().splitlines()[0])
+            self._stop.wait(self._settings.dispatch_seconds)
+        log.info("dispatcher.stopped")
+
+    def round(self) -> int:
+        """One round; returns how many hints were sent."""
+        self.rescue()
+        self.sweep_cancelled()
+        return sum(self.announce_ready(stage) for stage in Stage)
+
+    def rescue(self) -> int:
+        """Take back the units whose lease has run out: their worker died or lost the database."""
+        with transaction(self._sessions) as session:
+            expired = session.execute(sa.select(Unit.id, Unit.job_id).where(*_expired()).limit(_RESCUED_AT_ONCE)).all()
+        for unit_id, job_id in expired:
+            self._rescue_one(unit_id, job_id)
+        return len(expired)
+
+    def _rescue_one(self, unit_id: UUID, job_id: UUID) -> None:
+        with transaction(self._sessions) as session:
+            job = life.lock_job(session, job_id)
+            unit = session.scalar(
+                sa.select(Unit).where(Unit.id == unit_id, *_expired()).with_for_update(skip_locked=True)
+            )
+            if job is None or unit is None:
+                return
+            error = f"The worker {unit.worker} was lost in attempt {unit.attempt}: its lease ran out."
+            log.warning("unit.rescued", unit_id=str(unit_id), job_id=str(job_id), attempt=unit.attempt)
+            give_up_or_wait(session, job, unit, error, self._settings)
+            life.close_if_cancelled(session, job)
+
+    def sweep_cancelled(self) -> None:
+        """End cancelled jobs that no worker holds a unit of."""
+        with transaction(self._sessions) as session:
+            waiting = session.scalars(
+                sa.select(Job.id).where(Job.cancel_requested, Job.finished_at.is_(None)).limit(_RESCUED_AT_ONCE)
+            ).all()
+        for job_id in waiting:
+            with transaction(self._sessions) as session:
+                job = life.lock_job(session, job_id)
+                if job is not None:
+                    life.close_if_cancelled(session, job)
+
+    def announce_ready(self, stage: Stage) -> int:
+        """Announce units of ``stage`` that are ready and unclaimed, as many as the queue has room for."""
+        room = self._settings.queue_depth - self._announcer.depth(QUEUE_OF[stage])
+        if room <= 0:
+            return 0
+        return self._announcer.announce(self._take_ready(stage, room))
+
+    def _take_ready(self, stage: Stage, room: int) -> list[Announcement]:
+        stale = sa.func.now() - timedelta(seconds=self._settings.republish_seconds)
+        with transaction(self._sessions) as session:
+            ready = (
+                sa.select(Unit.id)
+                .where(
+                    Unit.stage == stage,
+                    Unit.state == UnitState.READY,
+                    Unit.run_after <= sa.func.now(),
+                    sa.or_(Unit.announced_at.is_(None), Unit.announced_at < stale),
+                )
+                .order_by(Unit.run_after, Unit.id)
+                .limit(room)
+                .with_for_update(skip_locked=True)
+            )
+            taken = session.scalars(
+                sa.update(Unit)
+                .where(Unit.id.in_(ready.scalar_subquery()))
+                .values(announced_at=sa.func.now())
+                .returning(Unit.id)
+            ).all()
+            return [(unit_id, stage) for unit_id in taken]
+
+
+def _expired() -> tuple[sa.ColumnElement[bool], ...]:
+    return Unit.state == UnitState.LEASED, Unit.lease_until <= sa.func.clock_timestamp()

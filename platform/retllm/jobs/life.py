@@ -1,0 +1,151 @@
+"""What ends a unit and a job. Every function here runs in the caller's transaction and locks the job first.
+
+The order of locks is always job, then unit: two workers that finish the last two units of a job at once
+can't both believe that the other one is still at work.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import OPEN_UNITS, JobKind, JobState, Stage, UnitState
+from retllm.db.tables import Candidate, Job, Unit, new_id
+from retllm.jobs import ranking
+from retllm.jobs.announce import FIRST_ANNOUNCED, Announcement
+
+_LAST_STAGE = {JobKind.INDEX: Stage.EMBED, JobKind.SEARCH: Stage.FINE}
+
+
+def lock_job(session: Session, job_id: UUID) -> Job | None:
+    """The job, locked until the transaction ends; None if its collection was deleted meanwhile."""
+    query = sa.select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
+    return session.scalar(query)
+
+
+def add_units(
+    session: Session, job: Job, stage: Stage, payloads: Sequence[dict[str, Any]], first_seq: int = 0
+) -> list[Announcement]:
+    """New ready units of ``job``; returns those that the caller announces after its commit."""
+    units = [
+        Unit(id=new_id(), job_id=job.id, stage=stage, seq=first_seq + n, payload=payload)
+        for n, payload in enumerate(payloads)
+    ]
+    for unit in units[:FIRST_ANNOUNCED]:
+        unit.announced_at = sa.func.now()
+    session.add_all(units)
+    session.flush()
+    return [(unit.id, stage) for unit in units[:FIRST_ANNOUNCED]]
+
+
+def bury(session: Session, job: Job, unit: Unit, error: str, *, split: bool) -> list[Announcement]:
+    """End a unit whose attempts are used up.
+
+    With many items it is split into units of one item each, so that a poisonous one fails alone; with one
+    item, or where the items are not at fault (``split`` is false), it is dead.
+    """
+    unit.token = None
+    unit.lease_until = None
+    unit.finished_at = sa.func.now()
+    unit.error = error
+    items: list[str] = unit.payload.get("items", [])
+    if split and len(items) > 1:
+        unit.state = UnitState.SPLIT
+        last = session.scalar(sa.select(sa.func.max(Unit.seq)).filter_by(job_id=job.id, stage=unit.stage)) or 0
+        return add_units(session, job, unit.stage, [{"items": [item]} for item in items], first_seq=last + 1)
+    unit.state = UnitState.DEAD
+    if unit.stage is Stage.FINE:
+        _mark_candidates(session, job.id, items, error)
+    session.flush()
+    settle(session, job)
+    return []
+
+
+def _mark_candidates(session: Session, search_id: UUID, items: Sequence[str], error: str | None) -> None:
+    session.execute(
+        sa.update(Candidate)
+        .where(Candidate.search_id == search_id, Candidate.item_id.in_([uuid.UUID(item) for item in items]))
+        .values(error=error)
+    )
+
+
+def settle(session: Session, job: Job) -> None:
+    """If no unit is open any more, end the job and, for a search, write the final order (once)."""
+    if job.finished_at is not None:
+        return
+    session.flush()
+    counts: dict[tuple[Stage, UnitState], int] = {
+        (stage, state): count
+        for stage, state, count in session.execute(
+            sa.select(Unit.stage, Unit.state, sa.func.count())
+            .where(Unit.job_id == job.id)
+            .group_by(Unit.stage, Unit.state)
+        )
+    }
+    if any(counts.get((stage, state)) for stage in Stage for state in OPEN_UNITS):
+        return
+    job.state = _end_state(job, counts)
+    job.finished_at = sa.func.now()
+    if job.state in (JobState.FAILED, JobState.PARTIAL):
+        job.error = _first_error(session, job)
+    if job.kind is JobKind.SEARCH and job.state in (JobState.SUCCEEDED, JobState.PARTIAL):
+        ranking.write_final_order(session, job.id)
+    session.flush()
+
+
+def _end_state(job: Job, counts: dict[tuple[Stage, UnitState], int]) -> JobState:
+    if job.cancel_requested:
+        return JobState.CANCELLED
+    dead = sum(count for (_, state), count in counts.items() if state is UnitState.DEAD)
+    if not dead:
+        return JobState.SUCCEEDED
+    return JobState.PARTIAL if counts.get((_LAST_STAGE[job.kind], UnitState.DONE)) else JobState.FAILED
+
+
+def _first_error(session: Session, job: Job) -> str | None:
+    query = sa.select(Unit.error).where(Unit.job_id == job.id, Unit.state == UnitState.DEAD)
+    return session.scalar(query.order_by(Unit.stage, Unit.seq).limit(1))
+
+
+def close_if_cancelled(session: Session, job: Job) -> bool:
+    """Drop the waiting units of a job whose cancellation was asked for; true if it was."""
+    if not job.cancel_requested:
+        return False
+    session.execute(
+        sa.update(Unit)
+        .where(Unit.job_id == job.id, Unit.state == UnitState.READY)
+        .values(state=UnitState.CANCELLED, finished_at=sa.func.now())
+    )
+    settle(session, job)
+    return True
+
+
+def reopen(session: Session, job: Job) -> list[Announcement]:
+    """Give the dead and cancelled units of a job that is over a fresh set of attempts; scores that exist stay."""
+    units = session.scalars(
+        sa.select(Unit)
+        .where(Unit.job_id == job.id, Unit.state.in_([UnitState.DEAD, UnitState.CANCELLED]))
+        .order_by(Unit.stage, Unit.seq)
+    ).all()
+    for number, unit in enumerate(units):
+        unit.state = UnitState.READY
+        unit.attempt = 0
+        unit.run_after = sa.func.now()
+        unit.finished_at = None
+        unit.announced_at = sa.func.now() if number < FIRST_ANNOUNCED else None
+        if unit.stage is Stage.FINE:
+            _mark_candidates(session, job.id, unit.payload.get("items", []), None)
+    job.state = JobState.QUEUED
+    job.cancel_requested = False
+    job.error = None
+    job.finished_at = None
+    if job.kind is JobKind.SEARCH:
+        ranking.clear_final_order(session, job.id)
+    session.flush()
+    settle(session, job)
+    return [(unit.id, unit.stage) for unit in units[:FIRST_ANNOUNCED]]

@@ -1,0 +1,198 @@
+"""Accepting work: the job and its units in one transaction, announced by the caller after the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from retllm.accounts import collection_for
+from retllm.db.enums import ItemKind, ItemState, JobKind, Stage
+from retllm.db.tables import Embedding, EmbeddingModel, Item, Job, Search, User, new_id
+from retllm.errors import Conflict, InvalidInput
+from retllm.fine.injection import Injection
+from retllm.jobs import life
+from retllm.jobs.announce import Announcement
+from retllm.jobs.schemas import SearchRequest
+from retllm.settings import Settings, public_name
+
+_LONGEST_KEY = 200
+
+
+@dataclass(frozen=True)
+class StoredPicture:
+    """A query picture that is already in the storage."""
+
+    key: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that is accepted (``created``), or the one that the same idempotency key made before."""
+
+    job: Job
+    units: list[Announcement]
+    created: bool
+
+
+def current_model(session: Session, embedder: str) -> EmbeddingModel | None:
+    """The newest shape of the embedder that a worker has loaded here; None before the first."""
+    query = sa.select(EmbeddingModel).filter_by(name=public_name(embedder)).order_by(EmbeddingModel.id.desc()).limit(1)
+    return session.scalar(query)
+
+
+def fresh_embedding(model_id: UUID, image_weight: float) -> sa.ColumnElement[bool]:
+    """True where the joined embedding was made by this model from the item as it is now."""
+    return sa.and_(
+        Embedding.item_id == Item.id,
+        Embedding.model_id == model_id,
+        Embedding.item_version == Item.version,
+        sa.or_(Item.kind != ItemKind.BOTH, Embedding.image_weight == image_weight),
+    )
+
+
+def _insert_job(
+    session: Session, user: User, collection_id: UUID, kind: JobKind, params: dict[str, Any], key: str | None
+) -> tuple[Job, bool]:
+    """The new job, or the one that this user's idempotency key stands for.
+
+    Raises:
+        Conflict: the key was used for a different request.
+        InvalidInput: the key is empty or too long.
+    """
+    if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
+        raise InvalidInput(f"An Idempotency-Key has 1 to {_LONGEST_KEY} characters.")
+    made = session.scalar(
+        insert(Job)
+        .values(
+            id=new_id(), kind=kind, user_id=user.id, collection_id=collection_id, params=params, idempotency_key=key
+        )
+        .on_conflict_do_nothing(index_elements=["user_id", "idempotency_key"])
+        .returning(Job.id)
+    )
+    if made is not None:
+        return session.get_one(Job, made), True
+    before = session.scalars(sa.select(Job).filter_by(user_id=user.id, idempotency_key=key)).one()
+    if (before.kind, before.collection_id, before.params) != (kind, collection_id, params):
+        raise Conflict("This Idempotency-Key was used for a different request.", job_id=str(before.id))
+    return before, False
+
+
+def submit_index(
+    session: Session, user: User, collection_id: UUID, settings: Settings, *, idempotency_key: str | None = None
+) -> Submitted:
+    """A job that embeds every item of the collection that has no vector of the embedder in force yet.
+
+    The list of items is frozen here; what comes later belongs to the next index job.
+
+    Raises:
+        NotFound: no such collection.
+        Conflict: the collection has no item, or the idempotency key stands for another request.
+    """
+    collection_for(session, user, collection_id)
+    params = {"embedder": public_name(settings.embedder_name), "item_image_weight": settings.item_image_weight}
+    job, created = _insert_job(session, user, collection_id, JobKind.INDEX, params, idempotency_key)
+    if not created:
+        return Submitted(job, [], created=False)
+    ready = sa.select(Item.id).where(Item.collection_id == collection_id, Item.state == ItemState.READY)
+    if session.scalar(ready.limit(1)) is None:
+        raise Conflict("The collection is empty: upload something first.")
+    model = current_model(session, settings.embedder_name)
+    if model is not None:
+        ready = ready.where(~sa.exists().where(fresh_embedding(model.id, settings.item_image_weight)))
+    wanted = [str(item) for item in session.scalars(ready.order_by(Item.id))]
+    size = settings.index_unit_items
+    payloads = [{"items": wanted[start : start + size]} for start in range(0, len(wanted), size)]
+    units = life.add_units(session, job, Stage.EMBED, payloads)
+    life.settle(session, job)
+    return Submitted(job, units, created=True)
+
+
+def submit_search(
+    session: Session,
+    user: User,
+    collection_id: UUID,
+    request: SearchRequest,
+    settings: Settings,
+    *,
+    picture: StoredPicture | None = None,
+    idempotency_key: str | None = None,
+) -> Submitted:
+    """A search job with its one coarse unit; the coarse unit makes the others.
+
+    Raises:
+        NotFound: no such collection.
+        InvalidInput: the query is empty, or a field is out of bounds.
+        Conflict: the collection is empty or not indexed, or the idempotency key stands for another request.
+    """
+    collection_for(session, user, collection_id)
+    text = _checked_text(request, settings, has_picture=picture is not None)
+    params = request.model_dump(mode="json", exclude_none=True) | ({"picture": picture.sha256} if picture else {})
+    search = _search_row(request, settings, text, picture)
+    job, created = _insert_job(session, user, collection_id, JobKind.SEARCH, params, idempotency_key)
+    if not created:
+        return Submitted(job, [], created=False)
+    _demand_indexed(session, collection_id, settings)
+    search.id = job.id
+    session.add(search)
+    session.flush()
+    return Submitted(job, life.add_units(session, job, Stage.COARSE, [{}]), created=True)
+
+
+def _checked_text(request: SearchRequest, settings: Settings, *, has_picture: bool) -> str | None:
+    text = (request.text or "").strip() or None
+    if text is None and not has_picture:
+        raise InvalidInput("The query is empty: give a text, a picture, or both.", fields=[{"field": "text"}])
+    if text is not None and len(text) > settings.max_text_chars:
+        raise InvalidInput(f"The query text is longer than {settings.max_text_chars} characters.")
+    if text is not None and "\x00" in text:
+        raise InvalidInput("The query text holds a NUL character.")
+    return text
+
+
+def _search_row(request: SearchRequest, settings: Settings, text: str | None, picture: StoredPicture | None) -> Search:
+    k = request.k if request.k is not None else min(settings.default_k, settings.max_k)
+    if k > settings.max_k:
+        raise InvalidInput(f"k is at most {settings.max_k} here (setting RETLLM_MAX_K).", fields=[{"field": "k"}])
+    asked = request.injection.model_dump(exclude_none=True)
+    injection = Injection(**({"alpha": settings.alpha, "trigger": settings.trigger, "tau": settings.tau} | asked))
+    kinds: Sequence[ItemKind] = request.kinds or list(ItemKind)
+    with_picture = ItemKind.BOTH if text else ItemKind.IMAGE
+    kind = ItemKind.TEXT if picture is None else with_picture
+    weight = request.query_image_weight
+    return Search(
+        kind=kind,
+        query_text=text,
+        query_picture_key=picture.key if picture else None,
+        query_picture_sha256=picture.sha256 if picture else None,
+        k=k,
+        item_kinds=sorted({str(one) for one in kinds}),
+        query_image_weight=settings.query_image_weight if weight is None else weight,
+        embedder=public_name(settings.embedder_name),
+        scorer=public_name(settings.scorer_name),
+        scorer_revision=settings.scorer_revision,
+        mode="true_false",
+        injection=injection.as_json(),
+        tie_decimals=settings.tie_decimals if request.tie_decimals is None else request.tie_decimals,
+    )
+
+
+def _demand_indexed(session: Session, collection_id: UUID, settings: Settings) -> None:
+    ready = sa.select(Item.id).where(Item.collection_id == collection_id, Item.state == ItemState.READY).limit(1)
+    if session.scalar(ready) is None:
+        raise Conflict("The collection is empty: upload something first.")
+    model = current_model(session, settings.embedder_name)
+    indexed = model and session.scalar(
+        sa.select(Embedding.item_id).filter_by(collection_id=collection_id, model_id=model.id).limit(1)
+    )
+    if not indexed:
+        raise Conflict(
+            f"The collection is not indexed with {public_name(settings.embedder_name)} yet: "
+            "submit an index job, or wait for the one that runs."
+        )

@@ -1,0 +1,90 @@
+"""Running one unit, whatever its stage: claim, keep the lease, do, and always say how it ended (design: jobs)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+from PIL.Image import Image
+
+from retllm.db.session import Sessions
+from retllm.errors import JobCancelled, StaleClaim
+from retllm.jobs import claim as claims
+from retllm.jobs.announce import Announcement, Announcer
+from retllm.jobs.claim import Claim, Lease
+from retllm.media.ingest import load_picture
+from retllm.media.storage import Storage
+from retllm.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a worker works with, besides its model."""
+
+    sessions: Sessions
+    storage: Storage
+    settings: Settings
+    announcer: Announcer
+    worker: str
+
+    def query_picture(self, key: str) -> Image:
+        """The picture of a query, decoded to RGB.
+
+        Raises:
+            MediaRejected: it can't be decoded.
+        """
+        with self.storage.open(key) as stream:
+            return load_picture(stream, self.settings)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A claimed unit with its lease."""
+
+    claim: Claim
+    lease: Lease
+
+
+# does the unit and completes its claim; returns the units to announce
+Doing = Callable[[Bench, Held], list[Announcement]]
+
+
+def run_unit(bench: Bench, unit_id: UUID, doing: Doing) -> bool:
+    """Do the unit if it can be claimed; false if it is not there to be done any more.
+
+    An error of the unit is recorded on it and does not leave this function; results of a worker that lost
+    its claim are dropped.
+    """
+    claim = claims.claim_unit(bench.sessions, unit_id, bench.worker, bench.settings)
+    if claim is None:
+        return False
+    with structlog.contextvars.bound_contextvars(
+        job_id=str(claim.job_id), unit=f"{claim.stage}/{claim.seq}", attempt=claim.attempt
+    ):
+        try:
+            bench.announcer.announce(_attempt(bench, claim, doing))
+        except StaleClaim:
+            log.warning("unit.stale")
+    return True
+
+
+def _attempt(bench: Bench, claim: Claim, doing: Doing) -> list[Announcement]:
+    log.info("unit.started")
+    try:
+        with Lease(bench.sessions, claim, bench.settings) as lease:
+            opened = doing(bench, Held(claim, lease))
+    except StaleClaim:
+        raise
+    except JobCancelled:
+        log.info("unit.cancelled")
+        claims.release(bench.sessions, claim)
+        return []
+    except Exception as error:
+        log.warning("unit.failed", reason=claims.describe(error), exc_info=True)
+        return claims.fail(bench.sessions, claim, error, bench.settings)
+    log.info("unit.done")
+    return opened

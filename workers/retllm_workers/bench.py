@@ -1,0 +1,77 @@
+"""What a worker process holds: its connections, and its one model."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Generic, TypeVar
+
+import structlog
+
+from retllm.db.session import make_sessions
+from retllm.errors import RetllmError
+from retllm.jobs.announce import Announcer
+from retllm.jobs.work import Bench
+from retllm.media.storage import get_storage
+from retllm.settings import get_settings
+
+log = structlog.get_logger(__name__)
+
+Model = TypeVar("Model")
+
+
+@lru_cache(maxsize=1)
+def get_bench() -> Bench:
+    """The connections of this process, opened at the first task."""
+    settings = get_settings()
+    return Bench(
+        sessions=make_sessions(settings.database_url),
+        storage=get_storage(settings),
+        settings=settings,
+        announcer=Announcer(settings.redis_url),
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+    )
+
+
+class HeldModel(Generic[Model]):
+    """A model that is loaded once, when it is first wanted; a failed load is tried again the next time."""
+
+    def __init__(self, load: Callable[[], Model]) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._model: Model | None = None
+
+    def get(self) -> Model:
+        """The model.
+
+        Raises:
+            ModelUnavailable: it can't be loaded here; the message says why.
+        """
+        with self._lock:
+            if self._model is None:
+                _limit_threads()
+                self._model = self._load()
+            return self._model
+
+    def load_early(self) -> None:
+        """Load the model beside the worker's loop; a failure is told by the first unit that needs it."""
+        threading.Thread(target=self._try, name="load-model", daemon=True).start()
+
+    def _try(self) -> None:
+        try:
+            self.get()
+        except RetllmError as error:
+            log.warning("model.not_loaded", reason=error.message)
+        else:
+            log.info("model.loaded")
+
+
+def _limit_threads() -> None:
+    threads = get_settings().torch_threads
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)

@@ -1,0 +1,35 @@
+"""Tasks of the queue ``score``: everything that the scorer does."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from retllm.fine import Scorer, load_scorer
+from retllm.jobs import work_fine
+from retllm.jobs.announce import TASK_OF
+from retllm.jobs.work import run_unit
+from retllm.settings import get_settings
+from retllm_workers.app import app
+from retllm_workers.bench import HeldModel, get_bench
+
+QUEUES = frozenset({"score"})
+
+
+def _load() -> Scorer:
+    settings = get_settings()
+    return load_scorer(
+        settings.scorer_name,
+        revision=settings.scorer_revision,
+        device=settings.device,
+        dtype=settings.dtype,
+        token_budget=settings.token_budget,
+    )
+
+
+HELD = HeldModel(_load)
+
+
+@app.task(name=TASK_OF["score"])  # type: ignore[untyped-decorator]  # celery has no types
+def fine_unit(unit_id: str) -> None:
+    """Score the candidates of a unit of a search."""
+    run_unit(get_bench(), UUID(unit_id), lambda bench, held: work_fine.fine_unit(bench, held, HELD.get()))
