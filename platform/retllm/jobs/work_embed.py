@@ -53,7 +53,7 @@ def embed_unit(bench: Bench, held: Held, embedder: Embedder) -> list[Announcemen
         StaleClaim, JobCancelled: between two batches, or at the end.
         MediaRejected: a picture can't be decoded; with others in the unit, the unit is split.
     """
-    weight = float(held_param(bench, held, "item_image_weight", bench.settings.item_image_weight))
+    weight = _image_weight(bench, held)
     ids = [UUID(item) for item in held.claim.payload["items"]]
     with bench.sessions() as session:
         found = {item.id: item for item in session.scalars(sa.select(Item).where(Item.id.in_(ids)))}
@@ -79,17 +79,17 @@ def embed_unit(bench: Bench, held: Held, embedder: Embedder) -> list[Announcemen
     return complete(bench.sessions, held.claim, write)
 
 
-def held_param(bench: Bench, held: Held, name: str, default: float) -> object:
-    """A value of the job's accepted request."""
+def _image_weight(bench: Bench, held: Held) -> float:
+    """The share of the picture that the job was accepted with."""
     with bench.sessions() as session:
-        params = session.scalar(sa.select(Job.params).where(Job.id == held.claim.job_id)) or {}
-    _demand_embedder(bench, params.get("embedder"))
-    return params.get(name, default)
+        params = session.scalars(sa.select(Job.params).where(Job.id == held.claim.job_id)).one()
+    _demand_embedder(bench, params["embedder"])
+    return float(params["item_image_weight"])
 
 
-def _demand_embedder(bench: Bench, asked: str | None) -> None:
+def _demand_embedder(bench: Bench, asked: str) -> None:
     serves = public_name(bench.settings.embedder_name)
-    if asked is not None and asked != serves:
+    if asked != serves:
         raise ModelUnavailable(
             f"This job wants the embedder {asked}, but the workers serve {serves}: "
             "start workers with the settings that the web server has."
