@@ -1,0 +1,20 @@
+"""The REST API under /api/v1 (design: API)."""
+
+from __future__ import annotations
+
+from flask_openapi.openapi import OpenAPI
+
+from retllm_web.api import account, collections
+from retllm_web.api.blueprint import api
+from retllm_web.api.spec import serve
+from retllm_web.auth import csrf
+
+__all__ = ["account", "collections", "register"]
+
+
+def register(app: OpenAPI) -> None:
+    """Put every route of the API, and its description, on ``app``."""
+    # the API checks for itself: tokens need no CSRF token, sessions do
+    csrf.exempt(api)
+    app.register_api(api)
+    serve(app)

@@ -1,0 +1,21 @@
+"""How the API puts its answers."""
+
+from __future__ import annotations
+
+from flask import Response
+from pydantic import BaseModel
+
+
+def answer(model: BaseModel, status: int = 200, *, location: str | None = None) -> Response:
+    """``model`` as JSON."""
+    response = Response(model.model_dump_json(), status=status, mimetype="application/json")
+    if location is not None:
+        response.headers["Location"] = location
+    return response
+
+
+def nothing() -> Response:
+    """204: done, and nothing to say."""
+    response = Response(status=204)
+    del response.headers["Content-Type"]
+    return response

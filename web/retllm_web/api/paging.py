@@ -1,0 +1,38 @@
+"""Keyset paging: keys are UUID v7, so the order of keys is the order of making."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+LIMIT = 50
+MOST = 200
+
+
+class Keyed(Protocol):
+    """Anything with a UUID key."""
+
+    @property
+    def id(self) -> UUID:
+        """The key."""
+
+
+Row = TypeVar("Row", bound=Keyed)
+
+
+class PageQuery(BaseModel):
+    """Which page of a list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(default=LIMIT, ge=1, le=MOST, description="rows of a page")
+    after: UUID | None = Field(default=None, description="the `next` of the page before")
+
+
+def cut(rows: Sequence[Row], limit: int) -> tuple[list[Row], UUID | None]:
+    """The page, and the key to ask for the next one with; ``rows`` has one more than the page if there is a next."""
+    page = list(rows[:limit])
+    return page, page[-1].id if len(rows) > limit else None

@@ -1,0 +1,74 @@
+"""The description of the API: the error model, the security scheme, and the document itself."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from flask import Response, jsonify
+from flask_openapi.models.info import Info
+from flask_openapi.models.security_scheme import SecurityScheme
+from flask_openapi.models.tag import Tag
+from flask_openapi.openapi import OpenAPI
+from pydantic import BaseModel, ConfigDict, Field
+
+# 3.1 is what generators of clients and tests read today
+OPENAPI_VERSION = "3.1.0"
+DOCUMENT_PATH = "/api/v1/openapi.json"
+
+INFO = Info(
+    title="retllm-platform",
+    version=version("retllm-platform"),
+    description=(
+        "Training-free search over pictures and texts. Authenticate with a bearer token. "
+        "Every error has the shape {error: {code, message, detail}}; lists are paged by the key `after`."
+    ),
+)
+SECURITY_SCHEMES: dict[str, SecurityScheme | dict[str, Any]] = {
+    "bearer": SecurityScheme(type="http", scheme="bearer", description="A token, made with `retllm token create`.")
+}
+SECURITY: list[dict[str, list[str]]] = [{"bearer": []}]
+
+
+class Error(BaseModel):
+    """What went wrong."""
+
+    code: str = Field(description="stable name for programs")
+    message: str = Field(description="one sentence for people")
+    detail: dict[str, Any] = Field(description="more about it; `fields` lists each wrong field with a message")
+
+
+class ErrorBody(BaseModel):
+    """The one shape of every error."""
+
+    model_config = ConfigDict(title="ErrorBody")
+
+    error: Error
+
+
+# what any route may answer; routes add 404, 409 and 413 where they apply
+ERRORS: dict[Any, Any] = {
+    400: ErrorBody,
+    401: ErrorBody,
+    403: ErrorBody,
+    404: ErrorBody,
+    413: ErrorBody,
+    415: ErrorBody,
+    422: ErrorBody,
+    500: ErrorBody,
+    503: ErrorBody,
+}
+
+
+def tags(name: str) -> list[Tag | dict[str, Any]]:
+    """The group of a route in the document."""
+    return [Tag(name=name)]
+
+
+def serve(app: OpenAPI) -> None:
+    """Serve the document; it tells nothing secret and needs no account."""
+    app.openapi_version = OPENAPI_VERSION
+
+    @app.route(DOCUMENT_PATH, methods=["GET"], endpoint="openapi_document")
+    def openapi_document() -> Response:
+        return jsonify(app.api_doc)

@@ -1,0 +1,84 @@
+"""The web application."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from flask_openapi.openapi import OpenAPI
+
+from retllm.db.session import make_sessions
+from retllm.jobs.announce import Announcer
+from retllm.settings import Settings, get_settings
+from retllm_web import api, auth, errors, health, middleware
+from retllm_web.api.spec import INFO, SECURITY_SCHEMES, ErrorBody
+from retllm_web.secret_key import secret_key
+from retllm_web.services import Announcing, Services
+
+if TYPE_CHECKING:
+    from retllm.media.storage import Storage
+
+# parts of a form beside its files: the query of a search, the CSRF token
+_OTHER_PARTS = 100
+# UTF-8 needs at most 4 bytes a character, JSON escapes up to 6
+_BYTES_PER_CHAR = 6
+_LEAST_FORM_MEMORY = 500_000
+
+
+def create_app(
+    settings: Settings | None = None, *, storage: Storage | None = None, announcer: Announcing | None = None
+) -> OpenAPI:
+    """The app: health checks, the REST API under /api/v1, and the pages.
+
+    ``storage`` and ``announcer`` come from the settings unless given.
+
+    Raises:
+        StackError: no database is named, or the secret key can't be kept.
+    """
+    from retllm.media.storage import get_storage
+
+    settings = settings or get_settings()
+    app = OpenAPI(
+        __name__,
+        info=INFO,
+        security_schemes=SECURITY_SCHEMES,
+        validation_error_model=ErrorBody,
+        validation_error_callback=errors.raise_invalid,
+        # its pages load their scripts from elsewhere or need a plugin; the document itself is ours to serve
+        doc_ui=False,
+    )
+    app.config.update(_config(settings))
+    app.extensions["retllm"] = Services(
+        # each thread of the server may hold one connection
+        sessions=make_sessions(settings.database_url, pool_size=settings.web_threads),
+        storage=storage or get_storage(settings),
+        announcer=announcer or Announcer(settings.redis_url),
+        settings=settings,
+    )
+    middleware.install(app)
+    errors.install(app)
+    auth.install(app, settings.redis_url)
+    app.register_blueprint(health.blueprint)
+    api.register(app)
+    if find_spec("retllm_web.pages"):
+        import_module("retllm_web.pages").register(app)
+    return app
+
+
+def _config(settings: Settings) -> dict[str, Any]:
+    return {
+        "SECRET_KEY": secret_key(settings),
+        "MAX_CONTENT_LENGTH": settings.max_request_bytes,
+        "MAX_FORM_PARTS": settings.max_archive_files + _OTHER_PARTS,
+        "MAX_FORM_MEMORY_SIZE": max(_LEAST_FORM_MEMORY, _BYTES_PER_CHAR * settings.max_text_chars),
+        "SESSION_COOKIE_NAME": "retllm_session",
+        "SESSION_COOKIE_HTTPONLY": True,
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        "SESSION_COOKIE_SECURE": settings.secure_cookies,
+        "REMEMBER_COOKIE_HTTPONLY": True,
+        "REMEMBER_COOKIE_SAMESITE": "Lax",
+        "REMEMBER_COOKIE_SECURE": settings.secure_cookies,
+        # a token lives as long as the session that it belongs to
+        "WTF_CSRF_TIME_LIMIT": None,
+    }

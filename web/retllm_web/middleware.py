@@ -1,0 +1,68 @@
+"""What happens around every request: its id, its log line, and the security headers of its response."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+
+import structlog
+from flask import Flask, Response, g, request
+
+log = structlog.get_logger(__name__)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+# Everything comes from this server; pictures may also be data: (icons inside Bootstrap's CSS) or blob: (previews of
+# files before they are sent). No inline script or style, so that text which a user uploaded can never run.
+PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+# pictures that users uploaded, opened alone in a tab
+MEDIA_POLICY = "default-src 'none'; sandbox"
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # same-origin and not no-referrer: the CSRF check over HTTPS reads the Referer
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Content-Security-Policy": PAGE_POLICY,
+}
+_QUIET = ("/healthz", "/readyz", "/static/")
+
+
+def install(app: Flask) -> None:
+    """Put the hooks on ``app``."""
+    app.before_request(_begin)
+    app.after_request(_finish)
+    app.teardown_request(lambda _error: structlog.contextvars.clear_contextvars())
+
+
+def _begin() -> None:
+    given = request.headers.get("X-Request-ID", "")
+    # a foreign id goes into logs and headers, so only plain ones are taken over
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    g.began = time.monotonic()
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-ID"] = g.get("request_id", "")
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    if request.path.startswith("/api/") and "Cache-Control" not in response.headers:
+        response.headers["Cache-Control"] = "no-store"
+    if not request.path.startswith(_QUIET):
+        log.info(
+            "request",
+            method=request.method,
+            path=request.path,
+            status=response.status_code,
+            seconds=round(time.monotonic() - g.get("began", time.monotonic()), 4),
+        )
+    return response

@@ -1,0 +1,40 @@
+"""What every request needs, made once per process and kept on the app."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+from uuid import UUID
+
+from flask import current_app
+
+from retllm.db.enums import Stage
+from retllm.db.session import Sessions
+from retllm.settings import Settings
+
+if TYPE_CHECKING:
+    from retllm.media.storage import Storage
+
+
+class Announcing(Protocol):
+    """Tells workers that units are ready; losing the message is harmless, since the dispatcher sends it again."""
+
+    def announce(self, units: Sequence[tuple[UUID, Stage]]) -> object:
+        """Send one hint per unit."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """The database, the media storage, the announcer of work and the settings of this process."""
+
+    sessions: Sessions
+    storage: Storage
+    announcer: Announcing
+    settings: Settings
+
+
+def services() -> Services:
+    """The services of the app that handles this request."""
+    found: Services = current_app.extensions["retllm"]
+    return found
