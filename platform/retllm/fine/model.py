@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from retllm.errors import ModelUnavailable, ModelUnsuited
@@ -21,7 +22,7 @@ from retllm.fine.sources import ModelSource, can_load
 log = structlog.get_logger(__name__)
 
 #: what transformers and the hub's client raise for files that are missing, broken or out of reach
-_LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError)
+_LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError, SafetensorError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -97,11 +97,21 @@ def missing_weights(folder: Path) -> str | None:
     return "holds no model.safetensors. Copy the weights into it."
 
 
-def from_hub(model: str, revision: str | None, *, config: str, weights: Sequence[str]) -> ModelSource:
-    """Whether a hub model's config file and one of its weight files (or its index and all shards) are cached."""
-    from huggingface_hub import try_to_load_from_cache
+def from_hub(
+    repo: str, revision: str | None, *, config: str, weights: Sequence[str], name: str | None = None
+) -> ModelSource:
+    """Whether a hub repository's config file and one of its weight files (or its index and all shards) are cached.
 
-    found = try_to_load_from_cache(model, config, revision=revision or _DEFAULT_REVISION)
+    ``name`` is what people call the model, where that is not the repository's name.
+    """
+    model = name or repo
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(repo, config, revision=revision or _DEFAULT_REVISION)
+    except HFValidationError:
+        return _nowhere(model, f"{model!r} is neither a folder here nor a possible name on the model hub.")
     if isinstance(found, str):
         folder = Path(found).parent
         complete = any((folder / name).exists() for name in weights) or (

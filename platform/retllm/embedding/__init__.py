@@ -1,0 +1,33 @@
+"""CLIP-family encoders: pictures and texts as vectors of one space, for the coarse stage.
+
+Names are open_clip's: ``ViT-L-14-336/openai``, ``hf-hub:org/repo``, ``local-dir:/path``. Safetensors weights only.
+torch and open_clip are imported with the first embedder.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from retllm.embedding.fusion import ITEM_IMAGE_WEIGHT, QUERY_IMAGE_WEIGHT, fuse
+from retllm.embedding.sources import can_load
+
+if TYPE_CHECKING:
+    from retllm.embedding.encoder import Embedder, EmbedderInfo, load_embedder
+
+__all__ = [
+    "ITEM_IMAGE_WEIGHT",
+    "QUERY_IMAGE_WEIGHT",
+    "Embedder",
+    "EmbedderInfo",
+    "can_load",
+    "fuse",
+    "load_embedder",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Embedder", "EmbedderInfo", "load_embedder"):
+        from retllm.embedding import encoder
+
+        return getattr(encoder, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,203 @@
+"""CLIP-family encoders by open_clip: pictures and texts to vectors of one space (method section 2)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import structlog
+import torch
+from numpy.typing import NDArray
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor
+
+from retllm.embedding import sources
+from retllm.embedding.sources import Name
+from retllm.errors import InvalidInput, ModelUnavailable
+
+log = structlog.get_logger(__name__)
+
+_BATCH = 64
+_LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError, SafetensorError)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderInfo:
+    """What an embedder is; vectors of different ones can't be compared.
+
+    Attributes:
+        name: as asked for.
+        revision: the hub's commit, or a hash of the folder's contents.
+        dimension: of its vectors.
+        preprocessing_hash: changes with anything that is done to pictures and texts before the model sees them.
+    """
+
+    name: str
+    revision: str
+    dimension: int
+    preprocessing_hash: str
+
+
+class Embedder:
+    """A loaded encoder. Made by :func:`load_embedder`; safe to call from several threads."""
+
+    def __init__(self, model: Any, tokenizer: Any, name: str, revision: str, dtype: torch.dtype) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._dtype = dtype
+        self._device: torch.device = next(model.parameters()).device
+        settings = dict(model.visual.preprocess_cfg)
+        self._transform: Callable[[Image.Image], Tensor] = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+        # some tokenizers change themselves when called
+        self._tokenizer_lock = threading.Lock()
+        context = int(getattr(tokenizer, "context_length", 0) or 0)
+        self.info = EmbedderInfo(name, revision, self._dimension(), _hash({**settings, "context_length": context}))
+
+    def _dimension(self) -> int:
+        return int(self._forward_texts(["a"]).shape[-1])
+
+    def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """Embed pictures.
+
+        Args:
+            images: any number, of any size and mode.
+
+        Returns:
+            (n, d) float32, each row of length 1; a row does not depend on the others, beyond floating-point tolerance.
+
+        Raises:
+            InvalidInput: a picture that can't be decoded or resized; ``detail["index"]`` names it.
+        """
+        rows = [self._forward_images(batch) for batch in self._prepared(images)]
+        return self._gathered(rows)
+
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts; what goes beyond the model's context (77 tokens for CLIP) is cut off.
+
+        Returns:
+            (n, d) float32, each row of length 1.
+        """
+        rows = [self._forward_texts(texts[at : at + _BATCH]) for at in range(0, len(texts), _BATCH)]
+        return self._gathered(rows)
+
+    def _prepared(self, images: Sequence[Image.Image]) -> Iterator[Tensor]:
+        """Batches of pixels; while the model works on one, the next is being prepared."""
+        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+
+            def start(at: int) -> Any:
+                return pool.map(self._pixels, range(at, min(at + _BATCH, len(images))), images[at : at + _BATCH])
+
+            upcoming = start(0) if images else None
+            for at in range(0, len(images), _BATCH):
+                current = upcoming
+                if at + _BATCH < len(images):
+                    upcoming = start(at + _BATCH)
+                assert current is not None
+                yield torch.stack(list(current))
+
+    def _pixels(self, index: int, image: Image.Image) -> Tensor:
+        try:
+            return self._transform(image)
+        except (OSError, ValueError, RuntimeError, SyntaxError, ZeroDivisionError) as error:
+            raise InvalidInput(f"The picture can't be prepared: {error}", field="images", index=index) from error
+
+    def _forward_images(self, pixels: Tensor) -> Tensor:
+        with torch.inference_mode():
+            moved = pixels.to(self._device, self._dtype, non_blocking=True)
+            return torch.nn.functional.normalize(self._model.encode_image(moved).float(), dim=-1)
+
+    def _forward_texts(self, texts: Sequence[str]) -> Tensor:
+        with self._tokenizer_lock:
+            tokens: Tensor = self._tokenizer(list(texts))
+        with torch.inference_mode():
+            return torch.nn.functional.normalize(self._model.encode_text(tokens.to(self._device)).float(), dim=-1)
+
+    def _gathered(self, rows: Sequence[Tensor]) -> NDArray[np.float32]:
+        if not rows:
+            return np.zeros((0, self.info.dimension), dtype=np.float32)
+        vectors: NDArray[np.float32] = torch.cat(list(rows)).cpu().numpy()
+        return vectors
+
+
+def _hash(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=list).encode()).hexdigest()[:16]
+
+
+def load_embedder(name: str, *, device: str = "auto", dtype: str = "auto") -> Embedder:
+    """Load an open_clip encoder.
+
+    Args:
+        name: ``<architecture>/<tag>``, ``hf-hub:<org>/<repo>`` or ``local-dir:<folder>``; safetensors only.
+        device: ``auto`` (the GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``.
+        dtype: ``auto`` (bfloat16 on a GPU, float32 on a CPU), ``float32``, ``bfloat16`` or ``float16``.
+
+    Raises:
+        ModelUnavailable: it can't be loaded here; the message says what to do.
+    """
+    chosen_device, chosen_dtype = _pick_device(device), _pick_dtype(dtype, device)
+    parsed = sources.parse(name)
+    source = sources.can_load(name)
+    if source.where == "nowhere":
+        raise ModelUnavailable(source.message, model=name)
+    if parsed.folder is not None:
+        weights, revision = sources.weights_in(parsed.folder), str(source.revision)
+        assert weights is not None
+    else:
+        weights, revision = sources.fetch(parsed)
+    precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[chosen_dtype]
+    try:
+        model = _create(parsed, str(weights), precision, chosen_device)
+        tokenizer = open_clip.get_tokenizer(parsed.architecture or name)
+    except _LOAD_ERRORS as error:
+        told = " ".join(str(error).split())[:300]
+        raise ModelUnavailable(f"The files of {name} can't be loaded: {told}", model=name) from error
+    log.info("embedder_loaded", model=name, revision=revision, device=str(chosen_device), dtype=str(chosen_dtype))
+    return Embedder(model.eval(), tokenizer, name, revision, chosen_dtype)
+
+
+def _create(parsed: Name, weights: str, precision: str, device: torch.device) -> Any:
+    """The model with exactly these weights: open_clip, left to search, would also take pickle files."""
+    if parsed.architecture is not None and parsed.tag is not None:
+        tag = sources.tag_config(parsed.architecture, parsed.tag) or {}
+        return open_clip.create_model(
+            parsed.architecture,
+            pretrained=weights,
+            precision=precision,
+            device=device,
+            # OpenAI's weights want another activation than the architecture of the same name says
+            force_quick_gelu=bool(tag.get("quick_gelu")),
+            force_preprocess_cfg=tag,
+        )
+    return open_clip.create_model(f"local-dir:{Path(weights).parent}", precision=precision, device=device)
+
+
+def _pick_device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ModelUnavailable(f"There is no device called {device!r}; use auto, cpu or cuda.") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ModelUnavailable("This machine has no usable GPU. Set the device to auto or cpu.")
+    return chosen
+
+
+def _pick_dtype(dtype: str, device: str) -> torch.dtype:
+    if dtype == "auto":
+        return torch.bfloat16 if _pick_device(device).type == "cuda" else torch.float32
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in known:
+        raise ModelUnavailable(f"There is no precision called {dtype!r}; use auto, {', '.join(known)}.")
+    return known[dtype]

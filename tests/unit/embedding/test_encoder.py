@@ -1,0 +1,173 @@
+"""Pictures and texts become unit vectors that do not depend on what else is embedded with them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from retllm.embedding import Embedder, can_load, load_embedder
+from retllm.errors import InvalidInput, ModelUnavailable
+
+
+def picture(seed: int, size: tuple[int, int] = (40, 30), mode: str = "RGB") -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+PICTURES = [picture(seed, (20 + 7 * seed, 50 - 3 * seed)) for seed in range(7)]
+TEXTS = ["a red square", "a blue circle left of a dog", "x", "word " * 200]
+
+
+def test_every_row_is_a_unit_vector_of_the_stated_dimension(embedder: Embedder) -> None:
+    for rows, count in ((embedder.embed_images(PICTURES), 7), (embedder.embed_texts(TEXTS), 4)):
+        assert rows.shape == (count, embedder.info.dimension)
+        assert rows.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+
+
+def test_nothing_embeds_to_no_rows(embedder: Embedder) -> None:
+    assert embedder.embed_images([]).shape == (0, 16)
+    assert embedder.embed_texts([]).shape == (0, 16)
+
+
+@pytest.mark.parametrize("order", [[3], [6, 3, 0], [3] * 5, list(range(7)) * 10])
+def test_a_picture_embeds_alike_in_any_batch(embedder: Embedder, order: Sequence[int]) -> None:
+    alone = embedder.embed_images([PICTURES[3]])[0]
+    together = embedder.embed_images([PICTURES[index] for index in order])
+    for row, index in zip(together, order, strict=True):
+        if index == 3:
+            np.testing.assert_allclose(row, alone, atol=1e-6)
+
+
+def test_a_text_embeds_alike_in_any_batch(embedder: Embedder) -> None:
+    together = embedder.embed_texts([*TEXTS] * 20)
+    for index, text in enumerate(TEXTS):
+        np.testing.assert_allclose(together[index + 40], embedder.embed_texts([text])[0], atol=1e-6)
+
+
+def test_the_rows_are_what_open_clip_computes(embedder: Embedder, clip_folder: Path) -> None:
+    model, transform = open_clip.create_model_from_pretrained(f"local-dir:{clip_folder}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{clip_folder}")
+    with torch.no_grad():
+        images = model.eval().encode_image(torch.stack([transform(image) for image in PICTURES]), normalize=True)
+        texts = model.encode_text(tokenizer(TEXTS), normalize=True)
+    np.testing.assert_allclose(embedder.embed_images(PICTURES), images.numpy(), atol=1e-6)
+    np.testing.assert_allclose(embedder.embed_texts(TEXTS), texts.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
+def test_pictures_of_other_modes_are_taken(embedder: Embedder, mode: str) -> None:
+    assert np.isfinite(embedder.embed_images([picture(1, mode=mode)])).all()
+
+
+def test_a_broken_picture_is_named(embedder: Embedder, tmp_path: Path) -> None:
+    path = tmp_path / "cut.png"
+    picture(1, (200, 200)).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with Image.open(path) as broken, pytest.raises(InvalidInput) as caught:
+        embedder.embed_images([PICTURES[0], broken])
+    assert caught.value.detail["index"] == 1
+
+
+def test_the_revision_follows_the_weights_and_not_the_place(
+    clip_folder: Path, embedder: Embedder, tmp_path: Path
+) -> None:
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(clip_folder, copy)
+    assert load_embedder(f"local-dir:{copy}", device="cpu").info.revision == embedder.info.revision
+    weights = copy / "open_clip_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert load_embedder(f"local-dir:{copy}", device="cpu").info.revision != embedder.info.revision
+
+
+def test_the_preprocessing_hash_follows_the_preprocessing(
+    clip_folder: Path, embedder: Embedder, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(clip_folder, copy)
+    path = copy / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config["preprocess_cfg"]["resize_mode"] = "shortest"
+    path.write_text(json.dumps(config))
+    other = load_embedder(f"local-dir:{copy}", device="cpu").info
+    assert other.preprocessing_hash != embedder.info.preprocessing_hash
+    assert load_embedder(f"local-dir:{clip_folder}").info.preprocessing_hash == embedder.info.preprocessing_hash
+
+
+def test_low_precision_stays_close(clip_folder: Path, embedder: Embedder) -> None:
+    low = load_embedder(f"local-dir:{clip_folder}", device="cpu", dtype="bfloat16")
+    closeness = (low.embed_images(PICTURES) * embedder.embed_images(PICTURES)).sum(axis=1)
+    assert closeness.min() > 0.995
+    closeness = (low.embed_texts(TEXTS) * embedder.embed_texts(TEXTS)).sum(axis=1)
+    assert closeness.min() > 0.995
+
+
+def _without_config(folder: Path) -> None:
+    (folder / "open_clip_config.json").unlink()
+
+
+def _pickle_only(folder: Path) -> None:
+    (folder / "open_clip_model.safetensors").unlink()
+    (folder / "open_clip_pytorch_model.bin").write_bytes(b"pickle")
+
+
+def _cut_weights(folder: Path) -> None:
+    weights = folder / "open_clip_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+
+def _other_shape(folder: Path) -> None:
+    path = folder / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config["model_cfg"]["embed_dim"] = 24
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("harm", [_without_config, _pickle_only, _cut_weights, _other_shape, shutil.rmtree])
+def test_a_harmed_folder_is_refused_in_one_sentence(clip_folder: Path, tmp_path: Path, harm: object) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(clip_folder, copy)
+    harm(copy)  # type: ignore[operator]
+    with pytest.raises(ModelUnavailable) as caught:
+        load_embedder(f"local-dir:{copy}")
+    assert str(copy) in caught.value.message
+    assert "Traceback" not in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_pickled_weights_beside_safetensors_are_never_opened(clip_folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(clip_folder, copy)
+    (copy / "open_clip_model.safetensors").rename(copy / "open_clip_pytorch_model.safetensors")
+    (copy / "open_clip_pytorch_model.bin").write_bytes(b"would be run when opened")
+    assert load_embedder(f"local-dir:{copy}").embed_texts(["a"]).shape == (1, 16)
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "nothing/at-all", "ViT-B-32/no_such_tag", "", "local-dir:", "hf-hub:"])
+def test_a_name_that_means_nothing_is_refused(name: str) -> None:
+    assert can_load(name).where in ("nowhere", "download")
+    with pytest.raises(ModelUnavailable):
+        load_embedder(name)
+
+
+@pytest.mark.parametrize(("device", "dtype"), [("gpu9", "auto"), ("cpu", "int8")])
+def test_unknown_devices_and_precisions_are_refused(clip_folder: Path, device: str, dtype: str) -> None:
+    with pytest.raises(ModelUnavailable):
+        load_embedder(f"local-dir:{clip_folder}", device=device, dtype=dtype)
+
+
+def test_published_names_are_known_without_loading() -> None:
+    for name in ("ViT-L-14-336/openai", "ViT-B-32/laion2b_s34b_b79k", "hf-hub:timm/ViT-SO400M-14-SigLIP-384"):
+        source = can_load(name)
+        assert source.where in ("cache", "download")
+        assert name in source.message
