@@ -1,0 +1,99 @@
+"""A database of its own for each test of the job core, with an account, a collection and some texts in it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import pytest
+from sqlalchemy.orm import Session
+
+from retllm import accounts
+from retllm.db.enums import ItemKind, Stage
+from retllm.db.session import Sessions, make_sessions, transaction
+from retllm.db.tables import Collection, Item, Job, Unit, User, new_id
+from retllm.jobs import claim as claims
+from retllm.jobs import life
+from retllm.jobs.claim import Claim
+from retllm.settings import Settings
+
+
+@dataclass
+class World:
+    """The database of one test and what is in it."""
+
+    sessions: Sessions
+    settings: Settings
+    user: User
+    collection_id: UUID
+    announced: list[tuple[UUID, Stage]] = field(default_factory=list)
+
+    def add_texts(self, *texts: str) -> list[UUID]:
+        """Text items, as an upload stores them."""
+        with transaction(self.sessions) as session:
+            items = [
+                Item(
+                    id=new_id(),
+                    collection_id=self.collection_id,
+                    kind=ItemKind.TEXT,
+                    name=text[:20],
+                    content_sha256=hashlib.sha256(text.encode()).hexdigest(),
+                    text=text,
+                    size_bytes=len(text),
+                )
+                for text in texts
+            ]
+            session.add_all(items)
+        return [item.id for item in items]
+
+    def in_transaction(self, do: Callable[[Session], object]) -> object:
+        with transaction(self.sessions) as session:
+            return do(session)
+
+    def job(self, job_id: UUID) -> Job:
+        with self.sessions() as session:
+            return session.get_one(Job, job_id)
+
+    def units(self, job_id: UUID, stage: Stage | None = None) -> list[Unit]:
+        with self.sessions() as session:
+            query = session.query(Unit).filter_by(job_id=job_id)
+            if stage is not None:
+                query = query.filter_by(stage=stage)
+            return query.order_by(Unit.stage, Unit.seq).all()
+
+    def claim(self, unit_id: UUID, worker: str = "w1") -> Claim | None:
+        return claims.claim_unit(self.sessions, unit_id, worker, self.settings)
+
+    def must_claim(self, unit_id: UUID, worker: str = "w1") -> Claim:
+        claim = self.claim(unit_id, worker)
+        assert claim is not None
+        return claim
+
+    def add_units(self, job_id: UUID, stage: Stage, *payloads: dict[str, object]) -> list[UUID]:
+        with transaction(self.sessions) as session:
+            job = life.lock_job(session, job_id)
+            assert job is not None
+            return [unit_id for unit_id, _ in life.add_units(session, job, stage, list(payloads))]
+
+
+@pytest.fixture
+def world(fresh_database: str) -> Iterator[World]:
+    settings = Settings(
+        database_url=fresh_database,
+        embedder="local-dir:/models/embedder",
+        scorer="/models/scorer",
+        lease_seconds=30,
+        backoff_seconds=0,
+        max_attempts=3,
+        index_unit_items=2,
+        score_unit_candidates=2,
+    )
+    sessions = make_sessions(fresh_database, pool_size=20)
+    with transaction(sessions) as session:
+        user = accounts.create_user(session, "ada", "a-long-password")
+        collection = Collection(id=new_id(), owner_id=user.id, name="papers")
+        session.add(collection)
+    yield World(sessions, settings, user, collection.id)
+    sessions.kw["bind"].dispose()

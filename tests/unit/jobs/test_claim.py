@@ -1,0 +1,235 @@
+"""Accepted work is never lost and counts once: claims, leases, fences, attempts."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import JobState, UnitState
+from retllm.db.session import transaction
+from retllm.db.tables import Collection, Item, Job, Unit
+from retllm.errors import JobCancelled, MediaRejected, ModelUnavailable, StaleClaim
+from retllm.jobs import claim as claims
+from retllm.jobs import control, submit
+from retllm.jobs.announce import Announcement
+from retllm.jobs.claim import Lease
+
+
+def _index(world, *texts: str) -> tuple[UUID, list[UUID]]:
+    world.add_texts(*texts)
+    with transaction(world.sessions) as session:
+        job = submit.submit_index(session, world.user, world.collection_id, world.settings).job
+    return job.id, [unit.id for unit in world.units(job.id)]
+
+
+def _nothing(session: Session, job: Job) -> list[Announcement]:
+    return []
+
+
+def _expire(world, unit_id: UUID) -> None:
+    with transaction(world.sessions) as session:
+        session.execute(
+            sa.update(Unit).where(Unit.id == unit_id).values(lease_until=sa.func.now() - sa.text("interval '1 second'"))
+        )
+
+
+def test_of_twenty_workers_that_are_told_of_a_unit_exactly_one_gets_it(world) -> None:
+    _, (unit_id,) = _index(world, "one")
+    start = threading.Barrier(20)
+
+    def take(number: int) -> object:
+        start.wait()
+        return world.claim(unit_id, f"w{number}")
+
+    with ThreadPoolExecutor(20) as pool:
+        taken = [claim for claim in pool.map(take, range(20)) if claim is not None]
+    assert len(taken) == 1
+    assert world.units(taken[0].job_id)[0].attempt == 1
+
+
+def test_claiming_the_first_unit_starts_the_job(world) -> None:
+    job_id, units = _index(world, "a", "b", "c")
+    assert world.job(job_id).state is JobState.QUEUED
+    world.must_claim(units[0])
+    job = world.job(job_id)
+    assert job.state is JobState.RUNNING
+    assert job.started_at is not None
+
+
+def test_the_last_unit_ends_the_job_even_when_all_end_at_once(world) -> None:
+    job_id, units = _index(world, *"abcdefghijklmnop")
+    held = [world.must_claim(unit) for unit in units]
+    start = threading.Barrier(len(held))
+
+    def finish(claim) -> None:
+        start.wait()
+        claims.complete(world.sessions, claim, _nothing)
+
+    with ThreadPoolExecutor(len(held)) as pool:
+        list(pool.map(finish, held))
+    job = world.job(job_id)
+    assert job.state is JobState.SUCCEEDED
+    assert job.finished_at is not None
+
+
+def test_a_worker_whose_lease_ran_out_writes_nothing(world) -> None:
+    job_id, (unit_id,) = _index(world, "one")
+    claim = world.must_claim(unit_id)
+    _expire(world, unit_id)
+
+    def write(session: Session, job: Job) -> list[Announcement]:
+        session.execute(sa.update(Collection).values(description="written by a stale worker"))
+        return []
+
+    with pytest.raises(StaleClaim):
+        claims.complete(world.sessions, claim, write)
+    with world.sessions() as session:
+        assert session.scalar(sa.select(Collection.description)) == ""
+    assert world.job(job_id).state is JobState.RUNNING
+
+
+def test_a_worker_whose_unit_was_given_to_another_is_fenced_by_its_token(world) -> None:
+    job_id, (unit_id,) = _index(world, "one")
+    first = world.must_claim(unit_id, "w1")
+    claims.fail(world.sessions, first, RuntimeError("lost"), world.settings)
+    second = world.must_claim(unit_id, "w2")
+    for late in (
+        lambda: claims.complete(world.sessions, first, _nothing),
+        lambda: claims.fail(world.sessions, first, RuntimeError("late"), world.settings),
+        lambda: claims.release(world.sessions, first),
+    ):
+        with pytest.raises(StaleClaim):
+            late()
+    claims.complete(world.sessions, second, _nothing)
+    assert world.job(job_id).state is JobState.SUCCEEDED
+
+
+def test_results_and_the_end_of_the_unit_are_one_transaction(world) -> None:
+    _, (unit_id,) = _index(world, "one")
+    claim = world.must_claim(unit_id)
+
+    def write(session: Session, job: Job) -> list[Announcement]:
+        session.execute(sa.update(Collection).values(description="half done"))
+        raise RuntimeError("the worker broke while it wrote")
+
+    with pytest.raises(RuntimeError):
+        claims.complete(world.sessions, claim, write)
+    with world.sessions() as session:
+        assert session.scalar(sa.select(Collection.description)) == ""
+        assert session.get_one(Unit, unit_id).state is UnitState.LEASED
+
+
+def test_a_failed_attempt_waits_longer_each_time_and_then_the_unit_is_dead_with_its_error(world) -> None:
+    world.settings = world.settings.model_copy(update={"backoff_seconds": 40.0})
+    job_id, (unit_id,) = _index(world, "one")
+    waits = []
+    for _ in range(2):
+        claims.fail(world.sessions, world.must_claim(unit_id), RuntimeError("no memory"), world.settings)
+        assert world.claim(unit_id) is None, "before run_after nobody gets it"
+        with transaction(world.sessions) as session:
+            waits.append(
+                session.scalar(sa.select(sa.extract("epoch", Unit.run_after - sa.func.now())).where(Unit.id == unit_id))
+            )
+            session.execute(sa.update(Unit).values(run_after=sa.func.now()))
+    assert 35 < waits[0] <= 40
+    assert 75 < waits[1] <= 80
+    claims.fail(world.sessions, world.must_claim(unit_id), RuntimeError("no memory"), world.settings)
+    (unit,) = world.units(job_id)
+    assert (unit.state, unit.attempt, unit.error) == (UnitState.DEAD, 3, "RuntimeError: no memory")
+    job = world.job(job_id)
+    assert (job.state, job.error) == (JobState.FAILED, "RuntimeError: no memory")
+
+
+def test_a_poisonous_item_fails_alone(world) -> None:
+    """A unit of many items that can't be done is split; only the bad item's own unit dies."""
+    job_id, (unit_id,) = _index(world, "good", "bad")
+    with world.sessions() as session:
+        bad = str(session.scalar(sa.select(Item.id).where(Item.text == "bad")))
+    claim = world.must_claim(unit_id)
+    opened = claims.fail(world.sessions, claim, MediaRejected("can't be decoded"), world.settings)
+    assert len(opened) == 2
+    for single, _ in opened:
+        claim = world.must_claim(single)
+        if claim.payload["items"] == [bad]:
+            claims.fail(world.sessions, claim, MediaRejected("can't be decoded"), world.settings)
+        else:
+            claims.complete(world.sessions, claim, _nothing)
+    states = [unit.state for unit in world.units(job_id)]
+    assert states.count(UnitState.SPLIT) == 1
+    assert states.count(UnitState.DONE) == 1
+    assert states.count(UnitState.DEAD) == 1
+    assert world.job(job_id).state is JobState.PARTIAL
+
+
+def test_a_model_that_cannot_be_loaded_does_not_split_the_unit(world) -> None:
+    job_id, (unit_id,) = _index(world, "a", "b")
+    for _ in range(3):
+        claims.fail(world.sessions, world.must_claim(unit_id), ModelUnavailable("no such folder"), world.settings)
+    (unit,) = world.units(job_id)
+    assert unit.state is UnitState.DEAD
+    assert world.job(job_id).error == "no such folder"
+
+
+def test_the_lease_is_renewed_while_the_work_lasts(world) -> None:
+    world.settings = world.settings.model_copy(update={"lease_seconds": 0.6})
+    _, (unit_id,) = _index(world, "one")
+    claim = world.must_claim(unit_id)
+    with Lease(world.sessions, claim, world.settings) as lease:
+        assert not lease._lost.wait(2), "longer than three leases"
+        lease.check()
+        claims.complete(world.sessions, claim, _nothing)
+
+
+def test_a_lost_lease_is_noticed_between_batches(world) -> None:
+    world.settings = world.settings.model_copy(update={"lease_seconds": 0.6})
+    _, (unit_id,) = _index(world, "one")
+    claim = world.must_claim(unit_id)
+    _expire(world, unit_id)
+    with Lease(world.sessions, claim, world.settings) as lease:
+        assert lease._lost.wait(5)
+        with pytest.raises(StaleClaim):
+            lease.check()
+
+
+def test_cancelling_drops_what_waits_and_tells_the_worker_that_holds_a_unit(world) -> None:
+    world.settings = world.settings.model_copy(update={"lease_seconds": 0.6})
+    job_id, units = _index(world, "a", "b", "c", "d")
+    claim = world.must_claim(units[0])
+    with Lease(world.sessions, claim, world.settings) as lease:
+        with transaction(world.sessions) as session:
+            control.cancel_job(session, world.user, job_id)
+        assert [unit.state for unit in world.units(job_id)] == [UnitState.LEASED, UnitState.CANCELLED]
+        assert lease._cancelled.wait(5)
+        with pytest.raises(JobCancelled):
+            lease.check()
+        claims.release(world.sessions, claim)
+    assert world.job(job_id).state is JobState.CANCELLED
+    assert {unit.state for unit in world.units(job_id)} == {UnitState.CANCELLED}
+
+
+def test_a_unit_that_ends_after_the_cancellation_writes_nothing(world) -> None:
+    job_id, (unit_id,) = _index(world, "a")
+    claim = world.must_claim(unit_id)
+    with transaction(world.sessions) as session:
+        control.cancel_job(session, world.user, job_id)
+
+    def write(session: Session, job: Job) -> list[Announcement]:
+        raise AssertionError("a cancelled job takes no results")
+
+    claims.complete(world.sessions, claim, write)
+    assert world.job(job_id).state is JobState.CANCELLED
+
+
+def test_a_deleted_collection_takes_its_jobs_along_and_its_worker_is_stale(world) -> None:
+    _, (unit_id,) = _index(world, "a")
+    claim = world.must_claim(unit_id)
+    with transaction(world.sessions) as session:
+        session.execute(sa.delete(Collection))
+    with pytest.raises(StaleClaim):
+        claims.complete(world.sessions, claim, _nothing)
+    assert world.claim(unit_id) is None
