@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import filelock
 import structlog
@@ -21,6 +21,8 @@ from retllm.settings import Settings
 from retllm.stack import postgres, redis
 from retllm.stack.child import Child, ProcessSpec
 from retllm.stack.leftovers import STACK_VARIABLE, StackRecord, created_at, end_stack
+from retllm.stack.network import base_url, choose_port
+from retllm.stack.stages import platform_stages
 from retllm.stack.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
@@ -30,13 +32,28 @@ PLATFORM = frozenset({"migrate", "web", "dispatch", "embed", "score"})
 PARTS = SERVERS | PLATFORM
 
 
+class Stages(Protocol):
+    """Makes the processes that follow the servers; see `retllm.stack.stages.platform_stages`."""
+
+    def __call__(
+        self,
+        settings: Settings,
+        parts: Collection[str],
+        env: Mapping[str, str],
+        port: int,
+        log_path: Callable[[str], Path],
+        run: Path,
+    ) -> Sequence[Sequence[ProcessSpec]]:
+        """Stages in the order of their start."""
+
+
 class LocalStack:
     """The embedded servers and the platform's processes on one folder, RETLLM_HOME.
 
     `parts` chooses what is started, all of it by default: a test that needs a database takes ``{"postgres"}``. A
     server whose address is set (`settings.database_url`, `settings.redis_url`) is checked and used, never started.
-    `extra` are further stages of processes, made from the environment of the children. `durable=False` makes the
-    embedded database faster and unsafe against a loss of power. `announce` is told each step in a few words.
+    `stages` makes the stages of processes that follow the servers, the platform's own by default. `durable=False` makes
+    the embedded database faster and unsafe against a loss of power. `announce` is told each step in a few words.
 
     Use it as a context manager, or `start` and `stop` it; both may be called again after a stop.
     """
@@ -46,7 +63,7 @@ class LocalStack:
         settings: Settings,
         parts: Collection[str] = PARTS,
         *,
-        extra: Callable[[Mapping[str, str]], Sequence[Sequence[ProcessSpec]]] | None = None,
+        stages: Stages = platform_stages,
         durable: bool = True,
         announce: Callable[[str], None] = lambda _: None,
         first_wait: float = 0.5,
@@ -59,10 +76,11 @@ class LocalStack:
         self.home: Path = settings.home_path
         self.failure: StackError | None = None
         self.ended = threading.Event()
-        self._extra = extra
+        self._stages = stages
         self._durable = durable
         self._announce = announce
         self._first_wait = first_wait
+        self._port = settings.port
         self._url: str | None = None
         self._database_url: str | None = None
         self._redis_url: str | None = None
@@ -120,14 +138,16 @@ class LocalStack:
         Raises StackError, with nothing left running, when a part can't be started.
         """
         self.failure = None
-        self.ended.clear()
         self._take_home()
         try:
+            if "web" in self.parts:
+                self._port = choose_port(self.settings.host, self.settings.port)
             self._supervisor = Supervisor(self._changed, self._failed, self._first_wait)
             self._start_guardian()
             self._start_postgres()
             self._start_redis()
             self._start_platform()
+            self._write_addresses()
             self._supervisor.watch()
         except BaseException:
             self.stop()
@@ -150,6 +170,17 @@ class LocalStack:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+        self._url = self._database_url = self._redis_url = None
+        self.ended.clear()
+
+    def _write_addresses(self) -> None:
+        assert self._record is not None
+        self._record.url, self._record.database_url, self._record.redis_url = (
+            self._url,
+            self._database_url,
+            self._redis_url,
+        )
+        self._record.write(self._record_path)
 
     def interrupt(self) -> None:
         """Give up a start that is under way, or end `wait`; safe to call from a signal handler."""
@@ -237,17 +268,21 @@ class LocalStack:
         return path
 
     def environment(self) -> dict[str, str]:
-        """The environment of the children: this process's own, with the addresses and settings in force."""
+        """The environment of the children: this process's own, with the settings and addresses in force."""
         assert self._record is not None
         found = dict(os.environ)
-        found[STACK_VARIABLE] = self._record.stack
-        found["RETLLM_HOME"] = str(self.home)
-        for name in ("RETLLM_DATABASE_URL", "RETLLM_REDIS_URL"):
-            found.pop(name, None)
+        chosen = {name: getattr(self.settings, name) for name in self.settings.model_fields_set}
+        chosen |= {"home": self.home, "port": self._port, "database_url": None, "redis_url": None}
+        for name, value in chosen.items():
+            variable = f"RETLLM_{name.upper()}"
+            found.pop(variable, None)
+            if value is not None:
+                found[variable] = str(value)
         for name, url in (("DATABASE_URL", self._database_url), ("REDIS_URL", self._redis_url)):
             found.pop(name, None)
             if url:
                 found[name] = url
+        found[STACK_VARIABLE] = self._record.stack
         return found
 
     def _start_postgres(self) -> None:
@@ -274,9 +309,14 @@ class LocalStack:
             self._announce(redis.check(server.url) + f" at {redis.shown(server.url)}")
 
     def _start_platform(self) -> None:
-        if self._extra is not None:
-            for stage in self._extra(self.environment()):
-                self._stage(*stage)
+        stages = self._stages(
+            self.settings, self.parts, self.environment(), self._port, self._fresh_log, self._record_path.parent
+        )
+        for stage in stages:
+            self._stage(*stage)
+            self._announce(", ".join(spec.name for spec in stage) + (" done" if stage[0].once else " ready"))
+        if "web" in self.parts:
+            self._url = base_url(self.settings.host, self._port)
 
 
 def _known(value: str | None, what: str) -> str:

@@ -1,0 +1,1 @@
+"""The command line: ``retllm ...``, one module for each command."""
