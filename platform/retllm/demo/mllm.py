@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
     Qwen2VLImageProcessor,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
@@ -40,9 +42,9 @@ def build_processor(seed: int) -> Qwen3VLProcessor:
     """The processor: every picture becomes about 64 x 64 pixels, sixteen visual tokens."""
     tokenizer = chat_tokenizer(seed)
     pixels = {"shortest_edge": EDGE * EDGE, "longest_edge": EDGE * EDGE}
-    grid = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2, "size": pixels}
-    normal = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    return Qwen3VLProcessor(
+    grid: dict[str, Any] = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2, "size": pixels}
+    normal: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    return Qwen3VLProcessor(  # type: ignore[no-untyped-call]
         image_processor=Qwen2VLImageProcessor(**grid, **normal),
         tokenizer=tokenizer,
         video_processor=Qwen3VLVideoProcessor(**grid, **normal),
@@ -106,7 +108,8 @@ def save(folder: Path, model: Any, processor: Any) -> None:
     ``model`` itself stays as it is.
     """
     state = {key: value.detach().half().contiguous() for key, value in model.state_dict().items()}
-    twin = Qwen3VLForConditionalGeneration(model.config).half()
+    twin: Any = Qwen3VLForConditionalGeneration(model.config)
+    twin.half()
     twin.load_state_dict(state)
     twin.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     twin.generation_config.pad_token_id = processor.tokenizer.pad_token_id
@@ -116,8 +119,6 @@ def save(folder: Path, model: Any, processor: Any) -> None:
 
 def load(folder: Path) -> tuple[Any, Any]:
     """The model in float32 and its processor, from a folder that ``save`` wrote; no hub is asked."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-    model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     return model.eval(), processor

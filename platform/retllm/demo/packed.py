@@ -32,7 +32,7 @@ class Packed:
 
     pixels: Tensor  # (B * patches, channels * 2 * patch * patch)
     grid: Tensor  # (B, 3)
-    prefix: Tensor  # (P,), picture and all before it, the same for every picture
+    prefix: Tensor  # (P,), the picture's place and the words that all prompts of the batch share
     tokens: Tensor  # (B * n, S), right-padded
     targets: Tensor  # (B * n, S), -100 where nothing is predicted
 
@@ -63,13 +63,30 @@ class Packer:
     def pack(self, pictures: Sequence[Image.Image], segments: Sequence[Segment]) -> Packed:
         """``segments`` holds those of the first picture first; the same number for each."""
         seen = self.processor.image_processor(images=list(pictures), return_tensors="pt")
+        shared = _shared(segments)
+        prefix = torch.cat([self.prefix, torch.tensor(segments[0].tokens[:shared], dtype=torch.long)])
+        segments = [Segment(segment.tokens[shared:], segment.targets[shared:]) for segment in segments]
         length = max(len(segment.tokens) for segment in segments)
         tokens = torch.full((len(segments), length), self.tokenizer.pad_token_id)
         targets = torch.full((len(segments), length), -100)
         for row, segment in enumerate(segments):
             tokens[row, : len(segment.tokens)] = torch.tensor(segment.tokens)
             targets[row, : len(segment.targets)] = torch.tensor(segment.targets)
-        return Packed(seen["pixel_values"], seen["image_grid_thw"], self.prefix, tokens, targets)
+        return Packed(seen["pixel_values"], seen["image_grid_thw"], prefix, tokens, targets)
+
+
+def _shared(segments: Sequence[Segment]) -> int:
+    """How many tokens all segments begin with, none of which has a target."""
+    shared = 0
+    for column, targets in zip(
+        zip(*(segment.tokens for segment in segments), strict=False),
+        zip(*(segment.targets for segment in segments), strict=False),
+        strict=True,
+    ):
+        if len(set(column)) > 1 or any(target != -100 for target in targets):
+            break
+        shared += 1
+    return shared
 
 
 def _prefix_positions(prefix: Tensor, image_token: int) -> Tensor:
@@ -95,7 +112,8 @@ def injected(mlp: Any, visual: Tensor, alpha: float) -> Iterator[None]:
         k, v = keys.repeat_interleave(times, 0), values.repeat_interleave(times, 0)
         delta = mlp.act_fn(x @ k.transpose(1, 2)) @ v
         delta = delta * (output.abs().mean((1, 2), keepdim=True) / delta.abs().mean((1, 2), keepdim=True))
-        return (1 - alpha) * output + alpha * delta
+        mixed: Tensor = (1 - alpha) * output + alpha * delta
+        return mixed
 
     handle = mlp.register_forward_hook(hook)
     try:

@@ -31,8 +31,10 @@ log = structlog.get_logger(__name__)
 class ClipRecipe:
     """The settings of one training run of the small CLIP."""
 
-    steps: int = 1000
+    steps: int = 2000
     batch: int = 128
+    #: pictures drawn once, before the first step; each of them is seen several times, with another caption
+    drawn: int = 24_000
     learning_rate: float = 1e-3
     warm_up: int = 100
     embedding: int = 32
@@ -111,15 +113,17 @@ def train_clip(folder: Path, seed: int, recipe: ClipRecipe | None = None) -> dic
     )
     targets = torch.arange(recipe.batch)
     model.train()
+    drawn = [random_scene(rng, held_out=False) for _ in range(recipe.drawn)]
+    # half precision bounds the memory
+    pictures = torch.stack([preprocess(render(scene)).half() for scene in drawn])
     for step in range(recipe.steps):
-        scenes = [random_scene(rng, held_out=False) for _ in range(recipe.batch)]
-        pictures = torch.stack([preprocess(render(scene)) for scene in scenes])
-        texts = tokenizer([str(loose_claim(scene, rng, say_extra=0.9)) for scene in scenes])
-        image, text, scale = model(pictures, texts)[:3]
+        chosen = rng.sample(range(recipe.drawn), recipe.batch)
+        texts = tokenizer([str(loose_claim(drawn[index], rng, say_extra=0.9)) for index in chosen])
+        image, text, scale = model(pictures[chosen].float(), texts)[:3]
         logits = scale * image @ text.T
         loss = (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         with torch.no_grad():

@@ -157,7 +157,7 @@ class _Run:
             scores, targets = logits(self.model, batch, inject_at, ALPHA)
         loss = F.cross_entropy(scores.float(), targets)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
@@ -180,7 +180,7 @@ class _Run:
 
 
 def train_mllm(folder: Path, seed: int, checkpoint: Path, recipe: MllmRecipe | None = None) -> dict[str, Any]:
-    """Train from ``seed`` (or go on from ``checkpoint``), save model and processor to ``folder``; return the figures."""
+    """Train from ``seed`` or go on from ``checkpoint``; save model and processor to ``folder``, return the figures."""
     recipe = recipe or MllmRecipe()
     run = _Run(folder, seed, recipe, checkpoint)
     total = recipe.describe_steps + recipe.judge_steps

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from retllm.demo.claims import PairClaim, Phrase, full_claim, holds, loose_claim, phrase, plainly_false
+from retllm.demo.claims import PairClaim, Phrase, full_claim, holds, loose_claim, plainly_false
 from retllm.demo.scenes import COLOURS, RELATIONS, SHAPES, SIZES, Scene, Thing, is_held_out, random_scene, well_formed
 
 FAMILY_SIZE = 8
@@ -26,12 +26,12 @@ def _on_one_side(claim: PairClaim, rng: random.Random, edit: Callable[[Phrase], 
     return replace(claim, second=edit(claim.second))
 
 
-def replace_object(claim: PairClaim, scene: Scene, rng: random.Random) -> PairClaim:
+def replace_object(claim: PairClaim, _scene: Scene, rng: random.Random) -> PairClaim:
     """Another noun: the shape of one object."""
     return _on_one_side(claim, rng, lambda side: replace(side, shape=_other(SHAPES, side.shape, rng)))
 
 
-def replace_attribute(claim: PairClaim, scene: Scene, rng: random.Random) -> PairClaim:
+def replace_attribute(claim: PairClaim, _scene: Scene, rng: random.Random) -> PairClaim:
     """Another adjective: the colour or, where it is stated, the size of one object."""
 
     def edit(side: Phrase) -> Phrase:
@@ -42,17 +42,17 @@ def replace_attribute(claim: PairClaim, scene: Scene, rng: random.Random) -> Pai
     return _on_one_side(claim, rng, edit)
 
 
-def replace_relation(claim: PairClaim, scene: Scene, rng: random.Random) -> PairClaim:
+def replace_relation(claim: PairClaim, _scene: Scene, rng: random.Random) -> PairClaim:
     """Another relation word."""
     return replace(claim, relation=_other(RELATIONS, claim.relation, rng))
 
 
-def swap_object(claim: PairClaim, scene: Scene, rng: random.Random) -> PairClaim:
+def swap_object(claim: PairClaim, _scene: Scene, _rng: random.Random) -> PairClaim:
     """The two objects change places."""
     return replace(claim, first=claim.second, second=claim.first)
 
 
-def swap_attribute(claim: PairClaim, scene: Scene, rng: random.Random) -> PairClaim:
+def swap_attribute(claim: PairClaim, _scene: Scene, rng: random.Random) -> PairClaim:
     """The two objects exchange their colours or, where both are stated, their sizes."""
     first, second = claim.first, claim.second
     kinds = [] if first.colour == second.colour else ["colour"]
@@ -222,17 +222,3 @@ def captions_true_of(scene: Scene, others: Sequence[Scene]) -> list[Scene]:
     """Those of ``others`` of which the full caption of ``scene`` is true as well."""
     claim = full_claim(scene)
     return [other for other in others if holds(claim, other)]
-
-
-__all__ = [
-    "CATEGORIES",
-    "FAMILY_SIZE",
-    "HardPair",
-    "captions_true_of",
-    "family",
-    "gallery",
-    "hard_pairs",
-    "negative",
-    "neighbours",
-    "phrase",
-]

@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2TokenizerFast
+from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from retllm.demo.claims import loose_claim, place_claim
 from retllm.demo.scenes import COLOURS, PLACES, RELATIONS, SHAPES, SIZES, random_scene, random_single
@@ -25,6 +25,7 @@ SPECIALS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
+_ROLES = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
 #: what the small MLLM is asked in its first stage of training
 DESCRIBE = "Describe the image."
 
@@ -91,15 +92,15 @@ def _train_bpe(seed: int) -> Tokenizer:
 
 def chat_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     """The small MLLM's tokenizer, with the chat template and the special tokens of a Qwen processor."""
-    return Qwen2TokenizerFast(
+    tokenizer: PreTrainedTokenizerFast = Qwen2Tokenizer(
         tokenizer_object=_train_bpe(seed),
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        unk_token=None,
+        unk_token=None,  # type: ignore[arg-type]  # byte-level: nothing is unknown
+        **_ROLES,
         extra_special_tokens=list(SPECIALS[1:]),
         chat_template=CHAT_TEMPLATE,
         model_max_length=1024,
     )
+    return tokenizer
 
 
 def clip_tokenizer(seed: int) -> PreTrainedTokenizerFast:
@@ -110,6 +111,4 @@ def clip_tokenizer(seed: int) -> PreTrainedTokenizerFast:
         single=f"{start} $A {end}",
         special_tokens=[(start, bpe.token_to_id(start)), (end, bpe.token_to_id(end))],
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, bos_token=start, eos_token=end, pad_token="<|endoftext|>", model_max_length=64
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=start, model_max_length=64, **_ROLES)
