@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -97,3 +98,11 @@ def world(fresh_database: str) -> Iterator[World]:
         session.add(collection)
     yield World(sessions, settings, user, collection.id)
     sessions.kw["bind"].dispose()
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    """A port of the loopback address on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,145 @@
+"""The dispatcher announces what waits and rescues what was lost, with any number of dispatchers."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+import pytest
+import redis
+import sqlalchemy as sa
+
+from retllm.db.enums import JobState, Stage, UnitState
+from retllm.db.session import transaction
+from retllm.db.tables import Unit
+from retllm.jobs import submit
+from retllm.jobs.announce import QUEUE_OF, TASK_OF, Announcer
+from retllm.jobs.dispatcher import Dispatcher
+
+
+class Recorder:
+    """Stands where the announcer stands and keeps what it was told; ``waiting`` hints are in every queue."""
+
+    def __init__(self, waiting: int = 0) -> None:
+        self.told: list[UUID] = []
+        self.waiting = waiting
+
+    def announce(self, units) -> int:
+        taken = [unit_id for unit_id, _ in units]
+        self.told.extend(taken)
+        return len(taken)
+
+    def depth(self, queue: str) -> int:
+        return self.waiting
+
+
+def _job(world, count: int) -> UUID:
+    world.add_texts(*[f"text {n}" for n in range(count)])
+    with transaction(world.sessions) as session:
+        return submit.submit_index(session, world.user, world.collection_id, world.settings).job.id
+
+
+def _age(world, **values: object) -> None:
+    with transaction(world.sessions) as session:
+        session.execute(sa.update(Unit).values(**values))
+
+
+_AGO = sa.func.now() - sa.text("interval '10 seconds'")
+
+
+def test_a_unit_that_nobody_claims_is_announced_again_and_not_more_often_than_set(world) -> None:
+    _job(world, 2)
+    recorder = Recorder()
+    dispatcher = Dispatcher(world.sessions, recorder, world.settings)
+    assert dispatcher.round() == 0, "the request that made it announced it a moment ago"
+    _age(world, announced_at=_AGO)
+    assert dispatcher.round() == 1
+    assert dispatcher.round() == 0
+
+
+def test_a_full_queue_gets_no_more_hints(world) -> None:
+    _job(world, 8)
+    _age(world, announced_at=None)
+    settings = world.settings.model_copy(update={"queue_depth": 10})
+    recorder = Recorder(waiting=7)
+    Dispatcher(world.sessions, recorder, settings).round()
+    assert len(recorder.told) == 3
+    recorder.waiting = 10
+    Dispatcher(world.sessions, recorder, settings).round()
+    assert len(recorder.told) == 3
+
+
+def test_two_dispatchers_announce_each_unit_once(world) -> None:
+    _job(world, 100)
+    _age(world, announced_at=None)
+    recorders = [Recorder(), Recorder()]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda recorder: Dispatcher(world.sessions, recorder, world.settings).round(), recorders))
+    told = recorders[0].told + recorders[1].told
+    assert len(told) == len(set(told))
+    Dispatcher(world.sessions, recorders[0], world.settings).round()
+    told = recorders[0].told + recorders[1].told
+    assert len(told) == len(set(told)) == 50
+
+
+def test_a_unit_whose_worker_died_is_ready_again_with_the_reason(world) -> None:
+    job_id = _job(world, 1)
+    (unit,) = world.units(job_id)
+    world.must_claim(unit.id, "gpu7:4711")
+    dispatcher = Dispatcher(world.sessions, Recorder(), world.settings)
+    assert dispatcher.rescue() == 0, "a lease that runs is left alone"
+    _age(world, lease_until=_AGO)
+    assert dispatcher.rescue() == 1
+    (unit,) = world.units(job_id)
+    assert unit.state is UnitState.READY
+    assert "gpu7:4711" in (unit.error or "")
+    assert world.must_claim(unit.id).attempt == 2
+
+
+def test_a_unit_that_kills_every_worker_is_dead_in_the_end_and_the_job_says_so(world) -> None:
+    job_id = _job(world, 1)
+    (unit,) = world.units(job_id)
+    dispatcher = Dispatcher(world.sessions, Recorder(), world.settings)
+    for _ in range(world.settings.max_attempts):
+        world.must_claim(unit.id)
+        _age(world, lease_until=_AGO)
+        dispatcher.rescue()
+    assert world.units(job_id)[0].state is UnitState.DEAD
+    assert world.job(job_id).state is JobState.FAILED
+    assert "lease ran out" in (world.job(job_id).error or "")
+
+
+def test_a_cancelled_job_whose_worker_died_still_ends(world) -> None:
+    from retllm.jobs import control
+
+    job_id = _job(world, 1)
+    world.must_claim(world.units(job_id)[0].id)
+    with transaction(world.sessions) as session:
+        control.cancel_job(session, world.user, job_id)
+    assert world.job(job_id).finished_at is None
+    _age(world, lease_until=_AGO)
+    Dispatcher(world.sessions, Recorder(), world.settings).round()
+    assert world.job(job_id).state is JobState.CANCELLED
+
+
+def test_hints_reach_a_real_broker_by_task_name_in_the_queue_of_their_stage(world, redis_url: str) -> None:
+    job_id = _job(world, 1)
+    unit_id = world.units(job_id)[0].id
+    client = redis.Redis.from_url(redis_url)
+    announcer = Announcer(redis_url)
+    for stage in Stage:
+        before = announcer.depth(QUEUE_OF[stage])
+        assert announcer.announce([(unit_id, stage)]) == 1
+        assert announcer.depth(QUEUE_OF[stage]) == before + 1
+        message = client.lindex(QUEUE_OF[stage], 0)
+        assert TASK_OF[QUEUE_OF[stage]].encode() in message
+        client.lpop(QUEUE_OF[stage])
+
+
+def test_a_broker_that_is_away_is_no_error_of_the_request(world, unused_tcp_port: int) -> None:
+    job_id = _job(world, 1)
+    unit = world.units(job_id)[0]
+    announcer = Announcer(f"redis://127.0.0.1:{unused_tcp_port}/0")
+    assert announcer.announce([(unit.id, Stage.EMBED)]) == 0
+    with pytest.raises(redis.RedisError):
+        announcer.depth("embed")

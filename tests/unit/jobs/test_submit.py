@@ -1,0 +1,185 @@
+"""What is accepted, what is refused, and that a repeated request is the same job."""
+
+from __future__ import annotations
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from pydantic import ValidationError
+
+from retllm import accounts
+from retllm.db.enums import ItemKind, JobState, Role, Stage
+from retllm.db.session import transaction
+from retllm.db.tables import Embedding, Item, Job, Search
+from retllm.db.vectors import register_model
+from retllm.errors import Conflict, InvalidInput, NotFound
+from retllm.jobs import control, submit
+from retllm.jobs.schemas import SearchRequest
+from retllm.jobs.submit import StoredPicture, Submitted
+
+
+def _index(world, key: str | None = None) -> Submitted:
+    with transaction(world.sessions) as session:
+        return submit.submit_index(session, world.user, world.collection_id, world.settings, idempotency_key=key)
+
+
+def _search(world, picture: StoredPicture | None = None, key: str | None = None, **fields: object) -> Submitted:
+    with transaction(world.sessions) as session:
+        return submit.submit_search(
+            session,
+            world.user,
+            world.collection_id,
+            SearchRequest(**fields),
+            world.settings,
+            picture=picture,
+            idempotency_key=key,
+        )
+
+
+@pytest.fixture
+def indexed(world):
+    """The world with two texts that have vectors."""
+    ids = world.add_texts("one", "two")
+    with transaction(world.sessions) as session:
+        model = register_model(session, name="local-dir:embedder", revision="r1", dimension=3, preprocessing_hash="p1")
+        for number, item in enumerate(ids):
+            session.add(
+                Embedding(
+                    item_id=item,
+                    model_id=model.id,
+                    collection_id=world.collection_id,
+                    item_version=1,
+                    image_weight=0.7,
+                    vector=[1.0, float(number), 0.0],
+                )
+            )
+    return world
+
+
+def test_an_index_job_freezes_its_items_in_units_of_the_set_size(world) -> None:
+    ids = world.add_texts(*"abcde")
+    submitted = _index(world)
+    world.add_texts("later")
+    units = world.units(submitted.job.id)
+    assert [len(unit.payload["items"]) for unit in units] == [2, 2, 1]
+    assert [UUID(item) for unit in units for item in unit.payload["items"]] == sorted(ids)
+    assert submitted.units == [(unit.id, Stage.EMBED) for unit in units]
+
+
+def test_only_items_without_a_fresh_vector_are_indexed(indexed) -> None:
+    job = _index(indexed).job
+    assert job.state is JobState.SUCCEEDED, "nothing to do is done"
+    (new,) = indexed.add_texts("three")
+    with transaction(indexed.sessions) as session:
+        session.execute(sa.update(Item).where(Item.text == "two").values(version=2))
+        changed = session.scalar(sa.select(Item.id).where(Item.text == "two"))
+    (unit,) = indexed.units(_index(indexed).job.id)
+    assert {UUID(item) for item in unit.payload["items"]} == {new, changed}
+
+
+def test_a_vector_of_another_model_does_not_count(indexed) -> None:
+    with transaction(indexed.sessions) as session:
+        register_model(session, name="local-dir:embedder", revision="r2", dimension=3, preprocessing_hash="p1")
+    (unit,) = indexed.units(_index(indexed).job.id)
+    assert len(unit.payload["items"]) == 2
+
+
+def test_the_same_key_is_the_same_job_even_when_asked_at_once(world) -> None:
+    world.add_texts("a")
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: _index(world, "key-1"), range(8)))
+    assert len({one.job.id for one in made}) == 1
+    assert sum(one.created for one in made) == 1
+    assert len(world.units(made[0].job.id)) == 1
+
+
+def test_the_same_key_for_another_request_is_refused(indexed) -> None:
+    first = _search(indexed, key="k", text="a cat")
+    assert _search(indexed, key="k", text="a cat").job.id == first.job.id
+    with pytest.raises(Conflict, match="different request"):
+        _search(indexed, key="k", text="a dog")
+
+
+def test_a_refused_request_leaves_nothing_and_its_key_is_free(world) -> None:
+    with pytest.raises(Conflict, match="empty"):
+        _index(world, "key")
+    with world.sessions() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Job)) == 0
+    world.add_texts("a")
+    assert _index(world, "key").created
+
+
+def test_a_search_stores_everything_that_can_change_its_answer(indexed) -> None:
+    submitted = _search(indexed, text="  a red circle ", k=7, injection={"alpha": 0.12}, tie_decimals=2)
+    with indexed.sessions() as session:
+        search = session.get_one(Search, submitted.job.id)
+    assert search.query_text == "a red circle"
+    assert (search.k, search.kind, search.mode, search.tie_decimals) == (7, ItemKind.TEXT, "true_false", 2)
+    assert (search.embedder, search.scorer) == ("local-dir:embedder", "scorer")
+    assert search.injection["alpha"] == 0.12
+    assert search.injection["trigger"] == "entropy"
+    assert search.injection["tau"] == 0.75
+    assert search.query_image_weight == 0.8
+    assert [(unit.stage, unit.payload) for unit in indexed.units(submitted.job.id)] == [(Stage.COARSE, {})]
+
+
+@pytest.mark.parametrize(
+    ("with_text", "with_picture", "kind"),
+    [(True, False, ItemKind.TEXT), (False, True, ItemKind.IMAGE), (True, True, ItemKind.BOTH)],
+)
+def test_the_query_has_the_kind_of_its_parts(indexed, with_text: bool, with_picture: bool, kind: ItemKind) -> None:
+    picture = StoredPicture("queries/x/picture", "0" * 64) if with_picture else None
+    submitted = _search(indexed, picture, **({"text": "a"} if with_text else {}))
+    with indexed.sessions() as session:
+        assert session.get_one(Search, submitted.job.id).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "query is empty"),
+        ({"text": "  \n"}, "query is empty"),
+        ({"text": "x" * 20_001}, "longer than"),
+        ({"text": "a\x00b"}, "NUL"),
+        ({"text": "a", "k": 201}, "at most 200"),
+        ({"text": "a", "injection": {"start": 9, "end": 3}}, "start"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(indexed, fields: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        _search(indexed, **fields)
+    with indexed.sessions() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Job)) == 0
+
+
+@pytest.mark.parametrize(
+    "fields", [{"k": 0}, {"k": "many"}, {"kinds": []}, {"kinds": ["film"]}, {"topk": 3}, {"injection": {"alpha": 2}}]
+)
+def test_wrong_types_and_unknown_fields_are_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        SearchRequest(text="a", **fields)
+
+
+def test_a_collection_that_is_empty_or_not_indexed_cannot_be_searched(world) -> None:
+    with pytest.raises(Conflict, match="empty"):
+        _search(world, text="a")
+    world.add_texts("a")
+    with pytest.raises(Conflict, match="not indexed"):
+        _search(world, text="a")
+
+
+def test_someone_elses_collection_looks_like_none(indexed) -> None:
+    with transaction(indexed.sessions) as session:
+        eve = accounts.create_user(session, "eve", "a-long-password")
+        root = accounts.create_user(session, "root", "a-long-password", Role.ADMIN)
+    job = _index(indexed).job
+    with transaction(indexed.sessions) as session:
+        for collection in (indexed.collection_id, uuid.uuid4()):
+            with pytest.raises(NotFound):
+                submit.submit_index(session, eve, collection, indexed.settings)
+        with pytest.raises(NotFound):
+            control.cancel_job(session, eve, job.id)
+        assert submit.submit_index(session, root, indexed.collection_id, indexed.settings).created
