@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask_openapi.openapi import OpenAPI
 
 from retllm.db.session import make_sessions
 from retllm.jobs.announce import Announcer
+from retllm.media.storage import Storage, get_storage
 from retllm.settings import Settings, get_settings
 from retllm_web import api, auth, errors, health, middleware
 from retllm_web.api.spec import INFO, SECURITY_SCHEMES, ErrorBody
 from retllm_web.secret_key import secret_key
 from retllm_web.services import Announcing, Services
-
-if TYPE_CHECKING:
-    from retllm.media.storage import Storage
 
 # parts of a form beside its files: the query of a search, the CSRF token
 _OTHER_PARTS = 100
@@ -36,8 +34,6 @@ def create_app(
     Raises:
         StackError: no database is named, or the secret key can't be kept.
     """
-    from retllm.media.storage import get_storage
-
     settings = settings or get_settings()
     app = OpenAPI(
         __name__,

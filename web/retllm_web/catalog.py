@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -16,10 +15,8 @@ from retllm.db.enums import ItemKind, ItemState, Role
 from retllm.db.tables import Collection, Embedding, Item, Job, Search, User, new_id
 from retllm.errors import Conflict
 from retllm.jobs.submit import current_model, fresh_embedding
+from retllm.media.storage import Storage
 from retllm.settings import Settings
-
-if TYPE_CHECKING:
-    from retllm.media.storage import Storage
 
 log = structlog.get_logger(__name__)
 

@@ -89,10 +89,19 @@ def _page(status: int, code: str, message: str) -> str | Response:
 def _ours(error: RetllmError) -> Response:
     if error.http_status >= 500:
         log.error("request_failed", code=error.code, exc_info=error)
-    response = respond(error.http_status, error.code, error.message, dict(error.detail))
+    response = respond(error.http_status, error.code, error.message, _detail(error))
     if error.http_status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
+
+
+def _detail(error: RetllmError) -> dict[str, Any]:
+    """The error's detail; wherever a field is named, in ``fields``, each with its message."""
+    detail = dict(error.detail)
+    if not isinstance(error, InvalidInput):
+        return detail
+    named = detail.pop("fields", None) or ([{"field": detail["field"]}] if "field" in detail else [])
+    return detail | {"fields": [{"message": error.message, **one} for one in named]}
 
 
 def _forged(error: CSRFError) -> Response:

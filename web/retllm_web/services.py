@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from flask import current_app
 
 from retllm.db.enums import Stage
 from retllm.db.session import Sessions
+from retllm.media.storage import Storage
 from retllm.settings import Settings
-
-if TYPE_CHECKING:
-    from retllm.media.storage import Storage
 
 
 class Announcing(Protocol):

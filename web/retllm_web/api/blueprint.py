@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
-from flask import request
+from flask import current_app, request
 from flask_openapi.blueprint import APIBlueprint
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from retllm.errors import InvalidInput
 from retllm_web.api.spec import ERRORS, SECURITY
@@ -23,7 +24,7 @@ api = APIBlueprint("api", __name__, url_prefix=PREFIX, abp_security=SECURITY, ab
 @api.before_request
 def _before() -> None:
     authenticate()
-    _check_plain(request.args.to_dict(flat=False), "query")
+    check_plain(request.args.to_dict(flat=False), "query")
     if request.method in _WITH_BODY:
         _check_body()
 
@@ -33,16 +34,19 @@ def _check_body() -> None:
         return
     if request.is_json:
         request.max_content_length = min(_JSON_BYTES, request.max_content_length or _JSON_BYTES)
-        # malformed JSON ends here with 400
-        body = request.get_json()
+        try:
+            # malformed JSON ends here with 400
+            body = request.get_json()
+            check_plain(body, "")
+        except RecursionError as error:
+            raise BadRequest() from error
         if not isinstance(body, dict):
             raise InvalidInput("The body is a JSON object.", fields=[{"field": "body", "message": "not an object"}])
-        _check_plain(body, "")
     elif request.get_data(cache=True) or request.mimetype:
         raise UnsupportedMediaType("Send application/json or multipart/form-data.")
 
 
-def _check_plain(value: Any, where: str) -> None:
+def check_plain(value: Any, where: str) -> None:
     """Refuse the character NUL, which no text column of PostgreSQL takes.
 
     Raises:
@@ -55,8 +59,26 @@ def _check_plain(value: Any, where: str) -> None:
             )
     elif isinstance(value, dict):
         for key, inner in value.items():
-            _check_plain(key, where)
-            _check_plain(inner, f"{where}.{key}".strip("."))
+            check_plain(key, where)
+            check_plain(inner, f"{where}.{key}".strip("."))
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            _check_plain(inner, f"{where}.{index}".strip("."))
+            check_plain(inner, f"{where}.{index}".strip("."))
+
+
+def refuse_other_parts(*, form: set[str], files: set[str], once: bool = False) -> None:
+    """Refuse a form with parts that this route does not know, or with one of them twice.
+
+    Raises:
+        InvalidInput: there is such a part.
+    """
+    # pages may send their CSRF token as a part
+    known = form | {current_app.config["WTF_CSRF_FIELD_NAME"]}
+    problem = "unknown part"
+    wrong = [name for name in request.form if name not in known] + [name for name in request.files if name not in files]
+    if not wrong and once:
+        problem = "sent more than once"
+        counts = Counter(name for parts in (request.form, request.files) for name, _ in parts.items(multi=True))
+        wrong = [name for name, count in counts.items() if count > 1]
+    if wrong:
+        raise InvalidInput(f"{wrong[0]}: {problem}.", fields=[{"field": name, "message": problem} for name in wrong])

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 LIMIT = 50
 MOST = 200
@@ -29,7 +30,7 @@ class PageQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(default=LIMIT, ge=1, le=MOST, description="rows of a page")
-    after: UUID | None = Field(default=None, description="the `next` of the page before")
+    after: UUID | SkipJsonSchema[None] = Field(default=None, description="the `next` of the page before")
 
 
 def cut(rows: Sequence[Row], limit: int) -> tuple[list[Row], UUID | None]:

@@ -5,8 +5,13 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from flask import Response, jsonify
+from flask import Response as FlaskResponse
+from flask import jsonify
+from flask_openapi.models.data_type import DataType
 from flask_openapi.models.info import Info
+from flask_openapi.models.media_type import MediaType
+from flask_openapi.models.response import Response
+from flask_openapi.models.schema import Schema
 from flask_openapi.models.security_scheme import SecurityScheme
 from flask_openapi.models.tag import Tag
 from flask_openapi.openapi import OpenAPI
@@ -46,6 +51,8 @@ class ErrorBody(BaseModel):
     error: Error
 
 
+BINARY = Schema(type=DataType.STRING, format="binary")
+
 # what any route may answer; routes add 404, 409 and 413 where they apply
 ERRORS: dict[Any, Any] = {
     400: ErrorBody,
@@ -60,6 +67,10 @@ ERRORS: dict[Any, Any] = {
 }
 
 
+# any stored picture; its media type is in the header
+PICTURE = Response(description="The picture.", content={"image/*": MediaType(schema=BINARY)})
+
+
 def tags(name: str) -> list[Tag | dict[str, Any]]:
     """The group of a route in the document."""
     return [Tag(name=name)]
@@ -70,5 +81,5 @@ def serve(app: OpenAPI) -> None:
     app.openapi_version = OPENAPI_VERSION
 
     @app.route(DOCUMENT_PATH, methods=["GET"], endpoint="openapi_document")
-    def openapi_document() -> Response:
+    def openapi_document() -> FlaskResponse:
         return jsonify(app.api_doc)

@@ -1,0 +1,121 @@
+"""Searches: submit one, read its result, see its query picture."""
+
+from __future__ import annotations
+
+from typing import BinaryIO, cast
+from uuid import UUID
+
+import sqlalchemy as sa
+from flask import Request, Response, request
+from flask_openapi.models.data_type import DataType
+from flask_openapi.models.encoding import Encoding
+from flask_openapi.models.media_type import MediaType
+from flask_openapi.models.reference import Reference
+from flask_openapi.models.request_body import RequestBody
+from flask_openapi.models.schema import Schema
+from flask_openapi.utils import parse_body
+from pydantic import BaseModel, ValidationError
+
+from retllm.db.session import transaction
+from retllm.db.tables import Search
+from retllm.errors import InvalidInput, NotFound
+from retllm.jobs import views
+from retllm.jobs.schemas import JobView, SearchRequest, SearchView
+from retllm_web import pictures, submissions
+from retllm_web.api.answers import answer
+from retllm_web.api.blueprint import api, refuse_other_parts
+from retllm_web.api.collections import CollectionPath
+from retllm_web.api.jobs import IdempotencyHeader, accepted
+from retllm_web.api.spec import PICTURE, ErrorBody, tags
+from retllm_web.auth import current_user
+from retllm_web.errors import invalid
+from retllm_web.services import services
+
+TAGS = tags("searches")
+
+_JSON, _SCHEMAS = parse_body(SearchRequest)
+api.components_schemas.update(_SCHEMAS)
+_BODY = RequestBody(
+    description="The query as JSON; or, with a picture, a form whose part `query` holds that JSON or is left out.",
+    content={
+        **_JSON,
+        "multipart/form-data": MediaType(
+            schema=Schema(
+                type=DataType.OBJECT,
+                properties={
+                    "picture": Schema(type=DataType.STRING, format="binary", description="the query picture"),
+                    "query": Reference(**{"$ref": "#/components/schemas/SearchRequest"}),
+                },
+                additionalProperties=False,
+            ),
+            encoding={"query": Encoding(contentType="application/json")},
+        ),
+    },
+)
+
+
+class SearchPath(BaseModel):
+    """The key of a search, which is that of its job."""
+
+    search_id: UUID
+
+
+@api.post(
+    "/collections/<uuid:collection_id>/searches",
+    tags=TAGS,
+    request_body=_BODY,
+    responses={202: JobView, 409: ErrorBody},
+)
+def submit_search(path: CollectionPath, header: IdempotencyHeader) -> Response:
+    """Rank the items of a collection for a text, a picture, or both; the result is at /searches/{job id}."""
+    query, picture = _asked(request)
+    view = submissions.search(
+        current_user(), path.collection_id, query, picture=picture, idempotency_key=header.idempotency_key
+    )
+    return accepted(view)
+
+
+def _asked(request: Request) -> tuple[SearchRequest, BinaryIO | None]:
+    """The query of this request, and its picture if there is one."""
+    try:
+        if request.mimetype != "multipart/form-data":
+            return SearchRequest.model_validate_json(request.get_data() or b"{}", strict=True), None
+        refuse_other_parts(form={"query"}, files={"picture", "query"}, once=True)
+        raw = request.form.get("query") or _text_of_file(request, "query") or "{}"
+        query = SearchRequest.model_validate_json(raw, strict=True)
+    except ValidationError as error:
+        raise invalid(error) from error
+    upload = request.files.get("picture")
+    return query, cast("BinaryIO", upload.stream) if upload else None
+
+
+def _text_of_file(request: Request, name: str) -> bytes | None:
+    """Some clients name every part as a file, JSON too."""
+    part = request.files.get(name)
+    if part is None:
+        return None
+    most = services().settings.max_text_chars * 6 + (1 << 16)
+    text = part.stream.read(most + 1)
+    if len(text) > most:
+        raise InvalidInput("The part `query` is too long.", fields=[{"field": name, "message": "too long"}])
+    return text
+
+
+@api.get("/searches/<uuid:search_id>", tags=TAGS, responses={200: SearchView})
+def get_search(path: SearchPath) -> Response:
+    """A search and its candidates in order; `provisional` until its job is over."""
+    with transaction(services().sessions) as session:
+        return answer(views.search_view(session, path.search_id, user=current_user()))
+
+
+@api.get("/searches/<uuid:search_id>/picture", tags=TAGS, responses={200: PICTURE, 304: None})
+def get_query_picture(path: SearchPath) -> Response:
+    """The query picture of a search."""
+    with transaction(services().sessions) as session:
+        views.job_for(session, current_user(), path.search_id)
+        row = session.execute(
+            sa.select(Search.query_picture_key, Search.query_picture_sha256).where(Search.id == path.search_id)
+        ).first()
+    if row is None or row[0] is None:
+        raise NotFound("This search has no picture.")
+    return pictures.send(row[0], None, row[1] or str(path.search_id))

@@ -1,0 +1,10 @@
+"""What a WSGI server loads: ``gunicorn retllm_web.wsgi:app``."""
+
+from __future__ import annotations
+
+from retllm import logs
+from retllm.settings import get_settings
+from retllm_web.app import create_app
+
+logs.configure(get_settings().log_level)
+app = create_app()
