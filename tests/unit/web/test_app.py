@@ -1,0 +1,131 @@
+"""The factory: health, request ids, security headers, the secret key."""
+
+from __future__ import annotations
+
+import dataclasses
+import stat
+from pathlib import Path
+
+import pytest
+import structlog
+from flask import request
+from flask.testing import FlaskClient
+from flask_openapi.openapi import OpenAPI
+
+from retllm.errors import StackError
+from retllm.settings import Settings
+from retllm_web.app import create_app
+from retllm_web.secret_key import secret_key
+
+
+def test_a_live_app_says_so_without_an_account(client: FlaskClient) -> None:
+    assert client.get("/healthz").json == {"alive": True}
+
+
+def test_an_app_with_both_servers_is_ready(client: FlaskClient) -> None:
+    answer = client.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json == {"ready": True, "checks": {"database": {"ok": True}, "redis": {"ok": True}}}
+
+
+def test_an_unreachable_server_is_named_and_its_address_is_not(settings: Settings) -> None:
+    away = settings.model_copy(update={"redis_url": "redis://:secret@127.0.0.1:1/0"})
+    answer = create_app(away).test_client().get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json is not None
+    assert answer.json["checks"] == {"database": {"ok": True}, "redis": {"ok": False, "reason": "unreachable"}}
+    assert "secret" not in answer.text
+
+
+def test_an_unreachable_database_makes_503_in_the_one_shape(settings: Settings) -> None:
+    away = settings.model_copy(update={"database_url": "postgresql://nobody:secret@127.0.0.1:1/none"})
+    client = create_app(away).test_client()
+    assert client.get("/readyz").status_code == 503
+    answer = client.get("/api/v1/me", headers={"Authorization": "Bearer x"})
+    assert answer.status_code == 503
+    assert answer.json is not None
+    assert answer.json["error"]["code"] == "stack"
+    assert "secret" not in answer.text
+
+
+def test_no_database_is_refused_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    with pytest.raises(StackError, match="DATABASE_URL"):
+        create_app(Settings(home=tmp_path, database_url=None))
+
+
+def test_a_plain_request_id_is_echoed_and_any_other_replaced(client: FlaskClient) -> None:
+    assert client.get("/healthz", headers={"X-Request-ID": "abc-1.2_3"}).headers["X-Request-ID"] == "abc-1.2_3"
+    for foreign in ("a b", "x" * 101, "<script>"):
+        given = client.get("/healthz", headers={"X-Request-ID": foreign}).headers["X-Request-ID"]
+        assert given != foreign
+        assert len(given) == 32
+
+
+def test_log_lines_of_a_request_carry_its_id(app: OpenAPI) -> None:
+    seen = {}
+
+    @app.get("/seen")
+    def look() -> str:
+        seen.update(structlog.contextvars.get_contextvars())
+        return ""
+
+    app.test_client().get("/seen", headers={"X-Request-ID": "mine"})
+    assert seen == {"request_id": "mine"}
+    assert structlog.contextvars.get_contextvars() == {}
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/api/v1/me", "/nowhere", "/api/v1/openapi.json"])
+def test_every_response_carries_the_security_headers(client: FlaskClient, path: str) -> None:
+    headers = client.get(path).headers
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["Referrer-Policy"] == "same-origin"
+
+
+def test_the_secret_key_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "new", secret_key=None)
+    key = secret_key(settings)
+    assert len(key) == 64
+    assert secret_key(settings) == key
+    assert stat.S_IMODE((tmp_path / "new" / "secret_key").stat().st_mode) == 0o600
+
+
+def test_a_secret_key_from_the_settings_is_taken_and_not_written(tmp_path: Path) -> None:
+    assert secret_key(Settings(home=tmp_path, secret_key="given")) == "given"
+    assert not (tmp_path / "secret_key").exists()
+
+
+def test_an_empty_secret_key_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret_key").write_text("")
+    with pytest.raises(StackError, match="too short"):
+        secret_key(Settings(home=tmp_path, secret_key=None))
+
+
+def test_cookies_are_for_this_site_and_not_for_scripts(settings: Settings) -> None:
+    plain = create_app(settings).config
+    assert plain["SESSION_COOKIE_HTTPONLY"] is True
+    assert plain["SESSION_COOKIE_SAMESITE"] == "Lax"
+    assert plain["SESSION_COOKIE_SECURE"] is False
+    assert create_app(settings.model_copy(update={"secure_cookies": True})).config["SESSION_COOKIE_SECURE"] is True
+
+
+def test_large_uploads_go_to_disk_while_they_come_in(app: OpenAPI) -> None:
+    @app.post("/api/where")
+    def where() -> dict[str, bool]:
+        stream = request.files["file"].stream
+        return {"on_disk": bool(getattr(stream, "_rolled", False))}
+
+    app.extensions["csrf"].exempt(where)
+    client = app.test_client()
+    for size, on_disk in ((1_000, False), (2_000_000, True)):
+        answer = client.post("/api/where", data={"file": (__import__("io").BytesIO(b"x" * size), "a.bin")})
+        assert answer.json == {"on_disk": on_disk}
+
+
+def test_services_are_frozen(served: object) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        served.settings = None  # type: ignore[attr-defined]

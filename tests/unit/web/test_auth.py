@@ -1,0 +1,179 @@
+"""Tokens for programs, sessions for pages, CSRF for sessions only, a limit on guesses."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+
+import pytest
+from flask import Response
+from flask.testing import FlaskClient
+from flask_openapi.openapi import OpenAPI
+from flask_wtf.csrf import generate_csrf
+
+from retllm import accounts
+from retllm.db.session import transaction
+from retllm.db.tables import User
+from retllm.settings import Settings
+from retllm_web import auth
+from retllm_web.app import create_app
+from retllm_web.services import Services
+
+from .conftest import PASSWORD, Caller
+
+
+@pytest.fixture
+def app(app: OpenAPI) -> OpenAPI:
+    """The app with the least of pages: a login that is limited, and a way to get a CSRF token."""
+
+    @app.post("/test-login")
+    @auth.csrf.exempt
+    @auth.limiter.limit(auth.LOGIN_LIMIT)
+    def enter() -> Response:
+        from flask import request
+
+        auth.log_in(request.form["name"], request.form["password"])
+        return Response(generate_csrf())
+
+    @app.post("/test-logout")
+    @auth.csrf.exempt
+    def leave() -> Response:
+        auth.log_out()
+        return Response("")
+
+    return app
+
+
+def _log_in(client: FlaskClient, name: str = "ada", password: str = PASSWORD) -> str:
+    answer = client.post("/test-login", data={"name": name, "password": password})
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+def test_a_token_opens_the_api(ada: Caller) -> None:
+    answer = ada.get("/me")
+    assert answer.status_code == 200
+    assert (answer.json["name"], answer.json["role"]) == ("ada", "member")
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer ", "Bearer nonsense", "Basic YTpi", "bearer", "Token rlm_x", "Bearer \xff"]
+)
+def test_anything_but_a_valid_token_is_401(client: FlaskClient, ada: Caller, header: str) -> None:
+    answer = client.get("/api/v1/me", headers={"Authorization": header})
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.json is not None
+    assert answer.json["error"]["code"] == "unauthorized"
+
+
+def test_the_scheme_is_read_in_any_case(client: FlaskClient, ada: Caller) -> None:
+    assert client.get("/api/v1/me", headers={"Authorization": f"bEARER {ada.token}"}).status_code == 200
+
+
+def test_a_token_is_shown_once_and_ends_when_revoked(ada: Caller, client: FlaskClient) -> None:
+    made = ada.post("/tokens", json={"name": "laptop"})
+    assert made.status_code == 201
+    header = {"Authorization": f"Bearer {made.json['token']}"}
+    assert client.get("/api/v1/me", headers=header).status_code == 200
+    listed = ada.get("/tokens").json["tokens"]
+    assert [token["name"] for token in listed] == ["test", "laptop"]
+    assert listed[1]["id"] == made.json["id"]
+    assert made.json["token"] not in ada.get("/tokens").text
+    assert ada.delete(f"/tokens/{made.json['id']}").status_code == 204
+    assert client.get("/api/v1/me", headers=header).status_code == 401
+    assert ada.delete(f"/tokens/{made.json['id']}").status_code == 404
+
+
+def test_nobody_revokes_the_token_of_another(ada: Caller, bob: Caller) -> None:
+    other = ada.get("/tokens").json["tokens"][0]["id"]
+    assert bob.delete(f"/tokens/{other}").status_code == 404
+    assert ada.get("/me").status_code == 200
+
+
+def test_a_session_reads_the_api_without_a_token(client: FlaskClient, ada: Caller) -> None:
+    _log_in(client)
+    answer = client.get("/api/v1/me")
+    assert answer.json is not None
+    assert answer.json["name"] == "ada"
+
+
+def test_a_session_changes_nothing_without_the_csrf_header(client: FlaskClient, ada: Caller) -> None:
+    token = _log_in(client)
+    refused = client.post("/api/v1/collections", json={"name": "forged"})
+    assert refused.status_code == 403
+    assert refused.json is not None
+    assert refused.json["error"]["code"] == "csrf"
+    wrong = client.post("/api/v1/collections", json={"name": "forged"}, headers={"X-CSRFToken": token + "x"})
+    assert wrong.status_code == 403
+    assert ada.get("/collections").json["collections"] == []
+    meant = client.post("/api/v1/collections", json={"name": "meant"}, headers={"X-CSRFToken": token})
+    assert meant.status_code == 201
+
+
+def test_a_token_needs_no_csrf_header_even_beside_a_session(client: FlaskClient, ada: Caller) -> None:
+    _log_in(client)
+    made = client.post(
+        "/api/v1/collections", json={"name": "by program"}, headers={"Authorization": f"Bearer {ada.token}"}
+    )
+    assert made.status_code == 201
+
+
+def test_a_bad_token_is_not_saved_by_a_good_session(client: FlaskClient, ada: Caller) -> None:
+    _log_in(client)
+    assert client.get("/api/v1/me", headers={"Authorization": "Bearer wrong"}).status_code == 401
+
+
+def test_logging_out_ends_the_session(client: FlaskClient, ada: Caller) -> None:
+    _log_in(client)
+    client.post("/test-logout")
+    assert client.get("/api/v1/me").status_code == 401
+
+
+def test_a_new_password_ends_older_sessions(client: FlaskClient, ada: Caller, served: Services) -> None:
+    _log_in(client)
+    with transaction(served.sessions) as session:
+        accounts.set_password(session, accounts.find_user(session, "ada"), "another password")
+    assert client.get("/api/v1/me").status_code == 401
+
+
+def test_a_disabled_account_is_out_at_once(client: FlaskClient, ada: Caller, served: Services) -> None:
+    _log_in(client)
+    with transaction(served.sessions) as session:
+        session.get_one(User, ada.user.id).disabled_at = datetime.now(UTC)
+    assert client.get("/api/v1/me").status_code == 401
+    assert ada.get("/me").status_code == 401
+
+
+def test_a_session_of_a_vanished_account_is_no_session(app: OpenAPI, ada: Caller) -> None:
+    client = app.test_client()
+    for forged in (f"{uuid.uuid4()}.0123456789abcdef", "nonsense", ""):
+        with client.session_transaction() as cookie:
+            cookie["_user_id"] = forged
+        assert client.get("/api/v1/me").status_code == 401
+
+
+def test_guesses_at_a_password_are_limited(app: OpenAPI, ada: Caller) -> None:
+    client = app.test_client()
+    where = {"REMOTE_ADDR": "192.0.2.7"}
+    seen = [
+        client.post("/test-login", data={"name": "ada", "password": "wrong"}, environ_base=where).status_code
+        for _ in range(11)
+    ]
+    assert seen[:10] == [401] * 10
+    assert seen[10] == 429
+    # from elsewhere the account's owner still gets in
+    _log_in(app.test_client())
+
+
+def test_the_limit_holds_without_redis(settings: Settings, ada: Caller) -> None:
+    app = create_app(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}))
+
+    @app.post("/test-login")
+    @auth.csrf.exempt
+    @auth.limiter.limit("2 per minute")
+    def enter_alone() -> Response:
+        return Response("")
+
+    client = app.test_client()
+    assert [client.post("/test-login").status_code for _ in range(3)] == [200, 200, 429]
