@@ -1,0 +1,1 @@
+"""What comes in: pictures, texts, captions and archives, checked, stored and thumbnailed (design: media)."""

@@ -1,0 +1,213 @@
+"""The way in: files become items, each whole or not at all (design: media)."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Iterable
+from typing import Any, BinaryIO
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import ItemKind
+from retllm.db.session import Sessions, transaction
+from retllm.db.tables import Item, new_id
+from retllm.errors import Conflict, MediaRejected, NotFound, TooLarge
+from retllm.media import records, streams
+from retllm.media.batch import Batch
+from retllm.media.names import clean_name, one_line
+from retllm.media.outcomes import FileError, IncomingFile, Outcome, rejected
+from retllm.media.pictures import inspect_picture, load_picture, open_picture
+from retllm.media.sniffing import FileKind, sniff
+from retllm.media.storage import Storage, get_storage
+from retllm.media.texts import clean_text, text_sha256
+from retllm.settings import Settings
+
+__all__ = [
+    "FileError",
+    "IncomingFile",
+    "Ingest",
+    "Outcome",
+    "delete_collection",
+    "delete_item",
+    "get_storage",
+    "load_picture",
+    "open_picture",
+]
+
+log = structlog.get_logger(__name__)
+
+# characters of a text that serve as its name
+_NAME_OF_TEXT = 80
+# deletions of the same content that may come between looking and inserting
+_TRIES = 3
+
+
+class Ingest:
+    """Takes files into one collection. Safe to call from several threads; every item is a transaction of its own.
+
+    A file that can't be taken gives an outcome that says why, and never keeps others out. ``NotFound`` is raised when
+    the collection itself is gone.
+    """
+
+    def __init__(self, sessions: Sessions, storage: Storage, settings: Settings, collection_id: uuid.UUID) -> None:
+        self.sessions = sessions
+        self.storage = storage
+        self.settings = settings
+        self.collection_id = collection_id
+
+    def add_file(self, name: str, stream: BinaryIO) -> list[Outcome]:
+        """Take one file: a picture, a text, a sheet of captions (CSV, JSON Lines) or a ZIP of all of these."""
+        return self.add_files([IncomingFile(name, stream)])
+
+    def add_files(self, files: Iterable[IncomingFile]) -> list[Outcome]:
+        """Take the files of one upload. Pictures go first, so that captions find them whatever their order.
+
+        One outcome for each picture or text, in the order of the files; then one for each row of captions.
+        """
+        outcomes = Batch(self).run(files)
+        counts: dict[str, int] = {}
+        for outcome in outcomes:
+            counts[outcome.status] = counts.get(outcome.status, 0) + 1
+        log.info("files taken in", collection_id=str(self.collection_id), **counts)
+        return outcomes
+
+    def add_text(self, text: str, name: str | None = None) -> Outcome:
+        """Take one text; without a name it goes by its beginning."""
+        shown = clean_name(name) if name else one_line(text[:_NAME_OF_TEXT]) or "text"
+        try:
+            clean = clean_text(text, self.settings)
+        except (MediaRejected, TooLarge) as error:
+            return rejected(shown, error)
+        sha256 = text_sha256(clean)
+        values: dict[str, Any] = {
+            "id": new_id(),
+            "kind": ItemKind.TEXT,
+            "name": shown,
+            "text": clean,
+            "media_type": "text/plain",
+            "content_sha256": sha256,
+            "size_bytes": len(clean.encode("utf-8")),
+        }
+        for _ in range(_TRIES):
+            if self._insert(values):
+                return Outcome(name=shown, status="added", item_id=values["id"], kind=ItemKind.TEXT)
+            if known := self._known(shown, sha256, None):
+                return known
+        raise Conflict("The same text is being added and deleted over and over: try again.")
+
+    def add_picture(self, name: str, stream: BinaryIO, text: str | None = None) -> Outcome:
+        """Take one picture, with ``text`` as its caption. ``stream`` is seekable and stays open.
+
+        A picture that is there already keeps its item; a new caption is given to it.
+        """
+        shown = clean_name(name)
+        try:
+            if sniff(streams.head(stream), name) is not FileKind.PICTURE:
+                raise MediaRejected("The file is no picture. Taken are JPEG, PNG, WebP, GIF, TIFF and BMP.")
+            sha256 = streams.digest(stream, self.settings.max_file_bytes)
+        except (MediaRejected, TooLarge) as error:
+            return rejected(shown, error)
+        return self.add_hashed(shown, stream, sha256, text)
+
+    def add_hashed(self, name: str, stream: BinaryIO, sha256: str, text: str | None = None) -> Outcome:
+        """Take one picture whose name is clean and whose SHA-256 is known; else like :meth:`add_picture`."""
+        try:
+            caption = clean_text(text, self.settings) if text and text.strip() else None
+            for _ in range(_TRIES):
+                done = self._known(name, sha256, caption) or self._stored(name, stream, sha256, caption)
+                if done is not None:
+                    return done
+        except (MediaRejected, TooLarge) as error:
+            return rejected(name, error)
+        raise Conflict("The same picture is being added and deleted over and over: try again.")
+
+    def _known(self, name: str, sha256: str, caption: str | None) -> Outcome | None:
+        with transaction(self.sessions) as session:
+            item = records.find_by_content(session, self.collection_id, sha256)
+            if item is None:
+                return None
+            if caption is None or item.text == caption:
+                return Outcome(name=name, status="duplicate", item_id=item.id, kind=item.kind)
+            change = records.set_captions(session, {item.id: caption}).get(item.id)
+        if change is None:
+            return None
+        kind, changed = change
+        return Outcome(name=name, status="updated" if changed else "duplicate", item_id=item.id, kind=kind)
+
+    def _stored(self, name: str, stream: BinaryIO, sha256: str, caption: str | None) -> Outcome | None:
+        """Store the files, then the row; None when another upload of the same picture came first."""
+        seen = inspect_picture(stream, self.settings)
+        item_id = new_id()
+        # a v7 id begins with the time: its last digits spread the folders evenly
+        folder = f"items/{item_id.hex[-2:]}/{item_id}"
+        original, thumbnail = f"{folder}/original", f"{folder}/thumbnail.webp"
+        try:
+            stream.seek(0)
+            size = self.storage.put(original, stream)
+            self.storage.put(thumbnail, io.BytesIO(seen.thumbnail))
+        except BaseException:
+            self._discard(original, thumbnail)
+            raise
+        kind = ItemKind.IMAGE if caption is None else ItemKind.BOTH
+        values = {
+            "id": item_id,
+            "kind": kind,
+            "name": name,
+            "text": caption,
+            "content_sha256": sha256,
+            "size_bytes": size,
+            "media_type": seen.media_type,
+            "width": seen.width,
+            "height": seen.height,
+            "picture_key": original,
+            "thumbnail_key": thumbnail,
+        }
+        try:
+            made = self._insert(values)
+        except NotFound:
+            self._discard(original, thumbnail)
+            raise
+        # any other error of the database leaves the files: a commit whose answer got lost may have made the row
+        if not made:
+            self._discard(original, thumbnail)
+            return None
+        return Outcome(name=name, status="added", item_id=item_id, kind=kind)
+
+    def _insert(self, values: dict[str, Any]) -> bool:
+        try:
+            with transaction(self.sessions) as session:
+                return records.insert_item(session, {**values, "collection_id": self.collection_id})
+        except sa.exc.IntegrityError as error:
+            raise NotFound("The collection is gone.", collection_id=str(self.collection_id)) from error
+
+    def _discard(self, *keys: str) -> None:
+        _delete_files(self.storage, keys)
+
+
+def delete_item(session: Session, storage: Storage, item: Item) -> None:
+    """Delete an item's content: its files, text and embeddings. **Commits** ``session``.
+
+    The row stays, in the state ``deleted``. The commit comes before the files go, so that a crash between the two
+    leaves files that nothing names and never an item without its files.
+    """
+    keys = records.empty_item(session, item.id)
+    session.commit()
+    _delete_files(storage, keys)
+
+
+def delete_collection(session: Session, storage: Storage, collection_id: uuid.UUID) -> None:
+    """Delete a collection with everything in it. **Commits** ``session``, then removes the files."""
+    keys = records.remove_collection(session, collection_id)
+    session.commit()
+    _delete_files(storage, keys)
+
+
+def _delete_files(storage: Storage, keys: Iterable[str]) -> None:
+    for key in keys:
+        try:
+            storage.delete(key)
+        except Exception as error:  # a file that nothing names does no harm
+            log.warning("a file is left over", key=key, error=str(error))

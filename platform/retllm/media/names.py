@@ -1,0 +1,51 @@
+"""File names as they come in: made safe to show and to compare."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+MAX_NAME = 300
+_LONGEST_SUFFIX = 16
+# marks that turn the direction of the text around them, so that "gpj.exe" reads as "exe.jpg"
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+_UNSEEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+
+
+def clean_name(name: str, default: str = "unnamed") -> str:
+    """``name`` as it is stored and shown: NFC, parts joined by ``/``, no control characters, 300 characters at most.
+
+    Parts that lead elsewhere (``..``, an empty one, a leading slash) are dropped, a too long name loses its middle
+    and keeps its suffix. The same name always comes out the same, so captions find their pictures by it.
+    """
+    parts = (one_line(part) for part in name.replace("\\", "/").split("/"))
+    joined = "/".join(part for part in parts if part not in ("", ".", ".."))
+    if len(joined) > MAX_NAME:
+        suffix = joined[-_LONGEST_SUFFIX:]
+        suffix = suffix[suffix.rindex(".") :] if "." in suffix else ""
+        joined = joined[: MAX_NAME - len(suffix)].rstrip() + suffix
+    return joined or default
+
+
+def one_line(text: str) -> str:
+    """``text`` in NFC on one line, its blanks single, without control characters or marks that turn its direction."""
+    composed = unicodedata.normalize("NFC", text)
+    seen = "".join(" " if unicodedata.category(c) in _UNSEEN else c for c in composed if c not in _BIDI)
+    return re.sub(r"\s+", " ", seen).strip()
+
+
+def base_name(name: str) -> str:
+    """The last part of a name."""
+    return name.rsplit("/", 1)[-1]
+
+
+def suffix_of(name: str) -> str:
+    """The suffix of a name in lower case, with its dot; empty if there is none."""
+    last = base_name(name)
+    return last[last.rindex(".") :].lower() if "." in last.lstrip(".") else ""
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file was put into an archive by an operating system and not by its owner."""
+    return any(part.startswith(".") or part.lower() in _CLUTTER for part in name.replace("\\", "/").split("/") if part)

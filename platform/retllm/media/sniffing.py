@@ -1,0 +1,102 @@
+"""What a file is, by its content first and its name second."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from retllm.errors import MediaRejected
+from retllm.media.names import suffix_of
+
+PICTURE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".mpo"}
+)
+_TEXT_SUFFIXES = frozenset({".txt", ".text"})
+_CSV_SUFFIXES = frozenset({".csv", ".tsv"})
+_JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
+TAKEN = "pictures (JPEG, PNG, WebP, GIF, TIFF, BMP), texts (.txt), captions (.csv, .jsonl) and ZIP archives"
+
+
+class FileKind(StrEnum):
+    """What an incoming file is taken for."""
+
+    PICTURE = "picture"  # one of the six picture formats
+    TEXT = "text"  # a plain text, one item
+    CSV = "csv"  # rows of captions or texts
+    JSONL = "jsonl"  # rows of captions or texts, one JSON object a line
+    ARCHIVE = "archive"  # a ZIP of any of the others
+
+
+_PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06")
+_KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"%PDF-", "a PDF"),
+    (0, b"\x1f\x8b", "a gzip archive: send a ZIP"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive: send a ZIP"),
+    (0, b"Rar!", "a RAR archive: send a ZIP"),
+    (0, b"BZh", "a bzip2 archive: send a ZIP"),
+    (0, b"\xfd7zXZ", "an xz archive: send a ZIP"),
+    (257, b"ustar", "a tar archive: send a ZIP"),
+    (4, b"ftypheic", "a HEIC picture: save it as JPEG"),
+    (4, b"ftypheix", "a HEIC picture: save it as JPEG"),
+    (4, b"ftypmif1", "a HEIF picture: save it as JPEG"),
+    (4, b"ftypavif", "an AVIF picture: save it as JPEG"),
+    (4, b"ftyp", "a film"),
+    (0, b"8BPS", "a Photoshop file: save it as PNG"),
+    (0, b"\xff\xfe", "a text in UTF-16: save it as UTF-8"),
+    (0, b"\xfe\xff", "a text in UTF-16: save it as UTF-8"),
+    (0, b"MZ", "a program"),
+    (0, b"\x7fELF", "a program"),
+)
+_MARKUP = (
+    (b"<svg", "an SVG drawing: save it as PNG"),
+    (b"<!doctype svg", "an SVG drawing: save it as PNG"),
+    (b"<!doctype html", "an HTML page"),
+    (b"<html", "an HTML page"),
+    (b"<?xml", "an XML document"),
+)
+
+
+def sniff(head: bytes, name: str) -> FileKind:
+    """What to take the file for, from its first bytes (512 or more, if it has so many) and its name.
+
+    Raises:
+        MediaRejected: it is nothing that a collection holds; the message says what it is and what to do.
+    """
+    if not head:
+        raise MediaRejected("The file is empty.")
+    if _is_picture(head):
+        return FileKind.PICTURE
+    if head.startswith(_ARCHIVES):
+        return FileKind.ARCHIVE
+    for offset, magic, what in _KNOWN_OTHERS:
+        if head[offset:].startswith(magic):
+            raise MediaRejected(f"The file is {what}. Taken are {TAKEN}.")
+    if b"\0" in head:
+        raise MediaRejected(f"The file is of no kind that is known here. Taken are {TAKEN}.")
+    return _textual(head, name)
+
+
+def _is_picture(head: bytes) -> bool:
+    if head.startswith(_PICTURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        return True
+    # two letters are little: a bitmap also has its reserved bytes zero
+    return head[:2] == b"BM" and head[6:10] == bytes(4)
+
+
+def _textual(head: bytes, name: str) -> FileKind:
+    suffix = suffix_of(name)
+    if suffix in _TEXT_SUFFIXES:
+        return FileKind.TEXT
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for opening, what in _MARKUP:
+        if start.startswith(opening):
+            raise MediaRejected(f"The file is {what}. Taken are {TAKEN}.")
+    if suffix in _CSV_SUFFIXES:
+        return FileKind.CSV
+    if suffix in _JSONL_SUFFIXES:
+        return FileKind.JSONL
+    if suffix in PICTURE_SUFFIXES:
+        raise MediaRejected(f"The file is named {suffix} but holds no such picture: export it again as JPEG or PNG.")
+    if suffix == ".zip":
+        raise MediaRejected("The file is named .zip but is no ZIP archive: pack it again.")
+    raise MediaRejected(f"The file is of no kind that is known here. Taken are {TAKEN}.")
