@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 import pydantic
-import structlog
 
+from retllm import logs
 from retllm.errors import RetllmError
 
 FAILED = 2
@@ -120,13 +120,9 @@ def settings_sentence(error: pydantic.ValidationError) -> str:
 
 
 def _log_to_stderr() -> None:
-    """Standard output belongs to the command's answer; logs of this process go beside it, warnings and worse."""
-    level = logging.getLevelName(os.environ.get("RETLLM_LOG_LEVEL", "WARNING"))
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(level if isinstance(level, int) else logging.WARNING),
-        cache_logger_on_first_use=False,
-    )
+    """Standard output belongs to the command's answer; logs go to the other one, from warnings up unless set."""
+    level = os.environ.get("RETLLM_LOG_LEVEL", "WARNING")
+    logs.configure(level if level in logging.getLevelNamesMapping() else "WARNING")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-WEB = ("-m", "gunicorn", "--config", "python:retllm.stack.gunicorn_conf", "retllm_web.app:create_app()")
+WEB = ("-m", "gunicorn", "--config", "python:retllm.stack.gunicorn_conf", "retllm_web.wsgi:app")
 DISPATCH = ("-m", "retllm.cli.main", "dispatch")
 MIGRATE = ("-m", "retllm.cli.main", "migrate")
 

