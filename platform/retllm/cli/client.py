@@ -1,0 +1,153 @@
+"""The REST API as the command line uses it: like any other client (design: API and command line)."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+import httpx
+
+from retllm.errors import NotFound, RetllmError, StackError, Unauthorized
+from retllm.settings import Settings
+from retllm.stack.client_file import client_path, read_client
+
+Json = dict[str, Any]
+OVER = ("succeeded", "partial", "failed", "cancelled")
+_POLL_SECONDS = 0.3
+# an upload's answer comes after all its pictures were decoded
+_TIMEOUT = httpx.Timeout(30, read=900, write=900)
+_TRIES = 5
+
+
+class Refused(RetllmError):
+    """The server refused the request."""
+
+    def __init__(self, error: Mapping[str, Any]) -> None:
+        super().__init__(
+            str(error.get("message", "The server refused the request.")), **dict(error.get("detail") or {})
+        )
+        self.shape: Json = {"error": dict(error)}
+
+    def as_json(self) -> Json:
+        """The server's own error, as it came."""
+        return self.shape
+
+
+@dataclass(frozen=True)
+class Api:
+    """A connection to ``/api/v1`` of one server."""
+
+    http: httpx.Client
+
+    def call(self, method: str, path: str, **options: Any) -> Json:
+        """The JSON answer of a request; ``{}`` if the answer is empty.
+
+        Raises:
+            Refused: the server answered with an error.
+            StackError: the server can't be reached, or what answers is no retllm server.
+        """
+        try:
+            response = self.http.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise StackError(
+                f"The server at {self.http.base_url.copy_with(path='/')} can't be reached ({error}). "
+                "Start one with `retllm up`, or set RETLLM_URL."
+            ) from error
+        return _answer(response)
+
+    def get(self, path: str, **query: Any) -> Json:
+        """A GET; query values that are None are left out."""
+        return self.call("GET", path, params={name: value for name, value in query.items() if value is not None})
+
+    def submit(self, path: str, **options: Any) -> Json:
+        """A POST that makes a job exactly once: repeated with one idempotency key until the server has answered."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        for left in range(_TRIES - 1, -1, -1):
+            try:
+                return self.call("POST", path, headers=headers, **options)
+            except StackError:
+                if not left:
+                    raise
+                time.sleep(_POLL_SECONDS)
+        raise AssertionError("unreachable")
+
+    def pages(self, path: str, field: str, **query: Any) -> Iterator[Json]:
+        """Every row of a list, page after page."""
+        after: str | None = None
+        while True:
+            page = self.get(path, after=after, limit=100, **query)
+            yield from page[field]
+            after = page.get("next")
+            if after is None:
+                return
+
+    def collection(self, name: str) -> Json:
+        """The collection of that name or id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        for row in self.pages("/collections", "collections"):
+            if name in (row["id"], row["name"]):
+                return row
+        raise NotFound(f"There is no collection named {name}. `retllm collections` lists those there are.")
+
+    def watch(self, job_id: str, show: Callable[[Json], None]) -> Json:
+        """Ask for the job until it is over, and show it each time; returns it as it ended."""
+        while True:
+            job = self.get(f"/jobs/{job_id}")
+            show(job)
+            if job["state"] in OVER:
+                return job
+            time.sleep(_POLL_SECONDS)
+
+
+def _answer(response: httpx.Response) -> Json:
+    if response.status_code == httpx.codes.NO_CONTENT:
+        return {}
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise StackError(f"What answers at {response.url} is no retllm server (status {response.status_code}).")
+    if response.is_success:
+        return body
+    if "error" not in body:
+        raise StackError(f"What answers at {response.url} is no retllm server (status {response.status_code}).")
+    raise Refused(body["error"])
+
+
+def connect() -> Api:
+    """The server of ``RETLLM_URL`` and ``RETLLM_TOKEN``, else the one that ``retllm up`` runs here.
+
+    Raises:
+        StackError: no server is known.
+        Unauthorized: there is no token.
+    """
+    home = Settings().home_path
+    known = read_client(home)
+    url = os.environ.get("RETLLM_URL") or known.get("url")
+    token = os.environ.get("RETLLM_TOKEN") or known.get("token")
+    if not url:
+        raise StackError(
+            f"No server is known here: start one with `retllm up` (it writes {client_path(home)}), "
+            "or set RETLLM_URL and RETLLM_TOKEN."
+        )
+    if not token:
+        raise Unauthorized("There is no token: set RETLLM_TOKEN (`retllm token create` makes one).")
+    return open_api(url, token)
+
+
+def open_api(url: str, token: str) -> Api:
+    """The API of the server at ``url``."""
+    headers = {"Authorization": f"Bearer {token}"}
+    return Api(httpx.Client(base_url=url.rstrip("/") + "/api/v1", headers=headers, timeout=_TIMEOUT, trust_env=False))
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Answer as JSON, for programs.")

@@ -1,0 +1,40 @@
+"""The database of this machine, for the commands that administer it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.session import make_sessions, transaction
+from retllm.errors import StackError
+from retllm.settings import Settings
+from retllm.stack.postgres import EmbeddedPostgres
+
+
+def database_url(settings: Settings) -> str:
+    """DATABASE_URL, else the database that `retllm up` runs in RETLLM_HOME."""
+    return settings.database_url or EmbeddedPostgres(settings.home_path).url
+
+
+@contextmanager
+def administration() -> Iterator[Session]:
+    """A transaction on the database of this machine.
+
+    Raises:
+        StackError: it can't be reached.
+    """
+    settings = Settings()
+    sessions = make_sessions(database_url(settings), pool_size=1)
+    try:
+        with transaction(sessions) as session:
+            yield session
+    except sa.exc.OperationalError as error:
+        where = "DATABASE_URL" if settings.database_url else f"the stack in {settings.home_path}"
+        raise StackError(
+            f"The database of {where} can't be reached: start it (`retllm up`), or set DATABASE_URL."
+        ) from error
+    finally:
+        sessions.kw["bind"].dispose()

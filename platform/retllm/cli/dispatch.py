@@ -1,0 +1,30 @@
+"""``retllm dispatch``."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+import click
+
+from retllm import logs
+from retllm.settings import Settings
+
+
+@click.command()
+def dispatch() -> None:
+    """Run a dispatcher: it announces work that waits and rescues work whose worker is gone. Run one or several."""
+    from retllm.db.session import make_sessions
+    from retllm.jobs.announce import Announcer
+    from retllm.jobs.dispatcher import Dispatcher
+
+    settings = Settings()
+    logs.configure(settings.log_level)
+    dispatcher = Dispatcher(make_sessions(settings.database_url), Announcer(settings.redis_url), settings)
+
+    def stop(_: int, __: FrameType | None) -> None:
+        dispatcher.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    dispatcher.run()

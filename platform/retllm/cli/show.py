@@ -1,0 +1,101 @@
+"""How the command line shows things: tables and bars on a terminal, one JSON object for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from retllm.cli.client import Api, Json
+
+# a whole line in a file or a pipe is better than one broken at 80 columns
+_PIPE_WIDTH = 160
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Standard output or error; wide where it is no terminal."""
+    made = Console(stderr=stderr, highlight=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
+
+
+def as_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+    """A table on standard output; what is None stays empty."""
+    made = Table(*columns, title=title, box=None, pad_edge=False, title_justify="left")
+    for row in rows:
+        made.add_row(*("" if value is None else escape(str(value)) for value in row))
+    console().print(made)
+
+
+def number(value: float | None, decimals: int = 4) -> str | None:
+    """A number with a fixed count of decimals."""
+    return None if value is None else f"{value:.{decimals}f}"
+
+
+def _reached(job: Json) -> tuple[str, int, int | None]:
+    """The stage that a job is at, items done and items in all (None while it is not known)."""
+    stage: Json = job["stages"][-1] if job["stages"] else {}
+    name = {"embed": "indexing", "coarse": "coarse stage", "fine": "fine stage"}.get(stage.get("stage", ""), "waiting")
+    done = int(stage.get("items_done", 0)) + int(stage.get("items_failed", 0))
+    return name, done, int(stage.get("items_total", 0)) or None
+
+
+def follow(api: Api, job_id: str, *, quiet: bool) -> Json:
+    """Watch a job to its end with a bar on standard error; ``quiet`` shows nothing. Returns the job."""
+    bar = Progress(
+        TextColumn("{task.description:<13}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console(stderr=True),
+        disable=quiet,
+    )
+    with bar:
+        task = bar.add_task("waiting", total=None)
+
+        def show(job: Json) -> None:
+            name, done, total = _reached(job)
+            bar.update(task, description=name, completed=done, total=total)
+
+        job = api.watch(job_id, show)
+    if not quiet:
+        tell_errors(job)
+    return job
+
+
+def tell_errors(job: Json) -> None:
+    """What went wrong in a job, on standard error."""
+    errors = [(error["stage"], error["attempt"], error["error"]) for error in job["errors"]]
+    for stage, attempt, error in errors:
+        click.echo(f"{stage}, attempt {attempt}: {error}", err=True)
+    if job["error"] and not errors:
+        click.echo(job["error"], err=True)
+
+
+def candidates(search: Json) -> None:
+    """A search's candidates in their order, with what explains it."""
+    rows = [
+        (
+            row["rank"],
+            row["coarse_rank"],
+            number(row["score"]),
+            number(row["entropy"]),
+            number(row["similarity"]),
+            row["decided_by"],
+            row["name"],
+            row["error"] or row["text"],
+        )
+        for row in search["candidates"]
+    ]
+    title = "Provisional order" if search["provisional"] else None
+    table(("rank", "coarse", "score", "entropy", "similarity", "decided by", "item", ""), rows, title)

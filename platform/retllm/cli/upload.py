@@ -1,0 +1,135 @@
+"""``retllm upload``: pictures, texts, captions, archives and whole folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from rich.progress import Progress
+
+from retllm.cli import show
+from retllm.cli.client import Api, Json, connect, json_option
+from retllm.errors import NotFound
+
+# one request holds so much, so that an interrupted upload has lost little
+_REQUEST_FILES = 32
+_REQUEST_BYTES = 64 << 20
+_CAPTIONS = (".csv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file and the name that it goes by in the collection."""
+
+    path: Path
+    name: str
+
+
+@click.command()
+@click.argument("collection")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--create/--no-create", default=True, help="Make the collection if there is none of that name.")
+@click.option("--index/--no-index", default=True, help="Index what came in, and wait for it.")
+@json_option
+@click.pass_context
+def upload(
+    ctx: click.Context, collection: str, paths: Sequence[Path], create: bool, index: bool, as_json: bool
+) -> None:
+    """Upload PATHS (files, ZIP archives, folders with all below them) into COLLECTION (a name or an id).
+
+    Pictures are JPEG, PNG, WebP, GIF, TIFF or BMP; texts are .txt; captions are .csv or .jsonl with the fields
+    `file` and `caption`. What can't be taken is listed with its reason, and everything else goes in. Sending a
+    folder again adds only what is new. The exit status is 1 if something could not be taken.
+    """
+    api = connect()
+    target = _collection(api, collection, create=create)
+    files = list(_files(paths))
+    outcomes = send(api, target["id"], files, quiet=as_json)
+    job = _index(api, target["id"], quiet=as_json) if index and outcomes else None
+    rejected = [outcome for outcome in outcomes if outcome["status"] == "rejected"]
+    if as_json:
+        show.as_json({"collection": target["id"], "files": outcomes, "job": job})
+    else:
+        _tell(outcomes, rejected, target["name"])
+    ctx.exit(1 if rejected or (job and job["state"] != "succeeded") else 0)
+
+
+def _collection(api: Api, name: str, *, create: bool) -> Json:
+    try:
+        return api.collection(name)
+    except NotFound:
+        if not create:
+            raise
+    return api.call("POST", "/collections", json={"name": name})
+
+
+def _files(paths: Sequence[Path]) -> Iterator[_File]:
+    """The files to send; captions come last, so that the pictures which they name are there."""
+    found: list[_File] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(one for one in path.rglob("*") if one.is_file() and not _hidden(one.relative_to(path)))
+            found.extend(_File(one, one.relative_to(path).as_posix()) for one in inside)
+        else:
+            found.append(_File(path, path.name))
+    yield from sorted(found, key=lambda file: file.path.suffix.lower() in _CAPTIONS)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _requests(files: Sequence[_File]) -> Iterator[list[_File]]:
+    batch: list[_File] = []
+    size = 0
+    for file in files:
+        bytes_ = file.path.stat().st_size
+        if batch and (len(batch) >= _REQUEST_FILES or size + bytes_ > _REQUEST_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(file)
+        size += bytes_
+    if batch:
+        yield batch
+
+
+def send_paths(api: Api, collection_id: str, paths: Sequence[Path], *, quiet: bool) -> list[Json]:
+    """Upload files and folders; returns what became of each file."""
+    return send(api, collection_id, list(_files(paths)), quiet=quiet)
+
+
+def send(api: Api, collection_id: str, files: Sequence[_File], *, quiet: bool) -> list[Json]:
+    """Upload ``files`` in several requests; returns what became of each."""
+    outcomes: list[Json] = []
+    with Progress(console=show.console(stderr=True), disable=quiet) as bar:
+        task = bar.add_task("uploading", total=len(files))
+        for batch in _requests(files):
+            outcomes.extend(_send_one(api, collection_id, batch))
+            bar.advance(task, len(batch))
+    return outcomes
+
+
+def _send_one(api: Api, collection_id: str, batch: Sequence[_File]) -> list[Json]:
+    with ExitStack() as opened:
+        parts = [("file", (file.name, opened.enter_context(file.path.open("rb")))) for file in batch]
+        answer = api.call("POST", f"/collections/{collection_id}/items", params={"index": "false"}, files=parts)
+    outcomes: list[Json] = answer["outcomes"]
+    return outcomes
+
+
+def _index(api: Api, collection_id: str, *, quiet: bool) -> Json | None:
+    if not api.get(f"/collections/{collection_id}")["items_total"]:
+        return None
+    job = api.submit(f"/collections/{collection_id}/index")
+    return show.follow(api, job["id"], quiet=quiet)
+
+
+def _tell(outcomes: Sequence[Json], rejected: Sequence[Json], name: str) -> None:
+    counts = {status: sum(o["status"] == status for o in outcomes) for status in ("added", "updated", "duplicate")}
+    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing new"
+    click.echo(f"{name}: {said}, {len(rejected)} rejected.")
+    for outcome in rejected:
+        click.echo(f"  {outcome['name']}: {outcome['error']['message']}", err=True)
