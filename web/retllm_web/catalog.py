@@ -1,4 +1,4 @@
-"""Collections as the API and the pages share them: make, find, count, delete."""
+"""Collections as the API and the pages share them: make, list, change, count."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import sqlalchemy as sa
-import structlog
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState, Role
-from retllm.db.tables import Collection, Embedding, Item, Job, Search, User, new_id
+from retllm.db.tables import Collection, Embedding, Item, Job, User, new_id
 from retllm.errors import Conflict
 from retllm.jobs.submit import current_model, fresh_embedding
-from retllm.media.storage import Storage
 from retllm.settings import Settings
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass
@@ -110,31 +106,3 @@ def owners_of(session: Session, collections: Sequence[Collection]) -> dict[UUID,
     ids = {collection.owner_id for collection in collections}
     names = dict(iter(session.execute(sa.select(User.id, User.name).where(User.id.in_(ids)))))
     return {collection.id: names[collection.owner_id] for collection in collections}
-
-
-def delete(session: Session, collection: Collection) -> list[str]:
-    """Delete ``collection`` with all that hangs on it; returns the keys of its files, to delete after the commit."""
-    keys: dict[str, None] = {}
-    pictures = sa.select(Item.picture_key, Item.thumbnail_key).where(Item.collection_id == collection.id)
-    for row in session.execute(pictures):
-        keys.update(dict.fromkeys(key for key in row if key))
-    queries = (
-        sa.select(Search.query_picture_key)
-        .join(Job, Job.id == Search.id)
-        .where(Job.collection_id == collection.id, Search.query_picture_key.is_not(None))
-    )
-    keys.update(dict.fromkeys(key for key in session.scalars(queries) if key))
-    # results first: they point at the items
-    session.execute(sa.delete(Job).where(Job.collection_id == collection.id))
-    session.delete(collection)
-    session.flush()
-    return list(keys)
-
-
-def delete_files(storage: Storage, keys: Sequence[str]) -> None:
-    """Remove files that no row names any more; one that can't be removed is logged and left."""
-    for key in keys:
-        try:
-            storage.delete(key)
-        except OSError as error:
-            log.warning("file_left_behind", key=key, reason=str(error))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import BinaryIO
 from uuid import UUID
 
+import structlog
+
 from retllm.accounts import collection_for
 from retllm.db.session import transaction
 from retllm.db.tables import User, new_id
@@ -14,8 +16,9 @@ from retllm.jobs.submit import StoredPicture
 from retllm.jobs.views import job_view
 from retllm.media import streams
 from retllm.media.pictures import load_picture
-from retllm_web.catalog import delete_files
 from retllm_web.services import services
+
+log = structlog.get_logger(__name__)
 
 
 def index(user: User, collection_id: UUID, *, idempotency_key: str | None = None) -> JobView:
@@ -68,7 +71,7 @@ def search(
     finally:
         # refused, or the same key had made the job before, with a picture of its own
         if stored is not None and not accepted:
-            delete_files(services().storage, [stored.key])
+            _forget(stored)
     services().announcer.announce(submitted.units)
     return view
 
@@ -83,6 +86,13 @@ def _stored(user: User, collection_id: UUID, picture: BinaryIO) -> StoredPicture
     key = f"queries/{new_id()}/picture"
     services().storage.put(key, picture)
     return StoredPicture(key, sha256)
+
+
+def _forget(stored: StoredPicture) -> None:
+    try:
+        services().storage.delete(stored.key)
+    except OSError as error:  # a file that nothing names does no harm
+        log.warning("picture_left_behind", key=stored.key, reason=str(error))
 
 
 def cancel(user: User, job_id: UUID) -> JobView:

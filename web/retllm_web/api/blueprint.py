@@ -76,6 +76,8 @@ def refuse_other_parts(*, form: set[str], files: set[str], once: bool = False) -
     known = form | {current_app.config["WTF_CSRF_FIELD_NAME"]}
     problem = "unknown part"
     wrong = [name for name in request.form if name not in known] + [name for name in request.files if name not in files]
+    if wrong and wrong[0] in files:
+        problem = "a file, and sent without a file name"
     if not wrong and once:
         problem = "sent more than once"
         counts = Counter(name for parts in (request.form, request.files) for name, _ in parts.items(multi=True))

@@ -14,6 +14,7 @@ from retllm.accounts import collection_for
 from retllm.db.enums import ItemKind, JobKind, JobState
 from retllm.db.session import transaction
 from retllm.db.tables import Collection
+from retllm.media import ingest
 from retllm_web import catalog
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import PREFIX, api
@@ -147,7 +148,7 @@ def change_collection(path: CollectionPath, body: CollectionChange) -> Response:
 @api.delete("/collections/<uuid:collection_id>", tags=TAGS, responses={204: None})
 def delete_collection(path: CollectionPath) -> Response:
     """Delete a collection: its items, files, jobs and results."""
-    with transaction(services().sessions) as session:
-        keys = catalog.delete(session, collection_for(session, current_user(), path.collection_id))
-    catalog.delete_files(services().storage, keys)
+    with services().sessions() as session:
+        found = collection_for(session, current_user(), path.collection_id)
+        ingest.delete_collection(session, services().storage, found.id)
     return nothing()
