@@ -31,8 +31,8 @@ class Decoder:
     Attributes:
         trunk: the text decoder; called with ``inputs_embeds``.
         layers: its layers, in order.
-        head: the output projection, given (b, positions, d).
-        read: maps hidden states (b, 1, d) after any layer to logits (b, vocabulary): norm, then head.
+        head: the output projection, given (b, s, d).
+        read: maps hidden states (b, 1, d) after any layer to logits (b, vocabulary): norm, then head, unhooked.
     """
 
     trunk: nn.Module
@@ -133,8 +133,8 @@ def hooked(
 ) -> Iterator[None]:
     """Set the hooks of one forward pass, and take them away whatever happens in it.
 
-    The head is always hooked, so that it sees each sample's last position only. Without ``reinjection`` nothing else
-    is, and the pass is the plain model's.
+    The head is always hooked, so that it sees each sample's last position only and answers in float32. Without
+    ``reinjection`` nothing else is, and the pass is the plain model's.
     """
     with ExitStack() as stack:
 
@@ -142,6 +142,7 @@ def hooked(
             stack.callback(handle.remove)
 
         on_exit(decoder.head.register_forward_pre_hook(_last_position_only(layout)))
+        on_exit(decoder.head.register_forward_hook(_in_float32))
         if reinjection is not None and plan.injectable:
             keep = _keep_visual(reinjection)
             on_exit(decoder.trunk.register_forward_pre_hook(keep, with_kwargs=True))
@@ -160,17 +161,25 @@ def last_of(hidden: Tensor, layout: Layout) -> Tensor:
     return hidden.gather(1, index)
 
 
-def _last_position_only(layout: Layout) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]:
-    positions = layout.real.shape[1]
-
-    def cut(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        hidden = args[0]
-        # early readings come with one position already
-        if positions == 1 or hidden.dim() != 3 or hidden.shape[1] != positions:
-            return None
-        return (last_of(hidden, layout), *args[1:])
+def _last_position_only(layout: Layout) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    def cut(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (last_of(args[0], layout), *args[1:])
 
     return cut
+
+
+_ROWS_AT_ONCE = 16_384
+
+
+def _in_float32(head: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    """The head's logits once more, in float32: bfloat16 ones step by 1/16 and more, which makes false ties."""
+    if output.dtype == torch.float32 or type(head) is not nn.Linear:
+        return output.float()
+    hidden = args[0].float()
+    # a float32 copy of the whole matrix would be gigabytes
+    parts = [hidden @ rows.float().T for rows in torch.split(head.weight, _ROWS_AT_ONCE)]
+    logits = torch.cat(parts, dim=-1)
+    return logits if head.bias is None else logits + head.bias.float()
 
 
 def _keep_visual(

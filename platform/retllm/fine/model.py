@@ -181,7 +181,8 @@ def _reader(norm: nn.Module, head: nn.Module, cap: float | None) -> Callable[[Te
     """``lm_head(norm(h))`` as the model itself ends, its soft cap included where it has one."""
 
     def read(hidden: Tensor) -> Tensor:
-        logits: Tensor = head(norm(hidden))[:, 0].float()
+        # not called as a module, whose hooks are for the model's own answer
+        logits: Tensor = head.forward(norm(hidden))[:, 0].float()
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
     return read

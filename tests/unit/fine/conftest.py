@@ -32,7 +32,7 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<unk>"]
 LAYERS = 6
 
 
-def make_tokenizer(special: list[str], words: str = WORDS) -> PreTrainedTokenizerFast:
+def make_tokenizer(special: list[str], words: str = WORDS, **named: str) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -40,7 +40,9 @@ def make_tokenizer(special: list[str], words: str = WORDS) -> PreTrainedTokenize
     trainer = trainers.BpeTrainer(vocab_size=340, initial_alphabet=alphabet, min_frequency=1, show_progress=False)
     tokenizer.train_from_iterator([words] * 4, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in [*SPECIAL, *special]])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", extra_special_tokens=named
+    )
 
 
 def chat_template(image: str) -> str:
@@ -117,9 +119,153 @@ def qwen3_vl() -> tuple[Any, Any]:
     return Qwen3VLForConditionalGeneration(config), processor
 
 
+def llava() -> tuple[Any, Any]:
+    from transformers import CLIPImageProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+    tokenizer = make_tokenizer(["<image>"])
+    config = LlavaConfig(
+        text_config={"model_type": "llama", **_text(len(tokenizer))},
+        vision_config={"model_type": "clip_vision_model", "image_size": 16, "patch_size": 4, **_vision()},
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    images = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    processor = LlavaProcessor(
+        images,
+        tokenizer,
+        patch_size=4,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=chat_template("<image>"),
+    )
+    return LlavaForConditionalGeneration(config), processor
+
+
+def llava_onevision() -> tuple[Any, Any]:
+    from transformers import (
+        LlavaOnevisionConfig,
+        LlavaOnevisionForConditionalGeneration,
+        LlavaOnevisionImageProcessor,
+        LlavaOnevisionProcessor,
+        LlavaOnevisionVideoProcessor,
+    )
+
+    tokenizer = make_tokenizer(["<image>", "<video>"])
+    pinpoints = [[16, 32], [32, 16], [32, 32]]
+    config = LlavaOnevisionConfig(
+        text_config={"model_type": "qwen2", **_text(len(tokenizer))},
+        vision_config={
+            "model_type": "siglip_vision_model",
+            "image_size": 16,
+            "patch_size": 4,
+            "vision_use_head": False,
+            **_vision(),
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_id=tokenizer.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=pinpoints,
+    )
+    size = {"height": 16, "width": 16}
+    processor = LlavaOnevisionProcessor(
+        LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=pinpoints),
+        tokenizer,
+        LlavaOnevisionVideoProcessor(size=size),
+        num_image_tokens=16,
+        vision_feature_select_strategy="full",
+        chat_template=chat_template("<image>"),
+    )
+    return LlavaOnevisionForConditionalGeneration(config), processor
+
+
+def idefics3() -> tuple[Any, Any]:
+    from transformers import (
+        Idefics3Config,
+        Idefics3ForConditionalGeneration,
+        Idefics3ImageProcessor,
+        Idefics3Processor,
+    )
+
+    tokenizer = make_tokenizer(["<image>", "<fake_token_around_image>", "<end_of_utterance>", "<global-img>"])
+    config = Idefics3Config(
+        text_config={"model_type": "llama", **_text(len(tokenizer)), "pad_token_id": tokenizer.pad_token_id},
+        vision_config={"image_size": 32, "patch_size": 4, **_vision()},
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        scale_factor=2,
+    )
+    images = Idefics3ImageProcessor(
+        size={"longest_edge": 64}, max_image_size={"longest_edge": 32}, do_image_splitting=True
+    )
+    processor = Idefics3Processor(images, tokenizer, image_seq_len=16, chat_template=chat_template("<image>"))
+    return Idefics3ForConditionalGeneration(config), processor
+
+
+def gemma3() -> tuple[Any, Any]:
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3ImageProcessor, Gemma3Processor
+
+    named = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    tokenizer = make_tokenizer(list(named.values()), **named)
+    ids = {f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in named.items()}
+    config = Gemma3Config(
+        text_config={**_text(len(tokenizer), head_dim=8, sliding_window=24), "layer_types": None},
+        vision_config={"image_size": 16, "patch_size": 4, "vision_use_head": False, **_vision()},
+        mm_tokens_per_image=4,
+        boi_token_index=ids["boi_token_id"],
+        eoi_token_index=ids["eoi_token_id"],
+        image_token_index=ids["image_token_id"],
+    )
+    processor = Gemma3Processor(
+        Gemma3ImageProcessor(size={"height": 16, "width": 16}, do_pan_and_scan=False),
+        tokenizer,
+        image_seq_length=4,
+        chat_template=chat_template("<start_of_image>"),
+    )
+    return Gemma3ForConditionalGeneration(config), processor
+
+
+def internvl() -> tuple[Any, Any]:
+    from transformers import (
+        GotOcr2ImageProcessor,
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        InternVLProcessor,
+        InternVLVideoProcessor,
+    )
+
+    named = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }
+    tokenizer = make_tokenizer(list(named.values()), **named)
+    config = InternVLConfig(
+        text_config={"model_type": "qwen2", **_text(len(tokenizer))},
+        vision_config={"image_size": [16, 16], "patch_size": [4, 4], **_vision()},
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+    )
+    images = GotOcr2ImageProcessor(size={"height": 16, "width": 16}, crop_to_patches=True, max_patches=4)
+    processor = InternVLProcessor(
+        images,
+        tokenizer,
+        InternVLVideoProcessor(size={"height": 16, "width": 16}),
+        image_seq_length=4,
+        chat_template=chat_template("<IMG_CONTEXT>"),
+    )
+    return InternVLForConditionalGeneration(config), processor
+
+
+def _vision() -> dict[str, int]:
+    return {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
 BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
+    "llava": llava,
+    "llava_onevision": llava_onevision,
+    "idefics3": idefics3,
+    "gemma3": gemma3,
+    "internvl": internvl,
 }
 
 
@@ -129,7 +275,10 @@ def save_model(family: str, folder: Path) -> Path:
     model, processor = BUILDERS[family]()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.dim() > 1:
+            if name == "lm_head.weight":
+                # sure enough of some answers that early readings differ widely
+                parameter.normal_(0, 4 / math.sqrt(parameter.shape[-1]))
+            elif parameter.dim() > 1:
                 parameter.normal_(0, 1.2 / math.sqrt(parameter.shape[-1]))
             elif name.endswith("bias"):
                 parameter.normal_(0, 0.1)
