@@ -1,0 +1,39 @@
+"""Pictures and archives that the tests of this folder make."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def noise(seed: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    """RGB noise of width × height; another seed is another picture."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """The picture as a file of this format."""
+    made = io.BytesIO()
+    picture.save(made, kind, **options)
+    return made.getvalue()
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "PNG") -> bytes:
+    """Noise as a file."""
+    return encoded(noise(seed, size), kind)
+
+
+def packed(files: Mapping[str, bytes]) -> io.BytesIO:
+    """A ZIP of these files, in this order."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    made.seek(0)
+    return made

@@ -1,0 +1,153 @@
+"""Files by key, in a folder or in an object store."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import pickle
+import tracemalloc
+import uuid
+from pathlib import Path
+
+import pytest
+
+from retllm.errors import NotFound, StackError
+from retllm.media.storage import Storage, get_storage
+from retllm.settings import Settings
+
+
+@pytest.fixture(params=["file", "memory"])
+def any_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """A storage in a folder, and one in a store that knows no folders."""
+    return Storage(f"file://{tmp_path}/media" if request.param == "file" else f"memory://{uuid.uuid4().hex}")
+
+
+def test_what_is_put_can_be_read_and_deleted(any_storage: Storage) -> None:
+    key = "items/aa/one/original"
+    assert not any_storage.exists(key)
+    assert any_storage.put(key, io.BytesIO(b"content")) == 7
+    assert any_storage.exists(key)
+    assert any_storage.size(key) == 7
+    with any_storage.open(key) as file:
+        assert file.read() == b"content"
+    any_storage.put(key, io.BytesIO(b"other"))
+    with any_storage.open(key) as file:
+        assert file.read() == b"other"
+    any_storage.delete(key)
+    assert not any_storage.exists(key)
+    any_storage.delete(key)
+
+
+def test_a_missing_file_is_not_found(any_storage: Storage) -> None:
+    with pytest.raises(NotFound):
+        any_storage.open("items/none")
+    with pytest.raises(NotFound):
+        any_storage.size("items/none")
+
+
+@pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/", "./a"])
+def test_a_key_never_leads_out_of_the_storage(any_storage: Storage, key: str) -> None:
+    with pytest.raises(ValueError, match="storage key"):
+        any_storage.put(key, io.BytesIO(b"x"))
+    with pytest.raises(ValueError, match="storage key"):
+        any_storage.open(key)
+
+
+class Breaking(io.RawIOBase):
+    """Gives some bytes, then fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given = False
+
+    def read(self, size: int = -1) -> bytes:
+        if self.given:
+            raise ConnectionResetError("gone")
+        self.given = True
+        return b"half"
+
+
+def test_half_a_file_never_appears_and_leaves_nothing(any_storage: Storage, tmp_path: Path) -> None:
+    any_storage.put("items/kept", io.BytesIO(b"before"))
+    for key in ("items/new", "items/kept"):
+        with pytest.raises(ConnectionResetError):
+            any_storage.put(key, Breaking())  # type: ignore[arg-type]
+    assert not any_storage.exists("items/new")
+    with any_storage.open("items/kept") as file:
+        assert file.read() == b"before"
+    fs, root = any_storage._filesystem()
+    assert fs.find(root) == [f"{root}/items/kept"]
+
+
+class Zeros(io.RawIOBase):
+    """``left`` bytes that exist nowhere."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+        self.largest = 0
+
+    def read(self, size: int = -1) -> bytes:
+        assert size > 0, "the whole was asked for at once"
+        count = min(size, self.left)
+        self.left -= count
+        self.largest = max(self.largest, count)
+        return bytes(count)
+
+
+def test_memory_does_not_grow_with_the_file(storage: Storage) -> None:
+    storage.put("items/warm", io.BytesIO(b"x"))
+    tracemalloc.start()
+    try:
+        assert storage.put("items/large", Zeros(100 << 20)) == 100 << 20  # type: ignore[arg-type]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 << 20
+    assert storage.size("items/large") == 100 << 20
+
+
+def test_the_folder_of_an_item_goes_with_its_last_file(storage: Storage, settings: Settings) -> None:
+    for name in ("original", "thumbnail.webp"):
+        storage.put(f"items/aa/one/{name}", io.BytesIO(b"x"))
+    storage.delete("items/aa/one/original")
+    assert (settings.home_path / "media/items/aa/one").is_dir()
+    storage.delete("items/aa/one/thumbnail.webp")
+    assert not (settings.home_path / "media/items/aa/one").exists()
+
+
+def test_nothing_is_opened_before_the_first_use(tmp_path: Path) -> None:
+    Storage(f"file://{tmp_path}/media")
+    assert not (tmp_path / "media").exists()
+
+
+def _read_in_child(storage: Storage) -> bytes:
+    with storage.open("items/one") as file:
+        return file.read() + str(storage._opened[0] == os.getpid() if storage._opened else None).encode()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_used_storage_works_in_a_child_process(storage: Storage, method: str) -> None:
+    storage.put("items/one", io.BytesIO(b"content"))
+    if method == "spawn":
+        # a spawned child gets a pickle; starting one for it would import the tests anew
+        assert _read_in_child(pickle.loads(pickle.dumps(storage))) == b"contentTrue"
+        return
+    receiver, sender = multiprocessing.get_context("fork").Pipe(duplex=False)
+    child = multiprocessing.get_context("fork").Process(target=lambda: sender.send_bytes(_read_in_child(storage)))
+    child.start()
+    assert receiver.poll(30)
+    assert receiver.recv_bytes() == b"contentTrue"
+    child.join(30)
+
+
+@pytest.mark.parametrize("url", ["nosuch://bucket/path", "file:///proc/none/media"])
+def test_an_address_that_can_t_be_used_says_which_setting(url: str) -> None:
+    with pytest.raises(StackError, match="RETLLM_STORAGE_URL"):
+        Storage(url).exists("items/one")
+
+
+def test_the_settings_name_the_storage(tmp_path: Path) -> None:
+    assert get_storage(Settings(home=tmp_path)).url == f"file://{tmp_path.resolve()}/media"
+    assert get_storage(Settings(storage_url="memory://x")).url == "memory://x"
