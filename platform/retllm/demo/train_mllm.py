@@ -41,7 +41,7 @@ class MllmRecipe:
     """The settings of one training run of the small multimodal model."""
 
     describe_steps: int = 1500
-    judge_steps: int = 6000
+    judge_steps: int = 5000
     describe_pictures: int = 64
     judge_pictures: int = 24
     pairs: int = 4
