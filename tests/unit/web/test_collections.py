@@ -1,0 +1,192 @@
+"""Collections through the API."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+import sqlalchemy as sa
+
+from retllm.db.session import transaction
+from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Job, new_id
+from retllm.settings import Settings, public_name
+from retllm_web.services import Services
+
+from .conftest import Caller
+
+
+def _make(caller: Caller, name: str, **more: str) -> str:
+    answer = caller.post("/collections", json={"name": name, **more})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json["id"])
+
+
+def test_a_new_collection_is_empty_and_has_an_address(ada: Caller) -> None:
+    answer = ada.post("/collections", json={"name": "  Birds ", "description": "of the garden"})
+    assert answer.status_code == 201
+    body = answer.json
+    assert answer.headers["Location"] == f"/api/v1/collections/{body['id']}"
+    assert (body["name"], body["description"], body["owner"]) == ("Birds", "of the garden", "ada")
+    assert body["items"] == {"image": 0, "text": 0, "image+text": 0}
+    assert (body["items_total"], body["items_indexed"], body["last_job"]) == (0, 0, None)
+    assert ada.get(f"/collections/{body['id']}").json == body
+
+
+def test_a_name_is_unique_for_its_owner_alone(ada: Caller, bob: Caller) -> None:
+    _make(ada, "Birds")
+    again = ada.post("/collections", json={"name": " Birds"})
+    assert again.status_code == 409
+    assert again.json["error"]["code"] == "conflict"
+    _make(bob, "Birds")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"name": ""},
+        {"name": "   "},
+        {"name": "x" * 201},
+        {"name": "two\nlines"},
+        {"name": "nul\0"},
+        {"name": 5},
+        {"name": None},
+        {"name": "a", "colour": "red"},
+        {"name": "a", "description": "x" * 4001},
+        {"name": "a", "description": "nul\0"},
+    ],
+)
+def test_a_wrong_field_is_named(ada: Caller, body: dict[str, object]) -> None:
+    answer = ada.post("/collections", json=body)
+    assert answer.status_code == 422
+    assert answer.json["error"]["code"] == "invalid_input"
+    wrong = answer.json["error"]["detail"]["fields"]
+    assert wrong[0]["message"]
+    assert wrong[0]["field"] in ("name", "description", "colour")
+    assert ada.get("/collections").json["collections"] == []
+
+
+def test_paging_gives_every_collection_once_newest_first(ada: Caller) -> None:
+    made = [_make(ada, f"c{n}") for n in range(7)]
+    seen: list[str] = []
+    pages, after = 0, None
+    while pages < 10:
+        body = ada.get("/collections?limit=3" + (f"&after={after}" if after else "")).json
+        seen += [one["id"] for one in body["collections"]]
+        pages, after = pages + 1, body["next"]
+        if after is None:
+            break
+    assert seen == made[::-1]
+    assert pages == 3
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "after=x", "limit=", "colour=red", "after=%00"])
+def test_a_wrong_page_is_refused(ada: Caller, query: str) -> None:
+    assert ada.get(f"/collections?{query}").status_code == 422
+
+
+def test_what_another_owns_is_not_there(ada: Caller, bob: Caller, root: Caller) -> None:
+    key = _make(ada, "Private")
+    assert bob.get(f"/collections/{key}").status_code == 404
+    assert bob.patch(f"/collections/{key}", json={"name": "mine"}).status_code == 404
+    assert bob.delete(f"/collections/{key}").status_code == 404
+    assert bob.get("/collections").json["collections"] == []
+    assert root.get("/collections").json["collections"][0]["owner"] == "ada"
+    assert root.get(f"/collections/{key}").status_code == 200
+
+
+def test_a_change_leaves_what_it_does_not_name(ada: Caller) -> None:
+    key = _make(ada, "Birds", description="of the garden")
+    assert ada.patch(f"/collections/{key}", json={"name": "Owls"}).json["description"] == "of the garden"
+    changed = ada.patch(f"/collections/{key}", json={"description": ""}).json
+    assert (changed["name"], changed["description"]) == ("Owls", "")
+    assert ada.patch(f"/collections/{key}", json={}).json == changed
+
+
+def test_a_rename_to_a_taken_name_changes_nothing(ada: Caller) -> None:
+    _make(ada, "Birds")
+    key = _make(ada, "Owls")
+    assert ada.patch(f"/collections/{key}", json={"name": "Birds", "description": "x"}).status_code == 409
+    body = ada.get(f"/collections/{key}").json
+    assert (body["name"], body["description"]) == ("Owls", "")
+
+
+def test_counts_are_by_kind_and_only_of_vectors_that_are_up_to_date(
+    ada: Caller, served: Services, settings: Settings
+) -> None:
+    key = uuid.UUID(_make(ada, "Counted"))
+    _make(ada, "Empty beside it")
+    with transaction(served.sessions) as session:
+        name = public_name(settings.embedder_name)
+        old, new = (
+            EmbeddingModel(id=new_id(), name=name, revision=revision, dimension=2, preprocessing_hash="h")
+            for revision in ("old", "new")
+        )
+        session.add_all([old, new])
+        texts = [
+            Item(
+                id=new_id(), collection_id=key, kind="text", name=str(n), content_sha256=str(n), text="t", size_bytes=1
+            )
+            for n in range(4)
+        ]
+        texts[3].state = "deleted"
+        texts[1].version = 2
+        session.add_all(texts)
+        session.flush()
+
+        def embed(item: Item, model: EmbeddingModel) -> Embedding:
+            return Embedding(
+                item_id=item.id,
+                model_id=model.id,
+                collection_id=key,
+                item_version=1,
+                image_weight=settings.item_image_weight,
+                vector=[1.0, 0.0],
+            )
+
+        session.add_all([embed(texts[0], new), embed(texts[1], new), embed(texts[2], old), embed(texts[3], new)])
+    body = ada.get(f"/collections/{key}").json
+    assert body["items"] == {"image": 0, "text": 3, "image+text": 0}
+    assert body["items_total"] == 3
+    # the second is stale, the third of an older model, the fourth deleted
+    assert body["items_indexed"] == 1
+    assert ada.get("/collections").json["collections"][0]["items_total"] == 0
+
+
+def test_the_newest_job_is_shown(ada: Caller, served: Services) -> None:
+    key = uuid.UUID(_make(ada, "Busy"))
+    with transaction(served.sessions) as session:
+        jobs = [
+            Job(id=new_id(), kind=kind, user_id=ada.user.id, collection_id=key, params={})
+            for kind in ("index", "search")
+        ]
+        session.add_all(jobs)
+    shown = ada.get(f"/collections/{key}").json["last_job"]
+    assert (shown["id"], shown["kind"], shown["state"]) == (str(jobs[1].id), "search", "queued")
+
+
+def test_a_deleted_collection_is_gone_with_its_items_jobs_and_files(ada: Caller, served: Services) -> None:
+    key = _make(ada, "Old")
+    for name in ("items/aa/one/original", "queries/two/picture"):
+        served.storage.put(name, __import__("io").BytesIO(b"bytes"))
+    with transaction(served.sessions) as session:
+        session.add(
+            Item(
+                id=new_id(),
+                collection_id=uuid.UUID(key),
+                kind="image",
+                name="a.png",
+                content_sha256="s",
+                size_bytes=5,
+                picture_key="items/aa/one/original",
+            )
+        )
+        session.add(Job(id=new_id(), kind="index", user_id=ada.user.id, collection_id=uuid.UUID(key), params={}))
+    assert ada.delete(f"/collections/{key}").status_code == 204
+    assert ada.get(f"/collections/{key}").status_code == 404
+    assert ada.delete(f"/collections/{key}").status_code == 404
+    assert not served.storage.exists("items/aa/one/original")
+    assert served.storage.exists("queries/two/picture")  # nothing of this collection named it
+    with transaction(served.sessions) as session:
+        for table in (Collection, Item, Job):
+            assert session.scalar(sa.select(sa.func.count()).select_from(table)) == 0

@@ -1,0 +1,240 @@
+"""Items through the API: what goes in, what is refused, what comes out."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import uuid
+import zipfile
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from retllm.db.enums import Stage
+from retllm_web.services import Services
+
+from .conftest import Caller, Heard
+from .pictures import picture
+
+NOBODY = "018f0000-0000-7000-8000-000000000000"
+
+
+@pytest.fixture
+def birds(ada: Caller) -> str:
+    """An empty collection of ada's."""
+    return str(ada.post("/collections", json={"name": "Birds"}).json["id"])
+
+
+def _send(caller: Caller, key: str, *files: tuple[str, bytes], query: str = "") -> Any:
+    parts = [(io.BytesIO(content), name) for name, content in files]
+    return caller.post(f"/collections/{key}/items{query}", data={"file": parts}, content_type="multipart/form-data")
+
+
+def test_an_upload_says_what_came_of_each_file(ada: Caller, birds: str, heard: Heard) -> None:
+    answer = _send(
+        ada,
+        birds,
+        ("red.png", picture("red")),
+        ("again.png", picture("red")),
+        ("blue.jpg", picture("blue", "JPEG")),
+        ("broken.png", picture("red")[:40]),
+        ("notes.txt", b"a robin in the snow"),
+        ("program.exe", b"MZ\x90\x00"),
+        ("captions.csv", b"file,caption\nblue.jpg,a blue wall\n"),
+    )
+    assert answer.status_code == 200
+    body = answer.json
+    by_name = {one["name"]: one for one in body["outcomes"]}
+    assert by_name["red.png"]["status"] == "added"
+    assert by_name["again.png"]["status"] == "duplicate"
+    assert by_name["broken.png"]["status"] == by_name["program.exe"]["status"] == "rejected"
+    assert by_name["broken.png"]["error"]["code"] == "media_rejected"
+    assert (body["added"], body["updated"], body["duplicate"], body["rejected"]) == (3, 1, 1, 2)
+    counts = ada.get(f"/collections/{birds}").json["items"]
+    assert counts == {"image": 1, "text": 1, "image+text": 1}
+    job = ada.get(f"/jobs/{body['job_id']}").json
+    assert (job["kind"], job["state"], job["stages"][0]["items_total"]) == ("index", "queued", 3)
+    assert [stage for _, stage in heard.units] == [Stage.EMBED]
+
+
+def test_an_archive_and_many_files_go_in_at_once(ada: Caller, birds: str) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for colour in ("red", "green", "blue"):
+            archive.writestr(f"walls/{colour}.png", picture(colour))
+    more = [(f"p{n}.png", picture(f"rgb({n % 250},{n // 250},7)")) for n in range(40)]
+    body = _send(ada, birds, ("walls.zip", packed.getvalue()), *more).json
+    assert body["added"] == 43
+    assert "walls/red.png" in {one["name"] for one in body["outcomes"]}
+
+
+def test_more_files_than_flasks_own_limit_of_1000_parts(ada: Caller, birds: str) -> None:
+    texts = [(f"{n}.txt", f"text {n}".encode()) for n in range(1_100)]
+    assert _send(ada, birds, *texts, query="?index=false").json["added"] == 1_100
+
+
+def test_texts_go_in_as_json(ada: Caller, birds: str) -> None:
+    answer = ada.post(
+        f"/collections/{birds}/items", json={"items": [{"text": "a robin"}, {"text": "a wren", "name": "wren"}]}
+    )
+    assert answer.status_code == 200
+    assert [one["name"] for one in answer.json["outcomes"]] == ["a robin", "wren"]
+    assert answer.json["job_id"]
+
+
+def test_index_false_and_no_news_submit_no_job(ada: Caller, birds: str, heard: Heard) -> None:
+    assert _send(ada, birds, ("a.txt", b"a robin"), query="?index=false").json["job_id"] is None
+    again = _send(ada, birds, ("b.txt", b"a robin")).json
+    assert (again["duplicate"], again["job_id"]) == (1, None)
+    assert heard.units == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"items": []},
+        {"items": [{}]},
+        {"items": [{"text": ""}]},
+        {"items": [{"text": 3}]},
+        {"items": [{"text": "a", "colour": "red"}]},
+        {"items": [{"text": "nul\0"}]},
+        {"items": "a"},
+        {"texts": []},
+    ],
+)
+def test_wrong_json_adds_nothing(ada: Caller, birds: str, body: Any) -> None:
+    answer = ada.post(f"/collections/{birds}/items", json=body)
+    assert answer.status_code == 422
+    assert answer.json["error"]["detail"]["fields"]
+    assert ada.get(f"/collections/{birds}").json["items_total"] == 0
+
+
+def test_a_form_without_a_file_or_with_another_part_is_refused(ada: Caller, birds: str) -> None:
+    for data in (
+        {"other": "x"},
+        {"file": "text without a file name"},
+        {"picture": (io.BytesIO(picture()), "a.png")},
+        {"file": (io.BytesIO(b""), "")},
+        {"file": (io.BytesIO(picture()), "a.png"), "extra": "1"},
+    ):
+        answer = ada.post(f"/collections/{birds}/items", data=data, content_type="multipart/form-data")
+        assert answer.status_code == 422, data
+        assert answer.json["error"]["detail"]["fields"]
+    assert ada.get(f"/collections/{birds}").json["items_total"] == 0
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", None])
+def test_any_other_body_is_415(ada: Caller, birds: str, content_type: str | None) -> None:
+    answer = ada.post(f"/collections/{birds}/items", data=b"<a/>", content_type=content_type)
+    assert answer.status_code == 415
+    assert answer.json["error"]["code"] == "unsupported_media_type"
+
+
+def test_an_upload_into_nothing_or_into_anothers_is_404(ada: Caller, bob: Caller, birds: str) -> None:
+    for caller, key in ((ada, NOBODY), (bob, birds)):
+        assert _send(caller, key, ("a.txt", b"a robin")).status_code == 404
+        assert caller.post(f"/collections/{key}/items", json={"items": [{"text": "a"}]}).status_code == 404
+        assert caller.get(f"/collections/{key}/items").status_code == 404
+
+
+def test_an_item_shows_all_about_it(ada: Caller, birds: str) -> None:
+    content = picture("red", size=(32, 24))
+    key = _send(ada, birds, ("red.png", content)).json["outcomes"][0]["item_id"]
+    item = ada.get(f"/items/{key}").json
+    assert (item["name"], item["kind"], item["media_type"]) == ("red.png", "image", "image/png")
+    assert (item["width"], item["height"], item["size_bytes"]) == (32, 24, len(content))
+    assert item["content_sha256"] == hashlib.sha256(content).hexdigest()
+    assert (item["has_picture"], item["indexed"], item["version"]) == (True, False, 1)
+    assert ada.get(f"/collections/{birds}/items").json == {"items": [item], "next": None}
+
+
+def test_a_picture_comes_back_byte_for_byte_and_is_kept_by_the_browser(ada: Caller, birds: str) -> None:
+    content = picture("green", "JPEG")
+    key = _send(ada, birds, ("a.jpg", content)).json["outcomes"][0]["item_id"]
+    answer = ada.get(f"/items/{key}/picture")
+    assert answer.data == content
+    assert answer.headers["Content-Type"] == "image/jpeg"
+    assert answer.headers["Content-Length"] == str(len(content))
+    assert answer.headers["ETag"] == f'"{hashlib.sha256(content).hexdigest()}"'
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "private" in answer.headers["Cache-Control"]
+    assert "sandbox" in answer.headers["Content-Security-Policy"]
+    again = ada.get(f"/items/{key}/picture", headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    assert ada.get(f"/items/{key}/picture", headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_a_thumbnail_is_a_small_webp(ada: Caller, birds: str) -> None:
+    key = _send(ada, birds, ("a.png", picture(size=(900, 300)))).json["outcomes"][0]["item_id"]
+    answer = ada.get(f"/items/{key}/thumbnail")
+    assert answer.headers["Content-Type"] == "image/webp"
+    with Image.open(io.BytesIO(answer.data)) as small:
+        assert small.size == (320, 107)
+
+
+def test_a_text_has_no_picture(ada: Caller, birds: str) -> None:
+    key = _send(ada, birds, ("a.txt", b"a robin")).json["outcomes"][0]["item_id"]
+    assert ada.get(f"/items/{key}").json["text"] == "a robin"
+    for which in ("thumbnail", "picture"):
+        assert ada.get(f"/items/{key}/{which}").status_code == 404
+
+
+def test_what_another_owns_can_not_be_seen_or_deleted(ada: Caller, bob: Caller, root: Caller, birds: str) -> None:
+    key = _send(ada, birds, ("a.png", picture())).json["outcomes"][0]["item_id"]
+    for path in (f"/items/{key}", f"/items/{key}/thumbnail", f"/items/{key}/picture"):
+        assert bob.get(path).status_code == 404
+        assert root.get(path).status_code == 200
+    assert bob.delete(f"/items/{key}").status_code == 404
+    assert ada.get(f"/items/{key}").status_code == 200
+
+
+def test_a_deleted_item_is_gone_with_its_files(ada: Caller, birds: str, served: Services) -> None:
+    key = _send(ada, birds, ("a.png", picture())).json["outcomes"][0]["item_id"]
+    assert ada.delete(f"/items/{key}").status_code == 204
+    for path in (f"/items/{key}", f"/items/{key}/thumbnail", f"/items/{key}/picture"):
+        assert ada.get(path).status_code == 404
+    assert ada.delete(f"/items/{key}").status_code == 404
+    assert ada.get(f"/collections/{birds}/items").json["items"] == []
+    folder = uuid.UUID(key).hex[-2:]
+    assert not served.storage.exists(f"items/{folder}/{key}/original")
+    # the same picture may come again
+    assert _send(ada, birds, ("a.png", picture())).json["added"] == 1
+
+
+def test_a_list_is_paged_and_filtered(ada: Caller, birds: str) -> None:
+    texts = [{"text": f"text {n}", "name": f"Note 100%_{n}"} for n in range(5)]
+    ada.post(f"/collections/{birds}/items", json={"items": texts})
+    _send(ada, birds, ("red.png", picture()))
+    first = ada.get(f"/collections/{birds}/items?limit=4").json
+    rest = ada.get(f"/collections/{birds}/items?limit=4&after={first['next']}").json
+    assert [item["name"] for item in first["items"] + rest["items"]] == [one["name"] for one in texts] + ["red.png"]
+    assert rest["next"] is None
+    only = ada.get(f"/collections/{birds}/items?kind=image").json["items"]
+    assert [item["name"] for item in only] == ["red.png"]
+    for q, count in (("note", 5), ("100%25_3", 1), ("%25", 5), ("_", 5), ("100__", 0), ("RED", 1), ("", 6)):
+        assert len(ada.get(f"/collections/{birds}/items?q={q}").json["items"]) == count, q
+    for wrong in ("kind=film", "q=" + "x" * 201, "state=ready"):
+        assert ada.get(f"/collections/{birds}/items?{wrong}").status_code == 422
+
+
+def test_a_request_beyond_the_limit_is_413(settings: Any, heard: Heard, app: Any, ada: Caller, birds: str) -> None:
+    app.config["MAX_CONTENT_LENGTH"] = 10_000
+    for answer in (
+        _send(ada, birds, ("a.bin", b"x" * 20_000)),
+        ada.post(f"/collections/{birds}/items", json={"items": [{"text": "x" * 20_000}]}),
+    ):
+        assert answer.status_code == 413
+        assert answer.json["error"]["code"] == "too_large"
+
+
+def test_json_that_is_none_is_400_and_no_crash(ada: Caller, birds: str) -> None:
+    for body in (b"{", b"", b"\xff\xfe", b"[" * 200_000, b'{"items": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"):
+        answer = ada.post(f"/collections/{birds}/items", data=body, content_type="application/json")
+        assert answer.status_code == 400, body[:20]
+        assert answer.json["error"]["code"] == "bad_request"
+    for value in ([], "text", 3, None, True):
+        answer = ada.post(f"/collections/{birds}/items", data=json.dumps(value), content_type="application/json")
+        assert answer.status_code == 422
