@@ -59,7 +59,7 @@ class Child:
         identity: dict[str, int | list[int]] = {}
         if spec.account is not None:
             identity = {"user": spec.account.uid, "group": spec.account.gid, "extra_groups": []}
-        spec.log.parent.mkdir(parents=True, exist_ok=True)
+        spec.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with spec.log.open("ab") as output:
             self._popen = subprocess.Popen(  # type: ignore[call-overload]  # noqa: S603 - the stack's own commands
                 spec.argv,

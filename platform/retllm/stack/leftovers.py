@@ -62,7 +62,7 @@ class StackRecord:
             data: dict[str, Any] = json.loads(path.read_text("utf-8"))
             processes = [ProcessRecord(**entry) for entry in data.pop("processes")]
             return cls(**data, processes=processes)
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def is_alive(self) -> bool:
@@ -100,6 +100,19 @@ def same_process(pid: int, created: float) -> psutil.Process | None:
     return None
 
 
+def _wait_for_end(process: psutil.Process, seconds: float) -> bool:
+    """Wait until `process` runs no more; False when it still does after `seconds`.
+
+    A process that has ended and that nobody collects (a container whose first process does not) has ended.
+    """
+    deadline = time.monotonic() + seconds
+    while same_process(process.pid, process.create_time()) is not None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
 def kill_group(leader: int, number: int) -> None:
     """Send signal `number` to the process group that `leader` leads; nothing happens when it is gone."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -122,8 +135,7 @@ def end_stack(record: StackRecord) -> list[str]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(entry.stop_signal)
         for entry, process in found:
-            with contextlib.suppress(psutil.TimeoutExpired):
-                process.wait(entry.stop_seconds)
+            _wait_for_end(process, entry.stop_seconds)
             kill_group(entry.pid, signal.SIGKILL)
             ended.append(entry.name)
     for process in list(_marked(record.stack)):
@@ -141,11 +153,9 @@ def end_server(pid: int, folder: Path, seconds: float = 60) -> bool:
         if Path(process.cwd()).resolve() != folder.resolve():
             return False
         process.send_signal(signal.SIGINT)
-        try:
-            process.wait(seconds)
-        except psutil.TimeoutExpired:
+        if not _wait_for_end(process, seconds):
             process.kill()
-            process.wait(5)
+            _wait_for_end(process, 5)
     except (psutil.Error, OSError):
         return False
     return True

@@ -1,0 +1,41 @@
+"""Stand-in processes: small Python programs that behave as a test wants."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retllm.stack.child import ProcessSpec
+
+Standin = Callable[..., ProcessSpec]
+
+
+@pytest.fixture
+def standin(tmp_path: Path) -> Standin:
+    """Makes the spec of a process that runs a Python program, with its log in the test's folder."""
+
+    def make(name: str, program: str, **fields: Any) -> ProcessSpec:
+        fields.setdefault("env", dict(os.environ))
+        return ProcessSpec(name, (sys.executable, "-S", "-c", program), tmp_path / "logs" / f"{name}.log", **fields)
+
+    return make
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+    """Return as soon as `true()` is, and fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """`wait_until` for tests, which import no conftest."""
+    return wait_until

@@ -1,0 +1,106 @@
+"""One child process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from retllm.errors import StackError
+from retllm.stack.child import Child, ProcessSpec, describe_status, log_tail
+
+Standin = Callable[..., ProcessSpec]
+SLEEP = "import time; time.sleep(600)"
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+)
+
+
+def test_a_child_leads_a_group_of_its_own(standin: Standin) -> None:
+    child = Child(standin("one", SLEEP), 0)
+    try:
+        assert os.getpgid(child.pid) == child.pid
+        assert os.getsid(child.pid) == child.pid
+    finally:
+        child.ask_to_stop()
+        assert child.stop()
+    assert child.status == -signal.SIGTERM
+    assert not psutil.pid_exists(child.pid)
+
+
+def test_a_child_that_ends_while_starting_is_told_with_the_last_lines_of_its_log(standin: Standin) -> None:
+    child = Child(
+        standin("bad", "import sys; print('line one'); print('no such thing'); sys.exit(3)", ready=lambda: False), 0
+    )
+    with pytest.raises(StackError, match=r"bad ended while starting \(exit status 3\); see .*bad\.log\.") as caught:
+        child.wait_ready()
+    assert caught.value.detail["tail"] == ["line one", "no such thing"]
+
+
+def test_a_child_that_is_never_ready_is_given_up(standin: Standin) -> None:
+    child = Child(standin("slow", SLEEP, ready=lambda: False, ready_seconds=0.2), 0)
+    try:
+        with pytest.raises(StackError, match=r"slow was not ready after 0\.2 seconds"):
+            child.wait_ready()
+    finally:
+        child.stop(0)
+
+
+def test_a_single_run_is_ready_when_it_has_ended_well(standin: Standin) -> None:
+    child = Child(standin("once", "pass", once=True), 0)
+    child.wait_ready()
+    assert child.status == 0
+
+
+def test_waiting_for_a_child_can_be_given_up(standin: Standin) -> None:
+    child = Child(standin("slow", SLEEP, ready=lambda: False), 0)
+    try:
+        with pytest.raises(StackError, match="interrupted"):
+            child.wait_ready(lambda: True)
+    finally:
+        child.stop(0)
+
+
+def test_a_child_that_ignores_its_stop_signal_is_killed_when_its_time_is_over(
+    standin: Standin, until: Callable[..., None]
+) -> None:
+    spec = standin("stubborn", STUBBORN, stop_seconds=0.3)
+    child = Child(spec, 0)
+    until(lambda: log_tail(spec.log) == ["up"])
+    asked = time.monotonic()
+    child.ask_to_stop()
+    assert not child.stop()
+    assert time.monotonic() - asked < 5
+    assert child.status == -signal.SIGKILL
+
+
+def test_what_a_child_started_in_its_group_ends_with_it(standin: Standin, until: Callable[..., None]) -> None:
+    program = (
+        f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {SLEEP!r}]); "
+        "print(p.pid, flush=True); p.wait()"
+    )
+    spec = standin("parent", program)
+    child = Child(spec, 0)
+    until(lambda: bool(log_tail(spec.log)))
+    grandchild = psutil.Process(int(log_tail(spec.log)[0]))
+    child.ask_to_stop()
+    child.stop()
+    psutil.wait_procs([grandchild], timeout=5)
+    assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_tail_of_a_long_log_is_its_last_lines(tmp_path: Path) -> None:
+    path = tmp_path / "long.log"
+    path.write_text("".join(f"line {number}\n" for number in range(100_000)))
+    assert log_tail(path, 2) == ["line 99998", "line 99999"]
+    assert log_tail(tmp_path / "none.log") == []
+
+
+def test_an_exit_status_is_said_in_words() -> None:
+    assert describe_status(2) == "exit status 2"
+    assert describe_status(-9) == "killed by signal 9"

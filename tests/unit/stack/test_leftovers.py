@@ -1,0 +1,134 @@
+"""The record of a stack, and the end of what it left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from retllm.stack.child import Child, ProcessSpec
+from retllm.stack.leftovers import STACK_VARIABLE, StackRecord, created_at, end_server, end_stack, same_process
+
+Standin = Callable[..., ProcessSpec]
+SLEEP = "import time; time.sleep(600)"
+
+
+def record(*children: Child, stack: str = "s") -> StackRecord:
+    made = StackRecord(stack=stack, pid=os.getpid(), created=created_at(os.getpid()))
+    made.processes = [child.record for child in children]
+    return made
+
+
+def test_a_record_is_read_as_it_was_written_and_is_its_owners_alone(tmp_path: Path, standin: Standin) -> None:
+    child = Child(standin("one", SLEEP), 3)
+    try:
+        written = record(child)
+        written.database_url = "postgresql+psycopg://x"
+        path = tmp_path / "run" / "stack.json"
+        written.write(path)
+        assert StackRecord.read(path) == written
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        child.stop(0)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"stack": "s"}', '{"processes": [{"x": 1}]}'])
+def test_a_record_that_cannot_be_read_counts_as_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "stack.json"
+    path.write_text(text)
+    assert StackRecord.read(path) is None
+    assert StackRecord.read(tmp_path / "missing.json") is None
+
+
+def test_a_process_is_itself_only_with_its_own_moment_of_birth() -> None:
+    born = created_at(os.getpid())
+    assert same_process(os.getpid(), born) is not None
+    assert same_process(os.getpid(), born - 60) is None
+
+
+def test_a_number_that_another_process_has_by_now_is_not_touched(standin: Standin) -> None:
+    child = Child(standin("bystander", SLEEP), 0)
+    try:
+        made = record(child)
+        made.processes = [type(entry)(**{**vars(entry), "created": entry.created - 60}) for entry in made.processes]
+        assert end_stack(made) == []
+        assert child.status is None
+    finally:
+        child.stop(0)
+
+
+def test_leftovers_end_the_last_stage_first(tmp_path: Path, standin: Standin, until: Callable[..., None]) -> None:
+    path = tmp_path / "order"
+
+    def program(name: str) -> str:
+        return (
+            "import signal, sys, time\n"
+            f"def end(*_):\n    open({str(path)!r}, 'a').write('{name} ')\n    sys.exit(0)\n"
+            f"signal.signal(signal.SIGTERM, end)\nopen({str(path)!r} + '.{name}', 'w').close()\ntime.sleep(600)\n"
+        )
+
+    children = [Child(standin(name, program(name)), stage) for stage, name in enumerate(("database", "web", "worker"))]
+    until(lambda: all(Path(f"{path}.{name}").exists() for name in ("database", "web", "worker")))
+    assert end_stack(record(*children)) == ["worker", "web", "database"]
+    assert path.read_text().split() == ["worker", "web", "database"]
+    assert all(child.status == 0 for child in children)
+
+
+def test_a_process_that_was_not_written_down_is_found_by_its_mark(standin: Standin) -> None:
+    child = Child(standin("new", SLEEP, env={**os.environ, STACK_VARIABLE: "marked-stack"}), 0)
+    end_stack(record(stack="marked-stack"))
+    assert child.stop(5)
+    assert child.status == -signal.SIGKILL
+
+
+def test_a_server_is_ended_only_in_its_own_folder(tmp_path: Path, standin: Standin) -> None:
+    home = tmp_path / "data"
+    home.mkdir()
+    child = Child(standin("server", SLEEP, cwd=home), 0)
+    try:
+        assert not end_server(child.pid, tmp_path)
+        assert child.status is None
+        assert end_server(child.pid, home)
+        assert not end_server(2**22 + 1, home)
+    finally:
+        child.stop(0)
+
+
+def guardian(path: Path, stack: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "retllm.stack.guardian", str(path), stack], stdin=subprocess.PIPE)
+
+
+def test_the_guardian_ends_a_stack_whose_pipe_closes(tmp_path: Path, standin: Standin) -> None:
+    child = Child(standin("orphan", SLEEP), 0)
+    path = tmp_path / "stack.json"
+    record(child).write(path)
+    process = guardian(path, "s")
+    assert process.poll() is None
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(20) == 0
+    assert child.stop(5)
+    assert not path.exists()
+    assert not psutil.pid_exists(child.pid)
+
+
+def test_the_guardian_leaves_a_newer_stack_alone(tmp_path: Path, standin: Standin) -> None:
+    child = Child(standin("newer", SLEEP), 0)
+    try:
+        path = tmp_path / "stack.json"
+        record(child, stack="newer").write(path)
+        process = guardian(path, "older")
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(20) == 0
+        assert child.status is None
+        assert path.exists()
+    finally:
+        child.stop(0)
