@@ -102,7 +102,7 @@ def _csv_rows(lines: io.TextIOWrapper, settings: Settings) -> Iterator[Row]:
     delimiter, columns = _columns(header)
     file_at = next((columns.index(name) for name in FILE_COLUMNS if name in columns), None)
     text_at = next(columns.index(name) for name in TEXT_COLUMNS if name in columns)
-    reader = csv.reader(source, delimiter=delimiter, strict=True)
+    reader = csv.reader(source, delimiter=delimiter, skipinitialspace=True, strict=True)
     number = 1
     while True:
         number += 1
@@ -133,7 +133,7 @@ def _columns(header: str) -> tuple[str, list[str]]:
     best: tuple[int, str, list[str]] = (0, ",", [])
     for delimiter in _DELIMITERS:
         try:
-            fields = next(csv.reader([header], delimiter=delimiter), [])
+            fields = next(csv.reader([header], delimiter=delimiter, skipinitialspace=True), [])
         except csv.Error:
             continue
         names = [field.strip().lower() for field in fields]

@@ -48,4 +48,5 @@ def suffix_of(name: str) -> str:
 
 def is_clutter(name: str) -> bool:
     """Whether a file was put into an archive by an operating system and not by its owner."""
-    return any(part.startswith(".") or part.lower() in _CLUTTER for part in name.replace("\\", "/").split("/") if part)
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return any(part.startswith(".") or part.lower() in _CLUTTER for part in parts)

@@ -109,7 +109,7 @@ def open_picture(storage: Storage, item: Item) -> Image.Image:
         raise NotFound("This item has no picture.", item_id=str(item.id))
     with storage.open(item.picture_key) as stream:
         # it was within the limit when it came in; the limit may have become smaller since
-        return _load(stream, (item.width or 0) * (item.height or 0))
+        return _load(stream, (item.width or 0) * (item.height or 0) or Image.MAX_IMAGE_PIXELS or 0)
 
 
 def _load(stream: BinaryIO, max_pixels: int) -> Image.Image:

@@ -29,11 +29,15 @@ def picture(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "PNG") 
     return encoded(noise(seed, size), kind)
 
 
-def packed(files: Mapping[str, bytes]) -> io.BytesIO:
+def zipped(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     """A ZIP of these files, in this order."""
     made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(made, "w", method) as archive:
         for name, data in files.items():
             archive.writestr(name, data)
-    made.seek(0)
-    return made
+    return made.getvalue()
+
+
+def packed(files: Mapping[str, bytes]) -> io.BytesIO:
+    """The same as an open file."""
+    return io.BytesIO(zipped(files))

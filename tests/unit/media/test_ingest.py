@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import uuid
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -16,43 +15,29 @@ from PIL import Image
 
 from retllm.db.enums import ItemKind, ItemState
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, new_id
+from retllm.db.tables import Collection, Embedding, Item, new_id
+from retllm.db.vectors import register_model
 from retllm.errors import NotFound
-from retllm.media.ingest import (
-    IncomingFile,
-    Ingest,
-    Outcome,
-    delete_collection,
-    delete_item,
-    open_picture,
-)
+from retllm.media import ingest as ingest_module
+from retllm.media.ingest import IncomingFile, Ingest, Outcome, delete_collection, delete_item, open_picture
 from retllm.media.storage import Storage
 from retllm.settings import Settings
+
+from .samples import packed, picture
 
 Items = Callable[[], list[Item]]
 Stored = Callable[[], list[str]]
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "PNG") -> bytes:
-    """A picture of noise; another seed is another picture."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    made = io.BytesIO()
-    Image.fromarray(pixels).save(made, kind)
-    return made.getvalue()
-
-
-def packed(files: dict[str, bytes]) -> io.BytesIO:
-    """A ZIP of these files, in this order."""
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    made.seek(0)
-    return made
-
-
 def statuses(outcomes: list[Outcome]) -> list[tuple[str, str]]:
     return [(outcome.name, outcome.status) for outcome in outcomes]
+
+
+def reason(outcome: Outcome) -> str:
+    assert outcome.status == "rejected"
+    assert outcome.item_id is None
+    assert outcome.error is not None
+    return outcome.error.message
 
 
 def test_a_picture_becomes_an_item_with_its_bytes_and_a_thumbnail(
@@ -140,3 +125,372 @@ def test_a_zip_takes_pictures_texts_and_captions_whatever_their_order(ingest: In
     assert by_name["photos/b.png"].text == "a dog"
     assert by_name["only words"].kind is ItemKind.TEXT
     assert len(by_name) == 4
+
+
+def test_the_files_of_one_request_are_taken_pictures_first(ingest: Ingest, items: Items) -> None:
+    outcomes = ingest.add_files(
+        [
+            IncomingFile("one.jsonl", io.BytesIO(b'{"file": "a.png", "caption": "a cat"}\n{"text": "free words"}')),
+            IncomingFile("inner.zip", packed({"deep/b.png": picture(2), "more.csv": b"name;text\nb.png;a dog\n"})),
+            IncomingFile("a.png", io.BytesIO(picture(1))),
+        ]
+    )
+    assert statuses(outcomes) == [
+        ("deep/b.png", "added"),
+        ("a.png", "added"),
+        ("one.jsonl, row 1", "updated"),
+        ("one.jsonl, row 2", "added"),
+        ("more.csv, row 2", "updated"),
+    ]
+    assert {item.text for item in items()} == {"a cat", "a dog", "free words"}
+
+
+def test_a_bad_file_does_not_keep_the_others_out(ingest: Ingest, items: Items, stored: Stored) -> None:
+    whole = picture(3)
+    outcomes = ingest.add_files(
+        [
+            IncomingFile("cut.png", io.BytesIO(whole[: len(whole) // 2])),
+            IncomingFile("good.png", io.BytesIO(picture(1))),
+            IncomingFile("page.jpg", io.BytesIO(b"<!DOCTYPE html><p>not found</p>")),
+            IncomingFile("empty.png", io.BytesIO(b"")),
+            IncomingFile("big.png", io.BytesIO(picture(4) + bytes(2 << 20))),
+            IncomingFile("huge.png", io.BytesIO(wide_png())),
+            IncomingFile("long.txt", io.BytesIO(b"x" * 201)),
+            IncomingFile("broken.zip", io.BytesIO(b"PK\x03\x04 and no more")),
+            IncomingFile("last.txt", io.BytesIO(b"last")),
+        ]
+    )
+    assert [outcome.status for outcome in outcomes] == ["rejected", "added"] + ["rejected"] * 6 + ["added"]
+    assert "cut short" in reason(outcomes[0])
+    assert "HTML" in reason(outcomes[2])
+    assert "empty" in reason(outcomes[3])
+    for outcome, setting in zip(outcomes[4:7], ["MAX_FILE_BYTES", "MAX_PIXELS", "MAX_TEXT_CHARS"], strict=True):
+        assert f"RETLLM_{setting}" in reason(outcome)
+        assert outcome.error is not None
+        assert outcome.error.code == "too_large"
+    assert "ZIP" in reason(outcomes[7])
+    assert len(items()) == 2
+    assert len(stored()) == 2
+
+
+def wide_png() -> bytes:
+    made = io.BytesIO()
+    Image.new("1", (4000, 1001)).save(made, "PNG")
+    return made.getvalue()
+
+
+def test_a_caption_makes_a_picture_an_item_of_both_and_a_new_version(
+    ingest: Ingest, items: Items, media_sessions: Sessions
+) -> None:
+    ingest.add_file("a.png", io.BytesIO(picture()))
+    (before,) = items()
+    add_embedding(media_sessions, before)
+    sheet = b"file,caption\na.png,a cat\n"
+    assert ingest.add_file("c.csv", io.BytesIO(sheet))[0].status == "updated"
+    (after,) = items()
+    assert (after.id, after.kind, after.text, after.version) == (before.id, ItemKind.BOTH, "a cat", 2)
+    assert ingest.add_file("c.csv", io.BytesIO(sheet))[0].status == "duplicate"
+    assert items()[0].version == 2
+    assert ingest.add_file("c.csv", io.BytesIO(b"file,caption\na.png,another cat\n"))[0].status == "updated"
+    assert items()[0].version == 3
+    with media_sessions() as session:
+        # the old vector stays until the next indexing; its version says that it is stale
+        assert session.scalar(sa.select(Embedding.item_version).filter_by(item_id=before.id)) == 1
+
+
+def add_embedding(sessions: Sessions, item: Item) -> None:
+    with transaction(sessions) as session:
+        model = register_model(session, name="test", revision="1", dimension=3, preprocessing_hash="x")
+        session.add(
+            Embedding(
+                item_id=item.id,
+                model_id=model.id,
+                collection_id=item.collection_id,
+                item_version=item.version,
+                image_weight=1.0,
+                vector=np.ones(3, np.float32),
+            )
+        )
+
+
+def test_a_row_finds_its_picture_by_whole_name_then_by_last_part(ingest: Ingest, items: Items) -> None:
+    for number, name in enumerate(["x/a.png", "y/a.png", "x/b.png", "c.png"]):
+        ingest.add_file(name, io.BytesIO(picture(number)))
+    sheet = "file,caption\nx/a.png,one\na.png,two\nb.png,three\n./images\\c.png,four\nd.png,five\n"
+    outcomes = ingest.add_file("c.csv", io.BytesIO(sheet.encode()))
+    assert [outcome.status for outcome in outcomes] == ["updated", "rejected", "updated", "updated", "rejected"]
+    assert "fits 2 pictures" in reason(outcomes[1])
+    assert "Row 6" in reason(outcomes[4])
+    assert "'d.png'" in reason(outcomes[4])
+    assert {item.name: item.text for item in items()} == {
+        "x/a.png": "one",
+        "y/a.png": None,
+        "x/b.png": "three",
+        "c.png": "four",
+    }
+
+
+def test_names_of_the_upload_come_before_those_of_the_collection(ingest: Ingest, items: Items) -> None:
+    ingest.add_file("a.png", io.BytesIO(picture(1)))
+    ingest.add_file("z.zip", packed({"new/a.png": picture(2), "c.csv": b"file,caption\na.png,the new one\n"}))
+    assert {item.name: item.text for item in items()} == {"a.png": None, "new/a.png": "the new one"}
+
+
+def test_a_duplicate_is_captioned_by_the_name_that_it_came_under(ingest: Ingest, items: Items) -> None:
+    ingest.add_file("old.png", io.BytesIO(picture(1)))
+    ingest.add_file("z.zip", packed({"again.png": picture(1), "c.csv": b"file,caption\nagain.png,a cat\n"}))
+    assert [(item.name, item.text) for item in items()] == [("old.png", "a cat")]
+
+
+def test_a_picture_has_one_caption_in_a_sheet(ingest: Ingest, items: Items) -> None:
+    ingest.add_file("a.png", io.BytesIO(picture()))
+    sheet = b"file,caption\na.png,first\na.png,second\na.png,first\n"
+    for _ in range(2):
+        outcomes = ingest.add_file("c.csv", io.BytesIO(sheet))
+        assert "after row 2" in reason(outcomes[1])
+        assert outcomes[2].status == "duplicate"
+    assert [(item.text, item.version) for item in items()] == [("first", 2)]
+
+
+def test_rows_that_can_t_be_used_say_why(ingest: Ingest, items: Items) -> None:
+    ingest.add_file("a.png", io.BytesIO(picture()))
+    lines = [
+        '{"file": "a.png", "caption": "  "}',
+        '{"file": "a.png", "caption": "' + "x" * 201 + '"}',
+        '{"caption": "nul \\u0000"}',
+        '{"caption": "half \\ud800"}',
+        "{",
+        '{"caption": "fine"}',
+    ]
+    outcomes = ingest.add_file("c.jsonl", io.BytesIO("\n".join(lines).encode()))
+    assert [outcome.status for outcome in outcomes] == ["rejected"] * 5 + ["added"]
+    for number, says in enumerate(["empty", "RETLLM_MAX_TEXT_CHARS", "NUL", "surrogate", "JSON"], start=1):
+        message = reason(outcomes[number - 1])
+        assert message.startswith(f"Row {number}")
+        assert says in message
+    assert {item.text for item in items()} == {None, "fine"}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("c.csv", b"file,caption\n", "no row"),
+        ("c.csv", b"what,ever\n1,2\n", "first line"),
+        ("c.csv", b"caption\ngr\xfcn\n", "UTF-8"),
+        ("c.jsonl", b"[]", "one object a line"),
+    ],
+)
+def test_a_sheet_that_can_t_be_used_is_one_rejection(
+    name: str, data: bytes, says: str, ingest: Ingest, items: Items
+) -> None:
+    for outcomes in (ingest.add_file(name, io.BytesIO(data)), ingest.add_file("z.zip", packed({name: data}))):
+        (outcome,) = outcomes
+        assert outcome.name == name
+        assert says in reason(outcome)
+    assert items() == []
+
+
+def test_captions_of_more_rows_than_fit_in_one_transaction(ingest: Ingest, items: Items) -> None:
+    ingest.add_file("a.png", io.BytesIO(picture()))
+    lines = [f'{{"text": "number {n}"}}' for n in range(1100)] + ['{"file": "a.png", "caption": "the last"}']
+    outcomes = ingest.add_file("c.jsonl", io.BytesIO("\n".join(lines).encode()))
+    assert {outcome.status for outcome in outcomes[:-1]} == {"added"}
+    assert outcomes[-1].status == "updated"
+    assert outcomes[-1].name == "c.jsonl, row 1101"
+    assert len(items()) == 1101
+
+
+def test_a_picture_can_come_with_its_caption(ingest: Ingest, items: Items) -> None:
+    first = ingest.add_picture("a.png", io.BytesIO(picture()), "a cat")
+    assert (first.status, first.kind) == ("added", ItemKind.BOTH)
+    assert ingest.add_picture("a.png", io.BytesIO(picture()), "a cat").status == "duplicate"
+    assert ingest.add_picture("a.png", io.BytesIO(picture())).status == "duplicate"
+    assert ingest.add_picture("a.png", io.BytesIO(picture()), "a dog").status == "updated"
+    assert [(item.text, item.version) for item in items()] == [("a dog", 2)]
+    assert "MAX_TEXT_CHARS" in reason(ingest.add_picture("b.png", io.BytesIO(picture(2)), "x" * 201))
+    assert "no picture" in reason(ingest.add_picture("b.txt", io.BytesIO(b"words")))
+    assert len(items()) == 1
+
+
+def test_a_text_goes_by_its_name_or_its_beginning(ingest: Ingest, items: Items) -> None:
+    ingest.add_text("red and/or\nblue " * 10)
+    ingest.add_text("green", name="../green.txt")
+    assert [item.name for item in items()] == [("red and/or blue " * 5).strip(), "green.txt"]
+
+
+def test_the_same_content_in_two_collections_is_two_items(
+    ingest: Ingest, media_sessions: Sessions, items: Items
+) -> None:
+    with transaction(media_sessions) as session:
+        owner = session.scalar(sa.select(Collection.owner_id).filter_by(id=ingest.collection_id))
+        other = Collection(id=new_id(), owner_id=owner, name="other")
+        session.add(other)
+    second = Ingest(media_sessions, ingest.storage, ingest.settings, other.id)
+    first_outcome = ingest.add_file("a.png", io.BytesIO(picture()))[0]
+    second_outcome = second.add_file("a.png", io.BytesIO(picture()))[0]
+    assert (first_outcome.status, second_outcome.status) == ("added", "added")
+    assert first_outcome.item_id != second_outcome.item_id
+
+
+def test_equal_pictures_in_one_zip_are_the_first_one(ingest: Ingest, items: Items) -> None:
+    files = {f"{n}.png": picture(n // 4) for n in range(16)}
+    outcomes = ingest.add_file("z.zip", packed(files))
+    assert [outcome.status for outcome in outcomes] == (["added"] + ["duplicate"] * 3) * 4
+    assert [item.name for item in items()] == ["0.png", "4.png", "8.png", "12.png"]
+
+
+# what goes wrong half way
+
+
+class Failing(Storage):
+    """A storage whose disk is full from the given put on."""
+
+    def __init__(self, url: str, from_put: int) -> None:
+        super().__init__(url)
+        self.puts = 0
+        self.from_put = from_put
+
+    def put(self, key: str, file: BinaryIO) -> int:
+        self.puts += 1
+        if self.puts >= self.from_put:
+            raise OSError(28, "No space left on device")
+        return super().put(key, file)
+
+
+@pytest.mark.parametrize("from_put", [1, 2])
+def test_a_full_disk_leaves_neither_row_nor_file(from_put: int, ingest: Ingest, items: Items, stored: Stored) -> None:
+    ingest.storage = Failing(ingest.storage.url, from_put)
+    with pytest.raises(OSError, match="No space"):
+        ingest.add_file("a.png", io.BytesIO(picture()))
+    assert items() == []
+    assert stored() == []
+
+
+def test_what_came_before_a_full_disk_stays(ingest: Ingest, items: Items, stored: Stored) -> None:
+    ingest.storage = Failing(ingest.storage.url, 9)
+    with pytest.raises(OSError, match="No space"):
+        ingest.add_file("z.zip", packed({f"{n}.png": picture(n) for n in range(30)}))
+    kept = items()
+    assert 1 <= len(kept) <= 8
+    assert stored() == sorted(str(key) for item in kept for key in (item.picture_key, item.thumbnail_key))
+
+
+def test_a_collection_that_is_gone_takes_nothing(
+    ingest: Ingest, media_sessions: Sessions, stored: Stored, storage: Storage
+) -> None:
+    with media_sessions() as session:
+        delete_collection(session, storage, ingest.collection_id)
+    with pytest.raises(NotFound):
+        ingest.add_file("a.png", io.BytesIO(picture()))
+    with pytest.raises(NotFound):
+        ingest.add_text("words")
+    assert stored() == []
+
+
+def test_an_equal_picture_that_comes_between_looking_and_storing_wins(
+    ingest: Ingest, items: Items, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ingest_module.inspect_picture
+    other: list[Outcome] = []
+
+    def slowly(stream: BinaryIO, settings: Settings) -> Any:
+        seen = real(stream, settings)
+        if not other:
+            monkeypatch.setattr(ingest_module, "inspect_picture", real)
+            other.append(ingest.add_picture("first.png", io.BytesIO(picture())))
+        return seen
+
+    monkeypatch.setattr(ingest_module, "inspect_picture", slowly)
+    late = ingest.add_picture("late.png", io.BytesIO(picture()), "a cat")
+    assert other[0].status == "added"
+    assert (late.status, late.item_id) == ("updated", other[0].item_id)
+    assert [(item.name, item.text) for item in items()] == [("first.png", "a cat")]
+    assert len(stored()) == 2
+
+
+# deleting
+
+
+def test_a_deleted_item_leaves_its_row_alone(
+    ingest: Ingest, items: Items, stored: Stored, storage: Storage, media_sessions: Sessions
+) -> None:
+    ingest.add_picture("a.png", io.BytesIO(picture()), "a cat")
+    (item,) = items()
+    add_embedding(media_sessions, item)
+    with media_sessions() as session:
+        kept = session.get(Item, item.id)
+        assert kept is not None
+        delete_item(session, storage, kept)
+        delete_item(session, storage, kept)
+    (left,) = items()
+    assert (left.state, left.name, left.text, left.picture_key, left.thumbnail_key) == (
+        ItemState.DELETED,
+        "a.png",
+        None,
+        None,
+        None,
+    )
+    assert stored() == []
+    with media_sessions() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Embedding).filter_by(item_id=item.id)) == 0
+    assert ingest.add_file("c.csv", io.BytesIO(b"file,caption\na.png,ghost\n"))[0].status == "rejected"
+    again = ingest.add_picture("a.png", io.BytesIO(picture()))
+    assert again.status == "added"
+    assert again.item_id != item.id
+
+
+def test_an_item_is_deleted_inside_a_transaction_of_the_caller(
+    ingest: Ingest, items: Items, stored: Stored, storage: Storage, media_sessions: Sessions
+) -> None:
+    ingest.add_picture("a.png", io.BytesIO(picture()))
+    with transaction(media_sessions) as session:
+        kept = session.get(Item, items()[0].id)
+        assert kept is not None
+        delete_item(session, storage, kept)
+    assert items()[0].state is ItemState.DELETED
+    assert stored() == []
+
+
+def test_files_go_only_after_the_commit(
+    ingest: Ingest, items: Items, stored: Stored, storage: Storage, media_sessions: Sessions
+) -> None:
+    ingest.add_picture("a.png", io.BytesIO(picture()))
+    with media_sessions() as session:
+        kept = session.get(Item, items()[0].id)
+        assert kept is not None
+        sa.event.listen(session, "before_commit", refuse)
+        with pytest.raises(ConnectionError):
+            delete_item(session, storage, kept)
+    assert items()[0].state is ItemState.READY
+    assert len(stored()) == 2
+
+
+def refuse(session: Any) -> None:
+    raise ConnectionError("the database is gone")
+
+
+def test_a_storage_that_fails_does_not_bring_a_deleted_item_back(
+    ingest: Ingest, items: Items, storage: Storage, media_sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest.add_picture("a.png", io.BytesIO(picture()))
+
+    def fail(self: Storage, key: str) -> None:
+        raise PermissionError(key)
+
+    monkeypatch.setattr(Storage, "delete", fail)
+    with media_sessions() as session:
+        kept = session.get(Item, items()[0].id)
+        assert kept is not None
+        delete_item(session, storage, kept)
+    assert items()[0].state is ItemState.DELETED
+
+
+def test_a_deleted_collection_leaves_no_files(
+    ingest: Ingest, items: Items, stored: Stored, storage: Storage, media_sessions: Sessions
+) -> None:
+    ingest.add_file("z.zip", packed({f"{n}.png": picture(n) for n in range(5)} | {"t.txt": b"words"}))
+    assert len(stored()) == 10
+    with media_sessions() as session:
+        delete_collection(session, storage, ingest.collection_id)
+    assert items() == []
+    assert stored() == []

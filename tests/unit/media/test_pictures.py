@@ -117,7 +117,9 @@ def test_a_large_jpeg_gives_a_sharp_thumbnail_and_its_true_size(settings: Settin
 
 def test_a_thumbnail_is_never_larger_than_its_picture_and_never_empty(settings: Settings) -> None:
     for size in ((5, 3), (1, 1), (4000, 1), (1, 4000)):
-        with Image.open(io.BytesIO(inspect_picture(encoded(Image.new("RGB", size), "PNG"), settings).thumbnail)) as small:
+        with Image.open(
+            io.BytesIO(inspect_picture(encoded(Image.new("RGB", size), "PNG"), settings).thumbnail)
+        ) as small:
             assert 1 <= max(small.size) <= 64
             assert small.width <= size[0]
             assert small.height <= size[1]

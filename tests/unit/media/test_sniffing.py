@@ -1,0 +1,84 @@
+"""Content decides before the name does."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from retllm.errors import MediaRejected
+from retllm.media.sniffing import FileKind, sniff
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.txt", "a.csv", "a.zip", "a"])
+def test_a_picture_is_one_under_any_name(kind: str, name: str) -> None:
+    made = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(made, kind)
+    assert sniff(made.getvalue()[:4096], name) is FileKind.PICTURE
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.jpg", "a"])
+@pytest.mark.parametrize("magic", [b"PK\x03\x04rest", b"PK\x05\x06" + bytes(18)])
+def test_a_zip_is_one_under_any_name(name: str, magic: bytes) -> None:
+    assert sniff(magic, name) is FileKind.ARCHIVE
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.txt", FileKind.TEXT),
+        ("A.TXT", FileKind.TEXT),
+        ("a.csv", FileKind.CSV),
+        ("a.tsv", FileKind.CSV),
+        ("a.jsonl", FileKind.JSONL),
+        ("a.ndjson", FileKind.JSONL),
+        ("a.json", FileKind.JSONL),
+    ],
+)
+def test_words_are_what_the_name_says(name: str, kind: FileKind) -> None:
+    assert sniff(b"file,caption\n", name) is kind
+    assert sniff(b"\xef\xbb\xbfBM is a car maker", name) is kind
+
+
+def test_a_text_may_begin_like_a_bitmap() -> None:
+    assert sniff(b"BMW makes cars", "a.txt") is FileKind.TEXT
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "says"),
+    [
+        (b"", "a.jpg", "empty"),
+        (b"<svg xmlns='x'/>", "a.png", "SVG"),
+        (b"\xef\xbb\xbf\n <!DOCTYPE html><p>", "a.jpg", "HTML"),
+        (b"<html>", "a", "HTML"),
+        (b"<?xml version='1.0'?><svg/>", "a.svg", "XML"),
+        (b"%PDF-1.7\n", "a.jpg", "PDF"),
+        (b"\0\0\0\x18ftypheic", "a.jpg", "HEIC"),
+        (b"\0\0\0\x18ftypisom", "a.jpg", "film"),
+        (b"Rar!\x1a\x07", "a.zip", "RAR"),
+        (b"\x1f\x8b\x08", "a.tgz", "gzip"),
+        (b"\xff\xfea\0b\0", "a.txt", "UTF-16"),
+        (b"MZ\x90\0", "a.jpg", "program"),
+        (b"a\0b", "a.txt", "no kind"),
+        (b"just words", "a.jpg", "holds no such picture"),
+        (b"just words", "a.zip", "no ZIP"),
+        (b"just words", "a.docx", "no kind"),
+        (b"just words", "a", "no kind"),
+    ],
+)
+def test_the_rest_is_refused_by_what_it_is(data: bytes, name: str, says: str) -> None:
+    with pytest.raises(MediaRejected, match=says):
+        sniff(data, name)
+
+
+@given(st.binary(max_size=600), st.text(max_size=20))
+def test_any_bytes_are_one_kind_or_refused(data: bytes, name: str) -> None:
+    try:
+        kind = sniff(data, name)
+    except MediaRejected:
+        return
+    assert kind in FileKind

@@ -1,0 +1,68 @@
+"""Files in passing are measured, hashed and kept in chunks."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tempfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retllm.errors import MediaRejected, TooLarge
+from retllm.media import streams
+
+
+@given(st.binary(max_size=3000))
+def test_a_digest_is_that_of_the_whole_from_anywhere(data: bytes) -> None:
+    stream = io.BytesIO(data)
+    stream.seek(len(data) // 2)
+    assert streams.digest(stream, 3000) == hashlib.sha256(data).hexdigest()
+    assert stream.tell() == 0
+
+
+def test_limits_hold_to_the_byte() -> None:
+    assert streams.digest(io.BytesIO(b"x" * 10), 10)
+    streams.spool(io.BytesIO(b"x" * 10), 10).close()
+    for call in (streams.digest, streams.spool, streams.check_utf8):
+        with pytest.raises(TooLarge, match="RETLLM_MAX_FILE_BYTES"):
+            call(io.BytesIO(b"x" * 11), 10)
+
+
+def test_a_large_copy_lies_on_disk() -> None:
+    for count, on_disk in ((1000, False), (streams.IN_MEMORY + 1, True)):
+        with streams.spool(io.BytesIO(bytes(count)), 1 << 30) as kept:
+            assert isinstance(kept, tempfile.SpooledTemporaryFile)
+            assert kept._rolled is on_disk  # type: ignore[attr-defined]
+            assert streams.length(kept) == count
+
+
+class Slowly(io.BytesIO):
+    """Gives three bytes at a time, so that characters are cut."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(3)
+
+
+@given(st.text(max_size=60))
+def test_utf8_is_seen_as_such_however_it_is_cut(text: str) -> None:
+    stream = Slowly(text.encode())
+    streams.check_utf8(stream, 10_000)
+    assert stream.tell() == 0
+
+
+@given(
+    st.text(max_size=20),
+    st.sampled_from([b"\xff", b"\xc3", b"\xe2\x82", b"\xed\xa0\x80"]),
+    st.sampled_from(["", "a", "猫!"]),
+)
+def test_the_first_wrong_byte_is_named(before: str, wrong: bytes, after: str) -> None:
+    at = len(before.encode()) + 1
+    with pytest.raises(MediaRejected, match=rf"byte {at:,}\)"):
+        streams.check_utf8(Slowly(before.encode() + wrong + after.encode()), 10_000)
+
+
+def test_sizes_read_well() -> None:
+    assert streams.mebibytes(64 << 20) == "64.0 MiB"
+    assert streams.mebibytes(1500) == "1,500 bytes"

@@ -1,0 +1,77 @@
+"""Texts come into one form, by which the same text is known again."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retllm.errors import MediaRejected, TooLarge
+from retllm.media.texts import clean_text, read_text, text_sha256
+from retllm.settings import Settings
+
+SETTINGS = Settings(max_text_chars=200)
+
+
+def test_line_ends_marks_blanks_and_composition_do_not_matter() -> None:
+    forms = ["caf\u00e9\nbar", "\ufeffcafe\u0301\r\nbar", "  caf\u00e9\rbar\n\n"]
+    assert {clean_text(form, SETTINGS) for form in forms} == {"caf\u00e9\nbar"}
+    assert text_sha256("caf\u00e9\nbar") == hashlib.sha256("caf\u00e9\nbar".encode()).hexdigest()
+
+
+@given(st.text(max_size=250))
+def test_a_clean_text_is_its_own_clean_text(text: str) -> None:
+    try:
+        clean = clean_text(text, SETTINGS)
+    except (MediaRejected, TooLarge):
+        return
+    assert clean_text(clean, SETTINGS) == clean
+    assert 1 <= len(clean) <= 200
+    assert "\0" not in clean
+    assert "\r" not in clean
+
+
+@pytest.mark.parametrize("text", ["", " \n\t ", "\ufeff", "a\0b", "a\ud800b"])
+def test_what_is_no_text_is_refused(text: str) -> None:
+    with pytest.raises(MediaRejected):
+        clean_text(text, SETTINGS)
+
+
+def test_the_limit_counts_characters_and_names_its_setting() -> None:
+    assert len(clean_text("é" * 200, SETTINGS)) == 200
+    with pytest.raises(TooLarge, match=r"201.*RETLLM_MAX_TEXT_CHARS"):
+        clean_text("é" * 201, SETTINGS)
+
+
+def test_a_file_is_read_as_utf8() -> None:
+    assert read_text(io.BytesIO("\ufeff猫".encode()), SETTINGS) == "猫"
+    assert read_text(io.BytesIO(("\ufeff" + "😀" * 200).encode()), SETTINGS) == "😀" * 200
+
+
+@pytest.mark.parametrize(
+    ("data", "at"), [("Groß".encode("latin-1"), 4), ("Groß".encode("utf-16"), 1), (b"ab\xe2\x82", 3)]
+)
+def test_another_encoding_is_refused_with_the_place(data: bytes, at: int) -> None:
+    with pytest.raises(MediaRejected, match=rf"UTF-8 \(byte {at}\)"):
+        read_text(io.BytesIO(data), SETTINGS)
+
+
+class Counting(io.BytesIO):
+    """Says how much was read."""
+
+    taken = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.taken += len(data)
+        return data
+
+
+def test_a_long_file_is_refused_unread() -> None:
+    stream = Counting(b"x" * 10_000)
+    with pytest.raises(TooLarge, match="RETLLM_MAX_TEXT_CHARS"):
+        read_text(stream, SETTINGS)
+    assert stream.taken == 0
