@@ -115,7 +115,7 @@ def load_model(model: str, revision: str | None, device: torch.device, dtype: to
     found = source.revision or getattr(module.config, "_commit_hash", None) or revision or "unknown"
     log.info("model_loaded", model=model, revision=found, device=str(device), dtype=str(dtype))
     text_config = module.config.get_text_config()
-    preparer = Preparer(processor, getattr(text_config, "max_position_embeddings", None))
+    preparer = Preparer(model, processor, getattr(text_config, "max_position_embeddings", None))
     return LoadedModel(
         module=module,
         preparer=preparer,
@@ -147,8 +147,9 @@ def _load(model: str, name: str, options: dict[str, Any], dtype: torch.dtype) ->
 
 def _explain(model: str, here: bool, error: Exception) -> ModelUnavailable:
     """One sentence about why loading failed, in place of a library's traceback."""
-    told = " ".join(str(error).split())[:300] or type(error).__name__
-    if "trust_remote_code" in told:
+    whole = " ".join(str(error).split())
+    told = whole[:300] or type(error).__name__
+    if "trust_remote_code" in whole:
         return ModelUnsuited(
             f"{model} needs code from its own repository, which is never run. Choose a model whose class is part of "
             "transformers.",
@@ -213,10 +214,11 @@ def label_ids(preparer: Preparer, spellings: tuple[str, ...]) -> list[int]:
         follows = after[len(before) :] if after[: len(before)] == before else []
         found |= {ids[0] for ids in (alone, follows) if len(ids) == 1 and preparer.spells(ids[0], spelling)}
     if not found:
+        label = spellings[0].strip()
         raise ModelUnsuited(
-            f'The answer "{spellings[0].strip()}" is not a single token of this model, so its probability can\'t be '
-            "read in one pass. Choose another model.",
-            label=spellings[0].strip(),
+            f'The answer "{label}" is not a single token of {preparer.model}, so its probability can\'t be read in one '
+            "pass. Choose another model; if this one should do, see that its tokenizer files are all there.",
+            label=label,
         )
     return sorted(found)
 
@@ -229,5 +231,5 @@ def both_labels(preparer: Preparer, labels: Labels) -> tuple[list[int], list[int
     """
     positive, negative = label_ids(preparer, labels.positive), label_ids(preparer, labels.negative)
     if set(positive) & set(negative):
-        raise ModelUnsuited("The model writes both answers with the same token.")
+        raise ModelUnsuited(f"{preparer.model} writes both answers with the same token.")
     return positive, negative

@@ -20,6 +20,7 @@ class Preparer:
     """Turns messages into :class:`Pair`, with a transformers processor.
 
     Args:
+        model: its name, for messages.
         processor: of an image-text-to-text model, with a chat template.
         limit: most tokens that the model takes; None if it does not say.
 
@@ -27,14 +28,15 @@ class Preparer:
         ModelUnsuited: the processor has no chat template, tokenizer or image processor.
     """
 
-    def __init__(self, processor: Any, limit: int | None) -> None:
+    def __init__(self, model: str, processor: Any, limit: int | None) -> None:
+        self.model = model
         tokenizer = getattr(processor, "tokenizer", None)
         images = getattr(processor, "image_processor", None)
         if tokenizer is None or images is None:
-            raise ModelUnsuited("The model's processor lacks a tokenizer or an image processor.")
+            raise ModelUnsuited(f"The processor of {model} lacks a tokenizer or an image processor.")
         if not getattr(processor, "chat_template", None):
             raise ModelUnsuited(
-                "The model has no chat template, so it does not answer questions. Use an instruction-tuned model."
+                f"{model} has no chat template, so it does not answer questions. Use an instruction-tuned model."
             )
         self._processor = processor
         self._tokenizer = tokenizer

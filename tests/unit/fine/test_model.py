@@ -1,0 +1,242 @@
+"""A model that can't be used is refused in one sentence that says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retllm.errors import InvalidInput, ModelUnavailable, ModelUnsuited
+from retllm.fine import Content, Injection, can_load, load_scorer
+from retllm.fine.sources import folder_revision
+
+
+@pytest.fixture
+def copy(model_folder: Callable[[str], Path], tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder("qwen2_5_vl"), folder)
+    return folder
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def pickle_only(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def cut_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def shard_missing(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def no_processor(folder: Path) -> None:
+    for path in folder.glob("*processor*"):
+        path.unlink()
+
+
+def no_tokenizer(folder: Path) -> None:
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+def broken_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def unknown_kind(folder: Path) -> None:
+    edit(folder / "config.json", lambda data: data.update(model_type="no_such_model"))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        shutil.rmtree, no_config, no_weights, pickle_only, cut_weights, shard_missing, no_processor, no_tokenizer,
+        broken_config, unknown_kind,
+    ],
+)  # fmt: skip
+def test_a_harmed_folder_is_refused_in_one_sentence(copy: Path, harm: Callable[[Path], None]) -> None:
+    harm(copy)
+    with pytest.raises(ModelUnavailable) as caught:
+        load_scorer(str(copy), device="cpu")
+    assert str(copy) in caught.value.message
+    assert "\n" not in caught.value.message
+    assert "Traceback" not in caught.value.message
+
+
+@pytest.mark.parametrize("harm", [shutil.rmtree, no_config, no_weights, pickle_only, shard_missing])
+def test_what_is_missing_is_known_without_loading(copy: Path, harm: Callable[[Path], None]) -> None:
+    assert can_load(str(copy)).where == "folder"
+    harm(copy)
+    assert can_load(str(copy)).where == "nowhere"
+
+
+def test_pickled_weights_are_not_taken_even_beside_others(copy: Path) -> None:
+    (copy / "pytorch_model.bin").write_bytes(b"would be run when opened")
+    assert load_scorer(str(copy), device="cpu").info.layers == 6
+
+
+def text_model(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+
+
+def no_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+
+
+def remote_code(folder: Path) -> None:
+    (folder / "evil.py").write_text("raise SystemExit('this code must never run')")
+    names = {"AutoConfig": "evil.Config", "AutoModelForImageTextToText": "evil.Model"}
+    edit(folder / "config.json", lambda data: data.update(model_type="evil", auto_map=names))
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [(text_model, "image-text-to-text"), (no_template, "chat template"), (remote_code, "never run")],
+)
+def test_a_model_of_the_wrong_kind_is_unsuited(copy: Path, harm: Callable[[Path], None], says: str) -> None:
+    harm(copy)
+    with pytest.raises(ModelUnsuited, match=says):
+        load_scorer(str(copy), device="cpu")
+
+
+def test_a_label_of_several_tokens_is_refused(copy: Path) -> None:
+    """The tokenizer's merges are taken away, so that every letter is a token."""
+
+    def letters_only(data: dict[str, Any]) -> None:
+        data["model"]["merges"] = []
+
+    edit(copy / "tokenizer.json", letters_only)
+    with pytest.raises(ModelUnsuited, match='"True" is not a single token'):
+        load_scorer(str(copy), device="cpu")
+
+
+def test_layers_without_a_dense_network_refuse_injection_but_score(copy: Path) -> None:
+    scorer = load_scorer(str(copy), device="cpu")
+    for layer in scorer._loaded.decoder.layers:
+        layer.mlp.up_proj = None
+    with pytest.raises(ModelUnsuited, match="dense"):
+        scorer.score(Content(text="a"), [Content(text="b")], Injection())
+    assert scorer._feed_forwards == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"device": "gpu9"}, ModelUnavailable),
+        ({"dtype": "int8"}, ModelUnavailable),
+        ({"dtype": "nn"}, ModelUnavailable),
+        ({"token_budget": 0}, InvalidInput),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(copy: Path, options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        load_scorer(str(copy), **options)
+
+
+def test_a_hub_name_that_is_not_here_would_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = can_load("some-organisation/some-model-that-is-not-cached")
+    assert source.where == "download"
+    assert not source.here
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "a b", "a/b/c", "", "a..b/c"])
+def test_a_name_that_means_nothing_is_refused(name: str) -> None:
+    source = can_load(name)
+    assert source.where == "nowhere"
+    with pytest.raises(ModelUnavailable):
+        load_scorer(name)
+
+
+def test_an_unreachable_hub_is_said_to_be(tmp_path: Path) -> None:
+    """In a process of its own, which may not use the network."""
+    program = (
+        "from retllm.errors import ModelUnavailable\nfrom retllm.fine import load_scorer\n"
+        "try:\n    load_scorer('some/model', device='cpu')\n"
+        "except ModelUnavailable as error:\n    print('SAID:', error.message)\n"
+    )
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=120)
+    assert "SAID: some/model is not on this machine and could not be downloaded." in done.stdout, done.stderr
+
+
+def cached(home: Path, folder: Path, commit: str) -> None:
+    """Lay ``folder`` out as the hub's cache would hold it."""
+    repo = home / "hub" / "models--some--model"
+    shutil.copytree(folder, repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+
+
+def test_a_cached_model_loads_with_no_hub_and_knows_its_commit(
+    model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached(tmp_path, model_folder("qwen2_5_vl"), commit)
+    program = (
+        "from retllm.fine import can_load, load_scorer\n"
+        "print(can_load('some/model').where, load_scorer('some/model', device='cpu').info.revision)\n"
+    )
+    env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=120)
+    assert f"cache {commit}" in done.stdout, done.stderr
+
+
+def test_the_revision_follows_the_contents(copy: Path, model_folder: Callable[[str], Path]) -> None:
+    revision = folder_revision(copy)
+    assert revision == folder_revision(model_folder("qwen2_5_vl")), "not the place"
+    (copy / "README.md").write_text("notes do not count")
+    assert folder_revision(copy) == revision
+    weights = copy / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    changed = folder_revision(copy)
+    assert changed != revision
+    edit(copy / "config.json", lambda data: data.update(note="x"))
+    assert folder_revision(copy) not in (revision, changed)
+
+
+def test_large_weights_are_known_by_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retllm.fine.sources._WHOLE_BYTES", 1000)
+    monkeypatch.setattr("retllm.fine.sources._SAMPLE_BYTES", 100)
+    monkeypatch.setattr("retllm.fine.sources._SAMPLES", 5)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(bytes(5000))
+    plain = folder_revision(tmp_path)
+    for at in (0, 4999, 2500):
+        data = bytearray(5000)
+        data[at] = 1
+        path.write_bytes(data)
+        assert folder_revision(tmp_path) != plain
+
+
+def test_importing_the_settings_does_not_import_torch() -> None:
+    """A web process that only checks settings stays small."""
+    program = "import sys, retllm.fine, retllm.embedding; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "False False", done.stderr
