@@ -14,7 +14,6 @@ from flask_openapi.models.request_body import RequestBody
 from flask_openapi.models.schema import Schema
 from flask_openapi.utils import parse_body
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from pydantic.json_schema import SkipJsonSchema
 
 from retllm.accounts import collection_for
 from retllm.db.enums import ItemKind
@@ -27,7 +26,7 @@ from retllm_web import contents, pictures
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import api, refuse_other_parts
 from retllm_web.api.collections import CollectionPath
-from retllm_web.api.paging import PageQuery
+from retllm_web.api.paging import PageQuery, optional
 from retllm_web.api.spec import BINARY, PICTURE, tags
 from retllm_web.auth import current_user
 from retllm_web.errors import invalid
@@ -96,9 +95,9 @@ class ItemView(BaseModel):
 class ItemQuery(PageQuery):
     """Which items to list."""
 
-    kind: ItemKind | SkipJsonSchema[None] = Field(default=None, description="only items of this kind")
-    q: Annotated[str, StringConstraints(max_length=200)] | SkipJsonSchema[None] = Field(
-        default=None, description="only items with this in their name, in any case"
+    kind: ItemKind | None = optional("only items of this kind")
+    q: Annotated[str, StringConstraints(max_length=200)] | None = optional(
+        "only items with this in their name, in any case"
     )
 
 

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from pydantic.json_schema import SkipJsonSchema
 
 from retllm.db.enums import JobKind, JobState
 from retllm.db.session import transaction
@@ -17,7 +16,7 @@ from retllm_web import submissions
 from retllm_web.api.answers import answer
 from retllm_web.api.blueprint import PREFIX, api
 from retllm_web.api.collections import CollectionPath
-from retllm_web.api.paging import PageQuery, cut
+from retllm_web.api.paging import PageQuery, cut, optional
 from retllm_web.api.spec import ErrorBody, tags
 from retllm_web.auth import current_user
 from retllm_web.services import services
@@ -32,10 +31,8 @@ class IdempotencyHeader(BaseModel):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    idempotency_key: Key | SkipJsonSchema[None] = Field(
-        default=None,
-        alias="Idempotency-Key",
-        description="repeats of a request with the same key get the job that the first one made",
+    idempotency_key: Key | None = optional(
+        "repeats of a request with the same key get the job that the first one made", alias="Idempotency-Key"
     )
 
 
@@ -48,9 +45,9 @@ class JobPath(BaseModel):
 class JobQuery(PageQuery):
     """Which jobs to list."""
 
-    kind: JobKind | SkipJsonSchema[None] = Field(default=None, description="only jobs of this kind")
-    state: JobState | SkipJsonSchema[None] = Field(default=None, description="only jobs in this state")
-    collection: UUID | SkipJsonSchema[None] = Field(default=None, description="only jobs on this collection")
+    kind: JobKind | None = optional("only jobs of this kind")
+    state: JobState | None = optional("only jobs in this state")
+    collection: UUID | None = optional("only jobs on this collection")
 
 
 class JobList(BaseModel):

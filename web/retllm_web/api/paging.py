@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.json_schema import SkipJsonSchema
 
 LIMIT = 50
 MOST = 200
@@ -24,13 +23,24 @@ class Keyed(Protocol):
 Row = TypeVar("Row", bound=Keyed)
 
 
+def optional(description: str, **more: Any) -> Any:
+    """A parameter that may be left out: None here, but in the document not null, for no address can say null."""
+    return Field(default=None, description=description, json_schema_extra=_without_null, **more)
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    schema.pop("default")
+    kept = [one for one in schema.pop("anyOf") if one != {"type": "null"}]
+    schema.update(kept[0])
+
+
 class PageQuery(BaseModel):
     """Which page of a list."""
 
     model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(default=LIMIT, ge=1, le=MOST, description="rows of a page")
-    after: UUID | SkipJsonSchema[None] = Field(default=None, description="the `next` of the page before")
+    after: UUID | None = optional("the `next` of the page before")
 
 
 def cut(rows: Sequence[Row], limit: int) -> tuple[list[Row], UUID | None]:

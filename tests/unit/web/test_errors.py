@@ -1,0 +1,188 @@
+"""One error shape, held over every route of the API."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask.testing import FlaskClient
+from flask_openapi.openapi import OpenAPI
+
+from retllm.errors import Conflict, InvalidInput, RetllmError
+from retllm_web.errors import wants_json
+
+from .conftest import Caller
+
+NOBODY = "018f0000-0000-7000-8000-000000000000"
+OPEN = {"/api/v1/openapi.json"}
+
+
+def _routes(app: OpenAPI) -> list[tuple[str, str]]:
+    """Every method and address of the API, its keys filled with one that names nothing."""
+    return sorted(
+        (method, re.sub(r"<[^>]+>", NOBODY, rule.rule))
+        for rule in app.url_map.iter_rules()
+        if rule.rule.startswith("/api/")
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    )
+
+
+def _check(answer: Any, status: int | None = None) -> dict[str, Any]:
+    assert answer.mimetype == "application/json"
+    assert set(answer.json) == {"error"}
+    error: dict[str, Any] = answer.json["error"]
+    assert set(error) == {"code", "message", "detail"}
+    assert re.fullmatch(r"[a-z_]+", error["code"])
+    assert isinstance(error["message"], str)
+    assert error["message"]
+    assert isinstance(error["detail"], dict)
+    assert status is None or answer.status_code == status
+    return error
+
+
+def test_every_route_demands_an_account(app: OpenAPI, client: FlaskClient) -> None:
+    routes = [one for one in _routes(app) if one[1] not in OPEN]
+    assert len(routes) >= 22
+    for method, path in routes:
+        for headers in ({}, {"Authorization": "Bearer rlm_wrong"}):
+            error = _check(client.open(path, method=method, headers=headers, json={}), 401)
+            assert error["code"] == "unauthorized", (method, path)
+
+
+def test_every_route_with_a_key_of_nothing_is_404_in_the_shape(app: OpenAPI, ada: Caller) -> None:
+    bodies = {"/items": {"items": [{"text": "a"}]}, "/searches": {"text": "a"}}
+    for method, path in _routes(app):
+        if NOBODY not in path:
+            continue
+        body = bodies.get(path[path.rindex("/") :], {}) if method != "GET" else None
+        answer = getattr(ada, method.lower())(path.removeprefix("/api/v1"), json=body)
+        assert _check(answer, 404)["code"] == "not_found", (method, path)
+
+
+def test_every_route_refuses_a_method_that_it_has_not(app: OpenAPI, ada: Caller) -> None:
+    by_path: dict[str, set[str]] = {}
+    for method, path in _routes(app):
+        by_path.setdefault(path, set()).add(method)
+    for path, methods in by_path.items():
+        for method in {"GET", "POST", "PATCH", "PUT", "DELETE"} - methods:
+            answer = getattr(ada, method.lower())(path.removeprefix("/api/v1"))
+            assert _check(answer, 405)["code"] == "method_not_allowed", (method, path)
+            assert methods <= set(re.split(r",\s*", answer.headers["Allow"]))
+
+
+def test_every_route_that_takes_json_refuses_what_is_none(app: OpenAPI, ada: Caller) -> None:
+    for method, path in _routes(app):
+        if method in ("POST", "PATCH"):
+            send = getattr(ada, method.lower())
+            short = path.removeprefix("/api/v1")
+            _check(send(short, data="{", content_type="application/json"), 400)
+            _check(send(short, data="[]", content_type="application/json"), 422)
+            _check(send(short, data="<a/>", content_type="text/xml"), 415)
+
+
+@pytest.mark.parametrize("path", ["/api/", "/api/v1", "/api/v1/nothing", "/api/v2/me", "/api/v1/items/not-a-key"])
+def test_an_unknown_address_is_404_in_the_shape(client: FlaskClient, path: str) -> None:
+    for method in ("GET", "POST", "DELETE"):
+        _check(client.open(path, method=method), 404)
+
+
+def test_a_crash_is_500_and_tells_nothing(app: OpenAPI) -> None:
+    @app.get("/api/crash")
+    def crash() -> str:
+        raise ValueError("password=hunter2")
+
+    answer = app.test_client().get("/api/crash", headers={"X-Request-ID": "mine"})
+    assert _check(answer, 500)["code"] == "internal"
+    assert "hunter2" not in answer.text
+    assert answer.headers["X-Request-ID"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "code"),
+    [
+        (Conflict("so it is", job="x"), 409, "conflict"),
+        (RetllmError("inside"), 500, "internal"),
+        (sa.exc.OperationalError("SELECT secret", {}, Exception("down")), 503, "stack"),
+        (sa.exc.TimeoutError("pool"), 503, "stack"),
+    ],
+)
+def test_errors_of_the_platform_keep_their_code(app: OpenAPI, raised: Exception, status: int, code: str) -> None:
+    @app.get("/api/raise")
+    def fail() -> str:
+        raise raised
+
+    answer = app.test_client().get("/api/raise")
+    assert _check(answer, status)["code"] == code
+    assert "secret" not in answer.text
+
+
+def test_a_wrong_field_is_always_named_in_the_same_way(app: OpenAPI) -> None:
+    @app.get("/api/raise")
+    def fail() -> str:
+        raise InvalidInput("k is too large", field="k")
+
+    error = _check(app.test_client().get("/api/raise"), 422)
+    assert error["detail"]["fields"] == [{"field": "k", "message": "k is too large"}]
+
+
+def test_pages_get_a_page_and_programs_get_json(app: OpenAPI, client: FlaskClient) -> None:
+    page = client.get("/nowhere", headers={"Accept": "text/html"})
+    assert page.status_code == 404
+    assert page.mimetype in ("text/html", "text/plain")
+    _check(client.get("/nowhere", headers={"Accept": "application/json"}), 404)
+    cases = {
+        ("/nowhere", "text/html,application/xhtml+xml,*/*;q=0.8"): False,
+        ("/nowhere", "*/*"): False,
+        ("/nowhere", "application/json"): True,
+        ("/api/v1/me", "text/html"): True,
+        ("/readyz", "text/html"): True,
+    }
+    for (path, accept), wanted in cases.items():
+        with app.test_request_context(path, headers={"Accept": accept}) as context:
+            assert wants_json(context.request) is wanted, (path, accept)
+
+
+def test_the_document_describes_every_route_and_only_them(app: OpenAPI, client: FlaskClient) -> None:
+    document = client.get("/api/v1/openapi.json").json
+    assert document is not None
+    described = {
+        (method.upper(), re.sub(r"\{[^}]+\}", NOBODY, path))
+        for path, operations in document["paths"].items()
+        for method in operations
+    }
+    assert described == {one for one in _routes(app) if one[1] not in OPEN}
+
+
+def test_the_document_names_the_scheme_the_errors_and_the_forms(client: FlaskClient) -> None:
+    document = client.get("/api/v1/openapi.json").json
+    assert document is not None
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    names: list[str] = []
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            names.append(operation["operationId"])
+            assert operation["security"] == [{"bearer": []}], (method, path)
+            assert operation["summary"], (method, path)
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    schema = response["content"]["application/json"]["schema"]
+                    assert schema == {"$ref": "#/components/schemas/ErrorBody"}, (method, path, status)
+            assert {"401", "422"} <= set(operation["responses"])
+    assert len(names) == len(set(names))
+    upload = document["paths"]["/api/v1/collections/{collection_id}/items"]["post"]["requestBody"]["content"]
+    assert set(upload) == {"multipart/form-data", "application/json"}
+    assert upload["multipart/form-data"]["schema"]["properties"]["file"]["items"]["format"] == "binary"
+    search = document["paths"]["/api/v1/collections/{collection_id}/searches"]["post"]
+    assert set(search["requestBody"]["content"]) == {"multipart/form-data", "application/json"}
+    assert [one["name"] for one in search["parameters"] if one["in"] == "header"] == ["Idempotency-Key"]
+
+
+def test_every_reference_of_the_document_is_in_it(client: FlaskClient) -> None:
+    answer = client.get("/api/v1/openapi.json")
+    assert answer.json is not None
+    schemas = set(answer.json["components"]["schemas"])
+    wanted = set(re.findall(r'"#/components/schemas/([^"]+)"', answer.text))
+    assert wanted
+    assert wanted <= schemas

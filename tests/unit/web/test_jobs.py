@@ -1,0 +1,304 @@
+"""Index and search jobs through the API."""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from retllm.db.enums import JobState, Stage, UnitState
+from retllm.db.session import transaction
+from retllm.db.tables import Embedding, EmbeddingModel, Item, Job, Search, Unit, new_id
+from retllm.settings import Settings, public_name
+from retllm_web.services import Services
+
+from .conftest import Caller, Heard
+from .pictures import picture
+
+NOBODY = "018f0000-0000-7000-8000-000000000000"
+
+
+@pytest.fixture
+def texts(ada: Caller) -> str:
+    """A collection of ada's with two texts, not indexed."""
+    key = str(ada.post("/collections", json={"name": "Texts"}).json["id"])
+    items = {"items": [{"text": "a robin"}, {"text": "a wren"}]}
+    assert ada.post(f"/collections/{key}/items?index=false", json=items).json["added"] == 2
+    return key
+
+
+@pytest.fixture
+def indexed(texts: str, served: Services, settings: Settings) -> str:
+    """The same collection with a vector for each text."""
+    with transaction(served.sessions) as session:
+        model = EmbeddingModel(
+            id=new_id(), name=public_name(settings.embedder_name), revision="r", dimension=2, preprocessing_hash="h"
+        )
+        session.add(model)
+        session.flush()
+        for item in session.scalars(sa.select(Item).where(Item.collection_id == uuid.UUID(texts))):
+            session.add(
+                Embedding(
+                    item_id=item.id,
+                    model_id=model.id,
+                    collection_id=item.collection_id,
+                    item_version=item.version,
+                    image_weight=settings.item_image_weight,
+                    vector=[1.0, 0.0],
+                )
+            )
+    return texts
+
+
+def _pictured(caller: Caller, key: str, content: bytes, query: Any = None, **headers: str) -> Any:
+    data: dict[str, Any] = {"picture": (io.BytesIO(content), "query.png")}
+    if query is not None:
+        data["query"] = query if isinstance(query, str) else json.dumps(query)
+    return caller.post(
+        f"/collections/{key}/searches",
+        data=data,
+        content_type="multipart/form-data",
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+    )
+
+
+def _stored_pictures(served: Services) -> int:
+    from pathlib import Path
+
+    folder = Path(served.settings.media_url.removeprefix("file://")) / "queries"
+    return len([one for one in folder.rglob("*") if one.is_file()])
+
+
+def test_an_index_job_is_stored_announced_and_has_an_address(ada: Caller, texts: str, heard: Heard) -> None:
+    answer = ada.post(f"/collections/{texts}/index")
+    assert answer.status_code == 202
+    job = answer.json
+    assert answer.headers["Location"] == f"/api/v1/jobs/{job['id']}"
+    assert (job["kind"], job["state"], job["collection_name"], job["user_name"]) == ("index", "queued", "Texts", "ada")
+    assert ada.get(f"/jobs/{job['id']}").json == job
+    assert [stage for _, stage in heard.units] == [Stage.EMBED]
+
+
+def test_an_empty_collection_can_not_be_indexed_or_searched(ada: Caller) -> None:
+    key = ada.post("/collections", json={"name": "Empty"}).json["id"]
+    for answer in (ada.post(f"/collections/{key}/index"), ada.post(f"/collections/{key}/searches", json={"text": "a"})):
+        assert answer.status_code == 409
+        assert "empty" in answer.json["error"]["message"]
+
+
+def test_a_collection_that_is_not_indexed_can_not_be_searched(ada: Caller, texts: str) -> None:
+    answer = ada.post(f"/collections/{texts}/searches", json={"text": "a robin"})
+    assert answer.status_code == 409
+    assert "not indexed" in answer.json["error"]["message"]
+    assert ada.get("/jobs").json["jobs"] == []
+
+
+def test_a_text_search_is_accepted(ada: Caller, indexed: str, heard: Heard) -> None:
+    asked = {
+        "text": "a robin",
+        "k": 2,
+        "kinds": ["text"],
+        "injection": {"alpha": 0.1, "trigger": "fixed", "fixed_layer": 3},
+    }
+    answer = ada.post(f"/collections/{indexed}/searches", json=asked)
+    assert answer.status_code == 202
+    assert [stage for _, stage in heard.units] == [Stage.COARSE]
+    search = ada.get(f"/searches/{answer.json['id']}").json
+    assert (search["text"], search["kind"], search["k"], search["kinds"]) == ("a robin", "text", 2, ["text"])
+    assert (search["has_picture"], search["provisional"], search["candidates"]) == (False, True, [])
+    assert search["injection"]["alpha"] == 0.1
+    assert ada.get(f"/searches/{answer.json['id']}/picture").status_code == 404
+
+
+def test_a_search_by_picture_keeps_the_picture(ada: Caller, indexed: str, bob: Caller) -> None:
+    content = picture("red")
+    answer = _pictured(ada, indexed, content, {"text": "darker", "k": 1})
+    assert answer.status_code == 202
+    key = answer.json["id"]
+    search = ada.get(f"/searches/{key}").json
+    assert (search["kind"], search["has_picture"], search["text"], search["k"]) == ("image+text", True, "darker", 1)
+    shown = ada.get(f"/searches/{key}/picture")
+    assert shown.data == content
+    assert shown.headers["Content-Type"] == "image/png"
+    assert ada.get(f"/searches/{key}/picture", headers={"If-None-Match": shown.headers["ETag"]}).status_code == 304
+    for path in (f"/searches/{key}", f"/searches/{key}/picture", f"/jobs/{key}"):
+        assert bob.get(path).status_code == 404
+
+
+def test_a_picture_alone_is_a_query(ada: Caller, indexed: str) -> None:
+    answer = _pictured(ada, indexed, picture("red", "TIFF"))
+    assert answer.status_code == 202
+    assert ada.get(f"/searches/{answer.json['id']}").json["kind"] == "image"
+    assert ada.get(f"/searches/{answer.json['id']}/picture").headers["Content-Type"] == "image/tiff"
+
+
+def test_a_query_part_that_came_as_a_file_is_read_too(ada: Caller, indexed: str) -> None:
+    data = {"query": (io.BytesIO(b'{"text": "a robin"}'), "query.json")}
+    answer = ada.post(f"/collections/{indexed}/searches", data=data, content_type="multipart/form-data")
+    assert answer.status_code == 202
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"text": ""},
+        {"text": "  \n "},
+        {"text": 5},
+        {"text": "a", "k": 0},
+        {"text": "a", "k": -1},
+        {"text": "a", "k": 201},
+        {"text": "a", "k": "3"},
+        {"text": "a", "k": True},
+        {"text": "a", "k": 1.5},
+        {"text": "a", "kinds": []},
+        {"text": "a", "kinds": ["film"]},
+        {"text": "a", "query_image_weight": 1.1},
+        {"text": "a", "tie_decimals": 13},
+        {"text": "a", "injection": {"alpha": 2}},
+        {"text": "a", "injection": {"trigger": "often"}},
+        {"text": "a", "injection": {"start": 9, "end": 3}},
+        {"text": "a", "injection": {"colour": 1}},
+        {"text": "a", "colour": "red"},
+        {"text": "nul\0"},
+        {"text": "x" * 20_001},
+    ],
+)
+def test_a_wrong_query_is_refused_and_nothing_is_done(
+    ada: Caller, indexed: str, asked: Any, heard: Heard, served: Services
+) -> None:
+    answer = ada.post(f"/collections/{indexed}/searches", json=asked)
+    assert answer.status_code == 422, answer.text
+    assert answer.json["error"]["code"] == "invalid_input"
+    for field in answer.json["error"]["detail"]["fields"]:
+        assert field["field"]
+        assert field["message"]
+    assert _pictured(ada, indexed, picture(), asked or {"colour": 1}).status_code in (202, 422)
+    assert ada.post(f"/collections/{indexed}/searches", json=asked).status_code == 422
+    assert len([unit for unit in heard.units if unit[1] is Stage.COARSE]) == len(ada.get("/jobs").json["jobs"])
+
+
+def test_a_refused_search_leaves_no_picture_behind(ada: Caller, texts: str, bob: Caller, served: Services) -> None:
+    assert _pictured(ada, texts, picture()).status_code == 409  # not indexed
+    assert _pictured(ada, texts, picture(), {"k": 0}).status_code == 422
+    assert _pictured(ada, texts, picture(), {"k": 201}).status_code == 422
+    assert _pictured(ada, texts, picture(), "{").status_code == 422
+    assert _pictured(bob, texts, picture()).status_code == 404
+    assert _pictured(ada, NOBODY, picture()).status_code == 404
+    assert _stored_pictures(served) == 0
+
+
+def test_a_picture_that_is_none_is_refused(ada: Caller, indexed: str, served: Services) -> None:
+    for content in (b"", b"text", picture()[:50]):
+        answer = _pictured(ada, indexed, content)
+        assert answer.status_code == 422
+        assert answer.json["error"]["code"] == "media_rejected"
+    assert _stored_pictures(served) == 0
+
+
+def test_a_form_with_two_pictures_or_an_unknown_part_is_refused(ada: Caller, indexed: str) -> None:
+    two = [(io.BytesIO(picture()), "a.png"), (io.BytesIO(picture()), "b.png")]
+    for data in (
+        {"picture": two},
+        {"file": two[0]},
+        {"query": ['{"text": "a"}', '{"text": "b"}']},
+        {"text": "a robin"},
+    ):
+        answer = ada.post(f"/collections/{indexed}/searches", data=data, content_type="multipart/form-data")
+        assert answer.status_code == 422, data
+
+
+def test_the_same_key_gives_the_same_job_and_announces_once(ada: Caller, indexed: str, heard: Heard) -> None:
+    headers = {"Idempotency-Key": "one"}
+    first, again = (
+        ada.post(f"/collections/{indexed}/searches", json={"text": "a robin"}, headers=headers) for _ in range(2)
+    )
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json["id"] == again.json["id"]
+    assert len(heard.units) == 1
+    other = ada.post(f"/collections/{indexed}/searches", json={"text": "a wren"}, headers=headers)
+    assert other.status_code == 409
+    assert ada.post(f"/collections/{indexed}/index", headers=headers).status_code == 409
+    assert ada.post(f"/collections/{indexed}/index", headers={"Idempotency-Key": "two"}).status_code == 202
+
+
+def test_a_repeated_search_by_picture_keeps_one_picture(ada: Caller, indexed: str, served: Services) -> None:
+    first = _pictured(ada, indexed, picture("red"), Idempotency_Key="one")
+    again = _pictured(ada, indexed, picture("red"), Idempotency_Key="one")
+    assert first.json["id"] == again.json["id"]
+    assert _pictured(ada, indexed, picture("blue"), Idempotency_Key="one").status_code == 409
+    assert _stored_pictures(served) == 1
+    assert ada.get(f"/searches/{first.json['id']}/picture").data == picture("red")
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201, "a b", "é"])
+def test_a_wrong_idempotency_key_is_refused(ada: Caller, texts: str, key: str) -> None:
+    answer = ada.post(f"/collections/{texts}/index", headers={"Idempotency-Key": key})
+    assert answer.status_code == 422
+    assert answer.json["error"]["detail"]["fields"][0]["field"] == "Idempotency-Key"
+
+
+def test_jobs_are_paged_newest_first_and_filtered(ada: Caller, bob: Caller, indexed: str) -> None:
+    made = [ada.post(f"/collections/{indexed}/searches", json={"text": f"q{n}"}).json["id"] for n in range(4)]
+    made.append(ada.post(f"/collections/{indexed}/index").json["id"])
+    first = ada.get("/jobs?limit=3").json
+    rest = ada.get(f"/jobs?limit=3&after={first['next']}").json
+    assert [job["id"] for job in first["jobs"] + rest["jobs"]] == made[::-1]
+    assert rest["next"] is None
+    assert [job["id"] for job in ada.get("/jobs?kind=index").json["jobs"]] == made[-1:]
+    assert len(ada.get(f"/jobs?state=queued&kind=search&collection={indexed}").json["jobs"]) == 4
+    assert ada.get(f"/jobs?collection={NOBODY}").json["jobs"] == []
+    assert bob.get("/jobs").json["jobs"] == []
+    for wrong in ("kind=film", "state=lost", "collection=x", "limit=0", "colour=red"):
+        assert ada.get(f"/jobs?{wrong}").status_code == 422
+
+
+def test_a_cancelled_job_is_over_and_can_be_tried_again(ada: Caller, texts: str, heard: Heard, bob: Caller) -> None:
+    key = ada.post(f"/collections/{texts}/index").json["id"]
+    assert bob.post(f"/jobs/{key}/cancel").status_code == 404
+    assert ada.post(f"/jobs/{key}/retry").status_code == 409
+    cancelled = ada.post(f"/jobs/{key}/cancel")
+    assert (cancelled.status_code, cancelled.json["state"]) == (200, "cancelled")
+    assert ada.post(f"/jobs/{key}/cancel").status_code == 200
+    heard.units.clear()
+    again = ada.post(f"/jobs/{key}/retry")
+    assert again.status_code == 202
+    assert again.json["state"] in ("queued", "running")
+    assert len(heard.units) == 1
+    assert bob.post(f"/jobs/{key}/retry").status_code == 404
+
+
+def test_a_job_that_succeeded_can_not_be_cancelled_or_tried_again(ada: Caller, texts: str, served: Services) -> None:
+    key = ada.post(f"/collections/{texts}/index").json["id"]
+    with transaction(served.sessions) as session:
+        job = session.get_one(Job, uuid.UUID(key))
+        job.state, job.finished_at = JobState.SUCCEEDED, sa.func.now()
+        session.execute(sa.update(Unit).values(state=UnitState.DONE))
+    for what in ("cancel", "retry"):
+        answer = ada.post(f"/jobs/{key}/{what}")
+        assert answer.status_code == 409
+        assert answer.json["error"]["code"] == "conflict"
+
+
+def test_an_index_job_is_no_search(ada: Caller, texts: str) -> None:
+    key = ada.post(f"/collections/{texts}/index").json["id"]
+    assert ada.get(f"/searches/{key}").status_code == 404
+    assert ada.get(f"/searches/{key}/picture").status_code == 404
+
+
+def test_a_failing_announcement_does_not_lose_accepted_work(
+    ada: Caller, texts: str, heard: Heard, monkeypatch: pytest.MonkeyPatch, served: Services
+) -> None:
+    from retllm.jobs.announce import Announcer
+
+    away = Announcer("redis://127.0.0.1:1/0")
+    monkeypatch.setattr(heard, "announce", away.announce)
+    answer = ada.post(f"/collections/{texts}/index")
+    assert answer.status_code == 202
+    with transaction(served.sessions) as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Unit)) == 1
+        assert session.scalar(sa.select(sa.func.count()).select_from(Search)) == 0
