@@ -1,0 +1,19 @@
+"""The pages: server-rendered, usable without JavaScript, live with it (design: dashboard)."""
+
+from __future__ import annotations
+
+from flask import Flask
+from flask_bootstrap import Bootstrap5
+
+from retllm_web.pages import access, account, collections, items, jobs, searches, show, uploads
+from retllm_web.pages.blueprint import pages
+
+__all__ = ["access", "account", "collections", "items", "jobs", "register", "searches", "uploads"]
+
+
+def register(app: Flask) -> None:
+    """Put every page, its assets and its formats on ``app``."""
+    app.config["BOOTSTRAP_SERVE_LOCAL"] = True
+    Bootstrap5(app)
+    show.install(app)
+    app.register_blueprint(pages)

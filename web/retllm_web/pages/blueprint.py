@@ -1,0 +1,78 @@
+"""The blueprint that every page hangs on: who may see it, and how errors of actions are told."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import flask_login
+from flask import Blueprint, Response, current_app, flash, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+
+from retllm.errors import NotFound, RetllmError
+
+pages = Blueprint("pages", __name__)
+
+OPEN_TO_ALL = {"pages.login"}
+
+
+@pages.before_request
+def _demand_login() -> ResponseReturnValue | None:
+    if request.endpoint in OPEN_TO_ALL or flask_login.current_user.is_authenticated:
+        return None
+    # a script that asks for a piece of a page can do nothing with the page to log in
+    if wants_piece():
+        return Response("Log in again.", status=401, mimetype="text/plain")
+    here = request.full_path.rstrip("?") if request.method == "GET" else None
+    return redirect(url_for("pages.login", next=here))
+
+
+@pages.after_request
+def _private(response: Response) -> Response:
+    # what an account saw must not come out of the cache after it logged out
+    if "Cache-Control" not in response.headers:
+        response.headers["Cache-Control"] = "private, no-store"
+    return response
+
+
+def wants_piece() -> bool:
+    """Whether a script of ours asks, which takes a piece of HTML and no whole page."""
+    return request.headers.get("X-Requested-With") == "fetch"
+
+
+def local_path(target: str | None) -> str | None:
+    """``target`` if it is a path on this server, else None: a link must not lead elsewhere after the login."""
+    if not target or not target.startswith("/") or target.startswith("//") or "\\" in target:
+        return None
+    parts = urlsplit(target)
+    if parts.scheme or parts.netloc or any(ord(c) < 0x20 for c in target):
+        return None
+    return target
+
+
+def refused(error: RetllmError, back: str) -> ResponseReturnValue:
+    """Say on the page ``back`` why an action was not done; what does not exist stays a 404."""
+    if isinstance(error, NotFound) or error.http_status >= 500:
+        raise error
+    flash(error.message, "danger")
+    return redirect(back)
+
+
+def key_or_none(text: str | None, what: str) -> UUID | None:
+    """A key out of an address.
+
+    Raises:
+        NotFound: it is none.
+    """
+    if not text:
+        return None
+    try:
+        return UUID(text)
+    except ValueError:
+        raise NotFound(f"There is no such {what}.") from None
+
+
+def picture_url(item_id: UUID, *, thumbnail: bool = True) -> str:
+    """Where an item's picture is; the API serves it to whoever is logged in."""
+    path = f"/api/v1/items/{item_id}/" + ("thumbnail" if thumbnail else "picture")
+    return str(current_app.config.get("APPLICATION_ROOT", "/")).rstrip("/") + path

@@ -1,0 +1,222 @@
+"""Collections: the list, one collection with its items and forms, and what can be done with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from flask import flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from retllm.accounts import collection_for
+from retllm.db.enums import OVER_JOBS, ItemKind, JobKind
+from retllm.db.session import transaction
+from retllm.db.tables import Collection
+from retllm.errors import RetllmError
+from retllm.jobs import views
+from retllm.jobs.schemas import JobView
+from retllm.media import ingest
+from retllm.media.ingest import Outcome
+from retllm_web import catalog, contents, submissions
+from retllm_web.api.collections import CollectionChange, CollectionRequest, CollectionView
+from retllm_web.api.collections import views as collection_views
+from retllm_web.api.items import ItemView, item_view
+from retllm_web.api.paging import cut
+from retllm_web.auth import current_user
+from retllm_web.errors import invalid
+from retllm_web.pages.asking import search_form
+from retllm_web.pages.blueprint import key_or_none, pages, refused, wants_piece
+from retllm_web.pages.forms import Form
+from retllm_web.services import services
+
+_COLLECTIONS = 24
+_ITEMS = 48
+# index jobs that are looked at for one that is at work
+_RECENT = 5
+
+
+@pages.get("/")
+def collections() -> ResponseReturnValue:
+    """The collections that this account may see."""
+    return _list(Form())
+
+
+def _list(form: Form, status: int = 200) -> ResponseReturnValue:
+    after = key_or_none(request.args.get("after"), "page")
+    with transaction(services().sessions) as session:
+        page, following = cut(catalog.page(session, current_user(), after=after, limit=_COLLECTIONS + 1), _COLLECTIONS)
+        found = collection_views(session, page)
+    return render_template("collections.html", collections=found, next=following, after=after, form=form), status
+
+
+@pages.post("/collections")
+def create_collection() -> ResponseReturnValue:
+    """Make a collection and go to it."""
+    form = Form.sent()
+    try:
+        try:
+            asked = CollectionRequest(name=form.text("name"), description=form.text("description"))
+        except ValidationError as error:
+            raise invalid(error) from error
+        with transaction(services().sessions) as session:
+            made = catalog.create(session, current_user(), asked.name, asked.description)
+    except RetllmError as error:
+        form.refuse(error, otherwise="name")
+        if not form.text("name"):
+            form.errors["name"] = "Give the collection a name."
+        return _list(form, error.http_status)
+    return redirect(url_for("pages.collection", collection_id=made.id))
+
+
+@dataclass
+class Filters:
+    """Which of a collection's items are shown; it is in the address, so that a link gives the same view."""
+
+    kind: ItemKind | None = None
+    q: str = ""
+    after: UUID | None = None
+
+    @classmethod
+    def asked(cls) -> Filters:
+        """The filters of this request; an unknown kind counts as none."""
+        kind = request.args.get("kind", "")
+        q = request.args.get("q", "").replace("\0", "").strip()[:200]
+        known = kind in {one.value for one in ItemKind}
+        return cls(ItemKind(kind) if known else None, q, key_or_none(request.args.get("after"), "page"))
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is filtered out."""
+        return bool(self.kind or self.q)
+
+    def address(self) -> dict[str, str]:
+        """The filters as they stand in an address."""
+        return {name: str(value) for name, value in (("kind", self.kind), ("q", self.q)) if value}
+
+
+@dataclass
+class Said:
+    """What a form of the collection's page has to say when it is shown again."""
+
+    search: Form | None = None
+    text: Form = field(default_factory=Form)
+    upload_error: str | None = None
+    outcomes: list[Outcome] | None = None
+    status: int = 200
+
+
+def collection_page(collection_id: UUID, said: Said | None = None) -> ResponseReturnValue:
+    """The page of a collection, with what its forms have to say.
+
+    Raises:
+        NotFound: no such collection.
+    """
+    said = said or Said()
+    filters = Filters.asked()
+    with transaction(services().sessions) as session:
+        found = collection_for(session, current_user(), collection_id)
+        shown = collection_views(session, [found])[0]
+        items, following = _items(session, found, filters)
+        job = _index_job(session, collection_id)
+    page = render_template(
+        "collection.html",
+        collection=shown,
+        items=items,
+        next=following,
+        filters=filters,
+        job=job,
+        said=said,
+        search=said.search or search_form(request.args),
+        settings=services().settings,
+    )
+    return page, said.status
+
+
+@pages.get("/collections/<uuid:collection_id>")
+def collection(collection_id: UUID) -> ResponseReturnValue:
+    """One collection; a script that asks gets the next items alone."""
+    if not wants_piece():
+        return collection_page(collection_id)
+    filters = Filters.asked()
+    with transaction(services().sessions) as session:
+        found = collection_for(session, current_user(), collection_id)
+        items, following = _items(session, found, filters)
+    return render_template("_items.html", collection=found, items=items, next=following, filters=filters)
+
+
+def _items(session: Session, found: Collection, filters: Filters) -> tuple[list[ItemView], UUID | None]:
+    rows = contents.page(
+        session,
+        found,
+        services().settings,
+        kind=filters.kind,
+        q=filters.q or None,
+        after=filters.after,
+        limit=_ITEMS + 1,
+    )
+    return cut([item_view(item, indexed) for item, indexed in rows], _ITEMS)
+
+
+def _index_job(session: Session, collection_id: UUID) -> JobView | None:
+    """The newest index job that is still at work, or else the newest one if it did not go well."""
+    recent = views.list_jobs(session, current_user(), kind=JobKind.INDEX, collection_id=collection_id, limit=_RECENT)
+    chosen = next((job for job in recent if job.state not in OVER_JOBS), recent[0] if recent else None)
+    return views.job_view(session, chosen) if chosen else None
+
+
+@pages.get("/collections/<uuid:collection_id>/live")
+def collection_live(collection_id: UUID) -> ResponseReturnValue:
+    """How far the collection is indexed, as a piece of its page."""
+    with transaction(services().sessions) as session:
+        found = collection_for(session, current_user(), collection_id)
+        shown: CollectionView = collection_views(session, [found])[0]
+        job = _index_job(session, collection_id)
+    return render_template("_index_state.html", collection=shown, job=job)
+
+
+@pages.post("/collections/<uuid:collection_id>/index")
+def index_collection(collection_id: UUID) -> ResponseReturnValue:
+    """Submit an index job."""
+    here = url_for("pages.collection", collection_id=collection_id)
+    try:
+        submissions.index(current_user(), collection_id)
+    except RetllmError as error:
+        if wants_piece():
+            return error.message, error.http_status
+        return refused(error, here)
+    return ("", 204) if wants_piece() else redirect(here)
+
+
+@pages.post("/collections/<uuid:collection_id>/change")
+def change_collection(collection_id: UUID) -> ResponseReturnValue:
+    """Change the name and the description."""
+    here = url_for("pages.collection", collection_id=collection_id)
+    form = Form.sent()
+    try:
+        try:
+            asked = CollectionChange(name=form.text("name"), description=form.text("description"))
+        except ValidationError as error:
+            raise invalid(error) from error
+        with transaction(services().sessions) as session:
+            found = collection_for(session, current_user(), collection_id)
+            catalog.change(session, found, name=asked.name, description=asked.description)
+    except RetllmError as error:
+        return refused(error, here)
+    flash("Saved.", "success")
+    return redirect(here)
+
+
+@pages.post("/collections/<uuid:collection_id>/delete")
+def delete_collection(collection_id: UUID) -> ResponseReturnValue:
+    """Delete a collection whose name was typed to confirm it."""
+    with services().sessions() as session:
+        found = collection_for(session, current_user(), collection_id)
+        name = found.name
+        if " ".join(request.form.get("confirm", "").split()) != " ".join(name.split()):
+            flash(f"Nothing was deleted: what you typed is not the name “{name}”.", "danger")
+            return redirect(url_for("pages.collection", collection_id=collection_id))
+        ingest.delete_collection(session, services().storage, collection_id)
+    flash(f"The collection “{name}” is deleted.", "success")
+    return redirect(url_for("pages.collections"))

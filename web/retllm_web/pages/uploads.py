@@ -1,0 +1,67 @@
+"""What comes in through the pages: files, and texts that were typed."""
+
+from __future__ import annotations
+
+from typing import BinaryIO, cast
+from uuid import UUID
+
+from flask import flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from retllm.accounts import collection_for
+from retllm.db.session import transaction
+from retllm.errors import RetllmError
+from retllm.media.ingest import IncomingFile
+from retllm_web import contents
+from retllm_web.auth import current_user
+from retllm_web.pages.blueprint import pages, wants_piece
+from retllm_web.pages.collections import Said, collection_page
+from retllm_web.pages.forms import Form
+from retllm_web.services import services
+
+_SAID = {
+    "added": "The text is added.",
+    "duplicate": "The collection holds this text already.",
+    "updated": "The text is updated.",
+}
+
+
+@pages.post("/collections/<uuid:collection_id>/upload")
+def upload(collection_id: UUID) -> ResponseReturnValue:
+    """Take files in; the answer has a line for each. A script sends them in parts and indexes after the last."""
+    with transaction(services().sessions) as session:
+        # before the upload is read: gigabytes for nothing help nobody
+        collection_for(session, current_user(), collection_id)
+    # a browser's empty file field is a part without a name
+    parts = [part for part in request.files.getlist("file") if part.filename]
+    files = [IncomingFile(part.filename or "", cast("BinaryIO", part.stream)) for part in parts]
+    if not files:
+        missing = "Choose at least one file."
+        return (
+            (missing, 422) if wants_piece() else collection_page(collection_id, Said(upload_error=missing, status=422))
+        )
+    index = request.form.get("index") != "later"
+    taken = contents.take(current_user(), collection_id, files=files, index=index)
+    if wants_piece():
+        return render_template("_outcomes.html", outcomes=taken.outcomes)
+    return collection_page(collection_id, Said(outcomes=taken.outcomes))
+
+
+@pages.post("/collections/<uuid:collection_id>/texts")
+def add_text(collection_id: UUID) -> ResponseReturnValue:
+    """Take in one text."""
+    form = Form.sent()
+    try:
+        text = contents.Text(form.text("text"), form.text("name") or None)
+        taken = contents.take(current_user(), collection_id, texts=[text])
+    except RetllmError as error:
+        if error.http_status in (404, 500):
+            raise
+        form.refuse(error, otherwise="text")
+        return collection_page(collection_id, Said(text=form, status=error.http_status))
+    (outcome,) = taken.outcomes
+    if outcome.error is not None:
+        form.errors["text"] = outcome.error.message
+        return collection_page(collection_id, Said(text=form, status=422))
+    flash(_SAID[outcome.status], "info" if outcome.status == "duplicate" else "success")
+    return redirect(url_for("pages.collection", collection_id=collection_id))

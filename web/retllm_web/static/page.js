@@ -1,0 +1,10 @@
+// What every page needs: each part works on the elements that ask for it by a data attribute.
+import { follow } from "./live.js";
+import { moreItems } from "./more.js";
+import { uploads } from "./upload.js";
+
+for (const root of document.querySelectorAll("[data-live]")) follow(root);
+for (const form of document.querySelectorAll("form[data-upload]")) uploads(form);
+for (const element of document.querySelectorAll("[data-with-script]")) element.hidden = false;
+for (const field of document.querySelectorAll("[data-select]")) field.addEventListener("focus", () => field.select());
+moreItems();
