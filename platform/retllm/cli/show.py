@@ -24,6 +24,11 @@ def console(*, stderr: bool = False) -> Console:
     return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
 
 
+def say(text: str) -> None:
+    """A line for people, on standard error."""
+    click.echo(text, err=True)
+
+
 def as_json(value: Any) -> None:
     """One JSON document on standard output."""
     click.echo(json.dumps(value, ensure_ascii=False))

@@ -6,7 +6,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -43,7 +44,24 @@ def up(port: int | None, home: Path | None, preset: str | None, ready_file: Path
     Data and logs are in RETLLM_HOME and are found again by the next start. With DATABASE_URL or REDIS_URL set, those
     servers are used and none is started. Ctrl-C stops everything.
     """
-    given: dict[str, Any] = {"port": port, "home": home, "preset": preset}
+    run_stack({"port": port, "home": home, "preset": preset}, as_json=as_json, ready_file=ready_file)
+
+
+def run_stack(
+    given: Mapping[str, Any],
+    *,
+    as_json: bool,
+    ready_file: Path | None = None,
+    after_start: Callable[[LocalStack], None] = lambda _: None,
+    stay: bool = True,
+) -> None:
+    """Start the whole stack, do `after_start`, and stop it all: at once, or (`stay`) when a signal says so.
+
+    Settings that `given` names take the place of the environment's, except where they are None.
+
+    Raises:
+        StackError: a part can't be started, or keeps breaking.
+    """
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
     say = _Said(as_json)
     stack = LocalStack(settings, announce=say.step)
@@ -56,12 +74,16 @@ def up(port: int | None, home: Path | None, preset: str | None, ready_file: Path
             say.ready(stack, admin)
             if ready_file is not None:
                 _write_ready(ready_file, stack)
-            stack.ended.wait()
+            with signals.raised():
+                after_start(stack)
+            if stay:
+                stack.ended.wait()
             say.stopping(signals.received)
             stack.stop()
-    except StackError:
+    except (StackError, KeyboardInterrupt):
         if not signals.received:
             raise
+        say.stopping(signals.received)
     finally:
         stack.stop()
         if ready_file is not None:
@@ -100,6 +122,16 @@ class _Signals:
         self._stack = stack
         self._before: dict[int, Any] = {}
         self.received: list[int] = []
+        self._raised = False
+
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Here a signal also breaks off what this process itself is doing, by KeyboardInterrupt."""
+        self._raised = True
+        try:
+            yield
+        finally:
+            self._raised = False
 
     def __enter__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -115,6 +147,8 @@ class _Signals:
             self._stack.interrupt()
         else:
             self._stack.hurry()
+        if self._raised:
+            raise KeyboardInterrupt
 
 
 class _Said:

@@ -45,7 +45,7 @@ def upload(
     folder again adds only what is new. The exit status is 1 if something could not be taken.
     """
     api = connect()
-    target = _collection(api, collection, create=create)
+    target = find_or_make(api, collection, create=create)
     files = list(_files(paths))
     outcomes = send(api, target["id"], files, quiet=as_json)
     job = _index(api, target["id"], quiet=as_json) if index and outcomes else None
@@ -57,7 +57,12 @@ def upload(
     ctx.exit(1 if rejected or (job and job["state"] != "succeeded") else 0)
 
 
-def _collection(api: Api, name: str, *, create: bool) -> Json:
+def find_or_make(api: Api, name: str, *, create: bool) -> Json:
+    """The collection of that name or id; ``create`` makes it where there is none.
+
+    Raises:
+        NotFound: there is none, and it is not to be made.
+    """
     try:
         return api.collection(name)
     except NotFound:
