@@ -1,0 +1,176 @@
+"""The checks of `retllm doctor`."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from retllm.cli import checks
+from retllm.cli.doctor import doctor
+from retllm.errors import StackError
+from retllm.fine import ModelSource
+from retllm.settings import Settings
+from retllm.stack import LocalStack
+from retllm.stack.leftovers import running_stack
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def settings(home: Path, **values: object) -> Settings:
+    return Settings(home=home, **{"database_url": None, "redis_url": None, **values})  # type: ignore[arg-type]
+
+
+def test_with_nothing_running_the_embedded_servers_are_found_and_nothing_is_made(tmp_path: Path) -> None:
+    found = {check.name: check for check in checks.run_checks(settings(tmp_path / "home", port=0))}
+    assert list(found) == ["python", "postgres", "redis", "storage", "disk", "port", "gpu", "embedder", "scorer"]
+    assert found["postgres"].message == ("postgres (PostgreSQL) 18.4 with pgvector 0.8.5, which `retllm up` starts.")
+    assert found["redis"].message.startswith("Valkey server v=9.")
+    assert {found[name].state for name in ("python", "postgres", "redis", "storage", "port")} == {"ok"}
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_running_stack_is_asked_itself(servers: LocalStack) -> None:
+    running = running_stack(servers.home)
+    assert running is not None
+    asked = settings(servers.home)
+    assert checks.check_postgres(asked, running).message.endswith("run by `retllm up` now.")
+    assert checks.check_redis(asked, running).message.endswith("run by `retllm up` now.")
+
+
+def test_servers_that_are_named_are_asked(tmp_path: Path, servers: LocalStack) -> None:
+    asked = settings(tmp_path, database_url=servers.database_url, redis_url=servers.redis_url)
+    assert checks.check_postgres(asked, None).message.endswith("(DATABASE_URL).")
+    assert checks.check_redis(asked, None).message.endswith("(REDIS_URL).")
+    assert "***" in checks.check_redis(asked, None).message
+
+
+def test_what_can_not_be_reached_fails_and_says_what_to_do(tmp_path: Path) -> None:
+    asked = settings(tmp_path, database_url="postgresql://h:1@127.0.0.1:1/n", redis_url="redis://127.0.0.1:1/0")
+    found = {check.name: check for check in checks.run_checks(asked)}
+    for name, variable in (("postgres", "DATABASE_URL"), ("redis", "REDIS_URL")):
+        assert found[name].state == "failed"
+        assert found[name].message.endswith("can't be reached (Connection refused).")
+        assert found[name].advice.startswith(f"Start that server, or mend {variable}, or unset it")
+
+
+def test_a_taken_port_fails_with_advice(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (found,) = (c for c in checks.run_checks(settings(tmp_path, port=port)) if c.name == "port")
+    assert found == checks.Check(
+        "port", "failed", f"Port {port} on 127.0.0.1 is taken.", "Set RETLLM_PORT to a free one (0 takes any)."
+    )
+
+
+def test_storage_that_cannot_be_written_fails(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    asked = settings(tmp_path, storage_url=f"file://{tmp_path}/file/media")
+    assert checks.check_storage(asked).state == "failed"
+    assert checks.check_storage(settings(tmp_path, storage_url="memory://media")).state == "ok"
+    assert checks.check_storage(settings(tmp_path, storage_url="nosuch://media")).state == "failed"
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+@pytest.mark.parametrize(("gigabytes", "state"), [(0.5, "failed"), (5, "warning"), (50, "ok")])
+def test_little_room_on_the_disk_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gigabytes: float, state: str
+) -> None:
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda _: Usage(0, 0, int(gigabytes * 2**30)))
+    assert checks.check_disk(settings(tmp_path)).state == state
+
+
+@pytest.mark.parametrize(
+    ("device", "preset", "state"),
+    [("auto", "demo", "ok"), ("auto", "paper", "warning"), ("cuda", "demo", "failed"), ("cuda:1", "paper", "failed")],
+)
+def test_a_missing_gpu_matters_where_one_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, preset: str, state: str
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert checks.check_gpu(settings(tmp_path, device=device, preset=preset)).state == state
+
+
+def test_a_gpu_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "A Card")
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda _: namedtuple("Properties", "total_memory")(80 * 2**30)
+    )
+    assert checks.check_gpu(settings(tmp_path, preset="paper")).message.startswith("A Card (80 GB)")
+
+
+def test_a_model_is_found_in_a_folder_or_told_missing(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    asked = settings(tmp_path, embedder=f"local-dir:{folder}", scorer=str(folder))
+    for found in (checks.check_embedder(asked), checks.check_scorer(asked)):
+        assert found.state == "failed"
+        assert "does not exist" in found.message
+        assert found.advice.startswith(f"Set RETLLM_{found.name.upper()} to a model that is here")
+
+
+def source(where: str) -> ModelSource:
+    return ModelSource("org/model", where, None, None, "It is somewhere.")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("where", "trouble", "state"),
+    [
+        ("folder", "down", "ok"),
+        ("cache", "down", "ok"),
+        ("download", None, "ok"),
+        ("download", "the hub is down", "failed"),
+        ("nowhere", None, "failed"),
+    ],
+)
+def test_a_model_to_be_fetched_needs_a_hub_that_answers(
+    monkeypatch: pytest.MonkeyPatch, where: str, trouble: str | None, state: str
+) -> None:
+    monkeypatch.setattr(checks, "_hub_trouble", lambda: trouble)
+    assert checks._model("scorer", source(where), "RETLLM_SCORER").state == state
+
+
+@pytest.mark.parametrize(
+    ("message", "what", "advice"),
+    [
+        ("Port 1 is taken; set X to 0.", "Port 1 is taken.", "Set X to 0."),
+        ("A at b://c:1/d fails (e: f): start that server.", "A at b://c:1/d fails (e: f).", "Start that server."),
+        ("Just broken.", "Just broken.", ""),
+    ],
+)
+def test_an_error_is_parted_into_what_is_wrong_and_what_to_do(message: str, what: str, advice: str) -> None:
+    assert checks.failed("x", StackError(message)) == checks.Check("x", "failed", what, advice)
+
+
+def test_the_command_tells_programs_the_same_and_fails_with_status_2(tmp_path: Path) -> None:
+    env = {**os.environ, "RETLLM_HOME": str(tmp_path), "REDIS_URL": "redis://127.0.0.1:1/0", "RETLLM_PORT": "0"}
+    asked = [sys.executable, "-m", "retllm.cli.main", "doctor", "--json"]
+    told = subprocess.run(asked, capture_output=True, text=True, env=env, timeout=120, check=False)
+    assert told.returncode == 2
+    answer = json.loads(told.stdout)
+    assert answer["ok"] is False
+    assert {check["name"]: check["state"] for check in answer["checks"]}["redis"] == "failed"
+
+
+@pytest.mark.parametrize(("state", "status"), [("ok", 0), ("warning", 0), ("failed", 2)])
+def test_the_command_shows_people_each_check_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, state: checks.State, status: int
+) -> None:
+    found = [checks.Check("disk", state, "It is so.", "Do that.")]
+    monkeypatch.setattr("retllm.cli.doctor.run_checks", lambda _: found)
+    told = CliRunner().invoke(doctor, standalone_mode=False)
+    assert told.return_value == status
+    assert f"{state:7}  disk" in told.stdout
+    assert ("-> Do that." in told.stdout) == (state != "ok")

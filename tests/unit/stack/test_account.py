@@ -1,0 +1,34 @@
+"""The account that PostgreSQL runs under."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from retllm.stack.account import make_passable, postgres_account
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="for a normal user")
+def test_a_normal_user_runs_postgres_itself() -> None:
+    assert postgres_account() is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone needs another account")
+def test_root_runs_postgres_under_another_account() -> None:
+    account = postgres_account()
+    assert account is not None
+    assert account.uid != 0
+    assert account == postgres_account()
+
+
+def test_folders_are_made_passable_and_not_readable(tmp_path: Path) -> None:
+    inner = tmp_path / "closed" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "closed").chmod(0o700)
+    inner.chmod(0o700)
+    make_passable(inner / "data")
+    assert stat.S_IMODE((tmp_path / "closed").stat().st_mode) == 0o701
+    assert stat.S_IMODE(inner.stat().st_mode) == 0o701

@@ -1,0 +1,150 @@
+"""The embedded PostgreSQL, and what is said of a server that won't do."""
+
+from __future__ import annotations
+
+import os
+import stat
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from retllm.errors import StackError
+from retllm.settings import Settings
+from retllm.stack import LocalStack, postgres
+from retllm.stack.network import choose_port
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "postgres://u:p%40w@db.example:5433/name?sslmode=require",
+        "postgresql://u:p%40w@db.example:5433/name?sslmode=require",
+        "postgresql+psycopg2://u:p%40w@db.example:5433/name?sslmode=require",
+        " postgresql+psycopg://u:p%40w@db.example:5433/name?sslmode=require\n",
+    ],
+)
+def test_every_spelling_of_an_address_gets_the_psycopg_driver(given: str) -> None:
+    assert postgres.normalise_url(given) == "postgresql+psycopg://u:p%40w@db.example:5433/name?sslmode=require"
+
+
+@pytest.mark.parametrize("given", ["mysql://u:secret@h/n", "nonsense", "", "postgresql://h:port/n", "redis://h:1/0"])
+def test_what_is_no_postgres_address_is_refused_without_repeating_a_password(given: str) -> None:
+    with pytest.raises(StackError, match="DATABASE_URL is no PostgreSQL address") as caught:
+        postgres.normalise_url(given)
+    assert "secret" not in caught.value.message
+
+
+def test_a_server_that_is_not_there_is_one_sentence_without_the_password() -> None:
+    port = choose_port("127.0.0.1", 0)
+    with pytest.raises(StackError) as caught:
+        postgres.check(f"postgres://u:secret@127.0.0.1:{port}/name")
+    assert caught.value.message == (
+        f"PostgreSQL at postgresql://u:***@127.0.0.1:{port}/name can't be reached (Connection refused): start that "
+        "server, or mend DATABASE_URL, or unset it to let `retllm up` run a server of its own."
+    )
+
+
+def test_a_database_that_is_not_there_is_named(servers: LocalStack) -> None:
+    url = sa.make_url(servers.database_url).set(database="nobody").render_as_string(hide_password=False)
+    with pytest.raises(StackError, match='can\'t be reached \\(database "nobody" does not exist\\)'):
+        postgres.check(url)
+
+
+@pytest.fixture
+def other_database(servers: LocalStack) -> Iterator[str]:
+    """The address of an empty database of the real server, whose set of extensions a test may change."""
+    name = f"other_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(servers.database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield sa.make_url(servers.database_url).set(database=name).render_as_string(hide_password=False)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def look_for_extensions_in(url: str, folder: Path) -> None:
+    """Let the server look for this database's extensions in `folder` alone."""
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET extension_control_path = '{folder}'")
+
+
+def test_a_server_with_pgvector_is_described(servers: LocalStack) -> None:
+    assert postgres.check(servers.database_url) == f"PostgreSQL 18.4 with pgvector {postgres.shipped_pgvector()}"
+
+
+def test_a_server_without_pgvector_is_one_sentence(other_database: str, servers: LocalStack) -> None:
+    look_for_extensions_in(other_database, servers.home / "no-such-folder")
+    with pytest.raises(StackError) as caught:
+        postgres.check(other_database)
+    assert (
+        "has no pgvector: install pgvector 0.8 or newer on that server, or unset DATABASE_URL" in caught.value.message
+    )
+    assert "\n" not in caught.value.message
+
+
+def test_an_old_pgvector_is_one_sentence(other_database: str, servers: LocalStack) -> None:
+    folder = servers.home / f"old-{uuid.uuid4().hex}" / "extension"
+    folder.mkdir(parents=True)
+    (folder / "vector.control").write_text("comment = 'old'\ndefault_version = '0.7.4'\n")
+    look_for_extensions_in(other_database, folder.parent)
+    with pytest.raises(StackError, match=r"pgvector at .* is 0\.7\.4: install pgvector 0\.8 or newer on that server\."):
+        postgres.check(other_database)
+
+
+def test_an_extension_that_was_never_updated_is_told_how(other_database: str) -> None:
+    with psycopg.connect(other_database.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION vector")
+        connection.execute("UPDATE pg_extension SET extversion = '0.7.0' WHERE extname = 'vector'")
+    with pytest.raises(StackError, match=r"pgvector is 0\.7\.0 in the database .*: run ALTER EXTENSION vector UPDATE"):
+        postgres.check(other_database)
+
+
+def test_the_embedded_server_listens_on_no_network_address(servers: LocalStack) -> None:
+    with psycopg.connect(servers.database_url.replace("+psycopg", "")) as connection:
+        assert connection.execute("SHOW listen_addresses").fetchone() == ("",)
+        assert connection.execute("SHOW max_connections").fetchone() == ("200",)
+        assert connection.execute("SHOW TimeZone").fetchone() == ("UTC",)
+    assert stat.S_IMODE((servers.home / "postgres").stat().st_mode) == 0o700
+
+
+def embedded(home: Path) -> LocalStack:
+    return LocalStack(Settings(home=home, database_url=None, redis_url=None), parts={"postgres"}, durable=False)
+
+
+def test_a_restart_finds_the_data_also_under_a_path_too_long_for_a_socket(tmp_path: Path) -> None:
+    home = tmp_path / ("long-" * 20) / "home"
+    with embedded(home) as stack, psycopg.connect(stack.database_url.replace("+psycopg", "")) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+        connection.commit()
+    with embedded(home) as stack, psycopg.connect(stack.database_url.replace("+psycopg", "")) as connection:
+        assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
+
+
+def test_a_lock_file_whose_number_is_another_processes_by_now_is_no_obstacle(tmp_path: Path) -> None:
+    """As in a container, where the numbers of processes begin anew."""
+    with embedded(tmp_path / "home"):
+        pass
+    lock = tmp_path / "home" / "postgres" / "postmaster.pid"
+    lock.write_text(f"{os.getpid()}\n{lock.parent}\n0\n5432\n\n\n\n")
+    with embedded(tmp_path / "home") as stack:
+        assert postgres.check(stack.database_url)
+
+
+def test_data_of_another_version_are_refused_and_kept(tmp_path: Path) -> None:
+    data = tmp_path / "home" / "postgres"
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("16\n")
+    with pytest.raises(StackError, match="holds PostgreSQL data of version 16 and this server is version 18: move"):
+        embedded(tmp_path / "home").start()
+    assert (data / "PG_VERSION").read_text() == "16\n"
+
+
+def test_a_first_start_that_was_cut_short_leaves_nothing_that_breaks_the_next(tmp_path: Path) -> None:
+    half = tmp_path / "home" / "postgres.new"
+    half.mkdir(parents=True)
+    (half / "PG_VERSION").write_text("18\n")
+    with embedded(tmp_path / "home") as stack:
+        assert postgres.check(stack.database_url)
+    assert not half.exists()

@@ -1,0 +1,82 @@
+"""The platform's processes as stages, and their commands."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from retllm.settings import Settings
+from retllm.stack import commands
+from retllm.stack.child import ProcessSpec
+from retllm.stack.stages import platform_stages
+
+PARTS = {"migrate", "web", "dispatch", "embed", "score"}
+
+
+def stages(
+    tmp_path: Path, parts: set[str] = PARTS, env: dict[str, str] | None = None, **values: int
+) -> list[list[ProcessSpec]]:
+    settings = Settings(home=tmp_path, **values)  # type: ignore[arg-type]
+    env = {"RETLLM_STACK": "0123456789abcdef", **(env or {})}
+    return platform_stages(settings, parts, env, 1, lambda name: tmp_path / f"{name}.log", tmp_path)
+
+
+def names(found: list[list[ProcessSpec]]) -> list[list[str]]:
+    return [[spec.name for spec in stage] for stage in found]
+
+
+def test_schema_then_web_then_dispatcher_and_workers(tmp_path: Path) -> None:
+    found = stages(tmp_path)
+    assert names(found) == [["migrate"], ["web"], ["dispatch", "embed", "score"]]
+    assert found[0][0].once
+
+
+def test_only_the_parts_that_are_wanted_are_there(tmp_path: Path) -> None:
+    assert names(stages(tmp_path, {"postgres", "redis"})) == []
+    assert names(stages(tmp_path, {"migrate", "score"})) == [["migrate"], ["score"]]
+
+
+def test_each_of_several_workers_has_its_own_name_node_and_ready_file(tmp_path: Path) -> None:
+    (last,) = stages(tmp_path, {"embed"}, embed_workers=2)
+    assert [spec.name for spec in last] == ["embed1", "embed2"]
+    assert last[0].argv[-4:-2] == ("--hostname", "embed1@0123456789ab")
+    assert last[0].env[commands.READY_VARIABLE] != last[1].env[commands.READY_VARIABLE]
+
+
+def test_several_workers_share_out_the_gpus_that_are_listed(tmp_path: Path) -> None:
+    (last,) = stages(tmp_path, {"score"}, env={"CUDA_VISIBLE_DEVICES": "4,7"}, score_workers=3)
+    assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in last] == ["4", "7", "4"]
+    (one,) = stages(tmp_path, {"score"}, env={"CUDA_VISIBLE_DEVICES": "4,7"})
+    assert one[0].env["CUDA_VISIBLE_DEVICES"] == "4,7"
+
+
+def test_a_worker_is_ready_when_its_file_is_there_and_an_old_file_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "score.ready").touch()
+    (last,) = stages(tmp_path, {"score"})
+    assert not last[0].ready()
+    (tmp_path / "score.ready").touch()
+    assert last[0].ready()
+
+
+def test_the_ready_file_holds_the_workers_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from retllm.stack.ready import write_ready_file
+
+    monkeypatch.setenv(commands.READY_VARIABLE, str(tmp_path / "it"))
+    write_ready_file(sender=None)
+    assert (tmp_path / "it").read_text() == str(os.getpid())
+    monkeypatch.delenv(commands.READY_VARIABLE)
+    write_ready_file(sender=None)
+
+
+def test_the_workers_of_the_stack_are_those_of_the_procfile_and_say_when_they_are_ready() -> None:
+    for kind in commands.QUEUES:
+        assert commands.stack_worker(kind, "n@h")[: len(commands.worker(kind))] == commands.worker(kind)
+
+
+def test_the_queues_of_the_workers_are_all_that_work_is_announced_on() -> None:
+    from retllm.jobs.announce import QUEUE_OF
+
+    served = {queue for queues in commands.QUEUES.values() for queue in queues.split(",")}
+    assert served == set(QUEUE_OF.values())

@@ -1,0 +1,77 @@
+"""The shape of the repository."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from retllm.stack import commands
+
+ROOT = Path(__file__).resolve().parents[2]
+TOP = {
+    "platform",
+    "workers",
+    "web",
+    "migrations",
+    "tests",
+    "alembic.ini",
+    "Procfile",
+    "pyproject.toml",
+    "README.md",
+    "Makefile",
+}
+
+
+def test_the_top_level_is_what_it_was_agreed_to_be() -> None:
+    assert {name for name in TOP if not (ROOT / name).exists()} == set()
+
+
+@pytest.mark.parametrize("folder", ["platform", "workers", "web"])
+def test_no_source_root_is_a_package(folder: str) -> None:
+    """platform/__init__.py would hide Python's own `platform` from everything that runs in the repository's folder."""
+    assert not (ROOT / folder / "__init__.py").exists()
+
+
+def test_pythons_own_platform_module_is_found_from_the_repositorys_folder() -> None:
+    asked = [sys.executable, "-c", "import platform; print(platform.python_version())"]
+    told = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert told.strip() == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_the_procfile_runs_what_the_stack_runs() -> None:
+    lines = [line.partition(":") for line in (ROOT / "Procfile").read_text("utf-8").splitlines() if line.strip()]
+    written = {name: tuple(shlex.split(command)) for name, _, command in lines}
+    assert written == {name: ("python", *arguments) for name, arguments in commands.PROCFILE.items()}
+
+
+def test_ci_can_be_started_and_runs_what_the_makefile_offers() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    targets = {line.split(":")[0] for line in (ROOT / "Makefile").read_text("utf-8").splitlines() if ":" in line}
+    called = [line.split()[1] for line in script.read_text("utf-8").splitlines() if line.startswith("make ")]
+    assert called == ["check", "test", "demo"]
+    assert set(called) <= targets
+
+
+def test_every_dependency_has_its_version_pinned() -> None:
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pinned = {canonicalize_name(line.split("==")[0]) for line in lines if "==" in line and not line.startswith("#")}
+    assert {canonicalize_name(Requirement(line).name) for line in wanted} <= pinned
+
+
+def test_every_console_script_exists() -> None:
+    from importlib.metadata import entry_points
+
+    (script,) = entry_points(group="console_scripts", name="retllm")
+    assert callable(script.load())
