@@ -1,0 +1,229 @@
+"""The whole way, as its users go it: the command line against real servers, real workers and the shipped models."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from PIL import Image
+
+from retllm.cli.client import Api, open_api
+from retllm.demo.world import DemoQuery, write_collection
+from retllm.fine import Scored, final_order
+from retllm.stack import LocalStack
+from retllm.stack.client_file import read_client
+
+FAMILIES = 6
+SEED = 4711
+
+
+def retllm(stack: LocalStack, *arguments: str, status: int = 0) -> Any:
+    """The command line as a process of its own; its JSON answer."""
+    done = subprocess.run(
+        [sys.executable, "-m", "retllm.cli.main", *arguments, "--json"],
+        env=os.environ | {"RETLLM_HOME": str(stack.home)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def api(stack: LocalStack) -> Api:
+    return open_api(stack.url, read_client(stack.home)["token"])
+
+
+@pytest.fixture(scope="module")
+def scenes(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[DemoQuery], Path]:
+    """A collection of generated scenes without captions, uploaded from a folder and indexed."""
+    folder = tmp_path_factory.mktemp("scenes")
+    queries = write_collection(folder, FAMILIES, SEED)
+    (folder / "captions.jsonl").rename(folder.parent / "captions.jsonl")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    answer = retllm(stack, "upload", "scenes of the test", str(folder), status=1)
+    assert answer["job"]["state"] == "succeeded"
+    by_status = {status: [f for f in answer["files"] if f["status"] == status] for status in ("added", "rejected")}
+    assert len(by_status["added"]) == len(queries)
+    assert [file["name"] for file in by_status["rejected"]] == ["broken.png"]
+    return answer["collection"], queries, folder
+
+
+def test_sending_a_folder_again_adds_nothing(stack: LocalStack, scenes) -> None:
+    collection, queries, folder = scenes
+    answer = retllm(stack, "upload", collection, str(folder), status=1)
+    assert sum(file["status"] == "duplicate" for file in answer["files"]) == len(queries)
+    (row,) = [row for row in retllm(stack, "collections")["collections"] if row["id"] == collection]
+    assert (row["items_total"], row["items_indexed"]) == (len(queries), len(queries))
+
+
+def test_the_fine_stage_finds_more_right_pictures_than_the_coarse_stage(stack: LocalStack, api: Api, scenes) -> None:
+    """On families that differ in one thing, through every part of the platform."""
+    collection, queries, _ = scenes
+    asked = queries[::3]
+    firsts = {"coarse": 0, "fine": 0}
+    for query in asked:
+        job = api.submit(f"/collections/{collection}/searches", json={"text": query.query})
+        assert api.watch(job["id"], lambda _: None)["state"] == "succeeded"
+        for row in api.get(f"/searches/{job['id']}")["candidates"]:
+            if row["name"] == query.file:
+                firsts["coarse"] += row["coarse_rank"] == 1
+                firsts["fine"] += row["final_rank"] == 1
+    assert firsts["fine"] > firsts["coarse"]
+    assert firsts["fine"] >= 0.75 * len(asked)
+
+
+def test_a_search_is_watched_to_its_end_and_explains_its_order(stack: LocalStack, scenes) -> None:
+    collection, queries, _ = scenes
+    result = retllm(stack, "search", collection, queries[5].query, "-k", "9", "--watch")
+    assert result["provisional"] is False
+    assert result["searched_items"] == len(queries)
+    rows = result["candidates"]
+    assert [row["rank"] for row in rows] == list(range(1, 10))
+    assert sorted(row["coarse_rank"] for row in rows) == list(range(1, 10))
+    again = final_order([Scored(r["item_id"], r["coarse_rank"], r["score"], r["entropy"]) for r in rows])
+    assert [entry.key for entry in again] == [row["item_id"] for row in rows]
+    for name in ("embedder_revision", "scorer_version", "scorer_revision", "prompt_version"):
+        assert result[name]
+    assert result["injection"]["alpha"] == 0.3
+    assert {stage["stage"] for stage in result["job"]["stages"]} == {"coarse", "fine"}
+    assert retllm(stack, "jobs", "show", result["id"])["candidates"] == rows
+
+
+@pytest.mark.parametrize("with_text", [False, True])
+def test_a_picture_is_a_query(stack: LocalStack, scenes, with_text: bool) -> None:
+    collection, queries, folder = scenes
+    text = [queries[0].query] if with_text else []
+    picture = str(folder / queries[0].file)
+    result = retllm(stack, "search", collection, *text, "--picture", picture, "-k", "5", "--watch")
+    assert result["kind"] == ("image+text" if with_text else "image")
+    (itself,) = [row for row in result["candidates"] if row["name"] == queries[0].file]
+    if not with_text:
+        assert itself["coarse_rank"] == 1
+        assert itself["similarity"] == pytest.approx(1, abs=1e-3)
+    assert all(row["score"] is not None for row in result["candidates"])
+
+
+def test_texts_and_captioned_pictures_are_found_too(stack: LocalStack, scenes, tmp_path: Path) -> None:
+    _, queries, folder = scenes
+    for query in queries[:8]:
+        (tmp_path / query.file).write_bytes((folder / query.file).read_bytes())
+    lines = [json.dumps({"file": query.file, "caption": query.query}) for query in queries[:4]]
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines))
+    for number, query in enumerate(queries[8:12]):
+        (tmp_path / f"{number}.txt").write_text(query.query)
+    answer = retllm(stack, "upload", "mixed kinds", str(tmp_path))
+    (row,) = [row for row in retllm(stack, "collections")["collections"] if row["name"] == "mixed kinds"]
+    assert row["items"] == {"image": 4, "text": 4, "image+text": 4}
+    for kinds in (["text"], ["image+text"], ["image", "text"]):
+        options = [part for kind in kinds for part in ("--kind", kind)]
+        result = retllm(stack, "search", answer["collection"], queries[0].query, *options, "--watch")
+        assert {candidate["kind"] for candidate in result["candidates"]} == set(kinds)
+        assert all(candidate["score"] is not None for candidate in result["candidates"])
+
+
+def test_photographs_go_the_same_way(stack: LocalStack, tmp_path: Path) -> None:
+    """The photographs that scikit-image ships; the small models know nothing of them, but nothing breaks."""
+    from skimage import data
+
+    names = ["astronaut", "camera", "chelsea", "coffee", "rocket", "coins", "page", "text", "moon", "clock"]
+    for name in names:
+        Image.fromarray(getattr(data, name)()).save(tmp_path / f"{name}.jpg")
+    answer = retllm(stack, "upload", "photographs", str(tmp_path))
+    assert {file["status"] for file in answer["files"]} == {"added"}
+    query = str(tmp_path / "chelsea.jpg")
+    by_text = retllm(stack, "search", answer["collection"], "a cat", "--watch")
+    assert len(by_text["candidates"]) == len(names)
+    by_picture = retllm(stack, "search", answer["collection"], "--picture", query, "--watch")
+    (itself,) = [row for row in by_picture["candidates"] if row["name"] == "chelsea.jpg"]
+    assert itself["coarse_rank"] == 1
+
+
+def _wait(condition, seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def test_killed_workers_lose_nothing_and_count_nothing_twice(stack: LocalStack, api: Api, scenes) -> None:
+    collection, queries, _ = scenes
+    jobs = [
+        api.submit(f"/collections/{collection}/searches", json={"text": query.query, "k": 24})["id"]
+        for query in queries[:6]
+    ]
+    _wait(lambda: any(api.get(f"/jobs/{job}")["state"] == "running" for job in jobs), 60, "no worker began")
+    for name in ("score", "embed"):
+        before = stack.processes[name]
+        stack.kill(name, signal.SIGKILL)
+        _wait(lambda n=name, b=before: stack.processes.get(n) not in (None, b), 60, f"{name} was not started again")
+    for job in jobs:
+        ended = api.watch(job, lambda _: None)
+        assert ended["state"] == "succeeded", ended
+        rows = api.get(f"/searches/{job}")["candidates"]
+        assert len(rows) == 24
+        assert all(row["score"] is not None for row in rows)
+        assert sorted(row["final_rank"] for row in rows) == list(range(1, 25))
+
+
+def test_hints_lost_with_redis_are_sent_again(stack: LocalStack, api: Api, scenes) -> None:
+    """Redis is emptied right after a search was accepted; the dispatcher announces the work again."""
+    import redis
+
+    collection, queries, _ = scenes
+    os.kill(stack.processes["embed"], signal.SIGSTOP)
+    try:
+        job = api.submit(f"/collections/{collection}/searches", json={"text": queries[1].query})
+        redis.Redis.from_url(stack.redis_url).flushall()
+    finally:
+        os.kill(stack.processes["embed"], signal.SIGCONT)
+    assert api.watch(job["id"], lambda _: None)["state"] == "succeeded"
+
+
+def test_a_cancelled_search_stops_and_goes_on_when_retried(stack: LocalStack, api: Api, scenes) -> None:
+    collection, queries, _ = scenes
+    pid = stack.processes["score"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        job = api.submit(f"/collections/{collection}/searches", json={"text": queries[2].query, "k": 30})["id"]
+        _wait(lambda: len(api.get(f"/jobs/{job}")["stages"]) == 2, 60, "the coarse stage did not end")
+        assert len(api.get(f"/searches/{job}")["candidates"]) == 30
+        retllm(stack, "jobs", "cancel", job)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert api.watch(job, lambda _: None)["state"] == "cancelled"
+    assert psutil.pid_exists(pid)
+    retllm(stack, "jobs", "retry", job)
+    assert api.watch(job, lambda _: None)["state"] == "succeeded"
+    assert all(row["score"] is not None for row in api.get(f"/searches/{job}")["candidates"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("search", "no such collection", "a cat"), "no collection named"),
+        (("search", "scenes of the test", " "), "query is empty"),
+        (("search", "scenes of the test", "a", "-k", "5000"), "k is at most"),
+        (("jobs", "show", "00000000-0000-7000-8000-000000000000"), "no such job"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(stack: LocalStack, scenes, arguments, words: str) -> None:
+    error = retllm(stack, *arguments, status=2)["error"]
+    assert words in error["message"]
+    assert error["code"] in {"not_found", "invalid_input"}
+
+
+def test_a_file_that_is_no_picture_is_no_query(stack: LocalStack, scenes, tmp_path: Path) -> None:
+    (tmp_path / "not.png").write_text("words")
+    error = retllm(stack, "search", "scenes of the test", "--picture", str(tmp_path / "not.png"), status=2)["error"]
+    assert error["code"] == "media_rejected"

@@ -1,0 +1,61 @@
+"""The README lists every setting as it is, and presets and names are what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from retllm.settings import PRESETS, Settings, public_name, settings_table
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_readme_lists_every_setting_with_its_default_and_its_help() -> None:
+    """Run `python -m retllm.settings` and put what it prints between the two marks."""
+    text = README.read_text("utf-8")
+    begin, end = "<!-- settings -->\n", "<!-- end of settings -->"
+    assert text.partition(begin)[2].partition(end)[0].strip() == settings_table().strip()
+
+
+def test_every_setting_has_a_help_text() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_a_preset_names_both_models_and_either_can_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETLLM_PRESET", "paper")
+    settings = Settings()
+    assert (settings.embedder_name, settings.scorer_name) == (PRESETS["paper"].embedder, PRESETS["paper"].scorer)
+    monkeypatch.setenv("RETLLM_SCORER", "org/other")
+    assert (Settings().embedder_name, Settings().scorer_name) == (PRESETS["paper"].embedder, "org/other")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("RETLLM_PRESET", "huge"), ("RETLLM_PORT", "70000"), ("RETLLM_ALPHA", "1.5"), ("RETLLM_MAX_K", "zero")],
+)
+def test_a_setting_that_makes_no_sense_is_refused(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_the_servers_addresses_come_from_their_usual_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://db/x")
+    monkeypatch.setenv("REDIS_URL", "redis://queue/1")
+    assert (Settings().database_url, Settings().redis_url) == ("postgresql://db/x", "redis://queue/1")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("local-dir:/opt/models/clip", "local-dir:clip"),
+        ("/opt/models/mllm", "mllm"),
+        ("ViT-B-32/laion2b_s34b_b79k", "ViT-B-32/laion2b_s34b_b79k"),
+        ("hf-hub:org/repo", "hf-hub:org/repo"),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct"),
+    ],
+)
+def test_results_keep_a_models_name_but_not_where_it_lay(name: str, shown: str) -> None:
+    assert public_name(name) == shown
