@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from retllm.cli.client import Api, open_api
+from retllm.cli.up import Admin
 from retllm.demo.world import DemoQuery, write_collection
 from retllm.fine import Scored, final_order
 from retllm.stack import LocalStack
@@ -40,12 +41,14 @@ def retllm(stack: LocalStack, *arguments: str, status: int = 0) -> Any:
 
 
 @pytest.fixture(scope="module")
-def api(stack: LocalStack) -> Api:
+def api(stack: LocalStack, admin: Admin) -> Api:
     return open_api(stack.url, read_client(stack.home)["token"])
 
 
 @pytest.fixture(scope="module")
-def scenes(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[DemoQuery], Path]:
+def scenes(
+    stack: LocalStack, admin: Admin, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, list[DemoQuery], Path]:
     """A collection of generated scenes without captions, uploaded from a folder and indexed."""
     folder = tmp_path_factory.mktemp("scenes")
     queries = write_collection(folder, FAMILIES, SEED)
