@@ -23,8 +23,8 @@ from retllm.media.texts import read_text
 if TYPE_CHECKING:
     from retllm.media.ingest import Ingest
 
-# Pillow lets go of the interpreter's lock while it decodes, scales and encodes
-THREADS = min(4, os.cpu_count() or 1)
+# Pillow lets go of the interpreter's lock while it decodes, scales and encodes; two more wait for disk and database
+THREADS = min(8, (os.cpu_count() or 1) + 2)
 # pictures that are unpacked and wait; each may hold 1 MiB in memory, more is on disk
 _WAITING = 2 * THREADS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -139,11 +139,11 @@ class Captioner:
         return found | {name: by_base.get(base_name(name), set()) for name in missing}
 
 
-def _outcome(number: int, item_id: UUID, change: tuple[ItemKind, bool] | None, *, first: bool) -> Outcome:
-    if change is None:
+def _outcome(number: int, item_id: UUID, changed: bool | None, *, first: bool) -> Outcome:
+    if changed is None:
         return rejected("", MediaRejected(f"Row {number} names a picture that was deleted just now."))
-    kind, changed = change
-    return Outcome(name="", status="updated" if changed and first else "duplicate", item_id=item_id, kind=kind)
+    status: Literal["updated", "duplicate"] = "updated" if changed and first else "duplicate"
+    return Outcome(name="", status=status, item_id=item_id, kind=ItemKind.BOTH)
 
 
 def _until_problem(rows: Iterator[Row], problems: list[RetllmError]) -> Iterator[Row]:

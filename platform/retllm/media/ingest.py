@@ -131,11 +131,10 @@ class Ingest:
                 return None
             if caption is None or item.text == caption:
                 return Outcome(name=name, status="duplicate", item_id=item.id, kind=item.kind)
-            change = records.set_captions(session, {item.id: caption}).get(item.id)
-        if change is None:
+            changed = records.set_captions(session, {item.id: caption}).get(item.id)
+        if changed is None:
             return None
-        kind, changed = change
-        return Outcome(name=name, status="updated" if changed else "duplicate", item_id=item.id, kind=kind)
+        return Outcome(name=name, status="updated" if changed else "duplicate", item_id=item.id, kind=ItemKind.BOTH)
 
     def _stored(self, name: str, stream: BinaryIO, sha256: str, caption: str | None) -> Outcome | None:
         """Store the files, then the row; None when another upload of the same picture came first."""

@@ -139,7 +139,8 @@ def _opened(stream: BinaryIO, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
         raise TooLarge(f"The picture has more pixels than RETLLM_MAX_PIXELS allows ({max_pixels:,}).") from error
     except UnidentifiedImageError as error:
         raise MediaRejected(
-            "The file is no picture that can be read here. Taken are JPEG, PNG, WebP, GIF, TIFF and BMP."
+            "The file is no picture that can be read here. Taken are JPEG, PNG, WebP, GIF, TIFF and BMP; if it is a "
+            "rare kind of one of these, save it as PNG."
         ) from error
     except Exception as error:  # decoders raise anything (struct.error, SyntaxError, KeyError) on hostile bytes
         reason = " ".join(str(error).split())[:120] or type(error).__name__

@@ -54,10 +54,10 @@ def insert_item(session: Session, values: Mapping[str, Any]) -> bool:
     return made is not None
 
 
-def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uuid.UUID, tuple[ItemKind, bool]]:
-    """Give pictures their captions; for each that is there, its kind and whether anything changed.
+def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uuid.UUID, bool]:
+    """Give pictures their captions; for each that is (still) there, whether anything changed.
 
-    A changed one has the next version, by which embeddings of the old caption are seen as stale.
+    A changed one holds both parts and has the next version, by which embeddings of the old caption are seen as stale.
     """
     rows = session.execute(
         sa.select(*_KNOWN)
@@ -76,8 +76,7 @@ def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uu
                 for item in changed
             ],
         )
-    now_different = {item.id for item in changed}
-    return {item.id: (ItemKind.BOTH, item.id in now_different) for item in known}
+    return {item.id: item in changed for item in known}
 
 
 def pictures_named(session: Session, collection_id: uuid.UUID, names: Iterable[str]) -> dict[str, set[uuid.UUID]]:

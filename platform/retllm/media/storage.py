@@ -49,7 +49,7 @@ class Storage:
                     target.write(chunk)
                     count += len(chunk)
                 if self._is_local:
-                    # the row that names this file outlives a power cut, so must the file
+                    # the row that will name this file is flushed to the disk, so its bytes have to be there first
                     target.flush()
                     os.fsync(target.fileno())
             if self._is_local:

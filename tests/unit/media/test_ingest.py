@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
+import skimage.data
 import sqlalchemy as sa
 from PIL import Image
 
@@ -298,6 +300,41 @@ def test_captions_of_more_rows_than_fit_in_one_transaction(ingest: Ingest, items
     assert outcomes[-1].status == "updated"
     assert outcomes[-1].name == "c.jsonl, row 1101"
     assert len(items()) == 1101
+
+
+def test_sheets_from_several_people_at_once_all_go_in(ingest: Ingest, items: Items) -> None:
+    names = [f"{n}.png" for n in range(20)]
+    ingest.add_files([IncomingFile(name, io.BytesIO(picture(n))) for n, name in enumerate(names)])
+    sheets = []
+    for person in range(6):
+        order = names if person % 2 else names[::-1]
+        sheets.append("file,caption\n" + "".join(f"{name},by {person}\n" for name in order))
+    barrier = Barrier(len(sheets))
+
+    def add(sheet: str) -> list[Outcome]:
+        barrier.wait()
+        return ingest.add_file("c.csv", io.BytesIO(sheet.encode()))
+
+    with ThreadPoolExecutor(len(sheets)) as pool:
+        outcomes = [outcome for part in pool.map(add, sheets) for outcome in part]
+    assert {outcome.status for outcome in outcomes} == {"updated"}
+    # every change counts: none was lost, and each sheet went in as a whole
+    assert {item.version for item in items()} == {1 + len(sheets)}
+    assert len({item.text for item in items()}) == 1
+
+
+def test_photographs_go_in(ingest: Ingest, items: Items, storage: Storage) -> None:
+    folder = Path(skimage.data.__file__).parent
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".png", ".jpg", ".gif", ".tif", ".tiff"))
+    assert len(files) >= 5
+    outcomes = ingest.add_files(IncomingFile(path.name, io.BytesIO(path.read_bytes())) for path in files)
+    assert [outcome.name for outcome in outcomes] == [path.name for path in files]
+    # colour in floating point is a TIFF that Pillow does not know
+    refused = [outcome for outcome in outcomes if outcome.status != "added"]
+    assert [outcome.name for outcome in refused] == ["multipage_rgb.tif"]
+    assert "save it as" in reason(refused[0])
+    for item in items():
+        assert open_picture(storage, item).size == (item.width, item.height)
 
 
 def test_a_picture_can_come_with_its_caption(ingest: Ingest, items: Items) -> None:
