@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 from flask import Flask
 
-from retllm.db.enums import OVER_JOBS, DecidedBy, ItemKind, JobKind, JobState, Stage
+from retllm.db.enums import OVER_JOBS, DecidedBy, ItemKind, JobKind, JobState, Stage, UnitState
+from retllm.jobs.schemas import UnitError
+from retllm.media.ingest import Outcome
 from retllm_web.auth import current_user
 from retllm_web.pages.blueprint import picture_url
 
@@ -94,15 +97,31 @@ def figure(value: float | None, decimals: int = 4) -> str:
     return "–" if value is None else f"{value:.{decimals}f}"
 
 
+def same_errors(errors: Sequence[UnitError]) -> list[dict[str, Any]]:
+    """Errors of units, those that say the same told once with their number."""
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for one in errors:
+        key = (one.stage, one.state is UnitState.DEAD, one.attempt, one.error)
+        group = groups.setdefault(key, one.model_dump() | {"count": 0})
+        group["count"] += 1
+    return list(groups.values())
+
+
+def rejected_first(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Outcomes with those first that need a person."""
+    return sorted(outcomes, key=lambda one: one.status != "rejected")
+
+
+def outcome_counts(outcomes: Sequence[Outcome]) -> str:
+    """How many of the files came in, and how many did not."""
+    counts: Counter[str] = Counter(one.status for one in outcomes)
+    order = ("added", "updated", "duplicate", "rejected")
+    return ", ".join(f"{counts[status]} {status}" for status in order if counts[status]) + "."
+
+
 def over(state: JobState) -> bool:
     """Whether nothing more happens to a job by itself."""
     return state in OVER_JOBS
-
-
-def short(key: UUID | str, length: int = 8) -> str:
-    """The part of a key or hash by which people tell it apart; v7 keys differ at their end."""
-    text = str(key)
-    return text[-length:] if isinstance(key, UUID) else text[:length]
 
 
 def install(app: Flask) -> None:
@@ -116,7 +135,9 @@ def install(app: Flask) -> None:
         percent=percent,
         figure=figure,
         is_over=over,
-        short=short,
+        same_errors=same_errors,
+        rejected_first=rejected_first,
+        outcome_counts=outcome_counts,
     )
     tables: dict[str, Any] = {
         "STATES": STATES,

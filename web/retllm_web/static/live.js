@@ -1,5 +1,6 @@
 // Keeps a part of a page current while its job is at work: asks for it again, changes what changed, moves what moved.
 import { Refused, piece } from "./piece.js";
+import { refresh } from "./refresh.js";
 
 const EVERY_MS = 700;
 const LONGEST_MS = 30000;
@@ -29,6 +30,7 @@ export function follow(root) {
       root.dataset.over = fresh.dataset.over;
       failures = 0;
       lost.hidden = true;
+      if (isOver() && root.dataset.then) await refresh(root.dataset.then);
       plan(EVERY_MS);
     } catch (problem) {
       failures += 1;

@@ -1,8 +1,10 @@
 // Uploads in parts, with progress and a line for each file as it is taken in. Without this the form is sent whole.
-import { Refused, asScript, piece } from "./piece.js";
+import { Refused, asScript } from "./piece.js";
+import { refresh } from "./refresh.js";
 
 const PART_FILES = 20;
 const PART_BYTES = 32 * 1024 * 1024;
+const ORDER = ["added", "updated", "duplicate", "rejected"];
 const SHEETS = /\.(csv|jsonl|ndjson)$/i;
 
 export function uploads(form) {
@@ -53,8 +55,10 @@ async function send(form, files) {
       try {
         const html = await post(form, part, (share) => progress.show(sent + share * bytes));
         table.insertAdjacentHTML("beforeend", html);
+        // what needs a person comes first
+        table.prepend(...table.querySelectorAll("[data-status=rejected]"));
       } catch (problem) {
-        table.append(...part.map((file) => failed(file, problem)));
+        table.prepend(...part.map((file) => failed(file, problem)));
         if (problem instanceof Refused && [401, 403, 404].includes(problem.status)) throw problem;
       }
       sent += bytes;
@@ -85,7 +89,9 @@ function progressOf(form, files) {
       holder.hidden = true;
       const counts = {};
       for (const row of table.rows) counts[row.dataset.status] = (counts[row.dataset.status] ?? 0) + 1;
-      said.textContent = `${Object.entries(counts).map(([name, count]) => `${count} ${name}`).join(", ")}.`;
+      const summary = ORDER.filter((name) => counts[name]).map((name) => `${counts[name]} ${name}`).join(", ");
+      said.textContent = `${summary}.`;
+      document.querySelector("[data-summary]").textContent = said.textContent;
     },
   };
 }
@@ -134,5 +140,5 @@ async function after(form, table) {
   body.append("csrf_token", form.elements.csrf_token.value);
   await fetch(form.dataset.index, { method: "POST", headers: asScript, body });
   document.querySelector("#index-state").dispatchEvent(new Event("live:wake"));
-  document.querySelector("[data-items-area]").replaceChildren(await piece(form.dataset.page));
+  await refresh(form.dataset.page);
 }
