@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 from flask_openapi.openapi import OpenAPI
@@ -12,7 +10,7 @@ from retllm.db.session import make_sessions
 from retllm.jobs.announce import Announcer
 from retllm.media.storage import Storage, get_storage
 from retllm.settings import Settings, get_settings
-from retllm_web import api, auth, errors, health, middleware
+from retllm_web import api, auth, errors, health, middleware, pages
 from retllm_web.api.spec import INFO, SECURITY_SCHEMES, ErrorBody
 from retllm_web.secret_key import secret_key
 from retllm_web.services import Announcing, Services
@@ -57,8 +55,7 @@ def create_app(
     auth.install(app, settings.redis_url)
     app.register_blueprint(health.blueprint)
     api.register(app)
-    if find_spec("retllm_web.pages"):
-        import_module("retllm_web.pages").register(app)
+    pages.register(app)
     return app
 
 

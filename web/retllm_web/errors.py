@@ -10,7 +10,7 @@ from flask import Flask, Response, g, jsonify, make_response, render_template
 from flask import request as current_request
 from flask.wrappers import Request
 from flask_wtf.csrf import CSRFError
-from jinja2 import TemplateNotFound
+from jinja2 import TemplateError
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
@@ -82,7 +82,8 @@ def _page(status: int, code: str, message: str) -> str | Response:
         return render_template(
             "errors.html", status=status, code=code, message=message, request_id=g.get("request_id", "")
         )
-    except TemplateNotFound:  # an app without pages
+    except TemplateError as error:  # an app without pages, or an error page with an error
+        log.warning("no_error_page", reason=repr(error))
         return Response(f"{status} {message}\n", mimetype="text/plain")
 
 

@@ -48,6 +48,8 @@ def test_a_name_is_unique_for_its_owner_alone(ada: Caller, bob: Caller) -> None:
         {"name": "   "},
         {"name": "x" * 201},
         {"name": "two\nlines"},
+        {"name": "\u3000\u00a0"},
+        {"name": "\u0085"},
         {"name": "nul\0"},
         {"name": 5},
         {"name": None},

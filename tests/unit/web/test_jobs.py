@@ -159,6 +159,9 @@ def test_a_query_part_that_came_as_a_file_is_read_too(ada: Caller, indexed: str)
         {"text": "a", "kinds": ["film"]},
         {"text": "a", "query_image_weight": 1.1},
         {"text": "a", "tie_decimals": 13},
+        {"text": "a", "tie_decimals": "2"},
+        {"text": "a", "query_image_weight": float("nan")},
+        {"text": "a", "query_image_weight": 1e400},
         {"text": "a", "injection": {"alpha": 2}},
         {"text": "a", "injection": {"trigger": "often"}},
         {"text": "a", "injection": {"start": 9, "end": 3}},
@@ -204,7 +207,7 @@ def test_a_form_with_two_pictures_or_an_unknown_part_is_refused(ada: Caller, ind
     two = [(io.BytesIO(picture()), "a.png"), (io.BytesIO(picture()), "b.png")]
     for data in (
         {"picture": two},
-        {"file": two[0]},
+        {"file": (io.BytesIO(picture()), "a.png")},
         {"query": ['{"text": "a"}', '{"text": "b"}']},
         {"text": "a robin"},
     ):

@@ -16,7 +16,7 @@ from retllm.db.session import transaction
 from retllm.db.tables import ApiToken
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import api
-from retllm_web.api.spec import tags
+from retllm_web.api.spec import ONE_LINE, tags
 from retllm_web.auth import current_user
 from retllm_web.services import services
 
@@ -39,7 +39,7 @@ class TokenRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(min_length=1, max_length=100, pattern=r"\S", description="what the token is for")
+    name: str = Field(min_length=1, max_length=100, pattern=ONE_LINE, description="what the token is for")
 
 
 class TokenView(BaseModel):

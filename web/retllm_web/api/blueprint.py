@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import current_app, request
 from flask_openapi.blueprint import APIBlueprint
+from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from retllm.errors import InvalidInput
 from retllm_web.api.spec import ERRORS, SECURITY
 from retllm_web.auth import authenticate
+from retllm_web.errors import invalid
+
+Model = TypeVar("Model", bound=BaseModel)
 
 PREFIX = "/api/v1"
 # a body of JSON is read whole; files come as multipart, which is streamed
@@ -64,6 +69,25 @@ def check_plain(value: Any, where: str) -> None:
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             check_plain(inner, f"{where}.{index}".strip("."))
+
+
+def strictly(model: type[Model], raw: bytes | str) -> Model:
+    """``raw`` as ``model``, without bending types: "3" and true are no numbers. 2.0 is an integer, as JSON has it.
+
+    Raises:
+        InvalidInput: it is no JSON, or does not fit; each wrong field is named.
+    """
+    try:
+        return model.model_validate_json(json.dumps(json.loads(raw, parse_float=_number)), strict=True)
+    except ValidationError as error:
+        raise invalid(error) from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("The query is no JSON.", fields=[{"field": "query", "message": "no JSON"}]) from error
+
+
+def _number(text: str) -> float | int:
+    number = float(text)
+    return int(number) if number.is_integer() else number
 
 
 def refuse_other_parts(*, form: set[str], files: set[str], once: bool = False) -> None:

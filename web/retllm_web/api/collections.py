@@ -19,15 +19,13 @@ from retllm_web import catalog
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import PREFIX, api
 from retllm_web.api.paging import PageQuery, cut
-from retllm_web.api.spec import ErrorBody, tags
+from retllm_web.api.spec import ONE_LINE, ErrorBody, tags
 from retllm_web.auth import current_user
 from retllm_web.services import services
 
 TAGS = tags("collections")
 
-# one line with something on it
-_LINE = r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_LINE)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=ONE_LINE)]
 Description = Annotated[str, StringConstraints(max_length=4000)]
 
 

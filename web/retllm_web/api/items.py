@@ -13,7 +13,7 @@ from flask_openapi.models.media_type import MediaType
 from flask_openapi.models.request_body import RequestBody
 from flask_openapi.models.schema import Schema
 from flask_openapi.utils import parse_body
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from retllm.accounts import collection_for
 from retllm.db.enums import ItemKind
@@ -24,12 +24,11 @@ from retllm.media.ingest import IncomingFile, Outcome, delete_item
 from retllm.media.pictures import THUMBNAIL_MEDIA_TYPE
 from retllm_web import contents, pictures
 from retllm_web.api.answers import answer, nothing
-from retllm_web.api.blueprint import api, refuse_other_parts
+from retllm_web.api.blueprint import api, refuse_other_parts, strictly
 from retllm_web.api.collections import CollectionPath
 from retllm_web.api.paging import PageQuery, optional
 from retllm_web.api.spec import BINARY, PICTURE, tags
 from retllm_web.auth import current_user
-from retllm_web.errors import invalid
 from retllm_web.services import services
 
 TAGS = tags("items")
@@ -176,10 +175,7 @@ def _files() -> list[IncomingFile]:
 def _texts() -> list[contents.Text]:
     if request.mimetype == "multipart/form-data":
         return []
-    try:
-        asked = NewTexts.model_validate_json(request.get_data() or b"{}", strict=True)
-    except ValidationError as error:
-        raise invalid(error) from error
+    asked = strictly(NewTexts, request.get_data() or "{}")
     return [contents.Text(one.text, one.name) for one in asked.items]
 
 

@@ -14,7 +14,7 @@ from flask_openapi.models.reference import Reference
 from flask_openapi.models.request_body import RequestBody
 from flask_openapi.models.schema import Schema
 from flask_openapi.utils import parse_body
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from retllm.db.session import transaction
 from retllm.db.tables import Search
@@ -23,12 +23,11 @@ from retllm.jobs import views
 from retllm.jobs.schemas import JobView, SearchRequest, SearchView
 from retllm_web import pictures, submissions
 from retllm_web.api.answers import answer
-from retllm_web.api.blueprint import api, refuse_other_parts
+from retllm_web.api.blueprint import api, refuse_other_parts, strictly
 from retllm_web.api.collections import CollectionPath
 from retllm_web.api.jobs import IdempotencyHeader, accepted
 from retllm_web.api.spec import PICTURE, ErrorBody, tags
 from retllm_web.auth import current_user
-from retllm_web.errors import invalid
 from retllm_web.services import services
 
 TAGS = tags("searches")
@@ -77,14 +76,10 @@ def submit_search(path: CollectionPath, header: IdempotencyHeader) -> Response:
 
 def _asked(request: Request) -> tuple[SearchRequest, BinaryIO | None]:
     """The query of this request, and its picture if there is one."""
-    try:
-        if request.mimetype != "multipart/form-data":
-            return SearchRequest.model_validate_json(request.get_data() or b"{}", strict=True), None
-        refuse_other_parts(form={"query"}, files={"picture", "query"}, once=True)
-        raw = request.form.get("query") or _text_of_file(request, "query") or "{}"
-        query = SearchRequest.model_validate_json(raw, strict=True)
-    except ValidationError as error:
-        raise invalid(error) from error
+    if request.mimetype != "multipart/form-data":
+        return strictly(SearchRequest, request.get_data() or "{}"), None
+    refuse_other_parts(form={"query"}, files={"picture", "query"}, once=True)
+    query = strictly(SearchRequest, request.form.get("query") or _text_of_file(request, "query") or "{}")
     upload = request.files.get("picture")
     return query, cast("BinaryIO", upload.stream) if upload else None
 
