@@ -22,12 +22,15 @@ def main(argv: list[str]) -> int:
         signal.signal(number, signal.SIG_IGN)
     sys.stdin.buffer.read()
     record = StackRecord.read(path)
-    # a newer stack may have taken over the folder, and ended the leftovers itself
-    if record is not None and record.stack == stack:
-        end_stack(record)
-        latest = StackRecord.read(path)
-        if latest is not None and latest.stack == stack:
-            path.unlink(missing_ok=True)
+    if record is None or record.stack != stack:
+        # stopped in order, or the folder was removed, or a newer stack has taken it over and ended the leftovers:
+        # what still carries this stack's mark, if anything, has to go
+        end_stack(StackRecord(stack=stack, pid=0, created=0))
+        return 0
+    end_stack(record)
+    latest = StackRecord.read(path)
+    if latest is not None and latest.stack == stack:
+        path.unlink(missing_ok=True)
     return 0
 
 

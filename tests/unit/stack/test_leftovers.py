@@ -119,6 +119,16 @@ def test_the_guardian_ends_a_stack_whose_pipe_closes(tmp_path: Path, standin: St
     assert not psutil.pid_exists(child.pid)
 
 
+def test_the_guardian_ends_a_stack_whose_folder_was_removed(tmp_path: Path, standin: Standin) -> None:
+    child = Child(standin("orphan", SLEEP, env={**os.environ, STACK_VARIABLE: "removed-stack"}), 0)
+    process = guardian(tmp_path / "no-such-folder" / "stack.json", "removed-stack")
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(20) == 0
+    assert child.stop(5)
+    assert child.status == -signal.SIGKILL
+
+
 def test_the_guardian_leaves_a_newer_stack_alone(tmp_path: Path, standin: Standin) -> None:
     child = Child(standin("newer", SLEEP), 0)
     try:

@@ -1,0 +1,223 @@
+"""`retllm up` as a real process, with real servers, web server, dispatcher and workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from retllm.stack import LocalStack
+from retllm.stack.leftovers import record_path
+
+READY_SECONDS = 240
+PROCESSES = ["postgres", "redis", "web", "dispatch", "embed", "score"]
+
+
+def environment(home: Path, **changes: str) -> dict[str, str]:
+    found = {name: value for name, value in os.environ.items() if not name.startswith("RETLLM_")}
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        found.pop(name, None)
+    return found | {"RETLLM_HOME": str(home), "RETLLM_PORT": "0", "RETLLM_TORCH_THREADS": "1"} | changes
+
+
+class Up:
+    """A running `retllm up --json`."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        asked = [sys.executable, "-m", "retllm.cli.main", "up", "--json"]
+        self.process = subprocess.Popen(asked, env=environment(home), stdout=subprocess.PIPE, text=True)
+        self.ready: dict[str, Any] = {}
+
+    def wait_ready(self) -> dict[str, Any]:
+        """Read its lines until it is ready; a run that ends before fails the test."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            event = json.loads(line)
+            if event.get("event") == "ready":
+                self.ready = event
+                return event
+        pytest.fail(f"retllm up ended with {self.process.wait()}")
+
+    def family(self) -> list[psutil.Process]:
+        """Every process that it started, their children too."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def stop(self, number: int) -> int:
+        """Send a signal and wait for the end; its exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(120)
+
+
+def living(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for the starts of this module, each of which finds what the one before left."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def up(home: Path) -> Iterator[Up]:
+    running = Up(home)
+    yield running
+    if running.process.poll() is None:
+        running.stop(signal.SIGTERM)
+
+
+def client(home: Path) -> httpx.Client:
+    """A client with no configuration but what the stack left for the command line."""
+    path = home / "client.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    found = json.loads(path.read_text("utf-8"))
+    headers = {"Authorization": f"Bearer {found['token']}"}
+    return httpx.Client(base_url=found["url"] + "/api/v1", headers=headers, timeout=30)
+
+
+@pytest.mark.timeout(READY_SECONDS + 120)
+def test_the_first_start_makes_an_administrator_and_the_stop_leaves_nothing(home: Path, up: Up) -> None:
+    ready = up.wait_ready()
+    assert list(ready["processes"]) == PROCESSES
+    assert ready["admin"]["name"] == "admin"
+    assert len(ready["admin"]["password"]) >= 16
+    assert httpx.get(ready["url"] + "/readyz").json()["ready"] is True
+    with client(home) as api:
+        assert api.post("/collections", json={"name": "kept over a restart"}).status_code == 201
+    second = subprocess.run(
+        [sys.executable, "-m", "retllm.cli.main", "up"],
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert second.returncode == 2
+    assert second.stderr == (
+        f"retllm: Another stack (process {up.process.pid}) runs on {home}: stop it, or set RETLLM_HOME to another "
+        "folder.\n"
+    )
+    assert httpx.get(ready["url"] + "/readyz").status_code == 200
+    family = up.family()
+    assert {process.pid for process in family} >= set(ready["processes"].values())
+    assert up.stop(signal.SIGTERM) == 0
+    assert living(family) == []
+    assert not record_path(home).exists()
+    for name in [*PROCESSES, "migrate"]:
+        assert (home / "logs" / f"{name}.log").stat().st_size >= 0
+
+
+@pytest.mark.timeout(READY_SECONDS + 180)
+def test_a_restart_finds_the_data_heals_itself_and_nothing_outlives_a_killed_parent(home: Path, up: Up) -> None:
+    """It needs the folder that the first start has made."""
+    ready = up.wait_ready()
+    assert ready["admin"] == {"name": "admin", "password": None}
+    with client(home) as api:
+        assert [one["name"] for one in api.get("/collections").json()["collections"]] == ["kept over a restart"]
+    os.kill(ready["processes"]["web"], signal.SIGKILL)
+
+    def answers() -> bool:
+        try:
+            return httpx.get(ready["url"] + "/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_until(answers)
+    family = up.family()
+    assert len(family) > len(PROCESSES)
+    up.process.kill()
+    up.process.wait()
+    wait_until(lambda: living(family) == [], 90)
+    wait_until(lambda: not record_path(home).exists())
+
+
+@pytest.mark.timeout(READY_SECONDS + 120)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_stop_while_it_starts_leaves_nothing(home: Path, up: Up, number: int) -> None:
+    wait_until(lambda: bool(up.family()))
+    family = up.family()
+    assert up.stop(number) == 0
+    assert living(family) == []
+    assert not record_path(home).exists()
+
+
+def refused(home: Path, **changes: str) -> str:
+    """The one sentence with which a start is refused."""
+    asked = [sys.executable, "-m", "retllm.cli.main", "up"]
+    before = set(psutil.pids())
+    told = subprocess.run(
+        asked, env=environment(home, **changes), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert told.returncode == 2, told.stdout + told.stderr
+    lines = [line for line in told.stderr.splitlines() if "[warning" not in line]
+    assert len(lines) == 1
+    assert "Traceback" not in told.stderr
+    left = [psutil.Process(pid) for pid in set(psutil.pids()) - before if psutil.pid_exists(pid)]
+    assert [one for one in left if str(home) in " ".join(one.cmdline())] == []
+    return lines[0]
+
+
+def test_a_taken_port_is_refused(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        sentence = refused(tmp_path, RETLLM_PORT=str(port))
+    assert sentence == f"retllm: Port {port} on 127.0.0.1 is taken; set RETLLM_PORT to a free one (0 takes any)."
+
+
+def test_an_unreachable_redis_is_refused(tmp_path: Path) -> None:
+    assert refused(tmp_path, REDIS_URL="redis://:secret@127.0.0.1:1/0") == (
+        "retllm: Redis at redis://***@127.0.0.1:1/0 can't be reached (Connection refused): start that server, or mend "
+        "REDIS_URL, or unset it to let `retllm up` run a server of its own."
+    )
+
+
+def test_an_unreachable_database_is_refused(tmp_path: Path) -> None:
+    assert refused(tmp_path, DATABASE_URL="postgres://me:secret@127.0.0.1:1/name") == (
+        "retllm: PostgreSQL at postgresql://me:***@127.0.0.1:1/name can't be reached (Connection refused): start that "
+        "server, or mend DATABASE_URL, or unset it to let `retllm up` run a server of its own."
+    )
+
+
+def test_a_database_without_pgvector_is_refused(tmp_path: Path, servers: LocalStack) -> None:
+    name = f"plain_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(servers.database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"ALTER DATABASE {name} SET extension_control_path = '/no-such-folder'")
+        url = sa.make_url(servers.database_url).set(database=name).render_as_string(hide_password=False)
+        sentence = refused(tmp_path, DATABASE_URL=url)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    assert "has no pgvector: install pgvector 0.8 or newer on that server, or unset DATABASE_URL" in sentence
+
+
+def test_a_home_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "can't be made (Not a directory): set RETLLM_HOME" in refused(tmp_path / "file" / "home")
+
+
+def test_the_stack_of_the_tests_is_whole(stack: LocalStack, api: httpx.Client) -> None:
+    assert list(stack.processes) == PROCESSES
+    assert api.get("/collections").status_code == 200
+    assert httpx.get(stack.url + "/api/v1/collections").status_code == 401
