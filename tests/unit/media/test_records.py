@@ -1,0 +1,34 @@
+"""Rows of items: found only while they are there."""
+
+from __future__ import annotations
+
+import io
+import uuid
+
+from retllm.db.session import Sessions, transaction
+from retllm.media import records
+from retllm.media.ingest import Ingest
+
+from .samples import picture
+
+
+def test_a_deleted_item_is_neither_found_nor_captioned(ingest: Ingest, media_sessions: Sessions) -> None:
+    item_id = ingest.add_picture("dir/a.png", io.BytesIO(picture())).item_id
+    assert item_id is not None
+    for there in (True, False):
+        with media_sessions() as session:
+            expected = {"dir/a.png": {item_id}} if there else {}
+            assert records.pictures_named(session, ingest.collection_id, ["dir/a.png", "b.png"]) == expected
+            expected = {"a.png": {item_id}} if there else {}
+            assert records.pictures_with_base_name(session, ingest.collection_id, ["a.png"]) == expected
+            assert records.set_captions(session, {item_id: "a cat"}) == ({item_id: True} if there else {})
+            session.rollback()
+        with transaction(media_sessions) as session:
+            assert len(records.empty_item(session, item_id)) == (2 if there else 0)
+
+
+def test_texts_and_strangers_get_no_caption(ingest: Ingest, media_sessions: Sessions) -> None:
+    text_id = ingest.add_text("words").item_id
+    assert text_id is not None
+    with media_sessions() as session:
+        assert records.set_captions(session, {text_id: "other words", uuid.uuid4(): "x"}) == {}
