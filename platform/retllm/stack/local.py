@@ -143,9 +143,12 @@ class LocalStack:
             if "web" in self.parts:
                 self._port = choose_port(self.settings.host, self.settings.port)
             self._supervisor = Supervisor(self._changed, self._failed, self._first_wait)
+            self._check_named()
             self._start_guardian()
-            self._start_postgres()
-            self._start_redis()
+            if self._database_url is None and "postgres" in self.parts:
+                self._start_postgres()
+            if self._redis_url is None and "redis" in self.parts:
+                self._start_redis()
             self._start_platform()
             self._write_addresses()
             self._supervisor.watch()
@@ -285,28 +288,29 @@ class LocalStack:
         found[STACK_VARIABLE] = self._record.stack
         return found
 
-    def _start_postgres(self) -> None:
+    def _check_named(self) -> None:
+        """Look at the servers that are named before anything is started."""
         if self.settings.database_url:
             self._database_url = postgres.normalise_url(self.settings.database_url)
-            self._announce(postgres.check(self._database_url) + f" at {postgres.shown(self._database_url)}")
-        elif "postgres" in self.parts:
-            server = postgres.EmbeddedPostgres(self.home, durable=self._durable)
-            server.prepare()
-            self._stage(server.spec(self._fresh_log("postgres"), self.environment()))
-            server.ensure_database()
-            self._database_url = server.url
-            self._announce(postgres.check(server.url) + f" in {server.data}")
-
-    def _start_redis(self) -> None:
+            self._announce(f"{postgres.check(self._database_url)} at {postgres.shown(self._database_url)}")
         if self.settings.redis_url:
             self._redis_url = self.settings.redis_url
-            self._announce(redis.check(self._redis_url) + f" at {redis.shown(self._redis_url)}")
-        elif "redis" in self.parts:
-            server = redis.EmbeddedRedis(self.home)
-            server.prepare()
-            self._stage(server.spec(self._fresh_log("redis"), self.environment()))
-            self._redis_url = server.url
-            self._announce(redis.check(server.url) + f" at {redis.shown(server.url)}")
+            self._announce(f"{redis.check(self._redis_url)} at {redis.shown(self._redis_url)}")
+
+    def _start_postgres(self) -> None:
+        server = postgres.EmbeddedPostgres(self.home, durable=self._durable)
+        server.prepare()
+        self._stage(server.spec(self._fresh_log("postgres"), self.environment()))
+        server.ensure_database()
+        self._database_url = server.url
+        self._announce(f"{postgres.check(server.url)} in {server.data}")
+
+    def _start_redis(self) -> None:
+        server = redis.EmbeddedRedis(self.home)
+        server.prepare()
+        self._stage(server.spec(self._fresh_log("redis"), self.environment()))
+        self._redis_url = server.url
+        self._announce(f"{redis.check(server.url)} at {redis.shown(server.url)}")
 
     def _start_platform(self) -> None:
         stages = self._stages(

@@ -45,6 +45,14 @@ def standins(program: str = SLEEP) -> Callable[..., Sequence[Sequence[ProcessSpe
     return make
 
 
+def failing(
+    settings: Settings, parts: object, env: Mapping[str, str], port: int, log_path: Callable[[str], Path], run: Path
+) -> Sequence[Sequence[ProcessSpec]]:
+    """One process that ends while it starts."""
+    argv = (sys.executable, "-S", "-c", "raise SystemExit(3)")
+    return [[ProcessSpec("bad", argv, log_path("bad"), env, ready=lambda: False)]]
+
+
 def stack(home: Path, program: str = SLEEP, **values: object) -> LocalStack:
     return LocalStack(settings(home, **values), parts={"web"}, stages=standins(program), first_wait=0.01)
 
@@ -135,7 +143,7 @@ def test_a_child_that_is_killed_comes_back(tmp_path: Path, until: Callable[..., 
 
 
 def test_a_child_that_keeps_dying_ends_the_wait_with_the_reason(tmp_path: Path) -> None:
-    with stack(tmp_path, "print('out of paper')", port=0) as running:
+    with stack(tmp_path, "import time; time.sleep(0.5); print('out of paper')", port=0) as running:
         assert running.ended.wait(30)
         assert running.failure is not None
         assert "was started 5 times" in running.failure.message
@@ -159,12 +167,22 @@ def test_servers_that_are_named_are_used_and_none_is_started(tmp_path: Path, ser
     assert not (tmp_path / "postgres").exists()
 
 
-def test_an_unreachable_redis_stops_the_database_that_was_started(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_told_before_anything_is_started(tmp_path: Path) -> None:
     broken = LocalStack(settings(tmp_path, redis_url="redis://127.0.0.1:1/0"), parts={"postgres"}, durable=False)
     with pytest.raises(StackError, match="Redis at redis://127"):
         broken.start()
+    assert not (tmp_path / "postgres").exists()
+    assert running_stack(tmp_path) is None
+
+
+def test_a_part_that_fails_stops_the_servers_that_were_started(tmp_path: Path) -> None:
+    broken = LocalStack(settings(tmp_path), parts={"postgres", "redis"}, stages=failing, durable=False)
+    with pytest.raises(StackError, match=r"bad ended while starting \(exit status 3\)"):
+        broken.start()
+    assert (tmp_path / "postgres" / "PG_VERSION").exists()
     assert not (tmp_path / "postgres" / "postmaster.pid").exists()
     assert running_stack(tmp_path) is None
+    assert broken.processes == {}
 
 
 def test_an_unknown_part_and_an_address_that_is_not_there_are_refused(tmp_path: Path) -> None:
