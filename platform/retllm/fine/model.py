@@ -110,7 +110,12 @@ def load_model(model: str, revision: str | None, device: torch.device, dtype: to
     if source.folder is None:
         options["revision"] = revision or "main"
     processor, module = _load(model, name, options, dtype)
-    module.to(device).eval()
+    try:
+        module.to(device).eval()
+    except torch.OutOfMemoryError as error:
+        raise ModelUnavailable(
+            f"{model} does not fit the memory of {device}. Choose a smaller model or a larger device.", model=model
+        ) from error
     module.config.get_text_config().use_cache = False
     found = source.revision or getattr(module.config, "_commit_hash", None) or revision or "unknown"
     log.info("model_loaded", model=model, revision=found, device=str(device), dtype=str(dtype))

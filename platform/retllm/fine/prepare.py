@@ -58,6 +58,13 @@ class Preparer:
             self._memo.close()
             self._rgb.clear()
 
+    def keep_only(self, image: Image.Image | None) -> set[int]:
+        """Forget every picture of this call but one; returns the numbers that are still known."""
+        kept = set() if image is None else {id(self._as_rgb(image))}
+        self._memo.keep_only(kept)
+        self._rgb = {key: value for key, value in self._rgb.items() if id(value) in kept}
+        return kept
+
     def pair(self, index: int, message: Sequence[Part]) -> Pair:
         """The inputs of one message.
 
@@ -176,6 +183,10 @@ class _PictureMemo:
 
     def close(self) -> None:
         self._answers = None
+
+    def keep_only(self, image_ids: set[int]) -> None:
+        answers = self._answers or {}
+        self._answers = {key: answer for key, answer in answers.items() if set(key) <= image_ids}
 
     def single(self, image_id: int) -> dict[str, Tensor] | None:
         answer = (self._answers or {}).get((image_id,))

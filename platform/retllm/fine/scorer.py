@@ -34,14 +34,15 @@ DEFAULT_TOKEN_BUDGET = 16_384
 _ARITHMETIC = 1
 
 #: pairs prepared at a time, which bounds the memory that decoded pictures take
-_WINDOW = 64
+_WINDOW = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Raw:
     """The outcome of one batch, still on the device."""
 
-    pairs: tuple[Pair, ...]
+    #: of each pair, its place among the candidates and its length
+    places: tuple[tuple[int, int], ...]
     #: (b, 4): score, entropy, injected layer, uncertainty
     values: Tensor
 
@@ -121,6 +122,8 @@ class Scorer:
                 # nothing waits for the device in here: the next window is prepared while it computes
                 while window := list(islice(remaining, _WINDOW)):
                     raw += self._score_window(query, window, injection, plan, features)
+                    # a call of thousands must not hold the pixels of them all; the query's come again
+                    features.keep_only(self._loaded.preparer.keep_only(query.image))
         return _read_back(raw, len(candidates))
 
     def _score_window(
@@ -172,7 +175,8 @@ class Scorer:
             uncertainty = torch.full_like(score, torch.nan)
         else:
             armed, uncertainty = reinjection.armed.float(), reinjection.uncertainty
-        return _Raw(batch.pairs, torch.stack([score, entropy, armed, uncertainty], dim=1))
+        places = tuple((pair.index, pair.length) for pair in batch.pairs)
+        return _Raw(places, torch.stack([score, entropy, armed, uncertainty], dim=1))
 
 
 def _read_back(raw: Sequence[_Raw], count: int) -> list[PairScore]:
@@ -180,20 +184,20 @@ def _read_back(raw: Sequence[_Raw], count: int) -> list[PairScore]:
     if not raw:
         return []
     values: list[list[float]] = torch.cat([one.values for one in raw]).cpu().tolist()
-    pairs = [pair for one in raw for pair in one.pairs]
+    places = [place for one in raw for place in one.places]
     scores: list[PairScore | None] = [None] * count
-    for pair, (score, entropy, armed, uncertainty) in zip(pairs, values, strict=True):
+    for (index, length), (score, entropy, armed, uncertainty) in zip(places, values, strict=True):
         if score != score or entropy != entropy:
             raise ScoreUnreadable(
                 "The model's answer is not a finite number; its precision may be too low (try bfloat16 or float32).",
-                index=pair.index,
+                index=index,
             )
-        scores[pair.index] = PairScore(
+        scores[index] = PairScore(
             score=min(score, 1.0),
             entropy=entropy,
             injected_layer=None if armed == NEVER else int(armed),
             uncertainty=None if uncertainty != uncertainty else uncertainty,
-            tokens=pair.length,
+            tokens=length,
         )
     return [score for score in scores if score is not None]
 

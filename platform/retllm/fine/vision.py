@@ -44,6 +44,10 @@ class PictureFeatures:
         rest = {key: value for key, value in tensors.items() if key != "pixel_values"}
         return {**self._moved(rest), "mm_encoder_outputs": {"image": self._together(shown)}}
 
+    def keep_only(self, pictures: set[int]) -> None:
+        """Forget every other picture."""
+        self._known = {picture: known for picture, known in self._known.items() if picture in pictures}
+
     def _moved(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         dtype = self._loaded.module.dtype
         return {

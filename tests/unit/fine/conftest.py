@@ -119,6 +119,68 @@ def qwen3_vl() -> tuple[Any, Any]:
     return Qwen3VLForConditionalGeneration(config), processor
 
 
+def qwen3_5() -> tuple[Any, Any]:
+    """Two of three layers attend linearly; one head in four turns with the position."""
+    from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration, Qwen3VLProcessor
+    from transformers.models.qwen2_vl import Qwen2VLImageProcessor
+    from transformers.models.qwen3_vl import Qwen3VLVideoProcessor
+
+    tokenizer = make_tokenizer(QWEN_TOKENS)
+    linear = {"linear_key_head_dim": 8, "linear_value_head_dim": 8}
+    heads = {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+    kinds = ["linear_attention", "linear_attention", "full_attention"] * 2
+    rope = _mrope([2, 1, 1])
+    rope["rope_parameters"]["partial_rotary_factor"] = 1.0
+    config = Qwen3_5Config(
+        text_config=_text(len(tokenizer), head_dim=8, layer_types=kinds, **linear, **heads, **rope),
+        vision_config={
+            "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 4,
+            "spatial_merge_size": 2, "out_hidden_size": 32, "num_position_embeddings": 64,
+        },
+        **_qwen_ids(tokenizer),
+    )  # fmt: skip
+    size = {"shortest_edge": 8 * 8, "longest_edge": 32 * 32}
+    images = Qwen2VLImageProcessor(patch_size=4, merge_size=2, size=size)
+    videos = Qwen3VLVideoProcessor(patch_size=4, merge_size=2)
+    processor = Qwen3VLProcessor(images, tokenizer, videos, chat_template=chat_template(QWEN_IMAGE))
+    return Qwen3_5ForConditionalGeneration(config), processor
+
+
+def glm4v() -> tuple[Any, Any]:
+    """The two input projections of its feed-forward network are one matrix."""
+    from transformers import (
+        Glm4vConfig,
+        Glm4vForConditionalGeneration,
+        Glm4vImageProcessor,
+        Glm4vProcessor,
+        Glm4vVideoProcessor,
+    )
+
+    special = {
+        "image_token_id": "<|image|>",
+        "video_token_id": "<|video|>",
+        "image_start_token_id": "<|begin_of_image|>",
+        "image_end_token_id": "<|end_of_image|>",
+        "video_start_token_id": "<|begin_of_video|>",
+        "video_end_token_id": "<|end_of_video|>",
+    }
+    tokenizer = make_tokenizer(list(special.values()), image_token="<|image|>", video_token="<|video|>")
+    rope = _mrope([1, 1, 2])
+    rope["rope_parameters"]["partial_rotary_factor"] = 1.0
+    config = Glm4vConfig(
+        text_config=_text(len(tokenizer), **rope),
+        vision_config={
+            "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 4,
+            "spatial_merge_size": 2, "out_hidden_size": 32, "image_size": 32,
+        },
+        **{name: tokenizer.convert_tokens_to_ids(token) for name, token in special.items()},
+    )  # fmt: skip
+    images = Glm4vImageProcessor(patch_size=4, merge_size=2, size={"shortest_edge": 128, "longest_edge": 2048})
+    videos = Glm4vVideoProcessor(patch_size=4, merge_size=2)
+    template = chat_template("<|begin_of_image|><|image|><|end_of_image|>")
+    return Glm4vForConditionalGeneration(config), Glm4vProcessor(images, tokenizer, videos, chat_template=template)
+
+
 def llava() -> tuple[Any, Any]:
     from transformers import CLIPImageProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
@@ -261,6 +323,8 @@ def _vision() -> dict[str, int]:
 BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
+    "qwen3_5": qwen3_5,
+    "glm4v": glm4v,
     "llava": llava,
     "llava_onevision": llava_onevision,
     "idefics3": idefics3,

@@ -21,7 +21,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from retllm.fine import Content, Injection, Scorer
 
-FAMILIES = ["qwen2_5_vl", "qwen3_vl", "llava", "llava_onevision", "idefics3", "gemma3", "internvl"]
+FAMILIES = [
+    "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "llava", "llava_onevision", "idefics3", "gemma3", "internvl",
+]  # fmt: skip
 CAPTION = "a red square is left of a dog"
 SETTINGS = {
     "off": Injection(trigger="off"),
@@ -100,9 +102,12 @@ class Reference:
     def feed_forward(self, number: int, x: np.ndarray, z: np.ndarray, first: int, settings: Injection) -> np.ndarray:
         """Method section 4 for the tokens x (s, d), of which those from ``first`` on are in scope."""
         mlp = self.layers[number].mlp
-        gate, up, down = (
-            getattr(mlp, name).weight.detach().double().numpy() for name in ("gate_proj", "up_proj", "down_proj")
-        )
+        matrix = {name: part.weight.detach().double().numpy() for name, part in mlp.named_children() if "proj" in name}
+        if "gate_up_proj" in matrix:
+            gate, up = np.split(matrix["gate_up_proj"], 2)
+        else:
+            gate, up = matrix["gate_proj"], matrix["up_proj"]
+        down = matrix["down_proj"]
         plain = np.stack([down @ (self.phi(gate @ token) * (up @ token)) for token in x])
         key, value = z, z
         if settings.scaling:

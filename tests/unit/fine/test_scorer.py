@@ -20,6 +20,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from retllm.errors import InvalidInput, ModelUnavailable, ScoreUnreadable
 from retllm.fine import Content, Injection, PairScore, Scorer, hooks, load_scorer
+from retllm.fine.prepare import Preparer
 
 #: some samples trigger, at various layers, and others do not
 EAGER = Injection(alpha=0.5, tau=0.66, start=0, end=6)
@@ -134,6 +135,27 @@ def test_many_candidates_are_scored_in_their_order(qwen: Scorer) -> None:
         same(score, found[at % len(pool)])
 
 
+def test_only_the_querys_pixels_outlive_a_window(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call of thousands of pictures must not hold them all; a converted picture's place in memory may be reused."""
+    monkeypatch.setattr("retllm.fine.scorer._WINDOW", 3)
+    query = Content(image=picture(7, 20, 20).convert("RGBA"), text="a dog")
+    many = [Content(image=picture(seed % 9, 16 + seed % 9, 20).convert("RGBA")) for seed in range(30)]
+    held: list[int] = []
+    kept = Preparer.keep_only
+
+    def watched(self: Preparer, image: Any) -> set[int]:
+        held.append(len(self._memo._answers or {}))
+        still = kept(self, image)
+        assert len(self._memo._answers or {}) == len(self._rgb) == len(still) == 1
+        return still
+
+    monkeypatch.setattr(Preparer, "keep_only", watched)
+    found = qwen.score(query, many, EAGER)
+    assert max(held) == 4
+    for at, score in enumerate(found):
+        same(score, found[at % 9])
+
+
 def test_no_candidates_give_no_scores(qwen: Scorer) -> None:
     assert qwen.score(QUERIES["text"], []) == []
 
@@ -155,7 +177,8 @@ def test_without_injection_scores_are_the_plain_models_bit_for_bit(scorer: Score
 
 
 @pytest.mark.parametrize(
-    "family", ["qwen2_5_vl", "qwen3_vl", "llava", "llava_onevision", "idefics3", "gemma3", "internvl"]
+    "family",
+    ["qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "llava", "llava_onevision", "idefics3", "gemma3", "internvl"],
 )
 def test_with_the_trigger_off_it_is_transformers_own_answer_bit_for_bit(
     family: str, scorer_of: Callable[[str], Scorer], model_folder: Callable[[str], Path]
