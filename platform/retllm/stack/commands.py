@@ -20,13 +20,17 @@ QUEUES = {"embed": "query,embed", "score": "score"}
 
 def worker(kind: str) -> tuple[str, ...]:
     """A worker of the queues of `kind`: one process with one model, which does one unit at a time."""
-    queues = ("--queues", QUEUES[kind], "--pool", "solo", "--concurrency", "1")
-    # workers don't talk to each other: neither gossip nor the second that mingling takes at each start
-    return ("-m", "celery", "--app", "retllm_workers.app", "worker", *queues, "--without-gossip", "--without-mingle")
+    return (
+        *("-m", "celery", "--app", "retllm_workers.app", "worker"),
+        *("--queues", QUEUES[kind], "--pool", "solo", "--concurrency", "1"),
+        # workers don't talk to each other: neither gossip nor the second that mingling takes at each start
+        *("--without-gossip", "--without-mingle"),
+        *("--hostname", f"{kind}@%h"),
+    )
 
 
 def stack_worker(kind: str, node: str) -> tuple[str, ...]:
-    """`worker` with a node name of its own, and with the module that tells the stack when it is ready."""
+    """`worker` with a node name of its own (the later one counts), and the module that tells when it is ready."""
     return (*worker(kind), "--hostname", node, "--include", "retllm.stack.ready")
 
 
