@@ -177,3 +177,16 @@ def test_the_limit_holds_without_redis(settings: Settings, ada: Caller) -> None:
 
     client = app.test_client()
     assert [client.post("/test-login").status_code for _ in range(3)] == [200, 200, 429]
+
+
+@pytest.mark.parametrize(
+    ("redis_url", "storage"),
+    [
+        (None, "memory://"),
+        ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+        ("rediss://away/1", "rediss://away/1"),
+        ("unix:///run/redis.sock", "redis+unix:///run/redis.sock"),
+    ],
+)
+def test_the_limiter_counts_where_redis_is(redis_url: str | None, storage: str) -> None:
+    assert auth._limits_url(redis_url) == storage

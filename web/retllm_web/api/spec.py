@@ -83,7 +83,9 @@ def tags(name: str) -> list[Tag | dict[str, Any]]:
 def serve(app: OpenAPI) -> None:
     """Serve the document; it tells nothing secret and needs no account."""
     app.openapi_version = OPENAPI_VERSION
+    # made here and not by the first request, which others could run beside
+    document = app.api_doc
 
     @app.route(DOCUMENT_PATH, methods=["GET"], endpoint="openapi_document")
     def openapi_document() -> FlaskResponse:
-        return jsonify(app.api_doc)
+        return jsonify(document)
