@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -14,6 +16,11 @@ from torch import Tensor
 from retllm.errors import InvalidInput, ModelUnsuited
 from retllm.fine.batching import TOKEN_KEYS, Pair
 from retllm.fine.prompts import Part
+
+_THREADS = 4
+
+#: what image processors and Pillow raise for a picture that they can't take
+_REFUSALS = (ValueError, TypeError, RuntimeError, OSError, ZeroDivisionError, SyntaxError)
 
 
 class Preparer:
@@ -58,6 +65,18 @@ class Preparer:
             self._memo.close()
             self._rgb.clear()
 
+    def ahead(self, images: Iterable[Image.Image]) -> None:
+        """Prepare pictures of this call side by side, before their pairs ask for them.
+
+        Only saves time: what can't be done ahead, a picture that the image processor refuses included, is left to
+        :meth:`pair`.
+        """
+        ready = []
+        for image in images:
+            with suppress(*_REFUSALS):
+                ready.append(self._as_rgb(image))
+        self._memo.ahead(ready)
+
     def keep_only(self, image: Image.Image | None) -> set[int]:
         """Forget every picture of this call but one; returns the numbers that are still known."""
         kept = set() if image is None else {id(self._as_rgb(image))}
@@ -72,16 +91,16 @@ class Preparer:
             InvalidInput: a picture that the model's image processor refuses (a strip of pixels, say), or more tokens
                 than the model takes.
         """
-        images = [self._as_rgb(part) for part in message if isinstance(part, Image.Image)]
         text = self.render(message)
         try:
+            images = [self._as_rgb(part) for part in message if isinstance(part, Image.Image)]
             features = self._processor(
                 text=[text],
                 images=[images] if images else None,
                 return_tensors="pt",
                 **self._special_tokens(text),
             )
-        except (ValueError, TypeError, RuntimeError, OSError, ZeroDivisionError) as error:
+        except _REFUSALS as error:
             raise InvalidInput(
                 f"The model can't take this pair: {_first_line(error)}", field="candidates", index=index
             ) from error
@@ -171,18 +190,36 @@ class _PictureMemo:
     """Stands in for a processor's image processor and remembers its answers, by picture, within one call.
 
     Families whose answer for several pictures is the answers for each put together (those with ``image_grid_thw``)
-    are asked one picture at a time, so that a query's picture shown beside many candidates is prepared once.
+    are asked one picture at a time, so that a query's picture shown beside many candidates is prepared once, and
+    several pictures side by side.
     """
 
     def __init__(self, image_processor: Any) -> None:
         self._wrapped = image_processor
         self._answers: dict[tuple[int, ...], Any] | None = None
+        # how the processor asks for one picture, learned from the first; it never changes
+        self._options: dict[str, Any] | None = None
 
     def open(self) -> None:
         self._answers = {}
 
     def close(self) -> None:
         self._answers = None
+
+    def ahead(self, images: Sequence[Image.Image]) -> None:
+        if self._answers is None or self._options is None:
+            return
+        options = self._options
+        new = {id(image): image for image in images if (id(image),) not in self._answers}
+
+        def ask(image: Image.Image) -> None:
+            # a refusal is told when the pair asks, which knows its place among the candidates
+            with suppress(*_REFUSALS):
+                self._ask((id(image),), [[image]], options)
+
+        if len(new) > 1:
+            with ThreadPoolExecutor(max_workers=min(_THREADS, os.cpu_count() or 1)) as pool:
+                list(pool.map(ask, new.values()))
 
     def keep_only(self, image_ids: set[int]) -> None:
         answers = self._answers or {}
@@ -212,6 +249,8 @@ class _PictureMemo:
         if key not in self._answers:
             self._answers[key] = self._wrapped(images, **kwargs)
         answer = self._answers[key]
+        if len(key) == 1 and "image_grid_thw" in answer:
+            self._options = kwargs
         # processors take keys out of what they are given
         return type(answer)(dict(answer))
 

@@ -135,6 +135,9 @@ class Scorer:
         features: PictureFeatures,
     ) -> Iterator[_Raw]:
         preparer = self._loaded.preparer
+        preparer.ahead(
+            side.image for side in (query, *(candidate for _, candidate in window)) if side.image is not None
+        )
         pairs = [
             preparer.pair(index, self._prompts.message(self.mode, query, candidate)) for index, candidate in window
         ]

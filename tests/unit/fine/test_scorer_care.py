@@ -71,6 +71,22 @@ def test_a_picture_the_model_refuses_is_named(qwen: Scorer) -> None:
     assert caught.value.detail["index"] == 1
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_broken_picture_is_named(qwen: Scorer, mode: str, tmp_path: Path) -> None:
+    path = tmp_path / "cut.png"
+    picture(1, 200, 200).convert(mode).save(path)
+    path.write_bytes(path.read_bytes()[:3000])
+    with Image.open(path) as broken, pytest.raises(InvalidInput) as caught:
+        qwen.score(QUERY, [Content(image=picture(1)), Content(image=broken)], EAGER)
+    assert caught.value.detail["index"] == 1
+
+
+def test_pictures_prepared_side_by_side_are_the_same(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = qwen.score(QUERY, candidates(), EAGER)
+    monkeypatch.setattr(qwen._loaded.preparer, "ahead", lambda images: None)
+    assert qwen.score(QUERY, candidates(), EAGER) == together
+
+
 def test_a_text_beyond_the_models_context_is_refused(qwen: Scorer) -> None:
     with pytest.raises(InvalidInput, match="tokens long") as caught:
         qwen.score(QUERY, [Content(text="word " * 600)], EAGER)
