@@ -88,6 +88,7 @@ class LocalStack:
         self._supervisor: Supervisor | None = None
         self._guardian: subprocess.Popen[bytes] | None = None
         self._record: StackRecord | None = None
+        self._postgres: postgres.EmbeddedPostgres | None = None
 
     # what the stack knows about itself
 
@@ -165,6 +166,9 @@ class LocalStack:
             end_stack(self._record)  # processes that a child started and left behind
             self._record_path.unlink(missing_ok=True)
             self._record = None
+        if self._postgres is not None:
+            self._postgres.tidy()
+            self._postgres = None
         if self._guardian is not None:
             assert self._guardian.stdin is not None
             self._guardian.stdin.close()
@@ -298,7 +302,7 @@ class LocalStack:
             self._announce(f"{redis.check(self._redis_url)} at {redis.shown(self._redis_url)}")
 
     def _start_postgres(self) -> None:
-        server = postgres.EmbeddedPostgres(self.home, durable=self._durable)
+        server = self._postgres = postgres.EmbeddedPostgres(self.home, durable=self._durable)
         server.prepare()
         self._stage(server.spec(self._fresh_log("postgres"), self.environment()))
         server.ensure_database()

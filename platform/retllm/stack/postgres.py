@@ -271,6 +271,12 @@ class EmbeddedPostgres:
             account=self._account,
         )
 
+    def tidy(self) -> None:
+        """Remove the folder of the socket where it is not the data folder; for after the server's end."""
+        if self.sockets != self.data:
+            with contextlib.suppress(OSError):
+                self.sockets.rmdir()
+
     def answers(self) -> bool:
         """Whether the server takes connections."""
         if not (self.sockets / _SOCKET).exists():

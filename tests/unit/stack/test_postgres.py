@@ -120,6 +120,10 @@ def test_a_restart_finds_the_data_also_under_a_path_too_long_for_a_socket(tmp_pa
         connection.commit()
     with embedded(home) as stack, psycopg.connect(stack.database_url.replace("+psycopg", "")) as connection:
         assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
+        sockets = Path(str(sa.make_url(stack.database_url).query["host"]))
+        assert sockets.exists()
+        assert home not in sockets.parents
+    assert not sockets.exists()
 
 
 def test_a_lock_file_whose_number_is_another_processes_by_now_is_no_obstacle(tmp_path: Path) -> None:
