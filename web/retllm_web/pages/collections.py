@@ -14,7 +14,7 @@ from retllm.accounts import collection_for
 from retllm.db.enums import OVER_JOBS, ItemKind, JobKind
 from retllm.db.session import transaction
 from retllm.db.tables import Collection
-from retllm.errors import RetllmError
+from retllm.errors import InvalidInput, RetllmError
 from retllm.jobs import views
 from retllm.jobs.schemas import JobView
 from retllm.media import ingest
@@ -56,6 +56,8 @@ def create_collection() -> ResponseReturnValue:
     """Make a collection and go to it."""
     form = Form.sent()
     try:
+        if not form.text("name"):
+            raise InvalidInput("Give the collection a name.", field="name")
         try:
             asked = CollectionRequest(name=form.text("name"), description=form.text("description"))
         except ValidationError as error:
@@ -64,8 +66,6 @@ def create_collection() -> ResponseReturnValue:
             made = catalog.create(session, current_user(), asked.name, asked.description)
     except RetllmError as error:
         form.refuse(error, otherwise="name")
-        if not form.text("name"):
-            form.errors["name"] = "Give the collection a name."
         return _list(form, error.http_status)
     return redirect(url_for("pages.collection", collection_id=made.id))
 

@@ -1,0 +1,256 @@
+"""A visitor of the pages without a script: follows links, fills in forms, reads what is there."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import uuid
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from flask.testing import FlaskClient
+from flask_openapi import OpenAPI
+from tests.unit.web.conftest import PASSWORD, Caller
+
+from retllm.db.enums import DecidedBy, ItemKind, JobKind, JobState, Stage, UnitState
+from retllm.db.session import transaction
+from retllm.db.tables import Candidate, Embedding, EmbeddingModel, Item, Job, Score, Search, Unit, new_id
+from retllm.fine.injection import Injection
+from retllm.settings import Settings, public_name
+from retllm_web.services import Services
+
+# elements without an end
+_VOID = {"meta", "link", "input", "img", "br", "hr"}
+
+
+@dataclass
+class Element:
+    """A start tag with the text that is inside it."""
+
+    tag: str
+    attributes: dict[str, str | None]
+    inside: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.inside).split())
+
+
+class Page(HTMLParser):
+    """An answer as a person sees it."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.status: int = answer.status_code
+        self.headers = answer.headers
+        self.html: str = answer.get_data(as_text=True)
+        self.path: str = answer.request.path
+        self.elements: list[Element] = []
+        self._open: list[Element] = []
+        self.feed(self.html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = Element(tag, dict(attrs))
+        self.elements.append(element)
+        if tag not in _VOID:
+            self._open.append(element)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop().tag != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        for element in self._open:
+            element.inside.append(data)
+
+    def all(self, tag: str, **attributes: str) -> list[Element]:
+        """Elements of that tag with these attributes; ``data_x`` stands for ``data-x``, ``class_`` for a class."""
+        wanted = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
+
+        def fits(element: Element) -> bool:
+            has = element.attributes
+            return element.tag == tag and all(
+                value in (has.get(name) or "").split() if name == "class" else has.get(name) == value
+                for name, value in wanted.items()
+            )
+
+        return [element for element in self.elements if fits(element)]
+
+    def one(self, tag: str, **attributes: str) -> Element:
+        (found,) = self.all(tag, **attributes)
+        return found
+
+    @property
+    def text(self) -> str:
+        return self.one("body").text if self.all("body") else " ".join(self.html.split())
+
+
+class Visitor:
+    """A browser without scripts and its session."""
+
+    def __init__(self, client: FlaskClient) -> None:
+        self.client = client
+        # an address of its own, since logging in is limited for each
+        client.environ_base["REMOTE_ADDR"] = str(ipaddress.IPv4Address(0x0A000000 + secrets.randbelow(1 << 24)))
+        self.page: Page | None = None
+
+    def get(self, path: str, **kwargs: Any) -> Page:
+        self.page = Page(self.client.get(path, follow_redirects=True, **kwargs))
+        return self.page
+
+    def token(self) -> str:
+        """The CSRF token of the page that is open."""
+        assert self.page is not None
+        return next(e.attributes["value"] or "" for e in self.page.all("input", name="csrf_token"))
+
+    def send(self, path: str, follow: bool = True, **fields: Any) -> Page:
+        """Send a form of the open page, which must have one with this action."""
+        assert self.page is not None
+        actions = {form.attributes.get("action", self.page.path) for form in self.page.all("form", method="post")}
+        assert path in actions, f"no form for {path} on this page, only {actions}"
+        data = {"csrf_token": self.token(), **fields}
+        answer = self.client.post(path, data=data, content_type="multipart/form-data", follow_redirects=follow)
+        self.page = Page(answer)
+        return self.page
+
+    def log_in(self, name: str, password: str = PASSWORD) -> Page:
+        self.get("/login")
+        return self.send("/login", name=name, password=password)
+
+
+@pytest.fixture
+def visitor(app: OpenAPI) -> Visitor:
+    """Somebody who is not logged in."""
+    return Visitor(app.test_client())
+
+
+@pytest.fixture
+def reader(app: OpenAPI, ada: Caller) -> Visitor:
+    """Ada in her browser."""
+    visitor = Visitor(app.test_client())
+    assert visitor.log_in("ada").status == 200
+    return visitor
+
+
+@pytest.fixture
+def texts(ada: Caller) -> str:
+    """A collection of ada's with three texts, not indexed."""
+    key = str(ada.post("/collections", json={"name": "Birds"}).json["id"])
+    items = {"items": [{"text": "a robin", "name": "robin"}, {"text": "a wren", "name": "wren"}, {"text": "a crow"}]}
+    assert ada.post(f"/collections/{key}/items?index=false", json=items).json["added"] == 3
+    return key
+
+
+def _model(settings: Settings) -> EmbeddingModel:
+    name = public_name(settings.embedder_name)
+    return EmbeddingModel(id=new_id(), name=name, revision="rev-of-embedder", dimension=2, preprocessing_hash="h")
+
+
+@pytest.fixture
+def indexed(texts: str, served: Services, settings: Settings) -> str:
+    """The same collection with a vector for each text."""
+    with transaction(served.sessions) as session:
+        model = _model(settings)
+        session.add(model)
+        session.flush()
+        for item in session.scalars(sa.select(Item).where(Item.collection_id == uuid.UUID(texts))):
+            session.add(
+                Embedding(
+                    item_id=item.id,
+                    model_id=model.id,
+                    collection_id=item.collection_id,
+                    item_version=item.version,
+                    image_weight=settings.item_image_weight,
+                    vector=[1.0, 0.0],
+                )
+            )
+    return texts
+
+
+@dataclass
+class Searched:
+    """A search in the database, and what a worker would do to it."""
+
+    served: Services
+    id: UUID
+    items: list[UUID]
+
+    def score(self, place: int, score: float, entropy: float = 0.1) -> None:
+        """Give the candidate at a coarse rank (from 1) a score."""
+        with transaction(self.served.sessions) as session:
+            session.add(
+                Score(
+                    search_id=self.id,
+                    item_id=self.items[place - 1],
+                    scorer_version="v",
+                    score=score,
+                    entropy=entropy,
+                    injected_layer=2,
+                    uncertainty=0.8,
+                    tokens=10,
+                )
+            )
+
+    def finish(self, order: list[int], state: JobState = JobState.SUCCEEDED) -> None:
+        """Write the final order, given as coarse ranks."""
+        with transaction(self.served.sessions) as session:
+            for rank, place in enumerate(order, start=1):
+                candidate = session.get_one(Candidate, (self.id, self.items[place - 1]))
+                candidate.final_rank, candidate.decided_by = rank, DecidedBy.SCORE
+            session.execute(
+                sa.update(Unit).where(Unit.job_id == self.id).values(state=UnitState.DONE, finished_at=sa.func.now())
+            )
+            session.execute(sa.update(Search).where(Search.id == self.id).values(final_at=sa.func.now()))
+            job = session.get_one(Job, self.id)
+            job.state, job.finished_at = state, sa.func.now()
+
+
+@pytest.fixture
+def searched(indexed: str, served: Services, settings: Settings, ada: Caller) -> Searched:
+    """A search whose coarse stage is done: three candidates, none judged."""
+    key = uuid.UUID(indexed)
+    with transaction(served.sessions) as session:
+        items = list(session.scalars(sa.select(Item.id).where(Item.collection_id == key).order_by(Item.id)))
+        model_id = session.scalars(sa.select(EmbeddingModel.id)).one()
+        job = Job(
+            id=new_id(),
+            kind=JobKind.SEARCH,
+            state=JobState.RUNNING,
+            user_id=ada.user.id,
+            collection_id=key,
+            params={"text": "<b>a small bird</b>"},
+        )
+        session.add(job)
+        session.flush()
+        search = Search(
+            id=job.id,
+            kind=ItemKind.TEXT,
+            query_text="<b>a small bird</b>",
+            k=3,
+            item_kinds=["text"],
+            query_image_weight=0.8,
+            embedder=public_name(settings.embedder_name),
+            model_id=model_id,
+            scorer="some scorer",
+            scorer_revision="rev-of-scorer",
+            scorer_version="v",
+            prompt_version="7",
+            mode="true_false",
+            injection=Injection(alpha=0.25, trigger="fixed", fixed_layer=3).as_json(),
+            tie_decimals=3,
+            searched_items=3,
+            coarse_at=sa.func.now(),
+        )
+        session.add(search)
+        session.flush()
+        session.add_all(
+            Candidate(search_id=job.id, item_id=item, coarse_rank=rank, similarity=1 - rank / 10)
+            for rank, item in enumerate(items, start=1)
+        )
+        payload = {"items": [str(item) for item in items]}
+        session.add(Unit(id=new_id(), job_id=job.id, stage=Stage.FINE, seq=0, payload=payload, state=UnitState.LEASED))
+    return Searched(served, job.id, items)

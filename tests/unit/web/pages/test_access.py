@@ -1,0 +1,98 @@
+"""Who gets in, and where to."""
+
+from __future__ import annotations
+
+from tests.unit.web.conftest import PASSWORD, Caller
+
+from .conftest import Visitor
+
+SCRIPT = {"X-Requested-With": "fetch"}
+NOBODY = "018f0000-0000-7000-8000-000000000000"
+PAGES = ["/", f"/collections/{NOBODY}", f"/items/{NOBODY}", "/jobs", f"/jobs/{NOBODY}", "/account"]
+
+
+def test_a_stranger_is_sent_to_the_login(visitor: Visitor) -> None:
+    for path in PAGES:
+        page = visitor.get(path)
+        assert (page.path, page.status) == ("/login", 200)
+        assert page.one("input", name="next").attributes["value"] == path
+
+
+def test_a_script_of_a_stranger_gets_401_and_no_login_page(visitor: Visitor) -> None:
+    for path in (f"/collections/{NOBODY}/live", f"/jobs/{NOBODY}/live"):
+        page = visitor.get(path, headers=SCRIPT)
+        assert (page.status, page.path) == (401, path)
+        assert "<form" not in page.html
+
+
+def test_a_wrong_password_is_told_in_place_and_keeps_the_name(visitor: Visitor, ada: Caller) -> None:
+    page = visitor.log_in("ada", "wrong wrong wrong")
+    assert page.status == 401
+    assert "name and password do not fit" in page.one("div", role="alert").text
+    assert page.one("input", id="name").attributes["value"] == "ada"
+    assert "value" not in page.one("input", id="password").attributes
+    assert visitor.get("/").path == "/login"
+
+
+def test_an_unknown_name_reads_the_same_as_a_wrong_password(visitor: Visitor, ada: Caller) -> None:
+    wrong = visitor.log_in("ada", "wrong wrong wrong").one("div", role="alert").text
+    assert visitor.log_in("nobody", "wrong wrong wrong").one("div", role="alert").text == wrong
+    assert visitor.log_in("no\0body", "wrong wrong wrong").one("div", role="alert").text == wrong
+
+
+def test_after_the_login_the_page_that_was_asked_for_comes(visitor: Visitor, ada: Caller) -> None:
+    visitor.get("/jobs?state=failed")
+    answer = visitor.send("/login", follow=False, name="ada", password=PASSWORD, next="/jobs?state=failed")
+    assert answer.headers["Location"] == "/jobs?state=failed"
+
+
+def test_the_login_leads_nowhere_else(visitor: Visitor, ada: Caller) -> None:
+    visitor.get("/login")
+    for target in (
+        "https://elsewhere.example/",
+        "//elsewhere.example",
+        "/\\elsewhere.example",
+        "javascript:alert(1)",
+        "x",
+    ):
+        answer = visitor.send("/login", follow=False, name="ada", password=PASSWORD, next=target)
+        assert (answer.status, answer.headers["Location"]) == (302, "/"), target
+        visitor.client.delete_cookie("retllm_session")
+        visitor.get("/login")
+
+
+def test_who_is_logged_in_does_not_see_the_login_again(reader: Visitor) -> None:
+    assert reader.get("/login").path == "/"
+
+
+def test_after_the_logout_nothing_is_seen(reader: Visitor) -> None:
+    reader.get("/")
+    assert "logged out" in reader.send("/logout").text
+    assert reader.get("/").path == "/login"
+
+
+def test_pages_stay_out_of_the_cache(reader: Visitor) -> None:
+    assert reader.get("/").headers["Cache-Control"] == "private, no-store"
+
+
+def test_a_form_without_its_token_does_nothing_and_says_what_to_do(reader: Visitor) -> None:
+    reader.get("/")
+    answer = reader.client.post("/collections", data={"name": "Forged"})
+    assert answer.status_code == 403
+    assert "load the page again" in answer.get_data(as_text=True)
+    assert "Forged" not in reader.get("/").text
+
+
+def test_many_guesses_are_stopped_with_advice(visitor: Visitor, ada: Caller) -> None:
+    pages = [visitor.log_in("ada", "wrong wrong wrong") for _ in range(10)]
+    assert {page.status for page in pages} == {401}
+    page = visitor.log_in("ada")
+    assert page.status == 429
+    assert "Wait a minute" in page.text
+
+
+def test_an_unknown_address_has_a_page_that_leads_back(visitor: Visitor) -> None:
+    page = visitor.get("/nothing/here")
+    assert page.status == 404
+    assert page.one("h1").text == "Not found"
+    assert [link.attributes["href"] for link in page.all("a", class_="btn-primary")] == ["/"]

@@ -1,0 +1,258 @@
+"""The pages of collections and of their items."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from pathlib import Path
+
+from flask import Flask
+from tests.unit.web.conftest import Caller, Heard
+from tests.unit.web.pictures import picture
+
+from retllm.db.enums import JobKind, JobState
+from retllm.db.session import transaction
+from retllm.db.tables import Job, new_id
+from retllm.settings import Settings
+from retllm_web.services import Services
+
+from .conftest import Page, Visitor
+
+SCRIPT = {"X-Requested-With": "fetch"}
+
+
+def _upload(reader: Visitor, key: str, *files: tuple[str, bytes], **fields: str) -> Page:
+    reader.get(f"/collections/{key}")
+    parts = [(io.BytesIO(content), name) for name, content in files]
+    return reader.send(f"/collections/{key}/upload", file=parts, **fields)
+
+
+def _lines(page: Page) -> list[tuple[str, str]]:
+    """Name and outcome of each file that the page tells of."""
+    names = [e.text for e in page.all("th", scope="row")]
+    return list(
+        zip(
+            names,
+            [e.attributes["data-status"] or "" for e in page.all("tr") if "data-status" in e.attributes],
+            strict=True,
+        )
+    )
+
+
+def test_a_newcomer_is_told_what_to_do(reader: Visitor) -> None:
+    text = reader.get("/").text
+    assert "Make a collection" in text
+    assert "Upload" in text
+
+
+def test_a_collection_is_made_and_shown(reader: Visitor) -> None:
+    reader.get("/")
+    page = reader.send("/collections", name="  Birds & <bees>  ", description="of the garden")
+    assert page.one("h1").text == "Birds & <bees>"
+    assert "<bees>" not in page.html
+    assert "of the garden" in page.text
+    assert "Birds & <bees>" in reader.get("/").one("li", class_="card").text
+
+
+def test_a_name_that_is_none_is_refused_beside_its_field(reader: Visitor) -> None:
+    for name, says in (("  ", "Give the collection a name"), ("x" * 201, "at most 200"), ("a\0b", "NUL")):
+        reader.get("/")
+        page = reader.send("/collections", name=name, description="kept")
+        assert page.status == 422
+        field = page.one("input", id="name")
+        assert field.attributes["aria-invalid"] == "true"
+        assert says in page.one("div", id=(field.attributes["aria-describedby"] or "")).text
+        assert page.one("input", id="description").attributes["value"] == "kept"
+
+
+def test_a_second_collection_of_the_same_name_is_refused(reader: Visitor, texts: str) -> None:
+    reader.get("/")
+    page = reader.send("/collections", name="Birds")
+    assert page.status == 409
+    assert "already" in page.one("div", id="name-problem").text
+
+
+def test_the_list_counts_items_and_names_the_last_job(reader: Visitor, indexed: str, ada: Caller) -> None:
+    ada.post(f"/collections/{indexed}/index")
+    (card,) = reader.get("/").all("li", class_="card")
+    assert "3 texts" in card.text
+    assert "all indexed" in card.text
+    assert "Last job: index, done" in card.text
+
+
+def test_what_belongs_to_others_is_not_there(app: Flask, texts: str, bob: Caller, ada: Caller) -> None:
+    stranger = Visitor(app.test_client())
+    stranger.log_in("bob")
+    assert "Birds" not in stranger.get("/").text
+    token = stranger.token()
+    for path in ("", "/live"):
+        assert stranger.get(f"/collections/{texts}{path}").status == 404
+    for action in ("upload", "texts", "index", "search", "change", "delete"):
+        data = {"csrf_token": token, "text": "x", "name": "Mine", "confirm": "Birds"}
+        files = {"file": (io.BytesIO(picture()), "red.png")} if action == "upload" else {}
+        answer = stranger.client.post(f"/collections/{texts}/{action}", data=data | files)
+        assert answer.status_code == 404, action
+    view = ada.get(f"/collections/{texts}").json
+    assert (view["name"], view["items_total"], view["last_job"]) == ("Birds", 3, None)
+
+
+def test_without_a_script_an_upload_answers_with_a_line_for_each_file(
+    reader: Visitor, texts: str, heard: Heard
+) -> None:
+    page = _upload(
+        reader,
+        texts,
+        ("red.png", picture("red")),
+        ("again.png", picture("red")),
+        ("<i>broken</i>.png", b"no picture"),
+        ("captions.csv", b"file,caption\nred.png,a red wall\n"),
+    )
+    assert page.status == 200
+    # what was refused comes first
+    assert _lines(page) == [
+        ("<i>broken</i>.png", "rejected"),
+        ("red.png", "added"),
+        ("again.png", "duplicate"),
+        ("captions.csv, row 2", "updated"),
+    ]
+    assert "1 added, 1 updated, 1 duplicate, 1 rejected." in page.text
+    assert "holds no such picture" in page.text
+    assert len(heard.units) == 1
+
+
+def test_a_script_gets_the_lines_alone_and_may_index_later(reader: Visitor, texts: str, heard: Heard) -> None:
+    reader.get(f"/collections/{texts}")
+    token = reader.token()
+    data = {"csrf_token": token, "index": "later", "file": (io.BytesIO(picture()), "red.png")}
+    answer = reader.client.post(f"/collections/{texts}/upload", data=data, headers=SCRIPT)
+    assert answer.status_code == 200
+    assert answer.get_data(as_text=True).strip().startswith('<tr data-status="added"')
+    assert heard.units == []
+    assert (
+        reader.client.post(f"/collections/{texts}/index", data={"csrf_token": token}, headers=SCRIPT).status_code == 204
+    )
+    assert len(heard.units) == 1
+
+
+def test_an_upload_without_a_file_says_so(reader: Visitor, texts: str) -> None:
+    page = _upload(reader, texts, ("", b""))
+    assert page.status == 422
+    assert "Choose at least one file" in page.one("div", id="file-problem").text
+
+
+def test_a_text_is_added_once(reader: Visitor, texts: str) -> None:
+    reader.get(f"/collections/{texts}")
+    assert "is added" in reader.send(f"/collections/{texts}/texts", text="a magpie", name="").text
+    assert "already" in reader.send(f"/collections/{texts}/texts", text="a magpie", name="other").text
+    page = reader.send(f"/collections/{texts}/texts", text="   ", name="blank")
+    assert page.status == 422
+    assert "empty" in page.one("div", id="text-problem").text
+
+
+def test_what_is_not_indexed_is_offered_to_be_indexed(reader: Visitor, texts: str, heard: Heard) -> None:
+    page = reader.get(f"/collections/{texts}")
+    assert "3 of 3 items are not indexed yet" in page.text
+    assert "as soon as something is indexed" in page.text
+    page = reader.send(f"/collections/{texts}/index")
+    assert page.one("div", id="index-state").attributes["data-over"] == "false"
+    assert page.all("progress")
+    assert len(heard.units) == 1
+
+
+def test_an_empty_collection_cannot_be_indexed(reader: Visitor, ada: Caller) -> None:
+    key = ada.post("/collections", json={"name": "Empty"}).json["id"]
+    reader.get(f"/collections/{key}")
+    data = {"csrf_token": reader.token()}
+    page = Page(reader.client.post(f"/collections/{key}/index", data=data, follow_redirects=True))
+    assert "collection is empty" in page.one("div", role="alert").text
+
+
+def test_a_failed_index_job_is_named_where_items_miss(
+    reader: Visitor, texts: str, served: Services, ada: Caller
+) -> None:
+    with transaction(served.sessions) as session:
+        job = Job(id=new_id(), kind=JobKind.INDEX, state=JobState.FAILED, user_id=ada.user.id, params={})
+        job.collection_id = uuid.UUID(texts)
+        session.add(job)
+    page = reader.get(f"/collections/{texts}/live")
+    assert "failed" in page.text
+    assert page.one("a", href=f"/jobs/{job.id}").text == "index job"
+
+
+def test_items_are_filtered_by_kind_and_name(reader: Visitor, texts: str, ada: Caller) -> None:
+    _upload(reader, texts, ("100%_red.png", picture("red")), ("blue.png", picture("blue")))
+
+    def names(query: str) -> list[str]:
+        return [e.text for e in reader.get(f"/collections/{texts}?{query}").all("span", class_="tile-name")]
+
+    assert names("kind=image") == ["100%_red.png", "blue.png"]
+    assert names("kind=text&q=WREN") == ["wren"]
+    assert names("q=0%25_") == ["100%_red.png"]
+    assert len(names("kind=nonsense&q=")) == 5
+    assert names("q=nothing") == []
+    assert "No item fits" in reader.page.text  # type: ignore[union-attr]
+
+
+def test_more_items_come_page_by_page_with_and_without_a_script(reader: Visitor, ada: Caller) -> None:
+    key = ada.post("/collections", json={"name": "Many"}).json["id"]
+    ada.post(f"/collections/{key}/items", json={"items": [{"text": f"bird {n}"} for n in range(50)]})
+    first = reader.get(f"/collections/{key}?kind=text")
+    (link,) = [e for e in first.all("a") if e.text == "Show more"]
+    address = (link.attributes["href"] or "").partition("#")[0]
+    assert "kind=text" in address
+    rest = reader.get(address)
+    names = [e.text for e in first.all("span", class_="tile-name") + rest.all("span", class_="tile-name")]
+    assert names == [f"bird {n}" for n in range(50)]
+    piece = reader.get(address, headers=SCRIPT)
+    assert [e.text for e in piece.all("span", class_="tile-name")] == names[48:]
+    assert not piece.all("html")
+
+
+def test_a_key_in_the_address_that_is_none_is_not_found(reader: Visitor, texts: str) -> None:
+    assert reader.get(f"/collections/{texts}?after=1").status == 404
+    assert reader.get("/?after=x").status == 404
+    assert reader.get("/collections/7").status == 404
+
+
+def test_an_item_shows_its_picture_text_and_facts(reader: Visitor, texts: str, ada: Caller) -> None:
+    _upload(reader, texts, ("red.png", picture("red", size=(40, 30))), ("c.csv", b"file,caption\nred.png,a red wall\n"))
+    (item,) = ada.get(f"/collections/{texts}/items?kind=image%2Btext").json["items"]
+    page = reader.get(f"/items/{item['id']}")
+    assert page.one("h1").text == "red.png"
+    image = page.one("img", class_="large")
+    assert image.attributes["alt"] == "a red wall"
+    assert reader.client.get(image.attributes["src"]).mimetype == "image/png"
+    for fact in ("captioned picture", "40 × 30 pixels", "image/png", item["content_sha256"], "not yet"):
+        assert fact in page.one("dl").text
+    assert page.all("a", href=f"/collections/{texts}")
+
+
+def test_a_deleted_item_is_gone(reader: Visitor, texts: str, ada: Caller) -> None:
+    item = ada.get(f"/collections/{texts}/items").json["items"][0]
+    reader.get(f"/items/{item['id']}")
+    page = reader.send(f"/items/{item['id']}/delete")
+    assert "is deleted" in page.text
+    assert "2 texts" in page.text
+    assert reader.get(f"/items/{item['id']}").status == 404
+
+
+def test_a_collection_is_renamed(reader: Visitor, texts: str, ada: Caller) -> None:
+    ada.post("/collections", json={"name": "Taken"})
+    reader.get(f"/collections/{texts}")
+    assert reader.send(f"/collections/{texts}/change", name="Crows", description="black").one("h1").text == "Crows"
+    page = reader.send(f"/collections/{texts}/change", name="Taken", description="")
+    assert "already" in page.one("div", role="alert").text
+    assert page.one("h1").text == "Crows"
+
+
+def test_a_collection_is_deleted_only_when_its_name_was_typed(reader: Visitor, texts: str, settings: Settings) -> None:
+    _upload(reader, texts, ("red.png", picture("red")))
+    files = Path(settings.media_url.removeprefix("file://"))
+    reader.get(f"/collections/{texts}")
+    page = reader.send(f"/collections/{texts}/delete", confirm="Bird")
+    assert "Nothing was deleted" in page.one("div", role="alert").text
+    page = reader.send(f"/collections/{texts}/delete", confirm=" Birds ")
+    assert page.path == "/"
+    assert "is deleted" in page.text
+    assert reader.get(f"/collections/{texts}").status == 404
+    assert not [one for one in files.rglob("*") if one.is_file()]

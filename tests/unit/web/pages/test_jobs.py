@@ -1,0 +1,337 @@
+"""The pages of jobs and searches."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Flask
+from tests.unit.web.conftest import Caller
+from tests.unit.web.pictures import picture
+
+from retllm.db.enums import JobState, UnitState
+from retllm.db.session import transaction
+from retllm.db.tables import Candidate, Job, Search, Unit
+from retllm_web.services import Services
+
+from .conftest import Page, Searched, Visitor
+
+SCRIPT = {"X-Requested-With": "fetch"}
+
+
+def _order(page: Page) -> list[int]:
+    """The coarse ranks in the order that the page shows."""
+    return [int(e.text.rpartition("coarse ")[2]) for e in page.all("div", class_="place")]
+
+
+def _changes(page: Page) -> list[str]:
+    return [e.text for e in page.all("span", class_="change")]
+
+
+def _search(reader: Visitor, key: str, **fields: Any) -> Page:
+    reader.get(f"/collections/{key}")
+    return reader.send(f"/collections/{key}/search", **fields)
+
+
+# asking
+
+
+def test_a_search_is_submitted_with_its_settings(reader: Visitor, indexed: str, served: Services) -> None:
+    page = _search(
+        reader,
+        indexed,
+        text="a small bird",
+        k="2",
+        kinds=["text"],
+        alpha="0.5",
+        trigger="off",
+        tau="0.6",
+        tie_decimals="2",
+    )
+    assert "a small bird" in page.one("h1").text
+    assert page.one("div", id="job").attributes["data-over"] == "false"
+    with served.sessions() as session:
+        search = session.scalars(sa.select(Search)).one()
+    assert (search.k, search.item_kinds, search.tie_decimals) == (2, ["text"], 2)
+    assert (search.injection["alpha"], search.injection["trigger"], search.injection["tau"]) == (0.5, "off", 0.6)
+
+
+def test_the_form_starts_with_the_settings_in_force(reader: Visitor, indexed: str, served: Services) -> None:
+    page = reader.get(f"/collections/{indexed}")
+    assert page.one("input", id="k").attributes["value"] == str(served.settings.default_k)
+    assert page.one("input", id="alpha").attributes["value"] == str(served.settings.alpha)
+    assert len([e for e in page.all("input", name="kinds") if "checked" in e.attributes]) == 3
+
+
+def test_an_address_can_fill_the_form(reader: Visitor, indexed: str) -> None:
+    page = reader.get(f"/collections/{indexed}?text=a+%3Cwren%3E&k=7")
+    assert page.one("textarea", id="text").text == "a <wren>"
+    assert page.one("input", id="k").attributes["value"] == "7"
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"text": "  "}, "text"),
+    ({"text": "x", "k": "0"}, "k"),
+    ({"text": "x", "k": "100000"}, "k"),
+    ({"text": "x", "k": "many"}, "k"),
+    ({"text": "x", "alpha": "2"}, "alpha"),
+    ({"text": "x", "tau": "-1"}, "tau"),
+    ({"text": "x", "trigger": "fixed", "fixed_layer": ""}, "fixed_layer"),
+    ({"text": "x", "trigger": "sometimes"}, "trigger"),
+    ({"text": "x", "tie_decimals": "13"}, "tie_decimals"),
+    ({"text": "x", "query_image_weight": "1.5"}, "query_image_weight"),
+    ({"text": "x", "kinds": ["sounds"]}, "kinds"),
+]
+
+
+def test_a_field_that_is_wrong_is_told_beside_it_and_nothing_is_lost(
+    reader: Visitor, indexed: str, served: Services
+) -> None:
+    for fields, wrong in WRONG:
+        page = _search(reader, indexed, **{"k": "3", "kinds": ["text"], **fields})
+        assert page.status == 422, fields
+        assert len(page.one("div", id=f"{wrong}-problem").text) > 10, fields
+        assert page.one("textarea", id="text").text == fields["text"].strip()
+        if wrong not in ("text", "k"):
+            # the folded part is open where the mistake is
+            assert [e for e in page.all("details") if "open" in e.attributes], fields
+    with served.sessions() as session:
+        assert not session.scalar(sa.select(sa.func.count()).select_from(Job))
+
+
+def test_a_picture_that_is_none_is_told_beside_its_field(reader: Visitor, indexed: str) -> None:
+    page = _search(reader, indexed, text="a bird", picture=(io.BytesIO(b"no picture"), "red.png"))
+    assert page.status == 422
+    assert page.one("div", id="picture-problem").text
+    assert page.one("textarea", id="text").text == "a bird"
+
+
+def test_a_collection_that_is_not_indexed_says_so(reader: Visitor, texts: str) -> None:
+    reader.get(f"/collections/{texts}")
+    data = {"csrf_token": reader.token(), "text": "a bird"}
+    answer = reader.client.post(f"/collections/{texts}/search", data=data)
+    assert answer.status_code == 409
+    assert "not indexed" in Page(answer).one("div", role="alert").text
+
+
+def test_a_picture_can_be_asked_again_without_choosing_it_anew(reader: Visitor, indexed: str, served: Services) -> None:
+    page = _search(reader, indexed, text="", picture=(io.BytesIO(picture("red")), "red.png"))
+    assert page.one("h1").text == "Search by picture"
+    image = page.one("img", class_="query")
+    assert reader.client.get(image.attributes["src"]).get_data() == picture("red")
+    earlier = page.one("input", name="again").attributes["value"]
+    reader.send(f"/collections/{indexed}/search", text="and red", again=earlier)
+    with served.sessions() as session:
+        first, second = session.scalars(sa.select(Search).order_by(Search.id))
+    assert second.query_picture_sha256 == first.query_picture_sha256
+    assert second.query_picture_key != first.query_picture_key
+    assert second.query_text == "and red"
+
+
+def test_the_picture_of_somebody_else_can_not_be_asked_again(
+    app: Flask, reader: Visitor, indexed: str, bob: Caller
+) -> None:
+    page = _search(reader, indexed, picture=(io.BytesIO(picture("red")), "red.png"))
+    earlier = page.one("input", name="again").attributes["value"]
+    key = bob.post("/collections", json={"name": "Bob's"}).json["id"]
+    stranger = Visitor(app.test_client())
+    stranger.log_in("bob")
+    data = {"csrf_token": stranger.token(), "text": "x", "again": earlier}
+    assert stranger.client.post(f"/collections/{key}/search", data=data).status_code == 404
+
+
+# the result
+
+
+def test_candidates_show_at_once_in_coarse_order(reader: Visitor, searched: Searched) -> None:
+    page = reader.get(f"/jobs/{searched.id}")
+    assert _order(page) == [1, 2, 3]
+    assert _changes(page) == []
+    assert "provisional order" in page.text
+    assert "0 of 3 judged" in page.text
+    assert "<b>" not in page.html.replace("&lt;b&gt;", "")
+    # without a script the page comes again by itself
+    assert page.one("meta", http_equiv="refresh").attributes["content"] == "2"
+
+
+def test_the_live_piece_reorders_as_scores_arrive(reader: Visitor, searched: Searched) -> None:
+    searched.score(3, 0.9)
+    live = reader.get(f"/jobs/{searched.id}/live", headers=SCRIPT)
+    assert _order(live) == [3, 1, 2]
+    assert _changes(live) == ["▲ up by 2"]
+    assert live.one("div", id="job").attributes["data-over"] == "false"
+    assert "1 of 3 judged" in live.text
+    searched.score(1, 0.2)
+    searched.score(2, 0.5)
+    searched.finish([3, 2, 1])
+    live = reader.get(f"/jobs/{searched.id}/live", headers=SCRIPT)
+    assert _order(live) == [3, 2, 1]
+    assert _changes(live) == ["▲ up by 2", "= same place", "▼ down by 2"]
+    assert live.one("div", id="job").attributes["data-over"] == "true"
+    assert "final order" in live.text
+    assert "provisional" not in live.text
+
+
+def test_the_page_and_its_live_piece_are_the_same(reader: Visitor, searched: Searched) -> None:
+    """Else the script would change parts that did not change."""
+    searched.score(3, 0.9)
+    searched.finish([3, 1, 2])
+    page, live = reader.get(f"/jobs/{searched.id}"), reader.get(f"/jobs/{searched.id}/live", headers=SCRIPT)
+    parts = {e.attributes["data-part"]: e.text for e in live.elements if "data-part" in e.attributes}
+    assert parts == {e.attributes["data-part"]: e.text for e in page.elements if "data-part" in e.attributes}
+    assert not page.all("meta", http_equiv="refresh")
+
+
+def test_a_result_is_explained(reader: Visitor, searched: Searched) -> None:
+    searched.score(1, 0.4321987, entropy=0.25)
+    page = reader.get(f"/jobs/{searched.id}")
+    text = page.text
+    for fact in (
+        "some scorer",
+        "rev-of-scorer",
+        "rev-of-embedder",
+        "alpha = 0.25",
+        "trigger = fixed",
+        "fixed_layer = 3",
+        "true_false",
+        "3 decimals",
+        "Fine stage",
+        "3 items",
+    ):
+        assert fact in text
+    measures = page.all("div", class_="measures")[0].text
+    for number in ("0.4322", "0.250", "0.9000", "layer 2", "score"):
+        assert number in measures
+    assert page.all("strong", title="0.4321987")
+
+
+def test_search_again_is_filled_with_the_search(reader: Visitor, searched: Searched) -> None:
+    page = reader.get(f"/jobs/{searched.id}")
+    assert page.one("textarea", id="text").text == "<b>a small bird</b>"
+    values = {
+        name: page.one("input", id=name).attributes["value"] for name in ("k", "alpha", "tie_decimals", "fixed_layer")
+    }
+    assert values == {"k": "3", "alpha": "0.25", "tie_decimals": "3", "fixed_layer": "3"}
+    checked = [e.attributes["value"] for e in page.all("input", name="kinds") if "checked" in e.attributes]
+    assert checked == ["text"]
+    assert not page.all("input", name="again")
+
+
+def test_a_candidate_that_failed_says_why(reader: Visitor, searched: Searched) -> None:
+    with transaction(searched.served.sessions) as session:
+        session.get_one(Candidate, (searched.id, searched.items[1])).error = "RuntimeError: out of memory"
+    searched.score(1, 0.9)
+    page = reader.get(f"/jobs/{searched.id}")
+    (error,) = page.all("p", class_="error")
+    assert "not judged: RuntimeError: out of memory" in error.text
+
+
+def test_a_deleted_item_stays_in_its_result_without_a_link(reader: Visitor, searched: Searched, ada: Caller) -> None:
+    ada.delete(f"/items/{searched.items[0]}")
+    page = reader.get(f"/jobs/{searched.id}")
+    assert _order(page) == [1, 2, 3]
+    assert "deleted" in page.all("div", class_="what")[0].text
+    assert not page.all("a", href=f"/items/{searched.items[0]}")
+
+
+# the life of a job
+
+
+def test_a_job_is_cancelled_and_goes_on(reader: Visitor, texts: str, ada: Caller) -> None:
+    job = ada.post(f"/collections/{texts}/index").json["id"]
+    reader.get(f"/jobs/{job}")
+    page = reader.send(f"/jobs/{job}/cancel")
+    assert "cancelled" in page.one("div", class_="standing").text
+    assert page.one("div", id="job").attributes["data-over"] == "true"
+    page = reader.send(f"/jobs/{job}/retry")
+    assert "waiting" in page.one("div", class_="standing").text
+
+
+def test_cancelling_what_is_over_says_so(reader: Visitor, searched: Searched) -> None:
+    reader.get(f"/jobs/{searched.id}")
+    token = reader.token()
+    searched.finish([1, 2, 3])
+    page = Page(reader.client.post(f"/jobs/{searched.id}/cancel", data={"csrf_token": token}, follow_redirects=True))
+    assert "is over" in page.one("div", role="alert").text
+    assert not page.all("form", action=f"/jobs/{searched.id}/cancel")
+    assert not page.all("form", action=f"/jobs/{searched.id}/retry")
+
+
+def test_the_same_error_of_many_parts_is_told_once(reader: Visitor, texts: str, ada: Caller, served: Services) -> None:
+    job = ada.post(f"/collections/{texts}/index").json["id"]
+    with transaction(served.sessions) as session:
+        unit = session.scalars(sa.select(Unit).where(Unit.job_id == job)).one()
+        unit.state, unit.attempt, unit.error = UnitState.DEAD, 4, "OSError: disk"
+        for seq in (1, 2):
+            session.add(
+                Unit(
+                    job_id=unit.job_id,
+                    stage=unit.stage,
+                    seq=seq,
+                    payload={"items": []},
+                    state=UnitState.DEAD,
+                    attempt=4,
+                    error="OSError: disk",
+                )
+            )
+        found = session.get_one(Job, unit.job_id)
+        found.state, found.error, found.finished_at = JobState.FAILED, "OSError: disk", sa.func.now()
+    page = reader.get(f"/jobs/{job}")
+    (line,) = [e.text for e in page.all("li")]
+    assert "given up after 4 attempts: OSError: disk" in line
+    assert "3 parts" in line
+    assert page.all("form", action=f"/jobs/{job}/retry")
+    assert "100 %" not in page.text
+
+
+def test_an_index_job_shows_its_stages(reader: Visitor, texts: str, ada: Caller) -> None:
+    job = ada.post(f"/collections/{texts}/index").json["id"]
+    page = reader.get(f"/jobs/{job}")
+    assert page.one("h1").text == "Index job"
+    assert "0 of 3" in page.one("table").text
+    assert "1 waiting" in page.one("table").text
+
+
+def test_an_index_job_with_nothing_to_do_says_so(reader: Visitor, indexed: str, ada: Caller) -> None:
+    job = ada.post(f"/collections/{indexed}/index").json["id"]
+    assert "nothing to do" in reader.get(f"/jobs/{job}").text
+
+
+def test_jobs_are_filtered_by_the_address(reader: Visitor, searched: Searched, indexed: str, ada: Caller) -> None:
+    ada.post(f"/collections/{indexed}/index")
+
+    def listed(query: str) -> list[str]:
+        return [e.text.split(":")[0] for e in reader.get(f"/jobs?{query}").all("th", scope="row")]
+
+    assert listed("") == ["Index", "Search"]
+    assert listed("kind=search") == ["Search"]
+    assert listed("state=succeeded") == ["Index"]
+    assert listed("state=failed") == []
+    assert "No job fits" in reader.page.text  # type: ignore[union-attr]
+    assert listed(f"collection={indexed}&kind=index") == ["Index"]
+    page = reader.get(f"/jobs?state=succeeded&collection={indexed}")
+    assert [e.attributes["value"] for e in page.all("option") if "selected" in e.attributes] == ["succeeded", indexed]
+
+
+def test_older_jobs_keep_the_filter(reader: Visitor, indexed: str, ada: Caller) -> None:
+    for _ in range(31):
+        ada.post(f"/collections/{indexed}/index")
+    page = reader.get("/jobs?kind=index")
+    assert len(page.all("th", scope="row")) == 30
+    (link,) = [e.attributes["href"] or "" for e in page.all("a") if e.text == "Older jobs"]
+    assert "kind=index" in link
+    assert len(reader.get(link).all("th", scope="row")) == 1
+
+
+def test_jobs_of_others_are_not_there(app: Flask, searched: Searched, bob: Caller) -> None:
+    stranger = Visitor(app.test_client())
+    stranger.log_in("bob")
+    assert stranger.get(f"/jobs/{searched.id}").status == 404
+    assert stranger.get(f"/jobs/{searched.id}/live", headers=SCRIPT).status == 404
+    assert "No job yet" in stranger.get("/jobs").text
+    token = Visitor(stranger.client)
+    token.get("/")
+    for action in ("cancel", "retry"):
+        answer = stranger.client.post(f"/jobs/{searched.id}/{action}", data={"csrf_token": token.token()})
+        assert answer.status_code == 404
