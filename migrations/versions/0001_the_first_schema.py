@@ -271,6 +271,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("search_id", "item_id", name=op.f("pk_candidates")),
     )
+    op.create_index("ix_candidates_item_id", "candidates", ["item_id"], unique=False)
     op.create_table(
         "scores",
         sa.Column("search_id", sa.Uuid(), nullable=False),
@@ -294,6 +295,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("scores")
+    op.drop_index("ix_candidates_item_id", table_name="candidates")
     op.drop_table("candidates")
     op.drop_index("ix_units_ready", table_name="units", postgresql_where=sa.text("state = 'ready'"))
     op.drop_index("ix_units_leased", table_name="units", postgresql_where=sa.text("state = 'leased'"))

@@ -246,6 +246,8 @@ class Candidate(Base):
     """An item in a search's pool; ``final_rank`` is written once, when the job is over."""
 
     __tablename__ = "candidates"
+    # found by item when an item's collection is deleted
+    __table_args__ = (sa.Index("ix_candidates_item_id", "item_id"),)
 
     search_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True)
     item_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True)

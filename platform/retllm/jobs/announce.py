@@ -62,6 +62,8 @@ class Announcer:
 
     def __init__(self, redis_url: str | None) -> None:
         self._app = celery_app(redis_url)
+        # a request must not wait for a Redis that is away: one try, where a worker would try for long
+        self._app.conf.broker_transport_options |= {"max_retries": 1, "interval_start": 0, "interval_step": 0}
         self._redis = redis.Redis.from_url(str(redis_url), socket_timeout=3, socket_connect_timeout=3)
 
     def announce(self, units: Iterable[Announcement]) -> int:

@@ -148,18 +148,18 @@ def submit_search(
 def _checked_text(request: SearchRequest, settings: Settings, *, has_picture: bool) -> str | None:
     text = (request.text or "").strip() or None
     if text is None and not has_picture:
-        raise InvalidInput("The query is empty: give a text, a picture, or both.", fields=[{"field": "text"}])
+        raise InvalidInput("The query is empty: give a text, a picture, or both.", field="text")
     if text is not None and len(text) > settings.max_text_chars:
-        raise InvalidInput(f"The query text is longer than {settings.max_text_chars} characters.")
+        raise InvalidInput(f"The query text is longer than {settings.max_text_chars} characters.", field="text")
     if text is not None and "\x00" in text:
-        raise InvalidInput("The query text holds a NUL character.")
+        raise InvalidInput("The query text holds a NUL character.", field="text")
     return text
 
 
 def _search_row(request: SearchRequest, settings: Settings, text: str | None, picture: StoredPicture | None) -> Search:
     k = request.k if request.k is not None else min(settings.default_k, settings.max_k)
     if k > settings.max_k:
-        raise InvalidInput(f"k is at most {settings.max_k} here (setting RETLLM_MAX_K).", fields=[{"field": "k"}])
+        raise InvalidInput(f"k is at most {settings.max_k} here (setting RETLLM_MAX_K).", field="k")
     asked = request.injection.model_dump(exclude_none=True)
     injection = Injection(**({"alpha": settings.alpha, "trigger": settings.trigger, "tau": settings.tau} | asked))
     kinds: Sequence[ItemKind] = request.kinds or list(ItemKind)
