@@ -69,7 +69,8 @@ def test_a_stack_knows_its_processes_and_leaves_none(tmp_path: Path) -> None:
     assert not any(psutil.pid_exists(pid) for pid in processes.values())
     assert running_stack(tmp_path) is None
     assert not record_path(tmp_path).exists()
-    assert not [child for child in psutil.Process().children(recursive=True) if "guardian" in " ".join(child.cmdline())]
+    started = psutil.Process().children(recursive=True)
+    assert [child for child in started if str(tmp_path) in " ".join(child.cmdline())] == []
 
 
 def test_a_stack_can_be_started_again_after_its_stop(tmp_path: Path) -> None:
