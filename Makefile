@@ -3,7 +3,7 @@
 #   make demo                 the whole way on the collection that ships with the project; Ctrl-C ends it
 #   make demo ONCE=1          the same, and ends after the search
 #   make demo PRESET=small    with real models, which are fetched from their hub (PRESET=paper: wants a GPU)
-#   make demo PHOTOS=folder   with your own pictures
+#   make demo PHOTOS=folder   with your own pictures (QUERY="a text" says what to search for)
 #   make test                 every test
 #   make check                style, types and layers
 #   make clean                removes the virtual environment and all caches; never any data
@@ -39,8 +39,12 @@ $(VENV)/.installed-dev: $(PINS) | $(BIN)/python
 
 venv: $(VENV)/.installed-dev
 
+# by the environment, so that no character of them means anything to the shell
+demo: export PHOTOS := $(PHOTOS)
+demo: export QUERY := $(QUERY)
 demo: $(VENV)/.installed
-	@exec $(BIN)/python -m retllm.demo.run $(if $(ONCE),--once) $(if $(PRESET),--preset '$(PRESET)') $(if $(PHOTOS),--photos '$(PHOTOS)')
+	@exec $(BIN)/retllm demo $(if $(ONCE),--once) $(if $(PRESET),--preset '$(PRESET)') \
+	  $(if $(PHOTOS),--photos "$$PHOTOS") $(if $(QUERY),--query "$$QUERY")
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/unit tests/functional

@@ -17,12 +17,6 @@ from retllm.stack import LocalStack
 TEMPLATE = "retllm_template"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Keep pytest-alembic from binding its ready-made tests to this file: its collector fails on pytest 9.2."""
-    if hasattr(config.option, "pytest_alembic_tests_path"):
-        config.option.pytest_alembic_tests_path = "bound-to-no-file"
-
-
 @pytest.fixture(scope="session")
 def servers() -> Iterator[LocalStack]:
     """An embedded PostgreSQL and Redis in a folder of their own, for the whole session."""

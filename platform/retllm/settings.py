@@ -110,7 +110,9 @@ class Settings(BaseSettings):
 
     # what may come in
     max_request_bytes: int = Field(default=4 << 30, ge=1, description="Bytes that one upload request may hold.")
-    max_file_bytes: int = Field(default=64 << 20, ge=1, description="Bytes that one picture or sheet of captions may have.")
+    max_file_bytes: int = Field(
+        default=64 << 20, ge=1, description="Bytes that one picture or sheet of captions may have."
+    )
     max_pixels: int = Field(default=100_000_000, ge=1, description="Pixels that one picture may have.")
     max_archive_files: int = Field(default=20_000, ge=1, description="Files that one ZIP may hold.")
     max_archive_bytes: int = Field(default=8 << 30, ge=1, description="Bytes that one ZIP may unpack to.")

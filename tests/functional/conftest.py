@@ -20,7 +20,14 @@ def stack() -> Iterator[LocalStack]:
     """Database, Redis, web server, dispatcher and workers with the models that ship, in a folder of their own."""
     with tempfile.TemporaryDirectory(prefix="retllm-") as folder:
         settings = Settings(
-            home=Path(folder) / "home", database_url=None, redis_url=None, port=0, preset="demo", torch_threads=1
+            home=Path(folder) / "home",
+            database_url=None,
+            redis_url=None,
+            port=0,
+            preset="demo",
+            torch_threads=1,
+            # a killed worker's unit is taken up again after seconds, not after a minute
+            lease_seconds=5,
         )
         with LocalStack(settings, durable=False) as running:
             yield running

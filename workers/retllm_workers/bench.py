@@ -10,12 +10,12 @@ from functools import lru_cache
 from typing import Generic, TypeVar
 
 import structlog
-from retllm.media.storage import get_storage
 
 from retllm.db.session import make_sessions
 from retllm.errors import RetllmError
 from retllm.jobs.announce import Announcer
 from retllm.jobs.work import Bench
+from retllm.media.storage import get_storage
 from retllm.settings import get_settings
 
 log = structlog.get_logger(__name__)

@@ -117,11 +117,11 @@ def _compare(asked: Sequence[Asked]) -> None:
         show.table(("query", "coarse rank", "final rank", "seconds"), rows, "Where each stage puts the right picture")
     candidates = shown.result["candidates"]
     coarse = sorted(candidates, key=lambda row: row["coarse_rank"])
-    rows = [
+    places = [
         (final["rank"], near["name"], show.number(near["similarity"]), final["name"], show.number(final["score"]))
         for near, final in zip(coarse, candidates, strict=True)
     ]
-    show.table(("", "coarse order", "similarity", "final order", "score"), rows, f"\nQuery: {shown.query}")
+    show.table(("", "coarse order", "similarity", "final order", "score"), places, f"\nQuery: {shown.query}")
 
 
 def _summary(
