@@ -25,6 +25,7 @@ from torch import Tensor
 from retllm.embedding import sources
 from retllm.embedding.sources import Name
 from retllm.errors import InvalidInput, ModelUnavailable
+from retllm.fine.device import pick_device, pick_dtype
 
 log = structlog.get_logger(__name__)
 
@@ -145,7 +146,8 @@ def load_embedder(name: str, *, device: str = "auto", dtype: str = "auto") -> Em
     Raises:
         ModelUnavailable: it can't be loaded here; the message says what to do.
     """
-    chosen_device, chosen_dtype = _pick_device(device), _pick_dtype(dtype, device)
+    chosen_device = pick_device(device)
+    chosen_dtype = pick_dtype(dtype, chosen_device)
     parsed = sources.parse(name)
     source = sources.can_load(name)
     if source.where == "nowhere":
@@ -180,24 +182,3 @@ def _create(parsed: Name, weights: str, precision: str, device: torch.device) ->
             force_preprocess_cfg=tag,
         )
     return open_clip.create_model(f"local-dir:{Path(weights).parent}", precision=precision, device=device)
-
-
-def _pick_device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ModelUnavailable(f"There is no device called {device!r}; use auto, cpu or cuda.") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ModelUnavailable("This machine has no usable GPU. Set the device to auto or cpu.")
-    return chosen
-
-
-def _pick_dtype(dtype: str, device: str) -> torch.dtype:
-    if dtype == "auto":
-        return torch.bfloat16 if _pick_device(device).type == "cuda" else torch.float32
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype not in known:
-        raise ModelUnavailable(f"There is no precision called {dtype!r}; use auto, {', '.join(known)}.")
-    return known[dtype]

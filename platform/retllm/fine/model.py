@@ -64,37 +64,6 @@ class LoadedModel:
         return "mm_encoder_outputs" in takes and "image_grid_thw" in takes
 
 
-def pick_device(device: str) -> torch.device:
-    """``auto`` is the GPU where there is one.
-
-    Raises:
-        ModelUnavailable: a device that this machine does not have.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ModelUnavailable(f"There is no device called {device!r}; use auto, cpu or cuda.") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ModelUnavailable("This machine has no usable GPU. Set the device to auto or cpu.")
-    return chosen
-
-
-def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """``auto`` is bfloat16 on a GPU and float32 on a CPU.
-
-    Raises:
-        ModelUnavailable: not a floating type of torch.
-    """
-    if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    chosen = getattr(torch, dtype, None)
-    if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
-        raise ModelUnavailable(f"There is no precision called {dtype!r}; use auto, float32, bfloat16 or float16.")
-    return chosen
-
-
 def load_model(model: str, revision: str | None, device: torch.device, dtype: torch.dtype) -> LoadedModel:
     """Load a model and its processor from a folder, the hub's cache or the hub, in this order.
 

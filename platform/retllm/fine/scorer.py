@@ -16,10 +16,11 @@ from torch import Tensor
 from retllm.errors import InvalidInput, ModelUnavailable, ScoreUnreadable
 from retllm.fine.batching import Batch, Layout, Pair, collate, pack
 from retllm.fine.content import Content
+from retllm.fine.device import pick_device, pick_dtype
 from retllm.fine.feedforward import FeedForward
 from retllm.fine.hooks import NEVER, Reinjection, hooked
 from retllm.fine.injection import Injection, LayerPlan
-from retllm.fine.model import LoadedModel, both_labels, load_model, pick_device, pick_dtype
+from retllm.fine.model import LoadedModel, both_labels, load_model
 from retllm.fine.prompts import Mode, Prompts, load_prompts
 from retllm.fine.scores import PairScore, ScorerInfo
 from retllm.fine.trigger import label_probability

@@ -1,0 +1,40 @@
+"""Where a model computes, and in what precision."""
+
+from __future__ import annotations
+
+import torch
+
+from retllm.errors import ModelUnavailable
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""The precisions that a model can be loaded in, by name."""
+
+
+def pick_device(device: str) -> torch.device:
+    """``auto`` is the GPU where there is one.
+
+    Raises:
+        ModelUnavailable: a device that this machine does not have.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ModelUnavailable(f"There is no device called {device!r}; use auto, cpu or cuda.") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ModelUnavailable("This machine has no usable GPU. Set the device to auto or cpu.")
+    return chosen
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """``auto`` is bfloat16 on a GPU and float32 on a CPU.
+
+    Raises:
+        ModelUnavailable: none of :data:`DTYPES`.
+    """
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if dtype not in DTYPES:
+        raise ModelUnavailable(f"There is no precision called {dtype!r}; use auto, {', '.join(DTYPES)}.")
+    return DTYPES[dtype]
