@@ -58,10 +58,6 @@ class Visit:
     page: Page
     complaints: list[str] = field(default_factory=list)
 
-    @property
-    def clean(self) -> bool:
-        return not self.complaints
-
 
 Visits = Callable[..., Page]
 
