@@ -97,6 +97,12 @@ class ModelUnsuited(ModelUnavailable):
     retryable = False
 
 
+class TooLargeForDevice(RetllmError):
+    """One pair alone does not fit the memory of the device."""
+
+    code = "too_large_for_device"
+
+
 class ScoreUnreadable(RetllmError):
     """The model's answer holds no score."""
 

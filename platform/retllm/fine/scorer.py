@@ -13,7 +13,7 @@ import structlog
 import torch
 from torch import Tensor
 
-from retllm.errors import InvalidInput, ModelUnavailable, ScoreUnreadable
+from retllm.errors import InvalidInput, ScoreUnreadable, TooLargeForDevice
 from retllm.fine.batching import Batch, Layout, Pair, collate, pack
 from retllm.fine.content import Content
 from retllm.fine.device import pick_device, pick_dtype
@@ -107,7 +107,7 @@ class Scorer:
         Raises:
             InvalidInput: settings that do not fit this model, or a pair that it can't take (``detail["index"]``).
             ModelUnsuited: re-injection is asked of a model whose layers do not allow it.
-            ModelUnavailable: one pair alone is too large for the device's memory.
+            TooLargeForDevice: one pair alone is too large for the device's memory.
             ScoreUnreadable: the model's answer is not finite.
         """
         injection = Injection() if injection is None else injection
@@ -153,7 +153,7 @@ class Scorer:
             yield self._forward(batch, injection, plan, features)
         except torch.OutOfMemoryError as error:
             if len(group) == 1:
-                raise ModelUnavailable(
+                raise TooLargeForDevice(
                     f"One pair of {group[0].length} tokens does not fit the memory of {self._device}. Use smaller "
                     "pictures, a smaller model or a larger device."
                 ) from error

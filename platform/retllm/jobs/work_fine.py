@@ -26,7 +26,8 @@ def fine_unit(bench: Bench, held: Held, scorer: Scorer) -> list[Announcement]:
 
     Raises:
         StaleClaim, JobCancelled: between two batches, or at the end.
-        MediaRejected: a candidate's content is gone or can't be decoded; with others in the unit, it is split.
+        MediaRejected, InvalidInput, TooLargeForDevice: a candidate is gone, can't be decoded, or is not for this
+            model; with others in the unit, it is split.
     """
     with bench.sessions() as session:
         search = session.get_one(Search, held.claim.job_id)

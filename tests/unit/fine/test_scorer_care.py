@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from retllm.errors import InvalidInput, ModelUnavailable, ScoreUnreadable
+from retllm.errors import InvalidInput, ScoreUnreadable, TooLargeForDevice
 from retllm.fine import Content, Injection, Scorer, load_scorer
 from retllm.fine.hooks import _in_float32
 
@@ -123,7 +123,7 @@ def test_a_pair_too_large_for_the_memory_is_said_to_be(qwen: Scorer, monkeypatch
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(Scorer, "_forward", full)
-    with pytest.raises(ModelUnavailable, match="does not fit"):
+    with pytest.raises(TooLargeForDevice, match="does not fit"):
         qwen.score(QUERY, candidates(), EAGER)
 
 
