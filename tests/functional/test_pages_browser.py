@@ -368,6 +368,68 @@ def test_a_lost_connection_is_told_and_found_again(indexed: Page, scenes: Scenes
     expect(page.locator("[data-order=final]")).to_be_visible()
 
 
+def test_what_did_not_change_keeps_the_focus_while_the_page_is_live(
+    indexed: Page, scenes: Scenes, stack: LocalStack
+) -> None:
+    page = indexed
+    with paused(stack, "score"):
+        _search(page, scenes.queries[10].query)
+        expect(page.locator("li.result")).to_have_count(K)
+        page.get_by_role("button", name="Cancel").focus()
+        for _ in range(3):
+            with page.expect_response("**/live"):
+                pass
+        expect(page.get_by_role("button", name="Cancel")).to_be_focused()
+
+
+def test_a_hidden_tab_asks_for_nothing_and_is_current_when_it_is_seen_again(
+    indexed: Page, scenes: Scenes, stack: LocalStack
+) -> None:
+    page = indexed
+    page.clock.install()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/live") else None)
+    with paused(stack, "score"):
+        _search(page, scenes.queries[11].query)
+        expect(page.locator("li.result")).to_have_count(K)
+        _hide(page, True)
+        before = len(asked)
+        for _ in range(5):
+            page.clock.run_for(5_000)
+            # by then an answer would be here, and the next request planned
+            page.evaluate("fetch('/healthz').then((answer) => answer.text())")
+        assert len(asked) <= before + 1  # one may have been under way
+    _hide(page, False)
+    expect(page.locator("[data-order=final]")).to_be_visible()
+
+
+def _hide(page: Page, hidden: bool) -> None:
+    page.evaluate(
+        """(hidden) => {
+            Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
+
+
+def test_enter_searches_once_however_often_it_is_pressed(indexed: Page, scenes: Scenes, api: httpx.Client) -> None:
+    page = indexed
+    text = "only one of these"
+    page.get_by_label("What do you look for?").fill(text)
+    page.evaluate(
+        """() => {
+            const enter = () => new KeyboardEvent("keydown", { key: "Enter", bubbles: true, cancelable: true });
+            const press = () => document.querySelector("#text")?.dispatchEvent(enter());
+            for (let n = 0; n < 3; n += 1) setTimeout(press, 5 * n);
+        }"""
+    )
+    page.wait_for_url("**/jobs/*")
+    expect(page.locator("[data-order=final]")).to_be_visible()
+    jobs = api.get("/jobs", params={"collection": scenes.id, "kind": "search"}).json()["jobs"]
+    assert len([job for job in jobs if job["params"].get("text") == text]) == 1
+
+
 def test_a_field_that_is_wrong_is_told_beside_it(indexed: Page) -> None:
     page = indexed
     page.get_by_role("button", name="Search", exact=True).click()

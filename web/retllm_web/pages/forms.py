@@ -45,7 +45,8 @@ class Form:
         if not named:
             self.errors[otherwise] = error.message
         for one in named:
-            self.errors[one["field"]] = one.get("message") or error.message
+            told = one.get("message") or error.message
+            self.errors[one["field"]] = told.replace("Input should ", "This must ", 1)
 
 
 def _fields(detail: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -41,21 +41,21 @@ def jobs() -> ResponseReturnValue:
     collection_id = key_or_none(request.args.get("collection"), "collection")
     after = key_or_none(request.args.get("after"), "page")
     with transaction(services().sessions) as session:
-        if collection_id is not None:
-            collection_for(session, current_user(), collection_id)
         rows = views.list_jobs(
             session, current_user(), kind=kind, state=state, collection_id=collection_id, after=after, limit=_JOBS + 1
         )
         page, following = cut(rows, _JOBS)
         shown = views.job_views(session, page)
-        collections = catalog.page(session, current_user(), after=None, limit=_OFFERED)
+        offered = catalog.page(session, current_user(), after=None, limit=_OFFERED)
+        if collection_id is not None and all(one.id != collection_id for one in offered):
+            offered.append(collection_for(session, current_user(), collection_id))
     chosen = {"kind": kind, "state": state, "collection": collection_id}
     return render_template(
         "jobs.html",
         jobs=shown,
         next=following,
         after=after,
-        collections=collections,
+        collections=offered,
         chosen=chosen,
         address={name: str(value) for name, value in chosen.items() if value},
     )

@@ -10,7 +10,7 @@ from typing import Any
 from flask import Flask
 
 from retllm.db.enums import OVER_JOBS, DecidedBy, ItemKind, JobKind, JobState, Stage, UnitState
-from retllm.jobs.schemas import UnitError
+from retllm.jobs.schemas import JobView, UnitError
 from retllm.media.ingest import Outcome
 from retllm_web.auth import current_user
 from retllm_web.pages.blueprint import picture_url
@@ -41,6 +41,8 @@ DECIDED = {
     DecidedBy.COARSE: ("coarse order", "Score and entropy tie, or there is no score: the coarse stage decides."),
 }
 
+# seconds
+_PATIENCE = 20
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -119,6 +121,12 @@ def outcome_counts(outcomes: Sequence[Outcome]) -> str:
     return ", ".join(f"{counts[status]} {status}" for status in order if counts[status]) + "."
 
 
+def neglected(job: JobView) -> bool:
+    """Whether a job waits longer than a worker that runs would let it."""
+    waited = (datetime.now(UTC) - job.created_at).total_seconds()
+    return job.state is JobState.QUEUED and not job.cancel_requested and waited > _PATIENCE
+
+
 def over(state: JobState) -> bool:
     """Whether nothing more happens to a job by itself."""
     return state in OVER_JOBS
@@ -135,6 +143,7 @@ def install(app: Flask) -> None:
         percent=percent,
         figure=figure,
         is_over=over,
+        is_neglected=neglected,
         same_errors=same_errors,
         rejected_first=rejected_first,
         outcome_counts=outcome_counts,

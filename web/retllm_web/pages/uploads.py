@@ -8,8 +8,6 @@ from uuid import UUID
 from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from retllm.accounts import collection_for
-from retllm.db.session import transaction
 from retllm.errors import RetllmError
 from retllm.media.ingest import IncomingFile
 from retllm_web import contents
@@ -17,7 +15,6 @@ from retllm_web.auth import current_user
 from retllm_web.pages.blueprint import pages, wants_piece
 from retllm_web.pages.collections import Said, collection_page
 from retllm_web.pages.forms import Form
-from retllm_web.services import services
 
 _SAID = {
     "added": "The text is added.",
@@ -29,9 +26,6 @@ _SAID = {
 @pages.post("/collections/<uuid:collection_id>/upload")
 def upload(collection_id: UUID) -> ResponseReturnValue:
     """Take files in; the answer has a line for each. A script sends them in parts and indexes after the last."""
-    with transaction(services().sessions) as session:
-        # before the upload is read: gigabytes for nothing help nobody
-        collection_for(session, current_user(), collection_id)
     # a browser's empty file field is a part without a name
     parts = [part for part in request.files.getlist("file") if part.filename]
     files = [IncomingFile(part.filename or "", cast("BinaryIO", part.stream)) for part in parts]

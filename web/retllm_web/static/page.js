@@ -1,4 +1,5 @@
 // What every page needs: each part works on the elements that ask for it by a data attribute.
+import { forms } from "./forms.js";
 import { follow } from "./live.js";
 import { moreItems } from "./more.js";
 import { uploads } from "./upload.js";
@@ -7,4 +8,6 @@ for (const root of document.querySelectorAll("[data-live]")) follow(root);
 for (const form of document.querySelectorAll("form[data-upload]")) uploads(form);
 for (const element of document.querySelectorAll("[data-with-script]")) element.hidden = false;
 for (const field of document.querySelectorAll("[data-select]")) field.addEventListener("focus", () => field.select());
+document.querySelector("[aria-invalid=true]")?.focus();
 moreItems();
+forms();

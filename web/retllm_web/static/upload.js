@@ -18,6 +18,10 @@ export function uploads(form) {
     drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });
   }
   for (const name of ["dragleave", "drop"]) drop.addEventListener(name, () => drop.classList.remove("over"));
+  // beside the field a dropped file would take the place of the page
+  for (const name of ["dragover", "drop"]) {
+    document.addEventListener(name, (event) => { if (!event.target.matches?.("input[type=file]")) event.preventDefault(); });
+  }
   drop.addEventListener("drop", (event) => {
     event.preventDefault();
     const files = [...event.dataTransfer.files];
@@ -49,23 +53,22 @@ async function send(form, files) {
   document.querySelector("#outcomes").hidden = false;
   const progress = progressOf(form, files);
   let sent = 0;
-  try {
-    for (const part of parts(files)) {
-      const bytes = part.reduce((sum, file) => sum + file.size, 0);
-      try {
-        const html = await post(form, part, (share) => progress.show(sent + share * bytes));
-        table.insertAdjacentHTML("beforeend", html);
-        // what needs a person comes first
-        table.prepend(...table.querySelectorAll("[data-status=rejected]"));
-      } catch (problem) {
-        table.prepend(...part.map((file) => failed(file, problem)));
-        if (problem instanceof Refused && [401, 403, 404].includes(problem.status)) throw problem;
-      }
-      sent += bytes;
-      progress.show(sent);
+  let hopeless = null;
+  for (const part of parts(files)) {
+    const bytes = part.reduce((sum, file) => sum + file.size, 0);
+    try {
+      if (hopeless) throw hopeless;
+      const html = await post(form, part, (share) => progress.show(sent + share * bytes));
+      table.insertAdjacentHTML("beforeend", html);
+      // what needs a person comes first
+      table.prepend(...table.querySelectorAll("[data-status=rejected]"));
+    } catch (problem) {
+      table.prepend(...part.map((file) => failed(file, problem)));
+      // logged out, forged or gone: the other parts would fare no better
+      if (problem instanceof Refused && [401, 403, 404].includes(problem.status)) hopeless = problem;
     }
-  } catch {
-    // the lines say why; what was not tried is said below
+    sent += bytes;
+    progress.show(sent);
   }
   removeEventListener("beforeunload", leaving);
   button.disabled = false;
