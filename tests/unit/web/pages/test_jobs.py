@@ -293,6 +293,18 @@ def test_an_index_job_shows_its_stages(reader: Visitor, texts: str, ada: Caller)
     assert "1 waiting" in page.one("table").text
 
 
+def test_a_job_that_no_worker_takes_up_says_what_to_look_at(
+    reader: Visitor, texts: str, ada: Caller, served: Services
+) -> None:
+    job = ada.post(f"/collections/{texts}/index").json["id"]
+    assert "No worker" not in reader.get(f"/jobs/{job}").text
+    with transaction(served.sessions) as session:
+        session.execute(
+            sa.update(Job).where(Job.id == job).values(created_at=sa.func.now() - sa.text("interval '1 h'"))
+        )
+    assert "No worker has taken this up yet" in reader.get(f"/jobs/{job}/live", headers=SCRIPT).text
+
+
 def test_an_index_job_with_nothing_to_do_says_so(reader: Visitor, indexed: str, ada: Caller) -> None:
     job = ada.post(f"/collections/{indexed}/index").json["id"]
     assert "nothing to do" in reader.get(f"/jobs/{job}").text
