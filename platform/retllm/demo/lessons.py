@@ -58,6 +58,12 @@ def ask(caption: str) -> str:
     return _question().replace("{query}", caption)
 
 
+def around() -> tuple[str, str]:
+    """What the question says before the caption and after it."""
+    opening, ending = _question().split("{query}")
+    return opening, ending
+
+
 def describe(rng: random.Random, pictures: int, each: int, singles: float = 0.3) -> Lesson:
     """Captioning: ``each`` captions in random forms for each picture."""
     lesson = Lesson([], [], [])

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from retllm.demo.mllm import GRID
@@ -20,10 +21,21 @@ from retllm.demo.mllm import GRID
 
 @dataclass(frozen=True)
 class Segment:
-    """What follows the picture in one prompt: its tokens, and the targets (-100: none) of each position."""
+    """What follows the picture in one prompt, position by position.
+
+    ``targets`` are the tokens of the answer (-100: none). The other two are aids of the training: ``told`` holds the
+    next token inside a true caption (-100 elsewhere), ``sound`` whether the caption is still true as far as it has been
+    read (1 or 0; -1 where that is not known).
+    """
 
     tokens: list[int]
     targets: list[int]
+    told: list[int]
+    sound: list[int]
+
+    def after(self, start: int) -> Segment:
+        """The segment without its first ``start`` positions."""
+        return Segment(self.tokens[start:], self.targets[start:], self.told[start:], self.sound[start:])
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,8 @@ class Packed:
     prefix: Tensor  # (P,), the picture's place and the words that all prompts of the batch share
     tokens: Tensor  # (B * n, S), right-padded
     targets: Tensor  # (B * n, S), -100 where nothing is predicted
+    told: Tensor  # (B * n, S), -100 where nothing is told
+    sound: Tensor  # (B * n, S), -1 where not known
 
 
 class Packer:
@@ -58,21 +72,66 @@ class Packer:
         end = "<|im_end|>" if whole else ""
         asked = self._encode([f"{self._before}{question}{self._after}" for question in questions])
         told = self._encode([answer + end for answer in answers])
-        return [Segment(ask + tell[:-1], [-100] * (len(ask) - 1) + tell) for ask, tell in zip(asked, told, strict=True)]
+        made = []
+        for ask, tell in zip(asked, told, strict=True):
+            size = len(ask) + len(tell) - 1
+            made.append(Segment(ask + tell[:-1], [-100] * (len(ask) - 1) + tell, [-100] * size, [-1] * size))
+        return made
+
+    def judged(self, questions: Sequence[str], answers: Sequence[str], opening: str, ending: str) -> list[Segment]:
+        """Segments of questions that alternate between a true caption and a false one made from it, with the aids.
+
+        Args:
+            questions: true, false, true, false, ...
+            answers: theirs.
+            opening, ending: what every question says before its caption and after it.
+        """
+        plain = self.segments(questions, answers, whole=False)
+        start = len(self._encode([self._before + opening])[0])
+        closing = len(self._encode([ending + self._after])[0])
+        made: list[Segment] = []
+        for true, false in zip(plain[::2], plain[1::2], strict=True):
+            head, tail = _common(true.tokens, false.tokens)
+            # the false caption is true before the difference, and false from the difference's end on
+            broken = max(len(false.tokens) - tail - 1, head)
+            told = [-100] * start + true.tokens[start + 1 : len(true.tokens) - closing]
+            told += [-100] * (len(true.tokens) - len(told))
+            sound = [-1] * start + [1] * (head - start) + [-1] * (broken - head)
+            sound += [0] * (len(false.tokens) - len(sound))
+            # the words after the caption carry no news
+            quiet = [-1] * (closing - 1)
+            kept = [1] * (len(true.tokens) - start - len(quiet))
+            made.append(replace(true, told=told, sound=[-1] * start + kept + quiet))
+            made.append(replace(false, sound=sound[: len(sound) - len(quiet)] + quiet))
+        return made
 
     def pack(self, pictures: Sequence[Image.Image], segments: Sequence[Segment]) -> Packed:
         """``segments`` holds those of the first picture first; the same number for each."""
         seen = self.processor.image_processor(images=list(pictures), return_tensors="pt")
         shared = _shared(segments)
         prefix = torch.cat([self.prefix, torch.tensor(segments[0].tokens[:shared], dtype=torch.long)])
-        segments = [Segment(segment.tokens[shared:], segment.targets[shared:]) for segment in segments]
-        length = max(len(segment.tokens) for segment in segments)
-        tokens = torch.full((len(segments), length), self.tokenizer.pad_token_id)
-        targets = torch.full((len(segments), length), -100)
-        for row, segment in enumerate(segments):
-            tokens[row, : len(segment.tokens)] = torch.tensor(segment.tokens)
-            targets[row, : len(segment.targets)] = torch.tensor(segment.targets)
-        return Packed(seen["pixel_values"], seen["image_grid_thw"], prefix, tokens, targets)
+        rest = [segment.after(shared) for segment in segments]
+        return Packed(
+            seen["pixel_values"],
+            seen["image_grid_thw"],
+            prefix,
+            _padded([segment.tokens for segment in rest], self.tokenizer.pad_token_id),
+            _padded([segment.targets for segment in rest], -100),
+            _padded([segment.told for segment in rest], -100),
+            _padded([segment.sound for segment in rest], -1),
+        )
+
+
+def _padded(rows: Sequence[list[int]], filler: int) -> Tensor:
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=filler)
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> tuple[int, int]:
+    """How many tokens two sequences share at their beginnings, and then at their ends."""
+    shorter = min(len(one), len(other))
+    head = next((index for index in range(shorter) if one[index] != other[index]), shorter)
+    tail = next((index for index in range(shorter - head) if one[-1 - index] != other[-1 - index]), shorter - head)
+    return head, tail
 
 
 def _shared(segments: Sequence[Segment]) -> int:
@@ -122,8 +181,8 @@ def injected(mlp: Any, visual: Tensor, alpha: float) -> Iterator[None]:
         handle.remove()
 
 
-def logits(model: Any, batch: Packed, inject_at: int | None = None, alpha: float = 0.3) -> tuple[Tensor, Tensor]:
-    """Logits (M, vocabulary) at the M positions that have a target, and those targets (M,).
+def states(model: Any, batch: Packed, inject_at: int | None = None, alpha: float = 0.3) -> Tensor:
+    """Last hidden states (B * n, S, d) of the segments.
 
     ``inject_at`` is the decoder layer whose feed-forward part gets the visual tokens mixed in; None: none.
     """
@@ -132,10 +191,14 @@ def logits(model: Any, batch: Packed, inject_at: int | None = None, alpha: float
     visual = torch.stack(seen.pooler_output).to(decoder.embed_tokens.weight.dtype)
     deepstack = [torch.cat(list(layer)) for layer in seen.deepstack_features]
     if inject_at is None:
-        hidden = _decode(model, batch, visual, deepstack)
-    else:
-        with injected(decoder.layers[inject_at].mlp, visual, alpha):
-            hidden = _decode(model, batch, visual, deepstack)
+        return _decode(model, batch, visual, deepstack)
+    with injected(decoder.layers[inject_at].mlp, visual, alpha):
+        return _decode(model, batch, visual, deepstack)
+
+
+def logits(model: Any, batch: Packed, inject_at: int | None = None, alpha: float = 0.3) -> tuple[Tensor, Tensor]:
+    """Logits (M, vocabulary) at the M positions that have a target, and those targets (M,)."""
+    hidden = states(model, batch, inject_at, alpha)
     wanted = batch.targets != -100
     return model.lm_head(hidden[wanted]), batch.targets[wanted]
 

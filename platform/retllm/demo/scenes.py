@@ -169,20 +169,29 @@ def _draw_thing(draw: ImageDraw.ImageDraw, thing: Thing, centre: tuple[float, fl
         draw.ellipse(box, outline=fill, width=max(1, round(radius * 0.38)))
 
 
+def _laid_out(scene: Scene | Single) -> tuple[int, list[tuple[Thing, tuple[float, float]]], random.Random]:
+    rng = random.Random(scene.layout)
+    shade = rng.randint(222, 246)
+    if isinstance(scene, Single):
+        return shade, [(scene.thing, _single_centre(scene.place, rng))], rng
+    return shade, list(zip(scene.things, _pair_centres(scene, rng), strict=True)), rng
+
+
+def centres(scene: Scene | Single) -> list[tuple[Thing, tuple[float, float]]]:
+    """Each thing with the centre (x, y) at which it is drawn, in a frame of ``EDGE`` x ``EDGE``."""
+    return _laid_out(scene)[1]
+
+
 def render(scene: Scene | Single, edge: int = EDGE) -> Image.Image:
     """Draw the scene as an RGB picture of ``edge`` x ``edge`` pixels; the same scene gives the same pixels.
 
     It is drawn at 256 x 256 and then resampled, so that every size shows the same picture.
     """
-    rng = random.Random(scene.layout)
-    shade = rng.randint(222, 246)
+    shade, things, rng = _laid_out(scene)
     canvas = Image.new("RGB", (EDGE * _OVERSAMPLING,) * 2, (shade, shade, shade))
     draw = ImageDraw.Draw(canvas)
-    if isinstance(scene, Single):
-        _draw_thing(draw, scene.thing, _single_centre(scene.place, rng), rng)
-    else:
-        for thing, centre in zip(scene.things, _pair_centres(scene, rng), strict=True):
-            _draw_thing(draw, thing, centre, rng)
+    for thing, centre in things:
+        _draw_thing(draw, thing, centre, rng)
     if canvas.width == edge:
         return canvas
     return canvas.resize((edge, edge), Image.Resampling.BICUBIC)

@@ -27,6 +27,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", choices=("clip", "mllm"), help="train one of the two")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--workers", type=int, default=1, choices=(1, 2), help="processes for the multimodal model")
     parser.add_argument(
         "--checkpoints",
         type=Path,
@@ -45,8 +46,7 @@ def main() -> None:
         log.info("clip trained", **figures)
     if arguments.only != "clip":
         checkpoint = arguments.checkpoints / f"mllm-{arguments.seed}.pt"
-        figures = train_mllm(arguments.out / "mllm", arguments.seed, checkpoint)
-        log.info("mllm trained", seconds=figures["seconds"], plain=figures["development_plain"])
+        train_mllm(arguments.out / "mllm", arguments.seed, checkpoint, arguments.workers)
 
 
 if __name__ == "__main__":

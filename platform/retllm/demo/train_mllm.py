@@ -1,29 +1,34 @@
-"""Training of the small multimodal model: first it describes, then it judges captions True or False.
+"""Training of the small multimodal model: first it learns to see, then to describe, then to judge True or False.
 
-Two stages, for a reason: asked True or False from the start it stays at chance for a long time. A part of the
-judging batches runs with visual tokens mixed into one feed-forward layer, as the platform's fine stage may do at the
-same place; a model of two million parameters is not robust to that by itself, as a large one is.
+Three stages, for a reason: asked True or False from the start it stays at chance for a long time, and shapes and
+relations come last. Two aids keep judging from undoing what describing taught: the words of true captions stay
+targets, and a probe is asked, word by word, whether the caption is still true. A part of the judging batches runs with
+visual tokens mixed into one feed-forward layer, as the platform's fine stage may do at the same place; a model of two
+million parameters is not robust to that by itself, as a large one is.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import random
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import structlog
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch import distributed, nn
+from torch.multiprocessing.spawn import spawn
 
 from retllm.demo.claims import caption
-from retllm.demo.lessons import Lesson, ask, describe, judge
+from retllm.demo.lessons import Lesson, around, ask, describe, judge
 from retllm.demo.mllm import build_model, build_processor, save
-from retllm.demo.packed import Packer, logits
+from retllm.demo.packed import Packer, logits, states
 from retllm.demo.scenes import render
+from retllm.demo.train_sight import SightRecipe, rate, train_sight
 from retllm.demo.variants import CATEGORIES, FAMILY_SIZE, gallery, hard_pairs
 
 log = structlog.get_logger(__name__)
@@ -40,26 +45,23 @@ DEVELOPMENT_SEED = 1
 class MllmRecipe:
     """The settings of one training run of the small multimodal model."""
 
-    describe_steps: int = 1500
-    judge_steps: int = 5000
+    sight: SightRecipe = field(default_factory=SightRecipe)
+    describe_steps: int = 500
+    judge_steps: int = 3000
     describe_pictures: int = 64
-    judge_pictures: int = 24
+    judge_pictures: int = 16
     pairs: int = 4
     describe_rate: float = 1.5e-3
     judge_rate: float = 1.2e-3
     warm_up: int = 150
     injected_share: float = 0.35
+    #: weights of the two aids while judging: the words of true captions, and how long a caption has been true
+    told_weight: float = 1.0
+    sound_weight: float = 1.0
     #: share of single-object pictures in the judging batches: at first, and in the last third
     singles: tuple[float, float] = (0.5, 0.25)
     log_every: int = 100
-    measure_every: int = 500
-
-
-def rate(step: int, steps: int, peak: float, warm_up: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
-    if step < warm_up:
-        return peak * (step + 1) / warm_up
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+    measure_every: int = 250
 
 
 def p_true(model: Any, packer: Packer, lesson: Lesson, inject_at: int | None = None) -> torch.Tensor:
@@ -90,12 +92,29 @@ def measure(model: Any, packer: Packer, seed: int, inject_at: int | None, pairs:
     return figures
 
 
+#: every step's lesson has this many parts, so that it is the same for one worker and for two
+_PARTS = 2
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One of ``count`` processes that share each step's work; 0 is the one that writes."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def parts(self) -> range:
+        """The parts of each lesson that this worker computes."""
+        return range(self.rank, _PARTS, self.count)
+
+
 class _Run:
     """One training run that can be taken up again from its checkpoint."""
 
-    def __init__(self, folder: Path, seed: int, recipe: MllmRecipe, checkpoint: Path) -> None:
+    def __init__(self, seed: int, recipe: MllmRecipe, checkpoint: Path, worker: Worker) -> None:
         torch.manual_seed(seed)
-        self.folder, self.seed, self.recipe, self.checkpoint = folder, seed, recipe, checkpoint
+        self.seed, self.recipe, self.checkpoint, self.worker = seed, recipe, checkpoint, worker
         self.processor = build_processor(seed)
         self.packer = Packer(self.processor)
         self.model = build_model(self.processor).train()
@@ -104,6 +123,9 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=0.0, weight_decay=0.02, betas=(0.9, 0.98), fused=True
         )
+        # reads "true so far" from the hidden states; an aid that is not part of the model
+        self.probe = nn.Linear(self.model.config.text_config.hidden_size, 1)
+        self.probe_optimizer = torch.optim.AdamW(self.probe.parameters(), lr=1e-3)
         self.step = 0
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
@@ -114,6 +136,8 @@ class _Run:
         state = torch.load(self.checkpoint, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.probe.load_state_dict(state["probe"])
+        self.probe_optimizer.load_state_dict(state["probe_optimizer"])
         self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
         log.info("resumed", step=self.step)
 
@@ -125,6 +149,8 @@ class _Run:
             {
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "probe": self.probe.state_dict(),
+                "probe_optimizer": self.probe_optimizer.state_dict(),
                 "step": self.step,
                 "seconds": self.seconds,
                 "history": self.history,
@@ -135,33 +161,67 @@ class _Run:
 
     def lesson(self) -> tuple[Lesson, float, int | None]:
         """This step's lesson, learning rate and injected layer; all of it follows from seed and step."""
-        recipe, rng = self.recipe, random.Random(f"mllm/{self.seed}/{self.step}")
+        recipe, common = self.recipe, f"mllm/{self.seed}/{self.step}"
+        dice = [random.Random(f"{common}/{part}") for part in self.worker.parts]
         if self.step < recipe.describe_steps:
             pace = rate(self.step, recipe.describe_steps, recipe.describe_rate, recipe.warm_up)
-            return describe(rng, recipe.describe_pictures, 2), max(pace, recipe.describe_rate * 0.1), None
+            told = [describe(rng, recipe.describe_pictures // _PARTS, 2) for rng in dice]
+            return _joined(told), max(pace, recipe.describe_rate * 0.1), None
         step = self.step - recipe.describe_steps
         singles = recipe.singles[step > recipe.judge_steps * 2 / 3]
-        inject_at = INJECTED_LAYER if rng.random() < recipe.injected_share else None
-        pace = rate(step, recipe.judge_steps, recipe.judge_rate, recipe.warm_up)
-        return judge(rng, recipe.judge_pictures, recipe.pairs, singles), pace, inject_at
+        inject_at = INJECTED_LAYER if random.Random(common).random() < recipe.injected_share else None
+        judged = [judge(rng, recipe.judge_pictures // _PARTS, recipe.pairs, singles) for rng in dice]
+        return _joined(judged), rate(step, recipe.judge_steps, recipe.judge_rate, recipe.warm_up), inject_at
 
     def advance(self) -> float:
         """One step; returns its loss."""
         lesson, pace, inject_at = self.lesson()
-        whole = self.step < self.recipe.describe_steps
-        batch = self.packer.pack(lesson.pictures, self.packer.segments(lesson.questions, lesson.answers, whole))
         for group in self.optimizer.param_groups:
             group["lr"] = pace
         # bfloat16 with float32 weights: half the time on a CPU that has it
         with torch.autocast("cpu", torch.bfloat16):
-            scores, targets = logits(self.model, batch, inject_at, ALPHA)
-        loss = F.cross_entropy(scores.float(), targets)
+            loss, total = self._losses(lesson, inject_at)
+        self.probe_optimizer.zero_grad(set_to_none=True)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        total.backward()  # type: ignore[no-untyped-call]
+        self._share_gradients()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
+        self.probe_optimizer.step()
         self.step += 1
         return loss.item()
+
+    def _losses(self, lesson: Lesson, inject_at: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of the answers, and that loss with the aids of judging added."""
+        judging = self.step >= self.recipe.describe_steps
+        if judging:
+            segments = self.packer.judged(lesson.questions, lesson.answers, *around())
+        else:
+            segments = self.packer.segments(lesson.questions, lesson.answers, whole=True)
+        batch = self.packer.pack(lesson.pictures, segments)
+        hidden = states(self.model, batch, inject_at, ALPHA)
+        loss = self._word_loss(hidden, batch.targets)
+        if not judging:
+            return loss, loss
+        known = batch.sound >= 0
+        sound = F.binary_cross_entropy_with_logits(self.probe(hidden[known])[:, 0].float(), batch.sound[known].float())
+        told = self._word_loss(hidden, batch.told)
+        return loss, loss + self.recipe.told_weight * told + self.recipe.sound_weight * sound
+
+    def _word_loss(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        wanted = targets != -100
+        return F.cross_entropy(self.model.lm_head(hidden[wanted]).float(), targets[wanted])
+
+    def _share_gradients(self) -> None:
+        if self.worker.count == 1:
+            return
+        shared = (*self.model.parameters(), *self.probe.parameters())
+        gradients = [parameter.grad for parameter in shared if parameter.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(flat)
+        flat /= self.worker.count
+        for gradient, mean in zip(gradients, torch.split(flat, [len(g.flatten()) for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
 
     def note(self, losses: list[float]) -> None:
         """Keep the mean loss and, now and then, the accuracies."""
@@ -170,6 +230,8 @@ class _Run:
             "loss": round(sum(losses) / len(losses), 4),
             "seconds": round(self.seconds),
         }
+        if self.worker.rank:
+            return
         due = self.step % self.recipe.measure_every == 0
         if due and self.step > self.recipe.describe_steps:
             entry |= measure(self.model, self.packer, DEVELOPMENT_SEED, None)
@@ -179,31 +241,72 @@ class _Run:
         log.info("mllm", **entry)
 
 
-def train_mllm(folder: Path, seed: int, checkpoint: Path, recipe: MllmRecipe | None = None) -> dict[str, Any]:
-    """Train from ``seed`` or go on from ``checkpoint``; save model and processor to ``folder``, return the figures."""
-    recipe = recipe or MllmRecipe()
-    run = _Run(folder, seed, recipe, checkpoint)
-    total = recipe.describe_steps + recipe.judge_steps
+def _joined(lessons: list[Lesson]) -> Lesson:
+    return Lesson(
+        [picture for lesson in lessons for picture in lesson.pictures],
+        [question for lesson in lessons for question in lesson.questions],
+        [answer for lesson in lessons for answer in lesson.answers],
+    )
+
+
+def _work(rank: int, count: int, meeting: str, folder: Path, seed: int, checkpoint: Path, recipe: MllmRecipe) -> None:
+    """One worker's training from beginning to end; the first one saves the result."""
+    if count > 1:
+        torch.set_num_threads(1)
+        distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count)
+    run = _Run(seed, recipe, checkpoint, Worker(rank, count))
     losses: list[float] = []
     started = time.monotonic()
-    while run.step < total:
+    while run.step < recipe.describe_steps + recipe.judge_steps:
         losses.append(run.advance())
         if run.step % recipe.log_every == 0:
             run.seconds += time.monotonic() - started
             started = time.monotonic()
             run.note(losses)
             losses = []
-    run.keep()
+    if rank == 0:
+        run.keep()
+        _finish(run, folder)
+    if count > 1:
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
+def _finish(run: _Run, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save(folder, run.model, run.processor)
     figures = {
-        "seed": seed,
+        "seed": run.seed,
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
         "seconds": round(run.seconds),
-        "recipe": vars(recipe),
+        "recipe": asdict(run.recipe),
         "development_plain": measure(run.model, run.packer, DEVELOPMENT_SEED, None),
         "development_injected": measure(run.model, run.packer, DEVELOPMENT_SEED, INJECTED_LAYER),
         "history": run.history,
     }
     (folder / "training.json").write_text(json.dumps(figures, indent=1) + "\n")
-    return figures
+
+
+def train_mllm(folder: Path, seed: int, checkpoint: Path, workers: int = 1, recipe: MllmRecipe | None = None) -> None:
+    """Train from ``seed`` or go on from ``checkpoint``; save model, processor and figures to ``folder``.
+
+    Args:
+        folder: where the model goes, with ``training.json`` beside it.
+        seed: of everything.
+        checkpoint: file to go on from and to write to.
+        workers: 1 or 2 processes that share each step's work; both ways compute the same up to rounding.
+        recipe: None for the default.
+    """
+    recipe = recipe or MllmRecipe()
+    if not checkpoint.exists():
+        run = _Run(seed, recipe, checkpoint, Worker())
+        run.history.append({"sight": train_sight(run.model, run.processor, seed, recipe.sight)})
+        run.keep()
+    if workers == 1:
+        _work(0, 1, "", folder, seed, checkpoint, recipe)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        meeting = str(Path(scratch) / "meeting")
+        spawn(  # type: ignore[no-untyped-call]
+            _work, (workers, meeting, folder, seed, checkpoint, recipe), nprocs=workers
+        )

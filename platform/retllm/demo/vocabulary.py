@@ -111,4 +111,5 @@ def clip_tokenizer(seed: int) -> PreTrainedTokenizerFast:
         single=f"{start} $A {end}",
         special_tokens=[(start, bpe.token_to_id(start)), (end, bpe.token_to_id(end))],
     )
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=start, model_max_length=64, **_ROLES)
+    options: dict[str, Any] = {"tokenizer_object": bpe, "bos_token": start, "model_max_length": 64, **_ROLES}
+    return PreTrainedTokenizerFast(**options)  # type: ignore[no-untyped-call]
