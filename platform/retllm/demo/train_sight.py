@@ -1,8 +1,10 @@
 """The first stage of training the small multimodal model: its vision tower learns to see, before any word is read.
 
-Each of the sixteen visual tokens is asked whether an object's centre lies in its cell of the picture, and which
-size, colour and shape that object has. The linear head that answers is thrown away afterwards. Without this stage
-shapes are the last thing that the model learns from captions, and judging captions makes it forget them.
+Each of the sixteen visual tokens is asked whether an object's centre lies in its cell of the picture, which size,
+colour and shape that object has, and in which row and column the cell is. The linear head that answers is thrown
+away afterwards. Without this stage shapes are the last thing that the model learns from captions, and judging captions
+makes it forget them. The rows and columns matter for relations: the rotary positions of the text decoder steer where
+it looks, but a word that has found "the red circle" can only tell where that is if the visual token itself says so.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ log = structlog.get_logger(__name__)
 
 _KINDS = (("size", SIZES), ("colour", tuple(COLOURS)), ("shape", SHAPES))
 _NOTHING = -1
+#: what the head says of a cell: presence, row, column, then size, colour and shape
+_WIDTHS = [1, GRID, GRID, *(len(options) for _, options in _KINDS)]
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,15 @@ def cells(scene: Scene | Single) -> Tensor:
 
 
 def sight_loss(answers: Tensor, said: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Loss and accuracies of the head's ``answers`` (B, cells, 1 + options) against ``said`` (B, cells, 3)."""
+    """Loss and accuracies of the head's ``answers`` (B, cells, sum of _WIDTHS) against ``said`` (B, cells, 3)."""
     here = said[..., 0] != _NOTHING
-    presence, *kinds = torch.split(answers, [1, *(len(options) for _, options in _KINDS)], dim=-1)
+    presence, row, column, *kinds = torch.split(answers, _WIDTHS, dim=-1)
     loss = 2 * F.binary_cross_entropy_with_logits(presence[..., 0], here.float())
-    right: dict[str, float] = {}
+    cell = torch.arange(GRID * GRID).expand(len(answers), -1)
+    loss = loss + F.cross_entropy(row.flatten(0, 1), cell.flatten() // GRID)
+    loss = loss + F.cross_entropy(column.flatten(0, 1), cell.flatten() % GRID)
+    placed = (row.argmax(-1) == cell // GRID) & (column.argmax(-1) == cell % GRID)
+    right = {"place": round(placed.float().mean().item(), 3)}
     for index, ((kind, _), answer) in enumerate(zip(_KINDS, kinds, strict=True)):
         wanted = said[here][:, index]
         loss = loss + F.cross_entropy(answer[here], wanted)
@@ -92,7 +100,7 @@ def train_sight(model: Any, processor: Any, seed: int, recipe: SightRecipe | Non
     recipe = recipe or SightRecipe()
     started = time.monotonic()
     visible = model.config.vision_config.out_hidden_size
-    head = nn.Linear(visible, 1 + sum(len(options) for _, options in _KINDS))
+    head = nn.Linear(visible, sum(_WIDTHS))
     parameters = [*model.model.visual.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
     right: dict[str, float] = {}

@@ -44,16 +44,18 @@ def test_each_cell_is_told_what_lies_in_it():
 def test_right_answers_cost_nothing_and_count_as_right():
     """A head that is sure and right has almost no loss; one that is sure and wrong has much."""
     said = torch.stack([cells(Scene(RED, BLUE, "above", layout=2))])
-    answers = torch.full((1, GRID * GRID, 1 + len(SIZES) + len(COLOURS) + len(SHAPES)), -20.0)
+    answers = torch.full((1, GRID * GRID, 1 + 2 * GRID + len(SIZES) + len(COLOURS) + len(SHAPES)), -20.0)
+    for cell in range(GRID * GRID):
+        answers[0, cell, 1 + cell // GRID] = answers[0, cell, 1 + GRID + cell % GRID] = 20.0
     for cell in (said[0, :, 0] >= 0).nonzero()[:, 0]:
         answers[0, cell, 0] = 20.0
-        start = 1
+        start = 1 + 2 * GRID
         for column, options in enumerate((SIZES, COLOURS, SHAPES)):
             answers[0, cell, start + said[0, cell, column]] = 20.0
             start += len(options)
     loss, right = sight_loss(answers, said)
     assert loss < 1e-6
-    assert right == {"size": 1.0, "colour": 1.0, "shape": 1.0}
+    assert right == {"place": 1.0, "size": 1.0, "colour": 1.0, "shape": 1.0}
     assert sight_loss(-answers, said)[0] > 10
 
 
