@@ -26,12 +26,13 @@ from retllm.demo.scenes import COLOURS, PLACES, SHAPES, SIZES, Scene, Single, ra
 from retllm.demo.variants import negative
 from retllm.demo.vocabulary import DESCRIBE, question_template
 
-#: how often each kind of false caption is drawn; None is the true caption of another scene
+#: how often each kind of false caption is drawn; None is the true caption of another scene. What is learned last, which
+#: object stands where, is drawn most.
 _WEIGHTS: dict[str | None, float] = {
     "replace_object": 1.5,
     "replace_attribute": 1.5,
-    "replace_relation": 1.5,
-    "swap_object": 1.5,
+    "replace_relation": 2.0,
+    "swap_object": 3.0,
     "swap_attribute": 1.5,
     "add_object": 1.0,
     "add_attribute": 0.8,

@@ -47,7 +47,7 @@ class MllmRecipe:
 
     sight: SightRecipe = field(default_factory=SightRecipe)
     describe_steps: int = 500
-    judge_steps: int = 3000
+    judge_steps: int = 4400
     describe_pictures: int = 64
     judge_pictures: int = 16
     pairs: int = 4
@@ -59,7 +59,7 @@ class MllmRecipe:
     told_weight: float = 1.0
     sound_weight: float = 1.0
     #: share of single-object pictures in the judging batches: at first, and in the last third
-    singles: tuple[float, float] = (0.5, 0.25)
+    singles: tuple[float, float] = (0.5, 0.3)
     log_every: int = 100
     measure_every: int = 250
 
