@@ -32,15 +32,24 @@ if TYPE_CHECKING:
 #: edge of the pictures as a collection would hold them; the models' own preprocessing makes them smaller
 PICTURE_EDGE = 256
 POOL = 10
-SWITCHES: dict[str, Injection] = {"injection_on": Injection(), "injection_off": Injection(trigger="off")}
+#: the platform's default, none at all, and always at the layer that the default may arm in a model of six layers
+SWITCHES: dict[str, Injection] = {
+    "injection_on": Injection(),
+    "injection_off": Injection(trigger="off"),
+    "injection_always": Injection(trigger="fixed", fixed_layer=3),
+}
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The rank of the right picture for each query, 1 for the best, and the seconds that the stage took."""
+    """The rank of the right picture for each query, 1 for the best, and the seconds that the stage took.
+
+    ``injected`` is the share of the judged pairs in which visual tokens were mixed into a layer.
+    """
 
     ranks: NDArray[np.int64]  # (queries,)
     seconds: float
+    injected: float = 0.0
 
     def recall(self, *at: int) -> dict[str, float]:
         """Share of queries whose right picture is among the first n, for each n."""
@@ -71,17 +80,19 @@ def fine_ranks(world: World, order: NDArray[np.int64], scorer: Scorer, injection
     """Rank of picture i for caption i after the coarse top ``pool`` were judged and put in their final order."""
     started = time.monotonic()
     contents = [Content(image=picture) for picture in world.pictures]
-    ranks = []
+    ranks: list[int] = []
+    armed = 0
     for right, row in enumerate(order):
         candidates = row[:pool].tolist()
         judged = scorer.score(Content(text=world.captions[right]), [contents[item] for item in candidates], injection)
+        armed += sum(one.injected_layer is not None for one in judged)
         rows = [
             Scored(int(item), place, judged[place - 1].score, judged[place - 1].entropy)
             for place, item in enumerate(candidates, start=1)
         ]
         rows += [Scored(int(item), place) for place, item in enumerate(row[pool:].tolist(), start=pool + 1)]
         ranks.append(next(ranked.rank for ranked in final_order(rows) if ranked.key == right))
-    return Ranks(np.array(ranks), time.monotonic() - started)
+    return Ranks(np.array(ranks), time.monotonic() - started, armed / (len(order) * min(pool, len(order))))
 
 
 def pairwise(category: str, count: int, seed: int, scorer: Scorer, injection: Injection) -> float:
@@ -105,7 +116,7 @@ def coarse_pairwise(category: str, count: int, seed: int, embedder: Embedder) ->
 
 @dataclass(frozen=True)
 class Report:
-    """The figures of one evaluation; ``fine`` and ``fine_pairwise`` are keyed by re-injection on and off."""
+    """The figures of one evaluation; ``fine`` and ``fine_pairwise`` are keyed by the names in ``SWITCHES``."""
 
     seed: int
     pictures: int
@@ -115,6 +126,8 @@ class Report:
     coarse_pairwise: dict[str, float]
     fine: dict[str, dict[str, float]]
     fine_pairwise: dict[str, dict[str, float]]
+    #: share of the pool's pairs in which the default trigger armed a layer
+    injected_share: float
     seconds: dict[str, float]
 
 
@@ -147,6 +160,7 @@ def evaluate(models: Path, families: int, pairs: int, seed: int) -> Report:
             switch: {name: pairwise(name, pairs, seed, scorer, injection) for name in CATEGORIES}
             for switch, injection in SWITCHES.items()
         },
+        injected_share=round(fine["injection_on"].injected, 4),
         seconds={
             "coarse": round(coarse.seconds, 2),
             **{f"fine_{name}": round(ranks.seconds, 2) for name, ranks in fine.items()},
@@ -158,13 +172,18 @@ def as_table(report: Report) -> str:
     """The report as lines of text."""
     lines = [
         f"seed {report.seed}: {report.pictures} held-out pictures, every caption a query, pool of {report.pool}",
-        f"{'':22}{'coarse':>10}{'fine':>10}{'fine, no re-injection':>24}",
+        f"{'re-injection':22}{'coarse':>10}{'default':>10}{'off':>10}{'always':>10}",
     ]
-    on, off = report.fine["injection_on"], report.fine["injection_off"]
-    lines += [f"{key:22}{value:10.4f}{on[key]:10.4f}{off[key]:24.4f}" for key, value in report.coarse.items()]
-    lines.append(f"pairwise choice, {report.pairs_per_category} pairs each")
-    on, off = report.fine_pairwise["injection_on"], report.fine_pairwise["injection_off"]
-    lines += [f"{key:22}{value:10.4f}{on[key]:10.4f}{off[key]:24.4f}" for key, value in report.coarse_pairwise.items()]
+    for title, coarse, fine in (
+        ("recall", report.coarse, report.fine),
+        (f"pairwise choice, {report.pairs_per_category} pairs each", report.coarse_pairwise, report.fine_pairwise),
+    ):
+        lines.append(title)
+        lines += [
+            f"  {key:20}{value:10.4f}" + "".join(f"{fine[name][key]:10.4f}" for name in SWITCHES)
+            for key, value in coarse.items()
+        ]
+    lines.append(f"visual tokens were re-injected in {report.injected_share:.0%} of the pairs judged")
     lines.append("seconds: " + ", ".join(f"{key} {value}" for key, value in report.seconds.items()))
     return "\n".join(lines)
 
