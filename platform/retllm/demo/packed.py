@@ -181,35 +181,46 @@ def injected(mlp: Any, visual: Tensor, alpha: float) -> Iterator[None]:
         handle.remove()
 
 
-def states(model: Any, batch: Packed, inject_at: int | None = None, alpha: float = 0.3) -> Tensor:
+@dataclass(frozen=True)
+class Seen:
+    """What the vision tower makes of B pictures."""
+
+    visual: Tensor  # (B, GRID * GRID, d), projected visual tokens
+    deepstack: list[Tensor]  # each (B * GRID * GRID, d)
+
+
+def see(model: Any, batch: Packed) -> Seen:
+    """One pass of the vision tower over the pictures of a batch."""
+    features = model.model.get_image_features(batch.pixels, batch.grid, return_dict=True)
+    visual = torch.stack(features.pooler_output).to(model.get_decoder().embed_tokens.weight.dtype)
+    return Seen(visual, [torch.cat(list(layer)) for layer in features.deepstack_features])
+
+
+def states(model: Any, batch: Packed, seen: Seen, inject_at: int | None = None, alpha: float = 0.3) -> Tensor:
     """Last hidden states (B * n, S, d) of the segments.
 
     ``inject_at`` is the decoder layer whose feed-forward part gets the visual tokens mixed in; None: none.
     """
-    seen = model.model.get_image_features(batch.pixels, batch.grid, return_dict=True)
-    decoder = model.get_decoder()
-    visual = torch.stack(seen.pooler_output).to(decoder.embed_tokens.weight.dtype)
-    deepstack = [torch.cat(list(layer)) for layer in seen.deepstack_features]
     if inject_at is None:
-        return _decode(model, batch, visual, deepstack)
-    with injected(decoder.layers[inject_at].mlp, visual, alpha):
-        return _decode(model, batch, visual, deepstack)
+        return _decode(model, batch, seen)
+    with injected(model.get_decoder().layers[inject_at].mlp, seen.visual, alpha):
+        return _decode(model, batch, seen)
 
 
 def logits(model: Any, batch: Packed, inject_at: int | None = None, alpha: float = 0.3) -> tuple[Tensor, Tensor]:
     """Logits (M, vocabulary) at the M positions that have a target, and those targets (M,)."""
-    hidden = states(model, batch, inject_at, alpha)
+    hidden = states(model, batch, see(model, batch), inject_at, alpha)
     wanted = batch.targets != -100
     return model.lm_head(hidden[wanted]), batch.targets[wanted]
 
 
-def _decode(model: Any, batch: Packed, visual: Tensor, deepstack: list[Tensor]) -> Tensor:
+def _decode(model: Any, batch: Packed, seen: Seen) -> Tensor:
     """Last hidden states (B * n, S, d) of the segments, after one shared pass over the prefixes."""
     decoder, image_token = model.get_decoder(), model.config.image_token_id
-    pictures, rows = len(visual), len(batch.tokens)
+    pictures, rows = len(seen.visual), len(batch.tokens)
     prefix = batch.prefix.expand(pictures, -1)
     is_picture = prefix == image_token
-    embedded = decoder.embed_tokens(prefix).masked_scatter(is_picture.unsqueeze(-1), visual)
+    embedded = decoder.embed_tokens(prefix).masked_scatter(is_picture.unsqueeze(-1), seen.visual)
     positions = _prefix_positions(batch.prefix, image_token)
     cache = DynamicCache(config=decoder.config)
     decoder(
@@ -218,7 +229,7 @@ def _decode(model: Any, batch: Packed, visual: Tensor, deepstack: list[Tensor]) 
         past_key_values=cache,
         use_cache=True,
         visual_pos_masks=is_picture,
-        deepstack_visual_embeds=deepstack,
+        deepstack_visual_embeds=seen.deepstack,
     )
     cache.batch_repeat_interleave(rows // pictures)
     after = positions.max() + 1 + torch.arange(batch.tokens.shape[1])

@@ -1,10 +1,10 @@
 """Training of the small multimodal model: first it learns to see, then to describe, then to judge True or False.
 
 Three stages, for a reason: asked True or False from the start it stays at chance for a long time, and shapes and
-relations come last. Two aids keep judging from undoing what describing taught: the words of true captions stay
-targets, and a probe is asked, word by word, whether the caption is still true. A part of the judging batches runs with
-visual tokens mixed into one feed-forward layer, as the platform's fine stage may do at the same place; a model of two
-million parameters is not robust to that by itself, as a large one is.
+relations come last. Three aids keep judging from undoing what seeing and describing taught: the words of true captions
+stay targets, a probe is asked, word by word, whether the caption is still true, and another where each visual token
+lies. A part of the judging batches runs with visual tokens mixed into one feed-forward layer, as the platform's fine
+stage may do at the same place; a model of two million parameters is not robust to that by itself, as a large one is.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from torch.multiprocessing.spawn import spawn
 
 from retllm.demo.claims import caption
 from retllm.demo.lessons import Lesson, around, ask, describe, judge
-from retllm.demo.mllm import build_model, build_processor, save
-from retllm.demo.packed import Packer, logits, states
+from retllm.demo.mllm import GRID, build_model, build_processor, save
+from retllm.demo.packed import Packer, logits, see, states
 from retllm.demo.scenes import render
-from retllm.demo.train_sight import SightRecipe, rate, train_sight
+from retllm.demo.train_sight import SightRecipe, place_loss, rate, train_sight
 from retllm.demo.variants import CATEGORIES, FAMILY_SIZE, gallery, hard_pairs
 
 log = structlog.get_logger(__name__)
@@ -55,9 +55,11 @@ class MllmRecipe:
     judge_rate: float = 1.2e-3
     warm_up: int = 150
     injected_share: float = 0.35
-    #: weights of the two aids while judging: the words of true captions, and how long a caption has been true
+    #: weights of the aids while judging: the words of true captions, how long a caption has been true, and where each
+    #: visual token lies
     told_weight: float = 1.0
     sound_weight: float = 1.0
+    place_weight: float = 0.3
     #: share of single-object pictures in the judging batches: at first, and in the last third
     singles: tuple[float, float] = (0.5, 0.3)
     log_every: int = 100
@@ -123,9 +125,10 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=0.0, weight_decay=0.02, betas=(0.9, 0.98), fused=True
         )
-        # reads "true so far" from the hidden states; an aid that is not part of the model
-        self.probe = nn.Linear(self.model.config.text_config.hidden_size, 1)
-        self.probe_optimizer = torch.optim.AdamW(self.probe.parameters(), lr=1e-3)
+        # aids that are not part of the model: "true so far" from the hidden states, row and column from visual tokens
+        width = self.model.config.text_config.hidden_size
+        self.probe = nn.ModuleDict({"sound": nn.Linear(width, 1), "place": nn.Linear(width, 2 * GRID)})
+        self.probe_optimizer = torch.optim.AdamW(self.probe.parameters(), lr=2e-3)
         self.step = 0
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
@@ -199,14 +202,19 @@ class _Run:
         else:
             segments = self.packer.segments(lesson.questions, lesson.answers, whole=True)
         batch = self.packer.pack(lesson.pictures, segments)
-        hidden = states(self.model, batch, inject_at, ALPHA)
+        seen = see(self.model, batch)
+        hidden = states(self.model, batch, seen, inject_at, ALPHA)
         loss = self._word_loss(hidden, batch.targets)
         if not judging:
             return loss, loss
         known = batch.sound >= 0
-        sound = F.binary_cross_entropy_with_logits(self.probe(hidden[known])[:, 0].float(), batch.sound[known].float())
+        verdict = self.probe["sound"](hidden[known])[:, 0].float()
+        sound = F.binary_cross_entropy_with_logits(verdict, batch.sound[known].float())
+        place, _ = place_loss(*self.probe["place"](seen.visual).float().split(GRID, dim=-1))
         told = self._word_loss(hidden, batch.told)
-        return loss, loss + self.recipe.told_weight * told + self.recipe.sound_weight * sound
+        recipe = self.recipe
+        aids = recipe.told_weight * told + recipe.sound_weight * sound + recipe.place_weight * place
+        return loss, loss + aids
 
     def _word_loss(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         wanted = targets != -100

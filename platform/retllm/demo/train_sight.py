@@ -71,16 +71,23 @@ def cells(scene: Scene | Single) -> Tensor:
     return said
 
 
+def place_loss(row: Tensor, column: Tensor) -> tuple[Tensor, float]:
+    """Loss and accuracy of what each token says of its own row and column, both (B, cells, GRID)."""
+    cell = torch.arange(GRID * GRID).expand(len(row), -1)
+    loss = F.cross_entropy(row.flatten(0, 1), cell.flatten() // GRID)
+    loss = loss + F.cross_entropy(column.flatten(0, 1), cell.flatten() % GRID)
+    right = (row.argmax(-1) == cell // GRID) & (column.argmax(-1) == cell % GRID)
+    return loss, round(right.float().mean().item(), 3)
+
+
 def sight_loss(answers: Tensor, said: Tensor) -> tuple[Tensor, dict[str, float]]:
     """Loss and accuracies of the head's ``answers`` (B, cells, sum of _WIDTHS) against ``said`` (B, cells, 3)."""
     here = said[..., 0] != _NOTHING
     presence, row, column, *kinds = torch.split(answers, _WIDTHS, dim=-1)
     loss = 2 * F.binary_cross_entropy_with_logits(presence[..., 0], here.float())
-    cell = torch.arange(GRID * GRID).expand(len(answers), -1)
-    loss = loss + F.cross_entropy(row.flatten(0, 1), cell.flatten() // GRID)
-    loss = loss + F.cross_entropy(column.flatten(0, 1), cell.flatten() % GRID)
-    placed = (row.argmax(-1) == cell // GRID) & (column.argmax(-1) == cell % GRID)
-    right = {"place": round(placed.float().mean().item(), 3)}
+    where, placed = place_loss(row, column)
+    loss = loss + where
+    right = {"place": placed}
     for index, ((kind, _), answer) in enumerate(zip(_KINDS, kinds, strict=True)):
         wanted = said[here][:, index]
         loss = loss + F.cross_entropy(answer[here], wanted)
