@@ -1,0 +1,148 @@
+"""The two shipped models: they load offline, are small, take any picture, and do what their cards say."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from retllm.demo import models_dir
+from retllm.demo.claims import caption
+from retllm.demo.evaluate import World, coarse_pairwise, coarse_ranks, evaluate, fine_ranks, pairwise
+from retllm.demo.scenes import render
+from retllm.demo.variants import gallery, hard_pairs
+from retllm.demo.world import suggest, write_collection
+from retllm.embedding import load_embedder
+from retllm.fine import Content, Injection, load_scorer
+
+CLIP, MLLM = models_dir() / "clip", models_dir() / "mllm"
+#: used for nothing else
+SEED = 907
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return load_scorer(str(MLLM), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    return load_embedder(f"local-dir:{CLIP}", device="cpu")
+
+
+def test_both_models_together_are_small():
+    """Under 15 MB, weights in half precision, and nothing but text and safetensors."""
+    files = [path for folder in (CLIP, MLLM) for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 15_000_000
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".md", ".jinja", ".txt"}
+    for weights in (path for path in files if path.suffix == ".safetensors"):
+        with safe_open(weights, "pt") as tensors:
+            assert {str(tensors.get_slice(key).get_dtype()) for key in tensors.keys()} == {"F16"}  # noqa: SIM118
+
+
+def test_they_load_by_the_plain_loaders(monkeypatch):
+    """open_clip by ``local-dir:``, transformers by the Auto classes, with the hub switched off."""
+    monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{CLIP}")
+    tokens = open_clip.get_tokenizer(f"local-dir:{CLIP}")(["a red circle above a blue square"])
+    picture = preprocess(Image.new("RGB", (90, 70), "red"))[None]
+    with torch.inference_mode():
+        assert model.encode_text(tokens).shape == model.encode_image(picture).shape
+    processor = AutoProcessor.from_pretrained(MLLM)
+    model = AutoModelForImageTextToText.from_pretrained(MLLM)
+    assert type(model).__name__ == "Qwen3VLForConditionalGeneration"
+    assert 1e6 < sum(parameter.numel() for parameter in model.parameters()) < 3e6
+    for word in ("True", "False", " True", " False"):
+        assert len(processor.tokenizer.encode(word)) == 1
+
+
+def test_any_text_can_be_read():
+    """The byte-level vocabulary spells what it has never seen, in both models."""
+    text = "Zwölf Boxkämpfer jagen 東京 🙂 <|nothing|>"
+    tokenizer = AutoProcessor.from_pretrained(MLLM).tokenizer
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert open_clip.get_tokenizer(f"local-dir:{CLIP}")([text * 20]).shape == (1, 40)
+
+
+@pytest.mark.parametrize("size", [(600, 400), (400, 600), (64, 64), (20, 9), (1200, 90), (1, 1)])
+def test_a_stray_picture_goes_through(scorer, embedder, size):
+    """Of any size and shape, to a score and an entropy that are numbers, alone and beside a second picture."""
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    other = Image.new("RGB", (64, 64), "green")
+    for query in (Content(text="a boat on the water"), Content(image=other), Content(image=other, text="a boat")):
+        (judged,) = scorer.score(query, [Content(image=picture)])
+        assert 0 <= judged.score <= 1
+        assert judged.entropy >= 0
+    assert np.isfinite(embedder.embed_images([picture])).all()
+
+
+def test_the_answer_is_true_or_false(scorer):
+    """Almost all of the probability is on the two answers: the entropy of a sure answer is near zero."""
+    pair = hard_pairs("replace_attribute", 1, SEED)[0]
+    picture = Content(image=render(pair.scene, 256))
+    true, false = scorer.score(picture, [Content(text=str(pair.true)), Content(text=str(pair.false))])
+    assert true.score > 0.5 > false.score
+    assert max(true.entropy, false.entropy) < np.log(2) + 0.1
+
+
+def test_the_fine_stage_mends_what_the_coarse_stage_confuses(scorer, embedder):
+    """In six held-out families the fine stage's first place is right far more often than the coarse stage's."""
+    world = World(6, SEED)
+    order = world.coarse_order(embedder)
+    coarse = coarse_ranks(order, 0.0).recall(1, 10)
+    fine = fine_ranks(world, order, scorer, Injection()).recall(1, 10)
+    assert coarse["r@10"] >= 0.9
+    assert fine["r@1"] >= coarse["r@1"] + 0.2
+    assert fine["r@1"] >= 0.8
+    assert fine["r@10"] == coarse["r@10"]
+
+
+@pytest.mark.parametrize("category", ["swap_object", "swap_attribute"])
+def test_swaps_need_the_fine_stage(scorer, embedder, category):
+    """The coarse encoder is near chance on captions of the same words, the scorer is not."""
+    assert pairwise(category, 40, SEED, scorer, Injection()) >= 0.8
+    assert coarse_pairwise(category, 40, SEED, embedder) <= 0.8
+
+
+def test_the_demo_collection_is_what_it_says(tmp_path):
+    """PNG files, one line of captions.jsonl each, held-out scenes, the same for one seed."""
+    queries = write_collection(tmp_path / "one", families=2, seed=SEED)
+    again = write_collection(tmp_path / "two", families=2, seed=SEED)
+    assert queries == again
+    lines = [json.loads(line) for line in (tmp_path / "one" / "captions.jsonl").read_text().splitlines()]
+    assert lines == [{"file": query.file, "caption": query.query} for query in queries]
+    assert [query.query for query in queries] == [caption(scene) for family in gallery(2, SEED) for scene in family]
+    for query in queries:
+        with Image.open(tmp_path / "one" / query.file) as picture:
+            assert (picture.format, picture.size) == ("PNG", (256, 256))
+        assert (tmp_path / "one" / query.file).read_bytes() == (tmp_path / "two" / query.file).read_bytes()
+
+
+def test_suggested_queries_show_what_the_fine_stage_does(tmp_path):
+    """The coarse stage finds the right picture but does not put it first; the fine stage does."""
+    queries = write_collection(tmp_path, families=6, seed=SEED)
+    suggested = suggest(tmp_path, queries, wanted=2)
+    assert len(suggested) == 2
+    world = World(6, SEED)
+    embedder = load_embedder(f"local-dir:{CLIP}", device="cpu")
+    ranks = coarse_ranks(world.coarse_order(embedder), 0.0).ranks
+    for query in suggested:
+        assert 1 < ranks[queries.index(query)] <= 10
+
+
+def test_an_evaluation_reports_every_figure():
+    """Both stages, all seven categories, re-injection by default, off and always, and the seconds of each."""
+    report = evaluate(models_dir(), families=1, pairs=2, seed=SEED)
+    assert report.pictures == 8
+    assert set(report.fine) == set(report.fine_pairwise) == {"injection_on", "injection_off", "injection_always"}
+    assert len(report.coarse_pairwise) == 7
+    assert report.fine["injection_on"]["r@10"] == 1.0
+    assert report.seconds["coarse"] > 0
