@@ -79,11 +79,12 @@ def describe(rng: random.Random, pictures: int, each: int, singles: float = 0.3)
     return lesson
 
 
-def judge(rng: random.Random, pictures: int, pairs: int, singles: float = 0.5) -> Lesson:
+def judge(rng: random.Random, pictures: int, pairs: int, singles: float = 0.1, places: float = 0.5) -> Lesson:
     """True/False: ``pairs`` true captions for each picture, each with a false one that differs in one thing.
 
-    A share ``singles`` of the pictures shows one object at an absolute place. Without those a model of this size
-    does not find out what "left of" means.
+    A share ``singles`` of the pictures shows one object at an absolute place. Of the pairs on other pictures a share
+    ``places`` is about where one of their objects is in the picture as a whole. Those are what teaches "left of": a
+    model of this size does not come to tie an object to its place by relations alone.
     """
     lesson = Lesson([], [], [])
     for index in range(pictures):
@@ -91,7 +92,7 @@ def judge(rng: random.Random, pictures: int, pairs: int, singles: float = 0.5) -
         scene = random_single(rng) if alone else random_scene(rng, held_out=False)
         lesson.pictures.append(render(scene))
         for _ in range(pairs):
-            true, false = _place_pair(scene, rng) if alone or rng.random() < 0.2 else _claim_pair(_scene(scene), rng)
+            true, false = _place_pair(scene, rng) if alone or rng.random() < places else _claim_pair(_scene(scene), rng)
             lesson.questions.extend((ask(str(true)), ask(str(false))))
             lesson.answers.extend(("True", "False"))
     return lesson
@@ -135,7 +136,7 @@ def _place_pair(scene: Scene | Single, rng: random.Random) -> tuple[PlaceClaim, 
 
 def _misplaced(claim: PlaceClaim, scene: Scene | Single, rng: random.Random) -> PlaceClaim:
     side = claim.first
-    kind = rng.choice(("place", "place", "colour", "shape", "size"))
+    kind = rng.choice(("place", "place", "place", "place", "colour", "shape", "size"))
     if kind == "place":
         return replace(claim, place=rng.choice(PLACES if isinstance(scene, Single) else places_of(scene)))
     if kind == "size":

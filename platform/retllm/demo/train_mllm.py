@@ -47,21 +47,21 @@ class MllmRecipe:
 
     sight: SightRecipe = field(default_factory=SightRecipe)
     describe_steps: int = 500
-    judge_steps: int = 4400
+    judge_steps: int = 3400
     describe_pictures: int = 64
     judge_pictures: int = 16
     pairs: int = 4
     describe_rate: float = 1.5e-3
     judge_rate: float = 1.2e-3
-    warm_up: int = 150
+    warm_up: int = 100
     injected_share: float = 0.35
     #: weights of the aids while judging: the words of true captions, how long a caption has been true, and where each
     #: visual token lies
     told_weight: float = 1.0
     sound_weight: float = 1.0
     place_weight: float = 0.3
-    #: share of single-object pictures in the judging batches: at first, and in the last third
-    singles: tuple[float, float] = (0.5, 0.3)
+    #: share of single-object pictures in the judging batches
+    singles: float = 0.1
     log_every: int = 100
     measure_every: int = 250
 
@@ -171,9 +171,8 @@ class _Run:
             told = [describe(rng, recipe.describe_pictures // _PARTS, 2) for rng in dice]
             return _joined(told), max(pace, recipe.describe_rate * 0.1), None
         step = self.step - recipe.describe_steps
-        singles = recipe.singles[step > recipe.judge_steps * 2 / 3]
         inject_at = INJECTED_LAYER if random.Random(common).random() < recipe.injected_share else None
-        judged = [judge(rng, recipe.judge_pictures // _PARTS, recipe.pairs, singles) for rng in dice]
+        judged = [judge(rng, recipe.judge_pictures // _PARTS, recipe.pairs, recipe.singles) for rng in dice]
         return _joined(judged), rate(step, recipe.judge_steps, recipe.judge_rate, recipe.warm_up), inject_at
 
     def advance(self) -> float:
