@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ import sqlalchemy as sa
 
 from retllm.settings import Settings
 from retllm.stack import LocalStack
+
+# before anything imports torch, here and in the processes that tests start: on the tests' tiny models a second
+# thread gains nothing, and on busy cores the threads wait for each other many times longer than they work
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TEMPLATE = "retllm_template"
 
