@@ -8,7 +8,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from retllm.demo import models_dir
 from retllm.demo.claims import caption
 from retllm.demo.scenes import render
 from retllm.demo.variants import gallery
@@ -39,33 +38,3 @@ def write_collection(folder: Path, families: int, seed: int) -> list[DemoQuery]:
     lines = [json.dumps({"file": query.file, "caption": query.query}) for query in queries]
     (folder / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return queries
-
-
-def suggest(folder: Path, queries: list[DemoQuery], wanted: int = 3, pool: int = 10) -> list[DemoQuery]:
-    """Up to ``wanted`` queries whose right picture the coarse stage finds but not first, and the fine stage puts first.
-
-    Found by searching the collection in ``folder`` with the shipped models, in the order of ``queries``. The list is
-    empty where there is no such query.
-    """
-    from retllm.embedding import load_embedder
-    from retllm.fine import Content, Scored, final_order, load_scorer
-
-    pictures = [Image.open(folder / query.file).convert("RGB") for query in queries]
-    embedder = load_embedder(f"local-dir:{models_dir() / 'clip'}")
-    scorer = load_scorer(str(models_dir() / "mllm"))
-    similarity = embedder.embed_texts([query.query for query in queries]) @ embedder.embed_images(pictures).T
-    found: list[DemoQuery] = []
-    for right, query in enumerate(queries):
-        order = (-similarity[right]).argsort(kind="stable")[:pool].tolist()
-        if len(found) == wanted:
-            break
-        if right not in order[1:]:
-            continue
-        judged = scorer.score(Content(text=query.query), [Content(image=pictures[item]) for item in order])
-        rows = [
-            Scored(item, place, score.score, score.entropy)
-            for place, (item, score) in enumerate(zip(order, judged, strict=True), start=1)
-        ]
-        if final_order(rows)[0].key == right:
-            found.append(query)
-    return found

@@ -18,7 +18,7 @@ from retllm.demo.claims import caption
 from retllm.demo.evaluate import World, coarse_pairwise, coarse_ranks, evaluate, fine_ranks, pairwise
 from retllm.demo.scenes import render
 from retllm.demo.variants import gallery, hard_pairs
-from retllm.demo.world import suggest, write_collection
+from retllm.demo.world import write_collection
 from retllm.embedding import load_embedder
 from retllm.fine import Content, Injection, load_scorer
 
@@ -124,18 +124,6 @@ def test_the_demo_collection_is_what_it_says(tmp_path):
         with Image.open(tmp_path / "one" / query.file) as picture:
             assert (picture.format, picture.size) == ("PNG", (256, 256))
         assert (tmp_path / "one" / query.file).read_bytes() == (tmp_path / "two" / query.file).read_bytes()
-
-
-def test_suggested_queries_show_what_the_fine_stage_does(tmp_path):
-    """The coarse stage finds the right picture but does not put it first; the fine stage does."""
-    queries = write_collection(tmp_path, families=6, seed=SEED)
-    suggested = suggest(tmp_path, queries, wanted=2)
-    assert len(suggested) == 2
-    world = World(6, SEED)
-    embedder = load_embedder(f"local-dir:{CLIP}", device="cpu")
-    ranks = coarse_ranks(world.coarse_order(embedder), 0.0).ranks
-    for query in suggested:
-        assert 1 < ranks[queries.index(query)] <= 10
 
 
 def test_an_evaluation_reports_every_figure():
