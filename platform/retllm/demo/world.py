@@ -6,8 +6,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from retllm.demo.claims import caption
 from retllm.demo.scenes import render
 from retllm.demo.variants import gallery
