@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TextIO
 
 import structlog
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is at the time, also after something has put another stream in its place."""
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]  # the parent has an attribute
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        pass
 
 
 def configure(level: str) -> None:
@@ -26,7 +39,7 @@ def configure(level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

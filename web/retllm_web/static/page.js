@@ -8,6 +8,7 @@ for (const root of document.querySelectorAll("[data-live]")) follow(root);
 for (const form of document.querySelectorAll("form[data-upload]")) uploads(form);
 for (const element of document.querySelectorAll("[data-with-script]")) element.hidden = false;
 for (const field of document.querySelectorAll("[data-select]")) field.addEventListener("focus", () => field.select());
-document.querySelector("[aria-invalid=true]")?.focus();
+// a page that says itself where to begin is right; else begin at the first field that was refused
+(document.querySelector("[autofocus]") ?? document.querySelector("[aria-invalid=true]"))?.focus();
 moreItems();
 forms();
