@@ -13,7 +13,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
     """Writes to what standard error is at the time, also after something has put another stream in its place."""
 
     @property
-    def stream(self) -> TextIO:  # type: ignore[override]  # the parent has an attribute
+    def stream(self) -> TextIO:
         return sys.stderr
 
     @stream.setter

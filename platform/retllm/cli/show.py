@@ -36,7 +36,9 @@ def as_json(value: Any) -> None:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
     """A table on standard output; what is None stays empty."""
-    made = Table(*columns, title=title, box=None, pad_edge=False, title_justify="left")
+    if title is not None:
+        click.echo(title)
+    made = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         made.add_row(*("" if value is None else escape(str(value)) for value in row))
     console().print(made)

@@ -114,7 +114,7 @@ def _compare(asked: Sequence[Asked]) -> None:
     shown = _best(asked)
     if len(asked) > 1:
         rows = [(one.query, one.coarse_rank, one.final_rank, f"{one.seconds:.1f}") for one in asked]
-        show.table(("query", "coarse rank", "final rank", "seconds"), rows, "Where each stage puts the right picture")
+        show.table(("query", "coarse rank", "final rank", "seconds"), rows, "\nWhere each stage puts the right picture")
     candidates = shown.result["candidates"]
     coarse = sorted(candidates, key=lambda row: row["coarse_rank"])
     places = [
