@@ -142,6 +142,6 @@ def _summary(
         "final_rank": shown.final_rank,
         "seconds": {name: value and round(value, 3) for name, value in seconds.items()},
         "searches": len(asked),
-        "first_by_coarse": sum(one.coarse_rank == 1 for one in known),
-        "first_by_fine": sum(one.final_rank == 1 for one in known),
+        "first_by_coarse": sum(one.coarse_rank == 1 for one in known) if known else None,
+        "first_by_fine": sum(one.final_rank == 1 for one in known) if known else None,
     }
