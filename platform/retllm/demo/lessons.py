@@ -79,7 +79,7 @@ def describe(rng: random.Random, pictures: int, each: int, singles: float = 0.3)
     return lesson
 
 
-def judge(rng: random.Random, pictures: int, pairs: int, singles: float = 0.1, places: float = 0.5) -> Lesson:
+def judge(rng: random.Random, pictures: int, pairs: int, singles: float, places: float) -> Lesson:
     """True/False: ``pairs`` true captions for each picture, each with a false one that differs in one thing.
 
     A share ``singles`` of the pictures shows one object at an absolute place. Of the pairs on other pictures a share

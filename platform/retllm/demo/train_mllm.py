@@ -42,17 +42,37 @@ DEVELOPMENT_SEED = 1
 
 
 @dataclass(frozen=True)
+class JudgeStage:
+    """A part of learning to judge, with a learning rate that rises and falls anew.
+
+    Attributes:
+        steps: how many.
+        singles: share of pictures with a single object.
+        places: on the other pictures, share of pairs on the place of one of the objects.
+        peak: highest learning rate.
+    """
+
+    steps: int
+    singles: float
+    places: float
+    peak: float = 1.2e-3
+
+
+@dataclass(frozen=True)
 class MllmRecipe:
     """The settings of one training run of the small multimodal model."""
 
     sight: SightRecipe = field(default_factory=SightRecipe)
     describe_steps: int = 500
-    judge_steps: int = 3400
+    #: first what things are and what a place is, then which of two objects is where
+    judge: tuple[JudgeStage, ...] = (
+        JudgeStage(2000, singles=0.5, places=0.2),
+        JudgeStage(2600, singles=0.1, places=0.5),
+    )
     describe_pictures: int = 64
     judge_pictures: int = 16
     pairs: int = 4
     describe_rate: float = 1.5e-3
-    judge_rate: float = 1.2e-3
     warm_up: int = 100
     injected_share: float = 0.35
     #: weights of the aids while judging: the words of true captions, how long a caption has been true, and where each
@@ -60,10 +80,13 @@ class MllmRecipe:
     told_weight: float = 1.0
     sound_weight: float = 1.0
     place_weight: float = 0.3
-    #: share of single-object pictures in the judging batches
-    singles: float = 0.1
     log_every: int = 100
     measure_every: int = 250
+
+    @property
+    def steps(self) -> int:
+        """Steps of describing and judging together."""
+        return self.describe_steps + sum(stage.steps for stage in self.judge)
 
 
 def p_true(model: Any, packer: Packer, lesson: Lesson, inject_at: int | None = None) -> torch.Tensor:
@@ -170,10 +193,15 @@ class _Run:
             pace = rate(self.step, recipe.describe_steps, recipe.describe_rate, recipe.warm_up)
             told = [describe(rng, recipe.describe_pictures // _PARTS, 2) for rng in dice]
             return _joined(told), max(pace, recipe.describe_rate * 0.1), None
-        step = self.step - recipe.describe_steps
+        stage, step = recipe.judge[-1], self.step - recipe.describe_steps
+        for stage in recipe.judge:
+            if step < stage.steps:
+                break
+            step -= stage.steps
         inject_at = INJECTED_LAYER if random.Random(common).random() < recipe.injected_share else None
-        judged = [judge(rng, recipe.judge_pictures // _PARTS, recipe.pairs, recipe.singles) for rng in dice]
-        return _joined(judged), rate(step, recipe.judge_steps, recipe.judge_rate, recipe.warm_up), inject_at
+        pictures = recipe.judge_pictures // _PARTS
+        judged = [judge(rng, pictures, recipe.pairs, stage.singles, stage.places) for rng in dice]
+        return _joined(judged), rate(step, stage.steps, stage.peak, recipe.warm_up), inject_at
 
     def advance(self) -> float:
         """One step; returns its loss."""
@@ -264,7 +292,7 @@ def _work(rank: int, count: int, meeting: str, folder: Path, seed: int, checkpoi
     run = _Run(seed, recipe, checkpoint, Worker(rank, count))
     losses: list[float] = []
     started = time.monotonic()
-    while run.step < recipe.describe_steps + recipe.judge_steps:
+    while run.step < recipe.steps:
         losses.append(run.advance())
         if run.step % recipe.log_every == 0:
             run.seconds += time.monotonic() - started

@@ -13,14 +13,14 @@ from retllm.demo.mllm import GRID, build_processor, load
 from retllm.demo.packed import Packer
 from retllm.demo.scenes import COLOURS, SHAPES, SIZES, Scene, Single, Thing
 from retllm.demo.train_clip import recall
-from retllm.demo.train_mllm import MllmRecipe, _Run, train_mllm
+from retllm.demo.train_mllm import JudgeStage, MllmRecipe, _Run, train_mllm
 from retllm.demo.train_sight import SightRecipe, cells, rate, sight_loss
 
 RED, BLUE = Thing("large", "red", "circle"), Thing("small", "blue", "square")
 TINY = MllmRecipe(
     sight=SightRecipe(steps=4, pictures=4, warm_up=1),
     describe_steps=2,
-    judge_steps=2,
+    judge=(JudgeStage(1, singles=0.5, places=0.5), JudgeStage(1, singles=0.0, places=0.5)),
     describe_pictures=4,
     judge_pictures=4,
     pairs=2,
@@ -92,7 +92,7 @@ def test_judging_aids_tell_where_a_caption_becomes_false():
 def test_every_false_caption_of_a_lesson_is_told_from_its_true_one():
     """Each pair differs, and each false caption has at least one position that is known to be false."""
     packer = Packer(build_processor(seed=1))
-    lesson = judge(random.Random(1), pictures=8, pairs=4)
+    lesson = judge(random.Random(1), pictures=8, pairs=4, singles=0.5, places=0.2)
     segments = packer.judged(lesson.questions, lesson.answers, *around())
     for true, false in zip(segments[::2], segments[1::2], strict=True):
         assert true.tokens != false.tokens
@@ -122,5 +122,5 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(tmp_path):
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value)
     figures = json.loads((tmp_path / "whole" / "training.json").read_text())
-    assert figures["recipe"]["judge_steps"] == 2
+    assert [stage["steps"] for stage in figures["recipe"]["judge"]] == [1, 1]
     assert [entry["step"] for entry in figures["history"][1:]] == [1, 2, 3, 4]
