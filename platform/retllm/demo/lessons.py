@@ -26,18 +26,35 @@ from retllm.demo.scenes import COLOURS, PLACES, SHAPES, SIZES, Scene, Single, ra
 from retllm.demo.variants import negative
 from retllm.demo.vocabulary import DESCRIBE, question_template
 
-#: how often each kind of false caption is drawn; None is the true caption of another scene. What is learned last, which
-#: object stands where, is drawn most.
+#: how often each kind of false caption is drawn; None is the true caption of another scene
 _WEIGHTS: dict[str | None, float] = {
     "replace_object": 1.5,
     "replace_attribute": 1.5,
-    "replace_relation": 2.0,
-    "swap_object": 3.0,
+    "replace_relation": 1.5,
+    "swap_object": 1.5,
     "swap_attribute": 1.5,
     "add_object": 1.0,
     "add_attribute": 0.8,
     None: 0.3,
 }
+#: what ``Mix.swaps`` multiplies: the kinds that tell which of two objects is where
+_SWAPS = frozenset({"swap_object", "replace_relation"})
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What a judging lesson is made of.
+
+    Attributes:
+        singles: share of pictures with a single object, at an absolute place.
+        places: on the other pictures, share of pairs on where one of the objects is in the picture as a whole. Those
+            teach "left of": a model of this size does not come to tie an object to its place by relations alone.
+        swaps: how many times as often as otherwise the false caption swaps the objects or turns the relation.
+    """
+
+    singles: float
+    places: float
+    swaps: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,20 +96,16 @@ def describe(rng: random.Random, pictures: int, each: int, singles: float = 0.3)
     return lesson
 
 
-def judge(rng: random.Random, pictures: int, pairs: int, singles: float, places: float) -> Lesson:
-    """True/False: ``pairs`` true captions for each picture, each with a false one that differs in one thing.
-
-    A share ``singles`` of the pictures shows one object at an absolute place. Of the pairs on other pictures a share
-    ``places`` is about where one of their objects is in the picture as a whole. Those are what teaches "left of": a
-    model of this size does not come to tie an object to its place by relations alone.
-    """
+def judge(rng: random.Random, pictures: int, pairs: int, mix: Mix) -> Lesson:
+    """True/False: ``pairs`` true captions for each picture, each with a false one that differs in one thing."""
     lesson = Lesson([], [], [])
     for index in range(pictures):
-        alone = index < round(singles * pictures)
+        alone = index < round(mix.singles * pictures)
         scene = random_single(rng) if alone else random_scene(rng, held_out=False)
         lesson.pictures.append(render(scene))
         for _ in range(pairs):
-            true, false = _place_pair(scene, rng) if alone or rng.random() < places else _claim_pair(_scene(scene), rng)
+            placed = alone or rng.random() < mix.places
+            true, false = _place_pair(scene, rng) if placed else _claim_pair(_scene(scene), rng, mix.swaps)
             lesson.questions.extend((ask(str(true)), ask(str(false))))
             lesson.answers.extend(("True", "False"))
     return lesson
@@ -103,9 +116,10 @@ def _scene(scene: Scene | Single) -> Scene:
     return scene
 
 
-def _claim_pair(scene: Scene, rng: random.Random) -> tuple[PairClaim, PairClaim]:
+def _claim_pair(scene: Scene, rng: random.Random, swaps: float) -> tuple[PairClaim, PairClaim]:
+    weights = [weight * (swaps if category in _SWAPS else 1.0) for category, weight in _WEIGHTS.items()]
     while True:
-        (category,) = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
+        (category,) = rng.choices(list(_WEIGHTS), weights)
         claim = loose_claim(
             scene,
             rng,

@@ -1,9 +1,11 @@
 """Training of the small multimodal model: first it learns to see, then to describe, then to judge True or False.
 
 Three stages, for a reason: asked True or False from the start it stays at chance for a long time, and shapes and
-relations come last. Three aids keep judging from undoing what seeing and describing taught: the words of true captions
-stay targets, a probe is asked, word by word, whether the caption is still true, and another where each visual token
-lies. A part of the judging batches runs with visual tokens mixed into one feed-forward layer, as the platform's fine
+relations come last. Two aids keep judging from undoing what seeing and describing taught: the words of true captions
+stay targets, and a probe is asked, word by word, whether the caption is still true. In the second part of judging,
+which is about relations, another asks each visual token for its row and column: the rotary positions of the decoder
+steer where it looks, but a word that has found "the red circle" can only tell where that is if the visual token itself
+says so. A part of the judging batches runs with visual tokens mixed into one feed-forward layer, as the platform's fine
 stage may do at the same place; a model of two million parameters is not robust to that by itself, as a large one is.
 """
 
@@ -24,11 +26,11 @@ from torch import distributed, nn
 from torch.multiprocessing.spawn import spawn
 
 from retllm.demo.claims import caption
-from retllm.demo.lessons import Lesson, around, ask, describe, judge
+from retllm.demo.lessons import Lesson, Mix, around, ask, describe, judge
 from retllm.demo.mllm import GRID, build_model, build_processor, save
 from retllm.demo.packed import Packer, logits, see, states
 from retllm.demo.scenes import render
-from retllm.demo.train_sight import SightRecipe, place_loss, rate, train_sight
+from retllm.demo.train_sight import SightRecipe, rate, train_sight
 from retllm.demo.variants import CATEGORIES, FAMILY_SIZE, gallery, hard_pairs
 
 log = structlog.get_logger(__name__)
@@ -47,14 +49,14 @@ class JudgeStage:
 
     Attributes:
         steps: how many.
-        singles: share of pictures with a single object.
-        places: on the other pictures, share of pairs on the place of one of the objects.
+        mix: what the lessons are made of.
+        place_weight: weight of the aid that asks each visual token for its row and column.
         peak: highest learning rate.
     """
 
     steps: int
-    singles: float
-    places: float
+    mix: Mix
+    place_weight: float
     peak: float = 1.2e-3
 
 
@@ -66,20 +68,18 @@ class MllmRecipe:
     describe_steps: int = 500
     #: first what things are and what a place is, then which of two objects is where
     judge: tuple[JudgeStage, ...] = (
-        JudgeStage(2000, singles=0.5, places=0.2),
-        JudgeStage(2600, singles=0.1, places=0.5),
+        JudgeStage(2000, Mix(singles=0.5, places=0.2), place_weight=0.0),
+        JudgeStage(2600, Mix(singles=0.1, places=0.5, swaps=2.0), place_weight=0.3),
     )
     describe_pictures: int = 64
     judge_pictures: int = 16
     pairs: int = 4
     describe_rate: float = 1.5e-3
-    warm_up: int = 100
+    warm_up: int = 150
     injected_share: float = 0.35
-    #: weights of the aids while judging: the words of true captions, how long a caption has been true, and where each
-    #: visual token lies
+    #: weights of the aids while judging: the words of true captions, and how long a caption has been true
     told_weight: float = 1.0
     sound_weight: float = 1.0
-    place_weight: float = 0.3
     log_every: int = 100
     measure_every: int = 250
 
@@ -87,6 +87,15 @@ class MllmRecipe:
     def steps(self) -> int:
         """Steps of describing and judging together."""
         return self.describe_steps + sum(stage.steps for stage in self.judge)
+
+    def judging(self, step: int) -> tuple[JudgeStage, int]:
+        """The stage of judging that ``step`` lies in, and which step of that stage it is."""
+        step -= self.describe_steps
+        for stage in self.judge[:-1]:
+            if step < stage.steps:
+                return stage, step
+            step -= stage.steps
+        return self.judge[-1], step
 
 
 def p_true(model: Any, packer: Packer, lesson: Lesson, inject_at: int | None = None) -> torch.Tensor:
@@ -193,14 +202,10 @@ class _Run:
             pace = rate(self.step, recipe.describe_steps, recipe.describe_rate, recipe.warm_up)
             told = [describe(rng, recipe.describe_pictures // _PARTS, 2) for rng in dice]
             return _joined(told), max(pace, recipe.describe_rate * 0.1), None
-        stage, step = recipe.judge[-1], self.step - recipe.describe_steps
-        for stage in recipe.judge:
-            if step < stage.steps:
-                break
-            step -= stage.steps
+        stage, step = recipe.judging(self.step)
         inject_at = INJECTED_LAYER if random.Random(common).random() < recipe.injected_share else None
         pictures = recipe.judge_pictures // _PARTS
-        judged = [judge(rng, pictures, recipe.pairs, stage.singles, stage.places) for rng in dice]
+        judged = [judge(rng, pictures, recipe.pairs, stage.mix) for rng in dice]
         return _joined(judged), rate(step, stage.steps, stage.peak, recipe.warm_up), inject_at
 
     def advance(self) -> float:
@@ -237,11 +242,16 @@ class _Run:
         known = batch.sound >= 0
         verdict = self.probe["sound"](hidden[known])[:, 0].float()
         sound = F.binary_cross_entropy_with_logits(verdict, batch.sound[known].float())
-        place, _ = place_loss(*self.probe["place"](seen.visual).float().split(GRID, dim=-1))
         told = self._word_loss(hidden, batch.told)
-        recipe = self.recipe
-        aids = recipe.told_weight * told + recipe.sound_weight * sound + recipe.place_weight * place
-        return loss, loss + aids
+        stage, _ = self.recipe.judging(self.step)
+        aids = self.recipe.told_weight * told + self.recipe.sound_weight * sound
+        return loss, loss + aids + stage.place_weight * self._place_loss(seen.visual)
+
+    def _place_loss(self, visual: torch.Tensor) -> torch.Tensor:
+        """How badly each visual token (B, cells, d) tells the row and the column that it lies in."""
+        row, column = self.probe["place"](visual).float().split(GRID, dim=-1)
+        cell = torch.arange(GRID * GRID).repeat(len(visual))
+        return F.cross_entropy(row.flatten(0, 1), cell // GRID) + F.cross_entropy(column.flatten(0, 1), cell % GRID)
 
     def _word_loss(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         wanted = targets != -100

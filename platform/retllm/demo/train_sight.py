@@ -1,10 +1,8 @@
 """The first stage of training the small multimodal model: its vision tower learns to see, before any word is read.
 
-Each of the sixteen visual tokens is asked whether an object's centre lies in its cell of the picture, which size,
-colour and shape that object has, and in which row and column the cell is. The linear head that answers is thrown
-away afterwards. Without this stage shapes are the last thing that the model learns from captions, and judging captions
-makes it forget them. The rows and columns matter for relations: the rotary positions of the text decoder steer where
-it looks, but a word that has found "the red circle" can only tell where that is if the visual token itself says so.
+Each of the sixteen visual tokens is asked whether an object's centre lies in its cell of the picture, and which size,
+colour and shape that object has. The linear head that answers is thrown away afterwards. Without this stage shapes are
+the last thing that the model learns from captions, and judging captions makes it forget them.
 """
 
 from __future__ import annotations
@@ -39,8 +37,8 @@ log = structlog.get_logger(__name__)
 
 _KINDS = (("size", SIZES), ("colour", tuple(COLOURS)), ("shape", SHAPES))
 _NOTHING = -1
-#: what the head says of a cell: presence, row, column, then size, colour and shape
-_WIDTHS = [1, GRID, GRID, *(len(options) for _, options in _KINDS)]
+#: what the head says of a cell: presence, then size, colour and shape
+_WIDTHS = [1, *(len(options) for _, options in _KINDS)]
 
 
 @dataclass(frozen=True)
@@ -71,23 +69,12 @@ def cells(scene: Scene | Single) -> Tensor:
     return said
 
 
-def place_loss(row: Tensor, column: Tensor) -> tuple[Tensor, float]:
-    """Loss and accuracy of what each token says of its own row and column, both (B, cells, GRID)."""
-    cell = torch.arange(GRID * GRID).expand(len(row), -1)
-    loss = F.cross_entropy(row.flatten(0, 1), cell.flatten() // GRID)
-    loss = loss + F.cross_entropy(column.flatten(0, 1), cell.flatten() % GRID)
-    right = (row.argmax(-1) == cell // GRID) & (column.argmax(-1) == cell % GRID)
-    return loss, round(right.float().mean().item(), 3)
-
-
 def sight_loss(answers: Tensor, said: Tensor) -> tuple[Tensor, dict[str, float]]:
     """Loss and accuracies of the head's ``answers`` (B, cells, sum of _WIDTHS) against ``said`` (B, cells, 3)."""
     here = said[..., 0] != _NOTHING
-    presence, row, column, *kinds = torch.split(answers, _WIDTHS, dim=-1)
+    presence, *kinds = torch.split(answers, _WIDTHS, dim=-1)
     loss = 2 * F.binary_cross_entropy_with_logits(presence[..., 0], here.float())
-    where, placed = place_loss(row, column)
-    loss = loss + where
-    right = {"place": placed}
+    right: dict[str, float] = {}
     for index, ((kind, _), answer) in enumerate(zip(_KINDS, kinds, strict=True)):
         wanted = said[here][:, index]
         loss = loss + F.cross_entropy(answer[here], wanted)

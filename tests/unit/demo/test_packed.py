@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from retllm.demo.claims import loose_claim
-from retllm.demo.lessons import ask, describe, judge
+from retllm.demo.lessons import Mix, ask, describe, judge
 from retllm.demo.mllm import build_model, build_processor
 from retllm.demo.packed import Packer, logits
 from retllm.demo.scenes import random_scene, render
@@ -101,10 +101,10 @@ def test_answers_are_single_tokens(untrained):
 
 def test_lessons_are_balanced_and_follow_from_their_seed():
     """Each true caption comes with a false one; describing has the same number of captions for each picture."""
-    lesson = judge(random.Random(3), pictures=6, pairs=4, singles=0.5, places=0.2)
+    lesson = judge(random.Random(3), pictures=6, pairs=4, mix=Mix(singles=0.5, places=0.2))
     assert lesson.answers == ["True", "False"] * 24
     assert len(lesson.questions) == 48
-    assert lesson.questions == judge(random.Random(3), pictures=6, pairs=4, singles=0.5, places=0.2).questions
+    assert lesson.questions == judge(random.Random(3), pictures=6, pairs=4, mix=Mix(singles=0.5, places=0.2)).questions
     told = describe(random.Random(3), pictures=4, each=2)
     assert len(told.pictures) == 4
     assert len(told.answers) == len(told.questions) == 8

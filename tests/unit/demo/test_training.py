@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from retllm.demo.lessons import around, ask, judge
+from retllm.demo.lessons import Mix, around, ask, judge
 from retllm.demo.mllm import GRID, build_processor, load
 from retllm.demo.packed import Packer
 from retllm.demo.scenes import COLOURS, SHAPES, SIZES, Scene, Single, Thing
@@ -20,7 +20,7 @@ RED, BLUE = Thing("large", "red", "circle"), Thing("small", "blue", "square")
 TINY = MllmRecipe(
     sight=SightRecipe(steps=4, pictures=4, warm_up=1),
     describe_steps=2,
-    judge=(JudgeStage(1, singles=0.5, places=0.5), JudgeStage(1, singles=0.0, places=0.5)),
+    judge=(JudgeStage(1, Mix(0.5, 0.5), place_weight=0.0), JudgeStage(1, Mix(0.0, 0.5, 2.0), place_weight=0.3)),
     describe_pictures=4,
     judge_pictures=4,
     pairs=2,
@@ -44,18 +44,16 @@ def test_each_cell_is_told_what_lies_in_it():
 def test_right_answers_cost_nothing_and_count_as_right():
     """A head that is sure and right has almost no loss; one that is sure and wrong has much."""
     said = torch.stack([cells(Scene(RED, BLUE, "above", layout=2))])
-    answers = torch.full((1, GRID * GRID, 1 + 2 * GRID + len(SIZES) + len(COLOURS) + len(SHAPES)), -20.0)
-    for cell in range(GRID * GRID):
-        answers[0, cell, 1 + cell // GRID] = answers[0, cell, 1 + GRID + cell % GRID] = 20.0
+    answers = torch.full((1, GRID * GRID, 1 + len(SIZES) + len(COLOURS) + len(SHAPES)), -20.0)
     for cell in (said[0, :, 0] >= 0).nonzero()[:, 0]:
         answers[0, cell, 0] = 20.0
-        start = 1 + 2 * GRID
+        start = 1
         for column, options in enumerate((SIZES, COLOURS, SHAPES)):
             answers[0, cell, start + said[0, cell, column]] = 20.0
             start += len(options)
     loss, right = sight_loss(answers, said)
     assert loss < 1e-6
-    assert right == {"place": 1.0, "size": 1.0, "colour": 1.0, "shape": 1.0}
+    assert right == {"size": 1.0, "colour": 1.0, "shape": 1.0}
     assert sight_loss(-answers, said)[0] > 10
 
 
@@ -92,7 +90,7 @@ def test_judging_aids_tell_where_a_caption_becomes_false():
 def test_every_false_caption_of_a_lesson_is_told_from_its_true_one():
     """Each pair differs, and each false caption has at least one position that is known to be false."""
     packer = Packer(build_processor(seed=1))
-    lesson = judge(random.Random(1), pictures=8, pairs=4, singles=0.5, places=0.2)
+    lesson = judge(random.Random(1), pictures=8, pairs=4, mix=Mix(singles=0.5, places=0.2))
     segments = packer.judged(lesson.questions, lesson.answers, *around())
     for true, false in zip(segments[::2], segments[1::2], strict=True):
         assert true.tokens != false.tokens
