@@ -101,7 +101,9 @@ def pairwise(category: str, count: int, seed: int, scorer: Scorer, injection: In
     for pair in hard_pairs(category, count, seed):
         captions = [Content(text=str(pair.true)), Content(text=str(pair.false))]
         true, false = scorer.score(Content(image=render(pair.scene, PICTURE_EDGE)), captions, injection)
-        right += true.score > false.score
+        assert true.log_odds is not None
+        assert false.log_odds is not None
+        right += true.log_odds > false.log_odds
     return round(right / count, 4)
 
 

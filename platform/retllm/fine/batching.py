@@ -17,7 +17,7 @@ class Pair:
     """One (query, candidate) pair, ready for the model.
 
     Attributes:
-        index: its place among the candidates of the call.
+        index: its place among the asks of the call.
         tokens: for each of :data:`TOKEN_KEYS` that the model takes, int tensor (1, length).
         vision: what describes its pictures, as the processor gave it.
         pictures: the pictures shown, in order, each named by a number; the same picture has the same number.
@@ -32,6 +32,15 @@ class Pair:
     def length(self) -> int:
         """Number of tokens, visual ones included."""
         return int(self.tokens["input_ids"].shape[1])
+
+    def extended(self, index: int, said: Sequence[int]) -> Pair:
+        """The same pair under another ``index``, with tokens of the answer after it."""
+        tokens = self.tokens
+        if said:
+            grown = {"input_ids": torch.tensor([list(said)]), "attention_mask": torch.ones(1, len(said)).long()}
+            none = torch.zeros(1, len(said), dtype=torch.long)
+            tokens = {key: torch.cat([value, grown.get(key, none)], dim=1) for key, value in tokens.items()}
+        return Pair(index, tokens, self.vision, self.pictures)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

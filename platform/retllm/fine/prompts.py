@@ -14,7 +14,8 @@ from PIL.Image import Image
 from retllm.errors import InvalidInput
 from retllm.fine.content import Content
 
-Mode = Literal["true_false"]
+Mode = Literal["true_false", "verbalized", "choice"]
+"""A way of asking (method section 3)."""
 
 Part = str | Image
 """A piece of a message: a text, or a picture in its place."""

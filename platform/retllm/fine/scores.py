@@ -10,18 +10,23 @@ class PairScore:
     """The judgement of one (query, candidate) pair.
 
     Attributes:
-        score: probability of "True" over the full vocabulary, 0 to 1 (method section 3).
-        entropy: of that distribution, in nats.
+        score: 0 to 1, by the mode (method section 3): probability of "True" over the full vocabulary; the number that
+            the model wrote; or the mean probability of the letter that stands for a match. None only with ``error``.
+        log_odds: ln(score / (1 - score)), where known more finely than the score; None only with ``error``.
+        entropy: the uncertainty in nats; None where the mode asks for it in a pass of its own that was not made.
         injected_layer: the decoder layer, from 0, whose feed-forward output was mixed; None if none was.
         uncertainty: the early reading, 0 to 1, that armed it; None unless the ``entropy`` trigger did.
         tokens: length of the pair, visual tokens included.
+        error: why there is no score, in words for people; the candidate keeps its coarse place.
     """
 
-    score: float
-    entropy: float
+    score: float | None
+    log_odds: float | None
+    entropy: float | None
     injected_layer: int | None
     uncertainty: float | None
     tokens: int
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def early_uncertainty(logits: Tensor) -> Tensor:
     return entropy / math.log(EARLY_TOP)
 
 
-def label_probability(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def label_probability(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The score and the uncertainty of a last position (method section 3; RetLLM eq. 2 and 7).
 
     Args:
@@ -33,7 +33,11 @@ def label_probability(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         labels: (n,) token ids whose probabilities are summed.
 
     Returns:
-        (b,) summed probability over the full vocabulary, and (b,) entropy of that distribution in nats.
+        (b,) summed probability p over the full vocabulary, (b,) its log-odds ln p - ln(1 - p), taken from the logits
+        so that they stay finite where p is 0 or 1 to float precision, and (b,) entropy of the distribution in nats.
     """
-    probabilities = torch.softmax(logits.float(), dim=-1)
-    return probabilities[:, labels].sum(dim=-1), torch.special.entr(probabilities).sum(dim=-1)
+    logits = logits.float()
+    probabilities = torch.softmax(logits, dim=-1)
+    rest = logits.index_fill(-1, labels, -torch.inf)
+    log_odds = logits[:, labels].logsumexp(dim=-1) - rest.logsumexp(dim=-1)
+    return probabilities[:, labels].sum(dim=-1), log_odds, torch.special.entr(probabilities).sum(dim=-1)

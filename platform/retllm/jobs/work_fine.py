@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -83,6 +84,11 @@ def _content(bench: Bench, item: Item) -> Content:
     return Content(image=open_picture(bench.storage, item) if item.picture_key else None, text=item.text)
 
 
+def _columns(score: PairScore) -> dict[str, Any]:
+    values = asdict(score)
+    return {name: values[name] for name in ("score", "entropy", "injected_layer", "uncertainty", "tokens")}
+
+
 def _store(
     session: Session, search_id: UUID, scorer: Scorer, version: str, scores: Sequence[tuple[UUID, PairScore]]
 ) -> None:
@@ -96,7 +102,7 @@ def _store(
         raise Conflict("The scorer changed while this search was at work: search again.")
     if scores:
         rows = [
-            {"search_id": search_id, "item_id": item_id, "scorer_version": version, **asdict(score)}
+            {"search_id": search_id, "item_id": item_id, "scorer_version": version, **_columns(score)}
             for item_id, score in scores
         ]
         session.execute(insert(Score).values(rows).on_conflict_do_nothing())

@@ -14,6 +14,7 @@ from PIL import Image
 
 from retllm.errors import InvalidInput, ScoreUnreadable, TooLargeForDevice
 from retllm.fine import Content, Injection, Scorer, load_scorer
+from retllm.fine.engine import Engine
 from retllm.fine.hooks import _in_float32
 
 EAGER = Injection(alpha=0.5, tau=0.66, start=0, end=6)
@@ -101,16 +102,16 @@ def test_a_layer_that_the_model_has_not_is_refused(qwen: Scorer) -> None:
 
 def test_a_batch_too_large_for_the_memory_is_halved(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = qwen.score(QUERY, candidates(), EAGER)
-    plain = Scorer._forward
+    plain = Engine._forward
     sizes = []
 
-    def limited(self: Scorer, batch: Any, *args: Any) -> Any:
-        if len(batch.pairs) > 2:
+    def limited(self: Engine, group: Any, *args: Any) -> Any:
+        if len(group) > 2:
             raise torch.OutOfMemoryError
-        sizes.append(len(batch.pairs))
-        return plain(self, batch, *args)
+        sizes.append(len(group))
+        return plain(self, group, *args)
 
-    monkeypatch.setattr(Scorer, "_forward", limited)
+    monkeypatch.setattr(Engine, "_forward", limited)
     found = qwen.score(QUERY, candidates(), EAGER)
     assert sum(sizes) == len(expected)
     for one, other in zip(found, expected, strict=True):
@@ -122,7 +123,7 @@ def test_a_pair_too_large_for_the_memory_is_said_to_be(qwen: Scorer, monkeypatch
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(Scorer, "_forward", full)
+    monkeypatch.setattr(Engine, "_forward", full)
     with pytest.raises(TooLargeForDevice, match="does not fit"):
         qwen.score(QUERY, candidates(), EAGER)
 

@@ -35,13 +35,15 @@ def test_a_label_is_worth_the_sum_of_its_tokens(logits: np.ndarray, labels: list
     wide = logits.astype(np.float64)
     p = np.exp(wide - wide.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
-    score, entropy = label_probability(torch.from_numpy(logits), torch.tensor(labels))
+    score, log_odds, entropy = label_probability(torch.from_numpy(logits), torch.tensor(labels))
     np.testing.assert_allclose(score.numpy(), p[:, labels].sum(axis=1), rtol=1e-4, atol=1e-7)
+    mass, rest = p[:, labels].sum(axis=1), np.delete(p, labels, axis=1).sum(axis=1)
+    np.testing.assert_allclose(log_odds.numpy(), np.log(mass) - np.log(rest), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(entropy.numpy(), -(p * np.log(np.maximum(p, 1e-300))).sum(axis=1), atol=1e-4)
 
 
 def test_impossible_tokens_count_as_nothing() -> None:
     logits = torch.tensor([[0.0, -torch.inf, 0.0]])
-    score, entropy = label_probability(logits, torch.tensor([0]))
-    assert score.item() == 0.5
+    score, log_odds, entropy = label_probability(logits, torch.tensor([0]))
+    assert (score.item(), log_odds.item()) == (0.5, 0.0)
     assert entropy.item() == pytest.approx(np.log(2))

@@ -62,7 +62,7 @@ class Judge:
     def score(self, query: Content, candidates: Sequence[Content], injection: Injection) -> list[PairScore]:
         self.asked.extend(candidates)
         said = [self._says(candidate) for candidate in candidates]
-        return [PairScore(score, entropy, 2, 0.8, 40) for score, entropy in said]
+        return [PairScore(score, 0.0, entropy, 2, 0.8, 40) for score, entropy in said]
 
 
 class Quiet:
