@@ -11,17 +11,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from retllm.fine.abstention import Threshold, learn_threshold, no_match
 from retllm.fine.content import Content
 from retllm.fine.decision import Ranked, Scored, final_order
+from retllm.fine.fusion import fused
 from retllm.fine.injection import Injection, LayerPlan
 from retllm.fine.prompts import Prompts, load_prompts
 from retllm.fine.scores import PairScore, ScorerInfo
 from retllm.fine.sources import ModelSource, can_load
+from retllm.fine.waves import Adaptive, next_wave
 
 if TYPE_CHECKING:
     from retllm.fine.scorer import Scorer, load_scorer
 
 __all__ = [
+    "Adaptive",
     "Content",
     "Injection",
     "LayerPlan",
@@ -32,10 +36,15 @@ __all__ = [
     "Scored",
     "Scorer",
     "ScorerInfo",
+    "Threshold",
     "can_load",
     "final_order",
+    "fused",
+    "learn_threshold",
     "load_prompts",
     "load_scorer",
+    "next_wave",
+    "no_match",
 ]
 
 

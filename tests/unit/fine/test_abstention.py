@@ -1,0 +1,138 @@
+"""The threshold lies where the two heaps of log-odds meet, and there is none where there is one heap."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retllm.fine import Threshold, learn_threshold, no_match
+
+
+def _mixture(seed: int, low: tuple[float, float, int], high: tuple[float, float, int]) -> list[float]:
+    """Values of two Gaussians, each (mean, deviation, how many)."""
+    draw = np.random.default_rng(seed)
+    return [float(x) for mean, deviation, count in (low, high) for x in draw.normal(mean, deviation, count)]
+
+
+def _log_density(x: float, share: float, mean: float, deviation: float) -> float:
+    return math.log(share) - math.log(deviation) - 0.5 * math.log(2 * math.pi) - 0.5 * ((x - mean) / deviation) ** 2
+
+
+def _true_border(low: tuple[float, float, int], high: tuple[float, float, int]) -> float:
+    """The place where the densities that the values were drawn from are equal, by looking everywhere."""
+    total = low[2] + high[2]
+    places = np.linspace(low[0], high[0], 20_001)
+    gaps = [
+        abs(_log_density(x, low[2] / total, low[0], low[1]) - _log_density(x, high[2] / total, high[0], high[1]))
+        for x in places
+    ]
+    return float(places[int(np.argmin(gaps))])
+
+
+KNOWN = [
+    ((-4.0, 1.0, 4000), (4.0, 1.0, 4000)),
+    ((-6.0, 1.5, 4500), (1.0, 0.8, 500)),
+    ((-1.0, 0.5, 3000), (3.0, 2.0, 1000)),
+    ((-20.0, 2.0, 4900), (-5.0, 2.0, 100)),
+]
+
+
+@pytest.mark.parametrize(("low", "high"), KNOWN)
+def test_the_threshold_is_where_the_known_densities_are_equal(
+    low: tuple[float, float, int], high: tuple[float, float, int]
+) -> None:
+    threshold = learn_threshold(_mixture(1, low, high))
+    assert threshold is not None
+    distance = high[0] - low[0]
+    assert threshold.value == pytest.approx(_true_border(low, high), abs=0.05 * distance)
+    assert threshold.samples == low[2] + high[2]
+    assert threshold.low.mean == pytest.approx(low[0], abs=0.05 * distance)
+    assert threshold.high.mean == pytest.approx(high[0], abs=0.05 * distance)
+    assert threshold.high.share == pytest.approx(high[2] / (low[2] + high[2]), abs=0.02)
+
+
+def test_no_mixture_on_a_grid_explains_the_values_better() -> None:
+    """The fit finds the largest likelihood: a search of the whole grid around it finds none larger."""
+    values = _mixture(2, (-3.0, 1.0, 300), (2.0, 1.5, 150))
+    threshold = learn_threshold(values)
+    assert threshold is not None
+    at = np.asarray(values)
+
+    def likelihood(share: float, means: tuple[float, float], deviations: tuple[float, float]) -> float:
+        densities = [
+            part * np.exp(-0.5 * ((at - mean) / deviation) ** 2) / (deviation * math.sqrt(2 * math.pi))
+            for part, mean, deviation in zip((1 - share, share), means, deviations, strict=True)
+        ]
+        return float(np.log(densities[0] + densities[1]).sum())
+
+    low, high = threshold.low, threshold.high
+    found = likelihood(high.share, (low.mean, high.mean), (low.deviation, high.deviation))
+    grid = itertools.product(
+        np.linspace(0.1, 0.6, 6), np.linspace(-4, 0, 9), np.linspace(0, 4, 9), [0.7, 1, 1.4, 2], [0.7, 1, 1.4, 2]
+    )
+    best = max(likelihood(share, (m1, m2), (s1, s2)) for share, m1, m2, s1, s2 in grid)
+    assert found > best
+    assert found - best < 10, "and it is near the grid's best, so that the comparison means something"
+
+
+def test_at_the_threshold_both_heaps_are_equally_likely() -> None:
+    threshold = learn_threshold(_mixture(3, (-4.0, 1.0, 900), (1.0, 2.0, 100)))
+    assert threshold is not None
+    low, high = (
+        _log_density(threshold.value, heap.share, heap.mean, heap.deviation) for heap in (threshold.low, threshold.high)
+    )
+    assert low == pytest.approx(high, abs=1e-6)
+    assert threshold.low.mean < threshold.value < threshold.high.mean
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_heap_has_no_threshold(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    assert learn_threshold([float(x) for x in draw.normal(-3, 2, 1000)]) is None
+
+
+def test_heaps_about_the_same_place_have_no_border_between_them() -> None:
+    assert learn_threshold(_mixture(4, (0.0, 0.5, 1000), (0.0, 5.0, 1000))) is None
+
+
+@pytest.mark.parametrize("values", [[], [1.0] * 49, [1.0] * 500, [math.nan] * 500, [-2.0, 2.0] * 24])
+def test_too_few_or_all_equal_values_teach_nothing(values: list[float]) -> None:
+    assert learn_threshold(values) is None
+
+
+def test_equal_values_in_two_places_are_two_heaps() -> None:
+    threshold = learn_threshold([-5.0] * 200 + [3.0] * 20)
+    assert threshold is not None
+    assert -5 < threshold.value < 3
+
+
+def test_values_that_are_not_finite_are_left_out() -> None:
+    values = _mixture(5, (-4.0, 1.0, 300), (4.0, 1.0, 300))
+    assert learn_threshold([*values, math.inf, -math.inf, math.nan]) == learn_threshold(values)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.floats(-50, 50), st.floats(0.1, 20), st.randoms())
+def test_the_threshold_moves_and_stretches_with_the_values_and_their_order_is_nothing(
+    seed: int, moved: float, stretched: float, random_
+) -> None:
+    values = _mixture(seed, (-4.0, 1.0, 150), (3.0, 1.0, 50))
+    plain = learn_threshold(values)
+    other = learn_threshold([moved + stretched * value for value in random_.sample(values, len(values))])
+    assert plain is not None
+    assert other is not None
+    assert other.value == pytest.approx(moved + stretched * plain.value, abs=1e-3 * stretched)
+
+
+def test_the_best_is_no_match_below_the_threshold_or_below_even_odds_without_one() -> None:
+    assert no_match(-0.1, None)
+    assert not no_match(0.0, None)
+    threshold = learn_threshold(_mixture(6, (-9.0, 1.0, 300), (-3.0, 1.0, 300)))
+    assert isinstance(threshold, Threshold)
+    assert not no_match(-3.0, threshold)
+    assert no_match(-9.0, threshold)
