@@ -5,11 +5,11 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import sqlalchemy as sa
 from pgvector.sqlalchemy import Vector
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from uuid6 import uuid7
 
@@ -47,7 +47,8 @@ class Base(DeclarativeBase):
     )
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         datetime: sa.DateTime(timezone=True),
-        dict[str, Any]: JSONB,
+        # Python's None is no value at all, not the JSON value null
+        dict[str, Any]: JSONB(none_as_null=True),
         str: sa.Text,
         list[str]: ARRAY(sa.Text),
         Role: _enum(Role),
@@ -135,6 +136,14 @@ class Item(_Keyed, Base):
     error: Mapped[str | None]
 
 
+ITEM_WORDS = sa.Column(
+    "words", TSVECTOR, sa.Computed("to_tsvector('english', coalesce(text, ''))", persisted=True), nullable=True
+)
+"""The words of an item's text as Postgres stems and finds them; kept by the server, never loaded with an item."""
+cast(sa.Table, Item.__table__).append_column(ITEM_WORDS)
+sa.Index("ix_items_words", ITEM_WORDS, postgresql_using="gin")
+
+
 class EmbeddingModel(_Keyed, Base):
     """One embedder in one exact shape; vectors of different rows are never compared."""
 
@@ -215,7 +224,12 @@ class Unit(_Keyed, Base):
 
 
 class Search(Base):
-    """A search job's question and everything that can change its answer; its key is the job's."""
+    """A search job's question and everything that can change its answer; its key is the job's.
+
+    ``adaptive`` holds the settings of the waves, null for one pass over all k candidates; ``coarse`` those of a
+    coarse stage of several sources. ``match_threshold`` (log-odds, null where none could be learned) and ``no_match``
+    (null where nothing was scored) are written with the final order.
+    """
 
     __tablename__ = "searches"
 
@@ -237,13 +251,23 @@ class Search(Base):
     mode: Mapped[str]
     injection: Mapped[dict[str, Any]]
     tie_decimals: Mapped[int]
+    adaptive: Mapped[dict[str, Any] | None]
+    fusion_weight: Mapped[float] = mapped_column(default=0.0, server_default=sa.text("0"))
+    trace: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
+    coarse: Mapped[dict[str, Any] | None]
     searched_items: Mapped[int | None]
+    match_threshold: Mapped[float | None]
+    no_match: Mapped[bool | None]
     coarse_at: Mapped[datetime | None]
     final_at: Mapped[datetime | None]
 
 
 class Candidate(Base):
-    """An item in a search's pool; ``final_rank`` is written once, when the job is over."""
+    """An item in a search's pool; ``final_rank`` is written once, when the job is over.
+
+    ``sources`` holds its rank in each source of a fused coarse stage. ``error`` says why a worker could not score it;
+    an answer of the model without a score is an error of its Score.
+    """
 
     __tablename__ = "candidates"
     # found by item when an item's collection is deleted
@@ -253,27 +277,53 @@ class Candidate(Base):
     item_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True)
     coarse_rank: Mapped[int]
     similarity: Mapped[float]
+    sources: Mapped[dict[str, Any] | None]
     final_rank: Mapped[int | None]
     decided_by: Mapped[DecidedBy | None]
     error: Mapped[str | None]
 
 
-class Score(Base):
-    """What the fine stage said of one candidate; keyed so that a unit done twice counts once."""
+class _Judged:
+    """What a scorer says of a pair (``retllm.fine.PairScore``)."""
+
+    score: Mapped[float | None]
+    log_odds: Mapped[float | None]
+    entropy: Mapped[float | None]
+    injected_layer: Mapped[int | None]
+    uncertainty: Mapped[float | None]
+    tokens: Mapped[int]
+    trace: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+
+
+class Score(_Judged, Base):
+    """What the fine stage said of one candidate; keyed so that a unit done twice counts once.
+
+    ``error`` says why the answer holds no score, and ``score`` is null exactly then. ``cached`` marks what was taken
+    from an earlier search.
+    """
 
     __tablename__ = "scores"
     __table_args__ = (
         sa.ForeignKeyConstraint(
             ["search_id", "item_id"], ["candidates.search_id", "candidates.item_id"], ondelete="CASCADE"
         ),
+        # the newest scores of a version, from which the threshold of a match is learned
+        sa.Index("ix_scores_scorer_version_created_at", "scorer_version", "created_at"),
     )
 
     search_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     item_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     scorer_version: Mapped[str] = mapped_column(primary_key=True)
-    score: Mapped[float]
-    entropy: Mapped[float]
-    injected_layer: Mapped[int | None]
-    uncertainty: Mapped[float | None]
-    tokens: Mapped[int]
-    created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    error: Mapped[str | None]
+    cached: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
+
+
+class CachedScore(_Judged, Base):
+    """The score of a pair of contents, whichever search asked; ``key`` is a hash of version and both contents."""
+
+    __tablename__ = "score_cache"
+    # the oldest go first
+    __table_args__ = (sa.Index("ix_score_cache_created_at", "created_at"),)
+
+    key: Mapped[str] = mapped_column(primary_key=True)
