@@ -22,6 +22,9 @@ _THREADS = 4
 #: what image processors and Pillow raise for a picture that they can't take
 _REFUSALS = (ValueError, TypeError, RuntimeError, OSError, ZeroDivisionError, SyntaxError)
 
+#: what some processors (PaliGemma's) give with the inputs, and would make the model compute a loss
+_FOR_TRAINING = ("labels",)
+
 
 class Preparer:
     """Turns messages into :class:`Pair`, with a transformers processor.
@@ -105,7 +108,8 @@ class Preparer:
                 f"The model can't take this pair: {_first_line(error)}", field="candidates", index=index
             ) from error
         tokens = {key: features[key] for key in TOKEN_KEYS if key in features}
-        vision = {key: torch.as_tensor(value) for key, value in features.items() if key not in TOKEN_KEYS}
+        other = {key: value for key, value in features.items() if key not in (*TOKEN_KEYS, *_FOR_TRAINING)}
+        vision = {key: torch.as_tensor(value) for key, value in other.items()}
         pair = Pair(index, tokens, vision, tuple(id(image) for image in images))
         if self._limit is not None and pair.length > self._limit:
             raise InvalidInput(

@@ -17,13 +17,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.unit.fine.families import FAMILIES, usual_inputs
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from retllm.fine import Content, Injection, Scorer
 
-FAMILIES = [
-    "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "llava", "llava_onevision", "idefics3", "gemma3", "internvl",
-]  # fmt: skip
 CAPTION = "a red square is left of a dog"
 SETTINGS = {
     "off": Injection(trigger="off"),
@@ -67,19 +65,16 @@ class Reference:
         self.model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
         self.processor: Any = AutoProcessor.from_pretrained(folder)
         self.layers = self.model.get_decoder().layers
-        gemma = self.model.config.model_type == "gemma3"
+        gemma = "gemma" in self.model.config.model_type
         self.phi = gelu_tanh if gemma else silu
-
-    def inputs(self, content: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        message = [{"role": "user", "content": content}]
-        made = self.processor.apply_chat_template(
-            message, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
-        )
-        return dict(made)
+        self.cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
 
     def visual_tokens(self, inputs: dict[str, Any]) -> np.ndarray:
         """All projected visual tokens of the sample, (N, d)."""
-        takes = ("pixel_values", "image_grid_thw", "image_sizes", "batch_num_images", "pixel_attention_mask")
+        takes = (
+            "pixel_values", "image_grid_thw", "image_sizes", "image_position_ids", "batch_num_images",
+            "pixel_attention_mask",
+        )  # fmt: skip
         given = {name: inputs[name] for name in takes if name in inputs}
         config = self.model.config
         for name in ("vision_feature_layer", "vision_feature_select_strategy"):
@@ -94,6 +89,8 @@ class Reference:
         """u of a layer's hidden state at the last position."""
         with torch.no_grad():
             logits = self.model.lm_head(self.model.get_decoder().norm(hidden)).double().numpy()
+        if self.cap is not None:
+            logits = self.cap * np.tanh(logits / self.cap)
         top = np.sort(logits)[-10:]
         p = np.exp(top - top.max())
         p /= p.sum()
@@ -144,7 +141,7 @@ class Reference:
         return None, None
 
     def score(self, content: list[dict[str, Any]], settings: Injection) -> Expected:
-        inputs = self.inputs(content)
+        inputs = usual_inputs(self.processor, content)
         ids = inputs["input_ids"][0]
         is_visual = (ids == self.model.config.image_token_id).numpy()
         layer, uncertainty = self.layer_of(inputs, settings)

@@ -14,9 +14,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.unit.fine.families import FAMILIES, NEED_A_PICTURE, usual_inputs
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from retllm.errors import InvalidInput
 from retllm.fine import Content, Injection, PairScore, Scorer, hooks, load_scorer
 from retllm.fine.prepare import Preparer
 
@@ -45,6 +47,13 @@ QUERIES = {
 }
 
 
+def pool_for(scorer: Scorer, query: str) -> list[Content]:
+    """The candidates that the family can compare with the query."""
+    if scorer._loaded.module.config.model_type in NEED_A_PICTURE and QUERIES[query].image is None:
+        return [one for one in candidates() if one.image is not None]
+    return candidates()
+
+
 def same(one: PairScore, other: PairScore) -> None:
     assert one.score == pytest.approx(other.score, rel=1e-3)
     assert one.entropy == pytest.approx(other.entropy, rel=1e-3)
@@ -61,7 +70,7 @@ def alone() -> Callable[[Scorer, str], list[PairScore]]:
     def scores(scorer: Scorer, query: str) -> list[PairScore]:
         key = (id(scorer), query)
         if key not in known:
-            known[key] = [scorer.score(QUERIES[query], [one], EAGER)[0] for one in candidates()]
+            known[key] = [scorer.score(QUERIES[query], [one], EAGER)[0] for one in pool_for(scorer, query)]
         return known[key]
 
     return scores
@@ -82,9 +91,9 @@ def test_a_score_alone_is_the_score_in_any_batch(
     scorer: Scorer, query: str, alone: Callable[[Scorer, str], list[PairScore]]
 ) -> None:
     """In every family, for every modality, in orders and budgets drawn at random, with injection on."""
-    pool, expected = candidates(), alone(scorer, query)
+    pool, expected = pool_for(scorer, query), alone(scorer, query)
     rng = np.random.default_rng(3)
-    for budget in (1, 150, 400, 100_000):
+    for budget in (1, 250, 100_000):
         order = [int(at) for at in rng.permutation(len(pool))]
         with token_budget(scorer, budget):
             found = scorer.score(QUERIES[query], [pool[at] for at in order], EAGER)
@@ -165,19 +174,26 @@ QUIET = {
 }
 
 
-@pytest.mark.parametrize("quiet", QUIET.values(), ids=list(QUIET))
-def test_without_injection_scores_are_the_plain_models_bit_for_bit(scorer: Scorer, quiet: Injection) -> None:
-    pool = candidates()
-    for query in QUERIES.values():
+def test_without_injection_scores_are_the_plain_models_bit_for_bit(scorer: Scorer) -> None:
+    for name, query in QUERIES.items():
+        pool = pool_for(scorer, name)
         plain = scorer.score(query, pool, OFF)
-        assert scorer.score(query, pool, quiet) == plain
         assert all(score.injected_layer is None and score.uncertainty is None for score in plain)
+        for kind, quiet in QUIET.items():
+            assert scorer.score(query, pool, quiet) == plain, kind
 
 
-@pytest.mark.parametrize(
-    "family",
-    ["qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "llava", "llava_onevision", "idefics3", "gemma3", "internvl"],
-)
+def last_logits(family: str, model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    if family != "gemma4":
+        logits: torch.Tensor = model(**inputs, logits_to_keep=1).logits[:, -1]
+        return logits
+    # asked for one position, it makes its last layers of that one only, which rounds otherwise
+    cap = model.config.text_config.final_logit_softcapping
+    hidden = model.model(**inputs).last_hidden_state[:, -1:]
+    return torch.tanh(model.lm_head(hidden)[:, -1] / cap) * cap
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_with_the_trigger_off_it_is_transformers_own_answer_bit_for_bit(
     family: str, scorer_of: Callable[[str], Scorer], model_folder: Callable[[str], Path]
 ) -> None:
@@ -186,12 +202,9 @@ def test_with_the_trigger_off_it_is_transformers_own_answer_bit_for_bit(
     processor = AutoProcessor.from_pretrained(model_folder(family))
     image = picture(5, 30, 22)
     question = "Does the image match the caption: <a dog>? Please directly output True or False"
-    message = {"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": question}]}
-    inputs = processor.apply_chat_template(
-        [message], tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
-    )
+    inputs = usual_inputs(processor, [{"type": "image", "image": image}, {"type": "text", "text": question}])
     with torch.no_grad():
-        logits = model(**inputs, logits_to_keep=1).logits[:, -1]
+        logits = last_logits(family, model, inputs)
     p = torch.softmax(logits.float(), dim=-1)
     vocabulary = processor.tokenizer.get_vocab()
     labels = sorted(vocabulary[word] for word in ("True", "ĠTrue") if word in vocabulary)
@@ -210,10 +223,19 @@ def test_injection_changes_scores(scorer: Scorer) -> None:
             assert other.injected_layer == layer
 
 
-def test_two_texts_need_no_picture_and_have_no_injection(scorer: Scorer) -> None:
-    texts = [Content(text="a dog"), Content(text="a red square")]
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in NEED_A_PICTURE])
+def test_two_texts_need_no_picture_and_have_no_injection(family: str, scorer_of: Callable[[str], Scorer]) -> None:
+    scorer, texts = scorer_of(family), [Content(text="a dog"), Content(text="a red square")]
     always = Injection(trigger="fixed", fixed_layer=2)
     assert scorer.score(QUERIES["text"], texts, always) == scorer.score(QUERIES["text"], texts, OFF)
+
+
+@pytest.mark.parametrize("family", sorted(NEED_A_PICTURE))
+def test_a_model_that_needs_a_picture_says_so(family: str, scorer_of: Callable[[str], Scorer]) -> None:
+    pool = [Content(image=picture(1)), Content(text="a dog")]
+    with pytest.raises(InvalidInput, match="images") as caught:
+        scorer_of(family).score(QUERIES["text"], pool, EAGER)
+    assert caught.value.detail["index"] == 1
 
 
 def test_the_head_sees_only_the_last_position(scorer: Scorer) -> None:
