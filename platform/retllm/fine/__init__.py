@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from retllm.fine.abstention import Threshold, learn_threshold, no_match
 from retllm.fine.content import Content
-from retllm.fine.decision import Ranked, Scored, final_order
+from retllm.fine.decision import Ranked, Scored, default_tie_decimals, final_order, tied
 from retllm.fine.fusion import fused
 from retllm.fine.injection import Injection, LayerPlan
 from retllm.fine.prompts import Prompts, load_prompts
@@ -38,6 +38,7 @@ __all__ = [
     "ScorerInfo",
     "Threshold",
     "can_load",
+    "default_tie_decimals",
     "final_order",
     "fused",
     "learn_threshold",
@@ -45,6 +46,7 @@ __all__ = [
     "load_scorer",
     "next_wave",
     "no_match",
+    "tied",
 ]
 
 

@@ -171,6 +171,17 @@ def _image_token(model: str, config: Any) -> int:
     raise ModelUnsuited(f"{model} does not say which token holds the place of a picture.", model=model)
 
 
+def answer_ends(loaded: LoadedModel) -> frozenset[int]:
+    """The tokens that end a written answer: the model's ends of text and of turn, and every other control token.
+
+    One that holds the place of a picture would otherwise ask for a picture that is not there.
+    """
+    settings = getattr(loaded.module, "generation_config", None)
+    ends = getattr(settings, "eos_token_id", None)
+    listed = ends if isinstance(ends, list) else [ends]
+    return frozenset({loaded.image_token, *(end for end in listed if end is not None), *loaded.preparer.control_ids()})
+
+
 def label_ids(preparer: Preparer, spellings: tuple[str, ...]) -> list[int]:
     """The single tokens that mean a label: each spelling that is one token, alone or where the answer begins.
 

@@ -161,6 +161,16 @@ class Preparer:
             token != self._tokenizer.unk_token_id and str(self._tokenizer.decode([token])).strip() == spelling.strip()
         )
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of an answer's tokens, without those that mean more than their letters."""
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def control_ids(self) -> set[int]:
+        """The tokens that mean more than their letters: ends of turns, places of pictures and the like."""
+        added = self._tokenizer.added_tokens_decoder.items()
+        named = {token for token, name in added if self._control.fullmatch(str(name))}
+        return named | set(self._tokenizer.all_special_ids)
+
     def _special_tokens(self, text: str) -> dict[str, bool]:
         """Some chat templates write the first token themselves; it must not come twice."""
         bos = self._tokenizer.bos_token

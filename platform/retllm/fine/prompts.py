@@ -17,6 +17,9 @@ from retllm.fine.content import Content
 Mode = Literal["true_false", "verbalized", "choice"]
 """A way of asking (method section 3)."""
 
+Wording = Literal["true_false", "verbalized", "choice", "choice_swapped"]
+"""A sentence that says how to answer; ``choice_swapped`` is ``choice`` with the letters' meanings exchanged."""
+
 Part = str | Image
 """A piece of a message: a text, or a picture in its place."""
 
@@ -35,8 +38,8 @@ class Prompts:
 
     Attributes:
         version: changes with every change of a word; stored with every score.
-        ask: for each mode, the sentence that says how to answer.
-        labels: for each mode that reads labels, what they are.
+        ask: for each :data:`Wording`, the sentence that says how to answer.
+        labels: for each mode that reads labels, what they are (for ``choice``: as in its first order).
         pairs: for each ``"<query modality>-><candidate modality>"``, the parts of the message.
     """
 
@@ -45,8 +48,8 @@ class Prompts:
     labels: Mapping[str, Labels]
     pairs: Mapping[str, tuple[str, ...]]
 
-    def message(self, mode: Mode, query: Content, candidate: Content) -> list[Part]:
-        """The parts of the user's message for one pair, pictures in their places.
+    def message(self, wording: Wording, query: Content, candidate: Content) -> list[Part]:
+        """The parts of the user's message for one pair, pictures in their places, the query's first.
 
         Raises:
             InvalidInput: there is no template for these modalities.
@@ -55,7 +58,7 @@ class Prompts:
         template = self.pairs.get(pair)
         if template is None:
             raise InvalidInput(f"There is no prompt for {pair}.", field="pair")
-        words = {"{query}": query.text or "", "{candidate}": candidate.text or "", "{ask}": self.ask[mode]}
+        words = {"{query}": query.text or "", "{candidate}": candidate.text or "", "{ask}": self.ask[wording]}
         pictures = {"@query.image": query.image, "@candidate.image": candidate.image}
         parts: list[Part] = []
         for part in template:

@@ -44,13 +44,12 @@ class Scorer:
         self._token_budget = token_budget
         self._lock = threading.Lock()
         self._feed_forwards: dict[int, FeedForward] = {}
-        device: torch.device = loaded.module.device
-        self._judges: dict[Mode, Judge] = {"true_false": make_judge("true_false", prompts, loaded.preparer, device)}
+        self._judges: dict[Mode, Judge] = {"true_false": make_judge("true_false", prompts, loaded)}
         self.info = ScorerInfo(
             model=model,
             revision=loaded.revision,
             prompt_version=prompts.version,
-            device=str(device),
+            device=str(loaded.module.device),
             dtype=str(loaded.module.dtype).removeprefix("torch."),
             layers=len(loaded.decoder.layers),
         )
@@ -122,8 +121,7 @@ class Scorer:
 
     def _judge(self, mode: Mode) -> Judge:
         if mode not in self._judges:
-            device: torch.device = self._loaded.module.device
-            self._judges[mode] = make_judge(mode, self._prompts, self._loaded.preparer, device)
+            self._judges[mode] = make_judge(mode, self._prompts, self._loaded)
         return self._judges[mode]
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import random
 from functools import cmp_to_key
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retllm.errors import InvalidInput
-from retllm.fine import Scored, final_order
+from retllm.fine import Scored, default_tie_decimals, final_order, tied
+from retllm.fine.prompts import Mode
 
 ROWS = st.lists(
     st.tuples(
@@ -86,3 +88,76 @@ def test_an_order_left_to_chance_is_refused() -> None:
         final_order([Scored("a", 1), Scored("b", 1)])
     with pytest.raises(InvalidInput):
         final_order([], tie_decimals=-1)
+
+
+POOLS = st.tuples(
+    st.lists(
+        st.one_of(
+            st.just("failed"),
+            st.tuples(st.sampled_from([0.1, 0.12341, 0.12344, 0.9]), st.sampled_from([None, 0.0, 0.5])),
+        ),
+        max_size=9,
+    ),
+    st.integers(0, 3),
+)
+
+
+@given(POOLS, st.sampled_from([2, 4]), st.randoms())
+def test_what_failed_stays_at_its_coarse_place_and_the_rest_is_ordered_around_it(
+    pool: tuple[list[Any], int], decimals: int, random_: random.Random
+) -> None:
+    """The pool is scored or failed; some candidates are beyond it."""
+    judged, beyond = pool
+    failed = {at for at, row in enumerate(judged) if row == "failed"}
+    rows = [
+        Scored(at, at + 1, failed=True) if row == "failed" else Scored(at, at + 1, *row)
+        for at, row in enumerate(judged)
+    ]
+    rows += [Scored(len(judged) + at, len(judged) + at + 1) for at in range(beyond)]
+    ranked = final_order(random_.sample(rows, len(rows)), decimals)
+    assert [row.rank for row in ranked] == list(range(1, len(rows) + 1))
+    assert {row.key for row in ranked if row.key in failed} == failed
+    for row in ranked:
+        if row.key in failed:
+            assert (row.rank, row.decided_by) == (row.key + 1, "coarse")
+    others = [row for row in rows if row.key not in failed]
+    assert [row.key for row in ranked if row.key not in failed] == [row.key for row in final_order(others, decimals)]
+    assert [row.key for row in ranked][len(judged) :] == list(range(len(judged), len(rows)))
+
+
+def test_a_score_beside_a_failure_does_not_count() -> None:
+    rows = [Scored("a", 1, 0.2, 0.1), Scored("b", 2, 0.9, 0.1, failed=True), Scored("c", 3, 0.9, 0.1)]
+    assert [(row.key, row.decided_by) for row in final_order(rows)] == [("c", "score"), ("b", "coarse"), ("a", "score")]
+
+
+@given(ROWS, st.sampled_from([0, 2, 4]), st.randoms())
+def test_the_tied_are_those_whose_order_an_entropy_could_change(
+    rows: list[Scored[str]], decimals: int, random_: random.Random
+) -> None:
+    """By trying: another of the same rounded score, and no entropy to tell them apart."""
+    expected = [
+        row.key
+        for row in rows
+        if row.score is not None
+        and row.entropy is None
+        and any(
+            other is not row and other.score is not None and round(other.score, decimals) == round(row.score, decimals)
+            for other in rows
+        )
+    ]
+    assert tied(random_.sample(rows, len(rows)), decimals) == expected
+
+
+def test_failed_and_unscored_candidates_do_not_tie() -> None:
+    rows = [Scored("a", 1), Scored("b", 2), Scored("c", 3, 0.5, failed=True), Scored("d", 4, 0.5)]
+    assert tied(rows, 2) == []
+    assert tied([*rows, Scored("e", 5, 0.501)], 2) == ["d", "e"]
+    assert tied([*rows, Scored("e", 5, 0.501, 0.3)], 2) == ["d"]
+    assert tied([*rows, Scored("e", 5, 0.501)], 4) == []
+    with pytest.raises(InvalidInput):
+        tied(rows, 16)
+
+
+def test_written_numbers_tie_at_two_decimals_and_probabilities_at_four() -> None:
+    modes: tuple[Mode, ...] = ("true_false", "verbalized", "choice")
+    assert [default_tie_decimals(mode) for mode in modes] == [4, 2, 4]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from retllm.errors import InvalidInput
 from retllm.fine import Content, load_prompts
+from retllm.fine.prompts import Part, Wording
 
 QUERY, CANDIDATE = Image.new("RGB", (2, 2)), Image.new("RGB", (3, 3))
 KINDS = ("image", "text", "image+text")
@@ -18,30 +19,66 @@ def content(kind: str, image: Image.Image, text: str) -> Content:
     return Content(image=image if "image" in kind else None, text=text if "text" in kind else None)
 
 
-def test_the_papers_wording_is_kept() -> None:
-    message = load_prompts().message("true_false", Content(text="a dog"), Content(image=CANDIDATE))
-    assert message == [CANDIDATE, "Does the image match the caption: <a dog>? Please directly output True or False"]
-    message = load_prompts().message("true_false", Content(image=QUERY), Content(text="a dog"))
-    assert message == [QUERY, "Does the image match the caption: <a dog>? Please directly output True or False"]
+def shown(message: list[Part]) -> list[str | Image.Image]:
+    return list(message)
 
 
+TRUE_FALSE = {
+    ("text", "image"): [CANDIDATE, "Does the image match the caption: <Q>? "],
+    ("image", "text"): [QUERY, "Does the image match the caption: <C>? "],
+    ("text", "text"): ["Do the two texts describe the same thing? Query text: <Q> Candidate text: <C>. "],
+    ("image", "image"): [
+        "Query image:", QUERY, "Candidate image:", CANDIDATE,
+        "Does the candidate image show the same thing as the query image? ",
+    ],
+    ("image+text", "image"): [
+        "Query image:", QUERY, "Candidate image:", CANDIDATE,
+        "Does the candidate image match the query text: <Q> and the query image? ",
+    ],
+    ("image+text", "text"): [QUERY, "Does the candidate text: <C> match the image and the query text: <Q>? "],
+    ("text", "image+text"): [CANDIDATE, "Does the image with its caption: <C> match the query text: <Q>? "],
+    ("image", "image+text"): [
+        "Query image:", QUERY, "Candidate image:", CANDIDATE,
+        "Does the candidate image with its caption: <C> match the query image? ",
+    ],
+    ("image+text", "image+text"): [
+        "Query image:", QUERY, "Candidate image:", CANDIDATE,
+        "Does the candidate image with its caption: <C> match the query image and the query text: <Q>? ",
+    ],
+}  # fmt: skip
+ASKS: dict[Wording, str] = {
+    "true_false": "Please directly output True or False",
+    "verbalized": 'Please output the relevance score from 0 to 1 in a format of "Answer: score". '
+    "Keep four decimal places",
+    "choice": "A: they match. B: they do not match. Please directly output A or B",
+    "choice_swapped": "A: they do not match. B: they match. Please directly output A or B",
+}
+
+
+@pytest.mark.parametrize("wording", ASKS)
 @pytest.mark.parametrize(("query", "candidate"), list(product(KINDS, KINDS)))
-def test_every_pair_shows_all_that_it_has_once(query: str, candidate: str) -> None:
+def test_every_wording_is_this_to_the_letter(query: str, candidate: str, wording: Wording) -> None:
+    """Models are trained on these words, and scores are stored under their version: a change is a new version."""
+    sides = content(query, QUERY, "Q"), content(candidate, CANDIDATE, "C")
+    *before, question = TRUE_FALSE[query, candidate]
+    assert isinstance(question, str)
+    assert shown(load_prompts().message(wording, *sides)) == [*before, question + ASKS[wording]]
+    assert load_prompts().version == "2"
+
+
+@pytest.mark.parametrize("wording", ASKS)
+@pytest.mark.parametrize(("query", "candidate"), list(product(KINDS, KINDS)))
+def test_every_pair_shows_all_that_it_has_once(query: str, candidate: str, wording: Wording) -> None:
     sides = content(query, QUERY, "QUERY WORDS"), content(candidate, CANDIDATE, "CANDIDATE WORDS")
-    message = load_prompts().message("true_false", *sides)
-    shown = [part for part in message if not isinstance(part, str)]
+    message = shown(load_prompts().message(wording, *sides))
+    pictures = [part for part in message if not isinstance(part, str)]
     words = " ".join(part for part in message if isinstance(part, str))
-    assert shown == [image for image, kind in ((QUERY, query), (CANDIDATE, candidate)) if "image" in kind]
+    assert pictures == [image for image, kind in ((QUERY, query), (CANDIDATE, candidate)) if "image" in kind]
     assert words.count("QUERY WORDS") == ("text" in query)
     assert words.count("CANDIDATE WORDS") == ("text" in candidate)
-    assert words.count("Please directly output True or False") == 1
+    assert words.count("Please") == 1
     assert "{" not in words
     assert "@" not in words
-
-
-def test_two_pictures_are_announced() -> None:
-    message = load_prompts().message("true_false", Content(image=QUERY), Content(image=CANDIDATE))
-    assert message[:4] == ["Query image:", QUERY, "Candidate image:", CANDIDATE]
 
 
 def test_a_text_that_looks_like_a_template_stays_as_it_is() -> None:

@@ -199,5 +199,5 @@ def test_the_version_does_not_name_the_place(model_folder: Callable[[str], Path]
 
 def test_the_info_says_what_the_scorer_is(qwen: Scorer, model_folder: Callable[[str], Path]) -> None:
     assert qwen.info.model == str(model_folder("qwen2_5_vl"))
-    assert (qwen.info.device, qwen.info.dtype, qwen.info.layers, qwen.info.prompt_version) == ("cpu", "float32", 6, "1")
+    assert (qwen.info.device, qwen.info.dtype, qwen.info.layers, qwen.info.prompt_version) == ("cpu", "float32", 6, "2")
     assert len(qwen.info.revision) == 64

@@ -1,0 +1,51 @@
+"""The mode ``true_false``: one forward pass, P("True") over the whole vocabulary."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from retllm.fine.engine import Answer, Ask, Engine
+from retllm.fine.model import LoadedModel, both_labels
+from retllm.fine.modes.judge import Matter, Verdicts, check_readable
+from retllm.fine.prompts import Prompts
+from retllm.fine.scores import PairScore
+from retllm.fine.trigger import label_probability
+
+
+class TrueFalse:
+    """One pass: P("True") over the full vocabulary at the last position, and the entropy of that distribution.
+
+    Raises:
+        ModelUnsuited: "True" or "False" is not a single token of the model.
+    """
+
+    def __init__(self, prompts: Prompts, loaded: LoadedModel) -> None:
+        positive, _ = both_labels(loaded.preparer, prompts.labels["true_false"])
+        self._prompts = prompts
+        self._labels = torch.tensor(positive, device=loaded.module.device)
+
+    def judge(self, engine: Engine, matter: Matter) -> Verdicts:
+        """One question for each candidate."""
+        asks = [
+            Ask(place, self._prompts.message("true_false", matter.query, candidate))
+            for place, candidate in matter.candidates
+        ]
+        pending = engine.answer(asks, self._read)
+        return lambda: [_verdict(ask, answer) for ask, answer in zip(asks, pending.read(), strict=True)]
+
+    def _read(self, logits: Tensor) -> Tensor:
+        return torch.stack(label_probability(logits, self._labels), dim=1)
+
+
+def _verdict(ask: Ask, answer: Answer) -> PairScore:
+    score, log_odds, entropy = answer.values
+    check_readable(ask, score, entropy)
+    return PairScore(
+        score=min(score, 1.0),
+        log_odds=log_odds,
+        entropy=entropy,
+        injected_layer=answer.injected_layer,
+        uncertainty=answer.uncertainty,
+        tokens=answer.tokens,
+    )
