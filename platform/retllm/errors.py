@@ -75,6 +75,12 @@ class MediaRejected(InvalidInput):
     code = "media_rejected"
 
 
+class BenchmarkUnreadable(InvalidInput):
+    """A benchmark's file is missing, or is not as its authors publish it."""
+
+    code = "benchmark_unreadable"
+
+
 class StackError(RetllmError):
     """A server that the platform needs can't be used; the message says what to do."""
 

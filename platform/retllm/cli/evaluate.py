@@ -1,0 +1,251 @@
+"""``retllm eval``: measure both stages on a benchmark, with no server and no database."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from retllm.cli import show
+from retllm.cli.client import json_option
+from retllm.errors import InvalidInput
+from retllm.evaluation.benchmarks import LOADERS, NAMES, scenes
+from retllm.evaluation.page import percent, span, write_page
+from retllm.evaluation.variants import Variant, ablations, chosen, for_choices
+from retllm.settings import PRESETS, Settings
+
+if TYPE_CHECKING:
+    from retllm.embedding import Embedder
+    from retllm.evaluation.benchmark import Benchmark, Task
+    from retllm.evaluation.run import Result
+    from retllm.fine import Scorer
+
+Json = dict[str, Any]
+DIRECTIONS = ("t2i", "i2t")
+_SCORES, _RESULT, _PAGE = "scores.sqlite", "result.json", "result.html"
+
+
+@click.command("eval")
+@click.argument("benchmark", type=click.Choice(NAMES))
+@click.option(
+    "--data", type=click.Path(file_okay=False, path_type=Path), help="The benchmark's folder; scenes needs none."
+)
+@click.option(
+    "--direction",
+    type=click.Choice([*DIRECTIONS, "both"]),
+    help="Text to image, image to text, or both (the default; for scenes t2i).",
+)
+@click.option("--preset", type=click.Choice(list(PRESETS)), help="The pair of models.")
+@click.option("--embedder", help="open_clip model in place of the preset's.")
+@click.option("--scorer", help="transformers model in place of the preset's.")
+@click.option("-k", type=click.IntRange(min=1), help="Candidates that go to the fine stage (default 10).")
+@click.option(
+    "--mode",
+    type=click.Choice(["true_false", "verbalized", "choice"]),
+    default="true_false",
+    show_default=True,
+    help="The way of asking.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Ask only so many queries of each task, drawn from the seed.")
+@click.option("--seed", type=int, default=101, show_default=True, help="Of scenes, of --limit and of the intervals.")
+@click.option(
+    "--families", type=click.IntRange(min=1), default=64, show_default=True, help="Families of eight scenes (scenes)."
+)
+@click.option(
+    "--pairs", type=click.IntRange(min=0), default=200, show_default=True, help="Hard pairs of each kind (scenes)."
+)
+@click.option("--ablate", is_flag=True, help="Run all ablations, sizes of the pool, modes and additions.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the run (default RETLLM_HOME/evaluation/BENCHMARK-SEED).",
+)
+@json_option
+def evaluate(
+    benchmark: str,
+    data: Path | None,
+    direction: str | None,
+    preset: str | None,
+    embedder: str | None,
+    scorer: str | None,
+    k: int | None,
+    mode: Any,
+    limit: int | None,
+    seed: int,
+    families: int,
+    pairs: int,
+    ablate: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure both stages on BENCHMARK and compare with the paper.
+
+    Prints a table; result.json and result.html in the folder of the run hold everything. Vectors and scores are kept
+    there too: after an interruption the same command goes on where it stopped.
+    """
+    settings = _settings(preset, embedder, scorer)
+    loaded = scenes(families, pairs, seed) if benchmark == "scenes" else _load(benchmark, data)
+    wanted = _sections(loaded, direction or ("t2i" if benchmark == "scenes" else "both"), limit, seed)
+    folder = out or settings.home_path / "evaluation" / f"{benchmark}-{seed}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"The folder {folder} can't be made ({error}). Choose another with --out.") from error
+    models = _models(settings)
+    base = chosen(k or settings.default_k, mode)
+    variants = ablations(base, models[1].info.layers) if ablate else [base]
+    result = _run(benchmark, seed, wanted, variants, models, folder, quiet=as_json)
+    (folder / _RESULT).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_page(result, folder / _PAGE)
+    if as_json:
+        show.as_json(result)
+    else:
+        _tables(result)
+        show.say(f"Written to {folder / _RESULT} and {folder / _PAGE}")
+
+
+def _settings(preset: str | None, embedder: str | None, scorer: str | None) -> Settings:
+    """The settings with the models that were asked for; a preset that is named outdoes models of the environment."""
+    settings = Settings()
+    if preset is not None:
+        settings = settings.model_copy(update={"preset": preset, "embedder": None, "scorer": None})
+    named = {name: value for name, value in (("embedder", embedder), ("scorer", scorer)) if value is not None}
+    return settings.model_copy(update=named)
+
+
+def _load(benchmark: str, data: Path | None) -> Benchmark:
+    if data is None:
+        raise InvalidInput(f"{benchmark} needs --data, the folder that holds its files.", field="data")
+    return LOADERS[benchmark](data)
+
+
+def _sections(loaded: Benchmark, direction: str, limit: int | None, seed: int) -> dict[str, list[Task]]:
+    """The tasks that were asked for, with at most ``limit`` queries each."""
+    dropped = set() if direction == "both" else set(DIRECTIONS) - {direction}
+    return {
+        section: [task.limited(limit, seed) for task in tasks]
+        for section, tasks in loaded.sections.items()
+        if section not in dropped and tasks
+    }
+
+
+def _models(settings: Settings) -> tuple[Embedder, Scorer]:
+    import torch
+
+    from retllm.embedding import load_embedder
+    from retllm.fine import load_scorer
+
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
+    embedder = load_embedder(settings.embedder_name, device=settings.device, dtype=settings.dtype)
+    scorer = load_scorer(
+        settings.scorer_name,
+        revision=settings.scorer_revision,
+        device=settings.device,
+        dtype=settings.dtype,
+        token_budget=settings.token_budget,
+    )
+    return embedder, scorer
+
+
+class _Bars:
+    """A bar for each stage on standard error."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+
+    def stage(self, name: str, total: int) -> Callable[[int], None]:
+        """Begin a stage."""
+        task = self._bar.add_task(name, total=total)
+        return lambda done: self._bar.advance(task, done)
+
+
+def _run(
+    benchmark: str,
+    seed: int,
+    wanted: dict[str, list[Task]],
+    variants: Sequence[Variant],
+    models: tuple[Embedder, Scorer],
+    folder: Path,
+    *,
+    quiet: bool,
+) -> Json:
+    from retllm.evaluation.coarse import KeptVectors
+    from retllm.evaluation.fine import Judging
+    from retllm.evaluation.report import report
+    from retllm.evaluation.run import evaluate_section
+    from retllm.evaluation.scores import KeptScores
+
+    embedder, scorer = models
+    bar = Progress(
+        TextColumn("{task.description:<16}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=show.console(stderr=True),
+        disable=quiet or not sys.stderr.isatty(),
+    )
+    results: list[Result] = []
+    with bar, KeptScores(folder / _SCORES) as scores:
+        kept, judging = KeptVectors(folder / "vectors", embedder), Judging(scorer, scores)
+        for section, tasks in wanted.items():
+            choice = tasks[0].kind == "choice"
+            results += evaluate_section(
+                section,
+                tasks,
+                for_choices(variants) if choice else variants,
+                kept,
+                judging,
+                _Bars(bar),
+                abstain=benchmark == "scenes" and not choice,
+            )
+    return report(benchmark, seed, embedder.info, scorer.info, results)
+
+
+def _tables(result: Json) -> None:
+    for section in dict.fromkeys(variant["section"] for variant in result["variants"]):
+        variants = [variant for variant in result["variants"] if variant["section"] == section]
+        show.table(
+            ("variant", "k", "coarse R@1", "R@1", "95 %", "R@5", "R@10", "pairs/query", "seconds", "paper"),
+            [_row(variant) for variant in variants],
+            f"{result['benchmark']}, {section}, {variants[0]['queries']} queries, seed {result['seed']}; in percent",
+        )
+        first = variants[0]
+        if "parts" in first:
+            parts = {**first["parts"], **{f"{name} (mean)": group for name, group in first["groups"].items()}}
+            rows = [
+                (name, one["queries"], percent(one["coarse"]), percent(one["fine"]), percent(one.get("paper")))
+                for name, one in parts.items()
+            ]
+            show.table(("part", "queries", "coarse", "fine", "paper"), rows, "")
+        if "abstention" in first:
+            found = first["abstention"]
+            click.echo(
+                f"\nNo good match: {percent(found['right'])} % right ({percent(found['matched'])} with a match in the "
+                f"gallery, {percent(found['refused'])} without), AUROC {found['auroc']:.4f}."
+            )
+        for variant in variants:
+            if "skipped" in variant:
+                show.say(f"{variant['name']} was skipped: {variant['skipped']}")
+        click.echo()
+
+
+def _row(variant: Json) -> tuple[object, ...]:
+    return (
+        variant["name"],
+        variant["k"],
+        percent(variant["coarse"]["r1"]),
+        percent(variant["fine"]["r1"]),
+        span(variant.get("intervals", {}).get("fine", {}).get("r1")),
+        percent(variant["fine"]["r5"]),
+        percent(variant["fine"]["r10"]),
+        variant["pairs_per_query"],
+        variant["seconds"],
+        percent((variant.get("paper") or {}).get("r1")),
+    )

@@ -1,0 +1,50 @@
+"""The demo's generated scenes as a benchmark: families that differ in one thing, and SugarCrepe's seven kinds of pairs.
+
+Needs no folder. The shipped models' training never saw a scene of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+
+from retllm.demo.claims import caption
+from retllm.demo.scenes import Scene, render
+from retllm.demo.variants import CATEGORIES, gallery, hard_pairs
+from retllm.evaluation.benchmark import Benchmark, Item, Task, text_item
+from retllm.evaluation.benchmarks.sugarcrepe import choices
+
+PICTURE_EDGE = 256
+"""Edge of the pictures as a collection would hold them, pixels; the models' own preprocessing makes them smaller."""
+
+
+def scenes(families: int, pairs: int, seed: int) -> Benchmark:
+    """A gallery of ``families`` families of eight held-out scenes, and ``pairs`` choices of each of seven kinds.
+
+    Every picture's caption is a query, and every picture is one in the other direction; no caption is true of a
+    second picture.
+    """
+    members = [scene for family in gallery(families, seed) for scene in family]
+    pictures = [_picture(scene) for scene in members]
+    texts = [text_item(caption(scene)) for scene in members]
+    same = [frozenset({place}) for place in range(len(members))]
+    return Benchmark(
+        "scenes",
+        {
+            "t2i": [Task("t2i", "ranking", texts, pictures, same)],
+            "i2t": [Task("i2t", "ranking", pictures, texts, same)],
+            "choice": [_hard_pairs(category, pairs, seed) for category in CATEGORIES] if pairs else [],
+        },
+    )
+
+
+def _hard_pairs(category: str, count: int, seed: int) -> Task:
+    drawn = hard_pairs(category, count, seed)
+    return choices(
+        category, [(_picture(pair.scene), str(pair.true), str(pair.false)) for pair in drawn], category.split("_")[0]
+    )
+
+
+def _picture(scene: Scene) -> Item:
+    name = hashlib.blake2b(repr((scene, PICTURE_EDGE)).encode(), digest_size=12).hexdigest()
+    return Item(f"scene:{name}", open=partial(render, scene, PICTURE_EDGE))

@@ -1,0 +1,184 @@
+"""One evaluation: the coarse stage of every task, then every variant of the fine stage on every query."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from retllm.errors import ModelUnsuited
+from retllm.evaluation import coarse
+from retllm.evaluation.abstention import Abstention, measure
+from retllm.evaluation.benchmark import Task
+from retllm.evaluation.fine import Judging, Outcome, Pool, coarse_choice, fine_choice, judge, pools, rank_of_right
+from retllm.evaluation.metrics import AT, Hits, recall_hits
+from retllm.evaluation.variants import Variant
+
+
+class Progress(Protocol):
+    """Where an evaluation tells how far it is."""
+
+    def stage(self, name: str, total: int) -> Callable[[int], None]:
+        """Begin a stage of ``total`` steps; the answer is told how many more are done."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """The figures of one variant on one task.
+
+    Attributes:
+        name, group: the task's.
+        coarse, fine: hits of every query for each n of Recall@n.
+        pairs: pairs judged.
+        second_passes: pairs asked a second time, for the entropy of a tie.
+        injected: pairs in which visual tokens were re-injected.
+        errors: pairs that got no score.
+        seconds: of the fine stage.
+        coarse_seconds: of the coarse stage.
+    """
+
+    name: str
+    group: str | None
+    coarse: Mapping[int, Hits]
+    fine: Mapping[int, Hits]
+    pairs: int
+    second_passes: int
+    injected: int
+    errors: int
+    seconds: float
+    coarse_seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """One variant on one section of a benchmark.
+
+    ``skipped`` says why the model can't be asked this way; then there are no parts. ``abstention`` is there where it
+    was measured.
+    """
+
+    variant: Variant
+    section: str
+    parts: Sequence[Part]
+    skipped: str | None = None
+    abstention: Abstention | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Tally:
+    """What has been counted of one variant on one task."""
+
+    ranks: list[int | None] = field(default_factory=list)
+    choices: list[float] = field(default_factory=list)
+    pairs: int = 0
+    second_passes: int = 0
+    injected: int = 0
+    errors: int = 0
+    seconds: float = 0.0
+
+    def add(self, task: Task, pool: Pool, variant: Variant, outcome: Outcome) -> None:
+        if task.kind == "choice":
+            self.choices.append(fine_choice(pool, outcome, variant.fusion))
+        else:
+            self.ranks.append(rank_of_right(pool, outcome.order))
+        self.pairs += len(outcome.scores)
+        self.second_passes += outcome.second_passes
+        self.injected += sum(score.injected_layer is not None for score in outcome.scores)
+        self.errors += sum(score.error is not None for score in outcome.scores)
+        self.seconds += outcome.seconds
+
+    def part(self, task: Task, coarse_hits: Mapping[int, Hits], coarse_seconds: float) -> Part:
+        fine = _hits(task, self.ranks, self.choices)
+        return Part(
+            task.name, task.group, coarse_hits, fine, self.pairs, self.second_passes, self.injected, self.errors,
+            self.seconds, coarse_seconds,
+        )  # fmt: skip
+
+
+def _hits(task: Task, ranks: Sequence[int | None], choices: Sequence[float]) -> dict[int, Hits]:
+    if task.kind == "choice":
+        won = np.array(choices, dtype=np.float64)
+        # both candidates are among the first two, so a longer list tells nothing
+        return {n: won if n == 1 else np.ones_like(won) for n in AT}
+    return {n: recall_hits(ranks, n) for n in AT}
+
+
+def evaluate_section(
+    name: str,
+    tasks: Sequence[Task],
+    variants: Sequence[Variant],
+    kept: coarse.KeptVectors,
+    judging: Judging,
+    progress: Progress,
+    *,
+    abstain: bool = False,
+) -> list[Result]:
+    """Run all variants on all tasks of one section.
+
+    Args:
+        name: of the section.
+        tasks: of the section.
+        variants: the first is the one that the model must be able to do; others are skipped where it can't.
+        kept: embeds the items.
+        judging: judges the pairs.
+        progress: is told how far it is.
+        abstain: measure on the first variant whether it knows that nothing matches.
+
+    Raises:
+        ModelUnsuited: the model can't do the first variant.
+        BenchmarkUnreadable: a picture can't be decoded.
+    """
+    depth = max(max(AT), *(variant.k + 1 for variant in variants))
+    embedding = progress.stage(f"{name}: coarse", sum(len(task.queries) + len(task.candidates) for task in tasks))
+    ranked = [(task, coarse.rank(task, kept, depth, embedding)) for task in tasks]
+    advance = progress.stage(f"{name}: fine", sum(len(task.queries) for task in tasks))
+    skipped: dict[str, str] = {}
+    parts: dict[str, list[Part]] = {variant.name: [] for variant in variants}
+    learned: Abstention | None = None
+    for task, ranking in ranked:
+        tallies = {variant.name: _Tally() for variant in variants}
+        asked = pools(task, ranking)
+        for pool in asked:
+            _judge_all(task, pool, variants, judging, tallies, skipped)
+            advance(1)
+        coarse_hits = _hits(
+            task,
+            [rank_of_right(pool, pool.places) for pool in asked],
+            [coarse_choice(pool) for pool in asked] if task.kind == "choice" else [],
+        )
+        for variant in variants:
+            if variant.name not in skipped:
+                parts[variant.name].append(tallies[variant.name].part(task, coarse_hits, ranking.seconds))
+        if abstain:
+            learned = measure(asked, variants[0], judging)
+    return [
+        Result(
+            variant, name, [] if variant.name in skipped else parts[variant.name], skipped.get(variant.name),
+            learned if variant is variants[0] else None,
+        )
+        for variant in variants
+    ]  # fmt: skip
+
+
+def _judge_all(
+    task: Task,
+    pool: Pool,
+    variants: Sequence[Variant],
+    judging: Judging,
+    tallies: Mapping[str, _Tally],
+    skipped: dict[str, str],
+) -> None:
+    """One query by every variant, the largest pools first, so that the smaller find their scores ready."""
+    for variant in sorted(variants, key=lambda one: (-one.k, one.adaptive is not None)):
+        if variant.name in skipped:
+            continue
+        try:
+            outcome = judge(pool, variant, judging)
+        except ModelUnsuited as error:
+            if variant is variants[0]:
+                raise
+            skipped[variant.name] = error.message
+            continue
+        tallies[variant.name].add(task, pool, variant, outcome)
