@@ -17,6 +17,7 @@ def upgrade() -> None:
     op.add_column("searches", sa.Column("fusion_weight", sa.Double(), server_default=sa.text("0"), nullable=False))
     op.add_column("searches", sa.Column("trace", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column("searches", sa.Column("coarse", postgresql.JSONB(), nullable=True))
+    op.add_column("searches", sa.Column("unit_candidates", sa.Integer(), server_default=sa.text("8"), nullable=False))
     op.add_column("searches", sa.Column("match_threshold", sa.Double(), nullable=True))
     op.add_column("searches", sa.Column("no_match", sa.Boolean(), nullable=True))
     op.add_column("candidates", sa.Column("sources", postgresql.JSONB(), nullable=True))
@@ -72,5 +73,5 @@ def downgrade() -> None:
         op.drop_column("scores", column)
 
     op.drop_column("candidates", "sources")
-    for column in ("no_match", "match_threshold", "coarse", "trace", "fusion_weight", "adaptive"):
+    for column in ("no_match", "match_threshold", "unit_candidates", "coarse", "trace", "fusion_weight", "adaptive"):
         op.drop_column("searches", column)

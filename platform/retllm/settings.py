@@ -133,7 +133,37 @@ class Settings(BaseSettings):
         default="entropy", description="When visual tokens are re-injected: entropy, fixed (always) or off."
     )
     tau: float = Field(default=0.75, ge=0, le=1, description="Uncertainty above which the next layer is armed.")
-    tie_decimals: int = Field(default=4, ge=0, le=12, description="Scores equal to so many decimals tie.")
+    mode: Literal["true_false", "verbalized", "choice"] = Field(
+        default="true_false", description="How the scorer is asked: true_false, verbalized (the paper) or choice."
+    )
+    tie_decimals: int | None = Field(
+        default=None,
+        ge=0,
+        le=12,
+        description="Scores equal to so many decimals tie. Unset: 2 for the mode verbalized, 4 for the others.",
+    )
+    adaptive: bool = Field(
+        default=False, description="Score the candidates in waves and stop when the best of them is clear."
+    )
+    adaptive_first: int = Field(default=4, ge=1, description="Candidates of the first wave.")
+    adaptive_step: int = Field(default=4, ge=1, description="Candidates of every wave after it.")
+    adaptive_clear_score: float = Field(
+        default=0.0, allow_inf_nan=False, description="Log-odds that the best needs to be clear; 0 is even odds."
+    )
+    adaptive_clear_gap: float = Field(
+        default=2.0, ge=0, allow_inf_nan=False, description="Log-odds by which the best leads the second to be clear."
+    )
+    fusion_weight: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="Log-odds that one standard deviation of coarse similarity adds to a score; 0 leaves it out.",
+    )
+    score_cache_rows: int = Field(
+        default=200_000,
+        ge=0,
+        description="Scores that are kept for pairs that come again; 0 keeps and uses none.",
+    )
 
     # jobs
     index_unit_items: int = Field(default=64, ge=1, le=1024, description="Items in one unit of an index job.")

@@ -227,8 +227,9 @@ class Search(Base):
     """A search job's question and everything that can change its answer; its key is the job's.
 
     ``adaptive`` holds the settings of the waves, null for one pass over all k candidates; ``coarse`` those of a
-    coarse stage of several sources. ``match_threshold`` (log-odds, null where none could be learned) and ``no_match``
-    (null where nothing was scored) are written with the final order.
+    coarse stage of several sources; ``unit_candidates`` is how many candidates one unit of the fine stage takes.
+    ``match_threshold`` (log-odds, null where none could be learned) and ``no_match`` (null where nothing was scored)
+    are written with the final order.
     """
 
     __tablename__ = "searches"
@@ -255,6 +256,7 @@ class Search(Base):
     fusion_weight: Mapped[float] = mapped_column(default=0.0, server_default=sa.text("0"))
     trace: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
     coarse: Mapped[dict[str, Any] | None]
+    unit_candidates: Mapped[int] = mapped_column(default=8, server_default=sa.text("8"))
     searched_items: Mapped[int | None]
     match_threshold: Mapped[float | None]
     no_match: Mapped[bool | None]
@@ -292,7 +294,8 @@ class _Judged:
     injected_layer: Mapped[int | None]
     uncertainty: Mapped[float | None]
     tokens: Mapped[int]
-    trace: Mapped[dict[str, Any] | None]
+    # large, and wanted one at a time
+    trace: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
     created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
 
 

@@ -169,8 +169,7 @@ def complete(sessions: Sessions, claim: Claim, write: Write) -> list[Announcemen
         opened = write(session, job)
         unit.state = UnitState.DONE
         unit.error = None
-        life.settle(session, job)
-        return opened
+        return opened + life.settle(session, job)
 
 
 def release(sessions: Sessions, claim: Claim) -> None:

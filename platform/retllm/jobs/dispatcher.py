@@ -7,6 +7,7 @@ to do twice.
 from __future__ import annotations
 
 import threading
+import time
 from datetime import timedelta
 from uuid import UUID
 
@@ -17,7 +18,7 @@ import structlog
 from retllm.db.enums import Stage, UnitState
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Job, Unit
-from retllm.jobs import life
+from retllm.jobs import life, score_cache
 from retllm.jobs.announce import QUEUE_OF, Announcement, Announcer
 from retllm.jobs.claim import give_up_or_wait
 from retllm.settings import Settings
@@ -25,6 +26,8 @@ from retllm.settings import Settings
 log = structlog.get_logger(__name__)
 
 _RESCUED_AT_ONCE = 100
+# seconds between two looks at the size of the score cache
+_PRUNE_SECONDS = 60.0
 
 
 class Dispatcher:
@@ -35,6 +38,7 @@ class Dispatcher:
         self._announcer = announcer
         self._settings = settings
         self._stop = threading.Event()
+        self._prune_at = time.monotonic()
 
     def stop(self) -> None:
         """End the loop after the present round."""
@@ -55,6 +59,7 @@ class Dispatcher:
         """One round; returns how many hints were sent."""
         self.rescue()
         self.sweep_cancelled()
+        self.prune_now_and_then()
         return sum(self.announce_ready(stage) for stage in Stage)
 
     def rescue(self) -> int:
@@ -89,6 +94,17 @@ class Dispatcher:
                 job = life.lock_job(session, job_id)
                 if job is not None:
                     life.close_if_cancelled(session, job)
+
+    def prune_now_and_then(self) -> int:
+        """Keep the score cache within its bound; returns how many scores went."""
+        if time.monotonic() < self._prune_at:
+            return 0
+        self._prune_at = time.monotonic() + _PRUNE_SECONDS
+        with transaction(self._sessions) as session:
+            gone = score_cache.prune(session, self._settings.score_cache_rows)
+        if gone:
+            log.info("score_cache.pruned", rows=gone)
+        return gone
 
     def announce_ready(self, stage: Stage) -> int:
         """Announce units of ``stage`` that are ready and unclaimed, as many as the queue has room for."""

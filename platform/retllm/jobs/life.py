@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import OPEN_UNITS, JobKind, JobState, Stage, UnitState
 from retllm.db.tables import Candidate, Job, Unit, new_id
-from retllm.jobs import ranking
+from retllm.jobs import fine_stage, ranking
 from retllm.jobs.announce import FIRST_ANNOUNCED, Announcement
 
 _LAST_STAGE = {JobKind.INDEX: Stage.EMBED, JobKind.SEARCH: Stage.FINE}
@@ -56,14 +56,18 @@ def bury(session: Session, job: Job, unit: Unit, error: str, *, split: bool) -> 
     items: list[str] = unit.payload.get("items", [])
     if split and len(items) > 1:
         unit.state = UnitState.SPLIT
-        last = session.scalar(sa.select(sa.func.max(Unit.seq)).filter_by(job_id=job.id, stage=unit.stage)) or 0
-        return add_units(session, job, unit.stage, [{"items": [item]} for item in items], first_seq=last + 1)
+        alone = [{**unit.payload, "items": [item]} for item in items]
+        return add_units(session, job, unit.stage, alone, first_seq=_next_seq(session, job, unit.stage))
     unit.state = UnitState.DEAD
-    if unit.stage is Stage.FINE:
+    if unit.stage is Stage.FINE and not fine_stage.is_entropy_pass(unit.payload):
         _mark_candidates(session, job.id, items, error)
     session.flush()
-    settle(session, job)
-    return []
+    return settle(session, job)
+
+
+def _next_seq(session: Session, job: Job, stage: Stage) -> int:
+    last = session.scalar(sa.select(sa.func.max(Unit.seq)).filter_by(job_id=job.id, stage=stage))
+    return 0 if last is None else last + 1
 
 
 def _mark_candidates(session: Session, search_id: UUID, items: Sequence[str], error: str | None) -> None:
@@ -74,10 +78,13 @@ def _mark_candidates(session: Session, search_id: UUID, items: Sequence[str], er
     )
 
 
-def settle(session: Session, job: Job) -> None:
-    """If no unit is open any more, end the job and, for a search, write the final order (once)."""
+def settle(session: Session, job: Job) -> list[Announcement]:
+    """If no unit is open any more, end the job and, for a search, write the final order (once).
+
+    A search whose fine stage has more to do (another wave, a tie) goes on instead; returns the units to announce.
+    """
     if job.finished_at is not None:
-        return
+        return []
     session.flush()
     counts: dict[tuple[Stage, UnitState], int] = {
         (stage, state): count
@@ -88,7 +95,11 @@ def settle(session: Session, job: Job) -> None:
         )
     }
     if any(counts.get((stage, state)) for stage in Stage for state in OPEN_UNITS):
-        return
+        return []
+    if job.kind is JobKind.SEARCH and not job.cancel_requested:
+        further = fine_stage.next_payloads(session, job.id)
+        if further:
+            return add_units(session, job, Stage.FINE, further, first_seq=_next_seq(session, job, Stage.FINE))
     job.state = _end_state(job, counts)
     job.finished_at = sa.func.now()
     if job.state in (JobState.FAILED, JobState.PARTIAL):
@@ -96,6 +107,7 @@ def settle(session: Session, job: Job) -> None:
     if job.kind is JobKind.SEARCH and job.state in (JobState.SUCCEEDED, JobState.PARTIAL):
         ranking.write_final_order(session, job.id)
     session.flush()
+    return []
 
 
 def _end_state(job: Job, counts: dict[tuple[Stage, UnitState], int]) -> JobState:
@@ -147,5 +159,4 @@ def reopen(session: Session, job: Job) -> list[Announcement]:
     if job.kind is JobKind.SEARCH:
         ranking.clear_final_order(session, job.id)
     session.flush()
-    settle(session, job)
-    return [(unit.id, unit.stage) for unit in units[:FIRST_ANNOUNCED]]
+    return [(unit.id, unit.stage) for unit in units[:FIRST_ANNOUNCED]] + settle(session, job)

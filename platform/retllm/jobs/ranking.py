@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -10,21 +11,27 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import DecidedBy
 from retllm.db.tables import Candidate, Score, Search
+from retllm.fine.abstention import Threshold, learn_threshold, no_match
 from retllm.fine.decision import Ranked, Scored, final_order
+from retllm.fine.fusion import fused
+
+# newest scores that the threshold of a match is learned from
+_LEARNED_FROM = 5000
 
 
 @dataclass(frozen=True)
 class Row:
-    """A candidate with the score it has, if it has one."""
+    """A candidate with the score it has, if it has one; the score's trace stays in the database."""
 
     candidate: Candidate
     score: Score | None
+    has_trace: bool = False
 
 
 def rows_of(session: Session, search_id: UUID) -> list[Row]:
     """The candidates of a search in coarse order, each with its score by the search's scorer version."""
     query = (
-        sa.select(Candidate, Score)
+        sa.select(Candidate, Score, Score.trace.is_not(None))
         .join(Search, Search.id == Candidate.search_id)
         .outerjoin(
             Score,
@@ -38,34 +45,70 @@ def rows_of(session: Session, search_id: UUID) -> list[Row]:
         .order_by(Candidate.coarse_rank)
         .execution_options(populate_existing=True)
     )
-    return [Row(candidate, score) for candidate, score in session.execute(query)]
+    return [Row(candidate, score, traced) for candidate, score, traced in session.execute(query)]
 
 
-def order_of(rows: list[Row], tie_decimals: int) -> list[Ranked[UUID]]:
-    """The order that the scores there are give by now (method, section 5)."""
-    scored = [
+def fused_of(rows: Sequence[Row], search: Search) -> list[float | None]:
+    """Log-odds and similarity as one number for each row, None where there is no score or the search fuses nothing."""
+    if search.fusion_weight == 0:
+        return [None] * len(rows)
+    log_odds = [row.score.log_odds if row.score else None for row in rows]
+    return fused(log_odds, [row.candidate.similarity for row in rows], search.fusion_weight)
+
+
+def deciding(rows: Sequence[Row], search: Search) -> list[Scored[UUID]]:
+    """The rows as the decision sees them: by their score, or by the fused number if the search has one."""
+    numbers = fused_of(rows, search)
+    if search.fusion_weight == 0:
+        numbers = [row.score.score if row.score else None for row in rows]
+    return [
         Scored(
             key=row.candidate.item_id,
             coarse_rank=row.candidate.coarse_rank,
-            score=row.score.score if row.score else None,
+            score=number,
             entropy=row.score.entropy if row.score else None,
+            failed=row.score is not None and row.score.error is not None,
         )
-        for row in rows
+        for row, number in zip(rows, numbers, strict=True)
     ]
-    return final_order(scored, tie_decimals)
+
+
+def order_of(rows: Sequence[Row], search: Search) -> list[Ranked[UUID]]:
+    """The order that the scores there are give by now (method, section 5)."""
+    return final_order(deciding(rows, search), search.tie_decimals)
 
 
 def write_final_order(session: Session, search_id: UUID) -> None:
-    """Store the final rank of every candidate; the job is locked by the caller, so this happens once."""
+    """Store the final rank of every candidate, and whether any is a match.
+
+    The job is locked by the caller, so this happens once.
+    """
     search = session.get_one(Search, search_id)
     rows = rows_of(session, search_id)
-    ranked = {entry.key: entry for entry in order_of(rows, search.tie_decimals)}
+    ranked = {entry.key: entry for entry in order_of(rows, search)}
     for row in rows:
         entry = ranked[row.candidate.item_id]
         row.candidate.final_rank = entry.rank
         row.candidate.decided_by = DecidedBy(entry.decided_by)
+    known = [row.score.log_odds for row in rows if row.score and row.score.log_odds is not None]
+    if known:
+        threshold = _threshold(session, search.scorer_version)
+        search.match_threshold = threshold.value if threshold else None
+        search.no_match = no_match(max(known), threshold)
     search.final_at = sa.func.clock_timestamp()
     session.flush()
+
+
+def _threshold(session: Session, scorer_version: str | None) -> Threshold | None:
+    """The border of a match by the newest scores of this version, whichever searches made them."""
+    newest = (
+        sa.select(Score.log_odds)
+        # a score out of the cache is the same judgement, not another one
+        .where(Score.scorer_version == scorer_version, Score.log_odds.is_not(None), ~Score.cached)
+        .order_by(Score.created_at.desc())
+        .limit(_LEARNED_FROM)
+    )
+    return learn_threshold([value for value in session.scalars(newest) if value is not None])
 
 
 def clear_final_order(session: Session, search_id: UUID) -> None:
@@ -73,4 +116,6 @@ def clear_final_order(session: Session, search_id: UUID) -> None:
     session.execute(
         sa.update(Candidate).where(Candidate.search_id == search_id).values(final_rank=None, decided_by=None)
     )
-    session.execute(sa.update(Search).where(Search.id == search_id).values(final_at=None))
+    session.execute(
+        sa.update(Search).where(Search.id == search_id).values(final_at=None, match_threshold=None, no_match=None)
+    )

@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from retllm.db.enums import DecidedBy, ItemKind, ItemState, JobKind, JobState, Stage, UnitState
+from retllm.fine.prompts import Mode
 
 
 class Strict(BaseModel):
@@ -29,21 +30,51 @@ class InjectionRequest(Strict):
     scope: Literal["all", "suffix"] | None = Field(default=None, description="positions that are injected")
 
 
+class AdaptiveRequest(Strict):
+    """The waves of one search; what is left out comes from the settings."""
+
+    first: int | None = Field(default=None, ge=1, description="candidates of the first wave")
+    step: int | None = Field(default=None, ge=1, description="candidates of every wave after it")
+    clear_score: float | None = Field(
+        default=None, allow_inf_nan=False, description="log-odds that the best needs to be clear; 0 is even odds"
+    )
+    clear_gap: float | None = Field(
+        default=None, ge=0, allow_inf_nan=False, description="log-odds by which it leads the second best to be clear"
+    )
+
+
 class SearchRequest(Strict):
     """A search as it is asked for. Text, picture or both; the picture comes beside it as bytes."""
 
     text: str | None = Field(default=None, description="the query text")
-    k: int | None = Field(default=None, ge=1, description="candidates that go to the fine stage")
+    k: int | None = Field(
+        default=None, ge=1, description="candidates that go to the fine stage; with `adaptive`, at most so many"
+    )
     kinds: list[ItemKind] | None = Field(
         default=None, min_length=1, description="kinds of items to search; all if left out"
     )
     query_image_weight: float | None = Field(default=None, ge=0, le=1, description="share of the picture in the query")
     injection: InjectionRequest = InjectionRequest()
     tie_decimals: int | None = Field(default=None, ge=0, le=12, description="decimals that make a tie")
+    mode: Mode | None = Field(default=None, description="how the scorer is asked")
+    adaptive: bool | AdaptiveRequest | None = Field(
+        default=None, description="score in waves and stop when the best is clear: true, false, or the waves' settings"
+    )
+    fusion_weight: float | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        allow_inf_nan=False,
+        description="log-odds that one standard deviation of coarse similarity adds to a score",
+    )
+    trace: bool = Field(default=False, description="keep what the model did at each layer, to be looked at later")
 
 
 class StageProgress(BaseModel):
-    """How far one stage of a job is. ``items`` counts items (embed) or candidates (fine)."""
+    """How far one stage of a job is.
+
+    ``items`` counts items (embed) or candidates (fine; of a search in waves, those of the waves so far).
+    """
 
     stage: Stage
     units: dict[UnitState, int]
@@ -92,10 +123,14 @@ class CandidateView(BaseModel):
     coarse_rank: int
     similarity: float
     score: float | None
+    log_odds: float | None = Field(description="ln(score / (1 - score)), known more finely than the score")
+    fused: float | None = Field(description="log-odds and similarity as one number, if the search fuses them")
     entropy: float | None
     injected_layer: int | None
     uncertainty: float | None
     decided_by: DecidedBy | None
+    cached: bool = Field(description="the same pair was scored before, and its score was taken")
+    has_trace: bool
     error: str | None
     item_id: UUID
     name: str
@@ -125,7 +160,14 @@ class SearchView(BaseModel):
     mode: str
     injection: dict[str, Any]
     tie_decimals: int
+    adaptive: dict[str, Any] | None = Field(description="the waves' settings; null if all k candidates are scored")
+    fusion_weight: float
+    trace: bool
     searched_items: int | None
+    match_threshold: float | None = Field(
+        description="log-odds that separate a match from none, learned from the scores there are; null: 0 was taken"
+    )
+    no_match: bool | None = Field(description="true if no candidate is a good match; null while that is not known")
     provisional: bool
     coarse_at: datetime | None
     final_at: datetime | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -15,13 +15,18 @@ from retllm.accounts import collection_for
 from retllm.db.enums import ItemKind, ItemState, JobKind, Stage
 from retllm.db.tables import Embedding, EmbeddingModel, Item, Job, Search, User, new_id
 from retllm.errors import Conflict, InvalidInput
+from retllm.fine.decision import default_tie_decimals
 from retllm.fine.injection import Injection
+from retllm.fine.prompts import Mode
+from retllm.fine.waves import Adaptive
 from retllm.jobs import life
 from retllm.jobs.announce import Announcement
-from retllm.jobs.schemas import SearchRequest
+from retllm.jobs.schemas import AdaptiveRequest, SearchRequest
 from retllm.settings import Settings, public_name
 
 _LONGEST_KEY = 200
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ def _search_row(request: SearchRequest, settings: Settings, text: str | None, pi
     kinds: Sequence[ItemKind] = request.kinds or list(ItemKind)
     with_picture = ItemKind.BOTH if text else ItemKind.IMAGE
     kind = ItemKind.TEXT if picture is None else with_picture
-    weight = request.query_image_weight
+    mode: Mode = settings.mode if request.mode is None else request.mode
     return Search(
         kind=kind,
         query_text=text,
@@ -173,14 +178,38 @@ def _search_row(request: SearchRequest, settings: Settings, text: str | None, pi
         query_picture_sha256=picture.sha256 if picture else None,
         k=k,
         item_kinds=sorted({str(one) for one in kinds}),
-        query_image_weight=settings.query_image_weight if weight is None else weight,
+        query_image_weight=_first(request.query_image_weight, settings.query_image_weight),
         embedder=public_name(settings.embedder_name),
         scorer=public_name(settings.scorer_name),
         scorer_revision=settings.scorer_revision,
-        mode="true_false",
+        mode=mode,
         injection=injection.as_json(),
-        tie_decimals=settings.tie_decimals if request.tie_decimals is None else request.tie_decimals,
+        tie_decimals=_first(request.tie_decimals, settings.tie_decimals, default_tie_decimals(mode)),
+        adaptive=_adaptive(request, settings),
+        fusion_weight=_first(request.fusion_weight, settings.fusion_weight),
+        trace=request.trace,
+        unit_candidates=settings.score_unit_candidates,
     )
+
+
+def _first(*values: Number | None) -> Number:
+    """The first that was given; the last is always there."""
+    return next(value for value in values if value is not None)
+
+
+def _adaptive(request: SearchRequest, settings: Settings) -> dict[str, Any] | None:
+    """The settings of the waves, or None if the search goes over all its candidates at once."""
+    asked = settings.adaptive if request.adaptive is None else request.adaptive
+    if asked is False:
+        return None
+    ours = {
+        "first": settings.adaptive_first,
+        "step": settings.adaptive_step,
+        "clear_score": settings.adaptive_clear_score,
+        "clear_gap": settings.adaptive_clear_gap,
+    }
+    theirs = asked.model_dump(exclude_none=True) if isinstance(asked, AdaptiveRequest) else {}
+    return Adaptive.from_json(ours | theirs).as_json()
 
 
 def _demand_indexed(session: Session, collection_id: UUID, settings: Settings) -> None:

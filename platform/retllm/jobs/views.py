@@ -12,12 +12,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import DecidedBy, ItemKind, ItemState, JobKind, JobState, Role, Stage, UnitState
-from retllm.db.tables import Collection, EmbeddingModel, Item, Job, Score, Search, Unit, User
+from retllm.db.tables import Candidate, Collection, EmbeddingModel, Item, Job, Score, Search, Unit, User
 from retllm.errors import NotFound
-from retllm.jobs import ranking
+from retllm.jobs import fine_stage, ranking
 from retllm.jobs.schemas import CandidateView, JobView, SearchView, StageProgress, UnitError
 
 _MOST_ERRORS = 20
+# progress of a job that is still at work
+_ALMOST = 0.99
 
 
 def _visible(user: User) -> sa.ColumnElement[bool]:
@@ -71,6 +73,7 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     """Several jobs, with a fixed number of queries."""
     ids = [job.id for job in jobs]
     stages = _stages(session, ids)
+    pools = _pools(session, ids)
     errors = _errors(session, ids)
     names: dict[UUID, tuple[str, str]] = {
         job_id: (collection, user)
@@ -94,7 +97,7 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
             finished_at=job.finished_at,
             cancel_requested=job.cancel_requested,
             error=job.error,
-            progress=_progress(job, stages[job.id]),
+            progress=_progress(job, stages[job.id], pools.get(job.id, 0)),
             stages=stages[job.id],
             errors=errors[job.id],
             params=job.params,
@@ -103,19 +106,35 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     ]
 
 
-def _progress(job: Job, stages: Sequence[StageProgress]) -> float:
-    """Share of the work that is over. A failed job shows what it reached, never 1 for having ended."""
+def _pools(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """How many candidates each search has."""
+    query = sa.select(Candidate.search_id, sa.func.count()).where(Candidate.search_id.in_(job_ids))
+    return {row[0]: row[1] for row in session.execute(query.group_by(Candidate.search_id))}
+
+
+def _progress(job: Job, stages: Sequence[StageProgress], pool: int) -> float:
+    """Share of the work that is over. A failed job shows what it reached, never 1 for having ended.
+
+    A search in waves is measured by its whole pool while it is at work, so that a new wave takes nothing back; that it
+    needs no further wave shows as a leap to its end.
+    """
     if job.state is JobState.SUCCEEDED:
         return 1.0
     last = Stage.EMBED if job.kind is JobKind.INDEX else Stage.FINE
     for stage in stages:
-        if stage.stage is last and stage.items_total:
+        if stage.stage is not last or not stage.items_total:
+            continue
+        if job.finished_at is not None:
             return round(stage.items_done / stage.items_total, 4)
+        # all candidates may have their score while ties still wait for their entropy
+        return min(_ALMOST, round(stage.items_done / max(stage.items_total, pool), 4))
     return 0.0
 
 
 def _stages(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[StageProgress]]:
-    items = sa.func.coalesce(sa.func.jsonb_array_length(Unit.payload["items"]), 0)
+    named = sa.func.coalesce(sa.func.jsonb_array_length(Unit.payload["items"]), 0)
+    # the candidates of the entropy pass were counted when they got their score
+    items = sa.case((fine_stage.ENTROPY_PASS, 0), else_=named)
     query = (
         sa.select(
             Unit.job_id,
@@ -214,7 +233,12 @@ def search_view(session: Session, search_id: UUID, *, user: User) -> SearchView:
         mode=search.mode,
         injection=search.injection,
         tie_decimals=search.tie_decimals,
+        adaptive=search.adaptive,
+        fusion_weight=search.fusion_weight,
+        trace=search.trace,
         searched_items=search.searched_items,
+        match_threshold=search.match_threshold,
+        no_match=search.no_match,
         provisional=search.final_at is None,
         coarse_at=search.coarse_at,
         final_at=search.final_at,
@@ -225,21 +249,24 @@ def search_view(session: Session, search_id: UUID, *, user: User) -> SearchView:
 def _candidates(session: Session, search: Search) -> list[CandidateView]:
     rows = ranking.rows_of(session, search.id)
     by_item = {row.candidate.item_id: row for row in rows}
+    fused = dict(zip(by_item, ranking.fused_of(rows, search), strict=True))
     items = {item.id: item for item in session.scalars(sa.select(Item).where(Item.id.in_(list(by_item))))}
     shown: list[tuple[int, UUID, DecidedBy | None]]
     if search.final_at is None:
-        order = ranking.order_of(rows, search.tie_decimals)
+        order = ranking.order_of(rows, search)
         shown = [(entry.rank, entry.key, DecidedBy(entry.decided_by)) for entry in order]
     else:
         shown = [(row.candidate.final_rank or 0, row.candidate.item_id, row.candidate.decided_by) for row in rows]
         shown.sort(key=lambda entry: entry[0])
     return [
-        _candidate(rank, by_item[item_id], items[item_id], decided if by_item[item_id].score else None)
+        _candidate(rank, by_item[item_id], items[item_id], decided if by_item[item_id].score else None, fused[item_id])
         for rank, item_id, decided in shown
     ]
 
 
-def _candidate(rank: int, row: ranking.Row, item: Item, decided: DecidedBy | None) -> CandidateView:
+def _candidate(
+    rank: int, row: ranking.Row, item: Item, decided: DecidedBy | None, fused: float | None
+) -> CandidateView:
     candidate, score = row.candidate, row.score or Score()
     return CandidateView(
         rank=rank,
@@ -247,11 +274,15 @@ def _candidate(rank: int, row: ranking.Row, item: Item, decided: DecidedBy | Non
         coarse_rank=candidate.coarse_rank,
         similarity=candidate.similarity,
         score=score.score,
+        log_odds=score.log_odds,
+        fused=fused,
         entropy=score.entropy,
         injected_layer=score.injected_layer,
         uncertainty=score.uncertainty,
         decided_by=decided,
-        error=candidate.error,
+        cached=bool(score.cached),
+        has_trace=row.has_trace,
+        error=candidate.error or score.error,
         item_id=item.id,
         name=item.name,
         kind=item.kind,
@@ -259,3 +290,20 @@ def _candidate(rank: int, row: ranking.Row, item: Item, decided: DecidedBy | Non
         text=item.text,
         has_thumbnail=item.thumbnail_key is not None and item.state is ItemState.READY,
     )
+
+
+def trace_of(session: Session, search_id: UUID, item_id: UUID, *, user: User) -> dict[str, Any]:
+    """What the model did at each layer when it judged a candidate (``retllm.fine.Trace.as_json``).
+
+    Raises:
+        NotFound: no such search or candidate for this user, or the search kept no trace of it.
+    """
+    job_for(session, user, search_id)
+    trace: dict[str, Any] | None = session.scalar(
+        sa.select(Score.trace)
+        .join(Search, sa.and_(Search.id == Score.search_id, Search.scorer_version == Score.scorer_version))
+        .where(Score.search_id == search_id, Score.item_id == item_id)
+    )
+    if trace is None:
+        raise NotFound("There is no trace of this candidate: ask for `trace` when you search.")
+    return trace

@@ -14,13 +14,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.coarse import nearest
-from retllm.db.enums import ItemKind, ItemState, Stage
+from retllm.db.enums import ItemKind, ItemState
 from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Embedding, EmbeddingModel, Item, Job, Search
 from retllm.db.vectors import register_model
 from retllm.embedding import Embedder, fuse
 from retllm.errors import Conflict, ModelUnavailable
-from retllm.jobs import life
 from retllm.jobs.announce import Announcement
 from retllm.jobs.claim import complete
 from retllm.jobs.work import Bench, Held
@@ -158,7 +157,7 @@ def _store(
 
 
 def coarse_unit(bench: Bench, held: Held, embedder: Embedder) -> list[Announcement]:
-    """Embed the query, store the k nearest items as candidates, and open the fine stage.
+    """Embed the query and store the k nearest items as candidates; the fine stage follows.
 
     Raises:
         Conflict: nothing in the collection was indexed by this embedder.
@@ -177,14 +176,12 @@ def coarse_unit(bench: Bench, held: Held, embedder: Embedder) -> list[Announceme
     held.lease.check()
 
     def write(session: Session, job: Job) -> list[Announcement]:
-        return _open_fine_stage(session, job, bench, model, query)
+        return _store_candidates(session, job, model, query)
 
     return complete(bench.sessions, held.claim, write)
 
 
-def _open_fine_stage(
-    session: Session, job: Job, bench: Bench, model: EmbeddingModel, query: Vectors
-) -> list[Announcement]:
+def _store_candidates(session: Session, job: Job, model: EmbeddingModel, query: Vectors) -> list[Announcement]:
     search = session.get_one(Search, job.id)
     kinds = [ItemKind(kind) for kind in search.item_kinds]
     pool, searched = nearest(session, model, job.collection_id, query, search.k, kinds)
@@ -199,7 +196,5 @@ def _open_fine_stage(
     search.model_id = model.id
     search.searched_items = searched
     search.coarse_at = sa.func.clock_timestamp()
-    size = bench.settings.score_unit_candidates
-    names = [str(near.item_id) for near in pool]
-    payloads = [{"items": names[start : start + size]} for start in range(0, len(names), size)]
-    return life.add_units(session, job, Stage.FINE, payloads)
+    # with this unit done none is open, and what settles the job opens the fine stage
+    return []

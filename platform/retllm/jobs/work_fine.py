@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -15,11 +15,41 @@ from retllm.db.enums import ItemState
 from retllm.db.tables import Item, Job, Score, Search
 from retllm.errors import Conflict, MediaRejected, ModelUnavailable
 from retllm.fine import Content, Injection, PairScore, Scorer
+from retllm.fine.prompts import Mode
+from retllm.jobs import score_cache
 from retllm.jobs.announce import Announcement
 from retllm.jobs.claim import complete
+from retllm.jobs.fine_stage import is_entropy_pass
+from retllm.jobs.score_cache import Columns
 from retllm.jobs.work import Bench, Held
 from retllm.media.ingest import open_picture
 from retllm.settings import public_name
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """How a unit's candidates are put to the scorer.
+
+    Attributes:
+        search: the question.
+        injection: its re-injection.
+        version: of the search's scores.
+        mode: of this unit: the search's, or ``true_false`` where a tie wants the entropy.
+        mode_version: of the scores that this mode gives.
+        entropy_only: the candidates have their score; only the entropy is wanted.
+    """
+
+    search: Search
+    injection: Injection
+    version: str
+    mode: Mode
+    mode_version: str
+    entropy_only: bool
+
+    @property
+    def traced(self) -> bool:
+        """Whether what the model did at each layer is kept."""
+        return self.search.trace and not self.entropy_only
 
 
 def fine_unit(bench: Bench, held: Held, scorer: Scorer) -> list[Announcement]:
@@ -32,45 +62,90 @@ def fine_unit(bench: Bench, held: Held, scorer: Scorer) -> list[Announcement]:
     """
     with bench.sessions() as session:
         search = session.get_one(Search, held.claim.job_id)
-        injection = Injection.from_json(search.injection)
-        version = scorer.version(injection)
-        items = _unscored(session, search, version, [UUID(item) for item in held.claim.payload["items"]])
-    _demand_scorer(bench, search, version)
-    scores: list[tuple[UUID, PairScore]] = []
-    if items:
-        query = _query(bench, search)
-        candidates = [_content(bench, item) for item in items]
-        held.lease.check()
-        scored = scorer.score(query, candidates, injection)
-        scores = list(zip((item.id for item in items), scored, strict=True))
+        asking = _asking(search, scorer, entropy_only=is_entropy_pass(held.claim.payload))
+        _demand_scorer(bench, asking)
+        items = _unasked(session, asking, [UUID(item) for item in held.claim.payload["items"]])
+        keys = {item.id: score_cache.key_of(asking.mode_version, search, item) for item in items}
+        known = _known(session, bench, asking, list(keys.values()))
+    held.lease.check()
+    fresh = _judge(bench, held, scorer, asking, [item for item in items if keys[item.id] not in known])
     held.lease.check()
 
     def write(session: Session, job: Job) -> list[Announcement]:
-        _store(session, job.id, scorer, version, scores)
+        _name_version(session, job.id, scorer, asking.version)
+        if bench.settings.score_cache_rows:
+            sound = {keys[item]: columns for item, columns in fresh.items() if columns["error"] is None}
+            score_cache.keep(session, {key: _without_error(columns) for key, columns in sound.items()})
+        cached = {item: known[key] | {"cached": True} for item, key in keys.items() if key in known}
+        store = _store_entropies if asking.entropy_only else _store_scores
+        store(session, job.id, asking.version, fresh | cached)
         return []
 
     return complete(bench.sessions, held.claim, write)
 
 
-def _demand_scorer(bench: Bench, search: Search, version: str) -> None:
-    serves = public_name(bench.settings.scorer_name)
+def _asking(search: Search, scorer: Scorer, *, entropy_only: bool) -> _Asking:
+    injection = Injection.from_json(search.injection)
+    own = cast("Mode", search.mode)
+    mode: Mode = "true_false" if entropy_only else own
+    return _Asking(
+        search=search,
+        injection=injection,
+        version=scorer.version(injection, own),
+        mode=mode,
+        mode_version=scorer.version(injection, mode),
+        entropy_only=entropy_only,
+    )
+
+
+def _demand_scorer(bench: Bench, asking: _Asking) -> None:
+    search, serves = asking.search, public_name(bench.settings.scorer_name)
     if search.scorer != serves:
         raise ModelUnavailable(
             f"This search wants the scorer {search.scorer}, but the workers serve {serves}: "
             "start workers with the settings that the web server has."
         )
-    if search.scorer_version is not None and search.scorer_version != version:
+    if search.scorer_version is not None and search.scorer_version != asking.version:
         raise Conflict(
             "The scorer changed while this search was at work, and scores of two versions can't be compared: "
             "search again."
         )
 
 
-def _unscored(session: Session, search: Search, version: str, ids: Sequence[UUID]) -> list[Item]:
-    """The items among ``ids`` that have no score of this version yet, in that order."""
-    there = set(session.scalars(sa.select(Score.item_id).filter_by(search_id=search.id, scorer_version=version)))
+def _unasked(session: Session, asking: _Asking, ids: Sequence[UUID]) -> list[Item]:
+    """The items among ``ids`` whose score (or, in the entropy pass, entropy) is not there yet, in that order.
+
+    Raises:
+        MediaRejected: one of them was deleted.
+    """
+    there = sa.select(Score.item_id).filter_by(search_id=asking.search.id, scorer_version=asking.version)
+    if asking.entropy_only:
+        there = there.where(Score.entropy.is_not(None))
+    done = set(session.scalars(there))
     found = {item.id: item for item in session.scalars(sa.select(Item).where(Item.id.in_(ids)))}
-    return [found[key] for key in ids if key in found and key not in there]
+    items = [found[key] for key in ids if key in found and key not in done]
+    for item in items:
+        if item.state is not ItemState.READY:
+            raise MediaRejected(f"{item.name} was deleted after the search had found it.")
+    return items
+
+
+def _known(session: Session, bench: Bench, asking: _Asking, keys: list[str]) -> dict[str, Columns]:
+    if not bench.settings.score_cache_rows:
+        return {}
+    return score_cache.look_up(session, keys, traced=asking.traced)
+
+
+def _judge(bench: Bench, held: Held, scorer: Scorer, asking: _Asking, items: Sequence[Item]) -> dict[UUID, Columns]:
+    """The columns of the scores of these items, by the model."""
+    if not items:
+        return {}
+    query = _query(bench, asking.search)
+    candidates = [_content(bench, item) for item in items]
+    held.lease.check()
+    traced: dict[str, Any] = {"trace": True} if asking.traced else {}
+    scores = scorer.score(query, candidates, asking.injection, mode=asking.mode, **traced)
+    return {item.id: _columns(score) for item, score in zip(items, scores, strict=True)}
 
 
 def _query(bench: Bench, search: Search) -> Content:
@@ -79,20 +154,22 @@ def _query(bench: Bench, search: Search) -> Content:
 
 
 def _content(bench: Bench, item: Item) -> Content:
-    if item.state is not ItemState.READY:
-        raise MediaRejected(f"{item.name} was deleted after the search had found it.")
     return Content(image=open_picture(bench.storage, item) if item.picture_key else None, text=item.text)
 
 
-def _columns(score: PairScore) -> dict[str, Any]:
-    values = asdict(score)
-    return {name: values[name] for name in ("score", "entropy", "injected_layer", "uncertainty", "tokens")}
+def _columns(score: PairScore) -> Columns:
+    names = ("score", "log_odds", "entropy", "injected_layer", "uncertainty", "tokens", "error")
+    values: dict[str, Any] = {name: getattr(score, name) for name in names}
+    trace = getattr(score, "trace", None)
+    return values | {"trace": None if trace is None else trace.as_json()}
 
 
-def _store(
-    session: Session, search_id: UUID, scorer: Scorer, version: str, scores: Sequence[tuple[UUID, PairScore]]
-) -> None:
-    """Write the scores, once each; the first unit names the version that all others must have."""
+def _without_error(columns: Columns) -> Columns:
+    return {name: value for name, value in columns.items() if name != "error"}
+
+
+def _name_version(session: Session, search_id: UUID, scorer: Scorer, version: str) -> None:
+    """The first unit that ends names the version that all others must have."""
     search = session.get_one(Search, search_id, populate_existing=True)
     if search.scorer_version is None:
         search.scorer_version = version
@@ -100,9 +177,24 @@ def _store(
         search.prompt_version = scorer.info.prompt_version
     elif search.scorer_version != version:
         raise Conflict("The scorer changed while this search was at work: search again.")
-    if scores:
-        rows = [
-            {"search_id": search_id, "item_id": item_id, "scorer_version": version, **_columns(score)}
-            for item_id, score in scores
-        ]
+
+
+def _store_scores(session: Session, search_id: UUID, version: str, scores: dict[UUID, Columns]) -> None:
+    """Write the scores, once each."""
+    every = {"error": None, "trace": None, "cached": False}
+    rows = [
+        {"search_id": search_id, "item_id": item_id, "scorer_version": version, **every, **columns}
+        for item_id, columns in scores.items()
+    ]
+    if rows:
         session.execute(insert(Score).values(rows).on_conflict_do_nothing())
+
+
+def _store_entropies(session: Session, search_id: UUID, version: str, scores: dict[UUID, Columns]) -> None:
+    """Add the entropy to the scores that tie."""
+    for item_id, columns in scores.items():
+        session.execute(
+            sa.update(Score)
+            .where(Score.search_id == search_id, Score.item_id == item_id, Score.scorer_version == version)
+            .values(entropy=columns["entropy"])
+        )

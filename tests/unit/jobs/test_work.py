@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from retllm.db.tables import Candidate, Embedding, EmbeddingModel, Item, Score, 
 from retllm.embedding.encoder import EmbedderInfo
 from retllm.errors import ModelUnavailable
 from retllm.fine import Content, Injection, PairScore, ScorerInfo
+from retllm.fine.prompts import Mode
 from retllm.jobs import control, submit, views, work_embed, work_fine
 from retllm.jobs.schemas import SearchRequest
 from retllm.jobs.submit import StoredPicture
@@ -56,13 +58,21 @@ class Judge:
         self._version = version
         self.asked: list[Content] = []
 
-    def version(self, injection: Injection) -> str:
+    def version(self, injection: Injection, mode: Mode = "true_false") -> str:
         return f"{self._version}:{injection.alpha}"
 
-    def score(self, query: Content, candidates: Sequence[Content], injection: Injection) -> list[PairScore]:
+    def score(
+        self,
+        query: Content,
+        candidates: Sequence[Content],
+        injection: Injection,
+        *,
+        mode: Mode = "true_false",
+        trace: bool = False,
+    ) -> list[PairScore]:
         self.asked.extend(candidates)
         said = [self._says(candidate) for candidate in candidates]
-        return [PairScore(score, 0.0, entropy, 2, 0.8, 40) for score, entropy in said]
+        return [PairScore(score, math.log(score / (1 - score)), entropy, 2, 0.8, 40) for score, entropy in said]
 
 
 class Quiet:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from retllm.db.enums import ItemKind
+from retllm.fine.decision import default_tie_decimals
 from retllm.jobs.schemas import SearchRequest, SearchView
 from retllm_web.errors import invalid
 from retllm_web.pages.forms import Form
@@ -20,6 +21,7 @@ _INJECTION = ("alpha", "trigger", "tau", "fixed_layer")
 def search_form(given: Mapping[str, str] | None = None) -> Form:
     """The form with the settings in force, and what an address gives beyond them."""
     settings = services().settings
+    decimals = settings.tie_decimals
     values: dict[str, Any] = {
         "k": min(settings.default_k, settings.max_k),
         "kinds": [kind.value for kind in ItemKind],
@@ -27,7 +29,7 @@ def search_form(given: Mapping[str, str] | None = None) -> Form:
         "alpha": settings.alpha,
         "trigger": settings.trigger,
         "tau": settings.tau,
-        "tie_decimals": settings.tie_decimals,
+        "tie_decimals": default_tie_decimals(settings.mode) if decimals is None else decimals,
     }
     asked = {name: given[name] for name in (*_PLAIN, *_INJECTION) if given and name in given}
     return Form(values | asked)
