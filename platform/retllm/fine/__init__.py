@@ -12,13 +12,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from retllm.fine.abstention import Threshold, learn_threshold, no_match
-from retllm.fine.content import Content
+from retllm.fine.content import Content, Picture
 from retllm.fine.decision import Ranked, Scored, default_tie_decimals, final_order, tied
 from retllm.fine.fusion import fused
 from retllm.fine.injection import Injection, LayerPlan
 from retllm.fine.prompts import Prompts, load_prompts
 from retllm.fine.scores import PairScore, ScorerInfo
 from retllm.fine.sources import ModelSource, can_load
+from retllm.fine.trace import Trace
 from retllm.fine.waves import Adaptive, next_wave
 
 if TYPE_CHECKING:
@@ -31,12 +32,14 @@ __all__ = [
     "LayerPlan",
     "ModelSource",
     "PairScore",
+    "Picture",
     "Prompts",
     "Ranked",
     "Scored",
     "Scorer",
     "ScorerInfo",
     "Threshold",
+    "Trace",
     "can_load",
     "default_tie_decimals",
     "final_order",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,18 +21,24 @@ class Pair:
         index: its place among the asks of the call.
         tokens: for each of :data:`TOKEN_KEYS` that the model takes, int tensor (1, length).
         vision: what describes its pictures, as the processor gave it.
-        pictures: the pictures shown, in order, each named by a number; the same picture has the same number.
+        pictures: the keys of the pictures shown, in order.
     """
 
     index: int
     tokens: dict[str, Tensor]
     vision: dict[str, Tensor]
-    pictures: tuple[int, ...]
+    pictures: tuple[str, ...]
 
     @property
     def length(self) -> int:
         """Number of tokens, visual ones included."""
         return int(self.tokens["input_ids"].shape[1])
+
+    def cut(self, length: int) -> Pair:
+        """The first ``length`` tokens of it, with all that describes its pictures."""
+        return Pair(
+            self.index, {key: value[:, :length] for key, value in self.tokens.items()}, self.vision, self.pictures
+        )
 
     def extended(self, index: int, said: Sequence[int]) -> Pair:
         """The same pair under another ``index``, with tokens of the answer after it."""
@@ -80,26 +87,44 @@ class Batch:
     layout: Layout
 
 
-def pack(pairs: Sequence[Pair], token_budget: int) -> list[list[Pair]]:
-    """Group pairs so that a group, padded to its longest, has at most ``token_budget`` tokens.
+class Sample(Protocol):
+    """What can be packed: it has a length in tokens, and a place among the asks."""
 
-    Pairs of like length come together, longest first, so that little is padded and a group that does not fit the
-    memory shows at once. Only pairs with the same kinds of input and number of pictures share a group. A
-    pair longer than the budget goes alone.
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def length(self) -> int: ...
+
+
+Packed = TypeVar("Packed", bound=Sample)
+
+
+def pack(
+    samples: Sequence[Packed], token_budget: int, kind_of: Callable[[Packed], object] = lambda _: None
+) -> list[list[Packed]]:
+    """Group samples so that a group, padded to its longest, has at most ``token_budget`` tokens.
+
+    Samples of like length come together, longest first, so that little is padded and a group that does not fit the
+    memory shows at once. Only those of one kind share a group. One longer than the budget goes alone.
     """
-    groups: dict[tuple[object, ...], list[Pair]] = {}
-    for pair in pairs:
-        kind = (frozenset(pair.tokens), frozenset(pair.vision), len(pair.pictures))
-        groups.setdefault(kind, []).append(pair)
+    groups: dict[object, list[Packed]] = {}
+    for sample in samples:
+        groups.setdefault(kind_of(sample), []).append(sample)
     return [
         chunk
         for group in groups.values()
-        for chunk in _chunks(sorted(group, key=lambda pair: (-pair.length, pair.index)), token_budget)
+        for chunk in _chunks(sorted(group, key=lambda one: (-one.length, one.index)), token_budget)
     ]
 
 
-def _chunks(pairs: Sequence[Pair], token_budget: int) -> Iterator[list[Pair]]:
-    chunk: list[Pair] = []
+def kind_of(pair: Pair) -> object:
+    """Pairs of one kind can be put into one batch: they have the same inputs and number of pictures."""
+    return frozenset(pair.tokens), frozenset(pair.vision), len(pair.pictures)
+
+
+def _chunks(pairs: Sequence[Packed], token_budget: int) -> Iterator[list[Packed]]:
+    chunk: list[Packed] = []
     for pair in pairs:
         # the first of a chunk is its longest
         if chunk and chunk[0].length * (len(chunk) + 1) > token_budget:

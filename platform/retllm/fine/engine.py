@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import structlog
 import torch
 from torch import Tensor
 
 from retllm.errors import TooLargeForDevice
-from retllm.fine.batching import Pair, collate, pack
+from retllm.fine.batching import Batch, Layout, Packed, Pair, Sample, collate, kind_of, pack
+from retllm.fine.content import Picture
 from retllm.fine.feedforward import FeedForward
 from retllm.fine.hooks import NEVER, Reinjection, hooked
 from retllm.fine.injection import Injection, LayerPlan
 from retllm.fine.model import LoadedModel
+from retllm.fine.prefix import (
+    Key,
+    Prefix,
+    PrefixCache,
+    Split,
+    Tail,
+    collate_tails,
+    empty_cache,
+    harvest,
+    split,
+    witnessed,
+)
+from retllm.fine.prepare import Opening
 from retllm.fine.prompts import Part
+from retllm.fine.tracing import Recorder
 from retllm.fine.vision import PictureFeatures
 
 log = structlog.get_logger(__name__)
+
+Out = TypeVar("Out")
 
 Reader = Callable[[Tensor], Tensor]
 """From the last position's logits, (b, vocabulary) float32, to what is wanted of each sample, (b, n)."""
@@ -32,11 +51,13 @@ class Ask:
         candidate: the place among the candidates that errors name.
         message: the user's message; pictures in their places.
         said: tokens of the answer so far; the question is what comes next.
+        recorded: whether this is the candidate's question that a trace is of.
     """
 
     candidate: int
     message: Sequence[Part]
     said: tuple[int, ...] = ()
+    recorded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +110,39 @@ class Pending:
         return [answer for answer in answers if answer is not None]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Question:
+    """A pair that goes through the model whole; where ``split`` says how, its prefix is kept under ``key``.
+
+    ``recorded`` is the candidate that its pass is recorded for, None if it is not.
+    """
+
+    pair: Pair
+    key: Key = ()
+    split: Split | None = None
+    recorded: int | None = None
+
+    @property
+    def index(self) -> int:
+        return self.pair.index
+
+    @property
+    def length(self) -> int:
+        return self.pair.length
+
+
 class Engine:
-    """Answers asks with one set of re-injection settings, within one call of the scorer."""
+    """Answers asks with one set of re-injection settings, within one call of the scorer.
+
+    Args:
+        loaded: the model.
+        features: its picture features.
+        feed_forwards: of every layer that the plan may inject.
+        injection, plan: the settings, and what they mean for this model.
+        token_budget: most tokens, padding included, in one forward pass.
+        prefixes: the image prefixes known; None if this model's questions are not to be taken apart.
+        recorder: watches the passes for a trace; every question then goes through the model whole.
+    """
 
     def __init__(
         self,
@@ -100,6 +152,8 @@ class Engine:
         injection: Injection,
         plan: LayerPlan,
         token_budget: int,
+        prefixes: PrefixCache | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.loaded = loaded
         self._features = features
@@ -107,26 +161,91 @@ class Engine:
         self._injection = injection
         self._plan = plan
         self._token_budget = token_budget
+        # what is injected into all positions makes the prefix depend on the question
+        exact = not plan.injectable or injection.scope == "suffix"
+        self._prefixes = prefixes if exact and recorder is None else None
+        self._recorder = recorder
         self._device: torch.device = loaded.module.device
 
     def answer(self, asks: Sequence[Ask], read: Reader) -> Pending:
         """One forward pass for each ask, in batches; nothing in it waits for the device.
 
+        A picture's part of the question is computed once for all asks that begin with it, where that is exact.
+
         Raises:
             InvalidInput: an ask that the model can't take (``detail["index"]`` is its candidate).
             TooLargeForDevice: one ask alone is too large for the device's memory.
         """
-        pairs = [self._pair(place, ask) for place, ask in enumerate(asks)]
-        raw = [one for group in pack(pairs, self._token_budget) for one in self._group(group, read)]
+        openings = [self._opening(ask) for ask in asks]
+        known = self._known(asks, openings)
+        wholes: list[_Question] = []
+        tails: list[Tail] = []
+        for place, (ask, opening) in enumerate(zip(asks, openings, strict=True)):
+            prefix = known.get(opening.key) if opening else None
+            rest = prefix.tail(opening) if prefix and opening else None
+            if prefix is None or rest is None:
+                wholes.append(self._question(place, ask, opening))
+            else:
+                tails.append(Tail(place, prefix, rest + ask.said))
+                self.loaded.preparer.demand_room(ask.candidate, tails[-1].length)
+        raw = [
+            *self._passes(wholes, self._kind_of, lambda group: self._whole(group, read)),
+            *self._passes(tails, self._kind_of_tail, lambda group: self._tails(group, read)),
+        ]
         return Pending(len(asks), raw)
 
-    def _pair(self, place: int, ask: Ask) -> Pair:
-        pair = self.loaded.preparer.pair(ask.candidate, ask.message)
-        return pair.extended(place, ask.said)
+    def _opening(self, ask: Ask) -> Opening | None:
+        return None if self._prefixes is None else self.loaded.preparer.opening(ask.candidate, ask.message)
 
-    def _group(self, group: Sequence[Pair], read: Reader) -> Iterator[Raw]:
+    def _known(self, asks: Sequence[Ask], openings: Sequence[Opening | None]) -> dict[Key, Prefix]:
+        """The prefixes that are here, and those that several asks begin with, which are made first."""
+        known: dict[Key, Prefix] = {}
+        missing: dict[Key, list[int]] = {}
+        for place, opening in enumerate(openings):
+            found = self._prefixes.get(opening.key) if self._prefixes and opening else None
+            if found is not None and opening:
+                known[opening.key] = found
+            else:
+                missing.setdefault(opening.key if opening else (str(place),), []).append(place)
+        self._ahead(asks[places[0]] for places in missing.values())
+        shared = [places[0] for places in missing.values() if len(places) > 1]
+        questions = [self._question(place, replace(asks[place], said=()), openings[place]) for place in shared]
+        heads = [
+            replace(question, pair=question.pair.cut(question.split.length)) for question in questions if question.split
+        ]
+        for made in self._passes(heads, self._kind_of, self._make):
+            known.update(made)
+        return known
+
+    def _ahead(self, asks: Iterable[Ask]) -> None:
+        parts = (part for ask in asks for part in ask.message)
+        self.loaded.preparer.pixels.ahead([part for part in parts if isinstance(part, Picture)])
+
+    def _question(self, place: int, ask: Ask, opening: Opening | None) -> _Question:
+        pair = self.loaded.preparer.pair(ask.candidate, ask.message)
+        whole = pair.extended(place, ask.said)
+        if opening is None:
+            return _Question(whole, recorded=ask.candidate if ask.recorded else None)
+        return _Question(whole, opening.key, split(pair, opening, self.loaded.image_token))
+
+    @staticmethod
+    def _kind_of(question: _Question) -> object:
+        return kind_of(question.pair)
+
+    def _kind_of_tail(self, tail: Tail) -> object:
+        # a window counts positions in the cache, and what fills up a shorter prefix would take up some of them
+        return tail.prefix.length if self.loaded.windowed else None
+
+    def _passes(
+        self, samples: Sequence[Packed], kind: Callable[[Packed], object], run: Callable[[Sequence[Packed]], Out]
+    ) -> Iterator[Out]:
+        for group in pack(samples, self._token_budget, kind):
+            yield from self._halving(group, run)
+
+    def _halving(self, group: Sequence[Packed], run: Callable[[Sequence[Packed]], Out]) -> Iterator[Out]:
+        """Run a group; if it does not fit the memory, its halves."""
         try:
-            yield self._forward(group, read)
+            yield run(group)
         except torch.OutOfMemoryError as error:
             if len(group) == 1:
                 raise TooLargeForDevice(
@@ -138,22 +257,80 @@ class Engine:
             return
         # outside the handler, whose error would keep the failed pass's memory alive
         half = len(group) // 2
-        yield from self._group(group[:half], read)
-        yield from self._group(group[half:], read)
+        yield from self._halving(group[:half], run)
+        yield from self._halving(group[half:], run)
 
-    def _forward(self, group: Sequence[Pair], read: Reader) -> Raw:
-        batch = collate(group, pad_token=self.loaded.preparer.pad_token, image_token=self.loaded.image_token)
+    def _whole(self, group: Sequence[_Question], read: Reader) -> Raw:
+        """Questions from beginning to end; their prefixes are kept if there is room for any."""
+        batch = self._collated(group)
         layout = batch.layout.to(self._device)
         shows = bool(batch.pairs[0].pictures)
         reinjection = Reinjection(self._injection, self._plan, layout) if shows and self._plan.injectable else None
         inputs = self._features.inputs(batch)
-        with hooked(self.loaded.decoder, layout, reinjection, self._plan, self._feed_forwards):
-            logits: Tensor = self.loaded.module(**inputs).logits
-        values = read(logits[:, -1])
-        if reinjection is None:
-            armed = values.new_full((len(values), 1), NEVER)
-            uncertainty = values.new_full((len(values), 1), torch.nan)
-        else:
-            armed, uncertainty = reinjection.armed[:, None].float(), reinjection.uncertainty[:, None]
-        places = tuple((pair.index, pair.length) for pair in batch.pairs)
-        return Raw(places, torch.cat([armed, uncertainty, values], dim=1))
+        keeps = self._prefixes is not None and self._prefixes.open and any(question.split for question in group)
+        with self._hooked(layout, reinjection), self._watching(batch, group, layout, reinjection):
+            if keeps:
+                logits, made = self._growing(inputs, group, batch.layout)
+                self._keep(made)
+            else:
+                logits = self.loaded.module(**inputs).logits
+        return _raw(group, reinjection, read(logits[:, -1]))
+
+    def _make(self, group: Sequence[_Question]) -> dict[Key, Prefix]:
+        """Compute prefixes, and nothing after them."""
+        batch = self._collated(group)
+        inputs = self._features.inputs(batch)
+        with self._hooked(batch.layout.to(self._device), None):
+            _, made = self._growing(inputs, group, batch.layout)
+        self._keep(made)
+        return made
+
+    def _growing(
+        self, inputs: dict[str, Any], group: Sequence[_Question], layout: Layout
+    ) -> tuple[Tensor, dict[Key, Prefix]]:
+        """A forward pass, and the prefixes from the keys and values that it leaves."""
+        cache = empty_cache()
+        with witnessed(self.loaded.decoder.trunk) as witness:
+            logits = self.loaded.module(**inputs, past_key_values=cache, use_cache=True).logits
+        prefixes = harvest(cache, [question.split for question in group], layout, witness)
+        return logits, {question.key: one for question, one in zip(group, prefixes, strict=True) if one is not None}
+
+    def _keep(self, made: Mapping[Key, Prefix]) -> None:
+        assert self._prefixes is not None
+        for key, prefix in made.items():
+            self._prefixes.put(key, prefix)
+
+    def _tails(self, group: Sequence[Tail], read: Reader) -> Raw:
+        """The rest of questions whose prefixes are known."""
+        batch = collate_tails(group, self.loaded.preparer.pad_token, self._device)
+        reinjection = None
+        if self._plan.injectable:
+            reinjection = Reinjection(self._injection, self._plan, batch.layout)
+            reinjection.give_visual(batch.visual())
+        with self._hooked(batch.layout, reinjection):
+            logits: Tensor = self.loaded.module(**batch.inputs, past_key_values=batch.cache(), use_cache=True).logits
+        return _raw(group, reinjection, read(logits[:, -1]))
+
+    def _collated(self, group: Sequence[_Question]) -> Batch:
+        pairs = [question.pair for question in group]
+        return collate(pairs, pad_token=self.loaded.preparer.pad_token, image_token=self.loaded.image_token)
+
+    def _hooked(self, layout: Layout, reinjection: Reinjection | None) -> AbstractContextManager[None]:
+        return hooked(self.loaded.decoder, layout, reinjection, self._plan, self._feed_forwards)
+
+    def _watching(
+        self, batch: Batch, group: Sequence[_Question], layout: Layout, reinjection: Reinjection | None
+    ) -> AbstractContextManager[None]:
+        if self._recorder is None:
+            return nullcontext()
+        return self._recorder.watching([question.recorded for question in group], batch.pairs, layout, reinjection)
+
+
+def _raw(group: Sequence[Sample], reinjection: Reinjection | None, values: Tensor) -> Raw:
+    if reinjection is None:
+        armed = values.new_full((len(values), 1), NEVER)
+        uncertainty = values.new_full((len(values), 1), torch.nan)
+    else:
+        armed, uncertainty = reinjection.armed[:, None].float(), reinjection.uncertainty[:, None]
+    places = tuple((sample.index, sample.length) for sample in group)
+    return Raw(places, torch.cat([armed, uncertainty, values], dim=1))

@@ -70,9 +70,18 @@ class Reinjection:
         ``embeddings`` (b, s, d) are the decoder's inputs. Two pictures in one sample: Z is all of their tokens.
         """
         index = self._layout.visual.unsqueeze(-1).expand(-1, -1, embeddings.shape[-1])
+        self.give_visual(embeddings.gather(1, index))
+
+    def give_visual(self, visual: Tensor) -> None:
+        """Take Z, (b, N, d), as it is known already; rows that the layout does not mark as real do not count."""
         real = self._layout.visual_real.unsqueeze(-1)
-        self._visual = embeddings.gather(1, index).masked_fill(~real, 0)
+        self._visual = visual.masked_fill(~real, 0)
         self._visual_size = _mean_size(self._visual, real)
+
+    @property
+    def knows_visual(self) -> bool:
+        """Whether Z is known before the pass begins."""
+        return self._visual is not None
 
     def observe(self, layer: int, logits: Tensor) -> None:
         """Arm ``layer + 1`` in the samples whose early logits (b, vocabulary) are uncertain for the first time."""
@@ -100,16 +109,22 @@ class Reinjection:
 
     def _delta(self, feed_forward: FeedForward, x: Tensor) -> Tensor:
         """``phi(x K^T) V`` (b, s, d), with K = V = Z or their scaled forms."""
+        # rows of padding are zero in values, so what phi makes of them does not count
+        return torch.bmm(self.weights(feed_forward, x), self._sized(feed_forward.down, x.dtype))
+
+    def weights(self, feed_forward: FeedForward, x: Tensor) -> Tensor:
+        """``phi(x K^T)`` (b, s, N): how much each visual token counts at each of the positions x (b, s, d)."""
+        keys = self._sized(feed_forward.key_size(self._settings.key_weight), x.dtype)
+        return feed_forward.activation(torch.bmm(x, keys.transpose(1, 2)))
+
+    def _sized(self, size: Tensor, dtype: torch.dtype) -> Tensor:
+        """Z (b, N, d), brought to the mean size of a projection's weights if the settings say so."""
         assert self._visual is not None
         assert self._visual_size is not None
-        visual = self._visual.to(x.dtype)
-        keys, values = visual, visual
-        if self._settings.scaling:
-            unit = self._visual_size.clamp_min(_TINY)
-            keys = (visual * (feed_forward.key_size(self._settings.key_weight) / unit)).to(x.dtype)
-            values = (visual * (feed_forward.down / unit)).to(x.dtype)
-        # rows of padding are zero in values, so what phi makes of them does not count
-        return torch.bmm(feed_forward.activation(torch.bmm(x, keys.transpose(1, 2))), values)
+        visual = self._visual.to(dtype)
+        if not self._settings.scaling:
+            return visual
+        return (visual * (size / self._visual_size.clamp_min(_TINY))).to(dtype)
 
 
 _TINY = 1e-30
@@ -144,8 +159,9 @@ def hooked(
         on_exit(decoder.head.register_forward_pre_hook(_last_position_only(layout)))
         on_exit(decoder.head.register_forward_hook(_in_float32))
         if reinjection is not None and plan.injectable:
-            keep = _keep_visual(reinjection)
-            on_exit(decoder.trunk.register_forward_pre_hook(keep, with_kwargs=True))
+            if not reinjection.knows_visual:
+                keep = keep_visual(reinjection)
+                on_exit(decoder.trunk.register_forward_pre_hook(keep, with_kwargs=True))
             for number in plan.watched:
                 watch = _watch(reinjection, number, decoder, layout)
                 on_exit(decoder.layers[number].register_forward_hook(watch))
@@ -182,9 +198,15 @@ def _in_float32(head: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tenso
     return logits if head.bias is None else logits + head.bias.float()
 
 
-def _keep_visual(
+def keep_visual(
     reinjection: Reinjection,
 ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+    """A hook for the decoder that shows ``reinjection`` what goes in.
+
+    Raises:
+        ModelUnsuited: when the decoder runs, if it is not given embeddings.
+    """
+
     def keep(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         embeddings = kwargs.get("inputs_embeds")
         if not isinstance(embeddings, Tensor):

@@ -54,6 +54,12 @@ class LoadedModel:
         return read_feed_forward(self.decoder.layers[number], number)
 
     @property
+    def windowed(self) -> bool:
+        """Whether some layers see only a window of the latest positions."""
+        kinds = getattr(self.module.config.get_text_config(), "layer_types", None) or ()
+        return any(kind != "full_attention" for kind in kinds)
+
+    @property
     def shares_pictures(self) -> bool:
         """Whether projected visual tokens can be made once and given to several pairs.
 

@@ -1,26 +1,34 @@
-"""From a message to model inputs: chat template, tokens, pixels, with each picture prepared once per call."""
+"""From a message to model inputs: chat template, tokens, pixels."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor
 
 from retllm.errors import InvalidInput, ModelUnsuited
 from retllm.fine.batching import TOKEN_KEYS, Pair
+from retllm.fine.content import Picture
+from retllm.fine.pixels import REFUSALS, PixelMemo
 from retllm.fine.prompts import Part
 
-_THREADS = 4
 
-#: what image processors and Pillow raise for a picture that they can't take
-_REFUSALS = (ValueError, TypeError, RuntimeError, OSError, ZeroDivisionError, SyntaxError)
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a message begins, up to the text after its last picture.
+
+    Attributes:
+        key: tells it from every other: the text of the beginning, and the keys of its pictures.
+        tokens: of the whole message, with each picture as the one token (or few) that stands for it in the text.
+    """
+
+    key: tuple[str, ...]
+    tokens: tuple[int, ...]
+
 
 #: what some processors (PaliGemma's) give with the inputs, and would make the model compute a loss
 _FOR_TRAINING = ("labels",)
@@ -51,9 +59,8 @@ class Preparer:
         self._processor = processor
         self._tokenizer = tokenizer
         self._limit = limit
-        self._memo = _PictureMemo(images)
-        processor.image_processor = self._memo
-        self._rgb: dict[int, Image.Image] = {}
+        self.pixels = PixelMemo(images)
+        processor.image_processor = self.pixels
         self._control = _control_tokens(processor, tokenizer)
         pad = tokenizer.pad_token_id
         self.pad_token: int = pad if isinstance(pad, int) else 0
@@ -61,31 +68,30 @@ class Preparer:
     @contextmanager
     def pictures_once(self) -> Iterator[None]:
         """Within this, a picture that comes again is not prepared again."""
-        self._memo.open()
+        self.pixels.open()
         try:
             yield
         finally:
-            self._memo.close()
-            self._rgb.clear()
+            self.pixels.close()
 
-    def ahead(self, images: Iterable[Image.Image]) -> None:
-        """Prepare pictures of this call side by side, before their pairs ask for them.
+    def opening(self, index: int, message: Sequence[Part]) -> Opening | None:
+        """How a message begins; None if no picture is in it, or no text after the last one.
 
-        Only saves time: what can't be done ahead, a picture that the image processor refuses included, is left to
-        :meth:`pair`.
+        Raises:
+            InvalidInput: a picture that can't be opened.
         """
-        ready = []
-        for image in images:
-            with suppress(*_REFUSALS):
-                ready.append(self._as_rgb(image))
-        self._memo.ahead(ready)
-
-    def keep_only(self, image: Image.Image | None) -> set[int]:
-        """Forget every picture of this call but one; returns the numbers that are still known."""
-        kept = set() if image is None else {id(self._as_rgb(image))}
-        self._memo.keep_only(kept)
-        self._rgb = {key: value for key, value in self._rgb.items() if id(value) in kept}
-        return kept
+        pictures = [part for part in message if isinstance(part, Picture)]
+        if not pictures or not isinstance(message[-1], str):
+            return None
+        text = self.render(message)
+        at = text.rfind(self._harmless(message[-1]))
+        if at < 0:
+            return None
+        try:
+            keys = tuple(picture.key for picture in pictures)
+        except REFUSALS as error:
+            raise _refused(index, error) from error
+        return Opening((text[:at], *keys), tuple(self.encode(text)))
 
     def pair(self, index: int, message: Sequence[Part]) -> Pair:
         """The inputs of one message.
@@ -95,47 +101,38 @@ class Preparer:
                 than the model takes.
         """
         text = self.render(message)
+        pictures = [part for part in message if isinstance(part, Picture)]
         try:
-            images = [self._as_rgb(part) for part in message if isinstance(part, Image.Image)]
+            images = [self.pixels.shown(picture) for picture in pictures]
             features = self._processor(
                 text=[text],
                 images=[images] if images else None,
                 return_tensors="pt",
                 **self._special_tokens(text),
             )
-        except _REFUSALS as error:
-            raise InvalidInput(
-                f"The model can't take this pair: {_first_line(error)}", field="candidates", index=index
-            ) from error
+        except REFUSALS as error:
+            raise _refused(index, error) from error
+        finally:
+            self.pixels.done()
         tokens = {key: features[key] for key in TOKEN_KEYS if key in features}
         other = {key: value for key, value in features.items() if key not in (*TOKEN_KEYS, *_FOR_TRAINING)}
         vision = {key: torch.as_tensor(value) for key, value in other.items()}
-        pair = Pair(index, tokens, vision, tuple(id(image) for image in images))
-        if self._limit is not None and pair.length > self._limit:
+        pair = Pair(index, tokens, vision, tuple(picture.key for picture in pictures))
+        self.demand_room(index, pair.length)
+        return pair
+
+    def demand_room(self, index: int, length: int) -> None:
+        """Refuse more tokens than the model takes.
+
+        Raises:
+            InvalidInput: ``length`` is above the model's limit.
+        """
+        if self._limit is not None and length > self._limit:
             raise InvalidInput(
-                f"The pair is {pair.length} tokens long; the model takes {self._limit}. Shorten the text.",
+                f"The pair is {length} tokens long; the model takes {self._limit}. Shorten the text.",
                 field="candidates",
                 index=index,
             )
-        return pair
-
-    def _as_rgb(self, image: Image.Image) -> Image.Image:
-        """The picture in red, green and blue; where it is transparent, white shows through."""
-        if image.mode == "RGB":
-            return image
-        if id(image) not in self._rgb:
-            if image.has_transparency_data:
-                layer = image.convert("RGBA")
-                image_rgb = Image.new("RGB", image.size, "white")
-                image_rgb.paste(layer, mask=layer.getchannel("A"))
-            else:
-                image_rgb = image.convert("RGB")
-            self._rgb[id(image)] = image_rgb
-        return self._rgb[id(image)]
-
-    def picture(self, image_id: int) -> dict[str, Tensor] | None:
-        """What the image processor made of one picture of this call, by itself; None where it was not asked alone."""
-        return self._memo.single(image_id)
 
     def render(self, message: Sequence[Part]) -> str:
         """The message as the model's chat template writes it, up to where the answer begins."""
@@ -195,83 +192,10 @@ def _control_tokens(processor: Any, tokenizer: Any) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
+def _refused(index: int, error: Exception) -> InvalidInput:
+    return InvalidInput(f"The model can't take this pair: {_first_line(error)}", field="candidates", index=index)
+
+
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-class _PictureMemo:
-    """Stands in for a processor's image processor and remembers its answers, by picture, within one call.
-
-    Families whose answer for several pictures is the answers for each put together (those with ``image_grid_thw``)
-    are asked one picture at a time, so that a query's picture shown beside many candidates is prepared once, and
-    several pictures side by side.
-    """
-
-    def __init__(self, image_processor: Any) -> None:
-        self._wrapped = image_processor
-        self._answers: dict[tuple[int, ...], Any] | None = None
-        # how the processor asks for one picture, learned from the first; it never changes
-        self._options: dict[str, Any] | None = None
-
-    def open(self) -> None:
-        self._answers = {}
-
-    def close(self) -> None:
-        self._answers = None
-
-    def ahead(self, images: Sequence[Image.Image]) -> None:
-        if self._answers is None or self._options is None:
-            return
-        options = self._options
-        new = {id(image): image for image in images if (id(image),) not in self._answers}
-
-        def ask(image: Image.Image) -> None:
-            # a refusal is told when the pair asks, which knows its place among the candidates
-            with suppress(*_REFUSALS):
-                self._ask((id(image),), [[image]], options)
-
-        if len(new) > 1:
-            with ThreadPoolExecutor(max_workers=min(_THREADS, os.cpu_count() or 1)) as pool:
-                list(pool.map(ask, new.values()))
-
-    def keep_only(self, image_ids: set[int]) -> None:
-        answers = self._answers or {}
-        self._answers = {key: answer for key, answer in answers.items() if set(key) <= image_ids}
-
-    def single(self, image_id: int) -> dict[str, Tensor] | None:
-        answer = (self._answers or {}).get((image_id,))
-        return None if answer is None else dict(answer)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._wrapped, name)
-
-    def __call__(self, images: Any, **kwargs: Any) -> Any:
-        flat = list(_flatten(images))
-        if self._answers is None:
-            return self._wrapped(images, **kwargs)
-        if len(flat) == 1:
-            return self._ask((id(flat[0]),), images, kwargs)
-        first = self._ask((id(flat[0]),), [[flat[0]]], kwargs)
-        if "image_grid_thw" not in first:
-            return self._ask(tuple(map(id, flat)), images, kwargs)
-        answers = [first, *(self._ask((id(image),), [[image]], kwargs) for image in flat[1:])]
-        return type(first)({key: torch.cat([torch.as_tensor(one[key]) for one in answers]) for key in first})
-
-    def _ask(self, key: tuple[int, ...], images: Any, kwargs: dict[str, Any]) -> Any:
-        assert self._answers is not None
-        if key not in self._answers:
-            self._answers[key] = self._wrapped(images, **kwargs)
-        answer = self._answers[key]
-        if len(key) == 1 and "image_grid_thw" in answer:
-            self._options = kwargs
-        # processors take keys out of what they are given
-        return type(answer)(dict(answer))
-
-
-def _flatten(images: Any) -> Iterator[Any]:
-    if isinstance(images, list | tuple):
-        for image in images:
-            yield from _flatten(image)
-    else:
-        yield images

@@ -9,10 +9,8 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
-from PIL.Image import Image
-
 from retllm.errors import InvalidInput
-from retllm.fine.content import Content
+from retllm.fine.content import Content, Picture
 
 Mode = Literal["true_false", "verbalized", "choice"]
 """A way of asking (method section 3)."""
@@ -20,7 +18,7 @@ Mode = Literal["true_false", "verbalized", "choice"]
 Wording = Literal["true_false", "verbalized", "choice", "choice_swapped"]
 """A sentence that says how to answer; ``choice_swapped`` is ``choice`` with the letters' meanings exchanged."""
 
-Part = str | Image
+Part = str | Picture
 """A piece of a message: a text, or a picture in its place."""
 
 
@@ -59,7 +57,7 @@ class Prompts:
         if template is None:
             raise InvalidInput(f"There is no prompt for {pair}.", field="pair")
         words = {"{query}": query.text or "", "{candidate}": candidate.text or "", "{ask}": self.ask[wording]}
-        pictures = {"@query.image": query.image, "@candidate.image": candidate.image}
+        pictures = {"@query.image": query.picture, "@candidate.image": candidate.picture}
         parts: list[Part] = []
         for part in template:
             if part in pictures:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 import torch
@@ -15,15 +15,25 @@ from retllm.fine.content import Content
 from retllm.fine.device import pick_device, pick_dtype
 from retllm.fine.engine import Engine
 from retllm.fine.feedforward import FeedForward
-from retllm.fine.injection import Injection
+from retllm.fine.injection import NO_INJECTION, Injection, LayerPlan
 from retllm.fine.model import LoadedModel, load_model
 from retllm.fine.modes import Judge, Matter, Verdicts, make_judge
+from retllm.fine.modes.traced import judge_traced
+from retllm.fine.prefix import PrefixCache
 from retllm.fine.prompts import Mode, Prompts, load_prompts
 from retllm.fine.scores import PairScore, ScorerInfo
+from retllm.fine.splitting import splits_exactly
+from retllm.fine.tracing import Recorder
 from retllm.fine.vision import PictureFeatures
 
 DEFAULT_TOKEN_BUDGET = 16_384
 """Most tokens, padding included, in one forward pass."""
+
+DEFAULT_PREFIX_BYTES = 1 << 30
+"""Bytes of image prefixes kept from call to call."""
+
+DEFAULT_VISUAL_BYTES = 256 << 20
+"""Bytes of projected visual tokens kept from call to call."""
 
 #: raised when the arithmetic changes in a way that changes scores
 _ARITHMETIC = 1
@@ -38,11 +48,22 @@ class Scorer:
     One call at a time: calls from several threads wait for each other. Made by :func:`load_scorer`.
     """
 
-    def __init__(self, model: str, loaded: LoadedModel, prompts: Prompts, token_budget: int) -> None:
+    def __init__(
+        self,
+        model: str,
+        loaded: LoadedModel,
+        prompts: Prompts,
+        token_budget: int,
+        prefix_bytes: int = DEFAULT_PREFIX_BYTES,
+        visual_bytes: int = DEFAULT_VISUAL_BYTES,
+    ) -> None:
         self._loaded = loaded
         self._prompts = prompts
         self._token_budget = token_budget
         self._lock = threading.Lock()
+        self._features = PictureFeatures(loaded, token_budget, visual_bytes)
+        self._prefixes = PrefixCache(prefix_bytes)
+        self._splits: bool | None = None
         self._feed_forwards: dict[int, FeedForward] = {}
         self._judges: dict[Mode, Judge] = {"true_false": make_judge("true_false", prompts, loaded)}
         self.info = ScorerInfo(
@@ -79,6 +100,7 @@ class Scorer:
         injection: Injection | None = None,
         *,
         mode: Mode = "true_false",
+        trace: bool = False,
     ) -> list[PairScore]:
         """Judge every candidate against the query, in the order given.
 
@@ -89,6 +111,8 @@ class Scorer:
             candidates: what was found; any mix of modalities.
             injection: visual re-injection; None for its defaults. Pairs with no picture have none.
             mode: the way of asking.
+            trace: also tell how each score of a pair with a picture came about. Takes more than twice the time: every
+                question goes through the model whole, and with re-injection once more without it.
 
         Raises:
             InvalidInput: settings that do not fit this model, or a pair that it can't take (``detail["index"]``).
@@ -107,17 +131,45 @@ class Scorer:
             verdicts: list[Verdicts] = []
             preparer = self._loaded.preparer
             with preparer.pictures_once():
-                features = PictureFeatures(self._loaded, self._token_budget)
-                engine = Engine(self._loaded, features, self._feed_forwards, injection, plan, self._token_budget)
+                ask = self._traced(judge, injection, plan) if trace else self._plainly(judge, injection, plan)
                 remaining = iter(enumerate(candidates))
                 # nothing waits for the device in here: the next window is prepared while it computes
                 while window := list(islice(remaining, _WINDOW)):
-                    sides = (query, *(candidate for _, candidate in window))
-                    preparer.ahead(side.image for side in sides if side.image is not None)
-                    verdicts.append(judge.judge(engine, Matter(query, window)))
+                    verdicts.append(ask(Matter(query, window)))
                     # a call of thousands must not hold the pixels of them all; the query's come again
-                    features.keep_only(preparer.keep_only(query.image))
+                    again = {query.picture.key} if query.picture else set()
+                    preparer.pixels.keep_only(again)
+                    self._features.keep_only(again)
+            self._features.keep_only(set())
             return [score for read in verdicts for score in read()]
+
+    def _plainly(self, judge: Judge, injection: Injection, plan: LayerPlan) -> Callable[[Matter], Verdicts]:
+        engine = self._engine(injection, plan)
+        return lambda matter: judge.judge(engine, matter)
+
+    def _traced(self, judge: Judge, injection: Injection, plan: LayerPlan) -> Callable[[Matter], Verdicts]:
+        recorder = Recorder(self._loaded, injection, plan)
+        watched = self._engine(injection, plan, recorder)
+        plain = self._engine(NO_INJECTION, NO_INJECTION.plan(self.info.layers)) if plan.injectable else None
+
+        def ask(matter: Matter) -> Verdicts:
+            scores = judge_traced(judge, matter, watched, recorder, plain)
+            return lambda: scores
+
+        return ask
+
+    def _engine(self, injection: Injection, plan: LayerPlan, recorder: Recorder | None = None) -> Engine:
+        if self._splits is None:
+            self._splits = splits_exactly(self._loaded, self._features, self._prompts, self._token_budget)
+        prefixes = self._prefixes if self._splits else None
+        budget = self._token_budget
+        return Engine(self._loaded, self._features, self._feed_forwards, injection, plan, budget, prefixes, recorder)
+
+    def forget(self) -> None:
+        """Drop all that is kept of pictures from earlier calls."""
+        with self._lock:
+            self._prefixes.clear()
+            self._features.forget()
 
     def _judge(self, mode: Mode) -> Judge:
         if mode not in self._judges:
@@ -132,6 +184,8 @@ def load_scorer(
     device: str = "auto",
     dtype: str = "auto",
     token_budget: int = DEFAULT_TOKEN_BUDGET,
+    prefix_bytes: int = DEFAULT_PREFIX_BYTES,
+    visual_bytes: int = DEFAULT_VISUAL_BYTES,
 ) -> Scorer:
     """Load an image-text-to-text model as a scorer.
 
@@ -141,6 +195,8 @@ def load_scorer(
         device: ``auto`` (the GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``.
         dtype: ``auto`` (bfloat16 on a GPU, float32 on a CPU), or a name such as ``float32``.
         token_budget: most tokens in one forward pass.
+        prefix_bytes: of image prefixes (keys and values) kept from call to call; 0 keeps none.
+        visual_bytes: of projected visual tokens kept from call to call; 0 keeps none.
 
     Raises:
         InvalidInput: the token budget is not positive.
@@ -151,4 +207,4 @@ def load_scorer(
         raise InvalidInput(f"token_budget must be 1 or more, not {token_budget}.", field="token_budget")
     chosen = pick_device(device)
     loaded = load_model(model, revision, chosen, pick_dtype(dtype, chosen))
-    return Scorer(model, loaded, load_prompts(), token_budget)
+    return Scorer(model, loaded, load_prompts(), token_budget, prefix_bytes, visual_bytes)

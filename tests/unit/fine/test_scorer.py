@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from retllm.errors import InvalidInput
 from retllm.fine import Content, Injection, PairScore, Scorer, hooks, load_scorer
-from retllm.fine.prepare import Preparer
+from retllm.fine.pixels import PixelMemo
 
 #: some samples trigger, at various layers, and others do not
 EAGER = Injection(alpha=0.5, tau=0.66, start=0, end=6)
@@ -143,20 +144,20 @@ def test_many_candidates_are_scored_in_their_order(qwen: Scorer) -> None:
 
 
 def test_only_the_querys_pixels_outlive_a_window(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call of thousands of pictures must not hold them all; a converted picture's place in memory may be reused."""
+    """A call of thousands of pictures must not hold them all."""
     monkeypatch.setattr("retllm.fine.scorer._WINDOW", 3)
     query = Content(image=picture(7, 20, 20).convert("RGBA"), text="a dog")
-    many = [Content(image=picture(seed % 9, 16 + seed % 9, 20).convert("RGBA")) for seed in range(30)]
+    many = [Content(image=picture(100 + seed % 9, 16 + seed % 9, 20).convert("RGBA")) for seed in range(30)]
     held: list[int] = []
-    kept = Preparer.keep_only
+    kept = PixelMemo.keep_only
 
-    def watched(self: Preparer, image: Any) -> set[int]:
-        held.append(len(self._memo._answers or {}))
-        still = kept(self, image)
-        assert len(self._memo._answers or {}) == len(self._rgb) == len(still) == 1
-        return still
+    def watched(self: PixelMemo, keys: set[str]) -> None:
+        held.append(len(self._answers or {}))
+        kept(self, keys)
+        assert len(self._answers or {}) == len(keys) == 1
 
-    monkeypatch.setattr(Preparer, "keep_only", watched)
+    monkeypatch.setattr(PixelMemo, "keep_only", watched)
+    qwen.forget()
     found = qwen.score(query, many, EAGER)
     assert max(held) == 4
     for at, score in enumerate(found):
@@ -174,13 +175,28 @@ QUIET = {
 }
 
 
+@contextmanager
+def whole_questions(scorer: Scorer) -> Iterator[None]:
+    """No question is taken apart into image prefix and tail."""
+    before, scorer._splits = scorer._splits, False
+    try:
+        yield
+    finally:
+        scorer._splits = before
+
+
 def test_without_injection_scores_are_the_plain_models_bit_for_bit(scorer: Scorer) -> None:
     for name, query in QUERIES.items():
         pool = pool_for(scorer, name)
-        plain = scorer.score(query, pool, OFF)
-        assert all(score.injected_layer is None and score.uncertainty is None for score in plain)
+        with whole_questions(scorer):
+            plain = scorer.score(query, pool, OFF)
+            assert all(score.injected_layer is None and score.uncertainty is None for score in plain)
+            for kind, quiet in QUIET.items():
+                assert scorer.score(query, pool, quiet) == plain, kind
+        scorer.score(query, pool, OFF)
+        apart = scorer.score(query, pool, OFF)
         for kind, quiet in QUIET.items():
-            assert scorer.score(query, pool, quiet) == plain, kind
+            assert scorer.score(query, pool, replace(quiet, scope="suffix")) == apart, kind
 
 
 def last_logits(family: str, model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -208,7 +224,9 @@ def test_with_the_trigger_off_it_is_transformers_own_answer_bit_for_bit(
     p = torch.softmax(logits.float(), dim=-1)
     vocabulary = processor.tokenizer.get_vocab()
     labels = sorted(vocabulary[word] for word in ("True", "ĠTrue") if word in vocabulary)
-    [found] = scorer_of(family).score(Content(text="a dog"), [Content(image=image)], OFF)
+    scorer = scorer_of(family)
+    scorer.forget()
+    [found] = scorer.score(Content(text="a dog"), [Content(image=image)], OFF)
     assert found.score == p[:, labels].sum().item()
     assert found.entropy == torch.special.entr(p).sum().item()
 
@@ -275,6 +293,7 @@ def test_no_hook_stays_whatever_happens(qwen: Scorer, where: str, monkeypatch: p
 
     with monkeypatch.context() as patch:
         patch.setattr(part[where], "forward", fail)
+        qwen.forget()
         with pytest.raises(Broken):
             qwen.score(QUERIES["text"], candidates(), EAGER)
     assert all_hooks(model) == before
@@ -317,9 +336,11 @@ def test_a_picture_goes_through_the_vision_tower_once_per_call(family: str, scor
     shared = Content(image=picture(3))
     try:
         texts = [Content(text=f"caption {at} " * (at + 1)) for at in range(10)]
+        scorer.forget()
         with token_budget(scorer, 200):
             scorer.score(QUERIES["image"], texts, EAGER)
         assert sum(seen) == 1
+        scorer.forget()
         seen.clear()
         # the query's and the shared picture once, and three others
         scorer.score(QUERIES["image"], [shared, shared, *candidates()[:3]], EAGER)
@@ -329,11 +350,12 @@ def test_a_picture_goes_through_the_vision_tower_once_per_call(family: str, scor
 
 
 def test_a_picture_is_prepared_once_per_call(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrapped = qwen._loaded.preparer._memo._wrapped
+    wrapped = qwen._loaded.preparer.pixels._wrapped
     calls: list[int] = []
     kind = type(wrapped)
     plain = kind.__call__
     monkeypatch.setattr(kind, "__call__", lambda self, *args, **more: (calls.append(1), plain(self, *args, **more))[1])
+    qwen.forget()
     qwen.score(QUERIES["image"], [*candidates()[:4], Content(text="a"), Content(text="b")], EAGER)
     assert len(calls) == 5
 

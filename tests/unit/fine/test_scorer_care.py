@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,10 @@ def test_a_broken_picture_is_named(qwen: Scorer, mode: str, tmp_path: Path) -> N
 
 
 def test_pictures_prepared_side_by_side_are_the_same(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    qwen.forget()
     together = qwen.score(QUERY, candidates(), EAGER)
-    monkeypatch.setattr(qwen._loaded.preparer, "ahead", lambda images: None)
+    monkeypatch.setattr(qwen._loaded.preparer.pixels, "ahead", lambda images: None)
+    qwen.forget()
     assert qwen.score(QUERY, candidates(), EAGER) == together
 
 
@@ -100,32 +103,42 @@ def test_a_layer_that_the_model_has_not_is_refused(qwen: Scorer) -> None:
             qwen.score(QUERY, [Content(text="a")], wrong)
 
 
-def test_a_batch_too_large_for_the_memory_is_halved(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = qwen.score(QUERY, candidates(), EAGER)
-    plain = Engine._forward
+#: questions as a whole, and tails behind known prefixes
+WAYS = {"_whole": EAGER, "_tails": replace(EAGER, scope="suffix")}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_batch_too_large_for_the_memory_is_halved(qwen: Scorer, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = [one for one in candidates() if one.image]
+    qwen.score(QUERY, pool, WAYS[way])
+    expected = qwen.score(QUERY, pool, WAYS[way])
+    plain = getattr(Engine, way)
     sizes = []
 
-    def limited(self: Engine, group: Any, *args: Any) -> Any:
+    def limited(self: Engine, group: Any, read: Any) -> Any:
         if len(group) > 2:
             raise torch.OutOfMemoryError
         sizes.append(len(group))
-        return plain(self, group, *args)
+        return plain(self, group, read)
 
-    monkeypatch.setattr(Engine, "_forward", limited)
-    found = qwen.score(QUERY, candidates(), EAGER)
+    monkeypatch.setattr(Engine, way, limited)
+    found = qwen.score(QUERY, pool, WAYS[way])
     assert sum(sizes) == len(expected)
     for one, other in zip(found, expected, strict=True):
         assert one.score == pytest.approx(other.score, rel=1e-3)
         assert one.injected_layer == other.injected_layer
 
 
-def test_a_pair_too_large_for_the_memory_is_said_to_be(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_pair_too_large_for_the_memory_is_said_to_be(qwen: Scorer, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(Engine, "_forward", full)
+    pool = [one for one in candidates() if one.image]
+    qwen.score(QUERY, pool, WAYS[way])
+    monkeypatch.setattr(Engine, way, full)
     with pytest.raises(TooLargeForDevice, match="does not fit"):
-        qwen.score(QUERY, candidates(), EAGER)
+        qwen.score(QUERY, pool, WAYS[way])
 
 
 def test_an_answer_that_is_no_number_is_an_error(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:

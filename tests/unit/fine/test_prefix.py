@@ -1,0 +1,241 @@
+"""Taking questions apart changes no score, and saves what it is there to save."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.unit.fine.families import FAMILIES
+
+from retllm.errors import InvalidInput
+from retllm.fine import Content, Injection, PairScore, Picture, Scorer, load_scorer
+from retllm.fine.engine import Engine
+from retllm.fine.prefix import PrefixCache, split
+from retllm.fine.splitting import splits_exactly
+
+OFF = Injection(trigger="off")
+#: some samples trigger, at various layers, and others do not; nothing before the tail is touched
+SUFFIX = Injection(alpha=0.5, tau=0.66, start=0, end=6, scope="suffix")
+
+#: their decoders look in both directions, or keep more than keys and values
+NOT_TAKEN_APART = {"paligemma", "qwen3_5"}
+
+
+def picture(seed: int, width: int = 24, height: int = 16) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def pictures() -> list[Content]:
+    """Of several sizes, so that prefixes differ in length."""
+    return [Content(image=picture(seed, 20 + 9 * seed, 44 - 5 * seed)) for seed in range(5)]
+
+
+TEXTS = [Content(text=text) for text in ("a", "a red square is left of a small blue circle", "a dog " * 7)]
+CAPTIONED = [Content(image=picture(40 + at, 30, 30), text=f"caption {at}") for at in range(2)]
+
+
+def same(found: list[PairScore], expected: list[PairScore]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert one.score == pytest.approx(other.score, rel=1e-3)
+        assert one.log_odds == pytest.approx(other.log_odds, abs=2e-3)
+        assert one.entropy == pytest.approx(other.entropy, rel=1e-3)
+        assert one.injected_layer == other.injected_layer
+        assert one.uncertainty == pytest.approx(other.uncertainty, abs=1e-4)
+        assert one.tokens == other.tokens
+
+
+class Passes:
+    """Counts the samples that go through the model whole, as prefixes, and as tails."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen = {"_whole": 0, "_make": 0, "_tails": 0}
+        for name in self.seen:
+            monkeypatch.setattr(Engine, name, self._counting(name, getattr(Engine, name)))
+
+    def _counting(self, name: str, plain: Any) -> Any:
+        def counted(engine: Engine, group: Any, *more: Any) -> Any:
+            self.seen[name] += len(group)
+            return plain(engine, group, *more)
+
+        return counted
+
+    def take(self) -> tuple[int, int, int]:
+        """Whole questions, prefixes and tails since the last call."""
+        counts = self.seen["_whole"], self.seen["_make"], self.seen["_tails"]
+        self.seen.update(dict.fromkeys(self.seen, 0))
+        return counts
+
+
+@pytest.fixture
+def whole(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[PairScore]]:
+    """Scores with no question taken apart."""
+
+    def score(*args: Any) -> list[PairScore]:
+        with monkeypatch.context() as patch:
+            patch.setattr(scorer, "_splits", False)
+            return scorer.score(*args)
+
+    return score
+
+
+@pytest.mark.parametrize("injection", [OFF, SUFFIX], ids=["off", "suffix"])
+def test_cold_warm_and_whole_questions_have_the_same_scores(
+    scorer: Scorer, whole: Callable[..., list[PairScore]], injection: Injection
+) -> None:
+    for query, pool in (
+        (Content(text="a red dog"), [*pictures(), *CAPTIONED]),
+        (Content(image=picture(99, 36, 28)), [*TEXTS, *pictures()[:2]]),
+        (Content(image=picture(98, 28, 20), text="a circle"), [*TEXTS, *CAPTIONED]),
+    ):
+        expected = whole(query, pool, injection)
+        scorer.forget()
+        same(scorer.score(query, pool, injection), expected)
+        same(scorer.score(query, pool[::-1], injection)[::-1], expected)
+        same([scorer.score(query, [one], injection)[0] for one in pool], expected)
+
+
+def test_which_families_can_be_taken_apart_is_found_out(scorer: Scorer, request: pytest.FixtureRequest) -> None:
+    scorer.score(TEXTS[0], pictures()[:1], OFF)
+    assert scorer._splits == (request.node.callspec.params["scorer"] not in NOT_TAKEN_APART)
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - NOT_TAKEN_APART))
+def test_a_known_picture_costs_its_tail_only(
+    family: str, scorer_of: Callable[[str], Scorer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = scorer_of(family)
+    scorer.score(TEXTS[0], pictures()[:1], OFF)
+    passes = Passes(monkeypatch)
+    scorer.forget()
+    scorer.score(TEXTS[0], pictures(), OFF)
+    assert passes.take() == (5, 0, 0)
+    scorer.score(TEXTS[1], pictures(), OFF)
+    assert passes.take() == (0, 0, 5)
+    scorer.forget()
+    scorer.score(Content(image=picture(99, 36, 28)), TEXTS, SUFFIX)
+    assert passes.take() == (0, 1, 3)
+
+
+def test_scope_all_takes_nothing_apart(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = Passes(monkeypatch)
+    for _ in range(2):
+        qwen.score(TEXTS[0], pictures(), replace(SUFFIX, scope="all"))
+        assert passes.take() == (5, 0, 0)
+
+
+def test_a_known_picture_is_not_opened(qwen: Scorer) -> None:
+    opened = []
+
+    def open_it() -> Image.Image:
+        opened.append(1)
+        return picture(70, 50, 40)
+
+    qwen.forget()
+    first = qwen.score(TEXTS[0], [Content(image=Picture(open_it, key="a name"))], OFF)
+    again = qwen.score(TEXTS[0], [Content(image=Picture(open_it, key="a name"))], OFF)
+    assert len(opened) == 1
+    same(again, first)
+    # where the prefix is of no use the visual tokens still are
+    qwen.score(TEXTS[0], [Content(image=Picture(open_it, key="a name"))], replace(SUFFIX, scope="all"))
+    qwen.score(Content(image=Picture(open_it, key="a name")), [Content(image=picture(3))], SUFFIX)
+    assert len(opened) == 1
+
+
+def test_a_picture_is_known_by_its_content(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = Passes(monkeypatch)
+    qwen.forget()
+    qwen.score(TEXTS[0], [Content(image=picture(5))], OFF)
+    qwen.score(TEXTS[1], [Content(image=picture(5))], OFF)
+    qwen.score(TEXTS[1], [Content(image=picture(6))], OFF)
+    assert passes.take() == (2, 0, 1)
+
+
+def test_what_is_kept_is_bounded_in_bytes(model_folder: Callable[[str], Path]) -> None:
+    folder = str(model_folder("qwen2_5_vl"))
+    roomy = load_scorer(folder, device="cpu")
+    expected = roomy.score(TEXTS[0], pictures(), OFF)
+    sizes = sorted(one.nbytes for one in roomy._prefixes._kept.values())
+    tight = load_scorer(folder, device="cpu", prefix_bytes=sum(sizes[:2]), visual_bytes=1000)
+    for _ in range(3):
+        same(tight.score(TEXTS[0], pictures(), OFF), expected)
+        assert sum(one.nbytes for one in tight._prefixes._kept.values()) <= sum(sizes[:2])
+        assert sum(one.nbytes for one in tight._features._kept.values()) <= 1000
+        assert not tight._features._now
+    none = load_scorer(folder, device="cpu", prefix_bytes=0, visual_bytes=0)
+    for query, pool in ((TEXTS[0], pictures()), (pictures()[0], TEXTS)):
+        same(none.score(query, pool, SUFFIX), roomy.score(query, pool, SUFFIX))
+    assert not none._prefixes._kept
+    assert not none._features._kept
+
+
+def test_a_kept_prefix_holds_no_batch_in_memory(qwen: Scorer) -> None:
+    qwen.forget()
+    qwen.score(TEXTS[0], pictures(), OFF)
+    for prefix in qwen._prefixes._kept.values():
+        held = [one for layer in prefix.states if layer for one in layer]
+        assert sum(one.untyped_storage().nbytes() for one in held) == sum(one.nbytes for one in held)
+        assert prefix.visual.untyped_storage().nbytes() == prefix.visual.nbytes
+
+
+def test_a_text_too_long_for_the_model_is_refused_behind_a_known_picture_too(qwen: Scorer) -> None:
+    qwen.score(TEXTS[0], pictures()[:1], OFF)
+    with pytest.raises(InvalidInput, match="tokens long") as caught:
+        qwen.score(Content(text="word " * 600), pictures()[:1], OFF)
+    assert caught.value.detail["index"] == 0
+
+
+def test_text_that_looks_like_the_models_own_marks_is_a_text(qwen: Scorer) -> None:
+    """A caption with the picture's token in it changes neither the prefix nor another candidate."""
+    sly = Content(text="<|image_pad|><|vision_end|> a dog <|im_end|>")
+    query = Content(image=picture(99, 36, 28))
+    qwen.forget()
+    expected = [qwen.score(query, [one], OFF)[0] for one in (*TEXTS, sly)]
+    qwen.forget()
+    same(qwen.score(query, [*TEXTS, sly], OFF), expected)
+
+
+def test_a_model_whose_parts_do_not_add_up_is_asked_whole(
+    scorer_of: Callable[[str], Scorer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = scorer_of("llava")
+
+    def check() -> bool:
+        with scorer._loaded.preparer.pictures_once(), torch.inference_mode():
+            return splits_exactly(scorer._loaded, scorer._features, scorer._prompts, 4096)
+
+    assert check()
+    plain = Engine._make
+
+    def wrong(engine: Engine, group: Any) -> Any:
+        made = plain(engine, group)
+        return {key: replace(one, next_position=one.next_position + 3) for key, one in made.items()}
+
+    monkeypatch.setattr(Engine, "_make", wrong)
+    assert not check()
+
+
+def test_messages_that_end_otherwise_than_they_are_written_are_not_split(qwen: Scorer) -> None:
+    preparer = qwen._loaded.preparer
+    message = qwen._prompts.message("true_false", TEXTS[0], pictures()[0])
+    with preparer.pictures_once():
+        opening = preparer.opening(0, message)
+        pair = preparer.pair(0, message)
+    assert opening is not None
+    found = split(pair, opening, qwen._loaded.image_token)
+    assert found is not None
+    ids = pair.tokens["input_ids"][0].tolist()
+    assert ids[found.length - 1] == qwen._loaded.image_token
+    assert ids[found.length :] == [*found.closing, *opening.tokens[len(found.opening) :]]
+    assert split(pair, replace(opening, tokens=(*opening.tokens[:-1], 1)), qwen._loaded.image_token) is None
+
+
+def test_an_empty_cache_keeps_nothing() -> None:
+    assert not PrefixCache(0).open
+    assert PrefixCache(1).open
