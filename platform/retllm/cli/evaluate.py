@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from retllm.cli import show
 from retllm.cli.client import json_option
 from retllm.errors import InvalidInput
-from retllm.evaluation.benchmarks import LOADERS, NAMES, scenes
+from retllm.evaluation.benchmarks import LOADERS, NAMES, make_scenes
 from retllm.evaluation.page import percent, span, write_page
 from retllm.evaluation.variants import Variant, ablations, chosen, for_choices
 from retllm.settings import PRESETS, Settings
@@ -89,7 +89,7 @@ def evaluate(
     there too: after an interruption the same command goes on where it stopped.
     """
     settings = _settings(preset, embedder, scorer)
-    loaded = scenes(families, pairs, seed) if benchmark == "scenes" else _load(benchmark, data)
+    loaded = make_scenes(families, pairs, seed) if benchmark == "scenes" else _load(benchmark, data)
     wanted = _sections(loaded, direction or ("t2i" if benchmark == "scenes" else "both"), limit, seed)
     folder = out or settings.home_path / "evaluation" / f"{benchmark}-{seed}"
     try:

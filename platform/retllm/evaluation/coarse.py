@@ -79,7 +79,7 @@ class KeptVectors:
                 return kept["vectors"], float(kept["seconds"])
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, BadZipFile):
+        except (EOFError, OSError, ValueError, KeyError, BadZipFile):
             path.unlink()  # torn by a crash of the machine: made again
         started = time.perf_counter()
         vectors = embedded(self._embedder, items, image_weight)

@@ -6,23 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retllm.evaluation.benchmark import Benchmark
-from retllm.evaluation.benchmarks.karpathy import coco, flickr30k
-from retllm.evaluation.benchmarks.mmeb import mmeb
-from retllm.evaluation.benchmarks.scenes import scenes
-from retllm.evaluation.benchmarks.sharegpt4v import sharegpt4v
-from retllm.evaluation.benchmarks.sugarcrepe import sugarcrepe
-from retllm.evaluation.benchmarks.urban1k import urban1k
+from retllm.evaluation.benchmarks.karpathy import load_coco, load_flickr30k
+from retllm.evaluation.benchmarks.mmeb import load_mmeb
+from retllm.evaluation.benchmarks.scenes import make_scenes
+from retllm.evaluation.benchmarks.sharegpt4v import load_sharegpt4v
+from retllm.evaluation.benchmarks.sugarcrepe import load_sugarcrepe
+from retllm.evaluation.benchmarks.urban1k import load_urban1k
 
 LOADERS: dict[str, Callable[[Path], Benchmark]] = {
-    "flickr30k": flickr30k,
-    "coco": coco,
-    "sharegpt4v": sharegpt4v,
-    "urban1k": urban1k,
-    "sugarcrepe": sugarcrepe,
-    "mmeb": mmeb,
+    "flickr30k": load_flickr30k,
+    "coco": load_coco,
+    "sharegpt4v": load_sharegpt4v,
+    "urban1k": load_urban1k,
+    "sugarcrepe": load_sugarcrepe,
+    "mmeb": load_mmeb,
 }
 """The benchmarks that need a folder."""
 
 NAMES = ("scenes", *LOADERS)
 
-__all__ = ["LOADERS", "NAMES", "scenes"]
+__all__ = ["LOADERS", "NAMES", "make_scenes"]

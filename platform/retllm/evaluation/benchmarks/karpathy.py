@@ -21,7 +21,7 @@ _FLICKR = "The pictures are published as flickr30k-images by the University of I
 _COCO = "The pictures are published as val2014.zip (http://images.cocodataset.org/zips/val2014.zip)."
 
 
-def flickr30k(data: Path) -> Benchmark:
+def load_flickr30k(data: Path) -> Benchmark:
     """The 1,000 test pictures of Flickr30k with 5,000 captions.
 
     Args:
@@ -39,7 +39,7 @@ def flickr30k(data: Path) -> Benchmark:
     return Benchmark("flickr30k", _both_ways(splits, entries, folder, ["filename"], _FLICKR))
 
 
-def coco(data: Path) -> Benchmark:
+def load_coco(data: Path) -> Benchmark:
     """The 5,000 test pictures of COCO with 25,000 captions.
 
     Args:

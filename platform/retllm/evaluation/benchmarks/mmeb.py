@@ -40,7 +40,7 @@ _FIELDS = ["qry_text", "qry_img_path", "tgt_text", "tgt_img_path"]
 _PLACEHOLDER = "<|image_1|>"
 
 
-def mmeb(data: Path) -> Benchmark:
+def load_mmeb(data: Path) -> Benchmark:
     """All data sets that ``data`` holds, each a task; the first target of a row is the right one.
 
     Args:

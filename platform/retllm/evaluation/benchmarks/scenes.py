@@ -18,7 +18,7 @@ PICTURE_EDGE = 256
 """Edge of the pictures as a collection would hold them, pixels; the models' own preprocessing makes them smaller."""
 
 
-def scenes(families: int, pairs: int, seed: int) -> Benchmark:
+def make_scenes(families: int, pairs: int, seed: int) -> Benchmark:
     """A gallery of ``families`` families of eight held-out scenes, and ``pairs`` choices of each of seven kinds.
 
     Every picture's caption is a query, and every picture is one in the other direction; no caption is true of a

@@ -15,7 +15,7 @@ _FILE_ADVICE = "It is published at https://huggingface.co/datasets/Lin-Chen/Shar
 _PICTURES = "The first 1,000 entries are pictures of SA-1B, kept in sam/images beside the JSON file."
 
 
-def sharegpt4v(data: Path) -> Benchmark:
+def load_sharegpt4v(data: Path) -> Benchmark:
     """1,000 pictures with one long caption each.
 
     Args:

@@ -23,7 +23,7 @@ _JSON = "The seven JSON files are in the folder data of https://github.com/RAIVN
 _PICTURES = "The pictures are COCO's val2017.zip (http://images.cocodataset.org/zips/val2017.zip)."
 
 
-def sugarcrepe(data: Path) -> Benchmark:
+def load_sugarcrepe(data: Path) -> Benchmark:
     """The seven parts, each a list of choices between two captions.
 
     Args:

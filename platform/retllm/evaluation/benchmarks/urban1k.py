@@ -12,7 +12,7 @@ from retllm.evaluation.benchmarks.karpathy import both_directions
 _ADVICE = "Urban1k.zip is published at https://huggingface.co/datasets/BeichenZhang/Urban1k; unpack it whole."
 
 
-def urban1k(data: Path) -> Benchmark:
+def load_urban1k(data: Path) -> Benchmark:
     """Pictures ``image/<n>.jpg`` and their captions ``caption/<n>.txt``.
 
     Args:

@@ -1,0 +1,17 @@
+"""Two stages whose answers are known."""
+
+from __future__ import annotations
+
+import pytest
+
+from .stages import ColourEmbedder, ColourScorer
+
+
+@pytest.fixture
+def embedder() -> ColourEmbedder:
+    return ColourEmbedder()
+
+
+@pytest.fixture
+def scorer() -> ColourScorer:
+    return ColourScorer()

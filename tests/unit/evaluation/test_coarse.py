@@ -1,0 +1,92 @@
+"""The coarse stage in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from retllm.embedding import fuse
+from retllm.evaluation import coarse
+from retllm.evaluation.benchmark import Item, Task, picture_item, text_item
+
+from .stages import ColourEmbedder, write_picture
+
+
+def ignore(_: int) -> None: ...
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return [
+        picture_item(write_picture(tmp_path / f"{name}.png", name), f"{name}.png") for name in ("red", "green", "blue")
+    ]
+
+
+def test_candidates_come_by_falling_cosine_and_equal_ones_in_their_order():
+    """Against a plain loop over all pairs, with as many rows at a time as memory is said to hold."""
+    rng = np.random.default_rng(0)
+    queries = rng.standard_normal((23, 6)).astype(np.float32)
+    candidates = np.repeat(rng.standard_normal((9, 6)), 2, axis=0).astype(np.float32)
+    for cells in (1, 50, 2**25):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(coarse, "_CELLS", cells)
+            order, similarity = coarse.nearest(queries, candidates, None, 5)
+        for row, query in enumerate(queries):
+            products = [round(float(query @ candidate), 4) for candidate in candidates]
+            wanted = sorted(range(18), key=lambda place: (-products[place], place))[:5]
+            assert order[row].tolist() == wanted
+            assert similarity[row].tolist() == pytest.approx([products[place] for place in wanted], abs=1e-3)
+
+
+def test_a_query_meets_only_its_own_candidates():
+    queries = np.eye(3, dtype=np.float32)
+    candidates = np.array([[1, 0, 0], [0.5, 0.5, 0], [0, 0, 1], [0, 1, 0]], dtype=np.float32)
+    order, similarity = coarse.nearest(queries, candidates, [(3, 1), (0, 2, 3), (2,)], depth=3)
+    assert order.tolist() == [[1, 3, -1], [3, 0, 2], [2, -1, -1]]
+    assert np.isnan(similarity[0, 2])
+
+
+def test_an_item_of_picture_and_text_has_the_fused_vector(embedder, pictures):
+    both = Item("both", text="blue", open=pictures[0].open)
+    (vector,) = coarse.embedded(embedder, [both], 0.7)
+    wanted = fuse(embedder.embed_images([pictures[0].open()]), embedder.embed_texts(["blue"]), 0.7)[0]
+    assert vector == pytest.approx(wanted)
+
+
+def test_vectors_are_made_once(tmp_path, embedder, pictures):
+    task = Task("t2i", "ranking", [text_item("a red thing")], pictures, [frozenset({0})])
+    first = coarse.rank(task, coarse.KeptVectors(tmp_path / "kept", embedder), 3, ignore)
+    another = ColourEmbedder()
+    again = coarse.rank(task, coarse.KeptVectors(tmp_path / "kept", another), 3, ignore)
+    assert (another.pictures, another.texts) == (0, 0)
+    assert again.order.tolist() == first.order.tolist()
+    assert first.order[0, 0] == 0
+    assert again.seconds > 0
+
+
+def test_vectors_of_another_model_or_of_other_items_are_not_taken(tmp_path, pictures):
+    for revision, items in (("1", pictures), ("2", pictures), ("2", pictures[:2])):
+        embedder = ColourEmbedder()
+        embedder.info = type(embedder.info)(**{**vars(embedder.info), "revision": revision})
+        vectors, _ = coarse.KeptVectors(tmp_path / "kept", embedder).of(items, 0.7, ignore)
+        assert embedder.pictures == len(items) == len(vectors)
+
+
+@pytest.mark.parametrize("keep", [0, 30, -30])
+def test_a_torn_file_of_vectors_is_made_again(tmp_path, embedder, pictures, keep):
+    vectors, _ = coarse.KeptVectors(tmp_path / "kept", embedder).of(pictures, 0.7, ignore)
+    (path,) = (tmp_path / "kept").iterdir()
+    path.write_bytes(path.read_bytes()[:keep])
+    healed, _ = coarse.KeptVectors(tmp_path / "kept", embedder).of(pictures, 0.7, ignore)
+    assert healed.tolist() == vectors.tolist()
+    assert embedder.pictures == 6
+
+
+def test_an_interrupted_embedding_goes_on_at_its_last_chunk(tmp_path, embedder, pictures, monkeypatch):
+    monkeypatch.setattr(coarse, "_CHUNK", 1)
+    bad = Item("bad", open=lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        coarse.KeptVectors(tmp_path, embedder).of([*pictures, bad], 0.7, ignore)
+    seen = embedder.pictures
+    coarse.KeptVectors(tmp_path, embedder).of(pictures, 0.7, ignore)
+    assert (seen, embedder.pictures) == (3, 3)

@@ -1,0 +1,194 @@
+"""The fine stage of an evaluation on one query: order, choices, waves, second passes, and what is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from retllm.evaluation.benchmark import Item, text_item
+from retllm.evaluation.benchmarks.sugarcrepe import choices
+from retllm.evaluation.coarse import KeptVectors, rank
+from retllm.evaluation.fine import Judging, Pool, coarse_choice, fine_choice, judge, pools, rank_of_right
+from retllm.evaluation.scores import KeptScores
+from retllm.evaluation.variants import Variant
+from retllm.fine import Injection, PairScore
+from retllm.fine.waves import Adaptive
+
+from .stages import ColourScorer
+
+PLAIN = Variant("all", k=3)
+
+
+class Told(ColourScorer):
+    """A scorer that gives the scores it was told, by the candidate's text: (score, log-odds, entropy)."""
+
+    def __init__(self, told: dict[str, tuple], second: dict[str, float] | None = None) -> None:
+        super().__init__()
+        self.told = told
+        self.second = second or {}
+
+    def pair(self, query, candidate, mode):
+        self.judged.append((mode, candidate.text))
+        if mode == "true_false" and self.second:
+            return PairScore(0.5, 0.0, self.second[candidate.text], None, None, 10)
+        if self.told[candidate.text] is None:
+            return PairScore(None, None, None, None, None, 10, error="The model wrote no number.")
+        score, log_odds, entropy = self.told[candidate.text]
+        return PairScore(score, log_odds, entropy, None, None, 10)
+
+
+@pytest.fixture
+def kept(tmp_path):
+    with KeptScores(tmp_path / "scores.sqlite") as scores:
+        yield scores
+
+
+def pool(*texts: str, right: int = 0) -> Pool:
+    """Candidates in coarse order; the place of a candidate is 100 more than its coarse place."""
+    return Pool(
+        query=text_item("query"),
+        candidates=[text_item(text) for text in texts],
+        places=[100 + place for place in range(len(texts))],
+        similarity=[0.9 - 0.1 * place for place in range(len(texts))],
+        right=frozenset({100 + right}),
+    )
+
+
+def test_the_pool_is_ordered_by_score_and_what_is_below_it_stays(kept):
+    scorer = Told({"a": (0.1, -2, 0.1), "b": (0.9, 2, 0.1), "c": (0.5, 0, 0.1)})
+    outcome = judge(pool("a", "b", "c", "d", "e"), PLAIN, Judging(scorer, kept))
+    assert outcome.order == [101, 102, 100, 103, 104]
+    assert [text for _, text in scorer.judged] == ["a", "b", "c"]
+
+
+def test_entropy_decides_a_tie_and_without_it_the_coarse_rank_does(kept):
+    judging = Judging(Told({"a": (0.12341, -2, 0.5), "b": (0.12342, -1, 0.4), "c": (0.9, 2, 0.1)}), kept)
+    assert judge(pool("a", "b", "c"), PLAIN, judging).order == [102, 101, 100]
+    assert judge(pool("a", "b", "c"), replace(PLAIN, entropy=False), judging).order == [102, 100, 101]
+
+
+def test_a_candidate_without_a_score_keeps_its_coarse_place(kept):
+    judging = Judging(Told({"a": (0.1, -2, 0.1), "b": None, "c": (0.9, 2, 0.1)}), kept)
+    outcome = judge(pool("a", "b", "c"), PLAIN, judging)
+    assert outcome.order == [102, 101, 100]
+    assert outcome.scores[1].error == "The model wrote no number."
+
+
+def test_only_tied_numbers_are_asked_a_second_time_for_their_entropy(kept):
+    told = {"a": (0.501, 0, None), "b": (0.503, 0, None), "c": (0.9, 2, None)}
+    scorer = Told(told, second={"a": 0.7, "b": 0.2})
+    outcome = judge(pool("a", "b", "c"), replace(PLAIN, mode="verbalized"), Judging(scorer, kept))
+    assert scorer.judged[3:] == [("true_false", "a"), ("true_false", "b")]
+    assert outcome.order == [102, 101, 100]
+    assert outcome.second_passes == 2
+    without = judge(pool("a", "b", "c"), replace(PLAIN, mode="verbalized", entropy=False), Judging(scorer, kept))
+    assert (without.order, without.second_passes, len(scorer.judged)) == ([102, 100, 101], 0, 5)
+
+
+def test_waves_stop_when_the_best_is_clear(kept):
+    told = dict.fromkeys("abcdefgh", (0.1, -2, 0.1)) | {"c": (0.9, 5, 0.1)}
+    scorer = Told(told)
+    adaptive = replace(PLAIN, k=8, adaptive=Adaptive(first=2, step=2, clear_score=0, clear_gap=1))
+    outcome = judge(pool(*"abcdefgh"), adaptive, Judging(scorer, kept))
+    assert [text for _, text in scorer.judged] == ["a", "b", "c", "d"]
+    assert outcome.order[0] == 102
+    assert len(outcome.scores) == 4
+
+
+def test_fusion_lets_the_similarity_speak(kept):
+    """Log-odds 0.2 apart against similarities that are two standard deviations apart."""
+    judging = Judging(Told({"a": (0.5, 0.0, 0.1), "b": (0.55, 0.2, 0.1)}), kept)
+    assert judge(pool("a", "b"), replace(PLAIN, k=2), judging).order == [101, 100]
+    assert judge(pool("a", "b"), replace(PLAIN, k=2, fusion=0.05), judging).order == [101, 100]
+    assert judge(pool("a", "b"), replace(PLAIN, k=2, fusion=0.2), judging).order == [100, 101]
+
+
+def test_no_pair_is_judged_twice(kept):
+    scorer = Told(dict.fromkeys("abcde", (0.1, -2, 0.1)))
+    judging = Judging(scorer, kept)
+    judge(pool(*"abcde"), replace(PLAIN, k=5), judging)
+    for variant in (PLAIN, replace(PLAIN, entropy=False), replace(PLAIN, fusion=1.0)):
+        judge(pool(*"abcde"), variant, judging)
+    assert len(scorer.judged) == 5
+    judge(pool(*"abcde"), replace(PLAIN, injection=Injection(trigger="off")), judging)
+    assert len(scorer.judged) == 8
+
+
+def test_one_text_twice_in_a_pool_is_judged_once(kept):
+    scorer = Told({"a": (0.1, -2, 0.1), "b": (0.9, 2, 0.1)})
+    outcome = judge(pool("a", "b", "a"), PLAIN, Judging(scorer, kept))
+    assert len(scorer.judged) == 2
+    assert outcome.order == [101, 100, 102]
+
+
+def test_a_picture_is_one_object_for_the_scorer_however_often_it_is_asked(kept):
+    """The scorer knows a picture again by its object; the scorer of texts here sees the query's."""
+    seen = []
+
+    class Seeing(Told):
+        def score(self, query, candidates, injection=None, *, mode="true_false"):
+            seen.append(query)
+            return super().score(query, candidates, injection, mode=mode)
+
+    judging = Judging(Seeing({"a": (0.1, -2, 0.1), "b": (0.9, 2, 0.1)}), kept)
+    for text in "ab":
+        judging.scores(text_item("query"), [text_item(text)], "true_false", Injection())
+    assert seen[0] is seen[1]
+
+
+@pytest.mark.parametrize(("right", "rank"), [(0, 3), (1, 1), (2, 2)])
+def test_the_rank_is_that_of_the_first_right_candidate(right, rank):
+    assert rank_of_right(pool("a", "b", "c", right=right), [101, 102, 100]) == rank
+
+
+def test_any_right_candidate_will_do_and_none_has_no_rank():
+    several = replace(pool("a", "b", "c"), right=frozenset({100, 102}))
+    assert rank_of_right(several, [101, 102, 100]) == 2
+    assert rank_of_right(several, [101]) is None
+
+
+@pytest.mark.parametrize("right", [0, 1])
+@pytest.mark.parametrize(
+    ("told", "won"),
+    [
+        ({"a": (1.0, 9.1, 0.1), "b": (1.0, 9.0, 0.1)}, (1, 0)),
+        ({"a": (0.5, 1.0, 0.1), "b": (0.5, 1.0, 0.1)}, (0.5, 0.5)),
+        ({"a": (0.5, 1.0, 0.1), "b": (0.5, 1.0, 0.2)}, (1, 0)),
+        ({"a": None, "b": (0.9, 2.0, 0.1)}, (0.5, 0.5)),
+        ({"a": None, "b": None}, (0.5, 0.5)),
+    ],
+)
+def test_a_choice_goes_to_the_higher_and_is_open_between_equals(kept, told, won, right):
+    """Whichever of the two is right, and so wherever it stands."""
+    two = pool("a", "b", right=right)
+    variant = replace(PLAIN, k=2)
+    outcome = judge(two, variant, Judging(Told(told), kept))
+    assert fine_choice(two, outcome, 0.0) == won[right]
+
+
+@pytest.mark.parametrize("prefers", [0, 1])
+def test_who_prefers_a_place_scores_one_half(kept, prefers):
+    """A judge that likes what it is given first, or second, wins nothing over an even number of choices."""
+    picture = Item("picture", open=lambda: pytest.fail("no picture is needed"))
+    task = choices("part", [(picture, f"true {n}", f"false {n}") for n in range(10)])
+    made = [
+        Pool(picture, [task.candidates[place] for place in among], among, [0.5, 0.5], right)
+        for among, right in zip(task.among, task.right, strict=True)
+    ]
+    assert [coarse_choice(one) for one in made] == [0.5] * 10
+    liked = {task.candidates[among[prefers]].text for among in task.among}
+    told = {item.text: (0.9, 2, 0.1) if item.text in liked else (0.1, -2, 0.1) for item in task.candidates}
+    texts = [replace(one, query=text_item("q")) for one in made]
+    variant = replace(PLAIN, k=2)
+    won = [fine_choice(one, judge(one, variant, Judging(Told(told), kept)), 0.0) for one in texts]
+    assert sum(won) == 5
+
+
+def test_pools_hold_the_candidates_in_coarse_order(tmp_path, embedder):
+    task = choices("part", [(text_item("red"), "a blue thing", "a red thing")])
+    ranking = rank(task, KeptVectors(tmp_path, embedder), 10, lambda _: None)
+    (made,) = pools(task, ranking)
+    assert [item.text for item in made.candidates] == ["a red thing", "a blue thing"]
+    assert made.places == [1, 0]
+    assert len(made.similarity) == 2

@@ -1,0 +1,112 @@
+"""ShareGPT4V and Urban1k, from files in the form that their authors publish."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from retllm.errors import BenchmarkUnreadable
+from retllm.evaluation.benchmarks import LOADERS, sharegpt4v
+
+from .stages import write_picture
+
+FILE = "share-captioner_coco_lcs_sam_1246k_1107.json"
+
+
+def turns(number: int, answer: str) -> dict:
+    return {
+        "id": f"sa_{number}",
+        "image": f"sam/images/sa_{number}.jpg",
+        "conversations": [
+            {"from": "human", "value": "Describe this picture.\n<image>"},
+            {"from": "gpt", "value": answer},
+        ],
+    }
+
+
+@pytest.fixture
+def share(tmp_path):
+    entries = [turns(545504, "A red wall.\n\nIt is plain."), turns(545505, "A blue wall."), turns(545506, "Not asked.")]
+    (tmp_path / FILE).write_text(json.dumps(entries))
+    write_picture(tmp_path / "sam/images/sa_545504.jpg", "red")
+    write_picture(tmp_path / "sam/images/sa_545505.jpg", "blue")
+    return tmp_path
+
+
+def test_sharegpt4v_is_the_answers_of_the_first_entries_with_their_pictures(share, monkeypatch):
+    monkeypatch.setattr(sharegpt4v, "ENTRIES", 2)
+    sections = LOADERS["sharegpt4v"](share).sections
+    (t2i,), (i2t,) = sections["t2i"], sections["i2t"]
+    assert [query.text for query in t2i.queries] == ["A red wall.  It is plain.", "A blue wall."]
+    assert t2i.right == i2t.right == [frozenset({0}), frozenset({1})]
+
+
+def test_sharegpt4v_takes_a_thousand_entries_and_reads_no_further(tmp_path):
+    head = ",".join(json.dumps(turns(number, f"Caption {number}.")) for number in range(1000))
+    (tmp_path / FILE).write_text(f"[{head}, this is never read")
+    for number in range(1000):
+        (tmp_path / "sam/images").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"sam/images/sa_{number}.jpg").write_bytes(b"x")
+    (t2i,) = LOADERS["sharegpt4v"](tmp_path).sections["t2i"]
+    assert [query.text for query in t2i.queries] == [f"Caption {number}." for number in range(1000)]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("{}", "does not begin with a bracket"),
+        (json.dumps([turns(545504, "A red wall.")])[:-20], "breaks off"),
+        (json.dumps([{"image": "a.jpg"}]), "'conversations'"),
+        (json.dumps([{"image": "a.jpg", "conversations": [{"from": "human", "value": "?"}]}]), "no answer"),
+        (json.dumps([{"image": "a.jpg", "conversations": [{"from": "gpt", "value": "!"}] * 1}]), "no answer"),
+        ("[]", "no entries"),
+    ],
+)
+def test_a_file_that_is_not_sharegpt4v_is_named(tmp_path, text, word):
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(BenchmarkUnreadable, match=word) as caught:
+        LOADERS["sharegpt4v"](tmp_path)
+    assert str(tmp_path / FILE) in caught.value.message
+
+
+def test_pictures_of_sharegpt4v_that_are_missing_are_looked_for_where_the_file_says(share, monkeypatch):
+    monkeypatch.setattr(sharegpt4v, "ENTRIES", 3)
+    with pytest.raises(BenchmarkUnreadable, match=str(share / "sam/images/sa_545506.jpg")):
+        LOADERS["sharegpt4v"](share)
+
+
+@pytest.fixture
+def urban(tmp_path):
+    for stem, colour in (("1", "red"), ("2", "blue"), ("10", "green")):
+        write_picture(tmp_path / "Urban1k" / "image" / f"{stem}.jpg", colour)
+        caption = tmp_path / "Urban1k" / "caption" / f"{stem}.txt"
+        caption.parent.mkdir(exist_ok=True)
+        caption.write_text(f"A {colour} street.\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_urban1k_pairs_files_of_one_stem(urban, inside):
+    sections = LOADERS["urban1k"](urban / "Urban1k" if inside else urban).sections
+    (t2i,), (i2t,) = sections["t2i"], sections["i2t"]
+    assert [query.text for query in t2i.queries] == ["A red street.", "A blue street.", "A green street."]
+    assert t2i.candidates[1].open().getpixel((0, 0))[2] > 200
+    assert t2i.right == i2t.right == [frozenset({place}) for place in range(3)]
+
+
+def test_a_caption_of_urban1k_without_its_picture_is_named(urban):
+    (urban / "Urban1k/image/10.jpg").unlink()
+    with pytest.raises(BenchmarkUnreadable, match=str(urban / "Urban1k/image/10.jpg")):
+        LOADERS["urban1k"](urban)
+
+
+def test_an_empty_caption_of_urban1k_is_named(urban):
+    (urban / "Urban1k/caption/2.txt").write_text("\n")
+    with pytest.raises(BenchmarkUnreadable, match=r"2\.txt is empty"):
+        LOADERS["urban1k"](urban)
+
+
+def test_urban1k_without_captions_says_where_they_should_be(tmp_path):
+    with pytest.raises(BenchmarkUnreadable, match=str(tmp_path / "caption")):
+        LOADERS["urban1k"](tmp_path)
