@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,53 +12,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from tests.unit.fine.families import FAMILIES, NEED_A_PICTURE, usual_inputs
+from tests.unit.fine.pairs import EAGER, OFF, QUERIES, candidates, picture, pool_for, same, token_budget
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from retllm.errors import InvalidInput
 from retllm.fine import Content, Injection, PairScore, Scorer, hooks, load_scorer
 from retllm.fine.pixels import PixelMemo
-
-#: some samples trigger, at various layers, and others do not
-EAGER = Injection(alpha=0.5, tau=0.66, start=0, end=6)
-OFF = Injection(trigger="off")
-
-
-def picture(seed: int, width: int = 24, height: int = 16) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-def candidates() -> list[Content]:
-    """Of all modalities and many lengths."""
-    pictures = [picture(seed, 16 + 5 * seed % 31, 16 + 7 * seed % 29) for seed in range(6)]
-    texts = ["a red square", "x", "a small blue circle is left of a red square and " * 3, "a dog"]
-    both = [Content(image=picture(20 + at, 30, 20), text=text) for at, text in enumerate(texts[:3])]
-    return [*(Content(image=image) for image in pictures), *(Content(text=text) for text in texts), *both]
-
-
-QUERIES = {
-    "text": Content(text="a red square is left of a dog"),
-    "image": Content(image=picture(99, 28, 20)),
-    "both": Content(image=picture(98, 20, 26), text="a blue circle"),
-}
-
-
-def pool_for(scorer: Scorer, query: str) -> list[Content]:
-    """The candidates that the family can compare with the query."""
-    if scorer._loaded.module.config.model_type in NEED_A_PICTURE and QUERIES[query].image is None:
-        return [one for one in candidates() if one.image is not None]
-    return candidates()
-
-
-def same(one: PairScore, other: PairScore) -> None:
-    assert one.score == pytest.approx(other.score, rel=1e-3)
-    assert one.entropy == pytest.approx(other.entropy, rel=1e-3)
-    assert one.injected_layer == other.injected_layer
-    assert one.uncertainty == pytest.approx(other.uncertainty, abs=1e-4)
-    assert one.tokens == other.tokens
 
 
 @pytest.fixture(scope="module")
@@ -75,16 +34,6 @@ def alone() -> Callable[[Scorer, str], list[PairScore]]:
         return known[key]
 
     return scores
-
-
-@contextmanager
-def token_budget(scorer: Scorer, budget: int) -> Iterator[None]:
-    before = scorer._token_budget
-    scorer._token_budget = budget
-    try:
-        yield
-    finally:
-        scorer._token_budget = before
 
 
 @pytest.mark.parametrize("query", QUERIES)
@@ -175,20 +124,10 @@ QUIET = {
 }
 
 
-@contextmanager
-def whole_questions(scorer: Scorer) -> Iterator[None]:
-    """No question is taken apart into image prefix and tail."""
-    before, scorer._splits = scorer._splits, False
-    try:
-        yield
-    finally:
-        scorer._splits = before
-
-
 def test_without_injection_scores_are_the_plain_models_bit_for_bit(scorer: Scorer) -> None:
     for name, query in QUERIES.items():
         pool = pool_for(scorer, name)
-        with whole_questions(scorer):
+        with scorer.bare():
             plain = scorer.score(query, pool, OFF)
             assert all(score.injected_layer is None and score.uncertainty is None for score in plain)
             for kind, quiet in QUIET.items():
@@ -268,38 +207,6 @@ def test_the_head_sees_only_the_last_position(scorer: Scorer) -> None:
     assert all(shape[1] == 1 for shape in seen)
 
 
-def all_hooks(module: torch.nn.Module) -> int:
-    return sum(len(one._forward_hooks) + len(one._forward_pre_hooks) for one in module.modules())
-
-
-class Broken(RuntimeError):
-    """A failure in the middle of the model."""
-
-
-@pytest.mark.parametrize("where", ["layer", "vision", "head"])
-def test_no_hook_stays_whatever_happens(qwen: Scorer, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = qwen._loaded.module
-    before = all_hooks(model)
-    expected = qwen.score(QUERIES["text"], candidates(), EAGER)
-    assert all_hooks(model) == before
-    part = {
-        "layer": qwen._loaded.decoder.layers[3].mlp,
-        "vision": model.model.visual,
-        "head": qwen._loaded.decoder.head,
-    }
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise Broken
-
-    with monkeypatch.context() as patch:
-        patch.setattr(part[where], "forward", fail)
-        qwen.forget()
-        with pytest.raises(Broken):
-            qwen.score(QUERIES["text"], candidates(), EAGER)
-    assert all_hooks(model) == before
-    assert qwen.score(QUERIES["text"], candidates(), EAGER) == expected
-
-
 def test_two_scorers_do_not_meet(scorer_of: Callable[[str], Scorer], model_folder: Callable[[str], Path]) -> None:
     first, second = scorer_of("qwen2_5_vl"), load_scorer(str(model_folder("qwen2_5_vl")), device="cpu")
     other = scorer_of("llava")
@@ -307,22 +214,6 @@ def test_two_scorers_do_not_meet(scorer_of: Callable[[str], Scorer], model_folde
     other.score(QUERIES["text"], candidates(), EAGER)
     assert second.score(QUERIES["text"], candidates(), EAGER) == expected
     assert first.score(QUERIES["text"], candidates(), EAGER) == expected
-
-
-def test_calls_from_several_threads_wait_for_each_other(qwen: Scorer) -> None:
-    pool = candidates()[:5]
-    expected = {name: qwen.score(query, pool, EAGER) for name, query in QUERIES.items()}
-    found: dict[str, list[PairScore]] = {}
-
-    def work(name: str) -> None:
-        found[name] = qwen.score(QUERIES[name], pool, EAGER)
-
-    threads = [threading.Thread(target=work, args=(name,)) for name in QUERIES]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert found == expected
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])

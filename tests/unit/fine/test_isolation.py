@@ -1,0 +1,169 @@
+"""Scoring leaves no trace in the model, and calls with different settings never mix, in any family."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from tests.unit.fine.families import FAMILIES
+from tests.unit.fine.pairs import EAGER, OFF, QUERIES, picture, same, token_budget
+
+from retllm.fine import Content, Injection, PairScore, Scorer, load_scorer
+
+#: every trigger, scope and scaling
+SETTINGS = {
+    "off": OFF,
+    "entropy": EAGER,
+    "entropy, suffix": Injection(alpha=0.4, tau=0.6, start=0, end=6, scope="suffix"),
+    "fixed, suffix, bare formula": Injection(trigger="fixed", fixed_layer=2, scope="suffix", scaling=False, alpha=0.2),
+    "fixed, gate": Injection(trigger="fixed", fixed_layer=4, key_weight="gate"),
+}
+
+
+def pool() -> list[Content]:
+    """Few, of several lengths, all of them with a picture."""
+    pictures = [Content(image=picture(50 + at, 18 + 7 * at, 30 - 5 * at)) for at in range(3)]
+    return [*pictures, Content(image=picture(60, 26, 20), text="a small blue circle is left of a dog")]
+
+
+def hooks_of(module: torch.nn.Module) -> list[str]:
+    """Hooks of every kind, set anywhere in the model, but for those with which transformers itself reads layers."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    found = [hook for one in module.modules() for kind in kinds for hook in getattr(one, kind).values()]
+    return [hook.__qualname__ for hook in found if not hook.__module__.startswith("transformers.")]
+
+
+def own_forwards(module: torch.nn.Module) -> list[str]:
+    """Parts whose way of computing was replaced."""
+    return [name for name, one in module.named_modules() if "forward" in vars(one)]
+
+
+class Broken(RuntimeError):
+    """A failure in the middle of the model."""
+
+
+def vision_tower(scorer: Scorer) -> torch.nn.Module:
+    trunk = scorer._loaded.module.model
+    found = (getattr(trunk, name, None) for name in ("visual", "vision_tower", "vision_model"))
+    return next(one for one in found if one is not None)
+
+
+PARTS: dict[str, Callable[[Scorer], Any]] = {
+    "vision tower": vision_tower,
+    "layer before": lambda scorer: scorer._loaded.decoder.layers[1],
+    "injected layer": lambda scorer: scorer._loaded.decoder.layers[2].mlp,
+    "head": lambda scorer: scorer._loaded.decoder.head,
+}
+
+
+@pytest.mark.parametrize("scope", ["all", "suffix"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_of_a_pass_stays_in_the_model(
+    family: str, scope: Literal["all", "suffix"], scorer_of: Callable[[str], Scorer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor of a pass that broke off in the vision tower, in a layer, in the injected network, or in the head."""
+    scorer, always = scorer_of(family), Injection(trigger="fixed", fixed_layer=2, scope=scope)
+    module = scorer._loaded.module
+    weights = {name: value.clone() for name, value in module.state_dict().items()}
+    forwards = own_forwards(module)
+    scorer.forget()
+    expected = scorer.score(QUERIES["text"], pool(), always)
+    assert all(score.injected_layer == 2 for score in expected)
+    assert hooks_of(module) == []
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise Broken
+
+    for where, part in PARTS.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(part(scorer), "forward", fail)
+            scorer.forget()
+            with pytest.raises(Broken):
+                scorer.score(QUERIES["text"], pool(), always)
+        assert hooks_of(module) == [], where
+        assert own_forwards(module) == forwards, where
+        assert scorer.score(QUERIES["text"], pool(), always) == expected, where
+    assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SETTINGS if kind != "entropy"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_with_any_settings_a_score_alone_is_the_score_in_any_batch(
+    family: str, kind: str, scorer_of: Callable[[str], Scorer]
+) -> None:
+    scorer, candidates = scorer_of(family), pool()
+    alone = [scorer.score(QUERIES["text"], [one], SETTINGS[kind])[0] for one in candidates]
+    for order, budget in (([2, 0, 3, 1], 100_000), ([3, 1, 1, 0, 2], 300)):
+        scorer.forget()
+        with token_budget(scorer, budget):
+            found = scorer.score(QUERIES["text"], [candidates[at] for at in order], SETTINGS[kind])
+        for at, score in zip(order, found, strict=True):
+            same(score, alone[at])
+
+
+def calls_at_once(work: dict[str, Callable[[], list[PairScore]]]) -> dict[str, list[list[PairScore]]]:
+    """Each work twice in a thread of its own, all beginning together."""
+    found: dict[str, list[list[PairScore]]] = {name: [] for name in work}
+    start = threading.Barrier(len(work))
+
+    def run(name: str) -> None:
+        start.wait(60)
+        for _ in range(2):
+            found[name].append(work[name]())
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    return found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_threads_with_different_settings_do_not_mix_in_one_scorer(
+    family: str, scorer_of: Callable[[str], Scorer]
+) -> None:
+    scorer = scorer_of(family)
+    expected = {kind: scorer.score(QUERIES["text"], pool(), settings) for kind, settings in SETTINGS.items()}
+    work = {
+        kind: lambda settings=settings: scorer.score(QUERIES["text"], pool(), settings)
+        for kind, settings in SETTINGS.items()
+    }
+    for kind, several in calls_at_once(work).items():
+        assert len(several) == 2
+        for found in several:
+            for one, other in zip(found, expected[kind], strict=True):
+                same(one, other)
+
+
+def test_scorers_with_different_settings_do_not_mix_at_the_same_time(
+    model_folder: Callable[[str], Path],
+) -> None:
+    """Two models really computing at once, of one family and of two."""
+    scorers = [load_scorer(str(model_folder(family)), device="cpu") for family in ("llava", "llava", "mistral3")]
+    chosen = [SETTINGS["entropy"], SETTINGS["off"], SETTINGS["fixed, gate"]]
+    both = list(zip(scorers, chosen, strict=True))
+    expected = [scorer.score(QUERIES["text"], pool(), settings) for scorer, settings in both]
+    work = {
+        str(at): lambda scorer=scorer, settings=settings: scorer.score(QUERIES["text"], pool(), settings)
+        for at, (scorer, settings) in enumerate(both)
+    }
+    for at, several in calls_at_once(work).items():
+        assert len(several) == 2
+        for found in several:
+            for one, other in zip(found, expected[int(at)], strict=True):
+                same(one, other)
+
+
+def test_these_settings_give_different_scores(scorer_of: Callable[[str], Scorer]) -> None:
+    """Else nothing above would show that they stay apart."""
+    for family in FAMILIES:
+        scores = {
+            tuple(round(score.entropy, 3) for score in scorer_of(family).score(QUERIES["text"], pool(), settings))
+            for settings in SETTINGS.values()
+        }
+        assert len(scores) == len(SETTINGS), family
