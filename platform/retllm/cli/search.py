@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from retllm.cli import show
 from retllm.cli.client import Api, Json, connect, json_option
 from retllm.db.enums import ItemKind
+from retllm.fine.prompts import Mode
 
 
 @click.command()
@@ -20,13 +21,21 @@ from retllm.db.enums import ItemKind
 @click.option(
     "--picture", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A picture as (part of) the query."
 )
-@click.option("-k", type=click.IntRange(min=1), help="Candidates that go to the fine stage.")
+@click.option("-k", type=click.IntRange(min=1), help="Candidates that go to the fine stage; with --adaptive, at most.")
 @click.option(
     "--kind", "kinds", multiple=True, type=click.Choice([kind.value for kind in ItemKind]), help="Kinds of items."
 )
 @click.option("--alpha", type=click.FloatRange(0, 1), help="Share of the visual re-injection.")
 @click.option("--trigger", type=click.Choice(["entropy", "fixed", "off"]), help="When visual tokens are re-injected.")
 @click.option("--tau", type=click.FloatRange(0, 1), help="Uncertainty that arms the next layer.")
+@click.option("--mode", type=click.Choice(get_args(Mode)), help="How the scorer is asked.")
+@click.option(
+    "--adaptive/--no-adaptive", default=None, help="Score in waves and stop when the best candidate is clear."
+)
+@click.option(
+    "--fusion-weight", type=click.FloatRange(0, 100), help="Log-odds that a deviation of coarse similarity adds."
+)
+@click.option("--trace", is_flag=True, help="Keep what the model did at each layer, for each candidate.")
 @click.option("--watch/--no-watch", default=False, help="Wait for the final order, with a progress bar.")
 @json_option
 @click.pass_context
@@ -40,6 +49,10 @@ def search(
     alpha: float | None,
     trigger: str | None,
     tau: float | None,
+    mode: str | None,
+    adaptive: bool | None,
+    fusion_weight: float | None,
+    trace: bool,
     watch: bool,
     as_json: bool,
 ) -> None:
@@ -49,7 +62,15 @@ def search(
     """
     api = connect()
     injection = {"alpha": alpha, "trigger": trigger, "tau": tau}
-    query: dict[str, Any] = {"text": text, "k": k, "kinds": list(kinds) or None}
+    query: dict[str, Any] = {
+        "text": text,
+        "k": k,
+        "kinds": list(kinds) or None,
+        "mode": mode,
+        "adaptive": adaptive,
+        "fusion_weight": fusion_weight,
+        "trace": trace or None,
+    }
     query = {name: value for name, value in query.items() if value is not None}
     query["injection"] = {name: value for name, value in injection.items() if value is not None}
     job = submit(api, api.collection(collection)["id"], query, picture)

@@ -91,11 +91,13 @@ def tell_errors(job: Json) -> None:
 
 def candidates(search: Json) -> None:
     """A search's candidates in their order, with what explains it."""
+    with_fused = search["fusion_weight"] > 0
     rows = [
         (
             row["rank"],
             row["coarse_rank"],
             number(row["score"]),
+            *((number(row["fused"]),) if with_fused else ()),
             number(row["entropy"]),
             number(row["similarity"]),
             row["decided_by"],
@@ -105,4 +107,7 @@ def candidates(search: Json) -> None:
         for row in search["candidates"]
     ]
     title = "Provisional order" if search["provisional"] else None
-    table(("rank", "coarse", "score", "entropy", "similarity", "decided by", "item", ""), rows, title)
+    fused = ("fused",) if with_fused else ()
+    table(("rank", "coarse", "score", *fused, "entropy", "similarity", "decided by", "item", ""), rows, title)
+    if search["no_match"]:
+        click.echo("No good match: even the best candidate is more likely none than one.")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from retllm.db.enums import DecidedBy, ItemKind, ItemState, JobKind, JobState, Stage, UnitState
 from retllm.fine.prompts import Mode
@@ -43,6 +43,16 @@ class AdaptiveRequest(Strict):
     )
 
 
+def _kind_of_waves(value: object) -> str:
+    return "yes_or_no" if isinstance(value, bool) else "waves"
+
+
+# told apart first, so that a mistake in the settings is named as that and not also as "no boolean"
+Waves = Annotated[
+    Annotated[bool, Tag("yes_or_no")] | Annotated[AdaptiveRequest, Tag("waves")], Discriminator(_kind_of_waves)
+]
+
+
 class SearchRequest(Strict):
     """A search as it is asked for. Text, picture or both; the picture comes beside it as bytes."""
 
@@ -57,7 +67,7 @@ class SearchRequest(Strict):
     injection: InjectionRequest = InjectionRequest()
     tie_decimals: int | None = Field(default=None, ge=0, le=12, description="decimals that make a tie")
     mode: Mode | None = Field(default=None, description="how the scorer is asked")
-    adaptive: bool | AdaptiveRequest | None = Field(
+    adaptive: Waves | None = Field(
         default=None, description="score in waves and stop when the best is clear: true, false, or the waves' settings"
     )
     fusion_weight: float | None = Field(

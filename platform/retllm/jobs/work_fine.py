@@ -143,8 +143,7 @@ def _judge(bench: Bench, held: Held, scorer: Scorer, asking: _Asking, items: Seq
     query = _query(bench, asking.search)
     candidates = [_content(bench, item) for item in items]
     held.lease.check()
-    traced: dict[str, Any] = {"trace": True} if asking.traced else {}
-    scores = scorer.score(query, candidates, asking.injection, mode=asking.mode, **traced)
+    scores = scorer.score(query, candidates, asking.injection, mode=asking.mode, trace=asking.traced)
     return {item.id: _columns(score) for item, score in zip(items, scores, strict=True)}
 
 
@@ -160,8 +159,7 @@ def _content(bench: Bench, item: Item) -> Content:
 def _columns(score: PairScore) -> Columns:
     names = ("score", "log_odds", "entropy", "injected_layer", "uncertainty", "tokens", "error")
     values: dict[str, Any] = {name: getattr(score, name) for name in names}
-    trace = getattr(score, "trace", None)
-    return values | {"trace": None if trace is None else trace.as_json()}
+    return values | {"trace": None if score.trace is None else score.trace.as_json()}
 
 
 def _without_error(columns: Columns) -> Columns:

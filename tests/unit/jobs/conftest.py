@@ -6,6 +6,7 @@ import hashlib
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -18,7 +19,11 @@ from retllm.db.tables import Collection, Item, Job, Unit, User, new_id
 from retllm.jobs import claim as claims
 from retllm.jobs import life
 from retllm.jobs.claim import Claim
+from retllm.jobs.work import Bench
+from retllm.media.storage import get_storage
 from retllm.settings import Settings
+
+from .foreseen import Quiet
 
 
 @dataclass
@@ -106,3 +111,9 @@ def unused_tcp_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def bench(world, tmp_path: Path) -> Bench:
+    world.settings = world.settings.model_copy(update={"home": tmp_path})
+    return Bench(world.sessions, get_storage(world.settings), world.settings, Quiet(), "tester:1")

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import io
-import math
-import zlib
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from uuid import UUID, uuid4
+from collections.abc import Sequence
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -17,110 +14,14 @@ from PIL import Image
 from retllm.db.enums import DecidedBy, ItemKind, JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Embedding, EmbeddingModel, Item, Score, Search
-from retllm.embedding.encoder import EmbedderInfo
 from retllm.errors import ModelUnavailable
-from retllm.fine import Content, Injection, PairScore, ScorerInfo
-from retllm.fine.prompts import Mode
+from retllm.fine import Content
 from retllm.jobs import control, submit, views, work_embed, work_fine
-from retllm.jobs.schemas import SearchRequest
 from retllm.jobs.submit import StoredPicture
 from retllm.jobs.work import Bench, Held, run_unit
 from retllm.media.ingest import Ingest, delete_item
-from retllm.media.storage import get_storage
 
-
-class Words:
-    """An embedder of which the tests know every vector: a text's words, or a picture's mean colour."""
-
-    info = EmbedderInfo(name="local-dir:/models/embedder", revision="r1", dimension=32, preprocessing_hash="p1")
-
-    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        rows = np.full((len(texts), 32), 1e-3, dtype=np.float32)
-        for row, text in zip(rows, texts, strict=True):
-            for word in text.split():
-                row[zlib.crc32(word.encode()) % 29] += 1
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-    def embed_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        rows = np.zeros((len(pictures), 32), dtype=np.float32)
-        for row, picture in zip(rows, pictures, strict=True):
-            row[29:] = np.asarray(picture.convert("RGB")).mean(axis=(0, 1)) + 1
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-class Judge:
-    """A scorer that says of each candidate what the test has told it to say."""
-
-    info = ScorerInfo(model="scorer", revision="s1", prompt_version="1", device="cpu", dtype="float32", layers=6)
-
-    def __init__(self, says: Callable[[Content], tuple[float, float]], version: str = "v1") -> None:
-        self._says = says
-        self._version = version
-        self.asked: list[Content] = []
-
-    def version(self, injection: Injection, mode: Mode = "true_false") -> str:
-        return f"{self._version}:{injection.alpha}"
-
-    def score(
-        self,
-        query: Content,
-        candidates: Sequence[Content],
-        injection: Injection,
-        *,
-        mode: Mode = "true_false",
-        trace: bool = False,
-    ) -> list[PairScore]:
-        self.asked.extend(candidates)
-        said = [self._says(candidate) for candidate in candidates]
-        return [PairScore(score, math.log(score / (1 - score)), entropy, 2, 0.8, 40) for score, entropy in said]
-
-
-class Quiet:
-    """No worker listens here; the tests run the units themselves."""
-
-    def announce(self, units) -> int:
-        return len(list(units))
-
-
-@pytest.fixture
-def bench(world, tmp_path: Path) -> Bench:
-    world.settings = world.settings.model_copy(update={"home": tmp_path})
-    return Bench(world.sessions, get_storage(world.settings), world.settings, Quiet(), "tester:1")
-
-
-def _run(bench: Bench, world, job_id: UUID, scorer: object | None = None) -> None:
-    """Run the ready units of a job until there is none."""
-
-    def doing(bench: Bench, held: Held):
-        if held.claim.stage is Stage.EMBED:
-            return work_embed.embed_unit(bench, held, Words())
-        if held.claim.stage is Stage.COARSE:
-            return work_embed.coarse_unit(bench, held, Words())
-        return work_fine.fine_unit(bench, held, scorer)
-
-    while ready := [unit for unit in world.units(job_id) if unit.state is UnitState.READY]:
-        for unit in ready:
-            assert run_unit(bench, unit.id, doing)
-
-
-def _index(bench: Bench, world) -> UUID:
-    with transaction(world.sessions) as session:
-        job = submit.submit_index(session, world.user, world.collection_id, world.settings).job
-    _run(bench, world, job.id)
-    return job.id
-
-
-def _search(world, picture: StoredPicture | None = None, **fields: object) -> UUID:
-    with transaction(world.sessions) as session:
-        request = SearchRequest(**fields)
-        return submit.submit_search(
-            session, world.user, world.collection_id, request, world.settings, picture=picture
-        ).job.id
-
-
-def _view(world, search_id: UUID):
-    with world.sessions() as session:
-        return views.search_view(session, search_id, user=world.user)
+from .foreseen import Judge, Quiet, Words, index, run, search, view_of
 
 
 def _png(colour: tuple[int, int, int]) -> io.BytesIO:
@@ -132,18 +33,18 @@ def _png(colour: tuple[int, int, int]) -> io.BytesIO:
 
 def test_a_search_goes_from_coarse_order_to_final_order(bench: Bench, world) -> None:
     world.add_texts("red red circle", "red circle", "red square", "blue moon")
-    _index(bench, world)
-    search_id = _search(world, text="red circle", k=3)
+    index(bench, world)
+    search_id = search(world, text="red circle", k=3)
     run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, Words()))
-    view = _view(world, search_id)
+    view = view_of(world, search_id)
     assert view.provisional
     assert [row.text for row in view.candidates] == ["red circle", "red red circle", "red square"]
     assert view.searched_items == 4
     assert [len(unit.payload["items"]) for unit in world.units(search_id, Stage.FINE)] == [2, 1]
 
     judge = Judge(lambda content: (0.9, 0.1) if content.text == "red square" else (0.2, 0.1))
-    _run(bench, world, search_id, judge)
-    view = _view(world, search_id)
+    run(bench, world, search_id, judge)
+    view = view_of(world, search_id)
     assert not view.provisional
     assert view.job.state is JobState.SUCCEEDED
     assert [row.text for row in view.candidates] == ["red square", "red circle", "red red circle"]
@@ -157,13 +58,13 @@ def test_a_search_goes_from_coarse_order_to_final_order(bench: Bench, world) -> 
 
 def test_partial_scores_reorder_what_is_shown_while_the_job_runs(bench: Bench, world) -> None:
     world.add_texts("red red circle", "red circle", "red square")
-    _index(bench, world)
-    search_id = _search(world, text="red circle", k=3)
+    index(bench, world)
+    search_id = search(world, text="red circle", k=3)
     run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, Words()))
     last = world.units(search_id, Stage.FINE)[1]
     judge = Judge(lambda content: (0.7, 0.1))
     run_unit(bench, last.id, lambda b, h: work_fine.fine_unit(b, h, judge))
-    view = _view(world, search_id)
+    view = view_of(world, search_id)
     assert view.provisional
     assert [row.text for row in view.candidates] == ["red square", "red circle", "red red circle"]
     assert [row.score for row in view.candidates] == [0.7, None, None]
@@ -172,11 +73,11 @@ def test_partial_scores_reorder_what_is_shown_while_the_job_runs(bench: Bench, w
 
 def test_of_scores_that_tie_the_surer_one_goes_first(bench: Bench, world) -> None:
     world.add_texts("red circle", "red square")
-    _index(bench, world)
-    search_id = _search(world, text="red circle", k=2)
+    index(bench, world)
+    search_id = search(world, text="red circle", k=2)
     sure = {"red circle": (0.80001, 0.6), "red square": (0.80004, 0.2)}
-    _run(bench, world, search_id, Judge(lambda content: sure[content.text or ""]))
-    rows = _view(world, search_id).candidates
+    run(bench, world, search_id, Judge(lambda content: sure[content.text or ""]))
+    rows = view_of(world, search_id).candidates
     assert [row.text for row in rows] == ["red square", "red circle"]
     assert {row.decided_by for row in rows} == {DecidedBy.ENTROPY}
 
@@ -186,7 +87,7 @@ def test_pictures_texts_and_both_are_embedded_by_what_they_hold(bench: Bench, wo
     ingest.add_picture("red.png", _png((250, 0, 0)))
     ingest.add_picture("blue.png", _png((0, 0, 250)), text="a blue field")
     ingest.add_text("a blue field in words")
-    _index(bench, world)
+    index(bench, world)
     words = Words()
     with world.sessions() as session:
         vectors = dict(
@@ -208,12 +109,12 @@ def test_a_query_of_picture_and_text_is_put_to_both_stages(bench: Bench, world) 
     ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
     for name, colour in (("red.png", (250, 0, 0)), ("blue.png", (0, 0, 250))):
         ingest.add_picture(name, _png(colour))
-    _index(bench, world)
+    index(bench, world)
     bench.storage.put("queries/q/picture", _png((0, 0, 240)))
-    search_id = _search(world, StoredPicture("queries/q/picture", "0" * 64), text="sky", k=2, kinds=["image"])
+    search_id = search(world, StoredPicture("queries/q/picture", "0" * 64), text="sky", k=2, kinds=["image"])
     judge = Judge(lambda content: (0.5, 0.1))
-    _run(bench, world, search_id, judge)
-    view = _view(world, search_id)
+    run(bench, world, search_id, judge)
+    view = view_of(world, search_id)
     assert [row.name for row in view.candidates] == ["blue.png", "red.png"]
     assert (view.kind, view.text, view.has_picture) == (ItemKind.BOTH, "sky", True)
     assert all(content.image is not None and content.text is None for content in judge.asked)
@@ -227,7 +128,7 @@ def test_one_picture_that_cannot_be_read_fails_alone_and_can_be_retried(bench: B
         broken = session.scalars(sa.select(Item).where(Item.name == "2.png")).one()
     kept = bench.storage.open(broken.picture_key).read()
     bench.storage.put(broken.picture_key, io.BytesIO(b"not a picture any more"))
-    job_id = _index(bench, world)
+    job_id = index(bench, world)
     job = world.job(job_id)
     assert job.state is JobState.PARTIAL
     with world.sessions() as session:
@@ -240,7 +141,7 @@ def test_one_picture_that_cannot_be_read_fails_alone_and_can_be_retried(bench: B
     bench.storage.put(broken.picture_key, io.BytesIO(kept))
     with transaction(world.sessions) as session:
         control.retry_job(session, world.user, job_id)
-    _run(bench, world, job_id)
+    run(bench, world, job_id)
     assert world.job(job_id).state is JobState.SUCCEEDED
     with world.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Embedding)) == 4
@@ -248,15 +149,15 @@ def test_one_picture_that_cannot_be_read_fails_alone_and_can_be_retried(bench: B
 
 def test_a_candidate_that_cannot_be_scored_is_named_and_the_others_are_ranked(bench: Bench, world) -> None:
     world.add_texts("red circle", "red square", "red moon")
-    _index(bench, world)
-    search_id = _search(world, text="red circle", k=3)
+    index(bench, world)
+    search_id = search(world, text="red circle", k=3)
     run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, Words()))
     with transaction(world.sessions) as session:
         gone = session.scalars(sa.select(Item).where(Item.text == "red square")).one()
         delete_item(session, bench.storage, gone)
     judge = Judge(lambda content: (0.9, 0.1) if content.text == "red moon" else (0.4, 0.1))
-    _run(bench, world, search_id, judge)
-    view = _view(world, search_id)
+    run(bench, world, search_id, judge)
+    view = view_of(world, search_id)
     assert view.job.state is JobState.PARTIAL
     assert not view.provisional
     assert [row.score for row in view.candidates] == [0.9, 0.4, None]
@@ -266,25 +167,25 @@ def test_a_candidate_that_cannot_be_scored_is_named_and_the_others_are_ranked(be
 
 def test_a_retry_keeps_the_scores_there_are_and_asks_only_for_the_others(bench: Bench, world) -> None:
     world.add_texts("red circle", "red square", "red moon", "red sun")
-    _index(bench, world)
-    search_id = _search(world, text="red circle", k=4)
+    index(bench, world)
+    search_id = search(world, text="red circle", k=4)
 
     def fails_for_the_sun(content: Content) -> tuple[float, float]:
         if content.text == "red sun":
             raise RuntimeError("out of memory")
         return 0.5, 0.1
 
-    _run(bench, world, search_id, Judge(fails_for_the_sun))
-    view = _view(world, search_id)
+    run(bench, world, search_id, Judge(fails_for_the_sun))
+    view = view_of(world, search_id)
     assert view.job.state is JobState.PARTIAL
     assert sum(row.score is not None for row in view.candidates) == 3
     with transaction(world.sessions) as session:
         control.retry_job(session, world.user, search_id)
-    assert _view(world, search_id).provisional
+    assert view_of(world, search_id).provisional
     judge = Judge(lambda content: (0.6, 0.1))
-    _run(bench, world, search_id, judge)
+    run(bench, world, search_id, judge)
     assert [content.text for content in judge.asked] == ["red sun"]
-    view = _view(world, search_id)
+    view = view_of(world, search_id)
     assert view.job.state is JobState.SUCCEEDED
     assert view.candidates[0].text == "red sun"
     assert all(row.error is None for row in view.candidates)
@@ -292,12 +193,12 @@ def test_a_retry_keeps_the_scores_there_are_and_asks_only_for_the_others(bench: 
 
 def test_scores_of_two_versions_are_never_mixed(bench: Bench, world) -> None:
     world.add_texts("red circle", "red square", "red moon", "red sun")
-    _index(bench, world)
-    search_id = _search(world, text="red circle", k=4)
+    index(bench, world)
+    search_id = search(world, text="red circle", k=4)
     run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, Words()))
     first = world.units(search_id, Stage.FINE)[0]
     run_unit(bench, first.id, lambda b, h: work_fine.fine_unit(b, h, Judge(lambda _: (0.5, 0.1), "v1")))
-    _run(bench, world, search_id, Judge(lambda _: (0.9, 0.1), "v2"))
+    run(bench, world, search_id, Judge(lambda _: (0.9, 0.1), "v2"))
     with world.sessions() as session:
         assert set(session.scalars(sa.select(Score.scorer_version))) == {"v1:0.3"}
     assert world.job(search_id).state is JobState.PARTIAL
@@ -307,10 +208,10 @@ def test_scores_of_two_versions_are_never_mixed(bench: Bench, world) -> None:
 def test_a_unit_done_twice_counts_once(bench: Bench, world) -> None:
     """A redelivered hint for a unit that is done does nothing."""
     world.add_texts("red circle")
-    _index(bench, world)
-    search_id = _search(world, text="red circle", k=1)
+    index(bench, world)
+    search_id = search(world, text="red circle", k=1)
     judge = Judge(lambda _: (0.5, 0.1))
-    _run(bench, world, search_id, judge)
+    run(bench, world, search_id, judge)
     (fine,) = world.units(search_id, Stage.FINE)
     assert not run_unit(bench, fine.id, lambda b, h: work_fine.fine_unit(b, h, judge))
     assert not run_unit(bench, uuid4(), lambda b, h: work_fine.fine_unit(b, h, judge))
@@ -337,14 +238,14 @@ def test_a_model_that_cannot_be_loaded_leaves_the_unit_to_retry_and_the_job_show
     assert [(error.state, error.error) for error in view.errors] == [
         (UnitState.READY, "There is no folder /models/embedder.")
     ]
-    _run(bench, world, job_id)
+    run(bench, world, job_id)
     assert world.job(job_id).state is JobState.SUCCEEDED
 
 
 def test_workers_that_serve_another_model_refuse_the_job(bench: Bench, world) -> None:
     world.add_texts("red circle")
-    _index(bench, world)
-    search_id = _search(world, text="red circle")
+    index(bench, world)
+    search_id = search(world, text="red circle")
     other = Bench(
         bench.sessions,
         bench.storage,
@@ -360,10 +261,10 @@ def test_workers_that_serve_another_model_refuse_the_job(bench: Bench, world) ->
 
 def test_a_search_that_finds_no_item_of_the_kind_is_over_at_once_and_empty(bench: Bench, world) -> None:
     world.add_texts("red circle")
-    _index(bench, world)
-    search_id = _search(world, text="red circle", kinds=["image"])
-    _run(bench, world, search_id)
-    view = _view(world, search_id)
+    index(bench, world)
+    search_id = search(world, text="red circle", kinds=["image"])
+    run(bench, world, search_id)
+    view = view_of(world, search_id)
     assert (view.job.state, view.provisional, view.candidates) == (JobState.SUCCEEDED, False, [])
 
 
@@ -388,9 +289,9 @@ def test_an_item_deleted_while_it_was_embedded_gets_no_vector(bench: Bench, worl
 
 def test_the_final_order_is_written_for_every_candidate(bench: Bench, world) -> None:
     world.add_texts(*[f"red {n}" for n in range(9)])
-    _index(bench, world)
-    search_id = _search(world, text="red", k=9)
-    _run(bench, world, search_id, Judge(lambda content: (len(content.text or "") / 100, 0.1)))
+    index(bench, world)
+    search_id = search(world, text="red", k=9)
+    run(bench, world, search_id, Judge(lambda content: (len(content.text or "") / 100, 0.1)))
     with world.sessions() as session:
         ranks = session.scalars(sa.select(Candidate.final_rank).order_by(Candidate.final_rank)).all()
         assert session.get_one(Search, search_id).final_at is not None

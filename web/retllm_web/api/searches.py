@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from flask_openapi.models.reference import Reference
 from flask_openapi.models.request_body import RequestBody
 from flask_openapi.models.schema import Schema
 from flask_openapi.utils import parse_body
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 from retllm.db.session import transaction
 from retllm.db.tables import Search
@@ -59,6 +59,16 @@ class SearchPath(BaseModel):
     search_id: UUID
 
 
+class CandidatePath(SearchPath):
+    """A candidate of a search, by its item's key."""
+
+    item_id: UUID
+
+
+class TraceView(RootModel[dict[str, Any]]):
+    """What the model did at each layer when it judged one candidate."""
+
+
 @api.post(
     "/collections/<uuid:collection_id>/searches",
     tags=TAGS,
@@ -101,6 +111,13 @@ def get_search(path: SearchPath) -> Response:
     """A search and its candidates in order; `provisional` until its job is over."""
     with transaction(services().sessions) as session:
         return answer(views.search_view(session, path.search_id, user=current_user()))
+
+
+@api.get("/searches/<uuid:search_id>/candidates/<uuid:item_id>/trace", tags=TAGS, responses={200: TraceView})
+def get_trace(path: CandidatePath) -> Response:
+    """The trace of one candidate, if the search was asked to keep them."""
+    with transaction(services().sessions) as session:
+        return answer(TraceView(views.trace_of(session, path.search_id, path.item_id, user=current_user())))
 
 
 @api.get("/searches/<uuid:search_id>/picture", tags=TAGS, responses={200: PICTURE, 304: None})

@@ -1,0 +1,138 @@
+"""Models that a test can foresee, and the way of a job through them without any worker process."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from PIL import Image
+
+from retllm.db.enums import Stage, UnitState
+from retllm.db.session import transaction
+from retllm.embedding.encoder import EmbedderInfo
+from retllm.fine import Content, Injection, PairScore, ScorerInfo
+from retllm.fine.prompts import Mode
+from retllm.jobs import submit, views, work_embed, work_fine
+from retllm.jobs.schemas import SearchRequest
+from retllm.jobs.submit import StoredPicture
+from retllm.jobs.work import Bench, Held, run_unit
+
+
+class Words:
+    """An embedder of which the tests know every vector: a text's words, or a picture's mean colour."""
+
+    info = EmbedderInfo(name="local-dir:/models/embedder", revision="r1", dimension=32, preprocessing_hash="p1")
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        rows = np.full((len(texts), 32), 1e-3, dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            for word in text.split():
+                row[zlib.crc32(word.encode()) % 29] += 1
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def embed_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        rows = np.zeros((len(pictures), 32), dtype=np.float32)
+        for row, picture in zip(rows, pictures, strict=True):
+            row[29:] = np.asarray(picture.convert("RGB")).mean(axis=(0, 1)) + 1
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Stands where a trace stands."""
+
+    of: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {"of": self.of}
+
+
+class Judge:
+    """A scorer that says of each candidate what the test has told it to say: score and entropy, or a score alone.
+
+    The second comes as None from a mode that knows no entropy; None for a score is an answer that holds none.
+    """
+
+    info = ScorerInfo(model="scorer", revision="s1", prompt_version="1", device="cpu", dtype="float32", layers=6)
+
+    def __init__(self, says: Callable[[Content], tuple[float | None, float | None]], version: str = "v1") -> None:
+        self._says = says
+        self._version = version
+        self.asked: list[Content] = []
+        self.modes: list[Mode] = []
+
+    @property
+    def texts(self) -> list[str | None]:
+        """The texts of the candidates that were asked about, in the order of asking."""
+        return [content.text for content in self.asked]
+
+    def version(self, injection: Injection, mode: Mode = "true_false") -> str:
+        return f"{self._version}:{injection.alpha}" + ("" if mode == "true_false" else f":{mode}")
+
+    def score(
+        self,
+        query: Content,
+        candidates: Sequence[Content],
+        injection: Injection,
+        *,
+        mode: Mode = "true_false",
+        trace: bool = False,
+    ) -> list[PairScore]:
+        self.asked.extend(candidates)
+        self.modes.extend([mode] * len(candidates))
+        return [self._judge(candidate, mode, trace) for candidate in candidates]
+
+    def _judge(self, candidate: Content, mode: Mode, trace: bool) -> PairScore:
+        score, entropy = self._says(candidate)
+        kept = Trace(candidate.text or "") if trace else None
+        if score is None:
+            return PairScore(None, None, None, None, None, 40, "It wrote no number.", trace=kept)
+        entropy = None if mode == "verbalized" else entropy
+        return PairScore(score, math.log(score / (1 - score)), entropy, 2, 0.8, 40, trace=kept)
+
+
+class Quiet:
+    """No worker listens here; the tests run the units themselves."""
+
+    def announce(self, units) -> int:
+        return len(list(units))
+
+
+def run(bench: Bench, world, job_id: UUID, scorer: object | None = None) -> None:
+    """Run the ready units of a job until there is none."""
+
+    def doing(bench: Bench, held: Held):
+        if held.claim.stage is Stage.EMBED:
+            return work_embed.embed_unit(bench, held, Words())
+        if held.claim.stage is Stage.COARSE:
+            return work_embed.coarse_unit(bench, held, Words())
+        return work_fine.fine_unit(bench, held, scorer)
+
+    while ready := [unit for unit in world.units(job_id) if unit.state is UnitState.READY]:
+        for unit in ready:
+            assert run_unit(bench, unit.id, doing)
+
+
+def index(bench: Bench, world) -> UUID:
+    with transaction(world.sessions) as session:
+        job = submit.submit_index(session, world.user, world.collection_id, world.settings).job
+    run(bench, world, job.id)
+    return job.id
+
+
+def search(world, picture: StoredPicture | None = None, **fields: object) -> UUID:
+    with transaction(world.sessions) as session:
+        request = SearchRequest(**fields)
+        return submit.submit_search(
+            session, world.user, world.collection_id, request, world.settings, picture=picture
+        ).job.id
+
+
+def view_of(world, search_id: UUID):
+    with world.sessions() as session:
+        return views.search_view(session, search_id, user=world.user)

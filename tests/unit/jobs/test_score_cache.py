@@ -1,0 +1,186 @@
+"""A pair that was judged before is not judged again, wherever it comes from, unless something else would come out."""
+
+from __future__ import annotations
+
+import io
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from PIL import Image
+
+from retllm.db.session import transaction
+from retllm.db.tables import CachedScore, Collection, Item, new_id
+from retllm.jobs import score_cache
+from retllm.jobs.dispatcher import Dispatcher
+from retllm.jobs.submit import StoredPicture
+from retllm.jobs.work import Bench
+from retllm.media.ingest import Ingest
+
+from .foreseen import Judge, Quiet, index, run, search, view_of
+
+
+def _judge(**named: object) -> Judge:
+    return Judge(lambda content: (0.8, 0.25), **named)
+
+
+@pytest.fixture
+def texts(bench: Bench, world) -> list[str]:
+    world.add_texts("red circle", "red square", "red moon")
+    index(bench, world)
+    return ["red circle", "red square", "red moon"]
+
+
+def _asked(bench: Bench, world, judge: Judge | None = None, **fields: object) -> tuple[Judge, UUID]:
+    judge = judge or _judge()
+    search_id = search(world, **{"text": "red", "k": 3} | fields)
+    run(bench, world, search_id, judge)
+    return judge, search_id
+
+
+def test_the_same_pairs_in_another_search_are_taken_from_the_first(bench: Bench, world, texts: list[str]) -> None:
+    first, one = _asked(bench, world)
+    again, two = _asked(bench, world)
+    assert (len(first.asked), len(again.asked)) == (3, 0)
+    before, after = view_of(world, one), view_of(world, two)
+    assert [row.cached for row in before.candidates + after.candidates] == [False] * 3 + [True] * 3
+    for column in ("text", "score", "log_odds", "entropy", "injected_layer", "uncertainty", "decided_by"):
+        assert [getattr(row, column) for row in after.candidates] == [
+            getattr(row, column) for row in before.candidates
+        ], column
+    assert (after.scorer_version, after.prompt_version) == (before.scorer_version, before.prompt_version)
+
+
+def test_only_the_pairs_that_are_new_are_judged(bench: Bench, world, texts: list[str]) -> None:
+    _asked(bench, world, k=1)
+    world.add_texts("red star")
+    index(bench, world)
+    again, _ = _asked(bench, world, k=4)
+    assert len(again.asked) == 3
+    assert "red star" in again.texts
+
+
+@pytest.mark.parametrize(
+    ("fields", "version"),
+    [
+        ({"text": "a red"}, "v1"),
+        ({"mode": "choice"}, "v1"),
+        ({"injection": {"alpha": 0.1}}, "v1"),
+        ({}, "v2"),
+    ],
+)
+def test_another_question_or_scorer_asks_again(
+    bench: Bench, world, texts: list[str], fields: dict[str, object], version: str
+) -> None:
+    _asked(bench, world)
+    again, _ = _asked(bench, world, _judge(version=version), **fields)
+    assert len(again.asked) == 3
+
+
+def test_a_changed_caption_is_another_pair(bench: Bench, world, texts: list[str]) -> None:
+    _asked(bench, world)
+    with transaction(world.sessions) as session:
+        session.execute(sa.update(Item).where(Item.text == "red moon").values(text="red sun"))
+    again, _ = _asked(bench, world)
+    assert again.texts == ["red sun"]
+
+
+def _png(colour: tuple[int, int, int]) -> io.BytesIO:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(file, "PNG")
+    file.seek(0)
+    return file
+
+
+def test_the_same_picture_in_another_collection_is_known(bench: Bench, world) -> None:
+    for number in range(2):
+        if number:
+            with transaction(world.sessions) as session:
+                other = Collection(id=new_id(), owner_id=world.user.id, name="others")
+                session.add(other)
+            world.collection_id = other.id
+        ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
+        for name, colour in (("red.png", (250, 0, 0)), ("blue.png", (0, 0, 250 - number))):
+            ingest.add_picture(name, _png(colour))
+        index(bench, world)
+        judge, search_id = _asked(bench, world, k=2)
+        cached = {row.name for row in view_of(world, search_id).candidates if row.cached}
+        assert (len(judge.asked), cached) == ((2, set()), (1, {"red.png"}))[number]
+
+
+def test_a_query_picture_is_known_by_its_content(bench: Bench, world, texts: list[str]) -> None:
+    bench.storage.put("queries/q/picture", _png((0, 0, 240)))
+    for digest, asked in (("1" * 64, 3), ("1" * 64, 0), ("2" * 64, 3)):
+        search_id = search(world, StoredPicture("queries/q/picture", digest), k=3)
+        judge = _judge()
+        run(bench, world, search_id, judge)
+        assert len(judge.asked) == asked
+
+
+def test_a_search_with_a_trace_takes_only_scores_that_have_one(bench: Bench, world, texts: list[str]) -> None:
+    _asked(bench, world)
+    traced, _ = _asked(bench, world, trace=True)
+    assert len(traced.asked) == 3
+    again, two = _asked(bench, world, trace=True)
+    assert len(again.asked) == 0
+    assert [row.has_trace for row in view_of(world, two).candidates] == [True] * 3
+    plain, three = _asked(bench, world)
+    assert len(plain.asked) == 0
+    assert [row.has_trace for row in view_of(world, three).candidates] == [False] * 3
+
+
+def test_the_entropy_of_a_tie_is_taken_from_a_search_that_asked_true_or_false(
+    bench: Bench, world, texts: list[str]
+) -> None:
+    _asked(bench, world)
+    written, search_id = _asked(bench, world, mode="verbalized")
+    assert written.modes == ["verbalized"] * 3
+    assert [row.entropy for row in view_of(world, search_id).candidates] == [0.25] * 3
+
+
+def test_an_answer_without_a_score_is_asked_for_again(bench: Bench, world, texts: list[str]) -> None:
+    silent = Judge(lambda content: (None, None))
+    _asked(bench, world, silent, mode="verbalized")
+    again, _ = _asked(bench, world, mode="verbalized")
+    assert again.modes.count("verbalized") == 3
+
+
+def test_without_room_nothing_is_kept_or_used(bench: Bench, world, texts: list[str]) -> None:
+    _asked(bench, world)
+    off = Bench(
+        bench.sessions,
+        bench.storage,
+        world.settings.model_copy(update={"score_cache_rows": 0}),
+        Quiet(),
+        "tester:2",
+    )
+    assert len(_asked(off, world)[0].asked) == 3
+    with transaction(world.sessions) as session:
+        session.execute(sa.delete(CachedScore))
+    _asked(off, world)
+    with world.sessions() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(CachedScore)) == 0
+
+
+def _fill(world, count: int) -> None:
+    with transaction(world.sessions) as session:
+        for number in range(count):
+            age = sa.func.now() - sa.func.make_interval(0, 0, 0, 0, number)
+            session.add(CachedScore(key=f"{number:02}", score=0.5, tokens=1, created_at=age))
+
+
+def test_the_oldest_scores_beyond_the_bound_are_forgotten(world) -> None:
+    _fill(world, 9)
+    with transaction(world.sessions) as session:
+        assert score_cache.prune(session, 4) == 5
+        assert sorted(session.scalars(sa.select(CachedScore.key))) == ["00", "01", "02", "03"]
+        assert score_cache.prune(session, 4) == 0
+
+
+def test_the_dispatcher_keeps_the_bound_now_and_then(world) -> None:
+    _fill(world, 9)
+    dispatcher = Dispatcher(world.sessions, Quiet(), world.settings.model_copy(update={"score_cache_rows": 6}))
+    assert dispatcher.prune_now_and_then() == 3
+    with transaction(world.sessions) as session:
+        session.add(CachedScore(key="new", score=0.5, tokens=1))
+    assert dispatcher.prune_now_and_then() == 0, "not again so soon"
