@@ -16,7 +16,7 @@ from retllm.errors import Conflict
 
 COLLECTION = "demo scenes"
 FAMILIES = 16
-# not a seed that training or tuning has seen; `retllm.demo.evaluate` reports on others
+# not a seed that training or tuning has seen; `retllm eval scenes` reports on others
 SEED = 2026
 # one search in each of the first families: enough to see what the fine stage does, done in seconds
 SEARCHES = 12

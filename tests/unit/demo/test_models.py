@@ -15,12 +15,18 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from retllm.demo import models_dir
 from retllm.demo.claims import caption
-from retllm.demo.evaluate import World, coarse_pairwise, coarse_ranks, evaluate, fine_ranks, pairwise
 from retllm.demo.scenes import render
 from retllm.demo.variants import gallery, hard_pairs
 from retllm.demo.world import write_collection
 from retllm.embedding import load_embedder
-from retllm.fine import Content, Injection, load_scorer
+from retllm.evaluation.benchmarks import make_scenes
+from retllm.evaluation.coarse import KeptVectors
+from retllm.evaluation.fine import Judging
+from retllm.evaluation.metrics import mean_of_parts
+from retllm.evaluation.run import Part, evaluate_section
+from retllm.evaluation.scores import KeptScores
+from retllm.evaluation.variants import Variant
+from retllm.fine import Content, load_scorer
 
 CLIP, MLLM = models_dir() / "clip", models_dir() / "mllm"
 #: used for nothing else
@@ -93,23 +99,38 @@ def test_the_answer_is_true_or_false(scorer):
     assert max(true.entropy, false.entropy) < np.log(2) + 0.1
 
 
-def test_the_fine_stage_mends_what_the_coarse_stage_confuses(scorer, embedder):
+class Unseen:
+    """Shows no progress."""
+
+    def stage(self, name, total):
+        return lambda done: None
+
+
+def measured(folder, tasks, embedder, scorer) -> list[Part]:
+    with KeptScores(folder / "scores.sqlite") as kept:
+        judging = Judging(scorer, kept)
+        vectors = KeptVectors(folder / "vectors", embedder)
+        (result,) = evaluate_section("t", tasks, [Variant("all", 10)], vectors, judging, Unseen())
+    return list(result.parts)
+
+
+def test_the_fine_stage_mends_what_the_coarse_stage_confuses(tmp_path, scorer, embedder):
     """In six held-out families the fine stage's first place is right far more often than the coarse stage's."""
-    world = World(6, SEED)
-    order = world.coarse_order(embedder)
-    coarse = coarse_ranks(order, 0.0).recall(1, 10)
-    fine = fine_ranks(world, order, scorer, Injection()).recall(1, 10)
-    assert coarse["r@10"] >= 0.9
-    assert fine["r@1"] >= coarse["r@1"] + 0.2
-    assert fine["r@1"] >= 0.8
-    assert fine["r@10"] == coarse["r@10"]
+    (part,) = measured(tmp_path, make_scenes(6, 0, SEED).sections["t2i"], embedder, scorer)
+    assert part.coarse[10].mean() >= 0.9
+    assert part.fine[1].mean() >= part.coarse[1].mean() + 0.2
+    assert part.fine[1].mean() >= 0.8
+    assert part.fine[10].mean() == part.coarse[10].mean()
 
 
-@pytest.mark.parametrize("category", ["swap_object", "swap_attribute"])
-def test_swaps_need_the_fine_stage(scorer, embedder, category):
+def test_swaps_need_the_fine_stage(tmp_path, scorer, embedder):
     """The coarse encoder is near chance on captions of the same words, the scorer is not."""
-    assert pairwise(category, 40, SEED, scorer, Injection()) >= 0.8
-    assert coarse_pairwise(category, 40, SEED, embedder) <= 0.8
+    swaps = [task for task in make_scenes(1, 40, SEED).sections["choice"] if task.group == "swap"]
+    parts = measured(tmp_path, swaps, embedder, scorer)
+    assert [part.name for part in parts] == ["swap_object", "swap_attribute"]
+    for part in parts:
+        assert mean_of_parts([part.fine[1]]) >= 0.8
+        assert mean_of_parts([part.coarse[1]]) <= 0.8
 
 
 def test_the_demo_collection_is_what_it_says(tmp_path):
@@ -124,13 +145,3 @@ def test_the_demo_collection_is_what_it_says(tmp_path):
         with Image.open(tmp_path / "one" / query.file) as picture:
             assert (picture.format, picture.size) == ("PNG", (256, 256))
         assert (tmp_path / "one" / query.file).read_bytes() == (tmp_path / "two" / query.file).read_bytes()
-
-
-def test_an_evaluation_reports_every_figure():
-    """Both stages, all seven categories, re-injection by default, off and always, and the seconds of each."""
-    report = evaluate(models_dir(), families=1, pairs=2, seed=SEED)
-    assert report.pictures == 8
-    assert set(report.fine) == set(report.fine_pairwise) == {"injection_on", "injection_off", "injection_always"}
-    assert len(report.coarse_pairwise) == 7
-    assert report.fine["injection_on"]["r@10"] == 1.0
-    assert report.seconds["coarse"] > 0

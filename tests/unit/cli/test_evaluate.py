@@ -1,0 +1,116 @@
+"""``retllm eval``: from the command line to the table, the JSON and the page, with the models that ship."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from retllm.cli import main as entry
+
+SMALL = ["--families", "1", "--pairs", "1", "--seed", "907"]
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of `retllm eval ...` in this process."""
+    with pytest.raises(SystemExit) as caught:
+        entry.main(["eval", *arguments])
+    out, err = capsys.readouterr()
+    return int(str(caught.value.code)), out, err
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    """No hub, no server, and a home of its own."""
+    for name in ("DATABASE_URL", "REDIS_URL", "RETLLM_PRESET", "RETLLM_EMBEDDER", "RETLLM_SCORER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("RETLLM_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="module")
+def ablated(tmp_path_factory):
+    """The ablations of two queries, from a process of its own, and the folder of the run."""
+    folder = tmp_path_factory.mktemp("run")
+    asked = [sys.executable, "-m", "retllm.cli.main", "eval", "scenes", *SMALL, "--limit", "2", "-k", "2"]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "RETLLM_HOME": str(folder / "home")}
+    ran = subprocess.run(
+        [*asked, "--ablate", "--json", "--out", str(folder)], capture_output=True, text=True, env=env, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout), folder
+
+
+def test_the_ablations_of_the_scenes_have_the_agreed_form(ablated) -> None:
+    result, folder = ablated
+    assert (result["benchmark"], result["seed"]) == ("scenes", 907)
+    assert result["models"]["embedder"] == "local-dir:clip"
+    t2i = {one["name"]: one for one in result["variants"] if one["section"] == "t2i"}
+    assert {"all", "entropy only", "enhancement only", "neither", "adaptive", "mode verbalized", "mode choice"} < set(
+        t2i
+    )
+    assert {f"k={k}" for k in (3, 5, 7, 9, 20)} < set(t2i)
+    assert t2i["all"]["queries"] == 2
+    assert t2i["k=9"]["pairs_per_query"] == 8
+    assert t2i["adaptive"]["pairs_per_query"] <= 8
+    assert "abstention" in t2i["all"]
+    choice = next(one for one in result["variants"] if one["section"] == "choice")
+    assert len(choice["parts"]) == 7
+    assert json.loads((folder / "result.json").read_text("utf-8")) == result
+    assert "Plotly" in (folder / "result.html").read_text("utf-8")
+
+
+def test_the_same_run_again_judges_nothing_and_says_the_same(ablated, monkeypatch, capsys) -> None:
+    """Not even seconds differ, since they were kept with the scores."""
+    from retllm.fine.scorer import Scorer
+
+    result, folder = ablated
+    monkeypatch.setattr(Scorer, "score", lambda *_, **__: pytest.fail("a pair was judged again"))
+    arguments = ["scenes", *SMALL, "--limit", "2", "-k", "2", "--ablate", "--json", "--out", str(folder)]
+    status, out, _ = told(capsys, *arguments)
+    assert status == 0
+    again = json.loads(out)
+    for one in (*result["variants"], *again["variants"]):
+        one.pop("coarse_seconds")
+    assert again == result
+
+
+def test_a_table_for_people_names_the_files(capsys, tmp_path) -> None:
+    status, out, err = told(capsys, "scenes", *SMALL, "--limit", "1", "-k", "2", "--direction", "i2t")
+    assert status == 0
+    assert "scenes, i2t, 1 queries, seed 907" in out
+    assert "swap_attribute" in out
+    folder = tmp_path / "home" / "evaluation" / "scenes-907"
+    assert str(folder / "result.html") in err
+    assert (folder / "result.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["coco"], "coco needs --data"),
+        (["flickr30k", "--data", "/nowhere"], "The folder /nowhere does not exist"),
+        (["scenes", "--out", "/dev/null/run", *SMALL], "The folder /dev/null/run can't be made"),
+        (["scenes", "--scorer", "/nowhere/model", *SMALL], "The folder /nowhere/model does not exist"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_and_status_2(capsys, arguments, sentence) -> None:
+    status, out, err = told(capsys, *arguments)
+    assert status == 2
+    assert out == ""
+    assert err.strip().splitlines()[-1].startswith(f"retllm: {sentence}")
+
+
+def test_an_error_is_the_one_shape_with_json(capsys) -> None:
+    status, out, _ = told(capsys, "urban1k", "--data", "/nowhere", "--json")
+    assert status == 2
+    assert json.loads(out)["error"]["code"] == "benchmark_unreadable"
+
+
+def test_a_preset_that_is_named_outdoes_the_models_of_the_environment(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("RETLLM_SCORER", "/nowhere/model")
+    status, _, _ = told(capsys, "scenes", *SMALL, "--limit", "1", "-k", "1", "--preset", "demo")
+    assert status == 0
