@@ -15,8 +15,9 @@ from retllm.cli import show
 from retllm.cli.client import json_option
 from retllm.errors import InvalidInput
 from retllm.evaluation.benchmarks import LOADERS, NAMES, make_scenes
-from retllm.evaluation.page import percent, span, write_page
+from retllm.evaluation.page import measure, percent, remarks, span, write_page
 from retllm.evaluation.variants import Variant, ablations, chosen, for_choices
+from retllm.fine import Injection
 from retllm.settings import PRESETS, Settings
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def evaluate(
     """
     settings = _settings(preset, embedder, scorer)
     loaded = make_scenes(families, pairs, seed) if benchmark == "scenes" else _load(benchmark, data)
+    if direction is not None and not loaded.sections.keys() & set(DIRECTIONS):
+        raise InvalidInput(f"{benchmark} has no directions; leave --direction out.", field="direction")
     wanted = _sections(loaded, direction or ("t2i" if benchmark == "scenes" else "both"), limit, seed)
     folder = out or settings.home_path / "evaluation" / f"{benchmark}-{seed}"
     try:
@@ -97,9 +100,14 @@ def evaluate(
     except OSError as error:
         raise InvalidInput(f"The folder {folder} can't be made ({error}). Choose another with --out.") from error
     models = _models(settings)
-    base = chosen(k or settings.default_k, mode)
+    injection = Injection(alpha=settings.alpha, trigger=settings.trigger, tau=settings.tau)
+    base = chosen(k or settings.default_k, mode, injection)
     variants = ablations(base, models[1].info.layers) if ablate else [base]
-    result = _run(benchmark, seed, wanted, variants, models, folder, quiet=as_json)
+    try:
+        result = _run(benchmark, seed, wanted, variants, models, folder, quiet=as_json)
+    except KeyboardInterrupt:
+        show.say(f"Interrupted. What was computed is kept in {folder}; the same command goes on from there.")
+        raise
     (folder / _RESULT).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     write_page(result, folder / _PAGE)
     if as_json:
@@ -212,9 +220,10 @@ def _tables(result: Json) -> None:
     for section in dict.fromkeys(variant["section"] for variant in result["variants"]):
         variants = [variant for variant in result["variants"] if variant["section"] == section]
         show.table(
-            ("variant", "k", "coarse R@1", "R@1", "95 %", "R@5", "R@10", "pairs/query", "seconds", "paper"),
+            ("variant", "k", "coarse @1", "@1", "95 %", "@5", "@10", "pairs/query", "seconds", "paper"),
             [_row(variant) for variant in variants],
-            f"{result['benchmark']}, {section}, {variants[0]['queries']} queries, seed {result['seed']}; in percent",
+            f"{result['benchmark']}, {section}, {variants[0]['queries']} queries, seed {result['seed']}: "
+            f"{measure(section)}, in percent",
         )
         first = variants[0]
         if "parts" in first:
@@ -230,13 +239,13 @@ def _tables(result: Json) -> None:
                 f"\nNo good match: {percent(found['right'])} % right ({percent(found['matched'])} with a match in the "
                 f"gallery, {percent(found['refused'])} without), AUROC {found['auroc']:.4f}."
             )
-        for variant in variants:
-            if "skipped" in variant:
-                show.say(f"{variant['name']} was skipped: {variant['skipped']}")
+        for sentence in remarks(variants):
+            click.echo(sentence)
         click.echo()
 
 
 def _row(variant: Json) -> tuple[object, ...]:
+    """One line of the table; figures that a skipped variant has not stay empty."""
     return (
         variant["name"],
         variant["k"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from retllm.errors import BenchmarkUnreadable
+from retllm.fine import Picture
 
 Kind = Literal["ranking", "choice"]
 """``ranking``: the right candidate should come first; ``choice``: of two, the right one should score higher."""
@@ -24,12 +25,12 @@ class Item:
     Attributes:
         key: names its content, the same in every run: kept vectors and scores are found by it.
         text: its text, where it has one.
-        open: gives its picture as RGB, where it has one; called when the picture is needed, never before.
+        picture: its picture, where it has one; opened when it is needed, never before.
     """
 
     key: str
     text: str | None = None
-    open: Callable[[], Image.Image] | None = None
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +101,13 @@ def picture_item(path: Path, name: str) -> Item:
 
     The file's size is part of the key, so that a file that was replaced does not keep its old scores.
     """
-    return Item(f"picture:{name}:{path.stat().st_size}", open=lambda: open_picture(path))
+    picture = file_picture(path, name)
+    return Item(picture.key, picture=picture)
+
+
+def file_picture(path: Path, name: str) -> Picture:
+    """A picture in a file, known by its name in the benchmark and its size in bytes."""
+    return Picture(lambda: open_picture(path), f"{name}:{path.stat().st_size}")
 
 
 def open_picture(path: Path) -> Image.Image:

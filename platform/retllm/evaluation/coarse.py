@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from retllm.embedding.fusion import ITEM_IMAGE_WEIGHT, QUERY_IMAGE_WEIGHT, fuse
 from retllm.evaluation.benchmark import Item, Task
+from retllm.fine import Picture
 
 if TYPE_CHECKING:
     from retllm.embedding import Embedder
@@ -25,6 +27,7 @@ Advance = Callable[[int], None]
 """Told how many more items are done."""
 
 _CHUNK = 512
+_BATCH = 64
 #: cells of the similarity matrix that are held at a time
 _CELLS = 2**25
 
@@ -92,16 +95,19 @@ class KeptVectors:
 
     def _name(self, items: Sequence[Item], image_weight: float) -> str:
         info = self._embedder.info
-        parts = [info.revision, info.preprocessing_hash, str(image_weight), *(item.key for item in items)]
+        # the weight says something of an item of picture and text only
+        weighed = any(item.picture is not None and item.text is not None for item in items)
+        weight = str(image_weight) if weighed else ""
+        parts = [info.revision, info.preprocessing_hash, weight, *(item.key for item in items)]
         return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
 
 def embedded(embedder: Embedder, items: Sequence[Item], image_weight: float) -> Vectors:
     """The vectors of items that have a picture, a text, or both."""
     vectors = np.zeros((len(items), embedder.info.dimension), dtype=np.float32)
-    pictured = [place for place, item in enumerate(items) if item.open is not None]
+    pictured = [place for place, item in enumerate(items) if item.picture is not None]
     worded = [place for place, item in enumerate(items) if item.text is not None]
-    images = embedder.embed_images([opener() for place in pictured if (opener := items[place].open) is not None])
+    images = _pictures(embedder, [picture for item in items if (picture := item.picture) is not None])
     texts = embedder.embed_texts([text for place in worded if (text := items[place].text) is not None])
     vectors[pictured] = images
     vectors[worded] = texts
@@ -111,6 +117,16 @@ def embedded(embedder: Embedder, items: Sequence[Item], image_weight: float) -> 
     if both:
         vectors[both] = fuse(images[[at_image[p] for p in both]], texts[[at_text[p] for p in both]], image_weight)
     return vectors
+
+
+def _pictures(embedder: Embedder, pictures: Sequence[Picture]) -> Vectors:
+    """The vectors of pictures, of which only a batch is held decoded at a time."""
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
+        batches = [
+            embedder.embed_images(list(threads.map(Picture.rgb, pictures[at : at + _BATCH])))
+            for at in range(0, len(pictures), _BATCH)
+        ]
+    return np.concatenate(batches) if batches else embedder.embed_images([])
 
 
 def rank(task: Task, kept: KeptVectors, depth: int, advance: Advance) -> CoarseRanking:

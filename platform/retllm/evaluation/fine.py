@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,8 +21,6 @@ from retllm.fine.waves import next_wave
 if TYPE_CHECKING:
     from retllm.fine import Scorer
 
-_CONTENTS = 256
-
 
 class Judging:
     """Gives the scores of pairs: those that are kept, and the scorer's for the rest, which are kept from then on."""
@@ -31,7 +28,6 @@ class Judging:
     def __init__(self, scorer: Scorer, kept: KeptScores) -> None:
         self._scorer = scorer
         self._kept = kept
-        self._contents: OrderedDict[str, Content] = OrderedDict()
 
     def scores(self, query: Item, candidates: Sequence[Item], mode: Mode, injection: Injection) -> list[KeptScore]:
         """The scores of the candidates against the query, in their order.
@@ -45,23 +41,17 @@ class Judging:
         missing = {item.key: item for item in candidates if item.key not in known}
         if missing:
             started = time.perf_counter()
-            contents = [self._content(item) for item in missing.values()]
-            judged = self._scorer.score(self._content(query), contents, injection, mode=mode)
+            contents = [_content(item) for item in missing.values()]
+            judged = self._scorer.score(_content(query), contents, injection, mode=mode)
             share = (time.perf_counter() - started) / len(judged)
             new = {key: KeptScore.of(pair, share) for key, pair in zip(missing, judged, strict=True)}
             self._kept.keep(version, query.key, new)
             known |= new
         return [known[key] for key in keys]
 
-    def _content(self, item: Item) -> Content:
-        """One object for each item, since the scorer knows a picture again by its object."""
-        content = self._contents.pop(item.key, None)
-        if content is None:
-            content = Content(image=None if item.open is None else item.open(), text=item.text)
-        self._contents[item.key] = content
-        if len(self._contents) > _CONTENTS:
-            self._contents.popitem(last=False)
-        return content
+
+def _content(item: Item) -> Content:
+    return Content(image=item.picture, text=item.text)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -36,7 +36,8 @@ function draw() {
     const layout = { ...figure.layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: fore }, xaxis: axis(figure.layout.xaxis), yaxis: axis(figure.layout.yaxis),
       margin: { t: 30, r: 20 }, legend: { orientation: "h", y: 1.12 } };
-    Plotly.react(id, figure.data, layout, { responsive: true, displaylogo: false });
+    const data = figure.data.map((one) => one.error_y ? { ...one, error_y: { ...one.error_y, color: fore } } : one);
+    Plotly.react(id, data, layout, { responsive: true, displaylogo: false });
   }
 }
 dark.addEventListener("change", draw);
@@ -83,18 +84,18 @@ def _section(benchmark: str, section: str, variants: Sequence[Json], figures: di
     measured = [variant for variant in variants if "skipped" not in variant]
     body = [f"<h2>{_escaped(section)}</h2>", _variants_table(variants)]
     figures[f"recall-{section}"] = _recall_figure(benchmark, section, measured)
-    body.append(_plot(f"recall-{section}", f"Recall@1 of every variant in {section}, with 95 % intervals"))
-    if len(measured) > 1 and len({variant["pairs_per_query"] for variant in measured}) > 1:
-        figures[f"cost-{section}"] = _cost_figure(measured)
-        body.append(_plot(f"cost-{section}", f"Recall@1 in {section} against the pairs judged for a query"))
+    body.append(_plot(f"recall-{section}", f"{measure(section)} of every variant in {section}, with 95 % intervals"))
+    sizes = [variant for variant in measured if variant is measured[0] or only_size(variant, measured[0])]
+    if len(sizes) > 1:
+        figures[f"cost-{section}"] = _cost_figure(sizes, measure(section))
+        body.append(_plot(f"cost-{section}", f"{measure(section)} in {section} against the pairs judged for a query"))
     first = measured[0]
     if "parts" in first:
         figures[f"parts-{section}"] = _parts_figure(first["parts"])
         body.append(_plot(f"parts-{section}", f"The parts of {section}"))
         body.append(_groups_table(first["groups"]))
     body += [_abstention(variant["abstention"]) for variant in measured if "abstention" in variant]
-    body += [f"<p>{_escaped(one['name'])}: {_escaped(one['skipped'])}</p>" for one in variants if "skipped" in one]
-    return body
+    return body + [f"<p>{_escaped(sentence)}</p>" for sentence in remarks(variants)]
 
 
 def _plot(name: str, label: str) -> str:
@@ -110,6 +111,11 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: st
     )
 
 
+def measure(section: str) -> str:
+    """What the first figure of a section is called: MMEB's is the precision of the first place."""
+    return {"choice": "share right", "datasets": "Precision@1"}.get(section, "Recall@1")
+
+
 def percent(value: float | None) -> str:
     """A share as a percentage with one decimal more than papers print; empty for None."""
     return "" if value is None else f"{100 * value:.2f}"
@@ -120,9 +126,19 @@ def span(bounds: Sequence[float] | None) -> str:
     return "" if bounds is None else f"{percent(bounds[0])} to {percent(bounds[1])}"
 
 
+def remarks(variants: Sequence[Json]) -> list[str]:
+    """What the figures of a section's variants do not tell by themselves."""
+    said = [f"{one['name']} was skipped: {one['skipped']}" for one in variants if "skipped" in one]
+    return said + [
+        f"{one['name']}: {one['errors']} pairs got no score and kept their coarse place."
+        for one in variants
+        if one.get("errors")
+    ]
+
+
 def _variants_table(variants: Sequence[Json]) -> str:
     columns = (
-        "variant", "k", "coarse R@1", "R@1", "95 %", "R@5", "R@10", "change", "95 %", "pairs a query",
+        "variant", "k", "coarse @1", "@1", "95 %", "@5", "@10", "change", "95 %", "pairs a query",
         "seconds", "paper",
     )  # fmt: skip
     rows = [
@@ -143,7 +159,10 @@ def _variants_table(variants: Sequence[Json]) -> str:
         for one in variants
     ]
     queries = max(one["queries"] for one in variants)
-    caption = f"{queries} queries; shares in percent; the change is against the first variant on the same queries"
+    caption = (
+        f"{measure(variants[0]['section'])} of {queries} queries and what is among the first 5 and 10, in percent; the "
+        "change is against the first variant on the same queries"
+    )
     return _table(columns, rows, caption)
 
 
@@ -180,16 +199,23 @@ def _recall_figure(benchmark: str, section: str, variants: Sequence[Json]) -> Js
             line = {"dash": "dot", "width": 1}
             data.append({"type": "scatter", "mode": "lines", "name": method, "x": names, "y": [value] * len(names),
                          "line": line})  # fmt: skip
-    return {"data": data, "layout": {"barmode": "group", "yaxis": {"title": {"text": "Recall@1"}}}}
+    return {"data": data, "layout": {"barmode": "group", "yaxis": {"title": {"text": measure(section)}}}}
 
 
-def _cost_figure(variants: Sequence[Json]) -> Json:
+def only_size(variant: Json, base: Json) -> bool:
+    """Whether a variant differs from another only in how many candidates it looks at."""
+    free = ("k", "adaptive")
+    same = ("mode", "injection", "entropy", "fusion")
+    return any(variant[key] != base[key] for key in free) and all(variant[key] == base[key] for key in same)
+
+
+def _cost_figure(variants: Sequence[Json], name: str) -> Json:
     point = {
         "type": "scatter", "mode": "markers+text", "x": [one["pairs_per_query"] for one in variants],
         "y": [one["fine"]["r1"] for one in variants], "text": [one["name"] for one in variants],
         "textposition": "top center", "marker": {"color": _FINE, "size": 9}, "showlegend": False,
     }  # fmt: skip
-    axes = {"xaxis": {"title": {"text": "pairs judged for a query"}}, "yaxis": {"title": {"text": "Recall@1"}}}
+    axes = {"xaxis": {"title": {"text": "pairs judged for a query"}}, "yaxis": {"title": {"text": name}}}
     return {"data": [point], "layout": axes}
 
 

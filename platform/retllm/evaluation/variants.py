@@ -40,9 +40,9 @@ class Variant:
     fusion: float = 0.0
 
 
-def chosen(k: int, mode: Mode, injection: Injection | None = None) -> Variant:
+def chosen(k: int, mode: Mode, injection: Injection) -> Variant:
     """The one variant of a run without ablations."""
-    return Variant("all", k, mode, injection or Injection())
+    return Variant("all", k, mode, injection)
 
 
 def ablations(base: Variant, layers: int) -> list[Variant]:

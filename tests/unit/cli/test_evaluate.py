@@ -81,7 +81,7 @@ def test_the_same_run_again_judges_nothing_and_says_the_same(ablated, monkeypatc
 def test_a_table_for_people_names_the_files(capsys, tmp_path) -> None:
     status, out, err = told(capsys, "scenes", *SMALL, "--limit", "1", "-k", "2", "--direction", "i2t")
     assert status == 0
-    assert "scenes, i2t, 1 queries, seed 907" in out
+    assert "scenes, i2t, 1 queries, seed 907: Recall@1" in out
     assert "swap_attribute" in out
     folder = tmp_path / "home" / "evaluation" / "scenes-907"
     assert str(folder / "result.html") in err
@@ -93,12 +93,15 @@ def test_a_table_for_people_names_the_files(capsys, tmp_path) -> None:
     [
         (["coco"], "coco needs --data"),
         (["flickr30k", "--data", "/nowhere"], "The folder /nowhere does not exist"),
+        (["mmeb", "--data", "DATA", "--direction", "t2i"], "mmeb has no directions"),
         (["scenes", "--out", "/dev/null/run", *SMALL], "The folder /dev/null/run can't be made"),
         (["scenes", "--scorer", "/nowhere/model", *SMALL], "The folder /nowhere/model does not exist"),
     ],
 )
-def test_what_is_wrong_is_one_sentence_and_status_2(capsys, arguments, sentence) -> None:
-    status, out, err = told(capsys, *arguments)
+def test_what_is_wrong_is_one_sentence_and_status_2(capsys, tmp_path, arguments, sentence) -> None:
+    row = {"qry_text": "a", "qry_img_path": "", "tgt_text": ["a", "b"], "tgt_img_path": ["", ""]}
+    (tmp_path / "GQA.jsonl").write_text(json.dumps(row))
+    status, out, err = told(capsys, *(str(tmp_path) if one == "DATA" else one for one in arguments))
     assert status == 2
     assert out == ""
     assert err.strip().splitlines()[-1].startswith(f"retllm: {sentence}")

@@ -73,7 +73,7 @@ class ColourScorer:
 
     def pair(self, query: Content, candidate: Content, mode: str) -> PairScore:
         self.judged.append((name_of(query), name_of(candidate)))
-        picture = query.image or candidate.image
+        picture = (query.picture or candidate.picture).rgb()
         text = query.text or candidate.text
         match = nearest_colour(picture) in text
         entropy = None if mode == "verbalized" else 0.1 if match else 0.2
@@ -81,4 +81,4 @@ class ColourScorer:
 
 
 def name_of(content: Content) -> str:
-    return content.text if content.image is None else nearest_colour(content.image)
+    return content.text if content.picture is None else nearest_colour(content.picture.rgb())

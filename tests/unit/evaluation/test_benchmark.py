@@ -27,7 +27,7 @@ def test_scenes_ask_each_picture_for_its_caption_and_each_caption_for_its_pictur
     told = [caption(scene) for family in gallery(2, 5) for scene in family]
     assert [item.text for item in t2i.queries] == [item.text for item in i2t.candidates] == told
     assert t2i.right == i2t.right == [frozenset({place}) for place in range(16)]
-    assert t2i.candidates[0].open().size == (256, 256)
+    assert t2i.candidates[0].picture.rgb().size == (256, 256)
     assert not sections["choice"]
 
 

@@ -8,6 +8,7 @@ import pytest
 from retllm.embedding import fuse
 from retllm.evaluation import coarse
 from retllm.evaluation.benchmark import Item, Task, picture_item, text_item
+from retllm.fine import Picture
 
 from .stages import ColourEmbedder, write_picture
 
@@ -47,9 +48,9 @@ def test_a_query_meets_only_its_own_candidates():
 
 
 def test_an_item_of_picture_and_text_has_the_fused_vector(embedder, pictures):
-    both = Item("both", text="blue", open=pictures[0].open)
+    both = Item("both", text="blue", picture=pictures[0].picture)
     (vector,) = coarse.embedded(embedder, [both], 0.7)
-    wanted = fuse(embedder.embed_images([pictures[0].open()]), embedder.embed_texts(["blue"]), 0.7)[0]
+    wanted = fuse(embedder.embed_images([pictures[0].picture.rgb()]), embedder.embed_texts(["blue"]), 0.7)[0]
     assert vector == pytest.approx(wanted)
 
 
@@ -72,6 +73,15 @@ def test_vectors_of_another_model_or_of_other_items_are_not_taken(tmp_path, pict
         assert embedder.pictures == len(items) == len(vectors)
 
 
+def test_queries_and_candidates_of_one_kind_share_their_vectors(tmp_path, embedder, pictures):
+    """The weight of a picture counts only for what also has a text."""
+    kept = coarse.KeptVectors(tmp_path, embedder)
+    for weight in (0.7, 0.8):
+        kept.of(pictures, weight, ignore)
+        kept.of([Item("both", text="blue", picture=pictures[0].picture)], weight, ignore)
+    assert (embedder.pictures, embedder.texts) == (3 + 2, 2)
+
+
 @pytest.mark.parametrize("keep", [0, 30, -30])
 def test_a_torn_file_of_vectors_is_made_again(tmp_path, embedder, pictures, keep):
     vectors, _ = coarse.KeptVectors(tmp_path / "kept", embedder).of(pictures, 0.7, ignore)
@@ -84,7 +94,7 @@ def test_a_torn_file_of_vectors_is_made_again(tmp_path, embedder, pictures, keep
 
 def test_an_interrupted_embedding_goes_on_at_its_last_chunk(tmp_path, embedder, pictures, monkeypatch):
     monkeypatch.setattr(coarse, "_CHUNK", 1)
-    bad = Item("bad", open=lambda: 1 / 0)
+    bad = Item("bad", picture=Picture(lambda: 1 / 0, "bad"))
     with pytest.raises(ZeroDivisionError):
         coarse.KeptVectors(tmp_path, embedder).of([*pictures, bad], 0.7, ignore)
     seen = embedder.pictures

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from retllm.evaluation.benchmark import Item, text_item
+from retllm.evaluation.benchmark import text_item
 from retllm.evaluation.benchmarks.sugarcrepe import choices
 from retllm.evaluation.coarse import KeptVectors, rank
 from retllm.evaluation.fine import Judging, Pool, coarse_choice, fine_choice, judge, pools, rank_of_right
@@ -122,21 +122,6 @@ def test_one_text_twice_in_a_pool_is_judged_once(kept):
     assert outcome.order == [101, 100, 102]
 
 
-def test_a_picture_is_one_object_for_the_scorer_however_often_it_is_asked(kept):
-    """The scorer knows a picture again by its object; the scorer of texts here sees the query's."""
-    seen = []
-
-    class Seeing(Told):
-        def score(self, query, candidates, injection=None, *, mode="true_false"):
-            seen.append(query)
-            return super().score(query, candidates, injection, mode=mode)
-
-    judging = Judging(Seeing({"a": (0.1, -2, 0.1), "b": (0.9, 2, 0.1)}), kept)
-    for text in "ab":
-        judging.scores(text_item("query"), [text_item(text)], "true_false", Injection())
-    assert seen[0] is seen[1]
-
-
 @pytest.mark.parametrize(("right", "rank"), [(0, 3), (1, 1), (2, 2)])
 def test_the_rank_is_that_of_the_first_right_candidate(right, rank):
     assert rank_of_right(pool("a", "b", "c", right=right), [101, 102, 100]) == rank
@@ -170,7 +155,7 @@ def test_a_choice_goes_to_the_higher_and_is_open_between_equals(kept, told, won,
 @pytest.mark.parametrize("prefers", [0, 1])
 def test_who_prefers_a_place_scores_one_half(kept, prefers):
     """A judge that likes what it is given first, or second, wins nothing over an even number of choices."""
-    picture = Item("picture", open=lambda: pytest.fail("no picture is needed"))
+    picture = text_item("picture")
     task = choices("part", [(picture, f"true {n}", f"false {n}") for n in range(10)])
     made = [
         Pool(picture, [task.candidates[place] for place in among], among, [0.5, 0.5], right)

@@ -44,7 +44,7 @@ def test_flickr_is_the_test_split_with_five_captions_a_picture(flickr):
     sections = LOADERS["flickr30k"](flickr).sections
     (t2i,), (i2t,) = sections["t2i"], sections["i2t"]
     assert [query.text for query in t2i.queries] == five("red") + five("blue")
-    assert [item.open().size for item in t2i.candidates] == [(8, 8), (8, 8)]
+    assert [item.picture.rgb().size for item in t2i.candidates] == [(8, 8), (8, 8)]
     assert t2i.right == [frozenset({0})] * 5 + [frozenset({1})] * 5
     assert i2t.right == [frozenset(range(5)), frozenset(range(5, 10))]
     assert (i2t.queries, i2t.candidates) == (t2i.candidates, t2i.queries)
@@ -113,4 +113,4 @@ def test_a_torn_picture_is_an_error_when_it_is_opened(flickr):
     (flickr / "flickr30k-images" / "1007129816.jpg").write_bytes(b"\xff\xd8\xff no picture")
     picture = LOADERS["flickr30k"](flickr).sections["i2t"][0].queries[0]
     with pytest.raises(BenchmarkUnreadable, match=r"1007129816\.jpg can't be decoded"):
-        picture.open()
+        picture.picture.rgb()

@@ -91,7 +91,7 @@ def test_urban1k_pairs_files_of_one_stem(urban, inside):
     sections = LOADERS["urban1k"](urban / "Urban1k" if inside else urban).sections
     (t2i,), (i2t,) = sections["t2i"], sections["i2t"]
     assert [query.text for query in t2i.queries] == ["A red street.", "A blue street.", "A green street."]
-    assert t2i.candidates[1].open().getpixel((0, 0))[2] > 200
+    assert t2i.candidates[1].picture.rgb().getpixel((0, 0))[2] > 200
     assert t2i.right == i2t.right == [frozenset({place}) for place in range(3)]
 
 

@@ -90,14 +90,14 @@ def test_the_right_target_has_no_place_of_its_own(tmp_path):
 def test_a_query_of_picture_and_text_keeps_both_and_loses_the_placeholder(data):
     query = tasks_of(data)["ImageNet-1K"].queries[2]
     assert query.text == "Represent the given image for classification"
-    assert query.open().getpixel((0, 0))[2] > 200
+    assert query.picture.rgb().getpixel((0, 0))[2] > 200
 
 
 def test_a_query_of_text_alone_meets_targets_of_picture_and_text(data):
     task = tasks_of(data)["MSCOCO_t2i"]
-    assert task.queries[0].open is None
+    assert task.queries[0].picture is None
     assert [item.text for item in task.candidates] == ["Represent the given image."] * 2
-    assert all(item.open is not None for item in task.candidates)
+    assert all(item.picture is not None for item in task.candidates)
 
 
 def test_targets_without_texts_may_come_as_an_empty_string(tmp_path):

@@ -54,7 +54,7 @@ class Attentive(ColourScorer):
     """Reads to the last word, so that it is not misled."""
 
     def pair(self, query, candidate, mode):
-        colour, words = nearest_colour(candidate.image), query.text.split()
+        colour, words = nearest_colour(candidate.picture.rgb()), query.text.split()
         self.judged.append((query.text, colour))
         match = colour == (words[-1] if words[-1] in COLOURS else words[1])
         return PairScore(0.9 if match else 0.1, 2.2 if match else -2.2, 0.1, 3 if match else None, None, 10)

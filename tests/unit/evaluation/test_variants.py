@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from retllm.evaluation.variants import Variant, ablations, chosen, for_choices
 from retllm.fine import Injection
 
-BASE = chosen(10, "true_false")
+BASE = chosen(10, "true_false", Injection())
 MADE = {variant.name: variant for variant in ablations(BASE, layers=28)}
 
 

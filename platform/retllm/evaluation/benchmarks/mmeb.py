@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from retllm.errors import BenchmarkUnreadable
-from retllm.evaluation.benchmark import Benchmark, Item, Task, open_picture, text_key
+from retllm.evaluation.benchmark import Benchmark, Item, Task, file_picture, text_key
 from retllm.evaluation.benchmarks import files
 
 GROUPS: Mapping[str, Sequence[str]] = {
@@ -123,8 +123,8 @@ class _Side:
         path = self._images / picture
         if not path.is_file():
             raise BenchmarkUnreadable(f"the picture {path} is missing. {_PICTURES}", file=str(path))
-        key = f"picture:{picture}:{path.stat().st_size}"
-        return Item(f"{key}+{text_key(words)}" if words else key, words or None, lambda: open_picture(path))
+        shown = file_picture(path, picture)
+        return Item(f"{shown.key}+{text_key(words)}" if words else shown.key, words or None, shown)
 
 
 def _task(name: str, group: str, paths: Sequence[Path], images: Path) -> Task:

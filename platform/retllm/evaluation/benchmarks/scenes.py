@@ -13,6 +13,7 @@ from retllm.demo.scenes import Scene, render
 from retllm.demo.variants import CATEGORIES, gallery, hard_pairs
 from retllm.evaluation.benchmark import Benchmark, Item, Task, text_item
 from retllm.evaluation.benchmarks.sugarcrepe import choices
+from retllm.fine import Picture
 
 PICTURE_EDGE = 256
 """Edge of the pictures as a collection would hold them, pixels; the models' own preprocessing makes them smaller."""
@@ -47,4 +48,4 @@ def _hard_pairs(category: str, count: int, seed: int) -> Task:
 
 def _picture(scene: Scene) -> Item:
     name = hashlib.blake2b(repr((scene, PICTURE_EDGE)).encode(), digest_size=12).hexdigest()
-    return Item(f"scene:{name}", open=partial(render, scene, PICTURE_EDGE))
+    return Item(f"scene:{name}", picture=Picture(partial(render, scene, PICTURE_EDGE), f"scene:{name}"))
