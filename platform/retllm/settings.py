@@ -6,13 +6,14 @@ The README's table is made from this file and held equal to it by a test.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,11 @@ class Settings(BaseSettings):
         default=None,
         description="open_clip model in place of the preset's: NAME/PRETRAINED, hf-hub:ORG/REPO or local-dir:FOLDER.",
     )
+    extra_embedders: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="More open_clip models that the coarse stage asks beside the embedder, separated by commas or as a "
+        "JSON list; each is in the memory of every `embed` worker, and wants an index job.",
+    )
     scorer: str | None = Field(
         default=None, description="transformers image-text-to-text model in place of the preset's: a name or a folder."
     )
@@ -122,6 +128,9 @@ class Settings(BaseSettings):
     # search
     default_k: int = Field(default=10, ge=1, description="Candidates that go to the fine stage if a search names none.")
     max_k: int = Field(default=200, ge=1, description="Most candidates that a search may ask for.")
+    coarse_captions: bool = Field(
+        default=False, description="Let the coarse stage look for the query's words in texts and captions too."
+    )
     query_image_weight: float = Field(
         default=0.8, ge=0, le=1, description="Weight of the picture in a query of picture and text; text has the rest."
     )
@@ -182,6 +191,24 @@ class Settings(BaseSettings):
     embed_workers: int = Field(default=1, ge=0, description="Worker processes for the queue `embed`; one per GPU.")
     score_workers: int = Field(default=1, ge=0, description="Worker processes for the queue `score`; one per GPU.")
 
+    @field_validator("extra_embedders", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        """A JSON list where it looks like one (a folder's name may hold a comma), else names between commas."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        return [name.strip() for name in value.split(",") if name.strip()]
+
+    @model_validator(mode="after")
+    def _embedders_differ(self) -> Self:
+        names = [public_name(name) for name in dict.fromkeys((self.embedder_name, *self.extra_embedders))]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two embedders are called {twice[0]}: give one of the folders another name")
+        return self
+
     @property
     def home_path(self) -> Path:
         """RETLLM_HOME as an absolute path."""
@@ -191,6 +218,14 @@ class Settings(BaseSettings):
     def embedder_name(self) -> str:
         """The open_clip name in force."""
         return self.embedder or PRESETS[self.preset].embedder
+
+    @property
+    def embedders(self) -> dict[str, str]:
+        """Every embedder in force: the name that results keep (:func:`public_name`) and its open_clip name.
+
+        The main one, ``embedder_name``, is the first.
+        """
+        return {public_name(name): name for name in (self.embedder_name, *self.extra_embedders)}
 
     @property
     def scorer_name(self) -> str:
@@ -215,7 +250,7 @@ def settings_table() -> str:
     for name, field in Settings.model_fields.items():
         alias = field.validation_alias
         variable = str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"RETLLM_{name.upper()}"
-        default = "" if field.default is None else f"`{field.default}`"
+        default = "" if field.default in (None, ()) else f"`{field.default}`"
         rows.append(f"| `{variable}` | {default} | {field.description} |")
     return "\n".join(rows)
 

@@ -32,8 +32,45 @@ def test_a_preset_names_both_models_and_either_can_be_replaced(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("", ()),
+        ("hf-hub:org/one", ("hf-hub:org/one",)),
+        ("hf-hub:org/one, local-dir:/models/two ,", ("hf-hub:org/one", "local-dir:/models/two")),
+        ('["local-dir:/models/one, two", "ViT-B-32/openai"]', ("local-dir:/models/one, two", "ViT-B-32/openai")),
+    ],
+)
+def test_more_embedders_are_named_between_commas_or_as_a_json_list(
+    value: str, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETLLM_EXTRA_EMBEDDERS", value)
+    assert Settings().extra_embedders == names
+
+
+def test_the_embedders_in_force_go_by_their_public_names_the_main_one_first() -> None:
+    settings = Settings(
+        embedder="local-dir:/models/main", extra_embedders=("ViT-B-32/openai", "local-dir:/models/main")
+    )
+    assert list(settings.embedders.items()) == [
+        ("local-dir:main", "local-dir:/models/main"),
+        ("ViT-B-32/openai", "ViT-B-32/openai"),
+    ]
+
+
+def test_two_embedders_that_results_could_not_tell_apart_are_refused() -> None:
+    with pytest.raises(ValidationError, match="two embedders are called local-dir:clip"):
+        Settings(embedder="local-dir:/one/clip", extra_embedders=("local-dir:/two/clip",))
+
+
+@pytest.mark.parametrize(
     ("variable", "value"),
-    [("RETLLM_PRESET", "huge"), ("RETLLM_PORT", "70000"), ("RETLLM_ALPHA", "1.5"), ("RETLLM_MAX_K", "zero")],
+    [
+        ("RETLLM_PRESET", "huge"),
+        ("RETLLM_PORT", "70000"),
+        ("RETLLM_ALPHA", "1.5"),
+        ("RETLLM_MAX_K", "zero"),
+        ("RETLLM_EXTRA_EMBEDDERS", "[1, 2"),
+    ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, value)
