@@ -44,8 +44,12 @@ class Pair:
         """The same pair under another ``index``, with tokens of the answer after it."""
         tokens = self.tokens
         if said:
-            grown = {"input_ids": torch.tensor([list(said)]), "attention_mask": torch.ones(1, len(said)).long()}
             none = torch.zeros(1, len(said), dtype=torch.long)
+            grown = {"input_ids": torch.tensor([list(said)]), "attention_mask": torch.ones_like(none)}
+            types = tokens.get("token_type_ids")
+            if self.pictures and types is not None and not types.any():
+                # where pictures are not of type 1, it marks the answer, which the question must not look at (PaliGemma)
+                grown["token_type_ids"] = torch.ones_like(none)
             tokens = {key: torch.cat([value, grown.get(key, none)], dim=1) for key, value in tokens.items()}
         return Pair(index, tokens, self.vision, self.pictures)
 

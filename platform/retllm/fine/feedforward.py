@@ -42,7 +42,7 @@ def read_feed_forward(layer: nn.Module, number: int) -> FeedForward:
     Raises:
         ModelUnsuited: the layer has none of these (a mixture of experts, say), or its weights are quantised.
     """
-    module = _first(layer, "mlp", "feed_forward", "ffn")
+    module = feed_forward_module(layer)
     activation = _first(module, "act_fn", "activation_fn", "act") if module is not None else None
     down = _weight(module, "down_proj", "fc2")
     up, gate = _weight(module, "up_proj", "fc1"), _weight(module, "gate_proj")
@@ -58,6 +58,11 @@ def read_feed_forward(layer: nn.Module, number: int) -> FeedForward:
             layer=number,
         )
     return FeedForward(module, activation, _mean_size(up), _mean_size(gate), _mean_size(down))
+
+
+def feed_forward_module(layer: nn.Module) -> nn.Module | None:
+    """The feed-forward network of a decoder layer, of whatever kind; None if there is none under a known name."""
+    return _first(layer, "mlp", "feed_forward", "ffn")
 
 
 def _first(owner: nn.Module, *names: str) -> nn.Module | None:

@@ -129,6 +129,10 @@ class Injection:
         return LayerPlan(watched=range(start + 1, min(end, layers - 1)), fixed=None)
 
 
+NO_INJECTION = Injection(trigger="off")
+"""The plain model."""
+
+
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
     """Layers in one decoder: ``watched`` are read for uncertainty, ``fixed`` is always injected."""

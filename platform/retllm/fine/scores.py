@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from retllm.fine.trace import Trace
+
 
 @dataclass(frozen=True, slots=True)
 class PairScore:
@@ -18,6 +20,7 @@ class PairScore:
         uncertainty: the early reading, 0 to 1, that armed it; None unless the ``entropy`` trigger did.
         tokens: length of the pair, visual tokens included.
         error: why there is no score, in words for people; the candidate keeps its coarse place.
+        trace: how the score came about; None unless asked for, and for a pair with no picture.
     """
 
     score: float | None
@@ -27,6 +30,7 @@ class PairScore:
     uncertainty: float | None
     tokens: int
     error: str | None = None
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True, slots=True)

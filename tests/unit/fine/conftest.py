@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.unit.fine.families import FAMILIES, save_model
+from tests.unit.fine.reference import Reference
 
 from retllm.fine import Scorer, load_scorer
 
@@ -50,3 +51,16 @@ def scorer(request: pytest.FixtureRequest, scorer_of: Callable[[str], Scorer]) -
 def qwen(scorer_of: Callable[[str], Scorer]) -> Scorer:
     """A scorer of one family, for what does not depend on the family."""
     return scorer_of("qwen2_5_vl")
+
+
+@pytest.fixture(scope="session")
+def reference_of(model_folder: Callable[[str], Path]) -> Callable[[str], Reference]:
+    """Gives the method's formulas in float64 on a family's model."""
+    made: dict[str, Reference] = {}
+
+    def reference(family: str) -> Reference:
+        if family not in made:
+            made[family] = Reference(model_folder(family))
+        return made[family]
+
+    return reference

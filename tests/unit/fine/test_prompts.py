@@ -20,7 +20,7 @@ def content(kind: str, image: Image.Image, text: str) -> Content:
 
 
 def shown(message: list[Part]) -> list[str | Image.Image]:
-    return list(message)
+    return [part if isinstance(part, str) else part.rgb() for part in message]
 
 
 TRUE_FALSE = {

@@ -33,7 +33,7 @@ class Choice:
     def judge(self, engine: Engine, matter: Matter) -> Verdicts:
         """Two questions for each candidate, side by side, so that what they share need be computed once."""
         asks = [
-            Ask(place, self._prompts.message(order, matter.query, candidate))
+            Ask(place, self._prompts.message(order, matter.query, candidate), recorded=order == "choice")
             for place, candidate in matter.candidates
             for order in ("choice", "choice_swapped")
         ]
