@@ -126,6 +126,41 @@ def test_a_search_stores_everything_that_can_change_its_answer(indexed) -> None:
     assert [(unit.stage, unit.payload) for unit in indexed.units(submitted.job.id)] == [(Stage.COARSE, {})]
 
 
+def _stored(world, **fields: object) -> Search:
+    submitted = _search(world, text="a", **fields)
+    with world.sessions() as session:
+        return session.get_one(Search, submitted.job.id)
+
+
+def test_the_ways_of_asking_are_stored_with_the_search(indexed) -> None:
+    plain = _stored(indexed)
+    assert (plain.mode, plain.adaptive, plain.fusion_weight, plain.trace) == ("true_false", None, 0.0, False)
+    assert plain.unit_candidates == 2
+    asked = _stored(indexed, mode="choice", adaptive={"first": 2, "clear_gap": 1.5}, fusion_weight=0.25, trace=True)
+    assert (asked.mode, asked.fusion_weight, asked.trace) == ("choice", 0.25, True)
+    assert asked.adaptive == {"first": 2, "step": 4, "clear_score": 0.0, "clear_gap": 1.5}
+
+
+def test_what_a_search_leaves_out_comes_from_the_settings_and_what_it_says_wins(indexed) -> None:
+    chosen = {"mode": "verbalized", "adaptive": True, "adaptive_first": 7, "adaptive_step": 2, "fusion_weight": 0.5}
+    indexed.settings = indexed.settings.model_copy(update=chosen)
+    plain = _stored(indexed)
+    assert (plain.mode, plain.fusion_weight) == ("verbalized", 0.5)
+    assert plain.adaptive == {"first": 7, "step": 2, "clear_score": 0.0, "clear_gap": 2.0}
+    assert _stored(indexed, adaptive=True).adaptive == plain.adaptive
+    assert _stored(indexed, adaptive={"step": 3}).adaptive == {**plain.adaptive, "step": 3}
+    other = _stored(indexed, adaptive=False, mode="true_false", fusion_weight=0)
+    assert (other.adaptive, other.mode, other.fusion_weight) == (None, "true_false", 0.0)
+
+
+def test_how_fine_a_tie_is_follows_the_mode_unless_it_is_said(indexed) -> None:
+    assert [_stored(indexed, mode=mode).tie_decimals for mode in ("true_false", "choice", "verbalized")] == [4, 4, 2]
+    assert _stored(indexed, mode="verbalized", tie_decimals=3).tie_decimals == 3
+    indexed.settings = indexed.settings.model_copy(update={"tie_decimals": 0})
+    assert _stored(indexed, mode="verbalized").tie_decimals == 0
+    assert _stored(indexed, tie_decimals=5).tie_decimals == 5
+
+
 @pytest.mark.parametrize(
     ("with_text", "with_picture", "kind"),
     [(True, False, ItemKind.TEXT), (False, True, ItemKind.IMAGE), (True, True, ItemKind.BOTH)],
@@ -156,7 +191,23 @@ def test_a_search_that_makes_no_sense_is_refused(indexed, fields: dict[str, obje
 
 
 @pytest.mark.parametrize(
-    "fields", [{"k": 0}, {"k": "many"}, {"kinds": []}, {"kinds": ["film"]}, {"topk": 3}, {"injection": {"alpha": 2}}]
+    "fields",
+    [
+        {"k": 0},
+        {"k": "many"},
+        {"kinds": []},
+        {"kinds": ["film"]},
+        {"topk": 3},
+        {"injection": {"alpha": 2}},
+        {"mode": "guess"},
+        {"adaptive": {"first": 0}},
+        {"adaptive": {"most": 3}},
+        {"adaptive": {"clear_gap": float("inf")}},
+        {"adaptive": 4},
+        {"fusion_weight": -1},
+        {"fusion_weight": float("nan")},
+        {"trace": None},
+    ],
 )
 def test_wrong_types_and_unknown_fields_are_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

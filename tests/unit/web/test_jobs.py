@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from retllm.db.enums import JobState, Stage, UnitState
 from retllm.db.session import transaction
-from retllm.db.tables import Embedding, EmbeddingModel, Item, Job, Search, Unit, new_id
+from retllm.db.tables import Candidate, Embedding, EmbeddingModel, Item, Job, Score, Search, Unit, new_id
 from retllm.settings import Settings, public_name
 from retllm_web.services import Services
 
@@ -114,6 +114,52 @@ def test_a_text_search_is_accepted(ada: Caller, indexed: str, heard: Heard) -> N
     assert ada.get(f"/searches/{answer.json['id']}/picture").status_code == 404
 
 
+def test_a_search_says_how_it_is_asked(ada: Caller, indexed: str) -> None:
+    asked = {"text": "a", "mode": "verbalized", "adaptive": {"first": 2}, "fusion_weight": 0.5, "trace": True}
+    answer = ada.post(f"/collections/{indexed}/searches", json=asked)
+    assert answer.status_code == 202
+    search = ada.get(f"/searches/{answer.json['id']}").json
+    assert {name: search[name] for name in ("mode", "fusion_weight", "trace", "tie_decimals")} == {
+        "mode": "verbalized",
+        "fusion_weight": 0.5,
+        "trace": True,
+        "tie_decimals": 2,
+    }
+    assert search["adaptive"]["first"] == 2
+    assert (search["no_match"], search["match_threshold"]) == (None, None)
+    again = ada.post(f"/collections/{indexed}/searches", json={"text": "a", "adaptive": True})
+    assert ada.get(f"/searches/{again.json['id']}").json["adaptive"]["step"] == 4
+
+
+def test_a_mistake_in_the_waves_is_named_once(ada: Caller, indexed: str) -> None:
+    answer = ada.post(f"/collections/{indexed}/searches", json={"text": "a", "adaptive": {"first": 0}})
+    (field,) = answer.json["error"]["detail"]["fields"]
+    assert field["field"].startswith("adaptive.")
+    assert field["field"].endswith(".first")
+
+
+def test_a_trace_has_an_address_of_its_own(ada: Caller, bob: Caller, indexed: str, served: Services) -> None:
+    key = ada.post(f"/collections/{indexed}/searches", json={"text": "a", "trace": True}).json["id"]
+    trace = {"uncertainty": [0.25, 0.75], "armed_layer": None}
+    with transaction(served.sessions) as session:
+        search = session.get_one(Search, uuid.UUID(key))
+        search.scorer_version = "v"
+        one, other = session.scalars(sa.select(Item.id).where(Item.collection_id == uuid.UUID(indexed)))
+        for rank, item in enumerate((one, other), start=1):
+            session.add(Candidate(search_id=search.id, item_id=item, coarse_rank=rank, similarity=0.5))
+        session.flush()
+        session.add(Score(search_id=search.id, item_id=one, scorer_version="v", score=0.5, tokens=1, trace=trace))
+    path = f"/searches/{key}/candidates/{one}/trace"
+    assert ada.get(path).json == trace
+    assert bob.get(path).status_code == 404
+    missing = ada.get(f"/searches/{key}/candidates/{other}/trace")
+    assert missing.status_code == 404
+    assert "no trace" in missing.json["error"]["message"]
+    rows = ada.get(f"/searches/{key}").json["candidates"]
+    assert {row["item_id"]: row["has_trace"] for row in rows} == {str(one): True, str(other): False}
+    assert all("trace" not in row for row in rows)
+
+
 def test_a_search_by_picture_keeps_the_picture(ada: Caller, indexed: str, bob: Caller) -> None:
     content = picture("red")
     answer = _pictured(ada, indexed, content, {"text": "darker", "k": 1})
@@ -166,6 +212,14 @@ def test_a_query_part_that_came_as_a_file_is_read_too(ada: Caller, indexed: str)
         {"text": "a", "injection": {"trigger": "often"}},
         {"text": "a", "injection": {"start": 9, "end": 3}},
         {"text": "a", "injection": {"colour": 1}},
+        {"text": "a", "mode": "guess"},
+        {"text": "a", "adaptive": "yes"},
+        {"text": "a", "adaptive": {"first": 0}},
+        {"text": "a", "adaptive": {"clear_score": 1e400}},
+        {"text": "a", "adaptive": {"colour": 1}},
+        {"text": "a", "fusion_weight": -1},
+        {"text": "a", "fusion_weight": 101},
+        {"text": "a", "trace": "yes"},
         {"text": "a", "colour": "red"},
         {"text": "nul\0"},
         {"text": "x" * 20_001},

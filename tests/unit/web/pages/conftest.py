@@ -179,7 +179,7 @@ class Searched:
     id: UUID
     items: list[UUID]
 
-    def score(self, place: int, score: float, entropy: float = 0.1) -> None:
+    def score(self, place: int, score: float, entropy: float | None = 0.1) -> None:
         """Give the candidate at a coarse rank (from 1) a score."""
         with transaction(self.served.sessions) as session:
             session.add(

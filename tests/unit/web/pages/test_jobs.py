@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import Caller
@@ -12,7 +13,7 @@ from tests.unit.web.pictures import picture
 
 from retllm.db.enums import JobState, UnitState
 from retllm.db.session import transaction
-from retllm.db.tables import Candidate, Job, Search, Unit
+from retllm.db.tables import Candidate, Job, Score, Search, Unit
 from retllm_web.services import Services
 
 from .conftest import Page, Searched, Visitor
@@ -225,6 +226,51 @@ def test_a_candidate_that_failed_says_why(reader: Visitor, searched: Searched) -
     page = reader.get(f"/jobs/{searched.id}")
     (error,) = page.all("p", class_="error")
     assert "not judged: RuntimeError: out of memory" in error.text
+
+
+def test_an_answer_without_a_score_says_why(reader: Visitor, searched: Searched) -> None:
+    with transaction(searched.served.sessions) as session:
+        session.add(
+            Score(
+                search_id=searched.id,
+                item_id=searched.items[0],
+                scorer_version="v",
+                tokens=10,
+                error='The model\'s answer holds no number: "Well".',
+            )
+        )
+    searched.finish([1, 2, 3])
+    page = reader.get(f"/jobs/{searched.id}")
+    (error,) = page.all("p", class_="error")
+    assert "holds no number" in error.text
+
+
+def test_a_score_without_its_entropy_is_shown(reader: Visitor, searched: Searched) -> None:
+    searched.score(1, 0.75, entropy=None)
+    measures = reader.get(f"/jobs/{searched.id}").all("div", class_="measures")[0].text
+    assert "0.7500" in measures
+
+
+@pytest.mark.parametrize("none", [True, False, None])
+def test_a_result_says_when_nothing_is_a_good_match(reader: Visitor, searched: Searched, none: bool | None) -> None:
+    searched.score(1, 0.1)
+    searched.finish([1, 2, 3])
+    with transaction(searched.served.sessions) as session:
+        session.execute(sa.update(Search).where(Search.id == searched.id).values(no_match=none, match_threshold=1.25))
+    page = reader.get(f"/jobs/{searched.id}")
+    assert ("no good match" in page.one("div", class_="standing").text) is (none is True)
+    explained = page.one("div", id="job").text
+    assert ("log-odds of 1.25" in explained) is (none is not None)
+
+
+def test_the_waves_and_the_fusion_of_a_search_are_explained(reader: Visitor, searched: Searched) -> None:
+    with transaction(searched.served.sessions) as session:
+        search = session.get_one(Search, searched.id)
+        search.adaptive = {"first": 2, "step": 5, "clear_score": 0.0, "clear_gap": 2.0}
+        search.fusion_weight, search.mode = 0.125, "verbalized"
+    text = reader.get(f"/jobs/{searched.id}").one("div", id="job").text
+    for fact in ("first = 2", "step = 5", "0.125", "verbalized"):
+        assert fact in text
 
 
 def test_a_deleted_item_stays_in_its_result_without_a_link(reader: Visitor, searched: Searched, ada: Caller) -> None:

@@ -1,0 +1,87 @@
+"""What the command line shows of a search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from retllm.cli import search, show
+
+
+def _row(**columns: Any) -> dict[str, Any]:
+    plain = {
+        "rank": 1,
+        "coarse_rank": 2,
+        "score": 0.9,
+        "fused": None,
+        "entropy": 0.1,
+        "similarity": 0.3,
+        "decided_by": "score",
+        "name": "a.png",
+        "error": None,
+        "text": "a robin",
+    }
+    return plain | columns
+
+
+def _search(**fields: Any) -> dict[str, Any]:
+    return {"provisional": False, "fusion_weight": 0.0, "no_match": False, "candidates": [_row()]} | fields
+
+
+def test_a_result_is_a_table_of_its_candidates(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = _row(rank=2, score=None, entropy=None, decided_by=None, error="no number", text=None)
+    show.candidates(_search(candidates=[_row(), failed]))
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head.split() == ["rank", "coarse", "score", "entropy", "similarity", "decided", "by", "item"]
+    assert first.split()[:6] == ["1", "2", "0.9000", "0.1000", "0.3000", "score"]
+    assert "no number" in second
+
+
+def test_the_fused_number_is_shown_where_it_decides(capsys: pytest.CaptureFixture[str]) -> None:
+    show.candidates(_search(fusion_weight=0.5, candidates=[_row(fused=2.5)]))
+    head, first = capsys.readouterr().out.splitlines()
+    assert head.split()[3] == "fused"
+    assert first.split()[3] == "2.5000"
+
+
+@pytest.mark.parametrize(("none", "told"), [(True, True), (False, False), (None, False)])
+def test_that_nothing_is_a_good_match_is_said_plainly(
+    capsys: pytest.CaptureFixture[str], none: bool | None, told: bool
+) -> None:
+    show.candidates(_search(no_match=none))
+    assert ("No good match" in capsys.readouterr().out) is told
+
+
+class _Api:
+    """Keeps what it is asked to submit."""
+
+    def __init__(self) -> None:
+        self.sent: dict[str, Any] = {}
+
+    def collection(self, name: str) -> dict[str, Any]:
+        return {"id": name}
+
+    def submit(self, path: str, **sent: Any) -> dict[str, Any]:
+        self.sent = sent["json"]
+        return {"id": "j"}
+
+
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        ([], {}),
+        (["--mode", "choice", "--adaptive"], {"mode": "choice", "adaptive": True}),
+        (["--no-adaptive", "--fusion-weight", "0"], {"adaptive": False, "fusion_weight": 0.0}),
+        (["--trace"], {"trace": True}),
+    ],
+)
+def test_the_ways_of_asking_are_sent_only_where_they_are_given(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], sent: dict[str, Any]
+) -> None:
+    api = _Api()
+    monkeypatch.setattr(search, "connect", lambda: api)
+    done = CliRunner().invoke(search.search, ["papers", "a robin", *options])
+    assert done.exit_code == 0, done.output
+    assert api.sent == {"text": "a robin", "injection": {}, **sent}
