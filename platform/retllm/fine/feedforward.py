@@ -51,7 +51,9 @@ def read_feed_forward(layer: nn.Module, number: int) -> FeedForward:
         gate, up = joined.chunk(2, dim=0)
     elif gate is None:
         gate = up
-    if module is None or activation is None or down is None or up is None or gate is None:
+    # Gemma 4's mixture stands beside a dense network, which is then only a part of what the layer adds
+    mixture = _first(layer, "experts") is not None
+    if module is None or activation is None or down is None or up is None or gate is None or mixture:
         raise ModelUnsuited(
             f"Visual re-injection needs dense feed-forward layers with readable weights; decoder layer {number} of "
             'this model has none. Use a dense model, or set the trigger to "off".',

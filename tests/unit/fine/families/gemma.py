@@ -30,11 +30,28 @@ def gemma3() -> tuple[Any, Any]:
     return Gemma3ForConditionalGeneration(config), processor
 
 
+def gemma4_config(vocabulary: int, ids: dict[str, int], **text: Any) -> Any:
+    from transformers import Gemma4Config
+
+    return Gemma4Config(
+        text_config=text_config(
+            vocabulary, head_dim=8, global_head_dim=8, sliding_window=24, final_logit_softcapping=30.0,
+            vocab_size_per_layer_input=vocabulary, hidden_size_per_layer_input=4, num_kv_shared_layers=2,
+            layer_types=["sliding_attention", "full_attention"] * 3, use_bidirectional_attention="vision", **text,
+        ),
+        vision_config={
+            **vision_config(), "num_key_value_heads": 2, "head_dim": 16, "patch_size": 4,
+            "position_embedding_size": 512, "pooling_kernel_size": 2,
+        },
+        tie_word_embeddings=False,
+        **ids,
+    )  # fmt: skip
+
+
 def gemma4() -> tuple[Any, Any]:
     """Pictures of any shape; every layer has an embedding of its own, and the last two reuse keys and values."""
     from transformers import (
         Gemma4AudioFeatureExtractor,
-        Gemma4Config,
         Gemma4ForConditionalGeneration,
         Gemma4ImageProcessor,
         Gemma4Processor,
@@ -48,29 +65,20 @@ def gemma4() -> tuple[Any, Any]:
     tokenizer = make_tokenizer([*named.values(), "<|video|>"], **named)
     ids = {f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in named.items()}
     ids["eoa_token_index"] = ids.pop("eoa_token_id")
-    config = Gemma4Config(
-        text_config=text_config(
-            len(tokenizer), head_dim=8, global_head_dim=8, sliding_window=24, final_logit_softcapping=30.0,
-            vocab_size_per_layer_input=len(tokenizer), hidden_size_per_layer_input=4, num_kv_shared_layers=2,
-            layer_types=["sliding_attention", "full_attention"] * 3, use_bidirectional_attention="vision",
-        ),
-        vision_config={
-            **vision_config(), "num_key_value_heads": 2, "head_dim": 16, "patch_size": 4,
-            "position_embedding_size": 512,
-        },
-        video_token_id=tokenizer.convert_tokens_to_ids("<|video|>"),
-        tie_word_embeddings=False,
-        **ids,
-    )  # fmt: skip
+    ids["video_token_id"] = tokenizer.convert_tokens_to_ids("<|video|>")
     processor = Gemma4Processor(
         Gemma4AudioFeatureExtractor(),
-        Gemma4ImageProcessor(patch_size=4, max_soft_tokens=70),
+        Gemma4ImageProcessor(patch_size=4, max_soft_tokens=70, pooling_kernel_size=2),
         tokenizer,
-        Gemma4VideoProcessor(patch_size=4, max_soft_tokens=70),
+        Gemma4VideoProcessor(patch_size=4, max_soft_tokens=70, pooling_kernel_size=2),
         image_seq_length=70,
         chat_template=chat_template("<|image|>"),
     )
-    return Gemma4ForConditionalGeneration(config), processor
+    model = Gemma4ForConditionalGeneration(gemma4_config(len(tokenizer), ids))
+    for layer in model.get_decoder().layers:
+        # its attention does not scale: with weights of one a rounding error would grow a thousandfold
+        layer.self_attn.q_norm.weight.data.fill_(8**-0.5)
+    return model, processor
 
 
 def paligemma() -> tuple[Any, Any]:
