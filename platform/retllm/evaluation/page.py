@@ -129,10 +129,15 @@ def span(bounds: Sequence[float] | None) -> str:
 def remarks(variants: Sequence[Json]) -> list[str]:
     """What the figures of a section's variants do not tell by themselves."""
     said = [f"{one['name']} was skipped: {one['skipped']}" for one in variants if "skipped" in one]
+    said += [
+        f"{one['name']} was stopped after {one['queries']} queries: {one['stopped']}; its figures are of those."
+        for one in variants
+        if "stopped" in one
+    ]
     return said + [
         f"{one['name']}: {one['errors']} pairs got no score and kept their coarse place."
         for one in variants
-        if one.get("errors")
+        if one.get("errors") and "stopped" not in one
     ]
 
 

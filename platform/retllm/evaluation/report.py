@@ -74,6 +74,7 @@ def _variant(benchmark: str, seed: int, result: Result, results: Sequence[Result
         "change": _change(result, same[0], seed),
         "paper": None if paper is None else {"r1": paper},
         **_by_part(benchmark, parts),
+        **({} if result.stopped is None else {"stopped": result.stopped}),
         **({} if result.abstention is None else {"abstention": _abstention(result.abstention)}),
     }
 
@@ -97,7 +98,7 @@ def _intervals(parts: Sequence[Part], seed: int) -> Json:
 
 def _change(result: Result, base: Result, seed: int) -> Json | None:
     """What the variant changes in Recall@1 against the first variant, on the same queries, with its interval."""
-    if result is base or not base.parts:
+    if result is base or result.stopped is not None:
         return None
     differences = [mine.fine[1] - theirs.fine[1] for mine, theirs in zip(result.parts, base.parts, strict=True)]
     return {

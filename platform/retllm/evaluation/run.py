@@ -16,6 +16,10 @@ from retllm.evaluation.fine import Judging, Outcome, Pool, coarse_choice, fine_c
 from retllm.evaluation.metrics import AT, Hits, recall_hits
 from retllm.evaluation.variants import Variant
 
+HOPELESS = 64
+"""Pairs without a single score after which a variant other than the first is not asked further: writing an answer
+takes many times longer than giving one, and a model that was never taught to write numbers writes none."""
+
 
 class Progress(Protocol):
     """Where an evaluation tells how far it is."""
@@ -55,14 +59,15 @@ class Part:
 class Result:
     """One variant on one section of a benchmark.
 
-    ``skipped`` says why the model can't be asked this way; then there are no parts. ``abstention`` is there where it
-    was measured.
+    ``skipped`` says why the model can't be asked this way; then there are no parts. ``stopped`` says why it was asked
+    only about the first queries. ``abstention`` is there where it was measured.
     """
 
     variant: Variant
     section: str
     parts: Sequence[Part]
     skipped: str | None = None
+    stopped: str | None = None
     abstention: Abstention | None = None
 
 
@@ -89,10 +94,16 @@ class _Tally:
         self.errors += sum(score.error is not None for score in outcome.scores)
         self.seconds += outcome.seconds
 
+    @property
+    def queries(self) -> int:
+        return len(self.ranks) + len(self.choices)
+
     def part(self, task: Task, coarse_hits: Mapping[int, Hits], coarse_seconds: float) -> Part:
+        """The figures; the coarse stage's on the same queries."""
         fine = _hits(task, self.ranks, self.choices)
+        same = {n: hits[: self.queries] for n, hits in coarse_hits.items()}
         return Part(
-            task.name, task.group, coarse_hits, fine, self.pairs, self.second_passes, self.injected, self.errors,
+            task.name, task.group, same, fine, self.pairs, self.second_passes, self.injected, self.errors,
             self.seconds, coarse_seconds,
         )  # fmt: skip
 
@@ -103,6 +114,14 @@ def _hits(task: Task, ranks: Sequence[int | None], choices: Sequence[float]) -> 
         # both candidates are among the first two, so a longer list tells nothing
         return {n: won if n == 1 else np.ones_like(won) for n in AT}
     return {n: recall_hits(ranks, n) for n in AT}
+
+
+@dataclass(slots=True, eq=False)
+class _Ended:
+    """The variants that are asked no more, each with the reason."""
+
+    skipped: dict[str, str] = field(default_factory=dict)
+    stopped: dict[str, str] = field(default_factory=dict)
 
 
 def evaluate_section(
@@ -134,14 +153,14 @@ def evaluate_section(
     embedding = progress.stage(f"{name}: coarse", sum(len(task.queries) + len(task.candidates) for task in tasks))
     ranked = [(task, coarse.rank(task, kept, depth, embedding)) for task in tasks]
     advance = progress.stage(f"{name}: fine", sum(len(task.queries) for task in tasks))
-    skipped: dict[str, str] = {}
+    ended = _Ended()
     parts: dict[str, list[Part]] = {variant.name: [] for variant in variants}
     learned: Abstention | None = None
     for task, ranking in ranked:
         tallies = {variant.name: _Tally() for variant in variants}
         asked = pools(task, ranking)
         for pool in asked:
-            _judge_all(task, pool, variants, judging, tallies, skipped)
+            _judge_all(task, pool, variants, judging, tallies, ended)
             advance(1)
         coarse_hits = _hits(
             task,
@@ -149,17 +168,21 @@ def evaluate_section(
             [coarse_choice(pool) for pool in asked] if task.kind == "choice" else [],
         )
         for variant in variants:
-            if variant.name not in skipped:
+            if tallies[variant.name].queries:
                 parts[variant.name].append(tallies[variant.name].part(task, coarse_hits, ranking.seconds))
         if abstain:
             learned = measure(asked, variants[0], judging)
     return [
         Result(
-            variant, name, [] if variant.name in skipped else parts[variant.name], skipped.get(variant.name),
-            learned if variant is variants[0] else None,
+            variant,
+            name,
+            parts[variant.name],
+            skipped=ended.skipped.get(variant.name),
+            stopped=ended.stopped.get(variant.name),
+            abstention=learned if variant is variants[0] else None,
         )
         for variant in variants
-    ]  # fmt: skip
+    ]
 
 
 def _judge_all(
@@ -168,17 +191,20 @@ def _judge_all(
     variants: Sequence[Variant],
     judging: Judging,
     tallies: Mapping[str, _Tally],
-    skipped: dict[str, str],
+    ended: _Ended,
 ) -> None:
     """One query by every variant, the largest pools first, so that the smaller find their scores ready."""
     for variant in sorted(variants, key=lambda one: (-one.k, one.adaptive is not None)):
-        if variant.name in skipped:
+        if variant.name in ended.skipped or variant.name in ended.stopped:
             continue
         try:
             outcome = judge(pool, variant, judging)
         except ModelUnsuited as error:
             if variant is variants[0]:
                 raise
-            skipped[variant.name] = error.message
+            ended.skipped[variant.name] = error.message
             continue
-        tallies[variant.name].add(task, pool, variant, outcome)
+        tally = tallies[variant.name]
+        tally.add(task, pool, variant, outcome)
+        if variant is not variants[0] and tally.pairs == tally.errors >= HOPELESS:
+            ended.stopped[variant.name] = f"none of its first {tally.pairs} pairs got a score"

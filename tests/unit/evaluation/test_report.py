@@ -41,6 +41,7 @@ def flickr():
             Result(Variant("neither", 5), "t2i", [part("t2i", 6, 7)]),
             Result(Variant("mode choice", 5, mode="choice"), "t2i", [], skipped="It can't <choose>."),
             Result(Variant("all", 5), "i2t", [part("i2t", 5, 9)]),
+            Result(Variant("mode verbalized", 5), "i2t", [part("i2t", 5, 5)], stopped="no number"),
         ],
     )
 
@@ -54,7 +55,7 @@ def test_the_result_has_the_agreed_form(flickr):
 
 
 def test_figures_are_shares_and_means_over_queries(flickr):
-    first, second, skipped, other = flickr["variants"]
+    first, second, skipped, other, stopped = flickr["variants"]
     assert (first["queries"], first["coarse"]["r1"], first["fine"]["r1"]) == (10, 0.6, 0.8)
     assert (first["pairs_per_query"], first["seconds"], first["injected_share"]) == (5.0, 2.5, 0.2)
     assert first["abstention"] == {
@@ -64,6 +65,7 @@ def test_figures_are_shares_and_means_over_queries(flickr):
     assert low < 0.8 < high
     assert first["change"] is other["change"] is None
     assert second["change"]["r1"] == -0.1
+    assert (stopped["stopped"], stopped["change"]) == ("no number", None)
     assert skipped["skipped"] == "It can't <choose>."
 
 
@@ -74,7 +76,13 @@ def test_models_in_folders_are_named_without_their_place(flickr):
 
 def test_the_papers_figures_stand_beside(flickr):
     """Method section 6: 81.8 and 80.2 in the ablation on Flickr30k t2i, 94.5 in the main table for i2t."""
-    assert [(variant.get("paper") or {}).get("r1") for variant in flickr["variants"]] == [0.818, 0.802, None, 0.945]
+    assert [(variant.get("paper") or {}).get("r1") for variant in flickr["variants"]] == [
+        0.818,
+        0.802,
+        None,
+        0.945,
+        None,
+    ]
 
 
 def test_parts_and_groups_are_means_of_parts():
@@ -155,6 +163,7 @@ def test_the_page_needs_nothing_else_and_shows_every_figure(tmp_path, flickr):
     assert set(figures) == set(page.plots) == {"recall-t2i", "recall-i2t"}
     assert figures["recall-t2i"]["data"][1]["y"] == [0.8, 0.7]
     words = " ".join(page.words)
+    assert "mode verbalized was stopped after 10 queries: no number; its figures are of those." in words
     for shown in ("80.00", "81.80", "It can't <choose>.", "prefers-color-scheme: dark"):
         assert shown in words or shown in text
     assert "It can't <choose>." not in text

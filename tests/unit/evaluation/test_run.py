@@ -160,6 +160,33 @@ def test_a_way_of_asking_that_the_model_can_not_do_is_skipped_with_the_reason(tm
     assert results["mode verbalized"].parts
 
 
+class Wordless(Attentive):
+    """Writes no numbers."""
+
+    def pair(self, query, candidate, mode):
+        if mode == "verbalized":
+            return PairScore(None, None, None, None, None, 10, error="It wrote no number.")
+        return super().pair(query, candidate, mode)
+
+
+def test_a_hopeless_way_of_asking_is_stopped_early(tmp_path, tasks, monkeypatch):
+    """Its figures are the coarse stage's, on the queries that were asked."""
+    monkeypatch.setattr("retllm.evaluation.run.HOPELESS", 20)
+    results = {one.variant.name: one for one in run(tmp_path, tasks, ablations(BASE, layers=6), Wordless())}
+    written = results["mode verbalized"]
+    assert written.stopped == "none of its first 21 pairs got a score"
+    (part,) = written.parts
+    assert part.fine[1].tolist() == part.coarse[1].tolist() == [1, 1, 1, 1, 1, 0, 1]
+    assert [name for name, one in results.items() if one.stopped] == ["mode verbalized"]
+
+
+def test_the_way_that_was_asked_for_goes_on_without_any_score(tmp_path, tasks, monkeypatch):
+    monkeypatch.setattr("retllm.evaluation.run.HOPELESS", 3)
+    (result,) = run(tmp_path, tasks, [replace(BASE, mode="verbalized")], Wordless())
+    assert result.stopped is None
+    assert (result.parts[0].pairs, result.parts[0].errors) == (36, 36)
+
+
 def test_the_way_that_was_asked_for_is_not_skipped(tmp_path, tasks):
     with pytest.raises(ModelUnsuited):
         run(tmp_path, tasks, [replace(BASE, mode="choice")], OneWay())
