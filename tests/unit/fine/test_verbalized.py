@@ -126,7 +126,7 @@ def numeric(model_folder: Callable[[str], Path]) -> Callable[[str], Scorer]:
 
 
 def pool() -> list[Content]:
-    pictures = [picture(seed, 16 + 5 * seed % 31, 16 + 7 * seed % 29) for seed in range(16)]
+    pictures = [picture(seed, 16 + 5 * seed % 31, 16 + 7 * seed % 29) for seed in range(8)]
     texts = ["a red square", "a small blue circle is left of a red square and " * 3]
     both = [Content(image=picture(20 + at, 30, 20), text=text) for at, text in enumerate(texts)]
     return [*(Content(image=image) for image in pictures), *(Content(text=text) for text in texts), *both]
