@@ -88,6 +88,14 @@ class StackError(RetllmError):
     http_status = 503
 
 
+class StorageUnavailable(RetllmError):
+    """A stored picture can't be read at the moment."""
+
+    code = "storage_unavailable"
+    http_status = 503
+    retryable = True
+
+
 class ModelUnavailable(RetllmError):
     """A model can't be loaded here."""
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
 import sqlalchemy as sa
+from PIL.Image import Image
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemState
 from retllm.db.tables import Item, Job, Score, Search
-from retllm.errors import Conflict, MediaRejected, ModelUnavailable
-from retllm.fine import Content, Injection, PairScore, Scorer
+from retllm.errors import Conflict, MediaRejected, ModelUnavailable, StorageUnavailable
+from retllm.fine import Content, Injection, PairScore, Picture, Scorer
 from retllm.fine.prompts import Mode
 from retllm.jobs import score_cache
 from retllm.jobs.announce import Announcement
@@ -149,11 +151,27 @@ def _judge(bench: Bench, held: Held, scorer: Scorer, asking: _Asking, items: Seq
 
 def _query(bench: Bench, search: Search) -> Content:
     key = search.query_picture_key
-    return Content(image=bench.query_picture(key) if key else None, text=search.query_text)
+    picture = Picture(partial(_opened, bench.query_picture, key), search.query_picture_sha256) if key else None
+    return Content(image=picture, text=search.query_text)
 
 
 def _content(bench: Bench, item: Item) -> Content:
-    return Content(image=open_picture(bench.storage, item) if item.picture_key else None, text=item.text)
+    # named by its content, so that what the scorer keeps of a picture serves other searches without opening it again
+    opening = partial(_opened, open_picture, bench.storage, item)
+    return Content(image=Picture(opening, item.content_sha256) if item.picture_key else None, text=item.text)
+
+
+def _opened(open_: Callable[..., Image], *of: object) -> Image:
+    """The picture, opened when the scorer wants its pixels.
+
+    Raises:
+        MediaRejected: it can't be decoded, as often as one tries.
+        StorageUnavailable: it can't be read now; to the scorer a plain OSError would mean that the picture is bad.
+    """
+    try:
+        return open_(*of)
+    except OSError as error:
+        raise StorageUnavailable(f"A picture can't be read from the storage: {error}") from error
 
 
 def _columns(score: PairScore) -> Columns:
