@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "search": ("retllm.cli.search:search", "Search a collection by text, picture, or both."),
     "jobs": ("retllm.cli.jobs:jobs", "List jobs, watch, cancel and retry them."),
     "eval": ("retllm.cli.evaluate:evaluate", "Measure both stages on a benchmark."),
+    "bench": ("retllm.cli.bench:bench", "Measure the platform's speed on this machine."),
     "demo": ("retllm.cli.demo:demo", "Show the whole way on a collection that ships with the project."),
 }
 """Each command: where it is (module:attribute), and its line in the list of commands.

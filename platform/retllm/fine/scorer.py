@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 
 import torch
@@ -170,6 +171,28 @@ class Scorer:
         with self._lock:
             self._prefixes.clear()
             self._features.forget()
+
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """Within this nothing is kept from call to call and no question is taken apart: what comparisons start from."""
+        kept = self._prefixes, self._features, self._splits
+        self._prefixes, self._splits = PrefixCache(0), False
+        self._features = PictureFeatures(self._loaded, self._token_budget, 0)
+        try:
+            yield
+        finally:
+            self._prefixes, self._features, self._splits = kept
+            self._features.attach()
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model and its processor."""
+        return self._loaded
+
+    @property
+    def prompts(self) -> Prompts:
+        """The questions that it puts."""
+        return self._prompts
 
     def _judge(self, mode: Mode) -> Judge:
         if mode not in self._judges:

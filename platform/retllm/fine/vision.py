@@ -48,8 +48,12 @@ class PictureFeatures:
         self._shares = loaded.shares_pictures
         self._device: torch.device = loaded.module.device
         self._kind: Any = None
+        self.attach()
+
+    def attach(self) -> None:
+        """Tell the preparer which pictures need no pixels."""
         if self._shares:
-            loaded.preparer.pixels.grids = self._grid
+            self._loaded.preparer.pixels.grids = self._grid
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
         """Keyword arguments of the model's forward pass, on its device."""

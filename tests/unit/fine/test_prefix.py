@@ -73,28 +73,15 @@ class Passes:
         return counts
 
 
-@pytest.fixture
-def whole(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[PairScore]]:
-    """Scores with no question taken apart."""
-
-    def score(*args: Any) -> list[PairScore]:
-        with monkeypatch.context() as patch:
-            patch.setattr(scorer, "_splits", False)
-            return scorer.score(*args)
-
-    return score
-
-
 @pytest.mark.parametrize("injection", [OFF, SUFFIX], ids=["off", "suffix"])
-def test_cold_warm_and_whole_questions_have_the_same_scores(
-    scorer: Scorer, whole: Callable[..., list[PairScore]], injection: Injection
-) -> None:
+def test_cold_warm_and_whole_questions_have_the_same_scores(scorer: Scorer, injection: Injection) -> None:
     for query, pool in (
         (Content(text="a red dog"), [*pictures(), *CAPTIONED]),
         (Content(image=picture(99, 36, 28)), [*TEXTS, *pictures()[:2]]),
         (Content(image=picture(98, 28, 20), text="a circle"), [*TEXTS, *CAPTIONED]),
     ):
-        expected = whole(query, pool, injection)
+        with scorer.bare():
+            expected = scorer.score(query, pool, injection)
         scorer.forget()
         same(scorer.score(query, pool, injection), expected)
         same(scorer.score(query, pool[::-1], injection)[::-1], expected)

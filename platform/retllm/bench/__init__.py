@@ -1,0 +1,1 @@
+"""Benchmarks of speed, each a comparison within one run; behind ``retllm bench``."""

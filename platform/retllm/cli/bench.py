@@ -1,0 +1,102 @@
+"""``retllm bench``: how fast the platform is here, each figure beside what it is to be compared with, in one run."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retllm.cli import show
+from retllm.cli.client import json_option
+from retllm.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from retllm.fine import Injection
+
+_NAMES = {
+    "published_shape": "the published code's shape of work",
+    "pair_by_pair": "pair by pair, last position only",
+    "cold": "this platform, pictures not seen before",
+    "warm": "this platform, pictures seen before",
+}
+
+
+@click.group()
+def bench() -> None:
+    """Measure speed on this machine; no server and no database are needed."""
+
+
+@bench.command()
+@click.option("--model", help="A model of transformers, name or folder, in place of one of random weights.")
+@click.option("--width", type=click.IntRange(min=128), default=512, show_default=True, help="Width of the decoder.")
+@click.option("--layers", type=click.IntRange(min=4), default=12, show_default=True, help="Layers of the decoder.")
+@click.option("--picture", type=click.IntRange(56, 4096), default=448, show_default=True, help="Side of a picture.")
+@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Candidates of a query.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds that count.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--trigger", type=click.Choice(["entropy", "off"]), default="entropy", show_default=True)
+@click.option("--scope", type=click.Choice(["all", "suffix"]), help="Positions that are injected.")
+@json_option
+def fine(
+    model: str | None,
+    width: int,
+    layers: int,
+    picture: int,
+    k: int,
+    rounds: int,
+    device: str,
+    trigger: str,
+    scope: str | None,
+    as_json: bool,
+) -> None:
+    """The fine stage: pairs per second, beside the published code's shape of work and beside pair by pair.
+
+    Without --model the weights are random: speed does not depend on what they say.
+    """
+    if width % 64:
+        raise InvalidInput(f"--width must be a multiple of 64, not {width}.", field="width")
+    from retllm.bench.random_model import Size
+
+    size = Size(width, layers, picture=picture)
+    result = _measured(model, size, k, rounds, device, _injection(trigger, scope))
+    if as_json:
+        show.as_json(result)
+        return
+    click.echo(
+        f"{result['parameters'] / 1e6:.0f} M parameters on {result['device']}, k = {k}, "
+        f"{result['tokens_per_pair']} tokens a pair, medians of {rounds} interleaved rounds"
+    )
+    for direction, title in (("t2i", "text to image"), ("i2t", "image to text")):
+        speeds = result[direction]
+        rows = [
+            (
+                name,
+                f"{speeds[way]:.2f}",
+                f"{speeds[way] / speeds['published_shape']:.2f}",
+                f"{speeds[way] / speeds['pair_by_pair']:.2f}",
+            )
+            for way, name in _NAMES.items()
+        ]
+        show.table((title, "pairs/s", "x published shape", "x pair by pair"), rows)
+
+
+def _injection(trigger: str, scope: str | None) -> Injection:
+    from retllm.fine import Injection
+
+    return Injection.from_json({"trigger": trigger, **({"scope": scope} if scope else {})})
+
+
+def _measured(model: str | None, size: Any, k: int, rounds: int, device: str, injection: Injection) -> dict[str, Any]:
+    from retllm.bench.fine import captions, measure_fine
+    from retllm.bench.random_model import save_random_model
+    from retllm.fine import load_scorer
+
+    with tempfile.TemporaryDirectory() as folder:
+        if model is None:
+            save_random_model(Path(folder), size, captions(40, 0))
+        scorer = load_scorer(model or folder, device=device)
+        speed = measure_fine(scorer, k, size.picture, rounds, injection)
+        parameters = sum(parameter.numel() for parameter in scorer.loaded.module.parameters())
+    return speed.as_json(parameters)
