@@ -15,8 +15,8 @@ from retllm.fine.abstention import Threshold, learn_threshold, no_match
 from retllm.fine.decision import Ranked, Scored, final_order
 from retllm.fine.fusion import fused
 
-# newest scores that the threshold of a match is learned from
-_LEARNED_FROM = 5000
+# newest scores that the threshold of a match is learned from: enough for its second figure, and quickly fitted
+_LEARNED_FROM = 2000
 
 
 @dataclass(frozen=True)
