@@ -21,6 +21,7 @@ def upgrade() -> None:
     op.add_column("searches", sa.Column("match_threshold", sa.Double(), nullable=True))
     op.add_column("searches", sa.Column("no_match", sa.Boolean(), nullable=True))
     op.add_column("candidates", sa.Column("sources", postgresql.JSONB(), nullable=True))
+    op.alter_column("candidates", "similarity", existing_type=sa.Double(), nullable=True)
 
     op.add_column("scores", sa.Column("log_odds", sa.Double(), nullable=True))
     op.add_column("scores", sa.Column("error", sa.Text(), nullable=True))
@@ -72,6 +73,9 @@ def downgrade() -> None:
     for column in ("cached", "trace", "error", "log_odds"):
         op.drop_column("scores", column)
 
+    # found by another source, and without a vector of the search's embedder
+    op.execute("DELETE FROM candidates WHERE similarity IS NULL")
+    op.alter_column("candidates", "similarity", existing_type=sa.Double(), nullable=False)
     op.drop_column("candidates", "sources")
     for column in ("no_match", "match_threshold", "unit_candidates", "coarse", "trace", "fusion_weight", "adaptive"):
         op.drop_column("searches", column)

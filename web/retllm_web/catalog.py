@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import ItemKind, ItemState, Role
 from retllm.db.tables import Collection, Embedding, Item, Job, User, new_id
 from retllm.errors import Conflict
-from retllm.jobs.submit import current_model, fresh_embedding
+from retllm.jobs.indexed import current_model, fresh_embedding
 from retllm.settings import Settings
 
 

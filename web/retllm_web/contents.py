@@ -14,8 +14,8 @@ from retllm.db.enums import ItemKind, ItemState, Role
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Embedding, Item, User
 from retllm.errors import Conflict, NotFound
+from retllm.jobs.indexed import current_model, fresh_embedding
 from retllm.jobs.schemas import JobView
-from retllm.jobs.submit import current_model, fresh_embedding
 from retllm.media.ingest import IncomingFile, Ingest, Outcome
 from retllm.settings import Settings
 from retllm_web import submissions

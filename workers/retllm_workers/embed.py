@@ -1,7 +1,8 @@
-"""Tasks of the queues ``embed`` and ``query``: everything that the embedder does."""
+"""Tasks of the queues ``embed`` and ``query``: everything that the embedders do."""
 
 from __future__ import annotations
 
+from functools import partial
 from uuid import UUID
 
 from retllm.embedding import Embedder, load_embedder
@@ -15,21 +16,27 @@ from retllm_workers.bench import HeldModel, get_bench
 QUEUES = frozenset({"embed", "query"})
 
 
-def _load() -> Embedder:
+def _load(name: str) -> Embedder:
     settings = get_settings()
-    return load_embedder(settings.embedder_name, device=settings.device, dtype=settings.dtype)
+    return load_embedder(name, device=settings.device, dtype=settings.dtype)
 
 
-HELD = HeldModel(_load)
+_HELD = {name: HeldModel(partial(_load, name)) for name in get_settings().embedders.values()}
+HELD = _HELD[get_settings().embedder_name]
+"""The main embedder; the others are loaded with the first unit that wants them."""
+
+
+def _embedder(name: str) -> Embedder:
+    return _HELD[name].get()
 
 
 @app.task(name=TASK_OF["embed"])  # type: ignore[untyped-decorator]  # celery has no types
 def embed_unit(unit_id: str) -> None:
     """Embed the items of a unit of an index job."""
-    run_unit(get_bench(), UUID(unit_id), lambda bench, held: work_embed.embed_unit(bench, held, HELD.get()))
+    run_unit(get_bench(), UUID(unit_id), lambda bench, held: work_embed.embed_unit(bench, held, _embedder))
 
 
 @app.task(name=TASK_OF["query"])  # type: ignore[untyped-decorator]  # celery has no types
 def coarse_unit(unit_id: str) -> None:
     """Do the coarse stage of a search."""
-    run_unit(get_bench(), UUID(unit_id), lambda bench, held: work_embed.coarse_unit(bench, held, HELD.get()))
+    run_unit(get_bench(), UUID(unit_id), lambda bench, held: work_embed.coarse_unit(bench, held, _embedder))

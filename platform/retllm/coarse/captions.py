@@ -43,6 +43,16 @@ def any_word(text: str) -> sa.ColumnElement[Any]:
     return sa.cast(operands.scalar_subquery(), TSQUERY)
 
 
+def count_captions(session: Session, collection_id: UUID, kinds: Sequence[ItemKind]) -> int:
+    """How many items of these kinds hold a text, and so could be found."""
+    query = sa.select(sa.func.count()).where(*_belongs(collection_id, kinds), Item.text.is_not(None))
+    return session.scalar(query) or 0
+
+
+def _belongs(collection_id: UUID, kinds: Sequence[ItemKind]) -> tuple[sa.ColumnElement[bool], ...]:
+    return Item.collection_id == collection_id, Item.state == ItemState.READY, Item.kind.in_(list(kinds))
+
+
 def by_captions(
     session: Session, collection_id: UUID, text: str, n: int, kinds: Sequence[ItemKind]
 ) -> list[CaptionMatch]:
@@ -67,7 +77,7 @@ def by_captions(
     ranked = (
         sa.select(Item.id, score)
         .join(asked, ITEM_WORDS.op("@@")(asked.c.words))
-        .where(Item.collection_id == collection_id, Item.state == ItemState.READY, Item.kind.in_(list(kinds)))
+        .where(*_belongs(collection_id, kinds))
         .order_by(score.desc(), Item.id)
         .limit(n)
     )

@@ -83,3 +83,20 @@ def nearest(
         )
     rows = session.execute(ranked).all()
     return [Neighbour(row.item_id, 1.0 - float(row.gap), rank) for rank, row in enumerate(rows, start=1)], searched
+
+
+def similarities(
+    session: Session, model: EmbeddingModel, query: NDArray[np.float32], item_ids: Sequence[UUID]
+) -> dict[UUID, float]:
+    """The cosine similarity of these items to the query, in full precision; an item without a vector is left out.
+
+    Args:
+        query: L2-normalised vector of shape (dimension,), float32.
+    """
+    gap: Any = Embedding.vector.cosine_distance(Vector([float(x) for x in query]))
+    rows = session.execute(
+        sa.select(Embedding.item_id, gap.label("gap")).where(
+            Embedding.model_id == model.id, Embedding.item_id.in_(list(item_ids))
+        )
+    )
+    return {row.item_id: 1.0 - float(row.gap) for row in rows}

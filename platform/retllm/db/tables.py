@@ -227,7 +227,8 @@ class Search(Base):
     """A search job's question and everything that can change its answer; its key is the job's.
 
     ``adaptive`` holds the settings of the waves, null for one pass over all k candidates; ``coarse`` those of a
-    coarse stage of several sources; ``unit_candidates`` is how many candidates one unit of the fine stage takes.
+    coarse stage of several sources and, once it is over, what each of them gave (``jobs.coarse_stage``);
+    ``unit_candidates`` is how many candidates one unit of the fine stage takes.
     ``match_threshold`` (log-odds, null where none could be learned) and ``no_match`` (null where nothing was scored)
     are written with the final order.
     """
@@ -267,8 +268,9 @@ class Search(Base):
 class Candidate(Base):
     """An item in a search's pool; ``final_rank`` is written once, when the job is over.
 
-    ``sources`` holds its rank in each source of a fused coarse stage. ``error`` says why a worker could not score it;
-    an answer of the model without a score is an error of its Score.
+    ``similarity`` is the cosine to the query by the search's embedder; null where another source found the item and
+    that embedder has no vector of it. ``sources`` holds its rank in each source of a fused coarse stage. ``error`` says
+    why a worker could not score it; an answer of the model without a score is an error of its Score.
     """
 
     __tablename__ = "candidates"
@@ -278,7 +280,7 @@ class Candidate(Base):
     search_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True)
     item_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True)
     coarse_rank: Mapped[int]
-    similarity: Mapped[float]
+    similarity: Mapped[float | None]
     sources: Mapped[dict[str, Any] | None]
     final_rank: Mapped[int | None]
     decided_by: Mapped[DecidedBy | None]

@@ -14,16 +14,20 @@ from retllm.errors import InvalidInput
 _NOISE = 1e-6
 
 
-def standardised(similarities: Sequence[float]) -> NDArray[np.float64]:
-    """The similarities with mean 0 and (population) standard deviation 1 over the pool; 0 where all are alike."""
-    values = np.asarray(similarities, dtype=np.float64)
-    if values.size == 0 or float(values.std()) < _NOISE:
-        return np.zeros_like(values)
-    centred: NDArray[np.float64] = (values - values.mean()) / values.std()
-    return centred
+def standardised(similarities: Sequence[float | None]) -> NDArray[np.float64]:
+    """The similarities with mean 0 and (population) standard deviation 1 over the pool; 0 where all are alike.
+
+    One that is not known counts as the mean of those that are, 0: it speaks neither for its candidate nor against it.
+    """
+    shares = np.zeros(len(similarities), dtype=np.float64)
+    known = np.asarray([value is not None for value in similarities], dtype=bool)
+    values = np.asarray([value for value in similarities if value is not None], dtype=np.float64)
+    if values.size and float(values.std()) >= _NOISE:
+        shares[known] = (values - values.mean()) / values.std()
+    return shares
 
 
-def fused(log_odds: Sequence[float | None], similarities: Sequence[float], weight: float) -> list[float | None]:
+def fused(log_odds: Sequence[float | None], similarities: Sequence[float | None], weight: float) -> list[float | None]:
     """``log-odds + weight * z`` for each candidate, with z its similarity standardised over the whole pool.
 
     Standardised, since cosine similarities of one pool lie within a few hundredths of each other, at a place
@@ -31,7 +35,7 @@ def fused(log_odds: Sequence[float | None], similarities: Sequence[float], weigh
 
     Args:
         log_odds: of each candidate; None where there is none, and then there is no fused number either.
-        similarities: cosine similarity of each candidate of the pool, scored or not.
+        similarities: cosine similarity of each candidate of the pool, scored or not; None where it has none.
         weight: log-odds that one standard deviation of similarity is worth; 0 leaves the log-odds as they are.
 
     Raises:

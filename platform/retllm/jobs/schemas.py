@@ -43,6 +43,15 @@ class AdaptiveRequest(Strict):
     )
 
 
+class CoarseRequest(Strict):
+    """Where one search looks for its candidates; what is left out comes from the settings."""
+
+    captions: bool | None = Field(default=None, description="look for the query's words in texts and captions too")
+    embedders: list[str] | None = Field(
+        default=None, description="which of the embedders in force to ask; all if left out, none for captions alone"
+    )
+
+
 def _kind_of_waves(value: object) -> str:
     return "yes_or_no" if isinstance(value, bool) else "waves"
 
@@ -66,6 +75,7 @@ class SearchRequest(Strict):
     query_image_weight: float | None = Field(default=None, ge=0, le=1, description="share of the picture in the query")
     injection: InjectionRequest = InjectionRequest()
     tie_decimals: int | None = Field(default=None, ge=0, le=12, description="decimals that make a tie")
+    coarse: CoarseRequest | None = Field(default=None, description="the sources of the candidates")
     mode: Mode | None = Field(default=None, description="how the scorer is asked")
     adaptive: Waves | None = Field(
         default=None, description="score in waves and stop when the best is clear: true, false, or the waves' settings"
@@ -83,7 +93,8 @@ class SearchRequest(Strict):
 class StageProgress(BaseModel):
     """How far one stage of a job is.
 
-    ``items`` counts items (embed) or candidates (fine; of a search in waves, those of the waves so far).
+    ``items`` counts items (embed; with several embedders, an item once for each that it lacks) or candidates (fine; of
+    a search in waves, those of the waves so far).
     """
 
     stage: Stage
@@ -125,13 +136,26 @@ class JobView(BaseModel):
     params: dict[str, Any]
 
 
+class SourceRank(BaseModel):
+    """Where one source of the coarse stage had a candidate."""
+
+    rank: int = Field(description="1 for the first of this source")
+    similarity: float | None = Field(default=None, description="cosine, of an embedder")
+    score: float | None = Field(default=None, description="how much of the query its words are, of the captions")
+
+
 class CandidateView(BaseModel):
     """One row of a result: an item, where each stage put it, and why."""
 
     rank: int = Field(description="rank in the order shown: final, or provisional while the job runs")
     final_rank: int | None
     coarse_rank: int
-    similarity: float
+    similarity: float | None = Field(
+        description="cosine to the query by the search's embedder; null if it has not embedded the item"
+    )
+    sources: dict[str, SourceRank] | None = Field(
+        description="its rank in each source that found it, if there are several"
+    )
     score: float | None
     log_odds: float | None = Field(description="ln(score / (1 - score)), known more finely than the score")
     fused: float | None = Field(description="log-odds and similarity as one number, if the search fuses them")
@@ -148,6 +172,17 @@ class CandidateView(BaseModel):
     item_state: ItemState
     text: str | None
     has_thumbnail: bool
+
+
+class SourceView(BaseModel):
+    """A source that a search asked for its candidates."""
+
+    name: str = Field(description="the embedder's name, or `captions`")
+    kind: Literal["embedder", "captions"]
+    revision: str | None = Field(description="of the embedder")
+    searched: int | None = Field(description="items that it could have found; null while that is not known")
+    found: int | None = Field(description="items that it put into the fusion; null before the coarse stage is over")
+    unused: str | None = Field(description="why it could not answer; null if it did")
 
 
 class SearchView(BaseModel):
@@ -173,6 +208,7 @@ class SearchView(BaseModel):
     adaptive: dict[str, Any] | None = Field(description="the waves' settings; null if all k candidates are scored")
     fusion_weight: float
     trace: bool
+    sources: list[SourceView] = Field(description="where the candidates come from, fused by reciprocal rank if several")
     searched_items: int | None
     match_threshold: float | None = Field(
         description="log-odds that separate a match from none, learned from the scores there are; null: 0 was taken"

@@ -13,14 +13,15 @@ from sqlalchemy.orm import Session
 
 from retllm.accounts import collection_for
 from retllm.db.enums import ItemKind, ItemState, JobKind, Stage
-from retllm.db.tables import Embedding, EmbeddingModel, Item, Job, Search, User, new_id
+from retllm.db.tables import Item, Job, Search, User, new_id
 from retllm.errors import Conflict, InvalidInput
 from retllm.fine.decision import default_tie_decimals
 from retllm.fine.injection import Injection
 from retllm.fine.prompts import Mode
 from retllm.fine.waves import Adaptive
-from retllm.jobs import life
+from retllm.jobs import coarse_stage, life
 from retllm.jobs.announce import Announcement
+from retllm.jobs.indexed import current_model, fresh_embedding
 from retllm.jobs.schemas import AdaptiveRequest, SearchRequest
 from retllm.settings import Settings, public_name
 
@@ -44,22 +45,6 @@ class Submitted:
     job: Job
     units: list[Announcement]
     created: bool
-
-
-def current_model(session: Session, embedder: str) -> EmbeddingModel | None:
-    """The newest shape of the embedder that a worker has loaded here; None before the first."""
-    query = sa.select(EmbeddingModel).filter_by(name=public_name(embedder)).order_by(EmbeddingModel.id.desc()).limit(1)
-    return session.scalar(query)
-
-
-def fresh_embedding(model_id: UUID, image_weight: float) -> sa.ColumnElement[bool]:
-    """True where the joined embedding was made by this model from the item as it is now."""
-    return sa.and_(
-        Embedding.item_id == Item.id,
-        Embedding.model_id == model_id,
-        Embedding.item_version == Item.version,
-        sa.or_(Item.kind != ItemKind.BOTH, Embedding.image_weight == image_weight),
-    )
 
 
 def _insert_job(
@@ -92,31 +77,42 @@ def _insert_job(
 def submit_index(
     session: Session, user: User, collection_id: UUID, settings: Settings, *, idempotency_key: str | None = None
 ) -> Submitted:
-    """A job that embeds every item of the collection that has no vector of the embedder in force yet.
+    """A job that embeds every item of the collection that has no vector of the embedders in force yet.
 
-    The list of items is frozen here; what comes later belongs to the next index job.
+    The list of items is frozen here, for each embedder its own; what comes later belongs to the next index job. A unit
+    is of one embedder, so that one that can't be loaded fails its own units alone.
 
     Raises:
         NotFound: no such collection.
         Conflict: the collection has no item, or the idempotency key stands for another request.
     """
     collection_for(session, user, collection_id)
-    params = {"embedder": public_name(settings.embedder_name), "item_image_weight": settings.item_image_weight}
+    main, *further = settings.embedders
+    params: dict[str, Any] = {"embedder": main, "item_image_weight": settings.item_image_weight}
+    if further:
+        params["extra_embedders"] = further
     job, created = _insert_job(session, user, collection_id, JobKind.INDEX, params, idempotency_key)
     if not created:
         return Submitted(job, [], created=False)
     ready = sa.select(Item.id).where(Item.collection_id == collection_id, Item.state == ItemState.READY)
     if session.scalar(ready.limit(1)) is None:
         raise Conflict("The collection is empty: upload something first.")
-    model = current_model(session, settings.embedder_name)
+    payloads = _to_embed(session, ready, main, settings)
+    for name in further:
+        payloads += [{**payload, "embedder": name} for payload in _to_embed(session, ready, name, settings)]
+    units = life.add_units(session, job, Stage.EMBED, payloads)
+    life.settle(session, job)
+    return Submitted(job, units, created=True)
+
+
+def _to_embed(session: Session, ready: sa.Select[UUID], embedder: str, settings: Settings) -> list[dict[str, Any]]:
+    """The units of the items among ``ready`` that lack a vector of the embedder."""
+    model = current_model(session, embedder)
     if model is not None:
         ready = ready.where(~sa.exists().where(fresh_embedding(model.id, settings.item_image_weight)))
     wanted = [str(item) for item in session.scalars(ready.order_by(Item.id))]
     size = settings.index_unit_items
-    payloads = [{"items": wanted[start : start + size]} for start in range(0, len(wanted), size)]
-    units = life.add_units(session, job, Stage.EMBED, payloads)
-    life.settle(session, job)
-    return Submitted(job, units, created=True)
+    return [{"items": wanted[start : start + size]} for start in range(0, len(wanted), size)]
 
 
 def submit_search(
@@ -143,7 +139,8 @@ def submit_search(
     job, created = _insert_job(session, user, collection_id, JobKind.SEARCH, params, idempotency_key)
     if not created:
         return Submitted(job, [], created=False)
-    _demand_indexed(session, collection_id, settings)
+    _demand_items(session, collection_id)
+    coarse_stage.demand_indexed(session, collection_id, search)
     search.id = job.id
     session.add(search)
     session.flush()
@@ -187,6 +184,7 @@ def _search_row(request: SearchRequest, settings: Settings, text: str | None, pi
         tie_decimals=_first(request.tie_decimals, settings.tie_decimals, default_tie_decimals(mode)),
         adaptive=_adaptive(request, settings),
         fusion_weight=_first(request.fusion_weight, settings.fusion_weight),
+        coarse=coarse_stage.asked_for(request, settings, k, has_text=text is not None),
         trace=request.trace,
         unit_candidates=settings.score_unit_candidates,
     )
@@ -212,16 +210,7 @@ def _adaptive(request: SearchRequest, settings: Settings) -> dict[str, Any] | No
     return Adaptive.from_json(ours | theirs).as_json()
 
 
-def _demand_indexed(session: Session, collection_id: UUID, settings: Settings) -> None:
+def _demand_items(session: Session, collection_id: UUID) -> None:
     ready = sa.select(Item.id).where(Item.collection_id == collection_id, Item.state == ItemState.READY).limit(1)
     if session.scalar(ready) is None:
         raise Conflict("The collection is empty: upload something first.")
-    model = current_model(session, settings.embedder_name)
-    indexed = model and session.scalar(
-        sa.select(Embedding.item_id).filter_by(collection_id=collection_id, model_id=model.id).limit(1)
-    )
-    if not indexed:
-        raise Conflict(
-            f"The collection is not indexed with {public_name(settings.embedder_name)} yet: "
-            "submit an index job, or wait for the one that runs."
-        )

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import DecidedBy, ItemKind, ItemState, JobKind, JobState, Role, Stage, UnitState
 from retllm.db.tables import Candidate, Collection, EmbeddingModel, Item, Job, Score, Search, Unit, User
 from retllm.errors import NotFound
-from retllm.jobs import fine_stage, ranking
+from retllm.jobs import coarse_stage, fine_stage, ranking
 from retllm.jobs.schemas import CandidateView, JobView, SearchView, StageProgress, UnitError
 
 _MOST_ERRORS = 20
@@ -215,6 +215,7 @@ def search_view(session: Session, search_id: UUID, *, user: User) -> SearchView:
     if search is None:
         raise NotFound("This job is no search.")
     model = session.get(EmbeddingModel, search.model_id) if search.model_id else None
+    candidates = _candidates(session, search)
     return SearchView(
         id=search.id,
         job=job_view(session, job),
@@ -236,13 +237,14 @@ def search_view(session: Session, search_id: UUID, *, user: User) -> SearchView:
         adaptive=search.adaptive,
         fusion_weight=search.fusion_weight,
         trace=search.trace,
+        sources=coarse_stage.sources_of(search, model.revision if model else None, len(candidates)),
         searched_items=search.searched_items,
         match_threshold=search.match_threshold,
         no_match=search.no_match,
         provisional=search.final_at is None,
         coarse_at=search.coarse_at,
         final_at=search.final_at,
-        candidates=_candidates(session, search),
+        candidates=candidates,
     )
 
 
@@ -273,6 +275,7 @@ def _candidate(
         final_rank=candidate.final_rank,
         coarse_rank=candidate.coarse_rank,
         similarity=candidate.similarity,
+        sources=candidate.sources,
         score=score.score,
         log_odds=score.log_odds,
         fused=fused,

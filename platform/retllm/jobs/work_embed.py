@@ -1,8 +1,8 @@
-"""The units of the embedder: items of an index job, and the coarse stage of a search."""
+"""The units of the embedders: items of an index job, and the coarse stage of a search."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
@@ -13,15 +13,16 @@ from PIL.Image import Image
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from retllm.coarse import nearest
-from retllm.db.enums import ItemKind, ItemState
+from retllm.db.enums import ItemState
 from retllm.db.session import transaction
-from retllm.db.tables import Candidate, Embedding, EmbeddingModel, Item, Job, Search
+from retllm.db.tables import Embedding, EmbeddingModel, Item, Job, Search
 from retllm.db.vectors import register_model
 from retllm.embedding import Embedder, fuse
-from retllm.errors import Conflict, ModelUnavailable
+from retllm.errors import ModelUnavailable
+from retllm.jobs import coarse_stage
 from retllm.jobs.announce import Announcement
 from retllm.jobs.claim import complete
+from retllm.jobs.coarse_stage import Question
 from retllm.jobs.work import Bench, Held
 from retllm.media.ingest import open_picture
 from retllm.settings import public_name
@@ -31,6 +32,9 @@ _BATCH = 32
 _DECODERS = 4
 
 Vectors = NDArray[np.float32]
+
+# the embedder of an open_clip name, loaded; raises ModelUnavailable
+Embedders = Callable[[str], Embedder]
 
 
 def register(session: Session, embedder: Embedder) -> EmbeddingModel:
@@ -45,14 +49,16 @@ def register(session: Session, embedder: Embedder) -> EmbeddingModel:
     )
 
 
-def embed_unit(bench: Bench, held: Held, embedder: Embedder) -> list[Announcement]:
+def embed_unit(bench: Bench, held: Held, embedders: Embedders) -> list[Announcement]:
     """Embed the unit's items and store their vectors; items deleted meanwhile are passed over.
 
     Raises:
         StaleClaim, JobCancelled: between two batches, or at the end.
+        ModelUnavailable: the unit's embedder can't be loaded, or is none of those that this worker serves.
         MediaRejected: a picture can't be decoded; with others in the unit, the unit is split.
     """
-    weight = _image_weight(bench, held)
+    name, weight = _embedder_and_weight(bench, held)
+    embedder = embedders(_served(bench, name))
     ids = [UUID(item) for item in held.claim.payload["items"]]
     with bench.sessions() as session:
         found = {item.id: item for item in session.scalars(sa.select(Item).where(Item.id.in_(ids)))}
@@ -78,21 +84,22 @@ def embed_unit(bench: Bench, held: Held, embedder: Embedder) -> list[Announcemen
     return complete(bench.sessions, held.claim, write)
 
 
-def _image_weight(bench: Bench, held: Held) -> float:
-    """The share of the picture that the job was accepted with."""
+def _embedder_and_weight(bench: Bench, held: Held) -> tuple[str, float]:
+    """The name of the unit's embedder, and the share of the picture that the job was accepted with."""
     with bench.sessions() as session:
         params = session.scalars(sa.select(Job.params).where(Job.id == held.claim.job_id)).one()
-    _demand_embedder(bench, params["embedder"])
-    return float(params["item_image_weight"])
+    return held.claim.payload.get("embedder", params["embedder"]), float(params["item_image_weight"])
 
 
-def _demand_embedder(bench: Bench, asked: str) -> None:
-    serves = public_name(bench.settings.embedder_name)
-    if asked != serves:
+def _served(bench: Bench, asked: str) -> str:
+    """The open_clip name of an embedder, by the name that jobs keep."""
+    serves = bench.settings.embedders
+    if asked not in serves:
         raise ModelUnavailable(
-            f"This job wants the embedder {asked}, but the workers serve {serves}: "
+            f"This job wants the embedder {asked}, but the workers serve {', '.join(serves)}: "
             "start workers with the settings that the web server has."
         )
+    return serves[asked]
 
 
 def _decode(bench: Bench, items: Sequence[Item]) -> dict[UUID, Image]:
@@ -156,45 +163,51 @@ def _store(
     )
 
 
-def coarse_unit(bench: Bench, held: Held, embedder: Embedder) -> list[Announcement]:
-    """Embed the query and store the k nearest items as candidates; the fine stage follows.
+def coarse_unit(bench: Bench, held: Held, embedders: Embedders) -> list[Announcement]:
+    """Embed the query, ask every source and store the first k items as candidates; the fine stage follows.
+
+    A source that can't answer is passed over as long as there is another one, and the search says why.
 
     Raises:
-        Conflict: nothing in the collection was indexed by this embedder.
+        ModelUnavailable: the search's own embedder can't be loaded, or the only one that it asks.
+        Conflict: no source can answer, since nothing in the collection was indexed by these embedders.
     """
     with bench.sessions() as session:
         search = session.get_one(Search, held.claim.job_id)
-    _demand_embedder(bench, search.embedder)
-    picture = bench.query_picture(search.query_picture_key) if search.query_picture_key else None
-    query = fuse(
-        embedder.embed_images([picture])[0] if picture else None,
-        embedder.embed_texts([search.query_text])[0] if search.query_text else None,
-        search.query_image_weight,
-    )
+        unused = coarse_stage.unindexed(session, search)
+    # the similarity of every candidate is by the search's own embedder, whichever source has found it
+    loaded = {search.embedder: embedders(_served(bench, search.embedder))}
+    for name in coarse_stage.embedders_of(search):
+        if name in loaded or name in unused:
+            continue
+        try:
+            loaded[name] = embedders(_served(bench, name))
+        except ModelUnavailable as error:
+            if coarse_stage.has_one_source(search):
+                raise
+            unused[name] = error.message
+    vectors = _embed_query(bench, search, loaded)
     with transaction(bench.sessions) as session:
-        model = register(session, embedder)
+        models = {name: register(session, embedder) for name, embedder in loaded.items()}
     held.lease.check()
 
     def write(session: Session, job: Job) -> list[Announcement]:
-        return _store_candidates(session, job, model, query)
+        questions = {name: Question(models[name], vector) for name, vector in vectors.items()}
+        coarse_stage.store_pool(session, job, questions, unused)
+        # with this unit done none is open, and what settles the job opens the fine stage
+        return []
 
     return complete(bench.sessions, held.claim, write)
 
 
-def _store_candidates(session: Session, job: Job, model: EmbeddingModel, query: Vectors) -> list[Announcement]:
-    search = session.get_one(Search, job.id)
-    kinds = [ItemKind(kind) for kind in search.item_kinds]
-    pool, searched = nearest(session, model, job.collection_id, query, search.k, kinds)
-    if not pool and not session.scalar(
-        sa.select(Embedding.item_id).filter_by(collection_id=job.collection_id, model_id=model.id).limit(1)
-    ):
-        raise Conflict(f"Nothing in the collection is indexed with {search.embedder}: submit an index job first.")
-    session.add_all(
-        Candidate(search_id=job.id, item_id=near.item_id, coarse_rank=near.rank, similarity=near.similarity)
-        for near in pool
-    )
-    search.model_id = model.id
-    search.searched_items = searched
-    search.coarse_at = sa.func.clock_timestamp()
-    # with this unit done none is open, and what settles the job opens the fine stage
-    return []
+def _embed_query(bench: Bench, search: Search, embedders: Mapping[str, Embedder]) -> dict[str, Vectors]:
+    """The query's vector by each embedder, of shape (dimension,)."""
+    picture = bench.query_picture(search.query_picture_key) if search.query_picture_key else None
+    return {
+        name: fuse(
+            embedder.embed_images([picture])[0] if picture else None,
+            embedder.embed_texts([search.query_text])[0] if search.query_text else None,
+            search.query_image_weight,
+        )
+        for name, embedder in embedders.items()
+    }

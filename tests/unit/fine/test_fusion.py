@@ -74,3 +74,21 @@ def test_a_weight_that_makes_no_sense_is_refused(weight: float) -> None:
 def test_pools_of_different_length_are_refused() -> None:
     with pytest.raises(InvalidInput, match="2 log-odds but 1"):
         fused([1.0, 2.0], [0.5], 1.0)
+
+
+@given(POOL, WEIGHT, st.integers(0, 12))
+def test_a_similarity_that_is_not_known_moves_nothing_and_leaves_the_others_as_they_would_be(
+    pool: list[tuple[float | None, float]], weight: float, place: int
+) -> None:
+    log_odds, similarities = [pair[0] for pair in pool], [pair[1] for pair in pool]
+    place = min(place, len(pool))
+    without = fused(log_odds, similarities, weight)
+    with_unknown = fused(
+        [*log_odds[:place], 1.5, *log_odds[place:]], [*similarities[:place], None, *similarities[place:]], weight
+    )
+    assert with_unknown[place] == 1.5
+    assert with_unknown[:place] + with_unknown[place + 1 :] == without
+
+
+def test_a_pool_of_which_no_similarity_is_known_is_ordered_by_its_log_odds() -> None:
+    assert fused([1.0, None, -2.0], [None, None, None], 3.0) == [1.0, None, -2.0]

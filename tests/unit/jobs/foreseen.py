@@ -108,9 +108,9 @@ def run(bench: Bench, world, job_id: UUID, scorer: object | None = None) -> None
 
     def doing(bench: Bench, held: Held):
         if held.claim.stage is Stage.EMBED:
-            return work_embed.embed_unit(bench, held, Words())
+            return work_embed.embed_unit(bench, held, lambda _: Words())
         if held.claim.stage is Stage.COARSE:
-            return work_embed.coarse_unit(bench, held, Words())
+            return work_embed.coarse_unit(bench, held, lambda _: Words())
         return work_fine.fine_unit(bench, held, scorer)
 
     while ready := [unit for unit in world.units(job_id) if unit.state is UnitState.READY]:

@@ -39,7 +39,7 @@ def _pool(bench: Bench, world, size: int, **fields: object) -> tuple[UUID, list[
         world.add_texts(*[" ".join(["red", *words[:number]]) for number in range(size)])
         index(bench, world)
     search_id = search(world, text="red", k=size, **fields)
-    run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, Words()))
+    run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, lambda _: Words()))
     rows = view_of(world, search_id).candidates
     return search_id, [row.text or "" for row in sorted(rows, key=lambda row: row.coarse_rank)]
 

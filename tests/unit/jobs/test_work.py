@@ -14,12 +14,13 @@ from PIL import Image
 from retllm.db.enums import DecidedBy, ItemKind, JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Embedding, EmbeddingModel, Item, Score, Search
-from retllm.errors import ModelUnavailable
+from retllm.errors import InvalidInput, ModelUnavailable
 from retllm.fine import Content
 from retllm.jobs import control, submit, views, work_embed, work_fine
 from retllm.jobs.submit import StoredPicture
 from retllm.jobs.work import Bench, Held, run_unit
 from retllm.media.ingest import Ingest, delete_item
+from retllm.media.storage import Storage
 
 from .foreseen import Judge, Quiet, Words, index, run, search, view_of
 
@@ -35,7 +36,7 @@ def test_a_search_goes_from_coarse_order_to_final_order(bench: Bench, world) -> 
     world.add_texts("red red circle", "red circle", "red square", "blue moon")
     index(bench, world)
     search_id = search(world, text="red circle", k=3)
-    run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, Words()))
+    run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, lambda _: Words()))
     view = view_of(world, search_id)
     assert view.provisional
     assert [row.text for row in view.candidates] == ["red circle", "red red circle", "red square"]
@@ -60,7 +61,7 @@ def test_partial_scores_reorder_what_is_shown_while_the_job_runs(bench: Bench, w
     world.add_texts("red red circle", "red circle", "red square")
     index(bench, world)
     search_id = search(world, text="red circle", k=3)
-    run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, Words()))
+    run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, lambda _: Words()))
     last = world.units(search_id, Stage.FINE)[1]
     judge = Judge(lambda content: (0.7, 0.1))
     run_unit(bench, last.id, lambda b, h: work_fine.fine_unit(b, h, judge))
@@ -120,6 +121,33 @@ def test_a_query_of_picture_and_text_is_put_to_both_stages(bench: Bench, world) 
     assert all(content.image is not None and content.text is None for content in judge.asked)
 
 
+def test_a_picture_that_the_storage_cannot_give_now_is_asked_for_again(bench: Bench, world, monkeypatch) -> None:
+    ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
+    ingest.add_picture("red.png", _png((250, 0, 0)))
+    index(bench, world)
+    tries: list[str] = []
+    there = Storage.open
+
+    def away_at_first(storage: Storage, key: str):
+        tries.append(key)
+        if len(tries) == 1:
+            raise ConnectionError("no route to the bucket")
+        return there(storage, key)
+
+    def looks(content: Content) -> tuple[float, float]:
+        try:
+            return float(np.asarray(content.picture.rgb())[..., 0].mean()) / 255, 0.1
+        except OSError as error:  # as the scorer has it: what it can't open is no picture
+            raise InvalidInput("The picture can't be opened.") from error
+
+    monkeypatch.setattr(Storage, "open", away_at_first)
+    search_id = search(world, text="red", k=1)
+    run(bench, world, search_id, Judge(looks))
+    (fine,) = world.units(search_id, Stage.FINE)
+    assert (fine.state, fine.attempt, len(tries)) == (UnitState.DONE, 2, 2)
+    assert view_of(world, search_id).candidates[0].score == pytest.approx(250 / 255)
+
+
 def test_one_picture_that_cannot_be_read_fails_alone_and_can_be_retried(bench: Bench, world) -> None:
     ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
     for number in range(4):
@@ -151,7 +179,7 @@ def test_a_candidate_that_cannot_be_scored_is_named_and_the_others_are_ranked(be
     world.add_texts("red circle", "red square", "red moon")
     index(bench, world)
     search_id = search(world, text="red circle", k=3)
-    run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, Words()))
+    run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, lambda _: Words()))
     with transaction(world.sessions) as session:
         gone = session.scalars(sa.select(Item).where(Item.text == "red square")).one()
         delete_item(session, bench.storage, gone)
@@ -195,7 +223,7 @@ def test_scores_of_two_versions_are_never_mixed(bench: Bench, world) -> None:
     world.add_texts("red circle", "red square", "red moon", "red sun")
     index(bench, world)
     search_id = search(world, text="red circle", k=4)
-    run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, Words()))
+    run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, lambda _: Words()))
     first = world.units(search_id, Stage.FINE)[0]
     run_unit(bench, first.id, lambda b, h: work_fine.fine_unit(b, h, Judge(lambda _: (0.5, 0.1), "v1")))
     run(bench, world, search_id, Judge(lambda _: (0.9, 0.1), "v2"))
@@ -253,7 +281,7 @@ def test_workers_that_serve_another_model_refuse_the_job(bench: Bench, world) ->
         Quiet(),
         "tester:2",
     )
-    run_unit(other, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, Words()))
+    run_unit(other, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, lambda _: Words()))
     (unit,) = world.units(search_id)
     assert unit.state is UnitState.READY
     assert "local-dir:other" in (unit.error or "")
@@ -280,7 +308,7 @@ def test_an_item_deleted_while_it_was_embedded_gets_no_vector(bench: Bench, worl
                 delete_item(session, bench.storage, gone)
             return super().embed_texts(texts)
 
-    run_unit(bench, world.units(job_id)[0].id, lambda b, h: work_embed.embed_unit(b, h, Slow()))
+    run_unit(bench, world.units(job_id)[0].id, lambda b, h: work_embed.embed_unit(b, h, lambda _: Slow()))
     assert world.job(job_id).state is JobState.SUCCEEDED
     with world.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Embedding)) == 1
