@@ -128,10 +128,11 @@ def test_threads_with_different_settings_do_not_mix_in_one_scorer(
     family: str, scorer_of: Callable[[str], Scorer]
 ) -> None:
     scorer = scorer_of(family)
-    expected = {kind: scorer.score(QUERIES["text"], pool(), settings) for kind, settings in SETTINGS.items()}
+    chosen = {kind: SETTINGS[kind] for kind in ("off", "entropy", "fixed, suffix, bare formula")}
+    expected = {kind: scorer.score(QUERIES["text"], pool(), settings) for kind, settings in chosen.items()}
     work = {
         kind: lambda settings=settings: scorer.score(QUERIES["text"], pool(), settings)
-        for kind, settings in SETTINGS.items()
+        for kind, settings in chosen.items()
     }
     for kind, several in calls_at_once(work).items():
         assert len(several) == 2
