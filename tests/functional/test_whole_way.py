@@ -103,6 +103,40 @@ def test_a_search_is_watched_to_its_end_and_explains_its_order(stack: LocalStack
     assert retllm(stack, "jobs", "show", result["id"])["candidates"] == rows
 
 
+def test_a_search_asks_in_the_way_that_it_is_told(stack: LocalStack, api: Api, scenes) -> None:
+    collection, queries, _ = scenes
+    ways = ["--mode", "choice", "--adaptive", "--fusion-weight", "0.5", "--trace"]
+    result = retllm(stack, "search", collection, queries[7].query, "-k", "12", *ways, "--watch")
+    assert (result["mode"], result["fusion_weight"], result["trace"]) == ("choice", 0.5, True)
+    assert result["no_match"] in (True, False)
+    scored = [row for row in result["candidates"] if row["score"] is not None]
+    rest = result["candidates"][len(scored) :]
+    assert result["adaptive"]["first"] <= len(scored) <= 12
+    assert [row["fused"] for row in scored] == sorted((row["fused"] for row in scored), reverse=True)
+    assert [row["coarse_rank"] for row in rest] == sorted(row["coarse_rank"] for row in rest)
+    assert all(row["score"] is None for row in rest)
+    assert all(row["has_trace"] for row in scored)
+    trace = api.get(f"/searches/{result['id']}/candidates/{scored[0]['item_id']}/trace")
+    assert len(trace["uncertainty"]) > 1
+
+
+def test_a_model_that_is_asked_to_write_its_score_gives_one_or_says_what_it_wrote(stack: LocalStack, scenes) -> None:
+    collection, queries, _ = scenes
+    result = retllm(stack, "search", collection, queries[8].query, "-k", "6", "--mode", "verbalized", "--watch")
+    assert result["job"]["state"] == "succeeded"
+    assert result["tie_decimals"] == 2
+    assert all((row["score"] is None) == (row["error"] is not None) for row in result["candidates"])
+
+
+def test_a_search_that_is_made_again_takes_the_scores_that_are_known(stack: LocalStack, scenes) -> None:
+    collection, queries, _ = scenes
+    first, again = (
+        retllm(stack, "search", collection, queries[9].query, "-k", "6", "--watch")["candidates"] for _ in range(2)
+    )
+    assert all(row["cached"] for row in again)
+    assert [row["score"] for row in again] == [row["score"] for row in first]
+
+
 @pytest.mark.parametrize("with_text", [False, True])
 def test_a_picture_is_a_query(stack: LocalStack, scenes, with_text: bool) -> None:
     collection, queries, folder = scenes
