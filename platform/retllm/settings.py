@@ -112,7 +112,17 @@ class Settings(BaseSettings):
     token_budget: int = Field(
         default=8192, ge=256, description="Tokens, padding included, that one batch of the scorer may hold."
     )
-    torch_threads: int = Field(default=0, ge=0, description="CPU threads of a worker's models; 0 leaves torch's own.")
+    prefix_cache_bytes: int = Field(
+        default=1 << 30, ge=0, description="Bytes of image prefixes that a scorer keeps on its device; 0 keeps none."
+    )
+    visual_cache_bytes: int = Field(
+        default=256 << 20, ge=0, description="Bytes of visual tokens that a scorer keeps on its device; 0 keeps none."
+    )
+    torch_threads: int = Field(
+        default=0,
+        ge=0,
+        description="CPU threads of a worker's models; 0 shares the cores among the workers of `retllm up`.",
+    )
 
     # what may come in
     max_request_bytes: int = Field(default=4 << 30, ge=1, description="Bytes that one upload request may hold.")
@@ -140,6 +150,10 @@ class Settings(BaseSettings):
     alpha: float = Field(default=0.3, ge=0, le=1, description="Share of the visual re-injection in the armed layer.")
     trigger: Literal["entropy", "fixed", "off"] = Field(
         default="entropy", description="When visual tokens are re-injected: entropy, fixed (always) or off."
+    )
+    scope: Literal["all", "suffix"] = Field(
+        default="suffix",
+        description="Positions that are re-injected: all, or the suffix after the last picture, which keeps prefixes.",
     )
     tau: float = Field(default=0.75, ge=0, le=1, description="Uncertainty above which the next layer is armed.")
     mode: Literal["true_false", "verbalized", "choice"] = Field(

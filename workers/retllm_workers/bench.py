@@ -70,8 +70,10 @@ class HeldModel(Generic[Model]):
 
 
 def _limit_threads() -> None:
-    threads = get_settings().torch_threads
-    if threads:
-        import torch
+    """Give this worker its share of the cores: threads that wait for each other on a busy core cost more than one."""
+    import torch
 
-        torch.set_num_threads(threads)
+    settings = get_settings()
+    workers = max(1, settings.embed_workers + settings.score_workers)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(settings.torch_threads or max(1, cores // workers))

@@ -100,7 +100,7 @@ def evaluate(
     except OSError as error:
         raise InvalidInput(f"The folder {folder} can't be made ({error}). Choose another with --out.") from error
     models = _models(settings)
-    injection = Injection(alpha=settings.alpha, trigger=settings.trigger, tau=settings.tau)
+    injection = Injection(alpha=settings.alpha, trigger=settings.trigger, tau=settings.tau, scope=settings.scope)
     base = chosen(k or settings.default_k, mode, injection)
     variants = ablations(base, models[1].info.layers) if ablate else [base]
     try:

@@ -31,7 +31,8 @@ class Injection:
         start, end: layers ``l`` with ``start < l < end`` are read; the injection happens at ``l + 1``. None
             scales MemVR's 5 and 16 of 28 layers to the model's depth.
         fixed_layer: the layer of the ``fixed`` trigger.
-        scope: ``all`` positions, or the ``suffix`` after the last visual token.
+        scope: ``all`` positions (RetLLM, MemVR), or the ``suffix`` after the last visual token, which leaves what comes
+            before it the same for every question, so that it is computed once.
         scaling: bring the visual tokens to the size of the layer's weights and the injected part to the size of the
             layer's own output (MemVR); without it the paper's bare formula is used.
         key_weight: the projection whose mean size the visual keys take: ``up`` (MemVR) or ``gate`` (RetLLM's code).
@@ -46,7 +47,7 @@ class Injection:
     start: int | None = None
     end: int | None = None
     fixed_layer: int | None = None
-    scope: Literal["all", "suffix"] = "all"
+    scope: Literal["all", "suffix"] = "suffix"
     scaling: bool = True
     key_weight: Literal["up", "gate"] = "up"
 

@@ -163,7 +163,8 @@ def _search_row(request: SearchRequest, settings: Settings, text: str | None, pi
     if k > settings.max_k:
         raise InvalidInput(f"k is at most {settings.max_k} here (setting RETLLM_MAX_K).", field="k")
     asked = request.injection.model_dump(exclude_none=True)
-    injection = Injection(**({"alpha": settings.alpha, "trigger": settings.trigger, "tau": settings.tau} | asked))
+    ours = {"alpha": settings.alpha, "trigger": settings.trigger, "tau": settings.tau, "scope": settings.scope}
+    injection = Injection(**(ours | asked))
     kinds: Sequence[ItemKind] = request.kinds or list(ItemKind)
     with_picture = ItemKind.BOTH if text else ItemKind.IMAGE
     kind = ItemKind.TEXT if picture is None else with_picture

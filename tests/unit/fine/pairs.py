@@ -13,7 +13,7 @@ from tests.unit.fine.families import NEED_A_PICTURE
 from retllm.fine import Content, Injection, PairScore, Scorer
 
 #: some samples trigger, at various layers, and others do not
-EAGER = Injection(alpha=0.5, tau=0.66, start=0, end=6)
+EAGER = Injection(alpha=0.5, tau=0.66, start=0, end=6, scope="all")
 OFF = Injection(trigger="off")
 
 

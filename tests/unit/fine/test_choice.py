@@ -22,7 +22,7 @@ from retllm.fine.modes.choice import Choice, binary_entropy, mean_log_odds
 from retllm.fine.prompts import Labels, Prompts
 
 CAPTION = "a red square is left of a dog"
-EAGER = Injection(alpha=0.5, tau=0.66, start=0, end=6)
+EAGER = Injection(alpha=0.5, tau=0.66, start=0, end=6, scope="all")
 OFF = Injection(trigger="off")
 FIRST = "A: they match. B: they do not match. Please directly output A or B"
 SECOND = "A: they do not match. B: they match. Please directly output A or B"

@@ -40,7 +40,7 @@ def test_the_defaults_are_the_papers() -> None:
         "start": None,
         "end": None,
         "fixed_layer": None,
-        "scope": "all",
+        "scope": "suffix",
         "scaling": True,
         "key_weight": "up",
     }

@@ -15,14 +15,14 @@ CAPTION = "a red square is left of a dog"
 SETTINGS = {
     "off": Injection(trigger="off"),
     "defaults": Injection(),
-    "entropy": Injection(trigger="entropy", tau=0.6, start=0, end=6, alpha=0.4),
-    "certain": Injection(trigger="entropy", tau=0.0, start=1, end=4),
-    "fixed": Injection(trigger="fixed", fixed_layer=3, alpha=0.3),
-    "last layer": Injection(trigger="fixed", fixed_layer=5, alpha=0.3),
-    "gate": Injection(trigger="fixed", fixed_layer=2, key_weight="gate", alpha=0.12),
+    "entropy": Injection(trigger="entropy", tau=0.6, start=0, end=6, alpha=0.4, scope="all"),
+    "certain": Injection(trigger="entropy", tau=0.0, start=1, end=4, scope="all"),
+    "fixed": Injection(trigger="fixed", fixed_layer=3, alpha=0.3, scope="all"),
+    "last layer": Injection(trigger="fixed", fixed_layer=5, alpha=0.3, scope="all"),
+    "gate": Injection(trigger="fixed", fixed_layer=2, key_weight="gate", alpha=0.12, scope="all"),
     "suffix": Injection(trigger="fixed", fixed_layer=2, scope="suffix", alpha=0.5),
-    "bare formula": Injection(trigger="fixed", fixed_layer=2, scaling=False, alpha=0.2),
-    "all of it": Injection(trigger="fixed", fixed_layer=2, alpha=1.0),
+    "bare formula": Injection(trigger="fixed", fixed_layer=2, scaling=False, alpha=0.2, scope="all"),
+    "all of it": Injection(trigger="fixed", fixed_layer=2, alpha=1.0, scope="all"),
 }
 
 

@@ -18,7 +18,7 @@ from retllm.fine import Content, Injection, Scorer, load_scorer
 from retllm.fine.engine import Engine
 from retllm.fine.hooks import _in_float32
 
-EAGER = Injection(alpha=0.5, tau=0.66, start=0, end=6)
+EAGER = Injection(alpha=0.5, tau=0.66, start=0, end=6, scope="all")
 OFF = Injection(trigger="off")
 QUERY = Content(text="a red square is left of a dog")
 
@@ -193,7 +193,7 @@ def test_the_version_names_everything_that_can_change_a_score(
         scorer.version(Injection()),
         scorer.version(Injection(alpha=0.12)),
         scorer.version(Injection(tau=0.7)),
-        scorer.version(Injection(scope="suffix")),
+        scorer.version(Injection(scope="all")),
         scorer.version(OFF),
         scorer_of("qwen3_vl").version(Injection()),
         load_scorer(str(model_folder("qwen2_5_vl")), device="cpu", dtype="bfloat16").version(Injection()),

@@ -24,7 +24,7 @@ from retllm.fine.tracing import grids_of
 
 CAPTION = "a red square is left of a dog"
 QUERY = Content(text=CAPTION)
-EAGER = Injection(alpha=0.5, tau=0.66, start=0, end=6)
+EAGER = Injection(alpha=0.5, tau=0.66, start=0, end=6, scope="all")
 OFF = Injection(trigger="off")
 SETTINGS = {
     "entropy": EAGER,

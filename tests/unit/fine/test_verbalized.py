@@ -21,7 +21,7 @@ from retllm.fine.modes import Matter
 from retllm.fine.modes.verbalized import Verbalized, most_likely
 
 CAPTION = "a red square is left of a dog"
-EAGER = Injection(alpha=0.5, tau=0.66, start=0, end=6)
+EAGER = Injection(alpha=0.5, tau=0.66, start=0, end=6, scope="all")
 OFF = Injection(trigger="off")
 ASK = 'Please output the relevance score from 0 to 1 in a format of "Answer: score". Keep four decimal places'
 

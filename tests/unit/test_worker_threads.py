@@ -1,0 +1,33 @@
+"""A worker takes its share of the cores, or what it is told."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from retllm.settings import Settings
+from retllm_workers import bench
+
+
+@pytest.mark.parametrize(
+    ("cores", "settings", "threads"),
+    [
+        (8, {}, 4),
+        (2, {}, 1),
+        (1, {}, 1),
+        (16, {"score_workers": 3}, 4),
+        (16, {"score_workers": 0, "embed_workers": 0}, 16),
+        (8, {"torch_threads": 3}, 3),
+    ],
+)
+def test_the_cores_are_shared_among_the_workers(
+    cores: int, settings: dict[str, int], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    monkeypatch.setattr(bench, "get_settings", lambda: Settings(**settings))
+    bench._limit_threads()
+    assert told == [threads]
