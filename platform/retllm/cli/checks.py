@@ -10,7 +10,8 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -68,6 +69,7 @@ def run_checks(settings: Settings) -> list[Check]:
         ("port", lambda: check_port(settings, running)),
         ("gpu", lambda: check_gpu(settings)),
         ("embedder", lambda: check_embedder(settings)),
+        *_extra_embedders(settings),
         ("scorer", lambda: check_scorer(settings)),
     ]
     return [_guarded(name, look) for name, look in looks]
@@ -215,6 +217,25 @@ def check_embedder(settings: Settings) -> Check:
     from retllm.embedding import can_load
 
     return _model("embedder", can_load(settings.embedder_name), "RETLLM_EMBEDDER")
+
+
+def _extra_embedders(settings: Settings) -> list[tuple[str, Callable[[], Check]]]:
+    """A check for each embedder beside the main one: `embedder 2` and so on, in the order of the setting."""
+    extra = list(settings.embedders.values())[1:]
+    return [
+        (f"embedder {number}", partial(check_extra_embedder, f"embedder {number}", name))
+        for number, name in enumerate(extra, start=2)
+    ]
+
+
+def check_extra_embedder(check: str, name: str) -> Check:
+    """The files of an embedder beside the main one are here or can be fetched."""
+    from retllm.embedding import can_load
+
+    found = _model(check, can_load(name), "RETLLM_EXTRA_EMBEDDERS")
+    if found.state == "ok":
+        return found
+    return replace(found, advice="Take it out of RETLLM_EXTRA_EMBEDDERS, or name a model that is here.")
 
 
 def check_scorer(settings: Settings) -> Check:

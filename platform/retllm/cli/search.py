@@ -25,6 +25,12 @@ from retllm.fine.prompts import Mode
 @click.option(
     "--kind", "kinds", multiple=True, type=click.Choice([kind.value for kind in ItemKind]), help="Kinds of items."
 )
+@click.option(
+    "--captions/--no-captions", default=None, help="Look for the query's words in texts and captions, or do not."
+)
+@click.option(
+    "--embedder", "embedders", multiple=True, help="Embedders of the coarse stage; all that there are if none."
+)
 @click.option("--alpha", type=click.FloatRange(0, 1), help="Share of the visual re-injection.")
 @click.option("--trigger", type=click.Choice(["entropy", "fixed", "off"]), help="When visual tokens are re-injected.")
 @click.option("--tau", type=click.FloatRange(0, 1), help="Uncertainty that arms the next layer.")
@@ -46,6 +52,8 @@ def search(
     picture: Path | None,
     k: int | None,
     kinds: tuple[str, ...],
+    captions: bool | None,
+    embedders: tuple[str, ...],
     alpha: float | None,
     trigger: str | None,
     tau: float | None,
@@ -62,10 +70,12 @@ def search(
     """
     api = connect()
     injection = {"alpha": alpha, "trigger": trigger, "tau": tau}
+    coarse = {"captions": captions, "embedders": list(embedders) or None}
     query: dict[str, Any] = {
         "text": text,
         "k": k,
         "kinds": list(kinds) or None,
+        "coarse": {name: value for name, value in coarse.items() if value is not None} or None,
         "mode": mode,
         "adaptive": adaptive,
         "fusion_weight": fusion_weight,

@@ -109,5 +109,16 @@ def candidates(search: Json) -> None:
     title = "Provisional order" if search["provisional"] else None
     fused = ("fused",) if with_fused else ()
     table(("rank", "coarse", "score", *fused, "entropy", "similarity", "decided by", "item", ""), rows, title)
+    _tell_sources(search["sources"])
     if search["no_match"]:
         click.echo("No good match: even the best candidate is more likely none than one.")
+
+
+def _tell_sources(sources: Sequence[Json]) -> None:
+    """Where the candidates come from, if that is more than the one embedder of every search."""
+    if len(sources) > 1:
+        used = [source["name"] for source in sources if source["found"] is not None]
+        click.echo(f"Candidates from {', '.join(used)}." if used else "No source has answered yet.")
+    for source in sources:
+        if source["unused"]:
+            click.echo(f"Without {source['name']}: {source['unused']}")

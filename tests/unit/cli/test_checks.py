@@ -121,6 +121,14 @@ def test_a_model_is_found_in_a_folder_or_told_missing(tmp_path: Path) -> None:
         assert found.advice.startswith(f"Set RETLLM_{found.name.upper()} to a model that is here")
 
 
+def test_each_further_embedder_has_a_check_of_its_own(tmp_path: Path) -> None:
+    asked = settings(tmp_path / "home", port=0, extra_embedders=(f"local-dir:{tmp_path / 'away'}",))
+    found = {check.name: check for check in checks.run_checks(asked)}
+    assert found["embedder"].state == "ok"
+    assert (found["embedder 2"].state, str(tmp_path / "away") in found["embedder 2"].message) == ("failed", True)
+    assert "RETLLM_EXTRA_EMBEDDERS" in found["embedder 2"].advice
+
+
 def source(where: str) -> ModelSource:
     return ModelSource("org/model", where, None, None, "It is somewhere.")  # type: ignore[arg-type]
 

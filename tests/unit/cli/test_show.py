@@ -27,7 +27,8 @@ def _row(**columns: Any) -> dict[str, Any]:
 
 
 def _search(**fields: Any) -> dict[str, Any]:
-    return {"provisional": False, "fusion_weight": 0.0, "no_match": False, "candidates": [_row()]} | fields
+    plain = {"provisional": False, "fusion_weight": 0.0, "no_match": False, "sources": [], "candidates": [_row()]}
+    return plain | fields
 
 
 def test_a_result_is_a_table_of_its_candidates(capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,6 +55,19 @@ def test_that_nothing_is_a_good_match_is_said_plainly(
     assert ("No good match" in capsys.readouterr().out) is told
 
 
+def test_the_sources_are_named_where_there_are_several_and_why_one_is_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main = {"name": "local-dir:clip", "found": 10, "unused": None}
+    show.candidates(_search(sources=[main]))
+    assert "local-dir:clip" not in capsys.readouterr().out
+    late = {"name": "local-dir:late", "found": None, "unused": "The collection is not indexed with it yet."}
+    show.candidates(_search(sources=[main, late, {"name": "captions", "found": 0, "unused": None}]))
+    out = capsys.readouterr().out
+    assert "Candidates from local-dir:clip, captions." in out
+    assert "Without local-dir:late: The collection is not indexed with it yet." in out
+
+
 class _Api:
     """Keeps what it is asked to submit."""
 
@@ -75,6 +89,8 @@ class _Api:
         (["--mode", "choice", "--adaptive"], {"mode": "choice", "adaptive": True}),
         (["--no-adaptive", "--fusion-weight", "0"], {"adaptive": False, "fusion_weight": 0.0}),
         (["--trace"], {"trace": True}),
+        (["--captions"], {"coarse": {"captions": True}}),
+        (["--no-captions", "--embedder", "hf-hub:o/r"], {"coarse": {"captions": False, "embedders": ["hf-hub:o/r"]}}),
     ],
 )
 def test_the_ways_of_asking_are_sent_only_where_they_are_given(

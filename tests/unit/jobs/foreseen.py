@@ -103,14 +103,17 @@ class Quiet:
         return len(list(units))
 
 
-def run(bench: Bench, world, job_id: UUID, scorer: object | None = None) -> None:
-    """Run the ready units of a job until there is none."""
+def run(
+    bench: Bench, world, job_id: UUID, scorer: object | None = None, embedders: Callable[[str], Any] | None = None
+) -> None:
+    """Run the ready units of a job until there is none; every embedder is ``Words`` if nothing else is said."""
+    embedders = embedders or (lambda _: Words())
 
     def doing(bench: Bench, held: Held):
         if held.claim.stage is Stage.EMBED:
-            return work_embed.embed_unit(bench, held, lambda _: Words())
+            return work_embed.embed_unit(bench, held, embedders)
         if held.claim.stage is Stage.COARSE:
-            return work_embed.coarse_unit(bench, held, lambda _: Words())
+            return work_embed.coarse_unit(bench, held, embedders)
         return work_fine.fine_unit(bench, held, scorer)
 
     while ready := [unit for unit in world.units(job_id) if unit.state is UnitState.READY]:
@@ -118,10 +121,10 @@ def run(bench: Bench, world, job_id: UUID, scorer: object | None = None) -> None
             assert run_unit(bench, unit.id, doing)
 
 
-def index(bench: Bench, world) -> UUID:
+def index(bench: Bench, world, embedders: Callable[[str], Any] | None = None) -> UUID:
     with transaction(world.sessions) as session:
         job = submit.submit_index(session, world.user, world.collection_id, world.settings).job
-    run(bench, world, job.id)
+    run(bench, world, job.id, embedders=embedders)
     return job.id
 
 

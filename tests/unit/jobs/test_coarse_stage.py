@@ -1,0 +1,415 @@
+"""Several sources of candidates: each embedder is indexed by itself; a search fuses what answers, and says what not."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import string
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from PIL import Image
+from tests.unit.embedding.conftest import save_clip
+
+from retllm.coarse import by_captions, reciprocal_rank_fusion
+from retllm.db.enums import ItemKind, JobState, Stage, UnitState
+from retllm.db.session import transaction
+from retllm.db.tables import Embedding, EmbeddingModel, Item, Search
+from retllm.embedding import load_embedder
+from retllm.embedding.encoder import EmbedderInfo
+from retllm.errors import Conflict, InvalidInput, ModelUnavailable
+from retllm.jobs import control, views
+from retllm.jobs.submit import StoredPicture
+from retllm.jobs.work import Bench
+from retllm.media.ingest import Ingest
+
+from .foreseen import Judge, Words, index, run, search, view_of
+
+MAIN, LETTERS = "local-dir:embedder", "local-dir:letters"
+_LETTERS_NAME = "local-dir:/models/letters"
+
+
+class Letters:
+    """Another embedder that the tests know: the letters of a text, or how dark a picture is."""
+
+    info = EmbedderInfo(name=_LETTERS_NAME, revision="r7", dimension=28, preprocessing_hash="p2")
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        rows = np.full((len(texts), 28), 1e-3, dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            for letter in text:
+                row[string.ascii_lowercase.find(letter)] += 1
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def embed_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        rows = np.zeros((len(pictures), 28), dtype=np.float32)
+        for row, picture in zip(rows, pictures, strict=True):
+            row[26:] = np.asarray(picture.convert("L")).mean() + 1, 100
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def both(name: str) -> Any:
+    return Letters() if name == _LETTERS_NAME else Words()
+
+
+def letters_are_broken(name: str) -> Any:
+    if name == _LETTERS_NAME:
+        raise ModelUnavailable("There is no folder /models/letters.")
+    return Words()
+
+
+def even(_: object) -> tuple[float, float]:
+    """A scorer's answer that leaves the coarse order as it is."""
+    return 0.5, 0.1
+
+
+@pytest.fixture
+def bench(bench: Bench, world) -> Bench:
+    """Served with two embedders, and of an item with both parts only the picture is embedded."""
+    return set_up(bench, world, extra_embedders=(_LETTERS_NAME,), item_image_weight=1.0)
+
+
+def set_up(bench: Bench, world, **settings: object) -> Bench:
+    world.settings = world.settings.model_copy(update=settings)
+    return dataclasses.replace(bench, settings=world.settings)
+
+
+def vectors(world) -> dict[str, set[str]]:
+    """The names of the items that each embedder has a vector of."""
+    query = sa.select(EmbeddingModel.name, Item.name).join_from(Embedding, EmbeddingModel).join(Item)
+    found: dict[str, set[str]] = {}
+    with world.sessions() as session:
+        for model, item in session.execute(query):
+            found.setdefault(model, set()).add(item)
+    return found
+
+
+def picture(colour: tuple[int, int, int]) -> io.BytesIO:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(stream, "PNG")
+    stream.seek(0)
+    return stream
+
+
+def add_pictures(bench: Bench, world, **captions: str | None) -> None:
+    """A picture of a colour of its own for each caption, None for one without."""
+    ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
+    for number, (name, text) in enumerate(captions.items()):
+        ingest.add_picture(f"{name}.png", picture((10 + 40 * number, 90, 200 - 30 * number)), text=text)
+
+
+def params_of(world, job_id: object) -> dict[str, Any]:
+    params: dict[str, Any] = world.job(job_id).params
+    return params
+
+
+def test_an_index_job_embeds_with_each_embedder_in_units_of_its_own(bench: Bench, world) -> None:
+    world.add_texts("red", "blue", "green")
+    job_id = index(bench, world, both)
+    assert world.job(job_id).state is JobState.SUCCEEDED
+    assert vectors(world) == {MAIN: {"red", "blue", "green"}, LETTERS: {"red", "blue", "green"}}
+    units = [(len(unit.payload["items"]), unit.payload.get("embedder")) for unit in world.units(job_id)]
+    assert units == [(2, None), (1, None), (2, LETTERS), (1, LETTERS)]
+    assert params_of(world, job_id)["extra_embedders"] == [LETTERS]
+
+
+def test_with_one_embedder_an_index_job_is_what_it_was(bench: Bench, world) -> None:
+    alone = set_up(bench, world, extra_embedders=())
+    ids = world.add_texts("red", "blue", "green")
+    job_id = index(alone, world)
+    assert params_of(world, job_id) == {"embedder": MAIN, "item_image_weight": 1.0}
+    assert [unit.payload for unit in world.units(job_id)] == [
+        {"items": [str(ids[0]), str(ids[1])]},
+        {"items": [str(ids[2])]},
+    ]
+
+
+def test_an_index_job_embeds_only_what_each_embedder_lacks(bench: Bench, world) -> None:
+    world.add_texts("red", "blue")
+    index(set_up(bench, world, extra_embedders=()), world)
+    set_up(bench, world, extra_embedders=(_LETTERS_NAME,))
+    world.add_texts("green")
+    asked: dict[str, list[str]] = {MAIN: [], LETTERS: []}
+    job_id = index(bench, world, both)
+    names = {str(item.id): item.name for item in _items(world)}
+    for unit in world.units(job_id):
+        asked[unit.payload.get("embedder", MAIN)] += [names[item] for item in unit.payload["items"]]
+    assert asked == {MAIN: ["green"], LETTERS: ["red", "blue", "green"]}
+    assert world.units(index(bench, world, both)) == []
+
+
+def _items(world) -> list[Item]:
+    with world.sessions() as session:
+        return list(session.scalars(sa.select(Item).order_by(Item.id)))
+
+
+def test_an_embedder_that_cannot_be_loaded_fails_its_own_units_and_no_others(bench: Bench, world) -> None:
+    world.add_texts("red", "blue", "green")
+    job_id = index(bench, world, letters_are_broken)
+    job = world.job(job_id)
+    assert (job.state, job.error) == (JobState.PARTIAL, "There is no folder /models/letters.")
+    assert vectors(world) == {MAIN: {"red", "blue", "green"}}
+    states = {unit.payload.get("embedder"): unit.state for unit in world.units(job_id)}
+    assert states == {None: UnitState.DONE, LETTERS: UnitState.DEAD}
+    with transaction(world.sessions) as session:
+        view = views.job_view(session, world.job(job_id))
+    assert view.progress == 0.5
+    assert [(stage.items_total, stage.items_done, stage.items_failed) for stage in view.stages] == [(6, 3, 3)]
+    with transaction(world.sessions) as session:
+        control.retry_job(session, world.user, job_id)
+    run(bench, world, job_id, embedders=both)
+    assert world.job(job_id).state is JobState.SUCCEEDED
+    assert len(vectors(world)[LETTERS]) == 3
+
+
+def test_captions_find_what_the_picture_model_cannot(bench: Bench, world) -> None:
+    """It knows the colours of pictures and the words of texts, and nothing of both."""
+    alone = set_up(bench, world, extra_embedders=())
+    add_pictures(alone, world, a="two circling birds", b="a harbour at night", c=None, d=None, e=None)
+    index(alone, world)
+    without = search(world, text="where the bird circles", k=5)
+    run(alone, world, without, Judge(even))
+    assert view_of(world, without).candidates[-1].name == "a.png"
+    with_captions = search(world, text="where the bird circles", k=5, coarse={"captions": True})
+    run(alone, world, with_captions, Judge(even))
+    view = view_of(world, with_captions)
+    first = view.candidates[0]
+    assert (first.name, first.coarse_rank, len(view.candidates)) == ("a.png", 1, 5)
+    assert set(first.sources) == {MAIN, "captions"}
+    assert (first.sources[MAIN].rank, first.sources["captions"].rank) == (5, 1)
+    assert first.sources["captions"].score > 0
+    assert first.sources[MAIN].similarity == pytest.approx(first.similarity, abs=1e-6)
+    assert [list(row.sources) for row in view.candidates[1:]] == [[MAIN]] * 4
+    told = [(source.name, source.kind, source.searched, source.found, source.unused) for source in view.sources]
+    assert told == [(MAIN, "embedder", 5, 5, None), ("captions", "captions", 2, 1, None)]
+
+
+def test_two_embedders_and_the_captions_are_fused_by_their_ranks(bench: Bench, world) -> None:
+    texts = ["red circle", "crimson disc", "rice cried led", "blue moon", "red square", "circled", "dire circle"]
+    world.add_texts(*texts)
+    index(bench, world, both)
+    search_id = search(world, text="red circle", k=4, coarse={"captions": True})
+    run(bench, world, search_id, Judge(even), both)
+    view = view_of(world, search_id)
+
+    def by(embedder: Words | Letters) -> list[str]:
+        nearness = embedder.embed_texts(texts) @ embedder.embed_texts(["red circle"])[0]
+        return [texts[place] for place in np.argsort(-nearness, kind="stable")]
+
+    # any of the words, in any form
+    with_a_word = {"red circle", "red square", "circled", "dire circle"}
+    rankings = {MAIN: by(Words()), LETTERS: by(Letters())}
+    for row in view.candidates:
+        assert {name: place.rank for name, place in row.sources.items() if name != "captions"} == {
+            name: ranking.index(row.text) + 1 for name, ranking in rankings.items()
+        }
+        assert ("captions" in row.sources) is (row.text in with_a_word)
+    with world.sessions() as session:
+        names = {item.id: item.text for item in session.scalars(sa.select(Item))}
+        matches = by_captions(session, world.collection_id, "red circle", 100, list(ItemKind))
+    expected = reciprocal_rank_fusion({**rankings, "captions": [names[match.item_id] for match in matches]})
+    assert [row.text for row in view.candidates] == [entry.key for entry in expected][:4]
+    cosines = dict(zip(texts, Words().embed_texts(texts) @ Words().embed_texts(["red circle"])[0], strict=True))
+    for row in view.candidates:
+        assert row.similarity == pytest.approx(cosines[row.text], abs=1e-5)
+
+
+def test_a_search_goes_on_without_an_embedder_that_is_not_indexed_yet_and_says_so(bench: Bench, world) -> None:
+    world.add_texts("red circle", "blue moon")
+    index(set_up(bench, world, extra_embedders=()), world)
+    set_up(bench, world, extra_embedders=(_LETTERS_NAME,))
+    # it is not even loaded, or the search would name another reason
+    search_id = search(world, text="red circle", k=2)
+    run(bench, world, search_id, Judge(even), letters_are_broken)
+    view = view_of(world, search_id)
+    assert view.job.state is JobState.SUCCEEDED
+    assert [row.text for row in view.candidates] == ["red circle", "blue moon"]
+    assert [list(row.sources) for row in view.candidates] == [[MAIN], [MAIN]]
+    main, letters = view.sources
+    assert (main.revision, main.found, main.unused) == ("r1", 2, None)
+    assert (letters.found, letters.unused) == (None, "The collection is not indexed with it yet: submit an index job.")
+
+
+def test_a_search_goes_on_without_an_embedder_that_cannot_be_loaded_and_says_why(bench: Bench, world) -> None:
+    world.add_texts("red circle", "blue moon")
+    index(bench, world, both)
+    search_id = search(world, text="red circle", k=2)
+    run(bench, world, search_id, Judge(even), letters_are_broken)
+    view = view_of(world, search_id)
+    assert view.job.state is JobState.SUCCEEDED
+    assert [(source.name, source.unused) for source in view.sources] == [
+        (MAIN, None),
+        (LETTERS, "There is no folder /models/letters."),
+    ]
+
+
+def test_an_embedder_that_is_asked_alone_is_waited_for(bench: Bench, world) -> None:
+    world.add_texts("red circle", "blue moon")
+    index(bench, world, both)
+    search_id = search(world, text="red circle", k=2, coarse={"embedders": [LETTERS]})
+    run(bench, world, search_id, Judge(even), _broken_once())
+    (coarse,) = world.units(search_id, Stage.COARSE)
+    assert (coarse.state, coarse.attempt) == (UnitState.DONE, 2)
+    view = view_of(world, search_id)
+    assert [source.name for source in view.sources] == [LETTERS]
+    assert [list(row.sources) for row in view.candidates] == [[LETTERS], [LETTERS]]
+    nearness = Words().embed_texts(["red circle", "blue moon"]) @ Words().embed_texts(["red circle"])[0]
+    assert [row.similarity for row in view.candidates] == pytest.approx(nearness.tolist(), abs=1e-5)
+
+
+def _broken_once() -> Callable[[str], Any]:
+    tries: list[str] = []
+
+    def embedders(name: str) -> Any:
+        tries.append(name)
+        return letters_are_broken(name) if tries.count(_LETTERS_NAME) < 2 else both(name)
+
+    return embedders
+
+
+def test_the_other_embedders_answer_while_the_main_one_is_not_indexed(bench: Bench, world) -> None:
+    """After a change of the main embedder, say; without a vector of its own no candidate has a similarity."""
+    world.add_texts("red circle", "blue moon")
+    as_main = set_up(bench, world, embedder=_LETTERS_NAME, extra_embedders=())
+    index(as_main, world, both)
+    now = set_up(bench, world, embedder="local-dir:/models/embedder", extra_embedders=(_LETTERS_NAME,))
+    search_id = search(world, text="red circle", k=2, fusion_weight=1)
+    judge = Judge(lambda content: (0.4, 0.1) if content.text == "red circle" else (0.6, 0.1))
+    run(now, world, search_id, judge, both)
+    view = view_of(world, search_id)
+    assert [row.text for row in view.candidates] == ["blue moon", "red circle"]
+    assert [row.similarity for row in view.candidates] == [None, None]
+    assert [row.fused for row in view.candidates] == [row.log_odds for row in view.candidates]
+    assert [source.unused is None for source in view.sources] == [False, True]
+
+
+def test_captions_find_what_was_added_after_the_index_and_it_has_no_similarity(bench: Bench, world) -> None:
+    world.add_texts("blue moon", "green sea")
+    index(bench, world, both)
+    world.add_texts("red circle")
+    search_id = search(world, text="red circle", k=3, coarse={"captions": True, "embedders": [MAIN]}, fusion_weight=0.5)
+    run(bench, world, search_id, Judge(even), both)
+    view = view_of(world, search_id)
+    late = next(row for row in view.candidates if row.text == "red circle")
+    assert (late.similarity, list(late.sources), late.fused) == (None, ["captions"], pytest.approx(late.log_odds))
+    assert all(row.similarity is not None for row in view.candidates if row is not late)
+
+
+def test_captions_alone_need_no_index(bench: Bench, world) -> None:
+    world.add_texts("red circle", "blue moon")
+    with pytest.raises(Conflict, match=f"not indexed with {MAIN} or {LETTERS} yet"):
+        search(world, text="red circle")
+    search_id = search(world, text="the circles", coarse={"captions": True, "embedders": []})
+    run(bench, world, search_id, Judge(even), both)
+    view = view_of(world, search_id)
+    assert [(row.text, row.similarity) for row in view.candidates] == [("red circle", None)]
+    assert [source.name for source in view.sources] == ["captions"]
+
+
+def test_a_query_of_a_picture_alone_does_without_captions_and_says_so(bench: Bench, world) -> None:
+    add_pictures(bench, world, a="a harbour", b=None)
+    index(bench, world, both)
+    bench.storage.put("queries/q/picture", picture((50, 90, 170)))
+    asked = StoredPicture("queries/q/picture", "0" * 64)
+    search_id = search(world, asked, k=2, coarse={"captions": True})
+    run(bench, world, search_id, Judge(even), both)
+    view = view_of(world, search_id)
+    assert view.candidates[0].name == "b.png"
+    assert {name for row in view.candidates for name in row.sources} == {MAIN, LETTERS}
+    assert [(source.name, source.unused is None) for source in view.sources] == [
+        (MAIN, True),
+        (LETTERS, True),
+        ("captions", False),
+    ]
+    with pytest.raises(InvalidInput, match="a picture has no words"):
+        search(world, asked, coarse={"captions": True, "embedders": []})
+
+
+@pytest.mark.parametrize(
+    ("coarse", "told"),
+    [
+        ({"embedders": []}, "no source of candidates"),
+        ({"embedders": [], "captions": False}, "no source of candidates"),
+        ({"embedders": [MAIN, "hf-hub:org/other"]}, "hf-hub:org/other is not one of the embedders here"),
+    ],
+)
+def test_a_search_without_a_source_or_with_an_unknown_one_is_refused(
+    bench: Bench, world, coarse: dict[str, object], told: str
+) -> None:
+    world.add_texts("red circle")
+    index(bench, world, both)
+    with pytest.raises(InvalidInput, match=told):
+        search(world, text="red", coarse=coarse)
+
+
+def _plan(world, **fields: object) -> dict[str, Any] | None:
+    with world.sessions() as session:
+        return session.get_one(Search, search(world, text="red", **fields)).coarse
+
+
+def test_what_a_search_asks_is_stored_with_it_and_comes_from_the_settings_where_it_says_nothing(
+    bench: Bench, world
+) -> None:
+    world.add_texts("red circle")
+    index(bench, world, both)
+    everything = {"captions": False, "embedders": [MAIN, LETTERS], "depth": 100, "rrf_k": 60}
+    assert _plan(world) == everything
+    assert _plan(world, k=80) == everything | {"depth": 160}
+    assert _plan(world, coarse={"embedders": [MAIN]}) is None
+    assert _plan(world, coarse={"embedders": [_LETTERS_NAME, _LETTERS_NAME]}) == everything | {"embedders": [LETTERS]}
+    set_up(bench, world, coarse_captions=True, extra_embedders=())
+    assert _plan(world) == everything | {"captions": True, "embedders": [MAIN]}
+    assert _plan(world, coarse={"captions": False}) is None
+    assert _plan(world, coarse={}) == _plan(world)
+
+
+def test_a_search_of_the_main_embedder_alone_says_that_it_is_its_source(bench: Bench, world) -> None:
+    alone = set_up(bench, world, extra_embedders=())
+    world.add_texts("red circle", "blue moon")
+    index(alone, world)
+    search_id = search(world, text="red", k=1)
+    (source,) = view_of(world, search_id).sources
+    assert (source.name, source.revision, source.searched, source.found) == (MAIN, None, None, None)
+    run(alone, world, search_id, Judge(even))
+    view = view_of(world, search_id)
+    (source,) = view.sources
+    assert (source.name, source.revision, source.searched, source.found) == (MAIN, "r1", 2, 1)
+    assert view.candidates[0].sources is None
+
+
+def test_sources_that_have_not_answered_yet_are_named(bench: Bench, world) -> None:
+    world.add_texts("red circle")
+    index(bench, world, both)
+    view = view_of(world, search(world, text="red", coarse={"captions": True}))
+    assert [(source.name, source.found, source.unused) for source in view.sources] == [
+        (MAIN, None, None),
+        (LETTERS, None, None),
+        ("captions", None, None),
+    ]
+
+
+def test_real_encoders_are_indexed_and_fused(bench: Bench, world, tmp_path: Path) -> None:
+    folders = [save_clip(tmp_path / name, seed) for seed, name in enumerate(("first", "second"))]
+    names = [f"local-dir:{folder}" for folder in folders]
+    loaded = {name: load_embedder(name, device="cpu") for name in names}
+    served = set_up(bench, world, embedder=names[0], extra_embedders=(names[1],))
+    add_pictures(served, world, a=None, b=None, c=None, d=None, e=None)
+    assert world.job(index(served, world, loaded.__getitem__)).state is JobState.SUCCEEDED
+    search_id = search(world, text="a red bird", k=5)
+    run(served, world, search_id, Judge(even), loaded.__getitem__)
+    view = view_of(world, search_id)
+    pictures = {f"{name}.png": picture((10 + 40 * n, 90, 200 - 30 * n)) for n, name in enumerate("abcde")}
+    rankings, cosines = {}, {}
+    for name, embedder in loaded.items():
+        images = embedder.embed_images([Image.open(stream) for stream in pictures.values()])
+        nearness = dict(zip(pictures, images @ embedder.embed_texts(["a red bird"])[0], strict=True))
+        rankings[name] = sorted(nearness, key=lambda one: -nearness[one])
+        cosines[name] = nearness
+    assert [row.name for row in view.candidates] == [entry.key for entry in reciprocal_rank_fusion(rankings)]
+    for row in view.candidates:
+        assert row.similarity == pytest.approx(cosines[names[0]][row.name], abs=1e-5)
+        assert row.sources["local-dir:second"].similarity == pytest.approx(cosines[names[1]][row.name], abs=1e-5)
