@@ -393,3 +393,31 @@ def test_jobs_of_others_are_not_there(app: Flask, searched: Searched, bob: Calle
     for action in ("cancel", "retry"):
         answer = stranger.client.post(f"/jobs/{searched.id}/{action}", data={"csrf_token": token.token()})
         assert answer.status_code == 404
+
+
+def test_the_sources_of_the_candidates_are_named_and_why_one_is_missing(reader: Visitor, searched: Searched) -> None:
+    empty = {"revision": None, "searched": None, "found": None, "unused": None}
+    sources = [
+        {**empty, "name": "hf-hub:org/one", "kind": "embedder", "found": 3, "searched": 3},
+        {**empty, "name": "hf-hub:org/two", "kind": "embedder", "unused": "It is not indexed yet."},
+        {**empty, "name": "captions", "kind": "captions", "found": 1, "searched": 2},
+    ]
+    with transaction(searched.served.sessions) as session:
+        search = session.get_one(Search, searched.id)
+        search.coarse = {"captions": True, "embedders": [], "depth": 100, "rrf_k": 60, "sources": sources}
+        first, second, _ = (session.get_one(Candidate, (searched.id, item)) for item in searched.items)
+        first.sources = {"captions": {"rank": 1, "score": 0.5}, "hf-hub:org/one": {"rank": 2, "similarity": 0.25}}
+        second.similarity, second.sources = None, {"captions": {"rank": 2, "score": 0.25}}
+    page = reader.get(f"/jobs/{searched.id}")
+    told = " ".join(page.one("div", id="job").text.split())
+    assert "hf-hub:org/one (3 items), hf-hub:org/two (not used: It is not indexed yet.), captions (1 item)" in told
+    assert "fused by reciprocal rank" in told
+    measures = [" ".join(one.text.split()) for one in page.all("div", class_="measures")]
+    assert "captions at 1" in measures[0]
+    assert "hf-hub:org/one at 2" in measures[0]
+    assert "Similarity–" in measures[1].replace(" ", "")
+    assert "Found by" not in measures[2]
+
+
+def test_a_search_of_one_embedder_names_no_other_source(reader: Visitor, searched: Searched) -> None:
+    assert "reciprocal" not in reader.get(f"/jobs/{searched.id}").one("div", id="job").text
