@@ -17,7 +17,7 @@ from retllm.db.enums import DecidedBy, JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Item, Score, Search
 from retllm.errors import NotFound
-from retllm.fine import Content
+from retllm.fine import Content, learn_threshold
 from retllm.jobs import control, views, work_embed, work_fine
 from retllm.jobs.work import Bench, run_unit
 
@@ -305,7 +305,7 @@ def test_before_there_are_many_scores_even_odds_make_a_match(bench: Bench, world
     assert (view.no_match, view.match_threshold) == (none, None)
 
 
-def _fill(world, search_id: UUID, version: str, low: float, high: float) -> None:
+def _fill(world, search_id: UUID, version: str, low: float, high: float, *, cached: bool = False) -> list[float]:
     """Scores that another search got, in two heaps: 200 about ``low``, 50 about ``high`` (log-odds)."""
     values = [low + offset / 100 for offset in range(-100, 100)] + [high + offset / 25 for offset in range(-25, 25)]
     with transaction(world.sessions) as session:
@@ -324,33 +324,41 @@ def _fill(world, search_id: UUID, version: str, low: float, high: float) -> None
                     SELECT :search, id, 1000 + row_number() OVER (), 0 FROM made
                     RETURNING search_id, item_id, coarse_rank
                 )
-                INSERT INTO scores (search_id, item_id, scorer_version, score, entropy, log_odds, tokens)
-                SELECT search_id, item_id, :version, 0.5, 0.1, (CAST(:values AS float8[]))[coarse_rank - 1000], 1
+                INSERT INTO scores (search_id, item_id, scorer_version, score, entropy, log_odds, tokens, cached)
+                SELECT
+                    search_id, item_id, :version, 0.5, 0.1, (CAST(:values AS float8[]))[coarse_rank - 1000], 1, :cached
                 FROM pooled
                 """
             ),
             {
-                "tag": version,
+                "tag": f"{version} {cached}",
                 "count": len(values),
                 "item": item_id,
                 "search": search_id,
                 "version": version,
                 "values": values,
+                "cached": cached,
             },
         )
+    return values
 
 
 def test_the_border_of_a_match_is_learned_from_the_scores_of_the_same_scorer(bench: Bench, world) -> None:
     earlier, _ = _pool(bench, world, 3)
     run(bench, world, earlier, Judge(_says({})))
-    _fill(world, earlier, "v1:0.3", low=-12.0, high=-6.0)
+    values = _fill(world, earlier, "v1:0.3", low=-12.0, high=-6.0)
+    # neither another scorer's judgements nor the same ones once more
     _fill(world, earlier, "another", low=2.0, high=20.0)
+    _fill(world, earlier, "v1:0.3", low=-9.0, high=30.0, cached=True)
     match, nothing = (search(world, text=f"red {n}", k=2) for n in range(2))
     run(bench, world, match, Judge(_says({}, 0.01)))
     run(bench, world, nothing, Judge(_says({}, 1e-6)))
     found = view_of(world, match)
-    assert found.match_threshold is not None
-    assert -11 < found.match_threshold < -7
+    judged = [math.log(UNLIKELY / (1 - UNLIKELY))] * 3 + [math.log(0.01 / 0.99)] * 2
+    expected = learn_threshold(values + judged)
+    assert expected is not None
+    assert -11 < expected.value < -7
+    assert found.match_threshold == pytest.approx(expected.value, abs=1e-6)
     assert found.no_match is False
     assert view_of(world, nothing).no_match is True
 
