@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -284,7 +285,8 @@ class LocalStack:
             variable = f"RETLLM_{name.upper()}"
             found.pop(variable, None)
             if value is not None:
-                found[variable] = str(value)
+                # a list of names is read back as JSON
+                found[variable] = json.dumps(value) if isinstance(value, tuple) else str(value)
         for name, url in (("DATABASE_URL", self._database_url), ("REDIS_URL", self._redis_url)):
             found.pop(name, None)
             if url:

@@ -240,3 +240,19 @@ def test_the_next_start_ends_what_even_the_guardian_could_not(tmp_path: Path) ->
     with LocalStack(settings(tmp_path), parts={"postgres", "redis"}, durable=False) as running:
         assert gone(pids)
         assert not set(pids) & set(running.processes.values())
+
+
+def test_the_processes_of_the_stack_read_the_settings_that_it_has(
+    servers: LocalStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {
+        "extra_embedders": ("local-dir:/models/one, two", "ViT-B-32/openai"),
+        "coarse_captions": True,
+        "alpha": 0.25,
+        "scorer": None,
+    }
+    monkeypatch.setattr(servers, "settings", servers.settings.model_copy(update=chosen))
+    environment = servers.environment()
+    monkeypatch.setattr(os, "environ", environment)
+    read = Settings()
+    assert {name: getattr(read, name) for name in chosen} == chosen
