@@ -59,12 +59,12 @@ def by_captions(
     """The ``n`` items whose texts answer the words of the query best; those with none of its words are left out.
 
     Any word is enough, since few captions have all words of a long query, and the score puts those with more of them
-    first. It is ``ts_rank``: in proportion to the share of the query's words that the text has, where a word that comes again
-    adds, each time less. (``ts_rank_cd`` measures how near the words of a conjunction stand to each other; when any word is enough
-    it only counts places, so that one word three times beats two words.) It is divided by
+    first. It is ``ts_rank``, which grows with the share of the query's words that the text has, and with a word that
+    comes again, each time less. (``ts_rank_cd`` measures how near the words of a conjunction stand to each other; when
+    any word is enough it only counts places, so that one word three times beats two words.) It is divided by
     ``1 + ln(1 + length / 10)``, the length in different words: a long text has more words of any query by chance.
-    ts_rank's own divisors (the length, or its logarithm) make nothing of a text of one word, so that "boat" would beat
-    "a red boat by the harbour" for the query "red boat".
+    ts_rank's own divisors, the length or its logarithm, are 1 for a text of one word and large for a sentence, so that
+    "boat" would beat "a red boat by the harbour" for the query "red boat".
 
     Args:
         text: of the query, in any language; words are stemmed as English.
