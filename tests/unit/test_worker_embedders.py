@@ -1,0 +1,51 @@
+"""A worker of the queue ``embed`` holds each embedder of the settings, loaded when it is first wanted, and once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+PROGRAM = """
+import json
+from retllm.errors import ModelUnavailable
+from retllm_workers import embed
+
+loaded = []
+
+def load(name, **_):
+    loaded.append(name)
+    if name.endswith("broken"):
+        raise ModelUnavailable("It can't be loaded.")
+    return "model of " + name
+
+embed.load_embedder = load
+at_first = list(loaded)
+got = [embed._embedder(name) for name in ("local-dir:/m/main", "local-dir:/m/two", "local-dir:/m/main")]
+for _ in range(2):
+    try:
+        embed._embedder("local-dir:/m/broken")
+    except ModelUnavailable:
+        got.append(None)
+print(json.dumps([at_first, got, loaded, embed.HELD.get()]))
+"""
+
+
+def test_each_embedder_is_loaded_once_when_it_is_first_wanted_and_a_failed_load_is_tried_again() -> None:
+    """In a process of its own, since a worker's modules read the settings once."""
+    environment = os.environ | {
+        "REDIS_URL": "redis://127.0.0.1:1/0",
+        "RETLLM_EMBEDDER": "local-dir:/m/main",
+        "RETLLM_EXTRA_EMBEDDERS": "local-dir:/m/two,local-dir:/m/broken",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    main, two, broken = "local-dir:/m/main", "local-dir:/m/two", "local-dir:/m/broken"
+    at_first, got, loaded, early = json.loads(done.stdout)
+    assert at_first == []
+    assert got == [f"model of {main}", f"model of {two}", f"model of {main}", None, None]
+    assert loaded == [main, two, broken, broken]
+    assert early == f"model of {main}"
