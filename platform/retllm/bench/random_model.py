@@ -28,13 +28,13 @@ class Size:
     Attributes:
         width: of the text decoder; a multiple of 64.
         layers: of the text decoder.
-        vocabulary: tokens; the output projection has as many rows.
+        vocabulary: tokens; the output projection has as many rows. The default is that of Qwen2.5.
         picture: side of a picture in pixels; (picture / 28)**2 visual tokens.
     """
 
     width: int = 512
     layers: int = 12
-    vocabulary: int = 8192
+    vocabulary: int = 151_936
     picture: int = 448
 
 
@@ -60,7 +60,7 @@ def save_random_model(folder: Path, size: Size, captions: list[str]) -> int:
             "num_attention_heads": size.width // 64,
             "num_key_value_heads": max(1, size.width // 256),
             "max_position_embeddings": 4096,
-            "tie_word_embeddings": False,
+            "tie_word_embeddings": True,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
         },
         vision_config={

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from retllm.errors import InvalidInput, ScoreUnreadable, TooLargeForDevice
 from retllm.evaluation.benchmark import Item, Task
 from retllm.evaluation.coarse import CoarseRanking
 from retllm.evaluation.scores import KeptScore, KeptScores
 from retllm.evaluation.variants import Variant
-from retllm.fine import Content, Injection, Scored, final_order
+from retllm.fine import Content, Injection, PairScore, Scored, final_order
 from retllm.fine.decision import default_tie_decimals, tied
 from retllm.fine.fusion import fused
 from retllm.fine.prompts import Mode
@@ -42,12 +43,24 @@ class Judging:
         if missing:
             started = time.perf_counter()
             contents = [_content(item) for item in missing.values()]
-            judged = self._scorer.score(_content(query), contents, injection, mode=mode)
+            judged = self._judged(_content(query), contents, mode, injection)
             share = (time.perf_counter() - started) / len(judged)
             new = {key: KeptScore.of(pair, share) for key, pair in zip(missing, judged, strict=True)}
             self._kept.keep(version, query.key, new)
             known |= new
         return [known[key] for key in keys]
+
+
+    def _judged(self, query: Content, contents: Sequence[Content], mode: Mode, injection: Injection) -> list[PairScore]:
+        """The scorer's answers; a pair that can't be judged has its error, since thousands must not end with one."""
+        try:
+            return self._scorer.score(query, contents, injection, mode=mode)
+        except (TooLargeForDevice, ScoreUnreadable, InvalidInput) as error:
+            if isinstance(error, InvalidInput) and "index" not in error.detail:
+                raise  # the settings are at fault, not a pair
+            if len(contents) == 1:
+                return [PairScore(None, None, None, None, None, 0, error=error.message)]
+        return [score for one in contents for score in self._judged(query, [one], mode, injection)]
 
 
 def _content(item: Item) -> Content:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from retllm.errors import InvalidInput, ScoreUnreadable, TooLargeForDevice
 from retllm.evaluation.benchmark import text_item
 from retllm.evaluation.benchmarks.sugarcrepe import choices
 from retllm.evaluation.coarse import KeptVectors, rank
@@ -102,6 +103,37 @@ def test_fusion_lets_the_similarity_speak(kept):
     assert judge(pool("a", "b"), replace(PLAIN, k=2), judging).order == [101, 100]
     assert judge(pool("a", "b"), replace(PLAIN, k=2, fusion=0.05), judging).order == [101, 100]
     assert judge(pool("a", "b"), replace(PLAIN, k=2, fusion=0.2), judging).order == [100, 101]
+
+
+@pytest.mark.parametrize(
+    "error", [TooLargeForDevice("No room."), ScoreUnreadable("No number.", index=0), InvalidInput("Too long.", index=0)]
+)
+def test_a_pair_that_cannot_be_judged_does_not_end_the_run(kept, error, monkeypatch):
+    scorer = Told({"red": (0.9, 2.2, 0.1), "green": (0.2, -1.4, 0.1)})
+    plain = scorer.pair
+
+    def pair(query, candidate, mode):
+        if candidate.text == "blue":
+            raise error
+        return plain(query, candidate, mode)
+
+    monkeypatch.setattr(scorer, "pair", pair)
+    query = text_item("a red thing")
+    texts = [text_item(text) for text in ("red", "blue", "green")]
+    scores = Judging(scorer, kept).scores(query, texts, "true_false", Injection())
+    assert [score.error for score in scores] == [None, error.message, None]
+    assert [score.score is None for score in scores] == [False, True, False]
+
+
+def test_settings_that_do_not_fit_end_the_run(kept, monkeypatch):
+    scorer = ColourScorer()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise InvalidInput("There is no such layer.", field="fixed_layer")
+
+    monkeypatch.setattr(scorer, "score", refuse)
+    with pytest.raises(InvalidInput, match="no such layer"):
+        Judging(scorer, kept).scores(text_item("a"), [text_item("b")], "true_false", Injection())
 
 
 def test_no_pair_is_judged_twice(kept):

@@ -1,0 +1,103 @@
+"""What ``retllm bench fine`` measures is what it says: the same pairs, each way as it is described."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from retllm.bench.fine import DIRECTIONS, WAYS, captions, measure_fine, pictures, published_shape
+from retllm.bench.random_model import Size, save_random_model
+from retllm.cli.main import main
+from retllm.fine import Content, Injection, Scorer, load_scorer
+from retllm.fine.engine import Engine
+
+SMALL = Size(width=128, layers=4, vocabulary=2100, picture=84)
+OFF = Injection(trigger="off")
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    folder = tmp_path_factory.mktemp("random")
+    save_random_model(folder, SMALL, captions(40, 0))
+    return load_scorer(str(folder), device="cpu")
+
+
+def test_the_size_is_the_size_asked_for(tmp_path: Path, scorer: Scorer) -> None:
+    parameters = save_random_model(tmp_path, SMALL, captions(5, 0))
+    assert parameters == sum(one.numel() for one in scorer.loaded.module.parameters())
+    [score] = scorer.score(Content(text="a"), [Content(image=one) for one in pictures(1, 84, 0)], OFF)
+    assert (84 // 28) ** 2 < score.tokens < (84 // 28) ** 2 + 60, "words of the question are single tokens"
+
+
+def test_captions_and_pictures_are_all_different() -> None:
+    assert len(set(captions(60, 1))) == 60
+    assert len({one.tobytes() for one in pictures(8, 28, 1)}) == 8
+
+
+def test_the_published_shape_reads_every_layer_at_every_position(scorer: Scorer) -> None:
+    seen: list[int] = []
+    head = scorer.loaded.decoder.head
+    handle = head.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[1]))
+    try:
+        published_shape(scorer, Content(text="a"), [Content(image=one) for one in pictures(2, 84, 3)])
+    finally:
+        handle.remove()
+    assert len(seen) == 2 * (SMALL.layers + 1)
+    assert min(seen) > 9
+    assert all(not layer._forward_hooks for layer in scorer.loaded.decoder.layers)
+
+
+def test_each_way_goes_through_the_model_as_it_says(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[tuple[str, int]] = []
+    for name in ("_whole", "_make", "_tails"):
+        plain = getattr(Engine, name)
+
+        def counted(engine: Engine, group: Any, *more: Any, name: str = name, plain: Any = plain) -> Any:
+            passes.append((name, len(group)))
+            return plain(engine, group, *more)
+
+        monkeypatch.setattr(Engine, name, counted)
+    scorer.score(Content(text="a"), [Content(image=pictures(1, 84, 9)[0])], OFF)
+    passes.clear()
+    speed = measure_fine(scorer, 3, 84, 1, OFF)
+    warm_up, counted_round = passes[: len(passes) // 2], passes[len(passes) // 2 :]
+    assert counted_round == warm_up
+    assert counted_round == [
+        *[("_whole", 1)] * 3, ("_whole", 3), ("_tails", 3),
+        *[("_whole", 1)] * 3, ("_make", 1), ("_tails", 3), ("_tails", 3),
+    ]  # fmt: skip
+    assert all(speed.pairs_per_second[one][way] > 0 for one in DIRECTIONS for way in WAYS)
+
+
+def test_comparisons_leave_the_scorer_as_it_was(scorer: Scorer) -> None:
+    query, pool = Content(text="a dog"), [Content(image=one) for one in pictures(2, 84, 5)]
+    expected = scorer.score(query, pool, OFF)
+    with scorer.bare():
+        bare = scorer.score(query, pool, OFF)
+    again = scorer.score(query, pool, OFF)
+    for one, other, third in zip(expected, bare, again, strict=True):
+        assert one.log_odds == pytest.approx(other.log_odds, abs=1e-4)
+        assert one.log_odds == pytest.approx(third.log_odds, abs=1e-4)
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_the_command_answers_with_the_promised_json(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--width", "128", "--layers", "4", "--picture", "56", "-k", "2", "--rounds", "1", "--json"]
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", "fine", *options])
+    assert not caught.value.code
+    result = json.loads(capsys.readouterr().out)
+    assert {"parameters", "k", "device", "t2i", "i2t"} <= set(result)
+    assert set(result["t2i"]) == set(result["i2t"]) == {"published_shape", "pair_by_pair", "cold", "warm"}
+    assert result["k"] == 2
+
+
+def test_a_width_that_heads_do_not_divide_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", "fine", "--width", "200"])
+    assert caught.value.code == 2
+    assert "multiple of 64" in capsys.readouterr().err
