@@ -37,8 +37,6 @@ _WEIGHTS: dict[str | None, float] = {
     "add_attribute": 0.8,
     None: 0.3,
 }
-#: what ``Mix.swaps`` multiplies: the kinds that tell which of two objects is where
-_SWAPS = frozenset({"swap_object", "replace_relation"})
 
 
 @dataclass(frozen=True)
@@ -49,11 +47,13 @@ class Mix:
         singles: share of pictures with a single object, at an absolute place.
         places: on the other pictures, share of pairs on where one of the objects is in the picture as a whole. Those
             teach "left of": a model of this size does not come to tie an object to its place by relations alone.
+        differ: what such a pair differs in, each as likely as the others: "place", "size", "colour" or "shape".
         swaps: how many times as often as otherwise the false caption swaps the objects or turns the relation.
     """
 
     singles: float
     places: float
+    differ: tuple[str, ...]
     swaps: float = 1.0
 
 
@@ -105,7 +105,7 @@ def judge(rng: random.Random, pictures: int, pairs: int, mix: Mix) -> Lesson:
         lesson.pictures.append(render(scene))
         for _ in range(pairs):
             placed = alone or rng.random() < mix.places
-            true, false = _place_pair(scene, rng) if placed else _claim_pair(_scene(scene), rng, mix.swaps)
+            true, false = _place_pair(scene, rng, mix) if placed else _claim_pair(_scene(scene), rng, mix)
             lesson.questions.extend((ask(str(true)), ask(str(false))))
             lesson.answers.extend(("True", "False"))
     return lesson
@@ -116,8 +116,9 @@ def _scene(scene: Scene | Single) -> Scene:
     return scene
 
 
-def _claim_pair(scene: Scene, rng: random.Random, swaps: float) -> tuple[PairClaim, PairClaim]:
-    weights = [weight * (swaps if category in _SWAPS else 1.0) for category, weight in _WEIGHTS.items()]
+def _claim_pair(scene: Scene, rng: random.Random, mix: Mix) -> tuple[PairClaim, PairClaim]:
+    more = {"swap_object": mix.swaps, "replace_relation": mix.swaps}
+    weights = [weight * more.get(category or "", 1.0) for category, weight in _WEIGHTS.items()]
     while True:
         (category,) = rng.choices(list(_WEIGHTS), weights)
         claim = loose_claim(
@@ -140,17 +141,17 @@ def _may_be_true(claim: PairClaim, scene: Scene) -> bool:
     return all(any(side.fits(thing) for thing in scene.things) for side in (claim.first, claim.second))
 
 
-def _place_pair(scene: Scene | Single, rng: random.Random) -> tuple[PlaceClaim, PlaceClaim]:
+def _place_pair(scene: Scene | Single, rng: random.Random, mix: Mix) -> tuple[PlaceClaim, PlaceClaim]:
     claim = place_claim(scene, rng)
     while True:
-        false = _misplaced(claim, scene, rng)
+        false = _misplaced(claim, scene, rng, mix)
         if false != claim and not _place_holds(false, scene):
             return claim, false
 
 
-def _misplaced(claim: PlaceClaim, scene: Scene | Single, rng: random.Random) -> PlaceClaim:
+def _misplaced(claim: PlaceClaim, scene: Scene | Single, rng: random.Random, mix: Mix) -> PlaceClaim:
     side = claim.first
-    kind = rng.choice(("place", "place", "place", "place", "colour", "shape", "size"))
+    kind = rng.choice(mix.differ)
     if kind == "place":
         return replace(claim, place=rng.choice(PLACES if isinstance(scene, Single) else places_of(scene)))
     if kind == "size":

@@ -18,7 +18,7 @@ from retllm.demo.train_mllm import train_mllm
 
 log = structlog.get_logger(__name__)
 
-SEED = 20
+SEED = 1
 
 
 def _arguments() -> argparse.Namespace:
@@ -26,8 +26,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=models_dir(), help="folder that gets clip/ and mllm/")
     parser.add_argument("--only", choices=("clip", "mllm"), help="train one of the two")
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--workers", type=int, default=1, choices=(1, 2), help="processes for the multimodal model")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each process")
+    parser.add_argument("--workers", type=int, default=2, choices=(1, 2), help="processes for the multimodal model")
     parser.add_argument(
         "--checkpoints",
         type=Path,

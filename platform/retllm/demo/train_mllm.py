@@ -45,19 +45,25 @@ DEVELOPMENT_SEED = 1
 
 @dataclass(frozen=True)
 class JudgeStage:
-    """A part of learning to judge, with a learning rate that rises and falls anew.
+    """A part of learning to judge, with a learning rate that rises anew.
 
     Attributes:
         steps: how many.
         mix: what the lessons are made of.
         place_weight: weight of the aid that asks each visual token for its row and column.
+        fades: steps after which the cosine of the learning rate would be at zero; a stage that is shorter ends before,
+            since what is learned late and all at once, the shapes, does not come at a low rate.
         peak: highest learning rate.
     """
 
     steps: int
     mix: Mix
     place_weight: float
+    fades: int
     peak: float = 1.2e-3
+
+
+_PLACE_OR_THING = ("place", "colour", "shape", "size")
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,8 @@ class MllmRecipe:
     describe_steps: int = 500
     #: first what things are and what a place is, then which of two objects is where
     judge: tuple[JudgeStage, ...] = (
-        JudgeStage(2000, Mix(singles=0.5, places=0.2), place_weight=0.0),
-        JudgeStage(2600, Mix(singles=0.1, places=0.5, swaps=2.0), place_weight=0.3),
+        JudgeStage(2000, Mix(0.5, 0.2, ("place", *_PLACE_OR_THING)), place_weight=0.0, fades=3000),
+        JudgeStage(3200, Mix(0.1, 0.5, (*["place"] * 3, *_PLACE_OR_THING), swaps=2.0), place_weight=0.3, fades=3200),
     )
     describe_pictures: int = 64
     judge_pictures: int = 16
@@ -160,7 +166,7 @@ class _Run:
         # aids that are not part of the model: "true so far" from the hidden states, row and column from visual tokens
         width = self.model.config.text_config.hidden_size
         self.probe = nn.ModuleDict({"sound": nn.Linear(width, 1), "place": nn.Linear(width, 2 * GRID)})
-        self.probe_optimizer = torch.optim.AdamW(self.probe.parameters(), lr=2e-3)
+        self.probe_optimizer = torch.optim.AdamW(self.probe.parameters(), lr=1e-3)
         self.step = 0
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
@@ -206,7 +212,7 @@ class _Run:
         inject_at = INJECTED_LAYER if random.Random(common).random() < recipe.injected_share else None
         pictures = recipe.judge_pictures // _PARTS
         judged = [judge(rng, pictures, recipe.pairs, stage.mix) for rng in dice]
-        return _joined(judged), rate(step, stage.steps, stage.peak, recipe.warm_up), inject_at
+        return _joined(judged), rate(step, stage.fades, stage.peak, recipe.warm_up), inject_at
 
     def advance(self) -> float:
         """One step; returns its loss."""
@@ -245,7 +251,9 @@ class _Run:
         told = self._word_loss(hidden, batch.told)
         stage, _ = self.recipe.judging(self.step)
         aids = self.recipe.told_weight * told + self.recipe.sound_weight * sound
-        return loss, loss + aids + stage.place_weight * self._place_loss(seen.visual)
+        if stage.place_weight:
+            aids = aids + stage.place_weight * self._place_loss(seen.visual)
+        return loss, loss + aids
 
     def _place_loss(self, visual: torch.Tensor) -> torch.Tensor:
         """How badly each visual token (B, cells, d) tells the row and the column that it lies in."""
@@ -345,7 +353,9 @@ def train_mllm(folder: Path, seed: int, checkpoint: Path, workers: int = 1, reci
     recipe = recipe or MllmRecipe()
     if not checkpoint.exists():
         run = _Run(seed, recipe, checkpoint, Worker())
-        run.history.append({"sight": train_sight(run.model, run.processor, seed, recipe.sight)})
+        sighted, figures = train_sight(run.processor, seed, recipe.sight)
+        run.model.load_state_dict(sighted.state_dict())
+        run.history.append({"sight": figures})
         run.keep()
     if workers == 1:
         _work(0, 1, "", folder, seed, checkpoint, recipe)

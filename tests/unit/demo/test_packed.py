@@ -42,7 +42,7 @@ def test_the_question_is_the_platforms():
     prompts = load_prompts()
     for query, candidate in ((said, picture), (picture, said)):
         shown, question = prompts.message("true_false", query, candidate)
-        assert shown is picture.image
+        assert shown is picture.picture
         assert question == ask(said.text)
 
 
@@ -101,10 +101,13 @@ def test_answers_are_single_tokens(untrained):
 
 def test_lessons_are_balanced_and_follow_from_their_seed():
     """Each true caption comes with a false one; describing has the same number of captions for each picture."""
-    lesson = judge(random.Random(3), pictures=6, pairs=4, mix=Mix(singles=0.5, places=0.2))
+    lesson = judge(random.Random(3), pictures=6, pairs=4, mix=Mix(0.5, 0.2, ("place", "shape")))
     assert lesson.answers == ["True", "False"] * 24
     assert len(lesson.questions) == 48
-    assert lesson.questions == judge(random.Random(3), pictures=6, pairs=4, mix=Mix(singles=0.5, places=0.2)).questions
+    assert (
+        lesson.questions
+        == judge(random.Random(3), pictures=6, pairs=4, mix=Mix(0.5, 0.2, ("place", "shape"))).questions
+    )
     told = describe(random.Random(3), pictures=4, each=2)
     assert len(told.pictures) == 4
     assert len(told.answers) == len(told.questions) == 8

@@ -20,7 +20,10 @@ RED, BLUE = Thing("large", "red", "circle"), Thing("small", "blue", "square")
 TINY = MllmRecipe(
     sight=SightRecipe(steps=4, pictures=4, warm_up=1),
     describe_steps=2,
-    judge=(JudgeStage(1, Mix(0.5, 0.5), place_weight=0.0), JudgeStage(1, Mix(0.0, 0.5, 2.0), place_weight=0.3)),
+    judge=(
+        JudgeStage(1, Mix(0.5, 0.5, ("place", "size")), place_weight=0.0, fades=1),
+        JudgeStage(1, Mix(0.0, 0.5, ("place", "colour"), swaps=2.0), place_weight=0.3, fades=1),
+    ),
     describe_pictures=4,
     judge_pictures=4,
     pairs=2,
@@ -46,8 +49,8 @@ def test_right_answers_cost_nothing_and_count_as_right():
     said = torch.stack([cells(Scene(RED, BLUE, "above", layout=2))])
     answers = torch.full((1, GRID * GRID, 1 + len(SIZES) + len(COLOURS) + len(SHAPES)), -20.0)
     for cell in (said[0, :, 0] >= 0).nonzero()[:, 0]:
-        answers[0, cell, 0] = 20.0
-        start = 1
+        answers[0, cell, -1] = 20.0
+        start = 0
         for column, options in enumerate((SIZES, COLOURS, SHAPES)):
             answers[0, cell, start + said[0, cell, column]] = 20.0
             start += len(options)
@@ -90,7 +93,7 @@ def test_judging_aids_tell_where_a_caption_becomes_false():
 def test_every_false_caption_of_a_lesson_is_told_from_its_true_one():
     """Each pair differs, and each false caption has at least one position that is known to be false."""
     packer = Packer(build_processor(seed=1))
-    lesson = judge(random.Random(1), pictures=8, pairs=4, mix=Mix(singles=0.5, places=0.2))
+    lesson = judge(random.Random(1), pictures=8, pairs=4, mix=Mix(0.5, 0.2, ("place", "shape")))
     segments = packer.judged(lesson.questions, lesson.answers, *around())
     for true, false in zip(segments[::2], segments[1::2], strict=True):
         assert true.tokens != false.tokens
