@@ -50,7 +50,6 @@ class Judging:
             known |= new
         return [known[key] for key in keys]
 
-
     def _judged(self, query: Content, contents: Sequence[Content], mode: Mode, injection: Injection) -> list[PairScore]:
         """The scorer's answers; a pair that can't be judged has its error, since thousands must not end with one."""
         try:
