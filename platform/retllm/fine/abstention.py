@@ -24,7 +24,9 @@ _MOST_STEPS = 300
 _TOLERANCE = 1e-8
 #: least variance of a heap, as a share of the variance of all values, so that equal values make no infinite peak
 _LEAST_VARIANCE = 1e-4
-_PARAMETERS = {1: 2, 2: 5}
+_PARAMETERS = {1: 2, 2: 4}
+#: nearer heaps, in deviations, are one heap with a tail
+_LEAST_GAP = 3.0
 
 Values = NDArray[np.float64]
 
@@ -63,11 +65,14 @@ class Threshold:
 def learn_threshold(log_odds: Sequence[float]) -> Threshold | None:
     """Fit two Gaussians to the log-odds of many pairs by expectation maximisation and find where they are equal.
 
+    Both have one deviation: the wrong pairs lie in a sharp peak with a long tail of hard ones, and a broad Gaussian of
+    its own would take that tail for the matches.
+
     Pure: the same values give the same threshold, in whatever order they come. Values that are not finite are left out.
 
     Returns:
         None when there are fewer than 50 values, when one Gaussian explains them as well (Bayesian information
-        criterion, Schwarz 1978), or when one heap covers the other's mean, so that there is no border between them.
+        criterion, Schwarz 1978), or when the two lie nearer than three deviations, as a heap and its own tail do.
     """
     values = np.sort(np.asarray([value for value in log_odds if math.isfinite(value)], dtype=np.float64))
     if values.size < _FEWEST or values[0] == values[-1]:
@@ -80,7 +85,7 @@ def learn_threshold(log_odds: Sequence[float]) -> Threshold | None:
     if _criterion(likelihood, 2, values.size) >= _criterion(one, 1, values.size):
         return None
     border = _border(low, high)
-    if border is None:
+    if border is None or high.mean - low.mean < _LEAST_GAP * low.deviation:
         return None
     low, high = (Heap(heap.share, centre + scale * heap.mean, scale * heap.deviation) for heap in (low, high))
     return Threshold(centre + scale * border, low, high, int(values.size))
@@ -105,7 +110,7 @@ def _fit(values: Values, upper_share: float) -> tuple[float, Heap, Heap]:
     belongs[values.size - max(1, int(upper_share * values.size)) :] = 1.0
     reached = -math.inf
     for _ in range(_MOST_STEPS):
-        low, high = _heap(values, 1 - belongs), _heap(values, belongs)
+        low, high = _heaps(values, belongs)
         logs = np.stack([low.log_density(values), high.log_density(values)])
         both = np.logaddexp(logs[0], logs[1])
         likelihood = float(both.sum())
@@ -116,12 +121,18 @@ def _fit(values: Values, upper_share: float) -> tuple[float, Heap, Heap]:
     return (likelihood, low, high) if low.mean <= high.mean else (likelihood, high, low)
 
 
-def _heap(values: Values, belongs: Values) -> Heap:
-    # a heap that has lost all its values keeps a trace, so that every logarithm stays finite
-    weight = max(float(belongs.sum()), 1e-9)
-    mean = float(belongs @ values) / weight
-    variance = float(belongs @ (values - mean) ** 2) / weight
-    return Heap(weight / values.size, mean, math.sqrt(max(variance, _LEAST_VARIANCE)))
+def _heaps(values: Values, belongs: Values) -> tuple[Heap, Heap]:
+    """The two heaps of values that belong to the upper one by so much; both have the same deviation."""
+    shares, means, variance = [], [], 0.0
+    for weights in (1 - belongs, belongs):
+        # a heap that has lost all its values keeps a trace, so that every logarithm stays finite
+        weight = max(float(weights.sum()), 1e-9)
+        mean = float(weights @ values) / weight
+        variance += float(weights @ (values - mean) ** 2) / values.size
+        shares.append(weight / values.size)
+        means.append(mean)
+    deviation = math.sqrt(max(variance, _LEAST_VARIANCE))
+    return Heap(shares[0], means[0], deviation), Heap(shares[1], means[1], deviation)
 
 
 def _border(low: Heap, high: Heap) -> float | None:
