@@ -35,7 +35,7 @@ class Size:
     width: int = 512
     layers: int = 12
     vocabulary: int = 151_936
-    picture: int = 448
+    picture: int = 224
 
 
 def save_random_model(folder: Path, size: Size, captions: list[str]) -> int:

@@ -32,7 +32,7 @@ def bench() -> None:
 @click.option("--model", help="A model of transformers, name or folder, in place of one of random weights.")
 @click.option("--width", type=click.IntRange(min=128), default=512, show_default=True, help="Width of the decoder.")
 @click.option("--layers", type=click.IntRange(min=4), default=12, show_default=True, help="Layers of the decoder.")
-@click.option("--picture", type=click.IntRange(56, 4096), default=448, show_default=True, help="Side of a picture.")
+@click.option("--picture", type=click.IntRange(56, 4096), default=224, show_default=True, help="Side of a picture.")
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Candidates of a query.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds that count.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
