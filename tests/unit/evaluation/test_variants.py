@@ -34,7 +34,7 @@ def test_each_changes_one_thing():
 def test_re_injection_is_off_or_fixed_at_the_middle_layer():
     assert MADE["entropy only"].injection == Injection(trigger="off")
     assert MADE["fixed, suffix"].injection == Injection(trigger="fixed", fixed_layer=14, scope="suffix")
-    assert MADE["fixed, all"].injection == Injection(trigger="fixed", fixed_layer=14)
+    assert MADE["fixed, all"].injection == Injection(trigger="fixed", fixed_layer=14, scope="all")
 
 
 def test_another_way_of_asking_is_compared_with_the_other_two():
