@@ -7,8 +7,8 @@ import os
 import sqlalchemy as sa
 from alembic import context
 
+from retllm.db.schema import metadata
 from retllm.db.session import driver_url
-from retllm.db.tables import Base
 
 _ADVISORY_LOCK = 0x7265746D
 
@@ -26,7 +26,7 @@ def include_object(item: object, name: str | None, kind: str, reflected: bool, c
 
 
 def _configure(connection: sa.Connection) -> None:
-    context.configure(connection=connection, target_metadata=Base.metadata, include_object=include_object)
+    context.configure(connection=connection, target_metadata=metadata, include_object=include_object)
 
 
 def run() -> None:

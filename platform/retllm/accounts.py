@@ -13,7 +13,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import Role
-from retllm.db.tables import ApiToken, Collection, User, new_id
+from retllm.db.tables import ApiToken, User, new_id
 from retllm.errors import Conflict, InvalidInput, NotFound, Unauthorized
 
 TOKEN_PREFIX = "rlm_"  # noqa: S105 - the public beginning of every token, no secret
@@ -24,7 +24,7 @@ _hasher = PasswordHasher()
 _NOBODY = _hasher.hash(secrets.token_urlsafe(16))
 
 
-def create_user(session: Session, name: str, password: str, role: Role = Role.MEMBER) -> User:
+def create_user(session: Session, name: str, password: str, role: Role = Role.EDITOR) -> User:
     """A new account.
 
     Raises:
@@ -155,15 +155,3 @@ def user_for_token(session: Session, token: str) -> User:
         .values(last_used_at=sa.func.now())
     )
     return user
-
-
-def collection_for(session: Session, user: User, collection_id: uuid.UUID) -> Collection:
-    """A collection that ``user`` may see and change: their own, or any for an administrator.
-
-    Raises:
-        NotFound: there is none; someone else's collection looks the same as none.
-    """
-    collection = session.get(Collection, collection_id)
-    if collection is None or (user.role is not Role.ADMIN and collection.owner_id != user.id):
-        raise NotFound("There is no such collection.")
-    return collection

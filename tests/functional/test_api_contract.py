@@ -54,7 +54,7 @@ def known(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFa
     app = create_app(made)
     sessions = app.extensions["retllm"].sessions
     with transaction(sessions) as session:
-        user = accounts.create_user(session, f"contract-{new_id()}", "a long password", Role.MEMBER)
+        user = accounts.create_user(session, f"contract-{new_id()}", "a long password", Role.EDITOR)
         token = accounts.issue_token(session, user, "contract")
     headers = {"Authorization": f"Bearer {token}"}
     client = app.test_client()

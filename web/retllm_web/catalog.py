@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
+from retllm.access import demand_role, visible_collections
 from retllm.db.enums import ItemKind, ItemState, Role
 from retllm.db.tables import Collection, Embedding, Item, Job, User, new_id
 from retllm.errors import Conflict
@@ -29,8 +30,7 @@ class Facts:
 def page(session: Session, user: User, *, after: UUID | None, limit: int) -> list[Collection]:
     """Collections that ``user`` may see, newest first; ``after`` is the last key of the page before."""
     wanted = sa.select(Collection).order_by(Collection.id.desc()).limit(limit)
-    if user.role is not Role.ADMIN:
-        wanted = wanted.where(Collection.owner_id == user.id)
+    wanted = wanted.where(visible_collections(user))
     if after is not None:
         wanted = wanted.where(Collection.id < after)
     return list(session.scalars(wanted))
@@ -41,7 +41,9 @@ def create(session: Session, user: User, name: str, description: str = "") -> Co
 
     Raises:
         Conflict: they have one of that name.
+        Forbidden: a viewer makes none.
     """
+    demand_role(user, Role.ADMIN, Role.EDITOR)
     collection = Collection(id=new_id(), owner_id=user.id, name=name.strip(), description=description)
     session.add(collection)
     _flush(session, collection.name)

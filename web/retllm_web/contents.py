@@ -9,8 +9,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.accounts import collection_for
-from retllm.db.enums import ItemKind, ItemState, Role
+from retllm.access import Right, collection_for, within_visible
+from retllm.db.enums import ItemKind, ItemState
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Embedding, Item, User
 from retllm.errors import Conflict, NotFound
@@ -53,7 +53,7 @@ def take(
     """
     found = services()
     with transaction(found.sessions) as session:
-        collection_for(session, user, collection_id)
+        collection_for(session, user, collection_id, Right.CHANGE)
     ingest = Ingest(found.sessions, found.storage, found.settings, collection_id)
     outcomes = ingest.add_files(files)
     outcomes += [ingest.add_text(one.text, one.name) for one in texts]
@@ -96,8 +96,7 @@ def item_for(session: Session, user: User, item_id: UUID, settings: Settings) ->
         NotFound: there is none (any more), or it is someone else's.
     """
     wanted = _with_indexed(session, settings).where(Item.id == item_id)
-    if user.role is not Role.ADMIN:
-        wanted = wanted.join(Collection, Collection.id == Item.collection_id).where(Collection.owner_id == user.id)
+    wanted = wanted.where(within_visible(user, Item.collection_id))
     row = session.execute(wanted).first()
     if row is None:
         raise NotFound("There is no such item.")

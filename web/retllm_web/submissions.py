@@ -7,7 +7,7 @@ from uuid import UUID
 
 import structlog
 
-from retllm.accounts import collection_for
+from retllm.access import collection_for
 from retllm.db.session import transaction
 from retllm.db.tables import User, new_id
 from retllm.jobs import control, submit

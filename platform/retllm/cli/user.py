@@ -41,14 +41,20 @@ def _tell(name: str, password: str, made_up: bool, as_json: bool) -> None:
 
 @user.command()
 @click.argument("name")
-@click.option("--admin", is_flag=True, help="May see and change everything.")
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in Role]),
+    default=Role.EDITOR.value,
+    show_default=True,
+    help="What the account may do: an admin everything, an editor changes its own collections, a viewer searches.",
+)
 @password_option
 @json_option
-def create(name: str, admin: bool, password_stdin: bool, as_json: bool) -> None:
+def create(name: str, role: str, password_stdin: bool, as_json: bool) -> None:
     """Make the account NAME; without --password-stdin its password is made up and shown once."""
     password, made_up = _password(password_stdin)
     with administration() as session:
-        accounts.create_user(session, name, password, Role.ADMIN if admin else Role.MEMBER)
+        accounts.create_user(session, name, password, Role(role))
     _tell(name, password, made_up, as_json)
 
 

@@ -9,7 +9,29 @@ class Role(StrEnum):
     """What an account may do."""
 
     ADMIN = "admin"  # sees and changes everything, makes accounts
-    MEMBER = "member"  # sees and changes what is their own
+    EDITOR = "editor"  # makes collections; changes their own and those they are an editor of
+    VIEWER = "viewer"  # searches and reviews what is shared with them, changes no collection
+
+
+class MemberRole(StrEnum):
+    """What somebody may do in a collection that is not their own."""
+
+    EDITOR = "editor"  # uploads, indexes, deletes items
+    VIEWER = "viewer"  # looks, searches, reviews
+
+
+class Visibility(StrEnum):
+    """Who sees a collection besides its owner, its members and administrators."""
+
+    PRIVATE = "private"  # nobody else
+    EVERYONE = "everyone"  # every account looks, searches and reviews
+
+
+class RunSource(StrEnum):
+    """Where an evaluation run comes from."""
+
+    UPLOADED = "uploaded"  # a report of `retllm eval`
+    REVIEWED = "reviewed"  # the reviewed questions of a collection, asked again here
 
 
 class ItemKind(StrEnum):

@@ -1,73 +1,42 @@
-"""The tables (design: data). UUID v7 keys, timestamps with zone, every state an enum of ``enums.py``."""
+"""The tables of collections, jobs and results (design: data); people, review and operation have their own modules.
+
+UUID v7 keys, timestamps with zone, every state an enum of ``enums.py``.
+"""
 
 from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from enum import StrEnum
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import sqlalchemy as sa
 from pgvector.sqlalchemy import Vector
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from uuid6 import uuid7
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.orm import Mapped, mapped_column
 
-from retllm.db.enums import DecidedBy, ItemKind, ItemState, JobKind, JobState, Role, Stage, UnitState
+from retllm.db.base import Base, Keyed, new_id
+from retllm.db.enums import DecidedBy, ItemKind, ItemState, JobKind, JobState, Role, Stage, UnitState, Visibility
 
-
-def new_id() -> uuid.UUID:
-    """A fresh UUID v7: keys sort by the time they were made."""
-    return uuid.UUID(bytes=uuid7().bytes)
-
-
-def _enum(kind: type[StrEnum]) -> sa.Enum:
-    # plain text with a CHECK: a new member is a one-line migration, no type to alter
-    return sa.Enum(
-        kind,
-        native_enum=False,
-        create_constraint=True,
-        length=16,
-        values_callable=lambda members: [member.value for member in members],
-        name=kind.__name__.lower(),
-    )
-
-
-class Base(DeclarativeBase):
-    """Common naming of constraints, so that migrations can name them."""
-
-    metadata = sa.MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
-        datetime: sa.DateTime(timezone=True),
-        # Python's None is no value at all, not the JSON value null
-        dict[str, Any]: JSONB(none_as_null=True),
-        str: sa.Text,
-        list[str]: ARRAY(sa.Text),
-        Role: _enum(Role),
-        ItemKind: _enum(ItemKind),
-        ItemState: _enum(ItemState),
-        JobKind: _enum(JobKind),
-        JobState: _enum(JobState),
-        Stage: _enum(Stage),
-        UnitState: _enum(UnitState),
-        DecidedBy: _enum(DecidedBy),
-    }
+__all__ = [
+    "ITEM_WORDS",
+    "ApiToken",
+    "Base",
+    "CachedScore",
+    "Candidate",
+    "Collection",
+    "Embedding",
+    "EmbeddingModel",
+    "Item",
+    "Job",
+    "Score",
+    "Search",
+    "Unit",
+    "User",
+    "new_id",
+]
 
 
-class _Keyed:
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
-    created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
-
-
-class User(_Keyed, Base):
+class User(Keyed, Base):
     """An account."""
 
     __tablename__ = "users"
@@ -76,9 +45,10 @@ class User(_Keyed, Base):
     password_hash: Mapped[str]
     role: Mapped[Role]
     disabled_at: Mapped[datetime | None]
+    last_login_at: Mapped[datetime | None]
 
 
-class ApiToken(_Keyed, Base):
+class ApiToken(Keyed, Base):
     """A bearer token; only its SHA-256 is kept."""
 
     __tablename__ = "api_tokens"
@@ -90,8 +60,11 @@ class ApiToken(_Keyed, Base):
     revoked_at: Mapped[datetime | None]
 
 
-class Collection(_Keyed, Base):
-    """A named set of items with one owner."""
+class Collection(Keyed, Base):
+    """A named set of items with one owner; ``people.CollectionMember`` names who else works on it.
+
+    ``embedder`` is the one that its searches use first, of those in force; null: the first of the settings.
+    """
 
     __tablename__ = "collections"
     __table_args__ = (sa.UniqueConstraint("owner_id", "name"),)
@@ -99,13 +72,18 @@ class Collection(_Keyed, Base):
     owner_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("users.id"))
     name: Mapped[str]
     description: Mapped[str] = mapped_column(default="")
+    visibility: Mapped[Visibility] = mapped_column(
+        default=Visibility.PRIVATE, server_default=sa.text(f"'{Visibility.PRIVATE}'")
+    )
+    embedder: Mapped[str | None]
 
 
-class Item(_Keyed, Base):
+class Item(Keyed, Base):
     """A picture, a text, or a picture with its caption.
 
     ``content_sha256`` is the identity within a collection: of the picture's bytes, or of a text's UTF-8.
     ``version`` counts changes of the caption, so that an embedding made from an older one is seen as stale.
+    ``error`` says why the item could not be embedded the last time; null once it could.
     """
 
     __tablename__ = "items"
@@ -118,6 +96,15 @@ class Item(_Keyed, Base):
             postgresql_where=sa.text("state = 'ready'"),
         ),
         sa.Index("ix_items_collection_id_id", "collection_id", "id"),
+        # all that counting and listing by state reads, so that neither touches the rows
+        sa.Index(
+            "ix_items_ready",
+            "collection_id",
+            "id",
+            postgresql_include=["kind", "version"],
+            postgresql_where=sa.text("state = 'ready'"),
+        ),
+        sa.Index("ix_items_failed", "collection_id", "id", postgresql_where=sa.text("error IS NOT NULL")),
     )
 
     collection_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("collections.id", ondelete="CASCADE"))
@@ -144,7 +131,7 @@ cast(sa.Table, Item.__table__).append_column(ITEM_WORDS)
 sa.Index("ix_items_words", ITEM_WORDS, postgresql_using="gin")
 
 
-class EmbeddingModel(_Keyed, Base):
+class EmbeddingModel(Keyed, Base):
     """One embedder in one exact shape; vectors of different rows are never compared."""
 
     __tablename__ = "embedding_models"
@@ -163,19 +150,29 @@ class Embedding(Base):
     """
 
     __tablename__ = "embeddings"
+    __table_args__ = (
+        # what "is it indexed" reads, without the vectors
+        sa.Index(
+            "ix_embeddings_fresh",
+            "collection_id",
+            "model_id",
+            "item_id",
+            postgresql_include=["item_version", "image_weight"],
+        ),
+    )
 
     item_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True)
     model_id: Mapped[uuid.UUID] = mapped_column(
         sa.ForeignKey("embedding_models.id", ondelete="CASCADE"), primary_key=True
     )
-    collection_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("collections.id", ondelete="CASCADE"), index=True)
+    collection_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("collections.id", ondelete="CASCADE"))
     item_version: Mapped[int]
     image_weight: Mapped[float]
     vector: Mapped[Any] = mapped_column(Vector())
     created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
 
 
-class Job(_Keyed, Base):
+class Job(Keyed, Base):
     """Accepted work. ``params`` is the request as it was accepted."""
 
     __tablename__ = "jobs"
@@ -183,6 +180,9 @@ class Job(_Keyed, Base):
         sa.UniqueConstraint("user_id", "idempotency_key"),
         sa.Index("ix_jobs_user_id_id", "user_id", "id"),
         sa.Index("ix_jobs_collection_id_id", "collection_id", "id"),
+        sa.Index("ix_jobs_collection_id_state", "collection_id", "state"),
+        sa.Index("ix_jobs_state_id", "state", "id"),
+        sa.Index("ix_jobs_finished_at", "finished_at", postgresql_include=["kind", "collection_id"]),
     )
 
     kind: Mapped[JobKind]
@@ -197,14 +197,19 @@ class Job(_Keyed, Base):
     finished_at: Mapped[datetime | None]
 
 
-class Unit(_Keyed, Base):
-    """The piece of a job that one worker does in one go; claimed with a token and a lease (design: jobs)."""
+class Unit(Keyed, Base):
+    """The piece of a job that one worker does in one go; claimed with a token and a lease (design: jobs).
+
+    ``error`` is what people read of the last failure, ``traceback`` what a developer reads.
+    """
 
     __tablename__ = "units"
     __table_args__ = (
         sa.UniqueConstraint("job_id", "stage", "seq"),
         sa.Index("ix_units_ready", "stage", "run_after", postgresql_where=sa.text("state = 'ready'")),
         sa.Index("ix_units_leased", "lease_until", postgresql_where=sa.text("state = 'leased'")),
+        sa.Index("ix_units_dead", "finished_at", postgresql_where=sa.text("state = 'dead'")),
+        sa.Index("ix_units_done", "finished_at", postgresql_where=sa.text("state = 'done'")),
     )
 
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -221,6 +226,7 @@ class Unit(_Keyed, Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     error: Mapped[str | None]
+    traceback: Mapped[str | None] = mapped_column(deferred=True)
 
 
 class Search(Base):
@@ -230,10 +236,12 @@ class Search(Base):
     coarse stage of several sources and, once it is over, what each of them gave (``jobs.coarse_stage``);
     ``unit_candidates`` is how many candidates one unit of the fine stage takes.
     ``match_threshold`` (log-odds, null where none could be learned) and ``no_match`` (null where nothing was scored)
-    are written with the final order.
+    are written with the final order. ``question`` is a hash of text and picture: searches of one collection that ask
+    the same share the marks of their reviews (``retllm.review``).
     """
 
     __tablename__ = "searches"
+    __table_args__ = (sa.Index("ix_searches_question", "question"),)
 
     id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
@@ -241,6 +249,7 @@ class Search(Base):
     query_text: Mapped[str | None]
     query_picture_key: Mapped[str | None]
     query_picture_sha256: Mapped[str | None]
+    question: Mapped[str] = mapped_column(server_default=sa.text("(gen_random_uuid())::text"))
     k: Mapped[int]
     item_kinds: Mapped[list[str]]
     query_image_weight: Mapped[float]

@@ -6,16 +6,16 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from retllm.access import demand_job, job_for
 from retllm.db.enums import JobState
 from retllm.db.tables import Job, User
 from retllm.errors import Conflict, NotFound
 from retllm.jobs import life
 from retllm.jobs.submit import Submitted
-from retllm.jobs.views import job_for
 
 
 def _locked(session: Session, user: User, job_id: UUID) -> Job:
-    job_for(session, user, job_id)
+    demand_job(session, user, job_for(session, user, job_id))
     job = life.lock_job(session, job_id)
     if job is None:
         raise NotFound("There is no such job.")
@@ -29,6 +29,7 @@ def cancel_job(session: Session, user: User, job_id: UUID) -> Job:
 
     Raises:
         NotFound: no such job.
+        Forbidden: it is somebody else's, in a collection that this account may not change.
         Conflict: the job is over already.
     """
     job = _locked(session, user, job_id)
@@ -47,6 +48,7 @@ def retry_job(session: Session, user: User, job_id: UUID) -> Submitted:
 
     Raises:
         NotFound: no such job.
+        Forbidden: it is somebody else's, in a collection that this account may not change.
         Conflict: the job is still at work, or nothing of it failed.
     """
     job = _locked(session, user, job_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from retllm.accounts import collection_for
+from retllm.access import Right, collection_for
 from retllm.db.enums import ItemKind, ItemState, JobKind, Stage
 from retllm.db.tables import Item, Job, Search, User, new_id
 from retllm.errors import Conflict, InvalidInput
@@ -84,9 +85,10 @@ def submit_index(
 
     Raises:
         NotFound: no such collection.
+        Forbidden: this account may not change it.
         Conflict: the collection has no item, or the idempotency key stands for another request.
     """
-    collection_for(session, user, collection_id)
+    collection_for(session, user, collection_id, Right.CHANGE)
     main, *further = settings.embedders
     params: dict[str, Any] = {"embedder": main, "item_image_weight": settings.item_image_weight}
     if further:
@@ -174,6 +176,7 @@ def _search_row(request: SearchRequest, settings: Settings, text: str | None, pi
         query_text=text,
         query_picture_key=picture.key if picture else None,
         query_picture_sha256=picture.sha256 if picture else None,
+        question=question_of(text, picture.sha256 if picture else None),
         k=k,
         item_kinds=sorted({str(one) for one in kinds}),
         query_image_weight=_first(request.query_image_weight, settings.query_image_weight),
@@ -189,6 +192,11 @@ def _search_row(request: SearchRequest, settings: Settings, text: str | None, pi
         trace=request.trace,
         unit_candidates=settings.score_unit_candidates,
     )
+
+
+def question_of(text: str | None, picture_sha256: str | None) -> str:
+    """A hash of what is asked, whatever the settings of the search."""
+    return hashlib.sha256(f"{text or ''}\0{picture_sha256 or ''}".encode()).hexdigest()
 
 
 def _first(*values: Number | None) -> Number:

@@ -11,7 +11,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import DecidedBy, ItemKind, ItemState, JobKind, JobState, Role, Stage, UnitState
+from retllm.access import job_for, within_visible
+from retllm.db.enums import DecidedBy, ItemKind, ItemState, JobKind, JobState, Stage, UnitState
 from retllm.db.tables import Candidate, Collection, EmbeddingModel, Item, Job, Score, Search, Unit, User
 from retllm.errors import NotFound
 from retllm.jobs import coarse_stage, fine_stage, ranking
@@ -20,25 +21,6 @@ from retllm.jobs.schemas import CandidateView, JobView, SearchView, StageProgres
 _MOST_ERRORS = 20
 # progress of a job that is still at work
 _ALMOST = 0.99
-
-
-def _visible(user: User) -> sa.ColumnElement[bool]:
-    """Jobs that ``user`` may see: those on their own collections, or all for an administrator."""
-    if user.role is Role.ADMIN:
-        return sa.true()
-    return Job.collection_id.in_(sa.select(Collection.id).where(Collection.owner_id == user.id))
-
-
-def job_for(session: Session, user: User, job_id: UUID) -> Job:
-    """The job, if ``user`` may see it.
-
-    Raises:
-        NotFound: there is none, or it is someone else's.
-    """
-    job = session.scalar(sa.select(Job).where(Job.id == job_id, _visible(user)))
-    if job is None:
-        raise NotFound("There is no such job.")
-    return job
 
 
 def list_jobs(
@@ -52,7 +34,7 @@ def list_jobs(
     limit: int = 50,
 ) -> list[Job]:
     """A page of jobs, newest first; ``after`` is the last id of the page before (keyset)."""
-    query = sa.select(Job).where(_visible(user)).order_by(Job.id.desc()).limit(limit)
+    query = sa.select(Job).where(within_visible(user, Job.collection_id)).order_by(Job.id.desc()).limit(limit)
     if kind is not None:
         query = query.where(Job.kind == kind)
     if state is not None:

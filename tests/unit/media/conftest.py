@@ -50,7 +50,7 @@ def media_sessions(database_url: str) -> Iterator[Sessions]:
 def collection_id(media_sessions: Sessions) -> uuid.UUID:
     """An empty collection."""
     with transaction(media_sessions) as session:
-        user = User(id=new_id(), name=f"user-{uuid.uuid4()}", password_hash="-", role=Role.MEMBER)
+        user = User(id=new_id(), name=f"user-{uuid.uuid4()}", password_hash="-", role=Role.EDITOR)
         session.add(user)
         session.flush()
         collection = Collection(id=new_id(), owner_id=user.id, name="pictures")

@@ -87,14 +87,14 @@ def _caller(app: OpenAPI, served: Services, name: str, role: Role) -> Caller:
 
 @pytest.fixture
 def ada(app: OpenAPI, served: Services) -> Caller:
-    """A member."""
-    return _caller(app, served, "ada", Role.MEMBER)
+    """An editor."""
+    return _caller(app, served, "ada", Role.EDITOR)
 
 
 @pytest.fixture
 def bob(app: OpenAPI, served: Services) -> Caller:
-    """Another member."""
-    return _caller(app, served, "bob", Role.MEMBER)
+    """Another editor."""
+    return _caller(app, served, "bob", Role.EDITOR)
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def _log_in(client: FlaskClient, name: str = "ada", password: str = PASSWORD) ->
 def test_a_token_opens_the_api(ada: Caller) -> None:
     answer = ada.get("/me")
     assert answer.status_code == 200
-    assert (answer.json["name"], answer.json["role"]) == ("ada", "member")
+    assert (answer.json["name"], answer.json["role"]) == ("ada", "editor")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from flask import Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy.orm import Session
 
-from retllm.accounts import collection_for
+from retllm.access import Right, collection_for
 from retllm.db.enums import ItemKind, JobKind, JobState
 from retllm.db.session import transaction
 from retllm.db.tables import Collection
@@ -137,7 +137,7 @@ def get_collection(path: CollectionPath) -> Response:
 def change_collection(path: CollectionPath, body: CollectionChange) -> Response:
     """Change the name or the description."""
     with transaction(services().sessions) as session:
-        found = collection_for(session, current_user(), path.collection_id)
+        found = collection_for(session, current_user(), path.collection_id, Right.CHANGE)
         catalog.change(session, found, name=body.name, description=body.description)
         view = views(session, [found])[0]
     return answer(view)
@@ -147,6 +147,6 @@ def change_collection(path: CollectionPath, body: CollectionChange) -> Response:
 def delete_collection(path: CollectionPath) -> Response:
     """Delete a collection: its items, files, jobs and results."""
     with services().sessions() as session:
-        found = collection_for(session, current_user(), path.collection_id)
+        found = collection_for(session, current_user(), path.collection_id, Right.MANAGE)
         ingest.delete_collection(session, services().storage, found.id)
     return nothing()

@@ -15,7 +15,7 @@ from flask_openapi.models.schema import Schema
 from flask_openapi.utils import parse_body
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from retllm.accounts import collection_for
+from retllm.access import Right, collection_for
 from retllm.db.enums import ItemKind
 from retllm.db.session import transaction
 from retllm.db.tables import Item
@@ -146,7 +146,7 @@ def upload_items(path: CollectionPath, query: UploadQuery) -> Response:
     user = current_user()
     with transaction(services().sessions) as session:
         # before the upload is read: gigabytes for nothing help nobody
-        collection_for(session, user, path.collection_id)
+        collection_for(session, user, path.collection_id, Right.CHANGE)
     taken = contents.take(user, path.collection_id, files=_files(), texts=_texts(), index=query.index)
     counts = Counter(outcome.status for outcome in taken.outcomes)
     return answer(
@@ -204,6 +204,7 @@ def remove_item(path: ItemPath) -> Response:
     """Delete an item's content; old results still name it."""
     with services().sessions() as session:
         item, _ = contents.item_for(session, current_user(), path.item_id, services().settings)
+        collection_for(session, current_user(), item.collection_id, Right.CHANGE)
         delete_item(session, services().storage, item)
     return nothing()
 

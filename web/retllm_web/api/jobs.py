@@ -8,6 +8,7 @@ from uuid import UUID
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from retllm.access import job_for
 from retllm.db.enums import JobKind, JobState
 from retllm.db.session import transaction
 from retllm.jobs import views
@@ -89,7 +90,7 @@ def list_jobs(query: JobQuery) -> Response:
 def get_job(path: JobPath) -> Response:
     """One job with its progress, its stages and the errors of its units."""
     with transaction(services().sessions) as session:
-        return answer(views.job_view(session, views.job_for(session, current_user(), path.job_id)))
+        return answer(views.job_view(session, job_for(session, current_user(), path.job_id)))
 
 
 @api.post("/jobs/<uuid:job_id>/cancel", tags=TAGS, responses={200: JobView, 409: ErrorBody})

@@ -16,6 +16,7 @@ from flask_openapi.models.schema import Schema
 from flask_openapi.utils import parse_body
 from pydantic import BaseModel, RootModel
 
+from retllm.access import job_for
 from retllm.db.session import transaction
 from retllm.db.tables import Search
 from retllm.errors import InvalidInput, NotFound
@@ -124,7 +125,7 @@ def get_trace(path: CandidatePath) -> Response:
 def get_query_picture(path: SearchPath) -> Response:
     """The query picture of a search."""
     with transaction(services().sessions) as session:
-        views.job_for(session, current_user(), path.search_id)
+        job_for(session, current_user(), path.search_id)
         row = session.execute(
             sa.select(Search.query_picture_key, Search.query_picture_sha256).where(Search.id == path.search_id)
         ).first()

@@ -5,10 +5,38 @@ from __future__ import annotations
 from flask import Flask
 from flask_bootstrap import Bootstrap5
 
-from retllm_web.pages import access, account, collections, items, jobs, searches, show, uploads
+from retllm_web.pages import (
+    access,
+    account,
+    asking_page,
+    collections,
+    items,
+    jobs,
+    overview,
+    people,
+    quality,
+    searches,
+    show,
+    system,
+    uploads,
+)
 from retllm_web.pages.blueprint import pages
 
-__all__ = ["access", "account", "collections", "items", "jobs", "register", "searches", "uploads"]
+__all__ = [
+    "access",
+    "account",
+    "asking_page",
+    "collections",
+    "items",
+    "jobs",
+    "overview",
+    "people",
+    "quality",
+    "register",
+    "searches",
+    "system",
+    "uploads",
+]
 
 
 def register(app: Flask) -> None:

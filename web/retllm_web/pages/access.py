@@ -18,7 +18,7 @@ def login() -> ResponseReturnValue:
     target = local_path(request.values.get("next"))
     if request.method == "GET":
         if flask_login.current_user.is_authenticated:
-            return redirect(target or url_for("pages.collections"))
+            return redirect(target or url_for("pages.overview"))
         return render_template("login.html", next=target, name="", error=None)
     name = request.form.get("name", "").strip()
     try:
@@ -27,7 +27,7 @@ def login() -> ResponseReturnValue:
         log_in(name, request.form.get("password", ""))
     except Unauthorized as error:
         return render_template("login.html", next=target, name=name, error=error.message), 401
-    return redirect(target or url_for("pages.collections"))
+    return redirect(target or url_for("pages.overview"))
 
 
 @pages.post("/logout")

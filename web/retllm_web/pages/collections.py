@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from retllm.accounts import collection_for
+from retllm.access import Right, collection_for
 from retllm.db.enums import OVER_JOBS, ItemKind, JobKind
 from retllm.db.session import transaction
 from retllm.db.tables import Collection
@@ -37,7 +37,7 @@ _ITEMS = 48
 _RECENT = 5
 
 
-@pages.get("/")
+@pages.get("/collections")
 def collections() -> ResponseReturnValue:
     """The collections that this account may see."""
     return _list(Form())
@@ -200,7 +200,7 @@ def change_collection(collection_id: UUID) -> ResponseReturnValue:
         except ValidationError as error:
             raise invalid(error) from error
         with transaction(services().sessions) as session:
-            found = collection_for(session, current_user(), collection_id)
+            found = collection_for(session, current_user(), collection_id, Right.CHANGE)
             catalog.change(session, found, name=asked.name, description=asked.description)
     except RetllmError as error:
         return refused(error, here)
@@ -212,7 +212,7 @@ def change_collection(collection_id: UUID) -> ResponseReturnValue:
 def delete_collection(collection_id: UUID) -> ResponseReturnValue:
     """Delete a collection whose name was typed to confirm it."""
     with services().sessions() as session:
-        found = collection_for(session, current_user(), collection_id)
+        found = collection_for(session, current_user(), collection_id, Right.MANAGE)
         name = found.name
         if " ".join(request.form.get("confirm", "").split()) != " ".join(name.split()):
             flash(f"Nothing was deleted: what you typed is not the name “{name}”.", "danger")

@@ -7,7 +7,7 @@ from uuid import UUID
 from flask import flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 
-from retllm.accounts import collection_for
+from retllm.access import Right, collection_for
 from retllm.db.session import transaction
 from retllm.media import ingest
 from retllm_web import contents
@@ -31,6 +31,7 @@ def delete_item(item_id: UUID) -> ResponseReturnValue:
     """Delete an item's content; old results still name it."""
     with services().sessions() as session:
         found, _ = contents.item_for(session, current_user(), item_id, services().settings)
+        collection_for(session, current_user(), found.collection_id, Right.CHANGE)
         name, collection_id = found.name, found.collection_id
         ingest.delete_item(session, services().storage, found)
     flash(f"“{name}” is deleted.", "success")

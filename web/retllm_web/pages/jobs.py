@@ -9,7 +9,7 @@ from uuid import UUID
 from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from retllm.accounts import collection_for
+from retllm.access import collection_for, job_for
 from retllm.db.enums import JobKind, JobState
 from retllm.db.session import transaction
 from retllm.errors import RetllmError
@@ -64,7 +64,7 @@ def jobs() -> ResponseReturnValue:
 def _shown(job_id: UUID) -> dict[str, Any]:
     """What the templates of a job need: ``job``, and ``search`` if it is one."""
     with transaction(services().sessions) as session:
-        found = views.job_for(session, current_user(), job_id)
+        found = job_for(session, current_user(), job_id)
         if found.kind is JobKind.SEARCH:
             search = views.search_view(session, job_id, user=current_user())
             return {"job": search.job, "search": search}

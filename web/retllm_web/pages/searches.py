@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
+from retllm.access import job_for
 from retllm.db.session import transaction
 from retllm.db.tables import Search
 from retllm.errors import RetllmError
-from retllm.jobs import views
 from retllm_web import submissions
 from retllm_web.auth import current_user
 from retllm_web.pages.asking import request_of
@@ -32,7 +32,7 @@ def _picture(form: Form, stack: ExitStack) -> BinaryIO | None:
     if earlier is None:
         return None
     with transaction(services().sessions) as session:
-        views.job_for(session, current_user(), earlier)
+        job_for(session, current_user(), earlier)
         key = session.scalar(sa.select(Search.query_picture_key).where(Search.id == earlier))
     return stack.enter_context(services().storage.open(key)) if key else None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Flask
 
-from retllm.db.enums import OVER_JOBS, DecidedBy, ItemKind, JobKind, JobState, Stage, UnitState
+from retllm.db.enums import OVER_JOBS, DecidedBy, ItemKind, JobKind, JobState, Role, Stage, UnitState
 from retllm.jobs.schemas import JobView, UnitError
 from retllm.media.ingest import Outcome
 from retllm_web.auth import current_user
@@ -127,6 +127,19 @@ def neglected(job: JobView) -> bool:
     return job.state is JobState.QUEUED and not job.cancel_requested and waited > _PATIENCE
 
 
+def navigation() -> list[tuple[str, str]]:
+    """The pages of the menu that this account may open: endpoint and label."""
+    shown = [
+        ("pages.overview", "Overview"),
+        ("pages.search_page", "Search"),
+        ("pages.collections", "Collections"),
+        ("pages.jobs", "History"),
+        ("pages.quality", "Quality"),
+        ("pages.system", "Workers"),
+    ]
+    return [*shown, ("pages.people", "People")] if current_user().role is Role.ADMIN else shown
+
+
 def over(state: JobState) -> bool:
     """Whether nothing more happens to a job by itself."""
     return state in OVER_JOBS
@@ -158,6 +171,7 @@ def install(app: Flask) -> None:
         "JobState": JobState,
         "picture_url": picture_url,
         "account_of_request": current_user,
+        "navigation": navigation,
     }
     app.jinja_env.globals.update(tables)
     app.jinja_env.trim_blocks = True

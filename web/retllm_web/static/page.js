@@ -1,5 +1,6 @@
 // What every page needs: each part works on the elements that ask for it by a data attribute.
 import { forms } from "./forms.js";
+import { keys } from "./keys.js";
 import { follow } from "./live.js";
 import { moreItems } from "./more.js";
 import { uploads } from "./upload.js";
@@ -12,3 +13,4 @@ for (const field of document.querySelectorAll("[data-select]")) field.addEventLi
 (document.querySelector("[autofocus]") ?? document.querySelector("[aria-invalid=true]"))?.focus();
 moreItems();
 forms();
+keys();

@@ -1,0 +1,83 @@
+"""What every table shares: names of constraints, types by annotation, keys."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from uuid6 import uuid7
+
+from retllm.db.enums import (
+    DecidedBy,
+    ItemKind,
+    ItemState,
+    JobKind,
+    JobState,
+    MemberRole,
+    Role,
+    RunSource,
+    Stage,
+    UnitState,
+    Visibility,
+)
+
+
+def new_id() -> uuid.UUID:
+    """A fresh UUID v7: keys sort by the time they were made."""
+    return uuid.UUID(bytes=uuid7().bytes)
+
+
+def _enum(kind: type[StrEnum]) -> sa.Enum:
+    # plain text with a CHECK: a new member is a one-line migration, no type to alter
+    return sa.Enum(
+        kind,
+        native_enum=False,
+        create_constraint=True,
+        length=16,
+        values_callable=lambda members: [member.value for member in members],
+        name=kind.__name__.lower(),
+    )
+
+
+class Base(DeclarativeBase):
+    """Common naming of constraints, so that migrations can name them."""
+
+    metadata = sa.MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: sa.DateTime(timezone=True),
+        # Python's None is no value at all, not the JSON value null
+        dict[str, Any]: JSONB(none_as_null=True),
+        str: sa.Text,
+        list[str]: ARRAY(sa.Text),
+        Role: _enum(Role),
+        MemberRole: _enum(MemberRole),
+        Visibility: _enum(Visibility),
+        RunSource: _enum(RunSource),
+        ItemKind: _enum(ItemKind),
+        ItemState: _enum(ItemState),
+        JobKind: _enum(JobKind),
+        JobState: _enum(JobState),
+        Stage: _enum(Stage),
+        UnitState: _enum(UnitState),
+        DecidedBy: _enum(DecidedBy),
+    }
+
+
+class Keyed:
+    """A UUID v7 key, and when the row was made."""
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
+    created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())

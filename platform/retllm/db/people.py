@@ -1,0 +1,60 @@
+"""Tables of who may do what, who did what, and how each one likes to look at it."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from retllm.db.base import Base, Keyed
+from retllm.db.enums import MemberRole
+
+
+class CollectionMember(Base):
+    """Somebody who works on a collection of another owner."""
+
+    __tablename__ = "collection_members"
+    __table_args__ = (sa.Index("ix_collection_members_user_id", "user_id"),)
+
+    collection_id: Mapped[uuid.UUID] = mapped_column(
+        sa.ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True
+    )
+    user_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    role: Mapped[MemberRole]
+    created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+
+
+class AuditEntry(Keyed, Base):
+    """One thing that somebody did; it stays when what it tells of is gone, so it points nowhere by key.
+
+    ``user_name`` is the name at that time; null where nobody was known (a wrong password).
+    """
+
+    __tablename__ = "audit_log"
+    __table_args__ = (
+        sa.Index("ix_audit_log_user_name_id", "user_name", "id"),
+        sa.Index("ix_audit_log_action_id", "action", "id"),
+        sa.Index("ix_audit_log_collection_id_id", "collection_id", "id"),
+    )
+
+    user_name: Mapped[str | None]
+    action: Mapped[str]
+    target: Mapped[str | None]
+    target_id: Mapped[uuid.UUID | None]
+    collection_id: Mapped[uuid.UUID | None]
+    address: Mapped[str | None]
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default=sa.text("'{}'::jsonb"))
+
+
+class SavedView(Keyed, Base):
+    """Filters of the history that somebody keeps under a name; ``address`` is the query string without ``?``."""
+
+    __tablename__ = "saved_views"
+    __table_args__ = (sa.UniqueConstraint("user_id", "name"),)
+
+    user_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    address: Mapped[str]

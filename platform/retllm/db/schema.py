@@ -1,0 +1,10 @@
+"""The whole schema: importing this knows every table."""
+
+from __future__ import annotations
+
+from retllm.db import operations, people, reviews, tables
+from retllm.db.base import Base
+
+__all__ = ["metadata", "operations", "people", "reviews", "tables"]
+
+metadata = Base.metadata

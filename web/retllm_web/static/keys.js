@@ -1,0 +1,62 @@
+// Keys that work on every page: / to search, j and k along a list, x to select, ? to show them.
+// A list names itself with data-rows and its entries with data-row; a page may take a key before this by stopping it.
+
+const IN_USE = "input, textarea, select, [contenteditable=true]";
+
+export function keys() {
+  const dialog = document.querySelector("[data-keys]");
+  document.addEventListener("keydown", (event) => {
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if (event.target.matches?.(IN_USE) && event.target.type !== "checkbox") return;
+    if (document.querySelector("dialog[open]") && event.key !== "?") return;
+    const act = ACTIONS[event.key];
+    if (!act) return;
+    if (act(dialog)) event.preventDefault();
+  });
+}
+
+const ACTIONS = {
+  "/": () => {
+    const field = document.querySelector("[data-search-field]");
+    if (field) { field.focus(); field.select?.(); return true; }
+    const link = document.querySelector('nav a[href$="/search"]');
+    if (link) link.click();
+    return Boolean(link);
+  },
+  j: () => step(1),
+  k: () => step(-1),
+  x: () => {
+    const box = current()?.querySelector("input[type=checkbox]");
+    box?.click();
+    return Boolean(box);
+  },
+  "?": (dialog) => {
+    if (dialog?.open) dialog.close(); else dialog?.showModal();
+    return true;
+  },
+};
+
+export function rows() {
+  return [...document.querySelectorAll("[data-rows] [data-row]")].filter((row) => row.offsetParent !== null);
+}
+
+export function current() {
+  return document.querySelector("[data-rows] [data-row].current");
+}
+
+export function choose(row) {
+  for (const other of document.querySelectorAll("[data-row].current")) other.classList.remove("current");
+  row.classList.add("current");
+  const first = row.matches("[tabindex]") ? row : row.querySelector("a, button, input") ?? row;
+  first.focus({ preventScroll: true });
+  row.scrollIntoView({ block: "nearest" });
+}
+
+function step(by) {
+  const all = rows();
+  if (!all.length) return false;
+  const at = all.indexOf(current());
+  const next = at < 0 ? (by > 0 ? 0 : all.length - 1) : Math.max(0, Math.min(all.length - 1, at + by));
+  choose(all[next]);
+  return true;
+}
