@@ -1,24 +1,21 @@
-"""Jobs: the list, an index job with its progress, a search with its result."""
+"""The list of jobs, with its filters in the address."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, TypeVar
-from uuid import UUID
+from typing import TypeVar
 
-from flask import redirect, render_template, request, url_for
+from flask import render_template, request
 from flask.typing import ResponseReturnValue
 
-from retllm.access import collection_for, job_for
+from retllm.access import collection_for
 from retllm.db.enums import JobKind, JobState
 from retllm.db.session import transaction
-from retllm.errors import RetllmError
 from retllm.jobs import views
-from retllm_web import catalog, submissions
+from retllm_web import catalog
 from retllm_web.api.paging import cut
 from retllm_web.auth import current_user
-from retllm_web.pages.asking import form_of
-from retllm_web.pages.blueprint import key_or_none, pages, refused
+from retllm_web.pages.blueprint import key_or_none, pages
 from retllm_web.services import services
 
 _JOBS = 30
@@ -59,49 +56,3 @@ def jobs() -> ResponseReturnValue:
         chosen=chosen,
         address={name: str(value) for name, value in chosen.items() if value},
     )
-
-
-def _shown(job_id: UUID) -> dict[str, Any]:
-    """What the templates of a job need: ``job``, and ``search`` if it is one."""
-    with transaction(services().sessions) as session:
-        found = job_for(session, current_user(), job_id)
-        if found.kind is JobKind.SEARCH:
-            search = views.search_view(session, job_id, user=current_user())
-            return {"job": search.job, "search": search}
-        return {"job": views.job_view(session, found), "search": None}
-
-
-@pages.get("/jobs/<uuid:job_id>")
-def job(job_id: UUID) -> ResponseReturnValue:
-    """One job."""
-    shown = _shown(job_id)
-    form = form_of(shown["search"]) if shown["search"] else None
-    return render_template("job.html", **shown, again=form, settings=services().settings)
-
-
-@pages.get("/jobs/<uuid:job_id>/live")
-def job_live(job_id: UUID) -> ResponseReturnValue:
-    """The part of a job's page that changes while it is at work."""
-    return render_template("_job_live.html", **_shown(job_id))
-
-
-@pages.post("/jobs/<uuid:job_id>/cancel")
-def cancel_job(job_id: UUID) -> ResponseReturnValue:
-    """Ask for the end of a job."""
-    here = url_for("pages.job", job_id=job_id)
-    try:
-        submissions.cancel(current_user(), job_id)
-    except RetllmError as error:
-        return refused(error, here)
-    return redirect(here)
-
-
-@pages.post("/jobs/<uuid:job_id>/retry")
-def retry_job(job_id: UUID) -> ResponseReturnValue:
-    """Give what failed of a job new attempts."""
-    here = url_for("pages.job", job_id=job_id)
-    try:
-        submissions.retry(current_user(), job_id)
-    except RetllmError as error:
-        return refused(error, here)
-    return redirect(here)
