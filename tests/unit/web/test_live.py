@@ -1,0 +1,48 @@
+"""The stamp of a live piece."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask import Flask, g
+
+from retllm.db.enums import Role
+from retllm.db.tables import User
+from retllm_web import live
+
+ADA, BOB = UUID(int=1), UUID(int=2)
+
+
+def _ask(stamp: tuple[object, ...], known: str | None = None, who: UUID = ADA, role: Role = Role.EDITOR) -> Any:
+    app = Flask(__name__)
+
+    @app.get("/piece")
+    def piece() -> Any:
+        g.user = User(id=who, name="somebody", role=role)
+        return live.unchanged(*stamp) or "the piece"
+
+    return app.test_client().get("/piece", headers={"If-None-Match": known} if known else {})
+
+
+def test_what_did_not_change_is_not_sent_again() -> None:
+    first = _ask(("running", 3, None))
+    assert (first.status_code, first.text) == (200, "the piece")
+    again = _ask(("running", 3, None), first.headers["ETag"])
+    assert (again.status_code, again.get_data()) == (304, b"")
+    assert again.headers["ETag"] == first.headers["ETag"]
+
+
+@pytest.mark.parametrize("stamp", [("running", 4, None), ("done", 3, None), ("running", 3), ("running", 3, 0)])
+def test_what_changed_is_sent_with_its_own_stamp(stamp: tuple[object, ...]) -> None:
+    known = _ask(("running", 3, None)).headers["ETag"]
+    answer = _ask(stamp, known)
+    assert (answer.status_code, answer.text) == (200, "the piece")
+    assert answer.headers["ETag"] != known
+
+
+@pytest.mark.parametrize(("who", "role"), [(BOB, Role.EDITOR), (ADA, Role.VIEWER)])
+def test_somebody_else_and_another_role_see_their_own_piece(who: UUID, role: Role) -> None:
+    known = _ask(("running",)).headers["ETag"]
+    assert _ask(("running",), known, who, role).status_code == 200
