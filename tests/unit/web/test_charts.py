@@ -1,0 +1,175 @@
+"""Charts say with lines, words and a table what the numbers are, for everybody and in every theme."""
+
+from __future__ import annotations
+
+import math
+import re
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markupsafe import Markup
+
+from retllm_web.charts import Chart, Mark, Rule, Series, bars, lines, sparkline, stacked
+
+_EVERY = (lines, bars, stacked)
+
+
+def _chart(**values: list[float | None]) -> Chart:
+    labels = [f"day {n}" for n in range(len(next(iter(values.values()))))]
+    return Chart("Jobs", labels, [Series(name, row) for name, row in values.items()], x_name="day", unit="jobs")
+
+
+def _tree(drawn: Markup) -> ElementTree.Element:
+    return ElementTree.fromstring(drawn)
+
+
+def _svg(drawn: Markup) -> ElementTree.Element:
+    return next(one for one in _tree(drawn).findall("svg"))
+
+
+def _drawn(drawn: Markup, kind: str) -> list[ElementTree.Element]:
+    return [one for one in _svg(drawn).iter() if one.get("class", "").startswith(kind)]
+
+
+def _heights(drawn: Markup) -> list[float]:
+    return [float(one.get("height", "")) for one in _drawn(drawn, "chart-bar")]
+
+
+@pytest.mark.parametrize("draw", _EVERY)
+def test_a_chart_has_a_name_its_numbers_in_words_and_the_same_numbers_as_a_table(draw) -> None:
+    tree = _tree(draw(_chart(done=[1, 2, 3], failed=[0, None, 1])))
+    svg = next(iter(tree.findall("svg")))
+    assert svg.findtext("title") == "Jobs"
+    assert svg.findtext("desc") == (
+        "done: at most 3 jobs (day 2), at last 3 jobs (day 2). failed: at most 1 jobs (day 2), at last 1 jobs (day 2)."
+    )
+    cells = [["".join(cell.itertext()) for cell in row] for row in tree.iter("tr")]
+    assert cells == [
+        ["day", "done", "failed"],
+        ["day 0", "1 jobs", "0 jobs"],
+        ["day 1", "2 jobs", "–"],
+        ["day 2", "3 jobs", "1 jobs"],
+    ]
+    assert all(cell.get("scope") for cell in tree.iter("th"))
+
+
+@pytest.mark.parametrize("draw", _EVERY)
+def test_a_chart_obeys_the_policy_of_the_server_and_escapes_what_people_named(draw) -> None:
+    name = '<script>alert("x")</script>'
+    drawn = draw(Chart(name, [name], [Series(name, [1]), Series("b", [2])], x_name=name, unit=name))
+    assert "<script" not in drawn
+    assert not re.search(r"\s(style|on\w+)=", drawn)
+    assert _svg(drawn).findtext("title") == name
+
+
+def test_bars_are_as_high_as_their_values_and_stand_on_the_base() -> None:
+    one, two, four = _heights(bars(_chart(jobs=[1, 2, 4])))
+    assert (two / one, four / one) == (pytest.approx(2, abs=0.01), pytest.approx(4, abs=0.01))
+    feet = {
+        round(float(b.get("y", "")) + float(b.get("height", ""))) for b in _drawn(bars(_chart(j=[1, 2])), "chart-bar")
+    }
+    assert len(feet) == 1
+
+
+def test_a_bar_of_a_negative_value_hangs_from_the_base() -> None:
+    up, down = _drawn(bars(_chart(change=[2, -2])), "chart-bar")
+    foot = float(up.get("y", "")) + float(up.get("height", ""))
+    assert float(down.get("y", "")) == pytest.approx(foot, abs=0.02)
+    assert down.get("height") == up.get("height")
+
+
+def test_the_parts_of_a_stack_stand_on_each_other_and_an_empty_one_is_not_there() -> None:
+    drawn = _drawn(stacked(_chart(done=[2, 1], failed=[1, 0])), "chart-bar")
+    lower, upper, alone = (one for one in drawn)
+    assert float(upper.get("y", "")) + float(upper.get("height", "")) == pytest.approx(
+        float(lower.get("y", "")), abs=0.02
+    )
+    assert lower.get("class") == alone.get("class") != upper.get("class")
+
+
+def test_a_stack_refuses_what_it_can_not_show() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        stacked(_chart(a=[-1]))
+
+
+@pytest.mark.parametrize("draw", _EVERY)
+def test_a_series_of_another_length_than_the_labels_is_refused(draw) -> None:
+    with pytest.raises(ValueError, match="2 values for 1 labels"):
+        draw(Chart("Jobs", ["a"], [Series("jobs", [1, 2])]))
+
+
+def test_a_gap_breaks_the_line_and_a_lonely_value_is_a_point() -> None:
+    drawn = lines(_chart(latency=[1, 2, None, 3, math.nan, 4, 5]))
+    assert len(_drawn(drawn, "chart-line")) == 2
+    assert len(_drawn(drawn, "chart-point")) == 5
+    many = lines(_chart(latency=[1.0] * 60 + [None, 5.0, None]))
+    assert len(_drawn(many, "chart-point")) == 1
+
+
+@pytest.mark.parametrize("draw", _EVERY)
+@pytest.mark.parametrize("values", [[], [None, None], [math.nan]])
+def test_a_chart_of_nothing_says_so(draw, values: list[float | None]) -> None:
+    tree = _tree(draw(_chart(jobs=values)))
+    assert "nothing to draw" in "".join(tree.itertext())
+    assert tree.find("svg") is None
+
+
+def test_series_differ_in_more_than_colour() -> None:
+    drawn = lines(_chart(a=[1], b=[2], c=[3], d=[4]))
+    forms = {re.sub(r"^M[\d.]+,[\d.]+", "", one.get("d", "")) for one in _drawn(drawn, "chart-point")}
+    assert len(forms) == 4
+    assert [one.text or one[0].tail for one in _tree(drawn).iter("li")] == [" a", " b", " c", " d"]
+
+
+def test_rules_and_marks_are_drawn_named_and_told() -> None:
+    chart = Chart("By layer", ["1", "2"], [Series("u", [0.1, 0.2])], rules=[Rule("tau", 0.9)], marks=[Mark("armed", 1)])
+    svg = _svg(lines(chart))
+    assert {"tau", "armed"} <= {one.text for one in svg.iter("text")}
+    assert "tau: 1. armed: 2." in (svg.findtext("desc") or "")
+    ys = [float(one.get("y1", "")) for one in svg.iter("line") if one.get("class") == "chart-rule"]
+    assert all(0 < y < 210 for y in ys)
+
+
+def test_labels_that_have_no_room_are_left_out_and_the_last_stays() -> None:
+    chart = Chart("Hours", [f"2026-01-01 {n:02}:00" for n in range(24)], [Series("jobs", [1] * 24)])
+    shown = [one.text for one in _svg(bars(chart)).iter("text") if one.get("class") == "chart-label"]
+    assert 1 <= len(shown) <= 3
+    assert chart.labels[-1] in shown
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [(3, ["0", "1", "2", "3"]), (0.004, ["0.000", "0.001", "0.002", "0.003", "0.004"]), (40_000, ["0 k", "10 k"])],
+)
+def test_the_axis_has_round_steps(most: float, expected: list[str]) -> None:
+    svg = _svg(lines(Chart("x", ["a"], [Series("s", [most])])))
+    ticks = [one.text for one in svg.iter("text") if one.get("class") == "chart-tick"]
+    assert ticks[: len(expected)] == expected
+
+
+@given(
+    st.lists(st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True, width=32)), min_size=1, max_size=30),
+    st.one_of(st.none(), st.just(0.0)),
+)
+def test_every_finite_value_lies_within_the_picture(values: list[float | None], low: float | None) -> None:
+    drawn = lines(Chart("x", [str(n) for n in range(len(values))], [Series("s", values)], low=low))
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    if not finite:
+        assert _tree(drawn).find("svg") is None
+        return
+    points = [re.match(r"M(-?[\d.]+),(-?[\d.]+)", one.get("d", "")) for one in _drawn(drawn, "chart-point")]
+    places = [(float(found[1]), float(found[2])) for found in points if found]
+    assert len(places) == len(finite)
+    assert all(0 <= x <= 400 and 0 <= y <= 210 for x, y in places)
+
+
+def test_a_sparkline_is_named_and_survives_gaps_and_single_values() -> None:
+    tree = _tree(sparkline([1, None, 3], "Jobs of the last 3 hours, 3 in the last"))
+    assert tree.findtext("title") == "Jobs of the last 3 hours, 3 in the last"
+    path = tree.find("path")
+    assert path is not None
+    assert path.get("d") == "M2,15.33L98,2"
+    for values in ([], [None], [5.0]):
+        assert _tree(sparkline(values, "x")).find("path") is None

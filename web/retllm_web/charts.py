@@ -1,0 +1,387 @@
+"""Charts as SVG from numbers: drawn on the server, coloured by the page's theme, with the numbers as a table below.
+
+A page that shows one links ``charts.css``. Nothing here needs a script, and nothing uses a style attribute.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+from markupsafe import Markup
+
+_WIDTH, _HEIGHT = 400, 210
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 22, 40
+_TICKS = 4
+_LABELS = 5
+# characters that the labels of the x axis have room for together
+_ROOM = 44
+# more points than these stand too close for a marker at each
+_MARKED = 48
+_COLOURS = 6
+_MARKERS = ("circle", "square", "triangle", "diamond")
+_STEPS = (1, 2, 2.5, 5, 10)
+
+
+@dataclass(frozen=True)
+class Series:
+    """A named row of values, one for each label of its chart; None (or no finite number) is a gap."""
+
+    name: str
+    values: Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A level to compare with, drawn across the chart."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place on the x axis to point at: the index of a label."""
+
+    name: str
+    index: int
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What a chart shows.
+
+    ``labels`` are the places on the x axis, at equal distances, and ``x_name`` says what they are. ``unit`` is that of
+    the values, ``decimals`` their number in texts and in the table. The y axis begins at ``low``, or at the least value
+    where it is None, and ends at ``high`` or the next round number; both give way to values beyond them.
+    """
+
+    title: str
+    labels: Sequence[str]
+    series: Sequence[Series]
+    x_name: str = ""
+    unit: str = ""
+    decimals: int = 0
+    low: float | None = 0.0
+    high: float | None = None
+    rules: Sequence[Rule] = ()
+    marks: Sequence[Mark] = ()
+
+
+def lines(chart: Chart) -> Markup:
+    """Each series as a line; a gap breaks it.
+
+    Raises:
+        ValueError: a series has another number of values than there are labels.
+    """
+    return _figure(chart, "line", _levels(chart), _draw_lines)
+
+
+def bars(chart: Chart) -> Markup:
+    """A bar for each value; those of one label stand side by side.
+
+    Raises:
+        ValueError: a series has another number of values than there are labels.
+    """
+    return _figure(chart, "bar", [*_levels(chart), 0.0], _draw_bars)
+
+
+def stacked(chart: Chart) -> Markup:
+    """A bar for each label, made of the values of all series, the first at the bottom; none may be negative.
+
+    Raises:
+        ValueError: a value is negative, or a series has another number of values than there are labels.
+    """
+    values = [value for series in chart.series for value in _finite(series)]
+    if any(value is not None and value < 0 for value in values):
+        raise ValueError(f"A stack can't hold a negative value: {chart.title}.")
+    heights = [sum(column) for column in _columns(chart)]
+    return _figure(chart, "bar", [*heights, *(rule.value for rule in chart.rules), 0.0], _draw_stacks)
+
+
+def sparkline(values: Sequence[float | None], title: str) -> Markup:
+    """A line as small as a word, without axes; ``title`` says what it shows, in words for those who can't see it."""
+    numbers = [_number(value) for value in values]
+    scale = _Scale(1, *_span([value for value in numbers if value is not None], 0.0))
+    step = 96 / max(1, len(numbers) - 1)
+    points = [
+        f"{_short(2 + step * index)},{_short(22 - 20 * scale.share(value))}"
+        for index, value in enumerate(numbers)
+        if value is not None
+    ]
+    path = f"M{'L'.join(points)}"
+    drawn = _tag("path", d=path, class_="chart-line c1") if len(points) > 1 else Markup("")
+    return _tag("svg", _tag("title", title), drawn, class_="sparkline", viewBox="0 0 100 24", role="img")
+
+
+class _Scale:
+    """Where labels and values lie in the picture."""
+
+    def __init__(self, count: int, low: float, high: float, ticks: Sequence[float] = ()) -> None:
+        self.low, self.high, self.ticks = low, high, ticks
+        self.band = (_WIDTH - _LEFT - _RIGHT) / count
+
+    def x(self, index: int) -> float:
+        return _LEFT + self.band * (index + 0.5)
+
+    def share(self, value: float) -> float:
+        return (value - self.low) / (self.high - self.low)
+
+    def y(self, value: float) -> float:
+        return _HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - _TOP) * self.share(value)
+
+
+def _figure(chart: Chart, key: str, levels: Sequence[float], draw: Callable[[Chart, _Scale], Markup]) -> Markup:
+    for series in chart.series:
+        if len(series.values) != len(chart.labels):
+            raise ValueError(f"{series.name} has {len(series.values)} values for {len(chart.labels)} labels.")
+    caption = _tag("figcaption", chart.title)
+    if not any(value is not None for series in chart.series for value in _finite(series)):
+        nothing = _tag("p", "There is nothing to draw yet.", class_="text-body-secondary mb-0")
+        return _tag("figure", caption, nothing, class_="chart")
+    scale = _scale(chart, levels)
+    picture = _tag(
+        "svg",
+        _tag("title", chart.title),
+        _tag("desc", _in_words(chart)),
+        _axes(chart, scale),
+        draw(chart, scale),
+        _pointers(chart, scale),
+        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
+        role="img",
+    )
+    return _tag("figure", caption, _legend(chart, key), picture, _table(chart), class_="chart")
+
+
+def _scale(chart: Chart, levels: Sequence[float]) -> _Scale:
+    low, high = _span([*levels, *([chart.high] if chart.high is not None else [])], chart.low)
+    raw = (high - low) / _TICKS
+    size = 10.0 ** math.floor(math.log10(raw))
+    step = next(size * factor for factor in _STEPS if size * factor >= raw * (1 - 1e-9))
+    if all(value is None or value == int(value) for series in chart.series for value in _finite(series)):
+        step = max(1.0, math.ceil(step)) if high - low >= 1 else step
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
+    ticks = [number * step for number in range(first, last + 1)]
+    return _Scale(len(chart.labels), ticks[0], ticks[-1], ticks)
+
+
+def _span(levels: Sequence[float], low: float | None) -> tuple[float, float]:
+    """The least and the greatest level, never the same."""
+    least, most = min(levels, default=0.0), max(levels, default=1.0)
+    least = least if low is None else min(low, least)
+    return (least, most) if most > least else (least, least + (abs(least) or 1.0))
+
+
+def _axes(chart: Chart, scale: _Scale) -> Markup:
+    left, right, floor = _LEFT, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    parts = [_tag("text", chart.unit, x="2", y="10", class_="chart-unit")] if chart.unit else []
+    for tick in scale.ticks:
+        y = _short(scale.y(tick))
+        # a value of -0.0 would be written with its sign
+        parts.append(_tag("line", x1=left, x2=right, y1=y, y2=y, class_="chart-base" if tick == 0 else "chart-grid"))
+        parts.append(_tag("text", _tick(tick or 0.0, scale), x=left - 5, y=y, class_="chart-tick"))
+    for index in _named(chart.labels):
+        parts.append(_tag("text", chart.labels[index], x=_short(scale.x(index)), y=floor + 15, class_="chart-label"))
+    if chart.x_name:
+        parts.append(_tag("text", chart.x_name, x=(left + right) // 2, y=_HEIGHT - 5, class_="chart-label"))
+    return _tag("g", *parts)
+
+
+def _named(labels: Sequence[str]) -> list[int]:
+    """Which labels are written: as many as have room, at equal distances, counted from the last."""
+    longest = max(len(label) for label in labels)
+    most = max(1, min(_LABELS, _ROOM // max(1, longest)))
+    every = math.ceil(len(labels) / most) if len(labels) * longest > _ROOM else 1
+    return list(range(len(labels) - 1, -1, -every))
+
+
+def _tick(value: float, scale: _Scale) -> str:
+    step = scale.ticks[1] - scale.ticks[0]
+    for size, sign in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if max(map(abs, scale.ticks)) >= 10 * size:
+            return f"{_short(value / size)}{sign}"
+    decimals = next((n for n in range(7) if abs(round(step, n) - step) < step * 1e-6), 6)
+    return f"{value:,.{decimals}f}"
+
+
+def _pointers(chart: Chart, scale: _Scale) -> Markup:
+    right, floor = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    parts = []
+    for rule in chart.rules:
+        y = scale.y(rule.value)
+        parts.append(_tag("line", x1=_LEFT, x2=right, y1=_short(y), y2=_short(y), class_="chart-rule"))
+        parts.append(_tag("text", rule.name, x=right, y=_short(y - 4), class_="chart-rule-name"))
+    for mark in chart.marks:
+        x = _short(scale.x(mark.index))
+        parts.append(_tag("line", x1=x, x2=x, y1=_TOP, y2=floor, class_="chart-rule"))
+        parts.append(_tag("text", mark.name, x=x, y=_TOP - 5, class_="chart-label"))
+    return _tag("g", *parts)
+
+
+def _legend(chart: Chart, key: str) -> Markup:
+    if len(chart.series) < 2:
+        return Markup("")
+    entries = []
+    for number, series in enumerate(chart.series):
+        drawn = (
+            [_tag("path", d="M1,6L27,6", class_=f"chart-line {_colour(number)}"), _marker(number, 14, 6)]
+            if key == "line"
+            else [_tag("rect", x=7, y=0, width=14, height=12, class_=f"chart-bar {_colour(number)}")]
+        )
+        sign = _tag("svg", *drawn, viewBox="0 0 28 12", aria_hidden="true", class_="chart-sign")
+        entries.append(_tag("li", sign, " ", series.name))
+    return _tag("ul", *entries, class_="chart-legend list-unstyled")
+
+
+def _table(chart: Chart) -> Markup:
+    head = [_tag("th", name, scope="col") for name in (chart.x_name or "Place", *(s.name for s in chart.series))]
+    rows = [
+        _tag("tr", _tag("th", label, scope="row"), *(_tag("td", _worded(chart, value)) for value in column))
+        for label, column in zip(chart.labels, zip(*map(_finite, chart.series), strict=True), strict=True)
+    ]
+    table = _tag("table", _tag("thead", _tag("tr", *head)), _tag("tbody", *rows), class_="table table-sm mb-0")
+    region = _tag(
+        "div", table, class_="chart-numbers", tabindex=0, role="region", aria_label=f"{chart.title}: the numbers"
+    )
+    return _tag("details", _tag("summary", "The numbers"), region)
+
+
+def _in_words(chart: Chart) -> str:
+    """What somebody would read off the picture, series by series."""
+    told = []
+    for series in chart.series:
+        points = [
+            (value, label) for value, label in zip(_finite(series), chart.labels, strict=True) if value is not None
+        ]
+        if points:
+            (most, where), (last, end) = max(points, key=lambda point: point[0]), points[-1]
+            told.append(
+                f"{series.name}: at most {_worded(chart, most)} ({where}), at last {_worded(chart, last)} ({end})."
+            )
+    told += [f"{rule.name}: {_worded(chart, rule.value)}." for rule in chart.rules]
+    told += [f"{mark.name}: {chart.labels[mark.index]}." for mark in chart.marks]
+    return " ".join(told)
+
+
+def _worded(chart: Chart, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.{chart.decimals}f} {chart.unit}".strip()
+
+
+def _draw_lines(chart: Chart, scale: _Scale) -> Markup:
+    parts = []
+    for number, series in enumerate(chart.series):
+        for run in _runs(_finite(series)):
+            if len(run) > 1:
+                path = "L".join(f"{_short(scale.x(index))},{_short(scale.y(value))}" for index, value in run)
+                parts.append(_tag("path", d=f"M{path}", class_=f"chart-line {_colour(number)}"))
+            if len(run) == 1 or len(chart.labels) <= _MARKED:
+                parts += [
+                    _marker(number, scale.x(index), scale.y(value), _told(chart, series, index, value))
+                    for index, value in run
+                ]
+    return _tag("g", *parts)
+
+
+def _runs(values: Sequence[float | None]) -> Iterator[list[tuple[int, float]]]:
+    """Stretches of values without a gap, each value with its index."""
+    run: list[tuple[int, float]] = []
+    for index, value in enumerate([*values, None]):
+        if value is not None:
+            run.append((index, value))
+        elif run:
+            yield run
+            run = []
+
+
+def _draw_bars(chart: Chart, scale: _Scale) -> Markup:
+    width = scale.band * 0.8 / len(chart.series)
+    parts = []
+    for number, series in enumerate(chart.series):
+        for index, value in enumerate(_finite(series)):
+            if value is not None:
+                left = scale.x(index) + width * (number - len(chart.series) / 2)
+                told = _told(chart, series, index, value)
+                parts.append(_bar(number, left, width, scale.y(0), scale.y(value), told))
+    return _tag("g", *parts)
+
+
+def _draw_stacks(chart: Chart, scale: _Scale) -> Markup:
+    width = scale.band * 0.8
+    parts = []
+    for index, column in enumerate(_columns(chart)):
+        edges = pairwise(accumulate(column, initial=0.0))
+        for number, (series, (below, above)) in enumerate(zip(chart.series, edges, strict=True)):
+            if above > below:
+                told = _told(chart, series, index, above - below)
+                left = scale.x(index) - width / 2
+                parts.append(_bar(number, left, width, scale.y(below), scale.y(above), told))
+    return _tag("g", *parts)
+
+
+def _bar(number: int, left: float, width: float, one: float, other: float, told: str) -> Markup:
+    """A bar between two heights, in either order."""
+    return _tag(
+        "rect",
+        _tag("title", told),
+        x=_short(left),
+        y=_short(min(one, other)),
+        width=_short(width),
+        height=_short(abs(one - other)),
+        class_=f"chart-bar {_colour(number)}",
+    )
+
+
+def _marker(number: int, x: float, y: float, told: str = "") -> Markup:
+    """A point; its form tells the series where colours can't be told apart."""
+    at = f"M{_short(x)},{_short(y)}"
+    form = {
+        "circle": f"{at}m-3,0a3,3 0 1 0 6,0a3,3 0 1 0 -6,0z",
+        "square": f"{at}m-3,-3h6v6h-6z",
+        "triangle": f"{at}m0,-4l4,7h-8z",
+        "diamond": f"{at}m0,-4l4,4l-4,4l-4,-4z",
+    }[_MARKERS[number % len(_MARKERS)]]
+    return _tag("path", _tag("title", told) if told else "", d=form, class_=f"chart-point {_colour(number)}")
+
+
+def _colour(number: int) -> str:
+    return f"c{number % _COLOURS + 1}"
+
+
+def _told(chart: Chart, series: Series, index: int, value: float) -> str:
+    return f"{chart.labels[index]}, {series.name}: {_worded(chart, value)}"
+
+
+def _number(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _finite(series: Series) -> list[float | None]:
+    return [_number(value) for value in series.values]
+
+
+def _columns(chart: Chart) -> list[list[float]]:
+    """For each label the values of all series, a gap counted as nothing."""
+    return [[value or 0.0 for value in column] for column in zip(*map(_finite, chart.series), strict=True)]
+
+
+def _levels(chart: Chart) -> list[float]:
+    """Every height that the chart has to have room for."""
+    drawn = [value for series in chart.series for value in _finite(series) if value is not None]
+    return [*drawn, *(rule.value for rule in chart.rules)]
+
+
+def _short(value: float) -> str:
+    """A number with two decimals at most."""
+    return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def _tag(name: str, *content: str, **attributes: str | float) -> Markup:
+    """An element; what is no markup is escaped. ``class_`` is the class, and an underscore stands for a hyphen."""
+    names = {key: key.rstrip("_").replace("_", "-") for key in attributes}
+    shown = Markup("").join(Markup(' {}="{}"').format(names[key], value) for key, value in attributes.items())
+    return Markup("<{0}{1}>{2}</{0}>").format(name, shown, Markup("").join(content))
