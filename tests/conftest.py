@@ -65,6 +65,12 @@ def database_url(servers: LocalStack, template_database: str) -> Iterator[str]:
     yield from _copy(servers, template_database)
 
 
+@pytest.fixture(scope="module")
+def module_database(servers: LocalStack, template_database: str) -> Iterator[str]:
+    """The address of a migrated database that the tests of one module share, empty at first."""
+    yield from _copy(servers, template_database)
+
+
 @pytest.fixture
 def fresh_database(servers: LocalStack, template_database: str) -> Iterator[str]:
     """The address of a migrated database that this test has for itself, empty."""

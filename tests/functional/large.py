@@ -1,0 +1,163 @@
+"""A database as large as a busy server's: filled by SQL, since what is counted here are the questions, not the work.
+
+100,000 items in ten collections, 10,000 jobs, 1,000,000 candidates and as many scores, with units, marks and a log to
+match. Times go back over a hundred days, keys with them.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+ITEMS = 100_000
+COLLECTIONS = 10
+SEARCHES = 9_600
+INDEX_JOBS = 400
+POOL = 105
+UNITS_OF_A_SEARCH = 14
+UNITS_OF_AN_INDEX = 60
+REVIEWED = 2_000
+MARKS = 5
+DEAD_EVERY = 97
+AUDITED = 20_000
+
+# names of tables whose size grows with use: no page may read one of them from end to end
+LARGE = {"items", "embeddings", "jobs", "units", "searches", "candidates", "scores", "judgments", "audit_log"}
+
+_FILL = f"""
+CREATE TEMP TABLE big_collections AS
+    SELECT n, uuidv7(make_interval(days => -101)) AS id FROM generate_series(1, {COLLECTIONS}) n;
+INSERT INTO collections (id, owner_id, name, description, visibility)
+    SELECT id, CASE WHEN n % 2 = 0 THEN :ada ELSE :root END, 'Collection ' || n, 'the pictures of box ' || n,
+        CASE WHEN n % 3 = 0 THEN 'everyone' ELSE 'private' END FROM big_collections;
+INSERT INTO collection_members (collection_id, user_id, role)
+    SELECT id, :vic, 'viewer' FROM big_collections WHERE n = 2;
+
+-- half of the items in the first collection, the rest evenly in the others; place counts within a collection
+CREATE TEMP TABLE big_items AS
+    SELECT g AS n, CASE WHEN g <= {ITEMS // 2} THEN 1 ELSE 2 + g % {COLLECTIONS - 1} END AS c,
+        CASE WHEN g <= {ITEMS // 2} THEN g - 1 ELSE (g - {ITEMS // 2} - 1) / {COLLECTIONS - 1} END AS place,
+        uuidv7(make_interval(secs => g - 8640000)) AS id
+    FROM generate_series(1, {ITEMS}) g;
+CREATE INDEX ON big_items (c, place);
+INSERT INTO items (id, created_at, collection_id, kind, state, name, content_sha256, version, text, media_type, width,
+        height, size_bytes, picture_key, thumbnail_key, error)
+    SELECT i.id, uuid_extract_timestamp(i.id), b.id, CASE WHEN i.n % 5 = 0 THEN 'text' ELSE 'image+text' END, 'ready',
+        'picture ' || i.n || '.jpg', md5(i.n::text) || md5('x' || i.n), 1,
+        'a ' || (ARRAY['red','blue','green','old'])[1 + i.n % 4] || ' ' || (ARRAY['bird','boat','house'])[1 + i.n % 3]
+            || ' beside number ' || i.n,
+        CASE WHEN i.n % 5 = 0 THEN NULL ELSE 'image/jpeg' END, 640, 480, 90000 + i.n,
+        CASE WHEN i.n % 5 = 0 THEN NULL ELSE 'items/' || i.n END,
+        CASE WHEN i.n % 5 = 0 THEN NULL ELSE 'thumbs/' || i.n END,
+        CASE WHEN i.n % 5000 = 0 THEN 'The picture can not be decoded.' END
+    FROM big_items i JOIN big_collections b ON b.n = i.c;
+INSERT INTO embedding_models (id, name, revision, dimension, preprocessing_hash)
+    VALUES (:model, :embedder, 'r', 128, 'p');
+INSERT INTO embeddings (item_id, model_id, collection_id, item_version, image_weight, vector)
+    SELECT i.id, :model, b.id, 1, :weight, array_fill((i.n % 7)::real, ARRAY[128])::vector
+    FROM big_items i JOIN big_collections b ON b.n = i.c WHERE i.n % 50 <> 0;
+
+CREATE TEMP TABLE big_jobs AS
+    SELECT g AS n, CASE WHEN g <= {SEARCHES} THEN 'search' ELSE 'index' END AS kind, 1 + g % {COLLECTIONS} AS c,
+        uuidv7(make_interval(secs => g * 800 - 8200000)) AS id,
+        CASE WHEN g % 40 = 0 THEN 'failed' WHEN g % 41 = 0 THEN 'partial' WHEN g % 43 = 0 THEN 'cancelled'
+             WHEN g > {SEARCHES - 5} AND g <= {SEARCHES} THEN 'running' ELSE 'succeeded' END AS state
+    FROM generate_series(1, {SEARCHES + INDEX_JOBS}) g;
+INSERT INTO jobs (id, created_at, kind, state, user_id, collection_id, params, cancel_requested, error, started_at,
+        finished_at)
+    SELECT j.id, uuid_extract_timestamp(j.id), j.kind, j.state,
+        CASE j.n % 3 WHEN 0 THEN :root WHEN 1 THEN :ada ELSE :vic END, b.id,
+        CASE WHEN j.kind = 'search' THEN jsonb_build_object('text', 'bird ' || j.n % 3000) ELSE '{{}}'::jsonb END,
+        false,
+        CASE WHEN j.state IN ('failed', 'partial') THEN 'The picture can not be decoded.' END,
+        uuid_extract_timestamp(j.id) + interval '1 second',
+        CASE WHEN j.state <> 'running' THEN uuid_extract_timestamp(j.id) + make_interval(secs => 2 + j.n % 30) END
+    FROM big_jobs j JOIN big_collections b ON b.n = j.c;
+INSERT INTO units (id, created_at, job_id, stage, seq, state, payload, attempt, worker, started_at, finished_at, error,
+        lease_until, token, run_after)
+    SELECT uuidv7(), uuid_extract_timestamp(j.id), j.id,
+        CASE WHEN j.kind = 'index' THEN 'embed' WHEN s = 0 THEN 'coarse' ELSE 'fine' END, s,
+        CASE WHEN j.state = 'running' THEN CASE WHEN s < 4 THEN 'done' WHEN s = 4 THEN 'leased' ELSE 'ready' END
+             WHEN j.state IN ('failed', 'partial') AND s = 1 THEN 'dead' ELSE 'done' END,
+        jsonb_build_object('items', jsonb_build_array(j.id)), 1, 'host:' || j.n % 4,
+        uuid_extract_timestamp(j.id) + make_interval(secs => s),
+        CASE WHEN j.state = 'running' AND s >= 4 THEN NULL
+             ELSE uuid_extract_timestamp(j.id) + make_interval(secs => s + 1) END,
+        CASE WHEN j.state IN ('failed', 'partial') AND s = 1 THEN 'The picture can not be decoded.' END,
+        CASE WHEN j.state = 'running' AND s = 4 THEN now() + interval '1 hour' END,
+        CASE WHEN j.state = 'running' AND s = 4 THEN gen_random_uuid() END, uuid_extract_timestamp(j.id)
+    FROM big_jobs j, LATERAL generate_series(0, CASE WHEN j.kind = 'index' THEN {UNITS_OF_AN_INDEX - 1}
+        ELSE {UNITS_OF_A_SEARCH - 1} END) s;
+INSERT INTO searches (id, created_at, kind, query_text, question, k, item_kinds, query_image_weight, embedder, model_id,
+        scorer, scorer_revision, scorer_version, prompt_version, mode, injection, tie_decimals, searched_items,
+        no_match, coarse_at, final_at)
+    SELECT j.id, uuid_extract_timestamp(j.id), 'text', 'bird ' || j.n % 3000, md5('bird ' || j.n % 3000), {POOL},
+        '{{image,text,image+text}}', 0.8, :embedder, :model, 'a scorer', 'r', 'v' || j.n % 2, '2', 'true_false',
+        '{{"alpha": 0.25, "trigger": "entropy", "tau": 0.7, "start": 1, "end": 5, "fixed_layer": null,
+          "scope": "suffix"}}', 3, 5000, j.n % 9 = 0, uuid_extract_timestamp(j.id) + interval '2 seconds',
+        CASE WHEN j.state IN ('succeeded', 'partial') THEN uuid_extract_timestamp(j.id) + interval '9 seconds' END
+    FROM big_jobs j WHERE j.kind = 'search';
+CREATE TEMP TABLE big_pools AS
+    SELECT j.id AS search_id, j.n, j.state, r, i.id AS item_id, uuid_extract_timestamp(j.id) AS at
+    FROM big_jobs j CROSS JOIN LATERAL generate_series(1, {POOL}) r
+    JOIN big_items i ON i.c = j.c AND i.place = (j.n * 7 + r * 13) % {ITEMS // 2 // COLLECTIONS}
+    WHERE j.kind = 'search';
+INSERT INTO candidates (search_id, item_id, coarse_rank, similarity, final_rank, decided_by)
+    SELECT search_id, item_id, r, 1 - r / 200.0, CASE WHEN state IN ('succeeded', 'partial') THEN 1 + ({POOL} - r) END,
+        CASE WHEN state IN ('succeeded', 'partial') THEN 'score' END FROM big_pools;
+INSERT INTO scores (search_id, item_id, scorer_version, score, log_odds, entropy, injected_layer, uncertainty, tokens,
+        created_at)
+    SELECT search_id, item_id, 'v' || n % 2, r / 110.0, ln(r / 110.0 / (1 - r / 110.0)), 0.3, 2, 0.8, 100, at
+    FROM big_pools WHERE NOT (state = 'running' AND r > 40);
+INSERT INTO judgments (collection_id, question, item_id, relevant, user_id, search_id, created_at, updated_at)
+    SELECT b.id, md5('bird ' || p.n % 3000), p.item_id, p.r % 2 = 0, :ada, p.search_id, p.at, p.at
+    FROM big_pools p JOIN big_jobs j ON j.id = p.search_id JOIN big_collections b ON b.n = j.c
+    WHERE p.n <= {REVIEWED} AND p.r <= {MARKS} ON CONFLICT DO NOTHING;
+INSERT INTO audit_log (id, created_at, user_name, action, target)
+    SELECT uuidv7(make_interval(secs => g * 400 - 8600000)), now() - make_interval(secs => 8600000 - g * 400), 'ada',
+        CASE WHEN g % 2 = 0 THEN 'logged in' ELSE 'job submitted' END, 'bird' FROM generate_series(1, {AUDITED}) g;
+INSERT INTO saved_views (id, user_id, name, address) VALUES (uuidv7(), :root, 'Failed', 'state=failed');
+INSERT INTO evaluation_runs (id, collection_id, user_id, name, source, report)
+    SELECT :run, id, :root, 'Asked again', 'reviewed', '{{}}' FROM big_collections WHERE n = 1;
+INSERT INTO workers (name, queues, device, release)
+    VALUES ('host:1', '{{score}}', 'cpu', '0'), ('host:2', '{{query,embed}}', 'cpu', '0');
+"""
+
+
+@dataclass(frozen=True)
+class Large:
+    """Keys of what a page may be asked for: things that are large among those of their kind."""
+
+    collection_id: uuid.UUID
+    item_id: uuid.UUID
+    search_id: uuid.UUID
+    running_id: uuid.UUID
+    index_id: uuid.UUID
+    run_id: uuid.UUID
+    user_id: uuid.UUID
+
+
+def fill(engine: sa.Engine, users: dict[str, uuid.UUID], *, embedder: str, image_weight: float) -> Large:
+    """Fill the database of ``engine``; ``users`` has the keys of root (admin), ada (editor) and vic (viewer)."""
+    run = uuid.uuid4()
+    values = {**users, "model": uuid.uuid4(), "embedder": embedder, "weight": image_weight, "run": run}
+    with engine.connect() as connection:
+        # no foreign keys are checked row by row: what is put in fits by its making
+        connection.execute(sa.text("SET session_replication_role = replica"))
+        for statement in _FILL.split(";\n"):
+            if statement.strip():
+                connection.execute(sa.text(statement), {k: v for k, v in values.items() if f":{k}" in statement})
+        found = connection.execute(sa.text(_KEYS)).one()
+        connection.commit()
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(sa.text("VACUUM ANALYZE"))
+    return Large(*found, run_id=run, user_id=users["ada"])
+
+
+_KEYS = """
+SELECT (SELECT id FROM big_collections WHERE n = 1), (SELECT id FROM big_items WHERE n = 25001),
+    (SELECT id FROM big_jobs WHERE kind = 'search' AND c = 1 AND state = 'succeeded' ORDER BY n LIMIT 1),
+    (SELECT id FROM big_jobs WHERE state = 'running' ORDER BY n LIMIT 1),
+    (SELECT id FROM big_jobs WHERE kind = 'index' AND state = 'partial' LIMIT 1)
+"""

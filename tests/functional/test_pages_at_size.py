@@ -1,0 +1,179 @@
+"""Every page of a large server asks a bounded number of questions, and none of them reads a large table through."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask.testing import FlaskClient
+from flask_openapi import OpenAPI
+from tests.functional.large import ITEMS, LARGE, POOL, SEARCHES, Large, fill
+
+from retllm import accounts
+from retllm.db.enums import Role
+from retllm.db.session import make_engine, transaction
+from retllm.settings import Settings, public_name
+from retllm_web.app import create_app
+
+PASSWORD = "correct horse battery"
+# statements of one page, the account's own included; none of them depends on how many rows there are
+MOST_STATEMENTS = 30
+
+
+class _Silent:
+    def announce(self, units: Any) -> None:
+        """Nobody listens."""
+
+
+@pytest.fixture(scope="module")
+def app(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> OpenAPI:
+    home: Path = tmp_path_factory.mktemp("home")
+    settings = Settings(home=home, database_url=module_database, redis_url=redis_url)
+    return create_app(settings, announcer=_Silent())
+
+
+@pytest.fixture(scope="module")
+def large(app: OpenAPI, module_database: str) -> Large:
+    """The filled database."""
+    services = app.extensions["retllm"]
+    roles = {"root": Role.ADMIN, "ada": Role.EDITOR, "vic": Role.VIEWER}
+    with transaction(services.sessions) as session:
+        users = {name: accounts.create_user(session, name, PASSWORD, role).id for name, role in roles.items()}
+    settings = services.settings
+    engine = make_engine(module_database)
+    filled = fill(engine, users, embedder=public_name(settings.embedder_name), image_weight=settings.item_image_weight)
+    engine.dispose()
+    return filled
+
+
+@pytest.fixture(scope="module", params=["root", "ada", "vic"])
+def client(request: pytest.FixtureRequest, app: OpenAPI, large: Large) -> FlaskClient:
+    """Somebody who is logged in."""
+    client = app.test_client()
+    client.environ_base["REMOTE_ADDR"] = f"10.0.0.{len(request.param)}"
+    page = client.get("/login").get_data(as_text=True)
+    found = re.search(r'name="csrf_token" value="([^"]+)"', page)
+    assert found
+    sent = {"csrf_token": found[1], "name": request.param, "password": PASSWORD}
+    assert client.post("/login", data=sent).status_code == 302
+    return client
+
+
+class Asked:
+    """The statements that were sent to the database, and how it goes about them."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self.statements: list[tuple[str, Any]] = []
+
+    def __enter__(self) -> Asked:
+        sa.event.listen(self.engine, "before_cursor_execute", self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sa.event.remove(self.engine, "before_cursor_execute", self._note)
+
+    def _note(self, _c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        self.statements.append((statement, parameters))
+
+    def read_through(self) -> list[str]:
+        """The large tables that a statement reads from end to end, with the statement."""
+        found = []
+        with self.engine.connect() as connection:
+            for statement, parameters in self.statements:
+                if not re.match(r"\s*(SELECT|WITH|UPDATE|DELETE)", statement):
+                    continue
+                plan = connection.exec_driver_sql("EXPLAIN (FORMAT JSON) " + statement, parameters).scalar()
+                plan = plan if isinstance(plan, list) else json.loads(str(plan))
+                found += [f"{table}: {statement}" for table in _scanned(plan[0]["Plan"])]
+            connection.rollback()
+        return found
+
+
+def _scanned(node: dict[str, Any]) -> Iterator[str]:
+    if "Seq Scan" in node["Node Type"] and node["Relation Name"] in LARGE:
+        yield node["Relation Name"]
+    for inner in node.get("Plans", []):
+        yield from _scanned(inner)
+
+
+_OF_HISTORY = (
+    "kind=index",
+    "state=failed",
+    "state=running",
+    "text=bird+17",
+    "text=nowhere",
+    "person=vic",
+    "from=2026-01-01&to=2026-06-01",
+    "kind=search&state=partial&text=bird",
+)
+
+
+def _addresses(app: OpenAPI, large: Large) -> list[str]:
+    """Every page of the app, found from its map of addresses, and the filters that people use."""
+    known: dict[str, list[uuid.UUID]] = {
+        "collection_id": [large.collection_id],
+        "item_id": [large.item_id],
+        "job_id": [large.search_id, large.running_id, large.index_id],
+        "search_id": [large.search_id],
+        "run_id": [large.run_id],
+        "user_id": [large.user_id],
+    }
+    found = []
+    for rule in app.url_map.iter_rules():
+        if not rule.endpoint.startswith("pages.") or "GET" not in (rule.methods or ()):
+            continue
+        if len(rule.arguments) == 1:
+            (name,) = rule.arguments
+            found += [rule.rule.replace(f"<uuid:{name}>", str(key)) for key in known[name]]
+        else:
+            path = rule.rule
+            for name in rule.arguments:
+                path = path.replace(f"<uuid:{name}>", str(known[name][0]))
+            found.append(path)
+    one = f"/collections/{large.collection_id}"
+    later = [f"{one}?q=boat", f"{one}?q=nowhere", f"{one}?kind=text", f"{one}?after={large.item_id}"]
+    later += [f"{one}?state={state}" for state in ("indexed", "missing", "failed")]
+    history = (*_OF_HISTORY, f"collection={large.collection_id}", f"after={large.search_id}")
+    later += [f"/jobs?{query}" for query in history]
+    later += [f"/compare?of={large.search_id}&of={large.running_id}", f"/search?again={large.search_id}"]
+    later += [f"/search?collection={large.collection_id}&like={large.item_id}"]
+    return found + later
+
+
+def test_the_database_is_as_large_as_it_is_meant_to_be(large: Large, module_database: str) -> None:
+    engine = make_engine(module_database)
+    with engine.connect() as connection:
+        counts = {table: connection.scalar(sa.text(f"SELECT count(*) FROM {table}")) or 0 for table in LARGE}
+    engine.dispose()
+    assert counts["items"] == ITEMS == 100_000
+    assert counts["candidates"] == SEARCHES * POOL > 1_000_000
+    assert counts["scores"] >= 1_000_000
+    assert counts["jobs"] == 10_000
+    assert min(counts["units"], counts["embeddings"]) > 90_000
+
+
+def test_every_page_asks_little_and_reads_no_large_table_through(
+    app: OpenAPI, large: Large, client: FlaskClient
+) -> None:
+    engine = app.extensions["retllm"].sessions.kw["bind"]
+    faults = []
+    seen = 0
+    for address in _addresses(app, large):
+        with Asked(engine) as asked:
+            answer = client.get(address)
+            answer.get_data()
+        if answer.status_code >= 500:
+            faults.append(f"{address}: {answer.status_code}")
+        seen += answer.status_code == 200
+        if len(asked.statements) > MOST_STATEMENTS:
+            faults.append(f"{address}: {len(asked.statements)} statements")
+        faults += [f"{address} reads through {one}" for one in asked.read_through()]
+    assert not faults, "\n".join(faults)
+    assert seen >= 10, "hardly any page could be opened"
