@@ -6,19 +6,25 @@ from typing import BinaryIO
 from uuid import UUID
 
 import structlog
+from sqlalchemy.orm import Session
 
 from retllm.access import collection_for
+from retllm.audit import Action
 from retllm.db.session import transaction
-from retllm.db.tables import User, new_id
+from retllm.db.tables import Job, User, new_id
 from retllm.jobs import control, submit
 from retllm.jobs.schemas import JobView, SearchRequest
 from retllm.jobs.submit import StoredPicture
 from retllm.jobs.views import job_view
 from retllm.media import streams
 from retllm.media.pictures import load_picture
+from retllm_web.auditing import note
 from retllm_web.services import services
 
 log = structlog.get_logger(__name__)
+
+# characters of a query by which the audit log names its job
+_TARGET = 100
 
 
 def index(user: User, collection_id: UUID, *, idempotency_key: str | None = None) -> JobView:
@@ -32,6 +38,8 @@ def index(user: User, collection_id: UUID, *, idempotency_key: str | None = None
         submitted = submit.submit_index(
             session, user, collection_id, services().settings, idempotency_key=idempotency_key
         )
+        if submitted.created:
+            note_job(session, user, Action.JOB_SUBMITTED, submitted.job)
         view = job_view(session, submitted.job)
     services().announcer.announce(submitted.units)
     return view
@@ -66,12 +74,14 @@ def search(
                 picture=stored,
                 idempotency_key=idempotency_key,
             )
+            if submitted.created:
+                note_job(session, user, Action.JOB_SUBMITTED, submitted.job)
             view = job_view(session, submitted.job)
         accepted = submitted.created
     finally:
         # refused, or the same key had made the job before, with a picture of its own
         if stored is not None and not accepted:
-            _forget(stored)
+            forget(stored.key)
     services().announcer.announce(submitted.units)
     return view
 
@@ -88,11 +98,18 @@ def _stored(user: User, collection_id: UUID, picture: BinaryIO) -> StoredPicture
     return StoredPicture(key, sha256)
 
 
-def _forget(stored: StoredPicture) -> None:
+def forget(key: str) -> None:
+    """Delete a query picture that no search names."""
     try:
-        services().storage.delete(stored.key)
+        services().storage.delete(key)
     except OSError as error:  # a file that nothing names does no harm
-        log.warning("picture_left_behind", key=stored.key, reason=str(error))
+        log.warning("picture_left_behind", key=key, reason=str(error))
+
+
+def note_job(session: Session, user: User, action: Action, job: Job) -> None:
+    """Put what is done to a job into the audit log."""
+    target = str(job.params.get("text") or "")[:_TARGET] or f"{job.kind} job"
+    note(session, action, target=target, target_id=job.id, collection_id=job.collection_id, user=user, kind=job.kind)
 
 
 def cancel(user: User, job_id: UUID) -> JobView:
@@ -103,7 +120,9 @@ def cancel(user: User, job_id: UUID) -> JobView:
         Conflict: it is over already.
     """
     with transaction(services().sessions) as session:
-        return job_view(session, control.cancel_job(session, user, job_id))
+        job = control.cancel_job(session, user, job_id)
+        note_job(session, user, Action.JOB_CANCELLED, job)
+        return job_view(session, job)
 
 
 def retry(user: User, job_id: UUID) -> JobView:
@@ -115,6 +134,7 @@ def retry(user: User, job_id: UUID) -> JobView:
     """
     with transaction(services().sessions) as session:
         submitted = control.retry_job(session, user, job_id)
+        note_job(session, user, Action.JOB_RETRIED, submitted.job)
         view = job_view(session, submitted.job)
     services().announcer.announce(submitted.units)
     return view

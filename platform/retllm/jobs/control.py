@@ -105,6 +105,22 @@ def _retry(session: Session, job: Job) -> list[Announcement]:
     return life.reopen(session, job)
 
 
+def delete_job(session: Session, user: User, job_id: UUID) -> Done:
+    """Forget one job as ``delete_jobs`` does.
+
+    Raises:
+        NotFound: no such job.
+        Forbidden: it is somebody else's, in a collection that this account may not change.
+        Conflict: the job is still at work.
+    """
+    job = _locked(session, user, job_id)
+    if job.finished_at is None:
+        raise Conflict("The job is still at work: cancel it first, and delete it when it has stopped.")
+    done = Done()
+    _delete(session, [job], done)
+    return done
+
+
 def delete_jobs(session: Session, user: User, job_ids: Sequence[UUID]) -> Done:
     """Forget jobs with their units, candidates and scores; embeddings, cached scores and marks of reviews stay.
 
@@ -158,7 +174,7 @@ def _do(session: Session, deed: Deed, job: Job, done: Done) -> None:
 
 def _delete(session: Session, jobs: Sequence[Job], done: Done) -> None:
     done.jobs = [job for job in jobs if job.finished_at is not None]
-    done.refused["still at work: cancel them first"] += len(jobs) - len(done.jobs)
+    done.refused["still at work, and to be cancelled first"] += len(jobs) - len(done.jobs)
     ids = [job.id for job in done.jobs]
     keys = sa.select(Search.query_picture_key).where(Search.id.in_(ids), Search.query_picture_key.is_not(None))
     done.pictures = [key for key in session.scalars(keys) if key is not None]
