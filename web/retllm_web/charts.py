@@ -13,7 +13,7 @@ from itertools import accumulate, pairwise
 from markupsafe import Markup
 
 _WIDTH, _HEIGHT = 400, 210
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 22, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 16, 22, 40
 _TICKS = 4
 _LABELS = 5
 # characters that the labels of the x axis have room for together
