@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ from retllm.jobs.announce import Announcement
 from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+# the end of a traceback is what tells most
+_TRACEBACK_CHARS = 20_000
+_ERROR_CHARS = 2_000
 
 Write = Callable[[Session, Job], list[Announcement]]
 
@@ -169,6 +174,7 @@ def complete(sessions: Sessions, claim: Claim, write: Write) -> list[Announcemen
         opened = write(session, job)
         unit.state = UnitState.DONE
         unit.error = None
+        unit.traceback = None
         return opened + life.settle(session, job)
 
 
@@ -188,9 +194,23 @@ def release(sessions: Sessions, claim: Claim) -> None:
 def describe(error: BaseException) -> str:
     """An error as people read it on the job's page."""
     if isinstance(error, RetllmError):
-        return error.message
+        return _storable(error.message[:_ERROR_CHARS])
     text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    return _storable(f"{type(error).__name__}: {text[0]}"[:_ERROR_CHARS]) if text else type(error).__name__
+
+
+def _traced(error: BaseException) -> str:
+    """Where an error came from, as a developer reads it, at most ``_TRACEBACK_CHARS``."""
+    whole = _storable("".join(traceback.format_exception(error)))
+    if len(whole) <= _TRACEBACK_CHARS:
+        return whole
+    cut = "[the beginning is left out]\n"
+    return cut + whole[len(cut) - _TRACEBACK_CHARS :]
+
+
+def _storable(text: str) -> str:
+    # a message can quote any bytes; no text column takes NUL or half a surrogate pair
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
 
 
 def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Settings) -> list[Announcement]:
@@ -208,7 +228,9 @@ def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Setti
             life.close_if_cancelled(session, job)
             return []
         at_fault = not isinstance(error, ModelUnavailable)
-        return give_up_or_wait(session, job, unit, describe(error), settings, hopeless=hopeless, split=at_fault)
+        return give_up_or_wait(
+            session, job, unit, describe(error), settings, traced=_traced(error), hopeless=hopeless, split=at_fault
+        )
 
 
 def give_up_or_wait(
@@ -218,10 +240,12 @@ def give_up_or_wait(
     error: str,
     settings: Settings,
     *,
+    traced: str | None = None,
     hopeless: bool = False,
     split: bool = True,
 ) -> list[Announcement]:
     """After a failed attempt: another one later, with doubling waits, or the end of the unit."""
+    unit.traceback = traced
     if hopeless or unit.attempt >= settings.max_attempts:
         return life.bury(session, job, unit, error, split=split)
     unit.state = UnitState.READY

@@ -145,6 +145,51 @@ def test_a_failed_attempt_waits_longer_each_time_and_then_the_unit_is_dead_with_
     assert (job.state, job.error) == (JobState.FAILED, "RuntimeError: no memory")
 
 
+def _failed(message: str) -> RuntimeError:
+    """An error that was raised, so that it knows where."""
+    try:
+        raise RuntimeError(message)
+    except RuntimeError as error:
+        return error
+
+
+def _traceback(world, unit_id: UUID) -> str | None:
+    with world.sessions() as session:
+        return session.scalar(sa.select(Unit.traceback).where(Unit.id == unit_id))
+
+
+def test_a_failed_attempt_keeps_where_it_failed_until_the_unit_is_done(world) -> None:
+    _, (unit_id,) = _index(world, "one")
+    claims.fail(world.sessions, world.must_claim(unit_id), _failed("no memory"), world.settings)
+    kept = _traceback(world, unit_id)
+    assert kept is not None
+    assert "in _failed" in kept
+    assert kept.rstrip().endswith("RuntimeError: no memory")
+    claims.complete(world.sessions, world.must_claim(unit_id), _nothing)
+    assert _traceback(world, unit_id) is None
+
+
+def test_a_lost_worker_leaves_no_traceback_of_another_failure(world) -> None:
+    _, (unit_id,) = _index(world, "one")
+    claims.fail(world.sessions, world.must_claim(unit_id), _failed("no memory"), world.settings)
+    with transaction(world.sessions) as session:
+        unit = session.get_one(Unit, unit_id)
+        claims.give_up_or_wait(session, session.get_one(Job, unit.job_id), unit, "its lease ran out", world.settings)
+    assert _traceback(world, unit_id) is None
+
+
+def test_an_error_of_any_characters_and_length_is_stored(world) -> None:
+    """An error that can't be stored would leave the unit to its lease, again and again."""
+    _, (unit_id,) = _index(world, "one")
+    claims.fail(world.sessions, world.must_claim(unit_id), _failed("\0\udc80" + "x" * 50_000), world.settings)
+    (kept, error) = (_traceback(world, unit_id), world.in_transaction(lambda s: s.get_one(Unit, unit_id).error))
+    assert kept is not None
+    assert len(kept) == 20_000
+    assert kept.rstrip().endswith("xxx")
+    assert str(error).startswith("RuntimeError: \N{REPLACEMENT CHARACTER}?xxx")
+    assert len(str(error)) == 2_000
+
+
 def test_a_poisonous_item_fails_alone(world) -> None:
     """A unit of many items that can't be done is split; only the bad item's own unit dies."""
     job_id, (unit_id,) = _index(world, "good", "bad")
