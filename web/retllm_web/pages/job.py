@@ -13,7 +13,8 @@ from retllm.db.enums import JobKind
 from retllm.db.session import transaction
 from retllm.errors import RetllmError
 from retllm.jobs import views
-from retllm_web import submissions
+from retllm.jobs.stamps import job_stamp
+from retllm_web import live, submissions
 from retllm_web.auth import current_user
 from retllm_web.pages.asking import form_of
 from retllm_web.pages.blueprint import pages, refused
@@ -40,7 +41,11 @@ def job(job_id: UUID) -> ResponseReturnValue:
 
 @pages.get("/jobs/<uuid:job_id>/live")
 def job_live(job_id: UUID) -> ResponseReturnValue:
-    """The part of a job's page that changes while it is at work."""
+    """The part of a job's page that changes while it is at work; 304 if nothing did."""
+    with transaction(services().sessions) as session:
+        stamp = job_stamp(session, current_user(), job_id)
+    if (same := live.unchanged(*stamp)) is not None:
+        return same
     return render_template("_job_live.html", **_shown(job_id))
 
 

@@ -10,7 +10,22 @@ export class Refused extends Error {
 export const asScript = { "X-Requested-With": "fetch" };
 
 export async function piece(address, options = {}) {
-  const answer = await fetch(address, { headers: asScript, cache: "no-store", ...options });
+  return content(await asked(address, options));
+}
+
+// A piece that is asked for again and again: its content is null when it is still the one that the tag names.
+export async function changed(address, tag, options = {}) {
+  const known = tag ? { "If-None-Match": tag } : {};
+  const answer = await asked(address, { ...options, headers: { ...asScript, ...known } });
+  if (answer.status === 304) return { tag, content: null };
+  return { tag: answer.headers.get("ETag"), content: await content(answer) };
+}
+
+function asked(address, options) {
+  return fetch(address, { headers: asScript, cache: "no-store", ...options });
+}
+
+async function content(answer) {
   const text = await answer.text();
   if (!answer.ok) throw new Refused(answer.status, answer.headers.get("Content-Type")?.startsWith("text/plain") ? text : "");
   const holder = document.createElement("template");
