@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 from flask_openapi import OpenAPI
 from tests.functional.large import ITEMS, LARGE, POOL, SEARCHES, Large, fill
+from tests.functional.pages import addresses
 
 from retllm import accounts
 from retllm.db.enums import Role
@@ -117,7 +117,7 @@ _OF_HISTORY = (
 
 def _addresses(app: OpenAPI, large: Large) -> list[str]:
     """Every page of the app, found from its map of addresses, and the filters that people use."""
-    known: dict[str, list[uuid.UUID]] = {
+    known = {
         "collection_id": [large.collection_id],
         "item_id": [large.item_id],
         "job_id": [large.search_id, large.running_id, large.index_id],
@@ -125,18 +125,7 @@ def _addresses(app: OpenAPI, large: Large) -> list[str]:
         "run_id": [large.run_id],
         "user_id": [large.user_id],
     }
-    found = []
-    for rule in app.url_map.iter_rules():
-        if not rule.endpoint.startswith("pages.") or "GET" not in (rule.methods or ()):
-            continue
-        if len(rule.arguments) == 1:
-            (name,) = rule.arguments
-            found += [rule.rule.replace(f"<uuid:{name}>", str(key)) for key in known[name]]
-        else:
-            path = rule.rule
-            for name in rule.arguments:
-                path = path.replace(f"<uuid:{name}>", str(known[name][0]))
-            found.append(path)
+    found = addresses(app, {name: [str(key) for key in keys] for name, keys in known.items()})
     one = f"/collections/{large.collection_id}"
     later = [f"{one}?q=boat", f"{one}?q=nowhere", f"{one}?kind=text", f"{one}?after={large.item_id}"]
     later += [f"{one}?state={state}" for state in ("indexed", "missing", "failed")]

@@ -1,0 +1,108 @@
+"""What every test in a browser needs: the browser itself, and the steps that people do again and again."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from retllm.cli.up import Admin
+from retllm.demo.world import DemoQuery
+from retllm.stack import LocalStack
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MS = 60_000
+K = 8
+
+IN_A_BROWSER = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)"),
+]
+expect.set_options(timeout=PATIENCE_MS)
+
+Visits = Callable[..., Page]
+
+
+@dataclass
+class Visit:
+    """A page of a fresh profile, and all that its console complained of."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+
+    def note(self, kind: str, text: str) -> None:
+        """Keep a line of the console if it is a complaint."""
+        # Chromium tells of every answer of 400 and more; tests that provoke one look at the page itself
+        if kind in ("error", "warning") and "Failed to load resource" not in text:
+            self.complaints.append(text)
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """A collection of generated scenes that is indexed."""
+
+    id: str
+    queries: list[DemoQuery]
+    folder: Path
+
+    @property
+    def path(self) -> str:
+        return f"/collections/{self.id}"
+
+
+def log_in(page: Page, admin: Admin, password: str | None = None) -> None:
+    """Log in from the page of that name."""
+    page.goto("/login")
+    page.get_by_label("Name").fill(admin.name)
+    page.get_by_label("Password").fill(password or str(admin.password))
+    page.get_by_role("button", name="Log in").click()
+
+
+@contextmanager
+def paused(stack: LocalStack, name: str) -> Iterator[None]:
+    """While a worker takes nothing on, whatever waits for it can be looked at."""
+    stack.kill(name, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        stack.kill(name, signal.SIGCONT)
+
+
+def search(page: Page, text: str, k: int = K) -> str:
+    """Search from the open page; the id of the job."""
+    page.get_by_label("What do you look for?").fill(text)
+    page.get_by_label("Candidates (k)").fill(str(k))
+    page.get_by_role("button", name="Search", exact=True).click()
+    page.wait_for_url(re.compile(r"/jobs/[0-9a-f-]{36}$"))
+    return page.url.rpartition("/")[2]
+
+
+def keys(page: Page) -> list[str]:
+    """The items of the result in the order that is shown."""
+    found: list[str] = page.locator("li.result").evaluate_all("all => all.map(one => one.dataset.key)")
+    return found
+
+
+def ranking(api: httpx.Client, job: str) -> dict[str, Any]:
+    """A search as the API tells it."""
+    found: dict[str, Any] = api.get(f"/searches/{job}").raise_for_status().json()
+    return found

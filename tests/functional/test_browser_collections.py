@@ -1,0 +1,157 @@
+"""Logging in, collections and uploads in a real browser, against real servers and workers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx
+from playwright.sync_api import Locator, Page, Request, Route, expect
+from tests.functional.browsing import IN_A_BROWSER, Scenes, Visits, keys, log_in, ranking, search
+
+from retllm.cli.up import Admin
+
+pytestmark = IN_A_BROWSER
+
+
+def test_a_wrong_password_is_told_and_the_right_one_lets_in_and_out(visit: Visits, admin: Admin) -> None:
+    page = visit(logged_in=False)
+    page.goto("/jobs")
+    log_in(page, admin, "certainly wrong")
+    expect(page.get_by_role("alert")).to_contain_text("do not fit")
+    expect(page.get_by_label("Password")).to_be_focused()
+    page.goto("/jobs?kind=search")
+    page.get_by_label("Name").fill(admin.name)
+    page.get_by_label("Password").fill(str(admin.password))
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/jobs?kind=search")
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_role("status")).to_contain_text("logged out")
+    page.goto("/account")
+    expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+
+
+def test_files_are_uploaded_with_their_outcomes_and_can_be_searched_at_once(
+    visit: Visits, scenes: Scenes, tmp_path: Path
+) -> None:
+    """From nothing to the search form without loading the page again."""
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    first, second = scenes.queries[:2]
+    (tmp_path / "captions.csv").write_text(f'file,caption\n{first.file},"{first.query}"\n', encoding="utf-8")
+    page = visit()
+    page.goto("/")
+    page.get_by_label("Name").fill("Made by hand")
+    page.get_by_role("button", name="Make collection").click()
+    expect(page.locator(".area-search")).to_contain_text("Upload something first")
+    page.evaluate("window.sameDocument = true")
+    chosen = [scenes.folder / first.file, scenes.folder / second.file, *sorted(tmp_path.iterdir())]
+    page.get_by_label("Files").set_input_files(chosen)
+    page.get_by_role("button", name="Upload").click()
+    outcomes = page.locator("[data-outcomes] tr")
+    expect(outcomes).to_have_count(4)
+    expect(page.locator("[data-said]")).to_have_text("2 added, 1 updated, 1 rejected.")
+    # what needs a person comes first
+    expect(outcomes.first).to_contain_text("broken.png")
+    expect(outcomes.first).to_contain_text("holds no such picture")
+    expect(page.locator(".tile")).to_have_count(2)
+    expect(page.locator("#index-state")).to_contain_text("All 2 items are indexed")
+    expect(page.get_by_role("button", name="Search", exact=True)).to_be_visible()
+    expect(page.get_by_text("not indexed yet")).to_have_count(0)
+    assert page.evaluate("window.sameDocument")
+    loaded = page.locator(".tile img").evaluate_all("all => all.map(one => one.complete && one.naturalWidth > 0)")
+    assert loaded == [True, True]
+
+
+def test_dropped_files_are_sent_in_parts_and_a_part_that_is_lost_is_told(visit: Visits, api: httpx.Client) -> None:
+    key = api.post("/collections", json={"name": "Dropped"}).raise_for_status().json()["id"]
+    page = visit()
+    page.goto(f"/collections/{key}")
+    sent: list[Request] = []
+
+    def answer(route: Route) -> None:
+        sent.append(route.request)
+        # the first of the two parts does not arrive
+        route.abort() if len(sent) == 1 else route.continue_()
+
+    page.route("**/upload", answer)
+    files = page.evaluate_handle(
+        """() => {
+            const held = new DataTransfer();
+            for (let n = 0; n < 25; n += 1) held.items.add(new File([`text number ${n}`], `note ${n}.txt`));
+            return held;
+        }"""
+    )
+    page.locator("[data-drop]").dispatch_event("drop", {"dataTransfer": files})
+    expect(page.locator("[data-said]")).to_have_text("5 added, 20 rejected.")
+    assert len(sent) == 2
+    expect(page.locator("[data-outcomes] tr").first).to_contain_text("connection was lost")
+    expect(page.locator(".tile")).to_have_count(5)
+
+
+def test_items_are_filtered_and_shown_large(indexed: Page, scenes: Scenes) -> None:
+    name = scenes.queries[3].file
+    indexed.get_by_label("Name has").fill(name)
+    indexed.get_by_role("button", name="Filter").click()
+    expect(indexed.locator(".tile")).to_have_count(1)
+    indexed.locator(".tile a").click()
+    expect(indexed.get_by_role("heading", level=1)).to_have_text(name)
+    expect(indexed.locator("dl")).to_contain_text("256 × 256 pixels")
+
+
+def test_a_collection_goes_only_when_its_name_is_typed(visit: Visits, api: httpx.Client) -> None:
+    key = api.post("/collections", json={"name": "Short-lived"}).raise_for_status().json()["id"]
+    page = visit()
+    page.goto(f"/collections/{key}")
+    page.get_by_role("heading", name="Rename or delete").click()
+    page.get_by_label("To confirm, type the name").fill("something else")
+    page.get_by_role("button", name="Delete the collection").click()
+    expect(page.get_by_role("alert")).to_contain_text("Nothing was deleted")
+    page.get_by_role("heading", name="Rename or delete").click()
+    page.get_by_label("To confirm, type the name").fill("Short-lived")
+    page.get_by_role("button", name="Delete the collection").click()
+    expect(page.get_by_role("status").first).to_contain_text("is deleted")
+    assert api.get(f"/collections/{key}").status_code == 404
+
+
+def test_without_scripts_all_of_it_works(
+    visit: Visits, admin: Admin, api: httpx.Client, scenes: Scenes, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    page = visit(logged_in=False, java_script_enabled=False)
+    log_in(page, admin)
+    page.get_by_label("Name").fill("Without scripts")
+    page.get_by_role("button", name="Make collection").click()
+    names = [one.file for one in scenes.queries[:3]]
+    page.get_by_label("Files").set_input_files([*(scenes.folder / name for name in names), tmp_path / "broken.png"])
+    page.get_by_role("button", name="Upload").click()
+    outcomes = page.locator("[data-outcomes] tr")
+    expect(outcomes).to_have_count(4)
+    expect(outcomes.first).to_contain_text("broken.png")
+    key = re.search(r"/collections/([0-9a-f-]{36})", page.url)
+    assert key is not None
+    _wait_for_index(page, key[1])
+    search(page, scenes.queries[0].query, k=3)
+    # the page comes again by itself until the job is over
+    expect(page.locator("[data-order=final]")).to_be_visible()
+    assert keys(page) == [one["item_id"] for one in ranking(api, page.url.rpartition("/")[2])["candidates"]]
+
+
+def _wait_for_index(page: Page, key: str) -> None:
+    """Look again, as a person would, until the search form is open."""
+    form: Locator = page.get_by_role("button", name="Search", exact=True)
+    for _ in range(60):
+        page.goto(f"/collections/{key}")
+        if form.count() and "All 3 items are indexed" in page.locator("#index-state").inner_text():
+            return
+        # one second of the browser's own clock
+        page.wait_for_timeout(1000)
+    raise AssertionError("the collection was not indexed in a minute")
+
+
+def test_the_keyboard_reaches_the_content_first(visit: Visits, scenes: Scenes) -> None:
+    page = visit()
+    page.goto(scenes.path)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="To the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()

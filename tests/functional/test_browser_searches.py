@@ -1,0 +1,167 @@
+"""Searches in a real browser, against real servers and workers."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+from playwright.sync_api import Page, expect
+from tests.functional.browsing import IN_A_BROWSER, K, Scenes, keys, paused, ranking, search
+
+from retllm.stack import LocalStack
+
+pytestmark = IN_A_BROWSER
+
+
+def test_candidates_appear_at_once_and_settle_in_the_order_that_the_api_tells(
+    indexed: Page, scenes: Scenes, stack: LocalStack, api: httpx.Client
+) -> None:
+    page = indexed
+    with paused(stack, "score"):
+        job = search(page, scenes.queries[5].query)
+        expect(page.locator("[data-order=provisional]")).to_be_visible()
+        expect(page.locator("li.result")).to_have_count(K)
+        coarse = [one["item_id"] for one in sorted(ranking(api, job)["candidates"], key=lambda c: c["coarse_rank"])]
+        assert keys(page) == coarse
+        expect(page.locator(".change")).to_have_count(0)
+        page.evaluate("window.sameDocument = true")
+        kept = page.locator("li.result").first.element_handle()
+    expect(page.locator("[data-order=final]")).to_be_visible()
+    result = ranking(api, job)
+    assert not result["provisional"]
+    final = [one["item_id"] for one in result["candidates"]]
+    assert keys(page) == final
+    assert page.locator(".rank").evaluate_all("all => all.map(one => one.lastChild.data)") == [
+        str(rank) for rank in range(1, K + 1)
+    ]
+    # the same elements, moved: nothing was loaded again
+    assert page.evaluate("window.sameDocument")
+    assert kept.evaluate("one => one.isConnected && one.dataset.key") == coarse[0]
+    for one in result["candidates"]:
+        row = page.locator(f'li.result[data-key="{one["item_id"]}"]')
+        rise = one["coarse_rank"] - one["final_rank"]
+        sign = "▲" if rise > 0 else "▼" if rise < 0 else "="
+        expect(row.locator(".change")).to_contain_text(sign)
+        expect(row.locator(".measures")).to_contain_text(f"{one['score']:.4f}")
+    expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
+
+
+def test_a_search_by_picture_finds_that_picture_and_explains_itself(
+    indexed: Page, scenes: Scenes, api: httpx.Client
+) -> None:
+    page = indexed
+    wanted = scenes.queries[2].file
+    page.get_by_label("Picture (alone, or with the words)").set_input_files(scenes.folder / wanted)
+    job = search(page, "")
+    expect(page.locator("[data-order=final]")).to_be_visible()
+    expect(page.get_by_alt_text("The picture that was searched with")).to_be_visible()
+    best = min(ranking(api, job)["candidates"], key=lambda one: one["coarse_rank"])
+    assert best["name"] == wanted
+    page.get_by_role("heading", name="What explains this result").click()
+    for fact in (ranking(api, job)["embedder_revision"], ranking(api, job)["scorer_version"]):
+        expect(page.locator("[data-part=why]")).to_contain_text(fact)
+    # again, with the same picture and fewer candidates
+    page.get_by_role("heading", name="Search again").click()
+    expect(page.get_by_label("Use the same picture again")).to_be_checked()
+    again = search(page, "", k=3)
+    assert again != job
+    expect(page.locator("li.result")).to_have_count(3)
+    assert ranking(api, again)["has_picture"]
+
+
+def test_a_search_is_cancelled_and_taken_up_again(
+    indexed: Page, scenes: Scenes, stack: LocalStack, api: httpx.Client
+) -> None:
+    page = indexed
+    with paused(stack, "score"):
+        job = search(page, scenes.queries[7].query)
+        expect(page.locator("[data-order=provisional]")).to_be_visible()
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.locator(".standing")).to_contain_text(re.compile("cancelled|stopping"))
+    expect(page.locator("#job")).to_have_attribute("data-over", "true")
+    expect(page.locator(".standing")).to_contain_text("cancelled")
+    assert api.get(f"/jobs/{job}").json()["state"] == "cancelled"
+    page.get_by_role("button", name="Go on").click()
+    expect(page.locator("[data-order=final]")).to_be_visible()
+    assert api.get(f"/jobs/{job}").json()["state"] == "succeeded"
+
+
+def test_a_lost_connection_is_told_and_found_again(indexed: Page, scenes: Scenes, stack: LocalStack) -> None:
+    page = indexed
+    with paused(stack, "score"):
+        search(page, scenes.queries[9].query)
+        expect(page.locator("li.result")).to_have_count(K)
+        page.route("**/live", lambda route: route.abort())
+        expect(page.locator("#job [data-lost]")).to_contain_text("Connection lost")
+        page.unroute("**/live")
+        expect(page.locator("#job [data-lost]")).to_be_hidden()
+    expect(page.locator("[data-order=final]")).to_be_visible()
+
+
+def test_what_did_not_change_keeps_the_focus_while_the_page_is_live(
+    indexed: Page, scenes: Scenes, stack: LocalStack
+) -> None:
+    page = indexed
+    with paused(stack, "score"):
+        search(page, scenes.queries[10].query)
+        expect(page.locator("li.result")).to_have_count(K)
+        page.get_by_role("button", name="Cancel").focus()
+        for _ in range(3):
+            with page.expect_response("**/live"):
+                pass
+        expect(page.get_by_role("button", name="Cancel")).to_be_focused()
+
+
+def test_a_hidden_tab_asks_for_nothing_and_is_current_when_it_is_seen_again(
+    indexed: Page, scenes: Scenes, stack: LocalStack
+) -> None:
+    page = indexed
+    page.clock.install()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/live") else None)
+    with paused(stack, "score"):
+        search(page, scenes.queries[11].query)
+        expect(page.locator("li.result")).to_have_count(K)
+        _hide(page, True)
+        before = len(asked)
+        for _ in range(5):
+            page.clock.run_for(5_000)
+            # by then an answer would be here, and the next request planned
+            page.evaluate("fetch('/healthz').then((answer) => answer.text())")
+        assert len(asked) <= before + 1  # one may have been under way
+    _hide(page, False)
+    expect(page.locator("[data-order=final]")).to_be_visible()
+
+
+def _hide(page: Page, hidden: bool) -> None:
+    page.evaluate(
+        """(hidden) => {
+            Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
+
+
+def test_enter_searches_once_however_often_it_is_pressed(indexed: Page, scenes: Scenes, api: httpx.Client) -> None:
+    page = indexed
+    text = "only one of these"
+    page.get_by_label("What do you look for?").fill(text)
+    page.evaluate(
+        """() => {
+            const enter = () => new KeyboardEvent("keydown", { key: "Enter", bubbles: true, cancelable: true });
+            const press = () => document.querySelector("#text")?.dispatchEvent(enter());
+            for (let n = 0; n < 3; n += 1) setTimeout(press, 5 * n);
+        }"""
+    )
+    page.wait_for_url("**/jobs/*")
+    expect(page.locator("[data-order=final]")).to_be_visible()
+    jobs = api.get("/jobs", params={"collection": scenes.id, "kind": "search"}).json()["jobs"]
+    assert len([job for job in jobs if job["params"].get("text") == text]) == 1
+
+
+def test_a_field_that_is_wrong_is_told_beside_it(indexed: Page) -> None:
+    page = indexed
+    page.get_by_role("button", name="Search", exact=True).click()
+    expect(page.locator("#text-problem")).to_contain_text("query is empty")
+    expect(page.get_by_label("What do you look for?")).to_have_attribute("aria-invalid", "true")
