@@ -51,8 +51,10 @@ class _Answer:
     ranks: dict[UUID, SourceRank]
 
 
-def asked_for(request: SearchRequest, settings: Settings, k: int, *, has_text: bool) -> dict[str, Any] | None:
-    """What ``searches.coarse`` holds of a new search.
+def asked_for(
+    request: SearchRequest, settings: Settings, embedder: str, k: int, *, has_text: bool
+) -> dict[str, Any] | None:
+    """What ``searches.coarse`` holds of a new search; ``embedder`` is the one that its collection uses first.
 
     Raises:
         InvalidInput: no source is left, captions are to answer a picture, or an embedder is not one of those in force.
@@ -64,8 +66,9 @@ def asked_for(request: SearchRequest, settings: Settings, k: int, *, has_text: b
         raise InvalidInput("There is no source of candidates: name an embedder, or ask for captions.", field="coarse")
     if not names and not has_text:
         raise InvalidInput(f"Captions alone can't answer this search. {_NO_TEXT}", field="coarse")
-    if not captions and names == [public_name(settings.embedder_name)]:
+    if not captions and names == [embedder]:
         return None
+    names.sort(key=lambda name: name != embedder)
     depth = max(_LEAST_DEPTH, _DEPTH_PER_CANDIDATE * k)
     return {"captions": captions, "embedders": names, "depth": depth, "rrf_k": RRF_K}
 

@@ -18,6 +18,7 @@ from retllm.db.enums import OPEN_UNITS, JobKind, JobState, Stage, UnitState
 from retllm.db.tables import Candidate, Job, Unit, new_id
 from retllm.jobs import fine_stage, ranking
 from retllm.jobs.announce import FIRST_ANNOUNCED, Announcement
+from retllm.jobs.indexed import keep_error
 
 _LAST_STAGE = {JobKind.INDEX: Stage.EMBED, JobKind.SEARCH: Stage.FINE}
 
@@ -59,6 +60,8 @@ def bury(session: Session, job: Job, unit: Unit, error: str, *, split: bool) -> 
         alone = [{**unit.payload, "items": [item]} for item in items]
         return add_units(session, job, unit.stage, alone, first_seq=_next_seq(session, job, unit.stage))
     unit.state = UnitState.DEAD
+    if unit.stage is Stage.EMBED and split and items:
+        keep_error(session, uuid.UUID(items[0]), error)
     if unit.stage is Stage.FINE and not fine_stage.is_entropy_pass(unit.payload):
         _mark_candidates(session, job.id, items, error)
     session.flush()

@@ -20,9 +20,9 @@ from retllm.fine.decision import default_tie_decimals
 from retllm.fine.injection import Injection
 from retllm.fine.prompts import Mode
 from retllm.fine.waves import Adaptive
-from retllm.jobs import coarse_stage, life
+from retllm.jobs import coarse_stage, embedders, life
 from retllm.jobs.announce import Announcement
-from retllm.jobs.indexed import current_model, fresh_embedding
+from retllm.jobs.indexed import current_model, embedder_of, has_vector, is_ready
 from retllm.jobs.schemas import AdaptiveRequest, SearchRequest
 from retllm.settings import Settings, public_name
 
@@ -76,9 +76,17 @@ def _insert_job(
 
 
 def submit_index(
-    session: Session, user: User, collection_id: UUID, settings: Settings, *, idempotency_key: str | None = None
+    session: Session,
+    user: User,
+    collection_id: UUID,
+    settings: Settings,
+    *,
+    embedder: str | None = None,
+    idempotency_key: str | None = None,
 ) -> Submitted:
     """A job that embeds every item of the collection that has no vector of the embedders in force yet.
+
+    With ``embedder`` it is by that one alone; else by all of them, that of the collection first.
 
     The list of items is frozen here, for each embedder its own; what comes later belongs to the next index job. A unit
     is of one embedder, so that one that can't be loaded fails its own units alone.
@@ -86,17 +94,19 @@ def submit_index(
     Raises:
         NotFound: no such collection.
         Forbidden: this account may not change it.
+        InvalidInput: the embedder is none of those in force.
         Conflict: the collection has no item, or the idempotency key stands for another request.
     """
-    collection_for(session, user, collection_id, Right.CHANGE)
-    main, *further = settings.embedders
+    used = embedder_of(collection_for(session, user, collection_id, Right.CHANGE), settings)
+    wanted = sorted(settings.embedders, key=lambda name: name != used)
+    main, *further = wanted if embedder is None else [embedders.named(embedder, settings)]
     params: dict[str, Any] = {"embedder": main, "item_image_weight": settings.item_image_weight}
     if further:
         params["extra_embedders"] = further
     job, created = _insert_job(session, user, collection_id, JobKind.INDEX, params, idempotency_key)
     if not created:
         return Submitted(job, [], created=False)
-    ready = sa.select(Item.id).where(Item.collection_id == collection_id, Item.state == ItemState.READY)
+    ready = sa.select(Item.id).where(Item.collection_id == collection_id, is_ready())
     if session.scalar(ready.limit(1)) is None:
         raise Conflict("The collection is empty: upload something first.")
     payloads = _to_embed(session, ready, main, settings)
@@ -111,7 +121,7 @@ def _to_embed(session: Session, ready: sa.Select[UUID], embedder: str, settings:
     """The units of the items among ``ready`` that lack a vector of the embedder."""
     model = current_model(session, embedder)
     if model is not None:
-        ready = ready.where(~sa.exists().where(fresh_embedding(model.id, settings.item_image_weight)))
+        ready = ready.where(~has_vector(model, settings.item_image_weight))
     wanted = [str(item) for item in session.scalars(ready.order_by(Item.id))]
     size = settings.index_unit_items
     return [{"items": wanted[start : start + size]} for start in range(0, len(wanted), size)]
@@ -134,10 +144,10 @@ def submit_search(
         InvalidInput: the query is empty, or a field is out of bounds.
         Conflict: the collection is empty or not indexed, or the idempotency key stands for another request.
     """
-    collection_for(session, user, collection_id)
+    used = embedder_of(collection_for(session, user, collection_id), settings)
     text = _checked_text(request, settings, has_picture=picture is not None)
     params = request.model_dump(mode="json", exclude_none=True) | ({"picture": picture.sha256} if picture else {})
-    search = _search_row(request, settings, text, picture)
+    search = _search_row(request, settings, used, text, picture)
     job, created = _insert_job(session, user, collection_id, JobKind.SEARCH, params, idempotency_key)
     if not created:
         return Submitted(job, [], created=False)
@@ -160,7 +170,9 @@ def _checked_text(request: SearchRequest, settings: Settings, *, has_picture: bo
     return text
 
 
-def _search_row(request: SearchRequest, settings: Settings, text: str | None, picture: StoredPicture | None) -> Search:
+def _search_row(
+    request: SearchRequest, settings: Settings, embedder: str, text: str | None, picture: StoredPicture | None
+) -> Search:
     k = request.k if request.k is not None else min(settings.default_k, settings.max_k)
     if k > settings.max_k:
         raise InvalidInput(f"k is at most {settings.max_k} here (setting RETLLM_MAX_K).", field="k")
@@ -180,7 +192,7 @@ def _search_row(request: SearchRequest, settings: Settings, text: str | None, pi
         k=k,
         item_kinds=sorted({str(one) for one in kinds}),
         query_image_weight=_first(request.query_image_weight, settings.query_image_weight),
-        embedder=public_name(settings.embedder_name),
+        embedder=embedder,
         scorer=public_name(settings.scorer_name),
         scorer_revision=settings.scorer_revision,
         mode=mode,
@@ -188,7 +200,7 @@ def _search_row(request: SearchRequest, settings: Settings, text: str | None, pi
         tie_decimals=_first(request.tie_decimals, settings.tie_decimals, default_tie_decimals(mode)),
         adaptive=_adaptive(request, settings),
         fusion_weight=_first(request.fusion_weight, settings.fusion_weight),
-        coarse=coarse_stage.asked_for(request, settings, k, has_text=text is not None),
+        coarse=coarse_stage.asked_for(request, settings, embedder, k, has_text=text is not None),
         trace=request.trace,
         unit_candidates=settings.score_unit_candidates,
     )

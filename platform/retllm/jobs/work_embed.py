@@ -23,6 +23,7 @@ from retllm.jobs import coarse_stage
 from retllm.jobs.announce import Announcement
 from retllm.jobs.claim import complete
 from retllm.jobs.coarse_stage import Question
+from retllm.jobs.indexed import clear_errors
 from retllm.jobs.work import Bench, Held
 from retllm.media.ingest import open_picture
 from retllm.settings import public_name
@@ -132,12 +133,18 @@ def _store(
     weight: float,
 ) -> None:
     """Write the vectors; a newer one that is there already stays, and an item that is gone gets none."""
-    kept = session.execute(
-        sa.select(Item.id)
-        .where(Item.id.in_([item.id for item in items]), Item.state == ItemState.READY)
-        .with_for_update(read=True)
-    ).scalars()
-    alive = set(kept)
+    failed_before = any(item.error is not None for item in items)
+    alive = set(
+        session.scalars(
+            sa.select(Item.id)
+            .where(Item.id.in_([item.id for item in items]), Item.state == ItemState.READY)
+            # always in the same order, so that two workers that write to the same items do not wait for each other
+            .order_by(Item.id)
+            .with_for_update(read=not failed_before)
+        )
+    )
+    if failed_before:
+        clear_errors(session, list(alive))
     rows = [
         {
             "item_id": item.id,

@@ -57,7 +57,8 @@ def insert_item(session: Session, values: Mapping[str, Any]) -> bool:
 def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uuid.UUID, bool]:
     """Give pictures their captions; for each that is (still) there, whether anything changed.
 
-    A changed one holds both parts and has the next version, by which embeddings of the old caption are seen as stale.
+    A changed one holds both parts and has the next version, by which embeddings of the old caption are seen as stale;
+    why the old one could not be embedded is forgotten.
     """
     rows = session.execute(
         sa.select(*_KNOWN)
@@ -72,7 +73,13 @@ def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uu
         session.execute(
             sa.update(Item),
             [
-                {"id": item.id, "text": captions[item.id], "kind": ItemKind.BOTH, "version": item.version + 1}
+                {
+                    "id": item.id,
+                    "text": captions[item.id],
+                    "kind": ItemKind.BOTH,
+                    "version": item.version + 1,
+                    "error": None,
+                }
                 for item in changed
             ],
         )
@@ -119,7 +126,7 @@ def empty_item(session: Session, item_id: uuid.UUID) -> list[str]:
         return []
     keys = [key for key in (item.picture_key, item.thumbnail_key) if key]
     item.state = ItemState.DELETED
-    item.text = item.picture_key = item.thumbnail_key = None
+    item.text = item.picture_key = item.thumbnail_key = item.error = None
     item.version += 1
     session.execute(sa.delete(Embedding).where(Embedding.item_id == item_id))
     session.flush()
