@@ -1,7 +1,8 @@
-"""Recall at n, intervals by the bootstrap, and the area under the ROC curve."""
+"""Recall at n, precision, nDCG, intervals by the bootstrap, and the area under the ROC curve."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,23 @@ _CELLS = 2**24
 def recall_hits(ranks: Sequence[int | None], n: int) -> Hits:
     """Whether each query's right answer is among the first ``n``; None is a rank beyond all that were looked at."""
     return np.array([rank is not None and rank <= n for rank in ranks], dtype=np.float64)
+
+
+def precision(ranks: Sequence[int], n: int) -> float:
+    """The share of the first ``n`` places that hold one of the right answers, whose ranks (from 1) are given."""
+    return sum(rank <= n for rank in ranks) / n
+
+
+def ndcg(ranks: Sequence[int], right: int, n: int) -> float:
+    """The discounted gain of the first ``n`` places as a share of the best possible (binary gain, log2(rank + 1)).
+
+    Args:
+        ranks: where the right answers are that were found at all, each from 1.
+        right: how many right answers there are, found or not; at least 1.
+        n: places that are looked at.
+    """
+    gained = sum(1 / math.log2(rank + 1) for rank in ranks if rank <= n)
+    return gained / sum(1 / math.log2(place + 1) for place in range(1, min(right, n) + 1))
 
 
 def mean_of_parts(parts: Sequence[Hits]) -> float:

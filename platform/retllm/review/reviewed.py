@@ -1,0 +1,170 @@
+"""Searches of reviewed questions, with where each has the relevant items; one query whatever the size.
+
+Marks of items that are deleted by now count nowhere: no later search could find them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.access import visible_collections
+from retllm.db.enums import ItemState
+from retllm.db.reviews import Judgment
+from retllm.db.tables import Candidate, Collection, Item, Job, Search, User
+from retllm.review.measures import Measures, Place, measure
+
+# of one collection: marks and questions that are looked at, those reviewed last first
+_MARKS = 20_000
+QUESTIONS = 2000
+# of one question: searches that are looked at, the newest first
+SEARCHES = 10
+# of a query's text, what lists show
+_TEXT = 300
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """A search with a final order whose question has marks, and what they say of it (of its whole pool: nothing)."""
+
+    search_id: UUID
+    collection_id: UUID
+    question: str
+    reviewed_at: datetime
+    text: str | None
+    has_picture: bool
+    final_at: datetime
+    mode: str
+    k: int
+    injection: Mapping[str, Any]
+    fusion_weight: float
+    waves: bool
+    embedder: str
+    scorer: str
+    scorer_version: str | None
+    measures: Measures
+
+    @property
+    def trigger(self) -> str:
+        """What triggers the re-injection."""
+        return str(self.injection.get("trigger", "off"))
+
+
+def reviewed_collections(session: Session, user: User, *, after: UUID | None, limit: int) -> list[Collection]:
+    """Collections with marks that ``user`` may see, newest first; ``after`` is the last key of the page before."""
+    query = sa.select(Collection).where(visible_collections(user), _has_marks()).order_by(Collection.id.desc())
+    if after is not None:
+        query = query.where(Collection.id < after)
+    return list(session.scalars(query.limit(limit)))
+
+
+def _has_marks() -> sa.ColumnElement[bool]:
+    return sa.exists().where(Judgment.collection_id == Collection.id)
+
+
+def reviewed(
+    session: Session, collection_ids: Sequence[UUID], *, questions: int = QUESTIONS, searches: int = SEARCHES
+) -> list[Reviewed]:
+    """The newest finished searches of the questions that were reviewed last.
+
+    Args:
+        session: of the database.
+        collection_ids: where to look.
+        questions: of each collection, at most so many.
+        searches: of each question, at most so many.
+
+    Returns:
+        By collection, then question (reviewed last first), then search (newest first).
+    """
+    if not collection_ids:
+        return []
+    asked = _questions(questions)
+    found = _searches(asked, searches)
+    places = _places(asked, found)
+    query = (
+        sa.select(Collection.id.label("collection_id"), asked, found, places)
+        .select_from(Collection)
+        .join(asked, sa.true())
+        .join(found, sa.true())
+        .join(places, sa.true())
+        .where(Collection.id.in_(collection_ids))
+        .order_by(Collection.id, asked.c.reviewed_at.desc(), asked.c.question, found.c.search_id.desc())
+    )
+    return [_reviewed(dict(row)) for row in session.execute(query).mappings()]
+
+
+def _questions(most: int) -> sa.FromClause:
+    newest = (
+        sa.select(Judgment.question, Judgment.updated_at)
+        .where(Judgment.collection_id == Collection.id)
+        .correlate(Collection)
+        .order_by(Judgment.updated_at.desc())
+        .limit(_MARKS)
+        .lateral("newest")
+    )
+    last = sa.func.max(newest.c.updated_at)
+    return (
+        sa.select(newest.c.question, last.label("reviewed_at"))
+        .group_by(newest.c.question)
+        .order_by(last.desc(), newest.c.question)
+        .limit(most)
+        .lateral("asked")
+    )
+
+
+def _searches(asked: sa.FromClause, most: int) -> sa.FromClause:
+    return (
+        sa.select(
+            Search.id.label("search_id"),
+            sa.func.left(Search.query_text, _TEXT).label("text"),
+            Search.query_picture_key.is_not(None).label("has_picture"),
+            Search.final_at,
+            Search.mode,
+            Search.k,
+            Search.injection,
+            Search.fusion_weight,
+            Search.adaptive.is_not(None).label("waves"),
+            Search.embedder,
+            Search.scorer,
+            Search.scorer_version,
+        )
+        .join(Job, Job.id == Search.id)
+        .where(Search.question == asked.c.question, Job.collection_id == Collection.id, Search.final_at.is_not(None))
+        .correlate(asked, Collection)
+        .order_by(Search.id.desc())
+        .limit(most)
+        .lateral("found")
+    )
+
+
+def _places(asked: sa.FromClause, found: sa.FromClause) -> sa.FromClause:
+    """How many relevant items and marked candidates there are, and both ranks of each relevant candidate."""
+    right = sa.and_(Judgment.relevant, Candidate.final_rank.is_not(None))
+    # both lists are made from the same rows in the same order
+    return (
+        sa.select(
+            sa.func.count().filter(Judgment.relevant).label("relevant"),
+            sa.func.count(Candidate.item_id).label("marked"),
+            sa.func.array_agg(Candidate.coarse_rank).filter(right).label("coarse_ranks"),
+            sa.func.array_agg(Candidate.final_rank).filter(right).label("final_ranks"),
+        )
+        .select_from(Judgment)
+        .join(Item, sa.and_(Item.id == Judgment.item_id, Item.state == ItemState.READY))
+        .outerjoin(Candidate, sa.and_(Candidate.search_id == found.c.search_id, Candidate.item_id == Judgment.item_id))
+        .where(Judgment.collection_id == Collection.id, Judgment.question == asked.c.question)
+        .correlate(asked, found, Collection)
+        .lateral("places")
+    )
+
+
+def _reviewed(row: dict[str, Any]) -> Reviewed:
+    relevant, marked = row.pop("relevant"), row.pop("marked")
+    pairs = zip(row.pop("coarse_ranks") or (), row.pop("final_ranks") or (), strict=True)
+    places = [Place(coarse, final) for coarse, final in pairs]
+    return Reviewed(**row, measures=measure(relevant, places, pool=0, marked=marked))

@@ -1,0 +1,60 @@
+"""The review of one search: the marks of its question, and what they say of its order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.tables import Candidate, Search, User
+from retllm.review.marks import Asked, Mark, asked_by, marks_of
+from retllm.review.measures import Measures, Place, Verdict, measure
+
+
+@dataclass(frozen=True)
+class Review:
+    """The marks of a search's question and its measures by them."""
+
+    asked: Asked
+    marks: Sequence[Mark]
+    measures: Measures
+
+    def mark(self, item_id: UUID) -> Mark | None:
+        """The mark of an item, if it has one."""
+        return next((mark for mark in self.marks if mark.item_id == item_id), None)
+
+    @property
+    def missing(self) -> list[Mark]:
+        """Relevant items that are no candidates of this search."""
+        return [mark for mark in self.marks if mark.relevant and mark.coarse_rank is None]
+
+
+def review_of(session: Session, user: User, search_id: UUID) -> Review:
+    """The review of a search that ``user`` may see; a mark of a deleted item counts in no measure.
+
+    Raises:
+        NotFound: there is no such search for this account.
+    """
+    asked = asked_by(session, user, search_id)
+    pool = sa.select(sa.func.count()).where(Candidate.search_id == search_id).scalar_subquery()
+    row = session.execute(sa.select(Search.final_at.is_not(None), pool).where(Search.id == search_id)).one()
+    marks = marks_of(session, asked)
+    return Review(asked, marks, measures_of(marks, pool=row[1], final=row[0]))
+
+
+def measures_of(marks: Sequence[Mark], *, pool: int, final: bool) -> Measures:
+    """What the marks say of the search that their ranks are of."""
+    counted = [mark for mark in marks if not mark.deleted]
+    relevant = [mark for mark in counted if mark.relevant]
+    marked = sum(mark.coarse_rank is not None for mark in counted)
+    if not final:
+        return Measures(Verdict.UNKNOWN, pool, marked, len(relevant), None, None)
+    places = [
+        Place(mark.coarse_rank, mark.final_rank)
+        for mark in relevant
+        if mark.coarse_rank is not None and mark.final_rank is not None
+    ]
+    return measure(len(relevant), places, pool=pool, marked=marked)
