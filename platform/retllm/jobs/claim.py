@@ -20,7 +20,8 @@ from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Job, Unit
 from retllm.errors import JobCancelled, ModelUnavailable, RetllmError, StaleClaim
 from retllm.jobs import life
-from retllm.jobs.announce import Announcement
+from retllm.jobs.announce import QUEUE_OF, Announcement
+from retllm.operations import queues
 from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -51,10 +52,15 @@ def _after(seconds: float) -> Any:
 
 
 def claim_unit(sessions: Sessions, unit_id: UUID, worker: str, settings: Settings) -> Claim | None:
-    """Take the unit if it is ready; None if another worker has it, it is done, or its job was cancelled."""
+    """Take the unit if it is ready; None if another worker has it, it is done, or its job was cancelled.
+
+    None as well while its queue is paused: whoever resumes the queue has the unit announced again.
+    """
     with transaction(sessions) as session:
-        job_id = session.scalar(sa.select(Unit.job_id).where(Unit.id == unit_id))
-        job = life.lock_job(session, job_id) if job_id else None
+        found = session.execute(sa.select(Unit.job_id, Unit.stage).where(Unit.id == unit_id)).one_or_none()
+        if found is None or queues.is_paused(session, QUEUE_OF[found.stage]):
+            return None
+        job = life.lock_job(session, found.job_id)
         if job is None or job.finished_at is not None or life.close_if_cancelled(session, job):
             return None
         unit = session.scalar(

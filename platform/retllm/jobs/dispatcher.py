@@ -21,12 +21,13 @@ from retllm.db.tables import Job, Unit
 from retllm.jobs import life, score_cache
 from retllm.jobs.announce import QUEUE_OF, Announcement, Announcer
 from retllm.jobs.claim import give_up_or_wait
+from retllm.operations import queues, workers
 from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 _RESCUED_AT_ONCE = 100
-# seconds between two looks at the size of the score cache
+# seconds between two looks at what is kept only for a while
 _PRUNE_SECONDS = 60.0
 
 
@@ -60,7 +61,9 @@ class Dispatcher:
         self.rescue()
         self.sweep_cancelled()
         self.prune_now_and_then()
-        return sum(self.announce_ready(stage) for stage in Stage)
+        with transaction(self._sessions) as session:
+            paused = queues.paused(session)
+        return sum(self.announce_ready(stage) for stage in Stage if QUEUE_OF[stage] not in paused)
 
     def rescue(self) -> int:
         """Take back the units whose lease has run out: their worker died or lost the database."""
@@ -96,12 +99,13 @@ class Dispatcher:
                     life.close_if_cancelled(session, job)
 
     def prune_now_and_then(self) -> int:
-        """Keep the score cache within its bound; returns how many scores went."""
+        """Keep the score cache within its bound and forget workers long gone; returns how many scores went."""
         if time.monotonic() < self._prune_at:
             return 0
         self._prune_at = time.monotonic() + _PRUNE_SECONDS
         with transaction(self._sessions) as session:
             gone = score_cache.prune(session, self._settings.score_cache_rows)
+            workers.prune(session)
         if gone:
             log.info("score_cache.pruned", rows=gone)
         return gone

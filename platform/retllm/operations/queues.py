@@ -1,0 +1,164 @@
+"""Queues: what waits in them, and pausing them. A pause is a row in Postgres that every claim looks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import Stage, UnitState
+from retllm.db.operations import PausedQueue
+from retllm.db.tables import Unit, User
+from retllm.errors import NotFound
+from retllm.jobs.announce import FIRST_ANNOUNCED, QUEUE_OF, Announcement
+
+QUEUES = ("query", "embed", "score")
+MEANING = {
+    "query": "coarse stage of searches: embeds the query and finds the nearest items",
+    "embed": "index jobs: embeds items",
+    "score": "fine stage of searches: the scorer judges candidates",
+}
+MOST_COUNTED = 10_000
+"""Waiting units beyond this number are not counted."""
+
+STAGE_OF = {queue: stage for stage, queue in QUEUE_OF.items()}
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Why a queue stands still; ``by`` is None when that account is gone."""
+
+    queue: str
+    since: datetime
+    by: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What the database says of a queue.
+
+    ``waiting`` units may be claimed now; it is cut at ``MOST_COUNTED``. ``later`` ones wait for their next attempt.
+    ``at_work`` are held by workers. ``oldest`` is since when the unit that waits longest could have been claimed.
+    """
+
+    name: str
+    waiting: int
+    later: int
+    at_work: int
+    oldest: datetime | None
+    pause: Pause | None
+
+    @property
+    def meaning(self) -> str:
+        """What is done in it."""
+        return MEANING[self.name]
+
+
+def demand_queue(name: str) -> str:
+    """``name`` if there is such a queue.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if name not in QUEUES:
+        raise NotFound(f"There is no queue of that name; there are {', '.join(QUEUES)}.")
+    return name
+
+
+def paused(session: Session) -> dict[str, Pause]:
+    """The queues that stand still, by name."""
+    query = sa.select(PausedQueue, User.name).outerjoin(User, User.id == PausedQueue.user_id)
+    return {row.queue: Pause(row.queue, row.created_at, by, row.reason) for row, by in session.execute(query)}
+
+
+def is_paused(session: Session, queue: str) -> bool:
+    """Whether nothing may be claimed from ``queue``."""
+    return session.scalar(sa.select(PausedQueue.queue).where(PausedQueue.queue == queue)) is not None
+
+
+def pause(session: Session, user: User, queue: str, reason: str = "") -> bool:
+    """Let nothing more be claimed from ``queue``; what workers hold they finish. False if it stood still already.
+
+    Raises:
+        NotFound: there is no such queue.
+    """
+    row = {"queue": demand_queue(queue), "user_id": user.id, "reason": reason}
+    done = session.execute(
+        insert(PausedQueue).values(row).on_conflict_do_nothing().returning(PausedQueue.queue)
+    ).scalar_one_or_none()
+    return done is not None
+
+
+def resume(session: Session, queue: str) -> tuple[bool, list[Announcement]]:
+    """Let ``queue`` go on; false if it was not paused. Returns the units to announce after the commit, too.
+
+    Raises:
+        NotFound: there is no such queue.
+    """
+    gone = session.execute(
+        sa.delete(PausedQueue).where(PausedQueue.queue == demand_queue(queue)).returning(PausedQueue.queue)
+    ).scalar_one_or_none()
+    if gone is None:
+        return False, []
+    stage = STAGE_OF[queue]
+    first = (
+        sa.select(Unit.id)
+        .where(*_ready(stage), Unit.run_after <= sa.func.now())
+        .order_by(Unit.run_after, Unit.id)
+        .limit(FIRST_ANNOUNCED)
+        .with_for_update(skip_locked=True)
+    )
+    taken = session.scalars(
+        sa.update(Unit)
+        .where(Unit.id.in_(first.scalar_subquery()))
+        .values(announced_at=sa.func.now())
+        .returning(Unit.id)
+        .execution_options(synchronize_session=False)
+    )
+    return True, [(unit_id, stage) for unit_id in taken]
+
+
+def depths(session: Session) -> list[Queue]:
+    """Every queue, in the order in which a search passes them."""
+    stands = paused(session)
+    counted = {row.stage: row for row in session.execute(_waiting())}
+    held = (
+        sa.select(Unit.stage, sa.func.count().label("units")).where(Unit.state == UnitState.LEASED).group_by(Unit.stage)
+    )
+    at_work = {row.stage: row.units for row in session.execute(held)}
+    found = []
+    for name in QUEUES:
+        stage = STAGE_OF[name]
+        row = counted[stage]
+        found.append(Queue(name, row.waiting, row.later, at_work.get(stage, 0), row.oldest, stands.get(name)))
+    return found
+
+
+def _ready(stage: Stage) -> Sequence[sa.ColumnElement[bool]]:
+    return Unit.stage == stage, Unit.state == UnitState.READY
+
+
+def _waiting() -> sa.Select[*tuple[Any, ...]]:
+    """Units that wait, by stage, each count through the index and no further than it is shown."""
+    rows = []
+    for stage in Stage:
+        due = sa.select(Unit.run_after).where(*_ready(stage), Unit.run_after <= sa.func.now())
+        later = sa.select(Unit.run_after).where(*_ready(stage), Unit.run_after > sa.func.now())
+        first = due.order_by(Unit.run_after).limit(MOST_COUNTED).subquery()
+        others = later.limit(MOST_COUNTED).subquery()
+        rows.append(
+            sa.select(
+                sa.literal(stage, Unit.stage.type).label("stage"),
+                sa.select(sa.func.count()).select_from(first).scalar_subquery().label("waiting"),
+                sa.select(sa.func.min(first.c.run_after)).scalar_subquery().label("oldest"),
+                sa.select(sa.func.count()).select_from(others).scalar_subquery().label("later"),
+            )
+        )
+    every = sa.union_all(*rows).subquery()
+    return sa.select(every.c.stage, every.c.waiting, every.c.oldest, every.c.later)

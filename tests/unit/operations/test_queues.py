@@ -1,0 +1,125 @@
+"""A paused queue gives out no work and loses none; what waits is counted from the database."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from retllm.db.enums import Stage, UnitState
+from retllm.db.session import transaction
+from retllm.db.tables import Unit
+from retllm.errors import NotFound
+from retllm.jobs import submit
+from retllm.jobs.dispatcher import Dispatcher
+from retllm.operations import queues
+
+
+class Recorder:
+    """Stands where the announcer stands and keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[UUID] = []
+
+    def announce(self, units) -> int:
+        taken = [unit_id for unit_id, _ in units]
+        self.told += taken
+        return len(taken)
+
+    def depth(self, queue: str) -> int:
+        return 0
+
+
+def _job(world, texts: int = 4) -> UUID:
+    world.add_texts(*[f"text {n}" for n in range(texts)])
+    with transaction(world.sessions) as session:
+        return submit.submit_index(session, world.user, world.collection_id, world.settings).job.id
+
+
+def _pause(world, queue: str, reason: str = "") -> bool:
+    with transaction(world.sessions) as session:
+        return queues.pause(session, world.user, queue, reason)
+
+
+def _resume(world, queue: str):
+    with transaction(world.sessions) as session:
+        return queues.resume(session, queue)
+
+
+def _depths(world) -> dict[str, queues.Queue]:
+    with transaction(world.sessions) as session:
+        return {one.name: one for one in queues.depths(session)}
+
+
+def test_nothing_is_claimed_from_a_paused_queue_and_all_of_it_once_it_goes_on(world) -> None:
+    job_id = _job(world)
+    first, second = world.units(job_id)
+    world.must_claim(first.id, "w1")
+    assert _pause(world, "embed", "the GPU is hot")
+    assert world.claim(second.id) is None
+    assert world.units(job_id)[1].state is UnitState.READY
+    assert world.units(job_id)[1].attempt == 0, "a refused claim is no attempt"
+    was_paused, units = _resume(world, "embed")
+    assert was_paused
+    assert units == [(second.id, Stage.EMBED)], "announced again at once, since its hint was used up"
+    assert world.must_claim(second.id).attempt == 1
+
+
+def test_a_pause_of_one_queue_leaves_the_others_alone(world) -> None:
+    job_id = _job(world)
+    _pause(world, "score")
+    _pause(world, "query")
+    world.must_claim(world.units(job_id)[0].id)
+
+
+def test_the_dispatcher_announces_nothing_of_a_paused_queue(world) -> None:
+    _job(world)
+    with transaction(world.sessions) as session:
+        session.execute(sa.update(Unit).values(announced_at=None))
+    recorder = Recorder()
+    dispatcher = Dispatcher(world.sessions, recorder, world.settings)
+    _pause(world, "embed")
+    assert dispatcher.round() == 0
+    _resume(world, "embed")
+    with transaction(world.sessions) as session:
+        session.execute(sa.update(Unit).values(announced_at=None))
+    assert dispatcher.round() == 2
+
+
+def test_a_second_pause_changes_nothing_and_who_paused_is_told(world) -> None:
+    assert _pause(world, "embed", "first")
+    assert not _pause(world, "embed", "second")
+    with transaction(world.sessions) as session:
+        (stands,) = queues.paused(session).values()
+    assert (stands.queue, stands.by, stands.reason) == ("embed", "ada", "first")
+    assert _resume(world, "embed") == (True, [])
+    assert _resume(world, "embed") == (False, [])
+
+
+@pytest.mark.parametrize("name", ["", "media", "embed "])
+def test_a_queue_that_is_not_there_can_not_be_paused(world, name: str) -> None:
+    with pytest.raises(NotFound):
+        _pause(world, name)
+    with pytest.raises(NotFound):
+        _resume(world, name)
+
+
+def test_units_are_counted_by_what_they_wait_for(world) -> None:
+    job_id = _job(world, 8)
+    units = world.units(job_id)
+    world.must_claim(units[0].id)
+    with transaction(world.sessions) as session:
+        later = sa.func.now() + sa.text("interval '1 hour'")
+        session.execute(sa.update(Unit).where(Unit.id == units[1].id).values(run_after=later))
+    embed = _depths(world)["embed"]
+    assert (embed.waiting, embed.later, embed.at_work) == (2, 1, 1)
+    assert embed.oldest == units[2].run_after
+    assert [(one.waiting, one.oldest) for name, one in _depths(world).items() if name != "embed"] == [(0, None)] * 2
+    assert list(_depths(world)) == ["query", "embed", "score"]
+
+
+def test_counting_stops_where_a_number_says_no_more(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "MOST_COUNTED", 2)
+    _job(world, 8)
+    assert _depths(world)["embed"].waiting == 2
