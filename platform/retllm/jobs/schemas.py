@@ -52,6 +52,15 @@ class CoarseRequest(Strict):
     )
 
 
+class LikeRequest(Strict):
+    """An item that a search wants more of: what it has stands in for what the query lacks."""
+
+    item: UUID = Field(description="its key; it may be in another collection")
+    parts: list[Literal["picture", "text"]] | None = Field(
+        default=None, min_length=1, description="which of its parts to ask with; all that it has if left out"
+    )
+
+
 def _kind_of_waves(value: object) -> str:
     return "yes_or_no" if isinstance(value, bool) else "waves"
 
@@ -88,6 +97,9 @@ class SearchRequest(Strict):
         description="log-odds that one standard deviation of coarse similarity adds to a score",
     )
     trace: bool = Field(default=False, description="keep what the model did at each layer, to be looked at later")
+    like: LikeRequest | None = Field(
+        default=None, description="find what is like this item; a text or picture of the query's own goes before its"
+    )
 
 
 class StageProgress(BaseModel):
@@ -103,6 +115,8 @@ class StageProgress(BaseModel):
     items_done: int
     items_failed: int
     seconds: float | None
+    started_at: datetime | None = Field(description="when the first unit was taken up")
+    finished_at: datetime | None = Field(description="when the last unit ended; null while one is open")
 
 
 class UnitError(BaseModel):

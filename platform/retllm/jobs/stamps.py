@@ -47,7 +47,7 @@ def job_stamp(session: Session, user: User, job_id: UUID) -> Stamp:
     return tuple(row)
 
 
-def _units() -> sa.Lateral:
+def _units() -> sa.FromClause:
     # a release takes its attempt back, a failure changes only when the next attempt may begin
     return (
         sa.select(
@@ -63,7 +63,7 @@ def _units() -> sa.Lateral:
     )
 
 
-def _scores() -> sa.Lateral:
+def _scores() -> sa.FromClause:
     return (
         sa.select(sa.func.count().label("scores"), sa.func.count(Score.entropy).label("entropies"))
         .where(Score.search_id == Job.id)
@@ -71,7 +71,7 @@ def _scores() -> sa.Lateral:
     )
 
 
-def _candidates() -> sa.Lateral:
+def _candidates() -> sa.FromClause:
     return (
         sa.select(
             sa.func.count().label("candidates"),
@@ -83,7 +83,7 @@ def _candidates() -> sa.Lateral:
     )
 
 
-def _marks() -> sa.Lateral:
+def _marks() -> sa.FromClause:
     return (
         sa.select(sa.func.count().label("marks"), sa.func.max(Judgment.updated_at).label("marked_at"))
         .where(Judgment.collection_id == Job.collection_id, Judgment.question == Search.question)
@@ -91,7 +91,7 @@ def _marks() -> sa.Lateral:
     )
 
 
-def _pauses() -> sa.Lateral:
+def _pauses() -> sa.FromClause:
     return sa.select(
         sa.func.count(PausedQueue.queue).label("pauses"), sa.func.max(PausedQueue.created_at).label("paused_at")
     ).lateral()

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.access import job_for, within_visible
-from retllm.db.enums import DecidedBy, ItemKind, ItemState, JobKind, JobState, Stage, UnitState
+from retllm.db.enums import OPEN_UNITS, DecidedBy, ItemKind, ItemState, JobKind, JobState, Stage, UnitState
 from retllm.db.tables import Candidate, Collection, EmbeddingModel, Item, Job, Score, Search, Unit, User
 from retllm.errors import NotFound
 from retllm.jobs import coarse_stage, fine_stage, ranking
@@ -154,6 +154,8 @@ def _stage(stage: Stage, rows: Sequence[Any]) -> StageProgress:
         items_done=items.get(UnitState.DONE, 0),
         items_failed=items.get(UnitState.DEAD, 0),
         seconds=max(0.0, seconds) if seconds is not None else None,
+        started_at=min(started, default=None),
+        finished_at=None if any(units.get(state) for state in OPEN_UNITS) else max(finished, default=None),
     )
 
 

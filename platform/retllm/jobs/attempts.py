@@ -1,0 +1,97 @@
+"""The units of a job one by one: who did them, how often they were tried, and why they failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session, undefer
+
+from retllm.access import job_for
+from retllm.db.enums import Stage, UnitState
+from retllm.db.tables import Unit, User
+
+Place = tuple[Stage, int]
+
+
+class AttemptView(BaseModel):
+    """A unit of a job, and how its last attempt went."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    stage: Stage
+    seq: int = Field(description="its number in the stage, from 0")
+    state: UnitState
+    items: int | None = Field(description="items or candidates that it names; null of the coarse stage")
+    attempt: int = Field(description="attempts so far, the present one with them")
+    worker: str | None = Field(description="host and process of the last attempt")
+    started_at: datetime | None
+    finished_at: datetime | None
+    seconds: float | None = Field(description="that the last attempt took; null while it lasts")
+    run_after: datetime | None = Field(description="when it may be tried again; null unless it waits after a failure")
+    error: str | None
+    traceback: str | None = Field(default=None, description="for those who may change the job, where it is asked for")
+
+
+def attempts(
+    session: Session,
+    user: User,
+    job_id: UUID,
+    *,
+    state: UnitState | None = None,
+    after: Place | None = None,
+    limit: int = 50,
+    traced: bool = False,
+) -> list[AttemptView]:
+    """A page of the units of a job, by stage and number.
+
+    Args:
+        state: only units in this state.
+        after: stage and number of the last unit of the page before (keyset).
+        traced: read their tracebacks too.
+
+    Raises:
+        NotFound: there is no such job that this account may see.
+    """
+    job_for(session, user, job_id)
+    query = sa.select(Unit).where(Unit.job_id == job_id).order_by(Unit.stage, Unit.seq).limit(limit)
+    if state is not None:
+        query = query.where(Unit.state == state)
+    if after is not None:
+        query = query.where(
+            sa.tuple_(Unit.stage, Unit.seq) > sa.tuple_(sa.literal(after[0], Unit.stage.type), after[1])
+        )
+    if traced:
+        query = query.options(undefer(Unit.traceback))
+    return [_view(unit, traced) for unit in session.scalars(query)]
+
+
+def _view(unit: Unit, traced: bool) -> AttemptView:
+    items: Sequence[str] | None = unit.payload.get("items")
+    waits = unit.state is UnitState.READY and unit.error is not None
+    return AttemptView(
+        id=unit.id,
+        stage=unit.stage,
+        seq=unit.seq,
+        state=unit.state,
+        items=None if items is None else len(items),
+        attempt=unit.attempt,
+        worker=unit.worker,
+        started_at=unit.started_at,
+        finished_at=unit.finished_at,
+        seconds=_seconds(unit.started_at, unit.finished_at),
+        run_after=unit.run_after if waits else None,
+        error=unit.error,
+        traceback=unit.traceback if traced else None,
+    )
+
+
+def _seconds(started: datetime | None, finished: datetime | None) -> float | None:
+    if started is None or finished is None:
+        return None
+    # a unit that was reopened and dropped again ended before it began anew
+    return max(0.0, (finished - started).total_seconds())
