@@ -55,7 +55,7 @@ def known(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFa
     sessions = app.extensions["retllm"].sessions
     with transaction(sessions) as session:
         user = accounts.create_user(session, f"contract-{new_id()}", "a long password", Role.EDITOR)
-        token = accounts.issue_token(session, user, "contract")
+        _, token = accounts.issue_token(session, user, "contract")
     headers = {"Authorization": f"Bearer {token}"}
     client = app.test_client()
     collection = client.post("/api/v1/collections", json={"name": "Seeds"}, headers=headers).json["id"]

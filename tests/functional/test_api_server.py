@@ -56,7 +56,7 @@ def server(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathF
     sessions = make_sessions(database_url)
     with transaction(sessions) as session:
         user = accounts.create_user(session, f"server-{new_id()}", "a long password")
-        token = accounts.issue_token(session, user, "server")
+        _, token = accounts.issue_token(session, user, "server")
     environment = {
         **os.environ,
         "RETLLM_HOME": str(home),

@@ -42,14 +42,14 @@ def test_a_wrong_name_and_a_wrong_password_are_told_alike(session: Session) -> N
 
 def test_no_password_or_token_is_stored_as_it_is(session: Session) -> None:
     user = accounts.create_user(session, "ada", PASSWORD)
-    token = accounts.issue_token(session, user, "laptop")
+    _, token = accounts.issue_token(session, user, "laptop")
     assert PASSWORD not in session.scalars(sa.select(User.password_hash)).one()
     assert session.scalars(sa.select(ApiToken.digest)).one() not in token
 
 
 def test_a_disabled_account_and_its_tokens_are_shut_out(session: Session) -> None:
     user = accounts.create_user(session, "ada", PASSWORD)
-    token = accounts.issue_token(session, user, "laptop")
+    _, token = accounts.issue_token(session, user, "laptop")
     assert accounts.user_for_token(session, token) is user
     user.disabled_at = sa.func.now()
     session.flush()
@@ -61,7 +61,7 @@ def test_a_disabled_account_and_its_tokens_are_shut_out(session: Session) -> Non
 
 def test_a_revoked_token_is_shut_out_and_cannot_be_revoked_twice_or_by_others(session: Session) -> None:
     ada, eve = (accounts.create_user(session, name, PASSWORD) for name in ("ada", "eve"))
-    token = accounts.issue_token(session, ada, "laptop")
+    _, token = accounts.issue_token(session, ada, "laptop")
     (stored,) = accounts.list_tokens(session, ada)
     with pytest.raises(NotFound):
         accounts.revoke_token(session, eve, stored.id)

@@ -12,7 +12,8 @@ from flask_limiter.util import get_remote_address
 from flask_login import LoginManager, UserMixin
 from flask_wtf.csrf import CSRFProtect
 
-from retllm import accounts
+from retllm import accounts, audit
+from retllm.audit import Action
 from retllm.db.session import transaction
 from retllm.db.tables import User
 from retllm.errors import Unauthorized
@@ -23,6 +24,8 @@ limiter = Limiter(key_func=get_remote_address, in_memory_fallback_enabled=True, 
 
 # guesses at passwords from one address; the page's login view carries it
 LOGIN_LIMIT = "10 per minute; 100 per hour"
+# so many characters are kept of a name that was tried
+_TRIED = 100
 
 
 class Account(UserMixin):  # type: ignore[misc]  # flask_login ships no types
@@ -67,13 +70,20 @@ def _load(session_id: str) -> Account | None:
 
 
 def log_in(name: str, password: str) -> User:
-    """Begin a login session.
+    """Begin a login session; that it began, or was refused, goes into the audit log.
 
     Raises:
         Unauthorized: name and password do not fit.
     """
-    with transaction(services().sessions) as session:
-        user = accounts.check_password(session, name, password)
+    where = request.remote_addr
+    try:
+        with transaction(services().sessions) as session:
+            user = accounts.log_in(session, name, password)
+            audit.record(session, user, Action.LOGGED_IN, target=user.name, target_id=user.id, address=where)
+    except Unauthorized:
+        with transaction(services().sessions) as session:
+            audit.record(session, None, Action.LOGIN_REFUSED, address=where, name=name[:_TRIED])
+        raise
     flask_login.login_user(Account(user))
     return user
 

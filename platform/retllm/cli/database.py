@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from retllm import audit
+from retllm.audit import Action
 from retllm.db.session import make_sessions, transaction
 from retllm.errors import StackError
 from retllm.settings import Settings
@@ -38,3 +42,8 @@ def administration() -> Iterator[Session]:
         ) from error
     finally:
         sessions.kw["bind"].dispose()
+
+
+def note(session: Session, action: Action, target: str, target_id: UUID, **detail: Any) -> None:
+    """Put a deed of the command line into the audit log; who typed it is known to the machine alone."""
+    audit.record(session, None, action, target=target, target_id=target_id, address="command line", **detail)

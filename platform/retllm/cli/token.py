@@ -7,9 +7,10 @@ from uuid import UUID
 import click
 
 from retllm import accounts
+from retllm.audit import Action
 from retllm.cli import show
 from retllm.cli.client import json_option
-from retllm.cli.database import administration
+from retllm.cli.database import administration, note
 
 
 @click.group()
@@ -24,8 +25,9 @@ def token() -> None:
 def create(user: str, name: str, as_json: bool) -> None:
     """Make a token for the account USER; it is shown this once."""
     with administration() as session:
-        made = accounts.issue_token(session, accounts.find_user(session, user), name)
-    show.as_json({"token": made}) if as_json else click.echo(made)
+        made, secret = accounts.issue_token(session, accounts.find_user(session, user), name)
+        note(session, Action.TOKEN_CREATED, made.name, made.id, account=user)
+    show.as_json({"token": secret}) if as_json else click.echo(secret)
 
 
 @token.command("list")
@@ -56,5 +58,6 @@ def list_tokens(user: str, as_json: bool) -> None:
 def revoke(user: str, token_id: UUID) -> None:
     """End a token of the account USER."""
     with administration() as session:
-        accounts.revoke_token(session, accounts.find_user(session, user), token_id)
+        ended = accounts.revoke_token(session, accounts.find_user(session, user), token_id)
+        note(session, Action.TOKEN_REVOKED, ended.name, ended.id, account=user)
     click.echo("The token is ended.")

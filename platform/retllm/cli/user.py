@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
+from typing import Any
 
 import click
-import sqlalchemy as sa
 
 from retllm import accounts
+from retllm.audit import Action
 from retllm.cli import show
 from retllm.cli.client import json_option
-from retllm.cli.database import administration
+from retllm.cli.database import administration, note
 from retllm.db.enums import Role
-from retllm.db.tables import User
 
 password_option = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 
@@ -27,7 +26,7 @@ def _password(from_stdin: bool) -> tuple[str, bool]:
     """The password, and whether it was made up here and has to be shown."""
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n"), False
-    return secrets.token_urlsafe(12), True
+    return accounts.made_up_password(), True
 
 
 def _tell(name: str, password: str, made_up: bool, as_json: bool) -> None:
@@ -54,7 +53,8 @@ def create(name: str, role: str, password_stdin: bool, as_json: bool) -> None:
     """Make the account NAME; without --password-stdin its password is made up and shown once."""
     password, made_up = _password(password_stdin)
     with administration() as session:
-        accounts.create_user(session, name, password, Role(role))
+        made = accounts.create_user(session, name, password, Role(role))
+        note(session, Action.USER_CREATED, made.name, made.id, role=role)
     _tell(name, password, made_up, as_json)
 
 
@@ -66,7 +66,9 @@ def password(name: str, password_stdin: bool, as_json: bool) -> None:
     """Give the account NAME a new password."""
     new, made_up = _password(password_stdin)
     with administration() as session:
-        accounts.set_password(session, accounts.find_user(session, name), new)
+        found = accounts.find_user(session, name)
+        accounts.set_password(session, found, new)
+        note(session, Action.PASSWORD_CHANGED, found.name, found.id)
     _tell(name, new, made_up, as_json)
 
 
@@ -76,20 +78,50 @@ def password(name: str, password_stdin: bool, as_json: bool) -> None:
 def disable(name: str, undo: bool) -> None:
     """Lock the account NAME out; its collections and results stay."""
     with administration() as session:
-        accounts.find_user(session, name).disabled_at = None if undo else sa.func.now()
-    click.echo(f"{name} is {'enabled' if undo else 'disabled'}.")
+        found = accounts.find_user(session, name)
+        accounts.let_in(session, found) if undo else accounts.lock_out(session, found)
+        note(session, Action.USER_CHANGED, found.name, found.id, locked_out=not undo)
+    click.echo(f"{name} is {'let in again' if undo else 'locked out'}.")
+
+
+@user.command()
+@click.argument("name")
+@click.argument("role", type=click.Choice([role.value for role in Role]))
+def role(name: str, role: str) -> None:
+    """Give the account NAME the ROLE admin, editor or viewer; the last administrator keeps it."""
+    with administration() as session:
+        found = accounts.find_user(session, name)
+        before = found.role
+        accounts.set_role(session, found, Role(role))
+        note(session, Action.USER_CHANGED, found.name, found.id, role=role, role_before=before.value)
+    click.echo(f"{name} is {role} now.")
 
 
 @user.command("list")
 @json_option
 def list_users(as_json: bool) -> None:
-    """List the accounts."""
+    """List the accounts, oldest first."""
     with administration() as session:
-        rows = [
-            {"name": one.name, "role": one.role.value, "disabled": one.disabled_at is not None}
-            for one in session.scalars(sa.select(User).order_by(User.name))
-        ]
+        rows = [_row(one) for one in accounts.every_user(session)]
     if as_json:
         show.as_json({"users": rows})
-    else:
-        show.table(("name", "role", "disabled"), [(r["name"], r["role"], "yes" if r["disabled"] else "") for r in rows])
+        return
+    columns = ("name", "role", "collections", "last log-in", "")
+    show.table(
+        columns,
+        [
+            (r["name"], r["role"], r["collections"], r["last_login_at"] or "never", "locked out" * r["disabled"])
+            for r in rows
+        ],
+    )
+
+
+def _row(one: accounts.Listed) -> dict[str, Any]:
+    last = one.user.last_login_at
+    return {
+        "name": one.user.name,
+        "role": one.user.role.value,
+        "disabled": one.user.disabled_at is not None,
+        "collections": one.collections,
+        "last_login_at": last.isoformat(timespec="seconds") if last else None,
+    }

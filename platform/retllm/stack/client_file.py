@@ -35,7 +35,7 @@ def write_client(session: Session, home: Path, user: User, url: str) -> None:
     try:
         user_for_token(session, token)
     except Unauthorized:
-        token = issue_token(session, user, TOKEN_NAME)
+        _, token = issue_token(session, user, TOKEN_NAME)
     path = client_path(home)
     beside = path.with_suffix(".new")
     beside.unlink(missing_ok=True)

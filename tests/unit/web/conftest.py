@@ -81,7 +81,7 @@ def client(app: OpenAPI) -> FlaskClient:
 def _caller(app: OpenAPI, served: Services, name: str, role: Role) -> Caller:
     with transaction(served.sessions) as session:
         user = accounts.create_user(session, name, PASSWORD, role)
-        token = accounts.issue_token(session, user, "test")
+        _, token = accounts.issue_token(session, user, "test")
     return Caller(app.test_client(), user, token)
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime
 from uuid import UUID
 
-import sqlalchemy as sa
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from retllm import accounts
+from retllm.audit import Action
 from retllm.db.enums import Role
 from retllm.db.session import transaction
-from retllm.db.tables import ApiToken
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import api
 from retllm_web.api.spec import ONE_LINE, tags
+from retllm_web.auditing import note
 from retllm_web.auth import current_user
 from retllm_web.services import services
 
@@ -89,9 +88,8 @@ def list_tokens() -> Response:
 def create_token(body: TokenRequest) -> Response:
     """Make a token; its secret is in this answer and nowhere else."""
     with transaction(services().sessions) as session:
-        secret = accounts.issue_token(session, current_user(), body.name)
-        digest = hashlib.sha256(secret.encode()).hexdigest()
-        token = session.scalars(sa.select(ApiToken).where(ApiToken.digest == digest)).one()
+        token, secret = accounts.issue_token(session, current_user(), body.name)
+        note(session, Action.TOKEN_CREATED, target=token.name, target_id=token.id)
         shown = TokenView.model_validate(token)
     return answer(NewTokenView(**shown.model_dump(), token=secret), 201)
 
@@ -100,5 +98,6 @@ def create_token(body: TokenRequest) -> Response:
 def delete_token(path: TokenPath) -> Response:
     """End a token."""
     with transaction(services().sessions) as session:
-        accounts.revoke_token(session, current_user(), path.token_id)
+        ended = accounts.revoke_token(session, current_user(), path.token_id)
+        note(session, Action.TOKEN_REVOKED, target=ended.name, target_id=ended.id)
     return nothing()

@@ -1,14 +1,193 @@
-"""Accounts and their roles."""
+"""Accounts and their roles: the list, one account, and what administrators do with it."""
 
 from __future__ import annotations
 
-from flask import render_template
-from flask.typing import ResponseReturnValue
+from dataclasses import dataclass, field
+from uuid import UUID
 
-from retllm_web.pages.blueprint import pages
+from flask import flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from sqlalchemy.orm import Session
+
+from retllm import accounts
+from retllm.access import demand_role
+from retllm.audit import Action
+from retllm.db.enums import Role
+from retllm.db.session import transaction
+from retllm.db.tables import User
+from retllm.errors import InvalidInput, NotFound, RetllmError
+from retllm_web.api.paging import cut
+from retllm_web.auditing import note
+from retllm_web.auth import current_user
+from retllm_web.pages.blueprint import key_or_none, pages, refused
+from retllm_web.pages.forms import Form
+from retllm_web.services import services
+
+ROLES = {
+    # label, what it may do
+    Role.ADMIN: ("Administrator", "sees and changes everything, and makes accounts"),
+    Role.EDITOR: ("Editor", "makes collections, and changes those that are their own or shared with them for that"),
+    Role.VIEWER: ("Viewer", "searches and reviews what is shared with them; changes no collection"),
+}
+_PEOPLE = 50
+
+
+@dataclass
+class Said:
+    """What a form has to say; ``password`` was made up just now and is shown this once, for the account ``name``."""
+
+    form: Form = field(default_factory=Form)
+    name: str | None = None
+    password: str | None = None
+    status: int = 200
+
+
+@pages.app_context_processor
+def _wording() -> dict[str, object]:
+    return {"ROLES": ROLES}
 
 
 @pages.get("/people")
 def people() -> ResponseReturnValue:
-    """The page."""
-    return render_template("people.html")
+    """The accounts, for administrators."""
+    return _list(Said())
+
+
+def _list(said: Said) -> ResponseReturnValue:
+    demand_role(current_user(), Role.ADMIN)
+    after = key_or_none(request.args.get("after"), "page")
+    q = request.args.get("q", "").replace("\0", "").strip()[:100]
+    with transaction(services().sessions) as session:
+        rows = accounts.list_users(session, q=q, after=after, limit=_PEOPLE + 1)
+    page, following = cut(rows, _PEOPLE)
+    shown = {"people": page, "next": following, "after": after, "q": q, "said": said}
+    return render_template("people.html", **shown, least=accounts.LEAST_PASSWORD), said.status
+
+
+@pages.post("/people")
+def create_person() -> ResponseReturnValue:
+    """Make an account; a made-up password is in this answer and nowhere else."""
+    demand_role(current_user(), Role.ADMIN)
+    form = Form.sent()
+    typed = str(form.values.get("password", ""))
+    try:
+        role = _role(form)
+        password = typed or accounts.made_up_password()
+        with transaction(services().sessions) as session:
+            user = accounts.create_user(session, form.text("name"), password, role)
+            note(session, Action.USER_CREATED, target=user.name, target_id=user.id, role=role.value)
+    except RetllmError as error:
+        form.refuse(error, otherwise="name")
+        form.values.pop("password", None)
+        return _list(Said(form, status=error.http_status))
+    return _list(Said(name=user.name, password=None if typed else password))
+
+
+def _role(form: Form) -> Role:
+    try:
+        return Role(form.text("role"))
+    except ValueError:
+        raise InvalidInput("Choose a role.", field="role") from None
+
+
+@pages.get("/people/<uuid:user_id>")
+def person(user_id: UUID) -> ResponseReturnValue:
+    """One account, for administrators."""
+    return _person(user_id, Said())
+
+
+def _person(user_id: UUID, said: Said) -> ResponseReturnValue:
+    demand_role(current_user(), Role.ADMIN)
+    with transaction(services().sessions) as session:
+        (shown,) = accounts.listed(session, [_found(session, user_id)])
+        tokens = accounts.list_tokens(session, shown.user)
+    page = render_template(
+        "people_one.html",
+        person=shown.user,
+        collections=shown.collections,
+        tokens=tokens,
+        said=said,
+        least=accounts.LEAST_PASSWORD,
+    )
+    return page, said.status
+
+
+def _found(session: Session, user_id: UUID) -> User:
+    user = session.get(User, user_id)
+    if user is None:
+        raise NotFound("There is no such account.")
+    return user
+
+
+@pages.post("/people/<uuid:user_id>/role")
+def change_role(user_id: UUID) -> ResponseReturnValue:
+    """Give an account another role."""
+    demand_role(current_user(), Role.ADMIN)
+    here = url_for("pages.person", user_id=user_id)
+    try:
+        role = _role(Form.sent())
+        with transaction(services().sessions) as session:
+            user = _found(session, user_id)
+            before = user.role
+            accounts.set_role(session, user, role)
+            note_role(session, user, before)
+    except RetllmError as error:
+        return refused(error, here)
+    flash(f"{user.name} is {ROLES[role][0].lower()} now.", "success")
+    # who gave the role away does not see this page any more
+    lost = user.id == current_user().id and role is not Role.ADMIN
+    return redirect(url_for("pages.overview") if lost else here)
+
+
+def note_role(session: Session, user: User, before: Role) -> None:
+    """Write into the audit log that the role of ``user`` is another one than ``before``."""
+    if user.role is not before:
+        note(session, Action.USER_CHANGED, target=user.name, target_id=user.id, role=user.role, role_before=before)
+
+
+@pages.post("/people/<uuid:user_id>/lock")
+def lock_person(user_id: UUID) -> ResponseReturnValue:
+    """Lock an account out."""
+    return _lock(user_id, True)
+
+
+@pages.post("/people/<uuid:user_id>/unlock")
+def unlock_person(user_id: UUID) -> ResponseReturnValue:
+    """Let an account in again."""
+    return _lock(user_id, False)
+
+
+def _lock(user_id: UUID, out: bool) -> ResponseReturnValue:
+    demand_role(current_user(), Role.ADMIN)
+    here = url_for("pages.person", user_id=user_id)
+    try:
+        with transaction(services().sessions) as session:
+            user = _found(session, user_id)
+            accounts.lock_out(session, user) if out else accounts.let_in(session, user)
+            note(session, Action.USER_CHANGED, target=user.name, target_id=user.id, locked_out=out)
+    except RetllmError as error:
+        return refused(error, here)
+    told = "is locked out: neither the password nor a token opens anything" if out else "is let in again"
+    flash(f"{user.name} {told}.", "success")
+    return redirect(here)
+
+
+@pages.post("/people/<uuid:user_id>/password")
+def give_password(user_id: UUID) -> ResponseReturnValue:
+    """Give an account a new password; a made-up one is in this answer and nowhere else."""
+    demand_role(current_user(), Role.ADMIN)
+    form = Form.sent()
+    typed = str(form.values.get("password", ""))
+    password = typed or accounts.made_up_password()
+    try:
+        with transaction(services().sessions) as session:
+            user = _found(session, user_id)
+            accounts.set_password(session, user, password)
+            note(session, Action.PASSWORD_CHANGED, target=user.name, target_id=user.id)
+    except NotFound:
+        raise
+    except RetllmError as error:
+        form.refuse(error, otherwise="password")
+        form.values.clear()
+        return _person(user_id, Said(form, status=error.http_status))
+    return _person(user_id, Said(name=user.name, password=None if typed else password))

@@ -1,0 +1,169 @@
+"""The audit log, for administrators: filters in the address, and the same entries as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from flask import Response, render_template, request
+from flask.typing import ResponseReturnValue
+from sqlalchemy.orm import Session
+
+from retllm import audit as log
+from retllm.access import demand_role
+from retllm.audit import Action
+from retllm.db.enums import Role
+from retllm.db.people import AuditEntry
+from retllm.db.session import Sessions, transaction
+from retllm.db.tables import Collection, User
+from retllm_web.api.paging import cut
+from retllm_web.auth import current_user
+from retllm_web.pages.blueprint import key_or_none, pages
+from retllm_web.services import services
+from retllm_web.spreadsheet import line
+
+_ENTRIES = 50
+_BATCH = 1000
+# the newest collections are offered as a filter; others are reached from an entry or from their own page
+_OFFERED = 200
+_COLUMNS = ("time", "person", "action", "target", "target_id", "collection_id", "address", "detail")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The filters as they stand in the address; what can't be read counts as not given."""
+
+    person: str = ""
+    action: Action | None = None
+    collection: UUID | None = None
+    since: date | None = None
+    until: date | None = None
+
+    @classmethod
+    def of_request(cls) -> Asked:
+        """The filters of this request."""
+        given = {name: value.replace("\0", "").strip() for name, value in request.args.items()}
+        return cls(
+            person=given.get("person", "")[:100],
+            action=next((one for one in Action if one.value == given.get("action")), None),
+            collection=_key(given.get("collection", "")),
+            since=_day(given.get("since", "")),
+            until=_day(given.get("until", "")),
+        )
+
+    def address(self) -> dict[str, str]:
+        """The filters as they stand in an address."""
+        named = ("person", "action", "collection", "since", "until")
+        return {name: str(getattr(self, name)) for name in named if getattr(self, name)}
+
+    def filters(self, session: Session) -> log.Filters:
+        """What to look for; a name counts in any case, a day from its beginning to its end by UTC."""
+        name = session.scalar(sa.select(User.name).where(sa.func.lower(User.name) == self.person.lower()))
+        return log.Filters(
+            user_name=(name or self.person) or None,
+            action=self.action,
+            collection_id=self.collection,
+            since=_midnight(self.since) if self.since else None,
+            until=_midnight(self.until) + timedelta(days=1) if self.until else None,
+        )
+
+
+def _key(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _day(text: str) -> date | None:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return None
+    # beyond these a day more or less is no date any more
+    return day if date.min < day < date.max else None
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+@pages.get("/people/audit")
+def audit() -> ResponseReturnValue:
+    """Who did what, newest first."""
+    demand_role(current_user(), Role.ADMIN)
+    asked = Asked.of_request()
+    after = key_or_none(request.args.get("after"), "page")
+    with transaction(services().sessions) as session:
+        rows = log.page(session, asked.filters(session), after=after, limit=_ENTRIES + 1)
+        entries, following = cut(rows, _ENTRIES)
+        offered = _offered(session, asked.collection)
+        names = _names(session, entries)
+    return render_template(
+        "audit.html",
+        entries=entries,
+        next=following,
+        after=after,
+        asked=asked,
+        actions=sorted(Action),
+        offered=offered,
+        names=names,
+    )
+
+
+def _offered(session: Session, chosen: UUID | None) -> list[tuple[UUID, str]]:
+    newest = sa.select(Collection.id, Collection.name).order_by(Collection.id.desc()).limit(_OFFERED)
+    found = dict(iter(session.execute(newest)))
+    if chosen is not None and chosen not in found:
+        found[chosen] = session.scalar(sa.select(Collection.name).where(Collection.id == chosen)) or "a deleted one"
+    return sorted(found.items(), key=lambda one: one[1].lower())
+
+
+def _names(session: Session, entries: Sequence[AuditEntry]) -> dict[UUID, str]:
+    """The names of the collections that ``entries`` tell of, as far as they are still there."""
+    keys = {one.collection_id for one in entries if one.collection_id}
+    return dict(iter(session.execute(sa.select(Collection.id, Collection.name).where(Collection.id.in_(keys)))))
+
+
+@pages.get("/people/audit.csv")
+def audit_export() -> ResponseReturnValue:
+    """The entries that the filters leave, as CSV, sent while they are read."""
+    demand_role(current_user(), Role.ADMIN)
+    asked = Asked.of_request()
+    sessions = services().sessions
+    with transaction(sessions) as session:
+        filters = asked.filters(session)
+    headers = {"Content-Disposition": 'attachment; filename="audit.csv"'}
+    return Response(_lines(sessions, filters), mimetype="text/csv", headers=headers)
+
+
+def _lines(sessions: Sessions, filters: log.Filters) -> Iterator[str]:
+    yield line(_COLUMNS)
+    after: UUID | None = None
+    while True:
+        # a transaction for each batch: a slow reader holds no connection
+        with transaction(sessions) as session:
+            batch = log.page(session, filters, after=after, limit=_BATCH)
+        for entry in batch:
+            yield line(_cells(entry))
+        if len(batch) < _BATCH:
+            return
+        after = batch[-1].id
+
+
+def _cells(entry: AuditEntry) -> list[Any]:
+    told = "; ".join(f"{name}: {value}" for name, value in entry.detail.items())
+    return [
+        entry.created_at.isoformat(),
+        entry.user_name,
+        entry.action,
+        entry.target,
+        entry.target_id,
+        entry.collection_id,
+        entry.address,
+        told,
+    ]

@@ -1,0 +1,118 @@
+"""Who sees a collection and works on it: its visibility and its members, for its owner and administrators."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from flask import flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from sqlalchemy.orm import Session
+
+from retllm import accounts
+from retllm import members as listing
+from retllm.access import Right, collection_for, right_in
+from retllm.db.enums import MemberRole, Visibility
+from retllm.db.people import CollectionMember
+from retllm.db.session import transaction
+from retllm.db.tables import User
+from retllm.errors import Conflict, Forbidden, InvalidInput, NotFound
+from retllm_web import membership
+from retllm_web.api.paging import cut
+from retllm_web.auth import current_user
+from retllm_web.pages.blueprint import key_or_none, pages, refused
+from retllm_web.pages.forms import Form
+from retllm_web.services import services
+
+VISIBILITIES = {
+    # label, who sees it
+    Visibility.PRIVATE: ("Private", "the owner, its members and administrators see it"),
+    Visibility.EVERYONE: ("Everyone", "every account may look, search and review as well"),
+}
+MEMBER_ROLES = {
+    # label, what they may do
+    MemberRole.VIEWER: ("Viewer", "looks, searches and reviews"),
+    MemberRole.EDITOR: ("Editor", "uploads, indexes, changes and deletes items as well"),
+}
+_MEMBERS = 100
+
+
+@pages.get("/collections/<uuid:collection_id>/people")
+def members(collection_id: UUID) -> ResponseReturnValue:
+    """The page; to a member who does not manage the collection it says so, and lets them leave."""
+    return _page(collection_id, Form())
+
+
+def _page(collection_id: UUID, form: Form, status: int = 200) -> ResponseReturnValue:
+    user = current_user()
+    after = key_or_none(request.args.get("after"), "page")
+    with transaction(services().sessions) as session:
+        found = collection_for(session, user, collection_id)
+        owner = session.get_one(User, found.owner_id).name
+        if right_in(session, user, found) is not Right.MANAGE:
+            own = session.get(CollectionMember, (collection_id, user.id))
+            if own is None:
+                raise Forbidden("Only the owner of this collection and administrators may see who is in it.")
+            return render_template("members_own.html", collection=found, owner=owner, role=MEMBER_ROLES[own.role])
+        rows = listing.page(session, found, after=after, limit=_MEMBERS + 1)
+    page, following = cut(rows, _MEMBERS)
+    shown = {"collection": found, "owner": owner, "members": page, "next": following, "after": after, "form": form}
+    return render_template("members.html", **shown, visibilities=VISIBILITIES, roles=MEMBER_ROLES), status
+
+
+@pages.post("/collections/<uuid:collection_id>/people")
+def add_member(collection_id: UUID) -> ResponseReturnValue:
+    """Let somebody in by name, or give a member another role."""
+    form = Form.sent()
+    try:
+        with transaction(services().sessions) as session:
+            found = collection_for(session, current_user(), collection_id, Right.MANAGE)
+            user, role = _somebody(session, form), _role(form)
+            membership.let_in(session, found, user, role)
+    except (InvalidInput, Conflict) as error:
+        form.refuse(error, otherwise="name")
+        return _page(collection_id, form, error.http_status)
+    flash(f"{user.name} is in this collection as {MEMBER_ROLES[role][0].lower()}.", "success")
+    return redirect(url_for("pages.members", collection_id=collection_id))
+
+
+def _somebody(session: Session, form: Form) -> User:
+    if not form.text("name"):
+        raise InvalidInput("Type the name of an account.", field="name")
+    try:
+        return accounts.find_user(session, form.text("name"))
+    except NotFound as error:
+        raise InvalidInput(f"{error.message} An administrator can make one.", field="name") from None
+
+
+def _role(form: Form) -> MemberRole:
+    try:
+        return MemberRole(form.text("role"))
+    except ValueError:
+        raise InvalidInput("Choose what they may do.", field="role") from None
+
+
+@pages.post("/collections/<uuid:collection_id>/people/<uuid:user_id>/remove")
+def remove_member(collection_id: UUID, user_id: UUID) -> ResponseReturnValue:
+    """End a membership: who manages the collection anybody's, a member their own."""
+    leaving = user_id == current_user().id
+    with transaction(services().sessions) as session:
+        found = collection_for(session, current_user(), collection_id, Right.SEE if leaving else Right.MANAGE)
+        name = membership.put_out(session, found, user_id)
+    flash(f"You left “{found.name}”." if leaving else f"{name} is no member any more.", "success")
+    return redirect(url_for("pages.collections") if leaving else url_for("pages.members", collection_id=collection_id))
+
+
+@pages.post("/collections/<uuid:collection_id>/visibility")
+def change_visibility(collection_id: UUID) -> ResponseReturnValue:
+    """Open a collection to every account, or close it."""
+    here = url_for("pages.members", collection_id=collection_id)
+    try:
+        chosen = Visibility(request.form.get("visibility", ""))
+    except ValueError:
+        return refused(InvalidInput("Nothing was changed: choose who sees the collection."), here)
+    with transaction(services().sessions) as session:
+        found = collection_for(session, current_user(), collection_id, Right.MANAGE)
+        membership.set_visibility(session, found, chosen)
+    label, meaning = VISIBILITIES[chosen]
+    flash(f"{label}: {meaning}.", "success")
+    return redirect(here)
