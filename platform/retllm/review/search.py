@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -24,7 +25,11 @@ class Review:
 
     def mark(self, item_id: UUID) -> Mark | None:
         """The mark of an item, if it has one."""
-        return next((mark for mark in self.marks if mark.item_id == item_id), None)
+        return self._by_item.get(item_id)
+
+    @cached_property
+    def _by_item(self) -> dict[UUID, Mark]:
+        return {mark.item_id: mark for mark in self.marks}
 
     @property
     def missing(self) -> list[Mark]:
