@@ -1,58 +1,104 @@
-"""The list of jobs, with its filters in the address."""
+"""The history: every job that this account may see, its filters in the address."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TypeVar
+from dataclasses import replace
+from typing import Any
 
-from flask import render_template, request
+import sqlalchemy as sa
+from flask import render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from sqlalchemy.orm import Session
 
-from retllm.access import collection_for
-from retllm.db.enums import JobKind, JobState
+from retllm.access import collection_for, visible_collections
+from retllm.db.enums import JobState, Role
+from retllm.db.people import SavedView
 from retllm.db.session import transaction
-from retllm.jobs import views
-from retllm_web import catalog
+from retllm.db.tables import Collection, User
+from retllm.jobs import listing, views
+from retllm.jobs.control import Deed
+from retllm.jobs.listing import Filters
 from retllm_web.api.paging import cut
 from retllm_web.auth import current_user
 from retllm_web.pages.blueprint import key_or_none, pages
+from retllm_web.pages.job_filters import address_of, filters_asked, pairs_of, query_of
 from retllm_web.services import services
 
 _JOBS = 30
-# collections that the filter of the list offers
+# collections and people that the filters offer
 _OFFERED = 200
-
-Choice = TypeVar("Choice", bound=StrEnum)
-
-
-def _choice(kind: type[Choice], text: str | None) -> Choice | None:
-    """A member by its value; anything else filters nothing."""
-    return next((one for one in kind if one.value == text), None)
 
 
 @pages.get("/jobs")
 def jobs() -> ResponseReturnValue:
-    """The jobs that this account may see; the filters are in the address."""
-    kind = _choice(JobKind, request.args.get("kind"))
-    state = _choice(JobState, request.args.get("state"))
-    collection_id = key_or_none(request.args.get("collection"), "collection")
+    """The jobs that this account may see, newest first."""
+    user = current_user()
+    filters = filters_asked()
     after = key_or_none(request.args.get("after"), "page")
     with transaction(services().sessions) as session:
-        rows = views.list_jobs(
-            session, current_user(), kind=kind, state=state, collection_id=collection_id, after=after, limit=_JOBS + 1
-        )
+        rows = listing.page(session, user, filters, after=after, limit=_JOBS + 1)
         page, following = cut(rows, _JOBS)
         shown = views.job_views(session, page)
-        offered = catalog.page(session, current_user(), after=None, limit=_OFFERED)
-        if collection_id is not None and all(one.id != collection_id for one in offered):
-            offered.append(collection_for(session, current_user(), collection_id))
-    chosen = {"kind": kind, "state": state, "collection": collection_id}
+        results = listing.results(session, [job.id for job in page])
+        numbers = listing.counts(session, user, filters)
+        offered = _collections(session, user, filters)
+        people = _people(session, user, filters)
+        saved = session.scalars(sa.select(SavedView).filter_by(user_id=user.id).order_by(SavedView.name)).all()
     return render_template(
         "jobs.html",
         jobs=shown,
+        results=results,
         next=following,
         after=after,
         collections=offered,
-        chosen=chosen,
-        address={name: str(value) for name, value in chosen.items() if value},
+        people=people,
+        filters=filters,
+        states=_states(filters, numbers),
+        total=_total(filters, numbers),
+        most=listing.MOST_COUNTED,
+        address=address_of(filters),
+        query=query_of(filters),
+        fields=pairs_of(filters),
+        views=saved,
+        deeds=Deed,
     )
+
+
+def _states(filters: Filters, numbers: dict[JobState, int]) -> list[dict[str, Any]]:
+    """Each state with its count, and the address of the same filter with that state alone."""
+    return [
+        {
+            "state": state,
+            "count": number,
+            "chosen": state in filters.states,
+            "address": url_for("pages.jobs", **address_of(replace(filters, states=(state,)))),
+        }
+        for state, number in numbers.items()
+    ]
+
+
+def _total(filters: Filters, numbers: dict[JobState, int]) -> int:
+    return sum(number for state, number in numbers.items() if not filters.states or state in filters.states)
+
+
+def _collections(session: Session, user: User, filters: Filters) -> list[tuple[str, str]]:
+    """Keys and names of the newest collections, and of the one that is chosen.
+
+    Raises:
+        NotFound: this account may not see the one that is chosen.
+    """
+    newest = sa.select(Collection.id, Collection.name).where(visible_collections(user))
+    found = {str(key): name for key, name in session.execute(newest.order_by(Collection.id.desc()).limit(_OFFERED))}
+    if filters.collection_id is not None and str(filters.collection_id) not in found:
+        chosen = collection_for(session, user, filters.collection_id)
+        found[str(chosen.id)] = chosen.name
+    return sorted(found.items(), key=lambda one: one[1].lower())
+
+
+def _people(session: Session, user: User, filters: Filters) -> list[str]:
+    """Names to filter by: everybody for an administrator, else this account and the owners of what it sees."""
+    query = sa.select(User.name).order_by(User.name).limit(_OFFERED)
+    if user.role is not Role.ADMIN:
+        query = query.where(User.id.in_(sa.select(Collection.owner_id).where(visible_collections(user))))
+    names = {*session.scalars(query), user.name, *filter(None, [filters.person])}
+    return sorted(names, key=str.lower)

@@ -1,0 +1,20 @@
+"""The history as a file, with the filters of the page that it is asked from."""
+
+from __future__ import annotations
+
+from flask import request
+from flask.typing import ResponseReturnValue
+
+from retllm.jobs.export import Rows
+from retllm_web.auth import current_user
+from retllm_web.downloads import Format, history
+from retllm_web.pages.blueprint import pages
+from retllm_web.pages.job_filters import filters_asked
+
+
+@pages.get("/jobs/export")
+def export_jobs() -> ResponseReturnValue:
+    """The jobs that match, or the results of their searches, as CSV or JSON; CSV of jobs if nothing else is asked."""
+    rows = Rows.RESULTS if request.args.get("rows") == Rows.RESULTS else Rows.JOBS
+    format = Format.JSON if request.args.get("format") == Format.JSON else Format.CSV
+    return history(current_user(), filters_asked(), rows, format)

@@ -1,0 +1,136 @@
+"""What is done to jobs from the history: asked for with what it comes to, then done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from flask import flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from sqlalchemy.orm import Session
+from werkzeug.datastructures import MultiDict
+
+from retllm.access import within_visible
+from retllm.db.session import transaction
+from retllm.db.tables import Job, User, new_id
+from retllm.errors import RetllmError
+from retllm.jobs import control, listing
+from retllm.jobs.control import Deed
+from retllm.jobs.listing import Condition, Filters, Reach
+from retllm_web import bulk
+from retllm_web.auth import current_user
+from retllm_web.bulk import Tally
+from retllm_web.pages.blueprint import key_or_none, pages, refused
+from retllm_web.pages.job_filters import address_of, filters_of, keys_asked, pairs_of
+from retllm_web.services import services
+
+# jobs that can be named one by one; an address holds no more
+_MOST_NAMED = 200
+_DONE = {Deed.CANCEL: "cancelled", Deed.RETRY: "tried again", Deed.DELETE: "deleted"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be done, and to which jobs: those that are named, or all that match the filters."""
+
+    deed: Deed
+    filters: Filters
+    keys: list[UUID]
+    everything: bool
+    upto: UUID
+    after: UUID | None
+
+    @classmethod
+    def of(cls, sent: MultiDict[str, str]) -> Wanted | None:
+        """What was sent; None if it says nothing to do.
+
+        Raises:
+            NotFound: a key is none.
+        """
+        deed = next((one for one in Deed if one.value == sent.get("deed")), None)
+        keys = keys_asked(sent.getlist("of"), _MOST_NAMED)
+        everything = sent.get("all") == "1"
+        if deed is None or not (keys or everything):
+            return None
+        upto = key_or_none(sent.get("upto"), "job") or new_id()
+        return cls(deed, filters_of(sent), keys, everything, upto, key_or_none(sent.get("after"), "job"))
+
+    def conditions(self, user: User) -> Sequence[Condition]:
+        """What is true of the jobs that are meant."""
+        if not self.everything:
+            return [Job.id.in_(self.keys), within_visible(user, Job.collection_id)]
+        left = [Job.id < self.after] if self.after else []
+        return [*self.filters.matching(user), Job.id <= self.upto, *left]
+
+    def reach(self, session: Session, user: User) -> Reach:
+        """To how many of them it can be done."""
+        return listing.reach(session, user, self.conditions(user), control.allowed(self.deed))
+
+    def fields(self) -> list[tuple[str, str]]:
+        """What the form that does it sends again."""
+        sent = [("deed", self.deed.value), ("upto", str(self.upto)), *pairs_of(self.filters)]
+        if self.everything:
+            return [*sent, ("all", "1"), *([("after", str(self.after))] if self.after else [])]
+        return [*sent, *(("of", str(key)) for key in self.keys)]
+
+    def do(self, user: User) -> Tally:
+        """Do it, to at most ``bulk.MOST`` of them."""
+        if self.everything:
+            return bulk.do_to_all(user, self.deed, self.filters, upto=self.upto, after=self.after)
+        return bulk.do_to(user, self.deed, self.keys)
+
+    def back(self) -> str:
+        """The address of the list that this came from."""
+        return url_for("pages.jobs", **address_of(self.filters))
+
+
+@pages.get("/jobs/confirm")
+def confirm_jobs() -> ResponseReturnValue:
+    """Say to how many jobs it would be done, and ask whether to do it."""
+    wanted = Wanted.of(request.args)
+    if wanted is None:
+        flash("Select the jobs first: tick some of them, or all that fit the filter.", "info")
+        return redirect(url_for("pages.jobs", **address_of(filters_of(request.args))))
+    with transaction(services().sessions) as session:
+        found = wanted.reach(session, current_user())
+    return render_template("jobs_confirm.html", wanted=wanted, reach=found, most=bulk.MOST, back=wanted.back())
+
+
+@pages.post("/jobs/confirm")
+def do_to_jobs() -> ResponseReturnValue:
+    """Do it, and tell what was done and what was not."""
+    wanted = Wanted.of(request.form)
+    if wanted is None:
+        return redirect(url_for("pages.jobs"))
+    tally = wanted.do(current_user())
+    flash(_told(wanted.deed, tally), "success" if tally.done else "info")
+    if tally.refused:
+        flash(_told_refused(wanted.deed, tally.refused), "warning")
+    if tally.after is None:
+        return redirect(wanted.back())
+    again = {**address_of(wanted.filters), "deed": wanted.deed.value, "all": 1}
+    return redirect(url_for("pages.confirm_jobs", **again, upto=wanted.upto, after=tally.after))
+
+
+def _told(deed: Deed, tally: Tally) -> str:
+    if not tally.done:
+        return f"No job was {_DONE[deed]}."
+    return "1 job is " + f"{_DONE[deed]}." if tally.done == 1 else f"{tally.done:,} jobs are {_DONE[deed]}."
+
+
+def _told_refused(deed: Deed, refused: Counter[str]) -> str:
+    reasons = "; ".join(f"{number:,} {'is' if number == 1 else 'are'} {reason}" for reason, number in refused.items())
+    return f"{refused.total():,} {'was' if refused.total() == 1 else 'were'} not {_DONE[deed]}: {reasons}."
+
+
+@pages.post("/jobs/<uuid:job_id>/delete")
+def delete_job(job_id: UUID) -> ResponseReturnValue:
+    """Delete one job with its results."""
+    try:
+        bulk.delete(current_user(), job_id)
+    except RetllmError as error:
+        return refused(error, url_for("pages.job", job_id=job_id))
+    flash("The job is deleted.", "success")
+    return redirect(url_for("pages.jobs"))

@@ -1,0 +1,64 @@
+"""Filters of the history that an account keeps under a name."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import sqlalchemy as sa
+from flask import flash, redirect, url_for
+from flask.typing import ResponseReturnValue
+from sqlalchemy.dialects.postgresql import insert
+
+from retllm.db.people import SavedView
+from retllm.db.session import transaction
+from retllm.db.tables import new_id
+from retllm.errors import Conflict, InvalidInput, RetllmError
+from retllm_web.auth import current_user
+from retllm_web.pages.blueprint import pages, refused
+from retllm_web.pages.forms import Form
+from retllm_web.pages.job_filters import filters_of_address, query_of
+from retllm_web.services import services
+
+_LONGEST_NAME = 60
+_MOST = 50
+
+
+@pages.post("/jobs/views")
+def save_view() -> ResponseReturnValue:
+    """Keep a filter under a name; a name that there is already stands for the new filter from now on."""
+    form = Form.sent()
+    # as the page would write it, whatever was sent
+    address = query_of(filters_of_address(form.text("address")))
+    here = url_for("pages.jobs") + (f"?{address}" if address else "")
+    try:
+        name = " ".join(form.text("name").split())
+        if not 1 <= len(name) <= _LONGEST_NAME:
+            raise InvalidInput(f"Give the view a name of 1 to {_LONGEST_NAME} characters.", field="name")
+        _save(name, address)
+    except RetllmError as error:
+        return refused(error, here)
+    flash(f"The view “{name}” is saved.", "success")
+    return redirect(here)
+
+
+def _save(name: str, address: str) -> None:
+    user = current_user()
+    with transaction(services().sessions) as session:
+        mine = sa.select(SavedView.name).filter_by(user_id=user.id)
+        names = session.scalars(mine).all()
+        if len(names) >= _MOST and name not in names:
+            raise Conflict(f"You have {_MOST} saved views; delete one that you no longer need.")
+        session.execute(
+            insert(SavedView)
+            .values(id=new_id(), user_id=user.id, name=name, address=address)
+            .on_conflict_do_update(index_elements=["user_id", "name"], set_={"address": address})
+        )
+
+
+@pages.post("/jobs/views/<uuid:view_id>/delete")
+def delete_view(view_id: UUID) -> ResponseReturnValue:
+    """Forget a saved view of this account; the jobs that it shows stay."""
+    with transaction(services().sessions) as session:
+        session.execute(sa.delete(SavedView).filter_by(id=view_id, user_id=current_user().id))
+    flash("The view is deleted.", "success")
+    return redirect(url_for("pages.jobs"))
