@@ -189,9 +189,10 @@ def _indexes() -> None:
     op.drop_index(op.f("ix_embeddings_collection_id"), table_name="embeddings")
     op.create_index("ix_jobs_collection_id_state", "jobs", ["collection_id", "state"])
     op.create_index("ix_jobs_state_id", "jobs", ["state", "id"])
-    op.create_index("ix_jobs_finished_at", "jobs", ["finished_at"], postgresql_include=["kind", "collection_id"])
+    ended = ["kind", "state", "collection_id", "created_at"]
+    op.create_index("ix_jobs_finished_at", "jobs", ["finished_at"], postgresql_include=ended)
     op.create_index("ix_units_dead", "units", ["finished_at"], postgresql_where=sa.text("state = 'dead'"))
-    op.create_index("ix_units_done", "units", ["finished_at"], postgresql_where=sa.text("state = 'done'"))
+    op.create_index("ix_units_done", "units", ["stage", "finished_at"], postgresql_where=sa.text("state = 'done'"))
 
 
 def downgrade() -> None:

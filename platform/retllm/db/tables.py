@@ -182,7 +182,10 @@ class Job(Keyed, Base):
         sa.Index("ix_jobs_collection_id_id", "collection_id", "id"),
         sa.Index("ix_jobs_collection_id_state", "collection_id", "state"),
         sa.Index("ix_jobs_state_id", "state", "id"),
-        sa.Index("ix_jobs_finished_at", "finished_at", postgresql_include=["kind", "collection_id"]),
+        # all that the statistics of what ended read
+        sa.Index(
+            "ix_jobs_finished_at", "finished_at", postgresql_include=["kind", "state", "collection_id", "created_at"]
+        ),
     )
 
     kind: Mapped[JobKind]
@@ -209,7 +212,7 @@ class Unit(Keyed, Base):
         sa.Index("ix_units_ready", "stage", "run_after", postgresql_where=sa.text("state = 'ready'")),
         sa.Index("ix_units_leased", "lease_until", postgresql_where=sa.text("state = 'leased'")),
         sa.Index("ix_units_dead", "finished_at", postgresql_where=sa.text("state = 'dead'")),
-        sa.Index("ix_units_done", "finished_at", postgresql_where=sa.text("state = 'done'")),
+        sa.Index("ix_units_done", "stage", "finished_at", postgresql_where=sa.text("state = 'done'")),
     )
 
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id", ondelete="CASCADE"))

@@ -7,7 +7,7 @@ can't both believe that the other one is still at work.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -142,11 +142,16 @@ def close_if_cancelled(session: Session, job: Job) -> bool:
 
 def reopen(session: Session, job: Job) -> list[Announcement]:
     """Give the dead and cancelled units of a job that is over a fresh set of attempts; scores that exist stay."""
-    units = session.scalars(
-        sa.select(Unit)
-        .where(Unit.job_id == job.id, Unit.state.in_([UnitState.DEAD, UnitState.CANCELLED]))
-        .order_by(Unit.stage, Unit.seq)
-    ).all()
+    return _reopen(session, job, Unit.state.in_([UnitState.DEAD, UnitState.CANCELLED]))
+
+
+def reopen_units(session: Session, job: Job, unit_ids: Collection[UUID]) -> list[Announcement]:
+    """The same for some dead units of a job only; a job that is over goes back to work for them."""
+    return _reopen(session, job, sa.and_(Unit.id.in_(unit_ids), Unit.state == UnitState.DEAD))
+
+
+def _reopen(session: Session, job: Job, which: sa.ColumnElement[bool]) -> list[Announcement]:
+    units = session.scalars(sa.select(Unit).where(Unit.job_id == job.id, which).order_by(Unit.stage, Unit.seq)).all()
     for number, unit in enumerate(units):
         unit.state = UnitState.READY
         unit.attempt = 0
@@ -155,11 +160,16 @@ def reopen(session: Session, job: Job) -> list[Announcement]:
         unit.announced_at = sa.func.now() if number < FIRST_ANNOUNCED else None
         if unit.stage is Stage.FINE:
             _mark_candidates(session, job.id, unit.payload.get("items", []), None)
+    if job.finished_at is not None:
+        _take_up_again(session, job)
+    session.flush()
+    return [(unit.id, unit.stage) for unit in units[:FIRST_ANNOUNCED]] + settle(session, job)
+
+
+def _take_up_again(session: Session, job: Job) -> None:
     job.state = JobState.QUEUED
     job.cancel_requested = False
     job.error = None
     job.finished_at = None
     if job.kind is JobKind.SEARCH:
         ranking.clear_final_order(session, job.id)
-    session.flush()
-    return [(unit.id, unit.stage) for unit in units[:FIRST_ANNOUNCED]] + settle(session, job)
