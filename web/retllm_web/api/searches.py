@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any, BinaryIO, cast
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from retllm.db.tables import Search
 from retllm.errors import InvalidInput, NotFound
 from retllm.jobs import views
 from retllm.jobs.schemas import JobView, SearchRequest, SearchView
-from retllm_web import pictures, submissions
+from retllm_web import likeness, pictures, submissions
 from retllm_web.api.answers import answer
 from retllm_web.api.blueprint import api, refuse_other_parts, strictly
 from retllm_web.api.collections import CollectionPath
@@ -77,11 +78,13 @@ class TraceView(RootModel[dict[str, Any]]):
     responses={202: JobView, 409: ErrorBody},
 )
 def submit_search(path: CollectionPath, header: IdempotencyHeader) -> Response:
-    """Rank the items of a collection for a text, a picture, or both; the result is at /searches/{job id}."""
+    """Rank the items of a collection for a text, a picture, both, or an item; the result is at /searches/{job id}."""
     query, picture = _asked(request)
-    view = submissions.search(
-        current_user(), path.collection_id, query, picture=picture, idempotency_key=header.idempotency_key
-    )
+    with ExitStack() as stack:
+        query, picture = likeness.resolve(current_user(), query, picture, stack)
+        view = submissions.search(
+            current_user(), path.collection_id, query, picture=picture, idempotency_key=header.idempotency_key
+        )
     return accepted(view)
 
 

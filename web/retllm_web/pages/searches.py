@@ -1,4 +1,4 @@
-"""Submitting a search."""
+"""Submitting a search, from its own page or from any other."""
 
 from __future__ import annotations
 
@@ -6,24 +6,67 @@ from contextlib import ExitStack
 from typing import BinaryIO, cast
 from uuid import UUID
 
-import sqlalchemy as sa
 from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
-from retllm.access import job_for
 from retllm.db.session import transaction
-from retllm.db.tables import Search
-from retllm.errors import RetllmError
-from retllm_web import submissions
+from retllm.errors import Conflict, InvalidInput, RetllmError
+from retllm_web import likeness, submissions
 from retllm_web.auth import current_user
-from retllm_web.pages.asking import request_of
-from retllm_web.pages.blueprint import key_or_none, pages
-from retllm_web.pages.collections import Said, collection_page
-from retllm_web.pages.forms import Form
+from retllm_web.pages.asking import Asking, request_of
+from retllm_web.pages.asking_page import asking_page, picture_key
+from retllm_web.pages.blueprint import key_or_none, pages, wants_piece
 from retllm_web.services import services
 
 
-def _picture(form: Form, stack: ExitStack) -> BinaryIO | None:
+@pages.post("/search")
+def search_anywhere() -> ResponseReturnValue:
+    """Submit a search of the collection that the form names, and go to its job."""
+    form = Asking.posted()
+    collection_id = key_or_none(form.text("collection"), "collection")
+    if collection_id is None:
+        form.errors["collection"] = "Choose the collection to search."
+        return _refused(form, None, InvalidInput.http_status)
+    return _submit(form, collection_id)
+
+
+@pages.post("/collections/<uuid:collection_id>/search")
+def search(collection_id: UUID) -> ResponseReturnValue:
+    """Submit a search of this collection and go to its job."""
+    return _submit(Asking.posted(), collection_id)
+
+
+def _submit(form: Asking, collection_id: UUID) -> ResponseReturnValue:
+    try:
+        with ExitStack() as stack:
+            asked, picture = likeness.resolve(current_user(), request_of(form), _picture(form, stack), stack)
+            job = submissions.search(current_user(), collection_id, asked, picture=picture)
+    except RetllmError as error:
+        if error.http_status in (401, 403, 404) or error.http_status >= 500:
+            raise
+        form.refuse(error, otherwise=_place_of(error))
+        return _refused(form, collection_id, error.http_status)
+    address = url_for("pages.job", job_id=job.id)
+    # a script goes there itself, so that a picture is not lost with a page that was refused
+    return ("", 201, {"Location": address}) if wants_piece() else redirect(address)
+
+
+def _place_of(error: RetllmError) -> str:
+    """The field beside which an error stands that names none."""
+    if isinstance(error, Conflict):
+        return "collection"
+    return "picture" if error.code == "media_rejected" else "text"
+
+
+def _refused(form: Asking, collection_id: UUID | None, status: int) -> ResponseReturnValue:
+    form.widen()
+    upload = request.files.get("picture")
+    # a page can't put a file back into its field; the script keeps it there
+    form.picture_lost = upload is not None and bool(upload.filename)
+    return asking_page(form, collection_id, status)
+
+
+def _picture(form: Asking, stack: ExitStack) -> BinaryIO | None:
     """The picture that was sent, or that of the earlier search whose picture is to be used again."""
     upload = request.files.get("picture")
     if upload is not None and upload.filename:
@@ -32,22 +75,5 @@ def _picture(form: Form, stack: ExitStack) -> BinaryIO | None:
     if earlier is None:
         return None
     with transaction(services().sessions) as session:
-        job_for(session, current_user(), earlier)
-        key = session.scalar(sa.select(Search.query_picture_key).where(Search.id == earlier))
+        key = picture_key(session, earlier)
     return stack.enter_context(services().storage.open(key)) if key else None
-
-
-@pages.post("/collections/<uuid:collection_id>/search")
-def search(collection_id: UUID) -> ResponseReturnValue:
-    """Submit a search and go to its job."""
-    form = Form.sent(several=("kinds",))
-    try:
-        with ExitStack() as stack:
-            asked = request_of(form)
-            job = submissions.search(current_user(), collection_id, asked, picture=_picture(form, stack))
-    except RetllmError as error:
-        if error.http_status in (404, 500, 503):
-            raise
-        form.refuse(error, otherwise="picture" if error.code == "media_rejected" else "text")
-        return collection_page(collection_id, Said(search=form, status=error.http_status))
-    return redirect(url_for("pages.job", job_id=job.id))

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any
-
 import pytest
 import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import Caller
-from tests.unit.web.pictures import picture
 
 from retllm.db.enums import JobState, UnitState
 from retllm.db.session import transaction
@@ -28,118 +24,6 @@ def _order(page: Page) -> list[int]:
 
 def _changes(page: Page) -> list[str]:
     return [e.text for e in page.all("span", class_="change")]
-
-
-def _search(reader: Visitor, key: str, **fields: Any) -> Page:
-    reader.get(f"/collections/{key}")
-    return reader.send(f"/collections/{key}/search", **fields)
-
-
-# asking
-
-
-def test_a_search_is_submitted_with_its_settings(reader: Visitor, indexed: str, served: Services) -> None:
-    page = _search(
-        reader,
-        indexed,
-        text="a small bird",
-        k="2",
-        kinds=["text"],
-        alpha="0.5",
-        trigger="off",
-        tau="0.6",
-        tie_decimals="2",
-    )
-    assert "a small bird" in page.one("h1").text
-    assert page.one("div", id="job").attributes["data-over"] == "false"
-    with served.sessions() as session:
-        search = session.scalars(sa.select(Search)).one()
-    assert (search.k, search.item_kinds, search.tie_decimals) == (2, ["text"], 2)
-    assert (search.injection["alpha"], search.injection["trigger"], search.injection["tau"]) == (0.5, "off", 0.6)
-
-
-def test_the_form_starts_with_the_settings_in_force(reader: Visitor, indexed: str, served: Services) -> None:
-    page = reader.get(f"/collections/{indexed}")
-    assert page.one("input", id="k").attributes["value"] == str(served.settings.default_k)
-    assert page.one("input", id="alpha").attributes["value"] == str(served.settings.alpha)
-    assert len([e for e in page.all("input", name="kinds") if "checked" in e.attributes]) == 3
-
-
-def test_an_address_can_fill_the_form(reader: Visitor, indexed: str) -> None:
-    page = reader.get(f"/collections/{indexed}?text=a+%3Cwren%3E&k=7")
-    assert page.one("textarea", id="text").text == "a <wren>"
-    assert page.one("input", id="k").attributes["value"] == "7"
-
-
-WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"text": "  "}, "text"),
-    ({"text": "x", "k": "0"}, "k"),
-    ({"text": "x", "k": "100000"}, "k"),
-    ({"text": "x", "k": "many"}, "k"),
-    ({"text": "x", "alpha": "2"}, "alpha"),
-    ({"text": "x", "tau": "-1"}, "tau"),
-    ({"text": "x", "trigger": "fixed", "fixed_layer": ""}, "fixed_layer"),
-    ({"text": "x", "trigger": "sometimes"}, "trigger"),
-    ({"text": "x", "tie_decimals": "13"}, "tie_decimals"),
-    ({"text": "x", "query_image_weight": "1.5"}, "query_image_weight"),
-    ({"text": "x", "kinds": ["sounds"]}, "kinds"),
-]
-
-
-def test_a_field_that_is_wrong_is_told_beside_it_and_nothing_is_lost(
-    reader: Visitor, indexed: str, served: Services
-) -> None:
-    for fields, wrong in WRONG:
-        page = _search(reader, indexed, **{"k": "3", "kinds": ["text"], **fields})
-        assert page.status == 422, fields
-        assert len(page.one("div", id=f"{wrong}-problem").text) > 10, fields
-        assert page.one("textarea", id="text").text == fields["text"].strip()
-        if wrong not in ("text", "k"):
-            # the folded part is open where the mistake is
-            assert [e for e in page.all("details") if "open" in e.attributes], fields
-    with served.sessions() as session:
-        assert not session.scalar(sa.select(sa.func.count()).select_from(Job))
-
-
-def test_a_picture_that_is_none_is_told_beside_its_field(reader: Visitor, indexed: str) -> None:
-    page = _search(reader, indexed, text="a bird", picture=(io.BytesIO(b"no picture"), "red.png"))
-    assert page.status == 422
-    assert page.one("div", id="picture-problem").text
-    assert page.one("textarea", id="text").text == "a bird"
-
-
-def test_a_collection_that_is_not_indexed_says_so(reader: Visitor, texts: str) -> None:
-    reader.get(f"/collections/{texts}")
-    data = {"csrf_token": reader.token(), "text": "a bird"}
-    answer = reader.client.post(f"/collections/{texts}/search", data=data)
-    assert answer.status_code == 409
-    assert "not indexed" in Page(answer).one("div", role="alert").text
-
-
-def test_a_picture_can_be_asked_again_without_choosing_it_anew(reader: Visitor, indexed: str, served: Services) -> None:
-    page = _search(reader, indexed, text="", picture=(io.BytesIO(picture("red")), "red.png"))
-    assert page.one("h1").text == "Search by picture"
-    image = page.one("img", class_="query")
-    assert reader.client.get(image.attributes["src"]).get_data() == picture("red")
-    earlier = page.one("input", name="again").attributes["value"]
-    reader.send(f"/collections/{indexed}/search", text="and red", again=earlier)
-    with served.sessions() as session:
-        first, second = session.scalars(sa.select(Search).order_by(Search.id))
-    assert second.query_picture_sha256 == first.query_picture_sha256
-    assert second.query_picture_key != first.query_picture_key
-    assert second.query_text == "and red"
-
-
-def test_the_picture_of_somebody_else_can_not_be_asked_again(
-    app: Flask, reader: Visitor, indexed: str, bob: Caller
-) -> None:
-    page = _search(reader, indexed, picture=(io.BytesIO(picture("red")), "red.png"))
-    earlier = page.one("input", name="again").attributes["value"]
-    key = bob.post("/collections", json={"name": "Bob's"}).json["id"]
-    stranger = Visitor(app.test_client())
-    stranger.log_in("bob")
-    data = {"csrf_token": stranger.token(), "text": "x", "again": earlier}
-    assert stranger.client.post(f"/collections/{key}/search", data=data).status_code == 404
 
 
 # the result
@@ -205,18 +89,6 @@ def test_a_result_is_explained(reader: Visitor, searched: Searched) -> None:
     for number in ("0.4322", "0.250", "0.9000", "layer 2", "score"):
         assert number in measures
     assert page.all("strong", title="0.4321987")
-
-
-def test_search_again_is_filled_with_the_search(reader: Visitor, searched: Searched) -> None:
-    page = reader.get(f"/jobs/{searched.id}")
-    assert page.one("textarea", id="text").text == "<b>a small bird</b>"
-    values = {
-        name: page.one("input", id=name).attributes["value"] for name in ("k", "alpha", "tie_decimals", "fixed_layer")
-    }
-    assert values == {"k": "3", "alpha": "0.25", "tie_decimals": "3", "fixed_layer": "3"}
-    checked = [e.attributes["value"] for e in page.all("input", name="kinds") if "checked" in e.attributes]
-    assert checked == ["text"]
-    assert not page.all("input", name="again")
 
 
 def test_a_candidate_that_failed_says_why(reader: Visitor, searched: Searched) -> None:
