@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from retllm.access import visible_collections
 from retllm.db.enums import ItemState
@@ -20,9 +20,9 @@ from retllm.db.reviews import Judgment
 from retllm.db.tables import Candidate, Collection, Item, Job, Search, User
 from retllm.review.measures import Measures, Place, measure
 
-# of one collection: marks and questions that are looked at, those reviewed last first
-_MARKS = 20_000
+# of one collection: questions that are looked at, those reviewed last first, found among so many marks for each
 QUESTIONS = 2000
+_MARKS = 10
 # of one question: searches that are looked at, the newest first
 SEARCHES = 10
 # of a query's text, what lists show
@@ -86,7 +86,7 @@ def reviewed(
         return []
     asked = _questions(questions)
     found = _searches(asked, searches)
-    places = _places(asked, found)
+    places = _places(Collection.id, asked.c.question, found.c.search_id)
     query = (
         sa.select(Collection.id.label("collection_id"), asked, found, places)
         .select_from(Collection)
@@ -105,7 +105,7 @@ def _questions(most: int) -> sa.FromClause:
         .where(Judgment.collection_id == Collection.id)
         .correlate(Collection)
         .order_by(Judgment.updated_at.desc())
-        .limit(_MARKS)
+        .limit(most * _MARKS)
         .lateral("newest")
     )
     last = sa.func.max(newest.c.updated_at)
@@ -143,7 +143,23 @@ def _searches(asked: sa.FromClause, most: int) -> sa.FromClause:
     )
 
 
-def _places(asked: sa.FromClause, found: sa.FromClause) -> sa.FromClause:
+def measures_of(session: Session, search_ids: Sequence[UUID]) -> dict[UUID, Measures]:
+    """What the marks say of these searches, of those among them that have a final order; of the whole pool: nothing."""
+    places = _places(Job.collection_id, Search.question, Search.id)
+    query = (
+        sa.select(Search.id, places)
+        .select_from(Search)
+        .join(Job, Job.id == Search.id)
+        .join(places, sa.true())
+        .where(Search.id.in_(search_ids), Search.final_at.is_not(None))
+    )
+    return {row.pop("id"): _measured(row) for row in map(dict, session.execute(query).mappings())}
+
+
+Column = sa.ColumnElement[Any] | InstrumentedAttribute[Any]
+
+
+def _places(collection_id: Column, question: Column, search_id: Column) -> sa.FromClause:
     """How many relevant items and marked candidates there are, and both ranks of each relevant candidate."""
     right = sa.and_(Judgment.relevant, Candidate.final_rank.is_not(None))
     # both lists are made from the same rows in the same order
@@ -156,15 +172,19 @@ def _places(asked: sa.FromClause, found: sa.FromClause) -> sa.FromClause:
         )
         .select_from(Judgment)
         .join(Item, sa.and_(Item.id == Judgment.item_id, Item.state == ItemState.READY))
-        .outerjoin(Candidate, sa.and_(Candidate.search_id == found.c.search_id, Candidate.item_id == Judgment.item_id))
-        .where(Judgment.collection_id == Collection.id, Judgment.question == asked.c.question)
-        .correlate(asked, found, Collection)
+        .outerjoin(Candidate, sa.and_(Candidate.search_id == search_id, Candidate.item_id == Judgment.item_id))
+        .where(Judgment.collection_id == collection_id, Judgment.question == question)
+        .correlate_except(Judgment, Item, Candidate)
         .lateral("places")
     )
 
 
 def _reviewed(row: dict[str, Any]) -> Reviewed:
-    relevant, marked = row.pop("relevant"), row.pop("marked")
-    pairs = zip(row.pop("coarse_ranks") or (), row.pop("final_ranks") or (), strict=True)
+    measured = _measured({name: row.pop(name) for name in ("relevant", "marked", "coarse_ranks", "final_ranks")})
+    return Reviewed(**row, measures=measured)
+
+
+def _measured(row: Mapping[str, Any]) -> Measures:
+    pairs = zip(row["coarse_ranks"] or (), row["final_ranks"] or (), strict=True)
     places = [Place(coarse, final) for coarse, final in pairs]
-    return Reviewed(**row, measures=measure(relevant, places, pool=0, marked=marked))
+    return measure(row["relevant"], places, pool=0, marked=row["marked"])

@@ -1,0 +1,59 @@
+"""Marks by the REST API."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from tests.unit.web.conftest import Caller
+
+from .conftest import Searched
+
+
+@pytest.fixture
+def judged(searched: Searched) -> Searched:
+    """A search whose fine stage turned the coarse order around."""
+    searched.finish([3, 2, 1])
+    return searched
+
+
+def test_marks_are_set_read_and_taken_away(ada: Caller, judged: Searched) -> None:
+    base = f"/searches/{judged.id}/judgments"
+    assert ada.get(base).json["measures"] == {
+        "verdict": "unknown", "pool": 3, "marked": 0, "relevant": 0, "coarse": None, "fine": None,
+    }  # fmt: skip
+    answer = ada.put(f"{base}/{judged.items[0]}", json={"relevant": True})
+    assert answer.status_code == 200
+    ada.put(f"{base}/{judged.items[1]}", json={"relevant": False})
+    read = ada.get(base).json
+    assert [(one["item_id"], one["relevant"], one["user_name"]) for one in read["judgments"]] == [
+        (str(judged.items[0]), True, "ada"),
+        (str(judged.items[1]), False, "ada"),
+    ]
+    assert (read["judgments"][0]["coarse_rank"], read["judgments"][0]["final_rank"]) == (1, 3)
+    measures = read["measures"]
+    assert (measures["verdict"], measures["marked"], measures["relevant"]) == ("fine miss", 2, 1)
+    assert measures["coarse"]["ndcg"]["3"] == 1
+    assert measures["fine"]["ndcg"]["3"] == pytest.approx(0.5)
+    assert measures["fine"]["precision"]["3"] == pytest.approx(1 / 3)
+    for _ in range(2):
+        assert ada.delete(f"{base}/{judged.items[0]}").status_code == 204
+    assert ada.get(base).json["measures"]["verdict"] == "unknown"
+
+
+def test_what_is_no_mark_is_refused(ada: Caller, judged: Searched) -> None:
+    path = f"/searches/{judged.id}/judgments/{judged.items[0]}"
+    for body in ({}, {"relevant": "yes"}, {"relevant": 1}, {"relevant": None}, {"relevant": True, "more": 1}):
+        answer = ada.put(path, json=body)
+        assert (answer.status_code, answer.json["error"]["code"]) == (422, "invalid_input"), body
+    assert ada.get(f"/searches/{judged.id}/judgments").json["judgments"] == []
+
+
+def test_nobody_marks_what_they_may_not_see(ada: Caller, bob: Caller, judged: Searched) -> None:
+    base = f"/searches/{judged.id}/judgments"
+    mark = {"relevant": True}
+    assert bob.get(base).status_code == 404
+    assert bob.put(f"{base}/{judged.items[0]}", json=mark).status_code == 404
+    assert bob.delete(f"{base}/{judged.items[0]}").status_code == 404
+    assert ada.put(f"{base}/{uuid.uuid4()}", json=mark).status_code == 404
+    assert ada.put(f"/searches/{uuid.uuid4()}/judgments/{judged.items[0]}", json=mark).status_code == 404
