@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +15,7 @@ from sqlalchemy.orm import Session
 from retllm import accounts
 from retllm.db.enums import Role
 from retllm.db.session import make_engine
-from retllm.db.tables import ApiToken, User
+from retllm.db.tables import ApiToken, Collection, User, new_id
 from retllm.errors import Conflict, InvalidInput, NotFound, Unauthorized
 
 PASSWORD = "correct horse battery"
@@ -101,3 +105,104 @@ def test_a_short_password_is_refused_and_a_new_one_replaces_the_old(session: Ses
     with pytest.raises(Unauthorized):
         accounts.check_password(session, "ada", PASSWORD)
     assert accounts.check_password(session, "ada", "another good one") is user
+
+
+@pytest.mark.parametrize("deed", ["role", "lock"])
+def test_the_last_administrator_who_gets_in_stays_one(session: Session, deed: str) -> None:
+    def leave(user: User) -> None:
+        accounts.set_role(session, user, Role.EDITOR) if deed == "role" else accounts.lock_out(session, user)
+
+    root = accounts.create_user(session, "root", PASSWORD, Role.ADMIN)
+    locked = accounts.create_user(session, "locked", PASSWORD, Role.ADMIN)
+    accounts.lock_out(session, locked)
+    with pytest.raises(Conflict):
+        leave(root)
+    assert (root.role, root.disabled_at) == (Role.ADMIN, None)
+    # one who does not get in may lose what they do not use
+    accounts.set_role(session, locked, Role.VIEWER)
+    second = accounts.create_user(session, "second", PASSWORD, Role.ADMIN)
+    leave(root)
+    with pytest.raises(Conflict):
+        leave(second)
+
+
+def test_two_administrators_who_take_the_role_from_each_other_at_once_do_not_both_succeed(fresh_database: str) -> None:
+    engine = make_engine(fresh_database)
+    with Session(engine) as session, session.begin():
+        keys = [accounts.create_user(session, name, PASSWORD, Role.ADMIN).id for name in ("ada", "bob")]
+    barrier = threading.Barrier(2)
+
+    def leave(key: uuid.UUID) -> bool:
+        with Session(engine) as session, session.begin():
+            user = session.get_one(User, key)
+            barrier.wait(timeout=30)
+            try:
+                accounts.set_role(session, user, Role.EDITOR)
+            except Conflict:
+                return False
+            # longer than the other needs to reach the check
+            time.sleep(0.3)
+            return True
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = sorted(pool.map(leave, keys))
+    with Session(engine) as session:
+        left = session.scalars(sa.select(User.name).where(User.role == Role.ADMIN)).all()
+    engine.dispose()
+    assert (outcomes, len(left)) == ([False, True], 1)
+
+
+def test_a_name_that_was_taken_in_the_meantime_is_a_conflict(fresh_database: str) -> None:
+    engine = make_engine(fresh_database)
+
+    def make() -> None:
+        with Session(engine) as session, session.begin():
+            accounts.create_user(session, "ada", PASSWORD)
+
+    with ThreadPoolExecutor(1) as pool, Session(engine) as first:
+        accounts.create_user(first, "ada", PASSWORD)
+        # finds no such name, since the first one is not committed, and then waits for it
+        second = pool.submit(make)
+        time.sleep(0.5)
+        assert not second.done()
+        first.commit()
+        with pytest.raises(Conflict):
+            second.result(timeout=30)
+    engine.dispose()
+
+
+def test_the_own_password_changes_only_with_the_old_one(session: Session) -> None:
+    user = accounts.create_user(session, "ada", PASSWORD)
+    with pytest.raises(InvalidInput) as caught:
+        accounts.change_password(session, user, "wrong wrong", "another good one")
+    assert caught.value.detail["field"] == "old"
+    with pytest.raises(InvalidInput) as caught:
+        accounts.change_password(session, user, PASSWORD, "short")
+    assert caught.value.detail["field"] == "new"
+    assert accounts.check_password(session, "ada", PASSWORD) is user
+    accounts.change_password(session, user, PASSWORD, "another good one")
+    assert accounts.check_password(session, "ada", "another good one") is user
+
+
+def test_a_log_in_leaves_its_time_and_a_refused_one_does_not(session: Session) -> None:
+    user = accounts.create_user(session, "ada", PASSWORD)
+    with pytest.raises(Unauthorized):
+        accounts.log_in(session, "ada", "wrong wrong")
+    assert user.last_login_at is None
+    accounts.log_in(session, "ada", PASSWORD)
+    assert user.last_login_at is not None
+
+
+def test_accounts_are_listed_in_pages_with_what_they_own(session: Session) -> None:
+    names = [f"user{number}" for number in range(5)]
+    users = [accounts.create_user(session, name, PASSWORD) for name in names]
+    session.add_all(Collection(id=new_id(), owner_id=users[1].id, name=name) for name in ("Birds", "Fish"))
+    session.flush()
+    first = accounts.list_users(session, limit=2)
+    rest = accounts.list_users(session, after=first[-1].id)
+    assert [one.user.name for one in (*first, *rest)] == names
+    assert [one.collections for one in first] == [0, 2]
+    assert [one.user.name for one in accounts.every_user(session)] == names
+    # the sign % is none of LIKE's here
+    assert [one.user.name for one in accounts.list_users(session, q="SER3")] == ["user3"]
+    assert accounts.list_users(session, q="%") == []

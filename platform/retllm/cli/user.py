@@ -93,7 +93,7 @@ def role(name: str, role: str) -> None:
         found = accounts.find_user(session, name)
         before = found.role
         accounts.set_role(session, found, Role(role))
-        note(session, Action.USER_CHANGED, found.name, found.id, role=role, role_before=before.value)
+        note(session, Action.USER_CHANGED, found.name, found.id, role={"from": before.value, "to": role})
     click.echo(f"{name} is {role} now.")
 
 

@@ -7,17 +7,14 @@ from uuid import UUID
 
 from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from sqlalchemy.orm import Session
 
 from retllm import accounts
 from retllm.access import demand_role
-from retllm.audit import Action
 from retllm.db.enums import Role
 from retllm.db.session import transaction
-from retllm.db.tables import User
-from retllm.errors import InvalidInput, NotFound, RetllmError
+from retllm.errors import Conflict, InvalidInput, RetllmError
+from retllm_web import administration
 from retllm_web.api.paging import cut
-from retllm_web.auditing import note
 from retllm_web.auth import current_user
 from retllm_web.pages.blueprint import key_or_none, pages, refused
 from retllm_web.pages.forms import Form
@@ -69,18 +66,15 @@ def create_person() -> ResponseReturnValue:
     """Make an account; a made-up password is in this answer and nowhere else."""
     demand_role(current_user(), Role.ADMIN)
     form = Form.sent()
-    typed = str(form.values.get("password", ""))
     try:
-        role = _role(form)
-        password = typed or accounts.made_up_password()
         with transaction(services().sessions) as session:
-            user = accounts.create_user(session, form.text("name"), password, role)
-            note(session, Action.USER_CREATED, target=user.name, target_id=user.id, role=role.value)
+            typed = str(form.values.get("password", "")) or None
+            user, made_up = administration.create(session, form.text("name"), _role(form), typed)
     except RetllmError as error:
         form.refuse(error, otherwise="name")
         form.values.pop("password", None)
         return _list(Said(form, status=error.http_status))
-    return _list(Said(name=user.name, password=None if typed else password))
+    return _list(Said(name=user.name, password=made_up))
 
 
 def _role(form: Form) -> Role:
@@ -97,9 +91,8 @@ def person(user_id: UUID) -> ResponseReturnValue:
 
 
 def _person(user_id: UUID, said: Said) -> ResponseReturnValue:
-    demand_role(current_user(), Role.ADMIN)
     with transaction(services().sessions) as session:
-        (shown,) = accounts.listed(session, [_found(session, user_id)])
+        (shown,) = accounts.listed(session, [administration.find(session, user_id)])
         tokens = accounts.list_tokens(session, shown.user)
     page = render_template(
         "people_one.html",
@@ -112,82 +105,57 @@ def _person(user_id: UUID, said: Said) -> ResponseReturnValue:
     return page, said.status
 
 
-def _found(session: Session, user_id: UUID) -> User:
-    user = session.get(User, user_id)
-    if user is None:
-        raise NotFound("There is no such account.")
-    return user
-
-
 @pages.post("/people/<uuid:user_id>/role")
 def change_role(user_id: UUID) -> ResponseReturnValue:
     """Give an account another role."""
-    demand_role(current_user(), Role.ADMIN)
     here = url_for("pages.person", user_id=user_id)
     try:
-        role = _role(Form.sent())
         with transaction(services().sessions) as session:
-            user = _found(session, user_id)
-            before = user.role
-            accounts.set_role(session, user, role)
-            note_role(session, user, before)
-    except RetllmError as error:
+            user = administration.find(session, user_id)
+            role = _role(Form.sent())
+            administration.set_role(session, user, role)
+    except (InvalidInput, Conflict) as error:
         return refused(error, here)
-    flash(f"{user.name} is {ROLES[role][0].lower()} now.", "success")
+    flash(f"{user.name} has the role {ROLES[role][0].lower()} now.", "success")
     # who gave the role away does not see this page any more
     lost = user.id == current_user().id and role is not Role.ADMIN
     return redirect(url_for("pages.overview") if lost else here)
 
 
-def note_role(session: Session, user: User, before: Role) -> None:
-    """Write into the audit log that the role of ``user`` is another one than ``before``."""
-    if user.role is not before:
-        note(session, Action.USER_CHANGED, target=user.name, target_id=user.id, role=user.role, role_before=before)
-
-
 @pages.post("/people/<uuid:user_id>/lock")
 def lock_person(user_id: UUID) -> ResponseReturnValue:
     """Lock an account out."""
-    return _lock(user_id, True)
+    here = url_for("pages.person", user_id=user_id)
+    try:
+        with transaction(services().sessions) as session:
+            user = administration.find(session, user_id)
+            administration.lock(session, user, out=True)
+    except Conflict as error:
+        return refused(error, here)
+    flash(f"{user.name} is locked out: neither the password nor a token opens anything.", "success")
+    return redirect(here)
 
 
 @pages.post("/people/<uuid:user_id>/unlock")
 def unlock_person(user_id: UUID) -> ResponseReturnValue:
     """Let an account in again."""
-    return _lock(user_id, False)
-
-
-def _lock(user_id: UUID, out: bool) -> ResponseReturnValue:
-    demand_role(current_user(), Role.ADMIN)
-    here = url_for("pages.person", user_id=user_id)
-    try:
-        with transaction(services().sessions) as session:
-            user = _found(session, user_id)
-            accounts.lock_out(session, user) if out else accounts.let_in(session, user)
-            note(session, Action.USER_CHANGED, target=user.name, target_id=user.id, locked_out=out)
-    except RetllmError as error:
-        return refused(error, here)
-    told = "is locked out: neither the password nor a token opens anything" if out else "is let in again"
-    flash(f"{user.name} {told}.", "success")
-    return redirect(here)
+    with transaction(services().sessions) as session:
+        user = administration.find(session, user_id)
+        administration.lock(session, user, out=False)
+    flash(f"{user.name} is let in again.", "success")
+    return redirect(url_for("pages.person", user_id=user_id))
 
 
 @pages.post("/people/<uuid:user_id>/password")
 def give_password(user_id: UUID) -> ResponseReturnValue:
     """Give an account a new password; a made-up one is in this answer and nowhere else."""
-    demand_role(current_user(), Role.ADMIN)
     form = Form.sent()
-    typed = str(form.values.get("password", ""))
-    password = typed or accounts.made_up_password()
     try:
         with transaction(services().sessions) as session:
-            user = _found(session, user_id)
-            accounts.set_password(session, user, password)
-            note(session, Action.PASSWORD_CHANGED, target=user.name, target_id=user.id)
-    except NotFound:
-        raise
-    except RetllmError as error:
+            user = administration.find(session, user_id)
+            made_up = administration.give_password(session, user, str(form.values.get("password", "")) or None)
+    except InvalidInput as error:
         form.refuse(error, otherwise="password")
         form.values.clear()
         return _person(user_id, Said(form, status=error.http_status))
-    return _person(user_id, Said(name=user.name, password=None if typed else password))
+    return _person(user_id, Said(name=user.name, password=made_up))

@@ -1,0 +1,204 @@
+"""Who may do what, as a table: every role in every place of a collection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm import access, accounts
+from retllm.access import Right
+from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole, Role, Visibility
+from retllm.db.people import CollectionMember
+from retllm.db.session import make_engine
+from retllm.db.tables import Collection, Item, Job, User, new_id
+from retllm.errors import Forbidden, NotFound
+
+PASSWORD = "correct horse battery"
+SEE, CHANGE, MANAGE = Right.SEE, Right.CHANGE, Right.MANAGE
+
+# what each role may do at most in a collection that is its own, that it is a member of as an editor or as a viewer,
+# that is open to everyone, that is open and it is a member of, and that has nothing to do with it
+TABLE = {
+    Role.ADMIN: {
+        "own": MANAGE,
+        "editor": MANAGE,
+        "viewer": MANAGE,
+        "open": MANAGE,
+        "open editor": MANAGE,
+        "foreign": MANAGE,
+    },
+    Role.EDITOR: {
+        "own": MANAGE,
+        "editor": CHANGE,
+        "viewer": SEE,
+        "open": SEE,
+        "open editor": CHANGE,
+        "foreign": None,
+    },
+    Role.VIEWER: {
+        "own": SEE,
+        "editor": SEE,
+        "viewer": SEE,
+        "open": SEE,
+        "open editor": SEE,
+        "foreign": None,
+    },
+}
+PLACES = list(TABLE[Role.ADMIN])
+
+
+@dataclass
+class World:
+    """An account of one role, somebody else, and a collection in each place with an item and a job of each."""
+
+    session: Session
+    user: User
+    other: User
+    collections: dict[str, Collection]
+
+    def job(self, place: str, owner: User) -> Job:
+        """A job on the collection in that place."""
+        job = Job(
+            id=new_id(),
+            kind=JobKind.INDEX,
+            state=JobState.RUNNING,
+            user_id=owner.id,
+            collection_id=self.collections[place].id,
+            params={},
+        )
+        self.session.add(job)
+        self.session.flush()
+        return job
+
+    def item(self, place: str) -> Item:
+        """An item of the collection in that place."""
+        item = Item(
+            id=new_id(),
+            collection_id=self.collections[place].id,
+            kind=ItemKind.TEXT,
+            name="a",
+            content_sha256="0",
+            text="a",
+            size_bytes=1,
+        )
+        self.session.add(item)
+        self.session.flush()
+        return item
+
+
+@pytest.fixture
+def session(fresh_database: str) -> Iterator[Session]:
+    engine = make_engine(fresh_database)
+    with Session(engine) as opened:
+        yield opened
+    engine.dispose()
+
+
+@pytest.fixture
+def world(session: Session, role: Role) -> World:
+    user = accounts.create_user(session, "ada", PASSWORD, role)
+    other = accounts.create_user(session, "bob", PASSWORD, Role.EDITOR)
+    made: dict[str, Collection] = {}
+    for place in PLACES:
+        owner = user if place == "own" else other
+        seen = Visibility.EVERYONE if "open" in place else Visibility.PRIVATE
+        made[place] = Collection(id=new_id(), owner_id=owner.id, name=place, visibility=seen)
+    session.add_all(made.values())
+    session.flush()
+    for place, as_role in (
+        ("editor", MemberRole.EDITOR),
+        ("viewer", MemberRole.VIEWER),
+        ("open editor", MemberRole.EDITOR),
+    ):
+        session.add(CollectionMember(collection_id=made[place].id, user_id=user.id, role=as_role))
+    session.flush()
+    return World(session, user, other, made)
+
+
+roles = pytest.mark.parametrize("role", list(Role))
+
+
+@roles
+def test_every_role_has_in_every_place_the_rights_of_the_table(world: World, role: Role) -> None:
+    for place, right in product(PLACES, Right):
+        found, most = world.collections[place], TABLE[role][place]
+        assert access.right_in(world.session, world.user, found) is most, place
+        if most is not None and right <= most:
+            assert access.collection_for(world.session, world.user, found.id, right) is found
+            continue
+        refusal = NotFound if most is None else Forbidden
+        with pytest.raises(refusal):
+            access.collection_for(world.session, world.user, found.id, right)
+
+
+@roles
+def test_items_go_with_their_collection(world: World, role: Role) -> None:
+    for place, right in product(PLACES, Right):
+        item, most = world.item(place), TABLE[role][place]
+        if most is not None and right <= most:
+            assert access.item_for(world.session, world.user, item.id, right) is item
+        else:
+            with pytest.raises(NotFound if most is None else Forbidden) as caught:
+                access.item_for(world.session, world.user, item.id, right)
+            # the collection of an item that is not seen is not spoken of
+            assert most is not None or "item" in caught.value.message
+        item.content_sha256 = str(item.id)
+        world.session.flush()
+
+
+@roles
+def test_lists_hold_exactly_what_is_seen_one_by_one(world: World, role: Role) -> None:
+    seen = {place for place in PLACES if TABLE[role][place] is not None}
+    listed = sa.select(Collection.name).where(access.visible_collections(world.user))
+    assert set(world.session.scalars(listed)) == seen
+    jobs = {world.job(place, world.other).id: place for place in PLACES}
+    within = sa.select(Job.id).where(access.within_visible(world.user, Job.collection_id))
+    assert {jobs[key] for key in world.session.scalars(within)} == seen
+    for key, place in jobs.items():
+        if place in seen:
+            assert access.job_for(world.session, world.user, key).id == key
+        else:
+            with pytest.raises(NotFound):
+                access.job_for(world.session, world.user, key)
+
+
+@roles
+@pytest.mark.parametrize("whose", ["their own", "somebody else's"])
+def test_jobs_are_changed_by_their_owner_and_by_who_may_change_the_collection(
+    world: World, role: Role, whose: str
+) -> None:
+    own = whose == "their own"
+    jobs = {place: world.job(place, world.user if own else world.other) for place in PLACES}
+    allowed = {place for place in PLACES if (most := TABLE[role][place]) and (own or most >= CHANGE)}
+    for place, job in jobs.items():
+        if place in allowed:
+            access.demand_job(world.session, world.user, job)
+        else:
+            with pytest.raises(NotFound if TABLE[role][place] is None else Forbidden):
+                access.demand_job(world.session, world.user, job)
+    both = access.changeable_jobs(world.user), access.within_visible(world.user, Job.collection_id)
+    listed = set(world.session.scalars(sa.select(Job.id).where(*both)))
+    assert listed == {jobs[place].id for place in allowed}
+
+
+@pytest.mark.parametrize("role", [Role.EDITOR])
+def test_what_is_not_there_reads_like_what_is_not_seen(world: World) -> None:
+    messages = set()
+    for key in (world.collections["foreign"].id, new_id()):
+        with pytest.raises(NotFound) as caught:
+            access.collection_for(world.session, world.user, key)
+        messages.add(caught.value.message)
+    assert len(messages) == 1
+
+
+@roles
+def test_a_role_that_is_not_among_those_asked_for_is_refused(world: World, role: Role) -> None:
+    access.demand_role(world.user, role)
+    for other in set(Role) - {role}:
+        with pytest.raises(Forbidden):
+            access.demand_role(world.user, other)

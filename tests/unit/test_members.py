@@ -1,0 +1,81 @@
+"""Members of a collection: let in, changed, put out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy.orm import Session
+
+from retllm import accounts, members
+from retllm.access import Right, right_in
+from retllm.db.enums import MemberRole, Role
+from retllm.db.session import make_engine
+from retllm.db.tables import Collection, User, new_id
+from retllm.errors import Conflict, NotFound
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def session(fresh_database: str) -> Iterator[Session]:
+    engine = make_engine(fresh_database)
+    with Session(engine) as opened:
+        yield opened
+    engine.dispose()
+
+
+@pytest.fixture
+def owner(session: Session) -> User:
+    return accounts.create_user(session, "ada", PASSWORD)
+
+
+@pytest.fixture
+def birds(session: Session, owner: User) -> Collection:
+    made = Collection(id=new_id(), owner_id=owner.id, name="Birds")
+    session.add(made)
+    session.flush()
+    return made
+
+
+def test_a_member_has_one_role_the_last_that_was_given(session: Session, birds: Collection) -> None:
+    bob = accounts.create_user(session, "bob", PASSWORD)
+    assert right_in(session, bob, birds) is None
+    members.let_in(session, birds, bob, MemberRole.VIEWER)
+    session.expire_all()
+    assert right_in(session, bob, birds) is Right.SEE
+    members.let_in(session, birds, bob, MemberRole.EDITOR)
+    session.expire_all()
+    assert right_in(session, bob, birds) is Right.CHANGE
+    (one,) = members.page(session, birds)
+    assert (one.name, one.role, one.held_back) == ("bob", MemberRole.EDITOR, False)
+    assert members.put_out(session, birds, bob.id) == "bob"
+    session.expire_all()
+    assert right_in(session, bob, birds) is None
+    with pytest.raises(NotFound):
+        members.put_out(session, birds, bob.id)
+
+
+def test_the_owner_is_no_member(session: Session, birds: Collection, owner: User) -> None:
+    with pytest.raises(Conflict):
+        members.let_in(session, birds, owner, MemberRole.VIEWER)
+
+
+def test_a_viewer_who_is_an_editor_here_is_told_apart(session: Session, birds: Collection) -> None:
+    eve = accounts.create_user(session, "eve", PASSWORD, Role.VIEWER)
+    assert members.let_in(session, birds, eve, MemberRole.EDITOR).held_back
+    assert not members.let_in(session, birds, eve, MemberRole.VIEWER).held_back
+
+
+def test_pages_of_members_follow_each_other_without_a_gap(session: Session, birds: Collection) -> None:
+    names = [f"user{number}" for number in range(5)]
+    other = Collection(id=new_id(), owner_id=birds.owner_id, name="Other")
+    session.add(other)
+    session.flush()
+    for name in names:
+        user = accounts.create_user(session, name, PASSWORD)
+        members.let_in(session, birds, user, MemberRole.VIEWER)
+    members.let_in(session, other, accounts.create_user(session, "elsewhere", PASSWORD), MemberRole.VIEWER)
+    first = members.page(session, birds, limit=3)
+    second = members.page(session, birds, after=first[-1].id, limit=3)
+    assert [one.name for one in (*first, *second)] == names

@@ -1,0 +1,109 @@
+"""Who sees a collection besides its owner: visibility and members."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from flask import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from retllm import accounts, members
+from retllm.access import Right, collection_for
+from retllm.db.enums import MemberRole, Role, Visibility
+from retllm.db.session import transaction
+from retllm_web import membership
+from retllm_web.api.answers import answer, nothing
+from retllm_web.api.blueprint import api
+from retllm_web.api.collections import CollectionPath
+from retllm_web.api.paging import PageQuery, cut
+from retllm_web.api.people import UserName
+from retllm_web.api.spec import ErrorBody, tags
+from retllm_web.auth import current_user
+from retllm_web.services import services
+
+TAGS = tags("members")
+
+
+class MemberView(BaseModel):
+    """Somebody who works on a collection of another owner."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID = Field(description="the key of the account")
+    name: str
+    role: MemberRole = Field(description="what they may do in this collection, as far as their account lets them")
+    account_role: Role
+    locked_out: bool
+    since: datetime
+
+
+class MemberList(BaseModel):
+    """A page of the members of a collection, oldest accounts first, and who sees it besides them."""
+
+    visibility: Visibility
+    members: list[MemberView]
+    next: UUID | None = Field(description="send as `after` for the next page; null at the end")
+
+
+class MemberRequest(BaseModel):
+    """Somebody to be let in."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: UserName = Field(description="the name of the account")
+    role: MemberRole = MemberRole.VIEWER
+
+
+class MemberPath(CollectionPath):
+    """The key of a collection and that of a member's account."""
+
+    user_id: UUID
+
+
+class VisibilityBody(BaseModel):
+    """Who sees a collection besides its owner, its members and administrators."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    visibility: Visibility
+
+
+@api.get("/collections/<uuid:collection_id>/members", tags=TAGS, responses={200: MemberList})
+def list_members(path: CollectionPath, query: PageQuery) -> Response:
+    """The members; for the owner and administrators."""
+    with transaction(services().sessions) as session:
+        found = collection_for(session, current_user(), path.collection_id, Right.MANAGE)
+        rows = members.page(session, found, after=query.after, limit=query.limit + 1)
+    page, following = cut(rows, query.limit)
+    shown = [MemberView.model_validate(one) for one in page]
+    return answer(MemberList(visibility=found.visibility, members=shown, next=following))
+
+
+@api.post("/collections/<uuid:collection_id>/members", tags=TAGS, responses={200: MemberView, 409: ErrorBody})
+def add_member(path: CollectionPath, body: MemberRequest) -> Response:
+    """Let somebody in, or give a member another role; for the owner and administrators."""
+    with transaction(services().sessions) as session:
+        found = collection_for(session, current_user(), path.collection_id, Right.MANAGE)
+        made = membership.let_in(session, found, accounts.find_user(session, body.name), body.role)
+    return answer(MemberView.model_validate(made))
+
+
+@api.delete("/collections/<uuid:collection_id>/members/<uuid:user_id>", tags=TAGS, responses={204: None})
+def remove_member(path: MemberPath) -> Response:
+    """End a membership; the owner and administrators anybody's, a member their own."""
+    user = current_user()
+    right = Right.SEE if path.user_id == user.id else Right.MANAGE
+    with transaction(services().sessions) as session:
+        found = collection_for(session, user, path.collection_id, right)
+        membership.put_out(session, found, path.user_id)
+    return nothing()
+
+
+@api.put("/collections/<uuid:collection_id>/visibility", tags=TAGS, responses={200: VisibilityBody})
+def set_visibility(path: CollectionPath, body: VisibilityBody) -> Response:
+    """Open a collection to every account, or close it; for the owner and administrators."""
+    with transaction(services().sessions) as session:
+        found = collection_for(session, current_user(), path.collection_id, Right.MANAGE)
+        membership.set_visibility(session, found, body.visibility)
+    return answer(body)
