@@ -7,28 +7,63 @@ from uuid import UUID
 
 from flask import redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
+from sqlalchemy.orm import Session
 
-from retllm.access import job_for
-from retllm.db.enums import JobKind
+from retllm.access import demand_job, job_for
+from retllm.db.enums import OPEN_UNITS, JobKind
 from retllm.db.session import transaction
-from retllm.errors import RetllmError
+from retllm.db.tables import Job
+from retllm.errors import Forbidden, RetllmError
 from retllm.jobs import views
+from retllm.jobs.announce import QUEUE_OF
+from retllm.jobs.attempts import attempts
+from retllm.jobs.schemas import JobView
 from retllm.jobs.stamps import job_stamp
+from retllm.operations import queues
+from retllm.operations.queues import Pause
 from retllm_web import live, submissions
 from retllm_web.auth import current_user
 from retllm_web.pages.asking import form_of
 from retllm_web.pages.blueprint import pages, refused
+from retllm_web.pages.timeline import timeline
 from retllm_web.services import services
+
+# units that the page of a job shows itself; all of them have a page of their own
+_ATTEMPTS = 10
+
+
+def may_change(session: Session, job: Job) -> bool:
+    """Whether the account of this request may stop, retry and delete a job that it sees."""
+    try:
+        demand_job(session, current_user(), job)
+    except Forbidden:
+        return False
+    return True
 
 
 def _shown(job_id: UUID) -> dict[str, Any]:
-    """What the templates of a job need: ``job``, and ``search`` if it is one."""
+    """What the templates of a job need: ``job``, ``search`` if it is one, and what stands around them."""
     with transaction(services().sessions) as session:
         found = job_for(session, current_user(), job_id)
-        if found.kind is JobKind.SEARCH:
-            search = views.search_view(session, job_id, user=current_user())
-            return {"job": search.job, "search": search}
-        return {"job": views.job_view(session, found), "search": None}
+        search = views.search_view(session, job_id, user=current_user()) if found.kind is JobKind.SEARCH else None
+        job = search.job if search else views.job_view(session, found)
+        return {
+            "job": job,
+            "search": search,
+            "steps": timeline(job, search),
+            "attempts": attempts(session, current_user(), job_id, limit=_ATTEMPTS + 1),
+            "attempts_shown": _ATTEMPTS,
+            "may_change": may_change(session, found),
+            "pauses": _pauses(session, job),
+        }
+
+
+def _pauses(session: Session, job: JobView) -> list[Pause]:
+    """The paused queues that this job waits for."""
+    waited_for = {QUEUE_OF[one.stage] for one in job.stages if any(one.units.get(state) for state in OPEN_UNITS)}
+    if not waited_for:
+        return []
+    return [pause for name, pause in queues.paused(session).items() if name in waited_for]
 
 
 @pages.get("/jobs/<uuid:job_id>")

@@ -196,7 +196,7 @@ def test_the_same_error_of_many_parts_is_told_once(reader: Visitor, texts: str, 
         found = session.get_one(Job, unit.job_id)
         found.state, found.error, found.finished_at = JobState.FAILED, "OSError: disk", sa.func.now()
     page = reader.get(f"/jobs/{job}")
-    (line,) = [e.text for e in page.all("li")]
+    (line,) = [e.text for e in page.all("li", class_="problem")]
     assert "given up after 4 attempts: OSError: disk" in line
     assert "3 parts" in line
     assert page.all("form", action=f"/jobs/{job}/retry")
@@ -207,8 +207,9 @@ def test_an_index_job_shows_its_stages(reader: Visitor, texts: str, ada: Caller)
     job = ada.post(f"/collections/{texts}/index").json["id"]
     page = reader.get(f"/jobs/{job}")
     assert page.one("h1").text == "Index job"
-    assert "0 of 3" in page.one("table").text
-    assert "1 waiting" in page.one("table").text
+    stages = page.one("div", data_part="stages")
+    assert "0 of 3" in stages.text
+    assert "1 waiting" in stages.text
 
 
 def test_a_job_that_no_worker_takes_up_says_what_to_look_at(

@@ -1,0 +1,34 @@
+"""What a score came about by: where the picture was looked at, and how sure the model was at each layer."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from flask import render_template
+from flask.typing import ResponseReturnValue
+
+from retllm.db.session import transaction
+from retllm.jobs.evidence import evidence_of
+from retllm_web import charts, heat
+from retllm_web.auth import current_user
+from retllm_web.pages.blueprint import pages, wants_piece
+from retllm_web.services import services
+
+
+@pages.get("/jobs/<uuid:job_id>/candidates/<uuid:item_id>/map")
+def candidate_map(job_id: UUID, item_id: UUID) -> ResponseReturnValue:
+    """The map of one candidate: a piece for the script, else a page of its own."""
+    with transaction(services().sessions) as session:
+        evidence = evidence_of(session, current_user(), job_id, item_id)
+    trace = evidence.trace
+    shown = {
+        "evidence": evidence,
+        "trace": trace,
+        "heats": heat.heats(trace) if trace else [],
+        "chart": charts.bars(heat.uncertainty_chart(trace, evidence.injection)) if trace else None,
+        "watched": heat.watched_words(evidence.injection, len(trace.uncertainty)) if trace else "",
+    }
+    if wants_piece():
+        # under the heading of the results
+        return render_template("_map.html", **shown, level=3)
+    return render_template("map.html", **shown, level=2)
