@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -11,20 +13,40 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from retllm.access import demand_role, visible_collections
-from retllm.db.enums import ItemKind, ItemState, Role
-from retllm.db.tables import Collection, Embedding, Item, Job, User, new_id
-from retllm.errors import Conflict
-from retllm.jobs.indexed import current_model, fresh_embedding
+from retllm.audit import Action
+from retllm.db.enums import ItemKind, JobKind, Role
+from retllm.db.tables import Collection, Embedding, Item, Job, Unit, User, new_id
+from retllm.errors import Conflict, NotFound
+from retllm.jobs import embedders
+from retllm.jobs.indexed import current_model, embedder_of, fresh_embedding, has_vector, is_ready
 from retllm.settings import Settings
+from retllm_web.auditing import note
+
+RECENT_JOBS = 5
+"""Index jobs of a collection that are looked at for one that is at work."""
 
 
 @dataclass
 class Facts:
-    """What is counted of one collection."""
+    """What is counted of one collection: items by kind, and of them those indexed by the embedder in use.
+
+    ``failed`` are not indexed since they could not be embedded the last time.
+    """
 
     items: dict[ItemKind, int] = field(default_factory=lambda: dict.fromkeys(ItemKind, 0))
     indexed: int = 0
+    failed: int = 0
     last_job: Job | None = None
+
+    @property
+    def total(self) -> int:
+        """All items."""
+        return sum(self.items.values())
+
+    @property
+    def waiting(self) -> int:
+        """Items that are neither indexed nor failed."""
+        return self.total - self.indexed - self.failed
 
 
 def page(session: Session, user: User, *, after: UUID | None, limit: int) -> list[Collection]:
@@ -48,6 +70,7 @@ def create(session: Session, user: User, name: str, description: str = "") -> Co
     session.add(collection)
     _flush(session, collection.name)
     session.refresh(collection)
+    _note(session, Action.COLLECTION_CREATED, collection)
     return collection
 
 
@@ -57,11 +80,38 @@ def change(session: Session, collection: Collection, *, name: str | None, descri
     Raises:
         Conflict: its owner has another one of that name.
     """
+    was = {"name": collection.name, "description": collection.description}
     if name is not None:
         collection.name = name.strip()
     if description is not None:
         collection.description = description
     _flush(session, collection.name)
+    changed = {part: [before, now] for part, before in was.items() if before != (now := getattr(collection, part))}
+    if changed:
+        _note(session, Action.COLLECTION_CHANGED, collection, **changed)
+
+
+def use_embedder(session: Session, collection: Collection, name: str | None, settings: Settings) -> None:
+    """Let searches of ``collection`` use this embedder first; None follows the settings.
+
+    Raises:
+        InvalidInput: it is none of those in force.
+        Conflict: it has not embedded every item yet.
+    """
+    before = collection.embedder
+    embedders.use(session, collection, name, settings)
+    if collection.embedder != before:
+        _note(session, Action.COLLECTION_CHANGED, collection, embedder=[before, collection.embedder])
+
+
+def note_deletion(session: Session, collection: Collection) -> None:
+    """Write into the audit log that ``collection`` is deleted; call it in the transaction that deletes it."""
+    items = sa.select(sa.func.count()).select_from(Item).where(Item.collection_id == collection.id, is_ready())
+    _note(session, Action.COLLECTION_DELETED, collection, items=session.scalar(items))
+
+
+def _note(session: Session, action: Action, collection: Collection, **detail: Any) -> None:
+    note(session, action, target=collection.name, target_id=collection.id, collection_id=collection.id, **detail)
 
 
 def _flush(session: Session, name: str) -> None:
@@ -73,34 +123,77 @@ def _flush(session: Session, name: str) -> None:
         raise Conflict(f"There is a collection named {name} already.") from error
 
 
-def facts_of(session: Session, ids: Sequence[UUID], settings: Settings) -> dict[UUID, Facts]:
-    """The counts of several collections, with a fixed number of queries."""
-    facts = {one: Facts() for one in ids}
-    ready = sa.and_(Item.collection_id.in_(ids), Item.state == ItemState.READY)
+def facts_of(session: Session, collections: Sequence[Collection], settings: Settings) -> dict[UUID, Facts]:
+    """The counts of several collections, with a number of queries that depends on the embedders in use alone."""
+    facts = {one.id: Facts() for one in collections}
     per_kind = (
-        sa.select(Item.collection_id, Item.kind, sa.func.count()).where(ready).group_by(Item.collection_id, Item.kind)
+        sa.select(Item.collection_id, Item.kind, sa.func.count())
+        .where(Item.collection_id.in_(facts), is_ready())
+        .group_by(Item.collection_id, Item.kind)
     )
     for collection_id, kind, count in session.execute(per_kind):
         facts[collection_id].items[kind] = count
-    model = current_model(session, settings.embedder_name)
-    if model is not None:
-        indexed = (
-            sa.select(Item.collection_id, sa.func.count())
-            .join(Embedding, fresh_embedding(model.id, settings.item_image_weight))
-            .where(ready)
-            .group_by(Item.collection_id)
-        )
-        for collection_id, count in session.execute(indexed):
-            facts[collection_id].indexed = count
+    by_embedder: dict[str, list[UUID]] = defaultdict(list)
+    for one in collections:
+        by_embedder[embedder_of(one, settings)].append(one.id)
+    for name, ids in by_embedder.items():
+        _count_indexed(session, facts, ids, name, settings)
     newest = (
         sa.select(Job)
-        .where(Job.collection_id.in_(ids))
+        .where(Job.collection_id.in_(facts))
         .ext(distinct_on(Job.collection_id))
         .order_by(Job.collection_id, Job.id.desc())
     )
     for job in session.scalars(newest):
         facts[job.collection_id].last_job = job
     return facts
+
+
+def _count_indexed(
+    session: Session, facts: dict[UUID, Facts], ids: Sequence[UUID], embedder: str, settings: Settings
+) -> None:
+    """Count what is indexed and what failed in the collections that use this embedder."""
+    model = current_model(session, embedder)
+    ready = (Item.collection_id.in_(ids), is_ready())
+    per_collection = sa.select(Item.collection_id, sa.func.count()).where(*ready).group_by(Item.collection_id)
+    if model is not None:
+        indexed = per_collection.join(Embedding, fresh_embedding(model.id, settings.item_image_weight))
+        for collection_id, count in session.execute(indexed):
+            facts[collection_id].indexed = count
+    failed = per_collection.where(Item.error.is_not(None), ~has_vector(model, settings.item_image_weight))
+    for collection_id, count in session.execute(failed):
+        facts[collection_id].failed = count
+
+
+def index_stamp(session: Session, user: User, collection_id: UUID) -> tuple[Any, ...]:
+    """Values that change with what is told of a collection's index: its items, its index jobs and their units.
+
+    Raises:
+        NotFound: there is no such collection that ``user`` may see.
+    """
+    items = sa.select(sa.func.count()).where(Item.collection_id == collection_id, is_ready()).scalar_subquery()
+    recent = (
+        sa.select(Job.id, Job.state, Job.cancel_requested)
+        .where(Job.collection_id == collection_id, Job.kind == JobKind.INDEX)
+        .order_by(Job.id.desc())
+        .limit(RECENT_JOBS)
+        .subquery()
+    )
+    jobs = sa.select(sa.func.string_agg(sa.func.concat_ws(" ", *recent.c), "; ")).scalar_subquery()
+    units = (
+        sa.select(
+            sa.func.count(Unit.id),
+            sa.func.sum(Unit.attempt),
+            *(sa.func.max(column) for column in (Unit.started_at, Unit.finished_at, Unit.run_after)),
+        )
+        .join(recent, recent.c.id == Unit.job_id)
+        .subquery()
+    )
+    query = sa.select(Collection.embedder, items, jobs, *units.c).join(units, sa.true())
+    row = session.execute(query.where(Collection.id == collection_id, visible_collections(user))).first()
+    if row is None:
+        raise NotFound("There is no such collection.")
+    return tuple(row)
 
 
 def owners_of(session: Session, collections: Sequence[Collection]) -> dict[UUID, str]:

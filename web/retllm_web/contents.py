@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from retllm import access
 from retllm.access import Right, collection_for, within_visible
+from retllm.audit import Action
 from retllm.db.enums import ItemKind, ItemState
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Embedding, Item, User
+from retllm.db.tables import Collection, Item, User
 from retllm.errors import Conflict, NotFound
-from retllm.jobs.indexed import current_model, fresh_embedding
+from retllm.jobs.indexed import current_model, embedder_of, has_vector, is_ready
 from retllm.jobs.schemas import JobView
+from retllm.media import ingest as media
 from retllm.media.ingest import IncomingFile, Ingest, Outcome
 from retllm.settings import Settings
 from retllm_web import submissions
+from retllm_web.auditing import note
 from retllm_web.services import services
+
+
+class Standing(StrEnum):
+    """How far an item is on its way to being found, by the embedder that its collection uses."""
+
+    INDEXED = "indexed"  # its vector is up to date
+    WAITING = "waiting"  # it has none yet
+    FAILED = "failed"  # it has none, and could not be embedded the last time
 
 
 @dataclass(frozen=True)
@@ -53,11 +67,23 @@ def take(
     """
     found = services()
     with transaction(found.sessions) as session:
-        collection_for(session, user, collection_id, Right.CHANGE)
+        collection = collection_for(session, user, collection_id, Right.CHANGE)
     ingest = Ingest(found.sessions, found.storage, found.settings, collection_id)
     outcomes = ingest.add_files(files)
     outcomes += [ingest.add_text(one.text, one.name) for one in texts]
-    news = any(outcome.status in ("added", "updated") for outcome in outcomes)
+    counts: Counter[str] = Counter(outcome.status for outcome in outcomes)
+    news = bool(counts["added"] or counts["updated"])
+    if news:
+        with transaction(found.sessions) as session:
+            note(
+                session,
+                Action.ITEMS_UPLOADED,
+                user=user,
+                target=collection.name,
+                target_id=collection_id,
+                collection_id=collection_id,
+                **counts,
+            )
     return Taken(outcomes, _index(user, collection_id) if index and news else None)
 
 
@@ -68,44 +94,105 @@ def _index(user: User, collection_id: UUID) -> JobView | None:
         return None
 
 
+@dataclass(frozen=True)
+class Filters:
+    """Which items of a collection; None and the empty text filter nothing.
+
+    Attributes:
+        text: looked for in names, texts and captions, in any case.
+    """
+
+    kind: ItemKind | None = None
+    standing: Standing | None = None
+    text: str = ""
+
+
 def page(
     session: Session,
     collection: Collection,
     settings: Settings,
+    filters: Filters | None = None,
     *,
-    kind: ItemKind | None = None,
-    q: str | None = None,
     after: UUID | None = None,
     limit: int = 50,
 ) -> list[tuple[Item, bool]]:
-    """Items in the order they came, each with whether it is indexed; ``q`` is looked for in their names."""
-    wanted = _with_indexed(session, settings).where(Item.collection_id == collection.id).order_by(Item.id).limit(limit)
-    if kind is not None:
-        wanted = wanted.where(Item.kind == kind)
-    if q:
-        wanted = wanted.where(Item.name.icontains(q, autoescape=True))
+    """Items in the order they came, each with whether it is indexed."""
+    filters = filters or Filters()
+    indexed = _indexed(session, collection, settings)
+    wanted = sa.select(Item, indexed.label("indexed")).where(Item.collection_id == collection.id, is_ready())
+    wanted = wanted.order_by(Item.id).limit(limit)
+    if filters.kind is not None:
+        wanted = wanted.where(Item.kind == filters.kind)
+    if filters.standing is not None:
+        wanted = wanted.where(*_of_standing(filters.standing, indexed))
+    if filters.text:
+        has = (column.icontains(filters.text, autoescape=True) for column in (Item.name, Item.text))
+        wanted = wanted.where(sa.or_(*has))
     if after is not None:
         wanted = wanted.where(Item.id > after)
-    return [(item, indexed) for item, indexed in session.execute(wanted)]
+    return [(item, is_indexed) for item, is_indexed in session.execute(wanted)]
+
+
+def _of_standing(standing: Standing, indexed: sa.ColumnElement[bool]) -> tuple[sa.ColumnElement[bool], ...]:
+    if standing is Standing.INDEXED:
+        return (indexed,)
+    error = Item.error.is_not(None) if standing is Standing.FAILED else Item.error.is_(None)
+    return (~indexed, error)
 
 
 def item_for(session: Session, user: User, item_id: UUID, settings: Settings) -> tuple[Item, bool]:
     """An item that ``user`` may see, and whether it is indexed.
 
     Raises:
-        NotFound: there is none (any more), or it is someone else's.
+        NotFound: there is none (any more) that they may see.
     """
-    wanted = _with_indexed(session, settings).where(Item.id == item_id)
-    wanted = wanted.where(within_visible(user, Item.collection_id))
-    row = session.execute(wanted).first()
-    if row is None:
+    item = access.item_for(session, user, item_id)
+    if item.state is ItemState.DELETED:
         raise NotFound("There is no such item.")
-    return row[0], row[1]
+    collection = session.get_one(Collection, item.collection_id)
+    found = session.scalar(sa.select(_indexed(session, collection, settings)).where(Item.id == item_id))
+    return item, bool(found)
 
 
-def _with_indexed(session: Session, settings: Settings) -> sa.Select[Item, bool]:
-    model = current_model(session, settings.embedder_name)
-    indexed: sa.ColumnElement[bool] = sa.false()
-    if model is not None:
-        indexed = sa.exists(Embedding.item_id).where(fresh_embedding(model.id, settings.item_image_weight))
-    return sa.select(Item, indexed.label("indexed")).where(Item.state == ItemState.READY)
+def pictured(session: Session, user: User, item_id: UUID) -> Item:
+    """An item with a picture that ``user`` may see; one query, for a page asks for many.
+
+    Raises:
+        NotFound: there is none (any more) that they may see, or it has no picture.
+    """
+    wanted = sa.select(Item).where(Item.id == item_id, is_ready(), within_visible(user, Item.collection_id))
+    item = session.scalar(wanted)
+    if item is None:
+        raise NotFound("There is no such item.")
+    if item.picture_key is None or item.thumbnail_key is None:
+        raise NotFound("This item has no picture.")
+    return item
+
+
+def delete(user: User, item_id: UUID) -> Item:
+    """Delete an item's content; returns the item as it was. Old results still name it.
+
+    Raises:
+        NotFound: there is none (any more) that ``user`` may see.
+        Forbidden: they may not change its collection.
+    """
+    found = services()
+    with found.sessions() as session:
+        item = access.item_for(session, user, item_id, Right.CHANGE)
+        if item.state is ItemState.DELETED:
+            raise NotFound("There is no such item.")
+        note(
+            session,
+            Action.ITEM_DELETED,
+            user=user,
+            target=item.name,
+            target_id=item_id,
+            collection_id=item.collection_id,
+        )
+        media.delete_item(session, found.storage, item)
+    return item
+
+
+def _indexed(session: Session, collection: Collection, settings: Settings) -> sa.ColumnElement[bool]:
+    model = current_model(session, embedder_of(collection, settings))
+    return has_vector(model, settings.item_image_weight)

@@ -166,9 +166,9 @@ def remove_vectors(sessions: Sessions, collection_id: UUID, model_id: UUID, sett
     while True:
         with transaction(sessions) as session:
             _demand_unused(session, collection_id, model_id, settings)
-            removed = session.scalars(_delete_some(collection_id, model_id)).all()
-        gone += len(removed)
-        if len(removed) < _BATCH:
+            removed = _remove_some(session, collection_id, model_id)
+        gone += removed
+        if removed < _BATCH:
             return gone
 
 
@@ -183,15 +183,11 @@ def _demand_unused(session: Session, collection_id: UUID, model_id: UUID, settin
         raise Conflict(f"Searches of this collection use {model.name}: let them use another one first.")
 
 
-def _delete_some(collection_id: UUID, model_id: UUID) -> sa.ReturningDelete[UUID]:
+def _remove_some(session: Session, collection_id: UUID, model_id: UUID) -> int:
     some = (
         sa.select(Embedding.item_id)
         .where(Embedding.collection_id == collection_id, Embedding.model_id == model_id)
         .limit(_BATCH)
     )
-    return (
-        sa.delete(Embedding)
-        .where(Embedding.model_id == model_id, Embedding.item_id.in_(some))
-        .returning(Embedding.item_id)
-        .execution_options(synchronize_session=False)
-    )
+    gone = sa.delete(Embedding).where(Embedding.model_id == model_id, Embedding.item_id.in_(some))
+    return len(session.scalars(gone.returning(Embedding.item_id).execution_options(synchronize_session=False)).all())

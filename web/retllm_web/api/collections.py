@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy.orm import Session
 
 from retllm.access import Right, collection_for
-from retllm.db.enums import ItemKind, JobKind, JobState
+from retllm.db.enums import ItemKind, JobKind, JobState, Visibility
 from retllm.db.session import transaction
 from retllm.db.tables import Collection
+from retllm.jobs.indexed import embedder_of
 from retllm.media import ingest
 from retllm_web import catalog
 from retllm_web.api.answers import answer, nothing
@@ -45,6 +46,11 @@ class CollectionChange(BaseModel):
 
     name: Name | None = None
     description: Description | None = None
+    embedder: Annotated[str, StringConstraints(max_length=500)] | None = Field(
+        default=None,
+        description="the embedder that searches use first, one of those in force that has embedded every item; "
+        "null follows the settings of the server",
+    )
 
 
 class LastJob(BaseModel):
@@ -66,10 +72,13 @@ class CollectionView(BaseModel):
     name: str
     description: str
     owner: str
+    visibility: Visibility
     created_at: datetime
     items: dict[ItemKind, int] = Field(description="items of each kind")
     items_total: int
-    items_indexed: int = Field(description="items whose embedding by the present model is up to date")
+    items_indexed: int = Field(description="items whose embedding by the embedder in use is up to date")
+    items_failed: int = Field(description="items that have none, and could not be embedded the last time")
+    embedder: str = Field(description="the embedder that searches use first")
     last_job: LastJob | None
 
 
@@ -88,7 +97,7 @@ class CollectionPath(BaseModel):
 
 def views(session: Session, found: list[Collection]) -> list[CollectionView]:
     """``found`` as the API and the pages show them."""
-    facts = catalog.facts_of(session, [one.id for one in found], services().settings)
+    facts = catalog.facts_of(session, found, services().settings)
     owners = catalog.owners_of(session, found)
     return [_view(one, owners[one.id], facts[one.id]) for one in found]
 
@@ -100,10 +109,13 @@ def _view(collection: Collection, owner: str, facts: catalog.Facts) -> Collectio
         name=collection.name,
         description=collection.description,
         owner=owner,
+        visibility=collection.visibility,
         created_at=collection.created_at,
         items=facts.items,
-        items_total=sum(facts.items.values()),
+        items_total=facts.total,
         items_indexed=facts.indexed,
+        items_failed=facts.failed,
+        embedder=embedder_of(collection, services().settings),
         last_job=LastJob.model_validate(job) if job else None,
     )
 
@@ -135,10 +147,14 @@ def get_collection(path: CollectionPath) -> Response:
 
 @api.patch("/collections/<uuid:collection_id>", tags=TAGS, responses={200: CollectionView, 409: ErrorBody})
 def change_collection(path: CollectionPath, body: CollectionChange) -> Response:
-    """Change the name or the description."""
+    """Change the name, the description, or (as its owner) the embedder that searches use first."""
+    chooses = "embedder" in body.model_fields_set
     with transaction(services().sessions) as session:
-        found = collection_for(session, current_user(), path.collection_id, Right.CHANGE)
+        right = Right.MANAGE if chooses else Right.CHANGE
+        found = collection_for(session, current_user(), path.collection_id, right)
         catalog.change(session, found, name=body.name, description=body.description)
+        if chooses:
+            catalog.use_embedder(session, found, body.embedder, services().settings)
         view = views(session, [found])[0]
     return answer(view)
 
@@ -148,5 +164,6 @@ def delete_collection(path: CollectionPath) -> Response:
     """Delete a collection: its items, files, jobs and results."""
     with services().sessions() as session:
         found = collection_for(session, current_user(), path.collection_id, Right.MANAGE)
+        catalog.note_deletion(session, found)
         ingest.delete_collection(session, services().storage, found.id)
     return nothing()

@@ -19,8 +19,8 @@ from retllm.access import Right, collection_for
 from retllm.db.enums import ItemKind
 from retllm.db.session import transaction
 from retllm.db.tables import Item
-from retllm.errors import InvalidInput, NotFound
-from retllm.media.ingest import IncomingFile, Outcome, delete_item
+from retllm.errors import InvalidInput
+from retllm.media.ingest import IncomingFile, Outcome
 from retllm.media.pictures import THUMBNAIL_MEDIA_TYPE
 from retllm_web import contents, pictures
 from retllm_web.api.answers import answer, nothing
@@ -88,15 +88,17 @@ class ItemView(BaseModel):
     version: int = Field(description="counts changes of the caption")
     created_at: datetime
     has_picture: bool
-    indexed: bool = Field(description="whether its embedding by the present model is up to date")
+    indexed: bool = Field(description="whether its embedding by the embedder in use is up to date")
+    error: str | None = Field(description="why it could not be embedded the last time")
 
 
 class ItemQuery(PageQuery):
     """Which items to list."""
 
     kind: ItemKind | None = optional("only items of this kind")
+    state: contents.Standing | None = optional("only items that are indexed, wait to be, or failed to be")
     q: Annotated[str, StringConstraints(max_length=200)] | None = optional(
-        "only items with this in their name, in any case"
+        "only items with this in their name, text or caption, in any case"
     )
 
 
@@ -185,9 +187,8 @@ def list_items(path: CollectionPath, query: ItemQuery) -> Response:
     settings = services().settings
     with transaction(services().sessions) as session:
         collection = collection_for(session, current_user(), path.collection_id)
-        rows = contents.page(
-            session, collection, settings, kind=query.kind, q=query.q, after=query.after, limit=query.limit + 1
-        )
+        filters = contents.Filters(query.kind, query.state, query.q or "")
+        rows = contents.page(session, collection, settings, filters, after=query.after, limit=query.limit + 1)
     shown = [item_view(item, indexed) for item, indexed in rows[: query.limit]]
     return answer(ItemList(items=shown, next=shown[-1].id if len(rows) > query.limit else None))
 
@@ -202,10 +203,7 @@ def get_item(path: ItemPath) -> Response:
 @api.delete("/items/<uuid:item_id>", tags=TAGS, responses={204: None})
 def remove_item(path: ItemPath) -> Response:
     """Delete an item's content; old results still name it."""
-    with services().sessions() as session:
-        item, _ = contents.item_for(session, current_user(), path.item_id, services().settings)
-        collection_for(session, current_user(), item.collection_id, Right.CHANGE)
-        delete_item(session, services().storage, item)
+    contents.delete(current_user(), path.item_id)
     return nothing()
 
 
@@ -225,7 +223,4 @@ def get_picture(path: ItemPath) -> Response:
 
 def _pictured(item_id: UUID) -> Item:
     with transaction(services().sessions) as session:
-        item, _ = contents.item_for(session, current_user(), item_id, services().settings)
-    if item.picture_key is None or item.thumbnail_key is None:
-        raise NotFound("This item has no picture.")
-    return item
+        return contents.pictured(session, current_user(), item_id)

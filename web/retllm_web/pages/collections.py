@@ -10,8 +10,8 @@ from flask.typing import ResponseReturnValue
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from retllm.access import Right, collection_for
-from retllm.db.enums import OVER_JOBS, ItemKind, JobKind
+from retllm.access import Right, collection_for, right_in
+from retllm.db.enums import OVER_JOBS, ItemKind, JobKind, Role
 from retllm.db.session import transaction
 from retllm.db.tables import Collection
 from retllm.errors import InvalidInput, RetllmError
@@ -25,7 +25,10 @@ from retllm_web.api.collections import views as collection_views
 from retllm_web.api.items import ItemView, item_view
 from retllm_web.api.paging import cut
 from retllm_web.auth import current_user
+from retllm_web.contents import Standing
 from retllm_web.errors import invalid
+from retllm_web.live import unchanged
+from retllm_web.mosaic import mosaics
 from retllm_web.pages.asking import search_form
 from retllm_web.pages.blueprint import key_or_none, pages, refused, wants_piece
 from retllm_web.pages.forms import Form
@@ -33,8 +36,6 @@ from retllm_web.services import services
 
 _COLLECTIONS = 24
 _ITEMS = 48
-# index jobs that are looked at for one that is at work
-_RECENT = 5
 
 
 @pages.get("/collections")
@@ -48,7 +49,10 @@ def _list(form: Form, status: int = 200) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         page, following = cut(catalog.page(session, current_user(), after=after, limit=_COLLECTIONS + 1), _COLLECTIONS)
         found = collection_views(session, page)
-    return render_template("collections.html", collections=found, next=following, after=after, form=form), status
+        tiles = mosaics(session, {one.id: one.items for one in found})
+    may_make = current_user().role is not Role.VIEWER
+    shown = {"collections": found, "tiles": tiles, "next": following, "after": after, "form": form}
+    return render_template("collections.html", **shown, may_make=may_make), status
 
 
 @pages.post("/collections")
@@ -75,25 +79,30 @@ class Filters:
     """Which of a collection's items are shown; it is in the address, so that a link gives the same view."""
 
     kind: ItemKind | None = None
+    state: Standing | None = None
     q: str = ""
     after: UUID | None = None
 
     @classmethod
     def asked(cls) -> Filters:
-        """The filters of this request; an unknown kind counts as none."""
-        kind = request.args.get("kind", "")
-        q = request.args.get("q", "").replace("\0", "").strip()[:200]
-        known = kind in {one.value for one in ItemKind}
-        return cls(ItemKind(kind) if known else None, q, key_or_none(request.args.get("after"), "page"))
+        """The filters of this request; an unknown kind or state counts as none."""
+        kind, state = request.args.get("kind", ""), request.args.get("state", "")
+        return cls(
+            ItemKind(kind) if kind in set(ItemKind) else None,
+            Standing(state) if state in set(Standing) else None,
+            request.args.get("q", "").replace("\0", "").strip()[:200],
+            key_or_none(request.args.get("after"), "page"),
+        )
 
     @property
     def any(self) -> bool:
         """Whether anything is filtered out."""
-        return bool(self.kind or self.q)
+        return bool(self.kind or self.state or self.q)
 
-    def address(self) -> dict[str, str]:
-        """The filters as they stand in an address."""
-        return {name: str(value) for name, value in (("kind", self.kind), ("q", self.q)) if value}
+    def address(self, **other: str | None) -> dict[str, str]:
+        """The filters as they stand in an address, some of them replaced."""
+        given = {"kind": self.kind, "state": self.state, "q": self.q} | other
+        return {name: str(value) for name, value in given.items() if value}
 
 
 @dataclass
@@ -118,11 +127,13 @@ def collection_page(collection_id: UUID, said: Said | None = None) -> ResponseRe
     with transaction(services().sessions) as session:
         found = collection_for(session, current_user(), collection_id)
         shown = collection_views(session, [found])[0]
+        right = right_in(session, current_user(), found)
         items, following = _items(session, found, filters)
         job = _index_job(session, collection_id)
     page = render_template(
         "collection.html",
         collection=shown,
+        **rights(right),
         items=items,
         next=following,
         filters=filters,
@@ -132,6 +143,14 @@ def collection_page(collection_id: UUID, said: Said | None = None) -> ResponseRe
         settings=services().settings,
     )
     return page, said.status
+
+
+def rights(right: Right | None) -> dict[str, bool]:
+    """Which controls a page of a collection shows."""
+    return {
+        "may_change": right is not None and right >= Right.CHANGE,
+        "may_manage": right is not None and right >= Right.MANAGE,
+    }
 
 
 @pages.get("/collections/<uuid:collection_id>")
@@ -151,8 +170,7 @@ def _items(session: Session, found: Collection, filters: Filters) -> tuple[list[
         session,
         found,
         services().settings,
-        kind=filters.kind,
-        q=filters.q or None,
+        contents.Filters(filters.kind, filters.state, filters.q),
         after=filters.after,
         limit=_ITEMS + 1,
     )
@@ -161,7 +179,9 @@ def _items(session: Session, found: Collection, filters: Filters) -> tuple[list[
 
 def _index_job(session: Session, collection_id: UUID) -> JobView | None:
     """The newest index job that is still at work, or else the newest one if it did not go well."""
-    recent = views.list_jobs(session, current_user(), kind=JobKind.INDEX, collection_id=collection_id, limit=_RECENT)
+    recent = views.list_jobs(
+        session, current_user(), kind=JobKind.INDEX, collection_id=collection_id, limit=catalog.RECENT_JOBS
+    )
     chosen = next((job for job in recent if job.state not in OVER_JOBS), recent[0] if recent else None)
     return views.job_view(session, chosen) if chosen else None
 
@@ -170,10 +190,14 @@ def _index_job(session: Session, collection_id: UUID) -> JobView | None:
 def collection_live(collection_id: UUID) -> ResponseReturnValue:
     """How far the collection is indexed, as a piece of its page."""
     with transaction(services().sessions) as session:
+        same = unchanged(*catalog.index_stamp(session, current_user(), collection_id))
+        if same is not None:
+            return same
         found = collection_for(session, current_user(), collection_id)
         shown: CollectionView = collection_views(session, [found])[0]
+        right = right_in(session, current_user(), found)
         job = _index_job(session, collection_id)
-    return render_template("_index_state.html", collection=shown, job=job)
+    return render_template("_index_state.html", collection=shown, job=job, **rights(right))
 
 
 @pages.post("/collections/<uuid:collection_id>/index")
@@ -217,6 +241,7 @@ def delete_collection(collection_id: UUID) -> ResponseReturnValue:
         if " ".join(request.form.get("confirm", "").split()) != " ".join(name.split()):
             flash(f"Nothing was deleted: what you typed is not the name “{name}”.", "danger")
             return redirect(url_for("pages.collection", collection_id=collection_id))
+        catalog.note_deletion(session, found)
         ingest.delete_collection(session, services().storage, collection_id)
     flash(f"The collection “{name}” is deleted.", "success")
     return redirect(url_for("pages.collections"))

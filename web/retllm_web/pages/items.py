@@ -1,4 +1,4 @@
-"""One item: its picture, its text, its facts."""
+"""One item: its picture, its text, its facts, and the searches that found it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from uuid import UUID
 from flask import flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 
-from retllm.access import Right, collection_for
+from retllm.access import Right, collection_for, right_in
 from retllm.db.session import transaction
-from retllm.media import ingest
-from retllm_web import contents
+from retllm_web import contents, item_facts
 from retllm_web.api.items import item_view
 from retllm_web.auth import current_user
 from retllm_web.pages.blueprint import pages
@@ -23,16 +22,20 @@ def item(item_id: UUID) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         found, indexed = contents.item_for(session, current_user(), item_id, services().settings)
         collection = collection_for(session, current_user(), found.collection_id)
-    return render_template("item.html", item=item_view(found, indexed), collection=collection)
+        right = right_in(session, current_user(), collection)
+        facts = item_facts.facts_of(session, found, collection, services().settings)
+    return render_template(
+        "item.html",
+        item=item_view(found, indexed),
+        collection=collection,
+        facts=facts,
+        may_change=right is not None and right >= Right.CHANGE,
+    )
 
 
 @pages.post("/items/<uuid:item_id>/delete")
 def delete_item(item_id: UUID) -> ResponseReturnValue:
     """Delete an item's content; old results still name it."""
-    with services().sessions() as session:
-        found, _ = contents.item_for(session, current_user(), item_id, services().settings)
-        collection_for(session, current_user(), found.collection_id, Right.CHANGE)
-        name, collection_id = found.name, found.collection_id
-        ingest.delete_item(session, services().storage, found)
-    flash(f"“{name}” is deleted.", "success")
-    return redirect(url_for("pages.collection", collection_id=collection_id))
+    gone = contents.delete(current_user(), item_id)
+    flash(f"“{gone.name}” is deleted.", "success")
+    return redirect(url_for("pages.collection", collection_id=gone.collection_id))

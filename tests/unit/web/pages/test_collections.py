@@ -40,23 +40,23 @@ def _lines(page: Page) -> list[tuple[str, str]]:
 
 
 def test_a_newcomer_is_told_what_to_do(reader: Visitor) -> None:
-    text = reader.get("/").text
+    text = reader.get("/collections").text
     assert "Make a collection" in text
     assert "Upload" in text
 
 
 def test_a_collection_is_made_and_shown(reader: Visitor) -> None:
-    reader.get("/")
+    reader.get("/collections")
     page = reader.send("/collections", name="  Birds & <bees>  ", description="of the garden")
     assert page.one("h1").text == "Birds & <bees>"
     assert "<bees>" not in page.html
     assert "of the garden" in page.text
-    assert "Birds & <bees>" in reader.get("/").one("li", class_="card").text
+    assert "Birds & <bees>" in reader.get("/collections").one("li", class_="card").text
 
 
 def test_a_name_that_is_none_is_refused_beside_its_field(reader: Visitor) -> None:
     for name, says in (("  ", "Give the collection a name"), ("x" * 201, "at most 200"), ("a\0b", "NUL")):
-        reader.get("/")
+        reader.get("/collections")
         page = reader.send("/collections", name=name, description="kept")
         assert page.status == 422
         field = page.one("input", id="name")
@@ -66,7 +66,7 @@ def test_a_name_that_is_none_is_refused_beside_its_field(reader: Visitor) -> Non
 
 
 def test_a_second_collection_of_the_same_name_is_refused(reader: Visitor, texts: str) -> None:
-    reader.get("/")
+    reader.get("/collections")
     page = reader.send("/collections", name="Birds")
     assert page.status == 409
     assert "already" in page.one("div", id="name-problem").text
@@ -74,7 +74,7 @@ def test_a_second_collection_of_the_same_name_is_refused(reader: Visitor, texts:
 
 def test_the_list_counts_items_and_names_the_last_job(reader: Visitor, indexed: str, ada: Caller) -> None:
     ada.post(f"/collections/{indexed}/index")
-    (card,) = reader.get("/").all("li", class_="card")
+    (card,) = reader.get("/collections").all("li", class_="card")
     assert "3 texts" in card.text
     assert "all indexed" in card.text
     assert "Last job: index, done" in card.text
@@ -83,7 +83,7 @@ def test_the_list_counts_items_and_names_the_last_job(reader: Visitor, indexed: 
 def test_what_belongs_to_others_is_not_there(app: Flask, texts: str, bob: Caller, ada: Caller) -> None:
     stranger = Visitor(app.test_client())
     stranger.log_in("bob")
-    assert "Birds" not in stranger.get("/").text
+    assert "Birds" not in stranger.get("/collections").text
     token = stranger.token()
     for path in ("", "/live"):
         assert stranger.get(f"/collections/{texts}{path}").status == 404
@@ -210,7 +210,7 @@ def test_more_items_come_page_by_page_with_and_without_a_script(reader: Visitor,
 
 def test_a_key_in_the_address_that_is_none_is_not_found(reader: Visitor, texts: str) -> None:
     assert reader.get(f"/collections/{texts}?after=1").status == 404
-    assert reader.get("/?after=x").status == 404
+    assert reader.get("/collections?after=x").status == 404
     assert reader.get("/collections/7").status == 404
 
 
@@ -223,7 +223,7 @@ def test_an_item_shows_its_picture_text_and_facts(reader: Visitor, texts: str, a
     assert image.attributes["alt"] == "a red wall"
     assert reader.client.get(image.attributes["src"]).mimetype == "image/png"
     for fact in ("captioned picture", "40 × 30 pixels", "image/png", item["content_sha256"], "not yet"):
-        assert fact in page.one("dl").text
+        assert fact in page.one("dl", class_="item-facts").text
     assert page.all("a", href=f"/collections/{texts}")
 
 
@@ -252,7 +252,7 @@ def test_a_collection_is_deleted_only_when_its_name_was_typed(reader: Visitor, t
     page = reader.send(f"/collections/{texts}/delete", confirm="Bird")
     assert "Nothing was deleted" in page.one("div", role="alert").text
     page = reader.send(f"/collections/{texts}/delete", confirm=" Birds ")
-    assert page.path == "/"
+    assert page.path == "/collections"
     assert "is deleted" in page.text
     assert reader.get(f"/collections/{texts}").status == 404
     assert not [one for one in files.rglob("*") if one.is_file()]

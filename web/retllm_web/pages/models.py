@@ -1,0 +1,61 @@
+"""The models of a collection: what each has embedded, which one searches use, and the change to another."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from flask import flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from retllm.errors import RetllmError
+from retllm_web import reembedding
+from retllm_web.auth import current_user
+from retllm_web.pages.blueprint import pages, refused
+from retllm_web.services import services
+
+
+@pages.get("/collections/<uuid:collection_id>/models")
+def models(collection_id: UUID) -> ResponseReturnValue:
+    """The page."""
+    found, covered = reembedding.coverage(current_user(), collection_id)
+    return render_template("collection_models.html", collection=found, models=covered, settings=services().settings)
+
+
+@pages.post("/collections/<uuid:collection_id>/models/index")
+def index_with(collection_id: UUID) -> ResponseReturnValue:
+    """Index the collection with one embedder."""
+    name = _asked()
+    try:
+        job = reembedding.index_with(current_user(), collection_id, name)
+    except RetllmError as error:
+        return refused(error, url_for("pages.models", collection_id=collection_id))
+    return redirect(url_for("pages.job", job_id=job.id))
+
+
+@pages.post("/collections/<uuid:collection_id>/models/use")
+def use_model(collection_id: UUID) -> ResponseReturnValue:
+    """Let searches use an embedder."""
+    here = url_for("pages.models", collection_id=collection_id)
+    name = _asked()
+    try:
+        reembedding.use(current_user(), collection_id, name)
+    except RetllmError as error:
+        return refused(error, here)
+    flash(f"Searches of this collection use {name} from now on. Earlier searches keep what they used.", "success")
+    return redirect(here)
+
+
+@pages.post("/collections/<uuid:collection_id>/models/<uuid:model_id>/remove")
+def remove_vectors(collection_id: UUID, model_id: UUID) -> ResponseReturnValue:
+    """Remove the vectors of a model that is not in use."""
+    here = url_for("pages.models", collection_id=collection_id)
+    try:
+        gone = reembedding.remove(current_user(), collection_id, model_id)
+    except RetllmError as error:
+        return refused(error, here)
+    flash(f"{gone:,} vectors are removed." if gone else "There was nothing to remove any more.", "success")
+    return redirect(here)
+
+
+def _asked() -> str:
+    return request.form.get("embedder", "").replace("\0", "")[:500]
