@@ -1,14 +1,111 @@
-"""Searches side by side."""
+"""Searches side by side, and the choice of what to compare one with."""
 
 from __future__ import annotations
 
-from flask import redirect, url_for
+from typing import Any
+from uuid import UUID
+
+from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from retllm_web.pages.blueprint import pages
+from retllm.access import job_for
+from retllm.db.session import transaction
+from retllm.errors import RetllmError
+from retllm.jobs import compare as comparing
+from retllm.jobs import listing, views
+from retllm_web.auth import current_user
+from retllm_web.pages.blueprint import pages, refused
+from retllm_web.pages.job_filters import keys_asked
+from retllm_web.services import services
+
+# down to which place items are shown
+_TOPS = (10, 20, 50, 200)
+_TOP = 20
+
+_LABELS = {
+    "collection": "Collection",
+    "text": "Text",
+    "picture": "Picture",
+    "k": "Candidates (k)",
+    "kinds": "Kinds of items",
+    "query_image_weight": "Share of the picture in the query",
+    "embedders": "Embedders asked",
+    "embedder_revision": "Revision of the embedder",
+    "captions": "Words looked for in captions",
+    "scorer": "Scorer",
+    "scorer_revision": "Revision of the scorer",
+    "scorer_version": "Version of the scores",
+    "prompt_version": "Version of the prompt",
+    "mode": "What the model answers",
+    "injection.trigger": "Re-injection: when",
+    "injection.alpha": "Re-injection: alpha",
+    "injection.tau": "Re-injection: tau",
+    "injection.start": "Re-injection: after layer",
+    "injection.end": "Re-injection: before layer",
+    "injection.fixed_layer": "Re-injection: fixed layer",
+    "injection.scope": "Re-injection: positions",
+    "tie_decimals": "Decimals that make a tie",
+    "adaptive": "Waves",
+    "fusion_weight": "Weight of the coarse stage",
+    "match_threshold": "Border of a match (log-odds)",
+}
 
 
 @pages.get("/compare")
 def compare() -> ResponseReturnValue:
-    """Two to six searches side by side."""
-    return redirect(url_for("pages.jobs"))
+    """Two to six searches side by side; of a single one, those that it may be compared with."""
+    # one too many is enough to be refused by
+    keys = keys_asked(request.args.getlist("of"), comparing.MOST + 1)
+    if not keys:
+        flash("Tick the searches to compare, two to six of them.", "info")
+        return redirect(url_for("pages.jobs"))
+    if len(keys) == 1:
+        return _choice(keys[0])
+    asked = request.args.get("top", "")
+    top = int(asked) if asked in map(str, _TOPS) else _TOP
+    try:
+        with transaction(services().sessions) as session:
+            found = comparing.compare(session, current_user(), keys, top=top)
+    except RetllmError as error:
+        return refused(error, url_for("pages.jobs"))
+    return render_template(
+        "compare.html",
+        found=found,
+        keys=keys,
+        top=top,
+        tops=_TOPS,
+        different=_shown(found.settings(different=True)),
+        same=_shown(found.settings(different=False)),
+    )
+
+
+def _choice(key: UUID) -> ResponseReturnValue:
+    with transaction(services().sessions) as session:
+        job = job_for(session, current_user(), key)
+        result = listing.results(session, [key]).get(key)
+        shown = views.job_view(session, job)
+        same = comparing.same_question(session, current_user(), key)
+        others = comparing.same_collection(session, current_user(), key)
+    if result is None:
+        flash("Only searches can be compared, and this is an index job.", "info")
+        return redirect(url_for("pages.job", job_id=key))
+    return render_template(
+        "compare_choice.html", job=shown, result=result, same=same, others=others, most=comparing.MOST
+    )
+
+
+def _shown(rows: dict[str, list[Any]]) -> list[tuple[str, list[str]]]:
+    return [(_LABELS[name], [_said(value) for value in values]) for name, values in rows.items()]
+
+
+def _said(value: Any) -> str:
+    """A setting in words."""
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {one}" for name, one in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
