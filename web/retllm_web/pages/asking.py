@@ -44,7 +44,7 @@ MODES: dict[str, tuple[str, str]] = {
 """What each way of asking is called, and what it does."""
 
 TRIGGERS = {"entropy": "when unsure", "fixed": "always, at one layer", "off": "never"}
-SCOPES = {"suffix": "what follows the last picture", "all": "the whole prompt"}
+SCOPES = {"suffix": "after the last picture", "all": "the whole prompt"}
 
 
 @dataclass

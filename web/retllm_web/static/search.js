@@ -17,6 +17,7 @@ function ready(form) {
   form.querySelector("[data-carry]")?.addEventListener("click", (event) => carry(form, event.currentTarget));
   form.querySelector("[data-in-address]")?.addEventListener("change", (event) => inAddress(event.currentTarget));
   form.addEventListener("reset", () => setTimeout(() => show(form, null)));
+  form.addEventListener("invalid", (event) => unfold(form, event), true);
 }
 
 const fileField = (form) => form.querySelector("[data-picture] input[type=file]");
@@ -165,6 +166,16 @@ function toDefaults(form) {
     else field.value = field.dataset.default;
   }
   form.querySelector("[data-search-said]").textContent = "The settings are back at their defaults.";
+}
+
+// A browser can't point at a field that is folded away; one without meaning for the other choices needs none.
+function unfold(form, event) {
+  const field = event.target;
+  field.closest("details")?.setAttribute("open", "");
+  if (field.offsetParent !== null || field.dataset.default === undefined) return;
+  event.preventDefault();
+  field.value = field.dataset.default;
+  if (form.matches(":valid")) form.requestSubmit();
 }
 
 function carry(form, link) {

@@ -1,0 +1,185 @@
+"""The form to search with its script, in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from tests.unit.web.conftest import PASSWORD, Caller
+from tests.unit.web.pictures import picture
+from werkzeug.serving import make_server
+
+from retllm.db.tables import Search
+from retllm_web.services import Services
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)"),
+]
+
+# a file as the browser hands it over, by drop or by paste
+HOLD = """([bytes, name, type]) => {
+    const held = new DataTransfer();
+    held.items.add(new File([Uint8Array.from(atob(bytes), (one) => one.charCodeAt(0))], name, { type }));
+    return held;
+}"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """One browser for all tests."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(app: Flask, ada: Caller, chromium: Browser) -> Iterator[Page]:
+    """Ada's browser; at the end nothing may have complained."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    context = chromium.new_context(base_url=f"http://127.0.0.1:{server.port}")
+    opened = context.new_page()
+    complaints: list[str] = []
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+    opened.goto("/login")
+    opened.get_by_label("Name").fill("ada")
+    opened.get_by_label("Password").fill(PASSWORD)
+    opened.get_by_role("button", name="Log in").click()
+    yield opened
+    context.close()
+    server.shutdown()
+    thread.join()
+    # Chromium tells of every answer of 400 and more
+    assert [one for one in complaints if "Failed to load resource" not in one] == []
+
+
+def _held(page: Page, content: bytes, name: str, media_type: str = "image/png") -> Any:
+    return page.evaluate_handle(HOLD, [base64.b64encode(content).decode(), name, media_type])
+
+
+def _chosen(page: Page) -> Any:
+    return page.locator("[data-chosen]")
+
+
+def _names(page: Page) -> list[str]:
+    found: list[str] = page.get_by_label("Picture (alone").evaluate("one => [...one.files].map((file) => file.name)")
+    return found
+
+
+def _searches(served: Services) -> list[Search]:
+    with served.sessions() as session:
+        return list(session.scalars(sa.select(Search).order_by(Search.id)))
+
+
+def test_a_picture_is_dropped_seen_and_taken_away(page: Page, indexed: str) -> None:
+    page.goto("/search")
+    held = _held(page, picture("red"), "red.png")
+    page.locator("form[data-search]").dispatch_event("drop", {"dataTransfer": held})
+    expect(_chosen(page)).to_contain_text("red.png")
+    expect(page.get_by_alt_text("The picture that you chose")).to_be_visible()
+    assert _names(page) == ["red.png"]
+    page.get_by_role("button", name="Remove the picture").click()
+    expect(_chosen(page)).to_be_hidden()
+    expect(page.locator("[data-picture-said]")).to_have_text("The picture is removed.")
+    assert _names(page) == []
+
+
+def test_what_is_no_picture_is_told_at_once_and_not_taken(page: Page, indexed: str) -> None:
+    page.goto("/search")
+    held = _held(page, b"words", "notes.txt", "text/plain")
+    page.locator("form[data-search]").dispatch_event("drop", {"dataTransfer": held})
+    expect(page.locator("[data-picture-said]")).to_contain_text("notes.txt is no picture")
+    assert _names(page) == []
+
+
+def test_a_picture_is_pasted_but_not_the_one_that_words_bring_along(page: Page, indexed: str) -> None:
+    page.goto("/search")
+    paste = """(held) => document.activeElement.dispatchEvent(
+        new ClipboardEvent("paste", { clipboardData: held, bubbles: true, cancelable: true }))"""
+    with_words = _held(page, picture("red"), "words.png")
+    with_words.evaluate("(held) => held.items.add('some words', 'text/plain')")
+    with_words.evaluate(paste)
+    assert _names(page) == []
+    _held(page, picture("red"), "image.png").evaluate(paste)
+    expect(_chosen(page)).to_contain_text("image.png")
+    assert _names(page) == ["image.png"]
+
+
+def test_a_refused_form_keeps_its_picture_and_goes_on_from_there(page: Page, indexed: str, served: Services) -> None:
+    page.goto(f"/search?collection={indexed}")
+    page.get_by_label("Picture (alone").set_input_files(
+        {"name": "red.png", "mimeType": "image/png", "buffer": picture("red")}
+    )
+    page.get_by_text("Advanced").click()
+    page.get_by_label("Re-injection", exact=True).last.select_option("fixed")
+    page.get_by_role("button", name="Search", exact=True).click()
+    expect(page.locator("#fixed_layer-problem")).to_be_visible()
+    expect(page.get_by_label("Layer", exact=True)).to_be_focused()
+    expect(_chosen(page)).to_contain_text("red.png")
+    assert "Choose the picture again" not in page.content()
+    page.get_by_label("Layer", exact=True).fill("2")
+    page.get_by_role("button", name="Search", exact=True).click()
+    page.wait_for_url("**/jobs/*")
+    (search,) = _searches(served)
+    assert search.query_picture_sha256 is not None
+    assert search.injection["fixed_layer"] == 2
+
+
+def test_a_picture_that_the_server_refuses_is_not_kept(page: Page, indexed: str) -> None:
+    page.goto(f"/collections/{indexed}")
+    page.get_by_label("Picture (alone").set_input_files(
+        {"name": "broken.png", "mimeType": "image/png", "buffer": b"no picture"}
+    )
+    page.get_by_label("What do you look for?").fill("a wren")
+    page.get_by_role("button", name="Search", exact=True).click()
+    expect(page.locator("#picture-problem")).to_be_visible()
+    expect(page.get_by_label("What do you look for?")).to_have_value("a wren")
+    assert _names(page) == []
+
+
+def test_a_mistake_that_is_folded_away_is_shown(page: Page, indexed: str) -> None:
+    page.goto(f"/search?collection={indexed}&alpha=3&text=x")
+    page.get_by_text("Advanced").click()
+    page.get_by_role("button", name="Search", exact=True).click()
+    expect(page.get_by_label("Strength (alpha)")).to_be_focused()
+    page.get_by_role("button", name="Back to the defaults").click()
+    page.get_by_role("button", name="Search", exact=True).click()
+    page.wait_for_url("**/jobs/*")
+
+
+def test_a_field_without_meaning_stops_nothing(page: Page, indexed: str, served: Services) -> None:
+    page.goto(f"/search?collection={indexed}&text=x&first=0")
+    expect(page.get_by_label("First wave")).to_be_hidden()
+    page.get_by_role("button", name="Search", exact=True).click()
+    page.wait_for_url("**/jobs/*")
+    (search,) = _searches(served)
+    assert search.adaptive is None
+
+
+def test_words_come_along_from_the_collection_to_all_options(page: Page, indexed: str) -> None:
+    page.goto(f"/collections/{indexed}")
+    page.get_by_label("What do you look for?").fill("a wren & more")
+    page.get_by_role("link", name="All options").click()
+    expect(page.get_by_label("What do you look for?")).to_have_value("a wren & more")
+    expect(page.get_by_label("Collection")).to_have_value(indexed)
+
+
+def test_the_choice_of_a_collection_stands_in_the_address(page: Page, indexed: str, ada: Caller) -> None:
+    other = ada.post("/collections", json={"name": "Other"}).json["id"]
+    page.goto("/search")
+    page.get_by_label("Collection").select_option(other)
+    assert page.url.endswith(f"/search?collection={other}")
