@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import structlog
-from celery.signals import setup_logging, worker_ready
+from celery.signals import setup_logging, worker_ready, worker_shutdown
 
 from retllm import logs
 from retllm.errors import StackError
@@ -37,11 +37,19 @@ def _setup_logging(**_: Any) -> None:
 @worker_ready.connect  # type: ignore[untyped-decorator]  # celery has no types
 def _load_early(sender: Any, **_: Any) -> None:
     """Load the model of this worker's queue before the first task needs it."""
-    from retllm_workers import embed, score
+    from retllm_workers import embed, presence, score
 
     queues = {queue.name for queue in sender.task_consumer.queues}
     log.info("worker.ready", queues=sorted(queues))
+    presence.begin(queues)
     if queues & embed.QUEUES:
         embed.HELD.load_early()
     if queues & score.QUEUES:
         score.HELD.load_early()
+
+
+@worker_shutdown.connect  # type: ignore[untyped-decorator]  # celery has no types
+def _say_goodbye(**_: Any) -> None:
+    from retllm_workers import presence
+
+    presence.end()

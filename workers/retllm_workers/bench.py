@@ -14,6 +14,7 @@ import structlog
 from retllm.db.session import make_sessions
 from retllm.errors import RetllmError
 from retllm.jobs.announce import Announcer
+from retllm.jobs.claim import describe
 from retllm.jobs.work import Bench
 from retllm.media.storage import get_storage
 from retllm.settings import get_settings
@@ -21,6 +22,11 @@ from retllm.settings import get_settings
 log = structlog.get_logger(__name__)
 
 Model = TypeVar("Model")
+
+
+def worker_name() -> str:
+    """What units call this process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 @lru_cache(maxsize=1)
@@ -32,7 +38,7 @@ def get_bench() -> Bench:
         storage=get_storage(settings),
         settings=settings,
         announcer=Announcer(settings.redis_url),
-        worker=f"{socket.gethostname()}:{os.getpid()}",
+        worker=worker_name(),
     )
 
 
@@ -43,6 +49,17 @@ class HeldModel(Generic[Model]):
         self._load = load
         self._lock = threading.Lock()
         self._model: Model | None = None
+        self._error: str | None = None
+
+    @property
+    def loaded(self) -> Model | None:
+        """The model if it is loaded; never waits."""
+        return self._model
+
+    @property
+    def error(self) -> str | None:
+        """Why the last load failed; None once it worked."""
+        return self._error
 
     def get(self) -> Model:
         """The model.
@@ -53,8 +70,17 @@ class HeldModel(Generic[Model]):
         with self._lock:
             if self._model is None:
                 _limit_threads()
-                self._model = self._load()
+                self._model = self._loaded()
             return self._model
+
+    def _loaded(self) -> Model:
+        try:
+            model = self._load()
+        except Exception as error:
+            self._error = describe(error)
+            raise
+        self._error = None
+        return model
 
     def load_early(self) -> None:
         """Load the model beside the worker's loop; a failure is told by the first unit that needs it."""

@@ -26,6 +26,11 @@ HELD = _HELD[get_settings().embedder_name]
 """The main embedder; the others are loaded with the first unit that wants them."""
 
 
+def models() -> dict[str, HeldModel[Embedder]]:
+    """Every embedder in force, by the name that results keep."""
+    return {known: _HELD[name] for known, name in get_settings().embedders.items()}
+
+
 def _embedder(name: str) -> Embedder:
     return _HELD[name].get()
 

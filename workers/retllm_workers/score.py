@@ -8,7 +8,7 @@ from retllm.fine import Scorer, load_scorer
 from retllm.jobs import work_fine
 from retllm.jobs.announce import TASK_OF
 from retllm.jobs.work import run_unit
-from retllm.settings import get_settings
+from retllm.settings import get_settings, public_name
 from retllm_workers.app import app
 from retllm_workers.bench import HeldModel, get_bench
 
@@ -29,6 +29,11 @@ def _load() -> Scorer:
 
 
 HELD = HeldModel(_load)
+
+
+def models() -> dict[str, HeldModel[Scorer]]:
+    """The scorer in force, by the name that results keep."""
+    return {public_name(get_settings().scorer_name): HELD}
 
 
 @app.task(name=TASK_OF["score"])  # type: ignore[untyped-decorator]  # celery has no types

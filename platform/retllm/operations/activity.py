@@ -1,0 +1,219 @@
+"""What there is, what ended lately and how fast, what failed last; each account sees that of its collections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.orm import Session
+
+from retllm.access import visible_collections, within_visible
+from retllm.db.enums import ItemKind, ItemState, JobKind, JobState, Stage, UnitState
+from retllm.db.operations import PausedQueue, Worker
+from retllm.db.tables import Collection, Item, Job, Search, Unit, User
+from retllm.operations.workers import ALIVE_SECONDS
+
+_STAMPED_UNITS = 10_000
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of time until now, in equal pieces."""
+
+    name: str
+    words: str
+    span: timedelta
+    piece: timedelta
+
+
+WINDOWS = {
+    "24h": Window("24h", "the last 24 hours", timedelta(hours=24), timedelta(hours=1)),
+    "7d": Window("7d", "the last 7 days", timedelta(days=7), timedelta(hours=6)),
+}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What ended in one piece of a window; ``items`` were embedded, in all collections.
+
+    ``p50`` and ``p95`` are seconds from the request of a search to its final order, None where none ended.
+    """
+
+    start: datetime
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    searches: int = 0
+    items: int = 0
+    p50: float | None = None
+    p95: float | None = None
+
+
+@dataclass(frozen=True)
+class Activity:
+    """A window in its pieces, oldest first, and the whole of it (``total``)."""
+
+    window: Window
+    pieces: list[Piece]
+    total: Piece
+
+
+def activity(session: Session, user: User, window: Window) -> Activity:
+    """What ended in the window."""
+    now = datetime.now(UTC)
+    # pieces begin at round times; the last is the one that runs
+    end = datetime.fromtimestamp(
+        (now.timestamp() // window.piece.total_seconds() + 1) * window.piece.total_seconds(), UTC
+    )
+    start = end - window.span
+    jobs = {row["piece"]: row for row in _jobs(session, user, window, start)}
+    items = _items(session, window, start)
+    starts = [start + number * window.piece for number in range(int(window.span / window.piece))]
+    pieces = [_piece(at, jobs.get(at, {}), items.get(at, 0)) for at in starts]
+    return Activity(window, pieces, _piece(start, jobs.get(None, {}), sum(items.values())))
+
+
+def _piece(start: datetime, jobs: Any, items: int) -> Piece:
+    told = {name: value for name, value in dict(jobs).items() if name != "piece"}
+    return Piece(start=start, items=items, **told)
+
+
+def _jobs(session: Session, user: User, window: Window, start: datetime) -> list[Any]:
+    """Jobs that ended, by piece, and in a row without a piece all together."""
+    ended = (
+        sa.select(
+            sa.func.date_bin(window.piece, Job.finished_at, start).label("piece"),
+            Job.state,
+            Job.kind,
+            sa.extract("epoch", Job.finished_at - Job.created_at).label("seconds"),
+        )
+        .where(Job.finished_at >= start, within_visible(user, Job.collection_id))
+        .subquery()
+    )
+    whole = ended.c.state.in_([JobState.SUCCEEDED, JobState.PARTIAL])
+    searched = sa.and_(whole, ended.c.kind == JobKind.SEARCH)
+
+    def number(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+        return sa.func.count().filter(condition)
+
+    def percentile(share: float) -> sa.ColumnElement[float]:
+        value = sa.func.percentile_cont(share).within_group(ended.c.seconds).filter(searched)
+        return sa.cast(value, sa.Float)
+
+    query = sa.select(
+        ended.c.piece,
+        number(ended.c.state == JobState.SUCCEEDED).label("succeeded"),
+        number(ended.c.state.in_([JobState.FAILED, JobState.PARTIAL])).label("failed"),
+        number(ended.c.state == JobState.CANCELLED).label("cancelled"),
+        number(searched).label("searches"),
+        percentile(0.5).label("p50"),
+        percentile(0.95).label("p95"),
+    ).group_by(sa.func.grouping_sets(sa.tuple_(ended.c.piece), sa.tuple_()))
+    return [row._mapping for row in session.execute(query)]
+
+
+def _items(session: Session, window: Window, start: datetime) -> dict[datetime, int]:
+    done = (
+        sa.select(
+            sa.func.date_bin(window.piece, Unit.finished_at, start).label("piece"),
+            sa.func.jsonb_array_length(Unit.payload["items"]).label("embedded"),
+        )
+        .where(Unit.stage == Stage.EMBED, Unit.state == UnitState.DONE, Unit.finished_at >= start)
+        .subquery()
+    )
+    query = sa.select(done.c.piece, sa.func.sum(done.c.embedded).label("embedded")).group_by(done.c.piece)
+    return {row.piece: int(row.embedded) for row in session.execute(query)}
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """How much there is that an account may see."""
+
+    collections: int
+    items: dict[ItemKind, int]
+
+
+def holdings(session: Session, user: User) -> Holdings:
+    """Collections, and items by kind."""
+    collections = sa.select(sa.func.count()).select_from(Collection).where(visible_collections(user))
+    items = (
+        sa.select(Item.kind, sa.func.count().label("items"))
+        .where(Item.state == ItemState.READY, within_visible(user, Item.collection_id))
+        .group_by(Item.kind)
+    )
+    return Holdings(session.scalars(collections).one(), {row.kind: row[1] for row in session.execute(items)})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that ended with something dead in it."""
+
+    id: UUID
+    kind: JobKind
+    state: JobState
+    error: str | None
+    finished_at: datetime | None
+    collection: str
+    query: str | None
+
+
+def latest_failures(session: Session, user: User, limit: int = 5) -> list[Failure]:
+    """The newest jobs that failed, whole or in part."""
+
+    def newest(state: JobState) -> sa.Select[tuple[UUID]]:
+        seen = sa.select(Job.id).where(Job.state == state, within_visible(user, Job.collection_id))
+        return sa.select(seen.order_by(Job.id.desc()).limit(limit).subquery().c.id)
+
+    # each state by itself, in the order of an index
+    keys = sa.union_all(newest(JobState.FAILED), newest(JobState.PARTIAL)).subquery()
+    query = (
+        sa.select(
+            Job.id,
+            Job.kind,
+            Job.state,
+            Job.error,
+            Job.finished_at,
+            Collection.name.label("collection"),
+            Search.query_text.label("query"),
+        )
+        .join(keys, keys.c.id == Job.id)
+        .join(Collection, Collection.id == Job.collection_id)
+        .outerjoin(Search, Search.id == Job.id)
+        .order_by(Job.id.desc())
+        .limit(limit)
+    )
+    return [Failure(**row._mapping) for row in session.execute(query)]
+
+
+def stamp(session: Session) -> tuple[Any, ...]:
+    """Values that change with anything that the overview and the page of the workers show; one query by indexes.
+
+    What is deleted, and a worker that falls silent, changes it within a minute at the latest.
+    """
+    waiting = sa.select(Unit.run_after).where(Unit.state == UnitState.READY).limit(_STAMPED_UNITS).subquery()
+    age = sa.func.clock_timestamp() - Worker.seen_at
+    told = sa.func.concat_ws("|", Worker.name, Worker.stopped_at, Worker.models, age < timedelta(seconds=ALIVE_SECONDS))
+    minute = sa.func.date_trunc("minute", sa.func.now())
+    values = (
+        minute,
+        sa.select(Job.id).order_by(Job.id.desc()).limit(1),
+        sa.select(sa.func.max(Job.finished_at)),
+        sa.select(Item.id).order_by(Item.id.desc()).limit(1),
+        sa.select(Collection.id).order_by(Collection.id.desc()).limit(1),
+        sa.select(sa.func.count()).select_from(waiting),
+        sa.select(sa.func.max(waiting.c.run_after)),
+        sa.select(sa.func.count()).where(Unit.state == UnitState.LEASED),
+        sa.select(sa.func.max(Unit.started_at)).where(Unit.state == UnitState.LEASED),
+        sa.select(sa.func.count()).where(Unit.state == UnitState.DEAD),
+        sa.select(sa.func.max(Unit.finished_at)).where(Unit.state == UnitState.DEAD),
+        sa.select(sa.func.max(Unit.finished_at)).where(Unit.state == UnitState.DONE, Unit.stage == Stage.EMBED),
+        sa.select(sa.func.md5(sa.func.string_agg(told, aggregate_order_by(sa.literal(","), Worker.name)))),
+        sa.select(sa.func.count()).select_from(PausedQueue),
+        sa.select(sa.func.max(PausedQueue.created_at)),
+    )
+    columns = [value.scalar_subquery() if isinstance(value, sa.Select) else value for value in values]
+    return tuple(session.execute(sa.select(*columns)).one())

@@ -1,0 +1,138 @@
+"""The statistics of a window agree with counting by hand, and each account sees its own collections only."""
+
+from __future__ import annotations
+
+import statistics
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from retllm import accounts
+from retllm.db.enums import ItemKind, JobKind, JobState, Role, Stage, UnitState
+from retllm.db.session import transaction
+from retllm.db.tables import Job, Unit, User, new_id
+from retllm.operations import activity, queues, workers
+from retllm.operations.activity import WINDOWS, Activity
+
+
+def _ended(world, state: JobState, ago: timedelta, seconds: float = 1.0, kind: JobKind = JobKind.SEARCH) -> Job:
+    end = datetime.now(UTC) - ago
+    job = Job(
+        id=new_id(),
+        kind=kind,
+        state=state,
+        user_id=world.user.id,
+        collection_id=world.collection_id,
+        params={},
+        created_at=end - timedelta(seconds=seconds),
+        finished_at=end,
+        error="no GPU" if state is JobState.FAILED else None,
+    )
+    with transaction(world.sessions) as session:
+        session.add(job)
+    return job
+
+
+def _activity(world, window: str = "24h", user: User | None = None) -> Activity:
+    with transaction(world.sessions) as session:
+        return activity.activity(session, user or world.user, WINDOWS[window])
+
+
+def _bob(world) -> User:
+    with transaction(world.sessions) as session:
+        return accounts.create_user(session, "bob", "a-long-password", Role.EDITOR)
+
+
+def test_jobs_fall_into_the_piece_in_which_they_ended(world) -> None:
+    hours = [timedelta(minutes=minutes) for minutes in (0, 61, 62, 600, 24 * 60 + 61)]
+    for ago in hours:
+        _ended(world, JobState.SUCCEEDED, ago)
+    _ended(world, JobState.FAILED, timedelta(minutes=1))
+    _ended(world, JobState.PARTIAL, timedelta(minutes=1))
+    _ended(world, JobState.CANCELLED, timedelta(minutes=1), kind=JobKind.INDEX)
+    got = _activity(world)
+    assert len(got.pieces) == 24
+    assert got.pieces[-1].start <= datetime.now(UTC) < got.pieces[-1].start + timedelta(hours=1)
+    assert (got.total.succeeded, got.total.failed, got.total.cancelled) == (4, 2, 1)
+    assert sum(one.succeeded for one in got.pieces) == 4, "what ended before the window is not in it"
+    found = {one.start: one.succeeded for one in got.pieces if one.succeeded}
+    expected = [(datetime.now(UTC) - ago).replace(minute=0, second=0, microsecond=0) for ago in hours[:-1]]
+    assert set(found) == set(expected)
+    assert _activity(world, "7d").total.succeeded == 5
+    assert len(_activity(world, "7d").pieces) == 28
+
+
+def test_the_latency_is_that_of_searches_that_gave_an_answer(world) -> None:
+    taken = [1.0, 2.0, 3.0, 4.0, 10.0]
+    for seconds in taken:
+        _ended(world, JobState.SUCCEEDED, timedelta(seconds=5), seconds)
+    _ended(world, JobState.FAILED, timedelta(seconds=5), 500)
+    _ended(world, JobState.SUCCEEDED, timedelta(seconds=5), 500, kind=JobKind.INDEX)
+    total = _activity(world).total
+    assert total.searches == 5
+    assert total.p50 == pytest.approx(statistics.median(taken))
+    assert total.p95 == pytest.approx(statistics.quantiles(taken, n=20, method="inclusive")[-1])
+
+
+def test_nothing_at_all_is_told_as_nothing(world) -> None:
+    got = _activity(world)
+    assert (got.total.succeeded, got.total.items, got.total.p50, got.total.p95) == (0, 0, None, None)
+    assert {one.p50 for one in got.pieces} == {None}
+
+
+def test_items_count_when_their_unit_is_done(world) -> None:
+    job = _ended(world, JobState.SUCCEEDED, timedelta(0), kind=JobKind.INDEX)
+    with transaction(world.sessions) as session:
+        for seq, state in enumerate((UnitState.DONE, UnitState.DONE, UnitState.DEAD)):
+            payload = {"items": ["a", "b", "c"]}
+            unit = Unit(job_id=job.id, stage=Stage.EMBED, seq=seq, state=state, payload=payload)
+            unit.finished_at = datetime.now(UTC)
+            session.add(unit)
+    assert _activity(world).total.items == 6
+
+
+def test_others_see_nothing_of_a_private_collection(world) -> None:
+    world.add_texts("a", "b")
+    _ended(world, JobState.FAILED, timedelta(0))
+    bob = _bob(world)
+    assert _activity(world, user=bob).total.failed == 0
+    with transaction(world.sessions) as session:
+        assert activity.latest_failures(session, bob) == []
+        assert activity.holdings(session, bob) == activity.Holdings(0, {})
+        assert activity.holdings(session, world.user) == activity.Holdings(1, {ItemKind.TEXT: 2})
+
+
+def test_the_newest_failures_come_first_whole_and_in_part(world) -> None:
+    jobs = [_ended(world, state, timedelta(0)) for state in (JobState.FAILED, JobState.PARTIAL, JobState.FAILED)]
+    _ended(world, JobState.SUCCEEDED, timedelta(0))
+    with transaction(world.sessions) as session:
+        assert [one.id for one in activity.latest_failures(session, world.user, 2)] == [jobs[2].id, jobs[1].id]
+        assert activity.latest_failures(session, world.user)[0].error == "no GPU"
+
+
+def test_the_stamp_changes_with_what_is_shown_and_not_by_a_beat(world) -> None:
+    def stamp() -> object:
+        # the minute is part of it, and may end during a test
+        return world.in_transaction(lambda session: activity.stamp(session)[1:])  # type: ignore[index]
+
+    def tell(loaded: bool) -> None:
+        report = workers.Report("host:1", ["score"], "cpu", "0", [{"name": "m", "loaded": loaded}])
+        world.in_transaction(lambda session: workers.tell(session, report))
+
+    seen = [stamp()]
+    deeds = [
+        lambda: tell(False),
+        lambda: tell(True),
+        lambda: world.in_transaction(lambda session: queues.pause(session, world.user, "score")),
+        lambda: _ended(world, JobState.FAILED, timedelta(0)),
+        lambda: world.add_texts("new"),
+        lambda: world.in_transaction(lambda session: workers.leave(session, "host:1")),
+    ]
+    for deed in deeds:
+        deed()
+        seen.append(stamp())
+    assert len(set(map(str, seen))) == len(seen)
+    tell(True)
+    before = stamp()
+    tell(True)
+    assert stamp() == before, "that a worker lives still is no news"

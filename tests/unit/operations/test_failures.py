@@ -1,0 +1,178 @@
+"""Dead units are found by whoever may see them, and get new attempts from whoever may change them, each once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import pytest
+import sqlalchemy as sa
+
+from retllm import accounts
+from retllm.db.enums import JobState, Role, UnitState, Visibility
+from retllm.db.session import transaction
+from retllm.db.tables import Collection, Unit, User
+from retllm.errors import InvalidInput
+from retllm.jobs import control, submit
+from retllm.jobs.claim import complete, fail
+from retllm.operations import failures
+from retllm.operations.failures import Filters, Place
+
+
+def _job(world, items: int) -> UUID:
+    """An index job of units of two items each."""
+    world.add_texts(*[f"text {n} {uuid4()}" for n in range(items)])
+    with transaction(world.sessions) as session:
+        return submit.submit_index(session, world.user, world.collection_id, world.settings).job.id
+
+
+def _die(world, unit: Unit, error: str = "disk full") -> None:
+    """Let a unit fail until it is given up; it is not split, so that it stays one."""
+    with transaction(world.sessions) as session:
+        session.execute(sa.update(Unit).where(Unit.id == unit.id).values(payload={"items": unit.payload["items"][:1]}))
+    for _ in range(world.settings.max_attempts):
+        fail(world.sessions, world.must_claim(unit.id), OSError(error), world.settings)
+
+
+def _somebody(world, name: str, role: Role = Role.EDITOR) -> User:
+    with transaction(world.sessions) as session:
+        return accounts.create_user(session, name, "a-long-password", role)
+
+
+def _share(world) -> None:
+    with transaction(world.sessions) as session:
+        session.execute(sa.update(Collection).values(visibility=Visibility.EVERYONE))
+
+
+def _page(world, user: User | None = None, **filters: object) -> list[failures.DeadUnit]:
+    with transaction(world.sessions) as session:
+        return failures.page(session, user or world.user, Filters(**filters))
+
+
+def _requeue(world, units: list[UUID], user: User | None = None) -> failures.Requeued:
+    with transaction(world.sessions) as session:
+        return failures.requeue(session, user or world.user, units)
+
+
+def test_a_dead_unit_is_listed_with_its_reason_and_the_job_that_it_belongs_to(world) -> None:
+    job_id = _job(world, 4)
+    _die(world, world.units(job_id)[0])
+    (dead,) = _page(world)
+    assert (dead.job_id, dead.stage, dead.seq, dead.items, dead.attempt) == (job_id, "embed", 0, 1, 3)
+    assert (dead.error, dead.collection, dead.may) == ("OSError: disk full", "papers", True)
+
+
+def test_filters_narrow_the_list_and_the_count(world) -> None:
+    for unit, error in zip(world.units(_job(world, 4)), ("disk full", "100% lost"), strict=True):
+        _die(world, unit, error)
+    assert [one.error for one in _page(world)] == ["OSError: 100% lost", "OSError: disk full"]
+    assert [one.error for one in _page(world, text="DISK")] == ["OSError: disk full"]
+    assert [one.error for one in _page(world, text="0%")] == ["OSError: 100% lost"]
+    assert len(_page(world, queue="embed", collection_id=world.collection_id)) == 2
+    assert _page(world, queue="score") == _page(world, collection_id=uuid4()) == []
+    with transaction(world.sessions) as session:
+        assert failures.count(session, world.user, Filters(text="disk")) == (1, 1)
+
+
+def test_pages_follow_each_other_without_a_gap_though_several_died_at_once(world) -> None:
+    for unit in world.units(_job(world, 10)):
+        _die(world, unit)
+    with transaction(world.sessions) as session:
+        session.execute(sa.update(Unit).values(finished_at=sa.func.now()))
+    whole = [one.id for one in _page(world)]
+    got: list[UUID] = []
+    after = None
+    with transaction(world.sessions) as session:
+        while rows := failures.page(session, world.user, Filters(), after=after, limit=2):
+            got += [one.id for one in rows]
+            after = Place.parse(str(rows[-1].place))
+    assert got == whole
+    assert len(set(got)) == 5
+
+
+@pytest.mark.parametrize("text", ["", "x", "2026-01-01", f"2026-01-01_{uuid4()}", f"_{uuid4()}", "2026-01-01T00:00Z_1"])
+def test_a_place_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        Place.parse(text)
+
+
+def test_a_unit_that_gets_new_attempts_takes_its_job_up_again_and_leaves_the_others_dead(world) -> None:
+    job_id = _job(world, 4)
+    first, second = world.units(job_id)
+    _die(world, first)
+    _die(world, second)
+    assert world.job(job_id).state is JobState.FAILED
+    done = _requeue(world, [first.id])
+    assert (done.number, done.refused, [unit for unit, _ in done.units]) == (1, {}, [first.id])
+    assert (world.job(job_id).state, world.job(job_id).finished_at) == (JobState.QUEUED, None)
+    claim = world.must_claim(first.id)
+    assert claim.attempt == 1
+    complete(world.sessions, claim, lambda session, job: [])
+    assert world.job(job_id).state is JobState.PARTIAL, "the other one is dead still"
+    assert world.units(job_id)[1].state is UnitState.DEAD
+
+
+def test_a_unit_of_a_job_at_work_comes_back_without_disturbing_it(world) -> None:
+    job_id = _job(world, 4)
+    first, second = world.units(job_id)
+    _die(world, first)
+    claim = world.must_claim(second.id)
+    begun = world.job(job_id).started_at
+    assert _requeue(world, [first.id]).number == 1
+    assert (world.job(job_id).state, world.job(job_id).started_at) == (JobState.RUNNING, begun)
+    complete(world.sessions, claim, lambda session, job: [])
+    complete(world.sessions, world.must_claim(first.id), lambda session, job: [])
+    assert world.job(job_id).state is JobState.SUCCEEDED
+
+
+def test_a_second_request_finds_nothing_more_to_do(world) -> None:
+    unit = world.units(_job(world, 2))[0]
+    _die(world, unit)
+    assert _requeue(world, [unit.id]).number == 1
+    again = _requeue(world, [unit.id, uuid4()])
+    assert (again.number, again.units, again.refused) == (0, [], {failures.GONE: 2})
+
+
+def test_of_a_cancelled_job_everything_comes_back(world) -> None:
+    job_id = _job(world, 4)
+    first = world.units(job_id)[0]
+    _die(world, first)
+    with transaction(world.sessions) as session:
+        control.cancel_job(session, world.user, job_id)
+    assert world.job(job_id).state is JobState.CANCELLED
+    assert _requeue(world, [first.id]).number == 1
+    assert {unit.state for unit in world.units(job_id)} == {UnitState.READY}
+
+
+def test_a_job_that_is_being_cancelled_is_left_alone(world) -> None:
+    job_id = _job(world, 4)
+    first, second = world.units(job_id)
+    _die(world, first)
+    world.must_claim(second.id)
+    with transaction(world.sessions) as session:
+        control.cancel_job(session, world.user, job_id)
+    assert _requeue(world, [first.id]).refused == {failures.STOPPING: 1}
+    with transaction(world.sessions) as session:
+        assert failures.changeable(session, world.user, Filters(), until=datetime.now(UTC)) == []
+
+
+def test_strangers_see_nothing_and_guests_see_without_the_traceback_and_can_not_requeue(world) -> None:
+    unit = world.units(_job(world, 2))[0]
+    _die(world, unit)
+    with transaction(world.sessions) as session:
+        session.execute(sa.update(Unit).values(traceback="Traceback: secret"))
+    bob = _somebody(world, "bob")
+    assert _page(world, bob) == []
+    assert _requeue(world, [unit.id], bob).refused == {failures.GONE: 1}
+    _share(world)
+    (dead,) = _page(world, bob)
+    assert (dead.may, dead.traceback) == (False, None)
+    assert _requeue(world, [unit.id], bob).refused == {failures.FOREIGN: 1}
+    with transaction(world.sessions) as session:
+        assert failures.count(session, bob, Filters()) == (1, 0)
+        assert failures.changeable(session, bob, Filters(), until=datetime.now(UTC)) == []
+    for somebody in (world.user, _somebody(world, "root", Role.ADMIN)):
+        (dead,) = _page(world, somebody)
+        assert (dead.may, dead.traceback) == (True, "Traceback: secret")
+    with transaction(world.sessions) as session:
+        assert failures.changeable(session, world.user, Filters(), until=datetime.now(UTC)) == [unit.id]

@@ -1,0 +1,66 @@
+"""A worker process tells of itself by itself: that it lives, what it serves, which models it holds, that it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from retllm.db.session import make_engine
+from retllm.stack import commands
+
+_PATIENCE = 60.0
+
+
+@pytest.fixture
+def worker(fresh_database: str, redis_url: str, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker of the queue ``score`` whose model is not on this machine."""
+    environment = os.environ | {
+        "DATABASE_URL": fresh_database,
+        "REDIS_URL": redis_url,
+        "RETLLM_HOME": str(tmp_path),
+        "RETLLM_SCORER": str(tmp_path / "nothing"),
+        "RETLLM_DEVICE": "cpu",
+    }
+    process = subprocess.Popen(commands.python(commands.worker("score")), env=environment, stderr=subprocess.DEVNULL)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_real_worker_tells_of_itself_from_its_start_to_its_end(
+    worker: subprocess.Popen[bytes], fresh_database: str
+) -> None:
+    engine = make_engine(fresh_database)
+
+    def row() -> Any:
+        with engine.connect() as connection:
+            return connection.execute(sa.text("SELECT * FROM workers")).one_or_none()
+
+    def until(true: Any) -> Any:
+        end = time.monotonic() + _PATIENCE
+        while not true(found := row()):
+            assert time.monotonic() < end, found
+            assert worker.poll() is None or found, "the worker ended"
+            time.sleep(0.2)
+        return found
+
+    # the second beat comes after the load has failed
+    told = until(lambda found: found and found.models[0]["error"])
+    assert told.name == f"{socket.gethostname()}:{worker.pid}"
+    assert (told.queues, told.device, told.stopped_at) == (["score"], "cpu", None)
+    (model,) = told.models
+    assert (model["name"], model["loaded"], model["revision"]) == ("nothing", False, None)
+    assert "nothing" in model["error"]
+    worker.send_signal(signal.SIGTERM)
+    until(lambda found: found.stopped_at is not None)
+    worker.wait(30)
+    engine.dispose()
