@@ -175,7 +175,8 @@ function unfold(form, event) {
   if (field.offsetParent !== null || field.dataset.default === undefined) return;
   event.preventDefault();
   field.value = field.dataset.default;
-  if (form.matches(":valid")) form.requestSubmit();
+  // not while the form is still looking for mistakes
+  setTimeout(() => form.matches(":valid") && form.requestSubmit());
 }
 
 function carry(form, link) {
