@@ -64,6 +64,23 @@ class Api:
         """A GET; query values that are None are left out."""
         return self.call("GET", path, params={name: value for name, value in query.items() if value is not None})
 
+    def download(self, path: str, **query: Any) -> Iterator[bytes]:
+        """What a GET answers, piece by piece as it comes; query values that are None are left out.
+
+        Raises:
+            Refused: the server answered with an error.
+            StackError: the server can't be reached, the answer broke off, or what answers is no retllm server.
+        """
+        params = {name: value for name, value in query.items() if value is not None}
+        try:
+            with self.http.stream("GET", path, params=params) as response:
+                if not response.is_success:
+                    response.read()
+                    _answer(response)
+                yield from response.iter_bytes()
+        except httpx.TransportError as error:
+            raise StackError(f"The answer of {self.http.base_url.copy_with(path='/')} broke off ({error}).") from error
+
     def submit(self, path: str, **options: Any) -> Json:
         """A POST that makes a job exactly once: repeated with one idempotency key until the server has answered."""
         headers = {"Idempotency-Key": str(uuid.uuid4())}

@@ -2,24 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, BinaryIO, TypeVar
+
 import click
 
 from retllm.cli import show
-from retllm.cli.client import Json, connect, json_option
+from retllm.cli.client import Api, Json, connect, json_option
 from retllm.db.enums import JobKind, JobState
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _filters(command: Command) -> Command:
+    """The options that say which jobs are meant."""
+    day = click.DateTime(["%Y-%m-%d"])
+    states = click.Choice([state.value for state in JobState])
+    options = [
+        click.option(
+            "--state", multiple=True, type=click.Choice([one.value for one in JobState]), help="In this state."
+        ),
+        click.option("--kind", type=click.Choice([kind.value for kind in JobKind]), help="Only jobs of this kind."),
+        click.option("--collection", help="Only jobs on this collection, by its name or key."),
+        click.option("--person", help="Only jobs of this account."),
+        click.option("--since", type=day, help="Only jobs of this day (UTC) or later."),
+        click.option("--until", type=day, help="Only jobs of this day (UTC) or earlier."),
+        click.option("--text", help="Only searches whose text holds this."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _query(api: Api, collection: str | None, **filters: Any) -> Json:
+    """The filters as the API takes them."""
+    query = {name: f"{value:%Y-%m-%d}" if isinstance(value, datetime) else value for name, value in filters.items()}
+    return query | {"collection": api.collection(collection)["id"] if collection else None}
 
 
 @click.group(invoke_without_command=True)
-@click.option("--state", type=click.Choice([state.value for state in JobState]), help="Only jobs in this state.")
-@click.option("--kind", type=click.Choice([kind.value for kind in JobKind]), help="Only jobs of this kind.")
+@_filters
 @click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="How many, newest first.")
 @json_option
 @click.pass_context
-def jobs(ctx: click.Context, state: str | None, kind: str | None, limit: int, as_json: bool) -> None:
-    """List the newest jobs; with a command, show, watch, cancel or retry one."""
+def jobs(ctx: click.Context, /, limit: int, as_json: bool, **filters: Any) -> None:
+    """List the newest jobs; with a command, show, watch, cancel, retry or delete one, or export them."""
     if ctx.invoked_subcommand is not None:
         return
-    answer = connect().get("/jobs", state=state, kind=kind, limit=limit)
+    api = connect()
+    answer = api.get("/jobs", limit=limit, **_query(api, **filters))
     if as_json:
         show.as_json(answer)
         return
@@ -90,3 +122,33 @@ def cancel(job_id: str, as_json: bool) -> None:
 def retry(job_id: str, as_json: bool) -> None:
     """Try again what failed or was cancelled; what is done is kept."""
     _tell(connect().call("POST", f"/jobs/{job_id}/retry"), as_json)
+
+
+@jobs.command()
+@click.argument("job_id")
+@json_option
+def delete(job_id: str, as_json: bool) -> None:
+    """Delete a job that is over, with its results; collections and marks stay."""
+    connect().call("DELETE", f"/jobs/{job_id}")
+    if as_json:
+        show.as_json({"deleted": job_id})
+    else:
+        click.echo(f"{job_id}: deleted")
+
+
+@jobs.command()
+@_filters
+@click.option("--results", is_flag=True, help="One row for each result of the searches, not for each job.")
+@click.option("--csv", "as_csv", is_flag=True, help="A table for spreadsheets instead of JSON.")
+@click.option(
+    "--output", type=click.File("wb", lazy=True), default="-", help="The file to write; - is standard output."
+)
+@json_option
+def export(results: bool, as_csv: bool, output: BinaryIO, as_json: bool, **filters: Any) -> None:
+    """Write the jobs that fit, newest first, as JSON or CSV."""
+    if as_csv and as_json:
+        raise click.UsageError("Choose one of --csv and --json.")
+    api = connect()
+    rows, format = "results" if results else "jobs", "csv" if as_csv else "json"
+    for piece in api.download("/jobs/export", rows=rows, format=format, **_query(api, **filters)):
+        output.write(piece)

@@ -1,25 +1,34 @@
-"""Jobs: submit an index job, list, read, cancel, retry."""
+"""Jobs: submit an index job, list, read, cancel, retry, delete, export."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from datetime import date
+from typing import Annotated, Any
 from uuid import UUID
 
 from flask import Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from flask_openapi.models.data_type import DataType
+from flask_openapi.models.media_type import MediaType
+from flask_openapi.models.response import Response as DocumentedResponse
+from flask_openapi.models.schema import Schema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from retllm.access import job_for
 from retllm.db.enums import JobKind, JobState
 from retllm.db.session import transaction
-from retllm.jobs import views
+from retllm.jobs import listing, views
+from retllm.jobs.export import Rows
+from retllm.jobs.listing import Filters
 from retllm.jobs.schemas import JobView
-from retllm_web import submissions
-from retllm_web.api.answers import answer
+from retllm_web import bulk, downloads, submissions
+from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import PREFIX, api
 from retllm_web.api.collections import CollectionPath
 from retllm_web.api.paging import PageQuery, cut, optional
 from retllm_web.api.spec import ErrorBody, tags
 from retllm_web.auth import current_user
+from retllm_web.downloads import Format
 from retllm_web.services import services
 
 TAGS = tags("jobs")
@@ -43,12 +52,55 @@ class JobPath(BaseModel):
     job_id: UUID
 
 
-class JobQuery(PageQuery):
-    """Which jobs to list."""
+def _day(value: Any) -> Any:
+    # pydantic also takes a number for a moment
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        raise ValueError("a day is written as 2026-01-31")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_day)]
+# each of them, and room for repetition
+_MOST_STATES = 20
+
+
+class JobFilters(BaseModel):
+    """Which jobs; what is left out filters nothing."""
+
+    model_config = ConfigDict(extra="forbid")
 
     kind: JobKind | None = optional("only jobs of this kind")
-    state: JobState | None = optional("only jobs in this state")
+    state: list[JobState] = Field(
+        default=[], max_length=_MOST_STATES, description="only jobs in this state; several may be given"
+    )
     collection: UUID | None = optional("only jobs on this collection")
+    person: str | None = optional("only jobs of the account of this name", max_length=200)
+    since: Day | None = optional("only jobs of this day (UTC) or later")
+    until: Day | None = optional("only jobs of this day (UTC) or earlier")
+    text: str | None = optional("only searches whose text holds this, in any case", max_length=200)
+
+    def filters(self) -> Filters:
+        """The same for the job core."""
+        return Filters(
+            kind=self.kind,
+            states=tuple(self.state),
+            collection_id=self.collection,
+            person=self.person,
+            since=self.since,
+            until=self.until,
+            text=self.text or "",
+        )
+
+
+class JobQuery(JobFilters, PageQuery):
+    """Which jobs to list."""
+
+
+class ExportQuery(JobFilters):
+    """Which jobs to export, and how."""
+
+    rows: Rows = Field(default=Rows.JOBS, description="one row for each job, or for each result of the searches")
+    format: Format = Field(default=Format.JSON, description="an array of objects, or a table with a line of names")
 
 
 class JobList(BaseModel):
@@ -56,6 +108,16 @@ class JobList(BaseModel):
 
     jobs: list[JobView]
     next: UUID | None = Field(description="send as `after` for the next page; null at the end")
+
+
+_ROWS = Schema(type=DataType.ARRAY, items=Schema(type=DataType.OBJECT))
+_EXPORT = DocumentedResponse(
+    description="The rows.",
+    content={
+        "application/json": MediaType(schema=_ROWS),
+        "text/csv": MediaType(schema=Schema(type=DataType.STRING)),
+    },
+)
 
 
 def accepted(view: JobView) -> Response:
@@ -73,17 +135,15 @@ def submit_index(path: CollectionPath, header: IdempotencyHeader) -> Response:
 def list_jobs(query: JobQuery) -> Response:
     """The jobs that the caller may see, newest first."""
     with transaction(services().sessions) as session:
-        rows = views.list_jobs(
-            session,
-            current_user(),
-            kind=query.kind,
-            state=query.state,
-            collection_id=query.collection,
-            after=query.after,
-            limit=query.limit + 1,
-        )
+        rows = listing.page(session, current_user(), query.filters(), after=query.after, limit=query.limit + 1)
         page, following = cut(rows, query.limit)
         return answer(JobList(jobs=views.job_views(session, page), next=following))
+
+
+@api.get("/jobs/export", tags=TAGS, responses={200: _EXPORT})
+def export_jobs(query: ExportQuery) -> Response:
+    """The jobs that fit, newest first, or the results of their searches, as one file of any length."""
+    return downloads.history(current_user(), query.filters(), query.rows, query.format)
 
 
 @api.get("/jobs/<uuid:job_id>", tags=TAGS, responses={200: JobView})
@@ -103,3 +163,10 @@ def cancel_job(path: JobPath) -> Response:
 def retry_job(path: JobPath) -> Response:
     """Give the failed and cancelled parts of a job that is over new attempts; what is done is kept."""
     return accepted(submissions.retry(current_user(), path.job_id))
+
+
+@api.delete("/jobs/<uuid:job_id>", tags=TAGS, responses={204: None, 409: ErrorBody})
+def delete_job(path: JobPath) -> Response:
+    """Delete a job that is over with its results and its query picture; the collection and the marks stay."""
+    bulk.delete(current_user(), path.job_id)
+    return nothing()
