@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,9 @@ from sqlalchemy.orm import Session
 
 from retllm.db.people import AuditEntry
 from retllm.db.tables import User, new_id
+
+# the clocks of those who make keys are no further than this from the database's
+_SKEW = timedelta(days=1)
 
 
 class Action(StrEnum):
@@ -91,10 +94,17 @@ def page(session: Session, filters: Filters, *, after: UUID | None = None, limit
     for column, value in conditions.items():
         if value is not None:
             query = query.where(column == value)
+    # the bounds of the key are what the index reads by
     if filters.since is not None:
-        query = query.where(AuditEntry.created_at >= filters.since)
+        query = query.where(AuditEntry.created_at >= filters.since, AuditEntry.id >= _key_at(filters.since, -_SKEW))
     if filters.until is not None:
-        query = query.where(AuditEntry.created_at < filters.until)
+        query = query.where(AuditEntry.created_at < filters.until, AuditEntry.id < _key_at(filters.until, _SKEW))
     if after is not None:
         query = query.where(AuditEntry.id < after)
     return session.scalars(query).all()
+
+
+def _key_at(moment: datetime, further: timedelta) -> UUID:
+    """The least key that is made at ``moment`` and ``further``: a UUID v7 begins with 48 bits of milliseconds."""
+    milliseconds = int((moment.timestamp() + further.total_seconds()) * 1000)
+    return UUID(int=min(max(milliseconds, 0), (1 << 48) - 1) << 80)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from flask import Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StringConstraints
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints
 from sqlalchemy.orm import Session
 
 from retllm import accounts, audit
@@ -164,6 +165,16 @@ def give_password(path: UserPath, body: PasswordRequest) -> Response:
     return answer(view)
 
 
+def _written_out(value: Any) -> Any:
+    # a bare number would be read as seconds since 1970
+    if not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]", str(value)):
+        raise ValueError("write a moment like 2026-01-31T12:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+
+
 class AuditView(BaseModel):
     """One thing that somebody did."""
 
@@ -193,8 +204,8 @@ class AuditQuery(PageQuery):
     user_name: str | None = optional("who did it: the exact name", max_length=100)
     action: Action | None = optional("what was done")
     collection_id: UUID | None = optional("in this collection")
-    since: AwareDatetime | None = optional("from this moment on, with its zone")
-    until: AwareDatetime | None = optional("before this moment, with its zone")
+    since: Moment | None = optional("from this moment on, with its zone")
+    until: Moment | None = optional("before this moment, with its zone")
 
 
 @api.get("/audit", tags=TAGS, responses={200: AuditList})

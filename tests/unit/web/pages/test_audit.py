@@ -1,0 +1,128 @@
+"""The audit log's page and its export."""
+
+from __future__ import annotations
+
+import csv
+import io
+import uuid
+
+import pytest
+from flask_openapi import OpenAPI
+from tests.unit.web.conftest import Caller
+
+from retllm import audit
+from retllm.audit import Action
+from retllm.db.people import AuditEntry
+from retllm.db.session import transaction
+from retllm.db.tables import new_id
+from retllm_web.pages import audit as page_of_audit
+from retllm_web.services import Services
+
+from .conftest import Page, Visitor
+
+
+@pytest.fixture
+def chief(app: OpenAPI, root: Caller) -> Visitor:
+    """The administrator in a browser."""
+    visitor = Visitor(app.test_client())
+    assert visitor.log_in("root").status == 200
+    return visitor
+
+
+def _rows(page: Page) -> list[str]:
+    return [row.text for row in page.all("tr")[1:]]
+
+
+def _csv(visitor: Visitor, query: str = "") -> list[dict[str, str]]:
+    answer = visitor.client.get(f"/people/audit.csv{query}")
+    assert answer.mimetype == "text/csv"
+    assert "attachment" in answer.headers["Content-Disposition"]
+    return list(csv.DictReader(io.StringIO(answer.get_data(as_text=True))))
+
+
+def test_log_ins_and_guesses_stand_in_the_log_with_their_address(app: OpenAPI, chief: Visitor, ada: Caller) -> None:
+    guesser = Visitor(app.test_client())
+    guesser.log_in("ada", "wrong wrong wrong")
+    guesser.log_in("ada")
+    entered, refused, first = _rows(chief.get("/people/audit"))
+    assert "logged in ada" in entered
+    assert "login refused unknown" in refused
+    assert "name ada" in refused
+    assert guesser.client.environ_base["REMOTE_ADDR"] in refused
+    assert "logged in root" in first
+
+
+def test_filters_stand_in_the_address_and_in_the_form(chief: Visitor, served: Services, texts: str) -> None:
+    with transaction(served.sessions) as session:
+        audit.record(session, None, Action.ITEM_DELETED, target="robin", collection_id=None)
+        audit.record(session, None, Action.ITEM_DELETED, target="wren", collection_id=uuid.UUID(texts))
+    page = chief.get(f"/people/audit?action=item+deleted&collection={texts}")
+    (row,) = _rows(page)
+    assert "wren" in row
+    assert "Birds" in row
+    chosen = [option.attributes["value"] for option in page.all("option") if "selected" in option.attributes]
+    assert chosen == ["item deleted", texts]
+    assert _rows(chief.get("/people/audit?person=ROOT&action=logged+in"))
+    assert "No entry fits" in chief.get("/people/audit?person=nobody").text
+    assert "No entry fits" in chief.get("/people/audit?until=2020-01-01").text
+    since = chief.get("/people/audit?since=2020-01-01")
+    assert _rows(since)
+    assert since.one("input", id="since").attributes["value"] == "2020-01-01"
+
+
+@pytest.mark.parametrize(
+    "query", ["since=0001-01-01", "until=9999-12-31", "since=x", "action=x", "collection=x", "person=%00", "other=1"]
+)
+def test_a_filter_that_can_not_be_read_filters_nothing(chief: Visitor, query: str) -> None:
+    assert _rows(chief.get(f"/people/audit?{query}"))
+
+
+def test_pages_of_the_log_keep_the_filters(chief: Visitor, served: Services) -> None:
+    with transaction(served.sessions) as session:
+        for number in range(60):
+            audit.record(session, None, Action.JOB_SUBMITTED, target=f"job {number}")
+    page = chief.get("/people/audit?action=job+submitted")
+    assert len(_rows(page)) == 50
+    (older,) = [link for link in page.all("a") if "Older" in link.text]
+    page = chief.get(str(older.attributes["href"]))
+    assert len(_rows(page)) == 10
+    assert not [link for link in page.all("a") if "Older" in link.text]
+
+
+def test_what_is_gone_is_still_told(chief: Visitor, served: Services) -> None:
+    with transaction(served.sessions) as session:
+        audit.record(session, None, Action.COLLECTION_DELETED, target="Old birds", collection_id=new_id())
+    assert "Old birds in a collection that is deleted" in chief.get("/people/audit?action=collection+deleted").text
+
+
+def test_what_people_wrote_is_shown_as_text(chief: Visitor, served: Services) -> None:
+    with transaction(served.sessions) as session:
+        audit.record(session, None, Action.LOGIN_REFUSED, target="<b>x</b>", name="<script>alert(1)</script>", n=[1])
+    page = chief.get("/people/audit")
+    assert "<b>x</b>" in page.text
+    assert "<script>alert(1)</script>" in page.text
+    assert not page.all("b")
+
+
+def test_the_export_has_every_entry_of_the_filter_in_batches(
+    chief: Visitor, served: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_of_audit, "_BATCH", 4)
+    with transaction(served.sessions) as session:
+        for number in range(8):
+            audit.record(session, None, Action.JOB_SUBMITTED, target=f"job {number}", k=number)
+    rows = _csv(chief, "?action=job+submitted")
+    assert [row["target"] for row in rows] == [f"job {number}" for number in range(7, -1, -1)]
+    assert rows[0]["detail"] == "k: 7"
+    assert len(_csv(chief)) == 9
+    assert _csv(chief, "?person=nobody") == []
+
+
+def test_no_cell_of_the_export_is_a_formula(chief: Visitor, served: Services) -> None:
+    for target in ("=1+1", "+1", "-1", "@x", "\tx", "\rx", 'a "quoted", text\nof two lines'):
+        with transaction(served.sessions) as session:
+            session.add(AuditEntry(action=Action.LOGGED_IN.value, target=target, user_name="=cmd", detail={}))
+    rows = [row for row in _csv(chief) if row["person"] != "root"]
+    assert {row["person"] for row in rows} == {"'=cmd"}
+    assert rows[0]["target"] == 'a "quoted", text\nof two lines'
+    assert [row["target"][0] for row in rows[1:]] == ["'"] * 6

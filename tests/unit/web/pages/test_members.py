@@ -1,0 +1,87 @@
+"""The people of a collection, on its page."""
+
+from __future__ import annotations
+
+import pytest
+from flask_openapi import OpenAPI
+from tests.unit.web.conftest import Caller
+
+from .conftest import Visitor
+
+
+@pytest.fixture
+def guest(app: OpenAPI, bob: Caller) -> Visitor:
+    """Bob in his browser."""
+    visitor = Visitor(app.test_client())
+    assert visitor.log_in("bob").status == 200
+    return visitor
+
+
+def test_the_owner_lets_somebody_in_changes_and_removes_them(reader: Visitor, guest: Visitor, texts: str) -> None:
+    here = f"/collections/{texts}/people"
+    assert "Nobody else is a member yet" in reader.get(here).text
+    assert guest.get(f"/collections/{texts}").status == 404
+    page = reader.send(here, name="BOB", role="viewer")
+    assert "bob is in this collection as viewer" in page.text
+    assert guest.get(f"/collections/{texts}").status == 200
+    assert "bob is in this collection as editor" in reader.send(here, name="bob", role="editor").text
+    assert len(reader.get(here).all("tr")) == 2
+    (remove,) = [form for form in reader.get(here).all("form") if "Remove" in form.text]
+    assert "bob is no member any more" in reader.send(str(remove.attributes["action"])).text
+    assert guest.get(f"/collections/{texts}").status == 404
+
+
+def test_what_can_not_be_done_is_told_beside_the_field(reader: Visitor, texts: str) -> None:
+    here = f"/collections/{texts}/people"
+    reader.get(here)
+    for name, told in (("nobody", "no account named nobody"), ("ada", "owns this collection"), ("", "Type the name")):
+        page = reader.send(here, name=name, role="editor")
+        assert page.status in (409, 422)
+        assert told in page.one("div", id="name-problem").text
+        assert page.one("input", id="name").attributes["value"] == name
+        # the choice survives too
+        assert "checked" in page.one("input", id="role-editor").attributes
+    assert "Choose" in reader.send(here, name="bob", role="king").text or "no account" in reader.page.text
+
+
+def test_a_member_sees_their_place_and_can_leave(reader: Visitor, guest: Visitor, texts: str) -> None:
+    here = f"/collections/{texts}/people"
+    assert guest.get(here).status == 404
+    reader.get(here)
+    reader.send(here, name="bob", role="viewer")
+    page = guest.get(here)
+    assert "You are in it as viewer" in page.text
+    (leave,) = [form for form in page.all("form") if "Leave" in form.text]
+    left = guest.send(str(leave.attributes["action"]))
+    assert (left.path, left.status) == ("/collections", 200)
+    assert "You left" in left.text
+    assert guest.get(here).status == 404
+
+
+def test_a_member_changes_nobody_by_forged_forms(reader: Visitor, guest: Visitor, texts: str, ada: Caller) -> None:
+    here = f"/collections/{texts}/people"
+    reader.get(here)
+    reader.send(here, name="bob", role="editor")
+    guest.get(here)
+    for path, data in (
+        (here, {"name": "bob", "role": "editor"}),
+        (f"{here}/{ada.user.id}/remove", {}),
+        (f"/collections/{texts}/visibility", {"visibility": "everyone"}),
+    ):
+        answer = guest.client.post(path, data={"csrf_token": guest.token(), **data})
+        assert answer.status_code == 403, path
+
+
+def test_an_open_collection_is_seen_by_everyone_but_its_members_are_not(
+    reader: Visitor, guest: Visitor, texts: str
+) -> None:
+    here = f"/collections/{texts}/people"
+    reader.get(here)
+    page = reader.send(f"/collections/{texts}/visibility", visibility="everyone")
+    assert "every account may look" in page.text
+    assert "checked" in page.one("input", id="seen-everyone").attributes
+    assert guest.get(f"/collections/{texts}").status == 200
+    assert guest.get(here).status == 403
+    assert "Nothing was changed" in reader.send(f"/collections/{texts}/visibility", visibility="x").text
+    reader.send(f"/collections/{texts}/visibility", visibility="private")
+    assert guest.get(f"/collections/{texts}").status == 404
