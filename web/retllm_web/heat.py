@@ -98,7 +98,8 @@ def _words(table: Sequence[Sequence[float]]) -> str:
             ninths[place] = ninths.get(place, 0.0) + strength
     down, across = max(ninths, key=lambda place: ninths[place])
     share = round(100 * ninths[down, across] / whole)
-    return f"Strongest at the {_DOWN[down]} {_ACROSS[across]}: that ninth of the picture holds {share} % of the whole."
+    where = "in the middle" if down == across == 1 else f"at the {_DOWN[down]} {_ACROSS[across]}"
+    return f"Strongest {where}: that ninth of the picture holds {share} % of the whole."
 
 
 def uncertainty_chart(trace: Trace, injection: Injection) -> Chart:

@@ -25,7 +25,7 @@ def candidate_map(job_id: UUID, item_id: UUID) -> ResponseReturnValue:
         "evidence": evidence,
         "trace": trace,
         "heats": heat.heats(trace) if trace else [],
-        "chart": charts.bars(heat.uncertainty_chart(trace, evidence.injection)) if trace else None,
+        "chart": charts.lines(heat.uncertainty_chart(trace, evidence.injection)) if trace else None,
         "watched": heat.watched_words(evidence.injection, len(trace.uncertainty)) if trace else "",
     }
     if wants_piece():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -42,7 +42,7 @@ def timeline(job: JobView, search: SearchView | None) -> list[Step]:
         return [*steps, _end("Over", job, job.finished_at if job.state in OVER_JOBS else None)]
     coarse_at = search.coarse_at if search else None
     steps.append(_coarse(job, stages.get(Stage.COARSE), search, coarse_at))
-    steps.append(_stage("Fine stage", job, stages.get(Stage.FINE)))
+    steps.append(_fine(job, stages.get(Stage.FINE), search))
     return [*steps, _end("Final order", job, search.final_at if search else None)]
 
 
@@ -64,7 +64,18 @@ def _coarse(job: JobView, stage: StageProgress | None, search: SearchView | None
     told = f"{len(search.candidates):,} candidates"
     if search.searched_items is not None:
         told += f" of {search.searched_items:,}"
-    return Step(step.name, step.standing, step.began_at, step.seconds, told)
+    return replace(step, told=told)
+
+
+def _fine(job: JobView, stage: StageProgress | None, search: SearchView | None) -> Step:
+    """Told by candidates and not by units, which take several of them at once."""
+    step = _stage("Fine stage", job, stage)
+    if search is None or stage is None:
+        return step
+    judged = sum(one.score is not None for one in search.candidates)
+    failed = sum(one.error is not None for one in search.candidates)
+    told = f"{judged:,} of {len(search.candidates):,} judged" + (f", {failed:,} failed" if failed else "")
+    return replace(step, told=told)
 
 
 def _stage(name: str, job: JobView, stage: StageProgress | None) -> Step:
