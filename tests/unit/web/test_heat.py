@@ -1,0 +1,103 @@
+"""A trace made ready to be drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from retllm.fine.injection import Injection
+from retllm.fine.trace import Grid, Side, Trace, Weights
+from retllm_web import heat
+
+
+def _trace(
+    weights: list[float] | None, grids: tuple[Grid | None, ...], shown: tuple[Side, ...] = ("candidate",)
+) -> Trace:
+    return Trace(
+        uncertainty=(0.2, 0.9, 0.4, 0.1),
+        armed_layer=2,
+        plain_score=0.5,
+        injected_score=0.6,
+        map_layer=2 if weights else None,
+        weights=Weights.of(weights) if weights else None,
+        shown=shown,
+        grids=grids,
+    )
+
+
+def _cells(one: heat.Heat) -> dict[tuple[int, int], float]:
+    return {(cell.row, cell.column): cell.strength for cell in one.cells}
+
+
+def test_strengths_are_shares_from_the_weakest_to_the_strongest_part_row_by_row() -> None:
+    (one,) = heat.heats(_trace([-1.0, 0.0, 1.0, 3.0, -1.0, -1.0], ((2, 3),)))
+    assert (one.rows, one.columns) == (2, 3)
+    assert _cells(one) == {(0, 1): 0.25, (0, 2): 0.5, (1, 0): 1.0}
+
+
+def test_the_pictures_of_a_pair_share_one_scale_and_keep_their_own_grids() -> None:
+    first, second = heat.heats(_trace([0.0, 1.0, 2.0, 4.0], ((1, 2), (2, 1)), ("query", "candidate")))
+    assert (first.side, first.rows, first.columns, _cells(first)) == ("query", 1, 2, {(0, 1): 0.25})
+    assert (second.side, second.rows, second.columns) == ("candidate", 2, 1)
+    assert _cells(second) == {(0, 0): 0.5, (1, 0): 1.0}
+
+
+@pytest.mark.parametrize(
+    ("at", "where"), [((0, 0), "top left"), ((5, 8), "bottom right"), ((0, 4), "top centre"), ((3, 4), "in the middle")]
+)
+def test_the_strongest_part_is_told_in_words(at: tuple[int, int], where: str) -> None:
+    weights = [1.0 if (row, column) == at else 0.0 for row in range(6) for column in range(9)]
+    (one,) = heat.heats(_trace(weights, ((6, 9),)))
+    assert where in one.words
+    assert "100 %" in one.words
+
+
+def test_a_large_grid_is_drawn_coarser_and_loses_nothing_of_its_edges() -> None:
+    rows, columns = 100, 50
+    weights = [
+        1.0 if row == rows - 1 and column == columns - 1 else 0.0 for row in range(rows) for column in range(columns)
+    ]
+    (one,) = heat.heats(_trace(weights, ((rows, columns),)))
+    assert max(one.rows, one.columns) <= 48
+    # the last cell holds 1 row and 2 columns of the grid
+    assert _cells(one) == {(one.rows - 1, one.columns - 1): 0.5}
+
+
+def test_equal_weights_are_no_strongest_part() -> None:
+    (one,) = heat.heats(_trace([0.5] * 4, ((2, 2),)))
+    assert one.cells == ()
+    assert "equally strong" in one.words
+
+
+@pytest.mark.parametrize(("weights", "grids"), [(None, ((2, 2),)), ([1.0, 2.0], (None,))])
+def test_without_a_map_the_words_say_why(weights: list[float] | None, grids: tuple[Grid | None, ...]) -> None:
+    (one,) = heat.heats(_trace(weights, grids))
+    assert one.cells == ()
+    assert "no map" in one.words
+
+
+def test_the_chart_marks_the_bound_only_where_it_decides_and_the_layer_only_where_one_was_armed() -> None:
+    trace = _trace([1.0], ((1, 1),))
+    chart = heat.uncertainty_chart(trace, Injection(tau=0.6))
+    assert list(chart.labels) == ["0", "1", "2", "3"]
+    assert [(rule.value, mark.index) for rule, mark in zip(chart.rules, chart.marks, strict=True)] == [(0.6, 2)]
+    assert not heat.uncertainty_chart(trace, Injection(trigger="fixed", fixed_layer=2)).rules
+    assert not heat.uncertainty_chart(dataclasses.replace(trace, armed_layer=None), Injection()).marks
+
+
+@pytest.mark.parametrize(
+    ("injection", "told"),
+    [
+        (Injection(), "Layers 6 to 15 were watched"),
+        (
+            Injection(start=1, end=4, tau=0.5),
+            "Layers 2 to 3 were watched: the first of them with an uncertainty above 0.5",
+        ),
+        (Injection(trigger="fixed", fixed_layer=3), "set to layer 3"),
+        (Injection(trigger="off"), "off"),
+        (Injection(alpha=0.0), "off"),
+    ],
+)
+def test_what_could_arm_a_layer_is_told(injection: Injection, told: str) -> None:
+    assert told in heat.watched_words(injection, 28)
