@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from retllm.db.enums import ItemKind
+from retllm.db.tables import new_id
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media import archives, streams
 from retllm.media.captioning import Captioner, NamesSeen
@@ -99,7 +100,7 @@ class Batch:
                 # of two equal files the first is the item, so it has to be in
                 self._collect(0)
             self._hashes.add(sha256)
-            future = pool.submit(self._ingest.add_hashed, name, stream, sha256)
+            future = pool.submit(self._ingest.add_hashed, name, stream, sha256, item_id=new_id())
             self._waiting.append((future, stream if again else None))
             self._collect(_WAITING)
             return

@@ -112,12 +112,18 @@ class Ingest:
             return rejected(shown, error)
         return self.add_hashed(shown, stream, sha256, text)
 
-    def add_hashed(self, name: str, stream: BinaryIO, sha256: str, text: str | None = None) -> Outcome:
-        """Take one picture whose name is clean and whose SHA-256 is known; else like :meth:`add_picture`."""
+    def add_hashed(
+        self, name: str, stream: BinaryIO, sha256: str, text: str | None = None, item_id: uuid.UUID | None = None
+    ) -> Outcome:
+        """Take one picture whose name is clean and whose SHA-256 is known; else like :meth:`add_picture`.
+
+        Items are listed by their keys: who adds several at a time gives each its ``item_id`` in the order they came.
+        """
+        item_id = item_id or new_id()
         try:
             caption = clean_text(text, self.settings) if text and text.strip() else None
             for _ in range(_TRIES):
-                done = self._known(name, sha256, caption) or self._stored(name, stream, sha256, caption)
+                done = self._known(name, sha256, caption) or self._stored(item_id, name, stream, sha256, caption)
                 if done is not None:
                     return done
         except (MediaRejected, TooLarge) as error:
@@ -136,10 +142,11 @@ class Ingest:
             return None
         return Outcome(name=name, status="updated" if changed else "duplicate", item_id=item.id, kind=ItemKind.BOTH)
 
-    def _stored(self, name: str, stream: BinaryIO, sha256: str, caption: str | None) -> Outcome | None:
+    def _stored(
+        self, item_id: uuid.UUID, name: str, stream: BinaryIO, sha256: str, caption: str | None
+    ) -> Outcome | None:
         """Store the files, then the row; None when another upload of the same picture came first."""
         seen = inspect_picture(stream, self.settings)
-        item_id = new_id()
         # a v7 id begins with the time: its last digits spread the folders evenly
         folder = f"items/{item_id.hex[-2:]}/{item_id}"
         original, thumbnail = f"{folder}/original", f"{folder}/thumbnail.webp"

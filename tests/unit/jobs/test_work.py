@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from retllm.db.tables import Candidate, Embedding, EmbeddingModel, Item, Score, 
 from retllm.errors import InvalidInput, ModelUnavailable
 from retllm.fine import Content
 from retllm.jobs import control, submit, views, work_embed, work_fine
+from retllm.jobs.indexed import keep_error
 from retllm.jobs.submit import StoredPicture
 from retllm.jobs.work import Bench, Held, run_unit
 from retllm.media.ingest import Ingest, delete_item
@@ -165,6 +166,7 @@ def test_one_picture_that_cannot_be_read_fails_alone_and_can_be_retried(bench: B
     assert (view.stages[0].items_total, view.stages[0].items_done, view.stages[0].items_failed) == (4, 3, 1)
     assert view.progress == 0.75
     assert len(view.errors) == 1
+    assert _errors(world) == {broken.id: view.errors[0].error}, "the item says itself why it has no vector"
 
     bench.storage.put(broken.picture_key, io.BytesIO(kept))
     with transaction(world.sessions) as session:
@@ -173,6 +175,33 @@ def test_one_picture_that_cannot_be_read_fails_alone_and_can_be_retried(bench: B
     assert world.job(job_id).state is JobState.SUCCEEDED
     with world.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Embedding)) == 4
+    assert _errors(world) == {}, "it could be embedded now"
+
+
+def _errors(world) -> dict[UUID, str]:
+    """Why items could not be embedded."""
+    with world.sessions() as session:
+        return dict(session.execute(sa.select(Item.id, Item.error).where(Item.error.is_not(None))).all())
+
+
+def test_a_new_caption_makes_an_item_forget_why_the_old_one_failed(bench: Bench, world) -> None:
+    ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
+    item_id = ingest.add_picture("red.png", _png((250, 0, 0))).item_id
+    with transaction(world.sessions) as session:
+        keep_error(session, item_id, "a broken caption")
+    assert _errors(world) == {item_id: "a broken caption"}
+    ingest.add_picture("red.png", _png((250, 0, 0)), text="a red field")
+    assert _errors(world) == {}
+
+
+def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_items(bench: Bench, world) -> None:
+    world.add_texts("alone")
+
+    def absent(name: str):
+        raise ModelUnavailable("The weights are not there.")
+
+    assert world.job(index(bench, world, absent)).state is JobState.FAILED
+    assert _errors(world) == {}
 
 
 def test_a_candidate_that_cannot_be_scored_is_named_and_the_others_are_ranked(bench: Bench, world) -> None:

@@ -531,3 +531,12 @@ def test_a_deleted_collection_leaves_no_files(
         delete_collection(session, storage, ingest.collection_id)
     assert items() == []
     assert stored() == []
+
+
+def test_items_are_listed_in_the_order_of_the_upload_though_large_pictures_take_longer(
+    ingest: Ingest, items: Items
+) -> None:
+    sizes = [(800, 700), (16, 16), (700, 800), (18, 18), (20, 20)]
+    files = [IncomingFile(f"{n}.png", io.BytesIO(picture(size=size))) for n, size in enumerate(sizes)]
+    ingest.add_files(files)
+    assert [item.name for item in sorted(items(), key=lambda item: item.id)] == [file.name for file in files]

@@ -1,0 +1,181 @@
+"""Another embedder is built beside the one in use, then takes its place, then the old vectors go."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from retllm.db.enums import JobState, Stage
+from retllm.db.session import transaction
+from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Search, new_id
+from retllm.embedding.encoder import EmbedderInfo
+from retllm.errors import Conflict, InvalidInput, NotFound
+from retllm.jobs import embedders, submit
+from retllm.jobs.embedders import Coverage
+from retllm.jobs.indexed import embedder_of, keep_error
+from retllm.jobs.work import Bench
+
+from .foreseen import Words, index, run, search
+
+OLD, NEW = "local-dir:embedder", "local-dir:newer"
+
+
+class Newer(Words):
+    """The same vectors under another name."""
+
+    info = EmbedderInfo(name="local-dir:/models/newer", revision="n1", dimension=32, preprocessing_hash="p2")
+
+
+def _load(name: str) -> Words:
+    return Newer() if name.endswith("newer") else Words()
+
+
+@pytest.fixture
+def both(bench: Bench, world) -> Bench:
+    """A bench with both embedders in force, and three texts that the first of them has embedded."""
+    world.add_texts("red circle", "red square", "blue moon")
+    index(bench, world)
+    world.settings = world.settings.model_copy(update={"extra_embedders": ("local-dir:/models/newer",)})
+    return Bench(bench.sessions, bench.storage, world.settings, bench.announcer, bench.worker)
+
+
+def _coverage(world) -> list[Coverage]:
+    with world.sessions() as session:
+        return embedders.coverage(session, session.get_one(Collection, world.collection_id), world.settings)
+
+
+def _numbers(world) -> dict[str, tuple[int, int, int]]:
+    return {one.name: (one.embedded, one.failed, one.missing) for one in _coverage(world)}
+
+
+def _use(world, name: str | None) -> None:
+    with transaction(world.sessions) as session:
+        embedders.use(session, session.get_one(Collection, world.collection_id), name, world.settings)
+
+
+def _index_with_new(bench: Bench, world) -> UUID:
+    with transaction(world.sessions) as session:
+        job = submit.submit_index(session, world.user, world.collection_id, world.settings, embedder=NEW).job
+    run(bench, world, job.id, embedders=_load)
+    return job.id
+
+
+def _searched(world, job_id: UUID) -> Search:
+    with world.sessions() as session:
+        return session.get_one(Search, job_id)
+
+
+def test_beside_then_swap_then_remove(both: Bench, world) -> None:
+    assert _numbers(world) == {OLD: (3, 0, 0), NEW: (0, 0, 3)}
+    before = search(world, text="red circle", k=2)
+    with pytest.raises(Conflict, match="3 of 3 items have no vector"):
+        _use(world, NEW)
+
+    job = world.job(_index_with_new(both, world))
+    assert (job.state, job.params["embedder"]) == (JobState.SUCCEEDED, NEW)
+    assert "extra_embedders" not in job.params
+    assert _numbers(world) == {OLD: (3, 0, 0), NEW: (3, 0, 0)}
+    assert [one.name for one in _coverage(world) if one.in_use] == [OLD], "nothing changes until it is chosen"
+
+    _use(world, NEW)
+    assert [(one.name, one.in_use) for one in _coverage(world)] == [(NEW, True), (OLD, False)]
+    assert _searched(world, before).embedder == OLD, "a search keeps what it was accepted with"
+    after = search(world, text="red circle", k=2)
+    found = _searched(world, after)
+    assert found.embedder == NEW
+    assert found.coarse is not None
+    assert found.coarse["embedders"] == [NEW, OLD]
+
+    new, old = _coverage(world)
+    with pytest.raises(Conflict, match="use"):
+        embedders.remove_vectors(world.sessions, world.collection_id, new.model_id, world.settings)
+    assert embedders.remove_vectors(world.sessions, world.collection_id, old.model_id, world.settings) == 3
+    assert _numbers(world) == {NEW: (3, 0, 0), OLD: (0, 0, 3)}
+    run(both, world, after, embedders=_load)
+    with world.sessions() as session:
+        assert session.get_one(EmbeddingModel, _searched(world, after).model_id).name == NEW
+
+
+def test_vectors_of_other_collections_and_models_stay_in_any_batch_size(
+    both: Bench, world, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedders, "_BATCH", 2)
+    _index_with_new(both, world)
+    _use(world, NEW)
+    with transaction(world.sessions) as session:
+        other = Collection(id=new_id(), owner_id=world.user.id, name="other")
+        session.add(other)
+        session.flush()
+    here, world.collection_id = world.collection_id, other.id
+    world.add_texts("one", "two", "three")
+    index(both, world, _load)
+    world.collection_id = here
+    (old,) = [one for one in _coverage(world) if one.name == OLD]
+    assert embedders.remove_vectors(world.sessions, here, old.model_id, world.settings) == 3
+    with world.sessions() as session:
+        left = session.execute(
+            sa.select(Embedding.collection_id, sa.func.count()).group_by(Embedding.collection_id)
+        ).all()
+    assert dict(left) == {here: 3, other.id: 6}
+
+
+def test_a_model_that_is_no_longer_in_force_is_named_while_it_has_vectors_here(both: Bench, world) -> None:
+    _index_with_new(both, world)
+    world.settings = world.settings.model_copy(update={"extra_embedders": ()})
+    assert [(one.name, one.in_force, one.vectors) for one in _coverage(world)] == [(OLD, True, 3), (NEW, False, 3)]
+    with pytest.raises(InvalidInput, match="not one of the embedders"):
+        _use(world, NEW)
+    (new,) = [one for one in _coverage(world) if one.name == NEW]
+    embedders.remove_vectors(world.sessions, world.collection_id, new.model_id, world.settings)
+    assert [one.name for one in _coverage(world)] == [OLD]
+
+
+def test_a_collection_whose_embedder_is_not_in_force_any_more_follows_the_settings(both: Bench, world) -> None:
+    _index_with_new(both, world)
+    _use(world, NEW)
+    world.settings = world.settings.model_copy(update={"extra_embedders": ()})
+    assert _searched(world, search(world, text="red", k=2)).embedder == OLD
+    with world.sessions() as session:
+        assert embedder_of(session.get_one(Collection, world.collection_id), world.settings) == OLD
+
+
+def test_an_item_that_cannot_be_embedded_does_not_stand_in_the_way(both: Bench, world) -> None:
+    _index_with_new(both, world)
+    (late,) = world.add_texts("late")
+    with pytest.raises(Conflict, match="1 of 4 items"):
+        _use(world, NEW)
+    with transaction(world.sessions) as session:
+        keep_error(session, late, "unreadable")
+    assert _numbers(world) == {OLD: (3, 1, 0), NEW: (3, 1, 0)}
+    _use(world, NEW)
+
+
+def test_a_stale_vector_counts_as_missing(both: Bench, world) -> None:
+    with transaction(world.sessions) as session:
+        session.execute(sa.update(Item).where(Item.text == "blue moon").values(version=2))
+    (old, _) = _coverage(world)
+    assert (old.embedded, old.missing, old.vectors) == (2, 1, 3)
+
+
+def test_the_embedder_of_the_collection_is_indexed_first_and_null_follows_the_settings(both: Bench, world) -> None:
+    _index_with_new(both, world)
+    _use(world, NEW)
+    world.add_texts("one more")
+    with transaction(world.sessions) as session:
+        job = submit.submit_index(session, world.user, world.collection_id, world.settings).job
+    params: dict[str, Any] = job.params
+    assert (params["embedder"], params["extra_embedders"]) == (NEW, [OLD])
+    assert [unit.payload.get("embedder") for unit in world.units(job.id, Stage.EMBED)] == [None, OLD]
+    run(both, world, job.id, embedders=_load)
+    _use(world, None)
+    assert [one.name for one in _coverage(world) if one.in_use] == [OLD]
+
+
+def test_an_embedder_that_is_not_in_force_or_a_model_that_is_not_there_is_refused(both: Bench, world) -> None:
+    with transaction(world.sessions) as session, pytest.raises(InvalidInput, match="not one of the embedders"):
+        submit.submit_index(session, world.user, world.collection_id, world.settings, embedder="ViT-B-32/openai")
+    with pytest.raises(NotFound):
+        embedders.remove_vectors(world.sessions, world.collection_id, new_id(), world.settings)
