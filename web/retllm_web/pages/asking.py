@@ -16,6 +16,7 @@ from werkzeug.datastructures import MultiDict
 
 from retllm.db.enums import ItemKind
 from retllm.db.tables import Item
+from retllm.errors import InvalidInput
 from retllm.fine.decision import default_tie_decimals
 from retllm.fine.prompts import Mode
 from retllm.jobs.schemas import SearchRequest, SearchView
@@ -236,10 +237,16 @@ def request_of(form: Asking) -> SearchRequest:
 
 
 def _injection(form: Asking) -> dict[str, str]:
-    """The settings of the re-injection; a layer that stands in the folded form means nothing to the other triggers."""
+    """The settings of the re-injection; a layer that stands in the folded form means nothing to the other triggers.
+
+    Raises:
+        InvalidInput: the trigger wants a layer, and none is named.
+    """
     asked = form.given(*_INJECTION)
     if asked.get("trigger") != "fixed":
         asked.pop("fixed_layer", None)
+    elif "fixed_layer" not in asked:
+        raise InvalidInput("Name the layer at which the picture comes in, counted from 0.", field="fixed_layer")
     if asked.get("trigger", "entropy") != "entropy":
         asked.pop("start", None)
         asked.pop("end", None)

@@ -21,6 +21,7 @@ def every_page(app: Flask, reader: Visitor, searched: Searched, indexed: str, ad
     searched.score(2, 0.7)
     paths = ["/", f"/collections/{indexed}", f"/collections/{fresh}", f"/items/{searched.items[0]}"]
     paths += ["/jobs", f"/jobs/{searched.id}", f"/jobs/{index}", "/account", "/nothing"]
+    paths += ["/search", f"/search?again={searched.id}", f"/search?like={searched.items[0]}&k=x"]
     return [Visitor(app.test_client()).get("/login"), *(reader.get(path) for path in paths)]
 
 
