@@ -20,9 +20,7 @@ def _filters(command: Command) -> Command:
     day = click.DateTime(["%Y-%m-%d"])
     states = click.Choice([state.value for state in JobState])
     options = [
-        click.option(
-            "--state", multiple=True, type=click.Choice([one.value for one in JobState]), help="In this state."
-        ),
+        click.option("--state", multiple=True, type=states, help="Only in this state; may be given several times."),
         click.option("--kind", type=click.Choice([kind.value for kind in JobKind]), help="Only jobs of this kind."),
         click.option("--collection", help="Only jobs on this collection, by its name or key."),
         click.option("--person", help="Only jobs of this account."),
