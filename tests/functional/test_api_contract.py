@@ -54,7 +54,9 @@ def known(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFa
     app = create_app(made)
     sessions = app.extensions["retllm"].sessions
     with transaction(sessions) as session:
-        user = accounts.create_user(session, f"contract-{new_id()}", "a long password", Role.EDITOR)
+        # an administrator, or half of the routes would only be seen to refuse
+        user = accounts.create_user(session, f"contract-{new_id()}", "a long password", Role.ADMIN)
+        other = accounts.create_user(session, f"other-{new_id()}", "a long password", Role.EDITOR)
         _, token = accounts.issue_token(session, user, "contract")
     headers = {"Authorization": f"Bearer {token}"}
     client = app.test_client()
@@ -80,6 +82,7 @@ def known(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFa
         "item_id": uploaded["outcomes"][0]["item_id"],
         "job_id": uploaded["job_id"],
         "search_id": search["id"],
+        "user_id": str(other.id),
     }
 
 
