@@ -1,0 +1,78 @@
+"""Models that cost nothing and answer the same each time, in place of the real ones; and a picture that kills."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from retllm.embedding.encoder import EmbedderInfo
+from retllm.fine import Content, Injection, PairScore, ScorerInfo
+from retllm.fine.prompts import Mode
+
+EMBEDDER = "local-dir:/models/chaos"
+SCORER = "/models/chaos-scorer"
+DIMENSION = 16
+DEADLY = (255, 0, 255)
+"""A picture of this colour ends the process that embeds it, as a bug in a decoder would."""
+
+
+def _pause() -> None:
+    time.sleep(float(os.environ.get("CHAOS_PAUSE", "0.05")))
+
+
+def _numbers(of: bytes) -> np.ndarray:
+    digest = hashlib.blake2b(of, digest_size=DIMENSION * 4).digest()
+    vector = np.frombuffer(digest, dtype=np.uint32).astype(np.float32) / 2**32 - 0.5
+    return vector / np.linalg.norm(vector)
+
+
+class Encoder:
+    """Vectors made from a hash of the content."""
+
+    info = EmbedderInfo(name=EMBEDDER, revision="1", dimension=DIMENSION, preprocessing_hash="1")
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        _pause()
+        return np.stack([_numbers(text.encode()) for text in texts])
+
+    def embed_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        _pause()
+        rows = []
+        for picture in pictures:
+            pixels = picture.convert("RGB")
+            if pixels.getpixel((0, 0)) == DEADLY:
+                os._exit(139)
+            rows.append(_numbers(pixels.tobytes()))
+        return np.stack(rows)
+
+
+class Judge:
+    """Scores made from a hash of the pair."""
+
+    info = ScorerInfo(model="chaos-scorer", revision="1", prompt_version="1", device="cpu", dtype="float32", layers=2)
+
+    def version(self, injection: Injection, mode: Mode = "true_false") -> str:
+        return f"chaos:{mode}"
+
+    def score(
+        self,
+        query: Content,
+        candidates: Sequence[Content],
+        injection: Injection,
+        *,
+        mode: Mode = "true_false",
+        trace: bool = False,
+    ) -> list[PairScore]:
+        _pause()
+        return [self._judge(query, candidate) for candidate in candidates]
+
+    def _judge(self, query: Content, candidate: Content) -> PairScore:
+        said = f"{query.text}\0{candidate.text}\0{candidate.picture.key if candidate.picture else ''}"
+        score = (int.from_bytes(hashlib.blake2b(said.encode(), digest_size=4).digest()) + 1) / (2**32 + 2)
+        return PairScore(score, math.log(score / (1 - score)), 0.5, None, None, 10)

@@ -1,0 +1,276 @@
+"""The whole platform as processes that can be hurt one by one: servers, web server, dispatchers and workers.
+
+Unlike `retllm up` it starts again whatever dies, however often, since dying often is what it is for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sqlalchemy as sa
+from tests.chaos.journal import Journal
+from tests.chaos.models import EMBEDDER, SCORER
+
+from retllm import accounts
+from retllm.db.enums import Role, UnitState
+from retllm.db.migrate import upgrade
+from retllm.db.session import make_sessions, transaction
+from retllm.db.tables import Unit
+from retllm.media.storage import Storage
+from retllm.settings import Settings
+from retllm.stack import commands
+from retllm.stack.child import Child, ProcessSpec
+from retllm.stack.network import is_ready
+from retllm.stack.postgres import EmbeddedPostgres
+from retllm.stack.redis import EmbeddedRedis, free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+LEASE = 2.0
+DISPATCH = 0.2
+ATTEMPTS = 5
+_WATCH = 0.1
+
+
+@dataclass
+class Forked:
+    """A child of the nursery: its kind, its name, and its process id while it runs."""
+
+    kind: str
+    name: str
+    pid: int = 0
+    starts: int = 0
+    held: bool = False
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there."""
+        if not self.pid:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+class Plant:
+    """A context manager: everything runs inside, nothing is left after."""
+
+    def __init__(self, home: Path, *, workers: int = 2, pause: float = 0.05, storage: Path | None = None) -> None:
+        self.home = home
+        self.orders = home / "orders"
+        self.logs = home / "logs"
+        self.storage_path = storage or home / "media"
+        self.postgres = EmbeddedPostgres(home)
+        self.redis = EmbeddedRedis(home)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.servers: dict[str, Child] = {}
+        names = [("embed", n) for n in range(workers)] + [("score", n) for n in range(workers)] + [("dispatch", 0)]
+        self.forked = {f"{kind}{n}": Forked(kind, f"{kind}{n}") for kind, n in names}
+        self.token = ""
+        self._pause = pause
+        self._nursery: subprocess.Popen[str] | None = None
+        self._lock = threading.RLock()
+        self._stop = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="plant", daemon=True)
+
+    # start and stop
+
+    def __enter__(self) -> Plant:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        self.orders.mkdir(parents=True)
+        self.logs.mkdir(exist_ok=True)
+        self._nursery = subprocess.Popen(
+            [sys.executable, "-m", "tests.chaos.nursery"],
+            cwd=ROOT,
+            env=self._environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(self.logs / "nursery.log").open("ab"),
+            text=True,
+            start_new_session=True,
+        )
+        self.postgres.prepare()
+        self.start_server("postgres")
+        self.postgres.ensure_database()
+        self.redis.prepare()
+        self.start_server("redis")
+        upgrade(self.postgres.url)
+        self.sessions = make_sessions(self.postgres.url, pool_size=10)
+        self.journal = Journal(self.sessions)
+        self.journal.install()
+        with transaction(self.sessions) as session:
+            user = accounts.create_user(session, "chaos", "a-long-password", Role.ADMIN)
+            _, self.token = accounts.issue_token(session, user, "chaos")
+        self.storage = Storage(f"file://{self.storage_path}")
+        self.start_server("web")
+        for one in self.forked.values():
+            self._fork(one)
+        self._watcher.start()
+
+    def stop(self) -> None:
+        """Kill all that was started."""
+        self._stop.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
+        for one in self.forked.values():
+            self._kill_group(one.pid)
+        if self._nursery is not None:
+            assert self._nursery.stdin is not None
+            self._nursery.stdin.close()
+            self._kill_group(self._nursery.pid)
+            self._nursery.wait(10)
+        if hasattr(self, "sessions"):
+            self.sessions.kw["bind"].dispose()
+        for name in ("web", "redis", "postgres"):
+            if name in self.servers:
+                if name == "postgres":
+                    self.servers[name].ask_to_stop()
+                self.servers[name].stop(15 if name == "postgres" else 0)
+        self.postgres.tidy()
+
+    @staticmethod
+    def _kill_group(pid: int) -> None:
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+    def settings(self) -> Settings:
+        """The settings of every process."""
+        return Settings(**{key.removeprefix("RETLLM_").lower(): value for key, value in self._own().items()})
+
+    def _own(self) -> dict[str, str]:
+        return {
+            "RETLLM_HOME": str(self.home),
+            "RETLLM_STORAGE_URL": f"file://{self.storage_path}",
+            "RETLLM_PORT": str(self.port),
+            "RETLLM_EMBEDDER": EMBEDDER,
+            "RETLLM_SCORER": SCORER,
+            "RETLLM_LEASE_SECONDS": str(LEASE),
+            "RETLLM_DISPATCH_SECONDS": str(DISPATCH),
+            "RETLLM_REPUBLISH_SECONDS": "1",
+            "RETLLM_BACKOFF_SECONDS": "0.2",
+            "RETLLM_MAX_ATTEMPTS": str(ATTEMPTS),
+            "RETLLM_INDEX_UNIT_ITEMS": "4",
+            "RETLLM_SCORE_UNIT_CANDIDATES": "3",
+            "RETLLM_SECRET_KEY": "not a secret of anybody's, used by tests alone",
+        }
+
+    def _environment(self) -> dict[str, str]:
+        found = {name: value for name, value in os.environ.items() if not name.startswith(("RETLLM_", "CHAOS_"))}
+        return (
+            found
+            | self._own()
+            | {
+                "DATABASE_URL": self.postgres.url,
+                "REDIS_URL": self.redis.url,
+                "CHAOS_ORDERS": str(self.orders),
+                "CHAOS_PAUSE": str(self._pause),
+                "PYTHONPATH": str(ROOT),
+                "OMP_NUM_THREADS": "1",
+            }
+        )
+
+    def start_server(self, name: str) -> None:
+        """Start one of postgres, redis and web, and return when it answers."""
+        self.servers[name] = child = Child(self._spec(name), 0)
+        child.wait_ready()
+
+    def _spec(self, name: str) -> ProcessSpec:
+        log = self.logs / f"{name}.log"
+        if name == "postgres":
+            return self.postgres.spec(log, self._environment())
+        if name == "redis":
+            return self.redis.spec(log, self._environment())
+        arguments = commands.python((*commands.WEB[:-1], "tests.chaos.web:app"))
+        ready: Callable[[], bool] = lambda: is_ready("127.0.0.1", self.port)  # noqa: E731
+        return ProcessSpec("web", arguments, log, self._environment(), ready=ready, cwd=ROOT)
+
+    def _fork(self, one: Forked) -> None:
+        assert self._nursery is not None
+        assert self._nursery.stdin is not None
+        assert self._nursery.stdout is not None
+        with self._lock:
+            log = str(self.logs / f"{one.name}.log")
+            asked = [one.kind, f"{one.name}-{one.starts}", log, one.env]
+            self._nursery.stdin.write(json.dumps(asked) + "\n")
+            self._nursery.stdin.flush()
+            one.pid = int(self._nursery.stdout.readline())
+            one.starts += 1
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_WATCH):
+            for one in self.forked.values():
+                if not one.held and not one.alive:
+                    self._fork(one)
+
+    # hurting
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
+        """Send a signal to a forked process."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.forked[name].pid, number)
+
+    def restart(self, name: str, **env: str) -> None:
+        """Kill a forked process and have it started with another environment."""
+        one = self.forked[name]
+        one.held = True
+        self.kill(name)
+        while one.alive:
+            time.sleep(0.01)
+        one.env = env
+        one.held = False
+
+    def kill_server(self, name: str, number: int = signal.SIGKILL) -> None:
+        """End a server with a signal; ``start_server`` starts it again."""
+        child = self.servers[name]
+        os.kill(child.pid, number)
+        child.stop(30)
+
+    def order(self, moment: str) -> Path:
+        """Have the next process that comes to this moment end there; the file goes when it did."""
+        path = self.orders / moment
+        path.touch()
+        return path
+
+    @property
+    def workers(self) -> list[str]:
+        """Names of the workers."""
+        return [name for name, one in self.forked.items() if one.kind != "dispatch"]
+
+    def leased(self) -> list[sa.Row[tuple[object, ...]]]:
+        """Keys of the units that are held now, and the names of their workers."""
+        with self.sessions() as session:
+            query = sa.select(Unit.id, Unit.worker).where(Unit.state == UnitState.LEASED)
+            return list(session.execute(query))
+
+    def busy(self) -> list[str]:
+        """Names of the workers that hold a unit now."""
+        pids = {str(worker).rpartition(":")[2] for _, worker in self.leased()}
+        return [name for name in self.workers if str(self.forked[name].pid) in pids]
+
+    def fenced(self) -> int:
+        """How often a worker was told that its unit is not its any more."""
+        return sum(log.read_text("utf-8", "replace").count("unit.stale") for log in self.logs.glob("*.log"))

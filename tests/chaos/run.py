@@ -1,0 +1,84 @@
+"""``python -m tests.chaos.run [--seed N] [--json FILE] [--short] [--only TEXT]``: hurt a whole platform and look at it.
+
+Prints a table; exit status 1 when anything accepted was lost, counted twice, or a rule was broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.chaos.client import Client
+from tests.chaos.faults import faults
+from tests.chaos.plant import Plant
+from tests.chaos.scene import Outcome, Scene
+
+COLUMNS = ("times", "jobs", "units", "retried", "dead", "fenced", "lost", "doubled", "recovery_s", "seconds")
+
+
+def run(
+    seed: int, *, whole: bool, only: str = "", home: Path, say: Callable[[str], None] = lambda _: None
+) -> list[Outcome]:
+    """Every fault on one plant, one after the other."""
+    outcomes = []
+    with Plant(home) as plant:
+        client = Client(plant.url, plant.token)
+        scene = Scene(plant, client, random.Random(seed))
+        scene.furnish()
+        for name, fault in faults(whole):
+            if only in name:
+                outcomes.append(scene.play(name, fault))
+                say(line(outcomes[-1]))
+    return outcomes
+
+
+def head() -> str:
+    """The first line of the table."""
+    return f"{'fault':34}" + "".join(f"{name:>11}" for name in COLUMNS)
+
+
+def line(outcome: Outcome) -> str:
+    """A line of the table, with what is wrong below it."""
+    if outcome.skipped is not None:
+        return f"{outcome.fault:34}  skipped: {outcome.skipped}"
+    values = "".join(f"{'-' if (v := getattr(outcome, name)) is None else v:>11}" for name in COLUMNS)
+    return "\n".join(
+        [f"{outcome.fault:34}{values}", *[f"    {one}" for one in outcome.notes + outcome.violations[:20]]]
+    )
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--only", default="", help="faults whose name holds this text")
+    parser.add_argument("--keep", type=Path, help="a new folder for data and logs, which stays")
+    asked = parser.parse_args()
+    began = time.monotonic()
+    print(f"seed {asked.seed}\n{head()}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="retllm-chaos-") as folder:
+        home = asked.keep or Path(folder) / "home"
+        outcomes = run(
+            asked.seed, whole=not asked.short, only=asked.only, home=home, say=lambda text: print(text, flush=True)
+        )
+    sound = all(outcome.sound for outcome in outcomes)
+    seconds = round(time.monotonic() - began)
+    print(f"{'sound' if sound else 'NOT SOUND'}, {seconds} seconds")
+    if asked.json is not None:
+        rows = [outcome.as_json() for outcome in outcomes]
+        asked.json.write_text(
+            json.dumps({"seed": asked.seed, "sound": sound, "seconds": seconds, "faults": rows}, indent=1)
+        )
+    return 0 if sound else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""One fault after the other on a running plant, and what is true once each is over."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from tests.chaos.client import Client, Load, picture
+from tests.chaos.plant import DISPATCH, LEASE, Plant
+
+from retllm.db.tables import Job
+from retllm.jobs.invariants import violations
+from retllm.jobs.violations import Violation
+
+RECOVERY = LEASE + DISPATCH + 5
+"""Seconds after the last fault in which all that the lost ones held is taken up, and work goes on."""
+_QUIET_SECONDS = 90.0
+_DOUBLED = {"journal", "one_job_a_key", "each_input_once", "scored_once", "score_or_error", "ends_once"}
+_LOST = {
+    "accepted_is_kept",
+    "ends_in_quiet",
+    "open_has_work",
+    "split_loses_nothing",
+    "done_is_embedded",
+    "done_is_scored",
+    "whole_pool_is_judged",
+    "lease_is_taken_back",
+}
+
+
+class Skip(Exception):
+    """The fault can't be made on this machine; the message says why."""
+
+
+@dataclass
+class Outcome:
+    """A row of the table."""
+
+    fault: str
+    times: int = 0
+    jobs: int = 0
+    units: int = 0
+    retried: int = 0
+    dead: int = 0
+    fenced: int = 0
+    lost: int = 0
+    doubled: int = 0
+    recovery_s: float | None = None
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    skipped: str | None = None
+
+    @property
+    def sound(self) -> bool:
+        """Nothing was lost, nothing counted twice, every rule holds."""
+        return not (self.lost or self.doubled or self.violations)
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as plain values."""
+        return asdict(self) | {"sound": self.sound}
+
+
+@dataclass
+class Scene:
+    """What a fault acts on. It calls ``hurt`` at each blow, with what it takes for lost."""
+
+    plant: Plant
+    client: Client
+    chance: random.Random
+    library: str = ""
+    notes: list[str] = field(default_factory=list)
+    blows: int = 0
+    _last: float = 0.0
+    _held: list[UUID] = field(default_factory=list)
+
+    def furnish(self) -> None:
+        """A collection that is indexed in peace, for the searches."""
+        self.library = self.client.collection()
+        self.client.upload_texts(self.library, 20)
+        answer = self.client.upload_pictures(self.library, *[picture((n, 9, 9)) for n in range(4)])
+        assert answer.json()["added"] == 4, answer.text
+        job = self.client.wait(self.client.index(self.library))
+        assert job["state"] == "succeeded", job
+
+    def hurt(self, deed: Callable[[], object]) -> None:
+        """One blow: do it, and remember when, and which units were held then."""
+        held = [row[0] for row in self._leased()]
+        deed()
+        self.blows += 1
+        self._last, self._held = time.time(), held
+
+    def healed(self) -> None:
+        """The fault that lasted a while is over now; recovery counts from here."""
+        self._last, self._held = time.time(), [row[0] for row in self._leased()]
+
+    def _leased(self) -> list[Any]:
+        try:
+            return self.plant.leased()
+        except sa.exc.OperationalError:
+            return []
+
+    def victim(self) -> str:
+        """A worker: mostly one that is at work now."""
+        busy = self.plant.busy()
+        return self.chance.choice(busy if busy and self.chance.random() < 0.8 else self.plant.workers)
+
+    def pause(self, least: float, most: float) -> None:
+        """Let things go on for a moment."""
+        time.sleep(self.chance.uniform(least, most))
+
+    # judging
+
+    def play(self, name: str, fault: Callable[[Scene], None], *, load: bool = True) -> Outcome:
+        """Do it while jobs are in flight, wait until all is quiet, and look at everything."""
+        began, mark, fenced = time.monotonic(), self.plant.journal.mark(), self.plant.fenced()
+        before = set(self._violations())
+        self.blows, self.notes, self._last, self._held = 0, [], 0.0, []
+        outcome = Outcome(name)
+        try:
+            if load:
+                with Load(self.client, self.library, self.chance.randrange(1 << 30)):
+                    self.pause(0.5, 1.0)
+                    fault(self)
+            else:
+                fault(self)
+        except Skip as skip:
+            outcome.skipped = str(skip)
+        self._wait_until_quiet()
+        for accepted in self.client.log.accepted[-200:]:
+            self.client.job(accepted.job_id)
+        found = [one for one in self._violations() if one not in before]
+        tally = self.plant.journal.tally(mark)
+        outcome.times, outcome.jobs, outcome.units = self.blows, tally.jobs, tally.done
+        outcome.retried, outcome.dead = tally.retried, tally.dead
+        outcome.fenced = self.plant.fenced() - fenced
+        outcome.lost = sum(one.rule in _LOST for one in found)
+        outcome.doubled = sum(one.rule in _DOUBLED for one in found)
+        outcome.violations = [str(one) for one in found]
+        outcome.notes = self.notes
+        self._judge_recovery(outcome)
+        outcome.seconds = round(time.monotonic() - began, 1)
+        return outcome
+
+    def _judge_recovery(self, outcome: Outcome) -> None:
+        if not self.blows or not self._last:
+            return
+        took = self.plant.journal.recovery_seconds(self._last, self._held)
+        outcome.recovery_s = None if took is None else round(took, 1)
+        if took is None or took > RECOVERY:
+            said = "never" if took is None else f"after {took:.1f} s"
+            outcome.violations.append(f"recovery: what was held was taken back {said}, not within {RECOVERY:.1f} s")
+
+    def _violations(self) -> list[Violation]:
+        found = violations(self.plant.sessions, self.plant.storage, self.client.log, quiet=True)
+        return found + self.plant.journal.doubled()
+
+    def _wait_until_quiet(self) -> None:
+        deadline = time.monotonic() + _QUIET_SECONDS
+        query = sa.select(sa.func.count()).where(Job.finished_at.is_(None))
+        while time.monotonic() < deadline:
+            with self.plant.sessions() as session:
+                if not session.scalar(query):
+                    return
+            time.sleep(0.2)
+        self.notes.append(f"not quiet after {_QUIET_SECONDS:g} s")

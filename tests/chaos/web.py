@@ -1,0 +1,11 @@
+"""The web server of the tests: the real application, with ordered crashes."""
+
+from __future__ import annotations
+
+from tests.chaos import crash
+
+from retllm_web.wsgi import app
+
+__all__ = ["app"]
+
+crash.install()

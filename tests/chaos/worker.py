@@ -1,0 +1,42 @@
+"""The Celery worker of the tests: the real job core, queues and connections, with models that cost nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from celery.signals import setup_logging
+from tests.chaos import crash
+from tests.chaos.models import Encoder, Judge
+
+from retllm import logs
+from retllm.jobs import work_embed, work_fine
+from retllm.jobs.announce import TASK_OF, celery_app
+from retllm.jobs.work import run_unit
+from retllm.settings import get_settings
+from retllm_workers.bench import get_bench
+
+app = celery_app(get_settings().redis_url)
+app.set_default()
+crash.install()
+_ENCODER, _JUDGE = Encoder(), Judge()
+
+
+@setup_logging.connect
+def _setup_logging(**_: Any) -> None:
+    logs.configure(get_settings().log_level)
+
+
+@app.task(name=TASK_OF["embed"])
+def embed_unit(unit_id: str) -> None:
+    run_unit(get_bench(), UUID(unit_id), lambda bench, held: work_embed.embed_unit(bench, held, lambda _: _ENCODER))
+
+
+@app.task(name=TASK_OF["query"])
+def coarse_unit(unit_id: str) -> None:
+    run_unit(get_bench(), UUID(unit_id), lambda bench, held: work_embed.coarse_unit(bench, held, lambda _: _ENCODER))
+
+
+@app.task(name=TASK_OF["score"])
+def fine_unit(unit_id: str) -> None:
+    run_unit(get_bench(), UUID(unit_id), lambda bench, held: work_fine.fine_unit(bench, held, _JUDGE))
