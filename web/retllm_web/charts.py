@@ -55,7 +55,8 @@ class Chart:
 
     ``labels`` are the places on the x axis, at equal distances, and ``x_name`` says what they are. ``unit`` is that of
     the values, ``decimals`` their number in texts and in the table. The y axis begins at ``low``, or at the least value
-    where it is None, and ends at ``high`` or the next round number; both give way to values beyond them.
+    where it is None, and ends at ``high`` or the next round number; both give way to values beyond them. With a ``key``
+    of its own on the page, the table stays unfolded where the chart is replaced by a newer one.
     """
 
     title: str
@@ -68,6 +69,7 @@ class Chart:
     high: float | None = None
     rules: Sequence[Rule] = ()
     marks: Sequence[Mark] = ()
+    key: str = ""
 
 
 def lines(chart: Chart) -> Markup:
@@ -246,7 +248,8 @@ def _table(chart: Chart) -> Markup:
     region = _tag(
         "div", table, class_="chart-numbers", tabindex=0, role="region", aria_label=f"{chart.title}: the numbers"
     )
-    return _tag("details", _tag("summary", "The numbers"), region)
+    unfolded = {"id": f"numbers-{chart.key}"} if chart.key else {}
+    return _tag("details", _tag("summary", "The numbers"), region, **unfolded)
 
 
 def _in_words(chart: Chart) -> str:

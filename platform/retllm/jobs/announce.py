@@ -57,6 +57,21 @@ def celery_app(redis_url: str | None) -> Celery:
     return app
 
 
+def hints(redis_url: str | None, queues: Sequence[str]) -> dict[str, int] | None:
+    """How many hints wait in each queue; None where Redis is not there to be asked."""
+    if not redis_url:
+        return None
+    client = redis.Redis.from_url(redis_url, socket_timeout=1, socket_connect_timeout=1)
+    try:
+        with client, client.pipeline(transaction=False) as asked:
+            for queue in queues:
+                asked.llen(queue)
+            return dict(zip(queues, asked.execute(), strict=True))
+    except (redis.RedisError, OSError) as error:
+        log.warning("hints.not_counted", reason=str(error))
+        return None
+
+
 class Announcer:
     """Sends hints; a Redis that is away is logged and no error, since the dispatcher sends again."""
 

@@ -1,0 +1,209 @@
+"""The page of workers and queues: what lives, what waits, what was given up, and what one may do about it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask_openapi import OpenAPI
+from tests.unit.web.conftest import Caller, Heard
+
+from retllm.audit import Action
+from retllm.db.enums import JobState, Stage, UnitState, Visibility
+from retllm.db.operations import PausedQueue, Worker
+from retllm.db.people import AuditEntry
+from retllm.db.session import transaction
+from retllm.db.tables import Collection, Job, Unit
+from retllm.operations import workers
+from retllm.operations.workers import Report
+from retllm_web.services import Services
+
+from .conftest import Page, Visitor
+
+SCRIPT = {"X-Requested-With": "fetch"}
+
+
+@pytest.fixture
+def chief(app: OpenAPI, root: Caller) -> Visitor:
+    """An administrator in a browser."""
+    visitor = Visitor(app.test_client())
+    visitor.log_in("root")
+    return visitor
+
+
+@pytest.fixture
+def guest(app: OpenAPI, bob: Caller) -> Visitor:
+    """Bob in his browser."""
+    visitor = Visitor(app.test_client())
+    visitor.log_in("bob")
+    return visitor
+
+
+@pytest.fixture
+def dead(texts: str, ada: Caller, served: Services) -> list[str]:
+    """Keys of three dead units of an index job of ada's that is over."""
+    job_id = ada.post(f"/collections/{texts}/index").json["id"]
+    with transaction(served.sessions) as session:
+        first = session.scalars(sa.select(Unit).where(Unit.job_id == job_id)).one()
+        others = [Unit(job_id=first.job_id, stage=Stage.EMBED, seq=seq, payload=first.payload) for seq in (1, 2)]
+        session.add_all(others)
+        session.flush()
+        for unit in (first, *others):
+            unit.state, unit.attempt, unit.finished_at = UnitState.DEAD, 4, sa.func.clock_timestamp()
+            unit.error, unit.traceback = f"OSError: disk {unit.seq}", "Traceback: line 1"
+            session.flush()
+        job = session.get_one(Job, first.job_id)
+        job.state, job.finished_at = JobState.FAILED, sa.func.now()
+        return [str(one.id) for one in (first, *others)]
+
+
+def _tell(served: Services, name: str, queues: list[str], **model: Any) -> None:
+    told = {"name": "clip", "revision": "abcdef", "loaded": True, "error": None, **model}
+    with transaction(served.sessions) as session:
+        workers.tell(session, Report(name, queues, "cuda: H200", "0.1.0", [told]))
+
+
+def _audited(served: Services) -> list[tuple[str, str | None]]:
+    with transaction(served.sessions) as session:
+        entries = session.scalars(sa.select(AuditEntry).order_by(AuditEntry.id)).all()
+        wanted = {Action.QUEUE_PAUSED, Action.QUEUE_RESUMED, Action.UNITS_REQUEUED}
+        return [(one.action, one.target) for one in entries if one.action in wanted]
+
+
+def _given_up(page: Page) -> list[str]:
+    return [e.text for e in page.all("li", class_="dead-unit")]
+
+
+def test_workers_are_shown_with_their_state_and_why_a_model_is_missing(reader: Visitor, served: Services) -> None:
+    assert "No worker has told of itself" in reader.get("/system").text
+    _tell(served, "gpu1:1", ["query", "embed"])
+    _tell(served, "gpu2:2", ["score"], loaded=False, error="It is not on this machine.")
+    with transaction(served.sessions) as session:
+        ago = sa.func.now() - sa.text("interval '5 minutes'")
+        session.execute(sa.update(Worker).where(Worker.name == "gpu2:2").values(seen_at=ago))
+    page = reader.get("/system")
+    first, second = (e.text for e in page.all("tr") if "gpu" in e.text)
+    assert "alive" in first
+    assert "clip loaded, revision abcdef" in first
+    assert "cuda: H200" in first
+    assert "silent" in second
+    assert "can't be loaded: It is not on this machine." in second
+    queues = {e.text.split()[0]: e.text for e in page.all("tr") if "coarse stage of" in e.text or "scorer" in e.text}
+    assert "served" in queues["query"]
+    assert "no worker" in queues["score"], "a silent worker serves nothing"
+
+
+def test_an_administrator_pauses_a_queue_with_a_reason_and_resumes_it(
+    chief: Visitor, texts: str, ada: Caller, served: Services, heard: Heard
+) -> None:
+    ada.post(f"/collections/{texts}/index")
+    heard.units.clear()
+    chief.get("/system")
+    page = chief.send("/system/queues/embed/pause", reason=" a new GPU ")
+    assert "The queue embed is paused." in page.text
+    assert re.search(r"paused by root, just now ?: a new GPU", page.text)
+    assert "is paused by root" in chief.get("/").text
+    chief.get("/system")
+    assert "goes on" in chief.send("/system/queues/embed/resume").text
+    assert [stage for _, stage in heard.units] == [Stage.EMBED], "what waited is announced again"
+    assert _audited(served) == [(Action.QUEUE_PAUSED, "embed"), (Action.QUEUE_RESUMED, "embed")]
+
+
+def test_only_administrators_pause(reader: Visitor, served: Services) -> None:
+    page = reader.get("/system")
+    assert [e for e in page.all("form") if "queues" in (e.attributes.get("action") or "")] == []
+    reader.get("/account")
+    data = {"csrf_token": reader.token()}
+    for deed in ("pause", "resume"):
+        answer = Page(reader.client.post(f"/system/queues/embed/{deed}", data=data, follow_redirects=True))
+        assert "needs an account with the role admin" in answer.one("div", role="alert").text
+    with transaction(served.sessions) as session:
+        assert session.scalars(sa.select(PausedQueue)).all() == []
+
+
+def test_a_queue_that_is_not_there_is_not_found(chief: Visitor) -> None:
+    chief.get("/system")
+    assert chief.client.post("/system/queues/media/pause", data={"csrf_token": chief.token()}).status_code == 404
+
+
+def test_the_selected_units_get_new_attempts(reader: Visitor, dead: list[str], served: Services, heard: Heard) -> None:
+    heard.units.clear()
+    page = reader.get("/system")
+    assert [text.split("OSError: ")[1].split()[1] for text in _given_up(page)] == ["2", "1", "0"]
+    assert len(page.all("details", id=f"trace-{dead[0]}")) == 1
+    page = reader.send("/system/dead-units/requeue", unit=dead[:2])
+    assert "2 units have new attempts." in page.text
+    assert len(_given_up(page)) == 1
+    assert sorted(str(unit) for unit, _ in heard.units) == sorted(dead[:2])
+    assert _audited(served) == [(Action.UNITS_REQUEUED, None)]
+    assert "Nothing was selected" in reader.send("/system/dead-units/requeue").text
+
+
+def test_all_that_match_get_new_attempts_and_no_others(reader: Visitor, dead: list[str]) -> None:
+    page = reader.get("/system?text=disk 1")
+    assert len(_given_up(page)) == 1
+    page = reader.get("/system?text=DISK&queue=embed")
+    assert "New attempts for all 3 that match" in page.text
+    page = reader.send("/system/dead-units/requeue", all="1", text="disk 1", queue="embed")
+    assert "1 unit has new attempts." in page.text
+    assert len(_given_up(reader.get("/system"))) == 2
+
+
+def test_guests_see_what_was_given_up_and_can_do_nothing_about_it(
+    guest: Visitor, dead: list[str], texts: str, served: Services
+) -> None:
+    assert _given_up(guest.get("/system")) == []
+    with transaction(served.sessions) as session:
+        session.execute(sa.update(Collection).values(visibility=Visibility.EVERYONE))
+    page = guest.get("/system")
+    assert len(_given_up(page)) == 3
+    assert "Traceback" not in page.text
+    assert page.all("input", name="unit") == []
+    assert [e for e in page.all("button") if "New attempts" in e.text] == []
+    data = {"csrf_token": guest.token(), "unit": dead[0]}
+    answer = Page(guest.client.post("/system/dead-units/requeue", data=data, follow_redirects=True))
+    assert "0 units have new attempts. 1 left: somebody else's" in answer.text
+
+
+def test_odd_addresses_filter_nothing_or_are_not_found(reader: Visitor, dead: list[str]) -> None:
+    assert len(_given_up(reader.get("/system?queue=x&text=%00"))) == 3
+    assert reader.get("/system?after=x").status == 404
+    assert reader.get("/system?collection=x").status == 404
+
+
+def test_pages_of_what_was_given_up_keep_the_filter(reader: Visitor, dead: list[str], served: Services) -> None:
+    with transaction(served.sessions) as session:
+        one = session.get_one(Unit, dead[0])
+        session.add_all(
+            Unit(
+                job_id=one.job_id,
+                stage=one.stage,
+                seq=seq,
+                payload={},
+                state=UnitState.DEAD,
+                error="disk",
+                finished_at=sa.func.now(),
+            )
+            for seq in range(3, 40)
+        )
+    page = reader.get("/system?text=disk")
+    (link,) = [e.attributes["href"] or "" for e in page.all("a") if e.text == "Earlier ones"]
+    assert "text=disk" in link
+    assert (len(_given_up(page)), len(_given_up(reader.get(link)))) == (30, 10)
+
+
+@pytest.mark.parametrize("path", ["/system/live", "/overview/live?window=7d"])
+def test_what_did_not_change_is_not_sent_again(reader: Visitor, served: Services, path: str) -> None:
+    def ask(tag: str) -> Any:
+        return reader.client.get(path, headers={**SCRIPT, "If-None-Match": tag})
+
+    _tell(served, "gpu1:1", ["score"])
+    tag = ask("").headers["ETag"]
+    # the stamp has the minute in it, which may end between two requests
+    assert 304 in (ask(tag).status_code, ask(ask("").headers["ETag"]).status_code)
+    _tell(served, "gpu1:1", ["score"], loaded=False)
+    answer = ask(tag)
+    assert answer.status_code == 200
+    assert "not loaded yet" in answer.get_data(as_text=True)

@@ -1,0 +1,114 @@
+"""Workers, queues and dead units by the API."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+from tests.unit.web.conftest import Caller, Heard
+
+from retllm.db.enums import JobState, Stage, UnitState
+from retllm.db.session import transaction
+from retllm.db.tables import Job, Unit
+from retllm.operations import workers
+from retllm.operations.workers import Report
+from retllm_web.services import Services
+
+
+@pytest.fixture
+def job_id(ada: Caller) -> str:
+    """An index job of ada's over two texts."""
+    key = ada.post("/collections", json={"name": "Birds"}).json["id"]
+    ada.post(f"/collections/{key}/items?index=false", json={"items": [{"text": "a robin"}, {"text": "a wren"}]})
+    return str(ada.post(f"/collections/{key}/index").json["id"])
+
+
+@pytest.fixture
+def dead(job_id: str, served: Services) -> str:
+    """The key of its unit, which is dead."""
+    with transaction(served.sessions) as session:
+        unit = session.scalars(sa.select(Unit).where(Unit.job_id == job_id)).one()
+        unit.state, unit.attempt, unit.finished_at = UnitState.DEAD, 4, sa.func.now()
+        unit.error, unit.traceback = "OSError: disk", "Traceback"
+        job = session.get_one(Job, unit.job_id)
+        job.state, job.finished_at = JobState.FAILED, sa.func.now()
+        return str(unit.id)
+
+
+def _queue(answer: Any, name: str) -> Any:
+    return next(one for one in answer.json["queues"] if one["name"] == name)
+
+
+def test_workers_tell_of_themselves(ada: Caller, served: Services) -> None:
+    model = {"name": "clip", "revision": None, "loaded": False, "error": "no GPU"}
+    with transaction(served.sessions) as session:
+        workers.tell(session, Report("gpu:1", ["score"], "cuda", "0.1.0", [model]))
+    (one,) = ada.get("/system/workers").json["workers"]
+    assert (one["name"], one["standing"], one["models"], one["units"]) == ("gpu:1", "alive", [model], [])
+
+
+def test_an_administrator_pauses_and_resumes(root: Caller, ada: Caller, job_id: str, heard: Heard) -> None:
+    assert _queue(ada.get("/system/queues"), "embed")["waiting"] == 1
+    assert ada.post("/system/queues/embed/pause", json={}).status_code == 403
+    answer = root.post("/system/queues/embed/pause", json={"reason": "a new GPU"})
+    assert answer.status_code == 200
+    pause = _queue(ada.get("/system/queues"), "embed")["pause"]
+    assert (pause["by"], pause["reason"]) == ("root", "a new GPU")
+    assert ada.post("/system/queues/embed/resume").status_code == 403
+    heard.units.clear()
+    assert _queue(root.post("/system/queues/embed/resume"), "embed")["pause"] is None
+    assert [stage for _, stage in heard.units] == [Stage.EMBED]
+
+
+def test_hints_are_counted_where_redis_answers(ada: Caller) -> None:
+    assert all(isinstance(one["hints"], int) for one in ada.get("/system/queues").json["queues"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("media/pause", {}),
+        ("embed/pause", {"reason": 5}),
+        ("embed/pause", {"reason": "x" * 501}),
+        ("embed/pause", {"reason": "a\0b"}),
+        ("embed/pause", {"because": "x"}),
+    ],
+)
+def test_what_fits_no_queue_is_refused(root: Caller, path: str, body: Any) -> None:
+    assert 400 <= root.post(f"/system/queues/{path}", json=body).status_code < 500
+
+
+def test_dead_units_are_listed_and_get_new_attempts(ada: Caller, bob: Caller, dead: str, job_id: str) -> None:
+    (one,) = ada.get("/system/dead-units?queue=embed&text=DISK").json["units"]
+    assert (one["id"], one["job_id"], one["may"], one["traceback"]) == (dead, job_id, True, "Traceback")
+    assert ada.get("/system/dead-units?queue=score").json == {"units": [], "next": None}
+    assert bob.get("/system/dead-units").json["units"] == []
+    assert bob.post("/system/dead-units/requeue", json={"units": [dead]}).json == {
+        "requeued": 0,
+        "refused": {"no longer dead": 1},
+    }
+    assert ada.post("/system/dead-units/requeue", json={"units": [dead]}).json == {"requeued": 1, "refused": {}}
+    assert ada.get(f"/jobs/{job_id}").json["state"] == "queued"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "after=x",
+        "after=0001-01-01T00:00:00%2B23:59_" + str(uuid4()),
+        "after=9999-12-31T23:59:59-23:59_" + str(uuid4()),
+        "queue=media",
+        "text=%00",
+        "limit=0",
+        "other=1",
+    ],
+)
+def test_odd_questions_are_never_errors_of_the_server(ada: Caller, query: str) -> None:
+    assert ada.get(f"/system/dead-units?{query}").status_code in (200, 400, 422)
+
+
+@pytest.mark.parametrize("body", [{}, {"units": []}, {"units": ["x"]}, {"units": [1]}, {"units": "x"}])
+def test_a_request_without_units_is_refused(ada: Caller, body: Any) -> None:
+    assert ada.post("/system/dead-units/requeue", json=body).status_code in (400, 422)

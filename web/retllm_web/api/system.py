@@ -1,0 +1,223 @@
+"""Workers, queues and dead units."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from flask import Response
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from retllm.db.enums import JobKind, Stage
+from retllm.db.session import transaction
+from retllm.jobs.announce import hints
+from retllm.operations import failures, queues, workers
+from retllm.operations.failures import Filters, Place
+from retllm.operations.workers import Standing
+from retllm_web import operations
+from retllm_web.api.answers import answer
+from retllm_web.api.blueprint import api
+from retllm_web.api.paging import LIMIT, MOST, optional
+from retllm_web.api.spec import tags
+from retllm_web.auth import current_user
+from retllm_web.services import services
+
+TAGS = tags("system")
+
+QueueName = Literal["query", "embed", "score"]
+Reason = Annotated[str, StringConstraints(max_length=500)]
+
+
+class HeldModelView(BaseModel):
+    """A model of a worker."""
+
+    name: str
+    revision: str | None
+    loaded: bool
+    error: str | None = Field(description="why it could not be loaded")
+
+
+class HeldUnitView(BaseModel):
+    """A unit that a worker holds."""
+
+    job_id: UUID
+    stage: Stage
+    started_at: datetime | None
+
+
+class WorkerBody(BaseModel):
+    """A worker process."""
+
+    name: str = Field(description="host and process")
+    queues: list[str]
+    device: str
+    release: str
+    models: list[HeldModelView]
+    started_at: datetime
+    seen_at: datetime
+    stopped_at: datetime | None
+    standing: Standing = Field(description="silent: neither told of itself lately nor said that it stops")
+    units: list[HeldUnitView] = Field(description="what it holds now")
+
+
+class WorkerList(BaseModel):
+    """The workers of the last day, those that live first."""
+
+    workers: list[WorkerBody]
+
+
+class PauseView(BaseModel):
+    """Why a queue stands still."""
+
+    since: datetime
+    by: str | None = Field(description="null when that account is gone")
+    reason: str
+
+
+class QueueBody(BaseModel):
+    """A queue."""
+
+    name: QueueName
+    meaning: str
+    waiting: int = Field(description=f"units that may be claimed now, at most {queues.MOST_COUNTED} of them counted")
+    later: int = Field(description="units that wait for their next attempt")
+    at_work: int = Field(description="units that workers hold")
+    oldest: datetime | None = Field(description="since when the unit that waits longest could have been claimed")
+    hints: int | None = Field(description="messages in Redis, which only wake workers; null when it can't be asked")
+    pause: PauseView | None
+
+
+class QueueList(BaseModel):
+    """Every queue, in the order in which a search passes them."""
+
+    queues: list[QueueBody]
+
+
+class QueuePath(BaseModel):
+    """The name of a queue."""
+
+    queue: QueueName
+
+
+class PauseRequest(BaseModel):
+    """A pause."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Reason = Field(default="", description="told to whoever waits")
+
+
+class DeadQuery(BaseModel):
+    """Which dead units to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(default=LIMIT, ge=1, le=MOST, description="units of a page")
+    after: str | None = optional("the `next` of the page before")
+    queue: QueueName | None = optional("only units of this queue")
+    collection: UUID | None = optional("only units of jobs on this collection")
+    text: str | None = optional("only units whose error holds this, in any case")
+
+
+class DeadUnitView(BaseModel):
+    """A unit that was given up after all attempts."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    job_id: UUID
+    kind: JobKind
+    stage: Stage
+    seq: int
+    items: int
+    attempt: int
+    worker: str | None
+    error: str | None
+    traceback: str | None = Field(description="only for those who may change the job")
+    died_at: datetime
+    collection_id: UUID
+    collection: str
+    query: str | None = Field(description="the text of the search, if it has one")
+    may: bool = Field(description="whether the caller may give it new attempts")
+
+
+class DeadList(BaseModel):
+    """A page of dead units, those that died last first."""
+
+    units: list[DeadUnitView]
+    next: str | None = Field(description="send as `after` for the next page; null at the end")
+
+
+class RequeueRequest(BaseModel):
+    """Dead units that shall have new attempts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    units: list[UUID] = Field(min_length=1, max_length=MOST)
+
+
+class RequeueBody(BaseModel):
+    """What came of it."""
+
+    requeued: int
+    refused: dict[str, int] = Field(description="how many were left, by the reason")
+
+
+@api.get("/system/workers", tags=TAGS, responses={200: WorkerList})
+def list_workers() -> Response:
+    """The workers of the last day: alive, silent or stopped, with their models and what they hold."""
+    with transaction(services().sessions) as session:
+        found = [WorkerBody.model_validate(asdict(one)) for one in workers.every(session)]
+    return answer(WorkerList(workers=found))
+
+
+def _queues() -> list[QueueBody]:
+    told = hints(services().settings.redis_url, queues.QUEUES) or {}
+    with transaction(services().sessions) as session:
+        found = queues.depths(session)
+    return [QueueBody.model_validate(_queue(one) | {"hints": told.get(one.name)}) for one in found]
+
+
+def _queue(one: queues.Queue) -> dict[str, Any]:
+    return asdict(one) | {"meaning": one.meaning}
+
+
+@api.get("/system/queues", tags=TAGS, responses={200: QueueList})
+def list_queues() -> Response:
+    """Every queue: what waits, what is at work, and whether it is paused."""
+    return answer(QueueList(queues=_queues()))
+
+
+@api.post("/system/queues/<string:queue>/pause", tags=TAGS, responses={200: QueueList})
+def pause_queue(path: QueuePath, body: PauseRequest) -> Response:
+    """Let nothing more be claimed from a queue; what workers hold they finish. For administrators."""
+    operations.pause(current_user(), path.queue, body.reason)
+    return answer(QueueList(queues=_queues()))
+
+
+@api.post("/system/queues/<string:queue>/resume", tags=TAGS, responses={200: QueueList})
+def resume_queue(path: QueuePath) -> Response:
+    """Let a paused queue go on. For administrators."""
+    operations.resume(current_user(), path.queue)
+    return answer(QueueList(queues=_queues()))
+
+
+@api.get("/system/dead-units", tags=TAGS, responses={200: DeadList})
+def list_dead_units(query: DeadQuery) -> Response:
+    """Units that were given up, of the jobs that the caller may see."""
+    after = Place.parse(query.after) if query.after is not None else None
+    filters = Filters(query.queue, query.collection, query.text or "")
+    with transaction(services().sessions) as session:
+        rows = failures.page(session, current_user(), filters, after=after, limit=query.limit + 1)
+    page = rows[: query.limit]
+    following = str(page[-1].place) if len(rows) > query.limit else None
+    return answer(DeadList(units=[DeadUnitView.model_validate(row) for row in page], next=following))
+
+
+@api.post("/system/dead-units/requeue", tags=TAGS, responses={200: RequeueBody})
+def requeue_units(body: RequeueRequest) -> Response:
+    """Give dead units new attempts; a job that is over goes back to work for them."""
+    done = operations.requeue(current_user(), body.units)
+    return answer(RequeueBody(requeued=done.number, refused=dict(done.refused)))
