@@ -1,0 +1,399 @@
+"""The history's pages: filters in the address, saved views, deeds done to many jobs, searches side by side."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from tests.unit.web.conftest import Caller
+
+from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole
+from retllm.db.people import CollectionMember, SavedView
+from retllm.db.reviews import Judgment
+from retllm.db.session import transaction
+from retllm.db.tables import Candidate, Item, Job, Score, Search, new_id
+from retllm.fine.injection import Injection
+from retllm.jobs.submit import question_of
+from retllm_web import bulk
+from retllm_web.services import Services
+
+from .conftest import Page, Searched, Visitor
+
+
+def _search(
+    served: Services,
+    user_id: uuid.UUID,
+    collection: str,
+    text: str,
+    order: list[uuid.UUID],
+    state: JobState = JobState.SUCCEEDED,
+    **settings: Any,
+) -> str:
+    """A search with these items in its order, which is the reverse of the coarse one."""
+    with transaction(served.sessions) as session:
+        over = state is not JobState.RUNNING
+        job = Job(id=new_id(), kind=JobKind.SEARCH, state=state, user_id=user_id, params={"text": text})
+        job.collection_id, job.finished_at = uuid.UUID(collection), sa.func.now() if over else None
+        session.add(job)
+        session.flush()
+        given: dict[str, Any] = {"k": 3, "mode": "true_false", "injection": Injection(trigger="off").as_json()}
+        search = Search(
+            id=job.id,
+            kind=ItemKind.TEXT,
+            query_text=text,
+            question=question_of(text, None),
+            item_kinds=["text"],
+            query_image_weight=0.8,
+            embedder="e",
+            scorer="s",
+            scorer_version="v",
+            tie_decimals=3,
+            final_at=sa.func.now() if over else None,
+            **given | settings,
+        )
+        session.add(search)
+        session.flush()
+        for rank, item in enumerate(order, start=1):
+            final = rank if over else None
+            session.add(Candidate(search_id=job.id, item_id=item, coarse_rank=1 + len(order) - rank, final_rank=final))
+            session.flush()
+            session.add(Score(search_id=job.id, item_id=item, scorer_version="v", score=1 - rank / 10, tokens=1))
+    return str(job.id)
+
+
+def _items(served: Services, collection: str) -> list[uuid.UUID]:
+    with served.sessions() as session:
+        wanted = sa.select(Item.id).where(Item.collection_id == uuid.UUID(collection)).order_by(Item.id)
+        return list(session.scalars(wanted))
+
+
+def _listed(page: Page) -> list[str]:
+    return [row.attributes["data-key"] or "" for row in page.all("tr") if "data-key" in row.attributes]
+
+
+def _fields(page: Page, action: str) -> dict[str, Any]:
+    """What the form with this action would send, without its token."""
+    assert [form for form in page.all("form") if form.attributes.get("action") == action]
+    hidden = [e.attributes for e in page.all("input", type="hidden")]
+    found: dict[str, Any] = {}
+    for one in hidden:
+        name, value = str(one["name"]), str(one.get("value") or "")
+        if name != "csrf_token":
+            found.setdefault(name, []).append(value)
+    return found
+
+
+# filters and counts
+
+
+def test_the_counts_are_those_of_the_filter_whatever_states_are_ticked(
+    reader: Visitor, indexed: str, ada: Caller, served: Services
+) -> None:
+    for state in (JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED):
+        _search(served, ada.user.id, indexed, "a wren", [], state)
+    _search(served, ada.user.id, indexed, "a crow", [], JobState.FAILED)
+    page = reader.get("/jobs?text=wren&state=failed&state=cancelled")
+    counts = {
+        str(e.attributes["for"]).removeprefix("f-state-"): int(e.text.split()[-1])
+        for e in page.all("label")
+        if str(e.attributes.get("for")).startswith("f-state-")
+    }
+    assert counts == {"queued": 0, "running": 0, "succeeded": 2, "partial": 0, "failed": 1, "cancelled": 1}
+    assert len(_listed(page)) == 2
+    assert "All 2 that fit the filter" in page.text
+
+
+def test_a_row_shows_the_question_and_the_best_item(reader: Visitor, searched: Searched) -> None:
+    searched.score(3, 0.75)
+    searched.finish([3, 1, 2])
+    page = reader.get("/jobs?kind=search")
+    (row,) = [e.text for e in page.all("tr") if "data-key" in e.attributes]
+    assert "Search: <b>a small bird</b>" in row
+    assert "score 0.750" in row
+    assert "took" in row
+
+
+def test_a_filter_that_can_not_be_read_filters_nothing(reader: Visitor, searched: Searched) -> None:
+    for query in ("kind=film", "state=lost", "from=yesterday", "to=2026-02-31", "text=%00", "person="):
+        assert _listed(reader.get(f"/jobs?{query}")) == [str(searched.id)]
+    assert reader.get("/jobs?collection=x").status == 404
+    assert reader.get(f"/jobs?collection={uuid.uuid4()}").status == 404
+
+
+def test_people_are_offered_as_far_as_they_are_known(
+    app: Flask, reader: Visitor, indexed: str, bob: Caller, root: Caller
+) -> None:
+    def offered(visitor: Visitor) -> list[str]:
+        options = visitor.get("/jobs").all("option")
+        return [str(e.attributes["value"]) for e in options if e.attributes["value"] in ("ada", "bob", "root")]
+
+    assert offered(reader) == ["ada"]
+    admin = Visitor(app.test_client())
+    admin.log_in("root")
+    assert offered(admin) == ["ada", "bob", "root"]
+
+
+# saved views
+
+
+def test_a_view_is_saved_opened_and_deleted(reader: Visitor, searched: Searched, served: Services) -> None:
+    page = reader.get("/jobs?state=running&state=failed&text=%3Cb%3E&colour=red&from=")
+    address = _fields(page, "/jobs/views")["address"][0]
+    page = reader.send("/jobs/views", name="  At   work ", address=f"{address}&colour=red")
+    assert "The view “At work” is saved." in page.text
+    (link,) = [e.attributes["href"] or "" for e in page.all("a") if e.text == "At work"]
+    assert link == "/jobs?state=running&state=failed&text=%3Cb%3E"
+    assert _listed(reader.get(link)) == [str(searched.id)]
+    # the same name stands for the newer filter
+    reader.send("/jobs/views", name="At work", address="state=failed")
+    with served.sessions() as session:
+        view = session.scalars(sa.select(SavedView)).one()
+    assert view.address == "state=failed"
+    reader.get("/jobs")
+    assert "At work" not in reader.send(f"/jobs/views/{view.id}/delete").text.replace("The view is deleted", "")
+
+
+def test_views_are_everybodys_own(app: Flask, reader: Visitor, bob: Caller, served: Services) -> None:
+    reader.get("/jobs?state=failed")
+    reader.send("/jobs/views", name="Failed", address="state=failed")
+    with served.sessions() as session:
+        key = session.scalars(sa.select(SavedView.id)).one()
+    stranger = Visitor(app.test_client())
+    stranger.log_in("bob")
+    assert "Failed" not in stranger.get("/jobs").text
+    stranger.client.post(f"/jobs/views/{key}/delete", data={"csrf_token": stranger.token()})
+    assert "Failed" in reader.get("/jobs").text
+
+
+@pytest.mark.parametrize("name", ["", "   ", "x" * 61])
+def test_a_view_needs_a_name(reader: Visitor, name: str, served: Services) -> None:
+    reader.get("/jobs?state=failed")
+    page = reader.send("/jobs/views", name=name, address="state=failed")
+    assert "Give the view a name" in page.one("div", role="alert").text
+    with served.sessions() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(SavedView)) == 0
+
+
+# deeds
+
+
+def test_selected_jobs_are_deleted_after_a_question_that_says_how_many(
+    reader: Visitor, indexed: str, ada: Caller, served: Services
+) -> None:
+    done = [_search(served, ada.user.id, indexed, f"{n}", []) for n in range(3)]
+    running = _search(served, ada.user.id, indexed, "now", [], JobState.RUNNING)
+    page = reader.get(f"/jobs/confirm?deed=delete&of={done[0]}&of={done[1]}&of={running}")
+    assert page.one("h1").text == "Delete 2 jobs?"
+    assert "1 because they are still at work; cancel them first" in page.text
+    assert len(_listed(reader.get("/jobs"))) == 4, "asking does nothing"
+    page = reader.get(f"/jobs/confirm?deed=delete&of={done[0]}&of={done[1]}&of={running}")
+    page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
+    assert "2 jobs are deleted." in page.text
+    assert "1 was not deleted: 1 is still at work" in page.text
+    assert _listed(page) == [running, done[2]]
+
+
+def test_all_that_match_are_meant_and_nothing_that_came_later(
+    reader: Visitor, indexed: str, ada: Caller, served: Services
+) -> None:
+    kept = _search(served, ada.user.id, indexed, "a wren", [])
+    for _ in range(2):
+        _search(served, ada.user.id, indexed, "a robin", [])
+    page = reader.get("/jobs/confirm?deed=delete&all=1&text=robin")
+    assert page.one("h1").text == "Delete 2 jobs?"
+    later = _search(served, ada.user.id, indexed, "a robin", [])
+    page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
+    assert "2 jobs are deleted." in page.text
+    assert _listed(page) == [later], "back on the same filter"
+    assert _listed(reader.get("/jobs")) == [later, kept]
+
+
+def test_more_than_one_request_may_do_comes_back_for_the_rest(
+    reader: Visitor, indexed: str, ada: Caller, served: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "BATCH", 2)
+    monkeypatch.setattr(bulk, "MOST", 2)
+    for n in range(3):
+        _search(served, ada.user.id, indexed, f"{n}", [], JobState.FAILED)
+    page = reader.get("/jobs/confirm?deed=delete&all=1&state=failed")
+    page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
+    assert "2 jobs are deleted." in page.text
+    assert page.one("h1").text == "Delete 1 job?"
+    page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
+    assert "1 job is deleted." in page.text
+    assert "No job fits this filter" in page.text
+
+
+def test_running_jobs_are_cancelled_and_cancelled_ones_go_on(reader: Visitor, texts: str, ada: Caller) -> None:
+    keys = [ada.post(f"/collections/{texts}/index").json["id"] for _ in range(2)]
+    page = reader.get("/jobs/confirm?deed=cancel&all=1")
+    page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
+    assert "2 jobs are cancelled." in page.text
+    assert "There is nothing to do" in reader.get("/jobs/confirm?deed=cancel&all=1").text
+    page = reader.get(f"/jobs/confirm?deed=retry&of={keys[0]}")
+    page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
+    assert "1 job is tried again." in page.text
+    assert {job["state"] for job in ada.get("/jobs").json["jobs"]} == {"queued", "cancelled"}
+
+
+def test_jobs_of_others_are_left_out_and_counted(
+    app: Flask, indexed: str, ada: Caller, bob: Caller, served: Services
+) -> None:
+    for n in range(2):
+        _search(served, ada.user.id, indexed, f"{n}", [])
+    with transaction(served.sessions) as session:
+        member = CollectionMember(collection_id=uuid.UUID(indexed), user_id=bob.user.id, role=MemberRole.VIEWER)
+        session.add(member)
+    own = _search(served, bob.user.id, indexed, "bob's", [])
+    visitor = Visitor(app.test_client())
+    visitor.log_in("bob")
+    page = visitor.get("/jobs/confirm?deed=delete&all=1")
+    assert page.one("h1").text == "Delete 1 job?"
+    assert "2 because they are somebody else's" in page.text
+    page = visitor.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
+    assert own not in _listed(page)
+    assert len(_listed(page)) == 2
+
+
+def test_without_a_selection_nothing_is_asked(reader: Visitor, searched: Searched) -> None:
+    page = reader.get("/jobs/confirm?deed=delete&kind=search")
+    assert "Select the jobs first" in page.text
+    assert _listed(page) == [str(searched.id)]
+    assert reader.get("/jobs/confirm?deed=delete&of=x").status == 404
+    assert _listed(reader.get("/jobs/confirm?deed=destroy&all=1")) == [str(searched.id)]
+
+
+def test_one_job_is_deleted_from_its_page(reader: Visitor, searched: Searched) -> None:
+    reader.get("/jobs")
+    refused = Page(
+        reader.client.post(f"/jobs/{searched.id}/delete", data={"csrf_token": reader.token()}, follow_redirects=True)
+    )
+    assert "cancel it first" in refused.one("div", role="alert").text
+    searched.finish([1, 2, 3])
+    gone = reader.client.post(f"/jobs/{searched.id}/delete", data={"csrf_token": reader.token()}, follow_redirects=True)
+    assert "The job is deleted." in Page(gone).text
+    assert reader.get(f"/jobs/{searched.id}").status == 404
+
+
+def test_the_export_has_what_the_filter_shows(reader: Visitor, indexed: str, ada: Caller, served: Services) -> None:
+    _search(served, ada.user.id, indexed, "a robin", [])
+    _search(served, ada.user.id, indexed, "a wren", [])
+    page = reader.get("/jobs?text=wren")
+    links = [str(e.attributes["href"]) for e in page.all("a") if "download" in e.attributes]
+    assert len(links) == 4
+    (csv,) = [link for link in links if "rows=jobs" in link and "format=csv" in link]
+    lines = reader.client.get(csv).get_data(as_text=True).splitlines()
+    assert len(lines) == 2
+    assert "a wren" in lines[1]
+
+
+# side by side
+
+
+def _cells(page: Page, item: str) -> list[str]:
+    """What the table says of an item in each search."""
+    (row,) = [e for e in page.all("tr") if "data-row" in e.attributes and item in e.text]
+    return row.text.split(item, 1)[1].split("coarse")
+
+
+def test_searches_are_compared_by_rank_and_settings(
+    reader: Visitor, indexed: str, ada: Caller, served: Services
+) -> None:
+    robin, wren, crow = _items(served, indexed)
+    first = _search(served, ada.user.id, indexed, "a bird", [robin, wren, crow])
+    second = _search(served, ada.user.id, indexed, "a bird", [wren, robin], mode="choice", fusion_weight=0.5)
+    with transaction(served.sessions) as session:
+        session.add(
+            Judgment(
+                collection_id=uuid.UUID(indexed), question=question_of("a bird", None), item_id=wren, relevant=True
+            )
+        )
+    page = reader.get(f"/compare?of={first}&of={second}")
+    assert page.one("h1").text == "2 searches side by side"
+    settings = {e.text for e in page.all("th", scope="row")}
+    table = page.all("table")[1].text
+    assert "What the model answers true_false choice" in table
+    assert "Weight of the coarse stage 0 0.5" in table
+    assert "Candidates (k)" not in table
+    assert "Candidates (k)" in settings, "told among those that are the same"
+    assert "up by 1" in _cells(page, "wren")[1]
+    assert "down by 1" in _cells(page, "robin")[1]
+    (crows,) = [e.text for e in page.all("tr") if "data-row" in e.attributes and "a crow" in e.text]
+    assert "not among its candidates" in crows
+    (wrens,) = [e.text for e in page.all("tr") if "data-row" in e.attributes and "wren" in e.text]
+    assert wrens.count("relevant") == 2
+    agreement = page.all("table")[0].text
+    assert "2 0 % – – -1.00" in agreement
+    assert "different collections" not in page.text
+
+
+def test_a_search_at_work_is_compared_by_its_order_so_far(
+    reader: Visitor, searched: Searched, indexed: str, ada: Caller, served: Services
+) -> None:
+    searched.score(3, 0.9)
+    done = _search(served, ada.user.id, indexed, "a bird", searched.items)
+    page = reader.get(f"/compare?of={done}&of={searched.id}")
+    assert "provisional order" in page.text
+    (row,) = [e.text for e in page.all("tr") if "data-row" in e.attributes and "a crow" in e.text]
+    assert "up by 2" in row
+    assert "different questions" in page.text
+
+
+def test_searches_of_different_collections_say_so(reader: Visitor, indexed: str, ada: Caller, served: Services) -> None:
+    other = ada.post("/collections", json={"name": "Boats"}).json["id"]
+    keys = [_search(served, ada.user.id, key, "a bird", _items(served, key)) for key in (indexed, other)]
+    page = reader.get(f"/compare?of={keys[0]}&of={keys[1]}")
+    assert page.status == 200
+    assert "different collections" in page.text
+
+
+def test_what_can_not_be_compared_is_told(
+    app: Flask, reader: Visitor, searched: Searched, indexed: str, ada: Caller, bob: Caller, served: Services
+) -> None:
+    index = ada.post(f"/collections/{indexed}/index").json["id"]
+    many = [_search(served, ada.user.id, indexed, f"{n}", []) for n in range(7)]
+    assert "one of these jobs is an index job" in reader.get(f"/compare?of={searched.id}&of={index}").text
+    assert "2 to 6 searches can be compared" in reader.get("/compare?" + "&".join(f"of={key}" for key in many)).text
+    assert "this is an index job" in reader.get(f"/compare?of={index}").text
+    assert "Tick the searches" in reader.get("/compare").text
+    for query in ("of=x", f"of={searched.id}&of={uuid.uuid4()}", f"of={uuid.uuid4()}"):
+        assert reader.get(f"/compare?{query}").status == 404
+    stranger = Visitor(app.test_client())
+    stranger.log_in("bob")
+    for query in (f"of={searched.id}", f"of={many[0]}&of={many[1]}"):
+        assert stranger.get(f"/compare?{query}").status == 404
+
+
+def test_one_search_is_offered_those_of_the_same_question(
+    reader: Visitor, indexed: str, ada: Caller, served: Services
+) -> None:
+    asked, again, other = (_search(served, ada.user.id, indexed, text, []) for text in ("a bird", "a bird", "a boat"))
+    page = reader.get(f"/compare?of={asked}")
+    same, others = page.all("tbody")
+    assert [e.attributes["value"] for e in page.all("input", name="of")] == [asked, again, other]
+    assert "a bird" in same.text
+    assert "a boat" in others.text
+
+
+def test_a_comparison_asks_the_same_number_of_questions_whatever_the_size(
+    reader: Visitor, indexed: str, ada: Caller, served: Services
+) -> None:
+    items = _items(served, indexed)
+    few = [_search(served, ada.user.id, indexed, "a bird", items[:1]) for _ in range(3)]
+    many = [_search(served, ada.user.id, indexed, "a bird", items) for _ in range(3)]
+    engine = served.sessions.kw["bind"]
+    counts = []
+    for keys in (few, many):
+        statements: list[str] = []
+
+        def note(*args: Any, statements: list[str] = statements) -> None:
+            statements.append(args[2])
+
+        sa.event.listen(engine, "before_cursor_execute", note)
+        reader.get("/compare?" + "&".join(f"of={key}" for key in keys))
+        sa.event.remove(engine, "before_cursor_execute", note)
+        counts.append(len(statements))
+    assert counts[0] == counts[1] < 12
