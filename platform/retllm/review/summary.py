@@ -37,20 +37,43 @@ class Means:
         return self.verdicts.get(verdict, 0) / self.known if self.known else None
 
 
+@dataclass(frozen=True)
+class Figures:
+    """The measures of one search that are put together; all None where its verdict is unknown."""
+
+    verdict: Verdict
+    recall_coarse: float | None = None
+    recall_fine: float | None = None
+    ndcg_coarse: float | None = None
+    ndcg_fine: float | None = None
+
+
+def figures_of(measures: Measures) -> Figures:
+    """The figures of a search."""
+    coarse, fine = measures.coarse, measures.fine
+    if coarse is None or fine is None:
+        return Figures(measures.verdict)
+    return Figures(measures.verdict, coarse.recall_at_1, fine.recall_at_1, coarse.ndcg[NDCG_AT], fine.ndcg[NDCG_AT])
+
+
 def means(measured: Iterable[Measures]) -> Means:
     """What several searches come to, each counting the same."""
-    found = list(measured)
-    pairs = [(one.coarse, one.fine) for one in found if one.coarse is not None and one.fine is not None]
+    return means_of([figures_of(one) for one in measured])
 
-    def mean(values: list[float]) -> float | None:
-        return fmean(values) if values else None
+
+def means_of(figures: Sequence[Figures]) -> Means:
+    """The same of figures that are known already."""
+
+    def mean(values: Iterable[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return fmean(known) if known else None
 
     return Means(
-        verdicts=Counter(one.verdict for one in found),
-        recall_coarse=mean([coarse.recall_at_1 for coarse, _ in pairs]),
-        recall_fine=mean([fine.recall_at_1 for _, fine in pairs]),
-        ndcg_coarse=mean([coarse.ndcg[NDCG_AT] for coarse, _ in pairs]),
-        ndcg_fine=mean([fine.ndcg[NDCG_AT] for _, fine in pairs]),
+        verdicts=Counter(one.verdict for one in figures),
+        recall_coarse=mean(one.recall_coarse for one in figures),
+        recall_fine=mean(one.recall_fine for one in figures),
+        ndcg_coarse=mean(one.ndcg_coarse for one in figures),
+        ndcg_fine=mean(one.ndcg_fine for one in figures),
     )
 
 

@@ -1,14 +1,172 @@
-"""How good the results are, by the reviews and by evaluations."""
+"""How good the results are by the reviews: all collections, and one collection with its questions and settings."""
 
 from __future__ import annotations
 
-from flask import render_template
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+from uuid import UUID
+
+from flask import render_template, request
 from flask.typing import ResponseReturnValue
 
-from retllm_web.pages.blueprint import pages
+from retllm.access import Right, collection_for, right_in
+from retllm.db.session import transaction
+from retllm.db.tables import Collection
+from retllm.review import runs, summary
+from retllm.review.measures import Verdict
+from retllm.review.reviewed import QUESTIONS, Reviewed, reviewed, reviewed_collections
+from retllm_web import charts
+from retllm_web.api.paging import cut
+from retllm_web.auth import current_user
+from retllm_web.charts import Chart, Series
+from retllm_web.pages.asking import MODES, TRIGGERS
+from retllm_web.pages.blueprint import key_or_none, pages
+from retllm_web.pages.forms import Form
+from retllm_web.services import services
+
+_COLLECTIONS = 20
+# of each collection in the list; its own page looks at more
+_NEWEST = 500
+_RUNS = 5
+_SHOWN = 50
+# searches that the page to compare takes
+_COMPARED = 6
+PERIODS = ("week", "day")
+
+
+@dataclass(frozen=True)
+class Summed:
+    """A collection with what its reviewed questions come to."""
+
+    collection: Collection
+    questions: int
+    means: summary.Means
 
 
 @pages.get("/quality")
 def quality() -> ResponseReturnValue:
-    """The page."""
-    return render_template("quality.html")
+    """The collections with reviewed questions, and the newest evaluations."""
+    after = key_or_none(request.args.get("after"), "page")
+    with transaction(services().sessions) as session:
+        rows = reviewed_collections(session, current_user(), after=after, limit=_COLLECTIONS + 1)
+        page, following = cut(rows, _COLLECTIONS)
+        found = reviewed(session, [one.id for one in page], questions=_NEWEST, searches=1)
+        newest = runs.list_runs(session, current_user(), limit=_RUNS)
+        names = runs.names_of(session, newest)
+    of: defaultdict[UUID, list[Reviewed]] = defaultdict(list)
+    for one in found:
+        of[one.collection_id].append(one)
+    summed = [Summed(one, len(of[one.id]), summary.means(each.measures for each in of[one.id])) for one in page]
+    return render_template(
+        "quality.html", summed=summed, next=following, after=after, runs=newest, names=names, most=_NEWEST
+    )
+
+
+@dataclass(frozen=True)
+class Question:
+    """A reviewed question: its newest search, and the addresses of the others to compare with."""
+
+    newest: Reviewed
+    searches: Sequence[UUID]
+
+
+def _questions(found: Sequence[Reviewed]) -> list[Question]:
+    keys: defaultdict[str, list[UUID]] = defaultdict(list)
+    for one in found:
+        keys[one.question].append(one.search_id)
+    return [Question(one, keys[one.question][:_COMPARED]) for one in summary.newest(found)]
+
+
+def _page_of(questions: Sequence[Question]) -> tuple[list[Question], str | None, str | None]:
+    """The page that the address asks for, the key to the next one, and the verdict that is filtered by."""
+    verdict = request.args.get("verdict", "")
+    if verdict in {one.value for one in Verdict}:
+        questions = [one for one in questions if one.newest.measures.verdict.value == verdict]
+    else:
+        verdict = ""
+    after = request.args.get("after")
+    places = [place for place, one in enumerate(questions, start=1) if one.newest.question == after]
+    start = places[0] if places else 0
+    page = list(questions[start : start + _SHOWN])
+    more = len(questions) > start + _SHOWN
+    return page, page[-1].newest.question if more else None, verdict or None
+
+
+@pages.get("/quality/<uuid:collection_id>")
+def collection_quality(collection_id: UUID) -> ResponseReturnValue:
+    """What the reviews of one collection come to."""
+    return quality_page(collection_id)
+
+
+def quality_page(collection_id: UUID, form: Form | None = None, status: int = 200) -> ResponseReturnValue:
+    """The page of a collection's reviews, with what its form has to say.
+
+    Raises:
+        NotFound: no such collection.
+    """
+    period = cast("summary.Period", request.args.get("by") if request.args.get("by") in PERIODS else "week")
+    with transaction(services().sessions) as session:
+        collection = collection_for(session, current_user(), collection_id)
+        found = reviewed(session, [collection_id])
+        may_ask = (right_in(session, current_user(), collection) or Right.SEE) >= Right.CHANGE
+        own = runs.list_runs(session, current_user(), collection_id=collection_id, limit=_RUNS)
+        names = runs.names_of(session, own)
+    questions = _questions(found)
+    page, following, verdict = _page_of(questions)
+    shown = render_template(
+        "quality_collection.html",
+        collection=collection,
+        questions=page,
+        number=len(questions),
+        most=QUESTIONS,
+        next=following,
+        verdict=verdict,
+        means=summary.means(one.newest.measures for one in questions),
+        settings=summary.by_settings(found),
+        charts=_charts(found, period),
+        period=period,
+        runs=own,
+        names=names,
+        may_ask=may_ask,
+        form=form or Form(),
+        defaults=services().settings,
+        modes=MODES,
+        triggers=TRIGGERS,
+        address=_address(verdict, period),
+        most_asked=runs.MOST_QUESTIONS,
+    )
+    return shown, status
+
+
+def _address(verdict: str | None, period: str) -> dict[str, str]:
+    """The view as it stands in the address."""
+    by = {"by": period} if period != PERIODS[0] else {}
+    return {**by, **({"verdict": verdict} if verdict else {})}
+
+
+def _charts(found: Sequence[Reviewed], period: summary.Period) -> list[Any]:
+    """Recall@1 and nDCG@10 of both stages over time; none while there is one point alone."""
+    times = summary.over_time(found, period)
+    known = {day: means for day, means in times.items() if means.known}
+    if len(known) < 2:
+        return []
+    labels = [day.isoformat() for day in known]
+    made = []
+    for title, coarse, fine in (
+        ("Recall@1", "recall_coarse", "recall_fine"),
+        (f"nDCG@{summary.NDCG_AT}", "ndcg_coarse", "ndcg_fine"),
+    ):
+        series = [
+            Series(name, [_percent(getattr(means, field)) for means in known.values()])
+            for name, field in (("fine stage", fine), ("coarse stage", coarse))
+        ]
+        named = f"{title} of the searches of each {period}"
+        name = "week from" if period == "week" else "day"
+        made.append(charts.lines(Chart(named, labels, series, x_name=name, unit="%", decimals=1, high=100)))
+    return made
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share

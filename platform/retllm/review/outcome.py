@@ -1,0 +1,130 @@
+"""What a run of reviewed questions came to, beside the searches that it repeats; kept with the run once it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import OVER_JOBS, RunSource
+from retllm.db.reviews import EvaluationRun
+from retllm.evaluation.metrics import interval
+from retllm.review.measures import Verdict
+from retllm.review.reviewed import measures_of
+from retllm.review.runs import states_of, texts_of
+from retllm.review.summary import Figures, Means, figures_of, means_of
+
+_SEED = 101
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question of a run: its new search and the one before, with the figures of each where they are known."""
+
+    question: str
+    text: str | None
+    has_picture: bool
+    search: UUID
+    before: UUID
+    now: Figures | None
+    then: Figures | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the run came to so far, or in the end (``final``: from then on marks change it no more).
+
+    ``now`` and ``then`` are means over the ``shared`` questions whose figures are known both times; ``gain`` is the
+    change of the fine stage's Recall@1 on them, with its 95 % interval by the bootstrap.
+    """
+
+    final: bool
+    answers: Sequence[Answer]
+    shared: int
+    now: Means
+    then: Means
+    gain: float | None
+    gain_interval: tuple[float, float] | None
+
+
+def outcome_of(session: Session, run: EvaluationRun) -> Outcome:
+    """The outcome of a reviewed run; the first to look after its end writes it down."""
+    kept = run.report.get("answers")
+    if kept is not None:
+        return _put_together([_read(one) for one in kept], final=True)
+    answers = _answers(session, run)
+    final = all(state in OVER_JOBS for state in states_of(session, run))
+    if final:
+        _keep(session, run, answers)
+    return _put_together(answers, final=final)
+
+
+def _keep(session: Session, run: EvaluationRun, answers: Sequence[Answer]) -> None:
+    # whoever else looks at the same moment waits for nothing and writes nothing
+    held = session.scalar(
+        sa.select(EvaluationRun)
+        .where(EvaluationRun.id == run.id, EvaluationRun.source == RunSource.REVIEWED)
+        .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
+    )
+    if held is not None and "answers" not in held.report:
+        held.report = {**held.report, "answers": [_written(answer) for answer in answers]}
+
+
+def _answers(session: Session, run: EvaluationRun) -> list[Answer]:
+    pairs = [(UUID(one["search"]), UUID(one["before"]), one["question"]) for one in run.report["searches"]]
+    keys = [key for search, before, _ in pairs for key in (search, before)]
+    measured = {key: figures_of(one) for key, one in measures_of(session, keys).items()}
+    texts = texts_of(session, keys)
+    nothing = (None, False)
+    return [
+        Answer(
+            question=question,
+            text=texts.get(search, texts.get(before, nothing))[0],
+            has_picture=texts.get(search, texts.get(before, nothing))[1],
+            search=search,
+            before=before,
+            now=measured.get(search),
+            then=measured.get(before),
+        )
+        for search, before, question in pairs
+    ]
+
+
+def _put_together(answers: Sequence[Answer], *, final: bool) -> Outcome:
+    both = [(one.now, one.then) for one in answers if one.now is not None and one.then is not None]
+    known = [(now, then) for now, then in both if now.recall_fine is not None and then.recall_fine is not None]
+    changes = np.array([(now.recall_fine or 0.0) - (then.recall_fine or 0.0) for now, then in known])
+    return Outcome(
+        final=final,
+        answers=answers,
+        shared=len(known),
+        now=means_of([now for now, _ in known]),
+        then=means_of([then for _, then in known]),
+        gain=float(changes.mean()) if known else None,
+        gain_interval=interval([changes], _SEED) if known else None,
+    )
+
+
+def _written(answer: Answer) -> dict[str, Any]:
+    plain = asdict(answer)
+    return plain | {"search": str(answer.search), "before": str(answer.before)}
+
+
+def _read(kept: Mapping[str, Any]) -> Answer:
+    def figures(found: Mapping[str, Any] | None) -> Figures | None:
+        return None if found is None else Figures(**{**found, "verdict": Verdict(found["verdict"])})
+
+    plain = {name: kept[name] for name in ("question", "text", "has_picture")}
+    return Answer(
+        **plain,
+        search=UUID(kept["search"]),
+        before=UUID(kept["before"]),
+        now=figures(kept["now"]),
+        then=figures(kept["then"]),
+    )

@@ -1,0 +1,172 @@
+"""Runs of evaluations: reports of `retllm eval`, and reviewed questions that are asked again."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from flask import flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import OVER_JOBS, RunSource
+from retllm.db.reviews import EvaluationRun
+from retllm.db.session import transaction
+from retllm.errors import InvalidInput, RetllmError, TooLarge
+from retllm.jobs.schemas import SearchRequest
+from retllm.review import runs
+from retllm.review.outcome import Answer, Outcome, outcome_of
+from retllm.review.reports import MOST_BYTES, checked_report, read_report
+from retllm_web import evaluations, live
+from retllm_web.api.paging import cut
+from retllm_web.auth import current_user
+from retllm_web.errors import invalid
+from retllm_web.pages import report_charts
+from retllm_web.pages.blueprint import key_or_none, pages, refused
+from retllm_web.pages.forms import Form
+from retllm_web.pages.quality import quality_page
+from retllm_web.services import services
+
+_RUNS = 30
+
+
+@pages.get("/quality/runs")
+def evaluation_runs() -> ResponseReturnValue:
+    """Every evaluation that this account may see."""
+    return _list(Form())
+
+
+def _list(form: Form, status: int = 200) -> ResponseReturnValue:
+    after = key_or_none(request.args.get("after"), "page")
+    with transaction(services().sessions) as session:
+        page, following = cut(runs.list_runs(session, current_user(), after=after, limit=_RUNS + 1), _RUNS)
+        names = runs.names_of(session, page)
+    shown = render_template("quality_runs.html", runs=page, names=names, next=following, after=after, form=form)
+    return shown, status
+
+
+@pages.post("/quality/runs")
+def upload_run() -> ResponseReturnValue:
+    """Keep a report that was sent."""
+    form = Form.sent()
+    try:
+        upload = request.files.get("report")
+        if upload is None or not upload.filename:
+            raise InvalidInput("Choose the result.json of a run of `retllm eval`.", field="report")
+        raw = upload.stream.read(MOST_BYTES + 1)
+        run = evaluations.add(current_user(), read_report(raw), form.text("name") or None)
+    except (InvalidInput, TooLarge) as error:
+        form.refuse(error, otherwise="report")
+        return _list(form, error.http_status)
+    except RetllmError as error:
+        return refused(error, url_for("pages.evaluation_runs"))
+    return redirect(url_for("pages.evaluation_run", run_id=run.id))
+
+
+@pages.post("/quality/<uuid:collection_id>/ask")
+def ask_again(collection_id: UUID) -> ResponseReturnValue:
+    """Ask the reviewed questions of a collection again with the settings of the form."""
+    form = Form.sent()
+    try:
+        run = evaluations.ask_again(current_user(), collection_id, _asked(form), form.text("name") or None)
+    except InvalidInput as error:
+        form.refuse(error)
+        return quality_page(collection_id, form, error.http_status)
+    except RetllmError as error:
+        return refused(error, url_for("pages.collection_quality", collection_id=collection_id))
+    return redirect(url_for("pages.evaluation_run", run_id=run.id))
+
+
+def _asked(form: Form) -> SearchRequest:
+    asked: dict[str, Any] = dict(form.given("k", "mode", "fusion_weight"))
+    asked["injection"] = form.given("trigger", "alpha", "fixed_layer")
+    if asked["injection"].get("trigger") != "fixed":
+        # a layer means nothing to the other triggers
+        asked["injection"].pop("fixed_layer", None)
+    waves = form.text("adaptive")
+    if waves in ("yes", "no"):
+        asked["adaptive"] = waves == "yes"
+    try:
+        return SearchRequest.model_validate(asked)
+    except ValidationError as error:
+        raise invalid(error) from error
+
+
+@pages.get("/quality/runs/<uuid:run_id>")
+def evaluation_run(run_id: UUID) -> ResponseReturnValue:
+    """One evaluation."""
+    with transaction(services().sessions) as session:
+        run = runs.run_for(session, current_user(), run_id)
+        shown = {
+            "run": run,
+            "names": runs.names_of(session, [run])[run.id],
+            "may_delete": runs.may_delete(session, current_user(), run),
+        }
+        more = _reviewed(session, run) if run.source is RunSource.REVIEWED else _uploaded(run)
+    template = "quality_asked.html" if run.source is RunSource.REVIEWED else "quality_report.html"
+    return render_template(template, **shown, **more)
+
+
+@pages.get("/quality/runs/<uuid:run_id>/live")
+def evaluation_run_live(run_id: UUID) -> ResponseReturnValue:
+    """The part of a run's page that changes while its searches are at work; 304 if nothing did."""
+    with transaction(services().sessions) as session:
+        run = runs.run_for(session, current_user(), run_id)
+        states = runs.states_of(session, run)
+        if (same := live.unchanged(run.id, sorted(states.items()), request.args.get("show"))) is not None:
+            return same
+        return render_template("_run_live.html", run=run, **_reviewed(session, run))
+
+
+def _reviewed(session: Session, run: EvaluationRun) -> dict[str, Any]:
+    """What the templates of a run of reviewed questions need."""
+    states = runs.states_of(session, run)
+    outcome = outcome_of(session, run)
+    total = len(run.report["searches"])
+    gone = total - sum(states.values())
+    over = sum(count for state, count in states.items() if state in OVER_JOBS) + gone
+    everything = request.args.get("show") == "all"
+    changed = [one for one in outcome.answers if _has_changed(one)]
+    return {
+        "states": states,
+        "outcome": outcome,
+        "total": total,
+        "over": over,
+        "gone": gone,
+        "everything": everything,
+        "changed": len(changed),
+        "answers": _in_order(outcome, changed, everything),
+    }
+
+
+def _has_changed(answer: Answer) -> bool:
+    return answer.now is None or answer.then is None or answer.now.verdict is not answer.then.verdict
+
+
+def _in_order(outcome: Outcome, changed: list[Answer], everything: bool) -> list[Answer]:
+    """The answers to show: those that got worse first, then those that got better."""
+
+    def gain(answer: Answer) -> float:
+        if answer.now is None or answer.then is None:
+            return 0.0
+        return (answer.now.ndcg_fine or 0.0) - (answer.then.ndcg_fine or 0.0)
+
+    return sorted(outcome.answers if everything else changed, key=gain)
+
+
+def _uploaded(run: EvaluationRun) -> dict[str, Any]:
+    """What the template of a report needs."""
+    report = checked_report(run.report)
+    return {"report": report, "sections": report_charts.sections_of(report)}
+
+
+@pages.post("/quality/runs/<uuid:run_id>/delete")
+def delete_run(run_id: UUID) -> ResponseReturnValue:
+    """Delete an evaluation."""
+    try:
+        run = evaluations.delete(current_user(), run_id)
+    except RetllmError as error:
+        return refused(error, url_for("pages.evaluation_run", run_id=run_id))
+    flash(f"The evaluation “{run.name}” is deleted.", "success")
+    return redirect(url_for("pages.evaluation_runs"))
