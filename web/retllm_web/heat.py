@@ -94,7 +94,7 @@ def _words(table: Sequence[Sequence[float]]) -> str:
     ninths: dict[tuple[int, int], float] = {}
     for row, line in enumerate(table):
         for column, strength in enumerate(line):
-            place = (row * 3 // rows, column * 3 // columns)
+            place = ((2 * row + 1) * 3 // (2 * rows), (2 * column + 1) * 3 // (2 * columns))
             ninths[place] = ninths.get(place, 0.0) + strength
     down, across = max(ninths, key=lambda place: ninths[place])
     share = round(100 * ninths[down, across] / whole)

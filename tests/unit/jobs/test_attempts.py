@@ -1,0 +1,81 @@
+"""The units of a job one by one."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+
+from retllm import accounts
+from retllm.db.enums import JobKind, Stage, UnitState
+from retllm.db.session import transaction
+from retllm.db.tables import Job, new_id
+from retllm.errors import MediaRejected, NotFound
+from retllm.jobs import claim as claims
+from retllm.jobs.attempts import AttemptView, Place, attempts
+
+
+@pytest.fixture
+def job_id(world) -> UUID:
+    """A search job with a unit of the coarse stage and three of the fine stage, none begun."""
+    with transaction(world.sessions) as session:
+        job = Job(kind=JobKind.SEARCH, user_id=world.user.id, collection_id=world.collection_id, params={})
+        session.add(job)
+        session.flush()
+    world.add_units(job.id, Stage.COARSE, {})
+    world.add_units(job.id, Stage.FINE, *({"items": [str(new_id()) for _ in range(n)]} for n in (2, 1, 0)))
+    return job.id
+
+
+def _listed(world, job_id: UUID, **asked: object) -> list[AttemptView]:
+    with transaction(world.sessions) as session:
+        return attempts(session, world.user, job_id, **asked)
+
+
+def test_units_come_by_stage_and_number_with_what_they_name(world, job_id: UUID) -> None:
+    rows = _listed(world, job_id)
+    assert [(row.stage, row.seq, row.items) for row in rows] == [
+        (Stage.COARSE, 0, None),
+        (Stage.FINE, 0, 2),
+        (Stage.FINE, 1, 1),
+        (Stage.FINE, 2, 0),
+    ]
+    assert {(row.attempt, row.worker, row.started_at, row.seconds) for row in rows} == {(0, None, None, None)}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_pages_hold_every_unit_once(world, job_id: UUID, size: int) -> None:
+    seen: list[Place] = []
+    after: Place | None = None
+    while page := _listed(world, job_id, after=after, limit=size):
+        seen += [(row.stage, row.seq) for row in page]
+        after = seen[-1]
+    assert seen == [(row.stage, row.seq) for row in _listed(world, job_id)]
+
+
+def test_a_failed_attempt_shows_its_worker_its_time_and_when_the_next_may_begin(world, job_id: UUID) -> None:
+    world.settings = world.settings.model_copy(update={"backoff_seconds": 40.0})
+    unit = world.units(job_id, Stage.FINE)[1]
+    claims.fail(world.sessions, world.must_claim(unit.id, "host:7"), RuntimeError("no memory"), world.settings)
+    row = _listed(world, job_id)[2]
+    assert (row.state, row.attempt, row.worker, row.error) == (UnitState.READY, 1, "host:7", "RuntimeError: no memory")
+    assert row.run_after is not None
+    assert row.traceback is None
+
+
+def test_only_the_state_that_is_asked_for_and_tracebacks_only_on_demand(world, job_id: UUID) -> None:
+    unit = world.units(job_id, Stage.FINE)[1]
+    claims.fail(world.sessions, world.must_claim(unit.id), MediaRejected("can't be decoded"), world.settings)
+    (row,) = _listed(world, job_id, state=UnitState.DEAD, traced=True)
+    assert row.id == unit.id
+    assert row.seconds is not None
+    assert (row.traceback or "").rstrip().endswith("can't be decoded")
+    assert _listed(world, job_id, state=UnitState.DEAD)[0].traceback is None
+    assert _listed(world, job_id, state=UnitState.DONE) == []
+
+
+def test_somebody_who_may_not_see_the_job_sees_no_unit(world, job_id: UUID) -> None:
+    with transaction(world.sessions) as session:
+        stranger = accounts.create_user(session, "bob", "a-long-password")
+    with transaction(world.sessions) as session, pytest.raises(NotFound):
+        attempts(session, stranger, job_id)

@@ -1,0 +1,313 @@
+"""The page of one job: what a poll costs, who may do what, attempts, and the map of where the model looked."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from tests.unit.web.conftest import Caller
+
+from retllm.db.enums import ItemKind, JobState, Stage, UnitState, Visibility
+from retllm.db.operations import PausedQueue
+from retllm.db.session import transaction
+from retllm.db.tables import Candidate, Collection, Item, Score, Search, Unit, new_id
+from retllm.fine.trace import Trace, Weights
+from retllm_web.services import Services
+
+from .conftest import Page, Searched, Visitor
+
+SCRIPT = {"X-Requested-With": "fetch"}
+
+
+@contextmanager
+def _queries(served: Services) -> Iterator[list[str]]:
+    """The statements that the app sends meanwhile."""
+    engine = served.sessions.kw["bind"]
+    sent: list[str] = []
+
+    def note(_conn: object, _cursor: object, statement: str, *_: object) -> None:
+        sent.append(statement)
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)
+
+
+@pytest.fixture
+def onlooker(app: Flask, searched: Searched, bob: Caller) -> Visitor:
+    """Bob, who may look at the collection of the search because everybody may."""
+    with transaction(searched.served.sessions) as session:
+        session.execute(sa.update(Collection).values(visibility=Visibility.EVERYONE))
+    visitor = Visitor(app.test_client())
+    visitor.log_in("bob")
+    return visitor
+
+
+# the price of a poll
+
+
+def test_a_poll_without_news_costs_one_query_beside_the_login(reader: Visitor, searched: Searched) -> None:
+    address = f"/jobs/{searched.id}/live"
+    first = reader.client.get(address, headers=SCRIPT)
+    assert first.status_code == 200
+    with _queries(searched.served) as sent:
+        again = reader.client.get(address, headers={**SCRIPT, "If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.get_data()) == (304, b"")
+    assert len(sent) == 2, sent
+    assert "users" in sent[0]
+
+
+def test_a_poll_with_news_brings_the_piece(reader: Visitor, searched: Searched) -> None:
+    address = f"/jobs/{searched.id}/live"
+    known = reader.client.get(address, headers=SCRIPT).headers["ETag"]
+    searched.score(2, 0.75)
+    fresh = reader.client.get(address, headers={**SCRIPT, "If-None-Match": known})
+    assert fresh.status_code == 200
+    assert "1 of 3 judged" in Page(fresh).text
+    assert fresh.headers["ETag"] != known
+
+
+def test_the_queries_of_the_page_do_not_grow_with_the_result(reader: Visitor, searched: Searched) -> None:
+    def sent() -> int:
+        with _queries(searched.served) as statements:
+            assert reader.get(f"/jobs/{searched.id}").status == 200
+        return len(statements)
+
+    before = sent()
+    with transaction(searched.served.sessions) as session:
+        first = session.get_one(Item, searched.items[0])
+        for place in range(20):
+            item = Item(
+                id=new_id(),
+                collection_id=first.collection_id,
+                kind=ItemKind.TEXT,
+                name=f"text {place}",
+                content_sha256=f"{place}",
+                text="t",
+                size_bytes=1,
+            )
+            session.add(item)
+            session.flush()
+            session.add(Candidate(search_id=searched.id, item_id=item.id, coarse_rank=4 + place))
+            session.add(Unit(job_id=searched.id, stage=Stage.FINE, seq=1 + place, payload={"items": [str(item.id)]}))
+    assert sent() == before
+
+
+# who may do what
+
+
+def test_who_only_looks_finds_no_way_to_stop_try_again_or_delete(onlooker: Visitor, searched: Searched) -> None:
+    actions = [f"/jobs/{searched.id}/{deed}" for deed in ("cancel", "retry", "delete")]
+    page = onlooker.get(f"/jobs/{searched.id}")
+    assert page.status == 200
+    searched.finish([1, 2, 3], JobState.PARTIAL)
+    page = onlooker.get(f"/jobs/{searched.id}")
+    assert not {form.attributes.get("action") for form in page.all("form")} & set(actions)
+    for action in actions:
+        answer = onlooker.client.post(action, data={"csrf_token": onlooker.token()}, follow_redirects=True)
+        assert "somebody else's" in Page(answer).one("div", role="alert").text
+    # and can ask and compare all the same
+    assert page.all("a", href=f"/compare?of={searched.id}")
+    assert page.all("textarea", id="text")
+
+
+def test_the_owner_is_offered_what_the_state_allows(reader: Visitor, searched: Searched) -> None:
+    def offered() -> set[str]:
+        forms = reader.get(f"/jobs/{searched.id}").all("form", method="post")
+        return {(form.attributes.get("action") or "").rpartition("/")[2] for form in forms} & {
+            "cancel",
+            "retry",
+            "delete",
+        }
+
+    assert offered() == {"cancel"}
+    searched.finish([1, 2, 3], JobState.PARTIAL)
+    assert offered() == {"retry", "delete"}
+    searched.finish([1, 2, 3])
+    assert offered() == {"delete"}
+
+
+# the steps
+
+
+def test_the_steps_of_a_search_are_shown_with_what_came_of_them(reader: Visitor, searched: Searched) -> None:
+    searched.score(1, 0.5)
+    steps = reader.get(f"/jobs/{searched.id}").all("li", class_="step")
+    assert [step.text.split(":")[0].strip() for step in steps] == [
+        "Queued",
+        "Coarse stage",
+        "Fine stage",
+        "Final order",
+    ]
+    assert "1 of 3 judged" in steps[2].text
+    assert "ahead" in steps[3].text
+
+
+def test_a_paused_queue_is_named_where_a_job_waits_for_it(reader: Visitor, searched: Searched) -> None:
+    with transaction(searched.served.sessions) as session:
+        session.add(PausedQueue(queue="score", reason="the card is hot"))
+        session.add(PausedQueue(queue="embed", reason="for nothing here"))
+    standing = reader.get(f"/jobs/{searched.id}").one("div", class_="standing").text
+    assert "“score” is paused" in standing
+    assert "the card is hot" in standing
+    assert "for nothing here" not in standing
+    searched.finish([1, 2, 3])
+    assert "paused" not in reader.get(f"/jobs/{searched.id}").one("div", class_="standing").text
+
+
+def test_no_good_match_is_said_with_the_numbers_that_decide(reader: Visitor, searched: Searched) -> None:
+    searched.score(1, 0.1)
+    searched.finish([1, 2, 3])
+    with transaction(searched.served.sessions) as session:
+        session.execute(sa.update(Score).values(log_odds=-2.25))
+        session.execute(sa.update(Search).values(no_match=True, match_threshold=1.5))
+    told = reader.get(f"/jobs/{searched.id}").one("div", class_="alert-warning").text
+    assert "No good match." in told
+    assert "-2.25" in told
+    assert "1.50 or more" in told
+
+
+# attempts
+
+
+def _fail(searched: Searched, count: int) -> None:
+    with transaction(searched.served.sessions) as session:
+        for seq in range(1, count + 1):
+            session.add(
+                Unit(
+                    job_id=searched.id,
+                    stage=Stage.FINE,
+                    seq=seq,
+                    payload={"items": []},
+                    state=UnitState.DEAD,
+                    attempt=4,
+                    worker="host:7",
+                    error="OSError: <disk>",
+                    traceback="Traceback: <where>",
+                )
+            )
+
+
+def test_attempts_are_paged_and_filtered_by_the_address(reader: Visitor, searched: Searched) -> None:
+    _fail(searched, 60)
+    page = reader.get(f"/jobs/{searched.id}/attempts")
+    assert len(page.all("th", scope="row")) == 50
+    (link,) = [e.attributes["href"] or "" for e in page.all("a") if e.text == "Next parts"]
+    page = reader.get(link)
+    assert next(e.text for e in page.all("th", scope="row")) == "Fine 51"
+    assert len(page.all("th", scope="row")) == 11
+    assert not [e for e in page.all("a") if e.text == "Next parts"]
+    page = reader.get(f"/jobs/{searched.id}/attempts?state=leased")
+    assert [e.text for e in page.all("th", scope="row")] == ["Fine 1"]
+    assert "No part is in this state" in reader.get(f"/jobs/{searched.id}/attempts?state=split").text
+
+
+@pytest.mark.parametrize("after", ["fine", "fine.", "fine.-1", "fine.x", "nothing.1", "fine.99999999999999", "fine.²"])
+def test_a_page_of_attempts_that_can_not_be_is_not_there(reader: Visitor, searched: Searched, after: str) -> None:
+    assert reader.get(f"/jobs/{searched.id}/attempts", query_string={"after": after}).status == 404
+
+
+def test_tracebacks_are_for_those_who_may_change_the_job(
+    reader: Visitor, onlooker: Visitor, searched: Searched
+) -> None:
+    _fail(searched, 1)
+    page = reader.get(f"/jobs/{searched.id}/attempts?state=dead")
+    assert page.one("pre").text == "Traceback: <where>"
+    seen = onlooker.get(f"/jobs/{searched.id}/attempts?state=dead")
+    assert "OSError: <disk>" in seen.text
+    assert "where" not in seen.one("table").text
+
+
+def test_attempts_of_an_index_job_are_on_its_page(reader: Visitor, texts: str, ada: Caller) -> None:
+    job = ada.post(f"/collections/{texts}/index").json["id"]
+    part = reader.get(f"/jobs/{job}").one("div", data_part="attempts")
+    assert "Embedding 1" in part.text
+    assert "waiting" in part.text
+
+
+# where the model looked
+
+
+def _trace(searched: Searched, place: int = 1, **changes: object) -> None:
+    trace = Trace(
+        uncertainty=(0.25, 0.875, 0.5, 0.125),
+        armed_layer=2,
+        plain_score=0.5,
+        injected_score=0.75,
+        map_layer=2,
+        weights=Weights.of([0.0, 0.0, 0.0, 1.0]),
+        shown=("query",),
+        grids=((2, 2),),
+    )
+    with transaction(searched.served.sessions) as session:
+        session.execute(
+            sa.update(Score).where(Score.item_id == searched.items[place - 1]).values(trace=trace.as_json() | changes)
+        )
+        session.execute(sa.update(Search).values(trace=True, query_picture_key="queries/x/picture"))
+
+
+def test_the_map_is_offered_where_a_trace_was_kept_and_shows_what_it_says(reader: Visitor, searched: Searched) -> None:
+    searched.score(1, 0.75)
+    searched.score(2, 0.5)
+    _trace(searched)
+    (link,) = reader.get(f"/jobs/{searched.id}").all("a", data_map=str(searched.items[0]))
+    page = reader.get(link.attributes["href"] or "")
+    assert page.one("h1").text
+    drawing = page.one("svg", class_="heat-map")
+    assert "bottom right" in (drawing.attributes["aria-label"] or "")
+    assert drawing.attributes["viewbox"] == "0 0 2 2"
+    (cell,) = [e for e in page.all("rect") if e.attributes.get("fill-opacity") == "1.0"]
+    assert (cell.attributes["x"], cell.attributes["y"]) == ("1", "1")
+    assert page.all("img", src=f"/api/v1/searches/{searched.id}/picture")
+    for told in ("at layer 2", "0.7500", "0.5000", "+0.2500", "0.875"):
+        assert told in page.text
+    # the same without the page around it, for the script
+    piece = reader.get(link.attributes["href"] or "", headers=SCRIPT)
+    assert piece.all("svg", class_="heat-map")
+    assert not piece.all("body")
+
+
+def test_nothing_on_the_map_is_styled_inline(reader: Visitor, searched: Searched) -> None:
+    """The content security policy would drop it."""
+    searched.score(1, 0.75)
+    _trace(searched)
+    page = reader.get(f"/jobs/{searched.id}/candidates/{searched.items[0]}/map")
+    assert not [e for e in page.elements if "style" in e.attributes or e.tag == "style"]
+
+
+def test_without_a_trace_the_map_says_how_to_get_one(reader: Visitor, searched: Searched) -> None:
+    searched.score(1, 0.75)
+    with transaction(searched.served.sessions) as session:
+        session.execute(sa.update(Search).values(query_picture_key="queries/x/picture"))
+    address = f"/jobs/{searched.id}/candidates/{searched.items[0]}/map"
+    page = reader.get(address)
+    assert "did not keep" in page.text
+    assert page.all("a", href=f"/search?again={searched.id}&trace=1")
+    assert "not judged yet" in reader.get(f"/jobs/{searched.id}/candidates/{searched.items[1]}/map").text
+    searched.finish([1, 2, 3])
+    assert "did not keep where the model looked" in reader.get(f"/jobs/{searched.id}").text
+
+
+def test_a_pair_without_a_picture_says_so(reader: Visitor, searched: Searched) -> None:
+    searched.score(1, 0.75)
+    page = reader.get(f"/jobs/{searched.id}/candidates/{searched.items[0]}/map")
+    assert "Neither the query nor this item shows a picture" in page.text
+    searched.finish([1, 2, 3])
+    assert "did not keep" not in reader.get(f"/jobs/{searched.id}").text
+
+
+def test_the_map_of_what_is_no_candidate_and_of_somebody_else_is_not_there(
+    app: Flask, reader: Visitor, searched: Searched, bob: Caller
+) -> None:
+    address = f"/jobs/{searched.id}/candidates"
+    assert reader.get(f"{address}/{uuid.uuid4()}/map").status == 404
+    stranger = Visitor(app.test_client())
+    stranger.log_in("bob")
+    assert stranger.get(f"{address}/{searched.items[0]}/map").status == 404
+    assert stranger.get(f"/jobs/{searched.id}/attempts").status == 404

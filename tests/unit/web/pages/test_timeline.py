@@ -1,0 +1,103 @@
+"""The steps of a job say what was, what is and what will not be any more."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from retllm.db.enums import JobKind, JobState, Stage, UnitState
+from retllm.jobs.schemas import JobView, StageProgress
+from retllm_web.pages.timeline import Standing, Step, timeline
+
+BEGAN = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
+
+
+def _at(seconds: float) -> datetime:
+    return BEGAN + timedelta(seconds=seconds)
+
+
+def _stage(units: dict[UnitState, int], **more: Any) -> StageProgress:
+    plain: dict[str, Any] = {
+        "stage": Stage.EMBED,
+        "items_total": 10,
+        "items_done": 0,
+        "items_failed": 0,
+        "seconds": None,
+    }
+    return StageProgress(**{**plain, "started_at": None, "finished_at": None, "units": units, **more})
+
+
+def _index(state: JobState, *stages: StageProgress, **more: Any) -> list[Step]:
+    plain: dict[str, Any] = {"started_at": None, "finished_at": None, "cancel_requested": False, "error": None}
+    job = JobView(
+        id=uuid.uuid4(),
+        kind=JobKind.INDEX,
+        state=state,
+        collection_id=uuid.uuid4(),
+        collection_name="c",
+        user_name="ada",
+        created_at=BEGAN,
+        progress=0,
+        stages=list(stages),
+        errors=[],
+        params={},
+        **{**plain, **more},
+    )
+    return timeline(job, None)
+
+
+def _standings(steps: list[Step]) -> list[str]:
+    return [step.standing.value for step in steps]
+
+
+def test_a_job_that_waits_is_in_its_queue_and_everything_else_is_ahead() -> None:
+    steps = _index(JobState.QUEUED, _stage({UnitState.READY: 2}))
+    assert _standings(steps) == ["at work", "ahead", "ahead"]
+    assert (steps[0].began_at, steps[0].seconds) == (BEGAN, None)
+
+
+def test_a_step_that_lasts_has_its_beginning_and_no_duration() -> None:
+    steps = _index(
+        JobState.RUNNING,
+        _stage({UnitState.DONE: 1, UnitState.LEASED: 1}, items_done=5, started_at=_at(3), seconds=4.0),
+        started_at=_at(3),
+    )
+    assert _standings(steps) == ["done", "at work", "ahead"]
+    assert (steps[0].seconds, steps[1].began_at, steps[1].seconds, steps[1].told) == (3.0, _at(3), None, "5 of 10")
+
+
+@pytest.mark.parametrize(
+    ("state", "units", "standing"),
+    [
+        (JobState.SUCCEEDED, {UnitState.DONE: 2}, Standing.DONE),
+        (JobState.SUCCEEDED, {UnitState.SPLIT: 1, UnitState.DONE: 2}, Standing.DONE),
+        (JobState.PARTIAL, {UnitState.DONE: 1, UnitState.DEAD: 1}, Standing.PARTIAL),
+        (JobState.FAILED, {UnitState.DEAD: 2}, Standing.FAILED),
+        (JobState.CANCELLED, {UnitState.DONE: 1, UnitState.CANCELLED: 1}, Standing.STOPPED),
+    ],
+)
+def test_a_job_that_is_over_says_how_each_step_ended(
+    state: JobState, units: dict[UnitState, int], standing: Standing
+) -> None:
+    stage = _stage(units, started_at=_at(3), finished_at=_at(7), seconds=4.0)
+    steps = _index(state, stage, started_at=_at(3), finished_at=_at(7))
+    assert [step.standing for step in steps] == [Standing.DONE, standing, standing]
+    assert [step.seconds for step in steps] == [3.0, 4.0, 7.0]
+
+
+def test_a_job_that_was_cancelled_in_its_queue_never_began() -> None:
+    steps = _index(JobState.CANCELLED, _stage({UnitState.CANCELLED: 1}), finished_at=_at(2))
+    assert _standings(steps) == ["stopped", "stopped", "stopped"]
+    assert steps[0].seconds is None
+
+
+def test_a_job_with_nothing_to_do_is_done_without_a_part() -> None:
+    assert _standings(_index(JobState.SUCCEEDED, finished_at=_at(0))) == ["done", "done", "done"]
+
+
+def test_a_clock_that_was_set_back_makes_no_negative_duration() -> None:
+    steps = _index(JobState.SUCCEEDED, _stage({UnitState.DONE: 1}), started_at=_at(-5), finished_at=_at(-1))
+    assert [step.seconds for step in steps if step.seconds is not None] == [0.0, 0.0]
