@@ -4,12 +4,39 @@ from __future__ import annotations
 
 from flask_openapi.openapi import OpenAPI
 
-from retllm_web.api import account, collections, items, jobs, members, people, review, searches, system
+from retllm_web.api import (
+    account,
+    attempts,
+    collections,
+    embedders,
+    evaluations,
+    items,
+    jobs,
+    members,
+    people,
+    review,
+    searches,
+    system,
+)
 from retllm_web.api.blueprint import api
 from retllm_web.api.spec import serve
 from retllm_web.auth import csrf
 
-__all__ = ["account", "collections", "items", "jobs", "members", "people", "register", "review", "searches", "system"]
+__all__ = [
+    "account",
+    "attempts",
+    "collections",
+    "embedders",
+    "evaluations",
+    "items",
+    "jobs",
+    "members",
+    "people",
+    "register",
+    "review",
+    "searches",
+    "system",
+]
 
 
 def register(app: OpenAPI) -> None:

@@ -17,7 +17,7 @@ from retllm.errors import InvalidInput, RetllmError, TooLarge
 from retllm.jobs.schemas import SearchRequest
 from retllm.review import runs
 from retllm.review.outcome import Answer, Outcome, outcome_of
-from retllm.review.reports import MOST_BYTES, checked_report, read_report
+from retllm.review.reports import MOST_BYTES, Report, checked_report, read_report
 from retllm_web import evaluations, live
 from retllm_web.api.paging import cut
 from retllm_web.auth import current_user
@@ -51,17 +51,26 @@ def upload_run() -> ResponseReturnValue:
     """Keep a report that was sent."""
     form = Form.sent()
     try:
-        upload = request.files.get("report")
-        if upload is None or not upload.filename:
-            raise InvalidInput("Choose the result.json of a run of `retllm eval`.", field="report")
-        raw = upload.stream.read(MOST_BYTES + 1)
-        run = evaluations.add(current_user(), read_report(raw), form.text("name") or None)
+        report = _sent_report()
     except (InvalidInput, TooLarge) as error:
-        form.refuse(error, otherwise="report")
+        # it names fields of the report, which are none of the form
+        form.errors["report"] = error.message
+        return _list(form, error.http_status)
+    try:
+        run = evaluations.add(current_user(), report, form.text("name") or None)
+    except InvalidInput as error:
+        form.refuse(error, otherwise="name")
         return _list(form, error.http_status)
     except RetllmError as error:
         return refused(error, url_for("pages.evaluation_runs"))
     return redirect(url_for("pages.evaluation_run", run_id=run.id))
+
+
+def _sent_report() -> Report:
+    upload = request.files.get("report")
+    if upload is None or not upload.filename:
+        raise InvalidInput("Choose the result.json of a run of `retllm eval`.")
+    return read_report(upload.stream.read(MOST_BYTES + 1))
 
 
 @pages.post("/quality/<uuid:collection_id>/ask")

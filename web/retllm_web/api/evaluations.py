@@ -1,0 +1,240 @@
+"""Evaluations: keep reports of `retllm eval`, ask reviewed questions again, read what came of either."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from flask import Response, request
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import OVER_JOBS, JobState, RunSource
+from retllm.db.reviews import EvaluationRun
+from retllm.db.session import transaction
+from retllm.errors import TooLarge
+from retllm.jobs.schemas import SearchRequest
+from retllm.review import runs
+from retllm.review.measures import Verdict
+from retllm.review.outcome import outcome_of
+from retllm.review.reports import MOST_BYTES, Report
+from retllm.review.summary import Figures, Means
+from retllm_web import evaluations
+from retllm_web.api.answers import answer, nothing
+from retllm_web.api.blueprint import PREFIX, api
+from retllm_web.api.collections import CollectionPath
+from retllm_web.api.paging import PageQuery, cut, optional
+from retllm_web.api.spec import ErrorBody, tags
+from retllm_web.auth import current_user
+from retllm_web.services import services
+
+TAGS = tags("evaluations")
+
+
+class RunPath(BaseModel):
+    """The key of an evaluation."""
+
+    run_id: UUID
+
+
+class RunQuery(PageQuery):
+    """Which evaluations to list."""
+
+    collection: UUID | None = optional("only those of this collection's reviewed questions")
+
+
+class ReportRequest(BaseModel):
+    """A report of `retllm eval` (its result.json) to keep."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = Field(default=None, max_length=200, description="else it goes by its benchmark and seed")
+    report: Report
+
+
+class AskRequest(BaseModel):
+    """Settings to ask the reviewed questions with; what is left out comes from the settings in force."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = Field(default=None, max_length=200, description="of the run")
+    settings: SearchRequest = Field(
+        default=SearchRequest(), description="its text, kinds and share of the picture give way to each question's own"
+    )
+
+
+class RunView(BaseModel):
+    """An evaluation, without what it measured."""
+
+    id: UUID
+    name: str
+    source: RunSource
+    collection_id: UUID | None = Field(description="null for a report, which everybody sees")
+    collection_name: str | None
+    user_name: str | None
+    created_at: datetime
+
+
+class RunList(BaseModel):
+    """A page of evaluations, newest first."""
+
+    evaluations: list[RunView]
+    next: UUID | None = Field(description="send as `after` for the next page; null at the end")
+
+
+class FiguresView(BaseModel):
+    """The measures of one search; shares from 0 to 1, null where the verdict is unknown."""
+
+    verdict: Verdict
+    recall_coarse: float | None
+    recall_fine: float | None
+    ndcg_coarse: float | None = Field(description="nDCG@10 of the coarse order")
+    ndcg_fine: float | None
+
+
+class MeansView(BaseModel):
+    """Means over the questions with figures both times; shares from 0 to 1."""
+
+    verdicts: dict[Verdict, int]
+    recall_coarse: float | None
+    recall_fine: float | None
+    ndcg_coarse: float | None
+    ndcg_fine: float | None
+
+
+class AnswerView(BaseModel):
+    """A question of a run: its search, the one that it repeats, and the figures of each where they are known."""
+
+    question: str
+    search: UUID
+    before: UUID
+    now: FiguresView | None
+    then: FiguresView | None
+
+
+class OutcomeView(BaseModel):
+    """What a run of reviewed questions came to, or comes to so far."""
+
+    final: bool = Field(description="every search is over; from then on marks change the figures no more")
+    searches: dict[JobState, int] = Field(description="how many are in each state; deleted ones in none")
+    total: int
+    over: int
+    shared: int = Field(description="questions that the means are of")
+    now: MeansView
+    then: MeansView
+    gain: float | None = Field(description="change of the fine stage's Recall@1")
+    gain_interval: tuple[float, float] | None = Field(description="its 95 % interval")
+    answers: list[AnswerView]
+
+
+class RunDetail(RunView):
+    """An evaluation with what it measured: one of the two, by its source."""
+
+    report: Report | None
+    asked: dict[str, Any] | None = Field(description="the settings that the questions were asked with")
+    outcome: OutcomeView | None
+
+
+def _plain(session: Session, found: list[EvaluationRun]) -> list[RunView]:
+    names = runs.names_of(session, found)
+    return [
+        RunView(
+            id=run.id,
+            name=run.name,
+            source=run.source,
+            collection_id=run.collection_id,
+            collection_name=names[run.id][0],
+            user_name=names[run.id][1],
+            created_at=run.created_at,
+        )
+        for run in found
+    ]
+
+
+def _figures(figures: Figures | None) -> FiguresView | None:
+    return None if figures is None else FiguresView.model_validate(figures, from_attributes=True)
+
+
+def _means(means: Means) -> MeansView:
+    return MeansView.model_validate(means, from_attributes=True)
+
+
+def _outcome(session: Session, run: EvaluationRun) -> OutcomeView:
+    states, outcome = runs.states_of(session, run), outcome_of(session, run)
+    total = len(runs.searches_of(run))
+    open_ones = sum(count for state, count in states.items() if state not in OVER_JOBS)
+    return OutcomeView(
+        final=outcome.final,
+        searches=states,
+        total=total,
+        over=total - open_ones,
+        shared=outcome.shared,
+        now=_means(outcome.now),
+        then=_means(outcome.then),
+        gain=outcome.gain,
+        gain_interval=outcome.gain_interval,
+        answers=[
+            AnswerView(
+                question=one.question,
+                search=one.search,
+                before=one.before,
+                now=_figures(one.now),
+                then=_figures(one.then),
+            )
+            for one in outcome.answers
+        ],
+    )
+
+
+def _detail(session: Session, run: EvaluationRun) -> RunDetail:
+    (plain,) = _plain(session, [run])
+    if run.source is RunSource.UPLOADED:
+        return RunDetail(**plain.model_dump(), report=Report.model_validate(run.report), asked=None, outcome=None)
+    outcome = _outcome(session, run)
+    return RunDetail(**plain.model_dump(), report=None, asked=run.report["asked"], outcome=outcome)
+
+
+def _made(run: EvaluationRun) -> Response:
+    with transaction(services().sessions) as session:
+        (view,) = _plain(session, [run])
+    return answer(view, 201, location=f"{PREFIX}/evaluations/{run.id}")
+
+
+@api.get("/evaluations", tags=TAGS, responses={200: RunList})
+def list_evaluations(query: RunQuery) -> Response:
+    """The evaluations that the caller may see, newest first."""
+    with transaction(services().sessions) as session:
+        rows = runs.list_runs(
+            session, current_user(), collection_id=query.collection, after=query.after, limit=query.limit + 1
+        )
+        page, following = cut(rows, query.limit)
+        return answer(RunList(evaluations=_plain(session, page), next=following))
+
+
+@api.post("/evaluations", tags=TAGS, responses={201: RunView})
+def add_evaluation(body: ReportRequest) -> Response:
+    """Keep a report of `retllm eval`; everybody sees it."""
+    if len(request.get_data()) > MOST_BYTES:
+        raise TooLarge("The report is larger than 10 MB.")
+    return _made(evaluations.add(current_user(), body.report, body.name))
+
+
+@api.post("/collections/<uuid:collection_id>/evaluations", tags=TAGS, responses={201: RunView, 409: ErrorBody})
+def ask_reviewed_questions(path: CollectionPath, body: AskRequest) -> Response:
+    """Ask the reviewed questions of a collection again: a search for each that has a relevant mark, at most 500."""
+    return _made(evaluations.ask_again(current_user(), path.collection_id, body.settings, body.name))
+
+
+@api.get("/evaluations/<uuid:run_id>", tags=TAGS, responses={200: RunDetail})
+def get_evaluation(path: RunPath) -> Response:
+    """One evaluation with what it measured."""
+    with transaction(services().sessions) as session:
+        return answer(_detail(session, runs.run_for(session, current_user(), path.run_id)))
+
+
+@api.delete("/evaluations/<uuid:run_id>", tags=TAGS, responses={204: None})
+def delete_evaluation(path: RunPath) -> Response:
+    """Delete an evaluation; searches that it made stay in the history."""
+    evaluations.delete(current_user(), path.run_id)
+    return nothing()
