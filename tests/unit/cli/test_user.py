@@ -1,0 +1,92 @@
+"""Accounts and tokens on the command line of the machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy.orm import Session
+
+from retllm import accounts, audit
+from retllm.audit import Filters
+from retllm.cli.token import token
+from retllm.cli.user import user
+from retllm.db.enums import Role
+from retllm.db.session import make_engine
+from retllm.errors import Conflict, Unauthorized
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def database(fresh_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    """The database that the commands work on."""
+    monkeypatch.setenv("DATABASE_URL", fresh_database)
+    engine = make_engine(fresh_database)
+    with Session(engine) as session:
+        yield session
+    engine.dispose()
+
+
+def _run(command: Any, *arguments: str, typed: str | None = None) -> str:
+    told = CliRunner().invoke(command, arguments, input=typed)
+    if told.exception is not None:
+        raise told.exception
+    return told.output
+
+
+def test_an_account_is_made_listed_and_given_another_role(database: Session) -> None:
+    made = json.loads(_run(user, "create", "ada", "--role", "admin", "--json"))
+    assert accounts.log_in(database, "ada", made["password"]).role is Role.ADMIN
+    database.commit()
+    _run(user, "create", "bob", "--password-stdin", typed=f"{PASSWORD}\n")
+    assert "bob is viewer now" in _run(user, "role", "bob", "viewer")
+    ada, bob = json.loads(_run(user, "list", "--json"))["users"]
+    assert (ada["name"], ada["role"], ada["disabled"]) == ("ada", "admin", False)
+    assert ada["last_login_at"] is not None
+    assert (bob["name"], bob["role"], bob["last_login_at"]) == ("bob", "viewer", None)
+    shown = _run(user, "list")
+    assert "never" in shown
+    assert "locked out" not in shown
+
+
+def test_the_last_administrator_keeps_the_role_and_stays_in(database: Session) -> None:
+    _run(user, "create", "ada", "--role", "admin")
+    for arguments in (("role", "ada", "editor"), ("disable", "ada")):
+        with pytest.raises(Conflict):
+            _run(user, *arguments)
+    assert accounts.find_user(database, "ada").role is Role.ADMIN
+
+
+def test_who_is_locked_out_is_let_in_again_with_the_same_password(database: Session) -> None:
+    _run(user, "create", "bob", "--password-stdin", typed=f"{PASSWORD}\n")
+    assert "locked out" in _run(user, "disable", "bob")
+    assert "locked out" in _run(user, "list")
+    with pytest.raises(Unauthorized):
+        accounts.check_password(database, "bob", PASSWORD)
+    database.rollback()
+    assert "let in again" in _run(user, "disable", "bob", "--undo")
+    assert accounts.check_password(database, "bob", PASSWORD).name == "bob"
+
+
+def test_deeds_of_the_command_line_stand_in_the_audit_log_without_secrets(database: Session) -> None:
+    password = json.loads(_run(user, "create", "bob", "--json"))["password"]
+    secret = _run(token, "create", "bob", "--name", "laptop").strip()
+    assert accounts.user_for_token(database, secret).name == "bob"
+    database.commit()
+    (row,) = json.loads(_run(token, "list", "bob", "--json"))["tokens"]
+    _run(token, "revoke", "bob", row["id"])
+    _run(user, "role", "bob", "viewer")
+    entries = audit.page(database, Filters())
+    assert [(one.action, one.target) for one in entries] == [
+        ("user changed", "bob"),
+        ("token revoked", "laptop"),
+        ("token created", "laptop"),
+        ("user created", "bob"),
+    ]
+    assert {(one.user_name, one.address) for one in entries} == {(None, "command line")}
+    assert entries[0].detail == {"role": {"from": "editor", "to": "viewer"}}
+    assert not [one for one in entries if password in str(one.detail) or secret in str(one.detail)]
