@@ -7,6 +7,11 @@ export function isHidden(path) {
   return path.split("/").some((part) => part.startsWith(".") || OF_THE_SYSTEM.has(part));
 }
 
+// "page 9" before "page 10"
+export function byName(a, b) {
+  return a.localeCompare(b, undefined, { numeric: true });
+}
+
 // Call it during the drop itself. Returns {files: [{file, name}], hidden: a number, unreadable: [names]}.
 export function dropped(transfer) {
   const found = { files: [], hidden: 0, unreadable: [] };
@@ -44,7 +49,7 @@ async function inside(folder) {
   const all = [];
   for (;;) {
     const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!some.length) return all.sort((a, b) => a.name.localeCompare(b.name));
+    if (!some.length) return all.sort((a, b) => byName(a.name, b.name));
     all.push(...some);
   }
 }

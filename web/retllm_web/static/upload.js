@@ -1,6 +1,6 @@
 // Uploads in parts, with progress in bytes and a line for each file as it is taken in. Without this the form is sent
 // whole. More files may be chosen or dropped while it runs: they join the end of the row.
-import { dropped, isHidden } from "./folders.js";
+import { byName, dropped, isHidden } from "./folders.js";
 import { Refused, asScript } from "./piece.js";
 import { refresh } from "./refresh.js";
 
@@ -19,6 +19,7 @@ export function uploads(form) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const chosen = inputs.flatMap((input) => [...input.files].map((file) => ({ file, name: file.webkitRelativePath || file.name })));
+    chosen.sort((a, b) => byName(a.name, b.name));
     const files = chosen.filter((one) => !isHidden(one.name));
     if (!chosen.length) { run.say("Choose files or a folder first."); return; }
     for (const input of inputs) input.value = "";
