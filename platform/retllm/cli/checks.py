@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
+from retllm.cli.check_workers import look_at_workers
 from retllm.errors import RetllmError
 from retllm.settings import PRESETS, Settings
 from retllm.stack import postgres, redis
@@ -71,6 +72,7 @@ def run_checks(settings: Settings) -> list[Check]:
         ("embedder", lambda: check_embedder(settings)),
         *_extra_embedders(settings),
         ("scorer", lambda: check_scorer(settings)),
+        ("workers", lambda: check_workers(settings, running)),
     ]
     return [_guarded(name, look) for name, look in looks]
 
@@ -243,6 +245,15 @@ def check_scorer(settings: Settings) -> Check:
     from retllm.fine import can_load
 
     return _model("scorer", can_load(settings.scorer_name, settings.scorer_revision), "RETLLM_SCORER")
+
+
+def check_workers(settings: Settings, running: StackRecord | None) -> Check:
+    """Each queue has a worker that lives, and none is paused; nothing is asked of a platform that does not run."""
+    url = settings.database_url or (running.database_url if running is not None else None)
+    if url is None:
+        return Check("workers", "ok", "The platform does not run now; `retllm up` starts its workers.")
+    message, advice = look_at_workers(url)
+    return Check("workers", "warning" if advice else "ok", message, advice)
 
 
 def _model(name: str, source: ModelSource, variable: str) -> Check:

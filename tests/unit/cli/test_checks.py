@@ -30,7 +30,18 @@ def settings(home: Path, **values: object) -> Settings:
 
 def test_with_nothing_running_the_embedded_servers_are_found_and_nothing_is_made(tmp_path: Path) -> None:
     found = {check.name: check for check in checks.run_checks(settings(tmp_path / "home", port=0))}
-    assert list(found) == ["python", "postgres", "redis", "storage", "disk", "port", "gpu", "embedder", "scorer"]
+    assert list(found) == [
+        "python",
+        "postgres",
+        "redis",
+        "storage",
+        "disk",
+        "port",
+        "gpu",
+        "embedder",
+        "scorer",
+        "workers",
+    ]
     assert found["postgres"].message == ("postgres (PostgreSQL) 18.4 with pgvector 0.8.5, which `retllm up` starts.")
     assert found["redis"].message.startswith("Valkey server v=9.")
     assert {found[name].state for name in ("python", "postgres", "redis", "storage", "port")} == {"ok"}

@@ -1,0 +1,61 @@
+"""The doctor says which queue no worker serves and which one is paused, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retllm import accounts
+from retllm.cli import checks
+from retllm.cli.check_workers import look_at_workers
+from retllm.db.session import make_sessions, transaction
+from retllm.operations import queues, workers
+from retllm.operations.workers import Report
+from retllm.settings import Settings
+from retllm.stack import LocalStack
+
+
+def _tell(url: str, *served: str) -> None:
+    sessions = make_sessions(url)
+    with transaction(sessions) as session:
+        workers.tell(session, Report(f"host:{'+'.join(served)}", served, "cpu", "0"))
+    sessions.kw["bind"].dispose()
+
+
+def test_a_queue_that_nobody_serves_is_named_until_somebody_does(fresh_database: str, tmp_path: Path) -> None:
+    found = checks.check_workers(Settings(database_url=fresh_database, home=tmp_path), None)
+    assert (found.state, found.message) == (
+        "warning",
+        "0 workers are alive. No worker that lives serves the queues query, embed, score.",
+    )
+    assert "Procfile" in found.advice
+    _tell(fresh_database, "query", "embed")
+    assert "serves the queue score." in look_at_workers(fresh_database)[0]
+    _tell(fresh_database, "score")
+    found = checks.check_workers(Settings(database_url=fresh_database, home=tmp_path), None)
+    assert (found.state, found.advice) == ("ok", "")
+    assert found.message == "2 workers are alive; every queue is served and none is paused."
+
+
+def test_a_paused_queue_is_named_with_who_paused_it_and_why(fresh_database: str) -> None:
+    _tell(fresh_database, *queues.QUEUES)
+    sessions = make_sessions(fresh_database)
+    with transaction(sessions) as session:
+        user = accounts.create_user(session, "ada", "a-long-password")
+        queues.pause(session, user, "embed", "a new GPU")
+    sessions.kw["bind"].dispose()
+    message, advice = look_at_workers(fresh_database)
+    assert message.startswith("1 worker is alive. The queue embed is paused by ada since 2")
+    assert message.endswith("(a new GPU).")
+    assert advice == "Resume what is paused on the page Workers of the dashboard."
+
+
+def test_a_database_that_can_not_tell_says_what_to_do_first(servers: LocalStack, tmp_path: Path) -> None:
+    assert look_at_workers(servers.database_url) == (
+        "The database has an older schema, or none.",
+        "Run `retllm migrate`.",
+    )
+    for url in ("postgresql://nobody@127.0.0.1:1/none", "no address"):
+        message, advice = look_at_workers(url)
+        assert "can't be asked" in message
+        assert "postgres" in advice
+    assert checks.check_workers(Settings(database_url=None, home=tmp_path), None).state == "ok"
