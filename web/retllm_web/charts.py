@@ -20,6 +20,8 @@ _LABELS = 5
 _ROOM = 44
 # more points than these stand too close for a marker at each
 _MARKED = 48
+# width of a character at most
+_GLYPH = 7
 _COLOURS = 6
 _MARKERS = ("circle", "square", "triangle", "diamond")
 _STEPS = (1, 2, 2.5, 5, 10)
@@ -186,7 +188,13 @@ def _axes(chart: Chart, scale: _Scale) -> Markup:
         parts.append(_tag("line", x1=left, x2=right, y1=y, y2=y, class_="chart-base" if tick == 0 else "chart-grid"))
         parts.append(_tag("text", _tick(tick or 0.0, scale), x=left - 5, y=y, class_="chart-tick"))
     for index in _named(chart.labels):
-        parts.append(_tag("text", chart.labels[index], x=_short(scale.x(index)), y=floor + 15, class_="chart-label"))
+        label = chart.labels[index]
+        # one that would leave the picture ends with it
+        inside = scale.x(index) + _GLYPH * len(label) / 2 <= _WIDTH
+        place = (
+            {"x": _short(scale.x(index)), "class_": "chart-label"} if inside else {"x": _WIDTH, "class_": "chart-end"}
+        )
+        parts.append(_tag("text", label, y=floor + 15, **place))
     if chart.x_name:
         parts.append(_tag("text", chart.x_name, x=(left + right) // 2, y=_HEIGHT - 5, class_="chart-label"))
     return _tag("g", *parts)
@@ -306,7 +314,7 @@ def _draw_bars(chart: Chart, scale: _Scale) -> Markup:
     parts = []
     for number, series in enumerate(chart.series):
         for index, value in enumerate(_finite(series)):
-            if value is not None:
+            if value:
                 left = scale.x(index) + width * (number - len(chart.series) / 2)
                 told = _told(chart, series, index, value)
                 parts.append(_bar(number, left, width, scale.y(0), scale.y(value), told))

@@ -134,7 +134,7 @@ def test_rules_and_marks_are_drawn_named_and_told() -> None:
 
 def test_labels_that_have_no_room_are_left_out_and_the_last_stays() -> None:
     chart = Chart("Hours", [f"2026-01-01 {n:02}:00" for n in range(24)], [Series("jobs", [1] * 24)])
-    shown = [one.text for one in _svg(bars(chart)).iter("text") if one.get("class") == "chart-label"]
+    shown = [one.text for one in _svg(bars(chart)).iter("text") if one.get("class") in ("chart-label", "chart-end")]
     assert 1 <= len(shown) <= 3
     assert chart.labels[-1] in shown
 
@@ -173,3 +173,14 @@ def test_a_sparkline_is_named_and_survives_gaps_and_single_values() -> None:
     assert path.get("d") == "M2,15.33L98,2"
     for values in ([], [None], [5.0]):
         assert _tree(sparkline(values, "x")).find("path") is None
+
+
+def test_a_last_label_too_long_for_its_place_ends_with_the_picture() -> None:
+    labels = [f"{n} Nov 00:00" for n in range(10, 38)]
+    chart = Chart("Days", labels, [Series("jobs", [1] * 28)])
+    (last,) = [one for one in _svg(lines(chart)).iter("text") if one.get("class") == "chart-end"]
+    assert (last.text, last.get("x")) == (labels[-1], "400")
+
+
+def test_a_bar_of_nothing_is_not_drawn() -> None:
+    assert len(_drawn(bars(_chart(jobs=[0, 1, 0])), "chart-bar")) == 1
