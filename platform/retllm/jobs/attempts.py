@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
@@ -10,11 +11,33 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session, undefer
 
-from retllm.access import job_for
+from retllm.access import demand_job, job_for
 from retllm.db.enums import Stage, UnitState
-from retllm.db.tables import Unit, User
+from retllm.db.tables import Job, Unit, User
+from retllm.errors import Forbidden, NotFound
 
 Place = tuple[Stage, int]
+
+# nine figures fit into the column
+PLACE = rf"^({'|'.join(Stage)})\.[0-9]{{1,9}}$"
+"""How a unit is named in an address: its stage and number, such as ``fine.12``."""
+
+
+def place_of(text: str) -> Place:
+    """The place that ``PLACE`` describes.
+
+    Raises:
+        NotFound: it is none.
+    """
+    if not re.fullmatch(PLACE, text):
+        raise NotFound("There is no such page of attempts.")
+    stage, _, seq = text.partition(".")
+    return Stage(stage), int(seq)
+
+
+def name_of(unit: AttemptView) -> str:
+    """A unit as ``PLACE`` describes it."""
+    return f"{unit.stage}.{unit.seq}"
 
 
 class AttemptView(BaseModel):
@@ -34,7 +57,7 @@ class AttemptView(BaseModel):
     seconds: float | None = Field(description="that the last attempt took; null while it lasts")
     run_after: datetime | None = Field(description="when it may be tried again; null unless it waits after a failure")
     error: str | None
-    traceback: str | None = Field(default=None, description="for those who may change the job, where it is asked for")
+    traceback: str | None = Field(default=None, description="for those who may change the job")
 
 
 def attempts(
@@ -52,12 +75,13 @@ def attempts(
     Args:
         state: only units in this state.
         after: stage and number of the last unit of the page before (keyset).
-        traced: read their tracebacks too.
+        traced: read their tracebacks too, if this account may change the job.
 
     Raises:
         NotFound: there is no such job that this account may see.
     """
-    job_for(session, user, job_id)
+    job = job_for(session, user, job_id)
+    traced = traced and may_change(session, user, job)
     query = sa.select(Unit).where(Unit.job_id == job_id).order_by(Unit.stage, Unit.seq).limit(limit)
     if state is not None:
         query = query.where(Unit.state == state)
@@ -68,6 +92,15 @@ def attempts(
     if traced:
         query = query.options(undefer(Unit.traceback))
     return [_view(unit, traced) for unit in session.scalars(query)]
+
+
+def may_change(session: Session, user: User, job: Job) -> bool:
+    """Whether ``user`` may stop, retry and delete a job that they see."""
+    try:
+        demand_job(session, user, job)
+    except Forbidden:
+        return False
+    return True
 
 
 def _view(unit: Unit, traced: bool) -> AttemptView:

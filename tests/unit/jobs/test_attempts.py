@@ -5,11 +5,12 @@ from __future__ import annotations
 from uuid import UUID
 
 import pytest
+import sqlalchemy as sa
 
 from retllm import accounts
-from retllm.db.enums import JobKind, Stage, UnitState
+from retllm.db.enums import JobKind, Stage, UnitState, Visibility
 from retllm.db.session import transaction
-from retllm.db.tables import Job, new_id
+from retllm.db.tables import Collection, Job, new_id
 from retllm.errors import MediaRejected, NotFound
 from retllm.jobs import claim as claims
 from retllm.jobs.attempts import AttemptView, Place, attempts
@@ -72,6 +73,18 @@ def test_only_the_state_that_is_asked_for_and_tracebacks_only_on_demand(world, j
     assert (row.traceback or "").rstrip().endswith("can't be decoded")
     assert _listed(world, job_id, state=UnitState.DEAD)[0].traceback is None
     assert _listed(world, job_id, state=UnitState.DONE) == []
+
+
+def test_tracebacks_are_kept_from_those_who_only_look(world, job_id: UUID) -> None:
+    unit = world.units(job_id, Stage.FINE)[1]
+    claims.fail(world.sessions, world.must_claim(unit.id), MediaRejected("can't be decoded"), world.settings)
+    with transaction(world.sessions) as session:
+        onlooker = accounts.create_user(session, "bob", "a-long-password")
+        session.execute(sa.update(Collection).values(visibility=Visibility.EVERYONE))
+    with transaction(world.sessions) as session:
+        (row,) = attempts(session, onlooker, job_id, state=UnitState.DEAD, traced=True)
+    assert row.error == "can't be decoded"
+    assert row.traceback is None
 
 
 def test_somebody_who_may_not_see_the_job_sees_no_unit(world, job_id: UUID) -> None:

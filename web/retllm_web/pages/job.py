@@ -9,14 +9,13 @@ from flask import redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
-from retllm.access import demand_job, job_for
+from retllm.access import job_for
 from retllm.db.enums import OPEN_UNITS, JobKind
 from retllm.db.session import transaction
-from retllm.db.tables import Job
-from retllm.errors import Forbidden, RetllmError
+from retllm.errors import RetllmError
 from retllm.jobs import views
 from retllm.jobs.announce import QUEUE_OF
-from retllm.jobs.attempts import attempts
+from retllm.jobs.attempts import attempts, may_change
 from retllm.jobs.schemas import JobView
 from retllm.jobs.stamps import job_stamp
 from retllm.operations import queues
@@ -32,15 +31,6 @@ from retllm_web.services import services
 _ATTEMPTS = 10
 
 
-def may_change(session: Session, job: Job) -> bool:
-    """Whether the account of this request may stop, retry and delete a job that it sees."""
-    try:
-        demand_job(session, current_user(), job)
-    except Forbidden:
-        return False
-    return True
-
-
 def _shown(job_id: UUID) -> dict[str, Any]:
     """What the templates of a job need: ``job``, ``search`` if it is one, and what stands around them."""
     with transaction(services().sessions) as session:
@@ -53,7 +43,7 @@ def _shown(job_id: UUID) -> dict[str, Any]:
             "steps": timeline(job, search),
             "attempts": attempts(session, current_user(), job_id, limit=_ATTEMPTS + 1),
             "attempts_shown": _ATTEMPTS,
-            "may_change": may_change(session, found),
+            "may_change": may_change(session, current_user(), found),
             "pauses": _pauses(session, job),
         }
 

@@ -1,0 +1,47 @@
+"""The units of a job one by one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from flask import Response
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from retllm.db.enums import UnitState
+from retllm.db.session import transaction
+from retllm.jobs.attempts import PLACE, AttemptView, attempts, name_of, place_of
+from retllm_web.api.answers import answer
+from retllm_web.api.blueprint import api
+from retllm_web.api.jobs import TAGS, JobPath
+from retllm_web.api.paging import LIMIT, MOST, optional
+from retllm_web.auth import current_user
+from retllm_web.services import services
+
+
+class AttemptQuery(BaseModel):
+    """Which units of a job to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(default=LIMIT, ge=1, le=MOST, description="rows of a page")
+    after: Annotated[str, StringConstraints(pattern=PLACE)] | None = optional("the `next` of the page before")
+    state: UnitState | None = optional("only units in this state")
+
+
+class AttemptList(BaseModel):
+    """A page of the units of a job, by stage and number."""
+
+    attempts: list[AttemptView]
+    next: str | None = Field(description="send as `after` for the next page; null at the end")
+
+
+@api.get("/jobs/<uuid:job_id>/attempts", tags=TAGS, responses={200: AttemptList})
+def list_attempts(path: JobPath, query: AttemptQuery) -> Response:
+    """The units of a job: who did each, how often it was tried, why it failed. Tracebacks are for editors."""
+    after = place_of(query.after) if query.after else None
+    with transaction(services().sessions) as session:
+        rows = attempts(
+            session, current_user(), path.job_id, state=query.state, after=after, limit=query.limit + 1, traced=True
+        )
+    shown = rows[: query.limit]
+    return answer(AttemptList(attempts=shown, next=name_of(shown[-1]) if len(rows) > query.limit else None))
