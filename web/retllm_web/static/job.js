@@ -54,8 +54,11 @@ document.addEventListener("click", (event) => {
   const opener = event.target.closest("[data-open]");
   const details = opener && document.getElementById(opener.dataset.open);
   if (!details) return;
+  // following the link would take the focus away again
+  event.preventDefault();
   details.open = true;
-  details.querySelector("textarea, input:not([type=hidden])")?.focus();
+  details.scrollIntoView({ block: "start" });
+  details.querySelector("textarea, input:not([type=hidden])")?.focus({ preventScroll: true });
 });
 
 document.addEventListener("live:updated", dress);
