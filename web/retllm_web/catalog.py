@@ -43,11 +43,6 @@ class Facts:
         """All items."""
         return sum(self.items.values())
 
-    @property
-    def waiting(self) -> int:
-        """Items that are neither indexed nor failed."""
-        return self.total - self.indexed - self.failed
-
 
 def page(session: Session, user: User, *, after: UUID | None, limit: int) -> list[Collection]:
     """Collections that ``user`` may see, newest first; ``after`` is the last key of the page before."""

@@ -85,7 +85,7 @@ def test_counts_follow_the_embedder_in_use(ada: Caller, birds: str, embed: Embed
     assert (changed["embedder"], changed["items_indexed"]) == (OTHER, 3)
     assert list(_told(ada, birds)) == [OTHER, main]
     assert {item["indexed"] for item in ada.get(f"/collections/{birds}/items").json["items"]} == {True}
-    assert ada.get(f"/collections/{birds}/items?state=waiting").json["items"] == []
+    assert ada.get(f"/collections/{birds}/items?state=missing").json["items"] == []
     assert ada.patch(f"/collections/{birds}", json={"name": "Owls"}).json["embedder"] == OTHER
     assert _actions(served)[1] == ("collection changed", {"embedder": [None, OTHER]})
 
