@@ -82,6 +82,7 @@ def system() -> ResponseReturnValue:
         after=request.args.get("after"),
         matching=matching,
         possible=possible,
+        most_dead=failures.MOST_COUNTED,
         filters=filters,
         address=_address(filters),
         collections=offered,
