@@ -154,8 +154,11 @@ def find_items(session: Session, asked: Asked, wanted: str) -> list[Item]:
     key = _key(wanted)
     if key is not None:
         return list(session.scalars(inside.where(Item.id == key)))
-    words = sa.func.websearch_to_tsquery("english", wanted)
-    by_name = inside.where(Item.name.icontains(wanted, autoescape=True))
+    # written out, so that the server knows the words when it plans
+    words = sa.func.websearch_to_tsquery(sa.literal_column("'english'::regconfig"), wanted)
+    # a case hides from the planner how rare the name may be, so that it walks the collection and not the whole table
+    named = sa.case((Item.name.icontains(wanted, autoescape=True), sa.true()), else_=sa.false())
+    by_name = inside.where(named)
     by_words = inside.where(ITEM_WORDS.op("@@")(words))
     found: dict[UUID, Item] = {}
     for query in (by_name, by_words):

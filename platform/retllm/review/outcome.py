@@ -77,7 +77,7 @@ def _keep(session: Session, run: EvaluationRun, answers: Sequence[Answer]) -> No
 
 
 def _answers(session: Session, run: EvaluationRun) -> list[Answer]:
-    pairs = [(UUID(one["search"]), UUID(one["before"]), one["question"]) for one in run.report["searches"]]
+    pairs = [(UUID(one["search"]), UUID(one["before"]), one["question"]) for one in run.report.get("searches", [])]
     keys = [key for search, before, _ in pairs for key in (search, before)]
     measured = {key: figures_of(one) for key, one in measures_of(session, keys).items()}
     texts = texts_of(session, keys)

@@ -192,7 +192,7 @@ def _detail(session: Session, run: EvaluationRun) -> RunDetail:
     if run.source is RunSource.UPLOADED:
         return RunDetail(**plain.model_dump(), report=Report.model_validate(run.report), asked=None, outcome=None)
     outcome = _outcome(session, run)
-    return RunDetail(**plain.model_dump(), report=None, asked=run.report["asked"], outcome=outcome)
+    return RunDetail(**plain.model_dump(), report=None, asked=run.report.get("asked", {}), outcome=outcome)
 
 
 def _made(run: EvaluationRun) -> Response:

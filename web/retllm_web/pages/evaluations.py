@@ -132,7 +132,7 @@ def _reviewed(session: Session, run: EvaluationRun) -> dict[str, Any]:
     """What the templates of a run of reviewed questions need."""
     states = runs.states_of(session, run)
     outcome = outcome_of(session, run)
-    total = len(run.report["searches"])
+    total = len(run.report.get("searches", []))
     gone = total - sum(states.values())
     over = sum(count for state, count in states.items() if state in OVER_JOBS) + gone
     everything = request.args.get("show") == "all"

@@ -116,7 +116,7 @@ def test_settings_stand_side_by_side_and_searches_can_be_compared(
     table = next(one for one in page.all("table") if "first line" in one.text)
     assert "A or B" in table.text
     assert "true or false" in table.text
-    assert "1.000 of 1" in table.text
+    assert "100.0 of 1" in table.text
     (link,) = [one for one in page.all("a") if one.text.startswith("compare its 2")]
     assert link.attributes["href"] == f"/compare?of={second}&of={first}"
 
