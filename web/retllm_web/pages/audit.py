@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -156,7 +157,6 @@ def _lines(sessions: Sessions, filters: log.Filters) -> Iterator[str]:
 
 
 def _cells(entry: AuditEntry) -> list[Any]:
-    told = "; ".join(f"{name}: {value}" for name, value in entry.detail.items())
     return [
         entry.created_at.isoformat(),
         entry.user_name,
@@ -165,5 +165,5 @@ def _cells(entry: AuditEntry) -> list[Any]:
         entry.target_id,
         entry.collection_id,
         entry.address,
-        told,
+        json.dumps(entry.detail, ensure_ascii=False) if entry.detail else None,
     ]

@@ -113,7 +113,7 @@ def test_the_export_has_every_entry_of_the_filter_in_batches(
             audit.record(session, None, Action.JOB_SUBMITTED, target=f"job {number}", k=number)
     rows = _csv(chief, "?action=job+submitted")
     assert [row["target"] for row in rows] == [f"job {number}" for number in range(7, -1, -1)]
-    assert rows[0]["detail"] == "k: 7"
+    assert rows[0]["detail"] == '{"k": 7}'
     assert len(_csv(chief)) == 9
     assert _csv(chief, "?person=nobody") == []
 
