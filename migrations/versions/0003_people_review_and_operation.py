@@ -189,6 +189,8 @@ def _indexes() -> None:
     op.drop_index(op.f("ix_embeddings_collection_id"), table_name="embeddings")
     op.create_index("ix_jobs_collection_id_state", "jobs", ["collection_id", "state"])
     op.create_index("ix_jobs_state_id", "jobs", ["state", "id"])
+    op.create_index("ix_jobs_kind_state_id", "jobs", ["kind", "state", "id"])
+    op.create_index("ix_candidates_first", "candidates", ["search_id"], postgresql_where=sa.text("final_rank = 1"))
     ended = ["kind", "state", "collection_id", "created_at"]
     op.create_index("ix_jobs_finished_at", "jobs", ["finished_at"], postgresql_include=ended)
     op.create_index("ix_units_dead", "units", ["finished_at"], postgresql_where=sa.text("state = 'dead'"))
@@ -200,6 +202,8 @@ def downgrade() -> None:
         ("ix_units_done", "units"),
         ("ix_units_dead", "units"),
         ("ix_jobs_finished_at", "jobs"),
+        ("ix_candidates_first", "candidates"),
+        ("ix_jobs_kind_state_id", "jobs"),
         ("ix_jobs_state_id", "jobs"),
         ("ix_jobs_collection_id_state", "jobs"),
         ("ix_items_failed", "items"),

@@ -182,6 +182,7 @@ class Job(Keyed, Base):
         sa.Index("ix_jobs_collection_id_id", "collection_id", "id"),
         sa.Index("ix_jobs_collection_id_state", "collection_id", "state"),
         sa.Index("ix_jobs_state_id", "state", "id"),
+        sa.Index("ix_jobs_kind_state_id", "kind", "state", "id"),
         # all that the statistics of what ended read
         sa.Index(
             "ix_jobs_finished_at", "finished_at", postgresql_include=["kind", "state", "collection_id", "created_at"]
@@ -286,8 +287,12 @@ class Candidate(Base):
     """
 
     __tablename__ = "candidates"
-    # found by item when an item's collection is deleted
-    __table_args__ = (sa.Index("ix_candidates_item_id", "item_id"),)
+    __table_args__ = (
+        # found by item when an item's collection is deleted
+        sa.Index("ix_candidates_item_id", "item_id"),
+        # the best of each search, without its whole pool
+        sa.Index("ix_candidates_first", "search_id", postgresql_where=sa.text("final_rank = 1")),
+    )
 
     search_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True)
     item_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True)

@@ -229,7 +229,8 @@ def _settings(one: _Found) -> dict[str, Any]:
     return {
         "collection": one.collection,
         "text": search.query_text,
-        "picture": search.query_picture_sha256,
+        # enough of it to tell two pictures apart
+        "picture": (search.query_picture_sha256 or "")[:12] or None,
         "k": search.k,
         "kinds": search.item_kinds,
         "query_image_weight": search.query_image_weight,

@@ -13,10 +13,7 @@ from retllm.db.enums import JobKind
 from retllm.db.reviews import Judgment
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Candidate, Collection, Item, Job, Score, Search, User
-from retllm.jobs.listing import Filters
-
-# jobs of one batch; each batch is a transaction of its own, so a slow reader holds neither a connection nor a snapshot
-_JOBS = 100
+from retllm.jobs.listing import Filters, is_best
 
 Row = dict[str, Any]
 
@@ -27,6 +24,10 @@ class Rows(StrEnum):
     JOBS = "jobs"  # one job
     RESULTS = "results"  # one candidate of one search
 
+
+# jobs of one batch; each batch is a transaction of its own, so a slow reader holds neither a connection nor a snapshot
+BATCH = {Rows.JOBS: 200, Rows.RESULTS: 20}
+"""Jobs that are read at once."""
 
 _OF_JOB: dict[str, Any] = {
     "job_id": Job.id,
@@ -84,15 +85,16 @@ def rows(sessions: Sessions, user: User, filters: Filters, what: Rows) -> Iterat
     Jobs that are accepted meanwhile are not among them.
     """
     after: UUID | None = None
+    size = BATCH[what]
     while True:
         with transaction(sessions) as session:
-            keys = sa.select(Job.id).where(*filters.matching(user)).order_by(Job.id.desc()).limit(_JOBS)
+            keys = sa.select(Job.id).where(*filters.matching(user)).order_by(Job.id.desc()).limit(size)
             if what is Rows.RESULTS:
                 keys = keys.where(Job.kind == JobKind.SEARCH)
             batch = session.scalars(keys if after is None else keys.where(Job.id < after)).all()
             found = session.execute(_QUERIES[what](batch)).mappings().all() if batch else []
         yield from map(dict, found)
-        if len(batch) < _JOBS:
+        if len(batch) < size:
             return
         after = batch[-1]
 
@@ -101,24 +103,27 @@ def _named(columns: dict[str, Any]) -> list[Any]:
     return [column.label(name) for name, column in columns.items()]
 
 
-def _score_of_candidate() -> sa.ColumnElement[bool]:
+def _score_of_candidate(keys: Sequence[UUID]) -> sa.ColumnElement[bool]:
     return sa.and_(
         Score.search_id == Search.id,
+        # said once more, so that the rows are found by it and not by reading the table through
+        Score.search_id.in_(keys),
         Score.item_id == Candidate.item_id,
         Score.scorer_version == Search.scorer_version,
     )
 
 
 def _jobs(keys: Sequence[UUID]) -> sa.Select[Any]:
+    best = sa.and_(Candidate.search_id == Job.id, Candidate.search_id.in_(keys), is_best())
     return (
         sa.select(*_named(_OF_JOB | _BEST))
         .select_from(Job)
         .join(Collection, Collection.id == Job.collection_id)
         .join(User, User.id == Job.user_id)
-        .outerjoin(Search, Search.id == Job.id)
-        .outerjoin(Candidate, sa.and_(Candidate.search_id == Job.id, Candidate.final_rank == 1))
+        .outerjoin(Search, sa.and_(Search.id == Job.id, Search.id.in_(keys)))
+        .outerjoin(Candidate, best)
         .outerjoin(Item, Item.id == Candidate.item_id)
-        .outerjoin(Score, _score_of_candidate())
+        .outerjoin(Score, _score_of_candidate(keys))
         .where(Job.id.in_(keys))
         .order_by(Job.id.desc())
     )
@@ -134,11 +139,11 @@ def _results(keys: Sequence[UUID]) -> sa.Select[Any]:
         sa.select(*_named(_OF_RESULT))
         .select_from(Job)
         .join(Search, Search.id == Job.id)
-        .join(Candidate, Candidate.search_id == Job.id)
+        .join(Candidate, sa.and_(Candidate.search_id == Job.id, Candidate.search_id.in_(keys)))
         .join(Item, Item.id == Candidate.item_id)
         .join(Collection, Collection.id == Job.collection_id)
         .join(User, User.id == Job.user_id)
-        .outerjoin(Score, _score_of_candidate())
+        .outerjoin(Score, _score_of_candidate(keys))
         .outerjoin(Judgment, marked)
         .where(Job.id.in_(keys))
         .order_by(Job.id.desc(), sa.func.coalesce(Candidate.final_rank, Candidate.coarse_rank), Candidate.item_id)

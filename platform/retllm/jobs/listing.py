@@ -14,7 +14,7 @@ from retllm.access import changeable_jobs, within_visible
 from retllm.db.enums import JobKind, JobState
 from retllm.db.tables import Candidate, Item, Job, Score, Search, User
 
-MOST_COUNTED = 10_000
+MOST_COUNTED = 1_000
 """Jobs of one state beyond which their number is not looked up for a list."""
 
 Condition = sa.ColumnElement[bool]
@@ -49,9 +49,10 @@ class Filters:
         if self.until is not None and self.until < date.max:
             found.append(Job.id < _first_key(self.until + timedelta(days=1)))
         if self.text:
-            # looked up for each job on the way, newest first: no index finds a part of a text
-            asked = sa.select(Search.query_text).where(Search.id == Job.id).correlate(Job).scalar_subquery()
-            found.append(asked.icontains(self.text, autoescape=True))
+            # no index finds a part of a text, so it is looked up for each job on the way from the newest on; said in
+            # this form, the database takes a match for nothing rare and goes that way
+            holds = Search.query_text.icontains(self.text, autoescape=True)
+            found.append(sa.select(holds).where(Search.id == Job.id).correlate(Job).scalar_subquery())
         return found
 
 
@@ -74,7 +75,7 @@ def counts(session: Session, user: User, filters: Filters) -> dict[JobState, int
     conditions = replace(filters, states=()).matching(user)
 
     def number(state: JobState) -> sa.ScalarSelect[int]:
-        # in the order of an index, which then answers alone
+        # in the order of an index, whose first entries are then enough
         some = sa.select(Job.id).where(Job.state == state, *conditions).order_by(Job.id.desc()).limit(MOST_COUNTED + 1)
         return sa.select(sa.func.count()).select_from(some.subquery()).scalar_subquery()
 
@@ -133,11 +134,18 @@ class Result:
     best_score: float | None = None
 
 
+def is_best() -> Condition:
+    """True of the candidate that is first in the final order of its search."""
+    # the number stands in the statement, so that the index of the first ones can be told to fit
+    return Candidate.final_rank == sa.literal_column("1")
+
+
 def results(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, Result]:
     """The question and the best item of those of the jobs that are searches, with one query."""
-    best = sa.and_(Candidate.search_id == Search.id, Candidate.final_rank == 1)
+    best = sa.and_(Candidate.search_id == Search.id, is_best(), Candidate.search_id.in_(job_ids))
     judged = sa.and_(
         Score.search_id == Search.id,
+        Score.search_id.in_(job_ids),
         Score.item_id == Candidate.item_id,
         Score.scorer_version == Search.scorer_version,
     )
@@ -153,6 +161,7 @@ def results(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, Result]:
             Item.thumbnail_key.is_not(None),
             Score.score,
         )
+        .select_from(Search)
         .outerjoin(Candidate, best)
         .outerjoin(Item, Item.id == Candidate.item_id)
         .outerjoin(Score, judged)

@@ -285,7 +285,7 @@ def test_results_are_exported_best_first_with_their_marks(ada: Caller, history: 
 def test_an_export_of_many_batches_has_every_row_once(
     ada: Caller, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "_JOBS", 2)
+    monkeypatch.setattr(export, "BATCH", dict.fromkeys(export.Rows, 2))
     keys = [history.search(f"query {n}") for n in range(5)]
     rows = json.loads(ada.get("/jobs/export").text)
     assert [row["job_id"] for row in rows] == keys[::-1]
