@@ -6,6 +6,7 @@
 #   make demo PHOTOS=folder   with your own pictures (QUERY="a text" says what to search for)
 #   make test                 every test
 #   make check                style, types and layers
+#   make screenshots          a picture of every page, in build/screenshots (wants Chromium)
 #   make clean                removes the virtual environment and all caches; never any data
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check venv clean
+.PHONY: help demo test check screenshots venv clean
 .DELETE_ON_ERROR:
 
 help:
@@ -54,6 +55,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+screenshots: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.screenshots.take
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -90,7 +90,7 @@ def test_dropped_files_are_sent_in_parts_and_a_part_that_is_lost_is_told(visit: 
 
 def test_items_are_filtered_and_shown_large(indexed: Page, scenes: Scenes) -> None:
     name = scenes.queries[3].file
-    indexed.get_by_label("Name has").fill(name)
+    indexed.get_by_label("Name or text has").fill(name)
     indexed.get_by_role("button", name="Filter").click()
     expect(indexed.locator(".tile")).to_have_count(1)
     indexed.locator(".tile a").click()

@@ -161,7 +161,9 @@ def test_every_page_asks_little_and_reads_no_large_table_through(
         if answer.status_code >= 500:
             faults.append(f"{address}: {answer.status_code}")
         seen += answer.status_code == 200
-        if len(asked.statements) > MOST_STATEMENTS:
+        # a file that is saved holds everything, and is read part by part
+        saved = "attachment" in answer.headers.get("Content-Disposition", "")
+        if len(asked.statements) > MOST_STATEMENTS and not saved:
             faults.append(f"{address}: {len(asked.statements)} statements")
         faults += [f"{address} reads through {one}" for one in asked.read_through()]
     assert not faults, "\n".join(faults)

@@ -1,0 +1,221 @@
+"""A server that people have worked on: collections, searches with their marks, failures, people, an evaluation.
+
+Everything goes through the API as a client would do it; only the failure is written by hand, since nothing fails by
+itself here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from retllm.db.enums import JobKind, JobState, Stage, UnitState
+from retllm.db.session import make_sessions, transaction
+from retllm.db.tables import Job, Unit, User, new_id
+from retllm.demo.world import DemoQuery, write_collection
+from retllm.stack import LocalStack
+
+SEED = 4713
+FAMILIES = 3
+K = 8
+_PATIENCE = 180.0
+
+_TRACEBACK = """Traceback (most recent call last):
+  File "retllm/jobs/work.py", line 77, in _attempt
+    opened = doing(bench, Held(claim, lease))
+retllm.errors.MediaRejected: The picture can not be decoded.
+"""
+_NOTES = (
+    ("letter", "A letter to the museum about a green triangle that was lent in spring."),
+    ("list", "Inventory of the third box: circles, squares, and one star without a colour."),
+    ("diary", "Diary, 4 May: rain all day; the red circle still hangs left of the door."),
+)
+
+
+@dataclass(frozen=True)
+class Furnished:
+    """Keys of what is there, for the addresses of pages."""
+
+    collection: str
+    notes: str
+    empty: str
+    item: str
+    note: str
+    search: str
+    again: str
+    picture_search: str
+    hopeless: str
+    failed: str
+    index: str
+    run: str
+    asked_again: str
+    user: str
+
+    def keys(self) -> dict[str, list[str]]:
+        """What each argument of a page's address may be."""
+        return {
+            "collection_id": [self.collection, self.notes, self.empty],
+            "item_id": [self.item, self.note],
+            "job_id": [self.search, self.again, self.picture_search, self.hopeless, self.failed, self.index],
+            "search_id": [self.search],
+            "run_id": [self.run, self.asked_again],
+            "user_id": [self.user],
+        }
+
+    def views(self) -> list[str]:
+        """Addresses with filters and choices that show something else than the plain page."""
+        return [
+            f"/collections/{self.collection}?q=nothing-is-called-so",
+            f"/search?collection={self.collection}&like={self.item}",
+            f"/search?again={self.search}",
+            "/jobs?state=failed",
+            "/jobs?text=nothing+of+the+sort",
+            f"/compare?of={self.search}&of={self.again}",
+            "/nothing-here",
+        ]
+
+    def illustrations(self) -> dict[str, tuple[str, str, str]]:
+        """The pictures of the README: the page, the width and the colours of each."""
+        return {
+            "overview": ("/", "desktop", "light"),
+            "search": (f"/jobs/{self.search}", "desktop", "light"),
+            "compare": (f"/compare?of={self.search}&of={self.again}", "desktop", "dark"),
+            "phone": (f"/jobs/{self.picture_search}", "phone", "dark"),
+        }
+
+
+def wait_for(api: httpx.Client, jobs: Iterable[str]) -> None:
+    """Wait until these jobs are over."""
+    end = time.monotonic() + _PATIENCE
+    for job in jobs:
+        while api.get(f"/jobs/{job}").raise_for_status().json()["finished_at"] is None:
+            assert time.monotonic() < end, f"job {job} is not over"
+            time.sleep(0.2)
+
+
+def furnish(stack: LocalStack, api: httpx.Client, folder: Path) -> Furnished:
+    """Fill the server of ``stack`` through ``api``, an administrator's client; the demo's pictures go to ``folder``."""
+    queries = write_collection(folder, FAMILIES, SEED)
+    scenes = _collection(api, "Scenes of shapes", "Coloured shapes, drawn for teaching; each with its caption.")
+    notes = _collection(api, "Notes", "Letters, lists and a diary that came with the pictures.")
+    empty = _collection(api, "To be sorted", "")
+    index = _upload(api, scenes, [folder / one.file for one in queries] + [folder / "captions.jsonl"])
+    texts = {"items": [{"name": name, "text": text} for name, text in _NOTES]}
+    of_notes = api.post(f"/collections/{notes}/items", json=texts).raise_for_status().json()["job_id"]
+    wait_for(api, [index, of_notes])
+    searches = _searches(api, scenes, queries, folder)
+    wait_for(api, searches)
+    search, again, by_picture, hopeless = searches
+    item = _mark(api, search, queries[1].file)
+    _mark(api, by_picture, queries[4].file)
+    return Furnished(
+        collection=scenes,
+        notes=notes,
+        empty=empty,
+        item=item,
+        note=_first_item(api, notes),
+        search=search,
+        again=again,
+        picture_search=by_picture,
+        hopeless=hopeless,
+        failed=_failure(stack, UUID(scenes), item),
+        index=index,
+        run=_uploaded_run(api),
+        asked_again=_asked_again(api, scenes),
+        user=_people(api, scenes),
+    )
+
+
+def _collection(api: httpx.Client, name: str, description: str) -> str:
+    made = api.post("/collections", json={"name": name, "description": description}).raise_for_status()
+    return str(made.json()["id"])
+
+
+def _upload(api: httpx.Client, collection: str, files: list[Path]) -> str:
+    parts = [("file", (one.name, one.read_bytes())) for one in files]
+    return str(api.post(f"/collections/{collection}/items", files=parts).raise_for_status().json()["job_id"])
+
+
+def _searches(api: httpx.Client, collection: str, queries: list[DemoQuery], folder: Path) -> list[str]:
+    path = f"/collections/{collection}/searches"
+    first = {"text": queries[1].query, "k": K, "trace": True}
+    injected = {"trigger": "fixed", "fixed_layer": 2, "alpha": 0.5}
+    asked: list[dict[str, Any]] = [first, {"text": queries[1].query, "k": K, "injection": injected}]
+    jobs = [api.post(path, json=one).raise_for_status().json()["id"] for one in asked]
+    picture = {"picture": (queries[4].file, (folder / queries[4].file).read_bytes())}
+    form = {"query": json.dumps({"k": K})}
+    jobs.append(api.post(path, files=picture, data=form).raise_for_status().json()["id"])
+    jobs.append(api.post(path, json={"text": "a photograph of a steam train", "k": K}).raise_for_status().json()["id"])
+    return [str(job) for job in jobs]
+
+
+def _mark(api: httpx.Client, search: str, right: str) -> str:
+    """Mark every candidate by the truth; the key of the right one."""
+    found = {one["name"]: one["item_id"] for one in api.get(f"/searches/{search}").json()["candidates"]}
+    for name, item in found.items():
+        path = f"/searches/{search}/judgments/{item}"
+        api.put(path, json={"relevant": name == right}).raise_for_status()
+    return str(found[right])
+
+
+def _failure(stack: LocalStack, collection: UUID, item: str) -> str:
+    with transaction(make_sessions(stack.database_url)) as session:
+        user = session.query(User).order_by(User.id).first()
+        assert user is not None
+        error = "The picture can not be decoded."
+        job = Job(
+            id=new_id(),
+            kind=JobKind.INDEX,
+            state=JobState.FAILED,
+            user_id=user.id,
+            collection_id=collection,
+            params={},
+            error=error,
+        )
+        session.add(job)
+        session.flush()
+        job.started_at = job.finished_at = job.created_at
+        unit = Unit(id=new_id(), job_id=job.id, stage=Stage.EMBED, seq=0, payload={"items": [item]})
+        unit.state, unit.attempt, unit.error, unit.traceback = UnitState.DEAD, 3, error, _TRACEBACK
+        unit.worker, unit.started_at, unit.finished_at = "archive-2:4711", job.created_at, job.created_at
+        session.add(unit)
+    return str(job.id)
+
+
+def _first_item(api: httpx.Client, collection: str) -> str:
+    return str(api.get(f"/collections/{collection}/items").raise_for_status().json()["items"][0]["id"])
+
+
+def _uploaded_run(api: httpx.Client) -> str:
+    """The report of ``retllm eval scenes --seed 102 --families 8 --pairs 20 --limit 40 --ablate``."""
+    report = json.loads((Path(__file__).parent / "report.json").read_text("utf-8"))
+    made = api.post("/evaluations", json={"name": "Scenes, with all variants", "report": report}).raise_for_status()
+    return str(made.json()["id"])
+
+
+def _asked_again(api: httpx.Client, collection: str) -> str:
+    """The reviewed questions once more, with a smaller pool."""
+    body = {"name": "With five candidates", "settings": {"k": 5}}
+    run = str(api.post(f"/collections/{collection}/evaluations", json=body).raise_for_status().json()["id"])
+    jobs = api.get("/jobs", params={"collection": collection, "limit": 20}).raise_for_status().json()["jobs"]
+    wait_for(api, [job["id"] for job in jobs])
+    return run
+
+
+def _people(api: httpx.Client, collection: str) -> str:
+    """An editor, a viewer and somebody who left; the first two are members of the collection."""
+    made = {}
+    for name, role in (("edda", "editor"), ("viktor", "viewer"), ("gone", "editor")):
+        account = {"name": name, "role": role, "password": "correct horse battery"}
+        made[name] = str(api.post("/users", json=account).raise_for_status().json()["id"])
+    api.patch(f"/users/{made['gone']}", json={"disabled": True}).raise_for_status()
+    for name, role in (("edda", "editor"), ("viktor", "viewer")):
+        api.post(f"/collections/{collection}/members", json={"name": name, "role": role}).raise_for_status()
+    return made["edda"]
