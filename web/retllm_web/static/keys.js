@@ -47,7 +47,7 @@ export function current() {
 export function choose(row) {
   for (const other of document.querySelectorAll("[data-row].current")) other.classList.remove("current");
   row.classList.add("current");
-  const first = row.matches("[tabindex]") ? row : row.querySelector("a, button, input") ?? row;
+  const first = row.matches("[tabindex]") ? row : row.querySelector("a, button, input:not([type=hidden])") ?? row;
   first.focus({ preventScroll: true });
   row.scrollIntoView({ block: "nearest" });
 }
