@@ -2,23 +2,203 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
-from tests.chaos.scene import Scene
+import psutil
+import sqlalchemy as sa
+from tests.chaos import disk
+from tests.chaos.client import deadly, picture
+from tests.chaos.plant import LEASE
+from tests.chaos.proxy import Proxy
+from tests.chaos.scene import RECOVERY, Scene
+
+from retllm.db.enums import UnitState
+from retllm.db.tables import Unit
+from retllm.jobs.announce import Announcer
 
 Fault = Callable[[Scene], None]
 
+_MOMENTS = (
+    *("claim-before", "claim-after", "complete-before", "complete-after", "give_up-before", "give_up-after"),
+    *("submit-before", "submit-after", "announce-before", "announce-after", "renew-before", "renew-after"),
+)
+
 
 def kill_workers(scene: Scene, times: int) -> None:
-    """kill -9 of one worker after the other, at moments that nobody chose."""
+    """kill -9 of one worker after the other, half of them in the middle of a unit, half at any moment."""
     for _ in range(times):
-        scene.hurt(partial(scene.plant.kill, scene.victim()))
+        if scene.chance.random() < 0.5:
+            scene.obeyed("work")
+        else:
+            scene.hurt(partial(scene.plant.kill, scene.victim()))
         scene.pause(0.05, 0.8)
 
 
-def faults(whole: bool) -> list[tuple[str, Fault]]:
-    """Every fault by its name, in a form that takes minutes (``whole``) or one that takes seconds."""
+def crash_at_commits(scene: Scene, rounds: int) -> None:
+    """A sudden end right before and right after each kind of commit, of whoever comes there first."""
+    for moment in _MOMENTS * rounds:
+        if moment.startswith("give_up"):
+            # somebody has to be lost before a unit is taken back
+            scene.obeyed("work")
+        if moment.startswith("renew"):
+            # most units are done before their lease is renewed
+            scene.obeyed("work", "slow")
+        if not scene.obeyed(moment):
+            scene.wrong(f"nobody came to {moment}")
+
+
+def freeze_workers(scene: Scene, times: int) -> None:
+    """A worker stands still for longer than its lease, and then goes on as if nothing had been."""
+    for _ in range(times):
+        scene.obeyed("work", "stop")
+        time.sleep(LEASE + 1)
+        for name in scene.plant.stopped():
+            scene.plant.kill(name, signal.SIGCONT)
+        scene.pause(0.1, 0.5)
+
+
+def freeze_in_transaction(scene: Scene, times: int) -> None:
+    """A worker stands still with its job locked; what others lost meanwhile must be taken up all the same."""
+    for _ in range(times):
+        scene.obeyed("complete-before", "stop")
+        time.sleep(LEASE)
+        scene.obeyed("work")
+        if not scene.taken_back(RECOVERY, but=scene.plant.stopped()):
+            scene.wrong(f"what another worker lost was not taken back in {RECOVERY:.1f} s while one stood still")
+        for name in scene.plant.stopped():
+            scene.plant.kill(name, signal.SIGCONT)
+
+
+def kill_dispatchers(scene: Scene, times: int) -> None:
+    """kill -9 of the dispatchers, together with a worker whose unit they have to take back."""
+    for _ in range(times):
+        for name in scene.plant.dispatchers:
+            scene.plant.kill(name)
+        scene.obeyed("work")
+        scene.pause(0.3, 1.2)
+
+
+def kill_web(scene: Scene, times: int) -> None:
+    """kill -9 of the web server's process while it takes in jobs."""
+    for _ in range(times):
+        for child in psutil.Process(scene.plant.servers["web"].pid).children():
+            scene.hurt(child.kill)
+        scene.pause(1.0, 3.0)
+
+
+def restart_redis(scene: Scene, times: int) -> None:
+    """Redis is killed and comes back empty: every hint is gone."""
+    for _ in range(times):
+        scene.hurt(partial(scene.plant.kill_server, "redis"))
+        scene.pause(0.0, 1.5)
+        scene.plant.start_server("redis")
+        scene.healed()
+        scene.pause(0.5, 2.0)
+
+
+def restart_postgres(scene: Scene, times: int) -> None:
+    """PostgreSQL ends at once, as in a crash, and recovers from its log."""
+    for _ in range(times):
+        scene.hurt(partial(scene.plant.kill_server, "postgres", signal.SIGQUIT))
+        scene.pause(0.0, 1.0)
+        scene.plant.start_server("postgres")
+        scene.healed()
+        scene.pause(0.5, 2.0)
+
+
+@contextmanager
+def _behind(scene: Scene) -> Iterator[dict[str, Proxy]]:
+    """The workers reach both servers through a path that can hang."""
+    plant = scene.plant
+    paths = {
+        "postgres": Proxy.to_socket(str(plant.postgres.sockets / ".s.PGSQL.5432")),
+        "redis": Proxy.to_port(plant.redis.port),
+    }
+    env = {
+        "DATABASE_URL": f"postgresql+psycopg://postgres@127.0.0.1:{paths['postgres'].port}/retllm",
+        "REDIS_URL": plant.redis.url.replace(f":{plant.redis.port}/", f":{paths['redis'].port}/"),
+    }
+    try:
+        for name in plant.workers:
+            plant.restart(name, **env)
+        scene.wait_for_work()
+        yield paths
+    finally:
+        for name in plant.workers:
+            plant.restart(name)
+        for path in paths.values():
+            path.close()
+
+
+def hang_network(scene: Scene, times: int) -> None:
+    """The path of the workers to a server hangs half-open for longer than a lease; late packets arrive, or never."""
+    with _behind(scene) as paths:
+        for number in range(times):
+            path = paths["redis" if number % 3 == 2 else "postgres"]
+            scene.wait_for_work()
+            scene.hurt(path.hang)
+            time.sleep(LEASE + 1)
+            (path.reset if number % 2 else path.resume)()
+            scene.healed()
+            scene.pause(0.5, 1.5)
+        time.sleep(RECOVERY)
+
+
+def tell_twice(scene: Scene, times: int) -> None:
+    """Every unit that waits or is held is announced again to all, many times over."""
+    announcer = Announcer(scene.plant.redis.url)
+    for _ in range(times):
+        with scene.plant.sessions() as session:
+            query = sa.select(Unit.id, Unit.stage).where(Unit.state.in_([UnitState.READY, UnitState.LEASED]))
+            there = [(key, stage) for key, stage in session.execute(query)]
+        scene.hurt(partial(announcer.announce, there * 3))
+        scene.pause(0.1, 0.3)
+
+
+def fill_disk(scene: Scene) -> None:
+    """The disk of the pictures is full: an upload is refused as such and leaves nothing; with room it goes in."""
+    disk.fill(scene)
+
+
+def one_deadly_picture(scene: Scene) -> None:
+    """A picture ends every worker that opens it: it fails alone, with a reason, and its neighbours are done."""
+    client = scene.client
+    collection = client.collection()
+    pictures = [picture((9, n, 200)) for n in range(5)]
+    answer = client.upload_pictures(collection, *pictures[:2], deadly(), *pictures[2:])
+    killer = str(answer.json()["outcomes"][2]["item_id"])
+    scene.hurt(lambda: None)
+    job = client.wait(client.index(collection), 120)
+    items = client.ask("GET", f"/collections/{collection}/items").json()["items"]
+    failed = [item["id"] for item in items if not item["indexed"]]
+    if job["state"] != "partial" or failed != [killer]:
+        scene.wrong(f"the job is {job['state']}, and {len(failed)} items have no vector")
+    reasons = [error["error"] for error in job["errors"]]
+    if len(reasons) != 1 or "lost" not in reasons[0]:
+        scene.wrong(f"the reasons are {reasons}")
+
+
+def faults(whole: bool) -> list[tuple[str, Fault, bool]]:
+    """Every fault by its name, in a form that takes minutes (``whole``) or seconds; and whether under load."""
+
+    def times(many: int, few: int) -> int:
+        return many if whole else few
+
     return [
-        ("worker killed", partial(kill_workers, times=50 if whole else 8)),
+        ("worker killed", partial(kill_workers, times=times(50, 8)), True),
+        ("crash at a commit", partial(crash_at_commits, rounds=times(2, 1)), True),
+        ("worker stands still", partial(freeze_workers, times=times(6, 2)), True),
+        ("worker stands still, job locked", partial(freeze_in_transaction, times=times(2, 1)), True),
+        ("dispatchers killed", partial(kill_dispatchers, times=times(10, 3)), True),
+        ("web server killed", partial(kill_web, times=times(5, 1)), True),
+        ("redis comes back empty", partial(restart_redis, times=times(10, 2)), True),
+        ("postgres ends at once", partial(restart_postgres, times=times(10, 2)), True),
+        ("network hangs half-open", partial(hang_network, times=times(6, 2)), True),
+        ("unit told to several", partial(tell_twice, times=times(40, 10)), True),
+        ("disk full", fill_disk, False),
+        ("picture kills its worker", one_deadly_picture, False),
     ]

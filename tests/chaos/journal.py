@@ -84,7 +84,7 @@ _RULES = {
     "a unit is given to nobody while somebody holds it": """
         SELECT key, coalesce(before, '') || ' to leased' FROM journal
         WHERE what = 'unit' AND after = 'leased' AND before <> 'ready'""",
-    "a job ends once, and again only after it was started again": f"""
+    "a job ends once, and again only after it was started again": """
         SELECT key, count(*) FILTER (WHERE after IN ('succeeded', 'partial', 'failed', 'cancelled')) || ' ends, '
             || count(*) FILTER (WHERE before IN ('succeeded', 'partial', 'failed', 'cancelled')) || ' new starts'
         FROM journal WHERE what = 'job' GROUP BY key
@@ -136,7 +136,7 @@ class Journal:
         return Tally(lost, counts["unit", "leased", "done"], dead, counts["job", None, "queued"])
 
     def recovery_seconds(self, at: float, units: list[UUID]) -> float | None:
-        """Seconds from ``at`` (since 1970) until the last of these units was taken back or ended; None: not all were."""
+        """Seconds from ``at`` (since 1970) until the last of these units was let go of; None: not all were."""
         if not units:
             return 0.0
         query = """

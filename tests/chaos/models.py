@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
+from tests.chaos import crash
 
 from retllm.embedding.encoder import EmbedderInfo
 from retllm.fine import Content, Injection, PairScore, ScorerInfo
@@ -24,6 +25,7 @@ DEADLY = (255, 0, 255)
 
 def _pause() -> None:
     time.sleep(float(os.environ.get("CHAOS_PAUSE", "0.05")))
+    crash.come_to("work")
 
 
 def _numbers(of: bytes) -> np.ndarray:

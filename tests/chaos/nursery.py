@@ -31,7 +31,7 @@ def _worker(kind: str, node: str) -> None:
 def _dispatcher(_: str, __: str) -> None:
     from tests.chaos import crash
 
-    crash.install()
+    crash.install("announce")
     dispatch.main([], standalone_mode=True)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import sqlalchemy as sa
 from tests.chaos.journal import Journal
 from tests.chaos.models import EMBEDDER, SCORER
@@ -67,17 +68,22 @@ class Forked:
 class Plant:
     """A context manager: everything runs inside, nothing is left after."""
 
-    def __init__(self, home: Path, *, workers: int = 2, pause: float = 0.05, storage: Path | None = None) -> None:
+    def __init__(self, home: Path, *, workers: int = 2, pause: float = 0.05, no_small_disk: str | None = "") -> None:
         self.home = home
         self.orders = home / "orders"
         self.logs = home / "logs"
-        self.storage_path = storage or home / "media"
+        self.storage_path = home / "media"
+        self.no_small_disk = no_small_disk
         self.postgres = EmbeddedPostgres(home)
         self.redis = EmbeddedRedis(home)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.servers: dict[str, Child] = {}
-        names = [("embed", n) for n in range(workers)] + [("score", n) for n in range(workers)] + [("dispatch", 0)]
+        names = (
+            [("embed", n) for n in range(workers)]
+            + [("score", n) for n in range(workers)]
+            + [("dispatch", n) for n in range(2)]
+        )
         self.forked = {f"{kind}{n}": Forked(kind, f"{kind}{n}") for kind, n in names}
         self.token = ""
         self._pause = pause
@@ -188,7 +194,7 @@ class Plant:
                 "REDIS_URL": self.redis.url,
                 "CHAOS_ORDERS": str(self.orders),
                 "CHAOS_PAUSE": str(self._pause),
-                "PYTHONPATH": str(ROOT),
+                "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
                 "OMP_NUM_THREADS": "1",
             }
         )
@@ -249,11 +255,26 @@ class Plant:
         os.kill(child.pid, number)
         child.stop(30)
 
-    def order(self, moment: str) -> Path:
-        """Have the next process that comes to this moment end there; the file goes when it did."""
+    def order(self, moment: str, how: str = "end") -> Path:
+        """Have the next process that comes to this moment end there, or ``stop`` there; the file goes when it did."""
         path = self.orders / moment
-        path.touch()
-        return path
+        beside = self.home / "order"
+        beside.write_text(how, "ascii")
+        return beside.replace(path)
+
+    def stopped(self) -> list[str]:
+        """Names of the forked processes that stand still."""
+        found = []
+        for name, one in self.forked.items():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if psutil.Process(one.pid).status() == psutil.STATUS_STOPPED:
+                    found.append(name)
+        return found
+
+    @property
+    def dispatchers(self) -> list[str]:
+        """Names of the dispatchers."""
+        return [name for name, one in self.forked.items() if one.kind == "dispatch"]
 
     @property
     def workers(self) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.chaos.client import Client
+from tests.chaos.disk import small_disk
 from tests.chaos.faults import faults
 from tests.chaos.plant import Plant
 from tests.chaos.scene import Outcome, Scene
@@ -27,13 +28,13 @@ def run(
 ) -> list[Outcome]:
     """Every fault on one plant, one after the other."""
     outcomes = []
-    with Plant(home) as plant:
+    with small_disk(home / "media") as reason, Plant(home, no_small_disk=reason) as plant:
         client = Client(plant.url, plant.token)
         scene = Scene(plant, client, random.Random(seed))
         scene.furnish()
-        for name, fault in faults(whole):
+        for name, fault, load in faults(whole):
             if only in name:
-                outcomes.append(scene.play(name, fault))
+                outcomes.append(scene.play(name, fault, load=load))
                 say(line(outcomes[-1]))
     return outcomes
 

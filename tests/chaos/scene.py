@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from tests.chaos.client import Client, Load, picture
+from tests.chaos.client import Client, GaveUp, Load, picture
 from tests.chaos.plant import DISPATCH, LEASE, Plant
 
 from retllm.db.tables import Job
@@ -75,6 +75,7 @@ class Scene:
     chance: random.Random
     library: str = ""
     notes: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
     blows: int = 0
     _last: float = 0.0
     _held: list[UUID] = field(default_factory=list)
@@ -90,20 +91,55 @@ class Scene:
 
     def hurt(self, deed: Callable[[], object]) -> None:
         """One blow: do it, and remember when, and which units were held then."""
-        held = [row[0] for row in self._leased()]
+        self._remember()
         deed()
         self.blows += 1
-        self._last, self._held = time.time(), held
+
+    def obeyed(self, moment: str, how: str = "end", seconds: float = 20) -> bool:
+        """Order that the next process that comes to this moment ends or stops there; false if none came."""
+        order = self.plant.order(moment, how)
+        deadline = time.monotonic() + seconds
+        while order.exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if order.exists():
+            order.unlink(missing_ok=True)
+            return False
+        if how != "slow":
+            self._remember()
+            self.blows += 1
+        return True
 
     def healed(self) -> None:
         """The fault that lasted a while is over now; recovery counts from here."""
-        self._last, self._held = time.time(), [row[0] for row in self._leased()]
+        self._remember()
 
-    def _leased(self) -> list[Any]:
+    def _remember(self) -> None:
+        self._last = time.time()
         try:
-            return self.plant.leased()
+            self._held = [row[0] for row in self.plant.leased()]
         except sa.exc.OperationalError:
-            return []
+            self._held = []
+
+    def taken_back(self, seconds: float, but: Sequence[str]) -> bool:
+        """Whether what was held at the last blow, by others than ``but``, is let go of in time."""
+        pids = {str(self.plant.forked[name].pid) for name in but}
+        held = [key for key, worker in self.plant.leased() if str(worker).rpartition(":")[2] not in pids]
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.plant.journal.recovery_seconds(self._last, held) is not None:
+                return True
+            time.sleep(0.1)
+        return False
+
+    def wrong(self, what: str) -> None:
+        """Something is not as it must be."""
+        self.complaints.append(what)
+
+    def wait_for_work(self, but: Sequence[str] = (), seconds: float = 20) -> None:
+        """Return when a worker, besides those in ``but``, holds a unit."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not set(self.plant.busy()) - set(but):
+            time.sleep(0.01)
 
     def victim(self) -> str:
         """A worker: mostly one that is at work now."""
@@ -120,7 +156,7 @@ class Scene:
         """Do it while jobs are in flight, wait until all is quiet, and look at everything."""
         began, mark, fenced = time.monotonic(), self.plant.journal.mark(), self.plant.fenced()
         before = set(self._violations())
-        self.blows, self.notes, self._last, self._held = 0, [], 0.0, []
+        self.blows, self.notes, self.complaints, self._last, self._held = 0, [], [], 0.0, []
         outcome = Outcome(name)
         try:
             if load:
@@ -131,6 +167,8 @@ class Scene:
                 fault(self)
         except Skip as skip:
             outcome.skipped = str(skip)
+        except GaveUp as gave_up:
+            self.wrong(str(gave_up))
         self._wait_until_quiet()
         for accepted in self.client.log.accepted[-200:]:
             self.client.job(accepted.job_id)
@@ -141,7 +179,7 @@ class Scene:
         outcome.fenced = self.plant.fenced() - fenced
         outcome.lost = sum(one.rule in _LOST for one in found)
         outcome.doubled = sum(one.rule in _DOUBLED for one in found)
-        outcome.violations = [str(one) for one in found]
+        outcome.violations = [str(one) for one in found] + self.complaints
         outcome.notes = self.notes
         self._judge_recovery(outcome)
         outcome.seconds = round(time.monotonic() - began, 1)

@@ -8,4 +8,4 @@ from retllm_web.wsgi import app
 
 __all__ = ["app"]
 
-crash.install()
+crash.install("change")

@@ -128,7 +128,7 @@ def _lost(session: Session, accepted: Sequence[Accepted]) -> Iterator[Violation]
     keys = {one.job_id: one.key for one in accepted}
     for some in _batches(keys):
         query = sa.select(Job.id, Job.idempotency_key).where(Job.id.in_(some))
-        there = dict(iter(session.execute(query).tuples()))
+        there = dict(iter(session.execute(query)))
         for job_id in some:
             if job_id not in there:
                 yield Violation("accepted_is_kept", str(job_id), "an accepted job exists", "it is gone")
@@ -160,7 +160,7 @@ def _ended_twice(session: Session, endings: Sequence[Ending]) -> Iterator[Violat
     for one in endings:
         seen[one.job_id].add(one.finished_at)
     for some in _batches(seen):
-        for job_id, finished_at in session.execute(sa.select(Job.id, Job.finished_at).where(Job.id.in_(some))).tuples():
+        for job_id, finished_at in session.execute(sa.select(Job.id, Job.finished_at).where(Job.id.in_(some))):
             if seen[job_id] != {finished_at}:
                 said = ", ".join(sorted(map(str, {*seen[job_id], finished_at})))
                 yield Violation("ends_once", str(job_id), "a job ends once", said)

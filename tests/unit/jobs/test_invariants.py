@@ -1,0 +1,131 @@
+"""The rules see what is wrong: rows, files and promises that no sequence of steps leads to."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from retllm.db.session import transaction
+from retllm.db.tables import Candidate, Embedding, Item, Job, Score, Search, Unit
+from retllm.jobs import control, submit
+from retllm.jobs.invariant_files import orphans
+from retllm.jobs.invariants import Accepted, Cancelled, ClientLog, Ending, violations
+
+from .foreseen import Judge, index, run, search
+
+
+def _broken(world: Any, *statements: Any, log: ClientLog | None = None, quiet: bool = False) -> set[str]:
+    """The rules that these statements break; all is as before afterwards."""
+    with transaction(world.sessions) as session:
+        for table in _TABLES:
+            session.execute(sa.text(f"DROP TABLE IF EXISTS kept_{table}"))
+            session.execute(sa.text(f"CREATE TABLE kept_{table} AS SELECT * FROM {table}"))
+    with transaction(world.sessions) as session:
+        for statement in statements:
+            session.execute(statement)
+    found = {one.rule for one in violations(world.sessions, log=log, quiet=quiet)}
+    with transaction(world.sessions) as session:
+        session.execute(sa.delete(Job))
+        session.execute(sa.delete(Embedding))
+        for table in _TABLES:
+            session.execute(sa.text(f"INSERT INTO {table} SELECT * FROM kept_{table}"))
+    return found
+
+
+_TABLES = ("jobs", "units", "searches", "candidates", "scores", "embeddings")
+_ENDED = sa.update(Job).values(state="succeeded", finished_at=sa.func.now())
+
+
+def _unit(number: int, **values: Any) -> Any:
+    return sa.update(Unit).where(Unit.seq == number).values(**values)
+
+
+def _submitted(world: Any) -> uuid.UUID:
+    with transaction(world.sessions) as session:
+        return submit.submit_index(session, world.user, world.collection_id, world.settings).job.id
+
+
+def test_promises_that_were_not_kept_are_told(world: Any) -> None:
+    world.add_texts("a")
+    job_id = _submitted(world)
+    with transaction(world.sessions) as session:
+        control.cancel_job(session, world.user, job_id)
+    before, now = datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC)
+    ended = world.job(job_id).finished_at
+    kept = ClientLog([Accepted(job_id)], [Cancelled(job_id, now)], [Ending(job_id, ended)])
+    assert _broken(world, log=kept, quiet=True) == set()
+    assert _broken(world, log=ClientLog([Accepted(uuid.uuid4())])) == {"accepted_is_kept"}
+    assert _broken(world, log=ClientLog([Accepted(job_id, "k")])) == {"one_job_a_key"}
+    assert _broken(world, log=ClientLog(endings=[Ending(job_id, before)])) == {"ends_once"}
+    done = _unit(0, state="done")
+    assert _broken(world, done, log=ClientLog(cancelled=[Cancelled(job_id, before)])) >= {"nothing_after_cancel"}
+    assert "cancelled_stays_so" in _broken(world, _ENDED, log=kept)
+
+
+def test_units_that_do_not_add_up_are_told(world: Any) -> None:
+    world.add_texts("a", "b", "c")
+    _submitted(world)
+    assert _broken(world) == set()
+    assert _broken(world, quiet=True) == {"ends_in_quiet"}
+    assert _broken(world, sa.delete(Unit)) == {"open_has_work"}
+    assert _broken(world, sa.update(Job).values(state="failed")) == {"over_has_an_end"}
+    assert _broken(world, _ENDED) == {"over_has_no_work"}
+    long_ago = sa.text("now() - interval '1 hour'")
+    leased = {"state": "leased", "token": uuid.uuid4(), "lease_until": long_ago}
+    assert _broken(world, _unit(0, **leased)) == {"lease_is_taken_back"}
+    assert _broken(world, _unit(0, token=uuid.uuid4())) == {"lease_is_whole"}
+    assert _broken(world, _unit(0, finished_at=long_ago)) == {"unit_end_is_dated"}
+    same = sa.update(Unit).values(payload={"items": ["x"]})
+    assert _broken(world, same) == {"each_input_once"}
+    assert _broken(world, _unit(0, state="split", finished_at=long_ago)) == {"split_loses_nothing"}
+
+
+def test_results_that_do_not_add_up_are_told(bench: Any, world: Any) -> None:
+    world.add_texts("a red house", "a blue house", "a green house")
+    index(bench, world)
+    job_id = search(world, text="a house", k=3)
+    run(bench, world, job_id, Judge(lambda candidate: (len(candidate.text or "") / 100, 0.5)))
+    assert _broken(world, quiet=True) == set()
+    of_search = Unit.job_id == job_id
+    first = sa.select(Candidate.item_id).where(Candidate.coarse_rank == 1).scalar_subquery()
+    assert _broken(world, sa.delete(Embedding).where(Embedding.item_id == first)) == {"done_is_embedded"}
+    assert _broken(world, sa.update(Embedding).values(item_version=2)) == {"no_vector_of_the_future"}
+    assert _broken(world, sa.update(Candidate).values(coarse_rank=1)) == {"coarse_ranks_are_whole"}
+    assert _broken(world, sa.update(Candidate).values(final_rank=1)) == {"final_ranks_are_whole"}
+    assert _broken(world, sa.update(Search).values(final_at=None)) == {"result_has_its_order"}
+    assert _broken(world, sa.delete(Score).where(Score.item_id == first)) == {"done_is_scored"}
+    assert _broken(world, sa.update(Candidate).values(error="bad")) == {"score_or_error"}
+    assert _broken(world, sa.update(Score).values(scorer_version="v2")) == {"scored_once", "done_is_scored"}
+    assert _broken(world, sa.update(Score).values(error="bad")) == {"score_is_whole"}
+    assert _broken(world, sa.delete(Search)) >= {"job_has_its_search"}
+    fine = sa.delete(Unit).where(of_search, Unit.stage == "fine")
+    assert _broken(world, fine) == {"score_has_its_unit", "whole_pool_is_judged"}
+    dead = sa.update(Unit).where(of_search, Unit.stage == "fine").values(state="dead")
+    told = {"dead_says_why", "dead_is_told", "score_has_its_unit", "end_tells_the_truth"}
+    assert _broken(world, dead) == told
+
+
+def test_files_that_are_gone_or_others_are_told(bench: Any, world: Any) -> None:
+    import hashlib
+    import io
+
+    (item,) = world.add_texts("a")
+    bench.storage.put("items/x/original", io.BytesIO(b"picture"))
+    bench.storage.put("items/x/thumbnail", io.BytesIO(b"small"))
+    sha256 = hashlib.sha256(b"picture").hexdigest()
+    with transaction(world.sessions) as session:
+        keys = {"picture_key": "items/x/original", "thumbnail_key": "items/x/thumbnail"}
+        session.execute(sa.update(Item).values(content_sha256=sha256, **keys))
+    assert violations(world.sessions, bench.storage) == []
+    with world.sessions() as session:
+        assert orphans(session, bench.storage) == []
+    bench.storage.put("items/y/original", io.BytesIO(b"nobody's"))
+    with world.sessions() as session:
+        assert orphans(session, bench.storage) == ["items/y/original"]
+    bench.storage.put("items/x/original", io.BytesIO(b"another"))
+    bench.storage.delete("items/x/thumbnail")
+    found = violations(world.sessions, bench.storage, sample=5)
+    assert [(one.rule, one.subject) for one in found] == [("files_match", f"item {item}")] * 2

@@ -1,0 +1,481 @@
+"""Any sequence of what users, workers and dispatchers do leaves the rows as a small model of the states says."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import JobState, Stage, UnitState
+from retllm.db.session import transaction
+from retllm.db.tables import Candidate, Collection, Embedding, Job, Score, Search, Unit, new_id
+from retllm.db.vectors import register_model
+from retllm.errors import Conflict, JobCancelled, MediaRejected, ModelUnavailable, RetllmError, StaleClaim
+from retllm.jobs import claim as claims
+from retllm.jobs import control, submit
+from retllm.jobs.announce import Announcement
+from retllm.jobs.claim import Claim, Lease
+from retllm.jobs.dispatcher import Dispatcher
+from retllm.jobs.invariants import Accepted, ClientLog, Ending, violations
+from retllm.jobs.schemas import SearchRequest
+
+from .foreseen import Quiet
+
+ATTEMPTS = 2
+VERSION = "v1"
+OPEN = (UnitState.READY, UnitState.LEASED)
+
+
+@dataclass
+class MUnit:
+    """A unit as the model sees it; ``holder`` is the number of the claim that holds it."""
+
+    items: list[str]
+    state: UnitState = UnitState.READY
+    attempt: int = 0
+    holder: int | None = None
+
+
+@dataclass
+class MJob:
+    """A job as the model sees it; units by stage and number."""
+
+    id: UUID
+    key: str
+    kind: str
+    collection: UUID
+    items: list[str]
+    state: JobState = JobState.QUEUED
+    cancel: bool = False
+    units: dict[tuple[Stage, int], MUnit] = field(default_factory=dict)
+    endings: int = 0
+
+    @property
+    def over(self) -> bool:
+        return self.state not in (JobState.QUEUED, JobState.RUNNING)
+
+    def add(self, stage: Stage, payloads: list[list[str]]) -> None:
+        first = 1 + max((seq for known, seq in self.units if known is stage), default=-1)
+        for number, items in enumerate(payloads):
+            self.units[stage, first + number] = MUnit(items)
+
+    def drop_waiting(self) -> None:
+        """What a cancellation does at once."""
+        for unit in self.units.values():
+            if unit.state is UnitState.READY:
+                unit.state = UnitState.CANCELLED
+        self.settle()
+
+    def settle(self) -> None:
+        states = [unit.state for unit in self.units.values()]
+        if self.over or any(state in OPEN for state in states):
+            return
+        coarse_done = any(
+            stage is Stage.COARSE and unit.state is UnitState.DONE for (stage, _), unit in self.units.items()
+        )
+        if coarse_done and not self.cancel and not any(stage is Stage.FINE for stage, _ in self.units):
+            self.add(Stage.FINE, _in_twos(self.items))
+            return
+        self.endings += 1
+        last = Stage.EMBED if self.kind == "index" else Stage.FINE
+        some = any(stage is last and unit.state is UnitState.DONE for (stage, _), unit in self.units.items())
+        if self.cancel:
+            self.state = JobState.CANCELLED
+        elif UnitState.DEAD not in states:
+            self.state = JobState.SUCCEEDED
+        else:
+            self.state = JobState.PARTIAL if some else JobState.FAILED
+
+    def give_up(self, key: tuple[Stage, int], *, hopeless: bool, split: bool) -> None:
+        """A failed attempt: another one, or the end of the unit."""
+        unit = self.units[key]
+        unit.holder = None
+        if not hopeless and unit.attempt < ATTEMPTS:
+            unit.state = UnitState.READY
+        elif split and len(unit.items) > 1:
+            unit.state = UnitState.SPLIT
+            self.add(key[0], [[item] for item in unit.items])
+        else:
+            unit.state = UnitState.DEAD
+            self.settle()
+
+
+@dataclass
+class MClaim:
+    """A claim that a worker has, whatever became of the unit since."""
+
+    real: Claim
+    job: MJob
+    key: tuple[Stage, int]
+    expired: bool = False
+
+
+def _in_twos(items: list[str]) -> list[list[str]]:
+    return [items[start : start + 2] for start in range(0, len(items), 2)]
+
+
+PICK = st.integers(0, 10_000)
+OF_CLAIMS = ("renew", "complete", "fail", "release", "expire")
+DEEDS = ("claim", "claim", *OF_CLAIMS, "complete", "fail", "rescue", "cancel", "retry", "submit_again")
+ERRORS = st.sampled_from([RuntimeError("no memory"), MediaRejected("bad"), ModelUnavailable("no folder")])
+
+
+class Machine(RuleBasedStateMachine):
+    """Users, workers and a dispatcher, each step by the platform's own functions."""
+
+    world: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: list[MJob] = []
+        self.claims: list[MClaim] = []
+        self.log = ClientLog()
+        with transaction(self.world.sessions) as session:
+            name = self.world.settings.embedders
+            self.model = register_model(
+                session, name=next(iter(name)), revision="1", dimension=3, preprocessing_hash="1"
+            ).id
+
+    # helpers
+
+    def _one(self, number: int) -> MJob:
+        return self.jobs[number % len(self.jobs)]
+
+    def _held(self, number: int) -> MClaim:
+        """Mostly a live one, often of a job that is being cancelled, now and then one of a worker that comes late."""
+        live = [held for held in self.claims if self._is_live(held)]
+        unwanted = [held for held in live if held.job.cancel]
+        among = [self.claims, live, live, unwanted][number % 4] or self.claims
+        return among[number // 4 % len(among)]
+
+    def _is_live(self, number_of: MClaim) -> bool:
+        unit = number_of.job.units[number_of.key]
+        return unit.holder == id(number_of) and unit.state is UnitState.LEASED and not number_of.expired
+
+    def _collection(self, count: int) -> tuple[UUID, list[str]]:
+        key = new_id()
+        with transaction(self.world.sessions) as session:
+            session.add(Collection(id=key, owner_id=self.world.user.id, name=str(key)))
+        self.world.collection_id = key
+        return key, sorted(str(item) for item in self.world.add_texts(*[f"{key} {n}" for n in range(count)]))
+
+    def _accept(self, job: MJob, submitted: submit.Submitted) -> None:
+        assert submitted.job.id == job.id
+        self.log.accepted.append(Accepted(job.id, job.key))
+
+    def _fenced(self, claim: MClaim, deed: Callable[[], object]) -> bool:
+        """Do it; true if it took effect, which it does exactly for a live claim."""
+        if self._is_live(claim):
+            deed()
+            return True
+        with pytest.raises(StaleClaim):
+            deed()
+        return False
+
+    # one rule, so that the mixture is ours: most of what can happen wants a unit that is held
+
+    @rule(deed=st.sampled_from(DEEDS), which=PICK, unit=PICK, error=ERRORS)
+    def step(self, deed: str, which: int, unit: int, error: Exception) -> None:
+        live = any(self._is_live(held) for held in self.claims)
+        if deed in OF_CLAIMS and not (live or (self.claims and which % 3 == 0)):
+            deed = "claim"
+        if deed == "expire" and any(held.expired for held in self.claims):
+            deed = "rescue"
+        getattr(self, deed)(which, unit, error)
+
+    # users
+
+    @initialize(count=st.integers(1, 5))
+    def submit_index(self, count: int) -> None:
+        collection, items = self._collection(count)
+        key = uuid.uuid4().hex
+        with transaction(self.world.sessions) as session:
+            done = submit.submit_index(session, self.world.user, collection, self.world.settings, idempotency_key=key)
+        job = MJob(done.job.id, key, "index", collection, items)
+        job.add(Stage.EMBED, _in_twos(items))
+        self.jobs.append(job)
+        self._accept(job, done)
+
+    @initialize(count=st.integers(1, 5))
+    def submit_search(self, count: int) -> None:
+        collection, items = self._collection(count)
+        with transaction(self.world.sessions) as session:
+            self._embed(session, collection, items)
+        key = uuid.uuid4().hex
+        done = self._search(collection, key)
+        job = MJob(done.job.id, key, "search", collection, items)
+        job.add(Stage.COARSE, [[]])
+        self.jobs.append(job)
+        self._accept(job, done)
+
+    def _search(self, collection: UUID, key: str) -> submit.Submitted:
+        with transaction(self.world.sessions) as session:
+            return submit.submit_search(
+                session,
+                self.world.user,
+                collection,
+                SearchRequest(text="what"),
+                self.world.settings,
+                idempotency_key=key,
+            )
+
+    def submit_again(self, which: int, _: int, __: Exception) -> None:
+        """A repeated request gets the job that the first one made."""
+        job = self._one(which)
+        if job.kind == "search":
+            done = self._search(job.collection, job.key)
+        else:
+            with transaction(self.world.sessions) as session:
+                done = submit.submit_index(
+                    session, self.world.user, job.collection, self.world.settings, idempotency_key=job.key
+                )
+        assert not done.created
+        self._accept(job, done)
+
+    def cancel(self, which: int, _: int, __: Exception) -> None:
+        job = self._one(which)
+
+        def deed() -> None:
+            with transaction(self.world.sessions) as session:
+                control.cancel_job(session, self.world.user, job.id)
+
+        if job.over and job.state is not JobState.CANCELLED:
+            with pytest.raises(Conflict):
+                deed()
+            return
+        deed()
+        if not job.over:
+            job.cancel = True
+            job.drop_waiting()
+
+    def retry(self, which: int, _: int, __: Exception) -> None:
+        job = self._one(which)
+
+        def deed() -> None:
+            with transaction(self.world.sessions) as session:
+                control.retry_job(session, self.world.user, job.id)
+
+        if not job.over or job.state is JobState.SUCCEEDED:
+            with pytest.raises(Conflict):
+                deed()
+            return
+        deed()
+        job.state, job.cancel = JobState.QUEUED, False
+        for unit in job.units.values():
+            if unit.state in (UnitState.DEAD, UnitState.CANCELLED):
+                unit.state, unit.attempt = UnitState.READY, 0
+        job.settle()
+
+    # workers
+
+    def claim(self, which: int, unit: int, _: Exception) -> None:
+        """A hint may be of any unit, however long done; only a ready one is given away."""
+        job = self._one(which)
+        ready = [key for key, one in job.units.items() if one.state is UnitState.READY]
+        among = sorted(ready if ready and unit % 4 else job.units)
+        key = among[unit // 4 % len(among)]
+        told = job.units[key]
+        found = [row.id for row in self.world.units(job.id, key[0]) if row.seq == key[1]]
+        claim = self.world.claim(found[0])
+        if job.over or job.cancel or told.state is not UnitState.READY:
+            assert claim is None
+            return
+        assert claim is not None
+        held = MClaim(claim, job, key)
+        told.state, told.holder = UnitState.LEASED, id(held)
+        told.attempt += 1
+        if job.state is JobState.QUEUED:
+            job.state = JobState.RUNNING
+        self.claims.append(held)
+
+    def renew(self, which: int, _: int, __: Exception) -> None:
+        held = self._held(which)
+        lease = Lease(self.world.sessions, held.real, self.world.settings)
+        lease._renew()
+        if not self._is_live(held):
+            with pytest.raises(StaleClaim):
+                lease.check()
+        elif held.job.cancel:
+            with pytest.raises(JobCancelled):
+                lease.check()
+        else:
+            lease.check()
+
+    def complete(self, which: int, _: int, __: Exception) -> None:
+        held = self._held(which)
+        unit = held.job.units[held.key]
+        if not self._fenced(held, lambda: claims.complete(self.world.sessions, held.real, self._write(held))):
+            return
+        unit.holder = None
+        if held.job.cancel:
+            unit.state = UnitState.CANCELLED
+            held.job.drop_waiting()
+            return
+        unit.state = UnitState.DONE
+        held.job.settle()
+
+    def fail(self, which: int, _: int, error: Exception) -> None:
+        held = self._held(which)
+        unit = held.job.units[held.key]
+        if not self._fenced(held, lambda: claims.fail(self.world.sessions, held.real, error, self.world.settings)):
+            return
+        if held.job.cancel:
+            unit.state, unit.holder = UnitState.CANCELLED, None
+            held.job.drop_waiting()
+            return
+        hopeless = isinstance(error, RetllmError) and not error.retryable
+        held.job.give_up(held.key, hopeless=hopeless, split=not isinstance(error, ModelUnavailable))
+
+    def release(self, which: int, _: int, __: Exception) -> None:
+        held = self._held(which)
+        unit = held.job.units[held.key]
+        if not self._fenced(held, lambda: claims.release(self.world.sessions, held.real)):
+            return
+        unit.state, unit.holder = UnitState.READY, None
+        unit.attempt -= 1
+        if held.job.cancel:
+            held.job.drop_waiting()
+
+    # time and the dispatcher
+
+    def expire(self, which: int, _: int, __: Exception) -> None:
+        held = self._held(which)
+        if self._is_live(held):
+            held.expired = True
+            with transaction(self.world.sessions) as session:
+                past = sa.func.clock_timestamp() - sa.text("interval '1 second'")
+                session.execute(sa.update(Unit).where(Unit.id == held.real.unit_id).values(lease_until=past))
+
+    def rescue(self, _: int, __: int, ___: Exception) -> None:
+        Dispatcher(self.world.sessions, Quiet(), self.world.settings).rescue()  # type: ignore[arg-type]
+        for held in self.claims:
+            unit = held.job.units[held.key]
+            if held.expired and unit.holder == id(held):
+                held.job.give_up(held.key, hopeless=False, split=True)
+                if held.job.cancel:
+                    held.job.drop_waiting()
+        self.claims = [held for held in self.claims if not held.expired] + [
+            MClaim(held.real, held.job, held.key) for held in self.claims if held.expired
+        ]
+
+    # what a worker writes
+
+    def _embed(self, session: Session, collection: UUID, items: list[str]) -> None:
+        for item in items:
+            session.add(
+                Embedding(
+                    item_id=UUID(item),
+                    model_id=self.model,
+                    collection_id=collection,
+                    item_version=1,
+                    image_weight=self.world.settings.item_image_weight,
+                    vector=[1.0, 0.0, 0.0],
+                )
+            )
+
+    def _write(self, held: MClaim) -> claims.Write:
+        """Plain inserts: a second time the same key would break them."""
+        items = held.real.payload.get("items", [])
+
+        def write(session: Session, job: Job) -> list[Announcement]:
+            if held.real.stage is Stage.EMBED:
+                self._embed(session, job.collection_id, items)
+            elif held.real.stage is Stage.COARSE:
+                for rank, item in enumerate(held.job.items, 1):
+                    session.add(Candidate(search_id=job.id, item_id=UUID(item), coarse_rank=rank, similarity=0.5))
+            else:
+                session.get_one(Search, job.id).scorer_version = VERSION
+                for item in items:
+                    score = int(item[-6:], 16) / 2**24
+                    session.add(
+                        Score(
+                            search_id=job.id,
+                            item_id=UUID(item),
+                            scorer_version=VERSION,
+                            score=score,
+                            log_odds=score,
+                            entropy=0.5,
+                            tokens=1,
+                        )
+                    )
+            return []
+
+        return write
+
+    # what is true after every step
+
+    @invariant()
+    def rows_are_as_the_model_says(self) -> None:
+        if not self.jobs:
+            return
+        by_id = {job.id: job for job in self.jobs}
+        with self.world.sessions() as session:
+            rows = session.scalars(sa.select(Job).where(Job.id.in_(by_id))).all()
+            units = session.scalars(sa.select(Unit).where(Unit.job_id.in_(by_id))).all()
+        for row in rows:
+            job = by_id[row.id]
+            assert (row.state, row.cancel_requested) == (job.state, job.cancel)
+            assert (row.finished_at is not None) == job.over
+            here = {
+                (unit.stage, unit.seq): (unit.state, unit.attempt, unit.payload.get("items", []))
+                for unit in units
+                if unit.job_id == row.id
+            }
+            assert here == {key: (unit.state, unit.attempt, unit.items) for key, unit in job.units.items()}
+            if job.state is JobState.SUCCEEDED:
+                assert row.finished_at is not None
+                self.log.endings.append(Ending(row.id, row.finished_at))
+        assert len(rows) == len(self.jobs)
+
+    def teardown(self) -> None:
+        """Every accepted job is there, done once, with all its results and no others."""
+        if not self.jobs:
+            return
+        assert [str(one) for one in violations(self.world.sessions, log=self.log)] == []
+        with self.world.sessions() as session:
+            for job in self.jobs:
+                done = [item for unit in job.units.values() if unit.state is UnitState.DONE for item in unit.items]
+                table = Embedding.item_id if job.kind == "index" else Score.item_id
+                owner = Embedding.collection_id == job.collection if job.kind == "index" else Score.search_id == job.id
+                written = sorted(str(item) for item in session.scalars(sa.select(table).where(owner)))
+                assert written == sorted(done)
+
+
+@pytest.mark.timeout(120)
+def test_whatever_happens_in_whatever_order_no_accepted_work_is_lost_or_done_twice(world: Any) -> None:
+    world.settings = world.settings.model_copy(
+        update={"max_attempts": ATTEMPTS, "lease_seconds": 3600, "default_k": 5, "tie_decimals": 12}
+    )
+
+    class OfThisWorld(Machine):
+        pass
+
+    OfThisWorld.world = world
+    run_state_machine_as_test(
+        OfThisWorld,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=40,
+            deadline=None,
+            database=None,
+            # a failure tells its steps as they came: making them fewer would take minutes
+            phases=[Phase.generate],
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
