@@ -97,6 +97,7 @@ class Run {
     Object.assign(this, { hidden: 0, total: 0, files: 0, sent: 0, sentFiles: 0, counts: {}, stopped: false, hopeless: null, news: false, began: performance.now() });
     this.lost = [];
     this.table.replaceChildren();
+    document.querySelector("[data-summary]").textContent = "";
     document.querySelector("#outcomes").hidden = false;
     this.holder.hidden = false;
     this.again.hidden = true;

@@ -1,0 +1,114 @@
+"""Collections and their embedders on the command line, through a server on a real database."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner, Result
+from werkzeug.serving import make_server
+
+from retllm import accounts
+from retllm.cli.collections import collections
+from retllm.db.enums import Role
+from retllm.db.session import transaction
+from retllm.db.tables import Embedding, EmbeddingModel, Item, new_id
+from retllm.settings import Settings, public_name
+from retllm_web.app import create_app
+from retllm_web.services import Services
+
+OTHER = "ViT-B-32/some"
+
+
+class _Silent:
+    def announce(self, units: object) -> None:
+        """Nobody listens."""
+
+
+@pytest.fixture
+def served(fresh_database: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
+    """A server with two embedders in force, to which the command line talks as an administrator."""
+    settings = Settings(
+        home=tmp_path / "home", database_url=fresh_database, redis_url=redis_url, extra_embedders=(OTHER,)
+    )
+    app = create_app(settings, announcer=_Silent())
+    found: Services = app.extensions["retllm"]
+    with transaction(found.sessions) as session:
+        root = accounts.create_user(session, "root", "a long password", Role.ADMIN)
+        _, secret = accounts.issue_token(session, root, "cli")
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("RETLLM_URL", f"http://127.0.0.1:{server.port}")
+    monkeypatch.setenv("RETLLM_TOKEN", secret)
+    yield found
+    server.shutdown()
+    thread.join()
+
+
+def _run(*arguments: str) -> Result:
+    return CliRunner().invoke(collections, list(arguments), catch_exceptions=False)
+
+
+def _json(*arguments: str) -> dict[str, object]:
+    # the server beside it logs into the same output
+    (line,) = [line for line in _run(*arguments, "--json").output.splitlines() if line.startswith("{")]
+    told: dict[str, object] = json.loads(line)
+    return told
+
+
+def _text_with_vector(served: Services, key: str, embedder: str) -> uuid.UUID:
+    """A text of the collection with a vector of this embedder; returns the model's key."""
+    with transaction(served.sessions) as session:
+        item = session.scalar(sa.select(Item))
+        if item is None:
+            item = Item(
+                id=new_id(), collection_id=uuid.UUID(key), kind="text", name="a", content_sha256="a", size_bytes=1
+            )
+            session.add(item)
+        model = EmbeddingModel(id=new_id(), name=embedder, revision="r", dimension=2, preprocessing_hash="h")
+        session.add(model)
+        session.flush()
+        session.add(
+            Embedding(
+                item_id=item.id,
+                model_id=model.id,
+                collection_id=item.collection_id,
+                item_version=1,
+                image_weight=served.settings.item_image_weight,
+                vector=[1.0, 0.0],
+            )
+        )
+    return model.id
+
+
+def test_a_collection_is_made_changed_listed_and_deleted(served: Services) -> None:
+    assert "Made Birds" in _run("create", "Birds").output
+    assert "Changed Owls" in _run("change", "Birds", "--name", "Owls", "--description", "at night").output
+    told = _run().output
+    assert "Owls" in told
+    assert "private" in told
+    assert _run("change", "Owls").exit_code == 2
+    assert _run("delete", "Owls", "--yes").exit_code == 0
+    assert _json() == {"collections": []}
+
+
+def test_another_embedder_takes_the_place_of_the_first(served: Services) -> None:
+    key = str(_json("create", "Birds")["id"])
+    main = public_name(served.settings.embedder_name)
+    old = _text_with_vector(served, key, main)
+    _text_with_vector(served, key, OTHER)
+    shown = _run("models", "Birds").output
+    for told in (f"{main} in use", f"{OTHER} in force"):
+        assert told in " ".join(shown.split())
+    assert f"use {OTHER}" in _run("use", "Birds", OTHER).output
+    assert "Removed 1 vectors" in _run("remove-vectors", "Birds", str(old), "--yes").output
+    rows = _json("models", "Birds")["embedders"]
+    assert isinstance(rows, list)
+    assert [(row["name"], row["in_use"], row["vectors"]) for row in rows] == [(OTHER, True, 1), (main, False, 0)]
+    assert _json("index", "Birds", "--with", OTHER)["state"] == "succeeded", "nothing was missing"
