@@ -22,8 +22,10 @@ from retllm.db.tables import Job, Unit, User, new_id
 from retllm.demo.world import DemoQuery, write_collection
 from retllm.stack import LocalStack
 
-SEED = 4713
+SEED = 2026
 FAMILIES = 3
+# a family is eight scenes; its first is asked for
+_ASKED, _SHOWN = 8, 16
 K = 8
 _PATIENCE = 180.0
 
@@ -113,8 +115,8 @@ def furnish(stack: LocalStack, api: httpx.Client, folder: Path) -> Furnished:
     searches = _searches(api, scenes, queries, folder)
     wait_for(api, searches)
     search, again, by_picture, hopeless = searches
-    item = _mark(api, search, queries[1].file)
-    _mark(api, by_picture, queries[4].file)
+    item = _mark(api, search, queries[_ASKED].file)
+    _mark(api, by_picture, queries[_SHOWN].file)
     return Furnished(
         collection=scenes,
         notes=notes,
@@ -145,11 +147,11 @@ def _upload(api: httpx.Client, collection: str, files: list[Path]) -> str:
 
 def _searches(api: httpx.Client, collection: str, queries: list[DemoQuery], folder: Path) -> list[str]:
     path = f"/collections/{collection}/searches"
-    first = {"text": queries[1].query, "k": K, "trace": True}
+    first = {"text": queries[_ASKED].query, "k": K, "trace": True}
     injected = {"trigger": "fixed", "fixed_layer": 2, "alpha": 0.5}
-    asked: list[dict[str, Any]] = [first, {"text": queries[1].query, "k": K, "injection": injected}]
+    asked: list[dict[str, Any]] = [first, {"text": queries[_ASKED].query, "k": K, "injection": injected}]
     jobs = [api.post(path, json=one).raise_for_status().json()["id"] for one in asked]
-    picture = {"picture": (queries[4].file, (folder / queries[4].file).read_bytes())}
+    picture = {"picture": (queries[_SHOWN].file, (folder / queries[_SHOWN].file).read_bytes())}
     form = {"query": json.dumps({"k": K})}
     jobs.append(api.post(path, files=picture, data=form).raise_for_status().json()["id"])
     jobs.append(api.post(path, json={"text": "a photograph of a steam train", "k": K}).raise_for_status().json()["id"])

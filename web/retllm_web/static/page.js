@@ -11,6 +11,8 @@ for (const element of document.querySelectorAll("[data-with-script]")) element.h
 for (const field of document.querySelectorAll("[data-select]")) field.addEventListener("focus", () => field.select());
 // a page that says itself where to begin is right; else begin at the first field that was refused
 (document.querySelector("[autofocus]") ?? document.querySelector("[aria-invalid=true]"))?.focus();
+// on a phone the menu is wider than the screen: what is open must be seen in it
+document.querySelector(".topbar nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 moreItems();
 forms();
 keys();
