@@ -25,7 +25,7 @@ _NAMES = {
 
 @click.group()
 def bench() -> None:
-    """Measure speed on this machine; no server and no database are needed."""
+    """Measure speed on this machine; no server and no database need to be there."""
 
 
 @bench.command()
@@ -100,3 +100,39 @@ def _measured(model: str | None, size: Any, k: int, rounds: int, device: str, in
         speed = measure_fine(scorer, k, size.picture, rounds, injection)
         parameters = sum(parameter.numel() for parameter in scorer.loaded.module.parameters())
     return speed.as_json(parameters)
+
+
+@bench.command()
+@click.option("--starts", type=click.IntRange(min=1), default=100, show_default=True, help="Starts of each side.")
+@click.option("--units", type=click.IntRange(min=1), default=500, show_default=True, help="Units of the empty job.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Empty jobs of so many units.")
+@json_option
+def jobs(starts: int, units: int, rounds: int, as_json: bool) -> None:
+    """The job core: how soon and how fast units that do nothing are done, beside bare Celery tasks.
+
+    A database, a Redis, a dispatcher and one worker are started in a folder of their own and serve both sides. A unit
+    is kept in the database, claimed with a lease and ended by a fenced transaction; a bare task is kept by Redis alone.
+    """
+    from retllm.bench.jobs import measure_jobs
+
+    with tempfile.TemporaryDirectory(prefix="retllm-bench-") as folder:
+        home = Path(folder) / "home"
+        result = measure_jobs(home, starts, units, rounds, announce=show.say).as_json()
+    if as_json:
+        show.as_json(result)
+        return
+    click.echo(
+        f"One worker process, durable database. Start: from the commit, just before the hint or message is sent, until "
+        f"the worker holds the unit or runs the task ({starts} of each, in turns). Rate: a job of {units} units, and "
+        f"{units} tasks sent at once (medians of {rounds} rounds, in turns)."
+    )
+    rows = [
+        _beside("start, median, ms", result["start_p50_ms"], 2),
+        _beside("start, 95 of 100 within, ms", result["start_p95_ms"], 2),
+        _beside("units or tasks per second", result["per_second"], 1),
+    ]
+    show.table(("", "job core", "bare task", "ratio"), rows)
+
+
+def _beside(name: str, sides: dict[str, float], decimals: int) -> tuple[str, ...]:
+    return name, f"{sides['job']:.{decimals}f}", f"{sides['task']:.{decimals}f}", f"{sides['ratio']:.3g}"

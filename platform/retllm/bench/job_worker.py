@@ -1,0 +1,76 @@
+"""The worker of ``retllm bench jobs``: ``celery --app retllm.bench.job_worker worker``, with no model at all.
+
+One process serves both sides of the comparison: units of index jobs, whose doing is nothing, and a bare task that does
+nothing. When one that was asked for starts, its name and the time go into a list in Redis, so that both are read from
+the same clock in the same way.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import redis
+from celery.signals import setup_logging
+
+from retllm import logs
+from retllm.bench.jobs import BARE_TASK, STARTED
+from retllm.db.session import make_sessions
+from retllm.jobs.announce import TASK_OF, Announcement, Announcer, celery_app
+from retllm.jobs.claim import complete
+from retllm.jobs.work import Bench, Held, run_unit
+from retllm.media.storage import get_storage
+from retllm.settings import get_settings
+
+app = celery_app(get_settings().redis_url)
+app.set_default()
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]  # celery has no types
+def _setup_logging(**_: Any) -> None:
+    logs.configure(get_settings().log_level)
+
+
+@lru_cache(maxsize=1)
+def _bench() -> Bench:
+    settings = get_settings()
+    return Bench(
+        sessions=make_sessions(settings.database_url),
+        storage=get_storage(settings),
+        settings=settings,
+        announcer=Announcer(settings.redis_url),
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+    )
+
+
+@lru_cache(maxsize=1)
+def _redis() -> redis.Redis:
+    return redis.Redis.from_url(str(get_settings().redis_url))
+
+
+def _tell_start(name: str) -> None:
+    _redis().rpush(STARTED, f"{name} {time.time()}")
+
+
+@app.task(name=TASK_OF["embed"])  # type: ignore[untyped-decorator]  # celery has no types
+def empty_unit(unit_id: str) -> None:
+    """Claim the unit and complete it with no result; the start of a job's first unit is told."""
+    run_unit(_bench(), UUID(unit_id), _do_nothing)
+
+
+def _do_nothing(bench: Bench, held: Held) -> list[Announcement]:
+    # the claim is committed by now
+    if held.claim.seq == 0:
+        _tell_start(str(held.claim.job_id))
+    return complete(bench.sessions, held.claim, lambda _session, _job: [])
+
+
+@app.task(name=BARE_TASK)  # type: ignore[untyped-decorator]  # celery has no types
+def bare_task(name: str) -> None:
+    """Nothing; the start is told where it has a name."""
+    if name:
+        _tell_start(name)

@@ -1,0 +1,262 @@
+"""What the job core costs, beside a bare Celery task on the same Redis and in the same worker, in one run.
+
+What is compared:
+
+- ``job``: an index job whose units do nothing. It is submitted as the web server does it (job and units in one
+  transaction, the hints after the commit), and each unit passes through all of the job core: claim, lease, a fenced
+  transaction at its end, the look whether the job is over. Nothing of it can be lost or counted twice.
+- ``task``: a Celery task that does nothing, with the same application's options. Nothing keeps it but Redis.
+
+The start is measured from just before the hint or message is sent until the worker holds the unit or runs the task; the
+sending is in it. The rate is of one job of many units, beside as many tasks sent at once. The sides take turns, so that
+what else the machine does falls on both alike, and each begins every other round.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import statistics
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import redis
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm import accounts
+from retllm.db.enums import ItemKind, JobState
+from retllm.db.session import make_sessions, transaction
+from retllm.db.tables import Collection as Items
+from retllm.db.tables import Item, Job, Unit, new_id
+from retllm.errors import StackError
+from retllm.jobs import submit
+from retllm.jobs.announce import Announcer, celery_app
+from retllm.settings import Settings
+from retllm.stack import LocalStack, commands
+from retllm.stack.child import ProcessSpec
+from retllm.stack.stages import platform_stages
+
+SIDES = ("job", "task")
+BARE_TASK = "retllm.bench_bare"
+STARTED = "retllm.bench.started"
+"""The list in Redis in which the worker writes ``NAME SECONDS`` for each start that is waited for."""
+
+_QUEUE = "bench"
+_PATIENCE = 60.0
+# seconds between two starts: the worker waits in Redis again, and no rhythm of its own is met
+_PAUSE = (0.02, 0.05)
+_PROCESSES = frozenset({"postgres", "redis", "migrate", "dispatch"})
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """What one run measured.
+
+    Attributes:
+        starts: seconds from sending to start, for each side as many as there were turns.
+        rates: units or tasks per second, for each side one a round.
+        units: of the job that the rate is of.
+    """
+
+    starts: dict[str, list[float]]
+    rates: dict[str, list[float]]
+    units: int
+
+    def start(self, side: str, share: float) -> float:
+        """The start, in seconds, that ``share`` of them did not exceed."""
+        return quantile(self.starts[side], share)
+
+    def rate(self, side: str) -> float:
+        """The median of the rounds, per second."""
+        return statistics.median(self.rates[side])
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as one JSON object; times in milliseconds, ratios of the job core to the bare task."""
+        found: dict[str, Any] = {"starts": len(self.starts["job"]), "units": self.units}
+        found["rounds"] = len(self.rates["job"])
+        for name, share in (("start_p50_ms", 0.5), ("start_p95_ms", 0.95)):
+            found[name] = {side: round(1000 * self.start(side, share), 3) for side in SIDES}
+            found[name]["ratio"] = round(self.start("job", share) / self.start("task", share), 3)
+        found["per_second"] = {side: round(self.rate(side), 2) for side in SIDES}
+        found["per_second"]["ratio"] = round(self.rate("job") / self.rate("task"), 4)
+        return found
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The smallest of ``values`` that at least ``share`` of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def measure_jobs(
+    home: Path, starts: int, units: int, rounds: int, announce: Callable[[str], None] = lambda _: None
+) -> Overhead:
+    """Start a stack of its own in ``home`` with one worker that holds no model, measure, and stop it.
+
+    Args:
+        home: an empty folder.
+        starts: turns in which a start is measured.
+        units: of the job whose rate is measured, and tasks beside it.
+        rounds: of the rate.
+        announce: told each step in a few words.
+
+    Raises:
+        StackError: a part can't be started, or a unit or task does not come.
+    """
+    settings = Settings(
+        home=home, database_url=None, redis_url=None, storage_url=None, index_unit_items=1, log_level="WARNING"
+    )
+    with LocalStack(settings, _PROCESSES, stages=_stages, announce=announce) as stack, ExitStack() as closing:
+        sides = _Sides(stack, settings, units, closing)
+        announce("warming up")
+        sides.warm_up()
+        announce(f"{starts} starts of each side")
+        took = _in_turns(starts, {"job": sides.job_start, "task": sides.task_start}, pause=True)
+        announce(f"{rounds} x {units} units and tasks")
+        rates = _in_turns(rounds, {"job": sides.job_rate, "task": sides.task_rate})
+    return Overhead(took, rates, units)
+
+
+def _in_turns(turns: int, sides: Mapping[str, Callable[[], float]], *, pause: bool = False) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {side: [] for side in sides}
+    for turn in range(turns):
+        for side in SIDES if turn % 2 else reversed(SIDES):
+            if pause:
+                time.sleep(random.uniform(*_PAUSE))  # noqa: S311 - no secret
+            found[side].append(sides[side]())
+    return found
+
+
+def _stages(
+    settings: Settings,
+    parts: Collection[str],
+    env: Mapping[str, str],
+    port: int,
+    log_path: Callable[[str], Path],
+    run: Path,
+) -> Sequence[Sequence[ProcessSpec]]:
+    """The platform's stages of ``parts``, and the worker that holds no model."""
+    file = run / "bench.ready"
+    options = commands.worker("embed")
+    at = options.index("--queues")
+    argv = (*options[:2], "--app", "retllm.bench.job_worker", *options[4:at], "--queues", f"embed,{_QUEUE}")
+    worker = ProcessSpec(
+        name="worker",
+        argv=commands.python((*argv, *options[at + 2 :], "--include", "retllm.stack.ready")),
+        log=log_path("worker"),
+        env={**env, commands.READY_VARIABLE: str(file)},
+        ready=file.exists,
+        cwd=Path("/"),
+    )
+    return [*platform_stages(settings, parts, env, port, log_path, run), [worker]]
+
+
+class _Sides:
+    """Both sides of the comparison on a running stack; each method returns what it measured."""
+
+    def __init__(self, stack: LocalStack, settings: Settings, units: int, closing: ExitStack) -> None:
+        self._settings = settings
+        self._sessions = make_sessions(stack.database_url)
+        closing.callback(self._sessions.kw["bind"].dispose)
+        self._announcer = Announcer(stack.redis_url)
+        self._app = celery_app(stack.redis_url)
+        closing.callback(self._app.close)
+        self._redis = closing.enter_context(redis.Redis.from_url(stack.redis_url))
+        self._units = units
+        with transaction(self._sessions) as session:
+            self._user = accounts.create_user(session, "bench", uuid.uuid4().hex)
+            self._one, self._many = (_collection(session, self._user.id, count) for count in (1, units))
+
+    def warm_up(self) -> None:
+        """Open every connection on both sides."""
+        for _ in range(3):
+            self.job_start()
+            self.task_start()
+
+    def job_start(self) -> float:
+        """Seconds from the commit of a job of one unit until the worker holds that unit."""
+        job, sent = self._submit(self._one)
+        took = self._started(str(job)) - sent
+        self._over(job)
+        return took
+
+    def task_start(self) -> float:
+        """Seconds from sending a task until it runs."""
+        name, sent = uuid.uuid4().hex, time.time()
+        self._send(name)
+        return self._started(name) - sent
+
+    def job_rate(self) -> float:
+        """Units per second of a job of many units, from its commit to its end."""
+        job, sent = self._submit(self._many)
+        self._started(str(job))
+        return self._units / (self._over(job) - sent)
+
+    def task_rate(self) -> float:
+        """Tasks per second, from before the first is sent until the last runs."""
+        name, sent = uuid.uuid4().hex, time.time()
+        for _ in range(self._units - 1):
+            self._send("")
+        self._send(name)
+        return self._units / (self._started(name) - sent)
+
+    def _submit(self, collection_id: UUID) -> tuple[UUID, float]:
+        with transaction(self._sessions) as session:
+            submitted = submit.submit_index(session, self._user, collection_id, self._settings)
+        sent = time.time()
+        self._announcer.announce(submitted.units)
+        return submitted.job.id, sent
+
+    def _send(self, name: str) -> None:
+        self._app.send_task(BARE_TASK, args=[name], queue=_QUEUE, retry=False, ignore_result=True)
+
+    def _started(self, name: str) -> float:
+        """When what is called ``name`` started, by the worker's clock, which is this machine's."""
+        told: Any = self._redis.blpop([STARTED], timeout=_PATIENCE)
+        if told is None:
+            raise StackError(f"Nothing has started within {_PATIENCE:.0f} seconds.")
+        who, _, when = told[1].decode().partition(" ")
+        if who != name:
+            raise StackError(f"{who} has started in place of {name}.")
+        return float(when)
+
+    def _over(self, job_id: UUID) -> float:
+        """When the last unit of the job ended, by the database's clock, which is this machine's."""
+        end = time.monotonic() + _PATIENCE + self._units / 10
+        while time.monotonic() < end:
+            with self._sessions() as session:
+                if session.scalar(sa.select(Job.state).where(Job.id == job_id)) is JobState.SUCCEEDED:
+                    last = session.scalar(sa.select(sa.func.max(Unit.finished_at)).where(Unit.job_id == job_id))
+                    assert last is not None
+                    return float(last.timestamp())
+            time.sleep(0.02)
+        raise StackError("A job of empty units did not end.")
+
+
+def _collection(session: Session, owner_id: UUID, count: int) -> UUID:
+    """A collection of so many texts."""
+    made = Items(id=new_id(), owner_id=owner_id, name=f"{count} texts")
+    session.add(made)
+    session.flush()
+    texts = [f"text {number}" for number in range(count)]
+    session.add_all(
+        Item(
+            id=new_id(),
+            collection_id=made.id,
+            kind=ItemKind.TEXT,
+            name=text,
+            text=text,
+            content_sha256=hashlib.sha256(text.encode()).hexdigest(),
+            size_bytes=len(text),
+        )
+        for text in texts
+    )
+    return made.id
