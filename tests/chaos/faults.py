@@ -189,11 +189,11 @@ def faults(whole: bool) -> list[tuple[str, Fault, bool]]:
         return many if whole else few
 
     return [
-        ("worker killed", partial(kill_workers, times=times(50, 8)), True),
+        ("worker killed", partial(kill_workers, times=times(50, 6)), True),
         ("crash at a commit", partial(crash_at_commits, rounds=times(2, 1)), True),
-        ("worker stands still", partial(freeze_workers, times=times(6, 2)), True),
-        ("worker stands still, job locked", partial(freeze_in_transaction, times=times(2, 1)), True),
-        ("dispatchers killed", partial(kill_dispatchers, times=times(10, 3)), True),
+        ("worker stands still", partial(freeze_workers, times=times(6, 1)), True),
+        ("worker stands still, job locked", partial(freeze_in_transaction, times=times(3, 1)), True),
+        ("dispatchers killed", partial(kill_dispatchers, times=times(10, 2)), True),
         ("web server killed", partial(kill_web, times=times(5, 1)), True),
         ("redis comes back empty", partial(restart_redis, times=times(10, 2)), True),
         ("postgres ends at once", partial(restart_postgres, times=times(10, 2)), True),

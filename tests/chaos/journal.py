@@ -109,6 +109,19 @@ class Tally:
     jobs: int
 
 
+@dataclass(frozen=True)
+class Blow:
+    """A moment of a fault, in seconds since 1970: the units that were held then, and how many were waiting.
+
+    They were looked up between ``at`` and ``seen``.
+    """
+
+    at: float
+    seen: float = 0.0
+    held: tuple[UUID, ...] = ()
+    waiting: int = 0
+
+
 class Journal:
     """The journal of one database."""
 
@@ -135,18 +148,25 @@ class Journal:
         dead = counts["unit", "leased", "dead"]
         return Tally(lost, counts["unit", "leased", "done"], dead, counts["job", None, "queued"])
 
-    def recovery_seconds(self, at: float, units: list[UUID]) -> float | None:
-        """Seconds from ``at`` (since 1970) until the last of these units was let go of; None: not all were."""
-        if not units:
-            return 0.0
+    def recovery_seconds(self, blow: Blow) -> float | None:
+        """Seconds until all that was held at a blow was let go of and work went on; None: it never was, or did not."""
         query = """
-            SELECT count(*), extract(epoch FROM max(first)) FROM (
-                SELECT min(at) AS first FROM journal WHERE what = 'unit' AND before = 'leased'
-                AND key = ANY(:units) AND at > to_timestamp(:at) GROUP BY key) AS taken"""
+            SELECT count(*) FILTER (WHERE let_go IS NOT NULL), extract(epoch FROM max(let_go)) FROM (
+                SELECT (SELECT min(g.at) FROM journal g
+                        WHERE g.what = 'unit' AND g.key = held.key AND g.before = 'leased' AND g.id > coalesce(
+                            (SELECT max(t.id) FROM journal t WHERE t.what = 'unit' AND t.key = held.key
+                             AND t.after = 'leased' AND t.at <= to_timestamp(:seen)), 0)) AS let_go
+                FROM unnest(cast(:held AS text[])) AS held(key)) AS each_one"""
+        going = """
+            SELECT extract(epoch FROM min(at)) FROM journal
+            WHERE what = 'unit' AND after = 'leased' AND at > to_timestamp(:at)"""
+        given = {"held": [str(unit) for unit in blow.held], "seen": blow.seen}
         with self._sessions() as session:
-            given = {"units": [str(unit) for unit in units], "at": at}
             count, last = session.execute(sa.text(query), given).one()
-        return float(last) - at if count == len(set(units)) else None
+            first = session.scalar(sa.text(going), {"at": blow.at}) if blow.waiting else blow.at
+        if count < len(set(blow.held)) or first is None:
+            return None
+        return max(0.0, float(last or blow.at) - blow.at, float(first) - blow.at)
 
     def doubled(self) -> list[Violation]:
         """Everything that happened twice, or without right."""

@@ -13,9 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import UUID, uuid4
 
 import psutil
 import sqlalchemy as sa
@@ -31,6 +32,7 @@ from retllm.media.storage import Storage
 from retllm.settings import Settings
 from retllm.stack import commands
 from retllm.stack.child import Child, ProcessSpec
+from retllm.stack.leftovers import STACK_VARIABLE, StackRecord, created_at, record_path
 from retllm.stack.network import is_ready
 from retllm.stack.postgres import EmbeddedPostgres
 from retllm.stack.redis import EmbeddedRedis, free_port
@@ -38,7 +40,6 @@ from retllm.stack.redis import EmbeddedRedis, free_port
 ROOT = Path(__file__).resolve().parents[2]
 LEASE = 2.0
 DISPATCH = 0.2
-ATTEMPTS = 5
 _WATCH = 0.1
 
 
@@ -68,7 +69,9 @@ class Forked:
 class Plant:
     """A context manager: everything runs inside, nothing is left after."""
 
-    def __init__(self, home: Path, *, workers: int = 2, pause: float = 0.05, no_small_disk: str | None = "") -> None:
+    def __init__(
+        self, home: Path, *, workers: int = 2, pause: float = 0.05, no_small_disk: str | None = "", attempts: int = 5
+    ) -> None:
         self.home = home
         self.orders = home / "orders"
         self.logs = home / "logs"
@@ -87,7 +90,10 @@ class Plant:
         self.forked = {f"{kind}{n}": Forked(kind, f"{kind}{n}") for kind, n in names}
         self.token = ""
         self._pause = pause
+        self._attempts = attempts
         self._nursery: subprocess.Popen[str] | None = None
+        self._guardian: subprocess.Popen[bytes] | None = None
+        self._record = StackRecord(stack=uuid4().hex, pid=os.getpid(), created=created_at(os.getpid()))
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="plant", daemon=True)
@@ -108,6 +114,13 @@ class Plant:
     def _start(self) -> None:
         self.orders.mkdir(parents=True)
         self.logs.mkdir(exist_ok=True)
+        self._record.write(record_path(self.home))
+        # should this process be killed, nothing of the plant outlives it
+        self._guardian = subprocess.Popen(
+            [sys.executable, "-m", "retllm.stack.guardian", str(record_path(self.home)), self._record.stack],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         self._nursery = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.nursery"],
             cwd=ROOT,
@@ -156,6 +169,11 @@ class Plant:
                     self.servers[name].ask_to_stop()
                 self.servers[name].stop(15 if name == "postgres" else 0)
         self.postgres.tidy()
+        record_path(self.home).unlink(missing_ok=True)
+        if self._guardian is not None:
+            assert self._guardian.stdin is not None
+            self._guardian.stdin.close()
+            self._guardian.wait(30)
 
     @staticmethod
     def _kill_group(pid: int) -> None:
@@ -178,7 +196,7 @@ class Plant:
             "RETLLM_DISPATCH_SECONDS": str(DISPATCH),
             "RETLLM_REPUBLISH_SECONDS": "1",
             "RETLLM_BACKOFF_SECONDS": "0.2",
-            "RETLLM_MAX_ATTEMPTS": str(ATTEMPTS),
+            "RETLLM_MAX_ATTEMPTS": str(self._attempts),
             "RETLLM_INDEX_UNIT_ITEMS": "4",
             "RETLLM_SCORE_UNIT_CANDIDATES": "3",
             "RETLLM_SECRET_KEY": "not a secret of anybody's, used by tests alone",
@@ -196,12 +214,15 @@ class Plant:
                 "CHAOS_PAUSE": str(self._pause),
                 "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
                 "OMP_NUM_THREADS": "1",
+                STACK_VARIABLE: self._record.stack,
             }
         )
 
     def start_server(self, name: str) -> None:
         """Start one of postgres, redis and web, and return when it answers."""
         self.servers[name] = child = Child(self._spec(name), 0)
+        self._record.processes = [server.record for server in self.servers.values()]
+        self._record.write(record_path(self.home))
         child.wait_ready()
 
     def _spec(self, name: str) -> ProcessSpec:
@@ -281,15 +302,26 @@ class Plant:
         """Names of the workers."""
         return [name for name, one in self.forked.items() if one.kind != "dispatch"]
 
-    def leased(self) -> list[sa.Row[tuple[object, ...]]]:
-        """Keys of the units that are held now, and the names of their workers."""
+    def leased(self) -> list[tuple[UUID, str]]:
+        """Keys of the units that are held now, and the process ids of their workers."""
         with self.sessions() as session:
             query = sa.select(Unit.id, Unit.worker).where(Unit.state == UnitState.LEASED)
-            return list(session.execute(query))
+            return [(key, str(worker).rpartition(":")[2]) for key, worker in session.execute(query)]
+
+    def held(self, but: Sequence[str] = ()) -> tuple[UUID, ...]:
+        """Keys of the units that are held now, by others than these workers."""
+        pids = {str(self.forked[name].pid) for name in but}
+        return tuple(key for key, pid in self.leased() if pid not in pids)
+
+    def waiting(self) -> int:
+        """How many units could be taken now."""
+        with self.sessions() as session:
+            ready = sa.and_(Unit.state == UnitState.READY, Unit.run_after <= sa.func.clock_timestamp())
+            return session.scalar(sa.select(sa.func.count()).where(ready)) or 0
 
     def busy(self) -> list[str]:
         """Names of the workers that hold a unit now."""
-        pids = {str(worker).rpartition(":")[2] for _, worker in self.leased()}
+        pids = {pid for _, pid in self.leased()}
         return [name for name in self.workers if str(self.forked[name].pid) in pids]
 
     def fenced(self) -> int:

@@ -28,7 +28,8 @@ def run(
 ) -> list[Outcome]:
     """Every fault on one plant, one after the other."""
     outcomes = []
-    with small_disk(home / "media") as reason, Plant(home, no_small_disk=reason) as plant:
+    attempts = 5 if whole else 3
+    with small_disk(home / "media") as reason, Plant(home, no_small_disk=reason, attempts=attempts) as plant:
         client = Client(plant.url, plant.token)
         scene = Scene(plant, client, random.Random(seed))
         scene.furnish()

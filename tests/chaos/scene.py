@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
-from uuid import UUID
 
 import sqlalchemy as sa
 from tests.chaos.client import Client, GaveUp, Load, picture
+from tests.chaos.journal import Blow
 from tests.chaos.plant import DISPATCH, LEASE, Plant
 
 from retllm.db.tables import Job
@@ -77,8 +77,7 @@ class Scene:
     notes: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     blows: int = 0
-    _last: float = 0.0
-    _held: list[UUID] = field(default_factory=list)
+    _blow: Blow = field(default_factory=lambda: Blow(0.0))
 
     def furnish(self) -> None:
         """A collection that is indexed in peace, for the searches."""
@@ -113,20 +112,20 @@ class Scene:
         """The fault that lasted a while is over now; recovery counts from here."""
         self._remember()
 
-    def _remember(self) -> None:
-        self._last = time.time()
+    def _remember(self, but: Sequence[str] = ()) -> None:
+        at = time.time()
         try:
-            self._held = [row[0] for row in self.plant.leased()]
+            held, waiting = self.plant.held(but), self.plant.waiting()
         except sa.exc.OperationalError:
-            self._held = []
+            held, waiting = (), 0
+        self._blow = Blow(at, time.time(), held, waiting)
 
     def taken_back(self, seconds: float, but: Sequence[str]) -> bool:
-        """Whether what was held at the last blow, by others than ``but``, is let go of in time."""
-        pids = {str(self.plant.forked[name].pid) for name in but}
-        held = [key for key, worker in self.plant.leased() if str(worker).rpartition(":")[2] not in pids]
+        """Whether what is held now by others than ``but`` is let go of in time."""
+        self._remember(but)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if self.plant.journal.recovery_seconds(self._last, held) is not None:
+            if self.plant.journal.recovery_seconds(self._blow) is not None:
                 return True
             time.sleep(0.1)
         return False
@@ -156,7 +155,7 @@ class Scene:
         """Do it while jobs are in flight, wait until all is quiet, and look at everything."""
         began, mark, fenced = time.monotonic(), self.plant.journal.mark(), self.plant.fenced()
         before = set(self._violations())
-        self.blows, self.notes, self.complaints, self._last, self._held = 0, [], [], 0.0, []
+        self.blows, self.notes, self.complaints, self._blow = 0, [], [], Blow(0.0)
         outcome = Outcome(name)
         try:
             if load:
@@ -186,9 +185,9 @@ class Scene:
         return outcome
 
     def _judge_recovery(self, outcome: Outcome) -> None:
-        if not self.blows or not self._last:
+        if not self._blow.at:
             return
-        took = self.plant.journal.recovery_seconds(self._last, self._held)
+        took = self.plant.journal.recovery_seconds(self._blow)
         outcome.recovery_s = None if took is None else round(took, 1)
         if took is None or took > RECOVERY:
             said = "never" if took is None else f"after {took:.1f} s"
