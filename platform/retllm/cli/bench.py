@@ -104,7 +104,7 @@ def _measured(model: str | None, size: Any, k: int, rounds: int, device: str, in
 
 @bench.command()
 @click.option("--starts", type=click.IntRange(min=1), default=100, show_default=True, help="Starts of each side.")
-@click.option("--units", type=click.IntRange(min=1), default=500, show_default=True, help="Units of the empty job.")
+@click.option("--units", type=click.IntRange(min=1), default=300, show_default=True, help="Units of the empty job.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Empty jobs of so many units.")
 @json_option
 def jobs(starts: int, units: int, rounds: int, as_json: bool) -> None:
