@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -14,7 +13,6 @@ from retllm import access, accounts
 from retllm.access import Right
 from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole, Role, Visibility
 from retllm.db.people import CollectionMember
-from retllm.db.session import make_engine
 from retllm.db.tables import Collection, Item, Job, User, new_id
 from retllm.errors import Forbidden, NotFound
 
@@ -89,14 +87,6 @@ class World:
         self.session.add(item)
         self.session.flush()
         return item
-
-
-@pytest.fixture
-def session(fresh_database: str) -> Iterator[Session]:
-    engine = make_engine(fresh_database)
-    with Session(engine) as opened:
-        yield opened
-    engine.dispose()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -19,14 +18,6 @@ from retllm.db.tables import ApiToken, Collection, User, new_id
 from retllm.errors import Conflict, InvalidInput, NotFound, Unauthorized
 
 PASSWORD = "correct horse battery"
-
-
-@pytest.fixture
-def session(fresh_database: str) -> Iterator[Session]:
-    engine = make_engine(fresh_database)
-    with Session(engine) as opened:
-        yield opened
-    engine.dispose()
 
 
 def test_the_right_password_gets_in_whatever_the_case_of_the_name(session: Session) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,18 +14,9 @@ from retllm import accounts, audit
 from retllm.audit import Action, Filters
 from retllm.db.enums import Role
 from retllm.db.people import AuditEntry
-from retllm.db.session import make_engine
 from retllm.db.tables import User, new_id
 
 PASSWORD = "correct horse battery"
-
-
-@pytest.fixture
-def session(fresh_database: str) -> Iterator[Session]:
-    engine = make_engine(fresh_database)
-    with Session(engine) as opened:
-        yield opened
-    engine.dispose()
 
 
 @pytest.fixture

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy.orm import Session
 
 from retllm import accounts, members
 from retllm.access import Right, right_in
 from retllm.db.enums import MemberRole, Role
-from retllm.db.session import make_engine
 from retllm.db.tables import Collection, User, new_id
 from retllm.errors import Conflict, NotFound
 
 PASSWORD = "correct horse battery"
-
-
-@pytest.fixture
-def session(fresh_database: str) -> Iterator[Session]:
-    engine = make_engine(fresh_database)
-    with Session(engine) as opened:
-        yield opened
-    engine.dispose()
 
 
 @pytest.fixture

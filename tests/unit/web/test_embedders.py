@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
+from tests.unit.web.vectors import embed_items
 
 from retllm import audit
 from retllm.db.enums import MemberRole
 from retllm.db.people import CollectionMember
 from retllm.db.session import transaction
-from retllm.db.tables import Embedding, EmbeddingModel, Item, new_id
+from retllm.db.tables import new_id
 from retllm.settings import Settings
 from retllm_web.services import Services
 
@@ -43,23 +43,7 @@ def embed(birds: str, served: Services, settings: Settings) -> Embed:
     """Gives the first items a vector of an embedder, as a worker would; returns the model's key."""
 
     def embed(name: str, count: int | None = None) -> uuid.UUID:
-        with transaction(served.sessions) as session:
-            model = EmbeddingModel(id=new_id(), name=name, revision="r", dimension=2, preprocessing_hash="h")
-            session.add(model)
-            session.flush()
-            items = session.scalars(sa.select(Item).order_by(Item.id).limit(count)).all()
-            session.add_all(
-                Embedding(
-                    item_id=item.id,
-                    model_id=model.id,
-                    collection_id=item.collection_id,
-                    item_version=item.version,
-                    image_weight=settings.item_image_weight,
-                    vector=[1.0, 0.0],
-                )
-                for item in items
-            )
-        return model.id
+        return embed_items(served, settings, birds, name, most=count)
 
     return embed
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from tests.unit.web.vectors import embed_items
 
 from retllm.db.enums import JobState, Stage, UnitState
 from retllm.db.session import transaction
-from retllm.db.tables import Candidate, Embedding, EmbeddingModel, Item, Job, Score, Search, Unit, new_id
+from retllm.db.tables import Candidate, Item, Job, Score, Search, Unit
 from retllm.settings import Settings, public_name
 from retllm_web.services import Services
 
@@ -34,23 +35,7 @@ def texts(ada: Caller) -> str:
 @pytest.fixture
 def indexed(texts: str, served: Services, settings: Settings) -> str:
     """The same collection with a vector for each text."""
-    with transaction(served.sessions) as session:
-        model = EmbeddingModel(
-            id=new_id(), name=public_name(settings.embedder_name), revision="r", dimension=2, preprocessing_hash="h"
-        )
-        session.add(model)
-        session.flush()
-        for item in session.scalars(sa.select(Item).where(Item.collection_id == uuid.UUID(texts))):
-            session.add(
-                Embedding(
-                    item_id=item.id,
-                    model_id=model.id,
-                    collection_id=item.collection_id,
-                    item_version=item.version,
-                    image_weight=settings.item_image_weight,
-                    vector=[1.0, 0.0],
-                )
-            )
+    embed_items(served, settings, texts, public_name(settings.embedder_name))
     return texts
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import uuid
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
+from tests.unit.web.vectors import embed_items
 
-from retllm.db.session import transaction
-from retllm.db.tables import Embedding, EmbeddingModel, Item, new_id
 from retllm.settings import Settings, public_name
 from retllm_web.services import Services
 
@@ -26,22 +23,7 @@ def walls(ada: Caller, served: Services, settings: Settings) -> str:
     files = [(io.BytesIO(picture("red")), "red.png"), (io.BytesIO(b"file,caption\nred.png,a red wall\n"), "c.csv")]
     ada.post(f"/collections/{key}/items?index=false", data={"file": files}, content_type="multipart/form-data")
     ada.post(f"/collections/{key}/items?index=false", json={"items": [{"text": "a blue wall"}]})
-    with transaction(served.sessions) as session:
-        name = public_name(settings.embedder_name)
-        model = EmbeddingModel(id=new_id(), name=name, revision="r", dimension=2, preprocessing_hash="h")
-        session.add(model)
-        session.flush()
-        for item in session.scalars(sa.select(Item).where(Item.collection_id == uuid.UUID(key))):
-            session.add(
-                Embedding(
-                    item_id=item.id,
-                    model_id=model.id,
-                    collection_id=item.collection_id,
-                    item_version=item.version,
-                    image_weight=settings.item_image_weight,
-                    vector=[1.0, 0.0],
-                )
-            )
+    embed_items(served, settings, key, public_name(settings.embedder_name))
     return key
 
 

@@ -15,10 +15,11 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 from flask_openapi import OpenAPI
 from tests.unit.web.conftest import PASSWORD, Caller
+from tests.unit.web.vectors import embed_items
 
 from retllm.db.enums import DecidedBy, ItemKind, JobKind, JobState, Stage, UnitState
 from retllm.db.session import transaction
-from retllm.db.tables import Candidate, Embedding, EmbeddingModel, Item, Job, Score, Search, Unit, new_id
+from retllm.db.tables import Candidate, EmbeddingModel, Item, Job, Score, Search, Unit, new_id
 from retllm.fine.injection import Injection
 from retllm.settings import Settings, public_name
 from retllm_web.services import Services
@@ -145,29 +146,10 @@ def texts(ada: Caller) -> str:
     return key
 
 
-def _model(settings: Settings) -> EmbeddingModel:
-    name = public_name(settings.embedder_name)
-    return EmbeddingModel(id=new_id(), name=name, revision="rev-of-embedder", dimension=2, preprocessing_hash="h")
-
-
 @pytest.fixture
 def indexed(texts: str, served: Services, settings: Settings) -> str:
     """The same collection with a vector for each text."""
-    with transaction(served.sessions) as session:
-        model = _model(settings)
-        session.add(model)
-        session.flush()
-        for item in session.scalars(sa.select(Item).where(Item.collection_id == uuid.UUID(texts))):
-            session.add(
-                Embedding(
-                    item_id=item.id,
-                    model_id=model.id,
-                    collection_id=item.collection_id,
-                    item_version=item.version,
-                    image_weight=settings.item_image_weight,
-                    vector=[1.0, 0.0],
-                )
-            )
+    embed_items(served, settings, texts, public_name(settings.embedder_name), revision="rev-of-embedder")
     return texts
 
 
