@@ -15,6 +15,7 @@ from retllm.errors import InvalidInput
 from retllm_web.api.spec import ERRORS, SECURITY
 from retllm_web.auth import authenticate
 from retllm_web.errors import invalid
+from retllm_web.seen import demand_seen
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -29,6 +30,9 @@ api = APIBlueprint("api", __name__, url_prefix=PREFIX, abp_security=SECURITY, ab
 @api.before_request
 def _before() -> None:
     authenticate()
+    if request.method in _WITH_BODY or request.args:
+        # nothing is wrong with a request for what is not there but that it is not there
+        demand_seen()
     check_plain(request.args.to_dict(flat=False), "query")
     if request.method in _WITH_BODY:
         _check_body()

@@ -9,7 +9,8 @@ import flask_login
 from flask import Blueprint, Response, current_app, flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
-from retllm.errors import NotFound, RetllmError
+from retllm.errors import Forbidden, NotFound, RetllmError
+from retllm_web.seen import demand_seen
 
 pages = Blueprint("pages", __name__)
 
@@ -25,6 +26,19 @@ def _demand_login() -> ResponseReturnValue | None:
         return Response("Log in again.", status=401, mimetype="text/plain")
     here = request.full_path.rstrip("?") if request.method == "GET" else None
     return redirect(url_for("pages.login", next=here))
+
+
+@pages.before_request
+def _demand_seen() -> ResponseReturnValue | None:
+    if request.method != "POST" or request.endpoint in OPEN_TO_ALL:
+        return None
+    try:
+        demand_seen()
+    except NotFound as error:
+        if not wants_piece():
+            raise
+        return Response(error.message, status=error.http_status, mimetype="text/plain")
+    return None
 
 
 @pages.after_request
@@ -51,8 +65,8 @@ def local_path(target: str | None) -> str | None:
 
 
 def refused(error: RetllmError, back: str) -> ResponseReturnValue:
-    """Say on the page ``back`` why an action was not done; what does not exist stays a 404."""
-    if isinstance(error, NotFound) or error.http_status >= 500:
+    """Say on the page ``back`` why an action was not done; what is not there stays a 404, what is not allowed a 403."""
+    if isinstance(error, NotFound | Forbidden) or error.http_status >= 500:
         raise error
     flash(error.message, "danger")
     return redirect(back)

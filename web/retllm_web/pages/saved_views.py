@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from retllm.db.people import SavedView
 from retllm.db.session import transaction
 from retllm.db.tables import new_id
-from retllm.errors import Conflict, InvalidInput, RetllmError
+from retllm.errors import Conflict, InvalidInput, NotFound, RetllmError
 from retllm_web.auth import current_user
 from retllm_web.pages.blueprint import pages, refused
 from retllm_web.pages.forms import Form
@@ -59,6 +59,8 @@ def _save(name: str, address: str) -> None:
 def delete_view(view_id: UUID) -> ResponseReturnValue:
     """Forget a saved view of this account; the jobs that it shows stay."""
     with transaction(services().sessions) as session:
-        session.execute(sa.delete(SavedView).filter_by(id=view_id, user_id=current_user().id))
+        mine = sa.delete(SavedView).filter_by(id=view_id, user_id=current_user().id).returning(SavedView.id)
+        if session.scalar(mine) is None:
+            raise NotFound("There is no such view.")
     flash("The view is deleted.", "success")
     return redirect(url_for("pages.jobs"))

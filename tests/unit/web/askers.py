@@ -1,0 +1,144 @@
+"""What is sent to each route of the walk, so that nothing but a missing right can be a reason to refuse it."""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import json
+import secrets
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.routing import Rule
+from werkzeug.test import TestResponse
+
+from retllm import accounts
+from retllm.db.session import transaction
+from retllm.db.tables import User
+from retllm_web.auth import Account
+from retllm_web.services import Services
+
+from .conftest import PASSWORD
+from .pictures import picture
+from .policy import Person
+from .scene import Scene, Stagehand, report
+
+Sent = dict[str, Any]
+
+_OF_MEMBERS = {"pages.remove_member", "api.remove_member"}
+
+
+def _json(**body: Any) -> Sent:
+    return {"json": body}
+
+
+def _form(**fields: Any) -> Sent:
+    return {"data": fields, "content_type": "multipart/form-data"}
+
+
+def _file(name: str, raw: bytes, file: str) -> Sent:
+    return _form(**{name: (io.BytesIO(raw), file)})
+
+
+def _new_name() -> str:
+    return f"n-{uuid.uuid4().hex}"
+
+
+BODIES: dict[str, Callable[[Scene, Stagehand], Sent]] = {
+    "pages.login": lambda scene, *_: _form(name=scene.people[Person.READER].name, password=PASSWORD),
+    "pages.change_password": lambda *_: _form(old=PASSWORD, new="another password", again="another password"),
+    "pages.create_token": lambda *_: _form(name="a token"),
+    "pages.save_view": lambda *_: _form(name="a view", address="state=failed"),
+    "pages.do_to_jobs": lambda scene, *_: _form(deed="retry", of=str(scene.keys["job_id"])),
+    "pages.create_collection": lambda *_: _form(name=_new_name()),
+    "pages.upload_run": lambda *_: _file("report", json.dumps(report()).encode(), "result.json"),
+    "pages.create_person": lambda *_: _form(name=_new_name(), role="viewer", password="a long password"),
+    "pages.change_role": lambda *_: _form(role="viewer"),
+    "pages.give_password": lambda *_: _form(password="a long password"),
+    "pages.change_collection": lambda *_: _form(name=_new_name(), description="d"),
+    "pages.upload": lambda *_: _file("file", picture("blue"), "blue.png"),
+    "pages.add_text": lambda *_: _form(text="a robin", name="robin"),
+    "pages.delete_collection": lambda scene, *_: _form(confirm=scene.word),
+    "pages.index_with": lambda _, hand: _form(embedder=hand.embedder),
+    "pages.use_model": lambda _, hand: _form(embedder=hand.embedder),
+    "pages.add_member": lambda scene, *_: _form(name=scene.people[Person.STRANGE_VIEWER].name, role="viewer"),
+    "pages.change_visibility": lambda *_: _form(visibility="private"),
+    "pages.search": lambda *_: _form(text="a robin"),
+    "pages.search_anywhere": lambda scene, *_: _form(text="a robin", collection=str(scene.keys["collection_id"])),
+    "pages.mark": lambda *_: _form(mark="relevant"),
+    "api.create_token": lambda *_: _json(name="a token"),
+    "api.requeue_units": lambda *_: _json(units=[str(uuid.uuid4())]),
+    "api.create_collection": lambda *_: _json(name=_new_name()),
+    "api.add_evaluation": lambda *_: _json(report=report()),
+    "api.create_user": lambda *_: _json(name=_new_name(), password="a long password"),
+    "api.change_user": lambda *_: _json(role="viewer"),
+    "api.give_password": lambda *_: _json(password="a long password"),
+    "api.pause_queue": lambda *_: _json(reason="r"),
+    "api.change_collection": lambda *_: _json(name=_new_name()),
+    "api.index_with_embedder": lambda _, hand: _json(embedder=hand.embedder),
+    "api.add_member": lambda scene, *_: _json(name=scene.people[Person.STRANGE_VIEWER].name),
+    "api.set_visibility": lambda *_: _json(visibility="private"),
+    "api.upload_items": lambda *_: _json(items=[{"text": "a robin"}]),
+    "api.submit_search": lambda *_: _json(text="a robin"),
+    "api.set_judgment": lambda *_: _json(relevant=True),
+    "api.ask_reviewed_questions": lambda *_: _json(),
+}
+"""What a route needs to be sent; those that are not named are sent nothing."""
+
+WRONG_JSON: list[Sent] = [
+    {"json": {"no such field": 1}},
+    {"json": []},
+    {"data": b"{", "content_type": "application/json"},
+    {"data": b"x", "content_type": "text/plain"},
+    {"json": {"name": "\0", "text": "\0"}},
+    {"data": {"no such part": "1"}, "content_type": "multipart/form-data"},
+]
+WRONG_FORMS: list[Sent] = [_form(), _form(name="\0", text="\0", mark="\0", embedder="\0"), {"json": {}}]
+WRONG_QUERIES = ["?limit=0", "?after=nothing", "?no_such_parameter=1", "?q=%00"]
+
+
+class Asker:
+    """Sends requests as any person of a scene."""
+
+    def __init__(self, app: Flask, served: Services) -> None:
+        self._app, self._served = app, served
+
+    def address(self, rule: Rule, method: str, scene: Scene) -> str:
+        """Where the route is for the things of ``scene``."""
+        values: dict[str, Any] = {"queue": "embed", "filename": "site.css", **scene.keys}
+        if rule.endpoint in _OF_MEMBERS:
+            values["user_id"] = scene.keys["member_id"]
+        if rule.endpoint == "bootstrap.static":
+            values["filename"] = "css/bootstrap.min.css"
+        needed = {name: values[name] for name in rule.arguments}
+        return self._app.url_map.bind("localhost").build(rule.endpoint, needed, method=method)
+
+    def ask(
+        self, method: str, address: str, user: User | None, sent: Sent | None = None, *, piece: bool = False
+    ) -> TestResponse:
+        """The answer; as a script of the pages asks with ``piece``."""
+        client = self._app.test_client()
+        headers = {"X-Requested-With": "fetch"} if piece else {}
+        if user is not None and address.startswith("/api/"):
+            headers["Authorization"] = f"Bearer {self._token(user)}"
+        elif user is not None:
+            _log_in(client, user)
+        # attempts at passwords are limited for each address
+        somewhere = str(ipaddress.IPv4Address(0x0A000000 + secrets.randbelow(1 << 24)))
+        return client.open(
+            address, method=method, headers=headers, environ_overrides={"REMOTE_ADDR": somewhere}, **(sent or {})
+        )
+
+    def _token(self, user: User) -> str:
+        with transaction(self._served.sessions) as session:
+            return accounts.issue_token(session, user, "walk")[1]
+
+
+def _log_in(client: FlaskClient, user: User) -> None:
+    """As the page to log in would leave it, without the time that checking a password takes."""
+    with client.session_transaction() as kept:
+        kept["_user_id"] = Account(user).get_id()
+        kept["_fresh"] = True

@@ -1,0 +1,224 @@
+"""Who may do what on every route: the policy that the walk in test_authorization.py holds the app against."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Person(StrEnum):
+    """Who asks; the collection is private unless it is said to be open."""
+
+    NOBODY = "nobody"  # not logged in
+    ASKER = "viewer, member, whose search it is"
+    READER = "viewer, member"  # with a role of viewer in the collection
+    PASSER_BY = "viewer, no member of an open collection"
+    STRANGE_VIEWER = "viewer, stranger"
+    EDITOR = "editor, member"  # with a role of editor in the collection; added the evaluation
+    STRANGE_EDITOR = "editor, stranger"
+    OWNER = "owner"  # an editor whose collection it is; its token and saved view
+    ADMIN = "administrator"  # no member
+
+
+class Answer(StrEnum):
+    """How a route must answer."""
+
+    DONE = "done"  # anything but a refusal
+    LOG_IN = "log in"  # 401; pages lead to the log-in
+    HIDDEN = "hidden"  # 404
+    REFUSED = "refused"  # 403
+
+
+class Needs(StrEnum):
+    """What a route wants of who asks."""
+
+    NOTHING = "nothing"  # nobody has to log in
+    ACCOUNT = "an account"
+    EDITOR = "an editor's account"
+    ADMIN = "an administrator's account"
+    OWN = "that the thing is their own"  # nobody else's, administrators or not
+    SEE = "to see the collection"
+    CHANGE = "to change the collection"
+    MANAGE = "to manage the collection"
+    JOB = "that the job is theirs, or to change the collection"
+    RUN = "that they added the evaluation, or to manage the collection"
+    MEMBERSHIP = "that the membership is theirs, or to manage the collection"
+    INSIDE = "to be a member, or to manage the collection"
+
+
+_EDITORS = {Person.EDITOR, Person.STRANGE_EDITOR, Person.OWNER, Person.ADMIN}
+_STRANGERS = {Person.STRANGE_VIEWER, Person.STRANGE_EDITOR}
+_MANAGE = {Person.OWNER, Person.ADMIN}
+_CHANGE = _MANAGE | {Person.EDITOR}
+_MEMBERS = {Person.ASKER, Person.READER, Person.EDITOR}
+# of those who see the collection
+_MAY = {
+    Needs.SEE: set(Person),
+    Needs.CHANGE: _CHANGE,
+    Needs.MANAGE: _MANAGE,
+    Needs.JOB: _CHANGE | {Person.ASKER},
+    Needs.RUN: _MANAGE | {Person.EDITOR},
+    Needs.MEMBERSHIP: _MANAGE | {Person.READER},
+    Needs.INSIDE: _MANAGE | _MEMBERS,
+}
+WITHIN_COLLECTION = set(_MAY)
+"""What is about something in a collection, which strangers must not learn of."""
+
+
+def foreseen(needs: Needs, person: Person) -> Answer:
+    """How a route with these needs answers this person."""
+    if needs is Needs.NOTHING:
+        return Answer.DONE
+    if person is Person.NOBODY:
+        return Answer.LOG_IN
+    if needs is Needs.ACCOUNT:
+        return Answer.DONE
+    if needs is Needs.EDITOR:
+        return Answer.DONE if person in _EDITORS else Answer.REFUSED
+    if needs is Needs.ADMIN:
+        return Answer.DONE if person is Person.ADMIN else Answer.REFUSED
+    if needs is Needs.OWN:
+        return Answer.DONE if person is Person.OWNER else Answer.HIDDEN
+    if person in _STRANGERS:
+        return Answer.HIDDEN
+    return Answer.DONE if person in _MAY[needs] else Answer.REFUSED
+
+
+POLICY: dict[str, Needs] = {
+    "static": Needs.NOTHING,
+    "bootstrap.static": Needs.NOTHING,
+    "openapi_document": Needs.NOTHING,
+    "health.healthz": Needs.NOTHING,
+    "health.readyz": Needs.NOTHING,
+    "pages.login": Needs.NOTHING,
+    "pages.logout": Needs.NOTHING,
+    # one's own account
+    "pages.account": Needs.ACCOUNT,
+    "pages.change_password": Needs.ACCOUNT,
+    "pages.create_token": Needs.ACCOUNT,
+    "pages.revoke_token": Needs.OWN,
+    "pages.save_view": Needs.ACCOUNT,
+    "pages.delete_view": Needs.OWN,
+    "api.get_me": Needs.ACCOUNT,
+    "api.list_tokens": Needs.ACCOUNT,
+    "api.create_token": Needs.ACCOUNT,
+    "api.delete_token": Needs.OWN,
+    # lists, which hold what the account sees
+    "pages.overview": Needs.ACCOUNT,
+    "pages.overview_live": Needs.ACCOUNT,
+    "pages.collections": Needs.ACCOUNT,
+    "pages.search_page": Needs.ACCOUNT,
+    "pages.jobs": Needs.ACCOUNT,
+    "pages.export_jobs": Needs.ACCOUNT,
+    "pages.compare": Needs.ACCOUNT,
+    "pages.quality": Needs.ACCOUNT,
+    "pages.evaluation_runs": Needs.ACCOUNT,
+    "pages.system": Needs.ACCOUNT,
+    "pages.system_live": Needs.ACCOUNT,
+    "api.list_collections": Needs.ACCOUNT,
+    "api.list_jobs": Needs.ACCOUNT,
+    "api.export_jobs": Needs.ACCOUNT,
+    "api.list_evaluations": Needs.ACCOUNT,
+    "api.list_workers": Needs.ACCOUNT,
+    "api.list_queues": Needs.ACCOUNT,
+    "api.list_dead_units": Needs.ACCOUNT,
+    # deeds on several things at once, which leave alone what the account may not change
+    "pages.confirm_jobs": Needs.ACCOUNT,
+    "pages.do_to_jobs": Needs.ACCOUNT,
+    "pages.requeue_units": Needs.ACCOUNT,
+    "api.requeue_units": Needs.ACCOUNT,
+    # what editors add
+    "pages.create_collection": Needs.EDITOR,
+    "api.create_collection": Needs.EDITOR,
+    "pages.upload_run": Needs.EDITOR,
+    "api.add_evaluation": Needs.EDITOR,
+    # administration
+    "pages.people": Needs.ADMIN,
+    "pages.create_person": Needs.ADMIN,
+    "pages.person": Needs.ADMIN,
+    "pages.change_role": Needs.ADMIN,
+    "pages.lock_person": Needs.ADMIN,
+    "pages.unlock_person": Needs.ADMIN,
+    "pages.give_password": Needs.ADMIN,
+    "pages.audit": Needs.ADMIN,
+    "pages.audit_export": Needs.ADMIN,
+    "pages.pause_queue": Needs.ADMIN,
+    "pages.resume_queue": Needs.ADMIN,
+    "api.list_users": Needs.ADMIN,
+    "api.create_user": Needs.ADMIN,
+    "api.get_user": Needs.ADMIN,
+    "api.change_user": Needs.ADMIN,
+    "api.give_password": Needs.ADMIN,
+    "api.list_audit": Needs.ADMIN,
+    "api.pause_queue": Needs.ADMIN,
+    "api.resume_queue": Needs.ADMIN,
+    # a collection
+    "pages.collection": Needs.SEE,
+    "pages.collection_live": Needs.SEE,
+    "pages.change_collection": Needs.CHANGE,
+    "pages.index_collection": Needs.CHANGE,
+    "pages.upload": Needs.CHANGE,
+    "pages.add_text": Needs.CHANGE,
+    "pages.delete_collection": Needs.MANAGE,
+    "pages.models": Needs.MANAGE,
+    "pages.index_with": Needs.CHANGE,
+    "pages.use_model": Needs.MANAGE,
+    "pages.remove_vectors": Needs.MANAGE,
+    "pages.members": Needs.INSIDE,
+    "pages.add_member": Needs.MANAGE,
+    "pages.remove_member": Needs.MEMBERSHIP,
+    "pages.change_visibility": Needs.MANAGE,
+    "api.get_collection": Needs.SEE,
+    "api.change_collection": Needs.CHANGE,
+    "api.delete_collection": Needs.MANAGE,
+    "api.list_embedders": Needs.MANAGE,
+    "api.index_with_embedder": Needs.CHANGE,
+    "api.remove_vectors": Needs.MANAGE,
+    "api.submit_index": Needs.CHANGE,
+    "api.list_members": Needs.MANAGE,
+    "api.add_member": Needs.MANAGE,
+    "api.remove_member": Needs.MEMBERSHIP,
+    "api.set_visibility": Needs.MANAGE,
+    # its items
+    "pages.item": Needs.SEE,
+    "pages.delete_item": Needs.CHANGE,
+    "api.list_items": Needs.SEE,
+    "api.upload_items": Needs.CHANGE,
+    "api.get_item": Needs.SEE,
+    "api.get_picture": Needs.SEE,
+    "api.get_thumbnail": Needs.SEE,
+    "api.remove_item": Needs.CHANGE,
+    # searching and reviewing
+    "pages.search": Needs.SEE,
+    "pages.search_anywhere": Needs.SEE,
+    "pages.mark": Needs.SEE,
+    "pages.missing": Needs.SEE,
+    "pages.candidate_map": Needs.SEE,
+    "api.submit_search": Needs.SEE,
+    "api.get_search": Needs.SEE,
+    "api.get_query_picture": Needs.SEE,
+    "api.get_trace": Needs.SEE,
+    "api.list_judgments": Needs.SEE,
+    "api.set_judgment": Needs.SEE,
+    "api.delete_judgment": Needs.SEE,
+    # its jobs
+    "pages.job": Needs.SEE,
+    "pages.job_live": Needs.SEE,
+    "pages.job_attempts": Needs.SEE,
+    "pages.cancel_job": Needs.JOB,
+    "pages.retry_job": Needs.JOB,
+    "pages.delete_job": Needs.JOB,
+    "api.get_job": Needs.SEE,
+    "api.list_attempts": Needs.SEE,
+    "api.cancel_job": Needs.JOB,
+    "api.retry_job": Needs.JOB,
+    "api.delete_job": Needs.JOB,
+    # what its reviews come to
+    "pages.collection_quality": Needs.SEE,
+    "pages.ask_again": Needs.CHANGE,
+    "pages.evaluation_run": Needs.SEE,
+    "pages.evaluation_run_live": Needs.SEE,
+    "pages.delete_run": Needs.RUN,
+    "api.ask_reviewed_questions": Needs.CHANGE,
+    "api.get_evaluation": Needs.SEE,
+    "api.delete_evaluation": Needs.RUN,
+}

@@ -1,0 +1,259 @@
+"""A collection with everything that one can have, and people around it: what the walk over all routes needs."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from retllm import accounts
+from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole, Role, RunSource, Stage, UnitState, Visibility
+from retllm.db.people import CollectionMember, SavedView
+from retllm.db.reviews import EvaluationRun, Judgment
+from retllm.db.session import transaction
+from retllm.db.tables import (
+    Candidate,
+    Collection,
+    Embedding,
+    EmbeddingModel,
+    Item,
+    Job,
+    Score,
+    Search,
+    Unit,
+    User,
+    new_id,
+)
+from retllm.fine.injection import Injection
+from retllm.fine.trace import Trace, Weights
+from retllm.settings import public_name
+from retllm_web.services import Services
+
+from .pictures import picture
+from .policy import Person
+
+ROLES = {
+    Person.ASKER: Role.VIEWER,
+    Person.READER: Role.VIEWER,
+    Person.PASSER_BY: Role.VIEWER,
+    Person.STRANGE_VIEWER: Role.VIEWER,
+    Person.EDITOR: Role.EDITOR,
+    Person.STRANGE_EDITOR: Role.EDITOR,
+    Person.OWNER: Role.EDITOR,
+    Person.ADMIN: Role.ADMIN,
+}
+"""The role of each person's account."""
+MEMBERS = {
+    Person.ASKER: MemberRole.VIEWER,
+    Person.READER: MemberRole.VIEWER,
+    Person.EDITOR: MemberRole.EDITOR,
+}
+"""Their role in the collection."""
+HIDDEN_WORD, OPEN_WORD = "quokka", "numbat"
+"""One of them is in every name and text of a private scene, the other of an open one; neither is in anything else."""
+_PICTURE = picture()
+_TRACE = Trace(
+    uncertainty=(0.25, 0.875, 0.5, 0.125),
+    armed_layer=2,
+    plain_score=0.5,
+    injected_score=0.75,
+    map_layer=2,
+    weights=Weights.of([0.0, 0.0, 0.0, 1.0]),
+    shown=("query",),
+    grids=((2, 2),),
+)
+
+
+@dataclass
+class Scene:
+    """The people, and the keys of the things by the names that addresses give them."""
+
+    people: dict[Person, User]
+    keys: dict[str, UUID]
+    word: str
+
+    def nowhere(self) -> Scene:
+        """The same people, and keys of which none stands for anything."""
+        return Scene(self.people, {name: uuid.uuid4() for name in self.keys}, self.word)
+
+
+class Stagehand:
+    """Sets scenes in the database and the storage of an app."""
+
+    def __init__(self, served: Services, password: str) -> None:
+        self.served = served
+        self.embedder = public_name(served.settings.embedder_name)
+        with transaction(served.sessions) as session:
+            # hashing takes longer than all the rest
+            self._hash = accounts.create_user(session, "hashed-once", password).password_hash
+            self._models = [_model(self.embedder), _model("an old one")]
+            session.add_all(self._models)
+
+    def set(self, visibility: Visibility = Visibility.PRIVATE) -> Scene:
+        """A scene that shares nothing with those before it but the models."""
+        word = HIDDEN_WORD if visibility is Visibility.PRIVATE else OPEN_WORD
+        with transaction(self.served.sessions) as session:
+            people = {person: self._user(session, person.name.lower(), role) for person, role in ROLES.items()}
+            target = self._user(session, "target", Role.EDITOR)
+            owner = people[Person.OWNER]
+            session.flush()
+            token, _ = accounts.issue_token(session, owner, word)
+            view = SavedView(id=new_id(), user_id=owner.id, name=word, address="")
+            collection = Collection(id=new_id(), owner_id=owner.id, name=word, visibility=visibility)
+            session.add_all([view, collection])
+            session.flush()
+            session.add_all(
+                CollectionMember(collection_id=collection.id, user_id=people[person].id, role=role)
+                for person, role in MEMBERS.items()
+            )
+            item = self._item(session, collection, word)
+            search, unit = self._search(session, people[Person.ASKER], item, word)
+            run = self._run(session, people[Person.EDITOR], search, collection)
+        keys = {
+            "collection_id": collection.id,
+            "item_id": item.id,
+            "job_id": search.id,
+            "search_id": search.id,
+            "unit_id": unit.id,
+            "run_id": run.id,
+            "token_id": token.id,
+            "view_id": view.id,
+            "user_id": target.id,
+            "member_id": people[Person.READER].id,
+            "model_id": self._models[1].id,
+        }
+        return Scene(people, keys, word)
+
+    def _user(self, session: Session, name: str, role: Role) -> User:
+        user = User(id=new_id(), name=f"{name}-{uuid.uuid4().hex}", password_hash=self._hash, role=role)
+        session.add(user)
+        return user
+
+    def _item(self, session: Session, collection: Collection, word: str) -> Item:
+        """A picture with a caption, and its vectors by two models."""
+        key = new_id()
+        item = Item(
+            id=key,
+            collection_id=collection.id,
+            kind=ItemKind.BOTH,
+            name=f"{word}.png",
+            content_sha256=key.hex,
+            text=f"a {word}",
+            media_type="image/png",
+            width=32,
+            height=24,
+            size_bytes=len(_PICTURE),
+            picture_key=self._kept(f"items/{key}/original"),
+            thumbnail_key=self._kept(f"items/{key}/thumbnail"),
+        )
+        session.add(item)
+        session.flush()
+        session.add_all(
+            Embedding(
+                item_id=key,
+                model_id=model.id,
+                collection_id=collection.id,
+                item_version=1,
+                image_weight=self.served.settings.item_image_weight,
+                vector=[1.0, 0.0],
+            )
+            for model in self._models
+        )
+        return item
+
+    def _kept(self, key: str) -> str:
+        self.served.storage.put(key, io.BytesIO(_PICTURE))
+        return key
+
+    def _search(self, session: Session, user: User, item: Item, word: str) -> tuple[Search, Unit]:
+        """A search that is over in part: a candidate with its trace and a mark, and a dead unit."""
+        text = f"where is the {word}"
+        job = Job(
+            id=new_id(),
+            kind=JobKind.SEARCH,
+            state=JobState.PARTIAL,
+            user_id=user.id,
+            collection_id=item.collection_id,
+            params={"text": text},
+            finished_at=item.created_at,
+        )
+        session.add(job)
+        session.flush()
+        search = Search(
+            id=job.id,
+            kind=ItemKind.BOTH,
+            query_text=text,
+            query_picture_key=self._kept(f"queries/{job.id}/picture"),
+            query_picture_sha256="0" * 64,
+            question=str(job.id),
+            k=1,
+            item_kinds=[ItemKind.BOTH],
+            query_image_weight=0.5,
+            embedder=self.embedder,
+            model_id=self._models[0].id,
+            scorer="scorer",
+            scorer_revision="1",
+            scorer_version="v",
+            prompt_version="1",
+            mode="true_false",
+            injection=Injection(alpha=0.25, trigger="fixed", fixed_layer=3).as_json(),
+            tie_decimals=3,
+            trace=True,
+            searched_items=1,
+            coarse_at=item.created_at,
+            final_at=item.created_at,
+        )
+        session.add(search)
+        session.flush()
+        session.add(Candidate(search_id=job.id, item_id=item.id, coarse_rank=1, similarity=0.5, final_rank=1))
+        session.flush()
+        unit = Unit(
+            id=new_id(),
+            job_id=job.id,
+            stage=Stage.FINE,
+            seq=0,
+            payload={"items": [str(item.id)]},
+            state=UnitState.DEAD,
+            error=f"no {word}",
+            finished_at=item.created_at,
+        )
+        session.add_all(
+            [
+                Score(
+                    search_id=job.id, item_id=item.id, scorer_version="v", score=0.5, tokens=9, trace=_TRACE.as_json()
+                ),
+                Judgment(collection_id=item.collection_id, question=search.question, item_id=item.id, relevant=True),
+                unit,
+            ]
+        )
+        return search, unit
+
+    def _run(self, session: Session, user: User, search: Search, collection: Collection) -> EvaluationRun:
+        """The search as if it had been asked again."""
+        asked = {"question": search.question, "search": str(search.id), "before": str(search.id)}
+        run = EvaluationRun(
+            id=new_id(),
+            collection_id=collection.id,
+            user_id=user.id,
+            name=collection.name,
+            source=RunSource.REVIEWED,
+            report={"asked": {}, "searches": [asked]},
+        )
+        session.add(run)
+        session.flush()
+        return run
+
+
+def _model(name: str) -> EmbeddingModel:
+    return EmbeddingModel(id=new_id(), name=name, revision="1", dimension=2, preprocessing_hash="h")
+
+
+def report() -> dict[str, Any]:
+    """The least report of `retllm eval`."""
+    figures: dict[str, Any] = {"coarse": {"r1": 0.5}, "fine": {"r1": 0.75}}
+    variant = {"name": "all", "section": "t2i", "k": 1, "mode": "true_false", "queries": 4, **figures}
+    return {"benchmark": "scenes", "seed": 1, "models": {"embedder": "e", "scorer": "s"}, "variants": [variant]}

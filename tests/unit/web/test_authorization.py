@@ -1,0 +1,244 @@
+"""Every route, asked by everybody: nothing is done for, shown to or told to those who have no right to it.
+
+The policy is a table (policy.py) with a line for each endpoint; what is sent is such (asking.py) that nothing but a
+missing right can be a reason to refuse it, unless the test says otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask_openapi import OpenAPI
+from werkzeug.routing import Rule
+from werkzeug.test import TestResponse
+
+from retllm.db.enums import Visibility
+from retllm.db.people import AuditEntry
+from retllm.db.session import transaction
+from retllm.db.tables import Job
+from retllm.settings import Settings
+from retllm_web.app import create_app
+from retllm_web.services import Services
+
+from .askers import BODIES, WRONG_FORMS, WRONG_JSON, WRONG_QUERIES, Asker, Sent
+from .conftest import PASSWORD, Heard
+from .policy import POLICY, WITHIN_COLLECTION, Answer, Needs, Person, foreseen
+from .scene import HIDDEN_WORD, Scene, Stagehand
+
+
+def _rules() -> list[tuple[Rule, str]]:
+    """Every route with each of its methods; this app is only read, it needs no servers."""
+    unused = Settings(
+        home=Path("unused"), secret_key="unused", database_url="postgresql://unused", redis_url="redis://unused"
+    )
+    rules = sorted(create_app(unused).url_map.iter_rules(), key=lambda rule: rule.rule)
+    return [(rule, method) for rule in rules for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})]
+
+
+ROUTES = _rules()
+_PLACED = {"collection_id", "item_id", "job_id", "search_id", "run_id"}
+_WITHIN = [
+    (rule, method)
+    for rule, method in ROUTES
+    if POLICY.get(rule.endpoint) in WITHIN_COLLECTION and rule.arguments & _PLACED
+]
+
+
+def _named(routes: list[tuple[Rule, str]]) -> list[object]:
+    return [pytest.param(rule, method, id=f"{method} {rule.endpoint}") for rule, method in routes]
+
+
+class Walk:
+    """An app with people and things in it."""
+
+    def __init__(self, app: OpenAPI) -> None:
+        self.served: Services = app.extensions["retllm"]
+        self.hand = Stagehand(self.served, PASSWORD)
+        self.asker = Asker(app, self.served)
+        self._still = {visibility: self.hand.set(visibility) for visibility in Visibility}
+
+    def still(self, visibility: Visibility = Visibility.PRIVATE) -> Scene:
+        """A scene that everybody shares, for requests that change nothing."""
+        return self._still[visibility]
+
+    def scene(self, method: str, person: Person, right: Answer) -> Scene:
+        """A scene for one request; a new one if things of it may be changed."""
+        visibility = Visibility.EVERYONE if person is Person.PASSER_BY else Visibility.PRIVATE
+        changes = method != "GET" and right is Answer.DONE
+        return self.hand.set(visibility) if changes else self.still(visibility)
+
+    def ask(self, rule: Rule, method: str, scene: Scene, person: Person, *, piece: bool = False) -> TestResponse:
+        """The answer to a request without a fault."""
+        make = BODIES.get(rule.endpoint)
+        sent = make(scene, self.hand) if make and method != "GET" else None
+        address = self.asker.address(rule, method, scene)
+        return self.asker.ask(method, address, scene.people.get(person), sent, piece=piece)
+
+    def deeds(self) -> int:
+        """How many deeds the audit log tells of, and how many jobs there are."""
+        logged, jobs = (sa.select(sa.func.count()).select_from(table).scalar_subquery() for table in (AuditEntry, Job))
+        with transaction(self.served.sessions) as session:
+            return session.execute(sa.select(logged + jobs)).scalar_one()
+
+
+@pytest.fixture(scope="module")
+def walk(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Walk:
+    """The app that is walked over, with a database for itself."""
+    settings = Settings(home=tmp_path_factory.mktemp("walk"), database_url=module_database, redis_url=redis_url)
+    app = create_app(settings, announcer=Heard())
+    # a missing token is answered with 403 too, and would stand before every right that is asked for here
+    app.config["WTF_CSRF_ENABLED"] = False
+    return Walk(app)
+
+
+def _told(answer: TestResponse, needs: Needs) -> Answer | str:
+    """What an answer says of the right of who asked."""
+    status = answer.status_code
+    if status >= 500:
+        return f"crashed with {status}"
+    led_to_login = status == 302 and answer.headers["Location"].split("?")[0] == "/login"
+    if status == 401 or (led_to_login and needs is not Needs.NOTHING):
+        return Answer.LOG_IN
+    return {403: Answer.REFUSED, 404: Answer.HIDDEN}.get(status, Answer.DONE)
+
+
+def _plain(answer: TestResponse) -> str:
+    """The body without what differs from one request to the next: keys and tokens."""
+    text = answer.get_data(as_text=True)
+    text = re.sub(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", "key", text)
+    return re.sub(r'name="csrf[-_]token" (value|content)="[^"]*"', "", text)
+
+
+def test_every_route_has_a_line_in_the_policy() -> None:
+    assert {rule.endpoint for rule, _ in ROUTES} == set(POLICY)
+
+
+@pytest.mark.parametrize(("rule", "method"), _named(ROUTES))
+def test_everybody_gets_what_the_policy_says_and_nothing_more(walk: Walk, rule: Rule, method: str) -> None:
+    needs = POLICY[rule.endpoint]
+    wrong: dict[str, str] = {}
+    for person in Person:
+        right = foreseen(needs, person)
+        scene = walk.scene(method, person, right)
+        before = walk.deeds()
+        answer = walk.ask(rule, method, scene, person)
+        told = _told(answer, needs)
+        if told is not right:
+            wrong[person] = f"{told} ({answer.status_code}) instead of {right}"
+        elif right is not Answer.DONE and walk.deeds() != before:
+            wrong[person] = f"{right}, and done all the same"
+        elif person in (Person.STRANGE_VIEWER, Person.STRANGE_EDITOR) and HIDDEN_WORD in answer.get_data(as_text=True):
+            wrong[person] = "shown what is hidden"
+    assert not wrong
+
+
+@pytest.mark.parametrize(("rule", "method"), _named([one for one in ROUTES if one[0].endpoint.startswith("pages.")]))
+def test_scripts_of_nobody_are_told_to_log_in(walk: Walk, rule: Rule, method: str) -> None:
+    answer = walk.ask(rule, method, walk.still(), Person.NOBODY, piece=True)
+    assert answer.status_code == 401 or POLICY[rule.endpoint] is Needs.NOTHING
+
+
+def _wrongs(rule: Rule, method: str) -> list[tuple[str, Sent]]:
+    """What is added to the address and sent, and can't be accepted."""
+    if method == "GET":
+        return [(query, {}) for query in WRONG_QUERIES]
+    return [("", sent) for sent in (WRONG_JSON if rule.endpoint.startswith("api.") else WRONG_FORMS)]
+
+
+@pytest.mark.parametrize(("rule", "method"), _named(_WITHIN))
+def test_strangers_can_not_tell_what_is_hidden_from_what_is_not_there(walk: Walk, rule: Rule, method: str) -> None:
+    here = walk.still()
+    hidden, absent = (walk.ask(rule, method, scene, Person.STRANGE_VIEWER) for scene in (here, here.nowhere()))
+    assert (hidden.status_code, absent.status_code) == (404, 404)
+    assert _plain(hidden) == _plain(absent)
+    address = walk.asker.address(rule, method, here)
+    for query, sent in [("", {}), *_wrongs(rule, method)]:
+        for piece in {False, method == "POST" and rule.endpoint.startswith("pages.")}:
+            answer = walk.asker.ask(method, address + query, here.people[Person.STRANGE_VIEWER], sent, piece=piece)
+            assert answer.status_code == 404, (query, sent, piece)
+            assert HIDDEN_WORD not in answer.get_data(as_text=True)
+
+
+@pytest.mark.parametrize(("rule", "method"), _named([one for one in ROUTES if one[0].endpoint.startswith("api.")]))
+def test_nobody_is_told_what_is_wrong_with_a_request(walk: Walk, rule: Rule, method: str) -> None:
+    for query, sent in _wrongs(rule, method):
+        answer = walk.asker.ask(method, walk.asker.address(rule, method, walk.still()) + query, None, sent)
+        assert answer.status_code == 401, (query, sent)
+
+
+# what is named beside the path: {name} is the key of a hidden thing, {open_name} that of one in an open collection
+BESIDE = [
+    ("GET", "/search?collection={collection_id}", {}),
+    ("GET", "/search?like={item_id}", {}),
+    ("GET", "/search?again={search_id}", {}),
+    ("POST", "/search", {"collection": "{collection_id}", "text": "t"}),
+    ("POST", "/search", {"collection": "{collection_id}"}),
+    ("POST", "/search", {"collection": "{open_collection_id}", "like": "{item_id}", "whole": "1"}),
+    ("POST", "/search", {"collection": "{open_collection_id}", "text": "t", "again": "{search_id}"}),
+    ("POST", "/jobs/{open_job_id}/marks/{item_id}", {"mark": "relevant"}),
+    ("GET", "/jobs/{open_job_id}/candidates/{item_id}/map", {}),
+    ("GET", "/jobs/{open_job_id}/missing?find={item_id}", {}),
+    ("GET", "/jobs?collection={collection_id}", {}),
+    ("GET", "/jobs/export?collection={collection_id}", {}),
+    ("GET", "/jobs/confirm?deed=delete&of={job_id}", {}),
+    ("POST", "/jobs/confirm", {"deed": "delete", "of": "{job_id}"}),
+    ("POST", "/jobs/confirm", {"deed": "delete", "all": "1", "collection": "{collection_id}"}),
+    ("POST", "/jobs/views", {"name": "v", "address": "collection={collection_id}"}),
+    ("GET", "/compare?of={job_id}", {}),
+    ("GET", "/compare?of={open_job_id}&of={job_id}", {}),
+    ("GET", "/system?collection={collection_id}", {}),
+    ("POST", "/system/dead-units/requeue", {"unit": "{unit_id}"}),
+    ("POST", "/collections/{open_collection_id}/models/{model_id}/remove", {}),
+    ("GET", "/api/v1/jobs?collection={collection_id}", {}),
+    ("GET", "/api/v1/jobs/export?collection={collection_id}&rows=results", {}),
+    ("GET", "/api/v1/system/dead-units?collection={collection_id}", {}),
+    ("GET", "/api/v1/evaluations?collection={collection_id}", {}),
+    ("POST", "/api/v1/system/dead-units/requeue", {"units": ["{unit_id}"]}),
+    ("POST", "/api/v1/collections/{open_collection_id}/searches", {"like": {"item": "{item_id}"}}),
+    ("PUT", "/api/v1/searches/{open_search_id}/judgments/{item_id}", {"relevant": True}),
+    ("DELETE", "/api/v1/searches/{open_search_id}/judgments/{item_id}", {}),
+    ("GET", "/api/v1/searches/{open_search_id}/candidates/{item_id}/trace", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "sent"), BESIDE)
+def test_a_hidden_thing_named_beside_the_address_is_as_good_as_absent(
+    walk: Walk, method: str, path: str, sent: dict[str, object]
+) -> None:
+    here, shown = walk.still(), walk.still(Visibility.EVERYONE)
+    known = {f"open_{name}": str(key) for name, key in shown.keys.items()}
+    user = here.people[Person.STRANGE_EDITOR]
+
+    def filled(value: object, keys: dict[str, str]) -> Any:
+        if isinstance(value, dict):
+            return {name: filled(one, keys) for name, one in value.items()}
+        if isinstance(value, list):
+            return [filled(one, keys) for one in value]
+        return value.format(**keys) if isinstance(value, str) else value
+
+    answers = []
+    for scene in (here, here.nowhere()):
+        keys = known | {name: str(key) for name, key in scene.keys.items()}
+        body = filled(sent, keys)
+        how: Sent = {"json": body} if path.startswith("/api/") else {"data": body}
+        before = walk.deeds()
+        answers.append(walk.asker.ask(method, filled(path, keys), user, how if method != "GET" else None))
+        assert walk.deeds() == before
+    hidden, absent = answers
+    assert hidden.status_code == absent.status_code < 500
+    assert _plain(hidden) == _plain(absent)
+    assert hidden.headers.get("Location", "").split("?")[0] == absent.headers.get("Location", "").split("?")[0]
+    assert HIDDEN_WORD not in hidden.get_data(as_text=True)
+
+
+@pytest.mark.parametrize("person", Person)
+def test_who_only_changes_a_collection_does_not_choose_its_embedder(walk: Walk, person: Person) -> None:
+    right = foreseen(Needs.MANAGE, person)
+    scene = walk.scene("PATCH", person, right)
+    address = f"/api/v1/collections/{scene.keys['collection_id']}"
+    answer = walk.asker.ask("PATCH", address, scene.people.get(person), {"json": {"embedder": walk.hand.embedder}})
+    assert _told(answer, Needs.MANAGE) is right
