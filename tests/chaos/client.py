@@ -68,15 +68,15 @@ class Client:
             self.repeats += 1
             time.sleep(0.1)
 
-    def submit(self, path: str, body: dict[str, Any] | None = None) -> UUID:
+    def submit(self, path: str, **how: Any) -> UUID:
         """Submit a job and write down its key; the same key is sent until there is an answer."""
         key = uuid.uuid4().hex
-        answer = self.ask("POST", path, json=body, headers={"Idempotency-Key": key})
+        answer = self.ask("POST", path, headers={"Idempotency-Key": key}, **how)
         assert answer.status_code == 202, answer.text
         job_id = UUID(answer.json()["id"])
         self.log.accepted.append(Accepted(job_id, key))
         if random.random() < 0.2:  # as a client does that lost the answer
-            again = self.ask("POST", path, json=body, headers={"Idempotency-Key": key})
+            again = self.ask("POST", path, headers={"Idempotency-Key": key}, **how)
             assert again.status_code == 202, again.text
             self.log.accepted.append(Accepted(UUID(again.json()["id"]), key))
         return job_id
@@ -114,7 +114,13 @@ class Client:
 
     def search(self, collection: str, k: int = 8, **more: Any) -> UUID:
         """Submit a search of a text that nobody asked before."""
-        return self.submit(f"/collections/{collection}/searches", {"text": uuid.uuid4().hex, "k": k, **more})
+        body = {"text": uuid.uuid4().hex, "k": k, **more}
+        return self.submit(f"/collections/{collection}/searches", json=body)
+
+    def search_picture(self, collection: str, colour: tuple[int, int, int]) -> UUID:
+        """Submit a search of a picture."""
+        files = {"picture": ("q.png", picture(colour), "image/png"), "query": (None, '{"k": 4}', "application/json")}
+        return self.submit(f"/collections/{collection}/searches", files=files)
 
     def job(self, job_id: UUID) -> dict[str, Any]:
         """A job as the API shows it; its end is written down."""
@@ -176,7 +182,8 @@ class Load:
         if full:
             self._stop.wait(0.2)
             return
-        deed: Callable[[], UUID] = chance.choices([self._index, self._search, self._waves], [2, 3, 1])[0]
+        deeds = [self._index, self._search, self._waves, self._picture]
+        deed: Callable[[], UUID] = chance.choices(deeds, [2, 2, 1, 1])[0]
         job = deed()
         with self._lock:
             self._open.append(job)
@@ -191,6 +198,10 @@ class Load:
 
     def _search(self) -> UUID:
         return self._client.search(self._library)
+
+    def _picture(self) -> UUID:
+        red, green, blue = random.randbytes(3)
+        return self._client.search_picture(self._library, (red, green, blue))
 
     def _waves(self) -> UUID:
         return self._client.search(self._library, adaptive={"first": 3, "step": 3})

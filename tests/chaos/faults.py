@@ -14,13 +14,16 @@ from tests.chaos import disk
 from tests.chaos.client import deadly, picture
 from tests.chaos.plant import LEASE
 from tests.chaos.proxy import Proxy
-from tests.chaos.scene import RECOVERY, Scene
+from tests.chaos.scene import RECOVERY, Scene, Skip
 
 from retllm.db.enums import UnitState
 from retllm.db.tables import Unit
 from retllm.jobs.announce import Announcer
 
 Fault = Callable[[Scene], None]
+
+# seconds in which a process that waits for an answer finds out that nobody is there
+_NOTICED = 15.0
 
 _MOMENTS = (
     *("claim-before", "claim-after", "complete-before", "complete-after", "give_up-before", "give_up-after"),
@@ -145,7 +148,28 @@ def hang_network(scene: Scene, times: int) -> None:
             (path.reset if number % 2 else path.resume)()
             scene.healed()
             scene.pause(0.5, 1.5)
-        time.sleep(RECOVERY)
+
+
+def lose_network(scene: Scene, times: int) -> None:
+    """The path forgets the workers' connections in the middle of their questions: no answer and no end ever comes."""
+    scene.patience = _NOTICED + RECOVERY
+    with _behind(scene) as paths:
+        for number in range(times):
+            path = paths["redis" if number % 2 else "postgres"]
+            scene.wait_for_work()
+            scene.hurt(path.hang)
+            time.sleep(1)
+            try:
+                path.vanish()
+            except OSError as error:
+                raise Skip(f"no connection can be dropped without a word here ({error})") from error
+            scene.healed()
+            server = "redis" if number % 2 else "postgres"
+            idle = scene.idle_since_blow(scene.patience)
+            if idle:
+                scene.wrong(
+                    f"{idle} took no work in {scene.patience:.1f} s after they lost their connections to {server}"
+                )
 
 
 def tell_twice(scene: Scene, times: int) -> None:
@@ -198,6 +222,7 @@ def faults(whole: bool) -> list[tuple[str, Fault, bool]]:
         ("redis comes back empty", partial(restart_redis, times=times(10, 2)), True),
         ("postgres ends at once", partial(restart_postgres, times=times(10, 2)), True),
         ("network hangs half-open", partial(hang_network, times=times(6, 2)), True),
+        ("network forgets connections", partial(lose_network, times=times(6, 2)), True),
         ("unit told to several", partial(tell_twice, times=times(40, 10)), True),
         ("disk full", fill_disk, False),
         ("picture kills its worker", one_deadly_picture, False),

@@ -168,6 +168,14 @@ class Journal:
             return None
         return max(0.0, float(last or blow.at) - blow.at, float(first) - blow.at)
 
+    def takers(self, at: float) -> set[str]:
+        """The process ids of those that took a unit since ``at``."""
+        query = (
+            "SELECT DISTINCT worker FROM journal WHERE what = 'unit' AND after = 'leased' AND at > to_timestamp(:at)"
+        )
+        with self._sessions() as session:
+            return {str(worker).rpartition(":")[2] for worker in session.scalars(sa.text(query), {"at": at})}
+
     def doubled(self) -> list[Violation]:
         """Everything that happened twice, or without right."""
         found = []

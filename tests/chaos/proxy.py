@@ -10,6 +10,9 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+# of Linux: see tcp(7)
+_TCP_REPAIR = 19
+
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -21,6 +24,9 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._open: asyncio.Event
         self._writers: set[asyncio.StreamWriter] = set()
+        self._near: set[asyncio.StreamWriter] = set()
+        # whose other end does not know that nobody is there any more
+        self._ghosts: set[asyncio.StreamWriter] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
         self.port: int = self._run(self._listen())
@@ -47,9 +53,18 @@ class Proxy:
         """Break every connection and go on with new ones: what waited never arrives."""
         self._run(self._reset())
 
+    def vanish(self) -> None:
+        """Forget every connection without a word to either end, as a router does that was switched off and on.
+
+        Raises:
+            OSError: this system does not let anybody do that.
+        """
+        self._run(self._vanish())
+
     def close(self) -> None:
         """End it."""
         self._run(self._reset())
+        self._run(self._end_tasks())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
@@ -63,7 +78,7 @@ class Proxy:
         return int(server.sockets[0].getsockname()[1])
 
     async def _reset(self) -> None:
-        for writer in list(self._writers):
+        for writer in [*self._writers, *self._ghosts]:
             # no lingering: the other end gets a reset, as from a router that forgot the connection
             with contextlib.suppress(OSError):
                 sock = writer.get_extra_info("socket")
@@ -71,18 +86,37 @@ class Proxy:
             writer.transport.abort()
         self._open.set()
 
+    async def _end_tasks(self) -> None:
+        rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+    async def _vanish(self) -> None:
+        for writer in list(self._near):
+            sock = writer.get_extra_info("socket")
+            # a connection under repair is closed without telling the other end
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
+        self._ghosts |= self._writers - self._near
+        for writer in list(self._near):
+            writer.transport.abort()
+        self._open.set()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        self._near.add(writer)
         await self._open.wait()
         try:
             far_reader, far_writer = await self._connect()
         except OSError:
             writer.transport.abort()
             self._writers.discard(writer)
+            self._near.discard(writer)
             return
         self._writers.add(far_writer)
         await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer), return_exceptions=True)
         self._writers -= {writer, far_writer}
+        self._near.discard(writer)
 
     async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         try:
@@ -93,4 +127,5 @@ class Proxy:
         except OSError:
             pass
         finally:
-            sink.close()
+            if sink not in self._ghosts:
+                sink.close()

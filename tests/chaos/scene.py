@@ -77,6 +77,7 @@ class Scene:
     notes: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     blows: int = 0
+    patience: float = RECOVERY
     _blow: Blow = field(default_factory=lambda: Blow(0.0))
 
     def furnish(self) -> None:
@@ -130,6 +131,16 @@ class Scene:
             time.sleep(0.1)
         return False
 
+    def idle_since_blow(self, seconds: float) -> list[str]:
+        """The workers that took no unit after the last blow, though they had so long."""
+        deadline = time.monotonic() + seconds
+        while True:
+            at_work = self.plant.journal.takers(self._blow.at)
+            idle = [name for name in self.plant.workers if str(self.plant.forked[name].pid) not in at_work]
+            if not idle or time.monotonic() > deadline:
+                return idle
+            time.sleep(0.2)
+
     def wrong(self, what: str) -> None:
         """Something is not as it must be."""
         self.complaints.append(what)
@@ -156,6 +167,7 @@ class Scene:
         began, mark, fenced = time.monotonic(), self.plant.journal.mark(), self.plant.fenced()
         before = set(self._violations())
         self.blows, self.notes, self.complaints, self._blow = 0, [], [], Blow(0.0)
+        self.patience = RECOVERY
         outcome = Outcome(name)
         try:
             if load:
@@ -189,9 +201,11 @@ class Scene:
             return
         took = self.plant.journal.recovery_seconds(self._blow)
         outcome.recovery_s = None if took is None else round(took, 1)
-        if took is None or took > RECOVERY:
+        if took is None or took > self.patience:
             said = "never" if took is None else f"after {took:.1f} s"
-            outcome.violations.append(f"recovery: what was held was taken back {said}, not within {RECOVERY:.1f} s")
+            outcome.violations.append(
+                f"recovery: what was held was taken back {said}, not within {self.patience:.1f} s"
+            )
 
     def _violations(self) -> list[Violation]:
         found = violations(self.plant.sessions, self.plant.storage, self.client.log, quiet=True)

@@ -1,0 +1,90 @@
+"""A commit whose answer is lost on the way: nobody knows whether it counts, so nothing may be taken away."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from PIL import Image
+from sqlalchemy import event
+
+from retllm.db.session import transaction
+from retllm.db.tables import Embedding, Item, Job, Search
+from retllm.db.vectors import register_model
+from retllm.jobs.invariants import Accepted, ClientLog, violations
+from retllm.settings import public_name
+
+
+def _picture(colour: str) -> io.BytesIO:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(buffer, "PNG")
+    buffer.seek(0)
+    return buffer
+
+
+def _lose_the_answer(served: Any, of: type) -> None:
+    """The next commit that makes a row of this kind counts, and its caller is told that the connection broke."""
+
+    def note(session: Any, _: object) -> None:
+        if any(isinstance(row, of) for row in session.new):
+            session.info["lose"] = True
+
+    def lose(session: Any) -> None:
+        if session.info.pop("lose", None):
+            event.remove(served.sessions, "after_commit", lose)
+            event.remove(served.sessions, "after_flush", note)
+            raise sa.exc.OperationalError("COMMIT", {}, ConnectionResetError("the server closed the connection"))
+
+    event.listen(served.sessions, "after_flush", note)
+    event.listen(served.sessions, "after_commit", lose)
+
+
+@pytest.fixture
+def collection(ada: Any, served: Any) -> str:
+    """A collection of one picture that is indexed."""
+    key = str(ada.post("/collections", json={"name": "things"}).json["id"])
+    files = {"file": (_picture("red"), "red.png")}
+    assert ada.post(f"/collections/{key}/items?index=false", data=files).json["added"] == 1
+    settings = served.settings
+    with transaction(served.sessions) as session:
+        model = register_model(
+            session,
+            name=public_name(settings.embedder_name),
+            revision="1",
+            dimension=3,
+            preprocessing_hash="1",
+        )
+        item = session.scalars(sa.select(Item.id)).one()
+        session.add(
+            Embedding(
+                item_id=item,
+                model_id=model.id,
+                collection_id=UUID(key),
+                item_version=1,
+                image_weight=settings.item_image_weight,
+                vector=[1.0, 0.0, 0.0],
+            )
+        )
+    return key
+
+
+def test_a_search_whose_answer_was_lost_keeps_its_picture(ada: Any, served: Any, collection: str) -> None:
+    def ask() -> Any:
+        return ada.post(
+            f"/collections/{collection}/searches",
+            data={"query": json.dumps({"k": 1}), "picture": (_picture("blue"), "blue.png")},
+            headers={"Idempotency-Key": "k"},
+        )
+
+    _lose_the_answer(served, Search)
+    assert ask().status_code >= 500
+    again = ask()
+    assert again.status_code == 202
+    with served.sessions() as session:
+        assert session.scalars(sa.select(Job.id)).all() == [UUID(again.json["id"])]
+    log = ClientLog([Accepted(UUID(again.json["id"]), "k")])
+    assert [str(one) for one in violations(served.sessions, served.storage, log)] == []
