@@ -168,6 +168,13 @@ def _operations() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_paused_queues_user_id"), ondelete="SET NULL"),
         sa.PrimaryKeyConstraint("queue", name=op.f("pk_paused_queues")),
     )
+    op.create_table(
+        "metric_totals",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("labels", sa.Text(), nullable=False),
+        sa.Column("value", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("name", "labels", name=op.f("pk_metric_totals")),
+    )
 
 
 def _indexes() -> None:
@@ -213,6 +220,7 @@ def downgrade() -> None:
     op.create_index(op.f("ix_embeddings_collection_id"), "embeddings", ["collection_id"], unique=False)
     op.drop_index("ix_embeddings_fresh", table_name="embeddings")
     for table in (
+        "metric_totals",
         "paused_queues",
         "workers",
         "evaluation_runs",

@@ -1,12 +1,18 @@
-"""Logs: one line an event, on stderr, each carrying its subject (``job_id`` or ``request_id``)."""
+"""Logs: one line an event, on stderr, each carrying its subject (``job_id`` and ``unit_id``, or ``request_id``)."""
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import sys
-from typing import TextIO
+from collections.abc import Callable
+from typing import Literal, ParamSpec, TextIO, TypeVar
 
 import structlog
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
+Format = Literal["console", "json"]
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
@@ -21,37 +27,59 @@ class _Stderr(logging.StreamHandler[TextIO]):
         pass
 
 
-def configure(level: str) -> None:
+_SHARED: list[structlog.types.Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+
+def handler(log_format: Format = "console") -> logging.Handler:
+    """What writes lines of every logger to stderr: for people, or (``json``) each one JSON object."""
+    made = _Stderr()
+    rendered: list[structlog.types.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+        if log_format == "json"
+        else [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
+    )
+    made.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_SHARED,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
+        )
+    )
+    return made
+
+
+def configure(level: str, log_format: Format = "console") -> None:
     """Send structlog's and the libraries' log lines to stderr in one format, from ``level`` up."""
-    shared: list[structlog.types.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *shared,
+            *_SHARED,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = _Stderr()
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
-            ],
-        )
-    )
     root = logging.getLogger()
-    root.handlers = [handler]
+    root.handlers = [handler(log_format)]
     root.setLevel(level)
+    if log_format == "json":
+        logging.captureWarnings(True)
     # requests of the model hubs' clients, one line for each file, say nothing that our own lines don't
     for noisy in ("httpx", "httpcore", "urllib3", "open_clip", "PIL"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+
+
+def carried(call: Callable[Arguments, Answer]) -> Callable[Arguments, Answer]:
+    """``call`` for another thread, whose log lines then carry the same subject; a thread by itself begins with none."""
+    context = contextvars.copy_context()
+
+    def there(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
+        # a copy each time: two threads can't be in one context at once
+        return context.copy().run(call, *args, **kwargs)
+
+    return there

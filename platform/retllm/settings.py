@@ -87,6 +87,13 @@ class Settings(BaseSettings):
     )
     secure_cookies: bool = Field(default=False, description="Send the session cookie over HTTPS only.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="Lines of the log: console (for people) or json (one object a line)."
+    )
+    metrics_token: str | None = Field(
+        default=None,
+        description="Bearer token that `/metrics` asks for, in the form of Prometheus. Unset: there is no such page.",
+    )
 
     # models
     preset: Literal["demo", "small", "paper"] = Field(

@@ -10,7 +10,7 @@ from retllm.db.session import make_sessions
 from retllm.jobs.announce import Announcer
 from retllm.media.storage import Storage, get_storage
 from retllm.settings import Settings, get_settings
-from retllm_web import api, auth, errors, health, middleware, pages
+from retllm_web import api, auth, errors, health, metrics, middleware, pages
 from retllm_web.api.spec import INFO, SECURITY_SCHEMES, ErrorBody
 from retllm_web.secret_key import secret_key
 from retllm_web.services import Announcing, Services
@@ -25,7 +25,7 @@ _LEAST_FORM_MEMORY = 500_000
 def create_app(
     settings: Settings | None = None, *, storage: Storage | None = None, announcer: Announcing | None = None
 ) -> OpenAPI:
-    """The app: health checks, the REST API under /api/v1, and the pages.
+    """The app: health checks, metrics, the REST API under /api/v1, and the pages.
 
     ``storage`` and ``announcer`` come from the settings unless given.
 
@@ -54,6 +54,7 @@ def create_app(
     errors.install(app)
     auth.install(app, settings.redis_url)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(metrics.blueprint)
     api.register(app)
     pages.register(app)
     return app

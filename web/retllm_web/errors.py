@@ -18,7 +18,7 @@ from retllm.errors import InvalidInput, RetllmError, StackError
 
 log = structlog.get_logger(__name__)
 
-_JSON_PATHS = ("/api/", "/healthz", "/readyz")
+_JSON_PATHS = ("/api/", "/healthz", "/readyz", "/metrics")
 _CODES = {404: "not_found", 413: "too_large", 401: "unauthorized", 403: "forbidden", 409: "conflict", 500: "internal"}
 _MESSAGES = {
     400: "The request can't be read.",

@@ -32,7 +32,7 @@ _HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Content-Security-Policy": PAGE_POLICY,
 }
-_QUIET = ("/healthz", "/readyz", "/static/")
+_QUIET = ("/healthz", "/readyz", "/metrics", "/static/")
 
 
 def install(app: Flask) -> None:

@@ -6,5 +6,5 @@ from retllm import logs
 from retllm.settings import get_settings
 from retllm_web.app import create_app
 
-logs.configure(get_settings().log_level)
+logs.configure(get_settings().log_level, get_settings().log_format)
 app = create_app()

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import structlog
-from celery.signals import setup_logging, worker_ready, worker_shutdown
+from celery.signals import celeryd_init, setup_logging, worker_ready, worker_shutdown
 
 from retllm import logs
 from retllm.errors import StackError
@@ -29,9 +29,16 @@ app.set_default()
 app.conf.imports = ("retllm_workers.embed", "retllm_workers.score")
 
 
+@celeryd_init.connect  # type: ignore[untyped-decorator]  # celery has no types
+def _begin(instance: Any, **_: Any) -> None:
+    """Log in the form that is wanted from the first line on; Celery's banner is no JSON."""
+    instance.quiet = get_settings().log_format == "json"
+    _setup_logging()
+
+
 @setup_logging.connect  # type: ignore[untyped-decorator]  # celery has no types
 def _setup_logging(**_: Any) -> None:
-    logs.configure(get_settings().log_level)
+    logs.configure(get_settings().log_level, get_settings().log_format)
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]  # celery has no types

@@ -32,7 +32,7 @@ app.set_default()
 
 @setup_logging.connect  # type: ignore[untyped-decorator]  # celery has no types
 def _setup_logging(**_: Any) -> None:
-    logs.configure(get_settings().log_level)
+    logs.configure(get_settings().log_level, get_settings().log_format)
 
 
 @lru_cache(maxsize=1)

@@ -19,7 +19,7 @@ def dispatch() -> None:
     from retllm.jobs.dispatcher import Dispatcher
 
     settings = Settings()
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     dispatcher = Dispatcher(make_sessions(settings.database_url), Announcer(settings.redis_url), settings)
 
     def stop(_: int, __: FrameType | None) -> None:

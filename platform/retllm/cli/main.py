@@ -124,7 +124,10 @@ def settings_sentence(error: pydantic.ValidationError) -> str:
 def _log_to_stderr() -> None:
     """Standard output belongs to the command's answer; logs go to the other one, from warnings up unless set."""
     level = os.environ.get("RETLLM_LOG_LEVEL", "WARNING")
-    logs.configure(level if level in logging.getLevelNamesMapping() else "WARNING")
+    asked = os.environ.get("RETLLM_LOG_FORMAT")
+    logs.configure(
+        level if level in logging.getLevelNamesMapping() else "WARNING", "json" if asked == "json" else "console"
+    )
 
 
 if __name__ == "__main__":

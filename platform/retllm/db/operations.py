@@ -1,4 +1,4 @@
-"""Tables of the running system: workers that are alive, queues that somebody paused."""
+"""Tables of the running system: workers that are alive, queues that somebody paused, what all processes counted."""
 
 from __future__ import annotations
 
@@ -42,3 +42,13 @@ class PausedQueue(Base):
     user_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
     reason: Mapped[str] = mapped_column(default="", server_default="")
     created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+
+
+class MetricTotal(Base):
+    """What all processes together have counted; ``name`` and ``labels`` (JSON, sorted) are a sample's of Prometheus."""
+
+    __tablename__ = "metric_totals"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    labels: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float]

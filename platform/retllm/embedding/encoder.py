@@ -26,6 +26,8 @@ from retllm.embedding import sources
 from retllm.embedding.sources import Name
 from retllm.errors import InvalidInput, ModelUnavailable
 from retllm.fine.device import pick_device, pick_dtype
+from retllm.logs import carried
+from retllm.metrics import BATCH
 
 log = structlog.get_logger(__name__)
 
@@ -97,7 +99,9 @@ class Embedder:
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
 
             def start(at: int) -> Any:
-                return pool.map(self._pixels, range(at, min(at + _BATCH, len(images))), images[at : at + _BATCH])
+                return pool.map(
+                    carried(self._pixels), range(at, min(at + _BATCH, len(images))), images[at : at + _BATCH]
+                )
 
             upcoming = start(0) if images else None
             for at in range(0, len(images), _BATCH):
@@ -115,12 +119,14 @@ class Embedder:
 
     def _forward_images(self, pixels: Tensor) -> Tensor:
         with torch.inference_mode():
+            BATCH.labels("embedder").observe(len(pixels))
             moved = pixels.to(self._device, self._dtype, non_blocking=True)
             return torch.nn.functional.normalize(self._model.encode_image(moved).float(), dim=-1)
 
     def _forward_texts(self, texts: Sequence[str]) -> Tensor:
         with self._tokenizer_lock:
             tokens: Tensor = self._tokenizer(list(texts))
+        BATCH.labels("embedder").observe(len(texts))
         with torch.inference_mode():
             return torch.nn.functional.normalize(self._model.encode_text(tokens.to(self._device)).float(), dim=-1)
 

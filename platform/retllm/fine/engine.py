@@ -34,6 +34,7 @@ from retllm.fine.prepare import Opening
 from retllm.fine.prompts import Part
 from retllm.fine.tracing import Recorder
 from retllm.fine.vision import PictureFeatures
+from retllm.metrics import BATCH
 
 log = structlog.get_logger(__name__)
 
@@ -245,7 +246,9 @@ class Engine:
     def _halving(self, group: Sequence[Packed], run: Callable[[Sequence[Packed]], Out]) -> Iterator[Out]:
         """Run a group; if it does not fit the memory, its halves."""
         try:
-            yield run(group)
+            done = run(group)
+            BATCH.labels("scorer").observe(len(group))
+            yield done
         except torch.OutOfMemoryError as error:
             if len(group) == 1:
                 raise TooLargeForDevice(

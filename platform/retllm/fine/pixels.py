@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import BatchFeature
 
 from retllm.fine.content import Picture
+from retllm.logs import carried
 
 _THREADS = 4
 
@@ -77,7 +78,7 @@ class PixelMemo:
 
         if len(new) > 1:
             with ThreadPoolExecutor(max_workers=min(_THREADS, os.cpu_count() or 1)) as pool:
-                list(pool.map(ask, new, new.values()))
+                list(pool.map(carried(ask), new, new.values()))
 
     def keep_only(self, keys: set[str]) -> None:
         """Forget the pixels of every other picture."""

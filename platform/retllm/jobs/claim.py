@@ -21,6 +21,8 @@ from retllm.db.tables import Job, Unit
 from retllm.errors import JobCancelled, ModelUnavailable, RetllmError, StaleClaim
 from retllm.jobs import life
 from retllm.jobs.announce import QUEUE_OF, Announcement
+from retllm.logs import carried
+from retllm.metrics import FENCED
 from retllm.operations import queues
 from retllm.settings import Settings
 
@@ -97,7 +99,7 @@ class Lease:
         self._stop = threading.Event()
         self._lost = threading.Event()
         self._cancelled = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=f"lease-{claim.unit_id}", daemon=True)
+        self._thread = threading.Thread(target=carried(self._keep), name=f"lease-{claim.unit_id}", daemon=True)
 
     def __enter__(self) -> Lease:
         self._thread.start()
@@ -155,6 +157,7 @@ def _prove(session: Session, claim: Claim) -> tuple[Job, Unit]:
     job = life.lock_job(session, claim.job_id)
     unit = session.scalar(sa.select(Unit).where(*_held(claim)).with_for_update()) if job else None
     if job is None or unit is None:
+        FENCED.labels(claim.stage).inc()
         raise StaleClaim
     return job, unit
 

@@ -21,7 +21,9 @@ from retllm.db.tables import Job, Unit
 from retllm.jobs import life, score_cache
 from retllm.jobs.announce import QUEUE_OF, Announcement, Announcer
 from retllm.jobs.claim import give_up_or_wait
+from retllm.metrics import LEASES_LOST
 from retllm.operations import queues, workers
+from retllm.operations.totals import Totals
 from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -39,7 +41,8 @@ class Dispatcher:
         self._announcer = announcer
         self._settings = settings
         self._stop = threading.Event()
-        self._prune_at = time.monotonic()
+        self._totals = Totals(sessions)
+        self._prune_at = self._tell_at = time.monotonic()
 
     def stop(self) -> None:
         """End the loop after the present round."""
@@ -53,7 +56,9 @@ class Dispatcher:
                 self.round()
             except (sa.exc.OperationalError, redis.RedisError) as error:
                 log.warning("dispatcher.round_failed", reason=str(error).strip().splitlines()[0])
+            self._tell_now_and_then()
             self._stop.wait(self._settings.dispatch_seconds)
+        self._totals.tell()
         log.info("dispatcher.stopped")
 
     def round(self) -> int:
@@ -81,10 +86,12 @@ class Dispatcher:
             )
             if job is None or unit is None:
                 return
+            stage = unit.stage
             error = f"The worker {unit.worker} was lost in attempt {unit.attempt}: its lease ran out."
             log.warning("unit.rescued", unit_id=str(unit_id), job_id=str(job_id), attempt=unit.attempt)
             give_up_or_wait(session, job, unit, error, self._settings)
             life.close_if_cancelled(session, job)
+        LEASES_LOST.labels(stage).inc()
 
     def sweep_cancelled(self) -> None:
         """End cancelled jobs that no worker holds a unit of."""
@@ -109,6 +116,11 @@ class Dispatcher:
         if gone:
             log.info("score_cache.pruned", rows=gone)
         return gone
+
+    def _tell_now_and_then(self) -> None:
+        if time.monotonic() >= self._tell_at:
+            self._tell_at = time.monotonic() + workers.BEAT_SECONDS
+            self._totals.tell()
 
     def announce_ready(self, stage: Stage) -> int:
         """Announce units of ``stage`` that are ready and unclaimed, as many as the queue has room for."""

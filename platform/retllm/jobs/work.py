@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
@@ -16,6 +17,7 @@ from retllm.jobs.announce import Announcement, Announcer
 from retllm.jobs.claim import Claim, Lease
 from retllm.media.ingest import load_picture
 from retllm.media.storage import Storage
+from retllm.metrics import ATTEMPTS, ENDED, UNIT_SECONDS
 from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -59,20 +61,33 @@ def run_unit(bench: Bench, unit_id: UUID, doing: Doing) -> bool:
     An error of the unit is recorded on it and does not leave this function; results of a worker that lost
     its claim are dropped.
     """
-    claim = claims.claim_unit(bench.sessions, unit_id, bench.worker, bench.settings)
-    if claim is None:
-        return False
-    with structlog.contextvars.bound_contextvars(
-        job_id=str(claim.job_id), unit=f"{claim.stage}/{claim.seq}", attempt=claim.attempt
-    ):
-        try:
-            bench.announcer.announce(_attempt(bench, claim, doing))
-        except StaleClaim:
-            log.warning("unit.stale")
+    with structlog.contextvars.bound_contextvars(unit_id=str(unit_id)):
+        claim = claims.claim_unit(bench.sessions, unit_id, bench.worker, bench.settings)
+        if claim is None:
+            return False
+        with structlog.contextvars.bound_contextvars(
+            job_id=str(claim.job_id), unit=f"{claim.stage}/{claim.seq}", attempt=claim.attempt
+        ):
+            bench.announcer.announce(_counted(bench, claim, doing))
     return True
 
 
-def _attempt(bench: Bench, claim: Claim, doing: Doing) -> list[Announcement]:
+def _counted(bench: Bench, claim: Claim, doing: Doing) -> list[Announcement]:
+    """An attempt, with its seconds and how it ended; nothing is to be announced where the claim was lost."""
+    ATTEMPTS.labels(claim.stage).inc()
+    began = time.monotonic()
+    outcome, opened = "stale", list[Announcement]()
+    try:
+        outcome, opened = _attempt(bench, claim, doing)
+    except StaleClaim:
+        log.warning("unit.stale")
+    UNIT_SECONDS.labels(claim.stage).observe(time.monotonic() - began)
+    ENDED.labels(claim.stage, outcome).inc()
+    return opened
+
+
+def _attempt(bench: Bench, claim: Claim, doing: Doing) -> tuple[str, list[Announcement]]:
+    """How the attempt ended, and the units to announce."""
     log.info("unit.started")
     try:
         with Lease(bench.sessions, claim, bench.settings) as lease:
@@ -82,9 +97,9 @@ def _attempt(bench: Bench, claim: Claim, doing: Doing) -> list[Announcement]:
     except JobCancelled:
         log.info("unit.cancelled")
         claims.release(bench.sessions, claim)
-        return []
+        return "cancelled", []
     except Exception as error:
         log.warning("unit.failed", reason=claims.describe(error), exc_info=True)
-        return claims.fail(bench.sessions, claim, error, bench.settings)
+        return "failed", claims.fail(bench.sessions, claim, error, bench.settings)
     log.info("unit.done")
-    return opened
+    return "done", opened

@@ -25,6 +25,7 @@ from retllm.jobs.claim import complete
 from retllm.jobs.coarse_stage import Question
 from retllm.jobs.indexed import clear_errors
 from retllm.jobs.work import Bench, Held
+from retllm.logs import carried
 from retllm.media.ingest import open_picture
 from retllm.settings import public_name
 
@@ -68,12 +69,13 @@ def embed_unit(bench: Bench, held: Held, embedders: Embedders) -> list[Announcem
     with ThreadPoolExecutor(_DECODERS) as pool:
         batches = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
         # the next batch is decoded while this one is in the model
-        decoded = pool.submit(_decode, bench, batches[0]) if batches else None
+        decode = carried(_decode)
+        decoded = pool.submit(decode, bench, batches[0]) if batches else None
         for number, batch in enumerate(batches):
             held.lease.check()
             pictures = decoded.result() if decoded else {}
             following = batches[number + 1] if number + 1 < len(batches) else None
-            decoded = pool.submit(_decode, bench, following) if following else None
+            decoded = pool.submit(decode, bench, following) if following else None
             vectors.extend(_embed(embedder, batch, pictures, weight))
     held.lease.check()
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from retllm.db.enums import ItemKind
 from retllm.db.tables import new_id
 from retllm.errors import MediaRejected, TooLarge
+from retllm.logs import carried
 from retllm.media import archives, streams
 from retllm.media.captioning import Captioner, NamesSeen
 from retllm.media.names import clean_name
@@ -100,7 +101,7 @@ class Batch:
                 # of two equal files the first is the item, so it has to be in
                 self._collect(0)
             self._hashes.add(sha256)
-            future = pool.submit(self._ingest.add_hashed, name, stream, sha256, item_id=new_id())
+            future = pool.submit(carried(self._ingest.add_hashed), name, stream, sha256, item_id=new_id())
             self._waiting.append((future, stream if again else None))
             self._collect(_WAITING)
             return

@@ -19,6 +19,7 @@ from retllm.db.enums import Stage, UnitState
 from retllm.db.operations import Worker
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Unit
+from retllm.operations.totals import Totals
 
 log = structlog.get_logger(__name__)
 
@@ -103,10 +104,15 @@ def prune(session: Session) -> int:
     return len(session.scalars(gone).all())
 
 
+def is_alive() -> sa.ColumnElement[bool]:
+    """True for a worker that told of itself lately and did not say that it ends."""
+    age = sa.func.clock_timestamp() - timedelta(seconds=ALIVE_SECONDS)
+    return sa.and_(Worker.stopped_at.is_(None), Worker.seen_at > age)
+
+
 def every(session: Session) -> list[WorkerView]:
     """The workers of the last day, those that live first, then the latest seen."""
-    age = sa.func.clock_timestamp() - Worker.seen_at
-    alive = sa.and_(Worker.stopped_at.is_(None), age < timedelta(seconds=ALIVE_SECONDS))
+    alive = is_alive()
     rows = session.execute(
         sa.select(Worker, alive).order_by(alive.desc(), Worker.seen_at.desc(), Worker.name).limit(MOST_SHOWN)
     ).all()
@@ -138,16 +144,13 @@ def _view(worker: Worker, lives: bool, held: list[Held]) -> WorkerView:
 
 def unserved(session: Session, queues: Sequence[str]) -> list[str]:
     """Those of the queues that no living worker serves."""
-    living = sa.select(sa.func.unnest(Worker.queues)).where(
-        Worker.stopped_at.is_(None),
-        Worker.seen_at > sa.func.clock_timestamp() - timedelta(seconds=ALIVE_SECONDS),
-    )
+    living = sa.select(sa.func.unnest(Worker.queues)).where(is_alive())
     served = set(session.scalars(living))
     return [queue for queue in queues if queue not in served]
 
 
 class Heartbeat:
-    """Tells of a worker from a thread of its own, so that a long unit does not make it look dead.
+    """Tells of a worker, and what it counted, from a thread of its own: a long unit must not make it look dead.
 
     A database that is away is logged and no error of the worker; the next beat tries again.
     """
@@ -156,6 +159,7 @@ class Heartbeat:
         self._sessions = sessions
         self._report = report
         self._every = every
+        self._totals = Totals(sessions)
         self._name = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -174,7 +178,9 @@ class Heartbeat:
         self._try(self._beat)
         while not self._stop.wait(self._every):
             self._try(self._beat)
+            self._totals.tell()
         self._try(self._leave)
+        self._totals.tell()
 
     def _beat(self, session: Session) -> None:
         report = self._report()

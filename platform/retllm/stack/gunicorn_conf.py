@@ -18,5 +18,11 @@ timeout = 120
 graceful_timeout = 10
 keepalive = 5
 loglevel = _settings.log_level.lower()
+# in the form of all other lines; the requests log themselves, with their id
+logconfig_dict = {
+    "handlers": {"ours": {"()": "retllm.logs.handler", "log_format": _settings.log_format}},
+    "root": {"level": _settings.log_level, "handlers": ["ours"]},
+    "loggers": {"gunicorn.error": {"level": _settings.log_level, "handlers": [], "propagate": True}},
+}
 # it would be one file for every server of this account
 control_socket_disable = True

@@ -1,0 +1,141 @@
+"""What Prometheus is told, in its text format: the state of the database now, and the totals of all processes.
+
+The answer is of the whole installation, the same from every web process. Every query goes through an index and counts
+no further than ``queues.MOST_COUNTED``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import Stage, UnitState
+from retllm.db.operations import Worker
+from retllm.db.session import Sessions, transaction
+from retllm.db.tables import Unit
+from retllm.metrics import REGISTRY
+from retllm.operations import queues, totals
+from retllm.operations.queues import MOST_COUNTED, QUEUES, STAGE_OF, Queue
+from retllm.operations.workers import is_alive
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+# a scrape that is slower than this is given up; the next one comes soon
+_TIMEOUT_MS = 5_000
+
+Hints = Callable[[], Mapping[str, int] | None]
+"""How many hints wait in Redis, by queue; None where it can't be asked."""
+
+
+def page(sessions: Sessions, hints: Hints = lambda: None) -> bytes:
+    """The answer to one scrape.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: the database is away or too slow.
+    """
+    told = hints()
+    with transaction(sessions) as session:
+        session.execute(sa.text(f"SET LOCAL statement_timeout = {_TIMEOUT_MS}"))
+        families = [*_of_queues(session, told), *_of_units(session), _of_workers(session), *_of_totals(session)]
+    registry = CollectorRegistry()
+    registry.register(_Fixed(families))
+    return generate_latest(registry)
+
+
+class _Fixed(Collector):
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _gauge(name: str, meaning: str, labels: Iterable[str], values: Mapping[tuple[str, ...], float]) -> Metric:
+    family = GaugeMetricFamily(name, meaning, labels=list(labels))
+    for of, value in values.items():
+        family.add_metric(list(of), value)
+    return family
+
+
+def _of_queues(session: Session, hints: Mapping[str, int] | None) -> list[Metric]:
+    every = queues.depths(session)
+    now = session.scalar(sa.select(sa.func.now())) or datetime.now(UTC)
+
+    def each(value: Callable[[Queue], float]) -> dict[tuple[str, ...], float]:
+        return {(queue.name,): value(queue) for queue in every}
+
+    found = [
+        _gauge(
+            "retllm_queue_depth",
+            f"Units that may be claimed now, counted to {MOST_COUNTED}.",
+            ["queue"],
+            each(lambda queue: queue.waiting),
+        ),
+        _gauge(
+            "retllm_queue_oldest_seconds",
+            "How long the unit that waits longest could have been claimed; 0 where none waits.",
+            ["queue"],
+            each(lambda queue: max(0.0, (now - queue.oldest).total_seconds()) if queue.oldest else 0.0),
+        ),
+        _gauge(
+            "retllm_queue_paused",
+            "1 while somebody has paused the queue.",
+            ["queue"],
+            each(lambda queue: float(queue.pause is not None)),
+        ),
+    ]
+    if hints is not None:
+        of: dict[tuple[str, ...], float] = {(queue,): count for queue, count in hints.items()}
+        found.append(_gauge("retllm_queue_hints", "Hints in Redis, missing while it is away.", ["queue"], of))
+    return [*found, _open_units(every)]
+
+
+def _open_units(every: list[Queue]) -> Metric:
+    values: dict[tuple[str, ...], float] = {}
+    for queue in every:
+        stage = STAGE_OF[queue.name]
+        values[stage, UnitState.READY] = queue.waiting + queue.later
+        values[stage, UnitState.LEASED] = queue.at_work
+    return _gauge(
+        "retllm_open_units",
+        f"Units by stage and state: ready (counted to {MOST_COUNTED} now and as many later) and leased.",
+        ["stage", "state"],
+        values,
+    )
+
+
+def _of_units(session: Session) -> list[Metric]:
+    some = sa.select(Unit.stage).where(Unit.state == UnitState.DEAD).limit(MOST_COUNTED).subquery()
+    counted = sa.select(some.c.stage, sa.func.count().label("units")).group_by(some.c.stage)
+    dead = {row.stage: row.units for row in session.execute(counted)}
+    meaning = f"Units that were given up and wait for somebody, counted to {MOST_COUNTED} in all."
+    return [_gauge("retllm_dead_units", meaning, ["stage"], {(stage,): dead.get(stage, 0) for stage in Stage})]
+
+
+def _of_workers(session: Session) -> Metric:
+    served = sa.select(sa.func.unnest(Worker.queues).label("queue")).where(is_alive()).subquery()
+    counted = sa.select(served.c.queue, sa.func.count().label("workers")).group_by(served.c.queue)
+    alive = {row.queue: row.workers for row in session.execute(counted)}
+    meaning = "Worker processes that serve the queue and told of themselves lately."
+    return _gauge("retllm_workers_alive", meaning, ["queue"], {(queue,): alive.get(queue, 0) for queue in QUEUES})
+
+
+def _of_totals(session: Session) -> Iterable[Metric]:
+    """The families that this release counts, each with the total in place of this process's own count."""
+    known = totals.read(session)
+    for family in REGISTRY.collect():
+        of_all = Metric(family.name, family.documentation, family.type)
+        of_all.samples = [
+            Sample(sample.name, sample.labels, known.get(totals.key_of(sample.name, sample.labels), 0.0))
+            for sample in family.samples
+            if not sample.name.endswith("_created")
+        ]
+        yield of_all
