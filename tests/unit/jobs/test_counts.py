@@ -1,0 +1,109 @@
+"""Attempts, ends, lost leases and refused writes are counted where they happen, once each."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from retllm.db.enums import Stage, UnitState
+from retllm.db.session import transaction
+from retllm.db.tables import Unit
+from retllm.errors import InvalidInput, JobCancelled
+from retllm.jobs import submit
+from retllm.jobs.announce import Announcement
+from retllm.jobs.claim import complete
+from retllm.jobs.dispatcher import Dispatcher
+from retllm.jobs.work import Bench, Held, run_unit
+from retllm.metrics import REGISTRY
+
+from .foreseen import Quiet
+
+COUNTS = ("attempts_total", "leases_lost_total", "fenced_writes_total", "unit_seconds_count")
+OUTCOMES = ("done", "failed", "stale", "cancelled")
+
+
+class Since:
+    """What was counted for the stage ``embed`` since this was made; what was not is left out."""
+
+    def __init__(self) -> None:
+        self._before = self._now()
+
+    def _now(self) -> dict[str, float]:
+        found = {name: REGISTRY.get_sample_value(f"retllm_{name}", {"stage": "embed"}) or 0 for name in COUNTS}
+        for outcome in OUTCOMES:
+            labels = {"stage": "embed", "outcome": outcome}
+            found[outcome] = REGISTRY.get_sample_value("retllm_attempts_ended_total", labels) or 0
+        return found
+
+    def __call__(self) -> dict[str, float]:
+        return {name: value - self._before[name] for name, value in self._now().items() if value != self._before[name]}
+
+
+@pytest.fixture
+def unit_id(world) -> UUID:
+    world.add_texts("red circle")
+    with transaction(world.sessions) as session:
+        job = submit.submit_index(session, world.user, world.collection_id, world.settings).job
+    return world.units(job.id)[0].id
+
+
+def _nothing(bench: Bench, held: Held) -> list[Announcement]:
+    return complete(bench.sessions, held.claim, lambda _session, _job: [])
+
+
+def _run_out(world, unit_id: UUID) -> None:
+    with transaction(world.sessions) as session:
+        session.execute(sa.update(Unit).where(Unit.id == unit_id).values(lease_until=sa.func.now()))
+
+
+def test_a_unit_that_is_done_is_one_attempt_with_its_seconds(world, bench: Bench, unit_id: UUID) -> None:
+    since = Since()
+    assert run_unit(bench, unit_id, _nothing)
+    assert since() == {"attempts_total": 1, "done": 1, "unit_seconds_count": 1}
+
+
+def test_a_hint_that_comes_again_is_no_attempt(world, bench: Bench, unit_id: UUID) -> None:
+    run_unit(bench, unit_id, _nothing)
+    since = Since()
+    assert not run_unit(bench, unit_id, _nothing)
+    assert since() == {}
+
+
+def test_an_error_and_a_cancellation_are_told_apart(world, bench: Bench, unit_id: UUID) -> None:
+    since = Since()
+
+    def broken(_bench: Bench, _held: Held) -> list[Announcement]:
+        raise InvalidInput("No.")
+
+    def cancelled(_bench: Bench, _held: Held) -> list[Announcement]:
+        raise JobCancelled
+
+    run_unit(bench, unit_id, cancelled)
+    run_unit(bench, unit_id, broken)
+    assert since() == {"attempts_total": 2, "failed": 1, "cancelled": 1, "unit_seconds_count": 2}
+
+
+def test_a_worker_that_lost_its_lease_is_fenced_and_the_dispatcher_counts_the_loss(
+    world, bench: Bench, unit_id: UUID
+) -> None:
+    since = Since()
+
+    def slow(bench: Bench, held: Held) -> list[Announcement]:
+        _run_out(world, unit_id)
+        dispatcher = Dispatcher(world.sessions, Quiet(), world.settings)
+        assert (dispatcher.rescue(), dispatcher.rescue()) == (1, 0)
+        return _nothing(bench, held)
+
+    run_unit(bench, unit_id, slow)
+    assert since() == {
+        "attempts_total": 1,
+        "leases_lost_total": 1,
+        "fenced_writes_total": 1,
+        "stale": 1,
+        "unit_seconds_count": 1,
+    }
+    with world.sessions() as session:
+        unit = session.get_one(Unit, unit_id)
+        assert (unit.stage, unit.state) == (Stage.EMBED, UnitState.READY)

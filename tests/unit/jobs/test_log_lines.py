@@ -1,0 +1,66 @@
+"""Every line that a worker logs inside a unit says which job and which unit it is about."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+import structlog
+
+from retllm import logs
+from retllm.db.session import transaction
+from retllm.errors import InvalidInput
+from retllm.jobs import submit
+from retllm.jobs.announce import Announcement
+from retllm.jobs.claim import complete
+from retllm.jobs.work import Bench, Held, run_unit
+
+
+@pytest.fixture
+def as_json() -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.handlers, root.level
+    logs.configure("INFO", "json")
+    yield
+    root.handlers, root.level = before
+    logging.captureWarnings(False)
+
+
+def test_lines_of_the_unit_of_its_lease_and_of_libraries_carry_both_ids(
+    world, bench: Bench, as_json: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.settings.lease_seconds = bench.settings.lease_seconds = 3.0
+    world.add_texts("red circle", "blue square")
+    with transaction(world.sessions) as session:
+        job = submit.submit_index(session, world.user, world.collection_id, world.settings).job
+    unit = world.units(job.id)[0]
+
+    def rename(was: str, to: str) -> None:
+        world.in_transaction(lambda session: session.execute(sa.text(f"ALTER TABLE units RENAME {was} TO {to}")))
+
+    def work(bench: Bench, held: Held) -> list[Announcement]:
+        logging.getLogger("library").warning("from a library")
+        rename("lease_until", "away")
+        time.sleep(1.5)  # the lease is renewed after a third of its time, and can't be
+        rename("away", "lease_until")
+        raise InvalidInput("No.")
+
+    run_unit(bench, unit.id, work)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert {"unit.started", "from a library", "lease.renewal_failed", "unit.failed"} <= {one["event"] for one in lines}
+    for line in lines:
+        assert (line.get("job_id"), line.get("unit_id")) == (str(job.id), str(unit.id)), line
+    structlog.get_logger("test").info("after the unit")
+    assert "unit_id" not in json.loads(capsys.readouterr().err)
+
+
+def test_a_unit_that_is_not_to_be_had_leaves_nothing_bound(world, bench: Bench) -> None:
+    def never(bench: Bench, held: Held) -> list[Announcement]:
+        return complete(bench.sessions, held.claim, lambda _session, _job: [])
+
+    assert not run_unit(bench, world.collection_id, never)
+    assert structlog.contextvars.get_contextvars() == {}

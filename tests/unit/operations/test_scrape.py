@@ -1,0 +1,123 @@
+"""What Prometheus is told is what the database holds and what processes have counted."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from prometheus_client.parser import text_string_to_metric_families
+
+from retllm import metrics
+from retllm.db.enums import JobKind, Stage, UnitState
+from retllm.db.session import transaction
+from retllm.db.tables import Job, Unit, new_id
+from retllm.operations import queues, scrape, workers
+from retllm.operations.totals import Totals
+from retllm.operations.workers import Report
+
+
+def _told(world, hints: Any = lambda: None) -> dict[tuple[str, ...], float]:
+    """Samples by name and the values of their labels in the order of their names."""
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(scrape.page(world.sessions, hints).decode())
+        for sample in family.samples
+    }
+
+
+def _units(world, stage: Stage, state: UnitState, count: int, **columns: Any) -> None:
+    with transaction(world.sessions) as session:
+        job = Job(id=new_id(), kind=JobKind.INDEX, user_id=world.user.id, collection_id=world.collection_id, params={})
+        session.add(job)
+        session.flush()
+        rows = [
+            {"id": new_id(), "job_id": job.id, "stage": stage, "seq": seq, "state": state, "payload": {}, **columns}
+            for seq in range(count)
+        ]
+        session.execute(sa.insert(Unit), rows)
+
+
+def test_the_stages_that_are_counted_are_those_that_there_are() -> None:
+    assert list(Stage) == list(metrics.STAGES)
+
+
+def test_an_installation_at_rest_tells_noughts_and_leaves_nothing_out(world) -> None:
+    told = _told(world)
+    assert {value for key, value in told.items() if "total" not in key[0]} == {0}
+    expected = {("retllm_queue_depth", queue) for queue in queues.QUEUES}
+    expected |= {("retllm_workers_alive", queue) for queue in queues.QUEUES}
+    expected |= {("retllm_dead_units", stage) for stage in Stage}
+    expected |= {("retllm_fenced_writes_total", stage) for stage in Stage}
+    expected |= {("retllm_leases_lost_total", stage) for stage in Stage}
+    expected |= {("retllm_attempts_total", stage) for stage in Stage}
+    expected |= {("retllm_unit_seconds_count", stage) for stage in Stage}
+    expected |= {("retllm_batch_size_count", model) for model in metrics.MODELS}
+    assert expected <= set(told)
+    assert not [key for key in told if key[0] == "retllm_queue_hints"], "Redis was not asked"
+
+
+def test_queues_units_and_workers_are_told_as_they_are(world) -> None:
+    now = datetime.now(UTC)
+    _units(world, Stage.FINE, UnitState.READY, 3, run_after=now - timedelta(minutes=5))
+    _units(world, Stage.FINE, UnitState.READY, 2, run_after=now + timedelta(minutes=5))
+    _units(world, Stage.FINE, UnitState.LEASED, 1, lease_until=now + timedelta(minutes=1))
+    _units(world, Stage.EMBED, UnitState.DEAD, 4, finished_at=now)
+    _units(world, Stage.EMBED, UnitState.DONE, 5, finished_at=now)
+    with transaction(world.sessions) as session:
+        queues.pause(session, world.user, "score")
+        for name, of in (("a:1", ["score"]), ("a:2", ["query", "embed"]), ("a:3", ["score"]), ("a:4", ["score"])):
+            workers.tell(session, Report(name, of, "cpu", "0.1.0"))
+        workers.leave(session, "a:4")
+    told = _told(world, lambda: {"score": 7, "embed": 0, "query": 0})
+    assert told["retllm_queue_depth", "score"] == 3
+    assert 300 <= told["retllm_queue_oldest_seconds", "score"] < 400
+    assert (told["retllm_queue_paused", "score"], told["retllm_queue_paused", "embed"]) == (1, 0)
+    assert told["retllm_queue_hints", "score"] == 7
+    assert (told["retllm_open_units", "fine", "ready"], told["retllm_open_units", "fine", "leased"]) == (5, 1)
+    assert (told["retllm_dead_units", "embed"], told["retllm_dead_units", "fine"]) == (4, 0)
+    alive = [told["retllm_workers_alive", queue] for queue in ("query", "embed", "score")]
+    assert alive == [1, 1, 2]
+
+
+def test_totals_are_told_and_not_what_this_process_has_counted(world) -> None:
+    before = _told(world)
+    process = Totals(world.sessions)
+    metrics.UNIT_SECONDS.labels("fine").observe(2)
+    assert _told(world) == before
+    process.tell()
+    assert _told(world)["retllm_unit_seconds_bucket", "3.0", "fine"] >= 1
+    assert _told(world)["retllm_unit_seconds_count", "fine"] >= 1
+
+
+@pytest.fixture
+def crowded(world):
+    """A database in which a walk over all units would be the wrong way."""
+    now = datetime.now(UTC)
+    _units(world, Stage.EMBED, UnitState.DONE, 20_000, finished_at=now)
+    _units(world, Stage.FINE, UnitState.READY, 50, run_after=now)
+    _units(world, Stage.FINE, UnitState.DEAD, 50, finished_at=now)
+    with world.sessions.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("VACUUM ANALYZE units"))
+    return world
+
+
+def test_a_scrape_reads_no_more_units_than_it_tells_of(crowded) -> None:
+    asked: list[tuple[str, Any]] = []
+    engine = crowded.sessions.kw["bind"]
+
+    def note(connection, cursor, statement, parameters, context, many) -> None:
+        asked.append((statement, parameters))
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    told = _told(crowded)
+    sa.event.remove(engine, "before_cursor_execute", note)
+    assert (told["retllm_queue_depth", "score"], told["retllm_dead_units", "fine"]) == (50, 50)
+    over_units = [(statement, given) for statement, given in asked if "FROM units" in statement]
+    assert len(over_units) == 3
+    assert len(asked) <= 9
+    with engine.connect() as connection:
+        for statement, given in over_units:
+            plan = connection.exec_driver_sql(f"EXPLAIN {statement}", given).scalars().all()
+            assert not [line for line in plan if "Seq Scan on units" in line], (statement, plan)

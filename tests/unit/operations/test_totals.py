@@ -1,0 +1,104 @@
+"""What processes count adds up in the database, whoever comes and goes, and disturbs nobody."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import sqlalchemy as sa
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from retllm.db.operations import MetricTotal
+from retllm.db.session import transaction
+from retllm.operations import totals
+from retllm.operations.totals import Totals, key_of
+
+
+class Process:
+    """Stands for a process: it counts for itself, and tells."""
+
+    def __init__(self, sessions) -> None:
+        registry = CollectorRegistry()
+        self.eggs = Counter("eggs", "Eggs.", ["colour"], registry=registry)
+        self.weights = Histogram("weights", "Weights.", buckets=(1, 10), registry=registry)
+        self.totals = Totals(sessions, registry)
+
+
+def _read(world) -> dict[totals.Key, float]:
+    with transaction(world.sessions) as session:
+        return totals.read(session)
+
+
+def test_totals_are_of_all_processes_and_stay_when_one_ends(world) -> None:
+    one, other = Process(world.sessions), Process(world.sessions)
+    one.eggs.labels("white").inc(2)
+    one.weights.observe(5)
+    other.eggs.labels("white").inc()
+    other.eggs.labels("brown").inc(4)
+    for process in (one, other, one):
+        process.totals.tell()
+    other.eggs.labels("brown").inc()
+    other.totals.tell()
+    third = Process(world.sessions)
+    third.weights.observe(0.5)
+    third.totals.tell()
+    assert _read(world) == {
+        key_of("eggs_total", {"colour": "white"}): 3,
+        key_of("eggs_total", {"colour": "brown"}): 5,
+        key_of("weights_bucket", {"le": "1.0"}): 1,
+        key_of("weights_bucket", {"le": "10.0"}): 2,
+        key_of("weights_bucket", {"le": "+Inf"}): 2,
+        key_of("weights_count", {}): 2,
+        key_of("weights_sum", {}): 5.5,
+    }
+
+
+def test_a_process_that_counted_nothing_more_writes_nothing(world) -> None:
+    process = Process(world.sessions)
+    process.eggs.labels("white").inc()
+    process.totals.tell()
+    written: list[str] = []
+    sa.event.listen(world.sessions.kw["bind"], "before_cursor_execute", lambda *args: written.append(args[2]))
+    process.totals.tell()
+    assert written == []
+
+
+def test_what_could_not_be_told_is_told_later_and_once(world) -> None:
+    process = Process(world.sessions)
+    process.eggs.labels("white").inc()
+
+    def rename(to: str, was: str) -> None:
+        world.in_transaction(lambda session: session.execute(sa.text(f"ALTER TABLE {was} RENAME TO {to}")))
+
+    rename("away", "metric_totals")
+    process.totals.tell()
+    process.eggs.labels("white").inc()
+    rename("metric_totals", "away")
+    process.totals.tell()
+    process.totals.tell()
+    assert _read(world) == {key_of("eggs_total", {"colour": "white"}): 2}
+
+
+def test_processes_that_tell_at_once_lose_nothing_and_do_not_block_each_other(world) -> None:
+    def work() -> None:
+        process = Process(world.sessions)
+        for number in range(20):
+            # in another order of first use in each
+            process.eggs.labels(("white", "brown")[(number + threading.get_ident()) % 2]).inc()
+            process.weights.observe(number)
+            process.totals.tell()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = _read(world)
+    assert sum(value for (name, _), value in found.items() if name == "eggs_total") == 80
+    assert found[key_of("weights_count", {})] == 80
+
+
+def test_labels_are_kept_in_one_order() -> None:
+    assert key_of("a", {"x": "1", "b": "2"}) == key_of("a", {"b": "2", "x": "1"})
+    assert json.loads(key_of("a", {"x": '"'})[1]) == {"x": '"'}
+    assert {column.name for column in MetricTotal.__table__.primary_key} == {"name", "labels"}

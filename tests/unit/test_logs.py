@@ -1,0 +1,89 @@
+"""Each line of the log is one object where that is asked for, and carries its subject, whichever thread it is from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import structlog
+
+from retllm import logs
+
+PROGRAM = """
+import logging, sys, warnings
+import structlog
+from retllm import logs
+
+logs.configure("INFO", sys.argv[1])
+structlog.get_logger("ours").info("unit.done", unit_id="7", seconds=0.5, path=sys.prefix and object)
+logging.getLogger("theirs").warning("two\\nlines of %s", "theirs")
+warnings.warn("careful")
+try:
+    1 / 0
+except ZeroDivisionError:
+    logging.getLogger("theirs").exception("it broke")
+    structlog.get_logger("ours").error("it broke here", exc_info=True)
+structlog.get_logger("ours").debug("not said")
+"""
+
+
+def _said(form: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, form], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == ""
+    return done.stderr.splitlines()
+
+
+def test_as_json_every_line_is_one_object() -> None:
+    lines = [json.loads(line) for line in _said("json")]
+    assert [line["event"].split(":")[0] for line in lines[:2]] == ["unit.done", "two\nlines of theirs"]
+    assert {name: lines[0][name] for name in ("level", "logger", "unit_id", "seconds")} == {
+        "level": "info",
+        "logger": "ours",
+        "unit_id": "7",
+        "seconds": 0.5,
+    }
+    assert all({"event", "level", "logger", "timestamp"} <= set(line) for line in lines)
+    assert "careful" in lines[2]["event"]
+    assert [line["event"] for line in lines[3:]] == ["it broke", "it broke here"]
+    assert all("ZeroDivisionError" in line["exception"] and "\n" in line["exception"] for line in lines[3:])
+
+
+def test_for_people_lines_are_words() -> None:
+    lines = _said("console")
+    assert "unit.done" in lines[0]
+    assert "unit_id=7" in lines[0]
+    assert not lines[0].startswith("{")
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """The lines logged since the last time it was asked."""
+    root = logging.getLogger()
+    before = root.handlers, root.level
+    logs.configure("INFO", "json")
+    yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    root.handlers, root.level = before
+    logging.captureWarnings(False)
+
+
+def test_what_is_carried_to_other_threads_keeps_its_subject_there(lines: Callable[[], list[dict[str, Any]]]) -> None:
+    both = threading.Barrier(2)
+
+    def work(number: int) -> None:
+        both.wait(10)  # two at once in one pool
+        structlog.get_logger("test").info("inside", number=number)
+
+    with structlog.contextvars.bound_contextvars(job_id="j"), ThreadPoolExecutor(2) as pool:
+        list(pool.map(logs.carried(work), range(2)))
+    structlog.get_logger("test").info("outside")
+    inside = sorted((line for line in lines() if line["event"] == "inside"), key=lambda line: line["number"])
+    assert [(line["number"], line["job_id"]) for line in inside] == [(0, "j"), (1, "j")]
+    structlog.get_logger("test").info("outside")
+    assert all("job_id" not in line for line in lines())
