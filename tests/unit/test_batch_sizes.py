@@ -1,0 +1,51 @@
+"""The sizes of batches that are told are those of the passes through the models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retllm.bench.fine import captions, pictures
+from retllm.bench.random_model import Size, save_random_model
+from retllm.embedding import load_embedder
+from retllm.fine import Content, Injection, load_scorer
+from retllm.metrics import REGISTRY
+from retllm.settings import Settings
+
+
+class Since:
+    """How many passes a model made, and over how much in all, since this was made."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._before = self._now()
+
+    def _now(self) -> tuple[float, float]:
+        told = (REGISTRY.get_sample_value(f"retllm_batch_size_{of}", {"model": self._model}) for of in ("count", "sum"))
+        count, total = (value or 0.0 for value in told)
+        return count, total
+
+    def __call__(self) -> tuple[float, float]:
+        count, total = self._now()
+        return count - self._before[0], total - self._before[1]
+
+
+def test_of_an_embedder() -> None:
+    embedder = load_embedder(Settings(preset="demo", embedder=None).embedder_name, device="cpu")
+    since = Since("embedder")
+    embedder.embed_texts([f"text {number}" for number in range(5)])
+    assert since() == (1, 5)
+    embedder.embed_images(pictures(3, 28, 0))
+    assert since() == (2, 8)
+
+
+def test_of_a_scorer(tmp_path: Path) -> None:
+    save_random_model(tmp_path, Size(width=128, layers=4, vocabulary=2100, picture=84), captions(40, 0))
+    scorer = load_scorer(str(tmp_path), device="cpu")
+    pool = [Content(image=one) for one in pictures(3, 84, 3)]
+    off = Injection(trigger="off")
+    # the first pictures are also asked both ways, to find out whether the model allows prefixes
+    scorer.score(Content(text="a"), pool[:1], off)
+    since = Since("scorer")
+    with scorer.bare():
+        scorer.score(Content(text="a"), pool, off)
+    assert since() == (1, 3)
