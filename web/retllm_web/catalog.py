@@ -14,10 +14,12 @@ from sqlalchemy.orm import Session
 
 from retllm.access import demand_role, visible_collections
 from retllm.audit import Action
-from retllm.db.enums import ItemKind, JobKind, Role
+from retllm.db.enums import ItemKind, JobKind, Role, Stage
+from retllm.db.operations import PausedQueue
 from retllm.db.tables import Collection, Embedding, Item, Job, Unit, User, new_id
 from retllm.errors import Conflict, NotFound
 from retllm.jobs import embedders
+from retllm.jobs.announce import QUEUE_OF
 from retllm.jobs.indexed import current_model, embedder_of, fresh_embedding, has_vector, is_ready
 from retllm.settings import Settings
 from retllm_web.auditing import note
@@ -161,7 +163,7 @@ def _count_indexed(
 
 
 def index_stamp(session: Session, user: User, collection_id: UUID) -> tuple[Any, ...]:
-    """Values that change with what is told of a collection's index: its items, its index jobs and their units.
+    """Values that change with what is told of a collection's index: its items, its index jobs, their units and pauses.
 
     Raises:
         NotFound: there is no such collection that ``user`` may see.
@@ -184,7 +186,8 @@ def index_stamp(session: Session, user: User, collection_id: UUID) -> tuple[Any,
         .join(recent, recent.c.id == Unit.job_id)
         .subquery()
     )
-    query = sa.select(Collection.embedder, items, jobs, *units.c).join(units, sa.true())
+    paused = sa.select(PausedQueue.created_at).where(PausedQueue.queue == QUEUE_OF[Stage.EMBED]).scalar_subquery()
+    query = sa.select(Collection.embedder, items, jobs, paused, *units.c).join(units, sa.true())
     row = session.execute(query.where(Collection.id == collection_id, visible_collections(user))).first()
     if row is None:
         raise NotFound("There is no such collection.")

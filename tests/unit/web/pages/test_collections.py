@@ -11,6 +11,7 @@ from tests.unit.web.conftest import Caller, Heard
 from tests.unit.web.pictures import picture
 
 from retllm.db.enums import JobKind, JobState
+from retllm.db.operations import PausedQueue
 from retllm.db.session import transaction
 from retllm.db.tables import Job, new_id
 from retllm.settings import Settings
@@ -157,6 +158,21 @@ def test_what_is_not_indexed_is_offered_to_be_indexed(reader: Visitor, texts: st
     assert page.one("div", id="index-state").attributes["data-over"] == "false"
     assert page.all("progress")
     assert len(heard.units) == 1
+
+
+def test_a_paused_queue_is_named_where_an_index_job_waits_for_it(reader: Visitor, texts: str, served: Services) -> None:
+    reader.get(f"/collections/{texts}")
+    reader.send(f"/collections/{texts}/index")
+    live = f"/collections/{texts}/live"
+    before = reader.get(live)
+    assert "paused" not in before.text
+    with transaction(served.sessions) as session:
+        session.add(PausedQueue(queue="embed", reason="the disk is full"))
+    told = reader.get(live, headers={"If-None-Match": before.headers["ETag"]})
+    assert told.status == 200
+    assert "“embed” is paused" in told.text
+    assert "the disk is full" in told.text
+    assert "“embed” is paused" in reader.get(f"/collections/{texts}").text
 
 
 def test_an_empty_collection_cannot_be_indexed(reader: Visitor, ada: Caller) -> None:
