@@ -10,8 +10,13 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from retllm.db.operations import MetricTotal
 from retllm.db.session import transaction
+from retllm.jobs.dispatcher import Dispatcher
+from retllm.metrics import BATCH, LEASES_LOST
 from retllm.operations import totals
 from retllm.operations.totals import Totals, key_of
+from retllm.operations.workers import Heartbeat, Report
+
+from .test_queues import Recorder
 
 
 class Process:
@@ -102,3 +107,19 @@ def test_labels_are_kept_in_one_order() -> None:
     assert key_of("a", {"x": "1", "b": "2"}) == key_of("a", {"b": "2", "x": "1"})
     assert json.loads(key_of("a", {"x": '"'})[1]) == {"x": '"'}
     assert {column.name for column in MetricTotal.__table__.primary_key} == {"name", "labels"}
+
+
+def test_a_worker_tells_what_it_counted_when_it_ends(world) -> None:
+    heart = Heartbeat(world.sessions, lambda: Report("host:1", ["score"], "cpu", "0.1.0"), every=600)
+    BATCH.labels("scorer").observe(3)
+    heart.start()
+    heart.stop()
+    assert _read(world)[key_of("retllm_batch_size_count", {"model": "scorer"})] >= 1
+
+
+def test_a_dispatcher_tells_what_it_counted_when_it_ends(world) -> None:
+    dispatcher = Dispatcher(world.sessions, Recorder(), world.settings)
+    LEASES_LOST.labels("fine").inc()
+    dispatcher.stop()
+    dispatcher.run()
+    assert _read(world)[key_of("retllm_leases_lost_total", {"stage": "fine"})] >= 1
