@@ -6,6 +6,7 @@
 #   make demo PHOTOS=folder   with your own pictures (QUERY="a text" says what to search for)
 #   make test                 every test
 #   make check                style, types and layers
+#   make chaos                kills, stops and cuts off everything while it works, and counts what was lost
 #   make screenshots          a picture of every page, in build/screenshots (wants Chromium)
 #   make clean                removes the virtual environment and all caches; never any data
 
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check screenshots venv clean
+.PHONY: help demo test check chaos screenshots venv clean
 .DELETE_ON_ERROR:
 
 help:
@@ -48,13 +49,16 @@ demo: $(VENV)/.installed
 	  $(if $(PHOTOS),--photos "$$PHOTOS") $(if $(QUERY),--query "$$QUERY")
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest tests/unit tests/functional
+	$(BIN)/python -m pytest tests/unit tests/functional tests/chaos
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.chaos.run $(if $(SEED),--seed $(SEED)) --json $(or $(JSON),build/chaos.json)
 
 screenshots: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.screenshots.take

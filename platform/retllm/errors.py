@@ -96,6 +96,14 @@ class StorageUnavailable(RetllmError):
     retryable = True
 
 
+class StorageFull(RetllmError):
+    """There is no room left to store this: ask the administrator to make some, then try again."""
+
+    code = "storage_full"
+    http_status = 507
+    retryable = True
+
+
 class ModelUnavailable(RetllmError):
     """A model can't be loaded here."""
 

@@ -75,6 +75,7 @@ def main() -> int:
     seconds = round(time.monotonic() - began)
     print(f"{'sound' if sound else 'NOT SOUND'}, {seconds} seconds")
     if asked.json is not None:
+        asked.json.parent.mkdir(parents=True, exist_ok=True)
         rows = [outcome.as_json() for outcome in outcomes]
         asked.json.write_text(
             json.dumps({"seed": asked.seed, "sound": sound, "seconds": seconds, "faults": rows}, indent=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import BinaryIO
 from uuid import UUID
 
+import sqlalchemy as sa
 import structlog
 from sqlalchemy.orm import Session
 
@@ -78,6 +79,10 @@ def search(
                 note_job(session, user, Action.JOB_SUBMITTED, submitted.job)
             view = job_view(session, submitted.job)
         accepted = submitted.created
+    except sa.exc.DBAPIError:
+        # a commit whose answer got lost may have made the search that names the picture
+        accepted = True
+        raise
     finally:
         # refused, or the same key had made the job before, with a picture of its own
         if stored is not None and not accepted:

@@ -34,7 +34,7 @@ def get_bench() -> Bench:
     """The connections of this process, opened at the first task."""
     settings = get_settings()
     return Bench(
-        sessions=make_sessions(settings.database_url),
+        sessions=make_sessions(settings.database_url, idle_seconds=settings.lease_seconds),
         storage=get_storage(settings),
         settings=settings,
         announcer=Announcer(settings.redis_url),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy.exc import SQLAlchemyError
 
 from retllm.cli.checks import Check, failed
+from retllm.cli.database import database_url
 from retllm.errors import RetllmError
 from retllm.settings import Settings
 
@@ -21,10 +22,8 @@ def audit_jobs(settings: Settings) -> list[Check]:
     from retllm.jobs.invariants import violations
     from retllm.media.storage import get_storage
 
-    if settings.database_url is None:
-        return [Check(_NAME, "warning", "No database is named.", "Set DATABASE_URL, or start `retllm up`.")]
     try:
-        sessions = make_sessions(settings.database_url, pool_size=1)
+        sessions = make_sessions(database_url(settings), pool_size=1)
         try:
             overdue = _LEASES * settings.lease_seconds
             found = violations(sessions, get_storage(settings), overdue_seconds=overdue, sample=_SAMPLE)

@@ -20,7 +20,8 @@ def dispatch() -> None:
 
     settings = Settings()
     logs.configure(settings.log_level, settings.log_format)
-    dispatcher = Dispatcher(make_sessions(settings.database_url), Announcer(settings.redis_url), settings)
+    sessions = make_sessions(settings.database_url, idle_seconds=settings.lease_seconds)
+    dispatcher = Dispatcher(sessions, Announcer(settings.redis_url), settings)
 
     def stop(_: int, __: FrameType | None) -> None:
         dispatcher.stop()

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from retllm.cli.audit_jobs import audit_jobs
 from retllm.cli.checks import Check, run_checks
 from retllm.settings import Settings
 
@@ -15,14 +16,19 @@ _FAILED_MARK = click.style("failed ", fg="red", bold=True)
 
 
 @click.command()
+@click.option(
+    "--audit", is_flag=True, help="Also hold all accepted work against the rules of the job core."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as one JSON object.")
-def doctor(as_json: bool) -> int:
+def doctor(audit: bool, as_json: bool) -> int:
     """Tell what is missing on this machine for the platform to run, and what to do.
 
     Looks at Python, PostgreSQL with pgvector, Redis, storage, disk, the port, the GPU and the chosen models. No server
-    has to be running, and none is started. Exit status 0 when nothing failed, else 2.
+    has to be running, and none is started; with --audit the database has to run. Exit status 0 when nothing failed,
+    else 2.
     """
-    checks = run_checks(Settings())
+    settings = Settings()
+    checks = run_checks(settings) + (audit_jobs(settings) if audit else [])
     failed = any(check.state == "failed" for check in checks)
     if as_json:
         click.echo(json.dumps({"ok": not failed, "checks": [check.as_json() for check in checks]}))

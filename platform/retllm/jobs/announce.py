@@ -78,7 +78,14 @@ class Announcer:
     def __init__(self, redis_url: str | None) -> None:
         self._app = celery_app(redis_url)
         # a request must not wait for a Redis that is away: one try, where a worker would try for long
-        self._app.conf.broker_transport_options |= {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+        self._app.conf.broker_transport_options |= {
+            "max_retries": 1,
+            "interval_start": 0,
+            "interval_step": 0,
+            "socket_timeout": 2,
+            "socket_connect_timeout": 2,
+            "retry_on_timeout": False,
+        }
         self._redis = redis.Redis.from_url(str(redis_url), socket_timeout=3, socket_connect_timeout=3)
 
     def announce(self, units: Iterable[Announcement]) -> int:

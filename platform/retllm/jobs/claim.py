@@ -233,6 +233,8 @@ def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Setti
         job, unit = _prove(session, claim)
         if job.cancel_requested:
             unit.state = UnitState.CANCELLED
+            unit.token = None
+            unit.lease_until = None
             unit.finished_at = sa.func.clock_timestamp()
             life.close_if_cancelled(session, job)
             return []

@@ -54,7 +54,7 @@ class Dispatcher:
         while not self._stop.is_set():
             try:
                 self.round()
-            except (sa.exc.OperationalError, redis.RedisError) as error:
+            except (sa.exc.DBAPIError, redis.RedisError) as error:
                 log.warning("dispatcher.round_failed", reason=str(error).strip().splitlines()[0])
             self._tell_now_and_then()
             self._stop.wait(self._settings.dispatch_seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO, cast
 
 from fsspec.core import url_to_fs
 
-from retllm.errors import NotFound, StackError
+from retllm.errors import NotFound, StackError, StorageFull
 from retllm.settings import Settings
 
 CHUNK = 1 << 20
@@ -39,6 +40,9 @@ class Storage:
         """Store what is left to read in ``file`` under ``key``; the number of bytes.
 
         Read in chunks. Written under a passing name and moved, so that ``key`` never names half a file.
+
+        Raises:
+            StorageFull: there is no room for it; nothing is left of it.
         """
         fs, path = self._at(key)
         _, passing = self._at(f"tmp/{uuid.uuid4().hex}")
@@ -57,9 +61,11 @@ class Storage:
                 Path(passing).replace(path)
             else:
                 fs.mv(passing, path)
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(OSError):
                 fs.rm(passing)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull from error
             raise
         return count
 
