@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
-from flask import Flask, Response, g, jsonify, make_response, render_template
+from flask import Flask, Response, current_app, g, jsonify, make_response, redirect, render_template
 from flask import request as current_request
 from flask.wrappers import Request
 from flask_wtf.csrf import CSRFError
@@ -113,6 +114,8 @@ def _http(error: HTTPException) -> Any:
     status = error.code
     if error.response is not None or status is None or status < 400:
         return error  # a redirect, or a response that was made elsewhere
+    if status == HTTPStatus.METHOD_NOT_ALLOWED and (address := _page_above()):
+        return redirect(address)
     code = _CODES.get(status) or error.name.lower().replace(" ", "_")
     response = respond(status, code, _MESSAGES.get(status) or error.description or error.name)
     for name, value in error.get_headers():
@@ -120,6 +123,19 @@ def _http(error: HTTPException) -> Any:
         if name not in ("Content-Type", "Content-Length"):
             response.headers[name] = value
     return response
+
+
+def _page_above() -> str | None:
+    """The page above an address that only takes forms: a reload, a bookmark or a log-in may lead to such a one."""
+    if current_request.method not in ("GET", "HEAD") or wants_json(current_request):
+        return None
+    pages = current_app.create_url_adapter(current_request)
+    path = current_request.path.rpartition("/")[0]
+    while pages and path:
+        if pages.test(path, method="GET"):
+            return current_request.root_path + path
+        path = path.rpartition("/")[0]
+    return None
 
 
 def _database(error: Exception) -> Response:

@@ -24,8 +24,19 @@ def _demand_login() -> ResponseReturnValue | None:
     # a script that asks for a piece of a page can do nothing with the page to log in
     if wants_piece():
         return Response("Log in again.", status=401, mimetype="text/plain")
-    here = request.full_path.rstrip("?") if request.method == "GET" else None
-    return redirect(url_for("pages.login", next=here))
+    if request.method in ("GET", "HEAD"):
+        return redirect(url_for("pages.login", next=request.full_path.rstrip("?")))
+    if request.endpoint != "pages.logout":
+        flash("You were logged out meanwhile, so nothing was done. Log in, then do it once more.", "warning")
+    return redirect(url_for("pages.login", next=_came_from()))
+
+
+def _came_from() -> str | None:
+    """The page of this server whose form was sent, if the browser tells."""
+    parts = urlsplit(request.referrer or "")
+    if parts.netloc != request.host:
+        return None
+    return local_path(f"{parts.path}?{parts.query}" if parts.query else parts.path)
 
 
 @pages.before_request

@@ -46,7 +46,7 @@ class Form:
             self.errors[otherwise] = error.message
         for one in named:
             told = one.get("message") or error.message
-            self.errors[one["field"]] = told.replace("Input should ", "This must ", 1)
+            self.errors[one["field"]] = told.replace("Input should ", "This must ", 1).partition(", unable to parse")[0]
 
 
 def _fields(detail: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -9,8 +9,9 @@ from uuid import UUID
 from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
+from retllm.access import collection_for
 from retllm.db.session import transaction
-from retllm.errors import Conflict, InvalidInput, RetllmError
+from retllm.errors import Conflict, InvalidInput, NotFound, RetllmError
 from retllm_web import likeness, submissions
 from retllm_web.auth import current_user
 from retllm_web.pages.asking import Asking, request_of
@@ -27,6 +28,13 @@ def search_anywhere() -> ResponseReturnValue:
     if collection_id is None:
         form.errors["collection"] = "Choose the collection to search."
         return _refused(form, None, InvalidInput.http_status)
+    try:
+        with transaction(services().sessions) as session:
+            collection_for(session, current_user(), collection_id)
+    except NotFound as error:
+        # it was deleted, or closed, while the form was open: what was typed can go to another one
+        form.errors["collection"] = "This collection is not there any more: choose another one."
+        return _refused(form, None, error.http_status)
     return _submit(form, collection_id)
 
 

@@ -9,6 +9,8 @@ function ready(form) {
   const input = fileField(form);
   input.addEventListener("change", () => take(form, input.files[0]));
   if (input.files.length) show(form, input.files[0]);
+  // a browser that goes back fills the fields in only now
+  addEventListener("pageshow", () => input.files.length && !form.querySelector("[data-chosen] button") && show(form, input.files[0]));
   form.addEventListener("dragover", (event) => over(form, event));
   form.addEventListener("dragleave", (event) => { if (!form.contains(event.relatedTarget)) form.classList.remove("over"); });
   form.addEventListener("drop", (event) => drop(form, event));

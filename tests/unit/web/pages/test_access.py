@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.unit.web.conftest import PASSWORD, Caller
 
-from .conftest import Visitor
+from .conftest import Page, Visitor
 
 SCRIPT = {"X-Requested-With": "fetch"}
 NOBODY = "018f0000-0000-7000-8000-000000000000"
@@ -96,3 +96,30 @@ def test_an_unknown_address_has_a_page_that_leads_back(visitor: Visitor) -> None
     assert page.status == 404
     assert page.one("h1").text == "Not found"
     assert [link.attributes["href"] for link in page.all("a", class_="btn-primary")] == ["/"]
+
+
+def test_an_address_that_only_takes_forms_leads_to_the_page_above_it(reader: Visitor, texts: str) -> None:
+    assert reader.get(f"/collections/{texts}/upload").path == f"/collections/{texts}"
+    assert reader.get("/account/tokens/018f0000-0000-7000-8000-000000000000/revoke").path == "/account"
+    # and a program is told so
+    answer = reader.client.get(f"/collections/{texts}/upload", headers={"Accept": "application/json"})
+    assert answer.status_code == 405
+
+
+def test_a_form_that_comes_after_the_logout_says_so_and_leads_back(reader: Visitor, texts: str) -> None:
+    page = f"/collections/{texts}"
+    reader.get(page)
+    form = {"csrf_token": reader.token(), "text": "an owl"}
+    with reader.client.session_transaction() as session:
+        session.pop("_user_id")
+
+    def sent_from(address: str) -> Page:
+        answer = reader.client.post(f"{page}/texts", data=form, headers={"Referer": address}, follow_redirects=True)
+        return Page(answer)
+
+    refused = sent_from(f"http://localhost{page}?kind=text")
+    assert refused.path == "/login"
+    assert "nothing was done" in refused.one("div", role="status").text
+    assert refused.one("input", name="next").attributes["value"] == f"{page}?kind=text"
+    # whatever another site says it came from does not count
+    assert not sent_from("http://elsewhere.example/account").all("input", name="next")

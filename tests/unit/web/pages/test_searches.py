@@ -229,6 +229,21 @@ def test_a_collection_that_is_not_indexed_says_so(reader: Visitor, texts: str) -
     assert page.all("a", href=f"/collections/{texts}")
 
 
+def test_a_collection_that_is_gone_meanwhile_loses_nothing_of_the_form(
+    reader: Visitor, indexed: str, ada: Caller, served: Services
+) -> None:
+    other = ada.post("/collections", json={"name": "Short-lived"}).json["id"]
+    filled = _filled(reader.get(f"/search?collection={other}"))
+    assert ada.delete(f"/collections/{other}").status_code == 204
+    page = reader.send("/search", **filled | {"text": "an owl in the snow", "alpha": "0.4"})
+    assert page.status == 404
+    assert "choose another" in page.one("div", id="collection-problem").text
+    assert page.one("textarea", id="text").text == "an owl in the snow"
+    assert page.one("input", id="alpha").attributes["value"] == "0.4"
+    assert not [link for link in page.all("a") if link.text == "Open this collection"]
+    assert _jobs(served) == 0
+
+
 def test_what_others_own_can_be_neither_searched_nor_used(
     app: Flask, reader: Visitor, indexed: str, bob: Caller, ada: Caller
 ) -> None:
