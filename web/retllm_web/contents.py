@@ -28,7 +28,7 @@ from retllm_web.auditing import note
 from retllm_web.services import services
 
 
-class Standing(StrEnum):
+class IndexState(StrEnum):
     """How far an item is on its way to being found, by the embedder that its collection uses."""
 
     INDEXED = "indexed"  # its vector is up to date
@@ -103,7 +103,7 @@ class Filters:
     """
 
     kind: ItemKind | None = None
-    standing: Standing | None = None
+    standing: IndexState | None = None
     text: str = ""
 
 
@@ -132,10 +132,10 @@ def page(
     return [(item, is_indexed) for item, is_indexed in session.execute(wanted)]
 
 
-def _of_standing(standing: Standing, indexed: sa.ColumnElement[bool]) -> tuple[sa.ColumnElement[bool], ...]:
-    if standing is Standing.INDEXED:
+def _of_standing(standing: IndexState, indexed: sa.ColumnElement[bool]) -> tuple[sa.ColumnElement[bool], ...]:
+    if standing is IndexState.INDEXED:
         return (indexed,)
-    error = Item.error.is_not(None) if standing is Standing.FAILED else Item.error.is_(None)
+    error = Item.error.is_not(None) if standing is IndexState.FAILED else Item.error.is_(None)
     return (~indexed, error)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from retllm.errors import InvalidInput, TooLarge
 
@@ -14,7 +14,18 @@ MOST_BYTES = 10_000_000
 _MOST_VARIANTS, _MOST_PARTS = 500, 2000
 _WHOLE = 2**53
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+_LONGEST_NAME = 200
+
+
+def _key(name: str) -> str:
+    if not 1 <= len(name) <= _LONGEST_NAME or "\0" in name:
+        raise ValueError(f"a name has 1 to {_LONGEST_NAME} characters, and no NUL")
+    return name
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_NAME, pattern=r"^[^\x00]*$")]
+# the rules of a pattern and a length would take the shape of what the names stand for out of the API's document
+Key = Annotated[str, AfterValidator(_key)]
 Words = Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00]*$")]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Change = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
@@ -105,9 +116,9 @@ class ReportVariant(_Known):
     section: Name
     k: Annotated[int, Field(ge=1, le=_WHOLE)]
     mode: Name
-    injection: dict[Name, Plain] = Field(default={}, max_length=50)
+    injection: dict[Key, Plain] = Field(default={}, max_length=50)
     entropy: bool = True
-    adaptive: dict[Name, Plain] | None = Field(default=None, max_length=50)
+    adaptive: dict[Key, Plain] | None = Field(default=None, max_length=50)
     fusion: Number = 0.0
     queries: Count
     coarse: Recalls
@@ -118,8 +129,8 @@ class ReportVariant(_Known):
     intervals: Intervals = Intervals()
     change: Difference | None = None
     paper: Paper | None = None
-    parts: dict[Name, PartFigures] = Field(default={}, max_length=_MOST_PARTS)
-    groups: dict[Name, PartFigures] = Field(default={}, max_length=_MOST_PARTS)
+    parts: dict[Key, PartFigures] = Field(default={}, max_length=_MOST_PARTS)
+    groups: dict[Key, PartFigures] = Field(default={}, max_length=_MOST_PARTS)
     abstention: Refusals | None = None
     skipped: Words | None = None
     stopped: Words | None = None

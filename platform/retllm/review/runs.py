@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import category
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -97,7 +98,7 @@ def add_report(session: Session, user: User, report: Report, name: str | None = 
 
 def _name(text: str | None) -> str:
     name = " ".join((text or "").split())
-    if len(name) > _LONGEST_NAME or not name.isprintable():
+    if len(name) > _LONGEST_NAME or any(category(sign) == "Cc" for sign in name):
         raise InvalidInput(f"A name is one line of at most {_LONGEST_NAME} characters.", field="name")
     return name
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from flask import Response, request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import OVER_JOBS, JobState, RunSource
@@ -25,11 +25,14 @@ from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import PREFIX, api
 from retllm_web.api.collections import CollectionPath
 from retllm_web.api.paging import PageQuery, cut, optional
-from retllm_web.api.spec import ErrorBody, tags
+from retllm_web.api.spec import ONE_LINE, ErrorBody, tags
 from retllm_web.auth import current_user
 from retllm_web.services import services
 
 TAGS = tags("evaluations")
+
+
+RunName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=ONE_LINE)]
 
 
 class RunPath(BaseModel):
@@ -49,7 +52,7 @@ class ReportRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str | None = Field(default=None, max_length=200, description="else it goes by its benchmark and seed")
+    name: RunName | None = Field(default=None, description="else it goes by its benchmark and seed")
     report: Report
 
 
@@ -58,7 +61,7 @@ class AskRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str | None = Field(default=None, max_length=200, description="of the run")
+    name: RunName | None = Field(default=None, description="of the run")
     settings: SearchRequest = Field(
         default=SearchRequest(), description="its text, kinds and share of the picture give way to each question's own"
     )

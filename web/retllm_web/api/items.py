@@ -96,7 +96,7 @@ class ItemQuery(PageQuery):
     """Which items to list."""
 
     kind: ItemKind | None = optional("only items of this kind")
-    state: contents.Standing | None = optional("only items that are indexed, that are not yet, or that could not be")
+    state: contents.IndexState | None = optional("only items that are indexed, that are not yet, or that could not be")
     q: Annotated[str, StringConstraints(max_length=200)] | None = optional(
         "only items with this in their name, text or caption, in any case"
     )

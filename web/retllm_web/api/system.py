@@ -14,7 +14,7 @@ from retllm.db.enums import JobKind, Stage
 from retllm.db.session import transaction
 from retllm.jobs.announce import hints
 from retllm.operations import failures, queues, workers
-from retllm.operations.failures import Filters, Place
+from retllm.operations.failures import PLACE, Filters, Place
 from retllm.operations.workers import Standing
 from retllm_web import operations
 from retllm_web.api.answers import answer
@@ -115,7 +115,7 @@ class DeadQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(default=LIMIT, ge=1, le=MOST, description="units of a page")
-    after: str | None = optional("the `next` of the page before")
+    after: Annotated[str, StringConstraints(pattern=PLACE)] | None = optional("the `next` of the page before")
     queue: QueueName | None = optional("only units of this queue")
     collection: UUID | None = optional("only units of jobs on this collection")
     text: str | None = optional("only units whose error holds this, in any case")

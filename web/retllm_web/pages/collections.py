@@ -11,21 +11,24 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from retllm.access import Right, collection_for, right_in
-from retllm.db.enums import OVER_JOBS, ItemKind, JobKind, Role
+from retllm.db.enums import OVER_JOBS, ItemKind, JobKind, Role, Stage
 from retllm.db.session import transaction
 from retllm.db.tables import Collection
 from retllm.errors import InvalidInput, RetllmError
 from retllm.jobs import views
+from retllm.jobs.announce import QUEUE_OF
 from retllm.jobs.schemas import JobView
 from retllm.media import ingest
 from retllm.media.ingest import Outcome
+from retllm.operations import queues
+from retllm.operations.queues import Pause
 from retllm_web import catalog, contents, submissions
 from retllm_web.api.collections import CollectionChange, CollectionRequest, CollectionView
 from retllm_web.api.collections import views as collection_views
 from retllm_web.api.items import ItemView, item_view
 from retllm_web.api.paging import cut
 from retllm_web.auth import current_user
-from retllm_web.contents import Standing
+from retllm_web.contents import IndexState
 from retllm_web.errors import invalid
 from retllm_web.live import unchanged
 from retllm_web.mosaic import mosaics
@@ -79,7 +82,7 @@ class Filters:
     """Which of a collection's items are shown; it is in the address, so that a link gives the same view."""
 
     kind: ItemKind | None = None
-    state: Standing | None = None
+    state: IndexState | None = None
     q: str = ""
     after: UUID | None = None
 
@@ -89,7 +92,7 @@ class Filters:
         kind, state = request.args.get("kind", ""), request.args.get("state", "")
         return cls(
             ItemKind(kind) if kind in set(ItemKind) else None,
-            Standing(state) if state in set(Standing) else None,
+            IndexState(state) if state in set(IndexState) else None,
             request.args.get("q", "").replace("\0", "").strip()[:200],
             key_or_none(request.args.get("after"), "page"),
         )
@@ -130,6 +133,7 @@ def collection_page(collection_id: UUID, said: Said | None = None) -> ResponseRe
         right = right_in(session, current_user(), found)
         items, following = _items(session, found, filters)
         job = _index_job(session, collection_id)
+        pause = _pause(session, job)
     page = render_template(
         "collection.html",
         collection=shown,
@@ -138,6 +142,7 @@ def collection_page(collection_id: UUID, said: Said | None = None) -> ResponseRe
         next=following,
         filters=filters,
         job=job,
+        pause=pause,
         said=said,
         search=said.search or search_form(request.args),
         settings=services().settings,
@@ -186,6 +191,13 @@ def _index_job(session: Session, collection_id: UUID) -> JobView | None:
     return views.job_view(session, chosen) if chosen else None
 
 
+def _pause(session: Session, job: JobView | None) -> Pause | None:
+    """The pause that this index job waits for the end of."""
+    if job is None or job.state in OVER_JOBS:
+        return None
+    return queues.paused(session).get(QUEUE_OF[Stage.EMBED])
+
+
 @pages.get("/collections/<uuid:collection_id>/live")
 def collection_live(collection_id: UUID) -> ResponseReturnValue:
     """How far the collection is indexed, as a piece of its page."""
@@ -197,7 +209,8 @@ def collection_live(collection_id: UUID) -> ResponseReturnValue:
         shown: CollectionView = collection_views(session, [found])[0]
         right = right_in(session, current_user(), found)
         job = _index_job(session, collection_id)
-    return render_template("_index_state.html", collection=shown, job=job, **rights(right))
+        pause = _pause(session, job)
+    return render_template("_index_state.html", collection=shown, job=job, pause=pause, **rights(right))
 
 
 @pages.post("/collections/<uuid:collection_id>/index")

@@ -1,0 +1,53 @@
+"""What the API says of itself."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import sys
+from pathlib import Path
+
+import pydantic
+import pytest
+
+from retllm.settings import Settings
+from retllm_web.app import create_app
+
+
+@pytest.fixture(scope="module")
+def schemas() -> dict[str, dict[str, object]]:
+    """The shapes that the document names; this app is only read, it needs no servers."""
+    unused = Settings(
+        home=Path("unused"), secret_key="unused", database_url="postgresql://unused", redis_url="redis://unused"
+    )
+    found: dict[str, dict[str, object]] = create_app(unused).api_doc["components"]["schemas"]
+    return found
+
+
+def _classes() -> dict[str, set[type]]:
+    """Every shape and enumeration that a route of the API may use, by its name; the pages have some of their own."""
+    found: dict[str, set[type]] = {}
+    for name, module in list(sys.modules.items()):
+        if name.startswith(("retllm.", "retllm_web.")) and not name.startswith("retllm_web.pages"):
+            for one in vars(module).values():
+                known = inspect.isclass(one) and issubclass(one, pydantic.BaseModel | enum.Enum)
+                if known and one.__module__.startswith(("retllm.", "retllm_web.")):
+                    found.setdefault(one.__name__, set()).add(one)
+    return found
+
+
+def test_no_two_shapes_of_the_document_share_a_name(schemas: dict[str, dict[str, object]]) -> None:
+    # the later one would take the place of the other, without a word
+    classes = _classes()
+    assert {name for name in schemas if len(classes.get(name, ())) > 1} == set()
+
+
+def test_the_document_says_what_stands_under_the_names_of_a_map(schemas: dict[str, dict[str, object]]) -> None:
+    maps = {
+        f"{name}.{field}": shape
+        for name, schema in schemas.items()
+        for field, shape in (schema.get("properties") or {}).items()  # type: ignore[attr-defined]
+        if shape.get("type") == "object" and "properties" not in shape
+    }
+    assert "ReportVariant.parts" in maps
+    assert {name for name, shape in maps.items() if "additionalProperties" not in shape} == set()
