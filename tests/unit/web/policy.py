@@ -32,6 +32,7 @@ class Needs(StrEnum):
     """What a route wants of who asks."""
 
     NOTHING = "nothing"  # nobody has to log in
+    SCRAPER = "a token that is no account's"  # which nobody here has
     ACCOUNT = "an account"
     EDITOR = "an editor's account"
     ADMIN = "an administrator's account"
@@ -68,7 +69,7 @@ def foreseen(needs: Needs, person: Person) -> Answer:
     """How a route with these needs answers this person."""
     if needs is Needs.NOTHING:
         return Answer.DONE
-    if person is Person.NOBODY:
+    if person is Person.NOBODY or needs is Needs.SCRAPER:
         return Answer.LOG_IN
     if needs is Needs.ACCOUNT:
         return Answer.DONE
@@ -89,6 +90,7 @@ POLICY: dict[str, Needs] = {
     "openapi_document": Needs.NOTHING,
     "health.healthz": Needs.NOTHING,
     "health.readyz": Needs.NOTHING,
+    "metrics.metrics": Needs.SCRAPER,
     "pages.login": Needs.NOTHING,
     "pages.logout": Needs.NOTHING,
     # one's own account
