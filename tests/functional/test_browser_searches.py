@@ -6,8 +6,9 @@ import re
 
 import httpx
 from playwright.sync_api import Page, expect
-from tests.functional.browsing import IN_A_BROWSER, K, Scenes, keys, paused, ranking, search
+from tests.functional.browsing import IN_A_BROWSER, K, Scenes, Visits, keys, log_in, paused, ranking, search
 
+from retllm.cli.up import Admin
 from retllm.stack import LocalStack
 
 pytestmark = IN_A_BROWSER
@@ -165,3 +166,38 @@ def test_a_field_that_is_wrong_is_told_beside_it(indexed: Page) -> None:
     page.get_by_role("button", name="Search", exact=True).click()
     expect(page.locator("#text-problem")).to_contain_text("query is empty")
     expect(page.get_by_label("What do you look for?")).to_have_attribute("aria-invalid", "true")
+
+
+def test_a_picture_is_seen_again_when_the_browser_goes_back(indexed: Page, scenes: Scenes) -> None:
+    page = indexed
+    page.goto(f"/search?collection={scenes.id}")
+    page.get_by_label("Picture (alone, or with the words)").set_input_files(scenes.folder / scenes.queries[1].file)
+    expect(page.get_by_alt_text("The picture that you chose")).to_be_visible()
+    search(page, "")
+    page.go_back()
+    expect(page.get_by_alt_text("The picture that you chose")).to_be_visible()
+
+
+def test_a_log_out_in_another_tab_is_told_and_the_log_in_leads_back(
+    indexed: Page, scenes: Scenes, visit: Visits, admin: Admin, stack: LocalStack
+) -> None:
+    # a session of its own: the log-out ends it
+    page = visit(logged_in=False)
+    log_in(page, admin)
+    expect(page.get_by_role("heading", name="Overview", exact=True)).to_be_visible()
+    page.goto(scenes.path)
+    with paused(stack, "score"):
+        job = search(page, scenes.queries[3].query)
+        expect(page.locator("li.result")).to_have_count(K)
+        other = page.context.new_page()
+        other.goto("/")
+        other.get_by_role("button", name="Log out").click()
+        expect(other.get_by_role("heading", name="Log in")).to_be_visible()
+        expect(page.locator("[data-lost]")).to_contain_text("You are logged out")
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.get_by_role("status")).to_contain_text("nothing was done")
+        page.get_by_label("Name").fill(admin.name)
+        page.get_by_label("Password").fill(str(admin.password))
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_url(f"{stack.url}/jobs/{job}")
+        expect(page.get_by_role("button", name="Cancel")).to_be_visible()

@@ -129,6 +129,8 @@ def watched_words(injection: Injection, layers: int) -> str:
     watched = injection.plan(layers).watched
     if not watched:
         return "No layer of this model was watched."
+    if len(watched) == 1:
+        return f"Layer {watched[0]} was watched: an uncertainty above {injection.tau:g} there arms the layer after it."
     return (
         f"Layers {watched[0]} to {watched[-1]} were watched: the first of them with an uncertainty above "
         f"{injection.tau:g} arms the layer after it."

@@ -94,6 +94,7 @@ def test_the_chart_marks_the_bound_only_where_it_decides_and_the_layer_only_wher
             Injection(start=1, end=4, tau=0.5),
             "Layers 2 to 3 were watched: the first of them with an uncertainty above 0.5",
         ),
+        (Injection(start=2, end=4), "Layer 3 was watched: an uncertainty above 0.75"),
         (Injection(trigger="fixed", fixed_layer=3), "set to layer 3"),
         (Injection(trigger="off"), "off"),
         (Injection(alpha=0.0), "off"),

@@ -1,4 +1,5 @@
 // The history's selection: all on this page, a count, and buttons that say why they can't be used.
+const MOST_COMPARED = 6;
 
 const form = document.querySelector("form[data-chosen]");
 if (form) {
@@ -14,10 +15,11 @@ if (form) {
     }
     here.checked = chosen.length === boxes.length;
     here.indeterminate = chosen.length > 0 && chosen.length < boxes.length;
-    count.textContent = matching.checked ? "all selected" : chosen.length ? `${chosen.length} selected` : "";
+    const many = chosen.length > MOST_COMPARED ? `; at most ${MOST_COMPARED} can be compared` : "";
+    count.textContent = matching.checked ? "all selected" : chosen.length ? `${chosen.length} selected${many}` : "";
     const none = !chosen.length && !matching.checked;
     for (const button of form.querySelectorAll("[data-deed]")) button.disabled = none;
-    form.querySelector("[data-compare]").disabled = matching.checked || !chosen.length || chosen.length > 6;
+    form.querySelector("[data-compare]").disabled = matching.checked || !chosen.length || chosen.length > MOST_COMPARED;
   };
   here.addEventListener("change", () => {
     for (const box of boxes) box.checked = here.checked;

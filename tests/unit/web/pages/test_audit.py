@@ -104,6 +104,16 @@ def test_what_people_wrote_is_shown_as_text(chief: Visitor, served: Services) ->
     assert not page.all("b")
 
 
+def test_a_long_list_is_folded_away_behind_its_length(chief: Visitor, served: Services) -> None:
+    with served.sessions.begin() as session:
+        audit.record(session, None, Action.JOBS_DELETED, jobs=[f"job-{number}" for number in range(40)])
+        audit.record(session, None, Action.JOBS_DELETED, jobs=["job-a", "job-b"])
+    page = chief.get("/people/audit")
+    (folded,) = page.all("details")
+    assert folded.text.startswith("40 job-0, job-1,")
+    assert "job-a, job-b" in page.text
+
+
 def test_the_export_has_every_entry_of_the_filter_in_batches(
     chief: Visitor, served: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
