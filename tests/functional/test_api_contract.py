@@ -127,7 +127,7 @@ def _mended(path: str, body: Any, known: dict[str, Any]) -> Any:
     """A generated body, mended where a rule is more than a schema can say."""
     if path.endswith("/searches"):
         return _acceptable(body)
-    if isinstance(body, dict) and body.get("embedder"):
+    if isinstance(body, dict) and body.get("embedder") is not None:
         # one of those in force
         return {**body, "embedder": known["embedder"]}
     if isinstance(body, dict) and "report" in body:

@@ -19,10 +19,10 @@ NOBODY = "018f0000-0000-7000-8000-000000000000"
 OPEN = {"/api/v1/openapi.json"}
 
 
-def _routes(app: OpenAPI) -> list[tuple[str, str]]:
-    """Every method and address of the API, its keys filled with one that names nothing."""
+def _routes(app: OpenAPI, **keys: str) -> list[tuple[str, str]]:
+    """Every method and address of the API; the keys that are not given are filled with one that names nothing."""
     return sorted(
-        (method, re.sub(r"<[^>]+>", NOBODY, rule.rule))
+        (method, re.sub(r"<\w+:(\w+)>", lambda name: keys.get(name[1], NOBODY), rule.rule))
         for rule in app.url_map.iter_rules()
         if rule.rule.startswith("/api/")
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
@@ -51,13 +51,13 @@ def test_every_route_demands_an_account(app: OpenAPI, client: FlaskClient) -> No
             assert error["code"] == "unauthorized", (method, path)
 
 
-def test_every_route_with_a_key_of_nothing_is_404_in_the_shape(app: OpenAPI, ada: Caller) -> None:
+def test_every_route_with_a_key_of_nothing_is_404_in_the_shape(app: OpenAPI, root: Caller) -> None:
     bodies = {"/items": {"items": [{"text": "a"}]}, "/searches": {"text": "a"}}
-    for method, path in _routes(app):
+    for method, path in _routes(app, queue="embed"):
         if NOBODY not in path:
             continue
         body = bodies.get(path[path.rindex("/") :], {}) if method != "GET" else None
-        answer = getattr(ada, method.lower())(path.removeprefix("/api/v1"), json=body)
+        answer = getattr(root, method.lower())(path.removeprefix("/api/v1"), json=body)
         assert _check(answer, 404)["code"] == "not_found", (method, path)
 
 
@@ -73,8 +73,10 @@ def test_every_route_refuses_a_method_that_it_has_not(app: OpenAPI, ada: Caller)
 
 
 def test_every_route_that_takes_json_refuses_what_is_none(app: OpenAPI, ada: Caller) -> None:
-    for method, path in _routes(app):
-        if method in ("POST", "PATCH"):
+    collection = ada.post("/collections", json={"name": "c"}).json["id"]
+    job = ada.post(f"/collections/{collection}/items", json={"items": [{"text": "a"}]}).json["job_id"]
+    for method, path in _routes(app, collection_id=collection, job_id=job, search_id=job, queue="embed"):
+        if method in ("POST", "PATCH", "PUT"):
             send = getattr(ada, method.lower())
             short = path.removeprefix("/api/v1")
             _check(send(short, data="{", content_type="application/json"), 400)
