@@ -15,10 +15,11 @@ import structlog
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from retllm.access import within_visible
 from retllm.db.enums import Stage, UnitState
 from retllm.db.operations import Worker
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Unit
+from retllm.db.tables import Job, Unit, User
 from retllm.operations.totals import Totals
 
 log = structlog.get_logger(__name__)
@@ -69,9 +70,9 @@ class WorkerView:
 
 @dataclass(frozen=True)
 class Held:
-    """A unit that a worker holds."""
+    """A unit that a worker holds; ``job_id`` is None where whoever looks may not see the job."""
 
-    job_id: UUID
+    job_id: UUID | None
     stage: Stage
     started_at: datetime | None
 
@@ -110,14 +111,20 @@ def is_alive() -> sa.ColumnElement[bool]:
     return sa.and_(Worker.stopped_at.is_(None), Worker.seen_at > age)
 
 
-def every(session: Session) -> list[WorkerView]:
-    """The workers of the last day, those that live first, then the latest seen."""
+def every(session: Session, user: User | None = None) -> list[WorkerView]:
+    """The workers of the last day, those that live first, then the latest seen.
+
+    Without ``user`` as whoever runs the installation sees them.
+    """
     alive = is_alive()
     rows = session.execute(
         sa.select(Worker, alive).order_by(alive.desc(), Worker.seen_at.desc(), Worker.name).limit(MOST_SHOWN)
     ).all()
     held: dict[str, list[Held]] = {}
-    at_work = sa.select(Unit.worker, Unit.job_id, Unit.stage, Unit.started_at).where(Unit.state == UnitState.LEASED)
+    seen = within_visible(user, Job.collection_id) if user else sa.true()
+    job_id = sa.case((seen, Unit.job_id)).label("job_id")
+    at_work = sa.select(Unit.worker, job_id, Unit.stage, Unit.started_at).join(Job, Job.id == Unit.job_id)
+    at_work = at_work.where(Unit.state == UnitState.LEASED)
     for row in session.execute(at_work):
         held.setdefault(str(row.worker), []).append(Held(row.job_id, row.stage, row.started_at))
     # by name among the living, so that their rows stay where they are while they are watched

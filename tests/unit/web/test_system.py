@@ -49,6 +49,21 @@ def test_workers_tell_of_themselves(ada: Caller, served: Services) -> None:
     assert (one["name"], one["standing"], one["models"], one["units"]) == ("gpu:1", "alive", [model], [])
 
 
+def test_a_worker_names_no_job_that_one_may_not_see(
+    root: Caller, ada: Caller, bob: Caller, job_id: str, served: Services
+) -> None:
+    with transaction(served.sessions) as session:
+        workers.tell(session, Report("cpu:1", ["embed"], "cpu", "0.1.0"))
+        session.execute(sa.update(Unit).values(state=UnitState.LEASED, worker="cpu:1"))
+
+    def held(caller: Caller) -> list[tuple[str, str | None]]:
+        (one,) = caller.get("/system/workers").json["workers"]
+        return [(unit["stage"], unit["job_id"]) for unit in one["units"]]
+
+    assert held(ada) == held(root) == [("embed", job_id)]
+    assert held(bob) == [("embed", None)]
+
+
 def test_an_administrator_pauses_and_resumes(root: Caller, ada: Caller, job_id: str, heard: Heard) -> None:
     assert _queue(ada.get("/system/queues"), "embed")["waiting"] == 1
     assert ada.post("/system/queues/embed/pause", json={}).status_code == 403

@@ -42,7 +42,7 @@ class HeldModelView(BaseModel):
 class HeldUnitView(BaseModel):
     """A unit that a worker holds."""
 
-    job_id: UUID
+    job_id: UUID | None = Field(description="null for a job that the caller may not see")
     stage: Stage
     started_at: datetime | None
 
@@ -169,7 +169,7 @@ class RequeueBody(BaseModel):
 def list_workers() -> Response:
     """The workers of the last day: alive, silent or stopped, with their models and what they hold."""
     with transaction(services().sessions) as session:
-        found = [WorkerBody.model_validate(asdict(one)) for one in workers.every(session)]
+        found = [WorkerBody.model_validate(asdict(one)) for one in workers.every(session, current_user())]
     return answer(WorkerList(workers=found))
 
 

@@ -39,7 +39,7 @@ def _state() -> dict[str, Any]:
     told = hints(services().settings.redis_url, queues.QUEUES)
     with transaction(services().sessions) as session:
         found = queues.depths(session)
-        living = workers.every(session)
+        living = workers.every(session, current_user())
     served = {queue for one in living if one.standing is Standing.ALIVE for queue in one.queues}
     return {
         "queues": found,
