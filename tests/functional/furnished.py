@@ -20,6 +20,7 @@ from retllm.db.enums import JobKind, JobState, Stage, UnitState
 from retllm.db.session import make_sessions, transaction
 from retllm.db.tables import Job, Unit, User, new_id
 from retllm.demo.world import DemoQuery, write_collection
+from retllm.settings import Settings, public_name
 from retllm.stack import LocalStack
 
 SEED = 2026
@@ -168,6 +169,7 @@ def _mark(api: httpx.Client, search: str, right: str) -> str:
 
 
 def _failure(stack: LocalStack, collection: UUID, item: str) -> str:
+    settings = Settings(home=stack.home, preset="demo")
     with transaction(make_sessions(stack.database_url)) as session:
         user = session.query(User).order_by(User.id).first()
         assert user is not None
@@ -178,7 +180,7 @@ def _failure(stack: LocalStack, collection: UUID, item: str) -> str:
             state=JobState.FAILED,
             user_id=user.id,
             collection_id=collection,
-            params={},
+            params={"embedder": public_name(settings.embedder_name), "item_image_weight": settings.item_image_weight},
             error=error,
         )
         session.add(job)
