@@ -16,9 +16,7 @@ _FAILED_MARK = click.style("failed ", fg="red", bold=True)
 
 
 @click.command()
-@click.option(
-    "--audit", is_flag=True, help="Also hold all accepted work against the rules of the job core."
-)
+@click.option("--audit", is_flag=True, help="Also hold all accepted work against the rules of the job core.")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as one JSON object.")
 def doctor(audit: bool, as_json: bool) -> int:
     """Tell what is missing on this machine for the platform to run, and what to do.

@@ -90,7 +90,10 @@ def test_pages_follow_each_other_without_a_gap_though_several_died_at_once(world
     assert len(set(got)) == 5
 
 
-@pytest.mark.parametrize("text", ["", "x", "2026-01-01", f"2026-01-01_{uuid4()}", f"_{uuid4()}", "1_1", f"{10**16}_{uuid4()}", f"-1_{uuid4()}"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "2026-01-01", f"2026-01-01_{uuid4()}", f"_{uuid4()}", "1_1", f"{10**16}_{uuid4()}", f"-1_{uuid4()}"],
+)
 def test_a_place_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
         Place.parse(text)
