@@ -22,6 +22,8 @@ _ROOM = 44
 _MARKED = 48
 # width of a character at most
 _GLYPH = 7
+# room below for labels that are written slanted
+_SLANTED = 56
 _COLOURS = 6
 _MARKERS = ("circle", "square", "triangle", "diamond")
 _STEPS = (1, 2, 2.5, 5, 10)
@@ -58,7 +60,8 @@ class Chart:
     ``labels`` are the places on the x axis, at equal distances, and ``x_name`` says what they are. ``unit`` is that of
     the values, ``decimals`` their number in texts and in the table. The y axis begins at ``low``, or at the least value
     where it is None, and ends at ``high`` or the next round number; both give way to values beyond them. With a ``key``
-    of its own on the page, the table stays unfolded where the chart is replaced by a newer one.
+    of its own on the page, the table stays unfolded where the chart is replaced by a newer one. ``each_named`` is for
+    labels that are names and not points of a scale: none is left out, and they are slanted where they have no room.
     """
 
     title: str
@@ -72,6 +75,12 @@ class Chart:
     rules: Sequence[Rule] = ()
     marks: Sequence[Mark] = ()
     key: str = ""
+    each_named: bool = False
+
+    @property
+    def slanted(self) -> bool:
+        """Whether the labels are written aslant."""
+        return self.each_named and not _have_room(self.labels)
 
 
 def lines(chart: Chart) -> Markup:
@@ -103,21 +112,6 @@ def stacked(chart: Chart) -> Markup:
         raise ValueError(f"A stack can't hold a negative value: {chart.title}.")
     heights = [sum(column) for column in _columns(chart)]
     return _figure(chart, "bar", [*heights, *(rule.value for rule in chart.rules), 0.0], _draw_stacks)
-
-
-def sparkline(values: Sequence[float | None], title: str) -> Markup:
-    """A line as small as a word, without axes; ``title`` says what it shows, in words for those who can't see it."""
-    numbers = [_number(value) for value in values]
-    scale = _Scale(1, *_span([value for value in numbers if value is not None], 0.0))
-    step = 96 / max(1, len(numbers) - 1)
-    points = [
-        f"{_short(2 + step * index)},{_short(22 - 20 * scale.share(value))}"
-        for index, value in enumerate(numbers)
-        if value is not None
-    ]
-    path = f"M{'L'.join(points)}"
-    drawn = _tag("path", d=path, class_="chart-line c1") if len(points) > 1 else Markup("")
-    return _tag("svg", _tag("title", title), drawn, class_="sparkline", viewBox="0 0 100 24", role="img")
 
 
 class _Scale:
@@ -153,7 +147,7 @@ def _figure(chart: Chart, key: str, levels: Sequence[float], draw: Callable[[Cha
         _axes(chart, scale),
         draw(chart, scale),
         _pointers(chart, scale),
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
+        viewBox=f"0 0 {_WIDTH} {_HEIGHT + (_SLANTED if chart.slanted else 0)}",
         role="img",
     )
     return _tag("figure", caption, _legend(chart, key), picture, _table(chart), class_="chart")
@@ -180,13 +174,22 @@ def _span(levels: Sequence[float], low: float | None) -> tuple[float, float]:
 
 
 def _axes(chart: Chart, scale: _Scale) -> Markup:
-    left, right, floor = _LEFT, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    left, right = _LEFT, _WIDTH - _RIGHT
     parts = [_tag("text", chart.unit, x="2", y="10", class_="chart-unit")] if chart.unit else []
     for tick in scale.ticks:
         y = _short(scale.y(tick))
         # a value of -0.0 would be written with its sign
         parts.append(_tag("line", x1=left, x2=right, y1=y, y2=y, class_="chart-base" if tick == 0 else "chart-grid"))
         parts.append(_tag("text", _tick(tick or 0.0, scale), x=left - 5, y=y, class_="chart-tick"))
+    parts += _slanted(chart, scale) if chart.slanted else _level(chart, scale)
+    if chart.x_name:
+        low = _HEIGHT + (_SLANTED if chart.slanted else 0) - 5
+        parts.append(_tag("text", chart.x_name, x=(left + right) // 2, y=low, class_="chart-label"))
+    return _tag("g", *parts)
+
+
+def _level(chart: Chart, scale: _Scale) -> list[Markup]:
+    parts = []
     for index in _named(chart.labels):
         label = chart.labels[index]
         # one that would leave the picture ends with it
@@ -194,17 +197,27 @@ def _axes(chart: Chart, scale: _Scale) -> Markup:
         place = (
             {"x": _short(scale.x(index)), "class_": "chart-label"} if inside else {"x": _WIDTH, "class_": "chart-end"}
         )
-        parts.append(_tag("text", label, y=floor + 15, **place))
-    if chart.x_name:
-        parts.append(_tag("text", chart.x_name, x=(left + right) // 2, y=_HEIGHT - 5, class_="chart-label"))
-    return _tag("g", *parts)
+        parts.append(_tag("text", label, y=_HEIGHT - _BOTTOM + 15, **place))
+    return parts
+
+
+def _slanted(chart: Chart, scale: _Scale) -> list[Markup]:
+    parts = []
+    for index, label in enumerate(chart.labels):
+        x, y = _short(scale.x(index) + 3), _HEIGHT - _BOTTOM + 12
+        parts.append(_tag("text", label, x=x, y=y, transform=f"rotate(-40 {x} {y})", class_="chart-end"))
+    return parts
+
+
+def _have_room(labels: Sequence[str]) -> bool:
+    return len(labels) * max(len(label) for label in labels) <= _ROOM
 
 
 def _named(labels: Sequence[str]) -> list[int]:
     """Which labels are written: as many as have room, at equal distances, counted from the last."""
     longest = max(len(label) for label in labels)
     most = max(1, min(_LABELS, _ROOM // max(1, longest)))
-    every = math.ceil(len(labels) / most) if len(labels) * longest > _ROOM else 1
+    every = 1 if _have_room(labels) else math.ceil(len(labels) / most)
     return list(range(len(labels) - 1, -1, -every))
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from retllm_web.charts import Chart, Mark, Rule, Series, bars, lines, sparkline, stacked
+from retllm_web.charts import Chart, Mark, Rule, Series, bars, lines, stacked
 
 _EVERY = (lines, bars, stacked)
 
@@ -165,14 +165,13 @@ def test_every_finite_value_lies_within_the_picture(values: list[float | None], 
     assert all(0 <= x <= 400 and 0 <= y <= 210 for x, y in places)
 
 
-def test_a_sparkline_is_named_and_survives_gaps_and_single_values() -> None:
-    tree = _tree(sparkline([1, None, 3], "Jobs of the last 3 hours, 3 in the last"))
-    assert tree.findtext("title") == "Jobs of the last 3 hours, 3 in the last"
-    path = tree.find("path")
-    assert path is not None
-    assert path.get("d") == "M2,15.33L98,2"
-    for values in ([], [None], [5.0]):
-        assert _tree(sparkline(values, "x")).find("path") is None
+def test_labels_that_are_names_are_all_written_and_slanted_where_they_have_no_room() -> None:
+    names = ["enhancement only", "k=3", "mode verbalized", "fixed, suffix"]
+    chart = Chart("Variants", names, [Series("fine", [1, 2, 3, 4])], each_named=True)
+    shown = [one for one in _svg(bars(chart)).iter("text") if one.get("transform")]
+    assert [one.text for one in shown] == names
+    few = Chart("Variants", ["a", "b"], [Series("fine", [1, 2])], each_named=True)
+    assert not [one for one in _svg(bars(few)).iter("text") if one.get("transform")]
 
 
 def test_a_last_label_too_long_for_its_place_ends_with_the_picture() -> None:
