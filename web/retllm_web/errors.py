@@ -45,6 +45,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(sa.exc.OperationalError, _database)
     app.register_error_handler(sa.exc.TimeoutError, _database)
+    app.register_error_handler(sa.exc.DBAPIError, _of_the_driver)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -141,6 +142,11 @@ def _page_above() -> str | None:
 def _database(error: Exception) -> Response:
     log.error("database_unavailable", exc_info=error)
     return respond(503, StackError.code, "The database can't be reached just now. Try again in a moment.")
+
+
+def _of_the_driver(error: sa.exc.DBAPIError) -> Response:
+    """A connection that broke has many names in the driver; whatever else it complains of is a fault of ours."""
+    return _database(error) if error.connection_invalidated else _unexpected(error)
 
 
 def _unexpected(error: Exception) -> Response:

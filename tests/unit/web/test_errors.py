@@ -108,6 +108,8 @@ def test_a_crash_is_500_and_tells_nothing(app: OpenAPI) -> None:
         (RetllmError("inside"), 500, "internal"),
         (sa.exc.OperationalError("SELECT secret", {}, Exception("down")), 503, "stack"),
         (sa.exc.TimeoutError("pool"), 503, "stack"),
+        (sa.exc.InterfaceError("SELECT 1", {}, Exception("lost"), connection_invalidated=True), 503, "stack"),
+        (sa.exc.ProgrammingError("SELECT secret", {}, Exception("no such column")), 500, "internal"),
     ],
 )
 def test_errors_of_the_platform_keep_their_code(app: OpenAPI, raised: Exception, status: int, code: str) -> None:
