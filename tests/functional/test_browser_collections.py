@@ -39,7 +39,7 @@ def test_files_are_uploaded_with_their_outcomes_and_can_be_searched_at_once(
     first, second = scenes.queries[:2]
     (tmp_path / "captions.csv").write_text(f'file,caption\n{first.file},"{first.query}"\n', encoding="utf-8")
     page = visit()
-    page.goto("/")
+    page.goto("/collections")
     page.get_by_label("Name").fill("Made by hand")
     page.get_by_role("button", name="Make collection").click()
     expect(page.locator(".area-search")).to_contain_text("Upload something first")
@@ -95,7 +95,7 @@ def test_items_are_filtered_and_shown_large(indexed: Page, scenes: Scenes) -> No
     expect(indexed.locator(".tile")).to_have_count(1)
     indexed.locator(".tile a").click()
     expect(indexed.get_by_role("heading", level=1)).to_have_text(name)
-    expect(indexed.locator("dl")).to_contain_text("256 × 256 pixels")
+    expect(indexed.locator("dl.item-facts")).to_contain_text("256 × 256 pixels")
 
 
 def test_a_collection_goes_only_when_its_name_is_typed(visit: Visits, api: httpx.Client) -> None:
@@ -119,6 +119,7 @@ def test_without_scripts_all_of_it_works(
     (tmp_path / "broken.png").write_bytes(b"no picture")
     page = visit(logged_in=False, java_script_enabled=False)
     log_in(page, admin)
+    page.get_by_role("link", name="Collections", exact=True).click()
     page.get_by_label("Name").fill("Without scripts")
     page.get_by_role("button", name="Make collection").click()
     names = [one.file for one in scenes.queries[:3]]

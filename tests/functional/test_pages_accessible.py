@@ -17,6 +17,11 @@ from retllm_web.app import create_app
 
 pytestmark = [*IN_A_BROWSER, pytest.mark.timeout(900)]
 
+# a label points at the first element of its id, whatever that is
+_IDS_TWICE = """() => {
+    const ids = [...document.querySelectorAll("[id]")].map((one) => one.id);
+    return ids.filter((id, index) => ids.indexOf(id) !== index);
+}"""
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 
 
@@ -51,6 +56,9 @@ def test_no_page_has_a_barrier_or_scrolls_sideways(visit: Visits, paths: list[st
         expect(page.locator("html")).to_have_attribute("data-bs-theme", colours)
         found = axe.Axe().run(page, options=RULES).response["violations"]
         faults += [f"{path}: {one['id']}: {[node['target'] for node in one['nodes']][:5]}" for one in found]
+        twice = page.evaluate(_IDS_TWICE)
+        if twice:
+            faults.append(f"{path}: {twice} name more than one element each")
         wide = page.evaluate("document.documentElement.scrollWidth")
         if wide > width:
             faults.append(f"{path}: {wide} pixels wide")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from retllm.access import demand_role, visible_collections
 from retllm.audit import Action
@@ -135,15 +134,16 @@ def facts_of(session: Session, collections: Sequence[Collection], settings: Sett
         by_embedder[embedder_of(one, settings)].append(one.id)
     for name, ids in by_embedder.items():
         _count_indexed(session, facts, ids, name, settings)
-    newest = (
-        sa.select(Job)
-        .where(Job.collection_id.in_(facts))
-        .ext(distinct_on(Job.collection_id))
-        .order_by(Job.collection_id, Job.id.desc())
-    )
-    for job in session.scalars(newest):
+    for job in session.scalars(_newest_jobs(facts)):
         facts[job.collection_id].last_job = job
     return facts
+
+
+def _newest_jobs(ids: Iterable[UUID]) -> sa.Select[Job]:
+    """The newest job of each collection, each looked up by the index on its own."""
+    of_one = sa.select(Job).where(Job.collection_id == Collection.id).order_by(Job.id.desc()).limit(1)
+    newest = aliased(Job, of_one.correlate(Collection).lateral())
+    return sa.select(newest).select_from(Collection).join(newest, sa.true()).where(Collection.id.in_(ids))
 
 
 def _count_indexed(
