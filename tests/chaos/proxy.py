@@ -22,6 +22,7 @@ class Proxy:
     def __init__(self, connect: Callable[[], Awaitable[Streams]]) -> None:
         self._connect = connect
         self._loop = asyncio.new_event_loop()
+        self._ending = False
         self._open: asyncio.Event
         self._writers: set[asyncio.StreamWriter] = set()
         self._near: set[asyncio.StreamWriter] = set()
@@ -57,7 +58,7 @@ class Proxy:
         """Forget every connection without a word to either end, as a router does that was switched off and on.
 
         Raises:
-            OSError: this system does not let anybody do that.
+            PermissionError: this system does not let anybody do that.
         """
         self._run(self._vanish())
 
@@ -87,6 +88,7 @@ class Proxy:
         self._open.set()
 
     async def _end_tasks(self) -> None:
+        self._ending = True
         rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in rest:
             task.cancel()
@@ -95,6 +97,8 @@ class Proxy:
     async def _vanish(self) -> None:
         for writer in list(self._near):
             sock = writer.get_extra_info("socket")
+            if sock.fileno() < 0:  # it ended by itself just now
+                continue
             # a connection under repair is closed without telling the other end
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
         self._ghosts |= self._writers - self._near
@@ -103,6 +107,14 @@ class Proxy:
         self._open.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._join(reader, writer)
+        except asyncio.CancelledError:
+            # asyncio would complain of a cancelled connection; at the end of the proxy there is nothing to complain of
+            if not self._ending:
+                raise
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         self._near.add(writer)
         await self._open.wait()
