@@ -117,6 +117,18 @@ def test_the_last_administrator_who_gets_in_stays_one(session: Session, deed: st
         leave(second)
 
 
+def _wait_until_somebody_waits(engine: sa.Engine) -> None:
+    """Return when another transaction of this database waits for a lock."""
+    waiting = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    end = time.monotonic() + 30
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while not connection.scalar(waiting):
+            assert time.monotonic() < end, "nobody waits for a lock"
+            time.sleep(0.01)
+
+
 def test_two_administrators_who_take_the_role_from_each_other_at_once_do_not_both_succeed(fresh_database: str) -> None:
     engine = make_engine(fresh_database)
     with Session(engine) as session, session.begin():
@@ -131,8 +143,7 @@ def test_two_administrators_who_take_the_role_from_each_other_at_once_do_not_bot
                 accounts.set_role(session, user, Role.EDITOR)
             except Conflict:
                 return False
-            # longer than the other needs to reach the check
-            time.sleep(0.3)
+            _wait_until_somebody_waits(engine)
             return True
 
     with ThreadPoolExecutor(2) as pool:
@@ -154,7 +165,7 @@ def test_a_name_that_was_taken_in_the_meantime_is_a_conflict(fresh_database: str
         accounts.create_user(first, "ada", PASSWORD)
         # finds no such name, since the first one is not committed, and then waits for it
         second = pool.submit(make)
-        time.sleep(0.5)
+        _wait_until_somebody_waits(engine)
         assert not second.done()
         first.commit()
         with pytest.raises(Conflict):

@@ -38,6 +38,7 @@ def test_lines_of_the_unit_of_its_lease_and_of_libraries_carry_both_ids(
     with transaction(world.sessions) as session:
         job = submit.submit_index(session, world.user, world.collection_id, world.settings).job
     unit = world.units(job.id)[0]
+    said: list[str] = []
 
     def rename(was: str, to: str) -> None:
         world.in_transaction(lambda session: session.execute(sa.text(f"ALTER TABLE units RENAME {was} TO {to}")))
@@ -45,12 +46,18 @@ def test_lines_of_the_unit_of_its_lease_and_of_libraries_carry_both_ids(
     def work(bench: Bench, held: Held) -> list[Announcement]:
         logging.getLogger("library").warning("from a library")
         rename("lease_until", "away")
-        time.sleep(1.5)  # the lease is renewed after a third of its time, and can't be
+        # the lease is renewed after a third of its time, and can't be
+        end = time.monotonic() + 30
+        while "lease.renewal_failed" not in "".join(said):
+            assert time.monotonic() < end, "the lease was not to be renewed"
+            time.sleep(0.02)
+            said.append(capsys.readouterr().err)
         rename("away", "lease_until")
         raise InvalidInput("No.")
 
     run_unit(bench, unit.id, work)
-    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    said.append(capsys.readouterr().err)
+    lines = [json.loads(line) for line in "".join(said).splitlines()]
     assert {"unit.started", "from a library", "lease.renewal_failed", "unit.failed"} <= {one["event"] for one in lines}
     for line in lines:
         assert (line.get("job_id"), line.get("unit_id")) == (str(job.id), str(unit.id)), line
