@@ -131,26 +131,9 @@ class Dispatcher:
 
     def _take_ready(self, stage: Stage, room: int) -> list[Announcement]:
         stale = sa.func.now() - timedelta(seconds=self._settings.republish_seconds)
+        unheard = sa.or_(Unit.announced_at.is_(None), Unit.announced_at < stale)
         with transaction(self._sessions) as session:
-            ready = (
-                sa.select(Unit.id)
-                .where(
-                    Unit.stage == stage,
-                    Unit.state == UnitState.READY,
-                    Unit.run_after <= sa.func.now(),
-                    sa.or_(Unit.announced_at.is_(None), Unit.announced_at < stale),
-                )
-                .order_by(Unit.run_after, Unit.id)
-                .limit(room)
-                .with_for_update(skip_locked=True)
-            )
-            taken = session.scalars(
-                sa.update(Unit)
-                .where(Unit.id.in_(ready.scalar_subquery()))
-                .values(announced_at=sa.func.now())
-                .returning(Unit.id)
-            ).all()
-            return [(unit_id, stage) for unit_id in taken]
+            return queues.take_ready(session, stage, room, unheard)
 
 
 def _expired() -> tuple[sa.ColumnElement[bool], ...]:

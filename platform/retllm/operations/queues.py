@@ -106,12 +106,16 @@ def resume(session: Session, queue: str) -> tuple[bool, list[Announcement]]:
     ).scalar_one_or_none()
     if gone is None:
         return False, []
-    stage = STAGE_OF[queue]
+    return True, take_ready(session, STAGE_OF[queue], FIRST_ANNOUNCED)
+
+
+def take_ready(session: Session, stage: Stage, most: int, *where: sa.ColumnElement[bool]) -> list[Announcement]:
+    """Units that may be claimed now, those first that wait longest, marked as announced; the caller announces them."""
     first = (
         sa.select(Unit.id)
-        .where(*_ready(stage), Unit.run_after <= sa.func.now())
+        .where(*_ready(stage), Unit.run_after <= sa.func.now(), *where)
         .order_by(Unit.run_after, Unit.id)
-        .limit(FIRST_ANNOUNCED)
+        .limit(most)
         .with_for_update(skip_locked=True)
     )
     taken = session.scalars(
@@ -121,7 +125,7 @@ def resume(session: Session, queue: str) -> tuple[bool, list[Announcement]]:
         .returning(Unit.id)
         .execution_options(synchronize_session=False)
     )
-    return True, [(unit_id, stage) for unit_id in taken]
+    return [(unit_id, stage) for unit_id in taken]
 
 
 def depths(session: Session) -> list[Queue]:
