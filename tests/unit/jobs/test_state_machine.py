@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -29,105 +28,13 @@ from retllm.errors import Conflict, JobCancelled, MediaRejected, ModelUnavailabl
 from retllm.jobs import claim as claims
 from retllm.jobs import control, submit
 from retllm.jobs.announce import Announcement
-from retllm.jobs.claim import Claim, Lease
+from retllm.jobs.claim import Lease
 from retllm.jobs.dispatcher import Dispatcher
 from retllm.jobs.invariants import Accepted, ClientLog, Ending, violations
 from retllm.jobs.schemas import SearchRequest
 
+from .core_model import ATTEMPTS, VERSION, MClaim, MJob, in_twos
 from .foreseen import Quiet
-
-ATTEMPTS = 2
-VERSION = "v1"
-OPEN = (UnitState.READY, UnitState.LEASED)
-
-
-@dataclass
-class MUnit:
-    """A unit as the model sees it; ``holder`` is the number of the claim that holds it."""
-
-    items: list[str]
-    state: UnitState = UnitState.READY
-    attempt: int = 0
-    holder: int | None = None
-
-
-@dataclass
-class MJob:
-    """A job as the model sees it; units by stage and number."""
-
-    id: UUID
-    key: str
-    kind: str
-    collection: UUID
-    items: list[str]
-    state: JobState = JobState.QUEUED
-    cancel: bool = False
-    units: dict[tuple[Stage, int], MUnit] = field(default_factory=dict)
-    endings: int = 0
-
-    @property
-    def over(self) -> bool:
-        return self.state not in (JobState.QUEUED, JobState.RUNNING)
-
-    def add(self, stage: Stage, payloads: list[list[str]]) -> None:
-        first = 1 + max((seq for known, seq in self.units if known is stage), default=-1)
-        for number, items in enumerate(payloads):
-            self.units[stage, first + number] = MUnit(items)
-
-    def drop_waiting(self) -> None:
-        """What a cancellation does at once."""
-        for unit in self.units.values():
-            if unit.state is UnitState.READY:
-                unit.state = UnitState.CANCELLED
-        self.settle()
-
-    def settle(self) -> None:
-        states = [unit.state for unit in self.units.values()]
-        if self.over or any(state in OPEN for state in states):
-            return
-        coarse_done = any(
-            stage is Stage.COARSE and unit.state is UnitState.DONE for (stage, _), unit in self.units.items()
-        )
-        if coarse_done and not self.cancel and not any(stage is Stage.FINE for stage, _ in self.units):
-            self.add(Stage.FINE, _in_twos(self.items))
-            return
-        self.endings += 1
-        last = Stage.EMBED if self.kind == "index" else Stage.FINE
-        some = any(stage is last and unit.state is UnitState.DONE for (stage, _), unit in self.units.items())
-        if self.cancel:
-            self.state = JobState.CANCELLED
-        elif UnitState.DEAD not in states:
-            self.state = JobState.SUCCEEDED
-        else:
-            self.state = JobState.PARTIAL if some else JobState.FAILED
-
-    def give_up(self, key: tuple[Stage, int], *, hopeless: bool, split: bool) -> None:
-        """A failed attempt: another one, or the end of the unit."""
-        unit = self.units[key]
-        unit.holder = None
-        if not hopeless and unit.attempt < ATTEMPTS:
-            unit.state = UnitState.READY
-        elif split and len(unit.items) > 1:
-            unit.state = UnitState.SPLIT
-            self.add(key[0], [[item] for item in unit.items])
-        else:
-            unit.state = UnitState.DEAD
-            self.settle()
-
-
-@dataclass
-class MClaim:
-    """A claim that a worker has, whatever became of the unit since."""
-
-    real: Claim
-    job: MJob
-    key: tuple[Stage, int]
-    expired: bool = False
-
-
-def _in_twos(items: list[str]) -> list[list[str]]:
-    return [items[start : start + 2] for start in range(0, len(items), 2)]
-
 
 PICK = st.integers(0, 10_000)
 OF_CLAIMS = ("renew", "complete", "fail", "release", "expire")
@@ -207,7 +114,7 @@ class Machine(RuleBasedStateMachine):
         with transaction(self.world.sessions) as session:
             done = submit.submit_index(session, self.world.user, collection, self.world.settings, idempotency_key=key)
         job = MJob(done.job.id, key, "index", collection, items)
-        job.add(Stage.EMBED, _in_twos(items))
+        job.add(Stage.EMBED, in_twos(items))
         self.jobs.append(job)
         self._accept(job, done)
 
