@@ -13,6 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from uuid6 import uuid7
 
 from retllm.db.enums import (
+    AttemptOutcome,
     DecidedBy,
     ItemKind,
     ItemState,
@@ -22,6 +23,7 @@ from retllm.db.enums import (
     Role,
     RunSource,
     Stage,
+    TokenScope,
     UnitState,
     Visibility,
 )
@@ -72,6 +74,8 @@ class Base(DeclarativeBase):
         JobState: _enum(JobState),
         Stage: _enum(Stage),
         UnitState: _enum(UnitState),
+        AttemptOutcome: _enum(AttemptOutcome),
+        TokenScope: _enum(TokenScope),
         DecidedBy: _enum(DecidedBy),
     }
 

@@ -13,6 +13,15 @@ class Role(StrEnum):
     VIEWER = "viewer"  # searches and reviews what is shared with them, changes no collection
 
 
+class TokenScope(StrEnum):
+    """The most that a token may do of what its account may; each allows what the ones before it allow."""
+
+    READ = "read"  # looks and exports
+    SEARCH = "search"  # asks and reviews: all that a viewer may
+    CHANGE = "change"  # uploads, indexes, deletes
+    MANAGE = "manage"  # members, people, queues
+
+
 class MemberRole(StrEnum):
     """What somebody may do in a collection that is not their own."""
 
@@ -84,6 +93,16 @@ class UnitState(StrEnum):
     DEAD = "dead"  # all attempts failed; error says why
     SPLIT = "split"  # died with many items and was replaced by units of one item each
     CANCELLED = "cancelled"  # its job was cancelled before it was done
+
+
+class AttemptOutcome(StrEnum):
+    """How an attempt at a unit ended."""
+
+    COMMITTED = "committed"  # its results are stored
+    FAILED = "failed"  # it raised; error says what
+    LOST = "lost"  # its lease ran out: the worker died, hung, or lost the database
+    RETURNED = "returned"  # the worker was told to stop and gave the unit back; does not count as an attempt
+    CANCELLED = "cancelled"  # its job was cancelled meanwhile
 
 
 OPEN_UNITS = (UnitState.READY, UnitState.LEASED)

@@ -15,11 +15,24 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
 from retllm.db.base import Base, Keyed, new_id
-from retllm.db.enums import DecidedBy, ItemKind, ItemState, JobKind, JobState, Role, Stage, UnitState, Visibility
+from retllm.db.enums import (
+    AttemptOutcome,
+    DecidedBy,
+    ItemKind,
+    ItemState,
+    JobKind,
+    JobState,
+    Role,
+    Stage,
+    TokenScope,
+    UnitState,
+    Visibility,
+)
 
 __all__ = [
     "ITEM_WORDS",
     "ApiToken",
+    "Attempt",
     "Base",
     "CachedScore",
     "Candidate",
@@ -28,6 +41,7 @@ __all__ = [
     "EmbeddingModel",
     "Item",
     "Job",
+    "Login",
     "Score",
     "Search",
     "Unit",
@@ -49,15 +63,34 @@ class User(Keyed, Base):
 
 
 class ApiToken(Keyed, Base):
-    """A bearer token; only its SHA-256 is kept."""
+    """A bearer token; only a digest is kept. It works until ``expires_at``, or until it is revoked if that is null."""
 
     __tablename__ = "api_tokens"
 
     user_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), index=True)
     name: Mapped[str]
     digest: Mapped[str] = mapped_column(unique=True)
+    scope: Mapped[TokenScope] = mapped_column(
+        default=TokenScope.MANAGE, server_default=sa.text(f"'{TokenScope.MANAGE}'")
+    )
+    expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class Login(Keyed, Base):
+    """A login session of the dashboard; the browser's cookie names it, and it can be ended here.
+
+    ``address`` and ``agent`` are where it began and with which browser, for the person to recognize it.
+    """
+
+    __tablename__ = "logins"
+
+    user_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    address: Mapped[str | None]
+    agent: Mapped[str | None]
+    seen_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    ended_at: Mapped[datetime | None]
 
 
 class Collection(Keyed, Base):
@@ -146,7 +179,8 @@ class EmbeddingModel(Keyed, Base):
 class Embedding(Base):
     """The vector of an item by a model; each model has a partial HNSW index of its own (``vectors.py``).
 
-    ``image_weight`` is the share of the picture in the vector of an item that has both parts.
+    ``image_weight`` is the share of the picture in the vector of an item that has both parts; ``token`` names the
+    attempt that wrote it, null of one by a worker of release 0.1.
     """
 
     __tablename__ = "embeddings"
@@ -169,6 +203,7 @@ class Embedding(Base):
     item_version: Mapped[int]
     image_weight: Mapped[float]
     vector: Mapped[Any] = mapped_column(Vector())
+    token: Mapped[uuid.UUID | None]
     created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
 
 
@@ -233,6 +268,27 @@ class Unit(Keyed, Base):
     traceback: Mapped[str | None] = mapped_column(deferred=True)
 
 
+class Attempt(Base):
+    """One worker's go at a unit, from its claim to its end; every effect carries the token of the attempt that made it.
+
+    Tokens are UUID v7, so a unit's attempts sort by when they began. ``number`` is the unit's ``attempt`` at the claim,
+    which begins again with a retry. ``outcome`` is null while the attempt lasts.
+    """
+
+    __tablename__ = "attempts"
+    __table_args__ = (sa.Index("ix_attempts_unit_id_token", "unit_id", "token"),)
+
+    token: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
+    unit_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("units.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    worker: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(server_default=sa.func.clock_timestamp())
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[AttemptOutcome | None]
+    error: Mapped[str | None]
+    traceback: Mapped[str | None] = mapped_column(deferred=True)
+
+
 class Search(Base):
     """A search job's question and everything that can change its answer; its key is the job's.
 
@@ -283,7 +339,8 @@ class Candidate(Base):
 
     ``similarity`` is the cosine to the query by the search's embedder; null where another source found the item and
     that embedder has no vector of it. ``sources`` holds its rank in each source of a fused coarse stage. ``error`` says
-    why a worker could not score it; an answer of the model without a score is an error of its Score.
+    why a worker could not score it; an answer of the model without a score is an error of its Score. ``token`` names
+    the attempt that found it, null of one by a worker of release 0.1.
     """
 
     __tablename__ = "candidates"
@@ -302,6 +359,7 @@ class Candidate(Base):
     final_rank: Mapped[int | None]
     decided_by: Mapped[DecidedBy | None]
     error: Mapped[str | None]
+    token: Mapped[uuid.UUID | None]
 
 
 class _Judged:
@@ -322,7 +380,7 @@ class Score(_Judged, Base):
     """What the fine stage said of one candidate; keyed so that a unit done twice counts once.
 
     ``error`` says why the answer holds no score, and ``score`` is null exactly then. ``cached`` marks what was taken
-    from an earlier search.
+    from an earlier search. ``token`` names the attempt that stored it, null of one by a worker of release 0.1.
     """
 
     __tablename__ = "scores"
@@ -339,6 +397,7 @@ class Score(_Judged, Base):
     scorer_version: Mapped[str] = mapped_column(primary_key=True)
     error: Mapped[str | None]
     cached: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
+    token: Mapped[uuid.UUID | None]
 
 
 class CachedScore(_Judged, Base):
