@@ -25,6 +25,7 @@ def upgrade() -> None:
         # nullable, so that workers of the release before go on writing without it
         op.add_column(table, sa.Column("token", sa.Uuid(), nullable=True))
     _logins()
+    _names()
     scope = _choice("tokenscope", "read", "search", "change", "manage")
     op.add_column("api_tokens", sa.Column("scope", scope, server_default="manage", nullable=False))
     op.add_column("api_tokens", sa.Column("expires_at", _MOMENT, nullable=True))
@@ -68,7 +69,17 @@ def _logins() -> None:
     op.create_index(op.f("ix_logins_user_id"), "logins", ["user_id"], unique=False)
 
 
+def _names() -> None:
+    # of two names that differ in case alone the older one stays; the other is told apart by the account's key
+    op.execute(
+        "UPDATE users SET name = name || '.' || right(id::text, 12) WHERE EXISTS (SELECT FROM users AS older"
+        " WHERE lower(older.name) = lower(users.name) AND older.id < users.id)"
+    )
+    op.create_index("uq_users_lower_name", "users", [sa.text("lower(name)")], unique=True)
+
+
 def downgrade() -> None:
+    op.drop_index("uq_users_lower_name", table_name="users")
     # a token that must not change anything would be one that may, before there were scopes
     op.execute("UPDATE api_tokens SET revoked_at = coalesce(revoked_at, now()) WHERE scope <> 'manage'")
     op.execute("UPDATE api_tokens SET revoked_at = coalesce(revoked_at, expires_at) WHERE expires_at IS NOT NULL")

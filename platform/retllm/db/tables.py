@@ -54,6 +54,8 @@ class User(Keyed, Base):
     """An account."""
 
     __tablename__ = "users"
+    # two people must not look like one
+    __table_args__ = (sa.Index("uq_users_lower_name", sa.text("lower(name)"), unique=True),)
 
     name: Mapped[str] = mapped_column(unique=True)
     password_hash: Mapped[str]
