@@ -49,7 +49,9 @@ demo: $(VENV)/.installed
 	  $(if $(PHOTOS),--photos "$$PHOTOS") $(if $(QUERY),--query "$$QUERY")
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest tests/unit tests/functional tests/chaos
+	# those that start whole platforms want the machine for themselves
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -n auto --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest tests/functional tests/chaos
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
