@@ -1,4 +1,4 @@
-"""Who may do what: one account's role and its place in a collection decide, here and nowhere else.
+"""Who may do what: one account's role, its place in a collection and its token's scope decide, here and nowhere else.
 
 What somebody may not see looks the same as what is not there (404); what they see and may not do is refused (403).
 """
@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from retllm.db.enums import MemberRole, Role, Visibility
+from retllm.db.enums import MemberRole, Role, TokenScope, Visibility
 from retllm.db.people import CollectionMember
 from retllm.db.tables import Collection, Item, Job, User
 from retllm.errors import Forbidden, NotFound
@@ -33,6 +33,52 @@ _REFUSED = {
 }
 
 
+# what a token of each scope lets its account do in a collection at most
+_MOST = {
+    TokenScope.READ: Right.SEE,
+    TokenScope.SEARCH: Right.SEE,
+    TokenScope.CHANGE: Right.CHANGE,
+    TokenScope.MANAGE: Right.MANAGE,
+}
+_SCOPES = list(TokenScope)
+_SCOPE = "scope of the token"
+
+
+def limit_to(user: User, scope: TokenScope) -> None:
+    """Let ``user`` do no more than a token of that scope may, in all that is asked with this very object."""
+    sa.inspect(user).info[_SCOPE] = scope
+
+
+def scope_of(user: User) -> TokenScope:
+    """The scope that ``user`` acts in; who is logged in with a password has the widest."""
+    scope: TokenScope = sa.inspect(user).info.get(_SCOPE, TokenScope.MANAGE)
+    return scope
+
+
+def has_scope(user: User, least: TokenScope) -> bool:
+    """Whether ``user`` acts in this scope or a wider one."""
+    return _SCOPES.index(scope_of(user)) >= _SCOPES.index(least)
+
+
+def demand_scope(user: User, least: TokenScope) -> None:
+    """Refuse what a token of a smaller scope may not do.
+
+    Raises:
+        Forbidden: ``user`` acts by such a token.
+    """
+    if not has_scope(user, least):
+        raise Forbidden(
+            f"This token has the scope {scope_of(user).value}, and that needs {least.value}: "
+            f"make another one with `retllm token create --scope {least.value}`.",
+            scope=least.value,
+        )
+
+
+def is_admin(user: User) -> bool:
+    """Whether ``user`` may do whatever administrators may."""
+    return user.role is Role.ADMIN and has_scope(user, TokenScope.MANAGE)
+
+
 def visible_collections(user: User) -> sa.ColumnElement[bool]:
     """True for the collections that ``user`` may see: their own, those they are a member of, those open to everyone."""
     if user.role is Role.ADMIN:
@@ -50,6 +96,11 @@ def within_visible(user: User, collection_id: Column) -> sa.ColumnElement[bool]:
 
 def right_in(session: Session, user: User, collection: Collection) -> Right | None:
     """What ``user`` may do in ``collection``; None if they may not even see it."""
+    right = _right_of_account(session, user, collection)
+    return None if right is None else min(right, _MOST[scope_of(user)])
+
+
+def _right_of_account(session: Session, user: User, collection: Collection) -> Right | None:
     if user.role is Role.ADMIN:
         return Right.MANAGE
     may_change = user.role is Role.EDITOR
@@ -69,11 +120,13 @@ def collection_for(session: Session, user: User, collection_id: UUID, right: Rig
         Forbidden: they see it, and may not do that there.
     """
     collection = session.get(Collection, collection_id)
-    has = right_in(session, user, collection) if collection is not None else None
+    has = _right_of_account(session, user, collection) if collection is not None else None
     if collection is None or has is None:
         raise NotFound("There is no such collection.")
     if has < right:
         raise Forbidden(_REFUSED[right])
+    if right > _MOST[scope_of(user)]:
+        demand_scope(user, next(scope for scope in TokenScope if _MOST[scope] >= right))
     return collection
 
 
@@ -123,11 +176,11 @@ def demand_job(session: Session, user: User, job: Job) -> None:
 
 def changeable_jobs(user: User) -> sa.ColumnElement[bool]:
     """True for the jobs that ``user`` may stop, retry and delete, among those that they see (see ``demand_job``)."""
+    own = Job.user_id == user.id
+    if user.role is Role.VIEWER or not has_scope(user, TokenScope.CHANGE):
+        return own
     if user.role is Role.ADMIN:
         return sa.true()
-    own = Job.user_id == user.id
-    if user.role is Role.VIEWER:
-        return own
     edited = sa.select(CollectionMember.collection_id).where(
         CollectionMember.user_id == user.id, CollectionMember.role == MemberRole.EDITOR
     )
@@ -136,11 +189,12 @@ def changeable_jobs(user: User) -> sa.ColumnElement[bool]:
 
 
 def demand_role(user: User, *roles: Role) -> None:
-    """Refuse unless ``user`` has one of these roles.
+    """Refuse unless ``user`` has one of these roles, and a token that may do what such a role is for.
 
     Raises:
-        Forbidden: they have another one.
+        Forbidden: they have another one, or their token has a smaller scope.
     """
     if user.role not in roles:
         needed = " or ".join(sorted(role.value for role in roles))
         raise Forbidden(f"This needs an account with the role {needed}; yours is {user.role.value}.")
+    demand_scope(user, TokenScope.CHANGE if Role.EDITOR in roles else TokenScope.MANAGE)

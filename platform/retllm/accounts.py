@@ -1,32 +1,22 @@
-"""Accounts and bearer tokens: argon2 for passwords, SHA-256 of a random token for the API."""
+"""Accounts: who there is, with which role, and who gets in with which password."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-import secrets
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy.orm import Session
 
+from retllm import logins, passwords
 from retllm.db.enums import Role
-from retllm.db.tables import ApiToken, Collection, User, new_id
+from retllm.db.tables import Collection, User, new_id
 from retllm.errors import Conflict, InvalidInput, NotFound, Unauthorized
 
-TOKEN_PREFIX = "rlm_"  # noqa: S105 - the public beginning of every token, no secret
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
-LEAST_PASSWORD = 10
-# more than anybody types; hashing takes time that grows with it
-MOST_PASSWORD = 1000
-_hasher = PasswordHasher()
-# checked when the name is unknown, so that a wrong name takes as long as a wrong password
-_NOBODY = _hasher.hash(secrets.token_urlsafe(16))
 
 
 def create_user(session: Session, name: str, password: str, role: Role = Role.EDITOR) -> User:
@@ -40,10 +30,10 @@ def create_user(session: Session, name: str, password: str, role: Role = Role.ED
         raise InvalidInput(
             "A user name has 1 to 100 letters, digits or . _ @ + - and starts with a letter or digit.", field="name"
         )
-    _check_length(password)
+    passwords.check(password, name)
     if session.scalar(sa.select(User.id).where(sa.func.lower(User.name) == name.lower())):
         raise Conflict(f"There is an account named {name} already.")
-    user = User(id=new_id(), name=name, password_hash=_hasher.hash(password), role=role)
+    user = User(id=new_id(), name=name, password_hash=passwords.hashed(password), role=role)
     session.add(user)
     try:
         session.flush()
@@ -55,16 +45,6 @@ def create_user(session: Session, name: str, password: str, role: Role = Role.ED
     return user
 
 
-def made_up_password() -> str:
-    """A password that nobody guesses; show it once and keep it nowhere."""
-    return secrets.token_urlsafe(12)
-
-
-def _check_length(password: str, field: str = "password") -> None:
-    if not LEAST_PASSWORD <= len(password) <= MOST_PASSWORD:
-        raise InvalidInput(f"A password has {LEAST_PASSWORD} to {MOST_PASSWORD:,} characters.", field=field)
-
-
 def ensure_admin(session: Session, name: str = "admin") -> tuple[User, str | None]:
     """The first administrator, and the password if the account was made just now (it is shown once)."""
     found = session.scalar(
@@ -72,7 +52,7 @@ def ensure_admin(session: Session, name: str = "admin") -> tuple[User, str | Non
     )
     if found is not None:
         return found, None
-    password = made_up_password()
+    password = passwords.made_up()
     return create_user(session, name, password, Role.ADMIN), password
 
 
@@ -141,7 +121,7 @@ def set_role(session: Session, user: User, role: Role) -> None:
 
 
 def lock_out(session: Session, user: User) -> None:
-    """Let ``user`` in no more, neither by password nor by token; what is theirs stays.
+    """Let ``user`` in no more, neither by password nor by token, and end every session; what is theirs stays.
 
     Raises:
         Conflict: they are the last administrator who gets in.
@@ -149,6 +129,7 @@ def lock_out(session: Session, user: User) -> None:
     _leave_an_admin(session, user)
     if user.disabled_at is None:
         user.disabled_at = datetime.now(UTC)
+    logins.end_all(session, user.id)
     session.flush()
 
 
@@ -167,13 +148,18 @@ def _leave_an_admin(session: Session, leaving: User) -> None:
 
 
 def set_password(session: Session, user: User, password: str) -> None:
-    """Give ``user`` a new password.
+    """Give ``user`` a new password, which ends every session of theirs.
 
     Raises:
-        InvalidInput: it is too short or too long.
+        InvalidInput: it is too short, too long or too easy to guess.
     """
-    _check_length(password)
-    user.password_hash = _hasher.hash(password)
+    _set_password(session, user, password, "password")
+
+
+def _set_password(session: Session, user: User, password: str, field: str) -> None:
+    passwords.check(password, user.name, field)
+    user.password_hash = passwords.hashed(password)
+    logins.end_all(session, user.id)
     session.flush()
 
 
@@ -181,20 +167,11 @@ def change_password(session: Session, user: User, old: str, new: str) -> None:
     """Give ``user`` a new password because they know the old one.
 
     Raises:
-        InvalidInput: the old one is wrong, or the new one too short or too long; ``field`` says which.
+        InvalidInput: the old one is wrong, or the new one can't be accepted; ``field`` says which.
     """
-    if not _fits(user, old):
+    if not passwords.fits(user.password_hash, old):
         raise InvalidInput("That is not your present password.", field="old")
-    _check_length(new, field="new")
-    set_password(session, user, new)
-
-
-def _fits(user: User | None, password: str) -> bool:
-    try:
-        _hasher.verify(user.password_hash if user else _NOBODY, password)
-    except (VerificationError, InvalidHashError):
-        return False
-    return user is not None
+    _set_password(session, user, new, "new")
 
 
 def check_password(session: Session, name: str, password: str) -> User:
@@ -204,87 +181,21 @@ def check_password(session: Session, name: str, password: str) -> User:
         Unauthorized: it is not; the message does not tell which of the two was wrong.
     """
     user = session.scalar(sa.select(User).where(sa.func.lower(User.name) == name.lower()))
-    if not _fits(user, password) or user is None or user.disabled_at is not None:
+    right = passwords.fits(user.password_hash if user else None, password)
+    if not right or user is None or user.disabled_at is not None:
         raise Unauthorized("That name and password do not fit.")
     return user
 
 
 def log_in(session: Session, name: str, password: str) -> User:
-    """The same as ``check_password``, and keeps when it was.
+    """The same as ``check_password``; keeps when it was, and the password as one is kept today.
 
     Raises:
         Unauthorized: name and password do not fit.
     """
     user = check_password(session, name, password)
+    if passwords.is_dated(user.password_hash):
+        user.password_hash = passwords.hashed(password)
     user.last_login_at = datetime.now(UTC)
     session.flush()
-    return user
-
-
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-def issue_token(session: Session, user: User, name: str) -> tuple[ApiToken, str]:
-    """A new bearer token for ``user``, and its secret; only a digest is stored, so this is the one time it can be seen.
-
-    Raises:
-        InvalidInput: the name is empty or too long.
-    """
-    if not 1 <= len(name.strip()) <= 100:
-        raise InvalidInput("A token's name has 1 to 100 characters.", field="name")
-    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
-    token = ApiToken(id=new_id(), user_id=user.id, name=name.strip(), digest=_digest(secret))
-    session.add(token)
-    session.flush()
-    return token, secret
-
-
-def list_tokens(session: Session, user: User) -> list[ApiToken]:
-    """The tokens of ``user`` that still work, oldest first."""
-    query = sa.select(ApiToken).where(ApiToken.user_id == user.id, ApiToken.revoked_at.is_(None)).order_by(ApiToken.id)
-    return list(session.scalars(query))
-
-
-def revoke_token(session: Session, user: User, token_id: uuid.UUID) -> ApiToken:
-    """End a token, and give it back.
-
-    Raises:
-        NotFound: ``user`` has no such token.
-    """
-    token = session.get(ApiToken, token_id)
-    if token is None or token.user_id != user.id or token.revoked_at is not None:
-        raise NotFound("There is no such token.")
-    token.revoked_at = datetime.now(UTC)
-    session.flush()
-    return token
-
-
-def user_for_token(session: Session, token: str) -> User:
-    """The account that a bearer token stands for.
-
-    Raises:
-        Unauthorized: the token is unknown, revoked, or its account is locked out.
-    """
-    query = (
-        sa.select(User, ApiToken)
-        .join(ApiToken, ApiToken.user_id == User.id)
-        .where(ApiToken.digest == _digest(token), ApiToken.revoked_at.is_(None), User.disabled_at.is_(None))
-    )
-    row = session.execute(query).first()
-    if row is None:
-        raise Unauthorized("This token is not valid (any more). Make a new one with `retllm token create`.")
-    user, found = row
-    # at most one write a minute, or every request would write
-    session.execute(
-        sa.update(ApiToken)
-        .where(
-            ApiToken.id == found.id,
-            sa.or_(
-                ApiToken.last_used_at.is_(None),
-                ApiToken.last_used_at < sa.func.now() - sa.text("interval '1 minute'"),
-            ),
-        )
-        .values(last_used_at=sa.func.now())
-    )
     return user

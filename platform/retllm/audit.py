@@ -23,6 +23,8 @@ class Action(StrEnum):
     """What the log knows."""
 
     LOGGED_IN = "logged in"  # with a password, in a browser
+    LOGGED_OUT = "logged out"  # in that browser
+    SESSIONS_ENDED = "sessions ended"  # other browsers, by the account itself; detail counts them
     LOGIN_REFUSED = "login refused"  # the name or the password was wrong; detail has the name that was tried
     PASSWORD_CHANGED = "password changed"  # noqa: S105 - by its owner or by an administrator
     USER_CREATED = "user created"  # an account

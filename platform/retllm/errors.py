@@ -41,6 +41,14 @@ class Unauthorized(RetllmError):
     http_status = 401
 
 
+class TooManyTries(RetllmError):
+    """There were too many wrong tries: wait a while, then try again."""
+
+    code = "too_many_tries"
+    http_status = 429
+    retryable = True
+
+
 class Forbidden(RetllmError):
     """This account may not do that."""
 

@@ -83,9 +83,20 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address that the web server listens on.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the web server; 0 takes any free one.")
     secret_key: str | None = Field(
-        default=None, description="Key that signs sessions. Unset: made once and kept in RETLLM_HOME/secret_key."
+        default=None,
+        description="Key that signs sessions and keys the digests of API tokens, at least 32 characters, the same on "
+        "every host; another one ends all of them. Unset: made once and kept in RETLLM_HOME/secret_key.",
     )
     secure_cookies: bool = Field(default=False, description="Send the session cookie over HTTPS only.")
+    session_days: float = Field(
+        default=14.0, gt=0, le=365, description="Days after which a login session that nobody uses is over."
+    )
+    proxies: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="Reverse proxies in front of the web server, whose X-Forwarded-For, -Proto and -Host are believed.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
     log_format: Literal["console", "json"] = Field(
         default="console", description="Lines of the log: console (for people) or json (one object a line)."

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from tests.chaos.journal import Journal
 from tests.chaos.models import EMBEDDER, SCORER
 
-from retllm import accounts
+from retllm import accounts, tokens
 from retllm.db.enums import Role, UnitState
 from retllm.db.migrate import upgrade
 from retllm.db.session import make_sessions, transaction
@@ -142,7 +142,7 @@ class Plant:
         self.journal.install()
         with transaction(self.sessions) as session:
             user = accounts.create_user(session, "chaos", "a-long-password", Role.ADMIN)
-            _, self.token = accounts.issue_token(session, user, "chaos")
+            _, self.token = tokens.issue(session, tokens.token_key(self.settings()), user, "chaos")
         self.storage = Storage(f"file://{self.storage_path}")
         self.start_server("web")
         for one in self.forked.values():

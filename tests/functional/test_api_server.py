@@ -19,9 +19,10 @@ import httpx
 import psutil
 import pytest
 
-from retllm import accounts
+from retllm import accounts, tokens
 from retllm.db.session import make_sessions, transaction
 from retllm.db.tables import new_id
+from retllm.settings import Settings
 
 MEBIBYTE = 1 << 20
 THREADS = 8
@@ -56,7 +57,7 @@ def server(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathF
     sessions = make_sessions(database_url)
     with transaction(sessions) as session:
         user = accounts.create_user(session, f"server-{new_id()}", "a long password")
-        _, token = accounts.issue_token(session, user, "server")
+        _, token = tokens.issue(session, tokens.token_key(Settings(home=home)), user, "server")
     environment = {
         **os.environ,
         "RETLLM_HOME": str(home),

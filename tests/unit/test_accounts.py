@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 from retllm import accounts
 from retllm.db.enums import Role
 from retllm.db.session import make_engine
-from retllm.db.tables import ApiToken, Collection, User, new_id
-from retllm.errors import Conflict, InvalidInput, NotFound, Unauthorized
+from retllm.db.tables import Collection, User, new_id
+from retllm.errors import Conflict, InvalidInput, Unauthorized
 
 PASSWORD = "correct horse battery"
 
@@ -35,38 +35,17 @@ def test_a_wrong_name_and_a_wrong_password_are_told_alike(session: Session) -> N
     assert messages[0] == messages[1]
 
 
-def test_no_password_or_token_is_stored_as_it_is(session: Session) -> None:
-    user = accounts.create_user(session, "ada", PASSWORD)
-    _, token = accounts.issue_token(session, user, "laptop")
+def test_no_password_is_stored_as_it_is(session: Session) -> None:
+    accounts.create_user(session, "ada", PASSWORD)
     assert PASSWORD not in session.scalars(sa.select(User.password_hash)).one()
-    assert session.scalars(sa.select(ApiToken.digest)).one() not in token
 
 
-def test_a_disabled_account_and_its_tokens_are_shut_out(session: Session) -> None:
+def test_a_locked_out_account_is_shut_out(session: Session) -> None:
     user = accounts.create_user(session, "ada", PASSWORD)
-    _, token = accounts.issue_token(session, user, "laptop")
-    assert accounts.user_for_token(session, token) is user
-    user.disabled_at = sa.func.now()
-    session.flush()
-    with pytest.raises(Unauthorized):
-        accounts.user_for_token(session, token)
+    accounts.create_user(session, "root", PASSWORD, Role.ADMIN)
+    accounts.lock_out(session, user)
     with pytest.raises(Unauthorized):
         accounts.check_password(session, "ada", PASSWORD)
-
-
-def test_a_revoked_token_is_shut_out_and_cannot_be_revoked_twice_or_by_others(session: Session) -> None:
-    ada, eve = (accounts.create_user(session, name, PASSWORD) for name in ("ada", "eve"))
-    _, token = accounts.issue_token(session, ada, "laptop")
-    (stored,) = accounts.list_tokens(session, ada)
-    with pytest.raises(NotFound):
-        accounts.revoke_token(session, eve, stored.id)
-    accounts.revoke_token(session, ada, stored.id)
-    for again in (
-        lambda: accounts.user_for_token(session, token),
-        lambda: accounts.revoke_token(session, ada, stored.id),
-    ):
-        with pytest.raises((Unauthorized, NotFound)):
-            again()
 
 
 def test_the_first_administrator_is_made_once(session: Session) -> None:

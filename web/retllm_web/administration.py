@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from retllm import accounts
+from retllm import accounts, passwords
 from retllm.access import demand_role
 from retllm.audit import Action
 from retllm.db.enums import Role
@@ -40,7 +40,7 @@ def create(session: Session, name: str, role: Role, password: str | None) -> tup
         Conflict: the name is taken.
     """
     demand_role(current_user(), Role.ADMIN)
-    made_up = None if password else accounts.made_up_password()
+    made_up = None if password else passwords.made_up()
     user = accounts.create_user(session, name, password or made_up or "", role)
     note(session, Action.USER_CREATED, target=user.name, target_id=user.id, role=role.value)
     return user, made_up
@@ -80,7 +80,7 @@ def give_password(session: Session, user: User, password: str | None) -> str | N
         InvalidInput: it is too short or too long.
     """
     demand_role(current_user(), Role.ADMIN)
-    made_up = None if password else accounts.made_up_password()
+    made_up = None if password else passwords.made_up()
     accounts.set_password(session, user, password or made_up or "")
     note(session, Action.PASSWORD_CHANGED, target=user.name, target_id=user.id)
     return made_up

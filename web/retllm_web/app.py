@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from flask_openapi.openapi import OpenAPI
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from retllm.db.session import make_sessions
 from retllm.jobs.announce import Announcer
 from retllm.media.storage import Storage, get_storage
+from retllm.secret_key import secret_key
 from retllm.settings import Settings, get_settings
 from retllm_web import api, auth, errors, health, metrics, middleware, pages
 from retllm_web.api.spec import INFO, SECURITY_SCHEMES, ErrorBody
-from retllm_web.secret_key import secret_key
 from retllm_web.services import Announcing, Services
 
 # parts of a form beside its files: the query of a search, the CSRF token
@@ -30,7 +32,7 @@ def create_app(
     ``storage`` and ``announcer`` come from the settings unless given.
 
     Raises:
-        StackError: no database is named, or the secret key can't be kept.
+        StackError: no database is named, or the secret key can be guessed or can't be kept.
     """
     settings = settings or get_settings()
     app = OpenAPI(
@@ -43,6 +45,7 @@ def create_app(
         doc_ui=False,
     )
     app.config.update(_config(settings))
+    _behind_proxies(app, settings.proxies)
     app.extensions["retllm"] = Services(
         # each thread of the server may hold one connection
         sessions=make_sessions(settings.database_url, pool_size=settings.web_threads),
@@ -60,6 +63,14 @@ def create_app(
     return app
 
 
+def _behind_proxies(app: OpenAPI, number: int) -> None:
+    """Take address, scheme and host from what that many proxies say, and from nobody else."""
+    if number:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # the way that Flask names for it
+            app.wsgi_app, x_for=number, x_proto=number, x_host=number, x_prefix=0
+        )
+
+
 def _config(settings: Settings) -> dict[str, Any]:
     return {
         "SECRET_KEY": secret_key(settings),
@@ -70,9 +81,8 @@ def _config(settings: Settings) -> dict[str, Any]:
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",
         "SESSION_COOKIE_SECURE": settings.secure_cookies,
-        "REMEMBER_COOKIE_HTTPONLY": True,
-        "REMEMBER_COOKIE_SAMESITE": "Lax",
-        "REMEMBER_COOKIE_SECURE": settings.secure_cookies,
+        # when a session is over says its row; the signature of a cookie only must not be over before
+        "PERMANENT_SESSION_LIFETIME": timedelta(days=3650),
         # a token lives as long as the session that it belongs to
         "WTF_CSRF_TIME_LIMIT": None,
     }

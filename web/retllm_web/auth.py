@@ -2,71 +2,83 @@
 
 from __future__ import annotations
 
-import hashlib
+from contextlib import suppress
+from datetime import timedelta
 from uuid import UUID
 
 import flask_login
-from flask import Flask, g, request
-from flask_limiter import Limiter
-from flask_limiter.util import get_remote_address
+from flask import Flask, current_app, g, request
+from flask import session as cookie
 from flask_login import LoginManager, UserMixin
 from flask_wtf.csrf import CSRFProtect
 
-from retllm import accounts, audit
+from retllm import accounts, audit, logins, tokens
+from retllm.access import demand_scope
 from retllm.audit import Action
+from retllm.db.enums import TokenScope
 from retllm.db.session import transaction
 from retllm.db.tables import User
-from retllm.errors import Unauthorized
+from retllm.errors import InvalidInput, NotFound, TooManyTries, Unauthorized
+from retllm_web import guesses
+from retllm_web.guesses import Guesses
 from retllm_web.services import services
 
 csrf = CSRFProtect()
-limiter = Limiter(key_func=get_remote_address, in_memory_fallback_enabled=True, headers_enabled=True)
 
-# guesses at passwords from one address; the page's login view carries it
-LOGIN_LIMIT = "10 per minute; 100 per hour"
 # so many characters are kept of a name that was tried
 _TRIED = 100
+# these only look
+_SAFE = ("GET", "HEAD", "OPTIONS")
+_EXTENSION = "retllm_guesses"
 
 
 class Account(UserMixin):  # type: ignore[misc]  # flask_login ships no types
     """A logged-in user, as Flask-Login wants it; ``user`` is the row, detached from any session."""
 
-    def __init__(self, user: User) -> None:
+    def __init__(self, user: User, login_id: UUID) -> None:
         self.user = user
+        self.login_id = login_id
 
     def get_id(self) -> str:
-        """The account's key and a trace of its password hash, so that a new password ends every session."""
-        return f"{self.user.id}.{hashlib.sha256(self.user.password_hash.encode()).hexdigest()[:16]}"
+        """The key of the login session, which is what the cookie holds."""
+        return str(self.login_id)
 
 
 def install(app: Flask, redis_url: str | None) -> None:
-    """Put login sessions, CSRF protection and the rate limiter on ``app``."""
+    """Put login sessions, CSRF protection and the limit on wrong tries on ``app``."""
     manager = LoginManager(app)
     manager.login_view = "pages.login"
-    manager.session_protection = "basic"
+    # a session is ended in the database; a browser whose address changes keeps it
+    manager.session_protection = None
     manager.user_loader(_load)
     csrf.init_app(app)
-    app.config["RATELIMIT_STORAGE_URI"] = _limits_url(redis_url)
-    limiter.init_app(app)
+    app.extensions[_EXTENSION] = Guesses(redis_url, str(app.config["SECRET_KEY"]))
 
 
-def _limits_url(redis_url: str | None) -> str:
-    if not redis_url:
-        return "memory://"
-    return f"redis+{redis_url}" if redis_url.startswith("unix:") else redis_url
+def tries() -> Guesses:
+    """The wrong tries that are counted."""
+    found: Guesses = current_app.extensions[_EXTENSION]
+    return found
 
 
-def _load(session_id: str) -> Account | None:
+def token_key() -> bytes:
+    """The key of the tokens' digests."""
+    return tokens.key_from(str(current_app.config["SECRET_KEY"]))
+
+
+def idle() -> timedelta:
+    """How long nobody may be seen in a login session that lasts."""
+    return timedelta(days=services().settings.session_days)
+
+
+def _load(login_id: str) -> Account | None:
     try:
-        user_id = UUID(session_id.partition(".")[0])
+        key = UUID(login_id)
     except ValueError:
         return None
     with transaction(services().sessions) as session:
-        user = session.get(User, user_id)
-    if user is None or user.disabled_at is not None:
-        return None
-    account = Account(user)
-    return account if account.get_id() == session_id else None
+        user = logins.holder(session, key, idle())
+    return Account(user, key) if user else None
 
 
 def log_in(name: str, password: str) -> User:
@@ -74,23 +86,84 @@ def log_in(name: str, password: str) -> User:
 
     Raises:
         Unauthorized: name and password do not fit.
+        TooManyTries: there were too many wrong ones, for this name or from this address.
     """
     where = request.remote_addr
+    account, address = guesses.account(name), guesses.address(where)
+    _demand_tries(name, account, address)
     try:
         with transaction(services().sessions) as session:
             user = accounts.log_in(session, name, password)
             audit.record(session, user, Action.LOGGED_IN, target=user.name, target_id=user.id, address=where)
+            begun = logins.begin(session, user, address=where, agent=request.user_agent.string)
     except Unauthorized:
+        tries().wrong(account, address)
         with transaction(services().sessions) as session:
             audit.record(session, None, Action.LOGIN_REFUSED, address=where, name=name[:_TRIED])
         raise
-    flask_login.login_user(Account(user))
+    # not those of the address, or an account of one's own would buy more tries at others
+    tries().right(account)
+    _enter(user, begun.id)
     return user
 
 
+def _demand_tries(name: str, account: guesses.Source, address: guesses.Source) -> None:
+    """Refuse a try after too many wrong ones.
+
+    Whoever tries a name from many addresses shuts it, but not where its owner logged in of late.
+
+    Raises:
+        TooManyTries: there were too many.
+    """
+    tries().demand(address)
+    try:
+        tries().demand(account)
+    except TooManyTries:
+        with transaction(services().sessions) as session:
+            if not logins.is_known_at(session, name, request.remote_addr):
+                raise
+
+
+def _enter(user: User, login_id: UUID) -> None:
+    """Let this browser hold a login session, and nothing that it held before."""
+    cookie.clear()
+    flask_login.login_user(Account(user, login_id))
+
+
+def change_password(old: str, new: str) -> None:
+    """Change the password of who is logged in: every session ends, and this browser gets a new one.
+
+    Raises:
+        InvalidInput: the old one is wrong, or the new one can't be accepted; ``field`` says which.
+        TooManyTries: there were too many wrong ones.
+    """
+    me, where = current_user(), request.remote_addr
+    account, address = guesses.account(me.name), guesses.address(where)
+    tries().demand(account, address)
+    try:
+        with transaction(services().sessions) as session:
+            user = session.get_one(User, me.id)
+            accounts.change_password(session, user, old, new)
+            audit.record(session, user, Action.PASSWORD_CHANGED, target=user.name, target_id=user.id, address=where)
+            begun = logins.begin(session, user, address=where, agent=request.user_agent.string)
+    except InvalidInput as error:
+        if error.detail.get("field") == "old":
+            tries().wrong(account, address)
+        raise
+    _enter(user, begun.id)
+
+
 def log_out() -> None:
-    """End the login session."""
+    """End the login session, for this browser and for whoever has a copy of its cookie."""
+    account = flask_login.current_user
+    if account.is_authenticated:
+        with transaction(services().sessions) as session:
+            user, where = account.user, request.remote_addr
+            with suppress(NotFound):
+                logins.end(session, user.id, account.login_id)
+            audit.record(session, user, Action.LOGGED_OUT, target=user.name, target_id=user.id, address=where)
     flask_login.logout_user()
+    cookie.clear()
 
 
 def current_user() -> User:
@@ -107,11 +180,19 @@ def current_user() -> User:
     return found
 
 
+def current_login() -> UUID | None:
+    """The login session of this request; None if a token was sent."""
+    found: UUID | None = getattr(flask_login.current_user, "login_id", None)
+    return found
+
+
 def authenticate() -> None:
     """Find the account of an API request; a session cookie alone must prove with a CSRF token that it meant it.
 
     Raises:
         Unauthorized: there is no valid token and no login session.
+        TooManyTries: there is no valid token, and there were too many such before it.
+        Forbidden: the token only reads, and the request does more.
     """
     header = request.headers.get("Authorization")
     if header is None:
@@ -121,5 +202,18 @@ def authenticate() -> None:
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthorized()
-    with transaction(services().sessions) as session:
-        g.user = accounts.user_for_token(session, token.strip())
+    g.user = _holder(token.strip())
+    if request.method not in _SAFE:
+        demand_scope(g.user, TokenScope.SEARCH)
+
+
+def _holder(token: str) -> User:
+    try:
+        with transaction(services().sessions) as session:
+            return tokens.holder(session, token_key(), token)
+    except Unauthorized:
+        # a token is too long to be guessed, so whoever has a valid one is never held up by the wrong ones of others
+        address = guesses.address(request.remote_addr, "tokens")
+        tries().demand(address)
+        tries().wrong(address)
+        raise

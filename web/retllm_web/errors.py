@@ -25,7 +25,6 @@ _MESSAGES = {
     400: "The request can't be read.",
     404: "There is nothing at this address.",
     413: "The upload is larger than this server takes.",
-    429: "Too many attempts. Wait a minute and try again.",
 }
 _UNEXPECTED = "Something went wrong on the server. The log has more under this request's id."
 
@@ -95,6 +94,8 @@ def _ours(error: RetllmError) -> Response:
     response = respond(error.http_status, error.code, error.message, _detail(error))
     if error.http_status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
+    if "retry_after" in error.detail:
+        response.headers["Retry-After"] = str(error.detail["retry_after"])
     return response
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from retllm.errors import StackError
+from retllm.secret_key import secret_key
 from retllm.settings import PRESETS, Settings
 from retllm.stack.local import LocalStack
 
@@ -69,6 +70,8 @@ def run_stack(
     try:
         with signals:
             say.begin(settings)
+            # one that can be guessed is told here, and not by a web server that ends again and again
+            secret_key(settings)
             stack.start()
             admin = prepare_client(stack)
             say.ready(stack, admin)
@@ -98,12 +101,13 @@ def prepare_client(stack: LocalStack) -> Admin:
     from retllm.accounts import ensure_admin
     from retllm.db.session import make_sessions, transaction
     from retllm.stack.client_file import write_client
+    from retllm.tokens import token_key
 
     sessions = make_sessions(stack.database_url)
     try:
         with transaction(sessions) as session:
             user, password = ensure_admin(session)
-            write_client(session, stack.home, user, stack.url)
+            write_client(session, stack.home, token_key(stack.settings), user, stack.url)
             return Admin(user.name, password)
     finally:
         sessions.kw["bind"].dispose()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from retllm import accounts
+from retllm import accounts, passwords
 from retllm.audit import Action
 from retllm.cli import show
 from retllm.cli.client import json_option
@@ -26,7 +26,7 @@ def _password(from_stdin: bool) -> tuple[str, bool]:
     """The password, and whether it was made up here and has to be shown."""
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n"), False
-    return accounts.made_up_password(), True
+    return passwords.made_up(), True
 
 
 def _tell(name: str, password: str, made_up: bool, as_json: bool) -> None:

@@ -19,7 +19,7 @@ class TokenScope(StrEnum):
     READ = "read"  # looks and exports
     SEARCH = "search"  # asks and reviews: all that a viewer may
     CHANGE = "change"  # uploads, indexes, deletes
-    MANAGE = "manage"  # members, people, queues
+    MANAGE = "manage"  # members, people, queues, tokens; deletes collections
 
 
 class MemberRole(StrEnum):

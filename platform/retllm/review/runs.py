@@ -11,8 +11,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, defer
 
-from retllm.access import Right, collection_for, right_in, within_visible
-from retllm.db.enums import ItemKind, JobState, Role, RunSource
+from retllm.access import Right, collection_for, demand_scope, has_scope, is_admin, right_in, within_visible
+from retllm.db.enums import ItemKind, JobState, Role, RunSource, TokenScope
 from retllm.db.reviews import EvaluationRun
 from retllm.db.tables import Collection, Job, Search, User, new_id
 from retllm.errors import Conflict, Forbidden, InvalidInput, NotFound
@@ -82,6 +82,7 @@ def add_report(session: Session, user: User, report: Report, name: str | None = 
     """
     if user.role is Role.VIEWER:
         raise Forbidden("Viewers read evaluations; to add one, ask an administrator to make you an editor.")
+    demand_scope(user, TokenScope.CHANGE)
     run = EvaluationRun(
         id=new_id(),
         collection_id=None,
@@ -105,7 +106,7 @@ def _name(text: str | None) -> str:
 
 def may_delete(session: Session, user: User, run: EvaluationRun) -> bool:
     """Whether ``user``, who sees the run, may delete it: who added it, administrators, who manages its collection."""
-    if user.role is Role.ADMIN or run.user_id == user.id:
+    if is_admin(user) or (run.user_id == user.id and has_scope(user, TokenScope.CHANGE)):
         return True
     if run.collection_id is None:
         return False
@@ -120,6 +121,7 @@ def delete_run(session: Session, user: User, run_id: UUID) -> EvaluationRun:
         Forbidden: it is somebody else's.
     """
     run = run_for(session, user, run_id)
+    demand_scope(user, TokenScope.CHANGE)
     if not may_delete(session, user, run):
         raise Forbidden("Only who added this evaluation and administrators may delete it.")
     session.delete(run)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from retllm.accounts import issue_token, user_for_token
+from retllm import tokens
+from retllm.db.enums import TokenScope
 from retllm.db.tables import User
 from retllm.errors import Unauthorized
 
@@ -29,13 +30,17 @@ def read_client(home: Path) -> dict[str, str]:
         return {}
 
 
-def write_client(session: Session, home: Path, user: User, url: str) -> None:
-    """Keep the file current: this start's address, and a token of `user`, a new one where the old is not valid."""
+def write_client(session: Session, home: Path, key: bytes, user: User, url: str) -> None:
+    """Keep the file current: this start's address, and a token of `user`, a new one where the old is not valid.
+
+    `key` is that of the tokens' digests. The token may do all that `user` may, until it is revoked: the command line of
+    the one who runs the stack deletes collections too.
+    """
     token = read_client(home).get("token", "")
     try:
-        user_for_token(session, token)
+        tokens.holder(session, key, token)
     except Unauthorized:
-        _, token = issue_token(session, user, TOKEN_NAME)
+        _, token = tokens.issue(session, key, user, TOKEN_NAME, scope=TokenScope.MANAGE)
     path = client_path(home)
     beside = path.with_suffix(".new")
     beside.unlink(missing_ok=True)

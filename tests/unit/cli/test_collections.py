@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from werkzeug.serving import make_server
 
-from retllm import accounts
+from retllm import accounts, tokens
 from retllm.cli.collections import collections
 from retllm.db.enums import Role
 from retllm.db.session import transaction
@@ -40,7 +40,7 @@ def served(fresh_database: str, redis_url: str, tmp_path: Path, monkeypatch: pyt
     found: Services = app.extensions["retllm"]
     with transaction(found.sessions) as session:
         root = accounts.create_user(session, "root", "a long password", Role.ADMIN)
-        _, secret = accounts.issue_token(session, root, "cli")
+        _, secret = tokens.issue(session, tokens.token_key(settings), root, "cli")
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

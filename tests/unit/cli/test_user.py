@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from sqlalchemy.orm import Session
 
-from retllm import accounts, audit
+from retllm import accounts, audit, tokens
 from retllm.audit import Filters
 from retllm.cli.token import token
 from retllm.cli.user import user
 from retllm.db.enums import Role
 from retllm.db.session import make_engine
 from retllm.errors import Conflict, Unauthorized
+from retllm.settings import Settings
 
 PASSWORD = "correct horse battery"
 
 
 @pytest.fixture
-def database(fresh_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+def database(fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
     """The database that the commands work on."""
     monkeypatch.setenv("DATABASE_URL", fresh_database)
+    monkeypatch.setenv("RETLLM_HOME", str(tmp_path / "home"))
     engine = make_engine(fresh_database)
     with Session(engine) as session:
         yield session
@@ -75,7 +78,7 @@ def test_who_is_locked_out_is_let_in_again_with_the_same_password(database: Sess
 def test_deeds_of_the_command_line_stand_in_the_audit_log_without_secrets(database: Session) -> None:
     password = json.loads(_run(user, "create", "bob", "--json"))["password"]
     secret = _run(token, "create", "bob", "--name", "laptop").strip()
-    assert accounts.user_for_token(database, secret).name == "bob"
+    assert tokens.holder(database, tokens.token_key(Settings()), secret).name == "bob"
     database.commit()
     (row,) = json.loads(_run(token, "list", "bob", "--json"))["tokens"]
     _run(token, "revoke", "bob", row["id"])

@@ -15,7 +15,8 @@ from flask.testing import FlaskClient
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-from retllm import accounts
+from retllm import logins, tokens
+from retllm.db.enums import TokenScope
 from retllm.db.session import transaction
 from retllm.db.tables import User
 from retllm_web.auth import Account
@@ -50,7 +51,7 @@ def _new_name() -> str:
 BODIES: dict[str, Callable[[Scene, Stagehand], Sent]] = {
     "pages.login": lambda scene, *_: _form(name=scene.people[Person.READER].name, password=PASSWORD),
     "pages.change_password": lambda *_: _form(old=PASSWORD, new="another password", again="another password"),
-    "pages.create_token": lambda *_: _form(name="a token"),
+    "pages.create_token": lambda *_: _form(name="a token", scope="read", days="7"),
     "pages.save_view": lambda *_: _form(name="a view", address="state=failed"),
     "pages.do_to_jobs": lambda scene, *_: _form(deed="retry", of=str(scene.keys["job_id"])),
     "pages.create_collection": lambda *_: _form(name=_new_name()),
@@ -117,28 +118,35 @@ class Asker:
         return self._app.url_map.bind("localhost").build(rule.endpoint, needed, method=method)
 
     def ask(
-        self, method: str, address: str, user: User | None, sent: Sent | None = None, *, piece: bool = False
+        self,
+        method: str,
+        address: str,
+        user: User | None,
+        sent: Sent | None = None,
+        *,
+        piece: bool = False,
+        scope: TokenScope = TokenScope.MANAGE,
     ) -> TestResponse:
-        """The answer; as a script of the pages asks with ``piece``."""
+        """The answer; as a script of the pages asks with ``piece``, of the API by a token of this scope."""
         client = self._app.test_client()
         headers = {"X-Requested-With": "fetch"} if piece else {}
         if user is not None and address.startswith("/api/"):
-            headers["Authorization"] = f"Bearer {self._token(user)}"
+            headers["Authorization"] = f"Bearer {self._token(user, scope)}"
         elif user is not None:
-            _log_in(client, user)
+            self._log_in(client, user)
         # attempts at passwords are limited for each address
         somewhere = str(ipaddress.IPv4Address(0x0A000000 + secrets.randbelow(1 << 24)))
         return client.open(
             address, method=method, headers=headers, environ_overrides={"REMOTE_ADDR": somewhere}, **(sent or {})
         )
 
-    def _token(self, user: User) -> str:
+    def _token(self, user: User, scope: TokenScope) -> str:
         with transaction(self._served.sessions) as session:
-            return accounts.issue_token(session, user, "walk")[1]
+            return tokens.issue(session, tokens.token_key(self._served.settings), user, "walk", scope=scope)[1]
 
-
-def _log_in(client: FlaskClient, user: User) -> None:
-    """As the page to log in would leave it, without the time that checking a password takes."""
-    with client.session_transaction() as kept:
-        kept["_user_id"] = Account(user).get_id()
-        kept["_fresh"] = True
+    def _log_in(self, client: FlaskClient, user: User) -> None:
+        """As the page to log in would leave it, without the time that checking a password takes."""
+        with transaction(self._served.sessions) as session:
+            begun = logins.begin(session, user, address=None, agent=None)
+        with client.session_transaction() as kept:
+            kept["_user_id"] = Account(user, begun.id).get_id()

@@ -12,7 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 from flask_openapi import OpenAPI
 
-from retllm import accounts
+from retllm import accounts, tokens
 from retllm.db.enums import Role, Stage
 from retllm.db.session import transaction
 from retllm.db.tables import User
@@ -81,7 +81,7 @@ def client(app: OpenAPI) -> FlaskClient:
 def _caller(app: OpenAPI, served: Services, name: str, role: Role) -> Caller:
     with transaction(served.sessions) as session:
         user = accounts.create_user(session, name, PASSWORD, role)
-        _, token = accounts.issue_token(session, user, "test")
+        _, token = tokens.issue(session, tokens.token_key(served.settings), user, "test")
     return Caller(app.test_client(), user, token)
 
 

@@ -98,6 +98,8 @@ POLICY: dict[str, Needs] = {
     "pages.change_password": Needs.ACCOUNT,
     "pages.create_token": Needs.ACCOUNT,
     "pages.revoke_token": Needs.OWN,
+    "pages.end_login": Needs.OWN,
+    "pages.end_other_logins": Needs.ACCOUNT,
     "pages.save_view": Needs.ACCOUNT,
     "pages.delete_view": Needs.OWN,
     "api.get_me": Needs.ACCOUNT,

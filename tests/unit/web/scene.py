@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from retllm import accounts
+from retllm import accounts, logins, tokens
 from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole, Role, RunSource, Stage, UnitState, Visibility
 from retllm.db.people import CollectionMember, SavedView
 from retllm.db.reviews import EvaluationRun, Judgment
@@ -101,7 +101,8 @@ class Stagehand:
             target = self._user(session, "target", Role.EDITOR)
             owner = people[Person.OWNER]
             session.flush()
-            token, _ = accounts.issue_token(session, owner, word)
+            token, _ = tokens.issue(session, tokens.token_key(self.served.settings), owner, word)
+            login = logins.begin(session, owner, address=None, agent=word)
             view = SavedView(id=new_id(), user_id=owner.id, name=word, address="")
             collection = Collection(id=new_id(), owner_id=owner.id, name=word, visibility=visibility)
             session.add_all([view, collection])
@@ -121,6 +122,7 @@ class Stagehand:
             "unit_id": unit.id,
             "run_id": run.id,
             "token_id": token.id,
+            "login_id": login.id,
             "view_id": view.id,
             "user_id": target.id,
             "member_id": people[Person.READER].id,

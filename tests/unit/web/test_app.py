@@ -1,9 +1,8 @@
-"""The factory: health, request ids, security headers, the secret key."""
+"""The factory: health, request ids, security headers, cookies."""
 
 from __future__ import annotations
 
 import dataclasses
-import stat
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from flask_openapi.openapi import OpenAPI
 from retllm.errors import StackError
 from retllm.settings import Settings
 from retllm_web.app import create_app
-from retllm_web.secret_key import secret_key
 
 
 def test_a_live_app_says_so_without_an_account(client: FlaskClient) -> None:
@@ -84,25 +82,6 @@ def test_every_response_carries_the_security_headers(client: FlaskClient, path: 
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Frame-Options"] == "DENY"
     assert headers["Referrer-Policy"] == "same-origin"
-
-
-def test_the_secret_key_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path / "new", secret_key=None)
-    key = secret_key(settings)
-    assert len(key) == 64
-    assert secret_key(settings) == key
-    assert stat.S_IMODE((tmp_path / "new" / "secret_key").stat().st_mode) == 0o600
-
-
-def test_a_secret_key_from_the_settings_is_taken_and_not_written(tmp_path: Path) -> None:
-    assert secret_key(Settings(home=tmp_path, secret_key="given")) == "given"
-    assert not (tmp_path / "secret_key").exists()
-
-
-def test_an_empty_secret_key_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "secret_key").write_text("")
-    with pytest.raises(StackError, match="too short"):
-        secret_key(Settings(home=tmp_path, secret_key=None))
 
 
 def test_cookies_are_for_this_site_and_not_for_scripts(settings: Settings) -> None:

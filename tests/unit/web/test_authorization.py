@@ -7,6 +7,7 @@ missing right can be a reason to refuse it, unless the test says otherwise.
 from __future__ import annotations
 
 import re
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,10 @@ from .scene import HIDDEN_WORD, Scene, Stagehand
 def _rules() -> list[tuple[Rule, str]]:
     """Every route with each of its methods; this app is only read, it needs no servers."""
     unused = Settings(
-        home=Path("unused"), secret_key="unused", database_url="postgresql://unused", redis_url="redis://unused"
+        home=Path("unused"),
+        secret_key=secrets.token_hex(),
+        database_url="postgresql://unused",
+        redis_url="redis://unused",
     )
     rules = sorted(create_app(unused).url_map.iter_rules(), key=lambda rule: rule.rule)
     return [(rule, method) for rule in rules for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})]

@@ -45,9 +45,11 @@ def _check(answer: Any, status: int | None = None) -> dict[str, Any]:
 def test_every_route_demands_an_account(app: OpenAPI, client: FlaskClient) -> None:
     routes = [one for one in _routes(app) if one[1] not in OPEN]
     assert len(routes) >= 22
-    for method, path in routes:
+    for number, (method, path) in enumerate(routes):
+        # wrong tokens are limited for each address
+        where = {"REMOTE_ADDR": f"192.0.2.{number}"}
         for headers in ({}, {"Authorization": "Bearer rlm_wrong"}):
-            error = _check(client.open(path, method=method, headers=headers, json={}), 401)
+            error = _check(client.open(path, method=method, headers=headers, json={}, environ_overrides=where), 401)
             assert error["code"] == "unauthorized", (method, path)
 
 

@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from flask_openapi import OpenAPI
 from tests.unit.web.conftest import PASSWORD, Caller
 
-from retllm import accounts
+from retllm import accounts, tokens
 from retllm.db.enums import Role
 from retllm.db.session import transaction
 from retllm_web.services import Services
@@ -22,7 +22,7 @@ def eve(app: OpenAPI, served: Services) -> Caller:
     """A viewer."""
     with transaction(served.sessions) as session:
         user = accounts.create_user(session, "eve", PASSWORD, Role.VIEWER)
-        _, token = accounts.issue_token(session, user, "test")
+        _, token = tokens.issue(session, tokens.token_key(served.settings), user, "test")
     return Caller(app.test_client(), user, token)
 
 

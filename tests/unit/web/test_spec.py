@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+import secrets
 import sys
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from retllm_web.app import create_app
 def schemas() -> dict[str, dict[str, object]]:
     """The shapes that the document names; this app is only read, it needs no servers."""
     unused = Settings(
-        home=Path("unused"), secret_key="unused", database_url="postgresql://unused", redis_url="redis://unused"
+        home=Path("unused"),
+        secret_key=secrets.token_hex(),
+        database_url="postgresql://unused",
+        redis_url="redis://unused",
     )
     found: dict[str, dict[str, object]] = create_app(unused).api_doc["components"]["schemas"]
     return found

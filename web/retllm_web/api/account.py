@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from retllm import accounts
+from retllm import tokens
 from retllm.audit import Action
-from retllm.db.enums import Role
+from retllm.db.enums import Role, TokenScope
 from retllm.db.session import transaction
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import api
 from retllm_web.api.spec import ONE_LINE, tags
 from retllm_web.auditing import note
-from retllm_web.auth import current_user
+from retllm_web.auth import current_user, token_key
 from retllm_web.services import services
 
 TAGS = tags("account")
@@ -39,6 +40,14 @@ class TokenRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1, max_length=100, pattern=ONE_LINE, description="what the token is for")
+    scope: TokenScope = Field(
+        default=tokens.USUAL_SCOPE,
+        description="the most that it may do of what the account may: read (look and export), search (also ask and "
+        "review), change (also make collections, upload, index, delete items), manage (all)",
+    )
+    days: Annotated[int, Field(ge=1, le=tokens.MOST_DAYS)] | None = Field(
+        default=tokens.USUAL_DAYS, description="how long it works; null: until it is revoked"
+    )
 
 
 class TokenView(BaseModel):
@@ -48,7 +57,9 @@ class TokenView(BaseModel):
 
     id: UUID
     name: str
+    scope: TokenScope = Field(description="the most that it may do of what the account may")
     created_at: datetime
+    expires_at: datetime | None = Field(description="when it ends; null: when it is revoked")
     last_used_at: datetime | None
 
 
@@ -80,24 +91,31 @@ def get_me() -> Response:
 def list_tokens() -> Response:
     """The caller's tokens that still work."""
     with transaction(services().sessions) as session:
-        found = accounts.list_tokens(session, current_user())
+        found = tokens.in_force(session, current_user())
         return answer(TokenList(tokens=[TokenView.model_validate(token) for token in found]))
 
 
 @api.post("/tokens", tags=TAGS, responses={201: NewTokenView})
 def create_token(body: TokenRequest) -> Response:
-    """Make a token; its secret is in this answer and nowhere else."""
+    """Make a token; its secret is in this answer and nowhere else. A token needs the scope `manage` for that."""
     with transaction(services().sessions) as session:
-        token, secret = accounts.issue_token(session, current_user(), body.name)
-        note(session, Action.TOKEN_CREATED, target=token.name, target_id=token.id)
+        token, secret = tokens.issue(session, token_key(), current_user(), body.name, scope=body.scope, days=body.days)
+        note(
+            session,
+            Action.TOKEN_CREATED,
+            target=token.name,
+            target_id=token.id,
+            scope=body.scope.value,
+            days=body.days,
+        )
         shown = TokenView.model_validate(token)
     return answer(NewTokenView(**shown.model_dump(), token=secret), 201)
 
 
 @api.delete("/tokens/<uuid:token_id>", tags=TAGS, responses={204: None})
 def delete_token(path: TokenPath) -> Response:
-    """End a token."""
+    """End a token. A token needs the scope `manage` for that."""
     with transaction(services().sessions) as session:
-        ended = accounts.revoke_token(session, current_user(), path.token_id)
+        ended = tokens.revoke(session, current_user(), path.token_id)
         note(session, Action.TOKEN_REVOKED, target=ended.name, target_id=ended.id)
     return nothing()

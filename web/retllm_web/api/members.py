@@ -9,8 +9,8 @@ from flask import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from retllm import accounts, members
-from retllm.access import Right, collection_for
-from retllm.db.enums import MemberRole, Role, Visibility
+from retllm.access import Right, collection_for, demand_scope
+from retllm.db.enums import MemberRole, Role, TokenScope, Visibility
 from retllm.db.session import transaction
 from retllm_web import membership
 from retllm_web.api.answers import answer, nothing
@@ -93,6 +93,7 @@ def add_member(path: CollectionPath, body: MemberRequest) -> Response:
 def remove_member(path: MemberPath) -> Response:
     """End a membership; the owner and administrators anybody's, a member their own."""
     user = current_user()
+    demand_scope(user, TokenScope.MANAGE)
     right = Right.SEE if path.user_id == user.id else Right.MANAGE
     with transaction(services().sessions) as session:
         found = collection_for(session, user, path.collection_id, right)

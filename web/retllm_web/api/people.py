@@ -11,7 +11,7 @@ from flask import Response
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints
 from sqlalchemy.orm import Session
 
-from retllm import accounts, audit
+from retllm import accounts, audit, passwords
 from retllm.access import demand_role
 from retllm.audit import Action
 from retllm.db.enums import Role
@@ -28,7 +28,7 @@ from retllm_web.services import services
 TAGS = tags("people")
 
 UserName = Annotated[str, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$")]
-Password = Annotated[str, StringConstraints(min_length=accounts.LEAST_PASSWORD, max_length=accounts.MOST_PASSWORD)]
+Password = Annotated[str, StringConstraints(min_length=passwords.LEAST, max_length=passwords.MOST)]
 
 
 class UserView(BaseModel):

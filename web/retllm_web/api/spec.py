@@ -66,6 +66,7 @@ ERRORS: dict[Any, Any] = {
     413: ErrorBody,
     415: ErrorBody,
     422: ErrorBody,
+    429: ErrorBody,
     500: ErrorBody,
     503: ErrorBody,
 }

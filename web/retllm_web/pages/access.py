@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import flask_login
-from flask import flash, redirect, render_template, request, url_for
+from flask import flash, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from retllm.errors import Unauthorized
-from retllm_web.auth import LOGIN_LIMIT, limiter, log_in, log_out
+from retllm.errors import RetllmError, TooManyTries, Unauthorized
+from retllm_web.auth import log_in, log_out
 from retllm_web.pages.blueprint import local_path, pages
 
 
 @pages.route("/login", methods=["GET", "POST"])
-@limiter.limit(LOGIN_LIMIT, methods=["POST"])
 def login() -> ResponseReturnValue:
     """The form to log in, and the log-in itself."""
     target = local_path(request.values.get("next"))
@@ -22,12 +21,19 @@ def login() -> ResponseReturnValue:
         return render_template("login.html", next=target, name="", error=None)
     name = request.form.get("name", "").strip()
     try:
-        if "\0" in name:
-            raise Unauthorized("That name and password do not fit.")
-        log_in(name, request.form.get("password", ""))
-    except Unauthorized as error:
-        return render_template("login.html", next=target, name=name, error=error.message), 401
+        # no name holds it, and the database takes it for none
+        log_in(name.replace("\0", "\ufffd"), request.form.get("password", ""))
+    except (Unauthorized, TooManyTries) as error:
+        return _again(target, name, error)
     return redirect(target or url_for("pages.overview"))
+
+
+def _again(target: str | None, name: str, error: RetllmError) -> ResponseReturnValue:
+    page = render_template("login.html", next=target, name=name, error=error.message)
+    answer = make_response(page, error.http_status)
+    if "retry_after" in error.detail:
+        answer.headers["Retry-After"] = str(error.detail["retry_after"])
+    return answer
 
 
 @pages.post("/logout")

@@ -1,24 +1,35 @@
-"""The account page: one's own password, and bearer tokens for programs."""
+"""The account page: one's own password, the browsers that are logged in, and bearer tokens for programs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from uuid import UUID
 
-import flask_login
 from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from retllm import accounts
+from retllm import logins, passwords, tokens
 from retllm.audit import Action
+from retllm.db.enums import TokenScope
 from retllm.db.session import transaction
-from retllm.db.tables import User
 from retllm.errors import InvalidInput, RetllmError
+from retllm_web import auth
+from retllm_web.agents import browser_of
 from retllm_web.auditing import note
-from retllm_web.auth import LOGIN_LIMIT, Account, current_user, limiter
+from retllm_web.auth import current_login, current_user, token_key
 from retllm_web.pages.blueprint import pages, refused
 from retllm_web.pages.forms import Form
 from retllm_web.services import services
+
+SCOPES = {
+    # label, what a program may do with it
+    TokenScope.READ: ("Read", "looks and exports; changes nothing"),
+    TokenScope.SEARCH: ("Search", "also asks and reviews"),
+    TokenScope.CHANGE: ("Change", "also makes collections, uploads, indexes and deletes items"),
+    TokenScope.MANAGE: ("Manage", "all that you may: also members, queues, people and tokens; deletes collections"),
+}
+DAYS = {"7": "A week", "30": "30 days", "90": "90 days", "365": "A year", "never": "Until it is revoked"}
 
 
 @dataclass
@@ -31,40 +42,83 @@ class Said:
     status: int = 200
 
 
+@pages.app_context_processor
+def _wording() -> dict[str, object]:
+    return {"SCOPES": SCOPES, "browser_of": browser_of}
+
+
+@pages.app_template_filter("in_days")
+def in_days(moment: datetime) -> str:
+    """How long until a moment to come."""
+    hours = (moment - datetime.now(UTC)).total_seconds() / 3600
+    if hours < 1:
+        return "within the hour"
+    # what was made for 90 days just now reads so
+    count, name = (round(hours / 24), "day") if hours >= 24 else (int(hours), "hour")
+    return f"in {count} {name}{'' if count == 1 else 's'}"
+
+
 def _page(said: Said) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
-        tokens = accounts.list_tokens(session, current_user())
-    address = request.url_root.rstrip("/")
-    shown = {"tokens": tokens, "said": said, "address": address, "least": accounts.LEAST_PASSWORD}
+        own = tokens.in_force(session, current_user())
+        browsers = logins.lasting(session, current_user(), auth.idle())
+    said.token.values = {"scope": tokens.USUAL_SCOPE.value, "days": str(tokens.USUAL_DAYS)} | said.token.values
+    shown = {
+        "tokens": own,
+        "browsers": browsers,
+        "here": current_login(),
+        "said": said,
+        "address": request.url_root.rstrip("/"),
+        "least": passwords.LEAST,
+        "days": DAYS,
+    }
     return render_template("account.html", **shown), said.status
 
 
 @pages.get("/account")
 def account() -> ResponseReturnValue:
-    """Who is logged in, and their tokens."""
+    """Who is logged in, where, and their tokens."""
     return _page(Said())
 
 
 @pages.post("/account/password")
-@limiter.limit(LOGIN_LIMIT)
 def change_password() -> ResponseReturnValue:
     """Change one's own password; this browser stays logged in, every other one does not."""
     form = Form.sent()
     old, new = (str(form.values.get(name, "")) for name in ("old", "new"))
     try:
-        with transaction(services().sessions) as session:
-            user = session.get_one(User, current_user().id)
-            if new != form.values.get("again"):
-                raise InvalidInput("The two new passwords differ: type the same one twice.", field="again")
-            accounts.change_password(session, user, old, new)
-            note(session, Action.PASSWORD_CHANGED, target=user.name, target_id=user.id)
-    except RetllmError as error:
+        if new != form.values.get("again"):
+            raise InvalidInput("The two new passwords differ: type the same one twice.", field="again")
+        auth.change_password(old, new)
+    except InvalidInput as error:
         form.refuse(error, otherwise="old")
         # no password goes back to the browser
         form.values.clear()
         return _page(Said(password=form, status=error.http_status))
-    flask_login.login_user(Account(user))
     flash("Your password is changed. Every other browser is logged out; your tokens go on.", "success")
+    return redirect(url_for("pages.account"))
+
+
+@pages.post("/account/browsers/<uuid:login_id>/end")
+def end_login(login_id: UUID) -> ResponseReturnValue:
+    """Log another browser out, or this one."""
+    with transaction(services().sessions) as session:
+        user = current_user()
+        logins.end(session, user.id, login_id)
+        note(session, Action.SESSIONS_ENDED, target=user.name, target_id=user.id, sessions=1)
+    flash("That browser is logged out.", "success")
+    return redirect(url_for("pages.account"))
+
+
+@pages.post("/account/browsers/end")
+def end_other_logins() -> ResponseReturnValue:
+    """Log every other browser out."""
+    with transaction(services().sessions) as session:
+        user = current_user()
+        ended = logins.end_all(session, user.id, but=current_login())
+        if ended:
+            note(session, Action.SESSIONS_ENDED, target=user.name, target_id=user.id, sessions=ended)
+    flash("Every other browser is logged out.", "success")
     return redirect(url_for("pages.account"))
 
 
@@ -73,13 +127,31 @@ def create_token() -> ResponseReturnValue:
     """Make a token; this answer is the one place where it is shown."""
     form = Form.sent()
     try:
+        scope, days = _scope(form), _days(form)
         with transaction(services().sessions) as session:
-            token, secret = accounts.issue_token(session, current_user(), form.text("name"))
-            note(session, Action.TOKEN_CREATED, target=token.name, target_id=token.id)
+            token, secret = tokens.issue(
+                session, token_key(), current_user(), form.text("name"), scope=scope, days=days
+            )
+            note(session, Action.TOKEN_CREATED, target=token.name, target_id=token.id, scope=scope.value, days=days)
     except RetllmError as error:
         form.refuse(error, otherwise="name")
         return _page(Said(token=form, status=error.http_status))
     return _page(Said(made=secret))
+
+
+def _scope(form: Form) -> TokenScope:
+    try:
+        return TokenScope(form.text("scope") or tokens.USUAL_SCOPE)
+    except ValueError:
+        raise InvalidInput("Choose what the token may do.", field="scope") from None
+
+
+def _days(form: Form) -> int | None:
+    """For how many days the token shall work; None: until it is revoked."""
+    chosen = form.text("days") or str(tokens.USUAL_DAYS)
+    if chosen not in DAYS:
+        raise InvalidInput("Choose how long the token shall work.", field="days")
+    return None if chosen == "never" else int(chosen)
 
 
 @pages.post("/account/tokens/<uuid:token_id>/revoke")
@@ -88,7 +160,7 @@ def revoke_token(token_id: UUID) -> ResponseReturnValue:
     here = url_for("pages.account")
     try:
         with transaction(services().sessions) as session:
-            ended = accounts.revoke_token(session, current_user(), token_id)
+            ended = tokens.revoke(session, current_user(), token_id)
             note(session, Action.TOKEN_REVOKED, target=ended.name, target_id=ended.id)
     except RetllmError as error:
         return refused(error, here)

@@ -8,7 +8,7 @@ from uuid import UUID
 from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from retllm import accounts
+from retllm import accounts, passwords, tokens
 from retllm.access import demand_role
 from retllm.db.enums import Role
 from retllm.db.session import transaction
@@ -58,7 +58,7 @@ def _list(said: Said) -> ResponseReturnValue:
         rows = accounts.list_users(session, q=q, after=after, limit=_PEOPLE + 1)
     page, following = cut(rows, _PEOPLE)
     shown = {"people": page, "next": following, "after": after, "q": q, "said": said}
-    return render_template("people.html", **shown, least=accounts.LEAST_PASSWORD), said.status
+    return render_template("people.html", **shown, least=passwords.LEAST), said.status
 
 
 @pages.post("/people")
@@ -93,14 +93,14 @@ def person(user_id: UUID) -> ResponseReturnValue:
 def _person(user_id: UUID, said: Said) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         (shown,) = accounts.listed(session, [administration.find(session, user_id)])
-        tokens = accounts.list_tokens(session, shown.user)
+        own = tokens.in_force(session, shown.user)
     page = render_template(
         "people_one.html",
         person=shown.user,
         collections=shown.collections,
-        tokens=tokens,
+        tokens=own,
         said=said,
-        least=accounts.LEAST_PASSWORD,
+        least=passwords.LEAST,
     )
     return page, said.status
 

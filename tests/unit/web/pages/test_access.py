@@ -84,11 +84,13 @@ def test_a_form_without_its_token_does_nothing_and_says_what_to_do(reader: Visit
 
 
 def test_many_guesses_are_stopped_with_advice(visitor: Visitor, ada: Caller) -> None:
-    pages = [visitor.log_in("ada", "wrong wrong wrong") for _ in range(10)]
+    pages = [visitor.log_in("ada", "wrong wrong wrong") for _ in range(20)]
     assert {page.status for page in pages} == {401}
     page = visitor.log_in("ada")
     assert page.status == 429
-    assert "Wait a minute" in page.text
+    assert 0 < int(page.headers["Retry-After"]) <= 15 * 60
+    assert "Wait 15 minutes" in page.one("div", role="alert").text
+    assert visitor.get("/").path == "/login"
 
 
 def test_an_unknown_address_has_a_page_that_leads_back(visitor: Visitor) -> None:
