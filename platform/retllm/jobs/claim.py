@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import traceback
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,11 +14,11 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import JobState, Stage, UnitState
+from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Job, Unit
 from retllm.errors import JobCancelled, ModelUnavailable, RetllmError, StaleClaim
-from retllm.jobs import life
+from retllm.jobs import life, trail
 from retllm.jobs.announce import QUEUE_OF, Announcement
 from retllm.logs import carried
 from retllm.metrics import FENCED
@@ -72,10 +71,9 @@ def claim_unit(sessions: Sessions, unit_id: UUID, worker: str, settings: Setting
         )
         if unit is None:
             return None
-        token = uuid.uuid4()
         unit.state = UnitState.LEASED
         unit.attempt += 1
-        unit.token = token
+        unit.token = token = trail.begin(session, unit, worker)
         unit.worker = worker
         unit.lease_until = _after(settings.lease_seconds)
         unit.started_at = sa.func.clock_timestamp()
@@ -177,9 +175,11 @@ def complete(sessions: Sessions, claim: Claim, write: Write) -> list[Announcemen
         unit.lease_until = None
         unit.finished_at = sa.func.clock_timestamp()
         if job.cancel_requested:
+            trail.end(session, claim.token, AttemptOutcome.CANCELLED)
             unit.state = UnitState.CANCELLED
             life.close_if_cancelled(session, job)
             return []
+        trail.end(session, claim.token, AttemptOutcome.COMMITTED)
         opened = write(session, job)
         unit.state = UnitState.DONE
         unit.error = None
@@ -191,6 +191,8 @@ def release(sessions: Sessions, claim: Claim) -> None:
     """Give an unfinished unit back at once, its attempt not counted: the worker is told to stop, or the job is."""
     with transaction(sessions) as session:
         job, unit = _prove(session, claim)
+        outcome = AttemptOutcome.CANCELLED if job.cancel_requested else AttemptOutcome.RETURNED
+        trail.end(session, claim.token, outcome)
         unit.state = UnitState.READY
         unit.attempt -= 1
         unit.token = None
@@ -231,6 +233,8 @@ def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Setti
     hopeless = isinstance(error, RetllmError) and not error.retryable
     with transaction(sessions) as session:
         job, unit = _prove(session, claim)
+        said, traced = describe(error), _traced(error)
+        trail.end(session, claim.token, AttemptOutcome.FAILED, error=said, traced=traced)
         if job.cancel_requested:
             unit.state = UnitState.CANCELLED
             unit.token = None
@@ -239,9 +243,7 @@ def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Setti
             life.close_if_cancelled(session, job)
             return []
         at_fault = not isinstance(error, ModelUnavailable)
-        return give_up_or_wait(
-            session, job, unit, describe(error), settings, traced=_traced(error), hopeless=hopeless, split=at_fault
-        )
+        return give_up_or_wait(session, job, unit, said, settings, traced=traced, hopeless=hopeless, split=at_fault)
 
 
 def give_up_or_wait(

@@ -120,12 +120,15 @@ def unindexed(session: Session, search: Search) -> dict[str, str]:
     }
 
 
-def store_pool(session: Session, job: Job, questions: Mapping[str, Question], unused: Mapping[str, str]) -> None:
+def store_pool(
+    session: Session, job: Job, questions: Mapping[str, Question], unused: Mapping[str, str], token: UUID
+) -> None:
     """Write the candidates of the search, and what each source gave.
 
     Args:
         questions: the query for the search's own embedder and for every other that can answer, by name.
         unused: why the others can't, by name.
+        token: of the attempt that found them.
 
     Raises:
         Conflict: no source can answer; the message has the reason of each.
@@ -133,27 +136,30 @@ def store_pool(session: Session, job: Job, questions: Mapping[str, Question], un
     search = session.get_one(Search, job.id)
     own = questions[search.embedder]
     if search.coarse is None:
-        _store_nearest(session, job, search, own)
+        pool = _nearest(session, job, search, own)
     else:
-        _store_fused(session, job, search, questions, unused)
+        pool = _fused(session, job, search, questions, unused)
+    for candidate in pool:
+        candidate.token = token
+    session.add_all(pool)
     search.model_id = own.model.id
     search.coarse_at = sa.func.clock_timestamp()
 
 
-def _store_nearest(session: Session, job: Job, search: Search, own: Question) -> None:
+def _nearest(session: Session, job: Job, search: Search, own: Question) -> list[Candidate]:
     pool, searched = nearest(session, own.model, job.collection_id, own.vector, search.k, _kinds(search))
     if not pool and not is_indexed(session, job.collection_id, own.model):
         raise Conflict(f"Nothing in the collection is indexed with {search.embedder}: submit an index job first.")
-    session.add_all(
+    search.searched_items = searched
+    return [
         Candidate(search_id=job.id, item_id=near.item_id, coarse_rank=near.rank, similarity=near.similarity)
         for near in pool
-    )
-    search.searched_items = searched
+    ]
 
 
-def _store_fused(
+def _fused(
     session: Session, job: Job, search: Search, questions: Mapping[str, Question], unused: Mapping[str, str]
-) -> None:
+) -> list[Candidate]:
     plan: dict[str, Any] = dict(search.coarse or {})
     answers = [
         _by_embedder(session, job, search, name, questions.get(name), unused.get(name)) for name in plan["embedders"]
@@ -167,7 +173,9 @@ def _store_fused(
     fused = reciprocal_rank_fusion({name: list(ranks) for name, ranks in used.items()}, plan["rrf_k"])[: search.k]
     own = questions[search.embedder]
     cosines = similarities(session, own.model, own.vector, [entry.key for entry in fused])
-    session.add_all(
+    search.coarse = plan | {"sources": [answer.source.model_dump(mode="json") for answer in answers]}
+    search.searched_items = max((answer.source.searched or 0 for answer in answers), default=0)
+    return [
         Candidate(
             search_id=job.id,
             item_id=entry.key,
@@ -176,9 +184,7 @@ def _store_fused(
             sources={name: used[name][entry.key].model_dump(exclude_none=True) for name in entry.ranks},
         )
         for rank, entry in enumerate(fused, start=1)
-    )
-    search.coarse = plan | {"sources": [answer.source.model_dump(mode="json") for answer in answers]}
-    search.searched_items = max((answer.source.searched or 0 for answer in answers), default=0)
+    ]
 
 
 def _by_embedder(

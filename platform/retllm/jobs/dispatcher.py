@@ -15,10 +15,10 @@ import redis
 import sqlalchemy as sa
 import structlog
 
-from retllm.db.enums import Stage, UnitState
+from retllm.db.enums import AttemptOutcome, Stage, UnitState
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Job, Unit
-from retllm.jobs import life, score_cache
+from retllm.jobs import life, score_cache, trail
 from retllm.jobs.announce import QUEUE_OF, Announcement, Announcer
 from retllm.jobs.claim import give_up_or_wait
 from retllm.metrics import LEASES_LOST
@@ -89,6 +89,7 @@ class Dispatcher:
             stage = unit.stage
             error = f"The worker {unit.worker} was lost in attempt {unit.attempt}: its lease ran out."
             log.warning("unit.rescued", unit_id=str(unit_id), job_id=str(job_id), attempt=unit.attempt)
+            trail.end(session, unit.token, AttemptOutcome.LOST, error=error)
             give_up_or_wait(session, job, unit, error, self._settings)
             life.close_if_cancelled(session, job)
         LEASES_LOST.labels(stage).inc()

@@ -81,7 +81,7 @@ def embed_unit(bench: Bench, held: Held, embedders: Embedders) -> list[Announcem
 
     def write(session: Session, job: Job) -> list[Announcement]:
         model = register(session, embedder)
-        _store(session, model, job.collection_id, items, vectors, weight)
+        _store(session, model, job.collection_id, items, vectors, weight, held.claim.token)
         return []
 
     return complete(bench.sessions, held.claim, write)
@@ -133,6 +133,7 @@ def _store(
     items: Sequence[Item],
     vectors: Sequence[Vectors],
     weight: float,
+    token: UUID,
 ) -> None:
     """Write the vectors; a newer one that is there already stays, and an item that is gone gets none."""
     failed_before = any(item.error is not None for item in items)
@@ -155,6 +156,7 @@ def _store(
             "item_version": item.version,
             "image_weight": weight,
             "vector": vector,
+            "token": token,
         }
         for item, vector in zip(items, vectors, strict=True)
         if item.id in alive
@@ -166,7 +168,7 @@ def _store(
     session.execute(
         statement.on_conflict_do_update(
             index_elements=["item_id", "model_id"],
-            set_={"vector": fresh.vector, "item_version": fresh.item_version, "image_weight": fresh.image_weight},
+            set_={name: fresh[name] for name in ("vector", "item_version", "image_weight", "token")},
             where=Embedding.item_version <= fresh.item_version,
         )
     )
@@ -202,7 +204,7 @@ def coarse_unit(bench: Bench, held: Held, embedders: Embedders) -> list[Announce
 
     def write(session: Session, job: Job) -> list[Announcement]:
         questions = {name: Question(models[name], vector) for name, vector in vectors.items()}
-        coarse_stage.store_pool(session, job, questions, unused)
+        coarse_stage.store_pool(session, job, questions, unused, held.claim.token)
         # with this unit done none is open, and what settles the job opens the fine stage
         return []
 

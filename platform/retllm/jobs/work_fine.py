@@ -80,7 +80,7 @@ def fine_unit(bench: Bench, held: Held, scorer: Scorer) -> list[Announcement]:
             score_cache.keep(session, {key: _without_error(columns) for key, columns in sound.items()})
         cached = {item: known[key] | {"cached": True} for item, key in keys.items() if key in known}
         store = _store_entropies if asking.entropy_only else _store_scores
-        store(session, job.id, asking.version, fresh | cached)
+        store(session, job.id, asking.version, fresh | cached, held.claim.token)
         return []
 
     return complete(bench.sessions, held.claim, write)
@@ -195,22 +195,22 @@ def _name_version(session: Session, search_id: UUID, scorer: Scorer, version: st
         raise Conflict("The scorer changed while this search was at work: search again.")
 
 
-def _store_scores(session: Session, search_id: UUID, version: str, scores: dict[UUID, Columns]) -> None:
+def _store_scores(session: Session, search_id: UUID, version: str, scores: dict[UUID, Columns], token: UUID) -> None:
     """Write the scores, once each."""
     every = {"error": None, "trace": None, "cached": False}
     rows = [
-        {"search_id": search_id, "item_id": item_id, "scorer_version": version, **every, **columns}
+        {"search_id": search_id, "item_id": item_id, "scorer_version": version, "token": token, **every, **columns}
         for item_id, columns in scores.items()
     ]
     if rows:
         session.execute(insert(Score).values(rows).on_conflict_do_nothing())
 
 
-def _store_entropies(session: Session, search_id: UUID, version: str, scores: dict[UUID, Columns]) -> None:
+def _store_entropies(session: Session, search_id: UUID, version: str, scores: dict[UUID, Columns], token: UUID) -> None:
     """Add the entropy to the scores that tie."""
     for item_id, columns in scores.items():
         session.execute(
             sa.update(Score)
             .where(Score.search_id == search_id, Score.item_id == item_id, Score.scorer_version == version)
-            .values(entropy=columns["entropy"])
+            .values(entropy=columns["entropy"], token=token)
         )
