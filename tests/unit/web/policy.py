@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from retllm.db.enums import TokenScope
+
 
 class Person(StrEnum):
     """Who asks; the collection is private unless it is said to be open."""
@@ -226,3 +228,27 @@ POLICY: dict[str, Needs] = {
     "api.get_evaluation": Needs.SEE,
     "api.delete_evaluation": Needs.RUN,
 }
+
+
+_LEAST_SCOPES = {
+    Needs.CHANGE: TokenScope.CHANGE,
+    Needs.EDITOR: TokenScope.CHANGE,
+    Needs.MANAGE: TokenScope.MANAGE,
+    Needs.MEMBERSHIP: TokenScope.MANAGE,
+    Needs.ADMIN: TokenScope.MANAGE,
+}
+# what is one's own and still not every program's
+_ACCOUNTS = {"api.create_token", "api.delete_token"}
+
+
+def least_scope(endpoint: str, method: str, person: Person) -> TokenScope:
+    """The smallest scope of a token with which this person, who may do it, does what the route is for."""
+    needs = POLICY[endpoint]
+    if endpoint in _ACCOUNTS:
+        return TokenScope.MANAGE
+    if needs is Needs.RUN:
+        return TokenScope.CHANGE if person is Person.EDITOR else TokenScope.MANAGE
+    if needs is Needs.JOB:
+        return TokenScope.SEARCH if person is Person.ASKER else TokenScope.CHANGE
+    looks = TokenScope.READ if method in ("GET", "HEAD") else TokenScope.SEARCH
+    return _LEAST_SCOPES.get(needs, looks)

@@ -1,0 +1,106 @@
+"""Passwords: argon2id as strong as it should be, easy ones refused, an unknown name as slow as a wrong password."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import pytest
+from argon2 import PasswordHasher, Type, extract_parameters
+from sqlalchemy.orm import Session
+
+from retllm import accounts, passwords
+from retllm.errors import InvalidInput, Unauthorized
+
+PASSWORD = "correct horse battery"
+
+
+def test_a_password_is_kept_by_argon2id_with_no_less_than_is_recommended() -> None:
+    kept = extract_parameters(passwords.hashed(PASSWORD))
+    assert kept.type is Type.ID
+    # RFC 9106, section 4, the second choice
+    assert (kept.time_cost, kept.memory_cost, kept.parallelism) >= (3, 64 * 1024, 4)
+    assert kept.salt_len >= 16
+    assert kept.hash_len >= 32
+
+
+def test_two_equal_passwords_are_kept_differently() -> None:
+    assert passwords.hashed(PASSWORD) != passwords.hashed(PASSWORD)
+
+
+def test_what_is_kept_with_weaker_parameters_is_made_anew_at_the_log_in(session: Session) -> None:
+    user = accounts.create_user(session, "ada", PASSWORD)
+    weak = PasswordHasher(time_cost=1, memory_cost=8 * 1024, parallelism=1).hash(PASSWORD)
+    user.password_hash = weak
+    with pytest.raises(Unauthorized):
+        accounts.log_in(session, "ada", "wrong wrong wrong")
+    assert user.password_hash == weak
+    accounts.log_in(session, "ada", PASSWORD)
+    assert extract_parameters(user.password_hash) == extract_parameters(passwords.hashed(PASSWORD))
+    kept = user.password_hash
+    accounts.log_in(session, "ada", PASSWORD)
+    assert user.password_hash == kept
+
+
+def test_nothing_is_the_password_of_nobody() -> None:
+    assert not passwords.fits(None, PASSWORD)
+    assert not passwords.fits("no hash at all", PASSWORD)
+
+
+def test_an_unknown_name_takes_as_much_work_as_a_wrong_password(session: Session) -> None:
+    accounts.create_user(session, "ada", PASSWORD)
+
+    def work(name: str) -> float:
+        began = time.process_time()
+        with pytest.raises(Unauthorized):
+            accounts.log_in(session, name, "wrong wrong wrong")
+        return time.process_time() - began
+
+    known, unknown = (statistics.median(work(name) for _ in range(5)) for name in ("ada", "nobody"))
+    # without the hash it would be a hundredth
+    assert 0.5 < unknown / known < 2
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "short",
+        "x" * 1001,
+        "aaaaaaaaaaaa",
+        "ababababab",
+        "1234567890",
+        "0987654321",
+        "qwertyuiop",
+        "password123",
+        "Password1234!",
+        "P@ssw0rd2024",
+        "passwordpassword",
+        "!!!admin1234",
+        "changeme!!!",
+        "letmein2026",
+        "zoe-miller",
+        "Zoe-Miller1",
+        "123zoe-miller",
+        "1q2w3e4r5t",
+    ],
+)
+def test_passwords_that_are_tried_first_are_refused(session: Session, password: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        accounts.create_user(session, "zoe-miller", password)
+    assert caught.value.detail["field"] == "password"
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["correct horse battery", "a long password", "another good one", "zoe-miller likes owls", "tr0ub4dor&3x9"],
+)
+def test_other_passwords_are_taken(session: Session, password: str) -> None:
+    accounts.create_user(session, "zoe-miller", password)
+    assert accounts.check_password(session, "zoe-miller", password).name == "zoe-miller"
+
+
+def test_a_password_that_is_made_up_is_taken(session: Session) -> None:
+    made = [passwords.made_up() for _ in range(500)]
+    assert len(set(made)) == 500
+    for password in made:
+        passwords.check(password, "ada")

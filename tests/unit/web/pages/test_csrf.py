@@ -1,0 +1,96 @@
+"""Every form of every page: without the token of the session nothing is done."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from flask_openapi import OpenAPI
+from tests.unit.web.conftest import PASSWORD, Caller
+from werkzeug.routing import Rule
+
+from retllm.db.people import AuditEntry
+from retllm.db.session import transaction
+from retllm.settings import Settings
+from retllm_web.app import create_app
+from retllm_web.services import Services
+
+from .conftest import Visitor
+
+KEY = "018f0000-0000-7000-8000-000000000000"
+
+
+def _routes() -> list[tuple[Rule, str]]:
+    """Every route that does something for a browser, and the API's, which take a session too."""
+    unused = Settings(
+        home=Path("unused"),
+        secret_key=secrets.token_hex(),
+        database_url="postgresql://unused",
+        redis_url="redis://unused",
+    )
+    rules = sorted(create_app(unused).url_map.iter_rules(), key=lambda rule: rule.rule)
+    return [(one, method) for one in rules for method in (one.methods or set()) - {"GET", "HEAD", "OPTIONS"}]
+
+
+def _address(app: OpenAPI, rule: Rule) -> str:
+    values = dict.fromkeys(rule.arguments, KEY) | ({"queue": "embed"} if "queue" in rule.arguments else {})
+    return app.url_map.bind("localhost").build(rule.endpoint, values, method=next(iter(rule.methods or {"POST"})))
+
+
+@pytest.fixture
+def settled(app: OpenAPI, root: Caller) -> Visitor:
+    """An administrator in a browser, who may do everything."""
+    visitor = Visitor(app.test_client())
+    assert visitor.log_in("root").status == 200
+    return visitor
+
+
+def _deeds(served: Services) -> int:
+    with transaction(served.sessions) as session:
+        return session.scalar(sa.select(sa.func.count(AuditEntry.id))) or 0
+
+
+def test_no_route_does_anything_for_a_form_without_the_token(app: OpenAPI, settled: Visitor, served: Services) -> None:
+    routes = _routes()
+    assert len(routes) > 60
+    settled.get("/account")
+    stranger = Visitor(app.test_client())
+    stranger.get("/login")
+    tokens = {"none": "", "nonsense": "nonsense", "of another session": stranger.token()}
+    before = _deeds(served)
+    wrong = {}
+    for rule, method in routes:
+        for kind, token in tokens.items():
+            answer = settled.client.open(
+                _address(app, rule),
+                method=method,
+                data={"csrf_token": token} if token else {},
+                headers={"X-CSRFToken": token},
+            )
+            if answer.status_code != 403 or "CSRF" not in answer.get_data(as_text=True):
+                wrong[f"{method} {rule.endpoint}, {kind}"] = answer.status_code
+    assert not wrong
+    assert _deeds(served) == before
+    # and the session that was asked for them goes on
+    assert settled.get("/account").path == "/account"
+
+
+def test_nobody_is_logged_in_by_the_form_of_another_site(app: OpenAPI, ada: Caller) -> None:
+    client = app.test_client()
+    assert client.post("/login", data={"name": "ada", "password": PASSWORD}).status_code == 403
+    assert client.get("/api/v1/me").status_code == 401
+
+
+def test_over_https_a_form_must_come_from_this_site(app: OpenAPI, settled: Visitor) -> None:
+    settled.get("/account")
+    data = {"csrf_token": settled.token(), "name": "Birds"}
+
+    def status(referrer: str | None) -> int:
+        headers = {"Referer": referrer} if referrer else {}
+        return settled.client.post("/collections", base_url="https://localhost", data=data, headers=headers).status_code
+
+    assert status(None) == 403
+    assert status("https://elsewhere.example/") == 403
+    assert status("https://localhost/collections") == 302

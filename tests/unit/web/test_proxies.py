@@ -1,0 +1,44 @@
+"""Behind reverse proxies: the address, the scheme and the host are those of the browser, and nobody invents them."""
+
+from __future__ import annotations
+
+import pytest
+from flask import jsonify, request
+from flask_openapi import OpenAPI
+
+from retllm.settings import Settings
+from retllm_web.app import create_app
+
+FORGED = {
+    "X-Forwarded-For": "203.0.113.5, 198.51.100.7",
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Host": "search.example",
+    "X-Forwarded-Prefix": "/elsewhere",
+}
+
+
+def _told(settings: Settings, proxies: int) -> dict[str, str]:
+    app: OpenAPI = create_app(settings.model_copy(update={"proxies": proxies}))
+
+    @app.get("/told")
+    def told() -> object:
+        return jsonify(address=request.remote_addr, scheme=request.scheme, host=request.host, root=request.root_path)
+
+    answer = app.test_client().get("/told", headers=FORGED)
+    found: dict[str, str] = answer.json
+    return found
+
+
+@pytest.mark.parametrize(
+    ("proxies", "told"),
+    [
+        (0, {"address": "127.0.0.1", "scheme": "http", "host": "localhost", "root": ""}),
+        # what came before the last proxy may be invented
+        (1, {"address": "198.51.100.7", "scheme": "https", "host": "search.example", "root": ""}),
+        (2, {"address": "203.0.113.5", "scheme": "http", "host": "localhost", "root": ""}),
+    ],
+)
+def test_as_many_proxies_are_believed_as_the_setting_says(
+    settings: Settings, proxies: int, told: dict[str, str]
+) -> None:
+    assert _told(settings, proxies) == told

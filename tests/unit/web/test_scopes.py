@@ -1,0 +1,162 @@
+"""Every route of the API by tokens of each scope: a token does no more than its scope, whoever's it is."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask_openapi import OpenAPI
+from werkzeug.routing import Rule
+from werkzeug.test import TestResponse
+
+from retllm.db.enums import TokenScope
+from retllm.db.people import AuditEntry
+from retllm.db.session import transaction
+from retllm.db.tables import ApiToken, Job
+from retllm.settings import Settings
+from retllm_web.app import create_app
+
+from .askers import BODIES, Asker
+from .conftest import PASSWORD, Caller, Heard
+from .policy import POLICY, WITHIN_COLLECTION, Needs, Person, least_scope
+from .scene import Scene, Stagehand
+
+SCOPES = list(TokenScope)
+
+
+def _routes() -> list[Any]:
+    unused = Settings(
+        home=Path("unused"),
+        secret_key=secrets.token_hex(),
+        database_url="postgresql://unused",
+        redis_url="redis://unused",
+    )
+    rules = sorted(create_app(unused).url_map.iter_rules(), key=lambda rule: rule.rule)
+    return [
+        pytest.param(rule, method, id=f"{method} {rule.endpoint}")
+        for rule in rules
+        for method in sorted((rule.methods or set()) - {"OPTIONS"})
+        if rule.endpoint.startswith("api.")
+    ]
+
+
+ROUTES = _routes()
+WITHIN = [one for one in ROUTES if POLICY[one.values[0].endpoint] in WITHIN_COLLECTION and one.values[1] != "HEAD"]
+# others than the administrator who may do it
+WHO = {
+    Needs.OWN: [Person.OWNER],
+    Needs.JOB: [Person.ADMIN, Person.ASKER],
+    Needs.RUN: [Person.ADMIN, Person.EDITOR],
+    Needs.CHANGE: [Person.ADMIN, Person.EDITOR],
+    Needs.MANAGE: [Person.ADMIN, Person.OWNER],
+}
+
+
+class Stage:
+    """An app whose every route is asked by tokens."""
+
+    def __init__(self, app: OpenAPI) -> None:
+        self.served = app.extensions["retllm"]
+        self.hand = Stagehand(self.served, PASSWORD)
+        self.asker = Asker(app, self.served)
+        self.still = self.hand.set()
+
+    def ask(self, rule: Rule, method: str, scene: Scene, person: Person, scope: TokenScope) -> TestResponse:
+        """The answer to a request without a fault, by a token of that scope."""
+        make = BODIES.get(rule.endpoint)
+        sent = make(scene, self.hand) if make and method not in ("GET", "HEAD") else None
+        address = self.asker.address(rule, method, scene)
+        return self.asker.ask(method, address, scene.people[person], sent, scope=scope)
+
+    def deeds(self) -> int:
+        """How much was done: entries of the log, jobs, and tokens that were revoked."""
+        counts = [sa.select(sa.func.count()).select_from(table).scalar_subquery() for table in (AuditEntry, Job)]
+        revoked = sa.select(sa.func.count()).where(ApiToken.revoked_at.is_not(None)).scalar_subquery()
+        with transaction(self.served.sessions) as session:
+            return session.execute(sa.select(counts[0] + counts[1] + revoked)).scalar_one()
+
+
+@pytest.fixture(scope="module")
+def stage(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """The app, with a database for itself."""
+    home = tmp_path_factory.mktemp("scopes")
+    return Stage(create_app(Settings(home=home, database_url=module_database, redis_url=redis_url), announcer=Heard()))
+
+
+@pytest.mark.parametrize(("rule", "method"), ROUTES)
+def test_a_token_does_what_its_scope_is_for_and_nothing_more(stage: Stage, rule: Rule, method: str) -> None:
+    needs = POLICY[rule.endpoint]
+    wrong = {}
+    for person in WHO.get(needs, [Person.ADMIN]):
+        least = least_scope(rule.endpoint, method, person)
+        for scope in SCOPES:
+            allowed = SCOPES.index(scope) >= SCOPES.index(least)
+            changes = allowed and method not in ("GET", "HEAD")
+            scene = stage.hand.set() if changes else stage.still
+            before = stage.deeds()
+            answer = stage.ask(rule, method, scene, person, scope)
+            # what can't be done in the state that a thing is in is not refused for the scope
+            fine = answer.status_code < 400 or answer.status_code == 409 if allowed else answer.status_code == 403
+            if not fine:
+                wrong[f"{person}, {scope}"] = answer.status_code
+            elif not allowed and stage.deeds() != before:
+                wrong[f"{person}, {scope}"] = "refused, and done all the same"
+    assert not wrong
+
+
+@pytest.mark.parametrize(("rule", "method"), WITHIN)
+def test_a_small_token_of_a_stranger_tells_nothing_of_what_is_hidden(stage: Stage, rule: Rule, method: str) -> None:
+    for scope in SCOPES:
+        hidden, absent = (
+            stage.ask(rule, method, scene, Person.STRANGE_EDITOR, scope)
+            for scene in (stage.still, stage.still.nowhere())
+        )
+        assert (hidden.status_code, hidden.json) == (absent.status_code, absent.json), scope
+        assert hidden.status_code in (403, 404)
+
+
+def test_the_refusal_names_the_scope_that_is_needed(stage: Stage) -> None:
+    owner = stage.still.people[Person.OWNER]
+    address = f"/api/v1/collections/{stage.still.keys['collection_id']}"
+    for method, scope, least in (("PATCH", TokenScope.SEARCH, "change"), ("DELETE", TokenScope.CHANGE, "manage")):
+        sent = {"json": {"name": "n"}} if method == "PATCH" else None
+        answer = stage.asker.ask(method, address, owner, sent, scope=scope).json
+        assert answer is not None
+        assert answer["error"]["code"] == "forbidden"
+        assert f"--scope {least}" in answer["error"]["message"]
+        assert answer["error"]["detail"]["scope"] == least
+
+
+def test_a_token_of_an_administrator_stops_no_job_of_others_without_the_scope_to_change(stage: Stage) -> None:
+    scene = stage.hand.set()
+    address = f"/api/v1/jobs/{scene.keys['job_id']}"
+    admin, asker = scene.people[Person.ADMIN], scene.people[Person.ASKER]
+    assert stage.asker.ask("DELETE", address, admin, scope=TokenScope.SEARCH).status_code == 403
+    assert stage.asker.ask("DELETE", address, asker, scope=TokenScope.SEARCH).status_code == 204
+
+
+def test_the_whole_list_of_dead_units_is_out_of_reach_for_a_token_that_only_searches(stage: Stage) -> None:
+    scene = stage.hand.set()
+    sent = {"json": {"units": [str(scene.keys["unit_id"])]}}
+    admin = scene.people[Person.ADMIN]
+    requeued = {
+        scope: stage.asker.ask("POST", "/api/v1/system/dead-units/requeue", admin, sent, scope=scope).json["requeued"]  # type: ignore[index]
+        for scope in (TokenScope.SEARCH, TokenScope.CHANGE)
+    }
+    assert requeued == {TokenScope.SEARCH: 0, TokenScope.CHANGE: 1}
+
+
+def test_a_token_made_by_the_api_may_change_for_90_days_unless_it_is_asked_for_otherwise(ada: Caller) -> None:
+    usual = ada.post("/tokens", json={"name": "usual"}).json
+    assert usual["scope"] == "change"
+    assert usual["expires_at"] is not None
+    other = ada.post("/tokens", json={"name": "other", "scope": "read", "days": None}).json
+    assert (other["scope"], other["expires_at"]) == ("read", None)
+    reading = {"Authorization": f"Bearer {other['token']}"}
+    assert ada.client.get("/api/v1/me", headers=reading).status_code == 200
+    refused = ada.client.post("/api/v1/tokens", json={"name": "more", "scope": "manage"}, headers=reading)
+    assert refused.status_code == 403
+    assert [one["name"] for one in ada.get("/tokens").json["tokens"]] == ["test", "usual", "other"]
