@@ -51,6 +51,9 @@ def _attempts() -> None:
         sa.PrimaryKeyConstraint("token", name=op.f("pk_attempts")),
     )
     op.create_index("ix_attempts_unit_id_token", "attempts", ["unit_id", "token"], unique=False)
+    committed, lasting = sa.text("outcome = 'committed'"), sa.text("outcome IS NULL")
+    op.create_index("uq_attempts_committed", "attempts", ["unit_id"], unique=True, postgresql_where=committed)
+    op.create_index("ix_attempts_open", "attempts", ["unit_id"], unique=False, postgresql_where=lasting)
 
 
 def _logins() -> None:

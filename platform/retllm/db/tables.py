@@ -278,7 +278,12 @@ class Attempt(Base):
     """
 
     __tablename__ = "attempts"
-    __table_args__ = (sa.Index("ix_attempts_unit_id_token", "unit_id", "token"),)
+    __table_args__ = (
+        sa.Index("ix_attempts_unit_id_token", "unit_id", "token"),
+        # a unit counts once, whatever the code believes
+        sa.Index("uq_attempts_committed", "unit_id", unique=True, postgresql_where=sa.text("outcome = 'committed'")),
+        sa.Index("ix_attempts_open", "unit_id", postgresql_where=sa.text("outcome IS NULL")),
+    )
 
     token: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
     unit_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("units.id", ondelete="CASCADE"))

@@ -114,6 +114,7 @@ class Dispatcher:
         with transaction(self._sessions) as session:
             gone = score_cache.prune(session, self._settings.score_cache_rows)
             workers.prune(session)
+            trail.end_forgotten(session)
         if gone:
             log.info("score_cache.pruned", rows=gone)
         return gone

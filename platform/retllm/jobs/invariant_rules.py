@@ -1,39 +1,13 @@
 """The rules that the rows of jobs, units and results obey, each as one question whose answers are violations.
 
-A question gives pairs (subject, detail) and takes ``:quiet`` (nothing is at work), ``:overdue`` (seconds) and ``:most``
-(rows). All that a rule compares is written in one transaction under the job's lock, so a rule holds at any moment,
+All that a rule compares is written in one transaction under the job's lock, so a rule holds at any moment,
 not only at rest, unless it says ``:quiet``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A rule by its name, what it means in words, and the question for what breaks it."""
-
-    name: str
-    meaning: str
-    query: str
-
-    @property
-    def statement(self) -> str:
-        """The question as the database takes it."""
-        return _VIEWS + self.query if "unit_items" in self.query or "scoring" in self.query else self.query
-
-
-# an item of a unit, and what tells the kinds of work on it apart: the embedder, or the pass of the fine stage
-_VIEWS = """
-    WITH unit_items AS (
-        SELECT u.id, u.job_id, u.stage, u.state, named.item,
-               coalesce(u.payload->>'embedder', u.payload->>'pass', '') AS way
-        FROM units u CROSS JOIN LATERAL jsonb_array_elements_text(u.payload->'items') AS named(item)
-    ), scoring AS (
-        SELECT * FROM unit_items WHERE stage = 'fine' AND way <> 'entropy' AND state <> 'split'
-    )
-"""
+from retllm.jobs.invariant_tokens import TOKEN_RULES
+from retllm.jobs.violations import Rule
 
 _JOBS = (
     Rule(
@@ -226,5 +200,5 @@ _SEARCH = (
     ),
 )
 
-RULES: tuple[Rule, ...] = (*_JOBS, *_UNITS, *_INDEX, *_SEARCH)
+RULES: tuple[Rule, ...] = (*_JOBS, *_UNITS, *_INDEX, *_SEARCH, *TOKEN_RULES)
 """Every rule; the names differ."""

@@ -1,6 +1,6 @@
 """The trail of a unit: every attempt at it from its claim to its end, by the token that its effects carry.
 
-Every function runs in the transaction in which the unit itself changes.
+``begin`` and ``end`` run in the transaction in which the unit itself changes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import AttemptOutcome
+from retllm.db.enums import AttemptOutcome, UnitState
 from retllm.db.tables import Attempt, Unit, new_id
 
 
@@ -39,3 +39,18 @@ def end(
         .values(outcome=outcome, ended_at=sa.func.clock_timestamp(), error=error, traceback=traced)
         .execution_options(synchronize_session=False)
     )
+
+
+def end_forgotten(session: Session) -> int:
+    """End the attempts whose unit has gone on without them; returns how many.
+
+    Only a dispatcher of release 0.1, which knows no attempts, takes a unit back and leaves its attempt open.
+    """
+    gone_on = sa.or_(Unit.state != UnitState.LEASED, Unit.token != Attempt.token)
+    ended = session.execute(
+        sa.update(Attempt)
+        .where(Attempt.outcome.is_(None), Attempt.unit_id == Unit.id, gone_on)
+        .values(outcome=AttemptOutcome.LOST, ended_at=sa.func.clock_timestamp(), error="The worker was lost.")
+        .execution_options(synchronize_session=False)
+    )
+    return int(ended.rowcount)  # type: ignore[attr-defined]  # an UPDATE has a count of rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from retllm.db.enums import JobState, Stage, UnitState
+from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
 from retllm.jobs.claim import Claim
 
 ATTEMPTS = 2
@@ -15,12 +15,22 @@ OPEN = (UnitState.READY, UnitState.LEASED)
 
 @dataclass
 class MUnit:
-    """A unit as the model sees it; ``holder`` is the number of the claim that holds it."""
+    """A unit as the model sees it.
+
+    ``holder`` is the number of the claim that holds it, ``trail`` the number and the outcome of every attempt.
+    """
 
     items: list[str]
     state: UnitState = UnitState.READY
     attempt: int = 0
     holder: int | None = None
+    trail: list[tuple[int, AttemptOutcome | None]] = field(default_factory=list)
+
+    def ended(self, outcome: AttemptOutcome) -> None:
+        """The newest attempt, which lasted until now, is over."""
+        number, lasting = self.trail[-1]
+        assert lasting is None
+        self.trail[-1] = (number, outcome)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from retllm.db.session import transaction
-from retllm.db.tables import Candidate, Embedding, Item, Job, Score, Search, Unit
+from retllm.db.tables import Attempt, Candidate, Embedding, Item, Job, Score, Search, Unit
 from retllm.jobs import control, submit
 from retllm.jobs.invariant_files import orphans
 from retllm.jobs.invariants import Accepted, Cancelled, ClientLog, Ending, violations
@@ -35,7 +35,7 @@ def _broken(world: Any, *statements: Any, log: ClientLog | None = None, quiet: b
     return found
 
 
-_TABLES = ("jobs", "units", "searches", "candidates", "scores", "embeddings")
+_TABLES = ("jobs", "units", "attempts", "searches", "candidates", "scores", "embeddings")
 _ENDED = sa.update(Job).values(state="succeeded", finished_at=sa.func.now())
 
 
@@ -102,10 +102,58 @@ def test_results_that_do_not_add_up_are_told(bench: Any, world: Any) -> None:
     assert _broken(world, sa.update(Score).values(error="bad")) == {"score_is_whole"}
     assert _broken(world, sa.delete(Search)) >= {"job_has_its_search"}
     fine = sa.delete(Unit).where(of_search, Unit.stage == "fine")
-    assert _broken(world, fine) == {"score_has_its_unit", "whole_pool_is_judged"}
+    assert _broken(world, fine) == {"score_has_its_unit", "whole_pool_is_judged", "score_is_signed"}
     dead = sa.update(Unit).where(of_search, Unit.stage == "fine").values(state="dead")
-    told = {"dead_says_why", "dead_is_told", "score_has_its_unit", "end_tells_the_truth"}
+    told = {"dead_says_why", "dead_is_told", "score_has_its_unit", "end_tells_the_truth", "committed_is_done"}
     assert _broken(world, dead) == told
+
+
+def test_attempts_that_do_not_add_up_are_told(world: Any) -> None:
+    world.add_texts("a", "b", "c")
+    (unit_id,) = [unit.id for unit in world.units(_submitted(world))][:1]
+    world.must_claim(unit_id)
+    assert _broken(world) == set()
+    assert _broken(world, _attempts(ended_at=sa.func.now())) == {"attempt_end_is_dated"}
+    lost = _attempts(outcome="lost", ended_at=sa.func.now())
+    assert _broken(world, lost) == {"held_by_an_attempt_that_lasts"}
+    let_go = {"state": "ready", "token": None, "lease_until": None}
+    # a dispatcher that knows no attempts may just have taken the unit back
+    assert _broken(world, _unit(0, **let_go)) == set()
+    assert _broken(world, _unit(0, **let_go), quiet=True) == {"attempt_holds_its_unit", "ends_in_quiet"}
+    assert _broken(world, _unit(0, **let_go), lost) == set()
+    done = _unit(0, state="done", token=None, lease_until=None, finished_at=sa.func.now())
+    assert _broken(world, done, lost) >= {"done_was_committed"}
+    committed = _attempts(outcome="committed", ended_at=sa.func.now())
+    assert _broken(world, _unit(0, **let_go), committed) == {"committed_is_done"}
+
+
+def test_effects_that_no_attempt_may_have_are_told(bench: Any, world: Any) -> None:
+    world.add_texts("a red house", "a blue house", "a green house")
+    index(bench, world)
+    job_id = search(world, text="a house", k=3)
+    run(bench, world, job_id, Judge(lambda candidate: (len(candidate.text or "") / 100, 0.5)))
+    assert _broken(world, quiet=True) == set()
+    other = {"token": uuid.uuid4()}
+    assert _broken(world, sa.update(Score).values(other)) == {"score_is_signed"}
+    assert _broken(world, sa.update(Candidate).values(other)) == {"candidate_is_signed"}
+    # a vector outlives its job, and with it the attempt
+    assert _broken(world, sa.update(Embedding).values(other)) == set()
+    for table, name in ((Score, "score"), (Candidate, "candidate"), (Embedding, "vector")):
+        signed = sa.select(table.token).limit(1).scalar_subquery()
+        lost = sa.update(Attempt).where(Attempt.token == signed).values(outcome="lost")
+        assert _broken(world, lost) == {f"{name}_is_signed", "done_was_committed"}
+        elsewhere = sa.select(Attempt.token).where(Attempt.token != signed).limit(1).scalar_subquery()
+        assert _broken(world, sa.update(table).values(token=elsewhere)) == {f"{name}_is_signed"}
+    assert _broken(world, sa.update(Score).values(token=None)) == {"nothing_is_unsigned"}
+    assert _broken(world, sa.update(Candidate).values(token=None)) == {"nothing_is_unsigned"}
+    assert _broken(world, sa.update(Embedding).values(token=None)) == {"no_vector_is_unsigned"}
+    # as workers of release 0.1 leave it
+    unsigned = [sa.update(table).values(token=None) for table in (Score, Candidate, Embedding)]
+    assert _broken(world, sa.delete(Attempt), *unsigned) == set()
+
+
+def _attempts(**values: Any) -> Any:
+    return sa.update(Attempt).values(**values)
 
 
 def test_files_that_are_gone_or_others_are_told(bench: Any, world: Any) -> None:

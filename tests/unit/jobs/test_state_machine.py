@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -20,9 +21,9 @@ from hypothesis.stateful import (
 )
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import JobState, Stage, UnitState
+from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
 from retllm.db.session import transaction
-from retllm.db.tables import Candidate, Collection, Embedding, Job, Score, Search, Unit, new_id
+from retllm.db.tables import Attempt, Candidate, Collection, Embedding, Job, Score, Search, Unit, new_id
 from retllm.db.vectors import register_model
 from retllm.errors import Conflict, JobCancelled, MediaRejected, ModelUnavailable, RetllmError, StaleClaim
 from retllm.jobs import claim as claims
@@ -122,7 +123,7 @@ class Machine(RuleBasedStateMachine):
     def submit_search(self, count: int) -> None:
         collection, items = self._collection(count)
         with transaction(self.world.sessions) as session:
-            self._embed(session, collection, items)
+            self._embed(session, collection, items, None)
         key = uuid.uuid4().hex
         done = self._search(collection, key)
         job = MJob(done.job.id, key, "search", collection, items)
@@ -206,6 +207,7 @@ class Machine(RuleBasedStateMachine):
         held = MClaim(claim, job, key)
         told.state, told.holder = UnitState.LEASED, id(held)
         told.attempt += 1
+        told.trail.append((told.attempt, None))
         if job.state is JobState.QUEUED:
             job.state = JobState.RUNNING
         self.claims.append(held)
@@ -229,6 +231,7 @@ class Machine(RuleBasedStateMachine):
         if not self._fenced(held, lambda: claims.complete(self.world.sessions, held.real, self._write(held))):
             return
         unit.holder = None
+        unit.ended(AttemptOutcome.CANCELLED if held.job.cancel else AttemptOutcome.COMMITTED)
         if held.job.cancel:
             unit.state = UnitState.CANCELLED
             held.job.drop_waiting()
@@ -241,6 +244,7 @@ class Machine(RuleBasedStateMachine):
         unit = held.job.units[held.key]
         if not self._fenced(held, lambda: claims.fail(self.world.sessions, held.real, error, self.world.settings)):
             return
+        unit.ended(AttemptOutcome.FAILED)
         if held.job.cancel:
             unit.state, unit.holder = UnitState.CANCELLED, None
             held.job.drop_waiting()
@@ -253,6 +257,7 @@ class Machine(RuleBasedStateMachine):
         unit = held.job.units[held.key]
         if not self._fenced(held, lambda: claims.release(self.world.sessions, held.real)):
             return
+        unit.ended(AttemptOutcome.CANCELLED if held.job.cancel else AttemptOutcome.RETURNED)
         unit.state, unit.holder = UnitState.READY, None
         unit.attempt -= 1
         if held.job.cancel:
@@ -273,6 +278,7 @@ class Machine(RuleBasedStateMachine):
         for held in self.claims:
             unit = held.job.units[held.key]
             if held.expired and unit.holder == id(held):
+                unit.ended(AttemptOutcome.LOST)
                 held.job.give_up(held.key, hopeless=False, split=True)
                 if held.job.cancel:
                     held.job.drop_waiting()
@@ -282,7 +288,7 @@ class Machine(RuleBasedStateMachine):
 
     # what a worker writes
 
-    def _embed(self, session: Session, collection: UUID, items: list[str]) -> None:
+    def _embed(self, session: Session, collection: UUID, items: list[str], token: UUID | None) -> None:
         for item in items:
             session.add(
                 Embedding(
@@ -292,19 +298,21 @@ class Machine(RuleBasedStateMachine):
                     item_version=1,
                     image_weight=self.world.settings.item_image_weight,
                     vector=[1.0, 0.0, 0.0],
+                    token=token,
                 )
             )
 
     def _write(self, held: MClaim) -> claims.Write:
         """Plain inserts: a second time the same key would break them."""
-        items = held.real.payload.get("items", [])
+        items, token = held.real.payload.get("items", []), held.real.token
 
         def write(session: Session, job: Job) -> list[Announcement]:
             if held.real.stage is Stage.EMBED:
-                self._embed(session, job.collection_id, items)
+                self._embed(session, job.collection_id, items, token)
             elif held.real.stage is Stage.COARSE:
                 for rank, item in enumerate(held.job.items, 1):
-                    session.add(Candidate(search_id=job.id, item_id=UUID(item), coarse_rank=rank, similarity=0.5))
+                    key = {"search_id": job.id, "item_id": UUID(item)}
+                    session.add(Candidate(**key, coarse_rank=rank, similarity=0.5, token=token))
             else:
                 session.get_one(Search, job.id).scorer_version = VERSION
                 for item in items:
@@ -318,6 +326,7 @@ class Machine(RuleBasedStateMachine):
                             log_odds=score,
                             entropy=0.5,
                             tokens=1,
+                            token=token,
                         )
                     )
             return []
@@ -334,16 +343,19 @@ class Machine(RuleBasedStateMachine):
         with self.world.sessions() as session:
             rows = session.scalars(sa.select(Job).where(Job.id.in_(by_id))).all()
             units = session.scalars(sa.select(Unit).where(Unit.job_id.in_(by_id))).all()
+            trails, held = defaultdict(list), [unit.id for unit in units]
+            for one in session.scalars(sa.select(Attempt).where(Attempt.unit_id.in_(held)).order_by(Attempt.token)):
+                trails[one.unit_id].append((one.number, one.outcome))
         for row in rows:
             job = by_id[row.id]
             assert (row.state, row.cancel_requested) == (job.state, job.cancel)
             assert (row.finished_at is not None) == job.over
             here = {
-                (unit.stage, unit.seq): (unit.state, unit.attempt, unit.payload.get("items", []))
+                (unit.stage, unit.seq): (unit.state, unit.attempt, unit.payload.get("items", []), trails[unit.id])
                 for unit in units
                 if unit.job_id == row.id
             }
-            assert here == {key: (unit.state, unit.attempt, unit.items) for key, unit in job.units.items()}
+            assert here == {key: (unit.state, unit.attempt, unit.items, unit.trail) for key, unit in job.units.items()}
             if job.state is JobState.SUCCEEDED:
                 assert row.finished_at is not None
                 self.log.endings.append(Ending(row.id, row.finished_at))
