@@ -47,6 +47,11 @@ FENCED = Counter(
     ["stage"],
     registry=REGISTRY,
 )
+PASSED_OVER = Counter(
+    "retllm_dispatcher_passed_over",
+    "Times that a dispatcher could not take a unit back or end a cancelled job for an error of its own.",
+    registry=REGISTRY,
+)
 BATCH = Histogram(
     "retllm_batch_size",
     "Pictures, texts or pairs in one forward pass of a model.",

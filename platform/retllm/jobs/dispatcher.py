@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from retllm.db.tables import Job, Unit
 from retllm.jobs import life, score_cache, trail
 from retllm.jobs.announce import QUEUE_OF, Announcement, Announcer
 from retllm.jobs.claim import give_up_or_wait
-from retllm.metrics import LEASES_LOST
+from retllm.metrics import LEASES_LOST, PASSED_OVER
 from retllm.operations import queues, workers
 from retllm.operations.totals import Totals
 from retllm.settings import Settings
@@ -31,6 +32,10 @@ log = structlog.get_logger(__name__)
 _RESCUED_AT_ONCE = 100
 # seconds between two looks at what is kept only for a while
 _PRUNE_SECONDS = 60.0
+# seconds for which what could not be dealt with stands back, so that the others have their turn
+_STAND_BACK_SECONDS = 30.0
+# an error of these is the database's and ends the round; any other is that of the row at hand
+_DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError)
 
 
 class Dispatcher:
@@ -43,6 +48,7 @@ class Dispatcher:
         self._stop = threading.Event()
         self._totals = Totals(sessions)
         self._prune_at = self._tell_at = time.monotonic()
+        self._standing_back: dict[UUID, float] = {}
 
     def stop(self) -> None:
         """End the loop after the present round."""
@@ -73,14 +79,35 @@ class Dispatcher:
     def rescue(self) -> int:
         """Take back the units whose lease has run out: their worker died or lost the database."""
         with transaction(self._sessions) as session:
-            expired = session.execute(sa.select(Unit.id, Unit.job_id).where(*_expired()).limit(_RESCUED_AT_ONCE)).all()
-        for unit_id, job_id in expired:
-            self._rescue_one(unit_id, job_id)
-        return len(expired)
+            expired = sa.select(Unit.id).where(*_expired(), Unit.id.not_in(self._stood_back()))
+            found = session.scalars(expired.order_by(Unit.lease_until).limit(_RESCUED_AT_ONCE)).all()
+        return self._each(found, self._rescue_one)
 
-    def _rescue_one(self, unit_id: UUID, job_id: UUID) -> None:
+    def _stood_back(self) -> list[UUID]:
+        now = time.monotonic()
+        self._standing_back = {key: until for key, until in self._standing_back.items() if until > now}
+        return list(self._standing_back)
+
+    def _each(self, keys: Iterable[UUID], deed: Callable[[UUID], None]) -> int:
+        """Do it to each; one that can't be dealt with stands back for a while and stops none of the others."""
+        done = 0
+        for key in keys:
+            try:
+                deed(key)
+            except _DATABASE_AWAY:
+                raise
+            except Exception:
+                log.exception("dispatcher.passed_over", deed=deed.__name__.lstrip("_"), key=str(key))
+                PASSED_OVER.inc()
+                self._standing_back[key] = time.monotonic() + _STAND_BACK_SECONDS
+            else:
+                done += 1
+        return done
+
+    def _rescue_one(self, unit_id: UUID) -> None:
         with transaction(self._sessions) as session:
-            job = life.lock_job(session, job_id)
+            job_id = session.scalar(sa.select(Unit.job_id).where(Unit.id == unit_id))
+            job = life.lock_job(session, job_id) if job_id is not None else None
             unit = session.scalar(
                 sa.select(Unit).where(Unit.id == unit_id, *_expired()).with_for_update(skip_locked=True)
             )
@@ -97,14 +124,17 @@ class Dispatcher:
     def sweep_cancelled(self) -> None:
         """End cancelled jobs that no worker holds a unit of."""
         with transaction(self._sessions) as session:
-            waiting = session.scalars(
-                sa.select(Job.id).where(Job.cancel_requested, Job.finished_at.is_(None)).limit(_RESCUED_AT_ONCE)
-            ).all()
-        for job_id in waiting:
-            with transaction(self._sessions) as session:
-                job = life.lock_job(session, job_id)
-                if job is not None:
-                    life.close_if_cancelled(session, job)
+            waiting = sa.select(Job.id).where(
+                Job.cancel_requested, Job.finished_at.is_(None), Job.id.not_in(self._stood_back())
+            )
+            found = session.scalars(waiting.limit(_RESCUED_AT_ONCE)).all()
+        self._each(found, self._sweep_one)
+
+    def _sweep_one(self, job_id: UUID) -> None:
+        with transaction(self._sessions) as session:
+            job = life.lock_job(session, job_id)
+            if job is not None:
+                life.close_if_cancelled(session, job)
 
     def prune_now_and_then(self) -> int:
         """Keep the score cache within its bound and forget workers long gone; returns how many scores went."""

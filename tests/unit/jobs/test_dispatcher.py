@@ -9,9 +9,9 @@ import pytest
 import redis
 import sqlalchemy as sa
 
-from retllm.db.enums import JobState, Stage, UnitState
+from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
 from retllm.db.session import transaction
-from retllm.db.tables import Unit
+from retllm.db.tables import Attempt, Unit
 from retllm.jobs import submit
 from retllm.jobs.announce import QUEUE_OF, TASK_OF, Announcer
 from retllm.jobs.dispatcher import Dispatcher
@@ -143,3 +143,36 @@ def test_a_broker_that_is_away_is_no_error_of_the_request(world, unused_tcp_port
     assert announcer.announce([(unit.id, Stage.EMBED)]) == 0
     with pytest.raises(redis.RedisError):
         announcer.depth("embed")
+
+
+def test_a_unit_that_cannot_be_taken_back_does_not_stand_in_the_way_of_the_others(world, monkeypatch) -> None:
+    monkeypatch.setattr("retllm.jobs.dispatcher._RESCUED_AT_ONCE", 1)
+    job_id = _job(world, 4)
+    bad, good = [unit.id for unit in world.units(job_id)]
+    for unit_id in (bad, good):
+        world.must_claim(unit_id)
+    with transaction(world.sessions) as session:
+        past = {"lease_until": sa.func.clock_timestamp() - sa.text("interval '2 seconds'")}
+        session.execute(sa.update(Unit).values(past))
+        # with its last attempt lost, its item is to be told of the error, and the item has no key
+        worst = {"attempt": world.settings.max_attempts, "payload": {"items": ["no key"]}, "lease_until": _AGO}
+        session.execute(sa.update(Unit).where(Unit.id == bad).values(worst))
+    dispatcher = Dispatcher(world.sessions, Recorder(), world.settings)
+    assert [dispatcher.rescue(), dispatcher.rescue(), dispatcher.rescue()] == [0, 1, 0]
+    assert {unit.id: unit.state for unit in world.units(job_id)} == {bad: UnitState.LEASED, good: UnitState.READY}
+
+
+def test_an_attempt_that_an_older_dispatcher_left_open_is_ended(world) -> None:
+    (unit,) = world.units(_job(world, 2))
+    world.must_claim(unit.id)
+    dispatcher = Dispatcher(world.sessions, Recorder(), world.settings)
+    dispatcher.prune_now_and_then()
+    assert _outcomes(world) == [None], "it holds its unit"
+    _age(world, state=UnitState.READY, token=None, lease_until=None)
+    Dispatcher(world.sessions, Recorder(), world.settings).prune_now_and_then()
+    assert _outcomes(world) == [AttemptOutcome.LOST]
+
+
+def _outcomes(world) -> list[AttemptOutcome | None]:
+    with world.sessions() as session:
+        return list(session.scalars(sa.select(Attempt.outcome).order_by(Attempt.token)))
