@@ -27,7 +27,7 @@ _PUBLISHED = ("192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf"
 _BYTES = 32
 # how long to wait for another process that has made the file and not yet written it
 _PATIENCE_SECONDS = 2.0
-_ADVICE = "make one with `openssl rand -hex 32`, or unset RETLLM_SECRET_KEY to have one made and kept in RETLLM_HOME"
+_ADVICE = "set it to what `openssl rand -hex 32` prints, or unset it to have a key made and kept in RETLLM_HOME"
 
 
 def secret_key(settings: Settings) -> str:
@@ -38,7 +38,7 @@ def secret_key(settings: Settings) -> str:
     """
     if settings.secret_key is not None:
         return _checked(settings.secret_key)
-    path = settings.home_path / "secret_key"
+    path = key_path(settings)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return _made(path) or _read(path)
@@ -47,6 +47,11 @@ def secret_key(settings: Settings) -> str:
             f"The secret key can't be kept in {path} ({error.strerror}): make the folder writable, "
             "or set RETLLM_SECRET_KEY."
         ) from error
+
+
+def key_path(settings: Settings) -> Path:
+    """Where a key that is made here is kept."""
+    return settings.home_path / "secret_key"
 
 
 def derived(secret: str, purpose: str) -> bytes:

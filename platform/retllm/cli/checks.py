@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
+from retllm.cli.check_exposure import look_at_cookies, look_at_secret_key
 from retllm.cli.check_workers import look_at_workers
 from retllm.errors import RetllmError
 from retllm.settings import PRESETS, Settings
@@ -68,6 +69,8 @@ def run_checks(settings: Settings) -> list[Check]:
         ("storage", lambda: check_storage(settings)),
         ("disk", lambda: check_disk(settings)),
         ("port", lambda: check_port(settings, running)),
+        ("secret key", lambda: check_secret_key(settings)),
+        ("cookies", lambda: check_cookies(settings)),
         ("gpu", lambda: check_gpu(settings)),
         ("embedder", lambda: check_embedder(settings)),
         *_extra_embedders(settings),
@@ -191,6 +194,18 @@ def check_port(settings: Settings, running: StackRecord | None) -> Check:
         return Check("port", "ok", f"`retllm up` runs now, at {running.url}.")
     port = choose_port(settings.host, settings.port)
     return Check("port", "ok", f"Port {port} on {settings.host} is free.")
+
+
+def check_secret_key(settings: Settings) -> Check:
+    """The secret key can't be guessed, and is the same wherever it must be."""
+    message, advice = look_at_secret_key(settings)
+    return Check("secret key", "warning" if advice else "ok", message, advice)
+
+
+def check_cookies(settings: Settings) -> Check:
+    """Cookies and passwords do not go over the network in the clear."""
+    message, advice = look_at_cookies(settings)
+    return Check("cookies", "warning" if advice else "ok", message, advice)
 
 
 def check_gpu(settings: Settings) -> Check:

@@ -37,6 +37,8 @@ def test_with_nothing_running_the_embedded_servers_are_found_and_nothing_is_made
         "storage",
         "disk",
         "port",
+        "secret key",
+        "cookies",
         "gpu",
         "embedder",
         "scorer",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy.orm import Session
 
-from retllm import accounts, audit, tokens
+from retllm import accounts, audit, logins, tokens
+from retllm.access import scope_of
 from retllm.audit import Filters
 from retllm.cli.token import token
 from retllm.cli.user import user
-from retllm.db.enums import Role
+from retllm.db.enums import Role, TokenScope
 from retllm.db.session import make_engine
-from retllm.errors import Conflict, Unauthorized
+from retllm.errors import Conflict, InvalidInput, NotFound, Unauthorized
 from retllm.settings import Settings
 
 PASSWORD = "correct horse battery"
@@ -93,3 +95,34 @@ def test_deeds_of_the_command_line_stand_in_the_audit_log_without_secrets(databa
     assert {(one.user_name, one.address) for one in entries} == {(None, "command line")}
     assert entries[0].detail == {"role": {"from": "editor", "to": "viewer"}}
     assert not [one for one in entries if password in str(one.detail) or secret in str(one.detail)]
+
+
+def test_a_token_may_change_for_90_days_unless_it_is_asked_for_otherwise(database: Session) -> None:
+    _run(user, "create", "bob")
+    _run(token, "create", "bob")
+    secret = json.loads(_run(token, "create", "bob", "--scope", "read", "--days", "0", "--json"))["token"]
+    usual, other = json.loads(_run(token, "list", "bob", "--json"))["tokens"]
+    assert usual["scope"] == "change"
+    days = datetime.fromisoformat(usual["expires_at"]) - datetime.fromisoformat(usual["created_at"])
+    assert days == timedelta(days=90)
+    assert (other["scope"], other["expires_at"]) == ("read", None)
+    assert scope_of(tokens.holder(database, tokens.token_key(Settings()), secret)) is TokenScope.READ
+    shown = _run(token, "list", "bob")
+    assert "change" in shown
+    assert secret not in shown
+
+
+def test_an_account_is_made_with_a_password_that_is_not_among_the_first_to_be_tried(database: Session) -> None:
+    with pytest.raises(InvalidInput):
+        _run(user, "create", "bob", "--password-stdin", typed="password123\n")
+    with pytest.raises(NotFound):
+        accounts.find_user(database, "bob")
+
+
+def test_a_new_password_on_the_command_line_ends_the_sessions_of_the_account(database: Session) -> None:
+    _run(user, "create", "bob")
+    bob = accounts.find_user(database, "bob")
+    begun = logins.begin(database, bob, address=None, agent=None)
+    database.commit()
+    _run(user, "password", "bob")
+    assert logins.holder(database, begun.id, timedelta(days=1)) is None

@@ -1,0 +1,84 @@
+"""The doctor on what others on the network could do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retllm.cli.checks import check_cookies, check_secret_key, run_checks
+from retllm.secret_key import secret_key
+from retllm.settings import Settings
+
+GOOD = "6f1c09d2a7b84e53f0e1d2c3b4a5968778695a4b3c2d1e0f9a8b7c6d5e4f3021"
+AWAY = "postgresql://user:canary@db.example/retllm"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of a platform that was never started, and no setting of the environment."""
+    for name in ("DATABASE_URL", "RETLLM_SECRET_KEY", "RETLLM_HOST", "RETLLM_PROXIES", "RETLLM_SECURE_COOKIES"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "home"
+
+
+def _key(home: Path, **given: Any) -> tuple[str, str]:
+    check = check_secret_key(Settings(home=home, **given))
+    assert bool(check.advice) is (check.state == "warning")
+    assert GOOD not in check.message + check.advice
+    assert "canary" not in check.message + check.advice
+    return check.state, check.message + check.advice
+
+
+def test_a_key_that_only_its_owner_reads_is_fine_and_looking_makes_none(home: Path) -> None:
+    assert _key(home)[0] == "ok"
+    assert not home.exists()
+    secret_key(Settings(home=home))
+    assert _key(home)[0] == "ok"
+
+
+def test_a_key_that_others_read_is_told(home: Path) -> None:
+    secret_key(Settings(home=home))
+    (home / "secret_key").chmod(0o644)
+    state, text = _key(home)
+    assert state == "warning"
+    assert "chmod 600" in text
+
+
+def test_a_key_of_one_host_beside_a_database_of_several_is_told(home: Path) -> None:
+    state, text = _key(home, database_url=AWAY)
+    assert state == "warning"
+    assert "RETLLM_SECRET_KEY on every host" in text
+    assert _key(home, database_url=AWAY, secret_key=GOOD)[0] == "ok"
+    assert _key(home, database_url="postgresql://u@/retllm?host=/run/postgres")[0] == "ok"
+    assert _key(home, database_url="postgresql://u@127.0.0.1/retllm")[0] == "ok"
+    assert _key(home, database_url="no address")[0] == "ok"
+
+
+@pytest.mark.parametrize("key", ["", "secret", "x" * 40])
+def test_a_key_that_can_be_guessed_has_failed(home: Path, key: str) -> None:
+    (check,) = [one for one in run_checks(Settings(home=home, secret_key=key, port=0)) if one.name == "secret key"]
+    assert check.state == "failed"
+    assert check.advice.startswith("Set it to what `openssl rand -hex 32` prints")
+
+
+@pytest.mark.parametrize(
+    ("given", "state", "word"),
+    [
+        ({}, "ok", "only this machine"),
+        ({"host": "::1"}, "ok", "only this machine"),
+        ({"host": "localhost"}, "ok", "only this machine"),
+        ({"host": "0.0.0.0"}, "warning", "RETLLM_SECURE_COOKIES=true"),
+        ({"host": "::"}, "warning", "RETLLM_SECURE_COOKIES=true"),
+        ({"host": "192.0.2.1"}, "warning", "RETLLM_SECURE_COOKIES=true"),
+        ({"host": "search.example"}, "warning", "RETLLM_SECURE_COOKIES=true"),
+        ({"proxies": 1}, "warning", "RETLLM_SECURE_COOKIES=true"),
+        ({"host": "0.0.0.0", "secure_cookies": True}, "warning", "Set RETLLM_PROXIES"),
+        ({"proxies": 1, "secure_cookies": True}, "ok", "HTTPS only"),
+    ],
+)
+def test_cookies_that_others_could_hear_are_told(home: Path, given: dict[str, Any], state: str, word: str) -> None:
+    check = check_cookies(Settings(home=home, **given))
+    assert (check.state, bool(check.advice)) == (state, state == "warning")
+    assert word in check.message + check.advice
