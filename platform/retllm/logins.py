@@ -16,6 +16,7 @@ _SEEN_EVERY = timedelta(minutes=1)
 # how long ago an account may have been used from an address for it to be known there; older sessions that are over go
 _KNOWN_FOR = timedelta(days=30)
 _MOST_AGENT = 300
+_MOST_SHOWN = 100
 
 
 def begin(session: Session, user: User, *, address: str | None, agent: str | None) -> Login:
@@ -54,9 +55,9 @@ def holder(session: Session, login_id: UUID, idle: timedelta) -> User | None:
 
 
 def lasting(session: Session, user: User, idle: timedelta) -> list[Login]:
-    """The sessions of ``user`` that last, those seen last first."""
+    """The sessions of ``user`` that last, those seen last first, and not more than people read through."""
     query = sa.select(Login).where(Login.user_id == user.id, _lasts(idle)).order_by(Login.seen_at.desc(), Login.id)
-    return list(session.scalars(query))
+    return list(session.scalars(query.limit(_MOST_SHOWN)))
 
 
 def end(session: Session, user_id: UUID, login_id: UUID) -> None:
