@@ -46,7 +46,6 @@ def _attempts() -> None:
             nullable=True,
         ),
         sa.Column("error", sa.Text(), nullable=True),
-        sa.Column("traceback", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["unit_id"], ["units.id"], name=op.f("fk_attempts_unit_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("token", name=op.f("pk_attempts")),
     )

@@ -293,7 +293,6 @@ class Attempt(Base):
     ended_at: Mapped[datetime | None]
     outcome: Mapped[AttemptOutcome | None]
     error: Mapped[str | None]
-    traceback: Mapped[str | None] = mapped_column(deferred=True)
 
 
 class Search(Base):

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.orm import Session, undefer
+from sqlalchemy.orm import Session, aliased, undefer
 
 from retllm.access import demand_job, job_for
-from retllm.db.enums import Stage, UnitState
-from retllm.db.tables import Job, Unit, User
+from retllm.db.enums import AttemptOutcome, Stage, UnitState
+from retllm.db.tables import Attempt, Job, Unit, User
 from retllm.errors import Forbidden, NotFound
 
 Place = tuple[Stage, int]
+
+# attempts shown of one unit; retries and stopped workers can make many
+_TRAIL = 20
 
 # nine figures fit into the column
 PLACE = rf"^({'|'.join(Stage)})\.[0-9]{{1,9}}$"
@@ -40,8 +44,25 @@ def name_of(unit: AttemptView) -> str:
     return f"{unit.stage}.{unit.seq}"
 
 
+class TrailView(BaseModel):
+    """One attempt at a unit."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    number: int = Field(description="which attempt it was; a retry of the job begins again with 1")
+    worker: str = Field(description="host and process")
+    started_at: datetime
+    ended_at: datetime | None
+    seconds: float | None = Field(description="that it took; null while it lasts")
+    outcome: AttemptOutcome | None = Field(
+        description="committed, failed, lost (its lease ran out), returned (the worker was told to stop; does not "
+        "count) or cancelled; null while it lasts"
+    )
+    error: str | None
+
+
 class AttemptView(BaseModel):
-    """A unit of a job, and how its last attempt went."""
+    """A unit of a job, how its last attempt went, and the trail of all of them."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -58,6 +79,7 @@ class AttemptView(BaseModel):
     run_after: datetime | None = Field(description="when it may be tried again; null unless it waits after a failure")
     error: str | None
     traceback: str | None = Field(default=None, description="for those who may change the job")
+    trail: list[TrailView] = Field(description=f"every attempt, the first one first; of many the last {_TRAIL}")
 
 
 def attempts(
@@ -91,7 +113,30 @@ def attempts(
         )
     if traced:
         query = query.options(undefer(Unit.traceback))
-    return [_view(unit, traced) for unit in session.scalars(query)]
+    units = session.scalars(query).all()
+    trails = _trails(session, [unit.id for unit in units])
+    return [_view(unit, trails[unit.id], traced) for unit in units]
+
+
+def _trails(session: Session, unit_ids: Sequence[UUID]) -> dict[UUID, list[TrailView]]:
+    """The last attempts at each of these units, the first one first."""
+    newest = sa.func.row_number().over(partition_by=Attempt.unit_id, order_by=Attempt.token.desc()).label("newest")
+    numbered = sa.select(Attempt, newest).where(Attempt.unit_id.in_(unit_ids)).subquery()
+    last = aliased(Attempt, numbered)
+    trails: defaultdict[UUID, list[TrailView]] = defaultdict(list)
+    for one in session.scalars(sa.select(last).where(numbered.c.newest <= _TRAIL).order_by(last.token)):
+        trails[one.unit_id].append(
+            TrailView(
+                number=one.number,
+                worker=one.worker,
+                started_at=one.started_at,
+                ended_at=one.ended_at,
+                seconds=_seconds(one.started_at, one.ended_at),
+                outcome=one.outcome,
+                error=one.error,
+            )
+        )
+    return trails
 
 
 def may_change(session: Session, user: User, job: Job) -> bool:
@@ -103,7 +148,7 @@ def may_change(session: Session, user: User, job: Job) -> bool:
     return True
 
 
-def _view(unit: Unit, traced: bool) -> AttemptView:
+def _view(unit: Unit, trail: list[TrailView], traced: bool) -> AttemptView:
     items: Sequence[str] | None = unit.payload.get("items")
     waits = unit.state is UnitState.READY and unit.error is not None
     return AttemptView(
@@ -120,6 +165,7 @@ def _view(unit: Unit, traced: bool) -> AttemptView:
         run_after=unit.run_after if waits else None,
         error=unit.error,
         traceback=unit.traceback if traced else None,
+        trail=trail,
     )
 
 

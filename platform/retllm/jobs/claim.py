@@ -233,8 +233,8 @@ def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Setti
     hopeless = isinstance(error, RetllmError) and not error.retryable
     with transaction(sessions) as session:
         job, unit = _prove(session, claim)
-        said, traced = describe(error), _traced(error)
-        trail.end(session, claim.token, AttemptOutcome.FAILED, error=said, traced=traced)
+        said = describe(error)
+        trail.end(session, claim.token, AttemptOutcome.FAILED, error=said)
         if job.cancel_requested:
             unit.state = UnitState.CANCELLED
             unit.token = None
@@ -243,7 +243,9 @@ def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Setti
             life.close_if_cancelled(session, job)
             return []
         at_fault = not isinstance(error, ModelUnavailable)
-        return give_up_or_wait(session, job, unit, said, settings, traced=traced, hopeless=hopeless, split=at_fault)
+        return give_up_or_wait(
+            session, job, unit, said, settings, traced=_traced(error), hopeless=hopeless, split=at_fault
+        )
 
 
 def give_up_or_wait(

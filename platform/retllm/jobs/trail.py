@@ -21,14 +21,7 @@ def begin(session: Session, unit: Unit, worker: str) -> UUID:
     return token
 
 
-def end(
-    session: Session,
-    token: UUID | None,
-    outcome: AttemptOutcome,
-    *,
-    error: str | None = None,
-    traced: str | None = None,
-) -> None:
+def end(session: Session, token: UUID | None, outcome: AttemptOutcome, *, error: str | None = None) -> None:
     """The attempt with this token is over.
 
     One by a worker of release 0.1 left no row here when it began; nothing is kept of its end either.
@@ -36,7 +29,7 @@ def end(
     session.execute(
         sa.update(Attempt)
         .where(Attempt.token == token)
-        .values(outcome=outcome, ended_at=sa.func.clock_timestamp(), error=error, traceback=traced)
+        .values(outcome=outcome, ended_at=sa.func.clock_timestamp(), error=error)
         .execution_options(synchronize_session=False)
     )
 

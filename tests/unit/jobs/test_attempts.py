@@ -8,12 +8,15 @@ import pytest
 import sqlalchemy as sa
 
 from retllm import accounts
-from retllm.db.enums import JobKind, Stage, UnitState, Visibility
+from retllm.db.enums import AttemptOutcome, JobKind, Stage, UnitState, Visibility
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Job, new_id
+from retllm.db.tables import Collection, Job, Unit, new_id
 from retllm.errors import MediaRejected, NotFound
 from retllm.jobs import claim as claims
 from retllm.jobs.attempts import AttemptView, Place, attempts
+from retllm.jobs.dispatcher import Dispatcher
+
+from .foreseen import Quiet
 
 
 @pytest.fixture
@@ -62,6 +65,42 @@ def test_a_failed_attempt_shows_its_worker_its_time_and_when_the_next_may_begin(
     assert (row.state, row.attempt, row.worker, row.error) == (UnitState.READY, 1, "host:7", "RuntimeError: no memory")
     assert row.run_after is not None
     assert row.traceback is None
+
+
+def test_every_attempt_at_a_unit_is_told(world, job_id: UUID) -> None:
+    world.settings = world.settings.model_copy(update={"backoff_seconds": 0.0})
+    unit = world.units(job_id, Stage.FINE)[1]
+    claims.fail(world.sessions, world.must_claim(unit.id, "host:7"), RuntimeError("no memory"), world.settings)
+    claims.release(world.sessions, world.must_claim(unit.id, "host:8"))
+    world.must_claim(unit.id, "host:9")
+    with transaction(world.sessions) as session:
+        session.execute(sa.update(Unit).values(lease_until=sa.func.clock_timestamp()))
+    assert Dispatcher(world.sessions, Quiet(), world.settings).rescue() == 1
+    claims.complete(world.sessions, world.must_claim(unit.id, "host:10"), lambda _session, _job: [])
+    told = [row.trail for row in _listed(world, job_id)]
+    assert [(one.number, one.worker, one.outcome) for one in told[2]] == [
+        (1, "host:7", AttemptOutcome.FAILED),
+        (2, "host:8", AttemptOutcome.RETURNED),
+        (2, "host:9", AttemptOutcome.LOST),
+        (3, "host:10", AttemptOutcome.COMMITTED),
+    ]
+    assert [one.error for one in told[2]] == [
+        "RuntimeError: no memory",
+        None,
+        "The worker host:9 was lost in attempt 2: its lease ran out.",
+        None,
+    ]
+    assert all(one.seconds is not None and one.started_at <= one.ended_at for one in told[2])
+    assert [told[0], told[1], told[3]] == [[], [], []]
+
+
+def test_of_a_long_trail_the_end_is_told(world, job_id: UUID) -> None:
+    unit = world.units(job_id, Stage.FINE)[0]
+    for number in range(23):
+        claims.release(world.sessions, world.must_claim(unit.id, f"host:{number}"))
+    row = _listed(world, job_id)[1]
+    assert [one.worker for one in row.trail] == [f"host:{number}" for number in range(3, 23)]
+    assert row.attempt == 0
 
 
 def test_only_the_state_that_is_asked_for_and_tracebacks_only_on_demand(world, job_id: UUID) -> None:

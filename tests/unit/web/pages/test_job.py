@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import Caller
 
-from retllm.db.enums import ItemKind, JobState, Stage, UnitState, Visibility
+from retllm.db.enums import AttemptOutcome, ItemKind, JobState, Stage, UnitState, Visibility
 from retllm.db.operations import PausedQueue
 from retllm.db.session import transaction
-from retllm.db.tables import Candidate, Collection, Item, Score, Search, Unit, new_id
+from retllm.db.tables import Attempt, Candidate, Collection, Item, Score, Search, Unit, new_id
 from retllm.fine.trace import Trace, Weights
 from retllm_web.services import Services
 
@@ -223,6 +223,21 @@ def test_tracebacks_are_for_those_who_may_change_the_job(
     seen = onlooker.get(f"/jobs/{searched.id}/attempts?state=dead")
     assert "OSError: <disk>" in seen.text
     assert "where" not in seen.one("table").text
+
+
+def test_every_attempt_at_a_unit_is_shown_once_there_are_several(reader: Visitor, searched: Searched) -> None:
+    with transaction(searched.served.sessions) as session:
+        unit_id = session.scalar(sa.select(Unit.id).filter_by(job_id=searched.id, stage=Stage.FINE, seq=0))
+        session.execute(sa.delete(Attempt))
+        lost = {"outcome": AttemptOutcome.LOST, "ended_at": sa.func.now(), "error": "its <lease> ran out"}
+        session.add(Attempt(unit_id=unit_id, number=1, worker="host:7", **lost))
+    assert not [e for e in reader.get(f"/jobs/{searched.id}/attempts").all("summary") if "Each attempt" in e.text]
+    with transaction(searched.served.sessions) as session:
+        session.add(Attempt(unit_id=unit_id, number=2, worker="host:8"))
+    (trail,) = [e for e in reader.get(f"/jobs/{searched.id}/attempts").all("details") if "Each attempt" in e.text]
+    assert "1: worker lost" in trail.text
+    assert ": its <lease> ran out 2: at work" in trail.text
+    assert trail.text.endswith("host:8")
 
 
 def test_attempts_of_an_index_job_are_on_its_page(reader: Visitor, texts: str, ada: Caller) -> None:
