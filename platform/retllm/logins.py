@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from datetime import timedelta
 from uuid import UUID
 
@@ -82,15 +83,24 @@ def _end(session: Session, *which: sa.ColumnElement[bool]) -> int:
 
 
 def is_known_at(session: Session, name: str, address: str | None) -> bool:
-    """Whether somebody logged in as ``name`` from ``address`` in the last month."""
+    """Whether somebody logged in as ``name`` from ``address``, or the same network, in the last month."""
     query = (
-        sa.select(Login.id)
+        sa.select(Login.address)
+        .distinct()
         .join(User, User.id == Login.user_id)
-        .where(
-            sa.func.lower(User.name) == name.lower(),
-            Login.address == address,
-            Login.seen_at > sa.func.now() - _KNOWN_FOR,
-        )
-        .limit(1)
+        .where(sa.func.lower(User.name) == name.lower(), Login.seen_at > sa.func.now() - _KNOWN_FOR)
     )
-    return session.scalar(query) is not None
+    return network_of(address) in {network_of(one) for one in session.scalars(query)}
+
+
+def network_of(address: str | None) -> str:
+    """What counts as one address: of IPv6 the network of 64 bits, which one customer has whole."""
+    try:
+        parsed = ipaddress.ip_address((address or "").partition("%")[0])
+    except ValueError:
+        return address or "unknown"
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)

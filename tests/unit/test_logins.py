@@ -114,3 +114,23 @@ def test_an_account_is_known_where_somebody_logged_in_of_late(session: Session, 
     assert not logins.is_known_at(session, "eve", "192.0.2.1")
     _age(session, login, seen_at=31)
     assert not logins.is_known_at(session, "ada", "192.0.2.1")
+    _begin(session, ada, address="2001:db8:1:2::1")
+    assert logins.is_known_at(session, "ada", "2001:db8:1:2:ffff::9")
+    assert not logins.is_known_at(session, "ada", "2001:db8:1:3::1")
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", "unknown"),
+        (None, "unknown"),
+        ("a socket", "a socket"),
+    ],
+)
+def test_an_address_of_ipv6_counts_as_the_network_that_one_customer_has(address: str | None, network: str) -> None:
+    assert logins.network_of(address) == network

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import math
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from limits.storage import MemoryStorage, storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 
 from retllm.errors import TooManyTries
+from retllm.logins import network_of
 from retllm.secret_key import derived
 
 log = structlog.get_logger(__name__)
@@ -34,19 +34,6 @@ _LIMIT = RateLimitItemPerMinute(MOST_WRONG, WINDOW_MINUTES)
 # a Redis that did not answer is not asked again for so long
 _PATIENCE_SECONDS = 5.0
 _ANSWER_SECONDS = 2.0
-
-
-def network_of(address: str | None) -> str:
-    """What counts as one address: of IPv6 the network of 64 bits, which one customer has whole."""
-    try:
-        parsed = ipaddress.ip_address((address or "").partition("%")[0])
-    except ValueError:
-        return address or "unknown"
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,12 @@ def test_every_response_carries_the_security_headers(client: FlaskClient, path: 
     assert headers["Referrer-Policy"] == "same-origin"
 
 
+@pytest.mark.parametrize("key", ["", "changeme", "x" * 64, "please-change-me-in-production-1234"])
+def test_a_secret_key_that_can_be_guessed_is_refused_at_the_start(settings: Settings, key: str) -> None:
+    with pytest.raises(StackError, match="RETLLM_SECRET_KEY"):
+        create_app(settings.model_copy(update={"secret_key": key}))
+
+
 def test_cookies_are_for_this_site_and_not_for_scripts(settings: Settings) -> None:
     plain = create_app(settings).config
     assert plain["SESSION_COOKIE_HTTPONLY"] is True

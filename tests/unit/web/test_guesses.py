@@ -13,7 +13,7 @@ from retllm.errors import TooManyTries
 from retllm.settings import Settings
 from retllm_web import guesses
 from retllm_web.app import create_app
-from retllm_web.guesses import MOST_WRONG, Guesses, network_of
+from retllm_web.guesses import MOST_WRONG, Guesses
 
 from .conftest import PASSWORD, Caller
 
@@ -140,21 +140,12 @@ def test_a_try_that_is_refused_does_not_prolong_the_wait() -> None:
     assert counters.wait(source) == 0
 
 
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("", "unknown"),
-        (None, "unknown"),
-        ("a socket", "a socket"),
-    ],
-)
-def test_an_address_of_ipv6_counts_as_the_network_that_one_customer_has(address: str | None, network: str) -> None:
-    assert network_of(address) == network
+def test_who_has_a_whole_network_of_ipv6_has_no_more_tries(app: OpenAPI, ada: Caller) -> None:
+    tries = [
+        _try(app, f"n{number}", WRONG, f"2001:db8:1:2::{number:x}").status_code for number in range(MOST_WRONG + 1)
+    ]
+    assert tries == [401] * 20 + [429]
+    assert _try(app, "ada", PASSWORD, "2001:db8:1:3::1").status_code == 302
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,15 @@ INFO = Info(
     ),
 )
 SECURITY_SCHEMES: dict[str, SecurityScheme | dict[str, Any]] = {
-    "bearer": SecurityScheme(type="http", scheme="bearer", description="A token, made with `retllm token create`.")
+    "bearer": SecurityScheme(
+        type="http",
+        scheme="bearer",
+        description=(
+            "A token, made with `retllm token create` or on the account's page. It does no more than its scope: read "
+            "(look and export), search (also ask and review), change (also make collections, upload, index, delete "
+            "items), manage (all that its account may). 403 with `detail.scope` names the scope that was needed."
+        ),
+    )
 }
 SECURITY: list[dict[str, list[str]]] = [{"bearer": []}]
 
