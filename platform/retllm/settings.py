@@ -211,6 +211,12 @@ class Settings(BaseSettings):
     score_unit_candidates: int = Field(default=8, ge=1, le=256, description="Candidates in one unit of a search job.")
     lease_seconds: float = Field(default=60, gt=0, description="Seconds that a worker holds a unit without renewing.")
     max_attempts: int = Field(default=4, ge=1, description="Attempts after which a unit is dead.")
+    stop_seconds: float = Field(
+        default=8,
+        ge=0,
+        description="Seconds that a worker which is told to stop may take to finish its unit or hand it back; whoever "
+        "stops it waits longer than that before killing it.",
+    )
     backoff_seconds: float = Field(default=2, ge=0, description="Wait before the second attempt; doubles each time.")
     dispatch_seconds: float = Field(default=1, gt=0, description="Seconds between two rounds of the dispatcher.")
     republish_seconds: float = Field(

@@ -124,7 +124,7 @@ class Plant:
         self._nursery = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.nursery"],
             cwd=ROOT,
-            env=self._environment(),
+            env=self.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=(self.logs / "nursery.log").open("ab"),
@@ -202,7 +202,8 @@ class Plant:
             "RETLLM_SECRET_KEY": "not a secret of anybody's, used by tests alone",
         }
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What every process gets."""
         found = {name: value for name, value in os.environ.items() if not name.startswith(("RETLLM_", "CHAOS_"))}
         return (
             found
@@ -228,12 +229,12 @@ class Plant:
     def _spec(self, name: str) -> ProcessSpec:
         log = self.logs / f"{name}.log"
         if name == "postgres":
-            return self.postgres.spec(log, self._environment())
+            return self.postgres.spec(log, self.environment())
         if name == "redis":
-            return self.redis.spec(log, self._environment())
+            return self.redis.spec(log, self.environment())
         arguments = commands.python((*commands.WEB[:-1], "tests.chaos.web:app"))
         ready: Callable[[], bool] = lambda: is_ready("127.0.0.1", self.port)  # noqa: E731
-        return ProcessSpec("web", arguments, log, self._environment(), ready=ready, cwd=ROOT)
+        return ProcessSpec("web", arguments, log, self.environment(), ready=ready, cwd=ROOT)
 
     def _fork(self, one: Forked) -> None:
         assert self._nursery is not None

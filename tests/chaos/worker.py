@@ -18,6 +18,7 @@ from retllm_workers.bench import get_bench
 
 app = celery_app(get_settings().redis_url)
 app.set_default()
+app.conf.imports = ("retllm_workers.stopping",)
 crash.install("renew")
 _ENCODER, _JUDGE = Encoder(), Judge()
 

@@ -26,7 +26,7 @@ except StackError as error:
     raise SystemExit(2) from error
 
 app.set_default()
-app.conf.imports = ("retllm_workers.embed", "retllm_workers.score")
+app.conf.imports = ("retllm_workers.embed", "retllm_workers.score", "retllm_workers.stopping")
 
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]  # celery has no types

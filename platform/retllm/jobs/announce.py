@@ -45,7 +45,8 @@ def celery_app(redis_url: str | None) -> Celery:
         task_reject_on_worker_lost=True,
         worker_prefetch_multiplier=1,
         worker_cancel_long_running_tasks_on_connection_loss=True,
-        worker_soft_shutdown_timeout=5,
+        # a pool of one thread can't finish anything while it waits (retllm_workers.stopping)
+        worker_soft_shutdown_timeout=0,
         worker_enable_remote_control=True,
         worker_send_task_events=False,
         worker_hijack_root_logger=False,

@@ -51,6 +51,15 @@ class Held:
     lease: Lease
 
 
+# of this process, which does one unit at a time
+_present: list[Claim] = []
+
+
+def present() -> Claim | None:
+    """The claim of the unit that this process is at work on."""
+    return next(iter(_present), None)
+
+
 # does the unit and completes its claim; returns the units to announce
 Doing = Callable[[Bench, Held], list[Announcement]]
 
@@ -68,7 +77,12 @@ def run_unit(bench: Bench, unit_id: UUID, doing: Doing) -> bool:
         with structlog.contextvars.bound_contextvars(
             job_id=str(claim.job_id), unit=f"{claim.stage}/{claim.seq}", attempt=claim.attempt
         ):
-            bench.announcer.announce(_counted(bench, claim, doing))
+            _present.append(claim)
+            try:
+                opened = _counted(bench, claim, doing)
+            finally:
+                _present.remove(claim)
+            bench.announcer.announce(opened)
     return True
 
 

@@ -16,6 +16,8 @@ _NVIDIA = Path("/proc/driver/nvidia/gpus")
 _SETTLE_SECONDS = 1.0
 _MODEL_LIBRARIES_SECONDS = 180.0
 """A worker is ready once it has imported its libraries; on a cold disk that takes long."""
+# for the heartbeat to say goodbye, and for the process to end
+_STOP_MORE_SECONDS = 7.0
 
 
 def platform_stages(
@@ -38,7 +40,8 @@ def platform_stages(
     if "dispatch" in parts:
         last.append(spec("dispatch", commands.DISPATCH, ready=_settled()))
     for kind, count in (("embed", settings.embed_workers), ("score", settings.score_workers)):
-        last += [_worker(kind, number, count, env, log_path, run) for number in range(count) if kind in parts]
+        stop = settings.stop_seconds
+        last += [_worker(kind, number, count, env, log_path, run, stop) for number in range(count) if kind in parts]
     return [*stages, last] if last else stages
 
 
@@ -51,6 +54,7 @@ def _spec(
     ready: Callable[[], bool] = lambda: True,
     ready_seconds: float = 60,
     once: bool = False,
+    stop_seconds: float = 15,
 ) -> ProcessSpec:
     return ProcessSpec(
         name=name,
@@ -60,6 +64,7 @@ def _spec(
         ready=ready,
         ready_seconds=ready_seconds,
         once=once,
+        stop_seconds=stop_seconds,
         cwd=Path("/"),  # no file of the folder that the stack was started in can be imported by mistake
     )
 
@@ -76,7 +81,13 @@ def _settled() -> Callable[[], bool]:
 
 
 def _worker(
-    kind: str, number: int, count: int, env: Mapping[str, str], log_path: Callable[[str], Path], run: Path
+    kind: str,
+    number: int,
+    count: int,
+    env: Mapping[str, str],
+    log_path: Callable[[str], Path],
+    run: Path,
+    stop_seconds: float,
 ) -> ProcessSpec:
     name = kind if count == 1 else f"{kind}{number + 1}"
     file = run / f"{name}.ready"
@@ -88,6 +99,8 @@ def _worker(
         log_path=log_path,
         ready=file.exists,
         ready_seconds=_MODEL_LIBRARIES_SECONDS,
+        # it hands its unit back by itself before that
+        stop_seconds=stop_seconds + _STOP_MORE_SECONDS,
     )
 
 

@@ -1,0 +1,81 @@
+"""Workers of a plant that a test starts and stops itself, of today's code or of an older one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import sqlalchemy as sa
+from tests.chaos.plant import ROOT, Plant
+
+from retllm.db.enums import AttemptOutcome
+from retllm.db.tables import Attempt, Unit
+from retllm.stack import commands
+
+Worker = subprocess.Popen[bytes]
+
+_STARTING_SECONDS = 60
+
+
+@contextlib.contextmanager
+def worker(plant: Plant, kind: str, name: str, *, code: Path = ROOT, **env: str) -> Iterator[Worker]:
+    """A worker that serves the queues of ``kind`` with models that cost nothing; given when ready, killed at the end.
+
+    Args:
+        code: the checkout whose code it runs.
+        env: variables of its own.
+    """
+    arguments = list(commands.python(commands.worker(kind)))
+    arguments[arguments.index("--app") + 1] = "tests.chaos.worker"
+    path = os.pathsep.join(str(code / folder) for folder in (".", "platform", "workers", "web"))
+    ready = plant.home / f"{name}.ready"
+    given = plant.environment() | {"PYTHONPATH": path, commands.READY_VARIABLE: str(ready)} | env
+    with (plant.logs / f"{name}.log").open("ab") as log:
+        started = subprocess.Popen(
+            [*arguments, "--hostname", f"{name}@hands", "--include", "retllm.stack.ready"],
+            cwd=code,
+            env=given,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        deadline = time.monotonic() + _STARTING_SECONDS
+        while not ready.exists():
+            assert started.poll() is None, (plant.logs / f"{name}.log").read_text()
+            assert time.monotonic() < deadline, (plant.logs / f"{name}.log").read_text()
+            time.sleep(0.05)
+        yield started
+    finally:
+        started.kill()
+        started.wait()
+
+
+def holding(plant: Plant, one: Worker, seconds: float = 30) -> UUID:
+    """Wait until this worker holds a unit, and give the unit's key."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for key, pid in plant.leased():
+            if pid == str(one.pid):
+                return key
+        time.sleep(0.02)
+    raise AssertionError(f"the worker {one.pid} took no unit")
+
+
+def trail(plant: Plant, unit_id: UUID) -> list[tuple[int, AttemptOutcome | None]]:
+    """The number and the outcome of every attempt at a unit."""
+    with plant.sessions() as session:
+        rows = session.execute(
+            sa.select(Attempt.number, Attempt.outcome).where(Attempt.unit_id == unit_id).order_by(Attempt.token)
+        )
+        return [(number, outcome) for number, outcome in rows]
+
+
+def unit(plant: Plant, unit_id: UUID) -> Unit:
+    """A unit as it is now."""
+    with plant.sessions() as session:
+        return session.get_one(Unit, unit_id)
