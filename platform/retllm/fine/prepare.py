@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ class Preparer:
         self.pixels = PixelMemo(images)
         processor.image_processor = self.pixels
         self._control = _control_tokens(processor, tokenizer)
+        # a letter that the tokenizer does not know is no control token
+        self._control_ids = self.control_ids() - {tokenizer.unk_token_id}
         pad = tokenizer.pad_token_id
         self.pad_token: int = pad if isinstance(pad, int) else 0
 
@@ -177,14 +180,37 @@ class Preparer:
         """Break up the model's control tokens in a text, so that no caption can end the turn or ask for a picture.
 
         Works on the finished question, since its ``<...>`` around the caption ``image`` would make LLaVA's
-        ``<image>``.
+        ``<image>``. What the tokenizer says of the outcome decides: one that reads other letters as those of a token
+        (wide ones, say) gets the text in plain letters, and in the end without the brackets that tokens are made of.
         """
-        return self._control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+        for plainer in (str, _in_plain_letters, _without_brackets):
+            broken = self._control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", plainer(text))
+            if self._control_ids.isdisjoint(self.encode(broken, continued=True)):
+                return broken
+        return broken
+
+
+# what tokens look like that a tokenizer was given besides those of its vocabulary
+_MARKER = re.compile(r"<[^\s]+>|\[[^\s]+\]")
+_BRACKETS = str.maketrans(dict.fromkeys("<>[]{}|", " "))
+
+
+def _in_plain_letters(text: str) -> str:
+    return unicodedata.normalize("NFKC", text)
+
+
+def _without_brackets(text: str) -> str:
+    return _in_plain_letters(text).translate(_BRACKETS)
 
 
 def _control_tokens(processor: Any, tokenizer: Any) -> re.Pattern[str]:
-    """What matches every token that means more than its letters."""
-    names = {str(added) for added in tokenizer.added_tokens_decoder.values() if added.special}
+    """What matches every token that means more than its letters.
+
+    Beside those that are said to be special these are the ones that look it (``<think>``, ``<tool_call>``): tokenizers
+    do not agree on which of them to call so.
+    """
+    added = {str(token): token.special for token in tokenizer.added_tokens_decoder.values()}
+    names = {name for name, special in added.items() if special or _MARKER.fullmatch(name)}
     names |= {str(getattr(processor, kind, None) or "") for kind in ("image_token", "video_token", "audio_token")}
     names |= set(tokenizer.all_special_tokens)
     # longest first, so that a token is found before one that it contains
