@@ -7,6 +7,8 @@
 #   make test                 every test
 #   make check                style, types and layers
 #   make chaos                kills, stops and cuts off everything while it works, and counts what was lost
+#   make audit                holds the pinned versions against known advisories
+#   make sbom                 what is installed, as CycloneDX, in build/sbom.json
 #   make screenshots          a picture of every page, in build/screenshots (wants Chromium)
 #   make clean                removes the virtual environment and all caches; never any data
 
@@ -15,9 +17,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PINS := pyproject.toml constraints.txt
+# what looks at the installation stands beside it, so that it is not among what it finds
+TOOLS := build/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos screenshots venv clean
+.PHONY: help demo test check chaos audit sbom screenshots venv clean
 .DELETE_ON_ERROR:
 
 help:
@@ -61,6 +65,21 @@ check: $(VENV)/.installed-dev
 
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos.run $(if $(SEED),--seed $(SEED)) --json $(or $(JSON),build/chaos.json)
+
+$(TOOLS)/.installed: constraints.txt | $(BIN)/python
+	@echo "Installing the tools for audits into $(TOOLS) ..."
+	$(BIN)/python -m venv --clear $(TOOLS)
+	$(TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt pip-audit cyclonedx-bom
+	@touch $@
+
+# WHERE_REACHED=1: that the advisories can't be asked is said, and is no failure
+audit: $(TOOLS)/.installed
+	@.ci/audit $(TOOLS)/bin/pip-audit $(if $(WHERE_REACHED),|| [ $$? -eq 3 ])
+
+# from a fresh clone this is what the platform runs on; after `make test` the tools for tests are in it too
+sbom: $(VENV)/.installed $(TOOLS)/.installed
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --validate \
+	  --output-format JSON --output-file build/sbom.json $(BIN)/python
 
 screenshots: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.screenshots.take

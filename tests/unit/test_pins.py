@@ -1,0 +1,104 @@
+"""What is installed is pinned, and what is pinned can be held against the advisories."""
+
+from __future__ import annotations
+
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PINS = {
+    canonicalize_name(name): version
+    for name, _, version in (line.partition("==") for line in (ROOT / "constraints.txt").read_text().split())
+}
+# stands in for pip-audit: what it prints and its status for a file of pins that is long known to be bad, and for others
+AUDIT = """#!/bin/sh
+for last; do :; done
+if grep -q jinja2==2.10 "$last"; then {known}; else {pins}; fi
+"""
+FINDS = "printf 'Name   Version ID\\n------ ------- ---\\n{name} {version}    PYSEC-1\\n'; exit 1"
+
+
+def _needed(name: str, extras: frozenset[str] = frozenset()) -> Iterator[Requirement]:
+    """What a distribution needs on this machine; nothing for one that is not installed."""
+    try:
+        wanted = distribution(name).requires or []
+    except PackageNotFoundError:
+        return
+    for text in wanted:
+        requirement = Requirement(text)
+        marker = requirement.marker
+        if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras or {""}):
+            yield requirement
+
+
+def _whole() -> dict[str, Requirement]:
+    """All that the project needs, with everything that those need in turn."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    optional = [text for extra in project["project"]["optional-dependencies"].values() for text in extra]
+    built = project["build-system"]["requires"]
+    ahead = [Requirement(text) for text in [*project["project"]["dependencies"], *optional, *built]]
+    found: dict[tuple[str, frozenset[str]], Requirement] = {}
+    while ahead:
+        one = ahead.pop()
+        key = (canonicalize_name(one.name), frozenset(one.extras))
+        if key not in found:
+            found[key] = one
+            ahead += _needed(one.name, frozenset(one.extras))
+    return {name: one for (name, _), one in found.items()}
+
+
+def test_all_that_the_project_needs_is_pinned_and_installed_as_pinned() -> None:
+    whole = _whole()
+    # torch and what it computes with are among them
+    assert len(whole) > 100
+    assert {name for name in whole if name not in PINS} == set()
+    installed = {}
+    for name in whole:
+        try:
+            installed[name] = distribution(name).version
+        except PackageNotFoundError:
+            continue
+    assert {name: found for name, found in installed.items() if found != PINS[name]} == {}
+    assert len(installed) > 100
+
+
+def test_each_pin_fits_what_is_asked_for() -> None:
+    whole = _whole().items()
+    assert {str(one) for name, one in whole if not one.specifier.contains(PINS[name], prereleases=True)} == set()
+
+
+def test_pins_are_exact_and_name_no_place_to_fetch_them_from() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert [line for line in lines if "==" not in line or set(line) & set("/:@ ;*")] == []
+    assert lines == sorted(lines, key=str.lower)
+
+
+@pytest.mark.parametrize(
+    ("known", "pins", "status"),
+    [
+        # the source knows what is long known, and nothing of the pins
+        (FINDS.format(name="jinja2", version="2.10"), "exit 0", 0),
+        (FINDS.format(name="jinja2", version="2.10"), FINDS.format(name="flask", version="3.0"), 1),
+        # it can't be reached
+        ("echo refused; exit 1", "echo refused; exit 1", 3),
+        # it answers and knows nothing at all
+        ("exit 0", "exit 0", 3),
+    ],
+)
+def test_no_advisory_is_believed_of_a_source_alone_that_knows_some(
+    tmp_path: Path, known: str, pins: str, status: int
+) -> None:
+    program = tmp_path / "pip-audit"
+    program.write_text(AUDIT.format(known=known, pins=pins))
+    program.chmod(0o755)
+    done = subprocess.run([ROOT / ".ci/audit", program], capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert ("could not be asked" in done.stderr) == (status == 3)
+    assert ("flask 3.0" in done.stdout) == (status == 1)
