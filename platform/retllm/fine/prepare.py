@@ -81,12 +81,12 @@ class Preparer:
         """How a message begins; None if no picture is in it, or no text after the last one.
 
         Raises:
-            InvalidInput: a picture that can't be opened.
+            InvalidInput: a picture that can't be opened, or a text that can't be made harmless.
         """
         pictures = [part for part in message if isinstance(part, Picture)]
         if not pictures or not isinstance(message[-1], str):
             return None
-        text = self.render(message)
+        text = self._rendered(index, message)
         at = text.rfind(self._harmless(message[-1]))
         if at < 0:
             return None
@@ -100,10 +100,10 @@ class Preparer:
         """The inputs of one message.
 
         Raises:
-            InvalidInput: a picture that the model's image processor refuses (a strip of pixels, say), or more tokens
-                than the model takes.
+            InvalidInput: a picture that the model's image processor refuses (a strip of pixels, say), more tokens
+                than the model takes, or a text that can't be made harmless.
         """
-        text = self.render(message)
+        text = self._rendered(index, message)
         pictures = [part for part in message if isinstance(part, Picture)]
         try:
             images = [self.pixels.shown(picture) for picture in pictures]
@@ -137,8 +137,18 @@ class Preparer:
                 index=index,
             )
 
+    def _rendered(self, index: int, message: Sequence[Part]) -> str:
+        try:
+            return self.render(message)
+        except InvalidInput as error:
+            raise _refused(index, error) from error
+
     def render(self, message: Sequence[Part]) -> str:
-        """The message as the model's chat template writes it, up to where the answer begins."""
+        """The message as the model's chat template writes it, up to where the answer begins.
+
+        Raises:
+            InvalidInput: a text that would become a control token whatever is done to it.
+        """
         content = [
             {"type": "text", "text": self._harmless(part)} if isinstance(part, str) else {"type": "image"}
             for part in message
@@ -187,7 +197,7 @@ class Preparer:
             broken = self._control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", plainer(text))
             if self._control_ids.isdisjoint(self.encode(broken, continued=True)):
                 return broken
-        return broken
+        raise InvalidInput("The text holds words that steer the model. Take them out.", field="candidates")
 
 
 # what tokens look like that a tokenizer was given besides those of its vocabulary
@@ -211,7 +221,9 @@ def _control_tokens(processor: Any, tokenizer: Any) -> re.Pattern[str]:
     """
     added = {str(token): token.special for token in tokenizer.added_tokens_decoder.values()}
     names = {name for name, special in added.items() if special or _MARKER.fullmatch(name)}
-    names |= {str(getattr(processor, kind, None) or "") for kind in ("image_token", "video_token", "audio_token")}
+    # of pictures, of their beginning, of their rows: each family has others, and replaces them in the text itself
+    held = {name: value for name, value in vars(processor).items() if name.endswith("_token")}
+    names |= {str(value) for value in held.values() if value}
     names |= set(tokenizer.all_special_tokens)
     # longest first, so that a token is found before one that it contains
     longest_first = sorted((name for name in names if len(name.strip()) > 1), key=len, reverse=True)
