@@ -18,6 +18,7 @@ OUTCOMES = {
     "failed": "an error ended it",
     "stale": "what it made was dropped, since the claim was lost",
     "cancelled": "it saw that its job was cancelled",
+    "returned": "its worker was told to stop and handed the unit back",
 }
 """How an attempt ends. One whose process was killed or cut off from the database has no end: its lease runs out."""
 

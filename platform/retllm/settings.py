@@ -212,7 +212,7 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(default=60, gt=0, description="Seconds that a worker holds a unit without renewing.")
     max_attempts: int = Field(default=4, ge=1, description="Attempts after which a unit is dead.")
     stop_seconds: float = Field(
-        default=8,
+        default=4,
         ge=0,
         description="Seconds that a worker which is told to stop may take to finish its unit or hand it back; whoever "
         "stops it waits longer than that before killing it.",

@@ -23,15 +23,18 @@ _STARTING_SECONDS = 60
 
 
 @contextlib.contextmanager
-def worker(plant: Plant, kind: str, name: str, *, code: Path = ROOT, **env: str) -> Iterator[Worker]:
+def worker(
+    plant: Plant, kind: str, name: str, *, code: Path = ROOT, app: str = "tests.chaos.worker", **env: str
+) -> Iterator[Worker]:
     """A worker that serves the queues of ``kind`` with models that cost nothing; given when ready, killed at the end.
 
     Args:
         code: the checkout whose code it runs.
+        app: the module of its Celery application.
         env: variables of its own.
     """
     arguments = list(commands.python(commands.worker(kind)))
-    arguments[arguments.index("--app") + 1] = "tests.chaos.worker"
+    arguments[arguments.index("--app") + 1] = app
     path = os.pathsep.join(str(code / folder) for folder in (".", "platform", "workers", "web"))
     ready = plant.home / f"{name}.ready"
     given = plant.environment() | {"PYTHONPATH": path, commands.READY_VARIABLE: str(ready)} | env

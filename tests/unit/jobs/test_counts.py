@@ -21,7 +21,7 @@ from retllm.metrics import REGISTRY
 from .foreseen import Quiet
 
 COUNTS = ("attempts_total", "leases_lost_total", "fenced_writes_total", "unit_seconds_count")
-OUTCOMES = ("done", "failed", "stale", "cancelled")
+OUTCOMES = ("done", "failed", "stale", "cancelled", "returned")
 
 
 class Since:

@@ -80,3 +80,8 @@ def test_the_queues_of_the_workers_are_all_that_work_is_announced_on() -> None:
 
     served = {queue for queues in commands.QUEUES.values() for queue in queues.split(",")}
     assert served == set(QUEUE_OF.values())
+
+
+def test_a_worker_has_longer_to_end_than_it_takes_for_handing_its_unit_back(tmp_path: Path) -> None:
+    (last,) = stages(tmp_path, {"embed", "score"}, stop_seconds=40)
+    assert [spec.stop_seconds > 40 for spec in last] == [True, True]
