@@ -24,6 +24,7 @@ from torch import Tensor
 
 from retllm.embedding import sources
 from retllm.embedding.sources import Name
+from retllm.embedding.texts import Harmless
 from retllm.errors import InvalidInput, ModelUnavailable
 from retllm.fine.device import pick_device, pick_dtype
 from retllm.logs import carried
@@ -62,6 +63,7 @@ class Embedder:
         self._device: torch.device = next(model.parameters()).device
         settings = dict(model.visual.preprocess_cfg)
         self._transform: Callable[[Image.Image], Tensor] = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+        self._harmless = Harmless(tokenizer)
         # some tokenizers change themselves when called
         self._tokenizer_lock = threading.Lock()
         context = int(getattr(tokenizer, "context_length", 0) or 0)
@@ -125,7 +127,7 @@ class Embedder:
 
     def _forward_texts(self, texts: Sequence[str]) -> Tensor:
         with self._tokenizer_lock:
-            tokens: Tensor = self._tokenizer(list(texts))
+            tokens: Tensor = self._tokenizer([self._harmless(text) for text in texts])
         BATCH.labels("embedder").observe(len(texts))
         with torch.inference_mode():
             return torch.nn.functional.normalize(self._model.encode_text(tokens.to(self._device)).float(), dim=-1)
