@@ -7,6 +7,7 @@ import errno
 import os
 import uuid
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -108,6 +109,31 @@ class Storage:
             with contextlib.suppress(OSError):
                 Path(path).parent.rmdir()
 
+    def sweep(self, age: timedelta, most: int = 1000) -> int:
+        """Remove files that are half written and older than ``age``: whoever wrote them was killed. How many went.
+
+        Args:
+            most: no more than this many are looked at; the rest waits for the next time.
+
+        Raises:
+            OSError, or what else the store raises: it can't be reached.
+        """
+        fs, folder = self._at("tmp")
+        fs.invalidate_cache(folder)
+        try:
+            found = fs.ls(folder, detail=False)
+        except FileNotFoundError:
+            return 0
+        gone = 0
+        for path in found[:most]:
+            # another dispatcher may sweep as well, and an upload may end meanwhile
+            with contextlib.suppress(FileNotFoundError):
+                written: datetime = fs.modified(path)
+                if datetime.now(UTC) - _aware(written) > age:
+                    fs.rm_file(path)
+                    gone += 1
+        return gone
+
     @property
     def _is_local(self) -> bool:
         fs, _ = self._filesystem()
@@ -132,6 +158,11 @@ class Storage:
             raise ValueError(f"not a storage key: {key!r}")
         fs, root = self._filesystem()
         return fs, f"{root}/{key}"
+
+
+def _aware(moment: datetime) -> datetime:
+    # some stores tell UTC without saying so
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def get_storage(settings: Settings) -> Storage:

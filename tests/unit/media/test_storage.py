@@ -8,6 +8,7 @@ import os
 import pickle
 import tracemalloc
 import uuid
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,20 @@ def test_an_address_that_can_t_be_used_says_which_setting(url: str) -> None:
 def test_the_settings_name_the_storage(tmp_path: Path) -> None:
     assert get_storage(Settings(home=tmp_path)).url == f"file://{tmp_path.resolve()}/media"
     assert get_storage(Settings(storage_url="memory://x")).url == "memory://x"
+
+
+def test_what_killed_uploads_left_goes_when_it_is_old_and_nothing_else(any_storage: Storage) -> None:
+    any_storage.put("items/aa/one/original", io.BytesIO(b"content"))
+    for name in ("tmp/one", "tmp/two", "tmp/three"):
+        any_storage.put(name, io.BytesIO(b"half"))
+    assert any_storage.sweep(timedelta(hours=1)) == 0
+    assert any_storage.exists("tmp/one")
+    # all of it is older than this
+    assert any_storage.sweep(timedelta(seconds=-1), most=2) == 2
+    assert any_storage.sweep(timedelta(seconds=-1)) == 1
+    assert any_storage.exists("items/aa/one/original")
+    assert any_storage.sweep(timedelta(seconds=-1)) == 0
+
+
+def test_a_storage_that_nobody_wrote_to_is_swept_in_peace(any_storage: Storage) -> None:
+    assert any_storage.sweep(timedelta()) == 0

@@ -1,0 +1,42 @@
+"""The dispatcher as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from retllm.stack import commands
+
+
+def test_it_sweeps_what_killed_uploads_left_and_ends_when_told(
+    fresh_database: str, redis_url: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "media" / "tmp"
+    folder.mkdir(parents=True)
+    left, fresh = folder / "left", folder / "fresh"
+    left.touch()
+    fresh.touch()
+    two_days_ago = time.time() - 2 * 86_400
+    os.utime(left, (two_days_ago, two_days_ago))
+    environment = os.environ | {
+        "DATABASE_URL": fresh_database,
+        "REDIS_URL": redis_url,
+        "RETLLM_HOME": str(tmp_path),
+        "RETLLM_STORAGE_URL": f"file://{tmp_path}/media",
+    }
+    process = subprocess.Popen(commands.python(commands.DISPATCH), env=environment)
+    try:
+        deadline = time.monotonic() + 60
+        while left.exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert fresh.exists(), "somebody may be writing it"
