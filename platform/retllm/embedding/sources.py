@@ -7,6 +7,7 @@ local-dir:/path/to/folder     a folder in that format
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,26 @@ def _from_folder(name: str, folder: Path) -> ModelSource:
 def weights_in(folder: Path, names: tuple[str, ...] = WEIGHTS) -> Path | None:
     """The safetensors weights in a folder, by preference; None if there are none."""
     return next((folder / name for name in names if (folder / name).exists()), None)
+
+
+def demand_no_code(name: str, folder: Path) -> None:
+    """Refuse a model whose configuration asks to run code from its own folder: open_clip would do as it says.
+
+    Raises:
+        ModelUnavailable: it does, or the configuration can't be read.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
+        options = config["model_cfg"].get("text_cfg", {}).get("tokenizer_kwargs") or {}
+        trusting = bool(options.get("trust_remote_code"))
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ModelUnavailable(f"The {CONFIG} of {name} can't be read: {error}", model=name) from error
+    if trusting:
+        raise ModelUnavailable(
+            f"{name} needs code from its own folder, which is never run. Choose a model whose tokenizer is part of "
+            "transformers.",
+            model=name,
+        )
 
 
 def fetch(parsed: Name) -> tuple[Path, str]:

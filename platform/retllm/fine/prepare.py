@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 
 from retllm.errors import InvalidInput, ModelUnsuited
 from retllm.fine.batching import TOKEN_KEYS, Pair
@@ -148,6 +149,7 @@ class Preparer:
 
         Raises:
             InvalidInput: a text that would become a control token whatever is done to it.
+            ModelUnsuited: the chat template fails, or reaches for what it may not.
         """
         content = [
             {"type": "text", "text": self._harmless(part)} if isinstance(part, str) else {"type": "image"}
@@ -155,9 +157,11 @@ class Preparer:
         ]
         # models that think aloud would begin with something else than the answer
         quiet = {"enable_thinking": False} if "enable_thinking" in str(self._processor.chat_template) else {}
-        rendered = self._processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False, **quiet
-        )
+        turn = [{"role": "user", "content": content}]
+        try:
+            rendered = self._processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False, **quiet)
+        except TemplateError as error:
+            raise ModelUnsuited(f"The chat template of {self.model} can't be used: {_first_line(error)}") from error
         return str(rendered)
 
     def encode(self, text: str, *, continued: bool = False) -> list[int]:

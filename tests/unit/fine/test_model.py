@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -98,6 +100,65 @@ def test_what_is_missing_is_known_without_loading(copy: Path, harm: Callable[[Pa
 def test_pickled_weights_are_not_taken_even_beside_others(copy: Path) -> None:
     (copy / "pytorch_model.bin").write_bytes(b"would be run when opened")
     assert load_scorer(str(copy), device="cpu").info.layers == 6
+
+
+def code_of(folder: Path, canary: Path) -> None:
+    """Code of the folder's own for every part of a model, and every switch that asks to run it."""
+    source = f"import pathlib\npathlib.Path({str(canary)!r}).touch()\nclass Evil: pass\n"
+    (folder / "evil.py").write_text(source)
+    names = ("AutoConfig", "AutoModel", "AutoModelForImageTextToText", "AutoProcessor", "AutoImageProcessor")
+    mapped = dict.fromkeys(names, "evil.Evil") | {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
+    for path in folder.glob("*config.json"):
+        edit(path, lambda data: data.update(auto_map=mapped, trust_remote_code=True))
+    edit(folder / "tokenizer_config.json", lambda data: data.update(tokenizer_class="Evil"))
+
+
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "evil"])
+def test_code_in_a_folder_never_runs(copy: Path, kind: str, tmp_path: Path) -> None:
+    """Whether the model then loads without it or not; other parts of it are pickles that would run code too."""
+    canary = tmp_path / "it ran"
+    code_of(copy, canary)
+    edit(copy / "config.json", lambda data: data.update(model_type=kind))
+    for name in ("pytorch_model.bin", "training_args.bin", "adapter_model.bin", "processor.pkl"):
+        (copy / name).write_bytes(pickle.dumps(Trap(canary)))
+    with contextlib.suppress(ModelUnavailable):
+        load_scorer(str(copy), device="cpu")
+    assert not canary.exists()
+
+
+def test_pickles_alone_are_refused_and_never_opened(copy: Path, tmp_path: Path) -> None:
+    canary = tmp_path / "it ran"
+    trap = pickle.dumps(Trap(canary))
+    (copy / "model.safetensors").unlink()
+    (copy / "pytorch_model.bin").write_bytes(trap)
+    with pytest.raises(ModelUnavailable, match="pickle"):
+        load_scorer(str(copy), device="cpu")
+    (copy / "model.safetensors").write_bytes(trap)
+    with pytest.raises(ModelUnavailable, match="can't be loaded"):
+        load_scorer(str(copy), device="cpu")
+    assert not canary.exists()
+    pickle.loads(trap)
+    assert canary.exists(), "the trap is a trap"
+
+
+class Trap:
+    """Pickled, it makes a file when it is opened."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.canary,)
+
+
+def test_a_chat_template_reaches_nothing_outside_itself(copy: Path, tmp_path: Path) -> None:
+    canary = tmp_path / "it ran"
+    (copy / "chat_template.jinja").write_text(
+        "{{ cycler.__init__.__globals__.os.mknod('CANARY') }}".replace("CANARY", str(canary))
+    )
+    with pytest.raises(ModelUnsuited, match="chat template"):
+        load_scorer(str(copy), device="cpu")
+    assert not canary.exists()
 
 
 def text_model(folder: Path) -> None:
