@@ -133,12 +133,13 @@ def test_two_administrators_who_take_the_role_from_each_other_at_once_do_not_bot
     assert (outcomes, len(left)) == ([False, True], 1)
 
 
-def test_a_name_that_was_taken_in_the_meantime_is_a_conflict(fresh_database: str) -> None:
+@pytest.mark.parametrize("name", ["ada", "ADA"])
+def test_a_name_that_was_taken_in_the_meantime_in_any_case_is_a_conflict(fresh_database: str, name: str) -> None:
     engine = make_engine(fresh_database)
 
     def make() -> None:
         with Session(engine) as session, session.begin():
-            accounts.create_user(session, "ada", PASSWORD)
+            accounts.create_user(session, name, PASSWORD)
 
     with ThreadPoolExecutor(1) as pool, Session(engine) as first:
         accounts.create_user(first, "ada", PASSWORD)
