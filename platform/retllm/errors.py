@@ -1,13 +1,16 @@
 """The one exception tree of the platform.
 
 The docstring of a class is its default message. Each class knows the HTTP status that the API answers with,
-a stable code for programs, and whether trying the same thing again can help.
+a stable code for programs, and whether trying the same thing again can help. No error tells a secret
+(:mod:`retllm.redaction`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
+
+from retllm.redaction import hidden, hidden_within
 
 
 class RetllmError(Exception):
@@ -18,8 +21,8 @@ class RetllmError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str | None = None, **detail: Any) -> None:
-        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
-        self.detail: Mapping[str, Any] = detail
+        self.message = hidden(message or (type(self).__doc__ or "").strip().splitlines()[0])
+        self.detail: Mapping[str, Any] = hidden_within(detail)
         super().__init__(self.message)
 
     def as_json(self) -> dict[str, Any]:

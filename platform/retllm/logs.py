@@ -1,14 +1,22 @@
-"""Logs: one line an event, on stderr, each carrying its subject (``job_id`` and ``unit_id``, or ``request_id``)."""
+"""Logs: one line an event, on stderr, each carrying its subject (``job_id`` and ``unit_id``, or ``request_id``).
+
+No line tells a secret (:mod:`retllm.redaction`).
+"""
 
 from __future__ import annotations
 
 import contextvars
 import logging
 import sys
+import threading
+import traceback
 from collections.abc import Callable
+from types import TracebackType
 from typing import Literal, ParamSpec, TextIO, TypeVar
 
 import structlog
+
+from retllm.redaction import hidden
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
@@ -25,6 +33,13 @@ class _Stderr(logging.StreamHandler[TextIO]):
     @stream.setter
     def stream(self, value: TextIO) -> None:
         pass
+
+
+class _Discreet(structlog.stdlib.ProcessorFormatter):
+    """Hides secrets in the finished line, so that none slips by in a traceback or a library's message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return hidden(super().format(record))
 
 
 _SHARED: list[structlog.types.Processor] = [
@@ -44,7 +59,7 @@ def handler(log_format: Format = "console") -> logging.Handler:
         else [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
     )
     made.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
+        _Discreet(
             foreign_pre_chain=_SHARED,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
         )
@@ -67,11 +82,26 @@ def configure(level: str, log_format: Format = "console") -> None:
     root = logging.getLogger()
     root.handlers = [handler(log_format)]
     root.setLevel(level)
+    sys.excepthook = _tell_crash
+    threading.excepthook = _tell_crash_of_thread
     if log_format == "json":
         logging.captureWarnings(True)
     # requests of the model hubs' clients, one line for each file, say nothing that our own lines don't
     for noisy in ("httpx", "httpcore", "urllib3", "open_clip", "PIL"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+
+
+def _tell_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an error that nobody caught, as Python does, but for secrets."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    sys.stderr.write(hidden("".join(traceback.format_exception(kind, error, trace))))
+
+
+def _tell_crash_of_thread(crash: threading.ExceptHookArgs) -> None:
+    if crash.exc_value is not None and not issubclass(crash.exc_type, SystemExit):
+        _tell_crash(crash.exc_type, crash.exc_value, crash.exc_traceback)
 
 
 def carried(call: Callable[Arguments, Answer]) -> Callable[Arguments, Answer]:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from retllm.errors import StackError
+from retllm.redaction import remember
 from retllm.settings import Settings
 
 LEAST_CHARACTERS = 32
@@ -41,12 +42,14 @@ def secret_key(settings: Settings) -> str:
     path = key_path(settings)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _made(path) or _read(path)
+        key = _made(path) or _read(path)
     except OSError as error:
         raise StackError(
             f"The secret key can't be kept in {path} ({error.strerror}): make the folder writable, "
             "or set RETLLM_SECRET_KEY."
         ) from error
+    remember(key)
+    return key
 
 
 def key_path(settings: Settings) -> Path:

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from retllm import redaction
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -61,7 +63,9 @@ def public_name(model: str) -> str:
 class Settings(BaseSettings):
     """The platform's settings; an unknown or malformed value is refused when the process starts."""
 
-    model_config = SettingsConfigDict(env_prefix="RETLLM_", extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="RETLLM_", extra="ignore", populate_by_name=True, hide_input_in_errors=True
+    )
 
     # where things are
     home: Path = Field(
@@ -69,21 +73,26 @@ class Settings(BaseSettings):
     )
     database_url: str | None = Field(
         default=None,
+        repr=False,
         validation_alias=AliasChoices("DATABASE_URL", "RETLLM_DATABASE_URL"),
         description="A PostgreSQL server with pgvector. Unset: `retllm up` starts one of its own in RETLLM_HOME.",
     )
     redis_url: str | None = Field(
         default=None,
+        repr=False,
         validation_alias=AliasChoices("REDIS_URL", "RETLLM_REDIS_URL"),
         description="A Redis-compatible server. Unset: `retllm up` starts one of its own in RETLLM_HOME.",
     )
     storage_url: str | None = Field(
-        default=None, description="Where pictures are kept, as an fsspec address. Unset: the folder RETLLM_HOME/media."
+        default=None,
+        repr=False,
+        description="Where pictures are kept, as an fsspec address. Unset: the folder RETLLM_HOME/media.",
     )
     host: str = Field(default="127.0.0.1", description="Address that the web server listens on.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the web server; 0 takes any free one.")
     secret_key: str | None = Field(
         default=None,
+        repr=False,
         description="Key that signs sessions and keys the digests of API tokens, at least 32 characters, the same on "
         "every host; another one ends all of them. Unset: made once and kept in RETLLM_HOME/secret_key.",
     )
@@ -103,6 +112,7 @@ class Settings(BaseSettings):
     )
     metrics_token: str | None = Field(
         default=None,
+        repr=False,
         description="Bearer token that `/metrics` asks for, in the form of Prometheus. Unset: there is no such page.",
     )
 
@@ -245,6 +255,13 @@ class Settings(BaseSettings):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two embedders are called {twice[0]}: give one of the folders another name")
+        return self
+
+    @model_validator(mode="after")
+    def _keep_secrets(self) -> Self:
+        """Whatever quotes one of these hides it (:mod:`retllm.redaction`)."""
+        redaction.remember(self.secret_key, self.metrics_token)
+        redaction.remember_addresses(self.database_url, self.redis_url, self.storage_url)
         return self
 
     @property

@@ -17,6 +17,7 @@ import pydantic
 
 from retllm import logs
 from retllm.errors import RetllmError
+from retllm.redaction import hidden
 
 FAILED = 2
 """Exit status of a command that could not do what was asked."""
@@ -115,10 +116,14 @@ def settings_sentence(error: pydantic.ValidationError) -> str:
     """What is wrong with the settings, each with the variable that holds it."""
     parts = []
     for problem in error.errors():
-        field = str(problem["loc"][0]) if problem["loc"] else "settings"
+        if not problem["loc"]:
+            # it is about several at once, and what was given are all settings, secrets too
+            parts.append(problem["msg"])
+            continue
+        field = str(problem["loc"][0])
         variable = field if field.isupper() else f"RETLLM_{field.upper()}"
         parts.append(f"{variable}: {problem['msg']} (it is {problem['input']!r})")
-    return "A setting can't be used: " + "; ".join(parts) + "."
+    return hidden("A setting can't be used: " + "; ".join(parts) + ".")
 
 
 def _log_to_stderr() -> None:

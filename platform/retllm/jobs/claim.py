@@ -23,6 +23,7 @@ from retllm.jobs.announce import QUEUE_OF, Announcement
 from retllm.logs import carried
 from retllm.metrics import FENCED
 from retllm.operations import queues
+from retllm.redaction import hidden
 from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -220,8 +221,8 @@ def _traced(error: BaseException) -> str:
 
 
 def _storable(text: str) -> str:
-    # a message can quote any bytes; no text column takes NUL or half a surrogate pair
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+    # a message can quote any bytes and any address; no text column takes NUL or half a surrogate pair
+    return hidden(text).replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
 
 
 def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Settings) -> list[Announcement]:
