@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
@@ -10,26 +12,42 @@ from retllm.operations import queues, workers
 from retllm.operations.queues import Pause
 from retllm.operations.workers import Standing
 
-_UNREACHED = ("The database can't be asked for its workers.", "Mend what the check of postgres says, and look again.")
+Told = tuple[str, str]
+"""What was found, and what to do about it; the second is empty if there is nothing to do."""
+
+_UNREACHED = (
+    "The database can't be asked for its workers and work.",
+    "Mend what the check of postgres says, and look again.",
+)
 
 
-def look_at_workers(database_url: str) -> tuple[str, str]:
+def look_at_workers(database_url: str) -> Told:
     """What was found, and what to do about it; the second is empty if there is nothing to do."""
+    (found,) = asked(database_url, lambda session: [_look(session)])
+    return found
+
+
+def asked(database_url: str, look: Callable[[Session], list[Told]]) -> list[Told]:
+    """What ``look`` finds in the database, or why it can't be asked."""
     try:
         engine = make_engine(database_url)
     except sa.exc.ArgumentError:
-        return _UNREACHED
+        return [_UNREACHED]
     try:
         with Session(engine) as session:
-            living = sum(one.standing is Standing.ALIVE for one in workers.every(session))
-            unserved = workers.unserved(session, queues.QUEUES)
-            paused = list(queues.paused(session).values())
+            return look(session)
     except sa.exc.ProgrammingError:
-        return "The database has an older schema, or none.", "Run `retllm migrate`."
+        return [("The database has an older schema, or none.", "Run `retllm migrate`.")]
     except sa.exc.OperationalError:
-        return _UNREACHED
+        return [_UNREACHED]
     finally:
         engine.dispose()
+
+
+def _look(session: Session) -> Told:
+    living = sum(one.standing is Standing.ALIVE for one in workers.every(session))
+    unserved = workers.unserved(session, queues.QUEUES)
+    paused = list(queues.paused(session).values())
     alive = "1 worker is alive" if living == 1 else f"{living} workers are alive"
     told = [f"{alive}.", *_missing(unserved), *map(_pause, paused)]
     advice = ["Start a worker for what nobody serves: `retllm up`, or as the Procfile says."] if unserved else []

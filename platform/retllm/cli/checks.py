@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import httpx
 
 from retllm.cli.check_exposure import look_at_cookies, look_at_secret_key
+from retllm.cli.check_work import look_at_work
 from retllm.cli.check_workers import look_at_workers
 from retllm.errors import RetllmError
+from retllm.redaction import hidden
 from retllm.settings import PRESETS, Settings
 from retllm.stack import postgres, redis
 from retllm.stack.leftovers import StackRecord, running_stack
@@ -46,6 +48,10 @@ class Check:
     state: State
     message: str
     advice: str = ""
+
+    def __post_init__(self) -> None:
+        # it quotes addresses, and what servers and libraries say of them
+        object.__setattr__(self, "message", hidden(self.message))
 
     def as_json(self) -> dict[str, str]:
         """The check as plain values."""
@@ -77,7 +83,7 @@ def run_checks(settings: Settings) -> list[Check]:
         ("scorer", lambda: check_scorer(settings)),
         ("workers", lambda: check_workers(settings, running)),
     ]
-    return [_guarded(name, look) for name, look in looks]
+    return [_guarded(name, look) for name, look in looks] + check_work(settings, running)
 
 
 def _guarded(name: str, look: Callable[[], Check]) -> Check:
@@ -264,11 +270,22 @@ def check_scorer(settings: Settings) -> Check:
 
 def check_workers(settings: Settings, running: StackRecord | None) -> Check:
     """Each queue has a worker that lives, and none is paused; nothing is asked of a platform that does not run."""
-    url = settings.database_url or (running.database_url if running is not None else None)
+    url = _database(settings, running)
     if url is None:
         return Check("workers", "ok", "The platform does not run now; `retllm up` starts its workers.")
     message, advice = look_at_workers(url)
     return Check("workers", "warning" if advice else "ok", message, advice)
+
+
+def check_work(settings: Settings, running: StackRecord | None) -> list[Check]:
+    """A warning for each kind of work that does not go on; nothing of a platform that does not run."""
+    url = _database(settings, running)
+    told = look_at_work(url, settings) if url else []
+    return [Check("work", "warning" if advice else "ok", message, advice) for message, advice in told]
+
+
+def _database(settings: Settings, running: StackRecord | None) -> str | None:
+    return settings.database_url or (running.database_url if running is not None else None)
 
 
 def _model(name: str, source: ModelSource, variable: str) -> Check:

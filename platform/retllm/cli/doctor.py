@@ -1,4 +1,4 @@
-"""``retllm doctor``: what this machine has and lacks for the platform, with nothing started."""
+"""``retllm doctor``: what this machine has and lacks for the platform, and what is stuck; nothing is started."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _FAILED_MARK = click.style("failed ", fg="red", bold=True)
 @click.option("--audit", is_flag=True, help="Also hold all accepted work against the rules of the job core.")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as one JSON object.")
 def doctor(audit: bool, as_json: bool) -> int:
-    """Tell what is missing on this machine for the platform to run, and what to do.
+    """Tell what is missing on this machine for the platform to run, which work is stuck and why, and what to do.
 
-    Looks at Python, PostgreSQL with pgvector, Redis, storage, disk, the port, the GPU and the chosen models. No server
-    has to be running, and none is started; with --audit the database has to run. Exit status 0 when nothing failed,
-    else 2.
+    Looks at Python, PostgreSQL with pgvector, Redis, storage, disk, the port, the GPU and the chosen models; where the
+    platform runs, at its workers, queues and units too. No server has to be running, and none is started; with --audit
+    the database has to run. Exit status 0 when nothing failed, else 2.
     """
     settings = Settings()
     checks = run_checks(settings) + (audit_jobs(settings) if audit else [])

@@ -1,0 +1,59 @@
+"""The doctor warns of each kind of work that is stuck, with what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from retllm import accounts
+from retllm.cli import checks
+from retllm.cli.check_work import look_at_work
+from retllm.cli.doctor import doctor
+from retllm.db.enums import JobKind, Stage
+from retllm.db.session import make_sessions, transaction
+from retllm.db.tables import Collection, Job, Unit, new_id
+from retllm.settings import Settings
+from retllm.stack import LocalStack
+
+
+def _waiting_unit(url: str) -> None:
+    sessions = make_sessions(url)
+    with transaction(sessions) as session:
+        user = accounts.create_user(session, "ada", "a-long-password")
+        collection = Collection(id=new_id(), owner_id=user.id, name="papers")
+        session.add(collection)
+        session.flush()
+        job = Job(id=new_id(), kind=JobKind.INDEX, collection_id=collection.id, user_id=user.id, params={})
+        session.add(job)
+        session.flush()
+        session.add(Unit(id=new_id(), job_id=job.id, stage=Stage.EMBED, seq=0, payload={"items": []}))
+    sessions.kw["bind"].dispose()
+
+
+def test_stuck_work_is_a_warning_with_the_way_out(
+    fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(database_url=fresh_database, home=tmp_path)
+    (peace,) = checks.check_work(settings, None)
+    assert (peace.name, peace.state, peace.advice) == ("work", "ok", "")
+    assert peace.message == "Nothing is stuck: units at work 0, waiting their turn 0."
+    _waiting_unit(fresh_database)
+    (found,) = checks.check_work(settings, None)
+    assert (found.name, found.state) == ("work", "warning")
+    assert "no worker that lives serves it" in found.message
+    assert found.advice.startswith("Start a worker")
+    monkeypatch.setenv("DATABASE_URL", fresh_database)
+    monkeypatch.setenv("RETLLM_HOME", str(tmp_path))
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    told = json.loads(CliRunner().invoke(doctor, ["--json"], standalone_mode=False).output)
+    assert found.as_json() in told["checks"]
+
+
+def test_a_database_that_can_not_tell_says_what_to_do_first(servers: LocalStack, tmp_path: Path) -> None:
+    settings = Settings(database_url=None, home=tmp_path)
+    assert "retllm migrate" in look_at_work(servers.database_url, settings)[0][1]
+    assert "postgres" in look_at_work("postgresql://nobody@127.0.0.1:1/none", settings)[0][1]
+    assert checks.check_work(settings, None) == [], "nothing runs"

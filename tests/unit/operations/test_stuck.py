@@ -1,0 +1,188 @@
+"""What is stuck is told with its reason and the way out; what goes on, or waits its turn, is not."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from retllm.db.enums import Stage
+from retllm.db.operations import Worker
+from retllm.db.session import transaction
+from retllm.db.tables import Unit
+from retllm.errors import MediaRejected, ModelUnavailable
+from retllm.jobs import claim as claims
+from retllm.jobs import submit
+from retllm.jobs.claim import Claim
+from retllm.operations import queues, stuck, workers
+from retllm.operations.workers import Report
+
+LATELY = sa.func.now() - timedelta(seconds=20)
+AN_HOUR_AGO = sa.func.now() - timedelta(minutes=61)
+
+
+@pytest.fixture
+def job_id(world) -> UUID:
+    """An index job of two units that came an hour ago."""
+    world.add_texts("a", "b", "c", "d")
+    with transaction(world.sessions) as session:
+        made = submit.submit_index(session, world.user, world.collection_id, world.settings).job.id
+    _set(world, run_after=AN_HOUR_AGO, announced_at=AN_HOUR_AGO)
+    return made
+
+
+def _set(world, unit_id: UUID | None = None, **values: Any) -> None:
+    change = sa.update(Unit).values(values)
+    with transaction(world.sessions) as session:
+        session.execute(change if unit_id is None else change.where(Unit.id == unit_id))
+
+
+def _worker(world, name: str = "gpu1:7", *served: str, error: str | None = None) -> None:
+    model = {"name": "CLIP", "revision": None, "loaded": error is None, "error": error}
+    with transaction(world.sessions) as session:
+        workers.tell(session, Report(name, served or ("query", "embed"), "cpu", "0", [model]))
+
+
+def _found(world) -> list[stuck.Stuck]:
+    with transaction(world.sessions) as session:
+        return stuck.find(session, world.settings)
+
+
+def _only(world) -> tuple[str, str]:
+    (one,) = _found(world)
+    return one.what, one.advice
+
+
+def _claimed(world, job_id: UUID, worker: str = "gpu1:7") -> Claim:
+    return world.must_claim(world.units(job_id)[0].id, worker)
+
+
+def test_a_platform_without_work_has_nothing_stuck(world) -> None:
+    assert _found(world) == []
+    _worker(world)
+    assert _found(world) == []
+
+
+def test_work_that_no_living_worker_serves(world, job_id: UUID) -> None:
+    _worker(world, "other:1", "score")
+    what, advice = _only(world)
+    assert what == "2 units wait in the queue embed, the first for 61 min: no worker that lives serves it."
+    assert "retllm up" in advice
+    _worker(world)
+    with transaction(world.sessions) as session:
+        session.execute(sa.update(Worker).values(seen_at=AN_HOUR_AGO))
+    assert "no worker that lives" in _only(world)[0], "a silent one serves nothing"
+
+
+def test_work_of_a_paused_queue(world, job_id: UUID) -> None:
+    _worker(world)
+    with transaction(world.sessions) as session:
+        queues.pause(session, world.user, "embed", "a new GPU")
+    what, advice = _only(world)
+    assert what.endswith("in the queue embed, the first for 61 min: ada paused it (a new GPU).")
+    assert advice.startswith("Resume it")
+
+
+def test_a_paused_or_unserved_queue_without_work_holds_nothing_up(world) -> None:
+    with transaction(world.sessions) as session:
+        queues.pause(session, world.user, "embed")
+    assert _found(world) == []
+
+
+def test_ready_work_beside_an_idle_worker_wants_a_dispatcher(world, job_id: UUID) -> None:
+    _worker(world)
+    what, advice = _only(world)
+    assert what.endswith("no dispatcher announces it to the workers, who are idle.")
+    assert "`retllm dispatch`" in advice
+    # never announced is as bad
+    _set(world, announced_at=None)
+    assert "no dispatcher" in _only(world)[0]
+
+
+def test_announced_work_beside_an_idle_worker_wants_the_same_redis(world, job_id: UUID) -> None:
+    _worker(world)
+    _set(world, announced_at=LATELY)
+    what, advice = _only(world)
+    assert what.endswith("it is announced, but the worker gpu1:7 is idle and does not take it.")
+    assert "REDIS_URL" in advice
+
+
+def test_work_that_waits_its_turn_is_not_stuck(world, job_id: UUID) -> None:
+    _worker(world)
+    _claimed(world, job_id)
+    assert _found(world) == [], "the only worker is busy"
+    _worker(world, "gpu2:8")
+    assert len(_found(world)) == 1, "another one is idle"
+    _set(world, world.units(job_id)[1].id, run_after=LATELY)
+    assert _found(world) == [], "it came just now"
+
+
+def test_units_of_workers_that_are_gone_want_a_dispatcher(world, job_id: UUID) -> None:
+    _worker(world)
+    held = _claimed(world, job_id)
+    _set(world, world.units(job_id)[1].id, run_after=LATELY)
+    _set(world, held.unit_id, lease_until=LATELY)
+    assert _found(world) == [], "any dispatcher needs a moment"
+    _set(world, held.unit_id, lease_until=AN_HOUR_AGO)
+    what, advice = _only(world)
+    assert what == "1 unit is held by workers that are gone, the first for 61 min: no dispatcher takes them back."
+    assert "`retllm dispatch`" in advice
+
+
+def test_a_worker_that_is_at_one_unit_for_long_is_named(world, job_id: UUID) -> None:
+    _worker(world)
+    held = _claimed(world, job_id)
+    assert _found(world) == []
+    _set(world, held.unit_id, started_at=AN_HOUR_AGO)
+    what, advice = _only(world)
+    assert what == f"The worker gpu1:7 is at work on one unit (embed, job {job_id}) for 61 min."
+    assert "stop that worker" in advice
+
+
+def test_a_model_that_can_not_be_loaded_is_told_with_what_waits_for_it(world, job_id: UUID) -> None:
+    _worker(world, error="There is no folder /models/clip.")
+    first, second = world.units(job_id)
+    for unit in (first, second):
+        claim = world.must_claim(unit.id)
+        claims.fail(world.sessions, claim, ModelUnavailable("There is no folder /models/clip."), world.settings)
+    _set(world, run_after=sa.func.now() + timedelta(seconds=8))
+    what, advice = _only(world)
+    assert what == (
+        "The worker gpu1:7 can't load the model CLIP (There is no folder /models/clip); "
+        "2 units of query and embed wait."
+    )
+    assert "retllm doctor" in advice
+    _worker(world)
+    assert _found(world) == [], "it was loaded at last; the units have their next attempts"
+
+
+def test_units_that_were_given_up_are_told_for_a_day(world, job_id: UUID) -> None:
+    _worker(world)
+    for unit in world.units(job_id):
+        claim = world.must_claim(unit.id)
+        with transaction(world.sessions) as session:
+            session.execute(sa.update(Unit).values(payload={"items": unit.payload["items"][:1]}))
+        claims.fail(world.sessions, claim, MediaRejected("The picture can't be read."), world.settings)
+    what, advice = _only(world)
+    assert what.startswith("2 units were given up within 24 h, the last 0 s ago, in job ")
+    assert what.endswith(f"{job_id}: The picture can't be read.")
+    assert "retllm jobs retry" in advice
+    _set(world, finished_at=sa.func.now() - timedelta(hours=25))
+    assert _found(world) == []
+
+
+def test_several_causes_are_told_each(world, job_id: UUID) -> None:
+    world.add_units(job_id, Stage.FINE, {"items": []})
+    found = [one.what for one in _found(world)]
+    assert [what.partition(":")[0].rpartition("queue ")[2].partition(",")[0] for what in found] == ["embed", "score"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(-3, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172_800, "2 days")],
+)
+def test_how_long_is_told_in_a_unit_that_fits(seconds: int, told: str) -> None:
+    assert stuck.lasting(timedelta(seconds=seconds)) == told
