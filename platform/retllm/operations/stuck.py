@@ -103,16 +103,24 @@ def _reason(scene: _Scene, queue: Queue) -> Stuck | None:
     serving = scene.serving(queue.name)
     if not serving:
         return Stuck("no worker that lives serves it", "Start a worker for it: `retllm up`, or as the Procfile says.")
-    busy = not any(not one.units for one in serving)
-    if busy or queue.oldest is None or scene.now - queue.oldest < scene.patience:
+    idle = [one for one in serving if not one.units]
+    if not idle or queue.oldest is None or scene.now - queue.oldest < scene.patience or _moves(scene, idle):
         return None
     if scene.now - _last_announced(scene, queue) > scene.patience:
         return Stuck("no dispatcher announces it to the workers, who are idle", _NO_DISPATCHER)
-    idle = next(one.name for one in serving if not one.units)
     return Stuck(
-        f"it is announced, but the worker {idle} is idle and does not take it",
+        f"it is announced, but the worker {idle[0].name} is idle and does not take it",
         "Give the worker the REDIS_URL of the dispatcher; its log says whether it reaches Redis. Else start it anew.",
     )
+
+
+def _moves(scene: _Scene, idle: list[WorkerView]) -> bool:
+    """Whether something that these workers could have done was done lately: between two units all of them are idle."""
+    stages = {STAGE_OF[queue] for one in idle for queue in one.queues if queue in STAGE_OF}
+    done = sa.select(Unit.id).where(
+        Unit.state == UnitState.DONE, Unit.stage.in_(stages), Unit.finished_at > scene.now - scene.patience
+    )
+    return bool(scene.session.scalar(sa.select(done.exists())))
 
 
 def _last_announced(scene: _Scene, queue: Queue) -> datetime:

@@ -120,6 +120,14 @@ def test_work_that_waits_its_turn_is_not_stuck(world, job_id: UUID) -> None:
     assert _found(world) == [], "it came just now"
 
 
+def test_a_worker_between_two_units_is_not_idle(world, job_id: UUID) -> None:
+    _worker(world)
+    claims.complete(world.sessions, _claimed(world, job_id), lambda *_: [])
+    assert _found(world) == []
+    _set(world, world.units(job_id)[0].id, finished_at=AN_HOUR_AGO)
+    assert len(_found(world)) == 1
+
+
 def test_units_of_workers_that_are_gone_want_a_dispatcher(world, job_id: UUID) -> None:
     _worker(world)
     held = _claimed(world, job_id)
