@@ -32,6 +32,8 @@ _HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Content-Security-Policy": PAGE_POLICY,
 }
+# a browser that came by HTTPS once comes by nothing else for a year
+_HTTPS_ONLY = "max-age=31536000"
 _QUIET = ("/healthz", "/readyz", "/metrics", "/static/")
 
 
@@ -55,8 +57,12 @@ def _finish(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.get("request_id", "")
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
-    if request.path.startswith("/api/") and "Cache-Control" not in response.headers:
-        response.headers["Cache-Control"] = "no-store"
+    if request.is_secure:
+        response.headers["Strict-Transport-Security"] = _HTTPS_ONLY
+    # whatever does not say otherwise is for this one reader: static files and pictures do
+    response.headers.setdefault(
+        "Cache-Control", "no-store" if request.path.startswith("/api/") else "private, no-store"
+    )
     if not request.path.startswith(_QUIET):
         log.info(
             "request",

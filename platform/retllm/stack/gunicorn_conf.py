@@ -6,8 +6,10 @@ One process with threads: requests wait for the database and for uploads, not fo
 from __future__ import annotations
 
 from retllm.settings import get_settings
+from retllm.stack import gunicorn_answers
 
 _settings = get_settings()
+gunicorn_answers.install()
 
 bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
 workers = 1

@@ -1,0 +1,332 @@
+"""No secret of a running platform is told: not in a log, an answer, the database, the command line or a process title.
+
+Every secret is a canary, a word that stands nowhere else; everything that can go wrong does; then all that was said is
+searched for them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import psycopg
+import pytest
+import sqlalchemy as sa
+from tests.chaos.client import picture
+
+from retllm.settings import Settings
+from retllm.stack import LocalStack
+from retllm.stack.child import Child
+from retllm.stack.redis import EmbeddedRedis
+
+CANARIES = {
+    "database": "canary-of-the-database-4f1c",
+    "redis": "canary-of-redis-83ad",
+    "storage": "canary-of-the-storage-b7e2",
+    "secret key": "canary-of-the-key-5a90c3d17e264f88b1d0",
+    "metrics": "canary-of-the-metrics-2d6e",
+    "password": "canary-of-a-password-77c4",
+    "wrong password": "canary-of-a-wrong-password-1b0f",
+    "wrong token": "rlm_canary-of-a-wrong-token-9e31",
+}
+#: files that are there to keep a secret for the processes of the same account
+KEEPERS = {"client.json", "stack.json", "valkey.conf"}
+NAME = "keeper"
+_PATIENCE_SECONDS = 90.0
+
+
+def _nowhere() -> int:
+    """A port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+@dataclass
+class Scene:
+    """A stack whose secrets are canaries, and all that it said."""
+
+    stack: LocalStack
+    redis: Child
+    database_url: str
+    said: list[tuple[str, str]] = field(default_factory=list)
+    canaries: dict[str, str] = field(default_factory=lambda: dict(CANARIES))
+
+    @property
+    def storage_url(self) -> str:
+        return str(self.stack.settings.storage_url)
+
+    def client(self, **headers: str) -> httpx.Client:
+        """A client whose answers are kept, head and body."""
+
+        def keep(answer: httpx.Response) -> None:
+            answer.read()
+            where = f"{answer.request.method} {answer.request.url.path} {answer.status_code}"
+            self.said.append((where, f"{answer.headers}\n{answer.text}"))
+
+        return httpx.Client(base_url=self.stack.url, headers=headers, timeout=60, event_hooks={"response": [keep]})
+
+    def command(
+        self, *arguments: str, given: str = "", secret_output: bool = False, **changes: str | None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `retllm ...` with the settings of the stack; what it prints is kept unless it is there to be a secret."""
+        env = self.stack.environment() | {"RETLLM_PORT": "0"}
+        for name, value in changes.items():
+            env.pop(name, None)
+            if value is not None:
+                env[name] = value
+        done = subprocess.run(
+            [sys.executable, "-m", "retllm.cli.main", *arguments],
+            env=env,
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE_SECONDS,
+            check=False,
+        )
+        self.said.append((" ".join(arguments), done.stderr if secret_output else done.stdout + done.stderr))
+        return done
+
+    def leaks(self, text: str) -> list[str]:
+        """The canaries that are in a text."""
+        return [name for name, canary in self.canaries.items() if canary in text]
+
+
+@pytest.fixture(scope="module")
+def scene(servers: LocalStack, module_database: str) -> Iterator[Scene]:
+    """Web server, dispatcher and workers, as chatty as they can be, on servers whose passwords are canaries."""
+    with tempfile.TemporaryDirectory(prefix="retllm-canary-") as folder:
+        home = Path(folder) / "home"
+        server = EmbeddedRedis(Path(folder))
+        server._password = CANARIES["redis"]
+        server.prepare()
+        child = Child(server.spec(Path(folder) / "redis.log", dict(os.environ)), 0)
+        child.wait_ready()
+        # the embedded server trusts whoever reaches its socket, whatever password is named
+        database = sa.make_url(module_database).set(password=CANARIES["database"])
+        settings = Settings(
+            home=home,
+            database_url=database.render_as_string(hide_password=False),
+            redis_url=server.url,
+            storage_url=f"ftp://storekeeper:{CANARIES['storage']}@127.0.0.1:{_nowhere()}/media",
+            secret_key=CANARIES["secret key"],
+            metrics_token=CANARIES["metrics"],
+            port=0,
+            preset="demo",
+            torch_threads=1,
+            log_level="DEBUG",
+            max_attempts=2,
+            backoff_seconds=0.1,
+            lease_seconds=5,
+        )
+        try:
+            with LocalStack(settings, parts={"migrate", "web", "dispatch", "embed", "score"}) as stack:
+                yield Scene(stack, child, module_database)
+        finally:
+            child.ask_to_stop()
+            child.stop(10)
+
+
+def _people(scene: Scene) -> str:
+    """An account whose password is a canary, and a token, which is one from now on."""
+    made = scene.command("user", "create", NAME, "--role", "admin", "--password-stdin", given=CANARIES["password"])
+    assert made.returncode == 0, made.stderr
+    scene.command("user", "create", NAME, "--password-stdin", "--json", given=CANARIES["password"])
+    asked = scene.command("token", "create", NAME, "--scope", "manage", "--json", secret_output=True)
+    token = str(json.loads(asked.stdout)["token"])
+    scene.canaries["token"] = token.removeprefix("rlm_")
+    scene.command("token", "list", NAME, "--json")
+    return token
+
+
+def _ask_wrongly(scene: Scene) -> None:
+    """Wrong passwords, wrong tokens, broken requests."""
+    with scene.client() as nobody:
+        page = nobody.get("/login").text
+        csrf = page.split('name="csrf_token"')[1].split('value="')[1].split('"')[0]
+        for name in (NAME, "nobody"):
+            nobody.post("/login", data={"csrf_token": csrf, "name": name, "password": CANARIES["wrong password"]})
+        nobody.post("/login", data={"name": NAME, "password": CANARIES["wrong password"]})
+        nobody.get("/metrics")
+        nobody.get("/readyz")
+    with scene.client(Authorization=f"Bearer {CANARIES['wrong token']}") as wrong:
+        wrong.get("/api/v1/collections")
+        wrong.get("/metrics")
+    with scene.client(Authorization=f"Bearer {CANARIES['metrics']}") as scraper:
+        assert scraper.get("/metrics").status_code == 200
+
+
+def _ask(scene: Scene, token: str) -> uuid.UUID:
+    """What works, what is refused, and pictures on a storage that is away; the key of a collection."""
+    with scene.client(Authorization=f"Bearer {token}") as api:
+        made = api.post("/api/v1/collections", json={"name": "Canaries"})
+        assert made.status_code == 201, made.text
+        key = uuid.UUID(made.json()["id"])
+        secret = CANARIES["wrong password"]
+        api.post("/api/v1/users", json={"name": "", "password": secret, "role": "none"})
+        api.post("/api/v1/users", json={"name": NAME, "password": secret, "role": "viewer"})
+        api.post("/api/v1/users", content=json.dumps({"password": secret})[:-1])
+        files = [("file", ("a.png", picture((1, 2, 3))))]
+        assert api.post(f"/api/v1/collections/{key}/items", files=files).status_code >= 500
+        api.post(f"/api/v1/collections/{key}/searches", data={"text": "x"}, files={"picture": files[0][1]})
+        for path in ("/api/v1/nothing", f"/api/v1/items/{uuid.uuid4()}", "/api/v1/me", "/api/v1/system/workers"):
+            api.get(path)
+        api.put("/api/v1/collections")
+        return key
+
+
+def _fail_a_job(scene: Scene, token: str, key: uuid.UUID) -> None:
+    """A picture that lies on the storage which is away: its unit dies of it."""
+    with psycopg.connect(_plain(scene.database_url), autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO items (id, collection_id, kind, state, name, content_sha256, version, media_type, width, "
+            "height, size_bytes, picture_key, thumbnail_key) VALUES (%s, %s, 'image', 'ready', 'a.png', %s, 1, "
+            "'image/png', 9, 9, 99, 'items/00/a/original', 'items/00/a/thumbnail')",
+            (uuid.uuid4(), key, "0" * 64),
+        )
+    with scene.client(Authorization=f"Bearer {token}") as api:
+        started = api.post(f"/api/v1/collections/{key}/index", json={})
+        assert started.status_code == 202, started.text
+        job = started.json()["id"]
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while api.get(f"/api/v1/jobs/{job}").json()["state"] not in ("succeeded", "failed", "cancelled"):
+            assert time.monotonic() < deadline, "the job does not end"
+            time.sleep(0.3)
+        for path in (f"jobs/{job}", f"jobs/{job}/attempts", "system/dead-units", f"collections/{key}/items"):
+            told = api.get(f"/api/v1/{path}").text
+        assert "a.png" in told
+        items = api.get(f"/api/v1/collections/{key}/items").json()["items"]
+        for kind in ("picture", "thumbnail"):
+            assert api.get(f"/api/v1/items/{items[0]['id']}/{kind}").status_code >= 500
+
+
+def _break_commands(scene: Scene) -> None:
+    """Every command on servers that are wrong."""
+    wrong = f"127.0.0.1:{_nowhere()}"
+    database = f"postgresql://keeper:{CANARIES['database']}@{wrong}/retllm"
+    redis = f"redis://:{CANARIES['redis']}@{wrong}/0"
+    scene.command("doctor")
+    scene.command("doctor", "--audit", "--json")
+    scene.command("collections", "list", "--json", RETLLM_TOKEN=CANARIES["wrong token"], RETLLM_URL=scene.stack.url)
+    other = {"RETLLM_HOME": str(scene.stack.home / "other")}
+    for arguments in (("doctor", "--json"), ("migrate",), ("up", "--json"), ("user", "list", "--json")):
+        done = scene.command(*arguments, DATABASE_URL=database, REDIS_URL=redis, **other)
+        assert done.returncode != 0, arguments
+    for arguments in (("doctor",), ("up",)):
+        scene.command(*arguments, REDIS_URL=redis, **other)
+    # addresses that are none
+    for url in (database.replace("postgresql", "mysql"), database.replace(wrong, "[::"), f"{database}:x:y"):
+        scene.command("migrate", DATABASE_URL=url, **other)
+        scene.command("doctor", "--json", DATABASE_URL=url, REDIS_URL=url, RETLLM_STORAGE_URL=url, **other)
+    scene.command("doctor", RETLLM_EXTRA_EMBEDDERS="local-dir:/a/same,local-dir:/b/same")
+    scene.command("doctor", RETLLM_METRICS_TOKEN=CANARIES["metrics"], RETLLM_PORT="none")
+    for module in ("retllm_web.wsgi", "retllm_workers.app"):
+        for changes in (
+            {"DATABASE_URL": database + ":x", "REDIS_URL": redis + ":x"},
+            {"RETLLM_PORT": "none"},
+            {"RETLLM_SECRET_KEY": CANARIES["wrong password"]},
+        ):
+            done = subprocess.run(
+                [sys.executable, "-c", f"import {module} as m; m.app.test_client().get('/readyz')"],
+                env=scene.stack.environment() | changes,
+                capture_output=True,
+                text=True,
+                timeout=_PATIENCE_SECONDS,
+                check=False,
+            )
+            scene.said.append((f"{module} {sorted(changes)}", done.stdout + done.stderr))
+
+
+def _take_servers_away(scene: Scene, token: str) -> None:
+    """First Redis, then the database, under a platform that runs."""
+    scene.redis.stop(0)
+    with scene.client(Authorization=f"Bearer {token}") as api:
+        api.post("/api/v1/collections", json={"name": "Without Redis"})
+        api.get("/api/v1/system/queues")
+        api.get("/readyz")
+        name = sa.make_url(scene.database_url).database
+        with psycopg.connect(_plain(scene.database_url, "postgres"), autocommit=True) as connection:
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+            try:
+                api.get("/readyz")
+                assert api.get("/api/v1/collections").status_code == 503
+                api.get("/login")
+                api.get("/metrics")
+                # the dispatcher and the heartbeats of the workers notice too
+                time.sleep(4)
+            finally:
+                connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+def _plain(url: str, database: str | None = None) -> str:
+    parsed = sa.make_url(url)
+    parsed = parsed.set(drivername="postgresql", database=database or parsed.database)
+    return parsed.render_as_string(hide_password=False)
+
+
+def _rows(url: str) -> Iterator[tuple[str, str]]:
+    """Every row of every table, as text."""
+    with psycopg.connect(_plain(url)) as connection:
+        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        for (table,) in tables:
+            for (row,) in connection.execute(f'SELECT t::text FROM "{table}" t').fetchall():
+                yield f"table {table}", row
+
+
+def _titles(stack: LocalStack) -> Iterator[tuple[str, str]]:
+    for name, pid in stack.processes.items():
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            yield f"process {name}", " ".join(one.cmdline()) + " " + one.name()
+
+
+def _files(home: Path) -> Iterator[Path]:
+    yield from (path for path in home.rglob("*") if path.is_file())
+
+
+@pytest.mark.timeout(420)
+def test_no_secret_is_told(scene: Scene) -> None:
+    token = _people(scene)
+    _ask_wrongly(scene)
+    key = _ask(scene, token)
+    _fail_a_job(scene, token, key)
+    titles = list(_titles(scene.stack))
+    assert len(titles) >= 4
+    _break_commands(scene)
+    _take_servers_away(scene, token)
+    scene.stack.kill("web", signal.SIGTERM)
+
+    logs = [(path.name, path.read_text("utf-8", "replace")) for path in _files(scene.stack.home) if ".log" in path.name]
+    rows = list(_rows(scene.database_url))
+    told = "".join(text for _, text in (*logs, *rows, *scene.said))
+    # what went wrong is there to be read
+    for evidence in ("database_unavailable", "picture", "can't be reached", "Traceback", "keeper"):
+        assert evidence in told, evidence
+    for where, text in (*scene.said, *logs, *rows, *titles):
+        assert scene.leaks(text) == [], f"{where}:\n{_around(scene, text)}"
+    for path in _files(scene.stack.home):
+        if scene.leaks(path.read_text("utf-8", "replace")):
+            assert path.name in KEEPERS, path
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+def _around(scene: Scene, text: str) -> Sequence[Any]:
+    return [
+        text[max(0, text.index(canary) - 300) : text.index(canary) + 100]
+        for canary in scene.canaries.values()
+        if canary in text
+    ]

@@ -1,0 +1,128 @@
+"""Every answer carries the headers that keep a browser in bounds, whichever route, method and outcome it is of."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from uuid import uuid4
+
+import pytest
+from flask.testing import FlaskClient
+from flask_openapi import OpenAPI
+from werkzeug.test import TestResponse
+
+from retllm.settings import Settings
+from retllm_web.app import create_app
+
+from .conftest import Caller, Heard
+
+ALWAYS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE")
+HTTPS = {"wsgi.url_scheme": "https"}
+
+
+def held(answer: TestResponse, where: str) -> None:
+    """The headers of an answer are what they must be."""
+    headers = answer.headers
+    for name, value in ALWAYS.items():
+        assert headers.getlist(name) == [value], (where, name)
+    [policy] = headers.getlist("Content-Security-Policy")
+    assert "default-src 'self'" in policy or "default-src 'none'" in policy, where
+    assert "unsafe" not in policy, where
+    assert headers.get("Cache-Control"), where
+    assert headers["X-Request-ID"], where
+    assert "Access-Control-Allow-Origin" not in headers, where
+    assert "public" not in headers["Cache-Control"], where
+
+
+def _paths(app: OpenAPI) -> set[str]:
+    def filled(path: str) -> str:
+        path = re.sub(r"<uuid:\w+>", str(uuid4()), path)
+        path = re.sub(r"<path:filename>", "site.css", path)
+        return re.sub(r"<[^>]*>", "name", path)
+
+    return {filled(rule.rule) for rule in app.url_map.iter_rules()}
+
+
+def test_every_route_by_every_method(app: OpenAPI, client: FlaskClient, root: Caller) -> None:
+    """As nobody and as an administrator, over plain HTTP."""
+    seen: Counter[int] = Counter()
+    for path in sorted(_paths(app)):
+        for method in METHODS:
+            for who in (client, root):
+                if isinstance(who, Caller):
+                    authorization = {"Authorization": f"Bearer {who.token}"}
+                    answer = who.client.open(path, method=method, headers=authorization)
+                else:
+                    answer = who.open(path, method=method)
+                seen[answer.status_code] += 1
+                held(answer, f"{method} {path} {answer.status_code}")
+                assert "Strict-Transport-Security" not in answer.headers
+                answer.close()
+    # the walk came by answers of all kinds
+    assert {200, 302, 401, 403, 404, 405, 422} <= set(seen), seen
+
+
+def test_nothing_but_static_files_is_kept_by_a_cache(app: OpenAPI, client: FlaskClient, root: Caller) -> None:
+    for path in sorted(_paths(app)):
+        answer = client.get(path)
+        if not path.startswith("/static/") and not path.startswith("/bootstrap/"):
+            assert "no-store" in answer.headers["Cache-Control"], (path, answer.status_code)
+        answer.close()
+    assert "no-store" in root.get("/me").headers["Cache-Control"]
+
+
+def test_answers_of_every_outcome(settings: Settings, heard: Heard) -> None:
+    app = create_app(settings.model_copy(update={"max_request_bytes": 1000}), announcer=heard)
+
+    @app.get("/crash")
+    def crash() -> str:
+        raise RuntimeError("on purpose")
+
+    client = app.test_client()
+    outcomes = {
+        404: client.get("/no/such/page"),
+        405: client.put("/healthz"),
+        413: client.post("/login", data={"file": (io.BytesIO(b"x" * 5000), "a.bin")}),
+        500: client.get("/crash"),
+        401: client.get("/api/v1/me"),
+        302: client.get("/"),
+        403: client.post("/login", data={"name": "a"}),
+    }
+    first = client.get("/static/site.css")
+    outcomes[200] = first
+    outcomes[304] = client.get("/static/site.css", headers={"If-None-Match": first.headers["ETag"]})
+    outcomes[206] = client.get("/static/site.css", headers={"Range": "bytes=0-9"})
+    outcomes[416] = client.get("/static/site.css", headers={"Range": "bytes=99999999-"})
+    for status, answer in outcomes.items():
+        assert answer.status_code == status
+        held(answer, str(status))
+    head = client.head("/static/site.css")
+    held(head, "HEAD")
+    assert head.data == b""
+
+
+@pytest.mark.parametrize("path", ["/login", "/api/v1/me", "/static/site.css", "/no/such/page"])
+def test_a_browser_that_came_by_https_stays_there(client: FlaskClient, path: str) -> None:
+    answer = client.get(path, environ_overrides=HTTPS)
+    assert answer.headers.getlist("Strict-Transport-Security") == ["max-age=31536000"]
+    assert "Strict-Transport-Security" not in client.get(path).headers
+
+
+def test_who_says_https_without_a_proxy_is_not_believed(client: FlaskClient) -> None:
+    answer = client.get("/login", headers={"X-Forwarded-Proto": "https"})
+    assert "Strict-Transport-Security" not in answer.headers
+
+
+def test_behind_a_proxy_its_word_counts(settings: Settings, heard: Heard) -> None:
+    client = create_app(settings.model_copy(update={"proxies": 1}), announcer=heard).test_client()
+    answer = client.get("/login", headers={"X-Forwarded-Proto": "https"})
+    assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
