@@ -55,7 +55,7 @@ def test_ci_can_be_started_and_runs_what_the_makefile_offers() -> None:
     assert os.access(script, os.X_OK)
     targets = {line.split(":")[0] for line in (ROOT / "Makefile").read_text("utf-8").splitlines() if ":" in line}
     called = [line.split()[1] for line in script.read_text("utf-8").splitlines() if line.startswith("make ")]
-    assert called == ["check", "test", "demo"]
+    assert called == ["check", "audit", "sbom", "test", "demo"]
     assert set(called) <= targets
 
 

@@ -47,7 +47,8 @@ def test_pages_can_be_used_by_everybody(every_page: list[Page]) -> None:
                 for target in (element.attributes.get(name) or "").split():
                     assert target in ids, (page.path, element)
         labelled = {label.attributes.get("for") for label in page.all("label")}
-        fields = [e for e in page.elements if e.tag in _LABELLED and e.attributes.get("type") != "hidden"]
+        shown = [e for e in page.elements if e.attributes.get("type") != "hidden" and "hidden" not in e.attributes]
+        fields = [e for e in shown if e.tag in _LABELLED]
         assert [e for e in fields if e.attributes.get("id") not in labelled] == [], page.path
         levels = [int(e.tag[1]) for e in page.elements if e.tag in ("h1", "h2", "h3", "h4")]
         assert (levels.count(1), levels[0]) == (1, 1), page.path
