@@ -158,6 +158,12 @@ class Settings(BaseSettings):
         default=64 << 20, ge=1, description="Bytes that one picture or sheet of captions may have."
     )
     max_pixels: int = Field(default=100_000_000, ge=1, description="Pixels that one picture may have.")
+    decode_seconds: float = Field(
+        default=30, gt=0, description="Seconds that decoding one picture may take; after them its decoder is killed."
+    )
+    decode_memory: int = Field(
+        default=3 << 30, ge=256 << 20, description="Bytes of memory that the process which decodes pictures may have."
+    )
     max_archive_files: int = Field(default=20_000, ge=1, description="Files that one ZIP may hold.")
     max_archive_bytes: int = Field(default=8 << 30, ge=1, description="Bytes that one ZIP may unpack to.")
     max_text_chars: int = Field(default=20_000, ge=1, description="Characters that a text or caption may have.")

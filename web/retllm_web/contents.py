@@ -70,7 +70,7 @@ def take(
         collection = collection_for(session, user, collection_id, Right.CHANGE)
     ingest = Ingest(found.sessions, found.storage, found.settings, collection_id)
     outcomes = ingest.add_files(files)
-    outcomes += [ingest.add_text(one.text, one.name) for one in texts]
+    outcomes += ingest.add_texts((one.text, one.name) for one in texts)
     counts: Counter[str] = Counter(outcome.status for outcome in outcomes)
     news = bool(counts["added"] or counts["updated"])
     if news:

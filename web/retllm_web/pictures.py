@@ -8,7 +8,7 @@ from typing import BinaryIO
 from flask import Response, request
 from PIL import Image
 
-from retllm.media.pictures import FORMATS
+from retllm.media.decoder import FORMATS
 from retllm_web.middleware import MEDIA_POLICY
 from retllm_web.services import services
 

@@ -18,7 +18,7 @@ from retllm.jobs.schemas import JobView, SearchRequest
 from retllm.jobs.submit import StoredPicture
 from retllm.jobs.views import job_view
 from retllm.media import streams
-from retllm.media.pictures import load_picture
+from retllm.media.pictures import check_picture
 from retllm_web.auditing import note
 from retllm_web.services import services
 
@@ -96,7 +96,7 @@ def _stored(user: User, collection_id: UUID, picture: BinaryIO) -> StoredPicture
     settings = services().settings
     with transaction(services().sessions) as session:
         collection_for(session, user, collection_id)
-    load_picture(picture, settings)
+    check_picture(picture, settings)
     sha256 = streams.digest(picture, settings.max_file_bytes)
     key = f"queries/{new_id()}/picture"
     services().storage.put(key, picture)

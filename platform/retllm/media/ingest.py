@@ -41,6 +41,8 @@ log = structlog.get_logger(__name__)
 
 # characters of a text that serve as its name
 _NAME_OF_TEXT = 80
+# in one transaction
+_TEXTS_AT_ONCE = 500
 # deletions of the same content that may come between looking and inserting
 _TRIES = 3
 
@@ -76,26 +78,57 @@ class Ingest:
 
     def add_text(self, text: str, name: str | None = None) -> Outcome:
         """Take one text; without a name it goes by its beginning."""
+        return self.add_texts([(text, name)])[0]
+
+    def add_texts(self, texts: Iterable[tuple[str, str | None]]) -> list[Outcome]:
+        """Take texts, each with its name or None; many cost few transactions. One outcome for each, in their order."""
+        read = [self._read_text(text, name) for text, name in texts]
+        clean = [one for one in read if isinstance(one, dict)]
+        done: dict[uuid.UUID, Outcome] = {}
+        for start in range(0, len(clean), _TEXTS_AT_ONCE):
+            done |= self._insert_texts(clean[start : start + _TEXTS_AT_ONCE])
+        return [one if isinstance(one, Outcome) else done.get(one["id"]) or self._add_again(one) for one in read]
+
+    def _read_text(self, text: str, name: str | None) -> dict[str, Any] | Outcome:
         shown = clean_name(name) if name else one_line(text[:_NAME_OF_TEXT]) or "text"
         try:
             clean = clean_text(text, self.settings)
         except (MediaRejected, TooLarge) as error:
             return rejected(shown, error)
-        sha256 = text_sha256(clean)
-        values: dict[str, Any] = {
+        return {
             "id": new_id(),
             "kind": ItemKind.TEXT,
             "name": shown,
             "text": clean,
             "media_type": "text/plain",
-            "content_sha256": sha256,
+            "content_sha256": text_sha256(clean),
             "size_bytes": len(clean.encode("utf-8")),
         }
+
+    def _insert_texts(self, values: list[dict[str, Any]]) -> dict[uuid.UUID, Outcome]:
+        """What became of texts, by the keys that were meant for them; without those that were deleted meanwhile."""
+        rows = [{**one, "collection_id": self.collection_id} for one in values]
+        try:
+            with transaction(self.sessions) as session:
+                added = records.insert_items(session, rows)
+                others = [one["content_sha256"] for one in values if one["id"] not in added]
+                known = records.find_contents(session, self.collection_id, others)
+        except sa.exc.IntegrityError as error:
+            raise NotFound("The collection is gone.", collection_id=str(self.collection_id)) from error
+        done = {}
+        for one in values:
+            shown, before = one["name"], known.get(one["content_sha256"])
+            if one["id"] in added:
+                done[one["id"]] = Outcome(name=shown, status="added", item_id=one["id"], kind=ItemKind.TEXT)
+            elif before is not None:
+                done[one["id"]] = Outcome(name=shown, status="duplicate", item_id=before.id, kind=before.kind)
+        return done
+
+    def _add_again(self, values: dict[str, Any]) -> Outcome:
+        """Take a text whose like was there and was deleted before it could be read."""
         for _ in range(_TRIES):
-            if self._insert(values):
-                return Outcome(name=shown, status="added", item_id=values["id"], kind=ItemKind.TEXT)
-            if known := self._known(shown, sha256, None):
-                return known
+            if done := self._insert_texts([values]):
+                return done[values["id"]]
         raise Conflict("The same text is being added and deleted over and over: try again.")
 
     def add_picture(self, name: str, stream: BinaryIO, text: str | None = None) -> Outcome:

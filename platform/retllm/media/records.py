@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,26 +32,45 @@ _KNOWN = (Item.id, Item.kind, Item.text, Item.version)
 
 def find_by_content(session: Session, collection_id: uuid.UUID, sha256: str) -> Known | None:
     """The ready item of the collection with this content."""
-    row = session.execute(
-        sa.select(*_KNOWN).where(
-            Item.collection_id == collection_id, Item.content_sha256 == sha256, Item.state == ItemState.READY
+    return find_contents(session, collection_id, [sha256]).get(sha256)
+
+
+def find_contents(session: Session, collection_id: uuid.UUID, sha256s: Sequence[str]) -> dict[str, Known]:
+    """The ready items of the collection with these contents, by content."""
+    if not sha256s:
+        return {}
+    rows = session.execute(
+        sa.select(Item.content_sha256, *_KNOWN).where(
+            Item.collection_id == collection_id, Item.content_sha256.in_(sha256s), Item.state == ItemState.READY
         )
-    ).first()
-    return Known(*row) if row else None
+    )
+    return {row[0]: Known(*row[1:]) for row in rows}
 
 
 def insert_item(session: Session, values: Mapping[str, Any]) -> bool:
     """Insert an item; False if the collection holds a ready one with this content, also one that came just now."""
+    return bool(insert_items(session, [values]))
+
+
+def insert_items(session: Session, rows: Sequence[Mapping[str, Any]]) -> set[uuid.UUID]:
+    """Insert items of one collection; the keys of those whose content no ready one had, also none that came just now.
+
+    All have the same fields.
+    """
     made = session.execute(
         insert(Item)
-        .values(state=ItemState.READY, version=1, **values)
         .on_conflict_do_nothing(
             index_elements=[Item.collection_id, Item.content_sha256],
             index_where=sa.text("state = 'ready'"),
         )
-        .returning(Item.id)
-    ).scalar()
-    return made is not None
+        .returning(Item.id),
+        # always in the same order, so that two uploads of the same contents do not wait for each other in a ring
+        [
+            {"state": ItemState.READY, "version": 1, **row}
+            for row in sorted(rows, key=lambda row: str(row["content_sha256"]))
+        ],
+    )
+    return set(made.scalars())
 
 
 def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uuid.UUID, bool]:

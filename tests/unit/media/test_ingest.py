@@ -355,6 +355,44 @@ def test_a_text_goes_by_its_name_or_its_beginning(ingest: Ingest, items: Items) 
     assert [item.name for item in items()] == [("red and/or blue " * 5).strip(), "green.txt"]
 
 
+def test_many_texts_cost_few_statements_and_each_has_its_outcome(
+    ingest: Ingest, items: Items, media_sessions: Sessions
+) -> None:
+    kept = ingest.add_text("number 7")
+    texts = [(f"number {number % 600}", None) for number in range(1200)] + [("x" * 201, None)]
+    sent: list[str] = []
+
+    def note(_: object, __: object, statement: str, *___: object) -> None:
+        sent.append(statement)
+
+    sa.event.listen(media_sessions.kw["bind"], "before_cursor_execute", note)
+    outcomes = ingest.add_texts(texts)
+    sa.event.remove(media_sessions.kw["bind"], "before_cursor_execute", note)
+    assert len(sent) <= 10
+    found = {item.text: item.id for item in items()}
+    assert len(found) == 600
+    assert [outcome.item_id for outcome in outcomes[:-1]] == [found[text] for text, _ in texts[:-1]]
+    assert (found["number 7"], outcomes[7].status) == (kept.item_id, "duplicate")
+    assert sum(outcome.status == "added" for outcome in outcomes) == 599
+    assert "MAX_TEXT_CHARS" in reason(outcomes[-1])
+    # the rows of one upload are listed as they came
+    assert [item.text for item in items()[:3]] == ["number 7", "number 0", "number 1"]
+
+
+def test_two_uploads_of_the_same_texts_do_not_wait_for_each_other_in_a_ring(ingest: Ingest, items: Items) -> None:
+    texts = [(f"number {number}", None) for number in range(400)]
+    start = Barrier(2)
+
+    def add(mine: list[tuple[str, None]]) -> list[Outcome]:
+        start.wait()
+        return ingest.add_texts(mine)
+
+    with ThreadPoolExecutor(2) as pool:
+        both = [outcome for done in pool.map(add, [texts, texts[::-1]]) for outcome in done]
+    assert sum(outcome.status == "added" for outcome in both) == len(items()) == 400
+    assert {outcome.status for outcome in both} == {"added", "duplicate"}
+
+
 def test_the_same_content_in_two_collections_is_two_items(
     ingest: Ingest, media_sessions: Sessions, items: Items
 ) -> None:

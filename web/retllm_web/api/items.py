@@ -21,7 +21,7 @@ from retllm.db.session import transaction
 from retllm.db.tables import Item
 from retllm.errors import InvalidInput
 from retllm.media.ingest import IncomingFile, Outcome
-from retllm.media.pictures import THUMBNAIL_MEDIA_TYPE
+from retllm.media.pictures import SMALL_MEDIA_TYPE
 from retllm_web import contents, pictures
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import api, refuse_other_parts, strictly
@@ -211,7 +211,7 @@ def remove_item(path: ItemPath) -> Response:
 def get_thumbnail(path: ItemPath) -> Response:
     """A small version of the item's picture, as WebP."""
     item = _pictured(path.item_id)
-    return pictures.send(item.thumbnail_key or "", THUMBNAIL_MEDIA_TYPE, f"{item.content_sha256}-thumbnail")
+    return pictures.send(item.thumbnail_key or "", SMALL_MEDIA_TYPE, f"{item.content_sha256}-thumbnail")
 
 
 @api.get("/items/<uuid:item_id>/picture", tags=TAGS, responses={200: PICTURE, 304: None})

@@ -1,0 +1,235 @@
+"""A picture that kills, hangs or fills its decoder is one refused picture; the next one is decoded."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from retllm.errors import MediaRejected
+from retllm.media import decoder, sandbox
+from retllm.media.pictures import inspect_picture, load_picture, render_picture
+from retllm.settings import Settings
+
+from .samples import encoded, noise, picture
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    """No decoders before a test, none after it."""
+    sandbox.close()
+    yield
+    sandbox.close()
+
+
+def decoders() -> set[int]:
+    """Those of them that decode, whichever thread started them."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int(folder.joinpath("stat").read_text().rsplit(")", 1)[1].split()[1])
+            line = folder.joinpath("cmdline").read_text()
+        except (OSError, IndexError):
+            continue
+        if parent == os.getpid() and decoder.__file__ in line:
+            found.add(int(folder.name))
+    return found
+
+
+def inspected(data: bytes, settings: Settings) -> tuple[int, int]:
+    seen = inspect_picture(io.BytesIO(data), settings)
+    return seen.width, seen.height
+
+
+def hostile(body: str, folder: Path) -> str:
+    """A decoder in the place of ours that does ``body`` when the first picture has come."""
+    program = folder / "hostile.py"
+    program.write_text(
+        "import sys, os, json, time, socket, signal, struct\n"
+        f"sys.path.insert(0, {str(Path(decoder.__file__).parent)!r})\n"
+        "import decoder\n"
+        "decoder.close_in(int(sys.argv[1]))\n"
+        "def _done(asked, data):\n"
+        f"    {body}\n"
+        "decoder._done = _done\n"
+        "decoder.serve(socket.socket(fileno=0))\n"
+    )
+    return str(program)
+
+
+def test_a_decoder_is_warm_for_the_next_picture(settings: Settings) -> None:
+    inspected(picture(1), settings)
+    first = decoders()
+    inspected(picture(2), settings)
+    assert len(first) == 1
+    assert decoders() == first
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGXCPU])
+def test_a_picture_that_kills_its_decoders_is_refused_and_the_next_is_taken(
+    number: signal.Signals, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder, "__file__", hostile(f"os.kill(os.getpid(), {int(number)})", tmp_path))
+        with pytest.raises(MediaRejected, match="can't be read: the decoder gave up"):
+            inspected(picture(), settings)
+        assert not decoders()
+    assert inspected(picture(), settings) == (40, 30)
+
+
+def test_a_picture_that_hangs_its_decoder_is_refused_in_time(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = settings.model_copy(update={"decode_seconds": 1.0})
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder, "__file__", hostile("time.sleep(600)", tmp_path))
+        began = time.monotonic()
+        with pytest.raises(MediaRejected, match="longer than 1 s"):
+            inspected(picture(), short)
+        assert time.monotonic() - began < 5
+        assert not decoders()
+    assert inspected(picture(), settings) == (40, 30)
+
+
+def test_a_picture_that_wants_too_much_memory_is_refused(settings: Settings) -> None:
+    small = settings.model_copy(update={"decode_memory": 256 << 20, "max_pixels": 200_000_000})
+    # 400 MB of pixels in a few bytes
+    data = encoded(noise(size=(1, 1)).resize((10_000, 10_000)), "PNG", compress_level=1)
+    with pytest.raises(MediaRejected, match=r"more than 256\.0 MiB"):
+        inspect_picture(io.BytesIO(data), small)
+    assert inspected(picture(), small) == (40, 30)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "return {'width': 40, 'height': 30, 'format': 'PNG'}, b'x' * (1 << 24)",
+        "return {'width': -1, 'height': 30, 'format': 'PNG'}, b''",
+        "return {'width': 10**9, 'height': 10**9, 'format': 'PNG'}, b''",
+        "return {'width': '<script>', 'height': 30, 'format': 'PNG'}, b''",
+        "return {'width': 40, 'height': 30, 'format': 'text/html'}, b''",
+        "return {'x': 'y' * 100_000}, b''",
+        "os.write(0, b'\\xff' * 100); os._exit(0)",
+        "os.write(0, struct.pack('!I', 2) + b'[]'); time.sleep(1)",
+        "os.write(0, struct.pack('!I', 2) + b'{}'); time.sleep(1)",
+    ],
+)
+def test_lies_of_a_decoder_that_was_taken_over_are_not_believed(
+    answer: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder, "__file__", hostile(answer, tmp_path))
+    with pytest.raises(MediaRejected, match="can't be read"):
+        inspected(picture(), settings)
+
+
+def test_pixels_of_another_number_than_the_size_are_not_believed(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder, "__file__", hostile("return {'width': 40, 'height': 30}, bytes(7)", tmp_path))
+    with pytest.raises(MediaRejected, match="can't be read"):
+        load_picture(io.BytesIO(picture()), settings)
+
+
+def test_a_decoder_has_no_secrets_no_files_and_no_children(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETLLM_SECRET_KEY", "canary-in-the-environment")
+    canary = tmp_path / "written"
+    body = (
+        "report = {'environ': dict(os.environ), 'files': os.listdir('/proc/self/fd')}\n"
+        f"    try:\n        report['wrote'] = open({str(canary)!r}, 'w').write('x' * 100)\n"
+        "    except OSError as error:\n        report['wrote'] = error.errno\n"
+        "    import resource\n"
+        "    report['limits'] = [resource.getrlimit(n)[1] for n in (resource.RLIMIT_AS, resource.RLIMIT_CORE,"
+        " resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)]\n"
+        "    raise decoder.Refused('damaged', reason=json.dumps(report)[:3000])"
+    )
+    monkeypatch.setattr(decoder, "__file__", hostile(body, tmp_path))
+    seen = sandbox.ask(sandbox.Wish(10**6, 64), io.BytesIO(picture()), len(picture()), settings).facts
+    report = json.loads(seen["reason"])
+    assert "canary" not in json.dumps(report["environ"])
+    # its standard three, and the folder that it just listed
+    assert len(report["files"]) <= 4
+    assert canary.read_text() == "" if canary.exists() else True
+    assert report["limits"] == [settings.decode_memory, 0, 0, 0]
+
+
+def test_a_decoder_that_was_killed_while_it_waited_costs_no_picture(settings: Settings) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: inspected(picture(n), settings), range(8)))
+    for pid in decoders():
+        os.kill(pid, signal.SIGKILL)
+    assert inspected(picture(9), settings) == (40, 30)
+
+
+def test_a_decoder_is_replaced_when_it_has_done_its_share(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "SHARE", 3)
+    for seed in range(3):
+        inspected(picture(seed), settings)
+    assert not decoders()
+    assert inspected(picture(4), settings) == (40, 30)
+
+
+def test_many_threads_share_few_decoders(settings: Settings) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        sizes = list(pool.map(lambda n: inspected(picture(n, (20 + n, 30)), settings), range(40)))
+    assert sizes == [(20 + n, 30) for n in range(40)]
+    assert 1 <= len(decoders()) <= sandbox.AT_ONCE
+
+
+def test_decoders_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(picture())
+    program = (
+        "import os, signal, sys, time\n"
+        "from retllm.media import sandbox\n"
+        "from retllm.settings import Settings\n"
+        f"with open({str(file)!r}, 'rb') as f:\n"
+        f"    sandbox.ask(sandbox.Wish(10**6, 64), f, {file.stat().st_size}, Settings())\n"
+        "print(next(iter(sandbox._pool._all))._process.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    pid = int(done.stdout)
+    until = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text():
+        assert time.monotonic() < until, "the decoder outlived its process"
+        time.sleep(0.05)
+
+
+def test_a_fork_has_decoders_of_its_own(settings: Settings) -> None:
+    inspected(picture(1), settings)
+    before = decoders()
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if inspected(picture(2), settings) == (40, 30) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert inspected(picture(3), settings) == (40, 30)
+    assert decoders() == before
+
+
+def test_a_rendition_is_small_upright_and_without_metadata(settings: Settings) -> None:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010E] = "where I live"
+    data = encoded(noise(size=(400, 100)), "JPEG", exif=exif, comment=b"a comment of mine", xmp=b"<x:xmpmeta/>")
+    made = render_picture(io.BytesIO(data), 200, settings)
+    assert b"where I live" not in made
+    assert b"comment of mine" not in made
+    with Image.open(io.BytesIO(made)) as shown:
+        assert (shown.format, shown.size) == ("WEBP", (50, 200))
+        assert not {"exif", "icc_profile", "xmp", "comment"} & set(shown.info)
