@@ -16,7 +16,6 @@ import pytest
 import schemathesis
 import sqlalchemy as sa
 from hypothesis import HealthCheck, Phase, given, settings
-from PIL import Image
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.generation import GenerationMode
@@ -28,6 +27,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from tests.functional.contract import mended, picture
 
 from retllm import accounts, tokens
 from retllm.db.enums import Role
@@ -62,7 +62,7 @@ def known(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFa
     headers = {"Authorization": f"Bearer {token}"}
     client = app.test_client()
     collection = client.post("/api/v1/collections", json={"name": "Seeds"}, headers=headers).json["id"]
-    files = [(io.BytesIO(_picture()), "red.png"), (io.BytesIO(b"a robin"), "robin.txt")]
+    files = [(io.BytesIO(picture()), "red.png"), (io.BytesIO(b"a robin"), "robin.txt")]
     uploaded = client.post(
         f"/api/v1/collections/{collection}/items",
         data={"file": files},
@@ -72,7 +72,7 @@ def known(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFa
     _index(sessions, UUID(collection), made)
     search = client.post(
         f"/api/v1/collections/{collection}/searches",
-        data={"picture": (io.BytesIO(_picture()), "q.png")},
+        data={"picture": (io.BytesIO(picture()), "q.png")},
         content_type="multipart/form-data",
         headers=headers,
     ).json
@@ -90,61 +90,11 @@ def known(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFa
     }
 
 
-def _picture() -> bytes:
-    target = io.BytesIO()
-    Image.new("RGB", (20, 20), "red").save(target, "PNG")
-    return target.getvalue()
-
-
-def _acceptable(body: Any) -> Any:
-    """A generated search, mended where a rule is more than a schema can say.
-
-    The query is not empty, k is within this server's limit, the picture is one, the embedders are in force, the fields
-    of the re-injection fit together.
-    """
-    if "picture" in body:
-        body = {**body, "picture": _picture()}
-    query = body.get("query", {}) if "picture" in body or "query" in body else body
-    mended = {**query, "text": query.get("text") or "a robin"}
-    if mended["text"].strip() == "":
-        mended["text"] = "a robin"
-    if mended.get("k"):
-        mended["k"] = 1 + mended["k"] % 200
-    if mended.get("coarse"):
-        # asks all of the embedders in force
-        mended["coarse"] = {name: value for name, value in mended["coarse"].items() if name != "embedders"}
-    mended.pop("injection", None)
-    return {**body, "query": mended} if query is not body else mended
-
-
 def _report() -> dict[str, Any]:
     """A report of `retllm eval` with all that it must have."""
     figures: dict[str, Any] = {"coarse": {"r1": 0.5}, "fine": {"r1": 0.75}}
     variant = {"name": "all", "section": "t2i", "k": 1, "mode": "true_false", "queries": 4, **figures}
     return {"benchmark": "scenes", "seed": 1, "models": {"embedder": "e", "scorer": "s"}, "variants": [variant]}
-
-
-def _mended(path: str, body: Any, known: dict[str, Any]) -> Any:
-    """A generated body, mended where a rule is more than a schema can say."""
-    if path.endswith("/searches"):
-        return _acceptable(body)
-    if isinstance(body, dict) and body.get("password") is not None:
-        # one that is not among the first to be tried
-        return {**body, "password": secrets.token_urlsafe()}
-    if isinstance(body, dict) and body.get("embedder") is not None:
-        # one of those in force
-        return {**body, "embedder": known["embedder"]}
-    if isinstance(body, dict) and "report" in body:
-        # a variant without figures of both stages was skipped; what has a name has more than an empty one
-        variants = [_named(one) | {"skipped": one.get("skipped") or "why"} for one in body["report"]["variants"]]
-        return {**body, "report": {**body["report"], "variants": variants}}
-    return body
-
-
-def _named(variant: dict[str, Any]) -> dict[str, Any]:
-    names = ("injection", "adaptive", "parts", "groups")
-    maps = {name: variant[name] for name in names if isinstance(variant.get(name), dict)}
-    return variant | {name: {key: one for key, one in value.items() if key} for name, value in maps.items()}
 
 
 def _index(sessions: Any, collection_id: UUID, made: Settings) -> None:
@@ -218,7 +168,7 @@ def test_the_api_keeps_its_document(
             # name things that are there
             case.path_parameters = {name: known[name] for name in case.path_parameters or {}}
         if "requestBody" in api_schema[path][method].definition.raw and ParameterLocation.BODY not in wrong:
-            case.body = _mended(path, case.body, known)
+            case.body = mended(path, case.body, known["embedder"])
         case.call_and_validate(headers=known["headers"], checks=[*CHECKS, JUDGED[mode]])
 
     check()

@@ -22,7 +22,7 @@ from retllm.review.reports import MOST_BYTES, Report
 from retllm.review.summary import Figures, Means
 from retllm_web import evaluations
 from retllm_web.api.answers import answer, nothing
-from retllm_web.api.blueprint import PREFIX, api
+from retllm_web.api.blueprint import PREFIX, api, strictly
 from retllm_web.api.collections import CollectionPath
 from retllm_web.api.paging import PageQuery, cut, optional
 from retllm_web.api.spec import ONE_LINE, ErrorBody, tags
@@ -220,12 +220,14 @@ def add_evaluation(body: ReportRequest) -> Response:
     """Keep a report of `retllm eval`; everybody sees it."""
     if len(request.get_data()) > MOST_BYTES:
         raise TooLarge("The report is larger than 10 MB.")
+    body = strictly(type(body), request.get_data())
     return _made(evaluations.add(current_user(), body.report, body.name))
 
 
 @api.post("/collections/<uuid:collection_id>/evaluations", tags=TAGS, responses={201: RunView, 409: ErrorBody})
 def ask_reviewed_questions(path: CollectionPath, body: AskRequest) -> Response:
     """Ask the reviewed questions of a collection again: a search for each that has a relevant mark, at most 500."""
+    body = strictly(type(body), request.get_data())
     return _made(evaluations.ask_again(current_user(), path.collection_id, body.settings, body.name))
 
 
