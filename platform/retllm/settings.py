@@ -53,11 +53,11 @@ PRESETS: dict[str, Preset] = {
 def public_name(model: str) -> str:
     """A model's name as results keep it: of a local folder only its own name, so that an installation can move.
 
-    What tells two folders of one name apart is the revision, a hash of their files.
+    What tells two folders of one name, or two commits of one repository, apart is the revision that is kept beside it.
     """
     prefix = "local-dir:" if model.startswith("local-dir:") else ""
     path = model.removeprefix(prefix)
-    return prefix + Path(path).name if prefix or Path(path).is_absolute() else model
+    return prefix + Path(path).name if prefix or Path(path).is_absolute() else model.partition("@")[0]
 
 
 class Settings(BaseSettings):
@@ -122,7 +122,8 @@ class Settings(BaseSettings):
     )
     embedder: str | None = Field(
         default=None,
-        description="open_clip model in place of the preset's: NAME/PRETRAINED, hf-hub:ORG/REPO or local-dir:FOLDER.",
+        description="open_clip model in place of the preset's: NAME/PRETRAINED, hf-hub:ORG/REPO or local-dir:FOLDER; "
+        "the first two with @COMMIT load that commit of the hub and no other.",
     )
     extra_embedders: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -132,7 +133,7 @@ class Settings(BaseSettings):
     scorer: str | None = Field(
         default=None, description="transformers image-text-to-text model in place of the preset's: a name or a folder."
     )
-    scorer_revision: str | None = Field(default=None, description="Branch, tag or commit of the scorer on its hub.")
+    scorer_revision: str | None = Field(default=None, description="Commit (or branch or tag) of the scorer on its hub.")
     device: str = Field(default="auto", description="Device of the models: auto, cpu, cuda or cuda:N.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="Number format of the models; auto is bfloat16 on a GPU and float32 on a CPU."

@@ -36,6 +36,8 @@ _GB = 1 << 30
 _LEAST_DISK = 1 * _GB
 _GOOD_DISK = 10 * _GB
 _SECONDS = 5.0
+# where the commit is not known here
+_COMMIT = "COMMIT"
 # the errors of the stack say what is wrong, then what to do
 _ADVICE = re.compile(r"(?:: |; )(?=(?:set|start|install|run|use|move|it looks) )")
 
@@ -239,7 +241,7 @@ def check_embedder(settings: Settings) -> Check:
     """The embedder's files are here or can be fetched."""
     from retllm.embedding import can_load
 
-    return _model("embedder", can_load(settings.embedder_name), "RETLLM_EMBEDDER")
+    return _embedder("embedder", can_load(settings.embedder_name), "RETLLM_EMBEDDER")
 
 
 def _extra_embedders(settings: Settings) -> list[tuple[str, Callable[[], Check]]]:
@@ -255,8 +257,8 @@ def check_extra_embedder(check: str, name: str) -> Check:
     """The files of an embedder beside the main one are here or can be fetched."""
     from retllm.embedding import can_load
 
-    found = _model(check, can_load(name), "RETLLM_EXTRA_EMBEDDERS")
-    if found.state == "ok":
+    found = _embedder(check, can_load(name), "RETLLM_EXTRA_EMBEDDERS")
+    if found.state != "failed":
         return found
     return replace(found, advice="Take it out of RETLLM_EXTRA_EMBEDDERS, or name a model that is here.")
 
@@ -265,7 +267,25 @@ def check_scorer(settings: Settings) -> Check:
     """The scorer's files are here or can be fetched."""
     from retllm.fine import can_load
 
-    return _model("scorer", can_load(settings.scorer_name, settings.scorer_revision), "RETLLM_SCORER")
+    source = can_load(settings.scorer_name, settings.scorer_revision)
+    found = _model("scorer", source, "RETLLM_SCORER")
+    return _pinned(found, source, settings.scorer_revision, f"RETLLM_SCORER_REVISION to {source.revision or _COMMIT}")
+
+
+def _embedder(check: str, source: ModelSource, variable: str) -> Check:
+    name, _, revision = source.model.partition("@")
+    wanted = f"{name}@{source.revision or _COMMIT} in {variable}"
+    return _pinned(_model(check, source, variable), source, revision, wanted)
+
+
+def _pinned(found: Check, source: ModelSource, revision: str | None, wanted: str) -> Check:
+    """The check of a model, with a warning where a hub decides what is loaded under its name."""
+    from retllm.fine.sources import is_commit
+
+    if found.state != "ok" or source.where == "folder" or is_commit(revision):
+        return found
+    told = f"{found.message} What is loaded may change with the hub: no commit is named."
+    return Check(found.name, "warning", told, f"Set {wanted}.")
 
 
 def check_workers(settings: Settings, running: StackRecord | None) -> Check:

@@ -147,7 +147,8 @@ def load_embedder(name: str, *, device: str = "auto", dtype: str = "auto") -> Em
     """Load an open_clip encoder.
 
     Args:
-        name: ``<architecture>/<tag>``, ``hf-hub:<org>/<repo>`` or ``local-dir:<folder>``; safetensors only.
+        name: ``<architecture>/<tag>``, ``hf-hub:<org>/<repo>`` (both also with ``@<commit>``) or
+            ``local-dir:<folder>``; safetensors only.
         device: ``auto`` (the GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``.
         dtype: ``auto`` (bfloat16 on a GPU, float32 on a CPU), ``float32``, ``bfloat16`` or ``float16``.
 
@@ -170,7 +171,9 @@ def load_embedder(name: str, *, device: str = "auto", dtype: str = "auto") -> Em
     precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[chosen_dtype]
     try:
         model = _create(parsed, str(weights), precision, chosen_device)
-        tokenizer = open_clip.get_tokenizer(parsed.architecture or name)
+        # open_clip knows no commits: a pinned tokenizer is the one beside the weights
+        place = f"local-dir:{weights.parent}" if parsed.revision else name
+        tokenizer = open_clip.get_tokenizer(parsed.architecture or place)
     except _LOAD_ERRORS as error:
         told = " ".join(str(error).split())[:300]
         raise ModelUnavailable(f"The files of {name} can't be loaded: {told}", model=name) from error

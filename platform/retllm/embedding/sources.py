@@ -3,6 +3,8 @@
 ViT-B-32/laion2b_s34b_b79k    an architecture of open_clip and one of its pretrained tags
 hf-hub:org/repo               a repository of the hub in open_clip's format
 local-dir:/path/to/folder     a folder in that format
+
+The first two may name the commit of the hub behind an @, so that nothing else is ever loaded under the name.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ CONFIG = "open_clip_config.json"
 #: open_clip takes these before any pickle file that lies beside them, in this order
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 _FORMS = 'Use "<architecture>/<tag>" (ViT-B-32/laion2b_s34b_b79k), "hf-hub:<org>/<repo>" or "local-dir:<folder>".'
+# what a tokenizer is made of, beside the weights and their configuration
+_BESIDE = ("*.json", "*.txt", "*.model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,7 @@ class Name:
         full: as given.
         folder: of ``local-dir:``.
         repo: the hub repository that holds the weights.
+        revision: the commit, branch or tag of that repository behind the ``@``; None is its main branch.
         weights: names of the weight file, the preferred first.
         architecture, tag: of the form ``<architecture>/<tag>``.
     """
@@ -37,6 +42,7 @@ class Name:
     folder: Path | None = None
     repo: str | None = None
     weights: tuple[str, ...] = WEIGHTS
+    revision: str | None = None
     architecture: str | None = None
     tag: str | None = None
 
@@ -50,15 +56,18 @@ def parse(name: str) -> Name:
     """
     if name.startswith("local-dir:"):
         return Name(name, folder=Path(name.removeprefix("local-dir:")).expanduser())
-    if name.startswith("hf-hub:"):
-        return Name(name, repo=name.removeprefix("hf-hub:"))
-    architecture, slash, tag = name.partition("/")
+    unpinned, at, revision = name.partition("@")
+    if at and not revision:
+        raise ModelUnavailable(f"{name!r} names no commit behind its @. {_FORMS}", model=name)
+    if unpinned.startswith("hf-hub:"):
+        return Name(name, repo=unpinned.removeprefix("hf-hub:"), revision=revision or None)
+    architecture, slash, tag = unpinned.partition("/")
     if not slash:
         raise ModelUnavailable(f"{name!r} is not a name of an embedding model. {_FORMS}", model=name)
-    return _built_in(name, architecture, tag)
+    return _built_in(name, architecture, tag, revision or None)
 
 
-def _built_in(name: str, architecture: str, tag: str) -> Name:
+def _built_in(name: str, architecture: str, tag: str, revision: str | None) -> Name:
     config = tag_config(architecture, tag)
     if config is None:
         raise ModelUnavailable(f"open_clip has no pretrained model {name!r}. {_FORMS}", model=name)
@@ -71,7 +80,7 @@ def _built_in(name: str, architecture: str, tag: str) -> Name:
         )
     # the tag may name a pickle; its safetensors twin stands beside it
     weights = (str(Path(file).with_suffix(".safetensors")),) if file else WEIGHTS
-    return Name(name, repo=repo, weights=weights, architecture=architecture, tag=tag)
+    return Name(name, repo=repo, weights=weights, revision=revision, architecture=architecture, tag=tag)
 
 
 def tag_config(architecture: str, tag: str) -> dict[str, Any] | None:
@@ -92,7 +101,7 @@ def can_load(name: str) -> ModelSource:
         return _from_folder(name, parsed.folder)
     assert parsed.repo is not None
     first = CONFIG if parsed.architecture is None else parsed.weights[0]
-    return from_hub(parsed.repo, None, config=first, weights=parsed.weights, name=name)
+    return from_hub(parsed.repo, parsed.revision, config=first, weights=parsed.weights, name=name)
 
 
 def _from_folder(name: str, folder: Path) -> ModelSource:
@@ -142,17 +151,20 @@ def fetch(parsed: Name) -> tuple[Path, str]:
     Raises:
         ModelUnavailable: not cached, and the hub can't be reached or has no such safetensors file.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import EntryNotFoundError
 
     assert parsed.repo is not None
     cached = can_load(parsed.full)
+    where: dict[str, Any] = {"revision": parsed.revision, "local_files_only": cached.here}
     try:
-        if parsed.architecture is None:
-            hf_hub_download(parsed.repo, CONFIG, local_files_only=cached.here)
+        if parsed.architecture is None and parsed.revision is not None:
+            snapshot_download(parsed.repo, allow_patterns=list(_BESIDE), **where)
+        elif parsed.architecture is None:
+            hf_hub_download(parsed.repo, CONFIG, **where)
         for weights in parsed.weights:
             try:
-                path = Path(hf_hub_download(parsed.repo, weights, local_files_only=cached.here))
+                path = Path(hf_hub_download(parsed.repo, weights, **where))
             except EntryNotFoundError:
                 continue
             return path, folder_revision(path.parent)

@@ -126,6 +126,11 @@ def from_hub(
     )  # fmt: skip
 
 
+def is_commit(revision: str | None) -> bool:
+    """Whether this names one commit, and can't come to mean another as a branch does."""
+    return bool(revision and _COMMIT.fullmatch(revision))
+
+
 def _snapshot(folder: Path) -> str | None:
     """The commit that the hub's cache names a snapshot folder by."""
     return folder.name if _COMMIT.fullmatch(folder.name) and folder.parent.name == "snapshots" else None

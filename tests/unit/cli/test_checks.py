@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,26 @@ def test_a_model_to_be_fetched_needs_a_hub_that_answers(
 ) -> None:
     monkeypatch.setattr(checks, "_hub_trouble", lambda: trouble)
     assert checks._model("scorer", source(where), "RETLLM_SCORER").state == state
+
+
+@pytest.mark.parametrize("commit", ["0" * 40, None])
+def test_a_model_that_follows_the_hub_is_told_until_its_commit_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, commit: str | None
+) -> None:
+    found = ModelSource("org/model", "cache" if commit else "download", None, commit, "It is somewhere.")
+    monkeypatch.setattr(checks, "_hub_trouble", lambda: None)
+    monkeypatch.setattr("retllm.fine.can_load", lambda *_: found)
+    named = commit or "COMMIT"
+    for revision, state in ((None, "warning"), ("main", "warning"), ("1" * 40, "ok")):
+        told = checks.check_scorer(settings(tmp_path, scorer="org/model", scorer_revision=revision))
+        assert told.state == state
+        assert told.advice == ("" if state == "ok" else f"Set RETLLM_SCORER_REVISION to {named}.")
+    for pin, state in (("", "warning"), ("@main", "warning"), ("@" + "1" * 40, "ok")):
+        source = replace(found, model=f"hf-hub:org/model{pin}")
+        monkeypatch.setattr("retllm.embedding.can_load", lambda _, source=source: source)
+        told = checks.check_embedder(settings(tmp_path, embedder=source.model))
+        assert told.state == state
+        assert told.advice == ("" if state == "ok" else f"Set hf-hub:org/model@{named} in RETLLM_EMBEDDER.")
 
 
 @pytest.mark.parametrize(

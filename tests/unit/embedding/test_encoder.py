@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +15,12 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from retllm.embedding import Embedder, can_load, load_embedder
+from retllm.embedding.sources import Name, parse
 from retllm.errors import InvalidInput, ModelUnavailable
+from retllm.settings import public_name
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 30), mode: str = "RGB") -> Image.Image:
@@ -158,6 +164,42 @@ def test_a_name_that_means_nothing_is_refused(name: str) -> None:
     assert can_load(name).where in ("nowhere", "download")
     with pytest.raises(ModelUnavailable):
         load_embedder(name)
+
+
+def test_a_pinned_commit_is_loaded_and_no_other(clip_folder: Path, tmp_path: Path) -> None:
+    """The hub's main branch has moved on to other weights; both commits are in the cache, and there is no hub."""
+    old, new = "a" * 40, "b" * 40
+    repo = tmp_path / "hub" / "models--some--clip"
+    for commit in (old, new):
+        shutil.copytree(clip_folder, repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(new)
+    weights = repo / "snapshots" / new / "open_clip_model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: tensor + 0.01 for name, tensor in tensors.items()}, weights)
+    program = (
+        "import json\nfrom retllm.embedding import load_embedder\n"
+        "def made(name):\n"
+        "    embedder = load_embedder(name, device='cpu')\n"
+        "    return embedder.info.revision, embedder.embed_texts(['a robin']).tolist()\n"
+        f"names = ['hf-hub:some/clip@{old}', 'local-dir:{clip_folder}', 'hf-hub:some/clip']\n"
+        "print(json.dumps([made(name) for name in names]))"
+    )
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=120)
+    pinned, original, moved = json.loads(done.stdout.splitlines()[-1])
+    assert (pinned[0], moved[0]) == (old, new)
+    assert pinned[1] == original[1] != moved[1]
+
+
+def test_a_name_keeps_its_pin_and_results_do_not() -> None:
+    assert parse("hf-hub:some/clip@abc") == Name("hf-hub:some/clip@abc", repo="some/clip", revision="abc")
+    pinned = parse("ViT-B-32/laion2b_s34b_b79k@abc")
+    assert (pinned.tag, pinned.revision) == ("laion2b_s34b_b79k", "abc")
+    assert public_name("hf-hub:some/clip@abc") == "hf-hub:some/clip"
+    assert public_name("local-dir:/models/clip@2") == "local-dir:clip@2"
+    with pytest.raises(ModelUnavailable, match="no commit"):
+        parse("hf-hub:some/clip@")
 
 
 @pytest.mark.parametrize(("device", "dtype"), [("gpu9", "auto"), ("cpu", "int8")])
