@@ -13,6 +13,7 @@ from kombu.exceptions import OperationalError
 
 from retllm.db.enums import Stage
 from retllm.errors import StackError
+from retllm.jobs import transport
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +36,7 @@ def celery_app(redis_url: str | None) -> Celery:
     """
     if not redis_url:
         raise StackError("No Redis: set REDIS_URL to a Redis-compatible server, or run this under `retllm up`.")
+    transport.install()
     app = Celery("retllm", broker=redis_url, set_as_current=False)
     app.conf.update(
         task_serializer="json",
@@ -47,7 +49,8 @@ def celery_app(redis_url: str | None) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=True,
         # a pool of one thread can't finish anything while it waits (retllm_workers.stopping)
         worker_soft_shutdown_timeout=0,
-        worker_enable_remote_control=True,
+        # nothing here commands workers through Redis, so nobody else gets to
+        worker_enable_remote_control=False,
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,

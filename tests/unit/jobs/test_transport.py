@@ -1,0 +1,125 @@
+"""What the transport drops, and what it leaves to Celery and the supervisor."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import redis
+from kombu.transport.virtual import QoS
+
+from retllm.jobs.announce import celery_app
+from retllm.jobs.transport import Transport, _Client
+
+
+class _Channel:
+    """What a message is taken on, without a Redis behind it."""
+
+    def __init__(self) -> None:
+        self.qos = QoS(self, prefetch_count=2)
+        self.qos.restore_at_shutdown = False
+
+
+class _Wire:
+    """A connection that gives one answer."""
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def read_response(self, **_: Any) -> Any:
+        return self._answer
+
+
+@pytest.fixture
+def transport() -> Transport:
+    made: Transport = celery_app("redis://127.0.0.1:1/0").connection().create_transport()
+    made.channels.append(_Channel())
+    return made
+
+
+def _take(transport: Transport, error: BaseException | None) -> QoS:
+    """Have a message taken at which this error is raised, while another one is held."""
+    qos: QoS = transport.channels[0].qos
+    qos.append("held", "before")
+
+    def callback(message: str) -> None:
+        qos.append(message, "now")
+        if error is not None:
+            raise error
+
+    transport._callbacks["embed"] = callback
+    transport._deliver("a message", "embed")
+    qos._flush()
+    return qos
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_every_address_of_redis_has_this_transport(scheme: str) -> None:
+    with celery_app(f"{scheme}://127.0.0.1:1/0").connection() as connection:
+        assert connection.get_transport_cls() is Transport
+        assert bool(connection.ssl) == (scheme == "rediss")
+        assert connection.as_uri().startswith(f"{scheme}://")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TypeError("x"), KeyError("id"), ValueError("x"), AttributeError("x"), RecursionError("x"), redis.DataError("x")],
+    ids=repr,
+)
+def test_a_message_at_which_anything_fails_is_acknowledged(transport: Transport, error: Exception) -> None:
+    qos = _take(transport, error)
+    assert list(qos._delivered) == ["before"], "no other one is"
+    assert qos.can_consume()
+
+
+def test_a_message_that_is_taken_stays_unacknowledged_until_it_is_done(transport: Transport) -> None:
+    assert list(_take(transport, None)._delivered) == ["before", "now"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        redis.ConnectionError("x"),
+        redis.TimeoutError("x"),
+        redis.ResponseError("x"),
+        OSError("x"),
+        MemoryError(),
+        SystemExit(0),
+        KeyboardInterrupt(),
+    ],
+    ids=repr,
+)
+def test_what_is_no_fault_of_the_message_is_raised_and_leaves_it_unacknowledged(
+    transport: Transport, error: BaseException
+) -> None:
+    with pytest.raises(type(error)):
+        _take(transport, error)
+    assert list(transport.channels[0].qos._delivered) == ["before", "now"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b"",
+        b"not json",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"__type__": "uuid", "__value__": {}}',
+        b'{"__type__": [], "__value__": 1}',
+    ],
+    ids=lambda entry: repr(entry[:12]),
+)
+def test_an_entry_that_can_not_be_read_is_passed_over(transport: Transport, entry: bytes) -> None:
+    channel = Transport.Channel.__new__(Transport.Channel)
+    assert channel._get_client() is _Client
+    assert _Client().parse_response(_Wire([b"embed", entry]), "BRPOP") is None
+
+
+@pytest.mark.parametrize("answer", [None, (b"embed", json.dumps({"body": "x"}).encode())])
+def test_an_entry_that_can_be_read_is_passed_on(answer: Any) -> None:
+    assert _Client().parse_response(_Wire(answer), "BRPOP") == answer
+
+
+def test_no_other_answer_is_looked_at() -> None:
+    assert _Client().parse_response(_Wire([b"embed", b"not json"]), "LRANGE") == [b"embed", b"not json"]
