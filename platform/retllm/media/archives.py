@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import lzma
-import stat
 import struct
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, BinaryIO, cast
 
 from retllm.errors import MediaRejected, TooLarge
-from retllm.media import streams
+from retllm.media import streams, unpacking
 from retllm.media.names import clean_name, is_clutter
+from retllm.media.unpacking import Place, are_apart, locate
 from retllm.settings import Settings
 
 # APPNOTE.TXT 6.3.10, sections 4.3.16 and 4.3.14
@@ -25,7 +23,6 @@ _COMMENT = 65535
 # a directory entry is 46 bytes and a name; the reader holds all of them in memory
 _DIRECTORY_BYTES_PER_FILE = 512
 _DIRECTORY_BYTES_MORE = 1 << 20
-_ENCRYPTED = 0x1
 _UTF8_NAME = 0x800
 # entries that make a ZIP the container of a document
 _DOCUMENTS = frozenset({"[Content_Types].xml", "mimetype", "META-INF/MANIFEST.MF", "META-INF/container.xml"})
@@ -36,51 +33,22 @@ class Archive:
     """A ZIP whose directory is within the limits; ``entries`` are its files."""
 
     entries: list[zipfile.ZipInfo]
-    _zip: zipfile.ZipFile
+    _stream: BinaryIO
+    _places: Mapping[int, Place]
     _settings: Settings
 
     def spooled(self, entry: zipfile.ZipInfo) -> BinaryIO:
         """The unpacked entry as a seekable file, at its start; the caller closes it.
 
         Raises:
-            MediaRejected: it is encrypted, a link, packed in an unknown way, or damaged; also when it unpacks to more
-                than the directory says, so that what was checked there holds.
+            MediaRejected: it is encrypted, a link or a device, packed in an unknown way or as if to fill the disk, or
+                damaged; also when it unpacks to more than the directory says, so that what was checked there holds.
             TooLarge: it has more than ``max_file_bytes``.
         """
-        if entry.flag_bits & _ENCRYPTED:
-            raise MediaRejected("The file is encrypted: pack it again without a password.")
-        if stat.S_ISLNK(entry.external_attr >> 16):
-            raise MediaRejected("The file is a link: pack what it leads to.")
-        with _reading():
-            packed = self._zip.open(entry)
-        with packed:
-            return streams.spool(cast("BinaryIO", _Packed(packed, entry.file_size)), self._settings.max_file_bytes)
-
-
-class _Packed:
-    """An entry while it is unpacked: counted, and its errors told from those of the disk it goes to."""
-
-    def __init__(self, packed: IO[bytes], declared: int) -> None:
-        self._packed = packed
-        self._left = declared
-
-    def read(self, count: int = -1) -> bytes:
-        with _reading():
-            data = self._packed.read(count)
-        self._left -= len(data)
-        if self._left < 0:
-            raise MediaRejected("The file unpacks to more than the ZIP says: pack it again.")
-        return data
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    try:
-        yield
-    except (NotImplementedError, RuntimeError) as error:
-        raise MediaRejected("The file is packed in a way that is not known here: use Deflate.") from error
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, struct.error, ValueError) as error:
-        raise MediaRejected("The file is damaged inside the ZIP: pack it again.") from error
+        place = self._places[entry.header_offset]
+        unpacking.check(entry, place)
+        unpacked = unpacking.Unpacked(self._stream, entry, place)
+        return streams.spool(cast("BinaryIO", unpacked), self._settings.max_file_bytes)
 
 
 @contextmanager
@@ -88,7 +56,7 @@ def opened(stream: BinaryIO, settings: Settings) -> Iterator[Archive]:
     """The archive in ``stream``; folders and the clutter of operating systems are left out of its entries.
 
     Raises:
-        MediaRejected: it can't be read, or is the container of a document (docx, epub, jar, ...).
+        MediaRejected: it can't be read, its files share bytes, or it is the container of a document (docx, epub, jar).
         TooLarge: more files than ``max_archive_files``, or more bytes, unpacked, than ``max_archive_bytes``.
     """
     _check_directory(stream, settings)
@@ -99,9 +67,21 @@ def opened(stream: BinaryIO, settings: Settings) -> Iterator[Archive]:
     with reader:
         if any(entry.filename in _DOCUMENTS for entry in reader.infolist()[:64]):
             raise MediaRejected("The file is a document or program that is packed as a ZIP: send what is in it.")
-        entries = [entry for entry in reader.infolist() if not entry.is_dir() and not is_clutter(entry.filename)]
+        # not is_dir(), which fails for an empty name
+        names = ((entry, entry.filename) for entry in reader.infolist())
+        entries = [entry for entry, name in names if not name.endswith("/") and not is_clutter(name)]
         _check_limits(entries, settings)
-        yield Archive(entries, reader, settings)
+        yield Archive(entries, stream, _places(reader, stream), settings)
+
+
+def _places(reader: zipfile.ZipFile, stream: BinaryIO) -> dict[int, Place]:
+    """Where each entry lies, also one that is left out, by the offset of its header."""
+    entries = reader.infolist()
+    if all(0 <= entry.header_offset < reader.start_dir for entry in entries):
+        found = [locate(stream, entry) for entry in entries]
+        if are_apart(found, reader.start_dir):
+            return {place.start: place for place in found}
+    raise MediaRejected("The ZIP's files overlap each other or its directory, as if to deceive: pack it again.")
 
 
 def entry_name(entry: zipfile.ZipInfo) -> str:

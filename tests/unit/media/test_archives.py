@@ -7,6 +7,7 @@ import stat
 import struct
 import tracemalloc
 import zipfile
+import zlib
 
 import pytest
 
@@ -14,6 +15,8 @@ from retllm.errors import MediaRejected, TooLarge
 from retllm.media import archives
 from retllm.settings import Settings
 
+from . import handmade
+from .handmade import Entry
 from .samples import zipped as packed
 
 
@@ -83,7 +86,7 @@ def test_a_damaged_entry_is_refused_alone(method: int, settings: Settings) -> No
     content = b"some words that are long enough to be packed " * 20
     data = bytearray(packed({"a.txt": content, "b.txt": b"b"}, method))
     start = 30 + len("a.txt")
-    for at in range(start + 8, start + 14):
+    for at in range(start + 12, start + 18):
         data[at] ^= 0xFF
     result = unpacked(bytes(data), settings)
     assert "damaged" in str(result["a.txt"])
@@ -127,7 +130,9 @@ def test_the_unpacked_size_is_limited_as_declared(settings: Settings) -> None:
 
 
 def test_one_entry_is_limited(settings: Settings) -> None:
-    result = unpacked(packed({"large.txt": bytes((2 << 20) + 1), "b.txt": b"b"}), settings)
+    result = unpacked(
+        packed({"large.txt": bytes(range(256)) * 8192 + b"x", "b.txt": b"b"}, zipfile.ZIP_STORED), settings
+    )
     assert "RETLLM_MAX_FILE_BYTES" in str(result["large.txt"])
     assert result["b.txt"] == b"b"
 
@@ -145,7 +150,7 @@ def test_a_size_that_lies_gives_no_more_than_it_says(claimed: int, settings: Set
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert "damaged" in str(result["bomb.txt"])
+    assert "more than the ZIP says" in str(result["bomb.txt"])
     assert result["b.txt"] == b"b"
     assert peak < 12 << 20
 
@@ -184,3 +189,59 @@ def test_a_zip_of_64_bit_form_is_read(settings: Settings) -> None:
     with zipfile.ZipFile(made, "w") as archive, archive.open("a.txt", "w", force_zip64=True) as entry:
         entry.write(b"content")
     assert unpacked(made.getvalue(), settings) == {"a.txt": b"content"}
+
+
+@pytest.mark.parametrize("kind", handmade.OVERLAPPING)
+def test_files_that_share_bytes_are_refused_together(kind: str, settings: Settings) -> None:
+    with pytest.raises(MediaRejected, match="overlap"):
+        unpacked(handmade.OVERLAPPING[kind](), settings)
+
+
+@pytest.mark.parametrize("kind", handmade.REFUSED)
+def test_what_no_packer_makes_is_refused_with_its_reason_and_little_memory(kind: str, settings: Settings) -> None:
+    why, make = handmade.REFUSED[kind]
+    data = make()
+    tracemalloc.start()
+    try:
+        result = unpacked(data, settings)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert why in str(result["a.txt"]), result
+    assert peak < 8 << 20
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_packs_well_and_is_small_is_taken(method: int, settings: Settings) -> None:
+    content = bytes(1 << 20)
+    assert unpacked(handmade.made([Entry(content=content, method=method)]), settings) == {"a.txt": content}
+
+
+def test_a_file_whose_sizes_follow_it_is_taken(settings: Settings) -> None:
+    later = {"crc": 0, "packed": 0, "size": 0}
+    data = handmade.made([Entry(flags=8, local=later), Entry(b"b.txt", method=8, flags=8, local=later)])
+    assert unpacked(data, settings) == {"a.txt": b"some words", "b.txt": b"some words"}
+
+
+@pytest.mark.parametrize("name", [b"../../a.txt", b"/etc/a.txt", b"..\\..\\a.txt", b"C:\\a.txt", b"\0/a.txt"])
+def test_a_name_is_shown_and_never_followed(name: bytes, settings: Settings) -> None:
+    data = handmade.made([Entry(name)])
+    with archives.opened(io.BytesIO(data), settings) as archive:
+        (entry,) = archive.entries
+        shown = archives.entry_name(entry)
+        with archive.spooled(entry) as file:
+            assert file.read() == b"some words"
+    assert not shown.startswith("/")
+    assert ".." not in shown.split("/")
+    assert "\\" not in shown
+
+
+def test_every_entry_may_come_to_its_limit_and_all_together_to_theirs(settings: Settings) -> None:
+    part = (bytes(range(256)) * 8192)[: 2 << 20]
+    files = [Entry(f"{n}.txt".encode(), part, size=(2 << 20) - 1) for n in range(4)]
+    # each says one byte less than it has, so that their sum looks right
+    for entry in files:
+        entry.crc = zlib.crc32(part)
+    result = unpacked(handmade.made([*files, Entry(b"more.txt", b"xxxx")]), settings)
+    assert all("more than the ZIP says" in str(result[f"{n}.txt"]) for n in range(4))
+    assert result["more.txt"] == b"xxxx"

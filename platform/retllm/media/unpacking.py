@@ -1,0 +1,234 @@
+"""One file of a ZIP: where its bytes lie, and what they unpack to, bounded in memory at every step.
+
+The reader of the standard library unpacks bzip2 and LZMA without a bound, so that a few bytes fill the memory; and it
+believes the directory, wherever that leads. It reads the directory here, and nothing else.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+from retllm.errors import MediaRejected
+
+# APPNOTE.TXT 6.3.10, section 4.3.7: signature, version, flags, method, time, date, CRC, both sizes, both lengths
+_LOCAL = struct.Struct("<4s5H3L2H")
+_SIGNATURE = b"PK\x03\x04"
+# section 4.4.4: the entry, its key, its headers
+_ENCRYPTED = 0x1 | 0x40 | 0x2000
+_DESCRIPTOR = 0x8
+_PATCH = 0x20
+_UTF8_NAME = 0x800
+_ELSEWHERE = 0xFFFFFFFF  # the size is in a field of the 64-bit form
+# Pictures are packed already (1 time), texts come to 10 or 20 and drawn bitmaps to some 100 times; what was made to
+# fill a disk comes to 1,000 and more. Small files may be what they like.
+_MOST_TIMES = 200
+_SMALL = 1 << 20
+_STEP = 1 << 16
+# of LZMA, which takes as much memory; 7-Zip's strongest setting
+_MOST_DICTIONARY = 64 << 20
+_LZMA_HEAD = struct.Struct("<2BH")
+_LZMA_PROPERTIES = struct.Struct("<BL")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an entry lies in its ZIP, from its header to behind its bytes, which begin at ``data``."""
+
+    start: int
+    data: int
+    end: int
+    agrees: bool
+    """Whether its header says what the directory says: else two readers see two files."""
+
+
+def locate(stream: BinaryIO, entry: zipfile.ZipInfo) -> Place:
+    """Where the entry lies, by its own header."""
+    start = entry.header_offset
+    stream.seek(start)
+    head = stream.read(_LOCAL.size)
+    if len(head) < _LOCAL.size or not head.startswith(_SIGNATURE):
+        data = start + _LOCAL.size
+        return Place(start, data, data + entry.compress_size, agrees=False)
+    _, _, flags, method, _, _, crc, packed, unpacked, name, extra = _LOCAL.unpack(head)
+    data = start + _LOCAL.size + name + extra
+    known = entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF8_NAME else "cp437")
+    agrees = stream.read(name) == known and method == entry.compress_type
+    agrees = agrees and not (flags ^ entry.flag_bits) & _ENCRYPTED
+    if not (flags | entry.flag_bits) & _DESCRIPTOR:
+        agrees = agrees and crc == entry.CRC
+        agrees = agrees and packed in (entry.compress_size, _ELSEWHERE) and unpacked in (entry.file_size, _ELSEWHERE)
+    return Place(start, data, data + entry.compress_size, agrees)
+
+
+def are_apart(places: Collection[Place], end: int) -> bool:
+    """Whether no two entries share bytes, nor any the directory that begins at ``end``.
+
+    Where they do, few bytes unpack to more than all of them could (Fifield, A better zip bomb, 2019).
+    """
+    behind = 0
+    for place in sorted(places, key=lambda one: one.start):
+        if place.start < behind:
+            return False
+        behind = place.end
+    return behind <= end
+
+
+def check(entry: zipfile.ZipInfo, place: Place) -> None:
+    """Refuse what is not to be unpacked.
+
+    Raises:
+        MediaRejected: the entry is encrypted, a link, a device or the like, made to fill the disk, or told differently
+            by the directory and by its own header.
+    """
+    if entry.flag_bits & _ENCRYPTED:
+        raise MediaRejected("The file is encrypted: pack it again without a password.")
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind == stat.S_IFLNK:
+        raise MediaRejected("The file is a link: pack what it leads to.")
+    if kind not in (0, stat.S_IFREG):
+        raise MediaRejected("The entry is no plain file, but a device, a pipe or the like: leave it out.")
+    if not place.agrees:
+        raise MediaRejected("The file is damaged inside the ZIP, its two headers disagree: pack it again.")
+    if entry.file_size > _SMALL and entry.file_size > _MOST_TIMES * entry.compress_size:
+        raise MediaRejected(
+            f"The file unpacks to more than {_MOST_TIMES} times its size, as if to fill the disk: send it by itself."
+        )
+
+
+class Unpacked:
+    """The unpacked bytes of an entry, to be read once from the start to the end."""
+
+    def __init__(self, stream: BinaryIO, entry: zipfile.ZipInfo, place: Place) -> None:
+        self._stream = stream
+        self._at, self._end = place.data, place.end
+        self._left, self._crc, self._wanted = entry.file_size, 0, entry.CRC
+        with _reading():
+            self._unpacker = self._chosen(entry)
+
+    def _chosen(self, entry: zipfile.ZipInfo) -> _Unpacker:
+        if entry.flag_bits & _PATCH:
+            raise NotImplementedError
+        match entry.compress_type:
+            case zipfile.ZIP_STORED:
+                return _Stored()
+            case zipfile.ZIP_DEFLATED:
+                return _Deflated()
+            case zipfile.ZIP_BZIP2:
+                return bz2.BZ2Decompressor()
+            case zipfile.ZIP_LZMA:
+                *_, length = _LZMA_HEAD.unpack(self._packed(_LZMA_HEAD.size))
+                return _lzma(self._packed(length))
+        raise NotImplementedError
+
+    def read(self, count: int) -> bytes:
+        """``count`` bytes at most, none at the end.
+
+        Raises:
+            MediaRejected: it is damaged, or is more than the directory says.
+        """
+        with _reading():
+            data = self._next(count)
+        self._left -= len(data)
+        self._crc = zlib.crc32(data, self._crc)
+        if self._left < 0:
+            # what was checked of the directory has to hold
+            raise MediaRejected("The file unpacks to more than the ZIP says: pack it again.")
+        if not data and (self._left or self._crc != self._wanted):
+            raise _damaged()
+        return data
+
+    def _next(self, count: int) -> bytes:
+        while not self._unpacker.eof:
+            packed = self._packed(_STEP) if self._unpacker.needs_input else b""
+            # what was fed may be fewer bytes than come of it, and they may be none
+            starved = self._unpacker.needs_input and not packed
+            if data := self._unpacker.decompress(packed, count):
+                return data
+            if starved:
+                break
+        return b""
+
+    def _packed(self, count: int) -> bytes:
+        self._stream.seek(self._at)
+        data = self._stream.read(min(count, self._end - self._at))
+        self._at += len(data)
+        return data
+
+
+class _Unpacker(Protocol):
+    """What the modules of the standard library offer, where it takes a bound."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class _Stored:
+    eof = False
+
+    def __init__(self) -> None:
+        self._kept = b""
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._kept
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        data = self._kept + data
+        self._kept = data[max_length:]
+        return data[:max_length]
+
+
+class _Deflated:
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(-zlib.MAX_WBITS)
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._inner.unconsumed_tail
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+
+
+def _lzma(properties: bytes) -> _Unpacker:
+    """The unpacker by the five bytes before the data: three small numbers in one, and the size of the dictionary."""
+    numbers, dictionary = _LZMA_PROPERTIES.unpack(properties)
+    if dictionary > _MOST_DICTIONARY:
+        raise NotImplementedError
+    rest, lc = divmod(numbers, 9)
+    pb, lp = divmod(rest, 5)
+    # liblzma wants a page at least
+    chain = {"id": lzma.FILTER_LZMA1, "dict_size": max(dictionary, 4096), "lc": lc, "lp": lp, "pb": pb}
+    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[chain])
+
+
+def _damaged() -> MediaRejected:
+    return MediaRejected("The file is damaged inside the ZIP: pack it again.")
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except NotImplementedError as error:
+        raise MediaRejected("The file is packed in a way that is not known here: use Deflate.") from error
+    except (zlib.error, lzma.LZMAError, EOFError, OSError, struct.error, ValueError) as error:
+        raise _damaged() from error

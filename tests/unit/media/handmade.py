@@ -1,0 +1,164 @@
+"""ZIPs made by hand, entry by entry, such as no packer makes them."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Entry:
+    """An entry; what is not said is true. ``local`` is what its own header says in place of the directory."""
+
+    name: bytes = b"a.txt"
+    content: bytes = b"some words"
+    method: int = zipfile.ZIP_STORED
+    flags: int = 0
+    mode: int = 0
+    packed: bytes | None = None
+    size: int | None = None
+    crc: int | None = None
+    local: dict[str, Any] = field(default_factory=dict)
+    offset: int | None = None
+    """Where the directory says that it lies."""
+    written: bool = True
+    """Whether it lies there at all."""
+
+    def facts(self) -> dict[str, Any]:
+        packed = self.bytes()
+        return {
+            "name": self.name,
+            "flags": self.flags,
+            "method": self.method,
+            "crc": zlib.crc32(self.content) if self.crc is None else self.crc,
+            "packed": len(packed),
+            "size": len(self.content) if self.size is None else self.size,
+        }
+
+    def bytes(self) -> bytes:
+        """Its packed bytes."""
+        if self.packed is not None:
+            return self.packed
+        return {
+            zipfile.ZIP_STORED: lambda: self.content,
+            zipfile.ZIP_DEFLATED: lambda: deflated(self.content),
+            zipfile.ZIP_BZIP2: lambda: bz2.compress(self.content),
+            zipfile.ZIP_LZMA: lambda: with_lzma(self.content),
+        }[self.method]()
+
+
+def deflated(content: bytes) -> bytes:
+    """Raw Deflate."""
+    packer = zlib.compressobj(9, wbits=-15)
+    return packer.compress(content) + packer.flush()
+
+
+def with_lzma(content: bytes, dictionary: int = 1 << 16) -> bytes:
+    """LZMA as a ZIP holds it, whose head claims a dictionary of so many bytes."""
+    packer = lzma.LZMACompressor(lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA1, "dict_size": 1 << 16}])
+    return struct.pack("<2BHBL", 9, 4, 5, 93, dictionary) + packer.compress(content) + packer.flush()
+
+
+def made(entries: Sequence[Entry], *, directory_at: int | None = None, count: int | None = None) -> bytes:
+    """The ZIP of these entries."""
+    body, directory, offsets = bytearray(), bytearray(), []
+    for entry in entries:
+        offsets.append(len(body) if entry.offset is None else entry.offset)
+        if entry.written:
+            says = entry.facts() | entry.local
+            name = says["name"]
+            head = (20, says["flags"], says["method"], 0, 33, says["crc"], says["packed"], says["size"], len(name), 0)
+            body += struct.pack("<4s5H3L2H", b"PK\x03\x04", *head) + name + entry.bytes()
+    for entry, offset in zip(entries, offsets, strict=True):
+        says = entry.facts()
+        head = (0x0314, 20, says["flags"], says["method"], 0, 33, says["crc"], says["packed"], says["size"])
+        tail = (len(entry.name), 0, 0, 0, 0, entry.mode << 16, offset)
+        directory += struct.pack("<4s6H3L5H2L", b"PK\x01\x02", *head, *tail) + entry.name
+    at = len(body) if directory_at is None else directory_at
+    number = len(entries) if count is None else count
+    return bytes(body + directory) + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, number, number, len(directory), at, 0)
+
+
+def _overlapping() -> bytes:
+    """Two entries of the directory, one of bytes."""
+    return made([Entry(b"a.txt"), Entry(b"a.txt", offset=0, written=False)])
+
+
+def _nested_headers() -> bytes:
+    """The first entry's stored bytes hold the second whole, header and all, as in the bombs of Fifield."""
+    inner = made([Entry(b"b.txt", b"inner")])
+    inner = inner[: inner.index(b"PK\x01\x02")]
+    return made([Entry(b"a.txt", inner), Entry(b"b.txt", b"inner", offset=35, written=False)])
+
+
+def _over_the_directory() -> bytes:
+    """An entry whose bytes go on into the directory."""
+    data = bytearray(made([Entry(b"a.txt", b"x" * 64)]))
+    directory = data.index(b"PK\x01\x02")
+    for at in (18, 22):
+        struct.pack_into("<L", data, at, 80)
+        struct.pack_into("<L", data, directory + at + 2, 80)
+    return bytes(data)
+
+
+def _many(number: int) -> bytes:
+    return made([Entry(f"{n}.txt".encode(), b"x") for n in range(number)])
+
+
+_BOMB = bytes(16 << 20)
+_SMALL_BOMB = bytes(4 << 20)
+OVERLAPPING: dict[str, Callable[[], bytes]] = {
+    "one entry named twice": _overlapping,
+    "an entry inside an entry": _nested_headers,
+    "an entry over the directory": _over_the_directory,
+    "an entry behind the directory": lambda: made([Entry(offset=10_000)]),
+    "an entry beyond every file": lambda: made([Entry(offset=0xFFFFFFF0)]),
+}
+"""ZIPs that are refused whole."""
+
+REFUSED: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "encrypted": ("encrypted", lambda: made([Entry(flags=1)])),
+    "encrypted with a key of today": ("encrypted", lambda: made([Entry(flags=0x41)])),
+    "encrypted by its own header": ("disagree", lambda: made([Entry(local={"flags": 1})])),
+    "another name in its own header": ("disagree", lambda: made([Entry(local={"name": b"b.txt"})])),
+    "another method in its own header": ("disagree", lambda: made([Entry(local={"method": 8})])),
+    "another size in its own header": ("disagree", lambda: made([Entry(local={"size": 9})])),
+    "another packed size in its own header": ("disagree", lambda: made([Entry(local={"packed": 9})])),
+    "another CRC in its own header": ("disagree", lambda: made([Entry(local={"crc": 9})])),
+    "a header that is none": ("disagree", lambda: made([Entry()]).replace(b"PK\x03\x04", b"PK\x03\x05")),
+    "a link": ("link", lambda: made([Entry(content=b"/etc/passwd", mode=stat.S_IFLNK | 0o777)])),
+    "a device": ("device", lambda: made([Entry(mode=stat.S_IFCHR | 0o666)])),
+    "a disk": ("device", lambda: made([Entry(mode=stat.S_IFBLK | 0o666)])),
+    "a pipe": ("pipe", lambda: made([Entry(mode=stat.S_IFIFO | 0o666)])),
+    "a socket": ("pipe", lambda: made([Entry(mode=stat.S_IFSOCK | 0o666)])),
+    "a folder by its mode alone": ("plain file", lambda: made([Entry(mode=stat.S_IFDIR | 0o755)])),
+    "a bomb that tells": ("200 times", lambda: made([Entry(content=_SMALL_BOMB, method=8)])),
+    "a bomb of bzip2 that tells": ("200 times", lambda: made([Entry(content=_SMALL_BOMB, method=12)])),
+    "a bomb that lies": ("more than the ZIP says", lambda: made([Entry(content=_BOMB, method=8, size=99)])),
+    "a bomb of bzip2 that lies": ("more than the ZIP says", lambda: made([Entry(content=_BOMB, method=12, size=99)])),
+    "a bomb of LZMA that lies": ("more than the ZIP says", lambda: made([Entry(content=_BOMB, method=14, size=99)])),
+    "less than it says": ("damaged", lambda: made([Entry(size=11)])),
+    "a wrong CRC": ("damaged", lambda: made([Entry(crc=1)])),
+    "Deflate that is none": ("damaged", lambda: made([Entry(method=8, packed=b"\xff" * 9)])),
+    "Deflate without an end": ("damaged", lambda: made([Entry(method=8, packed=deflated(b"x" * 99)[:-4])])),
+    "bzip2 that is none": ("damaged", lambda: made([Entry(method=12, packed=b"BZh9 no")])),
+    "LZMA without its head": ("damaged", lambda: made([Entry(method=14, packed=b"\x09")])),
+    "LZMA whose head is nonsense": (
+        "damaged",
+        lambda: made([Entry(method=14, packed=b"\x09\x04\x05\0\xff\0\0\1\0 no")]),
+    ),
+    "LZMA with a dictionary of 4 GiB": (
+        "Deflate",
+        lambda: made([Entry(method=14, packed=with_lzma(b"some words", 0xFFFFFFFF))]),
+    ),
+    "patched data": ("Deflate", lambda: made([Entry(flags=0x20)])),
+    "an unknown method": ("Deflate", lambda: made([Entry(method=97, packed=b"x")])),
+}
+"""ZIPs of one entry that is refused, with a word of the reason."""
