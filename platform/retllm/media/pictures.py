@@ -28,6 +28,15 @@ _MEDIA_TYPES = {
     "BMP": "image/bmp",
 }
 SMALL_MEDIA_TYPE = "image/webp"
+SUFFIXES = {
+    "image/jpeg": ".jpg",
+    "image/png": ".png",
+    "image/webp": ".webp",
+    "image/gif": ".gif",
+    "image/tiff": ".tif",
+    "image/bmp": ".bmp",
+}
+"""The media types of stored pictures, and how the name of such a file ends."""
 _REASON = 120  # characters of a decoder's complaint that are shown
 
 

@@ -26,7 +26,16 @@ class FileKind(StrEnum):
     ARCHIVE = "archive"  # a ZIP of any of the others
 
 
-_PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PICTURES = {
+    b"\xff\xd8\xff": "image/jpeg",
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"GIF87a": "image/gif",
+    b"GIF89a": "image/gif",
+    b"II*\0": "image/tiff",
+    b"MM\0*": "image/tiff",
+    b"II+\0": "image/tiff",
+    b"MM\0+": "image/tiff",
+}
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06")
 _KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%PDF-", "a PDF"),
@@ -64,7 +73,7 @@ def sniff(head: bytes, name: str) -> FileKind:
     """
     if not head:
         raise MediaRejected("The file is empty.")
-    if _is_picture(head):
+    if media_type_of(head) is not None:
         return FileKind.PICTURE
     if head.startswith(_ARCHIVES):
         return FileKind.ARCHIVE
@@ -76,11 +85,15 @@ def sniff(head: bytes, name: str) -> FileKind:
     return _textual(head, name)
 
 
-def _is_picture(head: bytes) -> bool:
-    if head.startswith(_PICTURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
-        return True
+def media_type_of(head: bytes) -> str | None:
+    """The media type of the picture that begins so (16 bytes or more), None if it is none; nothing is parsed."""
+    for magic, media_type in _PICTURES.items():
+        if head.startswith(magic):
+            return media_type
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
     # two letters are little: a bitmap also has its reserved bytes zero
-    return head[:2] == b"BM" and head[6:10] == bytes(4)
+    return "image/bmp" if head[:2] == b"BM" and head[6:10] == bytes(4) else None
 
 
 def _textual(head: bytes, name: str) -> FileKind:

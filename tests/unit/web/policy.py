@@ -191,6 +191,7 @@ POLICY: dict[str, Needs] = {
     "api.upload_items": Needs.CHANGE,
     "api.get_item": Needs.SEE,
     "api.get_picture": Needs.SEE,
+    "api.get_rendition": Needs.SEE,
     "api.get_thumbnail": Needs.SEE,
     "api.remove_item": Needs.CHANGE,
     # searching and reviewing
@@ -202,6 +203,8 @@ POLICY: dict[str, Needs] = {
     "api.submit_search": Needs.SEE,
     "api.get_search": Needs.SEE,
     "api.get_query_picture": Needs.SEE,
+    "api.get_query_rendition": Needs.SEE,
+    "api.get_query_thumbnail": Needs.SEE,
     "api.get_trace": Needs.SEE,
     "api.list_judgments": Needs.SEE,
     "api.set_judgment": Needs.SEE,

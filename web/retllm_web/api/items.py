@@ -21,13 +21,12 @@ from retllm.db.session import transaction
 from retllm.db.tables import Item
 from retllm.errors import InvalidInput
 from retllm.media.ingest import IncomingFile, Outcome
-from retllm.media.pictures import SMALL_MEDIA_TYPE
 from retllm_web import contents, pictures
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import api, refuse_other_parts, strictly
 from retllm_web.api.collections import CollectionPath
 from retllm_web.api.paging import PageQuery, optional
-from retllm_web.api.spec import BINARY, PICTURE, tags
+from retllm_web.api.spec import BINARY, PICTURE, RENDITION, tags
 from retllm_web.auth import current_user
 from retllm_web.services import services
 
@@ -207,18 +206,27 @@ def remove_item(path: ItemPath) -> Response:
     return nothing()
 
 
-@api.get("/items/<uuid:item_id>/thumbnail", tags=TAGS, responses={200: PICTURE, 304: None})
+@api.get("/items/<uuid:item_id>/thumbnail", tags=TAGS, responses={200: RENDITION, 304: None})
 def get_thumbnail(path: ItemPath) -> Response:
     """A small version of the item's picture, as WebP."""
     item = _pictured(path.item_id)
-    return pictures.send(item.thumbnail_key or "", SMALL_MEDIA_TYPE, f"{item.content_sha256}-thumbnail")
+    return pictures.send_small(item.thumbnail_key or "", f"{item.content_sha256}-thumbnail")
+
+
+@api.get("/items/<uuid:item_id>/rendition", tags=TAGS, responses={200: RENDITION, 304: None})
+def get_rendition(path: ItemPath) -> Response:
+    """The item's picture to be shown: as WebP, upright, without metadata, its longer side 1600 pixels at most."""
+    item = _pictured(path.item_id)
+    return pictures.send_rendition(item.picture_key or "", item.content_sha256)
 
 
 @api.get("/items/<uuid:item_id>/picture", tags=TAGS, responses={200: PICTURE, 304: None})
 def get_picture(path: ItemPath) -> Response:
-    """The item's picture as it was uploaded."""
+    """The item's picture as it was uploaded, to be saved."""
     item = _pictured(path.item_id)
-    return pictures.send(item.picture_key or "", item.media_type, item.content_sha256, size=item.size_bytes)
+    return pictures.send_original(
+        item.picture_key or "", item.content_sha256, item.name, media_type=item.media_type, size=item.size_bytes
+    )
 
 
 def _pictured(item_id: UUID) -> Item:

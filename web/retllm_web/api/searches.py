@@ -28,7 +28,7 @@ from retllm_web.api.answers import answer
 from retllm_web.api.blueprint import api, refuse_other_parts, strictly
 from retllm_web.api.collections import CollectionPath
 from retllm_web.api.jobs import IdempotencyHeader, accepted
-from retllm_web.api.spec import PICTURE, ErrorBody, tags
+from retllm_web.api.spec import PICTURE, RENDITION, ErrorBody, tags
 from retllm_web.auth import current_user
 from retllm_web.services import services
 
@@ -126,12 +126,30 @@ def get_trace(path: CandidatePath) -> Response:
 
 @api.get("/searches/<uuid:search_id>/picture", tags=TAGS, responses={200: PICTURE, 304: None})
 def get_query_picture(path: SearchPath) -> Response:
-    """The query picture of a search."""
+    """The query picture of a search as it was sent, to be saved."""
+    key, etag = _query_picture(path.search_id)
+    return pictures.send_original(key, etag, f"query-{path.search_id}")
+
+
+@api.get("/searches/<uuid:search_id>/rendition", tags=TAGS, responses={200: RENDITION, 304: None})
+def get_query_rendition(path: SearchPath) -> Response:
+    """The query picture to be shown: as WebP, upright, without metadata, its longer side 1600 pixels at most."""
+    return pictures.send_rendition(*_query_picture(path.search_id))
+
+
+@api.get("/searches/<uuid:search_id>/thumbnail", tags=TAGS, responses={200: RENDITION, 304: None})
+def get_query_thumbnail(path: SearchPath) -> Response:
+    """A small version of the query picture, as WebP."""
+    return pictures.send_rendition(*_query_picture(path.search_id), services().settings.thumbnail_size)
+
+
+def _query_picture(search_id: UUID) -> tuple[str, str]:
+    """Where the picture is stored, and what it is known by."""
     with transaction(services().sessions) as session:
-        job_for(session, current_user(), path.search_id)
+        job_for(session, current_user(), search_id)
         row = session.execute(
-            sa.select(Search.query_picture_key, Search.query_picture_sha256).where(Search.id == path.search_id)
+            sa.select(Search.query_picture_key, Search.query_picture_sha256).where(Search.id == search_id)
         ).first()
     if row is None or row[0] is None:
         raise NotFound("This search has no picture.")
-    return pictures.send(row[0], None, row[1] or str(path.search_id))
+    return row[0], row[1] or str(search_id)

@@ -80,8 +80,10 @@ ERRORS: dict[Any, Any] = {
 }
 
 
-# any stored picture; its media type is in the header
-PICTURE = Response(description="The picture.", content={"image/*": MediaType(schema=BINARY)})
+# any stored picture, as an attachment; its media type is in the header
+PICTURE = Response(description="The picture as it came.", content={"image/*": MediaType(schema=BINARY)})
+# what may be shown: encoded here
+RENDITION = Response(description="The picture to be shown.", content={"image/webp": MediaType(schema=BINARY)})
 
 
 def tags(name: str) -> list[Tag | dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -97,7 +98,6 @@ def key_or_none(text: str | None, what: str) -> UUID | None:
         raise NotFound(f"There is no such {what}.") from None
 
 
-def picture_url(item_id: UUID, *, thumbnail: bool = True) -> str:
-    """Where an item's picture is; the API serves it to whoever is logged in."""
-    path = f"/api/v1/items/{item_id}/" + ("thumbnail" if thumbnail else "picture")
-    return str(current_app.config.get("APPLICATION_ROOT", "/")).rstrip("/") + path
+def picture_url(item_id: UUID, which: Literal["thumbnail", "rendition", "picture"] = "thumbnail") -> str:
+    """Where an item's picture is; the API serves it to whoever is logged in. The ``picture`` as it came is to save."""
+    return str(current_app.config.get("APPLICATION_ROOT", "/")).rstrip("/") + f"/api/v1/items/{item_id}/{which}"

@@ -280,7 +280,7 @@ def test_the_map_is_offered_where_a_trace_was_kept_and_shows_what_it_says(reader
     assert drawing.attributes["viewbox"] == "0 0 2 2"
     (cell,) = [e for e in page.all("rect") if e.attributes.get("fill-opacity") == "1.0"]
     assert (cell.attributes["x"], cell.attributes["y"]) == ("1", "1")
-    assert page.all("img", src=f"/api/v1/searches/{searched.id}/picture")
+    assert page.all("img", src=f"/api/v1/searches/{searched.id}/rendition")
     for told in ("at layer 2", "0.7500", "0.5000", "+0.2500", "0.875"):
         assert told in page.text
     # the same without the page around it, for the script

@@ -1,0 +1,204 @@
+"""Browsers are shown what was encoded here; what a stranger wrote comes as a file to save, or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from PIL import Image
+from PIL.TiffImagePlugin import IFDRational
+from tests.unit.web.vectors import embed_items
+
+from retllm.db.session import transaction
+from retllm.db.tables import Item, Search
+from retllm.media.names import clean_name
+from retllm.settings import Settings, public_name
+from retllm_web import pictures
+from retllm_web.services import Services
+
+from .conftest import Caller
+from .pictures import picture
+
+SECRET = b"taken at home"
+_ORIENTATION, _DESCRIPTION, _GPS = 0x0112, 0x010E, 0x8825
+
+
+@pytest.fixture
+def birds(ada: Caller) -> str:
+    """An empty collection of ada's."""
+    return str(ada.post("/collections", json={"name": "Birds"}).json["id"])
+
+
+@pytest.fixture
+def indexed(ada: Caller, served: Services, settings: Settings) -> str:
+    """A collection of ada's that can be searched."""
+    key = str(ada.post("/collections", json={"name": "Texts"}).json["id"])
+    ada.post(f"/collections/{key}/items?index=false", json={"items": [{"text": "a robin"}]})
+    embed_items(served, settings, key, public_name(settings.embedder_name))
+    return key
+
+
+def told(form: str, size: tuple[int, int] = (40, 20)) -> bytes:
+    """A picture, lying on its side, that tells where it was taken; black on the left, white on the right."""
+    shown = Image.new("RGB", size, "white")
+    shown.paste("black", (0, 0, size[0] // 2, size[1]))
+    exif = Image.Exif()
+    exif[_ORIENTATION] = 6
+    exif[_DESCRIPTION] = SECRET.decode()
+    if form != "TIFF":  # where Pillow writes no block of places
+        exif[_GPS] = {2: (IFDRational(52), IFDRational(31), IFDRational(12))}
+    target = io.BytesIO()
+    shown.save(target, form, exif=exif)
+    return target.getvalue()
+
+
+def put(caller: Caller, collection: str, name: str, content: bytes) -> str:
+    data = {"file": (io.BytesIO(content), name)}
+    answer = caller.post(f"/collections/{collection}/items", data=data, content_type="multipart/form-data")
+    return str(answer.json["outcomes"][0]["item_id"])
+
+
+def asked(caller: Caller, collection: str, content: bytes) -> str:
+    data = {"picture": (io.BytesIO(content), "query"), "query": json.dumps({"k": 1})}
+    answer = caller.post(f"/collections/{collection}/searches", data=data, content_type="multipart/form-data")
+    assert answer.status_code == 202, answer.text
+    return str(answer.json["id"])
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_what_is_shown_is_encoded_here_upright_and_tells_nothing(ada: Caller, birds: str, form: str) -> None:
+    content = told(form)
+    assert SECRET in content
+    key = put(ada, birds, "home.jpg", content)
+    answer = ada.get(f"/items/{key}/rendition")
+    assert answer.headers["Content-Type"] == "image/webp"
+    assert answer.headers["Content-Disposition"] == "inline"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "sandbox" in answer.headers["Content-Security-Policy"]
+    assert SECRET not in answer.data
+    with Image.open(io.BytesIO(answer.data)) as shown:
+        assert shown.format == "WEBP"
+        assert shown.size == (20, 40)
+        assert not shown.getexif()
+        assert not {"exif", "xmp", "icc_profile"} & set(shown.info)
+        assert shown.convert("L").getpixel((10, 2)) < 60 < 200 < shown.convert("L").getpixel((10, 37))
+
+
+def test_it_is_no_larger_than_a_screen_and_kept_by_the_browser(ada: Caller, birds: str) -> None:
+    key = put(ada, birds, "wide.png", picture(size=(4000, 1000)))
+    answer = ada.get(f"/items/{key}/rendition")
+    with Image.open(io.BytesIO(answer.data)) as shown:
+        assert shown.size == (pictures.RENDITION_SIDE, 400)
+    assert "private" in answer.headers["Cache-Control"]
+    original, small = (ada.get(f"/items/{key}/{which}").headers["ETag"] for which in ("picture", "thumbnail"))
+    assert len({answer.headers["ETag"], original, small}) == 3
+    again = ada.get(f"/items/{key}/rendition", headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+
+
+def test_the_picture_of_a_query_is_shown_likewise(ada: Caller, bob: Caller, indexed: str) -> None:
+    content = told("JPEG", (4000, 2000))
+    key = asked(ada, indexed, content)
+    for which, size in (("rendition", (800, 1600)), ("thumbnail", (160, 320))):
+        answer = ada.get(f"/searches/{key}/{which}")
+        assert answer.headers["Content-Type"] == "image/webp"
+        assert SECRET not in answer.data
+        with Image.open(io.BytesIO(answer.data)) as shown:
+            assert shown.size == size
+        etag = {"If-None-Match": answer.headers["ETag"]}
+        assert ada.get(f"/searches/{key}/{which}", headers=etag).status_code == 304
+        assert bob.get(f"/searches/{key}/{which}").status_code == 404
+    original = ada.get(f"/searches/{key}/picture")
+    assert original.data == content
+    assert original.headers["Content-Disposition"] == f'attachment; filename="query-{key}.jpg"'
+    text = ada.post(f"/collections/{indexed}/searches", json={"text": "a robin"}).json["id"]
+    for which in ("rendition", "thumbnail", "picture"):
+        assert ada.get(f"/searches/{text}/{which}").status_code == 404
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_an_original_is_saved_and_not_shown(ada: Caller, birds: str, indexed: str, form: str) -> None:
+    content = picture("green", form)
+    suffix = {"JPEG": "jpg", "TIFF": "tif"}.get(form, form.lower())
+    for address in (f"/items/{put(ada, birds, 'a.picture', content)}", f"/searches/{asked(ada, indexed, content)}"):
+        answer = ada.get(f"{address}/picture")
+        assert answer.data == content
+        assert answer.headers["Content-Type"] == f"image/{form.lower()}"
+        assert answer.headers["Content-Disposition"].startswith('attachment; filename="')
+        assert answer.headers["Content-Disposition"].endswith(f'.{suffix}"')
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "sandbox" in answer.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "saved"),
+    [
+        ("holiday/boat.jpeg", 'filename="boat.png"'),
+        ("boat.html", 'filename="boat.html.png"'),
+        ('a"b;c.png', "filename=\"a_b_c.png\"; filename*=UTF-8''a_b%3Bc.png"),
+        ("Straße 猫.png", "filename=\"Strae.png\"; filename*=UTF-8''Stra%C3%9Fe%20%E7%8C%AB.png"),
+        ("猫.png", "filename=\"picture.png\"; filename*=UTF-8''%E7%8C%AB.png"),
+        ("gpj.\u202eexe.png", 'filename="gpj.exe.png"'),
+        ("line\r\nSet-Cookie: a=b.png", "filename=\"line_Set-Cookie__a_b.png\"; filename*=UTF-8''"),
+        ("x" * 290 + ".png", f'filename="{"x" * 100}.png"'),
+        ("...", 'filename="picture.png"'),
+        ("CON|NUL?.png", "filename=\"CON_NUL.png\"; filename*=UTF-8''CON_NUL_.png"),
+    ],
+)
+def test_a_file_is_saved_under_a_name_that_does_no_harm(
+    ada: Caller, birds: str, served: Services, name: str, saved: str
+) -> None:
+    key = put(ada, birds, "a.png", picture())
+    with transaction(served.sessions) as session:
+        session.execute(sa.update(Item).where(Item.id == uuid.UUID(key)).values(name=clean_name(name)))
+    value = ada.get(f"/items/{key}/picture").headers["Content-Disposition"]
+    assert value.startswith(f"attachment; {saved}")
+    assert value.isascii()
+    assert "\n" not in value
+
+
+def test_a_media_type_that_is_no_picture_s_is_never_sent(ada: Caller, birds: str, served: Services) -> None:
+    key = put(ada, birds, "a.png", picture())
+    with transaction(served.sessions) as session:
+        session.execute(sa.update(Item).where(Item.id == uuid.UUID(key)).values(media_type="image/svg+xml"))
+    answer = ada.get(f"/items/{key}/picture")
+    assert answer.headers["Content-Type"] == "application/octet-stream"
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="a.bin"'
+
+
+def test_a_picture_that_was_damaged_in_the_storage_is_an_error_that_says_so(
+    ada: Caller, birds: str, indexed: str, served: Services
+) -> None:
+    item, search = put(ada, birds, "a.png", picture()), asked(ada, indexed, picture())
+    with transaction(served.sessions) as session:
+        keys = [session.get_one(Item, uuid.UUID(item)).picture_key]
+        keys.append(session.get_one(Search, uuid.UUID(search)).query_picture_key)
+    for key in keys:
+        served.storage.put(str(key), io.BytesIO(picture()[:40]))
+    for address in (f"/items/{item}/rendition", f"/searches/{search}/rendition", f"/searches/{search}/thumbnail"):
+        answer = ada.get(address)
+        assert answer.status_code == 422
+        assert answer.json["error"]["code"] == "media_rejected"
+        assert "can't be shown" in answer.json["error"]["message"]
+        assert "ETag" not in answer.headers
+    for key in keys:
+        served.storage.delete(str(key))
+    assert ada.get(f"/items/{item}/rendition").status_code == 404
+
+
+def test_the_process_of_the_web_server_decodes_nothing(
+    ada: Caller, indexed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: Any, **__: Any) -> None:
+        pytest.fail("a picture was opened in the web process")
+
+    content = picture("red", "TIFF")
+    monkeypatch.setattr(Image, "open", opened)
+    item, search = put(ada, indexed, "a.tif", content), asked(ada, indexed, content)
+    for address in (f"/items/{item}", f"/searches/{search}"):
+        for which in ("thumbnail", "rendition", "picture"):
+            assert ada.get(f"{address}/{which}").status_code == 200
