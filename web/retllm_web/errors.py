@@ -40,7 +40,7 @@ def wants_json(request: Request) -> bool:
 def install(app: Flask) -> None:
     """Register the handlers on ``app``."""
     app.register_error_handler(RetllmError, _ours)
-    app.register_error_handler(CSRFError, _forged)
+    app.register_error_handler(CSRFError, forged)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(sa.exc.OperationalError, _database)
     app.register_error_handler(sa.exc.TimeoutError, _database)
@@ -108,7 +108,8 @@ def _detail(error: RetllmError) -> dict[str, Any]:
     return detail | {"fields": [{"message": error.message, **one} for one in named]}
 
 
-def _forged(error: CSRFError) -> Response:
+def forged(error: CSRFError) -> Response:
+    """The answer to a form that does not carry the token of its session."""
     return respond(403, "csrf", f"{error.description} Load the page again; programs use a bearer token instead.")
 
 

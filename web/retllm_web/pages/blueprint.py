@@ -9,8 +9,10 @@ from uuid import UUID
 import flask_login
 from flask import Blueprint, Response, current_app, flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
+from flask_wtf.csrf import CSRFError
 
 from retllm.errors import Forbidden, NotFound, RetllmError
+from retllm_web.errors import forged
 from retllm_web.seen import demand_seen
 
 pages = Blueprint("pages", __name__)
@@ -30,6 +32,12 @@ def _demand_login() -> ResponseReturnValue | None:
     if request.endpoint != "pages.logout":
         flash("You were logged out meanwhile, so nothing was done. Log in, then do it once more.", "warning")
     return redirect(url_for("pages.login", next=_came_from()))
+
+
+@pages.errorhandler(CSRFError)
+def _forged(error: CSRFError) -> ResponseReturnValue:
+    # the log-out in another tab took the session along that the form's token was of
+    return _demand_login() or forged(error)
 
 
 def _came_from() -> str | None:

@@ -125,3 +125,18 @@ def test_a_form_that_comes_after_the_logout_says_so_and_leads_back(reader: Visit
     assert refused.one("input", name="next").attributes["value"] == f"{page}?kind=text"
     # whatever another site says it came from does not count
     assert not sent_from("http://elsewhere.example/account").all("input", name="next")
+
+
+def test_a_form_that_comes_after_the_logout_in_another_tab_says_so_as_well(reader: Visitor, texts: str) -> None:
+    """The session is a new one by then, and the form's token is of none."""
+    page = f"/collections/{texts}"
+    reader.get(page)
+    form = {"csrf_token": reader.token(), "text": "an owl"}
+    reader.send("/logout")
+    answer = reader.client.post(
+        f"{page}/texts", data=form, headers={"Referer": f"http://localhost{page}"}, follow_redirects=True
+    )
+    refused = Page(answer)
+    assert refused.path == "/login"
+    assert "nothing was done" in refused.one("div", role="status").text
+    assert refused.one("input", name="next").attributes["value"] == page
