@@ -13,7 +13,7 @@ from retllm.jobs.announce import Announcer
 from retllm.media.storage import Storage, get_storage
 from retllm.secret_key import secret_key
 from retllm.settings import Settings, get_settings
-from retllm_web import api, auth, errors, health, metrics, middleware, pages
+from retllm_web import api, auth, bodies, errors, health, metrics, middleware, pages
 from retllm_web.api.spec import INFO, SECURITY_SCHEMES, ErrorBody
 from retllm_web.services import Announcing, Services
 
@@ -44,6 +44,7 @@ def create_app(
         # its pages load their scripts from elsewhere or need a plugin; the document itself is ours to serve
         doc_ui=False,
     )
+    app.request_class = bodies.Request
     app.config.update(_config(settings))
     _behind_proxies(app, settings.proxies)
     app.extensions["retllm"] = Services(

@@ -51,7 +51,8 @@ def _check_body() -> None:
             raise BadRequest() from error
         if not isinstance(body, dict):
             raise InvalidInput("The body is a JSON object.", fields=[{"field": "body", "message": "not an object"}])
-    elif request.get_data(cache=True) or request.mimetype:
+    elif request.mimetype or request.stream.read(1):
+        # nothing more of it is read: it may be long
         raise UnsupportedMediaType("Send application/json or multipart/form-data.")
 
 
