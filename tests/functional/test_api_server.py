@@ -4,96 +4,26 @@ from __future__ import annotations
 
 import io
 import os
-import socket
-import subprocess
-import sys
 import time
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
-
-from retllm import accounts, tokens
-from retllm.db.session import make_sessions, transaction
-from retllm.db.tables import new_id
-from retllm.settings import Settings
+from tests.functional.serving import THREADS, Server, serving
 
 MEBIBYTE = 1 << 20
-THREADS = 8
-
-
-@dataclass
-class Server:
-    """A running server and a token for it."""
-
-    address: str
-    token: str
-    process: subprocess.Popen[bytes]
-
-    def client(self) -> httpx.Client:
-        return httpx.Client(
-            base_url=f"{self.address}/api/v1", headers={"Authorization": f"Bearer {self.token}"}, timeout=60
-        )
-
-    def memory(self) -> int:
-        """Bytes of all its processes."""
-        whole = psutil.Process(self.process.pid)
-        return sum(one.memory_info().rss for one in (whole, *whole.children(recursive=True)))
 
 
 @pytest.fixture(scope="module")
 def server(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """gunicorn with threads, as the Procfile starts it."""
+    """A server that takes 256 MiB in a request."""
     home = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    sessions = make_sessions(database_url)
-    with transaction(sessions) as session:
-        user = accounts.create_user(session, f"server-{new_id()}", "a long password")
-        _, token = tokens.issue(session, tokens.token_key(Settings(home=home)), user, "server")
-    environment = {
-        **os.environ,
-        "RETLLM_HOME": str(home),
-        "DATABASE_URL": database_url,
-        "REDIS_URL": redis_url,
-        "RETLLM_MAX_REQUEST_BYTES": str(256 * MEBIBYTE),
-    }
-    command = [sys.executable, "-m", "gunicorn", "retllm_web.wsgi:app", "--worker-class", "gthread"]
-    command += ["--threads", str(THREADS), "--bind", f"127.0.0.1:{port}", "--no-control-socket"]
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=home)
-    try:
-        _wait(f"http://127.0.0.1:{port}/readyz", process, home / "log")
-        yield Server(f"http://127.0.0.1:{port}", token, process)
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        try:
-            if httpx.get(address).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    pytest.fail(f"not ready: {log.read_text()}")
-
-
-def _collection(client: httpx.Client, name: str) -> str:
-    answer = client.post("/collections", json={"name": name})
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["id"])
+    with serving(database_url, redis_url, home, max_request_bytes=256 * MEBIBYTE) as running:
+        yield running
 
 
 def test_the_same_name_asked_for_at_once_is_made_once(server: Server) -> None:
@@ -104,7 +34,7 @@ def test_the_same_name_asked_for_at_once_is_made_once(server: Server) -> None:
 
 def test_the_same_key_sent_at_once_makes_one_job(server: Server) -> None:
     with server.client() as client, ThreadPoolExecutor(THREADS) as pool:
-        key = _collection(client, "Keys")
+        key = server.collection("Keys")
         client.post(f"/collections/{key}/items?index=false", json={"items": [{"text": "a robin"}]})
         answers = list(
             pool.map(
@@ -118,7 +48,7 @@ def test_the_same_key_sent_at_once_makes_one_job(server: Server) -> None:
 
 def test_the_same_file_sent_at_once_is_one_item(server: Server) -> None:
     with server.client() as client, ThreadPoolExecutor(THREADS) as pool:
-        key = _collection(client, "Files")
+        key = server.collection("Files")
         answers = list(
             pool.map(
                 lambda _: client.post(f"/collections/{key}/items", files={"file": ("a.txt", b"a robin")}), range(16)
@@ -135,7 +65,7 @@ def test_a_large_upload_is_streamed_and_not_held_in_memory(server: Server, tmp_p
         archive.writestr("robin.txt", "a robin")
         archive.writestr("noise.bin", os.urandom(200 * MEBIBYTE))
     with server.client() as client:
-        key = _collection(client, "Large")
+        key = server.collection("Large")
         client.post(f"/collections/{key}/items", files={"file": ("warm.txt", b"a wren")})
         before = server.memory()
         peak = before
@@ -152,7 +82,7 @@ def test_a_large_upload_is_streamed_and_not_held_in_memory(server: Server, tmp_p
 
 def test_a_request_beyond_the_limit_is_refused_in_the_shape(server: Server) -> None:
     with server.client() as client:
-        key = _collection(client, "Beyond")
+        key = server.collection("Beyond")
         body = io.BytesIO(bytes(257 * MEBIBYTE))
         try:
             answer = client.post(f"/collections/{key}/items", files={"file": ("zeros.bin", body)})
@@ -174,7 +104,7 @@ def test_chunked_uploads_without_a_length_work(server: Server) -> None:
         yield f"\r\n--{boundary}--\r\n".encode()
 
     with server.client() as client:
-        key = _collection(client, "Chunked")
+        key = server.collection("Chunked")
         answer = client.post(
             f"/collections/{key}/items",
             content=parts(),

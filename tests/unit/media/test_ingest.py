@@ -578,3 +578,23 @@ def test_items_are_listed_in_the_order_of_the_upload_though_large_pictures_take_
     files = [IncomingFile(f"{n}.png", io.BytesIO(picture(size=size))) for n, size in enumerate(sizes)]
     ingest.add_files(files)
     assert [item.name for item in sorted(items(), key=lambda item: item.id)] == [file.name for file in files]
+
+
+@pytest.mark.parametrize(
+    ("inner", "why"),
+    [
+        (packed({"a.txt": b"words"}).read(), "ZIP inside a ZIP"),
+        (bytes(257) + b"ustar\0" + bytes(249), "tar archive"),
+        (b"\x1f\x8b\x08" + bytes(99), "gzip archive"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(99), "7z archive"),
+        (b"Rar!\x1a\x07" + bytes(99), "RAR archive"),
+        (b"BZh91AY" + bytes(99), "bzip2 archive"),
+        (b"\xfd7zXZ\0" + bytes(99), "xz archive"),
+    ],
+)
+def test_an_archive_in_an_archive_is_refused_as_one(ingest: Ingest, inner: bytes, why: str) -> None:
+    for name in ("inner.zip", "a.png", "a.txt"):
+        refused, taken = ingest.add_file("outer.zip", packed({name: inner, "b.txt": name.encode()}))
+        assert refused.status == "rejected"
+        assert why in str(refused.error and refused.error.message)
+        assert taken.status in ("added", "duplicate")

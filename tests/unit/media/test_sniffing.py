@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retllm.errors import MediaRejected
-from retllm.media.sniffing import FileKind, sniff
+from retllm.media.sniffing import FileKind, media_type_of, sniff
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
@@ -19,6 +19,7 @@ def test_a_picture_is_one_under_any_name(kind: str, name: str) -> None:
     made = io.BytesIO()
     Image.new("RGB", (9, 9)).save(made, kind)
     assert sniff(made.getvalue()[:4096], name) is FileKind.PICTURE
+    assert media_type_of(made.getvalue()[:16]) == f"image/{kind.lower()}"
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.jpg", "a"])

@@ -1,0 +1,398 @@
+"""Uploads that are broken or hostile, the same ones for the same seed."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from PIL import Image
+from tests.unit.media import handmade
+from tests.unit.media.handmade import Entry, made
+from tests.unit.media.samples import encoded, noise
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
+PICTURES, POLYGLOTS, ZIPS, FORMS, SHEETS = 360, 80, 240, 160, 160
+_BOUNDARY = b"xyzxyz"
+_SCRIPT = b"<script>alert(document.domain)</script>"
+_MARKUP = {
+    "html": b"<!doctype html><html><body>" + _SCRIPT + b"</body></html>",
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)">' + _SCRIPT + b"</svg>",
+    "xml": b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY y SYSTEM "file:///etc/passwd">]><x>&y;</x>',
+    "js": b"/*a*/alert(document.cookie)//",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One request: its body, and the length that its head claims."""
+
+    name: str
+    body: bytes
+    content_type: str
+    claims: int | None = None
+
+
+def cases(seed: int) -> Iterator[Case]:
+    """All of them."""
+    chance = random.Random(seed)
+    for number, (what, name, content) in enumerate(_files(chance)):
+        yield _form(f"{number} {what}", name, content)
+    yield from _broken_forms(chance)
+    yield from _sheets(chance)
+
+
+def _form(case: str, name: str, content: bytes) -> Case:
+    head = f'Content-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: image/png'.encode()
+    return Case(case, _part(head, content) + _end(), _multipart())
+
+
+def _multipart(boundary: bytes = _BOUNDARY) -> str:
+    return f"multipart/form-data; boundary={boundary.decode('latin1')}"
+
+
+def _part(head: bytes, content: bytes) -> bytes:
+    return b"--" + _BOUNDARY + b"\r\n" + head + b"\r\n\r\n" + content + b"\r\n"
+
+
+def _end() -> bytes:
+    return b"--" + _BOUNDARY + b"--\r\n"
+
+
+def _files(chance: random.Random) -> Iterator[tuple[str, str, bytes]]:
+    yield from _pictures(chance)
+    yield from _polyglots(chance)
+    yield from _zips(chance)
+
+
+# pictures
+
+
+def _whole(chance: random.Random, form: str) -> bytes:
+    size = (chance.randrange(1, 90), chance.randrange(1, 90))
+    picture = noise(chance.randrange(1 << 30), size)
+    if form == "GIF" or (form in ("PNG", "BMP", "TIFF") and chance.random() < 0.4):
+        picture = picture.convert(chance.choice(("P", "L", "1") if form != "GIF" else ("P", "L")))
+    options = {}
+    if form == "TIFF":
+        options["compression"] = chance.choice((None, "tiff_lzw", "tiff_adobe_deflate", "packbits"))
+        options = {name: value for name, value in options.items() if value and picture.mode == "RGB"}
+    if form in ("JPEG", "PNG", "WEBP") and chance.random() < 0.5:
+        exif = Image.Exif()
+        exif[0x0112] = chance.randrange(0, 99)
+        exif[0x010E] = "x" * chance.randrange(500)
+        return encoded(picture, form, exif=exif, **options)
+    return encoded(picture, form, **options)
+
+
+def _flipped(chance: random.Random, data: bytes) -> bytes:
+    changed = bytearray(data)
+    for _ in range(chance.randrange(1, 30)):
+        changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
+    return bytes(changed)
+
+
+def _cut(chance: random.Random, data: bytes) -> bytes:
+    return data[: chance.randrange(len(data))]
+
+
+def _spliced(chance: random.Random, data: bytes) -> bytes:
+    """Pieces in another order, twice, or not at all."""
+    places = sorted(chance.randrange(len(data)) for _ in range(4))
+    pieces = [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True)]
+    return pieces[0] + b"".join(chance.choices(pieces, k=chance.randrange(1, 9)))
+
+
+def _filled(chance: random.Random, data: bytes) -> bytes:
+    at, count = chance.randrange(len(data)), chance.randrange(1, 200)
+    return data[:at] + bytes([chance.choice((0, 255, 127))]) * count + data[at + count :]
+
+
+def _grown(chance: random.Random, data: bytes) -> bytes:
+    at = chance.randrange(len(data))
+    return data[:at] + chance.randbytes(chance.randrange(1, 3000)) + data[at:]
+
+
+def _mixed(chance: random.Random, data: bytes) -> bytes:
+    """The head of one format on the rest of another."""
+    other = _whole(chance, chance.choice(FORMATS))
+    return data[: chance.randrange(4, 40)] + other[chance.randrange(40) :]
+
+
+def _vast(chance: random.Random, form: str) -> bytes:
+    """A head that claims a size without end, and little behind it."""
+    wide, high = (chance.choice((0, 1, 300, 4_000, 4_400, 65_500, 1 << 31, 0xFFFFFFFF)) for _ in range(2))
+    data = bytearray(_whole(chance, form))
+    if form == "PNG":
+        data[16:24] = struct.pack(">2L", wide, high)
+        data[29:33] = struct.pack(">L", zlib.crc32(data[12:29]))
+    elif form == "BMP":
+        data[18:26] = struct.pack("<2L", wide, high)
+    elif form == "GIF":
+        data[6:10] = struct.pack("<2H", wide & 0xFFFF, high & 0xFFFF)
+    elif form == "JPEG" and (at := data.find(b"\xff\xc0")) > 0:
+        data[at + 5 : at + 9] = struct.pack(">2H", wide & 0xFFFF, high & 0xFFFF)
+    elif form == "WEBP" and data[12:16] == b"VP8 ":
+        data[26:30] = struct.pack("<2H", wide & 0x3FFF, high & 0x3FFF)
+    elif form == "TIFF":
+        for at in range(4, len(data) - 12, 2):  # the tags of width and length, wherever they stand
+            if data[at : at + 4] in (b"\0\1\4\0", b"\1\1\4\0", b"\0\1\3\0", b"\1\1\3\0"):
+                data[at + 2 : at + 12] = struct.pack("<H2L", 4, 1, wide)
+    return bytes(data)
+
+
+_MUTATIONS: tuple[Callable[[random.Random, bytes], bytes], ...] = (_flipped, _cut, _spliced, _filled, _grown, _mixed)
+
+
+def _pictures(chance: random.Random) -> Iterator[tuple[str, str, bytes]]:
+    for number in range(PICTURES):
+        form = FORMATS[number % len(FORMATS)]
+        name = f"{number}.{chance.choice((form.lower(), 'png', 'txt', 'html', 'zip'))}"
+        if number % 10 == 9:
+            yield f"vast {form}", name, _vast(chance, form)
+        else:
+            mutation = chance.choice(_MUTATIONS)
+            yield f"{mutation.__name__} {form}", name, mutation(chance, _whole(chance, form))
+
+
+def _polyglots(chance: random.Random) -> Iterator[tuple[str, str, bytes]]:
+    """Markup and scripts with the heads of pictures, pictures with markup before, inside and behind."""
+    kinds = list(_MARKUP)
+    for number in range(POLYGLOTS):
+        kind, form = kinds[number % len(kinds)], FORMATS[number % len(FORMATS)]
+        markup, data = _MARKUP[kind], _whole(chance, form)
+        at = chance.randrange(len(data))
+        content = chance.choice(
+            (
+                data[: chance.randrange(2, 16)] + b"/*" + markup,
+                markup + data,
+                data + markup,
+                data[:at] + markup + data[at:],
+                b"GIF89a=1;" + markup,
+                b"\xff\xd8\xff\xfe" + struct.pack(">H", len(markup) + 2) + markup + data[2:],
+                b"BM" + markup[:4] + bytes(4) + markup,
+                b" \t\r\n\xef\xbb\xbf" + markup,
+                markup.upper(),
+                data + made([Entry(b"x.html", markup)]),
+                markup.decode().encode("utf-16"),
+            )
+        )
+        suffix = chance.choice((kind, form.lower(), "png", "jpg", "txt", "csv", "json", "zip"))
+        yield f"{kind} and {form} as .{suffix}", f"polyglot{number}.{suffix}", content
+
+
+# archives
+
+
+def _zips(chance: random.Random) -> Iterator[tuple[str, str, bytes]]:
+    fixed = {**handmade.OVERLAPPING, **{name: make for name, (_, make) in handmade.REFUSED.items()}, **_nested()}
+    for name, make in fixed.items():
+        yield name, f"{name}.zip", make()
+    for number in range(ZIPS - len(fixed)):
+        entries = [_entry(chance, place) for place in range(chance.randrange(1, 6))]
+        data = made(entries)
+        if chance.random() < 0.8:
+            mutation = chance.choice((_flipped, _cut, _spliced, _filled, _grown))
+            yield f"ZIP {mutation.__name__}", f"{number}.zip", mutation(chance, data)
+        else:
+            count, at = chance.randrange(70_000) & 0xFFFF, chance.choice((0, 1, 1 << 20, 0xFFFFFFFF))
+            yield "ZIP with a lie", f"{number}.zip", made(entries, count=count, directory_at=at)
+
+
+def _entry(chance: random.Random, place: int) -> Entry:
+    name = chance.choice(
+        (f"{place}.png", f"../../{place}.txt", f"/etc/{place}.txt", "", "\0", f"{place}\0.png", "dir/", "..\\..\\x.txt")
+    )
+    content = chance.choice((_whole(chance, "PNG"), b"some words %d" % chance.randrange(1 << 30), b"", _MARKUP["html"]))
+    entry = Entry(name.encode(), content, method=chance.choice((0, 8, 12, 14)))
+    if chance.random() < 0.3:
+        entry.flags = 1 << chance.randrange(16)
+    if chance.random() < 0.2:
+        entry.local = {chance.choice(("size", "packed", "crc")): chance.randrange(1 << 32)}
+    if chance.random() < 0.2:
+        entry.offset = chance.randrange(1 << 16)
+    if chance.random() < 0.2:
+        entry.mode = chance.randrange(1 << 16)
+    return entry
+
+
+def _nested() -> dict[str, Callable[[], bytes]]:
+    inner = made([Entry()])
+    heads = {"7z": b"7z\xbc\xaf\x27\x1c", "gz": b"\x1f\x8b\x08", "xz": b"\xfd7zXZ\0", "rar": b"Rar!\x1a\x07"}
+    heads |= {"tar": bytes(257) + b"ustar\0", "bz2": b"BZh91AY"}
+    kinds = {name: head + bytes(99) for name, head in heads.items()} | {"zip": inner}
+    return {
+        **{
+            f"a {name} inside": lambda data=data, name=name: made([Entry(f"a.{name}".encode(), data)])
+            for name, data in kinds.items()
+        },
+        "ZIPs ten deep": lambda: _deep(inner),
+        "20,001 files": lambda: made([Entry(b"%d.txt" % n, b"") for n in range(20_001)]),
+    }
+
+
+def _deep(data: bytes) -> bytes:
+    for _ in range(10):
+        data = made([Entry(b"a.zip", data)])
+    return data
+
+
+# forms
+
+
+def _broken_forms(chance: random.Random) -> Iterator[Case]:
+    picture = encoded(noise(1), "PNG")
+    plain = b'Content-Disposition: form-data; name="file"; filename="a.png"'
+    whole = _part(plain, picture) + _end()
+    heads = [
+        b'Content-Disposition: form-data; name="file"; filename="a\0b.png"',
+        b'Content-Disposition: form-data; name="file\0"; filename="a.png"',
+        b'Content-Disposition: form-data; name="file"; filename="../../../etc/passwd"',
+        b'Content-Disposition: form-data; name="file"; filename="' + b"x" * 9000 + b'.png"',
+        b"Content-Disposition: form-data; name=\"file\"; filename*=UTF-8''%ff%fe%00.png",
+        b"Content-Disposition: form-data; name=\"file\"; filename*=no-such-charset''a.png",
+        b'Content-Disposition: form-data; name="file"; filename*0="a"; filename*9="b"',
+        b'Content-Disposition: form-data; name="file"; filename="\xff\xfe\x80.png"',
+        b'Content-Disposition: form-data; name="file"; filename="a.png"\r\nContent-Type: multipart/mixed; boundary=in',
+        b'Content-Disposition: form-data; name="file"; filename="a.png"\r\nContent-Type: text/plain; charset=utf-7',
+        b'Content-Disposition: form-data; name="file"; filename="a.png"\r\nContent-Transfer-Encoding: base64',
+        b'Content-Disposition: form-data; name="file"; filename="a.png"\r\nContent-Length: -1',
+        b'Content-Disposition: form-data; name="file"; filename="a.png"\r\nX: ' + b"y" * 40_000,
+        b'Content-Disposition: form-data; name="file"\r\nContent-Type: text/plain; charset=no-such',
+        b'Content-Disposition: form-data; filename="a.png"',
+        b'Content-Disposition: attachment; name="file"; filename="a.png"',
+        b"Content-Disposition: form-data; name=; filename=",
+        b'Content-Disposition: form-data; name="file; filename="a.png',
+        b"Content-Disposition",
+        b"Content-Type: image/png",
+        b": nothing",
+        b"\0\0\0\0",
+        b"",
+    ]
+    inner = _part(plain, picture).replace(_BOUNDARY, b"in") + b"--in--\r\n"
+    bodies = [
+        (whole, _multipart(boundary)) for boundary in (b"", b"other", b'"', b"x" * 9000, b"\xff", b"xyz", b'"xyz\\')
+    ]
+    bodies += [
+        (whole, kind)
+        for kind in (
+            "multipart/form-data",
+            "multipart/form-data; boundary",
+            "multipart/mixed; boundary=xyzxyz",
+            "",
+            "image/png",
+            "application/x-www-form-urlencoded",
+            "text/html",
+            "multipart/form-data; boundary*=utf-8''xyzxyz",
+        )
+    ]
+    bodies += [(_part(head, picture) + _end(), _multipart()) for head in heads]
+    bodies += [
+        (b"", _multipart()),
+        (_end(), _multipart()),
+        (_end() + whole, _multipart()),
+        (whole[: -len(_end())], _multipart()),
+        (_part(plain, inner) + _end(), _multipart()),
+        (_part(b"Content-Type: multipart/mixed; boundary=in", inner) + _end(), _multipart()),
+        (b"a=b&" * 300_000, "application/x-www-form-urlencoded"),
+        (
+            b"".join(_part(b'Content-Disposition: form-data; name="f%d"' % n, b"x") for n in range(30_000)) + _end(),
+            _multipart(),
+        ),
+        (_part(b'Content-Disposition: form-data; name="file"', b"x" * 3_000_000) + _end(), _multipart()),
+        (whole.replace(b"\r\n", b"\n"), _multipart()),
+        (b"\r\n" * 50_000 + whole, _multipart()),
+    ]
+    for number in range(FORMS):
+        if number < len(bodies):
+            body, kind = bodies[number]
+            yield Case(f"form {number}", body, kind)
+            continue
+        # those of files that can't be read, so that a whole form is no good upload
+        body = _part(plain, picture[:60]) + _end()
+        mutation = chance.choice((_flipped, _cut, _spliced, _filled, _grown))
+        changed = mutation(chance, body)
+        claims = None if chance.random() < 0.6 else len(changed) + chance.choice((-20, -1, 1, 50, 100_000))
+        yield Case(f"form {number} {mutation.__name__}, claims {claims}", changed, _multipart(), claims)
+
+
+# sheets of captions, and texts as JSON
+
+
+def _sheets(chance: random.Random) -> Iterator[Case]:
+    rows = b"file,caption\na.png,a robin\nb.png,a wren\n"
+    lines = b'{"file": "a.png", "caption": "a robin"}\n{"text": "a wren"}\n'
+    fixed: list[tuple[str, bytes]] = [
+        ("csv", b"file,caption\na.png,\xff\xfe\n"),
+        ("csv", b"file,caption\na.png,a\0b\n"),
+        ("csv", b'file,caption\na.png,"never closed\n' + b"x,y\n" * 5000),
+        ("csv", b"file,caption\na.png," + b"x" * 3_000_000),
+        ("csv", b"file,caption\n" + b"," * 400_000),
+        ("csv", b"a,b,c\n1,2,3\n"),
+        ("csv", b"file,file,caption\na,b,c\n"),
+        ("csv", b"file\n"),
+        ("csv", b"\n\n\n"),
+        ("csv", b'"\n'),
+        ("csv", b"file,caption\r\r\n\ra.png\r"),
+        ("csv", b"sep=;\nfile;caption\n=cmd|' /C calc'!A0;x\n"),
+        ("tsv", b"file\tcaption\n" + b"\t" * 70_000),
+        ("csv", b"\xef\xbb\xbf\xef\xbb\xbffile,caption\na,b\n"),
+        ("csv", "file,caption\nä,".encode("utf-16")),
+        ("jsonl", b"[" * 200_000),
+        ("jsonl", b'{"a":' * 100_000),
+        ("jsonl", b'{"text": "' + b"[" * 100_000 + b'"}'),
+        ("jsonl", b'{"text": "a\\u0000b"}\n'),
+        ("jsonl", b'{"text": "\\ud800"}\n'),
+        ("jsonl", b'{"file": "\\udfff", "caption": "\\ud800"}\n'),
+        ("jsonl", b'{"file": 1, "caption": []}\n'),
+        ("jsonl", b'{"text": ' + b"9" * 10_000 + b"}\n"),
+        ("jsonl", b'{"text": NaN}\n{"text": 1e999999}\n'),
+        ("jsonl", b'null\ntrue\n3\n[]\n""\n'),
+        ("jsonl", b'{"text": "x"' * 9),
+        ("jsonl", b'{"text": "x", "text": "y", "caption": "z", "file": null}\n'),
+        ("jsonl", b"\xff\xfe\n"),
+        ("json", b'[{"text": "a"}]'),
+        ("json", b'{"text": "' + b"x" * 5_000_000),
+        ("txt", b"\xff\xff"),
+        ("txt", b"a\0b"),
+        ("txt", b"\xed\xa0\x80"),
+        ("txt", b"x" * 200_000),
+        ("txt", b" \n\t "),
+        ("txt", "\u202e\u2066".encode()),
+    ]
+    texts = [
+        b"{",
+        b"[" * 100_000,
+        b'{"items":' * 50_000,
+        b'{"items": [{"text": "\\ud800"}]}',
+        b'{"items": [{"text": "a\\u0000"}]}',
+        b'{"items": [{"text": "a", "name": "\\udc00"}]}',
+        b'{"items": [{"text": 1e400}]}',
+        b'{"items": [' + b"9" * 10_000 + b"]}",
+        b'{"items": [{"text": "' + b"x" * 4_000_000 + b'"}]}',
+        b'{"items": ' + json.dumps([{"text": "x"}] * 10_001).encode() + b"}",
+        b"\xff\xfe",
+        "{}".encode("utf-16"),
+        b"null",
+    ]
+    made_cases = [_form(f"sheet {number}", f"{number}.{suffix}", data) for number, (suffix, data) in enumerate(fixed)]
+    made_cases += [Case(f"text {number}", body, "application/json") for number, body in enumerate(texts)]
+    for number in range(SHEETS - len(made_cases)):
+        suffix, data = chance.choice(
+            (("csv", rows), ("tsv", rows.replace(b",", b"\t")), ("jsonl", lines), ("txt", rows))
+        )
+        mutation = chance.choice((_flipped, _spliced, _filled, _grown))
+        # a NUL, so that none of them is a good upload by chance
+        made_cases.append(_form(f"sheet {mutation.__name__}", f"m{number}.{suffix}", mutation(chance, data) + b"\0"))
+    yield from made_cases
+
+
+def good() -> bytes:
+    """A picture that is none of this."""
+    target = io.BytesIO()
+    Image.new("RGB", (64, 48), "green").save(target, "PNG")
+    return target.getvalue()

@@ -1,0 +1,117 @@
+"""The app under its real server, gunicorn with threads, as the Procfile starts it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from retllm import accounts, tokens
+from retllm.db.session import make_sessions, transaction
+from retllm.db.tables import new_id
+from retllm.settings import Settings
+
+THREADS = 8
+
+
+@dataclass
+class Server:
+    """A running server and a token for it."""
+
+    address: str
+    token: str
+    process: subprocess.Popen[bytes]
+    home: Path
+
+    def client(self) -> httpx.Client:
+        """A client of its API."""
+        return httpx.Client(
+            base_url=f"{self.address}/api/v1", headers={"Authorization": f"Bearer {self.token}"}, timeout=60
+        )
+
+    def collection(self, name: str) -> str:
+        """The key of a new collection."""
+        with self.client() as client:
+            answer = client.post("/collections", json={"name": name})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def memory(self) -> int:
+        """Bytes of all its processes."""
+        whole = psutil.Process(self.process.pid)
+        return sum(one.memory_info().rss for one in (whole, *whole.children(recursive=True)))
+
+    def stored(self) -> set[str]:
+        """The keys of the files in its storage, half written ones too."""
+        root = self.home / "media"
+        return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+    def passing(self) -> list[str]:
+        """Its temporary files, also those that have no name any more."""
+        kept = [str(path) for path in (self.home / "tmp").rglob("*") if path.is_file()]
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            for link in Path(f"/proc/{process.pid}/fd").glob("*"):
+                try:
+                    opened = str(link.readlink())
+                except OSError:  # closed meanwhile
+                    continue
+                # gunicorn's own, by which its workers show that they live, is there from the start
+                if opened.startswith(str(self.home / "tmp")) and "/wgunicorn-" not in opened:
+                    kept.append(opened)
+        return [one for one in kept if "/wgunicorn-" not in one]
+
+
+@contextmanager
+def serving(database_url: str, redis_url: str, home: Path, **settings: object) -> Iterator[Server]:
+    """A server with its files in ``home``; further settings go without their RETLLM_."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    sessions = make_sessions(database_url)
+    with transaction(sessions) as session:
+        user = accounts.create_user(session, f"server-{new_id()}", "a long password")
+        _, token = tokens.issue(session, tokens.token_key(Settings(home=home)), user, "server")
+    sessions.kw["bind"].dispose()
+    (home / "tmp").mkdir()
+    environment = {
+        **os.environ,
+        "RETLLM_HOME": str(home),
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "RETLLM_PORT": str(port),
+        "RETLLM_WEB_THREADS": str(THREADS),
+        "TMPDIR": str(home / "tmp"),
+        **{f"RETLLM_{name.upper()}": str(value) for name, value in settings.items()},
+    }
+    command = [sys.executable, "-m", "gunicorn", "--config", "python:retllm.stack.gunicorn_conf", "retllm_web.wsgi:app"]
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=home)
+    try:
+        _wait(f"http://127.0.0.1:{port}/readyz", process, home / "log")
+        yield Server(f"http://127.0.0.1:{port}", token, process, home)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        try:
+            if httpx.get(address).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    pytest.fail(f"not ready: {log.read_text()}")

@@ -1,0 +1,331 @@
+"""A thousand broken and hostile uploads to the real server: it answers each, keeps nothing of them, and goes on."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+import sqlalchemy as sa
+from tests.functional.malformed import Case, cases, good
+from tests.functional.serving import Server, serving
+
+from retllm.db.session import make_sessions
+from retllm.db.tables import Item
+
+SEED = 4712
+MEBIBYTE = 1 << 20
+LIMIT = 8 * MEBIBYTE
+DECODER = 512 * MEBIBYTE
+# what the server may grow by, without its decoders, which have their limit
+GROWTH = 200 * MEBIBYTE
+_MARKUP = (b"<script", b"<svg", b"<html", b"<!doctype", b"<?xml")
+
+
+@pytest.fixture(scope="module")
+def server(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with small limits, so that what exceeds them is small too."""
+    home = tmp_path_factory.mktemp("hostile")
+    limits = {"max_request_bytes": LIMIT, "max_file_bytes": 4 * MEBIBYTE, "max_pixels": 20_000_000}
+    with serving(database_url, redis_url, home, decode_memory=DECODER, **limits) as running:
+        yield running
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(server: Server, method: str, path: str, *pieces: bytes, **headers: str) -> Answer:
+    """One request on a connection of its own. After the pieces the sending side is closed, whatever was claimed."""
+    where = urlsplit(server.address)
+    lines = [f"{method} /api/v1{path} HTTP/1.1", "Host: here", f"Authorization: Bearer {server.token}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()] + ["Connection: close"]
+    with socket.create_connection((where.hostname or "", where.port or 0), timeout=60) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode("latin1"))
+        try:
+            for piece in pieces:
+                connection.sendall(piece)
+            connection.shutdown(socket.SHUT_WR)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it answered before it had read all
+        answer = http.client.HTTPResponse(connection, method=method)
+        answer.begin()
+        return Answer(answer.status, answer.msg, answer.read())
+
+
+def send(server: Server, collection: str, case: Case) -> Answer:
+    """One case as it is."""
+    claimed = len(case.body) if case.claims is None else case.claims
+    path = f"/collections/{collection}/items?index=false"
+    return ask(server, "POST", path, case.body, Content_Type=case.content_type, Content_Length=str(claimed))
+
+
+@dataclass
+class Watch:
+    """The processes of a server while it works."""
+
+    before: int
+    peak: int = 0
+    decoders: int = 0
+    pids: set[int] = field(default_factory=set)
+
+    def look(self, server: Server) -> None:
+        """Once."""
+        main = psutil.Process(server.process.pid)
+        serving_, decoding = 0, 0
+        for process in (main, *main.children(recursive=True)):
+            try:
+                size, line = process.memory_info().rss, process.cmdline()
+            except psutil.Error:  # a decoder that ended
+                continue
+            if any(part.endswith("decoder.py") for part in line):
+                decoding = max(decoding, size)
+            else:
+                serving_ += size
+                self.pids.add(process.pid)
+        self.peak, self.decoders = max(self.peak, serving_), max(self.decoders, decoding)
+
+
+@contextmanager
+def watched(server: Server) -> Iterator[Watch]:
+    """Look at the server's memory many times a second."""
+    watch, over = Watch(0), threading.Event()
+    watch.look(server)
+    watch.before = watch.peak
+
+    def look() -> None:
+        while not over.wait(0.05):
+            watch.look(server)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        over.set()
+        thread.join()
+
+
+def named(database_url: str) -> set[str]:
+    """The files that an item names."""
+    sessions = make_sessions(database_url)
+    with sessions() as session:
+        rows = session.execute(sa.select(Item.picture_key, Item.thumbnail_key))
+        found = {key for row in rows for key in row if key}
+    sessions.kw["bind"].dispose()
+    return found
+
+
+def settled(server: Server) -> list[str]:
+    """What is left of temporary files once the last request is cleared away."""
+    deadline = time.monotonic() + 20
+    while (left := server.passing()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left
+
+
+def upload(name: str, content: bytes) -> Case:
+    """A form of one file."""
+    head = f'--good\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode()
+    return Case(name, head + content + b"\r\n--good--\r\n", "multipart/form-data; boundary=good")
+
+
+@pytest.mark.timeout(900)
+def test_a_thousand_malformed_uploads(server: Server, database_url: str) -> None:
+    key = server.collection("Hostile")
+    assert send(server, key, upload("first.png", good()[:60])).json()["rejected"] == 1
+    problems: list[str] = []
+    statuses: Counter[int] = Counter()
+    outcomes: Counter[str] = Counter()
+    taken: list[tuple[str, str]] = []
+    every = list(cases(SEED))
+
+    def one(case: Case) -> tuple[Case, Answer | Exception]:
+        try:
+            return case, send(server, key, case)
+        except (OSError, http.client.HTTPException) as error:
+            return case, error
+
+    with watched(server) as watch, ThreadPoolExecutor(4) as pool:
+        for case, answer in pool.map(one, every):
+            if isinstance(answer, Exception):
+                problems.append(f"{case.name}: {answer!r}")
+                continue
+            statuses[answer.status] += 1
+            if answer.headers["Content-Type"] != "application/json":
+                # what the server itself can't read, it answers itself, in a few plain words
+                assert answer.headers["Content-Type"].startswith("text/plain"), case.name
+                assert 400 <= answer.status < 500, case.name
+                continue
+            body = answer.json()
+            if answer.status >= 500:
+                problems.append(f"{case.name}: {answer.status} {body}")
+            elif answer.status >= 400:
+                assert set(body["error"]) == {"code", "message", "detail"}, case.name
+            else:
+                outcomes.update(one["status"] for one in body["outcomes"])
+                taken += [(case.name, one["item_id"]) for one in body["outcomes"] if one["kind"] == "image"]
+    assert not problems, "\n".join(problems)
+    assert len(every) == statuses.total() == 1000
+    # most of them are refused; what still is a picture behind its damage is none of harm
+    assert outcomes["rejected"] + sum(statuses[status] for status in statuses if status >= 400) > 700
+    # the same processes as before, and none of them grew much
+    assert server.process.poll() is None
+    assert watch.pids == {process.pid for process in processes(server)}
+    assert watch.peak - watch.before < GROWTH
+    assert watch.decoders < DECODER
+    # no file that nothing names, none half written, none in passing
+    assert settled(server) == []
+    assert server.stored() == named(database_url)
+    for case_name, item in dict(reversed(taken)).items():
+        harmless(server, item, case_name)
+    # and it goes on
+    assert send(server, key, upload("good.png", good())).json()["added"] == 1
+
+
+def processes(server: Server) -> list[psutil.Process]:
+    """Those of the server that do not decode."""
+    main = psutil.Process(server.process.pid)
+    every = (main, *main.children(recursive=True))
+    return [one for one in every if not any(part.endswith("decoder.py") for part in one.cmdline())]
+
+
+def harmless(server: Server, item: str, case: str) -> None:
+    """What was taken is shown re-encoded, or not at all, and its original is a file to save."""
+    shown = ask(server, "GET", f"/items/{item}/rendition")
+    assert shown.status == 200, case
+    assert shown.headers["Content-Type"] == "image/webp", case
+    assert shown.body[8:12] == b"WEBP", case
+    assert not any(markup in shown.body.lower() for markup in _MARKUP), case
+    original = ask(server, "GET", f"/items/{item}/picture")
+    assert original.headers["Content-Type"].startswith("image/"), case
+    assert "svg" not in original.headers["Content-Type"], case
+    assert original.headers["Content-Disposition"].startswith("attachment; "), case
+    for answer in (shown, original):
+        assert answer.headers["X-Content-Type-Options"] == "nosniff", case
+        assert answer.headers["Content-Security-Policy"] == "default-src 'none'; sandbox", case
+
+
+# bodies in chunks, whose length nobody claims
+
+
+def _chunk(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+_HEAD = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.bin"\r\n\r\n'
+_FORM = "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [
+        (_FORM, _HEAD),
+        (_FORM, b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n'),
+        (_FORM, b"no part at all"),
+        ("application/json", b'{"items": [{"text": "'),
+        # cut off at the limit this would be whole
+        ("application/json", b'{"items": [{"text": "a robin"}]}' + b" " * LIMIT),
+        ("text/plain", b""),
+        ("application/x-www-form-urlencoded", b"a="),
+        ("", b""),
+    ],
+)
+@pytest.mark.parametrize("path", ["/collections/{}/items", "/collections/{}/searches"])
+def test_a_body_in_chunks_is_bounded(server: Server, database_url: str, kind: str, head: bytes, path: str) -> None:
+    key = server.collection(f"Chunks {os.urandom(4).hex()}")
+    before = server.stored()
+    filler = _chunk(b"x" * MEBIBYTE)
+    with watched(server) as watch:
+        answer = ask(
+            server,
+            "POST",
+            path.format(key),
+            *([_chunk(head)] if head else []),
+            *[filler] * (5 * LIMIT // MEBIBYTE),
+            b"0\r\n\r\n",
+            Transfer_Encoding="chunked",
+            **({"Content_Type": kind} if kind else {}),
+        )
+    assert answer.status in ((413,) if kind == _FORM or "json" in kind else (413, 415)), answer.body
+    assert set(answer.json()["error"]) == {"code", "message", "detail"}
+    assert watch.peak - watch.before < 100 * MEBIBYTE
+    assert settled(server) == []
+    assert server.stored() == before == named(database_url)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (b"zz\r\nxx\r\n0\r\n\r\n",),
+        (b"-5\r\nxx\r\n0\r\n\r\n",),
+        (b"FFFFFFFFFFFFFFFFFF\r\nxx",),
+        (b"5\r\nxxxxxxxxxxxx",),
+        (b"5\r\nxx",),
+        (b"5;" + b"y" * 100_000,),
+        (_chunk(_HEAD + b"x"),),
+        (b"0\r\n" + b"X: y\r\n" * 10_000 + b"\r\n",),
+        (b"",),
+    ],
+    ids=range(9),
+)
+def test_broken_chunks_are_refused(server: Server, pieces: tuple[bytes, ...]) -> None:
+    key = server.collection(f"Broken chunks {os.urandom(4).hex()}")
+    for kind in (_FORM, "application/json"):
+        answer = ask(
+            server, "POST", f"/collections/{key}/items", *pieces, Transfer_Encoding="chunked", Content_Type=kind
+        )
+        assert 400 <= answer.status < 500, (kind, answer.body)
+    assert settled(server) == []
+
+
+# markup
+
+
+@pytest.mark.parametrize("suffix", ["svg", "html", "xhtml", "xml", "png", "jpg", "txt", "csv", "json", "js", "zip", ""])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>',
+        b"<!doctype html><script>alert(1)</script>",
+        b"\xef\xbb\xbf\n <HTML><script>alert(1)</script>",
+        b"<script>alert(1)</script>",
+        b"GIF89a/*<svg/onload=alert(1)>*/=1;alert(1)",
+        b"text\n<img src=x onerror=alert(1)>",
+    ],
+    ids=["svg", "html", "html behind a mark", "script", "gif", "text"],
+)
+def test_markup_is_refused_or_a_text_and_no_answer_is_one(server: Server, suffix: str, content: bytes) -> None:
+    key = server.collection(f"Markup {os.urandom(4).hex()}")
+    answer = send(server, key, upload(f"a.{suffix}", content + os.urandom(4).hex().encode()))
+    answers = [answer, ask(server, "GET", f"/collections/{key}/items")]
+    for outcome in answer.json()["outcomes"]:
+        assert outcome["kind"] in (None, "text")
+        if outcome["item_id"]:
+            answers += [
+                ask(server, "GET", f"/items/{outcome['item_id']}{which}")
+                for which in ("", "/picture", "/rendition", "/thumbnail")
+            ]
+    for one in answers:
+        assert one.headers["Content-Type"] == "application/json"
+        assert one.headers["X-Content-Type-Options"] == "nosniff"
