@@ -1,4 +1,4 @@
-"""Kombu's transport over Redis, but that no message ends the worker that takes it.
+"""Kombu's transport over Redis, but that neither a message nor a Redis that goes away stops the worker for good.
 
 Kombu and Celery refuse what they foresee: a pickle, YAML, a task that nobody knows. At anything else, such as a body
 that is no arguments, the error ends the worker, or has it connect again, and the message is put back before: it would
@@ -47,7 +47,29 @@ class _Client(redis.Redis):
         return answer
 
 
+class _QoS(kombu_redis.QoS):
+    """Counts a message as dealt with even where Redis could not be told so, and may bring it once more.
+
+    Else a worker of one message at a time would take it for the one that it holds, and wait for no other for ever: it
+    would not even ask on the connection by which it would learn that Redis went away.
+    """
+
+    def ack(self, delivery_tag: str) -> None:
+        try:
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call]  # as above
+        finally:
+            self._quick_ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        try:
+            super().reject(delivery_tag, requeue)  # type: ignore[no-untyped-call]  # as above
+        finally:
+            self._quick_ack(delivery_tag)
+
+
 class _Channel(kombu_redis.Channel):
+    QoS = _QoS
+
     def _get_client(self) -> type[redis.Redis]:
         return _Client
 

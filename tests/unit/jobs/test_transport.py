@@ -10,7 +10,7 @@ import redis
 from kombu.transport.virtual import QoS
 
 from retllm.jobs.announce import celery_app
-from retllm.jobs.transport import Transport, _Client
+from retllm.jobs.transport import Transport, _Client, _QoS
 
 
 class _Channel:
@@ -123,3 +123,23 @@ def test_an_entry_that_can_be_read_is_passed_on(answer: Any) -> None:
 
 def test_no_other_answer_is_looked_at() -> None:
     assert _Client().parse_response(_Wire([b"embed", b"not json"]), "LRANGE") == [b"embed", b"not json"]
+
+
+class _Gone:
+    """A pipeline to a Redis that went away."""
+
+    def execute(self) -> None:
+        raise redis.ConnectionError("gone")
+
+
+@pytest.mark.parametrize("deed", ["ack", "reject"])
+def test_a_message_that_redis_can_not_be_told_of_is_not_held_on_to(deed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Transport.Channel.QoS is _QoS
+    qos = _QoS(_Channel(), prefetch_count=1)
+    qos.restore_at_shutdown = False
+    monkeypatch.setattr(qos, "_remove_from_indices", lambda *_: _Gone())
+    QoS.append(qos, "a message", "now")
+    assert not qos.can_consume()
+    with pytest.raises(redis.ConnectionError):
+        getattr(qos, deed)("now")
+    assert qos.can_consume()
