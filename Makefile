@@ -19,6 +19,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PINS := pyproject.toml constraints.txt
 # what looks at the installation stands beside it, so that it is not among what it finds
 TOOLS := build/tools
+# functional tests that start servers, but no platform; the longest ones come first, so that no processor waits for them
+WITHOUT_PLATFORM := tests/functional/test_api_contract.py tests/functional/test_api_roles.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check chaos audit sbom screenshots venv clean
@@ -53,9 +55,9 @@ demo: $(VENV)/.installed
 	  $(if $(PHOTOS),--photos "$$PHOTOS") $(if $(QUERY),--query "$$QUERY")
 
 test: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WITHOUT_PLATFORM) tests/unit -n auto --maxprocesses 8 --dist loadfile
 	# those that start whole platforms want the machine for themselves
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -n auto --maxprocesses 8 --dist loadfile
-	$(BIN)/python -m pytest tests/functional tests/chaos
+	$(BIN)/python -m pytest tests/functional tests/chaos $(WITHOUT_PLATFORM:%=--ignore=%)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
