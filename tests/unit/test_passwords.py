@@ -19,7 +19,9 @@ def test_a_password_is_kept_by_argon2id_with_no_less_than_is_recommended() -> No
     kept = extract_parameters(passwords.hashed(PASSWORD))
     assert kept.type is Type.ID
     # RFC 9106, section 4, the second choice
-    assert (kept.time_cost, kept.memory_cost, kept.parallelism) >= (3, 64 * 1024, 4)
+    assert kept.time_cost >= 3
+    assert kept.memory_cost >= 64 * 1024
+    assert kept.parallelism >= 4
     assert kept.salt_len >= 16
     assert kept.hash_len >= 32
 

@@ -177,11 +177,16 @@ def test_a_pinned_commit_is_loaded_and_no_other(clip_folder: Path, tmp_path: Pat
     weights = repo / "snapshots" / new / "open_clip_model.safetensors"
     tensors = load_file(weights)
     save_file({name: tensor + 0.01 for name, tensor in tensors.items()}, weights)
+    # and to a tokenizer that tells capitals apart
+    path = repo / "snapshots" / new / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"clean": "whitespace"}
+    path.write_text(json.dumps(config))
     program = (
         "import json\nfrom retllm.embedding import load_embedder\n"
         "def made(name):\n"
         "    embedder = load_embedder(name, device='cpu')\n"
-        "    return embedder.info.revision, embedder.embed_texts(['a robin']).tolist()\n"
+        "    return embedder.info.revision, embedder.embed_texts(['A Robin']).tolist()\n"
         f"names = ['hf-hub:some/clip@{old}', 'local-dir:{clip_folder}', 'hf-hub:some/clip']\n"
         "print(json.dumps([made(name) for name in names]))"
     )

@@ -150,7 +150,8 @@ def test_a_decoder_has_no_secrets_no_files_and_no_children(
         "    except OSError as error:\n        report['wrote'] = error.errno\n"
         "    import resource\n"
         "    report['limits'] = [resource.getrlimit(n)[1] for n in (resource.RLIMIT_AS, resource.RLIMIT_CORE,"
-        " resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)]\n"
+        " resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE)]\n"
+        "    report['seconds'] = resource.getrlimit(resource.RLIMIT_CPU)[0]\n"
         "    raise decoder.Refused('damaged', reason=json.dumps(report)[:3000])"
     )
     monkeypatch.setattr(decoder, "__file__", hostile(body, tmp_path))
@@ -160,7 +161,8 @@ def test_a_decoder_has_no_secrets_no_files_and_no_children(
     # its standard three, and the folder that it just listed
     assert len(report["files"]) <= 4
     assert canary.read_text() == "" if canary.exists() else True
-    assert report["limits"] == [settings.decode_memory, 0, 0, 0]
+    assert report["limits"] == [settings.decode_memory, 0, 0, 0, 16]
+    assert settings.decode_seconds < report["seconds"] <= settings.decode_seconds + 10
 
 
 def test_a_decoder_that_was_killed_while_it_waited_costs_no_picture(settings: Settings) -> None:

@@ -39,7 +39,8 @@ def test_after_20_wrong_tries_from_an_address_it_is_429_for_a_while(app: OpenAPI
     assert tries == [401] * 20
     stopped = _try(app, "ada", PASSWORD)
     assert stopped.status_code == 429
-    assert 0 < int(stopped.headers["Retry-After"]) <= 15 * 60
+    # the first of them may be minutes old on a busy machine
+    assert 10 * 60 < int(stopped.headers["Retry-After"]) <= 15 * 60
     # from elsewhere everybody gets in
     assert _try(app, "ada", PASSWORD, "192.0.2.2").status_code == 302
 
