@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -65,11 +66,17 @@ def _preparer(scorer: Scorer) -> Preparer:
     return scorer._loaded.preparer
 
 
+@lru_cache
+def _control_tokens(preparer: Preparer) -> frozenset[int]:
+    # a vocabulary of hundreds of thousands, gone through once
+    return frozenset(preparer.control_ids() - {preparer._tokenizer.unk_token_id})
+
+
 def _controls(preparer: Preparer, caption: str) -> Counter[int]:
     """How often each control token is in the whole prompt of a picture with a caption."""
     picture = Content(image=Picture(Image.new("RGB", (16, 16)), "one"))
     message = load_prompts().message("true_false", picture, Content(text=caption))
-    control = preparer.control_ids() - {preparer._tokenizer.unk_token_id}
+    control = _control_tokens(preparer)
     return Counter(token for token in preparer.encode(preparer.render(message)) if token in control)
 
 

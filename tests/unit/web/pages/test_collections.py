@@ -237,7 +237,7 @@ def test_an_item_shows_its_picture_text_and_facts(reader: Visitor, texts: str, a
     assert page.one("h1").text == "red.png"
     image = page.one("img", class_="large")
     assert image.attributes["alt"] == "a red wall"
-    assert reader.client.get(image.attributes["src"]).mimetype == "image/png"
+    assert reader.client.get(image.attributes["src"]).mimetype == "image/webp"
     for fact in ("captioned picture", "40 × 30 pixels", "image/png", item["content_sha256"], "not yet"):
         assert fact in page.one("dl", class_="item-facts").text
     assert page.all("a", href=f"/collections/{texts}")
