@@ -34,7 +34,7 @@ def mended(path: str, body: Any, embedder: str) -> Any:
     if isinstance(body, dict) and "settings" in body:
         return {**body, "settings": _query(body["settings"])}
     if isinstance(body, dict) and "report" in body:
-        # a variant without figures of both stages was skipped; what has a name has more than an empty one
+        # a variant without figures of both stages was skipped; names are short, and not empty
         variants = [_named(one) | {"skipped": one.get("skipped") or "why"} for one in body["report"]["variants"]]
         return {**body, "report": {**body["report"], "variants": variants}}
     return body
@@ -65,4 +65,4 @@ def _query(query: dict[str, Any]) -> dict[str, Any]:
 def _named(variant: dict[str, Any]) -> dict[str, Any]:
     names = ("injection", "adaptive", "parts", "groups")
     maps = {name: variant[name] for name in names if isinstance(variant.get(name), dict)}
-    return variant | {name: {key: one for key, one in value.items() if key} for name, value in maps.items()}
+    return variant | {name: {f"n{n}": one for n, one in enumerate(value.values())} for name, value in maps.items()}
