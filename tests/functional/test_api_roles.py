@@ -13,6 +13,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -40,7 +41,7 @@ from retllm.settings import Settings
 from retllm_web.api.spec import DOCUMENT_PATH
 from retllm_web.app import create_app
 
-EXAMPLES = 4
+EXAMPLES = 3
 PHASES = {PhaseName.EXAMPLES, PhaseName.COVERAGE, PhaseName.FUZZING, PhaseName.STATEFUL_TESTING}
 # what schemathesis says of sockets even to an app without one, when it asks again without the token
 OF_SOCKETS = ("max_redirects", "verify", "cert")
@@ -107,21 +108,19 @@ class Place:
         return Asker({"Authorization": shown[0]}, token_ids)
 
 
-@pytest.fixture(scope="module")
-def place(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """The app, with a database for itself."""
-    home = tmp_path_factory.mktemp("roles")
-    app = create_app(Settings(home=home, database_url=module_database, redis_url=redis_url), announcer=Heard())
+@pytest.fixture
+def place(fresh_database: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """The app, with a database for itself: among what other roles made, an administrator would be shown ever more."""
     send = WSGI_TRANSPORT.send
 
     def sent(case: schemathesis.Case, **more: Any) -> Response:
         return send(case, **{name: value for name, value in more.items() if name not in OF_SOCKETS})
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WSGI_TRANSPORT, "send", sent)
-        # one that is made to be slow would take a good part of an administrator's time
-        patch.setattr(passwords, "HASHER", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
-        yield Place(app)
+    monkeypatch.setattr(WSGI_TRANSPORT, "send", sent)
+    # one that is made to be slow would take a good part of an administrator's time
+    monkeypatch.setattr(passwords, "HASHER", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
+    settings = Settings(home=tmp_path, database_url=fresh_database, redis_url=redis_url)
+    return Place(create_app(settings, announcer=Heard()))
 
 
 @dataclass
