@@ -102,6 +102,8 @@ def client(home: Path) -> httpx.Client:
 def test_the_first_start_makes_an_administrator_and_the_stop_leaves_nothing(home: Path, up: Up) -> None:
     ready = up.wait_ready()
     assert list(ready["processes"]) == PROCESSES
+    # that PostgreSQL has another account may open the way through it, and no more
+    assert stat.S_IMODE(home.stat().st_mode) & 0o066 == 0
     assert ready["admin"]["name"] == "admin"
     assert len(ready["admin"]["password"]) >= 16
     assert httpx.get(ready["url"] + "/readyz").json()["ready"] is True

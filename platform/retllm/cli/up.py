@@ -70,8 +70,10 @@ def run_stack(
     try:
         with signals:
             say.begin(settings)
-            # one that can be guessed is told here, and not by a web server that ends again and again
-            secret_key(settings)
+            if settings.secret_key is not None:
+                # one that can be guessed is told here, and not by a web server that ends again and again
+                secret_key(settings)
+            # makes the folder, for its owner alone, where otherwise the key is kept
             stack.start()
             admin = prepare_client(stack)
             say.ready(stack, admin)
