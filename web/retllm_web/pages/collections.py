@@ -129,10 +129,9 @@ def collection_page(collection_id: UUID, said: Said | None = None) -> ResponseRe
     filters = Filters.asked()
     with transaction(services().sessions) as session:
         found = collection_for(session, current_user(), collection_id)
-        shown = collection_views(session, [found])[0]
+        job, shown = _standing(session, found)
         right = right_in(session, current_user(), found)
         items, following = _items(session, found, filters)
-        job = _index_job(session, collection_id)
         pause = _pause(session, job)
     page = render_template(
         "collection.html",
@@ -182,6 +181,16 @@ def _items(session: Session, found: Collection, filters: Filters) -> tuple[list[
     return cut([item_view(item, indexed) for item, indexed in rows], _ITEMS)
 
 
+def _standing(session: Session, found: Collection) -> tuple[JobView | None, CollectionView]:
+    """The index job and the collection with its counts.
+
+    The job first: it may end in between, and the page of one that is over, with the counts of before, would never ask
+    again.
+    """
+    job = _index_job(session, found.id)
+    return job, collection_views(session, [found])[0]
+
+
 def _index_job(session: Session, collection_id: UUID) -> JobView | None:
     """The newest index job that is still at work, or else the newest one if it did not go well."""
     recent = views.list_jobs(
@@ -206,9 +215,8 @@ def collection_live(collection_id: UUID) -> ResponseReturnValue:
         if same is not None:
             return same
         found = collection_for(session, current_user(), collection_id)
-        shown: CollectionView = collection_views(session, [found])[0]
+        job, shown = _standing(session, found)
         right = right_in(session, current_user(), found)
-        job = _index_job(session, collection_id)
         pause = _pause(session, job)
     return render_template("_index_state.html", collection=shown, job=job, pause=pause, **rights(right))
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import io
 import uuid
 from pathlib import Path
+from typing import Any
 
+import pytest
+import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import Caller, Heard
 from tests.unit.web.pictures import picture
+from tests.unit.web.vectors import embed_items
 
 from retllm.db.enums import JobKind, JobState
 from retllm.db.operations import PausedQueue
 from retllm.db.session import transaction
 from retllm.db.tables import Job, new_id
-from retllm.settings import Settings
+from retllm.settings import Settings, public_name
+from retllm_web.pages import collections
 from retllm_web.services import Services
 
 from .conftest import Page, Visitor
@@ -173,6 +178,30 @@ def test_a_paused_queue_is_named_where_an_index_job_waits_for_it(reader: Visitor
     assert "“embed” is paused" in told.text
     assert "the disk is full" in told.text
     assert "“embed” is paused" in reader.get(f"/collections/{texts}").text
+
+
+def test_an_index_job_that_ends_while_it_is_told_of_is_asked_about_again(
+    reader: Visitor, texts: str, served: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What says that all is over is asked for no more: the counts must not be those of before the end."""
+    reader.get(f"/collections/{texts}")
+    reader.send(f"/collections/{texts}/index")
+    counted = collections.collection_views
+
+    def count_and_end(*given: Any) -> Any:
+        found = counted(*given)
+        with transaction(served.sessions) as session:
+            session.execute(sa.update(Job).values(state=JobState.SUCCEEDED, finished_at=sa.func.now()))
+        embed_items(served, settings, texts, public_name(settings.embedder_name))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(collections, "collection_views", count_and_end)
+        page = reader.get(f"/collections/{texts}/live")
+        assert page.one("div", id="index-state").attributes["data-over"] == "false"
+    page = reader.get(f"/collections/{texts}/live")
+    assert page.one("div", id="index-state").attributes["data-over"] == "true"
+    assert "All 3 items are indexed" in page.text
 
 
 def test_an_empty_collection_cannot_be_indexed(reader: Visitor, ada: Caller) -> None:
