@@ -103,7 +103,16 @@ def test_a_link_is_refused(settings: Settings) -> None:
     assert "link" in str(unpacked(made.getvalue(), settings)["link.txt"])
 
 
-@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"PK\x05\x06", packed({"a.txt": b"a"})[:-30], b"x" * 70_000])
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"PK\x03\x04", id="the mark of an entry"),
+        pytest.param(b"PK\x05\x06", id="the mark of an end"),
+        pytest.param(packed({"a.txt": b"a"})[:-30], id="cut short"),  # holds the time, which a name must not
+        pytest.param(b"x" * 70_000, id="no archive"),
+    ],
+)
 def test_what_can_t_be_read_is_refused(data: bytes, settings: Settings) -> None:
     with pytest.raises(MediaRejected, match="ZIP"):
         unpacked(data, settings)
