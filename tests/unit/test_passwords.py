@@ -15,6 +15,11 @@ from retllm.errors import InvalidInput, Unauthorized
 PASSWORD = "correct horse battery"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def light_passwords() -> None:
+    """Here they are hashed with all the work that they are worth."""
+
+
 def test_a_password_is_kept_by_argon2id_with_no_less_than_is_recommended() -> None:
     kept = extract_parameters(passwords.hashed(PASSWORD))
     assert kept.type is Type.ID

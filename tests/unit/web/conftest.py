@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from flask.testing import FlaskClient
 from flask_openapi import OpenAPI
+from jinja2 import FileSystemBytecodeCache
 
 from retllm import accounts, tokens
 from retllm.db.enums import Role, Stage
@@ -47,6 +48,12 @@ class Caller:
         return call
 
 
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> FileSystemBytecodeCache:
+    """The templates that were compiled before: every test has an app of its own."""
+    return FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+
+
 @pytest.fixture
 def settings(fresh_database: str, redis_url: str, tmp_path: Path) -> Settings:
     """Settings of an app that has its database for itself."""
@@ -60,9 +67,11 @@ def heard() -> Heard:
 
 
 @pytest.fixture
-def app(settings: Settings, heard: Heard) -> OpenAPI:
+def app(settings: Settings, heard: Heard, compiled: FileSystemBytecodeCache) -> OpenAPI:
     """The app."""
-    return create_app(settings, announcer=heard)
+    made = create_app(settings, announcer=heard)
+    made.jinja_env.bytecode_cache = compiled
+    return made
 
 
 @pytest.fixture
