@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pydantic
 import pytest
 
 from retllm.cli.checks import Check
+from retllm.cli.main import settings_sentence
 from retllm.errors import InvalidInput, StackError
 from retllm.jobs.claim import describe
 from retllm.redaction import hidden, remember, remember_addresses, remember_environment
@@ -142,3 +144,9 @@ def test_a_setting_that_is_refused_does_not_show_the_others() -> None:
         assert done.returncode != 0
         assert "two embedders are called" in done.stderr
         assert "Xq7" not in done.stdout + done.stderr
+
+
+def test_a_setting_that_is_refused_does_not_show_a_password_in_it() -> None:
+    with pytest.raises(pydantic.ValidationError) as refused:
+        Settings(port="postgresql://me:Xq7weirdpw@db/x")  # type: ignore[arg-type]  # meant for another variable
+    assert "postgresql://me:***@db/x" in settings_sentence(refused.value)
