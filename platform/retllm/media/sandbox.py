@@ -204,10 +204,10 @@ class _Pool:
         self._idle: list[_Decoder] = []
         self._all: set[_Decoder] = set()
 
-    def ask(self, wish: Wish, stream: BinaryIO, length: int, settings: Settings) -> Answer:
-        """One exchange with a decoder that is free, when there is one."""
+    def ask(self, wish: Wish, stream: BinaryIO, length: int, settings: Settings, *, anew: bool = False) -> Answer:
+        """One exchange with a decoder, when there is room for it; ``anew`` trusts none that has waited."""
         with self._places:
-            one = self._taken(settings.decode_memory)
+            one = self._taken(settings.decode_memory, anew)
             try:
                 answer = one.exchange(wish, stream, length, settings.decode_seconds)
             except BaseException:
@@ -223,11 +223,11 @@ class _Pool:
                 one.close()
             return answer
 
-    def _taken(self, memory: int) -> _Decoder:
+    def _taken(self, memory: int, anew: bool) -> _Decoder:
         with self._lock:
             while self._idle:
                 one = self._idle.pop()
-                if one.memory == memory and one.lives():
+                if one.memory == memory and one.lives() and not anew:
                     return one
                 self._all.discard(one)
                 one.kill()
@@ -259,8 +259,8 @@ _pool = _Pool()
 def ask(wish: Wish, stream: BinaryIO, length: int, settings: Settings) -> Answer:
     """What a decoder makes of the ``length`` bytes of a seekable stream.
 
-    A decoder may be killed by others than the picture (the machine is out of memory): one that dies is replaced and
-    the picture tried once more. One that hangs is not: it took its time already.
+    A decoder may be killed by others than the picture (the machine is out of memory), and those that wait with it: when
+    one dies, the picture is tried once more, by one that is started for it. When one hangs, it took its time already.
 
     Raises:
         DecoderDied: two decoders ended over it.
@@ -273,7 +273,7 @@ def ask(wish: Wish, stream: BinaryIO, length: int, settings: Settings) -> Answer
     except DecoderDied:
         log.warning("a decoder died")
     stream.seek(0)
-    return _pool.ask(wish, stream, length, settings)
+    return _pool.ask(wish, stream, length, settings, anew=True)
 
 
 def close() -> None:

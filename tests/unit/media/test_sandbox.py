@@ -173,6 +173,20 @@ def test_a_decoder_that_was_killed_while_it_waited_costs_no_picture(settings: Se
     assert inspected(picture(9), settings) == (40, 30)
 
 
+def test_decoders_that_die_over_one_picture_cost_only_themselves(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that wait are dying when it comes, which they can't be seen to be yet."""
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: inspected(picture(n), settings), range(8)))
+    waiting = decoders()
+    monkeypatch.setattr(sandbox._Decoder, "lives", lambda _: True)
+    for pid in waiting:
+        os.kill(pid, signal.SIGKILL)
+    assert inspected(picture(9), settings) == (40, 30)
+    assert not set(decoders()) & set(waiting)
+
+
 def test_a_decoder_is_replaced_when_it_has_done_its_share(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "SHARE", 3)
     for seed in range(3):
