@@ -102,7 +102,7 @@ def test_whoever_is_in_a_hurry_gets_the_unit_back_at_once(
             hurried.send_signal(number)
             # two of a kind at once are one
             time.sleep(0.2)
-        assert hurried.wait(30) == 0
+        assert hurried.wait(10) == 0
     found = unit(plant, held)
     assert (found.state, found.attempt, found.error) == (UnitState.READY, 0, None)
     assert trail(plant, held) == [(1, AttemptOutcome.RETURNED)]
@@ -127,5 +127,4 @@ def test_a_unit_that_is_nearly_done_is_finished(plant: Plant, client: Client) ->
 def test_a_worker_without_a_unit_ends_at_once(plant: Plant) -> None:
     with worker(plant, "score", "idle", RETLLM_STOP_SECONDS="60") as idle:
         idle.send_signal(signal.SIGTERM)
-        # to leave takes some seconds on a busy machine; half of what a unit would be waited for
-        assert idle.wait(30) == 0
+        assert idle.wait(10) == 0

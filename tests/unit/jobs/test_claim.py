@@ -236,7 +236,7 @@ def test_a_lost_lease_is_noticed_between_batches(world) -> None:
     claim = world.must_claim(unit_id)
     _expire(world, unit_id)
     with Lease(world.sessions, claim, world.settings) as lease:
-        assert lease._lost.wait(30)
+        assert lease._lost.wait(5)
         with pytest.raises(StaleClaim):
             lease.check()
 
@@ -249,7 +249,7 @@ def test_cancelling_drops_what_waits_and_tells_the_worker_that_holds_a_unit(worl
         with transaction(world.sessions) as session:
             control.cancel_job(session, world.user, job_id)
         assert [unit.state for unit in world.units(job_id)] == [UnitState.LEASED, UnitState.CANCELLED]
-        assert lease._cancelled.wait(30)
+        assert lease._cancelled.wait(5)
         with pytest.raises(JobCancelled):
             lease.check()
         claims.release(world.sessions, claim)

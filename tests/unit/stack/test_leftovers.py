@@ -84,7 +84,7 @@ def test_leftovers_end_the_last_stage_first(tmp_path: Path, standin: Standin, un
 def test_a_process_that_was_not_written_down_is_found_by_its_mark(standin: Standin) -> None:
     child = Child(standin("new", SLEEP, env={**os.environ, STACK_VARIABLE: "marked-stack"}), 0)
     end_stack(record(stack="marked-stack"))
-    assert child.stop(30)
+    assert child.stop(5)
     assert child.status == -signal.SIGKILL
 
 
@@ -114,7 +114,7 @@ def test_the_guardian_ends_a_stack_whose_pipe_closes(tmp_path: Path, standin: St
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(20) == 0
-    assert child.stop(30)
+    assert child.stop(5)
     assert not path.exists()
     assert not psutil.pid_exists(child.pid)
 
@@ -125,7 +125,7 @@ def test_the_guardian_ends_a_stack_whose_folder_was_removed(tmp_path: Path, stan
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(20) == 0
-    assert child.stop(30)
+    assert child.stop(5)
     assert child.status == -signal.SIGKILL
 
 
