@@ -12,12 +12,15 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from retllm.job_kinds import register_handlers
 from retllm.settings import Settings
 from retllm.stack import LocalStack
 
 # before anything imports torch, here and in the processes that tests start: on the tests' tiny models a second
 # thread gains nothing, and on busy cores the threads wait for each other many times longer than they work
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+register_handlers()
 
 TEMPLATE = "retllm_template"
 

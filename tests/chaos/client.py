@@ -17,7 +17,7 @@ import httpx
 from PIL import Image
 from tests.chaos.models import DEADLY
 
-from retllm.jobs.invariants import Accepted, Cancelled, ClientLog, Ending
+from retllm.queue.audit import Accepted, Cancelled, ClientLog, Ending
 
 _PATIENCE = 60.0
 

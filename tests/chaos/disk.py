@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from tests.chaos.client import picture
 
-from retllm.jobs.invariant_files import orphans
+from retllm.queue.audit_files import orphans
 
 if TYPE_CHECKING:
     from tests.chaos.scene import Scene

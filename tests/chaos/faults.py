@@ -18,7 +18,7 @@ from tests.chaos.scene import RECOVERY, Scene, Skip
 
 from retllm.db.enums import UnitState
 from retllm.db.tables import Unit
-from retllm.jobs.announce import Announcer
+from retllm.queue.notifications import Announcer
 
 Fault = Callable[[Scene], None]
 

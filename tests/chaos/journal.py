@@ -14,7 +14,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from retllm.db.session import Sessions, transaction
-from retllm.jobs.violations import Violation
+from retllm.queue.violations import Violation
 
 INSTALL = """
 CREATE TABLE journal (

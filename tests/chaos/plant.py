@@ -23,11 +23,11 @@ import sqlalchemy as sa
 from tests.chaos.journal import Journal
 from tests.chaos.models import EMBEDDER, SCORER
 
-from retllm import accounts, tokens
 from retllm.db.enums import Role, UnitState
 from retllm.db.migrate import upgrade
 from retllm.db.session import make_sessions, transaction
 from retllm.db.tables import Unit
+from retllm.identity import accounts, tokens
 from retllm.media.storage import Storage
 from retllm.settings import Settings
 from retllm.stack import commands

@@ -14,8 +14,8 @@ from tests.chaos.journal import Blow
 from tests.chaos.plant import DISPATCH, LEASE, Plant
 
 from retllm.db.tables import Job
-from retllm.jobs.invariants import violations
-from retllm.jobs.violations import Violation
+from retllm.queue.audit import violations
+from retllm.queue.violations import Violation
 
 RECOVERY = LEASE + DISPATCH + 5
 """Seconds after the last fault in which all that the lost ones held is taken up, and work goes on."""

@@ -31,7 +31,7 @@ K = 8
 _PATIENCE = 180.0
 
 _TRACEBACK = """Traceback (most recent call last):
-  File "retllm/jobs/work.py", line 77, in _attempt
+  File "retllm/queue/worker.py", line 77, in _attempt
     opened = doing(bench, Held(claim, lease))
 retllm.errors.MediaRejected: The picture can not be decoded.
 """

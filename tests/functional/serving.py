@@ -16,9 +16,9 @@ import httpx
 import psutil
 import pytest
 
-from retllm import accounts, tokens
 from retllm.db.session import make_sessions, transaction
 from retllm.db.tables import new_id
+from retllm.identity import accounts, tokens
 from retllm.settings import Settings
 
 THREADS = 8

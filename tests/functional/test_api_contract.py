@@ -29,10 +29,10 @@ from schemathesis.specs.openapi.checks import (
 )
 from tests.functional.contract import mended, picture
 
-from retllm import accounts, tokens
 from retllm.db.enums import Role
 from retllm.db.session import transaction
 from retllm.db.tables import Embedding, EmbeddingModel, Item, new_id
+from retllm.identity import accounts, tokens
 from retllm.settings import Settings, public_name
 from retllm_web.app import create_app
 

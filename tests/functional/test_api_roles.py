@@ -34,9 +34,9 @@ from tests.unit.web.conftest import PASSWORD, Heard
 from tests.unit.web.policy import Person
 from tests.unit.web.scene import Scene, Stagehand
 
-from retllm import passwords, tokens
 from retllm.db.enums import TokenScope
 from retllm.db.session import transaction
+from retllm.identity import passwords, tokens
 from retllm.settings import Settings
 from retllm_web.api.spec import DOCUMENT_PATH
 from retllm_web.app import create_app

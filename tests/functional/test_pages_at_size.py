@@ -15,9 +15,9 @@ from flask_openapi import OpenAPI
 from tests.functional.large import ITEMS, LARGE, POOL, SEARCHES, Large, fill
 from tests.functional.pages import addresses
 
-from retllm import accounts
 from retllm.db.enums import Role
 from retllm.db.session import make_engine, transaction
+from retllm.identity import accounts
 from retllm.settings import Settings, public_name
 from retllm_web.app import create_app
 

@@ -17,8 +17,8 @@ from tests.chaos.plant import Plant
 
 from retllm.db.enums import AttemptOutcome, UnitState
 from retllm.db.operations import Worker
-from retllm.jobs.invariants import violations
 from retllm.operations import totals
+from retllm.queue.audit import violations
 
 from .hands import holding, trail, unit, worker
 

@@ -28,7 +28,7 @@ from tests.chaos.client import Client
 from tests.chaos.plant import Plant
 from tests.functional.hands import Worker, worker
 
-from retllm.jobs.announce import TASK_OF, celery_app
+from retllm.queue.notifications import TASK_OF, celery_app
 from retllm.stack import LocalStack
 
 LOOPBACK = ("127.0.0.1", "::1")

@@ -25,8 +25,8 @@ from tests.chaos.plant import LEASE, ROOT, Plant
 from retllm.db.enums import AttemptOutcome, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Score, Unit
-from retllm.jobs import trail as trails
-from retllm.jobs.invariants import violations
+from retllm.queue import attempts as trails
+from retllm.queue.audit import violations
 from retllm.stack import commands
 
 from .hands import holding, trail, unit, worker

@@ -8,8 +8,8 @@ import pytest
 from argon2 import PasswordHasher
 from sqlalchemy.orm import Session
 
-from retllm import passwords
 from retllm.db.session import make_engine
+from retllm.identity import passwords
 
 
 @pytest.fixture

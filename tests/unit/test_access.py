@@ -9,12 +9,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm import access, accounts
-from retllm.access import Right
 from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole, Role, Visibility
 from retllm.db.people import CollectionMember
 from retllm.db.tables import Collection, Item, Job, User, new_id
 from retllm.errors import Forbidden, NotFound
+from retllm.identity import access, accounts
+from retllm.identity.access import Right
 
 PASSWORD = "correct horse battery"
 SEE, CHANGE, MANAGE = Right.SEE, Right.CHANGE, Right.MANAGE

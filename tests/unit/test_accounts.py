@@ -11,11 +11,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm import accounts
 from retllm.db.enums import Role
 from retllm.db.session import make_engine
 from retllm.db.tables import Collection, User, new_id
 from retllm.errors import Conflict, InvalidInput, Unauthorized
+from retllm.identity import accounts
 
 PASSWORD = "correct horse battery"
 

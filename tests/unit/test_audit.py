@@ -10,11 +10,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm import accounts, audit
-from retllm.audit import Action, Filters
 from retllm.db.enums import Role
 from retllm.db.people import AuditEntry
 from retllm.db.tables import User, new_id
+from retllm.identity import accounts, audit
+from retllm.identity.audit import Action, Filters
 
 PASSWORD = "correct horse battery"
 

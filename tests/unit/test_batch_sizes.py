@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from retllm.bench.fine import captions, pictures
-from retllm.bench.random_model import Size, save_random_model
 from retllm.embedding import load_embedder
 from retllm.fine import Content, Injection, load_scorer
 from retllm.metrics import REGISTRY
 from retllm.settings import Settings
+from retllm_tools.random_model import Size, save_random_model
 
 
 class Since:

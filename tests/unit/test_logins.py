@@ -9,10 +9,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm import accounts, logins
 from retllm.db.enums import Role
 from retllm.db.tables import Login, User
 from retllm.errors import NotFound
+from retllm.identity import accounts, logins
 
 PASSWORD = "correct horse battery"
 IDLE = timedelta(days=14)

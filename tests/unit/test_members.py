@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.orm import Session
 
-from retllm import accounts, members
-from retllm.access import Right, right_in
 from retllm.db.enums import MemberRole, Role
 from retllm.db.tables import Collection, User, new_id
 from retllm.errors import Conflict, NotFound
+from retllm.identity import accounts, members
+from retllm.identity.access import Right, right_in
 
 PASSWORD = "correct horse battery"
 

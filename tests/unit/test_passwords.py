@@ -9,8 +9,8 @@ import pytest
 from argon2 import PasswordHasher, Type, extract_parameters
 from sqlalchemy.orm import Session
 
-from retllm import accounts, passwords
 from retllm.errors import InvalidInput, Unauthorized
+from retllm.identity import accounts, passwords
 
 PASSWORD = "correct horse battery"
 

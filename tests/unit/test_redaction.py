@@ -12,7 +12,7 @@ import pytest
 from retllm.cli.checks import Check
 from retllm.cli.main import settings_sentence
 from retllm.errors import InvalidInput, StackError
-from retllm.jobs.claim import describe
+from retllm.queue.claim import describe
 from retllm.redaction import hidden, remember, remember_addresses, remember_environment
 from retllm.settings import Settings
 

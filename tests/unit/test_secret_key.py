@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from retllm.errors import StackError
-from retllm.secret_key import derived, secret_key
+from retllm.identity.secret_key import derived, secret_key
 from retllm.settings import Settings
 
 GOOD = "6f1c09d2a7b84e53f0e1d2c3b4a5968778695a4b3c2d1e0f9a8b7c6d5e4f3021"

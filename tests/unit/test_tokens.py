@@ -9,11 +9,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm import accounts, tokens
-from retllm.access import scope_of
 from retllm.db.enums import Role, TokenScope
 from retllm.db.tables import ApiToken, User, new_id
 from retllm.errors import Forbidden, InvalidInput, NotFound, Unauthorized
+from retllm.identity import accounts, tokens
+from retllm.identity.access import scope_of
 
 PASSWORD = "correct horse battery"
 KEY = tokens.key_from("the key of one server")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from retllm.settings import Settings
-from retllm_workers import bench
+from retllm_workers import context
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,6 @@ def test_the_cores_are_shared_among_the_workers(
     told: list[int] = []
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setattr(torch, "set_num_threads", told.append)
-    monkeypatch.setattr(bench, "get_settings", lambda: Settings(**settings))
-    bench._limit_threads()
+    monkeypatch.setattr(context, "get_settings", lambda: Settings(**settings))
+    context._limit_threads()
     assert told == [threads]

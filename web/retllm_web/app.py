@@ -9,13 +9,15 @@ from flask_openapi.openapi import OpenAPI
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from retllm.db.session import make_sessions
-from retllm.jobs.announce import Announcer
+from retllm.identity.secret_key import secret_key
+from retllm.job_kinds import register_handlers
 from retllm.media.storage import Storage, get_storage
-from retllm.secret_key import secret_key
+from retllm.queue.notifications import Announcer
 from retllm.settings import Settings, get_settings
-from retllm_web import api, auth, bodies, errors, health, metrics, middleware, pages
+from retllm_web import api, pages
 from retllm_web.api.spec import INFO, SECURITY_SCHEMES, ErrorBody
-from retllm_web.services import Announcing, Services
+from retllm_web.http import auth, bodies, errors, health, metrics, middleware
+from retllm_web.http.services import Announcing, Services
 
 # parts of a form beside its files: the query of a search, the CSRF token
 _OTHER_PARTS = 100
@@ -35,6 +37,7 @@ def create_app(
         StackError: no database is named, or the secret key can be guessed or can't be kept.
     """
     settings = settings or get_settings()
+    register_handlers()
     app = OpenAPI(
         __name__,
         info=INFO,

@@ -6,27 +6,23 @@ each GPU (``CUDA_VISIBLE_DEVICES``). What a task is given is a hint (design: job
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import structlog
 from celery.signals import celeryd_init, setup_logging, worker_ready, worker_shutdown
 
 from retllm import logs
-from retllm.errors import StackError
-from retllm.jobs.announce import celery_app
+from retllm.job_kinds import register_handlers
 from retllm.settings import get_settings
+from retllm_workers import embed, presence, score, stopping
+from retllm_workers.celery_app import app
 
 log = structlog.get_logger(__name__)
 
-try:
-    app = celery_app(get_settings().redis_url)
-except StackError as error:
-    sys.stderr.write(f"{error.message}\n")
-    raise SystemExit(2) from error
+# `stopping` is imported for what it registers
+__all__ = ["app", "stopping"]
 
-app.set_default()
-app.conf.imports = ("retllm_workers.embed", "retllm_workers.score", "retllm_workers.stopping")
+register_handlers()
 
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]  # celery has no types
@@ -44,8 +40,6 @@ def _setup_logging(**_: Any) -> None:
 @worker_ready.connect  # type: ignore[untyped-decorator]  # celery has no types
 def _load_early(sender: Any, **_: Any) -> None:
     """Load the model of this worker's queue before the first task needs it."""
-    from retllm_workers import embed, presence, score
-
     queues = {queue.name for queue in sender.task_consumer.queues}
     log.info("worker.ready", queues=sorted(queues))
     presence.begin(queues)
@@ -57,6 +51,4 @@ def _load_early(sender: Any, **_: Any) -> None:
 
 @worker_shutdown.connect  # type: ignore[untyped-decorator]  # celery has no types
 def _say_goodbye(**_: Any) -> None:
-    from retllm_workers import presence
-
     presence.end()

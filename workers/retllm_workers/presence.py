@@ -10,7 +10,7 @@ from retllm.operations.queues import QUEUES
 from retllm.operations.workers import Heartbeat, Report
 from retllm.settings import get_settings
 from retllm_workers import embed, score
-from retllm_workers.bench import HeldModel, get_bench, worker_name
+from retllm_workers.context import HeldModel, get_bench, worker_name
 
 _HEARTS: list[Heartbeat] = []
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from uuid import UUID
 
 from retllm.fine import Scorer, load_scorer
-from retllm.jobs import work_fine
-from retllm.jobs.announce import TASK_OF
-from retllm.jobs.work import run_unit
+from retllm.queue.notifications import TASK_OF
+from retllm.queue.worker import run_unit
+from retllm.search import fine_worker
 from retllm.settings import get_settings, public_name
-from retllm_workers.app import app
-from retllm_workers.bench import HeldModel, get_bench
+from retllm_workers.celery_app import app
+from retllm_workers.context import HeldModel, get_bench
 
 QUEUES = frozenset({"score"})
 
@@ -39,4 +39,4 @@ def models() -> dict[str, HeldModel[Scorer]]:
 @app.task(name=TASK_OF["score"])  # type: ignore[untyped-decorator]  # celery has no types
 def fine_unit(unit_id: str) -> None:
     """Score the candidates of a unit of a search."""
-    run_unit(get_bench(), UUID(unit_id), lambda bench, held: work_fine.fine_unit(bench, held, HELD.get()))
+    run_unit(get_bench(), UUID(unit_id), lambda bench, held: fine_worker.fine_unit(bench, held, HELD.get()))

@@ -21,12 +21,12 @@ from celery.signals import worker_ready, worker_shutdown
 from celery.worker import state
 
 from retllm.errors import StaleClaim
-from retllm.jobs import claim as claims
-from retllm.jobs import work
-from retllm.jobs.claim import Claim
 from retllm.metrics import ENDED
+from retllm.queue import claim as claims
+from retllm.queue import worker
+from retllm.queue.claim import Claim
 from retllm.settings import get_settings
-from retllm_workers.bench import get_bench
+from retllm_workers.context import get_bench
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +58,7 @@ def _stop_when_told() -> None:
     if number != signal.SIGQUIT:
         # a process whose unit is finished by then ends meanwhile, and this thread with it
         _wait_unless_hurried(seconds)
-    claim = work.present()
+    claim = worker.present()
     if claim is not None:
         _hand_back(claim)
     # as the main thread would, could it end

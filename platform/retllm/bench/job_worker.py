@@ -20,10 +20,10 @@ from celery.signals import setup_logging
 from retllm import logs
 from retllm.bench.jobs import BARE_TASK, STARTED
 from retllm.db.session import make_sessions
-from retllm.jobs.announce import TASK_OF, Announcement, Announcer, celery_app
-from retllm.jobs.claim import complete
-from retllm.jobs.work import Bench, Held, run_unit
 from retllm.media.storage import get_storage
+from retllm.queue.claim import complete
+from retllm.queue.notifications import TASK_OF, Announcement, Announcer, celery_app
+from retllm.queue.worker import Bench, Held, run_unit
 from retllm.settings import get_settings
 
 app = celery_app(get_settings().redis_url)

@@ -31,14 +31,14 @@ import redis
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm import accounts
 from retllm.db.enums import ItemKind, JobState
 from retllm.db.session import make_sessions, transaction
 from retllm.db.tables import Collection as Items
 from retllm.db.tables import Item, Job, Unit, new_id
 from retllm.errors import StackError
-from retllm.jobs import submit
-from retllm.jobs.announce import Announcer, celery_app
+from retllm.identity import accounts
+from retllm.indexing.submit import submit_index
+from retllm.queue.notifications import Announcer, celery_app
 from retllm.settings import Settings
 from retllm.stack import LocalStack, commands
 from retllm.stack.child import ProcessSpec
@@ -210,7 +210,7 @@ class _Sides:
 
     def _submit(self, collection_id: UUID) -> tuple[UUID, float]:
         with transaction(self._sessions) as session:
-            submitted = submit.submit_index(session, self._user, collection_id, self._settings)
+            submitted = submit_index(session, self._user, collection_id, self._settings)
         sent = time.time()
         self._announcer.announce(submitted.units)
         return submitted.job.id, sent

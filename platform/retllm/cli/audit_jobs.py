@@ -19,8 +19,8 @@ _LEASES = 5
 def audit_jobs(settings: Settings) -> list[Check]:
     """One check that passes, or one for each rule that is broken; it reads only, and may run while all is at work."""
     from retllm.db.session import make_sessions
-    from retllm.jobs.invariants import violations
     from retllm.media.storage import get_storage
+    from retllm.queue.audit import violations
 
     try:
         sessions = make_sessions(database_url(settings), pool_size=1)

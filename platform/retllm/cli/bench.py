@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,9 +58,7 @@ def fine(
     """
     if width % 64:
         raise InvalidInput(f"--width must be a multiple of 64, not {width}.", field="width")
-    from retllm.bench.random_model import Size
-
-    size = Size(width, layers, picture=picture)
+    size = _random_models().Size(width, layers, picture=picture)
     result = _measured(model, size, k, rounds, device, _injection(trigger, scope))
     if as_json:
         show.as_json(result)
@@ -82,6 +81,18 @@ def fine(
         show.table((title, "pairs/s", "x published shape", "x pair by pair"), rows)
 
 
+def _random_models() -> Any:
+    """The module that makes models of random weights.
+
+    Raises:
+        InvalidInput: it is not installed; the wheel leaves the tools out.
+    """
+    try:
+        return importlib.import_module("retllm_tools.random_model")
+    except ModuleNotFoundError as error:
+        raise InvalidInput("This benchmark makes models with retllm_tools: run it from a checkout.") from error
+
+
 def _injection(trigger: str, scope: str | None) -> Injection:
     from retllm.fine import Injection
 
@@ -90,12 +101,11 @@ def _injection(trigger: str, scope: str | None) -> Injection:
 
 def _measured(model: str | None, size: Any, k: int, rounds: int, device: str, injection: Injection) -> dict[str, Any]:
     from retllm.bench.fine import captions, measure_fine
-    from retllm.bench.random_model import save_random_model
     from retllm.fine import load_scorer
 
     with tempfile.TemporaryDirectory() as folder:
         if model is None:
-            save_random_model(Path(folder), size, captions(40, 0))
+            _random_models().save_random_model(Path(folder), size, captions(40, 0))
         scorer = load_scorer(model or folder, device=device)
         speed = measure_fine(scorer, k, size.picture, rounds, injection)
         parameters = sum(parameter.numel() for parameter in scorer.loaded.module.parameters())

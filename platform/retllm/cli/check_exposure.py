@@ -8,7 +8,7 @@ import stat
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from retllm.secret_key import key_path, secret_key
+from retllm.identity.secret_key import key_path, secret_key
 from retllm.settings import Settings
 
 

@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 
 from retllm.db.session import make_engine
 from retllm.operations import queues, workers
-from retllm.operations.queues import Pause
 from retllm.operations.workers import Standing
+from retllm.queue import pauses
+from retllm.queue.pauses import Pause
 
 Told = tuple[str, str]
 """What was found, and what to do about it; the second is empty if there is nothing to do."""
@@ -47,7 +48,7 @@ def asked(database_url: str, look: Callable[[Session], list[Told]]) -> list[Told
 def _look(session: Session) -> Told:
     living = sum(one.standing is Standing.ALIVE for one in workers.every(session))
     unserved = workers.unserved(session, queues.QUEUES)
-    paused = list(queues.paused(session).values())
+    paused = list(pauses.paused(session).values())
     alive = "1 worker is alive" if living == 1 else f"{living} workers are alive"
     told = [f"{alive}.", *_missing(unserved), *map(_pause, paused)]
     advice = ["Start a worker for what nobody serves: `retllm up`, or as the Procfile says."] if unserved else []

@@ -10,10 +10,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm import audit
-from retllm.audit import Action
 from retllm.db.session import make_sessions, transaction
 from retllm.errors import StackError
+from retllm.identity import audit
+from retllm.identity.audit import Action
 from retllm.settings import Settings
 from retllm.stack.postgres import EmbeddedPostgres
 

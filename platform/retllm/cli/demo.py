@@ -37,7 +37,7 @@ def demo(
 
     def tour(stack: LocalStack) -> None:
         from retllm.cli.client import open_api
-        from retllm.demo.tour import run_tour
+        from retllm.cli.tour import run_tour
         from retllm.stack.client_file import read_client
 
         api = open_api(stack.url, read_client(stack.home)["token"])

@@ -18,15 +18,18 @@ def dispatch() -> None:
     It also removes files that killed uploads left half written in the storage.
     """
     from retllm.db.session import make_sessions
-    from retllm.jobs.announce import Announcer
-    from retllm.jobs.dispatcher import Dispatcher
+    from retllm.job_kinds import register_handlers
     from retllm.media.storage import get_storage
     from retllm.media.sweeper import Sweeper
+    from retllm.operations.upkeep import upkeep
+    from retllm.queue.dispatcher import Dispatcher
+    from retllm.queue.notifications import Announcer
 
+    register_handlers()
     settings = Settings()
     logs.configure(settings.log_level, settings.log_format)
     sessions = make_sessions(settings.database_url, idle_seconds=settings.lease_seconds)
-    dispatcher = Dispatcher(sessions, Announcer(settings.redis_url), settings)
+    dispatcher = Dispatcher(sessions, Announcer(settings.redis_url), settings, upkeep(sessions, settings))
     sweeper = Sweeper(get_storage(settings))
 
     def stop(_: int, __: FrameType | None) -> None:

@@ -6,12 +6,12 @@ from uuid import UUID
 
 import click
 
-from retllm import accounts, tokens
-from retllm.audit import Action
 from retllm.cli import show
 from retllm.cli.client import json_option
 from retllm.cli.database import administration, note
 from retllm.db.enums import TokenScope
+from retllm.identity import accounts, tokens
+from retllm.identity.audit import Action
 from retllm.settings import Settings
 
 

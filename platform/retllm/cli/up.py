@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from retllm.errors import StackError
-from retllm.secret_key import secret_key
+from retllm.identity.secret_key import secret_key
 from retllm.settings import PRESETS, Settings
 from retllm.stack.local import LocalStack
 
@@ -100,10 +100,10 @@ def run_stack(
 
 def prepare_client(stack: LocalStack) -> Admin:
     """Make the first administrator if there is none, and let the command line find the stack."""
-    from retllm.accounts import ensure_admin
     from retllm.db.session import make_sessions, transaction
+    from retllm.identity.accounts import ensure_admin
+    from retllm.identity.tokens import token_key
     from retllm.stack.client_file import write_client
-    from retllm.tokens import token_key
 
     sessions = make_sessions(stack.database_url)
     try:

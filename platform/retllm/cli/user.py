@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from retllm import accounts, passwords
-from retllm.audit import Action
 from retllm.cli import show
 from retllm.cli.client import json_option
 from retllm.cli.database import administration, note
 from retllm.db.enums import Role
+from retllm.identity import accounts, passwords
+from retllm.identity.audit import Action
 
 password_option = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 

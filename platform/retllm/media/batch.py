@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
+
+import structlog
 
 from retllm.db.enums import ItemKind
 from retllm.db.tables import new_id
@@ -17,13 +19,13 @@ from retllm.errors import MediaRejected, TooLarge
 from retllm.logs import carried
 from retllm.media import archives, streams
 from retllm.media.captioning import Captioner, NamesSeen
+from retllm.media.ingest import Ingest
 from retllm.media.names import clean_name
 from retllm.media.outcomes import IncomingFile, Outcome, rejected
 from retllm.media.sniffing import FileKind, sniff
 from retllm.media.texts import read_text
 
-if TYPE_CHECKING:
-    from retllm.media.ingest import Ingest
+log = structlog.get_logger(__name__)
 
 # Pillow lets go of the interpreter's lock while it decodes, scales and encodes; two more wait for disk and database
 THREADS = min(8, (os.cpu_count() or 1) + 2)
@@ -31,7 +33,21 @@ THREADS = min(8, (os.cpu_count() or 1) + 2)
 _WAITING = 2 * THREADS
 
 
-class Batch:
+def add_files(ingest: Ingest, files: Iterable[IncomingFile]) -> list[Outcome]:
+    """Take the files of one upload: pictures, texts, sheets of captions (CSV, JSON Lines), or ZIPs of all of these.
+
+    Pictures go first, so that captions find them whatever their order. One outcome for each picture or text, in the
+    order of the files; then one for each row of captions.
+    """
+    outcomes = _Batch(ingest).run(files)
+    counts: dict[str, int] = {}
+    for outcome in outcomes:
+        counts[outcome.status] = counts.get(outcome.status, 0) + 1
+    log.info("files taken in", collection_id=str(ingest.collection_id), **counts)
+    return outcomes
+
+
+class _Batch:
     """Sorts the files of one upload: pictures and texts at once, sheets of captions when all pictures are in."""
 
     def __init__(self, ingest: Ingest) -> None:
@@ -43,7 +59,7 @@ class Batch:
         self._sheets: list[tuple[str, FileKind, Callable[[], AbstractContextManager[BinaryIO]]]] = []
 
     def run(self, files: Iterable[IncomingFile]) -> list[Outcome]:
-        """Take all files; see :meth:`Ingest.add_files`."""
+        """Take all files; see :func:`add_files`."""
         with ExitStack() as stack:
             pool = ThreadPoolExecutor(THREADS, thread_name_prefix="ingest")
             # on an error what was not begun is dropped; what was begun ends before its file is closed

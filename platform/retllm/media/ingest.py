@@ -16,7 +16,6 @@ from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Item, new_id
 from retllm.errors import Conflict, MediaRejected, NotFound, TooLarge
 from retllm.media import records, streams
-from retllm.media.batch import Batch
 from retllm.media.names import clean_name, one_line
 from retllm.media.outcomes import FileError, IncomingFile, Outcome, rejected
 from retllm.media.pictures import inspect_picture, load_picture, open_picture
@@ -59,22 +58,6 @@ class Ingest:
         self.storage = storage
         self.settings = settings
         self.collection_id = collection_id
-
-    def add_file(self, name: str, stream: BinaryIO) -> list[Outcome]:
-        """Take one file: a picture, a text, a sheet of captions (CSV, JSON Lines) or a ZIP of all of these."""
-        return self.add_files([IncomingFile(name, stream)])
-
-    def add_files(self, files: Iterable[IncomingFile]) -> list[Outcome]:
-        """Take the files of one upload. Pictures go first, so that captions find them whatever their order.
-
-        One outcome for each picture or text, in the order of the files; then one for each row of captions.
-        """
-        outcomes = Batch(self).run(files)
-        counts: dict[str, int] = {}
-        for outcome in outcomes:
-            counts[outcome.status] = counts.get(outcome.status, 0) + 1
-        log.info("files taken in", collection_id=str(self.collection_id), **counts)
-        return outcomes
 
     def add_text(self, text: str, name: str | None = None) -> Outcome:
         """Take one text; without a name it goes by its beginning."""

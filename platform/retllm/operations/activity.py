@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
-from retllm.access import visible_collections, within_visible
 from retllm.db.enums import ItemKind, ItemState, JobKind, JobState, Stage, UnitState
 from retllm.db.operations import PausedQueue, Worker
 from retllm.db.tables import Collection, Item, Job, Search, Unit, User
+from retllm.identity.access import visible_collections, within_visible
 from retllm.operations.workers import ALIVE_SECONDS
 
 _STAMPED_UNITS = 10_000

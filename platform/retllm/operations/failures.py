@@ -12,13 +12,13 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.access import changeable_jobs, within_visible
 from retllm.db.enums import JobKind, JobState, Stage, UnitState
 from retllm.db.tables import Collection, Job, Search, Unit, User
 from retllm.errors import InvalidInput
-from retllm.jobs import life
-from retllm.jobs.announce import Announcement
+from retllm.identity.access import changeable_jobs, within_visible
 from retllm.operations.queues import STAGE_OF
+from retllm.queue import lifecycle
+from retllm.queue.notifications import Announcement
 
 BATCH = 200
 """Units that one transaction gives new attempts."""
@@ -199,7 +199,7 @@ def requeue(session: Session, user: User, unit_ids: Sequence[UUID]) -> Requeued:
 
 
 def _requeue_of(session: Session, user: User, job_id: UUID, unit_ids: list[UUID], done: Requeued) -> None:
-    job = life.lock_job(session, job_id)
+    job = lifecycle.lock_job(session, job_id)
     if job is None:
         return
     if session.scalar(sa.select(Job.id).where(Job.id == job_id, changeable_jobs(user))) is None:
@@ -213,5 +213,5 @@ def _requeue_of(session: Session, user: User, job_id: UUID, unit_ids: list[UUID]
     still = list(session.scalars(dead))
     if still:
         whole = job.state is JobState.CANCELLED
-        done.units += life.reopen(session, job) if whole else life.reopen_units(session, job, still)
+        done.units += lifecycle.reopen(session, job) if whole else lifecycle.reopen_units(session, job, still)
         done.number += len(still)

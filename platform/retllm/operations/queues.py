@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,7 +14,8 @@ from retllm.db.enums import Stage, UnitState
 from retllm.db.operations import PausedQueue
 from retllm.db.tables import Unit, User
 from retllm.errors import NotFound
-from retllm.jobs.announce import FIRST_ANNOUNCED, QUEUE_OF, Announcement
+from retllm.queue.notifications import FIRST_ANNOUNCED, QUEUE_OF, Announcement
+from retllm.queue.pauses import Pause, is_ready, paused, take_ready
 
 QUEUES = ("query", "embed", "score")
 MEANING = {
@@ -27,16 +27,6 @@ MOST_COUNTED = 10_000
 """Waiting units beyond this number are not counted."""
 
 STAGE_OF = {queue: stage for stage, queue in QUEUE_OF.items()}
-
-
-@dataclass(frozen=True)
-class Pause:
-    """Why a queue stands still; ``by`` is None when that account is gone."""
-
-    queue: str
-    since: datetime
-    by: str | None
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -71,17 +61,6 @@ def demand_queue(name: str) -> str:
     return name
 
 
-def paused(session: Session) -> dict[str, Pause]:
-    """The queues that stand still, by name."""
-    query = sa.select(PausedQueue, User.name).outerjoin(User, User.id == PausedQueue.user_id)
-    return {row.queue: Pause(row.queue, row.created_at, by, row.reason) for row, by in session.execute(query)}
-
-
-def is_paused(session: Session, queue: str) -> bool:
-    """Whether nothing may be claimed from ``queue``."""
-    return session.scalar(sa.select(PausedQueue.queue).where(PausedQueue.queue == queue)) is not None
-
-
 def pause(session: Session, user: User, queue: str, reason: str = "") -> bool:
     """Let nothing more be claimed from ``queue``; what workers hold they finish. False if it stood still already.
 
@@ -109,25 +88,6 @@ def resume(session: Session, queue: str) -> tuple[bool, list[Announcement]]:
     return True, take_ready(session, STAGE_OF[queue], FIRST_ANNOUNCED)
 
 
-def take_ready(session: Session, stage: Stage, most: int, *where: sa.ColumnElement[bool]) -> list[Announcement]:
-    """Units that may be claimed now, those first that wait longest, marked as announced; the caller announces them."""
-    first = (
-        sa.select(Unit.id)
-        .where(*_ready(stage), Unit.run_after <= sa.func.now(), *where)
-        .order_by(Unit.run_after, Unit.id)
-        .limit(most)
-        .with_for_update(skip_locked=True)
-    )
-    taken = session.scalars(
-        sa.update(Unit)
-        .where(Unit.id.in_(first.scalar_subquery()))
-        .values(announced_at=sa.func.now())
-        .returning(Unit.id)
-        .execution_options(synchronize_session=False)
-    )
-    return [(unit_id, stage) for unit_id in taken]
-
-
 def depths(session: Session) -> list[Queue]:
     """Every queue, in the order in which a search passes them."""
     stands = paused(session)
@@ -144,16 +104,12 @@ def depths(session: Session) -> list[Queue]:
     return found
 
 
-def _ready(stage: Stage) -> Sequence[sa.ColumnElement[bool]]:
-    return Unit.stage == stage, Unit.state == UnitState.READY
-
-
 def _waiting() -> sa.Select[*tuple[Any, ...]]:
     """Units that wait, by stage, each count through the index and no further than it is shown."""
     rows = []
     for stage in Stage:
-        due = sa.select(Unit.run_after).where(*_ready(stage), Unit.run_after <= sa.func.now())
-        later = sa.select(Unit.run_after).where(*_ready(stage), Unit.run_after > sa.func.now())
+        due = sa.select(Unit.run_after).where(*is_ready(stage), Unit.run_after <= sa.func.now())
+        later = sa.select(Unit.run_after).where(*is_ready(stage), Unit.run_after > sa.func.now())
         first = due.order_by(Unit.run_after).limit(MOST_COUNTED).subquery()
         others = later.limit(MOST_COUNTED).subquery()
         rows.append(

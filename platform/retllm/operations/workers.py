@@ -15,11 +15,11 @@ import structlog
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from retllm.access import within_visible
 from retllm.db.enums import Stage, UnitState
 from retllm.db.operations import Worker
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Job, Unit, User
+from retllm.identity.access import within_visible
 from retllm.operations.totals import Totals
 
 log = structlog.get_logger(__name__)

@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from retllm.access import job_for
 from retllm.db.enums import ItemKind, ItemState
 from retllm.db.reviews import Judgment
 from retllm.db.tables import ITEM_WORDS, Candidate, Item, Search, User
 from retllm.errors import Conflict, InvalidInput, NotFound
+from retllm.identity.access import job_for
 
 # marks of one question; far beyond what people mark by hand
 MOST_MARKS = 1000

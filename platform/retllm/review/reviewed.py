@@ -14,10 +14,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from retllm.access import visible_collections
 from retllm.db.enums import ItemState
 from retllm.db.reviews import Judgment
 from retllm.db.tables import Candidate, Collection, Item, Job, Search, User
+from retllm.identity.access import visible_collections
 from retllm.review.measures import Measures, Place, measure
 
 # of one collection: questions that are looked at, those reviewed last first, found among so many marks for each

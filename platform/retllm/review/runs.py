@@ -11,16 +11,16 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, defer
 
-from retllm.access import Right, collection_for, demand_scope, has_scope, is_admin, right_in, within_visible
 from retllm.db.enums import ItemKind, JobState, Role, RunSource, TokenScope
 from retllm.db.reviews import EvaluationRun
 from retllm.db.tables import Collection, Job, Search, User, new_id
 from retllm.errors import Conflict, Forbidden, InvalidInput, NotFound
-from retllm.jobs.announce import Announcement
-from retllm.jobs.schemas import SearchRequest
-from retllm.jobs.submit import StoredPicture, submit_search
+from retllm.identity.access import Right, collection_for, demand_scope, has_scope, is_admin, right_in, within_visible
+from retllm.queue.notifications import Announcement
 from retllm.review.reports import Report
 from retllm.review.reviewed import reviewed
+from retllm.search.request import SearchRequest
+from retllm.search.submit import StoredPicture, submit_search
 from retllm.settings import Settings
 
 MOST_QUESTIONS = 500

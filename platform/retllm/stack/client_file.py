@@ -8,10 +8,10 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from retllm import tokens
 from retllm.db.enums import TokenScope
 from retllm.db.tables import User
 from retllm.errors import Unauthorized
+from retllm.identity import tokens
 
 TOKEN_NAME = "command line"  # noqa: S105 - its name, no secret
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from retllm.bench.fine import DIRECTIONS, WAYS, captions, measure_fine, pictures, published_shape
-from retllm.bench.random_model import Size, save_random_model
 from retllm.cli.main import main
 from retllm.fine import Content, Injection, Scorer, load_scorer
 from retllm.fine.engine import Engine
+from retllm_tools.random_model import Size, save_random_model
 
 SMALL = Size(width=128, layers=4, vocabulary=2100, picture=84)
 OFF = Injection(trigger="off")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from retllm import accounts
 from retllm.cli.audit_jobs import audit_jobs
 from retllm.db.enums import JobKind
 from retllm.db.session import make_sessions, transaction
 from retllm.db.tables import Collection, Job, new_id
+from retllm.identity import accounts
 from retllm.settings import Settings
 
 

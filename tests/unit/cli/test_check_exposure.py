@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from retllm.cli.checks import check_cookies, check_secret_key, run_checks
-from retllm.secret_key import secret_key
+from retllm.identity.secret_key import secret_key
 from retllm.settings import Settings
 
 GOOD = "6f1c09d2a7b84e53f0e1d2c3b4a5968778695a4b3c2d1e0f9a8b7c6d5e4f3021"

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from retllm import accounts
 from retllm.cli import checks
 from retllm.cli.check_work import look_at_work
 from retllm.cli.doctor import doctor
 from retllm.db.enums import JobKind, Stage
 from retllm.db.session import make_sessions, transaction
 from retllm.db.tables import Collection, Job, Unit, new_id
+from retllm.identity import accounts
 from retllm.settings import Settings
 from retllm.stack import LocalStack
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retllm import accounts
 from retllm.cli import checks
 from retllm.cli.check_workers import look_at_workers
 from retllm.db.session import make_sessions, transaction
+from retllm.identity import accounts
 from retllm.operations import queues, workers
 from retllm.operations.workers import Report
 from retllm.settings import Settings

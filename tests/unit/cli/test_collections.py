@@ -13,14 +13,14 @@ import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from werkzeug.serving import make_server
 
-from retllm import accounts, tokens
 from retllm.cli.collections import collections
 from retllm.db.enums import Role
 from retllm.db.session import transaction
 from retllm.db.tables import Embedding, EmbeddingModel, Item, new_id
+from retllm.identity import accounts, tokens
 from retllm.settings import Settings, public_name
 from retllm_web.app import create_app
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 OTHER = "ViT-B-32/some"
 

@@ -12,14 +12,14 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy.orm import Session
 
-from retllm import accounts, audit, logins, tokens
-from retllm.access import scope_of
-from retllm.audit import Filters
 from retllm.cli.token import token
 from retllm.cli.user import user
 from retllm.db.enums import Role, TokenScope
 from retllm.db.session import make_engine
 from retllm.errors import Conflict, InvalidInput, NotFound, Unauthorized
+from retllm.identity import accounts, audit, logins, tokens
+from retllm.identity.access import scope_of
+from retllm.identity.audit import Filters
 from retllm.settings import Settings
 
 PASSWORD = "correct horse battery"

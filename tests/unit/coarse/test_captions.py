@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from retllm import accounts
-from retllm.coarse.captions import any_word, by_captions
 from retllm.db.enums import ItemKind, ItemState
 from retllm.db.session import Sessions, make_sessions, transaction
 from retllm.db.tables import ITEM_WORDS, Collection, Item, new_id
+from retllm.identity import accounts
+from retllm.search.captions import any_word, by_captions
 
 ALL = list(ItemKind)
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from retllm import accounts
-from retllm.coarse import neighbours
-from retllm.coarse.neighbours import nearest
 from retllm.db.enums import ItemKind, ItemState
 from retllm.db.session import Sessions, make_sessions, transaction
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, new_id
 from retllm.db.vectors import index_name, register_model
+from retllm.identity import accounts
+from retllm.search import neighbours
+from retllm.search.neighbours import nearest
 
 DIMENSION = 16
 COUNT = 3000

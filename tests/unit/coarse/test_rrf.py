@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retllm.coarse.rrf import reciprocal_rank_fusion
+from retllm.search.rrf import reciprocal_rank_fusion
 
 RANKING = st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=8)
 RANKINGS = st.dictionaries(st.sampled_from(["clip", "siglip", "captions"]), RANKING, max_size=3)

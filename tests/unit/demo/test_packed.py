@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from retllm.demo.claims import loose_claim
-from retllm.demo.lessons import Mix, ask, describe, judge
-from retllm.demo.mllm import build_model, build_processor
-from retllm.demo.packed import Packer, logits
 from retllm.demo.scenes import random_scene, render
 from retllm.fine import Content, load_prompts
+from retllm_tools.lessons import Mix, ask, describe, judge
+from retllm_tools.mllm import build_model, build_processor
+from retllm_tools.packed import Packer, logits
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import random
 import pytest
 import torch
 
-from retllm.demo.lessons import Mix, around, ask, judge
-from retllm.demo.mllm import GRID, build_processor, load
-from retllm.demo.packed import Packer
 from retllm.demo.scenes import COLOURS, SHAPES, SIZES, Scene, Single, Thing
-from retllm.demo.train_clip import recall
-from retllm.demo.train_mllm import JudgeStage, MllmRecipe, _Run, train_mllm
-from retllm.demo.train_sight import SightRecipe, cells, rate, sight_loss
+from retllm_tools.lessons import Mix, around, ask, judge
+from retllm_tools.mllm import GRID, build_processor, load
+from retllm_tools.packed import Packer
+from retllm_tools.train_clip import recall
+from retllm_tools.train_mllm import JudgeStage, MllmRecipe, _Run, train_mllm
+from retllm_tools.train_sight import SightRecipe, cells, rate, sight_loss
 
 RED, BLUE = Thing("large", "red", "circle"), Thing("small", "blue", "square")
 TINY = MllmRecipe(

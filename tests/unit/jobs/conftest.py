@@ -12,15 +12,15 @@ from uuid import UUID
 import pytest
 from sqlalchemy.orm import Session
 
-from retllm import accounts
 from retllm.db.enums import ItemKind, Stage
 from retllm.db.session import Sessions, make_sessions, transaction
 from retllm.db.tables import Collection, Item, Job, Unit, User, new_id
-from retllm.jobs import claim as claims
-from retllm.jobs import life
-from retllm.jobs.claim import Claim
-from retllm.jobs.work import Bench
+from retllm.identity import accounts
 from retllm.media.storage import get_storage
+from retllm.queue import claim as claims
+from retllm.queue import lifecycle
+from retllm.queue.claim import Claim
+from retllm.queue.worker import Bench
 from retllm.settings import Settings
 
 from .foreseen import Quiet
@@ -79,9 +79,9 @@ class World:
 
     def add_units(self, job_id: UUID, stage: Stage, *payloads: dict[str, object]) -> list[UUID]:
         with transaction(self.sessions) as session:
-            job = life.lock_job(session, job_id)
+            job = lifecycle.lock_job(session, job_id)
             assert job is not None
-            return [unit_id for unit_id, _ in life.add_units(session, job, stage, list(payloads))]
+            return [unit_id for unit_id, _ in lifecycle.add_units(session, job, stage, list(payloads))]
 
 
 @pytest.fixture

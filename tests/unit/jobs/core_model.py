@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
-from retllm.jobs.claim import Claim
+from retllm.queue.claim import Claim
 
 ATTEMPTS = 2
 VERSION = "v1"

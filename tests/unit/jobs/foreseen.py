@@ -17,10 +17,14 @@ from retllm.db.session import transaction
 from retllm.embedding.encoder import EmbedderInfo
 from retllm.fine import Content, Injection, PairScore, ScorerInfo
 from retllm.fine.prompts import Mode
-from retllm.jobs import submit, views, work_embed, work_fine
-from retllm.jobs.schemas import SearchRequest
-from retllm.jobs.submit import StoredPicture
-from retllm.jobs.work import Bench, Held, run_unit
+from retllm.indexing.submit import submit_index
+from retllm.indexing.worker import embed_unit
+from retllm.queue.worker import Bench, Held, run_unit
+from retllm.search import fine_worker
+from retllm.search.coarse_worker import coarse_unit
+from retllm.search.request import SearchRequest
+from retllm.search.submit import StoredPicture, submit_search
+from retllm.search.views import search_view
 
 
 class Words:
@@ -111,10 +115,10 @@ def run(
 
     def doing(bench: Bench, held: Held):
         if held.claim.stage is Stage.EMBED:
-            return work_embed.embed_unit(bench, held, embedders)
+            return embed_unit(bench, held, embedders)
         if held.claim.stage is Stage.COARSE:
-            return work_embed.coarse_unit(bench, held, embedders)
-        return work_fine.fine_unit(bench, held, scorer)
+            return coarse_unit(bench, held, embedders)
+        return fine_worker.fine_unit(bench, held, scorer)
 
     while ready := [unit for unit in world.units(job_id) if unit.state is UnitState.READY]:
         for unit in ready:
@@ -123,7 +127,7 @@ def run(
 
 def index(bench: Bench, world, embedders: Callable[[str], Any] | None = None) -> UUID:
     with transaction(world.sessions) as session:
-        job = submit.submit_index(session, world.user, world.collection_id, world.settings).job
+        job = submit_index(session, world.user, world.collection_id, world.settings).job
     run(bench, world, job.id, embedders=embedders)
     return job.id
 
@@ -131,11 +135,9 @@ def index(bench: Bench, world, embedders: Callable[[str], Any] | None = None) ->
 def search(world, picture: StoredPicture | None = None, **fields: object) -> UUID:
     with transaction(world.sessions) as session:
         request = SearchRequest(**fields)
-        return submit.submit_search(
-            session, world.user, world.collection_id, request, world.settings, picture=picture
-        ).job.id
+        return submit_search(session, world.user, world.collection_id, request, world.settings, picture=picture).job.id
 
 
 def view_of(world, search_id: UUID):
     with world.sessions() as session:
-        return views.search_view(session, search_id, user=world.user)
+        return search_view(session, search_id, user=world.user)

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from retllm.jobs.agreement import agreement, kendall, rank_biased_overlap
+from retllm.search.agreement import agreement, kendall, rank_biased_overlap
 
 
 def _tau_by_pairs(one: list[int], other: list[int]) -> float | None:

@@ -7,14 +7,14 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from retllm import accounts
 from retllm.db.enums import AttemptOutcome, JobKind, Stage, UnitState, Visibility
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Job, Unit, new_id
 from retllm.errors import MediaRejected, NotFound
-from retllm.jobs import claim as claims
-from retllm.jobs.attempts import AttemptView, Place, attempts
-from retllm.jobs.dispatcher import Dispatcher
+from retllm.history.attempts import AttemptView, Place, attempts
+from retllm.identity import accounts
+from retllm.queue import claim as claims
+from retllm.queue.dispatcher import Dispatcher
 
 from .foreseen import Quiet
 

@@ -14,16 +14,17 @@ from retllm.db.enums import JobState, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Item, Job, Unit
 from retllm.errors import JobCancelled, MediaRejected, ModelUnavailable, StaleClaim
-from retllm.jobs import claim as claims
-from retllm.jobs import control, submit
-from retllm.jobs.announce import Announcement
-from retllm.jobs.claim import Lease
+from retllm.history import control
+from retllm.indexing.submit import submit_index
+from retllm.queue import claim as claims
+from retllm.queue.claim import Lease
+from retllm.queue.notifications import Announcement
 
 
 def _index(world, *texts: str) -> tuple[UUID, list[UUID]]:
     world.add_texts(*texts)
     with transaction(world.sessions) as session:
-        job = submit.submit_index(session, world.user, world.collection_id, world.settings).job
+        job = submit_index(session, world.user, world.collection_id, world.settings).job
     return job.id, [unit.id for unit in world.units(job.id)]
 
 

@@ -15,17 +15,19 @@ import sqlalchemy as sa
 from PIL import Image
 from tests.unit.embedding.conftest import save_clip
 
-from retllm.coarse import by_captions, reciprocal_rank_fusion
 from retllm.db.enums import ItemKind, JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Embedding, EmbeddingModel, Item, Search
 from retllm.embedding import load_embedder
 from retllm.embedding.encoder import EmbedderInfo
 from retllm.errors import Conflict, InvalidInput, ModelUnavailable
-from retllm.jobs import control, views
-from retllm.jobs.submit import StoredPicture
-from retllm.jobs.work import Bench
+from retllm.history import control
+from retllm.history.job_views import job_view
 from retllm.media.ingest import Ingest
+from retllm.queue.worker import Bench
+from retllm.search.captions import by_captions
+from retllm.search.rrf import reciprocal_rank_fusion
+from retllm.search.submit import StoredPicture
 
 from .foreseen import Judge, Words, index, run, search, view_of
 
@@ -156,7 +158,7 @@ def test_an_embedder_that_cannot_be_loaded_fails_its_own_units_and_no_others(ben
     states = {unit.payload.get("embedder"): unit.state for unit in world.units(job_id)}
     assert states == {None: UnitState.DONE, LETTERS: UnitState.DEAD}
     with transaction(world.sessions) as session:
-        view = views.job_view(session, world.job(job_id))
+        view = job_view(session, world.job(job_id))
     assert view.progress == 0.5
     assert [(stage.items_total, stage.items_done, stage.items_failed) for stage in view.stages] == [(6, 3, 3)]
     with transaction(world.sessions) as session:

@@ -11,12 +11,12 @@ from retllm.db.enums import Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Unit
 from retllm.errors import InvalidInput, JobCancelled
-from retllm.jobs import submit
-from retllm.jobs.announce import Announcement
-from retllm.jobs.claim import complete
-from retllm.jobs.dispatcher import Dispatcher
-from retllm.jobs.work import Bench, Held, run_unit
+from retllm.indexing.submit import submit_index
 from retllm.metrics import REGISTRY
+from retllm.queue.claim import complete
+from retllm.queue.dispatcher import Dispatcher
+from retllm.queue.notifications import Announcement
+from retllm.queue.worker import Bench, Held, run_unit
 
 from .foreseen import Quiet
 
@@ -45,7 +45,7 @@ class Since:
 def unit_id(world) -> UUID:
     world.add_texts("red circle")
     with transaction(world.sessions) as session:
-        job = submit.submit_index(session, world.user, world.collection_id, world.settings).job
+        job = submit_index(session, world.user, world.collection_id, world.settings).job
     return world.units(job.id)[0].id
 
 

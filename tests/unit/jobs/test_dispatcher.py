@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Attempt, Unit
-from retllm.jobs import submit
-from retllm.jobs.announce import QUEUE_OF, TASK_OF, Announcer
-from retllm.jobs.dispatcher import Dispatcher
+from retllm.indexing.submit import submit_index
+from retllm.operations.upkeep import Pruning
+from retllm.queue.dispatcher import Dispatcher
+from retllm.queue.notifications import QUEUE_OF, TASK_OF, Announcer
 
 
 class Recorder:
@@ -36,7 +37,7 @@ class Recorder:
 def _job(world, count: int) -> UUID:
     world.add_texts(*[f"text {n}" for n in range(count)])
     with transaction(world.sessions) as session:
-        return submit.submit_index(session, world.user, world.collection_id, world.settings).job.id
+        return submit_index(session, world.user, world.collection_id, world.settings).job.id
 
 
 def _age(world, **values: object) -> None:
@@ -110,7 +111,7 @@ def test_a_unit_that_kills_every_worker_is_dead_in_the_end_and_the_job_says_so(w
 
 
 def test_a_cancelled_job_whose_worker_died_still_ends(world) -> None:
-    from retllm.jobs import control
+    from retllm.history import control
 
     job_id = _job(world, 1)
     world.must_claim(world.units(job_id)[0].id)
@@ -146,7 +147,7 @@ def test_a_broker_that_is_away_is_no_error_of_the_request(world, unused_tcp_port
 
 
 def test_a_unit_that_cannot_be_taken_back_does_not_stand_in_the_way_of_the_others(world, monkeypatch) -> None:
-    monkeypatch.setattr("retllm.jobs.dispatcher._RESCUED_AT_ONCE", 1)
+    monkeypatch.setattr("retllm.queue.dispatcher._RESCUED_AT_ONCE", 1)
     job_id = _job(world, 4)
     bad, good = [unit.id for unit in world.units(job_id)]
     for unit_id in (bad, good):
@@ -165,11 +166,10 @@ def test_a_unit_that_cannot_be_taken_back_does_not_stand_in_the_way_of_the_other
 def test_an_attempt_that_an_older_dispatcher_left_open_is_ended(world) -> None:
     (unit,) = world.units(_job(world, 2))
     world.must_claim(unit.id)
-    dispatcher = Dispatcher(world.sessions, Recorder(), world.settings)
-    dispatcher.prune_now_and_then()
+    Pruning(world.sessions, world.settings).run()
     assert _outcomes(world) == [None], "it holds its unit"
     _age(world, state=UnitState.READY, token=None, lease_until=None)
-    Dispatcher(world.sessions, Recorder(), world.settings).prune_now_and_then()
+    Pruning(world.sessions, world.settings).run()
     assert _outcomes(world) == [AttemptOutcome.LOST]
 
 

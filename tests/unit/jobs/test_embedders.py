@@ -13,10 +13,11 @@ from retllm.db.session import transaction
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Search, new_id
 from retllm.embedding.encoder import EmbedderInfo
 from retllm.errors import Conflict, InvalidInput, NotFound
-from retllm.jobs import embedders, submit
-from retllm.jobs.embedders import Coverage
-from retllm.jobs.indexed import embedder_of, keep_error
-from retllm.jobs.work import Bench
+from retllm.indexing import coverage
+from retllm.indexing.coverage import Coverage
+from retllm.indexing.indexed import embedder_of, keep_error
+from retllm.indexing.submit import submit_index
+from retllm.queue.worker import Bench
 
 from .foreseen import Words, index, run, search
 
@@ -44,7 +45,7 @@ def both(bench: Bench, world) -> Bench:
 
 def _coverage(world) -> list[Coverage]:
     with world.sessions() as session:
-        return embedders.coverage(session, session.get_one(Collection, world.collection_id), world.settings)
+        return coverage.coverage(session, session.get_one(Collection, world.collection_id), world.settings)
 
 
 def _numbers(world) -> dict[str, tuple[int, int, int]]:
@@ -53,12 +54,12 @@ def _numbers(world) -> dict[str, tuple[int, int, int]]:
 
 def _use(world, name: str | None) -> None:
     with transaction(world.sessions) as session:
-        embedders.use(session, session.get_one(Collection, world.collection_id), name, world.settings)
+        coverage.use(session, session.get_one(Collection, world.collection_id), name, world.settings)
 
 
 def _index_with_new(bench: Bench, world) -> UUID:
     with transaction(world.sessions) as session:
-        job = submit.submit_index(session, world.user, world.collection_id, world.settings, embedder=NEW).job
+        job = submit_index(session, world.user, world.collection_id, world.settings, embedder=NEW).job
     run(bench, world, job.id, embedders=_load)
     return job.id
 
@@ -91,8 +92,8 @@ def test_beside_then_swap_then_remove(both: Bench, world) -> None:
 
     new, old = _coverage(world)
     with pytest.raises(Conflict, match="use"):
-        embedders.remove_vectors(world.sessions, world.collection_id, new.model_id, world.settings)
-    assert embedders.remove_vectors(world.sessions, world.collection_id, old.model_id, world.settings) == 3
+        coverage.remove_vectors(world.sessions, world.collection_id, new.model_id, world.settings)
+    assert coverage.remove_vectors(world.sessions, world.collection_id, old.model_id, world.settings) == 3
     assert _numbers(world) == {NEW: (3, 0, 0), OLD: (0, 0, 3)}
     run(both, world, after, embedders=_load)
     with world.sessions() as session:
@@ -102,7 +103,7 @@ def test_beside_then_swap_then_remove(both: Bench, world) -> None:
 def test_vectors_of_other_collections_and_models_stay_in_any_batch_size(
     both: Bench, world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedders, "_BATCH", 2)
+    monkeypatch.setattr(coverage, "_BATCH", 2)
     _index_with_new(both, world)
     _use(world, NEW)
     with transaction(world.sessions) as session:
@@ -114,7 +115,7 @@ def test_vectors_of_other_collections_and_models_stay_in_any_batch_size(
     index(both, world, _load)
     world.collection_id = here
     (old,) = [one for one in _coverage(world) if one.name == OLD]
-    assert embedders.remove_vectors(world.sessions, here, old.model_id, world.settings) == 3
+    assert coverage.remove_vectors(world.sessions, here, old.model_id, world.settings) == 3
     with world.sessions() as session:
         left = session.execute(
             sa.select(Embedding.collection_id, sa.func.count()).group_by(Embedding.collection_id)
@@ -129,7 +130,7 @@ def test_a_model_that_is_no_longer_in_force_is_named_while_it_has_vectors_here(b
     with pytest.raises(InvalidInput, match="not one of the embedders"):
         _use(world, NEW)
     (new,) = [one for one in _coverage(world) if one.name == NEW]
-    embedders.remove_vectors(world.sessions, world.collection_id, new.model_id, world.settings)
+    coverage.remove_vectors(world.sessions, world.collection_id, new.model_id, world.settings)
     assert [one.name for one in _coverage(world)] == [OLD]
 
 
@@ -165,7 +166,7 @@ def test_the_embedder_of_the_collection_is_indexed_first_and_null_follows_the_se
     _use(world, NEW)
     world.add_texts("one more")
     with transaction(world.sessions) as session:
-        job = submit.submit_index(session, world.user, world.collection_id, world.settings).job
+        job = submit_index(session, world.user, world.collection_id, world.settings).job
     params: dict[str, Any] = job.params
     assert (params["embedder"], params["extra_embedders"]) == (NEW, [OLD])
     assert [unit.payload.get("embedder") for unit in world.units(job.id, Stage.EMBED)] == [None, OLD]
@@ -176,6 +177,6 @@ def test_the_embedder_of_the_collection_is_indexed_first_and_null_follows_the_se
 
 def test_an_embedder_that_is_not_in_force_or_a_model_that_is_not_there_is_refused(both: Bench, world) -> None:
     with transaction(world.sessions) as session, pytest.raises(InvalidInput, match="not one of the embedders"):
-        submit.submit_index(session, world.user, world.collection_id, world.settings, embedder="ViT-B-32/openai")
+        submit_index(session, world.user, world.collection_id, world.settings, embedder="ViT-B-32/openai")
     with pytest.raises(NotFound):
-        embedders.remove_vectors(world.sessions, world.collection_id, new_id(), world.settings)
+        coverage.remove_vectors(world.sessions, world.collection_id, new_id(), world.settings)

@@ -12,14 +12,17 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from retllm import accounts
 from retllm.db.enums import DecidedBy, JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Item, Score, Search
 from retllm.errors import NotFound
 from retllm.fine import Content, learn_threshold
-from retllm.jobs import control, views, work_embed, work_fine
-from retllm.jobs.work import Bench, run_unit
+from retllm.history import control
+from retllm.identity import accounts
+from retllm.queue.worker import Bench, run_unit
+from retllm.search import fine_worker
+from retllm.search.coarse_worker import coarse_unit
+from retllm.search.views import trace_of
 
 from .foreseen import Judge, Words, index, run, search, view_of
 
@@ -39,7 +42,7 @@ def _pool(bench: Bench, world, size: int, **fields: object) -> tuple[UUID, list[
         world.add_texts(*[" ".join(["red", *words[:number]]) for number in range(size)])
         index(bench, world)
     search_id = search(world, text="red", k=size, **fields)
-    run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, lambda _: Words()))
+    run_unit(bench, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
     rows = view_of(world, search_id).candidates
     return search_id, [row.text or "" for row in sorted(rows, key=lambda row: row.coarse_rank)]
 
@@ -53,7 +56,7 @@ def _says(scores: dict[str, float | None], otherwise: float | None = UNLIKELY, e
 
 
 def _do(bench: Bench, unit_id: UUID, judge: Judge) -> bool:
-    return run_unit(bench, unit_id, lambda b, h: work_fine.fine_unit(b, h, judge))
+    return run_unit(bench, unit_id, lambda b, h: fine_worker.fine_unit(b, h, judge))
 
 
 def _fails_for(*texts: str, otherwise: float = UNLIKELY) -> Callable[[Content], tuple[float, float]]:
@@ -387,7 +390,7 @@ def test_a_trace_is_kept_where_it_was_asked_for(bench: Bench, world) -> None:
     assert all(row.has_trace for row in view.candidates)
     with world.sessions() as session:
         for row in view.candidates:
-            assert views.trace_of(session, search_id, row.item_id, user=world.user) == {"of": row.text}
+            assert trace_of(session, search_id, row.item_id, user=world.user) == {"of": row.text}
 
     plain = search(world, text="red other", k=2)
     run(bench, world, plain, Judge(_says({})))
@@ -397,4 +400,4 @@ def test_a_trace_is_kept_where_it_was_asked_for(bench: Bench, world) -> None:
         eve = accounts.create_user(session, "eve", "a-long-password")
         for user, which in ((world.user, plain), (eve, search_id)):
             with pytest.raises(NotFound):
-                views.trace_of(session, which, rows[0].item_id, user=user)
+                trace_of(session, which, rows[0].item_id, user=user)

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 
 from retllm.db.session import transaction
 from retllm.db.tables import Attempt, Candidate, Embedding, Item, Job, Score, Search, Unit
-from retllm.jobs import control, submit
-from retllm.jobs.invariant_files import orphans
-from retllm.jobs.invariants import Accepted, Cancelled, ClientLog, Ending, violations
+from retllm.history import control
+from retllm.indexing.submit import submit_index
+from retllm.queue.audit import Accepted, Cancelled, ClientLog, Ending, violations
+from retllm.queue.audit_files import orphans
 
 from .foreseen import Judge, index, run, search
 
@@ -45,7 +46,7 @@ def _unit(number: int, **values: Any) -> Any:
 
 def _submitted(world: Any) -> uuid.UUID:
     with transaction(world.sessions) as session:
-        return submit.submit_index(session, world.user, world.collection_id, world.settings).job.id
+        return submit_index(session, world.user, world.collection_id, world.settings).job.id
 
 
 def test_promises_that_were_not_kept_are_told(world: Any) -> None:

@@ -14,10 +14,10 @@ import structlog
 from retllm import logs
 from retllm.db.session import transaction
 from retllm.errors import InvalidInput
-from retllm.jobs import submit
-from retllm.jobs.announce import Announcement
-from retllm.jobs.claim import complete
-from retllm.jobs.work import Bench, Held, run_unit
+from retllm.indexing.submit import submit_index
+from retllm.queue.claim import complete
+from retllm.queue.notifications import Announcement
+from retllm.queue.worker import Bench, Held, run_unit
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_lines_of_the_unit_of_its_lease_and_of_libraries_carry_both_ids(
     world.settings.lease_seconds = bench.settings.lease_seconds = 3.0
     world.add_texts("red circle", "blue square")
     with transaction(world.sessions) as session:
-        job = submit.submit_index(session, world.user, world.collection_id, world.settings).job
+        job = submit_index(session, world.user, world.collection_id, world.settings).job
     unit = world.units(job.id)[0]
     said: list[str] = []
 

@@ -11,13 +11,15 @@ from PIL import Image
 
 from retllm.db.session import transaction
 from retllm.db.tables import CachedScore, Collection, Item, new_id
-from retllm.jobs import score_cache
-from retllm.jobs.dispatcher import Dispatcher
-from retllm.jobs.submit import StoredPicture
-from retllm.jobs.work import Bench
 from retllm.media.ingest import Ingest
+from retllm.operations.upkeep import upkeep
+from retllm.queue.dispatcher import Dispatcher
+from retllm.queue.worker import Bench
+from retllm.search import score_cache
+from retllm.search.submit import StoredPicture
 
 from .foreseen import Judge, Quiet, index, run, search, view_of
+from .test_dispatcher import Recorder
 
 
 def _judge(**named: object) -> Judge:
@@ -179,8 +181,16 @@ def test_the_oldest_scores_beyond_the_bound_are_forgotten(world) -> None:
 
 def test_the_dispatcher_keeps_the_bound_now_and_then(world) -> None:
     _fill(world, 9)
-    dispatcher = Dispatcher(world.sessions, Quiet(), world.settings.model_copy(update={"score_cache_rows": 6}))
-    assert dispatcher.prune_now_and_then() == 3
+    settings = world.settings.model_copy(update={"score_cache_rows": 6})
+    dispatcher = Dispatcher(world.sessions, Recorder(), settings, upkeep(world.sessions, settings))
+
+    def rows() -> int:
+        with transaction(world.sessions) as session:
+            return session.scalar(sa.select(sa.func.count()).select_from(CachedScore)) or 0
+
+    dispatcher.round()
+    assert rows() == 6
     with transaction(world.sessions) as session:
         session.add(CachedScore(key="new", score=0.5, tokens=1))
-    assert dispatcher.prune_now_and_then() == 0, "not again so soon"
+    dispatcher.round()
+    assert rows() == 7, "not again so soon"

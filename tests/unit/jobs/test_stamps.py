@@ -9,16 +9,16 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm import accounts
 from retllm.db.enums import ItemKind, JobKind, JobState, Stage
 from retllm.db.operations import PausedQueue
 from retllm.db.reviews import Judgment
 from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Job, Score, Search, Unit, new_id
 from retllm.errors import NotFound
-from retllm.jobs import claim as claims
-from retllm.jobs import control
-from retllm.jobs.stamps import Stamp, job_stamp
+from retllm.history import control
+from retllm.history.job_etag import Stamp, job_stamp
+from retllm.identity import accounts
+from retllm.queue import claim as claims
 
 
 def _stamp(world, job_id: UUID) -> Stamp:

@@ -26,13 +26,16 @@ from retllm.db.session import transaction
 from retllm.db.tables import Attempt, Candidate, Collection, Embedding, Job, Score, Search, Unit, new_id
 from retllm.db.vectors import register_model
 from retllm.errors import Conflict, JobCancelled, MediaRejected, ModelUnavailable, RetllmError, StaleClaim
-from retllm.jobs import claim as claims
-from retllm.jobs import control, submit
-from retllm.jobs.announce import Announcement
-from retllm.jobs.claim import Lease
-from retllm.jobs.dispatcher import Dispatcher
-from retllm.jobs.invariants import Accepted, ClientLog, Ending, violations
-from retllm.jobs.schemas import SearchRequest
+from retllm.history import control
+from retllm.indexing.submit import submit_index
+from retllm.queue import claim as claims
+from retllm.queue.audit import Accepted, ClientLog, Ending, violations
+from retllm.queue.claim import Lease
+from retllm.queue.dispatcher import Dispatcher
+from retllm.queue.notifications import Announcement
+from retllm.queue.submission import Submitted
+from retllm.search.request import SearchRequest
+from retllm.search.submit import submit_search
 
 from .core_model import ATTEMPTS, VERSION, MClaim, MJob, in_twos
 from .foreseen import Quiet
@@ -82,7 +85,7 @@ class Machine(RuleBasedStateMachine):
         self.world.collection_id = key
         return key, sorted(str(item) for item in self.world.add_texts(*[f"{key} {n}" for n in range(count)]))
 
-    def _accept(self, job: MJob, submitted: submit.Submitted) -> None:
+    def _accept(self, job: MJob, submitted: Submitted) -> None:
         assert submitted.job.id == job.id
         self.log.accepted.append(Accepted(job.id, job.key))
 
@@ -113,7 +116,7 @@ class Machine(RuleBasedStateMachine):
         collection, items = self._collection(count)
         key = uuid.uuid4().hex
         with transaction(self.world.sessions) as session:
-            done = submit.submit_index(session, self.world.user, collection, self.world.settings, idempotency_key=key)
+            done = submit_index(session, self.world.user, collection, self.world.settings, idempotency_key=key)
         job = MJob(done.job.id, key, "index", collection, items)
         job.add(Stage.EMBED, in_twos(items))
         self.jobs.append(job)
@@ -131,9 +134,9 @@ class Machine(RuleBasedStateMachine):
         self.jobs.append(job)
         self._accept(job, done)
 
-    def _search(self, collection: UUID, key: str) -> submit.Submitted:
+    def _search(self, collection: UUID, key: str) -> Submitted:
         with transaction(self.world.sessions) as session:
-            return submit.submit_search(
+            return submit_search(
                 session,
                 self.world.user,
                 collection,
@@ -149,7 +152,7 @@ class Machine(RuleBasedStateMachine):
             done = self._search(job.collection, job.key)
         else:
             with transaction(self.world.sessions) as session:
-                done = submit.submit_index(
+                done = submit_index(
                     session, self.world.user, job.collection, self.world.settings, idempotency_key=job.key
                 )
         assert not done.created

@@ -10,25 +10,27 @@ import pytest
 import sqlalchemy as sa
 from pydantic import ValidationError
 
-from retllm import accounts
 from retllm.db.enums import ItemKind, JobState, Role, Stage
 from retllm.db.session import transaction
 from retllm.db.tables import Embedding, Item, Job, Search
 from retllm.db.vectors import register_model
 from retllm.errors import Conflict, InvalidInput, NotFound
-from retllm.jobs import control, submit
-from retllm.jobs.schemas import SearchRequest
-from retllm.jobs.submit import StoredPicture, Submitted
+from retllm.history import control
+from retllm.identity import accounts
+from retllm.indexing.submit import submit_index
+from retllm.queue.submission import Submitted
+from retllm.search.request import SearchRequest
+from retllm.search.submit import StoredPicture, submit_search
 
 
 def _index(world, key: str | None = None) -> Submitted:
     with transaction(world.sessions) as session:
-        return submit.submit_index(session, world.user, world.collection_id, world.settings, idempotency_key=key)
+        return submit_index(session, world.user, world.collection_id, world.settings, idempotency_key=key)
 
 
 def _search(world, picture: StoredPicture | None = None, key: str | None = None, **fields: object) -> Submitted:
     with transaction(world.sessions) as session:
-        return submit.submit_search(
+        return submit_search(
             session,
             world.user,
             world.collection_id,
@@ -230,7 +232,7 @@ def test_someone_elses_collection_looks_like_none(indexed) -> None:
     with transaction(indexed.sessions) as session:
         for collection in (indexed.collection_id, uuid.uuid4()):
             with pytest.raises(NotFound):
-                submit.submit_index(session, eve, collection, indexed.settings)
+                submit_index(session, eve, collection, indexed.settings)
         with pytest.raises(NotFound):
             control.cancel_job(session, eve, job.id)
-        assert submit.submit_index(session, root, indexed.collection_id, indexed.settings).created
+        assert submit_index(session, root, indexed.collection_id, indexed.settings).created

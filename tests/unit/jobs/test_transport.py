@@ -9,8 +9,8 @@ import pytest
 import redis
 from kombu.transport.virtual import QoS
 
-from retllm.jobs.announce import celery_app
-from retllm.jobs.transport import Transport, _Client, _QoS
+from retllm.queue.notifications import celery_app
+from retllm.queue.transport import Transport, _Client, _QoS
 
 
 class _Channel:

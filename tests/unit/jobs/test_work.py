@@ -16,12 +16,17 @@ from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Embedding, EmbeddingModel, Item, Score, Search
 from retllm.errors import InvalidInput, ModelUnavailable
 from retllm.fine import Content
-from retllm.jobs import control, submit, views, work_embed, work_fine
-from retllm.jobs.indexed import keep_error
-from retllm.jobs.submit import StoredPicture
-from retllm.jobs.work import Bench, Held, run_unit
+from retllm.history import control
+from retllm.history.job_views import job_view
+from retllm.indexing.indexed import keep_error
+from retllm.indexing.submit import submit_index
+from retllm.indexing.worker import embed_unit
 from retllm.media.ingest import Ingest, delete_item
 from retllm.media.storage import Storage
+from retllm.queue.worker import Bench, Held, run_unit
+from retllm.search import fine_worker
+from retllm.search.coarse_worker import coarse_unit
+from retllm.search.submit import StoredPicture
 
 from .foreseen import Judge, Quiet, Words, index, run, search, view_of
 
@@ -37,7 +42,7 @@ def test_a_search_goes_from_coarse_order_to_final_order(bench: Bench, world) -> 
     world.add_texts("red red circle", "red circle", "red square", "blue moon")
     index(bench, world)
     search_id = search(world, text="red circle", k=3)
-    run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, lambda _: Words()))
+    run_unit(bench, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
     view = view_of(world, search_id)
     assert view.provisional
     assert [row.text for row in view.candidates] == ["red circle", "red red circle", "red square"]
@@ -62,10 +67,10 @@ def test_partial_scores_reorder_what_is_shown_while_the_job_runs(bench: Bench, w
     world.add_texts("red red circle", "red circle", "red square")
     index(bench, world)
     search_id = search(world, text="red circle", k=3)
-    run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, lambda _: Words()))
+    run_unit(bench, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
     last = world.units(search_id, Stage.FINE)[1]
     judge = Judge(lambda content: (0.7, 0.1))
-    run_unit(bench, last.id, lambda b, h: work_fine.fine_unit(b, h, judge))
+    run_unit(bench, last.id, lambda b, h: fine_worker.fine_unit(b, h, judge))
     view = view_of(world, search_id)
     assert view.provisional
     assert [row.text for row in view.candidates] == ["red square", "red circle", "red red circle"]
@@ -161,7 +166,7 @@ def test_one_picture_that_cannot_be_read_fails_alone_and_can_be_retried(bench: B
     job = world.job(job_id)
     assert job.state is JobState.PARTIAL
     with world.sessions() as session:
-        view = views.job_view(session, job)
+        view = job_view(session, job)
         assert session.scalar(sa.select(sa.func.count()).select_from(Embedding)) == 3
     assert (view.stages[0].items_total, view.stages[0].items_done, view.stages[0].items_failed) == (4, 3, 1)
     assert view.progress == 0.75
@@ -208,7 +213,7 @@ def test_a_candidate_that_cannot_be_scored_is_named_and_the_others_are_ranked(be
     world.add_texts("red circle", "red square", "red moon")
     index(bench, world)
     search_id = search(world, text="red circle", k=3)
-    run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, lambda _: Words()))
+    run_unit(bench, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
     with transaction(world.sessions) as session:
         gone = session.scalars(sa.select(Item).where(Item.text == "red square")).one()
         delete_item(session, bench.storage, gone)
@@ -252,9 +257,9 @@ def test_scores_of_two_versions_are_never_mixed(bench: Bench, world) -> None:
     world.add_texts("red circle", "red square", "red moon", "red sun")
     index(bench, world)
     search_id = search(world, text="red circle", k=4)
-    run_unit(bench, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, lambda _: Words()))
+    run_unit(bench, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
     first = world.units(search_id, Stage.FINE)[0]
-    run_unit(bench, first.id, lambda b, h: work_fine.fine_unit(b, h, Judge(lambda _: (0.5, 0.1), "v1")))
+    run_unit(bench, first.id, lambda b, h: fine_worker.fine_unit(b, h, Judge(lambda _: (0.5, 0.1), "v1")))
     run(bench, world, search_id, Judge(lambda _: (0.9, 0.1), "v2"))
     with world.sessions() as session:
         assert set(session.scalars(sa.select(Score.scorer_version))) == {"v1:0.3"}
@@ -270,8 +275,8 @@ def test_a_unit_done_twice_counts_once(bench: Bench, world) -> None:
     judge = Judge(lambda _: (0.5, 0.1))
     run(bench, world, search_id, judge)
     (fine,) = world.units(search_id, Stage.FINE)
-    assert not run_unit(bench, fine.id, lambda b, h: work_fine.fine_unit(b, h, judge))
-    assert not run_unit(bench, uuid4(), lambda b, h: work_fine.fine_unit(b, h, judge))
+    assert not run_unit(bench, fine.id, lambda b, h: fine_worker.fine_unit(b, h, judge))
+    assert not run_unit(bench, uuid4(), lambda b, h: fine_worker.fine_unit(b, h, judge))
     assert len(judge.asked) == 1
     with world.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Score)) == 1
@@ -282,7 +287,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_unit_to_retry_and_the_job_show
 ) -> None:
     world.add_texts("red circle")
     with transaction(world.sessions) as session:
-        job_id = submit.submit_index(session, world.user, world.collection_id, world.settings).job.id
+        job_id = submit_index(session, world.user, world.collection_id, world.settings).job.id
 
     def unloadable(bench: Bench, held: Held):
         raise ModelUnavailable("There is no folder /models/embedder.")
@@ -290,7 +295,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_unit_to_retry_and_the_job_show
     unit_id = world.units(job_id)[0].id
     run_unit(bench, unit_id, unloadable)
     with world.sessions() as session:
-        view = views.job_view(session, world.job(job_id))
+        view = job_view(session, world.job(job_id))
     assert view.state is JobState.RUNNING
     assert [(error.state, error.error) for error in view.errors] == [
         (UnitState.READY, "There is no folder /models/embedder.")
@@ -310,7 +315,7 @@ def test_workers_that_serve_another_model_refuse_the_job(bench: Bench, world) ->
         Quiet(),
         "tester:2",
     )
-    run_unit(other, world.units(search_id)[0].id, lambda b, h: work_embed.coarse_unit(b, h, lambda _: Words()))
+    run_unit(other, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
     (unit,) = world.units(search_id)
     assert unit.state is UnitState.READY
     assert "local-dir:other" in (unit.error or "")
@@ -328,7 +333,7 @@ def test_a_search_that_finds_no_item_of_the_kind_is_over_at_once_and_empty(bench
 def test_an_item_deleted_while_it_was_embedded_gets_no_vector(bench: Bench, world) -> None:
     world.add_texts("here", "gone")
     with transaction(world.sessions) as session:
-        job_id = submit.submit_index(session, world.user, world.collection_id, world.settings).job.id
+        job_id = submit_index(session, world.user, world.collection_id, world.settings).job.id
 
     class Slow(Words):
         def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -337,7 +342,7 @@ def test_an_item_deleted_while_it_was_embedded_gets_no_vector(bench: Bench, worl
                 delete_item(session, bench.storage, gone)
             return super().embed_texts(texts)
 
-    run_unit(bench, world.units(job_id)[0].id, lambda b, h: work_embed.embed_unit(b, h, lambda _: Slow()))
+    run_unit(bench, world.units(job_id)[0].id, lambda b, h: embed_unit(b, h, lambda _: Slow()))
     assert world.job(job_id).state is JobState.SUCCEEDED
     with world.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Embedding)) == 1

@@ -21,6 +21,7 @@ from retllm.db.tables import Collection, Embedding, Item, new_id
 from retllm.db.vectors import register_model
 from retllm.errors import NotFound
 from retllm.media import ingest as ingest_module
+from retllm.media.batch import add_files
 from retllm.media.ingest import IncomingFile, Ingest, Outcome, delete_collection, delete_item, open_picture
 from retllm.media.storage import Storage
 from retllm.settings import Settings
@@ -29,6 +30,10 @@ from .samples import packed, picture
 
 Items = Callable[[], list[Item]]
 Stored = Callable[[], list[str]]
+
+
+def add_file(ingest: Ingest, name: str, stream: BinaryIO) -> list[Outcome]:
+    return add_files(ingest, [IncomingFile(name, stream)])
 
 
 def statuses(outcomes: list[Outcome]) -> list[tuple[str, str]]:
@@ -46,7 +51,7 @@ def test_a_picture_becomes_an_item_with_its_bytes_and_a_thumbnail(
     ingest: Ingest, items: Items, stored: Stored, storage: Storage
 ) -> None:
     data = picture(size=(200, 100))
-    (outcome,) = ingest.add_file("dir/one.png", io.BytesIO(data))
+    (outcome,) = add_file(ingest, "dir/one.png", io.BytesIO(data))
     (item,) = items()
     assert (outcome.status, outcome.item_id, outcome.kind, outcome.error) == ("added", item.id, ItemKind.IMAGE, None)
     assert (item.name, item.width, item.height, item.media_type) == ("dir/one.png", 200, 100, "image/png")
@@ -64,7 +69,7 @@ def test_a_picture_becomes_an_item_with_its_bytes_and_a_thumbnail(
 
 
 def test_the_same_picture_twice_is_one_item(ingest: Ingest, items: Items, stored: Stored) -> None:
-    first, second = (ingest.add_file(name, io.BytesIO(picture()))[0] for name in ("a.png", "b.png"))
+    first, second = (add_file(ingest, name, io.BytesIO(picture()))[0] for name in ("a.png", "b.png"))
     assert (first.status, second.status) == ("added", "duplicate")
     assert first.item_id == second.item_id
     assert len(items()) == 1
@@ -89,8 +94,8 @@ def test_the_same_picture_from_many_threads_at_once_is_one_item(ingest: Ingest, 
 
 
 def test_a_text_file_becomes_a_text_item_once(ingest: Ingest, items: Items) -> None:
-    (first,) = ingest.add_file("a.txt", io.BytesIO("\ufeffein Gruß\r\naus dem Wald \n".encode()))
-    (second,) = ingest.add_file("b.txt", io.BytesIO("ein Gruß\naus dem Wald".encode()))
+    (first,) = add_file(ingest, "a.txt", io.BytesIO("\ufeffein Gruß\r\naus dem Wald \n".encode()))
+    (second,) = add_file(ingest, "b.txt", io.BytesIO("ein Gruß\naus dem Wald".encode()))
     assert (first.status, second.status) == ("added", "duplicate")
     (item,) = items()
     assert (item.kind, item.text, item.name) == (ItemKind.TEXT, "ein Gruß\naus dem Wald", "a.txt")
@@ -110,7 +115,7 @@ def test_a_zip_takes_pictures_texts_and_captions_whatever_their_order(ingest: In
             "bad.png": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         }
     )
-    outcomes = ingest.add_file("all.zip", archive)
+    outcomes = add_file(ingest, "all.zip", archive)
     assert statuses(outcomes) == [
         ("photos/a.png", "added"),
         ("photos/b.png", "added"),
@@ -130,12 +135,13 @@ def test_a_zip_takes_pictures_texts_and_captions_whatever_their_order(ingest: In
 
 
 def test_the_files_of_one_request_are_taken_pictures_first(ingest: Ingest, items: Items) -> None:
-    outcomes = ingest.add_files(
+    outcomes = add_files(
+        ingest,
         [
             IncomingFile("one.jsonl", io.BytesIO(b'{"file": "a.png", "caption": "a cat"}\n{"text": "free words"}')),
             IncomingFile("inner.zip", packed({"deep/b.png": picture(2), "more.csv": b"name;text\nb.png;a dog\n"})),
             IncomingFile("a.png", io.BytesIO(picture(1))),
-        ]
+        ],
     )
     assert statuses(outcomes) == [
         ("deep/b.png", "added"),
@@ -149,7 +155,8 @@ def test_the_files_of_one_request_are_taken_pictures_first(ingest: Ingest, items
 
 def test_a_bad_file_does_not_keep_the_others_out(ingest: Ingest, items: Items, stored: Stored) -> None:
     whole = picture(3)
-    outcomes = ingest.add_files(
+    outcomes = add_files(
+        ingest,
         [
             IncomingFile("cut.png", io.BytesIO(whole[: len(whole) // 2])),
             IncomingFile("good.png", io.BytesIO(picture(1))),
@@ -160,7 +167,7 @@ def test_a_bad_file_does_not_keep_the_others_out(ingest: Ingest, items: Items, s
             IncomingFile("long.txt", io.BytesIO(b"x" * 201)),
             IncomingFile("broken.zip", io.BytesIO(b"PK\x03\x04 and no more")),
             IncomingFile("last.txt", io.BytesIO(b"last")),
-        ]
+        ],
     )
     assert [outcome.status for outcome in outcomes] == ["rejected", "added"] + ["rejected"] * 6 + ["added"]
     assert "cut short" in reason(outcomes[0])
@@ -184,16 +191,16 @@ def wide_png() -> bytes:
 def test_a_caption_makes_a_picture_an_item_of_both_and_a_new_version(
     ingest: Ingest, items: Items, media_sessions: Sessions
 ) -> None:
-    ingest.add_file("a.png", io.BytesIO(picture()))
+    add_file(ingest, "a.png", io.BytesIO(picture()))
     (before,) = items()
     add_embedding(media_sessions, before)
     sheet = b"file,caption\na.png,a cat\n"
-    assert ingest.add_file("c.csv", io.BytesIO(sheet))[0].status == "updated"
+    assert add_file(ingest, "c.csv", io.BytesIO(sheet))[0].status == "updated"
     (after,) = items()
     assert (after.id, after.kind, after.text, after.version) == (before.id, ItemKind.BOTH, "a cat", 2)
-    assert ingest.add_file("c.csv", io.BytesIO(sheet))[0].status == "duplicate"
+    assert add_file(ingest, "c.csv", io.BytesIO(sheet))[0].status == "duplicate"
     assert items()[0].version == 2
-    assert ingest.add_file("c.csv", io.BytesIO(b"file,caption\na.png,another cat\n"))[0].status == "updated"
+    assert add_file(ingest, "c.csv", io.BytesIO(b"file,caption\na.png,another cat\n"))[0].status == "updated"
     assert items()[0].version == 3
     with media_sessions() as session:
         # the old vector stays until the next indexing; its version says that it is stale
@@ -217,9 +224,9 @@ def add_embedding(sessions: Sessions, item: Item) -> None:
 
 def test_a_row_finds_its_picture_by_whole_name_then_by_last_part(ingest: Ingest, items: Items) -> None:
     for number, name in enumerate(["x/a.png", "y/a.png", "x/b.png", "c.png"]):
-        ingest.add_file(name, io.BytesIO(picture(number)))
+        add_file(ingest, name, io.BytesIO(picture(number)))
     sheet = "file,caption\nx/a.png,one\na.png,two\nb.png,three\n./images\\c.png,four\nd.png,five\n"
-    outcomes = ingest.add_file("c.csv", io.BytesIO(sheet.encode()))
+    outcomes = add_file(ingest, "c.csv", io.BytesIO(sheet.encode()))
     assert [outcome.status for outcome in outcomes] == ["updated", "rejected", "updated", "updated", "rejected"]
     assert "fits 2 pictures" in reason(outcomes[1])
     assert "Row 6" in reason(outcomes[4])
@@ -233,29 +240,29 @@ def test_a_row_finds_its_picture_by_whole_name_then_by_last_part(ingest: Ingest,
 
 
 def test_names_of_the_upload_come_before_those_of_the_collection(ingest: Ingest, items: Items) -> None:
-    ingest.add_file("a.png", io.BytesIO(picture(1)))
-    ingest.add_file("z.zip", packed({"new/a.png": picture(2), "c.csv": b"file,caption\na.png,the new one\n"}))
+    add_file(ingest, "a.png", io.BytesIO(picture(1)))
+    add_file(ingest, "z.zip", packed({"new/a.png": picture(2), "c.csv": b"file,caption\na.png,the new one\n"}))
     assert {item.name: item.text for item in items()} == {"a.png": None, "new/a.png": "the new one"}
 
 
 def test_a_duplicate_is_captioned_by_the_name_that_it_came_under(ingest: Ingest, items: Items) -> None:
-    ingest.add_file("old.png", io.BytesIO(picture(1)))
-    ingest.add_file("z.zip", packed({"again.png": picture(1), "c.csv": b"file,caption\nagain.png,a cat\n"}))
+    add_file(ingest, "old.png", io.BytesIO(picture(1)))
+    add_file(ingest, "z.zip", packed({"again.png": picture(1), "c.csv": b"file,caption\nagain.png,a cat\n"}))
     assert [(item.name, item.text) for item in items()] == [("old.png", "a cat")]
 
 
 def test_a_picture_has_one_caption_in_a_sheet(ingest: Ingest, items: Items) -> None:
-    ingest.add_file("a.png", io.BytesIO(picture()))
+    add_file(ingest, "a.png", io.BytesIO(picture()))
     sheet = b"file,caption\na.png,first\na.png,second\na.png,first\n"
     for _ in range(2):
-        outcomes = ingest.add_file("c.csv", io.BytesIO(sheet))
+        outcomes = add_file(ingest, "c.csv", io.BytesIO(sheet))
         assert "after row 2" in reason(outcomes[1])
         assert outcomes[2].status == "duplicate"
     assert [(item.text, item.version) for item in items()] == [("first", 2)]
 
 
 def test_rows_that_can_t_be_used_say_why(ingest: Ingest, items: Items) -> None:
-    ingest.add_file("a.png", io.BytesIO(picture()))
+    add_file(ingest, "a.png", io.BytesIO(picture()))
     lines = [
         '{"file": "a.png", "caption": "  "}',
         '{"file": "a.png", "caption": "' + "x" * 201 + '"}',
@@ -264,7 +271,7 @@ def test_rows_that_can_t_be_used_say_why(ingest: Ingest, items: Items) -> None:
         "{",
         '{"caption": "fine"}',
     ]
-    outcomes = ingest.add_file("c.jsonl", io.BytesIO("\n".join(lines).encode()))
+    outcomes = add_file(ingest, "c.jsonl", io.BytesIO("\n".join(lines).encode()))
     assert [outcome.status for outcome in outcomes] == ["rejected"] * 5 + ["added"]
     for number, says in enumerate(["empty", "RETLLM_MAX_TEXT_CHARS", "NUL", "surrogate", "JSON"], start=1):
         message = reason(outcomes[number - 1])
@@ -285,7 +292,7 @@ def test_rows_that_can_t_be_used_say_why(ingest: Ingest, items: Items) -> None:
 def test_a_sheet_that_can_t_be_used_is_one_rejection(
     name: str, data: bytes, says: str, ingest: Ingest, items: Items
 ) -> None:
-    for outcomes in (ingest.add_file(name, io.BytesIO(data)), ingest.add_file("z.zip", packed({name: data}))):
+    for outcomes in (add_file(ingest, name, io.BytesIO(data)), add_file(ingest, "z.zip", packed({name: data}))):
         (outcome,) = outcomes
         assert outcome.name == name
         assert says in reason(outcome)
@@ -293,9 +300,9 @@ def test_a_sheet_that_can_t_be_used_is_one_rejection(
 
 
 def test_captions_of_more_rows_than_fit_in_one_transaction(ingest: Ingest, items: Items) -> None:
-    ingest.add_file("a.png", io.BytesIO(picture()))
+    add_file(ingest, "a.png", io.BytesIO(picture()))
     lines = [f'{{"text": "number {n}"}}' for n in range(1100)] + ['{"file": "a.png", "caption": "the last"}']
-    outcomes = ingest.add_file("c.jsonl", io.BytesIO("\n".join(lines).encode()))
+    outcomes = add_file(ingest, "c.jsonl", io.BytesIO("\n".join(lines).encode()))
     assert {outcome.status for outcome in outcomes[:-1]} == {"added"}
     assert outcomes[-1].status == "updated"
     assert outcomes[-1].name == "c.jsonl, row 1101"
@@ -304,7 +311,7 @@ def test_captions_of_more_rows_than_fit_in_one_transaction(ingest: Ingest, items
 
 def test_sheets_from_several_people_at_once_all_go_in(ingest: Ingest, items: Items) -> None:
     names = [f"{n}.png" for n in range(20)]
-    ingest.add_files([IncomingFile(name, io.BytesIO(picture(n))) for n, name in enumerate(names)])
+    add_files(ingest, [IncomingFile(name, io.BytesIO(picture(n))) for n, name in enumerate(names)])
     sheets = []
     for person in range(6):
         order = names if person % 2 else names[::-1]
@@ -313,7 +320,7 @@ def test_sheets_from_several_people_at_once_all_go_in(ingest: Ingest, items: Ite
 
     def add(sheet: str) -> list[Outcome]:
         barrier.wait()
-        return ingest.add_file("c.csv", io.BytesIO(sheet.encode()))
+        return add_file(ingest, "c.csv", io.BytesIO(sheet.encode()))
 
     with ThreadPoolExecutor(len(sheets)) as pool:
         outcomes = [outcome for part in pool.map(add, sheets) for outcome in part]
@@ -327,7 +334,7 @@ def test_photographs_go_in(ingest: Ingest, items: Items, storage: Storage) -> No
     folder = Path(skimage.data.__file__).parent
     files = sorted(path for path in folder.iterdir() if path.suffix in (".png", ".jpg", ".gif", ".tif", ".tiff"))
     assert len(files) >= 5
-    outcomes = ingest.add_files(IncomingFile(path.name, io.BytesIO(path.read_bytes())) for path in files)
+    outcomes = add_files(ingest, (IncomingFile(path.name, io.BytesIO(path.read_bytes())) for path in files))
     assert [outcome.name for outcome in outcomes] == [path.name for path in files]
     # colour in floating point is a TIFF that Pillow does not know
     refused = [outcome for outcome in outcomes if outcome.status != "added"]
@@ -401,15 +408,15 @@ def test_the_same_content_in_two_collections_is_two_items(
         other = Collection(id=new_id(), owner_id=owner, name="other")
         session.add(other)
     second = Ingest(media_sessions, ingest.storage, ingest.settings, other.id)
-    first_outcome = ingest.add_file("a.png", io.BytesIO(picture()))[0]
-    second_outcome = second.add_file("a.png", io.BytesIO(picture()))[0]
+    first_outcome = add_file(ingest, "a.png", io.BytesIO(picture()))[0]
+    second_outcome = add_file(second, "a.png", io.BytesIO(picture()))[0]
     assert (first_outcome.status, second_outcome.status) == ("added", "added")
     assert first_outcome.item_id != second_outcome.item_id
 
 
 def test_equal_pictures_in_one_zip_are_the_first_one(ingest: Ingest, items: Items) -> None:
     files = {f"{n}.png": picture(n // 4) for n in range(16)}
-    outcomes = ingest.add_file("z.zip", packed(files))
+    outcomes = add_file(ingest, "z.zip", packed(files))
     assert [outcome.status for outcome in outcomes] == (["added"] + ["duplicate"] * 3) * 4
     assert [item.name for item in items()] == ["0.png", "4.png", "8.png", "12.png"]
 
@@ -436,7 +443,7 @@ class Failing(Storage):
 def test_a_full_disk_leaves_neither_row_nor_file(from_put: int, ingest: Ingest, items: Items, stored: Stored) -> None:
     ingest.storage = Failing(ingest.storage.url, from_put)
     with pytest.raises(OSError, match="No space"):
-        ingest.add_file("a.png", io.BytesIO(picture()))
+        add_file(ingest, "a.png", io.BytesIO(picture()))
     assert items() == []
     assert stored() == []
 
@@ -444,7 +451,7 @@ def test_a_full_disk_leaves_neither_row_nor_file(from_put: int, ingest: Ingest, 
 def test_what_came_before_a_full_disk_stays(ingest: Ingest, items: Items, stored: Stored) -> None:
     ingest.storage = Failing(ingest.storage.url, 9)
     with pytest.raises(OSError, match="No space"):
-        ingest.add_file("z.zip", packed({f"{n}.png": picture(n) for n in range(30)}))
+        add_file(ingest, "z.zip", packed({f"{n}.png": picture(n) for n in range(30)}))
     kept = items()
     assert 1 <= len(kept) <= 8
     assert stored() == sorted(str(key) for item in kept for key in (item.picture_key, item.thumbnail_key))
@@ -456,7 +463,7 @@ def test_a_collection_that_is_gone_takes_nothing(
     with media_sessions() as session:
         delete_collection(session, storage, ingest.collection_id)
     with pytest.raises(NotFound):
-        ingest.add_file("a.png", io.BytesIO(picture()))
+        add_file(ingest, "a.png", io.BytesIO(picture()))
     with pytest.raises(NotFound):
         ingest.add_text("words")
     assert stored() == []
@@ -508,7 +515,7 @@ def test_a_deleted_item_leaves_its_row_alone(
     assert stored() == []
     with media_sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Embedding).filter_by(item_id=item.id)) == 0
-    assert ingest.add_file("c.csv", io.BytesIO(b"file,caption\na.png,ghost\n"))[0].status == "rejected"
+    assert add_file(ingest, "c.csv", io.BytesIO(b"file,caption\na.png,ghost\n"))[0].status == "rejected"
     again = ingest.add_picture("a.png", io.BytesIO(picture()))
     assert again.status == "added"
     assert again.item_id != item.id
@@ -563,7 +570,7 @@ def test_a_storage_that_fails_does_not_bring_a_deleted_item_back(
 def test_a_deleted_collection_leaves_no_files(
     ingest: Ingest, items: Items, stored: Stored, storage: Storage, media_sessions: Sessions
 ) -> None:
-    ingest.add_file("z.zip", packed({f"{n}.png": picture(n) for n in range(5)} | {"t.txt": b"words"}))
+    add_file(ingest, "z.zip", packed({f"{n}.png": picture(n) for n in range(5)} | {"t.txt": b"words"}))
     assert len(stored()) == 10
     with media_sessions() as session:
         delete_collection(session, storage, ingest.collection_id)
@@ -576,7 +583,7 @@ def test_items_are_listed_in_the_order_of_the_upload_though_large_pictures_take_
 ) -> None:
     sizes = [(800, 700), (16, 16), (700, 800), (18, 18), (20, 20)]
     files = [IncomingFile(f"{n}.png", io.BytesIO(picture(size=size))) for n, size in enumerate(sizes)]
-    ingest.add_files(files)
+    add_files(ingest, files)
     assert [item.name for item in sorted(items(), key=lambda item: item.id)] == [file.name for file in files]
 
 
@@ -594,7 +601,7 @@ def test_items_are_listed_in_the_order_of_the_upload_though_large_pictures_take_
 )
 def test_an_archive_in_an_archive_is_refused_as_one(ingest: Ingest, inner: bytes, why: str) -> None:
     for name in ("inner.zip", "a.png", "a.txt"):
-        refused, taken = ingest.add_file("outer.zip", packed({name: inner, "b.txt": name.encode()}))
+        refused, taken = add_file(ingest, "outer.zip", packed({name: inner, "b.txt": name.encode()}))
         assert refused.status == "rejected"
         assert why in str(refused.error and refused.error.message)
         assert taken.status in ("added", "duplicate")

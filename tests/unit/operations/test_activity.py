@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from retllm import accounts
 from retllm.db.enums import ItemKind, JobKind, JobState, Role, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Job, Unit, User, new_id
+from retllm.identity import accounts
 from retllm.operations import activity, queues, workers
 from retllm.operations.activity import WINDOWS, Activity
 

@@ -8,15 +8,16 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 
-from retllm import accounts
 from retllm.db.enums import JobState, Role, UnitState, Visibility
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Unit, User
 from retllm.errors import InvalidInput
-from retllm.jobs import control, submit
-from retllm.jobs.claim import complete, fail
+from retllm.history import control
+from retllm.identity import accounts
+from retllm.indexing.submit import submit_index
 from retllm.operations import failures
 from retllm.operations.failures import Filters, Place
+from retllm.queue.claim import complete, fail
 
 # the key of nothing
 ANY = "018f3c5e-0000-7000-8000-000000000000"
@@ -26,7 +27,7 @@ def _job(world, items: int) -> UUID:
     """An index job of units of two items each."""
     world.add_texts(*[f"text {n} {uuid4()}" for n in range(items)])
     with transaction(world.sessions) as session:
-        return submit.submit_index(session, world.user, world.collection_id, world.settings).job.id
+        return submit_index(session, world.user, world.collection_id, world.settings).job.id
 
 
 def _die(world, unit: Unit, error: str = "disk full") -> None:

@@ -11,9 +11,9 @@ from retllm.db.enums import Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Unit
 from retllm.errors import NotFound
-from retllm.jobs import submit
-from retllm.jobs.dispatcher import Dispatcher
+from retllm.indexing.submit import submit_index
 from retllm.operations import queues
+from retllm.queue.dispatcher import Dispatcher
 
 
 class Recorder:
@@ -34,7 +34,7 @@ class Recorder:
 def _job(world, texts: int = 4) -> UUID:
     world.add_texts(*[f"text {n}" for n in range(texts)])
     with transaction(world.sessions) as session:
-        return submit.submit_index(session, world.user, world.collection_id, world.settings).job.id
+        return submit_index(session, world.user, world.collection_id, world.settings).job.id
 
 
 def _pause(world, queue: str, reason: str = "") -> bool:

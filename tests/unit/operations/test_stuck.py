@@ -14,11 +14,11 @@ from retllm.db.operations import Worker
 from retllm.db.session import transaction
 from retllm.db.tables import Unit
 from retllm.errors import MediaRejected, ModelUnavailable
-from retllm.jobs import claim as claims
-from retllm.jobs import submit
-from retllm.jobs.claim import Claim
+from retllm.indexing.submit import submit_index
 from retllm.operations import queues, stuck, workers
 from retllm.operations.workers import Report
+from retllm.queue import claim as claims
+from retllm.queue.claim import Claim
 
 LATELY = sa.func.now() - timedelta(seconds=20)
 AN_HOUR_AGO = sa.func.now() - timedelta(minutes=61)
@@ -29,7 +29,7 @@ def job_id(world) -> UUID:
     """An index job of two units that came an hour ago."""
     world.add_texts("a", "b", "c", "d")
     with transaction(world.sessions) as session:
-        made = submit.submit_index(session, world.user, world.collection_id, world.settings).job.id
+        made = submit_index(session, world.user, world.collection_id, world.settings).job.id
     _set(world, run_after=AN_HOUR_AGO, announced_at=AN_HOUR_AGO)
     return made
 

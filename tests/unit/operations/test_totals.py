@@ -10,11 +10,12 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from retllm.db.operations import MetricTotal
 from retllm.db.session import transaction
-from retllm.jobs.dispatcher import Dispatcher
 from retllm.metrics import BATCH, LEASES_LOST
 from retllm.operations import totals
 from retllm.operations.totals import Totals, key_of
+from retllm.operations.upkeep import upkeep
 from retllm.operations.workers import Heartbeat, Report
+from retllm.queue.dispatcher import Dispatcher
 
 from .test_queues import Recorder
 
@@ -118,7 +119,7 @@ def test_a_worker_tells_what_it_counted_when_it_ends(world) -> None:
 
 
 def test_a_dispatcher_tells_what_it_counted_when_it_ends(world) -> None:
-    dispatcher = Dispatcher(world.sessions, Recorder(), world.settings)
+    dispatcher = Dispatcher(world.sessions, Recorder(), world.settings, upkeep(world.sessions, world.settings))
     LEASES_LOST.labels("fine").inc()
     dispatcher.stop()
     dispatcher.run()

@@ -10,10 +10,11 @@ import sqlalchemy as sa
 
 from retllm.db.operations import Worker
 from retllm.db.session import make_sessions, transaction
-from retllm.jobs import submit
-from retllm.jobs.dispatcher import Dispatcher
+from retllm.indexing.submit import submit_index
 from retllm.operations import workers
+from retllm.operations.upkeep import upkeep
 from retllm.operations.workers import Heartbeat, Report, Standing, WorkerView
+from retllm.queue.dispatcher import Dispatcher
 
 from .test_queues import Recorder
 
@@ -68,7 +69,7 @@ def test_telling_again_replaces_what_was_told(world) -> None:
 def test_a_worker_is_shown_with_what_it_holds(world) -> None:
     world.add_texts("a", "b")
     with transaction(world.sessions) as session:
-        job_id = submit.submit_index(session, world.user, world.collection_id, world.settings).job.id
+        job_id = submit_index(session, world.user, world.collection_id, world.settings).job.id
     world.in_transaction(lambda session: workers.tell(session, _report()))
     assert _every(world)["host:1"].units == []
     world.must_claim(world.units(job_id)[0].id, "host:1")
@@ -90,7 +91,7 @@ def test_the_dispatcher_forgets_workers_that_are_gone_for_a_day(world) -> None:
     for name, seconds in (("host:1", 3600 * 25), ("host:2", 3600 * 23)):
         world.in_transaction(lambda session, name=name: workers.tell(session, _report(name)))
         _age(world, name, seconds)
-    Dispatcher(world.sessions, Recorder(), world.settings).prune_now_and_then()
+    Dispatcher(world.sessions, Recorder(), world.settings, upkeep(world.sessions, world.settings)).round()
     assert list(_every(world)) == ["host:2"]
 
 

@@ -12,11 +12,11 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from retllm import accounts
 from retllm.db.enums import ItemKind, JobKind, JobState, Role
 from retllm.db.session import Sessions, make_sessions, transaction
 from retllm.db.tables import Candidate, Collection, Item, Job, Search, User, new_id
-from retllm.jobs.submit import question_of
+from retllm.identity import accounts
+from retllm.search.submit import question_of
 
 _TOPICS = ["robins", "wrens", "crows", "owls", "gulls", "terns", "ducks", "geese", "swans", "hawks", "larks", "finches"]
 

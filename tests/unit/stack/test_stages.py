@@ -76,7 +76,7 @@ def test_the_workers_of_the_stack_are_those_of_the_procfile_and_say_when_they_ar
 
 
 def test_the_queues_of_the_workers_are_all_that_work_is_announced_on() -> None:
-    from retllm.jobs.announce import QUEUE_OF
+    from retllm.queue.notifications import QUEUE_OF
 
     served = {queue for queues in commands.QUEUES.values() for queue in queues.split(",")}
     assert served == set(QUEUE_OF.values())

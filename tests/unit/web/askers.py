@@ -15,12 +15,12 @@ from flask.testing import FlaskClient
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-from retllm import logins, tokens
 from retllm.db.enums import TokenScope
 from retllm.db.session import transaction
 from retllm.db.tables import User
-from retllm_web.auth import Account
-from retllm_web.services import Services
+from retllm.identity import logins, tokens
+from retllm_web.http.auth import Account
+from retllm_web.http.services import Services
 
 from .conftest import PASSWORD
 from .pictures import picture

@@ -13,13 +13,13 @@ from flask.testing import FlaskClient
 from flask_openapi import OpenAPI
 from jinja2 import FileSystemBytecodeCache
 
-from retllm import accounts, tokens
 from retllm.db.enums import Role, Stage
 from retllm.db.session import transaction
 from retllm.db.tables import User
+from retllm.identity import accounts, tokens
 from retllm.settings import Settings
 from retllm_web.app import create_app
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 PASSWORD = "correct horse battery"
 

@@ -10,7 +10,6 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from retllm import accounts, logins, tokens
 from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole, Role, RunSource, Stage, UnitState, Visibility
 from retllm.db.people import CollectionMember, SavedView
 from retllm.db.reviews import EvaluationRun, Judgment
@@ -30,8 +29,9 @@ from retllm.db.tables import (
 )
 from retllm.fine.injection import Injection
 from retllm.fine.trace import Trace, Weights
+from retllm.identity import accounts, logins, tokens
 from retllm.settings import public_name
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 from .pictures import picture
 from .policy import Person

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from retllm.db.enums import Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Unit
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 from .conftest import Caller
 

@@ -11,11 +11,11 @@ from flask.testing import FlaskClient
 from flask_openapi.openapi import OpenAPI
 from flask_wtf.csrf import generate_csrf
 
-from retllm import accounts
 from retllm.db.session import transaction
 from retllm.db.tables import User
-from retllm_web import auth
-from retllm_web.services import Services
+from retllm.identity import accounts
+from retllm_web.http import auth
+from retllm_web.http.services import Services
 
 from .conftest import PASSWORD, Caller
 

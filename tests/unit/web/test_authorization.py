@@ -25,8 +25,8 @@ from retllm.db.session import transaction
 from retllm.db.tables import Job
 from retllm.settings import Settings
 from retllm_web.app import create_app
-from retllm_web.pages import show
-from retllm_web.services import Services
+from retllm_web.http.services import Services
+from retllm_web.pages import formats
 
 from .askers import BODIES, WRONG_FORMS, WRONG_JSON, WRONG_QUERIES, Asker, Sent
 from .conftest import PASSWORD, Heard
@@ -101,7 +101,7 @@ def walk(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPath
     # a missing token is answered with 403 too, and would stand before every right that is asked for here
     app.config["WTF_CSRF_ENABLED"] = False
     # answers are compared, and a second more between two of them tells nothing
-    app.jinja_env.filters["ago"] = partial(show.ago, now=datetime.now(UTC))
+    app.jinja_env.filters["ago"] = partial(formats.ago, now=datetime.now(UTC))
     return Walk(app)
 
 

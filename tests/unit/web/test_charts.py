@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from retllm_web.charts import Chart, Mark, Rule, Series, bars, lines, stacked
+from retllm_web.render.charts import Chart, Mark, Rule, Series, bars, lines, stacked
 
 _EVERY = (lines, bars, stacked)
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Job, new_id
 from retllm.settings import Settings, public_name
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 from .conftest import Caller
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from tests.unit.web.vectors import embed_items
 
-from retllm import audit
 from retllm.db.enums import MemberRole
 from retllm.db.people import CollectionMember
 from retllm.db.session import transaction
 from retllm.db.tables import new_id
+from retllm.identity import audit
 from retllm.settings import Settings
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 from .conftest import Caller, Heard
 

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from flask_openapi.openapi import OpenAPI
 
 from retllm.errors import Conflict, InvalidInput, RetllmError
-from retllm_web.errors import wants_json
+from retllm_web.http.errors import wants_json
 
 from .conftest import Caller
 

@@ -11,9 +11,9 @@ from flask_openapi import OpenAPI
 
 from retllm.errors import TooManyTries
 from retllm.settings import Settings
-from retllm_web import guesses
 from retllm_web.app import create_app
-from retllm_web.guesses import MOST_WRONG, Guesses
+from retllm_web.http import login_throttle
+from retllm_web.http.login_throttle import MOST_WRONG, Guesses
 
 from .conftest import PASSWORD, Caller
 
@@ -119,7 +119,7 @@ def test_a_name_or_an_address_can_not_be_read_off_the_counters(redis_url: str) -
     import redis
 
     counters = Guesses(redis_url, "the secret of one server")
-    counters.wrong(guesses.account("quokka"), guesses.address("203.0.113.77"))
+    counters.wrong(login_throttle.account("quokka"), login_throttle.address("203.0.113.77"))
     with redis.Redis.from_url(redis_url) as connection:
         names = b" ".join(connection.keys("*"))
     assert b"quokka" not in names
@@ -128,7 +128,7 @@ def test_a_name_or_an_address_can_not_be_read_off_the_counters(redis_url: str) -
 
 def test_a_try_that_is_refused_does_not_prolong_the_wait() -> None:
     counters = Guesses(None, "secret")
-    source = guesses.account("ada")
+    source = login_throttle.account("ada")
     for _ in range(MOST_WRONG):
         counters.wrong(source)
     first = counters.wait(source)
@@ -158,4 +158,4 @@ def test_who_has_a_whole_network_of_ipv6_has_no_more_tries(app: OpenAPI, ada: Ca
     ],
 )
 def test_the_counters_are_where_redis_is(redis_url: str, storage: str) -> None:
-    assert guesses._storage_url(redis_url) == storage
+    assert login_throttle._storage_url(redis_url) == storage

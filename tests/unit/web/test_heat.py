@@ -8,7 +8,7 @@ import pytest
 
 from retllm.fine.injection import Injection
 from retllm.fine.trace import Grid, Side, Trace, Weights
-from retllm_web import heat
+from retllm_web.render import heat
 
 
 def _trace(

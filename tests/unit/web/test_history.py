@@ -19,10 +19,10 @@ from retllm.db.reviews import Judgment
 from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Item, Job, Score, Search, Unit, new_id
 from retllm.fine.injection import Injection
-from retllm.jobs import export
-from retllm.jobs.submit import question_of
-from retllm_web import bulk
-from retllm_web.services import Services
+from retllm.history import export
+from retllm.search.submit import question_of
+from retllm_web.actions import bulk
+from retllm_web.http.services import Services
 
 from .conftest import Caller
 from .pictures import picture

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from retllm.db.enums import Stage
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 from .conftest import Caller, Heard
 from .pictures import picture

@@ -15,7 +15,7 @@ from retllm.db.enums import JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Item, Job, Score, Search, Unit
 from retllm.settings import Settings, public_name
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 from .conftest import Caller, Heard
 from .pictures import picture
@@ -335,7 +335,7 @@ def test_an_index_job_is_no_search(ada: Caller, texts: str) -> None:
 def test_a_failing_announcement_does_not_lose_accepted_work(
     ada: Caller, texts: str, heard: Heard, monkeypatch: pytest.MonkeyPatch, served: Services
 ) -> None:
-    from retllm.jobs.announce import Announcer
+    from retllm.queue.notifications import Announcer
 
     away = Announcer("redis://127.0.0.1:1/0")
     monkeypatch.setattr(heard, "announce", away.announce)

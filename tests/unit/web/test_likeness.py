@@ -10,7 +10,7 @@ import pytest
 from tests.unit.web.vectors import embed_items
 
 from retllm.settings import Settings, public_name
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 from .conftest import Caller
 from .pictures import picture

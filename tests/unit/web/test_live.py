@@ -10,7 +10,7 @@ from flask import Flask, g
 
 from retllm.db.enums import Role
 from retllm.db.tables import User
-from retllm_web import live
+from retllm_web.http import conditional
 
 ADA, BOB = UUID(int=1), UUID(int=2)
 
@@ -21,7 +21,7 @@ def _ask(stamp: tuple[object, ...], known: str | None = None, who: UUID = ADA, r
     @app.get("/piece")
     def piece() -> Any:
         g.user = User(id=who, name="somebody", role=role)
-        return live.unchanged(*stamp) or "the piece"
+        return conditional.unchanged(*stamp) or "the piece"
 
     return app.test_client().get("/piece", headers={"If-None-Match": known} if known else {})
 

@@ -15,7 +15,7 @@ from sqlalchemy import event
 from retllm.db.session import transaction
 from retllm.db.tables import Embedding, Item, Job, Search
 from retllm.db.vectors import register_model
-from retllm.jobs.invariants import Accepted, ClientLog, violations
+from retllm.queue.audit import Accepted, ClientLog, violations
 from retllm.settings import public_name
 
 

@@ -9,10 +9,10 @@ from flask.testing import FlaskClient
 from flask_openapi import OpenAPI
 from tests.unit.web.conftest import PASSWORD, Caller
 
-from retllm import accounts, tokens
 from retllm.db.enums import Role
 from retllm.db.session import transaction
-from retllm_web.services import Services
+from retllm.identity import accounts, tokens
+from retllm_web.http.services import Services
 
 NOBODY = "018f0000-0000-7000-8000-000000000000"
 

@@ -17,8 +17,8 @@ from retllm.db.session import transaction
 from retllm.db.tables import Item, Search
 from retllm.media.names import clean_name
 from retllm.settings import Settings, public_name
-from retllm_web import pictures
-from retllm_web.services import Services
+from retllm_web.http import pictures
+from retllm_web.http.services import Services
 
 from .conftest import Caller
 from .pictures import picture

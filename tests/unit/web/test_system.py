@@ -13,7 +13,7 @@ from retllm.db.session import transaction
 from retllm.db.tables import Job, Unit
 from retllm.operations import workers
 from retllm.operations.workers import Report
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 # the key of nothing
 ANY = "018f3c5e-0000-7000-8000-000000000000"

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from retllm.db.session import transaction
 from retllm.db.tables import Embedding, EmbeddingModel, Item, new_id
 from retllm.settings import Settings
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 
 def embed_items(

@@ -20,7 +20,7 @@ from retllm_web.api import (
 )
 from retllm_web.api.blueprint import api
 from retllm_web.api.spec import serve
-from retllm_web.auth import csrf
+from retllm_web.http.auth import csrf
 
 __all__ = [
     "account",

@@ -9,16 +9,17 @@ from uuid import UUID
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from retllm import tokens
-from retllm.audit import Action
 from retllm.db.enums import Role, TokenScope
 from retllm.db.session import transaction
+from retllm.identity import tokens
+from retllm.identity.audit import Action
+from retllm_web.actions.auditing import note
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import api
-from retllm_web.api.spec import ONE_LINE, tags
-from retllm_web.auditing import note
-from retllm_web.auth import current_user, token_key
-from retllm_web.services import services
+from retllm_web.api.spec import tags
+from retllm_web.http.auth import current_user, token_key
+from retllm_web.http.bodies import ONE_LINE
+from retllm_web.http.services import services
 
 TAGS = tags("account")
 

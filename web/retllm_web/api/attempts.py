@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from retllm.db.enums import UnitState
 from retllm.db.session import transaction
-from retllm.jobs.attempts import PLACE, AttemptView, attempts, name_of, place_of
+from retllm.history.attempts import PLACE, AttemptView, attempts, name_of, place_of
 from retllm_web.api.answers import answer
 from retllm_web.api.blueprint import api
 from retllm_web.api.jobs import TAGS, JobPath
-from retllm_web.api.paging import LIMIT, MOST, optional
-from retllm_web.auth import current_user
-from retllm_web.services import services
+from retllm_web.http.auth import current_user
+from retllm_web.http.paging import LIMIT, MOST, optional
+from retllm_web.http.services import services
 
 
 class AttemptQuery(BaseModel):

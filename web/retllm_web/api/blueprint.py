@@ -13,9 +13,9 @@ from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from retllm.errors import InvalidInput
 from retllm_web.api.spec import ERRORS, SECURITY
-from retllm_web.auth import authenticate
-from retllm_web.errors import invalid
-from retllm_web.seen import demand_seen
+from retllm_web.http.auth import authenticate
+from retllm_web.http.errors import invalid
+from retllm_web.http.visibility import demand_seen
 
 Model = TypeVar("Model", bound=BaseModel)
 

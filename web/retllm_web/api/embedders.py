@@ -8,14 +8,14 @@ from uuid import UUID
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from retllm.jobs.schemas import JobView
-from retllm_web import reembedding
+from retllm.history.job_views import JobView
+from retllm_web.actions import reembedding
 from retllm_web.api.answers import answer
 from retllm_web.api.blueprint import api
 from retllm_web.api.collections import CollectionPath
 from retllm_web.api.jobs import IdempotencyHeader, accepted
 from retllm_web.api.spec import ErrorBody, tags
-from retllm_web.auth import current_user
+from retllm_web.http.auth import current_user
 
 TAGS = tags("embedders")
 

@@ -14,20 +14,21 @@ from retllm.db.enums import OVER_JOBS, JobState, RunSource
 from retllm.db.reviews import EvaluationRun
 from retllm.db.session import transaction
 from retllm.errors import TooLarge
-from retllm.jobs.schemas import SearchRequest
 from retllm.review import runs
 from retllm.review.measures import Verdict
 from retllm.review.outcome import outcome_of
 from retllm.review.reports import MOST_BYTES, Report
 from retllm.review.summary import Figures, Means
-from retllm_web import evaluations
+from retllm.search.request import SearchRequest
+from retllm_web.actions import evaluations
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import PREFIX, api, strictly
 from retllm_web.api.collections import CollectionPath
-from retllm_web.api.paging import PageQuery, cut, optional
-from retllm_web.api.spec import ONE_LINE, ErrorBody, tags
-from retllm_web.auth import current_user
-from retllm_web.services import services
+from retllm_web.api.spec import ErrorBody, tags
+from retllm_web.http.auth import current_user
+from retllm_web.http.bodies import ONE_LINE
+from retllm_web.http.paging import PageQuery, cut, optional
+from retllm_web.http.services import services
 
 TAGS = tags("evaluations")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime
 from typing import Annotated, BinaryIO, cast
 from uuid import UUID
 
@@ -15,20 +14,22 @@ from flask_openapi.models.schema import Schema
 from flask_openapi.utils import parse_body
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from retllm.access import Right, collection_for
 from retllm.db.enums import ItemKind
 from retllm.db.session import transaction
 from retllm.db.tables import Item
 from retllm.errors import InvalidInput
+from retllm.identity.access import Right, collection_for
 from retllm.media.ingest import IncomingFile, Outcome
-from retllm_web import contents, pictures
+from retllm_web.actions import contents
+from retllm_web.actions.item_views import ItemView, item_view
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import api, refuse_other_parts, strictly
 from retllm_web.api.collections import CollectionPath
-from retllm_web.api.paging import PageQuery, optional
 from retllm_web.api.spec import BINARY, PICTURE, RENDITION, tags
-from retllm_web.auth import current_user
-from retllm_web.services import services
+from retllm_web.http import pictures
+from retllm_web.http.auth import current_user
+from retllm_web.http.paging import PageQuery, optional
+from retllm_web.http.services import services
 
 TAGS = tags("items")
 
@@ -67,28 +68,6 @@ class UploadView(BaseModel):
     duplicate: int
     rejected: int
     job_id: UUID | None = Field(description="the index job that follows, if any")
-
-
-class ItemView(BaseModel):
-    """An item."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    id: UUID
-    collection_id: UUID
-    kind: ItemKind
-    name: str
-    text: str | None
-    media_type: str | None
-    width: int | None = Field(description="pixels")
-    height: int | None = Field(description="pixels")
-    size_bytes: int
-    content_sha256: str
-    version: int = Field(description="counts changes of the caption")
-    created_at: datetime
-    has_picture: bool
-    indexed: bool = Field(description="whether its embedding by the embedder in use is up to date")
-    error: str | None = Field(description="why it could not be embedded the last time")
 
 
 class ItemQuery(PageQuery):
@@ -130,15 +109,6 @@ _BODY = RequestBody(
         **_JSON,
     },
 )
-
-
-def item_view(item: Item, indexed: bool) -> ItemView:
-    """``item`` as the API and the pages show it."""
-    return ItemView(
-        **{name: getattr(item, name) for name in ItemView.model_fields if name not in ("has_picture", "indexed")},
-        has_picture=item.picture_key is not None,
-        indexed=indexed,
-    )
 
 
 @api.post("/collections/<uuid:collection_id>/items", tags=TAGS, request_body=_BODY, responses={200: UploadView})

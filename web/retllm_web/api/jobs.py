@@ -14,22 +14,23 @@ from flask_openapi.models.response import Response as DocumentedResponse
 from flask_openapi.models.schema import Schema
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from retllm.access import job_for
 from retllm.db.enums import JobKind, JobState
 from retllm.db.session import transaction
-from retllm.jobs import listing, views
-from retllm.jobs.export import Rows
-from retllm.jobs.listing import Filters
-from retllm.jobs.schemas import JobView
-from retllm_web import bulk, downloads, submissions
+from retllm.history import listing
+from retllm.history.export import Rows
+from retllm.history.job_views import JobView, job_view, job_views
+from retllm.history.listing import Filters
+from retllm.identity.access import job_for
+from retllm_web.actions import bulk, submissions
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import PREFIX, api
 from retllm_web.api.collections import CollectionPath
-from retllm_web.api.paging import PageQuery, cut, optional
 from retllm_web.api.spec import ErrorBody, tags
-from retllm_web.auth import current_user
-from retllm_web.downloads import Format
-from retllm_web.services import services
+from retllm_web.http import downloads
+from retllm_web.http.auth import current_user
+from retllm_web.http.downloads import Format
+from retllm_web.http.paging import PageQuery, cut, optional
+from retllm_web.http.services import services
 
 TAGS = tags("jobs")
 
@@ -137,7 +138,7 @@ def list_jobs(query: JobQuery) -> Response:
     with transaction(services().sessions) as session:
         rows = listing.page(session, current_user(), query.filters(), after=query.after, limit=query.limit + 1)
         page, following = cut(rows, query.limit)
-        return answer(JobList(jobs=views.job_views(session, page), next=following))
+        return answer(JobList(jobs=job_views(session, page), next=following))
 
 
 @api.get("/jobs/export", tags=TAGS, responses={200: _EXPORT})
@@ -150,7 +151,7 @@ def export_jobs(query: ExportQuery) -> Response:
 def get_job(path: JobPath) -> Response:
     """One job with its progress, its stages and the errors of its units."""
     with transaction(services().sessions) as session:
-        return answer(views.job_view(session, job_for(session, current_user(), path.job_id)))
+        return answer(job_view(session, job_for(session, current_user(), path.job_id)))
 
 
 @api.post("/jobs/<uuid:job_id>/cancel", tags=TAGS, responses={200: JobView, 409: ErrorBody})

@@ -8,19 +8,19 @@ from uuid import UUID
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from retllm import accounts, members
-from retllm.access import Right, collection_for, demand_scope
 from retllm.db.enums import MemberRole, Role, TokenScope, Visibility
 from retllm.db.session import transaction
-from retllm_web import membership
+from retllm.identity import accounts, members
+from retllm.identity.access import Right, collection_for, demand_scope
+from retllm_web.actions import membership
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import api
 from retllm_web.api.collections import CollectionPath
-from retllm_web.api.paging import PageQuery, cut
 from retllm_web.api.people import UserName
 from retllm_web.api.spec import ErrorBody, tags
-from retllm_web.auth import current_user
-from retllm_web.services import services
+from retllm_web.http.auth import current_user
+from retllm_web.http.paging import PageQuery, cut
+from retllm_web.http.services import services
 
 TAGS = tags("members")
 

@@ -11,19 +11,19 @@ from flask import Response
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints
 from sqlalchemy.orm import Session
 
-from retllm import accounts, audit, passwords
-from retllm.access import demand_role
-from retllm.audit import Action
 from retllm.db.enums import Role
 from retllm.db.session import transaction
 from retllm.db.tables import User
-from retllm_web import administration
+from retllm.identity import accounts, audit, passwords
+from retllm.identity.access import demand_role
+from retllm.identity.audit import Action
+from retllm_web.actions import administration
 from retllm_web.api.answers import answer
 from retllm_web.api.blueprint import PREFIX, api
-from retllm_web.api.paging import PageQuery, cut, optional
 from retllm_web.api.spec import ErrorBody, tags
-from retllm_web.auth import current_user
-from retllm_web.services import services
+from retllm_web.http.auth import current_user
+from retllm_web.http.paging import PageQuery, cut, optional
+from retllm_web.http.services import services
 
 TAGS = tags("people")
 

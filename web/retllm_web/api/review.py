@@ -16,8 +16,8 @@ from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import api
 from retllm_web.api.searches import CandidatePath, SearchPath
 from retllm_web.api.spec import ErrorBody, tags
-from retllm_web.auth import current_user
-from retllm_web.services import services
+from retllm_web.http.auth import current_user
+from retllm_web.http.services import services
 
 TAGS = tags("reviews")
 

@@ -17,20 +17,23 @@ from flask_openapi.models.schema import Schema
 from flask_openapi.utils import parse_body
 from pydantic import BaseModel, RootModel
 
-from retllm.access import job_for
 from retllm.db.session import transaction
 from retllm.db.tables import Search
 from retllm.errors import InvalidInput, NotFound
-from retllm.jobs import views
-from retllm.jobs.schemas import JobView, SearchRequest, SearchView
-from retllm_web import likeness, pictures, submissions
+from retllm.history.job_views import JobView
+from retllm.identity.access import job_for
+from retllm.search.request import SearchRequest
+from retllm.search.results import SearchView
+from retllm.search.views import search_view, trace_of
+from retllm_web.actions import likeness, submissions
 from retllm_web.api.answers import answer
 from retllm_web.api.blueprint import api, refuse_other_parts, strictly
 from retllm_web.api.collections import CollectionPath
 from retllm_web.api.jobs import IdempotencyHeader, accepted
 from retllm_web.api.spec import PICTURE, RENDITION, ErrorBody, tags
-from retllm_web.auth import current_user
-from retllm_web.services import services
+from retllm_web.http import pictures
+from retllm_web.http.auth import current_user
+from retllm_web.http.services import services
 
 TAGS = tags("searches")
 
@@ -114,14 +117,14 @@ def _text_of_file(request: Request, name: str) -> bytes | None:
 def get_search(path: SearchPath) -> Response:
     """A search and its candidates in order; `provisional` until its job is over."""
     with transaction(services().sessions) as session:
-        return answer(views.search_view(session, path.search_id, user=current_user()))
+        return answer(search_view(session, path.search_id, user=current_user()))
 
 
 @api.get("/searches/<uuid:search_id>/candidates/<uuid:item_id>/trace", tags=TAGS, responses={200: TraceView})
 def get_trace(path: CandidatePath) -> Response:
     """The trace of one candidate, if the search was asked to keep them."""
     with transaction(services().sessions) as session:
-        return answer(TraceView(views.trace_of(session, path.search_id, path.item_id, user=current_user())))
+        return answer(TraceView(trace_of(session, path.search_id, path.item_id, user=current_user())))
 
 
 @api.get("/searches/<uuid:search_id>/picture", tags=TAGS, responses={200: PICTURE, 304: None})

@@ -43,10 +43,6 @@ SECURITY_SCHEMES: dict[str, SecurityScheme | dict[str, Any]] = {
 SECURITY: list[dict[str, list[str]]] = [{"bearer": []}]
 
 
-# one line of text with something to see on it
-ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
-
-
 class Error(BaseModel):
     """What went wrong."""
 

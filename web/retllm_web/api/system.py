@@ -12,17 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from retllm.db.enums import JobKind, Stage
 from retllm.db.session import transaction
-from retllm.jobs.announce import hints
 from retllm.operations import failures, queues, workers
 from retllm.operations.failures import PLACE, Filters, Place
 from retllm.operations.workers import Standing
-from retllm_web import operations
+from retllm.queue.notifications import hints
+from retllm_web.actions import operations
 from retllm_web.api.answers import answer
 from retllm_web.api.blueprint import api
-from retllm_web.api.paging import LIMIT, MOST, optional
 from retllm_web.api.spec import tags
-from retllm_web.auth import current_user
-from retllm_web.services import services
+from retllm_web.http.auth import current_user
+from retllm_web.http.paging import LIMIT, MOST, optional
+from retllm_web.http.services import services
 
 TAGS = tags("system")
 

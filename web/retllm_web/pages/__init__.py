@@ -8,7 +8,6 @@ from flask_bootstrap import Bootstrap5
 from retllm_web.pages import (
     access,
     account,
-    asking_page,
     attempts,
     audit,
     collections,
@@ -16,6 +15,7 @@ from retllm_web.pages import (
     evaluations,
     evidence,
     exports,
+    formats,
     items,
     job,
     job_actions,
@@ -27,8 +27,8 @@ from retllm_web.pages import (
     quality,
     review,
     saved_views,
+    search_page,
     searches,
-    show,
     system,
     uploads,
 )
@@ -37,7 +37,6 @@ from retllm_web.pages.blueprint import pages
 __all__ = [
     "access",
     "account",
-    "asking_page",
     "attempts",
     "audit",
     "collections",
@@ -57,6 +56,7 @@ __all__ = [
     "register",
     "review",
     "saved_views",
+    "search_page",
     "searches",
     "system",
     "uploads",
@@ -67,5 +67,5 @@ def register(app: Flask) -> None:
     """Put every page, its assets and its formats on ``app``."""
     app.config["BOOTSTRAP_SERVE_LOCAL"] = True
     Bootstrap5(app)
-    show.install(app)
+    formats.install(app)
     app.register_blueprint(pages)

@@ -7,7 +7,7 @@ from flask import flash, make_response, redirect, render_template, request, url_
 from flask.typing import ResponseReturnValue
 
 from retllm.errors import RetllmError, TooManyTries, Unauthorized
-from retllm_web.auth import log_in, log_out
+from retllm_web.http.auth import log_in, log_out
 from retllm_web.pages.blueprint import local_path, pages
 
 

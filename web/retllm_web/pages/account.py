@@ -9,18 +9,18 @@ from uuid import UUID
 from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from retllm import logins, passwords, tokens
-from retllm.audit import Action
 from retllm.db.enums import TokenScope
 from retllm.db.session import transaction
 from retllm.errors import InvalidInput, RetllmError
-from retllm_web import auth
-from retllm_web.agents import browser_of
-from retllm_web.auditing import note
-from retllm_web.auth import current_login, current_user, token_key
+from retllm.identity import logins, passwords, tokens
+from retllm.identity.audit import Action
+from retllm_web.actions.auditing import note
+from retllm_web.http import auth
+from retllm_web.http.agents import browser_of
+from retllm_web.http.auth import current_login, current_user, token_key
+from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
 from retllm_web.pages.forms import Form
-from retllm_web.services import services
 
 SCOPES = {
     # label, what a program may do with it

@@ -7,14 +7,14 @@ from uuid import UUID
 from flask import render_template, request
 from flask.typing import ResponseReturnValue
 
-from retllm.access import job_for
 from retllm.db.enums import UnitState
 from retllm.db.session import transaction
-from retllm.jobs import views
-from retllm.jobs.attempts import attempts, name_of, place_of
-from retllm_web.auth import current_user
+from retllm.history.attempts import attempts, name_of, place_of
+from retllm.history.job_views import job_view
+from retllm.identity.access import job_for
+from retllm_web.http.auth import current_user
+from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages
-from retllm_web.services import services
 
 # each may carry a traceback of 20 kB
 _PAGE = 50
@@ -29,7 +29,7 @@ def job_attempts(job_id: UUID) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         found = job_for(session, current_user(), job_id)
         rows = attempts(session, current_user(), job_id, state=state, after=after, limit=_PAGE + 1, traced=True)
-        job = views.job_view(session, found)
+        job = job_view(session, found)
     counts = {one: sum(stage.units.get(one, 0) for stage in job.stages) for one in UnitState}
     following = name_of(rows[_PAGE - 1]) if len(rows) > _PAGE else None
     return render_template(

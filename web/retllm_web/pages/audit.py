@@ -14,18 +14,18 @@ from flask import Response, render_template, request
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
-from retllm import audit as log
-from retllm.access import demand_role
-from retllm.audit import Action
 from retllm.db.enums import Role
 from retllm.db.people import AuditEntry
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Collection, User
-from retllm_web.api.paging import cut
-from retllm_web.auth import current_user
-from retllm_web.pages.blueprint import key_or_none, pages
-from retllm_web.services import services
-from retllm_web.spreadsheet import line
+from retllm.identity import audit as log
+from retllm.identity.access import demand_role
+from retllm.identity.audit import Action
+from retllm_web.http.auth import current_user
+from retllm_web.http.paging import cut, key_or_none
+from retllm_web.http.services import services
+from retllm_web.http.spreadsheet import line
+from retllm_web.pages.blueprint import pages
 
 _ENTRIES = 50
 _BATCH = 1000

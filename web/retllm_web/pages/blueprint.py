@@ -12,8 +12,8 @@ from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
 
 from retllm.errors import Forbidden, NotFound, RetllmError
-from retllm_web.errors import forged
-from retllm_web.seen import demand_seen
+from retllm_web.http.errors import forged
+from retllm_web.http.visibility import demand_seen
 
 pages = Blueprint("pages", __name__)
 
@@ -90,20 +90,6 @@ def refused(error: RetllmError, back: str) -> ResponseReturnValue:
         raise error
     flash(error.message, "danger")
     return redirect(back)
-
-
-def key_or_none(text: str | None, what: str) -> UUID | None:
-    """A key out of an address.
-
-    Raises:
-        NotFound: it is none.
-    """
-    if not text:
-        return None
-    try:
-        return UUID(text)
-    except ValueError:
-        raise NotFound(f"There is no such {what}.") from None
 
 
 def picture_url(item_id: UUID, which: Literal["thumbnail", "rendition", "picture"] = "thumbnail") -> str:

@@ -10,32 +10,31 @@ from flask.typing import ResponseReturnValue
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from retllm.access import Right, collection_for, right_in
 from retllm.db.enums import OVER_JOBS, ItemKind, JobKind, Role, Stage
 from retllm.db.session import transaction
 from retllm.db.tables import Collection
 from retllm.errors import InvalidInput, RetllmError
-from retllm.jobs import views
-from retllm.jobs.announce import QUEUE_OF
-from retllm.jobs.schemas import JobView
+from retllm.history import listing
+from retllm.history.job_views import JobView, job_view
+from retllm.identity.access import Right, collection_for, right_in
 from retllm.media import ingest
 from retllm.media.ingest import Outcome
-from retllm.operations import queues
-from retllm.operations.queues import Pause
-from retllm_web import catalog, contents, submissions
-from retllm_web.api.collections import CollectionChange, CollectionRequest, CollectionView
-from retllm_web.api.collections import views as collection_views
-from retllm_web.api.items import ItemView, item_view
-from retllm_web.api.paging import cut
-from retllm_web.auth import current_user
-from retllm_web.contents import IndexState
-from retllm_web.errors import invalid
-from retllm_web.live import unchanged
-from retllm_web.mosaic import mosaics
-from retllm_web.pages.asking import search_form
-from retllm_web.pages.blueprint import key_or_none, pages, refused, wants_piece
+from retllm.queue import pauses
+from retllm.queue.notifications import QUEUE_OF
+from retllm.queue.pauses import Pause
+from retllm_web.actions import catalog, contents, submissions
+from retllm_web.actions.collection_views import CollectionChange, CollectionRequest, CollectionView, collection_views
+from retllm_web.actions.contents import IndexState
+from retllm_web.actions.item_views import ItemView, item_view
+from retllm_web.actions.mosaic import mosaics
+from retllm_web.http.auth import current_user
+from retllm_web.http.conditional import unchanged
+from retllm_web.http.errors import invalid
+from retllm_web.http.paging import cut, key_or_none
+from retllm_web.http.services import services
+from retllm_web.pages.blueprint import pages, refused, wants_piece
 from retllm_web.pages.forms import Form
-from retllm_web.services import services
+from retllm_web.pages.search_form import search_form
 
 _COLLECTIONS = 24
 _ITEMS = 48
@@ -193,18 +192,17 @@ def _standing(session: Session, found: Collection) -> tuple[JobView | None, Coll
 
 def _index_job(session: Session, collection_id: UUID) -> JobView | None:
     """The newest index job that is still at work, or else the newest one if it did not go well."""
-    recent = views.list_jobs(
-        session, current_user(), kind=JobKind.INDEX, collection_id=collection_id, limit=catalog.RECENT_JOBS
-    )
+    index_jobs = listing.Filters(kind=JobKind.INDEX, collection_id=collection_id)
+    recent = listing.page(session, current_user(), index_jobs, limit=catalog.RECENT_JOBS)
     chosen = next((job for job in recent if job.state not in OVER_JOBS), recent[0] if recent else None)
-    return views.job_view(session, chosen) if chosen else None
+    return job_view(session, chosen) if chosen else None
 
 
 def _pause(session: Session, job: JobView | None) -> Pause | None:
     """The pause that this index job waits for the end of."""
     if job is None or job.state in OVER_JOBS:
         return None
-    return queues.paused(session).get(QUEUE_OF[Stage.EMBED])
+    return pauses.paused(session).get(QUEUE_OF[Stage.EMBED])
 
 
 @pages.get("/collections/<uuid:collection_id>/live")

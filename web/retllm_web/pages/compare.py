@@ -8,15 +8,16 @@ from uuid import UUID
 from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from retllm.access import job_for
 from retllm.db.session import transaction
 from retllm.errors import RetllmError
-from retllm.jobs import compare as comparing
-from retllm.jobs import listing, views
-from retllm_web.auth import current_user
+from retllm.history import listing
+from retllm.history.job_views import job_view
+from retllm.identity.access import job_for
+from retllm.search import compare as comparing
+from retllm_web.http.auth import current_user
+from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
-from retllm_web.pages.job_filters import keys_asked
-from retllm_web.services import services
+from retllm_web.render.filters import keys_asked
 
 # down to which place items are shown
 _TOPS = (10, 20, 50, 200)
@@ -83,7 +84,7 @@ def _choice(key: UUID) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         job = job_for(session, current_user(), key)
         result = listing.results(session, [key]).get(key)
-        shown = views.job_view(session, job)
+        shown = job_view(session, job)
         same = comparing.same_question(session, current_user(), key)
         others = comparing.same_collection(session, current_user(), key)
     if result is None:

@@ -14,19 +14,20 @@ from retllm.db.enums import OVER_JOBS, RunSource
 from retllm.db.reviews import EvaluationRun
 from retllm.db.session import transaction
 from retllm.errors import InvalidInput, RetllmError, TooLarge
-from retllm.jobs.schemas import SearchRequest
 from retllm.review import runs
 from retllm.review.outcome import Answer, Outcome, outcome_of
 from retllm.review.reports import MOST_BYTES, Report, checked_report, read_report
-from retllm_web import evaluations, live
-from retllm_web.api.paging import cut
-from retllm_web.auth import current_user
-from retllm_web.errors import invalid
-from retllm_web.pages import report_charts
-from retllm_web.pages.blueprint import key_or_none, pages, refused
+from retllm.search.request import SearchRequest
+from retllm_web.actions import evaluations
+from retllm_web.http import conditional
+from retllm_web.http.auth import current_user
+from retllm_web.http.errors import invalid
+from retllm_web.http.paging import cut, key_or_none
+from retllm_web.http.services import services
+from retllm_web.pages.blueprint import pages, refused
 from retllm_web.pages.forms import Form
 from retllm_web.pages.quality import quality_page
-from retllm_web.services import services
+from retllm_web.render import report_charts
 
 _RUNS = 30
 
@@ -123,7 +124,7 @@ def evaluation_run_live(run_id: UUID) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         run = runs.run_for(session, current_user(), run_id)
         states = runs.states_of(session, run)
-        if (same := live.unchanged(run.id, sorted(states.items()), request.args.get("show"))) is not None:
+        if (same := conditional.unchanged(run.id, sorted(states.items()), request.args.get("show"))) is not None:
             return same
         return render_template("_run_live.html", run=run, **_reviewed(session, run))
 

@@ -8,11 +8,11 @@ from flask import render_template
 from flask.typing import ResponseReturnValue
 
 from retllm.db.session import transaction
-from retllm.jobs.evidence import evidence_of
-from retllm_web import charts, heat
-from retllm_web.auth import current_user
+from retllm.search.evidence import evidence_of
+from retllm_web.http.auth import current_user
+from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, wants_piece
-from retllm_web.services import services
+from retllm_web.render import charts, heat
 
 
 @pages.get("/jobs/<uuid:job_id>/candidates/<uuid:item_id>/map")

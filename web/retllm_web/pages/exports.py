@@ -5,11 +5,11 @@ from __future__ import annotations
 from flask import request
 from flask.typing import ResponseReturnValue
 
-from retllm.jobs.export import Rows
-from retllm_web.auth import current_user
-from retllm_web.downloads import Format, history
+from retllm.history.export import Rows
+from retllm_web.http.auth import current_user
+from retllm_web.http.downloads import Format, history
 from retllm_web.pages.blueprint import pages
-from retllm_web.pages.job_filters import filters_asked
+from retllm_web.render.filters import filters_asked
 
 
 @pages.get("/jobs/export")

@@ -7,13 +7,13 @@ from uuid import UUID
 from flask import flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 
-from retllm.access import Right, collection_for, right_in
 from retllm.db.session import transaction
-from retllm_web import contents, item_facts
-from retllm_web.api.items import item_view
-from retllm_web.auth import current_user
+from retllm.identity.access import Right, collection_for, right_in
+from retllm_web.actions import contents, item_facts
+from retllm_web.actions.item_views import item_view
+from retllm_web.http.auth import current_user
+from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages
-from retllm_web.services import services
 
 
 @pages.get("/items/<uuid:item_id>")

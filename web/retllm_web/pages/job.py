@@ -9,23 +9,24 @@ from flask import redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
-from retllm.access import job_for
 from retllm.db.enums import OPEN_UNITS, JobKind
 from retllm.db.session import transaction
 from retllm.errors import RetllmError
-from retllm.jobs import views
-from retllm.jobs.announce import QUEUE_OF
-from retllm.jobs.attempts import attempts, may_change
-from retllm.jobs.schemas import JobView
-from retllm.jobs.stamps import job_stamp
-from retllm.operations import queues
-from retllm.operations.queues import Pause
-from retllm_web import live, submissions
-from retllm_web.auth import current_user
-from retllm_web.pages.asking import form_of
+from retllm.history.attempts import attempts, may_change
+from retllm.history.job_etag import job_stamp
+from retllm.history.job_views import JobView, job_view
+from retllm.identity.access import job_for
+from retllm.queue import pauses
+from retllm.queue.notifications import QUEUE_OF
+from retllm.queue.pauses import Pause
+from retllm.search.views import search_view
+from retllm_web.actions import submissions
+from retllm_web.http import conditional
+from retllm_web.http.auth import current_user
+from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
-from retllm_web.pages.timeline import timeline
-from retllm_web.services import services
+from retllm_web.pages.search_form import form_of
+from retllm_web.render.timeline import timeline
 
 # units that the page of a job shows itself; all of them have a page of their own
 _ATTEMPTS = 10
@@ -35,8 +36,8 @@ def _shown(job_id: UUID) -> dict[str, Any]:
     """What the templates of a job need: ``job``, ``search`` if it is one, and what stands around them."""
     with transaction(services().sessions) as session:
         found = job_for(session, current_user(), job_id)
-        search = views.search_view(session, job_id, user=current_user()) if found.kind is JobKind.SEARCH else None
-        job = search.job if search else views.job_view(session, found)
+        search = search_view(session, job_id, user=current_user()) if found.kind is JobKind.SEARCH else None
+        job = search.job if search else job_view(session, found)
         return {
             "job": job,
             "search": search,
@@ -53,7 +54,7 @@ def _pauses(session: Session, job: JobView) -> list[Pause]:
     waited_for = {QUEUE_OF[one.stage] for one in job.stages if any(one.units.get(state) for state in OPEN_UNITS)}
     if not waited_for:
         return []
-    return [pause for name, pause in queues.paused(session).items() if name in waited_for]
+    return [pause for name, pause in pauses.paused(session).items() if name in waited_for]
 
 
 @pages.get("/jobs/<uuid:job_id>")
@@ -69,7 +70,7 @@ def job_live(job_id: UUID) -> ResponseReturnValue:
     """The part of a job's page that changes while it is at work; 304 if nothing did."""
     with transaction(services().sessions) as session:
         stamp = job_stamp(session, current_user(), job_id)
-    if (same := live.unchanged(*stamp)) is not None:
+    if (same := conditional.unchanged(*stamp)) is not None:
         return same
     return render_template("_job_live.html", **_shown(job_id))
 

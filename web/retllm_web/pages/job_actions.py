@@ -12,19 +12,20 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
-from retllm.access import within_visible
 from retllm.db.session import transaction
 from retllm.db.tables import Job, User, new_id
 from retllm.errors import RetllmError
-from retllm.jobs import control, listing
-from retllm.jobs.control import Deed
-from retllm.jobs.listing import Condition, Filters, Reach
-from retllm_web import bulk
-from retllm_web.auth import current_user
-from retllm_web.bulk import Tally
-from retllm_web.pages.blueprint import key_or_none, pages, refused
-from retllm_web.pages.job_filters import address_of, filters_of, keys_asked, pairs_of
-from retllm_web.services import services
+from retllm.history import control, listing
+from retllm.history.control import Deed
+from retllm.history.listing import Condition, Filters, Reach
+from retllm.identity.access import within_visible
+from retllm_web.actions import bulk
+from retllm_web.actions.bulk import Tally
+from retllm_web.http.auth import current_user
+from retllm_web.http.paging import key_or_none
+from retllm_web.http.services import services
+from retllm_web.pages.blueprint import pages, refused
+from retllm_web.render.filters import address_of, filters_of, keys_asked, pairs_of
 
 # jobs that can be named one by one; an address holds no more
 _MOST_NAMED = 200

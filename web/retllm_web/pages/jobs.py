@@ -10,19 +10,20 @@ from flask import render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
-from retllm.access import collection_for, visible_collections
 from retllm.db.enums import JobState, Role
 from retllm.db.people import SavedView
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, User
-from retllm.jobs import listing, views
-from retllm.jobs.control import Deed
-from retllm.jobs.listing import Filters
-from retllm_web.api.paging import cut
-from retllm_web.auth import current_user
-from retllm_web.pages.blueprint import key_or_none, pages
-from retllm_web.pages.job_filters import address_of, filters_asked, pairs_of, query_of
-from retllm_web.services import services
+from retllm.history import listing
+from retllm.history.control import Deed
+from retllm.history.job_views import job_views
+from retllm.history.listing import Filters
+from retllm.identity.access import collection_for, visible_collections
+from retllm_web.http.auth import current_user
+from retllm_web.http.paging import cut, key_or_none
+from retllm_web.http.services import services
+from retllm_web.pages.blueprint import pages
+from retllm_web.render.filters import address_of, filters_asked, pairs_of, query_of
 
 _JOBS = 30
 # collections and people that the filters offer
@@ -38,7 +39,7 @@ def jobs() -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         rows = listing.page(session, user, filters, after=after, limit=_JOBS + 1)
         page, following = cut(rows, _JOBS)
-        shown = views.job_views(session, page)
+        shown = job_views(session, page)
         results = listing.results(session, [job.id for job in page])
         numbers = listing.counts(session, user, filters)
         offered = _collections(session, user, filters)

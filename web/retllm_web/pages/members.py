@@ -8,20 +8,20 @@ from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
-from retllm import accounts
-from retllm import members as listing
-from retllm.access import Right, collection_for, right_in
 from retllm.db.enums import MemberRole, Visibility
 from retllm.db.people import CollectionMember
 from retllm.db.session import transaction
 from retllm.db.tables import User
 from retllm.errors import Conflict, Forbidden, InvalidInput, NotFound
-from retllm_web import membership
-from retllm_web.api.paging import cut
-from retllm_web.auth import current_user
-from retllm_web.pages.blueprint import key_or_none, pages, refused
+from retllm.identity import accounts
+from retllm.identity import members as listing
+from retllm.identity.access import Right, collection_for, right_in
+from retllm_web.actions import membership
+from retllm_web.http.auth import current_user
+from retllm_web.http.paging import cut, key_or_none
+from retllm_web.http.services import services
+from retllm_web.pages.blueprint import pages, refused
 from retllm_web.pages.forms import Form
-from retllm_web.services import services
 
 VISIBILITIES = {
     # label, who sees it

@@ -8,10 +8,10 @@ from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from retllm.errors import RetllmError
-from retllm_web import reembedding
-from retllm_web.auth import current_user
+from retllm_web.actions import reembedding
+from retllm_web.http.auth import current_user
+from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
-from retllm_web.services import services
 
 
 @pages.get("/collections/<uuid:collection_id>/models")

@@ -8,17 +8,17 @@ from flask import render_template, request
 from flask.typing import ResponseReturnValue
 
 from retllm.db.session import transaction
-from retllm.jobs import listing
-from retllm.jobs.announce import hints
+from retllm.history import listing
 from retllm.operations import activity, queues, workers
 from retllm.operations.activity import WINDOWS, Activity
 from retllm.operations.workers import Standing
-from retllm_web import charts
-from retllm_web.auth import current_user
-from retllm_web.charts import Chart, Series
-from retllm_web.live import unchanged
+from retllm.queue.notifications import hints
+from retllm_web.http.auth import current_user
+from retllm_web.http.conditional import unchanged
+from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages
-from retllm_web.services import services
+from retllm_web.render import charts
+from retllm_web.render.charts import Chart, Series
 
 
 def _window() -> activity.Window:

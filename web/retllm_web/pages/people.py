@@ -8,17 +8,17 @@ from uuid import UUID
 from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from retllm import accounts, passwords, tokens
-from retllm.access import demand_role
 from retllm.db.enums import Role
 from retllm.db.session import transaction
 from retllm.errors import Conflict, InvalidInput, RetllmError
-from retllm_web import administration
-from retllm_web.api.paging import cut
-from retllm_web.auth import current_user
-from retllm_web.pages.blueprint import key_or_none, pages, refused
+from retllm.identity import accounts, passwords, tokens
+from retllm.identity.access import demand_role
+from retllm_web.actions import administration
+from retllm_web.http.auth import current_user
+from retllm_web.http.paging import cut, key_or_none
+from retllm_web.http.services import services
+from retllm_web.pages.blueprint import pages, refused
 from retllm_web.pages.forms import Form
-from retllm_web.services import services
 
 ROLES = {
     # label, what it may do

@@ -11,20 +11,20 @@ from uuid import UUID
 from flask import render_template, request
 from flask.typing import ResponseReturnValue
 
-from retllm.access import Right, collection_for, right_in
 from retllm.db.session import transaction
 from retllm.db.tables import Collection
+from retllm.identity.access import Right, collection_for, right_in
 from retllm.review import runs, summary
 from retllm.review.measures import Verdict
 from retllm.review.reviewed import QUESTIONS, Reviewed, reviewed, reviewed_collections
-from retllm_web import charts
-from retllm_web.api.paging import cut
-from retllm_web.auth import current_user
-from retllm_web.charts import Chart, Series
-from retllm_web.pages.asking import MODES, TRIGGERS
-from retllm_web.pages.blueprint import key_or_none, pages
+from retllm_web.http.auth import current_user
+from retllm_web.http.paging import cut, key_or_none
+from retllm_web.http.services import services
+from retllm_web.pages.blueprint import pages
 from retllm_web.pages.forms import Form
-from retllm_web.services import services
+from retllm_web.pages.search_form import MODES, TRIGGERS
+from retllm_web.render import charts
+from retllm_web.render.charts import Chart, Series
 
 _COLLECTIONS = 20
 # of each collection in the list; its own page looks at more

@@ -16,9 +16,9 @@ from retllm.review import marks
 from retllm.review.measures import Verdict
 from retllm.review.search import Review
 from retllm.review.search import review_of as read_review
-from retllm_web.auth import current_user
+from retllm_web.http.auth import current_user
+from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused, wants_piece
-from retllm_web.services import services
 
 MARKS = {"relevant": True, "not": False, "none": None}
 VERDICTS = {

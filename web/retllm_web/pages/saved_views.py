@@ -13,11 +13,11 @@ from retllm.db.people import SavedView
 from retllm.db.session import transaction
 from retllm.db.tables import new_id
 from retllm.errors import Conflict, InvalidInput, NotFound, RetllmError
-from retllm_web.auth import current_user
+from retllm_web.http.auth import current_user
+from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
 from retllm_web.pages.forms import Form
-from retllm_web.pages.job_filters import filters_of_address, query_of
-from retllm_web.services import services
+from retllm_web.render.filters import filters_of_address, query_of
 
 _LONGEST_NAME = 60
 _MOST = 50

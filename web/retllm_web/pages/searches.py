@@ -9,15 +9,16 @@ from uuid import UUID
 from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
-from retllm.access import collection_for
 from retllm.db.session import transaction
 from retllm.errors import Conflict, InvalidInput, NotFound, RetllmError
-from retllm_web import likeness, submissions
-from retllm_web.auth import current_user
-from retllm_web.pages.asking import Asking, request_of
-from retllm_web.pages.asking_page import asking_page, picture_key
-from retllm_web.pages.blueprint import key_or_none, pages, wants_piece
-from retllm_web.services import services
+from retllm.identity.access import collection_for
+from retllm_web.actions import likeness, submissions
+from retllm_web.http.auth import current_user
+from retllm_web.http.paging import key_or_none
+from retllm_web.http.services import services
+from retllm_web.pages.blueprint import pages, wants_piece
+from retllm_web.pages.search_form import Asking, request_of
+from retllm_web.pages.search_page import asking_page, picture_key
 
 
 @pages.post("/search")

@@ -11,15 +11,16 @@ from flask.typing import ResponseReturnValue
 from retllm.db.enums import Role
 from retllm.db.session import transaction
 from retllm.errors import InvalidInput, NotFound, RetllmError
-from retllm.jobs.announce import hints
 from retllm.operations import activity, failures, queues, workers
 from retllm.operations.failures import Filters, Place, Requeued
 from retllm.operations.workers import Standing
-from retllm_web import catalog, operations
-from retllm_web.auth import current_user
-from retllm_web.live import unchanged
-from retllm_web.pages.blueprint import key_or_none, pages, refused
-from retllm_web.services import services
+from retllm.queue.notifications import hints
+from retllm_web.actions import catalog, operations
+from retllm_web.http.auth import current_user
+from retllm_web.http.conditional import unchanged
+from retllm_web.http.paging import key_or_none
+from retllm_web.http.services import services
+from retllm_web.pages.blueprint import pages, refused
 
 _DEAD = 30
 # collections that the filter offers

@@ -10,8 +10,8 @@ from flask.typing import ResponseReturnValue
 
 from retllm.errors import RetllmError
 from retllm.media.ingest import IncomingFile
-from retllm_web import contents
-from retllm_web.auth import current_user
+from retllm_web.actions import contents
+from retllm_web.http.auth import current_user
 from retllm_web.pages.blueprint import pages, wants_piece
 from retllm_web.pages.collections import Said, collection_page
 from retllm_web.pages.forms import Form

@@ -9,11 +9,11 @@ import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import PASSWORD
 
-from retllm import accounts
 from retllm.db.enums import Role, Visibility
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Job, Search
-from retllm_web.services import Services
+from retllm.identity import accounts
+from retllm_web.http.services import Services
 
 from .conftest import Page, Visitor
 

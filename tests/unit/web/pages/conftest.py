@@ -22,7 +22,7 @@ from retllm.db.session import transaction
 from retllm.db.tables import Candidate, EmbeddingModel, Item, Job, Score, Search, Unit, new_id
 from retllm.fine.injection import Injection
 from retllm.settings import Settings, public_name
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 # elements without an end
 _VOID = {"meta", "link", "input", "img", "br", "hr"}

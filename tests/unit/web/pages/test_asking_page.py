@@ -13,7 +13,7 @@ from tests.unit.web.pictures import picture
 
 from retllm.db.enums import ItemKind
 from retllm.db.tables import Search
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 from .asking import ask_on_page, filled_form, log_in_viewer, newest_search, search_on_collection
 from .conftest import Searched, Visitor

@@ -10,13 +10,13 @@ import pytest
 from flask_openapi import OpenAPI
 from tests.unit.web.conftest import Caller
 
-from retllm import audit
-from retllm.audit import Action
 from retllm.db.people import AuditEntry
 from retllm.db.session import transaction
 from retllm.db.tables import new_id
+from retllm.identity import audit
+from retllm.identity.audit import Action
+from retllm_web.http.services import Services
 from retllm_web.pages import audit as page_of_audit
-from retllm_web.services import Services
 
 from .conftest import Page, Visitor
 

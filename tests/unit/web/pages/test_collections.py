@@ -19,8 +19,8 @@ from retllm.db.operations import PausedQueue
 from retllm.db.session import transaction
 from retllm.db.tables import Job, new_id
 from retllm.settings import Settings, public_name
+from retllm_web.http.services import Services
 from retllm_web.pages import collections
-from retllm_web.services import Services
 
 from .conftest import Page, Visitor
 

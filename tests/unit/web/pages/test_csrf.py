@@ -15,7 +15,7 @@ from retllm.db.people import AuditEntry
 from retllm.db.session import transaction
 from retllm.settings import Settings
 from retllm_web.app import create_app
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 from .conftest import Visitor
 

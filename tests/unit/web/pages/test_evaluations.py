@@ -14,7 +14,6 @@ from tests.unit.evaluation.test_report import made, part
 from tests.unit.web.conftest import PASSWORD, Caller, Heard
 from tests.unit.web.pictures import picture
 
-from retllm import accounts
 from retllm.db.enums import JobState, Role
 from retllm.db.people import AuditEntry
 from retllm.db.reviews import EvaluationRun
@@ -22,7 +21,8 @@ from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Job, Search
 from retllm.evaluation.run import Result
 from retllm.evaluation.variants import Variant
-from retllm_web.services import Services
+from retllm.identity import accounts
+from retllm_web.http.services import Services
 
 from .conftest import Page, Searched, Visitor
 from .test_quality import ask, mark

@@ -16,9 +16,9 @@ from retllm.db.reviews import Judgment
 from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Item, Job, Score, Search, new_id
 from retllm.fine.injection import Injection
-from retllm.jobs.submit import question_of
-from retllm_web import bulk
-from retllm_web.services import Services
+from retllm.search.submit import question_of
+from retllm_web.actions import bulk
+from retllm_web.http.services import Services
 
 from .conftest import Page, Searched, Visitor
 

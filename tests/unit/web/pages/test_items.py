@@ -12,12 +12,12 @@ from flask import Flask
 from tests.unit.web.conftest import PASSWORD, Caller
 from tests.unit.web.pictures import picture
 
-from retllm import accounts, audit
 from retllm.db.enums import Role, Visibility
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, new_id
-from retllm.jobs.indexed import keep_error
-from retllm_web.services import Services
+from retllm.identity import accounts, audit
+from retllm.indexing.indexed import keep_error
+from retllm_web.http.services import Services
 
 from .conftest import Page, Searched, Visitor
 

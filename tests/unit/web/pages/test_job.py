@@ -16,7 +16,7 @@ from retllm.db.operations import PausedQueue
 from retllm.db.session import transaction
 from retllm.db.tables import Attempt, Candidate, Collection, Item, Score, Search, Unit, new_id
 from retllm.fine.trace import Trace, Weights
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 from .conftest import Page, Searched, Visitor
 

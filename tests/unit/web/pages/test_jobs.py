@@ -10,7 +10,7 @@ from tests.unit.web.conftest import Caller
 from retllm.db.enums import JobState, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Job, Score, Search, Unit
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 from .conftest import Page, Searched, Visitor
 

@@ -14,7 +14,7 @@ from retllm.db.people import CollectionMember
 from retllm.db.session import transaction
 from retllm.db.tables import Embedding, EmbeddingModel, new_id
 from retllm.settings import Settings, public_name
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 from .conftest import Visitor
 

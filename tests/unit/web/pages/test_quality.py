@@ -12,8 +12,8 @@ from tests.unit.web.conftest import Caller
 
 from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Collection, Job, Search, new_id
-from retllm.jobs.submit import question_of
-from retllm_web.services import Services
+from retllm.search.submit import question_of
+from retllm_web.http.services import Services
 
 from .conftest import Page, Searched, Visitor
 

@@ -7,13 +7,13 @@ import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import PASSWORD, Caller
 
-from retllm import accounts
 from retllm.db.enums import ItemState, MemberRole, Role
 from retllm.db.people import CollectionMember
 from retllm.db.reviews import Judgment
 from retllm.db.session import transaction
 from retllm.db.tables import Item, Job
-from retllm_web.services import Services
+from retllm.identity import accounts
+from retllm_web.http.services import Services
 
 from .conftest import Page, Searched, Visitor
 

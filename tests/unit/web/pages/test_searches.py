@@ -10,7 +10,7 @@ from tests.unit.web.conftest import Caller
 from tests.unit.web.pictures import picture
 
 from retllm.db.tables import Search
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 from .asking import ask_on_page, count_jobs, filled_form, log_in_viewer, newest_search, search_on_collection
 from .conftest import Visitor

@@ -17,7 +17,7 @@ from tests.unit.web.pictures import picture
 from werkzeug.serving import make_server
 
 from retllm.db.tables import Search
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]

@@ -7,13 +7,13 @@ import sqlalchemy as sa
 from flask_openapi import OpenAPI
 from tests.unit.web.conftest import PASSWORD, Caller
 
-from retllm import accounts
 from retllm.db.enums import Role
 from retllm.db.people import AuditEntry
 from retllm.db.session import transaction
 from retllm.db.tables import Login
-from retllm_web.agents import browser_of
-from retllm_web.services import Services
+from retllm.identity import accounts
+from retllm_web.http.agents import browser_of
+from retllm_web.http.services import Services
 
 from .conftest import Page, Visitor
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from retllm.db.enums import DecidedBy, ItemKind, JobKind, JobState, Stage
-from retllm_web.pages import show
+from retllm_web.pages import formats
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -24,7 +24,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
     ],
 )
 def test_an_age_is_told_in_one_unit(seconds: int, said: str) -> None:
-    assert show.ago(NOW - timedelta(seconds=seconds), NOW) == said
+    assert formats.ago(NOW - timedelta(seconds=seconds), NOW) == said
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_an_age_is_told_in_one_unit(seconds: int, said: str) -> None:
     [(None, "–"), (0.012, "0.01 s"), (12.4, "12 s"), (59.9, "60 s"), (61, "1 min 1 s"), (7260, "2 h 1 min")],
 )
 def test_a_duration_is_told_in_few_figures(value: float | None, said: str) -> None:
-    assert show.seconds(value) == said
+    assert formats.seconds(value) == said
 
 
 @pytest.mark.parametrize(
@@ -40,17 +40,17 @@ def test_a_duration_is_told_in_few_figures(value: float | None, said: str) -> No
     [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (2_000_000, "2.0 MB"), (5 * 10**12, "5000.0 GB")],
 )
 def test_bytes_are_told_in_units_that_people_read(count: int, said: str) -> None:
-    assert show.size(count) == said
+    assert formats.size(count) == said
 
 
 @pytest.mark.parametrize(("share", "said"), [(0, "0 %"), (0.999, "99 %"), (0.29, "29 %"), (1, "100 %")])
 def test_only_all_of_it_is_100_percent(share: float, said: str) -> None:
-    assert show.percent(share) == said
+    assert formats.percent(share) == said
 
 
 def test_every_state_and_kind_has_words() -> None:
-    assert set(show.STATES) == set(JobState)
-    assert set(show.STAGES) == set(Stage)
-    assert set(show.JOB_KINDS) == set(JobKind)
-    assert set(show.DECIDED) == set(DecidedBy)
-    assert set(show.KINDS) == set(ItemKind)
+    assert set(formats.STATES) == set(JobState)
+    assert set(formats.STAGES) == set(Stage)
+    assert set(formats.JOB_KINDS) == set(JobKind)
+    assert set(formats.DECIDED) == set(DecidedBy)
+    assert set(formats.KINDS) == set(ItemKind)

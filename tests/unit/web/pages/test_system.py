@@ -10,15 +10,15 @@ import sqlalchemy as sa
 from flask_openapi import OpenAPI
 from tests.unit.web.conftest import Caller, Heard
 
-from retllm.audit import Action
 from retllm.db.enums import JobState, Stage, UnitState, Visibility
 from retllm.db.operations import PausedQueue, Worker
 from retllm.db.people import AuditEntry
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Job, Unit
+from retllm.identity.audit import Action
 from retllm.operations import workers
 from retllm.operations.workers import Report
-from retllm_web.services import Services
+from retllm_web.http.services import Services
 
 from .conftest import Page, Visitor
 

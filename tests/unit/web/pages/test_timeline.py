@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from retllm.db.enums import JobKind, JobState, Stage, UnitState
-from retllm.jobs.schemas import JobView, StageProgress
-from retllm_web.pages.timeline import Standing, Step, timeline
+from retllm.history.job_views import JobView, StageProgress
+from retllm_web.render.timeline import Standing, Step, timeline
 
 BEGAN = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
 

@@ -1,0 +1,153 @@
+"""The history as rows for other programs, read in batches so that any number of them takes the same memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from retllm.db.enums import JobKind
+from retllm.db.reviews import Judgment
+from retllm.db.session import Sessions, transaction
+from retllm.db.tables import Candidate, Collection, Item, Job, Score, Search, User
+from retllm.history.listing import Filters, is_best
+
+Row = dict[str, Any]
+
+
+class Rows(StrEnum):
+    """What a row stands for."""
+
+    JOBS = "jobs"  # one job
+    RESULTS = "results"  # one candidate of one search
+
+
+# jobs of one batch; each batch is a transaction of its own, so a slow reader holds neither a connection nor a snapshot
+BATCH = {Rows.JOBS: 200, Rows.RESULTS: 20}
+"""Jobs that are read at once."""
+
+_OF_JOB: dict[str, Any] = {
+    "job_id": Job.id,
+    "kind": Job.kind,
+    "state": Job.state,
+    "collection_id": Job.collection_id,
+    "collection": Collection.name,
+    "person": User.name,
+    "created_at": Job.created_at,
+    "started_at": Job.started_at,
+    "finished_at": Job.finished_at,
+    "seconds": sa.cast(sa.extract("epoch", Job.finished_at - Job.created_at), sa.Float),
+    "error": Job.error,
+    "query": Search.query_text,
+    "query_picture_sha256": Search.query_picture_sha256,
+    "k": Search.k,
+    "mode": Search.mode,
+    "trigger": Search.injection["trigger"].astext,
+    "embedder": Search.embedder,
+    "scorer": Search.scorer,
+    "scorer_version": Search.scorer_version,
+    "no_match": Search.no_match,
+}
+_BEST: dict[str, Any] = {"best_item_id": Item.id, "best_item": Item.name, "best_score": Score.score}
+_OF_RESULT: dict[str, Any] = {
+    "job_id": Job.id,
+    "created_at": Job.created_at,
+    "collection_id": Job.collection_id,
+    "collection": Collection.name,
+    "person": User.name,
+    "query": Search.query_text,
+    "query_picture_sha256": Search.query_picture_sha256,
+    "item_id": Item.id,
+    "item": Item.name,
+    "coarse_rank": Candidate.coarse_rank,
+    "final_rank": Candidate.final_rank,
+    "similarity": Candidate.similarity,
+    "score": Score.score,
+    "log_odds": Score.log_odds,
+    "entropy": Score.entropy,
+    "injected_layer": Score.injected_layer,
+    "uncertainty": Score.uncertainty,
+    "decided_by": Candidate.decided_by,
+    "mark": sa.case((Judgment.relevant, "relevant"), (sa.not_(Judgment.relevant), "not relevant")),
+    "error": sa.func.coalesce(Candidate.error, Score.error),
+}
+
+COLUMNS = {Rows.JOBS: (*_OF_JOB, *_BEST), Rows.RESULTS: tuple(_OF_RESULT)}
+"""The names of the columns, in their order."""
+
+
+def rows(sessions: Sessions, user: User, filters: Filters, what: Rows) -> Iterator[Row]:
+    """The jobs that match, newest first, or the candidates of those of them that are searches, best first.
+
+    Jobs that are accepted meanwhile are not among them.
+    """
+    after: UUID | None = None
+    size = BATCH[what]
+    while True:
+        with transaction(sessions) as session:
+            keys = sa.select(Job.id).where(*filters.matching(user)).order_by(Job.id.desc()).limit(size)
+            if what is Rows.RESULTS:
+                keys = keys.where(Job.kind == JobKind.SEARCH)
+            batch = session.scalars(keys if after is None else keys.where(Job.id < after)).all()
+            found = session.execute(_QUERIES[what](batch)).mappings().all() if batch else []
+        yield from map(dict, found)
+        if len(batch) < size:
+            return
+        after = batch[-1]
+
+
+def _named(columns: dict[str, Any]) -> list[Any]:
+    return [column.label(name) for name, column in columns.items()]
+
+
+def _score_of_candidate(keys: Sequence[UUID]) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        Score.search_id == Search.id,
+        # said once more, so that the rows are found by it and not by reading the table through
+        Score.search_id.in_(keys),
+        Score.item_id == Candidate.item_id,
+        Score.scorer_version == Search.scorer_version,
+    )
+
+
+def _jobs(keys: Sequence[UUID]) -> sa.Select[Any]:
+    best = sa.and_(Candidate.search_id == Job.id, Candidate.search_id.in_(keys), is_best())
+    return (
+        sa.select(*_named(_OF_JOB | _BEST))
+        .select_from(Job)
+        .join(Collection, Collection.id == Job.collection_id)
+        .join(User, User.id == Job.user_id)
+        .outerjoin(Search, sa.and_(Search.id == Job.id, Search.id.in_(keys)))
+        .outerjoin(Candidate, best)
+        .outerjoin(Item, Item.id == Candidate.item_id)
+        .outerjoin(Score, _score_of_candidate(keys))
+        .where(Job.id.in_(keys))
+        .order_by(Job.id.desc())
+    )
+
+
+def _results(keys: Sequence[UUID]) -> sa.Select[Any]:
+    marked = sa.and_(
+        Judgment.collection_id == Job.collection_id,
+        Judgment.question == Search.question,
+        Judgment.item_id == Candidate.item_id,
+    )
+    return (
+        sa.select(*_named(_OF_RESULT))
+        .select_from(Job)
+        .join(Search, Search.id == Job.id)
+        .join(Candidate, sa.and_(Candidate.search_id == Job.id, Candidate.search_id.in_(keys)))
+        .join(Item, Item.id == Candidate.item_id)
+        .join(Collection, Collection.id == Job.collection_id)
+        .join(User, User.id == Job.user_id)
+        .outerjoin(Score, _score_of_candidate(keys))
+        .outerjoin(Judgment, marked)
+        .where(Job.id.in_(keys))
+        .order_by(Job.id.desc(), sa.func.coalesce(Candidate.final_rank, Candidate.coarse_rank), Candidate.item_id)
+    )
+
+
+_QUERIES = {Rows.JOBS: _jobs, Rows.RESULTS: _results}

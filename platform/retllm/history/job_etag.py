@@ -1,0 +1,97 @@
+"""Whether anything of a job changed since somebody looked: one query that reads no result."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import JobState, UnitState
+from retllm.db.operations import PausedQueue
+from retllm.db.reviews import Judgment
+from retllm.db.tables import Candidate, Job, Score, Search, Unit, User
+from retllm.errors import NotFound
+from retllm.identity.access import within_visible
+
+# a job that waits says so again after each of these, a few times
+_WAIT_SECONDS, _WAITS = 20, 6
+
+Stamp = tuple[Any, ...]
+
+
+def job_stamp(session: Session, user: User, job_id: UUID) -> Stamp:
+    """Values that change with the job, its units, its candidates and scores, the marks of its question, and pauses.
+
+    Raises:
+        NotFound: there is no such job that this account may see.
+    """
+    parts = (_units(), _scores(), _candidates(), _marks(), _pauses())
+    waited = sa.func.floor(sa.extract("epoch", sa.func.now() - Job.created_at) / _WAIT_SECONDS)
+    query = sa.select(
+        Job.state,
+        Job.cancel_requested,
+        Job.finished_at,
+        sa.case((Job.state == JobState.QUEUED, sa.func.least(waited, _WAITS))),
+        Search.coarse_at,
+        Search.final_at,
+        *(column for part in parts for column in part.c),
+    )
+    joined = query.select_from(Job).outerjoin(Search, Search.id == Job.id)
+    for part in parts:
+        joined = joined.join(part, sa.true())
+    row = session.execute(joined.where(Job.id == job_id, within_visible(user, Job.collection_id))).first()
+    if row is None:
+        raise NotFound("There is no such job.")
+    return tuple(row)
+
+
+def _units() -> sa.FromClause:
+    # a release takes its attempt back, a failure changes only when the next attempt may begin
+    return (
+        sa.select(
+            sa.func.count().label("units"),
+            sa.func.sum(Unit.attempt).label("attempts"),
+            *(sa.func.count().filter(Unit.state == state).label(f"units_{state}") for state in UnitState),
+            sa.func.max(Unit.run_after).label("run_after"),
+            sa.func.max(Unit.started_at).label("unit_started_at"),
+            sa.func.max(Unit.finished_at).label("unit_finished_at"),
+        )
+        .where(Unit.job_id == Job.id)
+        .lateral()
+    )
+
+
+def _scores() -> sa.FromClause:
+    return (
+        sa.select(sa.func.count().label("scores"), sa.func.count(Score.entropy).label("entropies"))
+        .where(Score.search_id == Job.id)
+        .lateral()
+    )
+
+
+def _candidates() -> sa.FromClause:
+    return (
+        sa.select(
+            sa.func.count().label("candidates"),
+            sa.func.count(Candidate.error).label("candidate_errors"),
+            sa.func.count(Candidate.final_rank).label("ranked"),
+        )
+        .where(Candidate.search_id == Job.id)
+        .lateral()
+    )
+
+
+def _marks() -> sa.FromClause:
+    return (
+        sa.select(sa.func.count().label("marks"), sa.func.max(Judgment.updated_at).label("marked_at"))
+        .where(Judgment.collection_id == Job.collection_id, Judgment.question == Search.question)
+        .lateral()
+    )
+
+
+def _pauses() -> sa.FromClause:
+    return sa.select(
+        sa.func.count(PausedQueue.queue).label("pauses"), sa.func.max(PausedQueue.created_at).label("paused_at")
+    ).lateral()

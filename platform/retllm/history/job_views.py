@@ -1,0 +1,213 @@
+"""Jobs as they are shown: state, progress, stages and errors."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import OPEN_UNITS, JobKind, JobState, Stage, UnitState
+from retllm.db.tables import Candidate, Collection, Job, Unit, User
+
+
+class StageProgress(BaseModel):
+    """How far one stage of a job is.
+
+    ``items`` counts items (embed; with several embedders, an item once for each that it lacks) or candidates (fine; of
+    a search in waves, those of the waves so far).
+    """
+
+    stage: Stage
+    units: dict[UnitState, int]
+    items_total: int
+    items_done: int
+    items_failed: int
+    seconds: float | None
+    started_at: datetime | None = Field(description="when the first unit was taken up")
+    finished_at: datetime | None = Field(description="when the last unit ended; null while one is open")
+
+
+class UnitError(BaseModel):
+    """Why a unit failed the last time, or for good."""
+
+    stage: Stage
+    seq: int
+    state: UnitState
+    attempt: int
+    error: str
+    run_after: datetime | None
+
+
+class JobView(BaseModel):
+    """A job as the API shows it."""
+
+    id: UUID
+    kind: JobKind
+    state: JobState
+    collection_id: UUID
+    collection_name: str
+    user_name: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    cancel_requested: bool
+    error: str | None
+    progress: float = Field(description="share of the work that is done, 0 to 1")
+    stages: list[StageProgress]
+    errors: list[UnitError]
+    params: dict[str, Any]
+
+
+_MOST_ERRORS = 20
+
+
+# progress of a job that is still at work
+_ALMOST = 0.99
+
+
+def job_view(session: Session, job: Job) -> JobView:
+    """One job with its progress, its stages and the errors of its units."""
+    return job_views(session, [job])[0]
+
+
+def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
+    """Several jobs, with a fixed number of queries."""
+    ids = [job.id for job in jobs]
+    stages = _stages(session, ids)
+    pools = _pools(session, ids)
+    errors = _errors(session, ids)
+    names: dict[UUID, tuple[str, str]] = {
+        job_id: (collection, user)
+        for job_id, collection, user in session.execute(
+            sa.select(Job.id, Collection.name, User.name)
+            .join(Collection, Collection.id == Job.collection_id)
+            .join(User, User.id == Job.user_id)
+            .where(Job.id.in_(ids))
+        )
+    }
+    return [
+        JobView(
+            id=job.id,
+            kind=job.kind,
+            state=job.state,
+            collection_id=job.collection_id,
+            collection_name=names[job.id][0],
+            user_name=names[job.id][1],
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+            cancel_requested=job.cancel_requested,
+            error=job.error,
+            progress=_progress(job, stages[job.id], pools.get(job.id, 0)),
+            stages=stages[job.id],
+            errors=errors[job.id],
+            params=job.params,
+        )
+        for job in jobs
+    ]
+
+
+def _pools(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """How many candidates each search has."""
+    query = sa.select(Candidate.search_id, sa.func.count()).where(Candidate.search_id.in_(job_ids))
+    return {row[0]: row[1] for row in session.execute(query.group_by(Candidate.search_id))}
+
+
+def _progress(job: Job, stages: Sequence[StageProgress], pool: int) -> float:
+    """Share of the work that is over. A failed job shows what it reached, never 1 for having ended.
+
+    A search in waves is measured by its whole pool while it is at work, so that a new wave takes nothing back; that it
+    needs no further wave shows as a leap to its end.
+    """
+    if job.state is JobState.SUCCEEDED:
+        return 1.0
+    last = Stage.EMBED if job.kind is JobKind.INDEX else Stage.FINE
+    for stage in stages:
+        if stage.stage is not last or not stage.items_total:
+            continue
+        if job.finished_at is not None:
+            return round(stage.items_done / stage.items_total, 4)
+        # all candidates may have their score while ties still wait for their entropy
+        return min(_ALMOST, round(stage.items_done / max(stage.items_total, pool), 4))
+    return 0.0
+
+
+def _stages(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[StageProgress]]:
+    named = sa.func.coalesce(sa.func.jsonb_array_length(Unit.payload["items"]), 0)
+    # a unit that names a pass goes once more over items that the stage counted before
+    items = sa.case((Unit.payload.has_key("pass"), 0), else_=named)
+    query = (
+        sa.select(
+            Unit.job_id,
+            Unit.stage,
+            Unit.state,
+            sa.func.count(),
+            sa.func.sum(items),
+            sa.func.min(Unit.started_at),
+            sa.func.max(Unit.finished_at),
+        )
+        .where(Unit.job_id.in_(job_ids))
+        .group_by(Unit.job_id, Unit.stage, Unit.state)
+    )
+    found: dict[UUID, dict[Stage, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    for row in session.execute(query):
+        found[row[0]][row[1]].append(row[2:])
+    order = list(Stage)
+    result: dict[UUID, list[StageProgress]] = defaultdict(list)
+    for job_id, stages in found.items():
+        result[job_id] = [_stage(stage, stages[stage]) for stage in sorted(stages, key=order.index)]
+    return result
+
+
+def _stage(stage: Stage, rows: Sequence[Any]) -> StageProgress:
+    units: dict[UnitState, int] = {state: count for state, count, *_ in rows}
+    items: dict[UnitState, int] = {state: int(total) for state, _, total, *_ in rows}
+    started: list[datetime] = [row[3] for row in rows if row[3]]
+    finished: list[datetime] = [row[4] for row in rows if row[4]]
+    seconds = (max(finished) - min(started)).total_seconds() if started and finished else None
+    return StageProgress(
+        stage=stage,
+        units=units,
+        # a split unit's items are counted in the units that replaced it
+        items_total=sum(count for state, count in items.items() if state is not UnitState.SPLIT),
+        items_done=items.get(UnitState.DONE, 0),
+        items_failed=items.get(UnitState.DEAD, 0),
+        seconds=max(0.0, seconds) if seconds is not None else None,
+        started_at=min(started, default=None),
+        finished_at=None if any(units.get(state) for state in OPEN_UNITS) else max(finished, default=None),
+    )
+
+
+def _errors(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[UnitError]]:
+    rank = sa.func.row_number().over(partition_by=Unit.job_id, order_by=(Unit.stage, Unit.seq)).label("rank")
+    failing = sa.select(Unit.id, rank).where(
+        Unit.job_id.in_(job_ids),
+        Unit.error.is_not(None),
+        Unit.state.in_([UnitState.READY, UnitState.LEASED, UnitState.DEAD]),
+    )
+    ranked = failing.subquery()
+    query = (
+        sa.select(Unit)
+        .join(ranked, ranked.c.id == Unit.id)
+        .where(ranked.c.rank <= _MOST_ERRORS)
+        .order_by(Unit.stage, Unit.seq)
+    )
+    result: dict[UUID, list[UnitError]] = defaultdict(list)
+    for unit in session.scalars(query):
+        result[unit.job_id].append(
+            UnitError(
+                stage=unit.stage,
+                seq=unit.seq,
+                state=unit.state,
+                attempt=unit.attempt,
+                error=unit.error or "",
+                run_after=unit.run_after if unit.state is UnitState.READY else None,
+            )
+        )
+    return result

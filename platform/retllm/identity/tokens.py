@@ -1,0 +1,142 @@
+"""Bearer tokens: random, shown once, kept as a digest that only who has the secret key can compute."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import uuid
+from datetime import timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import TokenScope
+from retllm.db.tables import ApiToken, User, new_id
+from retllm.errors import InvalidInput, NotFound, Unauthorized
+from retllm.identity.access import demand_scope, limit_to
+from retllm.identity.secret_key import derived, secret_key
+from retllm.settings import Settings
+
+PREFIX = "rlm_"
+USUAL_DAYS = 90
+MOST_DAYS = 3650
+USUAL_SCOPE = TokenScope.CHANGE
+_INVALID = "This token is not valid (any more). Make a new one with `retllm token create`."
+
+
+def token_key(settings: Settings) -> bytes:
+    """The key of the tokens' digests.
+
+    Raises:
+        StackError: there is no secret key that can be used.
+    """
+    return key_from(secret_key(settings))
+
+
+def key_from(secret: str) -> bytes:
+    """The key of the tokens' digests that follows from the secret key."""
+    return derived(secret, "tokens of the API")
+
+
+def _digest(key: bytes, secret: str) -> str:
+    return hmac.digest(key, secret.encode(), hashlib.sha256).hex()
+
+
+def _digest_of_0_1(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def issue(
+    session: Session,
+    key: bytes,
+    user: User,
+    name: str,
+    *,
+    scope: TokenScope = TokenScope.MANAGE,
+    days: int | None = None,
+) -> tuple[ApiToken, str]:
+    """A new token for ``user``, and its secret; only a digest is stored, so this is the one time it can be seen.
+
+    It works for so many ``days``; None: until it is revoked.
+
+    Raises:
+        InvalidInput: the name is empty or too long, or the days are not between 1 and ``MOST_DAYS``.
+        Forbidden: ``user`` acts by a token that may not do that.
+    """
+    demand_scope(user, TokenScope.MANAGE)
+    if not 1 <= len(name.strip()) <= 100:
+        raise InvalidInput("A token's name has 1 to 100 characters.", field="name")
+    if days is not None and not 1 <= days <= MOST_DAYS:
+        raise InvalidInput(f"A token works for 1 to {MOST_DAYS:,} days, or until it is revoked.", field="days")
+    secret = PREFIX + secrets.token_urlsafe(32)
+    token = ApiToken(id=new_id(), user_id=user.id, name=name.strip(), digest=_digest(key, secret), scope=scope)
+    if days is not None:
+        token.expires_at = sa.func.now() + timedelta(days=days)
+    session.add(token)
+    session.flush()
+    session.refresh(token)
+    return token, secret
+
+
+def _in_force() -> sa.ColumnElement[bool]:
+    return sa.and_(
+        ApiToken.revoked_at.is_(None),
+        sa.or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > sa.func.now()),
+    )
+
+
+def in_force(session: Session, user: User) -> list[ApiToken]:
+    """The tokens of ``user`` that still work, oldest first."""
+    query = sa.select(ApiToken).where(ApiToken.user_id == user.id, _in_force()).order_by(ApiToken.id)
+    return list(session.scalars(query))
+
+
+def revoke(session: Session, user: User, token_id: uuid.UUID) -> ApiToken:
+    """End a token, and give it back.
+
+    Raises:
+        NotFound: ``user`` has no such token.
+        Forbidden: ``user`` acts by a token that may not do that.
+    """
+    demand_scope(user, TokenScope.MANAGE)
+    token = session.scalar(sa.select(ApiToken).where(ApiToken.id == token_id, ApiToken.user_id == user.id, _in_force()))
+    if token is None:
+        raise NotFound("There is no such token.")
+    token.revoked_at = sa.func.now()
+    session.flush()
+    return token
+
+
+def holder(session: Session, key: bytes, secret: str) -> User:
+    """The account that a token stands for, which may do no more than the token's scope lets it (``access.limit_to``).
+
+    Raises:
+        Unauthorized: the token is unknown, revoked or over, or its account is locked out.
+    """
+    digest = _digest(key, secret)
+    query = (
+        sa.select(User, ApiToken)
+        .join(ApiToken, ApiToken.user_id == User.id)
+        .where(ApiToken.digest.in_([digest, _digest_of_0_1(secret)]), _in_force(), User.disabled_at.is_(None))
+    )
+    row = session.execute(query).first()
+    if row is None:
+        raise Unauthorized(_INVALID)
+    user, found = row
+    if found.digest != digest:
+        # made by release 0.1, which kept a digest without a key
+        session.execute(sa.update(ApiToken).where(ApiToken.id == found.id).values(digest=digest))
+    _note_use(session, found)
+    limit_to(user, found.scope)
+    return user
+
+
+def _note_use(session: Session, token: ApiToken) -> None:
+    """At most one write a minute, or every request would write."""
+    minute_ago = sa.func.now() - timedelta(minutes=1)
+    session.execute(
+        sa.update(ApiToken)
+        .where(ApiToken.id == token.id, sa.or_(ApiToken.last_used_at.is_(None), ApiToken.last_used_at < minute_ago))
+        .values(last_used_at=sa.func.now())
+    )

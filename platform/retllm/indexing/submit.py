@@ -1,0 +1,71 @@
+"""Accepting an index job: the items to embed are frozen at submission."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import JobKind, Stage
+from retllm.db.tables import Item, User
+from retllm.errors import Conflict
+from retllm.identity.access import Right, collection_for
+from retllm.indexing import coverage
+from retllm.indexing.indexed import current_model, embedder_of, has_vector, is_ready
+from retllm.queue import lifecycle
+from retllm.queue.submission import Submitted, insert_job
+from retllm.settings import Settings
+
+
+def submit_index(
+    session: Session,
+    user: User,
+    collection_id: UUID,
+    settings: Settings,
+    *,
+    embedder: str | None = None,
+    idempotency_key: str | None = None,
+) -> Submitted:
+    """A job that embeds every item of the collection that has no vector of the embedders in force yet.
+
+    With ``embedder`` it is by that one alone; else by all of them, that of the collection first.
+
+    The list of items is frozen here, for each embedder its own; what comes later belongs to the next index job. A unit
+    is of one embedder, so that one that can't be loaded fails its own units alone.
+
+    Raises:
+        NotFound: no such collection.
+        Forbidden: this account may not change it.
+        InvalidInput: the embedder is none of those in force.
+        Conflict: the collection has no item, or the idempotency key stands for another request.
+    """
+    used = embedder_of(collection_for(session, user, collection_id, Right.CHANGE), settings)
+    wanted = sorted(settings.embedders, key=lambda name: name != used)
+    main, *further = wanted if embedder is None else [coverage.named(embedder, settings)]
+    params: dict[str, Any] = {"embedder": main, "item_image_weight": settings.item_image_weight}
+    if further:
+        params["extra_embedders"] = further
+    job, created = insert_job(session, user, collection_id, JobKind.INDEX, params, idempotency_key)
+    if not created:
+        return Submitted(job, [], created=False)
+    ready = sa.select(Item.id).where(Item.collection_id == collection_id, is_ready())
+    if session.scalar(ready.limit(1)) is None:
+        raise Conflict("The collection is empty: upload something first.")
+    payloads = _to_embed(session, ready, main, settings)
+    for name in further:
+        payloads += [{**payload, "embedder": name} for payload in _to_embed(session, ready, name, settings)]
+    units = lifecycle.add_units(session, job, Stage.EMBED, payloads)
+    lifecycle.settle(session, job)
+    return Submitted(job, units, created=True)
+
+
+def _to_embed(session: Session, ready: sa.Select[UUID], embedder: str, settings: Settings) -> list[dict[str, Any]]:
+    """The units of the items among ``ready`` that lack a vector of the embedder."""
+    model = current_model(session, embedder)
+    if model is not None:
+        ready = ready.where(~has_vector(model, settings.item_image_weight))
+    wanted = [str(item) for item in session.scalars(ready.order_by(Item.id))]
+    size = settings.index_unit_items
+    return [{"items": wanted[start : start + size]} for start in range(0, len(wanted), size)]

@@ -1,0 +1,171 @@
+"""The units of the embedders: items of an index job, and the coarse stage of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from PIL.Image import Image
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import ItemState
+from retllm.db.tables import Embedding, EmbeddingModel, Item, Job
+from retllm.db.vectors import register_model
+from retllm.embedding import Embedder, fuse
+from retllm.errors import ModelUnavailable
+from retllm.indexing.indexed import clear_errors
+from retllm.logs import carried
+from retllm.media.ingest import open_picture
+from retllm.queue.claim import complete
+from retllm.queue.notifications import Announcement
+from retllm.queue.worker import Bench, Held
+from retllm.settings import public_name
+
+# pictures decoded and embedded between two looks at the lease
+_BATCH = 32
+_DECODERS = 4
+
+Vectors = NDArray[np.float32]
+
+# the embedder of an open_clip name, loaded; raises ModelUnavailable
+Embedders = Callable[[str], Embedder]
+
+
+def register(session: Session, embedder: Embedder) -> EmbeddingModel:
+    """The row of the embedder that this worker holds."""
+    info = embedder.info
+    return register_model(
+        session,
+        name=public_name(info.name),
+        revision=info.revision,
+        dimension=info.dimension,
+        preprocessing_hash=info.preprocessing_hash,
+    )
+
+
+def embed_unit(bench: Bench, held: Held, embedders: Embedders) -> list[Announcement]:
+    """Embed the unit's items and store their vectors; items deleted meanwhile are passed over.
+
+    Raises:
+        StaleClaim, JobCancelled: between two batches, or at the end.
+        ModelUnavailable: the unit's embedder can't be loaded, or is none of those that this worker serves.
+        MediaRejected: a picture can't be decoded; with others in the unit, the unit is split.
+    """
+    name, weight = _embedder_and_weight(bench, held)
+    embedder = embedders(open_clip_name(bench, name))
+    ids = [UUID(item) for item in held.claim.payload["items"]]
+    with bench.sessions() as session:
+        found = {item.id: item for item in session.scalars(sa.select(Item).where(Item.id.in_(ids)))}
+    items = [found[key] for key in ids if key in found and found[key].state is ItemState.READY]
+    vectors: list[Vectors] = []
+    with ThreadPoolExecutor(_DECODERS) as pool:
+        batches = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
+        # the next batch is decoded while this one is in the model
+        decode = carried(_decode)
+        decoded = pool.submit(decode, bench, batches[0]) if batches else None
+        for number, batch in enumerate(batches):
+            held.lease.check()
+            pictures = decoded.result() if decoded else {}
+            following = batches[number + 1] if number + 1 < len(batches) else None
+            decoded = pool.submit(decode, bench, following) if following else None
+            vectors.extend(_embed(embedder, batch, pictures, weight))
+    held.lease.check()
+
+    def write(session: Session, job: Job) -> list[Announcement]:
+        model = register(session, embedder)
+        _store(session, model, job.collection_id, items, vectors, weight, held.claim.token)
+        return []
+
+    return complete(bench.sessions, held.claim, write)
+
+
+def _embedder_and_weight(bench: Bench, held: Held) -> tuple[str, float]:
+    """The name of the unit's embedder, and the share of the picture that the job was accepted with."""
+    with bench.sessions() as session:
+        params = session.scalars(sa.select(Job.params).where(Job.id == held.claim.job_id)).one()
+    return held.claim.payload.get("embedder", params["embedder"]), float(params["item_image_weight"])
+
+
+def open_clip_name(bench: Bench, asked: str) -> str:
+    """The open_clip name of an embedder, by the name that jobs keep."""
+    serves = bench.settings.embedders
+    if asked not in serves:
+        raise ModelUnavailable(
+            f"This job wants the embedder {asked}, but the workers serve {', '.join(serves)}: "
+            "start workers with the settings that the web server has."
+        )
+    return serves[asked]
+
+
+def _decode(bench: Bench, items: Sequence[Item]) -> dict[UUID, Image]:
+    return {item.id: open_picture(bench.storage, item) for item in items if item.picture_key}
+
+
+def _embed(embedder: Embedder, items: Sequence[Item], pictures: dict[UUID, Image], weight: float) -> list[Vectors]:
+    """The vectors of the items, shape (dimension,) each: of the picture, of the text, or of both fused."""
+    with_picture = [item for item in items if item.id in pictures]
+    with_text = [item for item in items if item.text]
+    of_picture = dict(
+        zip((i.id for i in with_picture), embedder.embed_images([pictures[i.id] for i in with_picture]), strict=True)
+        if with_picture
+        else ()
+    )
+    of_text = dict(
+        zip((i.id for i in with_text), embedder.embed_texts([i.text or "" for i in with_text]), strict=True)
+        if with_text
+        else ()
+    )
+    return [fuse(of_picture.get(item.id), of_text.get(item.id), weight) for item in items]
+
+
+def _store(
+    session: Session,
+    model: EmbeddingModel,
+    collection_id: UUID,
+    items: Sequence[Item],
+    vectors: Sequence[Vectors],
+    weight: float,
+    token: UUID,
+) -> None:
+    """Write the vectors; a newer one that is there already stays, and an item that is gone gets none."""
+    failed_before = any(item.error is not None for item in items)
+    alive = set(
+        session.scalars(
+            sa.select(Item.id)
+            .where(Item.id.in_([item.id for item in items]), Item.state == ItemState.READY)
+            # always in the same order, so that two workers that write to the same items do not wait for each other
+            .order_by(Item.id)
+            .with_for_update(read=not failed_before)
+        )
+    )
+    if failed_before:
+        clear_errors(session, list(alive))
+    rows = [
+        {
+            "item_id": item.id,
+            "model_id": model.id,
+            "collection_id": collection_id,
+            "item_version": item.version,
+            "image_weight": weight,
+            "vector": vector,
+            "token": token,
+        }
+        for item, vector in zip(items, vectors, strict=True)
+        if item.id in alive
+    ]
+    if not rows:
+        return
+    statement = insert(Embedding).values(rows)
+    fresh = statement.excluded
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["item_id", "model_id"],
+            set_={name: fresh[name] for name in ("vector", "item_version", "image_weight", "token")},
+            where=Embedding.item_version <= fresh.item_version,
+        )
+    )

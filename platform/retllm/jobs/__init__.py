@@ -1,1 +1,0 @@
-"""The life of a job: submit, claim, lease, finish, cancel, rescue (design: jobs)."""

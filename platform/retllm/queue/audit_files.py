@@ -1,0 +1,90 @@
+"""Whether the stored files are those that the rows name, byte for byte; and files that no row names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import sqlalchemy as sa
+from fsspec.core import url_to_fs
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import ItemState
+from retllm.db.tables import Item, Search
+from retllm.errors import NotFound
+from retllm.media.storage import Storage
+from retllm.queue.violations import Violation
+
+_MEANING = "a row's files are stored as they came"
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A file that a row names; ``sha256`` is null where the row keeps no hash of it."""
+
+    owner: str
+    key: str
+    sha256: str | None
+
+
+def wrong_files(session: Session, storage: Storage, sample: int | None) -> Iterator[Violation]:
+    """Files that are gone or not what their rows say; with ``sample``, of so many items and searches at most.
+
+    ``session`` sees what others commit meanwhile (READ COMMITTED).
+    """
+    for named in _named(session, sample):
+        wrong = _wrong(storage, named)
+        # a row that was deleted since then takes its files along
+        if wrong and _is_named(session, named):
+            yield Violation("files_match", named.owner, _MEANING, f"{named.key}: {wrong}")
+
+
+def _named(session: Session, sample: int | None) -> Iterator[_Named]:
+    items = sa.select(Item.id, Item.picture_key, Item.content_sha256, Item.thumbnail_key).where(
+        Item.picture_key.is_not(None), Item.state == ItemState.READY
+    )
+    searches = sa.select(Search.id, Search.query_picture_key, Search.query_picture_sha256).where(
+        Search.query_picture_key.is_not(None)
+    )
+    for item, picture, sha256, thumbnail in session.execute(_some(items, sample)).all():
+        yield _Named(f"item {item}", picture, sha256)
+        if thumbnail is not None:
+            yield _Named(f"item {item}", thumbnail, None)
+    for search, picture, sha256 in session.execute(_some(searches, sample)).all():
+        yield _Named(f"search {search}", picture, sha256)
+
+
+def _some(query: Any, sample: int | None) -> Any:
+    return query if sample is None else query.order_by(sa.func.random()).limit(sample)
+
+
+def _wrong(storage: Storage, named: _Named) -> str | None:
+    try:
+        if named.sha256 is None:
+            return None if storage.size(named.key) else "it is empty"
+        with storage.open(named.key) as file:
+            found = hashlib.file_digest(cast("Any", file), "sha256").hexdigest()
+    except NotFound:
+        return "it is gone"
+    return None if found == named.sha256 else f"its SHA-256 is {found} in place of {named.sha256}"
+
+
+def _is_named(session: Session, named: _Named) -> bool:
+    item = sa.select(Item.id).where(sa.or_(Item.picture_key == named.key, Item.thumbnail_key == named.key))
+    search = sa.select(Search.id).where(Search.query_picture_key == named.key)
+    return session.scalar(sa.select(sa.or_(item.exists(), search.exists()))) is True
+
+
+def orphans(session: Session, storage: Storage) -> list[str]:
+    """Keys of stored files that no row names.
+
+    They do no harm. A quiet system has none, except what a web server that was killed during an upload left.
+    """
+    fs, root = url_to_fs(storage.url)
+    top = str(root).rstrip("/")
+    stored = {str(path).removeprefix(top).lstrip("/") for path in fs.find(top)}
+    columns = (Item.picture_key, Item.thumbnail_key, Search.query_picture_key)
+    named = {key for column in columns for key in session.scalars(sa.select(column).where(column.is_not(None)))}
+    return sorted(stored - named)

@@ -1,0 +1,273 @@
+"""Claiming a unit, keeping its lease, and giving it back: done, failed, or dropped as stale (design: jobs)."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
+from retllm.db.session import Sessions, transaction
+from retllm.db.tables import Job, Unit
+from retllm.errors import JobCancelled, ModelUnavailable, RetllmError, StaleClaim
+from retllm.logs import carried
+from retllm.metrics import FENCED
+from retllm.queue import attempts, lifecycle, pauses
+from retllm.queue.notifications import QUEUE_OF, Announcement
+from retllm.redaction import hidden
+from retllm.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+# the end of a traceback is what tells most
+_TRACEBACK_CHARS = 20_000
+_ERROR_CHARS = 2_000
+
+Write = Callable[[Session, Job], list[Announcement]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's right to do a unit: the token proves it, the lease bounds it."""
+
+    unit_id: UUID
+    job_id: UUID
+    stage: Stage
+    seq: int
+    attempt: int
+    token: UUID
+    payload: dict[str, Any]
+
+
+def _after(seconds: float) -> Any:
+    """The database's clock, ``seconds`` from now; no worker's own clock decides about a lease."""
+    return sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+
+
+def claim_unit(sessions: Sessions, unit_id: UUID, worker: str, settings: Settings) -> Claim | None:
+    """Take the unit if it is ready; None if another worker has it, it is done, or its job was cancelled.
+
+    None as well while its queue is paused: whoever resumes the queue has the unit announced again.
+    """
+    with transaction(sessions) as session:
+        found = session.execute(sa.select(Unit.job_id, Unit.stage).where(Unit.id == unit_id)).one_or_none()
+        if found is None or pauses.is_paused(session, QUEUE_OF[found.stage]):
+            return None
+        job = lifecycle.lock_job(session, found.job_id)
+        if job is None or job.finished_at is not None or lifecycle.close_if_cancelled(session, job):
+            return None
+        unit = session.scalar(
+            sa.select(Unit)
+            .where(Unit.id == unit_id, Unit.state == UnitState.READY, Unit.run_after <= sa.func.clock_timestamp())
+            .with_for_update(skip_locked=True)
+        )
+        if unit is None:
+            return None
+        unit.state = UnitState.LEASED
+        unit.attempt += 1
+        unit.token = token = attempts.begin(session, unit, worker)
+        unit.worker = worker
+        unit.lease_until = _after(settings.lease_seconds)
+        unit.started_at = sa.func.clock_timestamp()
+        if job.state is JobState.QUEUED:
+            job.state = JobState.RUNNING
+            job.started_at = job.started_at or sa.func.clock_timestamp()
+        session.flush()
+        return Claim(unit_id, job.id, unit.stage, unit.seq, unit.attempt, token, dict(unit.payload))
+
+
+class Lease:
+    """Renews a claim's lease from a thread of its own while the unit is worked on.
+
+    ``check()`` belongs between two batches: it raises when the claim was lost or the job cancelled.
+    """
+
+    def __init__(self, sessions: Sessions, claim: Claim, settings: Settings) -> None:
+        self._sessions = sessions
+        self._claim = claim
+        self._seconds = settings.lease_seconds
+        self._stop = threading.Event()
+        self._lost = threading.Event()
+        self._cancelled = threading.Event()
+        self._thread = threading.Thread(target=carried(self._keep), name=f"lease-{claim.unit_id}", daemon=True)
+
+    def __enter__(self) -> Lease:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Go on only if the unit is still ours and wanted.
+
+        Raises:
+            StaleClaim: the lease ran out and the unit may be another worker's.
+            JobCancelled: somebody cancelled the job.
+        """
+        if self._lost.is_set():
+            raise StaleClaim
+        if self._cancelled.is_set():
+            raise JobCancelled
+
+    def _keep(self) -> None:
+        while not self._stop.wait(self._seconds / 3):
+            try:
+                self._renew()
+            except sa.exc.SQLAlchemyError as error:
+                # the database is away: work goes on, and the fence at the end decides
+                log.warning("lease.renewal_failed", unit_id=str(self._claim.unit_id), reason=str(error))
+
+    def _renew(self) -> None:
+        with transaction(self._sessions) as session:
+            held = session.scalar(
+                sa.update(Unit).where(*_held(self._claim)).values(lease_until=_after(self._seconds)).returning(Unit.id)
+            )
+            cancel = session.scalar(sa.select(Job.cancel_requested).where(Job.id == self._claim.job_id))
+        if held is None:
+            self._lost.set()
+        if cancel:
+            self._cancelled.set()
+
+
+def _held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        Unit.id == claim.unit_id,
+        Unit.token == claim.token,
+        Unit.state == UnitState.LEASED,
+        Unit.lease_until > sa.func.clock_timestamp(),
+    )
+
+
+def _prove(session: Session, claim: Claim) -> tuple[Job, Unit]:
+    """Lock the job, then prove that the unit is still this claim's: the fence of a stale worker."""
+    job = lifecycle.lock_job(session, claim.job_id)
+    unit = session.scalar(sa.select(Unit).where(*_held(claim)).with_for_update()) if job else None
+    if job is None or unit is None:
+        FENCED.labels(claim.stage).inc()
+        raise StaleClaim
+    return job, unit
+
+
+def complete(sessions: Sessions, claim: Claim, write: Write) -> list[Announcement]:
+    """Store the unit's results and end it, in one transaction; returns the units to announce afterwards.
+
+    Args:
+        write: puts the results into the session it is given, and adds the units of the next stage.
+
+    Raises:
+        StaleClaim: the unit is not this worker's any more; nothing was written.
+    """
+    with transaction(sessions) as session:
+        job, unit = _prove(session, claim)
+        unit.token = None
+        unit.lease_until = None
+        unit.finished_at = sa.func.clock_timestamp()
+        if job.cancel_requested:
+            attempts.end(session, claim.token, AttemptOutcome.CANCELLED)
+            unit.state = UnitState.CANCELLED
+            lifecycle.close_if_cancelled(session, job)
+            return []
+        attempts.end(session, claim.token, AttemptOutcome.COMMITTED)
+        opened = write(session, job)
+        unit.state = UnitState.DONE
+        unit.error = None
+        unit.traceback = None
+        return opened + lifecycle.settle(session, job)
+
+
+def release(sessions: Sessions, claim: Claim) -> None:
+    """Give an unfinished unit back at once, its attempt not counted: the worker is told to stop, or the job is."""
+    with transaction(sessions) as session:
+        job, unit = _prove(session, claim)
+        outcome = AttemptOutcome.CANCELLED if job.cancel_requested else AttemptOutcome.RETURNED
+        attempts.end(session, claim.token, outcome)
+        unit.state = UnitState.READY
+        unit.attempt -= 1
+        unit.token = None
+        unit.lease_until = None
+        unit.announced_at = None
+        session.flush()
+        lifecycle.close_if_cancelled(session, job)
+
+
+def describe(error: BaseException) -> str:
+    """An error as people read it on the job's page."""
+    if isinstance(error, RetllmError):
+        return _storable(error.message[:_ERROR_CHARS])
+    text = str(error).strip().splitlines()
+    return _storable(f"{type(error).__name__}: {text[0]}"[:_ERROR_CHARS]) if text else type(error).__name__
+
+
+def _traced(error: BaseException) -> str:
+    """Where an error came from, as a developer reads it, at most ``_TRACEBACK_CHARS``."""
+    whole = _storable("".join(traceback.format_exception(error)))
+    if len(whole) <= _TRACEBACK_CHARS:
+        return whole
+    cut = "[the beginning is left out]\n"
+    return cut + whole[len(cut) - _TRACEBACK_CHARS :]
+
+
+def _storable(text: str) -> str:
+    # a message can quote any bytes and any address; no text column takes NUL or half a surrogate pair
+    return hidden(text).replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+
+
+def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Settings) -> list[Announcement]:
+    """Record why an attempt failed: the unit waits for its next attempt, is split, or is dead.
+
+    Raises:
+        StaleClaim: the unit is not this worker's any more; nothing was written.
+    """
+    hopeless = isinstance(error, RetllmError) and not error.retryable
+    with transaction(sessions) as session:
+        job, unit = _prove(session, claim)
+        said = describe(error)
+        attempts.end(session, claim.token, AttemptOutcome.FAILED, error=said)
+        if job.cancel_requested:
+            unit.state = UnitState.CANCELLED
+            unit.token = None
+            unit.lease_until = None
+            unit.finished_at = sa.func.clock_timestamp()
+            lifecycle.close_if_cancelled(session, job)
+            return []
+        at_fault = not isinstance(error, ModelUnavailable)
+        return give_up_or_wait(
+            session, job, unit, said, settings, traced=_traced(error), hopeless=hopeless, split=at_fault
+        )
+
+
+def give_up_or_wait(
+    session: Session,
+    job: Job,
+    unit: Unit,
+    error: str,
+    settings: Settings,
+    *,
+    traced: str | None = None,
+    hopeless: bool = False,
+    split: bool = True,
+) -> list[Announcement]:
+    """After a failed attempt: another one later, with doubling waits, or the end of the unit."""
+    unit.traceback = traced
+    if hopeless or unit.attempt >= settings.max_attempts:
+        return lifecycle.bury(session, job, unit, error, split=split)
+    unit.state = UnitState.READY
+    unit.token = None
+    unit.lease_until = None
+    unit.announced_at = None
+    unit.error = error
+    unit.run_after = _after(settings.backoff_seconds * 2 ** (unit.attempt - 1))
+    session.flush()
+    return []

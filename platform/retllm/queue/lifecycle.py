@@ -1,0 +1,160 @@
+"""What ends a unit and a job. Every function here runs in the caller's transaction and locks the job first.
+
+The order of locks is always job, then unit: two workers that finish the last two units of a job at once
+can't both believe that the other one is still at work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import OPEN_UNITS, JobState, Stage, UnitState
+from retllm.db.tables import Job, Unit, new_id
+from retllm.queue.handlers import handler_of
+from retllm.queue.notifications import FIRST_ANNOUNCED, Announcement
+
+
+def lock_job(session: Session, job_id: UUID) -> Job | None:
+    """The job, locked until the transaction ends; None if its collection was deleted meanwhile."""
+    query = sa.select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
+    return session.scalar(query)
+
+
+def add_units(
+    session: Session, job: Job, stage: Stage, payloads: Sequence[dict[str, Any]], first_seq: int = 0
+) -> list[Announcement]:
+    """New ready units of ``job``; returns those that the caller announces after its commit."""
+    units = [
+        Unit(id=new_id(), job_id=job.id, stage=stage, seq=first_seq + n, payload=payload)
+        for n, payload in enumerate(payloads)
+    ]
+    for unit in units[:FIRST_ANNOUNCED]:
+        unit.announced_at = sa.func.now()
+    session.add_all(units)
+    session.flush()
+    return [(unit.id, stage) for unit in units[:FIRST_ANNOUNCED]]
+
+
+def bury(session: Session, job: Job, unit: Unit, error: str, *, split: bool) -> list[Announcement]:
+    """End a unit whose attempts are used up.
+
+    With many items it is split into units of one item each, so that a poisonous one fails alone; with one
+    item, or where the items are not at fault (``split`` is false), it is dead.
+    """
+    unit.token = None
+    unit.lease_until = None
+    unit.finished_at = sa.func.now()
+    unit.error = error
+    items: list[str] = unit.payload.get("items", [])
+    if split and len(items) > 1:
+        unit.state = UnitState.SPLIT
+        alone = [{**unit.payload, "items": [item]} for item in items]
+        return add_units(session, job, unit.stage, alone, first_seq=_next_seq(session, job, unit.stage))
+    unit.state = UnitState.DEAD
+    handler_of(job.kind).on_dead(session, job, unit, error, split)
+    session.flush()
+    return settle(session, job)
+
+
+def _next_seq(session: Session, job: Job, stage: Stage) -> int:
+    last = session.scalar(sa.select(sa.func.max(Unit.seq)).filter_by(job_id=job.id, stage=stage))
+    return 0 if last is None else last + 1
+
+
+def settle(session: Session, job: Job) -> list[Announcement]:
+    """If no unit is open any more, end the job, once, unless its kind has more units to add.
+
+    Returns the new units to notify workers of.
+    """
+    if job.finished_at is not None:
+        return []
+    session.flush()
+    counts: dict[tuple[Stage, UnitState], int] = {
+        (stage, state): count
+        for stage, state, count in session.execute(
+            sa.select(Unit.stage, Unit.state, sa.func.count())
+            .where(Unit.job_id == job.id)
+            .group_by(Unit.stage, Unit.state)
+        )
+    }
+    if any(counts.get((stage, state)) for stage in Stage for state in OPEN_UNITS):
+        return []
+    handler = handler_of(job.kind)
+    further = None if job.cancel_requested else handler.next_units(session, job)
+    if further is not None:
+        stage, payloads = further
+        return add_units(session, job, stage, payloads, first_seq=_next_seq(session, job, stage))
+    job.state = _end_state(job, counts)
+    job.finished_at = sa.func.now()
+    if job.state in (JobState.FAILED, JobState.PARTIAL):
+        job.error = _first_error(session, job)
+    if job.state in (JobState.SUCCEEDED, JobState.PARTIAL):
+        handler.finish(session, job)
+    session.flush()
+    return []
+
+
+def _end_state(job: Job, counts: dict[tuple[Stage, UnitState], int]) -> JobState:
+    if job.cancel_requested:
+        return JobState.CANCELLED
+    dead = sum(count for (_, state), count in counts.items() if state is UnitState.DEAD)
+    if not dead:
+        return JobState.SUCCEEDED
+    # a job has something to show once a unit of the last stage that it reached is done
+    last = max((stage for stage, _ in counts), key=list(Stage).index)
+    return JobState.PARTIAL if counts.get((last, UnitState.DONE)) else JobState.FAILED
+
+
+def _first_error(session: Session, job: Job) -> str | None:
+    query = sa.select(Unit.error).where(Unit.job_id == job.id, Unit.state == UnitState.DEAD)
+    return session.scalar(query.order_by(Unit.stage, Unit.seq).limit(1))
+
+
+def close_if_cancelled(session: Session, job: Job) -> bool:
+    """Drop the waiting units of a job whose cancellation was asked for; true if it was."""
+    if not job.cancel_requested:
+        return False
+    session.execute(
+        sa.update(Unit)
+        .where(Unit.job_id == job.id, Unit.state == UnitState.READY)
+        .values(state=UnitState.CANCELLED, finished_at=sa.func.now())
+    )
+    settle(session, job)
+    return True
+
+
+def reopen(session: Session, job: Job) -> list[Announcement]:
+    """Give the dead and cancelled units of a job that is over a fresh set of attempts; scores that exist stay."""
+    return _reopen(session, job, Unit.state.in_([UnitState.DEAD, UnitState.CANCELLED]))
+
+
+def reopen_units(session: Session, job: Job, unit_ids: Collection[UUID]) -> list[Announcement]:
+    """The same for some dead units of a job only; a job that is over goes back to work for them."""
+    return _reopen(session, job, sa.and_(Unit.id.in_(unit_ids), Unit.state == UnitState.DEAD))
+
+
+def _reopen(session: Session, job: Job, which: sa.ColumnElement[bool]) -> list[Announcement]:
+    units = session.scalars(sa.select(Unit).where(Unit.job_id == job.id, which).order_by(Unit.stage, Unit.seq)).all()
+    for number, unit in enumerate(units):
+        unit.state = UnitState.READY
+        unit.attempt = 0
+        unit.run_after = sa.func.now()
+        unit.finished_at = None
+        unit.announced_at = sa.func.now() if number < FIRST_ANNOUNCED else None
+    handler_of(job.kind).reopen(session, job, units)
+    if job.finished_at is not None:
+        _take_up_again(job)
+    session.flush()
+    return [(unit.id, unit.stage) for unit in units[:FIRST_ANNOUNCED]] + settle(session, job)
+
+
+def _take_up_again(job: Job) -> None:
+    job.state = JobState.QUEUED
+    job.cancel_requested = False
+    job.error = None
+    job.finished_at = None

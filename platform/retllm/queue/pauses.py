@@ -1,0 +1,59 @@
+"""Paused queues: a pause is a row in Postgres that every claim looks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import Stage, UnitState
+from retllm.db.operations import PausedQueue
+from retllm.db.tables import Unit, User
+from retllm.queue.notifications import Announcement
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Why a queue stands still; ``by`` is None when that account is gone."""
+
+    queue: str
+    since: datetime
+    by: str | None
+    reason: str
+
+
+def paused(session: Session) -> dict[str, Pause]:
+    """The queues that stand still, by name."""
+    query = sa.select(PausedQueue, User.name).outerjoin(User, User.id == PausedQueue.user_id)
+    return {row.queue: Pause(row.queue, row.created_at, by, row.reason) for row, by in session.execute(query)}
+
+
+def is_paused(session: Session, queue: str) -> bool:
+    """Whether nothing may be claimed from ``queue``."""
+    return session.scalar(sa.select(PausedQueue.queue).where(PausedQueue.queue == queue)) is not None
+
+
+def take_ready(session: Session, stage: Stage, most: int, *where: sa.ColumnElement[bool]) -> list[Announcement]:
+    """Units that may be claimed now, those first that wait longest, marked as announced; the caller announces them."""
+    first = (
+        sa.select(Unit.id)
+        .where(*is_ready(stage), Unit.run_after <= sa.func.now(), *where)
+        .order_by(Unit.run_after, Unit.id)
+        .limit(most)
+        .with_for_update(skip_locked=True)
+    )
+    taken = session.scalars(
+        sa.update(Unit)
+        .where(Unit.id.in_(first.scalar_subquery()))
+        .values(announced_at=sa.func.now())
+        .returning(Unit.id)
+        .execution_options(synchronize_session=False)
+    )
+    return [(unit_id, stage) for unit_id in taken]
+
+
+def is_ready(stage: Stage) -> Sequence[sa.ColumnElement[bool]]:
+    return Unit.stage == stage, Unit.state == UnitState.READY

@@ -1,0 +1,245 @@
+"""The coarse stage of a search: which sources it asks, and the pool of candidates that they give together.
+
+A search of the main embedder alone has null in ``searches.coarse`` and its k nearest items as candidates. With more
+sources the column holds what was asked for (``captions``, ``embedders``, ``depth``, ``rrf_k``) and, once the stage is
+over, what came of it: ``sources``, one :class:`retllm.search.request.SourceView` each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import ItemKind
+from retllm.db.tables import Candidate, EmbeddingModel, Job, Search
+from retllm.errors import Conflict, InvalidInput
+from retllm.indexing.indexed import current_model, is_indexed
+from retllm.search.captions import by_captions, count_captions
+from retllm.search.neighbours import nearest, similarities
+from retllm.search.request import CoarseRequest, SearchRequest
+from retllm.search.results import SourceRank, SourceView
+from retllm.search.rrf import RRF_K, reciprocal_rank_fusion
+from retllm.settings import Settings, public_name
+
+CAPTIONS = "captions"
+"""The name of the captions among the sources; an embedder's name holds a slash or a colon."""
+
+# what is far down in every source can still come out first, so each is asked for more than k
+_LEAST_DEPTH = 100
+_DEPTH_PER_CANDIDATE = 2
+_NOT_INDEXED = "The collection is not indexed with it yet: submit an index job."
+_NO_TEXT = "The query has no text, and a picture has no words."
+
+
+@dataclass(frozen=True)
+class Question:
+    """The query as one embedder sees it: the embedder's row, and an L2-normalised vector of shape (dimension,)."""
+
+    model: EmbeddingModel
+    vector: NDArray[np.float32]
+
+
+@dataclass
+class _Answer:
+    """What one source gave: its items from the first on, each with its similarity or score."""
+
+    source: SourceView
+    ranks: dict[UUID, SourceRank]
+
+
+def asked_for(
+    request: SearchRequest, settings: Settings, embedder: str, k: int, *, has_text: bool
+) -> dict[str, Any] | None:
+    """What ``searches.coarse`` holds of a new search; ``embedder`` is the one that its collection uses first.
+
+    Raises:
+        InvalidInput: no source is left, captions are to answer a picture, or an embedder is not one of those in force.
+    """
+    asked = request.coarse or CoarseRequest()
+    captions = settings.coarse_captions if asked.captions is None else asked.captions
+    names = list(settings.embedders) if asked.embedders is None else _served(asked.embedders, settings)
+    if not names and not captions:
+        raise InvalidInput("There is no source of candidates: name an embedder, or ask for captions.", field="coarse")
+    if not names and not has_text:
+        raise InvalidInput(f"Captions alone can't answer this search. {_NO_TEXT}", field="coarse")
+    if not captions and names == [embedder]:
+        return None
+    names.sort(key=lambda name: name != embedder)
+    depth = max(_LEAST_DEPTH, _DEPTH_PER_CANDIDATE * k)
+    return {"captions": captions, "embedders": names, "depth": depth, "rrf_k": RRF_K}
+
+
+def _served(asked: Sequence[str], settings: Settings) -> list[str]:
+    """The names that results keep, in the order of the settings."""
+    wanted = {public_name(name): name for name in asked}
+    unknown = [name for public, name in wanted.items() if public not in settings.embedders]
+    if unknown:
+        raise InvalidInput(
+            f"{unknown[0]} is not one of the embedders here ({', '.join(settings.embedders)}).",
+            field="coarse.embedders",
+        )
+    return [name for name in settings.embedders if name in wanted]
+
+
+def demand_indexed(session: Session, collection_id: UUID, search: Search) -> None:
+    """Refuse a search that none of its embedders could answer.
+
+    Raises:
+        Conflict: nothing in the collection has a vector of any of them.
+    """
+    names = embedders_of(search)
+    if names and not any(is_indexed(session, collection_id, current_model(session, name)) for name in names):
+        raise Conflict(
+            f"The collection is not indexed with {' or '.join(names)} yet: "
+            "submit an index job, or wait for the one that runs."
+        )
+
+
+def embedders_of(search: Search) -> list[str]:
+    """The embedders that a search asks for candidates; none for one of captions alone."""
+    return [search.embedder] if search.coarse is None else list(search.coarse["embedders"])
+
+
+def has_one_source(search: Search) -> bool:
+    """Whether there is nothing else to go by if that source can't answer."""
+    with_captions = search.coarse is not None and search.coarse["captions"] and search.query_text is not None
+    return len(embedders_of(search)) + int(with_captions) == 1
+
+
+def unindexed(session: Session, search: Search) -> dict[str, str]:
+    """Why an embedder needs not even be loaded: of those that the collection is not indexed with, the reason."""
+    collection_id = session.get_one(Job, search.id).collection_id
+    return {
+        name: _NOT_INDEXED
+        for name in embedders_of(search)
+        if not is_indexed(session, collection_id, current_model(session, name))
+    }
+
+
+def store_pool(
+    session: Session, job: Job, questions: Mapping[str, Question], unused: Mapping[str, str], token: UUID
+) -> None:
+    """Write the candidates of the search, and what each source gave.
+
+    Args:
+        questions: the query for the search's own embedder and for every other that can answer, by name.
+        unused: why the others can't, by name.
+        token: of the attempt that found them.
+
+    Raises:
+        Conflict: no source can answer; the message has the reason of each.
+    """
+    search = session.get_one(Search, job.id)
+    own = questions[search.embedder]
+    if search.coarse is None:
+        pool = _nearest(session, job, search, own)
+    else:
+        pool = _fused(session, job, search, questions, unused)
+    for candidate in pool:
+        candidate.token = token
+    session.add_all(pool)
+    search.model_id = own.model.id
+    search.coarse_at = sa.func.clock_timestamp()
+
+
+def _nearest(session: Session, job: Job, search: Search, own: Question) -> list[Candidate]:
+    pool, searched = nearest(session, own.model, job.collection_id, own.vector, search.k, _kinds(search))
+    if not pool and not is_indexed(session, job.collection_id, own.model):
+        raise Conflict(f"Nothing in the collection is indexed with {search.embedder}: submit an index job first.")
+    search.searched_items = searched
+    return [
+        Candidate(search_id=job.id, item_id=near.item_id, coarse_rank=near.rank, similarity=near.similarity)
+        for near in pool
+    ]
+
+
+def _fused(
+    session: Session, job: Job, search: Search, questions: Mapping[str, Question], unused: Mapping[str, str]
+) -> list[Candidate]:
+    plan: dict[str, Any] = dict(search.coarse or {})
+    answers = [
+        _by_embedder(session, job, search, name, questions.get(name), unused.get(name)) for name in plan["embedders"]
+    ]
+    if plan["captions"]:
+        answers.append(_by_captions(session, job, search))
+    used = {answer.source.name: answer.ranks for answer in answers if answer.source.unused is None}
+    if not used:
+        reasons = [f"{answer.source.name}: {answer.source.unused}" for answer in answers]
+        raise Conflict(f"No source of candidates can answer this search. {' '.join(reasons)}")
+    fused = reciprocal_rank_fusion({name: list(ranks) for name, ranks in used.items()}, plan["rrf_k"])[: search.k]
+    own = questions[search.embedder]
+    cosines = similarities(session, own.model, own.vector, [entry.key for entry in fused])
+    search.coarse = plan | {"sources": [answer.source.model_dump(mode="json") for answer in answers]}
+    search.searched_items = max((answer.source.searched or 0 for answer in answers), default=0)
+    return [
+        Candidate(
+            search_id=job.id,
+            item_id=entry.key,
+            coarse_rank=rank,
+            similarity=cosines.get(entry.key),
+            sources={name: used[name][entry.key].model_dump(exclude_none=True) for name in entry.ranks},
+        )
+        for rank, entry in enumerate(fused, start=1)
+    ]
+
+
+def _by_embedder(
+    session: Session, job: Job, search: Search, name: str, question: Question | None, unused: str | None
+) -> _Answer:
+    source = SourceView(name=name, kind="embedder", revision=None, searched=None, found=None, unused=unused)
+    if question is None:
+        return _Answer(source, {})
+    source.revision = question.model.revision
+    if not is_indexed(session, job.collection_id, question.model):
+        # by an older revision at most
+        source.unused = _NOT_INDEXED
+        return _Answer(source, {})
+    depth = (search.coarse or {})["depth"]
+    pool, searched = nearest(session, question.model, job.collection_id, question.vector, depth, _kinds(search))
+    source.searched, source.found, source.unused = searched, len(pool), None
+    return _Answer(source, {near.item_id: SourceRank(rank=near.rank, similarity=near.similarity) for near in pool})
+
+
+def _by_captions(session: Session, job: Job, search: Search) -> _Answer:
+    source = SourceView(name=CAPTIONS, kind="captions", revision=None, searched=None, found=None, unused=None)
+    if search.query_text is None:
+        source.unused = _NO_TEXT
+        return _Answer(source, {})
+    kinds = _kinds(search)
+    matches = by_captions(session, job.collection_id, search.query_text, (search.coarse or {})["depth"], kinds)
+    source.searched, source.found = count_captions(session, job.collection_id, kinds), len(matches)
+    return _Answer(source, {match.item_id: SourceRank(rank=match.rank, score=match.score) for match in matches})
+
+
+def _kinds(search: Search) -> list[ItemKind]:
+    return [ItemKind(kind) for kind in search.item_kinds]
+
+
+def sources_of(search: Search, revision: str | None, candidates: int) -> list[SourceView]:
+    """The sources of a search as they are shown.
+
+    Args:
+        revision: of its own embedder, if it is known by now.
+        candidates: how many it has by now.
+    """
+    over = search.coarse_at is not None
+    if search.coarse is None:
+        found = candidates if over else None
+        searched = search.searched_items
+        return [
+            SourceView(
+                name=search.embedder, kind="embedder", revision=revision, searched=searched, found=found, unused=None
+            )
+        ]
+    if over:
+        return [SourceView.model_validate(source) for source in search.coarse["sources"]]
+    empty: dict[str, Any] = {"revision": None, "searched": None, "found": None, "unused": None}
+    named = [SourceView(name=name, kind="embedder", **empty) for name in search.coarse["embedders"]]
+    return named + ([SourceView(name=CAPTIONS, kind="captions", **empty)] if search.coarse["captions"] else [])

@@ -1,0 +1,69 @@
+"""The coarse stage on a worker: the query is embedded, every source is asked, the candidates are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy.orm import Session
+
+from retllm.db.session import transaction
+from retllm.db.tables import Job, Search
+from retllm.embedding import Embedder, fuse
+from retllm.errors import ModelUnavailable
+from retllm.indexing.worker import Embedders, Vectors, open_clip_name, register
+from retllm.queue.claim import complete
+from retllm.queue.notifications import Announcement
+from retllm.queue.worker import Bench, Held
+from retllm.search import coarse
+from retllm.search.coarse import Question
+from retllm.search.query_picture import query_picture
+
+
+def coarse_unit(bench: Bench, held: Held, embedders: Embedders) -> list[Announcement]:
+    """Embed the query, ask every source and store the first k items as candidates; the fine stage follows.
+
+    A source that can't answer is passed over as long as there is another one, and the search says why.
+
+    Raises:
+        ModelUnavailable: the search's own embedder can't be loaded, or the only one that it asks.
+        Conflict: no source can answer, since nothing in the collection was indexed by these embedders.
+    """
+    with bench.sessions() as session:
+        search = session.get_one(Search, held.claim.job_id)
+        unused = coarse.unindexed(session, search)
+    # the similarity of every candidate is by the search's own embedder, whichever source has found it
+    loaded = {search.embedder: embedders(open_clip_name(bench, search.embedder))}
+    for name in coarse.embedders_of(search):
+        if name in loaded or name in unused:
+            continue
+        try:
+            loaded[name] = embedders(open_clip_name(bench, name))
+        except ModelUnavailable as error:
+            if coarse.has_one_source(search):
+                raise
+            unused[name] = error.message
+    vectors = _embed_query(bench, search, loaded)
+    with transaction(bench.sessions) as session:
+        models = {name: register(session, embedder) for name, embedder in loaded.items()}
+    held.lease.check()
+
+    def write(session: Session, job: Job) -> list[Announcement]:
+        questions = {name: Question(models[name], vector) for name, vector in vectors.items()}
+        coarse.store_pool(session, job, questions, unused, held.claim.token)
+        # with this unit done none is open, and what settles the job opens the fine stage
+        return []
+
+    return complete(bench.sessions, held.claim, write)
+
+
+def _embed_query(bench: Bench, search: Search, embedders: Mapping[str, Embedder]) -> dict[str, Vectors]:
+    """The query's vector by each embedder, of shape (dimension,)."""
+    picture = query_picture(bench, search.query_picture_key) if search.query_picture_key else None
+    return {
+        name: fuse(
+            embedder.embed_images([picture])[0] if picture else None,
+            embedder.embed_texts([search.query_text])[0] if search.query_text else None,
+            search.query_image_weight,
+        )
+        for name, embedder in embedders.items()
+    }

@@ -1,0 +1,315 @@
+"""Several searches side by side: where each ranks an item, what was set differently, how far the orders agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import ItemState, JobKind, JobState
+from retllm.db.reviews import Judgment
+from retllm.db.tables import Collection, EmbeddingModel, Item, Job, Search, User
+from retllm.errors import InvalidInput, NotFound
+from retllm.identity.access import within_visible
+from retllm.search import ranking
+from retllm.search.agreement import Agreement, agreement
+
+LEAST, MOST = 2, 6
+"""How many searches are compared."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one search has an item; ``change`` is by how much that is higher than in the first search."""
+
+    rank: int
+    coarse_rank: int
+    score: float | None
+    change: int | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class ComparedItem:
+    """An item, its place in each search, and how it is marked for the question of each; None where there is none."""
+
+    id: UUID
+    name: str
+    text: str | None
+    has_thumbnail: bool
+    is_ready: bool
+    places: tuple[Place | None, ...]
+    marks: tuple[bool | None, ...]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the searches; ``agreement`` is with the first of them, None for the first itself."""
+
+    id: UUID
+    state: JobState
+    cancel_requested: bool
+    created_at: datetime
+    user_name: str
+    collection_id: UUID
+    collection_name: str
+    text: str | None
+    has_picture: bool
+    question: str
+    provisional: bool
+    no_match: bool | None
+    candidates: int
+    settings: dict[str, Any]
+    agreement: Agreement | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Searches side by side, with the items that are at ``top`` or higher in any of them, by their best places."""
+
+    sides: list[Side]
+    items: list[ComparedItem]
+    further: int
+    """items that are below in all of them"""
+
+    @property
+    def same_collection(self) -> bool:
+        """Whether all look in one collection."""
+        return len({side.collection_id for side in self.sides}) == 1
+
+    @property
+    def same_question(self) -> bool:
+        """Whether all ask the same."""
+        return len({side.question for side in self.sides}) == 1
+
+    def settings(self, *, different: bool) -> dict[str, list[Any]]:
+        """The values of the settings that differ, or of those that don't, by name; one for each search."""
+        names = self.sides[0].settings
+        rows = {name: [side.settings[name] for side in self.sides] for name in names}
+        return {name: row for name, row in rows.items() if any(one != row[0] for one in row) == different}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A search with the names that go with it, and its places in their order."""
+
+    job: Job
+    search: Search
+    collection: str
+    user: str
+    revision: str | None
+    places: dict[UUID, Place]
+
+
+def compare(session: Session, user: User, search_ids: Sequence[UUID], *, top: int = 20) -> Comparison:
+    """The searches in the order of ``search_ids``, with a number of queries that depends on how many they are alone.
+
+    Raises:
+        NotFound: one of them is not there for this account.
+        InvalidInput: they are too few or too many, or one is no search.
+    """
+    if not LEAST <= len(search_ids) <= MOST:
+        raise InvalidInput(f"{LEAST} to {MOST} searches can be compared; you chose {len(search_ids)}.", field="of")
+    found = _found(session, user, search_ids)
+    first = [*found[0].places]
+    sides = [_side(one, agreement(first, [*one.places]) if number else None) for number, one in enumerate(found)]
+    best = _best(found)
+    shown = [key for key in best if min(one.places[key].rank for one in found if key in one.places) <= top]
+    return Comparison(sides, _items(session, found, shown), len(best) - len(shown))
+
+
+def _found(session: Session, user: User, search_ids: Sequence[UUID]) -> list[_Found]:
+    query = (
+        sa.select(Job, Search, Collection.name, User.name, EmbeddingModel.revision)
+        .join(Collection, Collection.id == Job.collection_id)
+        .join(User, User.id == Job.user_id)
+        .outerjoin(Search, Search.id == Job.id)
+        .outerjoin(EmbeddingModel, EmbeddingModel.id == Search.model_id)
+        .where(Job.id.in_(search_ids), within_visible(user, Job.collection_id))
+    )
+    rows = {row[0].id: row for row in session.execute(query)}
+    if len(rows) < len(search_ids):
+        raise NotFound("There is no such search, or it was deleted.")
+    if any(row[1] is None for row in rows.values()):
+        raise InvalidInput("Only searches can be compared, and one of these jobs is an index job.", field="of")
+    found: list[_Found] = []
+    for key in search_ids:
+        job, search, collection, name, revision = rows[key]
+        places = _places(session, search, found[0].places if found else None)
+        found.append(_Found(job, search, collection, name, revision, places))
+    return found
+
+
+def _places(session: Session, search: Search, first: Mapping[UUID, Place] | None) -> dict[UUID, Place]:
+    """Each candidate's place in the final order, or in the one that the scores so far give."""
+    rows = ranking.rows_of(session, search.id)
+    if search.final_at is None:
+        ranks = {entry.key: entry.rank for entry in ranking.order_of(rows, search)}
+    else:
+        ranks = {row.candidate.item_id: row.candidate.final_rank or len(rows) for row in rows}
+    places = {}
+    for row in sorted(rows, key=lambda row: ranks[row.candidate.item_id]):
+        key, rank = row.candidate.item_id, ranks[row.candidate.item_id]
+        there = first.get(key) if first is not None else None
+        places[key] = Place(
+            rank=rank,
+            coarse_rank=row.candidate.coarse_rank,
+            score=row.score.score if row.score else None,
+            change=there.rank - rank if there else None,
+            error=row.candidate.error or (row.score.error if row.score else None),
+        )
+    return places
+
+
+def _best(found: Sequence[_Found]) -> list[UUID]:
+    """Every item by its places: those of the first search in its order, then the others by the best that they have."""
+    first = [*found[0].places]
+    others = {key: place.rank for one in reversed(found[1:]) for key, place in one.places.items()}
+    for one in found[1:]:
+        for key, place in one.places.items():
+            others[key] = min(others[key], place.rank)
+    return first + sorted(others.keys() - found[0].places.keys(), key=lambda key: (others[key], key))
+
+
+def _items(session: Session, found: Sequence[_Found], keys: Sequence[UUID]) -> list[ComparedItem]:
+    items = {item.id: item for item in session.scalars(sa.select(Item).where(Item.id.in_(keys)))}
+    marks = _marks(session, found, keys)
+    return [
+        ComparedItem(
+            id=key,
+            name=items[key].name,
+            text=items[key].text,
+            has_thumbnail=items[key].thumbnail_key is not None and items[key].state is ItemState.READY,
+            is_ready=items[key].state is ItemState.READY,
+            places=tuple(one.places.get(key) for one in found),
+            marks=tuple(marks.get((one.job.collection_id, one.search.question, key)) for one in found),
+        )
+        for key in keys
+        if key in items
+    ]
+
+
+def _marks(session: Session, found: Sequence[_Found], keys: Sequence[UUID]) -> dict[tuple[UUID, str, UUID], bool]:
+    asked = {(one.job.collection_id, one.search.question) for one in found}
+    query = sa.select(Judgment.collection_id, Judgment.question, Judgment.item_id, Judgment.relevant).where(
+        sa.tuple_(Judgment.collection_id, Judgment.question).in_(asked), Judgment.item_id.in_(keys)
+    )
+    return {(collection, question, item): relevant for collection, question, item, relevant in session.execute(query)}
+
+
+def _side(one: _Found, agreed: Agreement | None) -> Side:
+    job, search = one.job, one.search
+    return Side(
+        id=job.id,
+        state=job.state,
+        cancel_requested=job.cancel_requested,
+        created_at=job.created_at,
+        user_name=one.user,
+        collection_id=job.collection_id,
+        collection_name=one.collection,
+        text=search.query_text,
+        has_picture=search.query_picture_key is not None,
+        question=search.question,
+        provisional=search.final_at is None,
+        no_match=search.no_match,
+        candidates=len(one.places),
+        settings=_settings(one),
+        agreement=agreed,
+    )
+
+
+def _settings(one: _Found) -> dict[str, Any]:
+    search = one.search
+    coarse = search.coarse or {"embedders": [search.embedder], "captions": False}
+    return {
+        "collection": one.collection,
+        "text": search.query_text,
+        # enough of it to tell two pictures apart
+        "picture": (search.query_picture_sha256 or "")[:12] or None,
+        "k": search.k,
+        "kinds": search.item_kinds,
+        "query_image_weight": search.query_image_weight,
+        "embedders": coarse["embedders"],
+        "embedder_revision": one.revision,
+        "captions": coarse["captions"],
+        "scorer": search.scorer,
+        "scorer_revision": search.scorer_revision,
+        "scorer_version": search.scorer_version,
+        "prompt_version": search.prompt_version,
+        "mode": search.mode,
+        **{f"injection.{name}": value for name, value in _injection(search).items()},
+        "tie_decimals": search.tie_decimals,
+        "adaptive": search.adaptive,
+        "fusion_weight": search.fusion_weight,
+        "match_threshold": search.match_threshold,
+    }
+
+
+def _injection(search: Search) -> dict[str, Any]:
+    names = ("trigger", "alpha", "tau", "start", "end", "fixed_layer", "scope")
+    return {name: search.injection.get(name) for name in names}
+
+
+@dataclass(frozen=True)
+class Other:
+    """A search that another one may be compared with."""
+
+    id: UUID
+    created_at: datetime
+    state: JobState
+    cancel_requested: bool
+    user_name: str
+    collection_name: str
+    text: str | None
+    has_picture: bool
+    no_match: bool | None
+    k: int
+    mode: str
+    trigger: str | None
+
+
+def same_question(session: Session, user: User, search_id: UUID, *, limit: int = 30) -> list[Other]:
+    """The newest other searches, in any collection, that ask the same."""
+    question = sa.select(Search.question).where(Search.id == search_id).scalar_subquery()
+    return _others(session, user, [Search.question == question, Search.id != search_id], limit)
+
+
+def same_collection(session: Session, user: User, search_id: UUID, *, limit: int = 10) -> list[Other]:
+    """The newest other searches of the collection that ask something else."""
+    question = sa.select(Search.question).where(Search.id == search_id).scalar_subquery()
+    collection = sa.select(Job.collection_id).where(Job.id == search_id).scalar_subquery()
+    wanted = [Job.collection_id == collection, Job.kind == JobKind.SEARCH, Search.question != question]
+    return _others(session, user, wanted, limit)
+
+
+def _others(session: Session, user: User, wanted: Sequence[sa.ColumnElement[bool]], limit: int) -> list[Other]:
+    columns: dict[str, Any] = {
+        "id": Job.id,
+        "created_at": Job.created_at,
+        "state": Job.state,
+        "cancel_requested": Job.cancel_requested,
+        "user_name": User.name,
+        "collection_name": Collection.name,
+        "text": Search.query_text,
+        "has_picture": Search.query_picture_key.is_not(None),
+        "no_match": Search.no_match,
+        "k": Search.k,
+        "mode": Search.mode,
+        "trigger": Search.injection["trigger"].astext,
+    }
+    query = (
+        sa.select(*(column.label(name) for name, column in columns.items()))
+        .select_from(Job)
+        .join(Search, Search.id == Job.id)
+        .join(User, User.id == Job.user_id)
+        .join(Collection, Collection.id == Job.collection_id)
+        .where(*wanted, within_visible(user, Job.collection_id))
+        .order_by(Job.id.desc())
+        .limit(limit)
+    )
+    return [Other(**row) for row in session.execute(query).mappings()]

@@ -1,0 +1,69 @@
+"""What one candidate's score came about by, for people to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, undefer
+
+from retllm.db.enums import ItemState
+from retllm.db.tables import Candidate, Item, Score, Search, User
+from retllm.errors import NotFound
+from retllm.fine.injection import Injection
+from retllm.fine.trace import Trace
+from retllm.identity.access import job_for
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A candidate of a search with its score and, if the search kept it, its trace."""
+
+    search: Search
+    candidate: Candidate
+    item: Item
+    score: Score | None
+    trace: Trace | None
+
+    @property
+    def injection(self) -> Injection:
+        """The settings of re-injection that the search asked for."""
+        return Injection.from_json(self.search.injection)
+
+    @property
+    def has_picture(self) -> bool:
+        """Whether query or item show a picture; only then there is anything to inject."""
+        return self.search.query_picture_key is not None or self.item.picture_key is not None
+
+    @property
+    def item_is_there(self) -> bool:
+        """Whether the item still has its content."""
+        return self.item.state is ItemState.READY
+
+
+def evidence_of(session: Session, user: User, search_id: UUID, item_id: UUID) -> Evidence:
+    """The evidence for one candidate.
+
+    Raises:
+        NotFound: there is no such search that this account may see, or the item is no candidate of it.
+    """
+    job_for(session, user, search_id)
+    scored = sa.and_(
+        Score.search_id == Candidate.search_id,
+        Score.item_id == Candidate.item_id,
+        Score.scorer_version == Search.scorer_version,
+    )
+    row = session.execute(
+        sa.select(Search, Candidate, Item, Score)
+        .join(Candidate, Candidate.search_id == Search.id)
+        .join(Item, Item.id == Candidate.item_id)
+        .outerjoin(Score, scored)
+        .where(Candidate.search_id == search_id, Candidate.item_id == item_id)
+        .options(undefer(Score.trace))
+    ).first()
+    if row is None:
+        raise NotFound("This item is no candidate of the search.")
+    search, candidate, item, score = row
+    kept = score.trace if score is not None else None
+    return Evidence(search, candidate, item, score, Trace.from_json(kept) if kept is not None else None)

@@ -1,0 +1,67 @@
+"""What the fine stage of a search has still to do: its first candidates, another wave, the entropy of ties."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import Stage
+from retllm.db.tables import Search, Unit
+from retllm.fine.decision import tied
+from retllm.fine.waves import Adaptive, next_wave
+from retllm.search import ranking
+from retllm.search.ranking import Row
+
+Payload = dict[str, Any]
+
+_ENTROPY = "entropy"
+
+
+def is_entropy_pass(payload: Mapping[str, Any]) -> bool:
+    """Whether the unit asks for the entropy of candidates that have their score already."""
+    return payload.get("pass") == _ENTROPY
+
+
+def next_payloads(session: Session, search_id: UUID) -> list[Payload]:
+    """The units that the fine stage needs now that none is open; empty when it is over.
+
+    Decided from the rows alone, so that it comes out the same after a retry, a split or a lost worker: first the next
+    candidates in coarse order (all of them, or a wave), then the entropy of scores that tie. A candidate is named in at
+    most one unit of each kind and the units that replace it, so the stage comes to an end.
+    """
+    search = session.get_one(Search, search_id)
+    rows = ranking.rows_of(session, search_id)
+    scoring, asked_entropy = _named(session, search_id)
+    opened = [row for row in rows if str(row.candidate.item_id) in scoring]
+    waiting = [str(row.candidate.item_id) for row in rows if str(row.candidate.item_id) not in scoring]
+    wave = waiting[: _size_of_wave(search, opened, len(rows))]
+    if wave:
+        return _payloads(wave, search.unit_candidates)
+    ties = [str(key) for key in tied(ranking.deciding(rows, search), search.tie_decimals)]
+    unknown = [item for item in ties if item not in asked_entropy]
+    return [{**payload, "pass": _ENTROPY} for payload in _payloads(unknown, search.unit_candidates)]
+
+
+def _named(session: Session, search_id: UUID) -> tuple[set[str], set[str]]:
+    """The items that units name, for scoring and for the entropy pass."""
+    payloads = session.scalars(sa.select(Unit.payload).where(Unit.job_id == search_id, Unit.stage == Stage.FINE)).all()
+    scoring = {item for payload in payloads if not is_entropy_pass(payload) for item in payload["items"]}
+    return scoring, {item for payload in payloads if is_entropy_pass(payload) for item in payload["items"]}
+
+
+def _size_of_wave(search: Search, opened: Sequence[Row], pool: int) -> int:
+    if search.adaptive is None:
+        return 0 if opened else pool
+    if opened and not any(row.score for row in opened):
+        # the scorer does not work at all: another wave would only fail as this one did
+        return 0
+    log_odds = [row.score.log_odds if row.score else None for row in opened]
+    return next_wave(Adaptive.from_json(search.adaptive), log_odds, pool)
+
+
+def _payloads(items: Sequence[str], size: int) -> list[Payload]:
+    return [{"items": list(items[start : start + size])} for start in range(0, len(items), size)]

@@ -1,0 +1,18 @@
+"""The picture of a query."""
+
+from __future__ import annotations
+
+from PIL.Image import Image
+
+from retllm.media.pictures import load_picture
+from retllm.queue.worker import Bench
+
+
+def query_picture(bench: Bench, key: str) -> Image:
+    """The stored picture of a query, decoded to RGB.
+
+    Raises:
+        MediaRejected: it can't be decoded.
+    """
+    with bench.storage.open(key) as stream:
+        return load_picture(stream, bench.settings)

@@ -1,0 +1,125 @@
+"""Jobs and searches as they are shown: every number is a SELECT, nothing is counted on the side."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import DecidedBy, ItemKind, ItemState
+from retllm.db.tables import EmbeddingModel, Item, Score, Search, User
+from retllm.errors import NotFound
+from retllm.history.job_views import job_view
+from retllm.identity.access import job_for
+from retllm.search import coarse, ranking
+from retllm.search.results import CandidateView, SearchView
+
+
+def search_view(session: Session, search_id: UUID, *, user: User) -> SearchView:
+    """A search with its candidates in their final order, or in the order that the scores so far give.
+
+    Raises:
+        NotFound: there is no such search, or it is someone else's.
+    """
+    job = job_for(session, user, search_id)
+    search = session.scalar(sa.select(Search).where(Search.id == search_id).execution_options(populate_existing=True))
+    if search is None:
+        raise NotFound("This job is no search.")
+    model = session.get(EmbeddingModel, search.model_id) if search.model_id else None
+    candidates = _candidates(session, search)
+    return SearchView(
+        id=search.id,
+        job=job_view(session, job),
+        kind=search.kind,
+        text=search.query_text,
+        has_picture=search.query_picture_key is not None,
+        k=search.k,
+        kinds=[ItemKind(kind) for kind in search.item_kinds],
+        query_image_weight=search.query_image_weight,
+        embedder=search.embedder,
+        embedder_revision=model.revision if model else None,
+        scorer=search.scorer,
+        scorer_revision=search.scorer_revision,
+        scorer_version=search.scorer_version,
+        prompt_version=search.prompt_version,
+        mode=search.mode,
+        injection=search.injection,
+        tie_decimals=search.tie_decimals,
+        adaptive=search.adaptive,
+        fusion_weight=search.fusion_weight,
+        trace=search.trace,
+        sources=coarse.sources_of(search, model.revision if model else None, len(candidates)),
+        searched_items=search.searched_items,
+        match_threshold=search.match_threshold,
+        no_match=search.no_match,
+        provisional=search.final_at is None,
+        coarse_at=search.coarse_at,
+        final_at=search.final_at,
+        candidates=candidates,
+    )
+
+
+def _candidates(session: Session, search: Search) -> list[CandidateView]:
+    rows = ranking.rows_of(session, search.id)
+    by_item = {row.candidate.item_id: row for row in rows}
+    fused = dict(zip(by_item, ranking.fused_of(rows, search), strict=True))
+    items = {item.id: item for item in session.scalars(sa.select(Item).where(Item.id.in_(list(by_item))))}
+    shown: list[tuple[int, UUID, DecidedBy | None]]
+    if search.final_at is None:
+        order = ranking.order_of(rows, search)
+        shown = [(entry.rank, entry.key, DecidedBy(entry.decided_by)) for entry in order]
+    else:
+        shown = [(row.candidate.final_rank or 0, row.candidate.item_id, row.candidate.decided_by) for row in rows]
+        shown.sort(key=lambda entry: entry[0])
+    return [
+        _candidate(rank, by_item[item_id], items[item_id], decided if by_item[item_id].score else None, fused[item_id])
+        for rank, item_id, decided in shown
+    ]
+
+
+def _candidate(
+    rank: int, row: ranking.Row, item: Item, decided: DecidedBy | None, fused: float | None
+) -> CandidateView:
+    candidate, score = row.candidate, row.score or Score()
+    return CandidateView(
+        rank=rank,
+        final_rank=candidate.final_rank,
+        coarse_rank=candidate.coarse_rank,
+        similarity=candidate.similarity,
+        sources=candidate.sources,
+        score=score.score,
+        log_odds=score.log_odds,
+        fused=fused,
+        entropy=score.entropy,
+        injected_layer=score.injected_layer,
+        uncertainty=score.uncertainty,
+        decided_by=decided,
+        cached=bool(score.cached),
+        has_trace=row.has_trace,
+        error=candidate.error or score.error,
+        item_id=item.id,
+        name=item.name,
+        kind=item.kind,
+        item_state=item.state,
+        text=item.text,
+        has_thumbnail=item.thumbnail_key is not None and item.state is ItemState.READY,
+    )
+
+
+def trace_of(session: Session, search_id: UUID, item_id: UUID, *, user: User) -> dict[str, Any]:
+    """What the model did at each layer when it judged a candidate (``retllm.fine.Trace.as_json``).
+
+    Raises:
+        NotFound: no such search or candidate for this user, or the search kept no trace of it.
+    """
+    job_for(session, user, search_id)
+    trace: dict[str, Any] | None = session.scalar(
+        sa.select(Score.trace)
+        .join(Search, sa.and_(Search.id == Score.search_id, Search.scorer_version == Score.scorer_version))
+        .where(Score.search_id == search_id, Score.item_id == item_id)
+    )
+    if trace is None:
+        raise NotFound("There is no trace of this candidate: ask for `trace` when you search.")
+    return trace

@@ -1,0 +1,171 @@
+"""What the small multimodal model is taught: pictures, questions on them, and the right answers.
+
+Only scenes that are not held out are drawn, and no false caption describes a held-out one, so that "held out" is
+never to be recognised by always having been false.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+from PIL import Image
+
+from retllm.demo.claims import (
+    Claim,
+    PairClaim,
+    PlaceClaim,
+    describes_held_out,
+    loose_claim,
+    place_claim,
+    places_of,
+)
+from retllm.demo.scenes import COLOURS, PLACES, SHAPES, SIZES, Scene, Single, random_scene, random_single, render
+from retllm.demo.variants import negative
+from retllm_tools.vocabulary import DESCRIBE, question_template
+
+#: how often each kind of false caption is drawn; None is the true caption of another scene
+_WEIGHTS: dict[str | None, float] = {
+    "replace_object": 1.5,
+    "replace_attribute": 1.5,
+    "replace_relation": 1.5,
+    "swap_object": 1.5,
+    "swap_attribute": 1.5,
+    "add_object": 1.0,
+    "add_attribute": 0.8,
+    None: 0.3,
+}
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What a judging lesson is made of.
+
+    Attributes:
+        singles: share of pictures with a single object, at an absolute place.
+        places: on the other pictures, share of pairs on where one of the objects is in the picture as a whole. Those
+            teach "left of": a model of this size does not come to tie an object to its place by relations alone.
+        differ: what such a pair differs in, each as likely as the others: "place", "size", "colour" or "shape".
+        swaps: how many times as often as otherwise the false caption swaps the objects or turns the relation.
+    """
+
+    singles: float
+    places: float
+    differ: tuple[str, ...]
+    swaps: float = 1.0
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Pictures, and the same number of questions and answers for each of them, in order."""
+
+    pictures: list[Image.Image]
+    questions: list[str]
+    answers: list[str]
+
+
+@cache
+def _question() -> str:
+    return question_template("text->image")
+
+
+def ask(caption: str) -> str:
+    """The platform's own question on a picture and a caption."""
+    return _question().replace("{query}", caption)
+
+
+def around() -> tuple[str, str]:
+    """What the question says before the caption and after it."""
+    opening, ending = _question().split("{query}")
+    return opening, ending
+
+
+def describe(rng: random.Random, pictures: int, each: int, singles: float = 0.3) -> Lesson:
+    """Captioning: ``each`` captions in random forms for each picture."""
+    lesson = Lesson([], [], [])
+    for _ in range(pictures):
+        scene = random_single(rng) if rng.random() < singles else random_scene(rng, held_out=False)
+        lesson.pictures.append(render(scene))
+        for _ in range(each):
+            placed = isinstance(scene, Single) or rng.random() < 0.3
+            claim: Claim = place_claim(scene, rng) if placed else loose_claim(_scene(scene), rng)
+            lesson.questions.append(DESCRIBE)
+            lesson.answers.append(str(claim))
+    return lesson
+
+
+def judge(rng: random.Random, pictures: int, pairs: int, mix: Mix) -> Lesson:
+    """True/False: ``pairs`` true captions for each picture, each with a false one that differs in one thing."""
+    lesson = Lesson([], [], [])
+    for index in range(pictures):
+        alone = index < round(mix.singles * pictures)
+        scene = random_single(rng) if alone else random_scene(rng, held_out=False)
+        lesson.pictures.append(render(scene))
+        for _ in range(pairs):
+            placed = alone or rng.random() < mix.places
+            true, false = _place_pair(scene, rng, mix) if placed else _claim_pair(_scene(scene), rng, mix)
+            lesson.questions.extend((ask(str(true)), ask(str(false))))
+            lesson.answers.extend(("True", "False"))
+    return lesson
+
+
+def _scene(scene: Scene | Single) -> Scene:
+    assert isinstance(scene, Scene)
+    return scene
+
+
+def _claim_pair(scene: Scene, rng: random.Random, mix: Mix) -> tuple[PairClaim, PairClaim]:
+    more = {"swap_object": mix.swaps, "replace_relation": mix.swaps}
+    weights = [weight * more.get(category or "", 1.0) for category, weight in _WEIGHTS.items()]
+    while True:
+        (category,) = rng.choices(list(_WEIGHTS), weights)
+        claim = loose_claim(
+            scene,
+            rng,
+            open_size=0.6 if category == "add_attribute" else 0.2,
+            say_extra=0.0 if category == "add_object" else 0.7,
+        )
+        false: PairClaim | None
+        if category is None:
+            false = loose_claim(random_scene(rng, held_out=False), rng)
+            false = None if _may_be_true(false, scene) else false
+        else:
+            false = negative(category, claim, scene, rng)
+        if false is not None and not describes_held_out(false):
+            return claim, false
+
+
+def _may_be_true(claim: PairClaim, scene: Scene) -> bool:
+    return all(any(side.fits(thing) for thing in scene.things) for side in (claim.first, claim.second))
+
+
+def _place_pair(scene: Scene | Single, rng: random.Random, mix: Mix) -> tuple[PlaceClaim, PlaceClaim]:
+    claim = place_claim(scene, rng)
+    while True:
+        false = _misplaced(claim, scene, rng, mix)
+        if false != claim and not _place_holds(false, scene):
+            return claim, false
+
+
+def _misplaced(claim: PlaceClaim, scene: Scene | Single, rng: random.Random, mix: Mix) -> PlaceClaim:
+    side = claim.first
+    kind = rng.choice(mix.differ)
+    if kind == "place":
+        return replace(claim, place=rng.choice(PLACES if isinstance(scene, Single) else places_of(scene)))
+    if kind == "size":
+        return replace(claim, first=replace(side, size=rng.choice(SIZES)))
+    options: Sequence[str] = tuple(COLOURS) if kind == "colour" else SHAPES
+    if isinstance(scene, Scene) and rng.random() < 0.5:
+        options = [getattr(thing, kind) for thing in scene.things]
+    return replace(claim, first=replace(side, **{kind: rng.choice(options)}))
+
+
+def _place_holds(claim: PlaceClaim, scene: Scene | Single) -> bool:
+    if isinstance(scene, Single):
+        return claim.first.fits(scene.thing) and claim.place == scene.place
+    placed = list(zip((scene.first, scene.second), places_of(scene), strict=True))
+    if scene.third is not None and claim.first.fits(scene.third):
+        return True  # the third object has no defined place: count it as not plainly false
+    return any(claim.first.fits(thing) and claim.place == place for thing, place in placed)

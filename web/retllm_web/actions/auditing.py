@@ -1,0 +1,45 @@
+"""Writing down who did what in a request."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from flask import request
+from sqlalchemy.orm import Session
+
+from retllm.db.tables import User
+from retllm.errors import Unauthorized
+from retllm.identity import audit
+from retllm.identity.audit import Action
+from retllm_web.http.auth import current_user
+
+
+def note(
+    session: Session,
+    action: Action,
+    *,
+    target: str | None = None,
+    target_id: UUID | None = None,
+    collection_id: UUID | None = None,
+    user: User | None = None,
+    **detail: Any,
+) -> None:
+    """Put what the account of this request does into the audit log, in the transaction of the deed itself."""
+    audit.record(
+        session,
+        user or _somebody(),
+        action,
+        target=target,
+        target_id=target_id,
+        collection_id=collection_id,
+        address=request.remote_addr,
+        **detail,
+    )
+
+
+def _somebody() -> User | None:
+    try:
+        return current_user()
+    except Unauthorized:
+        return None

@@ -1,0 +1,111 @@
+"""The same deed done to many jobs: in bounded transactions, with what could not be done told by its reason."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from retllm.db.session import transaction
+from retllm.db.tables import Job, User
+from retllm.history import control, listing
+from retllm.history.control import Deed, Done
+from retllm.history.listing import Filters
+from retllm.identity.audit import Action
+from retllm_web.actions.auditing import note
+from retllm_web.actions.submissions import forget, note_job
+from retllm_web.http.services import services
+
+BATCH = 200
+"""Jobs of one transaction."""
+MOST = 1000
+"""Jobs of one request; whoever wants more asks again."""
+
+_NOTED = {Deed.CANCEL: Action.JOB_CANCELLED, Deed.RETRY: Action.JOB_RETRIED}
+
+
+@dataclass
+class Tally:
+    """What came of it; ``after`` is the key to go on with if jobs are left."""
+
+    done: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    after: UUID | None = None
+
+
+def delete(user: User, job_id: UUID) -> None:
+    """Delete one job with its results, and its query picture.
+
+    Raises:
+        NotFound: no such job.
+        Forbidden: it is somebody else's, in a collection that this account may not change.
+        Conflict: it is still at work.
+    """
+    _finished(user, Deed.DELETE, lambda session: control.delete_job(session, user, job_id))
+
+
+def do_to(user: User, deed: Deed, job_ids: Sequence[UUID]) -> Tally:
+    """Do it to these jobs, so far as it can be done; at most ``MOST`` of them."""
+    tally = Tally()
+    for start in range(0, min(len(job_ids), MOST), BATCH):
+        _add(tally, user, deed, job_ids[start : start + BATCH])
+    return tally
+
+
+def do_to_all(user: User, deed: Deed, filters: Filters, *, upto: UUID, after: UUID | None = None) -> Tally:
+    """Do it to the jobs that match, so far as it can be done, newest first; at most ``MOST`` of them.
+
+    Jobs with keys above ``upto`` came after the question whether to do it, and are left alone.
+    """
+    tally = Tally(after=after)
+    for _ in range(MOST // BATCH):
+        with transaction(services().sessions) as session:
+            conditions = [*filters.matching(user), Job.id <= upto]
+            ids = listing.keys(session, user, conditions, control.allowed(deed), after=tally.after, limit=BATCH)
+        tally.after = ids[-1] if len(ids) == BATCH else None
+        if ids:
+            _add(tally, user, deed, ids)
+        if tally.after is None:
+            break
+    return tally
+
+
+def _add(tally: Tally, user: User, deed: Deed, job_ids: Sequence[UUID]) -> None:
+    done = _finished(user, deed, lambda session: control.do_to(session, user, deed, job_ids))
+    tally.done += len(done.jobs)
+    tally.refused += done.refused
+
+
+def _finished(user: User, deed: Deed, do: Callable[[Session], Done]) -> Done:
+    """Do it in one transaction with its entries in the audit log, then what waits for the commit."""
+    with transaction(services().sessions) as session:
+        done = do(session)
+        _note(session, user, deed, done.jobs)
+    services().announcer.announce(done.units)
+    for key in done.pictures:
+        forget(key)
+    return done
+
+
+def _note(session: Session, user: User, deed: Deed, jobs: Sequence[Job]) -> None:
+    if deed is not Deed.DELETE:
+        for job in jobs:
+            note_job(session, user, _NOTED[deed], job)
+        return
+    gone: dict[UUID, list[str]] = defaultdict(list)
+    for job in jobs:
+        gone[job.collection_id].append(str(job.id))
+    for collection_id, ids in gone.items():
+        target = "1 job" if len(ids) == 1 else f"{len(ids)} jobs"
+        note(
+            session,
+            Action.JOBS_DELETED,
+            target=target,
+            collection_id=collection_id,
+            user=user,
+            count=len(ids),
+            jobs=ids,
+        )

@@ -1,0 +1,96 @@
+"""What is known of one item beyond its row: its vectors, the searches that found it, and its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.tables import Candidate, Collection, Embedding, EmbeddingModel, Item, Search
+from retllm.indexing.indexed import embedder_of, is_ready, up_to_date
+from retllm.settings import Settings
+
+# searches that are named on an item's page
+_SEARCHES = 10
+
+
+@dataclass(frozen=True)
+class Vector:
+    """An item's vector by one model; one that is not ``fresh`` was made from an older caption or other settings."""
+
+    embedder: str
+    revision: str
+    made_at: datetime
+    fresh: bool
+    in_use: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """A search among whose candidates the item is; ranks count from 1."""
+
+    id: UUID
+    text: str | None
+    has_picture: bool
+    created_at: datetime
+    coarse_rank: int
+    final_rank: int | None
+
+
+@dataclass(frozen=True)
+class ItemFacts:
+    """All of it."""
+
+    vectors: Sequence[Vector]
+    searches: Sequence[Found]
+    previous: UUID | None
+    next: UUID | None
+
+
+def facts_of(session: Session, item: Item, collection: Collection, settings: Settings) -> ItemFacts:
+    """The facts of an item, with a fixed number of queries."""
+    in_order = sa.select(Item.id).where(Item.collection_id == item.collection_id, is_ready()).limit(1)
+    return ItemFacts(
+        vectors=_vectors(session, item, embedder_of(collection, settings), settings.item_image_weight),
+        searches=_searches(session, item.id),
+        previous=session.scalar(in_order.where(Item.id < item.id).order_by(Item.id.desc())),
+        next=session.scalar(in_order.where(Item.id > item.id).order_by(Item.id)),
+    )
+
+
+def _vectors(session: Session, item: Item, used: str, image_weight: float) -> list[Vector]:
+    fresh = up_to_date(image_weight).label("fresh")
+    rows = session.execute(
+        sa.select(EmbeddingModel.id, EmbeddingModel.name, EmbeddingModel.revision, Embedding.created_at, fresh)
+        .select_from(Embedding)
+        .join(EmbeddingModel, EmbeddingModel.id == Embedding.model_id)
+        .join(Item, Item.id == Embedding.item_id)
+        .where(Embedding.item_id == item.id)
+        .order_by(EmbeddingModel.id.desc())
+    ).all()
+    newest = next((row.id for row in rows if row.name == used), None)
+    return [Vector(row.name, row.revision, row.created_at, row.fresh, row.id == newest) for row in rows]
+
+
+def _searches(session: Session, item_id: UUID) -> list[Found]:
+    rows = session.execute(
+        sa.select(
+            Search.id,
+            Search.query_text,
+            Search.query_picture_key.is_not(None).label("has_picture"),
+            Search.created_at,
+            Candidate.coarse_rank,
+            Candidate.final_rank,
+        )
+        .join(Candidate, Candidate.search_id == Search.id)
+        .where(Candidate.item_id == item_id)
+        .order_by(Candidate.search_id.desc())
+        .limit(_SEARCHES)
+    )
+    return [
+        Found(row.id, row.query_text, row.has_picture, row.created_at, row.coarse_rank, row.final_rank) for row in rows
+    ]

@@ -1,0 +1,76 @@
+"""What people do to queues and dead units: in one transaction with the entry of the log, announced after it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from uuid import UUID
+
+from retllm.db.enums import Role
+from retllm.db.session import transaction
+from retllm.db.tables import User
+from retllm.identity.access import demand_role
+from retllm.identity.audit import Action
+from retllm.operations import failures, queues
+from retllm.operations.failures import Filters, Requeued
+from retllm_web.actions.auditing import note
+from retllm_web.http.services import services
+
+MOST_AT_ONCE = 5_000
+"""Dead units that one request gives new attempts; the next request does the next."""
+
+
+def pause(user: User, queue: str, reason: str) -> bool:
+    """Pause a queue; false if it stood still already.
+
+    Raises:
+        Forbidden: they are no administrator.
+        NotFound: there is no such queue.
+    """
+    demand_role(user, Role.ADMIN)
+    with transaction(services().sessions) as session:
+        done = queues.pause(session, user, queue, reason)
+        if done:
+            note(session, Action.QUEUE_PAUSED, target=queue, reason=reason)
+    return done
+
+
+def resume(user: User, queue: str) -> bool:
+    """Let a queue go on; false if it was not paused.
+
+    Raises:
+        Forbidden: they are no administrator.
+        NotFound: there is no such queue.
+    """
+    demand_role(user, Role.ADMIN)
+    with transaction(services().sessions) as session:
+        done, units = queues.resume(session, queue)
+        if done:
+            note(session, Action.QUEUE_RESUMED, target=queue)
+    services().announcer.announce(units)
+    return done
+
+
+def requeue(user: User, unit_ids: list[UUID]) -> Requeued:
+    """Give these dead units new attempts, those that this account may; the others are counted by the reason."""
+    with transaction(services().sessions) as session:
+        done = failures.requeue(session, user, unit_ids)
+        if done.number:
+            note(session, Action.UNITS_REQUEUED, units=done.number)
+    services().announcer.announce(done.units)
+    return done
+
+
+def requeue_all(user: User, filters: Filters) -> Requeued:
+    """The same for all that match, a batch at a time, and no more than ``MOST_AT_ONCE``."""
+    began = datetime.now(UTC)
+    whole = Requeued(refused=Counter())
+    while whole.number < MOST_AT_ONCE:
+        with transaction(services().sessions) as session:
+            batch = failures.changeable(session, user, filters, until=began)
+        done = requeue(user, batch) if batch else Requeued()
+        whole.number += done.number
+        whole.refused += done.refused
+        if not done.number:
+            break
+    return whole

@@ -1,0 +1,99 @@
+"""What the page to search offers: the collections that can be searched, and the latest questions of an account."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import ItemState, JobKind
+from retllm.db.tables import Collection, Item, Job, Search, User
+from retllm.identity.access import visible_collections, within_visible
+
+# a list to choose from; another collection is searched from its own page
+_OFFERED = 200
+# what is counted of each, so that a long list of large collections stays quick
+_COUNTED = 10_000
+_LOOKED_AT = 60
+_RECENT = 8
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A collection that can be searched; ``items`` counts to 10,000 and then stops (``more``)."""
+
+    id: UUID
+    name: str
+    owner: str
+    items: int
+    more: bool
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question that was asked before, by the latest search that asked it."""
+
+    search_id: UUID
+    collection_id: UUID
+    collection_name: str
+    text: str | None
+    has_picture: bool
+    asked_at: datetime
+
+
+def offered(session: Session, user: User, chosen: UUID | None = None) -> list[Offer]:
+    """The newest collections that ``user`` may search, by name; ``chosen`` is among them if they may search it."""
+    counted = (
+        sa.select(sa.literal(1))
+        .where(Item.collection_id == Collection.id, Item.state == ItemState.READY)
+        .limit(_COUNTED + 1)
+        .correlate(Collection)
+        .subquery()
+        .lateral()
+    )
+    number = sa.select(sa.func.count()).select_from(counted).correlate(Collection).scalar_subquery()
+    wanted = (
+        sa.select(Collection.id, Collection.name, User.name, number)
+        .join(User, User.id == Collection.owner_id)
+        .where(visible_collections(user))
+    )
+    order = (Collection.id != chosen, Collection.id.desc()) if chosen else (Collection.id.desc(),)
+    rows = session.execute(wanted.order_by(*order).limit(_OFFERED))
+    found = [Offer(key, name, owner, min(count, _COUNTED), count > _COUNTED) for key, name, owner, count in rows]
+    return sorted(found, key=lambda offer: (offer.name.casefold(), offer.owner, offer.id))
+
+
+def recent(session: Session, user: User) -> list[Question]:
+    """The latest questions of ``user``, each once for each collection, the newest first."""
+    rows = session.execute(
+        sa.select(
+            Search.question,
+            Job.id,
+            Job.collection_id,
+            Collection.name,
+            Search.query_text,
+            Search.query_picture_key.is_not(None),
+            Job.created_at,
+        )
+        .join(Search, Search.id == Job.id)
+        .join(Collection, Collection.id == Job.collection_id)
+        .where(Job.user_id == user.id, Job.kind == JobKind.SEARCH, within_visible(user, Job.collection_id))
+        .order_by(Job.id.desc())
+        .limit(_LOOKED_AT)
+    )
+    found: dict[tuple[UUID, str], Question] = {}
+    for question, job_id, collection_id, name, text, has_picture, at in rows:
+        found.setdefault((collection_id, question), Question(job_id, collection_id, name, text, has_picture, at))
+    return list(found.values())[:_RECENT]
+
+
+def first_choice(offers: Sequence[Offer], questions: Sequence[Question]) -> UUID | None:
+    """The collection to begin with: that of the latest question, else the newest that has something in it."""
+    keys = {offer.id for offer in offers}
+    asked = next((question.collection_id for question in questions if question.collection_id in keys), None)
+    filled = max((offer.id for offer in offers if offer.items), default=None)
+    return asked or filled or max(keys, default=None)

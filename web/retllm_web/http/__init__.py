@@ -1,0 +1,1 @@
+"""The HTTP layer: authentication, errors, bodies, conditional answers, downloads."""

@@ -1,0 +1,58 @@
+"""Rows sent as a file while they are read: CSV or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from flask import Response
+
+from retllm.db.tables import User
+from retllm.history import export
+from retllm.history.export import Row, Rows
+from retllm.history.listing import Filters
+from retllm_web.http.services import services
+from retllm_web.http.spreadsheet import line
+
+
+class Format(StrEnum):
+    """The kinds of files."""
+
+    CSV = "csv"  # for spreadsheets; cells that would be formulas are defused
+    JSON = "json"  # one array of objects
+
+
+_TYPES = {Format.CSV: "text/csv", Format.JSON: "application/json"}
+
+
+def history(user: User, filters: Filters, rows: Rows, format: Format) -> Response:
+    """The jobs that match, or their results, as a file of any length."""
+    found = export.rows(services().sessions, user, filters, rows)
+    text = _csv(export.COLUMNS[rows], found) if format is Format.CSV else _json(found)
+    response = Response(text, mimetype=_TYPES[format])
+    response.headers["Content-Disposition"] = f'attachment; filename="{rows}.{format}"'
+    return response
+
+
+def _csv(columns: Sequence[str], rows: Iterator[Row]) -> Iterator[str]:
+    yield line(columns)
+    for row in rows:
+        yield line(_plain(row[name]) for name in columns)
+
+
+def _json(rows: Iterator[Row]) -> Iterator[str]:
+    begin = "[\n"
+    for row in rows:
+        yield begin + json.dumps(row, default=_plain, ensure_ascii=False)
+        begin = ",\n"
+    yield "[]\n" if begin == "[\n" else "\n]\n"
+
+
+def _plain(value: Any) -> Any:
+    """Times as ISO 8601, keys as text; numbers, texts and None as they are."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value if value is None or isinstance(value, str | int | float) else str(value)

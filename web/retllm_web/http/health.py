@@ -1,0 +1,56 @@
+"""Whether this process lives, and whether it can do its work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+import sqlalchemy as sa
+import structlog
+from flask import Blueprint, Response, jsonify
+
+from retllm_web.http.services import services
+
+log = structlog.get_logger(__name__)
+blueprint = Blueprint("health", __name__)
+
+_TIMEOUT_SECONDS = 2.0
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    """This process answers."""
+    return jsonify({"alive": True})
+
+
+@blueprint.get("/readyz")
+def readyz() -> tuple[Response, int]:
+    """The database and Redis answer too: 200, else 503; each is named."""
+    checks: dict[str, Any] = {"database": _ask(_database), "redis": _ask(_redis)}
+    ready = all(check["ok"] for check in checks.values())
+    return jsonify({"ready": ready, "checks": checks}), 200 if ready else 503
+
+
+def _ask(check: Any) -> dict[str, Any]:
+    try:
+        check()
+    except (sa.exc.SQLAlchemyError, redis.RedisError, LookupError, OSError) as error:
+        # the address and account of a server are for the log, not for whoever asks
+        log.warning("not_ready", check=check.__name__, reason=str(error))
+        return {"ok": False, "reason": "not configured" if isinstance(error, LookupError) else "unreachable"}
+    return {"ok": True}
+
+
+def _database() -> None:
+    with services().sessions() as session:
+        session.execute(sa.text("SELECT 1"))
+
+
+def _redis() -> None:
+    url = services().settings.redis_url
+    if not url:
+        raise LookupError("REDIS_URL is not set")
+    with redis.Redis.from_url(
+        url, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS
+    ) as connection:
+        connection.ping()

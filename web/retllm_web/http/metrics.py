@@ -1,0 +1,35 @@
+"""What Prometheus scrapes. It tells of everybody's work, so it wants a token of its own, and is off without one."""
+
+from __future__ import annotations
+
+import hmac
+from functools import partial
+
+from flask import Blueprint, Response, abort, request
+
+from retllm.errors import Unauthorized
+from retllm.operations import scrape
+from retllm.operations.queues import QUEUES
+from retllm.queue.notifications import hints
+from retllm_web.http.services import services
+
+blueprint = Blueprint("metrics", __name__)
+
+
+@blueprint.get("/metrics")
+def metrics() -> Response:
+    """The installation's figures in the text format of Prometheus.
+
+    Raises:
+        NotFound: the setting RETLLM_METRICS_TOKEN is not set.
+        Unauthorized: the request does not bring it as bearer token.
+    """
+    settings = services().settings
+    if not settings.metrics_token:
+        abort(404)
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    fits = hmac.compare_digest(given.strip().encode(), settings.metrics_token.encode())
+    if scheme.lower() != "bearer" or not fits:
+        raise Unauthorized("This wants the token of RETLLM_METRICS_TOKEN as bearer token.")
+    body = scrape.page(services().sessions, partial(hints, settings.redis_url, QUEUES))
+    return Response(body, content_type=scrape.CONTENT_TYPE)

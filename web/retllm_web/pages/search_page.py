@@ -1,0 +1,99 @@
+"""The page to search from."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import sqlalchemy as sa
+from flask import render_template, request
+from flask.typing import ResponseReturnValue
+from sqlalchemy.orm import Session
+from werkzeug.datastructures import MultiDict
+
+from retllm.db.enums import ItemState
+from retllm.db.session import transaction
+from retllm.db.tables import Search
+from retllm.errors import NotFound
+from retllm.identity.access import collection_for, item_for, job_for
+from retllm.search.views import search_view
+from retllm_web.actions import likeness, questions
+from retllm_web.http.auth import current_user
+from retllm_web.http.paging import key_or_none
+from retllm_web.http.services import services
+from retllm_web.pages.blueprint import pages
+from retllm_web.pages.search_form import Asking, earlier_of, fill, form_of, search_form
+
+
+@pages.get("/search")
+def search_page() -> ResponseReturnValue:
+    """The page: filled by its address, or with the earlier search that the address names."""
+    chosen = key_or_none(request.args.get("collection"), "collection")
+    earlier = key_or_none(request.args.get("again"), "search")
+    if earlier is None:
+        form = search_form(request.args, compact=False)
+    else:
+        with transaction(services().sessions) as session:
+            search = search_view(session, earlier, user=current_user())
+        form = form_of(search)
+        fill(form, _without(request.args, "again"))
+        chosen = chosen or search.job.collection_id
+    return asking_page(form, chosen)
+
+
+def _without(args: MultiDict[str, str], name: str) -> MultiDict[str, str]:
+    return MultiDict((key, value) for key, value in args.items(multi=True) if key != name)
+
+
+def asking_page(form: Asking, chosen: UUID | None, status: int = 200) -> ResponseReturnValue:
+    """The page with this form.
+
+    Raises:
+        NotFound: the collection, the item or the search that it names is none that this account may see.
+    """
+    user = current_user()
+    with transaction(services().sessions) as session:
+        collection = collection_for(session, user, chosen) if chosen else None
+        asked = questions.recent(session, user)
+        offers = questions.offered(session, user, chosen)
+        _show_likeness(session, form)
+        _show_earlier(session, form)
+    form.values["collection"] = str(chosen or questions.first_choice(offers, asked) or "")
+    page = render_template(
+        "search_page.html",
+        form=form,
+        offers=offers,
+        questions=asked,
+        collection=collection,
+        settings=services().settings,
+    )
+    return page, status
+
+
+def _show_likeness(session: Session, form: Asking) -> None:
+    """Read the item that the query is to be like; all of it is ticked unless the form says what."""
+    key = key_or_none(form.text("like"), "item")
+    if key is None:
+        return
+    item = item_for(session, current_user(), key)
+    if item.state is not ItemState.READY:
+        raise NotFound("There is no such item.")
+    form.liked = item
+    if not form.values.get("whole") and not form.values.get("like_parts"):
+        form.values["like_parts"] = likeness.parts_of(item)
+
+
+def _show_earlier(session: Session, form: Asking) -> None:
+    """Offer the picture of the earlier search again only if there is one that this account may see."""
+    key = earlier_of(form)
+    if key is None or picture_key(session, key) is None:
+        form.values["earlier"] = ""
+
+
+def picture_key(session: Session, search_id: UUID) -> str | None:
+    """Where the picture of an earlier search is kept; None if it has none.
+
+    Raises:
+        NotFound: there is no such search that this account may see.
+    """
+    job_for(session, current_user(), search_id)
+    return session.scalar(sa.select(Search.query_picture_key).where(Search.id == search_id))

@@ -1,0 +1,1 @@
+"""Numbers and rows prepared for display: charts, heat maps, timelines, filters in addresses."""

@@ -1,0 +1,137 @@
+"""Where a model looked in a picture, and how sure it was layer by layer: a trace made ready to be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from retllm.fine.injection import Injection
+from retllm.fine.trace import Side, Trace
+from retllm_web.render.charts import Chart, Mark, Rule, Series
+
+# a grid with more rows or columns is drawn coarser
+_MOST_SIDE = 48
+# a share of the strongest below this can't be seen
+_LEAST = 0.02
+_DOWN = ("top", "middle", "bottom")
+_ACROSS = ("left", "centre", "right")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A part of a picture; ``strength`` is its share of the strongest part, 0 to 1."""
+
+    row: int
+    column: int
+    strength: float
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A map over one picture of a pair.
+
+    ``rows`` and ``columns`` are those of the drawing; ``words`` says in words where it is strongest. Without a map,
+    ``cells`` is empty and ``words`` says why.
+    """
+
+    side: Side
+    rows: int
+    columns: int
+    cells: tuple[Cell, ...]
+    words: str
+
+
+def heats(trace: Trace) -> list[Heat]:
+    """A map for each picture of the pair, in the order shown; their strengths can be compared."""
+    weights = [trace.picture_weights(at) for at in range(len(trace.shown))]
+    known = [weight for one in weights if one for weight in one]
+    if not known:
+        return [
+            Heat(side, 1, 1, (), "This model gives no map: its layers can't be read this way.") for side in trace.shown
+        ]
+    least, most = min(known), max(known)
+    drawn = []
+    for at, (side, values) in enumerate(zip(trace.shown, weights, strict=True)):
+        grid = trace.grids[at]
+        if values is None or grid is None:
+            why = "The model cuts this picture into pieces that are no plain grid, so there is no map of it."
+            drawn.append(Heat(side, 1, 1, (), why))
+            continue
+        shares = [(value - least) / (most - least) if most > least else 0.0 for value in values]
+        drawn.append(_heat(side, *grid, shares))
+    return drawn
+
+
+def _heat(side: Side, rows: int, columns: int, shares: Sequence[float]) -> Heat:
+    step = max(1, -(-max(rows, columns) // _MOST_SIDE))
+    table = [list(shares[row * columns : (row + 1) * columns]) for row in range(rows)]
+    coarse = [
+        [
+            _mean(table, range(top, min(top + step, rows)), range(left, min(left + step, columns)))
+            for left in range(0, columns, step)
+        ]
+        for top in range(0, rows, step)
+    ]
+    cells = tuple(
+        Cell(row, column, round(strength, 2))
+        for row, line in enumerate(coarse)
+        for column, strength in enumerate(line)
+        if strength >= _LEAST
+    )
+    return Heat(side, len(coarse), len(coarse[0]), cells, _words(table))
+
+
+def _mean(table: Sequence[Sequence[float]], rows: range, columns: range) -> float:
+    return sum(table[row][column] for row in rows for column in columns) / (len(rows) * len(columns))
+
+
+def _words(table: Sequence[Sequence[float]]) -> str:
+    """The strongest part, and how much of the whole the strongest ninth holds."""
+    whole = sum(map(sum, table))
+    if not whole:
+        return "It is equally strong everywhere."
+    rows, columns = len(table), len(table[0])
+    ninths: dict[tuple[int, int], float] = {}
+    for row, line in enumerate(table):
+        for column, strength in enumerate(line):
+            place = ((2 * row + 1) * 3 // (2 * rows), (2 * column + 1) * 3 // (2 * columns))
+            ninths[place] = ninths.get(place, 0.0) + strength
+    down, across = max(ninths, key=lambda place: ninths[place])
+    share = round(100 * ninths[down, across] / whole)
+    where = "in the middle" if down == across == 1 else f"at the {_DOWN[down]} {_ACROSS[across]}"
+    return f"Strongest {where}: that ninth of the picture holds {share} % of the whole."
+
+
+def uncertainty_chart(trace: Trace, injection: Injection) -> Chart:
+    """How unsure the model was after each layer, with the bound above which it arms and the layer that was armed."""
+    layers = len(trace.uncertainty)
+    rules = [Rule(f"tau {injection.tau:g}", injection.tau)] if injection.trigger == "entropy" else []
+    marks = [Mark("re-injected", trace.armed_layer)] if trace.armed_layer is not None else []
+    return Chart(
+        title="Uncertainty after each layer, 0 (sure) to 1",
+        labels=[str(layer) for layer in range(layers)],
+        series=[Series("uncertainty", trace.uncertainty)],
+        x_name="layer",
+        decimals=3,
+        low=0.0,
+        high=1.0,
+        rules=rules,
+        marks=marks,
+    )
+
+
+def watched_words(injection: Injection, layers: int) -> str:
+    """What could arm a layer, in words."""
+    if not injection.active:
+        return "Re-injection was off for this search."
+    if injection.trigger == "fixed":
+        return f"Re-injection was set to layer {injection.fixed_layer}, whatever the uncertainty."
+    watched = injection.plan(layers).watched
+    if not watched:
+        return "No layer of this model was watched."
+    if len(watched) == 1:
+        return f"Layer {watched[0]} was watched: an uncertainty above {injection.tau:g} there arms the layer after it."
+    return (
+        f"Layers {watched[0]} to {watched[-1]} were watched: the first of them with an uncertainty above "
+        f"{injection.tau:g} arms the layer after it."
+    )

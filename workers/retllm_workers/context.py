@@ -1,0 +1,105 @@
+"""What a worker process holds: its connections, and its one model."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Generic, TypeVar
+
+import structlog
+
+from retllm.db.session import make_sessions
+from retllm.errors import RetllmError
+from retllm.media.storage import get_storage
+from retllm.queue.claim import describe
+from retllm.queue.notifications import Announcer
+from retllm.queue.worker import Bench
+from retllm.settings import get_settings
+
+log = structlog.get_logger(__name__)
+
+Model = TypeVar("Model")
+
+
+def worker_name() -> str:
+    """What units call this process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+@lru_cache(maxsize=1)
+def get_bench() -> Bench:
+    """The connections of this process, opened at the first task."""
+    settings = get_settings()
+    return Bench(
+        sessions=make_sessions(settings.database_url, idle_seconds=settings.lease_seconds),
+        storage=get_storage(settings),
+        settings=settings,
+        announcer=Announcer(settings.redis_url),
+        worker=worker_name(),
+    )
+
+
+class HeldModel(Generic[Model]):
+    """A model that is loaded once, when it is first wanted; a failed load is tried again the next time."""
+
+    def __init__(self, load: Callable[[], Model]) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._model: Model | None = None
+        self._error: str | None = None
+
+    @property
+    def loaded(self) -> Model | None:
+        """The model if it is loaded; never waits."""
+        return self._model
+
+    @property
+    def error(self) -> str | None:
+        """Why the last load failed; None once it worked."""
+        return self._error
+
+    def get(self) -> Model:
+        """The model.
+
+        Raises:
+            ModelUnavailable: it can't be loaded here; the message says why.
+        """
+        with self._lock:
+            if self._model is None:
+                _limit_threads()
+                self._model = self._loaded()
+            return self._model
+
+    def _loaded(self) -> Model:
+        try:
+            model = self._load()
+        except Exception as error:
+            self._error = describe(error)
+            raise
+        self._error = None
+        return model
+
+    def load_early(self) -> None:
+        """Load the model beside the worker's loop; a failure is told by the first unit that needs it."""
+        threading.Thread(target=self._try, name="load-model", daemon=True).start()
+
+    def _try(self) -> None:
+        try:
+            self.get()
+        except RetllmError as error:
+            log.warning("model.not_loaded", reason=error.message)
+        else:
+            log.info("model.loaded")
+
+
+def _limit_threads() -> None:
+    """Give this worker its share of the cores: threads that wait for each other on a busy core cost more than one."""
+    import torch
+
+    settings = get_settings()
+    workers = max(1, settings.embed_workers + settings.score_workers)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(settings.torch_threads or max(1, cores // workers))
