@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from retllm.redaction import hidden, hidden_within
+from retllm.redaction import redact, redact_within
 
 
 class RetllmError(Exception):
@@ -21,8 +21,8 @@ class RetllmError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str | None = None, **detail: Any) -> None:
-        self.message = hidden(message or (type(self).__doc__ or "").strip().splitlines()[0])
-        self.detail: Mapping[str, Any] = hidden_within(detail)
+        self.message = redact(message or (type(self).__doc__ or "").strip().splitlines()[0])
+        self.detail: Mapping[str, Any] = redact_within(detail)
         super().__init__(self.message)
 
     def as_json(self) -> dict[str, Any]:

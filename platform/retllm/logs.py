@@ -16,10 +16,10 @@ from typing import Literal, ParamSpec, TextIO, TypeVar
 
 import structlog
 
-from retllm.redaction import hidden
+from retllm.redaction import redact
 
 Arguments = ParamSpec("Arguments")
-Answer = TypeVar("Answer")
+ResultT = TypeVar("ResultT")
 Format = Literal["console", "json"]
 
 
@@ -39,7 +39,7 @@ class _Discreet(structlog.stdlib.ProcessorFormatter):
     """Hides secrets in the finished line, so that none slips by in a traceback or a library's message."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return hidden(super().format(record))
+        return redact(super().format(record))
 
 
 _SHARED: list[structlog.types.Processor] = [
@@ -96,7 +96,7 @@ def _tell_crash(kind: type[BaseException], error: BaseException, trace: Tracebac
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
-    sys.stderr.write(hidden("".join(traceback.format_exception(kind, error, trace))))
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _tell_crash_of_thread(crash: threading.ExceptHookArgs) -> None:
@@ -104,11 +104,11 @@ def _tell_crash_of_thread(crash: threading.ExceptHookArgs) -> None:
         _tell_crash(crash.exc_type, crash.exc_value, crash.exc_traceback)
 
 
-def carried(call: Callable[Arguments, Answer]) -> Callable[Arguments, Answer]:
+def carried(call: Callable[Arguments, ResultT]) -> Callable[Arguments, ResultT]:
     """``call`` for another thread, whose log lines then carry the same subject; a thread by itself begins with none."""
     context = contextvars.copy_context()
 
-    def there(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
+    def there(*args: Arguments.args, **kwargs: Arguments.kwargs) -> ResultT:
         # a copy each time: two threads can't be in one context at once
         return context.copy().run(call, *args, **kwargs)
 

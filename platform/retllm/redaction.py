@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 HIDDEN = "***"
 # a shorter one stands in ordinary words, and hiding it there would tell it
-_LEAST_CHARACTERS = 8
+_MIN_CHARACTERS = 8
 
 _NAMES = re.compile(r"(?:PASSWORD|PASSWD|SECRET|TOKEN|SECRET_KEY|ACCESS_KEY|API_KEY|CREDENTIALS?)$", re.IGNORECASE)
 # up to the last "@" before a blank, since a password in an address may hold the others
@@ -39,7 +39,7 @@ def remember(*secrets: str | None) -> None:
     """Hide these from now on, wherever they stand."""
     for secret in filter(None, secrets):
         forms = {secret, unquote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1]}
-        _known.update(form for form in forms if len(form) >= _LEAST_CHARACTERS)
+        _known.update(form for form in forms if len(form) >= _MIN_CHARACTERS)
 
 
 def remember_addresses(*addresses: str | None) -> None:
@@ -59,7 +59,7 @@ def remember_environment(environment: Mapping[str, str]) -> None:
             remember(value)
 
 
-def hidden(text: str) -> str:
+def redact(text: str) -> str:
     """``text`` with ``***`` in place of every secret."""
     # the longest first: one may be part of another
     for secret in sorted(_known, key=len, reverse=True):
@@ -69,19 +69,19 @@ def hidden(text: str) -> str:
     return text
 
 
-def hidden_within(value: Any) -> Any:
+def redact_within(value: Any) -> Any:
     """The same for every text inside lists, tuples and mappings; other values as they are."""
     if isinstance(value, str):
-        return hidden(value)
+        return redact(value)
     if isinstance(value, Mapping):
-        return {key: hidden_within(one) for key, one in value.items()}
+        return {key: redact_within(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(_each(value)) if type(value) in (list, tuple) else value
     return value
 
 
 def _each(values: Iterable[Any]) -> list[Any]:
-    return [hidden_within(one) for one in values]
+    return [redact_within(one) for one in values]
 
 
 remember_environment(os.environ)

@@ -18,7 +18,7 @@ from tests.chaos.scene import RECOVERY, Scene, Skip
 
 from retllm.db.enums import UnitState
 from retllm.db.tables import Unit
-from retllm.queue.notifications import Announcer
+from retllm.queue.notifications import Notifier
 
 Fault = Callable[[Scene], None]
 
@@ -174,12 +174,12 @@ def lose_network(scene: Scene, times: int) -> None:
 
 def tell_twice(scene: Scene, times: int) -> None:
     """Every unit that waits or is held is announced again to all, many times over."""
-    announcer = Announcer(scene.plant.redis.url)
+    notifier = Notifier(scene.plant.redis.url)
     for _ in range(times):
         with scene.plant.sessions() as session:
             query = sa.select(Unit.id, Unit.stage).where(Unit.state.in_([UnitState.READY, UnitState.LEASED]))
             there = [(key, stage) for key, stage in session.execute(query)]
-        scene.hurt(partial(announcer.announce, there * 3))
+        scene.hurt(partial(notifier.notify, there * 3))
         scene.pause(0.1, 0.3)
 
 

@@ -100,7 +100,7 @@ _RULES = {
 
 
 @dataclass(frozen=True)
-class Tally:
+class BulkResult:
     """What happened between two moments: units given back after a loss or failure, and units done."""
 
     retried: int
@@ -138,7 +138,7 @@ class Journal:
         with self._sessions() as session:
             return int(session.scalar(sa.text("SELECT coalesce(max(id), 0) FROM journal")) or 0)
 
-    def tally(self, since: int) -> Tally:
+    def tally(self, since: int) -> BulkResult:
         """What happened since a mark."""
         query = "SELECT what, before, after, count(*) FROM journal WHERE id > :since GROUP BY what, before, after"
         with self._sessions() as session:
@@ -146,7 +146,7 @@ class Journal:
         counts: Counter[tuple[Any, ...]] = Counter({(what, before, after): n for what, before, after, n in rows})
         lost = counts["unit", "leased", "ready"] + counts["unit", "leased", "split"] + counts["unit", "leased", "dead"]
         dead = counts["unit", "leased", "dead"]
-        return Tally(lost, counts["unit", "leased", "done"], dead, counts["job", None, "queued"])
+        return BulkResult(lost, counts["unit", "leased", "done"], dead, counts["job", None, "queued"])
 
     def recovery_seconds(self, blow: Blow) -> float | None:
         """Seconds until all that was held at a blow was let go of and work went on; None: it never was, or did not."""

@@ -15,7 +15,7 @@ from retllm.queue.notifications import TASK_OF, celery_app
 from retllm.queue.worker import run_unit
 from retllm.search import coarse_worker, fine_worker
 from retllm.settings import get_settings
-from retllm_workers.context import get_bench
+from retllm_workers.context import get_context
 
 app = celery_app(get_settings().redis_url)
 app.set_default()
@@ -31,14 +31,16 @@ def _setup_logging(**_: Any) -> None:
 
 @app.task(name=TASK_OF["embed"])
 def embed_unit(unit_id: str) -> None:
-    run_unit(get_bench(), UUID(unit_id), lambda bench, held: indexing.embed_unit(bench, held, lambda _: _ENCODER))
+    run_unit(get_context(), UUID(unit_id), lambda bench, held: indexing.embed_unit(bench, held, lambda _: _ENCODER))
 
 
 @app.task(name=TASK_OF["query"])
 def coarse_unit(unit_id: str) -> None:
-    run_unit(get_bench(), UUID(unit_id), lambda bench, held: coarse_worker.coarse_unit(bench, held, lambda _: _ENCODER))
+    run_unit(
+        get_context(), UUID(unit_id), lambda bench, held: coarse_worker.coarse_unit(bench, held, lambda _: _ENCODER)
+    )
 
 
 @app.task(name=TASK_OF["score"])
 def fine_unit(unit_id: str) -> None:
-    run_unit(get_bench(), UUID(unit_id), lambda bench, held: fine_worker.fine_unit(bench, held, _JUDGE))
+    run_unit(get_context(), UUID(unit_id), lambda bench, held: fine_worker.fine_unit(bench, held, _JUDGE))

@@ -118,7 +118,7 @@ def place(fresh_database: str, redis_url: str, tmp_path: Path, monkeypatch: pyte
     # one that is made to be slow would take a good part of an administrator's time
     monkeypatch.setattr(passwords, "HASHER", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
     settings = Settings(home=tmp_path, database_url=fresh_database, redis_url=redis_url)
-    return Place(create_app(settings, announcer=Heard()))
+    return Place(create_app(settings, notifier=Heard()))
 
 
 @dataclass

@@ -27,7 +27,7 @@ MOST_STATEMENTS = 30
 
 
 class _Silent:
-    def announce(self, units: Any) -> None:
+    def notify(self, units: Any) -> None:
         """Nobody listens."""
 
 
@@ -35,7 +35,7 @@ class _Silent:
 def app(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> OpenAPI:
     home: Path = tmp_path_factory.mktemp("home")
     settings = Settings(home=home, database_url=module_database, redis_url=redis_url)
-    return create_app(settings, announcer=_Silent())
+    return create_app(settings, notifier=_Silent())
 
 
 @pytest.fixture(scope="module")

@@ -167,10 +167,10 @@ def test_jobs_are_changed_by_their_owner_and_by_who_may_change_the_collection(
     allowed = {place for place in PLACES if (most := TABLE[role][place]) and (own or most >= CHANGE)}
     for place, job in jobs.items():
         if place in allowed:
-            access.demand_job(world.session, world.user, job)
+            access.require_job_rights(world.session, world.user, job)
         else:
             with pytest.raises(NotFound if TABLE[role][place] is None else Forbidden):
-                access.demand_job(world.session, world.user, job)
+                access.require_job_rights(world.session, world.user, job)
     both = access.changeable_jobs(world.user), access.within_visible(world.user, Job.collection_id)
     listed = set(world.session.scalars(sa.select(Job.id).where(*both)))
     assert listed == {jobs[place].id for place in allowed}
@@ -188,7 +188,7 @@ def test_what_is_not_there_reads_like_what_is_not_seen(world: World) -> None:
 
 @roles
 def test_a_role_that_is_not_among_those_asked_for_is_refused(world: World, role: Role) -> None:
-    access.demand_role(world.user, role)
+    access.require_role(world.user, role)
     for other in set(Role) - {role}:
         with pytest.raises(Forbidden):
-            access.demand_role(world.user, other)
+            access.require_role(world.user, other)

@@ -14,7 +14,7 @@ from retllm.db.enums import Role
 from retllm.db.people import AuditEntry
 from retllm.db.tables import User, new_id
 from retllm.identity import accounts, audit
-from retllm.identity.audit import Action, Filters
+from retllm.identity.audit import Action, AuditFilters
 
 PASSWORD = "correct horse battery"
 
@@ -24,7 +24,7 @@ def ada(session: Session) -> User:
     return accounts.create_user(session, "ada", PASSWORD, Role.ADMIN)
 
 
-def _targets(session: Session, filters: Filters) -> list[str | None]:
+def _targets(session: Session, filters: AuditFilters) -> list[str | None]:
     return [entry.target for entry in audit.page(session, filters)]
 
 
@@ -32,10 +32,10 @@ def test_an_entry_goes_when_its_deed_does(session: Session, ada: User) -> None:
     session.commit()
     audit.record(session, ada, Action.USER_CREATED, target="bob", role="editor")
     session.rollback()
-    assert audit.page(session, Filters()) == []
+    assert audit.page(session, AuditFilters()) == []
     audit.record(session, ada, Action.USER_CREATED, target="bob", role="editor", address="192.0.2.1")
     session.commit()
-    (entry,) = audit.page(session, Filters())
+    (entry,) = audit.page(session, AuditFilters())
     assert (entry.user_name, entry.action, entry.target) == ("ada", "user created", "bob")
     assert (entry.detail, entry.address) == ({"role": "editor"}, "192.0.2.1")
 
@@ -52,11 +52,11 @@ def test_each_filter_alone_and_all_together_leave_what_they_name(session: Sessio
     for target, user, action, collection_id in deeds:
         audit.record(session, user, action, target=target, collection_id=collection_id)
         session.flush()
-    assert _targets(session, Filters()) == ["e", "d", "c", "b", "a"]
-    assert _targets(session, Filters(user_name="ada")) == ["d", "c", "a"]
-    assert _targets(session, Filters(action=Action.ITEM_DELETED)) == ["d", "b", "a"]
-    assert _targets(session, Filters(collection_id=birds)) == ["c", "b", "a"]
-    assert _targets(session, Filters("ada", Action.ITEM_DELETED, birds)) == ["a"]
+    assert _targets(session, AuditFilters()) == ["e", "d", "c", "b", "a"]
+    assert _targets(session, AuditFilters(user_name="ada")) == ["d", "c", "a"]
+    assert _targets(session, AuditFilters(action=Action.ITEM_DELETED)) == ["d", "b", "a"]
+    assert _targets(session, AuditFilters(collection_id=birds)) == ["c", "b", "a"]
+    assert _targets(session, AuditFilters("ada", Action.ITEM_DELETED, birds)) == ["a"]
 
 
 def test_days_bound_by_the_moment_of_the_deed(session: Session) -> None:
@@ -67,12 +67,12 @@ def test_days_bound_by_the_moment_of_the_deed(session: Session) -> None:
         key = UUID(int=(int((at + timedelta(hours=12)).timestamp() * 1000) << 80) + 1)
         session.add(AuditEntry(id=key, created_at=at, action=Action.LOGGED_IN.value, target=str(hours), detail={}))
     session.flush()
-    assert _targets(session, Filters(since=moment)) == ["2", "1", "0"]
-    assert _targets(session, Filters(until=moment)) == ["-1", "-2"]
+    assert _targets(session, AuditFilters(since=moment)) == ["2", "1", "0"]
+    assert _targets(session, AuditFilters(until=moment)) == ["-1", "-2"]
     hour = timedelta(hours=1)
-    assert _targets(session, Filters(since=moment - hour, until=moment + hour)) == ["0", "-1"]
+    assert _targets(session, AuditFilters(since=moment - hour, until=moment + hour)) == ["0", "-1"]
     first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-    assert len(_targets(session, Filters(since=first, until=last))) == 5
+    assert len(_targets(session, AuditFilters(since=first, until=last))) == 5
 
 
 def test_pages_follow_each_other_without_a_gap(session: Session, ada: User) -> None:
@@ -81,7 +81,7 @@ def test_pages_follow_each_other_without_a_gap(session: Session, ada: User) -> N
         session.flush()
     seen: list[str | None] = []
     after = None
-    while page := audit.page(session, Filters(user_name="ada"), after=after, limit=3):
+    while page := audit.page(session, AuditFilters(user_name="ada"), after=after, limit=3):
         seen += [entry.target for entry in page]
         after = page[-1].id
     assert seen == ["6", "5", "4", "3", "2", "1", "0"]
@@ -90,14 +90,14 @@ def test_pages_follow_each_other_without_a_gap(session: Session, ada: User) -> N
 @pytest.mark.parametrize(
     "filters",
     [
-        Filters(),
-        Filters(user_name="nobody"),
-        Filters(action=Action.RUN_DELETED),
-        Filters(collection_id=UUID(int=1)),
-        Filters(since=datetime(2026, 1, 1, tzinfo=UTC), until=datetime(2026, 1, 2, tzinfo=UTC)),
+        AuditFilters(),
+        AuditFilters(user_name="nobody"),
+        AuditFilters(action=Action.RUN_DELETED),
+        AuditFilters(collection_id=UUID(int=1)),
+        AuditFilters(since=datetime(2026, 1, 1, tzinfo=UTC), until=datetime(2026, 1, 2, tzinfo=UTC)),
     ],
 )
-def test_a_long_log_is_never_read_through(session: Session, filters: Filters) -> None:
+def test_a_long_log_is_never_read_through(session: Session, filters: AuditFilters) -> None:
     fill = """INSERT INTO audit_log (id, user_name, action, target, created_at, detail)
         SELECT gen_random_uuid(), 'user' || n % 50, 'logged in', 't', now(), '{}' FROM generate_series(1, 20000) AS n"""
     session.execute(sa.text(fill))

@@ -30,30 +30,30 @@ def birds(session: Session, owner: User) -> Collection:
 def test_a_member_has_one_role_the_last_that_was_given(session: Session, birds: Collection) -> None:
     bob = accounts.create_user(session, "bob", PASSWORD)
     assert right_in(session, bob, birds) is None
-    members.let_in(session, birds, bob, MemberRole.VIEWER)
+    members.add_member(session, birds, bob, MemberRole.VIEWER)
     session.expire_all()
     assert right_in(session, bob, birds) is Right.SEE
-    members.let_in(session, birds, bob, MemberRole.EDITOR)
+    members.add_member(session, birds, bob, MemberRole.EDITOR)
     session.expire_all()
     assert right_in(session, bob, birds) is Right.CHANGE
     (one,) = members.page(session, birds)
     assert (one.name, one.role, one.held_back) == ("bob", MemberRole.EDITOR, False)
-    assert members.put_out(session, birds, bob.id) == "bob"
+    assert members.remove_member(session, birds, bob.id) == "bob"
     session.expire_all()
     assert right_in(session, bob, birds) is None
     with pytest.raises(NotFound):
-        members.put_out(session, birds, bob.id)
+        members.remove_member(session, birds, bob.id)
 
 
 def test_the_owner_is_no_member(session: Session, birds: Collection, owner: User) -> None:
     with pytest.raises(Conflict):
-        members.let_in(session, birds, owner, MemberRole.VIEWER)
+        members.add_member(session, birds, owner, MemberRole.VIEWER)
 
 
 def test_a_viewer_who_is_an_editor_here_is_told_apart(session: Session, birds: Collection) -> None:
     eve = accounts.create_user(session, "eve", PASSWORD, Role.VIEWER)
-    assert members.let_in(session, birds, eve, MemberRole.EDITOR).held_back
-    assert not members.let_in(session, birds, eve, MemberRole.VIEWER).held_back
+    assert members.add_member(session, birds, eve, MemberRole.EDITOR).held_back
+    assert not members.add_member(session, birds, eve, MemberRole.VIEWER).held_back
 
 
 def test_pages_of_members_follow_each_other_without_a_gap(session: Session, birds: Collection) -> None:
@@ -63,8 +63,8 @@ def test_pages_of_members_follow_each_other_without_a_gap(session: Session, bird
     session.flush()
     for name in names:
         user = accounts.create_user(session, name, PASSWORD)
-        members.let_in(session, birds, user, MemberRole.VIEWER)
-    members.let_in(session, other, accounts.create_user(session, "elsewhere", PASSWORD), MemberRole.VIEWER)
+        members.add_member(session, birds, user, MemberRole.VIEWER)
+    members.add_member(session, other, accounts.create_user(session, "elsewhere", PASSWORD), MemberRole.VIEWER)
     first = members.page(session, birds, limit=3)
     second = members.page(session, birds, after=first[-1].id, limit=3)
     assert [one.name for one in (*first, *second)] == names

@@ -13,7 +13,7 @@ from retllm.cli.checks import Check
 from retllm.cli.main import settings_sentence
 from retllm.errors import InvalidInput, StackError
 from retllm.queue.claim import describe
-from retllm.redaction import hidden, remember, remember_addresses, remember_environment
+from retllm.redaction import redact, remember, remember_addresses, remember_environment
 from retllm.settings import Settings
 
 PASSWORD = "Xq7/we@ird:pw%20"  # with every letter that divides an address
@@ -32,7 +32,7 @@ PASSWORD = "Xq7/we@ird:pw%20"  # with every letter that divides an address
     ],
 )
 def test_what_looks_like_a_secret_is_hidden(said: str, told: str) -> None:
-    assert hidden(said) == told
+    assert redact(said) == told
 
 
 @pytest.mark.parametrize(
@@ -46,23 +46,23 @@ def test_what_looks_like_a_secret_is_hidden(said: str, told: str) -> None:
     ],
 )
 def test_all_else_stays_as_it_is(said: str) -> None:
-    assert hidden(said) == said
+    assert redact(said) == said
 
 
 def test_a_known_secret_is_hidden_in_every_spelling() -> None:
     remember_addresses(f"s3://key:{PASSWORD}@bucket")
     remember('quoted "Xq8weird" secret')
     for spelling in (PASSWORD, "Xq7%2Fwe%40ird%3Apw%2520", "Xq7/we@ird:pw "):
-        assert hidden(f"a {spelling} b") == "a *** b"
-    assert hidden('{"line": "quoted \\"Xq8weird\\" secret"}') == '{"line": "***"}'
+        assert redact(f"a {spelling} b") == "a *** b"
+    assert redact('{"line": "quoted \\"Xq8weird\\" secret"}') == '{"line": "***"}'
 
 
 def test_secrets_of_the_environment_are_known_by_their_names() -> None:
     names = ("AWS_SECRET_ACCESS_KEY", "RETLLM_SECRET_KEY", "HF_TOKEN", "PGPASSWORD")
     remember_environment({name: f"Xq9-of-{name}" for name in names} | {"HOME": "/home/Xq9", "SHORT_TOKEN": "a"})
     for name in names:
-        assert hidden(f"<Xq9-of-{name}>") == "<***>"
-    assert hidden("a cat in /home/Xq9") == "a cat in /home/Xq9"
+        assert redact(f"<Xq9-of-{name}>") == "<***>"
+    assert redact("a cat in /home/Xq9") == "a cat in /home/Xq9"
 
 
 def test_errors_hide_them_in_message_and_detail() -> None:
@@ -93,7 +93,7 @@ def test_settings_do_not_show_theirs(tmp_path: Path) -> None:
         metrics_token="Xq7-of-metrics",
     )
     assert "Xq7" not in repr(made) + str(made)
-    assert hidden("Xq7-of-database Xq7-of-redis Xq7-of-metrics Xq7-of-storage") == "*** *** *** ***"
+    assert redact("Xq7-of-database Xq7-of-redis Xq7-of-metrics Xq7-of-storage") == "*** *** *** ***"
 
 
 CRASH = """

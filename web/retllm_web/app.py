@@ -12,22 +12,22 @@ from retllm.db.session import make_sessions
 from retllm.identity.secret_key import secret_key
 from retllm.job_kinds import register_handlers
 from retllm.media.storage import Storage, get_storage
-from retllm.queue.notifications import Announcer
+from retllm.queue.notifications import Notifier
 from retllm.settings import Settings, get_settings
 from retllm_web import api, pages
 from retllm_web.api.spec import INFO, SECURITY_SCHEMES, ErrorBody
 from retllm_web.http import auth, bodies, errors, health, metrics, middleware
-from retllm_web.http.services import Announcing, Services
+from retllm_web.http.services import Notifying, Services
 
 # parts of a form beside its files: the query of a search, the CSRF token
 _OTHER_PARTS = 100
 # UTF-8 needs at most 4 bytes a character, JSON escapes up to 6
 _BYTES_PER_CHAR = 6
-_LEAST_FORM_MEMORY = 500_000
+_MIN_FORM_MEMORY = 500_000
 
 
 def create_app(
-    settings: Settings | None = None, *, storage: Storage | None = None, announcer: Announcing | None = None
+    settings: Settings | None = None, *, storage: Storage | None = None, notifier: Notifying | None = None
 ) -> OpenAPI:
     """The app: health checks, metrics, the REST API under /api/v1, and the pages.
 
@@ -54,7 +54,7 @@ def create_app(
         # each thread of the server may hold one connection
         sessions=make_sessions(settings.database_url, pool_size=settings.web_threads),
         storage=storage or get_storage(settings),
-        announcer=announcer or Announcer(settings.redis_url),
+        notifier=notifier or Notifier(settings.redis_url),
         settings=settings,
     )
     middleware.install(app)
@@ -80,7 +80,7 @@ def _config(settings: Settings) -> dict[str, Any]:
         "SECRET_KEY": secret_key(settings),
         "MAX_CONTENT_LENGTH": settings.max_request_bytes,
         "MAX_FORM_PARTS": settings.max_archive_files + _OTHER_PARTS,
-        "MAX_FORM_MEMORY_SIZE": max(_LEAST_FORM_MEMORY, _BYTES_PER_CHAR * settings.max_text_chars),
+        "MAX_FORM_MEMORY_SIZE": max(_MIN_FORM_MEMORY, _BYTES_PER_CHAR * settings.max_text_chars),
         "SESSION_COOKIE_NAME": "retllm_session",
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",

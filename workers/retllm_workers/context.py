@@ -15,8 +15,8 @@ from retllm.db.session import make_sessions
 from retllm.errors import RetllmError
 from retllm.media.storage import get_storage
 from retllm.queue.claim import describe
-from retllm.queue.notifications import Announcer
-from retllm.queue.worker import Bench
+from retllm.queue.notifications import Notifier
+from retllm.queue.worker import WorkerContext
 from retllm.settings import get_settings
 
 log = structlog.get_logger(__name__)
@@ -30,14 +30,14 @@ def worker_name() -> str:
 
 
 @lru_cache(maxsize=1)
-def get_bench() -> Bench:
+def get_context() -> WorkerContext:
     """The connections of this process, opened at the first task."""
     settings = get_settings()
-    return Bench(
+    return WorkerContext(
         sessions=make_sessions(settings.database_url, idle_seconds=settings.lease_seconds),
         storage=get_storage(settings),
         settings=settings,
-        announcer=Announcer(settings.redis_url),
+        notifier=Notifier(settings.redis_url),
         worker=worker_name(),
     )
 

@@ -12,7 +12,7 @@ from retllm.queue.worker import run_unit
 from retllm.search import coarse_worker
 from retllm.settings import get_settings
 from retllm_workers.celery_app import app
-from retllm_workers.context import HeldModel, get_bench
+from retllm_workers.context import HeldModel, get_context
 
 QUEUES = frozenset({"embed", "query"})
 
@@ -39,10 +39,10 @@ def _embedder(name: str) -> Embedder:
 @app.task(name=TASK_OF["embed"])  # type: ignore[untyped-decorator]  # celery has no types
 def embed_unit(unit_id: str) -> None:
     """Embed the items of a unit of an index job."""
-    run_unit(get_bench(), UUID(unit_id), lambda bench, held: indexing.embed_unit(bench, held, _embedder))
+    run_unit(get_context(), UUID(unit_id), lambda bench, held: indexing.embed_unit(bench, held, _embedder))
 
 
 @app.task(name=TASK_OF["query"])  # type: ignore[untyped-decorator]  # celery has no types
 def coarse_unit(unit_id: str) -> None:
     """Do the coarse stage of a search."""
-    run_unit(get_bench(), UUID(unit_id), lambda bench, held: coarse_worker.coarse_unit(bench, held, _embedder))
+    run_unit(get_context(), UUID(unit_id), lambda bench, held: coarse_worker.coarse_unit(bench, held, _embedder))

@@ -7,10 +7,10 @@ from importlib.metadata import version
 from typing import Any
 
 from retllm.operations.queues import QUEUES
-from retllm.operations.workers import Heartbeat, Report
+from retllm.operations.workers import Heartbeat, WorkerReport
 from retllm.settings import get_settings
 from retllm_workers import embed, score
-from retllm_workers.context import HeldModel, get_bench, worker_name
+from retllm_workers.context import HeldModel, get_context, worker_name
 
 _HEARTS: list[Heartbeat] = []
 
@@ -18,7 +18,7 @@ _HEARTS: list[Heartbeat] = []
 def begin(queues: Collection[str]) -> None:
     """Tell of this process, which serves these queues, until ``end``."""
     served = [queue for queue in QUEUES if queue in queues]
-    heart = Heartbeat(get_bench().sessions, lambda: report(served))
+    heart = Heartbeat(get_context().sessions, lambda: report(served))
     _HEARTS.append(heart)
     heart.start()
 
@@ -29,7 +29,7 @@ def end() -> None:
         _HEARTS.pop().stop()
 
 
-def report(queues: list[str]) -> Report:
+def report(queues: list[str]) -> WorkerReport:
     """This process as it is now."""
     held: dict[str, HeldModel[Any]] = {}
     if embed.QUEUES & set(queues):
@@ -37,7 +37,7 @@ def report(queues: list[str]) -> Report:
     if score.QUEUES & set(queues):
         held |= score.models()
     models = [_told(name, one) for name, one in held.items()]
-    return Report(worker_name(), queues, _device(), version("retllm-platform"), models)
+    return WorkerReport(worker_name(), queues, _device(), version("retllm-platform"), models)
 
 
 def _told(name: str, held: HeldModel[Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from retllm.queue.worker import run_unit
 from retllm.search import fine_worker
 from retllm.settings import get_settings, public_name
 from retllm_workers.celery_app import app
-from retllm_workers.context import HeldModel, get_bench
+from retllm_workers.context import HeldModel, get_context
 
 QUEUES = frozenset({"score"})
 
@@ -39,4 +39,4 @@ def models() -> dict[str, HeldModel[Scorer]]:
 @app.task(name=TASK_OF["score"])  # type: ignore[untyped-decorator]  # celery has no types
 def fine_unit(unit_id: str) -> None:
     """Score the candidates of a unit of a search."""
-    run_unit(get_bench(), UUID(unit_id), lambda bench, held: fine_worker.fine_unit(bench, held, HELD.get()))
+    run_unit(get_context(), UUID(unit_id), lambda bench, held: fine_worker.fine_unit(bench, held, HELD.get()))

@@ -26,7 +26,7 @@ from retllm.queue import claim as claims
 from retllm.queue import worker
 from retllm.queue.claim import Claim
 from retllm.settings import get_settings
-from retllm_workers.context import get_bench
+from retllm_workers.context import get_context
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +79,7 @@ def _wait_unless_hurried(seconds: float) -> None:
 
 
 def _hand_back(claim: Claim) -> None:
-    bench = get_bench()
+    bench = get_context()
     with structlog.contextvars.bound_contextvars(unit_id=str(claim.unit_id), job_id=str(claim.job_id)):
         try:
             claims.release(bench.sessions, claim)
@@ -91,4 +91,4 @@ def _hand_back(claim: Claim) -> None:
         else:
             ENDED.labels(claim.stage, "returned").inc()
             log.warning("unit.handed_back")
-            bench.announcer.announce([(claim.unit_id, claim.stage)])
+            bench.notifier.notify([(claim.unit_id, claim.stage)])

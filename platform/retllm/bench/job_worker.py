@@ -22,8 +22,8 @@ from retllm.bench.jobs import BARE_TASK, STARTED
 from retllm.db.session import make_sessions
 from retllm.media.storage import get_storage
 from retllm.queue.claim import complete
-from retllm.queue.notifications import TASK_OF, Announcement, Announcer, celery_app
-from retllm.queue.worker import Bench, Held, run_unit
+from retllm.queue.notifications import TASK_OF, Notification, Notifier, celery_app
+from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
 from retllm.settings import get_settings
 
 app = celery_app(get_settings().redis_url)
@@ -36,13 +36,13 @@ def _setup_logging(**_: Any) -> None:
 
 
 @lru_cache(maxsize=1)
-def _bench() -> Bench:
+def _bench() -> WorkerContext:
     settings = get_settings()
-    return Bench(
+    return WorkerContext(
         sessions=make_sessions(settings.database_url),
         storage=get_storage(settings),
         settings=settings,
-        announcer=Announcer(settings.redis_url),
+        notifier=Notifier(settings.redis_url),
         worker=f"{socket.gethostname()}:{os.getpid()}",
     )
 
@@ -62,7 +62,7 @@ def empty_unit(unit_id: str) -> None:
     run_unit(_bench(), UUID(unit_id), _do_nothing)
 
 
-def _do_nothing(bench: Bench, held: Held) -> list[Announcement]:
+def _do_nothing(bench: WorkerContext, held: LeasedUnit) -> list[Notification]:
     # the claim is committed by now
     if held.claim.seq == 0:
         _tell_start(str(held.claim.job_id))

@@ -38,7 +38,7 @@ from retllm.db.tables import Item, Job, Unit, new_id
 from retllm.errors import StackError
 from retllm.identity import accounts
 from retllm.indexing.submit import submit_index
-from retllm.queue.notifications import Announcer, celery_app
+from retllm.queue.notifications import Notifier, celery_app
 from retllm.settings import Settings
 from retllm.stack import LocalStack, commands
 from retllm.stack.child import ProcessSpec
@@ -97,7 +97,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def measure_jobs(
-    home: Path, starts: int, units: int, rounds: int, announce: Callable[[str], None] = lambda _: None
+    home: Path, starts: int, units: int, rounds: int, notify: Callable[[str], None] = lambda _: None
 ) -> Overhead:
     """Start a stack of its own in ``home`` with one worker that holds no model, measure, and stop it.
 
@@ -114,13 +114,13 @@ def measure_jobs(
     settings = Settings(
         home=home, database_url=None, redis_url=None, storage_url=None, index_unit_items=1, log_level="WARNING"
     )
-    with LocalStack(settings, _PROCESSES, stages=_stages, announce=announce) as stack, ExitStack() as closing:
+    with LocalStack(settings, _PROCESSES, stages=_stages, notify=notify) as stack, ExitStack() as closing:
         sides = _Sides(stack, settings, units, closing)
-        announce("warming up")
+        notify("warming up")
         sides.warm_up()
-        announce(f"{starts} starts of each side")
+        notify(f"{starts} starts of each side")
         took = _in_turns(starts, {"job": sides.job_start, "task": sides.task_start}, pause=True)
-        announce(f"{rounds} x {units} units and tasks")
+        notify(f"{rounds} x {units} units and tasks")
         rates = _in_turns(rounds, {"job": sides.job_rate, "task": sides.task_rate})
     return Overhead(took, rates, units)
 
@@ -166,7 +166,7 @@ class _Sides:
         self._settings = settings
         self._sessions = make_sessions(stack.database_url)
         closing.callback(self._sessions.kw["bind"].dispose)
-        self._announcer = Announcer(stack.redis_url)
+        self._announcer = Notifier(stack.redis_url)
         self._app = celery_app(stack.redis_url)
         closing.callback(self._app.close)
         self._redis = closing.enter_context(redis.Redis.from_url(stack.redis_url))
@@ -212,7 +212,7 @@ class _Sides:
         with transaction(self._sessions) as session:
             submitted = submit_index(session, self._user, collection_id, self._settings)
         sent = time.time()
-        self._announcer.announce(submitted.units)
+        self._announcer.notify(submitted.units)
         return submitted.job.id, sent
 
     def _send(self, name: str) -> None:

@@ -127,7 +127,7 @@ def jobs(starts: int, units: int, rounds: int, as_json: bool) -> None:
 
     with tempfile.TemporaryDirectory(prefix="retllm-bench-") as folder:
         home = Path(folder) / "home"
-        result = measure_jobs(home, starts, units, rounds, announce=show.say).as_json()
+        result = measure_jobs(home, starts, units, rounds, notify=show.say).as_json()
     if as_json:
         show.as_json(result)
         return

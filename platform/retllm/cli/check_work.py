@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from retllm.cli.check_workers import Told, asked
+from retllm.cli.check_workers import Finding, asked
 from retllm.operations import queues, stuck
 from retllm.settings import Settings
 
 
-def look_at_work(database_url: str, settings: Settings) -> list[Told]:
+def look_at_work(database_url: str, settings: Settings) -> list[Finding]:
     """Each thing that is stuck, with what to do about it; one sentence and no advice where all goes on."""
 
-    def look(session: Session) -> list[Told]:
+    def look(session: Session) -> list[Finding]:
         found = [(one.what, one.advice) for one in stuck.find(session, settings)]
         return found or [(_in_peace(session), "")]
 

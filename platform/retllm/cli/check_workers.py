@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session
 
 from retllm.db.session import make_engine
 from retllm.operations import queues, workers
-from retllm.operations.workers import Standing
+from retllm.operations.workers import WorkerStatus
 from retllm.queue import pauses
 from retllm.queue.pauses import Pause
 
-Told = tuple[str, str]
+Finding = tuple[str, str]
 """What was found, and what to do about it; the second is empty if there is nothing to do."""
 
 _UNREACHED = (
@@ -22,13 +22,13 @@ _UNREACHED = (
 )
 
 
-def look_at_workers(database_url: str) -> Told:
+def look_at_workers(database_url: str) -> Finding:
     """What was found, and what to do about it; the second is empty if there is nothing to do."""
     (found,) = asked(database_url, lambda session: [_look(session)])
     return found
 
 
-def asked(database_url: str, look: Callable[[Session], list[Told]]) -> list[Told]:
+def asked(database_url: str, look: Callable[[Session], list[Finding]]) -> list[Finding]:
     """What ``look`` finds in the database, or why it can't be asked."""
     try:
         engine = make_engine(database_url)
@@ -45,8 +45,8 @@ def asked(database_url: str, look: Callable[[Session], list[Told]]) -> list[Told
         engine.dispose()
 
 
-def _look(session: Session) -> Told:
-    living = sum(one.standing is Standing.ALIVE for one in workers.every(session))
+def _look(session: Session) -> Finding:
+    living = sum(one.standing is WorkerStatus.ALIVE for one in workers.every(session))
     unserved = workers.unserved(session, queues.QUEUES)
     paused = list(pauses.paused(session).values())
     alive = "1 worker is alive" if living == 1 else f"{living} workers are alive"

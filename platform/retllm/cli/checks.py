@@ -21,7 +21,7 @@ from retllm.cli.check_exposure import look_at_cookies, look_at_secret_key
 from retllm.cli.check_work import look_at_work
 from retllm.cli.check_workers import look_at_workers
 from retllm.errors import RetllmError
-from retllm.redaction import hidden
+from retllm.redaction import redact
 from retllm.settings import PRESETS, Settings
 from retllm.stack import postgres, redis
 from retllm.stack.leftovers import StackRecord, running_stack
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 State = Literal["ok", "warning", "failed"]
 
 _GB = 1 << 30
-_LEAST_DISK = 1 * _GB
+_MIN_DISK = 1 * _GB
 _GOOD_DISK = 10 * _GB
 _SECONDS = 5.0
 # where the commit is not known here
@@ -53,7 +53,7 @@ class Check:
 
     def __post_init__(self) -> None:
         # it quotes addresses, and what servers and libraries say of them
-        object.__setattr__(self, "message", hidden(self.message))
+        object.__setattr__(self, "message", redact(self.message))
 
     def as_json(self) -> dict[str, str]:
         """The check as plain values."""
@@ -189,7 +189,7 @@ def check_disk(settings: Settings) -> Check:
     """The disk of RETLLM_HOME has room."""
     free = shutil.disk_usage(nearest(settings.home_path)).free
     text = f"{free / _GB:.1f} GB are free for {settings.home_path}"
-    if free < _LEAST_DISK:
+    if free < _MIN_DISK:
         return Check("disk", "failed", f"{text}.", "Make room, or set RETLLM_HOME to a folder on another disk.")
     if free < _GOOD_DISK:
         return Check("disk", "warning", f"{text}.", "That is little for collections of pictures.")

@@ -23,13 +23,13 @@ def dispatch() -> None:
     from retllm.media.sweeper import Sweeper
     from retllm.operations.upkeep import upkeep
     from retllm.queue.dispatcher import Dispatcher
-    from retllm.queue.notifications import Announcer
+    from retllm.queue.notifications import Notifier
 
     register_handlers()
     settings = Settings()
     logs.configure(settings.log_level, settings.log_format)
     sessions = make_sessions(settings.database_url, idle_seconds=settings.lease_seconds)
-    dispatcher = Dispatcher(sessions, Announcer(settings.redis_url), settings, upkeep(sessions, settings))
+    dispatcher = Dispatcher(sessions, Notifier(settings.redis_url), settings, upkeep(sessions, settings))
     sweeper = Sweeper(get_storage(settings))
 
     def stop(_: int, __: FrameType | None) -> None:

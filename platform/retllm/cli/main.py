@@ -17,7 +17,7 @@ import pydantic
 
 from retllm import logs
 from retllm.errors import RetllmError
-from retllm.redaction import hidden
+from retllm.redaction import redact
 
 FAILED = 2
 """Exit status of a command that could not do what was asked."""
@@ -123,7 +123,7 @@ def settings_sentence(error: pydantic.ValidationError) -> str:
         field = str(problem["loc"][0])
         variable = field if field.isupper() else f"RETLLM_{field.upper()}"
         parts.append(f"{variable}: {problem['msg']} (it is {problem['input']!r})")
-    return hidden("A setting can't be used: " + "; ".join(parts) + ".")
+    return redact("A setting can't be used: " + "; ".join(parts) + ".")
 
 
 def _log_to_stderr() -> None:

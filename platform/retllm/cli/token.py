@@ -26,14 +26,14 @@ def token() -> None:
 @click.option(
     "--scope",
     type=click.Choice([scope.value for scope in TokenScope]),
-    default=tokens.USUAL_SCOPE.value,
+    default=tokens.DEFAULT_SCOPE.value,
     show_default=True,
     help="The most that it may do: read; search and review; change collections; manage (all that the account may).",
 )
 @click.option(
     "--days",
-    type=click.IntRange(0, tokens.MOST_DAYS),
-    default=tokens.USUAL_DAYS,
+    type=click.IntRange(0, tokens.MAX_DAYS),
+    default=tokens.DEFAULT_DAYS,
     show_default=True,
     help="How long it works; 0: until it is revoked.",
 )

@@ -65,7 +65,7 @@ def run_stack(
     """
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
     say = _Said(as_json)
-    stack = LocalStack(settings, announce=say.step)
+    stack = LocalStack(settings, notify=say.step)
     signals = _Signals(stack)
     try:
         with signals:

@@ -167,7 +167,7 @@ def load_embedder(name: str, *, device: str = "auto", dtype: str = "auto") -> Em
     else:
         weights, revision = sources.fetch(parsed)
     if parsed.architecture is None:
-        sources.demand_no_code(name, weights.parent)
+        sources.require_no_code(name, weights.parent)
     precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[chosen_dtype]
     try:
         model = _create(parsed, str(weights), precision, chosen_device)

@@ -125,7 +125,7 @@ def weights_in(folder: Path, names: tuple[str, ...] = WEIGHTS) -> Path | None:
     return next((folder / name for name in names if (folder / name).exists()), None)
 
 
-def demand_no_code(name: str, folder: Path) -> None:
+def require_no_code(name: str, folder: Path) -> None:
     """Refuse a model whose configuration asks to run code from its own folder: open_clip would do as it says.
 
     Raises:

@@ -78,7 +78,7 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
+class QueryOutcome:
     """What a variant makes of one query.
 
     Attributes:
@@ -110,7 +110,7 @@ def pools(task: Task, ranking: CoarseRanking) -> list[Pool]:
     return made
 
 
-def judge(pool: Pool, variant: Variant, judging: Judging) -> Outcome:
+def judge(pool: Pool, variant: Variant, judging: Judging) -> QueryOutcome:
     """Run one variant of the fine stage on one query."""
     scores = _opened(pool, variant, judging)
     seconds, again = sum(score.seconds for score in scores), {}
@@ -128,7 +128,7 @@ def judge(pool: Pool, variant: Variant, judging: Judging) -> Outcome:
     ]
     rows += [Scored(place, place) for place in range(len(scores), len(pool.places))]
     order = [pool.places[ranked.key] for ranked in final_order(rows, default_tie_decimals(variant.mode))]
-    return Outcome(order, scores, values, entropies, seconds, len(again))
+    return QueryOutcome(order, scores, values, entropies, seconds, len(again))
 
 
 def _opened(pool: Pool, variant: Variant, judging: Judging) -> list[KeptScore]:
@@ -176,7 +176,7 @@ def coarse_choice(pool: Pool) -> float:
     return _won(pool, [(similarity,) for similarity in pool.similarity])
 
 
-def fine_choice(pool: Pool, outcome: Outcome, fusion: float) -> float:
+def fine_choice(pool: Pool, outcome: QueryOutcome, fusion: float) -> float:
     """Of two candidates: 1 if the right one scores higher, 1/2 if nothing tells them apart, else 0.
 
     They are told apart by the log-odds, which are finer than the score, and then by the entropy; never by their

@@ -12,7 +12,7 @@ from retllm.errors import ModelUnsuited
 from retllm.evaluation import coarse
 from retllm.evaluation.abstention import Abstention, measure
 from retllm.evaluation.benchmark import Task
-from retllm.evaluation.fine import Judging, Outcome, Pool, coarse_choice, fine_choice, judge, pools, rank_of_right
+from retllm.evaluation.fine import Judging, Pool, QueryOutcome, coarse_choice, fine_choice, judge, pools, rank_of_right
 from retllm.evaluation.metrics import AT, Hits, recall_hits
 from retllm.evaluation.variants import Variant
 
@@ -72,7 +72,7 @@ class Result:
 
 
 @dataclass(slots=True, eq=False)
-class _Tally:
+class _BulkResult:
     """What has been counted of one variant on one task."""
 
     ranks: list[int | None] = field(default_factory=list)
@@ -83,7 +83,7 @@ class _Tally:
     errors: int = 0
     seconds: float = 0.0
 
-    def add(self, task: Task, pool: Pool, variant: Variant, outcome: Outcome) -> None:
+    def add(self, task: Task, pool: Pool, variant: Variant, outcome: QueryOutcome) -> None:
         if task.kind == "choice":
             self.choices.append(fine_choice(pool, outcome, variant.fusion))
         else:
@@ -157,7 +157,7 @@ def evaluate_section(
     parts: dict[str, list[Part]] = {variant.name: [] for variant in variants}
     learned: Abstention | None = None
     for task, ranking in ranked:
-        tallies = {variant.name: _Tally() for variant in variants}
+        tallies = {variant.name: _BulkResult() for variant in variants}
         asked = pools(task, ranking)
         for pool in asked:
             _judge_all(task, pool, variants, judging, tallies, ended)
@@ -190,7 +190,7 @@ def _judge_all(
     pool: Pool,
     variants: Sequence[Variant],
     judging: Judging,
-    tallies: Mapping[str, _Tally],
+    tallies: Mapping[str, _BulkResult],
     ended: _Ended,
 ) -> None:
     """One query by every variant, the largest pools first, so that the smaller find their scores ready."""

@@ -19,14 +19,14 @@ _FEWEST = 50
 
 #: shares of the values that a start gives to the upper heap; the best of the fits is taken
 _STARTS = (0.5, 0.25, 0.1, 0.03)
-_MOST_STEPS = 300
+_MAX_STEPS = 300
 #: a step that gains less mean log-likelihood than this ends the fit
 _TOLERANCE = 1e-8
 #: least variance of a heap, as a share of the variance of all values, so that equal values make no infinite peak
-_LEAST_VARIANCE = 1e-4
+_MIN_VARIANCE = 1e-4
 _PARAMETERS = {1: 2, 2: 4}
 #: nearer heaps, in deviations, are one heap with a tail
-_LEAST_GAP = 3.0
+_MIN_GAP = 3.0
 
 Values = NDArray[np.float64]
 
@@ -85,7 +85,7 @@ def learn_threshold(log_odds: Sequence[float]) -> Threshold | None:
     if _criterion(likelihood, 2, values.size) >= _criterion(one, 1, values.size):
         return None
     border = _border(low, high)
-    if border is None or high.mean - low.mean < _LEAST_GAP * low.deviation:
+    if border is None or high.mean - low.mean < _MIN_GAP * low.deviation:
         return None
     low, high = (Heap(heap.share, centre + scale * heap.mean, scale * heap.deviation) for heap in (low, high))
     return Threshold(centre + scale * border, low, high, int(values.size))
@@ -109,7 +109,7 @@ def _fit(values: Values, upper_share: float) -> tuple[float, Heap, Heap]:
     belongs = np.zeros_like(values)
     belongs[values.size - max(1, int(upper_share * values.size)) :] = 1.0
     reached = -math.inf
-    for _ in range(_MOST_STEPS):
+    for _ in range(_MAX_STEPS):
         low, high = _heaps(values, belongs)
         logs = np.stack([low.log_density(values), high.log_density(values)])
         both = np.logaddexp(logs[0], logs[1])
@@ -131,7 +131,7 @@ def _heaps(values: Values, belongs: Values) -> tuple[Heap, Heap]:
         variance += float(weights @ (values - mean) ** 2) / values.size
         shares.append(weight / values.size)
         means.append(mean)
-    deviation = math.sqrt(max(variance, _LEAST_VARIANCE))
+    deviation = math.sqrt(max(variance, _MIN_VARIANCE))
     return Heap(shares[0], means[0], deviation), Heap(shares[1], means[1], deviation)
 
 

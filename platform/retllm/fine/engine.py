@@ -24,11 +24,11 @@ from retllm.fine.prefix import (
     PrefixCache,
     Split,
     Tail,
+    capture_decoder_inputs,
     collate_tails,
     empty_cache,
     harvest,
     split,
-    witnessed,
 )
 from retllm.fine.prepare import Opening
 from retllm.fine.prompts import Part
@@ -45,7 +45,7 @@ Reader = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ask:
+class Prompt:
     """One question.
 
     Attributes:
@@ -62,7 +62,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PromptAnswer:
     """What one forward pass gave.
 
     Attributes:
@@ -79,7 +79,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Raw:
+class BatchOutput:
     """The outcome of one batch, still on the device: of each sample its place among the asks and its length, and
     (b, 2 + n) armed layer, uncertainty and the reader's values."""
 
@@ -87,22 +87,22 @@ class Raw:
     values: Tensor
 
 
-class Pending:
+class LazyAnswers:
     """Answers that the device may still be computing."""
 
-    def __init__(self, count: int, raw: Sequence[Raw]) -> None:
+    def __init__(self, count: int, raw: Sequence[BatchOutput]) -> None:
         self._count = count
         self._raw = raw
 
-    def read(self) -> list[Answer]:
+    def read(self) -> list[PromptAnswer]:
         """Wait for the device and fetch all answers at once, in the order of the asks."""
         if not self._raw:
             return []
         rows: list[list[float]] = torch.cat([one.values for one in self._raw]).cpu().tolist()
         places = [place for one in self._raw for place in one.places]
-        answers: list[Answer | None] = [None] * self._count
+        answers: list[PromptAnswer | None] = [None] * self._count
         for (index, length), (armed, uncertainty, *values) in zip(places, rows, strict=True):
-            answers[index] = Answer(
+            answers[index] = PromptAnswer(
                 values=tuple(values),
                 injected_layer=None if armed == NEVER else int(armed),
                 uncertainty=None if uncertainty != uncertainty else uncertainty,
@@ -168,7 +168,7 @@ class Engine:
         self._recorder = recorder
         self._device: torch.device = loaded.module.device
 
-    def answer(self, asks: Sequence[Ask], read: Reader) -> Pending:
+    def answer(self, asks: Sequence[Prompt], read: Reader) -> LazyAnswers:
         """One forward pass for each ask, in batches; nothing in it waits for the device.
 
         A picture's part of the question is computed once for all asks that begin with it, where that is exact.
@@ -193,12 +193,12 @@ class Engine:
             *self._passes(wholes, self._kind_of, lambda group: self._whole(group, read)),
             *self._passes(tails, self._kind_of_tail, lambda group: self._tails(group, read)),
         ]
-        return Pending(len(asks), raw)
+        return LazyAnswers(len(asks), raw)
 
-    def _opening(self, ask: Ask) -> Opening | None:
+    def _opening(self, ask: Prompt) -> Opening | None:
         return None if self._prefixes is None else self.loaded.preparer.opening(ask.candidate, ask.message)
 
-    def _known(self, asks: Sequence[Ask], openings: Sequence[Opening | None]) -> dict[Key, Prefix]:
+    def _known(self, asks: Sequence[Prompt], openings: Sequence[Opening | None]) -> dict[Key, Prefix]:
         """The prefixes that are here, and those that several asks begin with, which are made first."""
         known: dict[Key, Prefix] = {}
         missing: dict[Key, list[int]] = {}
@@ -218,11 +218,11 @@ class Engine:
             known.update(made)
         return known
 
-    def _ahead(self, asks: Iterable[Ask]) -> None:
+    def _ahead(self, asks: Iterable[Prompt]) -> None:
         parts = (part for ask in asks for part in ask.message)
         self.loaded.preparer.pixels.ahead([part for part in parts if isinstance(part, Picture)])
 
-    def _question(self, place: int, ask: Ask, opening: Opening | None) -> _Question:
+    def _question(self, place: int, ask: Prompt, opening: Opening | None) -> _Question:
         pair = self.loaded.preparer.pair(ask.candidate, ask.message)
         whole = pair.extended(place, ask.said)
         if opening is None:
@@ -263,7 +263,7 @@ class Engine:
         yield from self._halving(group[:half], run)
         yield from self._halving(group[half:], run)
 
-    def _whole(self, group: Sequence[_Question], read: Reader) -> Raw:
+    def _whole(self, group: Sequence[_Question], read: Reader) -> BatchOutput:
         """Questions from beginning to end; their prefixes are kept if there is room for any."""
         batch = self._collated(group)
         layout = batch.layout.to(self._device)
@@ -293,7 +293,7 @@ class Engine:
     ) -> tuple[Tensor, dict[Key, Prefix]]:
         """A forward pass, and the prefixes from the keys and values that it leaves."""
         cache = empty_cache()
-        with witnessed(self.loaded.decoder.trunk) as witness:
+        with capture_decoder_inputs(self.loaded.decoder.trunk) as witness:
             logits = self.loaded.module(**inputs, past_key_values=cache, use_cache=True).logits
         prefixes = harvest(cache, [question.split for question in group], layout, witness)
         return logits, {question.key: one for question, one in zip(group, prefixes, strict=True) if one is not None}
@@ -303,7 +303,7 @@ class Engine:
         for key, prefix in made.items():
             self._prefixes.put(key, prefix)
 
-    def _tails(self, group: Sequence[Tail], read: Reader) -> Raw:
+    def _tails(self, group: Sequence[Tail], read: Reader) -> BatchOutput:
         """The rest of questions whose prefixes are known."""
         batch = collate_tails(group, self.loaded.preparer.pad_token, self._device)
         reinjection = None
@@ -329,11 +329,11 @@ class Engine:
         return self._recorder.watching([question.recorded for question in group], batch.pairs, layout, reinjection)
 
 
-def _raw(group: Sequence[Sample], reinjection: Reinjection | None, values: Tensor) -> Raw:
+def _raw(group: Sequence[Sample], reinjection: Reinjection | None, values: Tensor) -> BatchOutput:
     if reinjection is None:
         armed = values.new_full((len(values), 1), NEVER)
         uncertainty = values.new_full((len(values), 1), torch.nan)
     else:
         armed, uncertainty = reinjection.armed[:, None].float(), reinjection.uncertainty[:, None]
     places = tuple((sample.index, sample.length) for sample in group)
-    return Raw(places, torch.cat([armed, uncertainty, values], dim=1))
+    return BatchOutput(places, torch.cat([armed, uncertainty, values], dim=1))

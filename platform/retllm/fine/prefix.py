@@ -157,7 +157,7 @@ def collate_tails(tails: Sequence[Tail], pad_token: int, device: torch.device) -
 
 
 @dataclass(slots=True, eq=False)
-class Witness:
+class DecoderInputs:
     """What a forward pass gave its decoder: embeddings (b, s, d), and position ids (..., b, s) where it made any."""
 
     embeddings: Tensor | None = None
@@ -177,9 +177,9 @@ def empty_cache() -> Any:
 
 
 @contextmanager
-def witnessed(trunk: nn.Module) -> Iterator[Witness]:
+def capture_decoder_inputs(trunk: nn.Module) -> Iterator[DecoderInputs]:
     """Watch what the next forward pass gives its decoder."""
-    witness = Witness()
+    witness = DecoderInputs()
     handle = trunk.register_forward_pre_hook(witness.see, with_kwargs=True)
     try:
         yield witness
@@ -187,7 +187,7 @@ def witnessed(trunk: nn.Module) -> Iterator[Witness]:
         handle.remove()
 
 
-def harvest(cache: Any, splits: Sequence[Split | None], layout: Layout, witness: Witness) -> list[Prefix | None]:
+def harvest(cache: Any, splits: Sequence[Split | None], layout: Layout, witness: DecoderInputs) -> list[Prefix | None]:
     """The prefixes of the samples of a forward pass, from the keys and values that it left in ``cache``.
 
     A prefix is a copy: it does not keep the batch in memory. None where ``splits`` has none, or the model does not

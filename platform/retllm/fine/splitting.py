@@ -15,7 +15,7 @@ from torch import Tensor
 
 from retllm.errors import RetllmError
 from retllm.fine.content import Content
-from retllm.fine.engine import Ask, Engine
+from retllm.fine.engine import Engine, Prompt
 from retllm.fine.injection import Injection
 from retllm.fine.model import LoadedModel
 from retllm.fine.prefix import PrefixCache
@@ -40,7 +40,7 @@ def splits_exactly(loaded: LoadedModel, features: PictureFeatures, prompts: Prom
     texts = ("a red square", "two small dogs that play on a beach")
     pictures = [Image.fromarray(_noise(seed, size)) for seed, size in enumerate(((96, 128), (160, 96)))]
     asks = [
-        Ask(0, prompts.message("true_false", Content(text=text), Content(image=picture)))
+        Prompt(0, prompts.message("true_false", Content(text=text), Content(image=picture)))
         for picture in pictures
         for text in texts
     ]
@@ -68,6 +68,6 @@ def _noise(seed: int, size: tuple[int, int]) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
-def _logits(engine: Engine, asks: Sequence[Ask]) -> Tensor:
+def _logits(engine: Engine, asks: Sequence[Prompt]) -> Tensor:
     answers = engine.answer(asks, lambda logits: logits.float()).read()
     return torch.tensor([answer.values for answer in answers])

@@ -15,25 +15,25 @@ from sqlalchemy.orm import Session, aliased, undefer
 from retllm.db.enums import AttemptOutcome, Stage, UnitState
 from retllm.db.tables import Attempt, Job, Unit, User
 from retllm.errors import Forbidden, NotFound
-from retllm.identity.access import demand_job, job_for
+from retllm.identity.access import job_for, require_job_rights
 
-Place = tuple[Stage, int]
+UnitPosition = tuple[Stage, int]
 
 # attempts shown of one unit; retries and stopped workers can make many
 _TRAIL = 20
 
 # nine figures fit into the column
-PLACE = rf"^({'|'.join(Stage)})\.[0-9]{{1,9}}$"
+UNIT_POSITION = rf"^({'|'.join(Stage)})\.[0-9]{{1,9}}$"
 """How a unit is named in an address: its stage and number, such as ``fine.12``."""
 
 
-def place_of(text: str) -> Place:
+def position_of(text: str) -> UnitPosition:
     """The place that ``PLACE`` describes.
 
     Raises:
         NotFound: it is none.
     """
-    if not re.fullmatch(PLACE, text):
+    if not re.fullmatch(UNIT_POSITION, text):
         raise NotFound("There is no such page of attempts.")
     stage, _, seq = text.partition(".")
     return Stage(stage), int(seq)
@@ -88,7 +88,7 @@ def attempts(
     job_id: UUID,
     *,
     state: UnitState | None = None,
-    after: Place | None = None,
+    after: UnitPosition | None = None,
     limit: int = 50,
     traced: bool = False,
 ) -> list[AttemptView]:
@@ -142,7 +142,7 @@ def _trails(session: Session, unit_ids: Sequence[UUID]) -> dict[UUID, list[Trail
 def may_change(session: Session, user: User, job: Job) -> bool:
     """Whether ``user`` may stop, retry and delete a job that they see."""
     try:
-        demand_job(session, user, job)
+        require_job_rights(session, user, job)
     except Forbidden:
         return False
     return True

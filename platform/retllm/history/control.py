@@ -14,16 +14,16 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import JobState
 from retllm.db.tables import Job, Search, User
 from retllm.errors import Conflict, NotFound
-from retllm.identity.access import changeable_jobs, demand_job, job_for, within_visible
+from retllm.identity.access import changeable_jobs, job_for, require_job_rights, within_visible
 from retllm.queue import lifecycle
-from retllm.queue.notifications import Announcement
+from retllm.queue.notifications import Notification
 from retllm.queue.submission import Submitted
 
 FOREIGN = "somebody else's, in a collection that you may not change"
 GONE = "no longer there"
 
 
-class Deed(StrEnum):
+class BulkAction(StrEnum):
     """What can be done to several jobs at once."""
 
     CANCEL = "cancel"  # ask for their end
@@ -31,30 +31,30 @@ class Deed(StrEnum):
     DELETE = "delete"  # forget them and their results
 
 
-def allowed(deed: Deed) -> sa.ColumnElement[bool]:
+def allowed(deed: BulkAction) -> sa.ColumnElement[bool]:
     """True for the jobs whose state allows it."""
-    if deed is Deed.CANCEL:
+    if deed is BulkAction.CANCEL:
         return sa.and_(Job.finished_at.is_(None), Job.cancel_requested.is_(False))
-    if deed is Deed.RETRY:
+    if deed is BulkAction.RETRY:
         return Job.state.in_([JobState.PARTIAL, JobState.FAILED, JobState.CANCELLED])
     return Job.finished_at.is_not(None)
 
 
 @dataclass
-class Done:
+class JobChanges:
     """What was done to several jobs: to which, why not to others, and what the caller does after the commit."""
 
     jobs: list[Job] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     """how many were left, by the reason"""
-    units: list[Announcement] = field(default_factory=list)
+    units: list[Notification] = field(default_factory=list)
     """to be announced"""
     pictures: list[str] = field(default_factory=list)
     """keys of the storage that nothing names any more"""
 
 
 def _locked(session: Session, user: User, job_id: UUID) -> Job:
-    demand_job(session, user, job_for(session, user, job_id))
+    require_job_rights(session, user, job_for(session, user, job_id))
     job = lifecycle.lock_job(session, job_id)
     if job is None:
         raise NotFound("There is no such job.")
@@ -97,7 +97,7 @@ def retry_job(session: Session, user: User, job_id: UUID) -> Submitted:
     return Submitted(job, _retry(session, job), created=False)
 
 
-def _retry(session: Session, job: Job) -> list[Announcement]:
+def _retry(session: Session, job: Job) -> list[Notification]:
     if job.finished_at is None:
         raise Conflict("The job is still at work; its failed units are tried again by themselves.")
     if job.state is JobState.SUCCEEDED:
@@ -105,7 +105,7 @@ def _retry(session: Session, job: Job) -> list[Announcement]:
     return lifecycle.reopen(session, job)
 
 
-def delete_job(session: Session, user: User, job_id: UUID) -> Done:
+def delete_job(session: Session, user: User, job_id: UUID) -> JobChanges:
     """Forget one job as ``delete_jobs`` does.
 
     Raises:
@@ -116,23 +116,23 @@ def delete_job(session: Session, user: User, job_id: UUID) -> Done:
     job = _locked(session, user, job_id)
     if job.finished_at is None:
         raise Conflict("The job is still at work: cancel it first, and delete it when it has stopped.")
-    done = Done()
+    done = JobChanges()
     _delete(session, [job], done)
     return done
 
 
-def delete_jobs(session: Session, user: User, job_ids: Sequence[UUID]) -> Done:
+def delete_jobs(session: Session, user: User, job_ids: Sequence[UUID]) -> JobChanges:
     """Forget jobs with their units, candidates and scores; embeddings, cached scores and marks of reviews stay.
 
     The caller deletes the ``pictures`` from the storage after the commit. What can't be deleted is left and counted by
     its reason: a job that is at work has to be cancelled first.
     """
-    return do_to(session, user, Deed.DELETE, job_ids)
+    return apply_to_jobs(session, user, BulkAction.DELETE, job_ids)
 
 
-def do_to(session: Session, user: User, deed: Deed, job_ids: Sequence[UUID]) -> Done:
+def apply_to_jobs(session: Session, user: User, deed: BulkAction, job_ids: Sequence[UUID]) -> JobChanges:
     """Do it to those of the jobs to which it can be done, in this transaction; the others are counted by the reason."""
-    done = Done()
+    done = JobChanges()
     # in one order everywhere, so that two of these never wait for each other in a circle
     locking = (
         sa.select(Job)
@@ -147,7 +147,7 @@ def do_to(session: Session, user: User, deed: Deed, job_ids: Sequence[UUID]) -> 
     mine = set(session.scalars(changeable))
     done.refused[FOREIGN] += len(seen) - len(mine)
     wanted = [job for job in seen if job.id in mine]
-    if deed is Deed.DELETE:
+    if deed is BulkAction.DELETE:
         _delete(session, wanted, done)
     else:
         for job in wanted:
@@ -156,23 +156,23 @@ def do_to(session: Session, user: User, deed: Deed, job_ids: Sequence[UUID]) -> 
     return done
 
 
-def _do(session: Session, deed: Deed, job: Job, done: Done) -> None:
-    if deed is Deed.CANCEL and job.cancel_requested and job.finished_at is None:
+def _do(session: Session, deed: BulkAction, job: Job, done: JobChanges) -> None:
+    if deed is BulkAction.CANCEL and job.cancel_requested and job.finished_at is None:
         done.refused["being cancelled already"] += 1
         return
     try:
-        if deed is Deed.CANCEL:
+        if deed is BulkAction.CANCEL:
             _cancel(session, job)
         else:
             done.units += _retry(session, job)
     except Conflict:
-        over = "over already" if deed is Deed.CANCEL else "done whole"
+        over = "over already" if deed is BulkAction.CANCEL else "done whole"
         done.refused[over if job.finished_at is not None else "still at work"] += 1
         return
     done.jobs.append(job)
 
 
-def _delete(session: Session, jobs: Sequence[Job], done: Done) -> None:
+def _delete(session: Session, jobs: Sequence[Job], done: JobChanges) -> None:
     done.jobs = [job for job in jobs if job.finished_at is not None]
     done.refused["still at work, and to be cancelled first"] += len(jobs) - len(done.jobs)
     ids = [job.id for job in done.jobs]

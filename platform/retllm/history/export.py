@@ -13,7 +13,7 @@ from retllm.db.enums import JobKind
 from retllm.db.reviews import Judgment
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Candidate, Collection, Item, Job, Score, Search, User
-from retllm.history.listing import Filters, is_best
+from retllm.history.listing import JobFilters, is_best
 
 Row = dict[str, Any]
 
@@ -79,7 +79,7 @@ COLUMNS = {Rows.JOBS: (*_OF_JOB, *_BEST), Rows.RESULTS: tuple(_OF_RESULT)}
 """The names of the columns, in their order."""
 
 
-def rows(sessions: Sessions, user: User, filters: Filters, what: Rows) -> Iterator[Row]:
+def rows(sessions: Sessions, user: User, filters: JobFilters, what: Rows) -> Iterator[Row]:
     """The jobs that match, newest first, or the candidates of those of them that are searches, best first.
 
     Jobs that are accepted meanwhile are not among them.

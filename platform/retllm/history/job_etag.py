@@ -21,7 +21,7 @@ _WAIT_SECONDS, _WAITS = 20, 6
 Stamp = tuple[Any, ...]
 
 
-def job_stamp(session: Session, user: User, job_id: UUID) -> Stamp:
+def job_etag(session: Session, user: User, job_id: UUID) -> Stamp:
     """Values that change with the job, its units, its candidates and scores, the marks of its question, and pauses.
 
     Raises:

@@ -64,7 +64,7 @@ class JobView(BaseModel):
     params: dict[str, Any]
 
 
-_MOST_ERRORS = 20
+_MAX_ERRORS = 20
 
 
 # progress of a job that is still at work
@@ -195,7 +195,7 @@ def _errors(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[UnitEr
     query = (
         sa.select(Unit)
         .join(ranked, ranked.c.id == Unit.id)
-        .where(ranked.c.rank <= _MOST_ERRORS)
+        .where(ranked.c.rank <= _MAX_ERRORS)
         .order_by(Unit.stage, Unit.seq)
     )
     result: dict[UUID, list[UnitError]] = defaultdict(list)

@@ -14,14 +14,14 @@ from retllm.db.enums import JobKind, JobState
 from retllm.db.tables import Candidate, Item, Job, Score, Search, User
 from retllm.identity.access import changeable_jobs, within_visible
 
-MOST_COUNTED = 1_000
+MAX_COUNTED = 1_000
 """Jobs of one state beyond which their number is not looked up for a list."""
 
 Condition = sa.ColumnElement[bool]
 
 
 @dataclass(frozen=True)
-class Filters:
+class JobFilters:
     """Which jobs; None, the empty text and no states filter nothing. Days are whole days in UTC, both included."""
 
     kind: JobKind | None = None
@@ -63,20 +63,20 @@ def _first_key(day: date) -> UUID:
 
 
 def page(
-    session: Session, user: User, filters: Filters, *, after: UUID | None = None, limit: int = 50
+    session: Session, user: User, filters: JobFilters, *, after: UUID | None = None, limit: int = 50
 ) -> Sequence[Job]:
     """Jobs that match, newest first; ``after`` is the last key of the page before."""
     query = sa.select(Job).where(*filters.matching(user)).order_by(Job.id.desc()).limit(limit)
     return session.scalars(query if after is None else query.where(Job.id < after)).all()
 
 
-def counts(session: Session, user: User, filters: Filters) -> dict[JobState, int]:
-    """How many jobs there are in each state, whatever states the filters name; ``MOST_COUNTED`` + 1 stands for more."""
+def counts(session: Session, user: User, filters: JobFilters) -> dict[JobState, int]:
+    """How many jobs there are in each state, whatever states the filters name; ``MAX_COUNTED`` + 1 stands for more."""
     conditions = replace(filters, states=()).matching(user)
 
     def number(state: JobState) -> sa.ScalarSelect[int]:
         # in the order of an index, whose first entries are then enough
-        some = sa.select(Job.id).where(Job.state == state, *conditions).order_by(Job.id.desc()).limit(MOST_COUNTED + 1)
+        some = sa.select(Job.id).where(Job.state == state, *conditions).order_by(Job.id.desc()).limit(MAX_COUNTED + 1)
         return sa.select(sa.func.count()).select_from(some.subquery()).scalar_subquery()
 
     return dict(zip(JobState, session.execute(sa.select(*map(number, JobState))).one(), strict=True))
@@ -121,7 +121,7 @@ def keys(
 
 
 @dataclass(frozen=True)
-class Result:
+class SearchOutcome:
     """What a search came to, in short: its question, and the best item of its final order."""
 
     text: str | None
@@ -140,7 +140,7 @@ def is_best() -> Condition:
     return Candidate.final_rank == sa.literal_column("1")
 
 
-def results(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, Result]:
+def results(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, SearchOutcome]:
     """The question and the best item of those of the jobs that are searches, with one query."""
     best = sa.and_(Candidate.search_id == Search.id, is_best(), Candidate.search_id.in_(job_ids))
     judged = sa.and_(
@@ -167,4 +167,4 @@ def results(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, Result]:
         .outerjoin(Score, judged)
         .where(Search.id.in_(job_ids))
     )
-    return {row[0]: Result(*row[1:]) for row in session.execute(query)}
+    return {row[0]: SearchOutcome(*row[1:]) for row in session.execute(query)}

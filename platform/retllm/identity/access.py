@@ -34,7 +34,7 @@ _REFUSED = {
 
 
 # what a token of each scope lets its account do in a collection at most
-_MOST = {
+_MAX = {
     TokenScope.READ: Right.SEE,
     TokenScope.SEARCH: Right.SEE,
     TokenScope.CHANGE: Right.CHANGE,
@@ -60,7 +60,7 @@ def has_scope(user: User, least: TokenScope) -> bool:
     return _SCOPES.index(scope_of(user)) >= _SCOPES.index(least)
 
 
-def demand_scope(user: User, least: TokenScope) -> None:
+def require_scope(user: User, least: TokenScope) -> None:
     """Refuse what a token of a smaller scope may not do.
 
     Raises:
@@ -97,7 +97,7 @@ def within_visible(user: User, collection_id: Column) -> sa.ColumnElement[bool]:
 def right_in(session: Session, user: User, collection: Collection) -> Right | None:
     """What ``user`` may do in ``collection``; None if they may not even see it."""
     right = _right_of_account(session, user, collection)
-    return None if right is None else min(right, _MOST[scope_of(user)])
+    return None if right is None else min(right, _MAX[scope_of(user)])
 
 
 def _right_of_account(session: Session, user: User, collection: Collection) -> Right | None:
@@ -125,8 +125,8 @@ def collection_for(session: Session, user: User, collection_id: UUID, right: Rig
         raise NotFound("There is no such collection.")
     if has < right:
         raise Forbidden(_REFUSED[right])
-    if right > _MOST[scope_of(user)]:
-        demand_scope(user, next(scope for scope in TokenScope if _MOST[scope] >= right))
+    if right > _MAX[scope_of(user)]:
+        require_scope(user, next(scope for scope in TokenScope if _MAX[scope] >= right))
     return collection
 
 
@@ -159,7 +159,7 @@ def job_for(session: Session, user: User, job_id: UUID) -> Job:
     return job
 
 
-def demand_job(session: Session, user: User, job: Job) -> None:
+def require_job_rights(session: Session, user: User, job: Job) -> None:
     """Refuse to let ``user`` stop, retry or delete a job that is not theirs, in a collection they may not change.
 
     Raises:
@@ -188,7 +188,7 @@ def changeable_jobs(user: User) -> sa.ColumnElement[bool]:
     return sa.or_(own, Job.collection_id.in_(edited), Job.collection_id.in_(owned))
 
 
-def demand_role(user: User, *roles: Role) -> None:
+def require_role(user: User, *roles: Role) -> None:
     """Refuse unless ``user`` has one of these roles, and a token that may do what such a role is for.
 
     Raises:
@@ -197,4 +197,4 @@ def demand_role(user: User, *roles: Role) -> None:
     if user.role not in roles:
         needed = " or ".join(sorted(role.value for role in roles))
         raise Forbidden(f"This needs an account with the role {needed}; yours is {user.role.value}.")
-    demand_scope(user, TokenScope.CHANGE if Role.EDITOR in roles else TokenScope.MANAGE)
+    require_scope(user, TokenScope.CHANGE if Role.EDITOR in roles else TokenScope.MANAGE)

@@ -49,7 +49,7 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True)
-class Filters:
+class AuditFilters:
     """Which entries; None filters nothing."""
 
     user_name: str | None = None
@@ -85,7 +85,9 @@ def record(
     )
 
 
-def page(session: Session, filters: Filters, *, after: UUID | None = None, limit: int = 50) -> Sequence[AuditEntry]:
+def page(
+    session: Session, filters: AuditFilters, *, after: UUID | None = None, limit: int = 50
+) -> Sequence[AuditEntry]:
     """Entries, newest first; ``after`` is the last key of the page before."""
     query = sa.select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
     conditions = {

@@ -16,8 +16,8 @@ from retllm.errors import NotFound
 _SEEN_EVERY = timedelta(minutes=1)
 # how long ago an account may have been used from an address for it to be known there; older sessions that are over go
 _KNOWN_FOR = timedelta(days=30)
-_MOST_AGENT = 300
-_MOST_SHOWN = 100
+_MAX_AGENT = 300
+_MAX_SHOWN = 100
 
 
 def begin(session: Session, user: User, *, address: str | None, agent: str | None) -> Login:
@@ -28,7 +28,7 @@ def begin(session: Session, user: User, *, address: str | None, agent: str | Non
             Login.user_id == user.id, sa.func.coalesce(Login.ended_at, Login.seen_at) < old, Login.seen_at < old
         )
     )
-    login = Login(id=new_id(), user_id=user.id, address=address, agent=(agent or "")[:_MOST_AGENT] or None)
+    login = Login(id=new_id(), user_id=user.id, address=address, agent=(agent or "")[:_MAX_AGENT] or None)
     session.add(login)
     session.flush()
     return login
@@ -58,7 +58,7 @@ def holder(session: Session, login_id: UUID, idle: timedelta) -> User | None:
 def lasting(session: Session, user: User, idle: timedelta) -> list[Login]:
     """The sessions of ``user`` that last, those seen last first, and not more than people read through."""
     query = sa.select(Login).where(Login.user_id == user.id, _lasts(idle)).order_by(Login.seen_at.desc(), Login.id)
-    return list(session.scalars(query.limit(_MOST_SHOWN)))
+    return list(session.scalars(query.limit(_MAX_SHOWN)))
 
 
 def end(session: Session, user_id: UUID, login_id: UUID) -> None:

@@ -53,7 +53,7 @@ def _members() -> sa.Select[UUID, str, MemberRole, Role, bool, datetime]:
     ).join_from(CollectionMember, User, User.id == CollectionMember.user_id)
 
 
-def let_in(session: Session, collection: Collection, user: User, role: MemberRole) -> Member:
+def add_member(session: Session, collection: Collection, user: User, role: MemberRole) -> Member:
     """Make ``user`` a member of ``collection``, or give a member another role.
 
     Raises:
@@ -68,7 +68,7 @@ def let_in(session: Session, collection: Collection, user: User, role: MemberRol
     return Member(*session.execute(_members().where(*there)).one())
 
 
-def put_out(session: Session, collection: Collection, user_id: UUID) -> str:
+def remove_member(session: Session, collection: Collection, user_id: UUID) -> str:
     """End a membership; gives the name of who it was.
 
     Raises:

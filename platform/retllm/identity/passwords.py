@@ -10,8 +10,8 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from retllm.errors import InvalidInput
 
-LEAST = 10
-MOST = 1000
+MIN = 10
+MAX = 1000
 """Characters; more than anybody types, since hashing takes time that grows with it."""
 
 # the second recommendation of RFC 9106, for servers with little memory to spare
@@ -19,7 +19,7 @@ HASHER = PasswordHasher(time_cost=3, memory_cost=64 * 1024, parallelism=4, hash_
 # checked when the name is unknown, so that a wrong name takes as long as a wrong password
 _NOBODY = HASHER.hash(secrets.token_urlsafe(16))
 
-_LEAST_DIFFERENT = 5
+_MIN_DIFFERENT = 5
 # what most people choose who are asked for ten characters, without the digits and signs around it
 _COMMON = re.compile(
     "password|passwort|passw|admin|administrator|welcome|letmein|iloveyou|qwerty|qwertyuiop|qwertz|qwertzuiop"
@@ -44,8 +44,8 @@ def check(password: str, name: str, field: str = "password") -> None:
     Raises:
         InvalidInput: it is; ``field`` is the name of what it was typed into.
     """
-    if not LEAST <= len(password) <= MOST:
-        raise InvalidInput(f"A password has {LEAST} to {MOST:,} characters.", field=field)
+    if not MIN <= len(password) <= MAX:
+        raise InvalidInput(f"A password has {MIN} to {MAX:,} characters.", field=field)
     if _is_easy(password, name):
         raise InvalidInput(
             "That password is among the first that somebody would try: take several words, or have one made up.",
@@ -57,8 +57,8 @@ def _is_easy(password: str, name: str) -> bool:
     typed = password.casefold()
     rest = typed.replace(name.casefold(), "")
     return (
-        len(set(typed)) < _LEAST_DIFFERENT
-        or (rest != typed and len(rest) < LEAST // 2)
+        len(set(typed)) < _MIN_DIFFERENT
+        or (rest != typed and len(rest) < MIN // 2)
         or any(typed in run for run in _RUNS)
         or any(_COMMON.fullmatch(one) for one in (_letters(typed), _letters(typed).translate(_PLAIN)))
     )

@@ -14,9 +14,9 @@ from retllm.errors import StackError
 from retllm.redaction import remember
 from retllm.settings import Settings
 
-LEAST_CHARACTERS = 32
+MIN_CHARACTERS = 32
 # a key that is made by chance has more, in hexadecimal digits too
-_LEAST_DIFFERENT = 8
+_MIN_DIFFERENT = 8
 # what examples and templates have in place of a key, as letters and digits alone
 _PLACEHOLDERS = re.compile(
     "changeme|changethis|changeit|replaceme|replacethis|yoursecret|secretkey|supersecret|topsecret|mysecret|notsecret"
@@ -68,9 +68,9 @@ def _checked(key: str) -> str:
     problem = None
     if not key.strip():
         problem = "RETLLM_SECRET_KEY is set and empty"
-    elif len(key) < LEAST_CHARACTERS:
-        problem = f"RETLLM_SECRET_KEY has fewer than {LEAST_CHARACTERS} characters"
-    elif len(set(key)) < _LEAST_DIFFERENT or key in (key * 2)[1:-1]:
+    elif len(key) < MIN_CHARACTERS:
+        problem = f"RETLLM_SECRET_KEY has fewer than {MIN_CHARACTERS} characters"
+    elif len(set(key)) < _MIN_DIFFERENT or key in (key * 2)[1:-1]:
         problem = "RETLLM_SECRET_KEY repeats itself"
     elif _PLACEHOLDERS.search(plain) or plain in _PUBLISHED:
         problem = "RETLLM_SECRET_KEY is a well-known one"

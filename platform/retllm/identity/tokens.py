@@ -14,14 +14,14 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import TokenScope
 from retllm.db.tables import ApiToken, User, new_id
 from retllm.errors import InvalidInput, NotFound, Unauthorized
-from retllm.identity.access import demand_scope, limit_to
+from retllm.identity.access import limit_to, require_scope
 from retllm.identity.secret_key import derived, secret_key
 from retllm.settings import Settings
 
 PREFIX = "rlm_"
-USUAL_DAYS = 90
-MOST_DAYS = 3650
-USUAL_SCOPE = TokenScope.CHANGE
+DEFAULT_DAYS = 90
+MAX_DAYS = 3650
+DEFAULT_SCOPE = TokenScope.CHANGE
 _INVALID = "This token is not valid (any more). Make a new one with `retllm token create`."
 
 
@@ -61,14 +61,14 @@ def issue(
     It works for so many ``days``; None: until it is revoked.
 
     Raises:
-        InvalidInput: the name is empty or too long, or the days are not between 1 and ``MOST_DAYS``.
+        InvalidInput: the name is empty or too long, or the days are not between 1 and ``MAX_DAYS``.
         Forbidden: ``user`` acts by a token that may not do that.
     """
-    demand_scope(user, TokenScope.MANAGE)
+    require_scope(user, TokenScope.MANAGE)
     if not 1 <= len(name.strip()) <= 100:
         raise InvalidInput("A token's name has 1 to 100 characters.", field="name")
-    if days is not None and not 1 <= days <= MOST_DAYS:
-        raise InvalidInput(f"A token works for 1 to {MOST_DAYS:,} days, or until it is revoked.", field="days")
+    if days is not None and not 1 <= days <= MAX_DAYS:
+        raise InvalidInput(f"A token works for 1 to {MAX_DAYS:,} days, or until it is revoked.", field="days")
     secret = PREFIX + secrets.token_urlsafe(32)
     token = ApiToken(id=new_id(), user_id=user.id, name=name.strip(), digest=_digest(key, secret), scope=scope)
     if days is not None:
@@ -99,7 +99,7 @@ def revoke(session: Session, user: User, token_id: uuid.UUID) -> ApiToken:
         NotFound: ``user`` has no such token.
         Forbidden: ``user`` acts by a token that may not do that.
     """
-    demand_scope(user, TokenScope.MANAGE)
+    require_scope(user, TokenScope.MANAGE)
     token = session.scalar(sa.select(ApiToken).where(ApiToken.id == token_id, ApiToken.user_id == user.id, _in_force()))
     if token is None:
         raise NotFound("There is no such token.")

@@ -165,14 +165,14 @@ def remove_vectors(sessions: Sessions, collection_id: UUID, model_id: UUID, sett
     gone = 0
     while True:
         with transaction(sessions) as session:
-            _demand_unused(session, collection_id, model_id, settings)
+            _require_unused(session, collection_id, model_id, settings)
             removed = _remove_some(session, collection_id, model_id)
         gone += removed
         if removed < _BATCH:
             return gone
 
 
-def _demand_unused(session: Session, collection_id: UUID, model_id: UUID, settings: Settings) -> None:
+def _require_unused(session: Session, collection_id: UUID, model_id: UUID, settings: Settings) -> None:
     # locked, so that the collection can't begin to use the model meanwhile
     collection = session.get(Collection, collection_id, with_for_update={"read": True})
     model = session.get(EmbeddingModel, model_id)

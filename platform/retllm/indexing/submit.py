@@ -57,7 +57,7 @@ def submit_index(
     for name in further:
         payloads += [{**payload, "embedder": name} for payload in _to_embed(session, ready, name, settings)]
     units = lifecycle.add_units(session, job, Stage.EMBED, payloads)
-    lifecycle.settle(session, job)
+    lifecycle.finish_if_complete(session, job)
     return Submitted(job, units, created=True)
 
 

@@ -22,8 +22,8 @@ from retllm.indexing.indexed import clear_errors
 from retllm.logs import carried
 from retllm.media.ingest import open_picture
 from retllm.queue.claim import complete
-from retllm.queue.notifications import Announcement
-from retllm.queue.worker import Bench, Held
+from retllm.queue.notifications import Notification
+from retllm.queue.worker import LeasedUnit, WorkerContext
 from retllm.settings import public_name
 
 # pictures decoded and embedded between two looks at the lease
@@ -48,7 +48,7 @@ def register(session: Session, embedder: Embedder) -> EmbeddingModel:
     )
 
 
-def embed_unit(bench: Bench, held: Held, embedders: Embedders) -> list[Announcement]:
+def embed_unit(bench: WorkerContext, held: LeasedUnit, embedders: Embedders) -> list[Notification]:
     """Embed the unit's items and store their vectors; items deleted meanwhile are passed over.
 
     Raises:
@@ -76,7 +76,7 @@ def embed_unit(bench: Bench, held: Held, embedders: Embedders) -> list[Announcem
             vectors.extend(_embed(embedder, batch, pictures, weight))
     held.lease.check()
 
-    def write(session: Session, job: Job) -> list[Announcement]:
+    def write(session: Session, job: Job) -> list[Notification]:
         model = register(session, embedder)
         _store(session, model, job.collection_id, items, vectors, weight, held.claim.token)
         return []
@@ -84,14 +84,14 @@ def embed_unit(bench: Bench, held: Held, embedders: Embedders) -> list[Announcem
     return complete(bench.sessions, held.claim, write)
 
 
-def _embedder_and_weight(bench: Bench, held: Held) -> tuple[str, float]:
+def _embedder_and_weight(bench: WorkerContext, held: LeasedUnit) -> tuple[str, float]:
     """The name of the unit's embedder, and the share of the picture that the job was accepted with."""
     with bench.sessions() as session:
         params = session.scalars(sa.select(Job.params).where(Job.id == held.claim.job_id)).one()
     return held.claim.payload.get("embedder", params["embedder"]), float(params["item_image_weight"])
 
 
-def open_clip_name(bench: Bench, asked: str) -> str:
+def open_clip_name(bench: WorkerContext, asked: str) -> str:
     """The open_clip name of an embedder, by the name that jobs keep."""
     serves = bench.settings.embedders
     if asked not in serves:
@@ -102,7 +102,7 @@ def open_clip_name(bench: Bench, asked: str) -> str:
     return serves[asked]
 
 
-def _decode(bench: Bench, items: Sequence[Item]) -> dict[UUID, Image]:
+def _decode(bench: WorkerContext, items: Sequence[Item]) -> dict[UUID, Image]:
     return {item.id: open_picture(bench.storage, item) for item in items if item.picture_key}
 
 

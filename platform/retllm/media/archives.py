@@ -12,7 +12,7 @@ from typing import IO, BinaryIO, cast
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media import streams, unpacking
 from retllm.media.names import clean_name, is_clutter
-from retllm.media.unpacking import Place, are_apart, locate
+from retllm.media.unpacking import EntryLocation, are_apart, locate
 from retllm.settings import Settings
 
 # APPNOTE.TXT 6.3.10, sections 4.3.16 and 4.3.14
@@ -34,7 +34,7 @@ class Archive:
 
     entries: list[zipfile.ZipInfo]
     _stream: BinaryIO
-    _places: Mapping[int, Place]
+    _places: Mapping[int, EntryLocation]
     _settings: Settings
 
     def spooled(self, entry: zipfile.ZipInfo) -> BinaryIO:
@@ -74,7 +74,7 @@ def opened(stream: BinaryIO, settings: Settings) -> Iterator[Archive]:
         yield Archive(entries, stream, _places(reader, stream), settings)
 
 
-def _places(reader: zipfile.ZipFile, stream: BinaryIO) -> dict[int, Place]:
+def _places(reader: zipfile.ZipFile, stream: BinaryIO) -> dict[int, EntryLocation]:
     """Where each entry lies, also one that is left out, by the offset of its header."""
     entries = reader.infolist()
     if all(0 <= entry.header_offset < reader.start_dir for entry in entries):

@@ -21,7 +21,7 @@ from retllm.media import archives, streams
 from retllm.media.captioning import Captioner, NamesSeen
 from retllm.media.ingest import Ingest
 from retllm.media.names import clean_name
-from retllm.media.outcomes import IncomingFile, Outcome, rejected
+from retllm.media.outcomes import FileOutcome, IncomingFile, rejected
 from retllm.media.sniffing import FileKind, sniff
 from retllm.media.texts import read_text
 
@@ -33,7 +33,7 @@ THREADS = min(8, (os.cpu_count() or 1) + 2)
 _WAITING = 2 * THREADS
 
 
-def add_files(ingest: Ingest, files: Iterable[IncomingFile]) -> list[Outcome]:
+def add_files(ingest: Ingest, files: Iterable[IncomingFile]) -> list[FileOutcome]:
     """Take the files of one upload: pictures, texts, sheets of captions (CSV, JSON Lines), or ZIPs of all of these.
 
     Pictures go first, so that captions find them whatever their order. One outcome for each picture or text, in the
@@ -52,13 +52,13 @@ class _Batch:
 
     def __init__(self, ingest: Ingest) -> None:
         self._ingest = ingest
-        self._outcomes: list[Outcome] = []
+        self._outcomes: list[FileOutcome] = []
         self._seen = NamesSeen()
-        self._waiting: deque[tuple[Future[Outcome], BinaryIO | None]] = deque()
+        self._waiting: deque[tuple[Future[FileOutcome], BinaryIO | None]] = deque()
         self._hashes: set[str] = set()
         self._sheets: list[tuple[str, FileKind, Callable[[], AbstractContextManager[BinaryIO]]]] = []
 
-    def run(self, files: Iterable[IncomingFile]) -> list[Outcome]:
+    def run(self, files: Iterable[IncomingFile]) -> list[FileOutcome]:
         """Take all files; see :func:`add_files`."""
         with ExitStack() as stack:
             pool = ThreadPoolExecutor(THREADS, thread_name_prefix="ingest")
@@ -137,9 +137,9 @@ class _Batch:
         except (MediaRejected, TooLarge) as error:
             self._outcomes.append(rejected(name, error))
 
-    def _settle(self, outcome: Outcome) -> None:
+    def _settle(self, outcome: FileOutcome) -> None:
         """Put an outcome in its place in the row, behind the pictures that are still under way."""
-        done: Future[Outcome] = Future()
+        done: Future[FileOutcome] = Future()
         done.set_result(outcome)
         self._waiting.append((done, None))
         self._collect(_WAITING)

@@ -15,7 +15,7 @@ from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import records
 from retllm.media.captions import Row, read_rows
 from retllm.media.names import base_name, clean_name
-from retllm.media.outcomes import Outcome, rejected
+from retllm.media.outcomes import FileOutcome, rejected
 from retllm.media.sniffing import FileKind
 from retllm.media.texts import clean_text
 from retllm.settings import Settings
@@ -50,7 +50,7 @@ class Captioner:
         settings: Settings,
         collection_id: UUID,
         seen: NamesSeen,
-        add_text: Callable[[str], Outcome],
+        add_text: Callable[[str], FileOutcome],
     ) -> None:
         self._sessions = sessions
         self._settings = settings
@@ -59,9 +59,9 @@ class Captioner:
         self._add_text = add_text
         self._given: dict[UUID, tuple[int, str]] = {}
 
-    def apply(self, sheet: str, stream: BinaryIO, kind: FileKind) -> list[Outcome]:
+    def apply(self, sheet: str, stream: BinaryIO, kind: FileKind) -> list[FileOutcome]:
         """Take every row; one outcome a row, named after the sheet and the row's number."""
-        outcomes: list[Outcome] = []
+        outcomes: list[FileOutcome] = []
         problems: list[RetllmError] = []
         rows = _until_problem(read_rows(stream, kind, self._settings), problems)
         while part := list(islice(rows, _ROWS)):
@@ -70,8 +70,8 @@ class Captioner:
             problems.append(MediaRejected("The file holds no row of captions."))
         return outcomes + [rejected(sheet, problem) for problem in problems]
 
-    def _part(self, sheet: str, rows: list[Row]) -> list[Outcome]:
-        outcomes: dict[int, Outcome] = {}
+    def _part(self, sheet: str, rows: list[Row]) -> list[FileOutcome]:
+        outcomes: dict[int, FileOutcome] = {}
         captions: dict[int, tuple[str, str]] = {}
         for row in rows:
             try:
@@ -93,9 +93,9 @@ class Captioner:
         except (MediaRejected, TooLarge) as error:
             raise type(error)(f"Row {row.number}: {error.message}") from error
 
-    def _captioned(self, captions: dict[int, tuple[str, str]]) -> dict[int, Outcome]:
+    def _captioned(self, captions: dict[int, tuple[str, str]]) -> dict[int, FileOutcome]:
         """Outcomes of rows with a picture: number -> (name, caption) in, number -> outcome out."""
-        outcomes: dict[int, Outcome] = {}
+        outcomes: dict[int, FileOutcome] = {}
         wanted: dict[int, UUID] = {}
         with transaction(self._sessions) as session:
             found = self._found(session, [name for name, _ in captions.values()])
@@ -139,11 +139,11 @@ class Captioner:
         return found | {name: by_base.get(base_name(name), set()) for name in missing}
 
 
-def _outcome(number: int, item_id: UUID, changed: bool | None, *, first: bool) -> Outcome:
+def _outcome(number: int, item_id: UUID, changed: bool | None, *, first: bool) -> FileOutcome:
     if changed is None:
         return rejected("", MediaRejected(f"Row {number} names a picture that was deleted just now."))
     status: Literal["updated", "duplicate"] = "updated" if changed and first else "duplicate"
-    return Outcome(name="", status=status, item_id=item_id, kind=ItemKind.BOTH)
+    return FileOutcome(name="", status=status, item_id=item_id, kind=ItemKind.BOTH)
 
 
 def _until_problem(rows: Iterator[Row], problems: list[RetllmError]) -> Iterator[Row]:

@@ -17,7 +17,7 @@ from retllm.db.tables import Item, new_id
 from retllm.errors import Conflict, MediaRejected, NotFound, TooLarge
 from retllm.media import records, streams
 from retllm.media.names import clean_name, one_line
-from retllm.media.outcomes import FileError, IncomingFile, Outcome, rejected
+from retllm.media.outcomes import FileError, FileOutcome, IncomingFile, rejected
 from retllm.media.pictures import inspect_picture, load_picture, open_picture
 from retllm.media.sniffing import FileKind, sniff
 from retllm.media.storage import Storage, get_storage
@@ -26,9 +26,9 @@ from retllm.settings import Settings
 
 __all__ = [
     "FileError",
+    "FileOutcome",
     "IncomingFile",
     "Ingest",
-    "Outcome",
     "delete_collection",
     "delete_item",
     "get_storage",
@@ -59,20 +59,20 @@ class Ingest:
         self.settings = settings
         self.collection_id = collection_id
 
-    def add_text(self, text: str, name: str | None = None) -> Outcome:
+    def add_text(self, text: str, name: str | None = None) -> FileOutcome:
         """Take one text; without a name it goes by its beginning."""
         return self.add_texts([(text, name)])[0]
 
-    def add_texts(self, texts: Iterable[tuple[str, str | None]]) -> list[Outcome]:
+    def add_texts(self, texts: Iterable[tuple[str, str | None]]) -> list[FileOutcome]:
         """Take texts, each with its name or None; many cost few transactions. One outcome for each, in their order."""
         read = [self._read_text(text, name) for text, name in texts]
         clean = [one for one in read if isinstance(one, dict)]
-        done: dict[uuid.UUID, Outcome] = {}
+        done: dict[uuid.UUID, FileOutcome] = {}
         for start in range(0, len(clean), _TEXTS_AT_ONCE):
             done |= self._insert_texts(clean[start : start + _TEXTS_AT_ONCE])
-        return [one if isinstance(one, Outcome) else done.get(one["id"]) or self._add_again(one) for one in read]
+        return [one if isinstance(one, FileOutcome) else done.get(one["id"]) or self._add_again(one) for one in read]
 
-    def _read_text(self, text: str, name: str | None) -> dict[str, Any] | Outcome:
+    def _read_text(self, text: str, name: str | None) -> dict[str, Any] | FileOutcome:
         shown = clean_name(name) if name else one_line(text[:_NAME_OF_TEXT]) or "text"
         try:
             clean = clean_text(text, self.settings)
@@ -88,7 +88,7 @@ class Ingest:
             "size_bytes": len(clean.encode("utf-8")),
         }
 
-    def _insert_texts(self, values: list[dict[str, Any]]) -> dict[uuid.UUID, Outcome]:
+    def _insert_texts(self, values: list[dict[str, Any]]) -> dict[uuid.UUID, FileOutcome]:
         """What became of texts, by the keys that were meant for them; without those that were deleted meanwhile."""
         rows = [{**one, "collection_id": self.collection_id} for one in values]
         try:
@@ -102,19 +102,19 @@ class Ingest:
         for one in values:
             shown, before = one["name"], known.get(one["content_sha256"])
             if one["id"] in added:
-                done[one["id"]] = Outcome(name=shown, status="added", item_id=one["id"], kind=ItemKind.TEXT)
+                done[one["id"]] = FileOutcome(name=shown, status="added", item_id=one["id"], kind=ItemKind.TEXT)
             elif before is not None:
-                done[one["id"]] = Outcome(name=shown, status="duplicate", item_id=before.id, kind=before.kind)
+                done[one["id"]] = FileOutcome(name=shown, status="duplicate", item_id=before.id, kind=before.kind)
         return done
 
-    def _add_again(self, values: dict[str, Any]) -> Outcome:
+    def _add_again(self, values: dict[str, Any]) -> FileOutcome:
         """Take a text whose like was there and was deleted before it could be read."""
         for _ in range(_TRIES):
             if done := self._insert_texts([values]):
                 return done[values["id"]]
         raise Conflict("The same text is being added and deleted over and over: try again.")
 
-    def add_picture(self, name: str, stream: BinaryIO, text: str | None = None) -> Outcome:
+    def add_picture(self, name: str, stream: BinaryIO, text: str | None = None) -> FileOutcome:
         """Take one picture, with ``text`` as its caption. ``stream`` is seekable and stays open.
 
         A picture that is there already keeps its item; a new caption is given to it.
@@ -130,7 +130,7 @@ class Ingest:
 
     def add_hashed(
         self, name: str, stream: BinaryIO, sha256: str, text: str | None = None, item_id: uuid.UUID | None = None
-    ) -> Outcome:
+    ) -> FileOutcome:
         """Take one picture whose name is clean and whose SHA-256 is known; else like :meth:`add_picture`.
 
         Items are listed by their keys: who adds several at a time gives each its ``item_id`` in the order they came.
@@ -146,21 +146,21 @@ class Ingest:
             return rejected(name, error)
         raise Conflict("The same picture is being added and deleted over and over: try again.")
 
-    def _known(self, name: str, sha256: str, caption: str | None) -> Outcome | None:
+    def _known(self, name: str, sha256: str, caption: str | None) -> FileOutcome | None:
         with transaction(self.sessions) as session:
             item = records.find_by_content(session, self.collection_id, sha256)
             if item is None:
                 return None
             if caption is None or item.text == caption:
-                return Outcome(name=name, status="duplicate", item_id=item.id, kind=item.kind)
+                return FileOutcome(name=name, status="duplicate", item_id=item.id, kind=item.kind)
             changed = records.set_captions(session, {item.id: caption}).get(item.id)
         if changed is None:
             return None
-        return Outcome(name=name, status="updated" if changed else "duplicate", item_id=item.id, kind=ItemKind.BOTH)
+        return FileOutcome(name=name, status="updated" if changed else "duplicate", item_id=item.id, kind=ItemKind.BOTH)
 
     def _stored(
         self, item_id: uuid.UUID, name: str, stream: BinaryIO, sha256: str, caption: str | None
-    ) -> Outcome | None:
+    ) -> FileOutcome | None:
         """Store the files, then the row; None when another upload of the same picture came first."""
         seen = inspect_picture(stream, self.settings)
         # a v7 id begins with the time: its last digits spread the folders evenly
@@ -196,7 +196,7 @@ class Ingest:
         if not made:
             self._discard(original, thumbnail)
             return None
-        return Outcome(name=name, status="added", item_id=item_id, kind=kind)
+        return FileOutcome(name=name, status="added", item_id=item_id, kind=kind)
 
     def _insert(self, values: dict[str, Any]) -> bool:
         try:

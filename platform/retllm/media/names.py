@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 MAX_NAME = 300
-_LONGEST_SUFFIX = 16
+_MAX_SUFFIX_LENGTH = 16
 # marks that turn the direction of the text around them, so that "gpj.exe" reads as "exe.jpg"
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 _UNSEEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -22,7 +22,7 @@ def clean_name(name: str, default: str = "unnamed") -> str:
     parts = (one_line(part) for part in name.replace("\\", "/").split("/"))
     joined = "/".join(part for part in parts if part not in ("", ".", ".."))
     if len(joined) > MAX_NAME:
-        suffix = joined[-_LONGEST_SUFFIX:]
+        suffix = joined[-_MAX_SUFFIX_LENGTH:]
         suffix = suffix[suffix.rindex(".") :] if "." in suffix else ""
         joined = joined[: MAX_NAME - len(suffix)].rstrip() + suffix
     return joined or default

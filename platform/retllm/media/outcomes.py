@@ -29,7 +29,7 @@ class FileError(BaseModel):
     message: str
 
 
-class Outcome(BaseModel):
+class FileOutcome(BaseModel):
     """What came of one file, or of one row of captions.
 
     ``added``: a new item. ``duplicate``: the collection holds it already, nothing changed. ``updated``: an item has
@@ -45,6 +45,6 @@ class Outcome(BaseModel):
     error: FileError | None = None
 
 
-def rejected(name: str, error: RetllmError) -> Outcome:
+def rejected(name: str, error: RetllmError) -> FileOutcome:
     """The outcome of a file that ``error`` kept out."""
-    return Outcome(name=name, status="rejected", error=FileError(code=error.code, message=error.message))
+    return FileOutcome(name=name, status="rejected", error=FileError(code=error.code, message=error.message))

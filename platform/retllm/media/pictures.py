@@ -11,7 +11,7 @@ from PIL import Image
 from retllm.db.tables import Item
 from retllm.errors import MediaRejected, NotFound, RetllmError, TooLarge
 from retllm.media import sandbox, streams
-from retllm.media.sandbox import Answer, DecoderDied, DecoderHung, Wish
+from retllm.media.sandbox import DecoderDied, DecodeRequest, DecodeResponse, DecoderHung
 from retllm.media.storage import Storage
 from retllm.settings import Settings, get_settings
 
@@ -59,7 +59,7 @@ def inspect_picture(stream: BinaryIO, settings: Settings) -> Inspected:
         TooLarge: it has more than ``max_pixels`` pixels; found in its header, before anything is decoded.
         StackError: no process can be started to decode it.
     """
-    wish = Wish(settings.max_pixels, settings.thumbnail_size)
+    wish = DecodeRequest(settings.max_pixels, settings.thumbnail_size)
     answer = _asked(wish, stream, streams.length(stream), settings)
     width, height = _size(answer, wish.max_pixels)
     media_type = _MEDIA_TYPES.get(str(answer.facts.get("format")))
@@ -112,7 +112,7 @@ def render_picture(stream: BinaryIO, side: int, settings: Settings) -> bytes:
     Raises:
         MediaRejected, StackError: as in :func:`inspect_picture`.
     """
-    wish = Wish(max(settings.max_pixels, Image.MAX_IMAGE_PIXELS or 0), side, quality=85)
+    wish = DecodeRequest(max(settings.max_pixels, Image.MAX_IMAGE_PIXELS or 0), side, quality=85)
     return bytes(_asked(wish, stream, streams.length(stream), settings).payload)
 
 
@@ -128,14 +128,14 @@ def _allowed_length(stream: BinaryIO, settings: Settings) -> int:
 
 
 def _pixels(stream: BinaryIO, length: int, max_pixels: int, settings: Settings) -> Image.Image:
-    answer = _asked(Wish(max_pixels), stream, length, settings)
+    answer = _asked(DecodeRequest(max_pixels), stream, length, settings)
     width, height = _size(answer, max_pixels)
     if len(answer.payload) != width * height * 3:
         raise _unreadable("what came of it is no picture")
     return Image.frombytes("RGB", (width, height), answer.payload)
 
 
-def _asked(wish: Wish, stream: BinaryIO, length: int, settings: Settings) -> Answer:
+def _asked(wish: DecodeRequest, stream: BinaryIO, length: int, settings: Settings) -> DecodeResponse:
     try:
         answer = sandbox.ask(wish, stream, length, settings)
     except DecoderHung as error:
@@ -173,7 +173,7 @@ def _unreadable(why: str) -> MediaRejected:
     return MediaRejected(f"The picture can't be read: {why}. Save it anew, or make it smaller.")
 
 
-def _size(answer: Answer, max_pixels: int) -> tuple[int, int]:
+def _size(answer: DecodeResponse, max_pixels: int) -> tuple[int, int]:
     width, height = answer.facts.get("width"), answer.facts.get("height")
     if not isinstance(width, int) or not isinstance(height, int):
         raise _unreadable("what came of it is no picture")

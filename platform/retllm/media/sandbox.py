@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 AT_ONCE = min(8, os.cpu_count() or 1)
 # pictures after which a decoder is replaced, so that what it may have leaked or kept is gone
 SHARE = 500
-_MOST_FACTS = 4096  # bytes of the facts in an answer
+_MAX_FACTS = 4096  # bytes of the facts in an answer
 _SECONDS_TO_END = 2.0
 
 
@@ -44,7 +44,7 @@ class DecoderHung(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class DecodeRequest:
     """What is wanted of a picture: with a ``side`` (pixels) a small WebP of this ``quality``, else its pixels."""
 
     max_pixels: int
@@ -53,7 +53,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class DecodeResponse:
     """What a decoder made of a picture, or why it made nothing; facts are not to be believed unseen."""
 
     facts: dict[str, Any]
@@ -88,7 +88,7 @@ class _Decoder:
             raise StackError(f"No process can be started to decode a picture: {error.strerror}.") from error
         self._channel = ours
 
-    def exchange(self, wish: Wish, stream: BinaryIO, length: int, seconds: float) -> Answer:
+    def exchange(self, wish: DecodeRequest, stream: BinaryIO, length: int, seconds: float) -> DecodeResponse:
         """Send one picture and wait for what comes of it.
 
         Raises:
@@ -109,7 +109,7 @@ class _Decoder:
             self._send(decoder.HEAD.pack(len(line)) + line)
             self._send_file(stream, length)
             facts = self._facts()
-            return Answer(facts, self._receive(_payload_length(facts, wish)))
+            return DecodeResponse(facts, self._receive(_payload_length(facts, wish)))
         except TimeoutError as error:
             raise DecoderHung from error
         except (ConnectionError, ValueError) as error:
@@ -127,7 +127,7 @@ class _Decoder:
 
     def _facts(self) -> dict[str, Any]:
         (size,) = decoder.HEAD.unpack(self._receive(decoder.HEAD.size))
-        if size > _MOST_FACTS:
+        if size > _MAX_FACTS:
             raise ValueError("too many facts")
         facts = json.loads(self._receive(size))
         if not isinstance(facts, dict):
@@ -180,7 +180,7 @@ class _Decoder:
         self._process.returncode = 0
 
 
-def _payload_length(facts: dict[str, Any], wish: Wish) -> int:
+def _payload_length(facts: dict[str, Any], wish: DecodeRequest) -> int:
     """Bytes that follow, as far as they can be true."""
     length = facts.get("length")
     if "refused" in facts:
@@ -204,7 +204,9 @@ class _Pool:
         self._idle: list[_Decoder] = []
         self._all: set[_Decoder] = set()
 
-    def ask(self, wish: Wish, stream: BinaryIO, length: int, settings: Settings, *, anew: bool = False) -> Answer:
+    def ask(
+        self, wish: DecodeRequest, stream: BinaryIO, length: int, settings: Settings, *, anew: bool = False
+    ) -> DecodeResponse:
         """One exchange with a decoder, when there is room for it; ``anew`` trusts none that has waited."""
         with self._places:
             one = self._taken(settings.decode_memory, anew)
@@ -256,7 +258,7 @@ class _Pool:
 _pool = _Pool()
 
 
-def ask(wish: Wish, stream: BinaryIO, length: int, settings: Settings) -> Answer:
+def ask(wish: DecodeRequest, stream: BinaryIO, length: int, settings: Settings) -> DecodeResponse:
     """What a decoder makes of the ``length`` bytes of a seekable stream.
 
     A decoder may be killed by others than the picture (the machine is out of memory), and those that wait with it: when

@@ -30,17 +30,17 @@ _UTF8_NAME = 0x800
 _ELSEWHERE = 0xFFFFFFFF  # the size is in a field of the 64-bit form
 # Pictures are packed already (1 time), texts come to 10 or 20 and drawn bitmaps to some 100 times; what was made to
 # fill a disk comes to 1,000 and more. Small files may be what they like.
-_MOST_TIMES = 200
+_MAX_TIMES = 200
 _SMALL = 1 << 20
 _STEP = 1 << 16
 # of LZMA, which takes as much memory; 7-Zip's strongest setting
-_MOST_DICTIONARY = 64 << 20
+_MAX_DICTIONARY = 64 << 20
 _LZMA_HEAD = struct.Struct("<2BH")
 _LZMA_PROPERTIES = struct.Struct("<BL")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class EntryLocation:
     """Where an entry lies in its ZIP, from its header to behind its bytes, which begin at ``data``."""
 
     start: int
@@ -50,14 +50,14 @@ class Place:
     """Whether its header says what the directory says: else two readers see two files."""
 
 
-def locate(stream: BinaryIO, entry: zipfile.ZipInfo) -> Place:
+def locate(stream: BinaryIO, entry: zipfile.ZipInfo) -> EntryLocation:
     """Where the entry lies, by its own header."""
     start = entry.header_offset
     stream.seek(start)
     head = stream.read(_LOCAL.size)
     if len(head) < _LOCAL.size or not head.startswith(_SIGNATURE):
         data = start + _LOCAL.size
-        return Place(start, data, data + entry.compress_size, agrees=False)
+        return EntryLocation(start, data, data + entry.compress_size, agrees=False)
     _, _, flags, method, _, _, crc, packed, unpacked, name, extra = _LOCAL.unpack(head)
     data = start + _LOCAL.size + name + extra
     known = entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF8_NAME else "cp437")
@@ -66,10 +66,10 @@ def locate(stream: BinaryIO, entry: zipfile.ZipInfo) -> Place:
     if not (flags | entry.flag_bits) & _DESCRIPTOR:
         agrees = agrees and crc == entry.CRC
         agrees = agrees and packed in (entry.compress_size, _ELSEWHERE) and unpacked in (entry.file_size, _ELSEWHERE)
-    return Place(start, data, data + entry.compress_size, agrees)
+    return EntryLocation(start, data, data + entry.compress_size, agrees)
 
 
-def are_apart(places: Collection[Place], end: int) -> bool:
+def are_apart(places: Collection[EntryLocation], end: int) -> bool:
     """Whether no two entries share bytes, nor any the directory that begins at ``end``.
 
     Where they do, few bytes unpack to more than all of them could (Fifield, A better zip bomb, 2019).
@@ -82,7 +82,7 @@ def are_apart(places: Collection[Place], end: int) -> bool:
     return behind <= end
 
 
-def check(entry: zipfile.ZipInfo, place: Place) -> None:
+def check(entry: zipfile.ZipInfo, place: EntryLocation) -> None:
     """Refuse what is not to be unpacked.
 
     Raises:
@@ -98,16 +98,16 @@ def check(entry: zipfile.ZipInfo, place: Place) -> None:
         raise MediaRejected("The entry is no plain file, but a device, a pipe or the like: leave it out.")
     if not place.agrees:
         raise MediaRejected("The file is damaged inside the ZIP, its two headers disagree: pack it again.")
-    if entry.file_size > _SMALL and entry.file_size > _MOST_TIMES * entry.compress_size:
+    if entry.file_size > _SMALL and entry.file_size > _MAX_TIMES * entry.compress_size:
         raise MediaRejected(
-            f"The file unpacks to more than {_MOST_TIMES} times its size, as if to fill the disk: send it by itself."
+            f"The file unpacks to more than {_MAX_TIMES} times its size, as if to fill the disk: send it by itself."
         )
 
 
 class Unpacked:
     """The unpacked bytes of an entry, to be read once from the start to the end."""
 
-    def __init__(self, stream: BinaryIO, entry: zipfile.ZipInfo, place: Place) -> None:
+    def __init__(self, stream: BinaryIO, entry: zipfile.ZipInfo, place: EntryLocation) -> None:
         self._stream = stream
         self._at, self._end = place.data, place.end
         self._left, self._crc, self._wanted = entry.file_size, 0, entry.CRC
@@ -211,7 +211,7 @@ class _Deflated:
 def _lzma(properties: bytes) -> _Unpacker:
     """The unpacker by the five bytes before the data: three small numbers in one, and the size of the dictionary."""
     numbers, dictionary = _LZMA_PROPERTIES.unpack(properties)
-    if dictionary > _MOST_DICTIONARY:
+    if dictionary > _MAX_DICTIONARY:
         raise NotImplementedError
     rest, lc = divmod(numbers, 9)
     pb, lp = divmod(rest, 5)

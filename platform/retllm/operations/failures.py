@@ -18,11 +18,11 @@ from retllm.errors import InvalidInput
 from retllm.identity.access import changeable_jobs, within_visible
 from retllm.operations.queues import STAGE_OF
 from retllm.queue import lifecycle
-from retllm.queue.notifications import Announcement
+from retllm.queue.notifications import Notification
 
 BATCH = 200
 """Units that one transaction gives new attempts."""
-MOST_COUNTED = 2_000
+MAX_COUNTED = 2_000
 """Dead units beyond this number are not counted."""
 
 FOREIGN = "somebody else's, in a collection that you may not change"
@@ -31,7 +31,7 @@ STOPPING = "of a job that is being cancelled"
 
 
 @dataclass(frozen=True)
-class Filters:
+class FailureFilters:
     """Which dead units; None and the empty text filter nothing."""
 
     queue: str | None = None
@@ -51,14 +51,14 @@ class Filters:
 
 
 # sixteen figures of microseconds last until the year 2286
-PLACE = r"^[0-9]{1,16}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+FAILURE_CURSOR = r"^[0-9]{1,16}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 """How a place in the list is written: microseconds since 1970, and the key of a unit."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
-class Place:
+class FailureCursor:
     """Where in the list a page begins: behind the unit that died then."""
 
     died_at: datetime
@@ -68,13 +68,13 @@ class Place:
         return f"{(self.died_at - _EPOCH) // _MICROSECOND}_{self.unit_id}"
 
     @classmethod
-    def parse(cls, text: str) -> Place:
+    def parse(cls, text: str) -> FailureCursor:
         """The place that was written so.
 
         Raises:
             InvalidInput: it is none.
         """
-        if not re.fullmatch(PLACE, text):
+        if not re.fullmatch(FAILURE_CURSOR, text):
             raise InvalidInput("This is no place in the list; take `next` of the page before.", field="after")
         moment, _, key = text.partition("_")
         return cls(_EPOCH + int(moment) * _MICROSECOND, UUID(key))
@@ -101,13 +101,13 @@ class DeadUnit:
     may: bool
 
     @property
-    def place(self) -> Place:
+    def place(self) -> FailureCursor:
         """Where the list goes on behind it."""
-        return Place(self.died_at, self.id)
+        return FailureCursor(self.died_at, self.id)
 
 
 def page(
-    session: Session, user: User, filters: Filters, *, after: Place | None = None, limit: int = 50
+    session: Session, user: User, filters: FailureFilters, *, after: FailureCursor | None = None, limit: int = 50
 ) -> list[DeadUnit]:
     """Dead units that match, those that died last first."""
     may = changeable_jobs(user)
@@ -141,8 +141,8 @@ def page(
     return [DeadUnit(**row._mapping) for row in session.execute(query)]
 
 
-def count(session: Session, user: User, filters: Filters) -> tuple[int, int]:
-    """How many match, and to how many of them this account may give new attempts; cut at ``MOST_COUNTED``."""
+def count(session: Session, user: User, filters: FailureFilters) -> tuple[int, int]:
+    """How many match, and to how many of them this account may give new attempts; cut at ``MAX_COUNTED``."""
     # the job of each unit by its key: there are few dead units, and many jobs
     job = (
         sa.select(changeable_jobs(user).label("may"))
@@ -152,12 +152,14 @@ def count(session: Session, user: User, filters: Filters) -> tuple[int, int]:
         .lateral()
     )
     dead = sa.select(job.c.may).select_from(Unit).join(job, sa.true()).where(Unit.state == UnitState.DEAD)
-    some = dead.limit(MOST_COUNTED).subquery()
+    some = dead.limit(MAX_COUNTED).subquery()
     row = session.execute(sa.select(sa.func.count(), sa.func.count().filter(some.c.may)).select_from(some)).one()
     return row[0], row[1]
 
 
-def changeable(session: Session, user: User, filters: Filters, *, until: datetime, limit: int = BATCH) -> list[UUID]:
+def changeable(
+    session: Session, user: User, filters: FailureFilters, *, until: datetime, limit: int = BATCH
+) -> list[UUID]:
     """Units that match, that died until then, and to which this account may give new attempts now."""
     stopping = sa.and_(Job.cancel_requested, Job.finished_at.is_(None))
     query = (
@@ -176,7 +178,7 @@ class Requeued:
 
     number: int = 0
     refused: Counter[str] = field(default_factory=Counter)
-    units: list[Announcement] = field(default_factory=list)
+    units: list[Notification] = field(default_factory=list)
 
 
 def requeue(session: Session, user: User, unit_ids: Sequence[UUID]) -> Requeued:

@@ -14,7 +14,7 @@ from retllm.db.enums import Stage, UnitState
 from retllm.db.operations import PausedQueue
 from retllm.db.tables import Unit, User
 from retllm.errors import NotFound
-from retllm.queue.notifications import FIRST_ANNOUNCED, QUEUE_OF, Announcement
+from retllm.queue.notifications import FIRST_NOTIFIED, QUEUE_OF, Notification
 from retllm.queue.pauses import Pause, is_ready, paused, take_ready
 
 QUEUES = ("query", "embed", "score")
@@ -23,7 +23,7 @@ MEANING = {
     "embed": "index jobs: embeds items",
     "score": "fine stage of searches: the scorer judges candidates",
 }
-MOST_COUNTED = 10_000
+MAX_COUNTED = 10_000
 """Waiting units beyond this number are not counted."""
 
 STAGE_OF = {queue: stage for stage, queue in QUEUE_OF.items()}
@@ -33,7 +33,7 @@ STAGE_OF = {queue: stage for stage, queue in QUEUE_OF.items()}
 class Queue:
     """What the database says of a queue.
 
-    ``waiting`` units may be claimed now; it is cut at ``MOST_COUNTED``. ``later`` ones wait for their next attempt.
+    ``waiting`` units may be claimed now; it is cut at ``MAX_COUNTED``. ``later`` ones wait for their next attempt.
     ``at_work`` are held by workers. ``oldest`` is since when the unit that waits longest could have been claimed.
     """
 
@@ -50,7 +50,7 @@ class Queue:
         return MEANING[self.name]
 
 
-def demand_queue(name: str) -> str:
+def require_queue(name: str) -> str:
     """``name`` if there is such a queue.
 
     Raises:
@@ -67,25 +67,25 @@ def pause(session: Session, user: User, queue: str, reason: str = "") -> bool:
     Raises:
         NotFound: there is no such queue.
     """
-    row = {"queue": demand_queue(queue), "user_id": user.id, "reason": reason}
+    row = {"queue": require_queue(queue), "user_id": user.id, "reason": reason}
     done = session.execute(
         insert(PausedQueue).values(row).on_conflict_do_nothing().returning(PausedQueue.queue)
     ).scalar_one_or_none()
     return done is not None
 
 
-def resume(session: Session, queue: str) -> tuple[bool, list[Announcement]]:
+def resume(session: Session, queue: str) -> tuple[bool, list[Notification]]:
     """Let ``queue`` go on; false if it was not paused. Returns the units to announce after the commit, too.
 
     Raises:
         NotFound: there is no such queue.
     """
     gone = session.execute(
-        sa.delete(PausedQueue).where(PausedQueue.queue == demand_queue(queue)).returning(PausedQueue.queue)
+        sa.delete(PausedQueue).where(PausedQueue.queue == require_queue(queue)).returning(PausedQueue.queue)
     ).scalar_one_or_none()
     if gone is None:
         return False, []
-    return True, take_ready(session, STAGE_OF[queue], FIRST_ANNOUNCED)
+    return True, take_ready(session, STAGE_OF[queue], FIRST_NOTIFIED)
 
 
 def depths(session: Session) -> list[Queue]:
@@ -110,8 +110,8 @@ def _waiting() -> sa.Select[*tuple[Any, ...]]:
     for stage in Stage:
         due = sa.select(Unit.run_after).where(*is_ready(stage), Unit.run_after <= sa.func.now())
         later = sa.select(Unit.run_after).where(*is_ready(stage), Unit.run_after > sa.func.now())
-        first = due.order_by(Unit.run_after).limit(MOST_COUNTED).subquery()
-        others = later.limit(MOST_COUNTED).subquery()
+        first = due.order_by(Unit.run_after).limit(MAX_COUNTED).subquery()
+        others = later.limit(MAX_COUNTED).subquery()
         rows.append(
             sa.select(
                 sa.literal(stage, Unit.stage.type).label("stage"),

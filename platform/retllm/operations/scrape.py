@@ -1,7 +1,7 @@
 """What Prometheus is told, in its text format: the state of the database now, and the totals of all processes.
 
 The answer is of the whole installation, the same from every web process. Every query goes through an index and counts
-no further than ``queues.MOST_COUNTED``.
+no further than ``queues.MAX_COUNTED``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Unit
 from retllm.metrics import REGISTRY
 from retllm.operations import queues, totals
-from retllm.operations.queues import MOST_COUNTED, QUEUES, STAGE_OF, Queue
+from retllm.operations.queues import MAX_COUNTED, QUEUES, STAGE_OF, Queue
 from retllm.operations.workers import is_alive
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -75,7 +75,7 @@ def _of_queues(session: Session, hints: Mapping[str, int] | None) -> list[Metric
     found = [
         _gauge(
             "retllm_queue_depth",
-            f"Units that may be claimed now, counted to {MOST_COUNTED}.",
+            f"Units that may be claimed now, counted to {MAX_COUNTED}.",
             ["queue"],
             each(lambda queue: queue.waiting),
         ),
@@ -106,17 +106,17 @@ def _open_units(every: list[Queue]) -> Metric:
         values[stage, UnitState.LEASED] = queue.at_work
     return _gauge(
         "retllm_open_units",
-        f"Units by stage and state: ready (counted to {MOST_COUNTED} now and as many later) and leased.",
+        f"Units by stage and state: ready (counted to {MAX_COUNTED} now and as many later) and leased.",
         ["stage", "state"],
         values,
     )
 
 
 def _of_units(session: Session) -> list[Metric]:
-    some = sa.select(Unit.stage).where(Unit.state == UnitState.DEAD).limit(MOST_COUNTED).subquery()
+    some = sa.select(Unit.stage).where(Unit.state == UnitState.DEAD).limit(MAX_COUNTED).subquery()
     counted = sa.select(some.c.stage, sa.func.count().label("units")).group_by(some.c.stage)
     dead = {row.stage: row.units for row in session.execute(counted)}
-    meaning = f"Units that were given up and wait for somebody, counted to {MOST_COUNTED} in all."
+    meaning = f"Units that were given up and wait for somebody, counted to {MAX_COUNTED} in all."
     return [_gauge("retllm_dead_units", meaning, ["stage"], {(stage,): dead.get(stage, 0) for stage in Stage})]
 
 

@@ -1,6 +1,6 @@
 """What work is stuck, why, and what to do about it: sentences for whoever runs the installation.
 
-It reads only, through the indexes, and counts no further than ``queues.MOST_COUNTED``. Work that waits its turn behind
+It reads only, through the indexes, and counts no further than ``queues.MAX_COUNTED``. Work that waits its turn behind
 other work is not stuck.
 """
 
@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import UnitState
 from retllm.db.tables import Unit
 from retllm.operations import queues, workers
-from retllm.operations.queues import MOST_COUNTED, STAGE_OF, Queue
-from retllm.operations.workers import Standing, WorkerView
+from retllm.operations.queues import MAX_COUNTED, STAGE_OF, Queue
+from retllm.operations.workers import WorkerStatus, WorkerView
 from retllm.settings import Settings
 
 DEAD_FOR = timedelta(days=1)
@@ -27,7 +27,7 @@ LONG = timedelta(hours=1)
 """No unit is so large that a healthy worker holds it for longer."""
 
 # a living dispatcher has been round often in this time, and a living worker has told of itself
-_LEAST_PATIENCE = 30.0
+_MIN_TIMEOUT = 30.0
 
 _NO_DISPATCHER = "Start a dispatcher (`retllm dispatch`). Where one runs, its log says what hinders it."
 
@@ -55,9 +55,9 @@ class _Scene:
         self.session = session
         self.now = now
         self.queues = queues.depths(session)
-        self.living = [one for one in workers.every(session) if one.standing is Standing.ALIVE]
+        self.living = [one for one in workers.every(session) if one.standing is WorkerStatus.ALIVE]
         self.patience = timedelta(
-            seconds=max(_LEAST_PATIENCE, 5 * settings.dispatch_seconds, 3 * settings.republish_seconds)
+            seconds=max(_MIN_TIMEOUT, 5 * settings.dispatch_seconds, 3 * settings.republish_seconds)
         )
 
     def ago(self, moment: datetime) -> str:
@@ -79,7 +79,7 @@ def lasting(time: timedelta) -> str:
 
 
 def _units(count: int) -> str:
-    return "1 unit" if count == 1 else f"{count:,}{'' if count < MOST_COUNTED else ' or more'} units"
+    return "1 unit" if count == 1 else f"{count:,}{'' if count < MAX_COUNTED else ' or more'} units"
 
 
 def _in_queues(scene: _Scene) -> Iterator[Stuck]:
@@ -106,7 +106,7 @@ def _reason(scene: _Scene, queue: Queue) -> Stuck | None:
     idle = [one for one in serving if not one.units]
     if not idle or queue.oldest is None or scene.now - queue.oldest < scene.patience or _moves(scene, idle):
         return None
-    if scene.now - _last_announced(scene, queue) > scene.patience:
+    if scene.now - _last_notified(scene, queue) > scene.patience:
         return Stuck("no dispatcher announces it to the workers, who are idle", _NO_DISPATCHER)
     return Stuck(
         f"it is announced, but the worker {idle[0].name} is idle and does not take it",
@@ -123,7 +123,7 @@ def _moves(scene: _Scene, idle: list[WorkerView]) -> bool:
     return bool(scene.session.scalar(sa.select(done.exists())))
 
 
-def _last_announced(scene: _Scene, queue: Queue) -> datetime:
+def _last_notified(scene: _Scene, queue: Queue) -> datetime:
     """When one of the units that wait longest was announced last; when the first of them came if none ever was."""
     first = (
         sa.select(Unit.announced_at, Unit.run_after)
@@ -195,7 +195,7 @@ def _dead(scene: _Scene) -> Iterator[Stuck]:
 
 def _counted(scene: _Scene, moment: Any, *where: sa.ColumnElement[bool]) -> Any:
     """How many units, and the first of their moments."""
-    some = sa.select(moment.label("moment")).where(*where).order_by(moment).limit(MOST_COUNTED).subquery()
+    some = sa.select(moment.label("moment")).where(*where).order_by(moment).limit(MAX_COUNTED).subquery()
     return scene.session.execute(
         sa.select(sa.func.count().label("units"), sa.func.min(some.c.moment).label("first")).select_from(some)
     ).one()

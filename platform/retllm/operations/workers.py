@@ -28,12 +28,12 @@ BEAT_SECONDS = 10.0
 ALIVE_SECONDS = 30
 KEPT = timedelta(days=1)
 """For so long a worker that is gone is still shown."""
-MOST_SHOWN = 200
+MAX_SHOWN = 200
 
 _LEAVE_SECONDS = 3.0
 
 
-class Standing(StrEnum):
+class WorkerStatus(StrEnum):
     """What is known of a worker."""
 
     ALIVE = "alive"  # told of itself within ALIVE_SECONDS
@@ -42,7 +42,7 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True)
-class Report:
+class WorkerReport:
     """What a worker tells: ``models`` has for each its name, revision, whether it is loaded, and else the error."""
 
     name: str
@@ -64,12 +64,12 @@ class WorkerView:
     started_at: datetime
     seen_at: datetime
     stopped_at: datetime | None
-    standing: Standing
-    units: list[Held] = field(default_factory=list)
+    standing: WorkerStatus
+    units: list[HeldUnit] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldUnit:
     """A unit that a worker holds; ``job_id`` is None where whoever looks may not see the job."""
 
     job_id: UUID | None
@@ -77,7 +77,7 @@ class Held:
     started_at: datetime | None
 
 
-def tell(session: Session, report: Report) -> None:
+def record(session: Session, report: WorkerReport) -> None:
     """Write what a worker tells of itself; it is alive from now on."""
     row = {
         "name": report.name,
@@ -118,23 +118,23 @@ def every(session: Session, user: User | None = None) -> list[WorkerView]:
     """
     alive = is_alive()
     rows = session.execute(
-        sa.select(Worker, alive).order_by(alive.desc(), Worker.seen_at.desc(), Worker.name).limit(MOST_SHOWN)
+        sa.select(Worker, alive).order_by(alive.desc(), Worker.seen_at.desc(), Worker.name).limit(MAX_SHOWN)
     ).all()
-    held: dict[str, list[Held]] = {}
+    held: dict[str, list[HeldUnit]] = {}
     seen = within_visible(user, Job.collection_id) if user else sa.true()
     job_id = sa.case((seen, Unit.job_id)).label("job_id")
     at_work = sa.select(Unit.worker, job_id, Unit.stage, Unit.started_at).join(Job, Job.id == Unit.job_id)
     at_work = at_work.where(Unit.state == UnitState.LEASED)
     for row in session.execute(at_work):
-        held.setdefault(str(row.worker), []).append(Held(row.job_id, row.stage, row.started_at))
+        held.setdefault(str(row.worker), []).append(HeldUnit(row.job_id, row.stage, row.started_at))
     # by name among the living, so that their rows stay where they are while they are watched
     views = [_view(worker, lives, held.get(worker.name, [])) for worker, lives in rows]
-    living = sorted((one for one in views if one.standing is Standing.ALIVE), key=lambda one: one.name)
-    return living + [one for one in views if one.standing is not Standing.ALIVE]
+    living = sorted((one for one in views if one.standing is WorkerStatus.ALIVE), key=lambda one: one.name)
+    return living + [one for one in views if one.standing is not WorkerStatus.ALIVE]
 
 
-def _view(worker: Worker, lives: bool, held: list[Held]) -> WorkerView:
-    standing = Standing.STOPPED if worker.stopped_at else Standing.ALIVE if lives else Standing.SILENT
+def _view(worker: Worker, lives: bool, held: list[HeldUnit]) -> WorkerView:
+    standing = WorkerStatus.STOPPED if worker.stopped_at else WorkerStatus.ALIVE if lives else WorkerStatus.SILENT
     return WorkerView(
         name=worker.name,
         queues=worker.queues,
@@ -162,7 +162,7 @@ class Heartbeat:
     A database that is away is logged and no error of the worker; the next beat tries again.
     """
 
-    def __init__(self, sessions: Sessions, report: Callable[[], Report], *, every: float = BEAT_SECONDS) -> None:
+    def __init__(self, sessions: Sessions, report: Callable[[], WorkerReport], *, every: float = BEAT_SECONDS) -> None:
         self._sessions = sessions
         self._report = report
         self._every = every
@@ -192,7 +192,7 @@ class Heartbeat:
     def _beat(self, session: Session) -> None:
         report = self._report()
         self._name = report.name
-        tell(session, report)
+        record(session, report)
 
     def _leave(self, session: Session) -> None:
         leave(session, self._name)

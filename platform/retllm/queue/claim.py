@@ -21,8 +21,8 @@ from retllm.errors import JobCancelled, ModelUnavailable, RetllmError, StaleClai
 from retllm.logs import carried
 from retllm.metrics import FENCED
 from retllm.queue import attempts, lifecycle, pauses
-from retllm.queue.notifications import QUEUE_OF, Announcement
-from retllm.redaction import hidden
+from retllm.queue.notifications import QUEUE_OF, Notification
+from retllm.redaction import redact
 from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 _TRACEBACK_CHARS = 20_000
 _ERROR_CHARS = 2_000
 
-Write = Callable[[Session, Job], list[Announcement]]
+Write = Callable[[Session, Job], list[Notification]]
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _prove(session: Session, claim: Claim) -> tuple[Job, Unit]:
     return job, unit
 
 
-def complete(sessions: Sessions, claim: Claim, write: Write) -> list[Announcement]:
+def complete(sessions: Sessions, claim: Claim, write: Write) -> list[Notification]:
     """Store the unit's results and end it, in one transaction; returns the units to announce afterwards.
 
     Args:
@@ -184,7 +184,7 @@ def complete(sessions: Sessions, claim: Claim, write: Write) -> list[Announcemen
         unit.state = UnitState.DONE
         unit.error = None
         unit.traceback = None
-        return opened + lifecycle.settle(session, job)
+        return opened + lifecycle.finish_if_complete(session, job)
 
 
 def release(sessions: Sessions, claim: Claim) -> None:
@@ -221,10 +221,10 @@ def _traced(error: BaseException) -> str:
 
 def _storable(text: str) -> str:
     # a message can quote any bytes and any address; no text column takes NUL or half a surrogate pair
-    return hidden(text).replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+    return redact(text).replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
 
 
-def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Settings) -> list[Announcement]:
+def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Settings) -> list[Notification]:
     """Record why an attempt failed: the unit waits for its next attempt, is split, or is dead.
 
     Raises:
@@ -243,12 +243,12 @@ def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Setti
             lifecycle.close_if_cancelled(session, job)
             return []
         at_fault = not isinstance(error, ModelUnavailable)
-        return give_up_or_wait(
+        return retry_or_fail(
             session, job, unit, said, settings, traced=_traced(error), hopeless=hopeless, split=at_fault
         )
 
 
-def give_up_or_wait(
+def retry_or_fail(
     session: Session,
     job: Job,
     unit: Unit,
@@ -258,11 +258,11 @@ def give_up_or_wait(
     traced: str | None = None,
     hopeless: bool = False,
     split: bool = True,
-) -> list[Announcement]:
+) -> list[Notification]:
     """After a failed attempt: another one later, with doubling waits, or the end of the unit."""
     unit.traceback = traced
     if hopeless or unit.attempt >= settings.max_attempts:
-        return lifecycle.bury(session, job, unit, error, split=split)
+        return lifecycle.mark_dead(session, job, unit, error, split=split)
     unit.state = UnitState.READY
     unit.token = None
     unit.lease_until = None

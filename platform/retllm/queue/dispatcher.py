@@ -22,8 +22,8 @@ from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Job, Unit
 from retllm.metrics import LEASES_LOST, PASSED_OVER
 from retllm.queue import attempts, lifecycle, pauses
-from retllm.queue.claim import give_up_or_wait
-from retllm.queue.notifications import QUEUE_OF, Announcement, Announcer
+from retllm.queue.claim import retry_or_fail
+from retllm.queue.notifications import QUEUE_OF, Notification, Notifier
 from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -50,10 +50,10 @@ class Dispatcher:
     """One loop over ``rescue`` and ``announce_ready``, until it is told to stop."""
 
     def __init__(
-        self, sessions: Sessions, announcer: Announcer, settings: Settings, upkeep: Sequence[Upkeep] = ()
+        self, sessions: Sessions, notifier: Notifier, settings: Settings, upkeep: Sequence[Upkeep] = ()
     ) -> None:
         self._sessions = sessions
-        self._announcer = announcer
+        self._announcer = notifier
         self._settings = settings
         self._stop = threading.Event()
         self._upkeep = [(one, time.monotonic()) for one in upkeep]
@@ -83,7 +83,7 @@ class Dispatcher:
         self._keep_up_what_is_due()
         with transaction(self._sessions) as session:
             paused = pauses.paused(session)
-        return sum(self.announce_ready(stage) for stage in Stage if QUEUE_OF[stage] not in paused)
+        return sum(self.notify_ready(stage) for stage in Stage if QUEUE_OF[stage] not in paused)
 
     def rescue(self) -> int:
         """Take back the units whose lease has run out: their worker died or lost the database."""
@@ -126,7 +126,7 @@ class Dispatcher:
             error = f"The worker {unit.worker} was lost in attempt {unit.attempt}: its lease ran out."
             log.warning("unit.rescued", unit_id=str(unit_id), job_id=str(job_id), attempt=unit.attempt)
             attempts.end(session, unit.token, AttemptOutcome.LOST, error=error)
-            give_up_or_wait(session, job, unit, error, self._settings)
+            retry_or_fail(session, job, unit, error, self._settings)
             lifecycle.close_if_cancelled(session, job)
         LEASES_LOST.labels(stage).inc()
 
@@ -159,14 +159,14 @@ class Dispatcher:
         except Exception as error:
             log.warning("dispatcher.upkeep_failed", upkeep=type(one).__name__, reason=str(error).strip())
 
-    def announce_ready(self, stage: Stage) -> int:
+    def notify_ready(self, stage: Stage) -> int:
         """Announce units of ``stage`` that are ready and unclaimed, as many as the queue has room for."""
         room = self._settings.queue_depth - self._announcer.depth(QUEUE_OF[stage])
         if room <= 0:
             return 0
-        return self._announcer.announce(self._take_ready(stage, room))
+        return self._announcer.notify(self._take_ready(stage, room))
 
-    def _take_ready(self, stage: Stage, room: int) -> list[Announcement]:
+    def _take_ready(self, stage: Stage, room: int) -> list[Notification]:
         stale = sa.func.now() - timedelta(seconds=self._settings.republish_seconds)
         unheard = sa.or_(Unit.announced_at.is_(None), Unit.announced_at < stale)
         with transaction(self._sessions) as session:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import OPEN_UNITS, JobState, Stage, UnitState
 from retllm.db.tables import Job, Unit, new_id
 from retllm.queue.handlers import handler_of
-from retllm.queue.notifications import FIRST_ANNOUNCED, Announcement
+from retllm.queue.notifications import FIRST_NOTIFIED, Notification
 
 
 def lock_job(session: Session, job_id: UUID) -> Job | None:
@@ -27,20 +27,20 @@ def lock_job(session: Session, job_id: UUID) -> Job | None:
 
 def add_units(
     session: Session, job: Job, stage: Stage, payloads: Sequence[dict[str, Any]], first_seq: int = 0
-) -> list[Announcement]:
+) -> list[Notification]:
     """New ready units of ``job``; returns those that the caller announces after its commit."""
     units = [
         Unit(id=new_id(), job_id=job.id, stage=stage, seq=first_seq + n, payload=payload)
         for n, payload in enumerate(payloads)
     ]
-    for unit in units[:FIRST_ANNOUNCED]:
+    for unit in units[:FIRST_NOTIFIED]:
         unit.announced_at = sa.func.now()
     session.add_all(units)
     session.flush()
-    return [(unit.id, stage) for unit in units[:FIRST_ANNOUNCED]]
+    return [(unit.id, stage) for unit in units[:FIRST_NOTIFIED]]
 
 
-def bury(session: Session, job: Job, unit: Unit, error: str, *, split: bool) -> list[Announcement]:
+def mark_dead(session: Session, job: Job, unit: Unit, error: str, *, split: bool) -> list[Notification]:
     """End a unit whose attempts are used up.
 
     With many items it is split into units of one item each, so that a poisonous one fails alone; with one
@@ -58,7 +58,7 @@ def bury(session: Session, job: Job, unit: Unit, error: str, *, split: bool) -> 
     unit.state = UnitState.DEAD
     handler_of(job.kind).on_dead(session, job, unit, error, split)
     session.flush()
-    return settle(session, job)
+    return finish_if_complete(session, job)
 
 
 def _next_seq(session: Session, job: Job, stage: Stage) -> int:
@@ -66,7 +66,7 @@ def _next_seq(session: Session, job: Job, stage: Stage) -> int:
     return 0 if last is None else last + 1
 
 
-def settle(session: Session, job: Job) -> list[Announcement]:
+def finish_if_complete(session: Session, job: Job) -> list[Notification]:
     """If no unit is open any more, end the job, once, unless its kind has more units to add.
 
     Returns the new units to notify workers of.
@@ -124,33 +124,33 @@ def close_if_cancelled(session: Session, job: Job) -> bool:
         .where(Unit.job_id == job.id, Unit.state == UnitState.READY)
         .values(state=UnitState.CANCELLED, finished_at=sa.func.now())
     )
-    settle(session, job)
+    finish_if_complete(session, job)
     return True
 
 
-def reopen(session: Session, job: Job) -> list[Announcement]:
+def reopen(session: Session, job: Job) -> list[Notification]:
     """Give the dead and cancelled units of a job that is over a fresh set of attempts; scores that exist stay."""
     return _reopen(session, job, Unit.state.in_([UnitState.DEAD, UnitState.CANCELLED]))
 
 
-def reopen_units(session: Session, job: Job, unit_ids: Collection[UUID]) -> list[Announcement]:
+def reopen_units(session: Session, job: Job, unit_ids: Collection[UUID]) -> list[Notification]:
     """The same for some dead units of a job only; a job that is over goes back to work for them."""
     return _reopen(session, job, sa.and_(Unit.id.in_(unit_ids), Unit.state == UnitState.DEAD))
 
 
-def _reopen(session: Session, job: Job, which: sa.ColumnElement[bool]) -> list[Announcement]:
+def _reopen(session: Session, job: Job, which: sa.ColumnElement[bool]) -> list[Notification]:
     units = session.scalars(sa.select(Unit).where(Unit.job_id == job.id, which).order_by(Unit.stage, Unit.seq)).all()
     for number, unit in enumerate(units):
         unit.state = UnitState.READY
         unit.attempt = 0
         unit.run_after = sa.func.now()
         unit.finished_at = None
-        unit.announced_at = sa.func.now() if number < FIRST_ANNOUNCED else None
+        unit.announced_at = sa.func.now() if number < FIRST_NOTIFIED else None
     handler_of(job.kind).reopen(session, job, units)
     if job.finished_at is not None:
         _take_up_again(job)
     session.flush()
-    return [(unit.id, unit.stage) for unit in units[:FIRST_ANNOUNCED]] + settle(session, job)
+    return [(unit.id, unit.stage) for unit in units[:FIRST_NOTIFIED]] + finish_if_complete(session, job)
 
 
 def _take_up_again(job: Job) -> None:

@@ -21,9 +21,9 @@ log = structlog.get_logger(__name__)
 QUEUE_OF = {Stage.EMBED: "embed", Stage.COARSE: "query", Stage.FINE: "score"}
 TASK_OF = {"embed": "retllm.embed_unit", "query": "retllm.coarse_unit", "score": "retllm.fine_unit"}
 # units announced by the request that made them; the dispatcher trickles the others
-FIRST_ANNOUNCED = 64
+FIRST_NOTIFIED = 64
 
-Announcement = tuple[UUID, Stage]
+Notification = tuple[UUID, Stage]
 
 _SOCKET = {"socket_timeout": 10, "socket_connect_timeout": 3, "socket_keepalive": True, "retry_on_timeout": True}
 
@@ -76,7 +76,7 @@ def hints(redis_url: str | None, queues: Sequence[str]) -> dict[str, int] | None
         return None
 
 
-class Announcer:
+class Notifier:
     """Sends hints; a Redis that is away is logged and no error, since the dispatcher sends again."""
 
     def __init__(self, redis_url: str | None) -> None:
@@ -92,7 +92,7 @@ class Announcer:
         }
         self._redis = redis.Redis.from_url(str(redis_url), socket_timeout=3, socket_connect_timeout=3)
 
-    def announce(self, units: Iterable[Announcement]) -> int:
+    def notify(self, units: Iterable[Notification]) -> int:
         """Tell the workers of these units; returns how many hints were sent."""
         sent = 0
         for unit_id, stage in units:

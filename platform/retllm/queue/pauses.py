@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import Stage, UnitState
 from retllm.db.operations import PausedQueue
 from retllm.db.tables import Unit, User
-from retllm.queue.notifications import Announcement
+from retllm.queue.notifications import Notification
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def is_paused(session: Session, queue: str) -> bool:
     return session.scalar(sa.select(PausedQueue.queue).where(PausedQueue.queue == queue)) is not None
 
 
-def take_ready(session: Session, stage: Stage, most: int, *where: sa.ColumnElement[bool]) -> list[Announcement]:
+def take_ready(session: Session, stage: Stage, most: int, *where: sa.ColumnElement[bool]) -> list[Notification]:
     """Units that may be claimed now, those first that wait longest, marked as announced; the caller announces them."""
     first = (
         sa.select(Unit.id)

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import JobKind
 from retllm.db.tables import Job, User, new_id
 from retllm.errors import Conflict, InvalidInput
-from retllm.queue.notifications import Announcement
+from retllm.queue.notifications import Notification
 
-_LONGEST_KEY = 200
+_MAX_KEY_LENGTH = 200
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Submitted:
     """A job that is accepted (``created``), or the one that the same idempotency key made before."""
 
     job: Job
-    units: list[Announcement]
+    units: list[Notification]
     created: bool
 
 
@@ -36,8 +36,8 @@ def insert_job(
         Conflict: the key was used for a different request.
         InvalidInput: the key is empty or too long.
     """
-    if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
-        raise InvalidInput(f"An Idempotency-Key has 1 to {_LONGEST_KEY} characters.")
+    if key is not None and not 1 <= len(key) <= _MAX_KEY_LENGTH:
+        raise InvalidInput(f"An Idempotency-Key has 1 to {_MAX_KEY_LENGTH} characters.")
     made = session.scalar(
         insert(Job)
         .values(

@@ -15,25 +15,25 @@ from retllm.media.storage import Storage
 from retllm.metrics import ATTEMPTS, ENDED, UNIT_SECONDS
 from retllm.queue import claim as claims
 from retllm.queue.claim import Claim, Lease
-from retllm.queue.notifications import Announcement, Announcer
+from retllm.queue.notifications import Notification, Notifier
 from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Bench:
+class WorkerContext:
     """What a worker works with, besides its model."""
 
     sessions: Sessions
     storage: Storage
     settings: Settings
-    announcer: Announcer
+    notifier: Notifier
     worker: str
 
 
 @dataclass(frozen=True)
-class Held:
+class LeasedUnit:
     """A claimed unit with its lease."""
 
     claim: Claim
@@ -50,10 +50,10 @@ def present() -> Claim | None:
 
 
 # does the unit and completes its claim; returns the units to announce
-Doing = Callable[[Bench, Held], list[Announcement]]
+UnitFunction = Callable[[WorkerContext, LeasedUnit], list[Notification]]
 
 
-def run_unit(bench: Bench, unit_id: UUID, doing: Doing) -> bool:
+def run_unit(bench: WorkerContext, unit_id: UUID, doing: UnitFunction) -> bool:
     """Do the unit if it can be claimed; false if it is not there to be done any more.
 
     An error of the unit is recorded on it and does not leave this function; results of a worker that lost
@@ -71,15 +71,15 @@ def run_unit(bench: Bench, unit_id: UUID, doing: Doing) -> bool:
                 opened = _counted(bench, claim, doing)
             finally:
                 _present.remove(claim)
-            bench.announcer.announce(opened)
+            bench.notifier.notify(opened)
     return True
 
 
-def _counted(bench: Bench, claim: Claim, doing: Doing) -> list[Announcement]:
+def _counted(bench: WorkerContext, claim: Claim, doing: UnitFunction) -> list[Notification]:
     """An attempt, with its seconds and how it ended; nothing is to be announced where the claim was lost."""
     ATTEMPTS.labels(claim.stage).inc()
     began = time.monotonic()
-    outcome, opened = "stale", list[Announcement]()
+    outcome, opened = "stale", list[Notification]()
     try:
         outcome, opened = _attempt(bench, claim, doing)
     except StaleClaim:
@@ -89,12 +89,12 @@ def _counted(bench: Bench, claim: Claim, doing: Doing) -> list[Announcement]:
     return opened
 
 
-def _attempt(bench: Bench, claim: Claim, doing: Doing) -> tuple[str, list[Announcement]]:
+def _attempt(bench: WorkerContext, claim: Claim, doing: UnitFunction) -> tuple[str, list[Notification]]:
     """How the attempt ended, and the units to announce."""
     log.info("unit.started")
     try:
         with Lease(bench.sessions, claim, bench.settings) as lease:
-            opened = doing(bench, Held(claim, lease))
+            opened = doing(bench, LeasedUnit(claim, lease))
     except StaleClaim:
         raise
     except JobCancelled:

@@ -17,7 +17,7 @@ from retllm.errors import Conflict, InvalidInput, NotFound
 from retllm.identity.access import job_for
 
 # marks of one question; far beyond what people mark by hand
-MOST_MARKS = 1000
+MAX_MARKS = 1000
 _FOUND = 12
 
 
@@ -82,7 +82,7 @@ def set_mark(session: Session, user: User, search_id: UUID, item_id: UUID, relev
         return asked
     if state is not ItemState.READY:
         raise Conflict("The item is deleted; it can't be marked any more.")
-    _demand_room(session, asked, item_id)
+    _require_room(session, asked, item_id)
     made = insert(Judgment).values(
         collection_id=asked.collection_id,
         question=asked.question,
@@ -109,11 +109,11 @@ def _of(asked: Asked) -> sa.ColumnElement[bool]:
     return sa.and_(Judgment.collection_id == asked.collection_id, Judgment.question == asked.question)
 
 
-def _demand_room(session: Session, asked: Asked, item_id: UUID) -> None:
+def _require_room(session: Session, asked: Asked, item_id: UUID) -> None:
     others = sa.select(sa.func.count()).select_from(Judgment).where(_of(asked), Judgment.item_id != item_id)
     count = session.scalar(others) or 0
-    if count >= MOST_MARKS:
-        raise Conflict(f"This question has {MOST_MARKS:,} marks, which is as many as are kept. Take some away first.")
+    if count >= MAX_MARKS:
+        raise Conflict(f"This question has {MAX_MARKS:,} marks, which is as many as are kept. Take some away first.")
 
 
 def marks_of(session: Session, asked: Asked) -> list[Mark]:

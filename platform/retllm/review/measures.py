@@ -49,14 +49,14 @@ class Measures:
 
 
 @dataclass(frozen=True)
-class Place:
+class RankPair:
     """Where a relevant candidate stands in a final order, and where the coarse stage had it, each from 1."""
 
     coarse: int
     final: int
 
 
-def verdict_of(relevant: int, places: Sequence[Place]) -> Verdict:
+def verdict_of(relevant: int, places: Sequence[RankPair]) -> Verdict:
     """What the marks say of a final order.
 
     Args:
@@ -86,7 +86,7 @@ def measure_order(ranks: Sequence[int], relevant: int, pool: int) -> StageMeasur
     )
 
 
-def measure(relevant: int, places: Sequence[Place], *, pool: int, marked: int) -> Measures:
+def measure(relevant: int, places: Sequence[RankPair], *, pool: int, marked: int) -> Measures:
     """All that the marks say of one search whose order is final; see :func:`verdict_of`."""
     verdict = verdict_of(relevant, places)
     if verdict is Verdict.UNKNOWN:

@@ -23,7 +23,7 @@ _SEED = 101
 
 
 @dataclass(frozen=True)
-class Answer:
+class RunAnswer:
     """One question of a run: its new search and the one before, with the figures of each where they are known."""
 
     question: str
@@ -36,7 +36,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """What the run came to so far, or in the end (``final``: from then on marks change it no more).
 
     ``now`` and ``then`` are means over the ``shared`` questions whose figures are known both times; ``gain`` is the
@@ -44,7 +44,7 @@ class Outcome:
     """
 
     final: bool
-    answers: Sequence[Answer]
+    answers: Sequence[RunAnswer]
     shared: int
     now: Means
     then: Means
@@ -52,7 +52,7 @@ class Outcome:
     gain_interval: tuple[float, float] | None
 
 
-def outcome_of(session: Session, run: EvaluationRun) -> Outcome:
+def outcome_of(session: Session, run: EvaluationRun) -> RunOutcome:
     """The outcome of a reviewed run; the first to look after its end writes it down."""
     kept = run.report.get("answers")
     if kept is not None:
@@ -64,7 +64,7 @@ def outcome_of(session: Session, run: EvaluationRun) -> Outcome:
     return _put_together(answers, final=final)
 
 
-def _keep(session: Session, run: EvaluationRun, answers: Sequence[Answer]) -> None:
+def _keep(session: Session, run: EvaluationRun, answers: Sequence[RunAnswer]) -> None:
     # whoever else looks at the same moment waits for nothing and writes nothing
     held = session.scalar(
         sa.select(EvaluationRun)
@@ -76,14 +76,14 @@ def _keep(session: Session, run: EvaluationRun, answers: Sequence[Answer]) -> No
         held.report = {**held.report, "answers": [_written(answer) for answer in answers]}
 
 
-def _answers(session: Session, run: EvaluationRun) -> list[Answer]:
+def _answers(session: Session, run: EvaluationRun) -> list[RunAnswer]:
     pairs = [(UUID(one["search"]), UUID(one["before"]), one["question"]) for one in run.report.get("searches", [])]
     keys = [key for search, before, _ in pairs for key in (search, before)]
     measured = {key: figures_of(one) for key, one in measures_of(session, keys).items()}
     texts = texts_of(session, keys)
     nothing = (None, False)
     return [
-        Answer(
+        RunAnswer(
             question=question,
             text=texts.get(search, texts.get(before, nothing))[0],
             has_picture=texts.get(search, texts.get(before, nothing))[1],
@@ -96,11 +96,11 @@ def _answers(session: Session, run: EvaluationRun) -> list[Answer]:
     ]
 
 
-def _put_together(answers: Sequence[Answer], *, final: bool) -> Outcome:
+def _put_together(answers: Sequence[RunAnswer], *, final: bool) -> RunOutcome:
     both = [(one.now, one.then) for one in answers if one.now is not None and one.then is not None]
     known = [(now, then) for now, then in both if now.recall_fine is not None and then.recall_fine is not None]
     changes = np.array([(now.recall_fine or 0.0) - (then.recall_fine or 0.0) for now, then in known])
-    return Outcome(
+    return RunOutcome(
         final=final,
         answers=answers,
         shared=len(known),
@@ -111,17 +111,17 @@ def _put_together(answers: Sequence[Answer], *, final: bool) -> Outcome:
     )
 
 
-def _written(answer: Answer) -> dict[str, Any]:
+def _written(answer: RunAnswer) -> dict[str, Any]:
     plain = asdict(answer)
     return plain | {"search": str(answer.search), "before": str(answer.before)}
 
 
-def _read(kept: Mapping[str, Any]) -> Answer:
+def _read(kept: Mapping[str, Any]) -> RunAnswer:
     def figures(found: Mapping[str, Any] | None) -> Figures | None:
         return None if found is None else Figures(**{**found, "verdict": Verdict(found["verdict"])})
 
     plain = {name: kept[name] for name in ("question", "text", "has_picture")}
-    return Answer(
+    return RunAnswer(
         **plain,
         search=UUID(kept["search"]),
         before=UUID(kept["before"]),

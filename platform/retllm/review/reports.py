@@ -9,21 +9,21 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from retllm.errors import InvalidInput, TooLarge
 
-MOST_BYTES = 10_000_000
+MAX_BYTES = 10_000_000
 """Bytes of a report; one of thousands of parts has less than a tenth of it."""
-_MOST_VARIANTS, _MOST_PARTS = 500, 2000
+_MAX_VARIANTS, _MAX_PARTS = 500, 2000
 _WHOLE = 2**53
 
-_LONGEST_NAME = 200
+_MAX_NAME_LENGTH = 200
 
 
 def _key(name: str) -> str:
-    if not 1 <= len(name) <= _LONGEST_NAME or "\0" in name:
-        raise ValueError(f"a name has 1 to {_LONGEST_NAME} characters, and no NUL")
+    if not 1 <= len(name) <= _MAX_NAME_LENGTH or "\0" in name:
+        raise ValueError(f"a name has 1 to {_MAX_NAME_LENGTH} characters, and no NUL")
     return name
 
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_NAME, pattern=r"^[^\x00]*$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=_MAX_NAME_LENGTH, pattern=r"^[^\x00]*$")]
 # the rules of a pattern and a length would take the shape of what the names stand for out of the API's document
 Key = Annotated[str, AfterValidator(_key)]
 Words = Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00]*$")]
@@ -129,8 +129,8 @@ class ReportVariant(_Known):
     intervals: Intervals = Intervals()
     change: Difference | None = None
     paper: Paper | None = None
-    parts: dict[Key, PartFigures] = Field(default={}, max_length=_MOST_PARTS)
-    groups: dict[Key, PartFigures] = Field(default={}, max_length=_MOST_PARTS)
+    parts: dict[Key, PartFigures] = Field(default={}, max_length=_MAX_PARTS)
+    groups: dict[Key, PartFigures] = Field(default={}, max_length=_MAX_PARTS)
     abstention: Refusals | None = None
     skipped: Words | None = None
     stopped: Words | None = None
@@ -148,7 +148,7 @@ class Report(_Known):
     benchmark: Name
     seed: Annotated[int, Field(ge=-_WHOLE, le=_WHOLE)]
     models: Models
-    variants: list[ReportVariant] = Field(min_length=1, max_length=_MOST_VARIANTS)
+    variants: list[ReportVariant] = Field(min_length=1, max_length=_MAX_VARIANTS)
 
     @property
     def sections(self) -> dict[str, list[ReportVariant]]:
@@ -166,7 +166,7 @@ def read_report(raw: bytes) -> Report:
         TooLarge: it has more than 10 MB.
         InvalidInput: it is no JSON, or no report; the first fields that are wrong are named.
     """
-    if len(raw) > MOST_BYTES:
+    if len(raw) > MAX_BYTES:
         raise TooLarge("The report is larger than 10 MB.")
     try:
         # a figure that could not be computed (0 of 0) is written as NaN

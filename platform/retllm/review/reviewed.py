@@ -18,7 +18,7 @@ from retllm.db.enums import ItemState
 from retllm.db.reviews import Judgment
 from retllm.db.tables import Candidate, Collection, Item, Job, Search, User
 from retllm.identity.access import visible_collections
-from retllm.review.measures import Measures, Place, measure
+from retllm.review.measures import Measures, RankPair, measure
 
 # of one collection: questions that are looked at, those reviewed last first, found among so many marks for each
 QUESTIONS = 2000
@@ -186,5 +186,5 @@ def _reviewed(row: dict[str, Any]) -> Reviewed:
 
 def _measured(row: Mapping[str, Any]) -> Measures:
     pairs = zip(row["coarse_ranks"] or (), row["final_ranks"] or (), strict=True)
-    places = [Place(coarse, final) for coarse, final in pairs]
+    places = [RankPair(coarse, final) for coarse, final in pairs]
     return measure(row["relevant"], places, pool=0, marked=row["marked"])

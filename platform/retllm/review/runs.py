@@ -15,17 +15,17 @@ from retllm.db.enums import ItemKind, JobState, Role, RunSource, TokenScope
 from retllm.db.reviews import EvaluationRun
 from retllm.db.tables import Collection, Job, Search, User, new_id
 from retllm.errors import Conflict, Forbidden, InvalidInput, NotFound
-from retllm.identity.access import Right, collection_for, demand_scope, has_scope, is_admin, right_in, within_visible
-from retllm.queue.notifications import Announcement
+from retllm.identity.access import Right, collection_for, has_scope, is_admin, require_scope, right_in, within_visible
+from retllm.queue.notifications import Notification
 from retllm.review.reports import Report
 from retllm.review.reviewed import reviewed
 from retllm.search.request import SearchRequest
 from retllm.search.submit import StoredPicture, submit_search
 from retllm.settings import Settings
 
-MOST_QUESTIONS = 500
+MAX_QUESTIONS = 500
 """Questions that one run asks."""
-_LONGEST_NAME = 200
+_MAX_NAME_LENGTH = 200
 _NO_RUN = "There is no such evaluation."
 # of a query's text, what pages show
 _TEXT = 300
@@ -82,7 +82,7 @@ def add_report(session: Session, user: User, report: Report, name: str | None = 
     """
     if user.role is Role.VIEWER:
         raise Forbidden("Viewers read evaluations; to add one, ask an administrator to make you an editor.")
-    demand_scope(user, TokenScope.CHANGE)
+    require_scope(user, TokenScope.CHANGE)
     run = EvaluationRun(
         id=new_id(),
         collection_id=None,
@@ -99,8 +99,8 @@ def add_report(session: Session, user: User, report: Report, name: str | None = 
 
 def _name(text: str | None) -> str:
     name = " ".join((text or "").split())
-    if len(name) > _LONGEST_NAME or any(category(sign) == "Cc" for sign in name):
-        raise InvalidInput(f"A name is one line of at most {_LONGEST_NAME} characters.", field="name")
+    if len(name) > _MAX_NAME_LENGTH or any(category(sign) == "Cc" for sign in name):
+        raise InvalidInput(f"A name is one line of at most {_MAX_NAME_LENGTH} characters.", field="name")
     return name
 
 
@@ -121,7 +121,7 @@ def delete_run(session: Session, user: User, run_id: UUID) -> EvaluationRun:
         Forbidden: it is somebody else's.
     """
     run = run_for(session, user, run_id)
-    demand_scope(user, TokenScope.CHANGE)
+    require_scope(user, TokenScope.CHANGE)
     if not may_delete(session, user, run):
         raise Forbidden("Only who added this evaluation and administrators may delete it.")
     session.delete(run)
@@ -150,7 +150,7 @@ def questions_to_ask(session: Session, user: User, collection_id: UUID) -> list[
         Conflict: no question of it has a relevant mark.
     """
     collection_for(session, user, collection_id, Right.CHANGE)
-    known = [one for one in reviewed(session, [collection_id], searches=1) if one.measures.relevant][:MOST_QUESTIONS]
+    known = [one for one in reviewed(session, [collection_id], searches=1) if one.measures.relevant][:MAX_QUESTIONS]
     if not known:
         raise Conflict("No finished search of this collection has a relevant mark yet: review some searches first.")
     keys = [one.search_id for one in known]
@@ -175,7 +175,7 @@ class Started:
     """A run with the units of its searches, to be announced after the commit."""
 
     run: EvaluationRun
-    units: list[Announcement]
+    units: list[Notification]
 
 
 def start_run(
@@ -206,7 +206,7 @@ def start_run(
         Conflict: the collection is not indexed.
     """
     kept: list[dict[str, str]] = []
-    units: list[Announcement] = []
+    units: list[Notification] = []
     for original in originals:
         request = asked.model_copy(
             update={

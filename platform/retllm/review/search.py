@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.tables import Candidate, Search, User
 from retllm.review.marks import Asked, Mark, asked_by, marks_of
-from retllm.review.measures import Measures, Place, Verdict, measure
+from retllm.review.measures import Measures, RankPair, Verdict, measure
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def measures_of(marks: Sequence[Mark], *, pool: int, final: bool) -> Measures:
     if not final:
         return Measures(Verdict.UNKNOWN, pool, marked, len(relevant), None, None)
     places = [
-        Place(mark.coarse_rank, mark.final_rank)
+        RankPair(mark.coarse_rank, mark.final_rank)
         for mark in relevant
         if mark.coarse_rank is not None and mark.final_rank is not None
     ]

@@ -32,14 +32,14 @@ CAPTIONS = "captions"
 """The name of the captions among the sources; an embedder's name holds a slash or a colon."""
 
 # what is far down in every source can still come out first, so each is asked for more than k
-_LEAST_DEPTH = 100
+_MIN_DEPTH = 100
 _DEPTH_PER_CANDIDATE = 2
 _NOT_INDEXED = "The collection is not indexed with it yet: submit an index job."
 _NO_TEXT = "The query has no text, and a picture has no words."
 
 
 @dataclass(frozen=True)
-class Question:
+class QueryVector:
     """The query as one embedder sees it: the embedder's row, and an L2-normalised vector of shape (dimension,)."""
 
     model: EmbeddingModel
@@ -47,7 +47,7 @@ class Question:
 
 
 @dataclass
-class _Answer:
+class _SourceAnswer:
     """What one source gave: its items from the first on, each with its similarity or score."""
 
     source: SourceView
@@ -72,7 +72,7 @@ def asked_for(
     if not captions and names == [embedder]:
         return None
     names.sort(key=lambda name: name != embedder)
-    depth = max(_LEAST_DEPTH, _DEPTH_PER_CANDIDATE * k)
+    depth = max(_MIN_DEPTH, _DEPTH_PER_CANDIDATE * k)
     return {"captions": captions, "embedders": names, "depth": depth, "rrf_k": RRF_K}
 
 
@@ -88,7 +88,7 @@ def _served(asked: Sequence[str], settings: Settings) -> list[str]:
     return [name for name in settings.embedders if name in wanted]
 
 
-def demand_indexed(session: Session, collection_id: UUID, search: Search) -> None:
+def require_indexed(session: Session, collection_id: UUID, search: Search) -> None:
     """Refuse a search that none of its embedders could answer.
 
     Raises:
@@ -124,7 +124,7 @@ def unindexed(session: Session, search: Search) -> dict[str, str]:
 
 
 def store_pool(
-    session: Session, job: Job, questions: Mapping[str, Question], unused: Mapping[str, str], token: UUID
+    session: Session, job: Job, questions: Mapping[str, QueryVector], unused: Mapping[str, str], token: UUID
 ) -> None:
     """Write the candidates of the search, and what each source gave.
 
@@ -149,7 +149,7 @@ def store_pool(
     search.coarse_at = sa.func.clock_timestamp()
 
 
-def _nearest(session: Session, job: Job, search: Search, own: Question) -> list[Candidate]:
+def _nearest(session: Session, job: Job, search: Search, own: QueryVector) -> list[Candidate]:
     pool, searched = nearest(session, own.model, job.collection_id, own.vector, search.k, _kinds(search))
     if not pool and not is_indexed(session, job.collection_id, own.model):
         raise Conflict(f"Nothing in the collection is indexed with {search.embedder}: submit an index job first.")
@@ -161,7 +161,7 @@ def _nearest(session: Session, job: Job, search: Search, own: Question) -> list[
 
 
 def _fused(
-    session: Session, job: Job, search: Search, questions: Mapping[str, Question], unused: Mapping[str, str]
+    session: Session, job: Job, search: Search, questions: Mapping[str, QueryVector], unused: Mapping[str, str]
 ) -> list[Candidate]:
     plan: dict[str, Any] = dict(search.coarse or {})
     answers = [
@@ -191,31 +191,33 @@ def _fused(
 
 
 def _by_embedder(
-    session: Session, job: Job, search: Search, name: str, question: Question | None, unused: str | None
-) -> _Answer:
+    session: Session, job: Job, search: Search, name: str, question: QueryVector | None, unused: str | None
+) -> _SourceAnswer:
     source = SourceView(name=name, kind="embedder", revision=None, searched=None, found=None, unused=unused)
     if question is None:
-        return _Answer(source, {})
+        return _SourceAnswer(source, {})
     source.revision = question.model.revision
     if not is_indexed(session, job.collection_id, question.model):
         # by an older revision at most
         source.unused = _NOT_INDEXED
-        return _Answer(source, {})
+        return _SourceAnswer(source, {})
     depth = (search.coarse or {})["depth"]
     pool, searched = nearest(session, question.model, job.collection_id, question.vector, depth, _kinds(search))
     source.searched, source.found, source.unused = searched, len(pool), None
-    return _Answer(source, {near.item_id: SourceRank(rank=near.rank, similarity=near.similarity) for near in pool})
+    return _SourceAnswer(
+        source, {near.item_id: SourceRank(rank=near.rank, similarity=near.similarity) for near in pool}
+    )
 
 
-def _by_captions(session: Session, job: Job, search: Search) -> _Answer:
+def _by_captions(session: Session, job: Job, search: Search) -> _SourceAnswer:
     source = SourceView(name=CAPTIONS, kind="captions", revision=None, searched=None, found=None, unused=None)
     if search.query_text is None:
         source.unused = _NO_TEXT
-        return _Answer(source, {})
+        return _SourceAnswer(source, {})
     kinds = _kinds(search)
     matches = by_captions(session, job.collection_id, search.query_text, (search.coarse or {})["depth"], kinds)
     source.searched, source.found = count_captions(session, job.collection_id, kinds), len(matches)
-    return _Answer(source, {match.item_id: SourceRank(rank=match.rank, score=match.score) for match in matches})
+    return _SourceAnswer(source, {match.item_id: SourceRank(rank=match.rank, score=match.score) for match in matches})
 
 
 def _kinds(search: Search) -> list[ItemKind]:

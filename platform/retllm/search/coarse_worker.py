@@ -12,14 +12,14 @@ from retllm.embedding import Embedder, fuse
 from retllm.errors import ModelUnavailable
 from retllm.indexing.worker import Embedders, Vectors, open_clip_name, register
 from retllm.queue.claim import complete
-from retllm.queue.notifications import Announcement
-from retllm.queue.worker import Bench, Held
+from retllm.queue.notifications import Notification
+from retllm.queue.worker import LeasedUnit, WorkerContext
 from retllm.search import coarse
-from retllm.search.coarse import Question
+from retllm.search.coarse import QueryVector
 from retllm.search.query_picture import query_picture
 
 
-def coarse_unit(bench: Bench, held: Held, embedders: Embedders) -> list[Announcement]:
+def coarse_unit(bench: WorkerContext, held: LeasedUnit, embedders: Embedders) -> list[Notification]:
     """Embed the query, ask every source and store the first k items as candidates; the fine stage follows.
 
     A source that can't answer is passed over as long as there is another one, and the search says why.
@@ -47,8 +47,8 @@ def coarse_unit(bench: Bench, held: Held, embedders: Embedders) -> list[Announce
         models = {name: register(session, embedder) for name, embedder in loaded.items()}
     held.lease.check()
 
-    def write(session: Session, job: Job) -> list[Announcement]:
-        questions = {name: Question(models[name], vector) for name, vector in vectors.items()}
+    def write(session: Session, job: Job) -> list[Notification]:
+        questions = {name: QueryVector(models[name], vector) for name, vector in vectors.items()}
         coarse.store_pool(session, job, questions, unused, held.claim.token)
         # with this unit done none is open, and what settles the job opens the fine stage
         return []
@@ -56,7 +56,7 @@ def coarse_unit(bench: Bench, held: Held, embedders: Embedders) -> list[Announce
     return complete(bench.sessions, held.claim, write)
 
 
-def _embed_query(bench: Bench, search: Search, embedders: Mapping[str, Embedder]) -> dict[str, Vectors]:
+def _embed_query(bench: WorkerContext, search: Search, embedders: Mapping[str, Embedder]) -> dict[str, Vectors]:
     """The query's vector by each embedder, of shape (dimension,)."""
     picture = query_picture(bench, search.query_picture_key) if search.query_picture_key else None
     return {

@@ -19,12 +19,12 @@ from retllm.identity.access import within_visible
 from retllm.search import ranking
 from retllm.search.agreement import Agreement, agreement
 
-LEAST, MOST = 2, 6
+MIN_COMPARED, MAX_COMPARED = 2, 6
 """How many searches are compared."""
 
 
 @dataclass(frozen=True)
-class Place:
+class ComparedRank:
     """Where one search has an item; ``change`` is by how much that is higher than in the first search."""
 
     rank: int
@@ -43,7 +43,7 @@ class ComparedItem:
     text: str | None
     has_thumbnail: bool
     is_ready: bool
-    places: tuple[Place | None, ...]
+    places: tuple[ComparedRank | None, ...]
     marks: tuple[bool | None, ...]
 
 
@@ -103,7 +103,7 @@ class _Found:
     collection: str
     user: str
     revision: str | None
-    places: dict[UUID, Place]
+    places: dict[UUID, ComparedRank]
 
 
 def compare(session: Session, user: User, search_ids: Sequence[UUID], *, top: int = 20) -> Comparison:
@@ -113,8 +113,10 @@ def compare(session: Session, user: User, search_ids: Sequence[UUID], *, top: in
         NotFound: one of them is not there for this account.
         InvalidInput: they are too few or too many, or one is no search.
     """
-    if not LEAST <= len(search_ids) <= MOST:
-        raise InvalidInput(f"{LEAST} to {MOST} searches can be compared; you chose {len(search_ids)}.", field="of")
+    if not MIN_COMPARED <= len(search_ids) <= MAX_COMPARED:
+        raise InvalidInput(
+            f"{MIN_COMPARED} to {MAX_COMPARED} searches can be compared; you chose {len(search_ids)}.", field="of"
+        )
     found = _found(session, user, search_ids)
     first = [*found[0].places]
     sides = [_side(one, agreement(first, [*one.places]) if number else None) for number, one in enumerate(found)]
@@ -145,7 +147,7 @@ def _found(session: Session, user: User, search_ids: Sequence[UUID]) -> list[_Fo
     return found
 
 
-def _places(session: Session, search: Search, first: Mapping[UUID, Place] | None) -> dict[UUID, Place]:
+def _places(session: Session, search: Search, first: Mapping[UUID, ComparedRank] | None) -> dict[UUID, ComparedRank]:
     """Each candidate's place in the final order, or in the one that the scores so far give."""
     rows = ranking.rows_of(session, search.id)
     if search.final_at is None:
@@ -156,7 +158,7 @@ def _places(session: Session, search: Search, first: Mapping[UUID, Place] | None
     for row in sorted(rows, key=lambda row: ranks[row.candidate.item_id]):
         key, rank = row.candidate.item_id, ranks[row.candidate.item_id]
         there = first.get(key) if first is not None else None
-        places[key] = Place(
+        places[key] = ComparedRank(
             rank=rank,
             coarse_rank=row.candidate.coarse_rank,
             score=row.score.score if row.score else None,

@@ -20,8 +20,8 @@ from retllm.fine import Content, Injection, PairScore, Picture, Scorer
 from retllm.fine.prompts import Mode
 from retllm.media.ingest import open_picture
 from retllm.queue.claim import complete
-from retllm.queue.notifications import Announcement
-from retllm.queue.worker import Bench, Held
+from retllm.queue.notifications import Notification
+from retllm.queue.worker import LeasedUnit, WorkerContext
 from retllm.search import score_cache
 from retllm.search.fine import is_entropy_pass
 from retllm.search.query_picture import query_picture
@@ -55,7 +55,7 @@ class _Asking:
         return self.search.trace and not self.entropy_only
 
 
-def fine_unit(bench: Bench, held: Held, scorer: Scorer) -> list[Announcement]:
+def fine_unit(bench: WorkerContext, held: LeasedUnit, scorer: Scorer) -> list[Notification]:
     """Score the unit's candidates against the query and store the scores; those that are there already stay.
 
     Raises:
@@ -66,7 +66,7 @@ def fine_unit(bench: Bench, held: Held, scorer: Scorer) -> list[Announcement]:
     with bench.sessions() as session:
         search = session.get_one(Search, held.claim.job_id)
         asking = _asking(search, scorer, entropy_only=is_entropy_pass(held.claim.payload))
-        _demand_scorer(bench, asking)
+        _require_scorer(bench, asking)
         items = _unasked(session, asking, [UUID(item) for item in held.claim.payload["items"]])
         keys = {item.id: score_cache.key_of(asking.mode_version, search, item) for item in items}
         known = _known(session, bench, asking, list(keys.values()))
@@ -74,7 +74,7 @@ def fine_unit(bench: Bench, held: Held, scorer: Scorer) -> list[Announcement]:
     fresh = _judge(bench, held, scorer, asking, [item for item in items if keys[item.id] not in known])
     held.lease.check()
 
-    def write(session: Session, job: Job) -> list[Announcement]:
+    def write(session: Session, job: Job) -> list[Notification]:
         _name_version(session, job.id, scorer, asking.version)
         if bench.settings.score_cache_rows:
             sound = {keys[item]: columns for item, columns in fresh.items() if columns["error"] is None}
@@ -101,7 +101,7 @@ def _asking(search: Search, scorer: Scorer, *, entropy_only: bool) -> _Asking:
     )
 
 
-def _demand_scorer(bench: Bench, asking: _Asking) -> None:
+def _require_scorer(bench: WorkerContext, asking: _Asking) -> None:
     search, serves = asking.search, public_name(bench.settings.scorer_name)
     if search.scorer != serves:
         raise ModelUnavailable(
@@ -133,13 +133,15 @@ def _unasked(session: Session, asking: _Asking, ids: Sequence[UUID]) -> list[Ite
     return items
 
 
-def _known(session: Session, bench: Bench, asking: _Asking, keys: list[str]) -> dict[str, Columns]:
+def _known(session: Session, bench: WorkerContext, asking: _Asking, keys: list[str]) -> dict[str, Columns]:
     if not bench.settings.score_cache_rows:
         return {}
     return score_cache.look_up(session, keys, traced=asking.traced)
 
 
-def _judge(bench: Bench, held: Held, scorer: Scorer, asking: _Asking, items: Sequence[Item]) -> dict[UUID, Columns]:
+def _judge(
+    bench: WorkerContext, held: LeasedUnit, scorer: Scorer, asking: _Asking, items: Sequence[Item]
+) -> dict[UUID, Columns]:
     """The columns of the scores of these items, by the model."""
     if not items:
         return {}
@@ -150,13 +152,13 @@ def _judge(bench: Bench, held: Held, scorer: Scorer, asking: _Asking, items: Seq
     return {item.id: _columns(score) for item, score in zip(items, scores, strict=True)}
 
 
-def _query(bench: Bench, search: Search) -> Content:
+def _query(bench: WorkerContext, search: Search) -> Content:
     key = search.query_picture_key
     picture = Picture(partial(_opened, query_picture, bench, key), search.query_picture_sha256) if key else None
     return Content(image=picture, text=search.query_text)
 
 
-def _content(bench: Bench, item: Item) -> Content:
+def _content(bench: WorkerContext, item: Item) -> Content:
     # named by its content, so that what the scorer keeps of a picture serves other searches without opening it again
     opening = partial(_opened, open_picture, bench.storage, item)
     return Content(image=Picture(opening, item.content_sha256) if item.picture_key else None, text=item.text)

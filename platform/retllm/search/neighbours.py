@@ -19,7 +19,7 @@ from retllm.db.vectors import distance
 
 # below this many vectors an exact scan takes milliseconds and misses nothing
 EXACT_LIMIT = 20_000
-_MOST_EF_SEARCH = 1000
+_MAX_EF_SEARCH = 1000
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def nearest(
         gap: Any = pool.c.vector.cosine_distance(Vector([float(x) for x in query]))
         ranked = sa.select(pool.c.item_id, gap.label("gap")).order_by(gap, pool.c.item_id).limit(k)
     else:
-        session.execute(sa.text(f"SET LOCAL hnsw.ef_search = {min(_MOST_EF_SEARCH, max(40, 2 * int(k)))}"))
+        session.execute(sa.text(f"SET LOCAL hnsw.ef_search = {min(_MAX_EF_SEARCH, max(40, 2 * int(k)))}"))
         session.execute(sa.text("SET LOCAL hnsw.iterative_scan = strict_order"))
         gap = distance(model, query)
         ranked = (

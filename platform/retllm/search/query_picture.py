@@ -5,10 +5,10 @@ from __future__ import annotations
 from PIL.Image import Image
 
 from retllm.media.pictures import load_picture
-from retllm.queue.worker import Bench
+from retllm.queue.worker import WorkerContext
 
 
-def query_picture(bench: Bench, key: str) -> Image:
+def query_picture(bench: WorkerContext, key: str) -> Image:
     """The stored picture of a query, decoded to RGB.
 
     Raises:

@@ -61,8 +61,8 @@ def submit_search(
     job, created = insert_job(session, user, collection_id, JobKind.SEARCH, params, idempotency_key)
     if not created:
         return Submitted(job, [], created=False)
-    _demand_items(session, collection_id)
-    coarse.demand_indexed(session, collection_id, search)
+    _require_items(session, collection_id)
+    coarse.require_indexed(session, collection_id, search)
     search.id = job.id
     session.add(search)
     session.flush()
@@ -141,7 +141,7 @@ def _adaptive(request: SearchRequest, settings: Settings) -> dict[str, Any] | No
     return Adaptive.from_json(ours | theirs).as_json()
 
 
-def _demand_items(session: Session, collection_id: UUID) -> None:
+def _require_items(session: Session, collection_id: UUID) -> None:
     ready = sa.select(Item.id).where(Item.collection_id == collection_id, Item.state == ItemState.READY).limit(1)
     if session.scalar(ready) is None:
         raise Conflict("The collection is empty: upload something first.")

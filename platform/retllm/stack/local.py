@@ -66,7 +66,7 @@ class LocalStack:
         *,
         stages: Stages = platform_stages,
         durable: bool = True,
-        announce: Callable[[str], None] = lambda _: None,
+        notify: Callable[[str], None] = lambda _: None,
         first_wait: float = 0.5,
     ) -> None:
         unknown = set(parts) - PARTS
@@ -79,7 +79,7 @@ class LocalStack:
         self.ended = threading.Event()
         self._stages = stages
         self._durable = durable
-        self._announce = announce
+        self._announce = notify
         self._first_wait = first_wait
         self._port = settings.port
         self._url: str | None = None

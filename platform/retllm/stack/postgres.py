@@ -29,13 +29,13 @@ from retllm.stack.child import ProcessSpec
 from retllm.stack.leftovers import end_server
 
 log = structlog.get_logger(__name__)
-LEAST_PGVECTOR = (0, 8)
+MIN_PGVECTOR = (0, 8)
 """pgvector 0.8 brought iterative scans, without which a filtered search loses rows."""
-LEAST_POSTGRES = 140000
+MIN_POSTGRES = 140000
 DATABASE = "retllm"
 _MAJOR = 18
 _SOCKET = ".s.PGSQL.5432"
-_LONGEST_SOCKET = 100  # the least limit of the systems that we know is 104 bytes
+_MAX_SOCKET_LENGTH = 100  # the least limit of the systems that we know is 104 bytes
 _CONNECT_SECONDS = 5
 
 
@@ -81,7 +81,7 @@ def check(url: str, named: str = "DATABASE_URL") -> str:
         ) from error
     with contextlib.closing(connection):
         version = connection.info.server_version
-        if version < LEAST_POSTGRES:
+        if version < MIN_POSTGRES:
             raise StackError(f"PostgreSQL at {shown(url)} is version {_version_text(version)}: use 14 or newer.")
         return f"PostgreSQL {_version_text(version)} with pgvector {_check_pgvector(connection, url)}"
 
@@ -96,11 +96,11 @@ def _check_pgvector(connection: psycopg.Connection[tuple[object, ...]], url: str
             "DATABASE_URL to let `retllm up` run a server that has it."
         )
     available, installed = str(row[0]), str(row[1] or "")
-    if installed and _version(installed) < LEAST_PGVECTOR <= _version(available):
+    if installed and _version(installed) < MIN_PGVECTOR <= _version(available):
         raise StackError(
             f"pgvector is {installed} in the database at {shown(url)}: run ALTER EXTENSION vector UPDATE there."
         )
-    if _version(available) < LEAST_PGVECTOR:
+    if _version(available) < MIN_PGVECTOR:
         raise StackError(f"pgvector at {shown(url)} is {available}: install pgvector 0.8 or newer on that server.")
     return installed or available
 
@@ -136,7 +136,7 @@ class EmbeddedPostgres:
         """The folder of the server's socket: the data folder itself unless its path is too long for a socket."""
         if self._sockets is None:
             self._sockets = self.data
-            if len(os.fsencode(self.data / _SOCKET)) > _LONGEST_SOCKET:
+            if len(os.fsencode(self.data / _SOCKET)) > _MAX_SOCKET_LENGTH:
                 digest = sha256(os.fsencode(self.data)).hexdigest()[:12]
                 self._sockets = Path(tempfile.gettempdir()) / f"retllm-{os.geteuid()}-{digest}"
         return self._sockets

@@ -18,7 +18,7 @@ QUICK_SECONDS = 10.0
 """A child that lives less long than this crashed quickly."""
 QUICK_CRASHES = 5
 """So many quick crashes one after the other, and the stack gives up."""
-_LONGEST_WAIT = 30.0
+_MAX_WAIT = 30.0
 _WATCH_SECONDS = 0.2
 
 
@@ -121,7 +121,7 @@ class Supervisor:
                     f"{child.spec.name} was started {watched.quick} times and ended each time within "
                     f"{QUICK_SECONDS:g} seconds ({describe_status(status)})"
                 )
-            wait = min(_LONGEST_WAIT, self._first_wait * 2 ** (watched.quick - 1))
+            wait = min(_MAX_WAIT, self._first_wait * 2 ** (watched.quick - 1))
             watched.restart_at = time.monotonic() + wait
             log.warning("ended", process=child.spec.name, how=describe_status(status), restart_in=wait)
         elif time.monotonic() >= watched.restart_at:

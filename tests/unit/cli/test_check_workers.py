@@ -9,7 +9,7 @@ from retllm.cli.check_workers import look_at_workers
 from retllm.db.session import make_sessions, transaction
 from retllm.identity import accounts
 from retllm.operations import queues, workers
-from retllm.operations.workers import Report
+from retllm.operations.workers import WorkerReport
 from retllm.settings import Settings
 from retllm.stack import LocalStack
 
@@ -17,7 +17,7 @@ from retllm.stack import LocalStack
 def _tell(url: str, *served: str) -> None:
     sessions = make_sessions(url)
     with transaction(sessions) as session:
-        workers.tell(session, Report(f"host:{'+'.join(served)}", served, "cpu", "0"))
+        workers.record(session, WorkerReport(f"host:{'+'.join(served)}", served, "cpu", "0"))
     sessions.kw["bind"].dispose()
 
 

@@ -26,7 +26,7 @@ OTHER = "ViT-B-32/some"
 
 
 class _Silent:
-    def announce(self, units: object) -> None:
+    def notify(self, units: object) -> None:
         """Nobody listens."""
 
 
@@ -36,7 +36,7 @@ def served(fresh_database: str, redis_url: str, tmp_path: Path, monkeypatch: pyt
     settings = Settings(
         home=tmp_path / "home", database_url=fresh_database, redis_url=redis_url, extra_embedders=(OTHER,)
     )
-    app = create_app(settings, announcer=_Silent())
+    app = create_app(settings, notifier=_Silent())
     found: Services = app.extensions["retllm"]
     with transaction(found.sessions) as session:
         root = accounts.create_user(session, "root", "a long password", Role.ADMIN)

@@ -19,7 +19,7 @@ from retllm.db.session import make_engine
 from retllm.errors import Conflict, InvalidInput, NotFound, Unauthorized
 from retllm.identity import accounts, audit, logins, tokens
 from retllm.identity.access import scope_of
-from retllm.identity.audit import Filters
+from retllm.identity.audit import AuditFilters
 from retllm.settings import Settings
 
 PASSWORD = "correct horse battery"
@@ -85,7 +85,7 @@ def test_deeds_of_the_command_line_stand_in_the_audit_log_without_secrets(databa
     (row,) = json.loads(_run(token, "list", "bob", "--json"))["tokens"]
     _run(token, "revoke", "bob", row["id"])
     _run(user, "role", "bob", "viewer")
-    entries = audit.page(database, Filters())
+    entries = audit.page(database, AuditFilters())
     assert [(one.action, one.target) for one in entries] == [
         ("user changed", "bob"),
         ("token revoked", "laptop"),

@@ -16,7 +16,7 @@ from tests.unit.fine.reference import Reference, picture
 
 from retllm.errors import InvalidInput, ScoreUnreadable
 from retllm.fine import Content, Injection, PairScore, Scorer, load_prompts, load_scorer
-from retllm.fine.engine import Answer, Ask, Engine
+from retllm.fine.engine import Engine, Prompt, PromptAnswer
 from retllm.fine.modes import Matter
 from retllm.fine.modes.verbalized import Verbalized, most_likely
 
@@ -34,7 +34,7 @@ def question(image: Any, caption: str = CAPTION) -> list[dict[str, Any]]:
 class Done:
     """Answers that were read already."""
 
-    def __init__(self, answers: list[Answer]) -> None:
+    def __init__(self, answers: list[PromptAnswer]) -> None:
         self.read = lambda: answers
 
 
@@ -44,7 +44,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int]]:
     tokens: dict[int, list[int]] = {}
     plain = Engine.answer
 
-    def watched(self: Engine, asks: Sequence[Ask], read: Any) -> Any:
+    def watched(self: Engine, asks: Sequence[Prompt], read: Any) -> Any:
         answers = plain(self, asks, read).read()
         if read is most_likely:
             for ask, answer in zip(asks, answers, strict=True):
@@ -176,7 +176,7 @@ class Scripted:
     def __post_init__(self) -> None:
         self.asked: list[dict[int, int]] = []
 
-    def answer(self, asks: Sequence[Ask], read: Any) -> Done:
+    def answer(self, asks: Sequence[Prompt], read: Any) -> Done:
         assert read is most_likely
         self.asked.append({ask.candidate: len(ask.said) for ask in asks})
         answers = []
@@ -185,7 +185,7 @@ class Scripted:
             tokens = [self.end if letter == "|" else self.encode(letter)[0] for letter in text]
             assert list(ask.said) == tokens[: len(ask.said)], "what was said comes back"
             token = tokens[len(ask.said)]
-            answers.append(Answer((float(token),), 4 + len(ask.said), 0.5, 100 + len(ask.said)))
+            answers.append(PromptAnswer((float(token),), 4 + len(ask.said), 0.5, 100 + len(ask.said)))
         return Done(answers)
 
 

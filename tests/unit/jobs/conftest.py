@@ -20,7 +20,7 @@ from retllm.media.storage import get_storage
 from retllm.queue import claim as claims
 from retllm.queue import lifecycle
 from retllm.queue.claim import Claim
-from retllm.queue.worker import Bench
+from retllm.queue.worker import WorkerContext
 from retllm.settings import Settings
 
 from .foreseen import Quiet
@@ -34,7 +34,7 @@ class World:
     settings: Settings
     user: User
     collection_id: UUID
-    announced: list[tuple[UUID, Stage]] = field(default_factory=list)
+    notified: list[tuple[UUID, Stage]] = field(default_factory=list)
 
     def add_texts(self, *texts: str) -> list[UUID]:
         """Text items, as an upload stores them."""
@@ -114,6 +114,6 @@ def unused_tcp_port() -> int:
 
 
 @pytest.fixture
-def bench(world, tmp_path: Path) -> Bench:
+def bench(world, tmp_path: Path) -> WorkerContext:
     world.settings = world.settings.model_copy(update={"home": tmp_path})
-    return Bench(world.sessions, get_storage(world.settings), world.settings, Quiet(), "tester:1")
+    return WorkerContext(world.sessions, get_storage(world.settings), world.settings, Quiet(), "tester:1")

@@ -61,9 +61,9 @@ class MJob:
         for unit in self.units.values():
             if unit.state is UnitState.READY:
                 unit.state = UnitState.CANCELLED
-        self.settle()
+        self.finish_if_complete()
 
-    def settle(self) -> None:
+    def finish_if_complete(self) -> None:
         states = [unit.state for unit in self.units.values()]
         if self.over or any(state in OPEN for state in states):
             return
@@ -94,7 +94,7 @@ class MJob:
             self.add(key[0], [[item] for item in unit.items])
         else:
             unit.state = UnitState.DEAD
-            self.settle()
+            self.finish_if_complete()
 
 
 @dataclass

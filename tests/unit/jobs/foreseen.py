@@ -19,7 +19,7 @@ from retllm.fine import Content, Injection, PairScore, ScorerInfo
 from retllm.fine.prompts import Mode
 from retllm.indexing.submit import submit_index
 from retllm.indexing.worker import embed_unit
-from retllm.queue.worker import Bench, Held, run_unit
+from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
 from retllm.search import fine_worker
 from retllm.search.coarse_worker import coarse_unit
 from retllm.search.request import SearchRequest
@@ -103,17 +103,21 @@ class Judge:
 class Quiet:
     """No worker listens here; the tests run the units themselves."""
 
-    def announce(self, units) -> int:
+    def notify(self, units) -> int:
         return len(list(units))
 
 
 def run(
-    bench: Bench, world, job_id: UUID, scorer: object | None = None, embedders: Callable[[str], Any] | None = None
+    bench: WorkerContext,
+    world,
+    job_id: UUID,
+    scorer: object | None = None,
+    embedders: Callable[[str], Any] | None = None,
 ) -> None:
     """Run the ready units of a job until there is none; every embedder is ``Words`` if nothing else is said."""
     embedders = embedders or (lambda _: Words())
 
-    def doing(bench: Bench, held: Held):
+    def doing(bench: WorkerContext, held: LeasedUnit):
         if held.claim.stage is Stage.EMBED:
             return embed_unit(bench, held, embedders)
         if held.claim.stage is Stage.COARSE:
@@ -125,7 +129,7 @@ def run(
             assert run_unit(bench, unit.id, doing)
 
 
-def index(bench: Bench, world, embedders: Callable[[str], Any] | None = None) -> UUID:
+def index(bench: WorkerContext, world, embedders: Callable[[str], Any] | None = None) -> UUID:
     with transaction(world.sessions) as session:
         job = submit_index(session, world.user, world.collection_id, world.settings).job
     run(bench, world, job.id, embedders=embedders)

@@ -11,7 +11,7 @@ from retllm.db.enums import AttemptOutcome, JobKind, Stage, UnitState, Visibilit
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Job, Unit, new_id
 from retllm.errors import MediaRejected, NotFound
-from retllm.history.attempts import AttemptView, Place, attempts
+from retllm.history.attempts import AttemptView, UnitPosition, attempts
 from retllm.identity import accounts
 from retllm.queue import claim as claims
 from retllm.queue.dispatcher import Dispatcher
@@ -49,8 +49,8 @@ def test_units_come_by_stage_and_number_with_what_they_name(world, job_id: UUID)
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_pages_hold_every_unit_once(world, job_id: UUID, size: int) -> None:
-    seen: list[Place] = []
-    after: Place | None = None
+    seen: list[UnitPosition] = []
+    after: UnitPosition | None = None
     while page := _listed(world, job_id, after=after, limit=size):
         seen += [(row.stage, row.seq) for row in page]
         after = seen[-1]

@@ -18,7 +18,7 @@ from retllm.history import control
 from retllm.indexing.submit import submit_index
 from retllm.queue import claim as claims
 from retllm.queue.claim import Lease
-from retllm.queue.notifications import Announcement
+from retllm.queue.notifications import Notification
 
 
 def _index(world, *texts: str) -> tuple[UUID, list[UUID]]:
@@ -28,7 +28,7 @@ def _index(world, *texts: str) -> tuple[UUID, list[UUID]]:
     return job.id, [unit.id for unit in world.units(job.id)]
 
 
-def _nothing(session: Session, job: Job) -> list[Announcement]:
+def _nothing(session: Session, job: Job) -> list[Notification]:
     return []
 
 
@@ -83,7 +83,7 @@ def test_a_worker_whose_lease_ran_out_writes_nothing(world) -> None:
     claim = world.must_claim(unit_id)
     _expire(world, unit_id)
 
-    def write(session: Session, job: Job) -> list[Announcement]:
+    def write(session: Session, job: Job) -> list[Notification]:
         session.execute(sa.update(Collection).values(description="written by a stale worker"))
         return []
 
@@ -114,7 +114,7 @@ def test_results_and_the_end_of_the_unit_are_one_transaction(world) -> None:
     _, (unit_id,) = _index(world, "one")
     claim = world.must_claim(unit_id)
 
-    def write(session: Session, job: Job) -> list[Announcement]:
+    def write(session: Session, job: Job) -> list[Notification]:
         session.execute(sa.update(Collection).values(description="half done"))
         raise RuntimeError("the worker broke while it wrote")
 
@@ -175,7 +175,7 @@ def test_a_lost_worker_leaves_no_traceback_of_another_failure(world) -> None:
     claims.fail(world.sessions, world.must_claim(unit_id), _failed("no memory"), world.settings)
     with transaction(world.sessions) as session:
         unit = session.get_one(Unit, unit_id)
-        claims.give_up_or_wait(session, session.get_one(Job, unit.job_id), unit, "its lease ran out", world.settings)
+        claims.retry_or_fail(session, session.get_one(Job, unit.job_id), unit, "its lease ran out", world.settings)
     assert _traceback(world, unit_id) is None
 
 
@@ -264,7 +264,7 @@ def test_a_unit_that_ends_after_the_cancellation_writes_nothing(world) -> None:
     with transaction(world.sessions) as session:
         control.cancel_job(session, world.user, job_id)
 
-    def write(session: Session, job: Job) -> list[Announcement]:
+    def write(session: Session, job: Job) -> list[Notification]:
         raise AssertionError("a cancelled job takes no results")
 
     claims.complete(world.sessions, claim, write)

@@ -24,7 +24,7 @@ from retllm.errors import Conflict, InvalidInput, ModelUnavailable
 from retllm.history import control
 from retllm.history.job_views import job_view
 from retllm.media.ingest import Ingest
-from retllm.queue.worker import Bench
+from retllm.queue.worker import WorkerContext
 from retllm.search.captions import by_captions
 from retllm.search.rrf import reciprocal_rank_fusion
 from retllm.search.submit import StoredPicture
@@ -70,12 +70,12 @@ def even(_: object) -> tuple[float, float]:
 
 
 @pytest.fixture
-def bench(bench: Bench, world) -> Bench:
+def bench(bench: WorkerContext, world) -> WorkerContext:
     """Served with two embedders, and of an item with both parts only the picture is embedded."""
     return set_up(bench, world, extra_embedders=(_LETTERS_NAME,), item_image_weight=1.0)
 
 
-def set_up(bench: Bench, world, **settings: object) -> Bench:
+def set_up(bench: WorkerContext, world, **settings: object) -> WorkerContext:
     world.settings = world.settings.model_copy(update=settings)
     return dataclasses.replace(bench, settings=world.settings)
 
@@ -97,7 +97,7 @@ def picture(colour: tuple[int, int, int]) -> io.BytesIO:
     return stream
 
 
-def add_pictures(bench: Bench, world, **captions: str | None) -> None:
+def add_pictures(bench: WorkerContext, world, **captions: str | None) -> None:
     """A picture of a colour of its own for each caption, None for one without."""
     ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
     for number, (name, text) in enumerate(captions.items()):
@@ -109,7 +109,7 @@ def params_of(world, job_id: object) -> dict[str, Any]:
     return params
 
 
-def test_an_index_job_embeds_with_each_embedder_in_units_of_its_own(bench: Bench, world) -> None:
+def test_an_index_job_embeds_with_each_embedder_in_units_of_its_own(bench: WorkerContext, world) -> None:
     world.add_texts("red", "blue", "green")
     job_id = index(bench, world, both)
     assert world.job(job_id).state is JobState.SUCCEEDED
@@ -119,7 +119,7 @@ def test_an_index_job_embeds_with_each_embedder_in_units_of_its_own(bench: Bench
     assert params_of(world, job_id)["extra_embedders"] == [LETTERS]
 
 
-def test_with_one_embedder_an_index_job_is_what_it_was(bench: Bench, world) -> None:
+def test_with_one_embedder_an_index_job_is_what_it_was(bench: WorkerContext, world) -> None:
     alone = set_up(bench, world, extra_embedders=())
     ids = world.add_texts("red", "blue", "green")
     job_id = index(alone, world)
@@ -130,7 +130,7 @@ def test_with_one_embedder_an_index_job_is_what_it_was(bench: Bench, world) -> N
     ]
 
 
-def test_an_index_job_embeds_only_what_each_embedder_lacks(bench: Bench, world) -> None:
+def test_an_index_job_embeds_only_what_each_embedder_lacks(bench: WorkerContext, world) -> None:
     world.add_texts("red", "blue")
     index(set_up(bench, world, extra_embedders=()), world)
     set_up(bench, world, extra_embedders=(_LETTERS_NAME,))
@@ -149,7 +149,7 @@ def _items(world) -> list[Item]:
         return list(session.scalars(sa.select(Item).order_by(Item.id)))
 
 
-def test_an_embedder_that_cannot_be_loaded_fails_its_own_units_and_no_others(bench: Bench, world) -> None:
+def test_an_embedder_that_cannot_be_loaded_fails_its_own_units_and_no_others(bench: WorkerContext, world) -> None:
     world.add_texts("red", "blue", "green")
     job_id = index(bench, world, letters_are_broken)
     job = world.job(job_id)
@@ -168,7 +168,7 @@ def test_an_embedder_that_cannot_be_loaded_fails_its_own_units_and_no_others(ben
     assert len(vectors(world)[LETTERS]) == 3
 
 
-def test_captions_find_what_the_picture_model_cannot(bench: Bench, world) -> None:
+def test_captions_find_what_the_picture_model_cannot(bench: WorkerContext, world) -> None:
     """It knows the colours of pictures and the words of texts, and nothing of both."""
     alone = set_up(bench, world, extra_embedders=())
     add_pictures(alone, world, a="two circling birds", b="a harbour at night", c=None, d=None, e=None)
@@ -190,7 +190,7 @@ def test_captions_find_what_the_picture_model_cannot(bench: Bench, world) -> Non
     assert told == [(MAIN, "embedder", 5, 5, None), ("captions", "captions", 2, 1, None)]
 
 
-def test_two_embedders_and_the_captions_are_fused_by_their_ranks(bench: Bench, world) -> None:
+def test_two_embedders_and_the_captions_are_fused_by_their_ranks(bench: WorkerContext, world) -> None:
     texts = ["red circle", "crimson disc", "rice cried led", "blue moon", "red square", "circled", "dire circle"]
     world.add_texts(*texts)
     index(bench, world, both)
@@ -220,7 +220,7 @@ def test_two_embedders_and_the_captions_are_fused_by_their_ranks(bench: Bench, w
         assert row.similarity == pytest.approx(cosines[row.text], abs=1e-5)
 
 
-def test_a_search_goes_on_without_an_embedder_that_is_not_indexed_yet_and_says_so(bench: Bench, world) -> None:
+def test_a_search_goes_on_without_an_embedder_that_is_not_indexed_yet_and_says_so(bench: WorkerContext, world) -> None:
     world.add_texts("red circle", "blue moon")
     index(set_up(bench, world, extra_embedders=()), world)
     set_up(bench, world, extra_embedders=(_LETTERS_NAME,))
@@ -236,7 +236,7 @@ def test_a_search_goes_on_without_an_embedder_that_is_not_indexed_yet_and_says_s
     assert (letters.found, letters.unused) == (None, "The collection is not indexed with it yet: submit an index job.")
 
 
-def test_a_search_goes_on_without_an_embedder_that_cannot_be_loaded_and_says_why(bench: Bench, world) -> None:
+def test_a_search_goes_on_without_an_embedder_that_cannot_be_loaded_and_says_why(bench: WorkerContext, world) -> None:
     world.add_texts("red circle", "blue moon")
     index(bench, world, both)
     search_id = search(world, text="red circle", k=2)
@@ -249,7 +249,7 @@ def test_a_search_goes_on_without_an_embedder_that_cannot_be_loaded_and_says_why
     ]
 
 
-def test_an_embedder_that_is_asked_alone_is_waited_for(bench: Bench, world) -> None:
+def test_an_embedder_that_is_asked_alone_is_waited_for(bench: WorkerContext, world) -> None:
     world.add_texts("red circle", "blue moon")
     index(bench, world, both)
     search_id = search(world, text="red circle", k=2, coarse={"embedders": [LETTERS]})
@@ -273,7 +273,7 @@ def _broken_once() -> Callable[[str], Any]:
     return embedders
 
 
-def test_the_other_embedders_answer_while_the_main_one_is_not_indexed(bench: Bench, world) -> None:
+def test_the_other_embedders_answer_while_the_main_one_is_not_indexed(bench: WorkerContext, world) -> None:
     """After a change of the main embedder, say; without a vector of its own no candidate has a similarity."""
     world.add_texts("red circle", "blue moon")
     as_main = set_up(bench, world, embedder=_LETTERS_NAME, extra_embedders=())
@@ -289,7 +289,7 @@ def test_the_other_embedders_answer_while_the_main_one_is_not_indexed(bench: Ben
     assert [source.unused is None for source in view.sources] == [False, True]
 
 
-def test_captions_find_what_was_added_after_the_index_and_it_has_no_similarity(bench: Bench, world) -> None:
+def test_captions_find_what_was_added_after_the_index_and_it_has_no_similarity(bench: WorkerContext, world) -> None:
     world.add_texts("blue moon", "green sea")
     index(bench, world, both)
     world.add_texts("red circle")
@@ -301,7 +301,7 @@ def test_captions_find_what_was_added_after_the_index_and_it_has_no_similarity(b
     assert all(row.similarity is not None for row in view.candidates if row is not late)
 
 
-def test_captions_alone_need_no_index(bench: Bench, world) -> None:
+def test_captions_alone_need_no_index(bench: WorkerContext, world) -> None:
     world.add_texts("red circle", "blue moon")
     with pytest.raises(Conflict, match=f"not indexed with {MAIN} or {LETTERS} yet"):
         search(world, text="red circle")
@@ -312,7 +312,7 @@ def test_captions_alone_need_no_index(bench: Bench, world) -> None:
     assert [source.name for source in view.sources] == ["captions"]
 
 
-def test_a_query_of_a_picture_alone_does_without_captions_and_says_so(bench: Bench, world) -> None:
+def test_a_query_of_a_picture_alone_does_without_captions_and_says_so(bench: WorkerContext, world) -> None:
     add_pictures(bench, world, a="a harbour", b=None)
     index(bench, world, both)
     bench.storage.put("queries/q/picture", picture((50, 90, 170)))
@@ -340,7 +340,7 @@ def test_a_query_of_a_picture_alone_does_without_captions_and_says_so(bench: Ben
     ],
 )
 def test_a_search_without_a_source_or_with_an_unknown_one_is_refused(
-    bench: Bench, world, coarse: dict[str, object], told: str
+    bench: WorkerContext, world, coarse: dict[str, object], told: str
 ) -> None:
     world.add_texts("red circle")
     index(bench, world, both)
@@ -354,7 +354,7 @@ def _plan(world, **fields: object) -> dict[str, Any] | None:
 
 
 def test_what_a_search_asks_is_stored_with_it_and_comes_from_the_settings_where_it_says_nothing(
-    bench: Bench, world
+    bench: WorkerContext, world
 ) -> None:
     world.add_texts("red circle")
     index(bench, world, both)
@@ -369,7 +369,7 @@ def test_what_a_search_asks_is_stored_with_it_and_comes_from_the_settings_where_
     assert _plan(world, coarse={}) == _plan(world)
 
 
-def test_a_search_of_the_main_embedder_alone_says_that_it_is_its_source(bench: Bench, world) -> None:
+def test_a_search_of_the_main_embedder_alone_says_that_it_is_its_source(bench: WorkerContext, world) -> None:
     alone = set_up(bench, world, extra_embedders=())
     world.add_texts("red circle", "blue moon")
     index(alone, world)
@@ -383,7 +383,7 @@ def test_a_search_of_the_main_embedder_alone_says_that_it_is_its_source(bench: B
     assert view.candidates[0].sources is None
 
 
-def test_sources_that_have_not_answered_yet_are_named(bench: Bench, world) -> None:
+def test_sources_that_have_not_answered_yet_are_named(bench: WorkerContext, world) -> None:
     world.add_texts("red circle")
     index(bench, world, both)
     view = view_of(world, search(world, text="red", coarse={"captions": True}))
@@ -394,7 +394,7 @@ def test_sources_that_have_not_answered_yet_are_named(bench: Bench, world) -> No
     ]
 
 
-def test_real_encoders_are_indexed_and_fused(bench: Bench, world, tmp_path: Path) -> None:
+def test_real_encoders_are_indexed_and_fused(bench: WorkerContext, world, tmp_path: Path) -> None:
     folders = [save_clip(tmp_path / name, seed) for seed, name in enumerate(("first", "second"))]
     names = [f"local-dir:{folder}" for folder in folders]
     loaded = {name: load_embedder(name, device="cpu") for name in names}

@@ -15,8 +15,8 @@ from retllm.indexing.submit import submit_index
 from retllm.metrics import REGISTRY
 from retllm.queue.claim import complete
 from retllm.queue.dispatcher import Dispatcher
-from retllm.queue.notifications import Announcement
-from retllm.queue.worker import Bench, Held, run_unit
+from retllm.queue.notifications import Notification
+from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
 
 from .foreseen import Quiet
 
@@ -49,7 +49,7 @@ def unit_id(world) -> UUID:
     return world.units(job.id)[0].id
 
 
-def _nothing(bench: Bench, held: Held) -> list[Announcement]:
+def _nothing(bench: WorkerContext, held: LeasedUnit) -> list[Notification]:
     return complete(bench.sessions, held.claim, lambda _session, _job: [])
 
 
@@ -58,26 +58,26 @@ def _run_out(world, unit_id: UUID) -> None:
         session.execute(sa.update(Unit).where(Unit.id == unit_id).values(lease_until=sa.func.now()))
 
 
-def test_a_unit_that_is_done_is_one_attempt_with_its_seconds(world, bench: Bench, unit_id: UUID) -> None:
+def test_a_unit_that_is_done_is_one_attempt_with_its_seconds(world, bench: WorkerContext, unit_id: UUID) -> None:
     since = Since()
     assert run_unit(bench, unit_id, _nothing)
     assert since() == {"attempts_total": 1, "done": 1, "unit_seconds_count": 1}
 
 
-def test_a_hint_that_comes_again_is_no_attempt(world, bench: Bench, unit_id: UUID) -> None:
+def test_a_hint_that_comes_again_is_no_attempt(world, bench: WorkerContext, unit_id: UUID) -> None:
     run_unit(bench, unit_id, _nothing)
     since = Since()
     assert not run_unit(bench, unit_id, _nothing)
     assert since() == {}
 
 
-def test_an_error_and_a_cancellation_are_told_apart(world, bench: Bench, unit_id: UUID) -> None:
+def test_an_error_and_a_cancellation_are_told_apart(world, bench: WorkerContext, unit_id: UUID) -> None:
     since = Since()
 
-    def broken(_bench: Bench, _held: Held) -> list[Announcement]:
+    def broken(_bench: WorkerContext, _held: LeasedUnit) -> list[Notification]:
         raise InvalidInput("No.")
 
-    def cancelled(_bench: Bench, _held: Held) -> list[Announcement]:
+    def cancelled(_bench: WorkerContext, _held: LeasedUnit) -> list[Notification]:
         raise JobCancelled
 
     run_unit(bench, unit_id, cancelled)
@@ -86,11 +86,11 @@ def test_an_error_and_a_cancellation_are_told_apart(world, bench: Bench, unit_id
 
 
 def test_a_worker_that_lost_its_lease_is_fenced_and_the_dispatcher_counts_the_loss(
-    world, bench: Bench, unit_id: UUID
+    world, bench: WorkerContext, unit_id: UUID
 ) -> None:
     since = Since()
 
-    def slow(bench: Bench, held: Held) -> list[Announcement]:
+    def slow(bench: WorkerContext, held: LeasedUnit) -> list[Notification]:
         _run_out(world, unit_id)
         dispatcher = Dispatcher(world.sessions, Quiet(), world.settings)
         assert (dispatcher.rescue(), dispatcher.rescue()) == (1, 0)

@@ -15,7 +15,7 @@ from retllm.db.tables import Attempt, Unit
 from retllm.indexing.submit import submit_index
 from retllm.operations.upkeep import Pruning
 from retllm.queue.dispatcher import Dispatcher
-from retllm.queue.notifications import QUEUE_OF, TASK_OF, Announcer
+from retllm.queue.notifications import QUEUE_OF, TASK_OF, Notifier
 
 
 class Recorder:
@@ -25,7 +25,7 @@ class Recorder:
         self.told: list[UUID] = []
         self.waiting = waiting
 
-    def announce(self, units) -> int:
+    def notify(self, units) -> int:
         taken = [unit_id for unit_id, _ in units]
         self.told.extend(taken)
         return len(taken)
@@ -127,11 +127,11 @@ def test_hints_reach_a_real_broker_by_task_name_in_the_queue_of_their_stage(worl
     job_id = _job(world, 1)
     unit_id = world.units(job_id)[0].id
     client = redis.Redis.from_url(redis_url)
-    announcer = Announcer(redis_url)
+    notifier = Notifier(redis_url)
     for stage in Stage:
-        before = announcer.depth(QUEUE_OF[stage])
-        assert announcer.announce([(unit_id, stage)]) == 1
-        assert announcer.depth(QUEUE_OF[stage]) == before + 1
+        before = notifier.depth(QUEUE_OF[stage])
+        assert notifier.notify([(unit_id, stage)]) == 1
+        assert notifier.depth(QUEUE_OF[stage]) == before + 1
         message = client.lindex(QUEUE_OF[stage], 0)
         assert TASK_OF[QUEUE_OF[stage]].encode() in message
         client.lpop(QUEUE_OF[stage])
@@ -140,10 +140,10 @@ def test_hints_reach_a_real_broker_by_task_name_in_the_queue_of_their_stage(worl
 def test_a_broker_that_is_away_is_no_error_of_the_request(world, unused_tcp_port: int) -> None:
     job_id = _job(world, 1)
     unit = world.units(job_id)[0]
-    announcer = Announcer(f"redis://127.0.0.1:{unused_tcp_port}/0")
-    assert announcer.announce([(unit.id, Stage.EMBED)]) == 0
+    notifier = Notifier(f"redis://127.0.0.1:{unused_tcp_port}/0")
+    assert notifier.notify([(unit.id, Stage.EMBED)]) == 0
     with pytest.raises(redis.RedisError):
-        announcer.depth("embed")
+        notifier.depth("embed")
 
 
 def test_a_unit_that_cannot_be_taken_back_does_not_stand_in_the_way_of_the_others(world, monkeypatch) -> None:

@@ -17,7 +17,7 @@ from retllm.indexing import coverage
 from retllm.indexing.coverage import Coverage
 from retllm.indexing.indexed import embedder_of, keep_error
 from retllm.indexing.submit import submit_index
-from retllm.queue.worker import Bench
+from retllm.queue.worker import WorkerContext
 
 from .foreseen import Words, index, run, search
 
@@ -35,12 +35,12 @@ def _load(name: str) -> Words:
 
 
 @pytest.fixture
-def both(bench: Bench, world) -> Bench:
+def both(bench: WorkerContext, world) -> WorkerContext:
     """A bench with both embedders in force, and three texts that the first of them has embedded."""
     world.add_texts("red circle", "red square", "blue moon")
     index(bench, world)
     world.settings = world.settings.model_copy(update={"extra_embedders": ("local-dir:/models/newer",)})
-    return Bench(bench.sessions, bench.storage, world.settings, bench.announcer, bench.worker)
+    return WorkerContext(bench.sessions, bench.storage, world.settings, bench.notifier, bench.worker)
 
 
 def _coverage(world) -> list[Coverage]:
@@ -57,7 +57,7 @@ def _use(world, name: str | None) -> None:
         coverage.use(session, session.get_one(Collection, world.collection_id), name, world.settings)
 
 
-def _index_with_new(bench: Bench, world) -> UUID:
+def _index_with_new(bench: WorkerContext, world) -> UUID:
     with transaction(world.sessions) as session:
         job = submit_index(session, world.user, world.collection_id, world.settings, embedder=NEW).job
     run(bench, world, job.id, embedders=_load)
@@ -69,7 +69,7 @@ def _searched(world, job_id: UUID) -> Search:
         return session.get_one(Search, job_id)
 
 
-def test_beside_then_swap_then_remove(both: Bench, world) -> None:
+def test_beside_then_swap_then_remove(both: WorkerContext, world) -> None:
     assert _numbers(world) == {OLD: (3, 0, 0), NEW: (0, 0, 3)}
     before = search(world, text="red circle", k=2)
     with pytest.raises(Conflict, match="3 of 3 items have no vector"):
@@ -101,7 +101,7 @@ def test_beside_then_swap_then_remove(both: Bench, world) -> None:
 
 
 def test_vectors_of_other_collections_and_models_stay_in_any_batch_size(
-    both: Bench, world, monkeypatch: pytest.MonkeyPatch
+    both: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coverage, "_BATCH", 2)
     _index_with_new(both, world)
@@ -123,7 +123,7 @@ def test_vectors_of_other_collections_and_models_stay_in_any_batch_size(
     assert dict(left) == {here: 3, other.id: 6}
 
 
-def test_a_model_that_is_no_longer_in_force_is_named_while_it_has_vectors_here(both: Bench, world) -> None:
+def test_a_model_that_is_no_longer_in_force_is_named_while_it_has_vectors_here(both: WorkerContext, world) -> None:
     _index_with_new(both, world)
     world.settings = world.settings.model_copy(update={"extra_embedders": ()})
     assert [(one.name, one.in_force, one.vectors) for one in _coverage(world)] == [(OLD, True, 3), (NEW, False, 3)]
@@ -134,7 +134,7 @@ def test_a_model_that_is_no_longer_in_force_is_named_while_it_has_vectors_here(b
     assert [one.name for one in _coverage(world)] == [OLD]
 
 
-def test_a_collection_whose_embedder_is_not_in_force_any_more_follows_the_settings(both: Bench, world) -> None:
+def test_a_collection_whose_embedder_is_not_in_force_any_more_follows_the_settings(both: WorkerContext, world) -> None:
     _index_with_new(both, world)
     _use(world, NEW)
     world.settings = world.settings.model_copy(update={"extra_embedders": ()})
@@ -143,7 +143,7 @@ def test_a_collection_whose_embedder_is_not_in_force_any_more_follows_the_settin
         assert embedder_of(session.get_one(Collection, world.collection_id), world.settings) == OLD
 
 
-def test_an_item_that_cannot_be_embedded_does_not_stand_in_the_way(both: Bench, world) -> None:
+def test_an_item_that_cannot_be_embedded_does_not_stand_in_the_way(both: WorkerContext, world) -> None:
     _index_with_new(both, world)
     (late,) = world.add_texts("late")
     with pytest.raises(Conflict, match="1 of 4 items"):
@@ -154,14 +154,16 @@ def test_an_item_that_cannot_be_embedded_does_not_stand_in_the_way(both: Bench, 
     _use(world, NEW)
 
 
-def test_a_stale_vector_counts_as_missing(both: Bench, world) -> None:
+def test_a_stale_vector_counts_as_missing(both: WorkerContext, world) -> None:
     with transaction(world.sessions) as session:
         session.execute(sa.update(Item).where(Item.text == "blue moon").values(version=2))
     (old, _) = _coverage(world)
     assert (old.embedded, old.missing, old.vectors) == (2, 1, 3)
 
 
-def test_the_embedder_of_the_collection_is_indexed_first_and_null_follows_the_settings(both: Bench, world) -> None:
+def test_the_embedder_of_the_collection_is_indexed_first_and_null_follows_the_settings(
+    both: WorkerContext, world
+) -> None:
     _index_with_new(both, world)
     _use(world, NEW)
     world.add_texts("one more")
@@ -175,7 +177,7 @@ def test_the_embedder_of_the_collection_is_indexed_first_and_null_follows_the_se
     assert [one.name for one in _coverage(world) if one.in_use] == [OLD]
 
 
-def test_an_embedder_that_is_not_in_force_or_a_model_that_is_not_there_is_refused(both: Bench, world) -> None:
+def test_an_embedder_that_is_not_in_force_or_a_model_that_is_not_there_is_refused(both: WorkerContext, world) -> None:
     with transaction(world.sessions) as session, pytest.raises(InvalidInput, match="not one of the embedders"):
         submit_index(session, world.user, world.collection_id, world.settings, embedder="ViT-B-32/openai")
     with pytest.raises(NotFound):

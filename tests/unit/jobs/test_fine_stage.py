@@ -19,7 +19,7 @@ from retllm.errors import NotFound
 from retllm.fine import Content, learn_threshold
 from retllm.history import control
 from retllm.identity import accounts
-from retllm.queue.worker import Bench, run_unit
+from retllm.queue.worker import WorkerContext, run_unit
 from retllm.search import fine_worker
 from retllm.search.coarse_worker import coarse_unit
 from retllm.search.views import trace_of
@@ -30,7 +30,7 @@ WAVES = {"first": 3, "step": 3, "clear_score": 0.0, "clear_gap": 2.0}
 LIKELY, UNLIKELY = 0.95, 0.05
 
 
-def _pool(bench: Bench, world, size: int, **fields: object) -> tuple[UUID, list[str]]:
+def _pool(bench: WorkerContext, world, size: int, **fields: object) -> tuple[UUID, list[str]]:
     """A search whose coarse stage is done, and the texts of its candidates in coarse order.
 
     The first call of a test fills the collection.
@@ -55,7 +55,7 @@ def _says(scores: dict[str, float | None], otherwise: float | None = UNLIKELY, e
     return lambda content: (scores.get(content.text or "", otherwise), entropy)
 
 
-def _do(bench: Bench, unit_id: UUID, judge: Judge) -> bool:
+def _do(bench: WorkerContext, unit_id: UUID, judge: Judge) -> bool:
     return run_unit(bench, unit_id, lambda b, h: fine_worker.fine_unit(b, h, judge))
 
 
@@ -69,7 +69,7 @@ def _fails_for(*texts: str, otherwise: float = UNLIKELY) -> Callable[[Content], 
 
 
 def test_a_search_in_waves_stops_when_the_best_is_clear_and_leaves_the_others_in_coarse_order(
-    bench: Bench, world
+    bench: WorkerContext, world
 ) -> None:
     search_id, texts = _pool(bench, world, 8, adaptive=WAVES)
     assert [len(unit.payload["items"]) for unit in world.units(search_id, Stage.FINE)] == [2, 1]
@@ -82,7 +82,9 @@ def test_a_search_in_waves_stops_when_the_best_is_clear_and_leaves_the_others_in
     assert [row.score for row in view.candidates[3:]] == [None] * 5
 
 
-def test_a_search_in_waves_goes_on_while_nothing_is_clear_until_its_pool_is_used_up(bench: Bench, world) -> None:
+def test_a_search_in_waves_goes_on_while_nothing_is_clear_until_its_pool_is_used_up(
+    bench: WorkerContext, world
+) -> None:
     search_id, texts = _pool(bench, world, 8, adaptive=WAVES)
     judge = Judge(_says({texts[5]: LIKELY, texts[6]: LIKELY}))
     run(bench, world, search_id, judge)
@@ -97,7 +99,7 @@ def test_a_search_in_waves_goes_on_while_nothing_is_clear_until_its_pool_is_used
     assert view_of(world, search_id).job.state is JobState.SUCCEEDED
 
 
-def test_without_waves_all_candidates_are_opened_at_once(bench: Bench, world) -> None:
+def test_without_waves_all_candidates_are_opened_at_once(bench: WorkerContext, world) -> None:
     search_id, texts = _pool(bench, world, 5, adaptive=False)
     judge = Judge(_says({}, LIKELY))
     assert len(_ready(world, search_id)) == 3
@@ -105,7 +107,7 @@ def test_without_waves_all_candidates_are_opened_at_once(bench: Bench, world) ->
     assert judge.texts == texts
 
 
-def test_progress_never_goes_back_and_is_whole_only_at_the_end(bench: Bench, world) -> None:
+def test_progress_never_goes_back_and_is_whole_only_at_the_end(bench: WorkerContext, world) -> None:
     search_id, _ = _pool(bench, world, 8, adaptive=WAVES, mode="verbalized")
     judge = Judge(_says({}))
     seen = []
@@ -121,7 +123,9 @@ def test_progress_never_goes_back_and_is_whole_only_at_the_end(bench: Bench, wor
     assert view_of(world, search_id).job.progress == 1.0
 
 
-def test_a_candidate_that_cannot_be_scored_does_not_stop_the_waves_and_can_be_tried_again(bench: Bench, world) -> None:
+def test_a_candidate_that_cannot_be_scored_does_not_stop_the_waves_and_can_be_tried_again(
+    bench: WorkerContext, world
+) -> None:
     search_id, texts = _pool(bench, world, 8, adaptive=WAVES)
     run(bench, world, search_id, Judge(_fails_for(texts[1])))
     view = view_of(world, search_id)
@@ -136,7 +140,7 @@ def test_a_candidate_that_cannot_be_scored_does_not_stop_the_waves_and_can_be_tr
     assert (view.job.state, view.candidates[0].text) == (JobState.SUCCEEDED, texts[1])
 
 
-def test_a_retry_that_makes_the_best_less_clear_opens_another_wave(bench: Bench, world) -> None:
+def test_a_retry_that_makes_the_best_less_clear_opens_another_wave(bench: WorkerContext, world) -> None:
     search_id, texts = _pool(bench, world, 8, adaptive=WAVES)
 
     def say(content: Content) -> tuple[float, float]:
@@ -153,7 +157,7 @@ def test_a_retry_that_makes_the_best_less_clear_opens_another_wave(bench: Bench,
     assert view_of(world, search_id).job.state is JobState.SUCCEEDED
 
 
-def test_no_wave_follows_one_in_which_nothing_worked(bench: Bench, world) -> None:
+def test_no_wave_follows_one_in_which_nothing_worked(bench: WorkerContext, world) -> None:
     search_id, texts = _pool(bench, world, 8, adaptive=WAVES)
     run(bench, world, search_id, Judge(_fails_for(*texts)))
     assert world.job(search_id).state is JobState.FAILED
@@ -166,7 +170,7 @@ def test_no_wave_follows_one_in_which_nothing_worked(bench: Bench, world) -> Non
     assert sum(row.score is not None for row in view_of(world, search_id).candidates) == 8
 
 
-def test_a_cancelled_search_opens_no_wave_and_goes_on_where_it_was(bench: Bench, world) -> None:
+def test_a_cancelled_search_opens_no_wave_and_goes_on_where_it_was(bench: WorkerContext, world) -> None:
     search_id, texts = _pool(bench, world, 8, adaptive=WAVES)
     first, last = _ready(world, search_id)
     _do(bench, first, Judge(_says({})))
@@ -188,7 +192,7 @@ def test_a_cancelled_search_opens_no_wave_and_goes_on_where_it_was(bench: Bench,
     assert world.job(search_id).state is JobState.SUCCEEDED
 
 
-def test_two_workers_that_end_a_wave_at_once_open_the_next_once(bench: Bench, world) -> None:
+def test_two_workers_that_end_a_wave_at_once_open_the_next_once(bench: WorkerContext, world) -> None:
     search_id, texts = _pool(bench, world, 8, adaptive={**WAVES, "first": 4})
     together = threading.Barrier(2, timeout=30)
 
@@ -205,23 +209,23 @@ def test_two_workers_that_end_a_wave_at_once_open_the_next_once(bench: Bench, wo
     assert len({item for unit in units for item in unit.payload["items"]}) == 7
 
 
-def test_the_units_of_a_further_wave_are_announced(bench: Bench, world) -> None:
+def test_the_units_of_a_further_wave_are_announced(bench: WorkerContext, world) -> None:
     told: list[UUID] = []
 
     class Heard:
-        def announce(self, units) -> int:
+        def notify(self, units) -> int:
             told.extend(unit_id for unit_id, _ in units)
             return len(units)
 
     search_id, _ = _pool(bench, world, 8, adaptive=WAVES)
-    heard = Bench(bench.sessions, bench.storage, bench.settings, Heard(), "tester:3")
+    heard = WorkerContext(bench.sessions, bench.storage, bench.settings, Heard(), "tester:3")
     for unit in _ready(world, search_id):
         assert not told
         _do(heard, unit, Judge(_says({})))
     assert told == _ready(world, search_id)
 
 
-def test_written_scores_that_tie_are_told_apart_by_the_entropy_of_a_second_pass(bench: Bench, world) -> None:
+def test_written_scores_that_tie_are_told_apart_by_the_entropy_of_a_second_pass(bench: WorkerContext, world) -> None:
     search_id, texts = _pool(bench, world, 4, mode="verbalized")
     entropies = {texts[0]: 0.9, texts[1]: 0.5, texts[2]: 0.2, texts[3]: 0.7}
     scores = {texts[0]: 0.8, texts[1]: 0.31, texts[2]: 0.801, texts[3]: 0.6}
@@ -240,7 +244,7 @@ def test_written_scores_that_tie_are_told_apart_by_the_entropy_of_a_second_pass(
     assert (fine.items_total, fine.items_done) == (4, 4)
 
 
-def test_a_tie_whose_entropy_fails_keeps_its_scores_and_can_be_tried_again(bench: Bench, world) -> None:
+def test_a_tie_whose_entropy_fails_keeps_its_scores_and_can_be_tried_again(bench: WorkerContext, world) -> None:
     search_id, texts = _pool(bench, world, 2, mode="verbalized")
 
     class NoSecondPass(Judge):
@@ -263,7 +267,7 @@ def test_a_tie_whose_entropy_fails_keeps_its_scores_and_can_be_tried_again(bench
     assert [(row.text, row.entropy) for row in view.candidates] == [(texts[1], 0.3), (texts[0], 0.4)]
 
 
-def test_an_answer_without_a_score_is_named_and_keeps_its_coarse_place(bench: Bench, world) -> None:
+def test_an_answer_without_a_score_is_named_and_keeps_its_coarse_place(bench: WorkerContext, world) -> None:
     search_id, texts = _pool(bench, world, 4, mode="verbalized")
     run(bench, world, search_id, Judge(_says({texts[0]: 0.2, texts[1]: None, texts[2]: 0.9, texts[3]: 0.5})))
     view = view_of(world, search_id)
@@ -273,7 +277,7 @@ def test_an_answer_without_a_score_is_named_and_keeps_its_coarse_place(bench: Be
     assert (view.candidates[1].score, view.candidates[1].decided_by) == (None, DecidedBy.COARSE)
 
 
-def test_fusion_orders_by_log_odds_and_similarity_together(bench: Bench, world) -> None:
+def test_fusion_orders_by_log_odds_and_similarity_together(bench: WorkerContext, world) -> None:
     search_id, texts = _pool(bench, world, 4, fusion_weight=3.0)
     scores = {texts[0]: 0.6, texts[1]: 0.61, texts[2]: 0.62, texts[3]: 0.999}
     run(bench, world, search_id, Judge(_says(dict(scores))))
@@ -290,7 +294,7 @@ def test_fusion_orders_by_log_odds_and_similarity_together(bench: Bench, world) 
     assert list(rows) != sorted(texts, key=lambda text: -scores[text])
 
 
-def test_without_fusion_there_is_no_fused_number(bench: Bench, world) -> None:
+def test_without_fusion_there_is_no_fused_number(bench: WorkerContext, world) -> None:
     search_id, _ = _pool(bench, world, 2)
     run(bench, world, search_id, Judge(_says({})))
     view = view_of(world, search_id)
@@ -300,7 +304,9 @@ def test_without_fusion_there_is_no_fused_number(bench: Bench, world) -> None:
 
 
 @pytest.mark.parametrize(("best", "none"), [(0.51, False), (0.49, True)])
-def test_before_there_are_many_scores_even_odds_make_a_match(bench: Bench, world, best: float, none: bool) -> None:
+def test_before_there_are_many_scores_even_odds_make_a_match(
+    bench: WorkerContext, world, best: float, none: bool
+) -> None:
     search_id, texts = _pool(bench, world, 3)
     assert view_of(world, search_id).no_match is None
     run(bench, world, search_id, Judge(_says({texts[2]: best})))
@@ -346,7 +352,7 @@ def _fill(world, search_id: UUID, version: str, low: float, high: float, *, cach
     return values
 
 
-def test_the_border_of_a_match_is_learned_from_the_scores_of_the_same_scorer(bench: Bench, world) -> None:
+def test_the_border_of_a_match_is_learned_from_the_scores_of_the_same_scorer(bench: WorkerContext, world) -> None:
     earlier, _ = _pool(bench, world, 3)
     run(bench, world, earlier, Judge(_says({})))
     values = _fill(world, earlier, "v1:0.3", low=-12.0, high=-6.0)
@@ -367,7 +373,7 @@ def test_the_border_of_a_match_is_learned_from_the_scores_of_the_same_scorer(ben
 
 
 def test_whether_there_is_a_match_is_not_known_where_nothing_was_scored_or_work_was_reopened(
-    bench: Bench, world
+    bench: WorkerContext, world
 ) -> None:
     search_id, texts = _pool(bench, world, 3, mode="verbalized")
     run(bench, world, search_id, Judge(_says({}, None)))
@@ -382,7 +388,7 @@ def test_whether_there_is_a_match_is_not_known_where_nothing_was_scored_or_work_
     assert view_of(world, search_id).no_match is None
 
 
-def test_a_trace_is_kept_where_it_was_asked_for(bench: Bench, world) -> None:
+def test_a_trace_is_kept_where_it_was_asked_for(bench: WorkerContext, world) -> None:
     search_id, _ = _pool(bench, world, 2, trace=True)
     run(bench, world, search_id, Judge(_says({})))
     view = view_of(world, search_id)

@@ -16,8 +16,8 @@ from retllm.db.session import transaction
 from retllm.errors import InvalidInput
 from retllm.indexing.submit import submit_index
 from retllm.queue.claim import complete
-from retllm.queue.notifications import Announcement
-from retllm.queue.worker import Bench, Held, run_unit
+from retllm.queue.notifications import Notification
+from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def as_json() -> Iterator[None]:
 
 
 def test_lines_of_the_unit_of_its_lease_and_of_libraries_carry_both_ids(
-    world, bench: Bench, as_json: None, capsys: pytest.CaptureFixture[str]
+    world, bench: WorkerContext, as_json: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.settings.lease_seconds = bench.settings.lease_seconds = 3.0
     world.add_texts("red circle", "blue square")
@@ -43,7 +43,7 @@ def test_lines_of_the_unit_of_its_lease_and_of_libraries_carry_both_ids(
     def rename(was: str, to: str) -> None:
         world.in_transaction(lambda session: session.execute(sa.text(f"ALTER TABLE units RENAME {was} TO {to}")))
 
-    def work(bench: Bench, held: Held) -> list[Announcement]:
+    def work(bench: WorkerContext, held: LeasedUnit) -> list[Notification]:
         logging.getLogger("library").warning("from a library")
         rename("lease_until", "away")
         # the lease is renewed after a third of its time, and can't be
@@ -65,8 +65,8 @@ def test_lines_of_the_unit_of_its_lease_and_of_libraries_carry_both_ids(
     assert "unit_id" not in json.loads(capsys.readouterr().err)
 
 
-def test_a_unit_that_is_not_to_be_had_leaves_nothing_bound(world, bench: Bench) -> None:
-    def never(bench: Bench, held: Held) -> list[Announcement]:
+def test_a_unit_that_is_not_to_be_had_leaves_nothing_bound(world, bench: WorkerContext) -> None:
+    def never(bench: WorkerContext, held: LeasedUnit) -> list[Notification]:
         return complete(bench.sessions, held.claim, lambda _session, _job: [])
 
     assert not run_unit(bench, world.collection_id, never)

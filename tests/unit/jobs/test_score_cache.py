@@ -14,7 +14,7 @@ from retllm.db.tables import CachedScore, Collection, Item, new_id
 from retllm.media.ingest import Ingest
 from retllm.operations.upkeep import upkeep
 from retllm.queue.dispatcher import Dispatcher
-from retllm.queue.worker import Bench
+from retllm.queue.worker import WorkerContext
 from retllm.search import score_cache
 from retllm.search.submit import StoredPicture
 
@@ -27,20 +27,22 @@ def _judge(**named: object) -> Judge:
 
 
 @pytest.fixture
-def texts(bench: Bench, world) -> list[str]:
+def texts(bench: WorkerContext, world) -> list[str]:
     world.add_texts("red circle", "red square", "red moon")
     index(bench, world)
     return ["red circle", "red square", "red moon"]
 
 
-def _asked(bench: Bench, world, judge: Judge | None = None, **fields: object) -> tuple[Judge, UUID]:
+def _asked(bench: WorkerContext, world, judge: Judge | None = None, **fields: object) -> tuple[Judge, UUID]:
     judge = judge or _judge()
     search_id = search(world, **{"text": "red", "k": 3} | fields)
     run(bench, world, search_id, judge)
     return judge, search_id
 
 
-def test_the_same_pairs_in_another_search_are_taken_from_the_first(bench: Bench, world, texts: list[str]) -> None:
+def test_the_same_pairs_in_another_search_are_taken_from_the_first(
+    bench: WorkerContext, world, texts: list[str]
+) -> None:
     first, one = _asked(bench, world)
     again, two = _asked(bench, world)
     assert (len(first.asked), len(again.asked)) == (3, 0)
@@ -53,7 +55,7 @@ def test_the_same_pairs_in_another_search_are_taken_from_the_first(bench: Bench,
     assert (after.scorer_version, after.prompt_version) == (before.scorer_version, before.prompt_version)
 
 
-def test_only_the_pairs_that_are_new_are_judged(bench: Bench, world, texts: list[str]) -> None:
+def test_only_the_pairs_that_are_new_are_judged(bench: WorkerContext, world, texts: list[str]) -> None:
     _asked(bench, world, k=1)
     world.add_texts("red star")
     index(bench, world)
@@ -72,14 +74,14 @@ def test_only_the_pairs_that_are_new_are_judged(bench: Bench, world, texts: list
     ],
 )
 def test_another_question_or_scorer_asks_again(
-    bench: Bench, world, texts: list[str], fields: dict[str, object], version: str
+    bench: WorkerContext, world, texts: list[str], fields: dict[str, object], version: str
 ) -> None:
     _asked(bench, world)
     again, _ = _asked(bench, world, _judge(version=version), **fields)
     assert len(again.asked) == 3
 
 
-def test_a_changed_caption_is_another_pair(bench: Bench, world, texts: list[str]) -> None:
+def test_a_changed_caption_is_another_pair(bench: WorkerContext, world, texts: list[str]) -> None:
     _asked(bench, world)
     with transaction(world.sessions) as session:
         session.execute(sa.update(Item).where(Item.text == "red moon").values(text="red sun"))
@@ -94,7 +96,7 @@ def _png(colour: tuple[int, int, int]) -> io.BytesIO:
     return file
 
 
-def test_the_same_picture_in_another_collection_is_known(bench: Bench, world) -> None:
+def test_the_same_picture_in_another_collection_is_known(bench: WorkerContext, world) -> None:
     for number in range(2):
         if number:
             with transaction(world.sessions) as session:
@@ -110,7 +112,7 @@ def test_the_same_picture_in_another_collection_is_known(bench: Bench, world) ->
         assert (len(judge.asked), cached) == ((2, set()), (1, {"red.png"}))[number]
 
 
-def test_a_query_picture_is_known_by_its_content(bench: Bench, world, texts: list[str]) -> None:
+def test_a_query_picture_is_known_by_its_content(bench: WorkerContext, world, texts: list[str]) -> None:
     bench.storage.put("queries/q/picture", _png((0, 0, 240)))
     for digest, asked in (("1" * 64, 3), ("1" * 64, 0), ("2" * 64, 3)):
         search_id = search(world, StoredPicture("queries/q/picture", digest), k=3)
@@ -119,7 +121,7 @@ def test_a_query_picture_is_known_by_its_content(bench: Bench, world, texts: lis
         assert len(judge.asked) == asked
 
 
-def test_a_search_with_a_trace_takes_only_scores_that_have_one(bench: Bench, world, texts: list[str]) -> None:
+def test_a_search_with_a_trace_takes_only_scores_that_have_one(bench: WorkerContext, world, texts: list[str]) -> None:
     _asked(bench, world)
     traced, _ = _asked(bench, world, trace=True)
     assert len(traced.asked) == 3
@@ -132,7 +134,7 @@ def test_a_search_with_a_trace_takes_only_scores_that_have_one(bench: Bench, wor
 
 
 def test_the_entropy_of_a_tie_is_taken_from_a_search_that_asked_true_or_false(
-    bench: Bench, world, texts: list[str]
+    bench: WorkerContext, world, texts: list[str]
 ) -> None:
     _asked(bench, world)
     written, search_id = _asked(bench, world, mode="verbalized")
@@ -140,16 +142,16 @@ def test_the_entropy_of_a_tie_is_taken_from_a_search_that_asked_true_or_false(
     assert [row.entropy for row in view_of(world, search_id).candidates] == [0.25] * 3
 
 
-def test_an_answer_without_a_score_is_asked_for_again(bench: Bench, world, texts: list[str]) -> None:
+def test_an_answer_without_a_score_is_asked_for_again(bench: WorkerContext, world, texts: list[str]) -> None:
     silent = Judge(lambda content: (None, None))
     _asked(bench, world, silent, mode="verbalized")
     again, _ = _asked(bench, world, mode="verbalized")
     assert again.modes.count("verbalized") == 3
 
 
-def test_without_room_nothing_is_kept_or_used(bench: Bench, world, texts: list[str]) -> None:
+def test_without_room_nothing_is_kept_or_used(bench: WorkerContext, world, texts: list[str]) -> None:
     _asked(bench, world)
-    off = Bench(
+    off = WorkerContext(
         bench.sessions,
         bench.storage,
         world.settings.model_copy(update={"score_cache_rows": 0}),

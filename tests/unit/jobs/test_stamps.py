@@ -16,14 +16,14 @@ from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Job, Score, Search, Unit, new_id
 from retllm.errors import NotFound
 from retllm.history import control
-from retllm.history.job_etag import Stamp, job_stamp
+from retllm.history.job_etag import Stamp, job_etag
 from retllm.identity import accounts
 from retllm.queue import claim as claims
 
 
 def _stamp(world, job_id: UUID) -> Stamp:
     with transaction(world.sessions) as session:
-        return job_stamp(session, world.user, job_id)
+        return job_etag(session, world.user, job_id)
 
 
 @pytest.fixture
@@ -151,4 +151,4 @@ def test_a_job_that_one_may_not_see_has_no_stamp(world, search_id: UUID) -> None
     with transaction(world.sessions) as session:
         stranger = accounts.create_user(session, "bob", "a-long-password")
     with transaction(world.sessions) as session, pytest.raises(NotFound):
-        job_stamp(session, stranger, search_id)
+        job_etag(session, stranger, search_id)

@@ -32,7 +32,7 @@ from retllm.queue import claim as claims
 from retllm.queue.audit import Accepted, ClientLog, Ending, violations
 from retllm.queue.claim import Lease
 from retllm.queue.dispatcher import Dispatcher
-from retllm.queue.notifications import Announcement
+from retllm.queue.notifications import Notification
 from retllm.queue.submission import Submitted
 from retllm.search.request import SearchRequest
 from retllm.search.submit import submit_search
@@ -190,7 +190,7 @@ class Machine(RuleBasedStateMachine):
         for unit in job.units.values():
             if unit.state in (UnitState.DEAD, UnitState.CANCELLED):
                 unit.state, unit.attempt = UnitState.READY, 0
-        job.settle()
+        job.finish_if_complete()
 
     # workers
 
@@ -240,7 +240,7 @@ class Machine(RuleBasedStateMachine):
             held.job.drop_waiting()
             return
         unit.state = UnitState.DONE
-        held.job.settle()
+        held.job.finish_if_complete()
 
     def fail(self, which: int, _: int, error: Exception) -> None:
         held = self._held(which)
@@ -309,7 +309,7 @@ class Machine(RuleBasedStateMachine):
         """Plain inserts: a second time the same key would break them."""
         items, token = held.real.payload.get("items", []), held.real.token
 
-        def write(session: Session, job: Job) -> list[Announcement]:
+        def write(session: Session, job: Job) -> list[Notification]:
             if held.real.stage is Stage.EMBED:
                 self._embed(session, job.collection_id, items, token)
             elif held.real.stage is Stage.COARSE:

@@ -23,7 +23,7 @@ from retllm.indexing.submit import submit_index
 from retllm.indexing.worker import embed_unit
 from retllm.media.ingest import Ingest, delete_item
 from retllm.media.storage import Storage
-from retllm.queue.worker import Bench, Held, run_unit
+from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
 from retllm.search import fine_worker
 from retllm.search.coarse_worker import coarse_unit
 from retllm.search.submit import StoredPicture
@@ -38,7 +38,7 @@ def _png(colour: tuple[int, int, int]) -> io.BytesIO:
     return file
 
 
-def test_a_search_goes_from_coarse_order_to_final_order(bench: Bench, world) -> None:
+def test_a_search_goes_from_coarse_order_to_final_order(bench: WorkerContext, world) -> None:
     world.add_texts("red red circle", "red circle", "red square", "blue moon")
     index(bench, world)
     search_id = search(world, text="red circle", k=3)
@@ -63,7 +63,7 @@ def test_a_search_goes_from_coarse_order_to_final_order(bench: Bench, world) -> 
     assert view.embedder_revision == "r1"
 
 
-def test_partial_scores_reorder_what_is_shown_while_the_job_runs(bench: Bench, world) -> None:
+def test_partial_scores_reorder_what_is_shown_while_the_job_runs(bench: WorkerContext, world) -> None:
     world.add_texts("red red circle", "red circle", "red square")
     index(bench, world)
     search_id = search(world, text="red circle", k=3)
@@ -78,7 +78,7 @@ def test_partial_scores_reorder_what_is_shown_while_the_job_runs(bench: Bench, w
     assert view.job.progress == pytest.approx(1 / 3, abs=1e-3)
 
 
-def test_of_scores_that_tie_the_surer_one_goes_first(bench: Bench, world) -> None:
+def test_of_scores_that_tie_the_surer_one_goes_first(bench: WorkerContext, world) -> None:
     world.add_texts("red circle", "red square")
     index(bench, world)
     search_id = search(world, text="red circle", k=2)
@@ -89,7 +89,7 @@ def test_of_scores_that_tie_the_surer_one_goes_first(bench: Bench, world) -> Non
     assert {row.decided_by for row in rows} == {DecidedBy.ENTROPY}
 
 
-def test_pictures_texts_and_both_are_embedded_by_what_they_hold(bench: Bench, world) -> None:
+def test_pictures_texts_and_both_are_embedded_by_what_they_hold(bench: WorkerContext, world) -> None:
     ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
     ingest.add_picture("red.png", _png((250, 0, 0)))
     ingest.add_picture("blue.png", _png((0, 0, 250)), text="a blue field")
@@ -112,7 +112,7 @@ def test_pictures_texts_and_both_are_embedded_by_what_they_hold(bench: Bench, wo
         np.testing.assert_allclose(np.asarray(vectors[kind]), vector, atol=1e-5)
 
 
-def test_a_query_of_picture_and_text_is_put_to_both_stages(bench: Bench, world) -> None:
+def test_a_query_of_picture_and_text_is_put_to_both_stages(bench: WorkerContext, world) -> None:
     ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
     for name, colour in (("red.png", (250, 0, 0)), ("blue.png", (0, 0, 250))):
         ingest.add_picture(name, _png(colour))
@@ -127,7 +127,9 @@ def test_a_query_of_picture_and_text_is_put_to_both_stages(bench: Bench, world) 
     assert all(content.image is not None and content.text is None for content in judge.asked)
 
 
-def test_a_picture_that_the_storage_cannot_give_now_is_asked_for_again(bench: Bench, world, monkeypatch) -> None:
+def test_a_picture_that_the_storage_cannot_give_now_is_asked_for_again(
+    bench: WorkerContext, world, monkeypatch
+) -> None:
     ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
     ingest.add_picture("red.png", _png((250, 0, 0)))
     index(bench, world)
@@ -154,7 +156,7 @@ def test_a_picture_that_the_storage_cannot_give_now_is_asked_for_again(bench: Be
     assert view_of(world, search_id).candidates[0].score == pytest.approx(250 / 255)
 
 
-def test_one_picture_that_cannot_be_read_fails_alone_and_can_be_retried(bench: Bench, world) -> None:
+def test_one_picture_that_cannot_be_read_fails_alone_and_can_be_retried(bench: WorkerContext, world) -> None:
     ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
     for number in range(4):
         ingest.add_picture(f"{number}.png", _png((60 * number, 0, 0)))
@@ -189,7 +191,7 @@ def _errors(world) -> dict[UUID, str]:
         return dict(session.execute(sa.select(Item.id, Item.error).where(Item.error.is_not(None))).all())
 
 
-def test_a_new_caption_makes_an_item_forget_why_the_old_one_failed(bench: Bench, world) -> None:
+def test_a_new_caption_makes_an_item_forget_why_the_old_one_failed(bench: WorkerContext, world) -> None:
     ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
     item_id = ingest.add_picture("red.png", _png((250, 0, 0))).item_id
     with transaction(world.sessions) as session:
@@ -199,7 +201,7 @@ def test_a_new_caption_makes_an_item_forget_why_the_old_one_failed(bench: Bench,
     assert _errors(world) == {}
 
 
-def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_items(bench: Bench, world) -> None:
+def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_items(bench: WorkerContext, world) -> None:
     world.add_texts("alone")
 
     def absent(name: str):
@@ -209,7 +211,7 @@ def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_items(bench: Bench, wo
     assert _errors(world) == {}
 
 
-def test_a_candidate_that_cannot_be_scored_is_named_and_the_others_are_ranked(bench: Bench, world) -> None:
+def test_a_candidate_that_cannot_be_scored_is_named_and_the_others_are_ranked(bench: WorkerContext, world) -> None:
     world.add_texts("red circle", "red square", "red moon")
     index(bench, world)
     search_id = search(world, text="red circle", k=3)
@@ -227,7 +229,7 @@ def test_a_candidate_that_cannot_be_scored_is_named_and_the_others_are_ranked(be
     assert view.candidates[-1].item_id == gone.id
 
 
-def test_a_retry_keeps_the_scores_there_are_and_asks_only_for_the_others(bench: Bench, world) -> None:
+def test_a_retry_keeps_the_scores_there_are_and_asks_only_for_the_others(bench: WorkerContext, world) -> None:
     world.add_texts("red circle", "red square", "red moon", "red sun")
     index(bench, world)
     search_id = search(world, text="red circle", k=4)
@@ -253,7 +255,7 @@ def test_a_retry_keeps_the_scores_there_are_and_asks_only_for_the_others(bench: 
     assert all(row.error is None for row in view.candidates)
 
 
-def test_scores_of_two_versions_are_never_mixed(bench: Bench, world) -> None:
+def test_scores_of_two_versions_are_never_mixed(bench: WorkerContext, world) -> None:
     world.add_texts("red circle", "red square", "red moon", "red sun")
     index(bench, world)
     search_id = search(world, text="red circle", k=4)
@@ -267,7 +269,7 @@ def test_scores_of_two_versions_are_never_mixed(bench: Bench, world) -> None:
     assert "search again" in (world.job(search_id).error or "")
 
 
-def test_a_unit_done_twice_counts_once(bench: Bench, world) -> None:
+def test_a_unit_done_twice_counts_once(bench: WorkerContext, world) -> None:
     """A redelivered hint for a unit that is done does nothing."""
     world.add_texts("red circle")
     index(bench, world)
@@ -283,13 +285,13 @@ def test_a_unit_done_twice_counts_once(bench: Bench, world) -> None:
 
 
 def test_a_model_that_cannot_be_loaded_leaves_the_unit_to_retry_and_the_job_shows_the_reason(
-    bench: Bench, world
+    bench: WorkerContext, world
 ) -> None:
     world.add_texts("red circle")
     with transaction(world.sessions) as session:
         job_id = submit_index(session, world.user, world.collection_id, world.settings).job.id
 
-    def unloadable(bench: Bench, held: Held):
+    def unloadable(bench: WorkerContext, held: LeasedUnit):
         raise ModelUnavailable("There is no folder /models/embedder.")
 
     unit_id = world.units(job_id)[0].id
@@ -304,11 +306,11 @@ def test_a_model_that_cannot_be_loaded_leaves_the_unit_to_retry_and_the_job_show
     assert world.job(job_id).state is JobState.SUCCEEDED
 
 
-def test_workers_that_serve_another_model_refuse_the_job(bench: Bench, world) -> None:
+def test_workers_that_serve_another_model_refuse_the_job(bench: WorkerContext, world) -> None:
     world.add_texts("red circle")
     index(bench, world)
     search_id = search(world, text="red circle")
-    other = Bench(
+    other = WorkerContext(
         bench.sessions,
         bench.storage,
         world.settings.model_copy(update={"embedder": "local-dir:/models/other"}),
@@ -321,7 +323,7 @@ def test_workers_that_serve_another_model_refuse_the_job(bench: Bench, world) ->
     assert "local-dir:other" in (unit.error or "")
 
 
-def test_a_search_that_finds_no_item_of_the_kind_is_over_at_once_and_empty(bench: Bench, world) -> None:
+def test_a_search_that_finds_no_item_of_the_kind_is_over_at_once_and_empty(bench: WorkerContext, world) -> None:
     world.add_texts("red circle")
     index(bench, world)
     search_id = search(world, text="red circle", kinds=["image"])
@@ -330,7 +332,7 @@ def test_a_search_that_finds_no_item_of_the_kind_is_over_at_once_and_empty(bench
     assert (view.job.state, view.provisional, view.candidates) == (JobState.SUCCEEDED, False, [])
 
 
-def test_an_item_deleted_while_it_was_embedded_gets_no_vector(bench: Bench, world) -> None:
+def test_an_item_deleted_while_it_was_embedded_gets_no_vector(bench: WorkerContext, world) -> None:
     world.add_texts("here", "gone")
     with transaction(world.sessions) as session:
         job_id = submit_index(session, world.user, world.collection_id, world.settings).job.id
@@ -349,7 +351,7 @@ def test_an_item_deleted_while_it_was_embedded_gets_no_vector(bench: Bench, worl
         assert session.scalar(sa.select(sa.func.count()).select_from(EmbeddingModel)) == 1
 
 
-def test_the_final_order_is_written_for_every_candidate(bench: Bench, world) -> None:
+def test_the_final_order_is_written_for_every_candidate(bench: WorkerContext, world) -> None:
     world.add_texts(*[f"red {n}" for n in range(9)])
     index(bench, world)
     search_id = search(world, text="red", k=9)

@@ -22,7 +22,7 @@ from retllm.db.vectors import register_model
 from retllm.errors import NotFound
 from retllm.media import ingest as ingest_module
 from retllm.media.batch import add_files
-from retllm.media.ingest import IncomingFile, Ingest, Outcome, delete_collection, delete_item, open_picture
+from retllm.media.ingest import FileOutcome, IncomingFile, Ingest, delete_collection, delete_item, open_picture
 from retllm.media.storage import Storage
 from retllm.settings import Settings
 
@@ -32,15 +32,15 @@ Items = Callable[[], list[Item]]
 Stored = Callable[[], list[str]]
 
 
-def add_file(ingest: Ingest, name: str, stream: BinaryIO) -> list[Outcome]:
+def add_file(ingest: Ingest, name: str, stream: BinaryIO) -> list[FileOutcome]:
     return add_files(ingest, [IncomingFile(name, stream)])
 
 
-def statuses(outcomes: list[Outcome]) -> list[tuple[str, str]]:
+def statuses(outcomes: list[FileOutcome]) -> list[tuple[str, str]]:
     return [(outcome.name, outcome.status) for outcome in outcomes]
 
 
-def reason(outcome: Outcome) -> str:
+def reason(outcome: FileOutcome) -> str:
     assert outcome.status == "rejected"
     assert outcome.item_id is None
     assert outcome.error is not None
@@ -80,7 +80,7 @@ def test_the_same_picture_from_many_threads_at_once_is_one_item(ingest: Ingest, 
     threads = 8
     barrier = Barrier(threads)
 
-    def add(number: int) -> Outcome:
+    def add(number: int) -> FileOutcome:
         stream = io.BytesIO(picture())
         barrier.wait()
         return ingest.add_picture(f"{number}.png", stream)
@@ -318,7 +318,7 @@ def test_sheets_from_several_people_at_once_all_go_in(ingest: Ingest, items: Ite
         sheets.append("file,caption\n" + "".join(f"{name},by {person}\n" for name in order))
     barrier = Barrier(len(sheets))
 
-    def add(sheet: str) -> list[Outcome]:
+    def add(sheet: str) -> list[FileOutcome]:
         barrier.wait()
         return add_file(ingest, "c.csv", io.BytesIO(sheet.encode()))
 
@@ -390,7 +390,7 @@ def test_two_uploads_of_the_same_texts_do_not_wait_for_each_other_in_a_ring(inge
     texts = [(f"number {number}", None) for number in range(400)]
     start = Barrier(2)
 
-    def add(mine: list[tuple[str, None]]) -> list[Outcome]:
+    def add(mine: list[tuple[str, None]]) -> list[FileOutcome]:
         start.wait()
         return ingest.add_texts(mine)
 
@@ -473,7 +473,7 @@ def test_an_equal_picture_that_comes_between_looking_and_storing_wins(
     ingest: Ingest, items: Items, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = ingest_module.inspect_picture
-    other: list[Outcome] = []
+    other: list[FileOutcome] = []
 
     def slowly(stream: BinaryIO, settings: Settings) -> Any:
         seen = real(stream, settings)

@@ -155,7 +155,7 @@ def test_a_decoder_has_no_secrets_no_files_and_no_children(
         "    raise decoder.Refused('damaged', reason=json.dumps(report)[:3000])"
     )
     monkeypatch.setattr(decoder, "__file__", hostile(body, tmp_path))
-    seen = sandbox.ask(sandbox.Wish(10**6, 64), io.BytesIO(picture()), len(picture()), settings).facts
+    seen = sandbox.ask(sandbox.DecodeRequest(10**6, 64), io.BytesIO(picture()), len(picture()), settings).facts
     report = json.loads(seen["reason"])
     assert "canary" not in json.dumps(report["environ"])
     # its standard three, and the folder that it just listed

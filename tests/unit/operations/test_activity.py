@@ -116,8 +116,8 @@ def test_the_stamp_changes_with_what_is_shown_and_not_by_a_beat(world) -> None:
         return world.in_transaction(lambda session: activity.stamp(session)[1:])  # type: ignore[index]
 
     def tell(loaded: bool) -> None:
-        report = workers.Report("host:1", ["score"], "cpu", "0", [{"name": "m", "loaded": loaded}])
-        world.in_transaction(lambda session: workers.tell(session, report))
+        report = workers.WorkerReport("host:1", ["score"], "cpu", "0", [{"name": "m", "loaded": loaded}])
+        world.in_transaction(lambda session: workers.record(session, report))
 
     seen = [stamp()]
     deeds = [

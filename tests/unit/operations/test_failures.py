@@ -16,7 +16,7 @@ from retllm.history import control
 from retllm.identity import accounts
 from retllm.indexing.submit import submit_index
 from retllm.operations import failures
-from retllm.operations.failures import Filters, Place
+from retllm.operations.failures import FailureCursor, FailureFilters
 from retllm.queue.claim import complete, fail
 
 # the key of nothing
@@ -50,7 +50,7 @@ def _share(world) -> None:
 
 def _page(world, user: User | None = None, **filters: object) -> list[failures.DeadUnit]:
     with transaction(world.sessions) as session:
-        return failures.page(session, user or world.user, Filters(**filters))
+        return failures.page(session, user or world.user, FailureFilters(**filters))
 
 
 def _requeue(world, units: list[UUID], user: User | None = None) -> failures.Requeued:
@@ -75,7 +75,7 @@ def test_filters_narrow_the_list_and_the_count(world) -> None:
     assert len(_page(world, queue="embed", collection_id=world.collection_id)) == 2
     assert _page(world, queue="score") == _page(world, collection_id=uuid4()) == []
     with transaction(world.sessions) as session:
-        assert failures.count(session, world.user, Filters(text="disk")) == (1, 1)
+        assert failures.count(session, world.user, FailureFilters(text="disk")) == (1, 1)
 
 
 def test_pages_follow_each_other_without_a_gap_though_several_died_at_once(world) -> None:
@@ -87,9 +87,9 @@ def test_pages_follow_each_other_without_a_gap_though_several_died_at_once(world
     got: list[UUID] = []
     after = None
     with transaction(world.sessions) as session:
-        while rows := failures.page(session, world.user, Filters(), after=after, limit=2):
+        while rows := failures.page(session, world.user, FailureFilters(), after=after, limit=2):
             got += [one.id for one in rows]
-            after = Place.parse(str(rows[-1].place))
+            after = FailureCursor.parse(str(rows[-1].place))
     assert got == whole
     assert len(set(got)) == 5
 
@@ -100,7 +100,7 @@ def test_pages_follow_each_other_without_a_gap_though_several_died_at_once(world
 )
 def test_a_place_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
-        Place.parse(text)
+        FailureCursor.parse(text)
 
 
 def test_a_unit_that_gets_new_attempts_takes_its_job_up_again_and_leaves_the_others_dead(world) -> None:
@@ -160,7 +160,7 @@ def test_a_job_that_is_being_cancelled_is_left_alone(world) -> None:
         control.cancel_job(session, world.user, job_id)
     assert _requeue(world, [first.id]).refused == {failures.STOPPING: 1}
     with transaction(world.sessions) as session:
-        assert failures.changeable(session, world.user, Filters(), until=datetime.now(UTC)) == []
+        assert failures.changeable(session, world.user, FailureFilters(), until=datetime.now(UTC)) == []
 
 
 def test_strangers_see_nothing_and_guests_see_without_the_traceback_and_can_not_requeue(world) -> None:
@@ -176,10 +176,10 @@ def test_strangers_see_nothing_and_guests_see_without_the_traceback_and_can_not_
     assert (dead.may, dead.traceback) == (False, None)
     assert _requeue(world, [unit.id], bob).refused == {failures.FOREIGN: 1}
     with transaction(world.sessions) as session:
-        assert failures.count(session, bob, Filters()) == (1, 0)
-        assert failures.changeable(session, bob, Filters(), until=datetime.now(UTC)) == []
+        assert failures.count(session, bob, FailureFilters()) == (1, 0)
+        assert failures.changeable(session, bob, FailureFilters(), until=datetime.now(UTC)) == []
     for somebody in (world.user, _somebody(world, "root", Role.ADMIN)):
         (dead,) = _page(world, somebody)
         assert (dead.may, dead.traceback) == (True, "Traceback: secret")
     with transaction(world.sessions) as session:
-        assert failures.changeable(session, world.user, Filters(), until=datetime.now(UTC)) == [unit.id]
+        assert failures.changeable(session, world.user, FailureFilters(), until=datetime.now(UTC)) == [unit.id]

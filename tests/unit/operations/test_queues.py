@@ -22,7 +22,7 @@ class Recorder:
     def __init__(self) -> None:
         self.told: list[UUID] = []
 
-    def announce(self, units) -> int:
+    def notify(self, units) -> int:
         taken = [unit_id for unit_id, _ in units]
         self.told += taken
         return len(taken)
@@ -120,6 +120,6 @@ def test_units_are_counted_by_what_they_wait_for(world) -> None:
 
 
 def test_counting_stops_where_a_number_says_no_more(world, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queues, "MOST_COUNTED", 2)
+    monkeypatch.setattr(queues, "MAX_COUNTED", 2)
     _job(world, 8)
     assert _depths(world)["embed"].waiting == 2

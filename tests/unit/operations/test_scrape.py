@@ -15,7 +15,7 @@ from retllm.db.session import transaction
 from retllm.db.tables import Job, Unit, new_id
 from retllm.operations import queues, scrape, workers
 from retllm.operations.totals import Totals
-from retllm.operations.workers import Report
+from retllm.operations.workers import WorkerReport
 
 
 def _told(world, hints: Any = lambda: None) -> dict[tuple[str, ...], float]:
@@ -68,7 +68,7 @@ def test_queues_units_and_workers_are_told_as_they_are(world) -> None:
     with transaction(world.sessions) as session:
         queues.pause(session, world.user, "score")
         for name, of in (("a:1", ["score"]), ("a:2", ["query", "embed"]), ("a:3", ["score"]), ("a:4", ["score"])):
-            workers.tell(session, Report(name, of, "cpu", "0.1.0"))
+            workers.record(session, WorkerReport(name, of, "cpu", "0.1.0"))
         workers.leave(session, "a:4")
     told = _told(world, lambda: {"score": 7, "embed": 0, "query": 0})
     assert told["retllm_queue_depth", "score"] == 3

@@ -16,7 +16,7 @@ from retllm.db.tables import Unit
 from retllm.errors import MediaRejected, ModelUnavailable
 from retllm.indexing.submit import submit_index
 from retllm.operations import queues, stuck, workers
-from retllm.operations.workers import Report
+from retllm.operations.workers import WorkerReport
 from retllm.queue import claim as claims
 from retllm.queue.claim import Claim
 
@@ -43,7 +43,7 @@ def _set(world, unit_id: UUID | None = None, **values: Any) -> None:
 def _worker(world, name: str = "gpu1:7", *served: str, error: str | None = None) -> None:
     model = {"name": "CLIP", "revision": None, "loaded": error is None, "error": error}
     with transaction(world.sessions) as session:
-        workers.tell(session, Report(name, served or ("query", "embed"), "cpu", "0", [model]))
+        workers.record(session, WorkerReport(name, served or ("query", "embed"), "cpu", "0", [model]))
 
 
 def _found(world) -> list[stuck.Stuck]:

@@ -14,7 +14,7 @@ from retllm.metrics import BATCH, LEASES_LOST
 from retllm.operations import totals
 from retllm.operations.totals import Totals, key_of
 from retllm.operations.upkeep import upkeep
-from retllm.operations.workers import Heartbeat, Report
+from retllm.operations.workers import Heartbeat, WorkerReport
 from retllm.queue.dispatcher import Dispatcher
 
 from .test_queues import Recorder
@@ -111,7 +111,7 @@ def test_labels_are_kept_in_one_order() -> None:
 
 
 def test_a_worker_tells_what_it_counted_when_it_ends(world) -> None:
-    heart = Heartbeat(world.sessions, lambda: Report("host:1", ["score"], "cpu", "0.1.0"), every=600)
+    heart = Heartbeat(world.sessions, lambda: WorkerReport("host:1", ["score"], "cpu", "0.1.0"), every=600)
     BATCH.labels("scorer").observe(3)
     heart.start()
     heart.stop()

@@ -13,15 +13,15 @@ from retllm.db.session import make_sessions, transaction
 from retllm.indexing.submit import submit_index
 from retllm.operations import workers
 from retllm.operations.upkeep import upkeep
-from retllm.operations.workers import Heartbeat, Report, Standing, WorkerView
+from retllm.operations.workers import Heartbeat, WorkerReport, WorkerStatus, WorkerView
 from retllm.queue.dispatcher import Dispatcher
 
 from .test_queues import Recorder
 
 
-def _report(name: str = "host:1", **models: bool) -> Report:
+def _report(name: str = "host:1", **models: bool) -> WorkerReport:
     told = [{"name": model, "revision": None, "loaded": loaded, "error": None} for model, loaded in models.items()]
-    return Report(name, ["query", "embed"], "cpu", "0.1.0", told)
+    return WorkerReport(name, ["query", "embed"], "cpu", "0.1.0", told)
 
 
 def _every(world) -> dict[str, WorkerView]:
@@ -44,22 +44,22 @@ def _until(true: Callable[[], bool]) -> None:
 
 def test_a_worker_is_alive_while_it_tells_silent_when_it_does_not_and_stopped_when_it_said_so(world) -> None:
     for name in ("host:1", "host:2", "host:3"):
-        world.in_transaction(lambda session, name=name: workers.tell(session, _report(name)))
+        world.in_transaction(lambda session, name=name: workers.record(session, _report(name)))
     _age(world, "host:2", workers.ALIVE_SECONDS + 1)
     world.in_transaction(lambda session: workers.leave(session, "host:3"))
     assert {name: one.standing for name, one in _every(world).items()} == {
-        "host:1": Standing.ALIVE,
-        "host:2": Standing.SILENT,
-        "host:3": Standing.STOPPED,
+        "host:1": WorkerStatus.ALIVE,
+        "host:2": WorkerStatus.SILENT,
+        "host:3": WorkerStatus.STOPPED,
     }
-    world.in_transaction(lambda session: workers.tell(session, _report("host:3")))
-    assert _every(world)["host:3"].standing is Standing.ALIVE, "a name that comes again lives again"
+    world.in_transaction(lambda session: workers.record(session, _report("host:3")))
+    assert _every(world)["host:3"].standing is WorkerStatus.ALIVE, "a name that comes again lives again"
 
 
 def test_telling_again_replaces_what_was_told(world) -> None:
-    world.in_transaction(lambda session: workers.tell(session, _report(clip=False)))
+    world.in_transaction(lambda session: workers.record(session, _report(clip=False)))
     begun = _every(world)["host:1"].started_at
-    world.in_transaction(lambda session: workers.tell(session, _report(clip=True)))
+    world.in_transaction(lambda session: workers.record(session, _report(clip=True)))
     (one,) = _every(world).values()
     assert one.models == [{"name": "clip", "revision": None, "loaded": True, "error": None}]
     assert (one.queues, one.device, one.release, one.started_at) == (["query", "embed"], "cpu", "0.1.0", begun)
@@ -70,7 +70,7 @@ def test_a_worker_is_shown_with_what_it_holds(world) -> None:
     world.add_texts("a", "b")
     with transaction(world.sessions) as session:
         job_id = submit_index(session, world.user, world.collection_id, world.settings).job.id
-    world.in_transaction(lambda session: workers.tell(session, _report()))
+    world.in_transaction(lambda session: workers.record(session, _report()))
     assert _every(world)["host:1"].units == []
     world.must_claim(world.units(job_id)[0].id, "host:1")
     assert [one.job_id for one in _every(world)["host:1"].units] == [job_id]
@@ -81,7 +81,7 @@ def test_queues_that_nobody_alive_serves_are_named(world) -> None:
         return world.in_transaction(lambda session: workers.unserved(session, ["query", "embed", "score"]))
 
     assert unserved() == ["query", "embed", "score"]
-    world.in_transaction(lambda session: workers.tell(session, _report()))
+    world.in_transaction(lambda session: workers.record(session, _report()))
     assert unserved() == ["score"]
     _age(world, "host:1", workers.ALIVE_SECONDS + 1)
     assert unserved() == ["query", "embed", "score"]
@@ -89,7 +89,7 @@ def test_queues_that_nobody_alive_serves_are_named(world) -> None:
 
 def test_the_dispatcher_forgets_workers_that_are_gone_for_a_day(world) -> None:
     for name, seconds in (("host:1", 3600 * 25), ("host:2", 3600 * 23)):
-        world.in_transaction(lambda session, name=name: workers.tell(session, _report(name)))
+        world.in_transaction(lambda session, name=name: workers.record(session, _report(name)))
         _age(world, name, seconds)
     Dispatcher(world.sessions, Recorder(), world.settings, upkeep(world.sessions, world.settings)).round()
     assert list(_every(world)) == ["host:2"]
@@ -103,13 +103,13 @@ def test_a_heartbeat_beats_until_it_is_stopped_and_says_that_it_stops(world) -> 
     loaded.set()
     _until(lambda: _every(world)["host:1"].models[0]["loaded"] is True)
     beat.stop()
-    assert _every(world)["host:1"].standing is Standing.STOPPED
+    assert _every(world)["host:1"].standing is WorkerStatus.STOPPED
 
 
 def test_a_heart_goes_on_when_the_database_comes_back_and_when_a_report_fails(world) -> None:
     calls: list[int] = []
 
-    def report() -> Report:
+    def report() -> WorkerReport:
         calls.append(1)
         if len(calls) < 3:
             raise RuntimeError("the model is being swapped")

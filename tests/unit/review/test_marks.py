@@ -98,7 +98,7 @@ def test_a_deleted_item_takes_no_mark_but_gives_one_back(world):
 
 
 def test_marks_of_a_question_are_bounded(world, monkeypatch):
-    monkeypatch.setattr(marks, "MOST_MARKS", 2)
+    monkeypatch.setattr(marks, "MAX_MARKS", 2)
     search = world.search("a bird", [0], [0])
     for place in (0, 1):
         _set(world, search, place, True)

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from retllm.evaluation.metrics import ndcg, precision
-from retllm.review.measures import Place, Verdict, measure, measure_order, verdict_of
+from retllm.review.measures import RankPair, Verdict, measure, measure_order, verdict_of
 
 
 def test_numbers_worked_out_by_hand():
@@ -44,9 +44,9 @@ def test_ndcg_and_precision_are_those_of_a_list_of_gains_in_every_order():
 VERDICTS = [
     (0, [], Verdict.UNKNOWN),
     (2, [], Verdict.COARSE_MISS),
-    (1, [Place(5, 1)], Verdict.HIT),
-    (1, [Place(1, 2)], Verdict.FINE_MISS),
-    (2, [Place(1, 3), Place(2, 1)], Verdict.HIT),
+    (1, [RankPair(5, 1)], Verdict.HIT),
+    (1, [RankPair(1, 2)], Verdict.FINE_MISS),
+    (2, [RankPair(1, 3), RankPair(2, 1)], Verdict.HIT),
 ]
 
 
@@ -56,7 +56,7 @@ def test_the_verdict_tells_which_stage_missed(relevant, places, verdict):
 
 
 def test_the_two_stages_are_measured_apart():
-    made = measure(1, [Place(coarse=3, final=1)], pool=5, marked=2)
+    made = measure(1, [RankPair(coarse=3, final=1)], pool=5, marked=2)
     assert made.coarse is not None
     assert made.fine is not None
     assert (made.coarse.recall_at_1, made.fine.recall_at_1) == (0, 1)

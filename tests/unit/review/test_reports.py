@@ -80,6 +80,6 @@ def test_what_is_no_report_at_all_is_refused(raw):
 
 
 def test_a_report_is_bounded(monkeypatch):
-    monkeypatch.setattr(reports, "MOST_BYTES", 10)
+    monkeypatch.setattr(reports, "MAX_BYTES", 10)
     with pytest.raises(TooLarge):
         read_report(b" " * 11)

@@ -30,7 +30,7 @@ class Heard:
 
     units: list[tuple[UUID, Stage]] = field(default_factory=list)
 
-    def announce(self, units: Sequence[tuple[UUID, Stage]]) -> None:
+    def notify(self, units: Sequence[tuple[UUID, Stage]]) -> None:
         self.units += units
 
 
@@ -69,7 +69,7 @@ def heard() -> Heard:
 @pytest.fixture
 def app(settings: Settings, heard: Heard, compiled: FileSystemBytecodeCache) -> OpenAPI:
     """The app."""
-    made = create_app(settings, announcer=heard)
+    made = create_app(settings, notifier=heard)
     made.jinja_env.bytecode_cache = compiled
     return made
 

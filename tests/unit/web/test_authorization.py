@@ -97,7 +97,7 @@ def walk(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPath
     """The app that is walked over, with a database for itself."""
     home = tmp_path_factory.mktemp("walk")
     settings = Settings(home=home, database_url=module_database, redis_url=redis_url, metrics_token="of the scraper")
-    app = create_app(settings, announcer=Heard())
+    app = create_app(settings, notifier=Heard())
     # a missing token is answered with 403 too, and would stand before every right that is asked for here
     app.config["WTF_CSRF_ENABLED"] = False
     # answers are compared, and a second more between two of them tells nothing

@@ -55,7 +55,7 @@ def _told(caller: Caller, key: str) -> dict[str, tuple[Any, ...]]:
 
 def _actions(served: Services) -> list[tuple[str, dict[str, Any]]]:
     with transaction(served.sessions) as session:
-        return [(one.action, one.detail) for one in audit.page(session, audit.Filters())]
+        return [(one.action, one.detail) for one in audit.page(session, audit.AuditFilters())]
 
 
 def test_counts_follow_the_embedder_in_use(ada: Caller, birds: str, embed: Embed, served: Services) -> None:

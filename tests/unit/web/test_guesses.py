@@ -13,7 +13,7 @@ from retllm.errors import TooManyTries
 from retllm.settings import Settings
 from retllm_web.app import create_app
 from retllm_web.http import login_throttle
-from retllm_web.http.login_throttle import MOST_WRONG, Guesses
+from retllm_web.http.login_throttle import MAX_WRONG, LoginThrottle
 
 from .conftest import PASSWORD, Caller
 
@@ -35,7 +35,7 @@ def app(app: OpenAPI) -> OpenAPI:
 
 def test_after_20_wrong_tries_from_an_address_it_is_429_for_a_while(app: OpenAPI, ada: Caller) -> None:
     # at a name of its own each
-    tries = [_try(app, f"somebody{number}").status_code for number in range(MOST_WRONG)]
+    tries = [_try(app, f"somebody{number}").status_code for number in range(MAX_WRONG)]
     assert tries == [401] * 20
     stopped = _try(app, "ada", PASSWORD)
     assert stopped.status_code == 429
@@ -49,7 +49,7 @@ def test_after_20_wrong_tries_from_an_address_it_is_429_for_a_while(app: OpenAPI
 def test_after_20_wrong_tries_at_a_name_from_anywhere_it_is_429_whether_it_is_known_or_not(
     app: OpenAPI, ada: Caller, name: str
 ) -> None:
-    answers = [_try(app, name, WRONG, f"192.0.2.{number}") for number in range(MOST_WRONG + 1)]
+    answers = [_try(app, name, WRONG, f"192.0.2.{number}") for number in range(MAX_WRONG + 1)]
     assert [one.status_code for one in answers] == [401] * 20 + [429]
     assert _try(app, name.strip().lower(), PASSWORD, "198.51.100.7").status_code == 429
 
@@ -57,7 +57,7 @@ def test_after_20_wrong_tries_at_a_name_from_anywhere_it_is_429_whether_it_is_kn
 def test_the_owner_gets_in_where_they_were_before_whoever_else_tries_the_name(app: OpenAPI, ada: Caller) -> None:
     home = "203.0.113.9"
     assert _try(app, "ada", PASSWORD, home).status_code == 302
-    for number in range(MOST_WRONG):
+    for number in range(MAX_WRONG):
         assert _try(app, "ada", WRONG, f"192.0.2.{number}").status_code == 401
     assert _try(app, "ada", PASSWORD, "198.51.100.7").status_code == 429
     assert _try(app, "ada", PASSWORD, home).status_code == 302
@@ -65,13 +65,13 @@ def test_the_owner_gets_in_where_they_were_before_whoever_else_tries_the_name(ap
 
 def test_a_right_password_clears_the_account_and_not_the_address(app: OpenAPI, ada: Caller, bob: Caller) -> None:
     # an account of one's own buys no tries at another
-    for _ in range(MOST_WRONG - 1):
+    for _ in range(MAX_WRONG - 1):
         _try(app, "bob")
         assert _try(app, "ada", PASSWORD).status_code == 302
     assert _try(app, "bob").status_code == 401
     assert _try(app, "ada", PASSWORD).status_code == 429
     # and the owner's own slips are forgotten once they are in
-    for number in range(MOST_WRONG - 1):
+    for number in range(MAX_WRONG - 1):
         _try(app, "ada", WRONG, f"198.51.100.{number}")
     assert _try(app, "ada", PASSWORD, "203.0.113.1").status_code == 302
     assert _try(app, "ada", WRONG, "203.0.113.2").status_code == 401
@@ -84,7 +84,7 @@ def _ask(client: FlaskClient, token: str, address: str = "192.0.2.1") -> Any:
 
 
 def test_after_20_wrong_tokens_from_an_address_it_is_429_and_right_ones_go_on(client: FlaskClient, ada: Caller) -> None:
-    assert [_ask(client, f"rlm_{number}").status_code for number in range(MOST_WRONG)] == [401] * 20
+    assert [_ask(client, f"rlm_{number}").status_code for number in range(MAX_WRONG)] == [401] * 20
     stopped = _ask(client, "rlm_x")
     assert stopped.status_code == 429
     assert stopped.json["error"]["code"] == "too_many_tries"
@@ -96,7 +96,7 @@ def test_after_20_wrong_tokens_from_an_address_it_is_429_and_right_ones_go_on(cl
 def test_a_program_with_an_old_token_shuts_nobody_out_of_the_pages(
     app: OpenAPI, client: FlaskClient, ada: Caller
 ) -> None:
-    for _ in range(MOST_WRONG + 1):
+    for _ in range(MAX_WRONG + 1):
         _ask(client, "rlm_old")
     assert _try(app, "ada", PASSWORD).status_code == 302
 
@@ -106,19 +106,19 @@ def test_all_processes_count_together(settings: Settings, ada: Caller) -> None:
     for app in apps:
         app.config["WTF_CSRF_ENABLED"] = False
     turns = itertools.cycle(apps)
-    assert [_try(next(turns), "ada").status_code for _ in range(MOST_WRONG + 1)] == [401] * 20 + [429]
+    assert [_try(next(turns), "ada").status_code for _ in range(MAX_WRONG + 1)] == [401] * 20 + [429]
 
 
 def test_the_limit_holds_without_redis(settings: Settings, ada: Caller) -> None:
     app = create_app(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}))
     app.config["WTF_CSRF_ENABLED"] = False
-    assert [_try(app, "ada").status_code for _ in range(MOST_WRONG + 1)] == [401] * 20 + [429]
+    assert [_try(app, "ada").status_code for _ in range(MAX_WRONG + 1)] == [401] * 20 + [429]
 
 
 def test_a_name_or_an_address_can_not_be_read_off_the_counters(redis_url: str) -> None:
     import redis
 
-    counters = Guesses(redis_url, "the secret of one server")
+    counters = LoginThrottle(redis_url, "the secret of one server")
     counters.wrong(login_throttle.account("quokka"), login_throttle.address("203.0.113.77"))
     with redis.Redis.from_url(redis_url) as connection:
         names = b" ".join(connection.keys("*"))
@@ -127,9 +127,9 @@ def test_a_name_or_an_address_can_not_be_read_off_the_counters(redis_url: str) -
 
 
 def test_a_try_that_is_refused_does_not_prolong_the_wait() -> None:
-    counters = Guesses(None, "secret")
+    counters = LoginThrottle(None, "secret")
     source = login_throttle.account("ada")
-    for _ in range(MOST_WRONG):
+    for _ in range(MAX_WRONG):
         counters.wrong(source)
     first = counters.wait(source)
     for _ in range(50):
@@ -142,9 +142,7 @@ def test_a_try_that_is_refused_does_not_prolong_the_wait() -> None:
 
 
 def test_who_has_a_whole_network_of_ipv6_has_no_more_tries(app: OpenAPI, ada: Caller) -> None:
-    tries = [
-        _try(app, f"n{number}", WRONG, f"2001:db8:1:2::{number:x}").status_code for number in range(MOST_WRONG + 1)
-    ]
+    tries = [_try(app, f"n{number}", WRONG, f"2001:db8:1:2::{number:x}").status_code for number in range(MAX_WRONG + 1)]
     assert tries == [401] * 20 + [429]
     assert _try(app, "ada", PASSWORD, "2001:db8:1:3::1").status_code == 302
 

@@ -86,7 +86,7 @@ def test_nothing_but_static_files_is_kept_by_a_cache(app: OpenAPI, client: Flask
 
 
 def test_answers_of_every_outcome(settings: Settings, heard: Heard) -> None:
-    app = create_app(settings.model_copy(update={"max_request_bytes": 1000}), announcer=heard)
+    app = create_app(settings.model_copy(update={"max_request_bytes": 1000}), notifier=heard)
 
     @app.get("/crash")
     def crash() -> str:
@@ -128,6 +128,6 @@ def test_who_says_https_without_a_proxy_is_not_believed(client: FlaskClient) -> 
 
 
 def test_behind_a_proxy_its_word_counts(settings: Settings, heard: Heard) -> None:
-    client = create_app(settings.model_copy(update={"proxies": 1}), announcer=heard).test_client()
+    client = create_app(settings.model_copy(update={"proxies": 1}), notifier=heard).test_client()
     answer = client.get("/login", headers={"X-Forwarded-Proto": "https"})
     assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"

@@ -315,7 +315,7 @@ def test_only_what_can_be_deleted_is_and_the_rest_is_told(
     bobs = history.search("c", collection=theirs, user_id=bob.user.id)
     keys = [uuid.UUID(key) for key in (done, running, bobs, str(uuid.uuid4()))]
     with app.test_request_context():
-        tally = bulk.do_to(ada.user, bulk.Deed.DELETE, keys)
+        tally = bulk.do_to(ada.user, bulk.BulkAction.DELETE, keys)
     assert tally.done == 1
     assert sorted(tally.refused.values()) == [1, 1, 1]
     assert any("still at work" in reason for reason in tally.refused)
@@ -334,9 +334,9 @@ def test_a_deed_to_all_that_match_goes_on_where_it_ended_and_leaves_newer_jobs(
     later = history.search("later", JobState.FAILED)
     filters = bulk.Filters()
     with app.test_request_context():
-        tally = bulk.do_to_all(ada.user, bulk.Deed.RETRY, filters, upto=upto)
+        tally = bulk.apply_to_all(ada.user, bulk.BulkAction.RETRY, filters, upto=upto)
         assert (tally.done, str(tally.after)) == (4, failed[1])
-        rest = bulk.do_to_all(ada.user, bulk.Deed.RETRY, filters, upto=upto, after=tally.after)
+        rest = bulk.apply_to_all(ada.user, bulk.BulkAction.RETRY, filters, upto=upto, after=tally.after)
     assert (rest.done, rest.after) == (1, None)
     states = {job["id"]: job["state"] for job in ada.get("/jobs").json["jobs"]}
     assert {states[key] for key in failed} == {"queued"}
@@ -349,7 +349,7 @@ def test_retried_jobs_are_announced_and_their_dead_units_wait_again(
 ) -> None:
     keys = [uuid.UUID(history.search(f"{n}", JobState.FAILED)) for n in range(3)]
     with app.test_request_context():
-        assert bulk.do_to(ada.user, bulk.Deed.RETRY, keys).done == 3
+        assert bulk.do_to(ada.user, bulk.BulkAction.RETRY, keys).done == 3
     assert [stage for _, stage in heard.units] == [Stage.FINE] * 3
     with served.sessions() as session:
         assert set(session.scalars(sa.select(Unit.state))) == {UnitState.READY}

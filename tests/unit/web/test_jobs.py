@@ -335,10 +335,10 @@ def test_an_index_job_is_no_search(ada: Caller, texts: str) -> None:
 def test_a_failing_announcement_does_not_lose_accepted_work(
     ada: Caller, texts: str, heard: Heard, monkeypatch: pytest.MonkeyPatch, served: Services
 ) -> None:
-    from retllm.queue.notifications import Announcer
+    from retllm.queue.notifications import Notifier
 
-    away = Announcer("redis://127.0.0.1:1/0")
-    monkeypatch.setattr(heard, "announce", away.announce)
+    away = Notifier("redis://127.0.0.1:1/0")
+    monkeypatch.setattr(heard, "announce", away.notify)
     answer = ada.post(f"/collections/{texts}/index")
     assert answer.status_code == 202
     with transaction(served.sessions) as session:

@@ -83,7 +83,7 @@ class Stage:
 def stage(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Stage:
     """The app, with a database for itself."""
     home = tmp_path_factory.mktemp("scopes")
-    return Stage(create_app(Settings(home=home, database_url=module_database, redis_url=redis_url), announcer=Heard()))
+    return Stage(create_app(Settings(home=home, database_url=module_database, redis_url=redis_url), notifier=Heard()))
 
 
 @pytest.mark.parametrize(("rule", "method"), ROUTES)

@@ -12,7 +12,7 @@ from retllm.db.enums import JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Job, Unit
 from retllm.operations import workers
-from retllm.operations.workers import Report
+from retllm.operations.workers import WorkerReport
 from retllm_web.http.services import Services
 
 # the key of nothing
@@ -46,7 +46,7 @@ def _queue(answer: Any, name: str) -> Any:
 def test_workers_tell_of_themselves(ada: Caller, served: Services) -> None:
     model = {"name": "clip", "revision": None, "loaded": False, "error": "no GPU"}
     with transaction(served.sessions) as session:
-        workers.tell(session, Report("gpu:1", ["score"], "cuda", "0.1.0", [model]))
+        workers.record(session, WorkerReport("gpu:1", ["score"], "cuda", "0.1.0", [model]))
     (one,) = ada.get("/system/workers").json["workers"]
     assert (one["name"], one["standing"], one["models"], one["units"]) == ("gpu:1", "alive", [model], [])
 
@@ -55,7 +55,7 @@ def test_a_worker_names_no_job_that_one_may_not_see(
     root: Caller, ada: Caller, bob: Caller, job_id: str, served: Services
 ) -> None:
     with transaction(served.sessions) as session:
-        workers.tell(session, Report("cpu:1", ["embed"], "cpu", "0.1.0"))
+        workers.record(session, WorkerReport("cpu:1", ["embed"], "cpu", "0.1.0"))
         session.execute(sa.update(Unit).values(state=UnitState.LEASED, worker="cpu:1"))
 
     def held(caller: Caller) -> list[tuple[str, str | None]]:

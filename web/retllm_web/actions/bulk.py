@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from retllm.db.session import transaction
 from retllm.db.tables import Job, User
 from retllm.history import control, listing
-from retllm.history.control import Deed, Done
-from retllm.history.listing import Filters
+from retllm.history.control import BulkAction, JobChanges
+from retllm.history.listing import JobFilters
 from retllm.identity.audit import Action
 from retllm_web.actions.auditing import note
 from retllm_web.actions.submissions import forget, note_job
@@ -21,14 +21,14 @@ from retllm_web.http.services import services
 
 BATCH = 200
 """Jobs of one transaction."""
-MOST = 1000
+MAX = 1000
 """Jobs of one request; whoever wants more asks again."""
 
-_NOTED = {Deed.CANCEL: Action.JOB_CANCELLED, Deed.RETRY: Action.JOB_RETRIED}
+_NOTED = {BulkAction.CANCEL: Action.JOB_CANCELLED, BulkAction.RETRY: Action.JOB_RETRIED}
 
 
 @dataclass
-class Tally:
+class BulkResult:
     """What came of it; ``after`` is the key to go on with if jobs are left."""
 
     done: int = 0
@@ -44,24 +44,26 @@ def delete(user: User, job_id: UUID) -> None:
         Forbidden: it is somebody else's, in a collection that this account may not change.
         Conflict: it is still at work.
     """
-    _finished(user, Deed.DELETE, lambda session: control.delete_job(session, user, job_id))
+    _finished(user, BulkAction.DELETE, lambda session: control.delete_job(session, user, job_id))
 
 
-def do_to(user: User, deed: Deed, job_ids: Sequence[UUID]) -> Tally:
-    """Do it to these jobs, so far as it can be done; at most ``MOST`` of them."""
-    tally = Tally()
-    for start in range(0, min(len(job_ids), MOST), BATCH):
+def do_to(user: User, deed: BulkAction, job_ids: Sequence[UUID]) -> BulkResult:
+    """Do it to these jobs, so far as it can be done; at most ``MAX`` of them."""
+    tally = BulkResult()
+    for start in range(0, min(len(job_ids), MAX), BATCH):
         _add(tally, user, deed, job_ids[start : start + BATCH])
     return tally
 
 
-def do_to_all(user: User, deed: Deed, filters: Filters, *, upto: UUID, after: UUID | None = None) -> Tally:
-    """Do it to the jobs that match, so far as it can be done, newest first; at most ``MOST`` of them.
+def apply_to_all(
+    user: User, deed: BulkAction, filters: JobFilters, *, upto: UUID, after: UUID | None = None
+) -> BulkResult:
+    """Do it to the jobs that match, so far as it can be done, newest first; at most ``MAX`` of them.
 
     Jobs with keys above ``upto`` came after the question whether to do it, and are left alone.
     """
-    tally = Tally(after=after)
-    for _ in range(MOST // BATCH):
+    tally = BulkResult(after=after)
+    for _ in range(MAX // BATCH):
         with transaction(services().sessions) as session:
             conditions = [*filters.matching(user), Job.id <= upto]
             ids = listing.keys(session, user, conditions, control.allowed(deed), after=tally.after, limit=BATCH)
@@ -73,25 +75,25 @@ def do_to_all(user: User, deed: Deed, filters: Filters, *, upto: UUID, after: UU
     return tally
 
 
-def _add(tally: Tally, user: User, deed: Deed, job_ids: Sequence[UUID]) -> None:
-    done = _finished(user, deed, lambda session: control.do_to(session, user, deed, job_ids))
+def _add(tally: BulkResult, user: User, deed: BulkAction, job_ids: Sequence[UUID]) -> None:
+    done = _finished(user, deed, lambda session: control.apply_to_jobs(session, user, deed, job_ids))
     tally.done += len(done.jobs)
     tally.refused += done.refused
 
 
-def _finished(user: User, deed: Deed, do: Callable[[Session], Done]) -> Done:
+def _finished(user: User, deed: BulkAction, do: Callable[[Session], JobChanges]) -> JobChanges:
     """Do it in one transaction with its entries in the audit log, then what waits for the commit."""
     with transaction(services().sessions) as session:
         done = do(session)
         _note(session, user, deed, done.jobs)
-    services().announcer.announce(done.units)
+    services().notifier.notify(done.units)
     for key in done.pictures:
         forget(key)
     return done
 
 
-def _note(session: Session, user: User, deed: Deed, jobs: Sequence[Job]) -> None:
-    if deed is not Deed.DELETE:
+def _note(session: Session, user: User, deed: BulkAction, jobs: Sequence[Job]) -> None:
+    if deed is not BulkAction.DELETE:
         for job in jobs:
             note_job(session, user, _NOTED[deed], job)
         return

@@ -15,7 +15,7 @@ from retllm.db.enums import ItemKind, JobKind, Role, Stage
 from retllm.db.operations import PausedQueue
 from retllm.db.tables import Collection, Embedding, Item, Job, Unit, User, new_id
 from retllm.errors import Conflict, NotFound
-from retllm.identity.access import demand_role, visible_collections
+from retllm.identity.access import require_role, visible_collections
 from retllm.identity.audit import Action
 from retllm.indexing import coverage
 from retllm.indexing.indexed import current_model, embedder_of, fresh_embedding, has_vector, is_ready
@@ -61,7 +61,7 @@ def create(session: Session, user: User, name: str, description: str = "") -> Co
         Conflict: they have one of that name.
         Forbidden: a viewer makes none.
     """
-    demand_role(user, Role.ADMIN, Role.EDITOR)
+    require_role(user, Role.ADMIN, Role.EDITOR)
     collection = Collection(id=new_id(), owner_id=user.id, name=name.strip(), description=description)
     session.add(collection)
     _flush(session, collection.name)
@@ -162,7 +162,7 @@ def _count_indexed(
         facts[collection_id].failed = count
 
 
-def index_stamp(session: Session, user: User, collection_id: UUID) -> tuple[Any, ...]:
+def index_etag(session: Session, user: User, collection_id: UUID) -> tuple[Any, ...]:
     """Values that change with what is told of a collection's index: its items, its index jobs, their units and pauses.
 
     Raises:

@@ -22,7 +22,7 @@ from retllm.identity.audit import Action
 from retllm.indexing.indexed import current_model, embedder_of, has_vector, is_ready
 from retllm.media import ingest as media
 from retllm.media.batch import add_files
-from retllm.media.ingest import IncomingFile, Ingest, Outcome
+from retllm.media.ingest import FileOutcome, IncomingFile, Ingest
 from retllm.settings import Settings
 from retllm_web.actions import submissions
 from retllm_web.actions.auditing import note
@@ -49,7 +49,7 @@ class Text:
 class Taken:
     """What came of an upload: one outcome for each thing in it, and the index job that follows, if any."""
 
-    outcomes: list[Outcome]
+    outcomes: list[FileOutcome]
     job: JobView | None
 
 
@@ -96,7 +96,7 @@ def _index(user: User, collection_id: UUID) -> JobView | None:
 
 
 @dataclass(frozen=True)
-class Filters:
+class ItemFilters:
     """Which items of a collection; None and the empty text filter nothing.
 
     Attributes:
@@ -112,13 +112,13 @@ def page(
     session: Session,
     collection: Collection,
     settings: Settings,
-    filters: Filters | None = None,
+    filters: ItemFilters | None = None,
     *,
     after: UUID | None = None,
     limit: int = 50,
 ) -> list[tuple[Item, bool]]:
     """Items in the order they came, each with whether it is indexed."""
-    filters = filters or Filters()
+    filters = filters or ItemFilters()
     indexed = _indexed(session, collection, settings)
     wanted = sa.select(Item, indexed.label("indexed")).where(Item.collection_id == collection.id, is_ready())
     wanted = wanted.order_by(Item.id).limit(limit)

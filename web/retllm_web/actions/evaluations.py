@@ -64,7 +64,7 @@ def ask_again(user: User, collection_id: UUID, asked: SearchRequest, name: str |
         for copy in copies.values():
             forget(copy.key)
         raise
-    found.announcer.announce(started.units)
+    found.notifier.notify(started.units)
     return started.run
 
 

@@ -14,24 +14,24 @@ from retllm.identity.members import Member
 from retllm_web.actions.auditing import note
 
 
-def let_in(session: Session, collection: Collection, user: User, role: MemberRole) -> Member:
+def add_member(session: Session, collection: Collection, user: User, role: MemberRole) -> Member:
     """Make ``user`` a member, or give a member another role.
 
     Raises:
         Conflict: the collection is theirs.
     """
-    made = members.let_in(session, collection, user, role)
+    made = members.add_member(session, collection, user, role)
     _note(session, collection, user.id, user.name, role.value)
     return made
 
 
-def put_out(session: Session, collection: Collection, user_id: UUID) -> str:
+def remove_member(session: Session, collection: Collection, user_id: UUID) -> str:
     """End a membership; gives the name of who it was.
 
     Raises:
         NotFound: the collection has no such member.
     """
-    name = members.put_out(session, collection, user_id)
+    name = members.remove_member(session, collection, user_id)
     _note(session, collection, user_id, name, "none")
     return name
 

@@ -9,14 +9,14 @@ from uuid import UUID
 from retllm.db.enums import Role
 from retllm.db.session import transaction
 from retllm.db.tables import User
-from retllm.identity.access import demand_role
+from retllm.identity.access import require_role
 from retllm.identity.audit import Action
 from retllm.operations import failures, queues
-from retllm.operations.failures import Filters, Requeued
+from retllm.operations.failures import FailureFilters, Requeued
 from retllm_web.actions.auditing import note
 from retllm_web.http.services import services
 
-MOST_AT_ONCE = 5_000
+MAX_AT_ONCE = 5_000
 """Dead units that one request gives new attempts; the next request does the next."""
 
 
@@ -27,7 +27,7 @@ def pause(user: User, queue: str, reason: str) -> bool:
         Forbidden: they are no administrator.
         NotFound: there is no such queue.
     """
-    demand_role(user, Role.ADMIN)
+    require_role(user, Role.ADMIN)
     with transaction(services().sessions) as session:
         done = queues.pause(session, user, queue, reason)
         if done:
@@ -42,12 +42,12 @@ def resume(user: User, queue: str) -> bool:
         Forbidden: they are no administrator.
         NotFound: there is no such queue.
     """
-    demand_role(user, Role.ADMIN)
+    require_role(user, Role.ADMIN)
     with transaction(services().sessions) as session:
         done, units = queues.resume(session, queue)
         if done:
             note(session, Action.QUEUE_RESUMED, target=queue)
-    services().announcer.announce(units)
+    services().notifier.notify(units)
     return done
 
 
@@ -57,15 +57,15 @@ def requeue(user: User, unit_ids: list[UUID]) -> Requeued:
         done = failures.requeue(session, user, unit_ids)
         if done.number:
             note(session, Action.UNITS_REQUEUED, units=done.number)
-    services().announcer.announce(done.units)
+    services().notifier.notify(done.units)
     return done
 
 
-def requeue_all(user: User, filters: Filters) -> Requeued:
-    """The same for all that match, a batch at a time, and no more than ``MOST_AT_ONCE``."""
+def requeue_all(user: User, filters: FailureFilters) -> Requeued:
+    """The same for all that match, a batch at a time, and no more than ``MAX_AT_ONCE``."""
     began = datetime.now(UTC)
     whole = Requeued(refused=Counter())
-    while whole.number < MOST_AT_ONCE:
+    while whole.number < MAX_AT_ONCE:
         with transaction(services().sessions) as session:
             batch = failures.changeable(session, user, filters, until=began)
         done = requeue(user, batch) if batch else Requeued()

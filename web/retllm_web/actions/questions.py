@@ -34,7 +34,7 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Question:
+class RecentQuestion:
     """A question that was asked before, by the latest search that asked it."""
 
     search_id: UUID
@@ -67,7 +67,7 @@ def offered(session: Session, user: User, chosen: UUID | None = None) -> list[Of
     return sorted(found, key=lambda offer: (offer.name.casefold(), offer.owner, offer.id))
 
 
-def recent(session: Session, user: User) -> list[Question]:
+def recent(session: Session, user: User) -> list[RecentQuestion]:
     """The latest questions of ``user``, each once for each collection, the newest first."""
     rows = session.execute(
         sa.select(
@@ -85,13 +85,13 @@ def recent(session: Session, user: User) -> list[Question]:
         .order_by(Job.id.desc())
         .limit(_LOOKED_AT)
     )
-    found: dict[tuple[UUID, str], Question] = {}
+    found: dict[tuple[UUID, str], RecentQuestion] = {}
     for question, job_id, collection_id, name, text, has_picture, at in rows:
-        found.setdefault((collection_id, question), Question(job_id, collection_id, name, text, has_picture, at))
+        found.setdefault((collection_id, question), RecentQuestion(job_id, collection_id, name, text, has_picture, at))
     return list(found.values())[:_RECENT]
 
 
-def first_choice(offers: Sequence[Offer], questions: Sequence[Question]) -> UUID | None:
+def first_choice(offers: Sequence[Offer], questions: Sequence[RecentQuestion]) -> UUID | None:
     """The collection to begin with: that of the latest question, else the newest that has something in it."""
     keys = {offer.id for offer in offers}
     asked = next((question.collection_id for question in questions if question.collection_id in keys), None)

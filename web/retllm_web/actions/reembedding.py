@@ -43,7 +43,7 @@ def index_with(user: User, collection_id: UUID, name: str, *, idempotency_key: s
         if submitted.created:
             submissions.note_job(session, user, Action.JOB_SUBMITTED, submitted.job)
         view = job_view(session, submitted.job)
-    services().announcer.announce(submitted.units)
+    services().notifier.notify(submitted.units)
     return view
 
 

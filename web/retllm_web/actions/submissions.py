@@ -41,7 +41,7 @@ def index(user: User, collection_id: UUID, *, idempotency_key: str | None = None
         if submitted.created:
             note_job(session, user, Action.JOB_SUBMITTED, submitted.job)
         view = job_view(session, submitted.job)
-    services().announcer.announce(submitted.units)
+    services().notifier.notify(submitted.units)
     return view
 
 
@@ -86,7 +86,7 @@ def search(
         # refused, or the same key had made the job before, with a picture of its own
         if stored is not None and not accepted:
             forget(stored.key)
-    services().announcer.announce(submitted.units)
+    services().notifier.notify(submitted.units)
     return view
 
 
@@ -140,5 +140,5 @@ def retry(user: User, job_id: UUID) -> JobView:
         submitted = control.retry_job(session, user, job_id)
         note_job(session, user, Action.JOB_RETRIED, submitted.job)
         view = job_view(session, submitted.job)
-    services().announcer.announce(submitted.units)
+    services().notifier.notify(submitted.units)
     return view

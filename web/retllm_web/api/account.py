@@ -42,12 +42,12 @@ class TokenRequest(BaseModel):
 
     name: str = Field(min_length=1, max_length=100, pattern=ONE_LINE, description="what the token is for")
     scope: TokenScope = Field(
-        default=tokens.USUAL_SCOPE,
+        default=tokens.DEFAULT_SCOPE,
         description="the most that it may do of what the account may: read (look and export), search (also ask and "
         "review), change (also make collections, upload, index, delete items), manage (all)",
     )
-    days: Annotated[int, Field(ge=1, le=tokens.MOST_DAYS)] | None = Field(
-        default=tokens.USUAL_DAYS, description="how long it works; null: until it is revoked"
+    days: Annotated[int, Field(ge=1, le=tokens.MAX_DAYS)] | None = Field(
+        default=tokens.DEFAULT_DAYS, description="how long it works; null: until it is revoked"
     )
 
 

@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from retllm.db.enums import UnitState
 from retllm.db.session import transaction
-from retllm.history.attempts import PLACE, AttemptView, attempts, name_of, place_of
+from retllm.history.attempts import UNIT_POSITION, AttemptView, attempts, name_of, position_of
 from retllm_web.api.answers import answer
 from retllm_web.api.blueprint import api
 from retllm_web.api.jobs import TAGS, JobPath
 from retllm_web.http.auth import current_user
-from retllm_web.http.paging import LIMIT, MOST, optional
+from retllm_web.http.paging import LIMIT, MAX, optional
 from retllm_web.http.services import services
 
 
@@ -23,8 +23,8 @@ class AttemptQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(default=LIMIT, ge=1, le=MOST, description="rows of a page")
-    after: Annotated[str, StringConstraints(pattern=PLACE)] | None = optional("the `next` of the page before")
+    limit: int = Field(default=LIMIT, ge=1, le=MAX, description="rows of a page")
+    after: Annotated[str, StringConstraints(pattern=UNIT_POSITION)] | None = optional("the `next` of the page before")
     state: UnitState | None = optional("only units in this state")
 
 
@@ -38,7 +38,7 @@ class AttemptList(BaseModel):
 @api.get("/jobs/<uuid:job_id>/attempts", tags=TAGS, responses={200: AttemptList})
 def list_attempts(path: JobPath, query: AttemptQuery) -> Response:
     """The units of a job: who did each, how often it was tried, why it failed. Tracebacks are for editors."""
-    after = place_of(query.after) if query.after else None
+    after = position_of(query.after) if query.after else None
     with transaction(services().sessions) as session:
         rows = attempts(
             session, current_user(), path.job_id, state=query.state, after=after, limit=query.limit + 1, traced=True

@@ -15,7 +15,7 @@ from retllm.errors import InvalidInput
 from retllm_web.api.spec import ERRORS, SECURITY
 from retllm_web.http.auth import authenticate
 from retllm_web.http.errors import invalid
-from retllm_web.http.visibility import demand_seen
+from retllm_web.http.visibility import require_visible
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -32,7 +32,7 @@ def _before() -> None:
     authenticate()
     if request.method in _WITH_BODY or request.args:
         # nothing is wrong with a request for what is not there but that it is not there
-        demand_seen()
+        require_visible()
     check_plain(request.args.to_dict(flat=False), "query")
     if request.method in _WITH_BODY:
         _check_body()

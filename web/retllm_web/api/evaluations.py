@@ -17,7 +17,7 @@ from retllm.errors import TooLarge
 from retllm.review import runs
 from retllm.review.measures import Verdict
 from retllm.review.outcome import outcome_of
-from retllm.review.reports import MOST_BYTES, Report
+from retllm.review.reports import MAX_BYTES, Report
 from retllm.review.summary import Figures, Means
 from retllm.search.request import SearchRequest
 from retllm_web.actions import evaluations
@@ -219,7 +219,7 @@ def list_evaluations(query: RunQuery) -> Response:
 @api.post("/evaluations", tags=TAGS, responses={201: RunView})
 def add_evaluation(body: ReportRequest) -> Response:
     """Keep a report of `retllm eval`; everybody sees it."""
-    if len(request.get_data()) > MOST_BYTES:
+    if len(request.get_data()) > MAX_BYTES:
         raise TooLarge("The report is larger than 10 MB.")
     body = strictly(type(body), request.get_data())
     return _made(evaluations.add(current_user(), body.report, body.name))

@@ -19,7 +19,7 @@ from retllm.db.session import transaction
 from retllm.db.tables import Item
 from retllm.errors import InvalidInput
 from retllm.identity.access import Right, collection_for
-from retllm.media.ingest import IncomingFile, Outcome
+from retllm.media.ingest import FileOutcome, IncomingFile
 from retllm_web.actions import contents
 from retllm_web.actions.item_views import ItemView, item_view
 from retllm_web.api.answers import answer, nothing
@@ -62,7 +62,7 @@ class UploadQuery(BaseModel):
 class UploadView(BaseModel):
     """What came of an upload."""
 
-    outcomes: list[Outcome] = Field(description="one for each picture, text or row of captions")
+    outcomes: list[FileOutcome] = Field(description="one for each picture, text or row of captions")
     added: int
     updated: int
     duplicate: int
@@ -156,7 +156,7 @@ def list_items(path: CollectionPath, query: ItemQuery) -> Response:
     settings = services().settings
     with transaction(services().sessions) as session:
         collection = collection_for(session, current_user(), path.collection_id)
-        filters = contents.Filters(query.kind, query.state, query.q or "")
+        filters = contents.ItemFilters(query.kind, query.state, query.q or "")
         rows = contents.page(session, collection, settings, filters, after=query.after, limit=query.limit + 1)
     shown = [item_view(item, indexed) for item, indexed in rows[: query.limit]]
     return answer(ItemList(items=shown, next=shown[-1].id if len(rows) > query.limit else None))

@@ -19,7 +19,7 @@ from retllm.db.session import transaction
 from retllm.history import listing
 from retllm.history.export import Rows
 from retllm.history.job_views import JobView, job_view, job_views
-from retllm.history.listing import Filters
+from retllm.history.listing import JobFilters
 from retllm.identity.access import job_for
 from retllm_web.actions import bulk, submissions
 from retllm_web.api.answers import answer, nothing
@@ -62,17 +62,17 @@ def _day(value: Any) -> Any:
 
 Day = Annotated[date, BeforeValidator(_day)]
 # each of them, and room for repetition
-_MOST_STATES = 20
+_MAX_STATES = 20
 
 
-class JobFilters(BaseModel):
+class JobFilterQuery(BaseModel):
     """Which jobs; what is left out filters nothing."""
 
     model_config = ConfigDict(extra="forbid")
 
     kind: JobKind | None = optional("only jobs of this kind")
     state: list[JobState] = Field(
-        default=[], max_length=_MOST_STATES, description="only jobs in this state; several may be given"
+        default=[], max_length=_MAX_STATES, description="only jobs in this state; several may be given"
     )
     collection: UUID | None = optional("only jobs on this collection")
     person: str | None = optional("only jobs of the account of this name", max_length=200)
@@ -80,9 +80,9 @@ class JobFilters(BaseModel):
     until: Day | None = optional("only jobs of this day (UTC) or earlier")
     text: str | None = optional("only searches whose text holds this, in any case", max_length=200)
 
-    def filters(self) -> Filters:
+    def filters(self) -> JobFilters:
         """The same for the job core."""
-        return Filters(
+        return JobFilters(
             kind=self.kind,
             states=tuple(self.state),
             collection_id=self.collection,
@@ -93,11 +93,11 @@ class JobFilters(BaseModel):
         )
 
 
-class JobQuery(JobFilters, PageQuery):
+class JobQuery(JobFilterQuery, PageQuery):
     """Which jobs to list."""
 
 
-class ExportQuery(JobFilters):
+class ExportQuery(JobFilterQuery):
     """Which jobs to export, and how."""
 
     rows: Rows = Field(default=Rows.JOBS, description="one row for each job, or for each result of the searches")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from retllm.db.enums import MemberRole, Role, TokenScope, Visibility
 from retllm.db.session import transaction
 from retllm.identity import accounts, members
-from retllm.identity.access import Right, collection_for, demand_scope
+from retllm.identity.access import Right, collection_for, require_scope
 from retllm_web.actions import membership
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import api
@@ -85,7 +85,7 @@ def add_member(path: CollectionPath, body: MemberRequest) -> Response:
     """Let somebody in, or give a member another role; for the owner and administrators."""
     with transaction(services().sessions) as session:
         found = collection_for(session, current_user(), path.collection_id, Right.MANAGE)
-        made = membership.let_in(session, found, accounts.find_user(session, body.name), body.role)
+        made = membership.add_member(session, found, accounts.find_user(session, body.name), body.role)
     return answer(MemberView.model_validate(made))
 
 
@@ -93,11 +93,11 @@ def add_member(path: CollectionPath, body: MemberRequest) -> Response:
 def remove_member(path: MemberPath) -> Response:
     """End a membership; the owner and administrators anybody's, a member their own."""
     user = current_user()
-    demand_scope(user, TokenScope.MANAGE)
+    require_scope(user, TokenScope.MANAGE)
     right = Right.SEE if path.user_id == user.id else Right.MANAGE
     with transaction(services().sessions) as session:
         found = collection_for(session, user, path.collection_id, right)
-        membership.put_out(session, found, path.user_id)
+        membership.remove_member(session, found, path.user_id)
     return nothing()
 
 

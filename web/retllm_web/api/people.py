@@ -15,7 +15,7 @@ from retllm.db.enums import Role
 from retllm.db.session import transaction
 from retllm.db.tables import User
 from retllm.identity import accounts, audit, passwords
-from retllm.identity.access import demand_role
+from retllm.identity.access import require_role
 from retllm.identity.audit import Action
 from retllm_web.actions import administration
 from retllm_web.api.answers import answer
@@ -28,7 +28,7 @@ from retllm_web.http.services import services
 TAGS = tags("people")
 
 UserName = Annotated[str, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$")]
-Password = Annotated[str, StringConstraints(min_length=passwords.LEAST, max_length=passwords.MOST)]
+Password = Annotated[str, StringConstraints(min_length=passwords.MIN, max_length=passwords.MAX)]
 
 
 class UserView(BaseModel):
@@ -115,7 +115,7 @@ def _shown(session: Session, user: User) -> UserView:
 @api.get("/users", tags=TAGS, responses={200: UserList})
 def list_users(query: UserQuery) -> Response:
     """The accounts, oldest first; for administrators."""
-    demand_role(current_user(), Role.ADMIN)
+    require_role(current_user(), Role.ADMIN)
     with transaction(services().sessions) as session:
         rows = accounts.list_users(session, q=query.q, after=query.after, limit=query.limit + 1)
     page, following = cut(rows, query.limit)
@@ -134,7 +134,7 @@ def create_user(body: UserRequest) -> Response:
 @api.get("/users/<uuid:user_id>", tags=TAGS, responses={200: UserView})
 def get_user(path: UserPath) -> Response:
     """One account; for administrators."""
-    demand_role(current_user(), Role.ADMIN)
+    require_role(current_user(), Role.ADMIN)
     with transaction(services().sessions) as session:
         return answer(_shown(session, administration.find(session, path.user_id)))
 
@@ -211,8 +211,8 @@ class AuditQuery(PageQuery):
 @api.get("/audit", tags=TAGS, responses={200: AuditList})
 def list_audit(query: AuditQuery) -> Response:
     """Who did what, newest first; for administrators."""
-    demand_role(current_user(), Role.ADMIN)
-    filters = audit.Filters(query.user_name, query.action, query.collection_id, query.since, query.until)
+    require_role(current_user(), Role.ADMIN)
+    filters = audit.AuditFilters(query.user_name, query.action, query.collection_id, query.since, query.until)
     with transaction(services().sessions) as session:
         rows = audit.page(session, filters, after=query.after, limit=query.limit + 1)
     page, following = cut(rows, query.limit)

@@ -13,15 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from retllm.db.enums import JobKind, Stage
 from retllm.db.session import transaction
 from retllm.operations import failures, queues, workers
-from retllm.operations.failures import PLACE, Filters, Place
-from retllm.operations.workers import Standing
+from retllm.operations.failures import FAILURE_CURSOR, FailureCursor, FailureFilters
+from retllm.operations.workers import WorkerStatus
 from retllm.queue.notifications import hints
 from retllm_web.actions import operations
 from retllm_web.api.answers import answer
 from retllm_web.api.blueprint import api
 from retllm_web.api.spec import tags
 from retllm_web.http.auth import current_user
-from retllm_web.http.paging import LIMIT, MOST, optional
+from retllm_web.http.paging import LIMIT, MAX, optional
 from retllm_web.http.services import services
 
 TAGS = tags("system")
@@ -58,7 +58,7 @@ class WorkerBody(BaseModel):
     started_at: datetime
     seen_at: datetime
     stopped_at: datetime | None
-    standing: Standing = Field(description="silent: neither told of itself lately nor said that it stops")
+    standing: WorkerStatus = Field(description="silent: neither told of itself lately nor said that it stops")
     units: list[HeldUnitView] = Field(description="what it holds now")
 
 
@@ -81,7 +81,7 @@ class QueueBody(BaseModel):
 
     name: QueueName
     meaning: str
-    waiting: int = Field(description=f"units that may be claimed now, at most {queues.MOST_COUNTED} of them counted")
+    waiting: int = Field(description=f"units that may be claimed now, at most {queues.MAX_COUNTED} of them counted")
     later: int = Field(description="units that wait for their next attempt")
     at_work: int = Field(description="units that workers hold")
     oldest: datetime | None = Field(description="since when the unit that waits longest could have been claimed")
@@ -114,8 +114,8 @@ class DeadQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(default=LIMIT, ge=1, le=MOST, description="units of a page")
-    after: Annotated[str, StringConstraints(pattern=PLACE)] | None = optional("the `next` of the page before")
+    limit: int = Field(default=LIMIT, ge=1, le=MAX, description="units of a page")
+    after: Annotated[str, StringConstraints(pattern=FAILURE_CURSOR)] | None = optional("the `next` of the page before")
     queue: QueueName | None = optional("only units of this queue")
     collection: UUID | None = optional("only units of jobs on this collection")
     text: str | None = optional("only units whose error holds this, in any case")
@@ -155,7 +155,7 @@ class RequeueRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    units: list[UUID] = Field(min_length=1, max_length=MOST)
+    units: list[UUID] = Field(min_length=1, max_length=MAX)
 
 
 class RequeueBody(BaseModel):
@@ -207,8 +207,8 @@ def resume_queue(path: QueuePath) -> Response:
 @api.get("/system/dead-units", tags=TAGS, responses={200: DeadList})
 def list_dead_units(query: DeadQuery) -> Response:
     """Units that were given up, of the jobs that the caller may see."""
-    after = Place.parse(query.after) if query.after is not None else None
-    filters = Filters(query.queue, query.collection, query.text or "")
+    after = FailureCursor.parse(query.after) if query.after is not None else None
+    filters = FailureFilters(query.queue, query.collection, query.text or "")
     with transaction(services().sessions) as session:
         rows = failures.page(session, current_user(), filters, after=after, limit=query.limit + 1)
     page = rows[: query.limit]

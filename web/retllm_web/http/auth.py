@@ -17,10 +17,10 @@ from retllm.db.session import transaction
 from retllm.db.tables import User
 from retllm.errors import InvalidInput, NotFound, TooManyTries, Unauthorized
 from retllm.identity import accounts, audit, logins, tokens
-from retllm.identity.access import demand_scope
+from retllm.identity.access import require_scope
 from retllm.identity.audit import Action
 from retllm_web.http import login_throttle
-from retllm_web.http.login_throttle import Guesses
+from retllm_web.http.login_throttle import LoginThrottle
 from retllm_web.http.services import services
 
 csrf = CSRFProtect()
@@ -29,7 +29,7 @@ csrf = CSRFProtect()
 _TRIED = 100
 # these only look
 _SAFE = ("GET", "HEAD", "OPTIONS")
-_EXTENSION = "retllm_guesses"
+_EXTENSION = "retllm_login_throttle"
 
 
 class Account(UserMixin):  # type: ignore[misc]  # flask_login ships no types
@@ -52,12 +52,12 @@ def install(app: Flask, redis_url: str | None) -> None:
     manager.session_protection = None
     manager.user_loader(_load)
     csrf.init_app(app)
-    app.extensions[_EXTENSION] = Guesses(redis_url, str(app.config["SECRET_KEY"]))
+    app.extensions[_EXTENSION] = LoginThrottle(redis_url, str(app.config["SECRET_KEY"]))
 
 
-def tries() -> Guesses:
+def tries() -> LoginThrottle:
     """The wrong tries that are counted."""
-    found: Guesses = current_app.extensions[_EXTENSION]
+    found: LoginThrottle = current_app.extensions[_EXTENSION]
     return found
 
 
@@ -90,7 +90,7 @@ def log_in(name: str, password: str) -> User:
     """
     where = request.remote_addr
     account, address = login_throttle.account(name), login_throttle.address(where)
-    _demand_tries(name, account, address)
+    _require_tries(name, account, address)
     try:
         with transaction(services().sessions) as session:
             user = accounts.log_in(session, name, password)
@@ -107,7 +107,7 @@ def log_in(name: str, password: str) -> User:
     return user
 
 
-def _demand_tries(name: str, account: login_throttle.Source, address: login_throttle.Source) -> None:
+def _require_tries(name: str, account: login_throttle.Source, address: login_throttle.Source) -> None:
     """Refuse a try after too many wrong ones.
 
     Whoever tries a name from many addresses shuts it, but not where its owner logged in of late.
@@ -204,7 +204,7 @@ def authenticate() -> None:
         raise Unauthorized()
     g.user = _holder(token.strip())
     if request.method not in _SAFE:
-        demand_scope(g.user, TokenScope.SEARCH)
+        require_scope(g.user, TokenScope.SEARCH)
 
 
 def _holder(token: str) -> User:

@@ -28,9 +28,9 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-MOST_WRONG = 20
+MAX_WRONG = 20
 WINDOW_MINUTES = 15
-_LIMIT = RateLimitItemPerMinute(MOST_WRONG, WINDOW_MINUTES)
+_LIMIT = RateLimitItemPerMinute(MAX_WRONG, WINDOW_MINUTES)
 # a Redis that did not answer is not asked again for so long
 _PATIENCE_SECONDS = 5.0
 _ANSWER_SECONDS = 2.0
@@ -54,7 +54,7 @@ def address(of: str | None, at: str = "passwords") -> Source:
     return Source(f"address, {at}", network_of(of))
 
 
-class Guesses:
+class LoginThrottle:
     """The counters. ``secret`` keeps what they count out of their names, and apart from those of other servers."""
 
     def __init__(self, redis_url: str | None, secret: str) -> None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from retllm.errors import NotFound
 
 LIMIT = 50
-MOST = 200
+MAX = 200
 
 
 class Keyed(Protocol):
@@ -41,7 +41,7 @@ class PageQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(default=LIMIT, ge=1, le=MOST, description="rows of a page")
+    limit: int = Field(default=LIMIT, ge=1, le=MAX, description="rows of a page")
     after: UUID | None = optional("the `next` of the page before")
 
 

@@ -23,7 +23,7 @@ RENDITION_SIDE = 1600
 _CHUNK = 1 << 18
 # an item's picture never changes; after an hour the browser asks again whether it may still see it
 _MAX_AGE_SECONDS = 3600
-_LONGEST_NAME = 100
+_MAX_NAME_LENGTH = 100
 _UNKNOWN = "application/octet-stream"
 
 
@@ -117,7 +117,7 @@ def _attachment(name: str, suffix: str) -> str:
     last = base_name(name)
     stem = last[: -len(suffix_of(last))] if suffix_of(last) in PICTURE_SUFFIXES else last
     # neither the first characters of a hidden file nor blanks and dots that Windows would drop
-    stem = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", stem).strip(" .")[:_LONGEST_NAME].rstrip(" .") or "picture"
+    stem = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", stem).strip(" .")[:_MAX_NAME_LENGTH].rstrip(" .") or "picture"
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode("ascii")
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", plain).strip("_.") or "picture"
     value = f'attachment; filename="{plain}{suffix}"'

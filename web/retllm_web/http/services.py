@@ -15,10 +15,10 @@ from retllm.media.storage import Storage
 from retllm.settings import Settings
 
 
-class Announcing(Protocol):
+class Notifying(Protocol):
     """Tells workers that units are ready; losing the message is harmless, since the dispatcher sends it again."""
 
-    def announce(self, units: Sequence[tuple[UUID, Stage]]) -> object:
+    def notify(self, units: Sequence[tuple[UUID, Stage]]) -> object:
         """Send one hint per unit."""
 
 
@@ -28,7 +28,7 @@ class Services:
 
     sessions: Sessions
     storage: Storage
-    announcer: Announcing
+    notifier: Notifying
     settings: Settings
 
 

@@ -12,7 +12,7 @@ from retllm_web.http.auth import current_user
 from retllm_web.http.services import services
 
 
-def demand_seen() -> None:
+def require_visible() -> None:
     """Refuse a request whose address names something that this account may not see.
 
     A route that finds a fault in what was sent before it looks for the thing would answer 422 for what is a 404. The

@@ -33,7 +33,7 @@ DAYS = {"7": "A week", "30": "30 days", "90": "90 days", "365": "A year", "never
 
 
 @dataclass
-class Said:
+class FormFeedback:
     """What the forms of the page have to say; ``made`` is a new token."""
 
     token: Form = field(default_factory=Form)
@@ -58,18 +58,18 @@ def in_days(moment: datetime) -> str:
     return f"in {count} {name}{'' if count == 1 else 's'}"
 
 
-def _page(said: Said) -> ResponseReturnValue:
+def _page(said: FormFeedback) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         own = tokens.in_force(session, current_user())
         browsers = logins.lasting(session, current_user(), auth.idle())
-    said.token.values = {"scope": tokens.USUAL_SCOPE.value, "days": str(tokens.USUAL_DAYS)} | said.token.values
+    said.token.values = {"scope": tokens.DEFAULT_SCOPE.value, "days": str(tokens.DEFAULT_DAYS)} | said.token.values
     shown = {
         "tokens": own,
         "browsers": browsers,
         "here": current_login(),
         "said": said,
         "address": request.url_root.rstrip("/"),
-        "least": passwords.LEAST,
+        "least": passwords.MIN,
         "days": DAYS,
     }
     return render_template("account.html", **shown), said.status
@@ -78,7 +78,7 @@ def _page(said: Said) -> ResponseReturnValue:
 @pages.get("/account")
 def account() -> ResponseReturnValue:
     """Who is logged in, where, and their tokens."""
-    return _page(Said())
+    return _page(FormFeedback())
 
 
 @pages.post("/account/password")
@@ -94,7 +94,7 @@ def change_password() -> ResponseReturnValue:
         form.refuse(error, otherwise="old")
         # no password goes back to the browser
         form.values.clear()
-        return _page(Said(password=form, status=error.http_status))
+        return _page(FormFeedback(password=form, status=error.http_status))
     flash("Your password is changed. Every other browser is logged out; your tokens go on.", "success")
     return redirect(url_for("pages.account"))
 
@@ -135,20 +135,20 @@ def create_token() -> ResponseReturnValue:
             note(session, Action.TOKEN_CREATED, target=token.name, target_id=token.id, scope=scope.value, days=days)
     except RetllmError as error:
         form.refuse(error, otherwise="name")
-        return _page(Said(token=form, status=error.http_status))
-    return _page(Said(made=secret))
+        return _page(FormFeedback(token=form, status=error.http_status))
+    return _page(FormFeedback(made=secret))
 
 
 def _scope(form: Form) -> TokenScope:
     try:
-        return TokenScope(form.text("scope") or tokens.USUAL_SCOPE)
+        return TokenScope(form.text("scope") or tokens.DEFAULT_SCOPE)
     except ValueError:
         raise InvalidInput("Choose what the token may do.", field="scope") from None
 
 
 def _days(form: Form) -> int | None:
     """For how many days the token shall work; None: until it is revoked."""
-    chosen = form.text("days") or str(tokens.USUAL_DAYS)
+    chosen = form.text("days") or str(tokens.DEFAULT_DAYS)
     if chosen not in DAYS:
         raise InvalidInput("Choose how long the token shall work.", field="days")
     return None if chosen == "never" else int(chosen)

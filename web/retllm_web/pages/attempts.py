@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 
 from retllm.db.enums import UnitState
 from retllm.db.session import transaction
-from retllm.history.attempts import attempts, name_of, place_of
+from retllm.history.attempts import attempts, name_of, position_of
 from retllm.history.job_views import job_view
 from retllm.identity.access import job_for
 from retllm_web.http.auth import current_user
@@ -25,7 +25,7 @@ def job_attempts(job_id: UUID) -> ResponseReturnValue:
     """The units of a job, a page at a time; the state that is asked for is in the address."""
     state = next((one for one in UnitState if one.value == request.args.get("state")), None)
     named = request.args.get("after")
-    after = place_of(named) if named else None
+    after = position_of(named) if named else None
     with transaction(services().sessions) as session:
         found = job_for(session, current_user(), job_id)
         rows = attempts(session, current_user(), job_id, state=state, after=after, limit=_PAGE + 1, traced=True)

@@ -19,7 +19,7 @@ from retllm.db.people import AuditEntry
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Collection, User
 from retllm.identity import audit as log
-from retllm.identity.access import demand_role
+from retllm.identity.access import require_role
 from retllm.identity.audit import Action
 from retllm_web.http.auth import current_user
 from retllm_web.http.paging import cut, key_or_none
@@ -61,10 +61,10 @@ class Asked:
         named = ("person", "action", "collection", "since", "until")
         return {name: str(getattr(self, name)) for name in named if getattr(self, name)}
 
-    def filters(self, session: Session) -> log.Filters:
+    def filters(self, session: Session) -> log.AuditFilters:
         """What to look for; a name counts in any case, a day from its beginning to its end by UTC."""
         name = session.scalar(sa.select(User.name).where(sa.func.lower(User.name) == self.person.lower()))
-        return log.Filters(
+        return log.AuditFilters(
             user_name=(name or self.person) or None,
             action=self.action,
             collection_id=self.collection,
@@ -96,7 +96,7 @@ def _midnight(day: date) -> datetime:
 @pages.get("/people/audit")
 def audit() -> ResponseReturnValue:
     """Who did what, newest first."""
-    demand_role(current_user(), Role.ADMIN)
+    require_role(current_user(), Role.ADMIN)
     asked = Asked.of_request()
     after = key_or_none(request.args.get("after"), "page")
     with transaction(services().sessions) as session:
@@ -133,7 +133,7 @@ def _names(session: Session, entries: Sequence[AuditEntry]) -> dict[UUID, str]:
 @pages.get("/people/audit.csv")
 def audit_export() -> ResponseReturnValue:
     """The entries that the filters leave, as CSV, sent while they are read."""
-    demand_role(current_user(), Role.ADMIN)
+    require_role(current_user(), Role.ADMIN)
     asked = Asked.of_request()
     sessions = services().sessions
     with transaction(sessions) as session:
@@ -142,7 +142,7 @@ def audit_export() -> ResponseReturnValue:
     return Response(_lines(sessions, filters), mimetype="text/csv", headers=headers)
 
 
-def _lines(sessions: Sessions, filters: log.Filters) -> Iterator[str]:
+def _lines(sessions: Sessions, filters: log.AuditFilters) -> Iterator[str]:
     yield line(_COLUMNS)
     after: UUID | None = None
     while True:

@@ -13,7 +13,7 @@ from flask_wtf.csrf import CSRFError
 
 from retllm.errors import Forbidden, NotFound, RetllmError
 from retllm_web.http.errors import forged
-from retllm_web.http.visibility import demand_seen
+from retllm_web.http.visibility import require_visible
 
 pages = Blueprint("pages", __name__)
 
@@ -21,7 +21,7 @@ OPEN_TO_ALL = {"pages.login"}
 
 
 @pages.before_request
-def _demand_login() -> ResponseReturnValue | None:
+def _require_login() -> ResponseReturnValue | None:
     if request.endpoint in OPEN_TO_ALL or flask_login.current_user.is_authenticated:
         return None
     # a script that asks for a piece of a page can do nothing with the page to log in
@@ -37,7 +37,7 @@ def _demand_login() -> ResponseReturnValue | None:
 @pages.errorhandler(CSRFError)
 def _forged(error: CSRFError) -> ResponseReturnValue:
     # the log-out in another tab took the session along that the form's token was of
-    return _demand_login() or forged(error)
+    return _require_login() or forged(error)
 
 
 def _came_from() -> str | None:
@@ -49,11 +49,11 @@ def _came_from() -> str | None:
 
 
 @pages.before_request
-def _demand_seen() -> ResponseReturnValue | None:
+def _require_visible() -> ResponseReturnValue | None:
     if request.method != "POST" or request.endpoint in OPEN_TO_ALL:
         return None
     try:
-        demand_seen()
+        require_visible()
     except NotFound as error:
         if not wants_piece():
             raise

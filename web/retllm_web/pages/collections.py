@@ -18,7 +18,7 @@ from retllm.history import listing
 from retllm.history.job_views import JobView, job_view
 from retllm.identity.access import Right, collection_for, right_in
 from retllm.media import ingest
-from retllm.media.ingest import Outcome
+from retllm.media.ingest import FileOutcome
 from retllm.queue import pauses
 from retllm.queue.notifications import QUEUE_OF
 from retllm.queue.pauses import Pause
@@ -77,7 +77,7 @@ def create_collection() -> ResponseReturnValue:
 
 
 @dataclass
-class Filters:
+class ItemListFilters:
     """Which of a collection's items are shown; it is in the address, so that a link gives the same view."""
 
     kind: ItemKind | None = None
@@ -86,7 +86,7 @@ class Filters:
     after: UUID | None = None
 
     @classmethod
-    def asked(cls) -> Filters:
+    def asked(cls) -> ItemListFilters:
         """The filters of this request; an unknown kind or state counts as none."""
         kind, state = request.args.get("kind", ""), request.args.get("state", "")
         return cls(
@@ -108,24 +108,24 @@ class Filters:
 
 
 @dataclass
-class Said:
+class FormFeedback:
     """What a form of the collection's page has to say when it is shown again."""
 
     search: Form | None = None
     text: Form = field(default_factory=Form)
     upload_error: str | None = None
-    outcomes: list[Outcome] | None = None
+    outcomes: list[FileOutcome] | None = None
     status: int = 200
 
 
-def collection_page(collection_id: UUID, said: Said | None = None) -> ResponseReturnValue:
+def collection_page(collection_id: UUID, said: FormFeedback | None = None) -> ResponseReturnValue:
     """The page of a collection, with what its forms have to say.
 
     Raises:
         NotFound: no such collection.
     """
-    said = said or Said()
-    filters = Filters.asked()
+    said = said or FormFeedback()
+    filters = ItemListFilters.asked()
     with transaction(services().sessions) as session:
         found = collection_for(session, current_user(), collection_id)
         job, shown = _standing(session, found)
@@ -161,19 +161,19 @@ def collection(collection_id: UUID) -> ResponseReturnValue:
     """One collection; a script that asks gets the next items alone."""
     if not wants_piece():
         return collection_page(collection_id)
-    filters = Filters.asked()
+    filters = ItemListFilters.asked()
     with transaction(services().sessions) as session:
         found = collection_for(session, current_user(), collection_id)
         items, following = _items(session, found, filters)
     return render_template("_items.html", collection=found, items=items, next=following, filters=filters)
 
 
-def _items(session: Session, found: Collection, filters: Filters) -> tuple[list[ItemView], UUID | None]:
+def _items(session: Session, found: Collection, filters: ItemListFilters) -> tuple[list[ItemView], UUID | None]:
     rows = contents.page(
         session,
         found,
         services().settings,
-        contents.Filters(filters.kind, filters.state, filters.q),
+        contents.ItemFilters(filters.kind, filters.state, filters.q),
         after=filters.after,
         limit=_ITEMS + 1,
     )
@@ -192,7 +192,7 @@ def _standing(session: Session, found: Collection) -> tuple[JobView | None, Coll
 
 def _index_job(session: Session, collection_id: UUID) -> JobView | None:
     """The newest index job that is still at work, or else the newest one if it did not go well."""
-    index_jobs = listing.Filters(kind=JobKind.INDEX, collection_id=collection_id)
+    index_jobs = listing.JobFilters(kind=JobKind.INDEX, collection_id=collection_id)
     recent = listing.page(session, current_user(), index_jobs, limit=catalog.RECENT_JOBS)
     chosen = next((job for job in recent if job.state not in OVER_JOBS), recent[0] if recent else None)
     return job_view(session, chosen) if chosen else None
@@ -209,7 +209,7 @@ def _pause(session: Session, job: JobView | None) -> Pause | None:
 def collection_live(collection_id: UUID) -> ResponseReturnValue:
     """How far the collection is indexed, as a piece of its page."""
     with transaction(services().sessions) as session:
-        same = unchanged(*catalog.index_stamp(session, current_user(), collection_id))
+        same = unchanged(*catalog.index_etag(session, current_user(), collection_id))
         if same is not None:
             return same
         found = collection_for(session, current_user(), collection_id)

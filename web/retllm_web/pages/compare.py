@@ -56,7 +56,7 @@ _LABELS = {
 def compare() -> ResponseReturnValue:
     """Two to six searches side by side; of a single one, those that it may be compared with."""
     # one too many is enough to be refused by
-    keys = keys_asked(request.args.getlist("of"), comparing.MOST + 1)
+    keys = keys_asked(request.args.getlist("of"), comparing.MAX_COMPARED + 1)
     if not keys:
         flash("Tick the searches to compare, two to six of them.", "info")
         return redirect(url_for("pages.jobs"))
@@ -91,7 +91,7 @@ def _choice(key: UUID) -> ResponseReturnValue:
         flash("Only searches can be compared, and this is an index job.", "info")
         return redirect(url_for("pages.job", job_id=key))
     return render_template(
-        "compare_choice.html", job=shown, result=result, same=same, others=others, most=comparing.MOST
+        "compare_choice.html", job=shown, result=result, same=same, others=others, most=comparing.MAX_COMPARED
     )
 
 

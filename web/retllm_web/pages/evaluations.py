@@ -15,8 +15,8 @@ from retllm.db.reviews import EvaluationRun
 from retllm.db.session import transaction
 from retllm.errors import InvalidInput, RetllmError, TooLarge
 from retllm.review import runs
-from retllm.review.outcome import Answer, Outcome, outcome_of
-from retllm.review.reports import MOST_BYTES, Report, checked_report, read_report
+from retllm.review.outcome import RunAnswer, RunOutcome, outcome_of
+from retllm.review.reports import MAX_BYTES, Report, checked_report, read_report
 from retllm.search.request import SearchRequest
 from retllm_web.actions import evaluations
 from retllm_web.http import conditional
@@ -71,7 +71,7 @@ def _sent_report() -> Report:
     upload = request.files.get("report")
     if upload is None or not upload.filename:
         raise InvalidInput("Choose the result.json of a run of `retllm eval`.")
-    return read_report(upload.stream.read(MOST_BYTES + 1))
+    return read_report(upload.stream.read(MAX_BYTES + 1))
 
 
 @pages.post("/quality/<uuid:collection_id>/ask")
@@ -150,14 +150,14 @@ def _reviewed(session: Session, run: EvaluationRun) -> dict[str, Any]:
     }
 
 
-def _has_changed(answer: Answer) -> bool:
+def _has_changed(answer: RunAnswer) -> bool:
     return answer.now is None or answer.then is None or answer.now.verdict is not answer.then.verdict
 
 
-def _in_order(outcome: Outcome, changed: list[Answer], everything: bool) -> list[Answer]:
+def _in_order(outcome: RunOutcome, changed: list[RunAnswer], everything: bool) -> list[RunAnswer]:
     """The answers to show: those that got worse first, then those that got better."""
 
-    def gain(answer: Answer) -> float:
+    def gain(answer: RunAnswer) -> float:
         if answer.now is None or answer.then is None:
             return 0.0
         return (answer.now.ndcg_fine or 0.0) - (answer.then.ndcg_fine or 0.0)

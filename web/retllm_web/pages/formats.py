@@ -11,7 +11,7 @@ from flask import Flask
 
 from retllm.db.enums import OVER_JOBS, DecidedBy, ItemKind, JobKind, JobState, Role, Stage, UnitState
 from retllm.history.job_views import JobView, UnitError
-from retllm.media.ingest import Outcome
+from retllm.media.ingest import FileOutcome
 from retllm_web.http.auth import current_user
 from retllm_web.pages.blueprint import picture_url
 
@@ -109,12 +109,12 @@ def same_errors(errors: Sequence[UnitError]) -> list[dict[str, Any]]:
     return list(groups.values())
 
 
-def rejected_first(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def rejected_first(outcomes: Sequence[FileOutcome]) -> list[FileOutcome]:
     """Outcomes with those first that need a person."""
     return sorted(outcomes, key=lambda one: one.status != "rejected")
 
 
-def outcome_counts(outcomes: Sequence[Outcome]) -> str:
+def outcome_counts(outcomes: Sequence[FileOutcome]) -> str:
     """How many of the files came in, and how many did not."""
     counts: Counter[str] = Counter(one.status for one in outcomes)
     order = ("added", "updated", "duplicate", "rejected")

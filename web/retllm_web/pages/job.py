@@ -13,7 +13,7 @@ from retllm.db.enums import OPEN_UNITS, JobKind
 from retllm.db.session import transaction
 from retllm.errors import RetllmError
 from retllm.history.attempts import attempts, may_change
-from retllm.history.job_etag import job_stamp
+from retllm.history.job_etag import job_etag
 from retllm.history.job_views import JobView, job_view
 from retllm.identity.access import job_for
 from retllm.queue import pauses
@@ -69,7 +69,7 @@ def job(job_id: UUID) -> ResponseReturnValue:
 def job_live(job_id: UUID) -> ResponseReturnValue:
     """The part of a job's page that changes while it is at work; 304 if nothing did."""
     with transaction(services().sessions) as session:
-        stamp = job_stamp(session, current_user(), job_id)
+        stamp = job_etag(session, current_user(), job_id)
     if (same := conditional.unchanged(*stamp)) is not None:
         return same
     return render_template("_job_live.html", **_shown(job_id))

@@ -16,11 +16,11 @@ from retllm.db.session import transaction
 from retllm.db.tables import Job, User, new_id
 from retllm.errors import RetllmError
 from retllm.history import control, listing
-from retllm.history.control import Deed
-from retllm.history.listing import Condition, Filters, Reach
+from retllm.history.control import BulkAction
+from retllm.history.listing import Condition, JobFilters, Reach
 from retllm.identity.access import within_visible
 from retllm_web.actions import bulk
-from retllm_web.actions.bulk import Tally
+from retllm_web.actions.bulk import BulkResult
 from retllm_web.http.auth import current_user
 from retllm_web.http.paging import key_or_none
 from retllm_web.http.services import services
@@ -28,16 +28,16 @@ from retllm_web.pages.blueprint import pages, refused
 from retllm_web.render.filters import address_of, filters_of, keys_asked, pairs_of
 
 # jobs that can be named one by one; an address holds no more
-_MOST_NAMED = 200
-_DONE = {Deed.CANCEL: "cancelled", Deed.RETRY: "tried again", Deed.DELETE: "deleted"}
+_MAX_NAMED = 200
+_DONE = {BulkAction.CANCEL: "cancelled", BulkAction.RETRY: "tried again", BulkAction.DELETE: "deleted"}
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What is to be done, and to which jobs: those that are named, or all that match the filters."""
 
-    deed: Deed
-    filters: Filters
+    deed: BulkAction
+    filters: JobFilters
     keys: list[UUID]
     everything: bool
     upto: UUID
@@ -50,8 +50,8 @@ class Wanted:
         Raises:
             NotFound: a key is none.
         """
-        deed = next((one for one in Deed if one.value == sent.get("deed")), None)
-        keys = keys_asked(sent.getlist("of"), _MOST_NAMED)
+        deed = next((one for one in BulkAction if one.value == sent.get("deed")), None)
+        keys = keys_asked(sent.getlist("of"), _MAX_NAMED)
         everything = sent.get("all") == "1"
         if deed is None or not (keys or everything):
             return None
@@ -76,10 +76,10 @@ class Wanted:
             return [*sent, ("all", "1"), *([("after", str(self.after))] if self.after else [])]
         return [*sent, *(("of", str(key)) for key in self.keys)]
 
-    def do(self, user: User) -> Tally:
+    def do(self, user: User) -> BulkResult:
         """Do it, to at most ``bulk.MOST`` of them."""
         if self.everything:
-            return bulk.do_to_all(user, self.deed, self.filters, upto=self.upto, after=self.after)
+            return bulk.apply_to_all(user, self.deed, self.filters, upto=self.upto, after=self.after)
         return bulk.do_to(user, self.deed, self.keys)
 
     def back(self) -> str:
@@ -96,7 +96,7 @@ def confirm_jobs() -> ResponseReturnValue:
         return redirect(url_for("pages.jobs", **address_of(filters_of(request.args))))
     with transaction(services().sessions) as session:
         found = wanted.reach(session, current_user())
-    return render_template("jobs_confirm.html", wanted=wanted, reach=found, most=bulk.MOST, back=wanted.back())
+    return render_template("jobs_confirm.html", wanted=wanted, reach=found, most=bulk.MAX, back=wanted.back())
 
 
 @pages.post("/jobs/confirm")
@@ -115,13 +115,13 @@ def do_to_jobs() -> ResponseReturnValue:
     return redirect(url_for("pages.confirm_jobs", **again, upto=wanted.upto, after=tally.after))
 
 
-def _told(deed: Deed, tally: Tally) -> str:
+def _told(deed: BulkAction, tally: BulkResult) -> str:
     if not tally.done:
         return f"No job was {_DONE[deed]}."
     return "1 job is " + f"{_DONE[deed]}." if tally.done == 1 else f"{tally.done:,} jobs are {_DONE[deed]}."
 
 
-def _told_refused(deed: Deed, refused: Counter[str]) -> str:
+def _told_refused(deed: BulkAction, refused: Counter[str]) -> str:
     reasons = "; ".join(f"{number:,} {'is' if number == 1 else 'are'} {reason}" for reason, number in refused.items())
     return f"{refused.total():,} {'was' if refused.total() == 1 else 'were'} not {_DONE[deed]}: {reasons}."
 

@@ -15,9 +15,9 @@ from retllm.db.people import SavedView
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, User
 from retllm.history import listing
-from retllm.history.control import Deed
+from retllm.history.control import BulkAction
 from retllm.history.job_views import job_views
-from retllm.history.listing import Filters
+from retllm.history.listing import JobFilters
 from retllm.identity.access import collection_for, visible_collections
 from retllm_web.http.auth import current_user
 from retllm_web.http.paging import cut, key_or_none
@@ -56,16 +56,16 @@ def jobs() -> ResponseReturnValue:
         filters=filters,
         states=_states(filters, numbers),
         total=_total(filters, numbers),
-        most=listing.MOST_COUNTED,
+        most=listing.MAX_COUNTED,
         address=address_of(filters),
         query=query_of(filters),
         fields=pairs_of(filters),
         views=saved,
-        deeds=Deed,
+        deeds=BulkAction,
     )
 
 
-def _states(filters: Filters, numbers: dict[JobState, int]) -> list[dict[str, Any]]:
+def _states(filters: JobFilters, numbers: dict[JobState, int]) -> list[dict[str, Any]]:
     """Each state with its count, and the address of the same filter with that state alone."""
     return [
         {
@@ -78,11 +78,11 @@ def _states(filters: Filters, numbers: dict[JobState, int]) -> list[dict[str, An
     ]
 
 
-def _total(filters: Filters, numbers: dict[JobState, int]) -> int:
+def _total(filters: JobFilters, numbers: dict[JobState, int]) -> int:
     return sum(number for state, number in numbers.items() if not filters.states or state in filters.states)
 
 
-def _collections(session: Session, user: User, filters: Filters) -> list[tuple[str, str]]:
+def _collections(session: Session, user: User, filters: JobFilters) -> list[tuple[str, str]]:
     """Keys and names of the newest collections, and of the one that is chosen.
 
     Raises:
@@ -96,7 +96,7 @@ def _collections(session: Session, user: User, filters: Filters) -> list[tuple[s
     return sorted(found.items(), key=lambda one: one[1].lower())
 
 
-def _people(session: Session, user: User, filters: Filters) -> list[str]:
+def _people(session: Session, user: User, filters: JobFilters) -> list[str]:
     """Names to filter by: everybody for an administrator, else this account and the owners of what it sees."""
     query = sa.select(User.name).order_by(User.name).limit(_OFFERED)
     if user.role is not Role.ADMIN:

@@ -67,7 +67,7 @@ def add_member(collection_id: UUID) -> ResponseReturnValue:
         with transaction(services().sessions) as session:
             found = collection_for(session, current_user(), collection_id, Right.MANAGE)
             user, role = _somebody(session, form), _role(form)
-            membership.let_in(session, found, user, role)
+            membership.add_member(session, found, user, role)
     except (InvalidInput, Conflict) as error:
         form.refuse(error, otherwise="name")
         return _page(collection_id, form, error.http_status)
@@ -97,7 +97,7 @@ def remove_member(collection_id: UUID, user_id: UUID) -> ResponseReturnValue:
     leaving = user_id == current_user().id
     with transaction(services().sessions) as session:
         found = collection_for(session, current_user(), collection_id, Right.SEE if leaving else Right.MANAGE)
-        name = membership.put_out(session, found, user_id)
+        name = membership.remove_member(session, found, user_id)
     flash(f"You left “{found.name}”." if leaving else f"{name} is no member any more.", "success")
     return redirect(url_for("pages.collections") if leaving else url_for("pages.members", collection_id=collection_id))
 

@@ -11,7 +11,7 @@ from retllm.db.session import transaction
 from retllm.history import listing
 from retllm.operations import activity, queues, workers
 from retllm.operations.activity import WINDOWS, Activity
-from retllm.operations.workers import Standing
+from retllm.operations.workers import WorkerStatus
 from retllm.queue.notifications import hints
 from retllm_web.http.auth import current_user
 from retllm_web.http.conditional import unchanged
@@ -31,10 +31,10 @@ def _shown() -> dict[str, Any]:
     user = current_user()
     with transaction(services().sessions) as session:
         done = activity.activity(session, user, window)
-        living = [one for one in workers.every(session) if one.standing is Standing.ALIVE]
+        living = [one for one in workers.every(session) if one.standing is WorkerStatus.ALIVE]
         shown = {
             "holdings": activity.holdings(session, user),
-            "jobs": listing.counts(session, user, listing.Filters()),
+            "jobs": listing.counts(session, user, listing.JobFilters()),
             "queues": queues.depths(session),
             "failures": activity.latest_failures(session, user),
         }
@@ -46,8 +46,8 @@ def _shown() -> dict[str, Any]:
         "workers": living,
         "served": {queue for one in living for queue in one.queues},
         "hints": told,
-        "most": queues.MOST_COUNTED,
-        "most_jobs": listing.MOST_COUNTED,
+        "most": queues.MAX_COUNTED,
+        "most_jobs": listing.MAX_COUNTED,
     }
 
 

@@ -12,7 +12,7 @@ from retllm.db.enums import Role
 from retllm.db.session import transaction
 from retllm.errors import Conflict, InvalidInput, RetllmError
 from retllm.identity import accounts, passwords, tokens
-from retllm.identity.access import demand_role
+from retllm.identity.access import require_role
 from retllm_web.actions import administration
 from retllm_web.http.auth import current_user
 from retllm_web.http.paging import cut, key_or_none
@@ -30,7 +30,7 @@ _PEOPLE = 50
 
 
 @dataclass
-class Said:
+class FormFeedback:
     """What a form has to say; ``password`` was made up just now and is shown this once, for the account ``name``."""
 
     form: Form = field(default_factory=Form)
@@ -47,24 +47,24 @@ def _wording() -> dict[str, object]:
 @pages.get("/people")
 def people() -> ResponseReturnValue:
     """The accounts, for administrators."""
-    return _list(Said())
+    return _list(FormFeedback())
 
 
-def _list(said: Said) -> ResponseReturnValue:
-    demand_role(current_user(), Role.ADMIN)
+def _list(said: FormFeedback) -> ResponseReturnValue:
+    require_role(current_user(), Role.ADMIN)
     after = key_or_none(request.args.get("after"), "page")
     q = request.args.get("q", "").replace("\0", "").strip()[:100]
     with transaction(services().sessions) as session:
         rows = accounts.list_users(session, q=q, after=after, limit=_PEOPLE + 1)
     page, following = cut(rows, _PEOPLE)
     shown = {"people": page, "next": following, "after": after, "q": q, "said": said}
-    return render_template("people.html", **shown, least=passwords.LEAST), said.status
+    return render_template("people.html", **shown, least=passwords.MIN), said.status
 
 
 @pages.post("/people")
 def create_person() -> ResponseReturnValue:
     """Make an account; a made-up password is in this answer and nowhere else."""
-    demand_role(current_user(), Role.ADMIN)
+    require_role(current_user(), Role.ADMIN)
     form = Form.sent()
     try:
         with transaction(services().sessions) as session:
@@ -73,8 +73,8 @@ def create_person() -> ResponseReturnValue:
     except RetllmError as error:
         form.refuse(error, otherwise="name")
         form.values.pop("password", None)
-        return _list(Said(form, status=error.http_status))
-    return _list(Said(name=user.name, password=made_up))
+        return _list(FormFeedback(form, status=error.http_status))
+    return _list(FormFeedback(name=user.name, password=made_up))
 
 
 def _role(form: Form) -> Role:
@@ -87,10 +87,10 @@ def _role(form: Form) -> Role:
 @pages.get("/people/<uuid:user_id>")
 def person(user_id: UUID) -> ResponseReturnValue:
     """One account, for administrators."""
-    return _person(user_id, Said())
+    return _person(user_id, FormFeedback())
 
 
-def _person(user_id: UUID, said: Said) -> ResponseReturnValue:
+def _person(user_id: UUID, said: FormFeedback) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         (shown,) = accounts.listed(session, [administration.find(session, user_id)])
         own = tokens.in_force(session, shown.user)
@@ -100,7 +100,7 @@ def _person(user_id: UUID, said: Said) -> ResponseReturnValue:
         collections=shown.collections,
         tokens=own,
         said=said,
-        least=passwords.LEAST,
+        least=passwords.MIN,
     )
     return page, said.status
 
@@ -157,5 +157,5 @@ def give_password(user_id: UUID) -> ResponseReturnValue:
     except InvalidInput as error:
         form.refuse(error, otherwise="password")
         form.values.clear()
-        return _person(user_id, Said(form, status=error.http_status))
-    return _person(user_id, Said(name=user.name, password=made_up))
+        return _person(user_id, FormFeedback(form, status=error.http_status))
+    return _person(user_id, FormFeedback(name=user.name, password=made_up))

@@ -65,21 +65,21 @@ def quality() -> ResponseReturnValue:
 
 
 @dataclass(frozen=True)
-class Question:
+class ReviewedQuestion:
     """A reviewed question: its newest search, and the addresses of the others to compare with."""
 
     newest: Reviewed
     searches: Sequence[UUID]
 
 
-def _questions(found: Sequence[Reviewed]) -> list[Question]:
+def _questions(found: Sequence[Reviewed]) -> list[ReviewedQuestion]:
     keys: defaultdict[str, list[UUID]] = defaultdict(list)
     for one in found:
         keys[one.question].append(one.search_id)
-    return [Question(one, keys[one.question][:_COMPARED]) for one in summary.newest(found)]
+    return [ReviewedQuestion(one, keys[one.question][:_COMPARED]) for one in summary.newest(found)]
 
 
-def _page_of(questions: Sequence[Question]) -> tuple[list[Question], str | None, str | None]:
+def _page_of(questions: Sequence[ReviewedQuestion]) -> tuple[list[ReviewedQuestion], str | None, str | None]:
     """The page that the address asks for, the key to the next one, and the verdict that is filtered by."""
     verdict = request.args.get("verdict", "")
     if verdict in {one.value for one in Verdict}:
@@ -135,7 +135,7 @@ def quality_page(collection_id: UUID, form: Form | None = None, status: int = 20
         modes=MODES,
         triggers=TRIGGERS,
         address=_address(verdict, period),
-        most_asked=runs.MOST_QUESTIONS,
+        most_asked=runs.MAX_QUESTIONS,
     )
     return shown, status
 

@@ -19,8 +19,8 @@ from retllm_web.pages.blueprint import pages, refused
 from retllm_web.pages.forms import Form
 from retllm_web.render.filters import filters_of_address, query_of
 
-_LONGEST_NAME = 60
-_MOST = 50
+_MAX_NAME_LENGTH = 60
+_MAX = 50
 
 
 @pages.post("/jobs/views")
@@ -32,8 +32,8 @@ def save_view() -> ResponseReturnValue:
     here = url_for("pages.jobs") + (f"?{address}" if address else "")
     try:
         name = " ".join(form.text("name").split())
-        if not 1 <= len(name) <= _LONGEST_NAME:
-            raise InvalidInput(f"Give the view a name of 1 to {_LONGEST_NAME} characters.", field="name")
+        if not 1 <= len(name) <= _MAX_NAME_LENGTH:
+            raise InvalidInput(f"Give the view a name of 1 to {_MAX_NAME_LENGTH} characters.", field="name")
         _save(name, address)
     except RetllmError as error:
         return refused(error, here)
@@ -46,8 +46,8 @@ def _save(name: str, address: str) -> None:
     with transaction(services().sessions) as session:
         mine = sa.select(SavedView.name).filter_by(user_id=user.id)
         names = session.scalars(mine).all()
-        if len(names) >= _MOST and name not in names:
-            raise Conflict(f"You have {_MOST} saved views; delete one that you no longer need.")
+        if len(names) >= _MAX and name not in names:
+            raise Conflict(f"You have {_MAX} saved views; delete one that you no longer need.")
         session.execute(
             insert(SavedView)
             .values(id=new_id(), user_id=user.id, name=name, address=address)

@@ -12,8 +12,8 @@ from retllm.db.enums import Role
 from retllm.db.session import transaction
 from retllm.errors import InvalidInput, NotFound, RetllmError
 from retllm.operations import activity, failures, queues, workers
-from retllm.operations.failures import Filters, Place, Requeued
-from retllm.operations.workers import Standing
+from retllm.operations.failures import FailureCursor, FailureFilters, Requeued
+from retllm.operations.workers import WorkerStatus
 from retllm.queue.notifications import hints
 from retllm_web.actions import catalog, operations
 from retllm_web.http.auth import current_user
@@ -29,9 +29,9 @@ _REASON = 500
 
 # label, icon, Bootstrap's colour
 STANDINGS = {
-    Standing.ALIVE: ("alive", "heart-pulse", "success"),
-    Standing.SILENT: ("silent", "question-circle", "danger"),
-    Standing.STOPPED: ("stopped", "stop-circle", "secondary"),
+    WorkerStatus.ALIVE: ("alive", "heart-pulse", "success"),
+    WorkerStatus.SILENT: ("silent", "question-circle", "danger"),
+    WorkerStatus.STOPPED: ("stopped", "stop-circle", "secondary"),
 }
 
 
@@ -41,27 +41,27 @@ def _state() -> dict[str, Any]:
     with transaction(services().sessions) as session:
         found = queues.depths(session)
         living = workers.every(session, current_user())
-    served = {queue for one in living if one.standing is Standing.ALIVE for queue in one.queues}
+    served = {queue for one in living if one.standing is WorkerStatus.ALIVE for queue in one.queues}
     return {
         "queues": found,
         "hints": told,
         "workers": living,
         "served": served,
         "standings": STANDINGS,
-        "most": queues.MOST_COUNTED,
+        "most": queues.MAX_COUNTED,
         "may_pause": current_user().role is Role.ADMIN,
     }
 
 
-def _filters(values: Any) -> Filters:
+def _filters(values: Any) -> FailureFilters:
     """The filters of the list of dead units, out of an address or a form."""
     queue = values.get("queue")
     text = str(values.get("text", "")).replace("\0", "").strip()
     collection = key_or_none(values.get("collection"), "collection")
-    return Filters(queue if queue in queues.QUEUES else None, collection, text)
+    return FailureFilters(queue if queue in queues.QUEUES else None, collection, text)
 
 
-def _address(filters: Filters) -> dict[str, str]:
+def _address(filters: FailureFilters) -> dict[str, str]:
     named = {"queue": filters.queue, "collection": filters.collection_id, "text": filters.text}
     return {name: str(value) for name, value in named.items() if value}
 
@@ -83,18 +83,18 @@ def system() -> ResponseReturnValue:
         after=request.args.get("after"),
         matching=matching,
         possible=possible,
-        most_dead=failures.MOST_COUNTED,
+        most_dead=failures.MAX_COUNTED,
         filters=filters,
         address=_address(filters),
         collections=offered,
     )
 
 
-def _after() -> Place | None:
+def _after() -> FailureCursor | None:
     """Where the page of the list begins; a place that is none is not there."""
     text = request.args.get("after")
     try:
-        return Place.parse(text) if text else None
+        return FailureCursor.parse(text) if text else None
     except InvalidInput as error:
         raise NotFound("There is no such page of the list.") from error
 

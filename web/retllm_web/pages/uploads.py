@@ -13,7 +13,7 @@ from retllm.media.ingest import IncomingFile
 from retllm_web.actions import contents
 from retllm_web.http.auth import current_user
 from retllm_web.pages.blueprint import pages, wants_piece
-from retllm_web.pages.collections import Said, collection_page
+from retllm_web.pages.collections import FormFeedback, collection_page
 from retllm_web.pages.forms import Form
 
 _SAID = {
@@ -32,13 +32,15 @@ def upload(collection_id: UUID) -> ResponseReturnValue:
     if not files:
         missing = "Choose at least one file."
         return (
-            (missing, 422) if wants_piece() else collection_page(collection_id, Said(upload_error=missing, status=422))
+            (missing, 422)
+            if wants_piece()
+            else collection_page(collection_id, FormFeedback(upload_error=missing, status=422))
         )
     index = request.form.get("index") != "later"
     taken = contents.take(current_user(), collection_id, files=files, index=index)
     if wants_piece():
         return render_template("_outcomes.html", outcomes=taken.outcomes)
-    return collection_page(collection_id, Said(outcomes=taken.outcomes))
+    return collection_page(collection_id, FormFeedback(outcomes=taken.outcomes))
 
 
 @pages.post("/collections/<uuid:collection_id>/texts")
@@ -52,10 +54,10 @@ def add_text(collection_id: UUID) -> ResponseReturnValue:
         if error.http_status in (404, 500):
             raise
         form.refuse(error, otherwise="text")
-        return collection_page(collection_id, Said(text=form, status=error.http_status))
+        return collection_page(collection_id, FormFeedback(text=form, status=error.http_status))
     (outcome,) = taken.outcomes
     if outcome.error is not None:
         form.errors["text"] = outcome.error.message
-        return collection_page(collection_id, Said(text=form, status=422))
+        return collection_page(collection_id, FormFeedback(text=form, status=422))
     flash(_SAID[outcome.status], "info" if outcome.status == "duplicate" else "success")
     return redirect(url_for("pages.collection", collection_id=collection_id))

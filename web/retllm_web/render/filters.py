@@ -13,22 +13,22 @@ from flask import request
 from werkzeug.datastructures import MultiDict
 
 from retllm.db.enums import JobKind, JobState
-from retllm.history.listing import Filters
+from retllm.history.listing import JobFilters
 from retllm_web.http.paging import key_or_none
 
 # characters of a text that is looked for
-_LONGEST = 200
+_MAX_LENGTH = 200
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
 
-def filters_of(args: MultiDict[str, str]) -> Filters:
+def filters_of(args: MultiDict[str, str]) -> JobFilters:
     """The filters in ``args``; what can't be read filters nothing.
 
     Raises:
         NotFound: the collection's key is none.
     """
-    return Filters(
+    return JobFilters(
         kind=next(iter(_choices(JobKind, args.getlist("kind"))), None),
         states=_choices(JobState, args.getlist("state")),
         collection_id=key_or_none(args.get("collection"), "collection"),
@@ -39,7 +39,7 @@ def filters_of(args: MultiDict[str, str]) -> Filters:
     )
 
 
-def filters_asked() -> Filters:
+def filters_asked() -> JobFilters:
     """The filters of this request.
 
     Raises:
@@ -48,7 +48,7 @@ def filters_asked() -> Filters:
     return filters_of(request.args)
 
 
-def filters_of_address(address: str) -> Filters:
+def filters_of_address(address: str) -> JobFilters:
     """The filters in a query string.
 
     Raises:
@@ -57,7 +57,7 @@ def filters_of_address(address: str) -> Filters:
     return filters_of(MultiDict(parse_qsl(address.removeprefix("?"), max_num_fields=100)))
 
 
-def address_of(filters: Filters) -> dict[str, Any]:
+def address_of(filters: JobFilters) -> dict[str, Any]:
     """The filters as they stand in an address, for ``url_for``; what filters nothing is left out."""
     values = {
         "kind": filters.kind,
@@ -75,12 +75,12 @@ def address_of(filters: Filters) -> dict[str, Any]:
     }
 
 
-def query_of(filters: Filters) -> str:
+def query_of(filters: JobFilters) -> str:
     """The filters as a query string, without the question mark."""
     return urlencode(address_of(filters), doseq=True)
 
 
-def pairs_of(filters: Filters) -> list[tuple[str, str]]:
+def pairs_of(filters: JobFilters) -> list[tuple[str, str]]:
     """The filters as the hidden fields of a form."""
     return parse_qsl(query_of(filters))
 
@@ -100,7 +100,7 @@ def _choices(kind: type[Choice], values: Sequence[str]) -> tuple[Choice, ...]:
 
 
 def _text(args: MultiDict[str, str], name: str) -> str:
-    return args.get(name, "").replace("\0", "").strip()[:_LONGEST]
+    return args.get(name, "").replace("\0", "").strip()[:_MAX_LENGTH]
 
 
 def _day(text: str) -> date | None:

@@ -10,9 +10,9 @@ from retllm.fine.trace import Side, Trace
 from retllm_web.render.charts import Chart, Mark, Rule, Series
 
 # a grid with more rows or columns is drawn coarser
-_MOST_SIDE = 48
+_MAX_SIDE = 48
 # a share of the strongest below this can't be seen
-_LEAST = 0.02
+_MIN = 0.02
 _DOWN = ("top", "middle", "bottom")
 _ACROSS = ("left", "centre", "right")
 
@@ -63,7 +63,7 @@ def heats(trace: Trace) -> list[Heat]:
 
 
 def _heat(side: Side, rows: int, columns: int, shares: Sequence[float]) -> Heat:
-    step = max(1, -(-max(rows, columns) // _MOST_SIDE))
+    step = max(1, -(-max(rows, columns) // _MAX_SIDE))
     table = [list(shares[row * columns : (row + 1) * columns]) for row in range(rows)]
     coarse = [
         [
@@ -76,7 +76,7 @@ def _heat(side: Side, rows: int, columns: int, shares: Sequence[float]) -> Heat:
         Cell(row, column, round(strength, 2))
         for row, line in enumerate(coarse)
         for column, strength in enumerate(line)
-        if strength >= _LEAST
+        if strength >= _MIN
     )
     return Heat(side, len(coarse), len(coarse[0]), cells, _words(table))
 

@@ -13,7 +13,7 @@ from retllm_web.render import charts
 from retllm_web.render.charts import Chart, Rule, Series
 
 # bars that one chart has room for
-_MOST_BARS = 40
+_MAX_BARS = 40
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _charts(name: str, measured: Sequence[ReportVariant]) -> list[Markup | None]
 
 
 def _recall_chart(name: str, measured: Sequence[ReportVariant]) -> Markup | None:
-    if not 0 < len(measured) <= _MOST_BARS:
+    if not 0 < len(measured) <= _MAX_BARS:
         return None
     paper = measured[0].paper.r1 if measured[0].paper is not None else None
     chart = Chart(
@@ -77,7 +77,7 @@ def _cost_chart(name: str, measured: Sequence[ReportVariant]) -> Markup | None:
     """What more candidates bring, by the pairs that the model had to judge."""
     sizes = [one for one in measured if one is measured[0] or only_size(one.model_dump(), measured[0].model_dump())]
     priced = sorted((one.pairs_per_query, one.fine.r1, one.name) for one in sizes if one.pairs_per_query is not None)
-    if not 1 < len(priced) <= _MOST_BARS:
+    if not 1 < len(priced) <= _MAX_BARS:
         return None
     chart = Chart(
         f"{measure(name)} by what it costs",
@@ -93,7 +93,7 @@ def _cost_chart(name: str, measured: Sequence[ReportVariant]) -> Markup | None:
 
 def _parts_chart(name: str, measured: Sequence[ReportVariant]) -> Markup | None:
     parts = measured[0].parts if measured else {}
-    if not 1 < len(parts) <= _MOST_BARS:
+    if not 1 < len(parts) <= _MAX_BARS:
         return None
     chart = Chart(
         f"{measure(name)} of each part",

@@ -11,7 +11,7 @@ from retllm.history.job_views import JobView, StageProgress
 from retllm.search.results import SearchView
 
 
-class Standing(StrEnum):
+class StepStatus(StrEnum):
     """How far a step is."""
 
     AHEAD = "ahead"  # nothing of it has begun
@@ -28,7 +28,7 @@ class Step:
     """One step: since when, how many seconds it took (None while it lasts), and what came of it in words."""
 
     name: str
-    standing: Standing
+    standing: StepStatus
     began_at: datetime | None = None
     seconds: float | None = None
     told: str = ""
@@ -50,15 +50,15 @@ def timeline(job: JobView, search: SearchView | None) -> list[Step]:
 def _queued(job: JobView) -> Step:
     if job.started_at is not None:
         waited = (job.started_at - job.created_at).total_seconds()
-        return Step("Queued", Standing.DONE, job.created_at, max(0.0, waited))
+        return Step("Queued", StepStatus.DONE, job.created_at, max(0.0, waited))
     over = job.state in OVER_JOBS
-    stopped = Standing.STOPPED if job.state is JobState.CANCELLED else Standing.DONE
-    return Step("Queued", stopped if over else Standing.NOW, job.created_at)
+    stopped = StepStatus.STOPPED if job.state is JobState.CANCELLED else StepStatus.DONE
+    return Step("Queued", stopped if over else StepStatus.NOW, job.created_at)
 
 
 def _coarse(job: JobView, stage: StageProgress | None, search: SearchView | None, coarse_at: datetime | None) -> Step:
     if stage is None and coarse_at is not None:
-        return Step("Coarse stage", Standing.DONE, job.started_at)
+        return Step("Coarse stage", StepStatus.DONE, job.started_at)
     step = _stage("Coarse stage", job, stage)
     if search is None or not search.candidates:
         return step
@@ -89,28 +89,28 @@ def _stage(name: str, job: JobView, stage: StageProgress | None) -> Step:
     return Step(name, standing, stage.started_at, stage.seconds if stage.finished_at else None, told)
 
 
-def _standing(job: JobView, stage: StageProgress | None) -> Standing:
+def _standing(job: JobView, stage: StageProgress | None) -> StepStatus:
     over = job.state in OVER_JOBS
     if stage is None:
         nothing_to_do = job.state is JobState.SUCCEEDED
-        return Standing.DONE if nothing_to_do else Standing.UNREACHED if over else Standing.AHEAD
+        return StepStatus.DONE if nothing_to_do else StepStatus.UNREACHED if over else StepStatus.AHEAD
     if any(stage.units.get(state) for state in OPEN_UNITS):
         begun = stage.started_at is not None
-        return Standing.NOW if begun else Standing.AHEAD
+        return StepStatus.NOW if begun else StepStatus.AHEAD
     if stage.units.get(UnitState.CANCELLED):
-        return Standing.STOPPED
+        return StepStatus.STOPPED
     if stage.units.get(UnitState.DEAD):
-        return Standing.PARTIAL if stage.units.get(UnitState.DONE) else Standing.FAILED
-    return Standing.DONE
+        return StepStatus.PARTIAL if stage.units.get(UnitState.DONE) else StepStatus.FAILED
+    return StepStatus.DONE
 
 
 def _end(name: str, job: JobView, at: datetime | None) -> Step:
     if at is None:
-        return Step(name, Standing.UNREACHED if job.state in OVER_JOBS else Standing.AHEAD)
+        return Step(name, StepStatus.UNREACHED if job.state in OVER_JOBS else StepStatus.AHEAD)
     whole = max(0.0, (at - job.created_at).total_seconds())
     standing = {
-        JobState.PARTIAL: Standing.PARTIAL,
-        JobState.FAILED: Standing.FAILED,
-        JobState.CANCELLED: Standing.STOPPED,
-    }.get(job.state, Standing.DONE)
+        JobState.PARTIAL: StepStatus.PARTIAL,
+        JobState.FAILED: StepStatus.FAILED,
+        JobState.CANCELLED: StepStatus.STOPPED,
+    }.get(job.state, StepStatus.DONE)
     return Step(name, standing, at, whole, "in all")

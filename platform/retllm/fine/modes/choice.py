@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from retllm.fine.engine import Answer, Ask, Engine
+from retllm.fine.engine import Engine, Prompt, PromptAnswer
 from retllm.fine.model import LoadedModel, both_labels
 from retllm.fine.modes.judge import Matter, Verdicts, check_readable, finite_or_nan
 from retllm.fine.prompts import Prompts
@@ -33,7 +33,7 @@ class Choice:
     def judge(self, engine: Engine, matter: Matter) -> Verdicts:
         """Two questions for each candidate, side by side, so that what they share need be computed once."""
         asks = [
-            Ask(place, self._prompts.message(order, matter.query, candidate), recorded=order == "choice")
+            Prompt(place, self._prompts.message(order, matter.query, candidate), recorded=order == "choice")
             for place, candidate in matter.candidates
             for order in ("choice", "choice_swapped")
         ]
@@ -55,7 +55,7 @@ class Choice:
         return finite_or_nan(logits, odds)[:, None]
 
 
-def _verdict(ask: Ask, match_first: Answer, match_second: Answer) -> PairScore:
+def _verdict(ask: Prompt, match_first: PromptAnswer, match_second: PromptAnswer) -> PairScore:
     first, second = match_first.values[0], -match_second.values[0]
     check_readable(ask, first, second)
     log_odds = mean_log_odds(first, second)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from retllm.errors import ScoreUnreadable
 from retllm.fine.content import Content
-from retllm.fine.engine import Ask, Engine
+from retllm.fine.engine import Engine, Prompt
 from retllm.fine.scores import PairScore
 
 
@@ -46,7 +46,7 @@ def finite_or_nan(logits: Tensor, values: Tensor) -> Tensor:
     return torch.where(logits.logsumexp(dim=-1).isfinite(), values, torch.nan)
 
 
-def check_readable(ask: Ask, *values: float) -> None:
+def check_readable(ask: Prompt, *values: float) -> None:
     """Refuse an answer of which a value is NaN.
 
     Raises:

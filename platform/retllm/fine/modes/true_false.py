@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from retllm.fine.engine import Answer, Ask, Engine
+from retllm.fine.engine import Engine, Prompt, PromptAnswer
 from retllm.fine.model import LoadedModel, both_labels
 from retllm.fine.modes.judge import Matter, Verdicts, check_readable
 from retllm.fine.prompts import Prompts
@@ -28,7 +28,7 @@ class TrueFalse:
     def judge(self, engine: Engine, matter: Matter) -> Verdicts:
         """One question for each candidate."""
         asks = [
-            Ask(place, self._prompts.message("true_false", matter.query, candidate))
+            Prompt(place, self._prompts.message("true_false", matter.query, candidate))
             for place, candidate in matter.candidates
         ]
         pending = engine.answer(asks, self._read)
@@ -38,7 +38,7 @@ class TrueFalse:
         return torch.stack(label_probability(logits, self._labels), dim=1)
 
 
-def _verdict(ask: Ask, answer: Answer) -> PairScore:
+def _verdict(ask: Prompt, answer: PromptAnswer) -> PairScore:
     score, log_odds, entropy = answer.values
     check_readable(ask, score, entropy)
     return PairScore(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from retllm.fine.engine import Answer, Ask, Engine
+from retllm.fine.engine import Engine, Prompt, PromptAnswer
 from retllm.fine.model import LoadedModel, answer_ends
 from retllm.fine.modes.judge import Matter, Verdicts, check_readable, finite_or_nan
 from retllm.fine.modes.written import Written, broken_off, written_score
@@ -16,7 +16,7 @@ from retllm.fine.prepare import Preparer
 from retllm.fine.prompts import Prompts
 from retllm.fine.scores import PairScore
 
-MOST_TOKENS = 16
+MAX_NEW_TOKENS = 16
 """Longest answer that is waited for."""
 
 #: a written 0 or 1 has no finite log-odds; this far from them it stays
@@ -27,14 +27,14 @@ _MARGIN = 1e-6
 class _Writing:
     """One answer as it grows."""
 
-    ask: Ask
-    first: Answer | None = None
+    ask: Prompt
+    first: PromptAnswer | None = None
     said: list[int] = field(default_factory=list)
     written: Written | None = None
 
 
 class Verbalized:
-    """Greedy decoding until the model has written a number, at most :data:`MOST_TOKENS` tokens.
+    """Greedy decoding until the model has written a number, at most :data:`MAX_NEW_TOKENS` tokens.
 
     Each token is a pass over the question and what was said so far, with re-injection as in any pass. What a score
     says of re-injection is that of the pass for the first token. The entropy is left None: method section 3 asks
@@ -49,10 +49,10 @@ class Verbalized:
     def judge(self, engine: Engine, matter: Matter) -> Verdicts:
         """Write all answers side by side; those that are finished drop out. Waits for the device at each token."""
         writings = [
-            _Writing(Ask(place, self._prompts.message("verbalized", matter.query, candidate)))
+            _Writing(Prompt(place, self._prompts.message("verbalized", matter.query, candidate)))
             for place, candidate in matter.candidates
         ]
-        for _ in range(MOST_TOKENS):
+        for _ in range(MAX_NEW_TOKENS):
             growing = [writing for writing in writings if writing.written is None]
             if not growing:
                 break
@@ -63,7 +63,7 @@ class Verbalized:
         scores = [_verdict(writing, self._preparer) for writing in writings]
         return lambda: scores
 
-    def _grow(self, writing: _Writing, answer: Answer) -> None:
+    def _grow(self, writing: _Writing, answer: PromptAnswer) -> None:
         check_readable(writing.ask, *answer.values)
         if writing.first is None:
             writing.first = answer
@@ -81,7 +81,7 @@ def most_likely(logits: Tensor) -> Tensor:
 
 
 def _verdict(writing: _Writing, preparer: Preparer) -> PairScore:
-    written = writing.written or broken_off(preparer.decode(writing.said), MOST_TOKENS)
+    written = writing.written or broken_off(preparer.decode(writing.said), MAX_NEW_TOKENS)
     assert writing.first is not None
     return PairScore(
         score=written.score,

@@ -198,7 +198,7 @@ def test_what_is_done_to_collections_and_items_is_in_the_audit_log(
     reader.send(f"/items/{item_id}/delete")
     reader.send(f"{here}/delete", confirm="Renamed")
     with transaction(served.sessions) as session:
-        entries = [one for one in audit.page(session, audit.Filters(user_name="ada")) if one.action != "logged in"]
+        entries = [one for one in audit.page(session, audit.AuditFilters(user_name="ada")) if one.action != "logged in"]
     told = [(one.action, one.target, one.detail) for one in reversed(entries) if one.action != "job submitted"]
     assert told == [
         ("collection created", "Noted", {}),

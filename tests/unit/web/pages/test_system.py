@@ -17,7 +17,7 @@ from retllm.db.session import transaction
 from retllm.db.tables import Collection, Job, Unit
 from retllm.identity.audit import Action
 from retllm.operations import workers
-from retllm.operations.workers import Report
+from retllm.operations.workers import WorkerReport
 from retllm_web.http.services import Services
 
 from .conftest import Page, Visitor
@@ -62,7 +62,7 @@ def dead(texts: str, ada: Caller, served: Services) -> list[str]:
 def _tell(served: Services, name: str, queues: list[str], **model: Any) -> None:
     told = {"name": "clip", "revision": "abcdef", "loaded": True, "error": None, **model}
     with transaction(served.sessions) as session:
-        workers.tell(session, Report(name, queues, "cuda: H200", "0.1.0", [told]))
+        workers.record(session, WorkerReport(name, queues, "cuda: H200", "0.1.0", [told]))
 
 
 def _audited(served: Services) -> list[tuple[str, str | None]]:

@@ -10,7 +10,7 @@ import pytest
 
 from retllm.db.enums import JobKind, JobState, Stage, UnitState
 from retllm.history.job_views import JobView, StageProgress
-from retllm_web.render.timeline import Standing, Step, timeline
+from retllm_web.render.timeline import Step, StepStatus, timeline
 
 BEGAN = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -72,19 +72,19 @@ def test_a_step_that_lasts_has_its_beginning_and_no_duration() -> None:
 @pytest.mark.parametrize(
     ("state", "units", "standing"),
     [
-        (JobState.SUCCEEDED, {UnitState.DONE: 2}, Standing.DONE),
-        (JobState.SUCCEEDED, {UnitState.SPLIT: 1, UnitState.DONE: 2}, Standing.DONE),
-        (JobState.PARTIAL, {UnitState.DONE: 1, UnitState.DEAD: 1}, Standing.PARTIAL),
-        (JobState.FAILED, {UnitState.DEAD: 2}, Standing.FAILED),
-        (JobState.CANCELLED, {UnitState.DONE: 1, UnitState.CANCELLED: 1}, Standing.STOPPED),
+        (JobState.SUCCEEDED, {UnitState.DONE: 2}, StepStatus.DONE),
+        (JobState.SUCCEEDED, {UnitState.SPLIT: 1, UnitState.DONE: 2}, StepStatus.DONE),
+        (JobState.PARTIAL, {UnitState.DONE: 1, UnitState.DEAD: 1}, StepStatus.PARTIAL),
+        (JobState.FAILED, {UnitState.DEAD: 2}, StepStatus.FAILED),
+        (JobState.CANCELLED, {UnitState.DONE: 1, UnitState.CANCELLED: 1}, StepStatus.STOPPED),
     ],
 )
 def test_a_job_that_is_over_says_how_each_step_ended(
-    state: JobState, units: dict[UnitState, int], standing: Standing
+    state: JobState, units: dict[UnitState, int], standing: StepStatus
 ) -> None:
     stage = _stage(units, started_at=_at(3), finished_at=_at(7), seconds=4.0)
     steps = _index(state, stage, started_at=_at(3), finished_at=_at(7))
-    assert [step.standing for step in steps] == [Standing.DONE, standing, standing]
+    assert [step.standing for step in steps] == [StepStatus.DONE, standing, standing]
     assert [step.seconds for step in steps] == [3.0, 4.0, 7.0]
 
 
