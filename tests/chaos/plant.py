@@ -28,6 +28,7 @@ from retllm.db.migrate import upgrade
 from retllm.db.session import make_sessions, transaction
 from retllm.db.tables import Unit
 from retllm.identity import accounts, tokens
+from retllm.identity.actor import Actor
 from retllm.media.storage import Storage
 from retllm.settings import Settings
 from retllm.stack import commands
@@ -142,7 +143,7 @@ class Plant:
         self.journal.install()
         with transaction(self.sessions) as session:
             user = accounts.create_user(session, "chaos", "a-long-password", Role.ADMIN)
-            _, self.token = tokens.issue(session, tokens.token_key(self.settings()), user, "chaos")
+            _, self.token = tokens.issue(session, tokens.token_key(self.settings()), Actor.unlimited(user), "chaos")
         self.storage = Storage(f"file://{self.storage_path}")
         self.start_server("web")
         for one in self.forked.values():

@@ -19,6 +19,7 @@ import pytest
 from retllm.db.session import make_sessions, transaction
 from retllm.db.tables import new_id
 from retllm.identity import accounts, tokens
+from retllm.identity.actor import Actor
 from retllm.settings import Settings
 
 THREADS = 8
@@ -80,7 +81,7 @@ def serving(database_url: str, redis_url: str, home: Path, **settings: object) -
     sessions = make_sessions(database_url)
     with transaction(sessions) as session:
         user = accounts.create_user(session, f"server-{new_id()}", "a long password")
-        _, token = tokens.issue(session, tokens.token_key(Settings(home=home)), user, "server")
+        _, token = tokens.issue(session, tokens.token_key(Settings(home=home)), Actor.unlimited(user), "server")
     sessions.kw["bind"].dispose()
     (home / "tmp").mkdir()
     environment = {

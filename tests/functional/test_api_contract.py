@@ -33,6 +33,7 @@ from retllm.db.enums import Role
 from retllm.db.session import transaction
 from retllm.db.tables import Embedding, EmbeddingModel, Item, new_id
 from retllm.identity import accounts, tokens
+from retllm.identity.actor import Actor
 from retllm.settings import Settings, public_name
 from retllm_web.app import create_app
 
@@ -58,7 +59,7 @@ def known(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFa
         # an administrator, or half of the routes would only be seen to refuse
         user = accounts.create_user(session, f"contract-{new_id()}", "a long password", Role.ADMIN)
         other = accounts.create_user(session, f"other-{new_id()}", "a long password", Role.EDITOR)
-        _, token = tokens.issue(session, tokens.token_key(made), user, "contract")
+        _, token = tokens.issue(session, tokens.token_key(made), Actor.unlimited(user), "contract")
     headers = {"Authorization": f"Bearer {token}"}
     client = app.test_client()
     collection = client.post("/api/v1/collections", json={"name": "Seeds"}, headers=headers).json["id"]

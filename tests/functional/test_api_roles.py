@@ -37,6 +37,7 @@ from tests.unit.web.scene import Scene, Stagehand
 from retllm.db.enums import TokenScope
 from retllm.db.session import transaction
 from retllm.identity import passwords, tokens
+from retllm.identity.actor import Actor
 from retllm.settings import Settings
 from retllm_web.api.spec import DOCUMENT_PATH
 from retllm_web.app import create_app
@@ -99,7 +100,9 @@ class Place:
             return Asker({}, set())
         key, person = tokens.token_key(self.served.settings), scene.people[asks.person]
         with transaction(self.served.sessions) as session:
-            issued = [tokens.issue(session, key, person, "contract", scope=scope) for scope in asks.scopes]
+            issued = [
+                tokens.issue(session, key, Actor.unlimited(person), "contract", scope=scope) for scope in asks.scopes
+            ]
             token_ids = {str(row.id) for row, _ in issued}
         shown = [f"Bearer {token}" for _, token in issued]
         self.turns[shown[0]] = itertools.cycle(shown)

@@ -9,12 +9,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole, Role, Visibility
+from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole, Role, TokenScope, Visibility
 from retllm.db.people import CollectionMember
 from retllm.db.tables import Collection, Item, Job, User, new_id
 from retllm.errors import Forbidden, NotFound
 from retllm.identity import access, accounts
 from retllm.identity.access import Right
+from retllm.identity.actor import Actor
 
 PASSWORD = "correct horse battery"
 SEE, CHANGE, MANAGE = Right.SEE, Right.CHANGE, Right.MANAGE
@@ -55,11 +56,11 @@ class World:
     """An account of one role, somebody else, and a collection in each place with an item and a job of each."""
 
     session: Session
-    user: User
+    user: Actor
     other: User
     collections: dict[str, Collection]
 
-    def job(self, place: str, owner: User) -> Job:
+    def job(self, place: str, owner: User | Actor) -> Job:
         """A job on the collection in that place."""
         job = Job(
             id=new_id(),
@@ -107,7 +108,7 @@ def world(session: Session, role: Role) -> World:
     ):
         session.add(CollectionMember(collection_id=made[place].id, user_id=user.id, role=as_role))
     session.flush()
-    return World(session, user, other, made)
+    return World(session, Actor.unlimited(user), other, made)
 
 
 roles = pytest.mark.parametrize("role", list(Role))
@@ -124,6 +125,22 @@ def test_every_role_has_in_every_place_the_rights_of_the_table(world: World, rol
         refusal = NotFound if most is None else Forbidden
         with pytest.raises(refusal):
             access.collection_for(world.session, world.user, found.id, right)
+
+
+@roles
+def test_without_a_scope_nothing_is_allowed(world: World, role: Role) -> None:
+    nobody = Actor(world.user.user, None)
+    for place, right in product(PLACES, Right):
+        assert access.right_in(world.session, nobody, world.collections[place]) is None, place
+        with pytest.raises((NotFound, Forbidden)):
+            access.collection_for(world.session, nobody, world.collections[place].id, right)
+        with pytest.raises(NotFound):
+            access.job_for(world.session, nobody, world.job(place, world.user).id)
+    assert world.session.scalars(sa.select(Collection).where(access.visible_collections(nobody))).all() == []
+    for least in TokenScope:
+        with pytest.raises(Forbidden, match="no scope"):
+            access.require_scope(nobody, least)
+    assert not access.is_admin(nobody)
 
 
 @roles

@@ -84,7 +84,7 @@ def test_a_new_password_and_a_lock_out_end_every_session(session: Session, ada: 
         accounts.change_password(session, ada, PASSWORD, "another good one")
     else:
         accounts.lock_out(session, ada)
-        accounts.add_member(session, ada)
+        accounts.unlock(session, ada)
     assert [logins.holder(session, one.id, IDLE) for one in begun] == [None] * 3
 
 

@@ -37,6 +37,7 @@ from retllm.db.tables import Collection as Items
 from retllm.db.tables import Item, Job, Unit, new_id
 from retllm.errors import StackError
 from retllm.identity import accounts
+from retllm.identity.actor import Actor
 from retllm.indexing.submit import submit_index
 from retllm.queue.notifications import Notifier, celery_app
 from retllm.settings import Settings
@@ -166,7 +167,7 @@ class _Sides:
         self._settings = settings
         self._sessions = make_sessions(stack.database_url)
         closing.callback(self._sessions.kw["bind"].dispose)
-        self._announcer = Notifier(stack.redis_url)
+        self._notifier = Notifier(stack.redis_url)
         self._app = celery_app(stack.redis_url)
         closing.callback(self._app.close)
         self._redis = closing.enter_context(redis.Redis.from_url(stack.redis_url))
@@ -210,9 +211,9 @@ class _Sides:
 
     def _submit(self, collection_id: UUID) -> tuple[UUID, float]:
         with transaction(self._sessions) as session:
-            submitted = submit_index(session, self._user, collection_id, self._settings)
+            submitted = submit_index(session, Actor.unlimited(self._user), collection_id, self._settings)
         sent = time.time()
-        self._announcer.notify(submitted.units)
+        self._notifier.notify(submitted.units)
         return submitted.job.id, sent
 
     def _send(self, name: str) -> None:

@@ -11,6 +11,7 @@ from retllm.cli.client import json_option
 from retllm.cli.database import administration, note
 from retllm.db.enums import TokenScope
 from retllm.identity import accounts, tokens
+from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.settings import Settings
 
@@ -47,7 +48,7 @@ def create(user: str, name: str, scope: str, days: int, as_json: bool) -> None:
         made, secret = tokens.issue(
             session,
             tokens.token_key(Settings()),
-            accounts.find_user(session, user),
+            Actor.unlimited(accounts.find_user(session, user)),
             name,
             scope=TokenScope(scope),
             days=days or None,
@@ -86,6 +87,6 @@ def list_tokens(user: str, as_json: bool) -> None:
 def revoke(user: str, token_id: UUID) -> None:
     """End a token of the account USER."""
     with administration() as session:
-        ended = tokens.revoke(session, accounts.find_user(session, user), token_id)
+        ended = tokens.revoke(session, Actor.unlimited(accounts.find_user(session, user)), token_id)
         note(session, Action.TOKEN_REVOKED, ended.name, ended.id, account=user)
     click.echo("The token is ended.")

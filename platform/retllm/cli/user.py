@@ -79,7 +79,7 @@ def disable(name: str, undo: bool) -> None:
     """Lock the account NAME out; its collections and results stay."""
     with administration() as session:
         found = accounts.find_user(session, name)
-        accounts.add_member(session, found) if undo else accounts.lock_out(session, found)
+        accounts.unlock(session, found) if undo else accounts.lock_out(session, found)
         note(session, Action.USER_CHANGED, found.name, found.id, locked_out=not undo)
     click.echo(f"{name} is {'let in again' if undo else 'locked out'}.")
 

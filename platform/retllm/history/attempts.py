@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session, aliased, undefer
 
 from retllm.db.enums import AttemptOutcome, Stage, UnitState
-from retllm.db.tables import Attempt, Job, Unit, User
+from retllm.db.tables import Attempt, Job, Unit
 from retllm.errors import Forbidden, NotFound
 from retllm.identity.access import job_for, require_job_rights
+from retllm.identity.actor import Actor
 
 UnitPosition = tuple[Stage, int]
 
@@ -84,7 +85,7 @@ class AttemptView(BaseModel):
 
 def attempts(
     session: Session,
-    user: User,
+    actor: Actor,
     job_id: UUID,
     *,
     state: UnitState | None = None,
@@ -102,8 +103,8 @@ def attempts(
     Raises:
         NotFound: there is no such job that this account may see.
     """
-    job = job_for(session, user, job_id)
-    traced = traced and may_change(session, user, job)
+    job = job_for(session, actor, job_id)
+    traced = traced and may_change(session, actor, job)
     query = sa.select(Unit).where(Unit.job_id == job_id).order_by(Unit.stage, Unit.seq).limit(limit)
     if state is not None:
         query = query.where(Unit.state == state)
@@ -139,10 +140,10 @@ def _trails(session: Session, unit_ids: Sequence[UUID]) -> dict[UUID, list[Trail
     return trails
 
 
-def may_change(session: Session, user: User, job: Job) -> bool:
-    """Whether ``user`` may stop, retry and delete a job that they see."""
+def may_change(session: Session, actor: Actor, job: Job) -> bool:
+    """Whether ``actor`` may stop, retry and delete a job that they see."""
     try:
-        require_job_rights(session, user, job)
+        require_job_rights(session, actor, job)
     except Forbidden:
         return False
     return True

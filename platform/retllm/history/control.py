@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobState
-from retllm.db.tables import Job, Search, User
+from retllm.db.tables import Job, Search
 from retllm.errors import Conflict, NotFound
 from retllm.identity.access import changeable_jobs, job_for, require_job_rights, within_visible
+from retllm.identity.actor import Actor
 from retllm.queue import lifecycle
 from retllm.queue.notifications import Notification
 from retllm.queue.submission import Submitted
@@ -53,15 +54,15 @@ class JobChanges:
     """keys of the storage that nothing names any more"""
 
 
-def _locked(session: Session, user: User, job_id: UUID) -> Job:
-    require_job_rights(session, user, job_for(session, user, job_id))
+def _locked(session: Session, actor: Actor, job_id: UUID) -> Job:
+    require_job_rights(session, actor, job_for(session, actor, job_id))
     job = lifecycle.lock_job(session, job_id)
     if job is None:
         raise NotFound("There is no such job.")
     return job
 
 
-def cancel_job(session: Session, user: User, job_id: UUID) -> Job:
+def cancel_job(session: Session, actor: Actor, job_id: UUID) -> Job:
     """Ask for the end of a job: what waits is dropped now, what a worker holds ends at its next batch.
 
     Cancelling twice is no error.
@@ -71,7 +72,7 @@ def cancel_job(session: Session, user: User, job_id: UUID) -> Job:
         Forbidden: it is somebody else's, in a collection that this account may not change.
         Conflict: the job is over already.
     """
-    job = _locked(session, user, job_id)
+    job = _locked(session, actor, job_id)
     if job.state is not JobState.CANCELLED:
         _cancel(session, job)
     return job
@@ -85,7 +86,7 @@ def _cancel(session: Session, job: Job) -> None:
     session.flush()
 
 
-def retry_job(session: Session, user: User, job_id: UUID) -> Submitted:
+def retry_job(session: Session, actor: Actor, job_id: UUID) -> Submitted:
     """Give the dead and cancelled units of a job new attempts; what is done is kept.
 
     Raises:
@@ -93,7 +94,7 @@ def retry_job(session: Session, user: User, job_id: UUID) -> Submitted:
         Forbidden: it is somebody else's, in a collection that this account may not change.
         Conflict: the job is still at work, or nothing of it failed.
     """
-    job = _locked(session, user, job_id)
+    job = _locked(session, actor, job_id)
     return Submitted(job, _retry(session, job), created=False)
 
 
@@ -105,7 +106,7 @@ def _retry(session: Session, job: Job) -> list[Notification]:
     return lifecycle.reopen(session, job)
 
 
-def delete_job(session: Session, user: User, job_id: UUID) -> JobChanges:
+def delete_job(session: Session, actor: Actor, job_id: UUID) -> JobChanges:
     """Forget one job as ``delete_jobs`` does.
 
     Raises:
@@ -113,7 +114,7 @@ def delete_job(session: Session, user: User, job_id: UUID) -> JobChanges:
         Forbidden: it is somebody else's, in a collection that this account may not change.
         Conflict: the job is still at work.
     """
-    job = _locked(session, user, job_id)
+    job = _locked(session, actor, job_id)
     if job.finished_at is None:
         raise Conflict("The job is still at work: cancel it first, and delete it when it has stopped.")
     done = JobChanges()
@@ -121,29 +122,29 @@ def delete_job(session: Session, user: User, job_id: UUID) -> JobChanges:
     return done
 
 
-def delete_jobs(session: Session, user: User, job_ids: Sequence[UUID]) -> JobChanges:
+def delete_jobs(session: Session, actor: Actor, job_ids: Sequence[UUID]) -> JobChanges:
     """Forget jobs with their units, candidates and scores; embeddings, cached scores and marks of reviews stay.
 
     The caller deletes the ``pictures`` from the storage after the commit. What can't be deleted is left and counted by
     its reason: a job that is at work has to be cancelled first.
     """
-    return apply_to_jobs(session, user, BulkAction.DELETE, job_ids)
+    return apply_to_jobs(session, actor, BulkAction.DELETE, job_ids)
 
 
-def apply_to_jobs(session: Session, user: User, deed: BulkAction, job_ids: Sequence[UUID]) -> JobChanges:
+def apply_to_jobs(session: Session, actor: Actor, deed: BulkAction, job_ids: Sequence[UUID]) -> JobChanges:
     """Do it to those of the jobs to which it can be done, in this transaction; the others are counted by the reason."""
     done = JobChanges()
     # in one order everywhere, so that two of these never wait for each other in a circle
     locking = (
         sa.select(Job)
-        .where(Job.id.in_(job_ids), within_visible(user, Job.collection_id))
+        .where(Job.id.in_(job_ids), within_visible(actor, Job.collection_id))
         .order_by(Job.id)
         .with_for_update(of=Job)
         .execution_options(populate_existing=True)
     )
     seen = session.scalars(locking).all()
     done.refused[GONE] += len(set(job_ids)) - len(seen)
-    changeable = sa.select(Job.id).where(Job.id.in_([job.id for job in seen]), changeable_jobs(user))
+    changeable = sa.select(Job.id).where(Job.id.in_([job.id for job in seen]), changeable_jobs(actor))
     mine = set(session.scalars(changeable))
     done.refused[FOREIGN] += len(seen) - len(mine)
     wanted = [job for job in seen if job.id in mine]

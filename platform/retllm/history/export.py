@@ -14,6 +14,7 @@ from retllm.db.reviews import Judgment
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Candidate, Collection, Item, Job, Score, Search, User
 from retllm.history.listing import JobFilters, is_best
+from retllm.identity.actor import Actor
 
 Row = dict[str, Any]
 
@@ -79,7 +80,7 @@ COLUMNS = {Rows.JOBS: (*_OF_JOB, *_BEST), Rows.RESULTS: tuple(_OF_RESULT)}
 """The names of the columns, in their order."""
 
 
-def rows(sessions: Sessions, user: User, filters: JobFilters, what: Rows) -> Iterator[Row]:
+def rows(sessions: Sessions, actor: Actor, filters: JobFilters, what: Rows) -> Iterator[Row]:
     """The jobs that match, newest first, or the candidates of those of them that are searches, best first.
 
     Jobs that are accepted meanwhile are not among them.
@@ -88,7 +89,7 @@ def rows(sessions: Sessions, user: User, filters: JobFilters, what: Rows) -> Ite
     size = BATCH[what]
     while True:
         with transaction(sessions) as session:
-            keys = sa.select(Job.id).where(*filters.matching(user)).order_by(Job.id.desc()).limit(size)
+            keys = sa.select(Job.id).where(*filters.matching(actor)).order_by(Job.id.desc()).limit(size)
             if what is Rows.RESULTS:
                 keys = keys.where(Job.kind == JobKind.SEARCH)
             batch = session.scalars(keys if after is None else keys.where(Job.id < after)).all()

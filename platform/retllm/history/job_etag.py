@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import JobState, UnitState
 from retllm.db.operations import PausedQueue
 from retllm.db.reviews import Judgment
-from retllm.db.tables import Candidate, Job, Score, Search, Unit, User
+from retllm.db.tables import Candidate, Job, Score, Search, Unit
 from retllm.errors import NotFound
 from retllm.identity.access import within_visible
+from retllm.identity.actor import Actor
 
 # a job that waits says so again after each of these, a few times
 _WAIT_SECONDS, _WAITS = 20, 6
@@ -21,7 +22,7 @@ _WAIT_SECONDS, _WAITS = 20, 6
 Stamp = tuple[Any, ...]
 
 
-def job_etag(session: Session, user: User, job_id: UUID) -> Stamp:
+def job_etag(session: Session, actor: Actor, job_id: UUID) -> Stamp:
     """Values that change with the job, its units, its candidates and scores, the marks of its question, and pauses.
 
     Raises:
@@ -41,7 +42,7 @@ def job_etag(session: Session, user: User, job_id: UUID) -> Stamp:
     joined = query.select_from(Job).outerjoin(Search, Search.id == Job.id)
     for part in parts:
         joined = joined.join(part, sa.true())
-    row = session.execute(joined.where(Job.id == job_id, within_visible(user, Job.collection_id))).first()
+    row = session.execute(joined.where(Job.id == job_id, within_visible(actor, Job.collection_id))).first()
     if row is None:
         raise NotFound("There is no such job.")
     return tuple(row)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import JobKind, JobState
 from retllm.db.tables import Candidate, Item, Job, Score, Search, User
 from retllm.identity.access import changeable_jobs, within_visible
+from retllm.identity.actor import Actor
 
 MAX_COUNTED = 1_000
 """Jobs of one state beyond which their number is not looked up for a list."""
@@ -32,9 +33,9 @@ class JobFilters:
     until: date | None = None
     text: str = ""
 
-    def matching(self, user: User) -> list[Condition]:
-        """What is true of the jobs that match, of those that ``user`` may see."""
-        found = [within_visible(user, Job.collection_id)]
+    def matching(self, actor: Actor) -> list[Condition]:
+        """What is true of the jobs that match, of those that ``actor`` may see."""
+        found = [within_visible(actor, Job.collection_id)]
         if self.kind is not None:
             found.append(Job.kind == self.kind)
         if self.states:
@@ -63,16 +64,16 @@ def _first_key(day: date) -> UUID:
 
 
 def page(
-    session: Session, user: User, filters: JobFilters, *, after: UUID | None = None, limit: int = 50
+    session: Session, actor: Actor, filters: JobFilters, *, after: UUID | None = None, limit: int = 50
 ) -> Sequence[Job]:
     """Jobs that match, newest first; ``after`` is the last key of the page before."""
-    query = sa.select(Job).where(*filters.matching(user)).order_by(Job.id.desc()).limit(limit)
+    query = sa.select(Job).where(*filters.matching(actor)).order_by(Job.id.desc()).limit(limit)
     return session.scalars(query if after is None else query.where(Job.id < after)).all()
 
 
-def counts(session: Session, user: User, filters: JobFilters) -> dict[JobState, int]:
+def counts(session: Session, actor: Actor, filters: JobFilters) -> dict[JobState, int]:
     """How many jobs there are in each state, whatever states the filters name; ``MAX_COUNTED`` + 1 stands for more."""
-    conditions = replace(filters, states=()).matching(user)
+    conditions = replace(filters, states=()).matching(actor)
 
     def number(state: JobState) -> sa.ScalarSelect[int]:
         # in the order of an index, whose first entries are then enough
@@ -97,9 +98,9 @@ class Reach:
         return self.matching - self.possible - self.foreign
 
 
-def reach(session: Session, user: User, conditions: Sequence[Condition], allowed: Condition) -> Reach:
+def reach(session: Session, actor: Actor, conditions: Sequence[Condition], allowed: Condition) -> Reach:
     """Count exactly what an action comes to; ``allowed`` is true of the jobs whose state allows it."""
-    mine = changeable_jobs(user)
+    mine = changeable_jobs(actor)
     query = sa.select(
         sa.func.count(), sa.func.count().filter(sa.and_(mine, allowed)), sa.func.count().filter(sa.not_(mine))
     ).where(*conditions)
@@ -108,7 +109,7 @@ def reach(session: Session, user: User, conditions: Sequence[Condition], allowed
 
 def keys(
     session: Session,
-    user: User,
+    actor: Actor,
     conditions: Sequence[Condition],
     allowed: Condition,
     *,
@@ -116,7 +117,7 @@ def keys(
     limit: int = 200,
 ) -> list[UUID]:
     """Keys of the jobs that an action can be done to, newest first; ``after`` is the last key of the batch before."""
-    query = sa.select(Job.id).where(*conditions, allowed, changeable_jobs(user)).order_by(Job.id.desc()).limit(limit)
+    query = sa.select(Job.id).where(*conditions, allowed, changeable_jobs(actor)).order_by(Job.id.desc()).limit(limit)
     return list(session.scalars(query if after is None else query.where(Job.id < after)))
 
 

@@ -133,7 +133,7 @@ def lock_out(session: Session, user: User) -> None:
     session.flush()
 
 
-def add_member(session: Session, user: User) -> None:
+def unlock(session: Session, user: User) -> None:
     """Undo ``lock_out``; password and tokens are those of before."""
     user.disabled_at = None
     session.flush()

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.people import AuditEntry
 from retllm.db.tables import User, new_id
+from retllm.identity.actor import Actor
 
 # the clocks of those who make keys are no further than this from the database's
 _SKEW = timedelta(days=1)
@@ -61,7 +62,7 @@ class AuditFilters:
 
 def record(
     session: Session,
-    user: User | None,
+    user: Actor | User | None,
     action: Action,
     *,
     target: str | None = None,

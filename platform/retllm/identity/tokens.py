@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import TokenScope
 from retllm.db.tables import ApiToken, User, new_id
 from retllm.errors import InvalidInput, NotFound, Unauthorized
-from retllm.identity.access import limit_to, require_scope
+from retllm.identity.access import require_scope
+from retllm.identity.actor import Actor
 from retllm.identity.secret_key import derived, secret_key
 from retllm.settings import Settings
 
@@ -50,27 +51,27 @@ def _digest_of_0_1(secret: str) -> str:
 def issue(
     session: Session,
     key: bytes,
-    user: User,
+    actor: Actor,
     name: str,
     *,
     scope: TokenScope = TokenScope.MANAGE,
     days: int | None = None,
 ) -> tuple[ApiToken, str]:
-    """A new token for ``user``, and its secret; only a digest is stored, so this is the one time it can be seen.
+    """A new token for ``actor``, and its secret; only a digest is stored, so this is the one time it can be seen.
 
     It works for so many ``days``; None: until it is revoked.
 
     Raises:
         InvalidInput: the name is empty or too long, or the days are not between 1 and ``MAX_DAYS``.
-        Forbidden: ``user`` acts by a token that may not do that.
+        Forbidden: ``actor`` acts by a token that may not do that.
     """
-    require_scope(user, TokenScope.MANAGE)
+    require_scope(actor, TokenScope.MANAGE)
     if not 1 <= len(name.strip()) <= 100:
         raise InvalidInput("A token's name has 1 to 100 characters.", field="name")
     if days is not None and not 1 <= days <= MAX_DAYS:
         raise InvalidInput(f"A token works for 1 to {MAX_DAYS:,} days, or until it is revoked.", field="days")
     secret = PREFIX + secrets.token_urlsafe(32)
-    token = ApiToken(id=new_id(), user_id=user.id, name=name.strip(), digest=_digest(key, secret), scope=scope)
+    token = ApiToken(id=new_id(), user_id=actor.id, name=name.strip(), digest=_digest(key, secret), scope=scope)
     if days is not None:
         token.expires_at = sa.func.now() + timedelta(days=days)
     session.add(token)
@@ -92,15 +93,17 @@ def in_force(session: Session, user: User) -> list[ApiToken]:
     return list(session.scalars(query))
 
 
-def revoke(session: Session, user: User, token_id: uuid.UUID) -> ApiToken:
+def revoke(session: Session, actor: Actor, token_id: uuid.UUID) -> ApiToken:
     """End a token, and give it back.
 
     Raises:
-        NotFound: ``user`` has no such token.
-        Forbidden: ``user`` acts by a token that may not do that.
+        NotFound: ``actor`` has no such token.
+        Forbidden: ``actor`` acts by a token that may not do that.
     """
-    require_scope(user, TokenScope.MANAGE)
-    token = session.scalar(sa.select(ApiToken).where(ApiToken.id == token_id, ApiToken.user_id == user.id, _in_force()))
+    require_scope(actor, TokenScope.MANAGE)
+    token = session.scalar(
+        sa.select(ApiToken).where(ApiToken.id == token_id, ApiToken.user_id == actor.id, _in_force())
+    )
     if token is None:
         raise NotFound("There is no such token.")
     token.revoked_at = sa.func.now()
@@ -108,8 +111,8 @@ def revoke(session: Session, user: User, token_id: uuid.UUID) -> ApiToken:
     return token
 
 
-def holder(session: Session, key: bytes, secret: str) -> User:
-    """The account that a token stands for, which may do no more than the token's scope lets it (``access.limit_to``).
+def holder(session: Session, key: bytes, secret: str) -> Actor:
+    """The account that a token stands for, acting in the token's scope.
 
     Raises:
         Unauthorized: the token is unknown, revoked or over, or its account is locked out.
@@ -128,8 +131,7 @@ def holder(session: Session, key: bytes, secret: str) -> User:
         # made by release 0.1, which kept a digest without a key
         session.execute(sa.update(ApiToken).where(ApiToken.id == found.id).values(digest=digest))
     _note_use(session, found)
-    limit_to(user, found.scope)
-    return user
+    return Actor(user, found.scope)
 
 
 def _note_use(session: Session, token: ApiToken) -> None:

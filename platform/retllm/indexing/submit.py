@@ -9,9 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobKind, Stage
-from retllm.db.tables import Item, User
+from retllm.db.tables import Item
 from retllm.errors import Conflict
 from retllm.identity.access import Right, collection_for
+from retllm.identity.actor import Actor
 from retllm.indexing import coverage
 from retllm.indexing.indexed import current_model, embedder_of, has_vector, is_ready
 from retllm.queue import lifecycle
@@ -21,7 +22,7 @@ from retllm.settings import Settings
 
 def submit_index(
     session: Session,
-    user: User,
+    actor: Actor,
     collection_id: UUID,
     settings: Settings,
     *,
@@ -41,13 +42,13 @@ def submit_index(
         InvalidInput: the embedder is none of those in force.
         Conflict: the collection has no item, or the idempotency key stands for another request.
     """
-    used = embedder_of(collection_for(session, user, collection_id, Right.CHANGE), settings)
+    used = embedder_of(collection_for(session, actor, collection_id, Right.CHANGE), settings)
     wanted = sorted(settings.embedders, key=lambda name: name != used)
     main, *further = wanted if embedder is None else [coverage.named(embedder, settings)]
     params: dict[str, Any] = {"embedder": main, "item_image_weight": settings.item_image_weight}
     if further:
         params["extra_embedders"] = further
-    job, created = insert_job(session, user, collection_id, JobKind.INDEX, params, idempotency_key)
+    job, created = insert_job(session, actor, collection_id, JobKind.INDEX, params, idempotency_key)
     if not created:
         return Submitted(job, [], created=False)
     ready = sa.select(Item.id).where(Item.collection_id == collection_id, is_ready())

@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState, JobKind, JobState, Stage, UnitState
 from retllm.db.operations import PausedQueue, Worker
-from retllm.db.tables import Collection, Item, Job, Search, Unit, User
+from retllm.db.tables import Collection, Item, Job, Search, Unit
 from retllm.identity.access import visible_collections, within_visible
+from retllm.identity.actor import Actor
 from retllm.operations.workers import ALIVE_SECONDS
 
 _STAMPED_UNITS = 10_000
@@ -62,7 +63,7 @@ class Activity:
     total: Piece
 
 
-def activity(session: Session, user: User, window: Window) -> Activity:
+def activity(session: Session, actor: Actor, window: Window) -> Activity:
     """What ended in the window."""
     now = datetime.now(UTC)
     # pieces begin at round times; the last is the one that runs
@@ -70,7 +71,7 @@ def activity(session: Session, user: User, window: Window) -> Activity:
         (now.timestamp() // window.piece.total_seconds() + 1) * window.piece.total_seconds(), UTC
     )
     start = end - window.span
-    jobs = {row["piece"]: row for row in _jobs(session, user, window, start)}
+    jobs = {row["piece"]: row for row in _jobs(session, actor, window, start)}
     items = _items(session, window, start)
     starts = [start + number * window.piece for number in range(int(window.span / window.piece))]
     pieces = [_piece(at, jobs.get(at, {}), items.get(at, 0)) for at in starts]
@@ -82,7 +83,7 @@ def _piece(start: datetime, jobs: Any, items: int) -> Piece:
     return Piece(start=start, items=items, **told)
 
 
-def _jobs(session: Session, user: User, window: Window, start: datetime) -> list[Any]:
+def _jobs(session: Session, actor: Actor, window: Window, start: datetime) -> list[Any]:
     """Jobs that ended, by piece, and in a row without a piece all together."""
     ended = (
         sa.select(
@@ -91,7 +92,7 @@ def _jobs(session: Session, user: User, window: Window, start: datetime) -> list
             Job.kind,
             sa.extract("epoch", Job.finished_at - Job.created_at).label("seconds"),
         )
-        .where(Job.finished_at >= start, within_visible(user, Job.collection_id))
+        .where(Job.finished_at >= start, within_visible(actor, Job.collection_id))
         .subquery()
     )
     whole = ended.c.state.in_([JobState.SUCCEEDED, JobState.PARTIAL])
@@ -137,12 +138,12 @@ class Holdings:
     items: dict[ItemKind, int]
 
 
-def holdings(session: Session, user: User) -> Holdings:
+def holdings(session: Session, actor: Actor) -> Holdings:
     """Collections, and items by kind."""
-    collections = sa.select(sa.func.count()).select_from(Collection).where(visible_collections(user))
+    collections = sa.select(sa.func.count()).select_from(Collection).where(visible_collections(actor))
     items = (
         sa.select(Item.kind, sa.func.count().label("items"))
-        .where(Item.state == ItemState.READY, within_visible(user, Item.collection_id))
+        .where(Item.state == ItemState.READY, within_visible(actor, Item.collection_id))
         .group_by(Item.kind)
     )
     return Holdings(session.scalars(collections).one(), {row.kind: row[1] for row in session.execute(items)})
@@ -161,11 +162,11 @@ class Failure:
     query: str | None
 
 
-def latest_failures(session: Session, user: User, limit: int = 5) -> list[Failure]:
+def latest_failures(session: Session, actor: Actor, limit: int = 5) -> list[Failure]:
     """The newest jobs that failed, whole or in part."""
 
     def newest(state: JobState) -> sa.Select[tuple[UUID]]:
-        seen = sa.select(Job.id).where(Job.state == state, within_visible(user, Job.collection_id))
+        seen = sa.select(Job.id).where(Job.state == state, within_visible(actor, Job.collection_id))
         return sa.select(seen.order_by(Job.id.desc()).limit(limit).subquery().c.id)
 
     # each state by itself, in the order of an index

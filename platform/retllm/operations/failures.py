@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobKind, JobState, Stage, UnitState
-from retllm.db.tables import Collection, Job, Search, Unit, User
+from retllm.db.tables import Collection, Job, Search, Unit
 from retllm.errors import InvalidInput
 from retllm.identity.access import changeable_jobs, within_visible
+from retllm.identity.actor import Actor
 from retllm.operations.queues import STAGE_OF
 from retllm.queue import lifecycle
 from retllm.queue.notifications import Notification
@@ -38,9 +39,9 @@ class FailureFilters:
     collection_id: UUID | None = None
     text: str = ""
 
-    def matching(self, user: User) -> list[sa.ColumnElement[bool]]:
-        """What is true of the units, and of their jobs, that match, of those that ``user`` may see."""
-        found = [Unit.state == UnitState.DEAD, within_visible(user, Job.collection_id)]
+    def matching(self, actor: Actor) -> list[sa.ColumnElement[bool]]:
+        """What is true of the units, and of their jobs, that match, of those that ``actor`` may see."""
+        found = [Unit.state == UnitState.DEAD, within_visible(actor, Job.collection_id)]
         if self.queue is not None:
             found.append(Unit.stage == STAGE_OF[self.queue])
         if self.collection_id is not None:
@@ -107,10 +108,10 @@ class DeadUnit:
 
 
 def page(
-    session: Session, user: User, filters: FailureFilters, *, after: FailureCursor | None = None, limit: int = 50
+    session: Session, actor: Actor, filters: FailureFilters, *, after: FailureCursor | None = None, limit: int = 50
 ) -> list[DeadUnit]:
     """Dead units that match, those that died last first."""
-    may = changeable_jobs(user)
+    may = changeable_jobs(actor)
     query = (
         sa.select(
             Unit.id,
@@ -132,7 +133,7 @@ def page(
         .join(Job, Job.id == Unit.job_id)
         .join(Collection, Collection.id == Job.collection_id)
         .outerjoin(Search, Search.id == Job.id)
-        .where(*filters.matching(user))
+        .where(*filters.matching(actor))
         .order_by(Unit.finished_at.desc(), Unit.id.desc())
         .limit(limit)
     )
@@ -141,12 +142,12 @@ def page(
     return [DeadUnit(**row._mapping) for row in session.execute(query)]
 
 
-def count(session: Session, user: User, filters: FailureFilters) -> tuple[int, int]:
+def count(session: Session, actor: Actor, filters: FailureFilters) -> tuple[int, int]:
     """How many match, and to how many of them this account may give new attempts; cut at ``MAX_COUNTED``."""
     # the job of each unit by its key: there are few dead units, and many jobs
     job = (
-        sa.select(changeable_jobs(user).label("may"))
-        .where(Job.id == Unit.job_id, *filters.matching(user))
+        sa.select(changeable_jobs(actor).label("may"))
+        .where(Job.id == Unit.job_id, *filters.matching(actor))
         .correlate(Unit)
         .limit(1)
         .lateral()
@@ -158,14 +159,14 @@ def count(session: Session, user: User, filters: FailureFilters) -> tuple[int, i
 
 
 def changeable(
-    session: Session, user: User, filters: FailureFilters, *, until: datetime, limit: int = BATCH
+    session: Session, actor: Actor, filters: FailureFilters, *, until: datetime, limit: int = BATCH
 ) -> list[UUID]:
     """Units that match, that died until then, and to which this account may give new attempts now."""
     stopping = sa.and_(Job.cancel_requested, Job.finished_at.is_(None))
     query = (
         sa.select(Unit.id)
         .join(Job, Job.id == Unit.job_id)
-        .where(*filters.matching(user), changeable_jobs(user), sa.not_(stopping), Unit.finished_at <= until)
+        .where(*filters.matching(actor), changeable_jobs(actor), sa.not_(stopping), Unit.finished_at <= until)
         .order_by(Unit.finished_at.desc(), Unit.id.desc())
         .limit(limit)
     )
@@ -181,7 +182,7 @@ class Requeued:
     units: list[Notification] = field(default_factory=list)
 
 
-def requeue(session: Session, user: User, unit_ids: Sequence[UUID]) -> Requeued:
+def requeue(session: Session, actor: Actor, unit_ids: Sequence[UUID]) -> Requeued:
     """Give dead units new attempts; a job that is over goes back to work for them, as when it is tried again.
 
     Of a job that was cancelled everything that was not done comes back, else it would end as if it were whole.
@@ -190,21 +191,21 @@ def requeue(session: Session, user: User, unit_ids: Sequence[UUID]) -> Requeued:
     found = session.execute(
         sa.select(Unit.id, Unit.job_id)
         .join(Job, Job.id == Unit.job_id)
-        .where(Unit.id.in_(unit_ids), Unit.state == UnitState.DEAD, within_visible(user, Job.collection_id))
+        .where(Unit.id.in_(unit_ids), Unit.state == UnitState.DEAD, within_visible(actor, Job.collection_id))
     ).all()
     # in one order everywhere, so that two of these never wait for each other in a circle
     for job_id in sorted({row.job_id for row in found}):
-        _requeue_of(session, user, job_id, [row.id for row in found if row.job_id == job_id], done)
+        _requeue_of(session, actor, job_id, [row.id for row in found if row.job_id == job_id], done)
     done.refused[GONE] += len(set(unit_ids)) - done.number - done.refused.total()
     done.refused = +done.refused
     return done
 
 
-def _requeue_of(session: Session, user: User, job_id: UUID, unit_ids: list[UUID], done: Requeued) -> None:
+def _requeue_of(session: Session, actor: Actor, job_id: UUID, unit_ids: list[UUID], done: Requeued) -> None:
     job = lifecycle.lock_job(session, job_id)
     if job is None:
         return
-    if session.scalar(sa.select(Job.id).where(Job.id == job_id, changeable_jobs(user))) is None:
+    if session.scalar(sa.select(Job.id).where(Job.id == job_id, changeable_jobs(actor))) is None:
         done.refused[FOREIGN] += len(unit_ids)
         return
     if job.cancel_requested and job.finished_at is None:

@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import Stage, UnitState
 from retllm.db.operations import PausedQueue
-from retllm.db.tables import Unit, User
+from retllm.db.tables import Unit
 from retllm.errors import NotFound
+from retllm.identity.actor import Actor
 from retllm.queue.notifications import FIRST_NOTIFIED, QUEUE_OF, Notification
 from retllm.queue.pauses import Pause, is_ready, paused, take_ready
 
@@ -61,13 +62,13 @@ def require_queue(name: str) -> str:
     return name
 
 
-def pause(session: Session, user: User, queue: str, reason: str = "") -> bool:
+def pause(session: Session, actor: Actor, queue: str, reason: str = "") -> bool:
     """Let nothing more be claimed from ``queue``; what workers hold they finish. False if it stood still already.
 
     Raises:
         NotFound: there is no such queue.
     """
-    row = {"queue": require_queue(queue), "user_id": user.id, "reason": reason}
+    row = {"queue": require_queue(queue), "user_id": actor.id, "reason": reason}
     done = session.execute(
         insert(PausedQueue).values(row).on_conflict_do_nothing().returning(PausedQueue.queue)
     ).scalar_one_or_none()

@@ -18,8 +18,9 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import Stage, UnitState
 from retllm.db.operations import Worker
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Job, Unit, User
+from retllm.db.tables import Job, Unit
 from retllm.identity.access import within_visible
+from retllm.identity.actor import Actor
 from retllm.operations.totals import Totals
 
 log = structlog.get_logger(__name__)
@@ -111,17 +112,17 @@ def is_alive() -> sa.ColumnElement[bool]:
     return sa.and_(Worker.stopped_at.is_(None), Worker.seen_at > age)
 
 
-def every(session: Session, user: User | None = None) -> list[WorkerView]:
+def every(session: Session, actor: Actor | None = None) -> list[WorkerView]:
     """The workers of the last day, those that live first, then the latest seen.
 
-    Without ``user`` as whoever runs the installation sees them.
+    Without ``actor`` as whoever runs the installation sees them.
     """
     alive = is_alive()
     rows = session.execute(
         sa.select(Worker, alive).order_by(alive.desc(), Worker.seen_at.desc(), Worker.name).limit(MAX_SHOWN)
     ).all()
     held: dict[str, list[HeldUnit]] = {}
-    seen = within_visible(user, Job.collection_id) if user else sa.true()
+    seen = within_visible(actor, Job.collection_id) if actor else sa.true()
     job_id = sa.case((seen, Unit.job_id)).label("job_id")
     at_work = sa.select(Unit.worker, job_id, Unit.stage, Unit.started_at).join(Job, Job.id == Unit.job_id)
     at_work = at_work.where(Unit.state == UnitState.LEASED)

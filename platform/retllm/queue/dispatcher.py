@@ -53,7 +53,7 @@ class Dispatcher:
         self, sessions: Sessions, notifier: Notifier, settings: Settings, upkeep: Sequence[Upkeep] = ()
     ) -> None:
         self._sessions = sessions
-        self._announcer = notifier
+        self._notifier = notifier
         self._settings = settings
         self._stop = threading.Event()
         self._upkeep = [(one, time.monotonic()) for one in upkeep]
@@ -161,10 +161,10 @@ class Dispatcher:
 
     def notify_ready(self, stage: Stage) -> int:
         """Announce units of ``stage`` that are ready and unclaimed, as many as the queue has room for."""
-        room = self._settings.queue_depth - self._announcer.depth(QUEUE_OF[stage])
+        room = self._settings.queue_depth - self._notifier.depth(QUEUE_OF[stage])
         if room <= 0:
             return 0
-        return self._announcer.notify(self._take_ready(stage, room))
+        return self._notifier.notify(self._take_ready(stage, room))
 
     def _take_ready(self, stage: Stage, room: int) -> list[Notification]:
         stale = sa.func.now() - timedelta(seconds=self._settings.republish_seconds)

@@ -11,8 +11,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobKind
-from retllm.db.tables import Job, User, new_id
+from retllm.db.tables import Job, new_id
 from retllm.errors import Conflict, InvalidInput
+from retllm.identity.actor import Actor
 from retllm.queue.notifications import Notification
 
 _MAX_KEY_LENGTH = 200
@@ -28,7 +29,7 @@ class Submitted:
 
 
 def insert_job(
-    session: Session, user: User, collection_id: UUID, kind: JobKind, params: dict[str, Any], key: str | None
+    session: Session, actor: Actor, collection_id: UUID, kind: JobKind, params: dict[str, Any], key: str | None
 ) -> tuple[Job, bool]:
     """The new job, or the one that this user's idempotency key stands for.
 
@@ -41,14 +42,14 @@ def insert_job(
     made = session.scalar(
         insert(Job)
         .values(
-            id=new_id(), kind=kind, user_id=user.id, collection_id=collection_id, params=params, idempotency_key=key
+            id=new_id(), kind=kind, user_id=actor.id, collection_id=collection_id, params=params, idempotency_key=key
         )
         .on_conflict_do_nothing(index_elements=["user_id", "idempotency_key"])
         .returning(Job.id)
     )
     if made is not None:
         return session.get_one(Job, made), True
-    before = session.scalars(sa.select(Job).filter_by(user_id=user.id, idempotency_key=key)).one()
+    before = session.scalars(sa.select(Job).filter_by(user_id=actor.id, idempotency_key=key)).one()
     if (before.kind, before.collection_id, before.params) != (kind, collection_id, params):
         raise Conflict("This Idempotency-Key was used for a different request.", job_id=str(before.id))
     return before, False

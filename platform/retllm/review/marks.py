@@ -15,6 +15,7 @@ from retllm.db.reviews import Judgment
 from retllm.db.tables import ITEM_WORDS, Candidate, Item, Search, User
 from retllm.errors import Conflict, InvalidInput, NotFound
 from retllm.identity.access import job_for
+from retllm.identity.actor import Actor
 
 # marks of one question; far beyond what people mark by hand
 MAX_MARKS = 1000
@@ -51,20 +52,20 @@ class Asked:
     question: str
 
 
-def asked_by(session: Session, user: User, search_id: UUID) -> Asked:
-    """The question of a search that ``user`` may see; seeing it is the right to review it.
+def asked_by(session: Session, actor: Actor, search_id: UUID) -> Asked:
+    """The question of a search that ``actor`` may see; seeing it is the right to review it.
 
     Raises:
         NotFound: there is no such search for this account, or the job is no search.
     """
-    job = job_for(session, user, search_id)
+    job = job_for(session, actor, search_id)
     question = session.scalar(sa.select(Search.question).where(Search.id == search_id))
     if question is None:
         raise NotFound("This job is no search.")
     return Asked(search_id, job.collection_id, question)
 
 
-def set_mark(session: Session, user: User, search_id: UUID, item_id: UUID, relevant: bool | None) -> Asked:
+def set_mark(session: Session, actor: Actor, search_id: UUID, item_id: UUID, relevant: bool | None) -> Asked:
     """Mark an item as relevant to what a search asks or not, or take its mark away (None).
 
     The item may be any of the collection, whether the search found it or not.
@@ -73,7 +74,7 @@ def set_mark(session: Session, user: User, search_id: UUID, item_id: UUID, relev
         NotFound: no such search, or its collection has no such item.
         Conflict: the item is deleted, or the question has too many marks.
     """
-    asked = asked_by(session, user, search_id)
+    asked = asked_by(session, actor, search_id)
     state = session.scalar(sa.select(Item.state).where(Item.id == item_id, Item.collection_id == asked.collection_id))
     if state is None:
         raise NotFound("The collection has no such item.")
@@ -88,7 +89,7 @@ def set_mark(session: Session, user: User, search_id: UUID, item_id: UUID, relev
         question=asked.question,
         item_id=item_id,
         relevant=relevant,
-        user_id=user.id,
+        user_id=actor.id,
         search_id=search_id,
     )
     session.execute(

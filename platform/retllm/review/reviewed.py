@@ -16,8 +16,9 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from retllm.db.enums import ItemState
 from retllm.db.reviews import Judgment
-from retllm.db.tables import Candidate, Collection, Item, Job, Search, User
+from retllm.db.tables import Candidate, Collection, Item, Job, Search
 from retllm.identity.access import visible_collections
+from retllm.identity.actor import Actor
 from retllm.review.measures import Measures, RankPair, measure
 
 # of one collection: questions that are looked at, those reviewed last first, found among so many marks for each
@@ -56,9 +57,9 @@ class Reviewed:
         return str(self.injection.get("trigger", "off"))
 
 
-def reviewed_collections(session: Session, user: User, *, after: UUID | None, limit: int) -> list[Collection]:
-    """Collections with marks that ``user`` may see, newest first; ``after`` is the last key of the page before."""
-    query = sa.select(Collection).where(visible_collections(user), _has_marks()).order_by(Collection.id.desc())
+def reviewed_collections(session: Session, actor: Actor, *, after: UUID | None, limit: int) -> list[Collection]:
+    """Collections with marks that ``actor`` may see, newest first; ``after`` is the last key of the page before."""
+    query = sa.select(Collection).where(visible_collections(actor), _has_marks()).order_by(Collection.id.desc())
     if after is not None:
         query = query.where(Collection.id < after)
     return list(session.scalars(query.limit(limit)))

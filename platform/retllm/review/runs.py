@@ -16,6 +16,7 @@ from retllm.db.reviews import EvaluationRun
 from retllm.db.tables import Collection, Job, Search, User, new_id
 from retllm.errors import Conflict, Forbidden, InvalidInput, NotFound
 from retllm.identity.access import Right, collection_for, has_scope, is_admin, require_scope, right_in, within_visible
+from retllm.identity.actor import Actor
 from retllm.queue.notifications import Notification
 from retllm.review.reports import Report
 from retllm.review.reviewed import reviewed
@@ -31,13 +32,13 @@ _NO_RUN = "There is no such evaluation."
 _TEXT = 300
 
 
-def run_for(session: Session, user: User, run_id: UUID) -> EvaluationRun:
-    """A run that ``user`` may see: of a collection that they see, or a benchmark's, which everybody sees.
+def run_for(session: Session, actor: Actor, run_id: UUID) -> EvaluationRun:
+    """A run that ``actor`` may see: of a collection that they see, or a benchmark's, which everybody sees.
 
     Raises:
         NotFound: there is none.
     """
-    visible = sa.or_(EvaluationRun.collection_id.is_(None), within_visible(user, _collection()))
+    visible = sa.or_(EvaluationRun.collection_id.is_(None), within_visible(actor, _collection()))
     run = session.scalar(sa.select(EvaluationRun).where(EvaluationRun.id == run_id, visible))
     if run is None:
         raise NotFound(_NO_RUN)
@@ -50,10 +51,10 @@ def _collection() -> sa.ColumnElement[UUID]:
 
 
 def list_runs(
-    session: Session, user: User, *, collection_id: UUID | None = None, after: UUID | None = None, limit: int = 50
+    session: Session, actor: Actor, *, collection_id: UUID | None = None, after: UUID | None = None, limit: int = 50
 ) -> list[EvaluationRun]:
-    """Runs that ``user`` may see, newest first, without their reports; ``after`` is the last key of the page before."""
-    visible = sa.or_(EvaluationRun.collection_id.is_(None), within_visible(user, _collection()))
+    """Runs that ``actor`` may see, newest first, without reports; ``after`` is the last key of the page before."""
+    visible = sa.or_(EvaluationRun.collection_id.is_(None), within_visible(actor, _collection()))
     query = sa.select(EvaluationRun).options(defer(EvaluationRun.report, raiseload=True)).where(visible)
     if collection_id is not None:
         query = query.where(EvaluationRun.collection_id == collection_id)
@@ -73,20 +74,20 @@ def names_of(session: Session, runs: Sequence[EvaluationRun]) -> dict[UUID, tupl
     return {run_id: (collection, user) for run_id, collection, user in session.execute(query)}
 
 
-def add_report(session: Session, user: User, report: Report, name: str | None = None) -> EvaluationRun:
+def add_report(session: Session, actor: Actor, report: Report, name: str | None = None) -> EvaluationRun:
     """Keep an uploaded report; without a name it goes by its benchmark and seed.
 
     Raises:
         Forbidden: a viewer adds none.
         InvalidInput: the name is too long, or is no line of text.
     """
-    if user.role is Role.VIEWER:
+    if actor.role is Role.VIEWER:
         raise Forbidden("Viewers read evaluations; to add one, ask an administrator to make you an editor.")
-    require_scope(user, TokenScope.CHANGE)
+    require_scope(actor, TokenScope.CHANGE)
     run = EvaluationRun(
         id=new_id(),
         collection_id=None,
-        user_id=user.id,
+        user_id=actor.id,
         name=_name(name) or f"{report.benchmark}, seed {report.seed}",
         source=RunSource.UPLOADED,
         report=report.model_dump(mode="json"),
@@ -104,25 +105,25 @@ def _name(text: str | None) -> str:
     return name
 
 
-def may_delete(session: Session, user: User, run: EvaluationRun) -> bool:
-    """Whether ``user``, who sees the run, may delete it: who added it, administrators, who manages its collection."""
-    if is_admin(user) or (run.user_id == user.id and has_scope(user, TokenScope.CHANGE)):
+def may_delete(session: Session, actor: Actor, run: EvaluationRun) -> bool:
+    """Whether ``actor``, who sees the run, may delete it: who added it, administrators, who manages its collection."""
+    if is_admin(actor) or (run.user_id == actor.id and has_scope(actor, TokenScope.CHANGE)):
         return True
     if run.collection_id is None:
         return False
-    return right_in(session, user, session.get_one(Collection, run.collection_id)) is Right.MANAGE
+    return right_in(session, actor, session.get_one(Collection, run.collection_id)) is Right.MANAGE
 
 
-def delete_run(session: Session, user: User, run_id: UUID) -> EvaluationRun:
+def delete_run(session: Session, actor: Actor, run_id: UUID) -> EvaluationRun:
     """Delete a run; searches that it made stay in the history.
 
     Raises:
         NotFound: there is none that this account may see.
         Forbidden: it is somebody else's.
     """
-    run = run_for(session, user, run_id)
-    require_scope(user, TokenScope.CHANGE)
-    if not may_delete(session, user, run):
+    run = run_for(session, actor, run_id)
+    require_scope(actor, TokenScope.CHANGE)
+    if not may_delete(session, actor, run):
         raise Forbidden("Only who added this evaluation and administrators may delete it.")
     session.delete(run)
     return run
@@ -141,7 +142,7 @@ class Original:
     query_image_weight: float
 
 
-def questions_to_ask(session: Session, user: User, collection_id: UUID) -> list[Original]:
+def questions_to_ask(session: Session, actor: Actor, collection_id: UUID) -> list[Original]:
     """The newest finished search of each question with a relevant mark, reviewed last first, at most 500.
 
     Raises:
@@ -149,7 +150,7 @@ def questions_to_ask(session: Session, user: User, collection_id: UUID) -> list[
         Forbidden: this account may not change it, and a run is work for all of its searches.
         Conflict: no question of it has a relevant mark.
     """
-    collection_for(session, user, collection_id, Right.CHANGE)
+    collection_for(session, actor, collection_id, Right.CHANGE)
     known = [one for one in reviewed(session, [collection_id], searches=1) if one.measures.relevant][:MAX_QUESTIONS]
     if not known:
         raise Conflict("No finished search of this collection has a relevant mark yet: review some searches first.")
@@ -180,7 +181,7 @@ class Started:
 
 def start_run(
     session: Session,
-    user: User,
+    actor: Actor,
     collection_id: UUID,
     originals: Sequence[Original],
     asked: SearchRequest,
@@ -215,13 +216,13 @@ def start_run(
                 "query_image_weight": original.query_image_weight,
             }
         )
-        made = submit_search(session, user, collection_id, request, settings, picture=pictures.get(original.search_id))
+        made = submit_search(session, actor, collection_id, request, settings, picture=pictures.get(original.search_id))
         units += made.units
         kept.append({"question": original.question, "search": str(made.job.id), "before": str(original.search_id)})
     run = EvaluationRun(
         id=new_id(),
         collection_id=collection_id,
-        user_id=user.id,
+        user_id=actor.id,
         name=_name(name) or f"{len(kept)} reviewed {'question' if len(kept) == 1 else 'questions'} asked again",
         source=RunSource.REVIEWED,
         report={"asked": asked.model_dump(mode="json", exclude_none=True), "searches": kept},

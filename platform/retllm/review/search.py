@@ -10,7 +10,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.tables import Candidate, Search, User
+from retllm.db.tables import Candidate, Search
+from retllm.identity.actor import Actor
 from retllm.review.marks import Asked, Mark, asked_by, marks_of
 from retllm.review.measures import Measures, RankPair, Verdict, measure
 
@@ -37,13 +38,13 @@ class Review:
         return [mark for mark in self.marks if mark.relevant and mark.coarse_rank is None]
 
 
-def review_of(session: Session, user: User, search_id: UUID) -> Review:
-    """The review of a search that ``user`` may see; a mark of a deleted item counts in no measure.
+def review_of(session: Session, actor: Actor, search_id: UUID) -> Review:
+    """The review of a search that ``actor`` may see; a mark of a deleted item counts in no measure.
 
     Raises:
         NotFound: there is no such search for this account.
     """
-    asked = asked_by(session, user, search_id)
+    asked = asked_by(session, actor, search_id)
     pool = sa.select(sa.func.count()).where(Candidate.search_id == search_id).scalar_subquery()
     row = session.execute(sa.select(Search.final_at.is_not(None), pool).where(Search.id == search_id)).one()
     marks = marks_of(session, asked)

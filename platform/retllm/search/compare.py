@@ -16,6 +16,7 @@ from retllm.db.reviews import Judgment
 from retllm.db.tables import Collection, EmbeddingModel, Item, Job, Search, User
 from retllm.errors import InvalidInput, NotFound
 from retllm.identity.access import within_visible
+from retllm.identity.actor import Actor
 from retllm.search import ranking
 from retllm.search.agreement import Agreement, agreement
 
@@ -106,7 +107,7 @@ class _Found:
     places: dict[UUID, ComparedRank]
 
 
-def compare(session: Session, user: User, search_ids: Sequence[UUID], *, top: int = 20) -> Comparison:
+def compare(session: Session, actor: Actor, search_ids: Sequence[UUID], *, top: int = 20) -> Comparison:
     """The searches in the order of ``search_ids``, with a number of queries that depends on how many they are alone.
 
     Raises:
@@ -117,7 +118,7 @@ def compare(session: Session, user: User, search_ids: Sequence[UUID], *, top: in
         raise InvalidInput(
             f"{MIN_COMPARED} to {MAX_COMPARED} searches can be compared; you chose {len(search_ids)}.", field="of"
         )
-    found = _found(session, user, search_ids)
+    found = _found(session, actor, search_ids)
     first = [*found[0].places]
     sides = [_side(one, agreement(first, [*one.places]) if number else None) for number, one in enumerate(found)]
     best = _best(found)
@@ -125,14 +126,14 @@ def compare(session: Session, user: User, search_ids: Sequence[UUID], *, top: in
     return Comparison(sides, _items(session, found, shown), len(best) - len(shown))
 
 
-def _found(session: Session, user: User, search_ids: Sequence[UUID]) -> list[_Found]:
+def _found(session: Session, actor: Actor, search_ids: Sequence[UUID]) -> list[_Found]:
     query = (
         sa.select(Job, Search, Collection.name, User.name, EmbeddingModel.revision)
         .join(Collection, Collection.id == Job.collection_id)
         .join(User, User.id == Job.user_id)
         .outerjoin(Search, Search.id == Job.id)
         .outerjoin(EmbeddingModel, EmbeddingModel.id == Search.model_id)
-        .where(Job.id.in_(search_ids), within_visible(user, Job.collection_id))
+        .where(Job.id.in_(search_ids), within_visible(actor, Job.collection_id))
     )
     rows = {row[0].id: row for row in session.execute(query)}
     if len(rows) < len(search_ids):
@@ -275,21 +276,21 @@ class Other:
     trigger: str | None
 
 
-def same_question(session: Session, user: User, search_id: UUID, *, limit: int = 30) -> list[Other]:
+def same_question(session: Session, actor: Actor, search_id: UUID, *, limit: int = 30) -> list[Other]:
     """The newest other searches, in any collection, that ask the same."""
     question = sa.select(Search.question).where(Search.id == search_id).scalar_subquery()
-    return _others(session, user, [Search.question == question, Search.id != search_id], limit)
+    return _others(session, actor, [Search.question == question, Search.id != search_id], limit)
 
 
-def same_collection(session: Session, user: User, search_id: UUID, *, limit: int = 10) -> list[Other]:
+def same_collection(session: Session, actor: Actor, search_id: UUID, *, limit: int = 10) -> list[Other]:
     """The newest other searches of the collection that ask something else."""
     question = sa.select(Search.question).where(Search.id == search_id).scalar_subquery()
     collection = sa.select(Job.collection_id).where(Job.id == search_id).scalar_subquery()
     wanted = [Job.collection_id == collection, Job.kind == JobKind.SEARCH, Search.question != question]
-    return _others(session, user, wanted, limit)
+    return _others(session, actor, wanted, limit)
 
 
-def _others(session: Session, user: User, wanted: Sequence[sa.ColumnElement[bool]], limit: int) -> list[Other]:
+def _others(session: Session, actor: Actor, wanted: Sequence[sa.ColumnElement[bool]], limit: int) -> list[Other]:
     columns: dict[str, Any] = {
         "id": Job.id,
         "created_at": Job.created_at,
@@ -310,7 +311,7 @@ def _others(session: Session, user: User, wanted: Sequence[sa.ColumnElement[bool
         .join(Search, Search.id == Job.id)
         .join(User, User.id == Job.user_id)
         .join(Collection, Collection.id == Job.collection_id)
-        .where(*wanted, within_visible(user, Job.collection_id))
+        .where(*wanted, within_visible(actor, Job.collection_id))
         .order_by(Job.id.desc())
         .limit(limit)
     )

@@ -9,11 +9,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, undefer
 
 from retllm.db.enums import ItemState
-from retllm.db.tables import Candidate, Item, Score, Search, User
+from retllm.db.tables import Candidate, Item, Score, Search
 from retllm.errors import NotFound
 from retllm.fine.injection import Injection
 from retllm.fine.trace import Trace
 from retllm.identity.access import job_for
+from retllm.identity.actor import Actor
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,13 @@ class Evidence:
         return self.item.state is ItemState.READY
 
 
-def evidence_of(session: Session, user: User, search_id: UUID, item_id: UUID) -> Evidence:
+def evidence_of(session: Session, actor: Actor, search_id: UUID, item_id: UUID) -> Evidence:
     """The evidence for one candidate.
 
     Raises:
         NotFound: there is no such search that this account may see, or the item is no candidate of it.
     """
-    job_for(session, user, search_id)
+    job_for(session, actor, search_id)
     scored = sa.and_(
         Score.search_id == Candidate.search_id,
         Score.item_id == Candidate.item_id,

@@ -12,13 +12,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState, JobKind, Stage
-from retllm.db.tables import Item, Search, User
+from retllm.db.tables import Item, Search
 from retllm.errors import Conflict, InvalidInput
 from retllm.fine.decision import default_tie_decimals
 from retllm.fine.injection import Injection
 from retllm.fine.prompts import Mode
 from retllm.fine.waves import Adaptive
 from retllm.identity.access import collection_for
+from retllm.identity.actor import Actor
 from retllm.indexing.indexed import embedder_of
 from retllm.queue import lifecycle
 from retllm.queue.submission import Submitted, insert_job
@@ -39,7 +40,7 @@ class StoredPicture:
 
 def submit_search(
     session: Session,
-    user: User,
+    actor: Actor,
     collection_id: UUID,
     request: SearchRequest,
     settings: Settings,
@@ -54,11 +55,11 @@ def submit_search(
         InvalidInput: the query is empty, or a field is out of bounds.
         Conflict: the collection is empty or not indexed, or the idempotency key stands for another request.
     """
-    used = embedder_of(collection_for(session, user, collection_id), settings)
+    used = embedder_of(collection_for(session, actor, collection_id), settings)
     text = _checked_text(request, settings, has_picture=picture is not None)
     params = request.model_dump(mode="json", exclude_none=True) | ({"picture": picture.sha256} if picture else {})
     search = _search_row(request, settings, used, text, picture)
-    job, created = insert_job(session, user, collection_id, JobKind.SEARCH, params, idempotency_key)
+    job, created = insert_job(session, actor, collection_id, JobKind.SEARCH, params, idempotency_key)
     if not created:
         return Submitted(job, [], created=False)
     _require_items(session, collection_id)

@@ -9,21 +9,22 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import DecidedBy, ItemKind, ItemState
-from retllm.db.tables import EmbeddingModel, Item, Score, Search, User
+from retllm.db.tables import EmbeddingModel, Item, Score, Search
 from retllm.errors import NotFound
 from retllm.history.job_views import job_view
 from retllm.identity.access import job_for
+from retllm.identity.actor import Actor
 from retllm.search import coarse, ranking
 from retllm.search.results import CandidateView, SearchView
 
 
-def search_view(session: Session, search_id: UUID, *, user: User) -> SearchView:
+def search_view(session: Session, search_id: UUID, *, actor: Actor) -> SearchView:
     """A search with its candidates in their final order, or in the order that the scores so far give.
 
     Raises:
         NotFound: there is no such search, or it is someone else's.
     """
-    job = job_for(session, user, search_id)
+    job = job_for(session, actor, search_id)
     search = session.scalar(sa.select(Search).where(Search.id == search_id).execution_options(populate_existing=True))
     if search is None:
         raise NotFound("This job is no search.")
@@ -108,13 +109,13 @@ def _candidate(
     )
 
 
-def trace_of(session: Session, search_id: UUID, item_id: UUID, *, user: User) -> dict[str, Any]:
+def trace_of(session: Session, search_id: UUID, item_id: UUID, *, actor: Actor) -> dict[str, Any]:
     """What the model did at each layer when it judged a candidate (``retllm.fine.Trace.as_json``).
 
     Raises:
         NotFound: no such search or candidate for this user, or the search kept no trace of it.
     """
-    job_for(session, user, search_id)
+    job_for(session, actor, search_id)
     trace: dict[str, Any] | None = session.scalar(
         sa.select(Score.trace)
         .join(Search, sa.and_(Search.id == Score.search_id, Search.scorer_version == Score.scorer_version))

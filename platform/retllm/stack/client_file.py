@@ -12,6 +12,7 @@ from retllm.db.enums import TokenScope
 from retllm.db.tables import User
 from retllm.errors import Unauthorized
 from retllm.identity import tokens
+from retllm.identity.actor import Actor
 
 TOKEN_NAME = "command line"  # noqa: S105 - its name, no secret
 
@@ -40,7 +41,7 @@ def write_client(session: Session, home: Path, key: bytes, user: User, url: str)
     try:
         tokens.holder(session, key, token)
     except Unauthorized:
-        _, token = tokens.issue(session, key, user, TOKEN_NAME, scope=TokenScope.MANAGE)
+        _, token = tokens.issue(session, key, Actor.unlimited(user), TOKEN_NAME, scope=TokenScope.MANAGE)
     path = client_path(home)
     beside = path.with_suffix(".new")
     beside.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from retllm.db.enums import Role
 from retllm.db.session import transaction
 from retllm.db.tables import Embedding, EmbeddingModel, Item, new_id
 from retllm.identity import accounts, tokens
+from retllm.identity.actor import Actor
 from retllm.settings import Settings, public_name
 from retllm_web.app import create_app
 from retllm_web.http.services import Services
@@ -40,7 +41,7 @@ def served(fresh_database: str, redis_url: str, tmp_path: Path, monkeypatch: pyt
     found: Services = app.extensions["retllm"]
     with transaction(found.sessions) as session:
         root = accounts.create_user(session, "root", "a long password", Role.ADMIN)
-        _, secret = tokens.issue(session, tokens.token_key(settings), root, "cli")
+        _, secret = tokens.issue(session, tokens.token_key(settings), Actor.unlimited(root), "cli")
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

@@ -18,7 +18,6 @@ from retllm.db.enums import Role, TokenScope
 from retllm.db.session import make_engine
 from retllm.errors import Conflict, InvalidInput, NotFound, Unauthorized
 from retllm.identity import accounts, audit, logins, tokens
-from retllm.identity.access import scope_of
 from retllm.identity.audit import AuditFilters
 from retllm.settings import Settings
 
@@ -106,7 +105,7 @@ def test_a_token_may_change_for_90_days_unless_it_is_asked_for_otherwise(databas
     days = datetime.fromisoformat(usual["expires_at"]) - datetime.fromisoformat(usual["created_at"])
     assert days == timedelta(days=90)
     assert (other["scope"], other["expires_at"]) == ("read", None)
-    assert scope_of(tokens.holder(database, tokens.token_key(Settings()), secret)) is TokenScope.READ
+    assert tokens.holder(database, tokens.token_key(Settings()), secret).scope is TokenScope.READ
     shown = _run(token, "list", "bob")
     assert "change" in shown
     assert secret not in shown

@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, Stage
 from retllm.db.session import Sessions, make_sessions, transaction
-from retllm.db.tables import Collection, Item, Job, Unit, User, new_id
+from retllm.db.tables import Collection, Item, Job, Unit, new_id
 from retllm.identity import accounts
+from retllm.identity.actor import Actor
 from retllm.media.storage import get_storage
 from retllm.queue import claim as claims
 from retllm.queue import lifecycle
@@ -32,7 +33,7 @@ class World:
 
     sessions: Sessions
     settings: Settings
-    user: User
+    user: Actor
     collection_id: UUID
     notified: list[tuple[UUID, Stage]] = field(default_factory=list)
 
@@ -98,7 +99,7 @@ def world(fresh_database: str) -> Iterator[World]:
     )
     sessions = make_sessions(fresh_database, pool_size=20)
     with transaction(sessions) as session:
-        user = accounts.create_user(session, "ada", "a-long-password")
+        user = Actor.unlimited(accounts.create_user(session, "ada", "a-long-password"))
         collection = Collection(id=new_id(), owner_id=user.id, name="papers")
         session.add(collection)
     yield World(sessions, settings, user, collection.id)

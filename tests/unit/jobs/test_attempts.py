@@ -13,6 +13,7 @@ from retllm.db.tables import Collection, Job, Unit, new_id
 from retllm.errors import MediaRejected, NotFound
 from retllm.history.attempts import AttemptView, UnitPosition, attempts
 from retllm.identity import accounts
+from retllm.identity.actor import Actor
 from retllm.queue import claim as claims
 from retllm.queue.dispatcher import Dispatcher
 
@@ -118,7 +119,7 @@ def test_tracebacks_are_kept_from_those_who_only_look(world, job_id: UUID) -> No
     unit = world.units(job_id, Stage.FINE)[1]
     claims.fail(world.sessions, world.must_claim(unit.id), MediaRejected("can't be decoded"), world.settings)
     with transaction(world.sessions) as session:
-        onlooker = accounts.create_user(session, "bob", "a-long-password")
+        onlooker = Actor.unlimited(accounts.create_user(session, "bob", "a-long-password"))
         session.execute(sa.update(Collection).values(visibility=Visibility.EVERYONE))
     with transaction(world.sessions) as session:
         (row,) = attempts(session, onlooker, job_id, state=UnitState.DEAD, traced=True)
@@ -128,6 +129,6 @@ def test_tracebacks_are_kept_from_those_who_only_look(world, job_id: UUID) -> No
 
 def test_somebody_who_may_not_see_the_job_sees_no_unit(world, job_id: UUID) -> None:
     with transaction(world.sessions) as session:
-        stranger = accounts.create_user(session, "bob", "a-long-password")
+        stranger = Actor.unlimited(accounts.create_user(session, "bob", "a-long-password"))
     with transaction(world.sessions) as session, pytest.raises(NotFound):
         attempts(session, stranger, job_id)

@@ -19,6 +19,7 @@ from retllm.errors import NotFound
 from retllm.fine import Content, learn_threshold
 from retllm.history import control
 from retllm.identity import accounts
+from retllm.identity.actor import Actor
 from retllm.queue.worker import WorkerContext, run_unit
 from retllm.search import fine_worker
 from retllm.search.coarse_worker import coarse_unit
@@ -396,14 +397,14 @@ def test_a_trace_is_kept_where_it_was_asked_for(bench: WorkerContext, world) -> 
     assert all(row.has_trace for row in view.candidates)
     with world.sessions() as session:
         for row in view.candidates:
-            assert trace_of(session, search_id, row.item_id, user=world.user) == {"of": row.text}
+            assert trace_of(session, search_id, row.item_id, actor=world.user) == {"of": row.text}
 
     plain = search(world, text="red other", k=2)
     run(bench, world, plain, Judge(_says({})))
     rows = view_of(world, plain).candidates
     assert not any(row.has_trace for row in rows)
     with transaction(world.sessions) as session:
-        eve = accounts.create_user(session, "eve", "a-long-password")
+        eve = Actor.unlimited(accounts.create_user(session, "eve", "a-long-password"))
         for user, which in ((world.user, plain), (eve, search_id)):
             with pytest.raises(NotFound):
-                trace_of(session, which, rows[0].item_id, user=user)
+                trace_of(session, which, rows[0].item_id, actor=user)

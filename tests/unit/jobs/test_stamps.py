@@ -18,6 +18,7 @@ from retllm.errors import NotFound
 from retllm.history import control
 from retllm.history.job_etag import Stamp, job_etag
 from retllm.identity import accounts
+from retllm.identity.actor import Actor
 from retllm.queue import claim as claims
 
 
@@ -149,6 +150,6 @@ def test_what_happens_to_another_job_is_no_news(world, search_id: UUID) -> None:
 
 def test_a_job_that_one_may_not_see_has_no_stamp(world, search_id: UUID) -> None:
     with transaction(world.sessions) as session:
-        stranger = accounts.create_user(session, "bob", "a-long-password")
+        stranger = Actor.unlimited(accounts.create_user(session, "bob", "a-long-password"))
     with transaction(world.sessions) as session, pytest.raises(NotFound):
         job_etag(session, stranger, search_id)

@@ -17,6 +17,7 @@ from retllm.db.vectors import register_model
 from retllm.errors import Conflict, InvalidInput, NotFound
 from retllm.history import control
 from retllm.identity import accounts
+from retllm.identity.actor import Actor
 from retllm.indexing.submit import submit_index
 from retllm.queue.submission import Submitted
 from retllm.search.request import SearchRequest
@@ -226,8 +227,8 @@ def test_a_collection_that_is_empty_or_not_indexed_cannot_be_searched(world) -> 
 
 def test_someone_elses_collection_looks_like_none(indexed) -> None:
     with transaction(indexed.sessions) as session:
-        eve = accounts.create_user(session, "eve", "a-long-password")
-        root = accounts.create_user(session, "root", "a-long-password", Role.ADMIN)
+        eve = Actor.unlimited(accounts.create_user(session, "eve", "a-long-password"))
+        root = Actor.unlimited(accounts.create_user(session, "root", "a-long-password", Role.ADMIN))
     job = _index(indexed).job
     with transaction(indexed.sessions) as session:
         for collection in (indexed.collection_id, uuid.uuid4()):

@@ -11,6 +11,7 @@ from retllm.db.enums import ItemKind, JobKind, JobState, Role, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Job, Unit, User, new_id
 from retllm.identity import accounts
+from retllm.identity.actor import Actor
 from retllm.operations import activity, queues, workers
 from retllm.operations.activity import WINDOWS, Activity
 
@@ -33,7 +34,7 @@ def _ended(world, state: JobState, ago: timedelta, seconds: float = 1.0, kind: J
     return job
 
 
-def _activity(world, window: str = "24h", user: User | None = None) -> Activity:
+def _activity(world, window: str = "24h", user: Actor | None = None) -> Activity:
     with transaction(world.sessions) as session:
         return activity.activity(session, user or world.user, WINDOWS[window])
 

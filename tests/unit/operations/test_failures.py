@@ -14,6 +14,7 @@ from retllm.db.tables import Collection, Unit, User
 from retllm.errors import InvalidInput
 from retllm.history import control
 from retllm.identity import accounts
+from retllm.identity.actor import Actor
 from retllm.indexing.submit import submit_index
 from retllm.operations import failures
 from retllm.operations.failures import FailureCursor, FailureFilters
@@ -48,12 +49,12 @@ def _share(world) -> None:
         session.execute(sa.update(Collection).values(visibility=Visibility.EVERYONE))
 
 
-def _page(world, user: User | None = None, **filters: object) -> list[failures.DeadUnit]:
+def _page(world, user: Actor | None = None, **filters: object) -> list[failures.DeadUnit]:
     with transaction(world.sessions) as session:
         return failures.page(session, user or world.user, FailureFilters(**filters))
 
 
-def _requeue(world, units: list[UUID], user: User | None = None) -> failures.Requeued:
+def _requeue(world, units: list[UUID], user: Actor | None = None) -> failures.Requeued:
     with transaction(world.sessions) as session:
         return failures.requeue(session, user or world.user, units)
 

@@ -14,8 +14,9 @@ import sqlalchemy as sa
 
 from retllm.db.enums import ItemKind, JobKind, JobState, Role
 from retllm.db.session import Sessions, make_sessions, transaction
-from retllm.db.tables import Candidate, Collection, Item, Job, Search, User, new_id
+from retllm.db.tables import Candidate, Collection, Item, Job, Search, new_id
 from retllm.identity import accounts
+from retllm.identity.actor import Actor
 from retllm.search.submit import question_of
 
 _TOPICS = ["robins", "wrens", "crows", "owls", "gulls", "terns", "ducks", "geese", "swans", "hawks", "larks", "finches"]
@@ -26,8 +27,8 @@ class World:
     """The database of one test: two accounts, ada's collection, a dozen texts in it."""
 
     sessions: Sessions
-    ada: User
-    bob: User
+    ada: Actor
+    bob: Actor
     collection_id: UUID
     items: list[UUID]
 
@@ -106,5 +107,5 @@ def world(fresh_database: str) -> Iterator[World]:
             for number, topic in enumerate(_TOPICS)
         ]
         session.add_all(items)
-    yield World(sessions, ada, bob, collection.id, [item.id for item in items])
+    yield World(sessions, Actor.unlimited(ada), Actor.unlimited(bob), collection.id, [item.id for item in items])
     sessions.kw["bind"].dispose()

@@ -19,6 +19,7 @@ from retllm.db.enums import TokenScope
 from retllm.db.session import transaction
 from retllm.db.tables import User
 from retllm.identity import logins, tokens
+from retllm.identity.actor import Actor
 from retllm_web.http.auth import Account
 from retllm_web.http.services import Services
 
@@ -142,7 +143,9 @@ class Asker:
 
     def _token(self, user: User, scope: TokenScope) -> str:
         with transaction(self._served.sessions) as session:
-            return tokens.issue(session, tokens.token_key(self._served.settings), user, "walk", scope=scope)[1]
+            return tokens.issue(
+                session, tokens.token_key(self._served.settings), Actor.unlimited(user), "walk", scope=scope
+            )[1]
 
     def _log_in(self, client: FlaskClient, user: User) -> None:
         """As the page to log in would leave it, without the time that checking a password takes."""

@@ -15,8 +15,8 @@ from jinja2 import FileSystemBytecodeCache
 
 from retllm.db.enums import Role, Stage
 from retllm.db.session import transaction
-from retllm.db.tables import User
 from retllm.identity import accounts, tokens
+from retllm.identity.actor import Actor
 from retllm.settings import Settings
 from retllm_web.app import create_app
 from retllm_web.http.services import Services
@@ -37,7 +37,7 @@ class Heard:
 class Caller:
     """A client that sends one account's token."""
 
-    def __init__(self, client: FlaskClient, user: User, token: str) -> None:
+    def __init__(self, client: FlaskClient, user: Actor, token: str) -> None:
         self.client, self.user, self.token = client, user, token
 
     def __getattr__(self, method: str) -> Any:
@@ -90,8 +90,8 @@ def client(app: OpenAPI) -> FlaskClient:
 def _caller(app: OpenAPI, served: Services, name: str, role: Role) -> Caller:
     with transaction(served.sessions) as session:
         user = accounts.create_user(session, name, PASSWORD, role)
-        _, token = tokens.issue(session, tokens.token_key(served.settings), user, "test")
-    return Caller(app.test_client(), user, token)
+        _, token = tokens.issue(session, tokens.token_key(served.settings), Actor.unlimited(user), "test")
+    return Caller(app.test_client(), Actor.unlimited(user), token)
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from retllm.db.tables import (
 from retllm.fine.injection import Injection
 from retllm.fine.trace import Trace, Weights
 from retllm.identity import accounts, logins, tokens
+from retllm.identity.actor import Actor
 from retllm.settings import public_name
 from retllm_web.http.services import Services
 
@@ -101,7 +102,7 @@ class Stagehand:
             target = self._user(session, "target", Role.EDITOR)
             owner = people[Person.OWNER]
             session.flush()
-            token, _ = tokens.issue(session, tokens.token_key(self.served.settings), owner, word)
+            token, _ = tokens.issue(session, tokens.token_key(self.served.settings), Actor.unlimited(owner), word)
             login = logins.begin(session, owner, address=None, agent=word)
             view = SavedView(id=new_id(), user_id=owner.id, name=word, address="")
             collection = Collection(id=new_id(), owner_id=owner.id, name=word, visibility=visibility)

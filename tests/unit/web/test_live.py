@@ -8,8 +8,9 @@ from uuid import UUID
 import pytest
 from flask import Flask, g
 
-from retllm.db.enums import Role
+from retllm.db.enums import Role, TokenScope
 from retllm.db.tables import User
+from retllm.identity.actor import Actor
 from retllm_web.http import conditional
 
 ADA, BOB = UUID(int=1), UUID(int=2)
@@ -20,7 +21,7 @@ def _ask(stamp: tuple[object, ...], known: str | None = None, who: UUID = ADA, r
 
     @app.get("/piece")
     def piece() -> Any:
-        g.user = User(id=who, name="somebody", role=role)
+        g.actor = Actor(User(id=who, name="somebody", role=role), TokenScope.MANAGE)
         return conditional.unchanged(*stamp) or "the piece"
 
     return app.test_client().get("/piece", headers={"If-None-Match": known} if known else {})

@@ -12,6 +12,7 @@ from tests.unit.web.conftest import PASSWORD, Caller
 from retllm.db.enums import Role
 from retllm.db.session import transaction
 from retllm.identity import accounts, tokens
+from retllm.identity.actor import Actor
 from retllm_web.http.services import Services
 
 NOBODY = "018f0000-0000-7000-8000-000000000000"
@@ -22,7 +23,7 @@ def eve(app: OpenAPI, served: Services) -> Caller:
     """A viewer."""
     with transaction(served.sessions) as session:
         user = accounts.create_user(session, "eve", PASSWORD, Role.VIEWER)
-        _, token = tokens.issue(session, tokens.token_key(served.settings), user, "test")
+        _, token = tokens.issue(session, tokens.token_key(served.settings), Actor.unlimited(user), "test")
     return Caller(app.test_client(), user, token)
 
 

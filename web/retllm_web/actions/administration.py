@@ -16,7 +16,7 @@ from retllm.identity import accounts, passwords
 from retllm.identity.access import require_role
 from retllm.identity.audit import Action
 from retllm_web.actions.auditing import note
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 
 
 def find(session: Session, user_id: UUID) -> User:
@@ -25,7 +25,7 @@ def find(session: Session, user_id: UUID) -> User:
     Raises:
         NotFound: there is none.
     """
-    require_role(current_user(), Role.ADMIN)
+    require_role(current_actor(), Role.ADMIN)
     user = session.get(User, user_id)
     if user is None:
         raise NotFound("There is no such account.")
@@ -39,7 +39,7 @@ def create(session: Session, name: str, role: Role, password: str | None) -> tup
         InvalidInput: the name or the password can't be accepted.
         Conflict: the name is taken.
     """
-    require_role(current_user(), Role.ADMIN)
+    require_role(current_actor(), Role.ADMIN)
     made_up = None if password else passwords.made_up()
     user = accounts.create_user(session, name, password or made_up or "", role)
     note(session, Action.USER_CREATED, target=user.name, target_id=user.id, role=role.value)
@@ -52,7 +52,7 @@ def set_role(session: Session, user: User, role: Role) -> None:
     Raises:
         Conflict: they are the last administrator who gets in.
     """
-    require_role(current_user(), Role.ADMIN)
+    require_role(current_actor(), Role.ADMIN)
     before = user.role
     accounts.set_role(session, user, role)
     if before is not role:
@@ -66,9 +66,9 @@ def lock(session: Session, user: User, *, out: bool) -> None:
     Raises:
         Conflict: they are the last administrator who gets in.
     """
-    require_role(current_user(), Role.ADMIN)
+    require_role(current_actor(), Role.ADMIN)
     before = user.disabled_at is not None
-    accounts.lock_out(session, user) if out else accounts.add_member(session, user)
+    accounts.lock_out(session, user) if out else accounts.unlock(session, user)
     if before is not out:
         note(session, Action.USER_CHANGED, target=user.name, target_id=user.id, locked_out=out)
 
@@ -79,7 +79,7 @@ def give_password(session: Session, user: User, password: str | None) -> str | N
     Raises:
         InvalidInput: it is too short or too long.
     """
-    require_role(current_user(), Role.ADMIN)
+    require_role(current_actor(), Role.ADMIN)
     made_up = None if password else passwords.made_up()
     accounts.set_password(session, user, password or made_up or "")
     note(session, Action.PASSWORD_CHANGED, target=user.name, target_id=user.id)

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 from retllm.db.tables import User
 from retllm.errors import Unauthorized
 from retllm.identity import audit
+from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 
 
 def note(
@@ -22,7 +23,7 @@ def note(
     target: str | None = None,
     target_id: UUID | None = None,
     collection_id: UUID | None = None,
-    user: User | None = None,
+    user: Actor | User | None = None,
     **detail: Any,
 ) -> None:
     """Put what the account of this request does into the audit log, in the transaction of the deed itself."""
@@ -38,8 +39,8 @@ def note(
     )
 
 
-def _somebody() -> User | None:
+def _somebody() -> Actor | None:
     try:
-        return current_user()
+        return current_actor()
     except Unauthorized:
         return None

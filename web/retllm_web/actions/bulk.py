@@ -10,10 +10,11 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from retllm.db.session import transaction
-from retllm.db.tables import Job, User
+from retllm.db.tables import Job
 from retllm.history import control, listing
 from retllm.history.control import BulkAction, JobChanges
 from retllm.history.listing import JobFilters
+from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm_web.actions.auditing import note
 from retllm_web.actions.submissions import forget, note_job
@@ -36,7 +37,7 @@ class BulkResult:
     after: UUID | None = None
 
 
-def delete(user: User, job_id: UUID) -> None:
+def delete(actor: Actor, job_id: UUID) -> None:
     """Delete one job with its results, and its query picture.
 
     Raises:
@@ -44,19 +45,19 @@ def delete(user: User, job_id: UUID) -> None:
         Forbidden: it is somebody else's, in a collection that this account may not change.
         Conflict: it is still at work.
     """
-    _finished(user, BulkAction.DELETE, lambda session: control.delete_job(session, user, job_id))
+    _finished(actor, BulkAction.DELETE, lambda session: control.delete_job(session, actor, job_id))
 
 
-def do_to(user: User, deed: BulkAction, job_ids: Sequence[UUID]) -> BulkResult:
+def do_to(actor: Actor, deed: BulkAction, job_ids: Sequence[UUID]) -> BulkResult:
     """Do it to these jobs, so far as it can be done; at most ``MAX`` of them."""
     tally = BulkResult()
     for start in range(0, min(len(job_ids), MAX), BATCH):
-        _add(tally, user, deed, job_ids[start : start + BATCH])
+        _add(tally, actor, deed, job_ids[start : start + BATCH])
     return tally
 
 
 def apply_to_all(
-    user: User, deed: BulkAction, filters: JobFilters, *, upto: UUID, after: UUID | None = None
+    actor: Actor, deed: BulkAction, filters: JobFilters, *, upto: UUID, after: UUID | None = None
 ) -> BulkResult:
     """Do it to the jobs that match, so far as it can be done, newest first; at most ``MAX`` of them.
 
@@ -65,37 +66,37 @@ def apply_to_all(
     tally = BulkResult(after=after)
     for _ in range(MAX // BATCH):
         with transaction(services().sessions) as session:
-            conditions = [*filters.matching(user), Job.id <= upto]
-            ids = listing.keys(session, user, conditions, control.allowed(deed), after=tally.after, limit=BATCH)
+            conditions = [*filters.matching(actor), Job.id <= upto]
+            ids = listing.keys(session, actor, conditions, control.allowed(deed), after=tally.after, limit=BATCH)
         tally.after = ids[-1] if len(ids) == BATCH else None
         if ids:
-            _add(tally, user, deed, ids)
+            _add(tally, actor, deed, ids)
         if tally.after is None:
             break
     return tally
 
 
-def _add(tally: BulkResult, user: User, deed: BulkAction, job_ids: Sequence[UUID]) -> None:
-    done = _finished(user, deed, lambda session: control.apply_to_jobs(session, user, deed, job_ids))
+def _add(tally: BulkResult, actor: Actor, deed: BulkAction, job_ids: Sequence[UUID]) -> None:
+    done = _finished(actor, deed, lambda session: control.apply_to_jobs(session, actor, deed, job_ids))
     tally.done += len(done.jobs)
     tally.refused += done.refused
 
 
-def _finished(user: User, deed: BulkAction, do: Callable[[Session], JobChanges]) -> JobChanges:
+def _finished(actor: Actor, deed: BulkAction, do: Callable[[Session], JobChanges]) -> JobChanges:
     """Do it in one transaction with its entries in the audit log, then what waits for the commit."""
     with transaction(services().sessions) as session:
         done = do(session)
-        _note(session, user, deed, done.jobs)
+        _note(session, actor, deed, done.jobs)
     services().notifier.notify(done.units)
     for key in done.pictures:
         forget(key)
     return done
 
 
-def _note(session: Session, user: User, deed: BulkAction, jobs: Sequence[Job]) -> None:
+def _note(session: Session, actor: Actor, deed: BulkAction, jobs: Sequence[Job]) -> None:
     if deed is not BulkAction.DELETE:
         for job in jobs:
-            note_job(session, user, _NOTED[deed], job)
+            note_job(session, actor, _NOTED[deed], job)
         return
     gone: dict[UUID, list[str]] = defaultdict(list)
     for job in jobs:
@@ -107,7 +108,7 @@ def _note(session: Session, user: User, deed: BulkAction, jobs: Sequence[Job]) -
             Action.JOBS_DELETED,
             target=target,
             collection_id=collection_id,
-            user=user,
+            user=actor,
             count=len(ids),
             jobs=ids,
         )

@@ -16,6 +16,7 @@ from retllm.db.operations import PausedQueue
 from retllm.db.tables import Collection, Embedding, Item, Job, Unit, User, new_id
 from retllm.errors import Conflict, NotFound
 from retllm.identity.access import require_role, visible_collections
+from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.indexing import coverage
 from retllm.indexing.indexed import current_model, embedder_of, fresh_embedding, has_vector, is_ready
@@ -45,24 +46,24 @@ class Facts:
         return sum(self.items.values())
 
 
-def page(session: Session, user: User, *, after: UUID | None, limit: int) -> list[Collection]:
-    """Collections that ``user`` may see, newest first; ``after`` is the last key of the page before."""
+def page(session: Session, actor: Actor, *, after: UUID | None, limit: int) -> list[Collection]:
+    """Collections that ``actor`` may see, newest first; ``after`` is the last key of the page before."""
     wanted = sa.select(Collection).order_by(Collection.id.desc()).limit(limit)
-    wanted = wanted.where(visible_collections(user))
+    wanted = wanted.where(visible_collections(actor))
     if after is not None:
         wanted = wanted.where(Collection.id < after)
     return list(session.scalars(wanted))
 
 
-def create(session: Session, user: User, name: str, description: str = "") -> Collection:
-    """A new collection of ``user``.
+def create(session: Session, actor: Actor, name: str, description: str = "") -> Collection:
+    """A new collection of ``actor``.
 
     Raises:
         Conflict: they have one of that name.
         Forbidden: a viewer makes none.
     """
-    require_role(user, Role.ADMIN, Role.EDITOR)
-    collection = Collection(id=new_id(), owner_id=user.id, name=name.strip(), description=description)
+    require_role(actor, Role.ADMIN, Role.EDITOR)
+    collection = Collection(id=new_id(), owner_id=actor.id, name=name.strip(), description=description)
     session.add(collection)
     _flush(session, collection.name)
     session.refresh(collection)
@@ -162,11 +163,11 @@ def _count_indexed(
         facts[collection_id].failed = count
 
 
-def index_etag(session: Session, user: User, collection_id: UUID) -> tuple[Any, ...]:
+def index_etag(session: Session, actor: Actor, collection_id: UUID) -> tuple[Any, ...]:
     """Values that change with what is told of a collection's index: its items, its index jobs, their units and pauses.
 
     Raises:
-        NotFound: there is no such collection that ``user`` may see.
+        NotFound: there is no such collection that ``actor`` may see.
     """
     items = sa.select(sa.func.count()).where(Item.collection_id == collection_id, is_ready()).scalar_subquery()
     recent = (
@@ -188,7 +189,7 @@ def index_etag(session: Session, user: User, collection_id: UUID) -> tuple[Any, 
     )
     paused = sa.select(PausedQueue.created_at).where(PausedQueue.queue == QUEUE_OF[Stage.EMBED]).scalar_subquery()
     query = sa.select(Collection.embedder, items, jobs, paused, *units.c).join(units, sa.true())
-    row = session.execute(query.where(Collection.id == collection_id, visible_collections(user))).first()
+    row = session.execute(query.where(Collection.id == collection_id, visible_collections(actor))).first()
     if row is None:
         raise NotFound("There is no such collection.")
     return tuple(row)

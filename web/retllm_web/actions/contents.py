@@ -13,11 +13,12 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Item, User
+from retllm.db.tables import Collection, Item
 from retllm.errors import Conflict, NotFound
 from retllm.history.job_views import JobView
 from retllm.identity import access
 from retllm.identity.access import Right, collection_for, within_visible
+from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.indexing.indexed import current_model, embedder_of, has_vector, is_ready
 from retllm.media import ingest as media
@@ -54,21 +55,21 @@ class Taken:
 
 
 def take(
-    user: User,
+    actor: Actor,
     collection_id: UUID,
     *,
     files: Iterable[IncomingFile] = (),
     texts: Iterable[Text] = (),
     index: bool = True,
 ) -> Taken:
-    """Take files and texts into a collection that ``user`` may change, and index it if anything is new.
+    """Take files and texts into a collection that ``actor`` may change, and index it if anything is new.
 
     Raises:
         NotFound: no such collection.
     """
     found = services()
     with transaction(found.sessions) as session:
-        collection = collection_for(session, user, collection_id, Right.CHANGE)
+        collection = collection_for(session, actor, collection_id, Right.CHANGE)
     ingest = Ingest(found.sessions, found.storage, found.settings, collection_id)
     outcomes = add_files(ingest, files)
     outcomes += ingest.add_texts((one.text, one.name) for one in texts)
@@ -79,18 +80,18 @@ def take(
             note(
                 session,
                 Action.ITEMS_UPLOADED,
-                user=user,
+                user=actor,
                 target=collection.name,
                 target_id=collection_id,
                 collection_id=collection_id,
                 **counts,
             )
-    return Taken(outcomes, _index(user, collection_id) if index and news else None)
+    return Taken(outcomes, _index(actor, collection_id) if index and news else None)
 
 
-def _index(user: User, collection_id: UUID) -> JobView | None:
+def _index(actor: Actor, collection_id: UUID) -> JobView | None:
     try:
-        return submissions.index(user, collection_id)
+        return submissions.index(actor, collection_id)
     except Conflict:  # what came in was deleted again already
         return None
 
@@ -147,13 +148,13 @@ def _holds(text: str) -> sa.ColumnElement[bool]:
     return sa.case((has, sa.true()), else_=sa.false())
 
 
-def item_for(session: Session, user: User, item_id: UUID, settings: Settings) -> tuple[Item, bool]:
-    """An item that ``user`` may see, and whether it is indexed.
+def item_for(session: Session, actor: Actor, item_id: UUID, settings: Settings) -> tuple[Item, bool]:
+    """An item that ``actor`` may see, and whether it is indexed.
 
     Raises:
         NotFound: there is none (any more) that they may see.
     """
-    item = access.item_for(session, user, item_id)
+    item = access.item_for(session, actor, item_id)
     if item.state is ItemState.DELETED:
         raise NotFound("There is no such item.")
     collection = session.get_one(Collection, item.collection_id)
@@ -161,13 +162,13 @@ def item_for(session: Session, user: User, item_id: UUID, settings: Settings) ->
     return item, bool(found)
 
 
-def pictured(session: Session, user: User, item_id: UUID) -> Item:
-    """An item with a picture that ``user`` may see; one query, for a page asks for many.
+def pictured(session: Session, actor: Actor, item_id: UUID) -> Item:
+    """An item with a picture that ``actor`` may see; one query, for a page asks for many.
 
     Raises:
         NotFound: there is none (any more) that they may see, or it has no picture.
     """
-    wanted = sa.select(Item).where(Item.id == item_id, is_ready(), within_visible(user, Item.collection_id))
+    wanted = sa.select(Item).where(Item.id == item_id, is_ready(), within_visible(actor, Item.collection_id))
     item = session.scalar(wanted)
     if item is None:
         raise NotFound("There is no such item.")
@@ -176,22 +177,22 @@ def pictured(session: Session, user: User, item_id: UUID) -> Item:
     return item
 
 
-def delete(user: User, item_id: UUID) -> Item:
+def delete(actor: Actor, item_id: UUID) -> Item:
     """Delete an item's content; returns the item as it was. Old results still name it.
 
     Raises:
-        NotFound: there is none (any more) that ``user`` may see.
+        NotFound: there is none (any more) that ``actor`` may see.
         Forbidden: they may not change its collection.
     """
     found = services()
     with found.sessions() as session:
-        item = access.item_for(session, user, item_id, Right.CHANGE)
+        item = access.item_for(session, actor, item_id, Right.CHANGE)
         if item.state is ItemState.DELETED:
             raise NotFound("There is no such item.")
         note(
             session,
             Action.ITEM_DELETED,
-            user=user,
+            user=actor,
             target=item.name,
             target_id=item_id,
             collection_id=item.collection_id,

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from retllm.db.reviews import EvaluationRun
 from retllm.db.session import transaction
-from retllm.db.tables import User, new_id
+from retllm.db.tables import new_id
+from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.review import runs
 from retllm.review.reports import Report
@@ -19,7 +20,7 @@ from retllm_web.actions.submissions import forget
 from retllm_web.http.services import services
 
 
-def add(user: User, report: Report, name: str | None = None) -> EvaluationRun:
+def add(actor: Actor, report: Report, name: str | None = None) -> EvaluationRun:
     """Keep an uploaded report.
 
     Raises:
@@ -27,12 +28,12 @@ def add(user: User, report: Report, name: str | None = None) -> EvaluationRun:
         InvalidInput: the name is none.
     """
     with transaction(services().sessions) as session:
-        run = runs.add_report(session, user, report, name)
+        run = runs.add_report(session, actor, report, name)
         note(session, Action.RUN_ADDED, target=run.name, target_id=run.id)
     return run
 
 
-def ask_again(user: User, collection_id: UUID, asked: SearchRequest, name: str | None = None) -> EvaluationRun:
+def ask_again(actor: Actor, collection_id: UUID, asked: SearchRequest, name: str | None = None) -> EvaluationRun:
     """Ask the reviewed questions of a collection again; all of the searches are accepted, or none.
 
     Raises:
@@ -43,14 +44,14 @@ def ask_again(user: User, collection_id: UUID, asked: SearchRequest, name: str |
     """
     found = services()
     with transaction(found.sessions) as session:
-        originals = runs.questions_to_ask(session, user, collection_id)
+        originals = runs.questions_to_ask(session, actor, collection_id)
     copies: dict[UUID, StoredPicture] = {}
     try:
         # copied before the transaction, which would stay open for as long
         _copy_pictures(originals, copies)
         with transaction(found.sessions) as session:
             started = runs.start_run(
-                session, user, collection_id, originals, asked, found.settings, pictures=copies, name=name
+                session, actor, collection_id, originals, asked, found.settings, pictures=copies, name=name
             )
             note(
                 session,
@@ -80,7 +81,7 @@ def _copy_pictures(originals: Sequence[Original], copies: dict[UUID, StoredPictu
         copies[original.search_id] = StoredPicture(key, original.picture_sha256)
 
 
-def delete(user: User, run_id: UUID) -> EvaluationRun:
+def delete(actor: Actor, run_id: UUID) -> EvaluationRun:
     """Delete a run; its searches stay in the history.
 
     Raises:
@@ -88,6 +89,6 @@ def delete(user: User, run_id: UUID) -> EvaluationRun:
         Forbidden: it is somebody else's.
     """
     with transaction(services().sessions) as session:
-        run = runs.delete_run(session, user, run_id)
+        run = runs.delete_run(session, actor, run_id)
         note(session, Action.RUN_DELETED, target=run.name, target_id=run.id, collection_id=run.collection_id)
     return run

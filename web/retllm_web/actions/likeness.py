@@ -7,15 +7,16 @@ from typing import BinaryIO
 
 from retllm.db.enums import ItemState
 from retllm.db.session import transaction
-from retllm.db.tables import Item, User
+from retllm.db.tables import Item
 from retllm.errors import InvalidInput, NotFound
 from retllm.identity.access import item_for
+from retllm.identity.actor import Actor
 from retllm.search.request import SearchRequest
 from retllm_web.http.services import services
 
 
 def resolve(
-    user: User, request: SearchRequest, picture: BinaryIO | None, stack: ExitStack
+    actor: Actor, request: SearchRequest, picture: BinaryIO | None, stack: ExitStack
 ) -> tuple[SearchRequest, BinaryIO | None]:
     """The request and its picture with those of the item that it wants to be like; its own text and picture go first.
 
@@ -23,13 +24,13 @@ def resolve(
         stack: closes the item's picture when the request is over.
 
     Raises:
-        NotFound: there is no such item that ``user`` may see, or it is deleted.
+        NotFound: there is no such item that ``actor`` may see, or it is deleted.
         InvalidInput: the item lacks a part that was asked for by name.
     """
     if request.like is None:
         return request, picture
     with transaction(services().sessions) as session:
-        item = item_for(session, user, request.like.item)
+        item = item_for(session, actor, request.like.item)
     if item.state is not ItemState.READY:
         raise NotFound("There is no such item.")
     has = parts_of(item)

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from retllm.db.enums import Role
 from retllm.db.session import transaction
-from retllm.db.tables import User
 from retllm.identity.access import require_role
+from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.operations import failures, queues
 from retllm.operations.failures import FailureFilters, Requeued
@@ -20,29 +20,29 @@ MAX_AT_ONCE = 5_000
 """Dead units that one request gives new attempts; the next request does the next."""
 
 
-def pause(user: User, queue: str, reason: str) -> bool:
+def pause(actor: Actor, queue: str, reason: str) -> bool:
     """Pause a queue; false if it stood still already.
 
     Raises:
         Forbidden: they are no administrator.
         NotFound: there is no such queue.
     """
-    require_role(user, Role.ADMIN)
+    require_role(actor, Role.ADMIN)
     with transaction(services().sessions) as session:
-        done = queues.pause(session, user, queue, reason)
+        done = queues.pause(session, actor, queue, reason)
         if done:
             note(session, Action.QUEUE_PAUSED, target=queue, reason=reason)
     return done
 
 
-def resume(user: User, queue: str) -> bool:
+def resume(actor: Actor, queue: str) -> bool:
     """Let a queue go on; false if it was not paused.
 
     Raises:
         Forbidden: they are no administrator.
         NotFound: there is no such queue.
     """
-    require_role(user, Role.ADMIN)
+    require_role(actor, Role.ADMIN)
     with transaction(services().sessions) as session:
         done, units = queues.resume(session, queue)
         if done:
@@ -51,24 +51,24 @@ def resume(user: User, queue: str) -> bool:
     return done
 
 
-def requeue(user: User, unit_ids: list[UUID]) -> Requeued:
+def requeue(actor: Actor, unit_ids: list[UUID]) -> Requeued:
     """Give these dead units new attempts, those that this account may; the others are counted by the reason."""
     with transaction(services().sessions) as session:
-        done = failures.requeue(session, user, unit_ids)
+        done = failures.requeue(session, actor, unit_ids)
         if done.number:
             note(session, Action.UNITS_REQUEUED, units=done.number)
     services().notifier.notify(done.units)
     return done
 
 
-def requeue_all(user: User, filters: FailureFilters) -> Requeued:
+def requeue_all(actor: Actor, filters: FailureFilters) -> Requeued:
     """The same for all that match, a batch at a time, and no more than ``MAX_AT_ONCE``."""
     began = datetime.now(UTC)
     whole = Requeued(refused=Counter())
     while whole.number < MAX_AT_ONCE:
         with transaction(services().sessions) as session:
-            batch = failures.changeable(session, user, filters, until=began)
-        done = requeue(user, batch) if batch else Requeued()
+            batch = failures.changeable(session, actor, filters, until=began)
+        done = requeue(actor, batch) if batch else Requeued()
         whole.number += done.number
         whole.refused += done.refused
         if not done.number:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import ItemState, JobKind
 from retllm.db.tables import Collection, Item, Job, Search, User
 from retllm.identity.access import visible_collections, within_visible
+from retllm.identity.actor import Actor
 
 # a list to choose from; another collection is searched from its own page
 _OFFERED = 200
@@ -45,8 +46,8 @@ class RecentQuestion:
     asked_at: datetime
 
 
-def offered(session: Session, user: User, chosen: UUID | None = None) -> list[Offer]:
-    """The newest collections that ``user`` may search, by name; ``chosen`` is among them if they may search it."""
+def offered(session: Session, actor: Actor, chosen: UUID | None = None) -> list[Offer]:
+    """The newest collections that ``actor`` may search, by name; ``chosen`` is among them if they may search it."""
     counted = (
         sa.select(sa.literal(1))
         .where(Item.collection_id == Collection.id, Item.state == ItemState.READY)
@@ -59,7 +60,7 @@ def offered(session: Session, user: User, chosen: UUID | None = None) -> list[Of
     wanted = (
         sa.select(Collection.id, Collection.name, User.name, number)
         .join(User, User.id == Collection.owner_id)
-        .where(visible_collections(user))
+        .where(visible_collections(actor))
     )
     order = (Collection.id != chosen, Collection.id.desc()) if chosen else (Collection.id.desc(),)
     rows = session.execute(wanted.order_by(*order).limit(_OFFERED))
@@ -67,8 +68,8 @@ def offered(session: Session, user: User, chosen: UUID | None = None) -> list[Of
     return sorted(found, key=lambda offer: (offer.name.casefold(), offer.owner, offer.id))
 
 
-def recent(session: Session, user: User) -> list[RecentQuestion]:
-    """The latest questions of ``user``, each once for each collection, the newest first."""
+def recent(session: Session, actor: Actor) -> list[RecentQuestion]:
+    """The latest questions of ``actor``, each once for each collection, the newest first."""
     rows = session.execute(
         sa.select(
             Search.question,
@@ -81,7 +82,7 @@ def recent(session: Session, user: User) -> list[RecentQuestion]:
         )
         .join(Search, Search.id == Job.id)
         .join(Collection, Collection.id == Job.collection_id)
-        .where(Job.user_id == user.id, Job.kind == JobKind.SEARCH, within_visible(user, Job.collection_id))
+        .where(Job.user_id == actor.id, Job.kind == JobKind.SEARCH, within_visible(actor, Job.collection_id))
         .order_by(Job.id.desc())
         .limit(_LOOKED_AT)
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from uuid import UUID
 
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, User
+from retllm.db.tables import Collection
 from retllm.history.job_views import JobView, job_view
 from retllm.identity.access import Right, collection_for
+from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.indexing import coverage as embedders
 from retllm.indexing.coverage import Coverage
@@ -17,66 +18,66 @@ from retllm_web.actions.auditing import note
 from retllm_web.http.services import services
 
 
-def coverage(user: User, collection_id: UUID) -> tuple[Collection, list[Coverage]]:
-    """A collection that ``user`` manages, and what each embedder has embedded in it.
+def coverage(actor: Actor, collection_id: UUID) -> tuple[Collection, list[Coverage]]:
+    """A collection that ``actor`` manages, and what each embedder has embedded in it.
 
     Raises:
         NotFound, Forbidden: they may not see it, or do not manage it.
     """
     with transaction(services().sessions) as session:
-        found = collection_for(session, user, collection_id, Right.MANAGE)
+        found = collection_for(session, actor, collection_id, Right.MANAGE)
         return found, embedders.coverage(session, found, services().settings)
 
 
-def index_with(user: User, collection_id: UUID, name: str, *, idempotency_key: str | None = None) -> JobView:
+def index_with(actor: Actor, collection_id: UUID, name: str, *, idempotency_key: str | None = None) -> JobView:
     """Submit an index job by one embedder alone, beside the vectors that there are.
 
     Raises:
-        NotFound, Forbidden: no such collection, or ``user`` may not change it.
+        NotFound, Forbidden: no such collection, or ``actor`` may not change it.
         InvalidInput: the embedder is none of those in force.
         Conflict: the collection is empty, or the idempotency key stands for another request.
     """
     with transaction(services().sessions) as session:
         submitted = submit_index(
-            session, user, collection_id, services().settings, embedder=name, idempotency_key=idempotency_key
+            session, actor, collection_id, services().settings, embedder=name, idempotency_key=idempotency_key
         )
         if submitted.created:
-            submissions.note_job(session, user, Action.JOB_SUBMITTED, submitted.job)
+            submissions.note_job(session, actor, Action.JOB_SUBMITTED, submitted.job)
         view = job_view(session, submitted.job)
     services().notifier.notify(submitted.units)
     return view
 
 
-def use(user: User, collection_id: UUID, name: str | None) -> None:
+def use(actor: Actor, collection_id: UUID, name: str | None) -> None:
     """Let searches of the collection use this embedder first; None follows the settings.
 
     Raises:
-        NotFound, Forbidden: ``user`` does not manage it.
+        NotFound, Forbidden: ``actor`` does not manage it.
         InvalidInput: the embedder is none of those in force.
         Conflict: it has not embedded every item yet.
     """
     with transaction(services().sessions) as session:
-        found = collection_for(session, user, collection_id, Right.MANAGE)
+        found = collection_for(session, actor, collection_id, Right.MANAGE)
         catalog.use_embedder(session, found, name, services().settings)
 
 
-def remove(user: User, collection_id: UUID, model_id: UUID) -> int:
+def remove(actor: Actor, collection_id: UUID, model_id: UUID) -> int:
     """Remove the vectors of a model that is not in use; returns their number.
 
     Raises:
-        NotFound, Forbidden: ``user`` does not manage the collection, or there is no such model.
+        NotFound, Forbidden: ``actor`` does not manage the collection, or there is no such model.
         Conflict: searches of the collection use it.
     """
     found = services()
     with transaction(found.sessions) as session:
-        collection = collection_for(session, user, collection_id, Right.MANAGE)
+        collection = collection_for(session, actor, collection_id, Right.MANAGE)
     gone = embedders.remove_vectors(found.sessions, collection_id, model_id, found.settings)
     if gone:
         with transaction(found.sessions) as session:
             note(
                 session,
                 Action.COLLECTION_CHANGED,
-                user=user,
+                user=actor,
                 target=collection.name,
                 target_id=collection_id,
                 collection_id=collection_id,

@@ -10,10 +10,11 @@ import structlog
 from sqlalchemy.orm import Session
 
 from retllm.db.session import transaction
-from retllm.db.tables import Job, User, new_id
+from retllm.db.tables import Job, new_id
 from retllm.history import control
 from retllm.history.job_views import JobView, job_view
 from retllm.identity.access import collection_for
+from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.indexing.submit import submit_index
 from retllm.media import streams
@@ -29,7 +30,7 @@ log = structlog.get_logger(__name__)
 _TARGET = 100
 
 
-def index(user: User, collection_id: UUID, *, idempotency_key: str | None = None) -> JobView:
+def index(actor: Actor, collection_id: UUID, *, idempotency_key: str | None = None) -> JobView:
     """Submit an index job.
 
     Raises:
@@ -37,16 +38,16 @@ def index(user: User, collection_id: UUID, *, idempotency_key: str | None = None
         Conflict: it is empty, or the idempotency key stands for another request.
     """
     with transaction(services().sessions) as session:
-        submitted = submit_index(session, user, collection_id, services().settings, idempotency_key=idempotency_key)
+        submitted = submit_index(session, actor, collection_id, services().settings, idempotency_key=idempotency_key)
         if submitted.created:
-            note_job(session, user, Action.JOB_SUBMITTED, submitted.job)
+            note_job(session, actor, Action.JOB_SUBMITTED, submitted.job)
         view = job_view(session, submitted.job)
     services().notifier.notify(submitted.units)
     return view
 
 
 def search(
-    user: User,
+    actor: Actor,
     collection_id: UUID,
     request: SearchRequest,
     *,
@@ -61,13 +62,13 @@ def search(
         InvalidInput: the query is empty, or a field is out of bounds.
         Conflict: the collection is empty or not indexed, or the idempotency key stands for another request.
     """
-    stored = _stored(user, collection_id, picture) if picture is not None else None
+    stored = _stored(actor, collection_id, picture) if picture is not None else None
     accepted = False
     try:
         with transaction(services().sessions) as session:
             submitted = submit_search(
                 session,
-                user,
+                actor,
                 collection_id,
                 request,
                 services().settings,
@@ -75,7 +76,7 @@ def search(
                 idempotency_key=idempotency_key,
             )
             if submitted.created:
-                note_job(session, user, Action.JOB_SUBMITTED, submitted.job)
+                note_job(session, actor, Action.JOB_SUBMITTED, submitted.job)
             view = job_view(session, submitted.job)
         accepted = submitted.created
     except sa.exc.DBAPIError:
@@ -90,11 +91,11 @@ def search(
     return view
 
 
-def _stored(user: User, collection_id: UUID, picture: BinaryIO) -> StoredPicture:
+def _stored(actor: Actor, collection_id: UUID, picture: BinaryIO) -> StoredPicture:
     """Check the picture and keep it; nothing is kept for a collection that this user can't search."""
     settings = services().settings
     with transaction(services().sessions) as session:
-        collection_for(session, user, collection_id)
+        collection_for(session, actor, collection_id)
     check_picture(picture, settings)
     sha256 = streams.digest(picture, settings.max_file_bytes)
     key = f"queries/{new_id()}/picture"
@@ -110,13 +111,13 @@ def forget(key: str) -> None:
         log.warning("picture_left_behind", key=key, reason=str(error))
 
 
-def note_job(session: Session, user: User, action: Action, job: Job) -> None:
+def note_job(session: Session, actor: Actor, action: Action, job: Job) -> None:
     """Put what is done to a job into the audit log."""
     target = str(job.params.get("text") or "")[:_TARGET] or f"{job.kind} job"
-    note(session, action, target=target, target_id=job.id, collection_id=job.collection_id, user=user, kind=job.kind)
+    note(session, action, target=target, target_id=job.id, collection_id=job.collection_id, user=actor, kind=job.kind)
 
 
-def cancel(user: User, job_id: UUID) -> JobView:
+def cancel(actor: Actor, job_id: UUID) -> JobView:
     """Ask for the end of a job.
 
     Raises:
@@ -124,12 +125,12 @@ def cancel(user: User, job_id: UUID) -> JobView:
         Conflict: it is over already.
     """
     with transaction(services().sessions) as session:
-        job = control.cancel_job(session, user, job_id)
-        note_job(session, user, Action.JOB_CANCELLED, job)
+        job = control.cancel_job(session, actor, job_id)
+        note_job(session, actor, Action.JOB_CANCELLED, job)
         return job_view(session, job)
 
 
-def retry(user: User, job_id: UUID) -> JobView:
+def retry(actor: Actor, job_id: UUID) -> JobView:
     """Give what failed of a job new attempts.
 
     Raises:
@@ -137,8 +138,8 @@ def retry(user: User, job_id: UUID) -> JobView:
         Conflict: it is still at work, or nothing of it failed.
     """
     with transaction(services().sessions) as session:
-        submitted = control.retry_job(session, user, job_id)
-        note_job(session, user, Action.JOB_RETRIED, submitted.job)
+        submitted = control.retry_job(session, actor, job_id)
+        note_job(session, actor, Action.JOB_RETRIED, submitted.job)
         view = job_view(session, submitted.job)
     services().notifier.notify(submitted.units)
     return view

@@ -17,7 +17,7 @@ from retllm_web.actions.auditing import note
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import api
 from retllm_web.api.spec import tags
-from retllm_web.http.auth import current_user, token_key
+from retllm_web.http.auth import current_actor, token_key
 from retllm_web.http.bodies import ONE_LINE
 from retllm_web.http.services import services
 
@@ -85,14 +85,14 @@ class TokenPath(BaseModel):
 @api.get("/me", tags=TAGS, responses={200: MeView})
 def get_me() -> Response:
     """The account that the token belongs to."""
-    return answer(MeView.model_validate(current_user()))
+    return answer(MeView.model_validate(current_actor()))
 
 
 @api.get("/tokens", tags=TAGS, responses={200: TokenList})
 def list_tokens() -> Response:
     """The caller's tokens that still work."""
     with transaction(services().sessions) as session:
-        found = tokens.in_force(session, current_user())
+        found = tokens.in_force(session, current_actor().user)
         return answer(TokenList(tokens=[TokenView.model_validate(token) for token in found]))
 
 
@@ -100,7 +100,7 @@ def list_tokens() -> Response:
 def create_token(body: TokenRequest) -> Response:
     """Make a token; its secret is in this answer and nowhere else. A token needs the scope `manage` for that."""
     with transaction(services().sessions) as session:
-        token, secret = tokens.issue(session, token_key(), current_user(), body.name, scope=body.scope, days=body.days)
+        token, secret = tokens.issue(session, token_key(), current_actor(), body.name, scope=body.scope, days=body.days)
         note(
             session,
             Action.TOKEN_CREATED,
@@ -117,6 +117,6 @@ def create_token(body: TokenRequest) -> Response:
 def delete_token(path: TokenPath) -> Response:
     """End a token. A token needs the scope `manage` for that."""
     with transaction(services().sessions) as session:
-        ended = tokens.revoke(session, current_user(), path.token_id)
+        ended = tokens.revoke(session, current_actor(), path.token_id)
         note(session, Action.TOKEN_REVOKED, target=ended.name, target_id=ended.id)
     return nothing()

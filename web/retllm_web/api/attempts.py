@@ -13,7 +13,7 @@ from retllm.history.attempts import UNIT_POSITION, AttemptView, attempts, name_o
 from retllm_web.api.answers import answer
 from retllm_web.api.blueprint import api
 from retllm_web.api.jobs import TAGS, JobPath
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import LIMIT, MAX, optional
 from retllm_web.http.services import services
 
@@ -41,7 +41,7 @@ def list_attempts(path: JobPath, query: AttemptQuery) -> Response:
     after = position_of(query.after) if query.after else None
     with transaction(services().sessions) as session:
         rows = attempts(
-            session, current_user(), path.job_id, state=query.state, after=after, limit=query.limit + 1, traced=True
+            session, current_actor(), path.job_id, state=query.state, after=after, limit=query.limit + 1, traced=True
         )
     shown = rows[: query.limit]
     return answer(AttemptList(attempts=shown, next=name_of(shown[-1]) if len(rows) > query.limit else None))

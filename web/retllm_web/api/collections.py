@@ -15,7 +15,7 @@ from retllm_web.actions.collection_views import CollectionChange, CollectionRequ
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import PREFIX, api
 from retllm_web.api.spec import ErrorBody, tags
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import PageQuery, cut
 from retllm_web.http.services import services
 
@@ -39,7 +39,7 @@ class CollectionPath(BaseModel):
 def create_collection(body: CollectionRequest) -> Response:
     """Make a collection."""
     with transaction(services().sessions) as session:
-        made = catalog.create(session, current_user(), body.name, body.description)
+        made = catalog.create(session, current_actor(), body.name, body.description)
         view = collection_views(session, [made])[0]
     return answer(view, 201, location=f"{PREFIX}/collections/{view.id}")
 
@@ -48,7 +48,7 @@ def create_collection(body: CollectionRequest) -> Response:
 def list_collections(query: PageQuery) -> Response:
     """The collections that the caller may see, newest first."""
     with transaction(services().sessions) as session:
-        rows = catalog.page(session, current_user(), after=query.after, limit=query.limit + 1)
+        rows = catalog.page(session, current_actor(), after=query.after, limit=query.limit + 1)
         page, following = cut(rows, query.limit)
         return answer(CollectionList(collections=collection_views(session, page), next=following))
 
@@ -57,7 +57,7 @@ def list_collections(query: PageQuery) -> Response:
 def get_collection(path: CollectionPath) -> Response:
     """One collection with its counts."""
     with transaction(services().sessions) as session:
-        return answer(collection_views(session, [collection_for(session, current_user(), path.collection_id)])[0])
+        return answer(collection_views(session, [collection_for(session, current_actor(), path.collection_id)])[0])
 
 
 @api.patch("/collections/<uuid:collection_id>", tags=TAGS, responses={200: CollectionView, 409: ErrorBody})
@@ -66,7 +66,7 @@ def change_collection(path: CollectionPath, body: CollectionChange) -> Response:
     chooses = "embedder" in body.model_fields_set
     with transaction(services().sessions) as session:
         right = Right.MANAGE if chooses else Right.CHANGE
-        found = collection_for(session, current_user(), path.collection_id, right)
+        found = collection_for(session, current_actor(), path.collection_id, right)
         catalog.change(session, found, name=body.name, description=body.description)
         if chooses:
             catalog.use_embedder(session, found, body.embedder, services().settings)
@@ -78,7 +78,7 @@ def change_collection(path: CollectionPath, body: CollectionChange) -> Response:
 def delete_collection(path: CollectionPath) -> Response:
     """Delete a collection: its items, files, jobs and results."""
     with services().sessions() as session:
-        found = collection_for(session, current_user(), path.collection_id, Right.MANAGE)
+        found = collection_for(session, current_actor(), path.collection_id, Right.MANAGE)
         catalog.note_deletion(session, found)
         ingest.delete_collection(session, services().storage, found.id)
     return nothing()

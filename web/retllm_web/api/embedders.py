@@ -15,7 +15,7 @@ from retllm_web.api.blueprint import api
 from retllm_web.api.collections import CollectionPath
 from retllm_web.api.jobs import IdempotencyHeader, accepted
 from retllm_web.api.spec import ErrorBody, tags
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 
 TAGS = tags("embedders")
 
@@ -67,7 +67,7 @@ class Removed(BaseModel):
 @api.get("/collections/<uuid:collection_id>/embedders", tags=TAGS, responses={200: EmbedderList})
 def list_embedders(path: CollectionPath) -> Response:
     """What each embedder has embedded; for the owner of the collection and administrators."""
-    _, covered = reembedding.coverage(current_user(), path.collection_id)
+    _, covered = reembedding.coverage(current_actor(), path.collection_id)
     return answer(EmbedderList(embedders=[EmbedderView.model_validate(one) for one in covered]))
 
 
@@ -76,7 +76,7 @@ def index_with_embedder(path: CollectionPath, header: IdempotencyHeader, body: I
     """Embed every item that has no up-to-date vector of one embedder, beside the vectors that there are."""
     return accepted(
         reembedding.index_with(
-            current_user(), path.collection_id, body.embedder, idempotency_key=header.idempotency_key
+            current_actor(), path.collection_id, body.embedder, idempotency_key=header.idempotency_key
         )
     )
 
@@ -86,4 +86,4 @@ def index_with_embedder(path: CollectionPath, header: IdempotencyHeader, body: I
 )
 def remove_vectors(path: ModelPath) -> Response:
     """Remove the vectors of a model that searches of the collection do not use."""
-    return answer(Removed(vectors=reembedding.remove(current_user(), path.collection_id, path.model_id)))
+    return answer(Removed(vectors=reembedding.remove(current_actor(), path.collection_id, path.model_id)))

@@ -25,7 +25,7 @@ from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import PREFIX, api, strictly
 from retllm_web.api.collections import CollectionPath
 from retllm_web.api.spec import ErrorBody, tags
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.bodies import ONE_LINE
 from retllm_web.http.paging import PageQuery, cut, optional
 from retllm_web.http.services import services
@@ -210,7 +210,7 @@ def list_evaluations(query: RunQuery) -> Response:
     """The evaluations that the caller may see, newest first."""
     with transaction(services().sessions) as session:
         rows = runs.list_runs(
-            session, current_user(), collection_id=query.collection, after=query.after, limit=query.limit + 1
+            session, current_actor(), collection_id=query.collection, after=query.after, limit=query.limit + 1
         )
         page, following = cut(rows, query.limit)
         return answer(RunList(evaluations=_plain(session, page), next=following))
@@ -222,25 +222,25 @@ def add_evaluation(body: ReportRequest) -> Response:
     if len(request.get_data()) > MAX_BYTES:
         raise TooLarge("The report is larger than 10 MB.")
     body = strictly(type(body), request.get_data())
-    return _made(evaluations.add(current_user(), body.report, body.name))
+    return _made(evaluations.add(current_actor(), body.report, body.name))
 
 
 @api.post("/collections/<uuid:collection_id>/evaluations", tags=TAGS, responses={201: RunView, 409: ErrorBody})
 def ask_reviewed_questions(path: CollectionPath, body: AskRequest) -> Response:
     """Ask the reviewed questions of a collection again: a search for each that has a relevant mark, at most 500."""
     body = strictly(type(body), request.get_data())
-    return _made(evaluations.ask_again(current_user(), path.collection_id, body.settings, body.name))
+    return _made(evaluations.ask_again(current_actor(), path.collection_id, body.settings, body.name))
 
 
 @api.get("/evaluations/<uuid:run_id>", tags=TAGS, responses={200: RunDetail})
 def get_evaluation(path: RunPath) -> Response:
     """One evaluation with what it measured."""
     with transaction(services().sessions) as session:
-        return answer(_detail(session, runs.run_for(session, current_user(), path.run_id)))
+        return answer(_detail(session, runs.run_for(session, current_actor(), path.run_id)))
 
 
 @api.delete("/evaluations/<uuid:run_id>", tags=TAGS, responses={204: None})
 def delete_evaluation(path: RunPath) -> Response:
     """Delete an evaluation; searches that it made stay in the history."""
-    evaluations.delete(current_user(), path.run_id)
+    evaluations.delete(current_actor(), path.run_id)
     return nothing()

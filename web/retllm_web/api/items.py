@@ -27,7 +27,7 @@ from retllm_web.api.blueprint import api, refuse_other_parts, strictly
 from retllm_web.api.collections import CollectionPath
 from retllm_web.api.spec import BINARY, PICTURE, RENDITION, tags
 from retllm_web.http import pictures
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import PageQuery, optional
 from retllm_web.http.services import services
 
@@ -114,7 +114,7 @@ _BODY = RequestBody(
 @api.post("/collections/<uuid:collection_id>/items", tags=TAGS, request_body=_BODY, responses={200: UploadView})
 def upload_items(path: CollectionPath, query: UploadQuery) -> Response:
     """Take in pictures, texts, captions and archives. What is refused is named with its reason; the rest goes in."""
-    user = current_user()
+    user = current_actor()
     with transaction(services().sessions) as session:
         # before the upload is read: gigabytes for nothing help nobody
         collection_for(session, user, path.collection_id, Right.CHANGE)
@@ -155,7 +155,7 @@ def list_items(path: CollectionPath, query: ItemQuery) -> Response:
     """The items of a collection, in the order they came."""
     settings = services().settings
     with transaction(services().sessions) as session:
-        collection = collection_for(session, current_user(), path.collection_id)
+        collection = collection_for(session, current_actor(), path.collection_id)
         filters = contents.ItemFilters(query.kind, query.state, query.q or "")
         rows = contents.page(session, collection, settings, filters, after=query.after, limit=query.limit + 1)
     shown = [item_view(item, indexed) for item, indexed in rows[: query.limit]]
@@ -166,13 +166,13 @@ def list_items(path: CollectionPath, query: ItemQuery) -> Response:
 def get_item(path: ItemPath) -> Response:
     """One item."""
     with transaction(services().sessions) as session:
-        return answer(item_view(*contents.item_for(session, current_user(), path.item_id, services().settings)))
+        return answer(item_view(*contents.item_for(session, current_actor(), path.item_id, services().settings)))
 
 
 @api.delete("/items/<uuid:item_id>", tags=TAGS, responses={204: None})
 def remove_item(path: ItemPath) -> Response:
     """Delete an item's content; old results still name it."""
-    contents.delete(current_user(), path.item_id)
+    contents.delete(current_actor(), path.item_id)
     return nothing()
 
 
@@ -201,4 +201,4 @@ def get_picture(path: ItemPath) -> Response:
 
 def _pictured(item_id: UUID) -> Item:
     with transaction(services().sessions) as session:
-        return contents.pictured(session, current_user(), item_id)
+        return contents.pictured(session, current_actor(), item_id)

@@ -27,7 +27,7 @@ from retllm_web.api.blueprint import PREFIX, api
 from retllm_web.api.collections import CollectionPath
 from retllm_web.api.spec import ErrorBody, tags
 from retllm_web.http import downloads
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.downloads import Format
 from retllm_web.http.paging import PageQuery, cut, optional
 from retllm_web.http.services import services
@@ -129,14 +129,14 @@ def accepted(view: JobView) -> Response:
 @api.post("/collections/<uuid:collection_id>/index", tags=TAGS, responses={202: JobView, 409: ErrorBody})
 def submit_index(path: CollectionPath, header: IdempotencyHeader) -> Response:
     """Embed every item of the collection that has no up-to-date vector yet."""
-    return accepted(submissions.index(current_user(), path.collection_id, idempotency_key=header.idempotency_key))
+    return accepted(submissions.index(current_actor(), path.collection_id, idempotency_key=header.idempotency_key))
 
 
 @api.get("/jobs", tags=TAGS, responses={200: JobList})
 def list_jobs(query: JobQuery) -> Response:
     """The jobs that the caller may see, newest first."""
     with transaction(services().sessions) as session:
-        rows = listing.page(session, current_user(), query.filters(), after=query.after, limit=query.limit + 1)
+        rows = listing.page(session, current_actor(), query.filters(), after=query.after, limit=query.limit + 1)
         page, following = cut(rows, query.limit)
         return answer(JobList(jobs=job_views(session, page), next=following))
 
@@ -144,30 +144,30 @@ def list_jobs(query: JobQuery) -> Response:
 @api.get("/jobs/export", tags=TAGS, responses={200: _EXPORT})
 def export_jobs(query: ExportQuery) -> Response:
     """The jobs that fit, newest first, or the results of their searches, as one file of any length."""
-    return downloads.history(current_user(), query.filters(), query.rows, query.format)
+    return downloads.history(current_actor(), query.filters(), query.rows, query.format)
 
 
 @api.get("/jobs/<uuid:job_id>", tags=TAGS, responses={200: JobView})
 def get_job(path: JobPath) -> Response:
     """One job with its progress, its stages and the errors of its units."""
     with transaction(services().sessions) as session:
-        return answer(job_view(session, job_for(session, current_user(), path.job_id)))
+        return answer(job_view(session, job_for(session, current_actor(), path.job_id)))
 
 
 @api.post("/jobs/<uuid:job_id>/cancel", tags=TAGS, responses={200: JobView, 409: ErrorBody})
 def cancel_job(path: JobPath) -> Response:
     """Ask for the end of a job: what waits is dropped, what is at work ends soon; results so far stay."""
-    return answer(submissions.cancel(current_user(), path.job_id))
+    return answer(submissions.cancel(current_actor(), path.job_id))
 
 
 @api.post("/jobs/<uuid:job_id>/retry", tags=TAGS, responses={202: JobView, 409: ErrorBody})
 def retry_job(path: JobPath) -> Response:
     """Give the failed and cancelled parts of a job that is over new attempts; what is done is kept."""
-    return accepted(submissions.retry(current_user(), path.job_id))
+    return accepted(submissions.retry(current_actor(), path.job_id))
 
 
 @api.delete("/jobs/<uuid:job_id>", tags=TAGS, responses={204: None, 409: ErrorBody})
 def delete_job(path: JobPath) -> Response:
     """Delete a job that is over with its results and its query picture; the collection and the marks stay."""
-    bulk.delete(current_user(), path.job_id)
+    bulk.delete(current_actor(), path.job_id)
     return nothing()

@@ -18,7 +18,7 @@ from retllm_web.api.blueprint import api
 from retllm_web.api.collections import CollectionPath
 from retllm_web.api.people import UserName
 from retllm_web.api.spec import ErrorBody, tags
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import PageQuery, cut
 from retllm_web.http.services import services
 
@@ -73,7 +73,7 @@ class VisibilityBody(BaseModel):
 def list_members(path: CollectionPath, query: PageQuery) -> Response:
     """The members; for the owner and administrators."""
     with transaction(services().sessions) as session:
-        found = collection_for(session, current_user(), path.collection_id, Right.MANAGE)
+        found = collection_for(session, current_actor(), path.collection_id, Right.MANAGE)
         rows = members.page(session, found, after=query.after, limit=query.limit + 1)
     page, following = cut(rows, query.limit)
     shown = [MemberView.model_validate(one) for one in page]
@@ -84,7 +84,7 @@ def list_members(path: CollectionPath, query: PageQuery) -> Response:
 def add_member(path: CollectionPath, body: MemberRequest) -> Response:
     """Let somebody in, or give a member another role; for the owner and administrators."""
     with transaction(services().sessions) as session:
-        found = collection_for(session, current_user(), path.collection_id, Right.MANAGE)
+        found = collection_for(session, current_actor(), path.collection_id, Right.MANAGE)
         made = membership.add_member(session, found, accounts.find_user(session, body.name), body.role)
     return answer(MemberView.model_validate(made))
 
@@ -92,7 +92,7 @@ def add_member(path: CollectionPath, body: MemberRequest) -> Response:
 @api.delete("/collections/<uuid:collection_id>/members/<uuid:user_id>", tags=TAGS, responses={204: None})
 def remove_member(path: MemberPath) -> Response:
     """End a membership; the owner and administrators anybody's, a member their own."""
-    user = current_user()
+    user = current_actor()
     require_scope(user, TokenScope.MANAGE)
     right = Right.SEE if path.user_id == user.id else Right.MANAGE
     with transaction(services().sessions) as session:
@@ -105,6 +105,6 @@ def remove_member(path: MemberPath) -> Response:
 def set_visibility(path: CollectionPath, body: VisibilityBody) -> Response:
     """Open a collection to every account, or close it; for the owner and administrators."""
     with transaction(services().sessions) as session:
-        found = collection_for(session, current_user(), path.collection_id, Right.MANAGE)
+        found = collection_for(session, current_actor(), path.collection_id, Right.MANAGE)
         membership.set_visibility(session, found, body.visibility)
     return answer(body)

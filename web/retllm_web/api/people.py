@@ -21,7 +21,7 @@ from retllm_web.actions import administration
 from retllm_web.api.answers import answer
 from retllm_web.api.blueprint import PREFIX, api
 from retllm_web.api.spec import ErrorBody, tags
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import PageQuery, cut, optional
 from retllm_web.http.services import services
 
@@ -115,7 +115,7 @@ def _shown(session: Session, user: User) -> UserView:
 @api.get("/users", tags=TAGS, responses={200: UserList})
 def list_users(query: UserQuery) -> Response:
     """The accounts, oldest first; for administrators."""
-    require_role(current_user(), Role.ADMIN)
+    require_role(current_actor(), Role.ADMIN)
     with transaction(services().sessions) as session:
         rows = accounts.list_users(session, q=query.q, after=query.after, limit=query.limit + 1)
     page, following = cut(rows, query.limit)
@@ -134,7 +134,7 @@ def create_user(body: UserRequest) -> Response:
 @api.get("/users/<uuid:user_id>", tags=TAGS, responses={200: UserView})
 def get_user(path: UserPath) -> Response:
     """One account; for administrators."""
-    require_role(current_user(), Role.ADMIN)
+    require_role(current_actor(), Role.ADMIN)
     with transaction(services().sessions) as session:
         return answer(_shown(session, administration.find(session, path.user_id)))
 
@@ -211,7 +211,7 @@ class AuditQuery(PageQuery):
 @api.get("/audit", tags=TAGS, responses={200: AuditList})
 def list_audit(query: AuditQuery) -> Response:
     """Who did what, newest first; for administrators."""
-    require_role(current_user(), Role.ADMIN)
+    require_role(current_actor(), Role.ADMIN)
     filters = audit.AuditFilters(query.user_name, query.action, query.collection_id, query.since, query.until)
     with transaction(services().sessions) as session:
         rows = audit.page(session, filters, after=query.after, limit=query.limit + 1)

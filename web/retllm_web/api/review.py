@@ -16,7 +16,7 @@ from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import api
 from retllm_web.api.searches import CandidatePath, SearchPath
 from retllm_web.api.spec import ErrorBody, tags
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
 
 TAGS = tags("reviews")
@@ -107,20 +107,20 @@ def _view(review: Review) -> ReviewView:
 def list_judgments(path: SearchPath) -> Response:
     """The marks of what a search asks, relevant ones first, and its measures by them."""
     with transaction(services().sessions) as session:
-        return answer(_view(review_of(session, current_user(), path.search_id)))
+        return answer(_view(review_of(session, current_actor(), path.search_id)))
 
 
 @api.put("/searches/<uuid:search_id>/judgments/<uuid:item_id>", tags=TAGS, responses={200: ReviewView, 409: ErrorBody})
 def set_judgment(path: CandidatePath, body: JudgmentRequest) -> Response:
     """Mark any item of the searched collection; the last mark on an item counts."""
     with transaction(services().sessions) as session:
-        marks.set_mark(session, current_user(), path.search_id, path.item_id, body.relevant)
-        return answer(_view(review_of(session, current_user(), path.search_id)))
+        marks.set_mark(session, current_actor(), path.search_id, path.item_id, body.relevant)
+        return answer(_view(review_of(session, current_actor(), path.search_id)))
 
 
 @api.delete("/searches/<uuid:search_id>/judgments/<uuid:item_id>", tags=TAGS, responses={204: None})
 def delete_judgment(path: CandidatePath) -> Response:
     """Take the mark of an item away, if it has one."""
     with transaction(services().sessions) as session:
-        marks.set_mark(session, current_user(), path.search_id, path.item_id, None)
+        marks.set_mark(session, current_actor(), path.search_id, path.item_id, None)
     return nothing()

@@ -32,7 +32,7 @@ from retllm_web.api.collections import CollectionPath
 from retllm_web.api.jobs import IdempotencyHeader, accepted
 from retllm_web.api.spec import PICTURE, RENDITION, ErrorBody, tags
 from retllm_web.http import pictures
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
 
 TAGS = tags("searches")
@@ -84,9 +84,9 @@ def submit_search(path: CollectionPath, header: IdempotencyHeader) -> Response:
     """Rank the items of a collection for a text, a picture, both, or an item; the result is at /searches/{job id}."""
     query, picture = _asked(request)
     with ExitStack() as stack:
-        query, picture = likeness.resolve(current_user(), query, picture, stack)
+        query, picture = likeness.resolve(current_actor(), query, picture, stack)
         view = submissions.search(
-            current_user(), path.collection_id, query, picture=picture, idempotency_key=header.idempotency_key
+            current_actor(), path.collection_id, query, picture=picture, idempotency_key=header.idempotency_key
         )
     return accepted(view)
 
@@ -117,14 +117,14 @@ def _text_of_file(request: Request, name: str) -> bytes | None:
 def get_search(path: SearchPath) -> Response:
     """A search and its candidates in order; `provisional` until its job is over."""
     with transaction(services().sessions) as session:
-        return answer(search_view(session, path.search_id, user=current_user()))
+        return answer(search_view(session, path.search_id, actor=current_actor()))
 
 
 @api.get("/searches/<uuid:search_id>/candidates/<uuid:item_id>/trace", tags=TAGS, responses={200: TraceView})
 def get_trace(path: CandidatePath) -> Response:
     """The trace of one candidate, if the search was asked to keep them."""
     with transaction(services().sessions) as session:
-        return answer(TraceView(trace_of(session, path.search_id, path.item_id, user=current_user())))
+        return answer(TraceView(trace_of(session, path.search_id, path.item_id, actor=current_actor())))
 
 
 @api.get("/searches/<uuid:search_id>/picture", tags=TAGS, responses={200: PICTURE, 304: None})
@@ -149,7 +149,7 @@ def get_query_thumbnail(path: SearchPath) -> Response:
 def _query_picture(search_id: UUID) -> tuple[str, str]:
     """Where the picture is stored, and what it is known by."""
     with transaction(services().sessions) as session:
-        job_for(session, current_user(), search_id)
+        job_for(session, current_actor(), search_id)
         row = session.execute(
             sa.select(Search.query_picture_key, Search.query_picture_sha256).where(Search.id == search_id)
         ).first()

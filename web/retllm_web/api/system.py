@@ -20,7 +20,7 @@ from retllm_web.actions import operations
 from retllm_web.api.answers import answer
 from retllm_web.api.blueprint import api
 from retllm_web.api.spec import tags
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import LIMIT, MAX, optional
 from retllm_web.http.services import services
 
@@ -169,7 +169,7 @@ class RequeueBody(BaseModel):
 def list_workers() -> Response:
     """The workers of the last day: alive, silent or stopped, with their models and what they hold."""
     with transaction(services().sessions) as session:
-        found = [WorkerBody.model_validate(asdict(one)) for one in workers.every(session, current_user())]
+        found = [WorkerBody.model_validate(asdict(one)) for one in workers.every(session, current_actor())]
     return answer(WorkerList(workers=found))
 
 
@@ -193,14 +193,14 @@ def list_queues() -> Response:
 @api.post("/system/queues/<string:queue>/pause", tags=TAGS, responses={200: QueueList})
 def pause_queue(path: QueuePath, body: PauseRequest) -> Response:
     """Let nothing more be claimed from a queue; what workers hold they finish. For administrators."""
-    operations.pause(current_user(), path.queue, body.reason)
+    operations.pause(current_actor(), path.queue, body.reason)
     return answer(QueueList(queues=_queues()))
 
 
 @api.post("/system/queues/<string:queue>/resume", tags=TAGS, responses={200: QueueList})
 def resume_queue(path: QueuePath) -> Response:
     """Let a paused queue go on. For administrators."""
-    operations.resume(current_user(), path.queue)
+    operations.resume(current_actor(), path.queue)
     return answer(QueueList(queues=_queues()))
 
 
@@ -210,7 +210,7 @@ def list_dead_units(query: DeadQuery) -> Response:
     after = FailureCursor.parse(query.after) if query.after is not None else None
     filters = FailureFilters(query.queue, query.collection, query.text or "")
     with transaction(services().sessions) as session:
-        rows = failures.page(session, current_user(), filters, after=after, limit=query.limit + 1)
+        rows = failures.page(session, current_actor(), filters, after=after, limit=query.limit + 1)
     page = rows[: query.limit]
     following = str(page[-1].place) if len(rows) > query.limit else None
     return answer(DeadList(units=[DeadUnitView.model_validate(row) for row in page], next=following))
@@ -219,5 +219,5 @@ def list_dead_units(query: DeadQuery) -> Response:
 @api.post("/system/dead-units/requeue", tags=TAGS, responses={200: RequeueBody})
 def requeue_units(body: RequeueRequest) -> Response:
     """Give dead units new attempts; a job that is over goes back to work for them."""
-    done = operations.requeue(current_user(), body.units)
+    done = operations.requeue(current_actor(), body.units)
     return answer(RequeueBody(requeued=done.number, refused=dict(done.refused)))

@@ -18,6 +18,7 @@ from retllm.db.tables import User
 from retllm.errors import InvalidInput, NotFound, TooManyTries, Unauthorized
 from retllm.identity import accounts, audit, logins, tokens
 from retllm.identity.access import require_scope
+from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm_web.http import login_throttle
 from retllm_web.http.login_throttle import LoginThrottle
@@ -33,10 +34,11 @@ _EXTENSION = "retllm_login_throttle"
 
 
 class Account(UserMixin):  # type: ignore[misc]  # flask_login ships no types
-    """A logged-in user, as Flask-Login wants it; ``user`` is the row, detached from any session."""
+    """A logged-in account, as Flask-Login wants it; ``user`` is the row, detached from any session."""
 
     def __init__(self, user: User, login_id: UUID) -> None:
         self.user = user
+        self.actor = Actor.unlimited(user)
         self.login_id = login_id
 
     def get_id(self) -> str:
@@ -137,7 +139,7 @@ def change_password(old: str, new: str) -> None:
         InvalidInput: the old one is wrong, or the new one can't be accepted; ``field`` says which.
         TooManyTries: there were too many wrong ones.
     """
-    me, where = current_user(), request.remote_addr
+    me, where = current_actor(), request.remote_addr
     account, address = login_throttle.account(me.name), login_throttle.address(where)
     tries().demand(account, address)
     try:
@@ -166,16 +168,16 @@ def log_out() -> None:
     cookie.clear()
 
 
-def current_user() -> User:
-    """The account that this request acts for.
+def current_actor() -> Actor:
+    """The account that this request acts for, with its scope.
 
     Raises:
         Unauthorized: nobody is logged in and no token was sent.
     """
-    found = g.get("user")
+    found = g.get("actor")
     if found is None and flask_login.current_user.is_authenticated:
-        found = flask_login.current_user.user
-    if not isinstance(found, User):
+        found = flask_login.current_user.actor
+    if not isinstance(found, Actor):
         raise Unauthorized()
     return found
 
@@ -196,18 +198,18 @@ def authenticate() -> None:
     """
     header = request.headers.get("Authorization")
     if header is None:
-        current_user()
+        current_actor()
         csrf.protect()
         return
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthorized()
-    g.user = _holder(token.strip())
+    g.actor = _holder(token.strip())
     if request.method not in _SAFE:
-        require_scope(g.user, TokenScope.SEARCH)
+        require_scope(g.actor, TokenScope.SEARCH)
 
 
-def _holder(token: str) -> User:
+def _holder(token: str) -> Actor:
     try:
         with transaction(services().sessions) as session:
             return tokens.holder(session, token_key(), token)

@@ -7,7 +7,7 @@ import json
 
 from flask import Response, after_this_request, request
 
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 
 
 def unchanged(*stamp: object) -> Response | None:
@@ -20,7 +20,7 @@ def unchanged(*stamp: object) -> Response | None:
         stamp: values that change with everything that the piece shows, such as counts and the newest times. The account
             that asks and its role are part of it anyway.
     """
-    user = current_user()
+    user = current_actor()
     told = json.dumps([str(user.id), user.role, *stamp], default=str)
     etag = hashlib.sha256(told.encode()).hexdigest()[:32]
     # weak: the token of a form is another one in every answer

@@ -10,10 +10,10 @@ from typing import Any
 
 from flask import Response
 
-from retllm.db.tables import User
 from retllm.history import export
 from retllm.history.export import Row, Rows
 from retllm.history.listing import JobFilters
+from retllm.identity.actor import Actor
 from retllm_web.http.services import services
 from retllm_web.http.spreadsheet import line
 
@@ -28,9 +28,9 @@ class Format(StrEnum):
 _TYPES = {Format.CSV: "text/csv", Format.JSON: "application/json"}
 
 
-def history(user: User, filters: JobFilters, rows: Rows, format: Format) -> Response:
+def history(actor: Actor, filters: JobFilters, rows: Rows, format: Format) -> Response:
     """The jobs that match, or their results, as a file of any length."""
-    found = export.rows(services().sessions, user, filters, rows)
+    found = export.rows(services().sessions, actor, filters, rows)
     text = _csv(export.COLUMNS[rows], found) if format is Format.CSV else _json(found)
     response = Response(text, mimetype=_TYPES[format])
     response.headers["Content-Disposition"] = f'attachment; filename="{rows}.{format}"'

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from retllm.db.session import transaction
 from retllm.identity.access import collection_for, item_for, job_for
 from retllm.review.runs import run_for
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
 
 
@@ -27,7 +27,7 @@ def require_visible() -> None:
 
 
 def _look(session: Session) -> None:
-    user, keys = current_user(), request.view_args or {}
+    user, keys = current_actor(), request.view_args or {}
     if "collection_id" in keys:
         collection_for(session, user, keys["collection_id"])
     for name in ("job_id", "search_id"):

@@ -17,7 +17,7 @@ from retllm.identity.audit import Action
 from retllm_web.actions.auditing import note
 from retllm_web.http import auth
 from retllm_web.http.agents import browser_of
-from retllm_web.http.auth import current_login, current_user, token_key
+from retllm_web.http.auth import current_actor, current_login, token_key
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
 from retllm_web.pages.forms import Form
@@ -60,8 +60,8 @@ def in_days(moment: datetime) -> str:
 
 def _page(said: FormFeedback) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
-        own = tokens.in_force(session, current_user())
-        browsers = logins.lasting(session, current_user(), auth.idle())
+        own = tokens.in_force(session, current_actor().user)
+        browsers = logins.lasting(session, current_actor().user, auth.idle())
     said.token.values = {"scope": tokens.DEFAULT_SCOPE.value, "days": str(tokens.DEFAULT_DAYS)} | said.token.values
     shown = {
         "tokens": own,
@@ -103,7 +103,7 @@ def change_password() -> ResponseReturnValue:
 def end_login(login_id: UUID) -> ResponseReturnValue:
     """Log another browser out, or this one."""
     with transaction(services().sessions) as session:
-        user = current_user()
+        user = current_actor()
         logins.end(session, user.id, login_id)
         note(session, Action.SESSIONS_ENDED, target=user.name, target_id=user.id, sessions=1)
     flash("That browser is logged out.", "success")
@@ -114,7 +114,7 @@ def end_login(login_id: UUID) -> ResponseReturnValue:
 def end_other_logins() -> ResponseReturnValue:
     """Log every other browser out."""
     with transaction(services().sessions) as session:
-        user = current_user()
+        user = current_actor()
         ended = logins.end_all(session, user.id, but=current_login())
         if ended:
             note(session, Action.SESSIONS_ENDED, target=user.name, target_id=user.id, sessions=ended)
@@ -130,7 +130,7 @@ def create_token() -> ResponseReturnValue:
         scope, days = _scope(form), _days(form)
         with transaction(services().sessions) as session:
             token, secret = tokens.issue(
-                session, token_key(), current_user(), form.text("name"), scope=scope, days=days
+                session, token_key(), current_actor(), form.text("name"), scope=scope, days=days
             )
             note(session, Action.TOKEN_CREATED, target=token.name, target_id=token.id, scope=scope.value, days=days)
     except RetllmError as error:
@@ -160,7 +160,7 @@ def revoke_token(token_id: UUID) -> ResponseReturnValue:
     here = url_for("pages.account")
     try:
         with transaction(services().sessions) as session:
-            ended = tokens.revoke(session, current_user(), token_id)
+            ended = tokens.revoke(session, current_actor(), token_id)
             note(session, Action.TOKEN_REVOKED, target=ended.name, target_id=ended.id)
     except RetllmError as error:
         return refused(error, here)

@@ -12,7 +12,7 @@ from retllm.db.session import transaction
 from retllm.history.attempts import attempts, name_of, position_of
 from retllm.history.job_views import job_view
 from retllm.identity.access import job_for
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages
 
@@ -27,8 +27,8 @@ def job_attempts(job_id: UUID) -> ResponseReturnValue:
     named = request.args.get("after")
     after = position_of(named) if named else None
     with transaction(services().sessions) as session:
-        found = job_for(session, current_user(), job_id)
-        rows = attempts(session, current_user(), job_id, state=state, after=after, limit=_PAGE + 1, traced=True)
+        found = job_for(session, current_actor(), job_id)
+        rows = attempts(session, current_actor(), job_id, state=state, after=after, limit=_PAGE + 1, traced=True)
         job = job_view(session, found)
     counts = {one: sum(stage.units.get(one, 0) for stage in job.stages) for one in UnitState}
     following = name_of(rows[_PAGE - 1]) if len(rows) > _PAGE else None

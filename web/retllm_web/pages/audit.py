@@ -21,7 +21,7 @@ from retllm.db.tables import Collection, User
 from retllm.identity import audit as log
 from retllm.identity.access import require_role
 from retllm.identity.audit import Action
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import cut, key_or_none
 from retllm_web.http.services import services
 from retllm_web.http.spreadsheet import line
@@ -96,7 +96,7 @@ def _midnight(day: date) -> datetime:
 @pages.get("/people/audit")
 def audit() -> ResponseReturnValue:
     """Who did what, newest first."""
-    require_role(current_user(), Role.ADMIN)
+    require_role(current_actor(), Role.ADMIN)
     asked = Asked.of_request()
     after = key_or_none(request.args.get("after"), "page")
     with transaction(services().sessions) as session:
@@ -133,7 +133,7 @@ def _names(session: Session, entries: Sequence[AuditEntry]) -> dict[UUID, str]:
 @pages.get("/people/audit.csv")
 def audit_export() -> ResponseReturnValue:
     """The entries that the filters leave, as CSV, sent while they are read."""
-    require_role(current_user(), Role.ADMIN)
+    require_role(current_actor(), Role.ADMIN)
     asked = Asked.of_request()
     sessions = services().sessions
     with transaction(sessions) as session:

@@ -27,7 +27,7 @@ from retllm_web.actions.collection_views import CollectionChange, CollectionRequ
 from retllm_web.actions.contents import IndexState
 from retllm_web.actions.item_views import ItemView, item_view
 from retllm_web.actions.mosaic import mosaics
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.conditional import unchanged
 from retllm_web.http.errors import invalid
 from retllm_web.http.paging import cut, key_or_none
@@ -49,10 +49,10 @@ def collections() -> ResponseReturnValue:
 def _list(form: Form, status: int = 200) -> ResponseReturnValue:
     after = key_or_none(request.args.get("after"), "page")
     with transaction(services().sessions) as session:
-        page, following = cut(catalog.page(session, current_user(), after=after, limit=_COLLECTIONS + 1), _COLLECTIONS)
+        page, following = cut(catalog.page(session, current_actor(), after=after, limit=_COLLECTIONS + 1), _COLLECTIONS)
         found = collection_views(session, page)
         tiles = mosaics(session, {one.id: one.items for one in found})
-    may_make = current_user().role is not Role.VIEWER
+    may_make = current_actor().role is not Role.VIEWER
     shown = {"collections": found, "tiles": tiles, "next": following, "after": after, "form": form}
     return render_template("collections.html", **shown, may_make=may_make), status
 
@@ -69,7 +69,7 @@ def create_collection() -> ResponseReturnValue:
         except ValidationError as error:
             raise invalid(error) from error
         with transaction(services().sessions) as session:
-            made = catalog.create(session, current_user(), asked.name, asked.description)
+            made = catalog.create(session, current_actor(), asked.name, asked.description)
     except RetllmError as error:
         form.refuse(error, otherwise="name")
         return _list(form, error.http_status)
@@ -127,9 +127,9 @@ def collection_page(collection_id: UUID, said: FormFeedback | None = None) -> Re
     said = said or FormFeedback()
     filters = ItemListFilters.asked()
     with transaction(services().sessions) as session:
-        found = collection_for(session, current_user(), collection_id)
+        found = collection_for(session, current_actor(), collection_id)
         job, shown = _standing(session, found)
-        right = right_in(session, current_user(), found)
+        right = right_in(session, current_actor(), found)
         items, following = _items(session, found, filters)
         pause = _pause(session, job)
     page = render_template(
@@ -163,7 +163,7 @@ def collection(collection_id: UUID) -> ResponseReturnValue:
         return collection_page(collection_id)
     filters = ItemListFilters.asked()
     with transaction(services().sessions) as session:
-        found = collection_for(session, current_user(), collection_id)
+        found = collection_for(session, current_actor(), collection_id)
         items, following = _items(session, found, filters)
     return render_template("_items.html", collection=found, items=items, next=following, filters=filters)
 
@@ -193,7 +193,7 @@ def _standing(session: Session, found: Collection) -> tuple[JobView | None, Coll
 def _index_job(session: Session, collection_id: UUID) -> JobView | None:
     """The newest index job that is still at work, or else the newest one if it did not go well."""
     index_jobs = listing.JobFilters(kind=JobKind.INDEX, collection_id=collection_id)
-    recent = listing.page(session, current_user(), index_jobs, limit=catalog.RECENT_JOBS)
+    recent = listing.page(session, current_actor(), index_jobs, limit=catalog.RECENT_JOBS)
     chosen = next((job for job in recent if job.state not in OVER_JOBS), recent[0] if recent else None)
     return job_view(session, chosen) if chosen else None
 
@@ -209,12 +209,12 @@ def _pause(session: Session, job: JobView | None) -> Pause | None:
 def collection_live(collection_id: UUID) -> ResponseReturnValue:
     """How far the collection is indexed, as a piece of its page."""
     with transaction(services().sessions) as session:
-        same = unchanged(*catalog.index_etag(session, current_user(), collection_id))
+        same = unchanged(*catalog.index_etag(session, current_actor(), collection_id))
         if same is not None:
             return same
-        found = collection_for(session, current_user(), collection_id)
+        found = collection_for(session, current_actor(), collection_id)
         job, shown = _standing(session, found)
-        right = right_in(session, current_user(), found)
+        right = right_in(session, current_actor(), found)
         pause = _pause(session, job)
     return render_template("_index_state.html", collection=shown, job=job, pause=pause, **rights(right))
 
@@ -224,7 +224,7 @@ def index_collection(collection_id: UUID) -> ResponseReturnValue:
     """Submit an index job."""
     here = url_for("pages.collection", collection_id=collection_id)
     try:
-        submissions.index(current_user(), collection_id)
+        submissions.index(current_actor(), collection_id)
     except RetllmError as error:
         if wants_piece():
             return error.message, error.http_status
@@ -243,7 +243,7 @@ def change_collection(collection_id: UUID) -> ResponseReturnValue:
         except ValidationError as error:
             raise invalid(error) from error
         with transaction(services().sessions) as session:
-            found = collection_for(session, current_user(), collection_id, Right.CHANGE)
+            found = collection_for(session, current_actor(), collection_id, Right.CHANGE)
             catalog.change(session, found, name=asked.name, description=asked.description)
     except RetllmError as error:
         return refused(error, here)
@@ -255,7 +255,7 @@ def change_collection(collection_id: UUID) -> ResponseReturnValue:
 def delete_collection(collection_id: UUID) -> ResponseReturnValue:
     """Delete a collection whose name was typed to confirm it."""
     with services().sessions() as session:
-        found = collection_for(session, current_user(), collection_id, Right.MANAGE)
+        found = collection_for(session, current_actor(), collection_id, Right.MANAGE)
         name = found.name
         if " ".join(request.form.get("confirm", "").split()) != " ".join(name.split()):
             flash(f"Nothing was deleted: what you typed is not the name “{name}”.", "danger")

@@ -14,7 +14,7 @@ from retllm.history import listing
 from retllm.history.job_views import job_view
 from retllm.identity.access import job_for
 from retllm.search import compare as comparing
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
 from retllm_web.render.filters import keys_asked
@@ -66,7 +66,7 @@ def compare() -> ResponseReturnValue:
     top = int(asked) if asked in map(str, _TOPS) else _TOP
     try:
         with transaction(services().sessions) as session:
-            found = comparing.compare(session, current_user(), keys, top=top)
+            found = comparing.compare(session, current_actor(), keys, top=top)
     except RetllmError as error:
         return refused(error, url_for("pages.jobs"))
     return render_template(
@@ -82,11 +82,11 @@ def compare() -> ResponseReturnValue:
 
 def _choice(key: UUID) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
-        job = job_for(session, current_user(), key)
+        job = job_for(session, current_actor(), key)
         result = listing.results(session, [key]).get(key)
         shown = job_view(session, job)
-        same = comparing.same_question(session, current_user(), key)
-        others = comparing.same_collection(session, current_user(), key)
+        same = comparing.same_question(session, current_actor(), key)
+        others = comparing.same_collection(session, current_actor(), key)
     if result is None:
         flash("Only searches can be compared, and this is an index job.", "info")
         return redirect(url_for("pages.job", job_id=key))

@@ -20,7 +20,7 @@ from retllm.review.reports import MAX_BYTES, Report, checked_report, read_report
 from retllm.search.request import SearchRequest
 from retllm_web.actions import evaluations
 from retllm_web.http import conditional
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.errors import invalid
 from retllm_web.http.paging import cut, key_or_none
 from retllm_web.http.services import services
@@ -41,7 +41,7 @@ def evaluation_runs() -> ResponseReturnValue:
 def _list(form: Form, status: int = 200) -> ResponseReturnValue:
     after = key_or_none(request.args.get("after"), "page")
     with transaction(services().sessions) as session:
-        page, following = cut(runs.list_runs(session, current_user(), after=after, limit=_RUNS + 1), _RUNS)
+        page, following = cut(runs.list_runs(session, current_actor(), after=after, limit=_RUNS + 1), _RUNS)
         names = runs.names_of(session, page)
     shown = render_template("quality_runs.html", runs=page, names=names, next=following, after=after, form=form)
     return shown, status
@@ -58,7 +58,7 @@ def upload_run() -> ResponseReturnValue:
         form.errors["report"] = error.message
         return _list(form, error.http_status)
     try:
-        run = evaluations.add(current_user(), report, form.text("name") or None)
+        run = evaluations.add(current_actor(), report, form.text("name") or None)
     except InvalidInput as error:
         form.refuse(error, otherwise="name")
         return _list(form, error.http_status)
@@ -79,7 +79,7 @@ def ask_again(collection_id: UUID) -> ResponseReturnValue:
     """Ask the reviewed questions of a collection again with the settings of the form."""
     form = Form.sent()
     try:
-        run = evaluations.ask_again(current_user(), collection_id, _asked(form), form.text("name") or None)
+        run = evaluations.ask_again(current_actor(), collection_id, _asked(form), form.text("name") or None)
     except InvalidInput as error:
         form.refuse(error)
         return quality_page(collection_id, form, error.http_status)
@@ -107,11 +107,11 @@ def _asked(form: Form) -> SearchRequest:
 def evaluation_run(run_id: UUID) -> ResponseReturnValue:
     """One evaluation."""
     with transaction(services().sessions) as session:
-        run = runs.run_for(session, current_user(), run_id)
+        run = runs.run_for(session, current_actor(), run_id)
         shown = {
             "run": run,
             "names": runs.names_of(session, [run])[run.id],
-            "may_delete": runs.may_delete(session, current_user(), run),
+            "may_delete": runs.may_delete(session, current_actor(), run),
         }
         more = _reviewed(session, run) if run.source is RunSource.REVIEWED else _uploaded(run)
     template = "quality_asked.html" if run.source is RunSource.REVIEWED else "quality_report.html"
@@ -122,7 +122,7 @@ def evaluation_run(run_id: UUID) -> ResponseReturnValue:
 def evaluation_run_live(run_id: UUID) -> ResponseReturnValue:
     """The part of a run's page that changes while its searches are at work; 304 if nothing did."""
     with transaction(services().sessions) as session:
-        run = runs.run_for(session, current_user(), run_id)
+        run = runs.run_for(session, current_actor(), run_id)
         states = runs.states_of(session, run)
         if (same := conditional.unchanged(run.id, sorted(states.items()), request.args.get("show"))) is not None:
             return same
@@ -175,7 +175,7 @@ def _uploaded(run: EvaluationRun) -> dict[str, Any]:
 def delete_run(run_id: UUID) -> ResponseReturnValue:
     """Delete an evaluation."""
     try:
-        run = evaluations.delete(current_user(), run_id)
+        run = evaluations.delete(current_actor(), run_id)
     except RetllmError as error:
         return refused(error, url_for("pages.evaluation_run", run_id=run_id))
     flash(f"The evaluation “{run.name}” is deleted.", "success")

@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 
 from retllm.db.session import transaction
 from retllm.search.evidence import evidence_of
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, wants_piece
 from retllm_web.render import charts, heat
@@ -19,7 +19,7 @@ from retllm_web.render import charts, heat
 def candidate_map(job_id: UUID, item_id: UUID) -> ResponseReturnValue:
     """The map of one candidate: a piece for the script, else a page of its own."""
     with transaction(services().sessions) as session:
-        evidence = evidence_of(session, current_user(), job_id, item_id)
+        evidence = evidence_of(session, current_actor(), job_id, item_id)
     trace = evidence.trace
     shown = {
         "evidence": evidence,

@@ -6,7 +6,7 @@ from flask import request
 from flask.typing import ResponseReturnValue
 
 from retllm.history.export import Rows
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.downloads import Format, history
 from retllm_web.pages.blueprint import pages
 from retllm_web.render.filters import filters_asked
@@ -17,4 +17,4 @@ def export_jobs() -> ResponseReturnValue:
     """The jobs that match, or the results of their searches, as CSV or JSON; CSV of jobs if nothing else is asked."""
     rows = Rows.RESULTS if request.args.get("rows") == Rows.RESULTS else Rows.JOBS
     format = Format.JSON if request.args.get("format") == Format.JSON else Format.CSV
-    return history(current_user(), filters_asked(), rows, format)
+    return history(current_actor(), filters_asked(), rows, format)

@@ -12,7 +12,7 @@ from flask import Flask
 from retllm.db.enums import OVER_JOBS, DecidedBy, ItemKind, JobKind, JobState, Role, Stage, UnitState
 from retllm.history.job_views import JobView, UnitError
 from retllm.media.ingest import FileOutcome
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.pages.blueprint import picture_url
 
 KINDS = {
@@ -137,7 +137,7 @@ def navigation() -> list[tuple[str, str]]:
         ("pages.quality", "Quality"),
         ("pages.system", "Workers"),
     ]
-    return [*shown, ("pages.people", "People")] if current_user().role is Role.ADMIN else shown
+    return [*shown, ("pages.people", "People")] if current_actor().role is Role.ADMIN else shown
 
 
 def over(state: JobState) -> bool:
@@ -170,7 +170,7 @@ def install(app: Flask) -> None:
         "JobKind": JobKind,
         "JobState": JobState,
         "picture_url": picture_url,
-        "account_of_request": current_user,
+        "account_of_request": current_actor,
         "navigation": navigation,
     }
     app.jinja_env.globals.update(tables)

@@ -11,7 +11,7 @@ from retllm.db.session import transaction
 from retllm.identity.access import Right, collection_for, right_in
 from retllm_web.actions import contents, item_facts
 from retllm_web.actions.item_views import item_view
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages
 
@@ -20,9 +20,9 @@ from retllm_web.pages.blueprint import pages
 def item(item_id: UUID) -> ResponseReturnValue:
     """One item."""
     with transaction(services().sessions) as session:
-        found, indexed = contents.item_for(session, current_user(), item_id, services().settings)
-        collection = collection_for(session, current_user(), found.collection_id)
-        right = right_in(session, current_user(), collection)
+        found, indexed = contents.item_for(session, current_actor(), item_id, services().settings)
+        collection = collection_for(session, current_actor(), found.collection_id)
+        right = right_in(session, current_actor(), collection)
         facts = item_facts.facts_of(session, found, collection, services().settings)
     return render_template(
         "item.html",
@@ -36,6 +36,6 @@ def item(item_id: UUID) -> ResponseReturnValue:
 @pages.post("/items/<uuid:item_id>/delete")
 def delete_item(item_id: UUID) -> ResponseReturnValue:
     """Delete an item's content; old results still name it."""
-    gone = contents.delete(current_user(), item_id)
+    gone = contents.delete(current_actor(), item_id)
     flash(f"“{gone.name}” is deleted.", "success")
     return redirect(url_for("pages.collection", collection_id=gone.collection_id))

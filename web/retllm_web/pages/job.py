@@ -22,7 +22,7 @@ from retllm.queue.pauses import Pause
 from retllm.search.views import search_view
 from retllm_web.actions import submissions
 from retllm_web.http import conditional
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
 from retllm_web.pages.search_form import form_of
@@ -35,16 +35,16 @@ _ATTEMPTS = 10
 def _shown(job_id: UUID) -> dict[str, Any]:
     """What the templates of a job need: ``job``, ``search`` if it is one, and what stands around them."""
     with transaction(services().sessions) as session:
-        found = job_for(session, current_user(), job_id)
-        search = search_view(session, job_id, user=current_user()) if found.kind is JobKind.SEARCH else None
+        found = job_for(session, current_actor(), job_id)
+        search = search_view(session, job_id, actor=current_actor()) if found.kind is JobKind.SEARCH else None
         job = search.job if search else job_view(session, found)
         return {
             "job": job,
             "search": search,
             "steps": timeline(job, search),
-            "attempts": attempts(session, current_user(), job_id, limit=_ATTEMPTS + 1),
+            "attempts": attempts(session, current_actor(), job_id, limit=_ATTEMPTS + 1),
             "attempts_shown": _ATTEMPTS,
-            "may_change": may_change(session, current_user(), found),
+            "may_change": may_change(session, current_actor(), found),
             "pauses": _pauses(session, job),
         }
 
@@ -69,7 +69,7 @@ def job(job_id: UUID) -> ResponseReturnValue:
 def job_live(job_id: UUID) -> ResponseReturnValue:
     """The part of a job's page that changes while it is at work; 304 if nothing did."""
     with transaction(services().sessions) as session:
-        stamp = job_etag(session, current_user(), job_id)
+        stamp = job_etag(session, current_actor(), job_id)
     if (same := conditional.unchanged(*stamp)) is not None:
         return same
     return render_template("_job_live.html", **_shown(job_id))
@@ -80,7 +80,7 @@ def cancel_job(job_id: UUID) -> ResponseReturnValue:
     """Ask for the end of a job."""
     here = url_for("pages.job", job_id=job_id)
     try:
-        submissions.cancel(current_user(), job_id)
+        submissions.cancel(current_actor(), job_id)
     except RetllmError as error:
         return refused(error, here)
     return redirect(here)
@@ -91,7 +91,7 @@ def retry_job(job_id: UUID) -> ResponseReturnValue:
     """Give what failed of a job new attempts."""
     here = url_for("pages.job", job_id=job_id)
     try:
-        submissions.retry(current_user(), job_id)
+        submissions.retry(current_actor(), job_id)
     except RetllmError as error:
         return refused(error, here)
     return redirect(here)

@@ -13,15 +13,16 @@ from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
 from retllm.db.session import transaction
-from retllm.db.tables import Job, User, new_id
+from retllm.db.tables import Job, new_id
 from retllm.errors import RetllmError
 from retllm.history import control, listing
 from retllm.history.control import BulkAction
 from retllm.history.listing import Condition, JobFilters, Reach
 from retllm.identity.access import within_visible
+from retllm.identity.actor import Actor
 from retllm_web.actions import bulk
 from retllm_web.actions.bulk import BulkResult
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import key_or_none
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
@@ -58,16 +59,16 @@ class Wanted:
         upto = key_or_none(sent.get("upto"), "job") or new_id()
         return cls(deed, filters_of(sent), keys, everything, upto, key_or_none(sent.get("after"), "job"))
 
-    def conditions(self, user: User) -> Sequence[Condition]:
+    def conditions(self, actor: Actor) -> Sequence[Condition]:
         """What is true of the jobs that are meant."""
         if not self.everything:
-            return [Job.id.in_(self.keys), within_visible(user, Job.collection_id)]
+            return [Job.id.in_(self.keys), within_visible(actor, Job.collection_id)]
         left = [Job.id < self.after] if self.after else []
-        return [*self.filters.matching(user), Job.id <= self.upto, *left]
+        return [*self.filters.matching(actor), Job.id <= self.upto, *left]
 
-    def reach(self, session: Session, user: User) -> Reach:
+    def reach(self, session: Session, actor: Actor) -> Reach:
         """To how many of them it can be done."""
-        return listing.reach(session, user, self.conditions(user), control.allowed(self.deed))
+        return listing.reach(session, actor, self.conditions(actor), control.allowed(self.deed))
 
     def fields(self) -> list[tuple[str, str]]:
         """What the form that does it sends again."""
@@ -76,11 +77,11 @@ class Wanted:
             return [*sent, ("all", "1"), *([("after", str(self.after))] if self.after else [])]
         return [*sent, *(("of", str(key)) for key in self.keys)]
 
-    def do(self, user: User) -> BulkResult:
+    def do(self, actor: Actor) -> BulkResult:
         """Do it, to at most ``bulk.MOST`` of them."""
         if self.everything:
-            return bulk.apply_to_all(user, self.deed, self.filters, upto=self.upto, after=self.after)
-        return bulk.do_to(user, self.deed, self.keys)
+            return bulk.apply_to_all(actor, self.deed, self.filters, upto=self.upto, after=self.after)
+        return bulk.do_to(actor, self.deed, self.keys)
 
     def back(self) -> str:
         """The address of the list that this came from."""
@@ -95,7 +96,7 @@ def confirm_jobs() -> ResponseReturnValue:
         flash("Select the jobs first: tick some of them, or all that fit the filter.", "info")
         return redirect(url_for("pages.jobs", **address_of(filters_of(request.args))))
     with transaction(services().sessions) as session:
-        found = wanted.reach(session, current_user())
+        found = wanted.reach(session, current_actor())
     return render_template("jobs_confirm.html", wanted=wanted, reach=found, most=bulk.MAX, back=wanted.back())
 
 
@@ -105,7 +106,7 @@ def do_to_jobs() -> ResponseReturnValue:
     wanted = Wanted.of(request.form)
     if wanted is None:
         return redirect(url_for("pages.jobs"))
-    tally = wanted.do(current_user())
+    tally = wanted.do(current_actor())
     flash(_told(wanted.deed, tally), "success" if tally.done else "info")
     if tally.refused:
         flash(_told_refused(wanted.deed, tally.refused), "warning")
@@ -130,7 +131,7 @@ def _told_refused(deed: BulkAction, refused: Counter[str]) -> str:
 def delete_job(job_id: UUID) -> ResponseReturnValue:
     """Delete one job with its results."""
     try:
-        bulk.delete(current_user(), job_id)
+        bulk.delete(current_actor(), job_id)
     except RetllmError as error:
         return refused(error, url_for("pages.job", job_id=job_id))
     flash("The job is deleted.", "success")

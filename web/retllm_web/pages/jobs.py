@@ -19,7 +19,8 @@ from retllm.history.control import BulkAction
 from retllm.history.job_views import job_views
 from retllm.history.listing import JobFilters
 from retllm.identity.access import collection_for, visible_collections
-from retllm_web.http.auth import current_user
+from retllm.identity.actor import Actor
+from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import cut, key_or_none
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages
@@ -33,7 +34,7 @@ _OFFERED = 200
 @pages.get("/jobs")
 def jobs() -> ResponseReturnValue:
     """The jobs that this account may see, newest first."""
-    user = current_user()
+    user = current_actor()
     filters = filters_asked()
     after = key_or_none(request.args.get("after"), "page")
     with transaction(services().sessions) as session:
@@ -82,24 +83,24 @@ def _total(filters: JobFilters, numbers: dict[JobState, int]) -> int:
     return sum(number for state, number in numbers.items() if not filters.states or state in filters.states)
 
 
-def _collections(session: Session, user: User, filters: JobFilters) -> list[tuple[str, str]]:
+def _collections(session: Session, actor: Actor, filters: JobFilters) -> list[tuple[str, str]]:
     """Keys and names of the newest collections, and of the one that is chosen.
 
     Raises:
         NotFound: this account may not see the one that is chosen.
     """
-    newest = sa.select(Collection.id, Collection.name).where(visible_collections(user))
+    newest = sa.select(Collection.id, Collection.name).where(visible_collections(actor))
     found = {str(key): name for key, name in session.execute(newest.order_by(Collection.id.desc()).limit(_OFFERED))}
     if filters.collection_id is not None and str(filters.collection_id) not in found:
-        chosen = collection_for(session, user, filters.collection_id)
+        chosen = collection_for(session, actor, filters.collection_id)
         found[str(chosen.id)] = chosen.name
     return sorted(found.items(), key=lambda one: one[1].lower())
 
 
-def _people(session: Session, user: User, filters: JobFilters) -> list[str]:
+def _people(session: Session, actor: Actor, filters: JobFilters) -> list[str]:
     """Names to filter by: everybody for an administrator, else this account and the owners of what it sees."""
     query = sa.select(User.name).order_by(User.name).limit(_OFFERED)
-    if user.role is not Role.ADMIN:
-        query = query.where(User.id.in_(sa.select(Collection.owner_id).where(visible_collections(user))))
-    names = {*session.scalars(query), user.name, *filter(None, [filters.person])}
+    if actor.role is not Role.ADMIN:
+        query = query.where(User.id.in_(sa.select(Collection.owner_id).where(visible_collections(actor))))
+    names = {*session.scalars(query), actor.name, *filter(None, [filters.person])}
     return sorted(names, key=str.lower)

@@ -17,7 +17,7 @@ from retllm.identity import accounts
 from retllm.identity import members as listing
 from retllm.identity.access import Right, collection_for, right_in
 from retllm_web.actions import membership
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import cut, key_or_none
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
@@ -43,7 +43,7 @@ def members(collection_id: UUID) -> ResponseReturnValue:
 
 
 def _page(collection_id: UUID, form: Form, status: int = 200) -> ResponseReturnValue:
-    user = current_user()
+    user = current_actor()
     after = key_or_none(request.args.get("after"), "page")
     with transaction(services().sessions) as session:
         found = collection_for(session, user, collection_id)
@@ -65,7 +65,7 @@ def add_member(collection_id: UUID) -> ResponseReturnValue:
     form = Form.sent()
     try:
         with transaction(services().sessions) as session:
-            found = collection_for(session, current_user(), collection_id, Right.MANAGE)
+            found = collection_for(session, current_actor(), collection_id, Right.MANAGE)
             user, role = _somebody(session, form), _role(form)
             membership.add_member(session, found, user, role)
     except (InvalidInput, Conflict) as error:
@@ -94,9 +94,9 @@ def _role(form: Form) -> MemberRole:
 @pages.post("/collections/<uuid:collection_id>/people/<uuid:user_id>/remove")
 def remove_member(collection_id: UUID, user_id: UUID) -> ResponseReturnValue:
     """End a membership: who manages the collection anybody's, a member their own."""
-    leaving = user_id == current_user().id
+    leaving = user_id == current_actor().id
     with transaction(services().sessions) as session:
-        found = collection_for(session, current_user(), collection_id, Right.SEE if leaving else Right.MANAGE)
+        found = collection_for(session, current_actor(), collection_id, Right.SEE if leaving else Right.MANAGE)
         name = membership.remove_member(session, found, user_id)
     flash(f"You left “{found.name}”." if leaving else f"{name} is no member any more.", "success")
     return redirect(url_for("pages.collections") if leaving else url_for("pages.members", collection_id=collection_id))
@@ -111,7 +111,7 @@ def change_visibility(collection_id: UUID) -> ResponseReturnValue:
     except ValueError:
         return refused(InvalidInput("Nothing was changed: choose who sees the collection."), here)
     with transaction(services().sessions) as session:
-        found = collection_for(session, current_user(), collection_id, Right.MANAGE)
+        found = collection_for(session, current_actor(), collection_id, Right.MANAGE)
         membership.set_visibility(session, found, chosen)
     label, meaning = VISIBILITIES[chosen]
     flash(f"{label}: {meaning}.", "success")

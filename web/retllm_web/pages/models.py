@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 
 from retllm.errors import RetllmError
 from retllm_web.actions import reembedding
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
 
@@ -17,7 +17,7 @@ from retllm_web.pages.blueprint import pages, refused
 @pages.get("/collections/<uuid:collection_id>/models")
 def models(collection_id: UUID) -> ResponseReturnValue:
     """The page."""
-    found, covered = reembedding.coverage(current_user(), collection_id)
+    found, covered = reembedding.coverage(current_actor(), collection_id)
     return render_template("collection_models.html", collection=found, models=covered, settings=services().settings)
 
 
@@ -26,7 +26,7 @@ def index_with(collection_id: UUID) -> ResponseReturnValue:
     """Index the collection with one embedder."""
     name = _asked()
     try:
-        job = reembedding.index_with(current_user(), collection_id, name)
+        job = reembedding.index_with(current_actor(), collection_id, name)
     except RetllmError as error:
         return refused(error, url_for("pages.models", collection_id=collection_id))
     return redirect(url_for("pages.job", job_id=job.id))
@@ -38,7 +38,7 @@ def use_model(collection_id: UUID) -> ResponseReturnValue:
     here = url_for("pages.models", collection_id=collection_id)
     name = _asked()
     try:
-        reembedding.use(current_user(), collection_id, name)
+        reembedding.use(current_actor(), collection_id, name)
     except RetllmError as error:
         return refused(error, here)
     flash(f"Searches of this collection use {name} from now on. Earlier searches keep what they used.", "success")
@@ -50,7 +50,7 @@ def remove_vectors(collection_id: UUID, model_id: UUID) -> ResponseReturnValue:
     """Remove the vectors of a model that is not in use."""
     here = url_for("pages.models", collection_id=collection_id)
     try:
-        gone = reembedding.remove(current_user(), collection_id, model_id)
+        gone = reembedding.remove(current_actor(), collection_id, model_id)
     except RetllmError as error:
         return refused(error, here)
     flash(f"{gone:,} vectors are removed." if gone else "There was nothing to remove any more.", "success")

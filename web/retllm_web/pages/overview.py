@@ -13,7 +13,7 @@ from retllm.operations import activity, queues, workers
 from retllm.operations.activity import WINDOWS, Activity
 from retllm.operations.workers import WorkerStatus
 from retllm.queue.notifications import hints
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.conditional import unchanged
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages
@@ -28,7 +28,7 @@ def _window() -> activity.Window:
 def _shown() -> dict[str, Any]:
     window = _window()
     told = hints(services().settings.redis_url, queues.QUEUES)
-    user = current_user()
+    user = current_actor()
     with transaction(services().sessions) as session:
         done = activity.activity(session, user, window)
         living = [one for one in workers.every(session) if one.standing is WorkerStatus.ALIVE]

@@ -14,7 +14,7 @@ from retllm.errors import Conflict, InvalidInput, RetllmError
 from retllm.identity import accounts, passwords, tokens
 from retllm.identity.access import require_role
 from retllm_web.actions import administration
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import cut, key_or_none
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
@@ -51,7 +51,7 @@ def people() -> ResponseReturnValue:
 
 
 def _list(said: FormFeedback) -> ResponseReturnValue:
-    require_role(current_user(), Role.ADMIN)
+    require_role(current_actor(), Role.ADMIN)
     after = key_or_none(request.args.get("after"), "page")
     q = request.args.get("q", "").replace("\0", "").strip()[:100]
     with transaction(services().sessions) as session:
@@ -64,7 +64,7 @@ def _list(said: FormFeedback) -> ResponseReturnValue:
 @pages.post("/people")
 def create_person() -> ResponseReturnValue:
     """Make an account; a made-up password is in this answer and nowhere else."""
-    require_role(current_user(), Role.ADMIN)
+    require_role(current_actor(), Role.ADMIN)
     form = Form.sent()
     try:
         with transaction(services().sessions) as session:
@@ -118,7 +118,7 @@ def change_role(user_id: UUID) -> ResponseReturnValue:
         return refused(error, here)
     flash(f"{user.name} has the role {ROLES[role][0].lower()} now.", "success")
     # who gave the role away does not see this page any more
-    lost = user.id == current_user().id and role is not Role.ADMIN
+    lost = user.id == current_actor().id and role is not Role.ADMIN
     return redirect(url_for("pages.overview") if lost else here)
 
 

@@ -17,7 +17,7 @@ from retllm.identity.access import Right, collection_for, right_in
 from retllm.review import runs, summary
 from retllm.review.measures import Verdict
 from retllm.review.reviewed import QUESTIONS, Reviewed, reviewed, reviewed_collections
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import cut, key_or_none
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages
@@ -50,10 +50,10 @@ def quality() -> ResponseReturnValue:
     """The collections with reviewed questions, and the newest evaluations."""
     after = key_or_none(request.args.get("after"), "page")
     with transaction(services().sessions) as session:
-        rows = reviewed_collections(session, current_user(), after=after, limit=_COLLECTIONS + 1)
+        rows = reviewed_collections(session, current_actor(), after=after, limit=_COLLECTIONS + 1)
         page, following = cut(rows, _COLLECTIONS)
         found = reviewed(session, [one.id for one in page], questions=_NEWEST, searches=1)
-        newest = runs.list_runs(session, current_user(), limit=_RUNS)
+        newest = runs.list_runs(session, current_actor(), limit=_RUNS)
         names = runs.names_of(session, newest)
     of: defaultdict[UUID, list[Reviewed]] = defaultdict(list)
     for one in found:
@@ -108,10 +108,10 @@ def quality_page(collection_id: UUID, form: Form | None = None, status: int = 20
     """
     period = cast("summary.Period", request.args.get("by") if request.args.get("by") in PERIODS else "week")
     with transaction(services().sessions) as session:
-        collection = collection_for(session, current_user(), collection_id)
+        collection = collection_for(session, current_actor(), collection_id)
         found = reviewed(session, [collection_id])
-        may_ask = (right_in(session, current_user(), collection) or Right.SEE) >= Right.CHANGE
-        own = runs.list_runs(session, current_user(), collection_id=collection_id, limit=_RUNS)
+        may_ask = (right_in(session, current_actor(), collection) or Right.SEE) >= Right.CHANGE
+        own = runs.list_runs(session, current_actor(), collection_id=collection_id, limit=_RUNS)
         names = runs.names_of(session, own)
     questions = _questions(found)
     page, following, verdict = _page_of(questions)

@@ -16,7 +16,7 @@ from retllm.review import marks
 from retllm.review.measures import Verdict
 from retllm.review.search import Review
 from retllm.review.search import review_of as read_review
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused, wants_piece
 
@@ -45,7 +45,7 @@ def review_of(search_id: UUID) -> Review:
     read: dict[UUID, Review] = g.setdefault("reviews", {})
     if search_id not in read:
         with transaction(services().sessions) as session:
-            read[search_id] = read_review(session, current_user(), search_id)
+            read[search_id] = read_review(session, current_actor(), search_id)
     return read[search_id]
 
 
@@ -62,7 +62,7 @@ def mark(job_id: UUID, item_id: UUID) -> ResponseReturnValue:
         if said not in MARKS:
             raise InvalidInput("A mark is one of: relevant, not, none.", field="mark")
         with transaction(services().sessions) as session:
-            marks.set_mark(session, current_user(), job_id, item_id, MARKS[said])
+            marks.set_mark(session, current_actor(), job_id, item_id, MARKS[said])
             item = session.get_one(Item, item_id)
     except RetllmError as error:
         if wants_piece():
@@ -80,7 +80,7 @@ def missing(job_id: UUID) -> ResponseReturnValue:
     """Find an item that the search should have found, to mark it; a script gets what was found alone."""
     wanted = request.args.get("find", "").replace("\0", "").strip()[:300]
     with transaction(services().sessions) as session:
-        asked = marks.asked_by(session, current_user(), job_id)
+        asked = marks.asked_by(session, current_actor(), job_id)
         found = marks.find_items(session, asked, wanted) if wanted else []
     template = "_found.html" if wants_piece() else "missing.html"
     return render_template(template, search_id=job_id, found=found, find=wanted, review=review_of(job_id))

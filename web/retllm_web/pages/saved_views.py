@@ -13,7 +13,7 @@ from retllm.db.people import SavedView
 from retllm.db.session import transaction
 from retllm.db.tables import new_id
 from retllm.errors import Conflict, InvalidInput, NotFound, RetllmError
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
 from retllm_web.pages.forms import Form
@@ -42,7 +42,7 @@ def save_view() -> ResponseReturnValue:
 
 
 def _save(name: str, address: str) -> None:
-    user = current_user()
+    user = current_actor()
     with transaction(services().sessions) as session:
         mine = sa.select(SavedView.name).filter_by(user_id=user.id)
         names = session.scalars(mine).all()
@@ -59,7 +59,7 @@ def _save(name: str, address: str) -> None:
 def delete_view(view_id: UUID) -> ResponseReturnValue:
     """Forget a saved view of this account; the jobs that it shows stay."""
     with transaction(services().sessions) as session:
-        mine = sa.delete(SavedView).filter_by(id=view_id, user_id=current_user().id).returning(SavedView.id)
+        mine = sa.delete(SavedView).filter_by(id=view_id, user_id=current_actor().id).returning(SavedView.id)
         if session.scalar(mine) is None:
             raise NotFound("There is no such view.")
     flash("The view is deleted.", "success")

@@ -17,7 +17,7 @@ from retllm.errors import NotFound
 from retllm.identity.access import collection_for, item_for, job_for
 from retllm.search.views import search_view
 from retllm_web.actions import likeness, questions
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import key_or_none
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages
@@ -33,7 +33,7 @@ def search_page() -> ResponseReturnValue:
         form = search_form(request.args, compact=False)
     else:
         with transaction(services().sessions) as session:
-            search = search_view(session, earlier, user=current_user())
+            search = search_view(session, earlier, actor=current_actor())
         form = form_of(search)
         fill(form, _without(request.args, "again"))
         chosen = chosen or search.job.collection_id
@@ -50,7 +50,7 @@ def asking_page(form: Asking, chosen: UUID | None, status: int = 200) -> Respons
     Raises:
         NotFound: the collection, the item or the search that it names is none that this account may see.
     """
-    user = current_user()
+    user = current_actor()
     with transaction(services().sessions) as session:
         collection = collection_for(session, user, chosen) if chosen else None
         asked = questions.recent(session, user)
@@ -74,7 +74,7 @@ def _show_likeness(session: Session, form: Asking) -> None:
     key = key_or_none(form.text("like"), "item")
     if key is None:
         return
-    item = item_for(session, current_user(), key)
+    item = item_for(session, current_actor(), key)
     if item.state is not ItemState.READY:
         raise NotFound("There is no such item.")
     form.liked = item
@@ -95,5 +95,5 @@ def picture_key(session: Session, search_id: UUID) -> str | None:
     Raises:
         NotFound: there is no such search that this account may see.
     """
-    job_for(session, current_user(), search_id)
+    job_for(session, current_actor(), search_id)
     return session.scalar(sa.select(Search.query_picture_key).where(Search.id == search_id))

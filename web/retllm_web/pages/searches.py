@@ -13,7 +13,7 @@ from retllm.db.session import transaction
 from retllm.errors import Conflict, InvalidInput, NotFound, RetllmError
 from retllm.identity.access import collection_for
 from retllm_web.actions import likeness, submissions
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import key_or_none
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, wants_piece
@@ -31,7 +31,7 @@ def search_anywhere() -> ResponseReturnValue:
         return _refused(form, None, InvalidInput.http_status)
     try:
         with transaction(services().sessions) as session:
-            collection_for(session, current_user(), collection_id)
+            collection_for(session, current_actor(), collection_id)
     except NotFound as error:
         # it was deleted, or closed, while the form was open: what was typed can go to another one
         form.errors["collection"] = "This collection is not there any more: choose another one."
@@ -48,8 +48,8 @@ def search(collection_id: UUID) -> ResponseReturnValue:
 def _submit(form: Asking, collection_id: UUID) -> ResponseReturnValue:
     try:
         with ExitStack() as stack:
-            asked, picture = likeness.resolve(current_user(), request_of(form), _picture(form, stack), stack)
-            job = submissions.search(current_user(), collection_id, asked, picture=picture)
+            asked, picture = likeness.resolve(current_actor(), request_of(form), _picture(form, stack), stack)
+            job = submissions.search(current_actor(), collection_id, asked, picture=picture)
     except RetllmError as error:
         if error.http_status in (401, 403, 404) or error.http_status >= 500:
             raise

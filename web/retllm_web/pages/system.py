@@ -16,7 +16,7 @@ from retllm.operations.failures import FailureCursor, FailureFilters, Requeued
 from retllm.operations.workers import WorkerStatus
 from retllm.queue.notifications import hints
 from retllm_web.actions import catalog, operations
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.http.conditional import unchanged
 from retllm_web.http.paging import key_or_none
 from retllm_web.http.services import services
@@ -40,7 +40,7 @@ def _state() -> dict[str, Any]:
     told = hints(services().settings.redis_url, queues.QUEUES)
     with transaction(services().sessions) as session:
         found = queues.depths(session)
-        living = workers.every(session, current_user())
+        living = workers.every(session, current_actor())
     served = {queue for one in living if one.standing is WorkerStatus.ALIVE for queue in one.queues}
     return {
         "queues": found,
@@ -49,7 +49,7 @@ def _state() -> dict[str, Any]:
         "served": served,
         "standings": STANDINGS,
         "most": queues.MAX_COUNTED,
-        "may_pause": current_user().role is Role.ADMIN,
+        "may_pause": current_actor().role is Role.ADMIN,
     }
 
 
@@ -71,9 +71,9 @@ def system() -> ResponseReturnValue:
     """The page."""
     filters = _filters(request.args)
     with transaction(services().sessions) as session:
-        rows = failures.page(session, current_user(), filters, after=_after(), limit=_DEAD + 1)
-        offered = catalog.page(session, current_user(), after=None, limit=_OFFERED)
-        matching, possible = failures.count(session, current_user(), filters)
+        rows = failures.page(session, current_actor(), filters, after=_after(), limit=_DEAD + 1)
+        offered = catalog.page(session, current_actor(), after=None, limit=_OFFERED)
+        matching, possible = failures.count(session, current_actor(), filters)
     dead = rows[:_DEAD]
     return render_template(
         "system.html",
@@ -113,7 +113,7 @@ def pause_queue(queue: str) -> ResponseReturnValue:
     here = url_for("pages.system")
     reason = request.form.get("reason", "").replace("\0", "").strip()[:_REASON]
     try:
-        done = operations.pause(current_user(), queue, reason)
+        done = operations.pause(current_actor(), queue, reason)
     except RetllmError as error:
         return refused(error, here)
     flash(f"The queue {queue} is paused." if done else f"The queue {queue} is paused already.", "success")
@@ -125,7 +125,7 @@ def resume_queue(queue: str) -> ResponseReturnValue:
     """Let a queue go on."""
     here = url_for("pages.system")
     try:
-        done = operations.resume(current_user(), queue)
+        done = operations.resume(current_actor(), queue)
     except RetllmError as error:
         return refused(error, here)
     flash(f"The queue {queue} goes on." if done else f"The queue {queue} was not paused.", "success")
@@ -145,12 +145,12 @@ def requeue_units() -> ResponseReturnValue:
         text=chosen.get("text"),
     )
     if "all" in request.form:
-        return _told(operations.requeue_all(current_user(), filters), here)
+        return _told(operations.requeue_all(current_actor(), filters), here)
     units = [key for key in map(_key, request.form.getlist("unit")) if key is not None][:_DEAD]
     if not units:
         flash("Nothing was selected. Tick the units that shall have new attempts.", "warning")
         return redirect(here)
-    return _told(operations.requeue(current_user(), units), here)
+    return _told(operations.requeue(current_actor(), units), here)
 
 
 def _key(text: str) -> UUID | None:

@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 from retllm.errors import RetllmError
 from retllm.media.ingest import IncomingFile
 from retllm_web.actions import contents
-from retllm_web.http.auth import current_user
+from retllm_web.http.auth import current_actor
 from retllm_web.pages.blueprint import pages, wants_piece
 from retllm_web.pages.collections import FormFeedback, collection_page
 from retllm_web.pages.forms import Form
@@ -37,7 +37,7 @@ def upload(collection_id: UUID) -> ResponseReturnValue:
             else collection_page(collection_id, FormFeedback(upload_error=missing, status=422))
         )
     index = request.form.get("index") != "later"
-    taken = contents.take(current_user(), collection_id, files=files, index=index)
+    taken = contents.take(current_actor(), collection_id, files=files, index=index)
     if wants_piece():
         return render_template("_outcomes.html", outcomes=taken.outcomes)
     return collection_page(collection_id, FormFeedback(outcomes=taken.outcomes))
@@ -49,7 +49,7 @@ def add_text(collection_id: UUID) -> ResponseReturnValue:
     form = Form.sent()
     try:
         text = contents.Text(form.text("text"), form.text("name") or None)
-        taken = contents.take(current_user(), collection_id, texts=[text])
+        taken = contents.take(current_actor(), collection_id, texts=[text])
     except RetllmError as error:
         if error.http_status in (404, 500):
             raise
