@@ -9,7 +9,7 @@ import pytest
 
 from retllm.db.enums import ItemKind, JobKind, JobState, Role, Stage, UnitState
 from retllm.db.session import transaction
-from retllm.db.tables import Job, Unit, User, new_id
+from retllm.db.tables import Job, Unit, new_id
 from retllm.identity import accounts
 from retllm.identity.actor import Actor
 from retllm.operations import activity, queues, workers
@@ -39,9 +39,9 @@ def _activity(world, window: str = "24h", user: Actor | None = None) -> Activity
         return activity.activity(session, user or world.user, WINDOWS[window])
 
 
-def _bob(world) -> User:
+def _bob(world) -> Actor:
     with transaction(world.sessions) as session:
-        return accounts.create_user(session, "bob", "a-long-password", Role.EDITOR)
+        return Actor.unlimited(accounts.create_user(session, "bob", "a-long-password", Role.EDITOR))
 
 
 def test_jobs_fall_into_the_piece_in_which_they_ended(world) -> None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from retllm.db.enums import JobState, Role, UnitState, Visibility
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Unit, User
+from retllm.db.tables import Collection, Unit
 from retllm.errors import InvalidInput
 from retllm.history import control
 from retllm.identity import accounts
@@ -39,9 +39,9 @@ def _die(world, unit: Unit, error: str = "disk full") -> None:
         fail(world.sessions, world.must_claim(unit.id), OSError(error), world.settings)
 
 
-def _somebody(world, name: str, role: Role = Role.EDITOR) -> User:
+def _somebody(world, name: str, role: Role = Role.EDITOR) -> Actor:
     with transaction(world.sessions) as session:
-        return accounts.create_user(session, name, "a-long-password", role)
+        return Actor.unlimited(accounts.create_user(session, name, "a-long-password", role))
 
 
 def _share(world) -> None:
