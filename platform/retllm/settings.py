@@ -242,7 +242,13 @@ class Settings(BaseSettings):
     queue_depth: int = Field(default=200, ge=1, description="Announcements that a queue holds at most.")
 
     # processes of `retllm up`
-    web_threads: int = Field(default=8, ge=1, description="Threads of the web server.")
+    web_threads: int = Field(default=8, ge=1, description="Requests that the web server handles at once.")
+    client_seconds: float = Field(
+        default=20,
+        gt=0,
+        description="Seconds that a client may take for the header of a request, and for each 16 KiB of a body that it "
+        "sends or an answer that it reads; a slower one is cut off.",
+    )
     embed_workers: int = Field(default=1, ge=0, description="Worker processes for the queue `embed`; one per GPU.")
     score_workers: int = Field(default=1, ge=0, description="Worker processes for the queue `score`; one per GPU.")
 

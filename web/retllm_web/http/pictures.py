@@ -20,7 +20,7 @@ from retllm_web.http.services import services
 
 # pixels of the longer side of what a page shows: more than a window of most screens, little to send
 RENDITION_SIDE = 1600
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
 # an item's picture never changes; after an hour the browser asks again whether it may still see it
 _MAX_AGE_SECONDS = 3600
 _MAX_NAME_LENGTH = 100

@@ -1,0 +1,224 @@
+"""Gunicorn's worker with threads, made safe against slow clients.
+
+The thread worker of Gunicorn starts a thread at the first byte of a request and waits there for the rest of it, and for
+the client to take the answer: as many half-sent requests as there are threads stop it. Here
+
+- the main loop reads a request's header, and a thread starts when the header is complete;
+- a thread that waits for its client, inside a body or an answer, occupies no request slot (``client_socket``);
+- whoever is too slow is cut off, and when there are as many connections as may be, the one that waits longest goes.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from functools import partial
+from typing import Any
+
+import gunicorn.util
+from gunicorn.errors import ConfigError
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
+
+from retllm.settings import get_settings
+from retllm.stack.client_socket import ClientSocket, RequestSlots
+
+# a longer header is read by a thread, whose parser knows its limits
+_HEADER_BYTES = 16 << 10
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+# after the answer of a connection that ends: what the client still sends is read, or it might lose the answer
+_LINGER_SECONDS = 2.0
+_LINGER_BYTES = 64 << 10
+_SWEEP_SECONDS = 0.5
+_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Connection(TConn):  # type: ignore[misc]  # Gunicorn has no types
+    """A connection with what the main loop has read of its next request."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.received = bytearray()
+        self.lingered = 0
+        # a thread begins to parse at once, without waiting for a first byte
+        self.data_ready = True
+
+    def add(self, data: bytes) -> bool:
+        """Keep ``data``. True if a thread can go on: the header is complete, too long, or none at all."""
+        seen = max(0, len(self.received) - 3)
+        self.received += data
+        return (
+            self.received.find(b"\r\n\r\n", seen) >= 0
+            or len(self.received) > _HEADER_BYTES
+            or _BARE_LF.search(self.received, seen) is not None
+            or not (self.received[:1].isalpha() or self.received[:1] == b"\r")
+        )
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
+    """Serves requests by ``threads`` threads, which slow clients do not occupy."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._seconds = get_settings().client_seconds
+        self._slots = RequestSlots(self.cfg.threads, lambda: self.method_queue.defer(self._start_ready))
+        # connections in the main loop, the oldest first, each with its deadline
+        self._waiting: dict[Connection, float] = {}
+        self._ready: deque[Connection] = deque()
+        self._swept = 0.0
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Refuse what this worker can't do."""
+        super().check_config(cfg, log)
+        if cfg.is_ssl:
+            raise ConfigError("This server does not speak TLS: put a reverse proxy in front of it.")
+
+    def accept(self, listener: Any) -> None:
+        """Take a new connection and read its first header in the main loop."""
+        try:
+            accepted, address = listener.accept()
+        except OSError as error:
+            if error.errno in _OUT_OF_FILES:
+                self.log.warning("Can't accept a connection: %s", error)
+                self._evict()
+                time.sleep(0.1)
+            elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
+                raise
+            return
+        self.nr_conns += 1
+        client = ClientSocket(accepted, self._slots, self._seconds)
+        self._watch(Connection(self.cfg, client, address, listener.getsockname()), self._seconds, self._read_header)
+        if self.nr_conns >= self.worker_connections:
+            self._evict()
+
+    def _evict(self) -> None:
+        """Close the connection that waits longest: one that sends nothing, or sends its header slowly."""
+        if self._waiting:
+            self._drop(next(iter(self._waiting)))
+
+    def _watch(self, conn: Connection, seconds: float, on_readable: Any) -> None:
+        conn.sock.setblocking(False)
+        self._waiting[conn] = time.monotonic() + seconds
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(on_readable, conn))
+
+    def _unwatch(self, conn: Connection) -> None:
+        del self._waiting[conn]
+        self.poller.unregister(conn.sock)
+
+    def _drop(self, conn: Connection) -> None:
+        self._unwatch(conn)
+        self._close(conn)
+
+    def _close(self, conn: Connection) -> None:
+        self.nr_conns -= 1
+        conn.close()
+
+    def _read(self, conn: Connection) -> bytes | None:
+        """What came; nothing at its end, and None if there is nothing to do."""
+        # an event of the same round may have closed it
+        if conn not in self._waiting:
+            return None
+        try:
+            data: bytes = conn.sock.recv(_HEADER_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            self._drop(conn)
+            return None
+        return data
+
+    def _read_header(self, conn: Connection, _: Any) -> None:
+        data = self._read(conn)
+        if data is None:
+            return
+        if not conn.received:
+            if not data:
+                self._drop(conn)
+                return
+            self._waiting[conn] = time.monotonic() + self._seconds
+        if conn.add(data) or not data:
+            self._unwatch(conn)
+            self.enqueue_req(conn)
+
+    def enqueue_req(self, conn: Connection) -> None:
+        """Let a thread handle the request as soon as there is a slot."""
+        self._ready.append(conn)
+        self._start_ready()
+
+    def _start_ready(self) -> None:
+        while self._ready and self._slots.try_acquire():
+            conn = self._ready.popleft()
+            try:
+                threading.Thread(target=self._serve, args=(conn,), daemon=True).start()
+            except RuntimeError as error:
+                self.log.warning("Can't start a thread: %s", error)
+                self._close(conn)
+                self._slots.release()
+
+    def _serve(self, conn: Connection) -> None:
+        keep = False
+        try:
+            keep = self.handle(conn)
+        finally:
+            self.method_queue.defer(self._finish, conn, keep)
+            self._slots.release()
+
+    def handle(self, conn: Connection) -> bool:
+        """Handle the request whose header is read; True if the connection stays open for another one."""
+        conn.sock.start_period()
+        conn.init()
+        conn.parser.unreader.unread(bytes(conn.received))
+        conn.received.clear()
+        return bool(super().handle(conn))
+
+    def _finish(self, conn: Connection, keep: bool) -> None:
+        try:
+            if not keep:
+                conn.sock.shutdown(socket.SHUT_WR)
+                self._watch(conn, _LINGER_SECONDS, self._linger)
+            elif conn.parser.unreader.buf.getvalue():
+                # the next request came with this one
+                self.enqueue_req(conn)
+            else:
+                limit = self.cfg.keepalive if self.alive else min(self.cfg.keepalive, STOP_KEEPALIVE_LINGER)
+                self._watch(conn, limit, self._read_header)
+        except (OSError, ValueError):
+            # the client is gone, or the socket was closed after an error
+            self._close(conn)
+
+    def _linger(self, conn: Connection, _: Any) -> None:
+        data = self._read(conn)
+        if data is None:
+            return
+        conn.lingered += len(data)
+        if not data or conn.lingered >= _LINGER_BYTES:
+            self._drop(conn)
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        """Close the connections whose deadline is over, or all that wait; the loop calls this after each round."""
+        now = time.monotonic()
+        if not force and now < self._swept + _SWEEP_SECONDS:
+            return
+        self._swept = now
+        for conn, deadline in list(self._waiting.items()):
+            if not force and now < deadline:
+                continue
+            if conn.received:
+                self._tell_timeout(conn)
+            self._drop(conn)
+
+    def _tell_timeout(self, conn: Connection) -> None:
+        try:
+            gunicorn.util.write_error(conn.sock, 408, "Request Timeout", "")
+        except OSError:
+            self.log.debug("A slow client is gone.")
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """A server that stops waits no longer than that for requests that have not begun, or are half sent."""
+        for conn, until in self._waiting.items():
+            self._waiting[conn] = min(until, deadline)

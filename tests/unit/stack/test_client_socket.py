@@ -1,0 +1,102 @@
+"""Waiting for a client occupies no request slot, and ends when the client makes no progress."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from retllm.stack.client_socket import ClientSocket, RequestSlots
+
+Ends = tuple[socket.socket, socket.socket]
+DEADLINE = 60
+
+
+@pytest.fixture
+def slots() -> RequestSlots:
+    """One slot, which this thread has."""
+    made = RequestSlots(1, lambda: None)
+    assert made.try_acquire()
+    return made
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    """A connection: the client's end, which takes little at once, and the server's."""
+    with socket.socket() as listener, socket.socket() as client:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 10)
+        client.settimeout(DEADLINE)
+        client.connect(listener.getsockname())
+        with listener.accept()[0] as accepted:
+            yield client, accepted
+
+
+def read_all(client: socket.socket) -> bytes:
+    """Everything until the server ends it."""
+    read = bytearray()
+    while piece := client.recv(1 << 16):
+        read += piece
+    return bytes(read)
+
+
+def test_a_slot_is_free_while_its_thread_waits_and_taken_again_after(ends: Ends, slots: RequestSlots) -> None:
+    client, accepted = ends
+    with ClientSocket(accepted, slots, DEADLINE) as server:
+        taken = threading.Event()
+
+        def other_request() -> None:
+            while not slots.try_acquire():
+                pass
+            taken.set()
+            client.sendall(b"late")
+            slots.release()
+
+        thread = threading.Thread(target=other_request)
+        thread.start()
+        assert server.recv(100) == b"late"
+        thread.join()
+        assert taken.is_set()
+        assert not slots.try_acquire()
+
+
+def test_a_client_that_sends_too_little_is_cut_off(ends: Ends, slots: RequestSlots) -> None:
+    client, accepted = ends
+    with ClientSocket(accepted, slots, 0.2) as server:
+        client.sendall(b"x" * 100)
+        assert server.recv(1000) == b"x" * 100
+        with pytest.raises(ConnectionResetError):
+            server.recv(1000)
+    assert not slots.try_acquire()
+
+
+def test_a_client_that_does_not_read_is_cut_off_and_reset(ends: Ends, slots: RequestSlots) -> None:
+    client, accepted = ends
+    with ClientSocket(accepted, slots, 0.2) as server, pytest.raises(ConnectionResetError):
+        server.sendall(bytes(64 << 20))
+    with pytest.raises(ConnectionResetError):
+        read_all(client)
+
+
+def test_a_client_that_reads_gets_all(ends: Ends, slots: RequestSlots) -> None:
+    client, accepted = ends
+    content = os.urandom(4 << 20)
+    with ClientSocket(accepted, slots, DEADLINE) as server:
+        sender = threading.Thread(target=lambda: (server.sendall(content), server.shutdown(socket.SHUT_WR)))
+        sender.start()
+        assert read_all(client) == content
+        sender.join()
+
+
+def test_without_waiting_it_says_that_it_would_have_to(ends: Ends, slots: RequestSlots) -> None:
+    client, accepted = ends
+    with ClientSocket(accepted, slots, DEADLINE) as server:
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.recv(1)
+        with pytest.raises(BlockingIOError):
+            server.sendall(bytes(64 << 20))

@@ -1,0 +1,38 @@
+"""What the main loop of the web server makes of the first bytes of a request."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from gunicorn.config import Config
+
+from retllm.stack.gunicorn_worker import Connection
+
+
+@pytest.mark.parametrize(
+    ("pieces", "goes_on"),
+    [
+        ((b"GET / HTTP/1.1\r\n", b"Host: a\r\n", b"\r\n"), True),
+        ((b"GET / HTTP/1.1\r\nHost: a\r\n\r", b"\nbody"), True),
+        ((b"GET / HTTP/1.1\r\nHost: a\r\n\r",), False),
+        ((b"G",), False),
+        # one empty line may come first
+        ((b"\r", b"\nGET / HTTP/1.1\r\n"), False),
+        # what is no header is answered at once
+        ((b"GET / HTTP/1.1\n",), True),
+        ((b"GET / HTTP/1.1\r", b"\nHost: a\r", b"X\n"), True),
+        ((b"\x16\x03\x01",), True),
+        # the parser knows what is too long
+        ((b"GET /" + b"x" * 20_000,), True),
+    ],
+)
+def test_a_thread_begins_when_the_header_is_complete_or_none(pieces: tuple[bytes, ...], goes_on: bool) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = Connection(Config(), ours, ("127.0.0.1", 1), ("127.0.0.1", 2))
+        *before, last = pieces
+        for piece in before:
+            assert not connection.add(piece)
+        assert connection.add(last) is goes_on
+        assert bytes(connection.received) == b"".join(pieces)
