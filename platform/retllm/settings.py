@@ -7,6 +7,7 @@ The README's table is made from this file and held equal to it by a test.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,8 @@ class Preset:
     embedder: str
     scorer: str
     meaning: str
+    notice: str | None = None
+    """What whoever searches with one of these models should know first, and what to do about it."""
 
 
 def _shipped(name: str) -> str:
@@ -36,6 +39,8 @@ PRESETS: dict[str, Preset] = {
         embedder=f"local-dir:{_shipped('clip')}",
         scorer=_shipped("mllm"),
         meaning="two small models that ship with the project, trained on its procedural scenes; CPU, offline",
+        notice="The demo models know drawn scenes only. For photographs set RETLLM_PRESET=small, or start with "
+        "retllm up --preset small.",
     ),
     "small": Preset(
         embedder="ViT-B-32/laion2b_s34b_b79k",
@@ -299,6 +304,22 @@ class Settings(BaseSettings):
     def scorer_name(self) -> str:
         """The transformers name or folder in force."""
         return self.scorer or PRESETS[self.preset].scorer
+
+    @property
+    def notice(self) -> str | None:
+        """What to know of the models in force (:attr:`Preset.notice`); None for models that need no such word."""
+        return self.notice_on((*self.embedders, public_name(self.scorer_name)))
+
+    def notice_on(self, models: Collection[str]) -> str | None:
+        """What to know of results of ``models``, by the names that results keep, whether or not they are in force."""
+        in_force = self.embedders | {public_name(self.scorer_name): self.scorer_name}
+        for preset in PRESETS.values():
+            for model in (preset.embedder, preset.scorer):
+                name = public_name(model)
+                # a model in force may be another folder of the same name
+                if preset.notice and name in models and in_force.get(name, model) == model:
+                    return preset.notice
+        return None
 
     @property
     def media_url(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -29,6 +30,46 @@ def test_a_preset_names_both_models_and_either_can_be_replaced(monkeypatch: pyte
     assert (settings.embedder_name, settings.scorer_name) == (PRESETS["paper"].embedder, PRESETS["paper"].scorer)
     monkeypatch.setenv("RETLLM_SCORER", "org/other")
     assert (Settings().embedder_name, Settings().scorer_name) == (PRESETS["paper"].embedder, "org/other")
+
+
+SHIPPED = PRESETS["demo"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"scorer": "org/other"},
+        {"embedder": "ViT-B-32/openai"},
+        {"preset": "paper", "scorer": SHIPPED.scorer},
+        {"preset": "paper", "extra_embedders": (SHIPPED.embedder,)},
+    ],
+)
+def test_whoever_uses_a_model_of_the_demo_is_told_what_it_knows(values: dict[str, Any]) -> None:
+    assert SHIPPED.notice
+    assert "\n" not in SHIPPED.notice
+    assert Settings(**values).notice == SHIPPED.notice
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"preset": "small"},
+        {"preset": "paper"},
+        {"embedder": "ViT-B-32/openai", "scorer": "org/other"},
+        # folders of the same names
+        {"embedder": "local-dir:/models/clip", "scorer": "/models/mllm"},
+    ],
+)
+def test_other_models_need_no_such_word(values: dict[str, Any]) -> None:
+    assert Settings(**values).notice is None
+
+
+def test_results_of_the_demo_are_told_as_such_when_other_models_are_in_force() -> None:
+    names = (public_name(SHIPPED.embedder), public_name(SHIPPED.scorer))
+    assert Settings(preset="small").notice_on(names) == SHIPPED.notice
+    assert Settings(preset="demo").notice_on(("ViT-B-32/openai", "org/other")) is None
+    assert Settings(embedder="local-dir:/models/clip", scorer="/models/mllm").notice_on(names) is None
 
 
 @pytest.mark.parametrize(

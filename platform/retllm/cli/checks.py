@@ -83,6 +83,7 @@ def run_checks(settings: Settings) -> list[Check]:
         ("embedder", lambda: check_embedder(settings)),
         *_extra_embedders(settings),
         ("scorer", lambda: check_scorer(settings)),
+        *([("models", lambda: Check("models", "warning", notice))] if (notice := settings.notice) else []),
         ("workers", lambda: check_workers(settings, running)),
     ]
     return [_guarded(name, look) for name, look in looks] + check_work(settings, running)

@@ -83,9 +83,14 @@ def search(
     }
     query = {name: value for name, value in query.items() if value is not None}
     query["injection"] = {name: value for name, value in injection.items() if value is not None}
-    job = submit(api, api.collection(collection)["id"], query, picture)
+    target = api.collection(collection)
+    job = submit(api, target["id"], query, picture)
     if not watch:
-        show.as_json(job) if as_json else click.echo(job["id"])
+        if as_json:
+            show.as_json(job | {"notice": target.get("notice")})
+        else:
+            show.notice(target)
+            click.echo(job["id"])
         return
     job = show.follow(api, job["id"], quiet=as_json)
     result = api.get(f"/searches/{job['id']}")

@@ -89,8 +89,15 @@ def tell_errors(job: Json) -> None:
         click.echo(job["error"], err=True)
 
 
+def notice(shown: Json) -> None:
+    """What to know of the models by which ``shown`` was or will be made, on standard error; mostly nothing."""
+    if shown.get("notice"):
+        click.secho(shown["notice"], fg="yellow", err=True)
+
+
 def candidates(search: Json) -> None:
     """A search's candidates in their order, with what explains it."""
+    notice(search)
     with_fused = search["fusion_weight"] > 0
     rows = [
         (

@@ -180,7 +180,8 @@ class _Said:
         self._say(f"  {text}", "step", text=text)
 
     def ready(self, stack: LocalStack, admin: Admin) -> None:
-        lines = [f"Ready: {stack.url}"]
+        notice = stack.settings.notice
+        lines = [f"Ready: {stack.url}", *([notice] if notice else [])]
         if admin.password is not None:
             lines.append(f"Log in as {admin.name} with the password {admin.password} (it is shown this once).")
         lines += [f"Logs: {stack.logs}", "Ctrl-C stops everything; the data stay."]
@@ -192,6 +193,7 @@ class _Said:
             logs=str(stack.logs),
             processes=stack.processes,
             admin={"name": admin.name, "password": admin.password},
+            notice=notice,
         )
 
     def stopping(self, received: list[int]) -> None:

@@ -51,8 +51,9 @@ def upload(
     job = _index(api, target["id"], quiet=as_json) if index and outcomes else None
     rejected = [outcome for outcome in outcomes if outcome["status"] == "rejected"]
     if as_json:
-        show.as_json({"collection": target["id"], "files": outcomes, "job": job})
+        show.as_json({"collection": target["id"], "files": outcomes, "job": job, "notice": target.get("notice")})
     else:
+        show.notice(target)
         _tell(outcomes, rejected, target["name"])
     ctx.exit(1 if rejected or (job and job["state"] != "succeeded") else 0)
 

@@ -93,4 +93,5 @@ class SearchView(BaseModel):
     provisional: bool
     coarse_at: datetime | None
     final_at: datetime | None
+    notice: str | None = Field(description="what to know of the models that judged, such as that they are for a demo")
     candidates: list[CandidateView]

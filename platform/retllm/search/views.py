@@ -16,9 +16,10 @@ from retllm.identity.access import job_for
 from retllm.identity.actor import Actor
 from retllm.search import coarse, ranking
 from retllm.search.results import CandidateView, SearchView
+from retllm.settings import Settings
 
 
-def search_view(session: Session, search_id: UUID, *, actor: Actor) -> SearchView:
+def search_view(session: Session, search_id: UUID, settings: Settings, *, actor: Actor) -> SearchView:
     """A search with its candidates in their final order, or in the order that the scores so far give.
 
     Raises:
@@ -58,6 +59,7 @@ def search_view(session: Session, search_id: UUID, *, actor: Actor) -> SearchVie
         provisional=search.final_at is None,
         coarse_at=search.coarse_at,
         final_at=search.final_at,
+        notice=settings.notice_on((search.embedder, search.scorer)),
         candidates=candidates,
     )
 

@@ -18,7 +18,7 @@ from retllm.cli import checks
 from retllm.cli.doctor import doctor
 from retllm.errors import StackError
 from retllm.fine import ModelSource
-from retllm.settings import Settings
+from retllm.settings import PRESETS, Settings
 from retllm.stack import LocalStack
 from retllm.stack.leftovers import running_stack
 
@@ -43,12 +43,20 @@ def test_with_nothing_running_the_embedded_servers_are_found_and_nothing_is_made
         "gpu",
         "embedder",
         "scorer",
+        "models",
         "workers",
     ]
     assert found["postgres"].message == ("postgres (PostgreSQL) 18.4 with pgvector 0.8.5, which `retllm up` starts.")
     assert found["redis"].message.startswith("Valkey server v=9.")
     assert {found[name].state for name in ("python", "postgres", "redis", "storage", "port")} == {"ok"}
     assert not (tmp_path / "home").exists()
+
+
+def test_models_of_the_demo_are_a_warning_and_other_models_are_no_matter(tmp_path: Path) -> None:
+    found = {check.name: check for check in checks.run_checks(settings(tmp_path / "home", port=0))}
+    assert (found["models"].state, found["models"].message) == ("warning", PRESETS["demo"].notice)
+    other = settings(tmp_path / "home", port=0, preset="small")
+    assert "models" not in {check.name for check in checks.run_checks(other)}
 
 
 def test_a_running_stack_is_asked_itself(servers: LocalStack) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from retllm.cli import search, show
+from retllm.cli import search, show, upload
 
 
 def _row(**columns: Any) -> dict[str, Any]:
@@ -68,14 +70,28 @@ def test_the_sources_are_named_where_there_are_several_and_why_one_is_missing(
     assert "Without local-dir:late: The collection is not indexed with it yet." in out
 
 
+@pytest.mark.parametrize("notice", ["The models know drawings only.", None])
+def test_what_to_know_of_the_models_is_one_line_beside_the_result(
+    capsys: pytest.CaptureFixture[str], notice: str | None
+) -> None:
+    show.candidates(_search(notice=notice))
+    told = capsys.readouterr()
+    assert told.err.splitlines() == ([notice] if notice else [])
+    assert len(told.out.splitlines()) == 2
+
+
 class _Api:
     """Keeps what it is asked to submit."""
 
-    def __init__(self) -> None:
+    def __init__(self, notice: str | None = None) -> None:
         self.sent: dict[str, Any] = {}
+        self.notice = notice
 
     def collection(self, name: str) -> dict[str, Any]:
-        return {"id": name}
+        return {"id": name, "name": name, "notice": self.notice}
+
+    def call(self, method: str, path: str, **sent: Any) -> dict[str, Any]:
+        return {"outcomes": [{"name": "a.txt", "status": "added"}]}
 
     def submit(self, path: str, **sent: Any) -> dict[str, Any]:
         self.sent = sent["json"]
@@ -101,3 +117,21 @@ def test_the_ways_of_asking_are_sent_only_where_they_are_given(
     done = CliRunner().invoke(search.search, ["papers", "a robin", *options])
     assert done.exit_code == 0, done.output
     assert api.sent == {"text": "a robin", "injection": {}, **sent}
+
+
+@pytest.mark.parametrize("notice", ["The models know drawings only.", None])
+@pytest.mark.parametrize("command", ["search", "upload"])
+def test_who_uploads_or_searches_is_told_what_to_know_of_the_models(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, notice: str | None
+) -> None:
+    module, told = (search, upload)[command == "upload"], []
+    monkeypatch.setattr(module, "connect", lambda: _Api(notice))
+    file = tmp_path / "a.txt"
+    file.write_text("a robin")
+    arguments = ["papers", "a robin"] if command == "search" else ["papers", str(file), "--no-index"]
+    for options in ([], ["--json"]):
+        done = CliRunner().invoke(getattr(module, command), [*arguments, *options])
+        assert done.exit_code == 0, done.output
+        told.append(done)
+    assert [line for line in told[0].stderr.splitlines() if "drawings" in line] == ([notice] if notice else [])
+    assert json.loads(told[1].stdout)["notice"] == notice

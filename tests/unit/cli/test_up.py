@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from retllm.cli.up import up
+from retllm.cli.up import Admin, _Said, up
 from retllm.errors import StackError
+from retllm.settings import PRESETS, Settings
 
 
 @pytest.mark.parametrize("key", ["", "secret", "changeme-changeme-now-and-for-ever"])
@@ -21,3 +25,17 @@ def test_a_secret_key_that_can_be_guessed_is_told_and_nothing_is_started(
     assert isinstance(told.exception, StackError)
     assert "RETLLM_SECRET_KEY" in told.exception.message
     assert not home.exists()
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_who_starts_it_is_told_what_to_know_of_the_models(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], preset: str
+) -> None:
+    settings = Settings(home=tmp_path, preset=preset)  # type: ignore[arg-type]
+    stack: Any = SimpleNamespace(url="http://here", home=tmp_path, logs=tmp_path, processes={}, settings=settings)
+    _Said(as_json=False).ready(stack, Admin("admin", None))
+    lines = capsys.readouterr().out.splitlines()
+    notice = PRESETS[preset].notice
+    assert [line for line in lines if "drawn scenes" in line] == ([notice] if notice else [])
+    _Said(as_json=True).ready(stack, Admin("admin", None))
+    assert json.loads(capsys.readouterr().out)["notice"] == notice

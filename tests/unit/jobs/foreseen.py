@@ -144,4 +144,4 @@ def search(world, picture: StoredPicture | None = None, **fields: object) -> UUI
 
 def view_of(world, search_id: UUID):
     with world.sessions() as session:
-        return search_view(session, search_id, actor=world.user)
+        return search_view(session, search_id, world.settings, actor=world.user)

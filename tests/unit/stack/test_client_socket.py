@@ -93,7 +93,7 @@ def test_a_client_that_reads_gets_all(ends: Ends, slots: RequestSlots) -> None:
 
 
 def test_without_waiting_it_says_that_it_would_have_to(ends: Ends, slots: RequestSlots) -> None:
-    client, accepted = ends
+    _, accepted = ends
     with ClientSocket(accepted, slots, DEADLINE) as server:
         server.setblocking(False)
         with pytest.raises(BlockingIOError):

@@ -72,6 +72,7 @@ class CollectionView(BaseModel):
     items_failed: int = Field(description="items that have none, and could not be embedded the last time")
     embedder: str = Field(description="the embedder that searches use first")
     last_job: LastJob | None
+    notice: str | None = Field(description="what to know of the models in force, such as that they are for a demo")
 
 
 def collection_views(session: Session, found: list[Collection]) -> list[CollectionView]:
@@ -96,4 +97,5 @@ def _view(collection: Collection, owner: str, facts: catalog.Facts) -> Collectio
         items_failed=facts.failed,
         embedder=embedder_of(collection, services().settings),
         last_job=LastJob.model_validate(job) if job else None,
+        notice=services().settings.notice,
     )

@@ -117,7 +117,7 @@ def _text_of_file(request: Request, name: str) -> bytes | None:
 def get_search(path: SearchPath) -> Response:
     """A search and its candidates in order; `provisional` until its job is over."""
     with transaction(services().sessions) as session:
-        return answer(search_view(session, path.search_id, actor=current_actor()))
+        return answer(search_view(session, path.search_id, services().settings, actor=current_actor()))
 
 
 @api.get("/searches/<uuid:search_id>/candidates/<uuid:item_id>/trace", tags=TAGS, responses={200: TraceView})

@@ -75,6 +75,9 @@ def compare() -> ResponseReturnValue:
         keys=keys,
         top=top,
         tops=_TOPS,
+        notice=services().settings.notice_on(
+            {name for side in found.sides for name in (*side.settings["embedders"], side.settings["scorer"])}
+        ),
         different=_shown(found.settings(different=True)),
         same=_shown(found.settings(different=False)),
     )

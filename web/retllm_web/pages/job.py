@@ -36,7 +36,11 @@ def _shown(job_id: UUID) -> dict[str, Any]:
     """What the templates of a job need: ``job``, ``search`` if it is one, and what stands around them."""
     with transaction(services().sessions) as session:
         found = job_for(session, current_actor(), job_id)
-        search = search_view(session, job_id, actor=current_actor()) if found.kind is JobKind.SEARCH else None
+        search = (
+            search_view(session, job_id, services().settings, actor=current_actor())
+            if found.kind is JobKind.SEARCH
+            else None
+        )
         job = search.job if search else job_view(session, found)
         return {
             "job": job,

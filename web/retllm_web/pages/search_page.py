@@ -33,7 +33,7 @@ def search_page() -> ResponseReturnValue:
         form = search_form(request.args, compact=False)
     else:
         with transaction(services().sessions) as session:
-            search = search_view(session, earlier, actor=current_actor())
+            search = search_view(session, earlier, services().settings, actor=current_actor())
         form = form_of(search)
         fill(form, _without(request.args, "again"))
         chosen = chosen or search.job.collection_id
