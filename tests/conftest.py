@@ -1,17 +1,16 @@
-"""Real servers for every test that wants one: one embedded stack a session, a database of its own for who asks."""
+"""Real servers for every test that wants one: one embedded stack and one emptied database a process."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
-import sqlalchemy as sa
+from tests.databases import TEMPLATE, EmptiedDatabase, address, administer, copy_template
 
+from retllm.db.session import Sessions
 from retllm.job_kinds import register_handlers
 from retllm.settings import Settings
 from retllm.stack import LocalStack
@@ -21,8 +20,6 @@ from retllm.stack import LocalStack
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 register_handlers()
-
-TEMPLATE = "retllm_template"
 
 
 @pytest.fixture(scope="session")
@@ -34,50 +31,55 @@ def servers() -> Iterator[LocalStack]:
             yield stack
 
 
-def _named(url: str, database: str) -> str:
-    return sa.make_url(url).set(database=database).render_as_string(hide_password=False)
-
-
-def _administer(url: str, *statements: str) -> None:
-    plain = _named(url, "postgres").replace("postgresql+psycopg://", "postgresql://", 1)
-    with psycopg.connect(plain, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement)
-
-
 @pytest.fixture(scope="session")
 def template_database(servers: LocalStack) -> str:
-    """The name of a database with the newest schema, from which others are copied in a fraction of a second."""
+    """The address of the server, which has a database with the newest schema to copy from."""
     from retllm.db.migrate import upgrade
 
-    _administer(servers.database_url, f"CREATE DATABASE {TEMPLATE}")
-    upgrade(_named(servers.database_url, TEMPLATE))
-    return TEMPLATE
-
-
-def _copy(servers: LocalStack, template: str) -> Iterator[str]:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    _administer(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield _named(servers.database_url, name)
-    _administer(servers.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+    administer(servers.database_url, f"CREATE DATABASE {TEMPLATE}")
+    upgrade(address(servers.database_url, TEMPLATE))
+    return servers.database_url
 
 
 @pytest.fixture(scope="session")
-def database_url(servers: LocalStack, template_database: str) -> Iterator[str]:
-    """A migrated database that the tests of this session share."""
-    yield from _copy(servers, template_database)
+def database_url(template_database: str) -> str:
+    """A migrated database that the tests of this session share, and that nobody empties."""
+    return copy_template(template_database)
 
 
 @pytest.fixture(scope="module")
-def module_database(servers: LocalStack, template_database: str) -> Iterator[str]:
+def module_database(template_database: str) -> str:
     """The address of a migrated database that the tests of one module share, empty at first."""
-    yield from _copy(servers, template_database)
+    return copy_template(template_database)
+
+
+@pytest.fixture(scope="session")
+def emptied_database(template_database: str) -> Iterator[EmptiedDatabase]:
+    """The database of this process that is emptied for each test that asks for ``fresh_database``."""
+    database = EmptiedDatabase(template_database)
+    yield database
+    database.close()
 
 
 @pytest.fixture
-def fresh_database(servers: LocalStack, template_database: str) -> Iterator[str]:
+def fresh_database(emptied_database: EmptiedDatabase) -> str:
     """The address of a migrated database that this test has for itself, empty."""
-    yield from _copy(servers, template_database)
+    emptied_database.reset()
+    return emptied_database.url
+
+
+@pytest.fixture
+def fresh_sessions(emptied_database: EmptiedDatabase, fresh_database: str) -> Iterator[Sessions]:
+    """Sessions of ``fresh_database``."""
+    sessions = emptied_database.sessions()
+    yield sessions
+    sessions.kw["bind"].dispose()
+
+
+@pytest.fixture
+def own_database(template_database: str) -> str:
+    """The address of a database made for this test alone: for tests that change the schema."""
+    return copy_template(template_database)
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,11 @@ from retllm.identity import accounts
 from retllm.settings import Settings
 
 
-def test_a_job_that_nobody_will_ever_do_is_found(fresh_database: str, tmp_path: Path) -> None:
-    settings = Settings(database_url=fresh_database, home=tmp_path)
+def test_a_job_that_nobody_will_ever_do_is_found(own_database: str, tmp_path: Path) -> None:
+    settings = Settings(database_url=own_database, home=tmp_path)
     (sound,) = audit_jobs(settings)
     assert (sound.state, sound.message) == ("ok", "All accepted work is there, and counted once.")
-    sessions = make_sessions(fresh_database)
+    sessions = make_sessions(own_database)
     with transaction(sessions) as session:
         user = accounts.create_user(session, "ada", "a-long-password")
         collection = Collection(id=new_id(), owner_id=user.id, name="papers")

@@ -18,25 +18,25 @@ from retllm.db.vectors import register_model
 from retllm.errors import StackError
 
 
-def test_models_and_migrated_schema_are_equal(fresh_database: str) -> None:
-    command.check(config(fresh_database))
+def test_models_and_migrated_schema_are_equal(own_database: str) -> None:
+    command.check(config(own_database))
 
 
-def test_the_vector_indexes_of_models_do_not_count_as_a_difference(fresh_database: str) -> None:
-    engine = make_engine(fresh_database)
+def test_the_vector_indexes_of_models_do_not_count_as_a_difference(own_database: str) -> None:
+    engine = make_engine(own_database)
     with sa.orm.Session(engine) as session, session.begin():
         register_model(session, name="m", revision="r", dimension=8, preprocessing_hash="p")
     engine.dispose()
-    command.check(config(fresh_database))
+    command.check(config(own_database))
 
 
-def test_every_migration_can_be_taken_back_and_run_again(fresh_database: str) -> None:
-    command.downgrade(config(fresh_database), "base")
-    engine = make_engine(fresh_database)
+def test_every_migration_can_be_taken_back_and_run_again(own_database: str) -> None:
+    command.downgrade(config(own_database), "base")
+    engine = make_engine(own_database)
     assert set(sa.inspect(engine).get_table_names()) == {"alembic_version"}
     engine.dispose()
-    upgrade(fresh_database)
-    command.check(config(fresh_database))
+    upgrade(own_database)
+    command.check(config(own_database))
 
 
 _FIRST_SCHEMA_ROWS = """
@@ -53,13 +53,13 @@ _FIRST_SCHEMA_ROWS = """
 """
 
 
-def test_a_search_of_the_first_schema_keeps_its_meaning(fresh_database: str) -> None:
-    command.downgrade(config(fresh_database), "0001")
-    engine = make_engine(fresh_database)
+def test_a_search_of_the_first_schema_keeps_its_meaning(own_database: str) -> None:
+    command.downgrade(config(own_database), "0001")
+    engine = make_engine(own_database)
     with engine.begin() as connection:
         for statement in filter(str.strip, _FIRST_SCHEMA_ROWS.split(";")):
             connection.execute(sa.text(statement), {"id": "00000000-0000-7000-8000-000000000001"})
-    command.upgrade(config(fresh_database), "head")
+    command.upgrade(config(own_database), "head")
     with sa.orm.Session(engine) as session, session.begin():
         search = session.scalars(sa.select(Search)).one()
         assert (search.adaptive, search.fusion_weight, search.trace, search.no_match) == (None, 0.0, False, None)
@@ -68,7 +68,7 @@ def test_a_search_of_the_first_schema_keeps_its_meaning(fresh_database: str) -> 
         words = sa.func.to_tsquery("english", "bird & circle")
         assert session.scalar(sa.select(sa.func.count()).select_from(Item).where(ITEM_WORDS.op("@@")(words))) == 1
         score.score, score.error = None, "no number"
-    command.downgrade(config(fresh_database), "0001")
+    command.downgrade(config(own_database), "0001")
     with engine.begin() as connection:
         assert connection.scalar(sa.text("SELECT count(*) FROM scores")) == 0
         assert connection.scalar(sa.text("SELECT count(*) FROM candidates")) == 1
@@ -79,13 +79,13 @@ def test_there_is_one_newest_migration() -> None:
     assert len(ScriptDirectory.from_config(config("postgresql://x/y")).get_heads()) == 1
 
 
-def test_processes_that_migrate_at_once_do_not_hurt_each_other(fresh_database: str) -> None:
-    command.downgrade(config(fresh_database), "base")
-    environment = os.environ | {"DATABASE_URL": fresh_database}
+def test_processes_that_migrate_at_once_do_not_hurt_each_other(own_database: str) -> None:
+    command.downgrade(config(own_database), "base")
+    environment = os.environ | {"DATABASE_URL": own_database}
     arguments = [sys.executable, "-m", "retllm.cli.main", "migrate"]
     running = [subprocess.Popen(arguments, env=environment) for _ in range(3)]
     assert [process.wait(60) for process in running] == [0, 0, 0]
-    command.check(config(fresh_database))
+    command.check(config(own_database))
 
 
 def test_a_server_that_is_not_there_is_one_sentence() -> None:

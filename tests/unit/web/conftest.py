@@ -11,14 +11,20 @@ from uuid import UUID
 import pytest
 from flask.testing import FlaskClient
 from flask_openapi import OpenAPI
-from jinja2 import FileSystemBytecodeCache
+from tests.databases import EmptiedDatabase
 
 from retllm.db.enums import Role, Stage
-from retllm.db.session import transaction
-from retllm.identity import accounts, tokens
+from retllm.db.session import Sessions, transaction
+from retllm.db.tables import User
+from retllm.identity import accounts, audit, logins, tokens
 from retllm.identity.actor import Actor
+from retllm.identity.audit import Action
+from retllm.identity.secret_key import secret_key
+from retllm.media.storage import get_storage
 from retllm.settings import Settings
 from retllm_web.app import create_app
+from retllm_web.http.auth import Account
+from retllm_web.http.login_throttle import LoginThrottle
 from retllm_web.http.services import Services
 
 PASSWORD = "correct horse battery"
@@ -48,10 +54,32 @@ class Caller:
         return call
 
 
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> FileSystemBytecodeCache:
-    """The templates that were compiled before: every test has an app of its own."""
-    return FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+@dataclass
+class SharedApp:
+    """An app that is made once, and looks new to each test."""
+
+    app: OpenAPI
+
+    def __post_init__(self) -> None:
+        self._kept = [(part, dict(part)) for part in self._parts()]
+
+    def _parts(self) -> tuple[dict[str, Any], ...]:
+        environment = self.app.jinja_env
+        return self.app.config, self.app.extensions, environment.filters, environment.globals
+
+    def renew(self, settings: Settings, sessions: Sessions, heard: Heard) -> OpenAPI:
+        """The app with these services and nothing that an earlier test did to it.
+
+        Settings that only count when an app is made, such as proxies and limits of requests, are not among them.
+        """
+        for part, kept in self._kept:
+            part.clear()
+            part.update(kept)
+        # the names of counters in Redis come from the key, so that those of earlier tests count no more
+        key = self.app.config["SECRET_KEY"] = secret_key(settings)
+        self.app.extensions["retllm_login_throttle"] = LoginThrottle(settings.redis_url, key)
+        self.app.extensions["retllm"] = Services(sessions, get_storage(settings), heard, settings)
+        return self.app
 
 
 @pytest.fixture
@@ -66,12 +94,30 @@ def heard() -> Heard:
     return Heard()
 
 
+def make_shared(database: EmptiedDatabase, redis_url: str, home: Path) -> SharedApp:
+    """An app to share; whoever wants routes of their own adds them before the first request."""
+    settings = Settings(home=home, database_url=database.url, redis_url=redis_url)
+    return SharedApp(create_app(settings, notifier=Heard()))
+
+
+@pytest.fixture(scope="session")
+def shared_app(
+    emptied_database: EmptiedDatabase, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> SharedApp:
+    """The app of this process: that it is made anew for each test would take longer than most of them."""
+    return make_shared(emptied_database, redis_url, tmp_path_factory.mktemp("app"))
+
+
 @pytest.fixture
-def app(settings: Settings, heard: Heard, compiled: FileSystemBytecodeCache) -> OpenAPI:
+def own_app(settings: Settings, heard: Heard) -> OpenAPI:
+    """An app made for this test alone: for tests that add routes."""
+    return create_app(settings, notifier=heard)
+
+
+@pytest.fixture
+def app(shared_app: SharedApp, settings: Settings, fresh_sessions: Sessions, heard: Heard) -> OpenAPI:
     """The app."""
-    made = create_app(settings, notifier=heard)
-    made.jinja_env.bytecode_cache = compiled
-    return made
+    return shared_app.renew(settings, fresh_sessions, heard)
 
 
 @pytest.fixture
@@ -92,6 +138,17 @@ def _caller(app: OpenAPI, served: Services, name: str, role: Role) -> Caller:
         user = accounts.create_user(session, name, PASSWORD, role)
         _, token = tokens.issue(session, tokens.token_key(served.settings), Actor.unlimited(user), "test")
     return Caller(app.test_client(), Actor.unlimited(user), token)
+
+
+def enter(app: OpenAPI, client: FlaskClient, user: User, agent: str | None = None) -> None:
+    """Log ``user`` in as the page to log in would, without the time that checking a password takes."""
+    served: Services = app.extensions["retllm"]
+    with transaction(served.sessions) as session:
+        where = client.environ_base["REMOTE_ADDR"]
+        audit.record(session, user, Action.LOGGED_IN, target=user.name, target_id=user.id, address=where)
+        begun = logins.begin(session, user, address=where, agent=agent)
+    with client.session_transaction() as kept:
+        kept["_user_id"], kept["_fresh"] = Account(user, begun.id).get_id(), True
 
 
 @pytest.fixture

@@ -60,15 +60,15 @@ def test_a_plain_request_id_is_echoed_and_any_other_replaced(client: FlaskClient
         assert len(given) == 32
 
 
-def test_log_lines_of_a_request_carry_its_id(app: OpenAPI) -> None:
+def test_log_lines_of_a_request_carry_its_id(own_app: OpenAPI) -> None:
     seen = {}
 
-    @app.get("/seen")
+    @own_app.get("/seen")
     def look() -> str:
         seen.update(structlog.contextvars.get_contextvars())
         return ""
 
-    app.test_client().get("/seen", headers={"X-Request-ID": "mine"})
+    own_app.test_client().get("/seen", headers={"X-Request-ID": "mine"})
     assert seen == {"request_id": "mine"}
     assert structlog.contextvars.get_contextvars() == {}
 
@@ -98,14 +98,14 @@ def test_cookies_are_for_this_site_and_not_for_scripts(settings: Settings) -> No
     assert create_app(settings.model_copy(update={"secure_cookies": True})).config["SESSION_COOKIE_SECURE"] is True
 
 
-def test_large_uploads_go_to_disk_while_they_come_in(app: OpenAPI) -> None:
-    @app.post("/api/where")
+def test_large_uploads_go_to_disk_while_they_come_in(own_app: OpenAPI) -> None:
+    @own_app.post("/api/where")
     def where() -> dict[str, bool]:
         stream = request.files["file"].stream
         return {"on_disk": bool(getattr(stream, "_rolled", False))}
 
-    app.extensions["csrf"].exempt(where)
-    client = app.test_client()
+    own_app.extensions["csrf"].exempt(where)
+    client = own_app.test_client()
     for size, on_disk in ((1_000, False), (2_000_000, True)):
         answer = client.post("/api/where", data={"file": (__import__("io").BytesIO(b"x" * size), "a.bin")})
         assert answer.json == {"on_disk": on_disk}

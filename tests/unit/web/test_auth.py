@@ -10,6 +10,7 @@ from flask import Response
 from flask.testing import FlaskClient
 from flask_openapi.openapi import OpenAPI
 from flask_wtf.csrf import generate_csrf
+from tests.databases import EmptiedDatabase
 
 from retllm.db.session import transaction
 from retllm.db.tables import User
@@ -17,14 +18,17 @@ from retllm.identity import accounts
 from retllm_web.http import auth
 from retllm_web.http.services import Services
 
-from .conftest import PASSWORD, Caller
+from .conftest import PASSWORD, Caller, SharedApp, make_shared
 
 
-@pytest.fixture
-def app(app: OpenAPI) -> OpenAPI:
+@pytest.fixture(scope="module")
+def shared_app(
+    emptied_database: EmptiedDatabase, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> SharedApp:
     """The app with the least of pages: a login, and a way to get a CSRF token."""
+    shared = make_shared(emptied_database, redis_url, tmp_path_factory.mktemp("app"))
 
-    @app.post("/test-login")
+    @shared.app.post("/test-login")
     @auth.csrf.exempt
     def enter() -> Response:
         from flask import request
@@ -32,13 +36,13 @@ def app(app: OpenAPI) -> OpenAPI:
         auth.log_in(request.form["name"], request.form["password"])
         return Response(generate_csrf())
 
-    @app.post("/test-logout")
+    @shared.app.post("/test-logout")
     @auth.csrf.exempt
     def leave() -> Response:
         auth.log_out()
         return Response("")
 
-    return app
+    return shared
 
 
 def _log_in(client: FlaskClient, name: str = "ada", password: str = PASSWORD) -> str:

@@ -92,12 +92,12 @@ def test_an_unknown_address_is_404_in_the_shape(client: FlaskClient, path: str) 
         _check(client.open(path, method=method), 404)
 
 
-def test_a_crash_is_500_and_tells_nothing(app: OpenAPI) -> None:
-    @app.get("/api/crash")
+def test_a_crash_is_500_and_tells_nothing(own_app: OpenAPI) -> None:
+    @own_app.get("/api/crash")
     def crash() -> str:
         raise ValueError("password=hunter2")
 
-    answer = app.test_client().get("/api/crash", headers={"X-Request-ID": "mine"})
+    answer = own_app.test_client().get("/api/crash", headers={"X-Request-ID": "mine"})
     assert _check(answer, 500)["code"] == "internal"
     assert "hunter2" not in answer.text
     assert answer.headers["X-Request-ID"] == "mine"
@@ -114,22 +114,22 @@ def test_a_crash_is_500_and_tells_nothing(app: OpenAPI) -> None:
         (sa.exc.ProgrammingError("SELECT secret", {}, Exception("no such column")), 500, "internal"),
     ],
 )
-def test_errors_of_the_platform_keep_their_code(app: OpenAPI, raised: Exception, status: int, code: str) -> None:
-    @app.get("/api/raise")
+def test_errors_of_the_platform_keep_their_code(own_app: OpenAPI, raised: Exception, status: int, code: str) -> None:
+    @own_app.get("/api/raise")
     def fail() -> str:
         raise raised
 
-    answer = app.test_client().get("/api/raise")
+    answer = own_app.test_client().get("/api/raise")
     assert _check(answer, status)["code"] == code
     assert "secret" not in answer.text
 
 
-def test_a_wrong_field_is_always_named_in_the_same_way(app: OpenAPI) -> None:
-    @app.get("/api/raise")
+def test_a_wrong_field_is_always_named_in_the_same_way(own_app: OpenAPI) -> None:
+    @own_app.get("/api/raise")
     def fail() -> str:
         raise InvalidInput("k is too large", field="k")
 
-    error = _check(app.test_client().get("/api/raise"), 422)
+    error = _check(own_app.test_client().get("/api/raise"), 422)
     assert error["detail"]["fields"] == [{"field": "k", "message": "k is too large"}]
 
 

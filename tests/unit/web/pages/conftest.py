@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 from flask_openapi import OpenAPI
-from tests.unit.web.conftest import PASSWORD, Caller
+from tests.unit.web.conftest import PASSWORD, Caller, enter
 from tests.unit.web.vectors import embed_items
 
 from retllm.db.enums import DecidedBy, ItemKind, JobKind, JobState, Stage, UnitState
@@ -133,7 +133,7 @@ def visitor(app: OpenAPI) -> Visitor:
 def reader(app: OpenAPI, ada: Caller) -> Visitor:
     """Ada in her browser."""
     visitor = Visitor(app.test_client())
-    assert visitor.log_in("ada").status == 200
+    enter(app, visitor.client, ada.user)
     return visitor
 
 
