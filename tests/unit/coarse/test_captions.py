@@ -54,10 +54,8 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf(fresh_database: str) -> Iterator[Shelf]:
-    sessions = make_sessions(fresh_database)
-    yield Shelf(sessions)
-    sessions.kw["bind"].dispose()
+def shelf(fresh_sessions: Sessions) -> Shelf:
+    return Shelf(fresh_sessions)
 
 
 def test_a_caption_is_found_by_any_of_the_words_and_in_any_form_of_them(shelf: Shelf) -> None:

@@ -73,11 +73,9 @@ class Gallery:
 
 
 @pytest.fixture(scope="module")
-def gallery(database_url: str) -> Iterator[Gallery]:
-    sessions = make_sessions(database_url)
+def gallery(module_database: str) -> Iterator[Gallery]:
+    sessions = make_sessions(module_database)
     yield Gallery(sessions)
-    with transaction(sessions) as session:
-        session.execute(sa.text("TRUNCATE users, collections, embedding_models CASCADE"))
     sessions.kw["bind"].dispose()
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from sqlalchemy.orm import Session
+from tests.factories import make_collection, make_text, make_user, store
 
-from retllm.db.enums import ItemKind, Stage
-from retllm.db.session import Sessions, make_sessions, transaction
-from retllm.db.tables import Collection, Item, Job, Unit, new_id
-from retllm.identity import accounts
+from retllm.db.enums import Stage
+from retllm.db.session import Sessions, transaction
+from retllm.db.tables import Job, Unit
 from retllm.identity.actor import Actor
 from retllm.media.storage import get_storage
 from retllm.queue import claim as claims
@@ -40,19 +39,8 @@ class World:
     def add_texts(self, *texts: str) -> list[UUID]:
         """Text items, as an upload stores them."""
         with transaction(self.sessions) as session:
-            items = [
-                Item(
-                    id=new_id(),
-                    collection_id=self.collection_id,
-                    kind=ItemKind.TEXT,
-                    name=text[:20],
-                    content_sha256=hashlib.sha256(text.encode()).hexdigest(),
-                    text=text,
-                    size_bytes=len(text),
-                )
-                for text in texts
-            ]
-            session.add_all(items)
+            items = [make_text(self.collection_id, text) for text in texts]
+            store(session, *items)
         return [item.id for item in items]
 
     def in_transaction(self, do: Callable[[Session], object]) -> object:
@@ -86,7 +74,7 @@ class World:
 
 
 @pytest.fixture
-def world(fresh_database: str) -> Iterator[World]:
+def world(fresh_database: str, fresh_sessions: Sessions) -> World:
     settings = Settings(
         database_url=fresh_database,
         embedder="local-dir:/models/embedder",
@@ -97,13 +85,11 @@ def world(fresh_database: str) -> Iterator[World]:
         index_unit_items=2,
         score_unit_candidates=2,
     )
-    sessions = make_sessions(fresh_database, pool_size=20)
-    with transaction(sessions) as session:
-        user = Actor.unlimited(accounts.create_user(session, "ada", "a-long-password"))
-        collection = Collection(id=new_id(), owner_id=user.id, name="papers")
-        session.add(collection)
-    yield World(sessions, settings, user, collection.id)
-    sessions.kw["bind"].dispose()
+    with transaction(fresh_sessions) as session:
+        user = make_user()
+        collection = make_collection(user.id)
+        store(session, user, collection)
+    return World(fresh_sessions, settings, Actor.unlimited(user), collection.id)
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from tests.factories import make_collection, make_user, store
 
-from retllm.db.enums import Role
 from retllm.db.session import Sessions, make_sessions, transaction
-from retllm.db.tables import Collection, Item, User, new_id
+from retllm.db.tables import Item
 from retllm.media.ingest import Ingest
 from retllm.media.storage import Storage, get_storage
 from retllm.settings import Settings
@@ -50,11 +50,9 @@ def media_sessions(database_url: str) -> Iterator[Sessions]:
 def collection_id(media_sessions: Sessions) -> uuid.UUID:
     """An empty collection."""
     with transaction(media_sessions) as session:
-        user = User(id=new_id(), name=f"user-{uuid.uuid4()}", password_hash="-", role=Role.EDITOR)
-        session.add(user)
-        session.flush()
-        collection = Collection(id=new_id(), owner_id=user.id, name="pictures")
-        session.add(collection)
+        user = make_user(f"user-{uuid.uuid4()}")
+        collection = make_collection(user.id, "pictures")
+        store(session, user, collection)
     return collection.id
 
 

@@ -9,19 +9,27 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
+from tests.factories import (
+    make_candidate,
+    make_collection,
+    make_embedding,
+    make_job,
+    make_model,
+    make_picture,
+    make_score,
+    make_search,
+    make_unit,
+    make_user,
+    store,
+)
 
-from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole, Role, RunSource, Stage, UnitState, Visibility
+from retllm.db.enums import ItemKind, JobState, MemberRole, Role, RunSource, UnitState, Visibility
 from retllm.db.people import CollectionMember, SavedView
 from retllm.db.reviews import EvaluationRun, Judgment
 from retllm.db.session import transaction
 from retllm.db.tables import (
-    Candidate,
     Collection,
-    Embedding,
-    EmbeddingModel,
     Item,
-    Job,
-    Score,
     Search,
     Unit,
     User,
@@ -91,7 +99,7 @@ class Stagehand:
         with transaction(served.sessions) as session:
             # hashing takes longer than all the rest
             self._hash = accounts.create_user(session, "hashed-once", password).password_hash
-            self._models = [_model(self.embedder), _model("an old one")]
+            self._models = [make_model(self.embedder), make_model("an old one")]
             session.add_all(self._models)
 
     def set(self, visibility: Visibility = Visibility.PRIVATE) -> Scene:
@@ -105,7 +113,7 @@ class Stagehand:
             token, _ = tokens.issue(session, tokens.token_key(self.served.settings), Actor.unlimited(owner), word)
             login = logins.begin(session, owner, address=None, agent=word)
             view = SavedView(id=new_id(), user_id=owner.id, name=word, address="")
-            collection = Collection(id=new_id(), owner_id=owner.id, name=word, visibility=visibility)
+            collection = make_collection(owner.id, word, visibility=visibility)
             session.add_all([view, collection])
             session.flush()
             session.add_all(
@@ -132,40 +140,17 @@ class Stagehand:
         return Scene(people, keys, word)
 
     def _user(self, session: Session, name: str, role: Role) -> User:
-        user = User(id=new_id(), name=f"{name}-{uuid.uuid4().hex}", password_hash=self._hash, role=role)
+        user = make_user(f"{name}-{uuid.uuid4().hex}", role, password_hash=self._hash)
         session.add(user)
         return user
 
     def _item(self, session: Session, collection: Collection, word: str) -> Item:
         """A picture with a caption, and its vectors by two models."""
-        key = new_id()
-        item = Item(
-            id=key,
-            collection_id=collection.id,
-            kind=ItemKind.BOTH,
-            name=f"{word}.png",
-            content_sha256=key.hex,
-            text=f"a {word}",
-            media_type="image/png",
-            width=32,
-            height=24,
-            size_bytes=len(_PICTURE),
-            picture_key=self._kept(f"items/{key}/original"),
-            thumbnail_key=self._kept(f"items/{key}/thumbnail"),
-        )
-        session.add(item)
-        session.flush()
-        session.add_all(
-            Embedding(
-                item_id=key,
-                model_id=model.id,
-                collection_id=collection.id,
-                item_version=1,
-                image_weight=self.served.settings.item_image_weight,
-                vector=[1.0, 0.0],
-            )
-            for model in self._models
-        )
+        item = make_picture(collection.id, f"a {word}", name=f"{word}.png", size_bytes=len(_PICTURE))
+        for key in (item.picture_key, item.thumbnail_key):
+            self._kept(str(key))
+        weight = self.served.settings.item_image_weight
+        store(session, item, *(make_embedding(item, model.id, image_weight=weight) for model in self._models))
         return item
 
     def _kept(self, key: str) -> str:
@@ -175,21 +160,13 @@ class Stagehand:
     def _search(self, session: Session, user: User, item: Item, word: str) -> tuple[Search, Unit]:
         """A search that is over in part: a candidate with its trace and a mark, and a dead unit."""
         text = f"where is the {word}"
-        job = Job(
-            id=new_id(),
-            kind=JobKind.SEARCH,
-            state=JobState.PARTIAL,
-            user_id=user.id,
-            collection_id=item.collection_id,
-            params={"text": text},
-            finished_at=item.created_at,
+        job = make_job(
+            user.id, item.collection_id, state=JobState.PARTIAL, params={"text": text}, finished_at=item.created_at
         )
-        session.add(job)
-        session.flush()
-        search = Search(
-            id=job.id,
+        search = make_search(
+            job.id,
+            text,
             kind=ItemKind.BOTH,
-            query_text=text,
             query_picture_key=self._kept(f"queries/{job.id}/picture"),
             query_picture_sha256="0" * 64,
             question=str(job.id),
@@ -198,11 +175,9 @@ class Stagehand:
             query_image_weight=0.5,
             embedder=self.embedder,
             model_id=self._models[0].id,
-            scorer="scorer",
             scorer_revision="1",
             scorer_version="v",
             prompt_version="1",
-            mode="true_false",
             injection=Injection(alpha=0.25, trigger="fixed", fixed_layer=3).as_json(),
             tie_decimals=3,
             trace=True,
@@ -210,28 +185,21 @@ class Stagehand:
             coarse_at=item.created_at,
             final_at=item.created_at,
         )
-        session.add(search)
-        session.flush()
-        session.add(Candidate(search_id=job.id, item_id=item.id, coarse_rank=1, similarity=0.5, final_rank=1))
-        session.flush()
-        unit = Unit(
-            id=new_id(),
-            job_id=job.id,
-            stage=Stage.FINE,
-            seq=0,
+        unit = make_unit(
+            job.id,
             payload={"items": [str(item.id)]},
             state=UnitState.DEAD,
             error=f"no {word}",
             finished_at=item.created_at,
         )
-        session.add_all(
-            [
-                Score(
-                    search_id=job.id, item_id=item.id, scorer_version="v", score=0.5, tokens=9, trace=_TRACE.as_json()
-                ),
-                Judgment(collection_id=item.collection_id, question=search.question, item_id=item.id, relevant=True),
-                unit,
-            ]
+        store(
+            session,
+            job,
+            search,
+            unit,
+            make_candidate(job.id, item.id, 1, similarity=0.5, final_rank=1),
+            make_score(job.id, item.id, 0.5, scorer_version="v", tokens=9, trace=_TRACE.as_json()),
+            Judgment(collection_id=item.collection_id, question=search.question, item_id=item.id, relevant=True),
         )
         return search, unit
 
@@ -249,10 +217,6 @@ class Stagehand:
         session.add(run)
         session.flush()
         return run
-
-
-def _model(name: str) -> EmbeddingModel:
-    return EmbeddingModel(id=new_id(), name=name, revision="1", dimension=2, preprocessing_hash="h")
 
 
 def report() -> dict[str, Any]:

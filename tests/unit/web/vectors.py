@@ -5,9 +5,10 @@ from __future__ import annotations
 import uuid
 
 import sqlalchemy as sa
+from tests.factories import make_embedding, make_model, store
 
 from retllm.db.session import transaction
-from retllm.db.tables import Embedding, EmbeddingModel, Item, new_id
+from retllm.db.tables import Item
 from retllm.settings import Settings
 from retllm_web.http.services import Services
 
@@ -23,19 +24,8 @@ def embed_items(
 ) -> uuid.UUID:
     """Give the items of a collection, or the first ``most`` of them, a vector of an embedder; the model's key."""
     with transaction(served.sessions) as session:
-        model = EmbeddingModel(id=new_id(), name=embedder, revision=revision, dimension=2, preprocessing_hash="h")
-        session.add(model)
-        session.flush()
+        model = make_model(embedder, revision=revision)
         items = sa.select(Item).where(Item.collection_id == uuid.UUID(collection)).order_by(Item.id).limit(most)
-        session.add_all(
-            Embedding(
-                item_id=item.id,
-                model_id=model.id,
-                collection_id=item.collection_id,
-                item_version=item.version,
-                image_weight=settings.item_image_weight,
-                vector=[1.0, 0.0],
-            )
-            for item in session.scalars(items)
-        )
+        weight = settings.item_image_weight
+        store(session, model, *(make_embedding(one, model.id, image_weight=weight) for one in session.scalars(items)))
     return model.id

@@ -14,12 +14,13 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 from flask_openapi import OpenAPI
+from tests.factories import make_candidate, make_job, make_score, make_search, make_unit, store
 from tests.unit.web.conftest import PASSWORD, Caller, enter
 from tests.unit.web.vectors import embed_items
 
-from retllm.db.enums import DecidedBy, ItemKind, JobKind, JobState, Stage, UnitState
+from retllm.db.enums import DecidedBy, JobState, UnitState
 from retllm.db.session import transaction
-from retllm.db.tables import Candidate, EmbeddingModel, Item, Job, Score, Search, Unit, new_id
+from retllm.db.tables import Candidate, EmbeddingModel, Item, Job, Search, Unit
 from retllm.fine.injection import Injection
 from retllm.settings import Settings, public_name
 from retllm_web.http.services import Services
@@ -165,15 +166,14 @@ class Searched:
         """Give the candidate at a coarse rank (from 1) a score."""
         with transaction(self.served.sessions) as session:
             session.add(
-                Score(
-                    search_id=self.id,
-                    item_id=self.items[place - 1],
+                make_score(
+                    self.id,
+                    self.items[place - 1],
+                    score,
                     scorer_version="v",
-                    score=score,
                     entropy=entropy,
                     injected_layer=2,
                     uncertainty=0.8,
-                    tokens=10,
                 )
             )
 
@@ -198,41 +198,25 @@ def searched(indexed: str, served: Services, settings: Settings, ada: Caller) ->
     with transaction(served.sessions) as session:
         items = list(session.scalars(sa.select(Item.id).where(Item.collection_id == key).order_by(Item.id)))
         model_id = session.scalars(sa.select(EmbeddingModel.id)).one()
-        job = Job(
-            id=new_id(),
-            kind=JobKind.SEARCH,
-            state=JobState.RUNNING,
-            user_id=ada.user.id,
-            collection_id=key,
-            params={"text": "<b>a small bird</b>"},
-        )
-        session.add(job)
-        session.flush()
-        search = Search(
-            id=job.id,
-            kind=ItemKind.TEXT,
-            query_text="<b>a small bird</b>",
+        job = make_job(ada.user.id, key, state=JobState.RUNNING, params={"text": "<b>a small bird</b>"})
+        search = make_search(
+            job.id,
+            "<b>a small bird</b>",
             k=3,
-            item_kinds=["text"],
-            query_image_weight=0.8,
             embedder=public_name(settings.embedder_name),
             model_id=model_id,
             scorer="some scorer",
             scorer_revision="rev-of-scorer",
             scorer_version="v",
             prompt_version="7",
-            mode="true_false",
             injection=Injection(alpha=0.25, trigger="fixed", fixed_layer=3).as_json(),
             tie_decimals=3,
             searched_items=3,
             coarse_at=sa.func.now(),
         )
-        session.add(search)
-        session.flush()
-        session.add_all(
-            Candidate(search_id=job.id, item_id=item, coarse_rank=rank, similarity=1 - rank / 10)
-            for rank, item in enumerate(items, start=1)
-        )
-        payload = {"items": [str(item) for item in items]}
-        session.add(Unit(id=new_id(), job_id=job.id, stage=Stage.FINE, seq=0, payload=payload, state=UnitState.LEASED))
+        pool = [
+            make_candidate(job.id, item, rank, similarity=1 - rank / 10) for rank, item in enumerate(items, start=1)
+        ]
+        unit = make_unit(job.id, payload={"items": [str(item) for item in items]}, state=UnitState.LEASED)
+        store(session, job, search, *pool, unit)
     return Searched(served, job.id, items)

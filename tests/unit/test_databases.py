@@ -1,0 +1,188 @@
+"""The database that tests share is, for each of them, what the template holds, whatever the test before left."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from tests import factories
+from tests.databases import EmptiedDatabase, connect, copy_template
+
+from retllm.db.base import Base, new_id
+from retllm.db.enums import MemberRole, RunSource
+from retllm.db.operations import MetricTotal, PausedQueue, Worker
+from retllm.db.people import AuditEntry, CollectionMember, SavedView
+from retllm.db.reviews import EvaluationRun, Judgment
+from retllm.db.session import make_engine, transaction
+from retllm.db.tables import ApiToken, Attempt, CachedScore, Login
+from retllm.db.vectors import register_model
+
+_OBJECTS = """
+    SELECT 'relation', c.relname, c.relkind::text, coalesce(pg_get_indexdef(i.indexrelid), '') FROM pg_class c
+        LEFT JOIN pg_index i ON i.indexrelid = c.oid WHERE c.relnamespace = 'public'::regnamespace
+    UNION ALL SELECT 'column', attrelid::regclass::text, attname, format_type(atttypid, atttypmod) FROM pg_attribute
+        WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r')
+    UNION ALL SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+        WHERE connamespace = 'public'::regnamespace
+    UNION ALL SELECT 'trigger', tgrelid::regclass::text, tgname, tgenabled::text FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL SELECT 'function', proname, prosrc, '' FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+    ORDER BY 1, 2, 3, 4
+"""
+
+
+def _contents(url: str) -> tuple[list[Any], dict[str, list[Any]]]:
+    """Everything in the database: its objects, and the rows of each table."""
+    engine = make_engine(url)
+    with engine.connect() as connection:
+        tables = sa.inspect(connection).get_table_names()
+        rows = {one: [tuple(row) for row in connection.execute(sa.text(f"SELECT * FROM {one}"))] for one in tables}
+        objects = [tuple(row) for row in connection.execute(sa.text(_OBJECTS))]
+    engine.dispose()
+    return objects, rows
+
+
+@pytest.fixture
+def pristine(template_database: str) -> tuple[list[Any], dict[str, list[Any]]]:
+    """What a copy of the template holds."""
+    return _contents(copy_template(template_database))
+
+
+def _rows() -> list[Base]:
+    """A row of every table."""
+    user, other = factories.make_user(), factories.make_user("bob")
+    collection = factories.make_collection(user.id)
+    item = factories.make_text(collection.id, "a robin")
+    model = factories.make_model("other")
+    job = factories.make_job(user.id, collection.id)
+    search = factories.make_search(job.id)
+    unit = factories.make_unit(job.id)
+    report: dict[str, Any] = {}
+    return [
+        *(user, other, collection, item, model, job, search, unit),
+        factories.make_embedding(item, model.id),
+        factories.make_candidate(job.id, item.id, 1),
+        factories.make_score(job.id, item.id, 0.5),
+        Attempt(unit_id=unit.id, number=1, worker="w"),
+        CachedScore(key="k", score=0.5, tokens=1),
+        ApiToken(id=new_id(), user_id=user.id, name="t", digest="d"),
+        Login(id=new_id(), user_id=user.id),
+        CollectionMember(collection_id=collection.id, user_id=other.id, role=MemberRole.VIEWER),
+        AuditEntry(id=new_id(), action="logged_in"),
+        SavedView(id=new_id(), user_id=user.id, name="v", address=""),
+        Worker(name="host:1", queues=["score"], device="cpu", release="1"),
+        PausedQueue(queue="score"),
+        MetricTotal(name="n", labels="{}", value=1.0),
+        Judgment(collection_id=collection.id, question=search.question, item_id=item.id, relevant=True),
+        EvaluationRun(id=new_id(), name="run", source=RunSource.UPLOADED, report=report),
+    ]
+
+
+def test_rows_of_every_table_are_gone(emptied_database: EmptiedDatabase, fresh_database: str, pristine: Any) -> None:
+    rows = _rows()
+    assert {row.__tablename__ for row in rows} == set(Base.metadata.tables)
+    with transaction(emptied_database.sessions()) as session:
+        factories.store(session, *rows)
+    left = _contents(fresh_database)[1]
+    assert all(left[table] for table in Base.metadata.tables)
+    emptied_database.reset()
+    assert _contents(fresh_database) == pristine
+
+
+def test_indexes_tables_views_and_sequences_made_at_run_time_are_gone(
+    emptied_database: EmptiedDatabase, fresh_database: str, pristine: Any
+) -> None:
+    with transaction(emptied_database.sessions()) as session:
+        register_model(session, name="m", revision="r", dimension=2, preprocessing_hash="p")
+        session.execute(sa.text("CREATE TABLE kept AS SELECT * FROM users"))
+        session.execute(sa.text("CREATE VIEW seen AS SELECT * FROM kept"))
+        session.execute(sa.text("CREATE SEQUENCE counted"))
+    emptied_database.reset()
+    assert _contents(fresh_database) == pristine
+
+
+def test_a_row_that_a_migration_wrote_is_restored(emptied_database: EmptiedDatabase, fresh_database: str) -> None:
+    before = _contents(fresh_database)
+    with connect(fresh_database) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'changed'")
+    emptied_database.reset()
+    assert _contents(fresh_database) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE units RENAME lease_until TO away",
+        "ALTER TABLE users DROP COLUMN last_login_at",
+        "ALTER TABLE metric_totals RENAME TO away",
+        "DROP TABLE units CASCADE",
+        "DROP INDEX ix_items_words",
+        "ALTER TABLE items ALTER name DROP NOT NULL",
+        "ALTER TABLE jobs ALTER params SET DEFAULT '{}'",
+        "ALTER TABLE scores ADD CONSTRAINT positive CHECK (tokens > 0)",
+        "CREATE FUNCTION answer() RETURNS int LANGUAGE sql AS 'SELECT 42'",
+        "CREATE SCHEMA elsewhere",
+    ],
+)
+def test_a_changed_schema_is_replaced(
+    emptied_database: EmptiedDatabase, fresh_database: str, pristine: Any, change: str
+) -> None:
+    with connect(fresh_database) as connection:
+        connection.execute(change)  # type: ignore[call-overload]
+    emptied_database.reset()
+    assert _contents(fresh_database) == pristine
+    with connect(fresh_database) as connection:
+        schemas = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname = 'elsewhere'").fetchall()
+    assert schemas == []
+
+
+def test_a_table_that_grew_large_is_emptied_too(
+    emptied_database: EmptiedDatabase, fresh_database: str, pristine: Any
+) -> None:
+    with connect(fresh_database) as connection:
+        connection.execute(
+            "INSERT INTO metric_totals SELECT 'n', repeat(gen_random_uuid()::text, 30) || n, 1"
+            " FROM generate_series(1, 20000) AS n"
+        )
+    emptied_database.reset()
+    assert _contents(fresh_database) == pristine
+
+
+def test_connections_that_a_test_left_end_with_their_transactions_and_locks(
+    emptied_database: EmptiedDatabase, fresh_database: str
+) -> None:
+    idle, listening = connect(fresh_database), connect(fresh_database)
+    listening.execute("LISTEN somewhere")
+    idle.execute("SELECT pg_advisory_lock(1)")
+    idle.execute("BEGIN")
+    idle.execute("LOCK TABLE users")
+    idle.execute("INSERT INTO metric_totals VALUES ('n', '{}', 1)")
+    emptied_database.reset()
+    for left in (idle, listening):
+        with pytest.raises(psycopg.OperationalError):
+            left.execute("SELECT 1")
+    with connect(fresh_database) as connection:
+        assert connection.execute("SELECT pg_try_advisory_lock(1)").fetchone() == (True,)
+        assert connection.execute("SELECT count(*) FROM metric_totals").fetchone() == (0,)
+
+
+def test_listeners_of_one_test_hear_nothing_of_the_next(emptied_database: EmptiedDatabase, fresh_database: str) -> None:
+    heard: list[str] = []
+    first = emptied_database.sessions()
+    sa.event.listen(first.kw["bind"], "before_cursor_execute", lambda *args: heard.append(args[2]))
+    sa.event.listen(first, "after_commit", lambda *args: heard.append("commit"))
+    with transaction(emptied_database.sessions()) as session:
+        session.execute(sa.text("SELECT 1"))
+    assert heard == []
+    with transaction(first) as session:
+        session.execute(sa.text("SELECT 2"))
+    assert heard == ["SELECT 2", "commit"]
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_fresh_database_is_empty_in_every_test(fresh_sessions: Any, turn: int) -> None:
+    with transaction(fresh_sessions) as session:
+        assert session.scalar(sa.text("SELECT count(*) FROM users")) == 0
+        factories.store(session, factories.make_user(f"user-{uuid.uuid4()}"))
