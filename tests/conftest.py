@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from tests.databases import TEMPLATE, EmptiedDatabase, address, administer, copy_template
 
 from retllm.db.session import Sessions
@@ -20,6 +21,9 @@ from retllm.stack import LocalStack
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 register_handlers()
+# structlog's own renderer draws every traceback with its variables in frames: a second and more for each failed unit
+_renderer = structlog.get_config()["processors"][-1]
+_renderer.exception_formatter = structlog.dev.plain_traceback
 
 
 @pytest.fixture(scope="session")

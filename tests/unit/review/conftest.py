@@ -61,6 +61,9 @@ def world(fresh_sessions: Sessions) -> World:
     with transaction(fresh_sessions) as session:
         ada, bob = make_user(), make_user("bob", Role.VIEWER)
         collection = make_collection(ada.id)
-        items = [make_text(collection.id, f"a text about {topic}") for topic in _TOPICS]
+        items = [
+            make_text(collection.id, f"a text about {topic}", name=f"item {number}")
+            for number, topic in enumerate(_TOPICS)
+        ]
         store(session, ada, bob, collection, *items)
     return World(fresh_sessions, Actor.unlimited(ada), Actor.unlimited(bob), collection.id, [item.id for item in items])
