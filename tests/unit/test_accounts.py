@@ -101,7 +101,7 @@ def _wait_until_somebody_waits(engine: sa.Engine) -> None:
     waiting = sa.text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         while not connection.scalar(waiting):
             assert time.monotonic() < end, "nobody waits for a lock"
@@ -117,7 +117,7 @@ def test_two_administrators_who_take_the_role_from_each_other_at_once_do_not_bot
     def leave(key: uuid.UUID) -> bool:
         with Session(engine) as session, session.begin():
             user = session.get_one(User, key)
-            barrier.wait(timeout=30)
+            barrier.wait(timeout=60)
             try:
                 accounts.set_role(session, user, Role.EDITOR)
             except Conflict:
@@ -149,7 +149,7 @@ def test_a_name_that_was_taken_in_the_meantime_in_any_case_is_a_conflict(fresh_d
         assert not second.done()
         first.commit()
         with pytest.raises(Conflict):
-            second.result(timeout=30)
+            second.result(timeout=60)
     engine.dispose()
 
 

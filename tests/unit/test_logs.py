@@ -77,7 +77,7 @@ def test_what_is_carried_to_other_threads_keeps_its_subject_there(lines: Callabl
     both = threading.Barrier(2)
 
     def work(number: int) -> None:
-        both.wait(10)  # two at once in one pool
+        both.wait(60)  # two at once in one pool
         structlog.get_logger("test").info("inside", number=number)
 
     with structlog.contextvars.bound_contextvars(job_id="j"), ThreadPoolExecutor(2) as pool:

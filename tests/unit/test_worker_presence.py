@@ -17,6 +17,8 @@ import sqlalchemy as sa
 from retllm.db.session import make_engine
 from retllm.stack import commands
 
+pytestmark = pytest.mark.slow
+
 _PATIENCE = 60.0
 
 
@@ -62,5 +64,5 @@ def test_a_real_worker_tells_of_itself_from_its_start_to_its_end(
     assert "nothing" in model["error"]
     worker.send_signal(signal.SIGTERM)
     until(lambda found: found.stopped_at is not None)
-    worker.wait(30)
+    worker.wait(60)
     engine.dispose()

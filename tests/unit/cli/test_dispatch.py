@@ -35,7 +35,7 @@ def test_it_sweeps_what_killed_uploads_left_and_ends_when_told(
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()

@@ -11,6 +11,8 @@ import pytest
 
 from retllm.cli import main as entry
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--families", "1", "--pairs", "1", "--seed", "907"]
 
 

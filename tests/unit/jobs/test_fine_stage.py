@@ -195,7 +195,7 @@ def test_a_cancelled_search_opens_no_wave_and_goes_on_where_it_was(bench: Worker
 
 def test_two_workers_that_end_a_wave_at_once_open_the_next_once(bench: WorkerContext, world) -> None:
     search_id, texts = _pool(bench, world, 8, adaptive={**WAVES, "first": 4})
-    together = threading.Barrier(2, timeout=30)
+    together = threading.Barrier(2, timeout=60)
 
     def say(content: Content) -> tuple[float, float]:
         if content.text in (texts[1], texts[3]):

@@ -47,7 +47,7 @@ def test_lines_of_the_unit_of_its_lease_and_of_libraries_carry_both_ids(
         logging.getLogger("library").warning("from a library")
         rename("lease_until", "away")
         # the lease is renewed after a third of its time, and can't be
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while "lease.renewal_failed" not in "".join(said):
             assert time.monotonic() < end, "the lease was not to be renewed"
             time.sleep(0.02)

@@ -40,6 +40,8 @@ from retllm.search.submit import submit_search
 from .core_model import ATTEMPTS, VERSION, MClaim, MJob, in_twos
 from .foreseen import Quiet
 
+pytestmark = pytest.mark.slow
+
 PICK = st.integers(0, 10_000)
 OF_CLAIMS = ("renew", "complete", "fail", "release", "expire")
 DEEDS = ("claim", "claim", *OF_CLAIMS, "complete", "fail", "rescue", "cancel", "retry", "submit_again")

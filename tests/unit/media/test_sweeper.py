@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+
+import pytest
 
 from retllm.media.storage import Storage
 from retllm.media.sweeper import AGE, Sweeper
@@ -19,18 +23,30 @@ def _old(path: Path) -> Path:
 
 
 def _soon(true: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not true() and time.monotonic() < deadline:
         time.sleep(0.01)
     return true()
 
 
-def test_it_sweeps_at_once_and_again_and_survives_a_storage_that_is_away(tmp_path: Path) -> None:
+def test_it_sweeps_at_once_and_again_and_survives_a_storage_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     blocked = tmp_path / "media"
     blocked.write_text("a file where the folder should be")
-    sweeper = Sweeper(Storage(f"file://{blocked}"), every=0.05)
+    storage, failed = Storage(f"file://{blocked}"), threading.Event()
+
+    def sweep(age: timedelta) -> int:
+        try:
+            return Storage.sweep(storage, age)
+        except Exception:
+            failed.set()
+            raise
+
+    monkeypatch.setattr(storage, "sweep", sweep)
+    sweeper = Sweeper(storage, every=0.05)
     sweeper.start()
-    time.sleep(0.2)
+    assert failed.wait(60)
     blocked.unlink()
     storage = Storage(f"file://{blocked}")
     for round_ in range(2):

@@ -36,7 +36,7 @@ def _age(world, name: str, seconds: int) -> None:
 
 
 def _until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not true():
         assert time.monotonic() < end, "it did not become true"
         time.sleep(0.02)
@@ -124,4 +124,4 @@ def test_a_heart_goes_on_when_the_database_comes_back_and_when_a_report_fails(wo
     lost.start()
     begun = time.monotonic()
     lost.stop()
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60

@@ -27,7 +27,7 @@ def standin(tmp_path: Path) -> Standin:
     return make
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
     """Return as soon as `true()` is, and fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not true():

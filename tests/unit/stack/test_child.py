@@ -75,7 +75,8 @@ def test_a_child_that_ignores_its_stop_signal_is_killed_when_its_time_is_over(
     asked = time.monotonic()
     child.ask_to_stop()
     assert not child.stop()
-    assert time.monotonic() - asked < 5
+    # long before it would end by itself
+    assert time.monotonic() - asked < 60
     assert child.status == -signal.SIGKILL
 
 
@@ -90,7 +91,7 @@ def test_what_a_child_started_in_its_group_ends_with_it(standin: Standin, until:
     grandchild = psutil.Process(int(log_tail(spec.log)[0]))
     child.ask_to_stop()
     child.stop()
-    psutil.wait_procs([grandchild], timeout=5)
+    psutil.wait_procs([grandchild], timeout=60)
     assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE
 
 

@@ -84,7 +84,7 @@ def test_leftovers_end_the_last_stage_first(tmp_path: Path, standin: Standin, un
 def test_a_process_that_was_not_written_down_is_found_by_its_mark(standin: Standin) -> None:
     child = Child(standin("new", SLEEP, env={**os.environ, STACK_VARIABLE: "marked-stack"}), 0)
     end_stack(record(stack="marked-stack"))
-    assert child.stop(5)
+    assert child.stop(60)
     assert child.status == -signal.SIGKILL
 
 
@@ -113,8 +113,8 @@ def test_the_guardian_ends_a_stack_whose_pipe_closes(tmp_path: Path, standin: St
     assert process.poll() is None
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(20) == 0
-    assert child.stop(5)
+    assert process.wait(60) == 0
+    assert child.stop(60)
     assert not path.exists()
     assert not psutil.pid_exists(child.pid)
 
@@ -124,8 +124,8 @@ def test_the_guardian_ends_a_stack_whose_folder_was_removed(tmp_path: Path, stan
     process = guardian(tmp_path / "no-such-folder" / "stack.json", "removed-stack")
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(20) == 0
-    assert child.stop(5)
+    assert process.wait(60) == 0
+    assert child.stop(60)
     assert child.status == -signal.SIGKILL
 
 
@@ -137,7 +137,7 @@ def test_the_guardian_leaves_a_newer_stack_alone(tmp_path: Path, standin: Standi
         process = guardian(path, "older")
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert child.status is None
         assert path.exists()
     finally:

@@ -145,7 +145,7 @@ def test_a_child_that_is_killed_comes_back(tmp_path: Path, until: Callable[..., 
 
 def test_a_child_that_keeps_dying_ends_the_wait_with_the_reason(tmp_path: Path) -> None:
     with stack(tmp_path, "import time; time.sleep(0.5); print('out of paper')", port=0) as running:
-        assert running.ended.wait(30)
+        assert running.ended.wait(60)
         assert running.failure is not None
         assert "was started 5 times" in running.failure.message
         assert running.failure.detail["tail"][-1] == "out of paper"

@@ -106,7 +106,7 @@ sys.exit(7)
     watch.supervisor.start_stage([standin("bad", program)])
     gate.touch()
     watch.supervisor.watch()
-    assert watch.failed.wait(30)
+    assert watch.failed.wait(60)
     (failure,) = watch.failures
     assert failure.message.startswith(f"bad was started {QUICK_CRASHES} times and ended each time within 10 seconds")
     assert "exit status 7" in failure.message

@@ -33,6 +33,8 @@ from .conftest import PASSWORD, Heard
 from .policy import POLICY, WITHIN_COLLECTION, Answer, Needs, Person, foreseen
 from .scene import HIDDEN_WORD, Scene, Stagehand
 
+pytestmark = pytest.mark.slow
+
 
 def _rules() -> list[tuple[Rule, str]]:
     """Every route with each of its methods; this app is only read, it needs no servers."""

@@ -24,6 +24,8 @@ from .conftest import PASSWORD, Caller, Heard
 from .policy import POLICY, WITHIN_COLLECTION, Needs, Person, least_scope
 from .scene import Scene, Stagehand
 
+pytestmark = pytest.mark.slow
+
 SCOPES = list(TokenScope)
 
 

@@ -19,6 +19,8 @@ from retllm_web.http.services import Services
 
 from .conftest import Visitor
 
+pytestmark = pytest.mark.slow
+
 KEY = "018f0000-0000-7000-8000-000000000000"
 
 
