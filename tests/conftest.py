@@ -25,34 +25,6 @@ register_handlers()
 _renderer = structlog.get_config()["processors"][-1]
 _renderer.exception_formatter = structlog.dev.plain_traceback
 
-_UNIT = Path(__file__).parent / "unit"
-# they build or train models, which is worth doing once, in a process that imports torch for all of them
-_OF_MODELS = tuple(_UNIT / name for name in ("fine", "demo", "embedding"))
-# whole tests that would hold everybody up if they came last
-_LONG = ("jobs/test_state_machine.py", "test_worker_presence.py", "bench/test_jobs.py", "cli/test_evaluate.py")
-
-
-def _group(item: pytest.Item, processes: int) -> str:
-    """The tests that one process of pytest-xdist takes together: a file, or on few cores all that need models."""
-    marked = item.get_closest_marker("xdist_group")
-    if marked is not None:
-        return str(marked.args[0] if marked.args else marked.kwargs["name"])
-    if processes <= 2 and any(item.path.is_relative_to(folder) for folder in _OF_MODELS):
-        return "models"
-    return str(item.path.relative_to(_UNIT.parent))
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Group tests for ``--dist loadgroup --no-loadscope-reorder``, the longest groups first."""
-    processes = int(getattr(config, "workerinput", {}).get("workercount", 1))
-    groups = {item: _group(item, processes) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    if processes > 1:
-        first = ("models", *(f"unit/{name}" for name in _LONG))
-        items.sort(key=lambda item: first.index(groups[item]) if groups[item] in first else len(first))
-
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[LocalStack]:
