@@ -4,7 +4,9 @@
 #   make demo ONCE=1          the same, and ends after the search
 #   make demo PRESET=small    with real models, which are fetched from their hub (PRESET=paper: wants a GPU)
 #   make demo PHOTOS=folder   with your own pictures (QUERY="a text" says what to search for)
-#   make test                 every test
+#   make test                 every test; ONLY=web for one subject: tests/unit/web and the functional tests of it
+#   make quick                the unit tests that need no model
+#   make soak                 the tests of faults, generated requests, hostile uploads and sizes with their full numbers
 #   make check                style, types and layers
 #   make chaos                kills, stops and cuts off everything while it works, and counts what was lost
 #   make audit                holds the pinned versions against known advisories
@@ -19,11 +21,28 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PINS := pyproject.toml constraints.txt
 # what looks at the installation stands beside it, so that it is not among what it finds
 TOOLS := build/tools
-# functional tests that start servers, but no platform; the longest ones come first, so that no processor waits for them
-WITHOUT_PLATFORM := tests/functional/test_api_contract.py tests/functional/test_api_roles.py
+
+# each process computes on one thread: with more they wait for each other; the plugin of schemathesis, which no test
+# uses, would be imported by each of them
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:schemathesis
+# in several processes, a group of tests that share servers in one of them
+SHARED := -p tests.grouping -n auto --dist loadfile --no-loadscope-reorder
+SOAK_TESTS := tests/chaos tests/functional/test_api_contract.py tests/functional/test_api_roles.py \
+  tests/functional/test_hostile_uploads.py tests/functional/test_pages_at_size.py
+# folders of tests/unit whose tests load or train models
+WITH_MODELS := bench demo embedding fine
+# the functional tests of a subject, a folder of tests/unit; those of others have its name in theirs
+OF_cli := whole_way
+OF_demo := whole_way
+OF_stack := local_sockets
+OF_jobs := shutdown transport upgrade
+OF_media := hostile_uploads
+OF_web := api_* browser_* pages_*
+ONLY_TESTS = $(sort $(wildcard tests/unit/$(ONLY) tests/unit/test_$(ONLY)*.py tests/functional/test_$(ONLY)*.py \
+  $(OF_$(ONLY):%=tests/functional/test_%.py)) $(if $(filter jobs,$(ONLY)),tests/chaos))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos audit sbom screenshots venv clean
+.PHONY: help demo test quick soak check chaos audit sbom screenshots venv clean
 .DELETE_ON_ERROR:
 
 help:
@@ -55,9 +74,15 @@ demo: $(VENV)/.installed
 	  $(if $(PHOTOS),--photos "$$PHOTOS") $(if $(QUERY),--query "$$QUERY")
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WITHOUT_PLATFORM) tests/unit -n auto --maxprocesses 8 --dist loadfile
-	# those that start whole platforms want the machine for themselves
-	$(BIN)/python -m pytest tests/functional tests/chaos $(WITHOUT_PLATFORM:%=--ignore=%)
+	$(if $(ONLY),$(if $(ONLY_TESTS),,$(error No tests are of "$(ONLY)": ONLY is the name of a folder in tests/unit)))
+	$(PYTEST) $(SHARED) $(if $(ONLY),$(ONLY_TESTS),tests/chaos tests/functional tests/unit)
+
+quick: $(VENV)/.installed-dev
+	$(PYTEST) $(SHARED) tests/unit $(WITH_MODELS:%=--ignore=tests/unit/%)
+
+# without other tests beside it, since some of it tells how long the platform takes to recover
+soak: $(VENV)/.installed-dev
+	SOAK=1 $(PYTEST) $(SOAK_TESTS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

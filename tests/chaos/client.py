@@ -19,7 +19,7 @@ from tests.chaos.models import DEADLY
 
 from retllm.queue.audit import Accepted, Cancelled, ClientLog, Ending
 
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 
 
 def picture(colour: tuple[int, int, int], size: int = 16) -> bytes:
@@ -50,7 +50,7 @@ class Client:
 
     def __post_init__(self) -> None:
         headers = {"Authorization": f"Bearer {self.token}"}
-        self.http = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=20)
+        self.http = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=60)
 
     def ask(self, method: str, path: str, **how: Any) -> httpx.Response:
         """The answer, once there is one: what failed on the way or on the server's side is asked again."""
@@ -131,7 +131,7 @@ class Client:
                 self.log.endings.append(ending)
         return found
 
-    def wait(self, job_id: UUID, seconds: float = 60) -> dict[str, Any]:
+    def wait(self, job_id: UUID, seconds: float = 120) -> dict[str, Any]:
         """The job once it is over."""
         deadline = time.monotonic() + seconds
         while (found := self.job(job_id))["finished_at"] is None:

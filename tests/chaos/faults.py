@@ -14,7 +14,7 @@ from tests.chaos import disk
 from tests.chaos.client import deadly, picture
 from tests.chaos.plant import LEASE
 from tests.chaos.proxy import Proxy
-from tests.chaos.scene import RECOVERY, Scene, Skip
+from tests.chaos.scene import Scene, Skip
 
 from retllm.db.enums import UnitState
 from retllm.db.tables import Unit
@@ -70,8 +70,8 @@ def freeze_in_transaction(scene: Scene, times: int) -> None:
         scene.obeyed("complete-before", "stop")
         time.sleep(LEASE)
         scene.obeyed("work")
-        if not scene.taken_back(RECOVERY, but=scene.plant.stopped()):
-            scene.wrong(f"what another worker lost was not taken back in {RECOVERY:.1f} s while one stood still")
+        if not scene.taken_back(scene.recovery, but=scene.plant.stopped()):
+            scene.wrong(f"what another worker lost was not taken back in {scene.recovery:.1f} s while one stood still")
         for name in scene.plant.stopped():
             scene.plant.kill(name, signal.SIGCONT)
 
@@ -152,7 +152,7 @@ def hang_network(scene: Scene, times: int) -> None:
 
 def lose_network(scene: Scene, times: int) -> None:
     """The path forgets the workers' connections in the middle of their questions: no answer and no end ever comes."""
-    scene.patience = _NOTICED + RECOVERY
+    scene.patience = _NOTICED + scene.recovery
     with _behind(scene) as paths:
         for number in range(times):
             path = paths["redis" if number % 2 else "postgres"]

@@ -12,9 +12,9 @@ import signal
 import sys
 from typing import Any
 
-# what a child needs, imported before any of them is made
-import retllm.embedding.encoder
-import retllm.fine.scorer  # noqa: F401
+# what a child needs is imported before any of them is made, so that it starts in a moment
+import tests.chaos.models  # noqa: F401
+
 from retllm.cli.dispatch import dispatch
 from retllm.stack import commands
 

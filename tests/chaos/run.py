@@ -11,7 +11,8 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.chaos.client import Client
@@ -23,16 +24,24 @@ from tests.chaos.scene import Outcome, Scene
 COLUMNS = ("times", "jobs", "units", "retried", "dead", "fenced", "lost", "doubled", "recovery_s", "seconds")
 
 
+@contextmanager
+def prepared(seed: int, *, whole: bool, home: Path) -> Iterator[Scene]:
+    """A plant with a collection in it, ready for faults."""
+    attempts = 5 if whole else 3
+    with small_disk(home / "media") as reason, Plant(home, no_small_disk=reason, attempts=attempts) as plant:
+        # a short run tells whether the platform recovers, beside other tests; a whole one how fast
+        slack = 5.0 if whole else 60.0
+        scene = Scene(plant, Client(plant.url, plant.token), random.Random(seed), slack=slack)
+        scene.furnish()
+        yield scene
+
+
 def run(
     seed: int, *, whole: bool, only: str = "", home: Path, say: Callable[[str], None] = lambda _: None
 ) -> list[Outcome]:
     """Every fault on one plant, one after the other."""
     outcomes = []
-    attempts = 5 if whole else 3
-    with small_disk(home / "media") as reason, Plant(home, no_small_disk=reason, attempts=attempts) as plant:
-        client = Client(plant.url, plant.token)
-        scene = Scene(plant, client, random.Random(seed))
-        scene.furnish()
+    with prepared(seed, whole=whole, home=home) as scene:
         for name, fault, load in faults(whole):
             if only in name:
                 outcomes.append(scene.play(name, fault, load=load))
@@ -47,9 +56,9 @@ def head() -> str:
 
 def line(outcome: Outcome) -> str:
     """A line of the table, with what is wrong below it."""
-    if outcome.skipped is not None:
-        return f"{outcome.fault:34}  skipped: {outcome.skipped}"
     values = "".join(f"{'-' if (v := getattr(outcome, name)) is None else v:>11}" for name in COLUMNS)
+    if outcome.skipped is not None:
+        values = f"  skipped: {outcome.skipped}"
     return "\n".join(
         [f"{outcome.fault:34}{values}", *[f"    {one}" for one in outcome.notes + outcome.violations[:20]]]
     )

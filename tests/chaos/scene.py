@@ -17,9 +17,7 @@ from retllm.db.tables import Job
 from retllm.queue.audit import violations
 from retllm.queue.violations import Violation
 
-RECOVERY = LEASE + DISPATCH + 5
-"""Seconds after the last fault in which all that the lost ones held is taken up, and work goes on."""
-_QUIET_SECONDS = 90.0
+_QUIET_SECONDS = 240.0
 _DOUBLED = {"journal", "one_job_a_key", "each_input_once", "scored_once", "score_or_error", "ends_once"}
 _LOST = {
     "accepted_is_kept",
@@ -77,8 +75,16 @@ class Scene:
     notes: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     blows: int = 0
-    patience: float = RECOVERY
+    slack: float = 5.0
+    """Seconds that a recovery may take longer than a lease and a look of the dispatcher."""
+    patience: float = 0.0
+    """Seconds that the recovery from the present fault may take."""
     _blow: Blow = field(default_factory=lambda: Blow(0.0))
+
+    @property
+    def recovery(self) -> float:
+        """Seconds after the last fault in which all that the lost ones held is taken up, and work goes on."""
+        return LEASE + DISPATCH + self.slack
 
     def furnish(self) -> None:
         """A collection that is indexed in peace, for the searches."""
@@ -95,7 +101,7 @@ class Scene:
         deed()
         self.blows += 1
 
-    def obeyed(self, moment: str, how: str = "end", seconds: float = 20) -> bool:
+    def obeyed(self, moment: str, how: str = "end", seconds: float = 60) -> bool:
         """Order that the next process that comes to this moment ends or stops there; false if none came."""
         order = self.plant.order(moment, how)
         deadline = time.monotonic() + seconds
@@ -145,7 +151,7 @@ class Scene:
         """Something is not as it must be."""
         self.complaints.append(what)
 
-    def wait_for_work(self, but: Sequence[str] = (), seconds: float = 20) -> None:
+    def wait_for_work(self, but: Sequence[str] = (), seconds: float = 60) -> None:
         """Return when a worker, besides those in ``but``, holds a unit."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not set(self.plant.busy()) - set(but):
@@ -167,7 +173,7 @@ class Scene:
         began, mark, fenced = time.monotonic(), self.plant.journal.mark(), self.plant.fenced()
         before = set(self._violations())
         self.blows, self.notes, self.complaints, self._blow = 0, [], [], Blow(0.0)
-        self.patience = RECOVERY
+        self.patience = self.recovery
         outcome = Outcome(name)
         try:
             if load:

@@ -1,4 +1,4 @@
-"""The whole platform as real processes, once for all functional tests."""
+"""The whole platform as real processes, once for all tests that run in the same process."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from tests.chaos.plant import Plant
 from tests.functional.browsing import ARGUMENTS, CHROMIUM, PATIENCE_MS, Scenes, Visit, Visits, log_in
 
 from retllm.cli.up import Admin, prepare_client
@@ -41,6 +42,13 @@ def stack() -> Iterator[LocalStack]:
 
 
 @pytest.fixture(scope="session")
+def plant() -> Iterator[Plant]:
+    """The platform without workers: a test starts those that it wants, with models that cost nothing."""
+    with tempfile.TemporaryDirectory(prefix="retllm-plant-") as folder, Plant(Path(folder) / "home", workers=0) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
 def admin(stack: LocalStack) -> Admin:
     """The first administrator of the stack, with the password."""
     made = prepare_client(stack)
@@ -58,7 +66,7 @@ def api_token(stack: LocalStack, admin: Admin) -> str:
 def api(stack: LocalStack, api_token: str) -> Iterator[httpx.Client]:
     """A client of the REST API, as the administrator; its addresses begin after /api/v1."""
     headers = {"Authorization": f"Bearer {api_token}"}
-    with httpx.Client(base_url=f"{stack.url}/api/v1", headers=headers, timeout=30) as client:
+    with httpx.Client(base_url=f"{stack.url}/api/v1", headers=headers, timeout=120) as client:
         yield client
 
 

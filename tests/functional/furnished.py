@@ -28,7 +28,7 @@ FAMILIES = 3
 # a family is eight scenes; its first is asked for
 _ASKED, _SHOWN = 8, 16
 K = 8
-_PATIENCE = 180.0
+_PATIENCE = 600.0
 
 _TRACEBACK = """Traceback (most recent call last):
   File "retllm/queue/worker.py", line 77, in _attempt

@@ -19,7 +19,7 @@ from retllm.stack import commands
 
 Worker = subprocess.Popen[bytes]
 
-_STARTING_SECONDS = 60
+_STARTING_SECONDS = 180
 
 
 @contextlib.contextmanager
@@ -58,7 +58,7 @@ def worker(
         started.wait()
 
 
-def holding(plant: Plant, one: Worker, seconds: float = 30) -> UUID:
+def holding(plant: Plant, one: Worker, seconds: float = 120) -> UUID:
     """Wait until this worker holds a unit, and give the unit's key."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -1,7 +1,8 @@
 """A database as large as a busy server's: filled by SQL, since what is counted here are the questions, not the work.
 
-100,000 items in ten collections, 10,000 jobs, 1,000,000 candidates and as many scores, with units, marks and a log to
-match. Times go back over a hundred days, keys with them.
+With ``make soak`` 100,000 items in ten collections, 10,000 jobs, 1,000,000 candidates and as many scores, with units,
+marks and a log to match; else as many jobs, since PostgreSQL would read fewer of them from end to end with good reason,
+and a fifth of the rest. Times go back over a hundred days, keys with them.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import uuid
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from tests.soak import scaled
 
-ITEMS = 100_000
+ITEMS = scaled(20_000, 100_000)
 COLLECTIONS = 10
 SEARCHES = 9_600
 INDEX_JOBS = 400
-POOL = 105
-UNITS_OF_A_SEARCH = 14
-UNITS_OF_AN_INDEX = 60
+POOL = scaled(21, 105)
+UNITS_OF_A_SEARCH = scaled(6, 14)
+UNITS_OF_AN_INDEX = scaled(12, 60)
 REVIEWED = 2_000
 MARKS = 5
 DEAD_EVERY = 97
@@ -110,7 +112,7 @@ INSERT INTO candidates (search_id, item_id, coarse_rank, similarity, final_rank,
 INSERT INTO scores (search_id, item_id, scorer_version, score, log_odds, entropy, injected_layer, uncertainty, tokens,
         created_at)
     SELECT search_id, item_id, 'v' || n % 2, r / 110.0, ln(r / 110.0 / (1 - r / 110.0)), 0.3, 2, 0.8, 100, at
-    FROM big_pools WHERE NOT (state = 'running' AND r > 40);
+    FROM big_pools WHERE NOT (state = 'running' AND r > {POOL * 2 // 5});
 INSERT INTO judgments (collection_id, question, item_id, relevant, user_id, search_id, created_at, updated_at)
     SELECT b.id, md5('bird ' || p.n % 3000), p.item_id, p.r % 2 = 0, :ada, p.search_id, p.at, p.at
     FROM big_pools p JOIN big_jobs j ON j.id = p.search_id JOIN big_collections b ON b.n = j.c
@@ -155,8 +157,8 @@ def fill(engine: sa.Engine, users: dict[str, uuid.UUID], *, embedder: str, image
     return Large(*found, run_id=run, user_id=users["ada"])
 
 
-_KEYS = """
-SELECT (SELECT id FROM big_collections WHERE n = 1), (SELECT id FROM big_items WHERE n = 25001),
+_KEYS = f"""
+SELECT (SELECT id FROM big_collections WHERE n = 1), (SELECT id FROM big_items WHERE n = {ITEMS // 4 + 1}),
     (SELECT id FROM big_jobs WHERE kind = 'search' AND c = 1 AND state = 'succeeded' ORDER BY n LIMIT 1),
     (SELECT id FROM big_jobs WHERE state = 'running' ORDER BY n LIMIT 1),
     (SELECT id FROM big_jobs WHERE kind = 'index' AND state = 'partial' LIMIT 1)

@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from PIL import Image
+from tests.soak import scaled
 from tests.unit.media import handmade
 from tests.unit.media.handmade import Entry, made
 from tests.unit.media.samples import encoded, noise
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
-PICTURES, POLYGLOTS, ZIPS, FORMS, SHEETS = 360, 80, 240, 160, 160
+# written ones are in both, generated ones make up the rest
+PICTURES, POLYGLOTS, ZIPS, FORMS, SHEETS = scaled((100, 40, 80, 80, 80), (360, 80, 240, 160, 160))
+TOTAL = PICTURES + POLYGLOTS + ZIPS + FORMS + SHEETS
 _BOUNDARY = b"xyzxyz"
 _SCRIPT = b"<script>alert(document.domain)</script>"
 _MARKUP = {
@@ -150,9 +153,10 @@ _MUTATIONS: tuple[Callable[[random.Random, bytes], bytes], ...] = (_flipped, _cu
 
 def _pictures(chance: random.Random) -> Iterator[tuple[str, str, bytes]]:
     for number in range(PICTURES):
-        form = FORMATS[number % len(FORMATS)]
+        vast = number % 10 == 9
+        form = FORMATS[(number // 10 if vast else number) % len(FORMATS)]
         name = f"{number}.{chance.choice((form.lower(), 'png', 'txt', 'html', 'zip'))}"
-        if number % 10 == 9:
+        if vast:
             yield f"vast {form}", name, _vast(chance, form)
         else:
             mutation = chance.choice(_MUTATIONS)

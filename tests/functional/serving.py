@@ -37,7 +37,7 @@ class Server:
     def client(self) -> httpx.Client:
         """A client of its API."""
         return httpx.Client(
-            base_url=f"{self.address}/api/v1", headers={"Authorization": f"Bearer {self.token}"}, timeout=60
+            base_url=f"{self.address}/api/v1", headers={"Authorization": f"Bearer {self.token}"}, timeout=120
         )
 
     def collection(self, name: str) -> str:
@@ -102,11 +102,11 @@ def serving(database_url: str, redis_url: str, home: Path, **settings: object) -
         yield Server(f"http://127.0.0.1:{port}", token, process, home)
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
         try:

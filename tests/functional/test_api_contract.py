@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,7 @@ from uuid import UUID
 import pytest
 import schemathesis
 import sqlalchemy as sa
+from argon2 import PasswordHasher
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.parameters import ParameterLocation
@@ -28,16 +30,17 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 from tests.functional.contract import mended, picture
+from tests.soak import scaled
 
 from retllm.db.enums import Role
 from retllm.db.session import transaction
 from retllm.db.tables import Embedding, EmbeddingModel, Item, new_id
-from retllm.identity import accounts, tokens
+from retllm.identity import accounts, passwords, tokens
 from retllm.identity.actor import Actor
 from retllm.settings import Settings, public_name
 from retllm_web.app import create_app
 
-EXAMPLES = 25
+EXAMPLES = scaled(10, 100)
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -50,45 +53,48 @@ JUDGED = {GenerationMode.POSITIVE: positive_data_acceptance, GenerationMode.NEGA
 
 
 @pytest.fixture(scope="module")
-def known(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def known(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """An app with an account, an indexed collection, items, a token and jobs; and the keys of all of these."""
-    made = Settings(home=tmp_path_factory.mktemp("api"), database_url=database_url, redis_url=redis_url)
-    app = create_app(made)
-    sessions = app.extensions["retllm"].sessions
-    with transaction(sessions) as session:
-        # an administrator, or half of the routes would only be seen to refuse
-        user = accounts.create_user(session, f"contract-{new_id()}", "a long password", Role.ADMIN)
-        other = accounts.create_user(session, f"other-{new_id()}", "a long password", Role.EDITOR)
-        _, token = tokens.issue(session, tokens.token_key(made), Actor.unlimited(user), "contract")
-    headers = {"Authorization": f"Bearer {token}"}
-    client = app.test_client()
-    collection = client.post("/api/v1/collections", json={"name": "Seeds"}, headers=headers).json["id"]
-    files = [(io.BytesIO(picture()), "red.png"), (io.BytesIO(b"a robin"), "robin.txt")]
-    uploaded = client.post(
-        f"/api/v1/collections/{collection}/items",
-        data={"file": files},
-        content_type="multipart/form-data",
-        headers=headers,
-    ).json
-    _index(sessions, UUID(collection), made)
-    search = client.post(
-        f"/api/v1/collections/{collection}/searches",
-        data={"picture": (io.BytesIO(picture()), "q.png")},
-        content_type="multipart/form-data",
-        headers=headers,
-    ).json
-    return {
-        "app": app,
-        "headers": headers,
-        "collection_id": collection,
-        "item_id": uploaded["outcomes"][0]["item_id"],
-        "job_id": uploaded["job_id"],
-        "search_id": search["id"],
-        "user_id": str(other.id),
-        "run_id": client.post("/api/v1/evaluations", json={"report": _report()}, headers=headers).json["id"],
-        "queue": "embed",
-        "embedder": public_name(made.embedder_name),
-    }
+    with pytest.MonkeyPatch.context() as patched:
+        # one that is made to be slow takes longer than all else
+        patched.setattr(passwords, "HASHER", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
+        made = Settings(home=tmp_path_factory.mktemp("api"), database_url=database_url, redis_url=redis_url)
+        app = create_app(made)
+        sessions = app.extensions["retllm"].sessions
+        with transaction(sessions) as session:
+            # an administrator, or half of the routes would only be seen to refuse
+            user = accounts.create_user(session, f"contract-{new_id()}", "a long password", Role.ADMIN)
+            other = accounts.create_user(session, f"other-{new_id()}", "a long password", Role.EDITOR)
+            _, token = tokens.issue(session, tokens.token_key(made), Actor.unlimited(user), "contract")
+        headers = {"Authorization": f"Bearer {token}"}
+        client = app.test_client()
+        collection = client.post("/api/v1/collections", json={"name": "Seeds"}, headers=headers).json["id"]
+        files = [(io.BytesIO(picture()), "red.png"), (io.BytesIO(b"a robin"), "robin.txt")]
+        uploaded = client.post(
+            f"/api/v1/collections/{collection}/items",
+            data={"file": files},
+            content_type="multipart/form-data",
+            headers=headers,
+        ).json
+        _index(sessions, UUID(collection), made)
+        search = client.post(
+            f"/api/v1/collections/{collection}/searches",
+            data={"picture": (io.BytesIO(picture()), "q.png")},
+            content_type="multipart/form-data",
+            headers=headers,
+        ).json
+        yield {
+            "app": app,
+            "headers": headers,
+            "collection_id": collection,
+            "item_id": uploaded["outcomes"][0]["item_id"],
+            "job_id": uploaded["job_id"],
+            "search_id": search["id"],
+            "user_id": str(other.id),
+            "run_id": client.post("/api/v1/evaluations", json={"report": _report()}, headers=headers).json["id"],
+            "queue": "embed",
+            "embedder": public_name(made.embedder_name),
+        }
 
 
 def _report() -> dict[str, Any]:

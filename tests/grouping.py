@@ -1,0 +1,70 @@
+"""How pytest-xdist shares the tests out: ``-p tests.grouping -n auto --dist loadfile --no-loadscope-reorder``.
+
+The tests of a file run in one process, one after the other, and so do those of all files of a group, on servers that
+are started once. (xdist's own groups, ``--dist loadgroup``, do nothing under pytest 9.2: xdist 3.8 writes the group
+into an attribute that pytest does not read any more.)
+"""
+
+from __future__ import annotations
+
+import os
+from fnmatch import fnmatch
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadFileScheduling
+
+# by the session fixture that starts a platform, the files whose tests use it
+GROUPS = {
+    "stack": (
+        "tests/functional/test_browser_*.py",
+        "tests/functional/test_local_sockets.py",
+        "tests/functional/test_pages_accessible.py",
+        "tests/functional/test_whole_way.py",
+    ),
+    "plant": ("tests/functional/test_shutdown.py", "tests/functional/test_transport.py"),
+}
+# the longest must not begin when all others are done
+FIRST = (*GROUPS["stack"], "tests/chaos/test_faults.py", "tests/functional/test_api_roles.py", *GROUPS["plant"])
+_MOST_PROCESSES = 8
+
+
+class Grouped(LoadFileScheduling):
+    """Gives each process one group after the other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid.partition("::")[0])
+
+
+def group_of(file: str) -> str:
+    """The group of a file of tests; most are one by themselves."""
+    found = (name for name, patterns in GROUPS.items() if any(fnmatch(file, pattern) for pattern in patterns))
+    return next(found, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Grouped:
+    """Share the tests out by group."""
+    return Grouped(config, log)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores, since a good part of the functional tests is waiting."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores + 1, _MOST_PROCESSES)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bring the long groups to the front, and see that none is left out of its group."""
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        for name in GROUPS:
+            # a fixture of that name in the file itself is another one
+            own = name in getattr(item, "fixturenames", ()) and not hasattr(getattr(item, "module", None), name)
+            if own and file.startswith("tests/functional/") and group_of(file) != name:
+                raise pytest.UsageError(f"{item.nodeid} uses {name}: put its file into that group of tests.grouping.")
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    file = item.nodeid.partition("::")[0]
+    return next((n for n, pattern in enumerate(FIRST) if fnmatch(file, pattern)), len(FIRST))
