@@ -11,6 +11,7 @@
 #   make chaos                kills, stops and cuts off everything while it works, and counts what was lost
 #   make audit                holds the pinned versions against known advisories
 #   make sbom                 what is installed, as CycloneDX, in build/sbom.json
+#   make docs                 the documentation, in build/docs
 #   make screenshots          a picture of every page, in build/screenshots (wants Chromium)
 #   make clean                removes the virtual environment and all caches; never any data
 
@@ -42,7 +43,7 @@ ONLY_TESTS = $(sort $(wildcard tests/unit/$(ONLY) tests/unit/test_$(ONLY)*.py te
   $(OF_$(ONLY):%=tests/functional/test_%.py)) $(if $(filter jobs,$(ONLY)),tests/chaos))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick soak check chaos audit sbom screenshots venv clean
+.PHONY: help demo test quick soak check chaos audit sbom screenshots docs venv clean
 .DELETE_ON_ERROR:
 
 help:
@@ -62,6 +63,10 @@ $(VENV)/.installed: $(PINS) | $(BIN)/python
 $(VENV)/.installed-dev: $(PINS) | $(BIN)/python
 	@echo "Installing into $(VENV) with the tools for tests; the first time this takes some minutes ..."
 	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(PINS) | $(BIN)/python
+	$(PIP) install -c constraints.txt -e '.[docs]'
 	@touch $@ $(VENV)/.installed
 
 venv: $(VENV)/.installed-dev
@@ -110,6 +115,9 @@ sbom: $(VENV)/.installed $(TOOLS)/.installed
 
 screenshots: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.screenshots.take
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,7 +1,7 @@
 """Every setting of the platform, each with its help text (design: settings).
 
 Settings come from the environment (``RETLLM_<NAME>``; the two servers also from ``DATABASE_URL`` and ``REDIS_URL``).
-The README's table is made from this file and held equal to it by a test.
+The page of settings in the documentation is generated from this file.
 """
 
 from __future__ import annotations
@@ -334,7 +334,7 @@ def get_settings() -> Settings:
 
 
 def settings_table() -> str:
-    """The table of settings for the README, in Markdown."""
+    """The table of settings for the documentation, in Markdown."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         alias = field.validation_alias

@@ -85,7 +85,7 @@ class Furnished:
         ]
 
     def illustrations(self) -> dict[str, tuple[str, str, str]]:
-        """The pictures of the README: the page, the width and the colours of each."""
+        """The pictures of the documentation: the page, the width and the colours of each."""
         return {
             "overview": ("/", "desktop", "light"),
             "search": (f"/jobs/{self.search}", "desktop", "light"),

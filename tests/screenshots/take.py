@@ -1,7 +1,7 @@
 """Take a picture of every page: ``make screenshots`` (both colour modes, 1280 and 390 pixels wide).
 
 Starts a local stack with the models that ship, fills it as people would, and opens every page in Chromium. The
-pictures go to ``build/screenshots``; those that illustrate the README are then made anew in ``web/screenshots``.
+pictures go to ``build/screenshots``; those that the documentation shows are then made anew in ``docs/screenshots``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from retllm_web.app import create_app
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "build" / "screenshots"
-OF_THE_README = ROOT / "web" / "screenshots"
+ILLUSTRATIONS = ROOT / "docs" / "screenshots"
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
 
@@ -40,7 +40,7 @@ def main() -> int:
         settings = Settings(home=home, database_url=None, redis_url=None, port=0, preset="demo", torch_threads=1)
         with LocalStack(settings, durable=False) as stack:
             _take(stack, Path(folder) / "pictures")
-    sys.stdout.write(f"The pictures are in {SHOTS} and {OF_THE_README}.\n")
+    sys.stdout.write(f"The pictures are in {SHOTS} and {ILLUSTRATIONS}.\n")
     return 0
 
 
@@ -84,8 +84,8 @@ def _round(
         page.screenshot(path=folder / f"{_name(path, furnished)}.png", full_page=True)
         for name, (shown, of_size, mode) in furnished.illustrations().items():
             if (shown, of_size, mode) == (path, size, colours):
-                OF_THE_README.mkdir(exist_ok=True)
-                page.screenshot(path=OF_THE_README / f"{name}.png")
+                ILLUSTRATIONS.mkdir(exist_ok=True)
+                page.screenshot(path=ILLUSTRATIONS / f"{name}.png")
     context.close()
 
 

@@ -1,4 +1,4 @@
-"""SECURITY.md names for each threat a test that exists."""
+"""SECURITY.md numbers its threats, and its appendix names for each one tests that exist."""
 
 from __future__ import annotations
 
@@ -8,26 +8,40 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+_APPENDIX = "\n## Appendix: tests\n"
 
 
-def _rows() -> list[list[str]]:
-    lines = (ROOT / "SECURITY.md").read_text("utf-8").splitlines()
-    begin = lines.index("| threat | defence | test |") + 2
-    rows = [line.strip("|").split("|") for line in lines[begin:]]
-    return [[cell.strip() for cell in row] for row in rows[: rows.index([""])]]
+def _rows(text: str) -> list[list[str]]:
+    """The rows of all tables that begin with the number of a threat."""
+    lines = [line for line in text.splitlines() if re.match(r"\| T\d+ \|", line)]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def _parts() -> tuple[list[list[str]], list[list[str]]]:
+    threats, appendix, tests = (ROOT / "SECURITY.md").read_text("utf-8").partition(_APPENDIX)
+    assert appendix
+    return _rows(threats), _rows(tests)
 
 
 def _tests(path: Path) -> set[str]:
     return {node.name for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.FunctionDef)}
 
 
-def test_each_threat_has_a_defence_and_tests_that_exist() -> None:
-    rows = _rows()
-    assert len(rows) > 30
-    for row in rows:
+def test_threats_are_numbered_from_1_and_each_has_a_defence() -> None:
+    threats, _ = _parts()
+    assert len(threats) > 30
+    assert [row[0] for row in threats] == [f"T{number}" for number in range(1, len(threats) + 1)]
+    for row in threats:
         assert len(row) == 3, row
         assert all(row), row
-        named = _NAMED.findall(row[2])
+
+
+def test_each_threat_has_tests_that_exist() -> None:
+    threats, appendix = _parts()
+    assert [row[0] for row in appendix] == [row[0] for row in threats]
+    for row in appendix:
+        assert len(row) == 2, row
+        named = _NAMED.findall(row[1])
         assert named, row
         for file, test in named:
             assert (ROOT / file).is_file(), file
@@ -35,5 +49,6 @@ def test_each_threat_has_a_defence_and_tests_that_exist() -> None:
 
 
 def test_no_threat_stands_twice() -> None:
-    threats = [row[0] for row in _rows()]
-    assert len(threats) == len(set(threats))
+    threats, _ = _parts()
+    names = [row[1] for row in threats]
+    assert len(names) == len(set(names))

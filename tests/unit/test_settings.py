@@ -1,23 +1,13 @@
-"""The README lists every setting as it is, and presets and names are what they say."""
+"""Every setting has a help text, and presets and names are what they say (tests/unit/test_documents.py: the table)."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from retllm.settings import PRESETS, Settings, public_name, settings_table
-
-README = Path(__file__).parents[2] / "README.md"
-
-
-def test_the_readme_lists_every_setting_with_its_default_and_its_help() -> None:
-    """Run `python -m retllm.settings` and put what it prints between the two marks."""
-    text = README.read_text("utf-8")
-    begin, end = "<!-- settings -->\n", "<!-- end of settings -->"
-    assert text.partition(begin)[2].partition(end)[0].strip() == settings_table().strip()
+from retllm.settings import PRESETS, Settings, public_name
 
 
 def test_every_setting_has_a_help_text() -> None:

@@ -74,7 +74,7 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Search over pictures and texts: CLIP and pgvector find candidates, a multimodal LLM judges each one.
 
-    Settings come from the environment (RETLLM_...); the README lists them.
+    Settings come from the environment (RETLLM_...); `python -m retllm.settings` lists them.
     """
 
 

@@ -1,0 +1,152 @@
+"""What the tutorial and the how-to pages tell people to type works, and says what they show."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.documents import HOW_TO, TUTORIAL, Command, blocks
+
+from retllm.cli.up import Admin
+from retllm.demo.world import write_collection
+from retllm.stack import LocalStack
+
+# the address that the pages show for the server
+_SHOWN = "http://127.0.0.1:8080"
+_SECONDS = 280
+# how far a number that is shown may be from the one on this machine
+_CLOSE = 0.02
+_NUMBER = re.compile(r"-?\d+\.\d+")
+_MARK = "@@ "
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Runs pages in one folder against one platform; each page has a bash of its own."""
+
+    folder: Path
+    environment: dict[str, str]
+    url: str
+
+    def run(self, page: Path) -> None:
+        """Run every command of the page: it must succeed, unless the next one shows ``$?``, and print what is shown."""
+        commands = self._commands(page)
+        outputs = self._outputs(commands)
+        assert len(outputs) == len(commands), f"{page.name} ended early:\n{outputs[-1:]}"
+        for number, (command, (status, output)) in enumerate(zip(commands, outputs, strict=True)):
+            shown = f"$ {command.text}\n{output}"
+            following = commands[number + 1].text if number + 1 < len(commands) else ""
+            assert status == 0 or following == "echo $?", f"{page.name}: status {status}\n{shown}"
+            missing = first_missing(command.output, output)
+            assert missing is None, f"{page.name}: not in the output: {missing}\n{shown}"
+
+    def _commands(self, page: Path) -> list[Command]:
+        found = []
+        for block in blocks(page):
+            if block.not_run is None and block.language == "console":
+                found += block.commands
+            elif block.not_run is None and block.language == "python":
+                found.append(Command(f"python - <<'END_OF_PYTHON'\n{block.text}\nEND_OF_PYTHON"))
+        return found
+
+    def _outputs(self, commands: list[Command]) -> list[tuple[int, str]]:
+        lines = ["exec 2>&1", "status=0"]
+        for command in commands:
+            lines += [f"printf '\\n{_MARK}begin\\n'; (exit $status)", command.text.replace(_SHOWN, self.url)]
+            lines.append(f"status=$?; printf '\\n{_MARK}end %d\\n' $status")
+        script = self.folder / ".page.sh"
+        script.write_text("\n".join(lines) + "\n", "utf-8")
+        ran = subprocess.run(
+            ["bash", str(script)],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+        )
+        found = re.findall(rf"\n{_MARK}begin\n(.*?)\n{_MARK}end (\d+)\n", ran.stdout, re.DOTALL)
+        return [(int(status), output) for output, status in found]
+
+
+def first_missing(shown: list[str], output: str) -> str | None:
+    """The first line that a page shows and the output lacks, None if all come in their order.
+
+    ``...`` stands for anything, and a line of it alone for any lines. A program may say more between them, as progress
+    does. Numbers with a point are compared as numbers.
+    """
+    lines = iter(output.splitlines())
+    for line in shown:
+        if line.strip() in ("", "..."):
+            continue
+        if not any(_says(line, said) for said in lines):
+            return line
+    return None
+
+
+def _says(shown: str, said: str) -> bool:
+    parts = [r"\s*".join(_pattern(piece) for piece in part.split()) for part in shown.split("...")]
+    found = re.fullmatch(r".*?".join(parts), said.strip())
+    if found is None:
+        return False
+    expected = [float(number) for number in _NUMBER.findall(shown)]
+    return all(abs(float(a) - b) <= _CLOSE for a, b in zip(found.groups(), expected, strict=True))
+
+
+def _pattern(word: str) -> str:
+    """A word as a pattern: its numbers with a point as groups, the rest as it is."""
+    plain = _NUMBER.split(word)
+    return rf"({_NUMBER.pattern})".join(re.escape(piece) for piece in plain)
+
+
+@pytest.fixture(scope="module")
+def shell(stack: LocalStack, admin: Admin, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    folder = tmp_path_factory.mktemp("documents")
+    pictures = folder / "Pictures" / "holiday"
+    write_collection(pictures, families=1, seed=11)
+    (pictures / "captions.jsonl").unlink()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RETLLM_")}
+    environment = kept | {
+        "HOME": str(folder),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "RETLLM_HOME": str(stack.home),
+    }
+    environment.pop("DATABASE_URL", None)
+    environment.pop("REDIS_URL", None)
+    return Shell(folder, environment, stack.url)
+
+
+@pytest.fixture(scope="module")
+def tutorial(shell: Shell) -> Shell:
+    """The shell of somebody who has done the tutorial, from which the how-to pages go on."""
+    shell.run(TUTORIAL)
+    return shell
+
+
+def test_the_tutorial_works(tutorial: Shell) -> None:
+    assert (tutorial.folder / "scenes").is_dir()
+
+
+@pytest.mark.parametrize("page", HOW_TO, ids=lambda page: page.stem)
+def test_a_how_to_page_works(page: Path, tutorial: Shell) -> None:
+    tutorial.run(page)
+
+
+@pytest.mark.parametrize(
+    ("shown", "output", "missing"),
+    [
+        (["rank  score", "1     0.9986"], "progress\nrank score\n1 0.9991", None),
+        (["rank  score", "1     0.9986"], "rank score\n1 0.9000", "1     0.9986"),
+        (["second", "first"], "first\nsecond", "first"),
+        (["a ... z", "..."], "a b c z", None),
+        (["a ... z"], "a b c", "a ... z"),
+        (['{... "rejected":1,... }'], '{"added":0,"rejected":1,"x":2}', None),
+    ],
+)
+def test_what_a_page_shows_is_compared_line_by_line(shown: list[str], output: str, missing: str | None) -> None:
+    assert first_missing(shown, output) == missing
