@@ -99,6 +99,14 @@ class StackError(RetllmError):
     http_status = 503
 
 
+class DatabaseBusy(RetllmError):
+    """Others changed the same things at the same time, and nothing was done: try again."""
+
+    code = "database_busy"
+    http_status = 503
+    retryable = True
+
+
 class StorageUnavailable(RetllmError):
     """A stored picture can't be read at the moment."""
 

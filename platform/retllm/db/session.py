@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from retllm.errors import StackError
+from retllm.errors import DatabaseBusy, StackError
+
+log = structlog.get_logger(__name__)
 
 Sessions = sessionmaker[Session]
+Result = TypeVar("Result")
+
+# deadlock_detected and serialization_failure: the server has undone one of two transactions, which may be run again
+_UNDONE = ("40P01", "40001")
+_TRIES = 5
+# each wait is a random share of twice the one before, so that the two do not meet again
+_FIRST_WAIT_SECONDS = 0.05
 
 
 def driver_url(url: str) -> str:
@@ -62,3 +75,33 @@ def transaction(sessions: Sessions) -> Iterator[Session]:
     """One transaction: committed at the end, rolled back on any error."""
     with sessions() as session, session.begin():
         yield session
+
+
+def run_transaction(sessions: Sessions, do: Callable[[Session], Result]) -> Result:
+    """Call ``do`` in one transaction, and again in a new one where the server undoes it for another's sake.
+
+    Rows are locked in one order (:mod:`retllm.db.locks`), so that this happens rarely if at all.
+
+    Args:
+        do: has no effect outside the session that it is given.
+
+    Raises:
+        DatabaseBusy: the server has undone it each time.
+    """
+    for number in range(_TRIES):
+        try:
+            with transaction(sessions) as session:
+                return do(session)
+        except sa.exc.DBAPIError as error:
+            if not was_undone(error):
+                raise
+            log.warning("transaction.undone", tries=number + 1, reason=str(error.orig).partition("\n")[0])
+            if number + 1 == _TRIES:
+                raise DatabaseBusy(retry_after=1) from error
+        time.sleep(random.uniform(0, _FIRST_WAIT_SECONDS * 2**number))  # noqa: S311 - no secret hangs on it
+    raise AssertionError("unreachable")
+
+
+def was_undone(error: sa.exc.DBAPIError) -> bool:
+    """Whether the server undid the transaction because of another one; it can be reached, and nothing was changed."""
+    return getattr(error.orig, "sqlstate", None) in _UNDONE

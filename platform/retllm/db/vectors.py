@@ -36,11 +36,17 @@ def distance(model: EmbeddingModel, query: Any) -> sa.ColumnElement[float]:
 def register_model(
     session: Session, *, name: str, revision: str, dimension: int, preprocessing_hash: str
 ) -> EmbeddingModel:
-    """The row of this model; the first time, it is made together with its partial HNSW index."""
+    """The row of this model; the first time, it is made together with its partial HNSW index.
+
+    Making an index waits for all who write vectors: call it in a transaction that has nothing locked.
+    """
+    looking = sa.select(EmbeddingModel).filter_by(name=name, revision=revision, preprocessing_hash=preprocessing_hash)
+    known = session.scalar(looking)
+    if known is not None:
+        return known
     session.execute(sa.select(sa.func.pg_advisory_xact_lock(_REGISTER_LOCK)))
-    known = session.scalar(
-        sa.select(EmbeddingModel).filter_by(name=name, revision=revision, preprocessing_hash=preprocessing_hash)
-    )
+    # another worker may have made it meanwhile
+    known = session.scalar(looking)
     if known is not None:
         return known
     model = EmbeddingModel(

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobState
+from retllm.db.locks import lock_collections_of_jobs
 from retllm.db.tables import Job, Search
 from retllm.errors import Conflict, NotFound
 from retllm.identity.access import changeable_jobs, job_for, require_job_rights, within_visible
@@ -55,10 +56,11 @@ class JobChanges:
 
 
 def _locked(session: Session, actor: Actor, job_id: UUID) -> Job:
-    require_job_rights(session, actor, job_for(session, actor, job_id))
+    job_for(session, actor, job_id)
     job = lifecycle.lock_job(session, job_id)
     if job is None:
         raise NotFound("There is no such job.")
+    require_job_rights(session, actor, job)
     return job
 
 
@@ -134,7 +136,7 @@ def delete_jobs(session: Session, actor: Actor, job_ids: Sequence[UUID]) -> JobC
 def apply_to_jobs(session: Session, actor: Actor, deed: BulkAction, job_ids: Sequence[UUID]) -> JobChanges:
     """Do it to those of the jobs to which it can be done, in this transaction; the others are counted by the reason."""
     done = JobChanges()
-    # in one order everywhere, so that two of these never wait for each other in a circle
+    lock_collections_of_jobs(session, job_ids)
     locking = (
         sa.select(Job)
         .where(Job.id.in_(job_ids), within_visible(actor, Job.collection_id))

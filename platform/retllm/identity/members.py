@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import MemberRole, Role
+from retllm.db.locks import lock_collection
 from retllm.db.people import CollectionMember
 from retllm.db.tables import Collection, User
 from retllm.errors import Conflict, NotFound
@@ -57,8 +58,10 @@ def add_member(session: Session, collection: Collection, user: User, role: Membe
     """Make ``user`` a member of ``collection``, or give a member another role.
 
     Raises:
+        NotFound: the collection was deleted just now.
         Conflict: the collection is theirs.
     """
+    lock_collection(session, collection.id)
     if user.id == collection.owner_id:
         raise Conflict(f"{user.name} owns this collection, and so may do everything in it.")
     row = insert(CollectionMember).values(collection_id=collection.id, user_id=user.id, role=role)

@@ -13,7 +13,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.session import Sessions, transaction
+from retllm.db.locks import lock_collection
+from retllm.db.session import Sessions, run_transaction
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item
 from retllm.errors import Conflict, InvalidInput, NotFound
 from retllm.indexing.indexed import current_model, embedder_of, is_ready, up_to_date
@@ -134,11 +135,13 @@ def use(session: Session, collection: Collection, name: str | None, settings: Se
     Earlier searches keep what they used. Items that could not be embedded do not stand in the way.
 
     Raises:
+        NotFound: the collection was deleted just now.
         InvalidInput: it is none of those in force.
         Conflict: it has not embedded every item yet.
     """
     chosen = named(name, settings) if name is not None else public_name(settings.embedder_name)
-    session.refresh(collection, with_for_update=True)
+    lock_collection(session, collection.id, alone=True)
+    session.refresh(collection)
     if chosen != embedder_of(collection, settings):
         (here,) = [one for one in coverage(session, collection, settings) if one.name == chosen and one.in_force]
         if here.missing:
@@ -162,11 +165,14 @@ def remove_vectors(sessions: Sessions, collection_id: UUID, model_id: UUID, sett
         NotFound: no such collection or model (any more).
         Conflict: searches of the collection use the model.
     """
+
+    def remove(session: Session) -> int:
+        _require_unused(session, collection_id, model_id, settings)
+        return _remove_some(session, collection_id, model_id)
+
     gone = 0
     while True:
-        with transaction(sessions) as session:
-            _require_unused(session, collection_id, model_id, settings)
-            removed = _remove_some(session, collection_id, model_id)
+        removed = run_transaction(sessions, remove)
         gone += removed
         if removed < _BATCH:
             return gone
@@ -187,7 +193,9 @@ def _remove_some(session: Session, collection_id: UUID, model_id: UUID) -> int:
     some = (
         sa.select(Embedding.item_id)
         .where(Embedding.collection_id == collection_id, Embedding.model_id == model_id)
+        .order_by(Embedding.item_id)
         .limit(_BATCH)
+        .with_for_update()
     )
     gone = sa.delete(Embedding).where(Embedding.model_id == model_id, Embedding.item_id.in_(some))
     return len(session.scalars(gone.returning(Embedding.item_id).execution_options(synchronize_session=False)).all())

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemState
+from retllm.db.session import transaction
 from retllm.db.tables import Embedding, EmbeddingModel, Item, Job
 from retllm.db.vectors import register_model
 from retllm.embedding import fuse
@@ -81,8 +82,11 @@ def embed_unit(bench: WorkerContext, held: LeasedUnit, embedders: Embedders) -> 
             vectors.extend(_embed(embedder, batch, pictures, weight))
     held.lease.check()
 
-    def write(session: Session, job: Job) -> list[Notification]:
+    with transaction(bench.sessions) as session:
+        # by itself: its index is made under a lock of the whole table, for which no row may be kept locked
         model = register(session, embedder)
+
+    def write(session: Session, job: Job) -> list[Notification]:
         _store(session, model, job.collection_id, items, vectors, weight, held.claim.token)
         return []
 
@@ -143,7 +147,6 @@ def _store(
         session.scalars(
             sa.select(Item.id)
             .where(Item.id.in_([item.id for item in items]), Item.state == ItemState.READY)
-            # always in the same order, so that two workers that write to the same items do not wait for each other
             .order_by(Item.id)
             .with_for_update(read=not failed_before)
         )
@@ -160,7 +163,7 @@ def _store(
             "vector": vector,
             "token": token,
         }
-        for item, vector in zip(items, vectors, strict=True)
+        for item, vector in sorted(zip(items, vectors, strict=True), key=lambda pair: pair[0].id)
         if item.id in alive
     ]
     if not rows:

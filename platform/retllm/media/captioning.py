@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind
-from retllm.db.session import Sessions, transaction
+from retllm.db.session import Sessions, run_transaction
 from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import records
 from retllm.media.captions import Row, read_rows
@@ -97,14 +97,16 @@ class Captioner:
         """Outcomes of rows with a picture: number -> (name, caption) in, number -> outcome out."""
         outcomes: dict[int, FileOutcome] = {}
         wanted: dict[int, UUID] = {}
-        with transaction(self._sessions) as session:
-            found = self._found(session, [name for name, _ in captions.values()])
-            for number, (name, text) in captions.items():
-                try:
-                    wanted[number] = self._one(number, name, text, found[name])
-                except MediaRejected as error:
-                    outcomes[number] = rejected("", error)
-            changes = records.set_captions(session, {wanted[n]: captions[n][1] for n in wanted})
+        found = run_transaction(
+            self._sessions, lambda session: self._found(session, [name for name, _ in captions.values()])
+        )
+        for number, (name, text) in captions.items():
+            try:
+                wanted[number] = self._one(number, name, text, found[name])
+            except MediaRejected as error:
+                outcomes[number] = rejected("", error)
+        texts = {item_id: captions[number][1] for number, item_id in wanted.items()}
+        changes = run_transaction(self._sessions, lambda session: records.set_captions(session, texts))
         counted: set[UUID] = set()
         for number, item_id in wanted.items():
             outcomes[number] = _outcome(number, item_id, changes.get(item_id), first=item_id not in counted)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import uuid
 from collections.abc import Iterable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind
-from retllm.db.session import Sessions, transaction
+from retllm.db.session import Sessions, run_transaction
 from retllm.db.tables import Item, new_id
 from retllm.errors import Conflict, MediaRejected, NotFound, TooLarge
 from retllm.media import records, streams
@@ -91,11 +91,14 @@ class Ingest:
     def _insert_texts(self, values: list[dict[str, Any]]) -> dict[uuid.UUID, FileOutcome]:
         """What became of texts, by the keys that were meant for them; without those that were deleted meanwhile."""
         rows = [{**one, "collection_id": self.collection_id} for one in values]
+
+        def insert(session: Session) -> tuple[set[uuid.UUID], dict[str, records.Known]]:
+            added = records.insert_items(session, rows)
+            others = [one["content_sha256"] for one in values if one["id"] not in added]
+            return added, records.find_contents(session, self.collection_id, others)
+
         try:
-            with transaction(self.sessions) as session:
-                added = records.insert_items(session, rows)
-                others = [one["content_sha256"] for one in values if one["id"] not in added]
-                known = records.find_contents(session, self.collection_id, others)
+            added, known = run_transaction(self.sessions, insert)
         except sa.exc.IntegrityError as error:
             raise NotFound("The collection is gone.", collection_id=str(self.collection_id)) from error
         done = {}
@@ -147,16 +150,19 @@ class Ingest:
         raise Conflict("The same picture is being added and deleted over and over: try again.")
 
     def _known(self, name: str, sha256: str, caption: str | None) -> FileOutcome | None:
-        with transaction(self.sessions) as session:
+        def find(session: Session) -> FileOutcome | None:
             item = records.find_by_content(session, self.collection_id, sha256)
             if item is None:
                 return None
             if caption is None or item.text == caption:
                 return FileOutcome(name=name, status="duplicate", item_id=item.id, kind=item.kind)
             changed = records.set_captions(session, {item.id: caption}).get(item.id)
-        if changed is None:
-            return None
-        return FileOutcome(name=name, status="updated" if changed else "duplicate", item_id=item.id, kind=ItemKind.BOTH)
+            if changed is None:
+                return None
+            status: Literal["updated", "duplicate"] = "updated" if changed else "duplicate"
+            return FileOutcome(name=name, status=status, item_id=item.id, kind=ItemKind.BOTH)
+
+        return run_transaction(self.sessions, find)
 
     def _stored(
         self, item_id: uuid.UUID, name: str, stream: BinaryIO, sha256: str, caption: str | None
@@ -199,9 +205,9 @@ class Ingest:
         return FileOutcome(name=name, status="added", item_id=item_id, kind=kind)
 
     def _insert(self, values: dict[str, Any]) -> bool:
+        row = {**values, "collection_id": self.collection_id}
         try:
-            with transaction(self.sessions) as session:
-                return records.insert_item(session, {**values, "collection_id": self.collection_id})
+            return run_transaction(self.sessions, lambda session: records.insert_item(session, row))
         except sa.exc.IntegrityError as error:
             raise NotFound("The collection is gone.", collection_id=str(self.collection_id)) from error
 

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState
+from retllm.db.locks import lock_collection, lock_collections_of_items
 from retllm.db.tables import Collection, Embedding, Item, Job, Search
 
 _PICTURES = (ItemKind.IMAGE, ItemKind.BOTH)
@@ -79,12 +80,13 @@ def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uu
     A changed one holds both parts and has the next version, by which embeddings of the old caption are seen as stale;
     why the old one could not be embedded is forgotten.
     """
+    lock_collections_of_items(session, captions.keys())
     rows = session.execute(
         sa.select(*_KNOWN)
         .where(Item.id.in_(captions), Item.state == ItemState.READY, Item.kind.in_(_PICTURES))
-        # always locked in the same order, so that two uploads of captions do not wait for each other in a ring
         .order_by(Item.id)
-        .with_for_update()
+        # leaves the key alone, so that what refers to an item can be written meanwhile
+        .with_for_update(key_share=True)
     )
     known = [Known(*row) for row in rows]
     changed = [item for item in known if item.text != captions[item.id]]
@@ -140,6 +142,7 @@ def empty_item(session: Session, item_id: uuid.UUID) -> list[str]:
 
     The row stays, with its name, so that old results can still name it. Nothing is committed here.
     """
+    lock_collections_of_items(session, [item_id])
     item = session.get(Item, item_id, with_for_update=True, populate_existing=True)
     if item is None or item.state is ItemState.DELETED:
         return []
@@ -155,10 +158,14 @@ def empty_item(session: Session, item_id: uuid.UUID) -> list[str]:
 def remove_collection(session: Session, collection_id: uuid.UUID) -> list[str]:
     """Delete a collection and all that hangs on it; the keys of the files that it leaves behind.
 
-    Nothing is committed here. An upload that is under way then fails, for its collection is gone.
+    Nothing is committed here. An upload that is under way then fails, for its collection is gone; so does what a worker
+    has done of its jobs.
+
+    Raises:
+        NotFound: it is gone already.
     """
-    # first the lock that keeps new items out, then the list of files: no file is missed
-    session.execute(sa.select(Collection.id).where(Collection.id == collection_id).with_for_update())
+    # first the lock that waits for everyone at work in it and keeps others out, then the list of files: none is missed
+    lock_collection(session, collection_id, alone=True)
     items = session.execute(
         sa.select(Item.picture_key, Item.thumbnail_key).where(
             Item.collection_id == collection_id, Item.picture_key.is_not(None)

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobKind, JobState, Stage, UnitState
+from retllm.db.locks import lock_collections_of_jobs
 from retllm.db.tables import Collection, Job, Search, Unit
 from retllm.errors import InvalidInput
 from retllm.identity.access import changeable_jobs, within_visible
@@ -193,8 +194,9 @@ def requeue(session: Session, actor: Actor, unit_ids: Sequence[UUID]) -> Requeue
         .join(Job, Job.id == Unit.job_id)
         .where(Unit.id.in_(unit_ids), Unit.state == UnitState.DEAD, within_visible(actor, Job.collection_id))
     ).all()
-    # in one order everywhere, so that two of these never wait for each other in a circle
-    for job_id in sorted({row.job_id for row in found}):
+    job_ids = sorted({row.job_id for row in found})
+    lock_collections_of_jobs(session, job_ids)
+    for job_id in job_ids:
         _requeue_of(session, actor, job_id, [row.id for row in found if row.job_id == job_id], done)
     done.refused[GONE] += len(set(unit_ids)) - done.number - done.refused.total()
     done.refused = +done.refused

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
-from retllm.db.session import Sessions, transaction
+from retllm.db.session import Sessions, run_transaction, transaction
 from retllm.db.tables import Job, Unit
 from retllm.errors import JobCancelled, ModelUnavailable, RetllmError, StaleClaim
 from retllm.logs import carried
@@ -57,7 +57,8 @@ def claim_unit(sessions: Sessions, unit_id: UUID, worker: str, settings: Setting
 
     None as well while its queue is paused: whoever resumes the queue has the unit announced again.
     """
-    with transaction(sessions) as session:
+
+    def take(session: Session) -> Claim | None:
         found = session.execute(sa.select(Unit.job_id, Unit.stage).where(Unit.id == unit_id)).one_or_none()
         if found is None or pauses.is_paused(session, QUEUE_OF[found.stage]):
             return None
@@ -82,6 +83,8 @@ def claim_unit(sessions: Sessions, unit_id: UUID, worker: str, settings: Setting
             job.started_at = job.started_at or sa.func.clock_timestamp()
         session.flush()
         return Claim(unit_id, job.id, unit.stage, unit.seq, unit.attempt, token, dict(unit.payload))
+
+    return run_transaction(sessions, take)
 
 
 class Lease:
@@ -151,7 +154,7 @@ def _held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
 
 
 def _prove(session: Session, claim: Claim) -> tuple[Job, Unit]:
-    """Lock the job, then prove that the unit is still this claim's: the fence of a stale worker."""
+    """Lock collection and job, then prove that the unit is still this claim's: the fence of a stale worker."""
     job = lifecycle.lock_job(session, claim.job_id)
     unit = session.scalar(sa.select(Unit).where(*_held(claim)).with_for_update()) if job else None
     if job is None or unit is None:
@@ -164,12 +167,14 @@ def complete(sessions: Sessions, claim: Claim, write: Write) -> list[Notificatio
     """Store the unit's results and end it, in one transaction; returns the units to announce afterwards.
 
     Args:
-        write: puts the results into the session it is given, and adds the units of the next stage.
+        write: puts the results into the session it is given, and adds the units of the next stage; called again, with
+            another session, if the transaction has to run again.
 
     Raises:
         StaleClaim: the unit is not this worker's any more; nothing was written.
     """
-    with transaction(sessions) as session:
+
+    def end(session: Session) -> list[Notification]:
         job, unit = _prove(session, claim)
         unit.token = None
         unit.lease_until = None
@@ -186,10 +191,13 @@ def complete(sessions: Sessions, claim: Claim, write: Write) -> list[Notificatio
         unit.traceback = None
         return opened + lifecycle.finish_if_complete(session, job)
 
+    return run_transaction(sessions, end)
+
 
 def release(sessions: Sessions, claim: Claim) -> None:
     """Give an unfinished unit back at once, its attempt not counted: the worker is told to stop, or the job is."""
-    with transaction(sessions) as session:
+
+    def give_back(session: Session) -> None:
         job, unit = _prove(session, claim)
         outcome = AttemptOutcome.CANCELLED if job.cancel_requested else AttemptOutcome.RETURNED
         attempts.end(session, claim.token, outcome)
@@ -200,6 +208,8 @@ def release(sessions: Sessions, claim: Claim) -> None:
         unit.announced_at = None
         session.flush()
         lifecycle.close_if_cancelled(session, job)
+
+    run_transaction(sessions, give_back)
 
 
 def describe(error: BaseException) -> str:
@@ -231,7 +241,8 @@ def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Setti
         StaleClaim: the unit is not this worker's any more; nothing was written.
     """
     hopeless = isinstance(error, RetllmError) and not error.retryable
-    with transaction(sessions) as session:
+
+    def record(session: Session) -> list[Notification]:
         job, unit = _prove(session, claim)
         said = describe(error)
         attempts.end(session, claim.token, AttemptOutcome.FAILED, error=said)
@@ -246,6 +257,8 @@ def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Setti
         return retry_or_fail(
             session, job, unit, said, settings, traced=_traced(error), hopeless=hopeless, split=at_fault
         )
+
+    return run_transaction(sessions, record)
 
 
 def retry_or_fail(

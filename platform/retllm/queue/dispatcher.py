@@ -16,9 +16,10 @@ from uuid import UUID
 import redis
 import sqlalchemy as sa
 import structlog
+from sqlalchemy.orm import Session
 
 from retllm.db.enums import AttemptOutcome, Stage, UnitState
-from retllm.db.session import Sessions, transaction
+from retllm.db.session import Sessions, run_transaction, transaction
 from retllm.db.tables import Job, Unit
 from retllm.metrics import LEASES_LOST, PASSED_OVER
 from retllm.queue import attempts, lifecycle, pauses
@@ -114,21 +115,23 @@ class Dispatcher:
         return done
 
     def _rescue_one(self, unit_id: UUID) -> None:
-        with transaction(self._sessions) as session:
-            job_id = session.scalar(sa.select(Unit.job_id).where(Unit.id == unit_id))
-            job = lifecycle.lock_job(session, job_id) if job_id is not None else None
-            unit = session.scalar(
-                sa.select(Unit).where(Unit.id == unit_id, *_expired()).with_for_update(skip_locked=True)
-            )
-            if job is None or unit is None:
-                return
-            stage = unit.stage
-            error = f"The worker {unit.worker} was lost in attempt {unit.attempt}: its lease ran out."
-            log.warning("unit.rescued", unit_id=str(unit_id), job_id=str(job_id), attempt=unit.attempt)
-            attempts.end(session, unit.token, AttemptOutcome.LOST, error=error)
-            retry_or_fail(session, job, unit, error, self._settings)
-            lifecycle.close_if_cancelled(session, job)
-        LEASES_LOST.labels(stage).inc()
+        stage = run_transaction(self._sessions, lambda session: self._take_back(session, unit_id))
+        if stage is not None:
+            LEASES_LOST.labels(stage).inc()
+
+    def _take_back(self, session: Session, unit_id: UUID) -> Stage | None:
+        """The stage of a unit whose lease has run out, which has another attempt now or is dead."""
+        job_id = session.scalar(sa.select(Unit.job_id).where(Unit.id == unit_id))
+        job = lifecycle.lock_job(session, job_id) if job_id is not None else None
+        unit = session.scalar(sa.select(Unit).where(Unit.id == unit_id, *_expired()).with_for_update(skip_locked=True))
+        if job is None or unit is None:
+            return None
+        error = f"The worker {unit.worker} was lost in attempt {unit.attempt}: its lease ran out."
+        log.warning("unit.rescued", unit_id=str(unit_id), job_id=str(job_id), attempt=unit.attempt)
+        attempts.end(session, unit.token, AttemptOutcome.LOST, error=error)
+        retry_or_fail(session, job, unit, error, self._settings)
+        lifecycle.close_if_cancelled(session, job)
+        return unit.stage
 
     def sweep_cancelled(self) -> None:
         """End cancelled jobs that no worker holds a unit of."""
@@ -140,10 +143,12 @@ class Dispatcher:
         self._each(found, self._sweep_one)
 
     def _sweep_one(self, job_id: UUID) -> None:
-        with transaction(self._sessions) as session:
+        def close(session: Session) -> None:
             job = lifecycle.lock_job(session, job_id)
             if job is not None:
                 lifecycle.close_if_cancelled(session, job)
+
+        run_transaction(self._sessions, close)
 
     def _keep_up_what_is_due(self) -> None:
         now = time.monotonic()

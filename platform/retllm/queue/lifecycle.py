@@ -1,7 +1,7 @@
 """What ends a unit and a job. Every function here runs in the caller's transaction and locks the job first.
 
-The order of locks is always job, then unit: two workers that finish the last two units of a job at once
-can't both believe that the other one is still at work.
+The order of locks is collection, job, unit (:mod:`retllm.db.locks`): two workers that finish the last two units of a
+job at once can't both believe that the other one is still at work.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import OPEN_UNITS, JobState, Stage, UnitState
+from retllm.db.locks import lock_collections_of_jobs
 from retllm.db.tables import Job, Unit, new_id
 from retllm.queue.handlers import handler_of
 from retllm.queue.notifications import FIRST_NOTIFIED, Notification
 
 
 def lock_job(session: Session, job_id: UUID) -> Job | None:
-    """The job, locked until the transaction ends; None if its collection was deleted meanwhile."""
+    """The job, locked after its collection until the transaction ends; None if it or its collection was deleted."""
+    if not lock_collections_of_jobs(session, [job_id]):
+        return None
     query = sa.select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
     return session.scalar(query)
 

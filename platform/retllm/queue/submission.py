@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobKind
+from retllm.db.locks import lock_collection
 from retllm.db.tables import Job, new_id
 from retllm.errors import Conflict, InvalidInput
 from retllm.identity.actor import Actor
@@ -34,11 +35,13 @@ def insert_job(
     """The new job, or the one that this user's idempotency key stands for.
 
     Raises:
+        NotFound: the collection was deleted just now.
         Conflict: the key was used for a different request.
         InvalidInput: the key is empty or too long.
     """
     if key is not None and not 1 <= len(key) <= _MAX_KEY_LENGTH:
         raise InvalidInput(f"An Idempotency-Key has 1 to {_MAX_KEY_LENGTH} characters.")
+    lock_collection(session, collection_id)
     made = session.scalar(
         insert(Job)
         .values(

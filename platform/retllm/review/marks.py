@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState
+from retllm.db.locks import lock_collection
 from retllm.db.reviews import Judgment
 from retllm.db.tables import ITEM_WORDS, Candidate, Item, Search, User
 from retllm.errors import Conflict, InvalidInput, NotFound
@@ -78,6 +79,11 @@ def set_mark(session: Session, actor: Actor, search_id: UUID, item_id: UUID, rel
     state = session.scalar(sa.select(Item.state).where(Item.id == item_id, Item.collection_id == asked.collection_id))
     if state is None:
         raise NotFound("The collection has no such item.")
+    # in this order (retllm.db.locks), before the mark's row
+    lock_collection(session, asked.collection_id)
+    search = sa.select(Search.id).where(Search.id == search_id).with_for_update(read=True, key_share=True)
+    if session.scalar(search) is None:
+        raise NotFound("There is no such job.")
     if relevant is None:
         session.execute(sa.delete(Judgment).where(_of(asked), Judgment.item_id == item_id))
         return asked

@@ -144,6 +144,8 @@ def store_pool(
         pool = _fused(session, job, search, questions, unused)
     for candidate in pool:
         candidate.token = token
+    # each row locks its item: in the order of all locks (retllm.db.locks)
+    pool.sort(key=lambda candidate: candidate.item_id)
     session.add_all(pool)
     search.model_id = own.model.id
     search.coarse_at = sa.func.clock_timestamp()
@@ -173,11 +175,13 @@ def _fused(
     if not used:
         reasons = [f"{answer.source.name}: {answer.source.unused}" for answer in answers]
         raise Conflict(f"No source of candidates can answer this search. {' '.join(reasons)}")
-    fused = reciprocal_rank_fusion({name: list(ranks) for name, ranks in used.items()}, plan["rrf_k"])[: search.k]
+    ranking = reciprocal_rank_fusion({name: list(ranks) for name, ranks in used.items()}, plan["rrf_k"])
+    fused = ranking[: search.k]
     own = questions[search.embedder]
     cosines = similarities(session, own.model, own.vector, [entry.key for entry in fused])
     search.coarse = plan | {"sources": [answer.source.model_dump(mode="json") for answer in answers]}
-    search.searched_items = max((answer.source.searched or 0 for answer in answers), default=0)
+    # sources that each know other items find more together than one of them has searched
+    search.searched_items = max(len(ranking), *(answer.source.searched or 0 for answer in answers))
     return [
         Candidate(
             search_id=job.id,
@@ -216,7 +220,8 @@ def _by_captions(session: Session, job: Job, search: Search) -> _SourceAnswer:
         return _SourceAnswer(source, {})
     kinds = _kinds(search)
     matches = by_captions(session, job.collection_id, search.query_text, (search.coarse or {})["depth"], kinds)
-    source.searched, source.found = count_captions(session, job.collection_id, kinds), len(matches)
+    # one that came in after it was counted may be found
+    source.searched, source.found = max(count_captions(session, job.collection_id, kinds), len(matches)), len(matches)
     return _SourceAnswer(source, {match.item_id: SourceRank(rank=match.rank, score=match.score) for match in matches})
 
 

@@ -15,11 +15,15 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState
 from retllm.db.tables import Embedding, EmbeddingModel, Item
-from retllm.db.vectors import distance
+from retllm.db.vectors import distance, index_name
 
-# below this many vectors an exact scan takes milliseconds and misses nothing
+# up to this many vectors an exact scan is about as quick as the index, and misses nothing
 EXACT_LIMIT = 20_000
+# With a smaller share of the index than this, most of what an index scan visits belongs to other collections.
+SMALL_SHARE = 0.125
 _MAX_EF_SEARCH = 1000
+
+_Conditions = Sequence[sa.ColumnElement[bool]]
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,12 @@ def nearest(
     k: int,
     kinds: Sequence[ItemKind],
 ) -> tuple[list[Neighbour], int]:
-    """The ``k`` nearest items and how many were searched.
+    """The ``k`` nearest items and how many were searched; always ``min(k, searched)`` items.
 
-    A small collection is scanned exactly in full precision; a large one goes through the model's HNSW index on
-    ``halfvec`` with ``ef_search >= k`` and iterative scans, so that a filter never leaves fewer than k rows while
-    there are more (design: speed).
+    A collection that is small, or a small share of the model's index, is scanned exactly. Another one goes through the
+    HNSW index with iterative scans. Such a scan gives up after ``hnsw.max_scan_tuples`` vectors of any collection:
+    where it comes back short, because nearer items of other collections were in its way, the collection is scanned
+    exactly after all. Either way similarities have full precision, and equal ones are ordered by the item's key.
 
     Args:
         query: L2-normalised vector of shape (dimension,), float32.
@@ -55,34 +60,66 @@ def nearest(
         Item.state == ItemState.READY,
         Item.kind.in_(list(kinds)),
     )
-    searched = session.scalar(
-        sa.select(sa.func.count()).select_from(Embedding).join(Item, Item.id == Embedding.item_id).where(*belongs)
+    counted = sa.select(sa.func.count()).select_from(Embedding).join(Item, Item.id == Embedding.item_id)
+    searched = session.scalar(counted.where(*belongs)) or 0
+    rows: Sequence[sa.Row[UUID, float]] = []
+    if searched > EXACT_LIMIT and searched > SMALL_SHARE * _index_size(session, model):
+        rows = _by_index(session, model, belongs, query, k)
+    if len(rows) < min(k, searched):
+        rows = _exactly(session, belongs, query, k)
+    if len(rows) < k:
+        # there are no more, whatever was added or deleted since the count
+        searched = len(rows)
+    neighbours = [Neighbour(row.item_id, 1.0 - float(row.gap), rank) for rank, row in enumerate(rows, start=1)]
+    return neighbours, max(searched, len(rows))
+
+
+def _index_size(session: Session, model: EmbeddingModel) -> float:
+    """About how many vectors the model's index holds, as of the last ANALYZE or VACUUM; 0 or less before the first."""
+    size = sa.text("SELECT reltuples FROM pg_class WHERE oid = to_regclass(:name)")
+    return session.scalar(size, {"name": index_name(model.id)}) or 0.0
+
+
+def _by_index(
+    session: Session, model: EmbeddingModel, belongs: _Conditions, query: NDArray[np.float32], k: int
+) -> Sequence[sa.Row[UUID, float]]:
+    """Up to ``k`` items that the HNSW index finds, in the order of their distances in full precision."""
+    # both settings end with the transaction
+    session.execute(sa.text(f"SET LOCAL hnsw.ef_search = {min(_MAX_EF_SEARCH, max(40, 2 * int(k)))}"))
+    session.execute(sa.text("SET LOCAL hnsw.iterative_scan = strict_order"))
+    found = (
+        sa.select(Embedding.item_id, Embedding.vector)
+        .join(Item, Item.id == Embedding.item_id)
+        .where(*belongs)
+        .order_by(distance(model, query))
+        .limit(k)
+        .cte("found")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
     )
-    searched = searched or 0
-    if searched <= EXACT_LIMIT:
-        # the MATERIALIZED barrier keeps the planner from answering out of the approximate index
-        pool = (
-            sa.select(Embedding.item_id, Embedding.vector)
-            .join(Item, Item.id == Embedding.item_id)
-            .where(*belongs)
-            .cte("pool")
-            .prefix_with("MATERIALIZED", dialect="postgresql")
-        )
-        gap: Any = pool.c.vector.cosine_distance(Vector([float(x) for x in query]))
-        ranked = sa.select(pool.c.item_id, gap.label("gap")).order_by(gap, pool.c.item_id).limit(k)
-    else:
-        session.execute(sa.text(f"SET LOCAL hnsw.ef_search = {min(_MAX_EF_SEARCH, max(40, 2 * int(k)))}"))
-        session.execute(sa.text("SET LOCAL hnsw.iterative_scan = strict_order"))
-        gap = distance(model, query)
-        ranked = (
-            sa.select(Embedding.item_id, gap.label("gap"))
-            .join(Item, Item.id == Embedding.item_id)
-            .where(*belongs)
-            .order_by(gap)
-            .limit(k)
-        )
-    rows = session.execute(ranked).all()
-    return [Neighbour(row.item_id, 1.0 - float(row.gap), rank) for rank, row in enumerate(rows, start=1)], searched
+    gap = _gap(found.c.vector, query)
+    return session.execute(sa.select(found.c.item_id, gap.label("gap")).order_by(gap, found.c.item_id)).all()
+
+
+def _exactly(
+    session: Session, belongs: _Conditions, query: NDArray[np.float32], k: int
+) -> Sequence[sa.Row[UUID, float]]:
+    """The ``k`` nearest of all items. The HNSW index is on ``halfvec``: it can't serve an order by full precision."""
+    gap = _gap(Embedding.vector, query)
+    ranked = (
+        sa.select(Embedding.item_id, gap.label("gap"))
+        .join(Item, Item.id == Embedding.item_id)
+        .where(*belongs)
+        .order_by(gap, Embedding.item_id)
+        .limit(k)
+    )
+    return session.execute(ranked).all()
+
+
+def _gap(vector: Any, query: NDArray[np.float32]) -> sa.ColumnElement[float]:
+    """Cosine distance in full precision; 1, that of a right angle, where a vector of zeros has no direction."""
+    gap = vector.cosine_distance(Vector([float(x) for x in query]))
+    number: sa.ColumnElement[float] = sa.func.coalesce(sa.func.nullif(gap, sa.literal_column("'NaN'::float8")), 1.0)
+    return number
 
 
 def similarities(
@@ -93,9 +130,8 @@ def similarities(
     Args:
         query: L2-normalised vector of shape (dimension,), float32.
     """
-    gap: Any = Embedding.vector.cosine_distance(Vector([float(x) for x in query]))
     rows = session.execute(
-        sa.select(Embedding.item_id, gap.label("gap")).where(
+        sa.select(Embedding.item_id, _gap(Embedding.vector, query).label("gap")).where(
             Embedding.model_id == model.id, Embedding.item_id.in_(list(item_ids))
         )
     )

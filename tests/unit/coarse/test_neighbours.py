@@ -1,4 +1,4 @@
-"""The coarse stage returns the true neighbours: exactly when small, without losing rows to a filter when large."""
+"""The coarse stage returns the true neighbours: exactly when small, and always min(k, matches) of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from uuid import UUID
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from retllm.db.enums import ItemKind, ItemState
 from retllm.db.session import Sessions, make_sessions, transaction
@@ -106,6 +108,7 @@ def test_a_large_collection_goes_through_the_index_and_still_returns_k_rows(
 ) -> None:
     """A tenth of the items pass the filter; a plain HNSW scan with the default ef_search returns a handful."""
     monkeypatch.setattr(neighbours, "EXACT_LIMIT", 10)
+    monkeypatch.setattr(neighbours, "SMALL_SHARE", 0)
     with gallery.sessions() as session:
         session.execute(sa.text("SET LOCAL enable_seqscan = off"))
         session.execute(sa.text("SET LOCAL enable_bitmapscan = off"))
@@ -123,6 +126,7 @@ def test_the_large_path_uses_the_models_own_index(
     gallery: Gallery, query: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(neighbours, "EXACT_LIMIT", 10)
+    monkeypatch.setattr(neighbours, "SMALL_SHARE", 0)
     statements: list[str] = []
     with gallery.sessions() as session:
         engine = session.get_bind()
@@ -151,3 +155,171 @@ def test_deleted_items_and_other_models_are_not_found(gallery: Gallery, query: n
         session.flush()
         assert nearest(session, other, gallery.here.id, query, 5, sorted(ALL)) == ([], 0)
         scope.rollback()
+
+
+SIZES = {"crowd": 1200, "far": 250, "apart": 400, "few": 12}
+
+
+class Clusters:
+    """Collections in one index: a crowd, one on the other side, one of two groups far apart, and one of a few items.
+
+    Of each, every tenth item is deleted with its vector, every tenth is deleted and its vector is still there, and
+    some share a vector.
+    """
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+        rng = np.random.default_rng(3)
+        axis = np.zeros(DIMENSION)
+        axis[0] = 1.0
+        side = np.roll(axis, 1)
+        self.directions = np.stack([axis, -axis, side, -side, axis + side])
+        centres = {"crowd": [axis], "far": [-axis], "apart": [side, -side], "few": [axis, -axis]}
+        self.collections: dict[str, UUID] = {}
+        self.rows: dict[str, list[tuple[UUID, ItemKind, np.ndarray]]] = {}
+        with transaction(sessions) as session:
+            user = accounts.create_user(session, "grace", "a-long-password")
+            self.model = register_model(session, name="c", revision="1", dimension=DIMENSION, preprocessing_hash="p")
+            for name, size in SIZES.items():
+                collection = Collection(id=new_id(), owner_id=user.id, name=name)
+                session.add(collection)
+                session.flush()
+                self.collections[name] = collection.id
+                self.rows[name] = self._fill(session, collection.id, size, centres[name], rng)
+        with transaction(sessions) as session:
+            session.execute(sa.text("ANALYZE items, embeddings"))
+
+    def _fill(self, session, collection_id, size, centres, rng) -> list[tuple[UUID, ItemKind, np.ndarray]]:
+        vectors = np.stack([centres[n % len(centres)] for n in range(size)]) + 0.05 * rng.normal(size=(size, DIMENSION))
+        vectors[size // 2 : size // 2 + size // 8] = vectors[: size // 8]
+        vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+        ids = [new_id() for _ in range(size)]
+        kinds = [ItemKind.TEXT if n % 7 == 0 else ItemKind.IMAGE for n in range(size)]
+        deleted = [n % 10 in (3, 4) for n in range(size)]
+        common = {"collection_id": collection_id, "name": "x", "size_bytes": 1}
+        items = [
+            {"id": key, "kind": kind, "state": state, "content_sha256": key.hex, **common}
+            for key, kind, state in zip(
+                ids, kinds, (ItemState.DELETED if gone else ItemState.READY for gone in deleted), strict=True
+            )
+        ]
+        made = {"model_id": self.model.id, "collection_id": collection_id, "item_version": 1, "image_weight": 0.7}
+        session.execute(sa.insert(Item), items)
+        session.execute(
+            sa.insert(Embedding), [{"item_id": key, "vector": v, **made} for key, v in zip(ids, vectors, strict=True)]
+        )
+        gone = [key for n, key in enumerate(ids) if n % 10 == 3]
+        session.execute(sa.delete(Embedding).where(Embedding.item_id.in_(gone)))
+        return [(ids[n], kinds[n], vectors[n]) for n in range(size) if not deleted[n]]
+
+    def by_numpy(self, name: str, query: np.ndarray, kinds: set[ItemKind]) -> list[tuple[UUID, float]]:
+        """All that match, the nearest first."""
+        matching = [(key, float(vector @ query)) for key, kind, vector in self.rows[name] if kind in kinds]
+        return sorted(matching, key=lambda pair: -pair[1])
+
+
+@pytest.fixture(scope="module")
+def clusters(database_url: str) -> Iterator[Clusters]:
+    sessions = make_sessions(database_url)
+    yield Clusters(sessions)
+    sessions.kw["bind"].dispose()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(sorted(SIZES)),
+    direction=st.integers(0, 4),
+    seed=st.integers(0, 1000),
+    k=st.integers(1, 1500),
+    kinds=st.sampled_from([ALL, {ItemKind.TEXT}, {ItemKind.IMAGE}]),
+    most_visited=st.sampled_from([1, 100, 20_000]),
+    by_index=st.booleans(),
+)
+@example(name="far", direction=0, seed=0, k=10, kinds=ALL, most_visited=1, by_index=True)
+def test_there_are_always_as_many_as_there_can_be_whatever_lies_nearer(
+    clusters: Clusters, name: str, direction: int, seed: int, k: int, kinds, most_visited: int, by_index: bool
+) -> None:
+    query = clusters.directions[direction] + 0.02 * np.random.default_rng(seed).normal(size=DIMENSION)
+    query = (query / np.linalg.norm(query)).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch, clusters.sessions() as session:
+        if by_index:
+            patch.setattr(neighbours, "EXACT_LIMIT", 0)
+            patch.setattr(neighbours, "SMALL_SHARE", 0)
+        session.execute(sa.text("LOAD 'vector'"))
+        session.execute(sa.text(f"SET LOCAL hnsw.max_scan_tuples = {most_visited}"))
+        for way in ("seqscan", "bitmapscan", "sort"):
+            session.execute(sa.text(f"SET LOCAL enable_{way} = off"))
+        found, searched = nearest(session, clusters.model, clusters.collections[name], query, k, sorted(kinds))
+    expected = clusters.by_numpy(name, query, kinds)
+    similarity = dict(expected)
+    assert searched == len(expected)
+    assert len(found) == min(k, searched)
+    assert len({near.item_id for near in found}) == len(found)
+    assert [near.rank for near in found] == list(range(1, len(found) + 1))
+    # each is told as near as it is, the nearest first, equal ones by their keys
+    told = [near.similarity for near in found]
+    assert told == pytest.approx([similarity[near.item_id] for near in found], abs=1e-5)
+    assert found == sorted(found, key=lambda near: (-near.similarity, near.item_id))
+    if not by_index or k >= searched:
+        assert told == pytest.approx([nearness for _, nearness in expected[:k]], abs=1e-5)
+
+
+@pytest.mark.parametrize("least", ["EXACT_LIMIT", "SMALL_SHARE"])
+def test_a_small_collection_and_a_small_share_are_scanned_without_the_index(
+    clusters: Clusters, monkeypatch: pytest.MonkeyPatch, least: str
+) -> None:
+    """Even where the planner is told to use no other way."""
+    monkeypatch.setattr(neighbours, "EXACT_LIMIT", 1000 if least == "EXACT_LIMIT" else 0)
+    monkeypatch.setattr(neighbours, "SMALL_SHARE", 0.5 if least == "SMALL_SHARE" else 0)
+    plans: list[str] = []
+
+    def explain(conn, cursor, statement, parameters, context, executemany) -> None:
+        if "<=>" in statement and not statement.startswith("EXPLAIN"):
+            cursor.execute("EXPLAIN " + statement, parameters)
+            plans.append("\n".join(row[0] for row in cursor.fetchall()))
+
+    with clusters.sessions() as session:
+        engine = session.get_bind()
+        sa.event.listen(engine, "before_cursor_execute", explain)
+        for way in ("seqscan", "bitmapscan", "sort"):
+            session.execute(sa.text(f"SET LOCAL enable_{way} = off"))
+        query = clusters.directions[0].astype(np.float32)
+        nearest(session, clusters.model, clusters.collections["far"], query, 10, sorted(ALL))
+        sa.event.remove(engine, "before_cursor_execute", explain)
+    assert len(plans) == 1
+    assert "hnsw" not in plans[0]
+
+
+def test_a_vector_without_a_direction_is_at_a_right_angle_to_everything(clusters: Clusters) -> None:
+    name, collection = "few", clusters.collections["few"]
+    query = clusters.directions[0].astype(np.float32)
+    before = clusters.by_numpy(name, query, ALL)
+    with clusters.sessions() as session, session.begin() as scope:
+        odd = before[-1][0]
+        session.execute(sa.update(Embedding).where(Embedding.item_id == odd).values(vector=np.zeros(DIMENSION)))
+        found, searched = nearest(session, clusters.model, collection, query, 100, sorted(ALL))
+        told = neighbours.similarities(session, clusters.model, query, [near.item_id for near in found])
+        scope.rollback()
+    assert len(found) == searched == len(before)
+    assert told[odd] == 0.0
+    assert told == {near.item_id: near.similarity for near in found}
+    assert found == sorted(found, key=lambda near: -near.similarity)
+
+
+def test_what_speeds_one_search_up_is_forgotten_with_its_transaction(
+    clusters: Clusters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "EXACT_LIMIT", 0)
+    monkeypatch.setattr(neighbours, "SMALL_SHARE", 0)
+    engine = clusters.sessions.kw["bind"]
+    names = ("hnsw.ef_search", "hnsw.iterative_scan")
+    with engine.connect() as connection:
+        connection.execute(sa.text("LOAD 'vector'"))
+        usual = [connection.scalar(sa.text(f"SHOW {name}")) for name in names]
+        connection.rollback()
+        with clusters.sessions(bind=connection) as session:
+            query = clusters.directions[0].astype(np.float32)
+            nearest(session, clusters.model, clusters.collections["crowd"], query, 100, sorted(ALL))
+            assert [session.scalar(sa.text(f"SHOW {name}")) for name in names] != usual
+            session.commit()
+        assert [connection.scalar(sa.text(f"SHOW {name}")) for name in names] == usual

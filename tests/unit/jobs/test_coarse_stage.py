@@ -17,7 +17,7 @@ from tests.unit.embedding.conftest import save_clip
 
 from retllm.db.enums import ItemKind, JobState, Stage, UnitState
 from retllm.db.session import transaction
-from retllm.db.tables import Embedding, EmbeddingModel, Item, Search
+from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Search, new_id
 from retllm.embedding import load_embedder
 from retllm.embedding.encoder import EmbedderInfo
 from retllm.errors import Conflict, InvalidInput, ModelUnavailable
@@ -25,6 +25,7 @@ from retllm.history import control
 from retllm.history.job_views import job_view
 from retllm.media.ingest import Ingest
 from retllm.queue.worker import WorkerContext
+from retllm.search import neighbours
 from retllm.search.captions import by_captions
 from retllm.search.rrf import reciprocal_rank_fusion
 from retllm.search.submit import StoredPicture
@@ -415,3 +416,59 @@ def test_real_encoders_are_indexed_and_fused(bench: WorkerContext, world, tmp_pa
     for row in view.candidates:
         assert row.similarity == pytest.approx(cosines[names[0]][row.name], abs=1e-5)
         assert row.sources["local-dir:second"].similarity == pytest.approx(cosines[names[1]][row.name], abs=1e-5)
+
+
+def test_a_search_has_all_the_candidates_there_can_be_beside_a_collection_that_lies_nearer(
+    bench: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index gives up among the other collection's items before it meets any of this one."""
+    monkeypatch.setattr(neighbours, "EXACT_LIMIT", 0)
+    monkeypatch.setattr(neighbours, "SMALL_SHARE", 0)
+    bench = set_up(bench, world, index_unit_items=200)
+    ours = world.collection_id
+    with transaction(world.sessions) as session:
+        crowd = Collection(id=new_id(), owner_id=world.user.id, name="crowd")
+        session.add(crowd)
+    world.collection_id = crowd.id
+    world.add_texts(*(f"red square {n}" for n in range(150)))
+    index(bench, world, both)
+    world.collection_id = ours
+    world.add_texts(*(f"blue moon {n}" for n in range(20)))
+    index(bench, world, both)
+    with transaction(world.sessions) as session:
+        name = session.scalar(sa.text("SELECT current_database()"))
+        for setting in ("hnsw.max_scan_tuples = 1", "enable_seqscan = off", "enable_bitmapscan = off"):
+            session.execute(sa.text(f"ALTER DATABASE {name} SET {setting}"))
+    # connections have the settings that were there when they began
+    world.sessions.kw["bind"].dispose()
+    for sources in (None, {"captions": True}, {"embedders": [MAIN, LETTERS]}):
+        for k in (3, 10, 50):
+            search_id = search(world, text="red square", k=k, coarse=sources)
+            run(bench, world, search_id, Judge(even), both)
+            view = view_of(world, search_id)
+            assert world.job(search_id).state is JobState.SUCCEEDED
+            assert view.searched_items == 20
+            assert len(view.candidates) == min(k, 20)
+            assert {row.name.partition(" ")[0] for row in view.candidates} == {"blue"}
+            assert {source.searched for source in view.sources if source.kind == "embedder"} == {20}
+
+
+def test_embedders_that_know_different_items_have_searched_as_many_as_they_found(bench: WorkerContext, world) -> None:
+    world.add_texts("red", "green")
+    index(set_up(bench, world, extra_embedders=()), world)
+    both_serve = set_up(bench, world, extra_embedders=(_LETTERS_NAME,))
+    world.add_texts("blue", "violet", "grey")
+    index(both_serve, world, lambda name: Letters() if name == _LETTERS_NAME else _broken())
+    with transaction(world.sessions) as session:
+        letters = sa.select(EmbeddingModel.id).filter_by(name=LETTERS).scalar_subquery()
+        first = sa.select(Item.id).where(Item.name.in_(["red", "green"]))
+        session.execute(sa.delete(Embedding).where(Embedding.model_id == letters, Embedding.item_id.in_(first)))
+    search_id = search(world, text="red", k=10)
+    run(both_serve, world, search_id, Judge(even), both)
+    view = view_of(world, search_id)
+    assert {source.name: source.searched for source in view.sources} == {MAIN: 2, LETTERS: 3}
+    assert len(view.candidates) == view.searched_items == 5
+
+
+def _broken() -> Any:
+    raise ModelUnavailable("There is no folder /models/embedder.")

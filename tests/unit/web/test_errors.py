@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
@@ -109,6 +110,8 @@ def test_a_crash_is_500_and_tells_nothing(own_app: OpenAPI) -> None:
         (Conflict("so it is", job="x"), 409, "conflict"),
         (RetllmError("inside"), 500, "internal"),
         (sa.exc.OperationalError("SELECT secret", {}, Exception("down")), 503, "stack"),
+        (sa.exc.OperationalError("UPDATE secret", {}, psycopg.errors.DeadlockDetected("dead")), 503, "database_busy"),
+        (sa.exc.OperationalError("secret", {}, psycopg.errors.SerializationFailure("no")), 503, "database_busy"),
         (sa.exc.TimeoutError("pool"), 503, "stack"),
         (sa.exc.InterfaceError("SELECT 1", {}, Exception("lost"), connection_invalidated=True), 503, "stack"),
         (sa.exc.ProgrammingError("SELECT secret", {}, Exception("no such column")), 500, "internal"),
@@ -122,6 +125,7 @@ def test_errors_of_the_platform_keep_their_code(own_app: OpenAPI, raised: Except
     answer = own_app.test_client().get("/api/raise")
     assert _check(answer, status)["code"] == code
     assert "secret" not in answer.text
+    assert answer.headers.get("Retry-After") == ("1" if code == "database_busy" else None)
 
 
 def test_a_wrong_field_is_always_named_in_the_same_way(own_app: OpenAPI) -> None:

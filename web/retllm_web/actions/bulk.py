@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from retllm.db.session import transaction
+from retllm.db.session import run_transaction, transaction
 from retllm.db.tables import Job
 from retllm.history import control, listing
 from retllm.history.control import BulkAction, JobChanges
@@ -84,9 +84,13 @@ def _add(tally: BulkResult, actor: Actor, deed: BulkAction, job_ids: Sequence[UU
 
 def _finished(actor: Actor, deed: BulkAction, do: Callable[[Session], JobChanges]) -> JobChanges:
     """Do it in one transaction with its entries in the audit log, then what waits for the commit."""
-    with transaction(services().sessions) as session:
+
+    def noted(session: Session) -> JobChanges:
         done = do(session)
         _note(session, actor, deed, done.jobs)
+        return done
+
+    done = run_transaction(services().sessions, noted)
     services().notifier.notify(done.units)
     for key in done.pictures:
         forget(key)

@@ -12,17 +12,21 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import ItemKind, JobKind, Role, Stage
+from retllm.db.locks import lock_collection
 from retllm.db.operations import PausedQueue
+from retllm.db.session import run_transaction
 from retllm.db.tables import Collection, Embedding, Item, Job, Unit, User, new_id
 from retllm.errors import Conflict, NotFound
-from retllm.identity.access import require_role, visible_collections
+from retllm.identity.access import Right, collection_for, require_role, visible_collections
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.indexing import coverage
 from retllm.indexing.indexed import current_model, embedder_of, fresh_embedding, has_vector, is_ready
+from retllm.media import ingest
 from retllm.queue.notifications import QUEUE_OF
 from retllm.settings import Settings
 from retllm_web.actions.auditing import note
+from retllm_web.http.services import services
 
 RECENT_JOBS = 5
 """Index jobs of a collection that are looked at for one that is at work."""
@@ -75,8 +79,10 @@ def change(session: Session, collection: Collection, *, name: str | None, descri
     """Give ``collection`` another name or description; None leaves it.
 
     Raises:
+        NotFound: it was deleted just now.
         Conflict: its owner has another one of that name.
     """
+    lock_collection(session, collection.id, alone=True)
     was = {"name": collection.name, "description": collection.description}
     if name is not None:
         collection.name = name.strip()
@@ -101,10 +107,21 @@ def use_embedder(session: Session, collection: Collection, name: str | None, set
         _note(session, Action.COLLECTION_CHANGED, collection, embedder=[before, collection.embedder])
 
 
-def note_deletion(session: Session, collection: Collection) -> None:
-    """Write into the audit log that ``collection`` is deleted; call it in the transaction that deletes it."""
-    items = sa.select(sa.func.count()).select_from(Item).where(Item.collection_id == collection.id, is_ready())
-    _note(session, Action.COLLECTION_DELETED, collection, items=session.scalar(items))
+def delete(actor: Actor, collection_id: UUID) -> None:
+    """Delete a collection: its items, files, jobs and results, with an entry in the audit log.
+
+    Raises:
+        NotFound, Forbidden: ``actor`` may not see it, or does not manage it.
+    """
+
+    def remove(session: Session) -> None:
+        collection = collection_for(session, actor, collection_id, Right.MANAGE)
+        lock_collection(session, collection_id, alone=True)
+        items = sa.select(sa.func.count()).select_from(Item).where(Item.collection_id == collection_id, is_ready())
+        _note(session, Action.COLLECTION_DELETED, collection, items=session.scalar(items))
+        ingest.delete_collection(session, services().storage, collection_id)
+
+    run_transaction(services().sessions, remove)
 
 
 def _note(session: Session, action: Action, collection: Collection, **detail: Any) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState
-from retllm.db.session import transaction
+from retllm.db.session import run_transaction, transaction
 from retllm.db.tables import Collection, Item
 from retllm.errors import Conflict, NotFound
 from retllm.history.job_views import JobView
@@ -185,7 +185,8 @@ def delete(actor: Actor, item_id: UUID) -> Item:
         Forbidden: they may not change its collection.
     """
     found = services()
-    with found.sessions() as session:
+
+    def remove(session: Session) -> Item:
         item = access.item_for(session, actor, item_id, Right.CHANGE)
         if item.state is ItemState.DELETED:
             raise NotFound("There is no such item.")
@@ -198,7 +199,9 @@ def delete(actor: Actor, item_id: UUID) -> Item:
             collection_id=item.collection_id,
         )
         media.delete_item(session, found.storage, item)
-    return item
+        return item
+
+    return run_transaction(found.sessions, remove)
 
 
 def _indexed(session: Session, collection: Collection, settings: Settings) -> sa.ColumnElement[bool]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+from sqlalchemy.orm import Session
+
 from retllm.db.reviews import EvaluationRun
-from retllm.db.session import transaction
+from retllm.db.session import run_transaction, transaction
 from retllm.db.tables import new_id
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.review import runs
 from retllm.review.reports import Report
-from retllm.review.runs import Original
+from retllm.review.runs import Original, Started
 from retllm.search.request import SearchRequest
 from retllm.search.submit import StoredPicture
 from retllm_web.actions.auditing import note
@@ -46,21 +48,25 @@ def ask_again(actor: Actor, collection_id: UUID, asked: SearchRequest, name: str
     with transaction(found.sessions) as session:
         originals = runs.questions_to_ask(session, actor, collection_id)
     copies: dict[UUID, StoredPicture] = {}
+
+    def start(session: Session) -> Started:
+        started = runs.start_run(
+            session, actor, collection_id, originals, asked, found.settings, pictures=copies, name=name
+        )
+        note(
+            session,
+            Action.RUN_ADDED,
+            target=started.run.name,
+            target_id=started.run.id,
+            collection_id=collection_id,
+            searches=len(originals),
+        )
+        return started
+
     try:
         # copied before the transaction, which would stay open for as long
         _copy_pictures(originals, copies)
-        with transaction(found.sessions) as session:
-            started = runs.start_run(
-                session, actor, collection_id, originals, asked, found.settings, pictures=copies, name=name
-            )
-            note(
-                session,
-                Action.RUN_ADDED,
-                target=started.run.name,
-                target_id=started.run.id,
-                collection_id=collection_id,
-                searches=len(originals),
-            )
+        started = run_transaction(found.sessions, start)
     except BaseException:
         for copy in copies.values():
             forget(copy.key)

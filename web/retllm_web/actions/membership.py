@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import MemberRole, Visibility
+from retllm.db.locks import lock_collection
 from retllm.db.tables import Collection, User
 from retllm.identity import members
 from retllm.identity.audit import Action
@@ -44,6 +45,7 @@ def set_visibility(session: Session, collection: Collection, visibility: Visibil
     """Say who sees ``collection`` besides its members."""
     if collection.visibility is visibility:
         return
+    lock_collection(session, collection.id, alone=True)
     collection.visibility = visibility
     session.flush()
     note(

@@ -6,8 +6,10 @@ from collections import Counter
 from datetime import UTC, datetime
 from uuid import UUID
 
+from sqlalchemy.orm import Session
+
 from retllm.db.enums import Role
-from retllm.db.session import transaction
+from retllm.db.session import run_transaction, transaction
 from retllm.identity.access import require_role
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
@@ -53,10 +55,14 @@ def resume(actor: Actor, queue: str) -> bool:
 
 def requeue(actor: Actor, unit_ids: list[UUID]) -> Requeued:
     """Give these dead units new attempts, those that this account may; the others are counted by the reason."""
-    with transaction(services().sessions) as session:
+
+    def noted(session: Session) -> Requeued:
         done = failures.requeue(session, actor, unit_ids)
         if done.number:
             note(session, Action.UNITS_REQUEUED, units=done.number)
+        return done
+
+    done = run_transaction(services().sessions, noted)
     services().notifier.notify(done.units)
     return done
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from retllm.db.session import transaction
+from sqlalchemy.orm import Session
+
+from retllm.db.session import run_transaction, transaction
 from retllm.db.tables import Collection
-from retllm.history.job_views import JobView, job_view
+from retllm.history.job_views import JobView
 from retllm.identity.access import Right, collection_for
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
@@ -37,15 +39,13 @@ def index_with(actor: Actor, collection_id: UUID, name: str, *, idempotency_key:
         InvalidInput: the embedder is none of those in force.
         Conflict: the collection is empty, or the idempotency key stands for another request.
     """
-    with transaction(services().sessions) as session:
-        submitted = submit_index(
-            session, actor, collection_id, services().settings, embedder=name, idempotency_key=idempotency_key
-        )
-        if submitted.created:
-            submissions.note_job(session, actor, Action.JOB_SUBMITTED, submitted.job)
-        view = job_view(session, submitted.job)
-    services().notifier.notify(submitted.units)
-    return view
+    settings = services().settings
+    return submissions.submit(
+        actor,
+        lambda session: submit_index(
+            session, actor, collection_id, settings, embedder=name, idempotency_key=idempotency_key
+        ),
+    )
 
 
 def use(actor: Actor, collection_id: UUID, name: str | None) -> None:
@@ -56,9 +56,12 @@ def use(actor: Actor, collection_id: UUID, name: str | None) -> None:
         InvalidInput: the embedder is none of those in force.
         Conflict: it has not embedded every item yet.
     """
-    with transaction(services().sessions) as session:
+
+    def change(session: Session) -> None:
         found = collection_for(session, actor, collection_id, Right.MANAGE)
         catalog.use_embedder(session, found, name, services().settings)
+
+    run_transaction(services().sessions, change)
 
 
 def remove(actor: Actor, collection_id: UUID, model_id: UUID) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import BinaryIO
 from uuid import UUID
 
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.orm import Session
 
-from retllm.db.session import transaction
+from retllm.db.session import run_transaction, transaction
 from retllm.db.tables import Job, new_id
 from retllm.history import control
 from retllm.history.job_views import JobView, job_view
@@ -19,6 +20,7 @@ from retllm.identity.audit import Action
 from retllm.indexing.submit import submit_index
 from retllm.media import streams
 from retllm.media.pictures import check_picture
+from retllm.queue.submission import Submitted
 from retllm.search.request import SearchRequest
 from retllm.search.submit import StoredPicture, submit_search
 from retllm_web.actions.auditing import note
@@ -37,13 +39,27 @@ def index(actor: Actor, collection_id: UUID, *, idempotency_key: str | None = No
         NotFound: no such collection.
         Conflict: it is empty, or the idempotency key stands for another request.
     """
-    with transaction(services().sessions) as session:
-        submitted = submit_index(session, actor, collection_id, services().settings, idempotency_key=idempotency_key)
-        if submitted.created:
-            note_job(session, actor, Action.JOB_SUBMITTED, submitted.job)
-        view = job_view(session, submitted.job)
+    settings = services().settings
+    return submit(
+        actor, lambda session: submit_index(session, actor, collection_id, settings, idempotency_key=idempotency_key)
+    )
+
+
+def submit(actor: Actor, do: Callable[[Session], Submitted]) -> JobView:
+    """Accept a job in one transaction with its entry in the audit log, then have its units announced."""
+    submitted, view = _accepted(actor, do)
     services().notifier.notify(submitted.units)
     return view
+
+
+def _accepted(actor: Actor, do: Callable[[Session], Submitted]) -> tuple[Submitted, JobView]:
+    def noted(session: Session) -> tuple[Submitted, JobView]:
+        submitted = do(session)
+        if submitted.created:
+            note_job(session, actor, Action.JOB_SUBMITTED, submitted.job)
+        return submitted, job_view(session, submitted.job)
+
+    return run_transaction(services().sessions, noted)
 
 
 def search(
@@ -65,8 +81,9 @@ def search(
     stored = _stored(actor, collection_id, picture) if picture is not None else None
     accepted = False
     try:
-        with transaction(services().sessions) as session:
-            submitted = submit_search(
+        submitted, view = _accepted(
+            actor,
+            lambda session: submit_search(
                 session,
                 actor,
                 collection_id,
@@ -74,10 +91,8 @@ def search(
                 services().settings,
                 picture=stored,
                 idempotency_key=idempotency_key,
-            )
-            if submitted.created:
-                note_job(session, actor, Action.JOB_SUBMITTED, submitted.job)
-            view = job_view(session, submitted.job)
+            ),
+        )
         accepted = submitted.created
     except sa.exc.DBAPIError:
         # a commit whose answer got lost may have made the search that names the picture
@@ -124,10 +139,13 @@ def cancel(actor: Actor, job_id: UUID) -> JobView:
         NotFound: no such job.
         Conflict: it is over already.
     """
-    with transaction(services().sessions) as session:
+
+    def noted(session: Session) -> JobView:
         job = control.cancel_job(session, actor, job_id)
         note_job(session, actor, Action.JOB_CANCELLED, job)
         return job_view(session, job)
+
+    return run_transaction(services().sessions, noted)
 
 
 def retry(actor: Actor, job_id: UUID) -> JobView:
@@ -137,9 +155,12 @@ def retry(actor: Actor, job_id: UUID) -> JobView:
         NotFound: no such job.
         Conflict: it is still at work, or nothing of it failed.
     """
-    with transaction(services().sessions) as session:
+
+    def noted(session: Session) -> tuple[Submitted, JobView]:
         submitted = control.retry_job(session, actor, job_id)
         note_job(session, actor, Action.JOB_RETRIED, submitted.job)
-        view = job_view(session, submitted.job)
+        return submitted, job_view(session, submitted.job)
+
+    submitted, view = run_transaction(services().sessions, noted)
     services().notifier.notify(submitted.units)
     return view

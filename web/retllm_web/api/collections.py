@@ -9,7 +9,6 @@ from pydantic import BaseModel, Field
 
 from retllm.db.session import transaction
 from retllm.identity.access import Right, collection_for
-from retllm.media import ingest
 from retllm_web.actions import catalog
 from retllm_web.actions.collection_views import CollectionChange, CollectionRequest, CollectionView, collection_views
 from retllm_web.api.answers import answer, nothing
@@ -77,8 +76,5 @@ def change_collection(path: CollectionPath, body: CollectionChange) -> Response:
 @api.delete("/collections/<uuid:collection_id>", tags=TAGS, responses={204: None})
 def delete_collection(path: CollectionPath) -> Response:
     """Delete a collection: its items, files, jobs and results."""
-    with services().sessions() as session:
-        found = collection_for(session, current_actor(), path.collection_id, Right.MANAGE)
-        catalog.note_deletion(session, found)
-        ingest.delete_collection(session, services().storage, found.id)
+    catalog.delete(current_actor(), path.collection_id)
     return nothing()

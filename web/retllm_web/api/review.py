@@ -7,8 +7,9 @@ from uuid import UUID
 
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
 
-from retllm.db.session import transaction
+from retllm.db.session import run_transaction, transaction
 from retllm.review import marks
 from retllm.review.measures import Measures, StageMeasures, Verdict
 from retllm.review.search import Review, review_of
@@ -113,14 +114,19 @@ def list_judgments(path: SearchPath) -> Response:
 @api.put("/searches/<uuid:search_id>/judgments/<uuid:item_id>", tags=TAGS, responses={200: ReviewView, 409: ErrorBody})
 def set_judgment(path: CandidatePath, body: JudgmentRequest) -> Response:
     """Mark any item of the searched collection; the last mark on an item counts."""
-    with transaction(services().sessions) as session:
+
+    def mark(session: Session) -> ReviewView:
         marks.set_mark(session, current_actor(), path.search_id, path.item_id, body.relevant)
-        return answer(_view(review_of(session, current_actor(), path.search_id)))
+        return _view(review_of(session, current_actor(), path.search_id))
+
+    return answer(run_transaction(services().sessions, mark))
 
 
 @api.delete("/searches/<uuid:search_id>/judgments/<uuid:item_id>", tags=TAGS, responses={204: None})
 def delete_judgment(path: CandidatePath) -> Response:
     """Take the mark of an item away, if it has one."""
-    with transaction(services().sessions) as session:
-        marks.set_mark(session, current_actor(), path.search_id, path.item_id, None)
+    run_transaction(
+        services().sessions,
+        lambda session: marks.set_mark(session, current_actor(), path.search_id, path.item_id, None),
+    )
     return nothing()

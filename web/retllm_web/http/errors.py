@@ -15,7 +15,8 @@ from jinja2 import TemplateError
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from retllm.errors import InvalidInput, RetllmError, StackError
+from retllm.db.session import was_undone
+from retllm.errors import DatabaseBusy, InvalidInput, RetllmError, StackError
 
 log = structlog.get_logger(__name__)
 
@@ -142,6 +143,8 @@ def _page_above() -> str | None:
 
 
 def _database(error: Exception) -> Response:
+    if isinstance(error, sa.exc.DBAPIError) and was_undone(error):
+        return _ours(DatabaseBusy(retry_after=1))
     log.error("database_unavailable", exc_info=error)
     return respond(503, StackError.code, "The database can't be reached just now. Try again in a moment.")
 

@@ -17,7 +17,6 @@ from retllm.errors import InvalidInput, RetllmError
 from retllm.history import listing
 from retllm.history.job_views import JobView, job_view
 from retllm.identity.access import Right, collection_for, right_in
-from retllm.media import ingest
 from retllm.media.ingest import FileOutcome
 from retllm.queue import pauses
 from retllm.queue.notifications import QUEUE_OF
@@ -254,13 +253,11 @@ def change_collection(collection_id: UUID) -> ResponseReturnValue:
 @pages.post("/collections/<uuid:collection_id>/delete")
 def delete_collection(collection_id: UUID) -> ResponseReturnValue:
     """Delete a collection whose name was typed to confirm it."""
-    with services().sessions() as session:
-        found = collection_for(session, current_actor(), collection_id, Right.MANAGE)
-        name = found.name
-        if " ".join(request.form.get("confirm", "").split()) != " ".join(name.split()):
-            flash(f"Nothing was deleted: what you typed is not the name “{name}”.", "danger")
-            return redirect(url_for("pages.collection", collection_id=collection_id))
-        catalog.note_deletion(session, found)
-        ingest.delete_collection(session, services().storage, collection_id)
+    with transaction(services().sessions) as session:
+        name = collection_for(session, current_actor(), collection_id, Right.MANAGE).name
+    if " ".join(request.form.get("confirm", "").split()) != " ".join(name.split()):
+        flash(f"Nothing was deleted: what you typed is not the name “{name}”.", "danger")
+        return redirect(url_for("pages.collection", collection_id=collection_id))
+    catalog.delete(current_actor(), collection_id)
     flash(f"The collection “{name}” is deleted.", "success")
     return redirect(url_for("pages.collections"))

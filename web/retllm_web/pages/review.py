@@ -9,7 +9,7 @@ from flask import Response, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from retllm.db.enums import ItemState
-from retllm.db.session import transaction
+from retllm.db.session import run_transaction, transaction
 from retllm.db.tables import Item
 from retllm.errors import InvalidInput, RetllmError
 from retllm.review import marks
@@ -61,8 +61,11 @@ def mark(job_id: UUID, item_id: UUID) -> ResponseReturnValue:
         said = request.form.get("mark", "")
         if said not in MARKS:
             raise InvalidInput("A mark is one of: relevant, not, none.", field="mark")
+        run_transaction(
+            services().sessions,
+            lambda session: marks.set_mark(session, current_actor(), job_id, item_id, MARKS[said]),
+        )
         with transaction(services().sessions) as session:
-            marks.set_mark(session, current_actor(), job_id, item_id, MARKS[said])
             item = session.get_one(Item, item_id)
     except RetllmError as error:
         if wants_piece():

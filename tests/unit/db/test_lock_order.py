@@ -1,0 +1,404 @@
+"""Every transaction locks collection, job, unit, item in this order: none is undone for another's sake.
+
+Two transactions are run against each other at every point: the first stops after each of its statements in turn, the
+second goes as far as it can, then the first goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from tests.unit.jobs.foreseen import Quiet, Words
+
+from retllm.db import session as db_session
+from retllm.db.enums import ItemKind, JobKind, JobState, Stage, UnitState
+from retllm.db.session import Sessions, make_sessions, run_transaction, transaction
+from retllm.db.tables import Candidate, Collection, Embedding, EmbeddingModel, Item, Job, Search, Unit, User, new_id
+from retllm.errors import DatabaseBusy, RetllmError
+from retllm.history import control
+from retllm.history.control import BulkAction
+from retllm.identity import accounts
+from retllm.indexing import coverage
+from retllm.indexing.submit import submit_index
+from retllm.indexing.worker import _store, register
+from retllm.media import records
+from retllm.media.ingest import Ingest
+from retllm.media.storage import get_storage
+from retllm.operations import failures
+from retllm.queue import claim as claims
+from retllm.queue.claim import Claim
+from retllm.queue.dispatcher import Dispatcher
+from retllm.review import marks
+from retllm.search.coarse import QueryVector, store_pool
+from retllm.search.request import SearchRequest
+from retllm.search.submit import submit_search
+from retllm.settings import Settings, public_name
+
+_SECONDS = 60.0
+_MAIN, _OTHER = "local-dir:/models/embedder", "local-dir:/models/other"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A collection with four captioned pictures, an index job and a search at work, and a search that is over."""
+
+    sessions: Sessions
+    settings: Settings
+    user: User
+    collection: Collection
+    items: list[Item]
+    model_id: UUID
+    index: Claim
+    coarse: Claim
+    ended: UUID
+
+
+class Other(Words):
+    """The embedder that the collection does not use."""
+
+    info = replace(Words.info, name=_OTHER)
+
+
+@pytest.fixture
+def platform(module_database: str, tmp_path: Any) -> Iterator[tuple[Sessions, Settings, User]]:
+    settings = Settings(
+        home=tmp_path,
+        database_url=module_database,
+        embedder=_MAIN,
+        extra_embedders=(_OTHER,),
+        scorer="/models/scorer",
+        lease_seconds=600,
+    )
+    sessions = make_sessions(module_database, pool_size=10)
+    with transaction(sessions) as session:
+        user = accounts.create_user(session, f"ada-{new_id().hex}", "a-long-password")
+        register(session, Words())
+        register(session, Other())
+    yield sessions, settings, user
+    sessions.kw["bind"].dispose()
+
+
+def scene_of(sessions: Sessions, settings: Settings, user: User) -> Scene:
+    collection = Collection(id=new_id(), owner_id=user.id, name=new_id().hex)
+    items = [
+        Item(
+            id=new_id(),
+            collection_id=collection.id,
+            kind=ItemKind.BOTH,
+            name=f"{n}.png",
+            text=f"caption {n}",
+            content_sha256=hashlib.sha256(new_id().bytes).hexdigest(),
+            size_bytes=1,
+        )
+        for n in range(4)
+    ]
+    vectors = Words().embed_texts([item.text or "" for item in items])
+    with transaction(sessions) as session:
+        session.add(collection)
+        session.flush()
+        # the key of none of them follows the order of its row
+        session.add_all(items[::-1])
+        session.flush()
+        for embedder in (Words(), Other()):
+            model = register(session, embedder)
+            _store(session, model, collection.id, items, list(vectors), settings.item_image_weight, new_id())
+        ended = _job(session, user, collection, JobKind.SEARCH, Stage.FINE, UnitState.DEAD, state=JobState.FAILED)
+        index = _job(session, user, collection, JobKind.INDEX, Stage.EMBED, UnitState.READY)
+        search = _job(session, user, collection, JobKind.SEARCH, Stage.COARSE, UnitState.READY)
+        session.add_all([_search(ended.id), _search(search.id)])
+        session.flush()
+        session.add(Candidate(search_id=ended.id, item_id=items[0].id, coarse_rank=1))
+        session.flush()
+        marks.set_mark(session, user, ended.id, items[0].id, True)
+        first = sa.select(Unit.id).where(Unit.seq == 0)
+        units = [session.scalars(first.where(Unit.job_id == job.id)).one() for job in (index, search)]
+    at_work = [claims.claim_unit(sessions, unit, "w", settings) for unit in units]
+    claimed = [claim for claim in at_work if claim is not None]
+    return Scene(sessions, settings, user, collection, items, model.id, *claimed, ended=ended.id)
+
+
+def _job(
+    session: Any, user: User, collection: Collection, kind: JobKind, stage: Stage, unit: UnitState, **more: Any
+) -> Job:
+    ended = sa.func.now() if "state" in more else None
+    job = Job(
+        id=new_id(), kind=kind, user_id=user.id, collection_id=collection.id, params={}, finished_at=ended, **more
+    )
+    session.add(job)
+    session.flush()
+    session.add_all(Unit(id=new_id(), job_id=job.id, stage=stage, seq=seq, state=unit, payload={}) for seq in range(2))
+    session.flush()
+    return job
+
+
+def _search(job_id: UUID) -> Search:
+    return Search(
+        id=job_id,
+        kind=ItemKind.TEXT,
+        query_text="caption 1",
+        question="q",
+        k=4,
+        item_kinds=[str(kind) for kind in ItemKind],
+        query_image_weight=0.8,
+        embedder=_MAIN,
+        scorer="/models/scorer",
+        mode="true_false",
+        injection={},
+        tie_decimals=4,
+    )
+
+
+def _vectors(scene: Scene) -> list[np.ndarray]:
+    return list(Words().embed_texts([item.text or "" for item in scene.items]))
+
+
+def commit_vectors(scene: Scene) -> None:
+    def write(session: Any, job: Job) -> list[Any]:
+        model = session.get_one(EmbeddingModel, scene.model_id)
+        _store(session, model, job.collection_id, scene.items, _vectors(scene), 0.7, scene.index.token)
+        return []
+
+    claims.complete(scene.sessions, scene.index, write)
+
+
+def commit_candidates(scene: Scene) -> None:
+    def write(session: Any, job: Job) -> list[Any]:
+        model = session.get_one(EmbeddingModel, scene.model_id)
+        asked = {_MAIN: QueryVector(model, Words().embed_texts(["caption 3 2 1"])[0])}
+        store_pool(session, job, asked, {}, scene.coarse.token)
+        return []
+
+    claims.complete(scene.sessions, scene.coarse, write)
+
+
+def fail_unit(scene: Scene) -> None:
+    claims.fail(scene.sessions, scene.index, ValueError("broken"), scene.settings)
+
+
+def give_unit_back(scene: Scene) -> None:
+    claims.release(scene.sessions, scene.index)
+
+
+def claim_unit(scene: Scene) -> None:
+    with scene.sessions() as session:
+        waiting = session.scalars(sa.select(Unit.id).filter_by(job_id=scene.index.job_id, seq=1)).one_or_none()
+    if waiting is not None:
+        claims.claim_unit(scene.sessions, waiting, "w", scene.settings)
+
+
+def rescue(scene: Scene) -> None:
+    with transaction(scene.sessions) as session:
+        gone = sa.func.clock_timestamp() - sa.text("interval '1 second'")
+        session.execute(sa.update(Unit).where(Unit.id == scene.index.unit_id).values(lease_until=gone))
+    Dispatcher(scene.sessions, Quiet(), scene.settings).rescue()
+
+
+def _in_transaction(do: Callable[[Scene, Any], object]) -> Callable[[Scene], None]:
+    def run(scene: Scene) -> None:
+        run_transaction(scene.sessions, lambda session: do(scene, session))
+
+    return run
+
+
+ACTIONS: dict[str, Callable[[Scene], object]] = {
+    "commit vectors": commit_vectors,
+    "commit candidates": commit_candidates,
+    "record a failure": fail_unit,
+    "give a unit back": give_unit_back,
+    "claim a unit": claim_unit,
+    "rescue a unit": rescue,
+    "delete the collection": _in_transaction(lambda s, session: records.remove_collection(session, s.collection.id)),
+    "delete an item": _in_transaction(lambda s, session: records.empty_item(session, s.items[1].id)),
+    "change captions": _in_transaction(
+        lambda s, session: records.set_captions(session, {item.id: "another" for item in s.items})
+    ),
+    "add a text": lambda s: Ingest(s.sessions, get_storage(s.settings), s.settings, s.collection.id).add_text("x"),
+    "submit a search": _in_transaction(
+        lambda s, session: submit_search(session, s.user, s.collection.id, SearchRequest(text="x"), s.settings)
+    ),
+    "submit an index job": _in_transaction(
+        lambda s, session: submit_index(session, s.user, s.collection.id, s.settings)
+    ),
+    "cancel a job": _in_transaction(lambda s, session: control.cancel_job(session, s.user, s.index.job_id)),
+    "retry a job": _in_transaction(lambda s, session: control.retry_job(session, s.user, s.ended)),
+    "cancel jobs": _in_transaction(
+        lambda s, session: control.apply_to_jobs(session, s.user, BulkAction.CANCEL, [s.coarse.job_id, s.index.job_id])
+    ),
+    "delete jobs": _in_transaction(lambda s, session: control.delete_jobs(session, s.user, [s.ended, s.index.job_id])),
+    "requeue dead units": _in_transaction(
+        lambda s, session: failures.requeue(
+            session, s.user, list(session.scalars(sa.select(Unit.id).filter_by(job_id=s.ended)))
+        )
+    ),
+    "change the embedder": _in_transaction(
+        lambda s, session: coverage.use(session, session.get_one(Collection, s.collection.id), _OTHER, s.settings)
+    ),
+    "remove vectors": lambda s: coverage.remove_vectors(s.sessions, s.collection.id, _other_model(s), s.settings),
+    "mark a result": _in_transaction(lambda s, session: marks.set_mark(session, s.user, s.ended, s.items[0].id, False)),
+}
+
+
+def _other_model(scene: Scene) -> UUID:
+    with scene.sessions() as session:
+        return session.scalars(sa.select(EmbeddingModel.id).filter_by(name=public_name(_OTHER))).one()
+
+
+class Runner(threading.Thread):
+    """An action in a thread of its own, which stops once after its statement of this number until it is let go."""
+
+    def __init__(
+        self,
+        scene: Scene,
+        action: Callable[[Scene], object],
+        stop_after: int | None = None,
+        *,
+        locks_only: bool = False,
+    ) -> None:
+        super().__init__(daemon=True)
+        self._scene, self._action, self._left, self._locks_only = scene, action, stop_after, locks_only
+        self.stopped, self.ended, self.go = threading.Event(), threading.Event(), threading.Event()
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self._action(self._scene)
+        except Exception as error:
+            self.error = error
+        self.ended.set()
+
+    def count(self, _conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        """Called after each statement of any thread."""
+        if threading.current_thread() is not self or self._left is None:
+            return
+        if self._locks_only and statement.startswith("SELECT") and " FOR " not in statement:
+            return
+        self._left -= 1
+        if self._left == 0:
+            self.stopped.set()
+            assert self.go.wait(_SECONDS)
+
+
+@contextmanager
+def counted(sessions: Sessions, runner: Runner) -> Iterator[None]:
+    engine = sessions.kw["bind"]
+    sa.event.listen(engine, "after_cursor_execute", runner.count)
+    yield
+    sa.event.remove(engine, "after_cursor_execute", runner.count)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = threading.Event()
+    for _ in range(int(_SECONDS / 0.005)):
+        if condition():
+            return
+        deadline.wait(0.005)
+    raise AssertionError("it has not come to that")
+
+
+def _waits_for_a_lock(sessions: Sessions) -> bool:
+    waiting = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    with sessions() as session:
+        return bool(session.scalar(waiting))
+
+
+def against(
+    scene: Scene,
+    first: Callable[[Scene], object],
+    second: Callable[[Scene], object],
+    at: int,
+    *,
+    locks_only: bool = False,
+) -> bool:
+    """Run ``second`` while ``first`` stands after its statement number ``at``; false if it has not so many.
+
+    With ``locks_only``, only statements that lock something are counted.
+    """
+    one, other = Runner(scene, first, at, locks_only=locks_only), Runner(scene, second)
+    with counted(scene.sessions, one):
+        one.start()
+        _until(lambda: one.stopped.is_set() or one.ended.is_set())
+        reached = one.stopped.is_set()
+        other.start()
+        _until(lambda: other.ended.is_set() or _waits_for_a_lock(scene.sessions))
+        one.go.set()
+        assert one.ended.wait(_SECONDS)
+        assert other.ended.wait(_SECONDS)
+    for runner in (one, other):
+        # what came too late is refused: its collection, job or unit is gone or has changed
+        expected = isinstance(runner.error, RetllmError) and not isinstance(runner.error, DatabaseBusy)
+        if runner.error is not None and not expected:
+            raise runner.error
+    return reached
+
+
+@pytest.fixture
+def undone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the server has undone: run again, it would not be noticed."""
+    found: list[str] = []
+    was_undone = db_session.was_undone
+
+    def look(error: sa.exc.DBAPIError) -> bool:
+        if was_undone(error):
+            found.append(str(error.orig))
+        return was_undone(error)
+
+    monkeypatch.setattr(db_session, "was_undone", look)
+    return found
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_a_collection_is_deleted_while_anything_else_is_done_in_it(
+    platform: tuple[Sessions, Settings, User], undone: list[str], name: str
+) -> None:
+    at, reached = 0, True
+    while reached:
+        at += 1
+        scene = scene_of(*platform)
+        reached = against(scene, ACTIONS[name], ACTIONS["delete the collection"], at)
+        assert undone == [], f"after statement {at}"
+        with scene.sessions() as session:
+            for table in (Item, Embedding, Job):
+                left = sa.select(sa.func.count()).select_from(table).filter_by(collection_id=scene.collection.id)
+                assert session.scalar(left) == 0
+    assert at > 1
+
+
+_PAIRS = [
+    ("commit vectors", "delete an item"),
+    ("commit vectors", "change captions"),
+    ("commit vectors", "remove vectors"),
+    ("commit vectors", "cancel jobs"),
+    ("commit vectors", "change the embedder"),
+    ("commit vectors", "commit candidates"),
+    ("commit candidates", "delete an item"),
+    ("commit candidates", "change captions"),
+    ("delete an item", "remove vectors"),
+    ("change captions", "delete an item"),
+    ("mark a result", "delete jobs"),
+    ("retry a job", "delete jobs"),
+    ("change the embedder", "add a text"),
+    ("rescue a unit", "cancel jobs"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), _PAIRS + [(b, a) for a, b in _PAIRS])
+def test_two_transactions_that_touch_the_same_rows_wait_for_each_other_in_one_direction(
+    platform: tuple[Sessions, Settings, User], undone: list[str], one: str, other: str
+) -> None:
+    at = 1
+    while against(scene_of(*platform), ACTIONS[one], ACTIONS[other], at, locks_only=True):
+        assert undone == [], f"after statement {at}"
+        at += 1
+    assert undone == []
+    assert at > 1

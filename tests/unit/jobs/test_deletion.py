@@ -1,0 +1,137 @@
+"""Deleting a collection while workers commit to it: it goes whole, and nobody is told anything but that it is gone."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from PIL import Image
+
+from retllm.db import session as db_session
+from retllm.db.session import run_transaction, transaction
+from retllm.db.tables import Collection, Embedding, Item, Job, Unit, new_id
+from retllm.errors import Conflict, NotFound
+from retllm.indexing.submit import submit_index
+from retllm.indexing.worker import embed_unit
+from retllm.media.ingest import Ingest, delete_collection
+from retllm.queue.audit import violations
+from retllm.queue.worker import WorkerContext, run_unit
+from retllm.search.request import SearchRequest
+from retllm.search.submit import submit_search
+
+from .foreseen import Words
+
+ROUNDS = 12
+WORKERS = 3
+
+
+class Together(Words):
+    """Commits of several workers follow one barrier."""
+
+    def __init__(self, barrier: threading.Barrier) -> None:
+        self._barrier = barrier
+
+    def embed_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        rows = super().embed_images(pictures)
+        self._barrier.wait()
+        return rows
+
+
+def _picture(colour: int) -> io.BytesIO:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), (colour, 80, 90)).save(stream, "PNG")
+    stream.seek(0)
+    return stream
+
+
+def test_a_collection_is_deleted_while_workers_commit_uploads_come_and_searches_are_submitted(
+    bench: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undone: list[str] = []
+    was_undone = db_session.was_undone
+
+    def look(error: sa.exc.DBAPIError) -> bool:
+        if was_undone(error):
+            undone.append(str(error.orig))
+        return was_undone(error)
+
+    monkeypatch.setattr(db_session, "was_undone", look)
+    for number in range(ROUNDS):
+        _round(bench, world, number)
+    assert undone == []
+    assert [str(one) for one in violations(world.sessions, bench.storage)] == []
+
+
+def _round(bench: WorkerContext, world, number: int) -> None:
+    with transaction(world.sessions) as session:
+        collection = Collection(id=new_id(), owner_id=world.user.id, name=f"round {number}")
+        session.add(collection)
+    ingest = Ingest(world.sessions, bench.storage, world.settings, collection.id)
+    for colour in range(2 * WORKERS):
+        ingest.add_picture(f"{colour}.png", _picture(30 * colour))
+    assert _files(world) == 4 * WORKERS
+    with transaction(world.sessions) as session:
+        units = [unit for unit, _ in submit_index(session, world.user, collection.id, world.settings).units]
+    assert len(units) == WORKERS
+    barrier = threading.Barrier(WORKERS + 3, timeout=60)
+
+    def work(unit: Any) -> None:
+        run_unit(bench, unit, lambda context, held: embed_unit(context, held, lambda _: Together(barrier)))
+
+    def delete() -> None:
+        barrier.wait()
+        run_transaction(world.sessions, lambda session: delete_collection(session, bench.storage, collection.id))
+
+    def upload() -> None:
+        barrier.wait()
+        for colour in range(5):
+            ingest.add_picture(f"new {colour}.png", _picture(200 + colour), text="a caption")
+
+    def submit() -> None:
+        barrier.wait()
+        for _ in range(5):
+            run_transaction(
+                world.sessions,
+                lambda session: submit_search(
+                    session, world.user, collection.id, SearchRequest(text="x"), world.settings
+                ),
+            )
+
+    errors = _at_once([lambda unit=unit: work(unit) for unit in units] + [delete, upload, submit])
+    # the collection is gone, or nothing in it is indexed yet
+    assert [error for error in errors if not isinstance(error, NotFound | Conflict)] == []
+    with world.sessions() as session:
+        assert session.get(Collection, collection.id) is None
+        for table in (Item, Embedding, Job):
+            left = sa.select(sa.func.count()).select_from(table).filter_by(collection_id=collection.id)
+            assert session.scalar(left) == 0
+        assert session.scalar(sa.select(sa.func.count()).where(Unit.id.in_(units))) == 0
+    assert _files(world) == 0
+
+
+def _files(world) -> int:
+    return sum(path.is_file() for path in (world.settings.home / "media").rglob("*"))
+
+
+def _at_once(actions: Sequence[Callable[[], object]]) -> list[Exception]:
+    """The errors of actions that each run in a thread."""
+    errors: list[Exception] = []
+
+    def run(action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(action,), daemon=True) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+        assert not thread.is_alive()
+    return errors
