@@ -18,6 +18,7 @@ from xdist.scheduler import LoadFileScheduling
 GROUPS = {
     "stack": (
         "tests/functional/test_browser_*.py",
+        "tests/functional/test_documents.py",
         "tests/functional/test_local_sockets.py",
         "tests/functional/test_pages_accessible.py",
         "tests/functional/test_whole_way.py",
