@@ -91,6 +91,7 @@ def make_model(name: str = "embedder", *, revision: str = "1", dimension: int = 
 def make_embedding(item: Item, model_id: UUID, vector: Sequence[float] = (1.0, 0.0), **columns: Any) -> Embedding:
     """The vector of an item as it is now."""
     made = {
+        "token": new_id(),
         "item_id": item.id,
         "model_id": model_id,
         "collection_id": item.collection_id,
@@ -129,12 +130,21 @@ def make_search(job_id: UUID, text: str | None = "a small bird", **columns: Any)
 
 def make_candidate(search_id: UUID, item_id: UUID, coarse_rank: int, **columns: Any) -> Candidate:
     """An item in the pool of a search."""
-    return Candidate(**{"search_id": search_id, "item_id": item_id, "coarse_rank": coarse_rank, **columns})
+    return Candidate(
+        **{"token": new_id(), "search_id": search_id, "item_id": item_id, "coarse_rank": coarse_rank, **columns}
+    )
 
 
 def make_score(search_id: UUID, item_id: UUID, score: float | None, **columns: Any) -> Score:
     """What a scorer said of a candidate."""
-    made = {"search_id": search_id, "item_id": item_id, "score": score, "scorer_version": "v1", "tokens": 10}
+    made = {
+        "token": new_id(),
+        "search_id": search_id,
+        "item_id": item_id,
+        "score": score,
+        "scorer_version": "v1",
+        "tokens": 10,
+    }
     return Score(**{**made, **columns})
 
 

@@ -15,9 +15,8 @@ from uuid import UUID
 
 import httpx
 from PIL import Image
+from tests.chaos.client_log import Accepted, Cancelled, ClientLog, Ending
 from tests.chaos.models import DEADLY
-
-from retllm.queue.audit import Accepted, Cancelled, ClientLog, Ending
 
 _PATIENCE = 120.0
 

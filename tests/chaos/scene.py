@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from tests.chaos.client import Client, GaveUp, Load, picture
+from tests.chaos.client_log import broken_promises
 from tests.chaos.journal import Blow
 from tests.chaos.plant import DISPATCH, LEASE, Plant
 
@@ -214,7 +215,8 @@ class Scene:
             )
 
     def _violations(self) -> list[Violation]:
-        found = violations(self.plant.sessions, self.plant.storage, self.client.log, quiet=True)
+        found = violations(self.plant.sessions, self.plant.storage, quiet=True)
+        found += broken_promises(self.plant.sessions, self.client.log)
         return found + self.plant.journal.doubled()
 
     def _wait_until_quiet(self) -> None:

@@ -1,4 +1,4 @@
-"""Workers of a plant that a test starts and stops itself, of today's code or of an older one."""
+"""Workers of a plant that a test starts and stops itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -23,25 +22,22 @@ _STARTING_SECONDS = 180
 
 
 @contextlib.contextmanager
-def worker(
-    plant: Plant, kind: str, name: str, *, code: Path = ROOT, app: str = "tests.chaos.worker", **env: str
-) -> Iterator[Worker]:
+def worker(plant: Plant, kind: str, name: str, *, app: str = "tests.chaos.worker", **env: str) -> Iterator[Worker]:
     """A worker that serves the queues of ``kind`` with models that cost nothing; given when ready, killed at the end.
 
     Args:
-        code: the checkout whose code it runs.
         app: the module of its Celery application.
         env: variables of its own.
     """
     arguments = list(commands.python(commands.worker(kind)))
     arguments[arguments.index("--app") + 1] = app
-    path = os.pathsep.join(str(code / folder) for folder in (".", "platform", "workers", "web"))
+    path = os.pathsep.join(str(ROOT / folder) for folder in (".", "platform", "workers", "web"))
     ready = plant.home / f"{name}.ready"
     given = plant.environment() | {"PYTHONPATH": path, commands.READY_VARIABLE: str(ready)} | env
     with (plant.logs / f"{name}.log").open("ab") as log:
         started = subprocess.Popen(
             [*arguments, "--hostname", f"{name}@hands", "--include", "retllm.stack.ready"],
-            cwd=code,
+            cwd=ROOT,
             env=given,
             stdout=log,
             stderr=log,

@@ -57,8 +57,8 @@ INSERT INTO items (id, created_at, collection_id, kind, state, name, content_sha
     FROM big_items i JOIN big_collections b ON b.n = i.c;
 INSERT INTO embedding_models (id, name, revision, dimension, preprocessing_hash)
     VALUES (:model, :embedder, 'r', 128, 'p');
-INSERT INTO embeddings (item_id, model_id, collection_id, item_version, image_weight, vector)
-    SELECT i.id, :model, b.id, 1, :weight, array_fill((i.n % 7)::real, ARRAY[128])::vector
+INSERT INTO embeddings (item_id, model_id, collection_id, item_version, image_weight, token, vector)
+    SELECT i.id, :model, b.id, 1, :weight, :token, array_fill((i.n % 7)::real, ARRAY[128])::vector
     FROM big_items i JOIN big_collections b ON b.n = i.c WHERE i.n % 50 <> 0;
 
 CREATE TEMP TABLE big_jobs AS
@@ -106,12 +106,13 @@ CREATE TEMP TABLE big_pools AS
     FROM big_jobs j CROSS JOIN LATERAL generate_series(1, {POOL}) r
     JOIN big_items i ON i.c = j.c AND i.place = (j.n * 7 + r * 13) % {ITEMS // 2 // COLLECTIONS}
     WHERE j.kind = 'search';
-INSERT INTO candidates (search_id, item_id, coarse_rank, similarity, final_rank, decided_by)
-    SELECT search_id, item_id, r, 1 - r / 200.0, CASE WHEN state IN ('succeeded', 'partial') THEN 1 + ({POOL} - r) END,
+INSERT INTO candidates (search_id, item_id, token, coarse_rank, similarity, final_rank, decided_by)
+    SELECT search_id, item_id, :token, r, 1 - r / 200.0,
+        CASE WHEN state IN ('succeeded', 'partial') THEN 1 + ({POOL} - r) END,
         CASE WHEN state IN ('succeeded', 'partial') THEN 'score' END FROM big_pools;
-INSERT INTO scores (search_id, item_id, scorer_version, score, log_odds, entropy, injected_layer, uncertainty, tokens,
-        created_at)
-    SELECT search_id, item_id, 'v' || n % 2, r / 110.0, ln(r / 110.0 / (1 - r / 110.0)), 0.3, 2, 0.8, 100, at
+INSERT INTO scores (search_id, item_id, token, scorer_version, score, log_odds, entropy, injected_layer, uncertainty,
+        tokens, created_at)
+    SELECT search_id, item_id, :token, 'v' || n % 2, r / 110.0, ln(r / 110.0 / (1 - r / 110.0)), 0.3, 2, 0.8, 100, at
     FROM big_pools WHERE NOT (state = 'running' AND r > {POOL * 2 // 5});
 INSERT INTO judgments (collection_id, question, item_id, relevant, user_id, search_id, created_at, updated_at)
     SELECT b.id, md5('bird ' || p.n % 3000), p.item_id, p.r % 2 = 0, :ada, p.search_id, p.at, p.at
@@ -144,7 +145,14 @@ class Large:
 def fill(engine: sa.Engine, users: dict[str, uuid.UUID], *, embedder: str, image_weight: float) -> Large:
     """Fill the database of ``engine``; ``users`` has the keys of root (admin), ada (editor) and vic (viewer)."""
     run = uuid.uuid4()
-    values = {**users, "model": uuid.uuid4(), "embedder": embedder, "weight": image_weight, "run": run}
+    values = {
+        **users,
+        "token": uuid.uuid4(),
+        "model": uuid.uuid4(),
+        "embedder": embedder,
+        "weight": image_weight,
+        "run": run,
+    }
     with engine.connect() as connection:
         # no foreign keys are checked row by row: what is put in fits by its making
         connection.execute(sa.text("SET session_replication_role = replica"))

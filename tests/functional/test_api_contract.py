@@ -119,6 +119,7 @@ def _index(sessions: Any, collection_id: UUID, made: Settings) -> None:
         for item in session.scalars(sa.select(Item).where(Item.collection_id == collection_id)):
             session.add(
                 Embedding(
+                    token=new_id(),
                     item_id=item.id,
                     model_id=model.id,
                     collection_id=collection_id,

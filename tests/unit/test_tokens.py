@@ -1,4 +1,4 @@
-"""Bearer tokens: what is kept of them, how long they work, and those of the release before."""
+"""Bearer tokens: what is kept of them, and how long they work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import Role, TokenScope
-from retllm.db.tables import ApiToken, User, new_id
+from retllm.db.tables import ApiToken, User
 from retllm.errors import Forbidden, InvalidInput, NotFound, Unauthorized
 from retllm.identity import accounts, tokens
 from retllm.identity.actor import Actor
@@ -45,18 +45,6 @@ def test_what_is_kept_of_a_token_is_of_no_use_without_the_key(session: Session, 
         tokens.holder(session, tokens.key_from("the key of another server"), secret)
     with pytest.raises(Unauthorized):
         tokens.holder(session, KEY, kept)
-
-
-def test_a_token_of_release_0_1_goes_on_and_is_kept_with_the_key_from_its_first_use(
-    session: Session, ada: User
-) -> None:
-    plain = hashlib.sha256(b"rlm_of_old").hexdigest()
-    session.add(ApiToken(id=new_id(), user_id=ada.id, name="old", digest=plain))
-    session.flush()
-    for _ in range(2):
-        found = tokens.holder(session, KEY, "rlm_of_old")
-        assert (found.id, found.scope) == (ada.id, TokenScope.MANAGE)
-        assert session.scalars(sa.select(ApiToken.digest)).one() != plain
 
 
 def test_a_token_ends_with_its_days(session: Session, ada: User) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
 
 from retllm.db.session import driver_url
 from retllm.errors import StackError
@@ -33,10 +34,16 @@ def upgrade(url: str, revision: str = "head") -> None:
     """Run the missing migrations; several processes may call it at once, one of them works.
 
     Raises:
-        StackError: the server can't be reached, lacks pgvector, or a migration could not get its lock in time.
+        StackError: the server can't be reached, lacks pgvector, has a schema that is not known here, or a migration
+            could not get its lock in time.
     """
     try:
         command.upgrade(config(url), revision)
+    except CommandError as error:
+        raise StackError(
+            f"The database can't be migrated: its schema is of release 0.1 or of a newer one than this ({error}). "
+            "Install that newer release; or, for 0.1, run `retllm migrate` of release 0.2 first."
+        ) from error
     except sa.exc.OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0]
         raise StackError(f"The database can't be migrated: {reason}. Check DATABASE_URL and try again.") from error

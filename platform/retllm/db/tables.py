@@ -72,9 +72,7 @@ class ApiToken(Keyed, Base):
     user_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), index=True)
     name: Mapped[str]
     digest: Mapped[str] = mapped_column(unique=True)
-    scope: Mapped[TokenScope] = mapped_column(
-        default=TokenScope.MANAGE, server_default=sa.text(f"'{TokenScope.MANAGE}'")
-    )
+    scope: Mapped[TokenScope]
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
@@ -182,7 +180,7 @@ class Embedding(Base):
     """The vector of an item by a model; each model has a partial HNSW index of its own (``vectors.py``).
 
     ``image_weight`` is the share of the picture in the vector of an item that has both parts; ``token`` names the
-    attempt that wrote it, null of one by a worker of release 0.1.
+    attempt that wrote it, also when it is deleted with its job.
     """
 
     __tablename__ = "embeddings"
@@ -205,7 +203,7 @@ class Embedding(Base):
     item_version: Mapped[int]
     image_weight: Mapped[float]
     vector: Mapped[Any] = mapped_column(Vector())
-    token: Mapped[uuid.UUID | None]
+    token: Mapped[uuid.UUID]
     created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
 
 
@@ -346,7 +344,7 @@ class Candidate(Base):
     ``similarity`` is the cosine to the query by the search's embedder; null where another source found the item and
     that embedder has no vector of it. ``sources`` holds its rank in each source of a fused coarse stage. ``error`` says
     why a worker could not score it; an answer of the model without a score is an error of its Score. ``token`` names
-    the attempt that found it, null of one by a worker of release 0.1.
+    the attempt that found it.
     """
 
     __tablename__ = "candidates"
@@ -365,7 +363,7 @@ class Candidate(Base):
     final_rank: Mapped[int | None]
     decided_by: Mapped[DecidedBy | None]
     error: Mapped[str | None]
-    token: Mapped[uuid.UUID | None]
+    token: Mapped[uuid.UUID]
 
 
 class _Judged:
@@ -386,7 +384,7 @@ class Score(_Judged, Base):
     """What the fine stage said of one candidate; keyed so that a unit done twice counts once.
 
     ``error`` says why the answer holds no score, and ``score`` is null exactly then. ``cached`` marks what was taken
-    from an earlier search. ``token`` names the attempt that stored it, null of one by a worker of release 0.1.
+    from an earlier search. ``token`` names the attempt that stored it.
     """
 
     __tablename__ = "scores"
@@ -403,7 +401,7 @@ class Score(_Judged, Base):
     scorer_version: Mapped[str] = mapped_column(primary_key=True)
     error: Mapped[str | None]
     cached: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
-    token: Mapped[uuid.UUID | None]
+    token: Mapped[uuid.UUID]
 
 
 class CachedScore(_Judged, Base):

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from retllm.demo.claims import PairClaim, Phrase, full_claim, holds, loose_claim, plainly_false
+from retllm.demo.claims import PairClaim, Phrase, loose_claim, plainly_false
 from retllm.demo.scenes import COLOURS, RELATIONS, SHAPES, SIZES, Scene, Thing, is_held_out, random_scene, well_formed
 
 FAMILY_SIZE = 8
@@ -216,9 +216,3 @@ def gallery(families: int, seed: int) -> list[list[Scene]]:
 def _pair(scene: Scene) -> tuple[object, ...]:
     """The main pair; families don't share one, so that a third object never makes a caption true twice."""
     return scene.first, scene.relation, scene.second
-
-
-def captions_true_of(scene: Scene, others: Sequence[Scene]) -> list[Scene]:
-    """Those of ``others`` of which the full caption of ``scene`` is true as well."""
-    claim = full_claim(scene)
-    return [other for other in others if holds(claim, other)]

@@ -1,70 +1,54 @@
-"""The result of an evaluation as one HTML page that needs nothing else: tables, and plots by plotly's own script."""
+"""The result of an evaluation as one HTML page that needs nothing else: tables and charts."""
 
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
+from retllm import charts
+from retllm.charts import Chart, Rule, Series
 from retllm.evaluation import published
 
 Json = dict[str, Any]
 
 _STYLE = """
-:root { color-scheme: light dark; --back: #ffffff; --fore: #1f2328; --line: #d0d7de; --soft: #59636e; }
-@media (prefers-color-scheme: dark) { :root { --back: #14171b; --fore: #e6e9ed; --line: #3a4149; --soft: #a0a9b3; } }
-body { background: var(--back); color: var(--fore); font: 15px/1.5 system-ui, sans-serif; margin: 0 auto;
-  max-width: 72rem; padding: 1.5rem; }
+:root { color-scheme: light dark;
+  --bs-body-bg: light-dark(#ffffff, #14171b); --bs-body-color: light-dark(#1f2328, #e6e9ed);
+  --bs-emphasis-color: var(--bs-body-color); --bs-secondary-color: light-dark(#59636e, #a0a9b3);
+  --bs-border-color: light-dark(#d0d7de, #3a4149); }
+body { background: var(--bs-body-bg); color: var(--bs-body-color); font: 15px/1.5 system-ui, sans-serif;
+  margin: 0 auto; max-width: 72rem; padding: 1.5rem; overflow-wrap: break-word; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
-p, caption { color: var(--soft); text-align: left; }
+body > p, caption { color: var(--bs-secondary-color); text-align: left; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem .3rem 0; text-align: right; white-space: nowrap; }
+th, td { border-bottom: 1px solid var(--bs-border-color); padding: .3rem .7rem .3rem 0; text-align: right;
+  white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-.plot { height: 26rem; margin: 1rem 0; }
+.charts { margin-top: 1.5rem; }
+.chart-legend { list-style: none; padding: 0; }
 """
 
-_SCRIPT = """
-const figures = JSON.parse(document.getElementById("figures").textContent);
-const dark = window.matchMedia("(prefers-color-scheme: dark)");
-function draw() {
-  const fore = dark.matches ? "#e6e9ed" : "#1f2328", line = dark.matches ? "#3a4149" : "#d0d7de";
-  for (const [id, figure] of Object.entries(figures)) {
-    const axis = (own) => ({ gridcolor: line, zerolinecolor: line, automargin: true, ...own });
-    const layout = { ...figure.layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      font: { color: fore }, xaxis: axis(figure.layout.xaxis), yaxis: axis(figure.layout.yaxis),
-      margin: { t: 30, r: 20 }, legend: { orientation: "h", y: 1.12 } };
-    const data = figure.data.map((one) => one.error_y ? { ...one, error_y: { ...one.error_y, color: fore } } : one);
-    Plotly.react(id, data, layout, { responsive: true, displaylogo: false });
-  }
-}
-dark.addEventListener("change", draw);
-draw();
-"""
-
-#: told apart in both colour schemes and by people who see few colours (Okabe and Ito)
-_COARSE, _FINE, _PAPER = "#8c8c8c", "#0072b2", "#d55e00"
+# bars that one chart has room for
+_MAX_BARS = 40
 
 
 def write_page(result: Json, path: Path) -> None:
     """Write the page of a report (see :mod:`retllm.evaluation.report`)."""
-    from plotly.offline import get_plotlyjs
-
-    figures: dict[str, Json] = {}
     body = [f"<h1>{_escaped(result['benchmark'])}, seed {result['seed']}</h1>", f"<p>{_models(result['models'])}</p>"]
     for section in dict.fromkeys(variant["section"] for variant in result["variants"]):
         variants = [variant for variant in result["variants"] if variant["section"] == section]
-        body += _section(result["benchmark"], section, variants, figures)
-    shown = json.dumps(figures).replace("<", "\\u003c")
+        body += _section(result["benchmark"], section, variants)
     path.write_text(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>retllm eval {_escaped(result['benchmark'])}</title>\n<style>{_STYLE}</style>\n"
-        f"<script>{get_plotlyjs()}</script>\n</head>\n<body>\n" + "\n".join(body) + "\n"
-        f'<script type="application/json" id="figures">{shown}</script>\n'
-        f"<script>{_SCRIPT}</script>\n</body>\n</html>\n",
+        f"<title>retllm eval {_escaped(result['benchmark'])}</title>\n"
+        f"<style>{charts.STYLE.read_text('utf-8')}{_STYLE}</style>\n"
+        "</head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n",
         encoding="utf-8",
     )
 
@@ -80,26 +64,15 @@ def _models(models: Json) -> str:
     )
 
 
-def _section(benchmark: str, section: str, variants: Sequence[Json], figures: dict[str, Json]) -> list[str]:
+def _section(benchmark: str, section: str, variants: Sequence[Json]) -> list[str]:
     measured = [variant for variant in variants if "skipped" not in variant]
     body = [f"<h2>{_escaped(section)}</h2>", _variants_table(variants)]
-    figures[f"recall-{section}"] = _recall_figure(benchmark, section, measured)
-    body.append(_plot(f"recall-{section}", f"{measure(section)} of every variant in {section}, with 95 % intervals"))
-    sizes = [variant for variant in measured if variant is measured[0] or only_size(variant, measured[0])]
-    if len(sizes) > 1:
-        figures[f"cost-{section}"] = _cost_figure(sizes, measure(section))
-        body.append(_plot(f"cost-{section}", f"{measure(section)} in {section} against the pairs judged for a query"))
-    first = measured[0]
-    if "parts" in first:
-        figures[f"parts-{section}"] = _parts_figure(first["parts"])
-        body.append(_plot(f"parts-{section}", f"The parts of {section}"))
-        body.append(_groups_table(first["groups"]))
+    if drawn := charts_of(benchmark, section, measured):
+        body.append(f'<div class="charts">{"".join(drawn)}</div>')
+    if measured and "groups" in measured[0]:
+        body.append(_groups_table(measured[0]["groups"]))
     body += [_abstention(variant["abstention"]) for variant in measured if "abstention" in variant]
     return body + [f"<p>{_escaped(sentence)}</p>" for sentence in remarks(variants)]
-
-
-def _plot(name: str, label: str) -> str:
-    return f'<div class="plot" id="{_escaped(name)}" role="img" aria-label="{_escaped(label)}"></div>'
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str) -> str:
@@ -179,58 +152,99 @@ def _groups_table(groups: Json) -> str:
     return _table(("group", "queries", "coarse", "fine", "paper"), rows, "Mean of each group's parts, in percent")
 
 
-def _recall_figure(benchmark: str, section: str, variants: Sequence[Json]) -> Json:
-    names = [one["name"] for one in variants]
+def charts_of(benchmark: str, section: str, measured: Sequence[Json]) -> list[Markup]:
+    """The charts of a section's variants, those left out that were skipped: figures, what they cost, and the parts."""
+    drawn = (
+        _recall_chart(benchmark, section, measured),
+        _cost_chart(section, measured),
+        _parts_chart(section, measured),
+    )
+    return [chart for chart in drawn if chart is not None]
 
-    def bars(stage: str, colour: str) -> Json:
-        values = [one[stage]["r1"] for one in variants]
-        spans = [one["intervals"][stage]["r1"] for one in variants]
-        return {
-            "type": "bar", "name": stage, "x": names, "y": values, "marker": {"color": colour},
-            "error_y": {
-                "type": "data", "symmetric": False,
-                "array": [high - value for value, (_, high) in zip(values, spans, strict=True)],
-                "arrayminus": [value - low for value, (low, _) in zip(values, spans, strict=True)],
-            },
-        }  # fmt: skip
 
-    data = [bars("coarse", _COARSE), bars("fine", _FINE)]
-    paper = [(one["paper"] or {}).get("r1") for one in variants]
+def _recall_chart(benchmark: str, section: str, measured: Sequence[Json]) -> Markup | None:
+    if not 0 < len(measured) <= _MAX_BARS:
+        return None
+    paper = [(one.get("paper") or {}).get("r1") for one in measured]
+    series = [_stage(measured, "fine"), _stage(measured, "coarse")]
     if any(value is not None for value in paper):
-        marker = {"color": _PAPER, "symbol": "diamond", "size": 10}
-        data.append({"type": "scatter", "mode": "markers", "name": "paper", "x": names, "y": paper, "marker": marker})
-    for method, value in published.of_methods(benchmark, section).items():
-        if method != published.OUR_METHOD:
-            line = {"dash": "dot", "width": 1}
-            data.append({"type": "scatter", "mode": "lines", "name": method, "x": names, "y": [value] * len(names),
-                         "line": line})  # fmt: skip
-    return {"data": data, "layout": {"barmode": "group", "yaxis": {"title": {"text": measure(section)}}}}
+        series.append(Series("paper", _percents(paper), points=True))
+    others = published.of_methods(benchmark, section).items()
+    return charts.bars(
+        Chart(
+            f"{measure(section)} of every variant, with 95 % intervals",
+            [one["name"] for one in measured],
+            series,
+            x_name="variant",
+            each_named=True,
+            unit="%",
+            decimals=2,
+            high=100,
+            rules=[Rule(method, 100 * value) for method, value in others if method != published.OUR_METHOD],
+        )
+    )
+
+
+def _stage(measured: Sequence[Json], stage: str) -> Series:
+    bounds = [(one.get("intervals") or {}).get(stage, {}).get("r1") for one in measured]
+    spans = [None if bound is None else (100 * bound[0], 100 * bound[1]) for bound in bounds]
+    return Series(f"{stage} stage", _percents([one[stage]["r1"] for one in measured]), spans)
+
+
+def _percents(shares: Sequence[float | None]) -> list[float | None]:
+    return [None if share is None else 100 * share for share in shares]
 
 
 def only_size(variant: Json, base: Json) -> bool:
     """Whether a variant differs from another only in how many candidates it looks at."""
     free = ("k", "adaptive")
     same = ("mode", "injection", "entropy", "fusion")
-    return any(variant[key] != base[key] for key in free) and all(variant[key] == base[key] for key in same)
+    return any(variant.get(key) != base.get(key) for key in free) and all(variant[key] == base[key] for key in same)
 
 
-def _cost_figure(variants: Sequence[Json], name: str) -> Json:
-    point = {
-        "type": "scatter", "mode": "markers+text", "x": [one["pairs_per_query"] for one in variants],
-        "y": [one["fine"]["r1"] for one in variants], "text": [one["name"] for one in variants],
-        "textposition": "top center", "marker": {"color": _FINE, "size": 9}, "showlegend": False,
-    }  # fmt: skip
-    axes = {"xaxis": {"title": {"text": "pairs judged for a query"}}, "yaxis": {"title": {"text": name}}}
-    return {"data": [point], "layout": axes}
+def _cost_chart(section: str, measured: Sequence[Json]) -> Markup | None:
+    """What more candidates bring, by the pairs that the model had to judge."""
+    sizes = [one for one in measured if one is measured[0] or only_size(one, measured[0])]
+    priced = sorted(
+        (one["pairs_per_query"], one["fine"]["r1"], one["name"])
+        for one in sizes
+        if one.get("pairs_per_query") is not None
+    )
+    if not 1 < len(priced) <= _MAX_BARS:
+        return None
+    return charts.lines(
+        Chart(
+            f"{measure(section)} by the pairs judged for a query",
+            [f"{name}: {pairs:g}" for pairs, _, name in priced],
+            [Series("fine stage", _percents([share for _, share, _ in priced]))],
+            x_name="variant: pairs judged for a query",
+            each_named=True,
+            unit="%",
+            decimals=2,
+            low=None,
+        )
+    )
 
 
-def _parts_figure(parts: Json) -> Json:
-    def bars(stage: str, colour: str) -> Json:
-        values = [one[stage] for one in parts.values()]
-        return {"type": "bar", "name": stage, "x": list(parts), "y": values, "marker": {"color": colour}}
-
-    data = [bars("coarse", _COARSE), bars("fine", _FINE)]
-    return {"data": data, "layout": {"barmode": "group", "yaxis": {"title": {"text": "share right"}}}}
+def _parts_chart(section: str, measured: Sequence[Json]) -> Markup | None:
+    parts = measured[0].get("parts") or {} if measured else {}
+    if not 1 < len(parts) <= _MAX_BARS:
+        return None
+    return charts.bars(
+        Chart(
+            f"{measure(section)} of each part",
+            list(parts),
+            [
+                Series(f"{stage} stage", _percents([one[stage] for one in parts.values()]))
+                for stage in ("fine", "coarse")
+            ],
+            x_name="part",
+            each_named=True,
+            unit="%",
+            decimals=2,
+            high=100,
+        )
+    )
 
 
 def _abstention(measured: Json) -> str:

@@ -109,7 +109,9 @@ def _retry(session: Session, job: Job) -> list[Notification]:
 
 
 def delete_job(session: Session, actor: Actor, job_id: UUID) -> JobChanges:
-    """Forget one job as ``delete_jobs`` does.
+    """Forget one job with its units, candidates and scores; embeddings, cached scores and marks of reviews stay.
+
+    The caller deletes the ``pictures`` from the storage after the commit.
 
     Raises:
         NotFound: no such job.
@@ -122,15 +124,6 @@ def delete_job(session: Session, actor: Actor, job_id: UUID) -> JobChanges:
     done = JobChanges()
     _delete(session, [job], done)
     return done
-
-
-def delete_jobs(session: Session, actor: Actor, job_ids: Sequence[UUID]) -> JobChanges:
-    """Forget jobs with their units, candidates and scores; embeddings, cached scores and marks of reviews stay.
-
-    The caller deletes the ``pictures`` from the storage after the commit. What can't be deleted is left and counted by
-    its reason: a job that is at work has to be cancelled first.
-    """
-    return apply_to_jobs(session, actor, BulkAction.DELETE, job_ids)
 
 
 def apply_to_jobs(session: Session, actor: Actor, deed: BulkAction, job_ids: Sequence[UUID]) -> JobChanges:

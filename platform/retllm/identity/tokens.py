@@ -44,10 +44,6 @@ def _digest(key: bytes, secret: str) -> str:
     return hmac.digest(key, secret.encode(), hashlib.sha256).hex()
 
 
-def _digest_of_0_1(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
 def issue(
     session: Session,
     key: bytes,
@@ -117,19 +113,15 @@ def holder(session: Session, key: bytes, secret: str) -> Actor:
     Raises:
         Unauthorized: the token is unknown, revoked or over, or its account is locked out.
     """
-    digest = _digest(key, secret)
     query = (
         sa.select(User, ApiToken)
         .join(ApiToken, ApiToken.user_id == User.id)
-        .where(ApiToken.digest.in_([digest, _digest_of_0_1(secret)]), _in_force(), User.disabled_at.is_(None))
+        .where(ApiToken.digest == _digest(key, secret), _in_force(), User.disabled_at.is_(None))
     )
     row = session.execute(query).first()
     if row is None:
         raise Unauthorized(_INVALID)
     user, found = row
-    if found.digest != digest:
-        # made by release 0.1, which kept a digest without a key
-        session.execute(sa.update(ApiToken).where(ApiToken.id == found.id).values(digest=digest))
     _note_use(session, found)
     return Actor(user, found.scope)
 

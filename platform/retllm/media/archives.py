@@ -41,8 +41,9 @@ class Archive:
         """The unpacked entry as a seekable file, at its start; the caller closes it.
 
         Raises:
-            MediaRejected: it is encrypted, a link or a device, packed in an unknown way or as if to fill the disk, or
-                damaged; also when it unpacks to more than the directory says, so that what was checked there holds.
+            MediaRejected: it is encrypted, a link or a device, compressed otherwise than with Deflate, made to fill the
+                disk, or damaged; also when it unpacks to more than the directory says, so that what was checked there
+                holds.
             TooLarge: it has more than ``max_file_bytes``.
         """
         place = self._places[entry.header_offset]

@@ -1,21 +1,18 @@
 """One file of a ZIP: where its bytes lie, and what they unpack to, bounded in memory at every step.
 
-The reader of the standard library unpacks bzip2 and LZMA without a bound, so that a few bytes fill the memory; and it
-believes the directory, wherever that leads. It reads the directory here, and nothing else.
+The reader of the standard library believes the directory, wherever that leads. It reads the directory here, and nothing
+else. Files are stored or compressed with Deflate, which is what packers use unless told otherwise.
 """
 
 from __future__ import annotations
 
-import bz2
-import lzma
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from retllm.errors import MediaRejected
 
@@ -33,10 +30,8 @@ _ELSEWHERE = 0xFFFFFFFF  # the size is in a field of the 64-bit form
 _MAX_TIMES = 200
 _SMALL = 1 << 20
 _STEP = 1 << 16
-# of LZMA, which takes as much memory; 7-Zip's strongest setting
-_MAX_DICTIONARY = 64 << 20
-_LZMA_HEAD = struct.Struct("<2BH")
-_LZMA_PROPERTIES = struct.Struct("<BL")
+# section 4.4.5: those that packers offer besides Deflate
+_METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +81,8 @@ def check(entry: zipfile.ZipInfo, place: EntryLocation) -> None:
     """Refuse what is not to be unpacked.
 
     Raises:
-        MediaRejected: the entry is encrypted, a link, a device or the like, made to fill the disk, or told differently
-            by the directory and by its own header.
+        MediaRejected: the entry is encrypted, a link, a device or the like, compressed otherwise than with Deflate,
+            made to fill the disk, or told differently by the directory and by its own header.
     """
     if entry.flag_bits & _ENCRYPTED:
         raise MediaRejected("The file is encrypted: pack it again without a password.")
@@ -98,6 +93,11 @@ def check(entry: zipfile.ZipInfo, place: EntryLocation) -> None:
         raise MediaRejected("The entry is no plain file, but a device, a pipe or the like: leave it out.")
     if not place.agrees:
         raise MediaRejected("The file is damaged inside the ZIP, its two headers disagree: pack it again.")
+    if entry.flag_bits & _PATCH:
+        raise MediaRejected("The entry is a patch of another file: pack the whole file.")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        method = _METHODS.get(entry.compress_type, f"method {entry.compress_type}")
+        raise MediaRejected(f"The file is compressed with {method}, which is not accepted: zip it again with Deflate.")
     if entry.file_size > _SMALL and entry.file_size > _MAX_TIMES * entry.compress_size:
         raise MediaRejected(
             f"The file unpacks to more than {_MAX_TIMES} times its size, as if to fill the disk: send it by itself."
@@ -105,29 +105,14 @@ def check(entry: zipfile.ZipInfo, place: EntryLocation) -> None:
 
 
 class Unpacked:
-    """The unpacked bytes of an entry, to be read once from the start to the end."""
+    """The unpacked bytes of an entry that ``check`` lets pass, to be read once from the start to the end."""
 
     def __init__(self, stream: BinaryIO, entry: zipfile.ZipInfo, place: EntryLocation) -> None:
         self._stream = stream
         self._at, self._end = place.data, place.end
         self._left, self._crc, self._wanted = entry.file_size, 0, entry.CRC
-        with _reading():
-            self._unpacker = self._chosen(entry)
-
-    def _chosen(self, entry: zipfile.ZipInfo) -> _Unpacker:
-        if entry.flag_bits & _PATCH:
-            raise NotImplementedError
-        match entry.compress_type:
-            case zipfile.ZIP_STORED:
-                return _Stored()
-            case zipfile.ZIP_DEFLATED:
-                return _Deflated()
-            case zipfile.ZIP_BZIP2:
-                return bz2.BZ2Decompressor()
-            case zipfile.ZIP_LZMA:
-                *_, length = _LZMA_HEAD.unpack(self._packed(_LZMA_HEAD.size))
-                return _lzma(self._packed(length))
-        raise NotImplementedError
+        stored = entry.compress_type == zipfile.ZIP_STORED
+        self._inflater = None if stored else zlib.decompressobj(-zlib.MAX_WBITS)
 
     def read(self, count: int) -> bytes:
         """``count`` bytes at most, none at the end.
@@ -135,8 +120,10 @@ class Unpacked:
         Raises:
             MediaRejected: it is damaged, or is more than the directory says.
         """
-        with _reading():
+        try:
             data = self._next(count)
+        except (zlib.error, OSError) as error:
+            raise _damaged() from error
         self._left -= len(data)
         self._crc = zlib.crc32(data, self._crc)
         if self._left < 0:
@@ -147,13 +134,14 @@ class Unpacked:
         return data
 
     def _next(self, count: int) -> bytes:
-        while not self._unpacker.eof:
-            packed = self._packed(_STEP) if self._unpacker.needs_input else b""
-            # what was fed may be fewer bytes than come of it, and they may be none
-            starved = self._unpacker.needs_input and not packed
-            if data := self._unpacker.decompress(packed, count):
+        if self._inflater is None:
+            return self._packed(count)
+        while not self._inflater.eof:
+            packed = self._inflater.unconsumed_tail or self._packed(_STEP)
+            # it may hold more bytes than it was given now, and what it was given may come to none
+            if data := self._inflater.decompress(packed, count):
                 return data
-            if starved:
+            if not packed:
                 break
         return b""
 
@@ -164,71 +152,5 @@ class Unpacked:
         return data
 
 
-class _Unpacker(Protocol):
-    """What the modules of the standard library offer, where it takes a bound."""
-
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def needs_input(self) -> bool: ...
-
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
-
-
-class _Stored:
-    eof = False
-
-    def __init__(self) -> None:
-        self._kept = b""
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._kept
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        data = self._kept + data
-        self._kept = data[max_length:]
-        return data[:max_length]
-
-
-class _Deflated:
-    def __init__(self) -> None:
-        self._inner = zlib.decompressobj(-zlib.MAX_WBITS)
-
-    @property
-    def eof(self) -> bool:
-        return self._inner.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._inner.unconsumed_tail
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
-
-
-def _lzma(properties: bytes) -> _Unpacker:
-    """The unpacker by the five bytes before the data: three small numbers in one, and the size of the dictionary."""
-    numbers, dictionary = _LZMA_PROPERTIES.unpack(properties)
-    if dictionary > _MAX_DICTIONARY:
-        raise NotImplementedError
-    rest, lc = divmod(numbers, 9)
-    pb, lp = divmod(rest, 5)
-    # liblzma wants a page at least
-    chain = {"id": lzma.FILTER_LZMA1, "dict_size": max(dictionary, 4096), "lc": lc, "lp": lp, "pb": pb}
-    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[chain])
-
-
 def _damaged() -> MediaRejected:
     return MediaRejected("The file is damaged inside the ZIP: pack it again.")
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    try:
-        yield
-    except NotImplementedError as error:
-        raise MediaRejected("The file is packed in a way that is not known here: use Deflate.") from error
-    except (zlib.error, lzma.LZMAError, EOFError, OSError, struct.error, ValueError) as error:
-        raise _damaged() from error

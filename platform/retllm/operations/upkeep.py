@@ -9,7 +9,6 @@ import structlog
 from retllm.db.session import Sessions, transaction
 from retllm.operations import workers
 from retllm.operations.totals import Totals
-from retllm.queue import attempts
 from retllm.queue.dispatcher import Upkeep
 from retllm.search import score_cache
 from retllm.settings import Settings
@@ -30,7 +29,6 @@ class Pruning:
         with transaction(self.sessions) as session:
             gone = score_cache.prune(session, self.settings.score_cache_rows)
             workers.prune(session)
-            attempts.end_forgotten(session)
         if gone:
             log.info("score_cache.pruned", rows=gone)
         return gone

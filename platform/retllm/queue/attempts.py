@@ -10,7 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import AttemptOutcome, UnitState
+from retllm.db.enums import AttemptOutcome
 from retllm.db.tables import Attempt, Unit, new_id
 
 
@@ -22,28 +22,10 @@ def begin(session: Session, unit: Unit, worker: str) -> UUID:
 
 
 def end(session: Session, token: UUID | None, outcome: AttemptOutcome, *, error: str | None = None) -> None:
-    """The attempt with this token is over.
-
-    One by a worker of release 0.1 left no row here when it began; nothing is kept of its end either.
-    """
+    """The attempt with this token is over."""
     session.execute(
         sa.update(Attempt)
         .where(Attempt.token == token)
         .values(outcome=outcome, ended_at=sa.func.clock_timestamp(), error=error)
         .execution_options(synchronize_session=False)
     )
-
-
-def end_forgotten(session: Session) -> int:
-    """End the attempts whose unit has gone on without them; returns how many.
-
-    Only a dispatcher of release 0.1, which knows no attempts, takes a unit back and leaves its attempt open.
-    """
-    gone_on = sa.or_(Unit.state != UnitState.LEASED, Unit.token != Attempt.token)
-    ended = session.execute(
-        sa.update(Attempt)
-        .where(Attempt.outcome.is_(None), Attempt.unit_id == Unit.id, gone_on)
-        .values(outcome=AttemptOutcome.LOST, ended_at=sa.func.clock_timestamp(), error="The worker was lost.")
-        .execution_options(synchronize_session=False)
-    )
-    return int(ended.rowcount)  # type: ignore[attr-defined]  # an UPDATE has a count of rows

@@ -77,6 +77,7 @@ def _text_with_vector(served: Services, key: str, embedder: str) -> uuid.UUID:
         session.flush()
         session.add(
             Embedding(
+                token=new_id(),
                 item_id=item.id,
                 model_id=model.id,
                 collection_id=item.collection_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
@@ -65,6 +65,7 @@ class Gallery:
             "item_version": 1,
             "image_weight": 0.7,
             "vector": self.vectors[n],
+            "token": uuid4(),
         }
 
     def truth(self, query: np.ndarray, k: int, collection: UUID, kinds: set[ItemKind]) -> list[tuple[UUID, float]]:

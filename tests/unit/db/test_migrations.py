@@ -13,9 +13,10 @@ from alembic.script import ScriptDirectory
 
 from retllm.db.migrate import config, upgrade
 from retllm.db.session import make_engine
-from retllm.db.tables import ITEM_WORDS, Item, Score, Search
+from retllm.db.tables import Attempt, Candidate, Embedding, Score, Unit
 from retllm.db.vectors import register_model
 from retllm.errors import StackError
+from retllm.queue.audit import violations
 
 
 def test_models_and_migrated_schema_are_equal(own_database: str) -> None:
@@ -39,44 +40,72 @@ def test_every_migration_can_be_taken_back_and_run_again(own_database: str) -> N
     command.check(config(own_database))
 
 
-_FIRST_SCHEMA_ROWS = """
-    INSERT INTO users (id, name, password_hash, role) VALUES (:id, 'ada', '-', 'member');
+_UNSIGNED_ROWS = """
+    INSERT INTO users (id, name, password_hash, role) VALUES (:id, 'ada', '-', 'editor');
     INSERT INTO collections (id, owner_id, name, description) VALUES (:id, :id, 'papers', '');
     INSERT INTO items (id, collection_id, kind, state, name, content_sha256, version, text, size_bytes)
         VALUES (:id, :id, 'text', 'ready', 'a', '0', 1, 'two circling birds', 18);
-    INSERT INTO jobs (id, kind, state, user_id, collection_id, params, cancel_requested)
-        VALUES (:id, 'search', 'succeeded', :id, :id, '{}', false);
-    INSERT INTO searches (id, kind, k, item_kinds, query_image_weight, embedder, scorer, mode, injection, tie_decimals)
-        VALUES (:id, 'text', 5, '{text}', 0.8, 'e', 's', 'true_false', '{}', 4);
-    INSERT INTO candidates (search_id, item_id, coarse_rank, similarity) VALUES (:id, :id, 1, 0.5);
+    INSERT INTO embedding_models (id, name, revision, dimension, preprocessing_hash) VALUES (:id, 'e', 'r', 2, 'p');
+    INSERT INTO embeddings (item_id, model_id, collection_id, item_version, image_weight, vector)
+        VALUES (:id, :id, :id, 1, 0.5, '[1, 0]');
+    INSERT INTO jobs (id, kind, state, user_id, collection_id, params, cancel_requested, finished_at)
+        VALUES (:id, 'search', 'succeeded', :id, :id, '{}', false, now());
+    INSERT INTO searches (id, kind, k, item_kinds, query_image_weight, embedder, scorer, mode, injection, tie_decimals,
+            scorer_version, final_at)
+        VALUES (:id, 'text', 5, '{text}', 0.8, 'e', 's', 'true_false', '{}', 4, 'v', now());
+    INSERT INTO units (id, job_id, stage, seq, state, payload, attempt, worker, finished_at)
+        SELECT gen_random_uuid(), CAST(:id AS uuid), stage, 0, 'done', payload, 2, 'host:1', now() FROM (VALUES
+            ('coarse', CAST('{}' AS jsonb)),
+            ('fine', jsonb_build_object('items', jsonb_build_array(CAST(:id AS text))))) AS made(stage, payload);
+    INSERT INTO attempts (token, unit_id, number, worker)
+        SELECT CAST(:id AS uuid), id, 1, 'lost:1' FROM units WHERE stage = 'fine';
+    INSERT INTO candidates (search_id, item_id, coarse_rank, similarity, final_rank) VALUES (:id, :id, 1, 0.5, 1);
     INSERT INTO scores (search_id, item_id, scorer_version, score, entropy, tokens) VALUES (:id, :id, 'v', 0.9, 0.1, 9);
 """
 
 
-def test_a_search_of_the_first_schema_keeps_its_meaning(own_database: str) -> None:
-    command.downgrade(config(own_database), "0001")
+def test_what_was_stored_without_a_token_gets_that_of_the_attempt_that_did_it(own_database: str) -> None:
+    command.downgrade(config(own_database), "0004")
     engine = make_engine(own_database)
     with engine.begin() as connection:
-        for statement in filter(str.strip, _FIRST_SCHEMA_ROWS.split(";")):
+        for statement in filter(str.strip, _UNSIGNED_ROWS.split(";")):
             connection.execute(sa.text(statement), {"id": "00000000-0000-7000-8000-000000000001"})
-    command.upgrade(config(own_database), "head")
-    with sa.orm.Session(engine) as session, session.begin():
-        search = session.scalars(sa.select(Search)).one()
-        assert (search.adaptive, search.fusion_weight, search.trace, search.no_match) == (None, 0.0, False, None)
-        score = session.scalars(sa.select(Score)).one()
-        assert (score.score, score.entropy, score.log_odds, score.cached) == (0.9, 0.1, None, False)
-        words = sa.func.to_tsquery("english", "bird & circle")
-        assert session.scalar(sa.select(sa.func.count()).select_from(Item).where(ITEM_WORDS.op("@@")(words))) == 1
-        score.score, score.error = None, "no number"
-    command.downgrade(config(own_database), "0001")
-    with engine.begin() as connection:
-        assert connection.scalar(sa.text("SELECT count(*) FROM scores")) == 0
-        assert connection.scalar(sa.text("SELECT count(*) FROM candidates")) == 1
+    upgrade(own_database)
+    sessions = sa.orm.sessionmaker(engine)
+    assert [str(one) for one in violations(sessions, quiet=True)] == []
+    with sessions() as session:
+        trails = {
+            stage: session.execute(
+                sa.select(Attempt.outcome, Attempt.number, Attempt.worker)
+                .join(Unit, Unit.id == Attempt.unit_id)
+                .where(Unit.stage == stage)
+                .order_by(Attempt.number)
+            ).all()
+            for stage in ("coarse", "fine")
+        }
+        done = session.scalars(sa.select(Attempt.token).where(Attempt.outcome == "committed"))
+        assert set(done) == {session.scalars(sa.select(table.token)).one() for table in (Candidate, Score)}
+        assert session.scalars(sa.select(Embedding.token)).one()
+    assert trails == {
+        "coarse": [("committed", 2, "host:1")],
+        "fine": [("lost", 1, "lost:1"), ("committed", 2, "host:1")],
+    }
+    command.downgrade(config(own_database), "0004")
+    upgrade(own_database)
     engine.dispose()
 
 
 def test_there_is_one_newest_migration() -> None:
     assert len(ScriptDirectory.from_config(config("postgresql://x/y")).get_heads()) == 1
+
+
+def test_a_schema_that_is_not_known_here_is_refused_with_what_to_do(own_database: str) -> None:
+    engine = make_engine(own_database)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0003'"))
+    engine.dispose()
+    with pytest.raises(StackError, match=r"of release 0\.1 or of a newer one.*retllm migrate"):
+        upgrade(own_database)
 
 
 def test_processes_that_migrate_at_once_do_not_hurt_each_other(own_database: str) -> None:

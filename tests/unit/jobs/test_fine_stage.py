@@ -330,13 +330,14 @@ def _fill(world, search_id: UUID, version: str, low: float, high: float, *, cach
                     FROM items, generate_series(1, :count) n WHERE id = :item
                     RETURNING id
                 ), pooled AS (
-                    INSERT INTO candidates (search_id, item_id, coarse_rank, similarity)
-                    SELECT :search, id, 1000 + row_number() OVER (), 0 FROM made
+                    INSERT INTO candidates (search_id, item_id, token, coarse_rank, similarity)
+                    SELECT :search, id, gen_random_uuid(), 1000 + row_number() OVER (), 0 FROM made
                     RETURNING search_id, item_id, coarse_rank
                 )
-                INSERT INTO scores (search_id, item_id, scorer_version, score, entropy, log_odds, tokens, cached)
+                INSERT INTO scores (search_id, item_id, token, scorer_version, score, entropy, log_odds, tokens, cached)
                 SELECT
-                    search_id, item_id, :version, 0.5, 0.1, (CAST(:values AS float8[]))[coarse_rank - 1000], 1, :cached
+                    search_id, item_id, gen_random_uuid(), :version, 0.5, 0.1,
+                    (CAST(:values AS float8[]))[coarse_rank - 1000], 1, :cached
                 FROM pooled
                 """
             ),

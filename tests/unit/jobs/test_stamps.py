@@ -59,7 +59,9 @@ def search_id(world) -> UUID:
         )
         session.add(search)
         session.flush()
-        session.add_all(Candidate(search_id=job.id, item_id=item, coarse_rank=n) for n, item in enumerate(items, 1))
+        session.add_all(
+            Candidate(token=new_id(), search_id=job.id, item_id=item, coarse_rank=n) for n, item in enumerate(items, 1)
+        )
     world.add_units(job.id, Stage.FINE, {"items": [str(item) for item in items]})
     return job.id
 
@@ -89,7 +91,7 @@ def test_a_renewed_lease_and_an_announcement_are_no_news(world, search_id: UUID)
 
 def _score(session: Session, search_id: UUID) -> None:
     item = session.scalars(sa.select(Candidate.item_id).where(Candidate.search_id == search_id)).first()
-    session.add(Score(search_id=search_id, item_id=item, scorer_version="v", score=0.5, tokens=1))
+    session.add(Score(token=new_id(), search_id=search_id, item_id=item, scorer_version="v", score=0.5, tokens=1))
     session.flush()
 
 

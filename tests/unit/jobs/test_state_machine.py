@@ -20,6 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from sqlalchemy.orm import Session
+from tests.chaos.client_log import Accepted, ClientLog, Ending, broken_promises
 
 from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
 from retllm.db.session import transaction
@@ -29,7 +30,7 @@ from retllm.errors import Conflict, JobCancelled, MediaRejected, ModelUnavailabl
 from retllm.history import control
 from retllm.indexing.submit import submit_index
 from retllm.queue import claim as claims
-from retllm.queue.audit import Accepted, ClientLog, Ending, violations
+from retllm.queue.audit import violations
 from retllm.queue.claim import Lease
 from retllm.queue.dispatcher import Dispatcher
 from retllm.queue.notifications import Notification
@@ -370,7 +371,8 @@ class Machine(RuleBasedStateMachine):
         """Every accepted job is there, done once, with all its results and no others."""
         if not self.jobs:
             return
-        assert [str(one) for one in violations(self.world.sessions, log=self.log)] == []
+        assert [str(one) for one in violations(self.world.sessions)] == []
+        assert [str(one) for one in broken_promises(self.world.sessions, self.log)] == []
         with self.world.sessions() as session:
             for job in self.jobs:
                 done = [item for unit in job.units.values() if unit.state is UnitState.DONE for item in unit.items]

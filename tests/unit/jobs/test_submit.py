@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from retllm.db.enums import ItemKind, JobState, Role, Stage
 from retllm.db.session import transaction
-from retllm.db.tables import Embedding, Item, Job, Search
+from retllm.db.tables import Embedding, Item, Job, Search, new_id
 from retllm.db.vectors import register_model
 from retllm.errors import Conflict, InvalidInput, NotFound
 from retllm.history import control
@@ -51,6 +51,7 @@ def indexed(world):
         for number, item in enumerate(ids):
             session.add(
                 Embedding(
+                    token=new_id(),
                     item_id=item,
                     model_id=model.id,
                     collection_id=world.collection_id,

@@ -212,6 +212,7 @@ def add_embedding(sessions: Sessions, item: Item) -> None:
         model = register_model(session, name="test", revision="1", dimension=3, preprocessing_hash="x")
         session.add(
             Embedding(
+                token=new_id(),
                 item_id=item.id,
                 model_id=model.id,
                 collection_id=item.collection_id,

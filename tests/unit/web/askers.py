@@ -31,6 +31,8 @@ from .scene import Scene, Stagehand, report
 Sent = dict[str, Any]
 
 _OF_MEMBERS = {"pages.remove_member", "api.remove_member"}
+# static files of others than the application
+_OTHER_FILES = {"bootstrap.static": "css/bootstrap.min.css", "charts.static": "charts.css"}
 
 
 def _json(**body: Any) -> Sent:
@@ -113,8 +115,8 @@ class Asker:
         values: dict[str, Any] = {"queue": "embed", "filename": "site.css", **scene.keys}
         if rule.endpoint in _OF_MEMBERS:
             values["user_id"] = scene.keys["member_id"]
-        if rule.endpoint == "bootstrap.static":
-            values["filename"] = "css/bootstrap.min.css"
+        if rule.endpoint in _OTHER_FILES:
+            values["filename"] = _OTHER_FILES[rule.endpoint]
         needed = {name: values[name] for name in rule.arguments}
         return self._app.url_map.bind("localhost").build(rule.endpoint, needed, method=method)
 

@@ -89,6 +89,7 @@ def foreseen(needs: Needs, person: Person) -> Answer:
 POLICY: dict[str, Needs] = {
     "static": Needs.NOTHING,
     "bootstrap.static": Needs.NOTHING,
+    "charts.static": Needs.NOTHING,
     "openapi_document": Needs.NOTHING,
     "health.healthz": Needs.NOTHING,
     "health.readyz": Needs.NOTHING,

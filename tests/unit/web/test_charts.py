@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from xml.etree import ElementTree
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from retllm_web.render.charts import Chart, Mark, Rule, Series, bars, lines, stacked
+from retllm.charts import Chart, Mark, Rule, Series, bars, lines, stacked
 
 _EVERY = (lines, bars, stacked)
 
@@ -183,3 +184,40 @@ def test_a_last_label_too_long_for_its_place_ends_with_the_picture() -> None:
 
 def test_a_bar_of_nothing_is_not_drawn() -> None:
     assert len(_drawn(bars(_chart(jobs=[0, 1, 0])), "chart-bar")) == 1
+
+
+def test_bars_show_the_intervals_of_their_values_in_the_picture_and_in_the_table() -> None:
+    series = Series("fine", [50.0, 80.0, None], [(40.0, 60.0), None, None])
+    drawn = bars(Chart("Recall", ["a", "b", "c"], [series], unit="%", high=100))
+    (span,) = _drawn(drawn, "chart-span")
+    low, high = re.fullmatch(r"M[\d.]+,([\d.]+)h6m-3,0V([\d.]+)m-3,0h6", span.get("d", "")).groups()
+    (bar, _) = _drawn(drawn, "chart-bar")
+    top = float(bar.get("y", ""))
+    assert float(high) < top < float(low)
+    assert bar.findtext("title") == "a, fine: 50 % (40 to 60)"
+    assert [cell.text for cell in _tree(drawn).iter("td")] == ["50 % (40 to 60)", "80 %", "–"]
+
+
+def test_the_scale_has_room_for_an_interval() -> None:
+    (span,) = _drawn(bars(Chart("Recall", ["a"], [Series("fine", [3.0], [(1.0, 9.0)])])), "chart-span")
+    assert all(float(y) >= 0 for y in re.findall(r"[,V]([\d.-]+)", span.get("d", "")))
+
+
+def test_a_series_of_points_takes_no_room_from_the_bars() -> None:
+    alone = bars(Chart("Recall", ["a", "b"], [Series("fine", [1, 2])]))
+    paper = Series("paper", [2, None], points=True)
+    both = bars(Chart("Recall", ["a", "b"], [Series("fine", [1, 2]), paper]))
+    assert [bar.get("width") for bar in _drawn(both, "chart-bar")] == [
+        bar.get("width") for bar in _drawn(alone, "chart-bar")
+    ]
+    (point,) = _drawn(both, "chart-point")
+    assert point.findtext("title") == "a, paper: 2"
+
+
+def test_names_of_levels_that_are_close_do_not_lie_on_each_other() -> None:
+    rules = [Rule(name, value) for name, value in (("E5-V", 79.5), ("CLIP", 67.3), ("UniME", 81.9))]
+    drawn = bars(Chart("Recall", ["a"], [Series("fine", [82.0])], high=100, rules=rules))
+    names = {one.text: float(one.get("y", "")) for one in _drawn(drawn, "chart-beside")}
+    assert list(names) == ["UniME", "E5-V", "CLIP"]
+    heights = list(names.values())
+    assert all(below - above >= 11 for above, below in itertools.pairwise(heights))

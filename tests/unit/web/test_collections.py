@@ -138,6 +138,7 @@ def test_counts_are_by_kind_and_only_of_vectors_that_are_up_to_date(
 
         def embed(item: Item, model: EmbeddingModel) -> Embedding:
             return Embedding(
+                token=new_id(),
                 item_id=item.id,
                 model_id=model.id,
                 collection_id=key,

@@ -72,9 +72,13 @@ class History:
             session.flush()
             for place, item in enumerate(self.items, start=1):
                 final = 3 - place if over else None
-                session.add(Candidate(search_id=job.id, item_id=item, coarse_rank=place, final_rank=final))
+                session.add(
+                    Candidate(token=new_id(), search_id=job.id, item_id=item, coarse_rank=place, final_rank=final)
+                )
                 session.flush()
-                score = Score(search_id=job.id, item_id=item, scorer_version="v", score=place / 4, tokens=1)
+                score = Score(
+                    token=new_id(), search_id=job.id, item_id=item, scorer_version="v", score=place / 4, tokens=1
+                )
                 score.log_odds, score.entropy, score.injected_layer = -1.5, 0.25, 2
                 session.add(score)
             done = UnitState.DONE if over else UnitState.READY

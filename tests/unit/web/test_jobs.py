@@ -13,7 +13,7 @@ from tests.unit.web.vectors import embed_items
 
 from retllm.db.enums import JobState, Stage, UnitState
 from retllm.db.session import transaction
-from retllm.db.tables import Candidate, Item, Job, Score, Search, Unit
+from retllm.db.tables import Candidate, Item, Job, Score, Search, Unit, new_id
 from retllm.settings import Settings, public_name
 from retllm_web.http.services import Services
 
@@ -131,9 +131,13 @@ def test_a_trace_has_an_address_of_its_own(ada: Caller, bob: Caller, indexed: st
         search.scorer_version = "v"
         one, other = session.scalars(sa.select(Item.id).where(Item.collection_id == uuid.UUID(indexed)))
         for rank, item in enumerate((one, other), start=1):
-            session.add(Candidate(search_id=search.id, item_id=item, coarse_rank=rank, similarity=0.5))
+            session.add(Candidate(token=new_id(), search_id=search.id, item_id=item, coarse_rank=rank, similarity=0.5))
         session.flush()
-        session.add(Score(search_id=search.id, item_id=one, scorer_version="v", score=0.5, tokens=1, trace=trace))
+        session.add(
+            Score(
+                token=new_id(), search_id=search.id, item_id=one, scorer_version="v", score=0.5, tokens=1, trace=trace
+            )
+        )
     path = f"/searches/{key}/candidates/{one}/trace"
     assert ada.get(path).json == trace
     assert bob.get(path).status_code == 404

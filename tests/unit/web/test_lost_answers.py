@@ -13,9 +13,9 @@ from PIL import Image
 from sqlalchemy import event
 
 from retllm.db.session import transaction
-from retllm.db.tables import Embedding, Item, Job, Search
+from retllm.db.tables import Embedding, Item, Job, Search, new_id
 from retllm.db.vectors import register_model
-from retllm.queue.audit import Accepted, ClientLog, violations
+from retllm.queue.audit import violations
 from retllm.settings import public_name
 
 
@@ -61,6 +61,7 @@ def collection(ada: Any, served: Any) -> str:
         item = session.scalars(sa.select(Item.id)).one()
         session.add(
             Embedding(
+                token=new_id(),
                 item_id=item,
                 model_id=model.id,
                 collection_id=UUID(key),
@@ -85,6 +86,5 @@ def test_a_search_whose_answer_was_lost_keeps_its_picture(ada: Any, served: Any,
     again = ask()
     assert again.status_code == 202
     with served.sessions() as session:
-        assert session.scalars(sa.select(Job.id)).all() == [UUID(again.json["id"])]
-    log = ClientLog([Accepted(UUID(again.json["id"]), "k")])
-    assert [str(one) for one in violations(served.sessions, served.storage, log)] == []
+        assert session.execute(sa.select(Job.id, Job.idempotency_key)).all() == [(UUID(again.json["id"]), "k")]
+    assert [str(one) for one in violations(served.sessions, served.storage)] == []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from flask import Flask
+from flask import Blueprint, Flask
 from flask_bootstrap import Bootstrap5
 
+from retllm import charts
 from retllm_web.pages import (
     access,
     account,
@@ -67,5 +68,8 @@ def register(app: Flask) -> None:
     """Put every page, its assets and its formats on ``app``."""
     app.config["BOOTSTRAP_SERVE_LOCAL"] = True
     Bootstrap5(app)
+    app.register_blueprint(
+        Blueprint("charts", charts.__name__, static_folder="static", static_url_path="/static/charts")
+    )
     formats.install(app)
     app.register_blueprint(pages)

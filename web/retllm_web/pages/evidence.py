@@ -7,12 +7,13 @@ from uuid import UUID
 from flask import render_template
 from flask.typing import ResponseReturnValue
 
+from retllm import charts
 from retllm.db.session import transaction
 from retllm.search.evidence import evidence_of
 from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, wants_piece
-from retllm_web.render import charts, heat
+from retllm_web.render import heat
 
 
 @pages.get("/jobs/<uuid:job_id>/candidates/<uuid:item_id>/map")

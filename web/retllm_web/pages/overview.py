@@ -7,6 +7,8 @@ from typing import Any
 from flask import render_template, request
 from flask.typing import ResponseReturnValue
 
+from retllm import charts
+from retllm.charts import Chart, Series
 from retllm.db.session import transaction
 from retllm.history import listing
 from retllm.operations import activity, queues, workers
@@ -17,8 +19,6 @@ from retllm_web.http.auth import current_actor
 from retllm_web.http.conditional import unchanged
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages
-from retllm_web.render import charts
-from retllm_web.render.charts import Chart, Series
 
 
 def _window() -> activity.Window:

@@ -11,6 +11,8 @@ from uuid import UUID
 from flask import render_template, request
 from flask.typing import ResponseReturnValue
 
+from retllm import charts
+from retllm.charts import Chart, Series
 from retllm.db.session import transaction
 from retllm.db.tables import Collection
 from retllm.identity.access import Right, collection_for, right_in
@@ -23,8 +25,6 @@ from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages
 from retllm_web.pages.forms import Form
 from retllm_web.pages.search_form import MODES, TRIGGERS
-from retllm_web.render import charts
-from retllm_web.render.charts import Chart, Series
 
 _COLLECTIONS = 20
 # of each collection in the list; its own page looks at more

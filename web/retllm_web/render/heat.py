@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from retllm.charts import Chart, Mark, Rule, Series
 from retllm.fine.injection import Injection
 from retllm.fine.trace import Side, Trace
-from retllm_web.render.charts import Chart, Mark, Rule, Series
 
 # a grid with more rows or columns is drawn coarser
 _MAX_SIDE = 48

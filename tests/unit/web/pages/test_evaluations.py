@@ -18,7 +18,7 @@ from retllm.db.enums import JobState, Role
 from retllm.db.people import AuditEntry
 from retllm.db.reviews import EvaluationRun
 from retllm.db.session import transaction
-from retllm.db.tables import Candidate, Job, Search
+from retllm.db.tables import Candidate, Job, Search, new_id
 from retllm.evaluation.run import Result
 from retllm.evaluation.variants import Variant
 from retllm.identity import accounts
@@ -136,7 +136,13 @@ def _answer(served: Services, searched: Searched, text: str, final: list[int]) -
         assert search is not None
         for rank, item in enumerate(searched.items, start=1):
             session.add(
-                Candidate(search_id=search.id, item_id=item, coarse_rank=rank, final_rank=final.index(rank) + 1)
+                Candidate(
+                    token=new_id(),
+                    search_id=search.id,
+                    item_id=item,
+                    coarse_rank=rank,
+                    final_rank=final.index(rank) + 1,
+                )
             )
         search.final_at = sa.func.now()
         session.get_one(Job, search.id).state = JobState.SUCCEEDED

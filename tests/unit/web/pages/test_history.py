@@ -58,9 +58,15 @@ def _search(
         session.flush()
         for rank, item in enumerate(order, start=1):
             final = rank if over else None
-            session.add(Candidate(search_id=job.id, item_id=item, coarse_rank=1 + len(order) - rank, final_rank=final))
+            session.add(
+                Candidate(
+                    token=new_id(), search_id=job.id, item_id=item, coarse_rank=1 + len(order) - rank, final_rank=final
+                )
+            )
             session.flush()
-            session.add(Score(search_id=job.id, item_id=item, scorer_version="v", score=1 - rank / 10, tokens=1))
+            session.add(
+                Score(token=new_id(), search_id=job.id, item_id=item, scorer_version="v", score=1 - rank / 10, tokens=1)
+            )
     return str(job.id)
 
 

@@ -94,7 +94,7 @@ def test_the_queries_of_the_page_do_not_grow_with_the_result(reader: Visitor, se
             )
             session.add(item)
             session.flush()
-            session.add(Candidate(search_id=searched.id, item_id=item.id, coarse_rank=4 + place))
+            session.add(Candidate(token=new_id(), search_id=searched.id, item_id=item.id, coarse_rank=4 + place))
             session.add(Unit(job_id=searched.id, stage=Stage.FINE, seq=1 + place, payload={"items": [str(item.id)]}))
     assert sent() == before
 

@@ -9,7 +9,7 @@ from tests.unit.web.conftest import Caller
 
 from retllm.db.enums import JobState, UnitState
 from retllm.db.session import transaction
-from retllm.db.tables import Candidate, Job, Score, Search, Unit
+from retllm.db.tables import Candidate, Job, Score, Search, Unit, new_id
 from retllm_web.http.services import Services
 
 from .conftest import Page, Searched, Visitor
@@ -104,6 +104,7 @@ def test_an_answer_without_a_score_says_why(reader: Visitor, searched: Searched)
     with transaction(searched.served.sessions) as session:
         session.add(
             Score(
+                token=new_id(),
                 search_id=searched.id,
                 item_id=searched.items[0],
                 scorer_version="v",

@@ -35,7 +35,7 @@ def _embed_all(served: Services, key: str) -> uuid.UUID:
         session.flush()
         for one in session.scalars(sa.select(Embedding).where(Embedding.collection_id == uuid.UUID(key))).all():
             copied = {name: getattr(one, name) for name in ("item_id", "collection_id", "item_version", "image_weight")}
-            session.add(Embedding(model_id=model.id, vector=[1.0, 0.0], **copied))
+            session.add(Embedding(token=new_id(), model_id=model.id, vector=[1.0, 0.0], **copied))
     return model.id
 
 

@@ -40,7 +40,7 @@ def ask(served: Services, searched: Searched, text: str, final: list[int], *, da
         session.flush()
         for rank, item in enumerate(searched.items, start=1):
             place = final.index(rank) + 1
-            session.add(Candidate(search_id=job.id, item_id=item, coarse_rank=rank, final_rank=place))
+            session.add(Candidate(token=new_id(), search_id=job.id, item_id=item, coarse_rank=rank, final_rank=place))
     return job.id
 
 

@@ -1,16 +1,14 @@
-"""Charts as SVG from numbers: drawn on the server, coloured by the page's theme, with the numbers as a table below.
-
-A page that shows one links ``charts.css``. Nothing here needs a script, and nothing uses a style attribute.
-"""
+"""Drawing: a chart becomes a figure of a caption, a legend, an SVG and a table of its numbers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from markupsafe import Markup
+
+from retllm.charts.chart import Chart, Series
 
 _WIDTH, _HEIGHT = 400, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 16, 22, 40
@@ -18,6 +16,10 @@ _TICKS = 4
 _LABELS = 5
 # characters that the labels of the x axis have room for together
 _ROOM = 44
+# height of a line of text
+_LINE = 11
+# half the width of the ends of an interval, and what share of its bar they take at most
+_CAP, _CAP_SHARE = 3.0, 0.3
 # more points than these stand too close for a marker at each
 _MARKED = 48
 # width of a character at most
@@ -27,60 +29,6 @@ _SLANTED = 56
 _COLOURS = 6
 _MARKERS = ("circle", "square", "triangle", "diamond")
 _STEPS = (1, 2, 2.5, 5, 10)
-
-
-@dataclass(frozen=True)
-class Series:
-    """A named row of values, one for each label of its chart; None (or no finite number) is a gap."""
-
-    name: str
-    values: Sequence[float | None]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A level to compare with, drawn across the chart."""
-
-    name: str
-    value: float
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A place on the x axis to point at: the index of a label."""
-
-    name: str
-    index: int
-
-
-@dataclass(frozen=True)
-class Chart:
-    """What a chart shows.
-
-    ``labels`` are the places on the x axis, at equal distances, and ``x_name`` says what they are. ``unit`` is that of
-    the values, ``decimals`` their number in texts and in the table. The y axis begins at ``low``, or at the least value
-    where it is None, and ends at ``high`` or the next round number; both give way to values beyond them. With a ``key``
-    of its own on the page, the table stays unfolded where the chart is replaced by a newer one. ``each_named`` is for
-    labels that are names and not points of a scale: none is left out, and they are slanted where they have no room.
-    """
-
-    title: str
-    labels: Sequence[str]
-    series: Sequence[Series]
-    x_name: str = ""
-    unit: str = ""
-    decimals: int = 0
-    low: float | None = 0.0
-    high: float | None = None
-    rules: Sequence[Rule] = ()
-    marks: Sequence[Mark] = ()
-    key: str = ""
-    each_named: bool = False
-
-    @property
-    def slanted(self) -> bool:
-        """Whether the labels are written aslant."""
-        return self.each_named and not _have_room(self.labels)
 
 
 def lines(chart: Chart) -> Markup:
@@ -147,7 +95,7 @@ def _figure(chart: Chart, key: str, levels: Sequence[float], draw: Callable[[Cha
         _axes(chart, scale),
         draw(chart, scale),
         _pointers(chart, scale),
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT + (_SLANTED if chart.slanted else 0)}",
+        viewBox=f"0 0 {_WIDTH + _margin(chart)} {_HEIGHT + (_SLANTED if _is_slanted(chart) else 0)}",
         role="img",
     )
     return _tag("figure", caption, _legend(chart, key), picture, _table(chart), class_="chart")
@@ -181,9 +129,9 @@ def _axes(chart: Chart, scale: _Scale) -> Markup:
         # a value of -0.0 would be written with its sign
         parts.append(_tag("line", x1=left, x2=right, y1=y, y2=y, class_="chart-base" if tick == 0 else "chart-grid"))
         parts.append(_tag("text", _tick(tick or 0.0, scale), x=left - 5, y=y, class_="chart-tick"))
-    parts += _slanted(chart, scale) if chart.slanted else _level(chart, scale)
+    parts += _slanted(chart, scale) if _is_slanted(chart) else _level(chart, scale)
     if chart.x_name:
-        low = _HEIGHT + (_SLANTED if chart.slanted else 0) - 5
+        low = _HEIGHT + (_SLANTED if _is_slanted(chart) else 0) - 5
         parts.append(_tag("text", chart.x_name, x=(left + right) // 2, y=low, class_="chart-label"))
     return _tag("g", *parts)
 
@@ -209,6 +157,15 @@ def _slanted(chart: Chart, scale: _Scale) -> list[Markup]:
     return parts
 
 
+def _margin(chart: Chart) -> int:
+    """Room on the right for the names of several levels, which would hide too much of the picture."""
+    return _GLYPH * max(len(rule.name) for rule in chart.rules) if len(chart.rules) > 1 else 0
+
+
+def _is_slanted(chart: Chart) -> bool:
+    return chart.each_named and not _have_room(chart.labels)
+
+
 def _have_room(labels: Sequence[str]) -> bool:
     return len(labels) * max(len(label) for label in labels) <= _ROOM
 
@@ -232,11 +189,15 @@ def _tick(value: float, scale: _Scale) -> str:
 
 def _pointers(chart: Chart, scale: _Scale) -> Markup:
     right, floor = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
-    parts = []
-    for rule in chart.rules:
+    beside = _margin(chart) > 0
+    parts, above = [], -math.inf
+    for rule in sorted(chart.rules, key=lambda one: -one.value):
         y = scale.y(rule.value)
         parts.append(_tag("line", x1=_LEFT, x2=right, y1=_short(y), y2=_short(y), class_="chart-rule"))
-        parts.append(_tag("text", rule.name, x=right, y=_short(y - 4), class_="chart-rule-name"))
+        # names of levels close to each other stand below each other
+        above = max(y + 3 if beside else y - 4, above + _LINE)
+        at, name = (right + 3, "chart-beside") if beside else (right, "chart-rule-name")
+        parts.append(_tag("text", rule.name, x=at, y=_short(above), class_=name))
     for mark in chart.marks:
         x = _short(scale.x(mark.index))
         parts.append(_tag("line", x1=x, x2=x, y1=_TOP, y2=floor, class_="chart-rule"))
@@ -249,11 +210,12 @@ def _legend(chart: Chart, key: str) -> Markup:
         return Markup("")
     entries = []
     for number, series in enumerate(chart.series):
-        drawn = (
-            [_tag("path", d="M1,6L27,6", class_=f"chart-line {_colour(number)}"), _marker(number, 14, 6)]
-            if key == "line"
-            else [_tag("rect", x=7, y=0, width=14, height=12, class_=f"chart-bar {_colour(number)}")]
-        )
+        if series.points:
+            drawn = [_marker(number, 14, 6)]
+        elif key == "line":
+            drawn = [_tag("path", d="M1,6L27,6", class_=f"chart-line {_colour(number)}"), _marker(number, 14, 6)]
+        else:
+            drawn = [_tag("rect", x=7, y=0, width=14, height=12, class_=f"chart-bar {_colour(number)}")]
         sign = _tag("svg", *drawn, viewBox="0 0 28 12", aria_hidden="true", class_="chart-sign")
         entries.append(_tag("li", sign, " ", series.name))
     return _tag("ul", *entries, class_="chart-legend list-unstyled")
@@ -262,8 +224,12 @@ def _legend(chart: Chart, key: str) -> Markup:
 def _table(chart: Chart) -> Markup:
     head = [_tag("th", name, scope="col") for name in (chart.x_name or "Place", *(s.name for s in chart.series))]
     rows = [
-        _tag("tr", _tag("th", label, scope="row"), *(_tag("td", _worded(chart, value)) for value in column))
-        for label, column in zip(chart.labels, zip(*map(_finite, chart.series), strict=True), strict=True)
+        _tag(
+            "tr",
+            _tag("th", label, scope="row"),
+            *(_tag("td", _with_span(chart, series, index)) for series in chart.series),
+        )
+        for index, label in enumerate(chart.labels)
     ]
     table = _tag("table", _tag("thead", _tag("tr", *head)), _tag("tbody", *rows), class_="table table-sm mb-0")
     region = _tag(
@@ -296,6 +262,13 @@ def _worded(chart: Chart, value: float | None) -> str:
     return f"{value:,.{chart.decimals}f} {chart.unit}".strip()
 
 
+def _with_span(chart: Chart, series: Series, index: int) -> str:
+    value, span = _number(series.values[index]), series.span(index)
+    if value is None or span is None:
+        return _worded(chart, value)
+    return f"{_worded(chart, value)} ({span[0]:,.{chart.decimals}f} to {span[1]:,.{chart.decimals}f})"
+
+
 def _draw_lines(chart: Chart, scale: _Scale) -> Markup:
     parts = []
     for number, series in enumerate(chart.series):
@@ -305,8 +278,7 @@ def _draw_lines(chart: Chart, scale: _Scale) -> Markup:
                 parts.append(_tag("path", d=f"M{path}", class_=f"chart-line {_colour(number)}"))
             if len(run) == 1 or len(chart.labels) <= _MARKED:
                 parts += [
-                    _marker(number, scale.x(index), scale.y(value), _told(chart, series, index, value))
-                    for index, value in run
+                    _marker(number, scale.x(index), scale.y(value), _told(chart, series, index)) for index, value in run
                 ]
     return _tag("g", *parts)
 
@@ -323,15 +295,34 @@ def _runs(values: Sequence[float | None]) -> Iterator[list[tuple[int, float]]]:
 
 
 def _draw_bars(chart: Chart, scale: _Scale) -> Markup:
-    width = scale.band * 0.8 / len(chart.series)
+    drawn = [(number, series) for number, series in enumerate(chart.series) if not series.points]
+    width = scale.band * 0.8 / max(1, len(drawn))
     parts = []
-    for number, series in enumerate(chart.series):
+    for place, (number, series) in enumerate(drawn):
         for index, value in enumerate(_finite(series)):
+            left = scale.x(index) + width * (place - len(drawn) / 2)
             if value:
-                left = scale.x(index) + width * (number - len(chart.series) / 2)
-                told = _told(chart, series, index, value)
+                told = _told(chart, series, index)
                 parts.append(_bar(number, left, width, scale.y(0), scale.y(value), told))
-    return _tag("g", *parts)
+            if span := series.span(index):
+                cap = min(_CAP, width * _CAP_SHARE)
+                parts.append(_interval(left + width / 2, cap, scale.y(span[0]), scale.y(span[1])))
+    return _tag("g", *parts, *_points(chart, scale))
+
+
+def _points(chart: Chart, scale: _Scale) -> Iterator[Markup]:
+    """The series that are points above the bars."""
+    for number, series in enumerate(chart.series):
+        if series.points:
+            for index, value in enumerate(_finite(series)):
+                if value is not None:
+                    yield _marker(number, scale.x(index), scale.y(value), _told(chart, series, index))
+
+
+def _interval(x: float, cap: float, low: float, high: float) -> Markup:
+    half, whole = _short(cap), _short(2 * cap)
+    path = f"M{_short(x - cap)},{_short(low)}h{whole}m-{half},0V{_short(high)}m-{half},0h{whole}"
+    return _tag("path", d=path, class_="chart-span")
 
 
 def _draw_stacks(chart: Chart, scale: _Scale) -> Markup:
@@ -341,7 +332,7 @@ def _draw_stacks(chart: Chart, scale: _Scale) -> Markup:
         edges = pairwise(accumulate(column, initial=0.0))
         for number, (series, (below, above)) in enumerate(zip(chart.series, edges, strict=True)):
             if above > below:
-                told = _told(chart, series, index, above - below)
+                told = _told(chart, series, index)
                 left = scale.x(index) - width / 2
                 parts.append(_bar(number, left, width, scale.y(below), scale.y(above), told))
     return _tag("g", *parts)
@@ -376,8 +367,8 @@ def _colour(number: int) -> str:
     return f"c{number % _COLOURS + 1}"
 
 
-def _told(chart: Chart, series: Series, index: int, value: float) -> str:
-    return f"{chart.labels[index]}, {series.name}: {_worded(chart, value)}"
+def _told(chart: Chart, series: Series, index: int) -> str:
+    return f"{chart.labels[index]}, {series.name}: {_with_span(chart, series, index)}"
 
 
 def _number(value: float | None) -> float | None:
@@ -396,7 +387,8 @@ def _columns(chart: Chart) -> list[list[float]]:
 def _levels(chart: Chart) -> list[float]:
     """Every height that the chart has to have room for."""
     drawn = [value for series in chart.series for value in _finite(series) if value is not None]
-    return [*drawn, *(rule.value for rule in chart.rules)]
+    spans = [bound for series in chart.series for span in series.spans if span for bound in span]
+    return [*drawn, *spans, *(rule.value for rule in chart.rules)]
 
 
 def _short(value: float) -> str:
