@@ -61,12 +61,8 @@ $(VENV)/.installed: $(PINS) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: $(PINS) | $(BIN)/python
-	@echo "Installing into $(VENV) with the tools for tests; the first time this takes some minutes ..."
-	$(PIP) install -c constraints.txt -e '.[dev]'
-	@touch $@ $(VENV)/.installed
-
-$(VENV)/.installed-docs: $(PINS) | $(BIN)/python
-	$(PIP) install -c constraints.txt -e '.[docs]'
+	@echo "Installing into $(VENV) with the tools for tests and documents; the first time this takes some minutes ..."
+	$(PIP) install -c constraints.txt -e '.[dev,docs]'
 	@touch $@ $(VENV)/.installed
 
 venv: $(VENV)/.installed-dev
@@ -116,7 +112,7 @@ sbom: $(VENV)/.installed $(TOOLS)/.installed
 screenshots: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.screenshots.take
 
-docs: $(VENV)/.installed-docs
+docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
