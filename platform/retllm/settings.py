@@ -7,6 +7,7 @@ The page of settings in the documentation is generated from this file.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
@@ -146,6 +147,12 @@ class Settings(BaseSettings):
     token_budget: int = Field(
         default=8192, ge=256, description="Tokens, padding included, that one batch of the scorer may hold."
     )
+    picture_tokens: int = Field(
+        default=1024,
+        ge=16,
+        description="Tokens that one picture may take of the scorer; larger pictures are made smaller. Scores of "
+        "another number are not compared or reused.",
+    )
     prefix_cache_bytes: int = Field(
         default=1 << 30, ge=0, description="Bytes of image prefixes that a scorer keeps on its device; 0 keeps none."
     )
@@ -169,6 +176,19 @@ class Settings(BaseSettings):
     )
     decode_memory: int = Field(
         default=3 << 30, ge=256 << 20, description="Bytes of memory that the process which decodes pictures may have."
+    )
+    decoders: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Processes in which one worker or web server decodes pictures at a time; 0 takes one for each "
+        "core, at most 8.",
+    )
+    decoded_bytes: int = Field(
+        default=256 << 20,
+        ge=1,
+        description="Bytes of decoded pixels that a worker holds at a time while it indexes; a picture larger than "
+        "that is decoded alone.",
     )
     max_archive_files: int = Field(default=20_000, ge=1, description="Files that one ZIP may hold.")
     max_archive_bytes: int = Field(default=8 << 30, ge=1, description="Bytes that one ZIP may unpack to.")
@@ -283,6 +303,16 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def k(self) -> int:
+        """Candidates that go to the fine stage if a search names no number."""
+        return min(self.default_k, self.max_k)
+
+    @property
+    def decoders_at_once(self) -> int:
+        """Processes in which one process of the platform decodes pictures at a time."""
+        return self.decoders or min(8, os.cpu_count() or 1)
+
+    @property
     def home_path(self) -> Path:
         """RETLLM_HOME as an absolute path."""
         return self.home.expanduser().resolve()
@@ -331,6 +361,11 @@ class Settings(BaseSettings):
 def get_settings() -> Settings:
     """The settings of this process, read once from the environment."""
     return Settings()
+
+
+def default_of(name: str) -> Any:
+    """The default of a setting, for what also works without settings."""
+    return Settings.model_fields[name].default
 
 
 def settings_table() -> str:

@@ -48,10 +48,17 @@ class Encoder:
     """Vectors made from a hash of the content."""
 
     info = EmbedderInfo(name=EMBEDDER, revision="1", dimension=DIMENSION, preprocessing_hash="1")
+    least_side = 8
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         _pause()
         return np.stack([_numbers(text.encode()) for text in texts])
+
+    def prepare(self, picture: Image.Image) -> Image.Image:
+        return picture
+
+    def embed_prepared(self, prepared: Sequence[Image.Image]) -> np.ndarray:
+        return self.embed_images(prepared)
 
     def embed_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         _pause()
@@ -67,7 +74,15 @@ class Encoder:
 class Judge:
     """Scores made from a hash of the pair."""
 
-    info = ScorerInfo(model="chaos-scorer", revision="1", prompt_version="1", device="cpu", dtype="float32", layers=2)
+    info = ScorerInfo(
+        model="chaos-scorer",
+        revision="1",
+        prompt_version="1",
+        device="cpu",
+        dtype="float32",
+        layers=2,
+        picture_tokens=1024,
+    )
 
     def version(self, injection: Injection, mode: Mode = "true_false") -> str:
         return f"chaos:{mode}"

@@ -10,6 +10,11 @@ from pydantic import ValidationError
 from retllm.settings import PRESETS, Settings, public_name
 
 
+def test_a_search_that_names_no_number_of_candidates_takes_no_more_than_any_may() -> None:
+    assert Settings().k == Settings().default_k
+    assert Settings(default_k=10, max_k=4).k == 4
+
+
 def test_every_setting_has_a_help_text() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 

@@ -23,6 +23,7 @@ def _load() -> Scorer:
         device=settings.device,
         dtype=settings.dtype,
         token_budget=settings.token_budget,
+        picture_tokens=settings.picture_tokens,
         prefix_bytes=settings.prefix_cache_bytes,
         visual_bytes=settings.visual_cache_bytes,
     )

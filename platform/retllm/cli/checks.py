@@ -270,6 +270,9 @@ def check_scorer(settings: Settings) -> Check:
 
     source = can_load(settings.scorer_name, settings.scorer_revision)
     found = _model("scorer", source, "RETLLM_SCORER")
+    if found.state == "ok":
+        told = f"{found.message} A picture takes at most {settings.picture_tokens:,} of its tokens."
+        found = replace(found, message=told)
     return _pinned(found, source, settings.scorer_revision, f"RETLLM_SCORER_REVISION to {source.revision or _COMMIT}")
 
 

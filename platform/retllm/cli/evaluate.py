@@ -101,7 +101,7 @@ def evaluate(
         raise InvalidInput(f"The folder {folder} can't be made ({error}). Choose another with --out.") from error
     models = _models(settings)
     injection = Injection(alpha=settings.alpha, trigger=settings.trigger, tau=settings.tau, scope=settings.scope)
-    base = chosen(k or settings.default_k, mode, injection)
+    base = chosen(k or settings.k, mode, injection)
     variants = ablations(base, models[1].info.layers) if ablate else [base]
     try:
         result = _run(benchmark, seed, wanted, variants, models, folder, quiet=as_json)
@@ -157,6 +157,7 @@ def _models(settings: Settings) -> tuple[Embedder, Scorer]:
         device=settings.device,
         dtype=settings.dtype,
         token_budget=settings.token_budget,
+        picture_tokens=settings.picture_tokens,
     )
     return embedder, scorer
 

@@ -70,12 +70,15 @@ class LoadedModel:
         return "mm_encoder_outputs" in takes and "image_grid_thw" in takes
 
 
-def load_model(model: str, revision: str | None, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+def load_model(
+    model: str, revision: str | None, device: torch.device, dtype: torch.dtype, picture_tokens: int
+) -> LoadedModel:
     """Load a model and its processor from a folder, the hub's cache or the hub, in this order.
 
     Raises:
         ModelUnavailable: it can't be had here; the message says what to do.
-        ModelUnsuited: it is here, but is not an image-text-to-text model with a chat template.
+        ModelUnsuited: it is here, but is not an image-text-to-text model with a chat template, or takes more than
+            ``picture_tokens`` for a picture, however small it is.
     """
     source = can_load(model, revision)
     if source.where == "nowhere":
@@ -96,11 +99,13 @@ def load_model(model: str, revision: str | None, device: torch.device, dtype: to
     log.info("model_loaded", model=model, revision=found, device=str(device), dtype=str(dtype))
     text_config = module.config.get_text_config()
     preparer = Preparer(model, processor, getattr(text_config, "max_position_embeddings", None))
+    image_token = _image_token(model, module.config)
+    preparer.limit_pictures(picture_tokens, module.config, image_token)
     return LoadedModel(
         module=module,
         preparer=preparer,
         decoder=_decoder(model, module),
-        image_token=_image_token(model, module.config),
+        image_token=image_token,
         source=source,
         revision=str(found),
     )

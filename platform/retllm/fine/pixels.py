@@ -21,6 +21,9 @@ _THREADS = 4
 #: what image processors and Pillow raise for a picture that they can't take
 REFUSALS = (ValueError, TypeError, RuntimeError, OSError, ZeroDivisionError, SyntaxError)
 
+Fit = Callable[[Image.Image], Image.Image]
+"""Makes a picture smaller where it would take more tokens than it may."""
+
 Grids = Callable[[str], Tensor | None]
 """The ``image_grid_thw`` of a picture whose visual tokens are known by its key; None for one that is not."""
 
@@ -42,6 +45,7 @@ class PixelMemo:
         self._options: dict[str, Any] | None = None
         self._no_pixels = torch.empty(0)
         self.grids: Grids = lambda _: None
+        self.fit: Fit = lambda picture: picture
 
     def open(self) -> None:
         self._answers = {}
@@ -54,7 +58,7 @@ class PixelMemo:
         """The picture for the processor's call; where its answer is known already, a stand-in."""
         key = picture.key
         known = (self._answers or {}).get((key,)) is not None or self._known_grid(key) is not None
-        image = Image.new("RGB", (1, 1)) if known and self._options is not None else picture.rgb()
+        image = Image.new("RGB", (1, 1)) if known and self._options is not None else self.fit(picture.rgb())
         self._keys[id(image)] = key
         return image
 
@@ -74,7 +78,7 @@ class PixelMemo:
 
         def ask(key: str, picture: Picture) -> None:
             with suppress(*REFUSALS):
-                self._ask((key,), [[picture.rgb()]], options)
+                self._ask((key,), [[self.fit(picture.rgb())]], options)
 
         if len(new) > 1:
             with ThreadPoolExecutor(max_workers=min(_THREADS, os.cpu_count() or 1)) as pool:

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
+from PIL import Image
 
 from retllm.errors import InvalidInput, ModelUnsuited
 from retllm.fine.batching import TOKEN_KEYS, Pair
 from retllm.fine.content import Picture
+from retllm.fine.picture_budget import PictureBudget, Size
 from retllm.fine.pixels import REFUSALS, PixelMemo
 from retllm.fine.prompts import Part
 
@@ -60,6 +62,7 @@ class Preparer:
             )
         self._processor = processor
         self._tokenizer = tokenizer
+        self._images = images
         self._limit = limit
         self.pixels = PixelMemo(images)
         processor.image_processor = self.pixels
@@ -68,6 +71,26 @@ class Preparer:
         self._control_ids = self.control_ids() - {tokenizer.unk_token_id}
         pad = tokenizer.pad_token_id
         self.pad_token: int = pad if isinstance(pad, int) else 0
+
+    def limit_pictures(self, tokens: int, config: Any, image_token: int) -> None:
+        """Hold every picture to so many tokens.
+
+        Args:
+            config: of the model.
+            image_token: the token id that holds the place of a visual token.
+
+        Raises:
+            ModelUnsuited: the model takes more for a picture, however small it is.
+        """
+
+        def measured(size: Size) -> int:
+            text = self.render([Picture(Image.new("RGB", (1, 1)))])
+            images = [[Image.new("RGB", size)]]
+            made = self._processor(text=[text], images=images, return_tensors="pt", **self._special_tokens(text))
+            return int((made["input_ids"] == image_token).sum())
+
+        budget = PictureBudget(self.model, self._processor, self._images, config, tokens, measured)
+        self.pixels.fit = budget.fit
 
     @contextmanager
     def pictures_once(self) -> Iterator[None]:

@@ -26,15 +26,7 @@ from retllm.fine.scores import PairScore, ScorerInfo
 from retllm.fine.splitting import splits_exactly
 from retllm.fine.tracing import Recorder
 from retllm.fine.vision import PictureFeatures
-
-DEFAULT_TOKEN_BUDGET = 16_384
-"""Most tokens, padding included, in one forward pass."""
-
-DEFAULT_PREFIX_BYTES = 1 << 30
-"""Bytes of image prefixes kept from call to call."""
-
-DEFAULT_VISUAL_BYTES = 256 << 20
-"""Bytes of projected visual tokens kept from call to call."""
+from retllm.settings import default_of
 
 #: raised when the arithmetic changes in a way that changes scores
 _ARITHMETIC = 1
@@ -55,8 +47,9 @@ class Scorer:
         loaded: LoadedModel,
         prompts: Prompts,
         token_budget: int,
-        prefix_bytes: int = DEFAULT_PREFIX_BYTES,
-        visual_bytes: int = DEFAULT_VISUAL_BYTES,
+        picture_tokens: int,
+        prefix_bytes: int,
+        visual_bytes: int,
     ) -> None:
         self._loaded = loaded
         self._prompts = prompts
@@ -74,13 +67,15 @@ class Scorer:
             device=str(loaded.module.device),
             dtype=str(loaded.module.dtype).removeprefix("torch."),
             layers=len(loaded.decoder.layers),
+            picture_tokens=picture_tokens,
         )
 
     def version(self, injection: Injection, mode: Mode = "true_false") -> str:
         """A short stable hash of everything that can change a score, to be stored with each score.
 
-        A local folder counts by its contents, wherever it lies. Settings that change nothing (any, with the
-        trigger off or alpha 0) do not count.
+        Behind it stands the picture budget, so that people can tell by it why two versions differ. A local folder
+        counts by its contents, wherever it lies. Settings that change nothing (any, with the trigger off or alpha 0)
+        do not count.
         """
         folder = self._loaded.source.where == "folder"
         parts = {
@@ -92,7 +87,8 @@ class Scorer:
             "injection": injection.as_json() if injection.active else None,
             "dtype": self.info.dtype,
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return f"{digest}-{self.info.picture_tokens}"
 
     def score(
         self,
@@ -206,9 +202,10 @@ def load_scorer(
     revision: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
-    token_budget: int = DEFAULT_TOKEN_BUDGET,
-    prefix_bytes: int = DEFAULT_PREFIX_BYTES,
-    visual_bytes: int = DEFAULT_VISUAL_BYTES,
+    token_budget: int = default_of("token_budget"),
+    picture_tokens: int = default_of("picture_tokens"),
+    prefix_bytes: int = default_of("prefix_cache_bytes"),
+    visual_bytes: int = default_of("visual_cache_bytes"),
 ) -> Scorer:
     """Load an image-text-to-text model as a scorer.
 
@@ -218,16 +215,18 @@ def load_scorer(
         device: ``auto`` (the GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``.
         dtype: ``auto`` (bfloat16 on a GPU, float32 on a CPU), or a name such as ``float32``.
         token_budget: most tokens in one forward pass.
+        picture_tokens: most tokens that one picture may take.
         prefix_bytes: of image prefixes (keys and values) kept from call to call; 0 keeps none.
         visual_bytes: of projected visual tokens kept from call to call; 0 keeps none.
 
     Raises:
-        InvalidInput: the token budget is not positive.
+        InvalidInput: a budget is not positive.
         ModelUnavailable: the model can't be loaded here; the message says what to do.
         ModelUnsuited: it loads, but can't be asked this way.
     """
-    if token_budget < 1:
-        raise InvalidInput(f"token_budget must be 1 or more, not {token_budget}.", field="token_budget")
+    for field, budget in (("token_budget", token_budget), ("picture_tokens", picture_tokens)):
+        if budget < 1:
+            raise InvalidInput(f"{field} must be 1 or more, not {budget}.", field=field)
     chosen = pick_device(device)
-    loaded = load_model(model, revision, chosen, pick_dtype(dtype, chosen))
-    return Scorer(model, loaded, load_prompts(), token_budget, prefix_bytes, visual_bytes)
+    loaded = load_model(model, revision, chosen, pick_dtype(dtype, chosen), picture_tokens)
+    return Scorer(model, loaded, load_prompts(), token_budget, picture_tokens, prefix_bytes, visual_bytes)

@@ -43,6 +43,7 @@ class ScorerInfo:
         prompt_version: of the questions it puts.
         device, dtype: where and in what precision it computes, as torch names them.
         layers: number of decoder layers.
+        picture_tokens: most tokens that it takes for one picture.
     """
 
     model: str
@@ -51,3 +52,4 @@ class ScorerInfo:
     device: str
     dtype: str
     layers: int
+    picture_tokens: int

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from PIL.Image import Image
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemState
 from retllm.db.session import transaction
-from retllm.db.tables import Embedding, EmbeddingModel, Item, Job
+from retllm.db.tables import Embedding, EmbeddingModel, Item, Job, Unit
 from retllm.db.vectors import register_model
 from retllm.embedding import fuse
-from retllm.errors import ModelUnavailable
+from retllm.errors import ModelUnavailable, RetllmError
 from retllm.indexing.indexed import clear_errors
-from retllm.logs import carried
-from retllm.media.ingest import open_picture
+from retllm.media.ingest import decoded_bytes, open_picture
+from retllm.media.parallel import in_parallel
+from retllm.queue import lifecycle
 from retllm.queue.claim import complete
 from retllm.queue.notifications import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 # pictures decoded and embedded between two looks at the lease
 _BATCH = 32
-_DECODERS = 4
 
 Vectors = NDArray[np.float32]
 
@@ -60,7 +60,7 @@ def embed_unit(bench: WorkerContext, held: LeasedUnit, embedders: Embedders) -> 
     Raises:
         StaleClaim, JobCancelled: between two batches, or at the end.
         ModelUnavailable: the unit's embedder can't be loaded, or is none of those that this worker serves.
-        MediaRejected: a picture can't be decoded; with others in the unit, the unit is split.
+        MediaRejected: no picture of the unit can be decoded; where some can, the others go into units of their own.
     """
     name, weight = _embedder_and_weight(bench, held)
     embedder = embedders(open_clip_name(bench, name))
@@ -68,18 +68,7 @@ def embed_unit(bench: WorkerContext, held: LeasedUnit, embedders: Embedders) -> 
     with bench.sessions() as session:
         found = {item.id: item for item in session.scalars(sa.select(Item).where(Item.id.in_(ids)))}
     items = [found[key] for key in ids if key in found and found[key].state is ItemState.READY]
-    vectors: list[Vectors] = []
-    with ThreadPoolExecutor(_DECODERS) as pool:
-        batches = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
-        # the next batch is decoded while this one is in the model
-        decode = carried(_decode)
-        decoded = pool.submit(decode, bench, batches[0]) if batches else None
-        for number, batch in enumerate(batches):
-            held.lease.check()
-            pictures = decoded.result() if decoded else {}
-            following = batches[number + 1] if number + 1 < len(batches) else None
-            decoded = pool.submit(decode, bench, following) if following else None
-            vectors.extend(_embed(embedder, batch, pictures, weight))
+    vectors, unreadable = _embed_items(bench, held, embedder, items, weight)
     held.lease.check()
 
     with transaction(bench.sessions) as session:
@@ -87,10 +76,64 @@ def embed_unit(bench: WorkerContext, held: LeasedUnit, embedders: Embedders) -> 
         model = register(session, embedder)
 
     def write(session: Session, job: Job) -> list[Notification]:
-        _store(session, model, job.collection_id, items, vectors, weight, held.claim.token)
-        return []
+        done = [item for item in items if item.id in vectors]
+        _store(session, model, job.collection_id, done, [vectors[item.id] for item in done], weight, held.claim.token)
+        if not unreadable:
+            return []
+        # each of them fails by itself, and can be retried by itself
+        return lifecycle.set_apart(session, job, session.get_one(Unit, held.claim.unit_id), unreadable)
 
     return complete(bench.sessions, held.claim, write)
+
+
+def _embed_items(
+    bench: WorkerContext, held: LeasedUnit, embedder: Embedder, items: Sequence[Item], weight: float
+) -> tuple[dict[UUID, Vectors], list[str]]:
+    """The vectors of the items, and the ids of those whose picture can't be read.
+
+    Raises:
+        StaleClaim, JobCancelled: between two batches.
+        RetllmError: no item can be embedded, or another attempt may do better.
+    """
+    vectors: dict[UUID, Vectors] = {}
+    errors: dict[str, RetllmError] = {}
+    pictures = in_parallel(
+        [item for item in items if item.picture_key],
+        partial(_prepare, bench, embedder),
+        partial(decoded_bytes, least=embedder.least_side),
+        threads=bench.settings.decoders_at_once,
+        most_bytes=bench.settings.decoded_bytes,
+        # the next batch is decoded while this one is in the model
+        ahead=2 * _BATCH,
+    )
+    with closing(pictures):
+        for start in range(0, len(items), _BATCH):
+            held.lease.check()
+            batch, prepared = [], {}
+            for item in items[start : start + _BATCH]:
+                if item.picture_key:
+                    result = next(pictures)
+                    if result.error is not None:
+                        errors[str(item.id)] = _own_error(result.error)
+                        continue
+                    prepared[item.id] = result.made
+                batch.append(item)
+            vectors |= zip((item.id for item in batch), _embed(embedder, batch, prepared, weight), strict=True)
+    if errors and not vectors:
+        raise next(iter(errors.values()))
+    return vectors, list(errors)
+
+
+def _prepare(bench: WorkerContext, embedder: Embedder, item: Item) -> Any:
+    """What the embedder's model sees of the item's picture."""
+    return embedder.prepare(open_picture(bench.storage, item, bench.settings, embedder.least_side))
+
+
+def _own_error(error: Exception) -> RetllmError:
+    """The error, if it is of this one picture and stays so; any other is raised and ends the attempt."""
+    if isinstance(error, RetllmError) and not error.retryable:
+        return error
+    raise error
 
 
 def _embedder_and_weight(bench: WorkerContext, held: LeasedUnit) -> tuple[str, float]:
@@ -111,19 +154,10 @@ def open_clip_name(bench: WorkerContext, asked: str) -> str:
     return serves[asked]
 
 
-def _decode(bench: WorkerContext, items: Sequence[Item]) -> dict[UUID, Image]:
-    return {item.id: open_picture(bench.storage, item) for item in items if item.picture_key}
-
-
-def _embed(embedder: Embedder, items: Sequence[Item], pictures: dict[UUID, Image], weight: float) -> list[Vectors]:
+def _embed(embedder: Embedder, items: Sequence[Item], prepared: Mapping[UUID, Any], weight: float) -> list[Vectors]:
     """The vectors of the items, shape (dimension,) each: of the picture, of the text, or of both fused."""
-    with_picture = [item for item in items if item.id in pictures]
     with_text = [item for item in items if item.text]
-    of_picture = dict(
-        zip((i.id for i in with_picture), embedder.embed_images([pictures[i.id] for i in with_picture]), strict=True)
-        if with_picture
-        else ()
-    )
+    of_picture = dict(zip(prepared, embedder.embed_prepared(list(prepared.values())), strict=True) if prepared else ())
     of_text = dict(
         zip((i.id for i in with_text), embedder.embed_texts([i.text or "" for i in with_text]), strict=True)
         if with_text

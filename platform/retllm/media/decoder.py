@@ -109,13 +109,19 @@ def make_small(data: bytes, max_pixels: int, side: int, quality: int) -> Small:
         return Small(picture.format or "", width, height, target.getvalue())
 
 
-def load(data: bytes, max_pixels: int) -> Image.Image:
+def load(data: bytes, max_pixels: int, least: int = 0) -> Image.Image:
     """The picture as upright RGB: the first frame or page, alpha over white.
+
+    Args:
+        least: a JPEG may be decoded to 1/2, 1/4 or 1/8 of its size, with no side shorter than so many pixels; 0 for
+            its full size.
 
     Raises:
         Refused: as in :func:`make_small`.
     """
     with _opened(data, max_pixels) as picture:
+        if least and picture.format in ("JPEG", "MPO"):
+            picture.draft(None, (least, least))
         picture.load()
         turn = _turn(picture)
         rgb = _to_rgb(picture)
@@ -242,7 +248,7 @@ def _done(asked: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]
     if asked["side"]:
         small = make_small(data, asked["max_pixels"], asked["side"], asked["quality"])
         return {"format": small.format, "width": small.width, "height": small.height}, small.data
-    picture = load(data, asked["max_pixels"])
+    picture = load(data, asked["max_pixels"], asked["least"])
     return {"width": picture.width, "height": picture.height}, picture.tobytes()
 
 

@@ -18,7 +18,7 @@ from retllm.errors import Conflict, MediaRejected, NotFound, TooLarge
 from retllm.media import records, streams
 from retllm.media.names import clean_name, one_line
 from retllm.media.outcomes import FileError, FileOutcome, IncomingFile, rejected
-from retllm.media.pictures import inspect_picture, load_picture, open_picture
+from retllm.media.pictures import decoded_bytes, inspect_picture, load_picture, open_picture
 from retllm.media.sniffing import FileKind, sniff
 from retllm.media.storage import Storage, get_storage
 from retllm.media.texts import clean_text, text_sha256
@@ -29,6 +29,7 @@ __all__ = [
     "FileOutcome",
     "IncomingFile",
     "Ingest",
+    "decoded_bytes",
     "delete_collection",
     "delete_item",
     "get_storage",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -68,13 +69,16 @@ def inspect_picture(stream: BinaryIO, settings: Settings) -> Inspected:
     return Inspected(media_type=media_type, width=width, height=height, thumbnail=bytes(answer.payload))
 
 
-def load_picture(stream: BinaryIO, settings: Settings) -> Image.Image:
+def load_picture(stream: BinaryIO, settings: Settings, least: int = 0) -> Image.Image:
     """The picture in ``stream`` (seekable) as upright RGB: the first frame or page, alpha over white.
+
+    Args:
+        least: a JPEG may come smaller, but with no side shorter than so many pixels; 0 for its full size.
 
     Raises:
         MediaRejected, TooLarge, StackError: as in :func:`inspect_picture`; TooLarge also from ``max_file_bytes`` on.
     """
-    return _pixels(stream, _allowed_length(stream, settings), settings.max_pixels, settings)
+    return _pixels(stream, _allowed_length(stream, settings), DecodeRequest(settings.max_pixels, least=least), settings)
 
 
 def check_picture(stream: BinaryIO, settings: Settings) -> None:
@@ -87,7 +91,7 @@ def check_picture(stream: BinaryIO, settings: Settings) -> None:
     inspect_picture(stream, settings)
 
 
-def open_picture(storage: Storage, item: Item, settings: Settings | None = None) -> Image.Image:
+def open_picture(storage: Storage, item: Item, settings: Settings | None = None, least: int = 0) -> Image.Image:
     """The stored picture of ``item`` as upright RGB, as :func:`load_picture` gives it.
 
     Raises:
@@ -100,7 +104,18 @@ def open_picture(storage: Storage, item: Item, settings: Settings | None = None)
     with storage.open(item.picture_key) as stream:
         # it was within the limits when it came in; they may have become smaller since
         max_pixels = (item.width or 0) * (item.height or 0) or Image.MAX_IMAGE_PIXELS or 0
-        return _pixels(stream, streams.length(stream), max_pixels, settings or get_settings())
+        return _pixels(
+            stream, streams.length(stream), DecodeRequest(max_pixels, least=least), settings or get_settings()
+        )
+
+
+def decoded_bytes(item: Item, least: int = 0) -> int:
+    """Bytes of the pixels that :func:`open_picture` gives."""
+    width, height = item.width or 0, item.height or 0
+    scale = 1
+    if least and item.media_type == "image/jpeg":
+        scale = next((scale for scale in (8, 4, 2) if min(width, height) // least >= scale), 1)
+    return 3 * math.ceil(width / scale) * math.ceil(height / scale)
 
 
 def render_picture(stream: BinaryIO, side: int, settings: Settings) -> bytes:
@@ -127,9 +142,9 @@ def _allowed_length(stream: BinaryIO, settings: Settings) -> int:
     return length
 
 
-def _pixels(stream: BinaryIO, length: int, max_pixels: int, settings: Settings) -> Image.Image:
-    answer = _asked(DecodeRequest(max_pixels), stream, length, settings)
-    width, height = _size(answer, max_pixels)
+def _pixels(stream: BinaryIO, length: int, wish: DecodeRequest, settings: Settings) -> Image.Image:
+    answer = _asked(wish, stream, length, settings)
+    width, height = _size(answer, wish.max_pixels)
     if len(answer.payload) != width * height * 3:
         raise _unreadable("what came of it is no picture")
     return Image.frombytes("RGB", (width, height), answer.payload)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,8 +28,6 @@ from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-# pictures that are decoded at a time in one process; more wait
-AT_ONCE = min(8, os.cpu_count() or 1)
 # pictures after which a decoder is replaced, so that what it may have leaked or kept is gone
 SHARE = 500
 _MAX_FACTS = 4096  # bytes of the facts in an answer
@@ -45,11 +44,15 @@ class DecoderHung(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DecodeRequest:
-    """What is wanted of a picture: with a ``side`` (pixels) a small WebP of this ``quality``, else its pixels."""
+    """What is wanted of a picture: with a ``side`` (pixels) a small WebP of this ``quality``, else its pixels.
+
+    With ``least``, a JPEG may come smaller, but with no side shorter than so many pixels.
+    """
 
     max_pixels: int
     side: int = 0
     quality: int = 80
+    least: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class _Decoder:
             "max_pixels": wish.max_pixels,
             "side": wish.side,
             "quality": wish.quality,
+            "least": wish.least,
             "seconds": seconds,
             "length": length,
         }
@@ -200,7 +204,8 @@ class _Pool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._places = threading.BoundedSemaphore(AT_ONCE)
+        self._free = threading.Condition()
+        self._busy = 0
         self._idle: list[_Decoder] = []
         self._all: set[_Decoder] = set()
 
@@ -208,7 +213,7 @@ class _Pool:
         self, wish: DecodeRequest, stream: BinaryIO, length: int, settings: Settings, *, anew: bool = False
     ) -> DecodeResponse:
         """One exchange with a decoder, when there is room for it; ``anew`` trusts none that has waited."""
-        with self._places:
+        with self._place(settings.decoders_at_once):
             one = self._taken(settings.decode_memory, anew)
             try:
                 answer = one.exchange(wish, stream, length, settings.decode_seconds)
@@ -224,6 +229,19 @@ class _Pool:
                 self._drop(one)
                 one.close()
             return answer
+
+    @contextlib.contextmanager
+    def _place(self, most: int) -> Iterator[None]:
+        """Room for one of ``most`` decoders at work; more wait."""
+        with self._free:
+            self._free.wait_for(lambda: self._busy < most)
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._free:
+                self._busy -= 1
+                self._free.notify()
 
     def _taken(self, memory: int, anew: bool) -> _Decoder:
         with self._lock:

@@ -64,6 +64,13 @@ def mark_dead(session: Session, job: Job, unit: Unit, error: str, *, split: bool
     return finish_if_complete(session, job)
 
 
+def set_apart(session: Session, job: Job, unit: Unit, items: Collection[str]) -> list[Notification]:
+    """Take items out of a unit that can go on without them, each into a unit of its own."""
+    unit.payload = {**unit.payload, "items": [item for item in unit.payload["items"] if item not in items]}
+    alone = [{**unit.payload, "items": [item]} for item in items]
+    return add_units(session, job, unit.stage, alone, first_seq=_next_seq(session, job, unit.stage))
+
+
 def _next_seq(session: Session, job: Job, stage: Stage) -> int:
     last = session.scalar(sa.select(sa.func.max(Unit.seq)).filter_by(job_id=job.id, stage=stage))
     return 0 if last is None else last + 1

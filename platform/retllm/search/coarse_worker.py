@@ -58,10 +58,15 @@ def coarse_unit(bench: WorkerContext, held: LeasedUnit, embedders: Embedders) ->
 
 def _embed_query(bench: WorkerContext, search: Search, embedders: Mapping[str, Embedder]) -> dict[str, Vectors]:
     """The query's vector by each embedder, of shape (dimension,)."""
-    picture = query_picture(bench, search.query_picture_key) if search.query_picture_key else None
+    key = search.query_picture_key
+
+    def of_picture(embedder: Embedder) -> Vectors | None:
+        # decoded as the items were, so that the same picture has the same vector
+        return embedder.embed_images([query_picture(bench, key, embedder.least_side)])[0] if key else None
+
     return {
         name: fuse(
-            embedder.embed_images([picture])[0] if picture else None,
+            of_picture(embedder),
             embedder.embed_texts([search.query_text])[0] if search.query_text else None,
             search.query_image_weight,
         )

@@ -84,7 +84,7 @@ def _checked_text(request: SearchRequest, settings: Settings, *, has_picture: bo
 def _search_row(
     request: SearchRequest, settings: Settings, embedder: str, text: str | None, picture: StoredPicture | None
 ) -> Search:
-    k = request.k if request.k is not None else min(settings.default_k, settings.max_k)
+    k = settings.k if request.k is None else request.k
     if k > settings.max_k:
         raise InvalidInput(f"k is at most {settings.max_k} here (setting RETLLM_MAX_K).", field="k")
     asked = request.injection.model_dump(exclude_none=True)

@@ -31,6 +31,7 @@ class Words:
     """An embedder of which the tests know every vector: a text's words, or a picture's mean colour."""
 
     info = EmbedderInfo(name="local-dir:/models/embedder", revision="r1", dimension=32, preprocessing_hash="p1")
+    least_side = 8
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         rows = np.full((len(texts), 32), 1e-3, dtype=np.float32)
@@ -38,6 +39,12 @@ class Words:
             for word in text.split():
                 row[zlib.crc32(word.encode()) % 29] += 1
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def prepare(self, picture: Image.Image) -> Image.Image:
+        return picture
+
+    def embed_prepared(self, prepared: Sequence[Image.Image]) -> np.ndarray:
+        return self.embed_images(prepared)
 
     def embed_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         rows = np.zeros((len(pictures), 32), dtype=np.float32)
@@ -62,7 +69,15 @@ class Judge:
     The second comes as None from a mode that knows no entropy; None for a score is an answer that holds none.
     """
 
-    info = ScorerInfo(model="scorer", revision="s1", prompt_version="1", device="cpu", dtype="float32", layers=6)
+    info = ScorerInfo(
+        model="scorer",
+        revision="s1",
+        prompt_version="1",
+        device="cpu",
+        dtype="float32",
+        layers=6,
+        picture_tokens=1024,
+    )
 
     def __init__(self, says: Callable[[Content], tuple[float | None, float | None]], version: str = "v1") -> None:
         self._says = says

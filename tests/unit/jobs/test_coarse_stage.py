@@ -40,6 +40,7 @@ class Letters:
     """Another embedder that the tests know: the letters of a text, or how dark a picture is."""
 
     info = EmbedderInfo(name=_LETTERS_NAME, revision="r7", dimension=28, preprocessing_hash="p2")
+    least_side = 8
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         rows = np.full((len(texts), 28), 1e-3, dtype=np.float32)
@@ -47,6 +48,12 @@ class Letters:
             for letter in text:
                 row[string.ascii_lowercase.find(letter)] += 1
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def prepare(self, picture: Image.Image) -> Image.Image:
+        return picture
+
+    def embed_prepared(self, prepared: Sequence[Image.Image]) -> np.ndarray:
+        return self.embed_images(prepared)
 
     def embed_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         rows = np.zeros((len(pictures), 28), dtype=np.float32)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import threading
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID, uuid4
 
 import numpy as np
@@ -13,14 +16,15 @@ from PIL import Image
 
 from retllm.db.enums import DecidedBy, ItemKind, JobState, Stage, UnitState
 from retllm.db.session import transaction
-from retllm.db.tables import Candidate, Embedding, EmbeddingModel, Item, Score, Search
-from retllm.errors import InvalidInput, ModelUnavailable
+from retllm.db.tables import Candidate, Embedding, EmbeddingModel, Item, Score, Search, Unit
+from retllm.errors import InvalidInput, JobCancelled, ModelUnavailable
 from retllm.fine import Content
 from retllm.history import control
 from retllm.history.job_views import job_view
+from retllm.indexing import worker as indexing_worker
 from retllm.indexing.indexed import keep_error
 from retllm.indexing.submit import submit_index
-from retllm.indexing.worker import embed_unit
+from retllm.indexing.worker import embed_unit, open_picture
 from retllm.media.ingest import Ingest, delete_item
 from retllm.media.storage import Storage
 from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
@@ -174,6 +178,8 @@ def test_one_picture_that_cannot_be_read_fails_alone_and_can_be_retried(bench: W
     assert view.progress == 0.75
     assert len(view.errors) == 1
     assert _errors(world) == {broken.id: view.errors[0].error}, "the item says itself why it has no vector"
+    states = [(unit.state, unit.attempt, len(unit.payload["items"])) for unit in world.units(job_id)]
+    assert states == [(UnitState.DONE, 1, 2), (UnitState.DONE, 1, 1), (UnitState.DEAD, 1, 1)], "nothing was done again"
 
     bench.storage.put(broken.picture_key, io.BytesIO(kept))
     with transaction(world.sessions) as session:
@@ -183,6 +189,51 @@ def test_one_picture_that_cannot_be_read_fails_alone_and_can_be_retried(bench: W
     with world.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Embedding)) == 4
     assert _errors(world) == {}, "it could be embedded now"
+
+
+def test_the_pictures_of_a_unit_are_decoded_side_by_side_and_keep_their_vectors(
+    bench: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.settings = world.settings.model_copy(update={"decoders": 2, "index_unit_items": 64})
+    bench = dataclasses.replace(bench, settings=world.settings)
+    ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
+    colours = [(6 * number, 250 - 6 * number, 90) for number in range(40)]
+    for number, colour in enumerate(colours):
+        ingest.add_picture(f"{number:02}.png", _png(colour))
+    meeting, open_ = threading.Barrier(2, timeout=60), open_picture
+
+    def met(*arguments: Any) -> Image.Image:
+        # 40 pictures in pairs: one at a time would wait here for ever
+        meeting.wait()
+        return open_(*arguments)
+
+    monkeypatch.setattr(indexing_worker, "open_picture", met)
+    job_id = index(bench, world)
+    assert [unit.state for unit in world.units(job_id)] == [UnitState.DONE]
+    with world.sessions() as session:
+        rows = session.execute(
+            sa.select(Item.name, Embedding.vector).join(Embedding, Embedding.item_id == Item.id).order_by(Item.name)
+        ).all()
+    expected = Words().embed_images([Image.new("RGB", (8, 8), colour) for colour in colours])
+    np.testing.assert_allclose(np.stack([np.asarray(row.vector) for row in rows]), expected, atol=1e-5)
+
+
+def test_a_job_that_is_cancelled_while_it_decodes_leaves_no_thread(
+    bench: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
+    for number in range(4):
+        ingest.add_picture(f"{number}.png", _png((60 * number, 0, 0)))
+
+    def stopped(*_: Any) -> None:
+        raise JobCancelled
+
+    monkeypatch.setattr(indexing_worker, "_embed", stopped)
+    with transaction(world.sessions) as session:
+        job = submit_index(session, world.user, world.collection_id, world.settings).job
+        unit_id = session.scalars(sa.select(Unit.id).filter_by(job_id=job.id)).first()
+    assert run_unit(bench, unit_id, lambda b, h: embed_unit(b, h, lambda _: Words()))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
 
 
 def _errors(world) -> dict[UUID, str]:

@@ -15,7 +15,7 @@ from PIL.Image import Transpose
 from retllm.db.tables import Item
 from retllm.errors import MediaRejected, NotFound, TooLarge
 from retllm.media import decoder
-from retllm.media.pictures import inspect_picture, load_picture, open_picture
+from retllm.media.pictures import decoded_bytes, inspect_picture, load_picture, open_picture
 from retllm.media.storage import Storage
 from retllm.settings import Settings
 
@@ -312,3 +312,48 @@ def test_an_item_s_picture_is_opened_from_the_storage(storage: Storage) -> None:
         open_picture(storage, item)
     with pytest.raises(NotFound):
         open_picture(storage, Item(id=None, picture_key=None))
+
+
+@pytest.mark.parametrize(
+    ("least", "size"), [(0, (1600, 800)), (801, (1600, 800)), (401, (1600, 800)), (400, (800, 400)), (50, (200, 100))]
+)
+def test_a_jpeg_comes_as_small_as_is_allowed_and_no_smaller(
+    least: int, size: tuple[int, int], settings: Settings
+) -> None:
+    made = load_picture(encoded(quarters((1600, 800)), "JPEG"), settings, least)
+    assert is_like(made, quarters(size))
+    item = Item(width=1600, height=800, media_type="image/jpeg")
+    assert decoded_bytes(item, least) == len(made.tobytes())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_that_comes_smaller_is_upright(orientation: int, settings: Settings) -> None:
+    turn = STORED_AS[orientation]
+    large = quarters((1603, 801))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    made = load_picture(encoded(large if turn is None else large.transpose(turn), "JPEG", exif=exif), settings, 100)
+    assert made.size in ((201, 101), (200, 100), (201, 100), (200, 101))
+    assert is_like(made, quarters(made.size))
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L"])
+def test_a_jpeg_of_another_mode_that_comes_smaller_has_its_colours(mode: str, settings: Settings) -> None:
+    file = encoded(quarters((1600, 800)).convert(mode), "JPEG")
+    whole, made = load_picture(file, settings), load_picture(file, settings, 100)
+    assert made.size == (200, 100)
+    assert is_like(made, whole.resize((200, 100)))
+
+
+def test_other_formats_come_whole(settings: Settings) -> None:
+    sixteen = Image.fromarray(np.full((400, 800), 30_000, dtype=np.uint16))
+    for file in (encoded(quarters((800, 400)), "PNG"), encoded(sixteen, "PNG"), encoded(sixteen, "TIFF")):
+        made = load_picture(file, settings, 50)
+        assert made.size == (800, 400)
+        assert decoded_bytes(Item(width=800, height=400, media_type="image/png"), 50) == len(made.tobytes())
+
+
+def test_a_jpeg_cut_short_is_refused_when_it_comes_smaller(settings: Settings) -> None:
+    data = encoded(quarters((1600, 800)), "JPEG").getvalue()
+    with pytest.raises(MediaRejected, match="damaged"):
+        load_picture(io.BytesIO(data[: len(data) * 2 // 3]), settings, 100)

@@ -202,7 +202,15 @@ def test_many_threads_share_few_decoders(settings: Settings) -> None:
     with ThreadPoolExecutor(16) as pool:
         sizes = list(pool.map(lambda n: inspected(picture(n, (20 + n, 30)), settings), range(40)))
     assert sizes == [(20 + n, 30) for n in range(40)]
-    assert 1 <= len(decoders()) <= sandbox.AT_ONCE
+    assert 1 <= len(decoders()) <= settings.decoders_at_once
+
+
+def test_the_settings_say_how_many_decoders_there_are(settings: Settings) -> None:
+    few = settings.model_copy(update={"decoders": 3})
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda n: inspected(picture(n), few), range(30)))
+    assert 1 <= len(decoders()) <= 3
+    assert settings.model_copy(update={"decoders": 64}).decoders_at_once == 64
 
 
 def test_decoders_end_with_the_process_that_started_them(tmp_path: Path) -> None:

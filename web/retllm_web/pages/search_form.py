@@ -126,7 +126,7 @@ def _written(value: Any) -> str:
 def _defaults(settings: Settings) -> dict[str, Any]:
     waves = {name: getattr(settings, f"adaptive_{name}") for name in _WAVES}
     numbers = {
-        "k": min(settings.default_k, settings.max_k),
+        "k": settings.k,
         "query_image_weight": settings.query_image_weight,
         "mode": settings.mode,
         # that of the mode, which may be changed

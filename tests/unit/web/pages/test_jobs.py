@@ -124,6 +124,13 @@ def test_a_score_without_its_entropy_is_shown(reader: Visitor, searched: Searche
     assert "0.7500" in measures
 
 
+def test_a_result_tells_the_picture_budget_with_the_version_of_its_scores(reader: Visitor, searched: Searched) -> None:
+    with transaction(searched.served.sessions) as session:
+        session.get_one(Search, searched.id).scorer_version = "0123456789abcdef-1024"
+    explained = reader.get(f"/jobs/{searched.id}").one("div", id="job").text
+    assert "at most 1,024 tokens a picture" in explained
+
+
 @pytest.mark.parametrize("none", [True, False, None])
 def test_a_result_says_when_nothing_is_a_good_match(reader: Visitor, searched: Searched, none: bool | None) -> None:
     searched.score(1, 0.1)

@@ -1,0 +1,60 @@
+"""A photograph that is decoded small has the vector that it has decoded whole."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+
+from retllm.embedding import Embedder, load_embedder
+from retllm.media import decoder
+from retllm.settings import PRESETS
+
+#: photographs that come with scikit-image
+PHOTOGRAPHS = ("astronaut.png", "coffee.png", "chelsea.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg")
+
+
+def at_twelve_megapixels(name: str) -> bytes:
+    """The photograph at 4000 by 3000 pixels with the noise of a sensor, as a JPEG."""
+    photograph = Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB")
+    pixels = np.asarray(photograph.resize((4000, 3000), Image.Resampling.BICUBIC), dtype=np.int16)
+    noise = np.random.default_rng(0).integers(-8, 9, (3000, 4000, 1), dtype=np.int16)
+    made = io.BytesIO()
+    Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8)).save(made, "JPEG", quality=92)
+    return made.getvalue()
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Embedder:
+    return load_embedder(PRESETS["demo"].embedder, device="cpu")
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_a_draft_changes_no_vector_and_hardly_a_pixel(name: str, embedder: Embedder) -> None:
+    data = at_twelve_megapixels(name)
+    whole = decoder.load(data, 12_000_000)
+    draft = decoder.load(data, 12_000_000, embedder.least_side)
+    assert draft.size == (500, 375), "an eighth"
+    vectors = embedder.embed_images([whole, draft])
+    assert vectors[0] @ vectors[1] >= 0.999
+    np.testing.assert_allclose(embedder.embed_prepared([embedder.prepare(draft)])[0], vectors[1], atol=1e-6)
+    for side in (224, 336):
+        transform = image_transform_v2(PreprocessCfg(size=side), is_train=False)
+        large = decoder.load(data, 12_000_000, 2 * side)
+        assert min(large.size) >= 2 * side
+        assert large.width < whole.width
+        assert (transform(whole) - transform(large)).abs().max() <= 0.08
+
+
+def test_how_pictures_are_decoded_is_part_of_what_an_embedder_is(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retllm.embedding.encoder._JPEG_OVER", 3)
+    other = load_embedder(PRESETS["demo"].embedder, device="cpu")
+    assert other.least_side == 3 * 64
+    assert other.info.preprocessing_hash != embedder.info.preprocessing_hash

@@ -1,0 +1,191 @@
+"""A picture of any size takes no more tokens than the picture budget, counted in what the model is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tests.unit.fine.families import BUILDERS, FAMILIES
+from tests.unit.fine.families.parts import chat_template, make_tokenizer
+from tests.unit.fine.families.qwen import QWEN_IMAGE, QWEN_TOKENS
+
+from retllm.errors import InvalidInput, ModelUnsuited
+from retllm.fine import Content, Injection, Picture, Scorer, load_scorer
+from retllm.fine.model import _image_token
+from retllm.fine.prepare import Preparer
+from retllm.settings import Settings
+
+SIZES = ((4000, 3000), (3000, 4000), (3000, 100), (3, 4))
+
+#: less than the small model of the family makes of a photograph, where it can make less
+BUDGETS = {
+    "qwen2_vl": 10, "qwen2_5_vl": 10, "qwen3_vl": 10, "qwen3_5": 10, "glm4v": 40, "llava": 16, "llava_next": 50,
+    "llava_onevision": 50, "idefics3": 30, "smolvlm": 16, "internvl": 14, "mistral3": 20, "gemma3": 4, "gemma4": 100,
+    "paligemma": 16,
+}  # fmt: skip
+#: every picture costs the same, whatever its size
+FIXED = {"llava", "gemma3", "paligemma"}
+
+
+def shipped_as_large(family: str, images: Any) -> None:
+    """Give the families whose small models have small limits the limits of published ones."""
+    if family.startswith("qwen") or family == "glm4v":
+        images.size = type(images.size)(shortest_edge=images.size["shortest_edge"], longest_edge=1 << 20)
+    elif family == "gemma4":
+        images.max_soft_tokens = 280
+    elif family == "mistral3":
+        images.size = type(images.size)(longest_edge=64)
+
+
+def prepared(family: str, budget: int | None) -> tuple[Preparer, int, Any]:
+    torch.manual_seed(7)
+    model, processor = BUILDERS[family]()
+    shipped_as_large(family, processor.image_processor)
+    preparer = Preparer(family, processor, None)
+    token = _image_token(family, model.config)
+    if budget is not None:
+        preparer.limit_pictures(budget, model.config, token)
+    return preparer, token, model
+
+
+def tokens_of(preparer: Preparer, token: int, size: tuple[int, int]) -> int:
+    pair = preparer.pair(0, [Picture(Image.new("RGB", size, "teal")), "a red square"])
+    return int((pair.tokens["input_ids"] == token).sum())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_picture_of_any_size_stays_within_the_budget(family: str) -> None:
+    preparer, token, _ = prepared(family, BUDGETS[family])
+    counts = {size: tokens_of(preparer, token, size) for size in SIZES}
+    assert all(0 < count <= BUDGETS[family] for count in counts.values()), counts
+    # the small model takes at most a few tiles; without a budget, the photograph would cost more
+    unlimited, token, _ = prepared(family, None)
+    assert (tokens_of(unlimited, token, SIZES[0]) > BUDGETS[family]) is (family not in FIXED)
+
+
+@pytest.mark.parametrize("family", sorted({"qwen2_5_vl", "glm4v", "internvl", "idefics3", "mistral3", "llava_next"}))
+def test_the_processor_s_own_settings_hold_a_photograph_to_the_budget(family: str) -> None:
+    preparer, _, _ = prepared(family, BUDGETS[family])
+    photograph = Image.new("RGB", (4000, 3000))
+    assert preparer.pixels.fit(photograph) is photograph
+
+
+@pytest.mark.parametrize("family", ["llava_next", "llava_onevision"])
+def test_the_model_counts_tiles_as_its_processor_does(family: str) -> None:
+    preparer, _, model = prepared(family, BUDGETS[family])
+    with torch.inference_mode():
+        pair = preparer.pair(0, [Picture(Image.new("RGB", (400, 300))), "a red square"])
+        out = model(**pair.tokens, **pair.vision)
+    assert out.logits.isfinite().all()
+    assert model.config.image_grid_pinpoints == preparer.pixels._wrapped.image_grid_pinpoints
+
+
+def qwen_as_shipped(budget: int | None) -> Callable[[tuple[int, int]], int]:
+    """The tokens of a picture with the published preprocessor_config.json of Qwen2.5-VL."""
+    from transformers import Qwen2_5_VLProcessor
+    from transformers.models.qwen2_vl import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+
+    tokenizer = make_tokenizer(QWEN_TOKENS)
+    images = Qwen2VLImageProcessor(patch_size=14, merge_size=2, min_pixels=3136, max_pixels=12_845_056)
+    template = chat_template(QWEN_IMAGE)
+    preparer = Preparer("q", Qwen2_5_VLProcessor(images, tokenizer, Qwen2VLVideoProcessor(), template), None)
+    token = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    if budget is not None:
+        preparer.limit_pictures(budget, SimpleNamespace(), token)
+    return lambda size: tokens_of(preparer, token, size)
+
+
+def test_a_photograph_costs_qwen_a_thousand_tokens_and_not_fifteen_thousand() -> None:
+    assert qwen_as_shipped(None)((4000, 3000)) == 15_301
+    limited = qwen_as_shipped(Settings().picture_tokens)
+    assert 900 < limited((4000, 3000)) <= 1024
+    assert limited((3000, 100)) == 107 * 4, "what is within the budget stays as it is"
+    assert limited((56, 56)) == 4
+
+
+def as_shipped(family: str) -> tuple[Any, Any]:
+    """A processor with the published settings of its family, and a configuration to go with it."""
+    model, processor = BUILDERS[family]()
+    images = processor.image_processor
+    if family in ("llava_next", "llava_onevision"):
+        tile = {"llava_next": 336, "llava_onevision": 384}[family]
+        images.size = type(images.size)(shortest_edge=tile)
+        images.crop_size = type(images.size)(height=tile, width=tile)
+        grid = [[tile, 2 * tile], [2 * tile, tile], [2 * tile, 2 * tile], [3 * tile, tile], [tile, 3 * tile]]
+        images.image_grid_pinpoints = model.config.image_grid_pinpoints = grid
+        processor.patch_size, processor.num_image_tokens = 14, 729
+    elif family in ("idefics3", "smolvlm"):
+        tile, whole = {"idefics3": (364, 1456), "smolvlm": (512, 2048)}[family]
+        images.size, images.max_image_size = ({"longest_edge": edge} for edge in (whole, tile))
+        processor.image_seq_len = {"idefics3": 169, "smolvlm": 64}[family]
+    elif family == "internvl":
+        images.size, images.max_patches = type(images.size)(height=448, width=448), 12
+        processor.image_seq_length = 256
+    elif family == "mistral3":
+        images.size = type(images.size)(longest_edge=1540)
+        processor.patch_size, processor.spatial_merge_size = 14, 2
+    return processor, model.config
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("idefics3", {"longest_edge": 2 * 364}),
+        ("smolvlm", {"longest_edge": 3 * 512}),
+        ("internvl", 3),
+        ("mistral3", {"longest_edge": 31 * 28}),
+    ],
+)
+def test_the_default_lowers_published_settings_no_further_than_it_must(family: str, settings: object) -> None:
+    processor, config = as_shipped(family)
+    images = processor.image_processor
+    Preparer(family, processor, None).limit_pictures(1024, config, 0)
+    assert (images.max_patches if family == "internvl" else dict(images.size)) == settings
+
+
+@pytest.mark.parametrize(("family", "least"), [("llava_next", 1176), ("llava_onevision", 1485)])
+def test_a_family_that_can_not_go_so_low_says_what_to_set(family: str, least: int) -> None:
+    processor, config = as_shipped(family)
+    with pytest.raises(ModelUnsuited, match=f"RETLLM_PICTURE_TOKENS allows 1,024: set it to {least} or more"):
+        Preparer(family, processor, None).limit_pictures(1024, config, 0)
+    processor, config = as_shipped(family)
+    Preparer(family, processor, None).limit_pictures(least, config, 0)
+
+
+def test_a_processor_that_can_not_tell_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import Qwen2_5_VLProcessor
+
+    monkeypatch.delattr(Qwen2_5_VLProcessor, "_get_num_multimodal_tokens")
+    preparer, token, _ = prepared("qwen2_5_vl", 10)
+    assert preparer.pixels._wrapped.size["longest_edge"] == 1 << 20, "nothing is known of its settings"
+    assert all(0 < tokens_of(preparer, token, size) <= 10 for size in SIZES)
+    with pytest.raises(InvalidInput, match="set it to"):
+        # so long a strip takes more tokens, however small it is made
+        tokens_of(preparer, token, (3000, 20))
+
+
+def test_the_default_reaches_the_processor_and_every_way_to_it(
+    model_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_scorer(str(model_folder("llava")), device="cpu").info.picture_tokens == Settings().picture_tokens
+    scorer = load_scorer(str(model_folder("qwen2_5_vl")), device="cpu", picture_tokens=8)
+    assert dict(scorer.loaded.preparer.pixels._wrapped.size)["longest_edge"] <= 8 * 8 * 8
+    photographs = [Content(image=Image.new("RGB", (900, 600 + 10 * at), (at, 90, 90))) for at in range(4)]
+    scores = scorer.score(Content(text="a red square"), photographs)
+    again = scorer.score(photographs[0], photographs[1:])
+    usual = load_scorer(str(model_folder("qwen2_5_vl")), device="cpu")
+    more = usual.score(Content(text="a red square"), photographs)
+    assert all(few.tokens < many.tokens for few, many in zip(scores, more, strict=True))
+    assert all(score.score is not None for score in again)
+
+
+def test_scores_of_another_budget_are_of_another_version(qwen: Scorer, model_folder: Callable[[str], Path]) -> None:
+    other = load_scorer(str(model_folder("qwen2_5_vl")), device="cpu", picture_tokens=512)
+    assert qwen.version(Injection()).endswith("-1024")
+    assert other.version(Injection()).endswith("-512")
+    assert other.version(Injection()).partition("-")[0] == qwen.version(Injection()).partition("-")[0]
