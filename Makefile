@@ -25,7 +25,7 @@ TOOLS := build/tools
 
 # each process computes on one thread: with more they wait for each other; the plugin of schemathesis, which no test
 # uses, would be imported by each of them
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:schemathesis
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:schemathesis
 # in several processes, a group of tests that share servers in one of them
 SHARED := -p tests.grouping -n auto --dist loadfile --no-loadscope-reorder
 SOAK_TESTS := tests/chaos tests/functional/test_api_contract.py tests/functional/test_api_roles.py \

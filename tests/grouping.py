@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-# by the session fixture that starts a platform, the files whose tests use it
+# by the session fixture that starts a platform, the files whose tests use it; and those that build model families
 GROUPS = {
     "stack": (
         "tests/functional/test_browser_*.py",
@@ -24,10 +24,21 @@ GROUPS = {
         "tests/functional/test_whole_way.py",
     ),
     "plant": ("tests/functional/test_shutdown.py", "tests/functional/test_transport.py"),
+    "fine": ("tests/unit/fine/*",),
 }
 # the longest must not begin when all others are done
-FIRST = (*GROUPS["stack"], "tests/chaos/test_faults.py", "tests/functional/test_api_roles.py", *GROUPS["plant"])
-_MOST_PROCESSES = 8
+FIRST = (
+    *GROUPS["stack"],
+    *GROUPS["fine"],
+    "tests/chaos/test_faults.py",
+    "tests/functional/test_api_roles.py",
+    *GROUPS["plant"],
+    "tests/unit/jobs/test_state_machine.py",
+    "tests/unit/test_worker_presence.py",
+    "tests/unit/bench/test_jobs.py",
+    "tests/unit/cli/test_evaluate.py",
+)
+_MAX_PROCESSES = 8
 
 
 class Grouped(LoadFileScheduling):
@@ -51,7 +62,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Grouped:
 def pytest_xdist_auto_num_workers() -> int:
     """One process more than there are cores, since a good part of the functional tests is waiting."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores + 1, _MOST_PROCESSES)
+    return min(cores + 1, _MAX_PROCESSES)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
