@@ -36,11 +36,13 @@ WITH_MODELS := bench demo embedding fine
 OF_cli := whole_way
 OF_demo := whole_way
 OF_stack := local_sockets
-OF_jobs := shutdown transport upgrade
+OF_queue := shutdown transport upgrade
+OF_search := browser_searches whole_way
+OF_indexing := whole_way
 OF_media := hostile_uploads
 OF_web := api_* browser_* pages_*
 ONLY_TESTS = $(sort $(wildcard tests/unit/$(ONLY) tests/unit/test_$(ONLY)*.py tests/functional/test_$(ONLY)*.py \
-  $(OF_$(ONLY):%=tests/functional/test_%.py)) $(if $(filter jobs,$(ONLY)),tests/chaos))
+  $(OF_$(ONLY):%=tests/functional/test_%.py)) $(if $(filter queue,$(ONLY)),tests/chaos))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test quick soak check chaos audit sbom screenshots docs venv clean

@@ -33,8 +33,8 @@ FIRST = (
     "tests/chaos/test_faults.py",
     "tests/functional/test_api_roles.py",
     *GROUPS["plant"],
-    "tests/unit/jobs/test_state_machine.py",
-    "tests/unit/test_worker_presence.py",
+    "tests/unit/queue/test_state_machine.py",
+    "tests/unit/workers/test_presence.py",
     "tests/unit/bench/test_jobs.py",
     "tests/unit/cli/test_evaluate.py",
 )

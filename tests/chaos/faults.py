@@ -12,7 +12,7 @@ import psutil
 import sqlalchemy as sa
 from tests.chaos import disk
 from tests.chaos.client import deadly, picture
-from tests.chaos.plant import LEASE
+from tests.chaos.platform import LEASE
 from tests.chaos.proxy import Proxy
 from tests.chaos.scene import Scene, Skip
 

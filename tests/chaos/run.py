@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.chaos.client import Client
 from tests.chaos.disk import small_disk
 from tests.chaos.faults import faults
-from tests.chaos.plant import Plant
+from tests.chaos.platform import Plant
 from tests.chaos.scene import Outcome, Scene
 
 COLUMNS = ("times", "jobs", "units", "retried", "dead", "fenced", "lost", "doubled", "recovery_s", "seconds")

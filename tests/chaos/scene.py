@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from tests.chaos.client import Client, GaveUp, Load, picture
 from tests.chaos.client_log import broken_promises
 from tests.chaos.journal import Blow
-from tests.chaos.plant import DISPATCH, LEASE, Plant
+from tests.chaos.platform import DISPATCH, LEASE, Plant
 
 from retllm.db.tables import Job
 from retllm.queue.audit import violations

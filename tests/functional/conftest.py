@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
-from tests.chaos.plant import Plant
+from tests.chaos.platform import Plant
 from tests.functional.browsing import ARGUMENTS, CHROMIUM, PATIENCE_MS, Scenes, Visit, Visits, log_in
 
 from retllm.cli.up import Admin, prepare_client

@@ -13,14 +13,13 @@ import psutil
 import pytest
 import sqlalchemy as sa
 from tests.chaos.client import Client
-from tests.chaos.plant import Plant
+from tests.chaos.platform import Plant
+from tests.functional.worker_control import holding, trail, unit, worker
 
 from retllm.db.enums import AttemptOutcome, UnitState
 from retllm.db.operations import Worker
 from retllm.operations import totals
 from retllm.queue.audit import violations
-
-from .hands import holding, trail, unit, worker
 
 pytestmark = pytest.mark.timeout(900)
 

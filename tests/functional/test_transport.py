@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 from tests.chaos.client import Client
-from tests.chaos.plant import Plant
-from tests.functional.hands import Worker, worker
+from tests.chaos.platform import Plant
+from tests.functional.worker_control import Worker, worker
 
 from retllm.queue.notifications import TASK_OF, celery_app
 

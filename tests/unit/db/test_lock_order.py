@@ -17,7 +17,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from tests.unit.jobs.foreseen import Quiet, Words
+from tests.unit.stand_ins import Quiet, Words
 
 from retllm.db import session as db_session
 from retllm.db.enums import ItemKind, JobKind, JobState, Stage, UnitState

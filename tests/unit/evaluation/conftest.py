@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from .stages import ColourEmbedder, ColourScorer
+from tests.unit.evaluation.stages import ColourEmbedder, ColourScorer
 
 
 @pytest.fixture

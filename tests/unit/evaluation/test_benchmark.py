@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.evaluation.stages import write_picture
 
 from retllm.demo.claims import caption
 from retllm.demo.variants import CATEGORIES, gallery, hard_pairs
 from retllm.evaluation.benchmark import picture_item, text_item
 from retllm.evaluation.benchmarks import make_scenes
-
-from .stages import write_picture
 
 
 def test_an_item_is_named_by_its_content(tmp_path):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.unit.evaluation.stages import ColourEmbedder, write_picture
 
 from retllm.embedding import fuse
 from retllm.evaluation import coarse
 from retllm.evaluation.benchmark import Item, Task, picture_item, text_item
 from retllm.fine import Picture
-
-from .stages import ColourEmbedder, write_picture
 
 
 def ignore(_: int) -> None: ...

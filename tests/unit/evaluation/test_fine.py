@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tests.unit.evaluation.stages import ColourScorer
 
 from retllm.errors import InvalidInput, ScoreUnreadable, TooLargeForDevice
 from retllm.evaluation.benchmark import text_item
@@ -15,8 +16,6 @@ from retllm.evaluation.scores import KeptScores
 from retllm.evaluation.variants import Variant
 from retllm.fine import Injection, PairScore
 from retllm.fine.waves import Adaptive
-
-from .stages import ColourScorer
 
 PLAIN = Variant("all", k=3)
 

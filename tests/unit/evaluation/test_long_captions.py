@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.unit.evaluation.stages import write_picture
 
 from retllm.errors import BenchmarkUnreadable
 from retllm.evaluation.benchmarks import LOADERS, sharegpt4v
-
-from .stages import write_picture
 
 FILE = "share-captioner_coco_lcs_sam_1246k_1107.json"
 

@@ -6,12 +6,11 @@ import json
 import sys
 
 import pytest
+from tests.unit.evaluation.stages import write_picture
 
 from retllm.errors import BenchmarkUnreadable
 from retllm.evaluation.benchmarks import LOADERS
 from retllm.evaluation.benchmarks.mmeb import GROUPS
-
-from .stages import write_picture
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

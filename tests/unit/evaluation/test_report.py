@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from tests.unit.evaluation.stages import ColourEmbedder, ColourScorer
 
 from retllm.evaluation import published
 from retllm.evaluation.abstention import Abstention
@@ -16,8 +17,6 @@ from retllm.evaluation.page import write_page
 from retllm.evaluation.report import report
 from retllm.evaluation.run import Part, Result
 from retllm.evaluation.variants import Variant
-
-from .stages import ColourEmbedder, ColourScorer
 
 
 def hits(right: int, of: int) -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tests.unit.evaluation.stages import COLOURS, ColourEmbedder, ColourScorer, nearest_colour, write_picture
 
 from retllm.errors import ModelUnsuited
 from retllm.evaluation.benchmark import Task, picture_item, text_item
@@ -15,8 +16,6 @@ from retllm.evaluation.run import evaluate_section
 from retllm.evaluation.scores import KeptScores
 from retllm.evaluation.variants import Variant, ablations
 from retllm.fine import PairScore
-
-from .stages import COLOURS, ColourEmbedder, ColourScorer, nearest_colour, write_picture
 
 BASE = Variant("all", k=3)
 

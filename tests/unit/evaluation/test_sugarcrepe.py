@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.unit.evaluation.stages import write_picture
 
 from retllm.errors import BenchmarkUnreadable
 from retllm.evaluation.benchmarks import LOADERS
-
-from .stages import write_picture
 
 PARTS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 

@@ -10,14 +10,14 @@ import zipfile
 import zlib
 
 import pytest
+from tests.unit.media.handmade import Entry
+from tests.unit.media.samples import zipped as packed
 
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media import archives
 from retllm.settings import Settings
 
 from . import handmade
-from .handmade import Entry
-from .samples import zipped as packed
 
 
 def unpacked(data: bytes, settings: Settings) -> dict[str, bytes | str]:

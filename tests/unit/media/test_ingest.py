@@ -14,6 +14,7 @@ import pytest
 import skimage.data
 import sqlalchemy as sa
 from PIL import Image
+from tests.unit.media.samples import packed, picture
 
 from retllm.db.enums import ItemKind, ItemState
 from retllm.db.session import Sessions, transaction
@@ -25,8 +26,6 @@ from retllm.media.batch import add_files
 from retllm.media.ingest import FileOutcome, IncomingFile, Ingest, delete_collection, delete_item, open_picture
 from retllm.media.storage import Storage
 from retllm.settings import Settings
-
-from .samples import packed, picture
 
 Items = Callable[[], list[Item]]
 Stored = Callable[[], list[str]]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import uuid
 
+from tests.unit.media.samples import picture
+
 from retllm.db.session import Sessions, transaction
 from retllm.media import records
 from retllm.media.ingest import Ingest
-
-from .samples import picture
 
 
 def test_a_deleted_item_is_neither_found_nor_captioned(ingest: Ingest, media_sessions: Sessions) -> None:

@@ -14,13 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.unit.media.samples import encoded, noise, picture
 
 from retllm.errors import MediaRejected
 from retllm.media import decoder, sandbox
 from retllm.media.pictures import inspect_picture, load_picture, render_picture
 from retllm.settings import Settings
-
-from .samples import encoded, noise, picture
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,7 @@
-"""The world of the job core's tests serves here too."""
+"""The world of jobs, for the tests of this folder."""
 
 from __future__ import annotations
 
-from tests.unit.jobs.conftest import world
+from tests.unit.job_world import bench, unused_tcp_port, world
 
-__all__ = ["world"]
+__all__ = ["bench", "unused_tcp_port", "world"]

@@ -7,6 +7,7 @@ import threading
 
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from tests.unit.operations.test_queues import Recorder
 
 from retllm.db.operations import MetricTotal
 from retllm.db.session import transaction
@@ -16,8 +17,6 @@ from retllm.operations.totals import Totals, key_of
 from retllm.operations.upkeep import upkeep
 from retllm.operations.workers import Heartbeat, WorkerReport
 from retllm.queue.dispatcher import Dispatcher
-
-from .test_queues import Recorder
 
 
 class Process:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import sqlalchemy as sa
+from tests.unit.operations.test_queues import Recorder
 
 from retllm.db.operations import Worker
 from retllm.db.session import make_sessions, transaction
@@ -15,8 +16,6 @@ from retllm.operations import workers
 from retllm.operations.upkeep import upkeep
 from retllm.operations.workers import Heartbeat, WorkerReport, WorkerStatus, WorkerView
 from retllm.queue.dispatcher import Dispatcher
-
-from .test_queues import Recorder
 
 
 def _report(name: str = "host:1", **models: bool) -> WorkerReport:

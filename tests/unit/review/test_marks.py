@@ -6,6 +6,7 @@ import uuid
 
 import pytest
 import sqlalchemy as sa
+from tests.unit.review.conftest import World
 
 from retllm.db.enums import ItemState, Visibility
 from retllm.db.reviews import Judgment
@@ -13,8 +14,6 @@ from retllm.db.session import transaction
 from retllm.db.tables import Collection, Item, Job, new_id
 from retllm.errors import Conflict, InvalidInput, NotFound
 from retllm.review import marks
-
-from .conftest import World
 
 
 def _set(world: World, search: uuid.UUID, place: int, relevant: bool | None, user=None) -> None:

@@ -6,6 +6,7 @@ import datetime as dt
 
 import pytest
 import sqlalchemy as sa
+from tests.unit.review.conftest import World
 
 from retllm.db.enums import ItemState
 from retllm.db.session import transaction
@@ -13,8 +14,6 @@ from retllm.db.tables import Collection, Item, new_id
 from retllm.review import marks, reviewed, summary
 from retllm.review.measures import Verdict
 from retllm.review.search import review_of
-
-from .conftest import World
 
 MONDAY = dt.datetime(2026, 3, 2, 12, tzinfo=dt.UTC)
 

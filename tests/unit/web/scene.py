@@ -22,6 +22,8 @@ from tests.factories import (
     make_user,
     store,
 )
+from tests.unit.web.pictures import picture
+from tests.unit.web.policy import Person
 
 from retllm.db.enums import ItemKind, JobState, MemberRole, Role, RunSource, UnitState, Visibility
 from retllm.db.people import CollectionMember, SavedView
@@ -41,9 +43,6 @@ from retllm.identity import accounts, logins, tokens
 from retllm.identity.actor import Actor
 from retllm.settings import public_name
 from retllm_web.http.services import Services
-
-from .pictures import picture
-from .policy import Person
 
 ROLES = {
     Person.ASKER: Role.VIEWER,

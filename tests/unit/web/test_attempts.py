@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
+from tests.unit.web.conftest import Caller
 
 from retllm.db.enums import Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Unit
 from retllm_web.http.services import Services
-
-from .conftest import Caller
 
 
 @pytest.fixture

@@ -11,14 +11,13 @@ from flask.testing import FlaskClient
 from flask_openapi.openapi import OpenAPI
 from flask_wtf.csrf import generate_csrf
 from tests.databases import EmptiedDatabase
+from tests.unit.web.conftest import PASSWORD, Caller, SharedApp, make_shared
 
 from retllm.db.session import transaction
 from retllm.db.tables import User
 from retllm.identity import accounts
 from retllm_web.http import auth
 from retllm_web.http.services import Services
-
-from .conftest import PASSWORD, Caller, SharedApp, make_shared
 
 
 @pytest.fixture(scope="module")

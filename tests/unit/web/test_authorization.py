@@ -16,6 +16,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from flask_openapi import OpenAPI
+from tests.unit.web.conftest import PASSWORD, Heard
+from tests.unit.web.policy import POLICY, WITHIN_COLLECTION, Answer, Needs, Person, foreseen
+from tests.unit.web.route_requests import BODIES, WRONG_FORMS, WRONG_JSON, WRONG_QUERIES, Asker, Sent
+from tests.unit.web.scene import HIDDEN_WORD, Scene, Stagehand
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
@@ -27,11 +31,6 @@ from retllm.settings import Settings
 from retllm_web.app import create_app
 from retllm_web.http.services import Services
 from retllm_web.pages import formats
-
-from .askers import BODIES, WRONG_FORMS, WRONG_JSON, WRONG_QUERIES, Asker, Sent
-from .conftest import PASSWORD, Heard
-from .policy import POLICY, WITHIN_COLLECTION, Answer, Needs, Person, foreseen
-from .scene import HIDDEN_WORD, Scene, Stagehand
 
 pytestmark = pytest.mark.slow
 

@@ -6,13 +6,12 @@ import uuid
 
 import pytest
 import sqlalchemy as sa
+from tests.unit.web.conftest import Caller
 
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Job, new_id
 from retllm.settings import Settings, public_name
 from retllm_web.http.services import Services
-
-from .conftest import Caller
 
 
 def _make(caller: Caller, name: str, **more: str) -> str:

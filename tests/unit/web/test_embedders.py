@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.unit.web.conftest import Caller, Heard
 from tests.unit.web.vectors import embed_items
 
 from retllm.db.enums import MemberRole
@@ -16,8 +17,6 @@ from retllm.db.tables import new_id
 from retllm.identity import audit
 from retllm.settings import Settings
 from retllm_web.http.services import Services
-
-from .conftest import Caller, Heard
 
 OTHER = "ViT-B-32/some"
 Embed = Callable[[str, int | None], uuid.UUID]

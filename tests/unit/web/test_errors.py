@@ -10,11 +10,10 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 from flask_openapi.openapi import OpenAPI
+from tests.unit.web.conftest import Caller
 
 from retllm.errors import Conflict, InvalidInput, RetllmError
 from retllm_web.http.errors import wants_json
-
-from .conftest import Caller
 
 NOBODY = "018f0000-0000-7000-8000-000000000000"
 OPEN = {"/api/v1/openapi.json"}

@@ -10,12 +10,11 @@ from uuid import uuid4
 import pytest
 from flask.testing import FlaskClient
 from flask_openapi import OpenAPI
+from tests.unit.web.conftest import Caller, Heard
 from werkzeug.test import TestResponse
 
 from retllm.settings import Settings
 from retllm_web.app import create_app
-
-from .conftest import Caller, Heard
 
 ALWAYS = {
     "X-Content-Type-Options": "nosniff",

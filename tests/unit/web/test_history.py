@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from tests.unit.web.conftest import Caller
+from tests.unit.web.pictures import picture
 
 from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole, Stage, UnitState
 from retllm.db.people import AuditEntry, CollectionMember
@@ -23,9 +25,6 @@ from retllm.history import export
 from retllm.search.submit import question_of
 from retllm_web.actions import bulk
 from retllm_web.http.services import Services
-
-from .conftest import Caller
-from .pictures import picture
 
 
 def _key_of(moment: datetime) -> uuid.UUID:

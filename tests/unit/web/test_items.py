@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tests.unit.web.conftest import Caller, Heard
+from tests.unit.web.pictures import picture
 
 from retllm.db.enums import Stage
 from retllm_web.http.services import Services
-
-from .conftest import Caller, Heard
-from .pictures import picture
 
 NOBODY = "018f0000-0000-7000-8000-000000000000"
 

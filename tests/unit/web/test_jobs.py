@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from tests.unit.web.conftest import Caller, Heard
+from tests.unit.web.pictures import picture
 from tests.unit.web.vectors import embed_items
 
 from retllm.db.enums import JobState, Stage, UnitState
@@ -16,9 +18,6 @@ from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Item, Job, Score, Search, Unit, new_id
 from retllm.settings import Settings, public_name
 from retllm_web.http.services import Services
-
-from .conftest import Caller, Heard
-from .pictures import picture
 
 NOBODY = "018f0000-0000-7000-8000-000000000000"
 

@@ -7,13 +7,12 @@ import json
 from typing import Any
 
 import pytest
+from tests.unit.web.conftest import Caller
+from tests.unit.web.pictures import picture
 from tests.unit.web.vectors import embed_items
 
 from retllm.settings import Settings, public_name
 from retllm_web.http.services import Services
-
-from .conftest import Caller
-from .pictures import picture
 
 
 @pytest.fixture

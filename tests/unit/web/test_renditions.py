@@ -11,6 +11,8 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
+from tests.unit.web.conftest import Caller
+from tests.unit.web.pictures import picture
 from tests.unit.web.vectors import embed_items
 
 from retllm.db.session import transaction
@@ -19,9 +21,6 @@ from retllm.media.names import clean_name
 from retllm.settings import Settings, public_name
 from retllm_web.http import pictures
 from retllm_web.http.services import Services
-
-from .conftest import Caller
-from .pictures import picture
 
 SECRET = b"taken at home"
 _ORIENTATION, _DESCRIPTION, _GPS = 0x0112, 0x010E, 0x8825

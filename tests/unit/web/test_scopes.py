@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from flask_openapi import OpenAPI
+from tests.unit.web.conftest import PASSWORD, Caller, Heard
+from tests.unit.web.policy import POLICY, WITHIN_COLLECTION, Needs, Person, least_scope
+from tests.unit.web.route_requests import BODIES, Asker
+from tests.unit.web.scene import Scene, Stagehand
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
@@ -18,11 +22,6 @@ from retllm.db.session import transaction
 from retllm.db.tables import ApiToken, Job
 from retllm.settings import Settings
 from retllm_web.app import create_app
-
-from .askers import BODIES, Asker
-from .conftest import PASSWORD, Caller, Heard
-from .policy import POLICY, WITHIN_COLLECTION, Needs, Person, least_scope
-from .scene import Scene, Stagehand
 
 pytestmark = pytest.mark.slow
 

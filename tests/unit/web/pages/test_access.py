@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from tests.unit.web.conftest import PASSWORD, Caller
-
-from .conftest import Page, Visitor
+from tests.unit.web.pages.conftest import Page, Visitor
 
 SCRIPT = {"X-Requested-With": "fetch"}
 NOBODY = "018f0000-0000-7000-8000-000000000000"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from flask import Flask
-
-from .conftest import Visitor
+from tests.unit.web.pages.conftest import Visitor
 
 
 def test_a_token_is_shown_once_and_works_until_it_is_revoked(app: Flask, reader: Visitor) -> None:

@@ -9,6 +9,7 @@ import uuid
 import pytest
 from flask_openapi import OpenAPI
 from tests.unit.web.conftest import Caller
+from tests.unit.web.pages.conftest import Page, Visitor
 
 from retllm.db.people import AuditEntry
 from retllm.db.session import transaction
@@ -17,8 +18,6 @@ from retllm.identity import audit
 from retllm.identity.audit import Action
 from retllm_web.http.services import Services
 from retllm_web.pages import audit as page_of_audit
-
-from .conftest import Page, Visitor
 
 
 @pytest.fixture

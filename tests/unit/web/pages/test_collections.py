@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import Caller, Heard
+from tests.unit.web.pages.conftest import Page, Visitor
 from tests.unit.web.pictures import picture
 from tests.unit.web.vectors import embed_items
 
@@ -21,8 +22,6 @@ from retllm.db.tables import Job, new_id
 from retllm.settings import Settings, public_name
 from retllm_web.http.services import Services
 from retllm_web.pages import collections
-
-from .conftest import Page, Visitor
 
 SCRIPT = {"X-Requested-With": "fetch"}
 

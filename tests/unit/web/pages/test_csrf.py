@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from flask_openapi import OpenAPI
 from tests.unit.web.conftest import PASSWORD, Caller
+from tests.unit.web.pages.conftest import Visitor
 from werkzeug.routing import Rule
 
 from retllm.db.people import AuditEntry
@@ -16,8 +17,6 @@ from retllm.db.session import transaction
 from retllm.settings import Settings
 from retllm_web.app import create_app
 from retllm_web.http.services import Services
-
-from .conftest import Visitor
 
 pytestmark = pytest.mark.slow
 

@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from flask import Flask
 from tests.unit.evaluation.test_report import made, part
 from tests.unit.web.conftest import PASSWORD, Caller, Heard
+from tests.unit.web.pages.conftest import Page, Searched, Visitor
+from tests.unit.web.pages.test_quality import ask, mark
 from tests.unit.web.pictures import picture
 
 from retllm.db.enums import JobState, Role
@@ -23,9 +25,6 @@ from retllm.evaluation.run import Result
 from retllm.evaluation.variants import Variant
 from retllm.identity import accounts
 from retllm_web.http.services import Services
-
-from .conftest import Page, Searched, Visitor
-from .test_quality import ask, mark
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import Caller
+from tests.unit.web.pages.conftest import Page, Searched, Visitor
 
 from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole
 from retllm.db.people import CollectionMember, SavedView
@@ -19,8 +20,6 @@ from retllm.fine.injection import Injection
 from retllm.search.submit import question_of
 from retllm_web.actions import bulk
 from retllm_web.http.services import Services
-
-from .conftest import Page, Searched, Visitor
 
 
 def _search(

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import PASSWORD, Caller
+from tests.unit.web.pages.conftest import Page, Searched, Visitor
 from tests.unit.web.pictures import picture
 
 from retllm.db.enums import Role, Visibility
@@ -18,8 +19,6 @@ from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, new_id
 from retllm.identity import accounts, audit
 from retllm.indexing.indexed import keep_error
 from retllm_web.http.services import Services
-
-from .conftest import Page, Searched, Visitor
 
 SCRIPT = {"X-Requested-With": "fetch"}
 

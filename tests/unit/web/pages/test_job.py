@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import Caller
+from tests.unit.web.pages.conftest import Page, Searched, Visitor
 
 from retllm.db.enums import AttemptOutcome, ItemKind, JobState, Stage, UnitState, Visibility
 from retllm.db.operations import PausedQueue
@@ -17,8 +18,6 @@ from retllm.db.session import transaction
 from retllm.db.tables import Attempt, Candidate, Collection, Item, Score, Search, Unit, new_id
 from retllm.fine.trace import Trace, Weights
 from retllm_web.http.services import Services
-
-from .conftest import Page, Searched, Visitor
 
 SCRIPT = {"X-Requested-With": "fetch"}
 

@@ -6,13 +6,12 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import Caller
+from tests.unit.web.pages.conftest import Page, Searched, Visitor
 
 from retllm.db.enums import JobState, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Job, Score, Search, Unit, new_id
 from retllm_web.http.services import Services
-
-from .conftest import Page, Searched, Visitor
 
 SCRIPT = {"X-Requested-With": "fetch"}
 

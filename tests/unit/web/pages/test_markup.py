@@ -7,8 +7,7 @@ import itertools
 import pytest
 from flask import Flask
 from tests.unit.web.conftest import Caller
-
-from .conftest import Page, Searched, Visitor
+from tests.unit.web.pages.conftest import Page, Searched, Visitor
 
 _LABELLED = ("input", "select", "textarea")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from flask_openapi import OpenAPI
 from tests.unit.web.conftest import Caller
-
-from .conftest import Visitor
+from tests.unit.web.pages.conftest import Visitor
 
 
 @pytest.fixture

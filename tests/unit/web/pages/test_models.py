@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import Caller, Heard
+from tests.unit.web.pages.conftest import Visitor
 
 from retllm.db.enums import MemberRole
 from retllm.db.people import CollectionMember
@@ -15,8 +16,6 @@ from retllm.db.session import transaction
 from retllm.db.tables import Embedding, EmbeddingModel, new_id
 from retllm.settings import Settings, public_name
 from retllm_web.http.services import Services
-
-from .conftest import Visitor
 
 OTHER = "ViT-B-32/some"
 

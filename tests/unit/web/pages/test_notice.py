@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 from tests.unit.web.conftest import Caller
+from tests.unit.web.pages.conftest import Page, Searched, Visitor
 
 from retllm.settings import PRESETS, Settings
-
-from .conftest import Page, Searched, Visitor
 
 NOTICE = PRESETS["demo"].notice
 PAGES = ("/search", "/collections/{collection}", "/jobs/{search}", "/compare?of={search}&of={search_again}")

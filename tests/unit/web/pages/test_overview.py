@@ -5,12 +5,11 @@ from __future__ import annotations
 import sqlalchemy as sa
 from flask_openapi import OpenAPI
 from tests.unit.web.conftest import Caller
+from tests.unit.web.pages.conftest import Page, Searched, Visitor
 
 from retllm.db.enums import JobState
 from retllm.db.session import transaction
 from retllm.db.tables import Job
-
-from .conftest import Page, Searched, Visitor
 
 
 def _figures(page: Page) -> list[str]:

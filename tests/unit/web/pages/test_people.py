@@ -7,8 +7,7 @@ import re
 import pytest
 from flask_openapi import OpenAPI
 from tests.unit.web.conftest import PASSWORD, Caller
-
-from .conftest import Visitor
+from tests.unit.web.pages.conftest import Visitor
 
 
 @pytest.fixture

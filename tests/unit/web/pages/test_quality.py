@@ -9,13 +9,12 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import Caller
+from tests.unit.web.pages.conftest import Page, Searched, Visitor
 
 from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Collection, Job, Search, new_id
 from retllm.search.submit import question_of
 from retllm_web.http.services import Services
-
-from .conftest import Page, Searched, Visitor
 
 
 def ask(served: Services, searched: Searched, text: str, final: list[int], *, days: int = 0, mode: str = "choice"):

@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import PASSWORD, Caller
+from tests.unit.web.pages.conftest import Page, Searched, Visitor
 
 from retllm.db.enums import ItemState, MemberRole, Role
 from retllm.db.people import CollectionMember
@@ -14,8 +15,6 @@ from retllm.db.session import transaction
 from retllm.db.tables import Item, Job
 from retllm.identity import accounts
 from retllm_web.http.services import Services
-
-from .conftest import Page, Searched, Visitor
 
 SCRIPT = {"X-Requested-With": "fetch"}
 

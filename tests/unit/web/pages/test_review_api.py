@@ -6,8 +6,7 @@ import uuid
 
 import pytest
 from tests.unit.web.conftest import Caller
-
-from .conftest import Searched
+from tests.unit.web.pages.conftest import Searched
 
 
 @pytest.fixture

@@ -7,13 +7,19 @@ from typing import Any
 
 from flask import Flask
 from tests.unit.web.conftest import Caller
+from tests.unit.web.pages.conftest import Visitor
+from tests.unit.web.pages.search_requests import (
+    ask_on_page,
+    count_jobs,
+    filled_form,
+    log_in_viewer,
+    newest_search,
+    search_on_collection,
+)
 from tests.unit.web.pictures import picture
 
 from retllm.db.tables import Search
 from retllm_web.http.services import Services
-
-from .asking import ask_on_page, count_jobs, filled_form, log_in_viewer, newest_search, search_on_collection
-from .conftest import Visitor
 
 SCRIPT = {"X-Requested-With": "fetch"}
 NOBODY = "018f0000-0000-7000-8000-000000000000"

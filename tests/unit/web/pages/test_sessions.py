@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 from flask_openapi import OpenAPI
 from tests.unit.web.conftest import PASSWORD, Caller
+from tests.unit.web.pages.conftest import Page, Visitor
 
 from retllm.db.enums import Role
 from retllm.db.people import AuditEntry
@@ -14,8 +15,6 @@ from retllm.db.tables import Login
 from retllm.identity import accounts
 from retllm_web.http.agents import browser_of
 from retllm_web.http.services import Services
-
-from .conftest import Page, Visitor
 
 COOKIE = "retllm_session"
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from flask_openapi import OpenAPI
 from tests.unit.web.conftest import Caller, Heard
+from tests.unit.web.pages.conftest import Page, Visitor
 
 from retllm.db.enums import JobState, Stage, UnitState, Visibility
 from retllm.db.operations import PausedQueue, Worker
@@ -19,8 +20,6 @@ from retllm.identity.audit import Action
 from retllm.operations import workers
 from retllm.operations.workers import WorkerReport
 from retllm_web.http.services import Services
-
-from .conftest import Page, Visitor
 
 SCRIPT = {"X-Requested-With": "fetch"}
 

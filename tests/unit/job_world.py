@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.orm import Session
 from tests.factories import make_collection, make_text, make_user, store
+from tests.unit.stand_ins import Quiet
 
 from retllm.db.enums import Stage
 from retllm.db.session import Sessions, transaction
@@ -22,8 +23,6 @@ from retllm.queue import lifecycle
 from retllm.queue.claim import Claim
 from retllm.queue.worker import WorkerContext
 from retllm.settings import Settings
-
-from .foreseen import Quiet
 
 
 @dataclass

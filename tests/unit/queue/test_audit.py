@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from tests.chaos.client_log import Accepted, Cancelled, ClientLog, Ending, broken_promises
+from tests.unit.stand_ins import Judge, index, run, search
 
 from retllm.db.session import transaction
 from retllm.db.tables import Attempt, Candidate, Embedding, Item, Job, Score, Search, Unit
@@ -16,8 +17,6 @@ from retllm.history import control
 from retllm.indexing.submit import submit_index
 from retllm.queue.audit import violations
 from retllm.queue.audit_files import orphans
-
-from .foreseen import Judge, index, run, search
 
 
 def _broken(world: Any, *statements: Any, log: ClientLog | None = None, quiet: bool = False) -> set[str]:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from tests.unit.stand_ins import Words, index, run, search
 
 from retllm.db.enums import JobState, Stage
 from retllm.db.session import transaction
@@ -18,8 +19,6 @@ from retllm.indexing.coverage import Coverage
 from retllm.indexing.indexed import embedder_of, keep_error
 from retllm.indexing.submit import submit_index
 from retllm.queue.worker import WorkerContext
-
-from .foreseen import Words, index, run, search
 
 OLD, NEW = "local-dir:embedder", "local-dir:newer"
 

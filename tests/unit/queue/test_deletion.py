@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from PIL import Image
+from tests.unit.stand_ins import Words
 
 from retllm.db import session as db_session
 from retllm.db.session import run_transaction, transaction
@@ -23,8 +24,6 @@ from retllm.queue.audit import violations
 from retllm.queue.worker import WorkerContext, run_unit
 from retllm.search.request import SearchRequest
 from retllm.search.submit import submit_search
-
-from .foreseen import Words
 
 ROUNDS = 12
 WORKERS = 3

@@ -9,14 +9,19 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import Caller
+from tests.unit.web.pages.conftest import Searched, Visitor
+from tests.unit.web.pages.search_requests import (
+    ask_on_page,
+    filled_form,
+    log_in_viewer,
+    newest_search,
+    search_on_collection,
+)
 from tests.unit.web.pictures import picture
 
 from retllm.db.enums import ItemKind
 from retllm.db.tables import Search
 from retllm_web.http.services import Services
-
-from .asking import ask_on_page, filled_form, log_in_viewer, newest_search, search_on_collection
-from .conftest import Searched, Visitor
 
 SCRIPT = {"X-Requested-With": "fetch"}
 NOBODY = "018f0000-0000-7000-8000-000000000000"

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from flask_openapi import OpenAPI
+from tests.unit.web.conftest import PASSWORD, Caller
 
 from retllm.errors import TooManyTries
 from retllm.settings import Settings
 from retllm_web.app import create_app
 from retllm_web.http import login_throttle
 from retllm_web.http.login_throttle import MAX_WRONG, LoginThrottle
-
-from .conftest import PASSWORD, Caller
 
 WRONG = "wrong wrong wrong"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from uuid import UUID
 
 import sqlalchemy as sa
-from tests.chaos.plant import ROOT, Plant
+from tests.chaos.platform import ROOT, Plant
 
 from retllm.db.enums import AttemptOutcome
 from retllm.db.tables import Attempt, Unit

@@ -12,6 +12,10 @@ from typing import Any
 
 from flask import Flask
 from flask.testing import FlaskClient
+from tests.unit.web.conftest import PASSWORD
+from tests.unit.web.pictures import picture
+from tests.unit.web.policy import Person
+from tests.unit.web.scene import Scene, Stagehand, report
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
@@ -22,11 +26,6 @@ from retllm.identity import logins, tokens
 from retllm.identity.actor import Actor
 from retllm_web.http.auth import Account
 from retllm_web.http.services import Services
-
-from .conftest import PASSWORD
-from .pictures import picture
-from .policy import Person
-from .scene import Scene, Stagehand, report
 
 Sent = dict[str, Any]
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from PIL import Image
+from tests.unit.stand_ins import Judge, Quiet, Words, index, run, search, view_of
 
 from retllm.db.enums import DecidedBy, ItemKind, JobState, Stage, UnitState
 from retllm.db.session import transaction
@@ -31,8 +32,6 @@ from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
 from retllm.search import fine_worker
 from retllm.search.coarse_worker import coarse_unit
 from retllm.search.submit import StoredPicture
-
-from .foreseen import Judge, Quiet, Words, index, run, search, view_of
 
 
 def _png(colour: tuple[int, int, int]) -> io.BytesIO:

@@ -8,14 +8,13 @@ from typing import Any
 import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import PASSWORD
+from tests.unit.web.pages.conftest import Page, Visitor
 
 from retllm.db.enums import Role, Visibility
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Job, Search
 from retllm.identity import accounts
 from retllm_web.http.services import Services
-
-from .conftest import Page, Visitor
 
 
 def search_on_collection(reader: Visitor, key: str, **fields: Any) -> Page:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from tests.unit.stand_ins import Quiet
 
 from retllm.db.enums import Stage, UnitState
 from retllm.db.session import transaction
@@ -17,8 +18,6 @@ from retllm.queue.claim import complete
 from retllm.queue.dispatcher import Dispatcher
 from retllm.queue.notifications import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
-
-from .foreseen import Quiet
 
 COUNTS = ("attempts_total", "leases_lost_total", "fenced_writes_total", "unit_seconds_count")
 OUTCOMES = ("done", "failed", "stale", "cancelled", "returned")

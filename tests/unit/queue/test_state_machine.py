@@ -21,6 +21,8 @@ from hypothesis.stateful import (
 )
 from sqlalchemy.orm import Session
 from tests.chaos.client_log import Accepted, ClientLog, Ending, broken_promises
+from tests.unit.queue.core_model import ATTEMPTS, VERSION, MClaim, MJob, in_twos
+from tests.unit.stand_ins import Quiet
 
 from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
 from retllm.db.session import transaction
@@ -37,9 +39,6 @@ from retllm.queue.notifications import Notification
 from retllm.queue.submission import Submitted
 from retllm.search.request import SearchRequest
 from retllm.search.submit import submit_search
-
-from .core_model import ATTEMPTS, VERSION, MClaim, MJob, in_twos
-from .foreseen import Quiet
 
 pytestmark = pytest.mark.slow
 

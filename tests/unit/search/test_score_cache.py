@@ -8,6 +8,8 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 from PIL import Image
+from tests.unit.queue.test_dispatcher import Recorder
+from tests.unit.stand_ins import Judge, Quiet, index, run, search, view_of
 
 from retllm.db.session import transaction
 from retllm.db.tables import CachedScore, Collection, Item, new_id
@@ -17,9 +19,6 @@ from retllm.queue.dispatcher import Dispatcher
 from retllm.queue.worker import WorkerContext
 from retllm.search import score_cache
 from retllm.search.submit import StoredPicture
-
-from .foreseen import Judge, Quiet, index, run, search, view_of
-from .test_dispatcher import Recorder
 
 
 def _judge(**named: object) -> Judge:

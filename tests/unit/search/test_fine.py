@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from tests.unit.stand_ins import Judge, Words, index, run, search, view_of
 
 from retllm.db.enums import DecidedBy, JobState, Stage, UnitState
 from retllm.db.session import transaction
@@ -24,8 +25,6 @@ from retllm.queue.worker import WorkerContext, run_unit
 from retllm.search import fine_worker
 from retllm.search.coarse_worker import coarse_unit
 from retllm.search.views import trace_of
-
-from .foreseen import Judge, Words, index, run, search, view_of
 
 WAVES = {"first": 3, "step": 3, "clear_score": 0.0, "clear_gap": 2.0}
 LIKELY, UNLIKELY = 0.95, 0.05

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image
 from tests.unit.embedding.conftest import save_clip
+from tests.unit.stand_ins import Judge, Words, index, run, search, view_of
 
 from retllm.db.enums import ItemKind, JobState, Stage, UnitState
 from retllm.db.session import transaction
@@ -29,8 +30,6 @@ from retllm.search import neighbours
 from retllm.search.captions import by_captions
 from retllm.search.rrf import reciprocal_rank_fusion
 from retllm.search.submit import StoredPicture
-
-from .foreseen import Judge, Words, index, run, search, view_of
 
 MAIN, LETTERS = "local-dir:embedder", "local-dir:letters"
 _LETTERS_NAME = "local-dir:/models/letters"

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from tests.unit.stand_ins import Quiet
 
 from retllm.db.enums import AttemptOutcome, JobKind, Stage, UnitState, Visibility
 from retllm.db.session import transaction
@@ -16,8 +17,6 @@ from retllm.identity import accounts
 from retllm.identity.actor import Actor
 from retllm.queue import claim as claims
 from retllm.queue.dispatcher import Dispatcher
-
-from .foreseen import Quiet
 
 
 @pytest.fixture

@@ -1,0 +1,7 @@
+"""The world of jobs, for the tests of this folder."""
+
+from __future__ import annotations
+
+from tests.unit.job_world import bench, unused_tcp_port, world
+
+__all__ = ["bench", "unused_tcp_port", "world"]
