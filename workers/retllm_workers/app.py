@@ -12,7 +12,6 @@ import structlog
 from celery.signals import celeryd_init, setup_logging, worker_ready, worker_shutdown
 
 from retllm import logs
-from retllm.job_kinds import register_handlers
 from retllm.settings import get_settings
 from retllm_workers import embed, presence, score, stopping
 from retllm_workers.celery_app import app
@@ -21,8 +20,6 @@ log = structlog.get_logger(__name__)
 
 # `stopping` is imported for what it registers
 __all__ = ["app", "stopping"]
-
-register_handlers()
 
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]  # celery has no types

@@ -13,6 +13,7 @@ import structlog
 
 from retllm.db.session import make_sessions
 from retllm.errors import RetllmError
+from retllm.job_kinds import register_handlers
 from retllm.media.storage import get_storage
 from retllm.queue.claim import describe
 from retllm.queue.notifications import Notifier
@@ -32,6 +33,7 @@ def worker_name() -> str:
 @lru_cache(maxsize=1)
 def get_context() -> WorkerContext:
     """The connections of this process, opened at the first task."""
+    register_handlers()
     settings = get_settings()
     return WorkerContext(
         sessions=make_sessions(settings.database_url, idle_seconds=settings.lease_seconds),

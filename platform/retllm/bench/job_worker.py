@@ -20,6 +20,7 @@ from celery.signals import setup_logging
 from retllm import logs
 from retllm.bench.jobs import BARE_TASK, STARTED
 from retllm.db.session import make_sessions
+from retllm.job_kinds import register_handlers
 from retllm.media.storage import get_storage
 from retllm.queue.claim import complete
 from retllm.queue.notifications import TASK_OF, Notification, Notifier, celery_app
@@ -37,6 +38,7 @@ def _setup_logging(**_: Any) -> None:
 
 @lru_cache(maxsize=1)
 def _bench() -> WorkerContext:
+    register_handlers()
     settings = get_settings()
     return WorkerContext(
         sessions=make_sessions(settings.database_url),

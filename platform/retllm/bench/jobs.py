@@ -39,6 +39,7 @@ from retllm.errors import StackError
 from retllm.identity import accounts
 from retllm.identity.actor import Actor
 from retllm.indexing.submit import submit_index
+from retllm.job_kinds import register_handlers
 from retllm.queue.notifications import Notifier, celery_app
 from retllm.settings import Settings
 from retllm.stack import LocalStack, commands
@@ -107,11 +108,12 @@ def measure_jobs(
         starts: turns in which a start is measured.
         units: of the job whose rate is measured, and tasks beside it.
         rounds: of the rate.
-        announce: told each step in a few words.
+        notify: told each step in a few words.
 
     Raises:
         StackError: a part can't be started, or a unit or task does not come.
     """
+    register_handlers()
     settings = Settings(
         home=home, database_url=None, redis_url=None, storage_url=None, index_unit_items=1, log_level="WARNING"
     )

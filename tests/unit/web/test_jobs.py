@@ -341,7 +341,7 @@ def test_a_failing_announcement_does_not_lose_accepted_work(
     from retllm.queue.notifications import Notifier
 
     away = Notifier("redis://127.0.0.1:1/0")
-    monkeypatch.setattr(heard, "announce", away.notify)
+    monkeypatch.setattr(heard, "notify", away.notify)
     answer = ada.post(f"/collections/{texts}/index")
     assert answer.status_code == 202
     with transaction(served.sessions) as session:
