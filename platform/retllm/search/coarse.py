@@ -2,12 +2,12 @@
 
 A search of the main embedder alone has null in ``searches.coarse`` and its k nearest items as candidates. With more
 sources the column holds what was asked for (``captions``, ``embedders``, ``depth``, ``rrf_k``) and, once the stage is
-over, what came of it: ``sources``, one :class:`retllm.search.request.SourceView` each.
+over, what came of it: ``sources``, one :class:`retllm.search.results.SourceView` each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -23,10 +23,9 @@ from retllm.errors import Conflict, InvalidInput
 from retllm.indexing.indexed import current_model, is_indexed
 from retllm.search.captions import by_captions, count_captions
 from retllm.search.neighbours import nearest, similarities
-from retllm.search.request import CoarseRequest, SearchRequest
 from retllm.search.results import SourceRank, SourceView
 from retllm.search.rrf import RRF_K, reciprocal_rank_fusion
-from retllm.settings import Settings, public_name
+from retllm.search.settings import SearchSettings
 
 CAPTIONS = "captions"
 """The name of the captions among the sources; an embedder's name holds a slash or a colon."""
@@ -54,38 +53,21 @@ class _SourceAnswer:
     ranks: dict[UUID, SourceRank]
 
 
-def asked_for(
-    request: SearchRequest, settings: Settings, embedder: str, k: int, *, has_text: bool
-) -> dict[str, Any] | None:
+def plan(asked: SearchSettings, embedder: str, *, has_text: bool) -> dict[str, Any] | None:
     """What ``searches.coarse`` holds of a new search; ``embedder`` is the one that its collection uses first.
 
     Raises:
-        InvalidInput: no source is left, captions are to answer a picture, or an embedder is not one of those in force.
+        InvalidInput: no source is left, or captions are to answer a picture.
     """
-    asked = request.coarse or CoarseRequest()
-    captions = settings.coarse_captions if asked.captions is None else asked.captions
-    names = list(settings.embedders) if asked.embedders is None else _served(asked.embedders, settings)
+    captions, names = asked.coarse.captions, asked.coarse.embedders
     if not names and not captions:
         raise InvalidInput("There is no source of candidates: name an embedder, or ask for captions.", field="coarse")
     if not names and not has_text:
         raise InvalidInput(f"Captions alone can't answer this search. {_NO_TEXT}", field="coarse")
     if not captions and names == [embedder]:
         return None
-    names.sort(key=lambda name: name != embedder)
-    depth = max(_MIN_DEPTH, _DEPTH_PER_CANDIDATE * k)
+    depth = max(_MIN_DEPTH, _DEPTH_PER_CANDIDATE * asked.k)
     return {"captions": captions, "embedders": names, "depth": depth, "rrf_k": RRF_K}
-
-
-def _served(asked: Sequence[str], settings: Settings) -> list[str]:
-    """The names that results keep, in the order of the settings."""
-    wanted = {public_name(name): name for name in asked}
-    unknown = [name for public, name in wanted.items() if public not in settings.embedders]
-    if unknown:
-        raise InvalidInput(
-            f"{unknown[0]} is not one of the embedders here ({', '.join(settings.embedders)}).",
-            field="coarse.embedders",
-        )
-    return [name for name in settings.embedders if name in wanted]
 
 
 def require_indexed(session: Session, collection_id: UUID, search: Search) -> None:

@@ -19,6 +19,7 @@ from retllm.identity.access import within_visible
 from retllm.identity.actor import Actor
 from retllm.search import ranking
 from retllm.search.agreement import Agreement, agreement
+from retllm.search.settings import SearchSettings
 
 MIN_COMPARED, MAX_COMPARED = 2, 6
 """How many searches are compared."""
@@ -228,34 +229,19 @@ def _side(one: _Found, agreed: Agreement | None) -> Side:
 
 def _settings(one: _Found) -> dict[str, Any]:
     search = one.search
-    coarse = search.coarse or {"embedders": [search.embedder], "captions": False}
     return {
         "collection": one.collection,
         "text": search.query_text,
         # enough of it to tell two pictures apart
         "picture": (search.query_picture_sha256 or "")[:12] or None,
-        "k": search.k,
-        "kinds": search.item_kinds,
-        "query_image_weight": search.query_image_weight,
-        "embedders": coarse["embedders"],
+        **SearchSettings.of(search).flat(),
         "embedder_revision": one.revision,
-        "captions": coarse["captions"],
         "scorer": search.scorer,
         "scorer_revision": search.scorer_revision,
         "scorer_version": search.scorer_version,
         "prompt_version": search.prompt_version,
-        "mode": search.mode,
-        **{f"injection.{name}": value for name, value in _injection(search).items()},
-        "tie_decimals": search.tie_decimals,
-        "adaptive": search.adaptive,
-        "fusion_weight": search.fusion_weight,
         "match_threshold": search.match_threshold,
     }
-
-
-def _injection(search: Search) -> dict[str, Any]:
-    names = ("trigger", "alpha", "tau", "start", "end", "fixed_layer", "scope")
-    return {name: search.injection.get(name) for name in names}
 
 
 @dataclass(frozen=True)

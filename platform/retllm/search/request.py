@@ -1,54 +1,41 @@
-"""What goes in and out of the job core; the REST API, the pages and the command line share these shapes."""
+"""A search as it is asked for; the REST API, the pages and the command line share these shapes."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, Discriminator, Field, Tag
 
-from retllm.db.enums import ItemKind
-from retllm.fine.prompts import Mode
+from retllm.errors import InvalidInput
+from retllm.fine.decision import default_tie_decimals
+from retllm.search.settings import (
+    AdaptiveSettings,
+    CoarseSettings,
+    InjectionSettings,
+    SearchSettings,
+    Strict,
+    default_of,
+    group_of,
+    partial_of,
+)
+from retllm.settings import Settings, public_name
 
 
-class Strict(BaseModel):
-    """Refuses unknown fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
+@partial_of(InjectionSettings)
 class InjectionRequest(Strict):
     """Visual re-injection of one search; what is left out comes from the settings (method, section 4)."""
 
-    alpha: float | None = Field(default=None, ge=0, le=1, description="share of the visual signal")
-    trigger: Literal["entropy", "fixed", "off"] | None = Field(default=None, description="when to inject")
-    tau: float | None = Field(default=None, ge=0, le=1, description="uncertainty that arms the next layer")
-    start: int | None = Field(default=None, ge=0, description="layers after this one may arm")
-    end: int | None = Field(default=None, ge=1, description="layers before this one may arm")
-    fixed_layer: int | None = Field(default=None, ge=0, description="the layer of the fixed trigger")
-    scope: Literal["all", "suffix"] | None = Field(default=None, description="positions that are injected")
 
-
+@partial_of(AdaptiveSettings)
 class AdaptiveRequest(Strict):
     """The waves of one search; what is left out comes from the settings."""
 
-    first: int | None = Field(default=None, ge=1, description="candidates of the first wave")
-    step: int | None = Field(default=None, ge=1, description="candidates of every wave after it")
-    clear_score: float | None = Field(
-        default=None, allow_inf_nan=False, description="log-odds that the best needs to be clear; 0 is even odds"
-    )
-    clear_gap: float | None = Field(
-        default=None, ge=0, allow_inf_nan=False, description="log-odds by which it leads the second best to be clear"
-    )
 
-
+@partial_of(CoarseSettings)
 class CoarseRequest(Strict):
     """Where one search looks for its candidates; what is left out comes from the settings."""
-
-    captions: bool | None = Field(default=None, description="look for the query's words in texts and captions too")
-    embedders: list[str] | None = Field(
-        default=None, description="which of the embedders in force to ask; all if left out, none for captions alone"
-    )
 
 
 class LikeRequest(Strict):
@@ -70,32 +57,62 @@ Waves = Annotated[
 ]
 
 
+@partial_of(SearchSettings)
 class SearchRequest(Strict):
     """A search as it is asked for. Text, picture or both; the picture comes beside it as bytes."""
 
     text: str | None = Field(default=None, description="the query text")
-    k: int | None = Field(
-        default=None, ge=1, description="candidates that go to the fine stage; with `adaptive`, at most so many"
-    )
-    kinds: list[ItemKind] | None = Field(
-        default=None, min_length=1, description="kinds of items to search; all if left out"
-    )
-    query_image_weight: float | None = Field(default=None, ge=0, le=1, description="share of the picture in the query")
     injection: InjectionRequest = InjectionRequest()
-    tie_decimals: int | None = Field(default=None, ge=0, le=12, description="decimals that make a tie")
     coarse: CoarseRequest | None = Field(default=None, description="the sources of the candidates")
-    mode: Mode | None = Field(default=None, description="how the scorer is asked")
     adaptive: Waves | None = Field(
         default=None, description="score in waves and stop when the best is clear: true, false, or the waves' settings"
     )
-    fusion_weight: float | None = Field(
-        default=None,
-        ge=0,
-        le=100,
-        allow_inf_nan=False,
-        description="log-odds that one standard deviation of coarse similarity adds to a score",
-    )
-    trace: bool = Field(default=False, description="keep what the model did at each layer, to be looked at later")
     like: LikeRequest | None = Field(
         default=None, description="find what is like this item; a text or picture of the query's own goes before its"
     )
+
+
+def resolve(request: SearchRequest, settings: Settings, embedder: str) -> SearchSettings:
+    """The settings of a search: what it asks for, and what is in force for all that it leaves out.
+
+    Args:
+        request: of the search.
+        settings: of the platform.
+        embedder: the one that the search's collection uses first.
+
+    Raises:
+        InvalidInput: k is more than a search may ask for, or an embedder is not one of those in force.
+    """
+    values = _filled(SearchSettings, request, settings)
+    if values["k"] > settings.max_k:
+        raise InvalidInput(f"k is at most {settings.max_k} here (setting RETLLM_MAX_K).", field="k")
+    values["kinds"] = sorted(set(values["kinds"]))
+    if values["tie_decimals"] is None:
+        values["tie_decimals"] = default_tie_decimals(values["mode"])
+    served = _served(values["coarse"]["embedders"], settings)
+    values["coarse"]["embedders"] = sorted(served, key=lambda name: name != embedder)
+    return SearchSettings(**values)
+
+
+def _filled(model: type[Strict], asked: object, settings: Settings) -> dict[str, Any]:
+    """The values of ``model``'s fields that ``asked`` has, and the defaults of the others."""
+    given = {name: value for name, value in asked if value is not None} if isinstance(asked, BaseModel) else {}
+    values = {name: given.get(name, default_of(info, settings)) for name, info in model.model_fields.items()}
+    groups = {name: group for name, info in model.model_fields.items() if (group := group_of(info))}
+    # a group is on, off, or what is asked of it
+    return values | {
+        name: None if values[name] is False else _filled(group, values[name], settings)
+        for name, group in groups.items()
+    }
+
+
+def _served(asked: Sequence[str], settings: Settings) -> list[str]:
+    """The names that results keep, in the order of the settings."""
+    wanted = {public_name(name): name for name in asked}
+    unknown = [name for public, name in wanted.items() if public not in settings.embedders]
+    if unknown:
+        raise InvalidInput(
+            f"{unknown[0]} is not one of the embedders here ({', '.join(settings.embedders)}).",
+            field="coarse.embedders",
+        )
+    return [name for name in settings.embedders if name in wanted]

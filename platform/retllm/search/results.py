@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from retllm.db.enums import DecidedBy, ItemKind, ItemState
 from retllm.history.job_views import JobView
+from retllm.search.settings import SearchSettings, shown_of
 
 
 class SourceRank(BaseModel):
@@ -61,6 +62,7 @@ class SourceView(BaseModel):
     unused: str | None = Field(description="why it could not answer; null if it did")
 
 
+@shown_of(SearchSettings)
 class SearchView(BaseModel):
     """A search: its question, everything that explains its answer, and its candidates in order."""
 
@@ -69,21 +71,14 @@ class SearchView(BaseModel):
     kind: ItemKind
     text: str | None
     has_picture: bool
-    k: int
-    kinds: list[ItemKind]
-    query_image_weight: float
     embedder: str
     embedder_revision: str | None
     scorer: str
     scorer_revision: str | None
     scorer_version: str | None
     prompt_version: str | None
-    mode: str
     injection: dict[str, Any]
-    tie_decimals: int
     adaptive: dict[str, Any] | None = Field(description="the waves' settings; null if all k candidates are scored")
-    fusion_weight: float
-    trace: bool
     sources: list[SourceView] = Field(description="where the candidates come from, fused by reciprocal rank if several")
     searched_items: int | None
     match_threshold: float | None = Field(
@@ -95,3 +90,11 @@ class SearchView(BaseModel):
     final_at: datetime | None
     notice: str | None = Field(description="what to know of the models that judged, such as that they are for a demo")
     candidates: list[CandidateView]
+
+    @property
+    def settings(self) -> SearchSettings:
+        """What the search was asked with."""
+        embedders = [source.name for source in self.sources if source.kind == "embedder"]
+        captions = any(source.kind == "captions" for source in self.sources)
+        values = {name: getattr(self, name) for name in SearchSettings.model_fields if name != "coarse"}
+        return SearchSettings.stored(values | {"coarse": {"embedders": embedders, "captions": captions}})

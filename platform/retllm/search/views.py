@@ -8,7 +8,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import DecidedBy, ItemKind, ItemState
+from retllm.db.enums import DecidedBy, ItemState
 from retllm.db.tables import EmbeddingModel, Item, Score, Search
 from retllm.errors import NotFound
 from retllm.history.job_views import job_view
@@ -16,6 +16,7 @@ from retllm.identity.access import job_for
 from retllm.identity.actor import Actor
 from retllm.search import coarse, ranking
 from retllm.search.results import CandidateView, SearchView
+from retllm.search.settings import SearchSettings
 from retllm.settings import Settings
 
 
@@ -37,21 +38,14 @@ def search_view(session: Session, search_id: UUID, settings: Settings, *, actor:
         kind=search.kind,
         text=search.query_text,
         has_picture=search.query_picture_key is not None,
-        k=search.k,
-        kinds=[ItemKind(kind) for kind in search.item_kinds],
-        query_image_weight=search.query_image_weight,
         embedder=search.embedder,
         embedder_revision=model.revision if model else None,
         scorer=search.scorer,
         scorer_revision=search.scorer_revision,
         scorer_version=search.scorer_version,
         prompt_version=search.prompt_version,
-        mode=search.mode,
         injection=search.injection,
-        tie_decimals=search.tie_decimals,
         adaptive=search.adaptive,
-        fusion_weight=search.fusion_weight,
-        trace=search.trace,
         sources=coarse.sources_of(search, model.revision if model else None, len(candidates)),
         searched_items=search.searched_items,
         match_threshold=search.match_threshold,
@@ -61,6 +55,7 @@ def search_view(session: Session, search_id: UUID, settings: Settings, *, actor:
         final_at=search.final_at,
         notice=settings.notice_on((search.embedder, search.scorer)),
         candidates=candidates,
+        **SearchSettings.of(search).plain(),
     )
 
 

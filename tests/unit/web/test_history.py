@@ -21,7 +21,7 @@ from retllm.db.reviews import Judgment
 from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Item, Job, Score, Search, Unit, new_id
 from retllm.fine.injection import Injection
-from retllm.history import export
+from retllm.search import export
 from retllm.search.submit import question_of
 from retllm_web.actions import bulk
 from retllm_web.http.services import Services

@@ -17,10 +17,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from retllm.db.enums import JobKind, JobState
 from retllm.db.session import transaction
 from retllm.history import listing
-from retllm.history.export import Rows
 from retllm.history.job_views import JobView, job_view, job_views
 from retllm.history.listing import JobFilters
 from retllm.identity.access import job_for
+from retllm.search.export import Rows
 from retllm_web.actions import bulk, submissions
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import PREFIX, api

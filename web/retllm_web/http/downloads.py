@@ -10,10 +10,10 @@ from typing import Any
 
 from flask import Response
 
-from retllm.history import export
-from retllm.history.export import Row, Rows
 from retllm.history.listing import JobFilters
 from retllm.identity.actor import Actor
+from retllm.search import export
+from retllm.search.export import Row, Rows
 from retllm_web.http.services import services
 from retllm_web.http.spreadsheet import line
 
@@ -52,7 +52,11 @@ def _json(rows: Iterator[Row]) -> Iterator[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Times as ISO 8601, keys as text; numbers, texts and None as they are."""
+    """Times as ISO 8601, keys as text, lists between commas; numbers, texts and None as they are."""
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return json.dumps(value)
     return value if value is None or isinstance(value, str | int | float) else str(value)

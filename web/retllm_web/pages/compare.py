@@ -14,6 +14,7 @@ from retllm.history import listing
 from retllm.history.job_views import job_view
 from retllm.identity.access import job_for
 from retllm.search import compare as comparing
+from retllm.search.settings import SETTINGS
 from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
@@ -27,29 +28,13 @@ _LABELS = {
     "collection": "Collection",
     "text": "Text",
     "picture": "Picture",
-    "k": "Candidates (k)",
-    "kinds": "Kinds of items",
-    "query_image_weight": "Share of the picture in the query",
-    "embedders": "Embedders asked",
     "embedder_revision": "Revision of the embedder",
-    "captions": "Words looked for in captions",
     "scorer": "Scorer",
     "scorer_revision": "Revision of the scorer",
     "scorer_version": "Version of the scores",
     "prompt_version": "Version of the prompt",
-    "mode": "What the model answers",
-    "injection.trigger": "Re-injection: when",
-    "injection.alpha": "Re-injection: alpha",
-    "injection.tau": "Re-injection: tau",
-    "injection.start": "Re-injection: after layer",
-    "injection.end": "Re-injection: before layer",
-    "injection.fixed_layer": "Re-injection: fixed layer",
-    "injection.scope": "Re-injection: positions",
-    "tie_decimals": "Decimals that make a tie",
-    "adaptive": "Waves",
-    "fusion_weight": "Weight of the coarse stage",
     "match_threshold": "Border of a match (log-odds)",
-}
+} | {setting.name: setting.label for setting in SETTINGS}
 
 
 @pages.get("/compare")
@@ -76,7 +61,7 @@ def compare() -> ResponseReturnValue:
         top=top,
         tops=_TOPS,
         notice=services().settings.notice_on(
-            {name for side in found.sides for name in (*side.settings["embedders"], side.settings["scorer"])}
+            {name for side in found.sides for name in (*side.settings["coarse.embedders"], side.settings["scorer"])}
         ),
         different=_shown(found.settings(different=True)),
         same=_shown(found.settings(different=False)),

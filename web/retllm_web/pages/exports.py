@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import request
 from flask.typing import ResponseReturnValue
 
-from retllm.history.export import Rows
+from retllm.search.export import Rows
 from retllm_web.http.auth import current_actor
 from retllm_web.http.downloads import Format, history
 from retllm_web.pages.blueprint import pages

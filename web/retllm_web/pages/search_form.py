@@ -5,7 +5,6 @@ A whole form has every setting; a compact one has the question and k, and leaves
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, get_args
 from uuid import UUID
@@ -14,23 +13,23 @@ from flask import request
 from pydantic import ValidationError
 from werkzeug.datastructures import MultiDict
 
-from retllm.db.enums import ItemKind
 from retllm.db.tables import Item
 from retllm.errors import InvalidInput
 from retllm.fine.decision import default_tie_decimals
 from retllm.fine.prompts import Mode
 from retllm.search.request import SearchRequest
 from retllm.search.results import SearchView
+from retllm.search.settings import SETTINGS, SearchSettings, Setting
 from retllm.settings import Settings, public_name
 from retllm_web.http.errors import invalid
 from retllm_web.http.services import services
 from retllm_web.pages.forms import Form
 
-_PLAIN = ("text", "k", "query_image_weight", "mode", "tie_decimals", "fusion_weight")
-_INJECTION = ("trigger", "alpha", "tau", "start", "end", "fixed_layer", "scope")
-_WAVES = ("first", "step", "clear_score", "clear_gap")
-_BOXES = ("adaptive", "captions", "trace")
-_SEVERAL = ("kinds", "embedders", "like_parts")
+# a form is flat: the name of a field is the last part of its setting's
+_FIELDS = {setting.path[-1]: setting for setting in SETTINGS}
+_BOXES = [name for name, setting in _FIELDS.items() if setting.is_switch]
+_SEVERAL = [*(name for name, setting in _FIELDS.items() if setting.is_list), "like_parts"]
+_SINGLE = ["text", *(name for name in _FIELDS if name not in _BOXES and name not in _SEVERAL)]
 # what the form asks with, beside its settings; `again` is the picture of `earlier`, if that is to be used
 _HANDED = ("collection", "like", "again", "earlier", "whole")
 # errors of fields that have no value of their own
@@ -97,6 +96,10 @@ class Asking(Form):
         """The settings in force, as values of this form."""
         return _defaults(services().settings)
 
+    def bounds(self, name: str) -> dict[str, float | str]:
+        """The bounds of the field of a number."""
+        return _FIELDS[name].bounds
+
     @property
     def changed(self) -> list[str]:
         """The advanced settings that differ from those in force."""
@@ -123,35 +126,19 @@ def _written(value: Any) -> str:
     return "" if value is None else str(value).removesuffix(".0")
 
 
+def _shown(value: Any) -> Any:
+    """A setting as the value of its field."""
+    if isinstance(value, list):
+        return [str(one) for one in value]
+    return value if isinstance(value, bool) else _written(value)
+
+
 def _defaults(settings: Settings) -> dict[str, Any]:
-    waves = {name: getattr(settings, f"adaptive_{name}") for name in _WAVES}
-    numbers = {
-        "k": settings.k,
-        "query_image_weight": settings.query_image_weight,
-        "mode": settings.mode,
-        # that of the mode, which may be changed
-        "tie_decimals": settings.tie_decimals,
-        "fusion_weight": settings.fusion_weight,
-        "trigger": settings.trigger,
-        "alpha": settings.alpha,
-        "tau": settings.tau,
-        "start": None,
-        "end": None,
-        "fixed_layer": None,
-        "scope": settings.scope,
-    }
-    return {name: _written(value) for name, value in (numbers | waves).items()} | {
-        "adaptive": settings.adaptive,
-        "captions": settings.coarse_captions,
-        "trace": False,
-        "kinds": [kind.value for kind in ItemKind],
-        "embedders": list(settings.embedders),
-    }
+    return {name: _shown(setting.default(settings)) for name, setting in _FIELDS.items()}
 
 
 def _values(sent: MultiDict[str, str]) -> dict[str, Any]:
-    names = (*_PLAIN, *_INJECTION, *_WAVES, *_HANDED)
-    values: dict[str, Any] = dict.fromkeys(_TOLD, "") | {name: sent.get(name, "") for name in names}
+    values: dict[str, Any] = dict.fromkeys(_TOLD, "") | {name: sent.get(name, "") for name in (*_SINGLE, *_HANDED)}
     values |= {name: sent.get(name, "") in _YES for name in _BOXES}
     return values | {name: sent.getlist(name) for name in _SEVERAL}
 
@@ -171,43 +158,33 @@ def fill(form: Asking, given: MultiDict[str, str]) -> None:
 
 def form_of(search: SearchView) -> Asking:
     """The form filled with an earlier search, to ask it again."""
-    settings = services().settings
-    form = Asking(_defaults(settings))
-    values: dict[str, Any] = {
-        "text": search.text or "",
-        "k": search.k,
-        "query_image_weight": search.query_image_weight,
-        "mode": search.mode,
-        "tie_decimals": _own_decimals(search, settings),
-        "fusion_weight": search.fusion_weight,
-    }
-    values |= {name: search.injection.get(name) for name in _INJECTION}
-    values |= search.adaptive or {}
-    form.values |= {name: _written(value) for name, value in values.items()}
-    names = [source.name for source in search.sources if source.kind == "embedder"]
-    form.values |= {
-        "kinds": [kind.value for kind in search.kinds],
-        "adaptive": search.adaptive is not None,
-        "captions": any(source.kind == "captions" for source in search.sources),
-        "trace": search.trace,
-        "embedders": [name for name in names if name in settings.embedders],
-    }
+    settings, asked = services().settings, search.settings
+    values = {name: _value(setting, asked, settings) for name, setting in _FIELDS.items()}
+    values["tie_decimals"] = _own_decimals(asked, settings)
+    values["embedders"] = [name for name in asked.coarse.embedders if name in settings.embedders]
+    form = Asking({name: _shown(value) for name, value in values.items()} | {"text": search.text or ""})
     if search.has_picture:
         form.values["again"] = form.values["earlier"] = str(search.id)
-    form.notes = _notes(search, names, settings)
+    form.notes = _notes(search, settings)
     return form
 
 
-def _own_decimals(search: SearchView, settings: Settings) -> int | None:
+def _value(setting: Setting, asked: SearchSettings, settings: Settings) -> Any:
+    value = setting.of(asked)
+    if setting.is_group:
+        return value is not None
+    # the fields of a group that is off have their defaults
+    return setting.default(settings) if value is None and setting.in_optional else value
+
+
+def _own_decimals(asked: SearchSettings, settings: Settings) -> int | None:
     """The decimals of a search, unless they are those of its mode, which it may be asked again without."""
-    usual = settings.tie_decimals
-    if usual is None and search.mode in get_args(Mode):
-        usual = default_tie_decimals(search.mode)  # type: ignore[arg-type]  # the column holds any text
-    return settings.tie_decimals if search.tie_decimals == usual else search.tie_decimals
+    usual = settings.tie_decimals if settings.tie_decimals is not None else default_tie_decimals(asked.mode)
+    return settings.tie_decimals if asked.tie_decimals == usual else asked.tie_decimals
 
 
-def _notes(search: SearchView, embedders: Iterable[str], settings: Settings) -> list[str]:
-    gone = [name for name in embedders if name not in settings.embedders]
+def _notes(search: SearchView, settings: Settings) -> list[str]:
+    gone = [name for name in search.settings.coarse.embedders if name not in settings.embedders]
     notes = [f"{name} found candidates then; it is not in force here any more." for name in gone]
     scorer = public_name(settings.scorer_name)
     if search.scorer != scorer:
@@ -221,13 +198,9 @@ def request_of(form: Asking) -> SearchRequest:
     Raises:
         InvalidInput: a field can't be accepted; ``detail.fields`` names it.
     """
-    asked: dict[str, Any] = dict(form.given(*_PLAIN))
-    asked["injection"] = _injection(form)
-    if form.values.get("kinds"):
-        asked["kinds"] = form.values["kinds"]
+    asked: dict[str, Any] = form.given("text") | _given(form) | {"injection": _injection(form)}
     if not form.compact:
-        asked["adaptive"] = form.given(*_WAVES) if form.values["adaptive"] else False
-        asked["trace"] = form.values["trace"]
+        asked["adaptive"] = _given(form, "adaptive") if form.values["adaptive"] else False
         asked["coarse"] = _coarse(form)
     if form.text("like"):
         asked["like"] = _like(form)
@@ -237,13 +210,28 @@ def request_of(form: Asking) -> SearchRequest:
         raise invalid(error) from error
 
 
-def _injection(form: Asking) -> dict[str, str]:
+def _given(form: Asking, *group: str) -> dict[str, Any]:
+    """Of the settings of a group, or of none, what the form says; a compact form has no boxes."""
+    given: dict[str, Any] = {}
+    for name, setting in _FIELDS.items():
+        if setting.path[:-1] != group or setting.is_group:
+            continue
+        if setting.is_switch:
+            given |= {} if form.compact else {name: form.values[name]}
+        elif setting.is_list:
+            given |= {name: form.values[name]} if form.values.get(name) else {}
+        else:
+            given |= form.given(name)
+    return given
+
+
+def _injection(form: Asking) -> dict[str, Any]:
     """The settings of the re-injection; a layer that stands in the folded form means nothing to the other triggers.
 
     Raises:
         InvalidInput: the trigger wants a layer, and none is named.
     """
-    asked = form.given(*_INJECTION)
+    asked = _given(form, "injection")
     if asked.get("trigger") != "fixed":
         asked.pop("fixed_layer", None)
     elif "fixed_layer" not in asked:
@@ -256,7 +244,7 @@ def _injection(form: Asking) -> dict[str, str]:
 
 def _coarse(form: Asking) -> dict[str, Any] | None:
     """The sources, or None for those in force: what is in force may differ between collections."""
-    asked = {name: form.values[name] for name in ("captions", "embedders")}
+    asked = {name: form.values[name] for name, setting in _FIELDS.items() if setting.path[0] == "coarse"}
     return None if all(_plain(value) == _plain(form.defaults[name]) for name, value in asked.items()) else asked
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy import RowMapping
 
 from retllm.db.enums import JobKind
 from retllm.db.reviews import Judgment
@@ -15,6 +16,7 @@ from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Candidate, Collection, Item, Job, Score, Search, User
 from retllm.history.listing import JobFilters, is_best
 from retllm.identity.actor import Actor
+from retllm.search.settings import SETTINGS, SearchSettings
 
 Row = dict[str, Any]
 
@@ -44,8 +46,6 @@ _OF_JOB: dict[str, Any] = {
     "error": Job.error,
     "query": Search.query_text,
     "query_picture_sha256": Search.query_picture_sha256,
-    "k": Search.k,
-    "mode": Search.mode,
     "trigger": Search.injection["trigger"].astext,
     "embedder": Search.embedder,
     "scorer": Search.scorer,
@@ -76,7 +76,10 @@ _OF_RESULT: dict[str, Any] = {
     "error": sa.func.coalesce(Candidate.error, Score.error),
 }
 
-COLUMNS = {Rows.JOBS: (*_OF_JOB, *_BEST), Rows.RESULTS: tuple(_OF_RESULT)}
+# every setting has a column of its name; a group of them that can be off has one
+_OF_SETTING = {setting.name: setting.name.replace(".", "_") for setting in SETTINGS if not setting.in_optional}
+
+COLUMNS = {Rows.JOBS: (*_OF_JOB, *_BEST, *_OF_SETTING.values()), Rows.RESULTS: tuple(_OF_RESULT)}
 """The names of the columns, in their order."""
 
 
@@ -94,10 +97,19 @@ def rows(sessions: Sessions, actor: Actor, filters: JobFilters, what: Rows) -> I
                 keys = keys.where(Job.kind == JobKind.SEARCH)
             batch = session.scalars(keys if after is None else keys.where(Job.id < after)).all()
             found = session.execute(_QUERIES[what](batch)).mappings().all() if batch else []
-        yield from map(dict, found)
+        yield from map(_row, found)
         if len(batch) < size:
             return
         after = batch[-1]
+
+
+def _row(found: RowMapping) -> Row:
+    row = dict(found)
+    if Search.__name__ not in row:
+        return row
+    search = row.pop(Search.__name__)
+    asked = SearchSettings.of(search).flat() if search else {}
+    return row | {column: asked.get(name) for name, column in _OF_SETTING.items()}
 
 
 def _named(columns: dict[str, Any]) -> list[Any]:
@@ -117,7 +129,7 @@ def _score_of_candidate(keys: Sequence[UUID]) -> sa.ColumnElement[bool]:
 def _jobs(keys: Sequence[UUID]) -> sa.Select[Any]:
     best = sa.and_(Candidate.search_id == Job.id, Candidate.search_id.in_(keys), is_best())
     return (
-        sa.select(*_named(_OF_JOB | _BEST))
+        sa.select(*_named(_OF_JOB | _BEST), Search)
         .select_from(Job)
         .join(Collection, Collection.id == Job.collection_id)
         .join(User, User.id == Job.user_id)
