@@ -18,6 +18,7 @@ from retllm.evaluation.benchmarks import LOADERS, NAMES, make_scenes
 from retllm.evaluation.page import measure, percent, remarks, span, write_page
 from retllm.evaluation.variants import Variant, ablations, chosen, for_choices
 from retllm.fine import Injection
+from retllm.search.settings import InjectionSettings, in_force
 from retllm.settings import PRESETS, Settings
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def evaluate(
     except OSError as error:
         raise InvalidInput(f"The folder {folder} can't be made ({error}). Choose another with --out.") from error
     models = _models(settings)
-    injection = Injection(alpha=settings.alpha, trigger=settings.trigger, tau=settings.tau, scope=settings.scope)
+    injection = Injection(**in_force(InjectionSettings, settings))
     base = chosen(k or settings.k, mode, injection)
     variants = ablations(base, models[1].info.layers) if ablate else [base]
     try:

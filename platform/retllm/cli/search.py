@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
@@ -12,7 +13,43 @@ import click
 from retllm.cli import show
 from retllm.cli.client import Api, Json, connect, json_option
 from retllm.db.enums import ItemKind
-from retllm.fine.prompts import Mode
+from retllm.search.settings import SETTINGS, Setting
+
+# by its name, each setting that has an option
+_OPTIONS = {
+    "k": ("-k", "Candidates that go to the fine stage; with --adaptive, at most."),
+    "kinds": ("--kind", "Kinds of items."),
+    "coarse.captions": ("--captions/--no-captions", "Look for the query's words in texts and captions, or do not."),
+    "coarse.embedders": ("--embedder", "Embedders of the coarse stage; all that there are if none."),
+    "injection.alpha": ("--alpha", "Share of the visual re-injection."),
+    "injection.trigger": ("--trigger", "When visual tokens are re-injected."),
+    "injection.tau": ("--tau", "Uncertainty that arms the next layer."),
+    "mode": ("--mode", "How the scorer is asked."),
+    "adaptive": ("--adaptive/--no-adaptive", "Score in waves and stop when the best candidate is clear."),
+    "fusion_weight": ("--fusion-weight", "Log-odds that a deviation of coarse similarity adds."),
+    "trace": ("--trace", "Keep what the model did at each layer, for each candidate."),
+}
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    settings = {setting.name: setting for setting in SETTINGS}
+    for name, (flags, text) in reversed(_OPTIONS.items()):
+        setting = settings[name]
+        add = click.option(flags, setting.path[-1], help=text, default=None, **_kind_of(setting))
+        command = add(command)
+    return command
+
+
+def _kind_of(setting: Setting) -> dict[str, Any]:
+    """What click has to know of the option."""
+    if setting.is_switch:
+        return {"is_flag": True}
+    kind = get_args(setting.info.annotation)[0] if setting.is_list else setting.info.annotation
+    if kind in (int, float):
+        number = click.IntRange if kind is int else click.FloatRange
+        return {"type": number(setting.bounds.get("min"), setting.bounds.get("max"))}
+    choices = [str(one) for one in (ItemKind if kind is ItemKind else get_args(kind))]
+    return {"type": click.Choice(choices) if choices else str, "multiple": setting.is_list}
 
 
 @click.command()
@@ -21,68 +58,31 @@ from retllm.fine.prompts import Mode
 @click.option(
     "--picture", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A picture as (part of) the query."
 )
-@click.option("-k", type=click.IntRange(min=1), help="Candidates that go to the fine stage; with --adaptive, at most.")
-@click.option(
-    "--kind", "kinds", multiple=True, type=click.Choice([kind.value for kind in ItemKind]), help="Kinds of items."
-)
-@click.option(
-    "--captions/--no-captions", default=None, help="Look for the query's words in texts and captions, or do not."
-)
-@click.option(
-    "--embedder", "embedders", multiple=True, help="Embedders of the coarse stage; all that there are if none."
-)
-@click.option("--alpha", type=click.FloatRange(0, 1), help="Share of the visual re-injection.")
-@click.option("--trigger", type=click.Choice(["entropy", "fixed", "off"]), help="When visual tokens are re-injected.")
-@click.option("--tau", type=click.FloatRange(0, 1), help="Uncertainty that arms the next layer.")
-@click.option("--mode", type=click.Choice(get_args(Mode)), help="How the scorer is asked.")
-@click.option(
-    "--adaptive/--no-adaptive", default=None, help="Score in waves and stop when the best candidate is clear."
-)
-@click.option(
-    "--fusion-weight", type=click.FloatRange(0, 100), help="Log-odds that a deviation of coarse similarity adds."
-)
-@click.option("--trace", is_flag=True, help="Keep what the model did at each layer, for each candidate.")
+@_with_settings
 @click.option("--watch/--no-watch", default=False, help="Wait for the final order, with a progress bar.")
 @json_option
 @click.pass_context
 def search(
     ctx: click.Context,
+    /,
     collection: str,
     text: str | None,
     picture: Path | None,
-    k: int | None,
-    kinds: tuple[str, ...],
-    captions: bool | None,
-    embedders: tuple[str, ...],
-    alpha: float | None,
-    trigger: str | None,
-    tau: float | None,
-    mode: str | None,
-    adaptive: bool | None,
-    fusion_weight: float | None,
-    trace: bool,
     watch: bool,
     as_json: bool,
+    **asked: Any,
 ) -> None:
     """Search COLLECTION (a name or an id) for TEXT, for a picture, or for both.
 
     Without --watch the job is submitted and its id printed; `retllm jobs show ID` gives the result.
     """
     api = connect()
-    injection = {"alpha": alpha, "trigger": trigger, "tau": tau}
-    coarse = {"captions": captions, "embedders": list(embedders) or None}
-    query: dict[str, Any] = {
-        "text": text,
-        "k": k,
-        "kinds": list(kinds) or None,
-        "coarse": {name: value for name, value in coarse.items() if value is not None} or None,
-        "mode": mode,
-        "adaptive": adaptive,
-        "fusion_weight": fusion_weight,
-        "trace": trace or None,
-    }
-    query = {name: value for name, value in query.items() if value is not None}
-    query["injection"] = {name: value for name, value in injection.items() if value is not None}
+    query: dict[str, Any] = {"injection": {}} if text is None else {"text": text, "injection": {}}
+    for name in _OPTIONS:
+        *group, last = name.split(".")
+        value = list(asked[last]) if isinstance(asked[last], tuple) else asked[last]
+        if value not in (None, []):
+            (query.setdefault(group[0], {}) if group else query)[last] = value
     target = api.collection(collection)
     job = submit(api, target["id"], query, picture)
     if not watch:

@@ -16,24 +16,24 @@ from retllm.search.settings import (
     InjectionSettings,
     SearchSettings,
     Strict,
-    default_of,
     group_of,
-    partial_of,
+    in_force,
+    with_settings,
 )
 from retllm.settings import Settings, public_name
 
 
-@partial_of(InjectionSettings)
+@with_settings(InjectionSettings)
 class InjectionRequest(Strict):
     """Visual re-injection of one search; what is left out comes from the settings (method, section 4)."""
 
 
-@partial_of(AdaptiveSettings)
+@with_settings(AdaptiveSettings)
 class AdaptiveRequest(Strict):
     """The waves of one search; what is left out comes from the settings."""
 
 
-@partial_of(CoarseSettings)
+@with_settings(CoarseSettings)
 class CoarseRequest(Strict):
     """Where one search looks for its candidates; what is left out comes from the settings."""
 
@@ -57,7 +57,7 @@ Waves = Annotated[
 ]
 
 
-@partial_of(SearchSettings)
+@with_settings(SearchSettings)
 class SearchRequest(Strict):
     """A search as it is asked for. Text, picture or both; the picture comes beside it as bytes."""
 
@@ -97,7 +97,8 @@ def resolve(request: SearchRequest, settings: Settings, embedder: str) -> Search
 def _filled(model: type[Strict], asked: object, settings: Settings) -> dict[str, Any]:
     """The values of ``model``'s fields that ``asked`` has, and the defaults of the others."""
     given = {name: value for name, value in asked if value is not None} if isinstance(asked, BaseModel) else {}
-    values = {name: given.get(name, default_of(info, settings)) for name, info in model.model_fields.items()}
+    values = in_force(model, settings)
+    values |= {name: value for name, value in given.items() if name in values}
     groups = {name: group for name, info in model.model_fields.items() if (group := group_of(info))}
     # a group is on, off, or what is asked of it
     return values | {

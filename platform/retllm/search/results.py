@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from retllm.db.enums import DecidedBy, ItemKind, ItemState
 from retllm.history.job_views import JobView
-from retllm.search.settings import SearchSettings, shown_of
+from retllm.search.settings import SearchSettings, with_settings
 
 
 class SourceRank(BaseModel):
@@ -62,7 +62,7 @@ class SourceView(BaseModel):
     unused: str | None = Field(description="why it could not answer; null if it did")
 
 
-@shown_of(SearchSettings)
+@with_settings(SearchSettings, stored=True)
 class SearchView(BaseModel):
     """A search: its question, everything that explains its answer, and its candidates in order."""
 

@@ -214,7 +214,7 @@ class Setting:
         return get_origin(self.info.annotation) is list
 
     @property
-    def bounds(self) -> dict[str, float | str]:
+    def bounds(self) -> dict[str, Any]:
         """The bounds and the steps of a number, as HTML has them."""
         bounds: dict[str, Any] = {}
         for one in self.info.metadata:
@@ -246,6 +246,11 @@ def group_of(info: FieldInfo) -> type[Strict] | None:
     return next(held, None)
 
 
+def in_force(model: type[Strict], settings: Settings) -> dict[str, Any]:
+    """What a search takes that leaves out every field of ``model``."""
+    return {name: default_of(info, settings) for name, info in model.model_fields.items()}
+
+
 def _every(model: type[Strict]) -> Iterator[Setting]:
     for name, info in model.model_fields.items():
         group = group_of(info)
@@ -262,23 +267,18 @@ SETTINGS = tuple(_every(SearchSettings))
 """All of them, in the order in which people see them."""
 
 
-def partial_of(full: type[Strict]) -> Callable[[type[Model]], type[Model]]:
-    """Add the settings of ``full`` to a model, within their bounds and each to be left out; groups it has itself."""
-    return _with_fields(full, _optional)
+def with_settings(full: type[Strict], *, stored: bool = False) -> Callable[[type[Model]], type[Model]]:
+    """Add the settings of ``full`` to a model, but for groups: each can be left out and is held to its bounds.
 
+    Of a model of what is ``stored``, none is left out and none is held to the bounds that there are by now.
+    """
 
-def shown_of(full: type[Strict]) -> Callable[[type[Model]], type[Model]]:
-    """Add the settings of ``full`` to a model of what was stored, whatever the bounds are by now."""
-    return _with_fields(full, _shown)
-
-
-def _with_fields(full: type[Strict], field: Callable[[FieldInfo], Any]) -> Callable[[type[Model]], type[Model]]:
     def add(model: type[Model]) -> type[Model]:
-        fields = {name: field(info) for name, info in full.model_fields.items() if group_of(info) is None}
-        made: type[Model] = create_model(
+        plain = {name: info for name, info in full.model_fields.items() if group_of(info) is None}
+        fields: Any = {name: _as_stored(info) if stored else _optional(info) for name, info in plain.items()}
+        return create_model(
             model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields
         )
-        return made
 
     return add
 
@@ -291,6 +291,6 @@ def _optional(info: FieldInfo) -> Any:
     return bounded | None, Field(default=None, description=info.description)
 
 
-def _shown(info: FieldInfo) -> Any:
+def _as_stored(info: FieldInfo) -> Any:
     choice = get_origin(info.annotation) is Literal
     return str if choice else info.annotation, Field(description=info.description)

@@ -96,7 +96,7 @@ class Asking(Form):
         """The settings in force, as values of this form."""
         return _defaults(services().settings)
 
-    def bounds(self, name: str) -> dict[str, float | str]:
+    def bounds(self, name: str) -> dict[str, Any]:
         """The bounds of the field of a number."""
         return _FIELDS[name].bounds
 
