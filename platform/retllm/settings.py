@@ -215,6 +215,10 @@ class Settings(BaseSettings):
         default="suffix",
         description="Positions that are re-injected: all, or the suffix after the last picture, which keeps prefixes.",
     )
+    injection_scaling: bool = Field(
+        default=True,
+        description="Bring the re-injected picture to the layer's size (MemVR); off: the bare formula of the paper.",
+    )
     tau: float = Field(default=0.75, ge=0, le=1, description="Uncertainty above which the next layer is armed.")
     mode: Literal["true_false", "verbalized", "choice"] = Field(
         default="true_false", description="How the scorer is asked: true_false, verbalized (the paper) or choice."

@@ -72,6 +72,11 @@ class InjectionSettings(Strict):
     scope: Literal["all", "suffix"] = _setting(
         lambda settings: settings.scope, "positions", "positions that are injected"
     )
+    scaling: bool = _setting(
+        lambda settings: settings.injection_scaling,
+        "scaled",
+        "bring the picture and what it adds to the layer's size; without it, the bare formula of the paper",
+    )
 
 
 class AdaptiveSettings(Strict):

@@ -157,6 +157,13 @@ def test_what_a_search_leaves_out_comes_from_the_settings_and_what_it_says_wins(
     assert (other.adaptive, other.mode, other.fusion_weight) == (None, "true_false", 0.0)
 
 
+def test_a_search_may_take_the_bare_formula_of_the_paper(indexed) -> None:
+    assert _stored(indexed).injection["scaling"] is True
+    assert _stored(indexed, injection={"scaling": False}).injection["scaling"] is False
+    indexed.settings = indexed.settings.model_copy(update={"injection_scaling": False})
+    assert _stored(indexed).injection["scaling"] is False
+
+
 def test_how_fine_a_tie_is_follows_the_mode_unless_it_is_said(indexed) -> None:
     assert [_stored(indexed, mode=mode).tie_decimals for mode in ("true_false", "choice", "verbalized")] == [4, 4, 2]
     assert _stored(indexed, mode="verbalized", tie_decimals=3).tie_decimals == 3
