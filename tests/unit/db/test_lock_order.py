@@ -22,11 +22,12 @@ from tests.unit.stand_ins import Quiet, Words
 from retllm.db import session as db_session
 from retllm.db.enums import ItemKind, JobKind, JobState, Stage, UnitState
 from retllm.db.session import Sessions, make_sessions, run_transaction, transaction
-from retllm.db.tables import Candidate, Collection, Embedding, EmbeddingModel, Item, Job, Search, Unit, User, new_id
+from retllm.db.tables import Candidate, Collection, Embedding, EmbeddingModel, Item, Job, Search, Unit, new_id
 from retllm.errors import DatabaseBusy, RetllmError
 from retllm.history import control
 from retllm.history.control import BulkAction
 from retllm.identity import accounts
+from retllm.identity.actor import Actor
 from retllm.indexing import coverage
 from retllm.indexing.submit import submit_index
 from retllm.indexing.worker import _store, register
@@ -53,7 +54,7 @@ class Scene:
 
     sessions: Sessions
     settings: Settings
-    user: User
+    user: Actor
     collection: Collection
     items: list[Item]
     model_id: UUID
@@ -69,7 +70,7 @@ class Other(Words):
 
 
 @pytest.fixture
-def platform(module_database: str, tmp_path: Any) -> Iterator[tuple[Sessions, Settings, User]]:
+def platform(module_database: str, tmp_path: Any) -> Iterator[tuple[Sessions, Settings, Actor]]:
     settings = Settings(
         home=tmp_path,
         database_url=module_database,
@@ -80,14 +81,14 @@ def platform(module_database: str, tmp_path: Any) -> Iterator[tuple[Sessions, Se
     )
     sessions = make_sessions(module_database, pool_size=10)
     with transaction(sessions) as session:
-        user = accounts.create_user(session, f"ada-{new_id().hex}", "a-long-password")
+        user = Actor.unlimited(accounts.create_user(session, f"ada-{new_id().hex}", "a-long-password"))
         register(session, Words())
         register(session, Other())
     yield sessions, settings, user
     sessions.kw["bind"].dispose()
 
 
-def scene_of(sessions: Sessions, settings: Settings, user: User) -> Scene:
+def scene_of(sessions: Sessions, settings: Settings, user: Actor) -> Scene:
     collection = Collection(id=new_id(), owner_id=user.id, name=new_id().hex)
     items = [
         Item(
@@ -116,7 +117,7 @@ def scene_of(sessions: Sessions, settings: Settings, user: User) -> Scene:
         search = _job(session, user, collection, JobKind.SEARCH, Stage.COARSE, UnitState.READY)
         session.add_all([_search(ended.id), _search(search.id)])
         session.flush()
-        session.add(Candidate(search_id=ended.id, item_id=items[0].id, coarse_rank=1))
+        session.add(Candidate(search_id=ended.id, item_id=items[0].id, coarse_rank=1, token=new_id()))
         session.flush()
         marks.set_mark(session, user, ended.id, items[0].id, True)
         first = sa.select(Unit.id).where(Unit.seq == 0)
@@ -127,7 +128,7 @@ def scene_of(sessions: Sessions, settings: Settings, user: User) -> Scene:
 
 
 def _job(
-    session: Any, user: User, collection: Collection, kind: JobKind, stage: Stage, unit: UnitState, **more: Any
+    session: Any, user: Actor, collection: Collection, kind: JobKind, stage: Stage, unit: UnitState, **more: Any
 ) -> Job:
     ended = sa.func.now() if "state" in more else None
     job = Job(
@@ -359,7 +360,7 @@ def undone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("name", ACTIONS)
 def test_a_collection_is_deleted_while_anything_else_is_done_in_it(
-    platform: tuple[Sessions, Settings, User], undone: list[str], name: str
+    platform: tuple[Sessions, Settings, Actor], undone: list[str], name: str
 ) -> None:
     at, reached = 0, True
     while reached:
@@ -394,7 +395,7 @@ _PAIRS = [
 
 @pytest.mark.parametrize(("one", "other"), _PAIRS + [(b, a) for a, b in _PAIRS])
 def test_two_transactions_that_touch_the_same_rows_wait_for_each_other_in_one_direction(
-    platform: tuple[Sessions, Settings, User], undone: list[str], one: str, other: str
+    platform: tuple[Sessions, Settings, Actor], undone: list[str], one: str, other: str
 ) -> None:
     at = 1
     while against(scene_of(*platform), ACTIONS[one], ACTIONS[other], at, locks_only=True):

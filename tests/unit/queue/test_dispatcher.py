@@ -13,7 +13,6 @@ from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Attempt, Unit
 from retllm.indexing.submit import submit_index
-from retllm.operations.upkeep import Pruning
 from retllm.queue.dispatcher import Dispatcher
 from retllm.queue.notifications import QUEUE_OF, TASK_OF, Notifier
 
@@ -161,16 +160,6 @@ def test_a_unit_that_cannot_be_taken_back_does_not_stand_in_the_way_of_the_other
     dispatcher = Dispatcher(world.sessions, Recorder(), world.settings)
     assert [dispatcher.rescue(), dispatcher.rescue(), dispatcher.rescue()] == [0, 1, 0]
     assert {unit.id: unit.state for unit in world.units(job_id)} == {bad: UnitState.LEASED, good: UnitState.READY}
-
-
-def test_an_attempt_that_an_older_dispatcher_left_open_is_ended(world) -> None:
-    (unit,) = world.units(_job(world, 2))
-    world.must_claim(unit.id)
-    Pruning(world.sessions, world.settings).run()
-    assert _outcomes(world) == [None], "it holds its unit"
-    _age(world, state=UnitState.READY, token=None, lease_until=None)
-    Pruning(world.sessions, world.settings).run()
-    assert _outcomes(world) == [AttemptOutcome.LOST]
 
 
 def _outcomes(world) -> list[AttemptOutcome | None]:

@@ -128,7 +128,7 @@ class Machine(RuleBasedStateMachine):
     def submit_search(self, count: int) -> None:
         collection, items = self._collection(count)
         with transaction(self.world.sessions) as session:
-            self._embed(session, collection, items, None)
+            self._embed(session, collection, items, new_id())
         key = uuid.uuid4().hex
         done = self._search(collection, key)
         job = MJob(done.job.id, key, "search", collection, items)
@@ -293,7 +293,7 @@ class Machine(RuleBasedStateMachine):
 
     # what a worker writes
 
-    def _embed(self, session: Session, collection: UUID, items: list[str], token: UUID | None) -> None:
+    def _embed(self, session: Session, collection: UUID, items: list[str], token: UUID) -> None:
         for item in items:
             session.add(
                 Embedding(

@@ -204,7 +204,13 @@ class Clusters:
                 ids, kinds, (ItemState.DELETED if gone else ItemState.READY for gone in deleted), strict=True
             )
         ]
-        made = {"model_id": self.model.id, "collection_id": collection_id, "item_version": 1, "image_weight": 0.7}
+        made = {
+            "model_id": self.model.id,
+            "collection_id": collection_id,
+            "item_version": 1,
+            "image_weight": 0.7,
+            "token": uuid4(),
+        }
         session.execute(sa.insert(Item), items)
         session.execute(
             sa.insert(Embedding), [{"item_id": key, "vector": v, **made} for key, v in zip(ids, vectors, strict=True)]

@@ -330,7 +330,7 @@ def test_a_deed_to_all_that_match_goes_on_where_it_ended_and_leaves_newer_jobs(
     ada: Caller, app: Any, history: History, served: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk, "BATCH", 2)
-    monkeypatch.setattr(bulk, "MOST", 4)
+    monkeypatch.setattr(bulk, "MAX", 4)
     failed = [history.search(f"{n}", JobState.FAILED) for n in range(5)]
     whole = history.search("whole")
     upto = new_id()

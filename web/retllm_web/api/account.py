@@ -85,7 +85,7 @@ class TokenPath(BaseModel):
 @api.get("/me", tags=TAGS, responses={200: MeView})
 def get_me() -> Response:
     """The account that the token belongs to."""
-    return answer(MeView.model_validate(current_actor()))
+    return answer(MeView.model_validate(current_actor().user))
 
 
 @api.get("/tokens", tags=TAGS, responses={200: TokenList})

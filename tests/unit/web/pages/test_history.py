@@ -220,7 +220,7 @@ def test_more_than_one_request_may_do_comes_back_for_the_rest(
     reader: Visitor, indexed: str, ada: Caller, served: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk, "BATCH", 2)
-    monkeypatch.setattr(bulk, "MOST", 2)
+    monkeypatch.setattr(bulk, "MAX", 2)
     for n in range(3):
         _search(served, ada.user.id, indexed, f"{n}", [], JobState.FAILED)
     page = reader.get("/jobs/confirm?deed=delete&all=1&state=failed")
