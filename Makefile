@@ -31,7 +31,7 @@ SHARED := -p tests.grouping -n auto --dist loadfile --no-loadscope-reorder
 SOAK_TESTS := tests/chaos tests/functional/test_api_contract.py tests/functional/test_api_roles.py \
   tests/functional/test_hostile_uploads.py tests/functional/test_pages_at_size.py
 # folders of tests/unit whose tests load or train models
-WITH_MODELS := bench demo embedding fine
+WITH_MODELS := bench demo embedding evaluation fine
 # the functional tests of a subject, a folder of tests/unit; those of others have its name in theirs
 OF_cli := whole_way
 OF_demo := whole_way
@@ -81,7 +81,7 @@ test: $(VENV)/.installed-dev
 	$(PYTEST) $(SHARED) $(if $(ONLY),$(ONLY_TESTS),tests/chaos tests/functional tests/unit)
 
 quick: $(VENV)/.installed-dev
-	$(PYTEST) $(SHARED) tests/unit $(WITH_MODELS:%=--ignore=tests/unit/%)
+	$(PYTEST) $(SHARED) -m 'not slow and not browser' tests/unit $(WITH_MODELS:%=--ignore=tests/unit/%)
 
 # without other tests beside it, since some of it tells how long the platform takes to recover
 soak: $(VENV)/.installed-dev
