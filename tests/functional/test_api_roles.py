@@ -159,7 +159,7 @@ class Heeded:
 
 
 def _mended(case: Any, check: str) -> bool:
-    """Whether the check takes what is right for wrong: a body with bytes that was changed, an item that is not there."""
+    """Whether the check takes right for wrong: a body with bytes was changed, or an item is not there."""
     body = case.body if isinstance(case.body, dict) else {}
     if check == "ensure_resource_availability":
         # the collection is there; 404 is of the item that the search wants more of
