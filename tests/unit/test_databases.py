@@ -12,7 +12,7 @@ from tests import factories
 from tests.databases import EmptiedDatabase, connect, copy_template
 
 from retllm.db.base import Base, new_id
-from retllm.db.enums import MemberRole, RunSource
+from retllm.db.enums import MemberRole, RunSource, TokenScope
 from retllm.db.operations import MetricTotal, PausedQueue, Worker
 from retllm.db.people import AuditEntry, CollectionMember, SavedView
 from retllm.db.reviews import EvaluationRun, Judgment
@@ -67,7 +67,7 @@ def _rows() -> list[Base]:
         factories.make_score(job.id, item.id, 0.5),
         Attempt(unit_id=unit.id, number=1, worker="w"),
         CachedScore(key="k", score=0.5, tokens=1),
-        ApiToken(id=new_id(), user_id=user.id, name="t", digest="d"),
+        ApiToken(id=new_id(), user_id=user.id, name="t", digest="d", scope=TokenScope.READ),
         Login(id=new_id(), user_id=user.id),
         CollectionMember(collection_id=collection.id, user_id=other.id, role=MemberRole.VIEWER),
         AuditEntry(id=new_id(), action="logged_in"),

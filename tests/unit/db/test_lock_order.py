@@ -234,7 +234,9 @@ ACTIONS: dict[str, Callable[[Scene], object]] = {
     "cancel jobs": _in_transaction(
         lambda s, session: control.apply_to_jobs(session, s.user, BulkAction.CANCEL, [s.coarse.job_id, s.index.job_id])
     ),
-    "delete jobs": _in_transaction(lambda s, session: control.delete_jobs(session, s.user, [s.ended, s.index.job_id])),
+    "delete jobs": _in_transaction(
+        lambda s, session: control.apply_to_jobs(session, s.user, BulkAction.DELETE, [s.ended, s.index.job_id])
+    ),
     "requeue dead units": _in_transaction(
         lambda s, session: failures.requeue(
             session, s.user, list(session.scalars(sa.select(Unit.id).filter_by(job_id=s.ended)))

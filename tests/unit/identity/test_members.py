@@ -10,6 +10,7 @@ from retllm.db.tables import Collection, User, new_id
 from retllm.errors import Conflict, NotFound
 from retllm.identity import accounts, members
 from retllm.identity.access import Right, right_in
+from retllm.identity.actor import Actor
 
 PASSWORD = "correct horse battery"
 
@@ -29,18 +30,19 @@ def birds(session: Session, owner: User) -> Collection:
 
 def test_a_member_has_one_role_the_last_that_was_given(session: Session, birds: Collection) -> None:
     bob = accounts.create_user(session, "bob", PASSWORD)
-    assert right_in(session, bob, birds) is None
+    actor = Actor.unlimited(bob)
+    assert right_in(session, actor, birds) is None
     members.add_member(session, birds, bob, MemberRole.VIEWER)
     session.expire_all()
-    assert right_in(session, bob, birds) is Right.SEE
+    assert right_in(session, actor, birds) is Right.SEE
     members.add_member(session, birds, bob, MemberRole.EDITOR)
     session.expire_all()
-    assert right_in(session, bob, birds) is Right.CHANGE
+    assert right_in(session, actor, birds) is Right.CHANGE
     (one,) = members.page(session, birds)
     assert (one.name, one.role, one.held_back) == ("bob", MemberRole.EDITOR, False)
     assert members.remove_member(session, birds, bob.id) == "bob"
     session.expire_all()
-    assert right_in(session, bob, birds) is None
+    assert right_in(session, actor, birds) is None
     with pytest.raises(NotFound):
         members.remove_member(session, birds, bob.id)
 

@@ -220,7 +220,7 @@ def test_decoders_end_with_the_process_that_started_them(tmp_path: Path) -> None
         "from retllm.media import sandbox\n"
         "from retllm.settings import Settings\n"
         f"with open({str(file)!r}, 'rb') as f:\n"
-        f"    sandbox.ask(sandbox.Wish(10**6, 64), f, {file.stat().st_size}, Settings())\n"
+        f"    sandbox.ask(sandbox.DecodeRequest(10**6, 64), f, {file.stat().st_size}, Settings())\n"
         "print(next(iter(sandbox._pool._all))._process.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -335,7 +335,7 @@ def test_a_deed_to_all_that_match_goes_on_where_it_ended_and_leaves_newer_jobs(
     whole = history.search("whole")
     upto = new_id()
     later = history.search("later", JobState.FAILED)
-    filters = bulk.Filters()
+    filters = bulk.JobFilters()
     with app.test_request_context():
         tally = bulk.apply_to_all(ada.user, bulk.BulkAction.RETRY, filters, upto=upto)
         assert (tally.done, str(tally.after)) == (4, failed[1])
