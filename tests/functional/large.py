@@ -7,6 +7,7 @@ and a fifth of the rest. Times go back over a hundred days, keys with them.
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import dataclass
 
@@ -161,9 +162,19 @@ def fill(engine: sa.Engine, users: dict[str, uuid.UUID], *, embedder: str, image
                 connection.execute(sa.text(statement), {k: v for k, v in values.items() if f":{k}" in statement})
         found = connection.execute(sa.text(_KEYS)).one()
         connection.commit()
-        connection.execution_options(isolation_level="AUTOCOMMIT").execute(sa.text("VACUUM ANALYZE"))
+        vacuum = connection.execution_options(isolation_level="AUTOCOMMIT")
+        # whatever looks on meanwhile, such as autovacuum, keeps pages from being marked as visible to all
+        deadline = time.monotonic() + 120
+        vacuum.execute(sa.text("VACUUM ANALYZE"))
+        while vacuum.scalar(_NOT_ALL_VISIBLE) and time.monotonic() < deadline:
+            vacuum.execute(sa.text("VACUUM ANALYZE"))
     return Large(*found, run_id=run, user_id=users["ada"])
 
+
+_NOT_ALL_VISIBLE = sa.text(
+    "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace "
+    "AND relallvisible < relpages"
+)
 
 _KEYS = f"""
 SELECT (SELECT id FROM big_collections WHERE n = 1), (SELECT id FROM big_items WHERE n = {ITEMS // 4 + 1}),
