@@ -196,6 +196,7 @@ def _remove_some(session: Session, collection_id: UUID, model_id: UUID) -> int:
         .order_by(Embedding.item_id)
         .limit(_BATCH)
         .with_for_update()
+        .cte("some")  # evaluated once; of a subquery that is not certain
     )
-    gone = sa.delete(Embedding).where(Embedding.model_id == model_id, Embedding.item_id.in_(some))
+    gone = sa.delete(Embedding).where(Embedding.model_id == model_id, Embedding.item_id.in_(sa.select(some.c.item_id)))
     return len(session.scalars(gone.returning(Embedding.item_id).execution_options(synchronize_session=False)).all())

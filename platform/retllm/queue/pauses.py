@@ -38,16 +38,19 @@ def is_paused(session: Session, queue: str) -> bool:
 
 def take_ready(session: Session, stage: Stage, most: int, *where: sa.ColumnElement[bool]) -> list[Notification]:
     """Units that may be claimed now, those first that wait longest, marked as announced; the caller announces them."""
+    # a common table expression, which is evaluated once: a plan may evaluate a subquery once for each row, and each
+    # time it skips the rows just updated and takes others beyond the limit
     first = (
         sa.select(Unit.id)
         .where(*is_ready(stage), Unit.run_after <= sa.func.now(), *where)
         .order_by(Unit.run_after, Unit.id)
         .limit(most)
         .with_for_update(skip_locked=True)
+        .cte("first")
     )
     taken = session.scalars(
         sa.update(Unit)
-        .where(Unit.id.in_(first.scalar_subquery()))
+        .where(Unit.id.in_(sa.select(first.c.id)))
         .values(announced_at=sa.func.now())
         .returning(Unit.id)
         .execution_options(synchronize_session=False)

@@ -62,14 +62,16 @@ def keep(session: Session, scores: Mapping[str, Columns]) -> None:
 
 def prune(session: Session, most: int) -> int:
     """Forget the oldest scores beyond ``most``, some at a time; returns how many went."""
+    # a common table expression is evaluated once; of a subquery that is not certain
     beyond = (
         sa.select(CachedScore.key)
         .order_by(CachedScore.created_at.desc(), CachedScore.key)
         .offset(most)
         .limit(_PRUNED_AT_ONCE)
         .with_for_update(skip_locked=True)
+        .cte("beyond")
     )
     gone = session.scalars(
-        sa.delete(CachedScore).where(CachedScore.key.in_(beyond.scalar_subquery())).returning(CachedScore.key)
+        sa.delete(CachedScore).where(CachedScore.key.in_(sa.select(beyond.c.key))).returning(CachedScore.key)
     )
     return len(gone.all())

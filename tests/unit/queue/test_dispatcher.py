@@ -13,6 +13,7 @@ from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Attempt, Unit
 from retllm.indexing.submit import submit_index
+from retllm.queue import pauses
 from retllm.queue.dispatcher import Dispatcher
 from retllm.queue.notifications import QUEUE_OF, TASK_OF, Notifier
 
@@ -67,6 +68,15 @@ def test_a_full_queue_gets_no_more_hints(world) -> None:
     recorder.waiting = 10
     Dispatcher(world.sessions, recorder, settings).round()
     assert len(recorder.told) == 3
+
+
+@pytest.mark.parametrize("method", ["hashjoin", "mergejoin", "nestloop"])
+def test_no_plan_of_the_database_takes_more_units_than_the_queue_has_room_for(world, method: str) -> None:
+    _job(world, 8)
+    with transaction(world.sessions) as session:
+        for other in {"hashjoin", "mergejoin", "nestloop", "hashagg", "material", "memoize", "sort"} - {method}:
+            session.execute(sa.text(f"SET LOCAL enable_{other} = off"))
+        assert len(pauses.take_ready(session, Stage.EMBED, 3)) == 3
 
 
 def test_two_dispatchers_announce_each_unit_once(world) -> None:
