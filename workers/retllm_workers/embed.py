@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from retllm.embedding import Embedder, load_embedder
 from retllm.indexing import worker as indexing
 from retllm.queue.notifications import TASK_OF
 from retllm.queue.worker import run_unit
@@ -14,10 +14,16 @@ from retllm.settings import get_settings
 from retllm_workers.celery_app import app
 from retllm_workers.context import HeldModel, get_context
 
+if TYPE_CHECKING:
+    from retllm.embedding import Embedder
+
 QUEUES = frozenset({"embed", "query"})
 
 
 def _load(name: str) -> Embedder:
+    # imported here: the workers of the scorer have no use for open_clip
+    from retllm.embedding import load_embedder
+
     settings = get_settings()
     return load_embedder(name, device=settings.device, dtype=settings.dtype)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from retllm.fine import Scorer, load_scorer
 from retllm.queue.notifications import TASK_OF
 from retllm.queue.worker import run_unit
 from retllm.search import fine_worker
@@ -12,10 +12,16 @@ from retllm.settings import get_settings, public_name
 from retllm_workers.celery_app import app
 from retllm_workers.context import HeldModel, get_context
 
+if TYPE_CHECKING:
+    from retllm.fine import Scorer
+
 QUEUES = frozenset({"score"})
 
 
 def _load() -> Scorer:
+    # imported here: the workers of the embedders do without
+    from retllm.fine import load_scorer
+
     settings = get_settings()
     return load_scorer(
         settings.scorer_name,

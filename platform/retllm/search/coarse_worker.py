@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
 from retllm.db.session import transaction
 from retllm.db.tables import Job, Search
-from retllm.embedding import Embedder, fuse
+from retllm.embedding import fuse
 from retllm.errors import ModelUnavailable
 from retllm.indexing.worker import Embedders, Vectors, open_clip_name, register
 from retllm.queue.claim import complete
@@ -17,6 +18,9 @@ from retllm.queue.worker import LeasedUnit, WorkerContext
 from retllm.search import coarse
 from retllm.search.coarse import QueryVector
 from retllm.search.query_picture import query_picture
+
+if TYPE_CHECKING:
+    from retllm.embedding import Embedder
 
 
 def coarse_unit(bench: WorkerContext, held: LeasedUnit, embedders: Embedders) -> list[Notification]:

@@ -13,8 +13,12 @@ pytestmark = pytest.mark.slow
 
 PROGRAM = """
 import json
+import sys
+import retllm.embedding
 from retllm.errors import ModelUnavailable
-from retllm_workers import embed
+from retllm_workers import app, embed
+
+light = not {"torch", "open_clip", "transformers"} & set(sys.modules)
 
 loaded = []
 
@@ -24,7 +28,7 @@ def load(name, **_):
         raise ModelUnavailable("It can't be loaded.")
     return "model of " + name
 
-embed.load_embedder = load
+retllm.embedding.load_embedder = load
 at_first = list(loaded)
 got = [embed._embedder(name) for name in ("local-dir:/m/main", "local-dir:/m/two", "local-dir:/m/main")]
 for _ in range(2):
@@ -32,7 +36,7 @@ for _ in range(2):
         embed._embedder("local-dir:/m/broken")
     except ModelUnavailable:
         got.append(None)
-print(json.dumps([at_first, got, loaded, embed.HELD.get()]))
+print(json.dumps([at_first, got, loaded, embed.HELD.get(), light]))
 """
 
 
@@ -48,8 +52,9 @@ def test_each_embedder_is_loaded_once_when_it_is_first_wanted_and_a_failed_load_
     )
     assert done.returncode == 0, done.stderr
     main, two, broken = "local-dir:/m/main", "local-dir:/m/two", "local-dir:/m/broken"
-    at_first, got, loaded, early = json.loads(done.stdout)
+    at_first, got, loaded, early, light = json.loads(done.stdout)
     assert at_first == []
     assert got == [f"model of {main}", f"model of {two}", f"model of {main}", None, None]
     assert loaded == [main, two, broken, broken]
     assert early == f"model of {main}"
+    assert light, "a worker of one stage would wait for the libraries of the other"
