@@ -84,10 +84,10 @@ def pool() -> list[Content]:
 def test_a_score_alone_is_the_score_in_any_batch(
     family: str, settings: Injection, query: Content, scorer_of: Callable[[str], Scorer]
 ) -> None:
-    scorer = scorer_of(family)
-    alone = [scorer.score(query, [one], settings, mode="choice")[0] for one in pool()]
-    order = [int(at) for at in np.random.default_rng(3).permutation([*range(len(pool())), 0, 3])]
-    found = scorer.score(query, [pool()[at] for at in order], settings, mode="choice")
+    scorer, some = scorer_of(family), pool()[::2]
+    alone = [scorer.score(query, [one], settings, mode="choice")[0] for one in some]
+    order = [int(at) for at in np.random.default_rng(3).permutation([*range(len(some)), 0, 3])]
+    found = scorer.score(query, [some[at] for at in order], settings, mode="choice")
     for at, score in zip(order, found, strict=True):
         assert score.score == pytest.approx(alone[at].score, rel=1e-3)
         assert score.log_odds == pytest.approx(alone[at].log_odds, abs=1e-3)

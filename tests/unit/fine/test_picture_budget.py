@@ -20,7 +20,7 @@ from retllm.fine.model import _image_token
 from retllm.fine.prepare import Preparer
 from retllm.settings import Settings
 
-SIZES = ((4000, 3000), (3000, 4000), (3000, 100), (3, 4))
+SIZES = ((2000, 1500), (1500, 2000), (3000, 100), (3, 4))
 
 #: less than the small model of the family makes of a photograph, where it can make less
 BUDGETS = {

@@ -76,9 +76,9 @@ class Passes:
 @pytest.mark.parametrize("injection", [OFF, SUFFIX], ids=["off", "suffix"])
 def test_cold_warm_and_whole_questions_have_the_same_scores(scorer: Scorer, injection: Injection) -> None:
     for query, pool in (
-        (Content(text="a red dog"), [*pictures(), *CAPTIONED]),
-        (Content(image=picture(99, 36, 28)), [*TEXTS, *pictures()[:2]]),
-        (Content(image=picture(98, 28, 20), text="a circle"), [*TEXTS, *CAPTIONED]),
+        (Content(text="a red dog"), [*pictures()[1:4], CAPTIONED[0]]),
+        (Content(image=picture(99, 36, 28)), [*TEXTS[1:], *pictures()[:2]]),
+        (Content(image=picture(98, 28, 20), text="a circle"), [*TEXTS[:2], CAPTIONED[1]]),
     ):
         with scorer.bare():
             expected = scorer.score(query, pool, injection)

@@ -44,7 +44,9 @@ def test_text_against_pictures(
     scorer_of: Callable[[str], Scorer],
     reference_of: Callable[[str], Reference],
 ) -> None:
-    pictures = [picture(seed, 16 + 6 * seed, 30 - 4 * seed) for seed in range(3)]
+    # with the entropy trigger each is injected at a layer of its own
+    count = 3 if settings.trigger == "entropy" else 2
+    pictures = [picture(seed, 16 + 6 * seed, 30 - 4 * seed) for seed in range(count)]
     scores = scorer_of(family).score(Content(text=CAPTION), [Content(image=image) for image in pictures], settings)
     question = f"Does the image match the caption: <{CAPTION}>? Please directly output True or False"
     for found, image in zip(scores, pictures, strict=True):

@@ -143,10 +143,10 @@ def same(one: PairScore, other: PairScore) -> None:
 def test_an_answer_alone_is_the_answer_in_any_batch(
     family: str, settings: Injection, numeric: Callable[[str], Scorer]
 ) -> None:
-    scorer, query = numeric(family), Content(text=CAPTION)
-    alone = [scorer.score(query, [one], settings, mode="verbalized")[0] for one in pool()]
-    order = [int(at) for at in np.random.default_rng(3).permutation([*range(len(pool())), 0, 3])]
-    found = scorer.score(query, [pool()[at] for at in order], settings, mode="verbalized")
+    scorer, query, some = numeric(family), Content(text=CAPTION), pool()[1::2]
+    alone = [scorer.score(query, [one], settings, mode="verbalized")[0] for one in some]
+    order = [int(at) for at in np.random.default_rng(3).permutation([*range(len(some)), 0, 3])]
+    found = scorer.score(query, [some[at] for at in order], settings, mode="verbalized")
     for at, score in zip(order, found, strict=True):
         same(score, alone[at])
 
