@@ -11,14 +11,13 @@ import os
 import signal
 import socket
 import stat
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import httpx
@@ -27,6 +26,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from tests.chaos.client import picture
+from tests.functional import forked
 
 from retllm.settings import Settings
 from retllm.stack import LocalStack
@@ -81,22 +81,14 @@ class Scene:
 
     def command(
         self, *arguments: str, given: str = "", secret_output: bool = False, **changes: str | None
-    ) -> subprocess.CompletedProcess[str]:
+    ) -> CompletedProcess[str]:
         """Run `retllm ...` with the settings of the stack; what it prints is kept unless it is there to be a secret."""
         env = self.stack.environment() | {"RETLLM_PORT": "0"}
         for name, value in changes.items():
             env.pop(name, None)
             if value is not None:
                 env[name] = value
-        done = subprocess.run(
-            [sys.executable, "-m", "retllm.cli.main", *arguments],
-            env=env,
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE_SECONDS,
-            check=False,
-        )
+        done = forked.command(arguments, env, given)
         self.said.append((" ".join(arguments), done.stderr if secret_output else done.stdout + done.stderr))
         return done
 
@@ -239,14 +231,7 @@ def _break_commands(scene: Scene) -> None:
             {"RETLLM_PORT": "none"},
             {"RETLLM_SECRET_KEY": CANARIES["wrong password"]},
         ):
-            done = subprocess.run(
-                [sys.executable, "-c", f"import {module} as m; m.app.test_client().get('/readyz')"],
-                env=scene.stack.environment() | changes,
-                capture_output=True,
-                text=True,
-                timeout=_PATIENCE_SECONDS,
-                check=False,
-            )
+            done = forked.module(module, scene.stack.environment() | changes)
             scene.said.append((f"{module} {sorted(changes)}", done.stdout + done.stderr))
 
 

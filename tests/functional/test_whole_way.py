@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from PIL import Image
+from tests.functional import forked
 
 from retllm.cli.client import Api, open_api
 from retllm.cli.up import Admin
@@ -30,14 +29,7 @@ SEED = 4711
 
 def retllm(stack: LocalStack, *arguments: str, status: int = 0) -> Any:
     """The command line as a process of its own; its JSON answer."""
-    done = subprocess.run(
-        [sys.executable, "-m", "retllm.cli.main", *arguments, "--json"],
-        env=os.environ | {"RETLLM_HOME": str(stack.home)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    done = forked.command([*arguments, "--json"], os.environ | {"RETLLM_HOME": str(stack.home)})
     assert done.returncode == status, done.stderr
     return json.loads(done.stdout)
 
