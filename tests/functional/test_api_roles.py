@@ -1,7 +1,7 @@
 """The API against its own document, as everybody: schemathesis with all of its phases and all of its checks.
 
 Its coverage phase, three thousand requests of nearly every wrong kind, is asked as an administrator, who passes every
-check of rights, and as a viewer, who mostly does not; ``make soak`` asks it as everybody, and more of the rest.
+check of rights; ``make soak`` asks it as everybody, and more of the rest.
 What right requests may come to is not asked here but in tests/unit/web/test_authorization.py; here no answer, whoever
 asks, may be one that the document does not know.
 """
@@ -47,7 +47,7 @@ from retllm_web.app import create_app
 
 EXAMPLES = scaled(5, 50)
 PHASES = {PhaseName.EXAMPLES, PhaseName.COVERAGE, PhaseName.FUZZING, PhaseName.STATEFUL_TESTING}
-COVERED = {"admin", "viewer"}
+COVERED = {"admin"}
 # what schemathesis says of sockets even to an app without one, when it asks again without the token
 OF_SOCKETS = ("max_redirects", "verify", "cert")
 

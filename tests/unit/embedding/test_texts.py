@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -23,9 +25,14 @@ WORDS = {
 }
 
 
+@lru_cache
+def _tokenizer(kind: str) -> Any:
+    return open_clip.get_tokenizer(TOKENIZERS[kind])
+
+
 def _controls(kind: str, text: str) -> list[int]:
     """The control tokens of an encoded text in their order, the filling at its end once."""
-    tokenizer = open_clip.get_tokenizer(TOKENIZERS[kind])
+    tokenizer = _tokenizer(kind)
     row = tokenizer([text])[0]
     inner = getattr(tokenizer, "tokenizer", None)
     special = set(inner.all_special_ids if inner else tokenizer.all_special_ids)
@@ -50,7 +57,7 @@ def _disguises(word: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_the_tokenizers_own_words_are_only_text(kind: str) -> None:
-    harmless = Harmless(open_clip.get_tokenizer(TOKENIZERS[kind]))
+    harmless = Harmless(_tokenizer(kind))
     plain = _controls(kind, "a cat")
     assert plain
     for word in WORDS[kind]:
@@ -61,7 +68,7 @@ def test_the_tokenizers_own_words_are_only_text(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_no_mixture_makes_one(kind: str) -> None:
-    harmless = Harmless(open_clip.get_tokenizer(TOKENIZERS[kind]))
+    harmless = Harmless(_tokenizer(kind))
     plain = _controls(kind, "a cat")
     pieces = [disguise for word in WORDS[kind] for disguise in _disguises(word)]
     cut = st.sampled_from(pieces).flatmap(lambda piece: st.integers(0, len(piece)).map(lambda end: piece[:end]))
@@ -78,7 +85,7 @@ def test_no_mixture_makes_one(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_another_text_stays_as_it_is(kind: str) -> None:
-    harmless = Harmless(open_clip.get_tokenizer(TOKENIZERS[kind]))
+    harmless = Harmless(_tokenizer(kind))
     for text in (
         "a red square",
         "3 < 4 & 5 > 2 [sic] {x} | y",
