@@ -37,7 +37,7 @@ def _setup_logging(**_: Any) -> None:
 
 
 @lru_cache(maxsize=1)
-def _bench() -> WorkerContext:
+def _context() -> WorkerContext:
     register_handlers()
     settings = get_settings()
     return WorkerContext(
@@ -61,14 +61,14 @@ def _tell_start(name: str) -> None:
 @app.task(name=TASK_OF["embed"])  # type: ignore[untyped-decorator]  # celery has no types
 def empty_unit(unit_id: str) -> None:
     """Claim the unit and complete it with no result; the start of a job's first unit is told."""
-    run_unit(_bench(), UUID(unit_id), _do_nothing)
+    run_unit(_context(), UUID(unit_id), _do_nothing)
 
 
-def _do_nothing(bench: WorkerContext, held: LeasedUnit) -> list[Notification]:
+def _do_nothing(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
     # the claim is committed by now
     if held.claim.seq == 0:
         _tell_start(str(held.claim.job_id))
-    return complete(bench.sessions, held.claim, lambda _session, _job: [])
+    return complete(context.sessions, held.claim, lambda _session, _job: [])
 
 
 @app.task(name=BARE_TASK)  # type: ignore[untyped-decorator]  # celery has no types

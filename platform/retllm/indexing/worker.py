@@ -54,7 +54,7 @@ def register(session: Session, embedder: Embedder) -> EmbeddingModel:
     )
 
 
-def embed_unit(bench: WorkerContext, held: LeasedUnit, embedders: Embedders) -> list[Notification]:
+def embed_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) -> list[Notification]:
     """Embed the unit's items and store their vectors; items deleted meanwhile are passed over.
 
     Raises:
@@ -62,16 +62,16 @@ def embed_unit(bench: WorkerContext, held: LeasedUnit, embedders: Embedders) -> 
         ModelUnavailable: the unit's embedder can't be loaded, or is none of those that this worker serves.
         MediaRejected: no picture of the unit can be decoded; where some can, the others go into units of their own.
     """
-    name, weight = _embedder_and_weight(bench, held)
-    embedder = embedders(open_clip_name(bench, name))
+    name, weight = _embedder_and_weight(context, held)
+    embedder = embedders(open_clip_name(context, name))
     ids = [UUID(item) for item in held.claim.payload["items"]]
-    with bench.sessions() as session:
+    with context.sessions() as session:
         found = {item.id: item for item in session.scalars(sa.select(Item).where(Item.id.in_(ids)))}
     items = [found[key] for key in ids if key in found and found[key].state is ItemState.READY]
-    vectors, unreadable = _embed_items(bench, held, embedder, items, weight)
+    vectors, unreadable = _embed_items(context, held, embedder, items, weight)
     held.lease.check()
 
-    with transaction(bench.sessions) as session:
+    with transaction(context.sessions) as session:
         # by itself: its index is made under a lock of the whole table, for which no row may be kept locked
         model = register(session, embedder)
 
@@ -83,11 +83,11 @@ def embed_unit(bench: WorkerContext, held: LeasedUnit, embedders: Embedders) -> 
         # each of them fails by itself, and can be retried by itself
         return lifecycle.set_apart(session, job, session.get_one(Unit, held.claim.unit_id), unreadable)
 
-    return complete(bench.sessions, held.claim, write)
+    return complete(context.sessions, held.claim, write)
 
 
 def _embed_items(
-    bench: WorkerContext, held: LeasedUnit, embedder: Embedder, items: Sequence[Item], weight: float
+    context: WorkerContext, held: LeasedUnit, embedder: Embedder, items: Sequence[Item], weight: float
 ) -> tuple[dict[UUID, Vectors], list[str]]:
     """The vectors of the items, and the ids of those whose picture can't be read.
 
@@ -99,10 +99,10 @@ def _embed_items(
     errors: dict[str, RetllmError] = {}
     pictures = in_parallel(
         [item for item in items if item.picture_key],
-        partial(_prepare, bench, embedder),
-        partial(decoded_bytes, least=embedder.least_side),
-        threads=bench.settings.decoders_at_once,
-        most_bytes=bench.settings.decoded_bytes,
+        partial(_prepare, context, embedder),
+        partial(decoded_bytes, min_side=embedder.least_side),
+        threads=context.settings.decoders_at_once,
+        max_bytes=context.settings.decoded_bytes,
         # the next batch is decoded while this one is in the model
         ahead=2 * _BATCH,
     )
@@ -116,7 +116,7 @@ def _embed_items(
                     if result.error is not None:
                         errors[str(item.id)] = _own_error(result.error)
                         continue
-                    prepared[item.id] = result.made
+                    prepared[item.id] = result.value
                 batch.append(item)
             vectors |= zip((item.id for item in batch), _embed(embedder, batch, prepared, weight), strict=True)
     if errors and not vectors:
@@ -124,9 +124,9 @@ def _embed_items(
     return vectors, list(errors)
 
 
-def _prepare(bench: WorkerContext, embedder: Embedder, item: Item) -> Any:
+def _prepare(context: WorkerContext, embedder: Embedder, item: Item) -> Any:
     """What the embedder's model sees of the item's picture."""
-    return embedder.prepare(open_picture(bench.storage, item, bench.settings, embedder.least_side))
+    return embedder.prepare(open_picture(context.storage, item, context.settings, embedder.least_side))
 
 
 def _own_error(error: Exception) -> RetllmError:
@@ -136,16 +136,16 @@ def _own_error(error: Exception) -> RetllmError:
     raise error
 
 
-def _embedder_and_weight(bench: WorkerContext, held: LeasedUnit) -> tuple[str, float]:
+def _embedder_and_weight(context: WorkerContext, held: LeasedUnit) -> tuple[str, float]:
     """The name of the unit's embedder, and the share of the picture that the job was accepted with."""
-    with bench.sessions() as session:
+    with context.sessions() as session:
         params = session.scalars(sa.select(Job.params).where(Job.id == held.claim.job_id)).one()
     return held.claim.payload.get("embedder", params["embedder"]), float(params["item_image_weight"])
 
 
-def open_clip_name(bench: WorkerContext, asked: str) -> str:
+def open_clip_name(context: WorkerContext, asked: str) -> str:
     """The open_clip name of an embedder, by the name that jobs keep."""
-    serves = bench.settings.embedders
+    serves = context.settings.embedders
     if asked not in serves:
         raise ModelUnavailable(
             f"This job wants the embedder {asked}, but the workers serve {', '.join(serves)}: "
