@@ -110,7 +110,7 @@ class _Batch:
         pool: ThreadPoolExecutor,
         reopen: Callable[[], BinaryIO] | None = None,
     ) -> None:
-        """Process one file by its kind. With ``reopen``, close the stream after use; caption sheets are reopened later."""
+        """Process one file by its kind. With ``reopen``, close the stream; a caption sheet is reopened later."""
         if kind is FileKind.PICTURE:
             sha256 = streams.digest(stream, self._ingest.settings.max_file_bytes)
             if sha256 in self._hashes:

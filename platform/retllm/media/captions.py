@@ -152,9 +152,7 @@ def _json_rows(lines: io.TextIOWrapper, settings: Settings) -> Iterator[Row]:
         if not stripped:
             continue
         if number == 1 and stripped.startswith("["):
-            raise MediaRejected(
-                'The file is a JSON array: write one object per line, {"file": ..., "caption": ...}.'
-            )
+            raise MediaRejected('The file is a JSON array: write one object per line, {"file": ..., "caption": ...}.')
         yield _json_row(number, stripped)
 
 

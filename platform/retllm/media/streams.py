@@ -101,5 +101,7 @@ def check_utf8(stream: BinaryIO, limit: int) -> None:
         decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         position = done - pending + error.start + 1
-        raise MediaRejected(f"The file is not UTF-8 (byte {position:,}): save it as UTF-8 and send it again.") from error
+        raise MediaRejected(
+            f"The file is not UTF-8 (byte {position:,}): save it as UTF-8 and send it again."
+        ) from error
     stream.seek(0)

@@ -61,7 +61,9 @@ def plan(settings: SearchSettings, embedder: str, *, has_text: bool) -> dict[str
     """
     captions, names = settings.coarse.captions, settings.coarse.embedders
     if not names and not captions:
-        raise InvalidInput("The search has no source of candidates: name an embedder or enable captions.", field="coarse")
+        raise InvalidInput(
+            "The search has no source of candidates: name an embedder or enable captions.", field="coarse"
+        )
     if not names and not has_text:
         raise InvalidInput(f"Captions alone can't answer this search. {_NO_TEXT}", field="coarse")
     if not captions and names == [embedder]:

@@ -147,7 +147,10 @@ class SearchSettings(Strict):
 
     @classmethod
     def stored(cls, values: Mapping[str, Any]) -> Self:
-        """Build the settings of a stored search without validation, since bounds may have changed; groups are mappings."""
+        """Build the settings of a stored search from ``values``, with groups as mappings.
+
+        Values are not validated, since bounds may have changed.
+        """
         groups = {
             name: group.model_construct(**{part: values[name].get(part) for part in group.model_fields})
             for name, group in _GROUPS.items()

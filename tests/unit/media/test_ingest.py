@@ -283,7 +283,7 @@ def test_rows_that_can_t_be_used_say_why(ingest: Ingest, items: Items) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("c.csv", b"file,caption\n", "no row"),
+        ("c.csv", b"file,caption\n", "no captions"),
         ("c.csv", b"what,ever\n1,2\n", "first line"),
         ("c.csv", b"caption\ngr\xfcn\n", "UTF-8"),
         ("c.jsonl", b"[]", "one object per line"),
