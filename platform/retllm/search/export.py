@@ -107,8 +107,8 @@ def _row(found: RowMapping) -> Row:
     if Search.__name__ not in row:
         return row
     search = row.pop(Search.__name__)
-    asked = SearchSettings.of(search).flat() if search else {}
-    return row | {column: asked.get(name) for name, column in _OF_SETTING.items()}
+    settings = SearchSettings.of(search).flat() if search else {}
+    return row | {column: settings.get(name) for name, column in _OF_SETTING.items()}
 
 
 def _named(columns: dict[str, Any]) -> list[Any]:

@@ -41,7 +41,7 @@ def next_payloads(session: Session, search_id: UUID) -> list[Payload]:
     wave = remaining[: _wave_size(search, opened, len(rows))]
     if wave:
         return _payloads(wave, search.unit_candidates)
-    ties = [str(key) for key in tied(ranking.deciding(rows, search), search.tie_decimals)]
+    ties = [str(key) for key in tied(ranking.decision_inputs(rows, search), search.tie_decimals)]
     unknown = [item for item in ties if item not in entropy]
     return [{**payload, "pass": _ENTROPY} for payload in _payloads(unknown, search.unit_candidates)]
 

@@ -56,7 +56,7 @@ def fused_of(rows: Sequence[Row], search: Search) -> list[float | None]:
     return fused(log_odds, [row.candidate.similarity for row in rows], search.fusion_weight)
 
 
-def deciding(rows: Sequence[Row], search: Search) -> list[Scored[UUID]]:
+def decision_inputs(rows: Sequence[Row], search: Search) -> list[Scored[UUID]]:
     """Return the rows as input of the final order: with their score, or the fused number if the search fuses."""
     numbers = fused_of(rows, search)
     if search.fusion_weight == 0:
@@ -75,7 +75,7 @@ def deciding(rows: Sequence[Row], search: Search) -> list[Scored[UUID]]:
 
 def order_of(rows: Sequence[Row], search: Search) -> list[Ranked[UUID]]:
     """Return the order according to the current scores (method, section 5)."""
-    return final_order(deciding(rows, search), search.tie_decimals)
+    return final_order(decision_inputs(rows, search), search.tie_decimals)
 
 
 def write_final_order(session: Session, search_id: UUID) -> None:
