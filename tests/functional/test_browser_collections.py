@@ -52,7 +52,7 @@ def test_files_are_uploaded_with_their_outcomes_and_can_be_searched_at_once(
     expect(page.locator("[data-said]")).to_have_text("2 added, 1 updated, 1 rejected.")
     # what needs a person comes first
     expect(outcomes.first).to_contain_text("broken.png")
-    expect(outcomes.first).to_contain_text("holds no such picture")
+    expect(outcomes.first).to_contain_text("is not such a picture")
     expect(page.locator(".tile")).to_have_count(2)
     expect(page.locator("#index-state")).to_contain_text("All 2 items are indexed")
     expect(page.get_by_role("button", name="Search", exact=True)).to_be_visible()

@@ -1,1 +1,1 @@
-"""Benchmarks of speed, each a comparison within one run; behind ``retllm bench``."""
+"""Benchmarks of speed for ``retllm bench``; each compares its variants within one run."""

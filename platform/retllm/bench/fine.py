@@ -1,15 +1,15 @@
-"""Speed of the fine stage: the published code's shape of work beside ours, on the same weights and pairs, in one run.
+"""Speed of the fine stage compared with the method of the published code, on the same weights and pairs, in one run.
 
-What is compared, each on k candidates of one query:
+Variants, each on k candidates of one query:
 
-- ``published_shape``: pair by pair, with the output projection over all positions after every layer, as the code that
-  was published with RetLLM computes it (method, section 4).
-- ``pair_by_pair``: pair by pair, with the output projection at the last position only, and nothing kept.
-- ``cold``: the platform's scorer that has not seen the pictures before.
-- ``warm``: the same scorer with another query (text to image) or other texts (image to text) on pictures that it has
-  seen.
+- ``published_shape``: pair by pair, with the output projection over all positions after every layer, like the code
+  published with RetLLM (method, section 4).
+- ``pair_by_pair``: pair by pair, with the output projection at the last position only, without caches.
+- ``cold``: the platform's scorer with empty caches.
+- ``warm``: the same scorer with another query (text to image) or other texts (image to text) on pictures that are in
+  its caches.
 
-Rounds of all four take turns, so that what else the machine does falls on all of them alike; medians are compared.
+Each round runs all four variants, so that other load on the machine affects all of them; medians are compared.
 """
 
 from __future__ import annotations
@@ -42,30 +42,30 @@ _PLACES = ("on a beach", "in the snow", "beside a river", "in front of a wall", 
 
 
 def captions(count: int, seed: int) -> list[str]:
-    """Captions of about the length that people write, each different from the others of its seed."""
+    """Return distinct captions of realistic length."""
     rng = np.random.default_rng(seed)
-    made: dict[str, None] = {}
-    while len(made) < count:
+    texts: dict[str, None] = {}
+    while len(texts) < count:
         first, second = rng.choice(_THINGS, 2, replace=False)
-        made[f"A {first} and a {second} {rng.choice(_PLACES)}, seen from {rng.integers(2, 90)} metres."] = None
-    return list(made)
+        texts[f"A {first} and a {second} {rng.choice(_PLACES)}, seen from {rng.integers(2, 90)} metres."] = None
+    return list(texts)
 
 
 def pictures(count: int, side: int, seed: int) -> list[Image.Image]:
-    """Square pictures of noise."""
+    """Return square pictures of random noise."""
     rng = np.random.default_rng(seed)
     return [Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)) for _ in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What one run measured.
+    """The result of one run.
 
     Attributes:
         k: candidates of a query.
-        device: where it ran.
-        tokens: of one pair, visual ones included.
-        pairs_per_second: for each direction and way, the median.
+        device: device of the scorer.
+        tokens: tokens of one pair, including visual tokens.
+        pairs_per_second: median by direction and variant.
     """
 
     k: int
@@ -74,7 +74,7 @@ class Speed:
     pairs_per_second: dict[str, dict[str, float]]
 
     def as_json(self, parameters: int) -> dict[str, Any]:
-        """The result as one JSON object."""
+        """Return the result as a JSON object."""
         rounded = {
             direction: {way: round(speed, 3) for way, speed in ways.items()}
             for direction, ways in self.pairs_per_second.items()
@@ -85,50 +85,52 @@ class Speed:
 def measure_fine(
     scorer: Scorer, k: int, side: int, rounds: int, injection: Injection, done: Callable[[], None] = lambda: None
 ) -> Speed:
-    """Measure all ways in both directions.
+    """Measure all variants in both directions.
 
     Args:
-        scorer: the model, with room for the prefixes of k pictures.
+        scorer: the model, with enough cache for the prefixes of k pictures.
         k: candidates of a query.
-        side: of the pictures, in pixels.
-        rounds: that count; one more warms up.
-        injection: the settings of re-injection, for all ways but the published shape.
+        side: edge of the pictures in pixels.
+        rounds: number of measured rounds; one more is run first as a warm-up.
+        injection: settings of re-injection, for all variants but ``published_shape``.
         done: called after each timed call.
     """
-    seconds: dict[tuple[str, str], list[float]] = {(one, way): [] for one in DIRECTIONS for way in WAYS}
+    seconds: dict[tuple[str, str], list[float]] = {(direction, way): [] for direction in DIRECTIONS for way in WAYS}
     tokens = 0
     for turn in range(rounds + 1):
         for direction in DIRECTIONS:
-            matter = _Matter(direction, k, side, turn)
+            inputs = _Inputs(direction, k, side, turn)
             for way in WAYS:
-                took, tokens = _timed(scorer, way, matter, injection)
+                took, tokens = _timed(scorer, way, inputs, injection)
                 if turn:
                     seconds[direction, way].append(took)
                 done()
-    speeds = {one: {way: k / statistics.median(seconds[one, way]) for way in WAYS} for one in DIRECTIONS}
+    speeds = {
+        direction: {way: k / statistics.median(seconds[direction, way]) for way in WAYS} for direction in DIRECTIONS
+    }
     return Speed(k, scorer.info.device, tokens, speeds)
 
 
-class _Matter:
-    """Queries and candidates of one round; fresh pictures in each, so that no round knows those of another."""
+class _Inputs:
+    """Queries and candidates of one round, with new pictures, so that caches of earlier rounds do not help."""
 
     def __init__(self, direction: str, k: int, side: int, turn: int) -> None:
         texts = captions(k + 2, 1000 + turn)
         if direction == "t2i":
-            self.candidates = [Content(image=one) for one in pictures(k, side, turn)]
+            self.candidates = [Content(image=picture) for picture in pictures(k, side, turn)]
             self.query, self.other = Content(text=texts[0]), Content(text=texts[1])
             self.others = self.candidates
         else:
             self.query = self.other = Content(image=pictures(1, side, turn)[0])
-            self.candidates = [Content(text=one) for one in texts[:k]]
-            self.others = [Content(text=one) for one in captions(k, 2000 + turn)]
+            self.candidates = [Content(text=text) for text in texts[:k]]
+            self.others = [Content(text=text) for text in captions(k, 2000 + turn)]
 
 
-def _timed(scorer: Scorer, way: str, matter: _Matter, injection: Injection) -> tuple[float, int]:
-    """Seconds of one way, and the tokens of its last pair."""
+def _timed(scorer: Scorer, way: str, inputs: _Inputs, injection: Injection) -> tuple[float, int]:
+    """Run one variant; return its duration in seconds and the tokens of its last pair."""
     if way != "warm":
         scorer.forget()
-    query, pool = (matter.other, matter.others) if way == "warm" else (matter.query, matter.candidates)
+    query, pool = (inputs.other, inputs.others) if way == "warm" else (inputs.query, inputs.candidates)
     _wait(scorer)
     started = time.perf_counter()
     tokens = 0
@@ -136,8 +138,8 @@ def _timed(scorer: Scorer, way: str, matter: _Matter, injection: Injection) -> t
         published_shape(scorer, query, pool)
     elif way == "pair_by_pair":
         with scorer.bare():
-            for one in pool:
-                tokens = scorer.score(query, [one], injection)[0].tokens
+            for candidate in pool:
+                tokens = scorer.score(query, [candidate], injection)[0].tokens
     else:
         tokens = scorer.score(query, pool, injection)[-1].tokens
     _wait(scorer)
@@ -150,7 +152,7 @@ def _wait(scorer: Scorer) -> None:
 
 
 def published_shape(scorer: Scorer, query: Content, candidates: Sequence[Content]) -> None:
-    """Score pair by pair, reading every layer at every position through the output projection."""
+    """Score pair by pair, applying the output projection to every layer at every position."""
     loaded = scorer.loaded
     head, norm = loaded.decoder.head, loaded.module.get_decoder().norm
 
@@ -160,9 +162,9 @@ def published_shape(scorer: Scorer, query: Content, candidates: Sequence[Content
 
     handles = [layer.register_forward_hook(read) for layer in loaded.decoder.layers]
     try:
-        for at, candidate in enumerate(candidates):
+        for index, candidate in enumerate(candidates):
             with loaded.preparer.pictures_once(), torch.inference_mode():
-                pair = loaded.preparer.pair(at, scorer.prompts.message("true_false", query, candidate))
+                pair = loaded.preparer.pair(index, scorer.prompts.message("true_false", query, candidate))
                 inputs = {
                     key: value.to(loaded.module.device, loaded.module.dtype if value.is_floating_point() else None)
                     for key, value in {**pair.tokens, **pair.vision}.items()

@@ -1,8 +1,7 @@
-"""The worker of ``retllm bench jobs``: ``celery --app retllm.bench.job_worker worker``, with no model at all.
+"""The worker of ``retllm bench jobs``: ``celery --app retllm.bench.job_worker worker``, without any model.
 
-One process serves both sides of the comparison: units of index jobs, whose doing is nothing, and a bare task that does
-nothing. When one that was asked for starts, its name and the time go into a list in Redis, so that both are read from
-the same clock in the same way.
+One process serves both sides of the comparison: empty units of index jobs, and an empty Celery task. At each measured
+start it appends the name and the time to a list in Redis, so that both sides use the same clock in the same way.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def _setup_logging(**_: Any) -> None:
 
 
 @lru_cache(maxsize=1)
-def _bench() -> WorkerContext:
+def _context() -> WorkerContext:
     register_handlers()
     settings = get_settings()
     return WorkerContext(
@@ -54,25 +53,25 @@ def _redis() -> redis.Redis:
     return redis.Redis.from_url(str(get_settings().redis_url))
 
 
-def _tell_start(name: str) -> None:
+def _record_start(name: str) -> None:
     _redis().rpush(STARTED, f"{name} {time.time()}")
 
 
 @app.task(name=TASK_OF["embed"])  # type: ignore[untyped-decorator]  # celery has no types
 def empty_unit(unit_id: str) -> None:
-    """Claim the unit and complete it with no result; the start of a job's first unit is told."""
-    run_unit(_bench(), UUID(unit_id), _do_nothing)
+    """Claim the unit and complete it without results; record the start of the first unit of a job."""
+    run_unit(_context(), UUID(unit_id), _do_nothing)
 
 
-def _do_nothing(bench: WorkerContext, held: LeasedUnit) -> list[Notification]:
-    # the claim is committed by now
+def _do_nothing(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
+    # the claim is already committed
     if held.claim.seq == 0:
-        _tell_start(str(held.claim.job_id))
-    return complete(bench.sessions, held.claim, lambda _session, _job: [])
+        _record_start(str(held.claim.job_id))
+    return complete(context.sessions, held.claim, lambda _session, _job: [])
 
 
 @app.task(name=BARE_TASK)  # type: ignore[untyped-decorator]  # celery has no types
 def bare_task(name: str) -> None:
-    """Nothing; the start is told where it has a name."""
+    """Do nothing but record the start if ``name`` is not empty."""
     if name:
-        _tell_start(name)
+        _record_start(name)

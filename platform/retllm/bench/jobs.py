@@ -1,15 +1,15 @@
-"""What the job core costs, beside a bare Celery task on the same Redis and in the same worker, in one run.
+"""Overhead of the job core compared with a bare Celery task on the same Redis and in the same worker, in one run.
 
-What is compared:
+The two sides:
 
-- ``job``: an index job whose units do nothing. It is submitted as the web server does it (job and units in one
-  transaction, the hints after the commit), and each unit passes through all of the job core: claim, lease, a fenced
-  transaction at its end, the look whether the job is over. Nothing of it can be lost or counted twice.
-- ``task``: a Celery task that does nothing, with the same application's options. Nothing keeps it but Redis.
+- ``job``: an index job with empty units. It is submitted like in the web server (job and units in one transaction, the
+  hints after the commit), and each unit runs through the whole job core: claim, lease, a fenced transaction at its end,
+  the check whether the job is complete. It can't be lost or counted twice.
+- ``task``: an empty Celery task, with the options of the same application. Only Redis stores it.
 
-The start is measured from just before the hint or message is sent until the worker holds the unit or runs the task; the
-sending is in it. The rate is of one job of many units, beside as many tasks sent at once. The sides take turns, so that
-what else the machine does falls on both alike, and each begins every other round.
+The start latency is measured from just before the hint or message is sent until the worker holds the unit or runs the
+task, so it includes sending. The rate is that of one job of many units, compared with as many tasks sent at once. The
+sides alternate, so that other load on the machine affects both, and each goes first in every other round.
 """
 
 from __future__ import annotations
@@ -49,23 +49,23 @@ from retllm.stack.stages import platform_stages
 SIDES = ("job", "task")
 BARE_TASK = "retllm.bench_bare"
 STARTED = "retllm.bench.started"
-"""The list in Redis in which the worker writes ``NAME SECONDS`` for each start that is waited for."""
+"""The Redis list to which the worker appends ``NAME SECONDS`` for each measured start."""
 
 _QUEUE = "bench"
-_PATIENCE = 60.0
-# seconds between two starts: the worker waits in Redis again, and no rhythm of its own is met
+_TIMEOUT_SECONDS = 60.0
+# range of seconds between two starts: the worker blocks on Redis again; random, to avoid synchronisation with it
 _PAUSE = (0.02, 0.05)
 _PROCESSES = frozenset({"postgres", "redis", "migrate", "dispatch"})
 
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """What one run measured.
+    """The result of one run.
 
     Attributes:
-        starts: seconds from sending to start, for each side as many as there were turns.
-        rates: units or tasks per second, for each side one a round.
-        units: of the job that the rate is of.
+        starts: start latencies in seconds, by side.
+        rates: units or tasks per second, by side, one per round.
+        units: number of units of the job whose rate was measured.
     """
 
     starts: dict[str, list[float]]
@@ -73,15 +73,15 @@ class Overhead:
     units: int
 
     def start(self, side: str, share: float) -> float:
-        """The start, in seconds, that ``share`` of them did not exceed."""
+        """Return the quantile ``share`` of the start latency in seconds."""
         return quantile(self.starts[side], share)
 
     def rate(self, side: str) -> float:
-        """The median of the rounds, per second."""
+        """Return the median rate per second."""
         return statistics.median(self.rates[side])
 
     def as_json(self) -> dict[str, Any]:
-        """The result as one JSON object; times in milliseconds, ratios of the job core to the bare task."""
+        """Return the result as a JSON object; times in milliseconds, ratios of the job core to the bare task."""
         found: dict[str, Any] = {"starts": len(self.starts["job"]), "units": self.units}
         found["rounds"] = len(self.rates["job"])
         for name, share in (("start_p50_ms", 0.5), ("start_p95_ms", 0.95)):
@@ -93,7 +93,7 @@ class Overhead:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest of ``values`` that at least ``share`` of them do not exceed."""
+    """Return the smallest value that at least a ``share`` of ``values`` do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
@@ -101,17 +101,17 @@ def quantile(values: Sequence[float], share: float) -> float:
 def measure_jobs(
     home: Path, starts: int, units: int, rounds: int, notify: Callable[[str], None] = lambda _: None
 ) -> Overhead:
-    """Start a stack of its own in ``home`` with one worker that holds no model, measure, and stop it.
+    """Start a separate stack in ``home`` with one worker without models, measure, and stop it.
 
     Args:
         home: an empty folder.
-        starts: turns in which a start is measured.
-        units: of the job whose rate is measured, and tasks beside it.
-        rounds: of the rate.
-        notify: told each step in a few words.
+        starts: number of measured starts of each side.
+        units: number of units and of tasks in a round of the rate.
+        rounds: number of rounds of the rate.
+        notify: called with a short description of each step.
 
     Raises:
-        StackError: a part can't be started, or a unit or task does not come.
+        StackError: a process can't be started, or a unit or task does not start or end in time.
     """
     register_handlers()
     settings = Settings(
@@ -122,10 +122,10 @@ def measure_jobs(
         notify("warming up")
         sides.warm_up()
         notify(f"{starts} starts of each side")
-        took = _in_turns(starts, {"job": sides.job_start, "task": sides.task_start}, pause=True)
+        latencies = _in_turns(starts, {"job": sides.job_start, "task": sides.task_start}, pause=True)
         notify(f"{rounds} x {units} units and tasks")
         rates = _in_turns(rounds, {"job": sides.job_rate, "task": sides.task_rate})
-    return Overhead(took, rates, units)
+    return Overhead(latencies, rates, units)
 
 
 def _in_turns(turns: int, sides: Mapping[str, Callable[[], float]], *, pause: bool = False) -> dict[str, list[float]]:
@@ -133,7 +133,7 @@ def _in_turns(turns: int, sides: Mapping[str, Callable[[], float]], *, pause: bo
     for turn in range(turns):
         for side in SIDES if turn % 2 else reversed(SIDES):
             if pause:
-                time.sleep(random.uniform(*_PAUSE))  # noqa: S311 - no secret
+                time.sleep(random.uniform(*_PAUSE))  # noqa: S311 - not security-relevant
             found[side].append(sides[side]())
     return found
 
@@ -146,24 +146,24 @@ def _stages(
     log_path: Callable[[str], Path],
     run: Path,
 ) -> Sequence[Sequence[ProcessSpec]]:
-    """The platform's stages of ``parts``, and the worker that holds no model."""
-    file = run / "bench.ready"
+    """Return the platform's stages of ``parts``, and the worker without models."""
+    ready_file = run / "bench.ready"
     options = commands.worker("embed")
-    at = options.index("--queues")
-    argv = (*options[:2], "--app", "retllm.bench.job_worker", *options[4:at], "--queues", f"embed,{_QUEUE}")
+    queues = options.index("--queues")
+    argv = (*options[:2], "--app", "retllm.bench.job_worker", *options[4:queues], "--queues", f"embed,{_QUEUE}")
     worker = ProcessSpec(
         name="worker",
-        argv=commands.python((*argv, *options[at + 2 :], "--include", "retllm.stack.ready")),
+        argv=commands.python((*argv, *options[queues + 2 :], "--include", "retllm.stack.ready")),
         log=log_path("worker"),
-        env={**env, commands.READY_VARIABLE: str(file)},
-        ready=file.exists,
+        env={**env, commands.READY_VARIABLE: str(ready_file)},
+        ready=ready_file.exists,
         cwd=Path("/"),
     )
     return [*platform_stages(settings, parts, env, port, log_path, run), [worker]]
 
 
 class _Sides:
-    """Both sides of the comparison on a running stack; each method returns what it measured."""
+    """Both sides of the comparison on a running stack; each method returns its measurement."""
 
     def __init__(self, stack: LocalStack, settings: Settings, units: int, closing: ExitStack) -> None:
         self._settings = settings
@@ -179,37 +179,37 @@ class _Sides:
             self._one, self._many = (_collection(session, self._user.id, count) for count in (1, units))
 
     def warm_up(self) -> None:
-        """Open every connection on both sides."""
+        """Open all connections on both sides."""
         for _ in range(3):
             self.job_start()
             self.task_start()
 
     def job_start(self) -> float:
-        """Seconds from the commit of a job of one unit until the worker holds that unit."""
+        """Return the seconds from the commit of a job of one unit until the worker holds that unit."""
         job, sent = self._submit(self._one)
-        took = self._started(str(job)) - sent
-        self._over(job)
-        return took
+        latency = self._await_start(str(job)) - sent
+        self._await_end(job)
+        return latency
 
     def task_start(self) -> float:
-        """Seconds from sending a task until it runs."""
+        """Return the seconds from sending a task until it runs."""
         name, sent = uuid.uuid4().hex, time.time()
         self._send(name)
-        return self._started(name) - sent
+        return self._await_start(name) - sent
 
     def job_rate(self) -> float:
-        """Units per second of a job of many units, from its commit to its end."""
+        """Return the units per second of a job of many units, from its commit to its end."""
         job, sent = self._submit(self._many)
-        self._started(str(job))
-        return self._units / (self._over(job) - sent)
+        self._await_start(str(job))
+        return self._units / (self._await_end(job) - sent)
 
     def task_rate(self) -> float:
-        """Tasks per second, from before the first is sent until the last runs."""
+        """Return the tasks per second, from before the first is sent until the last runs."""
         name, sent = uuid.uuid4().hex, time.time()
         for _ in range(self._units - 1):
             self._send("")
         self._send(name)
-        return self._units / (self._started(name) - sent)
+        return self._units / (self._await_start(name) - sent)
 
     def _submit(self, collection_id: UUID) -> tuple[UUID, float]:
         with transaction(self._sessions) as session:
@@ -221,39 +221,39 @@ class _Sides:
     def _send(self, name: str) -> None:
         self._app.send_task(BARE_TASK, args=[name], queue=_QUEUE, retry=False, ignore_result=True)
 
-    def _started(self, name: str) -> float:
-        """When what is called ``name`` started, by the worker's clock, which is this machine's."""
-        told: Any = self._redis.blpop([STARTED], timeout=_PATIENCE)
-        if told is None:
-            raise StackError(f"Nothing has started within {_PATIENCE:.0f} seconds.")
-        who, _, when = told[1].decode().partition(" ")
-        if who != name:
-            raise StackError(f"{who} has started in place of {name}.")
-        return float(when)
+    def _await_start(self, name: str) -> float:
+        """Wait for the start of the unit or task; return its time by the worker's clock, which is this machine's."""
+        entry: Any = self._redis.blpop([STARTED], timeout=_TIMEOUT_SECONDS)
+        if entry is None:
+            raise StackError(f"No unit or task started within {_TIMEOUT_SECONDS:.0f} seconds.")
+        started, _, seconds = entry[1].decode().partition(" ")
+        if started != name:
+            raise StackError(f"{started} started instead of {name}.")
+        return float(seconds)
 
-    def _over(self, job_id: UUID) -> float:
-        """When the last unit of the job ended, by the database's clock, which is this machine's."""
-        end = time.monotonic() + _PATIENCE + self._units / 10
-        while time.monotonic() < end:
+    def _await_end(self, job_id: UUID) -> float:
+        """Wait for the end of the job's last unit; return its time by the database's clock, which is this machine's."""
+        deadline = time.monotonic() + _TIMEOUT_SECONDS + self._units / 10
+        while time.monotonic() < deadline:
             with self._sessions() as session:
                 if session.scalar(sa.select(Job.state).where(Job.id == job_id)) is JobState.SUCCEEDED:
                     last = session.scalar(sa.select(sa.func.max(Unit.finished_at)).where(Unit.job_id == job_id))
                     assert last is not None
                     return float(last.timestamp())
             time.sleep(0.02)
-        raise StackError("A job of empty units did not end.")
+        raise StackError("A job of empty units did not end in time.")
 
 
 def _collection(session: Session, owner_id: UUID, count: int) -> UUID:
-    """A collection of so many texts."""
-    made = Items(id=new_id(), owner_id=owner_id, name=f"{count} texts")
-    session.add(made)
+    """Create a collection of ``count`` texts."""
+    collection = Items(id=new_id(), owner_id=owner_id, name=f"{count} texts")
+    session.add(collection)
     session.flush()
     texts = [f"text {number}" for number in range(count)]
     session.add_all(
         Item(
             id=new_id(),
-            collection_id=made.id,
+            collection_id=collection.id,
             kind=ItemKind.TEXT,
             name=text,
             text=text,
@@ -262,4 +262,4 @@ def _collection(session: Session, owner_id: UUID, count: int) -> UUID:
         )
         for text in texts
     )
-    return made.id
+    return collection.id

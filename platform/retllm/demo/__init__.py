@@ -1,7 +1,7 @@
-"""The demo world: procedural scenes, their captions, and the two small models that were trained on them.
+"""Demo data: procedural scenes, their captions, and two small models trained on them.
 
-Nothing here is needed for searching real pictures. It lets the whole platform run, be tested and be shown where
-no model hub can be reached.
+Searches over real pictures need nothing of this. It allows running, testing and demonstrating the whole platform
+without access to a model hub.
 """
 
 from __future__ import annotations
@@ -12,5 +12,5 @@ __all__ = ["models_dir"]
 
 
 def models_dir() -> Path:
-    """The folder that holds the two shipped models: ``clip/`` (open_clip) and ``mllm/`` (transformers)."""
+    """Return the folder of the two shipped models: ``clip/`` (open_clip) and ``mllm/`` (transformers)."""
     return Path(__file__).resolve().parent / "models"

@@ -1,4 +1,4 @@
-"""The caption language: what a caption says, as data, its words, and whether it is true of a scene."""
+"""Captions of scenes: the claim of a caption as data, its wording, and whether it is true of a scene."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from retllm.demo.scenes import INVERSE, PLACES, Scene, Single, Thing, is_held_ou
 
 @dataclass(frozen=True)
 class Phrase:
-    """A thing as a caption names it; ``size`` None leaves the size open."""
+    """A thing as named in a caption; with ``size`` None the caption does not state the size."""
 
     size: str | None
     colour: str
@@ -20,13 +20,13 @@ class Phrase:
         return " ".join(word for word in ("a", self.size, self.colour, self.shape) if word)
 
     def fits(self, thing: Thing) -> bool:
-        """Whether this phrase is true of ``thing``."""
+        """Return whether this phrase is true of ``thing``."""
         return (self.colour, self.shape) == thing.looks and self.size in (None, thing.size)
 
 
 @dataclass(frozen=True)
 class PairClaim:
-    """``first`` stands in ``relation`` to ``second``; ``extra`` is there as well."""
+    """``first`` is in ``relation`` to ``second``; ``extra`` is also in the scene."""
 
     first: Phrase
     relation: str
@@ -40,7 +40,7 @@ class PairClaim:
 
 @dataclass(frozen=True)
 class PlaceClaim:
-    """``first`` is at an absolute place; for training only."""
+    """``first`` is at an absolute place; used only for training."""
 
     first: Phrase
     place: str
@@ -53,12 +53,12 @@ Claim = PairClaim | PlaceClaim
 
 
 def phrase(thing: Thing, with_size: bool = True) -> Phrase:
-    """Name a thing, with or without its size."""
+    """Return the phrase for a thing, with or without its size."""
     return Phrase(thing.size if with_size else None, thing.colour, thing.shape)
 
 
 def full_claim(scene: Scene) -> PairClaim:
-    """The claim that says everything; which object it begins with follows from the layout seed."""
+    """Return the claim that states everything; the layout seed decides which object comes first."""
     extra = None if scene.third is None else phrase(scene.third)
     if scene.layout % 2:
         return PairClaim(phrase(scene.second), INVERSE[scene.relation], phrase(scene.first), extra)
@@ -66,12 +66,12 @@ def full_claim(scene: Scene) -> PairClaim:
 
 
 def caption(scene: Scene) -> str:
-    """The scene's caption, for example "a large red circle left of a small blue square"."""
+    """Return the scene's caption, for example "a large red circle left of a small blue square"."""
     return str(full_claim(scene))
 
 
 def loose_claim(scene: Scene, rng: random.Random, open_size: float = 0.25, say_extra: float = 0.6) -> PairClaim:
-    """A true claim in a random form: either order, sizes and the third object sometimes left out."""
+    """Return a true claim in random form: either order, sizes and the third object sometimes left out."""
     extra = scene.third if scene.third is not None and rng.random() < say_extra else None
     claim = PairClaim(
         phrase(scene.first, rng.random() >= open_size),
@@ -85,12 +85,12 @@ def loose_claim(scene: Scene, rng: random.Random, open_size: float = 0.25, say_e
 
 
 def places_of(scene: Scene) -> tuple[str, str]:
-    """The absolute places of the first and the second thing of a scene."""
+    """Return the absolute places of the first and the second thing of a scene."""
     return (PLACES[0], PLACES[1]) if scene.relation == "left of" else (PLACES[2], PLACES[3])
 
 
 def place_claim(scene: Scene | Single, rng: random.Random, open_size: float = 0.25) -> PlaceClaim:
-    """A true claim on where one thing is, in the picture as a whole."""
+    """Return a true claim on the absolute place of one thing in the picture."""
     with_size = rng.random() >= open_size
     if isinstance(scene, Single):
         return PlaceClaim(phrase(scene.thing, with_size), scene.place)
@@ -99,7 +99,7 @@ def place_claim(scene: Scene | Single, rng: random.Random, open_size: float = 0.
 
 
 def holds(claim: PairClaim, scene: Scene) -> bool:
-    """Whether everything that ``claim`` says is true of the scene's main pair and third object."""
+    """Return whether ``claim`` is completely true of the scene's main pair and third object."""
     if claim.extra is not None and (scene.third is None or not claim.extra.fits(scene.third)):
         return False
     if claim.relation == scene.relation:
@@ -110,9 +110,9 @@ def holds(claim: PairClaim, scene: Scene) -> bool:
 
 
 def plainly_false(claim: PairClaim, scene: Scene) -> bool:
-    """Whether ``claim`` is false of the scene, and not merely unclear.
+    """Return whether ``claim`` is false of the scene, and not ambiguous.
 
-    A claim that relates the third object to another could be true or not by the layout; it counts as unclear.
+    A claim about the relation of the third object to another one depends on the layout; it counts as ambiguous.
     """
     if holds(claim, scene):
         return False
@@ -121,7 +121,7 @@ def plainly_false(claim: PairClaim, scene: Scene) -> bool:
 
 
 def describes_held_out(claim: PairClaim) -> bool:
-    """Whether a claim that states both sizes is the description of a held-out meaning."""
+    """Return whether a claim that states both sizes describes a held-out meaning."""
     first, second = claim.first, claim.second
     if first.size is None or second.size is None:
         return False

@@ -1,8 +1,8 @@
-"""Procedural scenes: two or three coloured shapes in a spatial relation, drawn from an explicit seed.
+"""Procedural scenes: two or three coloured shapes in a spatial relation, generated from an explicit seed.
 
-A scene has a *meaning* (which things, in which relation) and a *layout* (jitter of places, radii and hues, drawn from
-``layout``). Whether a scene is held out depends on its meaning alone, so a held-out meaning is never drawn while
-training, in whatever layout.
+A scene has a *meaning* (its things and their relation) and a *layout* (jitter of places, radii and hues, derived from
+the seed ``layout``). Whether a scene is held out depends only on its meaning, so training never uses a held-out
+meaning in any layout.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ RELATIONS = ("left of", "right of", "above", "below")
 PLACES = ("on the left", "on the right", "at the top", "at the bottom")
 INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
-#: one scene meaning in this many is held out
+#: one of this many meanings is held out
 HELD_OUT_SHARE = 8
-#: edge of the default picture, pixels; the small models look at pictures of this size
+#: edge of the default picture in pixels; the input size of the small models
 EDGE = 64
 _OVERSAMPLING = 4
 _RADIUS = {"small": 6.0, "large": 11.0}
@@ -46,13 +46,13 @@ class Thing:
 
     @property
     def looks(self) -> tuple[str, str]:
-        """Colour and shape; no two things of a scene share both."""
+        """Colour and shape, unique within a scene."""
         return self.colour, self.shape
 
 
 @dataclass(frozen=True)
 class Scene:
-    """``first`` is left of ``second`` (``relation`` "left of") or above it ("above"); ``third`` stands apart."""
+    """``first`` is left of ``second`` (``relation`` "left of") or above it ("above"); ``third`` has no relation."""
 
     first: Thing
     second: Thing
@@ -62,7 +62,7 @@ class Scene:
 
     @cached_property
     def meaning(self) -> tuple[Thing, str, Thing, Thing | None]:
-        """What the scene shows, without its layout."""
+        """The content of the scene, without its layout."""
         return self.first, self.relation, self.second, self.third
 
     @property
@@ -73,7 +73,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Single:
-    """One object at an absolute place; for training only, never part of a gallery."""
+    """One object at an absolute place; used only for training, never in a gallery."""
 
     thing: Thing
     place: str
@@ -81,22 +81,22 @@ class Single:
 
 
 def random_thing(rng: random.Random) -> Thing:
-    """One object, every property drawn independently."""
+    """Return a random object; every property is drawn independently."""
     return Thing(rng.choice(SIZES), rng.choice(tuple(COLOURS)), rng.choice(SHAPES))
 
 
 def well_formed(scene: Scene) -> bool:
-    """Whether no two things share colour and shape, so that every phrase has one referent."""
+    """Return whether no two things share colour and shape, so that every phrase has one referent."""
     looks = [thing.looks for thing in scene.things]
     return len(set(looks)) == len(looks)
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Whether training must never draw this meaning.
+    """Return whether training must not use the meaning of this scene.
 
-    The hash is over the *sorted* properties of the main pair: every rearrangement of one bag of words (swapped
-    objects, swapped attributes, another relation) falls on the same side, so that no held-out combination is seen
-    in training in any order.
+    The hash is over the *sorted* properties of the main pair, so all rearrangements of one bag of words (swapped
+    objects, swapped attributes, another relation) are either held out or not. Training never sees a held-out
+    combination in any order.
     """
     pair = (scene.first, scene.second)
     bag = "|".join(",".join(sorted(getattr(thing, field) for thing in pair)) for field in ("size", "colour", "shape"))
@@ -105,7 +105,7 @@ def is_held_out(scene: Scene) -> bool:
 
 
 def random_scene(rng: random.Random, held_out: bool, third_share: float = 0.25) -> Scene:
-    """Draw a scene from the held-out or from the training meanings.
+    """Return a random scene with a held-out or a training meaning.
 
     ``third_share`` is the share of scenes with a third object.
     """
@@ -119,12 +119,12 @@ def random_scene(rng: random.Random, held_out: bool, third_share: float = 0.25) 
 
 
 def random_single(rng: random.Random) -> Single:
-    """Draw one object at one of the four places."""
+    """Return a random object at one of the four places."""
     return Single(random_thing(rng), rng.choice(PLACES), rng.getrandbits(32))
 
 
 def _pair_centres(scene: Scene, rng: random.Random) -> list[tuple[float, float]]:
-    """Centres along the pair's own axis first, then across it, in a 64-pixel frame."""
+    """Return the centres in a 64-pixel frame; computed along and across the axis of the pair, returned as (x, y)."""
     near, far = rng.uniform(14, 20), rng.uniform(44, 50)
     if scene.third is None:
         band = rng.uniform(17, 47)
@@ -178,14 +178,14 @@ def _laid_out(scene: Scene | Single) -> tuple[int, list[tuple[Thing, tuple[float
 
 
 def centres(scene: Scene | Single) -> list[tuple[Thing, tuple[float, float]]]:
-    """Each thing with the centre (x, y) at which it is drawn, in a frame of ``EDGE`` x ``EDGE``."""
+    """Return each thing with its centre (x, y) in a frame of ``EDGE`` x ``EDGE``."""
     return _laid_out(scene)[1]
 
 
 def render(scene: Scene | Single, edge: int = EDGE) -> Image.Image:
-    """Draw the scene as an RGB picture of ``edge`` x ``edge`` pixels; the same scene gives the same pixels.
+    """Draw the scene as an RGB picture of ``edge`` x ``edge`` pixels; the result is deterministic.
 
-    It is drawn at 256 x 256 and then resampled, so that every size shows the same picture.
+    The scene is drawn at 256 x 256 and resampled, so that every size shows the same picture.
     """
     shade, things, rng = _laid_out(scene)
     canvas = Image.new("RGB", (EDGE * _OVERSAMPLING,) * 2, (shade, shade, shade))

@@ -1,7 +1,7 @@
-"""Hard variants of claims and scenes: SugarCrepe's seven categories, and families that differ in one thing.
+"""Hard variants of claims and scenes: SugarCrepe's seven categories, and families of scenes with small differences.
 
-The categories are those of SugarCrepe (arXiv 2306.14610): a negative caption differs from the true one by one
-replaced, swapped or added object, attribute or relation.
+In the categories of SugarCrepe (arXiv 2306.14610), a negative caption differs from the true one by one replaced,
+swapped or added object, attribute or relation.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def _on_one_side(claim: PairClaim, rng: random.Random, edit: Callable[[Phrase], 
 
 
 def replace_object(claim: PairClaim, _scene: Scene, rng: random.Random) -> PairClaim:
-    """Another noun: the shape of one object."""
+    """Replace a noun: the shape of one object."""
     return _on_one_side(claim, rng, lambda side: replace(side, shape=_other(SHAPES, side.shape, rng)))
 
 
 def replace_attribute(claim: PairClaim, _scene: Scene, rng: random.Random) -> PairClaim:
-    """Another adjective: the colour or, where it is stated, the size of one object."""
+    """Replace an adjective: the colour or, if stated, the size of one object."""
 
     def edit(side: Phrase) -> Phrase:
         if side.size is not None and rng.random() < 0.5:
@@ -43,17 +43,17 @@ def replace_attribute(claim: PairClaim, _scene: Scene, rng: random.Random) -> Pa
 
 
 def replace_relation(claim: PairClaim, _scene: Scene, rng: random.Random) -> PairClaim:
-    """Another relation word."""
+    """Replace the relation."""
     return replace(claim, relation=_other(RELATIONS, claim.relation, rng))
 
 
 def swap_object(claim: PairClaim, _scene: Scene, _rng: random.Random) -> PairClaim:
-    """The two objects change places."""
+    """Swap the two objects."""
     return replace(claim, first=claim.second, second=claim.first)
 
 
 def swap_attribute(claim: PairClaim, _scene: Scene, rng: random.Random) -> PairClaim:
-    """The two objects exchange their colours or, where both are stated, their sizes."""
+    """Swap the colours or, if both are stated, the sizes of the two objects."""
     first, second = claim.first, claim.second
     kinds = [] if first.colour == second.colour else ["colour"]
     if None not in (first.size, second.size) and first.size != second.size:
@@ -69,7 +69,7 @@ def swap_attribute(claim: PairClaim, _scene: Scene, rng: random.Random) -> PairC
 
 
 def add_object(claim: PairClaim, scene: Scene, rng: random.Random) -> PairClaim:
-    """One more object, which is not in the picture; ``claim`` must not name a third one yet."""
+    """Add an object that is not in the picture, unless ``claim`` already names a third one."""
     if claim.extra is not None:
         return claim
     extra = Phrase(rng.choice((None, *SIZES)), rng.choice(tuple(COLOURS)), rng.choice(SHAPES))
@@ -79,7 +79,7 @@ def add_object(claim: PairClaim, scene: Scene, rng: random.Random) -> PairClaim:
 
 
 def add_attribute(claim: PairClaim, scene: Scene, rng: random.Random) -> PairClaim:
-    """A size where none was stated, and the wrong one; ``claim`` must leave a size open."""
+    """Add a wrong size to an object without a stated size."""
     sizes = {thing.looks: thing.size for thing in scene.things}
 
     def wrong(side: Phrase) -> Phrase:
@@ -106,9 +106,9 @@ CATEGORIES: dict[str, Edit] = {
 
 
 def negative(category: str, claim: PairClaim, scene: Scene, rng: random.Random) -> PairClaim | None:
-    """A claim that differs from the true ``claim`` as ``category`` says and is plainly false of the scene.
+    """Return a variant of the true ``claim`` in this category that is unambiguously false of the scene.
 
-    None where this claim has no such variant (nothing to swap, no size left open, ...).
+    Return None if the claim has no such variant (nothing to swap, no size left out, ...).
     """
     variant = CATEGORIES[category](claim, scene, rng)
     if variant == claim or not plainly_false(variant, scene):
@@ -120,7 +120,7 @@ def negative(category: str, claim: PairClaim, scene: Scene, rng: random.Random) 
 
 @dataclass(frozen=True)
 class HardPair:
-    """A scene, a true claim on it, and a false one that differs from it in one thing."""
+    """A scene, a true claim about it, and a false one with a single difference."""
 
     scene: Scene
     true: PairClaim
@@ -128,7 +128,7 @@ class HardPair:
 
 
 def hard_pairs(category: str, count: int, seed: int) -> list[HardPair]:
-    """``count`` pairs of one category on held-out scenes, from ``seed``."""
+    """Return ``count`` pairs of one category on held-out scenes, generated from ``seed``."""
     rng = random.Random(f"{category}/{seed}")
     pairs: list[HardPair] = []
     while len(pairs) < count:
@@ -161,10 +161,10 @@ def _opposite(size: str) -> str:
 
 
 def neighbours(scene: Scene, rng: random.Random) -> list[Scene]:
-    """Held-out scenes that differ from ``scene`` in one thing: first the rearrangements, then the replacements.
+    """Return held-out scenes with a small difference from ``scene``: first rearrangements, then replacements.
 
-    The rearrangements (swapped objects, swapped attributes, another relation) use the same words, so an encoder that
-    sees a bag of words can't tell them apart.
+    Rearrangements (swapped objects, swapped attributes, another relation) use the same words, so an encoder that sees
+    only a bag of words can't distinguish them.
     """
     other_axis = "above" if scene.relation == "left of" else "left of"
     rearranged = [
@@ -183,9 +183,9 @@ def neighbours(scene: Scene, rng: random.Random) -> list[Scene]:
 
 
 def family(scene: Scene, taken: set[tuple[object, ...]], rng: random.Random) -> list[Scene] | None:
-    """``FAMILY_SIZE`` scenes: ``scene`` and neighbours of it, all of other meaning than those in ``taken``.
+    """Return ``FAMILY_SIZE`` scenes, ``scene`` and neighbours of it, with meanings that are not in ``taken``.
 
-    Each member has its own layout. None where the scene has too few free neighbours.
+    Each member has its own layout. Return None if the scene has too few unused neighbours.
     """
     members: dict[tuple[object, ...], Scene] = {}
     for member in (scene, *neighbours(scene, rng)):
@@ -195,9 +195,9 @@ def family(scene: Scene, taken: set[tuple[object, ...]], rng: random.Random) -> 
 
 
 def gallery(families: int, seed: int) -> list[list[Scene]]:
-    """``families`` families of held-out scenes, of distinct meaning and distinct caption throughout.
+    """Return ``families`` families of held-out scenes with distinct meanings and captions.
 
-    No caption of the gallery is true of any other picture in it.
+    No caption of the gallery is true of another picture in it.
     """
     rng = random.Random(f"gallery/{seed}")
     taken: set[tuple[object, ...]] = set()
@@ -214,5 +214,5 @@ def gallery(families: int, seed: int) -> list[list[Scene]]:
 
 
 def _pair(scene: Scene) -> tuple[object, ...]:
-    """The main pair; families don't share one, so that a third object never makes a caption true twice."""
+    """Return the main pair; families don't share pairs, so that a caption is never true of two scenes."""
     return scene.first, scene.relation, scene.second

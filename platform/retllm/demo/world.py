@@ -1,4 +1,4 @@
-"""The demo collection: held-out scenes as PNG files with captions, and queries that show what the fine stage does."""
+"""The demo collection: held-out scenes as PNG files with captions, and queries that demonstrate the fine stage."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from retllm.demo.claims import caption
 from retllm.demo.scenes import render
 from retllm.demo.variants import gallery
 
-#: edge of the demo's pictures, pixels
+#: edge of the demo's pictures in pixels
 DEMO_EDGE = 256
 
 
 @dataclass(frozen=True)
 class DemoQuery:
-    """A text to search for, and the name of the one file of the collection that it is true of."""
+    """A query text and the name of the only file in the collection that it is true of."""
 
     query: str
     file: str
@@ -25,8 +25,8 @@ class DemoQuery:
 def write_collection(folder: Path, families: int, seed: int) -> list[DemoQuery]:
     """Write ``families`` families of eight held-out scenes to ``folder``: PNG files and ``captions.jsonl``.
 
-    Each line of ``captions.jsonl`` is ``{"file": "scene-0001.png", "caption": "..."}``. Returns a query for every
-    picture, its own caption; it is true of no other picture of the collection.
+    Each line of ``captions.jsonl`` is ``{"file": "scene-0001.png", "caption": "..."}``. Return a query for every
+    picture: its caption, which is true of no other picture in the collection.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scenes = [scene for members in gallery(families, seed) for scene in members]

@@ -1,1 +1,1 @@
-"""Jobs as people see and control them: views, filters, attempts, export, cancel, retry, delete."""
+"""The history of jobs: views, filters, attempts, cancel, retry, delete."""

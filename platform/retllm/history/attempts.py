@@ -1,4 +1,4 @@
-"""The units of a job one by one: who did them, how often they were tried, and why they failed."""
+"""The units of a job with their attempts: worker, duration, outcome and error."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from retllm.identity.actor import Actor
 
 UnitPosition = tuple[Stage, int]
 
-# attempts shown of one unit; retries and stopped workers can make many
-_TRAIL = 20
+# maximum attempts shown for a unit; retries and stopped workers can add many
+_MAX_TRAIL = 20
 
-# nine figures fit into the column
+# nine digits fit into the column
 UNIT_POSITION = rf"^({'|'.join(Stage)})\.[0-9]{{1,9}}$"
-"""How a unit is named in an address: its stage and number, such as ``fine.12``."""
+"""Pattern of a unit's position in a URL: its stage and number, such as ``fine.12``."""
 
 
 def position_of(text: str) -> UnitPosition:
-    """The place that ``PLACE`` describes.
+    """Parse a position of the form ``UNIT_POSITION``.
 
     Raises:
-        NotFound: it is none.
+        NotFound: ``text`` does not have this form.
     """
     if not re.fullmatch(UNIT_POSITION, text):
         raise NotFound("There is no such page of attempts.")
@@ -41,7 +41,7 @@ def position_of(text: str) -> UnitPosition:
 
 
 def name_of(unit: AttemptView) -> str:
-    """A unit as ``PLACE`` describes it."""
+    """Return the position of a unit in the form ``UNIT_POSITION``."""
     return f"{unit.stage}.{unit.seq}"
 
 
@@ -50,37 +50,37 @@ class TrailView(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    number: int = Field(description="which attempt it was; a retry of the job begins again with 1")
+    number: int = Field(description="number of the attempt; a retry of the job starts again at 1")
     worker: str = Field(description="host and process")
     started_at: datetime
     ended_at: datetime | None
-    seconds: float | None = Field(description="that it took; null while it lasts")
+    seconds: float | None = Field(description="duration; null while it runs")
     outcome: AttemptOutcome | None = Field(
-        description="committed, failed, lost (its lease ran out), returned (the worker was told to stop; does not "
-        "count) or cancelled; null while it lasts"
+        description="committed, failed, lost (its lease expired), returned (the worker was stopped; does not count as "
+        "an attempt) or cancelled; null while it runs"
     )
     error: str | None
 
 
 class AttemptView(BaseModel):
-    """A unit of a job, how its last attempt went, and the trail of all of them."""
+    """A unit of a job, its last attempt, and the trail of all attempts."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID
     stage: Stage
-    seq: int = Field(description="its number in the stage, from 0")
+    seq: int = Field(description="number of the unit in its stage, from 0")
     state: UnitState
-    items: int | None = Field(description="items or candidates that it names; null of the coarse stage")
-    attempt: int = Field(description="attempts so far, the present one with them")
+    items: int | None = Field(description="number of its items or candidates; null in the coarse stage")
+    attempt: int = Field(description="number of attempts so far, including the current one")
     worker: str | None = Field(description="host and process of the last attempt")
     started_at: datetime | None
     finished_at: datetime | None
-    seconds: float | None = Field(description="that the last attempt took; null while it lasts")
-    run_after: datetime | None = Field(description="when it may be tried again; null unless it waits after a failure")
+    seconds: float | None = Field(description="duration of the last attempt; null while it runs")
+    run_after: datetime | None = Field(description="time of the next attempt; null unless it waits after a failure")
     error: str | None
-    traceback: str | None = Field(default=None, description="for those who may change the job")
-    trail: list[TrailView] = Field(description=f"every attempt, the first one first; of many the last {_TRAIL}")
+    traceback: str | None = Field(default=None, description="only for accounts that may change the job")
+    trail: list[TrailView] = Field(description=f"the attempts in order, at most the last {_MAX_TRAIL}")
 
 
 def attempts(
@@ -93,15 +93,15 @@ def attempts(
     limit: int = 50,
     traced: bool = False,
 ) -> list[AttemptView]:
-    """A page of the units of a job, by stage and number.
+    """Return a page of the units of a job, by stage and number.
 
     Args:
-        state: only units in this state.
-        after: stage and number of the last unit of the page before (keyset).
-        traced: read their tracebacks too, if this account may change the job.
+        state: return only units in this state.
+        after: stage and number of the last unit of the previous page.
+        traced: include tracebacks, if this account may change the job.
 
     Raises:
-        NotFound: there is no such job that this account may see.
+        NotFound: the job does not exist or this account may not see it.
     """
     job = job_for(session, actor, job_id)
     traced = traced and may_change(session, actor, job)
@@ -120,28 +120,28 @@ def attempts(
 
 
 def _trails(session: Session, unit_ids: Sequence[UUID]) -> dict[UUID, list[TrailView]]:
-    """The last attempts at each of these units, the first one first."""
+    """Return the last attempts of each unit, in order."""
     newest = sa.func.row_number().over(partition_by=Attempt.unit_id, order_by=Attempt.token.desc()).label("newest")
     numbered = sa.select(Attempt, newest).where(Attempt.unit_id.in_(unit_ids)).subquery()
     last = aliased(Attempt, numbered)
     trails: defaultdict[UUID, list[TrailView]] = defaultdict(list)
-    for one in session.scalars(sa.select(last).where(numbered.c.newest <= _TRAIL).order_by(last.token)):
-        trails[one.unit_id].append(
+    for attempt in session.scalars(sa.select(last).where(numbered.c.newest <= _MAX_TRAIL).order_by(last.token)):
+        trails[attempt.unit_id].append(
             TrailView(
-                number=one.number,
-                worker=one.worker,
-                started_at=one.started_at,
-                ended_at=one.ended_at,
-                seconds=_seconds(one.started_at, one.ended_at),
-                outcome=one.outcome,
-                error=one.error,
+                number=attempt.number,
+                worker=attempt.worker,
+                started_at=attempt.started_at,
+                ended_at=attempt.ended_at,
+                seconds=_seconds(attempt.started_at, attempt.ended_at),
+                outcome=attempt.outcome,
+                error=attempt.error,
             )
         )
     return trails
 
 
 def may_change(session: Session, actor: Actor, job: Job) -> bool:
-    """Whether ``actor`` may stop, retry and delete a job that they see."""
+    """Return whether ``actor`` may cancel, retry and delete a job that they can see."""
     try:
         require_job_rights(session, actor, job)
     except Forbidden:
@@ -173,5 +173,5 @@ def _view(unit: Unit, trail: list[TrailView], traced: bool) -> AttemptView:
 def _seconds(started: datetime | None, finished: datetime | None) -> float | None:
     if started is None or finished is None:
         return None
-    # a unit that was reopened and dropped again ended before it began anew
+    # a unit that was reopened and then cancelled has its old end before its new start
     return max(0.0, (finished - started).total_seconds())

@@ -1,4 +1,4 @@
-"""Stopping jobs, starting them again, deleting them; one by one, or many within one transaction."""
+"""Cancel, retry and delete jobs, one at a time or many in one transaction."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ from retllm.queue.notifications import Notification
 from retllm.queue.submission import Submitted
 
 FOREIGN = "somebody else's, in a collection that you may not change"
-GONE = "no longer there"
+GONE = "already deleted"
 
 
 class BulkAction(StrEnum):
-    """What can be done to several jobs at once."""
+    """An action on several jobs."""
 
-    CANCEL = "cancel"  # ask for their end
-    RETRY = "retry"  # give what failed of them new attempts
-    DELETE = "delete"  # forget them and their results
+    CANCEL = "cancel"  # stop the jobs
+    RETRY = "retry"  # reopen their dead and cancelled units
+    DELETE = "delete"  # delete the jobs and their results
 
 
-def allowed(deed: BulkAction) -> sa.ColumnElement[bool]:
-    """True for the jobs whose state allows it."""
-    if deed is BulkAction.CANCEL:
+def allowed(action: BulkAction) -> sa.ColumnElement[bool]:
+    """Return a condition that is true for jobs whose state allows ``action``."""
+    if action is BulkAction.CANCEL:
         return sa.and_(Job.finished_at.is_(None), Job.cancel_requested.is_(False))
-    if deed is BulkAction.RETRY:
+    if action is BulkAction.RETRY:
         return Job.state.in_([JobState.PARTIAL, JobState.FAILED, JobState.CANCELLED])
     return Job.finished_at.is_not(None)
 
 
 @dataclass
 class JobChanges:
-    """What was done to several jobs: to which, why not to others, and what the caller does after the commit."""
+    """The result of an action on jobs, including what the caller has to do after the commit."""
 
     jobs: list[Job] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
-    """how many were left, by the reason"""
+    """number of skipped jobs, by reason"""
     units: list[Notification] = field(default_factory=list)
-    """to be announced"""
+    """units to notify workers of"""
     pictures: list[str] = field(default_factory=list)
-    """keys of the storage that nothing names any more"""
+    """keys of query pictures to delete from the storage"""
 
 
 def _locked(session: Session, actor: Actor, job_id: UUID) -> Job:
@@ -65,14 +65,14 @@ def _locked(session: Session, actor: Actor, job_id: UUID) -> Job:
 
 
 def cancel_job(session: Session, actor: Actor, job_id: UUID) -> Job:
-    """Ask for the end of a job: what waits is dropped now, what a worker holds ends at its next batch.
+    """Cancel a job: ready units are cancelled at once, leased units after their current batch.
 
-    Cancelling twice is no error.
+    Cancelling twice is not an error.
 
     Raises:
-        NotFound: no such job.
-        Forbidden: it is somebody else's, in a collection that this account may not change.
-        Conflict: the job is over already.
+        NotFound: the job does not exist.
+        Forbidden: the job is somebody else's, in a collection that this account may not change.
+        Conflict: the job has already ended.
     """
     job = _locked(session, actor, job_id)
     if job.state is not JobState.CANCELLED:
@@ -82,19 +82,19 @@ def cancel_job(session: Session, actor: Actor, job_id: UUID) -> Job:
 
 def _cancel(session: Session, job: Job) -> None:
     if job.finished_at is not None:
-        raise Conflict(f"The job is over ({job.state}); there is nothing to cancel.")
+        raise Conflict(f"The job has already ended ({job.state}); there is nothing to cancel.")
     job.cancel_requested = True
     lifecycle.close_if_cancelled(session, job)
     session.flush()
 
 
 def retry_job(session: Session, actor: Actor, job_id: UUID) -> Submitted:
-    """Give the dead and cancelled units of a job new attempts; what is done is kept.
+    """Reopen the dead and cancelled units of a job; units that are done stay done.
 
     Raises:
-        NotFound: no such job.
-        Forbidden: it is somebody else's, in a collection that this account may not change.
-        Conflict: the job is still at work, or nothing of it failed.
+        NotFound: the job does not exist.
+        Forbidden: the job is somebody else's, in a collection that this account may not change.
+        Conflict: the job is still running, or nothing in it failed.
     """
     job = _locked(session, actor, job_id)
     return Submitted(job, _retry(session, job), created=False)
@@ -102,33 +102,33 @@ def retry_job(session: Session, actor: Actor, job_id: UUID) -> Submitted:
 
 def _retry(session: Session, job: Job) -> list[Notification]:
     if job.finished_at is None:
-        raise Conflict("The job is still at work; its failed units are tried again by themselves.")
+        raise Conflict("The job is still running; its failed units are retried automatically.")
     if job.state is JobState.SUCCEEDED:
-        raise Conflict("Nothing of this job failed; there is nothing to try again.")
+        raise Conflict("Nothing in this job failed; there is nothing to retry.")
     return lifecycle.reopen(session, job)
 
 
 def delete_job(session: Session, actor: Actor, job_id: UUID) -> JobChanges:
-    """Forget one job with its units, candidates and scores; embeddings, cached scores and marks of reviews stay.
+    """Delete a job with its units, candidates and scores; embeddings, cached scores and marks stay.
 
     The caller deletes the ``pictures`` from the storage after the commit.
 
     Raises:
-        NotFound: no such job.
-        Forbidden: it is somebody else's, in a collection that this account may not change.
-        Conflict: the job is still at work.
+        NotFound: the job does not exist.
+        Forbidden: the job is somebody else's, in a collection that this account may not change.
+        Conflict: the job is still running.
     """
     job = _locked(session, actor, job_id)
     if job.finished_at is None:
-        raise Conflict("The job is still at work: cancel it first, and delete it when it has stopped.")
-    done = JobChanges()
-    _delete(session, [job], done)
-    return done
+        raise Conflict("The job is still running: cancel it first, and delete it after it has stopped.")
+    changes = JobChanges()
+    _delete(session, [job], changes)
+    return changes
 
 
-def apply_to_jobs(session: Session, actor: Actor, deed: BulkAction, job_ids: Sequence[UUID]) -> JobChanges:
-    """Do it to those of the jobs to which it can be done, in this transaction; the others are counted by the reason."""
-    done = JobChanges()
+def apply_to_jobs(session: Session, actor: Actor, action: BulkAction, job_ids: Sequence[UUID]) -> JobChanges:
+    """Apply ``action`` to those jobs that allow it, in this transaction, and count the others by reason."""
+    changes = JobChanges()
     lock_collections_of_jobs(session, job_ids)
     locking = (
         sa.select(Job)
@@ -137,43 +137,43 @@ def apply_to_jobs(session: Session, actor: Actor, deed: BulkAction, job_ids: Seq
         .with_for_update(of=Job)
         .execution_options(populate_existing=True)
     )
-    seen = session.scalars(locking).all()
-    done.refused[GONE] += len(set(job_ids)) - len(seen)
-    changeable = sa.select(Job.id).where(Job.id.in_([job.id for job in seen]), changeable_jobs(actor))
-    mine = set(session.scalars(changeable))
-    done.refused[FOREIGN] += len(seen) - len(mine)
-    wanted = [job for job in seen if job.id in mine]
-    if deed is BulkAction.DELETE:
-        _delete(session, wanted, done)
+    visible = session.scalars(locking).all()
+    changes.refused[GONE] += len(set(job_ids)) - len(visible)
+    query = sa.select(Job.id).where(Job.id.in_([job.id for job in visible]), changeable_jobs(actor))
+    changeable = set(session.scalars(query))
+    changes.refused[FOREIGN] += len(visible) - len(changeable)
+    jobs = [job for job in visible if job.id in changeable]
+    if action is BulkAction.DELETE:
+        _delete(session, jobs, changes)
     else:
-        for job in wanted:
-            _do(session, deed, job, done)
-    done.refused = +done.refused
-    return done
+        for job in jobs:
+            _apply(session, action, job, changes)
+    changes.refused = +changes.refused
+    return changes
 
 
-def _do(session: Session, deed: BulkAction, job: Job, done: JobChanges) -> None:
-    if deed is BulkAction.CANCEL and job.cancel_requested and job.finished_at is None:
-        done.refused["being cancelled already"] += 1
+def _apply(session: Session, action: BulkAction, job: Job, changes: JobChanges) -> None:
+    if action is BulkAction.CANCEL and job.cancel_requested and job.finished_at is None:
+        changes.refused["already being cancelled"] += 1
         return
     try:
-        if deed is BulkAction.CANCEL:
+        if action is BulkAction.CANCEL:
             _cancel(session, job)
         else:
-            done.units += _retry(session, job)
+            changes.units += _retry(session, job)
     except Conflict:
-        over = "over already" if deed is BulkAction.CANCEL else "done whole"
-        done.refused[over if job.finished_at is not None else "still at work"] += 1
+        ended = "already over" if action is BulkAction.CANCEL else "complete, with nothing to retry"
+        changes.refused[ended if job.finished_at is not None else "still running"] += 1
         return
-    done.jobs.append(job)
+    changes.jobs.append(job)
 
 
-def _delete(session: Session, jobs: Sequence[Job], done: JobChanges) -> None:
-    done.jobs = [job for job in jobs if job.finished_at is not None]
-    done.refused["still at work, and to be cancelled first"] += len(jobs) - len(done.jobs)
-    ids = [job.id for job in done.jobs]
+def _delete(session: Session, jobs: Sequence[Job], changes: JobChanges) -> None:
+    changes.jobs = [job for job in jobs if job.finished_at is not None]
+    changes.refused["still running and must be cancelled first"] += len(jobs) - len(changes.jobs)
+    ids = [job.id for job in changes.jobs]
     keys = sa.select(Search.query_picture_key).where(Search.id.in_(ids), Search.query_picture_key.is_not(None))
-    done.pictures = [key for key in session.scalars(keys) if key is not None]
-    for job in done.jobs:
+    changes.pictures = [key for key in session.scalars(keys) if key is not None]
+    for job in changes.jobs:
         session.expunge(job)
     session.execute(sa.delete(Job).where(Job.id.in_(ids)).execution_options(synchronize_session=False))

@@ -1,4 +1,4 @@
-"""Whether anything of a job changed since somebody looked: one query that reads no result."""
+"""Values for the ETag of a job, computed by one query that reads no results."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from retllm.errors import NotFound
 from retllm.identity.access import within_visible
 from retllm.identity.actor import Actor
 
-# a job that waits says so again after each of these, a few times
-_WAIT_SECONDS, _WAITS = 20, 6
+# the ETag of a queued job also changes every _WAIT_SECONDS, up to _MAX_WAITS times, to update hints on the wait
+_WAIT_SECONDS, _MAX_WAITS = 20, 6
 
-Stamp = tuple[Any, ...]
+EtagValues = tuple[Any, ...]
 
 
-def job_etag(session: Session, actor: Actor, job_id: UUID) -> Stamp:
-    """Values that change with the job, its units, its candidates and scores, the marks of its question, and pauses.
+def job_etag(session: Session, actor: Actor, job_id: UUID) -> EtagValues:
+    """Return values that change with the job, its units, candidates, scores, the marks of its question, and pauses.
 
     Raises:
-        NotFound: there is no such job that this account may see.
+        NotFound: the job does not exist or this account may not see it.
     """
     parts = (_units(), _scores(), _candidates(), _marks(), _pauses())
     waited = sa.func.floor(sa.extract("epoch", sa.func.now() - Job.created_at) / _WAIT_SECONDS)
@@ -34,7 +34,7 @@ def job_etag(session: Session, actor: Actor, job_id: UUID) -> Stamp:
         Job.state,
         Job.cancel_requested,
         Job.finished_at,
-        sa.case((Job.state == JobState.QUEUED, sa.func.least(waited, _WAITS))),
+        sa.case((Job.state == JobState.QUEUED, sa.func.least(waited, _MAX_WAITS))),
         Search.coarse_at,
         Search.final_at,
         *(column for part in parts for column in part.c),
@@ -49,7 +49,7 @@ def job_etag(session: Session, actor: Actor, job_id: UUID) -> Stamp:
 
 
 def _units() -> sa.FromClause:
-    # a release takes its attempt back, a failure changes only when the next attempt may begin
+    # a returned unit decreases its attempts again; a failure can change run_after only
     return (
         sa.select(
             sa.func.count().label("units"),

@@ -1,4 +1,4 @@
-"""Jobs as they are shown: state, progress, stages and errors."""
+"""Views of jobs: state, progress, stages and errors."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from retllm.db.tables import Candidate, Collection, Job, Unit, User
 
 
 class StageProgress(BaseModel):
-    """How far one stage of a job is.
+    """The progress of one stage of a job.
 
-    ``items`` counts items (embed; with several embedders, an item once for each that it lacks) or candidates (fine; of
-    a search in waves, those of the waves so far).
+    The ``items_*`` fields count items (embed; with several embedders, an item once per missing vector) or candidates
+    (fine; for a search in waves, those of the waves so far).
     """
 
     stage: Stage
@@ -29,12 +29,12 @@ class StageProgress(BaseModel):
     items_done: int
     items_failed: int
     seconds: float | None
-    started_at: datetime | None = Field(description="when the first unit was taken up")
-    finished_at: datetime | None = Field(description="when the last unit ended; null while one is open")
+    started_at: datetime | None = Field(description="when the first unit was claimed")
+    finished_at: datetime | None = Field(description="when the last unit ended; null while a unit is open")
 
 
 class UnitError(BaseModel):
-    """Why a unit failed the last time, or for good."""
+    """The error of a unit whose last attempt failed or that is dead."""
 
     stage: Stage
     seq: int
@@ -45,7 +45,7 @@ class UnitError(BaseModel):
 
 
 class JobView(BaseModel):
-    """A job as the API shows it."""
+    """A job."""
 
     id: UUID
     kind: JobKind
@@ -65,19 +65,17 @@ class JobView(BaseModel):
 
 
 _MAX_ERRORS = 20
-
-
-# progress of a job that is still at work
-_ALMOST = 0.99
+# maximum progress of a job that still runs
+_MAX_UNFINISHED = 0.99
 
 
 def job_view(session: Session, job: Job) -> JobView:
-    """One job with its progress, its stages and the errors of its units."""
+    """Return a job with its progress, its stages and the errors of its units."""
     return job_views(session, [job])[0]
 
 
 def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
-    """Several jobs, with a fixed number of queries."""
+    """Return several jobs, with a fixed number of queries."""
     ids = [job.id for job in jobs]
     stages = _stages(session, ids)
     pools = _pools(session, ids)
@@ -114,16 +112,16 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
 
 
 def _pools(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, int]:
-    """How many candidates each search has."""
+    """Return the number of candidates of each search."""
     query = sa.select(Candidate.search_id, sa.func.count()).where(Candidate.search_id.in_(job_ids))
     return {row[0]: row[1] for row in session.execute(query.group_by(Candidate.search_id))}
 
 
 def _progress(job: Job, stages: Sequence[StageProgress], pool: int) -> float:
-    """Share of the work that is over. A failed job shows what it reached, never 1 for having ended.
+    """Return the completed share of the work. A failed job shows the share it reached, not 1.
 
-    A search in waves is measured by its whole pool while it is at work, so that a new wave takes nothing back; that it
-    needs no further wave shows as a leap to its end.
+    A search in waves is measured by its whole pool while it runs, so that a new wave does not decrease the progress. If
+    no further wave is needed, the progress jumps to its end.
     """
     if job.state is JobState.SUCCEEDED:
         return 1.0
@@ -133,15 +131,15 @@ def _progress(job: Job, stages: Sequence[StageProgress], pool: int) -> float:
             continue
         if job.finished_at is not None:
             return round(stage.items_done / stage.items_total, 4)
-        # all candidates may have their score while ties still wait for their entropy
-        return min(_ALMOST, round(stage.items_done / max(stage.items_total, pool), 4))
+        # all candidates can have a score while the entropy of ties is still missing
+        return min(_MAX_UNFINISHED, round(stage.items_done / max(stage.items_total, pool), 4))
     return 0.0
 
 
 def _stages(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[StageProgress]]:
-    named = sa.func.coalesce(sa.func.jsonb_array_length(Unit.payload["items"]), 0)
-    # a unit that names a pass goes once more over items that the stage counted before
-    items = sa.case((Unit.payload.has_key("pass"), 0), else_=named)
+    length = sa.func.coalesce(sa.func.jsonb_array_length(Unit.payload["items"]), 0)
+    # units of a further pass have items that are already counted
+    items = sa.case((Unit.payload.has_key("pass"), 0), else_=length)
     query = (
         sa.select(
             Unit.job_id,
@@ -174,7 +172,7 @@ def _stage(stage: Stage, rows: Sequence[Any]) -> StageProgress:
     return StageProgress(
         stage=stage,
         units=units,
-        # a split unit's items are counted in the units that replaced it
+        # the units that replaced a split unit count its items
         items_total=sum(count for state, count in items.items() if state is not UnitState.SPLIT),
         items_done=items.get(UnitState.DONE, 0),
         items_failed=items.get(UnitState.DEAD, 0),

@@ -1,4 +1,4 @@
-"""Which jobs the history shows: one set of filters for its list, its counts, its bulk actions and its exports."""
+"""Filters of the history, shared by its list, its counts, its bulk actions and its exports."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from retllm.identity.access import changeable_jobs, within_visible
 from retllm.identity.actor import Actor
 
 MAX_COUNTED = 1_000
-"""Jobs of one state beyond which their number is not looked up for a list."""
+"""Maximum number of jobs of one state that are counted for a list."""
 
 Condition = sa.ColumnElement[bool]
 
 
 @dataclass(frozen=True)
 class JobFilters:
-    """Which jobs; None, the empty text and no states filter nothing. Days are whole days in UTC, both included."""
+    """Filters of jobs; None, an empty text and empty states do not filter. Days are in UTC, both inclusive."""
 
     kind: JobKind | None = None
     states: tuple[JobState, ...] = ()
@@ -34,31 +34,31 @@ class JobFilters:
     text: str = ""
 
     def matching(self, actor: Actor) -> list[Condition]:
-        """What is true of the jobs that match, of those that ``actor`` may see."""
-        found = [within_visible(actor, Job.collection_id)]
+        """Return conditions that select the matching jobs that ``actor`` may see."""
+        conditions = [within_visible(actor, Job.collection_id)]
         if self.kind is not None:
-            found.append(Job.kind == self.kind)
+            conditions.append(Job.kind == self.kind)
         if self.states:
-            found.append(Job.state.in_(self.states))
+            conditions.append(Job.state.in_(self.states))
         if self.collection_id is not None:
-            found.append(Job.collection_id == self.collection_id)
+            conditions.append(Job.collection_id == self.collection_id)
         if self.person is not None:
-            found.append(Job.user_id == sa.select(User.id).where(User.name == self.person).scalar_subquery())
-        # keys begin with the time they were made at, so the primary key serves days
+            conditions.append(Job.user_id == sa.select(User.id).where(User.name == self.person).scalar_subquery())
+        # keys begin with their creation time, so the primary key index serves ranges of days
         if self.since is not None:
-            found.append(Job.id >= _first_key(self.since))
+            conditions.append(Job.id >= _first_key(self.since))
         if self.until is not None and self.until < date.max:
-            found.append(Job.id < _first_key(self.until + timedelta(days=1)))
+            conditions.append(Job.id < _first_key(self.until + timedelta(days=1)))
         if self.text:
-            # no index finds a part of a text, so it is looked up for each job on the way from the newest on; said in
-            # this form, the database takes a match for nothing rare and goes that way
-            holds = Search.query_text.icontains(self.text, autoescape=True)
-            found.append(sa.select(holds).where(Search.id == Job.id).correlate(Job).scalar_subquery())
-        return found
+            # no index supports substring search, so jobs are checked one by one from the newest on; with a scalar
+            # subquery the planner does not assume that matches are rare and chooses this plan
+            contains = Search.query_text.icontains(self.text, autoescape=True)
+            conditions.append(sa.select(contains).where(Search.id == Job.id).correlate(Job).scalar_subquery())
+        return conditions
 
 
 def _first_key(day: date) -> UUID:
-    """The least UUID v7 that can be made on ``day``."""
+    """Return the smallest possible UUID v7 of ``day``."""
     moment = datetime.combine(day, time(), UTC)
     return UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)
 
@@ -66,40 +66,40 @@ def _first_key(day: date) -> UUID:
 def page(
     session: Session, actor: Actor, filters: JobFilters, *, after: UUID | None = None, limit: int = 50
 ) -> Sequence[Job]:
-    """Jobs that match, newest first; ``after`` is the last key of the page before."""
+    """Return a page of matching jobs, newest first; ``after`` is the last key of the previous page."""
     query = sa.select(Job).where(*filters.matching(actor)).order_by(Job.id.desc()).limit(limit)
     return session.scalars(query if after is None else query.where(Job.id < after)).all()
 
 
 def counts(session: Session, actor: Actor, filters: JobFilters) -> dict[JobState, int]:
-    """How many jobs there are in each state, whatever states the filters name; ``MAX_COUNTED`` + 1 stands for more."""
+    """Count the jobs in each state, ignoring the filter by state; ``MAX_COUNTED`` + 1 means more than the maximum."""
     conditions = replace(filters, states=()).matching(actor)
 
-    def number(state: JobState) -> sa.ScalarSelect[int]:
-        # in the order of an index, whose first entries are then enough
+    def count(state: JobState) -> sa.ScalarSelect[int]:
+        # in index order, so that only the first entries are read
         some = sa.select(Job.id).where(Job.state == state, *conditions).order_by(Job.id.desc()).limit(MAX_COUNTED + 1)
         return sa.select(sa.func.count()).select_from(some.subquery()).scalar_subquery()
 
-    return dict(zip(JobState, session.execute(sa.select(*map(number, JobState))).one(), strict=True))
+    return dict(zip(JobState, session.execute(sa.select(*map(count, JobState))).one(), strict=True))
 
 
 @dataclass(frozen=True)
 class Reach:
-    """Of the jobs that somebody wants something done to: how many there are, and how many it can be done to."""
+    """The number of jobs that an action matches, and of those that it can be applied to."""
 
     matching: int
     possible: int
     foreign: int
-    """somebody else's, which this account may not change; the rest is in a state that does not allow it"""
+    """somebody else's jobs, which this account may not change; the state of the rest does not allow the action"""
 
     @property
     def unsuited(self) -> int:
-        """Those whose state does not allow it."""
+        """The number of jobs whose state does not allow the action."""
         return self.matching - self.possible - self.foreign
 
 
 def reach(session: Session, actor: Actor, conditions: Sequence[Condition], allowed: Condition) -> Reach:
-    """Count exactly what an action comes to; ``allowed`` is true of the jobs whose state allows it."""
+    """Count the jobs that an action applies to; ``allowed`` is true for jobs whose state allows it."""
     mine = changeable_jobs(actor)
     query = sa.select(
         sa.func.count(), sa.func.count().filter(sa.and_(mine, allowed)), sa.func.count().filter(sa.not_(mine))
@@ -116,14 +116,14 @@ def keys(
     after: UUID | None = None,
     limit: int = 200,
 ) -> list[UUID]:
-    """Keys of the jobs that an action can be done to, newest first; ``after`` is the last key of the batch before."""
+    """Return keys of jobs that an action applies to, newest first; ``after`` is the last key of the previous batch."""
     query = sa.select(Job.id).where(*conditions, allowed, changeable_jobs(actor)).order_by(Job.id.desc()).limit(limit)
     return list(session.scalars(query if after is None else query.where(Job.id < after)))
 
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """What a search came to, in short: its question, and the best item of its final order."""
+    """A summary of a search: its query, and the best item of its final order."""
 
     text: str | None
     has_picture: bool
@@ -136,15 +136,15 @@ class SearchOutcome:
 
 
 def is_best() -> Condition:
-    """True of the candidate that is first in the final order of its search."""
-    # the number stands in the statement, so that the index of the first ones can be told to fit
+    """Return a condition that is true for the first candidate in the final order of a search."""
+    # a literal in the statement, so that the planner can use the partial index on final_rank = 1
     return Candidate.final_rank == sa.literal_column("1")
 
 
 def results(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, SearchOutcome]:
-    """The question and the best item of those of the jobs that are searches, with one query."""
+    """Return the query and the best item of those jobs that are searches, with one database query."""
     best = sa.and_(Candidate.search_id == Search.id, is_best(), Candidate.search_id.in_(job_ids))
-    judged = sa.and_(
+    scored = sa.and_(
         Score.search_id == Search.id,
         Score.search_id.in_(job_ids),
         Score.item_id == Candidate.item_id,
@@ -165,7 +165,7 @@ def results(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, SearchOutco
         .select_from(Search)
         .outerjoin(Candidate, best)
         .outerjoin(Item, Item.id == Candidate.item_id)
-        .outerjoin(Score, judged)
+        .outerjoin(Score, scored)
         .where(Search.id.in_(job_ids))
     )
     return {row[0]: SearchOutcome(*row[1:]) for row in session.execute(query)}

@@ -1,1 +1,1 @@
-"""Index jobs: every item of a collection gets a vector of each embedder."""
+"""Index jobs: compute a vector for every item of a collection with each embedder."""

@@ -1,7 +1,7 @@
-"""The embedders of one collection: what each has embedded there, which one searches use, and the change to another.
+"""The embedders of a collection: the coverage of each, the main embedder, and the change to another one.
 
-Re-embedding builds beside and then swaps: an index job writes the vectors of the next embedder beside those in use, the
-collection is told to use it, and the old vectors go last.
+To change the embedder, an index job adds the vectors of the new one beside those in use; then the collection is
+switched to it; finally the old vectors are removed.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from retllm.errors import Conflict, InvalidInput, NotFound
 from retllm.indexing.indexed import current_model, embedder_of, is_ready, up_to_date
 from retllm.settings import Settings, public_name
 
-# vectors that go in one transaction
+# vectors removed in one transaction
 _BATCH = 5000
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What one embedder in one shape has embedded in a collection.
+    """What one version of an embedder has embedded in a collection.
 
     Attributes:
-        model_id, revision: null for an embedder in force that no worker has loaded yet.
-        in_force: workers serve it, and this is its newest shape.
-        in_use: searches of the collection use it first.
-        embedded: items whose vector is up to date.
-        failed: items that have none, and that could not be embedded the last time.
-        missing: the other items that have none.
-        vectors: all its vectors here, stale ones too.
+        model_id, revision: null for a configured embedder that no worker has loaded yet.
+        in_force: whether the embedder is configured and this is its newest version.
+        in_use: whether it is the main embedder of the collection.
+        embedded: number of items with an up-to-date vector.
+        failed: number of items without one whose last embedding failed.
+        missing: number of other items without one.
+        vectors: number of all its vectors in the collection, including stale ones.
     """
 
     name: str
@@ -50,43 +50,43 @@ class Coverage:
 
 
 def named(name: str, settings: Settings) -> str:
-    """The name that results keep of an embedder in force.
+    """Return the public name of a configured embedder.
 
     Raises:
-        InvalidInput: it is none of those in force.
+        InvalidInput: the embedder is not configured.
     """
     public = public_name(name)
     if public not in settings.embedders:
         raise InvalidInput(
-            f"{public} is not one of the embedders here ({', '.join(settings.embedders)}).", field="embedder"
+            f"{public} is not a configured embedder ({', '.join(settings.embedders)}).", field="embedder"
         )
     return public
 
 
 def coverage(session: Session, collection: Collection, settings: Settings) -> list[Coverage]:
-    """Every embedder in force, the one in use first, then every other model that still has vectors here.
+    """Return every configured embedder, the main one first, then every other model that has vectors in the collection.
 
-    A fixed number of queries, however many models there are.
+    The number of database queries does not depend on the number of models.
     """
     counted = _count(session, collection.id, settings.item_image_weight)
     used = embedder_of(collection, settings)
-    shapes = session.scalars(sa.select(EmbeddingModel).order_by(EmbeddingModel.id.desc())).all()
+    models = session.scalars(sa.select(EmbeddingModel).order_by(EmbeddingModel.id.desc())).all()
     newest: dict[str, EmbeddingModel] = {}
-    for shape in shapes:
-        newest.setdefault(shape.name, shape)
+    for model in models:
+        newest.setdefault(model.name, model)
     names = sorted(settings.embedders, key=lambda name: name != used)
     found = [counted.of(name, newest.get(name), in_force=True, in_use=name == used) for name in names]
-    told = {one.model_id for one in found}
+    listed = {entry.model_id for entry in found}
     return found + [
-        counted.of(shape.name, shape, in_force=False, in_use=False)
-        for shape in shapes
-        if shape.id not in told and shape.id in counted.vectors
+        counted.of(model.name, model, in_force=False, in_use=False)
+        for model in models
+        if model.id not in listed and model.id in counted.vectors
     ]
 
 
 @dataclass(frozen=True)
 class _Counted:
-    """Counts of a collection, by model where they are of one."""
+    """Counts of a collection; mappings are by model."""
 
     items: int
     failed: int
@@ -130,39 +130,40 @@ def _count(session: Session, collection_id: UUID, image_weight: float) -> _Count
 
 
 def use(session: Session, collection: Collection, name: str | None, settings: Settings) -> None:
-    """Let searches of ``collection`` use this embedder first from now on; None follows the settings.
+    """Make this embedder the main one of ``collection`` for new searches; None means the default of the settings.
 
-    Earlier searches keep what they used. Items that could not be embedded do not stand in the way.
+    Earlier searches are not affected. Items whose embedding failed do not prevent the change.
 
     Raises:
-        NotFound: the collection was deleted just now.
-        InvalidInput: it is none of those in force.
+        NotFound: the collection was deleted.
+        InvalidInput: the embedder is not configured.
         Conflict: it has not embedded every item yet.
     """
     chosen = named(name, settings) if name is not None else public_name(settings.embedder_name)
     lock_collection(session, collection.id, alone=True)
     session.refresh(collection)
     if chosen != embedder_of(collection, settings):
-        (here,) = [one for one in coverage(session, collection, settings) if one.name == chosen and one.in_force]
-        if here.missing:
-            total = here.embedded + here.failed + here.missing
+        entries = coverage(session, collection, settings)
+        (current,) = [entry for entry in entries if entry.name == chosen and entry.in_force]
+        if current.missing:
+            total = current.embedded + current.failed + current.missing
             raise Conflict(
-                f"{here.missing:,} of {total:,} items have no vector of {chosen} yet: index the collection with it, "
+                f"{current.missing:,} of {total:,} items have no vector of {chosen} yet: index the collection with it, "
                 "then use it.",
-                missing=here.missing,
+                missing=current.missing,
             )
     collection.embedder = chosen if name is not None else None
     session.flush()
 
 
 def remove_vectors(sessions: Sessions, collection_id: UUID, model_id: UUID, settings: Settings) -> int:
-    """Remove what a model that is not in use has embedded in a collection; returns the number of vectors.
+    """Remove the vectors of an unused model from a collection; return their number.
 
-    Each batch is a transaction of its own, so that a large collection holds nobody up; what is interrupted can be asked
-    for again.
+    Each batch has its own transaction, so that a large collection does not block others. After an interruption, call it
+    again.
 
     Raises:
-        NotFound: no such collection or model (any more).
+        NotFound: the collection or model does not exist (any more).
         Conflict: searches of the collection use the model.
     """
 
@@ -170,23 +171,23 @@ def remove_vectors(sessions: Sessions, collection_id: UUID, model_id: UUID, sett
         _require_unused(session, collection_id, model_id, settings)
         return _remove_some(session, collection_id, model_id)
 
-    gone = 0
+    total = 0
     while True:
         removed = run_transaction(sessions, remove)
-        gone += removed
+        total += removed
         if removed < _BATCH:
-            return gone
+            return total
 
 
 def _require_unused(session: Session, collection_id: UUID, model_id: UUID, settings: Settings) -> None:
-    # locked, so that the collection can't begin to use the model meanwhile
+    # lock it, so that the collection can't be switched to the model concurrently
     collection = session.get(Collection, collection_id, with_for_update={"read": True})
     model = session.get(EmbeddingModel, model_id)
     if collection is None or model is None:
         raise NotFound("There is no such model in this collection.")
     used = current_model(session, embedder_of(collection, settings))
     if used is not None and used.id == model_id:
-        raise Conflict(f"Searches of this collection use {model.name}: let them use another one first.")
+        raise Conflict(f"Searches of this collection use {model.name}: change its embedder first.")
 
 
 def _remove_some(session: Session, collection_id: UUID, model_id: UUID) -> int:
@@ -196,7 +197,11 @@ def _remove_some(session: Session, collection_id: UUID, model_id: UUID) -> int:
         .order_by(Embedding.item_id)
         .limit(_BATCH)
         .with_for_update()
-        .cte("some")  # evaluated once; of a subquery that is not certain
+        .cte("some")  # evaluated exactly once; a subquery may not be
     )
-    gone = sa.delete(Embedding).where(Embedding.model_id == model_id, Embedding.item_id.in_(sa.select(some.c.item_id)))
-    return len(session.scalars(gone.returning(Embedding.item_id).execution_options(synchronize_session=False)).all())
+    deletion = sa.delete(Embedding).where(
+        Embedding.model_id == model_id, Embedding.item_id.in_(sa.select(some.c.item_id))
+    )
+    return len(
+        session.scalars(deletion.returning(Embedding.item_id).execution_options(synchronize_session=False)).all()
+    )

@@ -1,4 +1,4 @@
-"""What the job core asks of an index job: its units are all there from the beginning."""
+"""The job handler of index jobs; all their units exist from the start."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def _next_units(_session: Session, _job: Job) -> None:
 
 
 def _on_dead(session: Session, _job: Job, unit: Unit, error: str, at_fault: bool) -> None:
-    """Show the error on the item; one without a model to embed it is not at fault."""
+    """Store the error on the item, if the item is at fault and not, for example, a missing model."""
     items: Sequence[str] = unit.payload.get("items", [])
     if at_fault and items:
         keep_error(session, UUID(items[0]), error)
 
 
 def _finish(_session: Session, _job: Job) -> None:
-    """The vectors are stored by then."""
+    """Do nothing: the units have stored the vectors."""
 
 
 def _reopen(_session: Session, _job: Job, _units: Sequence[Unit]) -> None:
-    """An item's error goes when the item is embedded."""
+    """Do nothing: the error of an item is cleared when the item is embedded."""
 
 
 INDEX_HANDLER = JobHandler(next_units=_next_units, on_dead=_on_dead, finish=_finish, reopen=_reopen)

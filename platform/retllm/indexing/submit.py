@@ -1,4 +1,4 @@
-"""Accepting an index job: the items to embed are frozen at submission."""
+"""Submission of an index job; the list of items to embed is fixed at submission."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def submit_index(
     embedder: str | None = None,
     idempotency_key: str | None = None,
 ) -> Submitted:
-    """A job that embeds every item of the collection that has no vector of the embedders in force yet.
+    """Submit a job that embeds every item of the collection without a vector of the configured embedders.
 
-    With ``embedder`` it is by that one alone; else by all of them, that of the collection first.
+    With ``embedder``, use only that one; otherwise all of them, the main embedder of the collection first.
 
-    The list of items is frozen here, for each embedder its own; what comes later belongs to the next index job. A unit
-    is of one embedder, so that one that can't be loaded fails its own units alone.
+    The list of items is fixed here for each embedder; items added later need another index job. A unit has one
+    embedder, so that an embedder that can't be loaded fails only its own units.
 
     Raises:
-        NotFound: no such collection.
+        NotFound: the collection does not exist.
         Forbidden: this account may not change it.
-        InvalidInput: the embedder is none of those in force.
-        Conflict: the collection has no item, or the idempotency key stands for another request.
+        InvalidInput: the embedder is not configured.
+        Conflict: the collection has no item, or the idempotency key belongs to a different request.
     """
     used = embedder_of(collection_for(session, actor, collection_id, Right.CHANGE), settings)
-    wanted = sorted(settings.embedders, key=lambda name: name != used)
-    main, *further = wanted if embedder is None else [coverage.named(embedder, settings)]
+    names = sorted(settings.embedders, key=lambda name: name != used)
+    main, *further = names if embedder is None else [coverage.named(embedder, settings)]
     params: dict[str, Any] = {"embedder": main, "item_image_weight": settings.item_image_weight}
     if further:
         params["extra_embedders"] = further
@@ -63,10 +63,10 @@ def submit_index(
 
 
 def _to_embed(session: Session, ready: sa.Select[UUID], embedder: str, settings: Settings) -> list[dict[str, Any]]:
-    """The units of the items among ``ready`` that lack a vector of the embedder."""
+    """Return the payloads of units for the items among ``ready`` that lack a vector of the embedder."""
     model = current_model(session, embedder)
     if model is not None:
         ready = ready.where(~has_vector(model, settings.item_image_weight))
-    wanted = [str(item) for item in session.scalars(ready.order_by(Item.id))]
+    items = [str(item) for item in session.scalars(ready.order_by(Item.id))]
     size = settings.index_unit_items
-    return [{"items": wanted[start : start + size]} for start in range(0, len(wanted), size)]
+    return [{"items": items[start : start + size]} for start in range(0, len(items), size)]

@@ -1,4 +1,4 @@
-"""The units of the embedders: items of an index job, and the coarse stage of a search."""
+"""Index jobs on a worker: embed the items of a unit."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     # at run time this name imports torch and open_clip
     from retllm.embedding import Embedder
 
-# pictures decoded and embedded between two looks at the lease
+# items embedded between two checks of the lease
 _BATCH = 32
 
 Vectors = NDArray[np.float32]
 
-# the embedder of an open_clip name, loaded; raises ModelUnavailable
+# returns the loaded embedder of an open_clip name; raises ModelUnavailable
 Embedders = Callable[[str], "Embedder"]
 
 
 def register(session: Session, embedder: Embedder) -> EmbeddingModel:
-    """The row of the embedder that this worker holds."""
+    """Register an embedder that this worker has loaded, and return its row."""
     info = embedder.info
     return register_model(
         session,
@@ -54,25 +54,25 @@ def register(session: Session, embedder: Embedder) -> EmbeddingModel:
     )
 
 
-def embed_unit(bench: WorkerContext, held: LeasedUnit, embedders: Embedders) -> list[Notification]:
-    """Embed the unit's items and store their vectors; items deleted meanwhile are passed over.
+def embed_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) -> list[Notification]:
+    """Embed the unit's items and store their vectors; items deleted meanwhile are skipped.
 
     Raises:
         StaleClaim, JobCancelled: between two batches, or at the end.
-        ModelUnavailable: the unit's embedder can't be loaded, or is none of those that this worker serves.
-        MediaRejected: no picture of the unit can be decoded; where some can, the others go into units of their own.
+        ModelUnavailable: the unit's embedder can't be loaded, or this worker does not serve it.
+        MediaRejected: no picture of the unit can be decoded. If some can, the others get their own units instead.
     """
-    name, weight = _embedder_and_weight(bench, held)
-    embedder = embedders(open_clip_name(bench, name))
+    name, weight = _embedder_and_weight(context, held)
+    embedder = embedders(open_clip_name(context, name))
     ids = [UUID(item) for item in held.claim.payload["items"]]
-    with bench.sessions() as session:
+    with context.sessions() as session:
         found = {item.id: item for item in session.scalars(sa.select(Item).where(Item.id.in_(ids)))}
     items = [found[key] for key in ids if key in found and found[key].state is ItemState.READY]
-    vectors, unreadable = _embed_items(bench, held, embedder, items, weight)
+    vectors, unreadable = _embed_items(context, held, embedder, items, weight)
     held.lease.check()
 
-    with transaction(bench.sessions) as session:
-        # by itself: its index is made under a lock of the whole table, for which no row may be kept locked
+    with transaction(context.sessions) as session:
+        # in its own transaction: creating its index locks the whole table, so no row lock may be held
         model = register(session, embedder)
 
     def write(session: Session, job: Job) -> list[Notification]:
@@ -80,30 +80,30 @@ def embed_unit(bench: WorkerContext, held: LeasedUnit, embedders: Embedders) -> 
         _store(session, model, job.collection_id, done, [vectors[item.id] for item in done], weight, held.claim.token)
         if not unreadable:
             return []
-        # each of them fails by itself, and can be retried by itself
+        # each of them gets its own unit, which fails and can be retried separately
         return lifecycle.set_apart(session, job, session.get_one(Unit, held.claim.unit_id), unreadable)
 
-    return complete(bench.sessions, held.claim, write)
+    return complete(context.sessions, held.claim, write)
 
 
 def _embed_items(
-    bench: WorkerContext, held: LeasedUnit, embedder: Embedder, items: Sequence[Item], weight: float
+    context: WorkerContext, held: LeasedUnit, embedder: Embedder, items: Sequence[Item], weight: float
 ) -> tuple[dict[UUID, Vectors], list[str]]:
-    """The vectors of the items, and the ids of those whose picture can't be read.
+    """Return the vectors of the items, and the ids of those whose picture can't be read.
 
     Raises:
         StaleClaim, JobCancelled: between two batches.
-        RetllmError: no item can be embedded, or another attempt may do better.
+        RetllmError: no item can be embedded, or a retry can help.
     """
     vectors: dict[UUID, Vectors] = {}
     errors: dict[str, RetllmError] = {}
     pictures = in_parallel(
         [item for item in items if item.picture_key],
-        partial(_prepare, bench, embedder),
-        partial(decoded_bytes, least=embedder.least_side),
-        threads=bench.settings.decoders_at_once,
-        most_bytes=bench.settings.decoded_bytes,
-        # the next batch is decoded while this one is in the model
+        partial(_prepare, context, embedder),
+        partial(decoded_bytes, min_side=embedder.least_side),
+        threads=context.settings.decoders_at_once,
+        max_bytes=context.settings.decoded_bytes,
+        # decode the next batch while the model embeds this one
         ahead=2 * _BATCH,
     )
     with closing(pictures):
@@ -114,9 +114,9 @@ def _embed_items(
                 if item.picture_key:
                     result = next(pictures)
                     if result.error is not None:
-                        errors[str(item.id)] = _own_error(result.error)
+                        errors[str(item.id)] = _permanent_error(result.error)
                         continue
-                    prepared[item.id] = result.made
+                    prepared[item.id] = result.value
                 batch.append(item)
             vectors |= zip((item.id for item in batch), _embed(embedder, batch, prepared, weight), strict=True)
     if errors and not vectors:
@@ -124,46 +124,46 @@ def _embed_items(
     return vectors, list(errors)
 
 
-def _prepare(bench: WorkerContext, embedder: Embedder, item: Item) -> Any:
-    """What the embedder's model sees of the item's picture."""
-    return embedder.prepare(open_picture(bench.storage, item, bench.settings, embedder.least_side))
+def _prepare(context: WorkerContext, embedder: Embedder, item: Item) -> Any:
+    """Return the item's picture, preprocessed for the embedder's model."""
+    return embedder.prepare(open_picture(context.storage, item, context.settings, embedder.least_side))
 
 
-def _own_error(error: Exception) -> RetllmError:
-    """The error, if it is of this one picture and stays so; any other is raised and ends the attempt."""
+def _permanent_error(error: Exception) -> RetllmError:
+    """Return the error if a retry can't help this picture; raise any other error, which fails the attempt."""
     if isinstance(error, RetllmError) and not error.retryable:
         return error
     raise error
 
 
-def _embedder_and_weight(bench: WorkerContext, held: LeasedUnit) -> tuple[str, float]:
-    """The name of the unit's embedder, and the share of the picture that the job was accepted with."""
-    with bench.sessions() as session:
+def _embedder_and_weight(context: WorkerContext, held: LeasedUnit) -> tuple[str, float]:
+    """Return the name of the unit's embedder, and the weight of the picture in the job's parameters."""
+    with context.sessions() as session:
         params = session.scalars(sa.select(Job.params).where(Job.id == held.claim.job_id)).one()
     return held.claim.payload.get("embedder", params["embedder"]), float(params["item_image_weight"])
 
 
-def open_clip_name(bench: WorkerContext, asked: str) -> str:
-    """The open_clip name of an embedder, by the name that jobs keep."""
-    serves = bench.settings.embedders
-    if asked not in serves:
+def open_clip_name(context: WorkerContext, name: str) -> str:
+    """Return the open_clip name of an embedder by its public name."""
+    served = context.settings.embedders
+    if name not in served:
         raise ModelUnavailable(
-            f"This job wants the embedder {asked}, but the workers serve {', '.join(serves)}: "
-            "start workers with the settings that the web server has."
+            f"This job requires the embedder {name}, but the workers serve {', '.join(served)}: "
+            "start workers with the same settings as the web server."
         )
-    return serves[asked]
+    return served[name]
 
 
 def _embed(embedder: Embedder, items: Sequence[Item], prepared: Mapping[UUID, Any], weight: float) -> list[Vectors]:
-    """The vectors of the items, shape (dimension,) each: of the picture, of the text, or of both fused."""
+    """Return the vectors of the items, each of shape (dimension,): of the picture, of the text, or of both fused."""
     with_text = [item for item in items if item.text]
-    of_picture = dict(zip(prepared, embedder.embed_prepared(list(prepared.values())), strict=True) if prepared else ())
-    of_text = dict(
+    by_picture = dict(zip(prepared, embedder.embed_prepared(list(prepared.values())), strict=True) if prepared else ())
+    by_text = dict(
         zip((i.id for i in with_text), embedder.embed_texts([i.text or "" for i in with_text]), strict=True)
         if with_text
         else ()
     )
-    return [fuse(of_picture.get(item.id), of_text.get(item.id), weight) for item in items]
+    return [fuse(by_picture.get(item.id), by_text.get(item.id), weight) for item in items]
 
 
 def _store(
@@ -175,9 +175,9 @@ def _store(
     weight: float,
     token: UUID,
 ) -> None:
-    """Write the vectors; a newer one that is there already stays, and an item that is gone gets none."""
+    """Store the vectors, except where a newer one exists or the item was deleted."""
     failed_before = any(item.error is not None for item in items)
-    alive = set(
+    ready = set(
         session.scalars(
             sa.select(Item.id)
             .where(Item.id.in_([item.id for item in items]), Item.state == ItemState.READY)
@@ -186,7 +186,7 @@ def _store(
         )
     )
     if failed_before:
-        clear_errors(session, list(alive))
+        clear_errors(session, list(ready))
     rows = [
         {
             "item_id": item.id,
@@ -198,7 +198,7 @@ def _store(
             "token": token,
         }
         for item, vector in sorted(zip(items, vectors, strict=True), key=lambda pair: pair[0].id)
-        if item.id in alive
+        if item.id in ready
     ]
     if not rows:
         return

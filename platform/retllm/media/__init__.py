@@ -1,1 +1,1 @@
-"""What comes in: pictures, texts, captions and archives, checked, stored and thumbnailed (design: media)."""
+"""Uploaded media: pictures, texts, captions and archives are checked, stored and thumbnailed (design: media)."""

@@ -1,4 +1,4 @@
-"""Rows of captions and texts, from CSV (RFC 4180) or JSON Lines."""
+"""Read captions and texts from CSV (RFC 4180) or JSON Lines."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from retllm.settings import Settings
 FILE_COLUMNS = ("file", "filename", "image", "name")
 TEXT_COLUMNS = ("caption", "text")
 _DELIMITERS = ",;\t"
-# what a line may hold beside its text: a path, quotes, escapes of six characters for one
+# bounds of a line in relation to its text: escapes take up to six characters for one; a path and quotes come on top
 _LINE_FACTOR = 6
-_LINE_MORE = 16_384
+_LINE_OVERHEAD = 16_384
 _EXPECTED = "a header with a column caption (or text) and, for captions of pictures, a column file"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row. ``number`` counts as an editor shows it: the header of a CSV is row 1.
+    """One row. ``number`` is that of a text editor: the header of a CSV is row 1.
 
-    ``problem`` says why the row can't be used; the rows after it can.
+    ``problem`` says why this row can't be used; later rows still can.
     """
 
     number: int
@@ -38,11 +38,11 @@ class Row:
 
 
 def read_rows(stream: BinaryIO, kind: FileKind, settings: Settings) -> Iterator[Row]:
-    """The rows of a sheet of captions, one by one; blank rows are left out.
+    """Yield the rows of a caption sheet; blank rows are skipped.
 
     Raises:
-        MediaRejected: the whole sheet can't be used: not UTF-8, no known column, or a JSON array.
-        TooLarge: it has more than ``max_file_bytes``.
+        MediaRejected: the sheet can't be used: not UTF-8, no known column, or a JSON array.
+        TooLarge: the sheet has more than ``max_file_bytes``.
     """
     streams.check_utf8(stream, settings.max_file_bytes)
     with _as_text(stream) as lines:
@@ -51,17 +51,17 @@ def read_rows(stream: BinaryIO, kind: FileKind, settings: Settings) -> Iterator[
 
 @contextmanager
 def _as_text(stream: BinaryIO) -> Iterator[io.TextIOWrapper]:
-    # newline="": a line break inside a quoted field is part of it
+    # newline="": keep line breaks inside quoted fields
     lines = io.TextIOWrapper(_Seekable(stream), encoding="utf-8-sig", newline="")
     try:
         yield lines
     finally:
-        # the stream belongs to the caller, who may read it again
+        # the caller owns the stream and may read it again
         lines.detach()
 
 
 class _Seekable(io.BufferedReader):
-    """A temporary file of the standard library, which lacks some methods that a text wrapper asks for."""
+    """Adapts a temporary file of the standard library, which lacks methods that TextIOWrapper needs."""
 
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__(_Raw(stream))
@@ -83,13 +83,13 @@ class _Raw(io.RawIOBase):
 
 
 def _bounded(lines: io.TextIOWrapper, settings: Settings) -> Iterator[str]:
-    """Lines with their ends, none of them read further than a row may be long."""
-    most = settings.max_text_chars * _LINE_FACTOR + _LINE_MORE
-    while line := lines.readline(most):
-        if len(line) >= most and not line.endswith(("\n", "\r")):
+    """Yield lines with their line ends; never read a line beyond the maximum length of a row."""
+    max_length = settings.max_text_chars * _LINE_FACTOR + _LINE_OVERHEAD
+    while line := lines.readline(max_length):
+        if len(line) >= max_length and not line.endswith(("\n", "\r")):
             raise TooLarge(
-                f"A line has more than {most:,} characters; RETLLM_MAX_TEXT_CHARS allows captions of "
-                f"{settings.max_text_chars:,}.",
+                f"A line has more than {max_length:,} characters; RETLLM_MAX_TEXT_CHARS allows captions of "
+                f"{settings.max_text_chars:,} characters.",
                 limit=settings.max_text_chars,
             )
         yield line
@@ -111,7 +111,7 @@ def _csv_rows(lines: io.TextIOWrapper, settings: Settings) -> Iterator[Row]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield Row(number, problem=f"Row {number} is no valid CSV ({error}): check its quotes.")
+            yield Row(number, problem=f"Row {number} is not valid CSV ({error}): check its quotes.")
             continue
         if any(field.strip() for field in fields):
             yield _csv_row(number, fields, len(columns), file_at, text_at)
@@ -121,15 +121,15 @@ def _csv_row(number: int, fields: list[str], width: int, file_at: int | None, te
     if len(fields) > width:
         return Row(
             number,
-            problem=f"Row {number} has {len(fields)} fields, the header {width}: put a text that holds the "
-            'delimiter between double quotes ("...").',
+            problem=f"Row {number} has {len(fields)} fields, but the header has {width}: put double quotes "
+            '("...") around a text that contains the delimiter.',
         )
     fields = fields + [""] * (width - len(fields))
     return Row(number, file=fields[file_at].strip() if file_at is not None else "", text=fields[text_at].strip())
 
 
 def _columns(header: str) -> tuple[str, list[str]]:
-    """The delimiter under which the header names the most known columns, and the header's names."""
+    """Return the delimiter that gives the most known columns in the header, and the column names."""
     best: tuple[int, str, list[str]] = (0, ",", [])
     for delimiter in _DELIMITERS:
         try:
@@ -152,20 +152,20 @@ def _json_rows(lines: io.TextIOWrapper, settings: Settings) -> Iterator[Row]:
         if not stripped:
             continue
         if number == 1 and stripped.startswith("["):
-            raise MediaRejected('The file is a JSON array: write one object a line, {"file": ..., "caption": ...}.')
+            raise MediaRejected('The file is a JSON array: write one object per line, {"file": ..., "caption": ...}.')
         yield _json_row(number, stripped)
 
 
 def _json_row(number: int, line: str) -> Row:
     try:
-        made = json.loads(line)
+        parsed = json.loads(line)
     except (ValueError, RecursionError):
-        return Row(number, problem=f"Row {number} is no valid JSON: write one object a line.")
-    if not isinstance(made, dict):
-        return Row(number, problem=f'Row {number} is no object like {{"file": ..., "caption": ...}}.')
-    fields = {str(key).strip().lower(): value for key, value in made.items()}
+        return Row(number, problem=f"Row {number} is not valid JSON: write one object per line.")
+    if not isinstance(parsed, dict):
+        return Row(number, problem=f'Row {number} is not an object like {{"file": ..., "caption": ...}}.')
+    fields = {str(key).strip().lower(): value for key, value in parsed.items()}
     file = next((fields[name] for name in FILE_COLUMNS if fields.get(name) is not None), "")
     text = next((fields[name] for name in TEXT_COLUMNS if fields.get(name) is not None), "")
     if not isinstance(file, str) or not isinstance(text, str):
-        return Row(number, problem=f"Row {number}: file and caption must be texts.")
+        return Row(number, problem=f"Row {number}: file and caption must be strings.")
     return Row(number, file=file.strip(), text=text.strip())

@@ -1,8 +1,8 @@
-"""The program that decodes pictures, in a process of its own under limits; :mod:`retllm.media.sandbox` starts it.
+"""The program that decodes pictures in a separate, limited process; :mod:`retllm.media.sandbox` starts it.
 
-It is run by its path and imports only the standard library, Pillow and NumPy, so that it starts fast and holds nothing
-worth stealing. On its standard input, a socket, it takes requests one after the other until the other end closes: a
-line of JSON, its length before it, then the bytes of the file. It answers in the same form.
+It is run by path and imports only the standard library, Pillow and NumPy, so that it starts fast and holds no secrets.
+It reads requests from a socket, its standard input, one at a time until the other end closes: the length of a JSON
+object, the object, then the bytes of the file. Responses have the same format.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from PIL import (
 from PIL.Image import Resampling, Transpose
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
-# loaded before the limits close in; Pillow would look for them at the first picture
+# imported before the limits apply; Pillow would import them for the first picture
 _PLUGINS = (
     BmpImagePlugin,
     GifImagePlugin,
@@ -49,7 +49,7 @@ _PLUGINS = (
 )
 HEAD = struct.Struct("!I")
 _ORIENTATION = 0x0112
-# EXIF 2.32, table 6: how the picture was stored, and what turns it upright
+# EXIF 2.32, table 6: EXIF orientation -> transposition that makes the picture upright
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -59,23 +59,23 @@ _UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-_LYING = (Transpose.FLIP_LEFT_RIGHT, Transpose.FLIP_TOP_BOTTOM, Transpose.ROTATE_180)
+_KEEPS_SIZE = (Transpose.FLIP_LEFT_RIGHT, Transpose.FLIP_TOP_BOTTOM, Transpose.ROTATE_180)
 _SIXTEEN_BITS = 65535.0
-_FILES = 16  # the socket, and room for what a library opens
-_REASON = 120  # characters of a decoder's complaint that are passed on
+_MAX_FILES = 16  # the socket, and files that a library opens
+_MAX_REASON = 120  # characters of a decoder's error message that are passed on
 
 
 class Refused(Exception):
-    """The picture is not taken; ``why`` is pixels, unknown, damaged or memory."""
+    """The picture is rejected; ``cause`` is pixels, unknown, damaged or memory."""
 
-    def __init__(self, why: str, **facts: Any) -> None:
-        super().__init__(why)
-        self.facts = {"refused": why, **facts}
+    def __init__(self, cause: str, **facts: Any) -> None:
+        super().__init__(cause)
+        self.facts = {"refused": cause, **facts}
 
 
 @dataclass(frozen=True, slots=True)
 class Small:
-    """A picture made small and encoded anew. Format, width and height (pixels) are those of the whole, upright."""
+    """A picture, scaled down and re-encoded. Format, width and height (pixels) are those of the upright original."""
 
     format: str
     width: int
@@ -84,23 +84,23 @@ class Small:
 
 
 def make_small(data: bytes, max_pixels: int, side: int, quality: int) -> Small:
-    """Decode the picture whole; encode it as WebP, upright and without metadata, its longer side ``side`` at most.
+    """Decode the whole picture; encode it as upright WebP without metadata, at most ``side`` pixels on the longer side.
 
     Raises:
-        Refused: it is no picture of a format that is taken, is damaged, or has more than ``max_pixels`` pixels.
+        Refused: the format is not accepted, the picture is damaged, or it has more than ``max_pixels`` pixels.
     """
     with _opened(data, max_pixels) as picture:
         width, height = picture.size
         if picture.format in ("JPEG", "MPO"):
-            # a JPEG decodes to 1/2, 1/4 or 1/8 for much less; every byte of it is still read
+            # decoding a JPEG to 1/2, 1/4 or 1/8 is much faster and still reads every byte
             picture.draft(None, (2 * side, 2 * side))
         picture.load()
-        turn = _turn(picture)
+        transposition = _transposition(picture)
         small = _to_rgb(picture)
         small.thumbnail((side, side), Resampling.LANCZOS, reducing_gap=2.0)
-        if turn is not None:
-            small = small.transpose(turn)
-            if turn not in _LYING:
+        if transposition is not None:
+            small = small.transpose(transposition)
+            if transposition not in _KEEPS_SIZE:
                 width, height = height, width
         canvas = Image.new("RGB", small.size)
         canvas.paste(small)
@@ -109,31 +109,31 @@ def make_small(data: bytes, max_pixels: int, side: int, quality: int) -> Small:
         return Small(picture.format or "", width, height, target.getvalue())
 
 
-def load(data: bytes, max_pixels: int, least: int = 0) -> Image.Image:
-    """The picture as upright RGB: the first frame or page, alpha over white.
+def load(data: bytes, max_pixels: int, min_side: int = 0) -> Image.Image:
+    """Decode the picture to upright RGB: the first frame or page, transparency over white.
 
     Args:
-        least: a JPEG may be decoded to 1/2, 1/4 or 1/8 of its size, with no side shorter than so many pixels; 0 for
-            its full size.
+        min_side: a JPEG may be decoded to 1/2, 1/4 or 1/8 of its size, with both sides at least so many pixels; 0
+            means full size.
 
     Raises:
         Refused: as in :func:`make_small`.
     """
     with _opened(data, max_pixels) as picture:
-        if least and picture.format in ("JPEG", "MPO"):
-            picture.draft(None, (least, least))
+        if min_side and picture.format in ("JPEG", "MPO"):
+            picture.draft(None, (min_side, min_side))
         picture.load()
-        turn = _turn(picture)
+        transposition = _transposition(picture)
         rgb = _to_rgb(picture)
         rgb = rgb.copy() if rgb is picture else rgb
     rgb.info = {}
-    return rgb if turn is None else rgb.transpose(turn)
+    return rgb if transposition is None else rgb.transpose(transposition)
 
 
 @contextmanager
 def _opened(data: bytes, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
-    """The picture with its header read and its size allowed; whatever a decoder raises becomes a refusal."""
-    # Pillow's own guard refuses from twice this number on: the setting decides instead
+    """Open the picture and check its size in the header; raise every error of a decoder as ``Refused``."""
+    # Pillow's own guard rejects from twice this number on; the check below is exact
     Image.MAX_IMAGE_PIXELS = max_pixels
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
@@ -149,20 +149,20 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     except UnidentifiedImageError as error:
         raise Refused("unknown") from error
     except Exception as error:  # decoders raise anything (struct.error, SyntaxError, KeyError) on hostile bytes
-        reason = " ".join(str(error).split())[:_REASON] or type(error).__name__
+        reason = " ".join(str(error).split())[:_MAX_REASON] or type(error).__name__
         raise Refused("damaged", reason=reason) from error
 
 
-def _turn(picture: Image.Image) -> Transpose | None:
-    """What turns the decoded picture upright. Pillow turns a TIFF itself while it decodes and forgets the tag."""
+def _transposition(picture: Image.Image) -> Transpose | None:
+    """Return what makes the decoded picture upright. Pillow itself transposes a TIFF on decoding and drops the tag."""
     try:
         return _UPRIGHT.get(picture.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a broken EXIF block does not make a broken picture
+    except Exception:  # a picture with a broken EXIF block can still be used
         return None
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    """The decoded picture as 8-bit RGB; ``picture`` itself if it is that already."""
+    """Return the decoded picture as 8-bit RGB; ``picture`` itself if it is already 8-bit RGB."""
     if picture.mode == "RGB" and not picture.has_transparency_data:
         return picture
     if picture.mode.startswith("I;16"):
@@ -184,57 +184,57 @@ def _gray(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Image.Im
 def _stretched(
     values: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Measured values (32-bit integers or floats have no agreed white) from their least to their greatest."""
+    """Scale values from their minimum and maximum to 0 to 255: 32-bit integers and floats have no defined white."""
     finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(finite.min()), float(finite.max())
     if low >= 0 and high <= 1:
         return finite * np.float32(255)
-    if low >= 0 and high <= 255:  # eight bits in a wider type
+    if low >= 0 and high <= 255:  # 8-bit values in a wider type
         return finite
     return (finite - np.float32(low)) * np.float32(255 / (high - low) if high > low else 0)
 
 
 def _from_cmyk(picture: Image.Image) -> Image.Image:
-    """Printing inks through the profile of the picture, where it has a usable one."""
+    """Convert CMYK to RGB, by the picture's colour profile if it has a usable one."""
     profile = picture.info.get("icc_profile")
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            turned = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            converted = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
         except (ImageCms.PyCMSError, OSError, ValueError):
             return picture.convert("RGB")
-        if turned is not None:
-            return turned
+        if converted is not None:
+            return converted
     return picture.convert("RGB")
 
 
-def close_in(memory: int) -> None:
-    """Take from this process what decoding does not need: memory (bytes), files, writing, further processes."""
+def restrict_process(memory: int) -> None:
+    """Limit this process to what decoding needs: ``memory`` bytes, few open files, no file writes, no subprocesses."""
     limits = {
         resource.RLIMIT_AS: memory,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: 0,
-        resource.RLIMIT_NOFILE: _FILES,
+        resource.RLIMIT_NOFILE: _MAX_FILES,
         resource.RLIMIT_NPROC: 0,
     }
     for which, limit in limits.items():
         _, hard = resource.getrlimit(which)
-        most = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(which, (most, most))
-    # the terminal's Ctrl-C is for whoever uses this process; it ends when they close the socket
+        allowed = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(which, (allowed, allowed))
+    # Ctrl-C in the terminal is for the parent process; this one ends when the parent closes the socket
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     warnings.simplefilter("ignore")
 
 
 def serve(channel: socket.socket) -> None:
-    """Answer requests until the other end closes."""
-    while (size := _received(channel, HEAD.size, may_end=True)) is not None:
-        asked = json.loads(_received(channel, HEAD.unpack(size)[0]) or b"")
-        data = _received(channel, asked["length"]) or b""
-        _more_time(asked["seconds"])
+    """Handle requests until the other end closes."""
+    while (size := _receive(channel, HEAD.size, may_end=True)) is not None:
+        request = json.loads(_receive(channel, HEAD.unpack(size)[0]) or b"")
+        data = _receive(channel, request["length"]) or b""
+        _extend_cpu_limit(request["seconds"])
         try:
-            facts, payload = _done(asked, data)
+            facts, payload = _handle(request, data)
         except Refused as error:
             facts, payload = error.facts, b""
         except MemoryError:
@@ -244,24 +244,24 @@ def serve(channel: socket.socket) -> None:
         channel.sendall(payload)
 
 
-def _done(asked: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-    if asked["side"]:
-        small = make_small(data, asked["max_pixels"], asked["side"], asked["quality"])
+def _handle(request: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+    if request["side"]:
+        small = make_small(data, request["max_pixels"], request["side"], request["quality"])
         return {"format": small.format, "width": small.width, "height": small.height}, small.data
-    picture = load(data, asked["max_pixels"], asked["least"])
+    picture = load(data, request["max_pixels"], request["min_side"])
     return {"width": picture.width, "height": picture.height}, picture.tobytes()
 
 
-def _more_time(seconds: float) -> None:
-    """Let the next picture use so many seconds of the processor; beyond them the kernel ends this process."""
+def _extend_cpu_limit(seconds: float) -> None:
+    """Allow the next picture so many seconds of CPU time; beyond them the kernel kills this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     soft = int(used.ru_utime + used.ru_stime + seconds) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
-def _received(channel: socket.socket, count: int, *, may_end: bool = False) -> bytes | None:
-    """So many bytes; None where the other end closed before the first of them and may."""
+def _receive(channel: socket.socket, count: int, *, may_end: bool = False) -> bytes | None:
+    """Receive ``count`` bytes; with ``may_end``, return None if the other end closed before the first one."""
     data = bytearray(count)
     view, done = memoryview(data), 0
     while done < count:
@@ -275,8 +275,8 @@ def _received(channel: socket.socket, count: int, *, may_end: bool = False) -> b
 
 
 def main() -> NoReturn:
-    """Serve on the standard input; the argument is the memory in bytes that this process may have."""
-    close_in(int(sys.argv[1]))
+    """Serve requests on the standard input; the argument is the memory limit in bytes."""
+    restrict_process(int(sys.argv[1]))
     try:
         serve(socket.socket(fileno=0))
     except (EOFError, OSError):

@@ -1,4 +1,4 @@
-"""The way in: files become items, each whole or not at all (design: media)."""
+"""Ingestion: turn files into items, each completely or not at all (design: media)."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ __all__ = [
 
 log = structlog.get_logger(__name__)
 
-# characters of a text that serve as its name
-_NAME_OF_TEXT = 80
-# in one transaction
-_TEXTS_AT_ONCE = 500
-# deletions of the same content that may come between looking and inserting
+# a text without a name is named by its first characters
+_TEXT_NAME_CHARS = 80
+# texts inserted in one transaction
+_TEXT_BATCH = 500
+# attempts to add an item while items with the same content are deleted concurrently
 _TRIES = 3
 
 
 class Ingest:
-    """Takes files into one collection. Safe to call from several threads; every item is a transaction of its own.
+    """Adds files to one collection. Thread-safe; every picture has its own transaction.
 
-    A file that can't be taken gives an outcome that says why, and never keeps others out. ``NotFound`` is raised when
-    the collection itself is gone.
+    A rejected file gets an outcome with the reason and does not affect other files. Methods raise ``NotFound`` if the
+    collection was deleted.
     """
 
     def __init__(self, sessions: Sessions, storage: Storage, settings: Settings, collection_id: uuid.UUID) -> None:
@@ -61,20 +61,23 @@ class Ingest:
         self.collection_id = collection_id
 
     def add_text(self, text: str, name: str | None = None) -> FileOutcome:
-        """Take one text; without a name it goes by its beginning."""
+        """Add one text; without a name it is named by its beginning."""
         return self.add_texts([(text, name)])[0]
 
     def add_texts(self, texts: Iterable[tuple[str, str | None]]) -> list[FileOutcome]:
-        """Take texts, each with its name or None; many cost few transactions. One outcome for each, in their order."""
-        read = [self._read_text(text, name) for text, name in texts]
-        clean = [one for one in read if isinstance(one, dict)]
-        done: dict[uuid.UUID, FileOutcome] = {}
-        for start in range(0, len(clean), _TEXTS_AT_ONCE):
-            done |= self._insert_texts(clean[start : start + _TEXTS_AT_ONCE])
-        return [one if isinstance(one, FileOutcome) else done.get(one["id"]) or self._add_again(one) for one in read]
+        """Add texts in batches, each with its name or None; return one outcome for each, in the same order."""
+        checked = [self._check_text(text, name) for text, name in texts]
+        values = [entry for entry in checked if isinstance(entry, dict)]
+        outcomes: dict[uuid.UUID, FileOutcome] = {}
+        for start in range(0, len(values), _TEXT_BATCH):
+            outcomes |= self._insert_texts(values[start : start + _TEXT_BATCH])
+        return [
+            entry if isinstance(entry, FileOutcome) else outcomes.get(entry["id"]) or self._retry_text(entry)
+            for entry in checked
+        ]
 
-    def _read_text(self, text: str, name: str | None) -> dict[str, Any] | FileOutcome:
-        shown = clean_name(name) if name else one_line(text[:_NAME_OF_TEXT]) or "text"
+    def _check_text(self, text: str, name: str | None) -> dict[str, Any] | FileOutcome:
+        shown = clean_name(name) if name else one_line(text[:_TEXT_NAME_CHARS]) or "text"
         try:
             clean = clean_text(text, self.settings)
         except (MediaRejected, TooLarge) as error:
@@ -90,43 +93,43 @@ class Ingest:
         }
 
     def _insert_texts(self, values: list[dict[str, Any]]) -> dict[uuid.UUID, FileOutcome]:
-        """What became of texts, by the keys that were meant for them; without those that were deleted meanwhile."""
-        rows = [{**one, "collection_id": self.collection_id} for one in values]
+        """Insert texts; return outcomes by the new keys, except for texts whose duplicate was deleted concurrently."""
+        rows = [{**text, "collection_id": self.collection_id} for text in values]
 
         def insert(session: Session) -> tuple[set[uuid.UUID], dict[str, records.Known]]:
             added = records.insert_items(session, rows)
-            others = [one["content_sha256"] for one in values if one["id"] not in added]
+            others = [text["content_sha256"] for text in values if text["id"] not in added]
             return added, records.find_contents(session, self.collection_id, others)
 
         try:
             added, known = run_transaction(self.sessions, insert)
         except sa.exc.IntegrityError as error:
-            raise NotFound("The collection is gone.", collection_id=str(self.collection_id)) from error
-        done = {}
-        for one in values:
-            shown, before = one["name"], known.get(one["content_sha256"])
-            if one["id"] in added:
-                done[one["id"]] = FileOutcome(name=shown, status="added", item_id=one["id"], kind=ItemKind.TEXT)
-            elif before is not None:
-                done[one["id"]] = FileOutcome(name=shown, status="duplicate", item_id=before.id, kind=before.kind)
-        return done
+            raise NotFound("The collection was deleted.", collection_id=str(self.collection_id)) from error
+        outcomes = {}
+        for text in values:
+            key, name, existing = text["id"], text["name"], known.get(text["content_sha256"])
+            if key in added:
+                outcomes[key] = FileOutcome(name=name, status="added", item_id=key, kind=ItemKind.TEXT)
+            elif existing is not None:
+                outcomes[key] = FileOutcome(name=name, status="duplicate", item_id=existing.id, kind=existing.kind)
+        return outcomes
 
-    def _add_again(self, values: dict[str, Any]) -> FileOutcome:
-        """Take a text whose like was there and was deleted before it could be read."""
+    def _retry_text(self, values: dict[str, Any]) -> FileOutcome:
+        """Add a text whose duplicate was deleted before it could be read."""
         for _ in range(_TRIES):
-            if done := self._insert_texts([values]):
-                return done[values["id"]]
-        raise Conflict("The same text is being added and deleted over and over: try again.")
+            if outcomes := self._insert_texts([values]):
+                return outcomes[values["id"]]
+        raise Conflict("The same text is added and deleted repeatedly by other requests: try again.")
 
     def add_picture(self, name: str, stream: BinaryIO, text: str | None = None) -> FileOutcome:
-        """Take one picture, with ``text`` as its caption. ``stream`` is seekable and stays open.
+        """Add one picture, with ``text`` as its caption. ``stream`` is seekable and stays open.
 
-        A picture that is there already keeps its item; a new caption is given to it.
+        A picture that the collection already has keeps its item, which gets the new caption.
         """
         shown = clean_name(name)
         try:
             if sniff(streams.head(stream), name) is not FileKind.PICTURE:
-                raise MediaRejected("The file is no picture. Taken are JPEG, PNG, WebP, GIF, TIFF and BMP.")
+                raise MediaRejected("The file is not a picture. Accepted formats: JPEG, PNG, WebP, GIF, TIFF and BMP.")
             sha256 = streams.digest(stream, self.settings.max_file_bytes)
         except (MediaRejected, TooLarge) as error:
             return rejected(shown, error)
@@ -135,22 +138,23 @@ class Ingest:
     def add_hashed(
         self, name: str, stream: BinaryIO, sha256: str, text: str | None = None, item_id: uuid.UUID | None = None
     ) -> FileOutcome:
-        """Take one picture whose name is clean and whose SHA-256 is known; else like :meth:`add_picture`.
+        """Add one picture whose name is clean and whose SHA-256 is known; otherwise like :meth:`add_picture`.
 
-        Items are listed by their keys: who adds several at a time gives each its ``item_id`` in the order they came.
+        Items are listed in the order of their keys: a caller that adds several in parallel assigns each ``item_id`` in
+        the order of the files.
         """
         item_id = item_id or new_id()
         try:
             caption = clean_text(text, self.settings) if text and text.strip() else None
             for _ in range(_TRIES):
-                done = self._known(name, sha256, caption) or self._stored(item_id, name, stream, sha256, caption)
-                if done is not None:
-                    return done
+                outcome = self._find(name, sha256, caption) or self._store(item_id, name, stream, sha256, caption)
+                if outcome is not None:
+                    return outcome
         except (MediaRejected, TooLarge) as error:
             return rejected(name, error)
-        raise Conflict("The same picture is being added and deleted over and over: try again.")
+        raise Conflict("The same picture is added and deleted repeatedly by other requests: try again.")
 
-    def _known(self, name: str, sha256: str, caption: str | None) -> FileOutcome | None:
+    def _find(self, name: str, sha256: str, caption: str | None) -> FileOutcome | None:
         def find(session: Session) -> FileOutcome | None:
             item = records.find_by_content(session, self.collection_id, sha256)
             if item is None:
@@ -165,18 +169,18 @@ class Ingest:
 
         return run_transaction(self.sessions, find)
 
-    def _stored(
+    def _store(
         self, item_id: uuid.UUID, name: str, stream: BinaryIO, sha256: str, caption: str | None
     ) -> FileOutcome | None:
-        """Store the files, then the row; None when another upload of the same picture came first."""
-        seen = inspect_picture(stream, self.settings)
-        # a v7 id begins with the time: its last digits spread the folders evenly
+        """Store the files, then the row; return None if another upload of the same picture was faster."""
+        inspected = inspect_picture(stream, self.settings)
+        # a UUID v7 begins with a timestamp; its last digits spread the folders evenly
         folder = f"items/{item_id.hex[-2:]}/{item_id}"
         original, thumbnail = f"{folder}/original", f"{folder}/thumbnail.webp"
         try:
             stream.seek(0)
             size = self.storage.put(original, stream)
-            self.storage.put(thumbnail, io.BytesIO(seen.thumbnail))
+            self.storage.put(thumbnail, io.BytesIO(inspected.thumbnail))
         except BaseException:
             self._discard(original, thumbnail)
             raise
@@ -188,19 +192,19 @@ class Ingest:
             "text": caption,
             "content_sha256": sha256,
             "size_bytes": size,
-            "media_type": seen.media_type,
-            "width": seen.width,
-            "height": seen.height,
+            "media_type": inspected.media_type,
+            "width": inspected.width,
+            "height": inspected.height,
             "picture_key": original,
             "thumbnail_key": thumbnail,
         }
         try:
-            made = self._insert(values)
+            inserted = self._insert(values)
         except NotFound:
             self._discard(original, thumbnail)
             raise
-        # any other error of the database leaves the files: a commit whose answer got lost may have made the row
-        if not made:
+        # keep the files after any other database error: the commit may have succeeded although its response was lost
+        if not inserted:
             self._discard(original, thumbnail)
             return None
         return FileOutcome(name=name, status="added", item_id=item_id, kind=kind)
@@ -210,7 +214,7 @@ class Ingest:
         try:
             return run_transaction(self.sessions, lambda session: records.insert_item(session, row))
         except sa.exc.IntegrityError as error:
-            raise NotFound("The collection is gone.", collection_id=str(self.collection_id)) from error
+            raise NotFound("The collection was deleted.", collection_id=str(self.collection_id)) from error
 
     def _discard(self, *keys: str) -> None:
         _delete_files(self.storage, keys)
@@ -219,8 +223,8 @@ class Ingest:
 def delete_item(session: Session, storage: Storage, item: Item) -> None:
     """Delete an item's content: its files, text and embeddings. **Commits** ``session``.
 
-    The row stays, in the state ``deleted``. The commit comes before the files go, so that a crash between the two
-    leaves files that nothing names and never an item without its files.
+    The row stays, in the state ``deleted``. The commit comes before the deletion of the files, so that a crash between
+    the two leaves orphaned files and never an item without its files.
     """
     keys = records.empty_item(session, item.id)
     session.commit()
@@ -228,7 +232,7 @@ def delete_item(session: Session, storage: Storage, item: Item) -> None:
 
 
 def delete_collection(session: Session, storage: Storage, collection_id: uuid.UUID) -> None:
-    """Delete a collection with everything in it. **Commits** ``session``, then removes the files."""
+    """Delete a collection with its contents. **Commits** ``session``, then deletes the files."""
     keys = records.remove_collection(session, collection_id)
     session.commit()
     _delete_files(storage, keys)
@@ -238,5 +242,5 @@ def _delete_files(storage: Storage, keys: Iterable[str]) -> None:
     for key in keys:
         try:
             storage.delete(key)
-        except Exception as error:  # a file that nothing names does no harm
-            log.warning("a file is left over", key=key, error=str(error))
+        except Exception as error:  # an orphaned file is harmless
+            log.warning("a file could not be deleted", key=key, error=str(error))

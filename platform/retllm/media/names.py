@@ -1,4 +1,4 @@
-"""File names as they come in: made safe to show and to compare."""
+"""Make uploaded file names safe to show and to compare."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import unicodedata
 
 MAX_NAME = 300
 _MAX_SUFFIX_LENGTH = 16
-# marks that turn the direction of the text around them, so that "gpj.exe" reads as "exe.jpg"
+# marks that change the text direction, so that "gpj.exe" reads as "exe.jpg"
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
-_UNSEEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_INVISIBLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
 def clean_name(name: str, default: str = "unnamed") -> str:
-    """``name`` as it is stored and shown: NFC, parts joined by ``/``, no control characters, 300 characters at most.
+    """Normalise ``name`` for storage and display: NFC, joined by ``/``, no control characters, 300 characters at most.
 
-    Parts that lead elsewhere (``..``, an empty one, a leading slash) are dropped, a too long name loses its middle
-    and keeps its suffix. The same name always comes out the same, so captions find their pictures by it.
+    Parts that lead elsewhere (``..``, an empty one, a leading slash) are dropped; a name that is too long loses its
+    middle and keeps its suffix. The result is deterministic, so captions can refer to pictures by name.
     """
     parts = (one_line(part) for part in name.replace("\\", "/").split("/"))
     joined = "/".join(part for part in parts if part not in ("", ".", ".."))
@@ -29,24 +29,24 @@ def clean_name(name: str, default: str = "unnamed") -> str:
 
 
 def one_line(text: str) -> str:
-    """``text`` in NFC on one line, its blanks single, without control characters or marks that turn its direction."""
+    """Return ``text`` in NFC on one line, with single spaces, without control characters and direction marks."""
     composed = unicodedata.normalize("NFC", text)
-    seen = "".join(" " if unicodedata.category(c) in _UNSEEN else c for c in composed if c not in _BIDI)
-    return re.sub(r"\s+", " ", seen).strip()
+    visible = "".join(" " if unicodedata.category(c) in _INVISIBLE else c for c in composed if c not in _BIDI)
+    return re.sub(r"\s+", " ", visible).strip()
 
 
 def base_name(name: str) -> str:
-    """The last part of a name."""
+    """Return the last part of a name."""
     return name.rsplit("/", 1)[-1]
 
 
 def suffix_of(name: str) -> str:
-    """The suffix of a name in lower case, with its dot; empty if there is none."""
+    """Return the suffix of a name in lower case, with its dot; empty if there is none."""
     last = base_name(name)
     return last[last.rindex(".") :].lower() if "." in last.lstrip(".") else ""
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a file was put into an archive by an operating system and not by its owner."""
+    """Return whether a file in an archive is hidden or a metadata file of an operating system."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     return any(part.startswith(".") or part.lower() in _CLUTTER for part in parts)

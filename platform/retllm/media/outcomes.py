@@ -1,4 +1,4 @@
-"""What came of each file that was sent."""
+"""Outcomes of uploaded files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from retllm.errors import RetllmError
 
 @dataclass(frozen=True, slots=True)
 class IncomingFile:
-    """A file as it was sent. ``stream`` must be seekable (a temporary file, an upload's stream); it stays open."""
+    """An uploaded file. ``stream`` must be seekable (a temporary file, an upload's stream); it stays open."""
 
     name: str
     stream: BinaryIO
 
 
 class FileError(BaseModel):
-    """Why a file, or a row of captions, was not taken."""
+    """Why a file or a row of captions was rejected."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,10 +30,10 @@ class FileError(BaseModel):
 
 
 class FileOutcome(BaseModel):
-    """What came of one file, or of one row of captions.
+    """The outcome of one file or one row of captions.
 
-    ``added``: a new item. ``duplicate``: the collection holds it already, nothing changed. ``updated``: an item has
-    a new caption. ``rejected``: not taken, ``error`` says why.
+    ``added``: a new item. ``duplicate``: the collection already has it, nothing changed. ``updated``: an item has
+    a new caption. ``rejected``: not added, for the reason in ``error``.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,5 +46,5 @@ class FileOutcome(BaseModel):
 
 
 def rejected(name: str, error: RetllmError) -> FileOutcome:
-    """The outcome of a file that ``error`` kept out."""
+    """Return the outcome of a file that was rejected with ``error``."""
     return FileOutcome(name=name, status="rejected", error=FileError(code=error.code, message=error.message))

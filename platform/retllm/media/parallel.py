@@ -1,4 +1,4 @@
-"""Pictures decoded side by side: in order, bounded by the bytes of their pixels, each with an outcome of its own."""
+"""Decode pictures in parallel: results in order, memory bounded by bytes of pixels, errors kept per picture."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from typing import Generic, TypeVar
 
 from retllm.logs import carried
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
-class Result(Generic[Made]):
-    """What came of one picture, or the error that it ended with."""
+class Result(Generic[Value]):
+    """The value of one item, or its error."""
 
-    made: Made | None
+    value: Value | None
     error: Exception | None
 
 
 class PixelBudget:
-    """Bytes of pixels that may be in memory at a time."""
+    """Limits the bytes of pixels that are in memory at a time."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._held = 0
         self._changed = threading.Condition()
 
     @contextmanager
     def hold(self, count: int) -> Iterator[None]:
-        """Wait for room for so many bytes and keep it; more than there can ever be are held alone."""
+        """Wait until ``count`` bytes are free and hold them; a ``count`` above the limit waits until none are held."""
         with self._changed:
-            self._changed.wait_for(lambda: self._held == 0 or self._held + count <= self._most)
+            self._changed.wait_for(lambda: self._held == 0 or self._held + count <= self._limit)
             self._held += count
         try:
             yield
@@ -48,30 +48,30 @@ class PixelBudget:
 
 
 def in_parallel(
-    items: Sequence[Given],
-    make: Callable[[Given], Made],
-    size_of: Callable[[Given], int],
+    items: Sequence[Item],
+    make: Callable[[Item], Value],
+    size_of: Callable[[Item], int],
     *,
     threads: int,
-    most_bytes: int,
+    max_bytes: int,
     ahead: int,
-) -> Generator[Result[Made], None, None]:
-    """What ``make`` makes of each item, in the order of the items.
+) -> Generator[Result[Value], None, None]:
+    """Yield the result of ``make`` for each item, in the order of the items.
 
-    Closing the iterator drops what was not begun and waits for what was; afterwards its threads are gone.
+    Closing the generator cancels items that have not started and waits for running ones and their threads.
 
     Args:
-        make: runs in one of the threads; what it raises is the result of its item alone.
+        make: runs in a thread; an exception becomes the result of its item.
         size_of: bytes of pixels that ``make`` holds while it runs.
-        threads: items at work at a time.
-        most_bytes: held at a time by all of them; an item larger than that runs alone.
-        ahead: items begun or ready before they are asked for.
+        threads: number of items processed in parallel.
+        max_bytes: maximum bytes held by all of them; a larger item runs alone.
+        ahead: number of items started before the caller asks for them.
     """
-    budget, closed = PixelBudget(most_bytes), threading.Event()
+    budget, closed = PixelBudget(max_bytes), threading.Event()
 
-    def run(item: Given) -> Made:
+    def run(item: Item) -> Value:
         with budget.hold(size_of(item)):
-            # those that waited for room are not begun either
+            # do not start an item that was waiting for the budget either
             if closed.is_set():
                 raise CancelledError
             return make(item)
@@ -79,16 +79,16 @@ def in_parallel(
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:
         remaining, call = iter(items), carried(run)
-        begun: deque[Future[Made]] = deque(pool.submit(call, item) for item in islice(remaining, ahead))
-        while begun:
-            yield _result(begun.popleft())
-            begun.extend(pool.submit(call, item) for item in islice(remaining, 1))
+        started: deque[Future[Value]] = deque(pool.submit(call, item) for item in islice(remaining, ahead))
+        while started:
+            yield _result(started.popleft())
+            started.extend(pool.submit(call, item) for item in islice(remaining, 1))
     finally:
         closed.set()
         pool.shutdown(cancel_futures=True)
 
 
-def _result(future: Future[Made]) -> Result[Made]:
+def _result(future: Future[Value]) -> Result[Value]:
     try:
         return Result(future.result(), None)
     except Exception as error:

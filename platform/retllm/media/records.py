@@ -1,4 +1,4 @@
-"""The rows of items: made once each, found by content and by name, captioned, deleted."""
+"""Rows of items: insert without duplicates, find by content or name, set captions, delete."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PICTURES = (ItemKind.IMAGE, ItemKind.BOTH)
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An item that is there, as far as its caption goes."""
+    """An existing item, with the columns that concern its caption."""
 
     id: uuid.UUID
     kind: ItemKind
@@ -32,12 +32,12 @@ _KNOWN = (Item.id, Item.kind, Item.text, Item.version)
 
 
 def find_by_content(session: Session, collection_id: uuid.UUID, sha256: str) -> Known | None:
-    """The ready item of the collection with this content."""
+    """Return the ready item of the collection with this content."""
     return find_contents(session, collection_id, [sha256]).get(sha256)
 
 
 def find_contents(session: Session, collection_id: uuid.UUID, sha256s: Sequence[str]) -> dict[str, Known]:
-    """The ready items of the collection with these contents, by content."""
+    """Return the ready items of the collection with these contents, by content."""
     if not sha256s:
         return {}
     rows = session.execute(
@@ -49,43 +49,43 @@ def find_contents(session: Session, collection_id: uuid.UUID, sha256s: Sequence[
 
 
 def insert_item(session: Session, values: Mapping[str, Any]) -> bool:
-    """Insert an item; False if the collection holds a ready one with this content, also one that came just now."""
+    """Insert an item; return False if the collection has a ready one with this content, even if added concurrently."""
     return bool(insert_items(session, [values]))
 
 
 def insert_items(session: Session, rows: Sequence[Mapping[str, Any]]) -> set[uuid.UUID]:
-    """Insert items of one collection; the keys of those whose content no ready one had, also none that came just now.
+    """Insert items of one collection, except those whose content a ready item already has, even if added concurrently.
 
-    All have the same fields.
+    All rows have the same fields. Return the keys of the inserted items.
     """
-    made = session.execute(
+    inserted = session.execute(
         insert(Item)
         .on_conflict_do_nothing(
             index_elements=[Item.collection_id, Item.content_sha256],
             index_where=sa.text("state = 'ready'"),
         )
         .returning(Item.id),
-        # always in the same order, so that two uploads of the same contents do not wait for each other in a ring
+        # sorted by content, so that two uploads of the same contents can't deadlock
         [
             {"state": ItemState.READY, "version": 1, **row}
             for row in sorted(rows, key=lambda row: str(row["content_sha256"]))
         ],
     )
-    return set(made.scalars())
+    return set(inserted.scalars())
 
 
 def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uuid.UUID, bool]:
-    """Give pictures their captions; for each that is (still) there, whether anything changed.
+    """Set the captions of pictures; return for each existing picture whether its caption changed.
 
-    A changed one holds both parts and has the next version, by which embeddings of the old caption are seen as stale;
-    why the old one could not be embedded is forgotten.
+    A changed item gets the kind ``BOTH`` and the next version, which makes embeddings of the old caption stale. An
+    error of the last embedding is cleared.
     """
     lock_collections_of_items(session, captions.keys())
     rows = session.execute(
         sa.select(*_KNOWN)
         .where(Item.id.in_(captions), Item.state == ItemState.READY, Item.kind.in_(_PICTURES))
         .order_by(Item.id)
-        # leaves the key alone, so that what refers to an item can be written meanwhile
+        # the key does not change, so rows that refer to the item can be written concurrently
         .with_for_update(key_share=True)
     )
     known = [Known(*row) for row in rows]
@@ -108,28 +108,28 @@ def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uu
 
 
 def pictures_named(session: Session, collection_id: uuid.UUID, names: Iterable[str]) -> dict[str, set[uuid.UUID]]:
-    """The ready pictures of the collection that have one of these names."""
+    """Return the ready pictures of the collection that have one of these names."""
     return _by(session, collection_id, Item.name, names)
 
 
 def pictures_with_base_name(
     session: Session, collection_id: uuid.UUID, names: Iterable[str]
 ) -> dict[str, set[uuid.UUID]]:
-    """The ready pictures of the collection whose name ends in one of these, after its last slash."""
+    """Return the ready pictures of the collection whose name after the last slash is one of these."""
     return _by(session, collection_id, sa.func.substring(Item.name, "[^/]*$"), names)
 
 
 def _by(session: Session, collection_id: uuid.UUID, column: Any, names: Iterable[str]) -> dict[str, set[uuid.UUID]]:
-    wanted = sorted(set(names))
+    distinct = sorted(set(names))
     found: dict[str, set[uuid.UUID]] = {}
-    if not wanted:
+    if not distinct:
         return found
     rows = session.execute(
         sa.select(column, Item.id).where(
             Item.collection_id == collection_id,
             Item.state == ItemState.READY,
             Item.kind.in_(_PICTURES),
-            column.in_(wanted),
+            column.in_(distinct),
         )
     )
     for name, item_id in rows:
@@ -138,9 +138,9 @@ def _by(session: Session, collection_id: uuid.UUID, column: Any, names: Iterable
 
 
 def empty_item(session: Session, item_id: uuid.UUID) -> list[str]:
-    """Take an item's content out of the database; the keys of the files that it leaves behind.
+    """Delete an item's content from the database; return the storage keys of its files.
 
-    The row stays, with its name, so that old results can still name it. Nothing is committed here.
+    The row stays, with its name, so that old results can still show the name. The caller commits.
     """
     lock_collections_of_items(session, [item_id])
     item = session.get(Item, item_id, with_for_update=True, populate_existing=True)
@@ -156,15 +156,15 @@ def empty_item(session: Session, item_id: uuid.UUID) -> list[str]:
 
 
 def remove_collection(session: Session, collection_id: uuid.UUID) -> list[str]:
-    """Delete a collection and all that hangs on it; the keys of the files that it leaves behind.
+    """Delete a collection and everything in it; return the storage keys of its files.
 
-    Nothing is committed here. An upload that is under way then fails, for its collection is gone; so does what a worker
-    has done of its jobs.
+    The caller commits. After that, running uploads fail because the collection is gone, and workers can't store results
+    for its jobs.
 
     Raises:
-        NotFound: it is gone already.
+        NotFound: the collection was already deleted.
     """
-    # first the lock that waits for everyone at work in it and keeps others out, then the list of files: none is missed
+    # take the exclusive lock before listing the files, so that no concurrent upload can add one
     lock_collection(session, collection_id, alone=True)
     items = session.execute(
         sa.select(Item.picture_key, Item.thumbnail_key).where(

@@ -1,6 +1,7 @@
-"""Pictures are decoded in processes of their own, which may be killed by what they decode (design: media).
+"""Decode pictures in separate processes, so that a hostile picture can only kill its decoder (design: media).
 
-A few of them are kept warm in each process that needs one. One that dies, hangs or has done its share is replaced.
+Each process that decodes keeps a few warm decoders. A decoder that dies, hangs or has decoded its maximum number of
+pictures is replaced.
 """
 
 from __future__ import annotations
@@ -28,51 +29,51 @@ from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-# pictures after which a decoder is replaced, so that what it may have leaked or kept is gone
-SHARE = 500
-_MAX_FACTS = 4096  # bytes of the facts in an answer
-_SECONDS_TO_END = 2.0
+# after this number of pictures a decoder is replaced, so that leaked memory and other state go with it
+PICTURES_PER_DECODER = 500
+_MAX_FACTS = 4096  # bytes of the facts in a response
+_STOP_SECONDS = 2.0
 
 
 class DecoderDied(Exception):
-    """The decoder ended in the middle of a picture."""
+    """The decoder process ended while it decoded a picture."""
 
 
 class DecoderHung(Exception):
-    """The decoder had no answer in time."""
+    """The decoder did not respond in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeRequest:
-    """What is wanted of a picture: with a ``side`` (pixels) a small WebP of this ``quality``, else its pixels.
+    """What to return of a picture: with ``side`` (pixels) a small WebP of this ``quality``, otherwise its pixels.
 
-    With ``least``, a JPEG may come smaller, but with no side shorter than so many pixels.
+    With ``min_side``, a JPEG may be returned smaller, with both sides at least so many pixels.
     """
 
     max_pixels: int
     side: int = 0
     quality: int = 80
-    least: int = 0
+    min_side: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeResponse:
-    """What a decoder made of a picture, or why it made nothing; facts are not to be believed unseen."""
+    """The response of a decoder: a picture or the reason for its rejection. Validate the facts before use."""
 
     facts: dict[str, Any]
     payload: bytearray
 
 
 class _Decoder:
-    """One process that decodes, used by one thread at a time."""
+    """A decoder process; only one thread uses it at a time."""
 
     def __init__(self, memory: int) -> None:
         self.memory = memory
-        self.done = 0
-        self._until = 0.0
+        self.pictures = 0
+        self._deadline = 0.0
         ours, theirs = socket.socketpair()
-        # no environment: there are secrets in it. What it imports is looked for where this process found it.
-        found = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
+        # do not pass the environment, which contains secrets; import from where this process imports
+        environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
         command = [sys.executable, "-S", "-s", "-P", "-B", str(Path(decoder.__file__)), str(memory)]
         try:
             with theirs:
@@ -82,54 +83,54 @@ class _Decoder:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     cwd="/",
-                    env=found,
-                    # a signal to the group of a worker is not for its decoders: they end with their socket
+                    env=environment,
+                    # keep signals to the worker's process group from its decoders: they end with their socket
                     start_new_session=True,
                 )
         except OSError as error:
             ours.close()
-            raise StackError(f"No process can be started to decode a picture: {error.strerror}.") from error
+            raise StackError(f"The process that decodes pictures can't be started: {error.strerror}.") from error
         self._channel = ours
 
-    def exchange(self, wish: DecodeRequest, stream: BinaryIO, length: int, seconds: float) -> DecodeResponse:
-        """Send one picture and wait for what comes of it.
+    def exchange(self, request: DecodeRequest, stream: BinaryIO, length: int, seconds: float) -> DecodeResponse:
+        """Send one picture and wait for the response.
 
         Raises:
             DecoderDied: the process ended.
-            DecoderHung: ``seconds`` were over.
+            DecoderHung: no response came within ``seconds``.
         """
-        asked = {
-            "max_pixels": wish.max_pixels,
-            "side": wish.side,
-            "quality": wish.quality,
-            "least": wish.least,
+        header = {
+            "max_pixels": request.max_pixels,
+            "side": request.side,
+            "quality": request.quality,
+            "min_side": request.min_side,
             "seconds": seconds,
             "length": length,
         }
-        line = json.dumps(asked).encode()
-        self._until = time.monotonic() + seconds
-        self.done += 1
+        line = json.dumps(header).encode()
+        self._deadline = time.monotonic() + seconds
+        self.pictures += 1
         try:
             self._send(decoder.HEAD.pack(len(line)) + line)
             self._send_file(stream, length)
-            facts = self._facts()
-            return DecodeResponse(facts, self._receive(_payload_length(facts, wish)))
+            facts = self._receive_facts()
+            return DecodeResponse(facts, self._receive(_payload_length(facts, request)))
         except TimeoutError as error:
             raise DecoderHung from error
         except (ConnectionError, ValueError) as error:
             raise DecoderDied from error
 
     def _send_file(self, stream: BinaryIO, length: int) -> None:
-        left = length
-        while left:
-            # an error of the disk or the store is not the decoder's: it goes through as it is
-            chunk = stream.read(min(CHUNK, left))
+        remaining = length
+        while remaining:
+            # errors of the storage are not the decoder's and propagate unchanged
+            chunk = stream.read(min(CHUNK, remaining))
             if not chunk:
                 raise DecoderDied
             self._send(chunk)
-            left -= len(chunk)
+            remaining -= len(chunk)
 
-    def _facts(self) -> dict[str, Any]:
+    def _receive_facts(self) -> dict[str, Any]:
         (size,) = decoder.HEAD.unpack(self._receive(decoder.HEAD.size))
         if size > _MAX_FACTS:
             raise ValueError("too many facts")
@@ -139,67 +140,67 @@ class _Decoder:
         return facts
 
     def _send(self, data: bytes) -> None:
-        self._channel.settimeout(self._left())
+        self._channel.settimeout(self._seconds_left())
         self._channel.sendall(data)
 
     def _receive(self, count: int) -> bytearray:
         data = bytearray(count)
         view, done = memoryview(data), 0
         while done < count:
-            self._channel.settimeout(self._left())
+            self._channel.settimeout(self._seconds_left())
             got = self._channel.recv_into(view[done:])
             if not got:
                 raise ConnectionResetError
             done += got
         return data
 
-    def _left(self) -> float:
-        left = self._until - time.monotonic()
-        if left <= 0:
+    def _seconds_left(self) -> float:
+        seconds = self._deadline - time.monotonic()
+        if seconds <= 0:
             raise TimeoutError
-        return left
+        return seconds
 
-    def lives(self) -> bool:
-        """Whether the process is still there: one that waits may have been killed."""
+    def is_alive(self) -> bool:
+        """Return whether the process is running: an idle decoder may have been killed."""
         return self._process.poll() is None
 
     def close(self) -> None:
-        """Let the process end; it has done its work."""
+        """Stop the idle process."""
         self._channel.close()
         try:
-            self._process.wait(_SECONDS_TO_END)
+            self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
 
     def kill(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         self._channel.close()
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         self._process.wait()
 
     def forget(self) -> None:
-        """Close what a fork copied; the process belongs to the parent."""
+        """Close the socket in a forked child; the process belongs to the parent."""
         self._channel.close()
         self._process.returncode = 0
 
 
-def _payload_length(facts: dict[str, Any], wish: DecodeRequest) -> int:
-    """Bytes that follow, as far as they can be true."""
+def _payload_length(facts: dict[str, Any], request: DecodeRequest) -> int:
+    """Return the length of the payload in bytes, checked against its upper bound."""
     length = facts.get("length")
     if "refused" in facts:
-        most = 0
-    elif wish.side:
-        # no WebP of this size is larger than its pixels by much
-        most = wish.side * wish.side * 4 + CHUNK
+        maximum = 0
+    elif request.side:
+        # a WebP is at most slightly larger than its pixels
+        maximum = request.side * request.side * 4 + CHUNK
     else:
-        most = wish.max_pixels * 3
-    if not isinstance(length, int) or not 0 <= length <= most:
-        raise ValueError("an impossible length")
+        maximum = request.max_pixels * 3
+    if not isinstance(length, int) or not 0 <= length <= maximum:
+        raise ValueError("impossible length")
     return length
 
 
-class _Pool:
+class _DecoderPool:
     """The decoders of this process."""
 
     def __init__(self) -> None:
@@ -210,31 +211,31 @@ class _Pool:
         self._all: set[_Decoder] = set()
 
     def ask(
-        self, wish: DecodeRequest, stream: BinaryIO, length: int, settings: Settings, *, anew: bool = False
+        self, request: DecodeRequest, stream: BinaryIO, length: int, settings: Settings, *, fresh: bool = False
     ) -> DecodeResponse:
-        """One exchange with a decoder, when there is room for it; ``anew`` trusts none that has waited."""
-        with self._place(settings.decoders_at_once):
-            one = self._taken(settings.decode_memory, anew)
+        """Wait for a decoder slot and exchange one picture; with ``fresh``, start a new decoder for it."""
+        with self._slot(settings.decoders_at_once):
+            worker = self._acquire(settings.decode_memory, fresh)
             try:
-                answer = one.exchange(wish, stream, length, settings.decode_seconds)
+                response = worker.exchange(request, stream, length, settings.decode_seconds)
             except BaseException:
-                # half a request or an answer may be in its socket
-                self._drop(one)
-                one.kill()
+                # its socket may contain part of a request or response
+                self._remove(worker)
+                worker.kill()
                 raise
-            if one.done < SHARE:
+            if worker.pictures < PICTURES_PER_DECODER:
                 with self._lock:
-                    self._idle.append(one)
+                    self._idle.append(worker)
             else:
-                self._drop(one)
-                one.close()
-            return answer
+                self._remove(worker)
+                worker.close()
+            return response
 
     @contextlib.contextmanager
-    def _place(self, most: int) -> Iterator[None]:
-        """Room for one of ``most`` decoders at work; more wait."""
+    def _slot(self, limit: int) -> Iterator[None]:
+        """Hold one of ``limit`` slots; wait until one is free."""
         with self._free:
-            self._free.wait_for(lambda: self._busy < most)
+            self._free.wait_for(lambda: self._busy < limit)
             self._busy += 1
         try:
             yield
@@ -243,68 +244,68 @@ class _Pool:
                 self._busy -= 1
                 self._free.notify()
 
-    def _taken(self, memory: int, anew: bool) -> _Decoder:
+    def _acquire(self, memory: int, fresh: bool) -> _Decoder:
         with self._lock:
             while self._idle:
-                one = self._idle.pop()
-                if one.memory == memory and one.lives() and not anew:
-                    return one
-                self._all.discard(one)
-                one.kill()
-        one = _Decoder(memory)
+                worker = self._idle.pop()
+                if worker.memory == memory and worker.is_alive() and not fresh:
+                    return worker
+                self._all.discard(worker)
+                worker.kill()
+        worker = _Decoder(memory)
         with self._lock:
-            self._all.add(one)
-        return one
+            self._all.add(worker)
+        return worker
 
-    def _drop(self, one: _Decoder) -> None:
+    def _remove(self, worker: _Decoder) -> None:
         with self._lock:
-            self._all.discard(one)
+            self._all.discard(worker)
 
     def close(self) -> None:
-        """End every decoder."""
+        """Kill every decoder."""
         with self._lock:
-            every, self._all, self._idle = self._all, set(), []
-        for one in every:
-            one.kill()
+            workers, self._all, self._idle = self._all, set(), []
+        for worker in workers:
+            worker.kill()
 
     def forget(self) -> None:
-        """Leave the decoders to the process that was forked."""
-        for one in self._all:
-            one.forget()
+        """Drop the decoders in a forked child; they belong to the parent."""
+        for worker in self._all:
+            worker.forget()
 
 
-_pool = _Pool()
+_pool = _DecoderPool()
 
 
-def ask(wish: DecodeRequest, stream: BinaryIO, length: int, settings: Settings) -> DecodeResponse:
-    """What a decoder makes of the ``length`` bytes of a seekable stream.
+def ask(request: DecodeRequest, stream: BinaryIO, length: int, settings: Settings) -> DecodeResponse:
+    """Send the ``length`` bytes of a seekable stream to a decoder and return its response.
 
-    A decoder may be killed by others than the picture (the machine is out of memory), and those that wait with it: when
-    one dies, the picture is tried once more, by one that is started for it. When one hangs, it took its time already.
+    A decoder can die for other reasons than the picture, such as lack of memory, which also kills idle decoders. So
+    when one dies, the picture is retried once with a new decoder. A timeout is not retried.
 
     Raises:
-        DecoderDied: two decoders ended over it.
-        DecoderHung: it took longer than ``decode_seconds``.
+        DecoderDied: two decoders died while they decoded the picture.
+        DecoderHung: decoding took longer than ``decode_seconds``.
         StackError: no process can be started.
     """
     stream.seek(0)
     try:
-        return _pool.ask(wish, stream, length, settings)
+        return _pool.ask(request, stream, length, settings)
     except DecoderDied:
-        log.warning("a decoder died")
+        log.warning("a decoder crashed")
     stream.seek(0)
-    return _pool.ask(wish, stream, length, settings, anew=True)
+    return _pool.ask(request, stream, length, settings, fresh=True)
 
 
 def close() -> None:
-    """End the decoders of this process; the next picture starts new ones."""
+    """Kill the decoders of this process; the next picture starts new ones."""
     _pool.close()
 
 
 def _after_fork() -> None:
     global _pool
     _pool.forget()
-    _pool = _Pool()
+    _pool = _DecoderPool()
 
 
 atexit.register(close)

@@ -1,4 +1,4 @@
-"""What a file is, by its content first and its name second."""
+"""Detect the kind of a file by its content first and its name second."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ PICTURE_SUFFIXES = frozenset(
 _TEXT_SUFFIXES = frozenset({".txt", ".text"})
 _CSV_SUFFIXES = frozenset({".csv", ".tsv"})
 _JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
-TAKEN = "pictures (JPEG, PNG, WebP, GIF, TIFF, BMP), texts (.txt), captions (.csv, .jsonl) and ZIP archives"
+ACCEPTED = "pictures (JPEG, PNG, WebP, GIF, TIFF, BMP), texts (.txt), captions (.csv, .jsonl) and ZIP archives"
 
 
 class FileKind(StrEnum):
-    """What an incoming file is taken for."""
+    """How an uploaded file is processed."""
 
     PICTURE = "picture"  # one of the six picture formats
     TEXT = "text"  # a plain text, one item
     CSV = "csv"  # rows of captions or texts
-    JSONL = "jsonl"  # rows of captions or texts, one JSON object a line
+    JSONL = "jsonl"  # rows of captions or texts, one JSON object per line
     ARCHIVE = "archive"  # a ZIP of any of the others
 
 
@@ -49,7 +49,7 @@ _KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftypheix", "a HEIC picture: save it as JPEG"),
     (4, b"ftypmif1", "a HEIF picture: save it as JPEG"),
     (4, b"ftypavif", "an AVIF picture: save it as JPEG"),
-    (4, b"ftyp", "a film"),
+    (4, b"ftyp", "a video"),
     (0, b"8BPS", "a Photoshop file: save it as PNG"),
     (0, b"\xff\xfe", "a text in UTF-16: save it as UTF-8"),
     (0, b"\xfe\xff", "a text in UTF-16: save it as UTF-8"),
@@ -66,10 +66,10 @@ _MARKUP = (
 
 
 def sniff(head: bytes, name: str) -> FileKind:
-    """What to take the file for, from its first bytes (512 or more, if it has so many) and its name.
+    """Detect the kind of a file from its first bytes (at least 512, if it has so many) and its name.
 
     Raises:
-        MediaRejected: it is nothing that a collection holds; the message says what it is and what to do.
+        MediaRejected: the kind is not accepted; the message names the kind and what to do.
     """
     if not head:
         raise MediaRejected("The file is empty.")
@@ -79,20 +79,20 @@ def sniff(head: bytes, name: str) -> FileKind:
         return FileKind.ARCHIVE
     for offset, magic, what in _KNOWN_OTHERS:
         if head[offset:].startswith(magic):
-            raise MediaRejected(f"The file is {what}. Taken are {TAKEN}.")
+            raise MediaRejected(f"The file is {what}. Accepted: {ACCEPTED}.")
     if b"\0" in head:
-        raise MediaRejected(f"The file is of no kind that is known here. Taken are {TAKEN}.")
+        raise MediaRejected(f"The kind of the file is unknown. Accepted: {ACCEPTED}.")
     return _textual(head, name)
 
 
 def media_type_of(head: bytes) -> str | None:
-    """The media type of the picture that begins so (16 bytes or more), None if it is none; nothing is parsed."""
+    """Return the media type of a picture by its first bytes (at least 16), without parsing; None if not a picture."""
     for magic, media_type in _PICTURES.items():
         if head.startswith(magic):
             return media_type
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "image/webp"
-    # two letters are little: a bitmap also has its reserved bytes zero
+    # the signature of BMP has only two bytes, so also require its reserved bytes to be zero
     return "image/bmp" if head[:2] == b"BM" and head[6:10] == bytes(4) else None
 
 
@@ -103,13 +103,13 @@ def _textual(head: bytes, name: str) -> FileKind:
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for opening, what in _MARKUP:
         if start.startswith(opening):
-            raise MediaRejected(f"The file is {what}. Taken are {TAKEN}.")
+            raise MediaRejected(f"The file is {what}. Accepted: {ACCEPTED}.")
     if suffix in _CSV_SUFFIXES:
         return FileKind.CSV
     if suffix in _JSONL_SUFFIXES:
         return FileKind.JSONL
     if suffix in PICTURE_SUFFIXES:
-        raise MediaRejected(f"The file is named {suffix} but holds no such picture: export it again as JPEG or PNG.")
+        raise MediaRejected(f"The file is named {suffix} but is not such a picture: export it again as JPEG or PNG.")
     if suffix == ".zip":
-        raise MediaRejected("The file is named .zip but is no ZIP archive: pack it again.")
-    raise MediaRejected(f"The file is of no kind that is known here. Taken are {TAKEN}.")
+        raise MediaRejected("The file is named .zip but is not a ZIP archive: pack it again.")
+    raise MediaRejected(f"The kind of the file is unknown. Accepted: {ACCEPTED}.")

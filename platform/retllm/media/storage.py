@@ -1,4 +1,4 @@
-"""Where pictures are kept: a folder or an object store, by fsspec."""
+"""Storage of pictures: a folder or an object store, accessed through fsspec."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ CHUNK = 1 << 20
 class Storage:
     """Files under one fsspec address, named by keys such as ``items/7f/<id>/original``.
 
-    The file system is opened at the first use in each process, so that a storage may be made before a fork and
-    sent to a spawned child; object store clients survive neither.
+    Each process opens the file system on first use, so that a storage can be created before a fork or sent to a spawned
+    child; object store clients survive neither.
     """
 
     url: str
@@ -38,101 +38,101 @@ class Storage:
         self._opened = None
 
     def put(self, key: str, file: BinaryIO) -> int:
-        """Store what is left to read in ``file`` under ``key``; the number of bytes.
+        """Store the rest of ``file`` under ``key``; return the number of bytes.
 
-        Read in chunks. Written under a passing name and moved, so that ``key`` never names half a file.
+        The file is read in chunks, written under a temporary name and moved, so that ``key`` never names half a file.
 
         Raises:
-            StorageFull: there is no room for it; nothing is left of it.
+            StorageFull: the storage is full; the incomplete file was removed.
         """
-        fs, path = self._at(key)
-        _, passing = self._at(f"tmp/{uuid.uuid4().hex}")
+        fs, path = self._locate(key)
+        _, temporary = self._locate(f"tmp/{uuid.uuid4().hex}")
         count = 0
         try:
-            with fs.open(passing, "wb") as target:
+            with fs.open(temporary, "wb") as target:
                 while chunk := file.read(CHUNK):
                     target.write(chunk)
                     count += len(chunk)
                 if self._is_local:
-                    # the row that will name this file is flushed to the disk, so its bytes have to be there first
+                    # flush to disk before the row that names this file is committed
                     target.flush()
                     os.fsync(target.fileno())
             if self._is_local:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
-                Path(passing).replace(path)
+                Path(temporary).replace(path)
             else:
-                fs.mv(passing, path)
+                fs.mv(temporary, path)
         except BaseException as error:
             with contextlib.suppress(OSError):
-                fs.rm(passing)
+                fs.rm(temporary)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageFull from error
             raise
         return count
 
     def open(self, key: str) -> BinaryIO:
-        """The file stored under ``key``, to read; the caller closes it.
+        """Open the file under ``key`` for reading; the caller closes it.
 
         Raises:
             NotFound: there is no such file.
         """
-        fs, path = self._at(key)
+        fs, path = self._locate(key)
         try:
             return cast("BinaryIO", fs.open(path, "rb"))
         except FileNotFoundError as error:
-            raise NotFound("The stored file is gone.", key=key) from error
+            raise NotFound("The stored file is missing.", key=key) from error
 
     def exists(self, key: str) -> bool:
-        """Whether a whole file is stored under ``key``."""
-        fs, path = self._at(key)
+        """Return whether a complete file is stored under ``key``."""
+        fs, path = self._locate(key)
         return bool(fs.isfile(path))
 
     def size(self, key: str) -> int:
-        """Bytes of the file under ``key``.
+        """Return the size of the file under ``key`` in bytes.
 
         Raises:
             NotFound: there is no such file.
         """
-        fs, path = self._at(key)
+        fs, path = self._locate(key)
         try:
             return int(fs.size(path))
         except FileNotFoundError as error:
-            raise NotFound("The stored file is gone.", key=key) from error
+            raise NotFound("The stored file is missing.", key=key) from error
 
     def delete(self, key: str) -> None:
-        """Remove the file under ``key``; a missing one is fine."""
-        fs, path = self._at(key)
+        """Delete the file under ``key`` if it exists."""
+        fs, path = self._locate(key)
         with contextlib.suppress(FileNotFoundError):
             fs.rm_file(path)
         if self._is_local:
-            # the folder of an item goes with its last file
+            # remove the folder of the item with its last file
             with contextlib.suppress(OSError):
                 Path(path).parent.rmdir()
 
-    def sweep(self, age: timedelta, most: int = 1000) -> int:
-        """Remove files that are half written and older than ``age``: whoever wrote them was killed. How many went.
+    def sweep(self, age: timedelta, limit: int = 1000) -> int:
+        """Delete half-written files older than ``age``, left by killed writers; return the number deleted.
 
         Args:
-            most: no more than this many are looked at; the rest waits for the next time.
+            limit: maximum number of files checked in one call.
 
         Raises:
-            OSError, or what else the store raises: it can't be reached.
+            OSError, or another exception of the store: the store can't be reached.
         """
-        fs, folder = self._at("tmp")
+        fs, folder = self._locate("tmp")
         fs.invalidate_cache(folder)
         try:
             found = fs.ls(folder, detail=False)
         except FileNotFoundError:
             return 0
-        gone = 0
-        for path in found[:most]:
-            # another dispatcher may sweep as well, and an upload may end meanwhile
+        deleted = 0
+        for path in found[:limit]:
+            # another dispatcher may delete the file, or an upload may complete it, at the same time
             with contextlib.suppress(FileNotFoundError):
                 written: datetime = fs.modified(path)
                 if datetime.now(UTC) - _aware(written) > age:
                     fs.rm_file(path)
-                    gone += 1
-        return gone
+                    deleted += 1
+        return deleted
 
     @property
     def _is_local(self) -> bool:
@@ -153,7 +153,7 @@ class Storage:
             opened = self._opened = (os.getpid(), fs, str(root).rstrip("/"))
         return opened[1], opened[2]
 
-    def _at(self, key: str) -> tuple[Any, str]:
+    def _locate(self, key: str) -> tuple[Any, str]:
         if not key or key.startswith("/") or {"", ".", ".."} & set(key.split("/")):
             raise ValueError(f"not a storage key: {key!r}")
         fs, root = self._filesystem()
@@ -161,10 +161,10 @@ class Storage:
 
 
 def _aware(moment: datetime) -> datetime:
-    # some stores tell UTC without saying so
+    # some stores return UTC as a naive datetime
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def get_storage(settings: Settings) -> Storage:
-    """The storage that the settings name."""
+    """Return the storage at the address in the settings."""
     return Storage(settings.media_url)

@@ -1,4 +1,4 @@
-"""Files in passing: measured, hashed and kept aside in chunks, never whole in memory."""
+"""Measure, hash and copy streams in chunks, without loading a whole file into memory."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import BinaryIO, cast
 from retllm.errors import MediaRejected, TooLarge
 
 CHUNK = 1 << 20
-# what a small picture weighs: up to here a copy stays in memory, beyond it goes to a temporary file
+# about the size of a small picture: a copy up to this size stays in memory, a larger one goes to a temporary file
 IN_MEMORY = 1 << 20
 
 
 def mebibytes(count: int) -> str:
-    """``count`` bytes as a person reads them."""
+    """Format ``count`` bytes for people."""
     return f"{count / (1 << 20):,.1f} MiB" if count >= 1 << 20 else f"{count:,} bytes"
 
 
 def chunks(stream: BinaryIO, limit: int, setting: str = "RETLLM_MAX_FILE_BYTES") -> Iterator[bytes]:
-    """The rest of ``stream`` in chunks of at most 1 MiB.
+    """Yield the rest of ``stream`` in chunks of at most 1 MiB.
 
     Raises:
-        TooLarge: more than ``limit`` bytes came.
+        TooLarge: the stream has more than ``limit`` bytes.
     """
     count = 0
     while chunk := stream.read(CHUNK):
@@ -36,10 +36,10 @@ def chunks(stream: BinaryIO, limit: int, setting: str = "RETLLM_MAX_FILE_BYTES")
 
 
 def digest(stream: BinaryIO, limit: int) -> str:
-    """SHA-256 of a whole seekable stream, in hex; the stream is left at its start.
+    """Return the SHA-256 of a whole seekable stream in hex, and rewind the stream.
 
     Raises:
-        TooLarge: it holds more than ``limit`` bytes.
+        TooLarge: the stream has more than ``limit`` bytes.
     """
     stream.seek(0)
     sha = hashlib.sha256()
@@ -50,24 +50,24 @@ def digest(stream: BinaryIO, limit: int) -> str:
 
 
 def spool(stream: BinaryIO, limit: int) -> BinaryIO:
-    """A seekable copy of what is left in ``stream``, on disk when it is large; left at its start.
+    """Copy the rest of ``stream`` to a seekable file, positioned at its start; a large one is on disk.
 
     Raises:
-        TooLarge: more than ``limit`` bytes came.
+        TooLarge: the stream has more than ``limit`` bytes.
     """
-    kept = cast("BinaryIO", tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))  # noqa: SIM115 - handed to the caller
+    copy = cast("BinaryIO", tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))  # noqa: SIM115 - the caller closes it
     try:
         for chunk in chunks(stream, limit):
-            kept.write(chunk)
-        kept.seek(0)
+            copy.write(chunk)
+        copy.seek(0)
     except BaseException:
-        kept.close()
+        copy.close()
         raise
-    return kept
+    return copy
 
 
 def length(stream: BinaryIO) -> int:
-    """Bytes of a seekable stream; it is left at its start."""
+    """Return the length of a seekable stream in bytes, and rewind it."""
     stream.seek(0, os.SEEK_END)
     count = stream.tell()
     stream.seek(0)
@@ -75,7 +75,7 @@ def length(stream: BinaryIO) -> int:
 
 
 def head(stream: BinaryIO, count: int = 4096) -> bytes:
-    """The first bytes of a seekable stream; it is left at its start."""
+    """Return the first bytes of a seekable stream, and rewind it."""
     stream.seek(0)
     first = stream.read(count)
     stream.seek(0)
@@ -83,11 +83,11 @@ def head(stream: BinaryIO, count: int = 4096) -> bytes:
 
 
 def check_utf8(stream: BinaryIO, limit: int) -> None:
-    """Read a seekable stream through as UTF-8 and leave it at its start.
+    """Check that a whole seekable stream is UTF-8, and rewind it.
 
     Raises:
-        TooLarge: it holds more than ``limit`` bytes.
-        MediaRejected: it is not UTF-8; the message says from which byte on.
+        TooLarge: the stream has more than ``limit`` bytes.
+        MediaRejected: it is not UTF-8; the message names the first wrong byte.
     """
     stream.seek(0)
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -100,6 +100,8 @@ def check_utf8(stream: BinaryIO, limit: int) -> None:
         pending = len(decoder.getstate()[0])
         decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
-        at = done - pending + error.start + 1
-        raise MediaRejected(f"The file is not UTF-8 (byte {at:,}): save it as UTF-8 and send it again.") from error
+        position = done - pending + error.start + 1
+        raise MediaRejected(
+            f"The file is not UTF-8 (byte {position:,}): save it as UTF-8 and send it again."
+        ) from error
     stream.seek(0)

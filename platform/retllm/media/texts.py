@@ -1,4 +1,4 @@
-"""Texts and captions: checked and brought into one form."""
+"""Check and normalise texts and captions."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from retllm.errors import MediaRejected, TooLarge
 from retllm.media import streams
 from retllm.settings import Settings
 
-# the most bytes that a character takes in UTF-8
-_BYTES_PER_CHAR = 4
+# maximum bytes of a character in UTF-8
+_MAX_BYTES_PER_CHAR = 4
 
 
 def clean_text(text: str, settings: Settings) -> str:
-    """``text`` as it is stored: NFC, line ends ``\\n``, no byte order mark, no blanks around it.
+    """Normalise ``text`` for storage: NFC, line ends ``\\n``, no byte order mark, no surrounding whitespace.
 
     Raises:
-        MediaRejected: nothing is left, or it holds characters that are no text (NUL, half a surrogate pair).
-        TooLarge: more than ``max_text_chars`` characters.
+        MediaRejected: the text is empty or contains a NUL character or half a surrogate pair.
+        TooLarge: it has more than ``max_text_chars`` characters.
     """
     unified = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in unified:
-        raise MediaRejected("The text holds a NUL character: it seems to be no plain text.")
+        raise MediaRejected("The text contains a NUL character, so it does not seem to be plain text.")
     if any("\ud800" <= c <= "\udfff" for c in unified):
-        raise MediaRejected("The text holds half a surrogate pair, which is no character: correct it.")
+        raise MediaRejected("The text contains half a surrogate pair, which is not a character: correct it.")
     clean = unicodedata.normalize("NFC", unified).strip()
     if not clean:
         raise MediaRejected("The text is empty.")
@@ -38,14 +38,14 @@ def clean_text(text: str, settings: Settings) -> str:
 
 
 def read_text(stream: BinaryIO, settings: Settings) -> str:
-    """The text of a UTF-8 file (a byte order mark is fine), in the form of :func:`clean_text`.
+    """Read a UTF-8 file, with or without byte order mark, and normalise it by :func:`clean_text`.
 
     Raises:
         MediaRejected: it is not UTF-8, or see :func:`clean_text`.
-        TooLarge: see :func:`clean_text`; never read further than a text may be long.
+        TooLarge: see :func:`clean_text`; a file that is too long is not read.
     """
-    most = settings.max_text_chars * _BYTES_PER_CHAR + len("\ufeff".encode())
-    if streams.length(stream) > most:
+    max_bytes = settings.max_text_chars * _MAX_BYTES_PER_CHAR + len("\ufeff".encode())
+    if streams.length(stream) > max_bytes:
         raise TooLarge(
             f"The text is too long; RETLLM_MAX_TEXT_CHARS allows {settings.max_text_chars:,} characters.",
             limit=settings.max_text_chars,
@@ -59,5 +59,5 @@ def read_text(stream: BinaryIO, settings: Settings) -> str:
 
 
 def text_sha256(clean: str) -> str:
-    """The identity of a clean text within its collection: SHA-256 of its UTF-8, in hex."""
+    """Return the SHA-256 of a clean text's UTF-8, in hex; it identifies the text within its collection."""
     return hashlib.sha256(clean.encode("utf-8")).hexdigest()

@@ -1,7 +1,7 @@
-"""One file of a ZIP: where its bytes lie, and what they unpack to, bounded in memory at every step.
+"""Locate and unpack one file of a ZIP with bounded memory.
 
-The reader of the standard library believes the directory, wherever that leads. It reads the directory here, and nothing
-else. Files are stored or compressed with Deflate, which is what packers use unless told otherwise.
+The ``zipfile`` module trusts the directory unconditionally, so it is used only to read the directory. Files must be
+stored or compressed with Deflate, the default of common tools.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from retllm.errors import MediaRejected
 # APPNOTE.TXT 6.3.10, section 4.3.7: signature, version, flags, method, time, date, CRC, both sizes, both lengths
 _LOCAL = struct.Struct("<4s5H3L2H")
 _SIGNATURE = b"PK\x03\x04"
-# section 4.4.4: the entry, its key, its headers
+# section 4.4.4: encryption of the entry, strong encryption, encrypted headers
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _DESCRIPTOR = 0x8
 _PATCH = 0x20
 _UTF8_NAME = 0x800
-_ELSEWHERE = 0xFFFFFFFF  # the size is in a field of the 64-bit form
-# Pictures are packed already (1 time), texts come to 10 or 20 and drawn bitmaps to some 100 times; what was made to
-# fill a disk comes to 1,000 and more. Small files may be what they like.
-_MAX_TIMES = 200
+_IN_ZIP64 = 0xFFFFFFFF  # the size is in a ZIP64 extra field
+# maximum compression ratio: pictures have about 1, texts 10 to 20, drawn bitmaps about 100, and ZIP bombs 1,000 or more
+_MAX_RATIO = 200
+# files up to this size may have any ratio
 _SMALL = 1 << 20
 _STEP = 1 << 16
-# section 4.4.5: those that packers offer besides Deflate
+# section 4.4.5: methods other than Deflate that common tools offer
 _METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
 
 
 @dataclass(frozen=True, slots=True)
 class EntryLocation:
-    """Where an entry lies in its ZIP, from its header to behind its bytes, which begin at ``data``."""
+    """Byte range of an entry in its ZIP, from its header to the end of its data, which begins at ``data``."""
 
     start: int
     data: int
     end: int
     agrees: bool
-    """Whether its header says what the directory says: else two readers see two files."""
+    """Whether its local header agrees with the directory; otherwise two readers could see two different files."""
 
 
 def locate(stream: BinaryIO, entry: zipfile.ZipInfo) -> EntryLocation:
-    """Where the entry lies, by its own header."""
+    """Locate the entry by its local header."""
     start = entry.header_offset
     stream.seek(start)
     head = stream.read(_LOCAL.size)
@@ -60,65 +60,65 @@ def locate(stream: BinaryIO, entry: zipfile.ZipInfo) -> EntryLocation:
     agrees = agrees and not (flags ^ entry.flag_bits) & _ENCRYPTED
     if not (flags | entry.flag_bits) & _DESCRIPTOR:
         agrees = agrees and crc == entry.CRC
-        agrees = agrees and packed in (entry.compress_size, _ELSEWHERE) and unpacked in (entry.file_size, _ELSEWHERE)
+        agrees = agrees and packed in (entry.compress_size, _IN_ZIP64) and unpacked in (entry.file_size, _IN_ZIP64)
     return EntryLocation(start, data, data + entry.compress_size, agrees)
 
 
 def are_apart(places: Collection[EntryLocation], end: int) -> bool:
-    """Whether no two entries share bytes, nor any the directory that begins at ``end``.
+    """Return whether no entry overlaps another one or the directory, which begins at ``end``.
 
-    Where they do, few bytes unpack to more than all of them could (Fifield, A better zip bomb, 2019).
+    Overlapping entries allow ratios far above that of Deflate (Fifield, A better zip bomb, 2019).
     """
-    behind = 0
-    for place in sorted(places, key=lambda one: one.start):
-        if place.start < behind:
+    last_end = 0
+    for place in sorted(places, key=lambda place: place.start):
+        if place.start < last_end:
             return False
-        behind = place.end
-    return behind <= end
+        last_end = place.end
+    return last_end <= end
 
 
 def check(entry: zipfile.ZipInfo, place: EntryLocation) -> None:
-    """Refuse what is not to be unpacked.
+    """Reject an entry that must not be unpacked.
 
     Raises:
-        MediaRejected: the entry is encrypted, a link, a device or the like, compressed otherwise than with Deflate,
-            made to fill the disk, or told differently by the directory and by its own header.
+        MediaRejected: the entry is encrypted, a link, a device or the like, not compressed with Deflate, or a ZIP bomb,
+            or its local header differs from the directory.
     """
     if entry.flag_bits & _ENCRYPTED:
         raise MediaRejected("The file is encrypted: pack it again without a password.")
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind == stat.S_IFLNK:
-        raise MediaRejected("The file is a link: pack what it leads to.")
+        raise MediaRejected("The file is a link: pack the file that it points to.")
     if kind not in (0, stat.S_IFREG):
-        raise MediaRejected("The entry is no plain file, but a device, a pipe or the like: leave it out.")
+        raise MediaRejected("The entry is not a regular file but a device, a pipe or the like: leave it out.")
     if not place.agrees:
-        raise MediaRejected("The file is damaged inside the ZIP, its two headers disagree: pack it again.")
+        raise MediaRejected("The file is damaged inside the ZIP (its two headers disagree): pack it again.")
     if entry.flag_bits & _PATCH:
         raise MediaRejected("The entry is a patch of another file: pack the whole file.")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         method = _METHODS.get(entry.compress_type, f"method {entry.compress_type}")
         raise MediaRejected(f"The file is compressed with {method}, which is not accepted: zip it again with Deflate.")
-    if entry.file_size > _SMALL and entry.file_size > _MAX_TIMES * entry.compress_size:
+    if entry.file_size > _SMALL and entry.file_size > _MAX_RATIO * entry.compress_size:
         raise MediaRejected(
-            f"The file unpacks to more than {_MAX_TIMES} times its size, as if to fill the disk: send it by itself."
+            f"The file unpacks to more than {_MAX_RATIO} times its size, like a ZIP bomb: send it without the ZIP."
         )
 
 
 class Unpacked:
-    """The unpacked bytes of an entry that ``check`` lets pass, to be read once from the start to the end."""
+    """A stream of the unpacked bytes of an entry that passed ``check``; it can be read once."""
 
     def __init__(self, stream: BinaryIO, entry: zipfile.ZipInfo, place: EntryLocation) -> None:
         self._stream = stream
-        self._at, self._end = place.data, place.end
-        self._left, self._crc, self._wanted = entry.file_size, 0, entry.CRC
+        self._position, self._end = place.data, place.end
+        self._left, self._crc, self._expected_crc = entry.file_size, 0, entry.CRC
         stored = entry.compress_type == zipfile.ZIP_STORED
         self._inflater = None if stored else zlib.decompressobj(-zlib.MAX_WBITS)
 
     def read(self, count: int) -> bytes:
-        """``count`` bytes at most, none at the end.
+        """Return at most ``count`` bytes, none at the end.
 
         Raises:
-            MediaRejected: it is damaged, or is more than the directory says.
+            MediaRejected: the entry is damaged, or larger than the directory says.
         """
         try:
             data = self._next(count)
@@ -127,9 +127,9 @@ class Unpacked:
         self._left -= len(data)
         self._crc = zlib.crc32(data, self._crc)
         if self._left < 0:
-            # what was checked of the directory has to hold
-            raise MediaRejected("The file unpacks to more than the ZIP says: pack it again.")
-        if not data and (self._left or self._crc != self._wanted):
+            # the size in the directory was checked against the limits
+            raise MediaRejected("The file unpacks to more bytes than the ZIP states: pack it again.")
+        if not data and (self._left or self._crc != self._expected_crc):
             raise _damaged()
         return data
 
@@ -138,7 +138,7 @@ class Unpacked:
             return self._packed(count)
         while not self._inflater.eof:
             packed = self._inflater.unconsumed_tail or self._packed(_STEP)
-            # it may hold more bytes than it was given now, and what it was given may come to none
+            # the inflater may still hold output, and input may produce no output yet
             if data := self._inflater.decompress(packed, count):
                 return data
             if not packed:
@@ -146,9 +146,9 @@ class Unpacked:
         return b""
 
     def _packed(self, count: int) -> bytes:
-        self._stream.seek(self._at)
-        data = self._stream.read(min(count, self._end - self._at))
-        self._at += len(data)
+        self._stream.seek(self._position)
+        data = self._stream.read(min(count, self._end - self._position))
+        self._position += len(data)
         return data
 
 

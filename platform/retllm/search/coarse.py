@@ -1,8 +1,8 @@
-"""The coarse stage of a search: which sources it asks, and the pool of candidates that they give together.
+"""The coarse stage of a search: its sources, and the pool of candidates that they give together.
 
-A search of the main embedder alone has null in ``searches.coarse`` and its k nearest items as candidates. With more
-sources the column holds what was asked for (``captions``, ``embedders``, ``depth``, ``rrf_k``) and, once the stage is
-over, what came of it: ``sources``, one :class:`retllm.search.results.SourceView` each.
+A search that uses only the main embedder has null in ``searches.coarse`` and its k nearest items as candidates. With
+more sources, the column holds the request (``captions``, ``embedders``, ``depth``, ``rrf_k``) and, after the stage,
+the results: ``sources``, one :class:`retllm.search.results.SourceView` each.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from retllm.search.rrf import RRF_K, reciprocal_rank_fusion
 from retllm.search.settings import SearchSettings
 
 CAPTIONS = "captions"
-"""The name of the captions among the sources; an embedder's name holds a slash or a colon."""
+"""Name of the captions as a source; it can't collide, since the name of an embedder contains a slash or a colon."""
 
-# what is far down in every source can still come out first, so each is asked for more than k
+# an item that ranks low in every source can still rank first after the fusion, so each source returns more than k
 _MIN_DEPTH = 100
 _DEPTH_PER_CANDIDATE = 2
 _NOT_INDEXED = "The collection is not indexed with it yet: submit an index job."
-_NO_TEXT = "The query has no text, and a picture has no words."
+_NO_TEXT = "The query has no text to look for in captions."
 
 
 @dataclass(frozen=True)
 class QueryVector:
-    """The query as one embedder sees it: the embedder's row, and an L2-normalised vector of shape (dimension,)."""
+    """The query embedded by one embedder: the embedder's row and an L2-normalised vector of shape (dimension,)."""
 
     model: EmbeddingModel
     vector: NDArray[np.float32]
@@ -47,56 +47,58 @@ class QueryVector:
 
 @dataclass
 class _SourceAnswer:
-    """What one source gave: its items from the first on, each with its similarity or score."""
+    """The items of one source, best first, each with its similarity or score."""
 
     source: SourceView
     ranks: dict[UUID, SourceRank]
 
 
-def plan(asked: SearchSettings, embedder: str, *, has_text: bool) -> dict[str, Any] | None:
-    """What ``searches.coarse`` holds of a new search; ``embedder`` is the one that its collection uses first.
+def plan(settings: SearchSettings, embedder: str, *, has_text: bool) -> dict[str, Any] | None:
+    """Return the value of ``searches.coarse`` for a new search; ``embedder`` is the main embedder of its collection.
 
     Raises:
-        InvalidInput: no source is left, or captions are to answer a picture.
+        InvalidInput: there is no source, or captions are the only source and the query has no text.
     """
-    captions, names = asked.coarse.captions, asked.coarse.embedders
+    captions, names = settings.coarse.captions, settings.coarse.embedders
     if not names and not captions:
-        raise InvalidInput("There is no source of candidates: name an embedder, or ask for captions.", field="coarse")
+        raise InvalidInput(
+            "The search has no source of candidates: name an embedder or enable captions.", field="coarse"
+        )
     if not names and not has_text:
         raise InvalidInput(f"Captions alone can't answer this search. {_NO_TEXT}", field="coarse")
     if not captions and names == [embedder]:
         return None
-    depth = max(_MIN_DEPTH, _DEPTH_PER_CANDIDATE * asked.k)
+    depth = max(_MIN_DEPTH, _DEPTH_PER_CANDIDATE * settings.k)
     return {"captions": captions, "embedders": names, "depth": depth, "rrf_k": RRF_K}
 
 
 def require_indexed(session: Session, collection_id: UUID, search: Search) -> None:
-    """Refuse a search that none of its embedders could answer.
+    """Reject a search that none of its embedders can answer.
 
     Raises:
-        Conflict: nothing in the collection has a vector of any of them.
+        Conflict: no item of the collection has a vector of any of them.
     """
     names = embedders_of(search)
     if names and not any(is_indexed(session, collection_id, current_model(session, name)) for name in names):
         raise Conflict(
             f"The collection is not indexed with {' or '.join(names)} yet: "
-            "submit an index job, or wait for the one that runs."
+            "submit an index job, or wait for the running one."
         )
 
 
 def embedders_of(search: Search) -> list[str]:
-    """The embedders that a search asks for candidates; none for one of captions alone."""
+    """Return the embedders that a search uses as sources; none if captions are its only source."""
     return [search.embedder] if search.coarse is None else list(search.coarse["embedders"])
 
 
 def has_one_source(search: Search) -> bool:
-    """Whether there is nothing else to go by if that source can't answer."""
+    """Return whether the search has exactly one source, and so no fallback."""
     with_captions = search.coarse is not None and search.coarse["captions"] and search.query_text is not None
     return len(embedders_of(search)) + int(with_captions) == 1
 
 
 def unindexed(session: Session, search: Search) -> dict[str, str]:
-    """Why an embedder needs not even be loaded: of those that the collection is not indexed with, the reason."""
+    """Return the embedders of the search that the collection is not indexed with, each with a message."""
     collection_id = session.get_one(Job, search.id).collection_id
     return {
         name: _NOT_INDEXED
@@ -108,15 +110,15 @@ def unindexed(session: Session, search: Search) -> dict[str, str]:
 def store_pool(
     session: Session, job: Job, questions: Mapping[str, QueryVector], unused: Mapping[str, str], token: UUID
 ) -> None:
-    """Write the candidates of the search, and what each source gave.
+    """Store the candidates of the search and the results of each source.
 
     Args:
-        questions: the query for the search's own embedder and for every other that can answer, by name.
-        unused: why the others can't, by name.
-        token: of the attempt that found them.
+        questions: query vectors of the search's main embedder and of every other usable embedder, by name.
+        unused: messages for the unusable embedders, by name.
+        token: token of the attempt.
 
     Raises:
-        Conflict: no source can answer; the message has the reason of each.
+        Conflict: no source can answer; the message names the reason for each.
     """
     search = session.get_one(Search, job.id)
     own = questions[search.embedder]
@@ -126,7 +128,7 @@ def store_pool(
         pool = _fused(session, job, search, questions, unused)
     for candidate in pool:
         candidate.token = token
-    # each row locks its item: in the order of all locks (retllm.db.locks)
+    # each row locks its item; sort to keep the global lock order (retllm.db.locks)
     pool.sort(key=lambda candidate: candidate.item_id)
     session.add_all(pool)
     search.model_id = own.model.id
@@ -136,7 +138,7 @@ def store_pool(
 def _nearest(session: Session, job: Job, search: Search, own: QueryVector) -> list[Candidate]:
     pool, searched = nearest(session, own.model, job.collection_id, own.vector, search.k, _kinds(search))
     if not pool and not is_indexed(session, job.collection_id, own.model):
-        raise Conflict(f"Nothing in the collection is indexed with {search.embedder}: submit an index job first.")
+        raise Conflict(f"No item in the collection is indexed with {search.embedder}: submit an index job first.")
     search.searched_items = searched
     return [
         Candidate(search_id=job.id, item_id=near.item_id, coarse_rank=near.rank, similarity=near.similarity)
@@ -162,7 +164,7 @@ def _fused(
     own = questions[search.embedder]
     cosines = similarities(session, own.model, own.vector, [entry.key for entry in fused])
     search.coarse = plan | {"sources": [answer.source.model_dump(mode="json") for answer in answers]}
-    # sources that each know other items find more together than one of them has searched
+    # sources that cover different items can together return more items than any one of them has searched
     search.searched_items = max(len(ranking), *(answer.source.searched or 0 for answer in answers))
     return [
         Candidate(
@@ -184,7 +186,7 @@ def _by_embedder(
         return _SourceAnswer(source, {})
     source.revision = question.model.revision
     if not is_indexed(session, job.collection_id, question.model):
-        # by an older revision at most
+        # or only with an older revision
         source.unused = _NOT_INDEXED
         return _SourceAnswer(source, {})
     depth = (search.coarse or {})["depth"]
@@ -202,7 +204,7 @@ def _by_captions(session: Session, job: Job, search: Search) -> _SourceAnswer:
         return _SourceAnswer(source, {})
     kinds = _kinds(search)
     matches = by_captions(session, job.collection_id, search.query_text, (search.coarse or {})["depth"], kinds)
-    # one that came in after it was counted may be found
+    # a match may have been added after the count
     source.searched, source.found = max(count_captions(session, job.collection_id, kinds), len(matches)), len(matches)
     return _SourceAnswer(source, {match.item_id: SourceRank(rank=match.rank, score=match.score) for match in matches})
 
@@ -212,22 +214,22 @@ def _kinds(search: Search) -> list[ItemKind]:
 
 
 def sources_of(search: Search, revision: str | None, candidates: int) -> list[SourceView]:
-    """The sources of a search as they are shown.
+    """Return the sources of a search for display.
 
     Args:
-        revision: of its own embedder, if it is known by now.
-        candidates: how many it has by now.
+        revision: revision of its main embedder, if known.
+        candidates: current number of candidates.
     """
-    over = search.coarse_at is not None
+    finished = search.coarse_at is not None
     if search.coarse is None:
-        found = candidates if over else None
+        found = candidates if finished else None
         searched = search.searched_items
         return [
             SourceView(
                 name=search.embedder, kind="embedder", revision=revision, searched=searched, found=found, unused=None
             )
         ]
-    if over:
+    if finished:
         return [SourceView.model_validate(source) for source in search.coarse["sources"]]
     empty: dict[str, Any] = {"revision": None, "searched": None, "found": None, "unused": None}
     named = [SourceView(name=name, kind="embedder", **empty) for name in search.coarse["embedders"]]

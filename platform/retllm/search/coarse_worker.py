@@ -1,4 +1,4 @@
-"""The coarse stage on a worker: the query is embedded, every source is asked, the candidates are stored."""
+"""The coarse stage on a worker: embed the query, query every source, store the candidates."""
 
 from __future__ import annotations
 
@@ -23,50 +23,50 @@ if TYPE_CHECKING:
     from retllm.embedding import Embedder
 
 
-def coarse_unit(bench: WorkerContext, held: LeasedUnit, embedders: Embedders) -> list[Notification]:
-    """Embed the query, ask every source and store the first k items as candidates; the fine stage follows.
+def coarse_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) -> list[Notification]:
+    """Embed the query, query every source and store the first k items as candidates; the fine stage follows.
 
-    A source that can't answer is passed over as long as there is another one, and the search says why.
+    A source that can't answer is skipped if there is another one; the search shows the reason.
 
     Raises:
-        ModelUnavailable: the search's own embedder can't be loaded, or the only one that it asks.
-        Conflict: no source can answer, since nothing in the collection was indexed by these embedders.
+        ModelUnavailable: the search's main embedder, or its only source, can't be loaded.
+        Conflict: no source can answer, since no item of the collection is indexed with these embedders.
     """
-    with bench.sessions() as session:
+    with context.sessions() as session:
         search = session.get_one(Search, held.claim.job_id)
         unused = coarse.unindexed(session, search)
-    # the similarity of every candidate is by the search's own embedder, whichever source has found it
-    loaded = {search.embedder: embedders(open_clip_name(bench, search.embedder))}
+    # the main embedder computes the similarity of every candidate, whichever source found it
+    loaded = {search.embedder: embedders(open_clip_name(context, search.embedder))}
     for name in coarse.embedders_of(search):
         if name in loaded or name in unused:
             continue
         try:
-            loaded[name] = embedders(open_clip_name(bench, name))
+            loaded[name] = embedders(open_clip_name(context, name))
         except ModelUnavailable as error:
             if coarse.has_one_source(search):
                 raise
             unused[name] = error.message
-    vectors = _embed_query(bench, search, loaded)
-    with transaction(bench.sessions) as session:
+    vectors = _embed_query(context, search, loaded)
+    with transaction(context.sessions) as session:
         models = {name: register(session, embedder) for name, embedder in loaded.items()}
     held.lease.check()
 
     def write(session: Session, job: Job) -> list[Notification]:
         questions = {name: QueryVector(models[name], vector) for name, vector in vectors.items()}
         coarse.store_pool(session, job, questions, unused, held.claim.token)
-        # with this unit done none is open, and what settles the job opens the fine stage
+        # this was the only open unit: completing it makes the job core add the units of the fine stage
         return []
 
-    return complete(bench.sessions, held.claim, write)
+    return complete(context.sessions, held.claim, write)
 
 
-def _embed_query(bench: WorkerContext, search: Search, embedders: Mapping[str, Embedder]) -> dict[str, Vectors]:
-    """The query's vector by each embedder, of shape (dimension,)."""
+def _embed_query(context: WorkerContext, search: Search, embedders: Mapping[str, Embedder]) -> dict[str, Vectors]:
+    """Return the query's vector for each embedder, of shape (dimension,)."""
     key = search.query_picture_key
 
     def of_picture(embedder: Embedder) -> Vectors | None:
-        # decoded as the items were, so that the same picture has the same vector
-        return embedder.embed_images([query_picture(bench, key, embedder.least_side)])[0] if key else None
+        # decode it as items are decoded, so that the same picture gives the same vector
+        return embedder.embed_images([query_picture(context, key, embedder.least_side)])[0] if key else None
 
     return {
         name: fuse(

@@ -1,4 +1,4 @@
-"""Several searches side by side: where each ranks an item, what was set differently, how far the orders agree."""
+"""Compare several searches: the rank of each item, the settings that differ, and how far the orders agree."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from retllm.search.agreement import Agreement, agreement
 from retllm.search.settings import SearchSettings
 
 MIN_COMPARED, MAX_COMPARED = 2, 6
-"""How many searches are compared."""
+"""Bounds of the number of searches in a comparison."""
 
 
 @dataclass(frozen=True)
 class ComparedRank:
-    """Where one search has an item; ``change`` is by how much that is higher than in the first search."""
+    """The rank of an item in one search; ``change`` is the number of places gained over the first search."""
 
     rank: int
     coarse_rank: int
@@ -38,7 +38,7 @@ class ComparedRank:
 
 @dataclass(frozen=True)
 class ComparedItem:
-    """An item, its place in each search, and how it is marked for the question of each; None where there is none."""
+    """An item with its place in each search and its mark for the question of each; None where there is none."""
 
     id: UUID
     name: str
@@ -51,7 +51,7 @@ class ComparedItem:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the searches; ``agreement`` is with the first of them, None for the first itself."""
+    """One of the compared searches; ``agreement`` is with the first one, None for the first one itself."""
 
     id: UUID
     state: JobState
@@ -72,33 +72,33 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Searches side by side, with the items that are at ``top`` or higher in any of them, by their best places."""
+    """Compared searches, with the items that rank within ``top`` in any of them, ordered by their best ranks."""
 
     sides: list[Side]
     items: list[ComparedItem]
     further: int
-    """items that are below in all of them"""
+    """number of items that rank below ``top`` in all of them"""
 
     @property
     def same_collection(self) -> bool:
-        """Whether all look in one collection."""
+        """Whether all search the same collection."""
         return len({side.collection_id for side in self.sides}) == 1
 
     @property
     def same_question(self) -> bool:
-        """Whether all ask the same."""
+        """Whether all have the same query."""
         return len({side.question for side in self.sides}) == 1
 
     def settings(self, *, different: bool) -> dict[str, list[Any]]:
-        """The values of the settings that differ, or of those that don't, by name; one for each search."""
+        """Return the settings that differ between the searches, or those that don't: a value per search, by name."""
         names = self.sides[0].settings
         rows = {name: [side.settings[name] for side in self.sides] for name in names}
-        return {name: row for name, row in rows.items() if any(one != row[0] for one in row) == different}
+        return {name: row for name, row in rows.items() if any(value != row[0] for value in row) == different}
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A search with the names that go with it, and its places in their order."""
+    """A search with the names it refers to, and the places of its items in rank order."""
 
     job: Job
     search: Search
@@ -109,11 +109,11 @@ class _Found:
 
 
 def compare(session: Session, actor: Actor, search_ids: Sequence[UUID], *, top: int = 20) -> Comparison:
-    """The searches in the order of ``search_ids``, with a number of queries that depends on how many they are alone.
+    """Compare the searches in the order of ``search_ids``. The number of database queries depends only on their number.
 
     Raises:
-        NotFound: one of them is not there for this account.
-        InvalidInput: they are too few or too many, or one is no search.
+        NotFound: a search does not exist or this account may not see it.
+        InvalidInput: there are too few or too many, or one is not a search.
     """
     if not MIN_COMPARED <= len(search_ids) <= MAX_COMPARED:
         raise InvalidInput(
@@ -121,9 +121,9 @@ def compare(session: Session, actor: Actor, search_ids: Sequence[UUID], *, top: 
         )
     found = _found(session, actor, search_ids)
     first = [*found[0].places]
-    sides = [_side(one, agreement(first, [*one.places]) if number else None) for number, one in enumerate(found)]
+    sides = [_side(entry, agreement(first, [*entry.places]) if number else None) for number, entry in enumerate(found)]
     best = _best(found)
-    shown = [key for key in best if min(one.places[key].rank for one in found if key in one.places) <= top]
+    shown = [key for key in best if min(entry.places[key].rank for entry in found if key in entry.places) <= top]
     return Comparison(sides, _items(session, found, shown), len(best) - len(shown))
 
 
@@ -150,7 +150,7 @@ def _found(session: Session, actor: Actor, search_ids: Sequence[UUID]) -> list[_
 
 
 def _places(session: Session, search: Search, first: Mapping[UUID, ComparedRank] | None) -> dict[UUID, ComparedRank]:
-    """Each candidate's place in the final order, or in the one that the scores so far give."""
+    """Return the place of each candidate in the final order, or in the provisional order."""
     rows = ranking.rows_of(session, search.id)
     if search.final_at is None:
         ranks = {entry.key: entry.rank for entry in ranking.order_of(rows, search)}
@@ -159,23 +159,23 @@ def _places(session: Session, search: Search, first: Mapping[UUID, ComparedRank]
     places = {}
     for row in sorted(rows, key=lambda row: ranks[row.candidate.item_id]):
         key, rank = row.candidate.item_id, ranks[row.candidate.item_id]
-        there = first.get(key) if first is not None else None
+        in_first = first.get(key) if first is not None else None
         places[key] = ComparedRank(
             rank=rank,
             coarse_rank=row.candidate.coarse_rank,
             score=row.score.score if row.score else None,
-            change=there.rank - rank if there else None,
+            change=in_first.rank - rank if in_first else None,
             error=row.candidate.error or (row.score.error if row.score else None),
         )
     return places
 
 
 def _best(found: Sequence[_Found]) -> list[UUID]:
-    """Every item by its places: those of the first search in its order, then the others by the best that they have."""
+    """Return every item: those of the first search in its order, then the others by their best rank."""
     first = [*found[0].places]
-    others = {key: place.rank for one in reversed(found[1:]) for key, place in one.places.items()}
-    for one in found[1:]:
-        for key, place in one.places.items():
+    others = {key: place.rank for entry in reversed(found[1:]) for key, place in entry.places.items()}
+    for entry in found[1:]:
+        for key, place in entry.places.items():
             others[key] = min(others[key], place.rank)
     return first + sorted(others.keys() - found[0].places.keys(), key=lambda key: (others[key], key))
 
@@ -190,8 +190,8 @@ def _items(session: Session, found: Sequence[_Found], keys: Sequence[UUID]) -> l
             text=items[key].text,
             has_thumbnail=items[key].thumbnail_key is not None and items[key].state is ItemState.READY,
             is_ready=items[key].state is ItemState.READY,
-            places=tuple(one.places.get(key) for one in found),
-            marks=tuple(marks.get((one.job.collection_id, one.search.question, key)) for one in found),
+            places=tuple(entry.places.get(key) for entry in found),
+            marks=tuple(marks.get((entry.job.collection_id, entry.search.question, key)) for entry in found),
         )
         for key in keys
         if key in items
@@ -199,43 +199,43 @@ def _items(session: Session, found: Sequence[_Found], keys: Sequence[UUID]) -> l
 
 
 def _marks(session: Session, found: Sequence[_Found], keys: Sequence[UUID]) -> dict[tuple[UUID, str, UUID], bool]:
-    asked = {(one.job.collection_id, one.search.question) for one in found}
+    questions = {(entry.job.collection_id, entry.search.question) for entry in found}
     query = sa.select(Judgment.collection_id, Judgment.question, Judgment.item_id, Judgment.relevant).where(
-        sa.tuple_(Judgment.collection_id, Judgment.question).in_(asked), Judgment.item_id.in_(keys)
+        sa.tuple_(Judgment.collection_id, Judgment.question).in_(questions), Judgment.item_id.in_(keys)
     )
     return {(collection, question, item): relevant for collection, question, item, relevant in session.execute(query)}
 
 
-def _side(one: _Found, agreed: Agreement | None) -> Side:
-    job, search = one.job, one.search
+def _side(found: _Found, agreed: Agreement | None) -> Side:
+    job, search = found.job, found.search
     return Side(
         id=job.id,
         state=job.state,
         cancel_requested=job.cancel_requested,
         created_at=job.created_at,
-        user_name=one.user,
+        user_name=found.user,
         collection_id=job.collection_id,
-        collection_name=one.collection,
+        collection_name=found.collection,
         text=search.query_text,
         has_picture=search.query_picture_key is not None,
         question=search.question,
         provisional=search.final_at is None,
         no_match=search.no_match,
-        candidates=len(one.places),
-        settings=_settings(one),
+        candidates=len(found.places),
+        settings=_settings(found),
         agreement=agreed,
     )
 
 
-def _settings(one: _Found) -> dict[str, Any]:
-    search = one.search
+def _settings(found: _Found) -> dict[str, Any]:
+    search = found.search
     return {
-        "collection": one.collection,
+        "collection": found.collection,
         "text": search.query_text,
-        # enough of it to tell two pictures apart
+        # a prefix that identifies the picture
         "picture": (search.query_picture_sha256 or "")[:12] or None,
         **SearchSettings.of(search).flat(),
-        "embedder_revision": one.revision,
+        "embedder_revision": found.revision,
         "scorer": search.scorer,
         "scorer_revision": search.scorer_revision,
         "scorer_version": search.scorer_version,
@@ -246,7 +246,7 @@ def _settings(one: _Found) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Other:
-    """A search that another one may be compared with."""
+    """A search offered for comparison."""
 
     id: UUID
     created_at: datetime
@@ -263,20 +263,20 @@ class Other:
 
 
 def same_question(session: Session, actor: Actor, search_id: UUID, *, limit: int = 30) -> list[Other]:
-    """The newest other searches, in any collection, that ask the same."""
+    """Return the newest other searches, in any collection, that have the same query."""
     question = sa.select(Search.question).where(Search.id == search_id).scalar_subquery()
     return _others(session, actor, [Search.question == question, Search.id != search_id], limit)
 
 
 def same_collection(session: Session, actor: Actor, search_id: UUID, *, limit: int = 10) -> list[Other]:
-    """The newest other searches of the collection that ask something else."""
+    """Return the newest other searches of the collection that have a different query."""
     question = sa.select(Search.question).where(Search.id == search_id).scalar_subquery()
     collection = sa.select(Job.collection_id).where(Job.id == search_id).scalar_subquery()
-    wanted = [Job.collection_id == collection, Job.kind == JobKind.SEARCH, Search.question != question]
-    return _others(session, actor, wanted, limit)
+    conditions = [Job.collection_id == collection, Job.kind == JobKind.SEARCH, Search.question != question]
+    return _others(session, actor, conditions, limit)
 
 
-def _others(session: Session, actor: Actor, wanted: Sequence[sa.ColumnElement[bool]], limit: int) -> list[Other]:
+def _others(session: Session, actor: Actor, conditions: Sequence[sa.ColumnElement[bool]], limit: int) -> list[Other]:
     columns: dict[str, Any] = {
         "id": Job.id,
         "created_at": Job.created_at,
@@ -297,7 +297,7 @@ def _others(session: Session, actor: Actor, wanted: Sequence[sa.ColumnElement[bo
         .join(Search, Search.id == Job.id)
         .join(User, User.id == Job.user_id)
         .join(Collection, Collection.id == Job.collection_id)
-        .where(*wanted, within_visible(actor, Job.collection_id))
+        .where(*conditions, within_visible(actor, Job.collection_id))
         .order_by(Job.id.desc())
         .limit(limit)
     )

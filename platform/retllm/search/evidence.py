@@ -1,4 +1,4 @@
-"""What one candidate's score came about by, for people to look at."""
+"""The evidence behind the score of one candidate, for display."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Evidence:
 
     @property
     def injection(self) -> Injection:
-        """The settings of re-injection that the search asked for."""
+        """The re-injection settings of the search."""
         return Injection.from_json(self.search.injection)
 
     @property
     def has_picture(self) -> bool:
-        """Whether query or item show a picture; only then there is anything to inject."""
+        """Whether the query or the item has a picture; otherwise there is nothing to inject."""
         return self.search.query_picture_key is not None or self.item.picture_key is not None
 
     @property
@@ -44,10 +44,10 @@ class Evidence:
 
 
 def evidence_of(session: Session, actor: Actor, search_id: UUID, item_id: UUID) -> Evidence:
-    """The evidence for one candidate.
+    """Return the evidence for one candidate.
 
     Raises:
-        NotFound: there is no such search that this account may see, or the item is no candidate of it.
+        NotFound: the search does not exist or this account may not see it, or the item is not a candidate of it.
     """
     job_for(session, actor, search_id)
     scored = sa.and_(
@@ -64,7 +64,7 @@ def evidence_of(session: Session, actor: Actor, search_id: UUID, item_id: UUID) 
         .options(undefer(Score.trace))
     ).first()
     if row is None:
-        raise NotFound("This item is no candidate of the search.")
+        raise NotFound("This item is not a candidate of the search.")
     search, candidate, item, score = row
-    kept = score.trace if score is not None else None
-    return Evidence(search, candidate, item, score, Trace.from_json(kept) if kept is not None else None)
+    trace = score.trace if score is not None else None
+    return Evidence(search, candidate, item, score, Trace.from_json(trace) if trace is not None else None)

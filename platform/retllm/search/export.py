@@ -1,4 +1,4 @@
-"""The history as rows for other programs, read in batches so that any number of them takes the same memory."""
+"""Export of the history as rows, read in batches so that memory use does not depend on the number of rows."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ Row = dict[str, Any]
 
 
 class Rows(StrEnum):
-    """What a row stands for."""
+    """What a row represents."""
 
     JOBS = "jobs"  # one job
     RESULTS = "results"  # one candidate of one search
 
 
-# jobs of one batch; each batch is a transaction of its own, so a slow reader holds neither a connection nor a snapshot
 BATCH = {Rows.JOBS: 200, Rows.RESULTS: 20}
-"""Jobs that are read at once."""
+"""Jobs per batch. Each batch has its own transaction, so a slow reader holds neither a connection nor a snapshot."""
 
 _OF_JOB: dict[str, Any] = {
     "job_id": Job.id,
@@ -76,17 +75,17 @@ _OF_RESULT: dict[str, Any] = {
     "error": sa.func.coalesce(Candidate.error, Score.error),
 }
 
-# every setting has a column of its name; a group of them that can be off has one
+# each setting has a column with its name; a group that can be off has one column
 _OF_SETTING = {setting.name: setting.name.replace(".", "_") for setting in SETTINGS if not setting.in_optional}
 
 COLUMNS = {Rows.JOBS: (*_OF_JOB, *_BEST, *_OF_SETTING.values()), Rows.RESULTS: tuple(_OF_RESULT)}
-"""The names of the columns, in their order."""
+"""Column names, in order."""
 
 
 def rows(sessions: Sessions, actor: Actor, filters: JobFilters, what: Rows) -> Iterator[Row]:
-    """The jobs that match, newest first, or the candidates of those of them that are searches, best first.
+    """Yield the matching jobs, newest first, or the candidates of the searches among them, best first.
 
-    Jobs that are accepted meanwhile are not among them.
+    Jobs accepted during the export are left out.
     """
     after: UUID | None = None
     size = BATCH[what]
@@ -108,8 +107,8 @@ def _row(found: RowMapping) -> Row:
     if Search.__name__ not in row:
         return row
     search = row.pop(Search.__name__)
-    asked = SearchSettings.of(search).flat() if search else {}
-    return row | {column: asked.get(name) for name, column in _OF_SETTING.items()}
+    settings = SearchSettings.of(search).flat() if search else {}
+    return row | {column: settings.get(name) for name, column in _OF_SETTING.items()}
 
 
 def _named(columns: dict[str, Any]) -> list[Any]:
@@ -119,7 +118,7 @@ def _named(columns: dict[str, Any]) -> list[Any]:
 def _score_of_candidate(keys: Sequence[UUID]) -> sa.ColumnElement[bool]:
     return sa.and_(
         Score.search_id == Search.id,
-        # said once more, so that the rows are found by it and not by reading the table through
+        # redundant, but makes the planner use an index instead of a sequential scan
         Score.search_id.in_(keys),
         Score.item_id == Candidate.item_id,
         Score.scorer_version == Search.scorer_version,

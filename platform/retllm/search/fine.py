@@ -1,4 +1,4 @@
-"""What the fine stage of a search has still to do: its first candidates, another wave, the entropy of ties."""
+"""The remaining work of a search's fine stage: the first candidates, another wave, or the entropy of ties."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ _ENTROPY = "entropy"
 
 
 def is_entropy_pass(payload: Mapping[str, Any]) -> bool:
-    """Whether the unit asks for the entropy of candidates that have their score already."""
+    """Return whether the unit computes only the entropy of candidates that already have a score."""
     return payload.get("pass") == _ENTROPY
 
 
 def next_payloads(session: Session, search_id: UUID) -> list[Payload]:
-    """The units that the fine stage needs now that none is open; empty when it is over.
+    """Return the payloads of the units that the fine stage needs next; empty if the stage is complete.
 
-    Decided from the rows alone, so that it comes out the same after a retry, a split or a lost worker: first the next
-    candidates in coarse order (all of them, or a wave), then the entropy of scores that tie. A candidate is named in at
-    most one unit of each kind and the units that replace it, so the stage comes to an end.
+    Call it when no unit is open. The result depends only on the rows, so it is the same after a retry, a split or a
+    lost worker: first the next candidates in coarse order (all of them, or a wave), then the entropy of tied scores. A
+    candidate appears in at most one unit of each kind and in the units that replace it, so the stage terminates.
     """
     search = session.get_one(Search, search_id)
     rows = ranking.rows_of(session, search_id)
-    scoring, asked_entropy = _named(session, search_id)
+    scoring, entropy = _items_of_units(session, search_id)
     opened = [row for row in rows if str(row.candidate.item_id) in scoring]
-    waiting = [str(row.candidate.item_id) for row in rows if str(row.candidate.item_id) not in scoring]
-    wave = waiting[: _size_of_wave(search, opened, len(rows))]
+    remaining = [str(row.candidate.item_id) for row in rows if str(row.candidate.item_id) not in scoring]
+    wave = remaining[: _wave_size(search, opened, len(rows))]
     if wave:
         return _payloads(wave, search.unit_candidates)
-    ties = [str(key) for key in tied(ranking.deciding(rows, search), search.tie_decimals)]
-    unknown = [item for item in ties if item not in asked_entropy]
+    ties = [str(key) for key in tied(ranking.decision_inputs(rows, search), search.tie_decimals)]
+    unknown = [item for item in ties if item not in entropy]
     return [{**payload, "pass": _ENTROPY} for payload in _payloads(unknown, search.unit_candidates)]
 
 
-def _named(session: Session, search_id: UUID) -> tuple[set[str], set[str]]:
-    """The items that units name, for scoring and for the entropy pass."""
+def _items_of_units(session: Session, search_id: UUID) -> tuple[set[str], set[str]]:
+    """Return the items of the scoring units and the items of the entropy units."""
     payloads = session.scalars(sa.select(Unit.payload).where(Unit.job_id == search_id, Unit.stage == Stage.FINE)).all()
     scoring = {item for payload in payloads if not is_entropy_pass(payload) for item in payload["items"]}
     return scoring, {item for payload in payloads if is_entropy_pass(payload) for item in payload["items"]}
 
 
-def _size_of_wave(search: Search, opened: Sequence[Row], pool: int) -> int:
+def _wave_size(search: Search, opened: Sequence[Row], pool: int) -> int:
     if search.adaptive is None:
         return 0 if opened else pool
     if opened and not any(row.score for row in opened):
-        # the scorer does not work at all: another wave would only fail as this one did
+        # no candidate was scored: another wave would fail as well
         return 0
     log_odds = [row.score.log_odds if row.score else None for row in opened]
     return next_wave(Adaptive.from_json(search.adaptive), log_odds, pool)

@@ -1,4 +1,4 @@
-"""The units of the scorer: the fine stage of a search, for some of its candidates."""
+"""The fine stage on a worker: score some candidates of a search."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Asking:
-    """How a unit's candidates are put to the scorer.
+class _Task:
+    """What a unit asks of the scorer.
 
     Attributes:
-        search: the question.
-        injection: its re-injection.
-        version: of the search's scores.
-        mode: of this unit: the search's, or ``true_false`` where a tie wants the entropy.
-        mode_version: of the scores that this mode gives.
-        entropy_only: the candidates have their score; only the entropy is wanted.
+        search: the search.
+        injection: re-injection settings of the search.
+        version: scorer version of the search's scores.
+        mode: mode of this unit: that of the search, or ``true_false`` to compute the entropy of ties.
+        mode_version: scorer version of the scores in this mode.
+        entropy_only: the candidates have their score; compute only the entropy.
     """
 
     search: Search
@@ -55,128 +55,128 @@ class _Asking:
 
     @property
     def traced(self) -> bool:
-        """Whether what the model did at each layer is kept."""
+        """Whether to keep the trace of the model's layers."""
         return self.search.trace and not self.entropy_only
 
 
-def fine_unit(bench: WorkerContext, held: LeasedUnit, scorer: Scorer) -> list[Notification]:
-    """Score the unit's candidates against the query and store the scores; those that are there already stay.
+def fine_unit(context: WorkerContext, held: LeasedUnit, scorer: Scorer) -> list[Notification]:
+    """Score the unit's candidates against the query and store the scores; existing scores are kept.
 
     Raises:
         StaleClaim, JobCancelled: between two batches, or at the end.
-        MediaRejected, InvalidInput, TooLargeForDevice: a candidate is gone, can't be decoded, or is not for this
-            model; with others in the unit, it is split.
+        MediaRejected, InvalidInput, TooLargeForDevice: a candidate was deleted, can't be decoded, or does not suit the
+            model. A unit with several candidates is then split.
     """
-    with bench.sessions() as session:
+    with context.sessions() as session:
         search = session.get_one(Search, held.claim.job_id)
-        asking = _asking(search, scorer, entropy_only=is_entropy_pass(held.claim.payload))
-        _require_scorer(bench, asking)
-        items = _unasked(session, asking, [UUID(item) for item in held.claim.payload["items"]])
-        keys = {item.id: score_cache.key_of(asking.mode_version, search, item) for item in items}
-        known = _known(session, bench, asking, list(keys.values()))
+        task = _task(search, scorer, entropy_only=is_entropy_pass(held.claim.payload))
+        _require_scorer(context, task)
+        items = _unscored(session, task, [UUID(item) for item in held.claim.payload["items"]])
+        keys = {item.id: score_cache.key_of(task.mode_version, search, item) for item in items}
+        known = _cached(session, context, task, list(keys.values()))
     held.lease.check()
-    fresh = _judge(bench, held, scorer, asking, [item for item in items if keys[item.id] not in known])
+    fresh = _score(context, held, scorer, task, [item for item in items if keys[item.id] not in known])
     held.lease.check()
 
     def write(session: Session, job: Job) -> list[Notification]:
-        _name_version(session, job.id, scorer, asking.version)
-        if bench.settings.score_cache_rows:
-            sound = {keys[item]: columns for item, columns in fresh.items() if columns["error"] is None}
-            score_cache.keep(session, {key: _without_error(columns) for key, columns in sound.items()})
+        _set_version(session, job.id, scorer, task.version)
+        if context.settings.score_cache_rows:
+            valid = {keys[item]: columns for item, columns in fresh.items() if columns["error"] is None}
+            score_cache.keep(session, {key: _without_error(columns) for key, columns in valid.items()})
         cached = {item: known[key] | {"cached": True} for item, key in keys.items() if key in known}
-        store = _store_entropies if asking.entropy_only else _store_scores
-        store(session, job.id, asking.version, fresh | cached, held.claim.token)
+        store = _store_entropies if task.entropy_only else _store_scores
+        store(session, job.id, task.version, fresh | cached, held.claim.token)
         return []
 
-    return complete(bench.sessions, held.claim, write)
+    return complete(context.sessions, held.claim, write)
 
 
-def _asking(search: Search, scorer: Scorer, *, entropy_only: bool) -> _Asking:
+def _task(search: Search, scorer: Scorer, *, entropy_only: bool) -> _Task:
     injection = Injection.from_json(search.injection)
-    own = cast("Mode", search.mode)
-    mode: Mode = "true_false" if entropy_only else own
-    return _Asking(
+    search_mode = cast("Mode", search.mode)
+    mode: Mode = "true_false" if entropy_only else search_mode
+    return _Task(
         search=search,
         injection=injection,
-        version=scorer.version(injection, own),
+        version=scorer.version(injection, search_mode),
         mode=mode,
         mode_version=scorer.version(injection, mode),
         entropy_only=entropy_only,
     )
 
 
-def _require_scorer(bench: WorkerContext, asking: _Asking) -> None:
-    search, serves = asking.search, public_name(bench.settings.scorer_name)
-    if search.scorer != serves:
+def _require_scorer(context: WorkerContext, task: _Task) -> None:
+    search, served = task.search, public_name(context.settings.scorer_name)
+    if search.scorer != served:
         raise ModelUnavailable(
-            f"This search wants the scorer {search.scorer}, but the workers serve {serves}: "
-            "start workers with the settings that the web server has."
+            f"This search requires the scorer {search.scorer}, but the workers serve {served}: "
+            "start workers with the same settings as the web server."
         )
-    if search.scorer_version is not None and search.scorer_version != asking.version:
+    if search.scorer_version is not None and search.scorer_version != task.version:
         raise Conflict(
-            "The scorer changed while this search was at work, and scores of two versions can't be compared: "
+            "The scorer changed while this search was running, and scores of two versions can't be compared: "
             "search again."
         )
 
 
-def _unasked(session: Session, asking: _Asking, ids: Sequence[UUID]) -> list[Item]:
-    """The items among ``ids`` whose score (or, in the entropy pass, entropy) is not there yet, in that order.
+def _unscored(session: Session, task: _Task, ids: Sequence[UUID]) -> list[Item]:
+    """Return the items among ``ids`` that lack a score (in the entropy pass: an entropy), in the order of ``ids``.
 
     Raises:
         MediaRejected: one of them was deleted.
     """
-    there = sa.select(Score.item_id).filter_by(search_id=asking.search.id, scorer_version=asking.version)
-    if asking.entropy_only:
-        there = there.where(Score.entropy.is_not(None))
-    done = set(session.scalars(there))
+    scored = sa.select(Score.item_id).filter_by(search_id=task.search.id, scorer_version=task.version)
+    if task.entropy_only:
+        scored = scored.where(Score.entropy.is_not(None))
+    done = set(session.scalars(scored))
     found = {item.id: item for item in session.scalars(sa.select(Item).where(Item.id.in_(ids)))}
     items = [found[key] for key in ids if key in found and key not in done]
     for item in items:
         if item.state is not ItemState.READY:
-            raise MediaRejected(f"{item.name} was deleted after the search had found it.")
+            raise MediaRejected(f"{item.name} was deleted after the search found it.")
     return items
 
 
-def _known(session: Session, bench: WorkerContext, asking: _Asking, keys: list[str]) -> dict[str, Columns]:
-    if not bench.settings.score_cache_rows:
+def _cached(session: Session, context: WorkerContext, task: _Task, keys: list[str]) -> dict[str, Columns]:
+    if not context.settings.score_cache_rows:
         return {}
-    return score_cache.look_up(session, keys, traced=asking.traced)
+    return score_cache.look_up(session, keys, traced=task.traced)
 
 
-def _judge(
-    bench: WorkerContext, held: LeasedUnit, scorer: Scorer, asking: _Asking, items: Sequence[Item]
+def _score(
+    context: WorkerContext, held: LeasedUnit, scorer: Scorer, task: _Task, items: Sequence[Item]
 ) -> dict[UUID, Columns]:
-    """The columns of the scores of these items, by the model."""
+    """Score the items with the model and return the columns of their scores."""
     if not items:
         return {}
-    query = _query(bench, asking.search)
-    candidates = [_content(bench, item) for item in items]
+    query = _query(context, task.search)
+    candidates = [_content(context, item) for item in items]
     held.lease.check()
-    scores = scorer.score(query, candidates, asking.injection, mode=asking.mode, trace=asking.traced)
+    scores = scorer.score(query, candidates, task.injection, mode=task.mode, trace=task.traced)
     return {item.id: _columns(score) for item, score in zip(items, scores, strict=True)}
 
 
-def _query(bench: WorkerContext, search: Search) -> Content:
+def _query(context: WorkerContext, search: Search) -> Content:
     key = search.query_picture_key
-    picture = Picture(partial(_opened, query_picture, bench, key), search.query_picture_sha256) if key else None
+    picture = Picture(partial(_open, query_picture, context, key), search.query_picture_sha256) if key else None
     return Content(image=picture, text=search.query_text)
 
 
-def _content(bench: WorkerContext, item: Item) -> Content:
-    # named by its content, so that what the scorer keeps of a picture serves other searches without opening it again
-    opening = partial(_opened, open_picture, bench.storage, item)
-    return Content(image=Picture(opening, item.content_sha256) if item.picture_key else None, text=item.text)
+def _content(context: WorkerContext, item: Item) -> Content:
+    # keyed by content hash, so that the scorer can reuse its cached state in other searches without opening the picture
+    opener = partial(_open, open_picture, context.storage, item)
+    return Content(image=Picture(opener, item.content_sha256) if item.picture_key else None, text=item.text)
 
 
-def _opened(open_: Callable[..., Image], *of: object) -> Image:
-    """The picture, opened when the scorer wants its pixels.
+def _open(open_: Callable[..., Image], *arguments: object) -> Image:
+    """Open a picture; the scorer calls this when it needs the pixels.
 
     Raises:
-        MediaRejected: it can't be decoded, as often as one tries.
-        StorageUnavailable: it can't be read now; to the scorer a plain OSError would mean that the picture is bad.
+        MediaRejected: the picture can't be decoded; a retry does not help.
+        StorageUnavailable: the picture can't be read now; the scorer would take a plain OSError for a bad picture.
     """
     try:
-        return open_(*of)
+        return open_(*arguments)
     except OSError as error:
         raise StorageUnavailable(f"A picture can't be read from the storage: {error}") from error
 
@@ -191,22 +191,22 @@ def _without_error(columns: Columns) -> Columns:
     return {name: value for name, value in columns.items() if name != "error"}
 
 
-def _name_version(session: Session, search_id: UUID, scorer: Scorer, version: str) -> None:
-    """The first unit that ends names the version that all others must have."""
+def _set_version(session: Session, search_id: UUID, scorer: Scorer, version: str) -> None:
+    """Store the scorer version with the first completed unit; all other units must have the same one."""
     search = session.get_one(Search, search_id, populate_existing=True)
     if search.scorer_version is None:
         search.scorer_version = version
         search.scorer_revision = scorer.info.revision
         search.prompt_version = scorer.info.prompt_version
     elif search.scorer_version != version:
-        raise Conflict("The scorer changed while this search was at work: search again.")
+        raise Conflict("The scorer changed while this search was running: search again.")
 
 
 def _store_scores(session: Session, search_id: UUID, version: str, scores: dict[UUID, Columns], token: UUID) -> None:
-    """Write the scores, once each."""
-    every = {"error": None, "trace": None, "cached": False}
+    """Insert the scores; existing ones are kept."""
+    defaults = {"error": None, "trace": None, "cached": False}
     rows = [
-        {"search_id": search_id, "item_id": item_id, "scorer_version": version, "token": token, **every, **columns}
+        {"search_id": search_id, "item_id": item_id, "scorer_version": version, "token": token, **defaults, **columns}
         for item_id, columns in scores.items()
     ]
     if rows:
@@ -214,7 +214,7 @@ def _store_scores(session: Session, search_id: UUID, version: str, scores: dict[
 
 
 def _store_entropies(session: Session, search_id: UUID, version: str, scores: dict[UUID, Columns], token: UUID) -> None:
-    """Add the entropy to the scores that tie."""
+    """Add the entropy to tied scores."""
     for item_id, columns in scores.items():
         session.execute(
             sa.update(Score)

@@ -1,4 +1,4 @@
-"""What the job core asks of a search: the units of its fine stage, and its final order."""
+"""The job handler of searches: units of the fine stage, and the final order."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from retllm.search import fine, ranking
 
 
 def _next_units(session: Session, job: Job) -> NextUnits | None:
-    """The first candidates, another wave, or the entropy of ties."""
+    """Return units for the first candidates, another wave, or the entropy of ties."""
     payloads = fine.next_payloads(session, job.id)
     return (Stage.FINE, payloads) if payloads else None
 
 
 def _on_dead(session: Session, job: Job, unit: Unit, error: str, _at_fault: bool) -> None:
-    """Show the error on the candidates; without an entropy they keep their score."""
+    """Store the error on the candidates, unless only their entropy is missing."""
     if unit.stage is Stage.FINE and not fine.is_entropy_pass(unit.payload):
         _mark_candidates(session, job.id, unit.payload.get("items", []), error)
 

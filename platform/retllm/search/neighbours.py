@@ -1,4 +1,4 @@
-"""The k nearest items of a collection in pgvector."""
+"""Find the k nearest items of a collection with pgvector."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from retllm.db.enums import ItemKind, ItemState
 from retllm.db.tables import Embedding, EmbeddingModel, Item
 from retllm.db.vectors import distance, index_name
 
-# up to this many vectors an exact scan is about as quick as the index, and misses nothing
+# up to this many vectors, an exact scan is about as fast as the index and misses nothing
 EXACT_LIMIT = 20_000
-# With a smaller share of the index than this, most of what an index scan visits belongs to other collections.
+# below this share of the index, most vectors that an index scan visits belong to other collections
 SMALL_SHARE = 0.125
 _MAX_EF_SEARCH = 1000
 
@@ -43,12 +43,12 @@ def nearest(
     k: int,
     kinds: Sequence[ItemKind],
 ) -> tuple[list[Neighbour], int]:
-    """The ``k`` nearest items and how many were searched; always ``min(k, searched)`` items.
+    """Return the ``k`` nearest items and the number of searched items; always ``min(k, searched)`` items.
 
-    A collection that is small, or a small share of the model's index, is scanned exactly. Another one goes through the
-    HNSW index with iterative scans. Such a scan gives up after ``hnsw.max_scan_tuples`` vectors of any collection:
-    where it comes back short, because nearer items of other collections were in its way, the collection is scanned
-    exactly after all. Either way similarities have full precision, and equal ones are ordered by the item's key.
+    A collection that is small, or a small share of the model's index, is scanned exactly. For other collections, the
+    HNSW index is used with iterative scans. An iterative scan stops after ``hnsw.max_scan_tuples`` vectors of any
+    collection; if it returns too few items because nearer items belong to other collections, the collection is scanned
+    exactly. In both cases similarities have full precision, and equal ones are ordered by item key.
 
     Args:
         query: L2-normalised vector of shape (dimension,), float32.
@@ -68,14 +68,14 @@ def nearest(
     if len(rows) < min(k, searched):
         rows = _exactly(session, belongs, query, k)
     if len(rows) < k:
-        # there are no more, whatever was added or deleted since the count
+        # there are no more items; some were deleted since the count
         searched = len(rows)
     neighbours = [Neighbour(row.item_id, 1.0 - float(row.gap), rank) for rank, row in enumerate(rows, start=1)]
     return neighbours, max(searched, len(rows))
 
 
 def _index_size(session: Session, model: EmbeddingModel) -> float:
-    """About how many vectors the model's index holds, as of the last ANALYZE or VACUUM; 0 or less before the first."""
+    """Return the estimated size of the model's index as of the last ANALYZE or VACUUM; 0 or less before the first."""
     size = sa.text("SELECT reltuples FROM pg_class WHERE oid = to_regclass(:name)")
     return session.scalar(size, {"name": index_name(model.id)}) or 0.0
 
@@ -83,8 +83,8 @@ def _index_size(session: Session, model: EmbeddingModel) -> float:
 def _by_index(
     session: Session, model: EmbeddingModel, belongs: _Conditions, query: NDArray[np.float32], k: int
 ) -> Sequence[sa.Row[UUID, float]]:
-    """Up to ``k`` items that the HNSW index finds, in the order of their distances in full precision."""
-    # both settings end with the transaction
+    """Return up to ``k`` items found by the HNSW index, ordered by their full-precision distances."""
+    # both settings are local to the transaction
     session.execute(sa.text(f"SET LOCAL hnsw.ef_search = {min(_MAX_EF_SEARCH, max(40, 2 * int(k)))}"))
     session.execute(sa.text("SET LOCAL hnsw.iterative_scan = strict_order"))
     found = (
@@ -103,7 +103,7 @@ def _by_index(
 def _exactly(
     session: Session, belongs: _Conditions, query: NDArray[np.float32], k: int
 ) -> Sequence[sa.Row[UUID, float]]:
-    """The ``k`` nearest of all items. The HNSW index is on ``halfvec``: it can't serve an order by full precision."""
+    """Return the exact ``k`` nearest items. The HNSW index is on ``halfvec`` and can't order by full precision."""
     gap = _gap(Embedding.vector, query)
     ranked = (
         sa.select(Embedding.item_id, gap.label("gap"))
@@ -116,7 +116,7 @@ def _exactly(
 
 
 def _gap(vector: Any, query: NDArray[np.float32]) -> sa.ColumnElement[float]:
-    """Cosine distance in full precision; 1, that of a right angle, where a vector of zeros has no direction."""
+    """Return the cosine distance in full precision; 1 (orthogonal) for a zero vector."""
     gap = vector.cosine_distance(Vector([float(x) for x in query]))
     number: sa.ColumnElement[float] = sa.func.coalesce(sa.func.nullif(gap, sa.literal_column("'NaN'::float8")), 1.0)
     return number
@@ -125,7 +125,7 @@ def _gap(vector: Any, query: NDArray[np.float32]) -> sa.ColumnElement[float]:
 def similarities(
     session: Session, model: EmbeddingModel, query: NDArray[np.float32], item_ids: Sequence[UUID]
 ) -> dict[UUID, float]:
-    """The cosine similarity of these items to the query, in full precision; an item without a vector is left out.
+    """Return the full-precision cosine similarity of each item to the query; items without a vector are left out.
 
     Args:
         query: L2-normalised vector of shape (dimension,), float32.

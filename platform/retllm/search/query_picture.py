@@ -1,4 +1,4 @@
-"""The picture of a query."""
+"""Load the picture of a query."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from retllm.media.pictures import load_picture
 from retllm.queue.worker import WorkerContext
 
 
-def query_picture(bench: WorkerContext, key: str, least: int = 0) -> Image:
-    """The stored picture of a query, decoded to RGB; ``least`` as :func:`load_picture` has it.
+def query_picture(context: WorkerContext, key: str, min_side: int = 0) -> Image:
+    """Return the stored picture of a query, decoded to RGB; for ``min_side`` see :func:`load_picture`.
 
     Raises:
         MediaRejected: it can't be decoded.
     """
-    with bench.storage.open(key) as stream:
-        return load_picture(stream, bench.settings, least)
+    with context.storage.open(key) as stream:
+        return load_picture(stream, context.settings, min_side)

@@ -1,4 +1,4 @@
-"""The order of a search's candidates: a pure function of the rows, provisional until it is written once."""
+"""The order of a search's candidates: computed from the rows while provisional, then stored once."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from retllm.fine.abstention import Threshold, learn_threshold, no_match
 from retllm.fine.decision import Ranked, Scored, final_order
 from retllm.fine.fusion import fused
 
-# newest scores that the threshold of a match is learned from: enough for its second figure, and quickly fitted
-_LEARNED_FROM = 2000
+# newest scores used to learn the match threshold: enough for two significant digits, and fast to fit
+_THRESHOLD_SCORES = 2000
 
 
 @dataclass(frozen=True)
 class Row:
-    """A candidate with the score it has, if it has one; the score's trace stays in the database."""
+    """A candidate with its score, if any; the trace of the score is not loaded."""
 
     candidate: Candidate
     score: Score | None
@@ -29,7 +29,7 @@ class Row:
 
 
 def rows_of(session: Session, search_id: UUID) -> list[Row]:
-    """The candidates of a search in coarse order, each with its score by the search's scorer version."""
+    """Return the candidates of a search in coarse order, each with its score by the search's scorer version."""
     query = (
         sa.select(Candidate, Score, Score.trace.is_not(None))
         .join(Search, Search.id == Candidate.search_id)
@@ -49,15 +49,15 @@ def rows_of(session: Session, search_id: UUID) -> list[Row]:
 
 
 def fused_of(rows: Sequence[Row], search: Search) -> list[float | None]:
-    """Log-odds and similarity as one number for each row, None where there is no score or the search fuses nothing."""
+    """Return the fused log-odds and similarity of each row; None if there is no score or the search does not fuse."""
     if search.fusion_weight == 0:
         return [None] * len(rows)
     log_odds = [row.score.log_odds if row.score else None for row in rows]
     return fused(log_odds, [row.candidate.similarity for row in rows], search.fusion_weight)
 
 
-def deciding(rows: Sequence[Row], search: Search) -> list[Scored[UUID]]:
-    """The rows as the decision sees them: by their score, or by the fused number if the search has one."""
+def decision_inputs(rows: Sequence[Row], search: Search) -> list[Scored[UUID]]:
+    """Return the rows as input of the final order: with their score, or the fused number if the search fuses."""
     numbers = fused_of(rows, search)
     if search.fusion_weight == 0:
         numbers = [row.score.score if row.score else None for row in rows]
@@ -74,14 +74,14 @@ def deciding(rows: Sequence[Row], search: Search) -> list[Scored[UUID]]:
 
 
 def order_of(rows: Sequence[Row], search: Search) -> list[Ranked[UUID]]:
-    """The order that the scores there are give by now (method, section 5)."""
-    return final_order(deciding(rows, search), search.tie_decimals)
+    """Return the order according to the current scores (method, section 5)."""
+    return final_order(decision_inputs(rows, search), search.tie_decimals)
 
 
 def write_final_order(session: Session, search_id: UUID) -> None:
-    """Store the final rank of every candidate, and whether any is a match.
+    """Store the final rank of every candidate, and whether any candidate is a match.
 
-    The job is locked by the caller, so this happens once.
+    The caller holds the lock of the job, so this happens once.
     """
     search = session.get_one(Search, search_id)
     rows = rows_of(session, search_id)
@@ -100,19 +100,19 @@ def write_final_order(session: Session, search_id: UUID) -> None:
 
 
 def _threshold(session: Session, scorer_version: str | None) -> Threshold | None:
-    """The border of a match by the newest scores of this version, whichever searches made them."""
+    """Learn the match threshold from the newest scores of this version, over all searches."""
     newest = (
         sa.select(Score.log_odds)
-        # a score out of the cache is the same judgement, not another one
+        # leave out cached scores: they repeat a score that is already counted
         .where(Score.scorer_version == scorer_version, Score.log_odds.is_not(None), ~Score.cached)
         .order_by(Score.created_at.desc())
-        .limit(_LEARNED_FROM)
+        .limit(_THRESHOLD_SCORES)
     )
     return learn_threshold([value for value in session.scalars(newest) if value is not None])
 
 
 def clear_final_order(session: Session, search_id: UUID) -> None:
-    """Make the order provisional again, because units of the search were reopened."""
+    """Make the order provisional again after units of the search were reopened."""
     session.execute(
         sa.update(Candidate).where(Candidate.search_id == search_id).values(final_rank=None, decided_by=None)
     )

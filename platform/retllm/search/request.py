@@ -1,4 +1,4 @@
-"""A search as it is asked for; the REST API, the pages and the command line share these shapes."""
+"""The request of a search; shared by the REST API, the pages and the command line."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from retllm.settings import Settings, public_name
 
 @with_settings(InjectionSettings)
 class InjectionRequest(Strict):
-    """Visual re-injection of one search; what is left out comes from the settings (method, section 4)."""
+    """Visual re-injection of one search; omitted fields have the defaults of the settings (method, section 4)."""
 
 
 @with_settings(AdaptiveSettings)
 class AdaptiveRequest(Strict):
-    """The waves of one search; what is left out comes from the settings."""
+    """The waves of one search; omitted fields have the defaults of the settings."""
 
 
 @with_settings(CoarseSettings)
 class CoarseRequest(Strict):
-    """Where one search looks for its candidates; what is left out comes from the settings."""
+    """The sources of candidates of one search; omitted fields have the defaults of the settings."""
 
 
 class LikeRequest(Strict):
-    """An item that a search wants more of: what it has stands in for what the query lacks."""
+    """An item to find similar items of: its picture and text complete the query."""
 
-    item: UUID = Field(description="its key; it may be in another collection")
+    item: UUID = Field(description="key of the item; it may be in another collection")
     parts: list[Literal["picture", "text"]] | None = Field(
-        default=None, min_length=1, description="which of its parts to ask with; all that it has if left out"
+        default=None, min_length=1, description="parts of the item to search with; default: all parts it has"
     )
 
 
@@ -51,7 +51,7 @@ def _kind_of_waves(value: object) -> str:
     return "yes_or_no" if isinstance(value, bool) else "waves"
 
 
-# told apart first, so that a mistake in the settings is named as that and not also as "no boolean"
+# discriminated, so that an error in the settings is not also reported as "not a boolean"
 Waves = Annotated[
     Annotated[bool, Tag("yes_or_no")] | Annotated[AdaptiveRequest, Tag("waves")], Discriminator(_kind_of_waves)
 ]
@@ -59,29 +59,31 @@ Waves = Annotated[
 
 @with_settings(SearchSettings)
 class SearchRequest(Strict):
-    """A search as it is asked for. Text, picture or both; the picture comes beside it as bytes."""
+    """A search by text, picture or both; the picture is sent separately as bytes."""
 
     text: str | None = Field(default=None, description="the query text")
     injection: InjectionRequest = InjectionRequest()
     coarse: CoarseRequest | None = Field(default=None, description="the sources of the candidates")
     adaptive: Waves | None = Field(
-        default=None, description="score in waves and stop when the best is clear: true, false, or the waves' settings"
+        default=None,
+        description="score in waves and stop when the best candidate is clear: true, false, or settings of the waves",
     )
     like: LikeRequest | None = Field(
-        default=None, description="find what is like this item; a text or picture of the query's own goes before its"
+        default=None,
+        description="find items similar to this one; a text or picture in the query replaces that of the item",
     )
 
 
 def resolve(request: SearchRequest, settings: Settings, embedder: str) -> SearchSettings:
-    """The settings of a search: what it asks for, and what is in force for all that it leaves out.
+    """Return the settings of a search: the requested ones, and defaults for those that the request omits.
 
     Args:
-        request: of the search.
-        settings: of the platform.
-        embedder: the one that the search's collection uses first.
+        request: the search request.
+        settings: the settings of the platform.
+        embedder: the main embedder of the collection.
 
     Raises:
-        InvalidInput: k is more than a search may ask for, or an embedder is not one of those in force.
+        InvalidInput: k is above the maximum, or an embedder is not configured.
     """
     values = _filled(SearchSettings, request, settings)
     if values["k"] > settings.max_k:
@@ -94,26 +96,26 @@ def resolve(request: SearchRequest, settings: Settings, embedder: str) -> Search
     return SearchSettings(**values)
 
 
-def _filled(model: type[Strict], asked: object, settings: Settings) -> dict[str, Any]:
-    """The values of ``model``'s fields that ``asked`` has, and the defaults of the others."""
-    given = {name: value for name, value in asked if value is not None} if isinstance(asked, BaseModel) else {}
+def _filled(model: type[Strict], request: object, settings: Settings) -> dict[str, Any]:
+    """Return the values of the fields of ``model`` that ``request`` sets, and the defaults of the others."""
+    given = {name: value for name, value in request if value is not None} if isinstance(request, BaseModel) else {}
     values = in_force(model, settings)
     values |= {name: value for name, value in given.items() if name in values}
     groups = {name: group for name, info in model.model_fields.items() if (group := group_of(info))}
-    # a group is on, off, or what is asked of it
+    # a group is enabled, disabled, or given as an object
     return values | {
         name: None if values[name] is False else _filled(group, values[name], settings)
         for name, group in groups.items()
     }
 
 
-def _served(asked: Sequence[str], settings: Settings) -> list[str]:
-    """The names that results keep, in the order of the settings."""
-    wanted = {public_name(name): name for name in asked}
-    unknown = [name for public, name in wanted.items() if public not in settings.embedders]
+def _served(embedders: Sequence[str], settings: Settings) -> list[str]:
+    """Return the public names of the embedders, in the order of the settings."""
+    requested = {public_name(name): name for name in embedders}
+    unknown = [name for public, name in requested.items() if public not in settings.embedders]
     if unknown:
         raise InvalidInput(
-            f"{unknown[0]} is not one of the embedders here ({', '.join(settings.embedders)}).",
+            f"{unknown[0]} is not a configured embedder ({', '.join(settings.embedders)}).",
             field="coarse.embedders",
         )
-    return [name for name in settings.embedders if name in wanted]
+    return [name for name in settings.embedders if name in requested]

@@ -1,4 +1,4 @@
-"""What a search answers: the shapes that the REST API, the pages and the command line share."""
+"""The result of a search; shared by the REST API, the pages and the command line."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from retllm.search.settings import SearchSettings, with_settings
 
 
 class SourceRank(BaseModel):
-    """Where one source of the coarse stage had a candidate."""
+    """The rank of a candidate in one source of the coarse stage."""
 
-    rank: int = Field(description="1 for the first of this source")
-    similarity: float | None = Field(default=None, description="cosine, of an embedder")
-    score: float | None = Field(default=None, description="how much of the query its words are, of the captions")
+    rank: int = Field(description="rank in this source, from 1")
+    similarity: float | None = Field(default=None, description="cosine similarity, for an embedder")
+    score: float | None = Field(default=None, description="how well the text matches the query's words, for captions")
 
 
 class CandidateView(BaseModel):
-    """One row of a result: an item, where each stage put it, and why."""
+    """One row of a result: an item, its rank in each stage, and the values that decided it."""
 
-    rank: int = Field(description="rank in the order shown: final, or provisional while the job runs")
+    rank: int = Field(description="rank in the current order: final, or provisional while the job runs")
     final_rank: int | None
     coarse_rank: int
     similarity: float | None = Field(
-        description="cosine to the query by the search's embedder; null if it has not embedded the item"
+        description="cosine similarity to the query by the search's main embedder; null if it has not embedded the item"
     )
     sources: dict[str, SourceRank] | None = Field(
-        description="its rank in each source that found it, if there are several"
+        description="rank in each source that found the item; null if the search has one source"
     )
     score: float | None
-    log_odds: float | None = Field(description="ln(score / (1 - score)), known more finely than the score")
-    fused: float | None = Field(description="log-odds and similarity as one number, if the search fuses them")
+    log_odds: float | None = Field(description="ln(score / (1 - score)), with more precision than the score")
+    fused: float | None = Field(description="log-odds fused with similarity, if the search fuses them")
     entropy: float | None
     injected_layer: int | None
     uncertainty: float | None
     decided_by: DecidedBy | None
-    cached: bool = Field(description="the same pair was scored before, and its score was taken")
+    cached: bool = Field(description="the score comes from the cache, since the same pair was scored before")
     has_trace: bool
     error: str | None
     item_id: UUID
@@ -52,19 +52,19 @@ class CandidateView(BaseModel):
 
 
 class SourceView(BaseModel):
-    """A source that a search asked for its candidates."""
+    """A source of candidates of a search."""
 
     name: str = Field(description="the embedder's name, or `captions`")
     kind: Literal["embedder", "captions"]
-    revision: str | None = Field(description="of the embedder")
-    searched: int | None = Field(description="items that it could have found; null while that is not known")
-    found: int | None = Field(description="items that it put into the fusion; null before the coarse stage is over")
-    unused: str | None = Field(description="why it could not answer; null if it did")
+    revision: str | None = Field(description="revision of the embedder")
+    searched: int | None = Field(description="number of searched items; null if not known yet")
+    found: int | None = Field(description="number of items given to the fusion; null until the coarse stage ends")
+    unused: str | None = Field(description="why the source could not answer; null if it did")
 
 
 @with_settings(SearchSettings, stored=True)
 class SearchView(BaseModel):
-    """A search: its question, everything that explains its answer, and its candidates in order."""
+    """A search: its query, the settings and models that explain its result, and its candidates in order."""
 
     id: UUID
     job: JobView
@@ -78,22 +78,22 @@ class SearchView(BaseModel):
     scorer_version: str | None
     prompt_version: str | None
     injection: dict[str, Any]
-    adaptive: dict[str, Any] | None = Field(description="the waves' settings; null if all k candidates are scored")
-    sources: list[SourceView] = Field(description="where the candidates come from, fused by reciprocal rank if several")
+    adaptive: dict[str, Any] | None = Field(description="settings of the waves; null if all k candidates are scored")
+    sources: list[SourceView] = Field(description="sources of the candidates; several are fused by reciprocal rank")
     searched_items: int | None
     match_threshold: float | None = Field(
-        description="log-odds that separate a match from none, learned from the scores there are; null: 0 was taken"
+        description="log-odds from which a candidate is a match, learned from earlier scores; null: 0 was used"
     )
-    no_match: bool | None = Field(description="true if no candidate is a good match; null while that is not known")
+    no_match: bool | None = Field(description="true if no candidate is a good match; null if not known yet")
     provisional: bool
     coarse_at: datetime | None
     final_at: datetime | None
-    notice: str | None = Field(description="what to know of the models that judged, such as that they are for a demo")
+    notice: str | None = Field(description="a note on the models of this search, for example that they are for a demo")
     candidates: list[CandidateView]
 
     @property
     def settings(self) -> SearchSettings:
-        """What the search was asked with."""
+        """The settings that the search was submitted with."""
         embedders = [source.name for source in self.sources if source.kind == "embedder"]
         captions = any(source.kind == "captions" for source in self.sources)
         values = {name: getattr(self, name) for name in SearchSettings.model_fields if name != "coarse"}

@@ -1,4 +1,4 @@
-"""Scores of pairs that were judged before: the same contents in another search, job or collection cost nothing."""
+"""Cache of scores by content: the same pair in another search, job or collection is not scored again."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sqlalchemy.orm import Session, undefer
 
 from retllm.db.tables import CachedScore, Item, Search
 
-_JUDGED = ("score", "log_odds", "entropy", "injected_layer", "uncertainty", "tokens")
-# deleted in one transaction
-_PRUNED_AT_ONCE = 10_000
+_COLUMNS = ("score", "log_odds", "entropy", "injected_layer", "uncertainty", "tokens")
+# rows deleted in one transaction
+_PRUNE_BATCH = 10_000
 
 Columns = dict[str, Any]
 
 
 def key_of(version: str, search: Search, item: Item) -> str:
-    """The name of a pair's score: a hash of the scorer's version and of what both sides hold, not of where they are."""
+    """Return the cache key of a pair: a hash of the scorer version and of the contents of both sides."""
     pair = [
         version,
         search.query_picture_sha256,
@@ -33,23 +33,23 @@ def key_of(version: str, search: Search, item: Item) -> str:
 
 
 def look_up(session: Session, keys: list[str], *, traced: bool) -> dict[str, Columns]:
-    """The columns of the scores that are known, by key.
+    """Return the columns of the cached scores, by key.
 
-    With ``traced``, only those that have a trace, which comes with them.
+    With ``traced``, return only scores with a trace, and the traces.
     """
     query = sa.select(CachedScore).where(CachedScore.key.in_(keys))
     if traced:
         query = query.where(CachedScore.trace.is_not(None)).options(undefer(CachedScore.trace))
-    names = (*_JUDGED, "trace") if traced else _JUDGED
+    names = (*_COLUMNS, "trace") if traced else _COLUMNS
     return {row.key: {name: getattr(row, name) for name in names} for row in session.scalars(query)}
 
 
 def keep(session: Session, scores: Mapping[str, Columns]) -> None:
-    """Remember scores by their keys; of one that is there already only a missing trace is added."""
+    """Store scores by key; an existing score only gets its missing trace."""
     rows = [{"key": key, "trace": None, **columns} for key, columns in sorted(scores.items())]
     if not rows:
         return
-    # all in the order of their keys, so that two workers never wait for each other in a circle
+    # sorted by key, so that two workers can't deadlock
     statement = insert(CachedScore).values(rows)
     session.execute(
         statement.on_conflict_do_update(
@@ -60,18 +60,18 @@ def keep(session: Session, scores: Mapping[str, Columns]) -> None:
     )
 
 
-def prune(session: Session, most: int) -> int:
-    """Forget the oldest scores beyond ``most``, some at a time; returns how many went."""
-    # a common table expression is evaluated once; of a subquery that is not certain
+def prune(session: Session, limit: int) -> int:
+    """Delete a batch of the oldest scores beyond ``limit``; return the number deleted."""
+    # a common table expression is evaluated exactly once; a subquery may not be
     beyond = (
         sa.select(CachedScore.key)
         .order_by(CachedScore.created_at.desc(), CachedScore.key)
-        .offset(most)
-        .limit(_PRUNED_AT_ONCE)
+        .offset(limit)
+        .limit(_PRUNE_BATCH)
         .with_for_update(skip_locked=True)
         .cte("beyond")
     )
-    gone = session.scalars(
+    deleted = session.scalars(
         sa.delete(CachedScore).where(CachedScore.key.in_(sa.select(beyond.c.key))).returning(CachedScore.key)
     )
-    return len(gone.all())
+    return len(deleted.all())

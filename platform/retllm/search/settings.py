@@ -1,9 +1,9 @@
-"""The settings of a search: all that it is asked with beside its question, each defined once.
+"""The settings of a search, each defined once.
 
-The request is their partial form (:mod:`retllm.search.request`). The row, the view, the comparison, the export and the
-form of a search are made by going over :data:`SETTINGS`. A new setting is a field here, a default in
-:class:`retllm.settings.Settings`, its use in the search, and a line in the form. One that is no part of a group also
-has a column of its name in ``searches``.
+A request has the same fields, all optional (:mod:`retllm.search.request`). The row, the view, the comparison, the
+export and the form of a search iterate over :data:`SETTINGS`. To add a setting, add a field here, a default in
+:class:`retllm.settings.Settings`, its use in the search, and a line in the form; a setting outside of a group also
+needs a column with its name in ``searches``.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """Refuses unknown fields."""
+    """A model that rejects unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)
 class _Default:
-    """What a search takes that leaves a setting out; of a group that can be off, whether it is on."""
+    """The default of a setting; for a group that can be off, whether it is on by default."""
 
     of: Callable[[Settings], Any]
 
@@ -46,22 +46,22 @@ def _setting(unset: Callable[[Settings], Any], title: str, description: str | No
 
 
 class CoarseSettings(Strict):
-    """Where a search looks for its candidates."""
+    """The sources of candidates of a search."""
 
     embedders: list[str] = _setting(
         lambda settings: list(settings.embedders),
-        "Embedders asked",
-        "which of the embedders in force to ask; all if left out, none for captions alone",
+        "Embedders",
+        "configured embedders to use; default: all; empty: only captions",
     )
     captions: bool = _setting(
         lambda settings: settings.coarse_captions,
-        "Words looked for in captions",
-        "look for the query's words in texts and captions too",
+        "Search words in captions",
+        "search the query's words in texts and captions too",
     )
 
 
 class InjectionSettings(Strict):
-    """Visual re-injection, as far as a search chooses it (``retllm.fine.Injection`` has it whole)."""
+    """The re-injection settings that a search can choose (for all of them see ``retllm.fine.Injection``)."""
 
     trigger: Literal["entropy", "fixed", "off"] = _setting(lambda settings: settings.trigger, "when", "when to inject")
     alpha: float = _setting(lambda settings: settings.alpha, "alpha", "share of the visual signal", ge=0, le=1)
@@ -75,7 +75,7 @@ class InjectionSettings(Strict):
     scaling: bool = _setting(
         lambda settings: settings.injection_scaling,
         "scaled",
-        "bring the picture and what it adds to the layer's size; without it, the bare formula of the paper",
+        "scale the picture and its contribution to the norm of the layer; if off, use the formula of the paper as is",
     )
 
 
@@ -87,63 +87,70 @@ class AdaptiveSettings(Strict):
     clear_score: float = _setting(
         lambda settings: settings.adaptive_clear_score,
         "clear score",
-        "log-odds that the best needs to be clear; 0 is even odds",
+        "log-odds that the best candidate needs to be clear; 0 is even odds",
         allow_inf_nan=False,
     )
     clear_gap: float = _setting(
         lambda settings: settings.adaptive_clear_gap,
         "clear gap",
-        "log-odds by which it leads the second best to be clear",
+        "lead in log-odds over the second best that the best candidate needs to be clear",
         ge=0,
         allow_inf_nan=False,
     )
 
 
 class SearchSettings(Strict):
-    """The settings of one search, all of them known."""
+    """The complete settings of one search."""
 
     k: int = _setting(
         lambda settings: settings.k,
         "Candidates (k)",
-        "candidates that go to the fine stage; with `adaptive`, at most so many",
+        "candidates for the fine stage; with `adaptive`, the maximum",
         ge=1,
     )
     kinds: list[ItemKind] = _setting(
-        lambda _: list(ItemKind), "Kinds of items", "kinds of items to search; all if left out", min_length=1
+        lambda _: list(ItemKind), "Kinds of items", "kinds of items to search; default: all", min_length=1
     )
     query_image_weight: float = _setting(
         lambda settings: settings.query_image_weight,
         "Share of the picture in the query",
-        "share of the picture in the query",
+        "weight of the picture in a query of picture and text",
         ge=0,
         le=1,
     )
     coarse: CoarseSettings = _setting(lambda _: True, "")
     mode: Mode = _setting(lambda settings: settings.mode, "What the model answers", "how the scorer is asked")
     injection: InjectionSettings = _setting(lambda _: True, "Re-injection")
-    # none in the platform's settings: those that suit the mode
+    # default: by the mode, unless the platform's settings have a value
     tie_decimals: int = _setting(
-        lambda settings: settings.tie_decimals, "Decimals that make a tie", "decimals that make a tie", ge=0, le=12
+        lambda settings: settings.tie_decimals,
+        "Tie decimals",
+        "scores that are equal to so many decimals tie",
+        ge=0,
+        le=12,
     )
     adaptive: AdaptiveSettings | None = _setting(lambda settings: settings.adaptive, "Waves")
     fusion_weight: float = _setting(
         lambda settings: settings.fusion_weight,
         "Weight of the coarse stage",
-        "log-odds that one standard deviation of coarse similarity adds to a score",
+        "log-odds added to a score per standard deviation of coarse similarity",
         ge=0,
         le=100,
         allow_inf_nan=False,
     )
     trace: bool = _setting(
         lambda _: False,
-        "Re-injection map kept",
-        "keep what the model did at each layer, to be looked at later",
+        "Keep the re-injection map",
+        "keep what the model did at each layer, for later inspection",
         default=False,
     )
 
     @classmethod
     def stored(cls, values: Mapping[str, Any]) -> Self:
-        """The settings of a search that was made before, whatever the bounds are by now; groups are mappings."""
+        """Build the settings of a stored search from ``values``, with groups as mappings.
+
+        Values are not validated, since bounds may have changed.
+        """
         groups = {
             name: group.model_construct(**{part: values[name].get(part) for part in group.model_fields})
             for name, group in _GROUPS.items()
@@ -153,16 +160,16 @@ class SearchSettings(Strict):
 
     @classmethod
     def of(cls, search: Search) -> Self:
-        """Those that a search was stored with."""
+        """Return the settings that a search was stored with."""
         values = {name: getattr(search, name) for name in cls.model_fields if name != "kinds"}
         coarse = search.coarse or {"embedders": [search.embedder], "captions": False}
         return cls.stored(values | {"kinds": [ItemKind(kind) for kind in search.item_kinds], "coarse": coarse})
 
     def columns(self) -> dict[str, Any]:
-        """What the search's row holds, beside ``coarse`` (:func:`retllm.search.coarse.plan`).
+        """Return the column values of the search's row, except ``coarse`` (:func:`retllm.search.coarse.plan`).
 
         Raises:
-            InvalidInput: the settings of the re-injection contradict one another.
+            InvalidInput: the re-injection settings are inconsistent.
         """
         injection = Injection(**self.injection.model_dump())
         kinds = [str(kind) for kind in self.kinds]
@@ -170,11 +177,11 @@ class SearchSettings(Strict):
         return plain | {"item_kinds": kinds, "injection": injection.as_json()}
 
     def plain(self) -> dict[str, Any]:
-        """The settings that are no groups."""
+        """Return the settings that are not groups."""
         return {name: value for name, value in self if name not in _GROUPS}
 
     def flat(self) -> dict[str, Any]:
-        """Every setting by its name; a group that can be off is one, as a mapping or None."""
+        """Return every setting by name; a group that can be off is one entry, a mapping or None."""
         return {setting.name: _plain(setting.of(self)) for setting in SETTINGS if not setting.in_optional}
 
 
@@ -184,13 +191,13 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Setting:
-    """One of the settings, or a group of them that can be off.
+    """A setting, or a group of settings that can be off.
 
     Attributes:
-        path: where it stands in :class:`SearchSettings`.
-        info: its definition.
-        label: what people call it.
-        in_optional: it is part of a group that can be off.
+        path: names that lead to it in :class:`SearchSettings`.
+        info: the field's definition.
+        label: name shown to people.
+        in_optional: whether it is part of a group that can be off.
     """
 
     path: tuple[str, ...]
@@ -200,7 +207,7 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """Its name among all of them."""
+        """The unique, dotted name."""
         return ".".join(self.path)
 
     @property
@@ -220,19 +227,19 @@ class Setting:
 
     @property
     def bounds(self) -> dict[str, Any]:
-        """The bounds and the steps of a number, as HTML has them."""
+        """The bounds and the step of a number, as attributes of an HTML input."""
         bounds: dict[str, Any] = {}
-        for one in self.info.metadata:
-            bounds |= {"min": one.ge} if isinstance(one, Ge) else {"max": one.le} if isinstance(one, Le) else {}
+        for part in self.info.metadata:
+            bounds |= {"min": part.ge} if isinstance(part, Ge) else {"max": part.le} if isinstance(part, Le) else {}
         whole = int in (self.info.annotation, *get_args(self.info.annotation))
         return bounds | {"step": 1 if whole else "any"}
 
     def default(self, settings: Settings) -> Any:
-        """What a search takes that leaves it out."""
+        """Return the value of a search that omits this setting."""
         return default_of(self.info, settings)
 
     def of(self, settings: SearchSettings) -> Any:
-        """Its value; None in a group that is off."""
+        """Return the value in ``settings``; None in a group that is off."""
         value: Any = settings
         for name in self.path:
             value = getattr(value, name, None)
@@ -240,19 +247,19 @@ class Setting:
 
 
 def default_of(info: FieldInfo, settings: Settings) -> Any:
-    """What a search takes that leaves this field out; of a group, whether it is on."""
-    (default,) = (one for one in info.metadata if isinstance(one, _Default))
+    """Return the value of a search that omits this field; for a group, whether it is on."""
+    (default,) = (part for part in info.metadata if isinstance(part, _Default))
     return default.of(settings)
 
 
 def group_of(info: FieldInfo) -> type[Strict] | None:
-    """The group of settings that a field holds, if it does."""
-    held = (one for one in (info.annotation, *get_args(info.annotation)) if isclass(one) and issubclass(one, Strict))
-    return next(held, None)
+    """Return the group of settings that a field holds, or None."""
+    types = (info.annotation, *get_args(info.annotation))
+    return next((part for part in types if isclass(part) and issubclass(part, Strict)), None)
 
 
 def in_force(model: type[Strict], settings: Settings) -> dict[str, Any]:
-    """What a search takes that leaves out every field of ``model``."""
+    """Return the values of a search that omits every field of ``model``."""
     return {name: default_of(info, settings) for name, info in model.model_fields.items()}
 
 
@@ -269,13 +276,13 @@ def _every(model: type[Strict]) -> Iterator[Setting]:
 
 _GROUPS = {name: group for name, info in SearchSettings.model_fields.items() if (group := group_of(info))}
 SETTINGS = tuple(_every(SearchSettings))
-"""All of them, in the order in which people see them."""
+"""All settings, in display order."""
 
 
 def with_settings(full: type[Strict], *, stored: bool = False) -> Callable[[type[Model]], type[Model]]:
-    """Add the settings of ``full`` to a model, but for groups: each can be left out and is held to its bounds.
+    """Return a decorator that adds the settings of ``full``, except groups, to a model as optional, validated fields.
 
-    Of a model of what is ``stored``, none is left out and none is held to the bounds that there are by now.
+    For a model of a ``stored`` search, the fields are required and bounds are not checked, since they may have changed.
     """
 
     def add(model: type[Model]) -> type[Model]:

@@ -1,4 +1,4 @@
-"""Accepting work: the job and its units in one transaction, announced by the caller after the commit."""
+"""Submission of a search: job and unit in one transaction; the caller notifies the workers after the commit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from retllm.settings import Settings, public_name
 
 @dataclass(frozen=True)
 class StoredPicture:
-    """A query picture that is already in the storage."""
+    """A query picture in the storage."""
 
     key: str
     sha256: str
@@ -40,17 +40,17 @@ def submit_search(
     picture: StoredPicture | None = None,
     idempotency_key: str | None = None,
 ) -> Submitted:
-    """A search job with its one coarse unit; the coarse unit makes the others.
+    """Create a search job with its coarse unit; the fine units follow when that is done.
 
     Raises:
-        NotFound: no such collection.
+        NotFound: the collection does not exist.
         InvalidInput: the query is empty, or a field is out of bounds.
-        Conflict: the collection is empty or not indexed, or the idempotency key stands for another request.
+        Conflict: the collection is empty or not indexed, or the idempotency key belongs to a different request.
     """
-    used = embedder_of(collection_for(session, actor, collection_id), settings)
+    embedder = embedder_of(collection_for(session, actor, collection_id), settings)
     text = _checked_text(request, settings, has_picture=picture is not None)
     params = request.model_dump(mode="json", exclude_none=True) | ({"picture": picture.sha256} if picture else {})
-    search = _search_row(request, settings, used, text, picture)
+    search = _search_row(request, settings, embedder, text, picture)
     job, created = insert_job(session, actor, collection_id, JobKind.SEARCH, params, idempotency_key)
     if not created:
         return Submitted(job, [], created=False)
@@ -69,17 +69,17 @@ def _checked_text(request: SearchRequest, settings: Settings, *, has_picture: bo
     if text is not None and len(text) > settings.max_text_chars:
         raise InvalidInput(f"The query text is longer than {settings.max_text_chars} characters.", field="text")
     if text is not None and "\x00" in text:
-        raise InvalidInput("The query text holds a NUL character.", field="text")
+        raise InvalidInput("The query text contains a NUL character.", field="text")
     return text
 
 
 def _search_row(
     request: SearchRequest, settings: Settings, embedder: str, text: str | None, picture: StoredPicture | None
 ) -> Search:
-    asked = resolve(request, settings, embedder)
-    with_picture = ItemKind.BOTH if text else ItemKind.IMAGE
+    resolved = resolve(request, settings, embedder)
+    kind_with_picture = ItemKind.BOTH if text else ItemKind.IMAGE
     return Search(
-        kind=ItemKind.TEXT if picture is None else with_picture,
+        kind=ItemKind.TEXT if picture is None else kind_with_picture,
         query_text=text,
         query_picture_key=picture.key if picture else None,
         query_picture_sha256=picture.sha256 if picture else None,
@@ -88,13 +88,13 @@ def _search_row(
         scorer=public_name(settings.scorer_name),
         scorer_revision=settings.scorer_revision,
         unit_candidates=settings.score_unit_candidates,
-        coarse=coarse.plan(asked, embedder, has_text=text is not None),
-        **asked.columns(),
+        coarse=coarse.plan(resolved, embedder, has_text=text is not None),
+        **resolved.columns(),
     )
 
 
 def question_of(text: str | None, picture_sha256: str | None) -> str:
-    """A hash of what is asked, whatever the settings of the search."""
+    """Return a hash of the query, independent of the settings of the search."""
     return hashlib.sha256(f"{text or ''}\0{picture_sha256 or ''}".encode()).hexdigest()
 
 

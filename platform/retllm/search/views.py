@@ -1,4 +1,4 @@
-"""Jobs and searches as they are shown: every number is a SELECT, nothing is counted on the side."""
+"""Views of searches: every number is computed by a SELECT; no counters are kept."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from retllm.settings import Settings
 
 
 def search_view(session: Session, search_id: UUID, settings: Settings, *, actor: Actor) -> SearchView:
-    """A search with its candidates in their final order, or in the order that the scores so far give.
+    """Return a search with its candidates in their final order, or in the provisional order.
 
     Raises:
-        NotFound: there is no such search, or it is someone else's.
+        NotFound: the search does not exist, or this account may not see it.
     """
     job = job_for(session, actor, search_id)
     search = session.scalar(sa.select(Search).where(Search.id == search_id).execution_options(populate_existing=True))
     if search is None:
-        raise NotFound("This job is no search.")
+        raise NotFound("This job is not a search.")
     model = session.get(EmbeddingModel, search.model_id) if search.model_id else None
     candidates = _candidates(session, search)
     return SearchView(
@@ -107,10 +107,10 @@ def _candidate(
 
 
 def trace_of(session: Session, search_id: UUID, item_id: UUID, *, actor: Actor) -> dict[str, Any]:
-    """What the model did at each layer when it judged a candidate (``retllm.fine.Trace.as_json``).
+    """Return the trace of the model's layers for a candidate (``retllm.fine.Trace.as_json``).
 
     Raises:
-        NotFound: no such search or candidate for this user, or the search kept no trace of it.
+        NotFound: this account can see no such search or candidate, or the search kept no trace.
     """
     job_for(session, actor, search_id)
     trace: dict[str, Any] | None = session.scalar(
@@ -119,5 +119,5 @@ def trace_of(session: Session, search_id: UUID, item_id: UUID, *, actor: Actor) 
         .where(Score.search_id == search_id, Score.item_id == item_id)
     )
     if trace is None:
-        raise NotFound("There is no trace of this candidate: ask for `trace` when you search.")
+        raise NotFound("This candidate has no trace: set `trace` in the search request.")
     return trace

@@ -52,7 +52,7 @@ def test_units_are_real_units_and_the_command_tells_it_all(
 ) -> None:
     """More units than the submission announces, so that the dispatcher has its part."""
     ended: list[Unit] = []
-    over = jobs._Sides._over
+    over = jobs._Sides._await_end
 
     def seen(sides: jobs._Sides, job_id: object) -> float:
         when = over(sides, job_id)
@@ -60,7 +60,7 @@ def test_units_are_real_units_and_the_command_tells_it_all(
             ended.extend(session.query(Unit).filter_by(job_id=job_id))
         return when
 
-    monkeypatch.setattr(jobs._Sides, "_over", seen)
+    monkeypatch.setattr(jobs._Sides, "_await_end", seen)
     # a server that is named is not used: it may hold somebody's work
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")

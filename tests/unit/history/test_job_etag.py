@@ -16,13 +16,13 @@ from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Job, Score, Search, Unit, new_id
 from retllm.errors import NotFound
 from retllm.history import control
-from retllm.history.job_etag import Stamp, job_etag
+from retllm.history.job_etag import EtagValues, job_etag
 from retllm.identity import accounts
 from retllm.identity.actor import Actor
 from retllm.queue import claim as claims
 
 
-def _stamp(world, job_id: UUID) -> Stamp:
+def _stamp(world, job_id: UUID) -> EtagValues:
     with transaction(world.sessions) as session:
         return job_etag(session, world.user, job_id)
 

@@ -126,7 +126,7 @@ def test_a_model_that_is_no_longer_in_force_is_named_while_it_has_vectors_here(b
     _index_with_new(both, world)
     world.settings = world.settings.model_copy(update={"extra_embedders": ()})
     assert [(one.name, one.in_force, one.vectors) for one in _coverage(world)] == [(OLD, True, 3), (NEW, False, 3)]
-    with pytest.raises(InvalidInput, match="not one of the embedders"):
+    with pytest.raises(InvalidInput, match="not a configured embedder"):
         _use(world, NEW)
     (new,) = [one for one in _coverage(world) if one.name == NEW]
     coverage.remove_vectors(world.sessions, world.collection_id, new.model_id, world.settings)
@@ -177,7 +177,7 @@ def test_the_embedder_of_the_collection_is_indexed_first_and_null_follows_the_se
 
 
 def test_an_embedder_that_is_not_in_force_or_a_model_that_is_not_there_is_refused(both: WorkerContext, world) -> None:
-    with transaction(world.sessions) as session, pytest.raises(InvalidInput, match="not one of the embedders"):
+    with transaction(world.sessions) as session, pytest.raises(InvalidInput, match="not a configured embedder"):
         submit_index(session, world.user, world.collection_id, world.settings, embedder="ViT-B-32/openai")
     with pytest.raises(NotFound):
         coverage.remove_vectors(world.sessions, world.collection_id, new_id(), world.settings)

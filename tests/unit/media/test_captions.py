@@ -72,7 +72,7 @@ def test_columns_are_known_by_several_names_in_any_order(header: str) -> None:
 def test_a_sheet_of_texts_needs_no_file_column() -> None:
     first, second = rows("caption\none\ntwo, three\n")
     assert first == Row(2, "", "one")
-    assert "2 fields, the header 1" in str(second.problem)
+    assert "2 fields, but the header has 1" in str(second.problem)
     assert rows('{"text": "one"}\n\n{"caption": "two", "file": null}\n', FileKind.JSONL) == [
         Row(1, "", "one"),
         Row(3, "", "two"),
@@ -100,12 +100,12 @@ def test_a_bad_row_is_named_and_the_next_one_read() -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("{", "no valid JSON"),
-        ("[1]", "no object"),
-        ('"text"', "no object"),
-        ('{"caption": 3}', "must be texts"),
-        ('{"file": ["a"], "caption": "x"}', "must be texts"),
-        ('{"a":' * 20_000, "no valid JSON"),
+        ("{", "not valid JSON"),
+        ("[1]", "not an object"),
+        ('"text"', "not an object"),
+        ('{"caption": 3}', "must be strings"),
+        ('{"file": ["a"], "caption": "x"}', "must be strings"),
+        ('{"a":' * 20_000, "not valid JSON"),
     ],
 )
 def test_a_bad_json_line_is_named_and_the_next_one_read(line: str, says: str) -> None:
@@ -117,7 +117,7 @@ def test_a_bad_json_line_is_named_and_the_next_one_read(line: str, says: str) ->
 
 
 def test_a_json_array_is_refused_with_advice() -> None:
-    with pytest.raises(MediaRejected, match="one object a line"):
+    with pytest.raises(MediaRejected, match="one object per line"):
         rows('[\n{"file": "a", "caption": "b"}\n]', FileKind.JSONL)
 
 

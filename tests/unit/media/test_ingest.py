@@ -169,7 +169,7 @@ def test_a_bad_file_does_not_keep_the_others_out(ingest: Ingest, items: Items, s
         ],
     )
     assert [outcome.status for outcome in outcomes] == ["rejected", "added"] + ["rejected"] * 6 + ["added"]
-    assert "cut short" in reason(outcomes[0])
+    assert "truncated" in reason(outcomes[0])
     assert "HTML" in reason(outcomes[2])
     assert "empty" in reason(outcomes[3])
     for outcome, setting in zip(outcomes[4:7], ["MAX_FILE_BYTES", "MAX_PIXELS", "MAX_TEXT_CHARS"], strict=True):
@@ -228,7 +228,7 @@ def test_a_row_finds_its_picture_by_whole_name_then_by_last_part(ingest: Ingest,
     sheet = "file,caption\nx/a.png,one\na.png,two\nb.png,three\n./images\\c.png,four\nd.png,five\n"
     outcomes = add_file(ingest, "c.csv", io.BytesIO(sheet.encode()))
     assert [outcome.status for outcome in outcomes] == ["updated", "rejected", "updated", "updated", "rejected"]
-    assert "fits 2 pictures" in reason(outcomes[1])
+    assert "matches 2 pictures" in reason(outcomes[1])
     assert "Row 6" in reason(outcomes[4])
     assert "'d.png'" in reason(outcomes[4])
     assert {item.name: item.text for item in items()} == {
@@ -283,10 +283,10 @@ def test_rows_that_can_t_be_used_say_why(ingest: Ingest, items: Items) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("c.csv", b"file,caption\n", "no row"),
+        ("c.csv", b"file,caption\n", "no captions"),
         ("c.csv", b"what,ever\n1,2\n", "first line"),
         ("c.csv", b"caption\ngr\xfcn\n", "UTF-8"),
-        ("c.jsonl", b"[]", "one object a line"),
+        ("c.jsonl", b"[]", "one object per line"),
     ],
 )
 def test_a_sheet_that_can_t_be_used_is_one_rejection(
@@ -352,7 +352,7 @@ def test_a_picture_can_come_with_its_caption(ingest: Ingest, items: Items) -> No
     assert ingest.add_picture("a.png", io.BytesIO(picture()), "a dog").status == "updated"
     assert [(item.text, item.version) for item in items()] == [("a dog", 2)]
     assert "MAX_TEXT_CHARS" in reason(ingest.add_picture("b.png", io.BytesIO(picture(2)), "x" * 201))
-    assert "no picture" in reason(ingest.add_picture("b.txt", io.BytesIO(b"words")))
+    assert "not a picture" in reason(ingest.add_picture("b.txt", io.BytesIO(b"words")))
     assert len(items()) == 1
 
 

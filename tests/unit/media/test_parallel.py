@@ -19,7 +19,7 @@ def size_of(item: int) -> int:
     return item
 
 
-many = partial(in_parallel, size_of=size_of, threads=4, most_bytes=1000, ahead=8)
+many = partial(in_parallel, size_of=size_of, threads=4, max_bytes=1000, ahead=8)
 
 
 class Watch:
@@ -54,7 +54,7 @@ def test_several_are_at_work_at_once() -> None:
         barrier.wait()
         return item
 
-    assert [result.made for result in many(list(range(8)), make)] == list(range(8))
+    assert [result.value for result in many(list(range(8)), make)] == list(range(8))
 
 
 def test_results_come_in_the_order_of_the_items_whichever_is_ready_first() -> None:
@@ -67,7 +67,7 @@ def test_results_come_in_the_order_of_the_items_whichever_is_ready_first() -> No
             second.set()
         return item * 10
 
-    assert [result.made for result in many(list(range(20)), make)] == [item * 10 for item in range(20)]
+    assert [result.value for result in many(list(range(20)), make)] == [item * 10 for item in range(20)]
 
 
 def test_the_bytes_at_work_stay_within_the_bound_and_what_is_larger_runs_alone() -> None:
@@ -75,7 +75,7 @@ def test_the_bytes_at_work_stay_within_the_bound_and_what_is_larger_runs_alone()
     sizes = [400 + at for at in range(20)]
     huge = [5000, 3000]
     items = [*sizes[:7], huge[0], *sizes[7:12], huge[1], *sizes[12:]]
-    results = [result.made for result in many(items, watch.make)]
+    results = [result.value for result in many(items, watch.make)]
     assert results == [-item for item in items]
     assert {watch.company[item] for item in huge} == {1}
     assert all(company <= 2 for company in watch.company.values())
@@ -89,7 +89,7 @@ def test_one_that_fails_does_not_touch_the_others() -> None:
         return item
 
     results = list(many(list(range(9)), make))
-    assert [result.made for result in results] == [0, 1, 2, None, 4, 5, 6, 7, 8]
+    assert [result.value for result in results] == [0, 1, 2, None, 4, 5, 6, 7, 8]
     assert [type(result.error) for result in results if result.error] == [MediaRejected]
 
 
@@ -116,7 +116,7 @@ def test_closing_ends_the_threads_and_begins_nothing_more(size: int) -> None:
         return item
 
     results = many(list(range(50)), make, size_of=lambda item: size if item else 1)
-    assert next(results).made == 0
+    assert next(results).value == 0
     assert both.wait(DEADLINE)
     closing_ = threading.Thread(target=results.close)
     closing_.start()

@@ -58,10 +58,10 @@ def hostile(body: str, folder: Path) -> str:
         "import sys, os, json, time, socket, signal, struct\n"
         f"sys.path.insert(0, {str(Path(decoder.__file__).parent)!r})\n"
         "import decoder\n"
-        "decoder.close_in(int(sys.argv[1]))\n"
-        "def _done(asked, data):\n"
+        "decoder.restrict_process(int(sys.argv[1]))\n"
+        "def _handle(request, data):\n"
         f"    {body}\n"
-        "decoder._done = _done\n"
+        "decoder._handle = _handle\n"
         "decoder.serve(socket.socket(fileno=0))\n"
     )
     return str(program)
@@ -81,7 +81,7 @@ def test_a_picture_that_kills_its_decoders_is_refused_and_the_next_is_taken(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(decoder, "__file__", hostile(f"os.kill(os.getpid(), {int(number)})", tmp_path))
-        with pytest.raises(MediaRejected, match="can't be read: the decoder gave up"):
+        with pytest.raises(MediaRejected, match="can't be read: the decoder crashed"):
             inspected(picture(), settings)
         assert not decoders()
     assert inspected(picture(), settings) == (40, 30)
@@ -182,7 +182,7 @@ def test_decoders_that_die_over_one_picture_cost_only_themselves(
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda n: inspected(picture(n), settings), range(8)))
     waiting = decoders()
-    monkeypatch.setattr(sandbox._Decoder, "lives", lambda _: True)
+    monkeypatch.setattr(sandbox._Decoder, "is_alive", lambda _: True)
     for pid in waiting:
         os.kill(pid, signal.SIGKILL)
     assert inspected(picture(9), settings) == (40, 30)
@@ -190,7 +190,7 @@ def test_decoders_that_die_over_one_picture_cost_only_themselves(
 
 
 def test_a_decoder_is_replaced_when_it_has_done_its_share(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "SHARE", 3)
+    monkeypatch.setattr(sandbox, "PICTURES_PER_DECODER", 3)
     for seed in range(3):
         inspected(picture(seed), settings)
     assert not decoders()

@@ -161,7 +161,7 @@ def test_what_killed_uploads_left_goes_when_it_is_old_and_nothing_else(any_stora
     assert any_storage.sweep(timedelta(hours=1)) == 0
     assert any_storage.exists("tmp/one")
     # all of it is older than this
-    assert any_storage.sweep(timedelta(seconds=-1), most=2) == 2
+    assert any_storage.sweep(timedelta(seconds=-1), limit=2) == 2
     assert any_storage.sweep(timedelta(seconds=-1)) == 1
     assert any_storage.exists("items/aa/one/original")
     assert any_storage.sweep(timedelta(seconds=-1)) == 0

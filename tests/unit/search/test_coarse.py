@@ -334,7 +334,7 @@ def test_a_query_of_a_picture_alone_does_without_captions_and_says_so(bench: Wor
         (LETTERS, True),
         ("captions", False),
     ]
-    with pytest.raises(InvalidInput, match="a picture has no words"):
+    with pytest.raises(InvalidInput, match="no text to look for in captions"):
         search(world, asked, coarse={"captions": True, "embedders": []})
 
 
@@ -343,7 +343,7 @@ def test_a_query_of_a_picture_alone_does_without_captions_and_says_so(bench: Wor
     [
         ({"embedders": []}, "no source of candidates"),
         ({"embedders": [], "captions": False}, "no source of candidates"),
-        ({"embedders": [MAIN, "hf-hub:org/other"]}, "hf-hub:org/other is not one of the embedders here"),
+        ({"embedders": [MAIN, "hf-hub:org/other"]}, "hf-hub:org/other is not a configured embedder"),
     ],
 )
 def test_a_search_without_a_source_or_with_an_unknown_one_is_refused(

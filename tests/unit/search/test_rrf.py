@@ -82,7 +82,7 @@ def test_sums_that_are_equal_by_arithmetic_tie_and_the_better_single_rank_goes_f
 
 
 def test_a_key_that_comes_twice_in_a_ranking_and_a_negative_constant_are_refused() -> None:
-    with pytest.raises(ValueError, match="comes twice"):
+    with pytest.raises(ValueError, match="occurs twice"):
         reciprocal_rank_fusion({"clip": ["a", "b", "a"]})
     with pytest.raises(ValueError, match="0 or more"):
         reciprocal_rank_fusion({"clip": ["a"]}, -1)

@@ -121,7 +121,7 @@ def test_without_a_script_an_upload_answers_with_a_line_for_each_file(
         ("captions.csv, row 2", "updated"),
     ]
     assert "1 added, 1 updated, 1 duplicate, 1 rejected." in page.text
-    assert "holds no such picture" in page.text
+    assert "is not such a picture" in page.text
     assert len(heard.units) == 1
 
 

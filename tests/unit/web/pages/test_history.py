@@ -197,7 +197,7 @@ def test_selected_jobs_are_deleted_after_a_question_that_says_how_many(
     page = reader.get(f"/jobs/confirm?deed=delete&of={done[0]}&of={done[1]}&of={running}")
     page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
     assert "2 jobs are deleted." in page.text
-    assert "1 was not deleted: 1 is still at work" in page.text
+    assert "1 was not deleted: 1 is still running" in page.text
     assert _listed(page) == [running, done[2]]
 
 

@@ -178,7 +178,7 @@ def test_cancelling_what_is_over_says_so(reader: Visitor, searched: Searched) ->
     token = reader.token()
     searched.finish([1, 2, 3])
     page = Page(reader.client.post(f"/jobs/{searched.id}/cancel", data={"csrf_token": token}, follow_redirects=True))
-    assert "is over" in page.one("div", role="alert").text
+    assert "has already ended" in page.one("div", role="alert").text
     assert not page.all("form", action=f"/jobs/{searched.id}/cancel")
     assert not page.all("form", action=f"/jobs/{searched.id}/retry")
 

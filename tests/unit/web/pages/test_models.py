@@ -76,11 +76,11 @@ def test_what_is_not_whole_or_in_use_is_refused_in_words(reader: Visitor, indexe
         return reader.get(here).one("div", role="alert").text
 
     assert "3 of 3 items have no vector" in refused("use", embedder=OTHER)
-    assert "not one of the embedders" in refused("use", embedder="nonsense")
-    assert "not one of the embedders" in refused("index", embedder="")
+    assert "not a configured embedder" in refused("use", embedder="nonsense")
+    assert "not a configured embedder" in refused("index", embedder="")
     with transaction(served.sessions) as session:
         used = session.scalars(sa.select(EmbeddingModel.id)).one()
-    assert "let them use another one first" in refused(f"{used}/remove")
+    assert "change its embedder first" in refused(f"{used}/remove")
 
 
 def test_only_who_manages_the_collection_sees_its_models(
