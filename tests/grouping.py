@@ -14,25 +14,29 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-# by the session fixture that starts a platform, the files whose tests use it; and those that build model families
+# the files whose tests share a platform, which a session fixture starts, and those that share the model families
 GROUPS = {
-    "stack": (
-        "tests/functional/test_browser_*.py",
+    "pages": ("tests/functional/test_browser_*.py", "tests/functional/test_pages_accessible.py"),
+    "commands": (
         "tests/functional/test_documents.py",
-        "tests/functional/test_local_sockets.py",
-        "tests/functional/test_pages_accessible.py",
         "tests/functional/test_whole_way.py",
+        "tests/functional/test_local_sockets.py",
     ),
-    "plant": ("tests/functional/test_shutdown.py", "tests/functional/test_transport.py"),
-    "fine": ("tests/unit/fine/*",),
+    "workers": ("tests/functional/test_shutdown.py", "tests/functional/test_transport.py"),
+    "families": ("tests/unit/fine/*",),
 }
+# by the session fixture, the groups that may use it
+PLATFORMS = {"stack": {"pages", "commands"}, "plant": {"workers"}}
 # the longest must not begin when all others are done
 FIRST = (
-    *GROUPS["stack"],
-    *GROUPS["fine"],
+    *GROUPS["commands"],
+    *GROUPS["pages"],
     "tests/chaos/test_faults.py",
+    *GROUPS["families"],
     "tests/functional/test_api_roles.py",
-    *GROUPS["plant"],
+    *GROUPS["workers"],
+    "tests/functional/test_stack.py",
+    "tests/functional/test_secrets.py",
     "tests/unit/queue/test_state_machine.py",
     "tests/unit/workers/test_presence.py",
     "tests/unit/bench/test_jobs.py",
@@ -71,11 +75,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Bring the long groups to the front, and see that none is left out of its group."""
     for item in items:
         file = item.nodeid.partition("::")[0]
-        for name in GROUPS:
+        for name, groups in PLATFORMS.items():
             # a fixture of that name in the file itself is another one
-            own = name in getattr(item, "fixturenames", ()) and not hasattr(getattr(item, "module", None), name)
-            if own and file.startswith("tests/functional/") and group_of(file) != name:
-                raise pytest.UsageError(f"{item.nodeid} uses {name}: put its file into that group of tests.grouping.")
+            shared = name in getattr(item, "fixturenames", ()) and not hasattr(getattr(item, "module", None), name)
+            if shared and file.startswith("tests/functional/") and group_of(file) not in groups:
+                wanted = " or ".join(sorted(groups))
+                raise pytest.UsageError(f"{item.nodeid} uses {name}: put its file into {wanted} of tests.grouping.")
     items.sort(key=_place)
 
 
