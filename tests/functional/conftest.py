@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from tests.chaos.platform import Plant
 from tests.functional.browsing import ARGUMENTS, CHROMIUM, PATIENCE_MS, Scenes, Visit, Visits, log_in
+from tests.functional.forked import Forks
 
 from retllm.cli.up import Admin, prepare_client
 from retllm.demo.world import write_collection
@@ -46,6 +47,13 @@ def plant() -> Iterator[Plant]:
     """The platform without workers: a test starts those that it wants, with models that cost nothing."""
     with tempfile.TemporaryDirectory(prefix="retllm-plant-") as folder, Plant(Path(folder) / "home", workers=0) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Runs commands in processes that begin in a moment."""
+    with tempfile.TemporaryDirectory(prefix="retllm-forks-") as folder, Forks(Path(folder)) as serving:
+        yield serving
 
 
 @pytest.fixture(scope="session")

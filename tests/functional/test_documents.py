@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.documents import HOW_TO, TUTORIAL, Command, blocks
+from tests.functional.forked import Forks
 
 from retllm.cli.up import Admin
 from retllm.demo.world import write_collection
@@ -105,7 +106,7 @@ def _pattern(word: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def shell(stack: LocalStack, admin: Admin, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+def shell(stack: LocalStack, admin: Admin, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Shell:
     folder = tmp_path_factory.mktemp("documents")
     pictures = folder / "Pictures" / "holiday"
     write_collection(pictures, families=1, seed=11)
@@ -113,7 +114,9 @@ def shell(stack: LocalStack, admin: Admin, tmp_path_factory: pytest.TempPathFact
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RETLLM_")}
     environment = kept | {
         "HOME": str(folder),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join(
+            [str(forks.install(folder / ".bin")), str(Path(sys.executable).parent), os.environ["PATH"]]
+        ),
         "RETLLM_HOME": str(stack.home),
     }
     environment.pop("DATABASE_URL", None)

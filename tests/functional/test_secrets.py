@@ -26,7 +26,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from tests.chaos.client import picture
-from tests.functional import forked
+from tests.functional.forked import Forks
 
 from retllm.settings import Settings
 from retllm.stack import LocalStack
@@ -60,6 +60,7 @@ class Scene:
     """A stack whose secrets are canaries, and all that it said."""
 
     stack: LocalStack
+    forks: Forks
     redis: Child
     database_url: str
     said: list[tuple[str, str]] = field(default_factory=list)
@@ -88,7 +89,7 @@ class Scene:
             env.pop(name, None)
             if value is not None:
                 env[name] = value
-        done = forked.command(arguments, env, given)
+        done = self.forks.command(arguments, env, given)
         self.said.append((" ".join(arguments), done.stderr if secret_output else done.stdout + done.stderr))
         return done
 
@@ -98,7 +99,7 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(servers: LocalStack, module_database: str) -> Iterator[Scene]:
+def scene(servers: LocalStack, module_database: str, forks: Forks) -> Iterator[Scene]:
     """Web server, dispatcher and workers, as chatty as they can be, on servers whose passwords are canaries."""
     with tempfile.TemporaryDirectory(prefix="retllm-canary-") as folder:
         home = Path(folder) / "home"
@@ -126,7 +127,7 @@ def scene(servers: LocalStack, module_database: str) -> Iterator[Scene]:
         )
         try:
             with LocalStack(settings, parts={"migrate", "web", "dispatch", "embed", "score"}) as stack:
-                yield Scene(stack, child, module_database)
+                yield Scene(stack, forks, child, module_database)
         finally:
             child.ask_to_stop()
             child.stop(10)
@@ -231,7 +232,7 @@ def _break_commands(scene: Scene) -> None:
             {"RETLLM_PORT": "none"},
             {"RETLLM_SECRET_KEY": CANARIES["wrong password"]},
         ):
-            done = forked.module(module, scene.stack.environment() | changes)
+            done = scene.forks.module(module, scene.stack.environment() | changes)
             scene.said.append((f"{module} {sorted(changes)}", done.stdout + done.stderr))
 
 

@@ -7,12 +7,12 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import pytest
 from PIL import Image
-from tests.functional import forked
+from tests.functional.forked import Forks
 
 from retllm.cli.client import Api, open_api
 from retllm.cli.up import Admin
@@ -27,11 +27,20 @@ FAMILIES = 6
 SEED = 4711
 
 
-def retllm(stack: LocalStack, *arguments: str, status: int = 0) -> Any:
+class Retllm(Protocol):
     """The command line as a process of its own; its JSON answer."""
-    done = forked.command([*arguments, "--json"], os.environ | {"RETLLM_HOME": str(stack.home)})
-    assert done.returncode == status, done.stderr
-    return json.loads(done.stdout)
+
+    def __call__(self, *arguments: str, status: int = 0) -> Any: ...
+
+
+@pytest.fixture(scope="module")
+def retllm(stack: LocalStack, admin: Admin, forks: Forks) -> Retllm:
+    def run(*arguments: str, status: int = 0) -> Any:
+        done = forks.command([*arguments, "--json"], os.environ | {"RETLLM_HOME": str(stack.home)})
+        assert done.returncode == status, done.stderr
+        return json.loads(done.stdout)
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +49,13 @@ def api(stack: LocalStack, admin: Admin) -> Api:
 
 
 @pytest.fixture(scope="module")
-def scenes(
-    stack: LocalStack, admin: Admin, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[str, list[DemoQuery], Path]:
+def scenes(retllm: Retllm, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[DemoQuery], Path]:
     """A collection of generated scenes without captions, uploaded from a folder and indexed."""
     folder = tmp_path_factory.mktemp("scenes")
     queries = write_collection(folder, FAMILIES, SEED)
     (folder / "captions.jsonl").rename(folder.parent / "captions.jsonl")
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    answer = retllm(stack, "upload", "scenes of the test", str(folder), status=1)
+    answer = retllm("upload", "scenes of the test", str(folder), status=1)
     assert answer["job"]["state"] == "succeeded"
     by_status = {status: [f for f in answer["files"] if f["status"] == status] for status in ("added", "rejected")}
     assert len(by_status["added"]) == len(queries)
@@ -56,11 +63,11 @@ def scenes(
     return answer["collection"], queries, folder
 
 
-def test_sending_a_folder_again_adds_nothing(stack: LocalStack, scenes) -> None:
+def test_sending_a_folder_again_adds_nothing(retllm: Retllm, scenes) -> None:
     collection, queries, folder = scenes
-    answer = retllm(stack, "upload", collection, str(folder), status=1)
+    answer = retllm("upload", collection, str(folder), status=1)
     assert sum(file["status"] == "duplicate" for file in answer["files"]) == len(queries)
-    (row,) = [row for row in retllm(stack, "collections")["collections"] if row["id"] == collection]
+    (row,) = [row for row in retllm("collections")["collections"] if row["id"] == collection]
     assert (row["items_total"], row["items_indexed"]) == (len(queries), len(queries))
 
 
@@ -80,9 +87,9 @@ def test_the_fine_stage_finds_more_right_pictures_than_the_coarse_stage(stack: L
     assert firsts["fine"] >= 0.9 * len(asked)
 
 
-def test_a_search_is_watched_to_its_end_and_explains_its_order(stack: LocalStack, scenes) -> None:
+def test_a_search_is_watched_to_its_end_and_explains_its_order(retllm: Retllm, scenes) -> None:
     collection, queries, _ = scenes
-    result = retllm(stack, "search", collection, queries[5].query, "-k", "9", "--watch")
+    result = retllm("search", collection, queries[5].query, "-k", "9", "--watch")
     assert result["provisional"] is False
     assert result["searched_items"] == len(queries)
     rows = result["candidates"]
@@ -94,13 +101,13 @@ def test_a_search_is_watched_to_its_end_and_explains_its_order(stack: LocalStack
         assert result[name]
     assert result["injection"]["alpha"] == 0.3
     assert {stage["stage"] for stage in result["job"]["stages"]} == {"coarse", "fine"}
-    assert retllm(stack, "jobs", "show", result["id"])["candidates"] == rows
+    assert retllm("jobs", "show", result["id"])["candidates"] == rows
 
 
-def test_a_search_asks_in_the_way_that_it_is_told(stack: LocalStack, api: Api, scenes) -> None:
+def test_a_search_asks_in_the_way_that_it_is_told(retllm: Retllm, api: Api, scenes) -> None:
     collection, queries, _ = scenes
     ways = ["--mode", "choice", "--adaptive", "--fusion-weight", "0.5", "--trace"]
-    result = retllm(stack, "search", collection, queries[7].query, "-k", "12", *ways, "--watch")
+    result = retllm("search", collection, queries[7].query, "-k", "12", *ways, "--watch")
     assert (result["mode"], result["fusion_weight"], result["trace"]) == ("choice", 0.5, True)
     assert result["no_match"] in (True, False)
     scored = [row for row in result["candidates"] if row["score"] is not None]
@@ -114,29 +121,29 @@ def test_a_search_asks_in_the_way_that_it_is_told(stack: LocalStack, api: Api, s
     assert len(trace["uncertainty"]) > 1
 
 
-def test_a_model_that_is_asked_to_write_its_score_gives_one_or_says_what_it_wrote(stack: LocalStack, scenes) -> None:
+def test_a_model_that_is_asked_to_write_its_score_gives_one_or_says_what_it_wrote(retllm: Retllm, scenes) -> None:
     collection, queries, _ = scenes
-    result = retllm(stack, "search", collection, queries[8].query, "-k", "6", "--mode", "verbalized", "--watch")
+    result = retllm("search", collection, queries[8].query, "-k", "6", "--mode", "verbalized", "--watch")
     assert result["job"]["state"] == "succeeded"
     assert result["tie_decimals"] == 2
     assert all((row["score"] is None) == (row["error"] is not None) for row in result["candidates"])
 
 
-def test_a_search_that_is_made_again_takes_the_scores_that_are_known(stack: LocalStack, scenes) -> None:
+def test_a_search_that_is_made_again_takes_the_scores_that_are_known(retllm: Retllm, scenes) -> None:
     collection, queries, _ = scenes
     first, again = (
-        retllm(stack, "search", collection, queries[9].query, "-k", "6", "--watch")["candidates"] for _ in range(2)
+        retllm("search", collection, queries[9].query, "-k", "6", "--watch")["candidates"] for _ in range(2)
     )
     assert all(row["cached"] for row in again)
     assert [row["score"] for row in again] == [row["score"] for row in first]
 
 
 @pytest.mark.parametrize("with_text", [False, True])
-def test_a_picture_is_a_query(stack: LocalStack, scenes, with_text: bool) -> None:
+def test_a_picture_is_a_query(retllm: Retllm, scenes, with_text: bool) -> None:
     collection, queries, folder = scenes
     text = [queries[0].query] if with_text else []
     picture = str(folder / queries[0].file)
-    result = retllm(stack, "search", collection, *text, "--picture", picture, "-k", "5", "--watch")
+    result = retllm("search", collection, *text, "--picture", picture, "-k", "5", "--watch")
     assert result["kind"] == ("image+text" if with_text else "image")
     (itself,) = [row for row in result["candidates"] if row["name"] == queries[0].file]
     if not with_text:
@@ -145,7 +152,7 @@ def test_a_picture_is_a_query(stack: LocalStack, scenes, with_text: bool) -> Non
     assert all(row["score"] is not None for row in result["candidates"])
 
 
-def test_texts_and_captioned_pictures_are_found_too(stack: LocalStack, scenes, tmp_path: Path) -> None:
+def test_texts_and_captioned_pictures_are_found_too(retllm: Retllm, scenes, tmp_path: Path) -> None:
     _, queries, folder = scenes
     for query in queries[:8]:
         (tmp_path / query.file).write_bytes((folder / query.file).read_bytes())
@@ -153,29 +160,29 @@ def test_texts_and_captioned_pictures_are_found_too(stack: LocalStack, scenes, t
     (tmp_path / "captions.jsonl").write_text("\n".join(lines))
     for number, query in enumerate(queries[8:12]):
         (tmp_path / f"{number}.txt").write_text(query.query)
-    answer = retllm(stack, "upload", "mixed kinds", str(tmp_path))
-    (row,) = [row for row in retllm(stack, "collections")["collections"] if row["name"] == "mixed kinds"]
+    answer = retllm("upload", "mixed kinds", str(tmp_path))
+    (row,) = [row for row in retllm("collections")["collections"] if row["name"] == "mixed kinds"]
     assert row["items"] == {"image": 4, "text": 4, "image+text": 4}
     for kinds in (["text"], ["image+text"], ["image", "text"]):
         options = [part for kind in kinds for part in ("--kind", kind)]
-        result = retllm(stack, "search", answer["collection"], queries[0].query, *options, "--watch")
+        result = retllm("search", answer["collection"], queries[0].query, *options, "--watch")
         assert {candidate["kind"] for candidate in result["candidates"]} == set(kinds)
         assert all(candidate["score"] is not None for candidate in result["candidates"])
 
 
-def test_photographs_go_the_same_way(stack: LocalStack, tmp_path: Path) -> None:
+def test_photographs_go_the_same_way(retllm: Retllm, tmp_path: Path) -> None:
     """The photographs that scikit-image ships; the small models know nothing of them, but nothing breaks."""
     from skimage import data
 
     names = ["astronaut", "camera", "chelsea", "coffee", "rocket", "coins", "page", "text", "moon", "clock"]
     for name in names:
         Image.fromarray(getattr(data, name)()).save(tmp_path / f"{name}.jpg")
-    answer = retllm(stack, "upload", "photographs", str(tmp_path))
+    answer = retllm("upload", "photographs", str(tmp_path))
     assert {file["status"] for file in answer["files"]} == {"added"}
     query = str(tmp_path / "chelsea.jpg")
-    by_text = retllm(stack, "search", answer["collection"], "a cat", "--watch")
+    by_text = retllm("search", answer["collection"], "a cat", "--watch")
     assert len(by_text["candidates"]) == len(names)
-    by_picture = retllm(stack, "search", answer["collection"], "--picture", query, "--watch")
+    by_picture = retllm("search", answer["collection"], "--picture", query, "--watch")
     (itself,) = [row for row in by_picture["candidates"] if row["name"] == "chelsea.jpg"]
     assert itself["coarse_rank"] == 1
 
@@ -221,7 +228,7 @@ def test_hints_lost_with_redis_are_sent_again(stack: LocalStack, api: Api, scene
     assert api.watch(job["id"], lambda _: None)["state"] == "succeeded"
 
 
-def test_a_cancelled_search_stops_and_goes_on_when_retried(stack: LocalStack, api: Api, scenes) -> None:
+def test_a_cancelled_search_stops_and_goes_on_when_retried(stack: LocalStack, retllm: Retllm, api: Api, scenes) -> None:
     collection, queries, _ = scenes
     pid = stack.processes["score"]
     os.kill(pid, signal.SIGSTOP)
@@ -229,12 +236,12 @@ def test_a_cancelled_search_stops_and_goes_on_when_retried(stack: LocalStack, ap
         job = api.submit(f"/collections/{collection}/searches", json={"text": queries[2].query, "k": 30})["id"]
         _wait(lambda: len(api.get(f"/jobs/{job}")["stages"]) == 2, 180, "the coarse stage did not end")
         assert len(api.get(f"/searches/{job}")["candidates"]) == 30
-        retllm(stack, "jobs", "cancel", job)
+        retllm("jobs", "cancel", job)
     finally:
         os.kill(pid, signal.SIGCONT)
     assert api.watch(job, lambda _: None)["state"] == "cancelled"
     assert psutil.pid_exists(pid)
-    retllm(stack, "jobs", "retry", job)
+    retllm("jobs", "retry", job)
     assert api.watch(job, lambda _: None)["state"] == "succeeded"
     assert all(row["score"] is not None for row in api.get(f"/searches/{job}")["candidates"])
 
@@ -248,13 +255,13 @@ def test_a_cancelled_search_stops_and_goes_on_when_retried(stack: LocalStack, ap
         (("jobs", "show", "00000000-0000-7000-8000-000000000000"), "no such job"),
     ],
 )
-def test_what_makes_no_sense_is_one_sentence(stack: LocalStack, scenes, arguments, words: str) -> None:
-    error = retllm(stack, *arguments, status=2)["error"]
+def test_what_makes_no_sense_is_one_sentence(retllm: Retllm, scenes, arguments, words: str) -> None:
+    error = retllm(*arguments, status=2)["error"]
     assert words in error["message"]
     assert error["code"] in {"not_found", "invalid_input"}
 
 
-def test_a_file_that_is_no_picture_is_no_query(stack: LocalStack, scenes, tmp_path: Path) -> None:
+def test_a_file_that_is_no_picture_is_no_query(retllm: Retllm, scenes, tmp_path: Path) -> None:
     (tmp_path / "not.png").write_text("words")
-    error = retllm(stack, "search", "scenes of the test", "--picture", str(tmp_path / "not.png"), status=2)["error"]
+    error = retllm("search", "scenes of the test", "--picture", str(tmp_path / "not.png"), status=2)["error"]
     assert error["code"] == "media_rejected"
