@@ -9,7 +9,8 @@ from typing import Any
 
 from flask import Flask
 
-from retllm.db.enums import OVER_JOBS, DecidedBy, ItemKind, JobKind, JobState, Role, Stage, UnitState
+from retllm.db.enums import OVER_JOBS, AttemptOutcome, DecidedBy, ItemKind, JobKind, JobState, Role, Stage, UnitState
+from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, UNIT_STATES
 from retllm.history.job_views import JobView, UnitError
 from retllm.media.ingest import FileOutcome
 from retllm_web.http.auth import current_actor
@@ -20,19 +21,44 @@ KINDS = {
     ItemKind.TEXT: ("text", "texts"),
     ItemKind.BOTH: ("captioned picture", "captioned pictures"),
 }
+# label, icon, Bootstrap's colour
 STATES = {
-    # label, icon, Bootstrap's colour
-    JobState.QUEUED: ("waiting", "hourglass", "secondary"),
-    JobState.RUNNING: ("running", "play-circle", "primary"),
-    JobState.SUCCEEDED: ("done", "check-circle", "success"),
-    JobState.PARTIAL: ("done in part", "exclamation-circle", "warning"),
-    JobState.FAILED: ("failed", "x-circle", "danger"),
-    JobState.CANCELLED: ("cancelled", "slash-circle", "secondary"),
+    state: (JOB_STATES[state], icon, colour)
+    for state, icon, colour in (
+        (JobState.QUEUED, "hourglass", "secondary"),
+        (JobState.RUNNING, "play-circle", "primary"),
+        (JobState.SUCCEEDED, "check-circle", "success"),
+        (JobState.PARTIAL, "exclamation-circle", "warning"),
+        (JobState.FAILED, "x-circle", "danger"),
+        (JobState.CANCELLED, "slash-circle", "secondary"),
+    )
+}
+UNITS = {
+    state: (UNIT_STATES[state], icon, colour)
+    for state, icon, colour in (
+        (UnitState.READY, "hourglass", "secondary"),
+        (UnitState.LEASED, "play-circle", "primary"),
+        (UnitState.DONE, "check-circle", "success"),
+        (UnitState.DEAD, "x-circle", "danger"),
+        (UnitState.SPLIT, "scissors", "warning"),
+        (UnitState.CANCELLED, "slash-circle", "secondary"),
+    )
+}
+# label, icon
+OUTCOMES = {
+    outcome: (ATTEMPT_OUTCOMES[outcome], icon)
+    for outcome, icon in (
+        (AttemptOutcome.COMMITTED, "check-circle"),
+        (AttemptOutcome.FAILED, "x-circle"),
+        (AttemptOutcome.LOST, "question-circle"),
+        (AttemptOutcome.RETURNED, "arrow-return-left"),
+        (AttemptOutcome.CANCELLED, "slash-circle"),
+    )
 }
 STAGES = {
     Stage.EMBED: "Items embedded",
     Stage.COARSE: "Coarse stage: nearest items",
-    Stage.FINE: "Fine stage: candidates judged",
+    Stage.FINE: "Fine stage: candidates scored",
 }
 JOB_KINDS = {JobKind.INDEX: "Index", JobKind.SEARCH: "Search"}
 DECIDED = {
@@ -163,6 +189,8 @@ def install(app: Flask) -> None:
     )
     tables: dict[str, Any] = {
         "STATES": STATES,
+        "UNITS": UNITS,
+        "OUTCOMES": OUTCOMES,
         "STAGES": STAGES,
         "JOB_KINDS": JOB_KINDS,
         "DECIDED": DECIDED,

@@ -9,7 +9,9 @@ from flask.typing import ResponseReturnValue
 
 from retllm import charts
 from retllm.charts import Chart, Series
+from retllm.db.enums import JobState
 from retllm.db.session import transaction
+from retllm.db.state_words import JOB_STATES
 from retllm.history import listing
 from retllm.operations import activity, queues, workers
 from retllm.operations.activity import WINDOWS, Activity
@@ -56,9 +58,9 @@ def _charts(done: Activity) -> list[Any]:
     labels = [one.start.strftime("%H:%M" if hourly else "%d %b %H:%M") for one in done.pieces]
     axis = "hour that began at (UTC)" if hourly else "6 hours that began at (UTC)"
     ended = [
-        Series("done", [one.succeeded for one in done.pieces]),
-        Series("failed, whole or in part", [one.failed for one in done.pieces]),
-        Series("cancelled", [one.cancelled for one in done.pieces]),
+        Series(JOB_STATES[JobState.SUCCEEDED], [one.succeeded for one in done.pieces]),
+        Series(f"{JOB_STATES[JobState.FAILED]} or {JOB_STATES[JobState.PARTIAL]}", [one.failed for one in done.pieces]),
+        Series(JOB_STATES[JobState.CANCELLED], [one.cancelled for one in done.pieces]),
     ]
     waits = [
         Series("half take at most", [one.p50 for one in done.pieces]),

@@ -145,8 +145,8 @@ def test_the_steps_of_a_search_are_shown_with_what_came_of_them(reader: Visitor,
         "Fine stage",
         "Final order",
     ]
-    assert "1 of 3 judged" in steps[2].text
-    assert "ahead" in steps[3].text
+    assert "1 of 3 scored" in steps[2].text
+    assert "not started" in steps[3].text
 
 
 def test_a_paused_queue_is_named_where_a_job_waits_for_it(reader: Visitor, searched: Searched) -> None:
@@ -234,8 +234,8 @@ def test_every_attempt_at_a_unit_is_shown_once_there_are_several(reader: Visitor
     with transaction(searched.served.sessions) as session:
         session.add(Attempt(unit_id=unit_id, number=2, worker="host:8"))
     (trail,) = [e for e in reader.get(f"/jobs/{searched.id}/attempts").all("details") if "Each attempt" in e.text]
-    assert "1: worker lost" in trail.text
-    assert ": its <lease> ran out 2: at work" in trail.text
+    assert "1: lost" in trail.text
+    assert ": its <lease> ran out 2: running" in trail.text
     assert trail.text.endswith("host:8")
 
 
@@ -243,7 +243,7 @@ def test_attempts_of_an_index_job_are_on_its_page(reader: Visitor, texts: str, a
     job = ada.post(f"/collections/{texts}/index").json["id"]
     part = reader.get(f"/jobs/{job}").one("div", data_part="attempts")
     assert "Embedding 1" in part.text
-    assert "waiting" in part.text
+    assert "ready" in part.text
 
 
 # where the model looked

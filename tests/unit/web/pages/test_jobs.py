@@ -170,7 +170,7 @@ def test_a_job_is_cancelled_and_goes_on(reader: Visitor, texts: str, ada: Caller
     assert "cancelled" in page.one("div", class_="standing").text
     assert page.one("div", id="job").attributes["data-over"] == "true"
     page = reader.send(f"/jobs/{job}/retry")
-    assert "waiting" in page.one("div", class_="standing").text
+    assert "queued" in page.one("div", class_="standing").text
 
 
 def test_cancelling_what_is_over_says_so(reader: Visitor, searched: Searched) -> None:
@@ -216,7 +216,7 @@ def test_an_index_job_shows_its_stages(reader: Visitor, texts: str, ada: Caller)
     assert page.one("h1").text == "Index job"
     stages = page.one("div", data_part="stages")
     assert "0 of 3" in stages.text
-    assert "1 waiting" in stages.text
+    assert "1 ready" in stages.text
 
 
 def test_a_job_that_no_worker_takes_up_says_what_to_look_at(

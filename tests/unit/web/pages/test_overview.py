@@ -31,8 +31,8 @@ def test_it_counts_what_there_is_and_draws_what_ended(reader: Visitor, searched:
     page = reader.get("/")
     figures = _figures(page)
     assert figures[:2] == ["1 collection", "3 items 3 texts"]
-    assert "1 job done" in figures
-    assert "1 job done, 0 failed whole or in part, 0 cancelled; 0 items embedded." in page.text
+    assert "1 job succeeded" in figures
+    assert "1 job succeeded, 0 failed or partially succeeded, 0 cancelled; 0 items embedded." in page.text
     assert "Half of the 1 searches took at most" in page.text
     titles = [e.text for e in page.all("figcaption")]
     assert titles[0] == "Jobs that ended"
