@@ -58,21 +58,21 @@ def in_days(moment: datetime) -> str:
     return f"in {count} {name}{'' if count == 1 else 's'}"
 
 
-def _page(said: FormFeedback) -> ResponseReturnValue:
+def _page(feedback: FormFeedback) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         own = tokens.in_force(session, current_actor().user)
         browsers = logins.lasting(session, current_actor().user, auth.idle())
-    said.token.values = {"scope": tokens.DEFAULT_SCOPE.value, "days": str(tokens.DEFAULT_DAYS)} | said.token.values
+    feedback.token.values = {"scope": tokens.DEFAULT_SCOPE.value, "days": str(tokens.DEFAULT_DAYS)} | feedback.token.values
     shown = {
         "tokens": own,
         "browsers": browsers,
         "here": current_login(),
-        "said": said,
+        "feedback": feedback,
         "address": request.url_root.rstrip("/"),
-        "least": passwords.MIN,
+        "min_password": passwords.MIN,
         "days": DAYS,
     }
-    return render_template("account.html", **shown), said.status
+    return render_template("account.html", **shown), feedback.status
 
 
 @pages.get("/account")

@@ -117,13 +117,13 @@ class FormFeedback:
     status: int = 200
 
 
-def collection_page(collection_id: UUID, said: FormFeedback | None = None) -> ResponseReturnValue:
+def collection_page(collection_id: UUID, feedback: FormFeedback | None = None) -> ResponseReturnValue:
     """The page of a collection, with what its forms have to say.
 
     Raises:
         NotFound: no such collection.
     """
-    said = said or FormFeedback()
+    feedback = feedback or FormFeedback()
     filters = ItemListFilters.asked()
     with transaction(services().sessions) as session:
         found = collection_for(session, current_actor(), collection_id)
@@ -140,11 +140,11 @@ def collection_page(collection_id: UUID, said: FormFeedback | None = None) -> Re
         filters=filters,
         job=job,
         pause=pause,
-        said=said,
-        search=said.search or search_form(request.args),
+        feedback=feedback,
+        search=feedback.search or search_form(request.args),
         settings=services().settings,
     )
-    return page, said.status
+    return page, feedback.status
 
 
 def rights(right: Right | None) -> dict[str, bool]:

@@ -79,7 +79,7 @@ def _choice(key: UUID) -> ResponseReturnValue:
         flash("Only searches can be compared, and this is an index job.", "info")
         return redirect(url_for("pages.job", job_id=key))
     return render_template(
-        "compare_choice.html", job=shown, result=result, same=same, others=others, most=comparing.MAX_COMPARED
+        "compare_choice.html", job=shown, result=result, same=same, others=others, limit=comparing.MAX_COMPARED
     )
 
 

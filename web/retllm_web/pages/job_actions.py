@@ -37,7 +37,7 @@ _DONE = {BulkAction.CANCEL: "cancelled", BulkAction.RETRY: "tried again", BulkAc
 class Wanted:
     """What is to be done, and to which jobs: those that are named, or all that match the filters."""
 
-    deed: BulkAction
+    action: BulkAction
     filters: JobFilters
     keys: list[UUID]
     everything: bool
@@ -51,13 +51,13 @@ class Wanted:
         Raises:
             NotFound: a key is none.
         """
-        deed = next((one for one in BulkAction if one.value == sent.get("deed")), None)
+        action = next((one for one in BulkAction if one.value == sent.get("deed")), None)
         keys = keys_asked(sent.getlist("of"), _MAX_NAMED)
         everything = sent.get("all") == "1"
-        if deed is None or not (keys or everything):
+        if action is None or not (keys or everything):
             return None
         upto = key_or_none(sent.get("upto"), "job") or new_id()
-        return cls(deed, filters_of(sent), keys, everything, upto, key_or_none(sent.get("after"), "job"))
+        return cls(action, filters_of(sent), keys, everything, upto, key_or_none(sent.get("after"), "job"))
 
     def conditions(self, actor: Actor) -> Sequence[Condition]:
         """What is true of the jobs that are meant."""
@@ -68,11 +68,11 @@ class Wanted:
 
     def reach(self, session: Session, actor: Actor) -> Reach:
         """To how many of them it can be done."""
-        return listing.reach(session, actor, self.conditions(actor), control.allowed(self.deed))
+        return listing.reach(session, actor, self.conditions(actor), control.allowed(self.action))
 
     def fields(self) -> list[tuple[str, str]]:
         """What the form that does it sends again."""
-        sent = [("deed", self.deed.value), ("upto", str(self.upto)), *pairs_of(self.filters)]
+        sent = [("deed", self.action.value), ("upto", str(self.upto)), *pairs_of(self.filters)]
         if self.everything:
             return [*sent, ("all", "1"), *([("after", str(self.after))] if self.after else [])]
         return [*sent, *(("of", str(key)) for key in self.keys)]
@@ -80,8 +80,8 @@ class Wanted:
     def do(self, actor: Actor) -> BulkResult:
         """Do it, to at most ``bulk.MOST`` of them."""
         if self.everything:
-            return bulk.apply_to_all(actor, self.deed, self.filters, upto=self.upto, after=self.after)
-        return bulk.do_to(actor, self.deed, self.keys)
+            return bulk.apply_to_all(actor, self.action, self.filters, upto=self.upto, after=self.after)
+        return bulk.do_to(actor, self.action, self.keys)
 
     def back(self) -> str:
         """The address of the list that this came from."""
@@ -97,7 +97,7 @@ def confirm_jobs() -> ResponseReturnValue:
         return redirect(url_for("pages.jobs", **address_of(filters_of(request.args))))
     with transaction(services().sessions) as session:
         found = wanted.reach(session, current_actor())
-    return render_template("jobs_confirm.html", wanted=wanted, reach=found, most=bulk.MAX, back=wanted.back())
+    return render_template("jobs_confirm.html", wanted=wanted, reach=found, limit=bulk.MAX, back=wanted.back())
 
 
 @pages.post("/jobs/confirm")
@@ -107,24 +107,24 @@ def do_to_jobs() -> ResponseReturnValue:
     if wanted is None:
         return redirect(url_for("pages.jobs"))
     tally = wanted.do(current_actor())
-    flash(_told(wanted.deed, tally), "success" if tally.done else "info")
+    flash(_told(wanted.action, tally), "success" if tally.done else "info")
     if tally.refused:
-        flash(_told_refused(wanted.deed, tally.refused), "warning")
+        flash(_told_refused(wanted.action, tally.refused), "warning")
     if tally.after is None:
         return redirect(wanted.back())
-    again = {**address_of(wanted.filters), "deed": wanted.deed.value, "all": 1}
+    again = {**address_of(wanted.filters), "deed": wanted.action.value, "all": 1}
     return redirect(url_for("pages.confirm_jobs", **again, upto=wanted.upto, after=tally.after))
 
 
-def _told(deed: BulkAction, tally: BulkResult) -> str:
+def _told(action: BulkAction, tally: BulkResult) -> str:
     if not tally.done:
-        return f"No job was {_DONE[deed]}."
-    return "1 job is " + f"{_DONE[deed]}." if tally.done == 1 else f"{tally.done:,} jobs are {_DONE[deed]}."
+        return f"No job was {_DONE[action]}."
+    return "1 job is " + f"{_DONE[action]}." if tally.done == 1 else f"{tally.done:,} jobs are {_DONE[action]}."
 
 
-def _told_refused(deed: BulkAction, refused: Counter[str]) -> str:
+def _told_refused(action: BulkAction, refused: Counter[str]) -> str:
     reasons = "; ".join(f"{number:,} {'is' if number == 1 else 'are'} {reason}" for reason, number in refused.items())
-    return f"{refused.total():,} {'was' if refused.total() == 1 else 'were'} not {_DONE[deed]}: {reasons}."
+    return f"{refused.total():,} {'was' if refused.total() == 1 else 'were'} not {_DONE[action]}: {reasons}."
 
 
 @pages.post("/jobs/<uuid:job_id>/delete")

@@ -57,7 +57,7 @@ def jobs() -> ResponseReturnValue:
         filters=filters,
         states=_states(filters, numbers),
         total=_total(filters, numbers),
-        most=listing.MAX_COUNTED,
+        max_counted=listing.MAX_COUNTED,
         address=address_of(filters),
         query=query_of(filters),
         fields=pairs_of(filters),

@@ -48,8 +48,8 @@ def _shown() -> dict[str, Any]:
         "workers": living,
         "served": {queue for one in living for queue in one.queues},
         "hints": told,
-        "most": queues.MAX_COUNTED,
-        "most_jobs": listing.MAX_COUNTED,
+        "max_counted": queues.MAX_COUNTED,
+        "max_jobs": listing.MAX_COUNTED,
     }
 
 

@@ -50,15 +50,15 @@ def people() -> ResponseReturnValue:
     return _list(FormFeedback())
 
 
-def _list(said: FormFeedback) -> ResponseReturnValue:
+def _list(feedback: FormFeedback) -> ResponseReturnValue:
     require_role(current_actor(), Role.ADMIN)
     after = key_or_none(request.args.get("after"), "page")
     q = request.args.get("q", "").replace("\0", "").strip()[:100]
     with transaction(services().sessions) as session:
         rows = accounts.list_users(session, q=q, after=after, limit=_PEOPLE + 1)
     page, following = cut(rows, _PEOPLE)
-    shown = {"people": page, "next": following, "after": after, "q": q, "said": said}
-    return render_template("people.html", **shown, least=passwords.MIN), said.status
+    shown = {"people": page, "next": following, "after": after, "q": q, "feedback": feedback}
+    return render_template("people.html", **shown, min_password=passwords.MIN), feedback.status
 
 
 @pages.post("/people")
@@ -90,7 +90,7 @@ def person(user_id: UUID) -> ResponseReturnValue:
     return _person(user_id, FormFeedback())
 
 
-def _person(user_id: UUID, said: FormFeedback) -> ResponseReturnValue:
+def _person(user_id: UUID, feedback: FormFeedback) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         (shown,) = accounts.listed(session, [administration.find(session, user_id)])
         own = tokens.in_force(session, shown.user)
@@ -99,10 +99,10 @@ def _person(user_id: UUID, said: FormFeedback) -> ResponseReturnValue:
         person=shown.user,
         collections=shown.collections,
         tokens=own,
-        said=said,
-        least=passwords.MIN,
+        feedback=feedback,
+        min_password=passwords.MIN,
     )
-    return page, said.status
+    return page, feedback.status
 
 
 @pages.post("/people/<uuid:user_id>/role")

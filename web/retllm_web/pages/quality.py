@@ -60,7 +60,7 @@ def quality() -> ResponseReturnValue:
         of[one.collection_id].append(one)
     summed = [Summed(one, len(of[one.id]), summary.means(each.measures for each in of[one.id])) for one in page]
     return render_template(
-        "quality.html", summed=summed, next=following, after=after, runs=newest, names=names, most=_NEWEST
+        "quality.html", summed=summed, next=following, after=after, runs=newest, names=names, limit=_NEWEST
     )
 
 
@@ -120,7 +120,7 @@ def quality_page(collection_id: UUID, form: Form | None = None, status: int = 20
         collection=collection,
         questions=page,
         number=len(questions),
-        most=QUESTIONS,
+        limit=QUESTIONS,
         next=following,
         verdict=verdict,
         means=summary.means(one.newest.measures for one in questions),
@@ -135,7 +135,7 @@ def quality_page(collection_id: UUID, form: Form | None = None, status: int = 20
         modes=MODES,
         triggers=TRIGGERS,
         address=_address(verdict, period),
-        most_asked=runs.MAX_QUESTIONS,
+        max_queries=runs.MAX_QUESTIONS,
     )
     return shown, status
 

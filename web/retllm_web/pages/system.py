@@ -48,7 +48,7 @@ def _state() -> dict[str, Any]:
         "workers": living,
         "served": served,
         "standings": STANDINGS,
-        "most": queues.MAX_COUNTED,
+        "max_counted": queues.MAX_COUNTED,
         "may_pause": current_actor().role is Role.ADMIN,
     }
 
@@ -83,7 +83,7 @@ def system() -> ResponseReturnValue:
         after=request.args.get("after"),
         matching=matching,
         possible=possible,
-        most_dead=failures.MAX_COUNTED,
+        max_dead=failures.MAX_COUNTED,
         filters=filters,
         address=_address(filters),
         collections=offered,
