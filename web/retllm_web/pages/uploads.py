@@ -1,4 +1,4 @@
-"""What comes in through the pages: files, and texts that were typed."""
+"""Uploads through the pages: files and typed texts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from retllm_web.pages.blueprint import pages, wants_piece
 from retllm_web.pages.collections import FormFeedback, collection_page
 from retllm_web.pages.forms import Form
 
-_SAID = {
-    "added": "The text is added.",
-    "duplicate": "The collection holds this text already.",
-    "updated": "The text is updated.",
+_MESSAGES = {
+    "added": "Text added.",
+    "duplicate": "The collection already contains this text.",
+    "updated": "Text updated.",
 }
 
 
 @pages.post("/collections/<uuid:collection_id>/upload")
 def upload(collection_id: UUID) -> ResponseReturnValue:
-    """Take files in; the answer has a line for each. A script sends them in parts and indexes after the last."""
+    """Add files; the response lists the outcome of each. A script sends them in parts and indexes after the last."""
     # a browser's empty file field is a part without a name
     parts = [part for part in request.files.getlist("file") if part.filename]
     files = [IncomingFile(part.filename or "", cast("BinaryIO", part.stream)) for part in parts]
@@ -45,7 +45,7 @@ def upload(collection_id: UUID) -> ResponseReturnValue:
 
 @pages.post("/collections/<uuid:collection_id>/texts")
 def add_text(collection_id: UUID) -> ResponseReturnValue:
-    """Take in one text."""
+    """Add one text."""
     form = Form.sent()
     try:
         text = contents.Text(form.text("text"), form.text("name") or None)
@@ -59,5 +59,5 @@ def add_text(collection_id: UUID) -> ResponseReturnValue:
     if outcome.error is not None:
         form.errors["text"] = outcome.error.message
         return collection_page(collection_id, FormFeedback(text=form, status=422))
-    flash(_SAID[outcome.status], "info" if outcome.status == "duplicate" else "success")
+    flash(_MESSAGES[outcome.status], "info" if outcome.status == "duplicate" else "success")
     return redirect(url_for("pages.collection", collection_id=collection_id))

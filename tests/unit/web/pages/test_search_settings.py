@@ -25,7 +25,7 @@ from retllm.search.results import SearchView
 from retllm.search.settings import SETTINGS, AdaptiveSettings, InjectionSettings, SearchSettings, Setting
 from retllm.settings import Settings
 from retllm_web.app import create_app
-from retllm_web.pages.search_form import Asking, form_of, request_of
+from retllm_web.pages.search_form import SearchForm, form_of, request_of
 
 from .conftest import Visitor
 
@@ -121,7 +121,7 @@ def test_no_setting_is_lost_on_the_way_of_a_search(unserved: Flask, data: st.Dat
     # a box that is not ticked is not sent
     fields = {name: "1" if value is True else value for name, value in values.items() if value is not False}
     with unserved.test_request_context(method="POST", data=fields | {"whole": "1"}):
-        sent = request_of(Asking.posted())
+        sent = request_of(SearchForm.posted())
     assert resolve(sent, in_force, embedder) == asked
 
 

@@ -1,4 +1,4 @@
-"""Asking: what is submitted from the form wherever it stands, and what is refused."""
+"""SearchForm: what is submitted from the form wherever it stands, and what is refused."""
 
 from __future__ import annotations
 

@@ -108,13 +108,13 @@ def test_pages_show_the_word_for_the_state_of_a_unit(reader: Visitor, job_of_uni
     page = reader.get(f"/jobs/{job_of_units}/attempts?state={state.value}")
     assert page.one("td", data_label="State").text == UNITS[state.value]
     assert page.one("a", aria_current="true").text == f"{UNITS[state.value]} 1"
-    (counts,) = reader.get(f"/jobs/{job_of_units}").all("td", data_label="Parts")
-    assert f"1 {UNITS[state.value]}" in counts.text.split(", ")
+    counts = [cell.text.split(", ") for cell in reader.get(f"/jobs/{job_of_units}").all("td")]
+    assert any(f"1 {UNITS[state.value]}" in cell for cell in counts)
 
 
 def test_pages_show_the_words_for_the_outcomes_of_attempts(reader: Visitor, job_of_units: UUID) -> None:
     page = reader.get(f"/jobs/{job_of_units}/attempts?state={UnitState.READY}")
-    (trail,) = [element for element in page.all("details") if "Each attempt" in element.text]
+    (trail,) = [e for e in page.all("details") if (e.attributes.get("id") or "").startswith("trail-")]
     assert re.findall(r"\d: ([a-z ]+),", trail.text) == list(OUTCOMES.values())
 
 
