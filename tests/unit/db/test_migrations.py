@@ -118,6 +118,6 @@ def test_processes_that_migrate_at_once_do_not_hurt_each_other(own_database: str
 
 
 def test_a_server_that_is_not_there_is_one_sentence() -> None:
-    with pytest.raises(StackError, match="can't be migrated") as caught:
+    with pytest.raises(StackError, match="Cannot migrate the database") as caught:
         upgrade("postgresql://nobody@127.0.0.1:1/none")
     assert "\n" not in caught.value.message

@@ -101,7 +101,7 @@ def test_marks_of_a_question_are_bounded(world, monkeypatch):
     search = world.search("a bird", [0], [0])
     for place in (0, 1):
         _set(world, search, place, True)
-    with pytest.raises(Conflict, match="as many as are kept"):
+    with pytest.raises(Conflict, match="the maximum"):
         _set(world, search, 2, True)
     # a mark that is there can still be turned
     _set(world, search, 0, False)

@@ -68,7 +68,7 @@ WRONG = [
 def test_what_is_wrong_is_named(written, spoil, field):
     report = copy.deepcopy(written)
     spoil(report)
-    with pytest.raises(InvalidInput, match="no report of `retllm eval`") as caught:
+    with pytest.raises(InvalidInput, match="not a report of `retllm eval`") as caught:
         read_report(json.dumps(report).encode())
     assert caught.value.detail["fields"][1]["field"] == field
 

@@ -27,7 +27,7 @@ def test_a_script_of_a_stranger_gets_401_and_no_login_page(visitor: Visitor) -> 
 def test_a_wrong_password_is_told_in_place_and_keeps_the_name(visitor: Visitor, ada: Caller) -> None:
     page = visitor.log_in("ada", "wrong wrong wrong")
     assert page.status == 401
-    assert "name and password do not fit" in page.one("div", role="alert").text
+    assert "Wrong name or password" in page.one("div", role="alert").text
     assert page.one("input", id="name").attributes["value"] == "ada"
     assert "value" not in page.one("input", id="password").attributes
     assert visitor.get("/").path == "/login"
@@ -78,7 +78,7 @@ def test_a_form_without_its_token_does_nothing_and_says_what_to_do(reader: Visit
     reader.get("/")
     answer = reader.client.post("/collections", data={"name": "Forged"})
     assert answer.status_code == 403
-    assert "load the page again" in answer.get_data(as_text=True)
+    assert "reload the page" in answer.get_data(as_text=True)
     assert "Forged" not in reader.get("/").text
 
 

@@ -46,7 +46,7 @@ def _lines(page: Page) -> list[tuple[str, str]]:
 
 def test_a_newcomer_is_told_what_to_do(reader: Visitor) -> None:
     text = reader.get("/collections").text
-    assert "Make a collection" in text
+    assert "Create a collection" in text
     assert "Upload" in text
 
 
@@ -81,7 +81,7 @@ def test_the_list_counts_items_and_names_the_last_job(reader: Visitor, indexed: 
     ada.post(f"/collections/{indexed}/index")
     (card,) = reader.get("/collections").all("li", class_="card")
     assert "3 texts" in card.text
-    assert "all indexed" in card.text
+    assert "All items indexed" in card.text
     assert "Last job: index, done" in card.text
 
 
@@ -157,7 +157,7 @@ def test_a_text_is_added_once(reader: Visitor, texts: str) -> None:
 def test_what_is_not_indexed_is_offered_to_be_indexed(reader: Visitor, texts: str, heard: Heard) -> None:
     page = reader.get(f"/collections/{texts}")
     assert "3 of 3 items are not indexed yet" in page.text
-    assert "as soon as something is indexed" in page.text
+    assert "as soon as an item is indexed" in page.text
     page = reader.send(f"/collections/{texts}/index")
     assert page.one("div", id="index-state").attributes["data-over"] == "false"
     assert page.all("progress")
@@ -234,7 +234,7 @@ def test_items_are_filtered_by_kind_and_name(reader: Visitor, texts: str, ada: C
     assert names("q=0%25_") == ["100%_red.png"]
     assert len(names("kind=nonsense&q=")) == 5
     assert names("q=nothing") == []
-    assert "No item fits" in reader.page.text  # type: ignore[union-attr]
+    assert "No items match" in reader.page.text  # type: ignore[union-attr]
 
 
 def test_more_items_come_page_by_page_with_and_without_a_script(reader: Visitor, ada: Caller) -> None:

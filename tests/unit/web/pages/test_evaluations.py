@@ -62,7 +62,7 @@ def test_a_report_is_kept_and_shown_with_charts_and_deleted(reader: Visitor, rep
     page = reader.get(link.attributes["href"] or "")
     page = reader.send(f"{page.path}/delete")
     assert "is deleted" in page.text
-    assert "No evaluation yet" in page.text
+    assert "No evaluations yet" in page.text
     with served.sessions() as session:
         actions = [one.action for one in session.scalars(sa.select(AuditEntry).order_by(AuditEntry.id))]
     assert actions[-2:] == ["evaluation added", "evaluation deleted"]
@@ -173,7 +173,7 @@ def test_reviewed_questions_are_asked_again_and_compared(
     assert "hit fine miss" in rows["hit"]
     assert "fine miss hit" in rows["miss"]
     assert f"/compare?of={two_questions['miss']}&of={newest}" in [one.attributes["href"] for one in page.all("a")]
-    assert "do not tell the two apart" in page.text
+    assert "the difference is not significant" in page.text
     # from its end on the run stays as it was, whatever becomes of marks and searches
     shown = page.one("div", id="run").text
     with transaction(served.sessions) as session:

@@ -229,7 +229,7 @@ def test_more_than_one_request_may_do_comes_back_for_the_rest(
     assert page.one("h1").text == "Delete 1 job?"
     page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
     assert "1 job is deleted." in page.text
-    assert "No job fits this filter" in page.text
+    assert "No jobs match this filter" in page.text
 
 
 def test_running_jobs_are_cancelled_and_cancelled_ones_go_on(reader: Visitor, texts: str, ada: Caller) -> None:
@@ -237,7 +237,7 @@ def test_running_jobs_are_cancelled_and_cancelled_ones_go_on(reader: Visitor, te
     page = reader.get("/jobs/confirm?deed=cancel&all=1")
     page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
     assert "2 jobs are cancelled." in page.text
-    assert "There is nothing to do" in reader.get("/jobs/confirm?deed=cancel&all=1").text
+    assert "Nothing to do" in reader.get("/jobs/confirm?deed=cancel&all=1").text
     page = reader.get(f"/jobs/confirm?deed=retry&of={keys[0]}")
     page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
     assert "1 job is tried again." in page.text
@@ -257,7 +257,7 @@ def test_jobs_of_others_are_left_out_and_counted(
     visitor.log_in("bob")
     page = visitor.get("/jobs/confirm?deed=delete&all=1")
     assert page.one("h1").text == "Delete 1 job?"
-    assert "2 because they are somebody else's" in page.text
+    assert "2: started by others" in page.text
     page = visitor.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
     assert own not in _listed(page)
     assert len(_listed(page)) == 2
@@ -327,7 +327,7 @@ def test_searches_are_compared_by_rank_and_settings(
     assert "up by 1" in _cells(page, "wren")[1]
     assert "down by 1" in _cells(page, "robin")[1]
     (crows,) = [e.text for e in page.all("tr") if "data-row" in e.attributes and "a crow" in e.text]
-    assert "not among its candidates" in crows
+    assert "not a candidate" in crows
     (wrens,) = [e.text for e in page.all("tr") if "data-row" in e.attributes and "wren" in e.text]
     assert wrens.count("relevant") == 2
     agreement = page.all("table")[0].text
@@ -344,7 +344,7 @@ def test_a_search_at_work_is_compared_by_its_order_so_far(
     assert "provisional order" in page.text
     (row,) = [e.text for e in page.all("tr") if "data-row" in e.attributes and "a crow" in e.text]
     assert "up by 2" in row
-    assert "different questions" in page.text
+    assert "different queries" in page.text
 
 
 def test_searches_of_different_collections_say_so(reader: Visitor, indexed: str, ada: Caller, served: Services) -> None:

@@ -114,7 +114,7 @@ def test_a_vector_of_an_older_caption_is_out_of_date(reader: Visitor, indexed: s
     with transaction(served.sessions) as session:
         session.execute(sa.update(Item).values(version=2))
         item_id = session.scalars(sa.select(Item.id).limit(1)).one()
-    assert "out of date" in reader.get(f"/items/{item_id}").text
+    assert "outdated" in reader.get(f"/items/{item_id}").text
 
 
 def test_an_item_that_failed_says_why_and_how_to_go_on(
@@ -124,7 +124,7 @@ def test_an_item_that_failed_says_why_and_how_to_go_on(
     assert "The text is <too> odd." in page.one("div", role="alert").text
     assert reader.send(f"/collections/{indexed}/index").path == f"/collections/{indexed}"
     alert = viewer.get(f"/items/{mixed['wren']}").one("div", role="alert")
-    assert "Who may change this collection" in alert.text
+    assert "Editors of this collection" in alert.text
 
 
 def test_who_may_only_look_gets_no_controls_and_is_refused(viewer: Visitor, texts: str, served: Services) -> None:

@@ -228,7 +228,7 @@ def test_a_job_that_no_worker_takes_up_says_what_to_look_at(
         session.execute(
             sa.update(Job).where(Job.id == job).values(created_at=sa.func.now() - sa.text("interval '1 h'"))
         )
-    assert "No worker has taken this up yet" in reader.get(f"/jobs/{job}/live", headers=SCRIPT).text
+    assert "No worker has started this job yet" in reader.get(f"/jobs/{job}/live", headers=SCRIPT).text
 
 
 def test_an_index_job_with_nothing_to_do_says_so(reader: Visitor, indexed: str, ada: Caller) -> None:
@@ -246,7 +246,7 @@ def test_jobs_are_filtered_by_the_address(reader: Visitor, searched: Searched, i
     assert listed("kind=search") == ["Search"]
     assert listed("state=succeeded") == ["Index"]
     assert listed("state=failed") == []
-    assert "No job fits" in reader.page.text  # type: ignore[union-attr]
+    assert "No jobs match" in reader.page.text  # type: ignore[union-attr]
     assert listed(f"collection={indexed}&kind=index") == ["Index"]
     page = reader.get(f"/jobs?state=succeeded&collection={indexed}")
     assert [e.attributes["value"] for e in page.all("option") if "selected" in e.attributes] == [indexed]
@@ -269,7 +269,7 @@ def test_jobs_of_others_are_not_there(app: Flask, searched: Searched, bob: Calle
     stranger.log_in("bob")
     assert stranger.get(f"/jobs/{searched.id}").status == 404
     assert stranger.get(f"/jobs/{searched.id}/live", headers=SCRIPT).status == 404
-    assert "No job yet" in stranger.get("/jobs").text
+    assert "No jobs yet" in stranger.get("/jobs").text
     token = Visitor(stranger.client)
     token.get("/")
     for action in ("cancel", "retry"):
@@ -293,7 +293,7 @@ def test_the_sources_of_the_candidates_are_named_and_why_one_is_missing(reader: 
     page = reader.get(f"/jobs/{searched.id}")
     told = " ".join(page.one("div", id="job").text.split())
     assert "hf-hub:org/one (3 items), hf-hub:org/two (not used: It is not indexed yet.), captions (1 item)" in told
-    assert "fused by reciprocal rank" in told
+    assert "combined by reciprocal rank fusion" in told
     measures = [" ".join(one.text.split()) for one in page.all("div", class_="measures")]
     assert "captions at 1" in measures[0]
     assert "hf-hub:org/one at 2" in measures[0]

@@ -18,7 +18,7 @@ def guest(app: OpenAPI, bob: Caller) -> Visitor:
 
 def test_the_owner_lets_somebody_in_changes_and_removes_them(reader: Visitor, guest: Visitor, texts: str) -> None:
     here = f"/collections/{texts}/people"
-    assert "Nobody else is a member yet" in reader.get(here).text
+    assert "No members yet" in reader.get(here).text
     assert guest.get(f"/collections/{texts}").status == 404
     page = reader.send(here, name="BOB", role="viewer")
     assert "bob is in this collection as viewer" in page.text

@@ -45,7 +45,7 @@ def test_another_embedder_is_indexed_beside_used_and_the_old_one_removed(
     assert reader.get(f"/collections/{indexed}").all("a", href=here)
     page = reader.get(here)
     main = public_name(settings.embedder_name)
-    assert [e.text for e in page.all("h2", class_="any")] == [f"{main} in use", f"{OTHER} in force"]
+    assert [e.text for e in page.all("h2", class_="any")] == [f"{main} in use", f"{OTHER} available"]
     assert "0 of 3 items embedded" in page.text
     assert "the 3 items that are missing" in page.text
     assert not page.all("form", action=f"{here}/use")
@@ -57,7 +57,7 @@ def test_another_embedder_is_indexed_beside_used_and_the_old_one_removed(
     reader.get(here)
     page = reader.send(f"{here}/use", embedder=OTHER)
     assert f"use {OTHER} from now on" in page.one("div", role="status").text
-    assert [e.text for e in page.all("h2", class_="any")] == [f"{OTHER} in use", f"{main} in force"]
+    assert [e.text for e in page.all("h2", class_="any")] == [f"{OTHER} in use", f"{main} available"]
     with transaction(served.sessions) as session:
         old = session.scalars(sa.select(EmbeddingModel.id).where(EmbeddingModel.name == main)).one()
     page = reader.send(f"{here}/{old}/remove")

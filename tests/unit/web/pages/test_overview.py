@@ -20,9 +20,9 @@ def _figures(page: Page) -> list[str]:
 
 def test_an_empty_platform_says_what_to_do_next(reader: Visitor) -> None:
     page = reader.get("/")
-    assert "There is no collection yet" in page.text
-    assert "No worker is alive" in page.text
-    assert "No job failed." in page.text
+    assert "No collections yet" in page.text
+    assert "No worker is running" in page.text
+    assert "No failed jobs." in page.text
     assert "There is nothing to draw yet." not in page.one("section", aria_labelledby="failures-title").text
 
 

@@ -109,7 +109,7 @@ def test_a_new_password_ends_the_sessions_of_before(app: OpenAPI, chief: Visitor
 
 def test_names_are_found_and_pages_follow_each_other(chief: Visitor, ada: Caller, bob: Caller) -> None:
     assert [row.text.split()[0] for row in chief.get("/people?q=OB").all("tr")[1:]] == ["bob"]
-    assert "No account has that" in chief.get("/people?q=nobody").text
+    assert "No accounts match" in chief.get("/people?q=nobody").text
     assert "No more accounts" in chief.get("/people?after=ffffffff-ffff-7fff-bfff-ffffffffffff").text
     assert chief.get("/people?after=x").status == 404
 
@@ -121,7 +121,7 @@ def test_the_own_password_needs_the_old_one_and_ends_other_sessions(app: OpenAPI
     fields = {"old": "wrong wrong", "new": "another good one", "again": "another good one"}
     refused = reader.send("/account/password", **fields)
     assert refused.status == 422
-    assert "not your present password" in refused.one("div", id="old-problem").text
+    assert "not your current password" in refused.one("div", id="old-problem").text
     assert not re.search("wrong wrong|another good one", refused.html)
     differing = reader.send("/account/password", **{**fields, "old": PASSWORD, "again": "something else"})
     assert "differ" in differing.one("div", id="again-problem").text

@@ -67,8 +67,8 @@ def counted(served: Services) -> Iterator[list[str]]:
 
 
 def test_without_reviews_the_page_says_how_to_begin(reader: Visitor, indexed: str) -> None:
-    assert "Nothing is reviewed yet" in reader.get("/quality").text
-    assert "is reviewed yet" in reader.get(f"/quality/{indexed}").text
+    assert "No reviews yet" in reader.get("/quality").text
+    assert "No reviewed searches yet" in reader.get(f"/quality/{indexed}").text
 
 
 def test_a_reviewed_collection_shows_its_shares(
@@ -112,7 +112,7 @@ def test_settings_stand_side_by_side_and_searches_can_be_compared(
     second = ask(served, searched, "a bird", [2, 1, 3], mode="true_false")
     mark(ada, first, searched.items[1])
     page = reader.get(f"/quality/{indexed}")
-    table = next(one for one in page.all("table") if "first line" in one.text)
+    table = next(one for one in page.all("table") if "first row" in one.text)
     assert "A or B" in table.text
     assert "true or false" in table.text
     assert "100.0 of 1" in table.text
@@ -181,6 +181,6 @@ def test_long_lists_are_paged(
     while path:
         page = reader.get(path)
         seen += firsts(page)
-        path = next((one.attributes["href"] or "" for one in page.all("a") if one.text == "More questions"), "")
+        path = next((one.attributes["href"] or "" for one in page.all("a") if one.text == "More queries"), "")
         assert not path or "verdict=fine+miss" in path
     assert seen == ["q4", "q3", "q2", "q1", "q0"]

@@ -85,7 +85,7 @@ def test_without_a_collection_the_page_says_what_to_do(app: Flask, reader: Visit
     page = reader.get("/search")
     assert page.all("a", href="/collections")
     assert not page.all("form", data_search="")
-    assert "Ask somebody" in log_in_viewer(app, served).get("/search").text
+    assert "Ask an editor" in log_in_viewer(app, served).get("/search").text
 
 
 def test_latest_questions_are_offered_once_each(reader: Visitor, indexed: str, served: Services) -> None:
@@ -106,7 +106,7 @@ def test_a_picture_can_be_asked_again_without_choosing_it_anew(reader: Visitor, 
     page = search_on_collection(reader, indexed, text="", picture=(io.BytesIO(picture("red")), "red.png"))
     assert page.one("h1").text == "Search by picture"
     first = newest_search(served)
-    image = page.one("img", alt="The picture of the earlier search")
+    image = page.one("img", alt="Picture of the earlier search")
     assert reader.client.get(image.attributes["src"]).mimetype == "image/webp"
     filled = filled_form(reader.get(f"/search?again={first.id}"))
     # a mistake loses nothing, not even that the box is ticked

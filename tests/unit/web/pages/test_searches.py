@@ -165,7 +165,7 @@ def test_a_picture_that_is_none_is_told_beside_its_field(reader: Visitor, indexe
 
 def test_a_picture_beside_a_mistake_has_to_be_chosen_again(reader: Visitor, indexed: str) -> None:
     page = ask_on_page(reader, indexed, text="x", k="0", picture=(io.BytesIO(picture("red")), "red.png"))
-    assert "Choose the picture again" in page.text
+    assert "Choose it again" in page.text
 
 
 def test_a_collection_that_is_not_indexed_says_so(reader: Visitor, texts: str) -> None:

@@ -76,7 +76,7 @@ def _given_up(page: Page) -> list[str]:
 
 
 def test_workers_are_shown_with_their_state_and_why_a_model_is_missing(reader: Visitor, served: Services) -> None:
-    assert "No worker has told of itself" in reader.get("/system").text
+    assert "No worker was seen" in reader.get("/system").text
     _tell(served, "gpu1:1", ["query", "embed"])
     _tell(served, "gpu2:2", ["score"], loaded=False, error="It is not on this machine.")
     with transaction(served.sessions) as session:
@@ -161,7 +161,7 @@ def test_guests_see_what_was_given_up_and_can_do_nothing_about_it(
     assert len(_given_up(page)) == 3
     assert "Traceback" not in page.text
     assert page.all("input", name="unit") == []
-    assert [e for e in page.all("button") if "New attempts" in e.text] == []
+    assert [e for e in page.all("button") if "Retry" in e.text] == []
     data = {"csrf_token": guest.token(), "unit": dead[0]}
     answer = Page(guest.client.post("/system/dead-units/requeue", data=data, follow_redirects=True))
     assert "0 units have new attempts. 1 left: somebody else's" in answer.text
@@ -189,7 +189,7 @@ def test_pages_of_what_was_given_up_keep_the_filter(reader: Visitor, dead: list[
             for seq in range(3, 40)
         )
     page = reader.get("/system?text=disk")
-    (link,) = [e.attributes["href"] or "" for e in page.all("a") if e.text == "Earlier ones"]
+    (link,) = [e.attributes["href"] or "" for e in page.all("a") if e.text == "Older units"]
     assert "text=disk" in link
     assert (len(_given_up(page)), len(_given_up(reader.get(link)))) == (30, 10)
 
