@@ -76,7 +76,9 @@ def _chosen(page: Page) -> Any:
 
 
 def _names(page: Page) -> list[str]:
-    found: list[str] = page.get_by_label("Query picture (alone").evaluate("one => [...one.files].map((file) => file.name)")
+    found: list[str] = page.get_by_label("Query picture (alone").evaluate(
+        "one => [...one.files].map((file) => file.name)"
+    )
     return found
 
 
