@@ -105,7 +105,7 @@ def test_a_collection_goes_only_when_its_name_is_typed(visit: Visits, api: httpx
     page.get_by_role("heading", name="Rename or delete").click()
     page.get_by_label("To confirm, type the name").fill("something else")
     page.get_by_role("button", name="Delete collection").click()
-    expect(page.get_by_role("alert")).to_contain_text("Nothing was deleted")
+    expect(page.get_by_role("alert")).to_contain_text("Not deleted.")
     page.get_by_role("heading", name="Rename or delete").click()
     page.get_by_label("To confirm, type the name").fill("Short-lived")
     page.get_by_role("button", name="Delete collection").click()

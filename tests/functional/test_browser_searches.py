@@ -195,7 +195,7 @@ def test_a_log_out_in_another_tab_is_told_and_the_log_in_leads_back(
         expect(other.get_by_role("heading", name="Log in")).to_be_visible()
         expect(page.locator("[data-lost]")).to_contain_text("You are logged out")
         page.get_by_role("button", name="Cancel").click()
-        expect(page.get_by_role("status")).to_contain_text("nothing was done")
+        expect(page.get_by_role("status")).to_contain_text("Nothing was changed")
         page.get_by_label("Name").fill(admin.name)
         page.get_by_label("Password").fill(str(admin.password))
         page.get_by_role("button", name="Log in").click()

@@ -118,7 +118,7 @@ def test_a_name_or_an_address_can_not_be_read_off_the_counters(redis_url: str) -
     import redis
 
     counters = LoginThrottle(redis_url, "the secret of one server")
-    counters.wrong(login_throttle.account("quokka"), login_throttle.address("203.0.113.77"))
+    counters.count_failure(login_throttle.account("quokka"), login_throttle.address("203.0.113.77"))
     with redis.Redis.from_url(redis_url) as connection:
         names = b" ".join(connection.keys("*"))
     assert b"quokka" not in names
@@ -129,14 +129,14 @@ def test_a_try_that_is_refused_does_not_prolong_the_wait() -> None:
     counters = LoginThrottle(None, "secret")
     source = login_throttle.account("ada")
     for _ in range(MAX_WRONG):
-        counters.wrong(source)
+        counters.count_failure(source)
     first = counters.wait(source)
     for _ in range(50):
-        counters.wrong(source)
+        counters.count_failure(source)
     assert counters.wait(source) <= first
     with pytest.raises(TooManyTries):
-        counters.demand(source)
-    counters.right(source)
+        counters.check(source)
+    counters.reset(source)
     assert counters.wait(source) == 0
 
 

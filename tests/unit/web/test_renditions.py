@@ -182,7 +182,7 @@ def test_a_picture_that_was_damaged_in_the_storage_is_an_error_that_says_so(
         answer = ada.get(address)
         assert answer.status_code == 422
         assert answer.json["error"]["code"] == "media_rejected"
-        assert "can't be shown" in answer.json["error"]["message"]
+        assert "cannot be displayed" in answer.json["error"]["message"]
         assert "ETag" not in answer.headers
     for key in keys:
         served.storage.delete(str(key))

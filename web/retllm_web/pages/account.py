@@ -14,7 +14,7 @@ from retllm.db.session import transaction
 from retllm.errors import InvalidInput, RetllmError
 from retllm.identity import logins, passwords, tokens
 from retllm.identity.audit import Action
-from retllm_web.actions.auditing import note
+from retllm_web.actions.auditing import record
 from retllm_web.http import auth
 from retllm_web.http.agents import browser_of
 from retllm_web.http.auth import current_actor, current_login, token_key
@@ -108,7 +108,7 @@ def end_login(login_id: UUID) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         user = current_actor()
         logins.end(session, user.id, login_id)
-        note(session, Action.SESSIONS_ENDED, target=user.name, target_id=user.id, sessions=1)
+        record(session, Action.SESSIONS_ENDED, target=user.name, target_id=user.id, sessions=1)
     flash("Browser logged out.", "success")
     return redirect(url_for("pages.account"))
 
@@ -120,7 +120,7 @@ def end_other_logins() -> ResponseReturnValue:
         user = current_actor()
         ended = logins.end_all(session, user.id, but=current_login())
         if ended:
-            note(session, Action.SESSIONS_ENDED, target=user.name, target_id=user.id, sessions=ended)
+            record(session, Action.SESSIONS_ENDED, target=user.name, target_id=user.id, sessions=ended)
     flash("All other browsers are logged out.", "success")
     return redirect(url_for("pages.account"))
 
@@ -135,7 +135,7 @@ def create_token() -> ResponseReturnValue:
             token, secret = tokens.issue(
                 session, token_key(), current_actor(), form.text("name"), scope=scope, days=days
             )
-            note(session, Action.TOKEN_CREATED, target=token.name, target_id=token.id, scope=scope.value, days=days)
+            record(session, Action.TOKEN_CREATED, target=token.name, target_id=token.id, scope=scope.value, days=days)
     except RetllmError as error:
         form.refuse(error, otherwise="name")
         return _page(FormFeedback(token=form, status=error.http_status))
@@ -164,7 +164,7 @@ def revoke_token(token_id: UUID) -> ResponseReturnValue:
     try:
         with transaction(services().sessions) as session:
             ended = tokens.revoke(session, current_actor(), token_id)
-            note(session, Action.TOKEN_REVOKED, target=ended.name, target_id=ended.id)
+            record(session, Action.TOKEN_REVOKED, target=ended.name, target_id=ended.id)
     except RetllmError as error:
         return refused(error, here)
     flash("Token revoked. Requests that use it are now rejected.", "success")

@@ -37,10 +37,10 @@ def upload(collection_id: UUID) -> ResponseReturnValue:
             else collection_page(collection_id, FormFeedback(upload_error=missing, status=422))
         )
     index = request.form.get("index") != "later"
-    taken = contents.take(current_actor(), collection_id, files=files, index=index)
+    result = contents.add(current_actor(), collection_id, files=files, index=index)
     if wants_piece():
-        return render_template("_outcomes.html", outcomes=taken.outcomes)
-    return collection_page(collection_id, FormFeedback(outcomes=taken.outcomes))
+        return render_template("_outcomes.html", outcomes=result.outcomes)
+    return collection_page(collection_id, FormFeedback(outcomes=result.outcomes))
 
 
 @pages.post("/collections/<uuid:collection_id>/texts")
@@ -49,13 +49,13 @@ def add_text(collection_id: UUID) -> ResponseReturnValue:
     form = Form.sent()
     try:
         text = contents.Text(form.text("text"), form.text("name") or None)
-        taken = contents.take(current_actor(), collection_id, texts=[text])
+        result = contents.add(current_actor(), collection_id, texts=[text])
     except RetllmError as error:
         if error.http_status in (404, 500):
             raise
         form.refuse(error, otherwise="text")
         return collection_page(collection_id, FormFeedback(text=form, status=error.http_status))
-    (outcome,) = taken.outcomes
+    (outcome,) = result.outcomes
     if outcome.error is not None:
         form.errors["text"] = outcome.error.message
         return collection_page(collection_id, FormFeedback(text=form, status=422))

@@ -120,7 +120,7 @@ def test_a_form_that_comes_after_the_logout_says_so_and_leads_back(reader: Visit
 
     refused = sent_from(f"http://localhost{page}?kind=text")
     assert refused.path == "/login"
-    assert "nothing was done" in refused.one("div", role="status").text
+    assert "Nothing was changed" in refused.one("div", role="status").text
     assert refused.one("input", name="next").attributes["value"] == f"{page}?kind=text"
     # whatever another site says it came from does not count
     assert not sent_from("http://elsewhere.example/account").all("input", name="next")
@@ -137,5 +137,5 @@ def test_a_form_that_comes_after_the_logout_in_another_tab_says_so_as_well(reade
     )
     refused = Page(answer)
     assert refused.path == "/login"
-    assert "nothing was done" in refused.one("div", role="status").text
+    assert "Nothing was changed" in refused.one("div", role="status").text
     assert refused.one("input", name="next").attributes["value"] == page

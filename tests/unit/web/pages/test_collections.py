@@ -60,7 +60,7 @@ def test_a_collection_is_made_and_shown(reader: Visitor) -> None:
 
 
 def test_a_name_that_is_none_is_refused_beside_its_field(reader: Visitor) -> None:
-    for name, says in (("  ", "Give the collection a name"), ("x" * 201, "at most 200"), ("a\0b", "NUL")):
+    for name, says in (("  ", "Enter a name for the collection"), ("x" * 201, "at most 200"), ("a\0b", "NUL")):
         reader.get("/collections")
         page = reader.send("/collections", name=name, description="kept")
         assert page.status == 422
@@ -147,7 +147,7 @@ def test_an_upload_without_a_file_says_so(reader: Visitor, texts: str) -> None:
 
 def test_a_text_is_added_once(reader: Visitor, texts: str) -> None:
     reader.get(f"/collections/{texts}")
-    assert "is added" in reader.send(f"/collections/{texts}/texts", text="a magpie", name="").text
+    assert "Text added" in reader.send(f"/collections/{texts}/texts", text="a magpie", name="").text
     assert "already" in reader.send(f"/collections/{texts}/texts", text="a magpie", name="other").text
     page = reader.send(f"/collections/{texts}/texts", text="   ", name="blank")
     assert page.status == 422
@@ -294,7 +294,7 @@ def test_a_collection_is_deleted_only_when_its_name_was_typed(reader: Visitor, t
     files = Path(settings.media_url.removeprefix("file://"))
     reader.get(f"/collections/{texts}")
     page = reader.send(f"/collections/{texts}/delete", confirm="Bird")
-    assert "Nothing was deleted" in page.one("div", role="alert").text
+    assert "Not deleted." in page.one("div", role="alert").text
     page = reader.send(f"/collections/{texts}/delete", confirm=" Birds ")
     assert page.path == "/collections"
     assert "is deleted" in page.text

@@ -21,9 +21,9 @@ def test_the_owner_lets_somebody_in_changes_and_removes_them(reader: Visitor, gu
     assert "No members yet" in reader.get(here).text
     assert guest.get(f"/collections/{texts}").status == 404
     page = reader.send(here, name="BOB", role="viewer")
-    assert "bob is in this collection as viewer" in page.text
+    assert "bob is now a viewer of this collection" in page.text
     assert guest.get(f"/collections/{texts}").status == 200
-    assert "bob is in this collection as editor" in reader.send(here, name="bob", role="editor").text
+    assert "bob is now an editor of this collection" in reader.send(here, name="bob", role="editor").text
     assert len(reader.get(here).all("tr")) == 2
     (remove,) = [form for form in reader.get(here).all("form") if "Remove" in form.text]
     assert "bob is no member any more" in reader.send(str(remove.attributes["action"])).text
@@ -77,7 +77,7 @@ def test_an_open_collection_is_seen_by_everyone_but_its_members_are_not(
     here = f"/collections/{texts}/people"
     reader.get(here)
     page = reader.send(f"/collections/{texts}/visibility", visibility="everyone")
-    assert "every account may look" in page.text
+    assert "every account can view" in page.text
     assert "checked" in page.one("input", id="seen-everyone").attributes
     assert guest.get(f"/collections/{texts}").status == 200
     assert guest.get(here).status == 403

@@ -56,12 +56,12 @@ def test_another_embedder_is_indexed_beside_used_and_the_old_one_removed(
     _embed_all(served, indexed)
     reader.get(here)
     page = reader.send(f"{here}/use", embedder=OTHER)
-    assert f"use {OTHER} from now on" in page.one("div", role="status").text
+    assert f"use {OTHER}. Earlier searches keep" in page.one("div", role="status").text
     assert [e.text for e in page.all("h2", class_="any")] == [f"{OTHER} in use", f"{main} available"]
     with transaction(served.sessions) as session:
         old = session.scalars(sa.select(EmbeddingModel.id).where(EmbeddingModel.name == main)).one()
     page = reader.send(f"{here}/{old}/remove")
-    assert "3 vectors are removed" in page.text
+    assert "3 vectors removed" in page.text
     assert "Indexing : 3 of 3" in reader.get(f"/collections/{indexed}").text
 
 

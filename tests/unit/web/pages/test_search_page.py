@@ -155,7 +155,7 @@ def test_the_address_may_change_a_setting_of_an_earlier_search(reader: Visitor, 
 
 def test_what_is_not_in_force_any_more_is_told(reader: Visitor, searched: Searched) -> None:
     page = reader.get(f"/search?again={searched.id}")
-    assert "some scorer judged then" in page.text
+    assert "The earlier search used the scorer some scorer" in page.text
 
 
 def test_search_again_on_the_job_is_filled_with_the_search(reader: Visitor, searched: Searched) -> None:

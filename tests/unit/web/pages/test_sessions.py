@@ -75,7 +75,7 @@ def test_a_new_password_logs_every_other_browser_out_and_renews_this_one(app: Op
     other, stolen = _another(app), _cookie(reader)
     reader.get("/account")
     fields = {"old": PASSWORD, "new": "another good one", "again": "another good one"}
-    assert "is changed" in reader.send("/account/password", **fields).text
+    assert "Password changed" in reader.send("/account/password", **fields).text
     assert reader.get("/account").path == "/account"
     assert other.get("/").path == "/login"
     assert _thief(app, stolen).get("/").path == "/login"
@@ -146,7 +146,7 @@ def test_the_account_page_lists_the_browsers_and_ends_one(app: OpenAPI, reader: 
 def test_every_other_browser_is_logged_out_at_once(app: OpenAPI, reader: Visitor, served: Services) -> None:
     others = [_another(app) for _ in range(3)]
     reader.get("/account")
-    assert "Every other browser" in reader.send("/account/browsers/end").text
+    assert "All other browsers" in reader.send("/account/browsers/end").text
     assert [other.get("/").path for other in others] == ["/login"] * 3
     assert reader.get("/account").path == "/account"
     with transaction(served.sessions) as session:

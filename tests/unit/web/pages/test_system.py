@@ -101,11 +101,11 @@ def test_an_administrator_pauses_a_queue_with_a_reason_and_resumes_it(
     heard.units.clear()
     chief.get("/system")
     page = chief.send("/system/queues/embed/pause", reason=" a new GPU ")
-    assert "The queue embed is paused." in page.text
+    assert "Queue embed paused." in page.text
     assert re.search(r"paused by root, just now ?: a new GPU", page.text)
     assert "is paused by root" in chief.get("/").text
     chief.get("/system")
-    assert "goes on" in chief.send("/system/queues/embed/resume").text
+    assert "Queue embed resumed." in chief.send("/system/queues/embed/resume").text
     assert [stage for _, stage in heard.units] == [Stage.EMBED], "what waited is announced again"
     assert _audited(served) == [(Action.QUEUE_PAUSED, "embed"), (Action.QUEUE_RESUMED, "embed")]
 
@@ -134,11 +134,11 @@ def test_the_selected_units_get_new_attempts(reader: Visitor, dead: list[str], s
     assert [text.split("OSError: ")[1].split()[1] for text in _given_up(page)] == ["2", "1", "0"]
     assert len(page.all("details", id=f"trace-{dead[0]}")) == 1
     page = reader.send("/system/dead-units/requeue", unit=dead[:2])
-    assert "2 units have new attempts." in page.text
+    assert "Retrying 2 units." in page.text
     assert len(_given_up(page)) == 1
     assert sorted(str(unit) for unit, _ in heard.units) == sorted(dead[:2])
     assert _audited(served) == [(Action.UNITS_REQUEUED, None)]
-    assert "Nothing was selected" in reader.send("/system/dead-units/requeue").text
+    assert "Select the units to retry" in reader.send("/system/dead-units/requeue").text
 
 
 def test_all_that_match_get_new_attempts_and_no_others(reader: Visitor, dead: list[str]) -> None:
@@ -147,7 +147,7 @@ def test_all_that_match_get_new_attempts_and_no_others(reader: Visitor, dead: li
     page = reader.get("/system?text=DISK&queue=embed")
     assert "New attempts for all 3 that match" in page.text
     page = reader.send("/system/dead-units/requeue", all="1", text="disk 1", queue="embed")
-    assert "1 unit has new attempts." in page.text
+    assert "Retrying 1 unit." in page.text
     assert len(_given_up(reader.get("/system"))) == 2
 
 
@@ -164,7 +164,7 @@ def test_guests_see_what_was_given_up_and_can_do_nothing_about_it(
     assert [e for e in page.all("button") if "Retry" in e.text] == []
     data = {"csrf_token": guest.token(), "unit": dead[0]}
     answer = Page(guest.client.post("/system/dead-units/requeue", data=data, follow_redirects=True))
-    assert "0 units have new attempts. 1 left: somebody else's" in answer.text
+    assert "Retrying 0 units. 1 skipped: somebody else's" in answer.text
 
 
 def test_odd_addresses_filter_nothing_or_are_not_found(reader: Visitor, dead: list[str]) -> None:
