@@ -109,7 +109,7 @@ def test_a_collection_goes_only_when_its_name_is_typed(visit: Visits, api: httpx
     page.get_by_role("heading", name="Rename or delete").click()
     page.get_by_label("To confirm, type the name").fill("Short-lived")
     page.get_by_role("button", name="Delete collection").click()
-    expect(page.get_by_role("status").first).to_contain_text("is deleted")
+    expect(page.get_by_role("status").first).to_contain_text("” deleted.")
     assert api.get(f"/collections/{key}").status_code == 404
 
 

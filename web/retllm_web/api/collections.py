@@ -38,8 +38,8 @@ class CollectionPath(BaseModel):
 def create_collection(body: CollectionRequest) -> Response:
     """Create a collection."""
     with transaction(services().sessions) as session:
-        made = catalog.create(session, current_actor(), body.name, body.description)
-        view = collection_views(session, [made])[0]
+        created = catalog.create(session, current_actor(), body.name, body.description)
+        view = collection_views(session, [created])[0]
     return answer(view, 201, location=f"{PREFIX}/collections/{view.id}")
 
 

@@ -25,7 +25,7 @@ def _require_login() -> ResponseReturnValue | None:
     if request.endpoint in OPEN_TO_ALL or flask_login.current_user.is_authenticated:
         return None
     # a script that requests a page fragment cannot use the log-in page
-    if wants_piece():
+    if wants_fragment():
         return Response("Log in again.", status=401, mimetype="text/plain")
     if request.method in ("GET", "HEAD"):
         return redirect(url_for("pages.login", next=request.full_path.rstrip("?")))
@@ -55,7 +55,7 @@ def _require_visible() -> ResponseReturnValue | None:
     try:
         require_visible()
     except NotFound as error:
-        if not wants_piece():
+        if not wants_fragment():
             raise
         return Response(error.message, status=error.http_status, mimetype="text/plain")
     return None
@@ -69,7 +69,7 @@ def _private(response: Response) -> Response:
     return response
 
 
-def wants_piece() -> bool:
+def wants_fragment() -> bool:
     """Return whether one of the page's own scripts requests an HTML fragment."""
     return request.headers.get("X-Requested-With") == "fetch"
 

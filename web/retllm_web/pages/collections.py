@@ -31,7 +31,7 @@ from retllm_web.http.conditional import unchanged
 from retllm_web.http.errors import invalid
 from retllm_web.http.paging import cut, key_or_none
 from retllm_web.http.services import services
-from retllm_web.pages.blueprint import pages, refused, wants_piece
+from retllm_web.pages.blueprint import pages, refused, wants_fragment
 from retllm_web.pages.forms import Form
 from retllm_web.pages.search_form import search_form
 
@@ -68,11 +68,11 @@ def create_collection() -> ResponseReturnValue:
         except ValidationError as error:
             raise invalid(error) from error
         with transaction(services().sessions) as session:
-            made = catalog.create(session, current_actor(), asked.name, asked.description)
+            created = catalog.create(session, current_actor(), asked.name, asked.description)
     except RetllmError as error:
         form.refuse(error, otherwise="name")
         return _list(form, error.http_status)
-    return redirect(url_for("pages.collection", collection_id=made.id))
+    return redirect(url_for("pages.collection", collection_id=created.id))
 
 
 @dataclass
@@ -158,7 +158,7 @@ def rights(right: Right | None) -> dict[str, bool]:
 @pages.get("/collections/<uuid:collection_id>")
 def collection(collection_id: UUID) -> ResponseReturnValue:
     """Show one collection; a script gets only the next items."""
-    if not wants_piece():
+    if not wants_fragment():
         return collection_page(collection_id)
     filters = ItemListFilters.of_request()
     with transaction(services().sessions) as session:
@@ -225,10 +225,10 @@ def index_collection(collection_id: UUID) -> ResponseReturnValue:
     try:
         submissions.index(current_actor(), collection_id)
     except RetllmError as error:
-        if wants_piece():
+        if wants_fragment():
             return error.message, error.http_status
         return refused(error, here)
-    return ("", 204) if wants_piece() else redirect(here)
+    return ("", 204) if wants_fragment() else redirect(here)
 
 
 @pages.post("/collections/<uuid:collection_id>/change")

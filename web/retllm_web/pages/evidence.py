@@ -12,7 +12,7 @@ from retllm.db.session import transaction
 from retllm.search.evidence import evidence_of
 from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
-from retllm_web.pages.blueprint import pages, wants_piece
+from retllm_web.pages.blueprint import pages, wants_fragment
 from retllm_web.render import heat
 
 
@@ -29,7 +29,7 @@ def candidate_map(job_id: UUID, item_id: UUID) -> ResponseReturnValue:
         "chart": charts.lines(heat.uncertainty_chart(trace, evidence.injection)) if trace else None,
         "watched": heat.watched_words(evidence.injection, len(trace.uncertainty)) if trace else "",
     }
-    if wants_piece():
+    if wants_fragment():
         # below the heading of the results
         return render_template("_map.html", **shown, level=3)
     return render_template("map.html", **shown, level=2)

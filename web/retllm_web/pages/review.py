@@ -18,7 +18,7 @@ from retllm.review.search import Review
 from retllm.review.search import review_of as read_review
 from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
-from retllm_web.pages.blueprint import pages, refused, wants_piece
+from retllm_web.pages.blueprint import pages, refused, wants_fragment
 
 MARKS = {"relevant": True, "not": False, "none": None}
 VERDICTS = {
@@ -68,10 +68,10 @@ def mark(job_id: UUID, item_id: UUID) -> ResponseReturnValue:
         with transaction(services().sessions) as session:
             item = session.get_one(Item, item_id)
     except RetllmError as error:
-        if wants_piece():
+        if wants_fragment():
             return Response(error.message, error.http_status, mimetype="text/plain")
         return refused(error, url_for("pages.job", job_id=job_id))
-    if wants_piece():
+    if wants_fragment():
         return render_template(
             "_marked.html", search_id=job_id, item=item, ready=item.state is ItemState.READY, review=review_of(job_id)
         )
@@ -85,5 +85,5 @@ def missing(job_id: UUID) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         asked = marks.asked_by(session, current_actor(), job_id)
         found = marks.find_items(session, asked, text) if text else []
-    template = "_found.html" if wants_piece() else "missing.html"
+    template = "_found.html" if wants_fragment() else "missing.html"
     return render_template(template, search_id=job_id, found=found, find=text, review=review_of(job_id))

@@ -16,7 +16,7 @@ from retllm_web.actions import likeness, submissions
 from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import key_or_none
 from retllm_web.http.services import services
-from retllm_web.pages.blueprint import pages, wants_piece
+from retllm_web.pages.blueprint import pages, wants_fragment
 from retllm_web.pages.search_form import SearchForm, request_of
 from retllm_web.pages.search_page import picture_key, render_search_page
 
@@ -57,7 +57,7 @@ def _submit(form: SearchForm, collection_id: UUID) -> ResponseReturnValue:
         return _refused(form, collection_id, error.http_status)
     address = url_for("pages.job", job_id=job.id)
     # a script follows the location itself, so that a rejected form keeps its picture
-    return ("", 201, {"Location": address}) if wants_piece() else redirect(address)
+    return ("", 201, {"Location": address}) if wants_fragment() else redirect(address)
 
 
 def _field_of(error: RetllmError) -> str:

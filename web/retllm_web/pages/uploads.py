@@ -12,7 +12,7 @@ from retllm.errors import RetllmError
 from retllm.media.ingest import IncomingFile
 from retllm_web.actions import contents
 from retllm_web.http.auth import current_actor
-from retllm_web.pages.blueprint import pages, wants_piece
+from retllm_web.pages.blueprint import pages, wants_fragment
 from retllm_web.pages.collections import FormFeedback, collection_page
 from retllm_web.pages.forms import Form
 
@@ -33,12 +33,12 @@ def upload(collection_id: UUID) -> ResponseReturnValue:
         missing = "Choose at least one file."
         return (
             (missing, 422)
-            if wants_piece()
+            if wants_fragment()
             else collection_page(collection_id, FormFeedback(upload_error=missing, status=422))
         )
     index = request.form.get("index") != "later"
     result = contents.add(current_actor(), collection_id, files=files, index=index)
-    if wants_piece():
+    if wants_fragment():
         return render_template("_outcomes.html", outcomes=result.outcomes)
     return collection_page(collection_id, FormFeedback(outcomes=result.outcomes))
 

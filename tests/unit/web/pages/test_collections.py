@@ -275,7 +275,7 @@ def test_a_deleted_item_is_gone(reader: Visitor, texts: str, ada: Caller) -> Non
     item = ada.get(f"/collections/{texts}/items").json["items"][0]
     reader.get(f"/items/{item['id']}")
     page = reader.send(f"/items/{item['id']}/delete")
-    assert "is deleted" in page.text
+    assert "” deleted." in page.text
     assert "2 texts" in page.text
     assert reader.get(f"/items/{item['id']}").status == 404
 
@@ -297,6 +297,6 @@ def test_a_collection_is_deleted_only_when_its_name_was_typed(reader: Visitor, t
     assert "Not deleted." in page.one("div", role="alert").text
     page = reader.send(f"/collections/{texts}/delete", confirm=" Birds ")
     assert page.path == "/collections"
-    assert "is deleted" in page.text
+    assert "” deleted." in page.text
     assert reader.get(f"/collections/{texts}").status == 404
     assert not [one for one in files.rglob("*") if one.is_file()]

@@ -61,7 +61,7 @@ def test_a_report_is_kept_and_shown_with_charts_and_deleted(reader: Visitor, rep
     (link,) = [one for one in listed.all("a") if one.text == "flickr30k, seed 7"]
     page = reader.get(link.attributes["href"] or "")
     page = reader.send(f"{page.path}/delete")
-    assert "is deleted" in page.text
+    assert "” deleted." in page.text
     assert "No evaluations yet" in page.text
     with served.sessions() as session:
         actions = [one.action for one in session.scalars(sa.select(AuditEntry).order_by(AuditEntry.id))]
