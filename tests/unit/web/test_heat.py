@@ -1,4 +1,4 @@
-"""A trace made ready to be drawn."""
+"""Heat maps and charts from a trace."""
 
 from __future__ import annotations
 

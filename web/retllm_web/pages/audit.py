@@ -35,7 +35,7 @@ _COLUMNS = ("time", "person", "action", "target", "target_id", "collection_id", 
 
 
 @dataclass(frozen=True)
-class AuditQuery:
+class RequestedFilters:
     """The filters in the address; an invalid value counts as not given."""
 
     person: str = ""
@@ -45,7 +45,7 @@ class AuditQuery:
     until: date | None = None
 
     @classmethod
-    def of_request(cls) -> AuditQuery:
+    def of_request(cls) -> RequestedFilters:
         """Return the filters of this request."""
         given = {name: value.replace("\0", "").strip() for name, value in request.args.items()}
         return cls(
@@ -97,7 +97,7 @@ def _midnight(day: date) -> datetime:
 def audit() -> ResponseReturnValue:
     """Show who did what, newest first."""
     require_role(current_actor(), Role.ADMIN)
-    asked = AuditQuery.of_request()
+    asked = RequestedFilters.of_request()
     after = key_or_none(request.args.get("after"), "page")
     with transaction(services().sessions) as session:
         rows = log.page(session, asked.filters(session), after=after, limit=_ENTRIES + 1)
@@ -136,7 +136,7 @@ def _names(session: Session, entries: Sequence[AuditEntry]) -> dict[UUID, str]:
 def audit_export() -> ResponseReturnValue:
     """Stream the entries that match the filters as CSV."""
     require_role(current_actor(), Role.ADMIN)
-    asked = AuditQuery.of_request()
+    asked = RequestedFilters.of_request()
     sessions = services().sessions
     with transaction(sessions) as session:
         filters = asked.filters(session)

@@ -179,7 +179,7 @@ def _value(setting: Setting, asked: SearchSettings, settings: Settings) -> Any:
 
 
 def _own_decimals(asked: SearchSettings, settings: Settings) -> int | None:
-    """Return the decimals of a search; None if they are the default of its mode, so that another mode can be chosen."""
+    """Return the decimals of a search; the setting, if they are the default of its mode and not a choice."""
     usual = settings.tie_decimals if settings.tie_decimals is not None else default_tie_decimals(asked.mode)
     return settings.tie_decimals if asked.tie_decimals == usual else asked.tie_decimals
 

@@ -1,4 +1,4 @@
-"""Who gets in, and where to."""
+"""Log-in, log-out and redirects."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_an_unknown_address_has_a_page_that_leads_back(visitor: Visitor) -> None
 def test_an_address_that_only_takes_forms_leads_to_the_page_above_it(reader: Visitor, texts: str) -> None:
     assert reader.get(f"/collections/{texts}/upload").path == f"/collections/{texts}"
     assert reader.get("/account/tokens/018f0000-0000-7000-8000-000000000000/revoke").path == "/account"
-    # and a program is told so
+    # a script gets 401
     answer = reader.client.get(f"/collections/{texts}/upload", headers={"Accept": "application/json"})
     assert answer.status_code == 405
 
@@ -122,12 +122,12 @@ def test_a_form_that_comes_after_the_logout_says_so_and_leads_back(reader: Visit
     assert refused.path == "/login"
     assert "Nothing was changed" in refused.one("div", role="status").text
     assert refused.one("input", name="next").attributes["value"] == f"{page}?kind=text"
-    # whatever another site says it came from does not count
+    # a referrer of another site is ignored
     assert not sent_from("http://elsewhere.example/account").all("input", name="next")
 
 
 def test_a_form_that_comes_after_the_logout_in_another_tab_says_so_as_well(reader: Visitor, texts: str) -> None:
-    """The session is a new one by then, and the form's token is of none."""
+    """The session is new by then, and the form's token is of the old one."""
     page = f"/collections/{texts}"
     reader.get(page)
     form = {"csrf_token": reader.token(), "text": "an owl"}

@@ -1,4 +1,4 @@
-"""Tokens, made and ended on a page."""
+"""Tokens, created and revoked on a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The history's pages: filters in the address, saved views, deeds done to many jobs, searches side by side."""
+"""The history's pages: filters in the address, saved views, bulk actions, comparisons."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _search(
     state: JobState = JobState.SUCCEEDED,
     **settings: Any,
 ) -> str:
-    """A search with these items in its order, which is the reverse of the coarse one."""
+    """A search with these items in final order, the reverse of the coarse order."""
     with transaction(served.sessions) as session:
         over = state is not JobState.RUNNING
         job = Job(id=new_id(), kind=JobKind.SEARCH, state=state, user_id=user_id, params={"text": text})
@@ -80,7 +80,7 @@ def _listed(page: Page) -> list[str]:
 
 
 def _fields(page: Page, action: str) -> dict[str, Any]:
-    """What the form with this action would send, without its token."""
+    """Return what the form with this action would send, without its token."""
     assert [form for form in page.all("form") if form.attributes.get("action") == action]
     hidden = [e.attributes for e in page.all("input", type="hidden")]
     found: dict[str, Any] = {}
@@ -152,7 +152,7 @@ def test_a_view_is_saved_opened_and_deleted(reader: Visitor, searched: Searched,
     (link,) = [e.attributes["href"] or "" for e in page.all("a") if e.text == "At work"]
     assert link == "/jobs?state=running&state=failed&text=%3Cb%3E"
     assert _listed(reader.get(link)) == [str(searched.id)]
-    # the same name stands for the newer filter
+    # the same name gets the newer filter
     reader.send("/jobs/views", name="At work", address="state=failed")
     with served.sessions() as session:
         view = session.scalars(sa.select(SavedView)).one()
@@ -182,7 +182,7 @@ def test_a_view_needs_a_name(reader: Visitor, name: str, served: Services) -> No
         assert session.scalar(sa.select(sa.func.count()).select_from(SavedView)) == 0
 
 
-# deeds
+# bulk actions
 
 
 def test_selected_jobs_are_deleted_after_a_question_that_says_how_many(
@@ -295,11 +295,11 @@ def test_the_export_has_what_the_filter_shows(reader: Visitor, indexed: str, ada
     assert "a wren" in lines[1]
 
 
-# side by side
+# comparisons
 
 
 def _cells(page: Page, item: str) -> list[str]:
-    """What the table says of an item in each search."""
+    """Return an item's row in the comparison."""
     (row,) = [e for e in page.all("tr") if "data-row" in e.attributes and item in e.text]
     return row.text.split(item, 1)[1].split("coarse")
 

@@ -1,4 +1,4 @@
-"""Items on the pages: by state and by words, one with all that is known of it, and who may do what."""
+"""Items on the pages: filters, details, rights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCRIPT = {"X-Requested-With": "fetch"}
 
 @pytest.fixture
 def viewer(app: Flask, served: Services, texts: str) -> Visitor:
-    """Somebody who may only look, and ada's collection open to everyone."""
+    """A viewer, with ada's collection open to everyone."""
     with transaction(served.sessions) as session:
         accounts.create_user(session, "vic", PASSWORD, Role.VIEWER)
         session.get_one(Collection, uuid.UUID(texts)).visibility = Visibility.EVERYONE
@@ -36,7 +36,7 @@ def viewer(app: Flask, served: Services, texts: str) -> Visitor:
 
 @pytest.fixture
 def mixed(indexed: str, served: Services) -> dict[str, uuid.UUID]:
-    """Of three texts one is indexed, one could not be, and one is not yet; the key of each by its name."""
+    """Three texts: indexed, failed, and not yet indexed; return their keys by name."""
     with transaction(served.sessions) as session:
         items = dict(iter(session.execute(sa.select(Item.name, Item.id))))
         session.execute(sa.delete(Embedding).where(Embedding.item_id != items["robin"]))
@@ -201,7 +201,7 @@ def test_what_is_done_to_collections_and_items_is_in_the_audit_log(
     told = [(one.action, one.target, one.detail) for one in reversed(entries) if one.action != "job submitted"]
     assert told == [
         ("collection created", "Noted", {}),
-        # what was there already is no news
+        # duplicates submit no job
         ("items uploaded", "Noted", {"added": 1}),
         ("collection changed", "Renamed", {"name": ["Noted", "Renamed"]}),
         ("item deleted", "magpie", {}),

@@ -1,4 +1,4 @@
-"""The page of one job: what a poll costs, who may do what, attempts, and the map of where the model looked."""
+"""The page of one job: the cost of a poll, rights, attempts, and the heat map."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCRIPT = {"X-Requested-With": "fetch"}
 
 @contextmanager
 def _queries(served: Services) -> Iterator[list[str]]:
-    """The statements that the app sends meanwhile."""
+    """Record the SQL statements of the app."""
     engine = served.sessions.kw["bind"]
     sent: list[str] = []
 
@@ -40,7 +40,7 @@ def _queries(served: Services) -> Iterator[list[str]]:
 
 @pytest.fixture
 def onlooker(app: Flask, searched: Searched, bob: Caller) -> Visitor:
-    """Bob, who may look at the collection of the search because everybody may."""
+    """Bob, who sees the collection of the search because it is open."""
     with transaction(searched.served.sessions) as session:
         session.execute(sa.update(Collection).values(visibility=Visibility.EVERYONE))
     visitor = Visitor(app.test_client())
@@ -48,7 +48,7 @@ def onlooker(app: Flask, searched: Searched, bob: Caller) -> Visitor:
     return visitor
 
 
-# the price of a poll
+# the cost of a poll
 
 
 def test_a_poll_without_news_costs_one_query_beside_the_login(reader: Visitor, searched: Searched) -> None:
@@ -98,7 +98,7 @@ def test_the_queries_of_the_page_do_not_grow_with_the_result(reader: Visitor, se
     assert sent() == before
 
 
-# who may do what
+# rights
 
 
 def test_who_only_looks_finds_no_way_to_stop_try_again_or_delete(onlooker: Visitor, searched: Searched) -> None:
@@ -112,7 +112,7 @@ def test_who_only_looks_finds_no_way_to_stop_try_again_or_delete(onlooker: Visit
         answer = onlooker.client.post(action, data={"csrf_token": onlooker.token()}, follow_redirects=True)
         assert answer.status_code == 403
         assert "belongs to another account" in Page(answer).one("p", role="alert").text
-    # and can ask and compare all the same
+    # but can search and compare
     assert page.all("a", href=f"/compare?of={searched.id}")
     assert page.all("textarea", id="text")
 
@@ -246,7 +246,7 @@ def test_attempts_of_an_index_job_are_on_its_page(reader: Visitor, texts: str, a
     assert "ready" in part.text
 
 
-# where the model looked
+# the heat map
 
 
 def _trace(searched: Searched, place: int = 1, **changes: object) -> None:
@@ -282,7 +282,7 @@ def test_the_map_is_offered_where_a_trace_was_kept_and_shows_what_it_says(reader
     assert page.all("img", src=f"/api/v1/searches/{searched.id}/rendition")
     for told in ("at layer 2", "0.7500", "0.5000", "+0.2500", "0.875"):
         assert told in page.text
-    # the same without the page around it, for the script
+    # as a fragment for the script
     piece = reader.get(link.attributes["href"] or "", headers=SCRIPT)
     assert piece.all("svg", class_="heat-map")
     assert not piece.all("body")

@@ -17,7 +17,7 @@ SCRIPT = {"X-Requested-With": "fetch"}
 
 
 def _order(page: Page) -> list[int]:
-    """The coarse ranks in the order that the page shows."""
+    """Return the coarse ranks in the order of the page."""
     return [int(e.text.rpartition("coarse ")[2]) for e in page.all("div", class_="place")]
 
 
@@ -35,7 +35,7 @@ def test_candidates_show_at_once_in_coarse_order(reader: Visitor, searched: Sear
     assert "provisional order" in page.text
     assert "0 of 3 judged" in page.text
     assert "<b>" not in page.html.replace("&lt;b&gt;", "")
-    # without a script the page comes again by itself
+    # without scripts the page reloads itself
     assert page.one("meta", http_equiv="refresh").attributes["content"] == "2"
 
 
@@ -58,7 +58,7 @@ def test_the_live_piece_reorders_as_scores_arrive(reader: Visitor, searched: Sea
 
 
 def test_the_page_and_its_live_piece_are_the_same(reader: Visitor, searched: Searched) -> None:
-    """Else the script would change parts that did not change."""
+    """Otherwise the script would replace unchanged parts."""
     searched.score(3, 0.9)
     searched.finish([3, 1, 2])
     page, live = reader.get(f"/jobs/{searched.id}"), reader.get(f"/jobs/{searched.id}/live", headers=SCRIPT)

@@ -1,4 +1,4 @@
-"""The people of a collection, on its page."""
+"""The page of a collection's members."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_what_can_not_be_done_is_told_beside_the_field(reader: Visitor, texts: s
         assert page.status in (409, 422)
         assert told in page.one("div", id="name-problem").text
         assert page.one("input", id="name").attributes["value"] == name
-        # the choice survives too
+        # the choice is kept too
         assert "checked" in page.one("input", id="role-editor").attributes
     assert "Choose" in reader.send(here, name="bob", role="king").text or "no account" in reader.page.text
 

@@ -1,4 +1,4 @@
-"""The page of a collection's models: index with another one, use it, remove what is old."""
+"""The page of a collection's embedders: index with another one, switch, remove old vectors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import uuid
 import pytest
 import sqlalchemy as sa
 from flask import Flask
-from tests.unit.web.conftest import Caller, Heard
+from tests.unit.web.conftest import Caller, RecordingNotifier
 from tests.unit.web.pages.conftest import Visitor
 
 from retllm.db.enums import MemberRole
@@ -22,12 +22,12 @@ OTHER = "ViT-B-32/some"
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Two embedders in force."""
+    """Settings with two embedders."""
     return settings.model_copy(update={"extra_embedders": (OTHER,)})
 
 
 def _embed_all(served: Services, key: str) -> uuid.UUID:
-    """Every vector of the collection once more, by the other embedder."""
+    """Embed every item with the other embedder too."""
     with transaction(served.sessions) as session:
         model = EmbeddingModel(id=new_id(), name=OTHER, revision="other-revision", dimension=2, preprocessing_hash="h")
         session.add(model)
@@ -39,7 +39,7 @@ def _embed_all(served: Services, key: str) -> uuid.UUID:
 
 
 def test_another_embedder_is_indexed_beside_used_and_the_old_one_removed(
-    reader: Visitor, indexed: str, served: Services, settings: Settings, heard: Heard
+    reader: Visitor, indexed: str, served: Services, settings: Settings, notified: RecordingNotifier
 ) -> None:
     here = f"/collections/{indexed}/models"
     assert reader.get(f"/collections/{indexed}").all("a", href=here)
@@ -51,7 +51,7 @@ def test_another_embedder_is_indexed_beside_used_and_the_old_one_removed(
     assert not page.all("form", action=f"{here}/use")
     job = reader.send(f"{here}/index", embedder=OTHER)
     assert job.path.startswith("/jobs/")
-    assert len(heard.units) == 1
+    assert len(notified.units) == 1
 
     _embed_all(served, indexed)
     reader.get(here)

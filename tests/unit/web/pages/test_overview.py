@@ -1,4 +1,4 @@
-"""The overview: what there is and what goes on, of what the account may see."""
+"""The overview, limited to what the account may see."""
 
 from __future__ import annotations
 

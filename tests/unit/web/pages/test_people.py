@@ -1,4 +1,4 @@
-"""The pages of accounts: the list, one account, one's own password."""
+"""The pages of accounts: the list, one account, the user's own password."""
 
 from __future__ import annotations
 

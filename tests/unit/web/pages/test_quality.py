@@ -1,4 +1,4 @@
-"""The pages of the reviews: what they say, their filters, and how many queries they take."""
+"""The pages of reviews: contents, filters, and the number of SQL queries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from retllm_web.http.services import Services
 
 
 def ask(served: Services, searched: Searched, text: str, final: list[int], *, days: int = 0, mode: str = "choice"):
-    """A finished search beside ``searched``: its pool is the same, its final order given as coarse ranks."""
+    """A second search with the candidates of ``searched``, its final order given as coarse ranks."""
     with transaction(served.sessions) as session:
         like, old = session.get_one(Search, searched.id), session.get_one(Job, searched.id)
         names = [column.key for column in sa.inspect(Search).column_attrs]
@@ -48,13 +48,13 @@ def mark(ada: Caller, search: object, item: object, relevant: bool = True) -> No
 
 
 def firsts(page: Page) -> list[str]:
-    """The first word of each entry of the page's list."""
+    """Return the first word of each entry of the page's list."""
     return [row.text.split()[0] for row in page.all("tr") if "data-row" in row.attributes]
 
 
 @contextmanager
 def counted(served: Services) -> Iterator[list[str]]:
-    """The statements that run meanwhile."""
+    """Record the SQL statements."""
     statements: list[str] = []
 
     def note(connection, cursor, statement, *rest):

@@ -55,7 +55,7 @@ def test_a_script_gets_the_pressed_buttons_and_the_measures(reader: Visitor, sea
     assert piece.all("div", data_part=f"mark-{searched.items[0]}")
     buttons = [one.attributes for one in piece.all("button")]
     assert [(one["data-mark-as"], one["aria-pressed"]) for one in buttons] == [("relevant", "true"), ("not", "false")]
-    # pressed again it takes the mark away
+    # a second click removes the mark
     assert [one["value"] for one in buttons] == ["none", "not"]
     text = piece.one("div", data_part="review").text
     assert "fine miss" in text

@@ -1,4 +1,4 @@
-"""The page to search, an earlier search asked again, and a search for what is like an item."""
+"""The search page, repeated searches, and search by example."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_collections_are_offered_with_their_counts(reader: Visitor, texts: str, 
         (texts, "Birds (3 items)"),
     ]
     assert "Bob's" not in page.text
-    # the newest with something in it, as nothing was asked yet
+    # the newest that is not empty, since there is no earlier query
     assert filled_form(page)["collection"] == texts
     assert filled_form(reader.get(f"/search?collection={empty}"))["collection"] == empty
 
@@ -109,7 +109,7 @@ def test_a_picture_can_be_asked_again_without_choosing_it_anew(reader: Visitor, 
     image = page.one("img", alt="Picture of the earlier search")
     assert reader.client.get(image.attributes["src"]).mimetype == "image/webp"
     filled = filled_form(reader.get(f"/search?again={first.id}"))
-    # a mistake loses nothing, not even that the box is ticked
+    # an invalid form keeps its values, even the ticked box
     refused = reader.send("/search", **{**filled, "k": "0"})
     assert filled_form(refused)["again"] == [str(first.id)]
     reader.send("/search", **{**filled_form(refused), "k": "5", "text": "and red"})
@@ -170,7 +170,7 @@ def test_search_again_on_the_job_is_filled_with_the_search(reader: Visitor, sear
     assert not page.all("input", name="again")
 
 
-# more like this
+# search by example
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The form to search with its script, in a real browser."""
+"""The search form with its script, in a real browser."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)"),
 ]
 
-# a file as the browser hands it over, by drop or by paste
+# a file as the browser provides it on drop or paste
 HOLD = """([bytes, name, type]) => {
     const held = new DataTransfer();
     held.items.add(new File([Uint8Array.from(atob(bytes), (one) => one.charCodeAt(0))], name, { type }));
@@ -46,7 +46,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(app: Flask, ada: Caller, chromium: Browser) -> Iterator[Page]:
-    """Ada's browser; at the end nothing may have complained."""
+    """Ada's browser; at the end there must be no errors."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -63,7 +63,7 @@ def page(app: Flask, ada: Caller, chromium: Browser) -> Iterator[Page]:
     context.close()
     server.shutdown()
     thread.join()
-    # Chromium tells of every answer of 400 and more
+    # Chromium logs every response of 400 and above
     assert [one for one in complaints if "Failed to load resource" not in one] == []
 
 

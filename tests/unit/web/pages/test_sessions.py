@@ -1,4 +1,4 @@
-"""Login sessions in browsers: new at each log-in, dead after the log-out, seen and ended on the account's page."""
+"""Login sessions: new at each log-in, ended by the log-out, listed and ended on the account page."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_who_is_locked_out_or_given_a_password_is_out_in_every_browser(
         assert change().status_code == 200
         assert reader.get("/").path == "/login"
         root.patch(f"/users/{ada.user.id}", json={"disabled": False})
-        # the cookie is none again, let in or not
+        # the cookie stays invalid, even after unlocking
         assert reader.get("/").path == "/login"
         assert reader.log_in("ada").path == "/"
 
@@ -138,7 +138,7 @@ def test_the_account_page_lists_the_browsers_and_ends_one(app: OpenAPI, reader: 
     page = reader.get("/account")
     assert page.path == "/account"
     assert "Firefox" not in page.text
-    # ended twice, by a second click: gone
+    # ended again by a second click: 404
     answer = reader.client.post(str(one.attributes["action"]), data={"csrf_token": reader.token()})
     assert answer.status_code == 404
 

@@ -1,4 +1,4 @@
-"""The page of workers and queues: what lives, what waits, what was given up, and what one may do about it."""
+"""The page of workers and queues: workers, queues, dead units, and the actions on them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from flask_openapi import OpenAPI
-from tests.unit.web.conftest import Caller, Heard
+from tests.unit.web.conftest import Caller, RecordingNotifier
 from tests.unit.web.pages.conftest import Page, Visitor
 
 from retllm.db.enums import JobState, Stage, UnitState, Visibility
@@ -42,7 +42,7 @@ def guest(app: OpenAPI, bob: Caller) -> Visitor:
 
 @pytest.fixture
 def dead(texts: str, ada: Caller, served: Services) -> list[str]:
-    """Keys of three dead units of an index job of ada's that is over."""
+    """The keys of three dead units of an ended index job of ada's."""
     job_id = ada.post(f"/collections/{texts}/index").json["id"]
     with transaction(served.sessions) as session:
         first = session.scalars(sa.select(Unit).where(Unit.job_id == job_id)).one()
@@ -95,10 +95,10 @@ def test_workers_are_shown_with_their_state_and_why_a_model_is_missing(reader: V
 
 
 def test_an_administrator_pauses_a_queue_with_a_reason_and_resumes_it(
-    chief: Visitor, texts: str, ada: Caller, served: Services, heard: Heard
+    chief: Visitor, texts: str, ada: Caller, served: Services, notified: RecordingNotifier
 ) -> None:
     ada.post(f"/collections/{texts}/index")
-    heard.units.clear()
+    notified.units.clear()
     chief.get("/system")
     page = chief.send("/system/queues/embed/pause", reason=" a new GPU ")
     assert "Queue embed paused." in page.text
@@ -106,7 +106,7 @@ def test_an_administrator_pauses_a_queue_with_a_reason_and_resumes_it(
     assert "is paused by root" in chief.get("/").text
     chief.get("/system")
     assert "Queue embed resumed." in chief.send("/system/queues/embed/resume").text
-    assert [stage for _, stage in heard.units] == [Stage.EMBED], "what waited is announced again"
+    assert [stage for _, stage in notified.units] == [Stage.EMBED], "what waited is announced again"
     assert _audited(served) == [(Action.QUEUE_PAUSED, "embed"), (Action.QUEUE_RESUMED, "embed")]
 
 
@@ -128,15 +128,17 @@ def test_a_queue_that_is_not_there_is_not_found(chief: Visitor) -> None:
     assert chief.client.post("/system/queues/media/pause", data={"csrf_token": chief.token()}).status_code == 404
 
 
-def test_the_selected_units_get_new_attempts(reader: Visitor, dead: list[str], served: Services, heard: Heard) -> None:
-    heard.units.clear()
+def test_the_selected_units_get_new_attempts(
+    reader: Visitor, dead: list[str], served: Services, notified: RecordingNotifier
+) -> None:
+    notified.units.clear()
     page = reader.get("/system")
     assert [text.split("OSError: ")[1].split()[1] for text in _given_up(page)] == ["2", "1", "0"]
     assert len(page.all("details", id=f"trace-{dead[0]}")) == 1
     page = reader.send("/system/dead-units/requeue", unit=dead[:2])
     assert "Retrying 2 units." in page.text
     assert len(_given_up(page)) == 1
-    assert sorted(str(unit) for unit, _ in heard.units) == sorted(dead[:2])
+    assert sorted(str(unit) for unit, _ in notified.units) == sorted(dead[:2])
     assert _audited(served) == [(Action.UNITS_REQUEUED, None)]
     assert "Select the units to retry" in reader.send("/system/dead-units/requeue").text
 
@@ -201,7 +203,7 @@ def test_what_did_not_change_is_not_sent_again(reader: Visitor, served: Services
 
     _tell(served, "gpu1:1", ["score"])
     tag = ask("").headers["ETag"]
-    # the stamp has the minute in it, which may end between two requests
+    # the ETag contains the minute, which may change between two requests
     assert 304 in (ask(tag).status_code, ask(ask("").headers["ETag"]).status_code)
     _tell(served, "gpu1:1", ["score"], loaded=False)
     answer = ask(tag)

@@ -1,4 +1,4 @@
-"""The steps of a job say what was, what is and what will not be any more."""
+"""The steps of a job with their states and times."""
 
 from __future__ import annotations
 
