@@ -1,4 +1,4 @@
-"""Alembic's entry: one writer at a time, and no migration waits long for a lock."""
+"""Alembic environment: one process migrates at a time, and locks have short timeouts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _ADVISORY_LOCK = 0x7265746D
 def _url() -> str:
     url = context.config.get_main_option("sqlalchemy.url") or os.environ.get("DATABASE_URL")
     if not url:
-        raise SystemExit("Set DATABASE_URL to the PostgreSQL server that is to be migrated.")
+        raise SystemExit("Set DATABASE_URL to the PostgreSQL server to migrate.")
     return driver_url(url)
 
 
 def include_object(item: object, name: str | None, kind: str, reflected: bool, compare_to: object) -> bool:
-    """The HNSW indexes are made when a model is first used, not by a migration."""
+    """Exclude HNSW indexes, which are created when a model is first used."""
     return not (kind == "index" and (name or "").startswith("ix_embeddings_hnsw_"))
 
 
@@ -43,7 +43,7 @@ def run() -> None:
         connection.commit()
         _configure(connection)
         with context.begin_transaction():
-            # waits for another process that migrates, then finds nothing left to do
+            # wait for another process that migrates; afterwards there is nothing left to do
             connection.execute(sa.text("SET LOCAL lock_timeout = '60s'"))
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
             connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))

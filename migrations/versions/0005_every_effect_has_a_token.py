@@ -1,4 +1,4 @@
-"""Every vector, candidate and score names the attempt that stored it, and every API token states its scope."""
+"""Require the attempt token of every vector, candidate and score, and the scope of every API token."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ depends_on = None
 
 _EFFECTS = ("embeddings", "candidates", "scores")
 
-# Release 0.2 always writes a token. What an installation brought along from before it has none: its units get the
-# attempt that did them, and what they stored gets that attempt's token. A vector needs no attempt, only a token.
+# Release 0.2 always writes a token. Rows from before 0.2 have none: their units get a committed attempt, and the
+# candidates and scores of these units get its token. Vectors need a token, but no attempt.
 _FILL = (
     """UPDATE attempts a SET outcome = 'lost', ended_at = clock_timestamp(), error = 'The worker was lost.'
         FROM units u WHERE u.id = a.unit_id AND a.outcome IS NULL

@@ -90,7 +90,7 @@ def paused(stack: LocalStack, name: str) -> Iterator[None]:
 
 def search(page: Page, text: str, k: int = K) -> str:
     """Search from the open page; the id of the job."""
-    page.get_by_label("What do you look for?").fill(text)
+    page.get_by_label("Query text").fill(text)
     page.get_by_label("Candidates (k)").fill(str(k))
     page.get_by_role("button", name="Search", exact=True).click()
     page.wait_for_url(re.compile(r"/jobs/[0-9a-f-]{36}$"))

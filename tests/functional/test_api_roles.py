@@ -33,9 +33,9 @@ from schemathesis.generation.meta import TestPhase
 from schemathesis.transport.wsgi import WSGI_TRANSPORT
 from tests.functional.contract import mended, picture
 from tests.soak import SOAK, scaled
-from tests.unit.web.conftest import PASSWORD, Heard
+from tests.unit.web.conftest import PASSWORD, RecordingNotifier
 from tests.unit.web.policy import Person
-from tests.unit.web.scene import Scene, Stagehand
+from tests.unit.web.scene import Scene, SceneBuilder
 
 from retllm.db.enums import TokenScope
 from retllm.db.session import transaction
@@ -83,7 +83,7 @@ class Place:
 
     def __init__(self, app: OpenAPI) -> None:
         self.served = app.extensions["retllm"]
-        self.hand = Stagehand(self.served, PASSWORD)
+        self.hand = SceneBuilder(self.served, PASSWORD)
         self.document = app.api_doc
         # whose place the tokens of several scopes take in turn
         self.turns: dict[str, Iterator[str]] = {}
@@ -125,7 +125,7 @@ def place(fresh_database: str, redis_url: str, tmp_path: Path, monkeypatch: pyte
     # one that is made to be slow would take a good part of an administrator's time
     monkeypatch.setattr(passwords, "HASHER", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
     settings = Settings(home=tmp_path, database_url=fresh_database, redis_url=redis_url)
-    return Place(create_app(settings, notifier=Heard()))
+    return Place(create_app(settings, notifier=RecordingNotifier()))
 
 
 @dataclass

@@ -18,7 +18,7 @@ def test_a_wrong_password_is_told_and_the_right_one_lets_in_and_out(visit: Visit
     page = visit(logged_in=False)
     page.goto("/jobs")
     log_in(page, admin, "certainly wrong")
-    expect(page.get_by_role("alert")).to_contain_text("do not fit")
+    expect(page.get_by_role("alert")).to_contain_text("Wrong name or password")
     expect(page.get_by_label("Password")).to_be_focused()
     page.goto("/jobs?kind=search")
     page.get_by_label("Name").fill(admin.name)
@@ -41,8 +41,8 @@ def test_files_are_uploaded_with_their_outcomes_and_can_be_searched_at_once(
     page = visit()
     page.goto("/collections")
     page.get_by_label("Name").fill("Made by hand")
-    page.get_by_role("button", name="Make collection").click()
-    expect(page.locator(".area-search")).to_contain_text("Upload something first")
+    page.get_by_role("button", name="Create collection").click()
+    expect(page.locator(".area-search")).to_contain_text("Upload items to search them")
     page.evaluate("window.sameDocument = true")
     chosen = [scenes.folder / first.file, scenes.folder / second.file, *sorted(tmp_path.iterdir())]
     page.get_by_label("Files").set_input_files(chosen)
@@ -90,7 +90,7 @@ def test_dropped_files_are_sent_in_parts_and_a_part_that_is_lost_is_told(visit: 
 
 def test_items_are_filtered_and_shown_large(indexed: Page, scenes: Scenes) -> None:
     name = scenes.queries[3].file
-    indexed.get_by_label("Name or text has").fill(name)
+    indexed.get_by_label("Name or text contains").fill(name)
     indexed.get_by_role("button", name="Filter").click()
     expect(indexed.locator(".tile")).to_have_count(1)
     indexed.locator(".tile a").click()
@@ -104,12 +104,12 @@ def test_a_collection_goes_only_when_its_name_is_typed(visit: Visits, api: httpx
     page.goto(f"/collections/{key}")
     page.get_by_role("heading", name="Rename or delete").click()
     page.get_by_label("To confirm, type the name").fill("something else")
-    page.get_by_role("button", name="Delete the collection").click()
-    expect(page.get_by_role("alert")).to_contain_text("Nothing was deleted")
+    page.get_by_role("button", name="Delete collection").click()
+    expect(page.get_by_role("alert")).to_contain_text("Not deleted.")
     page.get_by_role("heading", name="Rename or delete").click()
     page.get_by_label("To confirm, type the name").fill("Short-lived")
-    page.get_by_role("button", name="Delete the collection").click()
-    expect(page.get_by_role("status").first).to_contain_text("is deleted")
+    page.get_by_role("button", name="Delete collection").click()
+    expect(page.get_by_role("status").first).to_contain_text("” deleted.")
     assert api.get(f"/collections/{key}").status_code == 404
 
 
@@ -121,7 +121,7 @@ def test_without_scripts_all_of_it_works(
     log_in(page, admin)
     page.get_by_role("link", name="Collections", exact=True).click()
     page.get_by_label("Name").fill("Without scripts")
-    page.get_by_role("button", name="Make collection").click()
+    page.get_by_role("button", name="Create collection").click()
     names = [one.file for one in scenes.queries[:3]]
     page.get_by_label("Files").set_input_files([*(scenes.folder / name for name in names), tmp_path / "broken.png"])
     page.get_by_role("button", name="Upload").click()
@@ -153,6 +153,6 @@ def test_the_keyboard_reaches_the_content_first(visit: Visits, scenes: Scenes) -
     page = visit()
     page.goto(scenes.path)
     page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="To the content")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("main")).to_be_focused()

@@ -57,12 +57,12 @@ def test_an_item_that_no_stage_found_is_marked_and_told_as_a_coarse_miss(
     expect(page.locator("[data-order=final]")).to_be_visible()
     found = {one["name"] for one in ranking(api, job)["candidates"]}
     other = next(one.file for one in scenes.queries if one.file not in found)
-    page.get_by_text("The right one is not here").click()
-    page.get_by_label("Name, words of its text, or its id").fill(other)
+    page.get_by_text("Mark an item that is not listed").click()
+    page.get_by_label("Name, text or ID").fill(other)
     page.get_by_role("button", name="Find").click()
     page.locator("[data-found]").get_by_role("button", name=f"Relevant: {other}", exact=True).click()
     expect(page.locator("[data-review] .badge").first).to_contain_text("coarse miss")
-    expect(page.locator("[data-review]")).to_contain_text("Relevant, and not among the candidates")
+    expect(page.locator("[data-review]")).to_contain_text("Relevant items that are not candidates")
 
 
 def test_two_searches_are_chosen_in_the_history_and_compared(judged: Page, scenes: Scenes, api: httpx.Client) -> None:
@@ -123,7 +123,7 @@ def test_a_filter_is_kept_under_a_name(visit: Visits, scenes: Scenes) -> None:
     page.goto("/jobs")
     page.get_by_label("Kind").select_option("index")
     page.get_by_role("button", name="Filter").click()
-    page.get_by_label("Keep this filter under a name").fill("Only indexing")
+    page.get_by_label("Save this filter as").fill("Only indexing")
     page.get_by_role("button", name="Save view").click()
     page.goto("/jobs")
     page.get_by_role("link", name="Only indexing").click()
@@ -146,7 +146,7 @@ def test_the_keys_are_told_and_lead_to_the_search(visit: Visits) -> None:
     page = visit()
     page.goto("/")
     page.keyboard.press("?")
-    expect(page.get_by_role("dialog")).to_contain_text("next and previous entry")
+    expect(page.get_by_role("dialog")).to_contain_text("next or previous entry")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     page.keyboard.press("/")

@@ -52,18 +52,18 @@ def test_a_search_by_picture_finds_that_picture_and_explains_itself(
 ) -> None:
     page = indexed
     wanted = scenes.queries[2].file
-    page.get_by_label("Picture (alone, or with the words)").set_input_files(scenes.folder / wanted)
+    page.get_by_label("Query picture (alone or with text)").set_input_files(scenes.folder / wanted)
     job = search(page, "")
     expect(page.locator("[data-order=final]")).to_be_visible()
-    expect(page.get_by_alt_text("The picture that was searched with")).to_be_visible()
+    expect(page.get_by_alt_text("Query picture")).to_be_visible()
     best = min(ranking(api, job)["candidates"], key=lambda one: one["coarse_rank"])
     assert best["name"] == wanted
-    page.get_by_role("heading", name="What explains this result").click()
+    page.get_by_role("heading", name="Settings and models of this search").click()
     for fact in (ranking(api, job)["embedder_revision"], ranking(api, job)["scorer_version"]):
         expect(page.locator("[data-part=why]")).to_contain_text(fact)
     # again, with the same picture and fewer candidates
     page.get_by_role("heading", name="Search again").click()
-    expect(page.get_by_label("Use the same picture again")).to_be_checked()
+    expect(page.get_by_label("Use the same picture")).to_be_checked()
     again = search(page, "", k=3)
     assert again != job
     expect(page.locator("li.result")).to_have_count(3)
@@ -78,11 +78,11 @@ def test_a_search_is_cancelled_and_taken_up_again(
         job = search(page, scenes.queries[7].query)
         expect(page.locator("[data-order=provisional]")).to_be_visible()
         page.get_by_role("button", name="Cancel").click()
-        expect(page.locator(".standing")).to_contain_text(re.compile("cancelled|stopping"))
+        expect(page.locator(".standing")).to_contain_text(re.compile("cancelled|cancel requested"))
     expect(page.locator("#job")).to_have_attribute("data-over", "true")
     expect(page.locator(".standing")).to_contain_text("cancelled")
     assert api.get(f"/jobs/{job}").json()["state"] == "cancelled"
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Resume").click()
     expect(page.locator("[data-order=final]")).to_be_visible()
     assert api.get(f"/jobs/{job}").json()["state"] == "succeeded"
 
@@ -147,7 +147,7 @@ def _hide(page: Page, hidden: bool) -> None:
 def test_enter_searches_once_however_often_it_is_pressed(indexed: Page, scenes: Scenes, api: httpx.Client) -> None:
     page = indexed
     text = "only one of these"
-    page.get_by_label("What do you look for?").fill(text)
+    page.get_by_label("Query text").fill(text)
     page.evaluate(
         """() => {
             const enter = () => new KeyboardEvent("keydown", { key: "Enter", bubbles: true, cancelable: true });
@@ -165,13 +165,13 @@ def test_a_field_that_is_wrong_is_told_beside_it(indexed: Page) -> None:
     page = indexed
     page.get_by_role("button", name="Search", exact=True).click()
     expect(page.locator("#text-problem")).to_contain_text("query is empty")
-    expect(page.get_by_label("What do you look for?")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Query text")).to_have_attribute("aria-invalid", "true")
 
 
 def test_a_picture_is_seen_again_when_the_browser_goes_back(indexed: Page, scenes: Scenes) -> None:
     page = indexed
     page.goto(f"/search?collection={scenes.id}")
-    page.get_by_label("Picture (alone, or with the words)").set_input_files(scenes.folder / scenes.queries[1].file)
+    page.get_by_label("Query picture (alone or with text)").set_input_files(scenes.folder / scenes.queries[1].file)
     expect(page.get_by_alt_text("The picture that you chose")).to_be_visible()
     search(page, "")
     page.go_back()
@@ -195,7 +195,7 @@ def test_a_log_out_in_another_tab_is_told_and_the_log_in_leads_back(
         expect(other.get_by_role("heading", name="Log in")).to_be_visible()
         expect(page.locator("[data-lost]")).to_contain_text("You are logged out")
         page.get_by_role("button", name="Cancel").click()
-        expect(page.get_by_role("status")).to_contain_text("nothing was done")
+        expect(page.get_by_role("status")).to_contain_text("Nothing was changed")
         page.get_by_label("Name").fill(admin.name)
         page.get_by_label("Password").fill(str(admin.password))
         page.get_by_role("button", name="Log in").click()

@@ -26,5 +26,5 @@ def light_passwords() -> Iterator[None]:
         hasher = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
         patch.setattr(passwords, "HASHER", hasher)
         # the hash that stands for an unknown name carries parameters of its own
-        patch.setattr(passwords, "_NOBODY", hasher.hash("nobody"))
+        patch.setattr(passwords, "_DUMMY_HASH", hasher.hash("nobody"))
         yield

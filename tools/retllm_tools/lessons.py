@@ -1,7 +1,7 @@
-"""What the small multimodal model is taught: pictures, questions on them, and the right answers.
+"""Training data of the small multimodal model: pictures, questions about them, and the right answers.
 
-Only scenes that are not held out are drawn, and no false caption describes a held-out one, so that "held out" is
-never to be recognised by always having been false.
+Held-out scenes are neither drawn nor described by false captions, so that the model cannot learn that their captions
+are always false.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from retllm.demo.scenes import COLOURS, PLACES, SHAPES, SIZES, Scene, Single, ra
 from retllm.demo.variants import negative
 from retllm_tools.vocabulary import DESCRIBE, question_template
 
-#: how often each kind of false caption is drawn; None is the true caption of another scene
+#: sampling weight of each kind of false caption; None is the true caption of another scene
 _WEIGHTS: dict[str | None, float] = {
     "replace_object": 1.5,
     "replace_attribute": 1.5,
@@ -41,14 +41,14 @@ _WEIGHTS: dict[str | None, float] = {
 
 @dataclass(frozen=True)
 class Mix:
-    """What a judging lesson is made of.
+    """The composition of a lesson in judging.
 
     Attributes:
         singles: share of pictures with a single object, at an absolute place.
-        places: on the other pictures, share of pairs on where one of the objects is in the picture as a whole. Those
-            teach "left of": a model of this size does not come to tie an object to its place by relations alone.
-        differ: what such a pair differs in, each as likely as the others: "place", "size", "colour" or "shape".
-        swaps: how many times as often as otherwise the false caption swaps the objects or turns the relation.
+        places: on the other pictures, share of pairs about the absolute place of one of the objects. They teach
+            "left of": a model of this size does not learn from relations alone where an object is.
+        differ: the property in which such a pair differs, chosen uniformly: "place", "size", "colour" or "shape".
+        swaps: factor for the weight of false captions that swap the objects or reverse the relation.
     """
 
     singles: float
@@ -59,7 +59,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Pictures, and the same number of questions and answers for each of them, in order."""
+    """Pictures with their questions and answers, in order; each picture has the same number."""
 
     pictures: list[Image.Image]
     questions: list[str]
@@ -72,18 +72,18 @@ def _question() -> str:
 
 
 def ask(caption: str) -> str:
-    """The platform's own question on a picture and a caption."""
+    """Return the question of the platform about a picture and a caption."""
     return _question().replace("{query}", caption)
 
 
 def around() -> tuple[str, str]:
-    """What the question says before the caption and after it."""
+    """Return the text of the question before and after the caption."""
     opening, ending = _question().split("{query}")
     return opening, ending
 
 
 def describe(rng: random.Random, pictures: int, each: int, singles: float = 0.3) -> Lesson:
-    """Captioning: ``each`` captions in random forms for each picture."""
+    """Return a lesson in captioning: ``each`` random captions for each picture."""
     lesson = Lesson([], [], [])
     for _ in range(pictures):
         scene = random_single(rng) if rng.random() < singles else random_scene(rng, held_out=False)
@@ -97,7 +97,7 @@ def describe(rng: random.Random, pictures: int, each: int, singles: float = 0.3)
 
 
 def judge(rng: random.Random, pictures: int, pairs: int, mix: Mix) -> Lesson:
-    """True/False: ``pairs`` true captions for each picture, each with a false one that differs in one thing."""
+    """Return a True/False lesson: ``pairs`` true captions for each picture, each with a false one that differs once."""
     lesson = Lesson([], [], [])
     for index in range(pictures):
         alone = index < round(mix.singles * pictures)
@@ -167,5 +167,5 @@ def _place_holds(claim: PlaceClaim, scene: Scene | Single) -> bool:
         return claim.first.fits(scene.thing) and claim.place == scene.place
     placed = list(zip((scene.first, scene.second), places_of(scene), strict=True))
     if scene.third is not None and claim.first.fits(scene.third):
-        return True  # the third object has no defined place: count it as not plainly false
+        return True  # the third object has no defined place, so the claim is not clearly false
     return any(claim.first.fits(thing) and claim.place == place for thing, place in placed)

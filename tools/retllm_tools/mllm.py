@@ -28,7 +28,7 @@ GRID = EDGE // (PATCH * MERGE)
 
 @dataclass(frozen=True)
 class MllmShape:
-    """Depths and widths of the small model."""
+    """The dimensions of the small model."""
 
     vision_depth: int = 3
     vision_width: int = 96
@@ -39,7 +39,7 @@ class MllmShape:
 
 
 def build_processor(seed: int) -> Qwen3VLProcessor:
-    """The processor: every picture becomes about 64 x 64 pixels, sixteen visual tokens."""
+    """Return the processor, which resizes pictures to about 64 x 64 pixels, 16 visual tokens."""
     tokenizer = chat_tokenizer(seed)
     pixels = {"shortest_edge": EDGE * EDGE, "longest_edge": EDGE * EDGE}
     grid: dict[str, Any] = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2, "size": pixels}
@@ -53,10 +53,10 @@ def build_processor(seed: int) -> Qwen3VLProcessor:
 
 
 def build_model(processor: Qwen3VLProcessor, shape: MllmShape | None = None) -> Qwen3VLForConditionalGeneration:
-    """A model with random weights, in float32, for this processor's vocabulary.
+    """Return a model with random weights in float32 for the vocabulary of this processor.
 
-    The rope theta is 100, not the class's 500,000: the heads are 32 wide and the picture is a grid of 4 x 4 tokens;
-    with the usual theta the width axis would be left only frequencies too low to tell four columns apart.
+    The rope theta is 100 instead of the default 500,000: the heads are 32 wide and the picture is a grid of 4 x 4
+    tokens; with the default the frequencies of the width axis are too low to distinguish four columns.
     """
     shape = shape or MllmShape()
     token = processor.tokenizer.convert_tokens_to_ids
@@ -103,22 +103,22 @@ def build_model(processor: Qwen3VLProcessor, shape: MllmShape | None = None) -> 
 
 
 def save(folder: Path, model: Any, processor: Any) -> None:
-    """Write the model in half precision with its processor, as ``AutoProcessor`` and ``AutoModel...`` load them.
+    """Save the model in half precision and its processor, for ``AutoProcessor`` and ``AutoModel...``.
 
-    ``model`` itself stays as it is.
+    ``model`` itself does not change.
     """
     state = {key: value.detach().half().contiguous() for key, value in model.state_dict().items()}
-    twin: Any = Qwen3VLForConditionalGeneration(model.config)
-    twin.half()
-    twin.load_state_dict(state)
-    twin.generation_config.eos_token_id = processor.tokenizer.eos_token_id
-    twin.generation_config.pad_token_id = processor.tokenizer.pad_token_id
-    twin.save_pretrained(folder, safe_serialization=True)
+    copy: Any = Qwen3VLForConditionalGeneration(model.config)
+    copy.half()
+    copy.load_state_dict(state)
+    copy.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    copy.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    copy.save_pretrained(folder, safe_serialization=True)
     processor.save_pretrained(folder)
 
 
 def load(folder: Path) -> tuple[Any, Any]:
-    """The model in float32 and its processor, from a folder that ``save`` wrote; no hub is asked."""
+    """Load the model in float32 and its processor from a folder of ``save``, without network access."""
     processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
     model: Any = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     return model.eval(), processor

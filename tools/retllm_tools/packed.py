@@ -1,6 +1,6 @@
-"""One forward pass over pictures with several questions each: the picture's prefix is read once and shared.
+"""One forward pass over pictures with several questions each, which share the computation of the picture prefix.
 
-Training only. Its result equals that of the plain model on each prompt alone, which a test holds.
+Used in training only. A test checks that the result equals that of the plain model for each prompt alone.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from retllm_tools.mllm import GRID
 
 @dataclass(frozen=True)
 class Segment:
-    """What follows the picture in one prompt, position by position.
+    """The part of a prompt after the picture, by position.
 
-    ``targets`` are the tokens of the answer (-100: none). The other two are aids of the training: ``told`` holds the
-    next token inside a true caption (-100 elsewhere), ``sound`` whether the caption is still true as far as it has been
-    read (1 or 0; -1 where that is not known).
+    ``targets`` are the tokens of the answer (-100: none). The other two are for auxiliary losses: ``caption`` holds the
+    next token inside a true caption (-100 elsewhere), ``truth`` whether the caption is true up to this position (1 or
+    0; -1 if unknown).
     """
 
     tokens: list[int]
     targets: list[int]
-    told: list[int]
-    sound: list[int]
+    caption: list[int]
+    truth: list[int]
 
     def after(self, start: int) -> Segment:
-        """The segment without its first ``start`` positions."""
-        return Segment(self.tokens[start:], self.targets[start:], self.told[start:], self.sound[start:])
+        """Return the segment without its first ``start`` positions."""
+        return Segment(self.tokens[start:], self.targets[start:], self.caption[start:], self.truth[start:])
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,15 @@ class Packed:
 
     pixels: Tensor  # (B * patches, channels * 2 * patch * patch)
     grid: Tensor  # (B, 3)
-    prefix: Tensor  # (P,), the picture's place and the words that all prompts of the batch share
+    prefix: Tensor  # (P,), the picture tokens and the text that all prompts of the batch share
     tokens: Tensor  # (B * n, S), right-padded
-    targets: Tensor  # (B * n, S), -100 where nothing is predicted
-    told: Tensor  # (B * n, S), -100 where nothing is told
-    sound: Tensor  # (B * n, S), -1 where not known
+    targets: Tensor  # (B * n, S), -100 without a target
+    caption: Tensor  # (B * n, S), -100 outside of true captions
+    truth: Tensor  # (B * n, S), -1 if unknown
 
 
 class Packer:
-    """Turns pictures and texts into ``Packed`` batches, by the processor that the saved model is used with."""
+    """Converts pictures and texts to ``Packed`` batches with the processor of the saved model."""
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
@@ -68,57 +68,58 @@ class Packer:
         return tokens
 
     def segments(self, questions: Sequence[str], answers: Sequence[str], whole: bool) -> list[Segment]:
-        """Question and answer as tokens; with ``whole`` the end of the answer is a target as well."""
+        """Return questions and answers as segments; with ``whole`` the end of the answer is a target too."""
         end = "<|im_end|>" if whole else ""
-        asked = self._encode([f"{self._before}{question}{self._after}" for question in questions])
-        told = self._encode([answer + end for answer in answers])
-        made = []
-        for ask, tell in zip(asked, told, strict=True):
-            size = len(ask) + len(tell) - 1
-            made.append(Segment(ask + tell[:-1], [-100] * (len(ask) - 1) + tell, [-100] * size, [-1] * size))
-        return made
+        question_tokens = self._encode([f"{self._before}{question}{self._after}" for question in questions])
+        answer_tokens = self._encode([answer + end for answer in answers])
+        segments = []
+        for question, answer in zip(question_tokens, answer_tokens, strict=True):
+            size = len(question) + len(answer) - 1
+            targets = [-100] * (len(question) - 1) + answer
+            segments.append(Segment(question + answer[:-1], targets, [-100] * size, [-1] * size))
+        return segments
 
     def judged(self, questions: Sequence[str], answers: Sequence[str], opening: str, ending: str) -> list[Segment]:
-        """Segments of questions that alternate between a true caption and a false one made from it, with the aids.
+        """Return segments with ``caption`` and ``truth`` for pairs of a true caption and a false one made from it.
 
         Args:
             questions: true, false, true, false, ...
-            answers: theirs.
-            opening, ending: what every question says before its caption and after it.
+            answers: the answers in the same order.
+            opening, ending: text of every question before and after its caption.
         """
         plain = self.segments(questions, answers, whole=False)
         start = len(self._encode([self._before + opening])[0])
         closing = len(self._encode([ending + self._after])[0])
-        made: list[Segment] = []
+        segments: list[Segment] = []
         for true, false in zip(plain[::2], plain[1::2], strict=True):
             head, tail = _common(true.tokens, false.tokens)
-            # the false caption is true before the difference, and false from the difference's end on
+            # the false caption is true before the difference, and false from the end of the difference on
             broken = max(len(false.tokens) - tail - 1, head)
-            told = [-100] * start + true.tokens[start + 1 : len(true.tokens) - closing]
-            told += [-100] * (len(true.tokens) - len(told))
-            sound = [-1] * start + [1] * (head - start) + [-1] * (broken - head)
-            sound += [0] * (len(false.tokens) - len(sound))
-            # the words after the caption carry no news
-            quiet = [-1] * (closing - 1)
-            kept = [1] * (len(true.tokens) - start - len(quiet))
-            made.append(replace(true, told=told, sound=[-1] * start + kept + quiet))
-            made.append(replace(false, sound=sound[: len(sound) - len(quiet)] + quiet))
-        return made
+            caption = [-100] * start + true.tokens[start + 1 : len(true.tokens) - closing]
+            caption += [-100] * (len(true.tokens) - len(caption))
+            truth = [-1] * start + [1] * (head - start) + [-1] * (broken - head)
+            truth += [0] * (len(false.tokens) - len(truth))
+            # no target after the caption
+            unknown = [-1] * (closing - 1)
+            known = [1] * (len(true.tokens) - start - len(unknown))
+            segments.append(replace(true, caption=caption, truth=[-1] * start + known + unknown))
+            segments.append(replace(false, truth=truth[: len(truth) - len(unknown)] + unknown))
+        return segments
 
     def pack(self, pictures: Sequence[Image.Image], segments: Sequence[Segment]) -> Packed:
-        """``segments`` holds those of the first picture first; the same number for each."""
-        seen = self.processor.image_processor(images=list(pictures), return_tensors="pt")
+        """Pack pictures with their segments: those of the first picture first, the same number for each."""
+        processed = self.processor.image_processor(images=list(pictures), return_tensors="pt")
         shared = _shared(segments)
         prefix = torch.cat([self.prefix, torch.tensor(segments[0].tokens[:shared], dtype=torch.long)])
         rest = [segment.after(shared) for segment in segments]
         return Packed(
-            seen["pixel_values"],
-            seen["image_grid_thw"],
+            processed["pixel_values"],
+            processed["image_grid_thw"],
             prefix,
             _padded([segment.tokens for segment in rest], self.tokenizer.pad_token_id),
             _padded([segment.targets for segment in rest], -100),
-            _padded([segment.told for segment in rest], -100),
-            _padded([segment.sound for segment in rest], -1),
+            _padded([segment.caption for segment in rest], -100),
+            _padded([segment.truth for segment in rest], -1),
         )
 
 
@@ -126,16 +127,16 @@ def _padded(rows: Sequence[list[int]], filler: int) -> Tensor:
     return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=filler)
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> tuple[int, int]:
-    """How many tokens two sequences share at their beginnings, and then at their ends."""
-    shorter = min(len(one), len(other))
-    head = next((index for index in range(shorter) if one[index] != other[index]), shorter)
-    tail = next((index for index in range(shorter - head) if one[-1 - index] != other[-1 - index]), shorter - head)
+def _common(first: Sequence[int], second: Sequence[int]) -> tuple[int, int]:
+    """Return the lengths of the common prefix of two sequences and of the common suffix of the rest."""
+    shorter = min(len(first), len(second))
+    head = next((index for index in range(shorter) if first[index] != second[index]), shorter)
+    tail = next((index for index in range(shorter - head) if first[-1 - index] != second[-1 - index]), shorter - head)
     return head, tail
 
 
 def _shared(segments: Sequence[Segment]) -> int:
-    """How many tokens all segments begin with, none of which has a target."""
+    """Return the length of the common prefix of all segments that has no target."""
     shared = 0
     for column, targets in zip(
         zip(*(segment.tokens for segment in segments), strict=False),
@@ -149,7 +150,7 @@ def _shared(segments: Sequence[Segment]) -> int:
 
 
 def _prefix_positions(prefix: Tensor, image_token: int) -> Tensor:
-    """(3, P) multimodal rope positions of a prefix with one GRID x GRID picture."""
+    """Return the multimodal rope positions (3, P) of a prefix with one GRID x GRID picture."""
     before = int((prefix == image_token).nonzero()[0])
     area = GRID * GRID
     cell = torch.arange(area)
@@ -160,7 +161,7 @@ def _prefix_positions(prefix: Tensor, image_token: int) -> Tensor:
 
 @contextmanager
 def injected(mlp: Any, visual: Tensor, alpha: float) -> Iterator[None]:
-    """Mix the visual tokens (B, N, d) into one feed-forward layer, scaled as the fine stage does (method, sec. 4)."""
+    """Mix the visual tokens (B, N, d) into one feed-forward layer, scaled as in the fine stage (method, section 4)."""
     scale = 1.0 / visual.abs().mean((1, 2), keepdim=True)
     keys = visual * (mlp.up_proj.weight.abs().mean() * scale)
     values = visual * (mlp.down_proj.weight.abs().mean() * scale)
@@ -182,24 +183,24 @@ def injected(mlp: Any, visual: Tensor, alpha: float) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the vision tower makes of B pictures."""
+class VisualFeatures:
+    """The output of the vision tower for B pictures."""
 
     visual: Tensor  # (B, GRID * GRID, d), projected visual tokens
     deepstack: list[Tensor]  # each (B * GRID * GRID, d)
 
 
-def see(model: Any, batch: Packed) -> Seen:
-    """One pass of the vision tower over the pictures of a batch."""
+def encode_pictures(model: Any, batch: Packed) -> VisualFeatures:
+    """Run the vision tower on the pictures of a batch."""
     features = model.model.get_image_features(batch.pixels, batch.grid, return_dict=True)
     visual = torch.stack(features.pooler_output).to(model.get_decoder().embed_tokens.weight.dtype)
-    return Seen(visual, [torch.cat(list(layer)) for layer in features.deepstack_features])
+    return VisualFeatures(visual, [torch.cat(list(layer)) for layer in features.deepstack_features])
 
 
-def states(model: Any, batch: Packed, seen: Seen, inject_at: int | None = None, alpha: float = 0.3) -> Tensor:
-    """Last hidden states (B * n, S, d) of the segments.
+def states(model: Any, batch: Packed, seen: VisualFeatures, inject_at: int | None = None, alpha: float = 0.3) -> Tensor:
+    """Return the last hidden states (B * n, S, d) of the segments.
 
-    ``inject_at`` is the decoder layer whose feed-forward part gets the visual tokens mixed in; None: none.
+    ``inject_at`` is the decoder layer with re-injection into its feed-forward part; None: no layer.
     """
     if inject_at is None:
         return _decode(model, batch, seen)
@@ -208,14 +209,14 @@ def states(model: Any, batch: Packed, seen: Seen, inject_at: int | None = None, 
 
 
 def logits(model: Any, batch: Packed, inject_at: int | None = None, alpha: float = 0.3) -> tuple[Tensor, Tensor]:
-    """Logits (M, vocabulary) at the M positions that have a target, and those targets (M,)."""
-    hidden = states(model, batch, see(model, batch), inject_at, alpha)
-    wanted = batch.targets != -100
-    return model.lm_head(hidden[wanted]), batch.targets[wanted]
+    """Return logits (M, vocabulary) at the M positions with a target, and these targets (M,)."""
+    hidden = states(model, batch, encode_pictures(model, batch), inject_at, alpha)
+    has_target = batch.targets != -100
+    return model.lm_head(hidden[has_target]), batch.targets[has_target]
 
 
-def _decode(model: Any, batch: Packed, seen: Seen) -> Tensor:
-    """Last hidden states (B * n, S, d) of the segments, after one shared pass over the prefixes."""
+def _decode(model: Any, batch: Packed, seen: VisualFeatures) -> Tensor:
+    """Return the last hidden states (B * n, S, d) of the segments, after one shared pass over the prefixes."""
     decoder, image_token = model.get_decoder(), model.config.image_token_id
     pictures, rows = len(seen.visual), len(batch.tokens)
     prefix = batch.prefix.expand(pictures, -1)

@@ -1,6 +1,6 @@
-"""A multimodal model of random weights and a chosen size, saved as any model would be.
+"""A multimodal model with random weights and a given size, saved like any model.
 
-Speed does not depend on what weights say, so that what is measured with it holds for a trained model of that size.
+Speed does not depend on the values of the weights, so measurements hold for a trained model of that size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CHAT = (
     "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ c.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-_PATCH = 28  # pixels on a side that become one visual token
+_PATCH = 28  # side in pixels of the square that becomes one visual token
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ class Size:
 
 
 def save_random_model(folder: Path, size: Size, captions: list[str]) -> int:
-    """Write a model to ``folder``; its tokenizer knows the words of the questions and of ``captions``.
+    """Save a model to ``folder``, with a tokenizer trained on the prompts and ``captions``.
 
     Returns:
-        Its number of parameters.
+        The number of parameters.
     """
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -86,7 +86,7 @@ def save_random_model(folder: Path, size: Size, captions: list[str]) -> int:
 
 
 def _tokenizer(captions: list[str]) -> Any:
-    """Byte-level pieces that make whole words of the questions, as a real tokenizer's do."""
+    """Return a byte-level tokenizer in which the words of the prompts are single tokens, as in real ones."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

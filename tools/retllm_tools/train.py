@@ -1,6 +1,6 @@
-"""``python -m retllm_tools.train``: train the two small models from one fixed seed.
+"""``python -m retllm_tools.train``: train the two small models from a fixed seed.
 
-An interrupted training of the multimodal model goes on from its last checkpoint when the command is given again.
+Training of the multimodal model resumes from its last checkpoint if the command is run again.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ SEED = 1
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m retllm_tools.train", description=__doc__)
-    parser.add_argument("--out", type=Path, default=models_dir(), help="folder that gets clip/ and mllm/")
-    parser.add_argument("--only", choices=("clip", "mllm"), help="train one of the two")
+    parser.add_argument("--out", type=Path, default=models_dir(), help="output folder of clip/ and mllm/")
+    parser.add_argument("--only", choices=("clip", "mllm"), help="train only this model")
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each process")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads per process")
     parser.add_argument("--workers", type=int, default=2, choices=(1, 2), help="processes for the multimodal model")
     parser.add_argument(
         "--checkpoints",
         type=Path,
         default=Path(tempfile.gettempdir()) / "retllm-demo-training",
-        help="folder for checkpoints; empty it to begin anew",
+        help="folder of checkpoints; delete them to start from scratch",
     )
     return parser.parse_args()
 
 
 def main() -> None:
-    """Train, and leave weights, configurations and ``training.json`` in the models' folders."""
+    """Train, and write weights, configuration and ``training.json`` to the folder of each model."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     if arguments.only != "mllm":

@@ -1,7 +1,7 @@
-"""Training of the small CLIP: plain contrastive learning on pictures and captions of the training scenes.
+"""Training of the small CLIP model: contrastive learning on pictures and captions of the training scenes.
 
-It is kept small on purpose. Like its large relatives it learns which things are in a picture long before which of
-them is where; that is what a fine stage is for.
+The model is small on purpose. Like large CLIP models it learns which things are in a picture long before it learns
+where they are, which the fine stage makes up for.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ClipRecipe:
 
     steps: int = 2400
     batch: int = 128
-    #: pictures drawn once, before the first step; each of them is seen several times, with another caption
+    #: number of pictures, drawn once before the first step; each is used several times with different captions
     drawn: int = 24_000
     learning_rate: float = 1.5e-3
     warm_up: int = 100
@@ -73,14 +73,14 @@ def clip_config(recipe: ClipRecipe, vocabulary: int, eos_id: int) -> dict[str, A
 
 
 def recall(similarity: torch.Tensor, ranks: tuple[int, ...] = (1, 5, 10)) -> dict[str, float]:
-    """Recall at each rank where row i's right column is i."""
+    """Return the recall at each rank; the right column of row i is i."""
     right = similarity.diagonal().unsqueeze(1)
     place = (similarity > right).sum(1)
     return {f"r@{rank}": round((place < rank).float().mean().item(), 4) for rank in ranks}
 
 
 def measure(model: Any, preprocess: Any, tokenizer: Any, seed: int, families: int = 64) -> dict[str, float]:
-    """Text-to-image recall in a gallery of held-out families."""
+    """Return the text-to-image recall in a gallery of held-out families."""
     scenes = [scene for members in gallery(families, seed) for scene in members]
     model.eval()
     with torch.inference_mode():
@@ -91,7 +91,7 @@ def measure(model: Any, preprocess: Any, tokenizer: Any, seed: int, families: in
 
 
 def train_clip(folder: Path, seed: int, recipe: ClipRecipe | None = None) -> dict[str, Any]:
-    """Train from ``seed`` and save config, tokenizer and half-precision weights to ``folder``; return the figures."""
+    """Train from ``seed``, save config, tokenizer and half-precision weights to ``folder``, and return the metrics."""
     recipe = recipe or ClipRecipe()
     started = time.monotonic()
     torch.manual_seed(seed)
@@ -114,7 +114,7 @@ def train_clip(folder: Path, seed: int, recipe: ClipRecipe | None = None) -> dic
     targets = torch.arange(recipe.batch)
     model.train()
     drawn = [random_scene(rng, held_out=False) for _ in range(recipe.drawn)]
-    # half precision bounds the memory
+    # half precision to save memory
     pictures = torch.stack([preprocess(render(scene)).half() for scene in drawn])
     for step in range(recipe.steps):
         chosen = rng.sample(range(recipe.drawn), recipe.batch)

@@ -1,12 +1,12 @@
-"""Training of the small multimodal model: first it learns to see, then to describe, then to judge True or False.
+"""Training of the small multimodal model in three stages: seeing, describing, judging True or False.
 
-Three stages, for a reason: asked True or False from the start it stays at chance for a long time, and shapes and
-relations come last. Two aids keep judging from undoing what seeing and describing taught: the words of true captions
-stay targets, and a probe is asked, word by word, whether the caption is still true. In the second part of judging,
-which is about relations, another asks each visual token for its row and column: the rotary positions of the decoder
-steer where it looks, but a word that has found "the red circle" can only tell where that is if the visual token itself
-says so. A part of the judging batches runs with visual tokens mixed into one feed-forward layer, as the platform's fine
-stage may do at the same place; a model of two million parameters is not robust to that by itself, as a large one is.
+With judging alone the model stays at chance for a long time, and learns shapes and relations last. Two auxiliary losses
+keep judging from undoing the first two stages: the words of true captions stay targets, and a probe predicts at each
+word whether the caption is true so far. In the second part of judging, which is about relations, another probe predicts
+the row and column of each visual token: rotary positions guide the attention of the decoder, but a word that attends to
+"the red circle" only learns where it is if the visual token encodes its position. A part of the judging batches runs
+with re-injection into one feed-forward layer, as the fine stage may do; a model of two million parameters, unlike a
+large one, is not robust to that without training.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from retllm.demo.scenes import render
 from retllm.demo.variants import CATEGORIES, FAMILY_SIZE, gallery, hard_pairs
 from retllm_tools.lessons import Lesson, Mix, around, ask, describe, judge
 from retllm_tools.mllm import GRID, build_model, build_processor, save
-from retllm_tools.packed import Packer, logits, see, states
+from retllm_tools.packed import Packer, encode_pictures, logits, states
 from retllm_tools.train_sight import SightRecipe, rate, train_sight
 
 log = structlog.get_logger(__name__)
 
-#: the layer that the default trigger arms in a model of six layers: the one after start < l < end, floors of
-#: 5/28 and 16/28 of the depth (method, section 4)
+#: the layer of re-injection by the default trigger in a model of six layers: the one after start < l < end, floors
+#: of 5/28 and 16/28 of the depth (method, section 4)
 INJECTED_LAYER = 3
 ALPHA = 0.3
-#: galleries and pairs of this seed guide the training; the reported figures use others
+#: seed of galleries and pairs for development; reported metrics use other seeds
 DEVELOPMENT_SEED = 1
 
 
 @dataclass(frozen=True)
 class JudgeStage:
-    """A part of learning to judge, with a learning rate that rises anew.
+    """A part of the judging stage with its own learning rate schedule.
 
     Attributes:
-        steps: how many.
-        mix: what the lessons are made of.
-        place_weight: weight of the aid that asks each visual token for its row and column.
-        fades: steps after which the cosine of the learning rate would be at zero; a stage that is shorter ends before,
-            since what is learned late and all at once, the shapes, does not come at a low rate.
-        peak: highest learning rate.
+        steps: number of steps.
+        mix: composition of the lessons.
+        place_weight: weight of the loss on row and column of each visual token.
+        fades: number of steps after which the cosine learning rate reaches zero. A shorter stage ends before, since
+            shapes, which are learned late and suddenly, are not learned at a low rate.
+        peak: maximum learning rate.
     """
 
     steps: int
@@ -72,7 +72,7 @@ class MllmRecipe:
 
     sight: SightRecipe = field(default_factory=SightRecipe)
     describe_steps: int = 500
-    #: first what things are and what a place is, then which of two objects is where
+    #: first objects and places, then relations between two objects
     judge: tuple[JudgeStage, ...] = (
         JudgeStage(2000, Mix(0.5, 0.2, ("place", *_PLACE_OR_THING)), place_weight=0.0, fades=3000),
         JudgeStage(3200, Mix(0.1, 0.5, (*["place"] * 3, *_PLACE_OR_THING), swaps=2.0), place_weight=0.3, fades=3200),
@@ -83,7 +83,7 @@ class MllmRecipe:
     describe_rate: float = 1.5e-3
     warm_up: int = 150
     injected_share: float = 0.35
-    #: weights of the aids while judging: the words of true captions, and how long a caption has been true
+    #: weights of the auxiliary losses of judging: words of true captions; whether the caption is true so far
     told_weight: float = 1.0
     sound_weight: float = 1.0
     log_every: int = 100
@@ -91,11 +91,11 @@ class MllmRecipe:
 
     @property
     def steps(self) -> int:
-        """Steps of describing and judging together."""
+        """Return the number of steps of describing and judging."""
         return self.describe_steps + sum(stage.steps for stage in self.judge)
 
     def judging(self, step: int) -> tuple[JudgeStage, int]:
-        """The stage of judging that ``step`` lies in, and which step of that stage it is."""
+        """Return the judging stage of ``step``, and the step within that stage."""
         step -= self.describe_steps
         for stage in self.judge[:-1]:
             if step < stage.steps:
@@ -105,7 +105,7 @@ class MllmRecipe:
 
 
 def p_true(model: Any, packer: Packer, lesson: Lesson, inject_at: int | None = None) -> torch.Tensor:
-    """P("True") over the full vocabulary for each question of the lesson, (pictures, questions each)."""
+    """Return P("True") over the full vocabulary for each question of the lesson: (pictures, questions per picture)."""
     batch = packer.pack(lesson.pictures, packer.segments(lesson.questions, ["True"] * len(lesson.questions), False))
     with torch.inference_mode():
         scores, targets = logits(model, batch, inject_at, ALPHA)
@@ -113,44 +113,44 @@ def p_true(model: Any, packer: Packer, lesson: Lesson, inject_at: int | None = N
 
 
 def measure(model: Any, packer: Packer, seed: int, inject_at: int | None, pairs: int = 64) -> dict[str, float]:
-    """Pairwise accuracy in each category and R@1 inside families of eight, on held-out scenes."""
+    """Return the pairwise accuracy in each category and R@1 within families of eight, on held-out scenes."""
     model.eval()
     figures: dict[str, float] = {}
     for category in CATEGORIES:
         hard = hard_pairs(category, pairs, seed)
         questions = [ask(str(claim)) for pair in hard for claim in (pair.true, pair.false)]
-        chances = p_true(model, packer, Lesson([render(pair.scene) for pair in hard], questions, []), inject_at)
-        figures[category] = round((chances[:, 0] > chances[:, 1]).float().mean().item(), 3)
+        probabilities = p_true(model, packer, Lesson([render(pair.scene) for pair in hard], questions, []), inject_at)
+        figures[category] = round((probabilities[:, 0] > probabilities[:, 1]).float().mean().item(), 3)
     members = gallery(8, seed)
     pictures = [render(scene) for family in members for scene in family]
     questions = [ask(caption(query)) for family in members for _ in family for query in family]
-    chances = p_true(model, packer, Lesson(pictures, questions, []), inject_at)
-    grid = chances.reshape(-1, FAMILY_SIZE, FAMILY_SIZE)  # family, picture, caption
+    probabilities = p_true(model, packer, Lesson(pictures, questions, []), inject_at)
+    grid = probabilities.reshape(-1, FAMILY_SIZE, FAMILY_SIZE)  # family, picture, caption
     best = grid.argmax(1)
     figures["family_r@1"] = round((best == torch.arange(FAMILY_SIZE)).float().mean().item(), 3)
     model.train()
     return figures
 
 
-#: every step's lesson has this many parts, so that it is the same for one worker and for two
+#: the lesson of a step has this many parts, so that it is the same for one worker and for two
 _PARTS = 2
 
 
 @dataclass(frozen=True)
 class Worker:
-    """One of ``count`` processes that share each step's work; 0 is the one that writes."""
+    """One of ``count`` processes that share the work of each step; rank 0 writes the files."""
 
     rank: int = 0
     count: int = 1
 
     @property
     def parts(self) -> range:
-        """The parts of each lesson that this worker computes."""
+        """Return the parts of each lesson that this worker computes."""
         return range(self.rank, _PARTS, self.count)
 
 
 class _Run:
-    """One training run that can be taken up again from its checkpoint."""
+    """A training run that can resume from its checkpoint."""
 
     def __init__(self, seed: int, recipe: MllmRecipe, checkpoint: Path, worker: Worker) -> None:
         torch.manual_seed(seed)
@@ -158,12 +158,12 @@ class _Run:
         self.processor = build_processor(seed)
         self.packer = Packer(self.processor)
         self.model = build_model(self.processor).train()
-        # plain attention: on short sequences its backward pass is several times faster on a CPU than the fused one
+        # eager attention: on a CPU its backward pass on short sequences is several times faster than the fused one
         self.model.set_attn_implementation("eager")
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=0.0, weight_decay=0.02, betas=(0.9, 0.98), fused=True
         )
-        # aids that are not part of the model: "true so far" from the hidden states, row and column from visual tokens
+        # probes, not part of the model: "true so far" from the hidden states, row and column from visual tokens
         width = self.model.config.text_config.hidden_size
         self.probe = nn.ModuleDict({"sound": nn.Linear(width, 1), "place": nn.Linear(width, 2 * GRID)})
         self.probe_optimizer = torch.optim.AdamW(self.probe.parameters(), lr=1e-3)
@@ -182,10 +182,10 @@ class _Run:
         self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
         log.info("resumed", step=self.step)
 
-    def keep(self) -> None:
-        """Write the checkpoint; a torn write can't replace the one before."""
+    def save_checkpoint(self) -> None:
+        """Write the checkpoint atomically."""
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.checkpoint.with_suffix(".part")
+        temporary = self.checkpoint.with_suffix(".part")
         torch.save(
             {
                 "model": self.model.state_dict(),
@@ -196,30 +196,30 @@ class _Run:
                 "seconds": self.seconds,
                 "history": self.history,
             },
-            fresh,
+            temporary,
         )
-        fresh.replace(self.checkpoint)
+        temporary.replace(self.checkpoint)
 
     def lesson(self) -> tuple[Lesson, float, int | None]:
-        """This step's lesson, learning rate and injected layer; all of it follows from seed and step."""
+        """Return lesson, learning rate and layer of re-injection of this step, which depend on seed and step only."""
         recipe, common = self.recipe, f"mllm/{self.seed}/{self.step}"
-        dice = [random.Random(f"{common}/{part}") for part in self.worker.parts]
+        generators = [random.Random(f"{common}/{part}") for part in self.worker.parts]
         if self.step < recipe.describe_steps:
-            pace = rate(self.step, recipe.describe_steps, recipe.describe_rate, recipe.warm_up)
-            told = [describe(rng, recipe.describe_pictures // _PARTS, 2) for rng in dice]
-            return _joined(told), max(pace, recipe.describe_rate * 0.1), None
+            learning_rate = rate(self.step, recipe.describe_steps, recipe.describe_rate, recipe.warm_up)
+            described = [describe(rng, recipe.describe_pictures // _PARTS, 2) for rng in generators]
+            return _joined(described), max(learning_rate, recipe.describe_rate * 0.1), None
         stage, step = recipe.judging(self.step)
         inject_at = INJECTED_LAYER if random.Random(common).random() < recipe.injected_share else None
         pictures = recipe.judge_pictures // _PARTS
-        judged = [judge(rng, pictures, recipe.pairs, stage.mix) for rng in dice]
+        judged = [judge(rng, pictures, recipe.pairs, stage.mix) for rng in generators]
         return _joined(judged), rate(step, stage.fades, stage.peak, recipe.warm_up), inject_at
 
     def advance(self) -> float:
-        """One step; returns its loss."""
-        lesson, pace, inject_at = self.lesson()
+        """Run one step and return its loss."""
+        lesson, learning_rate, inject_at = self.lesson()
         for group in self.optimizer.param_groups:
-            group["lr"] = pace
-        # bfloat16 with float32 weights: half the time on a CPU that has it
+            group["lr"] = learning_rate
+        # bfloat16 with float32 weights: twice as fast on a CPU that supports it
         with torch.autocast("cpu", torch.bfloat16):
             loss, total = self._losses(lesson, inject_at)
         self.probe_optimizer.zero_grad(set_to_none=True)
@@ -233,37 +233,37 @@ class _Run:
         return loss.item()
 
     def _losses(self, lesson: Lesson, inject_at: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss of the answers, and that loss with the aids of judging added."""
+        """Return the loss of the answers, and the total loss with the auxiliary losses of judging."""
         judging = self.step >= self.recipe.describe_steps
         if judging:
             segments = self.packer.judged(lesson.questions, lesson.answers, *around())
         else:
             segments = self.packer.segments(lesson.questions, lesson.answers, whole=True)
         batch = self.packer.pack(lesson.pictures, segments)
-        seen = see(self.model, batch)
+        seen = encode_pictures(self.model, batch)
         hidden = states(self.model, batch, seen, inject_at, ALPHA)
         loss = self._word_loss(hidden, batch.targets)
         if not judging:
             return loss, loss
-        known = batch.sound >= 0
-        verdict = self.probe["sound"](hidden[known])[:, 0].float()
-        sound = F.binary_cross_entropy_with_logits(verdict, batch.sound[known].float())
-        told = self._word_loss(hidden, batch.told)
+        known = batch.truth >= 0
+        predicted = self.probe["sound"](hidden[known])[:, 0].float()
+        truth_loss = F.binary_cross_entropy_with_logits(predicted, batch.truth[known].float())
+        caption_loss = self._word_loss(hidden, batch.caption)
         stage, _ = self.recipe.judging(self.step)
-        aids = self.recipe.told_weight * told + self.recipe.sound_weight * sound
+        auxiliary = self.recipe.told_weight * caption_loss + self.recipe.sound_weight * truth_loss
         if stage.place_weight:
-            aids = aids + stage.place_weight * self._place_loss(seen.visual)
-        return loss, loss + aids
+            auxiliary = auxiliary + stage.place_weight * self._place_loss(seen.visual)
+        return loss, loss + auxiliary
 
     def _place_loss(self, visual: torch.Tensor) -> torch.Tensor:
-        """How badly each visual token (B, cells, d) tells the row and the column that it lies in."""
+        """Return the loss of predicting row and column of each visual token (B, cells, d)."""
         row, column = self.probe["place"](visual).float().split(GRID, dim=-1)
         cell = torch.arange(GRID * GRID).repeat(len(visual))
         return F.cross_entropy(row.flatten(0, 1), cell // GRID) + F.cross_entropy(column.flatten(0, 1), cell % GRID)
 
     def _word_loss(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        wanted = targets != -100
-        return F.cross_entropy(self.model.lm_head(hidden[wanted]).float(), targets[wanted])
+        has_target = targets != -100
+        return F.cross_entropy(self.model.lm_head(hidden[has_target]).float(), targets[has_target])
 
     def _share_gradients(self) -> None:
         if self.worker.count == 1:
@@ -276,8 +276,8 @@ class _Run:
         for gradient, mean in zip(gradients, torch.split(flat, [len(g.flatten()) for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
 
-    def note(self, losses: list[float]) -> None:
-        """Keep the mean loss and, now and then, the accuracies."""
+    def record(self, losses: list[float]) -> None:
+        """Record the mean loss and, every ``measure_every`` steps, the accuracies; write the checkpoint then."""
         entry: dict[str, Any] = {
             "step": self.step,
             "loss": round(sum(losses) / len(losses), 4),
@@ -290,7 +290,7 @@ class _Run:
             entry |= measure(self.model, self.packer, DEVELOPMENT_SEED, None)
         self.history.append(entry)
         if due:
-            self.keep()
+            self.save_checkpoint()
         log.info("mllm", **entry)
 
 
@@ -302,11 +302,13 @@ def _joined(lessons: list[Lesson]) -> Lesson:
     )
 
 
-def _work(rank: int, count: int, meeting: str, folder: Path, seed: int, checkpoint: Path, recipe: MllmRecipe) -> None:
-    """One worker's training from beginning to end; the first one saves the result."""
+def _work(
+    rank: int, count: int, rendezvous: str, folder: Path, seed: int, checkpoint: Path, recipe: MllmRecipe
+) -> None:
+    """Run the training of one worker; rank 0 saves the result."""
     if count > 1:
         torch.set_num_threads(1)
-        distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count)
+        distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=count)
     run = _Run(seed, recipe, checkpoint, Worker(rank, count))
     losses: list[float] = []
     started = time.monotonic()
@@ -315,10 +317,10 @@ def _work(rank: int, count: int, meeting: str, folder: Path, seed: int, checkpoi
         if run.step % recipe.log_every == 0:
             run.seconds += time.monotonic() - started
             started = time.monotonic()
-            run.note(losses)
+            run.record(losses)
             losses = []
     if rank == 0:
-        run.keep()
+        run.save_checkpoint()
         _finish(run, folder)
     if count > 1:
         distributed.barrier()
@@ -341,27 +343,27 @@ def _finish(run: _Run, folder: Path) -> None:
 
 
 def train_mllm(folder: Path, seed: int, checkpoint: Path, workers: int = 1, recipe: MllmRecipe | None = None) -> None:
-    """Train from ``seed`` or go on from ``checkpoint``; save model, processor and figures to ``folder``.
+    """Train from ``seed`` or resume from ``checkpoint``; save model, processor and metrics to ``folder``.
 
     Args:
-        folder: where the model goes, with ``training.json`` beside it.
-        seed: of everything.
-        checkpoint: file to go on from and to write to.
-        workers: 1 or 2 processes that share each step's work; both ways compute the same up to rounding.
+        folder: output folder of the model and ``training.json``.
+        seed: seed of all random numbers.
+        checkpoint: file to resume from and to write.
+        workers: 1 or 2 processes that share the work of each step; the result is the same up to rounding.
         recipe: None for the default.
     """
     recipe = recipe or MllmRecipe()
     if not checkpoint.exists():
         run = _Run(seed, recipe, checkpoint, Worker())
-        sighted, figures = train_sight(run.processor, seed, recipe.sight)
-        run.model.load_state_dict(sighted.state_dict())
+        trained, figures = train_sight(run.processor, seed, recipe.sight)
+        run.model.load_state_dict(trained.state_dict())
         run.history.append({"sight": figures})
-        run.keep()
+        run.save_checkpoint()
     if workers == 1:
         _work(0, 1, "", folder, seed, checkpoint, recipe)
         return
     with tempfile.TemporaryDirectory() as scratch:
-        meeting = str(Path(scratch) / "meeting")
+        rendezvous = str(Path(scratch) / "rendezvous")
         spawn(  # type: ignore[no-untyped-call]
-            _work, (workers, meeting, folder, seed, checkpoint, recipe), nprocs=workers
+            _work, (workers, rendezvous, folder, seed, checkpoint, recipe), nprocs=workers
         )

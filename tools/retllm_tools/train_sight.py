@@ -1,8 +1,8 @@
-"""The first stage of training the small multimodal model: its vision tower learns to see, before any word is read.
+"""The first stage of training the small multimodal model: train the vision tower without text.
 
-Each of the sixteen visual tokens is asked whether an object's centre lies in its cell of the picture, and which size,
-colour and shape that object has. The linear head that answers is thrown away afterwards. Without this stage shapes are
-the last thing that the model learns from captions, and judging captions makes it forget them.
+A linear head on each of the 16 visual tokens predicts whether the centre of an object lies in its cell of the picture,
+and the size, colour and shape of that object. The head is discarded afterwards. Without this stage the model learns
+shapes last, and forgets them when it learns to judge captions.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 _KINDS = (("size", SIZES), ("colour", tuple(COLOURS)), ("shape", SHAPES))
 _NOTHING = -1
-#: what the head says of a cell: size, colour and shape, then presence
+#: outputs of the head for a cell: size, colour and shape, then presence
 _WIDTHS = [*(len(options) for _, options in _KINDS), 1]
 
 
@@ -50,30 +50,30 @@ class SightRecipe:
     pictures: int = 64
     learning_rate: float = 2e-3
     warm_up: int = 100
-    #: of the weights that it begins with; the pictures follow from the seed of the whole training
+    #: seed of the initial weights; the pictures depend on the seed of the whole training
     weights_seed: int = 0
-    #: the learning rate ends at this share of the highest
+    #: final learning rate as a share of the maximum
     least_rate: float = 0.05
     singles: float = 0.2
 
     def rate(self, step: int) -> float:
-        """A cosine from the highest rate to the least, with a linear warm-up on top."""
-        fallen = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        """Return the learning rate: linear warm-up and cosine decay to the minimum."""
+        decay = 0.5 * (1 + math.cos(math.pi * step / self.steps))
         warm = min(1.0, (step + 1) / self.warm_up)
-        return self.learning_rate * warm * (fallen * (1 - self.least_rate) + self.least_rate)
+        return self.learning_rate * warm * (decay * (1 - self.least_rate) + self.least_rate)
 
 
 def rate(step: int, steps: int, peak: float, warm_up: int) -> float:
-    """Linear warm-up, then a cosine to zero at ``steps``."""
+    """Return the learning rate: linear warm-up, then cosine decay to zero at ``steps``."""
     if step < warm_up:
         return peak * (step + 1) / warm_up
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
 def patches(scenes: Sequence[Scene | Single]) -> Tensor:
-    """What the model's image processor makes of the scenes' pictures: (B * patches, values of a patch), in [-1, 1].
+    """Return the pictures of the scenes as the image processor of the model does: (B * patches, values), in [-1, 1].
 
-    Patches come in the order of the visual tokens that they are merged into, each twice, for two moments of time.
+    Patches are in the order of the visual tokens that they are merged into, each twice, for two frames.
     """
     drawn = torch.stack([torch.from_numpy(np.array(render(scene))) for scene in scenes]).float().permute(0, 3, 1, 2)
     side = EDGE // PATCH // GRID
@@ -83,26 +83,26 @@ def patches(scenes: Sequence[Scene | Single]) -> Tensor:
 
 
 def cells(scene: Scene | Single) -> Tensor:
-    """What the head should say: (GRID * GRID, 3) indices of size, colour and shape; -1 where no centre lies."""
-    said = torch.full((GRID * GRID, len(_KINDS)), _NOTHING)
+    """Return the targets of the head: (GRID * GRID, 3) indices of size, colour and shape; -1 without a centre."""
+    targets = torch.full((GRID * GRID, len(_KINDS)), _NOTHING)
     side = EDGE // GRID
     for thing, (x, y) in centres(scene):
         row = [options.index(getattr(thing, kind)) for kind, options in _KINDS]
-        said[int(y // side) * GRID + int(x // side)] = torch.tensor(row)
-    return said
+        targets[int(y // side) * GRID + int(x // side)] = torch.tensor(row)
+    return targets
 
 
-def sight_loss(answers: Tensor, said: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Loss and accuracies of the head's ``answers`` (B, cells, sum of _WIDTHS) against ``said`` (B, cells, 3)."""
-    here = said[..., 0] != _NOTHING
+def sight_loss(answers: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Return loss and accuracies of ``answers`` (B, cells, sum of _WIDTHS) against ``targets`` (B, cells, 3)."""
+    here = targets[..., 0] != _NOTHING
     *kinds, presence = torch.split(answers, _WIDTHS, dim=-1)
     loss = 2 * F.binary_cross_entropy_with_logits(presence[..., 0], here.float())
-    right: dict[str, float] = {}
+    accuracy: dict[str, float] = {}
     for index, ((kind, _), answer) in enumerate(zip(_KINDS, kinds, strict=True)):
-        wanted = said[here][:, index]
-        loss = loss + F.cross_entropy(answer[here], wanted)
-        right[kind] = round((answer[here].argmax(-1) == wanted).float().mean().item(), 3)
-    return loss, right
+        target = targets[here][:, index]
+        loss = loss + F.cross_entropy(answer[here], target)
+        accuracy[kind] = round((answer[here].argmax(-1) == target).float().mean().item(), 3)
+    return loss, accuracy
 
 
 def _pictures(rng: random.Random, recipe: SightRecipe) -> Sequence[Scene | Single]:
@@ -113,7 +113,7 @@ def _pictures(rng: random.Random, recipe: SightRecipe) -> Sequence[Scene | Singl
 
 
 def train_sight(processor: Any, seed: int, recipe: SightRecipe | None = None) -> tuple[Any, dict[str, float]]:
-    """A new model with a trained vision tower; with it the accuracies of the last step and the seconds."""
+    """Return a new model with a trained vision tower, and the accuracies of the last step with the seconds."""
     recipe = recipe or SightRecipe()
     started = time.monotonic()
     torch.manual_seed(recipe.weights_seed)
@@ -123,11 +123,11 @@ def train_sight(processor: Any, seed: int, recipe: SightRecipe | None = None) ->
     parameters = [*model.model.visual.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
     grid = torch.tensor([[1, EDGE // PATCH, EDGE // PATCH]] * recipe.pictures)
-    right: dict[str, float] = {}
+    accuracy: dict[str, float] = {}
     for step in range(recipe.steps):
         scenes = _pictures(random.Random(10_000 * seed + step), recipe)
         features = model.model.get_image_features(patches(scenes), grid, return_dict=True)
-        loss, right = sight_loss(head(torch.stack(features.pooler_output)), torch.stack([cells(s) for s in scenes]))
+        loss, accuracy = sight_loss(head(torch.stack(features.pooler_output)), torch.stack([cells(s) for s in scenes]))
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate(step)
         optimizer.zero_grad(set_to_none=True)
@@ -135,5 +135,5 @@ def train_sight(processor: Any, seed: int, recipe: SightRecipe | None = None) ->
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if (step + 1) % 100 == 0:
-            log.info("sight", step=step + 1, loss=round(loss.item(), 4), **right)
-    return model, {**right, "seconds": round(time.monotonic() - started, 1)}
+            log.info("sight", step=step + 1, loss=round(loss.item(), 4), **accuracy)
+    return model, {**accuracy, "seconds": round(time.monotonic() - started, 1)}

@@ -1,4 +1,4 @@
-"""The byte-level BPE that both small models read with: any text can be spelled, the demo's own words are one token."""
+"""The byte-level BPE tokenizer of both small models: it encodes any text, and the demo's words as single tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SPECIALS = (
     "<|video_pad|>",
 )
 _ROLES = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-#: what the small MLLM is asked in its first stage of training
+#: the prompt of the captioning stage of the small MLLM
 DESCRIBE = "Describe the image."
 
 CHAT_TEMPLATE = (
@@ -51,14 +51,14 @@ def _prompts() -> dict[str, Any]:
 
 
 def question_template(pair: str) -> str:
-    """The text that the platform puts behind the picture for ``pair`` ("text->image"), in true_false mode."""
+    """Return the prompt text after the picture for ``pair`` ("text->image") in true_false mode."""
     prompts = _prompts()
     (piece,) = [piece for piece in prompts["pairs"][pair] if not piece.startswith("@")]
     return str(piece).replace("{ask}", prompts["ask"]["true_false"])
 
 
 def question_texts() -> list[str]:
-    """Every piece of text that the platform's prompt file puts to a model in true_false mode."""
+    """Return all texts of the prompt file in true_false mode."""
     prompts = _prompts()
     pieces = itertools.chain.from_iterable(prompts["pairs"].values())
     return [piece.replace("{ask}", prompts["ask"]["true_false"]) for piece in pieces if not piece.startswith("@")]
@@ -71,7 +71,7 @@ def _corpus(seed: int) -> Iterator[str]:
         yield str(loose_claim(random_scene(rng, held_out=False), rng))
         yield str(place_claim(random_single(rng), rng))
         yield "a " + " a ".join(rng.sample(words, 3))
-    # the answers occur as bare words, so that they become single tokens with and without a leading space
+    # answers as single words, so that they become single tokens with and without a leading space
     for _ in range(200):
         yield from ("True", "False", " True", " False", "user", "assistant", DESCRIBE, *question_texts())
 
@@ -91,7 +91,7 @@ def _train_bpe(seed: int) -> Tokenizer:
 
 
 def chat_tokenizer(seed: int) -> PreTrainedTokenizerFast:
-    """The small MLLM's tokenizer, with the chat template and the special tokens of a Qwen processor."""
+    """Return the tokenizer of the small MLLM, with the chat template and special tokens of a Qwen processor."""
     tokenizer: PreTrainedTokenizerFast = Qwen2Tokenizer(
         tokenizer_object=_train_bpe(seed),
         unk_token=None,  # type: ignore[arg-type]  # byte-level: nothing is unknown
@@ -104,7 +104,7 @@ def chat_tokenizer(seed: int) -> PreTrainedTokenizerFast:
 
 
 def clip_tokenizer(seed: int) -> PreTrainedTokenizerFast:
-    """The small CLIP's tokenizer: the same pieces, each text wrapped in a start and an end token."""
+    """Return the tokenizer of the small CLIP: the same tokens, each text between a start and an end token."""
     bpe = _train_bpe(seed)
     start, end = "<|im_start|>", "<|im_end|>"
     bpe.post_processor = processors.TemplateProcessing(

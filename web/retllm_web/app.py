@@ -19,7 +19,7 @@ from retllm_web.api.spec import INFO, SECURITY_SCHEMES, ErrorBody
 from retllm_web.http import auth, bodies, errors, health, metrics, middleware
 from retllm_web.http.services import Notifying, Services
 
-# parts of a form beside its files: the query of a search, the CSRF token
+# form parts that are not files: the query of a search, the CSRF token
 _OTHER_PARTS = 100
 # UTF-8 needs at most 4 bytes a character, JSON escapes up to 6
 _BYTES_PER_CHAR = 6
@@ -29,12 +29,12 @@ _MIN_FORM_MEMORY = 500_000
 def create_app(
     settings: Settings | None = None, *, storage: Storage | None = None, notifier: Notifying | None = None
 ) -> OpenAPI:
-    """The app: health checks, metrics, the REST API under /api/v1, and the pages.
+    """Return the app: health checks, metrics, the REST API under /api/v1, and the pages.
 
-    ``storage`` and ``announcer`` come from the settings unless given.
+    ``storage`` and ``notifier`` come from the settings unless given.
 
     Raises:
-        StackError: no database is named, or the secret key can be guessed or can't be kept.
+        StackError: no database is configured, or the secret key is easy to guess or cannot be stored.
     """
     settings = settings or get_settings()
     register_handlers()
@@ -44,14 +44,14 @@ def create_app(
         security_schemes=SECURITY_SCHEMES,
         validation_error_model=ErrorBody,
         validation_error_callback=errors.raise_invalid,
-        # its pages load their scripts from elsewhere or need a plugin; the document itself is ours to serve
+        # the UI pages load scripts from other hosts or need a plugin; api.spec serves the document itself
         doc_ui=False,
     )
     app.request_class = bodies.Request
     app.config.update(_config(settings))
     _behind_proxies(app, settings.proxies)
     app.extensions["retllm"] = Services(
-        # each thread of the server may hold one connection
+        # one connection for each thread of the server
         sessions=make_sessions(settings.database_url, pool_size=settings.web_threads),
         storage=storage or get_storage(settings),
         notifier=notifier or Notifier(settings.redis_url),
@@ -68,9 +68,9 @@ def create_app(
 
 
 def _behind_proxies(app: OpenAPI, number: int) -> None:
-    """Take address, scheme and host from what that many proxies say, and from nobody else."""
+    """Trust the address, scheme and host that the last ``number`` proxies report, and nobody else's."""
     if number:
-        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # the way that Flask names for it
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]  # as Flask documents it
             app.wsgi_app, x_for=number, x_proto=number, x_host=number, x_prefix=0
         )
 
@@ -85,8 +85,8 @@ def _config(settings: Settings) -> dict[str, Any]:
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",
         "SESSION_COOKIE_SECURE": settings.secure_cookies,
-        # when a session is over says its row; the signature of a cookie only must not be over before
+        # the row of a session says when it expires; the cookie's signature must not expire earlier
         "PERMANENT_SESSION_LIFETIME": timedelta(days=3650),
-        # a token lives as long as the session that it belongs to
+        # a CSRF token is valid as long as its session
         "WTF_CSRF_TIME_LIMIT": None,
     }

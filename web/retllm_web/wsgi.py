@@ -1,4 +1,4 @@
-"""What a WSGI server loads: ``gunicorn retllm_web.wsgi:app``."""
+"""The WSGI entry point: ``gunicorn retllm_web.wsgi:app``."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def jobs(ctx: click.Context, /, limit: int, as_json: bool, **filters: Any) -> No
             (
                 job["id"],
                 job["kind"],
-                job["state"],
+                show.job_state(job),
                 f"{job['progress']:.0%}",
                 job["collection_name"],
                 job["created_at"][:19].replace("T", " "),
@@ -74,7 +74,7 @@ def _tell(job: Json, as_json: bool) -> None:
     if as_json:
         show.as_json(job)
     else:
-        click.echo(f"{job['kind']} {job['id']}: {job['state']}, {job['progress']:.0%}")
+        click.echo(f"{job['kind']} {job['id']}: {show.job_state(job)}, {job['progress']:.0%}")
 
 
 @jobs.command("show")

@@ -98,7 +98,7 @@ def search(
         show.as_json(result)
     else:
         show.candidates(result)
-        click.echo(f"Job {job['id']} {job['state']}.", err=True)
+        click.echo(f"Job {job['id']} {show.job_state(job)}.", err=True)
     ctx.exit(0 if job["state"] == "succeeded" else 1)
 
 

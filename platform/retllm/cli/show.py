@@ -13,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from retllm.cli.client import Api, Json
+from retllm.db.enums import JobState
+from retllm.db.state_words import JOB_STATES
 
 # a whole line in a file or a pipe is better than one broken at 80 columns
 _PIPE_WIDTH = 160
@@ -49,10 +51,16 @@ def number(value: float | None, decimals: int = 4) -> str | None:
     return None if value is None else f"{value:.{decimals}f}"
 
 
+def job_state(job: Json) -> str:
+    """Return the word for the state of ``job``; a state that only a newer server knows stays as it is."""
+    return str(JOB_STATES.get(job["state"], job["state"]))
+
+
 def _reached(job: Json) -> tuple[str, int, int | None]:
     """The stage that a job is at, items done and items in all (None while it is not known)."""
     stage: Json = job["stages"][-1] if job["stages"] else {}
-    name = {"embed": "indexing", "coarse": "coarse stage", "fine": "fine stage"}.get(stage.get("stage", ""), "waiting")
+    names = {"embed": "indexing", "coarse": "coarse stage", "fine": "fine stage"}
+    name = names.get(stage.get("stage", ""), JOB_STATES[JobState.QUEUED])
     done = int(stage.get("items_done", 0)) + int(stage.get("items_failed", 0))
     return name, done, int(stage.get("items_total", 0)) or None
 
@@ -68,7 +76,7 @@ def follow(api: Api, job_id: str, *, quiet: bool) -> Json:
         disable=quiet,
     )
     with bar:
-        task = bar.add_task("waiting", total=None)
+        task = bar.add_task(JOB_STATES[JobState.QUEUED], total=None)
 
         def show(job: Json) -> None:
             name, done, total = _reached(job)

@@ -79,7 +79,7 @@ def _index(api: Api, collection_id: str) -> Json:
     job = api.submit(f"/collections/{collection_id}/index")
     job = show.follow(api, job["id"], quiet=False)
     if job["state"] not in ("succeeded", "partial"):
-        raise Conflict(f"The index job ended as {job['state']}: {job['error']}")
+        raise Conflict(f"Index job {show.job_state(job)}: {job['error']}")
     return job
 
 
@@ -88,7 +88,7 @@ def _ask(api: Api, collection_id: str, wanted: DemoQuery) -> Asked:
     job = search.submit(api, collection_id, {"text": wanted.query})
     job = api.watch(job["id"], lambda _: None)
     if job["state"] != "succeeded":
-        raise Conflict(f"The search ended as {job['state']}: {job['error']}")
+        raise Conflict(f"Search {show.job_state(job)}: {job['error']}")
     result = api.get(f"/searches/{job['id']}")
     right = next((row for row in result["candidates"] if row["name"] == wanted.file), None)
     return Asked(

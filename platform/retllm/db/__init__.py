@@ -1,1 +1,1 @@
-"""Tables, sessions, vector indexes and migrations. Postgres is the truth (design: data)."""
+"""Tables, sessions, vector indexes and migrations. PostgreSQL is the source of truth (design: data)."""

@@ -1,4 +1,4 @@
-"""What every table shares: names of constraints, types by annotation, keys."""
+"""Shared by all tables: constraint names, column types by annotation, keys."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from retllm.db.enums import (
 
 
 def new_id() -> uuid.UUID:
-    """A fresh UUID v7: keys sort by the time they were made."""
+    """Return a new UUID v7, so that keys sort by creation time."""
     return uuid.UUID(bytes=uuid7().bytes)
 
 
 def _enum(kind: type[StrEnum]) -> sa.Enum:
-    # plain text with a CHECK: a new member is a one-line migration, no type to alter
+    # text with a CHECK constraint: a new member needs a one-line migration and no new type
     return sa.Enum(
         kind,
         native_enum=False,
@@ -47,7 +47,7 @@ def _enum(kind: type[StrEnum]) -> sa.Enum:
 
 
 class Base(DeclarativeBase):
-    """Common naming of constraints, so that migrations can name them."""
+    """Base class of all tables; constraints have fixed names, which migrations use."""
 
     metadata = sa.MetaData(
         naming_convention={
@@ -60,7 +60,7 @@ class Base(DeclarativeBase):
     )
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         datetime: sa.DateTime(timezone=True),
-        # Python's None is no value at all, not the JSON value null
+        # None is SQL NULL, not the JSON value null
         dict[str, Any]: JSONB(none_as_null=True),
         str: sa.Text,
         list[str]: ARRAY(sa.Text),
@@ -81,7 +81,7 @@ class Base(DeclarativeBase):
 
 
 class Keyed:
-    """A UUID v7 key, and when the row was made."""
+    """A UUID v7 key and the creation time of the row."""
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
     created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())

@@ -1,4 +1,4 @@
-"""Every state of the data model, its meaning beside it."""
+"""Every enumeration of the data model, with the meaning of its values."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from enum import StrEnum
 class Role(StrEnum):
     """What an account may do."""
 
-    ADMIN = "admin"  # sees and changes everything, makes accounts
-    EDITOR = "editor"  # makes collections; changes their own and those they are an editor of
+    ADMIN = "admin"  # sees and changes everything, creates accounts
+    EDITOR = "editor"  # creates collections; changes own collections and those they are an editor of
     VIEWER = "viewer"  # searches and reviews what is shared with them, changes no collection
 
 
 class TokenScope(StrEnum):
-    """The most that a token may do of what its account may; each allows what the ones before it allow."""
+    """The maximum rights of a token, within those of its account; each scope includes the ones before."""
 
-    READ = "read"  # looks and exports
-    SEARCH = "search"  # asks and reviews: all that a viewer may
+    READ = "read"  # views and exports
+    SEARCH = "search"  # searches and reviews: everything that a viewer may do
     CHANGE = "change"  # uploads, indexes, deletes
     MANAGE = "manage"  # members, people, queues, tokens; deletes collections
 
 
 class MemberRole(StrEnum):
-    """What somebody may do in a collection that is not their own."""
+    """What a member may do in a collection of another owner."""
 
     EDITOR = "editor"  # uploads, indexes, deletes items
-    VIEWER = "viewer"  # looks, searches, reviews
+    VIEWER = "viewer"  # views, searches, reviews
 
 
 class Visibility(StrEnum):
-    """Who sees a collection besides its owner, its members and administrators."""
+    """Who sees a collection, besides its owner, its members and administrators."""
 
     PRIVATE = "private"  # nobody else
-    EVERYONE = "everyone"  # every account looks, searches and reviews
+    EVERYONE = "everyone"  # every account views, searches and reviews
 
 
 class RunSource(StrEnum):
     """Where an evaluation run comes from."""
 
     UPLOADED = "uploaded"  # a report of `retllm eval`
-    REVIEWED = "reviewed"  # the reviewed questions of a collection, asked again here
+    REVIEWED = "reviewed"  # a rerun of the reviewed queries of a collection
 
 
 class ItemKind(StrEnum):
-    """What an item holds; also the modality of a query."""
+    """The content of an item; also the modality of a query."""
 
     IMAGE = "image"  # a picture
     TEXT = "text"  # a text
@@ -52,57 +52,57 @@ class ItemKind(StrEnum):
 
 
 class ItemState(StrEnum):
-    """Where an item is in its life."""
+    """The state of an item."""
 
-    READY = "ready"  # stored whole; can be indexed and found
-    DELETED = "deleted"  # content is gone; the row stays so that old results can still name it
+    READY = "ready"  # stored; can be indexed and found
+    DELETED = "deleted"  # its content is deleted; the row stays, so that earlier results can show its name
 
 
 class JobKind(StrEnum):
-    """What a job does."""
+    """The kind of a job."""
 
     INDEX = "index"  # embeds the items of a collection
     SEARCH = "search"  # ranks the items of a collection for one query
 
 
 class JobState(StrEnum):
-    """Where a job is in its life."""
+    """The state of a job."""
 
-    QUEUED = "queued"  # accepted; no worker has taken a unit yet
-    RUNNING = "running"  # at least one unit was taken
+    QUEUED = "queued"  # accepted; no worker has claimed a unit yet
+    RUNNING = "running"  # at least one unit was claimed
     SUCCEEDED = "succeeded"  # every unit is done
-    PARTIAL = "partial"  # over; some units are dead, what the others did counts; retry reopens the dead
-    FAILED = "failed"  # over with nothing to show; retry reopens the dead units
+    PARTIAL = "partial"  # over; some units are dead, the results of the others count; retry reopens the dead units
+    FAILED = "failed"  # over without a result; retry reopens the dead units
     CANCELLED = "cancelled"  # stopped by a person; what was done stays
 
 
 class Stage(StrEnum):
-    """Which step of a job a unit belongs to."""
+    """The step of a job that a unit belongs to."""
 
     EMBED = "embed"  # embed some items
-    COARSE = "coarse"  # embed the query, take the k nearest candidates
+    COARSE = "coarse"  # embed the query and find the k nearest items
     FINE = "fine"  # score some candidates
 
 
 class UnitState(StrEnum):
-    """Where a unit is in its life."""
+    """The state of a unit."""
 
     READY = "ready"  # may be claimed once run_after has passed
     LEASED = "leased"  # a worker holds it until lease_until
     DONE = "done"  # its results are stored
     DEAD = "dead"  # all attempts failed; error says why
-    SPLIT = "split"  # died with many items and was replaced by units of one item each
+    SPLIT = "split"  # failed with several items and was replaced by one unit for each item
     CANCELLED = "cancelled"  # its job was cancelled before it was done
 
 
 class AttemptOutcome(StrEnum):
-    """How an attempt at a unit ended."""
+    """The outcome of an attempt at a unit."""
 
     COMMITTED = "committed"  # its results are stored
-    FAILED = "failed"  # it raised; error says what
-    LOST = "lost"  # its lease ran out: the worker died, hung, or lost the database
-    RETURNED = "returned"  # the worker was told to stop and gave the unit back; does not count as an attempt
-    CANCELLED = "cancelled"  # its job was cancelled meanwhile
+    FAILED = "failed"  # it raised an error
+    LOST = "lost"  # its lease expired: the worker died, hung or lost the database connection
+    RETURNED = "returned"  # the worker was stopped and returned the unit; does not count as an attempt
+    CANCELLED = "cancelled"  # its job was cancelled during the attempt
 
 
 OPEN_UNITS = (UnitState.READY, UnitState.LEASED)
@@ -110,8 +110,8 @@ OVER_JOBS = (JobState.SUCCEEDED, JobState.PARTIAL, JobState.FAILED, JobState.CAN
 
 
 class DecidedBy(StrEnum):
-    """What put a candidate at its final rank, above its next neighbour (method, section 5)."""
+    """What decided the final rank of a candidate against the next one (method, section 5)."""
 
-    SCORE = "score"  # its score differs from its neighbours'
-    ENTROPY = "entropy"  # scores tie; the lower entropy went first
-    COARSE = "coarse"  # score and entropy tie, or there is no score: coarse rank
+    SCORE = "score"  # its score differs from those of its neighbours
+    ENTROPY = "entropy"  # scores tie; the lower entropy ranks first
+    COARSE = "coarse"  # score and entropy tie, or there is no score

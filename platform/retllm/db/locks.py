@@ -1,19 +1,18 @@
-"""The order of locks, and the lock that begins it. Every transaction takes its rows in one order:
+"""The lock order, and the lock on collections. Every transaction locks rows in this order:
 
-1. the collection, several in the order of their keys: ``FOR KEY SHARE`` by who changes what is in it
-   (:func:`lock_collections`, which a foreign key would take anyway, but too late), ``FOR UPDATE`` by who deletes it or
-   changes which embedder it uses;
-2. the job, several in the order of their keys (``queue.lifecycle.lock_job`` takes its collection first);
+1. collections, in the order of their keys: ``FOR KEY SHARE`` to change their content (:func:`lock_collections`; the
+   foreign key takes this lock too, but too late), ``FOR UPDATE`` to delete one or change its embedder;
+2. jobs, in the order of their keys (``queue.lifecycle.lock_job`` locks the collection first);
 3. the unit, then its attempts;
-4. the items, in the order of their keys;
-5. what hangs on those: embeddings in the order of their items, candidates, scores, marks.
+4. items, in the order of their keys;
+5. dependent rows: embeddings in the order of their items, candidates, scores, marks.
 
-So whoever deletes a collection waits for those who work in it before it takes anything else, and they for it before
-they hold anything. Three exceptions wait for nobody while they hold a lock: what locks one row and ends (renewing a
-lease), what locks with SKIP LOCKED (announcing units), and an INSERT, whose row nobody else sees.
+A transaction that deletes a collection therefore waits for the others before it locks anything else, and the others
+wait for it before they hold a lock. Three kinds of transactions need no order, since they never wait while they hold a
+lock: those that lock one row and end (renewing a lease), those that use SKIP LOCKED (notifying about units), and
+INSERTs, whose row nobody else sees.
 
-PostgreSQL ends one of two transactions that wait for each other all the same; ``db.session.run_transaction`` runs it
-again.
+If a deadlock still occurs, PostgreSQL aborts one of the transactions and ``db.session.run_transaction`` retries it.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ from retllm.db.tables import Collection, Item, Job
 from retllm.errors import NotFound
 
 
-def lock_collections(session: Session, which: sa.ColumnElement[bool]) -> Sequence[UUID]:
-    """Keep collections from being deleted until the transaction ends; returns those that are there.
+def lock_collections(session: Session, condition: sa.ColumnElement[bool]) -> Sequence[UUID]:
+    """Protect collections from deletion until the transaction ends; return the keys of those that exist.
 
-    Others may do the same at once: it stops only who deletes a collection or changes its embedder.
+    The lock is shared: it only blocks deleting a collection and changing its embedder.
     """
-    query = sa.select(Collection.id).where(which).order_by(Collection.id)
+    query = sa.select(Collection.id).where(condition).order_by(Collection.id)
     return session.scalars(query.with_for_update(read=True, key_share=True)).all()
 
 
 def lock_collection(session: Session, collection_id: UUID, *, alone: bool = False) -> None:
-    """The same for one; ``alone`` keeps everybody else out of it, and waits until all have left.
+    """Lock one collection; with ``alone`` exclusively, after all other transactions have released it.
 
     Raises:
-        NotFound: it is gone.
+        NotFound: it does not exist.
     """
     query = sa.select(Collection.id).where(Collection.id == collection_id)
     if session.scalar(query.with_for_update(read=not alone, key_share=not alone)) is None:
@@ -50,10 +49,10 @@ def lock_collection(session: Session, collection_id: UUID, *, alone: bool = Fals
 
 
 def lock_collections_of_jobs(session: Session, job_ids: Several[UUID]) -> Sequence[UUID]:
-    """The same for those of jobs."""
+    """Lock the collections of jobs, see :func:`lock_collections`."""
     return lock_collections(session, Collection.id.in_(sa.select(Job.collection_id).where(Job.id.in_(job_ids))))
 
 
 def lock_collections_of_items(session: Session, item_ids: Several[UUID]) -> Sequence[UUID]:
-    """The same for those of items."""
+    """Lock the collections of items, see :func:`lock_collections`."""
     return lock_collections(session, Collection.id.in_(sa.select(Item.collection_id).where(Item.id.in_(item_ids))))

@@ -1,4 +1,4 @@
-"""Tables of the running system: workers that are alive, queues that somebody paused, what all processes counted."""
+"""Tables of the running system: workers, paused queues, metric totals of all processes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from retllm.db.base import Base
 
 
 class Worker(Base):
-    """A worker process, as it last told of itself; ``name`` is what units call it (host:pid).
+    """A worker process, as of its last heartbeat; units refer to it by ``name`` (host:pid).
 
-    ``models`` has an entry for each model it serves: name, revision, whether it is loaded, and why not if it can't be.
-    ``stopped_at`` is set when it ended in order; one that was killed just falls silent.
+    ``models`` has an entry for each model that it serves: name, revision, whether it is loaded, and the load error.
+    ``stopped_at`` is set on a clean stop; a killed worker only stops updating ``seen_at``.
     """
 
     __tablename__ = "workers"
@@ -34,7 +34,7 @@ class Worker(Base):
 
 
 class PausedQueue(Base):
-    """A queue from which no unit is claimed until somebody resumes it; the row is the pause."""
+    """A paused queue: workers claim no unit of it until the row is deleted."""
 
     __tablename__ = "paused_queues"
 
@@ -45,7 +45,7 @@ class PausedQueue(Base):
 
 
 class MetricTotal(Base):
-    """What all processes together have counted; ``name`` and ``labels`` (JSON, sorted) are a sample's of Prometheus."""
+    """A counter summed over all processes; ``name`` and ``labels`` (sorted JSON) identify the Prometheus sample."""
 
     __tablename__ = "metric_totals"
 

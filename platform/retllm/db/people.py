@@ -1,4 +1,4 @@
-"""Tables of who may do what, who did what, and how each one likes to look at it."""
+"""Tables of members, the audit log and saved views."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from retllm.db.enums import MemberRole
 
 
 class CollectionMember(Base):
-    """Somebody who works on a collection of another owner."""
+    """A member of a collection of another owner."""
 
     __tablename__ = "collection_members"
     __table_args__ = (sa.Index("ix_collection_members_user_id", "user_id"),)
@@ -28,9 +28,9 @@ class CollectionMember(Base):
 
 
 class AuditEntry(Keyed, Base):
-    """One thing that somebody did; it stays when what it tells of is gone, so it points nowhere by key.
+    """An entry of the audit log. It has no foreign keys, so that it stays when its target is deleted.
 
-    ``user_name`` is the name at that time; null where nobody was known (a wrong password).
+    ``user_name`` is the name at that time; null if the account is unknown (a wrong password).
     """
 
     __tablename__ = "audit_log"
@@ -50,7 +50,7 @@ class AuditEntry(Keyed, Base):
 
 
 class SavedView(Keyed, Base):
-    """Filters of the history that somebody keeps under a name; ``address`` is the query string without ``?``."""
+    """Named filters of the history of one account; ``address`` is the query string without ``?``."""
 
     __tablename__ = "saved_views"
     __table_args__ = (sa.UniqueConstraint("user_id", "name"),)

@@ -1,4 +1,4 @@
-"""Tables of what people say of results, and of what evaluations measured."""
+"""Tables of marks and evaluation runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from retllm.db.enums import RunSource
 
 
 class Judgment(Base):
-    """Whether an item answers a question asked of its collection; the last mark counts.
+    """A mark: whether an item is relevant to a query in its collection; the last mark counts.
 
-    ``question`` is ``Search.question``: every search that asks the same shares its marks, and a search that is deleted
-    takes none along. ``search_id`` tells where the mark was made.
+    ``question`` is ``Search.question``: searches with the same query share their marks, and deleting a search deletes
+    no mark. ``search_id`` is the search in which the mark was made.
     """
 
     __tablename__ = "judgments"
@@ -40,10 +40,10 @@ class Judgment(Base):
 
 
 class EvaluationRun(Keyed, Base):
-    """What an evaluation measured.
+    """An evaluation run.
 
-    ``report`` of an uploaded run is the report of `retllm eval`; of a reviewed run its settings, its searches with the
-    question of each, and its metrics once all of them are over. ``collection_id`` is null for a benchmark of its own.
+    ``report`` of an uploaded run is the report of `retllm eval`; of a reviewed run its settings, its searches with
+    their queries, and, when all of them have ended, its measures. ``collection_id`` is null for an uploaded report.
     """
 
     __tablename__ = "evaluation_runs"

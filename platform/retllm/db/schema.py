@@ -1,4 +1,4 @@
-"""The whole schema: importing this knows every table."""
+"""The whole schema; importing this module registers every table."""
 
 from __future__ import annotations
 

@@ -19,30 +19,30 @@ log = structlog.get_logger(__name__)
 Sessions = sessionmaker[Session]
 Result = TypeVar("Result")
 
-# deadlock_detected and serialization_failure: the server has undone one of two transactions, which may be run again
-_UNDONE = ("40P01", "40001")
+# deadlock_detected and serialization_failure: the server has aborted the transaction, which can be retried
+_RETRYABLE = ("40P01", "40001")
 _TRIES = 5
-# each wait is a random share of twice the one before, so that the two do not meet again
+# exponential backoff with full jitter
 _FIRST_WAIT_SECONDS = 0.05
 
 
 def driver_url(url: str) -> str:
-    """``url`` with the psycopg driver named, whichever of the usual spellings it came in."""
+    """Return ``url`` with the psycopg driver, for any of the usual URL schemes."""
     for prefix in ("postgresql://", "postgres://"):
         if url.startswith(prefix):
             return "postgresql+psycopg://" + url.removeprefix(prefix)
     return url
 
 
-# a server or a path that is gone without a word is noticed after so many seconds, not after two hours
+# detect a dead connection within seconds instead of two hours
 _KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
 
 
 def make_engine(url: str, *, pool_size: int = 5, idle_seconds: float = 300) -> sa.Engine:
-    """An engine whose connections are checked before use, so that a restarted server is not noticed.
+    """Return an engine that checks connections before use, so that a restart of the server causes no errors.
 
-    The server ends a transaction whose process says nothing for ``idle_seconds``: a process that stands still, or was
-    cut off, does not keep its locks.
+    The server aborts transactions that are idle for ``idle_seconds``, so that a process that hangs or lost its
+    connection does not keep its locks.
     """
     return sa.create_engine(
         driver_url(url),
@@ -58,10 +58,10 @@ def make_engine(url: str, *, pool_size: int = 5, idle_seconds: float = 300) -> s
 
 
 def make_sessions(url: str | None, *, pool_size: int = 5, idle_seconds: float = 300) -> Sessions:
-    """A session factory for ``url``; see ``make_engine``.
+    """Return a session factory for ``url``; see ``make_engine``.
 
     Raises:
-        StackError: no database is named.
+        StackError: ``url`` is empty.
     """
     if not url:
         raise StackError(
@@ -72,21 +72,21 @@ def make_sessions(url: str | None, *, pool_size: int = 5, idle_seconds: float = 
 
 @contextmanager
 def transaction(sessions: Sessions) -> Iterator[Session]:
-    """One transaction: committed at the end, rolled back on any error."""
+    """Run one transaction: commit at the end, roll back on any error."""
     with sessions() as session, session.begin():
         yield session
 
 
 def run_transaction(sessions: Sessions, do: Callable[[Session], Result]) -> Result:
-    """Call ``do`` in one transaction, and again in a new one where the server undoes it for another's sake.
+    """Call ``do`` in a transaction, and retry in a new one after a deadlock or serialization failure.
 
-    Rows are locked in one order (:mod:`retllm.db.locks`), so that this happens rarely if at all.
+    Rows are locked in one order (:mod:`retllm.db.locks`), so that this is rare.
 
     Args:
-        do: has no effect outside the session that it is given.
+        do: has no effect outside the session that it gets.
 
     Raises:
-        DatabaseBusy: the server has undone it each time.
+        DatabaseBusy: every try failed this way.
     """
     for number in range(_TRIES):
         try:
@@ -98,10 +98,10 @@ def run_transaction(sessions: Sessions, do: Callable[[Session], Result]) -> Resu
             log.warning("transaction.undone", tries=number + 1, reason=str(error.orig).partition("\n")[0])
             if number + 1 == _TRIES:
                 raise DatabaseBusy(retry_after=1) from error
-        time.sleep(random.uniform(0, _FIRST_WAIT_SECONDS * 2**number))  # noqa: S311 - no secret hangs on it
+        time.sleep(random.uniform(0, _FIRST_WAIT_SECONDS * 2**number))  # noqa: S311 - not a secret
     raise AssertionError("unreachable")
 
 
 def was_undone(error: sa.exc.DBAPIError) -> bool:
-    """Whether the server undid the transaction because of another one; it can be reached, and nothing was changed."""
-    return getattr(error.orig, "sqlstate", None) in _UNDONE
+    """Return whether the server aborted the transaction because of another one, so that it can be retried."""
+    return getattr(error.orig, "sqlstate", None) in _RETRYABLE

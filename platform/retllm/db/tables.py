@@ -1,6 +1,6 @@
-"""The tables of collections, jobs and results (design: data); people, review and operation have their own modules.
+"""The tables of collections, jobs and results (design: data); people, reviews and operations have their own modules.
 
-UUID v7 keys, timestamps with zone, every state an enum of ``enums.py``.
+Keys are UUID v7, timestamps have a time zone, states are enums of ``enums.py``.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class User(Keyed, Base):
     """An account."""
 
     __tablename__ = "users"
-    # two people must not look like one
+    # names are unique regardless of case
     __table_args__ = (sa.Index("uq_users_lower_name", sa.text("lower(name)"), unique=True),)
 
     name: Mapped[str] = mapped_column(unique=True)
@@ -65,7 +65,7 @@ class User(Keyed, Base):
 
 
 class ApiToken(Keyed, Base):
-    """A bearer token; only a digest is kept. It works until ``expires_at``, or until it is revoked if that is null."""
+    """A bearer token; only its digest is stored. It is valid until ``expires_at`` (null: no limit) or until revoked."""
 
     __tablename__ = "api_tokens"
 
@@ -79,9 +79,9 @@ class ApiToken(Keyed, Base):
 
 
 class Login(Keyed, Base):
-    """A login session of the dashboard; the browser's cookie names it, and it can be ended here.
+    """A login session of a browser; the cookie holds its key.
 
-    ``address`` and ``agent`` are where it began and with which browser, for the person to recognize it.
+    ``address`` and ``agent`` (the browser) at log-in help its owner recognize it.
     """
 
     __tablename__ = "logins"
@@ -94,9 +94,9 @@ class Login(Keyed, Base):
 
 
 class Collection(Keyed, Base):
-    """A named set of items with one owner; ``people.CollectionMember`` names who else works on it.
+    """A named set of items with one owner; ``people.CollectionMember`` holds its members.
 
-    ``embedder`` is the one that its searches use first, of those in force; null: the first of the settings.
+    ``embedder`` is the main embedder of its searches; null: the first one of the settings.
     """
 
     __tablename__ = "collections"
@@ -114,9 +114,9 @@ class Collection(Keyed, Base):
 class Item(Keyed, Base):
     """A picture, a text, or a picture with its caption.
 
-    ``content_sha256`` is the identity within a collection: of the picture's bytes, or of a text's UTF-8.
-    ``version`` counts changes of the caption, so that an embedding made from an older one is seen as stale.
-    ``error`` says why the item could not be embedded the last time; null once it could.
+    ``content_sha256`` (of the picture's bytes, or of a text in UTF-8) is unique within a collection.
+    ``version`` counts changes of the caption, so that embeddings of an older one count as stale.
+    ``error`` is the error of the last failed embedding; null after a success.
     """
 
     __tablename__ = "items"
@@ -129,7 +129,7 @@ class Item(Keyed, Base):
             postgresql_where=sa.text("state = 'ready'"),
         ),
         sa.Index("ix_items_collection_id_id", "collection_id", "id"),
-        # all that counting and listing by state reads, so that neither touches the rows
+        # covers counting and listing by state, so that neither reads the rows
         sa.Index(
             "ix_items_ready",
             "collection_id",
@@ -159,13 +159,13 @@ class Item(Keyed, Base):
 ITEM_WORDS = sa.Column(
     "words", TSVECTOR, sa.Computed("to_tsvector('english', coalesce(text, ''))", persisted=True), nullable=True
 )
-"""The words of an item's text as Postgres stems and finds them; kept by the server, never loaded with an item."""
+"""The stemmed words of an item's text for full-text search; a generated column, never loaded with an item."""
 cast(sa.Table, Item.__table__).append_column(ITEM_WORDS)
 sa.Index("ix_items_words", ITEM_WORDS, postgresql_using="gin")
 
 
 class EmbeddingModel(Keyed, Base):
-    """One embedder in one exact shape; vectors of different rows are never compared."""
+    """One embedder with revision and preprocessing; vectors of different rows are never compared."""
 
     __tablename__ = "embedding_models"
     __table_args__ = (sa.UniqueConstraint("name", "revision", "preprocessing_hash"),)
@@ -179,13 +179,13 @@ class EmbeddingModel(Keyed, Base):
 class Embedding(Base):
     """The vector of an item by a model; each model has a partial HNSW index of its own (``vectors.py``).
 
-    ``image_weight`` is the share of the picture in the vector of an item that has both parts; ``token`` names the
-    attempt that wrote it, also when it is deleted with its job.
+    ``image_weight`` is the weight of the picture in the vector of a captioned picture; ``token`` is that of the attempt
+    that wrote it, and stays when the attempt is deleted with its job.
     """
 
     __tablename__ = "embeddings"
     __table_args__ = (
-        # what "is it indexed" reads, without the vectors
+        # covers the check whether an item is indexed, without the vectors
         sa.Index(
             "ix_embeddings_fresh",
             "collection_id",
@@ -218,7 +218,7 @@ class Job(Keyed, Base):
         sa.Index("ix_jobs_collection_id_state", "collection_id", "state"),
         sa.Index("ix_jobs_state_id", "state", "id"),
         sa.Index("ix_jobs_kind_state_id", "kind", "state", "id"),
-        # all that the statistics of what ended read
+        # covers the statistics of ended jobs
         sa.Index(
             "ix_jobs_finished_at", "finished_at", postgresql_include=["kind", "state", "collection_id", "created_at"]
         ),
@@ -239,7 +239,7 @@ class Job(Keyed, Base):
 class Unit(Keyed, Base):
     """The piece of a job that one worker does in one go; claimed with a token and a lease (design: jobs).
 
-    ``error`` is what people read of the last failure, ``traceback`` what a developer reads.
+    ``error`` is the message of the last failure for users, ``traceback`` that for developers.
     """
 
     __tablename__ = "units"
@@ -269,16 +269,16 @@ class Unit(Keyed, Base):
 
 
 class Attempt(Base):
-    """One worker's go at a unit, from its claim to its end; every effect carries the token of the attempt that made it.
+    """One worker's attempt at a unit, from claim to end; all its results carry its token.
 
-    Tokens are UUID v7, so a unit's attempts sort by when they began. ``number`` is the unit's ``attempt`` at the claim,
-    which begins again with a retry. ``outcome`` is null while the attempt lasts.
+    Tokens are UUID v7, so that a unit's attempts sort by start time. ``number`` is the unit's ``attempt`` at the claim,
+    which a retry resets. ``outcome`` is null while the attempt runs.
     """
 
     __tablename__ = "attempts"
     __table_args__ = (
         sa.Index("ix_attempts_unit_id_token", "unit_id", "token"),
-        # a unit counts once, whatever the code believes
+        # at most one committed attempt for each unit
         sa.Index("uq_attempts_committed", "unit_id", unique=True, postgresql_where=sa.text("outcome = 'committed'")),
         sa.Index("ix_attempts_open", "unit_id", postgresql_where=sa.text("outcome IS NULL")),
     )
@@ -294,14 +294,14 @@ class Attempt(Base):
 
 
 class Search(Base):
-    """A search job's question and everything that can change its answer; its key is the job's.
+    """The query of a search job and everything that can change its result; its key is that of the job.
 
     ``adaptive`` holds the settings of the waves, null for one pass over all k candidates; ``coarse`` those of a
-    coarse stage of several sources and, once it is over, what each of them gave (``jobs.coarse_stage``);
-    ``unit_candidates`` is how many candidates one unit of the fine stage takes.
-    ``match_threshold`` (log-odds, null where none could be learned) and ``no_match`` (null where nothing was scored)
-    are written with the final order. ``question`` is a hash of text and picture: searches of one collection that ask
-    the same share the marks of their reviews (``retllm.review``).
+    coarse stage with several sources and, after it, the result of each source (``retllm.search.coarse``);
+    ``unit_candidates`` is the number of candidates in one unit of the fine stage.
+    ``match_threshold`` (log-odds, null if it could not be estimated) and ``no_match`` (null if nothing was scored)
+    are written with the final order. ``question`` is a hash of text and picture: searches of one collection with the
+    same query share their marks (``retllm.review``).
     """
 
     __tablename__ = "searches"
@@ -339,19 +339,19 @@ class Search(Base):
 
 
 class Candidate(Base):
-    """An item in a search's pool; ``final_rank`` is written once, when the job is over.
+    """A candidate of a search; ``final_rank`` is written once, at the end of the job.
 
-    ``similarity`` is the cosine to the query by the search's embedder; null where another source found the item and
-    that embedder has no vector of it. ``sources`` holds its rank in each source of a fused coarse stage. ``error`` says
-    why a worker could not score it; an answer of the model without a score is an error of its Score. ``token`` names
-    the attempt that found it.
+    ``similarity`` is the cosine similarity to the query by the search's embedder; null if another source found the item
+    and that embedder has no vector of it. ``sources`` holds its rank in each source of a fused coarse stage. ``error``
+    is set if a worker could not score it; an answer of the model without a score is an error of its Score. ``token`` is
+    that of the attempt that found it.
     """
 
     __tablename__ = "candidates"
     __table_args__ = (
-        # found by item when an item's collection is deleted
+        # for deleting the items of a collection
         sa.Index("ix_candidates_item_id", "item_id"),
-        # the best of each search, without its whole pool
+        # the best candidate of each search, without reading all of them
         sa.Index("ix_candidates_first", "search_id", postgresql_where=sa.text("final_rank = 1")),
     )
 
@@ -366,8 +366,8 @@ class Candidate(Base):
     token: Mapped[uuid.UUID]
 
 
-class _Judged:
-    """What a scorer says of a pair (``retllm.fine.PairScore``)."""
+class _ScoreColumns:
+    """The result of a scorer for a pair (``retllm.fine.PairScore``)."""
 
     score: Mapped[float | None]
     log_odds: Mapped[float | None]
@@ -375,16 +375,16 @@ class _Judged:
     injected_layer: Mapped[int | None]
     uncertainty: Mapped[float | None]
     tokens: Mapped[int]
-    # large, and wanted one at a time
+    # large, and read for one pair at a time
     trace: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
     created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
 
 
-class Score(_Judged, Base):
-    """What the fine stage said of one candidate; keyed so that a unit done twice counts once.
+class Score(_ScoreColumns, Base):
+    """The score of one candidate; its key prevents that a unit done twice counts twice.
 
-    ``error`` says why the answer holds no score, and ``score`` is null exactly then. ``cached`` marks what was taken
-    from an earlier search. ``token`` names the attempt that stored it.
+    ``error`` says why the answer has no score; ``score`` is null exactly then. ``cached`` is true for a score from the
+    cache. ``token`` is that of the attempt that stored it.
     """
 
     __tablename__ = "scores"
@@ -392,7 +392,7 @@ class Score(_Judged, Base):
         sa.ForeignKeyConstraint(
             ["search_id", "item_id"], ["candidates.search_id", "candidates.item_id"], ondelete="CASCADE"
         ),
-        # the newest scores of a version, from which the threshold of a match is learned
+        # the newest scores of a version, from which the match threshold is estimated
         sa.Index("ix_scores_scorer_version_created_at", "scorer_version", "created_at"),
     )
 
@@ -404,11 +404,11 @@ class Score(_Judged, Base):
     token: Mapped[uuid.UUID]
 
 
-class CachedScore(_Judged, Base):
-    """The score of a pair of contents, whichever search asked; ``key`` is a hash of version and both contents."""
+class CachedScore(_ScoreColumns, Base):
+    """A cached score of a pair of contents for all searches; ``key`` is a hash of scorer version and both contents."""
 
     __tablename__ = "score_cache"
-    # the oldest go first
+    # the oldest are evicted first
     __table_args__ = (sa.Index("ix_score_cache_created_at", "created_at"),)
 
     key: Mapped[str] = mapped_column(primary_key=True)

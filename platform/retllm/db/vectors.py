@@ -12,22 +12,22 @@ from sqlalchemy.orm import Session
 
 from retllm.db.tables import Embedding, EmbeddingModel, new_id
 
-# a lock that every registration of a model takes, so that two workers do not make the same index
+# advisory lock for registering a model, so that two workers do not create the same index
 _REGISTER_LOCK = 0x7265746C
 
 
 def index_name(model_id: uuid.UUID) -> str:
-    """Name of the model's partial HNSW index."""
+    """Return the name of the model's partial HNSW index."""
     return f"ix_embeddings_hnsw_{model_id.hex}"
 
 
 def half(column: Any, dimension: int) -> Any:
-    """``column`` as ``halfvec(dimension)``: the expression that the index is built on."""
+    """Return ``column`` as ``halfvec(dimension)``, the expression that the index uses."""
     return sa.cast(column, HALFVEC(dimension))
 
 
 def distance(model: EmbeddingModel, query: Any) -> sa.ColumnElement[float]:
-    """Cosine distance between the embeddings of ``model`` and a query vector of shape (dimension,)."""
+    """Return the cosine distance between the embeddings of ``model`` and a query vector of shape (dimension,)."""
     vector = HalfVector([float(x) for x in query])
     column: sa.ColumnElement[float] = half(Embedding.vector, model.dimension).cosine_distance(vector)
     return column
@@ -36,17 +36,17 @@ def distance(model: EmbeddingModel, query: Any) -> sa.ColumnElement[float]:
 def register_model(
     session: Session, *, name: str, revision: str, dimension: int, preprocessing_hash: str
 ) -> EmbeddingModel:
-    """The row of this model; the first time, it is made together with its partial HNSW index.
+    """Return the row of this model; the first call creates it together with its partial HNSW index.
 
-    Making an index waits for all who write vectors: call it in a transaction that has nothing locked.
+    Creating the index waits for all writers of vectors, so call it in a transaction that holds no locks.
     """
-    looking = sa.select(EmbeddingModel).filter_by(name=name, revision=revision, preprocessing_hash=preprocessing_hash)
-    known = session.scalar(looking)
+    query = sa.select(EmbeddingModel).filter_by(name=name, revision=revision, preprocessing_hash=preprocessing_hash)
+    known = session.scalar(query)
     if known is not None:
         return known
     session.execute(sa.select(sa.func.pg_advisory_xact_lock(_REGISTER_LOCK)))
-    # another worker may have made it meanwhile
-    known = session.scalar(looking)
+    # another worker may have created it while this one waited
+    known = session.scalar(query)
     if known is not None:
         return known
     model = EmbeddingModel(

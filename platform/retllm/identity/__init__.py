@@ -1,1 +1,1 @@
-"""Who acts and what they may do: accounts, roles, tokens, login sessions, members, the audit log."""
+"""Accounts, roles, tokens, login sessions, members, access rights and the audit log."""

@@ -1,6 +1,6 @@
-"""Who may do what: one account's role, its place in a collection and its token's scope decide, here and nowhere else.
+"""Access rights, which follow from the role of the account, its membership and the scope of its token.
 
-What somebody may not see looks the same as what is not there (404); what they see and may not do is refused (403).
+All access checks are here. A hidden thing and an absent one give the same 404; a forbidden action gives 403.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ Column = sa.ColumnElement[UUID] | InstrumentedAttribute[UUID]
 
 
 class Right(IntEnum):
-    """What somebody may do in a collection; each right holds those before it."""
+    """What an account may do in a collection; each right includes those before it."""
 
-    SEE = 1  # look at items and results, search, review
-    CHANGE = 2  # upload, index, change and delete items, stop and delete anybody's jobs
-    MANAGE = 3  # say who else sees it, choose its embedder, delete it
+    SEE = 1  # view items and results, search, review
+    CHANGE = 2  # upload, index, change and delete items, cancel and delete all jobs
+    MANAGE = 3  # manage members and visibility, choose the embedder, delete the collection
 
 
 _REFUSED = {
-    Right.CHANGE: "You can look at this collection and search it; to change it, ask its owner to make you an editor.",
-    Right.MANAGE: "Only the owner of this collection and administrators may do that.",
+    Right.CHANGE: "You can view and search this collection. To change it, ask its owner to make you an editor.",
+    Right.MANAGE: "Only the owner of this collection and administrators can do that.",
 }
 
 
-# what a token of each scope lets its account do in a collection at most
+# the maximum right in a collection for each token scope
 _MAX = {
     TokenScope.READ: Right.SEE,
     TokenScope.SEARCH: Right.SEE,
@@ -44,52 +44,52 @@ _MAX = {
 _SCOPES = list(TokenScope)
 
 
-def has_scope(actor: Actor, least: TokenScope) -> bool:
-    """Whether ``actor`` acts in this scope or a wider one."""
-    return actor.scope is not None and _SCOPES.index(actor.scope) >= _SCOPES.index(least)
+def has_scope(actor: Actor, required: TokenScope) -> bool:
+    """Return whether the scope of ``actor`` includes ``required``."""
+    return actor.scope is not None and _SCOPES.index(actor.scope) >= _SCOPES.index(required)
 
 
-def require_scope(actor: Actor, least: TokenScope) -> None:
-    """Refuse what a token of a smaller scope may not do.
+def require_scope(actor: Actor, required: TokenScope) -> None:
+    """Require a scope.
 
     Raises:
-        Forbidden: ``actor`` acts by such a token.
+        Forbidden: the scope of ``actor`` does not include it.
     """
-    if not has_scope(actor, least):
+    if not has_scope(actor, required):
         raise Forbidden(
             f"This token has {f'the scope {actor.scope.value}' if actor.scope else 'no scope'}, "
-            f"and that needs {least.value}: "
-            f"make another one with `retllm token create --scope {least.value}`.",
-            scope=least.value,
+            f"but this needs {required.value}. "
+            f"Create another token with `retllm token create --scope {required.value}`.",
+            scope=required.value,
         )
 
 
 def is_admin(actor: Actor) -> bool:
-    """Whether ``actor`` may do whatever administrators may."""
+    """Return whether ``actor`` has all rights of an administrator."""
     return actor.role is Role.ADMIN and has_scope(actor, TokenScope.MANAGE)
 
 
 def visible_collections(actor: Actor) -> sa.ColumnElement[bool]:
-    """True for the collections that ``actor`` may see: owned, joined as a member, or open to everyone."""
+    """Return a condition for the collections that ``actor`` may see: owned, member of, or visible to everyone."""
     if not has_scope(actor, TokenScope.READ):
         return sa.false()
     if actor.role is Role.ADMIN:
         return sa.true()
-    mine = sa.select(CollectionMember.collection_id).where(CollectionMember.user_id == actor.id)
+    joined = sa.select(CollectionMember.collection_id).where(CollectionMember.user_id == actor.id)
     return sa.or_(
-        Collection.owner_id == actor.id, Collection.visibility == Visibility.EVERYONE, Collection.id.in_(mine)
+        Collection.owner_id == actor.id, Collection.visibility == Visibility.EVERYONE, Collection.id.in_(joined)
     )
 
 
 def within_visible(actor: Actor, collection_id: Column) -> sa.ColumnElement[bool]:
-    """True where the column names a collection that ``actor`` may see."""
+    """Return a condition: the column holds the key of a collection that ``actor`` may see."""
     if actor.role is Role.ADMIN and has_scope(actor, TokenScope.READ):
         return sa.true()
     return collection_id.in_(sa.select(Collection.id).where(visible_collections(actor)))
 
 
 def right_in(session: Session, actor: Actor, collection: Collection) -> Right | None:
-    """What ``actor`` may do in ``collection``; None if they may not even see it."""
+    """Return the right of ``actor`` in ``collection``; None if they may not see it."""
     right = _right_of_account(session, actor, collection)
     return None if right is None else _limited(actor, right)
 
@@ -111,28 +111,28 @@ def _right_of_account(session: Session, actor: Actor, collection: Collection) ->
 
 
 def collection_for(session: Session, actor: Actor, collection_id: UUID, right: Right = Right.SEE) -> Collection:
-    """A collection in which ``actor`` has that right.
+    """Return a collection in which ``actor`` has ``right``.
 
     Raises:
-        NotFound: there is none; one that this account may not see looks the same as none.
-        Forbidden: they see it, and may not do that there.
+        NotFound: there is no such collection, or ``actor`` may not see it.
+        Forbidden: ``actor`` sees it, but does not have ``right``.
     """
     collection = session.get(Collection, collection_id)
-    has = _right_of_account(session, actor, collection) if collection is not None else None
-    if collection is None or has is None:
+    granted = _right_of_account(session, actor, collection) if collection is not None else None
+    if collection is None or granted is None:
         raise NotFound("There is no such collection.")
-    if has < right:
+    if granted < right:
         raise Forbidden(_REFUSED[right])
     require_scope(actor, next(scope for scope in TokenScope if _MAX[scope] >= right))
     return collection
 
 
 def item_for(session: Session, actor: Actor, item_id: UUID, right: Right = Right.SEE) -> Item:
-    """An item, whatever its state, of a collection in which ``actor`` has that right.
+    """Return an item in any state, of a collection in which ``actor`` has ``right``.
 
     Raises:
-        NotFound: there is none that this account may see.
-        Forbidden: they see it, and may not do that.
+        NotFound: there is no such item, or ``actor`` may not see it.
+        Forbidden: ``actor`` sees it, but does not have ``right``.
     """
     item = session.get(Item, item_id)
     try:
@@ -145,10 +145,10 @@ def item_for(session: Session, actor: Actor, item_id: UUID, right: Right = Right
 
 
 def job_for(session: Session, actor: Actor, job_id: UUID) -> Job:
-    """A job on a collection that ``actor`` may see.
+    """Return a job of a collection that ``actor`` may see.
 
     Raises:
-        NotFound: there is none that this account may see.
+        NotFound: there is no such job, or ``actor`` may not see it.
     """
     job = session.scalar(sa.select(Job).where(Job.id == job_id, within_visible(actor, Job.collection_id)))
     if job is None:
@@ -157,22 +157,24 @@ def job_for(session: Session, actor: Actor, job_id: UUID) -> Job:
 
 
 def require_job_rights(session: Session, actor: Actor, job: Job) -> None:
-    """Refuse to let ``actor`` stop, retry or delete a job that is not theirs, in a collection they may not change.
+    """Require the right to cancel, retry or delete a job: it is the actor's own, or they may change its collection.
 
     Raises:
-        NotFound: they may not see it.
-        Forbidden: they see it, and it is somebody else's.
+        NotFound: ``actor`` may not see it.
+        Forbidden: ``actor`` sees it, but does not have this right.
     """
     collection = session.get_one(Collection, job.collection_id)
-    has = right_in(session, actor, collection)
-    if has is None:
+    granted = right_in(session, actor, collection)
+    if granted is None:
         raise NotFound("There is no such job.")
-    if has < Right.CHANGE and job.user_id != actor.id:
-        raise Forbidden("This job is somebody else's: its owner and the editors of the collection may do that.")
+    if granted < Right.CHANGE and job.user_id != actor.id:
+        raise Forbidden(
+            "This job belongs to another account. Only its owner and the editors of the collection can do that."
+        )
 
 
 def changeable_jobs(actor: Actor) -> sa.ColumnElement[bool]:
-    """True for the jobs that ``actor`` may stop, retry and delete, among those that they see (see ``demand_job``)."""
+    """Return a condition for the jobs that ``actor`` may change, see ``require_job_rights``."""
     own = Job.user_id == actor.id
     if actor.role is Role.VIEWER or not has_scope(actor, TokenScope.CHANGE):
         return own
@@ -186,12 +188,12 @@ def changeable_jobs(actor: Actor) -> sa.ColumnElement[bool]:
 
 
 def require_role(actor: Actor, *roles: Role) -> None:
-    """Refuse unless ``actor`` has one of these roles, and a token that may do what such a role is for.
+    """Require one of these roles, and the scope that it needs.
 
     Raises:
-        Forbidden: they have another one, or their token has a smaller scope.
+        Forbidden: ``actor`` has another role, or a smaller scope.
     """
     if actor.role not in roles:
         needed = " or ".join(sorted(role.value for role in roles))
-        raise Forbidden(f"This needs an account with the role {needed}; yours is {actor.role.value}.")
+        raise Forbidden(f"This needs the role {needed}; your role is {actor.role.value}.")
     require_scope(actor, TokenScope.CHANGE if Role.EDITOR in roles else TokenScope.MANAGE)

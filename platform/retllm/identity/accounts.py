@@ -1,4 +1,4 @@
-"""Accounts: who there is, with which role, and who gets in with which password."""
+"""Accounts: create, list, change and lock them, and check passwords."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 
 
 def create_user(session: Session, name: str, password: str, role: Role = Role.EDITOR) -> User:
-    """A new account.
+    """Create an account.
 
     Raises:
-        InvalidInput: the name or the password can't be accepted.
+        InvalidInput: the name or the password is invalid.
         Conflict: the name is taken.
     """
     if not _NAME.fullmatch(name):
@@ -32,21 +32,21 @@ def create_user(session: Session, name: str, password: str, role: Role = Role.ED
         )
     passwords.check(password, name)
     if session.scalar(sa.select(User.id).where(sa.func.lower(User.name) == name.lower())):
-        raise Conflict(f"There is an account named {name} already.")
+        raise Conflict(f"An account named {name} already exists.")
     user = User(id=new_id(), name=name, password_hash=passwords.hashed(password), role=role)
     session.add(user)
     try:
         session.flush()
     except sa.exc.IntegrityError as error:
-        # made by somebody else since the look above
+        # another transaction created it after the check above
         if "uq_users" not in str(error.orig):
             raise
-        raise Conflict(f"There is an account named {name} already.") from error
+        raise Conflict(f"An account named {name} already exists.") from error
     return user
 
 
 def ensure_admin(session: Session, name: str = "admin") -> tuple[User, str | None]:
-    """The first administrator, and the password if the account was made just now (it is shown once)."""
+    """Return the first administrator; create one if there is none, and return its password too (shown once)."""
     found = session.scalar(
         sa.select(User).where(User.role == Role.ADMIN, User.disabled_at.is_(None)).order_by(User.id).limit(1)
     )
@@ -57,10 +57,10 @@ def ensure_admin(session: Session, name: str = "admin") -> tuple[User, str | Non
 
 
 def find_user(session: Session, name: str) -> User:
-    """The account of that name.
+    """Return the account with this name.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such account.
     """
     user = session.scalar(sa.select(User).where(sa.func.lower(User.name) == name.lower()))
     if user is None:
@@ -77,14 +77,14 @@ class Listed:
 
     @property
     def id(self) -> uuid.UUID:
-        """The account's key."""
+        """Return the key of the account."""
         return self.user.id
 
 
 def list_users(
     session: Session, *, q: str | None = None, after: uuid.UUID | None = None, limit: int = 50
 ) -> list[Listed]:
-    """Accounts, oldest first, whose name has ``q`` in it, in any case; ``after`` is the last key of the page before."""
+    """Return accounts whose name contains ``q``, oldest first; ``after`` is the last key of the page before."""
     query = sa.select(User).order_by(User.id).limit(limit)
     if q:
         query = query.where(User.name.icontains(q, autoescape=True))
@@ -94,7 +94,7 @@ def list_users(
 
 
 def every_user(session: Session) -> Iterator[Listed]:
-    """All accounts, oldest first, read in pages."""
+    """Yield all accounts, oldest first, read in pages."""
     page = list_users(session)
     while page:
         yield from page
@@ -102,31 +102,31 @@ def every_user(session: Session) -> Iterator[Listed]:
 
 
 def listed(session: Session, users: Sequence[User]) -> list[Listed]:
-    """``users`` with what is counted of each, by one query."""
+    """Return ``users`` with their counts, by one SQL query."""
     count = sa.select(Collection.owner_id, sa.func.count()).group_by(Collection.owner_id)
     owned = dict(iter(session.execute(count.where(Collection.owner_id.in_([user.id for user in users])))))
     return [Listed(user, owned.get(user.id, 0)) for user in users]
 
 
 def set_role(session: Session, user: User, role: Role) -> None:
-    """Give ``user`` another role.
+    """Set the role of ``user``.
 
     Raises:
-        Conflict: they are the last administrator who gets in.
+        Conflict: they are the last active administrator.
     """
     if role is not Role.ADMIN:
-        _leave_an_admin(session, user)
+        _require_other_admin(session, user)
     user.role = role
     session.flush()
 
 
 def lock_out(session: Session, user: User) -> None:
-    """Let ``user`` in no more, neither by password nor by token, and end every session; what is theirs stays.
+    """Lock ``user``: reject the password and all tokens, and end all sessions. Their data stays.
 
     Raises:
-        Conflict: they are the last administrator who gets in.
+        Conflict: they are the last active administrator.
     """
-    _leave_an_admin(session, user)
+    _require_other_admin(session, user)
     if user.disabled_at is None:
         user.disabled_at = datetime.now(UTC)
     logins.end_all(session, user.id)
@@ -134,21 +134,21 @@ def lock_out(session: Session, user: User) -> None:
 
 
 def unlock(session: Session, user: User) -> None:
-    """Undo ``lock_out``; password and tokens are those of before."""
+    """Unlock ``user``; the password and the tokens work again."""
     user.disabled_at = None
     session.flush()
 
 
-def _leave_an_admin(session: Session, leaving: User) -> None:
-    # locks every administrator: of two who take the role from each other at once, the second waits here and then
-    # finds the first one gone. Not FOR UPDATE, for that would hold up whatever points to these accounts by a key
-    in_force = sa.select(User.id).where(User.role == Role.ADMIN, User.disabled_at.is_(None)).order_by(User.id)
-    if list(session.scalars(in_force.with_for_update(key_share=True))) == [leaving.id]:
-        raise Conflict(f"{leaving.name} is the last administrator: make somebody else one first.")
+def _require_other_admin(session: Session, user: User) -> None:
+    # lock all administrators: if two transactions take the role from each other's administrator, the second one
+    # waits here and then sees the change. Not FOR UPDATE, which would block foreign keys to these accounts
+    active = sa.select(User.id).where(User.role == Role.ADMIN, User.disabled_at.is_(None)).order_by(User.id)
+    if list(session.scalars(active.with_for_update(key_share=True))) == [user.id]:
+        raise Conflict(f"{user.name} is the last administrator. Give another account this role first.")
 
 
 def set_password(session: Session, user: User, password: str) -> None:
-    """Give ``user`` a new password, which ends every session of theirs.
+    """Set the password of ``user`` and end all their sessions.
 
     Raises:
         InvalidInput: it is too short, too long or too easy to guess.
@@ -164,34 +164,34 @@ def _set_password(session: Session, user: User, password: str, field: str) -> No
 
 
 def change_password(session: Session, user: User, old: str, new: str) -> None:
-    """Give ``user`` a new password because they know the old one.
+    """Change the password of ``user``, who must know the old one.
 
     Raises:
-        InvalidInput: the old one is wrong, or the new one can't be accepted; ``field`` says which.
+        InvalidInput: the old password is wrong or the new one is invalid; ``field`` says which.
     """
     if not passwords.fits(user.password_hash, old):
-        raise InvalidInput("That is not your present password.", field="old")
+        raise InvalidInput("This is not your current password.", field="old")
     _set_password(session, user, new, "new")
 
 
 def check_password(session: Session, name: str, password: str) -> User:
-    """The account, if the password is right and the account is not locked out.
+    """Return the account if the password is right and the account is not locked.
 
     Raises:
-        Unauthorized: it is not; the message does not tell which of the two was wrong.
+        Unauthorized: otherwise; the message does not say why.
     """
     user = session.scalar(sa.select(User).where(sa.func.lower(User.name) == name.lower()))
-    right = passwords.fits(user.password_hash if user else None, password)
-    if not right or user is None or user.disabled_at is not None:
-        raise Unauthorized("That name and password do not fit.")
+    matches = passwords.fits(user.password_hash if user else None, password)
+    if not matches or user is None or user.disabled_at is not None:
+        raise Unauthorized("Wrong name or password.")
     return user
 
 
 def log_in(session: Session, name: str, password: str) -> User:
-    """The same as ``check_password``; keeps when it was, and the password as one is kept today.
+    """Check the password, store the time of the log-in, and rehash the password if its parameters are outdated.
 
     Raises:
-        Unauthorized: name and password do not fit.
+        Unauthorized: see ``check_password``.
     """
     user = check_password(session, name, password)
     if passwords.is_dated(user.password_hash):

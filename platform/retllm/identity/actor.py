@@ -1,4 +1,4 @@
-"""Who acts: an account, and the scope in which it does."""
+"""The actor of a request: an account with a scope."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from retllm.db.tables import User
 
 @dataclass(frozen=True)
 class Actor:
-    """An account that asks for something, limited to a scope: that of its token, or all of it after a log-in.
+    """An account with a scope: that of its token, or all rights of the account after a log-in.
 
-    There is no default scope; without one (None) an actor may do nothing.
+    There is no default scope; an actor without one (None) may do nothing.
     """
 
     user: User
@@ -21,20 +21,20 @@ class Actor:
 
     @classmethod
     def unlimited(cls, user: User) -> Actor:
-        """An account that does all that it may: after a log-in with the password, or on the server itself."""
+        """Return an actor with all rights of the account: after a log-in with the password, or on the server itself."""
         return cls(user, TokenScope.MANAGE)
 
     @property
     def id(self) -> UUID:
-        """The key of the account."""
+        """Return the key of the account."""
         return self.user.id
 
     @property
     def name(self) -> str:
-        """The name of the account."""
+        """Return the name of the account."""
         return self.user.name
 
     @property
     def role(self) -> Role:
-        """The role of the account; what it may do is also limited by the scope."""
+        """Return the role of the account; the scope limits its rights further."""
         return self.user.role

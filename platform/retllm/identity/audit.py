@@ -1,4 +1,4 @@
-"""The audit log: who did what, and when. An entry is written in the transaction of the deed, so both happen or none."""
+"""The audit log: who did what, and when. An entry is written in the transaction of the action itself."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from retllm.db.people import AuditEntry
 from retllm.db.tables import User, new_id
 from retllm.identity.actor import Actor
 
-# the clocks of those who make keys are no further than this from the database's
+# maximum difference between the clocks of the processes that create keys and that of the database
 _SKEW = timedelta(days=1)
 
 
 class Action(StrEnum):
-    """What the log knows."""
+    """The actions in the log."""
 
     LOGGED_IN = "logged in"  # with a password, in a browser
     LOGGED_OUT = "logged out"  # in that browser
-    SESSIONS_ENDED = "sessions ended"  # other browsers, by the account itself; detail counts them
-    LOGIN_REFUSED = "login refused"  # the name or the password was wrong; detail has the name that was tried
+    SESSIONS_ENDED = "sessions ended"  # other browsers of the account, by itself; detail has their number
+    LOGIN_REFUSED = "login refused"  # wrong name or password; detail has the name
     PASSWORD_CHANGED = "password changed"  # noqa: S105 - by its owner or by an administrator
     USER_CREATED = "user created"  # an account
-    USER_CHANGED = "user changed"  # its role, or locked out, or let in again
+    USER_CHANGED = "user changed"  # its role, or locked, or unlocked
     TOKEN_CREATED = "token created"  # noqa: S105 - a bearer token
     TOKEN_REVOKED = "token revoked"  # noqa: S105 - a bearer token
     COLLECTION_CREATED = "collection created"  # with its name
     COLLECTION_CHANGED = "collection changed"  # name, description, visibility or embedder
     COLLECTION_DELETED = "collection deleted"  # with everything in it
-    MEMBER_CHANGED = "member changed"  # somebody came into a collection, left it, or got another role there
-    ITEMS_UPLOADED = "items uploaded"  # detail counts the outcomes
-    ITEM_DELETED = "item deleted"  # its content is gone
+    MEMBER_CHANGED = "member changed"  # added to a collection, removed from it, or got another role in it
+    ITEMS_UPLOADED = "items uploaded"  # detail has the number of each outcome
+    ITEM_DELETED = "item deleted"  # with its content
     JOB_SUBMITTED = "job submitted"  # an index job or a search
-    JOB_CANCELLED = "job cancelled"  # its end was asked for
-    JOB_RETRIED = "job retried"  # what failed of it got new attempts
-    JOBS_DELETED = "jobs deleted"  # detail counts them
-    QUEUE_PAUSED = "queue paused"  # nothing is claimed from it
-    QUEUE_RESUMED = "queue resumed"  # it goes on
+    JOB_CANCELLED = "job cancelled"  # cancel was requested
+    JOB_RETRIED = "job retried"  # its failed units got new attempts
+    JOBS_DELETED = "jobs deleted"  # detail has their number
+    QUEUE_PAUSED = "queue paused"  # workers claim no units of it
+    QUEUE_RESUMED = "queue resumed"  # workers claim units again
     UNITS_REQUEUED = "units requeued"  # dead units got new attempts
-    RUN_ADDED = "evaluation added"  # a report was uploaded, or reviewed questions are asked again
-    RUN_DELETED = "evaluation deleted"  # a run
+    RUN_ADDED = "evaluation added"  # a report was uploaded, or reviewed queries are rerun
+    RUN_DELETED = "evaluation deleted"  # an evaluation run
 
 
 @dataclass(frozen=True)
 class AuditFilters:
-    """Which entries; None filters nothing."""
+    """Filters of entries; None does not filter."""
 
     user_name: str | None = None
     action: Action | None = None
@@ -71,7 +71,7 @@ def record(
     address: str | None = None,
     **detail: Any,
 ) -> None:
-    """Write an entry; ``target`` is the name of what it was done to, ``address`` where the request came from."""
+    """Write an entry; ``target`` is the name of the target, ``address`` that of the client."""
     session.add(
         AuditEntry(
             id=new_id(),
@@ -89,7 +89,7 @@ def record(
 def page(
     session: Session, filters: AuditFilters, *, after: UUID | None = None, limit: int = 50
 ) -> Sequence[AuditEntry]:
-    """Entries, newest first; ``after`` is the last key of the page before."""
+    """Return entries, newest first; ``after`` is the last key of the page before."""
     query = sa.select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
     conditions = {
         AuditEntry.user_name: filters.user_name,
@@ -99,7 +99,7 @@ def page(
     for column, value in conditions.items():
         if value is not None:
             query = query.where(column == value)
-    # the bounds of the key are what the index reads by
+    # the bounds on the key are for the index
     if filters.since is not None:
         query = query.where(AuditEntry.created_at >= filters.since, AuditEntry.id >= _key_at(filters.since, -_SKEW))
     if filters.until is not None:
@@ -109,7 +109,7 @@ def page(
     return session.scalars(query).all()
 
 
-def _key_at(moment: datetime, further: timedelta) -> UUID:
-    """The least key that is made at ``moment`` and ``further``: a UUID v7 begins with 48 bits of milliseconds."""
-    milliseconds = int((moment.timestamp() + further.total_seconds()) * 1000)
+def _key_at(moment: datetime, offset: timedelta) -> UUID:
+    """Return the smallest key created at ``moment + offset``: a UUID v7 starts with 48 bits of milliseconds."""
+    milliseconds = int((moment.timestamp() + offset.total_seconds()) * 1000)
     return UUID(int=min(max(milliseconds, 0), (1 << 48) - 1) << 80)

@@ -1,4 +1,4 @@
-"""Who sees a collection besides its owner: its visibility and its members. What they may do there says ``access``."""
+"""Members of collections. ``retllm.identity.access`` decides what they may do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from retllm.errors import Conflict, NotFound
 
 @dataclass(frozen=True)
 class Member:
-    """Somebody in a collection; ``role`` is theirs there, ``account_role`` that of the account."""
+    """A member of a collection; ``role`` is the role in the collection, ``account_role`` that of the account."""
 
     id: UUID
     name: str
@@ -30,15 +30,15 @@ class Member:
 
     @property
     def held_back(self) -> bool:
-        """Whether the account may do less than the role here would let it."""
+        """Return whether the role of the account allows less than the role in the collection."""
         return self.role is MemberRole.EDITOR and self.account_role is Role.VIEWER
 
 
 def page(session: Session, collection: Collection, *, after: UUID | None = None, limit: int = 50) -> list[Member]:
-    """Members of ``collection``, oldest accounts first; ``after`` is the last key of the page before."""
+    """Return members of ``collection``, oldest accounts first; ``after`` is the last key of the page before."""
     query = _members().where(CollectionMember.collection_id == collection.id).order_by(User.id).limit(limit)
     if after is not None:
-        # on the member's key, so that the table's own index finds the place
+        # on the key of the member, for the index of the primary key
         query = query.where(CollectionMember.user_id > after)
     return [Member(*row) for row in session.execute(query)]
 
@@ -55,33 +55,33 @@ def _members() -> sa.Select[UUID, str, MemberRole, Role, bool, datetime]:
 
 
 def add_member(session: Session, collection: Collection, user: User, role: MemberRole) -> Member:
-    """Make ``user`` a member of ``collection``, or give a member another role.
+    """Add ``user`` as a member of ``collection``, or change the role of a member.
 
     Raises:
-        NotFound: the collection was deleted just now.
-        Conflict: the collection is theirs.
+        NotFound: the collection was deleted.
+        Conflict: ``user`` owns the collection.
     """
     lock_collection(session, collection.id)
     if user.id == collection.owner_id:
-        raise Conflict(f"{user.name} owns this collection, and so may do everything in it.")
+        raise Conflict(f"{user.name} owns this collection and already has all rights in it.")
     row = insert(CollectionMember).values(collection_id=collection.id, user_id=user.id, role=role)
     key = (CollectionMember.collection_id, CollectionMember.user_id)
     session.execute(row.on_conflict_do_update(index_elements=key, set_={"role": role}))
-    there = (CollectionMember.collection_id == collection.id, CollectionMember.user_id == user.id)
-    return Member(*session.execute(_members().where(*there)).one())
+    conditions = (CollectionMember.collection_id == collection.id, CollectionMember.user_id == user.id)
+    return Member(*session.execute(_members().where(*conditions)).one())
 
 
 def remove_member(session: Session, collection: Collection, user_id: UUID) -> str:
-    """End a membership; gives the name of who it was.
+    """Remove a member; return the name of the account.
 
     Raises:
         NotFound: the collection has no such member.
     """
-    ended = (
+    removed = (
         sa.delete(CollectionMember)
         .where(CollectionMember.collection_id == collection.id, CollectionMember.user_id == user_id)
         .returning(CollectionMember.user_id)
     )
-    if session.execute(ended).first() is None:
+    if session.execute(removed).first() is None:
         raise NotFound("This collection has no such member.")
     return session.get_one(User, user_id).name

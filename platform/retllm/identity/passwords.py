@@ -1,4 +1,4 @@
-"""Passwords: argon2id, and which ones are too easy to guess."""
+"""Passwords: hashing with argon2id, and a check for passwords that are easy to guess."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from retllm.errors import InvalidInput
 
 MIN = 10
 MAX = 1000
-"""Characters; more than anybody types, since hashing takes time that grows with it."""
+"""Length limits in characters; the maximum limits the time of hashing."""
 
-# the second recommendation of RFC 9106, for servers with little memory to spare
+# the second recommended option of RFC 9106, for little memory
 HASHER = PasswordHasher(time_cost=3, memory_cost=64 * 1024, parallelism=4, hash_len=32, salt_len=16, type=Type.ID)
-# checked when the name is unknown, so that a wrong name takes as long as a wrong password
-_NOBODY = HASHER.hash(secrets.token_urlsafe(16))
+# checked for an unknown name, so that it takes as long as a wrong password
+_DUMMY_HASH = HASHER.hash(secrets.token_urlsafe(16))
 
 _MIN_DIFFERENT = 5
-# what most people choose who are asked for ten characters, without the digits and signs around it
+# common passwords, without the digits and symbols around them
 _COMMON = re.compile(
     "password|passwort|passw|admin|administrator|welcome|letmein|iloveyou|qwerty|qwertyuiop|qwertz|qwertzuiop"
     "|azerty|asdfghjkl|zxcvbnm|abc|abcdef|abcdefg|abcdefgh|abcdefghi|abcdefghij|monkey|dragon|sunshine"
@@ -28,27 +28,27 @@ _COMMON = re.compile(
     "|test|testtest|guest|root|retllm|default|google|facebook|starwars|whatever|computer|internet|michael"
     "|passwordpassword|qwertyqwerty"
 )
-_RUNS = ("01234567890123456789", "98765432109876543210", "1q2w3e4r5t6y7u8i9o0p", "qazwsxedcrfvtgbyhnujm")
-# what people write in place of letters
-_PLAIN = str.maketrans("@$!013457", "asioleast")
+_SEQUENCES = ("01234567890123456789", "98765432109876543210", "1q2w3e4r5t6y7u8i9o0p", "qazwsxedcrfvtgbyhnujm")
+# common substitutes for letters
+_SUBSTITUTES = str.maketrans("@$!013457", "asioleast")
 
 
 def made_up() -> str:
-    """A password that nobody guesses; show it once and keep it nowhere."""
+    """Return a random password; show it once and do not store it."""
     return secrets.token_urlsafe(12)
 
 
 def check(password: str, name: str, field: str = "password") -> None:
-    """Refuse a password of the account ``name`` that is too short, too long, or among the first to be tried.
+    """Check a new password of the account ``name``.
 
     Raises:
-        InvalidInput: it is; ``field`` is the name of what it was typed into.
+        InvalidInput: it is too short, too long or easy to guess; ``field`` is the name of its form field.
     """
     if not MIN <= len(password) <= MAX:
         raise InvalidInput(f"A password has {MIN} to {MAX:,} characters.", field=field)
     if _is_easy(password, name):
         raise InvalidInput(
-            "That password is among the first that somebody would try: take several words, or have one made up.",
+            "This password is easy to guess. Use several words, or have one generated.",
             field=field,
         )
 
@@ -59,30 +59,30 @@ def _is_easy(password: str, name: str) -> bool:
     return (
         len(set(typed)) < _MIN_DIFFERENT
         or (rest != typed and len(rest) < MIN // 2)
-        or any(typed in run for run in _RUNS)
-        or any(_COMMON.fullmatch(one) for one in (_letters(typed), _letters(typed).translate(_PLAIN)))
+        or any(typed in sequence for sequence in _SEQUENCES)
+        or any(_COMMON.fullmatch(letters) for letters in (_letters(typed), _letters(typed).translate(_SUBSTITUTES)))
     )
 
 
 def _letters(text: str) -> str:
-    """``text`` without the digits and signs before and after its letters."""
+    """Return ``text`` without the digits and symbols before and after its letters."""
     return re.sub(r"^[\W\d_]+|[\W\d_]+$", "", text)
 
 
 def hashed(password: str) -> str:
-    """What is kept of a password."""
+    """Return the hash of a password."""
     return HASHER.hash(password)
 
 
-def fits(kept: str | None, password: str) -> bool:
-    """Whether ``password`` is the one that is ``kept``; with None, which nothing fits, it takes as long."""
+def fits(stored: str | None, password: str) -> bool:
+    """Return whether ``password`` matches the ``stored`` hash; None matches nothing, but takes as long."""
     try:
-        HASHER.verify(kept or _NOBODY, password)
+        HASHER.verify(stored or _DUMMY_HASH, password)
     except (VerificationError, InvalidHashError):
         return False
-    return kept is not None
+    return stored is not None
 
 
-def is_dated(kept: str) -> bool:
-    """Whether what is kept was made with other parameters than those of today."""
-    return HASHER.check_needs_rehash(kept)
+def is_dated(stored: str) -> bool:
+    """Return whether a stored hash has other parameters than the current ones."""
+    return HASHER.check_needs_rehash(stored)

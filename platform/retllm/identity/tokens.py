@@ -1,4 +1,4 @@
-"""Bearer tokens: random, shown once, kept as a digest that only who has the secret key can compute."""
+"""Bearer tokens: random, shown once, stored as a digest keyed with the secret key."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ PREFIX = "rlm_"
 DEFAULT_DAYS = 90
 MAX_DAYS = 3650
 DEFAULT_SCOPE = TokenScope.CHANGE
-_INVALID = "This token is not valid (any more). Make a new one with `retllm token create`."
+_INVALID = "This token is invalid, expired or revoked. Create a new one with `retllm token create`."
 
 
 def token_key(settings: Settings) -> bytes:
-    """The key of the tokens' digests.
+    """Return the key of token digests.
 
     Raises:
-        StackError: there is no secret key that can be used.
+        StackError: there is no usable secret key.
     """
     return key_from(secret_key(settings))
 
 
 def key_from(secret: str) -> bytes:
-    """The key of the tokens' digests that follows from the secret key."""
+    """Derive the key of token digests from the secret key."""
     return derived(secret, "tokens of the API")
 
 
@@ -53,19 +53,19 @@ def issue(
     scope: TokenScope = TokenScope.MANAGE,
     days: int | None = None,
 ) -> tuple[ApiToken, str]:
-    """A new token for ``actor``, and its secret; only a digest is stored, so this is the one time it can be seen.
+    """Create a token for ``actor``; return it with its secret, of which only a digest is stored.
 
-    It works for so many ``days``; None: until it is revoked.
+    It is valid for ``days``; None: until it is revoked.
 
     Raises:
         InvalidInput: the name is empty or too long, or the days are not between 1 and ``MAX_DAYS``.
-        Forbidden: ``actor`` acts by a token that may not do that.
+        Forbidden: the scope of ``actor`` does not allow it.
     """
     require_scope(actor, TokenScope.MANAGE)
     if not 1 <= len(name.strip()) <= 100:
         raise InvalidInput("A token's name has 1 to 100 characters.", field="name")
     if days is not None and not 1 <= days <= MAX_DAYS:
-        raise InvalidInput(f"A token works for 1 to {MAX_DAYS:,} days, or until it is revoked.", field="days")
+        raise InvalidInput(f"A token is valid for 1 to {MAX_DAYS:,} days, or until it is revoked.", field="days")
     secret = PREFIX + secrets.token_urlsafe(32)
     token = ApiToken(id=new_id(), user_id=actor.id, name=name.strip(), digest=_digest(key, secret), scope=scope)
     if days is not None:
@@ -76,7 +76,7 @@ def issue(
     return token, secret
 
 
-def _in_force() -> sa.ColumnElement[bool]:
+def _is_active() -> sa.ColumnElement[bool]:
     return sa.and_(
         ApiToken.revoked_at.is_(None),
         sa.or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > sa.func.now()),
@@ -84,21 +84,21 @@ def _in_force() -> sa.ColumnElement[bool]:
 
 
 def in_force(session: Session, user: User) -> list[ApiToken]:
-    """The tokens of ``user`` that still work, oldest first."""
-    query = sa.select(ApiToken).where(ApiToken.user_id == user.id, _in_force()).order_by(ApiToken.id)
+    """Return the active tokens of ``user``, oldest first."""
+    query = sa.select(ApiToken).where(ApiToken.user_id == user.id, _is_active()).order_by(ApiToken.id)
     return list(session.scalars(query))
 
 
 def revoke(session: Session, actor: Actor, token_id: uuid.UUID) -> ApiToken:
-    """End a token, and give it back.
+    """Revoke a token and return it.
 
     Raises:
         NotFound: ``actor`` has no such token.
-        Forbidden: ``actor`` acts by a token that may not do that.
+        Forbidden: the scope of ``actor`` does not allow it.
     """
     require_scope(actor, TokenScope.MANAGE)
     token = session.scalar(
-        sa.select(ApiToken).where(ApiToken.id == token_id, ApiToken.user_id == actor.id, _in_force())
+        sa.select(ApiToken).where(ApiToken.id == token_id, ApiToken.user_id == actor.id, _is_active())
     )
     if token is None:
         raise NotFound("There is no such token.")
@@ -108,15 +108,15 @@ def revoke(session: Session, actor: Actor, token_id: uuid.UUID) -> ApiToken:
 
 
 def holder(session: Session, key: bytes, secret: str) -> Actor:
-    """The account that a token stands for, acting in the token's scope.
+    """Return the account of a token as an actor with its scope.
 
     Raises:
-        Unauthorized: the token is unknown, revoked or over, or its account is locked out.
+        Unauthorized: the token is unknown, revoked or expired, or its account is locked.
     """
     query = (
         sa.select(User, ApiToken)
         .join(ApiToken, ApiToken.user_id == User.id)
-        .where(ApiToken.digest == _digest(key, secret), _in_force(), User.disabled_at.is_(None))
+        .where(ApiToken.digest == _digest(key, secret), _is_active(), User.disabled_at.is_(None))
     )
     row = session.execute(query).first()
     if row is None:
@@ -127,7 +127,7 @@ def holder(session: Session, key: bytes, secret: str) -> Actor:
 
 
 def _note_use(session: Session, token: ApiToken) -> None:
-    """At most one write a minute, or every request would write."""
+    """Update last_used_at at most once a minute."""
     minute_ago = sa.func.now() - timedelta(minutes=1)
     session.execute(
         sa.update(ApiToken)

@@ -1,1 +1,1 @@
-"""What people say of results, and what follows from it: marks, measures of searches, runs of evaluations."""
+"""Reviews of results: marks, measures of searches, evaluation runs."""

@@ -1,4 +1,4 @@
-"""Marks: whether an item answers a question. The last one counts, and every search of the same question shares it."""
+"""Marks of items as relevant or not relevant to a query; the last one counts. Searches with one query share them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from retllm.errors import Conflict, InvalidInput, NotFound
 from retllm.identity.access import job_for
 from retllm.identity.actor import Actor
 
-# marks of one question; far beyond what people mark by hand
+# marks of one query; far more than people mark by hand
 MAX_MARKS = 1000
 _FOUND = 12
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A mark with what is shown beside it.
+    """A mark, with the fields that pages show beside it.
 
-    ``user_name`` is None once that account is gone; the ranks are those of the search that is looked at, None where
-    the item is no candidate of it (``coarse_rank``) or its order is provisional (``final_rank``).
+    ``user_name`` is None if that account was deleted. The ranks are those in one search; ``coarse_rank`` is None if the
+    item is not a candidate of it, ``final_rank`` also while its order is provisional.
     """
 
     item_id: UUID
@@ -46,7 +46,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Asked:
-    """Which question a search asks, and of which collection."""
+    """The query of a search and its collection; ``question`` is the hash of the query (``Search.question``)."""
 
     search_id: UUID
     collection_id: UUID
@@ -54,32 +54,32 @@ class Asked:
 
 
 def asked_by(session: Session, actor: Actor, search_id: UUID) -> Asked:
-    """The question of a search that ``actor`` may see; seeing it is the right to review it.
+    """Return the query of a search; everyone who may see a search may review it.
 
     Raises:
-        NotFound: there is no such search for this account, or the job is no search.
+        NotFound: ``actor`` sees no such search, or the job is not a search.
     """
     job = job_for(session, actor, search_id)
     question = session.scalar(sa.select(Search.question).where(Search.id == search_id))
     if question is None:
-        raise NotFound("This job is no search.")
+        raise NotFound("This job is not a search.")
     return Asked(search_id, job.collection_id, question)
 
 
 def set_mark(session: Session, actor: Actor, search_id: UUID, item_id: UUID, relevant: bool | None) -> Asked:
-    """Mark an item as relevant to what a search asks or not, or take its mark away (None).
+    """Mark an item as relevant or not relevant to the query of a search, or remove its mark (None).
 
-    The item may be any of the collection, whether the search found it or not.
+    The item may be any item of the collection, found by the search or not.
 
     Raises:
         NotFound: no such search, or its collection has no such item.
-        Conflict: the item is deleted, or the question has too many marks.
+        Conflict: the item is deleted, or the query has too many marks.
     """
     asked = asked_by(session, actor, search_id)
     state = session.scalar(sa.select(Item.state).where(Item.id == item_id, Item.collection_id == asked.collection_id))
     if state is None:
         raise NotFound("The collection has no such item.")
-    # in this order (retllm.db.locks), before the mark's row
+    # lock in the order of retllm.db.locks, before the row of the mark
     lock_collection(session, asked.collection_id)
     search = sa.select(Search.id).where(Search.id == search_id).with_for_update(read=True, key_share=True)
     if session.scalar(search) is None:
@@ -88,7 +88,7 @@ def set_mark(session: Session, actor: Actor, search_id: UUID, item_id: UUID, rel
         session.execute(sa.delete(Judgment).where(_of(asked), Judgment.item_id == item_id))
         return asked
     if state is not ItemState.READY:
-        raise Conflict("The item is deleted; it can't be marked any more.")
+        raise Conflict("The item is deleted and cannot be marked.")
     _require_room(session, asked, item_id)
     made = insert(Judgment).values(
         collection_id=asked.collection_id,
@@ -120,11 +120,11 @@ def _require_room(session: Session, asked: Asked, item_id: UUID) -> None:
     others = sa.select(sa.func.count()).select_from(Judgment).where(_of(asked), Judgment.item_id != item_id)
     count = session.scalar(others) or 0
     if count >= MAX_MARKS:
-        raise Conflict(f"This question has {MAX_MARKS:,} marks, which is as many as are kept. Take some away first.")
+        raise Conflict(f"This query has {MAX_MARKS:,} marks, the maximum. Remove some first.")
 
 
 def marks_of(session: Session, asked: Asked) -> list[Mark]:
-    """The marks of a question: the relevant items first, each group with its newest mark first."""
+    """Return the marks of a query: relevant items first, then by time, newest first."""
     query = (
         sa.select(
             Judgment.item_id,
@@ -148,23 +148,23 @@ def marks_of(session: Session, asked: Asked) -> list[Mark]:
     return [Mark(*row) for row in session.execute(query)]
 
 
-def find_items(session: Session, asked: Asked, wanted: str) -> list[Item]:
-    """Items of the question's collection by key, by words of their text, or by a part of their name; at most a dozen.
+def find_items(session: Session, asked: Asked, text: str) -> list[Item]:
+    """Find items of the collection by key, by words of their text, or by part of their name; at most 12.
 
     Raises:
-        InvalidInput: nothing to look for was given.
+        InvalidInput: ``text`` is empty.
     """
-    wanted = wanted.replace("\0", "").strip()
-    if not wanted:
-        raise InvalidInput("Give a name, some words of the text, or an item's id.", field="find")
+    text = text.replace("\0", "").strip()
+    if not text:
+        raise InvalidInput("Enter a name, words of the text, or the ID of an item.", field="find")
     inside = sa.select(Item).where(Item.collection_id == asked.collection_id, Item.state == ItemState.READY)
-    key = _key(wanted)
+    key = _key(text)
     if key is not None:
         return list(session.scalars(inside.where(Item.id == key)))
-    # written out, so that the server knows the words when it plans
-    words = sa.func.websearch_to_tsquery(sa.literal_column("'english'::regconfig"), wanted)
-    # a case hides from the planner how rare the name may be, so that it walks the collection and not the whole table
-    named = sa.case((Item.name.icontains(wanted, autoescape=True), sa.true()), else_=sa.false())
+    # a literal, so that the planner knows the configuration
+    words = sa.func.websearch_to_tsquery(sa.literal_column("'english'::regconfig"), text)
+    # CASE hides the selectivity of the name from the planner, so that it scans the collection and not the whole table
+    named = sa.case((Item.name.icontains(text, autoescape=True), sa.true()), else_=sa.false())
     by_name = inside.where(named)
     by_words = inside.where(ITEM_WORDS.op("@@")(words))
     found: dict[UUID, Item] = {}

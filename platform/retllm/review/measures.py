@@ -1,6 +1,6 @@
-"""How good one search is by the marks of its question; pure functions of ranks.
+"""Measures of one search by the marks of its query; pure functions of ranks.
 
-Items without a mark count as not relevant, so every measure is a lower bound until all of the pool is marked.
+Items without a mark count as not relevant, so every measure is a lower bound until all candidates are marked.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from enum import StrEnum
 from retllm.evaluation.metrics import ndcg, precision, recall_hits
 
 AT = (5, 10)
-"""The places at which precision and nDCG are told, beside the whole pool."""
+"""Ranks at which precision and nDCG are computed, besides the size of the pool."""
 
 
 class Verdict(StrEnum):
-    """What the marks say of a search."""
+    """The result of a search by the marks of its query."""
 
     HIT = "hit"  # a relevant item is first
     FINE_MISS = "fine miss"  # a relevant item is in the pool, another item is first
@@ -26,7 +26,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class StageMeasures:
-    """The measures of one order; shares from 0 to 1, by the number of places that were looked at."""
+    """The measures of one order, from 0 to 1; precision and nDCG by rank n."""
 
     recall_at_1: float
     precision: dict[int, float]
@@ -35,9 +35,9 @@ class StageMeasures:
 
 @dataclass(frozen=True)
 class Measures:
-    """A search by its marks; ``coarse`` and ``fine`` are None where the verdict is unknown.
+    """The measures of a search; ``coarse`` and ``fine`` are None if the verdict is unknown.
 
-    ``marked`` counts the candidates that have a mark, of ``pool``; ``relevant`` all relevant items that are known.
+    ``pool`` counts the candidates, ``marked`` those with a mark, ``relevant`` all items marked as relevant.
     """
 
     verdict: Verdict
@@ -50,18 +50,18 @@ class Measures:
 
 @dataclass(frozen=True)
 class RankPair:
-    """Where a relevant candidate stands in a final order, and where the coarse stage had it, each from 1."""
+    """The coarse rank and the final rank of a relevant candidate, each from 1."""
 
     coarse: int
     final: int
 
 
 def verdict_of(relevant: int, places: Sequence[RankPair]) -> Verdict:
-    """What the marks say of a final order.
+    """Return the verdict on a final order.
 
     Args:
-        relevant: how many relevant items are known, found or not.
-        places: those of them that are in the pool.
+        relevant: number of items marked as relevant, found or not.
+        places: ranks of those that are candidates.
     """
     if not relevant:
         return Verdict.UNKNOWN
@@ -71,12 +71,12 @@ def verdict_of(relevant: int, places: Sequence[RankPair]) -> Verdict:
 
 
 def measure_order(ranks: Sequence[int], relevant: int, pool: int) -> StageMeasures:
-    """The measures of an order.
+    """Return the measures of an order.
 
     Args:
-        ranks: where it has its relevant candidates.
-        relevant: how many relevant items are known, found or not; at least 1.
-        pool: how many candidates it has.
+        ranks: ranks of its relevant candidates.
+        relevant: number of items marked as relevant, found or not; at least 1.
+        pool: number of candidates.
     """
     sizes = sorted({*AT, pool} - {0})
     return StageMeasures(
@@ -87,7 +87,7 @@ def measure_order(ranks: Sequence[int], relevant: int, pool: int) -> StageMeasur
 
 
 def measure(relevant: int, places: Sequence[RankPair], *, pool: int, marked: int) -> Measures:
-    """All that the marks say of one search whose order is final; see :func:`verdict_of`."""
+    """Return all measures of a search with a final order; see :func:`verdict_of`."""
     verdict = verdict_of(relevant, places)
     if verdict is Verdict.UNKNOWN:
         return Measures(verdict, pool, marked, relevant, None, None)

@@ -1,4 +1,4 @@
-"""What a run of reviewed questions came to, beside the searches that it repeats; kept with the run once it is over."""
+"""The outcome of a rerun of reviewed queries, compared with the earlier searches; stored when the run has ended."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SEED = 101
 
 @dataclass(frozen=True)
 class RunAnswer:
-    """One question of a run: its new search and the one before, with the figures of each where they are known."""
+    """One query of a run: its new search and the one before, with the measures of each, if known."""
 
     question: str
     text: str | None
@@ -37,10 +37,10 @@ class RunAnswer:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What the run came to so far, or in the end (``final``: from then on marks change it no more).
+    """The outcome of a run so far, or at its end (``final``); later marks do not change a final outcome.
 
-    ``now`` and ``then`` are means over the ``shared`` questions whose figures are known both times; ``gain`` is the
-    change of the fine stage's Recall@1 on them, with its 95 % interval by the bootstrap.
+    ``now`` and ``then`` are means over the ``shared`` queries with measures of both searches; ``gain`` is the change
+    of the Recall@1 of the fine stage on them, with its 95 % bootstrap interval.
     """
 
     final: bool
@@ -53,33 +53,33 @@ class RunOutcome:
 
 
 def outcome_of(session: Session, run: EvaluationRun) -> RunOutcome:
-    """The outcome of a reviewed run; the first to look after its end writes it down."""
-    kept = run.report.get("answers")
-    if kept is not None:
-        return _put_together([_read(one) for one in kept], final=True)
+    """Return the outcome of a reviewed run; the first call after its end stores it."""
+    stored = run.report.get("answers")
+    if stored is not None:
+        return _summarized([_read(answer) for answer in stored], final=True)
     answers = _answers(session, run)
     final = all(state in OVER_JOBS for state in states_of(session, run))
     if final:
-        _keep(session, run, answers)
-    return _put_together(answers, final=final)
+        _store(session, run, answers)
+    return _summarized(answers, final=final)
 
 
-def _keep(session: Session, run: EvaluationRun, answers: Sequence[RunAnswer]) -> None:
-    # whoever else looks at the same moment waits for nothing and writes nothing
-    held = session.scalar(
+def _store(session: Session, run: EvaluationRun, answers: Sequence[RunAnswer]) -> None:
+    # a concurrent reader neither waits nor writes
+    locked = session.scalar(
         sa.select(EvaluationRun)
         .where(EvaluationRun.id == run.id, EvaluationRun.source == RunSource.REVIEWED)
         .with_for_update(skip_locked=True)
         .execution_options(populate_existing=True)
     )
-    if held is not None and "answers" not in held.report:
-        held.report = {**held.report, "answers": [_written(answer) for answer in answers]}
+    if locked is not None and "answers" not in locked.report:
+        locked.report = {**locked.report, "answers": [_written(answer) for answer in answers]}
 
 
 def _answers(session: Session, run: EvaluationRun) -> list[RunAnswer]:
-    pairs = [(UUID(one["search"]), UUID(one["before"]), one["question"]) for one in run.report.get("searches", [])]
+    pairs = [(UUID(row["search"]), UUID(row["before"]), row["question"]) for row in run.report.get("searches", [])]
     keys = [key for search, before, _ in pairs for key in (search, before)]
-    measured = {key: figures_of(one) for key, one in measures_of(session, keys).items()}
+    measured = {key: figures_of(measures) for key, measures in measures_of(session, keys).items()}
     texts = texts_of(session, keys)
     nothing = (None, False)
     return [
@@ -96,8 +96,8 @@ def _answers(session: Session, run: EvaluationRun) -> list[RunAnswer]:
     ]
 
 
-def _put_together(answers: Sequence[RunAnswer], *, final: bool) -> RunOutcome:
-    both = [(one.now, one.then) for one in answers if one.now is not None and one.then is not None]
+def _summarized(answers: Sequence[RunAnswer], *, final: bool) -> RunOutcome:
+    both = [(each.now, each.then) for each in answers if each.now is not None and each.then is not None]
     known = [(now, then) for now, then in both if now.recall_fine is not None and then.recall_fine is not None]
     changes = np.array([(now.recall_fine or 0.0) - (then.recall_fine or 0.0) for now, then in known])
     return RunOutcome(
@@ -116,15 +116,15 @@ def _written(answer: RunAnswer) -> dict[str, Any]:
     return plain | {"search": str(answer.search), "before": str(answer.before)}
 
 
-def _read(kept: Mapping[str, Any]) -> RunAnswer:
+def _read(stored: Mapping[str, Any]) -> RunAnswer:
     def figures(found: Mapping[str, Any] | None) -> Figures | None:
         return None if found is None else Figures(**{**found, "verdict": Verdict(found["verdict"])})
 
-    plain = {name: kept[name] for name in ("question", "text", "has_picture")}
+    plain = {name: stored[name] for name in ("question", "text", "has_picture")}
     return RunAnswer(
         **plain,
-        search=UUID(kept["search"]),
-        before=UUID(kept["before"]),
-        now=figures(kept["now"]),
-        then=figures(kept["then"]),
+        search=UUID(stored["search"]),
+        before=UUID(stored["before"]),
+        now=figures(stored["now"]),
+        then=figures(stored["then"]),
     )

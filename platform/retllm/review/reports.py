@@ -1,4 +1,4 @@
-"""What an uploaded report of `retllm eval` has to look like (``retllm.evaluation.report`` writes it)."""
+"""The format of an uploaded report of `retllm eval`, which ``retllm.evaluation.report`` writes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from retllm.errors import InvalidInput, TooLarge
 
 MAX_BYTES = 10_000_000
-"""Bytes of a report; one of thousands of parts has less than a tenth of it."""
+"""Maximum size of a report; a report with thousands of parts has less than a tenth of this."""
 _MAX_VARIANTS, _MAX_PARTS = 500, 2000
 _WHOLE = 2**53
 
@@ -19,12 +19,12 @@ _MAX_NAME_LENGTH = 200
 
 def _key(name: str) -> str:
     if not 1 <= len(name) <= _MAX_NAME_LENGTH or "\0" in name:
-        raise ValueError(f"a name has 1 to {_MAX_NAME_LENGTH} characters, and no NUL")
+        raise ValueError(f"a name has 1 to {_MAX_NAME_LENGTH} characters and no NUL")
     return name
 
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=_MAX_NAME_LENGTH, pattern=r"^[^\x00]*$")]
-# the rules of a pattern and a length would take the shape of what the names stand for out of the API's document
+# with a pattern and a length as rules of the keys, the OpenAPI document would lose the schema of the values
 Key = Annotated[str, AfterValidator(_key)]
 Words = Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00]*$")]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -37,13 +37,13 @@ Plain = Number | bool | Words | None
 
 
 class _Known(BaseModel):
-    """Keeps what pages show, and drops the rest: a later release may write more."""
+    """Ignores unknown fields, since a later release may write more."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class Models(_Known):
-    """The two models, and how the fine one was run."""
+    """The two models, and the settings of the scorer."""
 
     embedder: Name
     embedder_revision: Words | None = None
@@ -69,7 +69,7 @@ class Span1(_Known):
 
 
 class Intervals(_Known):
-    """The intervals of both stages, and of what the fine one gains."""
+    """The intervals of both stages, and of the gain of the fine stage."""
 
     coarse: Span1 = Span1()
     fine: Span1 = Span1()
@@ -77,7 +77,7 @@ class Intervals(_Known):
 
 
 class Difference(_Known):
-    """How a variant's Recall@1 differs from the first variant's."""
+    """The difference of a variant's Recall@1 to that of the first variant."""
 
     r1: Change
     interval: Span
@@ -99,7 +99,7 @@ class PartFigures(_Known):
 
 
 class Refusals(_Known):
-    """How well "no good match" was told."""
+    """The accuracy of "no good match"."""
 
     queries: Count
     threshold: Number | None = None
@@ -110,7 +110,7 @@ class Refusals(_Known):
 
 
 class ReportVariant(_Known):
-    """One way to run the fine stage, and its figures."""
+    """One configuration of the fine stage, and its measures."""
 
     name: Name
     section: Name
@@ -138,7 +138,7 @@ class ReportVariant(_Known):
     @model_validator(mode="after")
     def _has_figures(self) -> ReportVariant:
         if self.skipped is None and (self.coarse.r1 is None or self.fine.r1 is None):
-            raise ValueError("a variant that was not skipped has figures of both stages")
+            raise ValueError("a variant that was not skipped needs Recall@1 of both stages")
         return self
 
 
@@ -152,7 +152,7 @@ class Report(_Known):
 
     @property
     def sections(self) -> dict[str, list[ReportVariant]]:
-        """The variants by section, both in the order of the report."""
+        """Return the variants by section, both in the order of the report."""
         found: dict[str, list[ReportVariant]] = {}
         for variant in self.variants:
             found.setdefault(variant.section, []).append(variant)
@@ -160,37 +160,37 @@ class Report(_Known):
 
 
 def read_report(raw: bytes) -> Report:
-    """An uploaded report.
+    """Parse an uploaded report.
 
     Raises:
         TooLarge: it has more than 10 MB.
-        InvalidInput: it is no JSON, or no report; the first fields that are wrong are named.
+        InvalidInput: it is not JSON, or not a report; the error names the first invalid fields.
     """
     if len(raw) > MAX_BYTES:
         raise TooLarge("The report is larger than 10 MB.")
     try:
-        # a figure that could not be computed (0 of 0) is written as NaN
+        # a value that cannot be computed (0 of 0) is written as NaN
         data = json.loads(raw, parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:
-        raise InvalidInput("The file is no JSON. Choose the result.json of `retllm eval`.", field="report") from error
+        raise InvalidInput("The file is not JSON. Choose the result.json of `retllm eval`.", field="report") from error
     return checked_report(data)
 
 
 def checked_report(data: Any) -> Report:
-    """A report that is read already.
+    """Validate a report that is parsed already.
 
     Raises:
-        InvalidInput: it is none.
+        InvalidInput: it is not a report.
     """
     try:
         return Report.model_validate(data)
     except ValidationError as error:
-        wrong = [
+        invalid = [
             {"field": ".".join(map(str, one["loc"])) or "report", "message": one["msg"]}
             for one in error.errors(include_url=False, include_context=False, include_input=False)[:5]
         ]
-        told = f"{wrong[0]['field']}: {wrong[0]['message']}"
+        reason = f"{invalid[0]['field']}: {invalid[0]['message']}"
         raise InvalidInput(
-            f"This is no report of `retllm eval` ({told}). Choose the result.json of its run.",
-            fields=[{"field": "report", "message": told}, *wrong],
+            f"This is not a report of `retllm eval` ({reason}). Choose the result.json of its run.",
+            fields=[{"field": "report", "message": reason}, *invalid],
         ) from error

@@ -1,6 +1,6 @@
-"""Searches of reviewed questions, with where each has the relevant items; one query whatever the size.
+"""Searches of reviewed queries, with the ranks of their relevant items; one SQL query for any number of searches.
 
-Marks of items that are deleted by now count nowhere: no later search could find them.
+Marks of deleted items do not count, since no later search can find these items.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from retllm.identity.access import visible_collections
 from retllm.identity.actor import Actor
 from retllm.review.measures import Measures, RankPair, measure
 
-# of one collection: questions that are looked at, those reviewed last first, found among so many marks for each
+# of one collection: maximum number of queries, most recently reviewed first; marks read for each of them
 QUESTIONS = 2000
 _MARKS = 10
-# of one question: searches that are looked at, the newest first
+# of one query: maximum number of searches, newest first
 SEARCHES = 10
-# of a query's text, what lists show
+# characters of a query's text in lists
 _TEXT = 300
 
 
 @dataclass(frozen=True)
 class Reviewed:
-    """A search with a final order whose question has marks, and what they say of it (of its whole pool: nothing)."""
+    """A search with a final order and a query with marks, and its measures (without those of the whole pool)."""
 
     search_id: UUID
     collection_id: UUID
@@ -53,12 +53,12 @@ class Reviewed:
 
     @property
     def trigger(self) -> str:
-        """What triggers the re-injection."""
+        """Return the trigger of re-injection."""
         return str(self.injection.get("trigger", "off"))
 
 
 def reviewed_collections(session: Session, actor: Actor, *, after: UUID | None, limit: int) -> list[Collection]:
-    """Collections with marks that ``actor`` may see, newest first; ``after`` is the last key of the page before."""
+    """Return visible collections with marks, newest first; ``after`` is the last key of the page before."""
     query = sa.select(Collection).where(visible_collections(actor), _has_marks()).order_by(Collection.id.desc())
     if after is not None:
         query = query.where(Collection.id < after)
@@ -72,16 +72,16 @@ def _has_marks() -> sa.ColumnElement[bool]:
 def reviewed(
     session: Session, collection_ids: Sequence[UUID], *, questions: int = QUESTIONS, searches: int = SEARCHES
 ) -> list[Reviewed]:
-    """The newest finished searches of the questions that were reviewed last.
+    """Return the newest searches with a final order of the most recently reviewed queries.
 
     Args:
-        session: of the database.
-        collection_ids: where to look.
-        questions: of each collection, at most so many.
-        searches: of each question, at most so many.
+        session: database session.
+        collection_ids: collections to read.
+        questions: maximum number of queries for each collection.
+        searches: maximum number of searches for each query.
 
     Returns:
-        By collection, then question (reviewed last first), then search (newest first).
+        Searches by collection, then query (most recently reviewed first), then search (newest first).
     """
     if not collection_ids:
         return []
@@ -100,13 +100,13 @@ def reviewed(
     return [_reviewed(dict(row)) for row in session.execute(query).mappings()]
 
 
-def _questions(most: int) -> sa.FromClause:
+def _questions(limit: int) -> sa.FromClause:
     newest = (
         sa.select(Judgment.question, Judgment.updated_at)
         .where(Judgment.collection_id == Collection.id)
         .correlate(Collection)
         .order_by(Judgment.updated_at.desc())
-        .limit(most * _MARKS)
+        .limit(limit * _MARKS)
         .lateral("newest")
     )
     last = sa.func.max(newest.c.updated_at)
@@ -114,12 +114,12 @@ def _questions(most: int) -> sa.FromClause:
         sa.select(newest.c.question, last.label("reviewed_at"))
         .group_by(newest.c.question)
         .order_by(last.desc(), newest.c.question)
-        .limit(most)
+        .limit(limit)
         .lateral("asked")
     )
 
 
-def _searches(asked: sa.FromClause, most: int) -> sa.FromClause:
+def _searches(asked: sa.FromClause, limit: int) -> sa.FromClause:
     return (
         sa.select(
             Search.id.label("search_id"),
@@ -139,13 +139,13 @@ def _searches(asked: sa.FromClause, most: int) -> sa.FromClause:
         .where(Search.question == asked.c.question, Job.collection_id == Collection.id, Search.final_at.is_not(None))
         .correlate(asked, Collection)
         .order_by(Search.id.desc())
-        .limit(most)
+        .limit(limit)
         .lateral("found")
     )
 
 
 def measures_of(session: Session, search_ids: Sequence[UUID]) -> dict[UUID, Measures]:
-    """What the marks say of these searches, of those among them that have a final order; of the whole pool: nothing."""
+    """Return the measures of those searches that have a final order, without those of the whole pool."""
     places = _places(Job.collection_id, Search.question, Search.id)
     query = (
         sa.select(Search.id, places)
@@ -161,15 +161,15 @@ Column = sa.ColumnElement[Any] | InstrumentedAttribute[Any]
 
 
 def _places(collection_id: Column, question: Column, search_id: Column) -> sa.FromClause:
-    """How many relevant items and marked candidates there are, and both ranks of each relevant candidate."""
-    right = sa.and_(Judgment.relevant, Candidate.final_rank.is_not(None))
-    # both lists are made from the same rows in the same order
+    """Count relevant items and marked candidates, and collect both ranks of each relevant candidate."""
+    relevant = sa.and_(Judgment.relevant, Candidate.final_rank.is_not(None))
+    # both arrays aggregate the same rows in the same order
     return (
         sa.select(
             sa.func.count().filter(Judgment.relevant).label("relevant"),
             sa.func.count(Candidate.item_id).label("marked"),
-            sa.func.array_agg(Candidate.coarse_rank).filter(right).label("coarse_ranks"),
-            sa.func.array_agg(Candidate.final_rank).filter(right).label("final_ranks"),
+            sa.func.array_agg(Candidate.coarse_rank).filter(relevant).label("coarse_ranks"),
+            sa.func.array_agg(Candidate.final_rank).filter(relevant).label("final_ranks"),
         )
         .select_from(Judgment)
         .join(Item, sa.and_(Item.id == Judgment.item_id, Item.state == ItemState.READY))

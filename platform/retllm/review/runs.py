@@ -1,4 +1,4 @@
-"""Runs of evaluations: uploaded reports, and the reviewed questions of a collection asked again with other settings."""
+"""Evaluation runs: uploaded reports, and reruns of the reviewed queries of a collection with other settings."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from retllm.search.submit import StoredPicture, submit_search
 from retllm.settings import Settings
 
 MAX_QUESTIONS = 500
-"""Questions that one run asks."""
+"""Maximum number of queries of one run."""
 _MAX_NAME_LENGTH = 200
 _NO_RUN = "There is no such evaluation."
-# of a query's text, what pages show
+# characters of a query's text on pages
 _TEXT = 300
 
 
 def run_for(session: Session, actor: Actor, run_id: UUID) -> EvaluationRun:
-    """A run that ``actor`` may see: of a collection that they see, or a benchmark's, which everybody sees.
+    """Return a run that ``actor`` may see: a run of a visible collection, or a benchmark report, which everyone sees.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such run.
     """
     visible = sa.or_(EvaluationRun.collection_id.is_(None), within_visible(actor, _collection()))
     run = session.scalar(sa.select(EvaluationRun).where(EvaluationRun.id == run_id, visible))
@@ -46,14 +46,14 @@ def run_for(session: Session, actor: Actor, run_id: UUID) -> EvaluationRun:
 
 
 def _collection() -> sa.ColumnElement[UUID]:
-    # null is told apart before this is asked
+    # callers handle null before they use this
     return sa.type_coerce(EvaluationRun.collection_id, sa.Uuid())
 
 
 def list_runs(
     session: Session, actor: Actor, *, collection_id: UUID | None = None, after: UUID | None = None, limit: int = 50
 ) -> list[EvaluationRun]:
-    """Runs that ``actor`` may see, newest first, without reports; ``after`` is the last key of the page before."""
+    """Return visible runs, newest first, without reports; ``after`` is the last key of the page before."""
     visible = sa.or_(EvaluationRun.collection_id.is_(None), within_visible(actor, _collection()))
     query = sa.select(EvaluationRun).options(defer(EvaluationRun.report, raiseload=True)).where(visible)
     if collection_id is not None:
@@ -64,7 +64,7 @@ def list_runs(
 
 
 def names_of(session: Session, runs: Sequence[EvaluationRun]) -> dict[UUID, tuple[str | None, str | None]]:
-    """Of each run the name of its collection and of who added it, where there are any."""
+    """Return the names of the collection and of the creator of each run; None if it has none."""
     query = (
         sa.select(EvaluationRun.id, Collection.name, User.name)
         .outerjoin(Collection, Collection.id == EvaluationRun.collection_id)
@@ -75,14 +75,14 @@ def names_of(session: Session, runs: Sequence[EvaluationRun]) -> dict[UUID, tupl
 
 
 def add_report(session: Session, actor: Actor, report: Report, name: str | None = None) -> EvaluationRun:
-    """Keep an uploaded report; without a name it goes by its benchmark and seed.
+    """Store an uploaded report; the default name is its benchmark and seed.
 
     Raises:
-        Forbidden: a viewer adds none.
-        InvalidInput: the name is too long, or is no line of text.
+        Forbidden: ``actor`` is a viewer.
+        InvalidInput: the name is too long or has control characters.
     """
     if actor.role is Role.VIEWER:
-        raise Forbidden("Viewers read evaluations; to add one, ask an administrator to make you an editor.")
+        raise Forbidden("Viewers cannot add evaluations. Ask an administrator to make you an editor.")
     require_scope(actor, TokenScope.CHANGE)
     run = EvaluationRun(
         id=new_id(),
@@ -100,13 +100,13 @@ def add_report(session: Session, actor: Actor, report: Report, name: str | None 
 
 def _name(text: str | None) -> str:
     name = " ".join((text or "").split())
-    if len(name) > _MAX_NAME_LENGTH or any(category(sign) == "Cc" for sign in name):
-        raise InvalidInput(f"A name is one line of at most {_MAX_NAME_LENGTH} characters.", field="name")
+    if len(name) > _MAX_NAME_LENGTH or any(category(character) == "Cc" for character in name):
+        raise InvalidInput(f"A name has at most {_MAX_NAME_LENGTH} characters and no control characters.", field="name")
     return name
 
 
 def may_delete(session: Session, actor: Actor, run: EvaluationRun) -> bool:
-    """Whether ``actor``, who sees the run, may delete it: who added it, administrators, who manages its collection."""
+    """Return whether ``actor`` may delete a visible run: its creator, administrators, managers of its collection."""
     if is_admin(actor) or (run.user_id == actor.id and has_scope(actor, TokenScope.CHANGE)):
         return True
     if run.collection_id is None:
@@ -115,23 +115,23 @@ def may_delete(session: Session, actor: Actor, run: EvaluationRun) -> bool:
 
 
 def delete_run(session: Session, actor: Actor, run_id: UUID) -> EvaluationRun:
-    """Delete a run; searches that it made stay in the history.
+    """Delete a run; its searches stay in the history.
 
     Raises:
-        NotFound: there is none that this account may see.
-        Forbidden: it is somebody else's.
+        NotFound: ``actor`` sees no such run.
+        Forbidden: ``actor`` may not delete it.
     """
     run = run_for(session, actor, run_id)
     require_scope(actor, TokenScope.CHANGE)
     if not may_delete(session, actor, run):
-        raise Forbidden("Only who added this evaluation and administrators may delete it.")
+        raise Forbidden("Only the person who added this evaluation and administrators can delete it.")
     session.delete(run)
     return run
 
 
 @dataclass(frozen=True)
 class Original:
-    """A reviewed question as it was asked the last time."""
+    """The newest search of a reviewed query."""
 
     search_id: UUID
     question: str
@@ -143,18 +143,18 @@ class Original:
 
 
 def questions_to_ask(session: Session, actor: Actor, collection_id: UUID) -> list[Original]:
-    """The newest finished search of each question with a relevant mark, reviewed last first, at most 500.
+    """Return the newest search of each query with a relevant mark, most recently reviewed first, at most 500.
 
     Raises:
         NotFound: no such collection.
-        Forbidden: this account may not change it, and a run is work for all of its searches.
-        Conflict: no question of it has a relevant mark.
+        Forbidden: ``actor`` may not change it.
+        Conflict: no query of it has a relevant mark.
     """
     collection_for(session, actor, collection_id, Right.CHANGE)
-    known = [one for one in reviewed(session, [collection_id], searches=1) if one.measures.relevant][:MAX_QUESTIONS]
+    known = [search for search in reviewed(session, [collection_id], searches=1) if search.measures.relevant]
     if not known:
-        raise Conflict("No finished search of this collection has a relevant mark yet: review some searches first.")
-    keys = [one.search_id for one in known]
+        raise Conflict("No search of this collection has a relevant mark yet. Review some searches first.")
+    keys = [search.search_id for search in known[:MAX_QUESTIONS]]
     rows = {row.id: row for row in session.scalars(sa.select(Search).where(Search.id.in_(keys)))}
     return [
         Original(
@@ -173,7 +173,7 @@ def questions_to_ask(session: Session, actor: Actor, collection_id: UUID) -> lis
 
 @dataclass(frozen=True)
 class Started:
-    """A run with the units of its searches, to be announced after the commit."""
+    """A run with the units of its searches; notify the workers after the commit."""
 
     run: EvaluationRun
     units: list[Notification]
@@ -184,48 +184,48 @@ def start_run(
     actor: Actor,
     collection_id: UUID,
     originals: Sequence[Original],
-    asked: SearchRequest,
+    request: SearchRequest,
     settings: Settings,
     *,
     pictures: Mapping[UUID, StoredPicture],
     name: str | None = None,
 ) -> Started:
-    """Ask reviewed questions again: one search for each, and the run that holds them together, all or none.
+    """Rerun reviewed queries: submit one search for each and create the run, in one transaction.
 
     Args:
-        session: of the database.
-        user: who asks.
-        collection_id: of the questions.
-        originals: what is asked.
-        asked: the settings; its question, kinds and share of the picture give way to those of each original.
-        settings: of the platform.
-        pictures: by the original's search a copy of its picture, since every search has its own.
-        name: of the run.
+        session: database session.
+        actor: who starts the run.
+        collection_id: collection of the queries.
+        originals: the searches to repeat.
+        request: the settings; text, kinds and picture weight are replaced by those of each original.
+        settings: settings of the platform.
+        pictures: a copy of the query picture by the key of the original search, since every search has its own.
+        name: name of the run.
 
     Raises:
-        InvalidInput: a setting is out of bounds, or a question can't be asked with it.
+        InvalidInput: a setting is out of bounds or does not apply to a query.
         Conflict: the collection is not indexed.
     """
-    kept: list[dict[str, str]] = []
+    searches: list[dict[str, str]] = []
     units: list[Notification] = []
     for original in originals:
-        request = asked.model_copy(
+        search = request.model_copy(
             update={
                 "text": original.text,
                 "kinds": [ItemKind(kind) for kind in original.kinds],
                 "query_image_weight": original.query_image_weight,
             }
         )
-        made = submit_search(session, actor, collection_id, request, settings, picture=pictures.get(original.search_id))
+        made = submit_search(session, actor, collection_id, search, settings, picture=pictures.get(original.search_id))
         units += made.units
-        kept.append({"question": original.question, "search": str(made.job.id), "before": str(original.search_id)})
+        searches.append({"question": original.question, "search": str(made.job.id), "before": str(original.search_id)})
     run = EvaluationRun(
         id=new_id(),
         collection_id=collection_id,
         user_id=actor.id,
-        name=_name(name) or f"{len(kept)} reviewed {'question' if len(kept) == 1 else 'questions'} asked again",
+        name=_name(name) or f"Rerun of {len(searches)} reviewed {'query' if len(searches) == 1 else 'queries'}",
         source=RunSource.REVIEWED,
-        report={"asked": asked.model_dump(mode="json", exclude_none=True), "searches": kept},
+        report={"asked": request.model_dump(mode="json", exclude_none=True), "searches": searches},
     )
     session.add(run)
     session.flush()
@@ -234,18 +234,18 @@ def start_run(
 
 
 def searches_of(run: EvaluationRun) -> list[UUID]:
-    """The searches that a run made."""
-    return [UUID(one["search"]) for one in run.report.get("searches", [])]
+    """Return the searches of a run."""
+    return [UUID(search["search"]) for search in run.report.get("searches", [])]
 
 
 def states_of(session: Session, run: EvaluationRun) -> dict[JobState, int]:
-    """How many of the run's searches are in each state; those that were deleted since are in none."""
+    """Count the searches of the run by state, without deleted ones."""
     query = sa.select(Job.state, sa.func.count()).where(Job.id.in_(searches_of(run))).group_by(Job.state)
     return {row[0]: row[1] for row in session.execute(query)}
 
 
 def texts_of(session: Session, search_ids: Sequence[UUID]) -> dict[UUID, tuple[str | None, bool]]:
-    """The query's text, cut to what pages show, and whether it has a picture, of those searches that there are."""
+    """Return the query text, truncated for pages, and whether there is a query picture, for each existing search."""
     query = sa.select(Search.id, sa.func.left(Search.query_text, _TEXT), Search.query_picture_key.is_not(None))
     rows: Any = session.execute(query.where(Search.id.in_(search_ids)))
     return {search_id: (text, picture) for search_id, text, picture in rows}

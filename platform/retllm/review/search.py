@@ -1,4 +1,4 @@
-"""The review of one search: the marks of its question, and what they say of its order."""
+"""The review of one search: the marks of its query, and its measures."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from retllm.review.measures import Measures, RankPair, Verdict, measure
 
 @dataclass(frozen=True)
 class Review:
-    """The marks of a search's question and its measures by them."""
+    """The marks of a search's query, and the measures of the search."""
 
     asked: Asked
     marks: Sequence[Mark]
     measures: Measures
 
     def mark(self, item_id: UUID) -> Mark | None:
-        """The mark of an item, if it has one."""
+        """Return the mark of an item, or None."""
         return self._by_item.get(item_id)
 
     @cached_property
@@ -34,15 +34,15 @@ class Review:
 
     @property
     def missing(self) -> list[Mark]:
-        """Relevant items that are no candidates of this search."""
+        """Return relevant items that are not candidates of this search."""
         return [mark for mark in self.marks if mark.relevant and mark.coarse_rank is None]
 
 
 def review_of(session: Session, actor: Actor, search_id: UUID) -> Review:
-    """The review of a search that ``actor`` may see; a mark of a deleted item counts in no measure.
+    """Return the review of a search; marks of deleted items do not count in the measures.
 
     Raises:
-        NotFound: there is no such search for this account.
+        NotFound: ``actor`` sees no such search.
     """
     asked = asked_by(session, actor, search_id)
     pool = sa.select(sa.func.count()).where(Candidate.search_id == search_id).scalar_subquery()
@@ -52,7 +52,7 @@ def review_of(session: Session, actor: Actor, search_id: UUID) -> Review:
 
 
 def measures_of(marks: Sequence[Mark], *, pool: int, final: bool) -> Measures:
-    """What the marks say of the search that their ranks are of."""
+    """Return the measures of the search that the ranks of the marks belong to."""
     counted = [mark for mark in marks if not mark.deleted]
     relevant = [mark for mark in counted if mark.relevant]
     marked = sum(mark.coarse_rank is not None for mark in counted)

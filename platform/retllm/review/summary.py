@@ -1,4 +1,4 @@
-"""Reviewed searches put together: by collection, over time, by settings. Pure functions."""
+"""Summaries of reviewed searches: by collection, over time, by settings. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from retllm.review.reviewed import Reviewed
 
 Period = Literal["day", "week"]
 NDCG_AT = 10
-"""The places of the nDCG that summaries tell."""
+"""Rank of the nDCG in summaries."""
 
 
 @dataclass(frozen=True)
 class Means:
-    """The means over searches whose verdict is known; None where there is none. Shares from 0 to 1."""
+    """The means over searches with a known verdict, from 0 to 1; None if there are none."""
 
     verdicts: Mapping[Verdict, int]
     recall_coarse: float | None
@@ -29,17 +29,17 @@ class Means:
 
     @property
     def known(self) -> int:
-        """Searches that the means are of."""
+        """Return the number of searches with a known verdict."""
         return sum(count for verdict, count in self.verdicts.items() if verdict is not Verdict.UNKNOWN)
 
     def share(self, verdict: Verdict) -> float | None:
-        """The share of a verdict among the known ones."""
+        """Return the share of a verdict among the known ones."""
         return self.verdicts.get(verdict, 0) / self.known if self.known else None
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The measures of one search that are put together; all None where its verdict is unknown."""
+    """The measures of one search that summaries use; all None if its verdict is unknown."""
 
     verdict: Verdict
     recall_coarse: float | None = None
@@ -49,7 +49,7 @@ class Figures:
 
 
 def figures_of(measures: Measures) -> Figures:
-    """The figures of a search."""
+    """Return the figures of a search."""
     coarse, fine = measures.coarse, measures.fine
     if coarse is None or fine is None:
         return Figures(measures.verdict)
@@ -57,12 +57,12 @@ def figures_of(measures: Measures) -> Figures:
 
 
 def means(measured: Iterable[Measures]) -> Means:
-    """What several searches come to, each counting the same."""
-    return means_of([figures_of(one) for one in measured])
+    """Return the means over several searches."""
+    return means_of([figures_of(measures) for measures in measured])
 
 
 def means_of(figures: Sequence[Figures]) -> Means:
-    """The same of figures that are known already."""
+    """Return the means of figures."""
 
     def mean(values: Iterable[float | None]) -> float | None:
         known = [value for value in values if value is not None]
@@ -78,7 +78,7 @@ def means_of(figures: Sequence[Figures]) -> Means:
 
 
 def newest(searches: Iterable[Reviewed]) -> list[Reviewed]:
-    """The first search of each question; they come newest first."""
+    """Return the first search of each query; the input is sorted newest first."""
     found: dict[tuple[object, str], Reviewed] = {}
     for one in searches:
         found.setdefault((one.collection_id, one.question), one)
@@ -86,7 +86,7 @@ def newest(searches: Iterable[Reviewed]) -> list[Reviewed]:
 
 
 def over_time(searches: Iterable[Reviewed], period: Period) -> dict[dt.date, Means]:
-    """The means of each day or week (by its Monday) in which a search was finished, oldest first; UTC."""
+    """Return the means by day or week (its Monday) of the final order, oldest first, in UTC."""
     groups: defaultdict[dt.date, list[Measures]] = defaultdict(list)
     for one in searches:
         day = one.final_at.astimezone(dt.UTC).date()
@@ -96,7 +96,7 @@ def over_time(searches: Iterable[Reviewed], period: Period) -> dict[dt.date, Mea
 
 @dataclass(frozen=True)
 class Setting:
-    """The settings that summaries compare."""
+    """The settings of a search that summaries compare."""
 
     mode: str
     trigger: str
@@ -110,10 +110,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Compared:
-    """The newest search of each question with these settings.
+    """The newest search of each query with these settings.
 
-    ``gain`` is the change of the fine stage's mean Recall@1 against the first settings of the list, on the ``shared``
-    questions that both were asked; None for the first ones, and where they share none.
+    ``gain`` is the difference of the mean Recall@1 of the fine stage to the first settings of the list, over the
+    ``shared`` queries that both have; None for the first settings, and if they share none.
     """
 
     setting: Setting
@@ -124,26 +124,26 @@ class Compared:
 
 
 def by_settings(searches: Iterable[Reviewed]) -> list[Compared]:
-    """Searches of the same questions grouped by their settings; those of the most questions first."""
+    """Group searches by their settings; settings with the most queries first."""
     groups: defaultdict[Setting, list[Reviewed]] = defaultdict(list)
     for one in searches:
         if one.measures.fine is not None:
             groups[setting_of(one)].append(one)
     newest_of = {setting: newest(group) for setting, group in groups.items()}
-    # the sort is stable, so among equals the settings used last come first
+    # the sort is stable: with equal counts, the most recently used settings come first
     ordered = sorted(newest_of.items(), key=lambda group: -len(group[1]))
     base = _recalls(ordered[0][1]) if ordered else {}
-    made = []
+    compared = []
     for place, (setting, group) in enumerate(ordered):
-        mine = _recalls(group)
-        both = mine.keys() & base.keys() if place else set()
-        gain = fmean(mine[question] - base[question] for question in both) if both else None
-        made.append(Compared(setting, group, means(one.measures for one in group), len(both), gain))
-    return made
+        recalls = _recalls(group)
+        both = recalls.keys() & base.keys() if place else set()
+        gain = fmean(recalls[question] - base[question] for question in both) if both else None
+        compared.append(Compared(setting, group, means(one.measures for one in group), len(both), gain))
+    return compared
 
 
 def setting_of(search: Reviewed) -> Setting:
-    """The settings of a search, as far as summaries tell them apart."""
+    """Return the settings of a search that summaries compare."""
     return Setting(
         mode=search.mode,
         trigger=search.trigger,

@@ -35,7 +35,7 @@ TINY = MllmRecipe(
 )
 
 
-def test_each_cell_is_told_what_lies_in_it():
+def test_each_cell_has_the_object_in_it_as_target():
     """The object on the left is in one of the left columns, its properties as indices; all other cells are empty."""
     said = cells(Scene(RED, BLUE, "left of", layout=5))
     filled = (said[:, 0] >= 0).nonzero()[:, 0].tolist()
@@ -78,29 +78,29 @@ def test_recall_counts_the_right_column():
 
 
 def test_judging_aids_tell_where_a_caption_becomes_false():
-    """The words of the true caption are targets; the false one is sound up to the word that makes it false."""
+    """The words of the true caption are targets; the false one is true up to the word that makes it false."""
     packer = Packer(build_processor(seed=1))
     true, false = "a large red circle left of a small blue square", "a large red circle left of a small blue ring"
     segments = packer.judged([ask(true), ask(false)], ["True", "False"], *around())
     words = packer.tokenizer.convert_ids_to_tokens
-    told = [token for token in segments[0].told if token >= 0]
-    assert packer.tokenizer.decode(told).split() == true.split()[1:]
-    assert all(token == -100 for token in segments[1].told)
-    first_false = segments[1].sound.index(0)
+    targets = [token for token in segments[0].caption if token >= 0]
+    assert packer.tokenizer.decode(targets).split() == true.split()[1:]
+    assert all(token == -100 for token in segments[1].caption)
+    first_false = segments[1].truth.index(0)
     assert words(segments[1].tokens[first_false]).endswith("ring")
-    assert 0 not in segments[0].sound
-    assert 1 not in segments[1].sound[first_false:]
+    assert 0 not in segments[0].truth
+    assert 1 not in segments[1].truth[first_false:]
 
 
-def test_every_false_caption_of_a_lesson_is_told_from_its_true_one():
+def test_every_false_caption_of_a_lesson_differs_from_its_true_one():
     """Each pair differs, and each false caption has at least one position that is known to be false."""
     packer = Packer(build_processor(seed=1))
     lesson = judge(random.Random(1), pictures=8, pairs=4, mix=Mix(0.5, 0.2, ("place", "shape")))
     segments = packer.judged(lesson.questions, lesson.answers, *around())
     for true, false in zip(segments[::2], segments[1::2], strict=True):
         assert true.tokens != false.tokens
-        assert 0 in false.sound
-        assert len(false.tokens) == len(false.targets) == len(false.told) == len(false.sound)
+        assert 0 in false.truth
+        assert len(false.tokens) == len(false.targets) == len(false.caption) == len(false.truth)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""An app on a real database, and clients that are logged in."""
+"""An app on a real database, and logged-in clients."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ PASSWORD = "correct horse battery"
 
 
 @dataclass
-class Heard:
-    """Keeps what would have been announced to workers."""
+class RecordingNotifier:
+    """A notifier that records the units instead of notifying workers."""
 
     units: list[tuple[UUID, Stage]] = field(default_factory=list)
 
@@ -56,7 +56,7 @@ class Caller:
 
 @dataclass
 class SharedApp:
-    """An app that is made once, and looks new to each test."""
+    """An app that is created once, and reset for each test."""
 
     app: OpenAPI
 
@@ -67,57 +67,57 @@ class SharedApp:
         environment = self.app.jinja_env
         return self.app.config, self.app.extensions, environment.filters, environment.globals
 
-    def renew(self, settings: Settings, sessions: Sessions, heard: Heard) -> OpenAPI:
-        """The app with these services and nothing that an earlier test did to it.
+    def renew(self, settings: Settings, sessions: Sessions, notified: RecordingNotifier) -> OpenAPI:
+        """Return the app with these services, without the changes of earlier tests.
 
-        Settings that only count when an app is made, such as proxies and limits of requests, are not among them.
+        Settings that only the factory reads, such as proxies and request limits, have no effect here.
         """
         for part, kept in self._kept:
             part.clear()
             part.update(kept)
-        # the names of counters in Redis come from the key, so that those of earlier tests count no more
+        # a new key gives the counters in Redis new names, so that earlier tests do not count
         key = self.app.config["SECRET_KEY"] = secret_key(settings)
         self.app.extensions["retllm_login_throttle"] = LoginThrottle(settings.redis_url, key)
-        self.app.extensions["retllm"] = Services(sessions, get_storage(settings), heard, settings)
+        self.app.extensions["retllm"] = Services(sessions, get_storage(settings), notified, settings)
         return self.app
 
 
 @pytest.fixture
 def settings(fresh_database: str, redis_url: str, tmp_path: Path) -> Settings:
-    """Settings of an app that has its database for itself."""
+    """Settings of an app with its own database."""
     return Settings(home=tmp_path / "home", database_url=fresh_database, redis_url=redis_url)
 
 
 @pytest.fixture
-def heard() -> Heard:
-    """What the app announced."""
-    return Heard()
+def notified() -> RecordingNotifier:
+    """The notifier of the app."""
+    return RecordingNotifier()
 
 
 def make_shared(database: EmptiedDatabase, redis_url: str, home: Path) -> SharedApp:
-    """An app to share; whoever wants routes of their own adds them before the first request."""
+    """Return an app to share; tests that need extra routes add them before the first request."""
     settings = Settings(home=home, database_url=database.url, redis_url=redis_url)
-    return SharedApp(create_app(settings, notifier=Heard()))
+    return SharedApp(create_app(settings, notifier=RecordingNotifier()))
 
 
 @pytest.fixture(scope="session")
 def shared_app(
     emptied_database: EmptiedDatabase, redis_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> SharedApp:
-    """The app of this process: that it is made anew for each test would take longer than most of them."""
+    """The app of this process, shared because creating one takes longer than most tests."""
     return make_shared(emptied_database, redis_url, tmp_path_factory.mktemp("app"))
 
 
 @pytest.fixture
-def own_app(settings: Settings, heard: Heard) -> OpenAPI:
-    """An app made for this test alone: for tests that add routes."""
-    return create_app(settings, notifier=heard)
+def own_app(settings: Settings, notified: RecordingNotifier) -> OpenAPI:
+    """An app for one test, which may add routes."""
+    return create_app(settings, notifier=notified)
 
 
 @pytest.fixture
-def app(shared_app: SharedApp, settings: Settings, fresh_sessions: Sessions, heard: Heard) -> OpenAPI:
+def app(shared_app: SharedApp, settings: Settings, fresh_sessions: Sessions, notified: RecordingNotifier) -> OpenAPI:
     """The app."""
-    return shared_app.renew(settings, fresh_sessions, heard)
+    return shared_app.renew(settings, fresh_sessions, notified)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def _caller(app: OpenAPI, served: Services, name: str, role: Role) -> Caller:
 
 
 def enter(app: OpenAPI, client: FlaskClient, user: User, agent: str | None = None) -> None:
-    """Log ``user`` in as the page to log in would, without the time that checking a password takes."""
+    """Log ``user`` in without the log-in page, whose password check is slow."""
     served: Services = app.extensions["retllm"]
     with transaction(served.sessions) as session:
         where = client.environ_base["REMOTE_ADDR"]

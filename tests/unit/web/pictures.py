@@ -1,4 +1,4 @@
-"""Pictures made on the spot."""
+"""Generated pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def picture(colour: str = "red", form: str = "PNG", size: tuple[int, int] = (32, 24)) -> bytes:
-    """A picture of one colour as the bytes of a file."""
+    """Return a picture of one colour as the bytes of a file."""
     target = io.BytesIO()
     Image.new("RGB", size, colour).save(target, form)
     return target.getvalue()

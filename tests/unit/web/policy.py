@@ -1,4 +1,4 @@
-"""Who may do what on every route: the policy that the walk in test_authorization.py holds the app against."""
+"""The rights on every route: the policy that test_authorization.py checks the app against."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from retllm.db.enums import TokenScope
 
 
 class Person(StrEnum):
-    """Who asks; the collection is private unless it is said to be open."""
+    """The caller; the collection is private unless stated otherwise."""
 
     NOBODY = "nobody"  # not logged in
     ASKER = "viewer, member, whose search it is"
@@ -31,7 +31,7 @@ class Answer(StrEnum):
 
 
 class Needs(StrEnum):
-    """What a route wants of who asks."""
+    """What a route requires of the caller."""
 
     NOTHING = "nothing"  # nobody has to log in
     SCRAPER = "a token that is no account's"  # which nobody here has
@@ -53,7 +53,7 @@ _STRANGERS = {Person.STRANGE_VIEWER, Person.STRANGE_EDITOR}
 _MANAGE = {Person.OWNER, Person.ADMIN}
 _CHANGE = _MANAGE | {Person.EDITOR}
 _MEMBERS = {Person.ASKER, Person.READER, Person.EDITOR}
-# of those who see the collection
+# for accounts that see the collection
 _MAY = {
     Needs.SEE: set(Person),
     Needs.CHANGE: _CHANGE,
@@ -64,11 +64,11 @@ _MAY = {
     Needs.INSIDE: _MANAGE | _MEMBERS,
 }
 WITHIN_COLLECTION = set(_MAY)
-"""What is about something in a collection, which strangers must not learn of."""
+"""Requirements about an object in a collection, whose existence is hidden from strangers."""
 
 
 def foreseen(needs: Needs, person: Person) -> Answer:
-    """How a route with these needs answers this person."""
+    """Return how a route with these requirements answers this person."""
     if needs is Needs.NOTHING:
         return Answer.DONE
     if person is Person.NOBODY or needs is Needs.SCRAPER:
@@ -96,7 +96,7 @@ POLICY: dict[str, Needs] = {
     "metrics.metrics": Needs.SCRAPER,
     "pages.login": Needs.NOTHING,
     "pages.logout": Needs.NOTHING,
-    # one's own account
+    # the caller's own account
     "pages.account": Needs.ACCOUNT,
     "pages.change_password": Needs.ACCOUNT,
     "pages.create_token": Needs.ACCOUNT,
@@ -109,7 +109,7 @@ POLICY: dict[str, Needs] = {
     "api.list_tokens": Needs.ACCOUNT,
     "api.create_token": Needs.ACCOUNT,
     "api.delete_token": Needs.OWN,
-    # lists, which hold what the account sees
+    # lists, which contain what the account sees
     "pages.overview": Needs.ACCOUNT,
     "pages.overview_live": Needs.ACCOUNT,
     "pages.collections": Needs.ACCOUNT,
@@ -128,12 +128,12 @@ POLICY: dict[str, Needs] = {
     "api.list_workers": Needs.ACCOUNT,
     "api.list_queues": Needs.ACCOUNT,
     "api.list_dead_units": Needs.ACCOUNT,
-    # deeds on several things at once, which leave alone what the account may not change
+    # bulk actions, which skip what the account may not change
     "pages.confirm_jobs": Needs.ACCOUNT,
     "pages.do_to_jobs": Needs.ACCOUNT,
     "pages.requeue_units": Needs.ACCOUNT,
     "api.requeue_units": Needs.ACCOUNT,
-    # what editors add
+    # what editors may create
     "pages.create_collection": Needs.EDITOR,
     "api.create_collection": Needs.EDITOR,
     "pages.upload_run": Needs.EDITOR,
@@ -222,7 +222,7 @@ POLICY: dict[str, Needs] = {
     "api.cancel_job": Needs.JOB,
     "api.retry_job": Needs.JOB,
     "api.delete_job": Needs.JOB,
-    # what its reviews come to
+    # its reviews
     "pages.collection_quality": Needs.SEE,
     "pages.ask_again": Needs.CHANGE,
     "pages.evaluation_run": Needs.SEE,
@@ -241,12 +241,12 @@ _LEAST_SCOPES = {
     Needs.MEMBERSHIP: TokenScope.MANAGE,
     Needs.ADMIN: TokenScope.MANAGE,
 }
-# what is one's own and still not every program's
+# the caller's own, but not open to every token
 _ACCOUNTS = {"api.create_token", "api.delete_token"}
 
 
 def least_scope(endpoint: str, method: str, person: Person) -> TokenScope:
-    """The smallest scope of a token with which this person, who may do it, does what the route is for."""
+    """Return the smallest scope of a token that lets this person use the route."""
     needs = POLICY[endpoint]
     if endpoint in _ACCOUNTS:
         return TokenScope.MANAGE

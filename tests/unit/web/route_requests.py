@@ -1,4 +1,4 @@
-"""What is sent to each route of the walk, so that nothing but a missing right can be a reason to refuse it."""
+"""A valid request for each route, so that only a missing right can make it fail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from tests.unit.web.conftest import PASSWORD
 from tests.unit.web.pictures import picture
 from tests.unit.web.policy import Person
-from tests.unit.web.scene import Scene, Stagehand, report
+from tests.unit.web.scene import Scene, SceneBuilder, report
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
@@ -30,7 +30,7 @@ from retllm_web.http.services import Services
 Sent = dict[str, Any]
 
 _OF_MEMBERS = {"pages.remove_member", "api.remove_member"}
-# static files of others than the application
+# static files of extensions
 _OTHER_FILES = {"bootstrap.static": "css/bootstrap.min.css", "charts.static": "charts.css"}
 
 
@@ -50,7 +50,7 @@ def _new_name() -> str:
     return f"n-{uuid.uuid4().hex}"
 
 
-BODIES: dict[str, Callable[[Scene, Stagehand], Sent]] = {
+BODIES: dict[str, Callable[[Scene, SceneBuilder], Sent]] = {
     "pages.login": lambda scene, *_: _form(name=scene.people[Person.READER].name, password=PASSWORD),
     "pages.change_password": lambda *_: _form(old=PASSWORD, new="another password", again="another password"),
     "pages.create_token": lambda *_: _form(name="a token", scope="read", days="7"),
@@ -89,7 +89,7 @@ BODIES: dict[str, Callable[[Scene, Stagehand], Sent]] = {
     "api.set_judgment": lambda *_: _json(relevant=True),
     "api.ask_reviewed_questions": lambda *_: _json(),
 }
-"""What a route needs to be sent; those that are not named are sent nothing."""
+"""The body of each route that needs one."""
 
 WRONG_JSON: list[Sent] = [
     {"json": {"no such field": 1}},
@@ -110,7 +110,7 @@ class Asker:
         self._app, self._served = app, served
 
     def address(self, rule: Rule, method: str, scene: Scene) -> str:
-        """Where the route is for the things of ``scene``."""
+        """Return the route's address for the objects of ``scene``."""
         values: dict[str, Any] = {"queue": "embed", "filename": "site.css", **scene.keys}
         if rule.endpoint in _OF_MEMBERS:
             values["user_id"] = scene.keys["member_id"]
@@ -129,14 +129,14 @@ class Asker:
         piece: bool = False,
         scope: TokenScope = TokenScope.MANAGE,
     ) -> TestResponse:
-        """The answer; as a script of the pages asks with ``piece``, of the API by a token of this scope."""
+        """Return the response; ``piece`` asks as a page's script, and the API gets a token of this scope."""
         client = self._app.test_client()
         headers = {"X-Requested-With": "fetch"} if piece else {}
         if user is not None and address.startswith("/api/"):
             headers["Authorization"] = f"Bearer {self._token(user, scope)}"
         elif user is not None:
             self._log_in(client, user)
-        # attempts at passwords are limited for each address
+        # failed log-ins are limited per address
         somewhere = str(ipaddress.IPv4Address(0x0A000000 + secrets.randbelow(1 << 24)))
         return client.open(
             address, method=method, headers=headers, environ_overrides={"REMOTE_ADDR": somewhere}, **(sent or {})
@@ -149,7 +149,7 @@ class Asker:
             )[1]
 
     def _log_in(self, client: FlaskClient, user: User) -> None:
-        """As the page to log in would leave it, without the time that checking a password takes."""
+        """Return a logged-in client, without the slow password check."""
         with transaction(self._served.sessions) as session:
             begun = logins.begin(session, user, address=None, agent=None)
         with client.session_transaction() as kept:

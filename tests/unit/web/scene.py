@@ -1,4 +1,4 @@
-"""A collection with everything that one can have, and people around it: what the walk over all routes needs."""
+"""A collection with every kind of object, and accounts with every right: what tests of all routes need."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ MEMBERS = {
 }
 """Their role in the collection."""
 HIDDEN_WORD, OPEN_WORD = "quokka", "numbat"
-"""One of them is in every name and text of a private scene, the other of an open one; neither is in anything else."""
+"""The first is in every name and text of a private scene, the second of an open one; neither occurs elsewhere."""
 _PICTURE = picture()
 _TRACE = Trace(
     uncertainty=(0.25, 0.875, 0.5, 0.125),
@@ -78,31 +78,31 @@ _TRACE = Trace(
 
 @dataclass
 class Scene:
-    """The people, and the keys of the things by the names that addresses give them."""
+    """The accounts, and the keys of the objects by their names in addresses."""
 
     people: dict[Person, User]
     keys: dict[str, UUID]
     word: str
 
     def nowhere(self) -> Scene:
-        """The same people, and keys of which none stands for anything."""
+        """Return the same accounts with keys of no object."""
         return Scene(self.people, {name: uuid.uuid4() for name in self.keys}, self.word)
 
 
-class Stagehand:
-    """Sets scenes in the database and the storage of an app."""
+class SceneBuilder:
+    """Creates scenes in the database and the storage of an app."""
 
     def __init__(self, served: Services, password: str) -> None:
         self.served = served
         self.embedder = public_name(served.settings.embedder_name)
         with transaction(served.sessions) as session:
-            # hashing takes longer than all the rest
+            # hash once, since hashing is slow
             self._hash = accounts.create_user(session, "hashed-once", password).password_hash
             self._models = [make_model(self.embedder), make_model("an old one")]
             session.add_all(self._models)
 
     def set(self, visibility: Visibility = Visibility.PRIVATE) -> Scene:
-        """A scene that shares nothing with those before it but the models."""
+        """Create a scene that shares only the models with earlier ones."""
         word = HIDDEN_WORD if visibility is Visibility.PRIVATE else OPEN_WORD
         with transaction(self.served.sessions) as session:
             people = {person: self._user(session, person.name.lower(), role) for person, role in ROLES.items()}
@@ -157,7 +157,7 @@ class Stagehand:
         return key
 
     def _search(self, session: Session, user: User, item: Item, word: str) -> tuple[Search, Unit]:
-        """A search that is over in part: a candidate with its trace and a mark, and a dead unit."""
+        """A partially succeeded search: a candidate with its trace and a mark, and a dead unit."""
         text = f"where is the {word}"
         job = make_job(
             user.id, item.collection_id, state=JobState.PARTIAL, params={"text": text}, finished_at=item.created_at
@@ -203,7 +203,7 @@ class Stagehand:
         return search, unit
 
     def _run(self, session: Session, user: User, search: Search, collection: Collection) -> EvaluationRun:
-        """The search as if it had been asked again."""
+        """A run that repeats the search."""
         asked = {"question": search.question, "search": str(search.id), "before": str(search.id)}
         run = EvaluationRun(
             id=new_id(),
@@ -219,7 +219,7 @@ class Stagehand:
 
 
 def report() -> dict[str, Any]:
-    """The least report of `retllm eval`."""
+    """Return a minimal report of `retllm eval`."""
     figures: dict[str, Any] = {"coarse": {"r1": 0.5}, "fine": {"r1": 0.75}}
     variant = {"name": "all", "section": "t2i", "k": 1, "mode": "true_false", "queries": 4, **figures}
     return {"benchmark": "scenes", "seed": 1, "models": {"embedder": "e", "scorer": "s"}, "variants": [variant]}

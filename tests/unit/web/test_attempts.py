@@ -14,7 +14,7 @@ from retllm_web.http.services import Services
 
 @pytest.fixture
 def job(ada: Caller, served: Services) -> str:
-    """An index job of ada's with five parts, of which two failed."""
+    """An index job of ada's with five units, two of them dead."""
     key = str(ada.post("/collections", json={"name": "Texts"}).json["id"])
     assert ada.post(f"/collections/{key}/items?index=false", json={"items": [{"text": "a"}]}).status_code == 200
     job = str(ada.post(f"/collections/{key}/index").json["id"])

@@ -1,4 +1,4 @@
-"""Tokens for programs, sessions for pages, CSRF for sessions only, a limit on guesses."""
+"""Tokens for programs, sessions for pages, CSRF for sessions only, a limit on failed log-ins."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from retllm_web.http.services import Services
 def shared_app(
     emptied_database: EmptiedDatabase, redis_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> SharedApp:
-    """The app with the least of pages: a login, and a way to get a CSRF token."""
+    """An app with minimal pages: a log-in, and a way to get a CSRF token."""
     shared = make_shared(emptied_database, redis_url, tmp_path_factory.mktemp("app"))
 
     @shared.app.post("/test-login")

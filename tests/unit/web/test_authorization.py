@@ -1,4 +1,4 @@
-"""Every route, asked by everybody: nothing is done for, shown to or told to those who have no right to it.
+"""Every route, requested by every kind of account: without the right, nothing is done, shown or revealed.
 
 The policy is a table (policy.py) with a line for each endpoint; what is sent is such (asking.py) that nothing but a
 missing right can be a reason to refuse it, unless the test says otherwise.
@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from flask_openapi import OpenAPI
-from tests.unit.web.conftest import PASSWORD, Heard
+from tests.unit.web.conftest import PASSWORD, RecordingNotifier
 from tests.unit.web.policy import POLICY, WITHIN_COLLECTION, Answer, Needs, Person, foreseen
 from tests.unit.web.route_requests import BODIES, WRONG_FORMS, WRONG_JSON, WRONG_QUERIES, Asker, Sent
-from tests.unit.web.scene import HIDDEN_WORD, Scene, Stagehand
+from tests.unit.web.scene import HIDDEN_WORD, Scene, SceneBuilder
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 
 def _rules() -> list[tuple[Rule, str]]:
-    """Every route with each of its methods; this app is only read, it needs no servers."""
+    """Return every route with each of its methods; this app needs no servers."""
     unused = Settings(
         home=Path("unused"),
         secret_key=secrets.token_hex(),
@@ -61,33 +61,33 @@ def _named(routes: list[tuple[Rule, str]]) -> list[object]:
 
 
 class Walk:
-    """An app with people and things in it."""
+    """An app with accounts and objects."""
 
     def __init__(self, app: OpenAPI) -> None:
         self.served: Services = app.extensions["retllm"]
-        self.hand = Stagehand(self.served, PASSWORD)
+        self.hand = SceneBuilder(self.served, PASSWORD)
         self.asker = Asker(app, self.served)
         self._still = {visibility: self.hand.set(visibility) for visibility in Visibility}
 
     def still(self, visibility: Visibility = Visibility.PRIVATE) -> Scene:
-        """A scene that everybody shares, for requests that change nothing."""
+        """The shared scene, for requests that change nothing."""
         return self._still[visibility]
 
     def scene(self, method: str, person: Person, right: Answer) -> Scene:
-        """A scene for one request; a new one if things of it may be changed."""
+        """Return a scene for one request; a new one if the request may change it."""
         visibility = Visibility.EVERYONE if person is Person.PASSER_BY else Visibility.PRIVATE
         changes = method != "GET" and right is Answer.DONE
         return self.hand.set(visibility) if changes else self.still(visibility)
 
     def ask(self, rule: Rule, method: str, scene: Scene, person: Person, *, piece: bool = False) -> TestResponse:
-        """The answer to a request without a fault."""
+        """Return the response to a valid request."""
         make = BODIES.get(rule.endpoint)
         sent = make(scene, self.hand) if make and method != "GET" else None
         address = self.asker.address(rule, method, scene)
         return self.asker.ask(method, address, scene.people.get(person), sent, piece=piece)
 
     def deeds(self) -> int:
-        """How many deeds the audit log tells of, and how many jobs there are."""
+        """Return the number of audit entries and of jobs."""
         logged, jobs = (sa.select(sa.func.count()).select_from(table).scalar_subquery() for table in (AuditEntry, Job))
         with transaction(self.served.sessions) as session:
             return session.execute(sa.select(logged + jobs)).scalar_one()
@@ -95,19 +95,19 @@ class Walk:
 
 @pytest.fixture(scope="module")
 def walk(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Walk:
-    """The app that is walked over, with a database for itself."""
+    """The app under test, with its own database."""
     home = tmp_path_factory.mktemp("walk")
     settings = Settings(home=home, database_url=module_database, redis_url=redis_url, metrics_token="of the scraper")
-    app = create_app(settings, notifier=Heard())
-    # a missing token is answered with 403 too, and would stand before every right that is asked for here
+    app = create_app(settings, notifier=RecordingNotifier())
+    # a missing CSRF token also gives 403, and would hide every missing right
     app.config["WTF_CSRF_ENABLED"] = False
-    # answers are compared, and a second more between two of them tells nothing
+    # responses are compared, so their times must not differ
     app.jinja_env.filters["ago"] = partial(formats.ago, now=datetime.now(UTC))
     return Walk(app)
 
 
 def _told(answer: TestResponse, needs: Needs) -> Answer | str:
-    """What an answer says of the right of who asked."""
+    """Classify a response by what it says about the caller's right."""
     status = answer.status_code
     if status >= 500:
         return f"crashed with {status}"
@@ -118,7 +118,7 @@ def _told(answer: TestResponse, needs: Needs) -> Answer | str:
 
 
 def _plain(answer: TestResponse) -> str:
-    """The body without what differs from one request to the next: keys and tokens."""
+    """Return the body without what differs between requests: keys and tokens."""
     text = answer.get_data(as_text=True)
     text = re.sub(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", "key", text)
     return re.sub(r'name="csrf[-_]token" (value|content)="[^"]*"', "", text)
@@ -154,7 +154,7 @@ def test_scripts_of_nobody_are_told_to_log_in(walk: Walk, rule: Rule, method: st
 
 
 def _wrongs(rule: Rule, method: str) -> list[tuple[str, Sent]]:
-    """What is added to the address and sent, and can't be accepted."""
+    """Return invalid queries and bodies for a route."""
     if method == "GET":
         return [(query, {}) for query in WRONG_QUERIES]
     return [("", sent) for sent in (WRONG_JSON if rule.endpoint.startswith("api.") else WRONG_FORMS)]
@@ -181,7 +181,7 @@ def test_nobody_is_told_what_is_wrong_with_a_request(walk: Walk, rule: Rule, met
         assert answer.status_code == 401, (query, sent)
 
 
-# what is named beside the path: {name} is the key of a hidden thing, {open_name} that of one in an open collection
+# keys outside the path: {name} is the key of a hidden object, {open_name} of one in an open collection
 BESIDE = [
     ("GET", "/search?collection={collection_id}", {}),
     ("GET", "/search?like={item_id}", {}),

@@ -1,4 +1,4 @@
-"""Charts say with lines, words and a table what the numbers are, for everybody and in every theme."""
+"""Charts show their numbers as drawing, text and table, accessible and in every theme."""
 
 from __future__ import annotations
 

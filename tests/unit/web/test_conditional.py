@@ -1,4 +1,4 @@
-"""The stamp of a live piece."""
+"""The ETag of a live page fragment."""
 
 from __future__ import annotations
 

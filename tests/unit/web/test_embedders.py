@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.unit.web.conftest import Caller, Heard
+from tests.unit.web.conftest import Caller, RecordingNotifier
 from tests.unit.web.vectors import embed_items
 
 from retllm.db.enums import MemberRole
@@ -24,7 +24,7 @@ Embed = Callable[[str, int | None], uuid.UUID]
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Two embedders in force."""
+    """Settings with two embedders."""
     return settings.model_copy(update={"extra_embedders": (OTHER,)})
 
 
@@ -39,10 +39,10 @@ def birds(ada: Caller) -> str:
 
 @pytest.fixture
 def embed(birds: str, served: Services, settings: Settings) -> Embed:
-    """Gives the first items a vector of an embedder, as a worker would; returns the model's key."""
+    """Give the first items a vector of an embedder, as a worker would, and return the model's key."""
 
     def embed(name: str, count: int | None = None) -> uuid.UUID:
-        return embed_items(served, settings, birds, name, most=count)
+        return embed_items(served, settings, birds, name, limit=count)
 
     return embed
 
@@ -83,12 +83,12 @@ def test_an_embedder_that_misses_items_or_is_not_in_force_is_refused(ada: Caller
 
 
 def test_indexing_with_one_embedder_makes_units_of_it_alone(
-    ada: Caller, birds: str, embed: Embed, heard: Heard
+    ada: Caller, birds: str, embed: Embed, notified: RecordingNotifier
 ) -> None:
     answer = ada.post(f"/collections/{birds}/embedders/index", json={"embedder": OTHER})
     assert answer.status_code == 202
     assert answer.headers["Location"].endswith(answer.json["id"])
-    assert len(heard.units) == 1
+    assert len(notified.units) == 1
     assert answer.json["stages"][0]["items_total"] == 3
 
 

@@ -1,4 +1,4 @@
-"""One error shape, held over every route of the API."""
+"""Every route of the API reports errors in one shape."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPEN = {"/api/v1/openapi.json"}
 
 
 def _routes(app: OpenAPI, **keys: str) -> list[tuple[str, str]]:
-    """Every method and address of the API; the keys that are not given are filled with one that names nothing."""
+    """Return every method and address of the API; missing keys become the key of no object."""
     return sorted(
         (method, re.sub(r"<\w+:(\w+)>", lambda name: keys.get(name[1], NOBODY), rule.rule))
         for rule in app.url_map.iter_rules()
@@ -46,7 +46,7 @@ def test_every_route_demands_an_account(app: OpenAPI, client: FlaskClient) -> No
     routes = [one for one in _routes(app) if one[1] not in OPEN]
     assert len(routes) >= 22
     for number, (method, path) in enumerate(routes):
-        # wrong tokens are limited for each address
+        # invalid tokens are limited per address
         where = {"REMOTE_ADDR": f"192.0.2.{number}"}
         for headers in ({}, {"Authorization": "Bearer rlm_wrong"}):
             error = _check(client.open(path, method=method, headers=headers, json={}, environ_overrides=where), 401)

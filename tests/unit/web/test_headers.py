@@ -1,4 +1,4 @@
-"""Every answer carries the headers that keep a browser in bounds, whichever route, method and outcome it is of."""
+"""Every response has the security headers, for every route, method and outcome."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from flask.testing import FlaskClient
 from flask_openapi import OpenAPI
-from tests.unit.web.conftest import Caller, Heard
+from tests.unit.web.conftest import Caller, RecordingNotifier
 from werkzeug.test import TestResponse
 
 from retllm.settings import Settings
@@ -24,7 +24,7 @@ ALWAYS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-# of pages, and of pictures that somebody uploaded; no word more or less, for one more source undoes the rest
+# of pages and of uploaded pictures, in full: one additional source would weaken the policy
 POLICIES = (
     "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'",
@@ -35,7 +35,7 @@ HTTPS = {"wsgi.url_scheme": "https"}
 
 
 def held(answer: TestResponse, where: str) -> None:
-    """The headers of an answer are what they must be."""
+    """Check the headers of a response."""
     headers = answer.headers
     for name, value in ALWAYS.items():
         assert headers.getlist(name) == [value], (where, name)
@@ -57,7 +57,7 @@ def _paths(app: OpenAPI) -> set[str]:
 
 
 def test_every_route_by_every_method(app: OpenAPI, client: FlaskClient, root: Caller) -> None:
-    """As nobody and as an administrator, over plain HTTP."""
+    """Without an account and as an administrator, over plain HTTP."""
     seen: Counter[int] = Counter()
     for path in sorted(_paths(app)):
         for method in METHODS:
@@ -71,7 +71,7 @@ def test_every_route_by_every_method(app: OpenAPI, client: FlaskClient, root: Ca
                 held(answer, f"{method} {path} {answer.status_code}")
                 assert "Strict-Transport-Security" not in answer.headers
                 answer.close()
-    # the walk came by answers of all kinds
+    # responses of all kinds were checked
     assert {200, 302, 401, 403, 404, 405, 422} <= set(seen), seen
 
 
@@ -84,8 +84,8 @@ def test_nothing_but_static_files_is_kept_by_a_cache(app: OpenAPI, client: Flask
     assert "no-store" in root.get("/me").headers["Cache-Control"]
 
 
-def test_answers_of_every_outcome(settings: Settings, heard: Heard) -> None:
-    app = create_app(settings.model_copy(update={"max_request_bytes": 1000}), notifier=heard)
+def test_answers_of_every_outcome(settings: Settings, notified: RecordingNotifier) -> None:
+    app = create_app(settings.model_copy(update={"max_request_bytes": 1000}), notifier=notified)
 
     @app.get("/crash")
     def crash() -> str:
@@ -126,7 +126,7 @@ def test_who_says_https_without_a_proxy_is_not_believed(client: FlaskClient) -> 
     assert "Strict-Transport-Security" not in answer.headers
 
 
-def test_behind_a_proxy_its_word_counts(settings: Settings, heard: Heard) -> None:
-    client = create_app(settings.model_copy(update={"proxies": 1}), notifier=heard).test_client()
+def test_behind_a_proxy_its_word_counts(settings: Settings, notified: RecordingNotifier) -> None:
+    client = create_app(settings.model_copy(update={"proxies": 1}), notifier=notified).test_client()
     answer = client.get("/login", headers={"X-Forwarded-Proto": "https"})
     assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"

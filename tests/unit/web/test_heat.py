@@ -1,4 +1,4 @@
-"""A trace made ready to be drawn."""
+"""Heat maps and charts from a trace."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_large_grid_is_drawn_coarser_and_loses_nothing_of_its_edges() -> None:
 def test_equal_weights_are_no_strongest_part() -> None:
     (one,) = heat.heats(_trace([0.5] * 4, ((2, 2),)))
     assert one.cells == ()
-    assert "equally strong" in one.words
+    assert "uniform" in one.words
 
 
 @pytest.mark.parametrize(("weights", "grids"), [(None, ((2, 2),)), ([1.0, 2.0], (None,))])
@@ -89,12 +89,12 @@ def test_the_chart_marks_the_bound_only_where_it_decides_and_the_layer_only_wher
 @pytest.mark.parametrize(
     ("injection", "told"),
     [
-        (Injection(), "Layers 6 to 15 were watched"),
+        (Injection(), "Layers 6 to 15 were monitored"),
         (
             Injection(start=1, end=4, tau=0.5),
-            "Layers 2 to 3 were watched: the first of them with an uncertainty above 0.5",
+            "Layers 2 to 3 were monitored: the first with an uncertainty above 0.5",
         ),
-        (Injection(start=2, end=4), "Layer 3 was watched: an uncertainty above 0.75"),
+        (Injection(start=2, end=4), "Layer 3 was monitored: an uncertainty above 0.75"),
         (Injection(trigger="fixed", fixed_layer=3), "set to layer 3"),
         (Injection(trigger="off"), "off"),
         (Injection(alpha=0.0), "off"),

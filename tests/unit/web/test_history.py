@@ -1,4 +1,4 @@
-"""The history over the API: filters, deletion, exports, and what the audit log keeps of it."""
+"""The history through the API: filters, deletion, exports, and their audit entries."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from retllm_web.http.services import Services
 
 
 def _key_of(moment: datetime) -> uuid.UUID:
-    """A key such as a job of that moment has."""
+    """Return a key of a job created at that time."""
     return uuid.UUID(int=(int(moment.timestamp() * 1000) << 80) | uuid.uuid4().int % (1 << 62) | 7 << 76)
 
 
 class History:
-    """Jobs as they stand in the database when they are over."""
+    """Jobs that are over, stored in the database."""
 
     def __init__(self, served: Services, ada: Caller) -> None:
         self.served, self.ada = served, ada
@@ -53,7 +53,7 @@ class History:
         user_id: uuid.UUID | None = None,
         picture_key: str | None = None,
     ) -> str:
-        """A search with both items; the second one in the coarse order is first in the end."""
+        """A search with both items; the second by coarse rank has final rank 1."""
         over = state not in (JobState.QUEUED, JobState.RUNNING)
         with transaction(self.served.sessions) as session:
             job = Job(
@@ -280,7 +280,7 @@ def test_results_are_exported_best_first_with_their_marks(ada: Caller, history: 
     best, second = csv.DictReader(io.StringIO(answer.text))
     assert (best["item"], best["final_rank"], best["coarse_rank"], best["score"]) == ("wren", "1", "2", "0.5")
     assert (best["mark"], second["mark"]) == ("", "not relevant")
-    # a number may begin with a minus; a name that a spreadsheet would reckon with must not stay one
+    # a number may begin with a minus; a name that looks like a formula must be escaped
     assert best["log_odds"] == "-1.5"
     assert second["item"] == "'=robin()"
 
@@ -305,7 +305,7 @@ def test_nobody_exports_what_they_may_not_see(ada: Caller, bob: Caller, history:
         assert len(bob.get(f"/jobs/export?rows={rows}&format=csv").text.splitlines()) == 1
 
 
-# many at once
+# bulk actions
 
 
 def test_only_what_can_be_deleted_is_and_the_rest_is_told(
@@ -348,12 +348,12 @@ def test_a_deed_to_all_that_match_goes_on_where_it_ended_and_leaves_newer_jobs(
 
 
 def test_retried_jobs_are_announced_and_their_dead_units_wait_again(
-    ada: Caller, app: Any, history: History, served: Services, heard: Any
+    ada: Caller, app: Any, history: History, served: Services, notified: Any
 ) -> None:
     keys = [uuid.UUID(history.search(f"{n}", JobState.FAILED)) for n in range(3)]
     with app.test_request_context():
         assert bulk.do_to(ada.user, bulk.BulkAction.RETRY, keys).done == 3
-    assert [stage for _, stage in heard.units] == [Stage.FINE] * 3
+    assert [stage for _, stage in notified.units] == [Stage.FINE] * 3
     with served.sessions() as session:
         assert set(session.scalars(sa.select(Unit.state))) == {UnitState.READY}
 

@@ -1,4 +1,4 @@
-"""Items through the API: what goes in, what is refused, what comes out."""
+"""Items through the API: upload, rejection, reading."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.unit.web.conftest import Caller, Heard
+from tests.unit.web.conftest import Caller, RecordingNotifier
 from tests.unit.web.pictures import picture
 
 from retllm.db.enums import Stage
@@ -31,7 +31,7 @@ def _send(caller: Caller, key: str, *files: tuple[str, bytes], query: str = "") 
     return caller.post(f"/collections/{key}/items{query}", data={"file": parts}, content_type="multipart/form-data")
 
 
-def test_an_upload_says_what_came_of_each_file(ada: Caller, birds: str, heard: Heard) -> None:
+def test_an_upload_says_what_came_of_each_file(ada: Caller, birds: str, notified: RecordingNotifier) -> None:
     answer = _send(
         ada,
         birds,
@@ -55,7 +55,7 @@ def test_an_upload_says_what_came_of_each_file(ada: Caller, birds: str, heard: H
     assert counts == {"image": 1, "text": 1, "image+text": 1}
     job = ada.get(f"/jobs/{body['job_id']}").json
     assert (job["kind"], job["state"], job["stages"][0]["items_total"]) == ("index", "queued", 3)
-    assert [stage for _, stage in heard.units] == [Stage.EMBED]
+    assert [stage for _, stage in notified.units] == [Stage.EMBED]
 
 
 def test_an_archive_and_many_files_go_in_at_once(ada: Caller, birds: str) -> None:
@@ -83,11 +83,11 @@ def test_texts_go_in_as_json(ada: Caller, birds: str) -> None:
     assert answer.json["job_id"]
 
 
-def test_index_false_and_no_news_submit_no_job(ada: Caller, birds: str, heard: Heard) -> None:
+def test_index_false_and_no_news_submit_no_job(ada: Caller, birds: str, notified: RecordingNotifier) -> None:
     assert _send(ada, birds, ("a.txt", b"a robin"), query="?index=false").json["job_id"] is None
     again = _send(ada, birds, ("b.txt", b"a robin")).json
     assert (again["duplicate"], again["job_id"]) == (1, None)
-    assert heard.units == []
+    assert notified.units == []
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,9 @@ def test_a_list_is_paged_and_filtered(ada: Caller, birds: str) -> None:
         assert ada.get(f"/collections/{birds}/items?{wrong}").status_code == 422
 
 
-def test_a_request_beyond_the_limit_is_413(settings: Any, heard: Heard, app: Any, ada: Caller, birds: str) -> None:
+def test_a_request_beyond_the_limit_is_413(
+    settings: Any, notified: RecordingNotifier, app: Any, ada: Caller, birds: str
+) -> None:
     app.config["MAX_CONTENT_LENGTH"] = 10_000
     for answer in (
         _send(ada, birds, ("a.bin", b"x" * 20_000)),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from tests.unit.web.conftest import Caller, Heard
+from tests.unit.web.conftest import Caller, RecordingNotifier
 from tests.unit.web.pictures import picture
 from tests.unit.web.vectors import embed_items
 
@@ -57,14 +57,16 @@ def _stored_pictures(served: Services) -> int:
     return len([one for one in folder.rglob("*") if one.is_file()])
 
 
-def test_an_index_job_is_stored_announced_and_has_an_address(ada: Caller, texts: str, heard: Heard) -> None:
+def test_an_index_job_is_stored_announced_and_has_an_address(
+    ada: Caller, texts: str, notified: RecordingNotifier
+) -> None:
     answer = ada.post(f"/collections/{texts}/index")
     assert answer.status_code == 202
     job = answer.json
     assert answer.headers["Location"] == f"/api/v1/jobs/{job['id']}"
     assert (job["kind"], job["state"], job["collection_name"], job["user_name"]) == ("index", "queued", "Texts", "ada")
     assert ada.get(f"/jobs/{job['id']}").json == job
-    assert [stage for _, stage in heard.units] == [Stage.EMBED]
+    assert [stage for _, stage in notified.units] == [Stage.EMBED]
 
 
 def test_an_empty_collection_can_not_be_indexed_or_searched(ada: Caller) -> None:
@@ -81,7 +83,7 @@ def test_a_collection_that_is_not_indexed_can_not_be_searched(ada: Caller, texts
     assert ada.get("/jobs").json["jobs"] == []
 
 
-def test_a_text_search_is_accepted(ada: Caller, indexed: str, heard: Heard) -> None:
+def test_a_text_search_is_accepted(ada: Caller, indexed: str, notified: RecordingNotifier) -> None:
     asked = {
         "text": "a robin",
         "k": 2,
@@ -90,7 +92,7 @@ def test_a_text_search_is_accepted(ada: Caller, indexed: str, heard: Heard) -> N
     }
     answer = ada.post(f"/collections/{indexed}/searches", json=asked)
     assert answer.status_code == 202
-    assert [stage for _, stage in heard.units] == [Stage.COARSE]
+    assert [stage for _, stage in notified.units] == [Stage.COARSE]
     search = ada.get(f"/searches/{answer.json['id']}").json
     assert (search["text"], search["kind"], search["k"], search["kinds"]) == ("a robin", "text", 2, ["text"])
     assert (search["has_picture"], search["provisional"], search["candidates"]) == (False, True, [])
@@ -214,7 +216,7 @@ def test_a_query_part_that_came_as_a_file_is_read_too(ada: Caller, indexed: str)
     ],
 )
 def test_a_wrong_query_is_refused_and_nothing_is_done(
-    ada: Caller, indexed: str, asked: Any, heard: Heard, served: Services
+    ada: Caller, indexed: str, asked: Any, notified: RecordingNotifier, served: Services
 ) -> None:
     answer = ada.post(f"/collections/{indexed}/searches", json=asked)
     assert answer.status_code == 422, answer.text
@@ -224,7 +226,7 @@ def test_a_wrong_query_is_refused_and_nothing_is_done(
         assert field["message"]
     assert _pictured(ada, indexed, picture(), asked or {"colour": 1}).status_code in (202, 422)
     assert ada.post(f"/collections/{indexed}/searches", json=asked).status_code == 422
-    assert len([unit for unit in heard.units if unit[1] is Stage.COARSE]) == len(ada.get("/jobs").json["jobs"])
+    assert len([unit for unit in notified.units if unit[1] is Stage.COARSE]) == len(ada.get("/jobs").json["jobs"])
 
 
 def test_a_refused_search_leaves_no_picture_behind(ada: Caller, texts: str, bob: Caller, served: Services) -> None:
@@ -257,14 +259,16 @@ def test_a_form_with_two_pictures_or_an_unknown_part_is_refused(ada: Caller, ind
         assert answer.status_code == 422, data
 
 
-def test_the_same_key_gives_the_same_job_and_announces_once(ada: Caller, indexed: str, heard: Heard) -> None:
+def test_the_same_key_gives_the_same_job_and_announces_once(
+    ada: Caller, indexed: str, notified: RecordingNotifier
+) -> None:
     headers = {"Idempotency-Key": "one"}
     first, again = (
         ada.post(f"/collections/{indexed}/searches", json={"text": "a robin"}, headers=headers) for _ in range(2)
     )
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.json["id"] == again.json["id"]
-    assert len(heard.units) == 1
+    assert len(notified.units) == 1
     other = ada.post(f"/collections/{indexed}/searches", json={"text": "a wren"}, headers=headers)
     assert other.status_code == 409
     assert ada.post(f"/collections/{indexed}/index", headers=headers).status_code == 409
@@ -302,18 +306,20 @@ def test_jobs_are_paged_newest_first_and_filtered(ada: Caller, bob: Caller, inde
         assert ada.get(f"/jobs?{wrong}").status_code == 422
 
 
-def test_a_cancelled_job_is_over_and_can_be_tried_again(ada: Caller, texts: str, heard: Heard, bob: Caller) -> None:
+def test_a_cancelled_job_is_over_and_can_be_tried_again(
+    ada: Caller, texts: str, notified: RecordingNotifier, bob: Caller
+) -> None:
     key = ada.post(f"/collections/{texts}/index").json["id"]
     assert bob.post(f"/jobs/{key}/cancel").status_code == 404
     assert ada.post(f"/jobs/{key}/retry").status_code == 409
     cancelled = ada.post(f"/jobs/{key}/cancel")
     assert (cancelled.status_code, cancelled.json["state"]) == (200, "cancelled")
     assert ada.post(f"/jobs/{key}/cancel").status_code == 200
-    heard.units.clear()
+    notified.units.clear()
     again = ada.post(f"/jobs/{key}/retry")
     assert again.status_code == 202
     assert again.json["state"] in ("queued", "running")
-    assert len(heard.units) == 1
+    assert len(notified.units) == 1
     assert bob.post(f"/jobs/{key}/retry").status_code == 404
 
 
@@ -336,12 +342,12 @@ def test_an_index_job_is_no_search(ada: Caller, texts: str) -> None:
 
 
 def test_a_failing_announcement_does_not_lose_accepted_work(
-    ada: Caller, texts: str, heard: Heard, monkeypatch: pytest.MonkeyPatch, served: Services
+    ada: Caller, texts: str, notified: RecordingNotifier, monkeypatch: pytest.MonkeyPatch, served: Services
 ) -> None:
     from retllm.queue.notifications import Notifier
 
     away = Notifier("redis://127.0.0.1:1/0")
-    monkeypatch.setattr(heard, "notify", away.notify)
+    monkeypatch.setattr(notified, "notify", away.notify)
     answer = ada.post(f"/collections/{texts}/index")
     assert answer.status_code == 202
     with transaction(served.sessions) as session:

@@ -1,4 +1,4 @@
-"""A search through the API that asks for what is like an item."""
+"""Search by example through the API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from retllm_web.http.services import Services
 
 @pytest.fixture
 def walls(ada: Caller, served: Services, settings: Settings) -> str:
-    """A collection of a captioned picture and a text, indexed as far as a search asks."""
+    """A collection of a captioned picture and a text, indexed enough for a search."""
     key = str(ada.post("/collections", json={"name": "Walls"}).json["id"])
     files = [(io.BytesIO(picture("red")), "red.png"), (io.BytesIO(b"file,caption\nred.png,a red wall\n"), "c.csv")]
     ada.post(f"/collections/{key}/items?index=false", data={"file": files}, content_type="multipart/form-data")

@@ -1,4 +1,4 @@
-"""Wrong tries: 20 of them at an account or from an address, and then none for a while."""
+"""Failed log-ins: at most 20 per account or address in a time window."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ WRONG = "wrong wrong wrong"
 
 
 def _try(app: OpenAPI, name: str, password: str = WRONG, address: str = "192.0.2.1") -> Any:
-    """The answer to a log-in of a new browser."""
+    """Return the response to a log-in of a new browser."""
     client = app.test_client()
     return client.post("/login", data={"name": name, "password": password}, environ_overrides={"REMOTE_ADDR": address})
 
 
 @pytest.fixture
 def app(app: OpenAPI) -> OpenAPI:
-    """The app; a form without its CSRF token is another matter."""
+    """The app without CSRF protection."""
     app.config["WTF_CSRF_ENABLED"] = False
     return app
 
 
 def test_after_20_wrong_tries_from_an_address_it_is_429_for_a_while(app: OpenAPI, ada: Caller) -> None:
-    # at a name of its own each
+    # each at another name
     tries = [_try(app, f"somebody{number}").status_code for number in range(MAX_WRONG)]
     assert tries == [401] * 20
     stopped = _try(app, "ada", PASSWORD)
     assert stopped.status_code == 429
-    # the first of them may be minutes old on a busy machine
+    # on a busy machine the first may be minutes old
     assert 10 * 60 < int(stopped.headers["Retry-After"]) <= 15 * 60
-    # from elsewhere everybody gets in
+    # from other addresses, log-ins work
     assert _try(app, "ada", PASSWORD, "192.0.2.2").status_code == 302
 
 
@@ -63,13 +63,13 @@ def test_the_owner_gets_in_where_they_were_before_whoever_else_tries_the_name(ap
 
 
 def test_a_right_password_clears_the_account_and_not_the_address(app: OpenAPI, ada: Caller, bob: Caller) -> None:
-    # an account of one's own buys no tries at another
+    # logging in to another account does not reset the address
     for _ in range(MAX_WRONG - 1):
         _try(app, "bob")
         assert _try(app, "ada", PASSWORD).status_code == 302
     assert _try(app, "bob").status_code == 401
     assert _try(app, "ada", PASSWORD).status_code == 429
-    # and the owner's own slips are forgotten once they are in
+    # a successful log-in resets the owner's own failures
     for number in range(MAX_WRONG - 1):
         _try(app, "ada", WRONG, f"198.51.100.{number}")
     assert _try(app, "ada", PASSWORD, "203.0.113.1").status_code == 302
@@ -118,7 +118,7 @@ def test_a_name_or_an_address_can_not_be_read_off_the_counters(redis_url: str) -
     import redis
 
     counters = LoginThrottle(redis_url, "the secret of one server")
-    counters.wrong(login_throttle.account("quokka"), login_throttle.address("203.0.113.77"))
+    counters.count_failure(login_throttle.account("quokka"), login_throttle.address("203.0.113.77"))
     with redis.Redis.from_url(redis_url) as connection:
         names = b" ".join(connection.keys("*"))
     assert b"quokka" not in names
@@ -129,14 +129,14 @@ def test_a_try_that_is_refused_does_not_prolong_the_wait() -> None:
     counters = LoginThrottle(None, "secret")
     source = login_throttle.account("ada")
     for _ in range(MAX_WRONG):
-        counters.wrong(source)
+        counters.count_failure(source)
     first = counters.wait(source)
     for _ in range(50):
-        counters.wrong(source)
+        counters.count_failure(source)
     assert counters.wait(source) <= first
     with pytest.raises(TooManyTries):
-        counters.demand(source)
-    counters.right(source)
+        counters.check(source)
+    counters.reset(source)
     assert counters.wait(source) == 0
 
 

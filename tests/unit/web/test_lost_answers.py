@@ -1,4 +1,4 @@
-"""A commit whose answer is lost on the way: nobody knows whether it counts, so nothing may be taken away."""
+"""A commit whose answer gets lost: it may have succeeded, so nothing may be deleted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _picture(colour: str) -> io.BytesIO:
 
 
 def _lose_the_answer(served: Any, of: type) -> None:
-    """The next commit that makes a row of this kind counts, and its caller is told that the connection broke."""
+    """Let the next commit with a row of this kind succeed, but report a broken connection to the caller."""
 
     def note(session: Any, _: object) -> None:
         if any(isinstance(row, of) for row in session.new):
@@ -45,7 +45,7 @@ def _lose_the_answer(served: Any, of: type) -> None:
 
 @pytest.fixture
 def collection(ada: Any, served: Any) -> str:
-    """A collection of one picture that is indexed."""
+    """An indexed collection of one picture."""
     key = str(ada.post("/collections", json={"name": "things"}).json["id"])
     files = {"file": (_picture("red"), "red.png")}
     assert ada.post(f"/collections/{key}/items?index=false", data=files).json["added"] == 1

@@ -1,4 +1,4 @@
-"""/metrics is off until it has a token, and tells only who brings that token."""
+"""/metrics is off without a token, and requires that token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOKEN = "a token for scrapes"
 
 @pytest.fixture
 def scraped(settings: Settings) -> FlaskClient:
-    """A client of an app that has a token for scrapes."""
+    """A client of an app with a metrics token."""
     return create_app(settings.model_copy(update={"metrics_token": TOKEN})).test_client()
 
 

@@ -1,4 +1,4 @@
-"""Accounts, members and the audit log by the API."""
+"""Accounts, members and the audit log through the API."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_role_and_a_lock_count_from_the_next_request_on(root: Caller, ada: Cal
     assert ada.get("/me").status_code == 401
     assert root.patch(here, json={"disabled": False, "role": "editor"}).status_code == 200
     assert ada.post("/collections", json={"name": "x"}).status_code == 201
-    # changes that change nothing are no deeds
+    # changes without effect are not recorded
     assert root.patch(here, json={"role": "editor", "disabled": False}).status_code == 200
     changes = [one["detail"] for one in root.get("/audit?action=user%20changed").json["entries"]]
     assert changes == [

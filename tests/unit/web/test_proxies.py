@@ -1,4 +1,4 @@
-"""Behind reverse proxies: the address, the scheme and the host are those of the browser, and nobody invents them."""
+"""Behind reverse proxies: address, scheme and host are the browser's, and cannot be forged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _told(settings: Settings, proxies: int) -> dict[str, str]:
     ("proxies", "told"),
     [
         (0, {"address": "127.0.0.1", "scheme": "http", "host": "localhost", "root": ""}),
-        # what came before the last proxy may be invented
+        # values before the last proxy may be forged
         (1, {"address": "198.51.100.7", "scheme": "https", "host": "search.example", "root": ""}),
         (2, {"address": "203.0.113.5", "scheme": "http", "host": "localhost", "root": ""}),
     ],

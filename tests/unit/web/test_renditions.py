@@ -1,4 +1,4 @@
-"""Browsers are shown what was encoded here; what a stranger wrote comes as a file to save, or not at all."""
+"""Pages show re-encoded pictures; originals are sent only as attachments."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def indexed(ada: Caller, served: Services, settings: Settings) -> str:
 
 
 def told(form: str, size: tuple[int, int] = (40, 20)) -> bytes:
-    """A picture, lying on its side, that tells where it was taken; black on the left, white on the right."""
+    """A rotated picture with GPS metadata; black on the left, white on the right."""
     shown = Image.new("RGB", size, "white")
     shown.paste("black", (0, 0, size[0] // 2, size[1]))
     exif = Image.Exif()
@@ -182,7 +182,7 @@ def test_a_picture_that_was_damaged_in_the_storage_is_an_error_that_says_so(
         answer = ada.get(address)
         assert answer.status_code == 422
         assert answer.json["error"]["code"] == "media_rejected"
-        assert "can't be shown" in answer.json["error"]["message"]
+        assert "cannot be displayed" in answer.json["error"]["message"]
         assert "ETag" not in answer.headers
     for key in keys:
         served.storage.delete(str(key))

@@ -1,4 +1,4 @@
-"""Every route of the API by tokens of each scope: a token does no more than its scope, whoever's it is."""
+"""Every route of the API with tokens of each scope: a token does no more than its scope allows."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from flask_openapi import OpenAPI
-from tests.unit.web.conftest import PASSWORD, Caller, Heard
+from tests.unit.web.conftest import PASSWORD, Caller, RecordingNotifier
 from tests.unit.web.policy import POLICY, WITHIN_COLLECTION, Needs, Person, least_scope
 from tests.unit.web.route_requests import BODIES, Asker
-from tests.unit.web.scene import Scene, Stagehand
+from tests.unit.web.scene import Scene, SceneBuilder
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
@@ -46,7 +46,7 @@ def _routes() -> list[Any]:
 
 ROUTES = _routes()
 WITHIN = [one for one in ROUTES if POLICY[one.values[0].endpoint] in WITHIN_COLLECTION and one.values[1] != "HEAD"]
-# others than the administrator who may do it
+# who else than the administrator may do it
 WHO = {
     Needs.OWN: [Person.OWNER],
     Needs.JOB: [Person.ADMIN, Person.ASKER],
@@ -57,23 +57,23 @@ WHO = {
 
 
 class Stage:
-    """An app whose every route is asked by tokens."""
+    """An app whose routes are requested with tokens."""
 
     def __init__(self, app: OpenAPI) -> None:
         self.served = app.extensions["retllm"]
-        self.hand = Stagehand(self.served, PASSWORD)
+        self.hand = SceneBuilder(self.served, PASSWORD)
         self.asker = Asker(app, self.served)
         self.still = self.hand.set()
 
     def ask(self, rule: Rule, method: str, scene: Scene, person: Person, scope: TokenScope) -> TestResponse:
-        """The answer to a request without a fault, by a token of that scope."""
+        """Return the response to a valid request with a token of that scope."""
         make = BODIES.get(rule.endpoint)
         sent = make(scene, self.hand) if make and method not in ("GET", "HEAD") else None
         address = self.asker.address(rule, method, scene)
         return self.asker.ask(method, address, scene.people[person], sent, scope=scope)
 
     def deeds(self) -> int:
-        """How much was done: entries of the log, jobs, and tokens that were revoked."""
+        """Return the number of audit entries, jobs and revoked tokens."""
         counts = [sa.select(sa.func.count()).select_from(table).scalar_subquery() for table in (AuditEntry, Job)]
         revoked = sa.select(sa.func.count()).where(ApiToken.revoked_at.is_not(None)).scalar_subquery()
         with transaction(self.served.sessions) as session:
@@ -82,9 +82,11 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    """The app, with a database for itself."""
+    """The app, with its own database."""
     home = tmp_path_factory.mktemp("scopes")
-    return Stage(create_app(Settings(home=home, database_url=module_database, redis_url=redis_url), notifier=Heard()))
+    return Stage(
+        create_app(Settings(home=home, database_url=module_database, redis_url=redis_url), notifier=RecordingNotifier())
+    )
 
 
 @pytest.mark.parametrize(("rule", "method"), ROUTES)
@@ -99,7 +101,7 @@ def test_a_token_does_what_its_scope_is_for_and_nothing_more(stage: Stage, rule:
             scene = stage.hand.set() if changes else stage.still
             before = stage.deeds()
             answer = stage.ask(rule, method, scene, person, scope)
-            # what can't be done in the state that a thing is in is not refused for the scope
+            # a conflict with an object's state is not a missing scope
             fine = answer.status_code < 400 or answer.status_code == 409 if allowed else answer.status_code == 403
             if not fine:
                 wrong[f"{person}, {scope}"] = answer.status_code

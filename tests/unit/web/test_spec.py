@@ -1,4 +1,4 @@
-"""What the API says of itself."""
+"""The OpenAPI document."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from retllm_web.app import create_app
 
 @pytest.fixture(scope="module")
 def schemas() -> dict[str, dict[str, object]]:
-    """The shapes that the document names; this app is only read, it needs no servers."""
+    """The schemas of the document; this app needs no servers."""
     unused = Settings(
         home=Path("unused"),
         secret_key=secrets.token_hex(),
@@ -29,7 +29,7 @@ def schemas() -> dict[str, dict[str, object]]:
 
 
 def _classes() -> dict[str, set[type]]:
-    """Every shape and enumeration that a route of the API may use, by its name; the pages have some of their own."""
+    """Return every model and enum that the API may use, by name; pages have their own."""
     found: dict[str, set[type]] = {}
     for name, module in list(sys.modules.items()):
         if name.startswith(("retllm.", "retllm_web.")) and not name.startswith("retllm_web.pages"):
@@ -41,7 +41,7 @@ def _classes() -> dict[str, set[type]]:
 
 
 def test_no_two_shapes_of_the_document_share_a_name(schemas: dict[str, dict[str, object]]) -> None:
-    # the later one would take the place of the other, without a word
+    # the later one would silently replace the other
     classes = _classes()
     assert {name for name in schemas if len(classes.get(name, ())) > 1} == set()
 

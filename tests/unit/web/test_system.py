@@ -1,4 +1,4 @@
-"""Workers, queues and dead units by the API."""
+"""Workers, queues and dead units through the API."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from tests.unit.web.conftest import Caller, Heard
+from tests.unit.web.conftest import Caller, RecordingNotifier
 
 from retllm.db.enums import JobState, Stage, UnitState
 from retllm.db.session import transaction
@@ -15,7 +15,7 @@ from retllm.operations import workers
 from retllm.operations.workers import WorkerReport
 from retllm_web.http.services import Services
 
-# the key of nothing
+# the key of no object
 ANY = "018f3c5e-0000-7000-8000-000000000000"
 
 
@@ -66,7 +66,9 @@ def test_a_worker_names_no_job_that_one_may_not_see(
     assert held(bob) == [("embed", None)]
 
 
-def test_an_administrator_pauses_and_resumes(root: Caller, ada: Caller, job_id: str, heard: Heard) -> None:
+def test_an_administrator_pauses_and_resumes(
+    root: Caller, ada: Caller, job_id: str, notified: RecordingNotifier
+) -> None:
     assert _queue(ada.get("/system/queues"), "embed")["waiting"] == 1
     assert ada.post("/system/queues/embed/pause", json={}).status_code == 403
     answer = root.post("/system/queues/embed/pause", json={"reason": "a new GPU"})
@@ -74,9 +76,9 @@ def test_an_administrator_pauses_and_resumes(root: Caller, ada: Caller, job_id: 
     pause = _queue(ada.get("/system/queues"), "embed")["pause"]
     assert (pause["by"], pause["reason"]) == ("root", "a new GPU")
     assert ada.post("/system/queues/embed/resume").status_code == 403
-    heard.units.clear()
+    notified.units.clear()
     assert _queue(root.post("/system/queues/embed/resume"), "embed")["pause"] is None
-    assert [stage for _, stage in heard.units] == [Stage.EMBED]
+    assert [stage for _, stage in notified.units] == [Stage.EMBED]
 
 
 def test_hints_are_counted_where_redis_answers(ada: Caller) -> None:

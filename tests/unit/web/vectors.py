@@ -20,12 +20,12 @@ def embed_items(
     embedder: str,
     *,
     revision: str = "r",
-    most: int | None = None,
+    limit: int | None = None,
 ) -> uuid.UUID:
-    """Give the items of a collection, or the first ``most`` of them, a vector of an embedder; the model's key."""
+    """Give the items of a collection, or the first ``limit`` of them, a vector; return the model's key."""
     with transaction(served.sessions) as session:
         model = make_model(embedder, revision=revision)
-        items = sa.select(Item).where(Item.collection_id == uuid.UUID(collection)).order_by(Item.id).limit(most)
+        items = sa.select(Item).where(Item.collection_id == uuid.UUID(collection)).order_by(Item.id).limit(limit)
         weight = settings.item_image_weight
         store(session, model, *(make_embedding(one, model.id, image_weight=weight) for one in session.scalars(items)))
     return model.id

@@ -1,1 +1,1 @@
-"""What people do, shared by the API and the pages: each action with its audit entry and its notifications."""
+"""The actions of users, shared by the API and the pages, each with its audit entry and its notifications."""

@@ -1,6 +1,6 @@
-"""What administrators do with accounts, with its entry in the audit log; for the API and the pages.
+"""The actions of administrators on accounts, each with its audit entry; shared by the API and the pages.
 
-Each of these raises ``Forbidden`` unless the account of the request is an administrator's.
+Each of them raises ``Forbidden`` unless the account of the request is an administrator's.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from retllm.errors import NotFound
 from retllm.identity import accounts, passwords
 from retllm.identity.access import require_role
 from retllm.identity.audit import Action
-from retllm_web.actions.auditing import note
+from retllm_web.actions.auditing import record
 from retllm_web.http.auth import current_actor
 
 
 def find(session: Session, user_id: UUID) -> User:
-    """An account.
+    """Return an account.
 
     Raises:
-        NotFound: there is none.
+        NotFound: no such account.
     """
     require_role(current_actor(), Role.ADMIN)
     user = session.get(User, user_id)
@@ -33,54 +33,54 @@ def find(session: Session, user_id: UUID) -> User:
 
 
 def create(session: Session, name: str, role: Role, password: str | None) -> tuple[User, str | None]:
-    """A new account, and its password if it was made up here because None was given.
+    """Create an account; return it and, if ``password`` is None, the generated password.
 
     Raises:
-        InvalidInput: the name or the password can't be accepted.
+        InvalidInput: the name or the password is invalid.
         Conflict: the name is taken.
     """
     require_role(current_actor(), Role.ADMIN)
-    made_up = None if password else passwords.made_up()
-    user = accounts.create_user(session, name, password or made_up or "", role)
-    note(session, Action.USER_CREATED, target=user.name, target_id=user.id, role=role.value)
-    return user, made_up
+    generated = None if password else passwords.made_up()
+    user = accounts.create_user(session, name, password or generated or "", role)
+    record(session, Action.USER_CREATED, target=user.name, target_id=user.id, role=role.value)
+    return user, generated
 
 
 def set_role(session: Session, user: User, role: Role) -> None:
-    """Give ``user`` another role.
+    """Change the role of ``user``.
 
     Raises:
-        Conflict: they are the last administrator who gets in.
+        Conflict: they are the last active administrator.
     """
     require_role(current_actor(), Role.ADMIN)
     before = user.role
     accounts.set_role(session, user, role)
     if before is not role:
         changed = {"from": before.value, "to": role.value}
-        note(session, Action.USER_CHANGED, target=user.name, target_id=user.id, role=changed)
+        record(session, Action.USER_CHANGED, target=user.name, target_id=user.id, role=changed)
 
 
 def lock(session: Session, user: User, *, out: bool) -> None:
-    """Lock ``user`` out, or let them in again.
+    """Lock ``user`` out, or unlock them.
 
     Raises:
-        Conflict: they are the last administrator who gets in.
+        Conflict: they are the last active administrator.
     """
     require_role(current_actor(), Role.ADMIN)
     before = user.disabled_at is not None
     accounts.lock_out(session, user) if out else accounts.unlock(session, user)
     if before is not out:
-        note(session, Action.USER_CHANGED, target=user.name, target_id=user.id, locked_out=out)
+        record(session, Action.USER_CHANGED, target=user.name, target_id=user.id, locked_out=out)
 
 
-def give_password(session: Session, user: User, password: str | None) -> str | None:
-    """Give ``user`` a new password; gives it back if it was made up here because None was given.
+def set_password(session: Session, user: User, password: str | None) -> str | None:
+    """Set a new password of ``user``; if it is None, generate one and return it.
 
     Raises:
         InvalidInput: it is too short or too long.
     """
     require_role(current_actor(), Role.ADMIN)
-    made_up = None if password else passwords.made_up()
-    accounts.set_password(session, user, password or made_up or "")
-    note(session, Action.PASSWORD_CHANGED, target=user.name, target_id=user.id)
-    return made_up
+    generated = None if password else passwords.made_up()
+    accounts.set_password(session, user, password or generated or "")
+    record(session, Action.PASSWORD_CHANGED, target=user.name, target_id=user.id)
+    return generated

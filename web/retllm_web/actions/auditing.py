@@ -1,4 +1,4 @@
-"""Writing down who did what in a request."""
+"""Audit entries for the actions of a request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retllm.identity.audit import Action
 from retllm_web.http.auth import current_actor
 
 
-def note(
+def record(
     session: Session,
     action: Action,
     *,
@@ -26,10 +26,10 @@ def note(
     user: Actor | User | None = None,
     **detail: Any,
 ) -> None:
-    """Put what the account of this request does into the audit log, in the transaction of the deed itself."""
+    """Record an action of this request's account in the audit log, in the transaction of the action itself."""
     audit.record(
         session,
-        user or _somebody(),
+        user or _actor_or_none(),
         action,
         target=target,
         target_id=target_id,
@@ -39,7 +39,7 @@ def note(
     )
 
 
-def _somebody() -> Actor | None:
+def _actor_or_none() -> Actor | None:
     try:
         return current_actor()
     except Unauthorized:

@@ -1,4 +1,4 @@
-"""The same deed done to many jobs: in bounded transactions, with what could not be done told by its reason."""
+"""One action on many jobs: in bounded transactions, with the skipped jobs counted by reason."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from retllm.history.control import BulkAction, JobChanges
 from retllm.history.listing import JobFilters
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
-from retllm_web.actions.auditing import note
-from retllm_web.actions.submissions import forget, note_job
+from retllm_web.actions.auditing import record
+from retllm_web.actions.submissions import delete_picture, record_job
 from retllm_web.http.services import services
 
 BATCH = 200
-"""Jobs of one transaction."""
+"""Maximum of jobs in one transaction."""
 MAX = 1000
-"""Jobs of one request; whoever wants more asks again."""
+"""Maximum of jobs in one request; the caller repeats the request for more."""
 
-_NOTED = {BulkAction.CANCEL: Action.JOB_CANCELLED, BulkAction.RETRY: Action.JOB_RETRIED}
+_AUDIT_ACTIONS = {BulkAction.CANCEL: Action.JOB_CANCELLED, BulkAction.RETRY: Action.JOB_RETRIED}
 
 
 @dataclass
 class BulkResult:
-    """What came of it; ``after`` is the key to go on with if jobs are left."""
+    """Counts of changed and skipped jobs; ``after`` is the key to continue with if jobs are left."""
 
     done: int = 0
     refused: Counter[str] = field(default_factory=Counter)
@@ -42,72 +42,72 @@ def delete(actor: Actor, job_id: UUID) -> None:
 
     Raises:
         NotFound: no such job.
-        Forbidden: it is somebody else's, in a collection that this account may not change.
-        Conflict: it is still at work.
+        Forbidden: it is another account's, in a collection that this account may not change.
+        Conflict: it is not over.
     """
-    _finished(actor, BulkAction.DELETE, lambda session: control.delete_job(session, actor, job_id))
+    _apply(actor, BulkAction.DELETE, lambda session: control.delete_job(session, actor, job_id))
 
 
-def do_to(actor: Actor, deed: BulkAction, job_ids: Sequence[UUID]) -> BulkResult:
-    """Do it to these jobs, so far as it can be done; at most ``MAX`` of them."""
-    tally = BulkResult()
+def apply_to(actor: Actor, action: BulkAction, job_ids: Sequence[UUID]) -> BulkResult:
+    """Apply ``action`` to those of these jobs that allow it, at most ``MAX``."""
+    result = BulkResult()
     for start in range(0, min(len(job_ids), MAX), BATCH):
-        _add(tally, actor, deed, job_ids[start : start + BATCH])
-    return tally
+        _add(result, actor, action, job_ids[start : start + BATCH])
+    return result
 
 
 def apply_to_all(
-    actor: Actor, deed: BulkAction, filters: JobFilters, *, upto: UUID, after: UUID | None = None
+    actor: Actor, action: BulkAction, filters: JobFilters, *, upto: UUID, after: UUID | None = None
 ) -> BulkResult:
-    """Do it to the jobs that match, so far as it can be done, newest first; at most ``MAX`` of them.
+    """Apply ``action`` to the matching jobs that allow it, newest first, at most ``MAX``.
 
-    Jobs with keys above ``upto`` came after the question whether to do it, and are left alone.
+    Jobs with keys above ``upto`` were submitted after the confirmation was shown, and are skipped.
     """
-    tally = BulkResult(after=after)
+    result = BulkResult(after=after)
     for _ in range(MAX // BATCH):
         with transaction(services().sessions) as session:
             conditions = [*filters.matching(actor), Job.id <= upto]
-            ids = listing.keys(session, actor, conditions, control.allowed(deed), after=tally.after, limit=BATCH)
-        tally.after = ids[-1] if len(ids) == BATCH else None
+            ids = listing.keys(session, actor, conditions, control.allowed(action), after=result.after, limit=BATCH)
+        result.after = ids[-1] if len(ids) == BATCH else None
         if ids:
-            _add(tally, actor, deed, ids)
-        if tally.after is None:
+            _add(result, actor, action, ids)
+        if result.after is None:
             break
-    return tally
+    return result
 
 
-def _add(tally: BulkResult, actor: Actor, deed: BulkAction, job_ids: Sequence[UUID]) -> None:
-    done = _finished(actor, deed, lambda session: control.apply_to_jobs(session, actor, deed, job_ids))
-    tally.done += len(done.jobs)
-    tally.refused += done.refused
+def _add(result: BulkResult, actor: Actor, action: BulkAction, job_ids: Sequence[UUID]) -> None:
+    done = _apply(actor, action, lambda session: control.apply_to_jobs(session, actor, action, job_ids))
+    result.done += len(done.jobs)
+    result.refused += done.refused
 
 
-def _finished(actor: Actor, deed: BulkAction, do: Callable[[Session], JobChanges]) -> JobChanges:
-    """Do it in one transaction with its entries in the audit log, then what waits for the commit."""
+def _apply(actor: Actor, action: BulkAction, do: Callable[[Session], JobChanges]) -> JobChanges:
+    """Run ``do`` in one transaction with its audit entries; after the commit, notify workers and delete pictures."""
 
-    def noted(session: Session) -> JobChanges:
+    def recorded(session: Session) -> JobChanges:
         done = do(session)
-        _note(session, actor, deed, done.jobs)
+        _record(session, actor, action, done.jobs)
         return done
 
-    done = run_transaction(services().sessions, noted)
+    done = run_transaction(services().sessions, recorded)
     services().notifier.notify(done.units)
     for key in done.pictures:
-        forget(key)
+        delete_picture(key)
     return done
 
 
-def _note(session: Session, actor: Actor, deed: BulkAction, jobs: Sequence[Job]) -> None:
-    if deed is not BulkAction.DELETE:
+def _record(session: Session, actor: Actor, action: BulkAction, jobs: Sequence[Job]) -> None:
+    if action is not BulkAction.DELETE:
         for job in jobs:
-            note_job(session, actor, _NOTED[deed], job)
+            record_job(session, actor, _AUDIT_ACTIONS[action], job)
         return
-    gone: dict[UUID, list[str]] = defaultdict(list)
+    deleted: dict[UUID, list[str]] = defaultdict(list)
     for job in jobs:
-        gone[job.collection_id].append(str(job.id))
-    for collection_id, ids in gone.items():
+        deleted[job.collection_id].append(str(job.id))
+    for collection_id, ids in deleted.items():
         target = "1 job" if len(ids) == 1 else f"{len(ids)} jobs"
-        note(
+        record(
             session,
             Action.JOBS_DELETED,
             target=target,

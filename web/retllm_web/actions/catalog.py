@@ -1,4 +1,4 @@
-"""Collections as the API and the pages share them: make, list, change, count."""
+"""Collections: create, list, change, delete, count; shared by the API and the pages."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from retllm.indexing.indexed import current_model, embedder_of, fresh_embedding,
 from retllm.media import ingest
 from retllm.queue.notifications import QUEUE_OF
 from retllm.settings import Settings
-from retllm_web.actions.auditing import note
+from retllm_web.actions.auditing import record
 from retllm_web.http.services import services
 
 RECENT_JOBS = 5
-"""Index jobs of a collection that are looked at for one that is at work."""
+"""Newest index jobs of a collection among which to look for one that is not over."""
 
 
 @dataclass
-class Facts:
-    """What is counted of one collection: items by kind, and of them those indexed by the embedder in use.
+class CollectionCounts:
+    """The counts of one collection: items by kind, and how many of them the primary embedder has indexed.
 
-    ``failed`` are not indexed since they could not be embedded the last time.
+    ``failed`` counts the items that are not indexed because their last embedding failed.
     """
 
     items: dict[ItemKind, int] = field(default_factory=lambda: dict.fromkeys(ItemKind, 0))
@@ -46,69 +46,69 @@ class Facts:
 
     @property
     def total(self) -> int:
-        """All items."""
+        """Return the number of all items."""
         return sum(self.items.values())
 
 
 def page(session: Session, actor: Actor, *, after: UUID | None, limit: int) -> list[Collection]:
-    """Collections that ``actor`` may see, newest first; ``after`` is the last key of the page before."""
-    wanted = sa.select(Collection).order_by(Collection.id.desc()).limit(limit)
-    wanted = wanted.where(visible_collections(actor))
+    """Return collections that ``actor`` may see, newest first; ``after`` is the last key of the previous page."""
+    query = sa.select(Collection).order_by(Collection.id.desc()).limit(limit)
+    query = query.where(visible_collections(actor))
     if after is not None:
-        wanted = wanted.where(Collection.id < after)
-    return list(session.scalars(wanted))
+        query = query.where(Collection.id < after)
+    return list(session.scalars(query))
 
 
 def create(session: Session, actor: Actor, name: str, description: str = "") -> Collection:
-    """A new collection of ``actor``.
+    """Create a collection of ``actor``.
 
     Raises:
-        Conflict: they have one of that name.
-        Forbidden: a viewer makes none.
+        Conflict: they already have one of that name.
+        Forbidden: they are a viewer.
     """
     require_role(actor, Role.ADMIN, Role.EDITOR)
     collection = Collection(id=new_id(), owner_id=actor.id, name=name.strip(), description=description)
     session.add(collection)
     _flush(session, collection.name)
     session.refresh(collection)
-    _note(session, Action.COLLECTION_CREATED, collection)
+    _record(session, Action.COLLECTION_CREATED, collection)
     return collection
 
 
 def change(session: Session, collection: Collection, *, name: str | None, description: str | None) -> None:
-    """Give ``collection`` another name or description; None leaves it.
+    """Change the name or description of ``collection``; None leaves it unchanged.
 
     Raises:
-        NotFound: it was deleted just now.
+        NotFound: it was deleted meanwhile.
         Conflict: its owner has another one of that name.
     """
     lock_collection(session, collection.id, alone=True)
-    was = {"name": collection.name, "description": collection.description}
+    before = {"name": collection.name, "description": collection.description}
     if name is not None:
         collection.name = name.strip()
     if description is not None:
         collection.description = description
     _flush(session, collection.name)
-    changed = {part: [before, now] for part, before in was.items() if before != (now := getattr(collection, part))}
+    changed = {part: [old, new] for part, old in before.items() if old != (new := getattr(collection, part))}
     if changed:
-        _note(session, Action.COLLECTION_CHANGED, collection, **changed)
+        _record(session, Action.COLLECTION_CHANGED, collection, **changed)
 
 
 def use_embedder(session: Session, collection: Collection, name: str | None, settings: Settings) -> None:
-    """Let searches of ``collection`` use this embedder first; None follows the settings.
+    """Make ``name`` the primary embedder for searches of ``collection``; None follows the settings.
 
     Raises:
-        InvalidInput: it is none of those in force.
+        InvalidInput: it is not one of the configured embedders.
         Conflict: it has not embedded every item yet.
     """
     before = collection.embedder
     coverage.use(session, collection, name, settings)
     if collection.embedder != before:
-        _note(session, Action.COLLECTION_CHANGED, collection, embedder=[before, collection.embedder])
+        _record(session, Action.COLLECTION_CHANGED, collection, embedder=[before, collection.embedder])
 
 
 def delete(actor: Actor, collection_id: UUID) -> None:
-    """Delete a collection: its items, files, jobs and results, with an entry in the audit log.
+    """Delete a collection with its items, files, jobs and results, and record it in the audit log.
 
     Raises:
         NotFound, Forbidden: ``actor`` may not see it, or does not manage it.
@@ -118,14 +118,14 @@ def delete(actor: Actor, collection_id: UUID) -> None:
         collection = collection_for(session, actor, collection_id, Right.MANAGE)
         lock_collection(session, collection_id, alone=True)
         items = sa.select(sa.func.count()).select_from(Item).where(Item.collection_id == collection_id, is_ready())
-        _note(session, Action.COLLECTION_DELETED, collection, items=session.scalar(items))
+        _record(session, Action.COLLECTION_DELETED, collection, items=session.scalar(items))
         ingest.delete_collection(session, services().storage, collection_id)
 
     run_transaction(services().sessions, remove)
 
 
-def _note(session: Session, action: Action, collection: Collection, **detail: Any) -> None:
-    note(session, action, target=collection.name, target_id=collection.id, collection_id=collection.id, **detail)
+def _record(session: Session, action: Action, collection: Collection, **detail: Any) -> None:
+    record(session, action, target=collection.name, target_id=collection.id, collection_id=collection.id, **detail)
 
 
 def _flush(session: Session, name: str) -> None:
@@ -134,54 +134,56 @@ def _flush(session: Session, name: str) -> None:
     except sa.exc.IntegrityError as error:
         if "uq_collections" not in str(error.orig):
             raise
-        raise Conflict(f"There is a collection named {name} already.") from error
+        raise Conflict(f"A collection named {name} already exists.") from error
 
 
-def facts_of(session: Session, collections: Sequence[Collection], settings: Settings) -> dict[UUID, Facts]:
-    """The counts of several collections, with a number of queries that depends on the embedders in use alone."""
-    facts = {one.id: Facts() for one in collections}
+def count_items(
+    session: Session, collections: Sequence[Collection], settings: Settings
+) -> dict[UUID, CollectionCounts]:
+    """Return the counts of several collections; the number of queries depends only on the embedders in use."""
+    counts = {collection.id: CollectionCounts() for collection in collections}
     per_kind = (
         sa.select(Item.collection_id, Item.kind, sa.func.count())
-        .where(Item.collection_id.in_(facts), is_ready())
+        .where(Item.collection_id.in_(counts), is_ready())
         .group_by(Item.collection_id, Item.kind)
     )
     for collection_id, kind, count in session.execute(per_kind):
-        facts[collection_id].items[kind] = count
+        counts[collection_id].items[kind] = count
     by_embedder: dict[str, list[UUID]] = defaultdict(list)
-    for one in collections:
-        by_embedder[embedder_of(one, settings)].append(one.id)
+    for collection in collections:
+        by_embedder[embedder_of(collection, settings)].append(collection.id)
     for name, ids in by_embedder.items():
-        _count_indexed(session, facts, ids, name, settings)
-    for job in session.scalars(_newest_jobs(facts)):
-        facts[job.collection_id].last_job = job
-    return facts
+        _count_indexed(session, counts, ids, name, settings)
+    for job in session.scalars(_newest_jobs(counts)):
+        counts[job.collection_id].last_job = job
+    return counts
 
 
 def _newest_jobs(ids: Iterable[UUID]) -> sa.Select[Job]:
-    """The newest job of each collection, each looked up by the index on its own."""
-    of_one = sa.select(Job).where(Job.collection_id == Collection.id).order_by(Job.id.desc()).limit(1)
-    newest = aliased(Job, of_one.correlate(Collection).lateral())
+    """Return a query for the newest job of each collection, with one index lookup per collection."""
+    latest = sa.select(Job).where(Job.collection_id == Collection.id).order_by(Job.id.desc()).limit(1)
+    newest = aliased(Job, latest.correlate(Collection).lateral())
     return sa.select(newest).select_from(Collection).join(newest, sa.true()).where(Collection.id.in_(ids))
 
 
 def _count_indexed(
-    session: Session, facts: dict[UUID, Facts], ids: Sequence[UUID], embedder: str, settings: Settings
+    session: Session, counts: dict[UUID, CollectionCounts], ids: Sequence[UUID], embedder: str, settings: Settings
 ) -> None:
-    """Count what is indexed and what failed in the collections that use this embedder."""
+    """Count indexed and failed items of the collections that use this embedder."""
     model = current_model(session, embedder)
     ready = (Item.collection_id.in_(ids), is_ready())
     per_collection = sa.select(Item.collection_id, sa.func.count()).where(*ready).group_by(Item.collection_id)
     if model is not None:
         indexed = per_collection.join(Embedding, fresh_embedding(model.id, settings.item_image_weight))
         for collection_id, count in session.execute(indexed):
-            facts[collection_id].indexed = count
+            counts[collection_id].indexed = count
     failed = per_collection.where(Item.error.is_not(None), ~has_vector(model, settings.item_image_weight))
     for collection_id, count in session.execute(failed):
-        facts[collection_id].failed = count
+        counts[collection_id].failed = count
 
 
 def index_etag(session: Session, actor: Actor, collection_id: UUID) -> tuple[Any, ...]:
-    """Values that change with what is told of a collection's index: its items, its index jobs, their units and pauses.
+    """Return values that change whenever the shown index state does: items, index jobs, their units, the queue's pause.
 
     Raises:
         NotFound: there is no such collection that ``actor`` may see.
@@ -213,7 +215,7 @@ def index_etag(session: Session, actor: Actor, collection_id: UUID) -> tuple[Any
 
 
 def owners_of(session: Session, collections: Sequence[Collection]) -> dict[UUID, str]:
-    """The owner's name of each collection."""
+    """Return the name of each collection's owner."""
     ids = {collection.owner_id for collection in collections}
     names = dict(iter(session.execute(sa.select(User.id, User.name).where(User.id.in_(ids)))))
     return {collection.id: names[collection.owner_id] for collection in collections}

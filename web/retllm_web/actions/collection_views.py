@@ -1,4 +1,4 @@
-"""Collections as the API and the pages show and take them."""
+"""The models of collections in the API and the pages."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Description = Annotated[str, StringConstraints(max_length=4000)]
 
 
 class CollectionRequest(BaseModel):
-    """A collection to be made."""
+    """A collection to create."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Name = Field(description="unique among its owner's collections; spaces around it are dropped")
+    name: Name = Field(description="unique among its owner's collections; surrounding whitespace is removed")
     description: Description = ""
 
 
 class CollectionChange(BaseModel):
-    """What to change; what is left out stays."""
+    """The changes of a collection; omitted fields stay unchanged."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -40,7 +40,7 @@ class CollectionChange(BaseModel):
     description: Description | None = None
     embedder: Annotated[str, StringConstraints(max_length=500)] | None = Field(
         default=None,
-        description="the embedder that searches use first, one of those in force that has embedded every item; "
+        description="the primary embedder for searches, a configured one that has embedded every item; "
         "null follows the settings of the server",
     )
 
@@ -68,22 +68,22 @@ class CollectionView(BaseModel):
     created_at: datetime
     items: dict[ItemKind, int] = Field(description="items of each kind")
     items_total: int
-    items_indexed: int = Field(description="items whose embedding by the embedder in use is up to date")
-    items_failed: int = Field(description="items that have none, and could not be embedded the last time")
-    embedder: str = Field(description="the embedder that searches use first")
+    items_indexed: int = Field(description="items with an up-to-date embedding by the primary embedder")
+    items_failed: int = Field(description="items without an embedding whose last attempt failed")
+    embedder: str = Field(description="the primary embedder for searches")
     last_job: LastJob | None
-    notice: str | None = Field(description="what to know of the models in force, such as that they are for a demo")
+    notice: str | None = Field(description="a notice on the configured models, such as that they are for a demo")
 
 
 def collection_views(session: Session, found: list[Collection]) -> list[CollectionView]:
-    """``found`` as the API and the pages show them."""
-    facts = catalog.facts_of(session, found, services().settings)
+    """Return ``found`` as the API and the pages show them."""
+    counts = catalog.count_items(session, found, services().settings)
     owners = catalog.owners_of(session, found)
-    return [_view(one, owners[one.id], facts[one.id]) for one in found]
+    return [_view(collection, owners[collection.id], counts[collection.id]) for collection in found]
 
 
-def _view(collection: Collection, owner: str, facts: catalog.Facts) -> CollectionView:
-    job = facts.last_job
+def _view(collection: Collection, owner: str, counts: catalog.CollectionCounts) -> CollectionView:
+    job = counts.last_job
     return CollectionView(
         id=collection.id,
         name=collection.name,
@@ -91,10 +91,10 @@ def _view(collection: Collection, owner: str, facts: catalog.Facts) -> Collectio
         owner=owner,
         visibility=collection.visibility,
         created_at=collection.created_at,
-        items=facts.items,
-        items_total=facts.total,
-        items_indexed=facts.indexed,
-        items_failed=facts.failed,
+        items=counts.items,
+        items_total=counts.total,
+        items_indexed=counts.indexed,
+        items_failed=counts.failed,
         embedder=embedder_of(collection, services().settings),
         last_job=LastJob.model_validate(job) if job else None,
         notice=services().settings.notice,

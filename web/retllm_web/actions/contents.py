@@ -1,4 +1,4 @@
-"""What is in a collection, as the API and the pages share it: take files in, list, find."""
+"""The items of a collection: add, list, read, delete; shared by the API and the pages."""
 
 from __future__ import annotations
 
@@ -26,43 +26,43 @@ from retllm.media.batch import add_files
 from retllm.media.ingest import FileOutcome, IncomingFile, Ingest
 from retllm.settings import Settings
 from retllm_web.actions import submissions
-from retllm_web.actions.auditing import note
+from retllm_web.actions.auditing import record
 from retllm_web.http.services import services
 
 
 class IndexState(StrEnum):
-    """How far an item is on its way to being found, by the embedder that its collection uses."""
+    """Whether the primary embedder of its collection has embedded an item."""
 
     INDEXED = "indexed"  # its vector is up to date
-    MISSING = "missing"  # it has none yet
-    FAILED = "failed"  # it has none, and could not be embedded the last time
+    MISSING = "missing"  # it has no vector yet
+    FAILED = "failed"  # it has no vector, and its last embedding failed
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text to take in; without a name it goes by its beginning."""
+    """A text to add; its default name is its beginning."""
 
     text: str
     name: str | None = None
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What came of an upload: one outcome for each thing in it, and the index job that follows, if any."""
+class UploadResult:
+    """The outcome of each file or text of an upload, and the submitted index job, if any."""
 
     outcomes: list[FileOutcome]
     job: JobView | None
 
 
-def take(
+def add(
     actor: Actor,
     collection_id: UUID,
     *,
     files: Iterable[IncomingFile] = (),
     texts: Iterable[Text] = (),
     index: bool = True,
-) -> Taken:
-    """Take files and texts into a collection that ``actor`` may change, and index it if anything is new.
+) -> UploadResult:
+    """Add files and texts to a collection that ``actor`` may change, and index it if anything is new.
 
     Raises:
         NotFound: no such collection.
@@ -72,12 +72,12 @@ def take(
         collection = collection_for(session, actor, collection_id, Right.CHANGE)
     ingest = Ingest(found.sessions, found.storage, found.settings, collection_id)
     outcomes = add_files(ingest, files)
-    outcomes += ingest.add_texts((one.text, one.name) for one in texts)
+    outcomes += ingest.add_texts((text.text, text.name) for text in texts)
     counts: Counter[str] = Counter(outcome.status for outcome in outcomes)
-    news = bool(counts["added"] or counts["updated"])
-    if news:
+    changed = bool(counts["added"] or counts["updated"])
+    if changed:
         with transaction(found.sessions) as session:
-            note(
+            record(
                 session,
                 Action.ITEMS_UPLOADED,
                 user=actor,
@@ -86,26 +86,26 @@ def take(
                 collection_id=collection_id,
                 **counts,
             )
-    return Taken(outcomes, _index(actor, collection_id) if index and news else None)
+    return UploadResult(outcomes, _index(actor, collection_id) if index and changed else None)
 
 
 def _index(actor: Actor, collection_id: UUID) -> JobView | None:
     try:
         return submissions.index(actor, collection_id)
-    except Conflict:  # what came in was deleted again already
+    except Conflict:  # the new items were already deleted again
         return None
 
 
 @dataclass(frozen=True)
 class ItemFilters:
-    """Which items of a collection; None and the empty text filter nothing.
+    """Filters of items; None and the empty text match all.
 
     Attributes:
-        text: looked for in names, texts and captions, in any case.
+        text: searched in names, texts and captions, ignoring case.
     """
 
     kind: ItemKind | None = None
-    standing: IndexState | None = None
+    state: IndexState | None = None
     text: str = ""
 
 
@@ -118,41 +118,41 @@ def page(
     after: UUID | None = None,
     limit: int = 50,
 ) -> list[tuple[Item, bool]]:
-    """Items in the order they came, each with whether it is indexed."""
+    """Return items, oldest first, each with whether it is indexed."""
     filters = filters or ItemFilters()
     indexed = _indexed(session, collection, settings)
-    wanted = sa.select(Item, indexed.label("indexed")).where(Item.collection_id == collection.id, is_ready())
-    wanted = wanted.order_by(Item.id).limit(limit)
+    query = sa.select(Item, indexed.label("indexed")).where(Item.collection_id == collection.id, is_ready())
+    query = query.order_by(Item.id).limit(limit)
     if filters.kind is not None:
-        wanted = wanted.where(Item.kind == filters.kind)
-    if filters.standing is not None:
-        wanted = wanted.where(*_of_standing(filters.standing, indexed))
+        query = query.where(Item.kind == filters.kind)
+    if filters.state is not None:
+        query = query.where(*_in_state(filters.state, indexed))
     if filters.text:
-        wanted = wanted.where(_holds(filters.text))
+        query = query.where(_contains(filters.text))
     if after is not None:
-        wanted = wanted.where(Item.id > after)
-    return [(item, is_indexed) for item, is_indexed in session.execute(wanted)]
+        query = query.where(Item.id > after)
+    return [(item, is_indexed) for item, is_indexed in session.execute(query)]
 
 
-def _of_standing(standing: IndexState, indexed: sa.ColumnElement[bool]) -> tuple[sa.ColumnElement[bool], ...]:
-    if standing is IndexState.INDEXED:
+def _in_state(state: IndexState, indexed: sa.ColumnElement[bool]) -> tuple[sa.ColumnElement[bool], ...]:
+    if state is IndexState.INDEXED:
         return (indexed,)
-    error = Item.error.is_not(None) if standing is IndexState.FAILED else Item.error.is_(None)
+    error = Item.error.is_not(None) if state is IndexState.FAILED else Item.error.is_(None)
     return (~indexed, error)
 
 
-def _holds(text: str) -> sa.ColumnElement[bool]:
-    has = sa.or_(*(column.icontains(text, autoescape=True) for column in (Item.name, Item.text)))
-    # A case tells the planner nothing of how rare the text is: it goes along the collection's index, and stops when the
-    # page is full, where it would read the tables of all collections through for a text that it takes to be rare.
-    return sa.case((has, sa.true()), else_=sa.false())
+def _contains(text: str) -> sa.ColumnElement[bool]:
+    contains = sa.or_(*(column.icontains(text, autoescape=True) for column in (Item.name, Item.text)))
+    # The planner cannot estimate the selectivity of a CASE, so it scans the collection's index and stops when the page
+    # is full. For a plain condition that it takes to be rare, it would scan the items of all collections.
+    return sa.case((contains, sa.true()), else_=sa.false())
 
 
 def item_for(session: Session, actor: Actor, item_id: UUID, settings: Settings) -> tuple[Item, bool]:
-    """An item that ``actor`` may see, and whether it is indexed.
+    """Return an item that ``actor`` may see, and whether it is indexed.
 
     Raises:
-        NotFound: there is none (any more) that they may see.
+        NotFound: no such item, or it is deleted.
     """
     item = access.item_for(session, actor, item_id)
     if item.state is ItemState.DELETED:
@@ -163,13 +163,13 @@ def item_for(session: Session, actor: Actor, item_id: UUID, settings: Settings) 
 
 
 def pictured(session: Session, actor: Actor, item_id: UUID) -> Item:
-    """An item with a picture that ``actor`` may see; one query, for a page asks for many.
+    """Return an item with a picture that ``actor`` may see; a single query, since a page requests many pictures.
 
     Raises:
-        NotFound: there is none (any more) that they may see, or it has no picture.
+        NotFound: no such item, or it is deleted or has no picture.
     """
-    wanted = sa.select(Item).where(Item.id == item_id, is_ready(), within_visible(actor, Item.collection_id))
-    item = session.scalar(wanted)
+    query = sa.select(Item).where(Item.id == item_id, is_ready(), within_visible(actor, Item.collection_id))
+    item = session.scalar(query)
     if item is None:
         raise NotFound("There is no such item.")
     if item.picture_key is None or item.thumbnail_key is None:
@@ -178,10 +178,10 @@ def pictured(session: Session, actor: Actor, item_id: UUID) -> Item:
 
 
 def delete(actor: Actor, item_id: UUID) -> Item:
-    """Delete an item's content; returns the item as it was. Old results still name it.
+    """Delete an item's content and return the item; earlier results still show its name.
 
     Raises:
-        NotFound: there is none (any more) that ``actor`` may see.
+        NotFound: no such item that ``actor`` may see, or it is already deleted.
         Forbidden: they may not change its collection.
     """
     found = services()
@@ -190,7 +190,7 @@ def delete(actor: Actor, item_id: UUID) -> Item:
         item = access.item_for(session, actor, item_id, Right.CHANGE)
         if item.state is ItemState.DELETED:
             raise NotFound("There is no such item.")
-        note(
+        record(
             session,
             Action.ITEM_DELETED,
             user=actor,

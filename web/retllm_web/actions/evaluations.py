@@ -1,4 +1,4 @@
-"""Adding, starting and deleting evaluations; the API and the pages share this."""
+"""Evaluations: add, start, delete; shared by the API and the pages."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from retllm.review.reports import Report
 from retllm.review.runs import Original, Started
 from retllm.search.request import SearchRequest
 from retllm.search.submit import StoredPicture
-from retllm_web.actions.auditing import note
-from retllm_web.actions.submissions import forget
+from retllm_web.actions.auditing import record
+from retllm_web.actions.submissions import delete_picture
 from retllm_web.http.services import services
 
 
 def add(actor: Actor, report: Report, name: str | None = None) -> EvaluationRun:
-    """Keep an uploaded report.
+    """Store an uploaded report.
 
     Raises:
-        Forbidden: a viewer adds none.
-        InvalidInput: the name is none.
+        Forbidden: ``actor`` is a viewer.
+        InvalidInput: the name is invalid.
     """
     with transaction(services().sessions) as session:
         run = runs.add_report(session, actor, report, name)
-        note(session, Action.RUN_ADDED, target=run.name, target_id=run.id)
+        record(session, Action.RUN_ADDED, target=run.name, target_id=run.id)
     return run
 
 
 def ask_again(actor: Actor, collection_id: UUID, asked: SearchRequest, name: str | None = None) -> EvaluationRun:
-    """Ask the reviewed questions of a collection again; all of the searches are accepted, or none.
+    """Run the reviewed queries of a collection again; all searches are accepted, or none.
 
     Raises:
         NotFound: no such collection.
         Forbidden: this account may not change it.
         InvalidInput: a setting is out of bounds.
-        Conflict: nothing there is reviewed, or the collection is not indexed.
+        Conflict: no query is reviewed, or the collection is not indexed.
     """
     found = services()
     with transaction(found.sessions) as session:
@@ -53,7 +53,7 @@ def ask_again(actor: Actor, collection_id: UUID, asked: SearchRequest, name: str
         started = runs.start_run(
             session, actor, collection_id, originals, asked, found.settings, pictures=copies, name=name
         )
-        note(
+        record(
             session,
             Action.RUN_ADDED,
             target=started.run.name,
@@ -64,19 +64,19 @@ def ask_again(actor: Actor, collection_id: UUID, asked: SearchRequest, name: str
         return started
 
     try:
-        # copied before the transaction, which would stay open for as long
+        # copy before the transaction, which would otherwise stay open meanwhile
         _copy_pictures(originals, copies)
         started = run_transaction(found.sessions, start)
     except BaseException:
         for copy in copies.values():
-            forget(copy.key)
+            delete_picture(copy.key)
         raise
     found.notifier.notify(started.units)
     return started.run
 
 
 def _copy_pictures(originals: Sequence[Original], copies: dict[UUID, StoredPicture]) -> None:
-    """Give each question with a picture a copy of its own, since it goes with its search when that is deleted."""
+    """Copy the picture of each query, since deleting the original search deletes its picture."""
     storage = services().storage
     for original in originals:
         if original.picture_key is None or original.picture_sha256 is None:
@@ -91,10 +91,10 @@ def delete(actor: Actor, run_id: UUID) -> EvaluationRun:
     """Delete a run; its searches stay in the history.
 
     Raises:
-        NotFound: there is none that this account may see.
-        Forbidden: it is somebody else's.
+        NotFound: no such run that this account may see.
+        Forbidden: it is another account's.
     """
     with transaction(services().sessions) as session:
         run = runs.delete_run(session, actor, run_id)
-        note(session, Action.RUN_DELETED, target=run.name, target_id=run.id, collection_id=run.collection_id)
+        record(session, Action.RUN_DELETED, target=run.name, target_id=run.id, collection_id=run.collection_id)
     return run

@@ -1,4 +1,4 @@
-"""What is known of one item beyond its row: its vectors, the searches that found it, and its neighbours."""
+"""Data about one item beyond its row: its vectors, the searches that found it, the previous and next item."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from retllm.db.tables import Candidate, Collection, Embedding, EmbeddingModel, I
 from retllm.indexing.indexed import embedder_of, is_ready, up_to_date
 from retllm.settings import Settings
 
-# searches that are named on an item's page
+# searches on an item's page
 _SEARCHES = 10
 
 
 @dataclass(frozen=True)
 class Vector:
-    """An item's vector by one model; one that is not ``fresh`` was made from an older caption or other settings."""
+    """An item's vector by one model; not ``fresh`` if it is of an older caption or other settings."""
 
     embedder: str
     revision: str
@@ -31,7 +31,7 @@ class Vector:
 
 @dataclass(frozen=True)
 class Found:
-    """A search among whose candidates the item is; ranks count from 1."""
+    """A search with the item among its candidates; ranks count from 1."""
 
     id: UUID
     text: str | None
@@ -43,7 +43,7 @@ class Found:
 
 @dataclass(frozen=True)
 class ItemFacts:
-    """All of it."""
+    """The data of an item's page."""
 
     vectors: Sequence[Vector]
     searches: Sequence[Found]
@@ -52,7 +52,7 @@ class ItemFacts:
 
 
 def facts_of(session: Session, item: Item, collection: Collection, settings: Settings) -> ItemFacts:
-    """The facts of an item, with a fixed number of queries."""
+    """Return the facts of an item, with a fixed number of database queries."""
     in_order = sa.select(Item.id).where(Item.collection_id == item.collection_id, is_ready()).limit(1)
     return ItemFacts(
         vectors=_vectors(session, item, embedder_of(collection, settings), settings.item_image_weight),

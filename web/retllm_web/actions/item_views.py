@@ -1,4 +1,4 @@
-"""Items as the API and the pages show them."""
+"""The model of items in the API and the pages."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class ItemView(BaseModel):
     height: int | None = Field(description="pixels")
     size_bytes: int
     content_sha256: str
-    version: int = Field(description="counts changes of the caption")
+    version: int = Field(description="increases with every change of the caption")
     created_at: datetime
     has_picture: bool
-    indexed: bool = Field(description="whether its embedding by the embedder in use is up to date")
-    error: str | None = Field(description="why it could not be embedded the last time")
+    indexed: bool = Field(description="whether its embedding by the primary embedder is up to date")
+    error: str | None = Field(description="why its last embedding failed")
 
 
 def item_view(item: Item, indexed: bool) -> ItemView:
-    """``item`` as the API and the pages show it."""
+    """Return ``item`` as the API and the pages show it."""
     return ItemView(
         **{name: getattr(item, name) for name in ItemView.model_fields if name not in ("has_picture", "indexed")},
         has_picture=item.picture_key is not None,

@@ -1,4 +1,4 @@
-"""A search for what is like an item: the item's picture and text become the query's."""
+"""Search by example: an item's picture and text become those of the query."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from retllm_web.http.services import services
 def resolve(
     actor: Actor, request: SearchRequest, picture: BinaryIO | None, stack: ExitStack
 ) -> tuple[SearchRequest, BinaryIO | None]:
-    """The request and its picture with those of the item that it wants to be like; its own text and picture go first.
+    """Fill the request's text and picture, where it has none, from its example item.
 
     Args:
-        stack: closes the item's picture when the request is over.
+        stack: closes the item's picture at the end of the request.
 
     Raises:
         NotFound: there is no such item that ``actor`` may see, or it is deleted.
-        InvalidInput: the item lacks a part that was asked for by name.
+        InvalidInput: the item lacks a requested part.
     """
     if request.like is None:
         return request, picture
@@ -36,7 +36,7 @@ def resolve(
     has = parts_of(item)
     for part in request.like.parts or ():
         if part not in has:
-            raise InvalidInput(f"This item has no {part} that a query could be like.", field="like.parts")
+            raise InvalidInput(f"This item has no {part} to search by.", field="like.parts")
     parts = request.like.parts or has
     if "text" in parts and not (request.text or "").strip():
         request = request.model_copy(update={"text": item.text})
@@ -46,5 +46,5 @@ def resolve(
 
 
 def parts_of(item: Item) -> list[str]:
-    """What of an item a query can be like."""
+    """Return the parts of an item that a query can use."""
     return [part for part, value in (("picture", item.picture_key), ("text", item.text)) if value]

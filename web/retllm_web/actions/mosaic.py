@@ -1,4 +1,4 @@
-"""A few items of each collection, by which people know it again at a glance."""
+"""A few items of each collection, shown as tiles in the list of collections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from retllm.db.tables import Item
 from retllm.indexing.indexed import is_ready
 
 _TILES = 4
-# characters of a text that a tile holds
+# characters of a text that fit in a tile
 _CHARACTERS = 120
 
 
@@ -28,20 +28,20 @@ class Tile:
 
 
 def mosaics(session: Session, counts: Mapping[UUID, Mapping[ItemKind, int]]) -> dict[UUID, list[Tile]]:
-    """The newest items of each collection, pictures where it has any, with one query for all.
+    """Return the newest items of each collection, pictures if it has any, with a single database query.
 
     Args:
         counts: items by kind of each collection.
     """
-    wanted = [
+    collections = [
         (key, any(kinds[kind] for kind in ItemKind if kind is not ItemKind.TEXT))
         for key, kinds in counts.items()
         if any(kinds.values())
     ]
     tiles: dict[UUID, list[Tile]] = {key: [] for key in counts}
-    if not wanted:
+    if not collections:
         return tiles
-    asked = sa.values(sa.column("id", sa.Uuid), sa.column("pictures", sa.Boolean), name="asked").data(wanted)
+    asked = sa.values(sa.column("id", sa.Uuid), sa.column("pictures", sa.Boolean), name="asked").data(collections)
     newest = (
         sa.select(Item.id, Item.kind, sa.func.left(Item.text, _CHARACTERS).label("text"))
         .where(

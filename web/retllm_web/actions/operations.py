@@ -1,4 +1,4 @@
-"""What people do to queues and dead units: in one transaction with the entry of the log, announced after it."""
+"""Actions on queues and dead units: in one transaction with the audit entry; workers are notified after the commit."""
 
 from __future__ import annotations
 
@@ -15,68 +15,68 @@ from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.operations import failures, queues
 from retllm.operations.failures import FailureFilters, Requeued
-from retllm_web.actions.auditing import note
+from retllm_web.actions.auditing import record
 from retllm_web.http.services import services
 
 MAX_AT_ONCE = 5_000
-"""Dead units that one request gives new attempts; the next request does the next."""
+"""Maximum of dead units that one request retries; the caller repeats the request for more."""
 
 
 def pause(actor: Actor, queue: str, reason: str) -> bool:
-    """Pause a queue; false if it stood still already.
+    """Pause a queue; return False if it was already paused.
 
     Raises:
-        Forbidden: they are no administrator.
+        Forbidden: ``actor`` is not an administrator.
         NotFound: there is no such queue.
     """
     require_role(actor, Role.ADMIN)
     with transaction(services().sessions) as session:
         done = queues.pause(session, actor, queue, reason)
         if done:
-            note(session, Action.QUEUE_PAUSED, target=queue, reason=reason)
+            record(session, Action.QUEUE_PAUSED, target=queue, reason=reason)
     return done
 
 
 def resume(actor: Actor, queue: str) -> bool:
-    """Let a queue go on; false if it was not paused.
+    """Resume a queue; return False if it was not paused.
 
     Raises:
-        Forbidden: they are no administrator.
+        Forbidden: ``actor`` is not an administrator.
         NotFound: there is no such queue.
     """
     require_role(actor, Role.ADMIN)
     with transaction(services().sessions) as session:
         done, units = queues.resume(session, queue)
         if done:
-            note(session, Action.QUEUE_RESUMED, target=queue)
+            record(session, Action.QUEUE_RESUMED, target=queue)
     services().notifier.notify(units)
     return done
 
 
 def requeue(actor: Actor, unit_ids: list[UUID]) -> Requeued:
-    """Give these dead units new attempts, those that this account may; the others are counted by the reason."""
+    """Retry those of these dead units that the account may retry; the others are counted by reason."""
 
-    def noted(session: Session) -> Requeued:
+    def recorded(session: Session) -> Requeued:
         done = failures.requeue(session, actor, unit_ids)
         if done.number:
-            note(session, Action.UNITS_REQUEUED, units=done.number)
+            record(session, Action.UNITS_REQUEUED, units=done.number)
         return done
 
-    done = run_transaction(services().sessions, noted)
+    done = run_transaction(services().sessions, recorded)
     services().notifier.notify(done.units)
     return done
 
 
 def requeue_all(actor: Actor, filters: FailureFilters) -> Requeued:
-    """The same for all that match, a batch at a time, and no more than ``MAX_AT_ONCE``."""
-    began = datetime.now(UTC)
-    whole = Requeued(refused=Counter())
-    while whole.number < MAX_AT_ONCE:
+    """Retry all matching dead units in batches, up to ``MAX_AT_ONCE``."""
+    started = datetime.now(UTC)
+    total = Requeued(refused=Counter())
+    while total.number < MAX_AT_ONCE:
         with transaction(services().sessions) as session:
-            batch = failures.changeable(session, actor, filters, until=began)
+            batch = failures.changeable(session, actor, filters, until=started)
         done = requeue(actor, batch) if batch else Requeued()
-        whole.number += done.number
-        whole.refused += done.refused
+        total.number += done.number
+        total.refused += done.refused
         if not done.number:
             break
-    return whole
+    return total

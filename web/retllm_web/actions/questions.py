@@ -1,4 +1,4 @@
-"""What the page to search offers: the collections that can be searched, and the latest questions of an account."""
+"""The choices on the search page: the collections to search, and the latest queries of an account."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from retllm.db.tables import Collection, Item, Job, Search, User
 from retllm.identity.access import visible_collections, within_visible
 from retllm.identity.actor import Actor
 
-# a list to choose from; another collection is searched from its own page
+# collections in the list; others can be searched from their own page
 _OFFERED = 200
-# what is counted of each, so that a long list of large collections stays quick
+# maximum of items counted per collection, to keep a list of large collections fast
 _COUNTED = 10_000
-_LOOKED_AT = 60
+# newest searches among which to find distinct queries
+_SCANNED = 60
 _RECENT = 8
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A collection that can be searched; ``items`` counts to 10,000 and then stops (``more``)."""
+    """A collection that can be searched; ``items`` is at most 10,000, and ``more`` says whether there are more."""
 
     id: UUID
     name: str
@@ -36,7 +37,7 @@ class Offer:
 
 @dataclass(frozen=True)
 class RecentQuestion:
-    """A question that was asked before, by the latest search that asked it."""
+    """An earlier query, with the latest search for it."""
 
     search_id: UUID
     collection_id: UUID
@@ -47,7 +48,7 @@ class RecentQuestion:
 
 
 def offered(session: Session, actor: Actor, chosen: UUID | None = None) -> list[Offer]:
-    """The newest collections that ``actor`` may search, by name; ``chosen`` is among them if they may search it."""
+    """Return the newest collections that ``actor`` may search, by name, including ``chosen`` if they may search it."""
     counted = (
         sa.select(sa.literal(1))
         .where(Item.collection_id == Collection.id, Item.state == ItemState.READY)
@@ -57,19 +58,19 @@ def offered(session: Session, actor: Actor, chosen: UUID | None = None) -> list[
         .lateral()
     )
     number = sa.select(sa.func.count()).select_from(counted).correlate(Collection).scalar_subquery()
-    wanted = (
+    query = (
         sa.select(Collection.id, Collection.name, User.name, number)
         .join(User, User.id == Collection.owner_id)
         .where(visible_collections(actor))
     )
     order = (Collection.id != chosen, Collection.id.desc()) if chosen else (Collection.id.desc(),)
-    rows = session.execute(wanted.order_by(*order).limit(_OFFERED))
+    rows = session.execute(query.order_by(*order).limit(_OFFERED))
     found = [Offer(key, name, owner, min(count, _COUNTED), count > _COUNTED) for key, name, owner, count in rows]
     return sorted(found, key=lambda offer: (offer.name.casefold(), offer.owner, offer.id))
 
 
 def recent(session: Session, actor: Actor) -> list[RecentQuestion]:
-    """The latest questions of ``actor``, each once for each collection, the newest first."""
+    """Return the latest distinct queries of ``actor`` per collection, newest first."""
     rows = session.execute(
         sa.select(
             Search.question,
@@ -84,7 +85,7 @@ def recent(session: Session, actor: Actor) -> list[RecentQuestion]:
         .join(Collection, Collection.id == Job.collection_id)
         .where(Job.user_id == actor.id, Job.kind == JobKind.SEARCH, within_visible(actor, Job.collection_id))
         .order_by(Job.id.desc())
-        .limit(_LOOKED_AT)
+        .limit(_SCANNED)
     )
     found: dict[tuple[UUID, str], RecentQuestion] = {}
     for question, job_id, collection_id, name, text, has_picture, at in rows:
@@ -93,7 +94,7 @@ def recent(session: Session, actor: Actor) -> list[RecentQuestion]:
 
 
 def first_choice(offers: Sequence[Offer], questions: Sequence[RecentQuestion]) -> UUID | None:
-    """The collection to begin with: that of the latest question, else the newest that has something in it."""
+    """Return the collection to preselect: that of the latest query, else the newest that is not empty."""
     keys = {offer.id for offer in offers}
     asked = next((question.collection_id for question in questions if question.collection_id in keys), None)
     filled = max((offer.id for offer in offers if offer.items), default=None)

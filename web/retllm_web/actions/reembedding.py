@@ -1,4 +1,7 @@
-"""Changing the embedder of a collection, as the API and the pages share it: index beside, swap, remove what is old."""
+"""Change of a collection's embedder: index with the new one, switch, remove old vectors.
+
+Shared by the API and the pages.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ from retllm.indexing import coverage as embedders
 from retllm.indexing.coverage import Coverage
 from retllm.indexing.submit import submit_index
 from retllm_web.actions import catalog, submissions
-from retllm_web.actions.auditing import note
+from retllm_web.actions.auditing import record
 from retllm_web.http.services import services
 
 
 def coverage(actor: Actor, collection_id: UUID) -> tuple[Collection, list[Coverage]]:
-    """A collection that ``actor`` manages, and what each embedder has embedded in it.
+    """Return a collection that ``actor`` manages, and what each embedder has embedded in it.
 
     Raises:
         NotFound, Forbidden: they may not see it, or do not manage it.
@@ -32,12 +35,12 @@ def coverage(actor: Actor, collection_id: UUID) -> tuple[Collection, list[Covera
 
 
 def index_with(actor: Actor, collection_id: UUID, name: str, *, idempotency_key: str | None = None) -> JobView:
-    """Submit an index job by one embedder alone, beside the vectors that there are.
+    """Submit an index job with one embedder; existing vectors stay.
 
     Raises:
         NotFound, Forbidden: no such collection, or ``actor`` may not change it.
-        InvalidInput: the embedder is none of those in force.
-        Conflict: the collection is empty, or the idempotency key stands for another request.
+        InvalidInput: the embedder is not one of the configured ones.
+        Conflict: the collection is empty, or the idempotency key belongs to another request.
     """
     settings = services().settings
     return submissions.submit(
@@ -49,11 +52,11 @@ def index_with(actor: Actor, collection_id: UUID, name: str, *, idempotency_key:
 
 
 def use(actor: Actor, collection_id: UUID, name: str | None) -> None:
-    """Let searches of the collection use this embedder first; None follows the settings.
+    """Make ``name`` the primary embedder for searches of the collection; None follows the settings.
 
     Raises:
         NotFound, Forbidden: ``actor`` does not manage it.
-        InvalidInput: the embedder is none of those in force.
+        InvalidInput: the embedder is not one of the configured ones.
         Conflict: it has not embedded every item yet.
     """
 
@@ -65,7 +68,7 @@ def use(actor: Actor, collection_id: UUID, name: str | None) -> None:
 
 
 def remove(actor: Actor, collection_id: UUID, model_id: UUID) -> int:
-    """Remove the vectors of a model that is not in use; returns their number.
+    """Delete the vectors of a model that is not in use, and return their number.
 
     Raises:
         NotFound, Forbidden: ``actor`` does not manage the collection, or there is no such model.
@@ -74,17 +77,17 @@ def remove(actor: Actor, collection_id: UUID, model_id: UUID) -> int:
     found = services()
     with transaction(found.sessions) as session:
         collection = collection_for(session, actor, collection_id, Right.MANAGE)
-    gone = embedders.remove_vectors(found.sessions, collection_id, model_id, found.settings)
-    if gone:
+    removed = embedders.remove_vectors(found.sessions, collection_id, model_id, found.settings)
+    if removed:
         with transaction(found.sessions) as session:
-            note(
+            record(
                 session,
                 Action.COLLECTION_CHANGED,
                 user=actor,
                 target=collection.name,
                 target_id=collection_id,
                 collection_id=collection_id,
-                vectors_removed=gone,
+                vectors_removed=removed,
                 model_id=str(model_id),
             )
-    return gone
+    return removed

@@ -1,4 +1,4 @@
-"""Handing work to the job core: commit first, announce then (design: jobs). The API and the pages share this."""
+"""Submission of jobs: commit first, then notify the workers (design: jobs). Shared by the API and the pages."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from retllm.media.pictures import check_picture
 from retllm.queue.submission import Submitted
 from retllm.search.request import SearchRequest
 from retllm.search.submit import StoredPicture, submit_search
-from retllm_web.actions.auditing import note
+from retllm_web.actions.auditing import record
 from retllm_web.http.services import services
 
 log = structlog.get_logger(__name__)
 
-# characters of a query by which the audit log names its job
+# characters of the query text in an audit entry
 _TARGET = 100
 
 
@@ -37,7 +37,7 @@ def index(actor: Actor, collection_id: UUID, *, idempotency_key: str | None = No
 
     Raises:
         NotFound: no such collection.
-        Conflict: it is empty, or the idempotency key stands for another request.
+        Conflict: it is empty, or the idempotency key belongs to another request.
     """
     settings = services().settings
     return submit(
@@ -46,20 +46,20 @@ def index(actor: Actor, collection_id: UUID, *, idempotency_key: str | None = No
 
 
 def submit(actor: Actor, do: Callable[[Session], Submitted]) -> JobView:
-    """Accept a job in one transaction with its entry in the audit log, then have its units announced."""
-    submitted, view = _accepted(actor, do)
+    """Accept a job in one transaction with its audit entry, then notify the workers."""
+    submitted, view = _accept(actor, do)
     services().notifier.notify(submitted.units)
     return view
 
 
-def _accepted(actor: Actor, do: Callable[[Session], Submitted]) -> tuple[Submitted, JobView]:
-    def noted(session: Session) -> tuple[Submitted, JobView]:
+def _accept(actor: Actor, do: Callable[[Session], Submitted]) -> tuple[Submitted, JobView]:
+    def recorded(session: Session) -> tuple[Submitted, JobView]:
         submitted = do(session)
         if submitted.created:
-            note_job(session, actor, Action.JOB_SUBMITTED, submitted.job)
+            record_job(session, actor, Action.JOB_SUBMITTED, submitted.job)
         return submitted, job_view(session, submitted.job)
 
-    return run_transaction(services().sessions, noted)
+    return run_transaction(services().sessions, recorded)
 
 
 def search(
@@ -74,14 +74,14 @@ def search(
 
     Raises:
         NotFound: no such collection.
-        MediaRejected: the picture is none.
+        MediaRejected: the picture cannot be decoded.
         InvalidInput: the query is empty, or a field is out of bounds.
-        Conflict: the collection is empty or not indexed, or the idempotency key stands for another request.
+        Conflict: the collection is empty or not indexed, or the idempotency key belongs to another request.
     """
-    stored = _stored(actor, collection_id, picture) if picture is not None else None
+    stored = _store_picture(actor, collection_id, picture) if picture is not None else None
     accepted = False
     try:
-        submitted, view = _accepted(
+        submitted, view = _accept(
             actor,
             lambda session: submit_search(
                 session,
@@ -95,19 +95,19 @@ def search(
         )
         accepted = submitted.created
     except sa.exc.DBAPIError:
-        # a commit whose answer got lost may have made the search that names the picture
+        # the commit may have succeeded although its answer got lost, so keep the picture
         accepted = True
         raise
     finally:
-        # refused, or the same key had made the job before, with a picture of its own
+        # rejected, or an earlier request with the same idempotency key made the job and stored its own picture
         if stored is not None and not accepted:
-            forget(stored.key)
+            delete_picture(stored.key)
     services().notifier.notify(submitted.units)
     return view
 
 
-def _stored(actor: Actor, collection_id: UUID, picture: BinaryIO) -> StoredPicture:
-    """Check the picture and keep it; nothing is kept for a collection that this user can't search."""
+def _store_picture(actor: Actor, collection_id: UUID, picture: BinaryIO) -> StoredPicture:
+    """Check and store the picture, if ``actor`` may search the collection."""
     settings = services().settings
     with transaction(services().sessions) as session:
         collection_for(session, actor, collection_id)
@@ -118,49 +118,49 @@ def _stored(actor: Actor, collection_id: UUID, picture: BinaryIO) -> StoredPictu
     return StoredPicture(key, sha256)
 
 
-def forget(key: str) -> None:
-    """Delete a query picture that no search names."""
+def delete_picture(key: str) -> None:
+    """Delete a query picture that no search refers to."""
     try:
         services().storage.delete(key)
-    except OSError as error:  # a file that nothing names does no harm
+    except OSError as error:  # an unreferenced file is harmless
         log.warning("picture_left_behind", key=key, reason=str(error))
 
 
-def note_job(session: Session, actor: Actor, action: Action, job: Job) -> None:
-    """Put what is done to a job into the audit log."""
+def record_job(session: Session, actor: Actor, action: Action, job: Job) -> None:
+    """Record an action on a job in the audit log."""
     target = str(job.params.get("text") or "")[:_TARGET] or f"{job.kind} job"
-    note(session, action, target=target, target_id=job.id, collection_id=job.collection_id, user=actor, kind=job.kind)
+    record(session, action, target=target, target_id=job.id, collection_id=job.collection_id, user=actor, kind=job.kind)
 
 
 def cancel(actor: Actor, job_id: UUID) -> JobView:
-    """Ask for the end of a job.
+    """Request the cancellation of a job.
 
     Raises:
         NotFound: no such job.
-        Conflict: it is over already.
+        Conflict: it is already over.
     """
 
-    def noted(session: Session) -> JobView:
+    def recorded(session: Session) -> JobView:
         job = control.cancel_job(session, actor, job_id)
-        note_job(session, actor, Action.JOB_CANCELLED, job)
+        record_job(session, actor, Action.JOB_CANCELLED, job)
         return job_view(session, job)
 
-    return run_transaction(services().sessions, noted)
+    return run_transaction(services().sessions, recorded)
 
 
 def retry(actor: Actor, job_id: UUID) -> JobView:
-    """Give what failed of a job new attempts.
+    """Retry the dead and cancelled units of a job.
 
     Raises:
         NotFound: no such job.
-        Conflict: it is still at work, or nothing of it failed.
+        Conflict: it is not over, or it has no such unit.
     """
 
-    def noted(session: Session) -> tuple[Submitted, JobView]:
+    def recorded(session: Session) -> tuple[Submitted, JobView]:
         submitted = control.retry_job(session, actor, job_id)
-        note_job(session, actor, Action.JOB_RETRIED, submitted.job)
+        record_job(session, actor, Action.JOB_RETRIED, submitted.job)
         return submitted, job_view(session, submitted.job)
 
-    submitted, view = run_transaction(services().sessions, noted)
+    submitted, view = run_transaction(services().sessions, recorded)
     services().notifier.notify(submitted.units)
     return view

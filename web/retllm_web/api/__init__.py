@@ -40,8 +40,8 @@ __all__ = [
 
 
 def register(app: OpenAPI) -> None:
-    """Put every route of the API, and its description, on ``app``."""
-    # the API checks for itself: tokens need no CSRF token, sessions do
+    """Register the routes of the API and its OpenAPI document on ``app``."""
+    # the API checks CSRF tokens itself: sessions need one, bearer tokens do not
     csrf.exempt(api)
     app.register_api(api)
     serve(app)

@@ -1,4 +1,4 @@
-"""The account of the caller and its tokens."""
+"""The caller's account and its tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from retllm.db.enums import Role, TokenScope
 from retllm.db.session import transaction
 from retllm.identity import tokens
 from retllm.identity.audit import Action
-from retllm_web.actions.auditing import note
+from retllm_web.actions.auditing import record
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import api
 from retllm_web.api.spec import tags
@@ -36,18 +36,18 @@ class MeView(BaseModel):
 
 
 class TokenRequest(BaseModel):
-    """A token to be made."""
+    """A request to create a token."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(min_length=1, max_length=100, pattern=ONE_LINE, description="what the token is for")
+    name: str = Field(min_length=1, max_length=100, pattern=ONE_LINE, description="purpose of the token")
     scope: TokenScope = Field(
         default=tokens.DEFAULT_SCOPE,
-        description="the most that it may do of what the account may: read (look and export), search (also ask and "
-        "review), change (also make collections, upload, index, delete items), manage (all)",
+        description="limits the rights of the account: read (view and export), search (also search and review), "
+        "change (also create collections, upload, index, delete items), manage (everything)",
     )
     days: Annotated[int, Field(ge=1, le=tokens.MAX_DAYS)] | None = Field(
-        default=tokens.DEFAULT_DAYS, description="how long it works; null: until it is revoked"
+        default=tokens.DEFAULT_DAYS, description="days until it expires; null: never"
     )
 
 
@@ -58,20 +58,20 @@ class TokenView(BaseModel):
 
     id: UUID
     name: str
-    scope: TokenScope = Field(description="the most that it may do of what the account may")
+    scope: TokenScope = Field(description="limits the rights of the account")
     created_at: datetime
-    expires_at: datetime | None = Field(description="when it ends; null: when it is revoked")
+    expires_at: datetime | None = Field(description="null: never")
     last_used_at: datetime | None
 
 
 class NewTokenView(TokenView):
-    """A bearer token that was made just now; ``token`` is shown this once."""
+    """A new bearer token; ``token`` is its secret, shown only once."""
 
     token: str
 
 
 class TokenList(BaseModel):
-    """The tokens that still work, oldest first."""
+    """The valid tokens, oldest first."""
 
     tokens: list[TokenView]
 
@@ -84,13 +84,13 @@ class TokenPath(BaseModel):
 
 @api.get("/me", tags=TAGS, responses={200: MeView})
 def get_me() -> Response:
-    """The account that the token belongs to."""
+    """Return the account of the token or session."""
     return answer(MeView.model_validate(current_actor().user))
 
 
 @api.get("/tokens", tags=TAGS, responses={200: TokenList})
 def list_tokens() -> Response:
-    """The caller's tokens that still work."""
+    """List the caller's valid tokens."""
     with transaction(services().sessions) as session:
         found = tokens.in_force(session, current_actor().user)
         return answer(TokenList(tokens=[TokenView.model_validate(token) for token in found]))
@@ -98,10 +98,10 @@ def list_tokens() -> Response:
 
 @api.post("/tokens", tags=TAGS, responses={201: NewTokenView})
 def create_token(body: TokenRequest) -> Response:
-    """Make a token; its secret is in this answer and nowhere else. A token needs the scope `manage` for that."""
+    """Create a token; only this response has its secret. A caller with a token needs the scope `manage`."""
     with transaction(services().sessions) as session:
         token, secret = tokens.issue(session, token_key(), current_actor(), body.name, scope=body.scope, days=body.days)
-        note(
+        record(
             session,
             Action.TOKEN_CREATED,
             target=token.name,
@@ -115,8 +115,8 @@ def create_token(body: TokenRequest) -> Response:
 
 @api.delete("/tokens/<uuid:token_id>", tags=TAGS, responses={204: None})
 def delete_token(path: TokenPath) -> Response:
-    """End a token. A token needs the scope `manage` for that."""
+    """Revoke a token. A caller with a token needs the scope `manage`."""
     with transaction(services().sessions) as session:
         ended = tokens.revoke(session, current_actor(), path.token_id)
-        note(session, Action.TOKEN_REVOKED, target=ended.name, target_id=ended.id)
+        record(session, Action.TOKEN_REVOKED, target=ended.name, target_id=ended.id)
     return nothing()

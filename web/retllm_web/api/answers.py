@@ -1,4 +1,4 @@
-"""How the API puts its answers."""
+"""Responses of the API."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 
 def answer(model: BaseModel, status: int = 200, *, location: str | None = None) -> Response:
-    """``model`` as JSON."""
+    """Return ``model`` as a JSON response."""
     response = Response(model.model_dump_json(), status=status, mimetype="application/json")
     if location is not None:
         response.headers["Location"] = location
@@ -15,7 +15,7 @@ def answer(model: BaseModel, status: int = 200, *, location: str | None = None) 
 
 
 def nothing() -> Response:
-    """204: done, and nothing to say."""
+    """Return an empty response with status 204."""
     response = Response(status=204)
     del response.headers["Content-Type"]
     return response

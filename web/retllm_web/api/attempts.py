@@ -1,4 +1,4 @@
-"""The units of a job one by one."""
+"""The units of a job."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class AttemptQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(default=LIMIT, ge=1, le=MAX, description="rows of a page")
-    after: Annotated[str, StringConstraints(pattern=UNIT_POSITION)] | None = optional("the `next` of the page before")
+    limit: int = Field(default=LIMIT, ge=1, le=MAX, description="maximum of units per page")
+    after: Annotated[str, StringConstraints(pattern=UNIT_POSITION)] | None = optional("`next` of the previous page")
     state: UnitState | None = optional("only units in this state")
 
 
@@ -32,12 +32,12 @@ class AttemptList(BaseModel):
     """A page of the units of a job, by stage and number."""
 
     attempts: list[AttemptView]
-    next: str | None = Field(description="send as `after` for the next page; null at the end")
+    next: str | None = Field(description="pass as `after` to get the next page; null on the last page")
 
 
 @api.get("/jobs/<uuid:job_id>/attempts", tags=TAGS, responses={200: AttemptList})
 def list_attempts(path: JobPath, query: AttemptQuery) -> Response:
-    """The units of a job: who did each, how often it was tried, why it failed. Tracebacks are for editors."""
+    """List the units of a job with their workers, attempts and errors. Only editors get tracebacks."""
     after = position_of(query.after) if query.after else None
     with transaction(services().sessions) as session:
         rows = attempts(

@@ -1,4 +1,4 @@
-"""The blueprint that every route of the API hangs on, and what is checked before any of them."""
+"""The blueprint of the API's routes, and the checks that run before each of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from retllm_web.http.visibility import require_visible
 Model = TypeVar("Model", bound=BaseModel)
 
 PREFIX = "/api/v1"
-# a body of JSON is read whole; files come as multipart, which is streamed
+# JSON bodies are read into memory; files come as multipart, which is streamed
 _JSON_BYTES = 32 << 20
 _WITH_BODY = ("POST", "PATCH", "PUT")
 
@@ -31,7 +31,7 @@ api = APIBlueprint("api", __name__, url_prefix=PREFIX, abp_security=SECURITY, ab
 def _before() -> None:
     authenticate()
     if request.method in _WITH_BODY or request.args:
-        # nothing is wrong with a request for what is not there but that it is not there
+        # a missing object is reported before any error in the request
         require_visible()
     check_plain(request.args.to_dict(flat=False), "query")
     if request.method in _WITH_BODY:
@@ -44,28 +44,31 @@ def _check_body() -> None:
     if request.is_json:
         request.max_content_length = min(_JSON_BYTES, request.max_content_length or _JSON_BYTES)
         try:
-            # malformed JSON ends here with 400
+            # raises 400 for malformed JSON
             body = request.get_json()
             check_plain(body, "")
         except RecursionError as error:
             raise BadRequest() from error
         if not isinstance(body, dict):
-            raise InvalidInput("The body is a JSON object.", fields=[{"field": "body", "message": "not an object"}])
+            raise InvalidInput(
+                "The body must be a JSON object.", fields=[{"field": "body", "message": "not an object"}]
+            )
     elif request.mimetype or request.stream.read(1):
-        # nothing more of it is read: it may be long
+        # read no further: the body may be long
         raise UnsupportedMediaType("Send application/json or multipart/form-data.")
 
 
 def check_plain(value: Any, where: str) -> None:
-    """Refuse the character NUL, which no text column of PostgreSQL takes.
+    """Reject the character NUL, which PostgreSQL cannot store.
 
     Raises:
-        InvalidInput: a text, or the name of a field, holds it.
+        InvalidInput: a text or a field name contains it.
     """
     if isinstance(value, str):
         if "\0" in value:
             raise InvalidInput(
-                "A text can't hold the character NUL.", fields=[{"field": where, "message": "holds the character NUL"}]
+                "A text cannot contain the character NUL.",
+                fields=[{"field": where, "message": "contains the character NUL"}],
             )
     elif isinstance(value, dict):
         for key, inner in value.items():
@@ -77,17 +80,19 @@ def check_plain(value: Any, where: str) -> None:
 
 
 def strictly(model: type[Model], raw: bytes | str) -> Model:
-    """``raw`` as ``model``, without bending types: "3" and true are no numbers. 2.0 is an integer, as JSON has it.
+    """Validate ``raw`` as ``model`` without type coercion: "3" and true are not numbers, but 2.0 is an integer.
 
     Raises:
-        InvalidInput: it is no JSON, or does not fit; each wrong field is named.
+        InvalidInput: it is not JSON, or not valid; ``detail.fields`` names each invalid field.
     """
     try:
         return model.model_validate_json(json.dumps(json.loads(raw, parse_float=_number)), strict=True)
     except ValidationError as error:
         raise invalid(error) from error
     except (ValueError, RecursionError) as error:
-        raise InvalidInput("The query is no JSON.", fields=[{"field": "query", "message": "no JSON"}]) from error
+        raise InvalidInput(
+            "The query is not valid JSON.", fields=[{"field": "query", "message": "not JSON"}]
+        ) from error
 
 
 def _number(text: str) -> float | int:
@@ -96,7 +101,7 @@ def _number(text: str) -> float | int:
 
 
 def refuse_other_parts(*, form: set[str], files: set[str], once: bool = False) -> None:
-    """Refuse a form with parts that this route does not know, or with one of them twice.
+    """Reject a form with unknown parts or, with ``once``, with repeated parts.
 
     Raises:
         InvalidInput: there is such a part.
@@ -106,7 +111,7 @@ def refuse_other_parts(*, form: set[str], files: set[str], once: bool = False) -
     problem = "unknown part"
     wrong = [name for name in request.form if name not in known] + [name for name in request.files if name not in files]
     if wrong and wrong[0] in files:
-        problem = "a file, and sent without a file name"
+        problem = "a file part without a file name"
     if not wrong and once:
         problem = "sent more than once"
         counts = Counter(name for parts in (request.form, request.files) for name, _ in parts.items(multi=True))

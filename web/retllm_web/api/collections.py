@@ -1,4 +1,4 @@
-"""Collections: make, list, read, rename, delete."""
+"""Collections: create, list, read, change, delete."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CollectionList(BaseModel):
     """A page of collections, newest first."""
 
     collections: list[CollectionView]
-    next: UUID | None = Field(description="send as `after` for the next page; null at the end")
+    next: UUID | None = Field(description="pass as `after` to get the next page; null on the last page")
 
 
 class CollectionPath(BaseModel):
@@ -36,16 +36,16 @@ class CollectionPath(BaseModel):
 
 @api.post("/collections", tags=TAGS, responses={201: CollectionView, 409: ErrorBody})
 def create_collection(body: CollectionRequest) -> Response:
-    """Make a collection."""
+    """Create a collection."""
     with transaction(services().sessions) as session:
-        made = catalog.create(session, current_actor(), body.name, body.description)
-        view = collection_views(session, [made])[0]
+        created = catalog.create(session, current_actor(), body.name, body.description)
+        view = collection_views(session, [created])[0]
     return answer(view, 201, location=f"{PREFIX}/collections/{view.id}")
 
 
 @api.get("/collections", tags=TAGS, responses={200: CollectionList})
 def list_collections(query: PageQuery) -> Response:
-    """The collections that the caller may see, newest first."""
+    """List the collections that the caller may see, newest first."""
     with transaction(services().sessions) as session:
         rows = catalog.page(session, current_actor(), after=query.after, limit=query.limit + 1)
         page, following = cut(rows, query.limit)
@@ -54,14 +54,14 @@ def list_collections(query: PageQuery) -> Response:
 
 @api.get("/collections/<uuid:collection_id>", tags=TAGS, responses={200: CollectionView})
 def get_collection(path: CollectionPath) -> Response:
-    """One collection with its counts."""
+    """Return one collection with its counts."""
     with transaction(services().sessions) as session:
         return answer(collection_views(session, [collection_for(session, current_actor(), path.collection_id)])[0])
 
 
 @api.patch("/collections/<uuid:collection_id>", tags=TAGS, responses={200: CollectionView, 409: ErrorBody})
 def change_collection(path: CollectionPath, body: CollectionChange) -> Response:
-    """Change the name, the description, or (as its owner) the embedder that searches use first."""
+    """Change the name, the description or, as its owner, the primary embedder of a collection."""
     chooses = "embedder" in body.model_fields_set
     with transaction(services().sessions) as session:
         right = Right.MANAGE if chooses else Right.CHANGE
@@ -75,6 +75,6 @@ def change_collection(path: CollectionPath, body: CollectionChange) -> Response:
 
 @api.delete("/collections/<uuid:collection_id>", tags=TAGS, responses={204: None})
 def delete_collection(path: CollectionPath) -> Response:
-    """Delete a collection: its items, files, jobs and results."""
+    """Delete a collection with its items, files, jobs and results."""
     catalog.delete(current_actor(), path.collection_id)
     return nothing()

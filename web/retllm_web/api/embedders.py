@@ -1,4 +1,4 @@
-"""The embedders of a collection: what each has embedded, indexing with one beside the others, removing old vectors."""
+"""The embedders of a collection: what each has embedded, indexing with one of them, removing old vectors."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ TAGS = tags("embedders")
 
 
 class EmbedderView(BaseModel):
-    """What an embedder has embedded in a collection."""
+    """An embedder with its counts in a collection."""
 
     model_config = ConfigDict(from_attributes=True)
 
     name: str
     model_id: UUID | None = Field(description="null while no worker has loaded it")
     revision: str | None
-    in_force: bool = Field(description="workers serve it, in this revision")
-    in_use: bool = Field(description="searches of the collection use it first")
-    embedded: int = Field(description="items whose vector is up to date")
-    failed: int = Field(description="items without one that could not be embedded the last time")
-    missing: int = Field(description="the other items without one; 0 before searches can use it")
-    vectors: int = Field(description="all its vectors in the collection, those out of date too")
+    in_force: bool = Field(description="the server is configured with it, in this revision")
+    in_use: bool = Field(description="it is the primary embedder for searches of the collection")
+    embedded: int = Field(description="items with an up-to-date vector")
+    failed: int = Field(description="items without a vector whose last embedding failed")
+    missing: int = Field(description="other items without a vector; must be 0 before searches can use the embedder")
+    vectors: int = Field(description="all its vectors in the collection, including outdated ones")
 
 
 class EmbedderList(BaseModel):
-    """Every embedder in force, the one in use first, and every other that still has vectors in the collection."""
+    """Every configured embedder, the one in use first, and every other with vectors in the collection."""
 
     embedders: list[EmbedderView]
 
@@ -48,7 +48,7 @@ class IndexRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     embedder: Annotated[str, StringConstraints(min_length=1, max_length=500)] = Field(
-        description="one of those in force"
+        description="one of the configured embedders"
     )
 
 
@@ -59,21 +59,21 @@ class ModelPath(CollectionPath):
 
 
 class Removed(BaseModel):
-    """What was removed."""
+    """The number of removed vectors."""
 
     vectors: int
 
 
 @api.get("/collections/<uuid:collection_id>/embedders", tags=TAGS, responses={200: EmbedderList})
 def list_embedders(path: CollectionPath) -> Response:
-    """What each embedder has embedded; for the owner of the collection and administrators."""
+    """List the embedders with their counts; for the owner of the collection and administrators."""
     _, covered = reembedding.coverage(current_actor(), path.collection_id)
-    return answer(EmbedderList(embedders=[EmbedderView.model_validate(one) for one in covered]))
+    return answer(EmbedderList(embedders=[EmbedderView.model_validate(embedder) for embedder in covered]))
 
 
 @api.post("/collections/<uuid:collection_id>/embedders/index", tags=TAGS, responses={202: JobView, 409: ErrorBody})
 def index_with_embedder(path: CollectionPath, header: IdempotencyHeader, body: IndexRequest) -> Response:
-    """Embed every item that has no up-to-date vector of one embedder, beside the vectors that there are."""
+    """Embed every item that has no up-to-date vector of the named embedder; existing vectors stay."""
     return accepted(
         reembedding.index_with(
             current_actor(), path.collection_id, body.embedder, idempotency_key=header.idempotency_key
@@ -85,5 +85,5 @@ def index_with_embedder(path: CollectionPath, header: IdempotencyHeader, body: I
     "/collections/<uuid:collection_id>/embedders/<uuid:model_id>", tags=TAGS, responses={200: Removed, 409: ErrorBody}
 )
 def remove_vectors(path: ModelPath) -> Response:
-    """Remove the vectors of a model that searches of the collection do not use."""
+    """Delete the vectors of a model that searches of the collection do not use."""
     return answer(Removed(vectors=reembedding.remove(current_actor(), path.collection_id, path.model_id)))

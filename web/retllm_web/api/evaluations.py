@@ -1,4 +1,4 @@
-"""Evaluations: keep reports of `retllm eval`, ask reviewed questions again, read what came of either."""
+"""Evaluations: store reports of `retllm eval`, run reviewed queries again, read the results of both."""
 
 from __future__ import annotations
 
@@ -45,36 +45,36 @@ class RunPath(BaseModel):
 class RunQuery(PageQuery):
     """Which evaluations to list."""
 
-    collection: UUID | None = optional("only those of this collection's reviewed questions")
+    collection: UUID | None = optional("only runs of this collection's reviewed queries")
 
 
 class ReportRequest(BaseModel):
-    """A report of `retllm eval` (its result.json) to keep."""
+    """A report of `retllm eval` (its result.json) to store."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: RunName | None = Field(default=None, description="else it goes by its benchmark and seed")
+    name: RunName | None = Field(default=None, description="default: its benchmark and seed")
     report: Report
 
 
 class AskRequest(BaseModel):
-    """Settings to ask the reviewed questions with; what is left out comes from the settings in force."""
+    """Settings to run the reviewed queries with; the server's settings are the defaults."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: RunName | None = Field(default=None, description="of the run")
+    name: RunName | None = Field(default=None, description="name of the run")
     settings: SearchRequest = Field(
-        default=SearchRequest(), description="its text, kinds and share of the picture give way to each question's own"
+        default=SearchRequest(), description="each query keeps its own text, kinds and picture weight"
     )
 
 
 class RunView(BaseModel):
-    """An evaluation, without what it measured."""
+    """An evaluation without its results."""
 
     id: UUID
     name: str
     source: RunSource
-    collection_id: UUID | None = Field(description="null for a report, which everybody sees")
+    collection_id: UUID | None = Field(description="null for a report, which every account may see")
     collection_name: str | None
     user_name: str | None
     created_at: datetime
@@ -84,11 +84,11 @@ class RunList(BaseModel):
     """A page of evaluations, newest first."""
 
     evaluations: list[RunView]
-    next: UUID | None = Field(description="send as `after` for the next page; null at the end")
+    next: UUID | None = Field(description="pass as `after` to get the next page; null on the last page")
 
 
 class FiguresView(BaseModel):
-    """The measures of one search; shares from 0 to 1, null where the verdict is unknown."""
+    """The measures of one search, from 0 to 1; null where the verdict is unknown."""
 
     verdict: Verdict
     recall_coarse: float | None
@@ -98,7 +98,7 @@ class FiguresView(BaseModel):
 
 
 class MeansView(BaseModel):
-    """Means over the questions with figures both times; shares from 0 to 1."""
+    """Means over the queries with measures in both searches, from 0 to 1."""
 
     verdicts: dict[Verdict, int]
     recall_coarse: float | None
@@ -108,7 +108,7 @@ class MeansView(BaseModel):
 
 
 class AnswerView(BaseModel):
-    """A question of a run: its search, the one that it repeats, and the figures of each where they are known."""
+    """A query of a run: its search, the search that it repeats, and their measures where known."""
 
     question: str
     search: UUID
@@ -118,13 +118,13 @@ class AnswerView(BaseModel):
 
 
 class OutcomeView(BaseModel):
-    """What a run of reviewed questions came to, or comes to so far."""
+    """The results of a run of reviewed queries, possibly provisional."""
 
-    final: bool = Field(description="every search is over; from then on marks change the figures no more")
-    searches: dict[JobState, int] = Field(description="how many are in each state; deleted ones in none")
+    final: bool = Field(description="every search is over; later marks do not change the measures")
+    searches: dict[JobState, int] = Field(description="number of searches in each state, without deleted ones")
     total: int
     over: int
-    shared: int = Field(description="questions that the means are of")
+    shared: int = Field(description="number of queries that the means cover")
     now: MeansView
     then: MeansView
     gain: float | None = Field(description="change of the fine stage's Recall@1")
@@ -133,10 +133,10 @@ class OutcomeView(BaseModel):
 
 
 class RunDetail(RunView):
-    """An evaluation with what it measured: one of the two, by its source."""
+    """An evaluation with its results: `report` or `outcome`, depending on its source."""
 
     report: Report | None
-    asked: dict[str, Any] | None = Field(description="the settings that the questions were asked with")
+    asked: dict[str, Any] | None = Field(description="the settings of the searches")
     outcome: OutcomeView | None
 
 
@@ -180,13 +180,13 @@ def _outcome(session: Session, run: EvaluationRun) -> OutcomeView:
         gain_interval=outcome.gain_interval,
         answers=[
             AnswerView(
-                question=one.question,
-                search=one.search,
-                before=one.before,
-                now=_figures(one.now),
-                then=_figures(one.then),
+                question=each.question,
+                search=each.search,
+                before=each.before,
+                now=_figures(each.now),
+                then=_figures(each.then),
             )
-            for one in outcome.answers
+            for each in outcome.answers
         ],
     )
 
@@ -207,7 +207,7 @@ def _made(run: EvaluationRun) -> Response:
 
 @api.get("/evaluations", tags=TAGS, responses={200: RunList})
 def list_evaluations(query: RunQuery) -> Response:
-    """The evaluations that the caller may see, newest first."""
+    """List the evaluations that the caller may see, newest first."""
     with transaction(services().sessions) as session:
         rows = runs.list_runs(
             session, current_actor(), collection_id=query.collection, after=query.after, limit=query.limit + 1
@@ -218,7 +218,7 @@ def list_evaluations(query: RunQuery) -> Response:
 
 @api.post("/evaluations", tags=TAGS, responses={201: RunView})
 def add_evaluation(body: ReportRequest) -> Response:
-    """Keep a report of `retllm eval`; everybody sees it."""
+    """Store a report of `retllm eval`; every account may see it."""
     if len(request.get_data()) > MAX_BYTES:
         raise TooLarge("The report is larger than 10 MB.")
     body = strictly(type(body), request.get_data())
@@ -227,20 +227,20 @@ def add_evaluation(body: ReportRequest) -> Response:
 
 @api.post("/collections/<uuid:collection_id>/evaluations", tags=TAGS, responses={201: RunView, 409: ErrorBody})
 def ask_reviewed_questions(path: CollectionPath, body: AskRequest) -> Response:
-    """Ask the reviewed questions of a collection again: a search for each that has a relevant mark, at most 500."""
+    """Run the reviewed queries of a collection again: one search for each with a relevant mark, at most 500."""
     body = strictly(type(body), request.get_data())
     return _made(evaluations.ask_again(current_actor(), path.collection_id, body.settings, body.name))
 
 
 @api.get("/evaluations/<uuid:run_id>", tags=TAGS, responses={200: RunDetail})
 def get_evaluation(path: RunPath) -> Response:
-    """One evaluation with what it measured."""
+    """Return one evaluation with its results."""
     with transaction(services().sessions) as session:
         return answer(_detail(session, runs.run_for(session, current_actor(), path.run_id)))
 
 
 @api.delete("/evaluations/<uuid:run_id>", tags=TAGS, responses={204: None})
 def delete_evaluation(path: RunPath) -> Response:
-    """Delete an evaluation; searches that it made stay in the history."""
+    """Delete an evaluation; its searches stay in the history."""
     evaluations.delete(current_actor(), path.run_id)
     return nothing()

@@ -35,16 +35,16 @@ TAGS = tags("items")
 
 
 class NewText(BaseModel):
-    """A text to take in."""
+    """A text to add."""
 
     model_config = ConfigDict(extra="forbid")
 
     text: Annotated[str, StringConstraints(min_length=1)]
-    name: str | None = Field(default=None, description="without one the text goes by its beginning")
+    name: str | None = Field(default=None, description="default: the beginning of the text")
 
 
 class NewTexts(BaseModel):
-    """Texts to take in; pictures come as a form."""
+    """Texts to add; pictures are sent as a form."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,7 +52,7 @@ class NewTexts(BaseModel):
 
 
 class UploadQuery(BaseModel):
-    """What to do with an upload."""
+    """Options of an upload."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,31 +60,33 @@ class UploadQuery(BaseModel):
 
 
 class UploadView(BaseModel):
-    """What came of an upload."""
+    """The result of an upload."""
 
     outcomes: list[FileOutcome] = Field(description="one for each picture, text or row of captions")
     added: int
     updated: int
     duplicate: int
     rejected: int
-    job_id: UUID | None = Field(description="the index job that follows, if any")
+    job_id: UUID | None = Field(description="the submitted index job, if any")
 
 
 class ItemQuery(PageQuery):
     """Which items to list."""
 
     kind: ItemKind | None = optional("only items of this kind")
-    state: contents.IndexState | None = optional("only items that are indexed, that are not yet, or that could not be")
+    state: contents.IndexState | None = optional(
+        "only items that are indexed, not yet indexed, or whose embedding failed"
+    )
     q: Annotated[str, StringConstraints(max_length=200)] | None = optional(
-        "only items with this in their name, text or caption, in any case"
+        "only items with this text in name, text or caption, ignoring case"
     )
 
 
 class ItemList(BaseModel):
-    """A page of items, in the order they came."""
+    """A page of items, oldest first."""
 
     items: list[ItemView]
-    next: UUID | None = Field(description="send as `after` for the next page; null at the end")
+    next: UUID | None = Field(description="pass as `after` to get the next page; null on the last page")
 
 
 class ItemPath(BaseModel):
@@ -96,7 +98,7 @@ class ItemPath(BaseModel):
 _JSON, _SCHEMAS = parse_body(NewTexts)
 api.components_schemas.update(_SCHEMAS)
 _BODY = RequestBody(
-    description="A form of files: pictures, .txt, captions as .csv or .jsonl, .zip of all of these; or texts as JSON.",
+    description="A form with files (pictures, .txt, captions as .csv or .jsonl, .zip of these), or texts as JSON.",
     content={
         "multipart/form-data": MediaType(
             schema=Schema(
@@ -113,21 +115,21 @@ _BODY = RequestBody(
 
 @api.post("/collections/<uuid:collection_id>/items", tags=TAGS, request_body=_BODY, responses={200: UploadView})
 def upload_items(path: CollectionPath, query: UploadQuery) -> Response:
-    """Take in pictures, texts, captions and archives. What is refused is named with its reason; the rest goes in."""
+    """Add pictures, texts, captions and archives. Rejected files are listed with the reason; all others are added."""
     user = current_actor()
     with transaction(services().sessions) as session:
-        # before the upload is read: gigabytes for nothing help nobody
+        # check before reading an upload of gigabytes
         collection_for(session, user, path.collection_id, Right.CHANGE)
-    taken = contents.take(user, path.collection_id, files=_files(), texts=_texts(), index=query.index)
-    counts = Counter(outcome.status for outcome in taken.outcomes)
+    result = contents.add(user, path.collection_id, files=_files(), texts=_texts(), index=query.index)
+    counts = Counter(outcome.status for outcome in result.outcomes)
     return answer(
         UploadView(
-            outcomes=taken.outcomes,
+            outcomes=result.outcomes,
             added=counts["added"],
             updated=counts["updated"],
             duplicate=counts["duplicate"],
             rejected=counts["rejected"],
-            job_id=taken.job.id if taken.job else None,
+            job_id=result.job.id if result.job else None,
         )
     )
 
@@ -136,10 +138,10 @@ def _files() -> list[IncomingFile]:
     if request.mimetype != "multipart/form-data":
         return []
     refuse_other_parts(form=set(), files={"file"})
-    # a browser's empty file field is a part without name and content
+    # a browser sends an empty file field as a part without name and content
     uploads = [part for part in request.files.getlist("file") if part.filename]
     if not uploads:
-        raise InvalidInput("No file came with this form.", fields=[{"field": "file", "message": "missing"}])
+        raise InvalidInput("The form contains no file.", fields=[{"field": "file", "message": "missing"}])
     return [IncomingFile(part.filename or "", cast("BinaryIO", part.stream)) for part in uploads]
 
 
@@ -147,12 +149,12 @@ def _texts() -> list[contents.Text]:
     if request.mimetype == "multipart/form-data":
         return []
     asked = strictly(NewTexts, request.get_data() or "{}")
-    return [contents.Text(one.text, one.name) for one in asked.items]
+    return [contents.Text(text.text, text.name) for text in asked.items]
 
 
 @api.get("/collections/<uuid:collection_id>/items", tags=TAGS, responses={200: ItemList})
 def list_items(path: CollectionPath, query: ItemQuery) -> Response:
-    """The items of a collection, in the order they came."""
+    """List the items of a collection, oldest first."""
     settings = services().settings
     with transaction(services().sessions) as session:
         collection = collection_for(session, current_actor(), path.collection_id)
@@ -164,35 +166,35 @@ def list_items(path: CollectionPath, query: ItemQuery) -> Response:
 
 @api.get("/items/<uuid:item_id>", tags=TAGS, responses={200: ItemView})
 def get_item(path: ItemPath) -> Response:
-    """One item."""
+    """Return one item."""
     with transaction(services().sessions) as session:
         return answer(item_view(*contents.item_for(session, current_actor(), path.item_id, services().settings)))
 
 
 @api.delete("/items/<uuid:item_id>", tags=TAGS, responses={204: None})
 def remove_item(path: ItemPath) -> Response:
-    """Delete an item's content; old results still name it."""
+    """Delete an item's content; earlier results still show its name."""
     contents.delete(current_actor(), path.item_id)
     return nothing()
 
 
 @api.get("/items/<uuid:item_id>/thumbnail", tags=TAGS, responses={200: RENDITION, 304: None})
 def get_thumbnail(path: ItemPath) -> Response:
-    """A small version of the item's picture, as WebP."""
+    """Return a thumbnail of the item's picture, as WebP."""
     item = _pictured(path.item_id)
     return pictures.send_small(item.thumbnail_key or "", f"{item.content_sha256}-thumbnail")
 
 
 @api.get("/items/<uuid:item_id>/rendition", tags=TAGS, responses={200: RENDITION, 304: None})
 def get_rendition(path: ItemPath) -> Response:
-    """The item's picture to be shown: as WebP, upright, without metadata, its longer side 1600 pixels at most."""
+    """Return the item's picture for display: WebP, upright, without metadata, longer side at most 1600 pixels."""
     item = _pictured(path.item_id)
     return pictures.send_rendition(item.picture_key or "", item.content_sha256)
 
 
 @api.get("/items/<uuid:item_id>/picture", tags=TAGS, responses={200: PICTURE, 304: None})
 def get_picture(path: ItemPath) -> Response:
-    """The item's picture as it was uploaded, to be saved."""
+    """Return the item's original picture, as an attachment."""
     item = _pictured(path.item_id)
     return pictures.send_original(
         item.picture_key or "", item.content_sha256, item.name, media_type=item.media_type, size=item.size_bytes

@@ -38,12 +38,12 @@ Key = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^
 
 
 class IdempotencyHeader(BaseModel):
-    """A key of the caller's making: the same key with the same request gives the same job."""
+    """A key chosen by the caller; the same key with the same request gives the same job."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     idempotency_key: Key | None = optional(
-        "repeats of a request with the same key get the job that the first one made", alias="Idempotency-Key"
+        "repeated requests with the same key return the job of the first one", alias="Idempotency-Key"
     )
 
 
@@ -54,19 +54,19 @@ class JobPath(BaseModel):
 
 
 def _day(value: Any) -> Any:
-    # pydantic also takes a number for a moment
+    # pydantic would also accept a number as a timestamp
     if isinstance(value, str) and not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
-        raise ValueError("a day is written as 2026-01-31")
+        raise ValueError("write a day like 2026-01-31")
     return value
 
 
 Day = Annotated[date, BeforeValidator(_day)]
-# each of them, and room for repetition
+# more than there are states, since one may be repeated
 _MAX_STATES = 20
 
 
 class JobFilterQuery(BaseModel):
-    """Which jobs; what is left out filters nothing."""
+    """Filters of jobs, all optional."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -78,10 +78,10 @@ class JobFilterQuery(BaseModel):
     person: str | None = optional("only jobs of the account of this name", max_length=200)
     since: Day | None = optional("only jobs of this day (UTC) or later")
     until: Day | None = optional("only jobs of this day (UTC) or earlier")
-    text: str | None = optional("only searches whose text holds this, in any case", max_length=200)
+    text: str | None = optional("only searches whose text contains this, ignoring case", max_length=200)
 
     def filters(self) -> JobFilters:
-        """The same for the job core."""
+        """Return the filters for the job core."""
         return JobFilters(
             kind=self.kind,
             states=tuple(self.state),
@@ -98,17 +98,17 @@ class JobQuery(JobFilterQuery, PageQuery):
 
 
 class ExportQuery(JobFilterQuery):
-    """Which jobs to export, and how."""
+    """Which jobs to export, and the format."""
 
     rows: Rows = Field(default=Rows.JOBS, description="one row for each job, or for each result of the searches")
-    format: Format = Field(default=Format.JSON, description="an array of objects, or a table with a line of names")
+    format: Format = Field(default=Format.JSON, description="an array of objects, or CSV with a header line")
 
 
 class JobList(BaseModel):
     """A page of jobs, newest first."""
 
     jobs: list[JobView]
-    next: UUID | None = Field(description="send as `after` for the next page; null at the end")
+    next: UUID | None = Field(description="pass as `after` to get the next page; null on the last page")
 
 
 _ROWS = Schema(type=DataType.ARRAY, items=Schema(type=DataType.OBJECT))
@@ -122,19 +122,19 @@ _EXPORT = DocumentedResponse(
 
 
 def accepted(view: JobView) -> Response:
-    """202: the job is stored and will be done; its address is in Location."""
+    """Return 202 with the stored job; the header Location has its address."""
     return answer(view, 202, location=f"{PREFIX}/jobs/{view.id}")
 
 
 @api.post("/collections/<uuid:collection_id>/index", tags=TAGS, responses={202: JobView, 409: ErrorBody})
 def submit_index(path: CollectionPath, header: IdempotencyHeader) -> Response:
-    """Embed every item of the collection that has no up-to-date vector yet."""
+    """Embed every item of the collection that has no up-to-date vector."""
     return accepted(submissions.index(current_actor(), path.collection_id, idempotency_key=header.idempotency_key))
 
 
 @api.get("/jobs", tags=TAGS, responses={200: JobList})
 def list_jobs(query: JobQuery) -> Response:
-    """The jobs that the caller may see, newest first."""
+    """List the jobs that the caller may see, newest first."""
     with transaction(services().sessions) as session:
         rows = listing.page(session, current_actor(), query.filters(), after=query.after, limit=query.limit + 1)
         page, following = cut(rows, query.limit)
@@ -143,31 +143,31 @@ def list_jobs(query: JobQuery) -> Response:
 
 @api.get("/jobs/export", tags=TAGS, responses={200: _EXPORT})
 def export_jobs(query: ExportQuery) -> Response:
-    """The jobs that fit, newest first, or the results of their searches, as one file of any length."""
+    """Export the matching jobs, newest first, or the results of their searches, as one file."""
     return downloads.history(current_actor(), query.filters(), query.rows, query.format)
 
 
 @api.get("/jobs/<uuid:job_id>", tags=TAGS, responses={200: JobView})
 def get_job(path: JobPath) -> Response:
-    """One job with its progress, its stages and the errors of its units."""
+    """Return one job with its progress, its stages and the errors of its units."""
     with transaction(services().sessions) as session:
         return answer(job_view(session, job_for(session, current_actor(), path.job_id)))
 
 
 @api.post("/jobs/<uuid:job_id>/cancel", tags=TAGS, responses={200: JobView, 409: ErrorBody})
 def cancel_job(path: JobPath) -> Response:
-    """Ask for the end of a job: what waits is dropped, what is at work ends soon; results so far stay."""
+    """Cancel a job: ready units are cancelled at once, leased ones end soon; existing results stay."""
     return answer(submissions.cancel(current_actor(), path.job_id))
 
 
 @api.post("/jobs/<uuid:job_id>/retry", tags=TAGS, responses={202: JobView, 409: ErrorBody})
 def retry_job(path: JobPath) -> Response:
-    """Give the failed and cancelled parts of a job that is over new attempts; what is done is kept."""
+    """Retry the dead and cancelled units of a job that is over; done units stay done."""
     return accepted(submissions.retry(current_actor(), path.job_id))
 
 
 @api.delete("/jobs/<uuid:job_id>", tags=TAGS, responses={204: None, 409: ErrorBody})
 def delete_job(path: JobPath) -> Response:
-    """Delete a job that is over with its results and its query picture; the collection and the marks stay."""
+    """Delete a job that is over, with its results and its query picture; the collection and the marks stay."""
     bulk.delete(current_actor(), path.job_id)
     return nothing()

@@ -1,4 +1,4 @@
-"""Who sees a collection besides its owner: visibility and members."""
+"""The visibility and the members of a collection."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ TAGS = tags("members")
 
 
 class MemberView(BaseModel):
-    """Somebody who works on a collection of another owner."""
+    """A member of a collection."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID = Field(description="the key of the account")
     name: str
-    role: MemberRole = Field(description="what they may do in this collection, as far as their account lets them")
+    role: MemberRole = Field(description="the role in this collection; the role of the account limits it")
     account_role: Role
     locked_out: bool
     since: datetime
 
 
 class MemberList(BaseModel):
-    """A page of the members of a collection, oldest accounts first, and who sees it besides them."""
+    """The visibility of a collection and a page of its members, oldest accounts first."""
 
     visibility: Visibility
     members: list[MemberView]
-    next: UUID | None = Field(description="send as `after` for the next page; null at the end")
+    next: UUID | None = Field(description="pass as `after` to get the next page; null on the last page")
 
 
 class MemberRequest(BaseModel):
-    """Somebody to be let in."""
+    """A member to add."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -62,7 +62,7 @@ class MemberPath(CollectionPath):
 
 
 class VisibilityBody(BaseModel):
-    """Who sees a collection besides its owner, its members and administrators."""
+    """Who else may see a collection than its owner, its members and administrators."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -71,27 +71,27 @@ class VisibilityBody(BaseModel):
 
 @api.get("/collections/<uuid:collection_id>/members", tags=TAGS, responses={200: MemberList})
 def list_members(path: CollectionPath, query: PageQuery) -> Response:
-    """The members; for the owner and administrators."""
+    """List the members; for the owner and administrators."""
     with transaction(services().sessions) as session:
         found = collection_for(session, current_actor(), path.collection_id, Right.MANAGE)
         rows = members.page(session, found, after=query.after, limit=query.limit + 1)
     page, following = cut(rows, query.limit)
-    shown = [MemberView.model_validate(one) for one in page]
+    shown = [MemberView.model_validate(member) for member in page]
     return answer(MemberList(visibility=found.visibility, members=shown, next=following))
 
 
 @api.post("/collections/<uuid:collection_id>/members", tags=TAGS, responses={200: MemberView, 409: ErrorBody})
 def add_member(path: CollectionPath, body: MemberRequest) -> Response:
-    """Let somebody in, or give a member another role; for the owner and administrators."""
+    """Add a member, or change a member's role; for the owner and administrators."""
     with transaction(services().sessions) as session:
         found = collection_for(session, current_actor(), path.collection_id, Right.MANAGE)
-        made = membership.add_member(session, found, accounts.find_user(session, body.name), body.role)
-    return answer(MemberView.model_validate(made))
+        member = membership.add_member(session, found, accounts.find_user(session, body.name), body.role)
+    return answer(MemberView.model_validate(member))
 
 
 @api.delete("/collections/<uuid:collection_id>/members/<uuid:user_id>", tags=TAGS, responses={204: None})
 def remove_member(path: MemberPath) -> Response:
-    """End a membership; the owner and administrators anybody's, a member their own."""
+    """Remove a member; the owner and administrators may remove anyone, a member only themselves."""
     user = current_actor()
     require_scope(user, TokenScope.MANAGE)
     right = Right.SEE if path.user_id == user.id else Right.MANAGE
@@ -103,7 +103,7 @@ def remove_member(path: MemberPath) -> Response:
 
 @api.put("/collections/<uuid:collection_id>/visibility", tags=TAGS, responses={200: VisibilityBody})
 def set_visibility(path: CollectionPath, body: VisibilityBody) -> Response:
-    """Open a collection to every account, or close it; for the owner and administrators."""
+    """Change who may see a collection; for the owner and administrators."""
     with transaction(services().sessions) as session:
         found = collection_for(session, current_actor(), path.collection_id, Right.MANAGE)
         membership.set_visibility(session, found, body.visibility)

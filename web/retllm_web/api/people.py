@@ -37,29 +37,29 @@ class UserView(BaseModel):
     id: UUID
     name: str
     role: Role
-    disabled: bool = Field(description="locked out: neither the password nor a token opens anything")
-    collections: int = Field(description="how many the account owns")
+    disabled: bool = Field(description="locked out: neither password nor tokens work")
+    collections: int = Field(description="number of collections that the account owns")
     created_at: datetime
     last_login_at: datetime | None = Field(description="the last log-in in a browser")
 
 
 class NewUserView(UserView):
-    """An account whose password was set just now."""
+    """An account with a new password."""
 
-    password: str | None = Field(description="the password if it was made up here, shown this once; else null")
+    password: str | None = Field(description="the password if the server generated it, shown only once; else null")
 
 
 class UserList(BaseModel):
     """A page of accounts, oldest first."""
 
     users: list[UserView]
-    next: UUID | None = Field(description="send as `after` for the next page; null at the end")
+    next: UUID | None = Field(description="pass as `after` to get the next page; null on the last page")
 
 
 class UserQuery(PageQuery):
-    """Which accounts."""
+    """Which accounts to list."""
 
-    q: str | None = optional("the name has this in it, in any case", max_length=100)
+    q: str | None = optional("only names that contain this, ignoring case", max_length=100)
 
 
 class UserPath(BaseModel):
@@ -69,22 +69,22 @@ class UserPath(BaseModel):
 
 
 class UserRequest(BaseModel):
-    """An account to be made."""
+    """An account to create."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: UserName = Field(description="unique in any case; it stays as it is")
+    name: UserName = Field(description="unique, ignoring case; cannot be changed later")
     role: Role = Role.EDITOR
-    password: Password | None = Field(default=None, description="made up if left out")
+    password: Password | None = Field(default=None, description="default: generated")
 
 
 class UserChange(BaseModel):
-    """What to change; what is left out stays."""
+    """The changes of an account; omitted fields stay unchanged."""
 
     model_config = ConfigDict(extra="forbid")
 
     role: Role | None = None
-    disabled: StrictBool | None = Field(default=None, description="lock the account out, or let it in again")
+    disabled: StrictBool | None = Field(default=None, description="true locks the account out, false unlocks it")
 
 
 class PasswordRequest(BaseModel):
@@ -92,17 +92,17 @@ class PasswordRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    password: Password | None = Field(default=None, description="made up if left out")
+    password: Password | None = Field(default=None, description="default: generated")
 
 
-def _view(one: accounts.Listed) -> UserView:
-    user = one.user
+def _view(listed: accounts.Listed) -> UserView:
+    user = listed.user
     return UserView(
         id=user.id,
         name=user.name,
         role=user.role,
         disabled=user.disabled_at is not None,
-        collections=one.collections,
+        collections=listed.collections,
         created_at=user.created_at,
         last_login_at=user.last_login_at,
     )
@@ -114,26 +114,26 @@ def _shown(session: Session, user: User) -> UserView:
 
 @api.get("/users", tags=TAGS, responses={200: UserList})
 def list_users(query: UserQuery) -> Response:
-    """The accounts, oldest first; for administrators."""
+    """List the accounts, oldest first; for administrators."""
     require_role(current_actor(), Role.ADMIN)
     with transaction(services().sessions) as session:
         rows = accounts.list_users(session, q=query.q, after=query.after, limit=query.limit + 1)
     page, following = cut(rows, query.limit)
-    return answer(UserList(users=[_view(one) for one in page], next=following))
+    return answer(UserList(users=[_view(listed) for listed in page], next=following))
 
 
 @api.post("/users", tags=TAGS, responses={201: NewUserView, 409: ErrorBody})
 def create_user(body: UserRequest) -> Response:
-    """Make an account; for administrators."""
+    """Create an account; for administrators."""
     with transaction(services().sessions) as session:
-        user, made_up = administration.create(session, body.name, body.role, body.password)
-        view = NewUserView(**_shown(session, user).model_dump(), password=made_up)
+        user, generated = administration.create(session, body.name, body.role, body.password)
+        view = NewUserView(**_shown(session, user).model_dump(), password=generated)
     return answer(view, 201, location=f"{PREFIX}/users/{view.id}")
 
 
 @api.get("/users/<uuid:user_id>", tags=TAGS, responses={200: UserView})
 def get_user(path: UserPath) -> Response:
-    """One account; for administrators."""
+    """Return one account; for administrators."""
     require_role(current_actor(), Role.ADMIN)
     with transaction(services().sessions) as session:
         return answer(_shown(session, administration.find(session, path.user_id)))
@@ -141,9 +141,9 @@ def get_user(path: UserPath) -> Response:
 
 @api.patch("/users/<uuid:user_id>", tags=TAGS, responses={200: UserView, 409: ErrorBody})
 def change_user(path: UserPath, body: UserChange) -> Response:
-    """Give an account another role, lock it out, or let it in again; for administrators.
+    """Change the role of an account, lock it out, or unlock it; for administrators.
 
-    The last administrator who gets in keeps the role and stays in (409).
+    The last active administrator can lose neither the role nor access (409).
     """
     with transaction(services().sessions) as session:
         user = administration.find(session, path.user_id)
@@ -157,37 +157,37 @@ def change_user(path: UserPath, body: UserChange) -> Response:
 
 @api.post("/users/<uuid:user_id>/password", tags=TAGS, responses={200: NewUserView})
 def give_password(path: UserPath, body: PasswordRequest) -> Response:
-    """Give an account a new password, which ends its browser sessions and no token; for administrators."""
+    """Set a new password, which ends the browser sessions of the account but no token; for administrators."""
     with transaction(services().sessions) as session:
         user = administration.find(session, path.user_id)
-        made_up = administration.give_password(session, user, body.password)
-        view = NewUserView(**_shown(session, user).model_dump(), password=made_up)
+        generated = administration.set_password(session, user, body.password)
+        view = NewUserView(**_shown(session, user).model_dump(), password=generated)
     return answer(view)
 
 
-def _written_out(value: Any) -> Any:
-    # a bare number would be read as seconds since 1970
+def _require_iso(value: Any) -> Any:
+    # pydantic would read a number as seconds since 1970
     if not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]", str(value)):
-        raise ValueError("write a moment like 2026-01-31T12:00:00Z")
+        raise ValueError("write a time like 2026-01-31T12:00:00Z")
     return value
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_require_iso)]
 
 
 class AuditView(BaseModel):
-    """One thing that somebody did."""
+    """An entry of the audit log."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID
     created_at: datetime
-    user_name: str | None = Field(description="the name at that time; null if nobody was logged in")
+    user_name: str | None = Field(description="the name at that time; null without a log-in")
     action: str
-    target: str | None = Field(description="the name of what it was done to, at that time")
+    target: str | None = Field(description="the name of the changed object at that time")
     target_id: UUID | None
     collection_id: UUID | None
-    address: str | None = Field(description="where the request came from")
+    address: str | None = Field(description="network address of the client")
     detail: dict[str, Any]
 
 
@@ -195,25 +195,25 @@ class AuditList(BaseModel):
     """A page of the audit log, newest first."""
 
     entries: list[AuditView]
-    next: UUID | None = Field(description="send as `after` for the next page; null at the end")
+    next: UUID | None = Field(description="pass as `after` to get the next page; null on the last page")
 
 
 class AuditQuery(PageQuery):
-    """Which entries."""
+    """Which entries to list."""
 
-    user_name: str | None = optional("who did it: the exact name", max_length=100)
-    action: Action | None = optional("what was done")
-    collection_id: UUID | None = optional("in this collection")
-    since: Moment | None = optional("from this moment on, with its zone")
-    until: Moment | None = optional("before this moment, with its zone")
+    user_name: str | None = optional("only actions of this account, by its exact name", max_length=100)
+    action: Action | None = optional("only this action")
+    collection_id: UUID | None = optional("only actions in this collection")
+    since: Moment | None = optional("at this time or later, with time zone")
+    until: Moment | None = optional("before this time, with time zone")
 
 
 @api.get("/audit", tags=TAGS, responses={200: AuditList})
 def list_audit(query: AuditQuery) -> Response:
-    """Who did what, newest first; for administrators."""
+    """List the entries of the audit log, newest first; for administrators."""
     require_role(current_actor(), Role.ADMIN)
     filters = audit.AuditFilters(query.user_name, query.action, query.collection_id, query.since, query.until)
     with transaction(services().sessions) as session:
         rows = audit.page(session, filters, after=query.after, limit=query.limit + 1)
     page, following = cut(rows, query.limit)
-    return answer(AuditList(entries=[AuditView.model_validate(one) for one in page], next=following))
+    return answer(AuditList(entries=[AuditView.model_validate(entry) for entry in page], next=following))

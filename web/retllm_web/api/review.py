@@ -1,4 +1,4 @@
-"""Reviews: mark what answers a search, read what the marks come to."""
+"""Reviews: mark items as relevant to a search, read the resulting measures."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ class JudgmentRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    relevant: bool = Field(description="whether the item answers what the search asks")
+    relevant: bool = Field(description="whether the item is relevant to the query")
 
 
 class JudgmentView(BaseModel):
-    """A mark on an item; every search of the collection that asks the same shares it."""
+    """A mark on an item, shared by all searches of the collection with the same query."""
 
     item_id: UUID
     name: str
     relevant: bool
-    user_name: str | None = Field(description="who marked it; null once that account is gone")
+    user_name: str | None = Field(description="who marked it; null if the account was deleted")
     updated_at: datetime
-    deleted: bool = Field(description="the item is deleted; its mark counts in no measure")
-    coarse_rank: int | None = Field(description="null if the item is no candidate of this search")
+    deleted: bool = Field(description="the item is deleted; measures ignore its mark")
+    coarse_rank: int | None = Field(description="null if the item is not a candidate of this search")
     final_rank: int | None
 
 
 class StageView(BaseModel):
-    """The measures of one order; shares from 0 to 1, keyed by the number of places."""
+    """The measures of one order, from 0 to 1, keyed by the cutoff n."""
 
     recall_at_1: float = Field(description="1 if a relevant item is first, else 0")
     precision: dict[str, float]
@@ -53,21 +53,21 @@ class StageView(BaseModel):
 
 
 class MeasuresView(BaseModel):
-    """A search by the marks of its question; what has no mark counts as not relevant."""
+    """The measures of a search from the marks of its query; unmarked items count as not relevant."""
 
-    verdict: Verdict = Field(description="unknown while no relevant item is marked or the order is provisional")
-    pool: int = Field(description="candidates of the search")
-    marked: int = Field(description="candidates that have a mark")
-    relevant: int = Field(description="relevant items that are known, found or not")
+    verdict: Verdict = Field(description="unknown while no item is marked as relevant or the order is provisional")
+    pool: int = Field(description="number of candidates")
+    marked: int = Field(description="number of marked candidates")
+    relevant: int = Field(description="number of items marked as relevant, found or not")
     coarse: StageView | None
     fine: StageView | None
 
 
 class ReviewView(BaseModel):
-    """The marks of a search's question, and its measures by them."""
+    """The marks of a search's query, and the measures from them."""
 
     search_id: UUID
-    question: str = Field(description="the same for all searches that ask the same text and picture")
+    question: str = Field(description="the same for all searches with the same text and picture")
     judgments: list[JudgmentView]
     measures: MeasuresView
 
@@ -83,7 +83,7 @@ def _stage(stage: StageMeasures | None) -> StageView | None:
 
 
 def measures_view(measures: Measures) -> MeasuresView:
-    """Measures as the API shows them."""
+    """Return the measures as the API shows them."""
     return MeasuresView(
         verdict=measures.verdict,
         pool=measures.pool,
@@ -106,14 +106,14 @@ def _view(review: Review) -> ReviewView:
 
 @api.get("/searches/<uuid:search_id>/judgments", tags=TAGS, responses={200: ReviewView})
 def list_judgments(path: SearchPath) -> Response:
-    """The marks of what a search asks, relevant ones first, and its measures by them."""
+    """List the marks of a search's query, relevant ones first, with the measures from them."""
     with transaction(services().sessions) as session:
         return answer(_view(review_of(session, current_actor(), path.search_id)))
 
 
 @api.put("/searches/<uuid:search_id>/judgments/<uuid:item_id>", tags=TAGS, responses={200: ReviewView, 409: ErrorBody})
 def set_judgment(path: CandidatePath, body: JudgmentRequest) -> Response:
-    """Mark any item of the searched collection; the last mark on an item counts."""
+    """Mark an item of the searched collection; a new mark replaces the old one."""
 
     def mark(session: Session) -> ReviewView:
         marks.set_mark(session, current_actor(), path.search_id, path.item_id, body.relevant)
@@ -124,7 +124,7 @@ def set_judgment(path: CandidatePath, body: JudgmentRequest) -> Response:
 
 @api.delete("/searches/<uuid:search_id>/judgments/<uuid:item_id>", tags=TAGS, responses={204: None})
 def delete_judgment(path: CandidatePath) -> Response:
-    """Take the mark of an item away, if it has one."""
+    """Remove the mark of an item, if it has one."""
     run_transaction(
         services().sessions,
         lambda session: marks.set_mark(session, current_actor(), path.search_id, path.item_id, None),

@@ -1,4 +1,4 @@
-"""Searches: submit one, read its result, see its query picture."""
+"""Searches: submit, read the result, get the query picture."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TAGS = tags("searches")
 _JSON, _SCHEMAS = parse_body(SearchRequest)
 api.components_schemas.update(_SCHEMAS)
 _BODY = RequestBody(
-    description="The query as JSON; or, with a picture, a form whose part `query` holds that JSON or is left out.",
+    description="The query as JSON; with a picture, a form whose optional part `query` contains that JSON.",
     content={
         **_JSON,
         "multipart/form-data": MediaType(
@@ -59,19 +59,19 @@ _BODY = RequestBody(
 
 
 class SearchPath(BaseModel):
-    """The key of a search, which is that of its job."""
+    """The key of a search, which is also the key of its job."""
 
     search_id: UUID
 
 
 class CandidatePath(SearchPath):
-    """A candidate of a search, by its item's key."""
+    """A candidate of a search, by the key of its item."""
 
     item_id: UUID
 
 
 class TraceView(RootModel[dict[str, Any]]):
-    """What the model did at each layer when it judged one candidate."""
+    """What the model computed at each layer when it scored one candidate."""
 
 
 @api.post(
@@ -81,8 +81,8 @@ class TraceView(RootModel[dict[str, Any]]):
     responses={202: JobView, 409: ErrorBody},
 )
 def submit_search(path: CollectionPath, header: IdempotencyHeader) -> Response:
-    """Rank the items of a collection for a text, a picture, both, or an item; the result is at /searches/{job id}."""
-    query, picture = _asked(request)
+    """Search a collection by a text, a picture, both, or an example item; the result is at /searches/{job id}."""
+    query, picture = _query_of(request)
     with ExitStack() as stack:
         query, picture = likeness.resolve(current_actor(), query, picture, stack)
         view = submissions.search(
@@ -91,8 +91,8 @@ def submit_search(path: CollectionPath, header: IdempotencyHeader) -> Response:
     return accepted(view)
 
 
-def _asked(request: Request) -> tuple[SearchRequest, BinaryIO | None]:
-    """The query of this request, and its picture if there is one."""
+def _query_of(request: Request) -> tuple[SearchRequest, BinaryIO | None]:
+    """Return the query of this request, and its picture if it has one."""
     if request.mimetype != "multipart/form-data":
         return strictly(SearchRequest, request.get_data() or "{}"), None
     refuse_other_parts(form={"query"}, files={"picture", "query"}, once=True)
@@ -102,52 +102,52 @@ def _asked(request: Request) -> tuple[SearchRequest, BinaryIO | None]:
 
 
 def _text_of_file(request: Request, name: str) -> bytes | None:
-    """Some clients name every part as a file, JSON too."""
+    """Return the content of a file part; some clients send JSON parts as files."""
     part = request.files.get(name)
     if part is None:
         return None
-    most = services().settings.max_text_chars * 6 + (1 << 16)
-    text = part.stream.read(most + 1)
-    if len(text) > most:
+    limit = services().settings.max_text_chars * 6 + (1 << 16)
+    text = part.stream.read(limit + 1)
+    if len(text) > limit:
         raise InvalidInput("The part `query` is too long.", fields=[{"field": name, "message": "too long"}])
     return text
 
 
 @api.get("/searches/<uuid:search_id>", tags=TAGS, responses={200: SearchView})
 def get_search(path: SearchPath) -> Response:
-    """A search and its candidates in order; `provisional` until its job is over."""
+    """Return a search and its candidates in order; `provisional` until the final order is stored."""
     with transaction(services().sessions) as session:
         return answer(search_view(session, path.search_id, services().settings, actor=current_actor()))
 
 
 @api.get("/searches/<uuid:search_id>/candidates/<uuid:item_id>/trace", tags=TAGS, responses={200: TraceView})
 def get_trace(path: CandidatePath) -> Response:
-    """The trace of one candidate, if the search was asked to keep them."""
+    """Return the trace of one candidate, if the search was submitted with `trace`."""
     with transaction(services().sessions) as session:
         return answer(TraceView(trace_of(session, path.search_id, path.item_id, actor=current_actor())))
 
 
 @api.get("/searches/<uuid:search_id>/picture", tags=TAGS, responses={200: PICTURE, 304: None})
 def get_query_picture(path: SearchPath) -> Response:
-    """The query picture of a search as it was sent, to be saved."""
+    """Return the original query picture of a search, as an attachment."""
     key, etag = _query_picture(path.search_id)
     return pictures.send_original(key, etag, f"query-{path.search_id}")
 
 
 @api.get("/searches/<uuid:search_id>/rendition", tags=TAGS, responses={200: RENDITION, 304: None})
 def get_query_rendition(path: SearchPath) -> Response:
-    """The query picture to be shown: as WebP, upright, without metadata, its longer side 1600 pixels at most."""
+    """Return the query picture for display: WebP, upright, without metadata, longer side at most 1600 pixels."""
     return pictures.send_rendition(*_query_picture(path.search_id))
 
 
 @api.get("/searches/<uuid:search_id>/thumbnail", tags=TAGS, responses={200: RENDITION, 304: None})
 def get_query_thumbnail(path: SearchPath) -> Response:
-    """A small version of the query picture, as WebP."""
+    """Return a thumbnail of the query picture, as WebP."""
     return pictures.send_rendition(*_query_picture(path.search_id), services().settings.thumbnail_size)
 
 
 def _query_picture(search_id: UUID) -> tuple[str, str]:
-    """Where the picture is stored, and what it is known by."""
+    """Return the storage key of the query picture, and its ETag."""
     with transaction(services().sessions) as session:
         job_for(session, current_actor(), search_id)
         row = session.execute(

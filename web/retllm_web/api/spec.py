@@ -1,4 +1,4 @@
-"""The description of the API: the error model, the security scheme, and the document itself."""
+"""The OpenAPI document of the API, with its error model and security scheme."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flask_openapi.models.tag import Tag
 from flask_openapi.openapi import OpenAPI
 from pydantic import BaseModel, ConfigDict, Field
 
-# 3.1 is what generators of clients and tests read today
+# client and test generators support 3.1
 OPENAPI_VERSION = "3.1.0"
 DOCUMENT_PATH = "/api/v1/openapi.json"
 
@@ -26,7 +26,7 @@ INFO = Info(
     version=version("retllm-platform"),
     description=(
         "Training-free search over pictures and texts. Authenticate with a bearer token. "
-        "Every error has the shape {error: {code, message, detail}}; lists are paged by the key `after`."
+        "Every error has the shape {error: {code, message, detail}}; lists are paged with the parameter `after`."
     ),
 )
 SECURITY_SCHEMES: dict[str, SecurityScheme | dict[str, Any]] = {
@@ -34,9 +34,9 @@ SECURITY_SCHEMES: dict[str, SecurityScheme | dict[str, Any]] = {
         type="http",
         scheme="bearer",
         description=(
-            "A token, made with `retllm token create` or on the account's page. It does no more than its scope: read "
-            "(look and export), search (also ask and review), change (also make collections, upload, index, delete "
-            "items), manage (all that its account may). 403 with `detail.scope` names the scope that was needed."
+            "A token from `retllm token create` or the account page. Its scope limits what it may do: read (view and "
+            "export), search (also search and review), change (also create collections, upload, index, delete items), "
+            "manage (everything that the account may do). A 403 with `detail.scope` names the required scope."
         ),
     )
 }
@@ -44,15 +44,15 @@ SECURITY: list[dict[str, list[str]]] = [{"bearer": []}]
 
 
 class Error(BaseModel):
-    """What went wrong."""
+    """An error."""
 
-    code: str = Field(description="stable name for programs")
+    code: str = Field(description="stable code for programs")
     message: str = Field(description="one sentence for people")
-    detail: dict[str, Any] = Field(description="more about it; `fields` lists each wrong field with a message")
+    detail: dict[str, Any] = Field(description="details; `fields` lists each invalid field with a message")
 
 
 class ErrorBody(BaseModel):
-    """The one shape of every error."""
+    """The body of every error response."""
 
     model_config = ConfigDict(title="ErrorBody")
 
@@ -61,7 +61,7 @@ class ErrorBody(BaseModel):
 
 BINARY = Schema(type=DataType.STRING, format="binary")
 
-# what any route may answer; routes add 404, 409 and 413 where they apply
+# errors of any route; some routes add 409
 ERRORS: dict[Any, Any] = {
     400: ErrorBody,
     401: ErrorBody,
@@ -76,21 +76,21 @@ ERRORS: dict[Any, Any] = {
 }
 
 
-# any stored picture, as an attachment; its media type is in the header
-PICTURE = Response(description="The picture as it came.", content={"image/*": MediaType(schema=BINARY)})
-# what may be shown: encoded here
-RENDITION = Response(description="The picture to be shown.", content={"image/webp": MediaType(schema=BINARY)})
+# a stored picture as an attachment; its media type is in the header
+PICTURE = Response(description="The original picture.", content={"image/*": MediaType(schema=BINARY)})
+# a picture for display, encoded by the server
+RENDITION = Response(description="The picture for display.", content={"image/webp": MediaType(schema=BINARY)})
 
 
 def tags(name: str) -> list[Tag | dict[str, Any]]:
-    """The group of a route in the document."""
+    """Return the tags of a route in the document."""
     return [Tag(name=name)]
 
 
 def serve(app: OpenAPI) -> None:
-    """Serve the document; it tells nothing secret and needs no account."""
+    """Serve the document; it contains no secrets and needs no account."""
     app.openapi_version = OPENAPI_VERSION
-    # made here and not by the first request, which others could run beside
+    # built here, because concurrent first requests would race
     document = app.api_doc
 
     @app.route(DOCUMENT_PATH, methods=["GET"], endpoint="openapi_document")

@@ -36,13 +36,13 @@ class HeldModelView(BaseModel):
     name: str
     revision: str | None
     loaded: bool
-    error: str | None = Field(description="why it could not be loaded")
+    error: str | None = Field(description="why loading failed")
 
 
 class HeldUnitView(BaseModel):
     """A unit that a worker holds."""
 
-    job_id: UUID | None = Field(description="null for a job that the caller may not see")
+    job_id: UUID | None = Field(description="null if the caller may not see the job")
     stage: Stage
     started_at: datetime | None
 
@@ -58,21 +58,21 @@ class WorkerBody(BaseModel):
     started_at: datetime
     seen_at: datetime
     stopped_at: datetime | None
-    standing: WorkerStatus = Field(description="silent: neither told of itself lately nor said that it stops")
-    units: list[HeldUnitView] = Field(description="what it holds now")
+    standing: WorkerStatus = Field(description="silent: not seen lately and not stopped")
+    units: list[HeldUnitView] = Field(description="the units that it holds")
 
 
 class WorkerList(BaseModel):
-    """The workers of the last day, those that live first."""
+    """The workers seen in the last day, alive ones first."""
 
     workers: list[WorkerBody]
 
 
 class PauseView(BaseModel):
-    """Why a queue stands still."""
+    """The pause of a queue."""
 
     since: datetime
-    by: str | None = Field(description="null when that account is gone")
+    by: str | None = Field(description="who paused it; null if the account was deleted")
     reason: str
 
 
@@ -81,16 +81,16 @@ class QueueBody(BaseModel):
 
     name: QueueName
     meaning: str
-    waiting: int = Field(description=f"units that may be claimed now, at most {queues.MAX_COUNTED} of them counted")
-    later: int = Field(description="units that wait for their next attempt")
+    waiting: int = Field(description=f"units that may be claimed now, counted up to {queues.MAX_COUNTED}")
+    later: int = Field(description="units that wait for a retry")
     at_work: int = Field(description="units that workers hold")
-    oldest: datetime | None = Field(description="since when the unit that waits longest could have been claimed")
-    hints: int | None = Field(description="messages in Redis, which only wake workers; null when it can't be asked")
+    oldest: datetime | None = Field(description="since when the oldest waiting unit may be claimed")
+    hints: int | None = Field(description="messages in Redis, which only notify workers; null if Redis is unreachable")
     pause: PauseView | None
 
 
 class QueueList(BaseModel):
-    """Every queue, in the order in which a search passes them."""
+    """Every queue."""
 
     queues: list[QueueBody]
 
@@ -106,7 +106,7 @@ class PauseRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: Reason = Field(default="", description="told to whoever waits")
+    reason: Reason = Field(default="", description="shown to users whose jobs wait")
 
 
 class DeadQuery(BaseModel):
@@ -114,15 +114,15 @@ class DeadQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(default=LIMIT, ge=1, le=MAX, description="units of a page")
-    after: Annotated[str, StringConstraints(pattern=FAILURE_CURSOR)] | None = optional("the `next` of the page before")
+    limit: int = Field(default=LIMIT, ge=1, le=MAX, description="maximum of units per page")
+    after: Annotated[str, StringConstraints(pattern=FAILURE_CURSOR)] | None = optional("`next` of the previous page")
     queue: QueueName | None = optional("only units of this queue")
     collection: UUID | None = optional("only units of jobs on this collection")
-    text: str | None = optional("only units whose error holds this, in any case")
+    text: str | None = optional("only units whose error contains this, ignoring case")
 
 
 class DeadUnitView(BaseModel):
-    """A unit that was given up after all attempts."""
+    """A dead unit."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -135,23 +135,23 @@ class DeadUnitView(BaseModel):
     attempt: int
     worker: str | None
     error: str | None
-    traceback: str | None = Field(description="only for those who may change the job")
+    traceback: str | None = Field(description="only for callers who may change the job")
     died_at: datetime
     collection_id: UUID
     collection: str
     query: str | None = Field(description="the text of the search, if it has one")
-    may: bool = Field(description="whether the caller may give it new attempts")
+    may: bool = Field(description="whether the caller may retry it")
 
 
 class DeadList(BaseModel):
-    """A page of dead units, those that died last first."""
+    """A page of dead units, the latest first."""
 
     units: list[DeadUnitView]
-    next: str | None = Field(description="send as `after` for the next page; null at the end")
+    next: str | None = Field(description="pass as `after` to get the next page; null on the last page")
 
 
 class RequeueRequest(BaseModel):
-    """Dead units that shall have new attempts."""
+    """Dead units to retry."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -159,54 +159,54 @@ class RequeueRequest(BaseModel):
 
 
 class RequeueBody(BaseModel):
-    """What came of it."""
+    """The number of retried and skipped units."""
 
     requeued: int
-    refused: dict[str, int] = Field(description="how many were left, by the reason")
+    refused: dict[str, int] = Field(description="number of skipped units by reason")
 
 
 @api.get("/system/workers", tags=TAGS, responses={200: WorkerList})
 def list_workers() -> Response:
-    """The workers of the last day: alive, silent or stopped, with their models and what they hold."""
+    """List the workers seen in the last day: alive, silent or stopped, with their models and units."""
     with transaction(services().sessions) as session:
-        found = [WorkerBody.model_validate(asdict(one)) for one in workers.every(session, current_actor())]
+        found = [WorkerBody.model_validate(asdict(worker)) for worker in workers.every(session, current_actor())]
     return answer(WorkerList(workers=found))
 
 
 def _queues() -> list[QueueBody]:
-    told = hints(services().settings.redis_url, queues.QUEUES) or {}
+    hint_counts = hints(services().settings.redis_url, queues.QUEUES) or {}
     with transaction(services().sessions) as session:
-        found = queues.depths(session)
-    return [QueueBody.model_validate(_queue(one) | {"hints": told.get(one.name)}) for one in found]
+        depths = queues.depths(session)
+    return [QueueBody.model_validate(_queue(queue) | {"hints": hint_counts.get(queue.name)}) for queue in depths]
 
 
-def _queue(one: queues.Queue) -> dict[str, Any]:
-    return asdict(one) | {"meaning": one.meaning}
+def _queue(queue: queues.Queue) -> dict[str, Any]:
+    return asdict(queue) | {"meaning": queue.meaning}
 
 
 @api.get("/system/queues", tags=TAGS, responses={200: QueueList})
 def list_queues() -> Response:
-    """Every queue: what waits, what is at work, and whether it is paused."""
+    """List the queues with their waiting and leased units, and their pauses."""
     return answer(QueueList(queues=_queues()))
 
 
 @api.post("/system/queues/<string:queue>/pause", tags=TAGS, responses={200: QueueList})
 def pause_queue(path: QueuePath, body: PauseRequest) -> Response:
-    """Let nothing more be claimed from a queue; what workers hold they finish. For administrators."""
+    """Pause a queue: workers finish the units that they hold, and claim no more. For administrators."""
     operations.pause(current_actor(), path.queue, body.reason)
     return answer(QueueList(queues=_queues()))
 
 
 @api.post("/system/queues/<string:queue>/resume", tags=TAGS, responses={200: QueueList})
 def resume_queue(path: QueuePath) -> Response:
-    """Let a paused queue go on. For administrators."""
+    """Resume a paused queue. For administrators."""
     operations.resume(current_actor(), path.queue)
     return answer(QueueList(queues=_queues()))
 
 
 @api.get("/system/dead-units", tags=TAGS, responses={200: DeadList})
 def list_dead_units(query: DeadQuery) -> Response:
-    """Units that were given up, of the jobs that the caller may see."""
+    """List the dead units of the jobs that the caller may see."""
     after = FailureCursor.parse(query.after) if query.after is not None else None
     filters = FailureFilters(query.queue, query.collection, query.text or "")
     with transaction(services().sessions) as session:
@@ -218,6 +218,6 @@ def list_dead_units(query: DeadQuery) -> Response:
 
 @api.post("/system/dead-units/requeue", tags=TAGS, responses={200: RequeueBody})
 def requeue_units(body: RequeueRequest) -> Response:
-    """Give dead units new attempts; a job that is over goes back to work for them."""
+    """Retry dead units; a job that is over is reopened for them."""
     done = operations.requeue(current_actor(), body.units)
     return answer(RequeueBody(requeued=done.number, refused=dict(done.refused)))

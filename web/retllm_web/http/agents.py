@@ -1,8 +1,8 @@
-"""A browser by the name and system that it gives itself, so that people recognize theirs in a list."""
+"""Names of browsers from the header User-Agent, so that users recognize theirs in a list."""
 
 from __future__ import annotations
 
-# the first that fits; most browsers also name those that they come from
+# first match wins: most browsers also name the browsers that they derive from
 _BROWSERS = (
     ("Edg", "Edge"),
     ("OPR/", "Opera"),
@@ -25,7 +25,7 @@ _SYSTEMS = (
 
 
 def browser_of(agent: str | None) -> str:
-    """The header User-Agent in words: "Firefox on Linux"; what it says itself is a claim, not a fact."""
+    """Return browser and system, such as "Firefox on Linux"; the client can claim anything."""
     agent = agent or ""
     browser = next((name for mark, name in _BROWSERS if mark in agent), None)
     system = next((name for mark, name in _SYSTEMS if mark in agent), None)

@@ -1,4 +1,4 @@
-"""Who is asking: a bearer token (programs) or the login session (pages)."""
+"""Authentication: bearer tokens for programs, login sessions for pages."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from retllm_web.http.services import services
 
 csrf = CSRFProtect()
 
-# so many characters are kept of a name that was tried
-_TRIED = 100
-# these only look
+# characters of a failed log-in's name that the audit log stores
+_NAME_CHARS = 100
+# methods that change nothing
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _EXTENSION = "retllm_login_throttle"
 
 
 class Account(UserMixin):  # type: ignore[misc]  # flask_login ships no types
-    """A logged-in account, as Flask-Login wants it; ``user`` is the row, detached from any session."""
+    """A logged-in account for Flask-Login; ``user`` is the row, detached from any database session."""
 
     def __init__(self, user: User, login_id: UUID) -> None:
         self.user = user
@@ -42,34 +42,34 @@ class Account(UserMixin):  # type: ignore[misc]  # flask_login ships no types
         self.login_id = login_id
 
     def get_id(self) -> str:
-        """The key of the login session, which is what the cookie holds."""
+        """Return the key of the login session, which the cookie contains."""
         return str(self.login_id)
 
 
 def install(app: Flask, redis_url: str | None) -> None:
-    """Put login sessions, CSRF protection and the limit on wrong tries on ``app``."""
+    """Register login sessions, CSRF protection and the throttle of failed log-ins on ``app``."""
     manager = LoginManager(app)
     manager.login_view = "pages.login"
-    # a session is ended in the database; a browser whose address changes keeps it
+    # sessions end in the database; a change of the browser's address does not end them
     manager.session_protection = None
     manager.user_loader(_load)
     csrf.init_app(app)
     app.extensions[_EXTENSION] = LoginThrottle(redis_url, str(app.config["SECRET_KEY"]))
 
 
-def tries() -> LoginThrottle:
-    """The wrong tries that are counted."""
+def throttle() -> LoginThrottle:
+    """Return the counters of failed log-ins."""
     found: LoginThrottle = current_app.extensions[_EXTENSION]
     return found
 
 
 def token_key() -> bytes:
-    """The key of the tokens' digests."""
+    """Return the key for the digests of tokens."""
     return tokens.key_from(str(current_app.config["SECRET_KEY"]))
 
 
 def idle() -> timedelta:
-    """How long nobody may be seen in a login session that lasts."""
+    """Return how long a login session may be idle before it expires."""
     return timedelta(days=services().settings.session_days)
 
 
@@ -84,64 +84,64 @@ def _load(login_id: str) -> Account | None:
 
 
 def log_in(name: str, password: str) -> User:
-    """Begin a login session; that it began, or was refused, goes into the audit log.
+    """Start a login session, and record the success or the failure in the audit log.
 
     Raises:
-        Unauthorized: name and password do not fit.
-        TooManyTries: there were too many wrong ones, for this name or from this address.
+        Unauthorized: name or password is wrong.
+        TooManyTries: too many attempts failed for this name or from this address.
     """
     where = request.remote_addr
     account, address = login_throttle.account(name), login_throttle.address(where)
-    _require_tries(name, account, address)
+    _check_throttle(name, account, address)
     try:
         with transaction(services().sessions) as session:
             user = accounts.log_in(session, name, password)
             audit.record(session, user, Action.LOGGED_IN, target=user.name, target_id=user.id, address=where)
             begun = logins.begin(session, user, address=where, agent=request.user_agent.string)
     except Unauthorized:
-        tries().wrong(account, address)
+        throttle().count_failure(account, address)
         with transaction(services().sessions) as session:
-            audit.record(session, None, Action.LOGIN_REFUSED, address=where, name=name[:_TRIED])
+            audit.record(session, None, Action.LOGIN_REFUSED, address=where, name=name[:_NAME_CHARS])
         raise
-    # not those of the address, or an account of one's own would buy more tries at others
-    tries().right(account)
-    _enter(user, begun.id)
+    # do not reset the address: with an account of their own, an attacker could reset it at will
+    throttle().reset(account)
+    _start_session(user, begun.id)
     return user
 
 
-def _require_tries(name: str, account: login_throttle.Source, address: login_throttle.Source) -> None:
-    """Refuse a try after too many wrong ones.
+def _check_throttle(name: str, account: login_throttle.Source, address: login_throttle.Source) -> None:
+    """Reject a log-in after too many failures.
 
-    Whoever tries a name from many addresses shuts it, but not where its owner logged in of late.
+    Failures from many addresses block a name, except at addresses where its owner logged in recently.
 
     Raises:
-        TooManyTries: there were too many.
+        TooManyTries: there were too many failures.
     """
-    tries().demand(address)
+    throttle().check(address)
     try:
-        tries().demand(account)
+        throttle().check(account)
     except TooManyTries:
         with transaction(services().sessions) as session:
             if not logins.is_known_at(session, name, request.remote_addr):
                 raise
 
 
-def _enter(user: User, login_id: UUID) -> None:
-    """Let this browser hold a login session, and nothing that it held before."""
+def _start_session(user: User, login_id: UUID) -> None:
+    """Replace the content of this browser's cookie by a login session."""
     cookie.clear()
     flask_login.login_user(Account(user, login_id))
 
 
 def change_password(old: str, new: str) -> None:
-    """Change the password of who is logged in: every session ends, and this browser gets a new one.
+    """Change the user's own password: every session ends, and this browser gets a new one.
 
     Raises:
-        InvalidInput: the old one is wrong, or the new one can't be accepted; ``field`` says which.
-        TooManyTries: there were too many wrong ones.
+        InvalidInput: the old password is wrong, or the new one is invalid; ``field`` says which.
+        TooManyTries: too many attempts failed.
     """
     me, where = current_actor(), request.remote_addr
     account, address = login_throttle.account(me.name), login_throttle.address(where)
-    tries().demand(account, address)
+    throttle().check(account, address)
     try:
         with transaction(services().sessions) as session:
             user = session.get_one(User, me.id)
@@ -150,13 +150,13 @@ def change_password(old: str, new: str) -> None:
             begun = logins.begin(session, user, address=where, agent=request.user_agent.string)
     except InvalidInput as error:
         if error.detail.get("field") == "old":
-            tries().wrong(account, address)
+            throttle().count_failure(account, address)
         raise
-    _enter(user, begun.id)
+    _start_session(user, begun.id)
 
 
 def log_out() -> None:
-    """End the login session, for this browser and for whoever has a copy of its cookie."""
+    """End the login session, also for copies of this browser's cookie."""
     account = flask_login.current_user
     if account.is_authenticated:
         with transaction(services().sessions) as session:
@@ -169,7 +169,7 @@ def log_out() -> None:
 
 
 def current_actor() -> Actor:
-    """The account that this request acts for, with its scope.
+    """Return the account that this request acts for, with its scope.
 
     Raises:
         Unauthorized: nobody is logged in and no token was sent.
@@ -183,18 +183,18 @@ def current_actor() -> Actor:
 
 
 def current_login() -> UUID | None:
-    """The login session of this request; None if a token was sent."""
+    """Return the login session of this request; None if a token was sent."""
     found: UUID | None = getattr(flask_login.current_user, "login_id", None)
     return found
 
 
 def authenticate() -> None:
-    """Find the account of an API request; a session cookie alone must prove with a CSRF token that it meant it.
+    """Authenticate an API request; a session cookie also needs a CSRF token.
 
     Raises:
         Unauthorized: there is no valid token and no login session.
-        TooManyTries: there is no valid token, and there were too many such before it.
-        Forbidden: the token only reads, and the request does more.
+        TooManyTries: the token is invalid, and there were too many invalid ones before.
+        Forbidden: the token has the scope `read`, and the request may change something.
     """
     header = request.headers.get("Authorization")
     if header is None:
@@ -214,8 +214,8 @@ def _holder(token: str) -> Actor:
         with transaction(services().sessions) as session:
             return tokens.holder(session, token_key(), token)
     except Unauthorized:
-        # a token is too long to be guessed, so whoever has a valid one is never held up by the wrong ones of others
+        # tokens cannot be guessed, so requests with a valid one are never throttled
         address = login_throttle.address(request.remote_addr, "tokens")
-        tries().demand(address)
-        tries().wrong(address)
+        throttle().check(address)
+        throttle().count_failure(address)
         raise

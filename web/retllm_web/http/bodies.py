@@ -1,4 +1,4 @@
-"""The bodies of requests, where the server and the framework leave gaps: those in chunks, whose length none claims."""
+"""Bodies of requests in chunked encoding, which have no Content-Length; server and framework do not limit them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from werkzeug.utils import cached_property
 from werkzeug.wsgi import LimitedStream, get_input_stream
 
 ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
-"""The pattern of one line of text with something to see on it."""
+"""The pattern of a line of text with at least one visible character."""
 
 
 class Request(flask.Request):
-    """A request whose body is never longer than ``max_content_length``, claimed or not, and never a fault of ours."""
+    """A request that enforces ``max_content_length`` without a Content-Length, and blames the client for a bad body."""
 
     @cached_property
     def stream(self) -> IO[bytes]:
-        """What is left of the body."""
+        """Return the unread part of the body."""
         body, limit = _Body(self.environ["wsgi.input"]), self.max_content_length
         if self.content_length is None and limit is not None and "wsgi.input_terminated" in self.environ:
             return cast("IO[bytes]", _Chunks(cast("IO[bytes]", body), limit, is_max=True))
@@ -25,7 +25,7 @@ class Request(flask.Request):
 
 
 class _Chunks(LimitedStream):
-    """Refuses what is longer also where all is read at once; werkzeug cuts it there, and half of it is believed."""
+    """Rejects a body above the limit also in ``readall``, where werkzeug would silently truncate it."""
 
     def readall(self) -> bytes:
         data = super().readall()
@@ -39,20 +39,20 @@ class _Readable(Protocol):
 
 
 class _Body:
-    """What the server reads. Where the chunks are broken Gunicorn raises errors of its own, which nobody else knows."""
+    """The server's input stream; turns Gunicorn's own exceptions for malformed chunks into OSError."""
 
     def __init__(self, inner: _Readable) -> None:
         self._inner = inner
 
     def read(self, size: int = -1) -> bytes:
-        """``size`` bytes at most.
+        """Return at most ``size`` bytes.
 
         Raises:
-            OSError: there is no more, or it can't be read; the framework takes it for the client's fault.
+            OSError: the body ended early or is malformed; the framework answers 400.
         """
         try:
             return self._inner.read(size)
         except OSError:
             raise
         except Exception as error:
-            raise OSError("the body can't be read") from error
+            raise OSError("the body is malformed") from error

@@ -1,4 +1,4 @@
-"""Pieces of pages that scripts ask for again and again: what did not change is answered with 304 and no body."""
+"""Conditional responses for page fragments that scripts poll: 304 without a body if nothing changed."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from flask import Response, after_this_request, request
 from retllm_web.http.auth import current_actor
 
 
-def unchanged(*stamp: object) -> Response | None:
-    """The answer 304 if the asker has the piece with this stamp already; None if it must be made anew.
+def unchanged(*values: object) -> Response | None:
+    """Return a 304 response if the client has the fragment for these values; None if it must be rendered.
 
-    Call it before the piece is read from the database: a change in between then shows one request later, instead of
-    never. The answer that follows carries the stamp as its ETag.
+    Call it before reading the fragment from the database: a change in between is then shown by the next request;
+    otherwise it would never be shown. The response that follows gets the values as its ETag.
 
     Args:
-        stamp: values that change with everything that the piece shows, such as counts and the newest times. The account
-            that asks and its role are part of it anyway.
+        values: values that change whenever the fragment changes, such as counts and the newest times. The account of
+            the request and its role are always included.
     """
     user = current_actor()
-    told = json.dumps([str(user.id), user.role, *stamp], default=str)
-    etag = hashlib.sha256(told.encode()).hexdigest()[:32]
-    # weak: the token of a form is another one in every answer
+    text = json.dumps([str(user.id), user.role, *values], default=str)
+    etag = hashlib.sha256(text.encode()).hexdigest()[:32]
+    # weak, because the CSRF token in a form differs in every response
     if request.if_none_match.contains_weak(etag):
         answer = Response(status=304)
         del answer.headers["Content-Type"]
@@ -32,7 +32,7 @@ def unchanged(*stamp: object) -> Response | None:
 
     @after_this_request
     def _tagged(response: Response) -> Response:
-        # an error is no state of the piece
+        # no ETag for errors
         if response.status_code == 200:
             response.set_etag(etag, weak=True)
         return response

@@ -1,4 +1,4 @@
-"""Rows sent as a file while they are read: CSV or JSON."""
+"""Rows streamed as a CSV or JSON file."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from retllm_web.http.spreadsheet import line
 
 
 class Format(StrEnum):
-    """The kinds of files."""
+    """The formats of files."""
 
-    CSV = "csv"  # for spreadsheets; cells that would be formulas are defused
+    CSV = "csv"  # for spreadsheets; cells that would be formulas are escaped
     JSON = "json"  # one array of objects
 
 
@@ -29,7 +29,7 @@ _TYPES = {Format.CSV: "text/csv", Format.JSON: "application/json"}
 
 
 def history(actor: Actor, filters: JobFilters, rows: Rows, format: Format) -> Response:
-    """The jobs that match, or their results, as a file of any length."""
+    """Return the matching jobs, or their results, as a file."""
     found = export.rows(services().sessions, actor, filters, rows)
     text = _csv(export.COLUMNS[rows], found) if format is Format.CSV else _json(found)
     response = Response(text, mimetype=_TYPES[format])
@@ -52,7 +52,7 @@ def _json(rows: Iterator[Row]) -> Iterator[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Times as ISO 8601, keys as text, lists between commas; numbers, texts and None as they are."""
+    """Return times in ISO 8601, keys as text, lists separated by commas; numbers, texts and None unchanged."""
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Every error leaves in one shape: JSON for the API, a page for browsers (design: API)."""
+"""Error responses of one shape: JSON for the API, a page for browsers (design: API)."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ log = structlog.get_logger(__name__)
 _JSON_PATHS = ("/api/", "/healthz", "/readyz", "/metrics")
 _CODES = {404: "not_found", 413: "too_large", 401: "unauthorized", 403: "forbidden", 409: "conflict", 500: "internal"}
 _MESSAGES = {
-    400: "The request can't be read.",
+    400: "The request is malformed.",
     404: "There is nothing at this address.",
-    413: "The upload is larger than this server takes.",
+    413: "The upload exceeds the maximum size of this server.",
 }
-_UNEXPECTED = "Something went wrong on the server. The log has more under this request's id."
+_UNEXPECTED = "The server failed to handle the request. See its log for the request id."
 
 
 def wants_json(request: Request) -> bool:
-    """Whether errors of this request are JSON: all of the API's, and those of programs that ask for it."""
+    """Return whether errors of this request are JSON: for the API, and for clients that prefer JSON."""
     if request.path.startswith(_JSON_PATHS):
         return True
     best = request.accept_mimetypes.best_match(["text/html", "application/json"])
@@ -39,28 +39,28 @@ def wants_json(request: Request) -> bool:
 
 
 def install(app: Flask) -> None:
-    """Register the handlers on ``app``."""
-    app.register_error_handler(RetllmError, _ours)
+    """Register the error handlers on ``app``."""
+    app.register_error_handler(RetllmError, _platform_error)
     app.register_error_handler(CSRFError, forged)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(sa.exc.OperationalError, _database)
     app.register_error_handler(sa.exc.TimeoutError, _database)
-    app.register_error_handler(sa.exc.DBAPIError, _of_the_driver)
+    app.register_error_handler(sa.exc.DBAPIError, _driver_error)
     app.register_error_handler(Exception, _unexpected)
 
 
 def invalid(error: ValidationError) -> InvalidInput:
-    """The platform's error for what pydantic found: ``detail.fields`` names each field and what is wrong."""
+    """Return the error for a pydantic error; ``detail.fields`` lists each invalid field with a message."""
     fields = [
-        {"field": ".".join(str(part) for part in one["loc"]) or "body", "message": one["msg"]}
-        for one in error.errors(include_url=False, include_context=False, include_input=False)
+        {"field": ".".join(str(part) for part in entry["loc"]) or "body", "message": entry["msg"]}
+        for entry in error.errors(include_url=False, include_context=False, include_input=False)
     ]
     first = fields[0]
     return InvalidInput(f"{first['field']}: {first['message']}", fields=fields)
 
 
 def raise_invalid(error: ValidationError) -> None:
-    """Callback of flask-openapi: raise, so that the one handler answers.
+    """Raise the error for a pydantic error; callback of flask-openapi.
 
     Raises:
         InvalidInput: always.
@@ -69,7 +69,7 @@ def raise_invalid(error: ValidationError) -> None:
 
 
 def respond(status: int, code: str, message: str, detail: dict[str, Any] | None = None) -> Response:
-    """An error response in the shape that this request wants."""
+    """Return an error response, as JSON or as a page."""
     if wants_json(current_request):
         body = {"error": {"code": code, "message": message, "detail": detail or {}}}
         response = jsonify(body)
@@ -84,12 +84,12 @@ def _page(status: int, code: str, message: str) -> str | Response:
         return render_template(
             "errors.html", status=status, code=code, message=message, request_id=g.get("request_id", "")
         )
-    except TemplateError as error:  # an app without pages, or an error page with an error
+    except TemplateError as error:  # an app without pages, or a broken error page
         log.warning("no_error_page", reason=repr(error))
         return Response(f"{status} {message}\n", mimetype="text/plain")
 
 
-def _ours(error: RetllmError) -> Response:
+def _platform_error(error: RetllmError) -> Response:
     if error.http_status >= 500:
         log.error("request_failed", code=error.code, exc_info=error)
     response = respond(error.http_status, error.code, error.message, _detail(error))
@@ -101,36 +101,36 @@ def _ours(error: RetllmError) -> Response:
 
 
 def _detail(error: RetllmError) -> dict[str, Any]:
-    """The error's detail; wherever a field is named, in ``fields``, each with its message."""
+    """Return the error's detail, with every named field listed in ``fields`` with a message."""
     detail = dict(error.detail)
     if not isinstance(error, InvalidInput):
         return detail
     named = detail.pop("fields", None) or ([{"field": detail["field"]}] if "field" in detail else [])
-    return detail | {"fields": [{"message": error.message, **one} for one in named]}
+    return detail | {"fields": [{"message": error.message, **entry} for entry in named]}
 
 
 def forged(error: CSRFError) -> Response:
-    """The answer to a form that does not carry the token of its session."""
+    """Return the response to a form without the CSRF token of its session."""
     return respond(403, "csrf", f"{error.description} Load the page again; programs use a bearer token instead.")
 
 
 def _http(error: HTTPException) -> Any:
     status = error.code
     if error.response is not None or status is None or status < 400:
-        return error  # a redirect, or a response that was made elsewhere
-    if status == HTTPStatus.METHOD_NOT_ALLOWED and (address := _page_above()):
+        return error  # a redirect, or a ready response
+    if status == HTTPStatus.METHOD_NOT_ALLOWED and (address := _parent_page()):
         return redirect(address)
     code = _CODES.get(status) or error.name.lower().replace(" ", "_")
     response = respond(status, code, _MESSAGES.get(status) or error.description or error.name)
     for name, value in error.get_headers():
-        # Allow of 405, Retry-After of 429, and the like
+        # such as Allow of 405 and Retry-After of 429
         if name not in ("Content-Type", "Content-Length"):
             response.headers[name] = value
     return response
 
 
-def _page_above() -> str | None:
-    """The page above an address that only takes forms: a reload, a bookmark or a log-in may lead to such a one."""
+def _parent_page() -> str | None:
+    """Return the nearest parent page of an address that accepts only POST; a reload or a bookmark may lead there."""
     if current_request.method not in ("GET", "HEAD") or wants_json(current_request):
         return None
     pages = current_app.create_url_adapter(current_request)
@@ -144,13 +144,13 @@ def _page_above() -> str | None:
 
 def _database(error: Exception) -> Response:
     if isinstance(error, sa.exc.DBAPIError) and was_undone(error):
-        return _ours(DatabaseBusy(retry_after=1))
+        return _platform_error(DatabaseBusy(retry_after=1))
     log.error("database_unavailable", exc_info=error)
-    return respond(503, StackError.code, "The database can't be reached just now. Try again in a moment.")
+    return respond(503, StackError.code, "The database is temporarily unavailable. Try again in a moment.")
 
 
-def _of_the_driver(error: sa.exc.DBAPIError) -> Response:
-    """A connection that broke has many names in the driver; whatever else it complains of is a fault of ours."""
+def _driver_error(error: sa.exc.DBAPIError) -> Response:
+    """Report a broken connection, which has several classes in the driver, as 503, and any other error as 500."""
     return _database(error) if error.connection_invalidated else _unexpected(error)
 
 

@@ -1,4 +1,4 @@
-"""Whether this process lives, and whether it can do its work."""
+"""Health checks: liveness and readiness of this process."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _TIMEOUT_SECONDS = 2.0
 
 @blueprint.get("/healthz")
 def healthz() -> Response:
-    """This process answers."""
+    """Return 200: the process is alive."""
     return jsonify({"alive": True})
 
 
 @blueprint.get("/readyz")
 def readyz() -> tuple[Response, int]:
-    """The database and Redis answer too: 200, else 503; each is named."""
-    checks: dict[str, Any] = {"database": _ask(_database), "redis": _ask(_redis)}
+    """Return 200 if the database and Redis answer, else 503, with the result of each check."""
+    checks: dict[str, Any] = {"database": _run(_database), "redis": _run(_redis)}
     ready = all(check["ok"] for check in checks.values())
     return jsonify({"ready": ready, "checks": checks}), 200 if ready else 503
 
 
-def _ask(check: Any) -> dict[str, Any]:
+def _run(check: Any) -> dict[str, Any]:
     try:
         check()
     except (sa.exc.SQLAlchemyError, redis.RedisError, LookupError, OSError) as error:
-        # the address and account of a server are for the log, not for whoever asks
+        # log the server's address and account, but do not show them to the client
         log.warning("not_ready", check=check.__name__, reason=str(error))
         return {"ok": False, "reason": "not configured" if isinstance(error, LookupError) else "unreachable"}
     return {"ok": True}

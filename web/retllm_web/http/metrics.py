@@ -1,4 +1,4 @@
-"""What Prometheus scrapes. It tells of everybody's work, so it wants a token of its own, and is off without one."""
+"""Metrics for Prometheus. They cover all accounts, so the endpoint needs its own token, and is off without one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ blueprint = Blueprint("metrics", __name__)
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
-    """The installation's figures in the text format of Prometheus.
+    """Return the metrics in the text format of Prometheus.
 
     Raises:
         NotFound: the setting RETLLM_METRICS_TOKEN is not set.
-        Unauthorized: the request does not bring it as bearer token.
+        Unauthorized: the request does not send it as bearer token.
     """
     settings = services().settings
     if not settings.metrics_token:
@@ -30,6 +30,6 @@ def metrics() -> Response:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     fits = hmac.compare_digest(given.strip().encode(), settings.metrics_token.encode())
     if scheme.lower() != "bearer" or not fits:
-        raise Unauthorized("This wants the token of RETLLM_METRICS_TOKEN as bearer token.")
+        raise Unauthorized("Send the value of RETLLM_METRICS_TOKEN as bearer token.")
     body = scrape.page(services().sessions, partial(hints, settings.redis_url, QUEUES))
     return Response(body, content_type=scrape.CONTENT_TYPE)

@@ -1,4 +1,4 @@
-"""What happens around every request: its id, its log line, and the security headers of its response."""
+"""Hooks around every request: its id, its log line, and the security headers of its response."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ log = structlog.get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
-# Everything comes from this server; pictures may also be data: (icons inside Bootstrap's CSS) or blob: (previews of
-# files before they are sent). No inline script or style, so that text which a user uploaded can never run.
+# Load everything from this server; pictures may also be data: (icons in Bootstrap's CSS) or blob: (previews of files
+# before the upload). No inline scripts or styles, so that uploaded text can never run.
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
-# pictures that users uploaded, opened alone in a tab
+# uploaded pictures, opened directly in a tab
 MEDIA_POLICY = "default-src 'none'; sandbox"
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # same-origin and not no-referrer: the CSRF check over HTTPS reads the Referer
+    # not no-referrer: the CSRF check over HTTPS reads the Referer
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Content-Security-Policy": PAGE_POLICY,
 }
-# a browser that came by HTTPS once comes by nothing else for a year
+# HSTS for a year
 _HTTPS_ONLY = "max-age=31536000"
 _QUIET = ("/healthz", "/readyz", "/metrics", "/static/")
 
 
 def install(app: Flask) -> None:
-    """Put the hooks on ``app``."""
+    """Register the hooks on ``app``."""
     app.before_request(_begin)
     app.after_request(_finish)
     app.teardown_request(lambda _error: structlog.contextvars.clear_contextvars())
@@ -46,7 +46,7 @@ def install(app: Flask) -> None:
 
 def _begin() -> None:
     given = request.headers.get("X-Request-ID", "")
-    # a foreign id goes into logs and headers, so only plain ones are taken over
+    # a client's id goes into logs and headers, so accept only safe characters
     g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     g.began = time.monotonic()
     structlog.contextvars.clear_contextvars()
@@ -59,7 +59,7 @@ def _finish(response: Response) -> Response:
         response.headers.setdefault(name, value)
     if request.is_secure:
         response.headers["Strict-Transport-Security"] = _HTTPS_ONLY
-    # whatever does not say otherwise is for this one reader: static files and pictures do
+    # by default no cache stores a response; static files and pictures set their own policy
     response.headers.setdefault(
         "Cache-Control", "no-store" if request.path.startswith("/api/") else "private, no-store"
     )

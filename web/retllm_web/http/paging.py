@@ -1,4 +1,4 @@
-"""Keyset paging: keys are UUID v7, so the order of keys is the order of making."""
+"""Keyset paging: keys are UUID v7, so they sort by creation time."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ MAX = 200
 
 
 class Keyed(Protocol):
-    """Anything with a UUID key."""
+    """An object with a UUID key."""
 
     @property
     def id(self) -> UUID:
-        """The key."""
+        """Return the key."""
 
 
 Row = TypeVar("Row", bound=Keyed)
 
 
 def optional(description: str, **more: Any) -> Any:
-    """A parameter that may be left out: None here, but in the document not null, for no address can say null."""
+    """Return an optional parameter: None if omitted, but not nullable in the document, since a URL has no null."""
     return Field(default=None, description=description, json_schema_extra=_without_null, **more)
 
 
 def _without_null(schema: dict[str, Any]) -> None:
     schema.pop("default")
-    kept = [one for one in schema.pop("anyOf") if one != {"type": "null"}]
+    kept = [option for option in schema.pop("anyOf") if option != {"type": "null"}]
     schema.update(kept[0])
 
 
 class PageQuery(BaseModel):
-    """Which page of a list."""
+    """The page of a list."""
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(default=LIMIT, ge=1, le=MAX, description="rows of a page")
-    after: UUID | None = optional("the `next` of the page before")
+    limit: int = Field(default=LIMIT, ge=1, le=MAX, description="maximum of rows per page")
+    after: UUID | None = optional("`next` of the previous page")
 
 
 def cut(rows: Sequence[Row], limit: int) -> tuple[list[Row], UUID | None]:
-    """The page, and the key to ask for the next one with; ``rows`` has one more than the page if there is a next."""
+    """Return the page and the key to request the next one; ``rows`` has one row more than the page if there is one."""
     page = list(rows[:limit])
     return page, page[-1].id if len(rows) > limit else None
 
 
 def key_or_none(text: str | None, what: str) -> UUID | None:
-    """A key out of an address.
+    """Return the key in ``text``; None if it is empty.
 
     Raises:
-        NotFound: it is none.
+        NotFound: it is malformed.
     """
     if not text:
         return None

@@ -1,4 +1,4 @@
-"""Sending stored pictures: encoded anew to be shown, as they came to be saved; browsers keep them for their users."""
+"""Responses with stored pictures: re-encoded for display, or the original as an attachment; cacheable by browsers."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from retllm.media.sniffing import PICTURE_SUFFIXES, media_type_of
 from retllm_web.http.middleware import MEDIA_POLICY
 from retllm_web.http.services import services
 
-# pixels of the longer side of what a page shows: more than a window of most screens, little to send
+# pixels of the longer side of a displayed picture: enough for most screens, small to transfer
 RENDITION_SIDE = 1600
 _CHUNK = 1 << 16
-# an item's picture never changes; after an hour the browser asks again whether it may still see it
+# pictures never change; after an hour the browser revalidates, so that a lost permission takes effect
 _MAX_AGE_SECONDS = 3600
 _MAX_NAME_LENGTH = 100
 _UNKNOWN = "application/octet-stream"
 
 
 def send_small(key: str, etag: str) -> Response:
-    """The thumbnail stored under ``key``, which was encoded here, or 304 if the browser has it.
+    """Return the thumbnail stored under ``key``, or 304 if the browser has it.
 
     Raises:
         NotFound: there is no such file.
@@ -37,18 +37,18 @@ def send_small(key: str, etag: str) -> Response:
         return _unchanged(etag)
     response = _file(services().storage.open(key), SMALL_MEDIA_TYPE)
     response.headers["Content-Disposition"] = "inline"
-    return _kept(response, etag)
+    return _cacheable(response, etag)
 
 
 def send_rendition(key: str, etag: str, side: int = RENDITION_SIDE) -> Response:
-    """The picture stored under ``key`` as WebP, upright, without metadata, ``side`` pixels at most; or 304.
+    """Return the picture stored under ``key`` as WebP, upright, without metadata, at most ``side`` pixels; or 304.
 
-    No browser decodes what a stranger wrote, nor learns where a picture was taken. It is made when it is asked for.
+    It is encoded on request, so that no browser decodes an uploaded file or learns where a picture was taken.
 
     Raises:
         NotFound: there is no such file.
-        MediaRejected: the stored file can't be decoded (any more).
-        StackError: no process can be started to decode it.
+        MediaRejected: the stored file cannot be decoded.
+        StackError: the decoder process cannot be started.
     """
     etag = f"{etag}-{side}"
     if etag in request.if_none_match:
@@ -58,19 +58,21 @@ def send_rendition(key: str, etag: str, side: int = RENDITION_SIDE) -> Response:
         try:
             data = render_picture(file, side, found.settings)
         except MediaRejected as error:
-            raise MediaRejected(f"This picture can't be shown, though its original is kept. {error.message}") from error
+            raise MediaRejected(
+                f"This picture cannot be displayed; its original can still be downloaded. {error.message}"
+            ) from error
     response = Response(data, mimetype=SMALL_MEDIA_TYPE)
     response.headers["Content-Disposition"] = "inline"
-    return _kept(response, etag)
+    return _cacheable(response, etag)
 
 
 def send_original(
     key: str, etag: str, name: str, *, media_type: str | None = None, size: int | None = None
 ) -> Response:
-    """The file stored under ``key`` as it came, to be saved under a name like ``name`` and never shown; or 304.
+    """Return the original file stored under ``key`` as an attachment with a name like ``name``; or 304.
 
     Args:
-        media_type: of the picture; if it was not kept, the first bytes tell.
+        media_type: the picture's media type; if None, it is detected from the first bytes.
 
     Raises:
         NotFound: there is no such file.
@@ -84,7 +86,7 @@ def send_original(
     if size is not None:
         response.content_length = size
     response.headers["Content-Disposition"] = _attachment(name, SUFFIXES.get(kind, ".bin"))
-    return _kept(response, etag)
+    return _cacheable(response, etag)
 
 
 def _file(file: BinaryIO, media_type: str) -> Response:
@@ -96,10 +98,10 @@ def _file(file: BinaryIO, media_type: str) -> Response:
 def _unchanged(etag: str) -> Response:
     response = Response(status=304)
     del response.headers["Content-Type"]
-    return _kept(response, etag)
+    return _cacheable(response, etag)
 
 
-def _kept(response: Response, etag: str) -> Response:
+def _cacheable(response: Response, etag: str) -> Response:
     response.set_etag(etag)
     response.cache_control.private = True
     response.cache_control.max_age = _MAX_AGE_SECONDS
@@ -113,10 +115,10 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _attachment(name: str, suffix: str) -> str:
-    """RFC 6266: the name in plain letters for all, as it is for those that read UTF-8; its suffix is what it holds."""
+    """Return the header value by RFC 6266: an ASCII name, and the full name in UTF-8; the suffix fits the content."""
     last = base_name(name)
     stem = last[: -len(suffix_of(last))] if suffix_of(last) in PICTURE_SUFFIXES else last
-    # neither the first characters of a hidden file nor blanks and dots that Windows would drop
+    # no leading dots of hidden files, and no trailing spaces and dots, which Windows drops
     stem = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", stem).strip(" .")[:_MAX_NAME_LENGTH].rstrip(" .") or "picture"
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode("ascii")
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", plain).strip("_.") or "picture"

@@ -1,4 +1,4 @@
-"""What every request needs, made once per process and kept on the app."""
+"""The services that requests use, created once per process and stored on the app."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retllm.settings import Settings
 
 
 class Notifying(Protocol):
-    """Tells workers that units are ready; losing the message is harmless, since the dispatcher sends it again."""
+    """Notifies workers that units are ready; a lost message is harmless, since the dispatcher sends it again."""
 
     def notify(self, units: Sequence[tuple[UUID, Stage]]) -> object:
         """Send one hint per unit."""
@@ -24,7 +24,7 @@ class Notifying(Protocol):
 
 @dataclass(frozen=True)
 class Services:
-    """The database, the media storage, the announcer of work and the settings of this process."""
+    """The database, the media storage, the notifier and the settings of this process."""
 
     sessions: Sessions
     storage: Storage
@@ -33,6 +33,6 @@ class Services:
 
 
 def services() -> Services:
-    """The services of the app that handles this request."""
+    """Return the services of the app that handles this request."""
     found: Services = current_app.extensions["retllm"]
     return found

@@ -1,4 +1,4 @@
-"""Lines of CSV that a spreadsheet shows as they are and never runs."""
+"""Lines of CSV whose cells a spreadsheet never evaluates as formulas."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
-# what makes a spreadsheet take a cell for a formula
+# first characters of a formula
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def line(cells: Iterable[Any]) -> str:
-    """One line, ended; None is empty, and a text that would be taken for a formula begins with an apostrophe."""
+    """Return one terminated line; None becomes empty, and a text that looks like a formula gets an apostrophe."""
     target = io.StringIO()
     csv.writer(target).writerow([_plain(cell) for cell in cells])
     return target.getvalue()

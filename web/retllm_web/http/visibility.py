@@ -1,4 +1,4 @@
-"""What the address of a request names must be there for the account that asks, before anything is said of its body."""
+"""The check that the objects named in an address exist and are visible, before the body is validated."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from retllm_web.http.services import services
 
 
 def require_visible() -> None:
-    """Refuse a request whose address names something that this account may not see.
+    """Reject a request whose address names an object that this account may not see.
 
-    A route that finds a fault in what was sent before it looks for the thing would answer 422 for what is a 404. The
-    right to do what the request asks for is still the route's to demand.
+    Without this check, an invalid body would give 422 where 404 is right. The route itself checks the right to do what
+    the request asks.
 
     Raises:
-        NotFound: there is no such thing that this account may see.
+        NotFound: there is no such object that this account may see.
     """
     if request.view_args:
         with transaction(services().sessions) as session:
-            _look(session)
+            _check(session)
 
 
-def _look(session: Session) -> None:
+def _check(session: Session) -> None:
     user, keys = current_actor(), request.view_args or {}
     if "collection_id" in keys:
         collection_for(session, user, keys["collection_id"])
     for name in ("job_id", "search_id"):
         if name in keys:
-            # an item that is named beside it is looked for among the candidates
+            # the route looks up an item in the same address among the candidates
             job_for(session, user, keys[name])
             return
     if "item_id" in keys:

@@ -1,4 +1,4 @@
-"""The pages: server-rendered, usable without JavaScript, live with it (design: dashboard)."""
+"""The pages: rendered on the server, usable without JavaScript, live with it (design: dashboard)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ __all__ = [
 
 
 def register(app: Flask) -> None:
-    """Put every page, its assets and its formats on ``app``."""
+    """Register the pages, their assets and their formats on ``app``."""
     app.config["BOOTSTRAP_SERVE_LOCAL"] = True
     Bootstrap5(app)
     app.register_blueprint(

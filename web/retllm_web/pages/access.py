@@ -13,7 +13,7 @@ from retllm_web.pages.blueprint import local_path, pages
 
 @pages.route("/login", methods=["GET", "POST"])
 def login() -> ResponseReturnValue:
-    """The form to log in, and the log-in itself."""
+    """Show the log-in form, or log in."""
     target = local_path(request.values.get("next"))
     if request.method == "GET":
         if flask_login.current_user.is_authenticated:
@@ -21,7 +21,7 @@ def login() -> ResponseReturnValue:
         return render_template("login.html", next=target, name="", error=None)
     name = request.form.get("name", "").strip()
     try:
-        # no name holds it, and the database takes it for none
+        # no account name contains NUL, and PostgreSQL rejects it in a query
         log_in(name.replace("\0", "\ufffd"), request.form.get("password", ""))
     except (Unauthorized, TooManyTries) as error:
         return _again(target, name, error)

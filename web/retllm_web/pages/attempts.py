@@ -1,4 +1,4 @@
-"""The units of a job one by one, with why they failed."""
+"""The units of a job with their attempts and errors."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages
 
-# each may carry a traceback of 20 kB
+# a unit's traceback may have 20 kB
 _PAGE = 50
 
 
 @pages.get("/jobs/<uuid:job_id>/attempts")
 def job_attempts(job_id: UUID) -> ResponseReturnValue:
-    """The units of a job, a page at a time; the state that is asked for is in the address."""
-    state = next((one for one in UnitState if one.value == request.args.get("state")), None)
-    named = request.args.get("after")
-    after = position_of(named) if named else None
+    """Show a page of the units of a job; the address may name a state."""
+    state = next((state for state in UnitState if state.value == request.args.get("state")), None)
+    position = request.args.get("after")
+    after = position_of(position) if position else None
     with transaction(services().sessions) as session:
         found = job_for(session, current_actor(), job_id)
         rows = attempts(session, current_actor(), job_id, state=state, after=after, limit=_PAGE + 1, traced=True)
         job = job_view(session, found)
-    counts = {one: sum(stage.units.get(one, 0) for stage in job.stages) for one in UnitState}
+    counts = {each: sum(stage.units.get(each, 0) for stage in job.stages) for each in UnitState}
     following = name_of(rows[_PAGE - 1]) if len(rows) > _PAGE else None
     return render_template(
         "attempts.html",

@@ -29,14 +29,14 @@ from retllm_web.pages.blueprint import pages
 
 _ENTRIES = 50
 _BATCH = 1000
-# the newest collections are offered as a filter; others are reached from an entry or from their own page
+# newest collections that the filter offers; others are reached from an entry or from their own page
 _OFFERED = 200
 _COLUMNS = ("time", "person", "action", "target", "target_id", "collection_id", "address", "detail")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The filters as they stand in the address; what can't be read counts as not given."""
+class RequestedFilters:
+    """The filters in the address; an invalid value counts as not given."""
 
     person: str = ""
     action: Action | None = None
@@ -45,24 +45,24 @@ class Asked:
     until: date | None = None
 
     @classmethod
-    def of_request(cls) -> Asked:
-        """The filters of this request."""
+    def of_request(cls) -> RequestedFilters:
+        """Return the filters of this request."""
         given = {name: value.replace("\0", "").strip() for name, value in request.args.items()}
         return cls(
             person=given.get("person", "")[:100],
-            action=next((one for one in Action if one.value == given.get("action")), None),
+            action=next((action for action in Action if action.value == given.get("action")), None),
             collection=_key(given.get("collection", "")),
             since=_day(given.get("since", "")),
             until=_day(given.get("until", "")),
         )
 
     def address(self) -> dict[str, str]:
-        """The filters as they stand in an address."""
-        named = ("person", "action", "collection", "since", "until")
-        return {name: str(getattr(self, name)) for name in named if getattr(self, name)}
+        """Return the filters as arguments for ``url_for``."""
+        names = ("person", "action", "collection", "since", "until")
+        return {name: str(getattr(self, name)) for name in names if getattr(self, name)}
 
     def filters(self, session: Session) -> log.AuditFilters:
-        """What to look for; a name counts in any case, a day from its beginning to its end by UTC."""
+        """Return the filters of the log; names ignore case, a day lasts from midnight to midnight UTC."""
         name = session.scalar(sa.select(User.name).where(sa.func.lower(User.name) == self.person.lower()))
         return log.AuditFilters(
             user_name=(name or self.person) or None,
@@ -85,7 +85,7 @@ def _day(text: str) -> date | None:
         day = date.fromisoformat(text)
     except ValueError:
         return None
-    # beyond these a day more or less is no date any more
+    # a day more or less would overflow
     return day if date.min < day < date.max else None
 
 
@@ -95,9 +95,9 @@ def _midnight(day: date) -> datetime:
 
 @pages.get("/people/audit")
 def audit() -> ResponseReturnValue:
-    """Who did what, newest first."""
+    """Show who did what, newest first."""
     require_role(current_actor(), Role.ADMIN)
-    asked = Asked.of_request()
+    asked = RequestedFilters.of_request()
     after = key_or_none(request.args.get("after"), "page")
     with transaction(services().sessions) as session:
         rows = log.page(session, asked.filters(session), after=after, limit=_ENTRIES + 1)
@@ -120,21 +120,23 @@ def _offered(session: Session, chosen: UUID | None) -> list[tuple[UUID, str]]:
     newest = sa.select(Collection.id, Collection.name).order_by(Collection.id.desc()).limit(_OFFERED)
     found = dict(iter(session.execute(newest)))
     if chosen is not None and chosen not in found:
-        found[chosen] = session.scalar(sa.select(Collection.name).where(Collection.id == chosen)) or "a deleted one"
-    return sorted(found.items(), key=lambda one: one[1].lower())
+        found[chosen] = (
+            session.scalar(sa.select(Collection.name).where(Collection.id == chosen)) or "a deleted collection"
+        )
+    return sorted(found.items(), key=lambda pair: pair[1].lower())
 
 
 def _names(session: Session, entries: Sequence[AuditEntry]) -> dict[UUID, str]:
-    """The names of the collections that ``entries`` tell of, as far as they are still there."""
-    keys = {one.collection_id for one in entries if one.collection_id}
+    """Return the names of the collections in ``entries`` that still exist."""
+    keys = {entry.collection_id for entry in entries if entry.collection_id}
     return dict(iter(session.execute(sa.select(Collection.id, Collection.name).where(Collection.id.in_(keys)))))
 
 
 @pages.get("/people/audit.csv")
 def audit_export() -> ResponseReturnValue:
-    """The entries that the filters leave, as CSV, sent while they are read."""
+    """Stream the entries that match the filters as CSV."""
     require_role(current_actor(), Role.ADMIN)
-    asked = Asked.of_request()
+    asked = RequestedFilters.of_request()
     sessions = services().sessions
     with transaction(sessions) as session:
         filters = asked.filters(session)
@@ -146,7 +148,7 @@ def _lines(sessions: Sessions, filters: log.AuditFilters) -> Iterator[str]:
     yield line(_COLUMNS)
     after: UUID | None = None
     while True:
-        # a transaction for each batch: a slow reader holds no connection
+        # one transaction for each batch, so that a slow client holds no connection
         with transaction(sessions) as session:
             batch = log.page(session, filters, after=after, limit=_BATCH)
         for entry in batch:

@@ -1,4 +1,4 @@
-"""The blueprint that every page hangs on: who may see it, and how errors of actions are told."""
+"""The blueprint of all pages: access checks, and how pages report the errors of actions."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ OPEN_TO_ALL = {"pages.login"}
 def _require_login() -> ResponseReturnValue | None:
     if request.endpoint in OPEN_TO_ALL or flask_login.current_user.is_authenticated:
         return None
-    # a script that asks for a piece of a page can do nothing with the page to log in
-    if wants_piece():
+    # a script that requests a page fragment cannot use the log-in page
+    if wants_fragment():
         return Response("Log in again.", status=401, mimetype="text/plain")
     if request.method in ("GET", "HEAD"):
         return redirect(url_for("pages.login", next=request.full_path.rstrip("?")))
     if request.endpoint != "pages.logout":
-        flash("You were logged out meanwhile, so nothing was done. Log in, then do it once more.", "warning")
+        flash("Nothing was changed because you were logged out. Log in and try again.", "warning")
     return redirect(url_for("pages.login", next=_came_from()))
 
 
 @pages.errorhandler(CSRFError)
 def _forged(error: CSRFError) -> ResponseReturnValue:
-    # the log-out in another tab took the session along that the form's token was of
+    # a log-out in another tab ended the session of the form's token
     return _require_login() or forged(error)
 
 
 def _came_from() -> str | None:
-    """The page of this server whose form was sent, if the browser tells."""
+    """Return the page of this server whose form was sent, if the browser sends a referrer."""
     parts = urlsplit(request.referrer or "")
     if parts.netloc != request.host:
         return None
@@ -55,7 +55,7 @@ def _require_visible() -> ResponseReturnValue | None:
     try:
         require_visible()
     except NotFound as error:
-        if not wants_piece():
+        if not wants_fragment():
             raise
         return Response(error.message, status=error.http_status, mimetype="text/plain")
     return None
@@ -63,19 +63,19 @@ def _require_visible() -> ResponseReturnValue | None:
 
 @pages.after_request
 def _private(response: Response) -> Response:
-    # what an account saw must not come out of the cache after it logged out
+    # a browser's cache must not show pages after the log-out
     if "Cache-Control" not in response.headers:
         response.headers["Cache-Control"] = "private, no-store"
     return response
 
 
-def wants_piece() -> bool:
-    """Whether a script of ours asks, which takes a piece of HTML and no whole page."""
+def wants_fragment() -> bool:
+    """Return whether one of the page's own scripts requests an HTML fragment."""
     return request.headers.get("X-Requested-With") == "fetch"
 
 
 def local_path(target: str | None) -> str | None:
-    """``target`` if it is a path on this server, else None: a link must not lead elsewhere after the login."""
+    """Return ``target`` if it is a path on this server, else None, so that a log-in redirects to no other site."""
     if not target or not target.startswith("/") or target.startswith("//") or "\\" in target:
         return None
     parts = urlsplit(target)
@@ -85,7 +85,7 @@ def local_path(target: str | None) -> str | None:
 
 
 def refused(error: RetllmError, back: str) -> ResponseReturnValue:
-    """Say on the page ``back`` why an action was not done; what is not there stays a 404, what is not allowed a 403."""
+    """Redirect to ``back`` with the error's message; errors 403, 404 and 5xx are raised again."""
     if isinstance(error, NotFound | Forbidden) or error.http_status >= 500:
         raise error
     flash(error.message, "danger")
@@ -93,5 +93,5 @@ def refused(error: RetllmError, back: str) -> ResponseReturnValue:
 
 
 def picture_url(item_id: UUID, which: Literal["thumbnail", "rendition", "picture"] = "thumbnail") -> str:
-    """Where an item's picture is; the API serves it to whoever is logged in. The ``picture`` as it came is to save."""
+    """Return the address of an item's picture in the API; ``picture`` is the original, for download."""
     return str(current_app.config.get("APPLICATION_ROOT", "/")).rstrip("/") + f"/api/v1/items/{item_id}/{which}"

@@ -1,4 +1,4 @@
-"""Collections: the list, one collection with its items and forms, and what can be done with it."""
+"""Collections: the list, one collection with its items and forms, and its actions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from retllm_web.http.conditional import unchanged
 from retllm_web.http.errors import invalid
 from retllm_web.http.paging import cut, key_or_none
 from retllm_web.http.services import services
-from retllm_web.pages.blueprint import pages, refused, wants_piece
+from retllm_web.pages.blueprint import pages, refused, wants_fragment
 from retllm_web.pages.forms import Form
 from retllm_web.pages.search_form import search_form
 
@@ -41,7 +41,7 @@ _ITEMS = 48
 
 @pages.get("/collections")
 def collections() -> ResponseReturnValue:
-    """The collections that this account may see."""
+    """Show the collections that this account may see."""
     return _list(Form())
 
 
@@ -50,7 +50,7 @@ def _list(form: Form, status: int = 200) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         page, following = cut(catalog.page(session, current_actor(), after=after, limit=_COLLECTIONS + 1), _COLLECTIONS)
         found = collection_views(session, page)
-        tiles = mosaics(session, {one.id: one.items for one in found})
+        tiles = mosaics(session, {view.id: view.items for view in found})
     may_make = current_actor().role is not Role.VIEWER
     shown = {"collections": found, "tiles": tiles, "next": following, "after": after, "form": form}
     return render_template("collections.html", **shown, may_make=may_make), status
@@ -58,26 +58,26 @@ def _list(form: Form, status: int = 200) -> ResponseReturnValue:
 
 @pages.post("/collections")
 def create_collection() -> ResponseReturnValue:
-    """Make a collection and go to it."""
+    """Create a collection and redirect to it."""
     form = Form.sent()
     try:
         if not form.text("name"):
-            raise InvalidInput("Give the collection a name.", field="name")
+            raise InvalidInput("Enter a name for the collection.", field="name")
         try:
             asked = CollectionRequest(name=form.text("name"), description=form.text("description"))
         except ValidationError as error:
             raise invalid(error) from error
         with transaction(services().sessions) as session:
-            made = catalog.create(session, current_actor(), asked.name, asked.description)
+            created = catalog.create(session, current_actor(), asked.name, asked.description)
     except RetllmError as error:
         form.refuse(error, otherwise="name")
         return _list(form, error.http_status)
-    return redirect(url_for("pages.collection", collection_id=made.id))
+    return redirect(url_for("pages.collection", collection_id=created.id))
 
 
 @dataclass
 class ItemListFilters:
-    """Which of a collection's items are shown; it is in the address, so that a link gives the same view."""
+    """Which items of a collection are shown; part of the address, so that a link gives the same view."""
 
     kind: ItemKind | None = None
     state: IndexState | None = None
@@ -85,8 +85,8 @@ class ItemListFilters:
     after: UUID | None = None
 
     @classmethod
-    def asked(cls) -> ItemListFilters:
-        """The filters of this request; an unknown kind or state counts as none."""
+    def of_request(cls) -> ItemListFilters:
+        """Return the filters of this request; an unknown kind or state is ignored."""
         kind, state = request.args.get("kind", ""), request.args.get("state", "")
         return cls(
             ItemKind(kind) if kind in set(ItemKind) else None,
@@ -97,18 +97,18 @@ class ItemListFilters:
 
     @property
     def any(self) -> bool:
-        """Whether anything is filtered out."""
+        """Return whether any filter is set."""
         return bool(self.kind or self.state or self.q)
 
     def address(self, **other: str | None) -> dict[str, str]:
-        """The filters as they stand in an address, some of them replaced."""
-        given = {"kind": self.kind, "state": self.state, "q": self.q} | other
-        return {name: str(value) for name, value in given.items() if value}
+        """Return the filters as arguments for ``url_for``, some of them replaced."""
+        values = {"kind": self.kind, "state": self.state, "q": self.q} | other
+        return {name: str(value) for name, value in values.items() if value}
 
 
 @dataclass
 class FormFeedback:
-    """What a form of the collection's page has to say when it is shown again."""
+    """The result of a form of the collection's page, for showing the page again."""
 
     search: Form | None = None
     text: Form = field(default_factory=Form)
@@ -117,17 +117,17 @@ class FormFeedback:
     status: int = 200
 
 
-def collection_page(collection_id: UUID, said: FormFeedback | None = None) -> ResponseReturnValue:
-    """The page of a collection, with what its forms have to say.
+def collection_page(collection_id: UUID, feedback: FormFeedback | None = None) -> ResponseReturnValue:
+    """Return the page of a collection, with the result of a form.
 
     Raises:
         NotFound: no such collection.
     """
-    said = said or FormFeedback()
-    filters = ItemListFilters.asked()
+    feedback = feedback or FormFeedback()
+    filters = ItemListFilters.of_request()
     with transaction(services().sessions) as session:
         found = collection_for(session, current_actor(), collection_id)
-        job, shown = _standing(session, found)
+        job, shown = _job_and_counts(session, found)
         right = right_in(session, current_actor(), found)
         items, following = _items(session, found, filters)
         pause = _pause(session, job)
@@ -140,15 +140,15 @@ def collection_page(collection_id: UUID, said: FormFeedback | None = None) -> Re
         filters=filters,
         job=job,
         pause=pause,
-        said=said,
-        search=said.search or search_form(request.args),
+        feedback=feedback,
+        search=feedback.search or search_form(request.args),
         settings=services().settings,
     )
-    return page, said.status
+    return page, feedback.status
 
 
 def rights(right: Right | None) -> dict[str, bool]:
-    """Which controls a page of a collection shows."""
+    """Return which controls a page of a collection shows."""
     return {
         "may_change": right is not None and right >= Right.CHANGE,
         "may_manage": right is not None and right >= Right.MANAGE,
@@ -157,10 +157,10 @@ def rights(right: Right | None) -> dict[str, bool]:
 
 @pages.get("/collections/<uuid:collection_id>")
 def collection(collection_id: UUID) -> ResponseReturnValue:
-    """One collection; a script that asks gets the next items alone."""
-    if not wants_piece():
+    """Show one collection; a script gets only the next items."""
+    if not wants_fragment():
         return collection_page(collection_id)
-    filters = ItemListFilters.asked()
+    filters = ItemListFilters.of_request()
     with transaction(services().sessions) as session:
         found = collection_for(session, current_actor(), collection_id)
         items, following = _items(session, found, filters)
@@ -179,18 +179,18 @@ def _items(session: Session, found: Collection, filters: ItemListFilters) -> tup
     return cut([item_view(item, indexed) for item, indexed in rows], _ITEMS)
 
 
-def _standing(session: Session, found: Collection) -> tuple[JobView | None, CollectionView]:
-    """The index job and the collection with its counts.
+def _job_and_counts(session: Session, found: Collection) -> tuple[JobView | None, CollectionView]:
+    """Return the index job and the collection with its counts.
 
-    The job first: it may end in between, and the page of one that is over, with the counts of before, would never ask
-    again.
+    The job is read first. If it were read last, it could end in between, and the page would keep the old counts: it
+    stops polling once the job is over.
     """
     job = _index_job(session, found.id)
     return job, collection_views(session, [found])[0]
 
 
 def _index_job(session: Session, collection_id: UUID) -> JobView | None:
-    """The newest index job that is still at work, or else the newest one if it did not go well."""
+    """Return the newest index job that is not over, else the newest one."""
     index_jobs = listing.JobFilters(kind=JobKind.INDEX, collection_id=collection_id)
     recent = listing.page(session, current_actor(), index_jobs, limit=catalog.RECENT_JOBS)
     chosen = next((job for job in recent if job.state not in OVER_JOBS), recent[0] if recent else None)
@@ -198,7 +198,7 @@ def _index_job(session: Session, collection_id: UUID) -> JobView | None:
 
 
 def _pause(session: Session, job: JobView | None) -> Pause | None:
-    """The pause that this index job waits for the end of."""
+    """Return the pause that holds up this index job."""
     if job is None or job.state in OVER_JOBS:
         return None
     return pauses.paused(session).get(QUEUE_OF[Stage.EMBED])
@@ -206,13 +206,13 @@ def _pause(session: Session, job: JobView | None) -> Pause | None:
 
 @pages.get("/collections/<uuid:collection_id>/live")
 def collection_live(collection_id: UUID) -> ResponseReturnValue:
-    """How far the collection is indexed, as a piece of its page."""
+    """Return the index state of the collection as a page fragment."""
     with transaction(services().sessions) as session:
         same = unchanged(*catalog.index_etag(session, current_actor(), collection_id))
         if same is not None:
             return same
         found = collection_for(session, current_actor(), collection_id)
-        job, shown = _standing(session, found)
+        job, shown = _job_and_counts(session, found)
         right = right_in(session, current_actor(), found)
         pause = _pause(session, job)
     return render_template("_index_state.html", collection=shown, job=job, pause=pause, **rights(right))
@@ -225,10 +225,10 @@ def index_collection(collection_id: UUID) -> ResponseReturnValue:
     try:
         submissions.index(current_actor(), collection_id)
     except RetllmError as error:
-        if wants_piece():
+        if wants_fragment():
             return error.message, error.http_status
         return refused(error, here)
-    return ("", 204) if wants_piece() else redirect(here)
+    return ("", 204) if wants_fragment() else redirect(here)
 
 
 @pages.post("/collections/<uuid:collection_id>/change")
@@ -252,12 +252,12 @@ def change_collection(collection_id: UUID) -> ResponseReturnValue:
 
 @pages.post("/collections/<uuid:collection_id>/delete")
 def delete_collection(collection_id: UUID) -> ResponseReturnValue:
-    """Delete a collection whose name was typed to confirm it."""
+    """Delete a collection if its name was typed to confirm."""
     with transaction(services().sessions) as session:
         name = collection_for(session, current_actor(), collection_id, Right.MANAGE).name
     if " ".join(request.form.get("confirm", "").split()) != " ".join(name.split()):
-        flash(f"Nothing was deleted: what you typed is not the name “{name}”.", "danger")
+        flash(f"Not deleted. Type the name “{name}” to confirm.", "danger")
         return redirect(url_for("pages.collection", collection_id=collection_id))
     catalog.delete(current_actor(), collection_id)
-    flash(f"The collection “{name}” is deleted.", "success")
+    flash(f"Collection “{name}” deleted.", "success")
     return redirect(url_for("pages.collections"))

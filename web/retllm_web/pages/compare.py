@@ -1,4 +1,4 @@
-"""Searches side by side, and the choice of what to compare one with."""
+"""The comparison of searches, and the choice of searches to compare."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from retllm.search.settings import SETTINGS
 from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
-from retllm_web.render.filters import keys_asked
+from retllm_web.render.filters import job_keys
 
-# down to which place items are shown
+# items are shown down to this rank
 _TOPS = (10, 20, 50, 200)
 _TOP = 20
 
@@ -33,17 +33,17 @@ _LABELS = {
     "scorer_revision": "Revision of the scorer",
     "scorer_version": "Version of the scores",
     "prompt_version": "Version of the prompt",
-    "match_threshold": "Border of a match (log-odds)",
+    "match_threshold": "Match threshold (log-odds)",
 } | {setting.name: setting.label for setting in SETTINGS}
 
 
 @pages.get("/compare")
 def compare() -> ResponseReturnValue:
-    """Two to six searches side by side; of a single one, those that it may be compared with."""
-    # one too many is enough to be refused by
-    keys = keys_asked(request.args.getlist("of"), comparing.MAX_COMPARED + 1)
+    """Compare two to six searches; for a single one, offer searches to compare it with."""
+    # one key above the maximum makes compare() reject the request
+    keys = job_keys(request.args.getlist("of"), comparing.MAX_COMPARED + 1)
     if not keys:
-        flash("Tick the searches to compare, two to six of them.", "info")
+        flash("Select two to six searches to compare.", "info")
         return redirect(url_for("pages.jobs"))
     if len(keys) == 1:
         return _choice(keys[0])
@@ -76,19 +76,19 @@ def _choice(key: UUID) -> ResponseReturnValue:
         same = comparing.same_question(session, current_actor(), key)
         others = comparing.same_collection(session, current_actor(), key)
     if result is None:
-        flash("Only searches can be compared, and this is an index job.", "info")
+        flash("An index job cannot be compared; choose searches.", "info")
         return redirect(url_for("pages.job", job_id=key))
     return render_template(
-        "compare_choice.html", job=shown, result=result, same=same, others=others, most=comparing.MAX_COMPARED
+        "compare_choice.html", job=shown, result=result, same=same, others=others, limit=comparing.MAX_COMPARED
     )
 
 
 def _shown(rows: dict[str, list[Any]]) -> list[tuple[str, list[str]]]:
-    return [(_LABELS[name], [_said(value) for value in values]) for name, values in rows.items()]
+    return [(_LABELS[name], [_as_text(value) for value in values]) for name, values in rows.items()]
 
 
-def _said(value: Any) -> str:
-    """A setting in words."""
+def _as_text(value: Any) -> str:
+    """Return the value of a setting as text."""
     if value is None or value == []:
         return "none"
     if isinstance(value, bool):
@@ -96,5 +96,5 @@ def _said(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if isinstance(value, dict):
-        return ", ".join(f"{name.replace('_', ' ')} {one}" for name, one in value.items())
+        return ", ".join(f"{name.replace('_', ' ')} {part}" for name, part in value.items())
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""Runs of evaluations: reports of `retllm eval`, and reviewed questions that are asked again."""
+"""Evaluations: reports of `retllm eval`, and repeated runs of reviewed queries."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _RUNS = 30
 
 @pages.get("/quality/runs")
 def evaluation_runs() -> ResponseReturnValue:
-    """Every evaluation that this account may see."""
+    """Show the evaluations that this account may see."""
     return _list(Form())
 
 
@@ -49,12 +49,12 @@ def _list(form: Form, status: int = 200) -> ResponseReturnValue:
 
 @pages.post("/quality/runs")
 def upload_run() -> ResponseReturnValue:
-    """Keep a report that was sent."""
+    """Store an uploaded report."""
     form = Form.sent()
     try:
         report = _sent_report()
     except (InvalidInput, TooLarge) as error:
-        # it names fields of the report, which are none of the form
+        # the error names fields of the report, not of the form
         form.errors["report"] = error.message
         return _list(form, error.http_status)
     try:
@@ -70,16 +70,16 @@ def upload_run() -> ResponseReturnValue:
 def _sent_report() -> Report:
     upload = request.files.get("report")
     if upload is None or not upload.filename:
-        raise InvalidInput("Choose the result.json of a run of `retllm eval`.")
+        raise InvalidInput("Choose the result.json of a `retllm eval` run.")
     return read_report(upload.stream.read(MAX_BYTES + 1))
 
 
 @pages.post("/quality/<uuid:collection_id>/ask")
 def ask_again(collection_id: UUID) -> ResponseReturnValue:
-    """Ask the reviewed questions of a collection again with the settings of the form."""
+    """Run the reviewed queries of a collection again with the settings of the form."""
     form = Form.sent()
     try:
-        run = evaluations.ask_again(current_actor(), collection_id, _asked(form), form.text("name") or None)
+        run = evaluations.ask_again(current_actor(), collection_id, _request_of(form), form.text("name") or None)
     except InvalidInput as error:
         form.refuse(error)
         return quality_page(collection_id, form, error.http_status)
@@ -88,24 +88,24 @@ def ask_again(collection_id: UUID) -> ResponseReturnValue:
     return redirect(url_for("pages.evaluation_run", run_id=run.id))
 
 
-def _asked(form: Form) -> SearchRequest:
-    asked: dict[str, Any] = dict(form.given("k", "mode", "fusion_weight"))
-    asked["injection"] = form.given("trigger", "alpha", "fixed_layer")
-    if asked["injection"].get("trigger") != "fixed":
-        # a layer means nothing to the other triggers
-        asked["injection"].pop("fixed_layer", None)
+def _request_of(form: Form) -> SearchRequest:
+    settings: dict[str, Any] = dict(form.given("k", "mode", "fusion_weight"))
+    settings["injection"] = form.given("trigger", "alpha", "fixed_layer")
+    if settings["injection"].get("trigger") != "fixed":
+        # only the trigger "fixed" takes a layer
+        settings["injection"].pop("fixed_layer", None)
     waves = form.text("adaptive")
     if waves in ("yes", "no"):
-        asked["adaptive"] = waves == "yes"
+        settings["adaptive"] = waves == "yes"
     try:
-        return SearchRequest.model_validate(asked)
+        return SearchRequest.model_validate(settings)
     except ValidationError as error:
         raise invalid(error) from error
 
 
 @pages.get("/quality/runs/<uuid:run_id>")
 def evaluation_run(run_id: UUID) -> ResponseReturnValue:
-    """One evaluation."""
+    """Show one evaluation."""
     with transaction(services().sessions) as session:
         run = runs.run_for(session, current_actor(), run_id)
         shown = {
@@ -120,7 +120,7 @@ def evaluation_run(run_id: UUID) -> ResponseReturnValue:
 
 @pages.get("/quality/runs/<uuid:run_id>/live")
 def evaluation_run_live(run_id: UUID) -> ResponseReturnValue:
-    """The part of a run's page that changes while its searches are at work; 304 if nothing did."""
+    """Return the live part of a run's page; 304 if nothing changed."""
     with transaction(services().sessions) as session:
         run = runs.run_for(session, current_actor(), run_id)
         states = runs.states_of(session, run)
@@ -130,14 +130,14 @@ def evaluation_run_live(run_id: UUID) -> ResponseReturnValue:
 
 
 def _reviewed(session: Session, run: EvaluationRun) -> dict[str, Any]:
-    """What the templates of a run of reviewed questions need."""
+    """Return the template variables of a run of reviewed queries."""
     states = runs.states_of(session, run)
     outcome = outcome_of(session, run)
     total = len(run.report.get("searches", []))
     gone = total - sum(states.values())
     over = sum(count for state, count in states.items() if state in OVER_JOBS) + gone
     everything = request.args.get("show") == "all"
-    changed = [one for one in outcome.answers if _has_changed(one)]
+    changed = [answer for answer in outcome.answers if _has_changed(answer)]
     return {
         "states": states,
         "outcome": outcome,
@@ -155,7 +155,7 @@ def _has_changed(answer: RunAnswer) -> bool:
 
 
 def _in_order(outcome: RunOutcome, changed: list[RunAnswer], everything: bool) -> list[RunAnswer]:
-    """The answers to show: those that got worse first, then those that got better."""
+    """Return the answers to show, the largest losses first."""
 
     def gain(answer: RunAnswer) -> float:
         if answer.now is None or answer.then is None:
@@ -166,7 +166,7 @@ def _in_order(outcome: RunOutcome, changed: list[RunAnswer], everything: bool) -
 
 
 def _uploaded(run: EvaluationRun) -> dict[str, Any]:
-    """What the template of a report needs."""
+    """Return the template variables of a report."""
     report = checked_report(run.report)
     return {"report": report, "sections": report_charts.sections_of(report)}
 
@@ -178,5 +178,5 @@ def delete_run(run_id: UUID) -> ResponseReturnValue:
         run = evaluations.delete(current_actor(), run_id)
     except RetllmError as error:
         return refused(error, url_for("pages.evaluation_run", run_id=run_id))
-    flash(f"The evaluation “{run.name}” is deleted.", "success")
+    flash(f"Evaluation “{run.name}” deleted.", "success")
     return redirect(url_for("pages.evaluation_runs"))

@@ -9,7 +9,8 @@ from typing import Any
 
 from flask import Flask
 
-from retllm.db.enums import OVER_JOBS, DecidedBy, ItemKind, JobKind, JobState, Role, Stage, UnitState
+from retllm.db.enums import OVER_JOBS, AttemptOutcome, DecidedBy, ItemKind, JobKind, JobState, Role, Stage, UnitState
+from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, UNIT_STATES
 from retllm.history.job_views import JobView, UnitError
 from retllm.media.ingest import FileOutcome
 from retllm_web.http.auth import current_actor
@@ -20,34 +21,58 @@ KINDS = {
     ItemKind.TEXT: ("text", "texts"),
     ItemKind.BOTH: ("captioned picture", "captioned pictures"),
 }
+# label, icon, Bootstrap's colour
 STATES = {
-    # label, icon, Bootstrap's colour
-    JobState.QUEUED: ("waiting", "hourglass", "secondary"),
-    JobState.RUNNING: ("running", "play-circle", "primary"),
-    JobState.SUCCEEDED: ("done", "check-circle", "success"),
-    JobState.PARTIAL: ("done in part", "exclamation-circle", "warning"),
-    JobState.FAILED: ("failed", "x-circle", "danger"),
-    JobState.CANCELLED: ("cancelled", "slash-circle", "secondary"),
+    state: (JOB_STATES[state], icon, colour)
+    for state, icon, colour in (
+        (JobState.QUEUED, "hourglass", "secondary"),
+        (JobState.RUNNING, "play-circle", "primary"),
+        (JobState.SUCCEEDED, "check-circle", "success"),
+        (JobState.PARTIAL, "exclamation-circle", "warning"),
+        (JobState.FAILED, "x-circle", "danger"),
+        (JobState.CANCELLED, "slash-circle", "secondary"),
+    )
+}
+UNITS = {
+    state: (UNIT_STATES[state], icon, colour)
+    for state, icon, colour in (
+        (UnitState.READY, "hourglass", "secondary"),
+        (UnitState.LEASED, "play-circle", "primary"),
+        (UnitState.DONE, "check-circle", "success"),
+        (UnitState.DEAD, "x-circle", "danger"),
+        (UnitState.SPLIT, "scissors", "warning"),
+        (UnitState.CANCELLED, "slash-circle", "secondary"),
+    )
+}
+# label, icon
+OUTCOMES = {
+    outcome: (ATTEMPT_OUTCOMES[outcome], icon)
+    for outcome, icon in (
+        (AttemptOutcome.COMMITTED, "check-circle"),
+        (AttemptOutcome.FAILED, "x-circle"),
+        (AttemptOutcome.LOST, "question-circle"),
+        (AttemptOutcome.RETURNED, "arrow-return-left"),
+        (AttemptOutcome.CANCELLED, "slash-circle"),
+    )
 }
 STAGES = {
     Stage.EMBED: "Items embedded",
     Stage.COARSE: "Coarse stage: nearest items",
-    Stage.FINE: "Fine stage: candidates judged",
+    Stage.FINE: "Fine stage: candidates scored",
 }
 JOB_KINDS = {JobKind.INDEX: "Index", JobKind.SEARCH: "Search"}
 DECIDED = {
     DecidedBy.SCORE: ("score", "No other candidate has this score."),
-    DecidedBy.ENTROPY: ("entropy", "Scores tie; the one with the lower entropy, so the surer one, goes first."),
-    DecidedBy.COARSE: ("coarse order", "Score and entropy tie, or there is no score: the coarse stage decides."),
+    DecidedBy.ENTROPY: ("entropy", "Scores tie; the candidate with the lower entropy ranks first."),
+    DecidedBy.COARSE: ("coarse rank", "Score and entropy tie, or there is no score; the coarse rank decides."),
 }
 
-# seconds
-_PATIENCE = 20
+_NEGLECTED_SECONDS = 20
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def ago(moment: datetime, now: datetime | None = None) -> str:
-    """How long ago something was, in one unit."""
+    """Return the age of a moment in one unit, such as "3 days ago"."""
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
     if seconds < 10:
         return "just now"
@@ -59,7 +84,7 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A duration in two or three figures."""
+    """Return a duration with two or three digits."""
     if value is None:
         return "–"
     if value < _MINUTE:
@@ -69,7 +94,7 @@ def seconds(value: float | None) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes in the unit that people read."""
+    """Return a number of bytes in the largest fitting unit."""
     value = float(count)
     for unit in ("bytes", "kB", "MB", "GB"):
         if value < 1000 or unit == "GB":
@@ -79,56 +104,56 @@ def size(count: int) -> str:
 
 
 def kind(value: ItemKind | str, number: int = 1) -> str:
-    """The name of a kind of items, in the singular or plural."""
-    one, many = KINDS[ItemKind(value)]
-    return one if number == 1 else many
+    """Return the name of a kind of items, singular or plural."""
+    singular, plural = KINDS[ItemKind(value)]
+    return singular if number == 1 else plural
 
 
 def items(number: int) -> str:
-    """A number of items."""
+    """Return a number of items as text."""
     return f"{number:,} item" if number == 1 else f"{number:,} items"
 
 
 def percent(share: float) -> str:
-    """A share as percent, rounded down: all of it only when it is all."""
+    """Return a share as percent, rounded down, so that only 1 gives 100 %."""
     return f"{int(share * 100 + 1e-9)} %"
 
 
 def figure(value: float | None, decimals: int = 4) -> str:
-    """A number with so many decimals; a dash for none."""
+    """Return a number with a fixed number of decimals; a dash for None."""
     return "–" if value is None else f"{value:.{decimals}f}"
 
 
 def same_errors(errors: Sequence[UnitError]) -> list[dict[str, Any]]:
-    """Errors of units, those that say the same told once with their number."""
+    """Return the errors of units, equal ones grouped with their count."""
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for one in errors:
-        key = (one.stage, one.state is UnitState.DEAD, one.attempt, one.error)
-        group = groups.setdefault(key, one.model_dump() | {"count": 0})
+    for error in errors:
+        key = (error.stage, error.state is UnitState.DEAD, error.attempt, error.error)
+        group = groups.setdefault(key, error.model_dump() | {"count": 0})
         group["count"] += 1
     return list(groups.values())
 
 
 def rejected_first(outcomes: Sequence[FileOutcome]) -> list[FileOutcome]:
-    """Outcomes with those first that need a person."""
-    return sorted(outcomes, key=lambda one: one.status != "rejected")
+    """Return the outcomes with rejected files first."""
+    return sorted(outcomes, key=lambda outcome: outcome.status != "rejected")
 
 
 def outcome_counts(outcomes: Sequence[FileOutcome]) -> str:
-    """How many of the files came in, and how many did not."""
-    counts: Counter[str] = Counter(one.status for one in outcomes)
+    """Return the number of files for each outcome as text."""
+    counts: Counter[str] = Counter(outcome.status for outcome in outcomes)
     order = ("added", "updated", "duplicate", "rejected")
     return ", ".join(f"{counts[status]} {status}" for status in order if counts[status]) + "."
 
 
 def neglected(job: JobView) -> bool:
-    """Whether a job waits longer than a worker that runs would let it."""
+    """Return whether a job has been queued for so long that probably no worker runs."""
     waited = (datetime.now(UTC) - job.created_at).total_seconds()
-    return job.state is JobState.QUEUED and not job.cancel_requested and waited > _PATIENCE
+    return job.state is JobState.QUEUED and not job.cancel_requested and waited > _NEGLECTED_SECONDS
 
 
 def navigation() -> list[tuple[str, str]]:
-    """The pages of the menu that this account may open: endpoint and label."""
+    """Return endpoint and label of each menu entry that this account may open."""
     shown = [
         ("pages.overview", "Overview"),
         ("pages.search_page", "Search"),
@@ -141,12 +166,12 @@ def navigation() -> list[tuple[str, str]]:
 
 
 def over(state: JobState) -> bool:
-    """Whether nothing more happens to a job by itself."""
+    """Return whether a job is over."""
     return state in OVER_JOBS
 
 
 def install(app: Flask) -> None:
-    """Give templates these formats."""
+    """Register the filters and globals of the templates."""
     app.jinja_env.filters.update(
         ago=ago,
         seconds=seconds,
@@ -163,6 +188,8 @@ def install(app: Flask) -> None:
     )
     tables: dict[str, Any] = {
         "STATES": STATES,
+        "UNITS": UNITS,
+        "OUTCOMES": OUTCOMES,
         "STAGES": STAGES,
         "JOB_KINDS": JOB_KINDS,
         "DECIDED": DECIDED,

@@ -1,4 +1,4 @@
-"""One item: its picture, its text, its facts, and the searches that found it."""
+"""One item: its picture, its text, its metadata, and the searches that found it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from retllm_web.pages.blueprint import pages
 
 @pages.get("/items/<uuid:item_id>")
 def item(item_id: UUID) -> ResponseReturnValue:
-    """One item."""
+    """Show one item."""
     with transaction(services().sessions) as session:
         found, indexed = contents.item_for(session, current_actor(), item_id, services().settings)
         collection = collection_for(session, current_actor(), found.collection_id)
@@ -35,7 +35,7 @@ def item(item_id: UUID) -> ResponseReturnValue:
 
 @pages.post("/items/<uuid:item_id>/delete")
 def delete_item(item_id: UUID) -> ResponseReturnValue:
-    """Delete an item's content; old results still name it."""
-    gone = contents.delete(current_actor(), item_id)
-    flash(f"“{gone.name}” is deleted.", "success")
-    return redirect(url_for("pages.collection", collection_id=gone.collection_id))
+    """Delete an item's content; earlier results still show its name."""
+    deleted = contents.delete(current_actor(), item_id)
+    flash(f"“{deleted.name}” deleted.", "success")
+    return redirect(url_for("pages.collection", collection_id=deleted.collection_id))

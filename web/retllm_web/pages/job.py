@@ -1,4 +1,4 @@
-"""One job: an index job with its progress, a search with its result, and what may be done with it."""
+"""One job: an index job with its progress, or a search with its result, and the actions on it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from retllm_web.pages.blueprint import pages, refused
 from retllm_web.pages.search_form import form_of
 from retllm_web.render.timeline import timeline
 
-# units that the page of a job shows itself; all of them have a page of their own
+# units on the page of a job; another page shows all of them
 _ATTEMPTS = 10
 
 
 def _shown(job_id: UUID) -> dict[str, Any]:
-    """What the templates of a job need: ``job``, ``search`` if it is one, and what stands around them."""
+    """Return the template variables of a job; ``search`` is None for an index job."""
     with transaction(services().sessions) as session:
         found = job_for(session, current_actor(), job_id)
         search = (
@@ -54,16 +54,16 @@ def _shown(job_id: UUID) -> dict[str, Any]:
 
 
 def _pauses(session: Session, job: JobView) -> list[Pause]:
-    """The paused queues that this job waits for."""
-    waited_for = {QUEUE_OF[one.stage] for one in job.stages if any(one.units.get(state) for state in OPEN_UNITS)}
-    if not waited_for:
+    """Return the pauses of the queues that this job waits for."""
+    queues = {QUEUE_OF[stage.stage] for stage in job.stages if any(stage.units.get(state) for state in OPEN_UNITS)}
+    if not queues:
         return []
-    return [pause for name, pause in pauses.paused(session).items() if name in waited_for]
+    return [pause for name, pause in pauses.paused(session).items() if name in queues]
 
 
 @pages.get("/jobs/<uuid:job_id>")
 def job(job_id: UUID) -> ResponseReturnValue:
-    """One job."""
+    """Show one job."""
     shown = _shown(job_id)
     form = form_of(shown["search"]) if shown["search"] else None
     return render_template("job.html", **shown, again=form, settings=services().settings)
@@ -71,17 +71,17 @@ def job(job_id: UUID) -> ResponseReturnValue:
 
 @pages.get("/jobs/<uuid:job_id>/live")
 def job_live(job_id: UUID) -> ResponseReturnValue:
-    """The part of a job's page that changes while it is at work; 304 if nothing did."""
+    """Return the live part of a job's page; 304 if nothing changed."""
     with transaction(services().sessions) as session:
-        stamp = job_etag(session, current_actor(), job_id)
-    if (same := conditional.unchanged(*stamp)) is not None:
+        values = job_etag(session, current_actor(), job_id)
+    if (same := conditional.unchanged(*values)) is not None:
         return same
     return render_template("_job_live.html", **_shown(job_id))
 
 
 @pages.post("/jobs/<uuid:job_id>/cancel")
 def cancel_job(job_id: UUID) -> ResponseReturnValue:
-    """Ask for the end of a job."""
+    """Request the cancellation of a job."""
     here = url_for("pages.job", job_id=job_id)
     try:
         submissions.cancel(current_actor(), job_id)
@@ -92,7 +92,7 @@ def cancel_job(job_id: UUID) -> ResponseReturnValue:
 
 @pages.post("/jobs/<uuid:job_id>/retry")
 def retry_job(job_id: UUID) -> ResponseReturnValue:
-    """Give what failed of a job new attempts."""
+    """Retry the dead and cancelled units of a job."""
     here = url_for("pages.job", job_id=job_id)
     try:
         submissions.retry(current_actor(), job_id)

@@ -1,4 +1,4 @@
-"""What is done to jobs from the history: asked for with what it comes to, then done."""
+"""Bulk actions on jobs of the history: a page to confirm, then the action."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import key_or_none
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
-from retllm_web.render.filters import address_of, filters_of, keys_asked, pairs_of
+from retllm_web.render.filters import address_of, filters_of, job_keys, pairs_of
 
-# jobs that can be named one by one; an address holds no more
+# jobs that a request can name; an address has no room for more
 _MAX_NAMED = 200
-_DONE = {BulkAction.CANCEL: "cancelled", BulkAction.RETRY: "tried again", BulkAction.DELETE: "deleted"}
+_DONE = {BulkAction.CANCEL: "cancelled", BulkAction.RETRY: "retried", BulkAction.DELETE: "deleted"}
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be done, and to which jobs: those that are named, or all that match the filters."""
+class BulkRequest:
+    """An action and the jobs that it applies to: named ones, or all that match the filters."""
 
-    deed: BulkAction
+    action: BulkAction
     filters: JobFilters
     keys: list[UUID]
     everything: bool
@@ -45,86 +45,88 @@ class Wanted:
     after: UUID | None
 
     @classmethod
-    def of(cls, sent: MultiDict[str, str]) -> Wanted | None:
-        """What was sent; None if it says nothing to do.
+    def of(cls, sent: MultiDict[str, str]) -> BulkRequest | None:
+        """Return the request in ``sent``; None if it has no action or no jobs.
 
         Raises:
-            NotFound: a key is none.
+            NotFound: a key is malformed.
         """
-        deed = next((one for one in BulkAction if one.value == sent.get("deed")), None)
-        keys = keys_asked(sent.getlist("of"), _MAX_NAMED)
+        action = next((action for action in BulkAction if action.value == sent.get("deed")), None)
+        keys = job_keys(sent.getlist("of"), _MAX_NAMED)
         everything = sent.get("all") == "1"
-        if deed is None or not (keys or everything):
+        if action is None or not (keys or everything):
             return None
         upto = key_or_none(sent.get("upto"), "job") or new_id()
-        return cls(deed, filters_of(sent), keys, everything, upto, key_or_none(sent.get("after"), "job"))
+        return cls(action, filters_of(sent), keys, everything, upto, key_or_none(sent.get("after"), "job"))
 
     def conditions(self, actor: Actor) -> Sequence[Condition]:
-        """What is true of the jobs that are meant."""
+        """Return the conditions that select the jobs."""
         if not self.everything:
             return [Job.id.in_(self.keys), within_visible(actor, Job.collection_id)]
-        left = [Job.id < self.after] if self.after else []
-        return [*self.filters.matching(actor), Job.id <= self.upto, *left]
+        remaining = [Job.id < self.after] if self.after else []
+        return [*self.filters.matching(actor), Job.id <= self.upto, *remaining]
 
     def reach(self, session: Session, actor: Actor) -> Reach:
-        """To how many of them it can be done."""
-        return listing.reach(session, actor, self.conditions(actor), control.allowed(self.deed))
+        """Return how many of the jobs allow the action."""
+        return listing.reach(session, actor, self.conditions(actor), control.allowed(self.action))
 
     def fields(self) -> list[tuple[str, str]]:
-        """What the form that does it sends again."""
-        sent = [("deed", self.deed.value), ("upto", str(self.upto)), *pairs_of(self.filters)]
+        """Return the hidden fields of the form that confirms the action."""
+        sent = [("deed", self.action.value), ("upto", str(self.upto)), *pairs_of(self.filters)]
         if self.everything:
             return [*sent, ("all", "1"), *([("after", str(self.after))] if self.after else [])]
         return [*sent, *(("of", str(key)) for key in self.keys)]
 
     def do(self, actor: Actor) -> BulkResult:
-        """Do it, to at most ``bulk.MOST`` of them."""
+        """Apply the action to at most ``bulk.MAX`` jobs."""
         if self.everything:
-            return bulk.apply_to_all(actor, self.deed, self.filters, upto=self.upto, after=self.after)
-        return bulk.do_to(actor, self.deed, self.keys)
+            return bulk.apply_to_all(actor, self.action, self.filters, upto=self.upto, after=self.after)
+        return bulk.apply_to(actor, self.action, self.keys)
 
     def back(self) -> str:
-        """The address of the list that this came from."""
+        """Return the address of the list that the request came from."""
         return url_for("pages.jobs", **address_of(self.filters))
 
 
 @pages.get("/jobs/confirm")
 def confirm_jobs() -> ResponseReturnValue:
-    """Say to how many jobs it would be done, and ask whether to do it."""
-    wanted = Wanted.of(request.args)
-    if wanted is None:
-        flash("Select the jobs first: tick some of them, or all that fit the filter.", "info")
+    """Show how many jobs the action would change, with a form to confirm it."""
+    bulk_request = BulkRequest.of(request.args)
+    if bulk_request is None:
+        flash("Select jobs first, or all that match the filter.", "info")
         return redirect(url_for("pages.jobs", **address_of(filters_of(request.args))))
     with transaction(services().sessions) as session:
-        found = wanted.reach(session, current_actor())
-    return render_template("jobs_confirm.html", wanted=wanted, reach=found, most=bulk.MAX, back=wanted.back())
+        reach = bulk_request.reach(session, current_actor())
+    return render_template(
+        "jobs_confirm.html", bulk_request=bulk_request, reach=reach, limit=bulk.MAX, back=bulk_request.back()
+    )
 
 
 @pages.post("/jobs/confirm")
 def do_to_jobs() -> ResponseReturnValue:
-    """Do it, and tell what was done and what was not."""
-    wanted = Wanted.of(request.form)
-    if wanted is None:
+    """Apply the action, and report how many jobs it changed."""
+    bulk_request = BulkRequest.of(request.form)
+    if bulk_request is None:
         return redirect(url_for("pages.jobs"))
-    tally = wanted.do(current_actor())
-    flash(_told(wanted.deed, tally), "success" if tally.done else "info")
-    if tally.refused:
-        flash(_told_refused(wanted.deed, tally.refused), "warning")
-    if tally.after is None:
-        return redirect(wanted.back())
-    again = {**address_of(wanted.filters), "deed": wanted.deed.value, "all": 1}
-    return redirect(url_for("pages.confirm_jobs", **again, upto=wanted.upto, after=tally.after))
+    result = bulk_request.do(current_actor())
+    flash(_done_text(bulk_request.action, result), "success" if result.done else "info")
+    if result.refused:
+        flash(_refused_text(bulk_request.action, result.refused), "warning")
+    if result.after is None:
+        return redirect(bulk_request.back())
+    again = {**address_of(bulk_request.filters), "deed": bulk_request.action.value, "all": 1}
+    return redirect(url_for("pages.confirm_jobs", **again, upto=bulk_request.upto, after=result.after))
 
 
-def _told(deed: BulkAction, tally: BulkResult) -> str:
-    if not tally.done:
-        return f"No job was {_DONE[deed]}."
-    return "1 job is " + f"{_DONE[deed]}." if tally.done == 1 else f"{tally.done:,} jobs are {_DONE[deed]}."
+def _done_text(action: BulkAction, result: BulkResult) -> str:
+    if not result.done:
+        return f"No job was {_DONE[action]}."
+    return f"1 job was {_DONE[action]}." if result.done == 1 else f"{result.done:,} jobs were {_DONE[action]}."
 
 
-def _told_refused(deed: BulkAction, refused: Counter[str]) -> str:
+def _refused_text(action: BulkAction, refused: Counter[str]) -> str:
     reasons = "; ".join(f"{number:,} {'is' if number == 1 else 'are'} {reason}" for reason, number in refused.items())
-    return f"{refused.total():,} {'was' if refused.total() == 1 else 'were'} not {_DONE[deed]}: {reasons}."
+    return f"{refused.total():,} {'was' if refused.total() == 1 else 'were'} not {_DONE[action]}: {reasons}."
 
 
 @pages.post("/jobs/<uuid:job_id>/delete")
@@ -134,5 +136,5 @@ def delete_job(job_id: UUID) -> ResponseReturnValue:
         bulk.delete(current_actor(), job_id)
     except RetllmError as error:
         return refused(error, url_for("pages.job", job_id=job_id))
-    flash("The job is deleted.", "success")
+    flash("Job deleted.", "success")
     return redirect(url_for("pages.jobs"))

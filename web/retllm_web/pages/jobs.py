@@ -1,4 +1,4 @@
-"""The history: every job that this account may see, its filters in the address."""
+"""The history: the jobs that this account may see, with filters in the address."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from retllm.db.people import SavedView
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, User
 from retllm.history import listing
-from retllm.history.control import BulkAction
 from retllm.history.job_views import job_views
 from retllm.history.listing import JobFilters
 from retllm.identity.access import collection_for, visible_collections
@@ -24,7 +23,7 @@ from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import cut, key_or_none
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages
-from retllm_web.render.filters import address_of, filters_asked, pairs_of, query_of
+from retllm_web.render.filters import address_of, pairs_of, query_of, requested_filters
 
 _JOBS = 30
 # collections and people that the filters offer
@@ -33,9 +32,9 @@ _OFFERED = 200
 
 @pages.get("/jobs")
 def jobs() -> ResponseReturnValue:
-    """The jobs that this account may see, newest first."""
+    """Show the jobs that this account may see, newest first."""
     user = current_actor()
-    filters = filters_asked()
+    filters = requested_filters()
     after = key_or_none(request.args.get("after"), "page")
     with transaction(services().sessions) as session:
         rows = listing.page(session, user, filters, after=after, limit=_JOBS + 1)
@@ -57,17 +56,16 @@ def jobs() -> ResponseReturnValue:
         filters=filters,
         states=_states(filters, numbers),
         total=_total(filters, numbers),
-        most=listing.MAX_COUNTED,
+        max_counted=listing.MAX_COUNTED,
         address=address_of(filters),
         query=query_of(filters),
         fields=pairs_of(filters),
         views=saved,
-        deeds=BulkAction,
     )
 
 
 def _states(filters: JobFilters, numbers: dict[JobState, int]) -> list[dict[str, Any]]:
-    """Each state with its count, and the address of the same filter with that state alone."""
+    """Return each state with its count, and the address of the same filter with only that state."""
     return [
         {
             "state": state,
@@ -84,21 +82,21 @@ def _total(filters: JobFilters, numbers: dict[JobState, int]) -> int:
 
 
 def _collections(session: Session, actor: Actor, filters: JobFilters) -> list[tuple[str, str]]:
-    """Keys and names of the newest collections, and of the one that is chosen.
+    """Return keys and names of the newest collections and of the chosen one.
 
     Raises:
-        NotFound: this account may not see the one that is chosen.
+        NotFound: this account may not see the chosen collection.
     """
     newest = sa.select(Collection.id, Collection.name).where(visible_collections(actor))
     found = {str(key): name for key, name in session.execute(newest.order_by(Collection.id.desc()).limit(_OFFERED))}
     if filters.collection_id is not None and str(filters.collection_id) not in found:
         chosen = collection_for(session, actor, filters.collection_id)
         found[str(chosen.id)] = chosen.name
-    return sorted(found.items(), key=lambda one: one[1].lower())
+    return sorted(found.items(), key=lambda pair: pair[1].lower())
 
 
 def _people(session: Session, actor: Actor, filters: JobFilters) -> list[str]:
-    """Names to filter by: everybody for an administrator, else this account and the owners of what it sees."""
+    """Return names to filter by: every account for an administrator, else this one and the owners of what it sees."""
     query = sa.select(User.name).order_by(User.name).limit(_OFFERED)
     if actor.role is not Role.ADMIN:
         query = query.where(User.id.in_(sa.select(Collection.owner_id).where(visible_collections(actor))))

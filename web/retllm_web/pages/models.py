@@ -1,4 +1,4 @@
-"""The models of a collection: what each has embedded, which one searches use, and the change to another."""
+"""The embedders of a collection: what each has embedded, which one searches use, and how to switch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retllm_web.pages.blueprint import pages, refused
 
 @pages.get("/collections/<uuid:collection_id>/models")
 def models(collection_id: UUID) -> ResponseReturnValue:
-    """The page."""
+    """Show the embedders of a collection."""
     found, covered = reembedding.coverage(current_actor(), collection_id)
     return render_template("collection_models.html", collection=found, models=covered, settings=services().settings)
 
@@ -24,7 +24,7 @@ def models(collection_id: UUID) -> ResponseReturnValue:
 @pages.post("/collections/<uuid:collection_id>/models/index")
 def index_with(collection_id: UUID) -> ResponseReturnValue:
     """Index the collection with one embedder."""
-    name = _asked()
+    name = _requested_embedder()
     try:
         job = reembedding.index_with(current_actor(), collection_id, name)
     except RetllmError as error:
@@ -34,14 +34,14 @@ def index_with(collection_id: UUID) -> ResponseReturnValue:
 
 @pages.post("/collections/<uuid:collection_id>/models/use")
 def use_model(collection_id: UUID) -> ResponseReturnValue:
-    """Let searches use an embedder."""
+    """Make searches use an embedder."""
     here = url_for("pages.models", collection_id=collection_id)
-    name = _asked()
+    name = _requested_embedder()
     try:
         reembedding.use(current_actor(), collection_id, name)
     except RetllmError as error:
         return refused(error, here)
-    flash(f"Searches of this collection use {name} from now on. Earlier searches keep what they used.", "success")
+    flash(f"Searches of this collection now use {name}. Earlier searches keep their embedder.", "success")
     return redirect(here)
 
 
@@ -50,12 +50,12 @@ def remove_vectors(collection_id: UUID, model_id: UUID) -> ResponseReturnValue:
     """Remove the vectors of a model that is not in use."""
     here = url_for("pages.models", collection_id=collection_id)
     try:
-        gone = reembedding.remove(current_actor(), collection_id, model_id)
+        removed = reembedding.remove(current_actor(), collection_id, model_id)
     except RetllmError as error:
         return refused(error, here)
-    flash(f"{gone:,} vectors are removed." if gone else "There was nothing to remove any more.", "success")
+    flash(f"{removed:,} vectors removed." if removed else "There were no vectors to remove.", "success")
     return redirect(here)
 
 
-def _asked() -> str:
+def _requested_embedder() -> str:
     return request.form.get("embedder", "").replace("\0", "")[:500]

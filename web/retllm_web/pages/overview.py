@@ -1,4 +1,4 @@
-"""The first page: what there is, what is at work, how fast, what failed."""
+"""The first page: totals, queues, workers, throughput, and the latest failures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from flask.typing import ResponseReturnValue
 
 from retllm import charts
 from retllm.charts import Chart, Series
+from retllm.db.enums import JobState
 from retllm.db.session import transaction
+from retllm.db.state_words import JOB_STATES
 from retllm.history import listing
 from retllm.operations import activity, queues, workers
 from retllm.operations.activity import WINDOWS, Activity
@@ -27,11 +29,11 @@ def _window() -> activity.Window:
 
 def _shown() -> dict[str, Any]:
     window = _window()
-    told = hints(services().settings.redis_url, queues.QUEUES)
+    hint_counts = hints(services().settings.redis_url, queues.QUEUES)
     user = current_actor()
     with transaction(services().sessions) as session:
-        done = activity.activity(session, user, window)
-        living = [one for one in workers.every(session) if one.standing is WorkerStatus.ALIVE]
+        recent = activity.activity(session, user, window)
+        alive = [worker for worker in workers.every(session) if worker.standing is WorkerStatus.ALIVE]
         shown = {
             "holdings": activity.holdings(session, user),
             "jobs": listing.counts(session, user, listing.JobFilters()),
@@ -40,49 +42,50 @@ def _shown() -> dict[str, Any]:
         }
     return {
         **shown,
-        "activity": done,
+        "activity": recent,
         "windows": WINDOWS.values(),
-        "charts": _charts(done),
-        "workers": living,
-        "served": {queue for one in living for queue in one.queues},
-        "hints": told,
-        "most": queues.MAX_COUNTED,
-        "most_jobs": listing.MAX_COUNTED,
+        "charts": _charts(recent),
+        "workers": alive,
+        "served": {queue for worker in alive for queue in worker.queues},
+        "hints": hint_counts,
+        "max_counted": queues.MAX_COUNTED,
+        "max_jobs": listing.MAX_COUNTED,
     }
 
 
-def _charts(done: Activity) -> list[Any]:
-    hourly = done.window.name == "24h"
-    labels = [one.start.strftime("%H:%M" if hourly else "%d %b %H:%M") for one in done.pieces]
-    axis = "hour that began at (UTC)" if hourly else "6 hours that began at (UTC)"
+def _charts(recent: Activity) -> list[Any]:
+    hourly = recent.window.name == "24h"
+    labels = [piece.start.strftime("%H:%M" if hourly else "%d %b %H:%M") for piece in recent.pieces]
+    axis = "hour from (UTC)" if hourly else "6 hours from (UTC)"
     ended = [
-        Series("done", [one.succeeded for one in done.pieces]),
-        Series("failed, whole or in part", [one.failed for one in done.pieces]),
-        Series("cancelled", [one.cancelled for one in done.pieces]),
+        Series(JOB_STATES[JobState.SUCCEEDED], [piece.succeeded for piece in recent.pieces]),
+        Series(
+            f"{JOB_STATES[JobState.FAILED]} or {JOB_STATES[JobState.PARTIAL]}",
+            [piece.failed for piece in recent.pieces],
+        ),
+        Series(JOB_STATES[JobState.CANCELLED], [piece.cancelled for piece in recent.pieces]),
     ]
-    waits = [
-        Series("half take at most", [one.p50 for one in done.pieces]),
-        Series("95 of 100 take at most", [one.p95 for one in done.pieces]),
+    durations = [
+        Series("median", [piece.p50 for piece in recent.pieces]),
+        Series("p95", [piece.p95 for piece in recent.pieces]),
     ]
-    items = [Series("items", [one.items for one in done.pieces])]
+    items = [Series("items", [piece.items for piece in recent.pieces])]
     return [
         charts.stacked(Chart("Jobs that ended", labels, ended, x_name=axis, unit="jobs", key="jobs")),
-        charts.lines(
-            Chart("Time of a search, to its final order", labels, waits, x_name=axis, unit="s", decimals=2, key="time")
-        ),
+        charts.lines(Chart("Search duration", labels, durations, x_name=axis, unit="s", decimals=2, key="time")),
         charts.bars(Chart("Items embedded, in all collections", labels, items, x_name=axis, unit="items", key="items")),
     ]
 
 
 @pages.get("/")
 def overview() -> ResponseReturnValue:
-    """The page."""
+    """Show the overview."""
     return render_template("overview.html", **_shown())
 
 
 @pages.get("/overview/live")
 def overview_live() -> ResponseReturnValue:
-    """The part of the page that changes by itself."""
+    """Return the live part of the overview; 304 if nothing changed."""
     with transaction(services().sessions) as session:
-        stamp = activity.stamp(session)
-    return unchanged(_window().name, *stamp) or render_template("_overview_live.html", **_shown())
+        values = activity.stamp(session)
+    return unchanged(_window().name, *values) or render_template("_overview_live.html", **_shown())

@@ -1,4 +1,4 @@
-"""Accounts and their roles: the list, one account, and what administrators do with it."""
+"""Accounts and their roles: the list, one account, and the actions of administrators."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from retllm_web.pages.blueprint import pages, refused
 from retllm_web.pages.forms import Form
 
 ROLES = {
-    # label, what it may do
-    Role.ADMIN: ("Administrator", "sees and changes everything, and makes accounts"),
-    Role.EDITOR: ("Editor", "makes collections, and changes those that are their own or shared with them for that"),
-    Role.VIEWER: ("Viewer", "searches and reviews what is shared with them; changes no collection"),
+    # label, permissions
+    Role.ADMIN: ("Administrator", "can see and change everything, and create accounts"),
+    Role.EDITOR: ("Editor", "can create collections, and change their own and those they are an editor of"),
+    Role.VIEWER: ("Viewer", "can search and review shared collections; cannot change any"),
 }
 _PEOPLE = 50
 
 
 @dataclass
 class FormFeedback:
-    """What a form has to say; ``password`` was made up just now and is shown this once, for the account ``name``."""
+    """The result of a form; ``password`` is the generated password of the account ``name``, shown only once."""
 
     form: Form = field(default_factory=Form)
     name: str | None = None
@@ -46,35 +46,35 @@ def _wording() -> dict[str, object]:
 
 @pages.get("/people")
 def people() -> ResponseReturnValue:
-    """The accounts, for administrators."""
+    """Show the accounts, for administrators."""
     return _list(FormFeedback())
 
 
-def _list(said: FormFeedback) -> ResponseReturnValue:
+def _list(feedback: FormFeedback) -> ResponseReturnValue:
     require_role(current_actor(), Role.ADMIN)
     after = key_or_none(request.args.get("after"), "page")
     q = request.args.get("q", "").replace("\0", "").strip()[:100]
     with transaction(services().sessions) as session:
         rows = accounts.list_users(session, q=q, after=after, limit=_PEOPLE + 1)
     page, following = cut(rows, _PEOPLE)
-    shown = {"people": page, "next": following, "after": after, "q": q, "said": said}
-    return render_template("people.html", **shown, least=passwords.MIN), said.status
+    shown = {"people": page, "next": following, "after": after, "q": q, "feedback": feedback}
+    return render_template("people.html", **shown, min_password=passwords.MIN), feedback.status
 
 
 @pages.post("/people")
 def create_person() -> ResponseReturnValue:
-    """Make an account; a made-up password is in this answer and nowhere else."""
+    """Create an account; only this response shows a generated password."""
     require_role(current_actor(), Role.ADMIN)
     form = Form.sent()
     try:
         with transaction(services().sessions) as session:
             typed = str(form.values.get("password", "")) or None
-            user, made_up = administration.create(session, form.text("name"), _role(form), typed)
+            user, generated = administration.create(session, form.text("name"), _role(form), typed)
     except RetllmError as error:
         form.refuse(error, otherwise="name")
         form.values.pop("password", None)
         return _list(FormFeedback(form, status=error.http_status))
-    return _list(FormFeedback(name=user.name, password=made_up))
+    return _list(FormFeedback(name=user.name, password=generated))
 
 
 def _role(form: Form) -> Role:
@@ -86,11 +86,11 @@ def _role(form: Form) -> Role:
 
 @pages.get("/people/<uuid:user_id>")
 def person(user_id: UUID) -> ResponseReturnValue:
-    """One account, for administrators."""
+    """Show one account, for administrators."""
     return _person(user_id, FormFeedback())
 
 
-def _person(user_id: UUID, said: FormFeedback) -> ResponseReturnValue:
+def _person(user_id: UUID, feedback: FormFeedback) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         (shown,) = accounts.listed(session, [administration.find(session, user_id)])
         own = tokens.in_force(session, shown.user)
@@ -99,15 +99,15 @@ def _person(user_id: UUID, said: FormFeedback) -> ResponseReturnValue:
         person=shown.user,
         collections=shown.collections,
         tokens=own,
-        said=said,
-        least=passwords.MIN,
+        feedback=feedback,
+        min_password=passwords.MIN,
     )
-    return page, said.status
+    return page, feedback.status
 
 
 @pages.post("/people/<uuid:user_id>/role")
 def change_role(user_id: UUID) -> ResponseReturnValue:
-    """Give an account another role."""
+    """Change the role of an account."""
     here = url_for("pages.person", user_id=user_id)
     try:
         with transaction(services().sessions) as session:
@@ -116,15 +116,15 @@ def change_role(user_id: UUID) -> ResponseReturnValue:
             administration.set_role(session, user, role)
     except (InvalidInput, Conflict) as error:
         return refused(error, here)
-    flash(f"{user.name} has the role {ROLES[role][0].lower()} now.", "success")
-    # who gave the role away does not see this page any more
+    flash(f"{user.name} now has the role {ROLES[role][0].lower()}.", "success")
+    # without the role of an administrator, this page is forbidden
     lost = user.id == current_actor().id and role is not Role.ADMIN
     return redirect(url_for("pages.overview") if lost else here)
 
 
 @pages.post("/people/<uuid:user_id>/lock")
 def lock_person(user_id: UUID) -> ResponseReturnValue:
-    """Lock an account out."""
+    """Lock out an account."""
     here = url_for("pages.person", user_id=user_id)
     try:
         with transaction(services().sessions) as session:
@@ -132,30 +132,30 @@ def lock_person(user_id: UUID) -> ResponseReturnValue:
             administration.lock(session, user, out=True)
     except Conflict as error:
         return refused(error, here)
-    flash(f"{user.name} is locked out: neither the password nor a token opens anything.", "success")
+    flash(f"{user.name} is locked out: neither password nor tokens work.", "success")
     return redirect(here)
 
 
 @pages.post("/people/<uuid:user_id>/unlock")
 def unlock_person(user_id: UUID) -> ResponseReturnValue:
-    """Let an account in again."""
+    """Unlock an account."""
     with transaction(services().sessions) as session:
         user = administration.find(session, user_id)
         administration.lock(session, user, out=False)
-    flash(f"{user.name} is let in again.", "success")
+    flash(f"{user.name} is unlocked.", "success")
     return redirect(url_for("pages.person", user_id=user_id))
 
 
 @pages.post("/people/<uuid:user_id>/password")
 def give_password(user_id: UUID) -> ResponseReturnValue:
-    """Give an account a new password; a made-up one is in this answer and nowhere else."""
+    """Set a new password; only this response shows a generated one."""
     form = Form.sent()
     try:
         with transaction(services().sessions) as session:
             user = administration.find(session, user_id)
-            made_up = administration.give_password(session, user, str(form.values.get("password", "")) or None)
+            generated = administration.set_password(session, user, str(form.values.get("password", "")) or None)
     except InvalidInput as error:
         form.refuse(error, otherwise="password")
         form.values.clear()
         return _person(user_id, FormFeedback(form, status=error.http_status))
-    return _person(user_id, FormFeedback(name=user.name, password=made_up))
+    return _person(user_id, FormFeedback(name=user.name, password=generated))

@@ -1,4 +1,4 @@
-"""How good the results are by the reviews: all collections, and one collection with its questions and settings."""
+"""The quality of results, measured by reviews: all collections, and one collection by query and settings."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from retllm_web.pages.forms import Form
 from retllm_web.pages.search_form import MODES, TRIGGERS
 
 _COLLECTIONS = 20
-# of each collection in the list; its own page looks at more
+# queries of each collection in the list; its own page reads more
 _NEWEST = 500
 _RUNS = 5
 _SHOWN = 50
-# searches that the page to compare takes
+# maximum of searches that a comparison takes
 _COMPARED = 6
 PERIODS = ("week", "day")
 
 
 @dataclass(frozen=True)
-class Summed:
-    """A collection with what its reviewed questions come to."""
+class CollectionSummary:
+    """A collection with the means over its reviewed queries."""
 
     collection: Collection
     questions: int
@@ -47,26 +47,33 @@ class Summed:
 
 @pages.get("/quality")
 def quality() -> ResponseReturnValue:
-    """The collections with reviewed questions, and the newest evaluations."""
+    """Show the collections with reviewed queries, and the newest evaluations."""
     after = key_or_none(request.args.get("after"), "page")
     with transaction(services().sessions) as session:
         rows = reviewed_collections(session, current_actor(), after=after, limit=_COLLECTIONS + 1)
         page, following = cut(rows, _COLLECTIONS)
-        found = reviewed(session, [one.id for one in page], questions=_NEWEST, searches=1)
+        found = reviewed(session, [collection.id for collection in page], questions=_NEWEST, searches=1)
         newest = runs.list_runs(session, current_actor(), limit=_RUNS)
         names = runs.names_of(session, newest)
-    of: defaultdict[UUID, list[Reviewed]] = defaultdict(list)
-    for one in found:
-        of[one.collection_id].append(one)
-    summed = [Summed(one, len(of[one.id]), summary.means(each.measures for each in of[one.id])) for one in page]
+    by_collection: defaultdict[UUID, list[Reviewed]] = defaultdict(list)
+    for query in found:
+        by_collection[query.collection_id].append(query)
+    summaries = [
+        CollectionSummary(
+            collection,
+            len(by_collection[collection.id]),
+            summary.means(query.measures for query in by_collection[collection.id]),
+        )
+        for collection in page
+    ]
     return render_template(
-        "quality.html", summed=summed, next=following, after=after, runs=newest, names=names, most=_NEWEST
+        "quality.html", summed=summaries, next=following, after=after, runs=newest, names=names, limit=_NEWEST
     )
 
 
 @dataclass(frozen=True)
 class ReviewedQuestion:
-    """A reviewed question: its newest search, and the addresses of the others to compare with."""
+    """A reviewed query: its newest search, and the keys of its searches for a comparison."""
 
     newest: Reviewed
     searches: Sequence[UUID]
@@ -74,21 +81,21 @@ class ReviewedQuestion:
 
 def _questions(found: Sequence[Reviewed]) -> list[ReviewedQuestion]:
     keys: defaultdict[str, list[UUID]] = defaultdict(list)
-    for one in found:
-        keys[one.question].append(one.search_id)
-    return [ReviewedQuestion(one, keys[one.question][:_COMPARED]) for one in summary.newest(found)]
+    for search in found:
+        keys[search.question].append(search.search_id)
+    return [ReviewedQuestion(search, keys[search.question][:_COMPARED]) for search in summary.newest(found)]
 
 
 def _page_of(questions: Sequence[ReviewedQuestion]) -> tuple[list[ReviewedQuestion], str | None, str | None]:
-    """The page that the address asks for, the key to the next one, and the verdict that is filtered by."""
+    """Return the requested page, the key of the next page, and the verdict to filter by."""
     verdict = request.args.get("verdict", "")
-    if verdict in {one.value for one in Verdict}:
-        questions = [one for one in questions if one.newest.measures.verdict.value == verdict]
+    if verdict in {known.value for known in Verdict}:
+        questions = [question for question in questions if question.newest.measures.verdict.value == verdict]
     else:
         verdict = ""
     after = request.args.get("after")
-    places = [place for place, one in enumerate(questions, start=1) if one.newest.question == after]
-    start = places[0] if places else 0
+    positions = [position for position, shown in enumerate(questions, start=1) if shown.newest.question == after]
+    start = positions[0] if positions else 0
     page = list(questions[start : start + _SHOWN])
     more = len(questions) > start + _SHOWN
     return page, page[-1].newest.question if more else None, verdict or None
@@ -96,12 +103,12 @@ def _page_of(questions: Sequence[ReviewedQuestion]) -> tuple[list[ReviewedQuesti
 
 @pages.get("/quality/<uuid:collection_id>")
 def collection_quality(collection_id: UUID) -> ResponseReturnValue:
-    """What the reviews of one collection come to."""
+    """Show the measures from the reviews of one collection."""
     return quality_page(collection_id)
 
 
 def quality_page(collection_id: UUID, form: Form | None = None, status: int = 200) -> ResponseReturnValue:
-    """The page of a collection's reviews, with what its form has to say.
+    """Return the page of a collection's reviews, with the result of its form.
 
     Raises:
         NotFound: no such collection.
@@ -120,10 +127,10 @@ def quality_page(collection_id: UUID, form: Form | None = None, status: int = 20
         collection=collection,
         questions=page,
         number=len(questions),
-        most=QUESTIONS,
+        limit=QUESTIONS,
         next=following,
         verdict=verdict,
-        means=summary.means(one.newest.measures for one in questions),
+        means=summary.means(question.newest.measures for question in questions),
         settings=summary.by_settings(found),
         charts=_charts(found, period),
         period=period,
@@ -135,25 +142,25 @@ def quality_page(collection_id: UUID, form: Form | None = None, status: int = 20
         modes=MODES,
         triggers=TRIGGERS,
         address=_address(verdict, period),
-        most_asked=runs.MAX_QUESTIONS,
+        max_queries=runs.MAX_QUESTIONS,
     )
     return shown, status
 
 
 def _address(verdict: str | None, period: str) -> dict[str, str]:
-    """The view as it stands in the address."""
+    """Return the view as arguments for ``url_for``."""
     by = {"by": period} if period != PERIODS[0] else {}
     return {**by, **({"verdict": verdict} if verdict else {})}
 
 
 def _charts(found: Sequence[Reviewed], period: summary.Period) -> list[Any]:
-    """Recall@1 and nDCG@10 of both stages over time; none while there is one point alone."""
+    """Return charts of Recall@1 and nDCG@10 of both stages over time; none for fewer than two points."""
     times = summary.over_time(found, period)
     known = {day: means for day, means in times.items() if means.known}
     if len(known) < 2:
         return []
     labels = [day.isoformat() for day in known]
-    made = []
+    drawn = []
     for title, coarse, fine in (
         ("Recall@1", "recall_coarse", "recall_fine"),
         (f"nDCG@{summary.NDCG_AT}", "ndcg_coarse", "ndcg_fine"),
@@ -164,8 +171,8 @@ def _charts(found: Sequence[Reviewed], period: summary.Period) -> list[Any]:
         ]
         named = f"{title} of the searches of each {period}"
         name = "week from" if period == "week" else "day"
-        made.append(charts.lines(Chart(named, labels, series, x_name=name, unit="%", decimals=1, high=100)))
-    return made
+        drawn.append(charts.lines(Chart(named, labels, series, x_name=name, unit="%", decimals=1, high=100)))
+    return drawn
 
 
 def _percent(share: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Reviewing a search: marks on its results, and items that it should have found."""
+"""The review of a search: marks on its candidates, and on items that it should have found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from retllm.review.search import Review
 from retllm.review.search import review_of as read_review
 from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
-from retllm_web.pages.blueprint import pages, refused, wants_piece
+from retllm_web.pages.blueprint import pages, refused, wants_fragment
 
 MARKS = {"relevant": True, "not": False, "none": None}
 VERDICTS = {
@@ -28,20 +28,20 @@ VERDICTS = {
         "fine miss",
         "sort-down",
         "warning",
-        "A relevant item is among the candidates, and the fine stage put another one first.",
+        "A relevant item is among the candidates, but the fine stage ranked another one first.",
     ),
     Verdict.COARSE_MISS: (
         "coarse miss",
         "x-octagon",
         "danger",
-        "Relevant items are known, and the coarse stage found none of them: more candidates or another embedder may.",
+        "The coarse stage found none of the relevant items. Try more candidates (k) or another embedder.",
     ),
-    Verdict.UNKNOWN: ("not known", "question-circle", "secondary", "No relevant item is marked yet."),
+    Verdict.UNKNOWN: ("unknown", "question-circle", "secondary", "No item is marked as relevant yet."),
 }
 
 
 def review_of(search_id: UUID) -> Review:
-    """The review of a search, read once for each request."""
+    """Return the review of a search, read once for each request."""
     read: dict[UUID, Review] = g.setdefault("reviews", {})
     if search_id not in read:
         with transaction(services().sessions) as session:
@@ -56,22 +56,22 @@ def _in_templates() -> dict[str, Any]:
 
 @pages.post("/jobs/<uuid:job_id>/marks/<uuid:item_id>")
 def mark(job_id: UUID, item_id: UUID) -> ResponseReturnValue:
-    """Mark an item as relevant to what a search asks or not, or take its mark away."""
+    """Mark an item as relevant or not relevant to the query of a search, or remove its mark."""
     try:
-        said = request.form.get("mark", "")
-        if said not in MARKS:
-            raise InvalidInput("A mark is one of: relevant, not, none.", field="mark")
+        value = request.form.get("mark", "")
+        if value not in MARKS:
+            raise InvalidInput("The mark must be one of: relevant, not, none.", field="mark")
         run_transaction(
             services().sessions,
-            lambda session: marks.set_mark(session, current_actor(), job_id, item_id, MARKS[said]),
+            lambda session: marks.set_mark(session, current_actor(), job_id, item_id, MARKS[value]),
         )
         with transaction(services().sessions) as session:
             item = session.get_one(Item, item_id)
     except RetllmError as error:
-        if wants_piece():
+        if wants_fragment():
             return Response(error.message, error.http_status, mimetype="text/plain")
         return refused(error, url_for("pages.job", job_id=job_id))
-    if wants_piece():
+    if wants_fragment():
         return render_template(
             "_marked.html", search_id=job_id, item=item, ready=item.state is ItemState.READY, review=review_of(job_id)
         )
@@ -80,10 +80,10 @@ def mark(job_id: UUID, item_id: UUID) -> ResponseReturnValue:
 
 @pages.get("/jobs/<uuid:job_id>/missing")
 def missing(job_id: UUID) -> ResponseReturnValue:
-    """Find an item that the search should have found, to mark it; a script gets what was found alone."""
-    wanted = request.args.get("find", "").replace("\0", "").strip()[:300]
+    """Find an item that the search should have found, to mark it; a script gets only the found items."""
+    text = request.args.get("find", "").replace("\0", "").strip()[:300]
     with transaction(services().sessions) as session:
         asked = marks.asked_by(session, current_actor(), job_id)
-        found = marks.find_items(session, asked, wanted) if wanted else []
-    template = "_found.html" if wants_piece() else "missing.html"
-    return render_template(template, search_id=job_id, found=found, find=wanted, review=review_of(job_id))
+        found = marks.find_items(session, asked, text) if text else []
+    template = "_found.html" if wants_fragment() else "missing.html"
+    return render_template(template, search_id=job_id, found=found, find=text, review=review_of(job_id))

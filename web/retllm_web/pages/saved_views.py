@@ -1,4 +1,4 @@
-"""Filters of the history that an account keeps under a name."""
+"""Named filters of the history, saved for an account."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _MAX = 50
 
 @pages.post("/jobs/views")
 def save_view() -> ResponseReturnValue:
-    """Keep a filter under a name; a name that there is already stands for the new filter from now on."""
+    """Save a filter under a name; an existing name gets the new filter."""
     form = Form.sent()
-    # as the page would write it, whatever was sent
+    # normalized, whatever was sent
     address = query_of(filters_of_address(form.text("address")))
     here = url_for("pages.jobs") + (f"?{address}" if address else "")
     try:
         name = " ".join(form.text("name").split())
         if not 1 <= len(name) <= _MAX_NAME_LENGTH:
-            raise InvalidInput(f"Give the view a name of 1 to {_MAX_NAME_LENGTH} characters.", field="name")
+            raise InvalidInput(f"Enter a name of 1 to {_MAX_NAME_LENGTH} characters for the view.", field="name")
         _save(name, address)
     except RetllmError as error:
         return refused(error, here)
-    flash(f"The view “{name}” is saved.", "success")
+    flash(f"View “{name}” saved.", "success")
     return redirect(here)
 
 
@@ -47,7 +47,7 @@ def _save(name: str, address: str) -> None:
         mine = sa.select(SavedView.name).filter_by(user_id=user.id)
         names = session.scalars(mine).all()
         if len(names) >= _MAX and name not in names:
-            raise Conflict(f"You have {_MAX} saved views; delete one that you no longer need.")
+            raise Conflict(f"You already have {_MAX} saved views, the maximum. Delete one first.")
         session.execute(
             insert(SavedView)
             .values(id=new_id(), user_id=user.id, name=name, address=address)
@@ -57,10 +57,10 @@ def _save(name: str, address: str) -> None:
 
 @pages.post("/jobs/views/<uuid:view_id>/delete")
 def delete_view(view_id: UUID) -> ResponseReturnValue:
-    """Forget a saved view of this account; the jobs that it shows stay."""
+    """Delete a saved view of this account, but no job."""
     with transaction(services().sessions) as session:
         mine = sa.delete(SavedView).filter_by(id=view_id, user_id=current_actor().id).returning(SavedView.id)
         if session.scalar(mine) is None:
             raise NotFound("There is no such view.")
-    flash("The view is deleted.", "success")
+    flash("View deleted.", "success")
     return redirect(url_for("pages.jobs"))

@@ -1,4 +1,4 @@
-"""The page to search from."""
+"""The search page."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import key_or_none
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages
-from retllm_web.pages.search_form import Asking, earlier_of, fill, form_of, search_form
+from retllm_web.pages.search_form import SearchForm, earlier_of, fill, form_of, search_form
 
 
 @pages.get("/search")
 def search_page() -> ResponseReturnValue:
-    """The page: filled by its address, or with the earlier search that the address names."""
+    """Show the search form, filled from the address or from the earlier search that the address names."""
     chosen = key_or_none(request.args.get("collection"), "collection")
     earlier = key_or_none(request.args.get("again"), "search")
     if earlier is None:
@@ -37,18 +37,18 @@ def search_page() -> ResponseReturnValue:
         form = form_of(search)
         fill(form, _without(request.args, "again"))
         chosen = chosen or search.job.collection_id
-    return asking_page(form, chosen)
+    return render_search_page(form, chosen)
 
 
 def _without(args: MultiDict[str, str], name: str) -> MultiDict[str, str]:
     return MultiDict((key, value) for key, value in args.items(multi=True) if key != name)
 
 
-def asking_page(form: Asking, chosen: UUID | None, status: int = 200) -> ResponseReturnValue:
-    """The page with this form.
+def render_search_page(form: SearchForm, chosen: UUID | None, status: int = 200) -> ResponseReturnValue:
+    """Return the page with this form.
 
     Raises:
-        NotFound: the collection, the item or the search that it names is none that this account may see.
+        NotFound: this account may not see the collection, the item or the search that the form names.
     """
     user = current_actor()
     with transaction(services().sessions) as session:
@@ -69,8 +69,8 @@ def asking_page(form: Asking, chosen: UUID | None, status: int = 200) -> Respons
     return page, status
 
 
-def _show_likeness(session: Session, form: Asking) -> None:
-    """Read the item that the query is to be like; all of it is ticked unless the form says what."""
+def _show_likeness(session: Session, form: SearchForm) -> None:
+    """Read the example item of the query; all its parts are selected unless the form says which."""
     key = key_or_none(form.text("like"), "item")
     if key is None:
         return
@@ -82,15 +82,15 @@ def _show_likeness(session: Session, form: Asking) -> None:
         form.values["like_parts"] = likeness.parts_of(item)
 
 
-def _show_earlier(session: Session, form: Asking) -> None:
-    """Offer the picture of the earlier search again only if there is one that this account may see."""
+def _show_earlier(session: Session, form: SearchForm) -> None:
+    """Offer the picture of the earlier search only if this search has one."""
     key = earlier_of(form)
     if key is None or picture_key(session, key) is None:
         form.values["earlier"] = ""
 
 
 def picture_key(session: Session, search_id: UUID) -> str | None:
-    """Where the picture of an earlier search is kept; None if it has none.
+    """Return the storage key of an earlier search's picture; None if it has none.
 
     Raises:
         NotFound: there is no such search that this account may see.

@@ -1,4 +1,4 @@
-"""Submitting a search, from its own page or from any other."""
+"""Submission of a search, from the search page or from any other page."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from retllm_web.actions import likeness, submissions
 from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import key_or_none
 from retllm_web.http.services import services
-from retllm_web.pages.blueprint import pages, wants_piece
-from retllm_web.pages.search_form import Asking, request_of
-from retllm_web.pages.search_page import asking_page, picture_key
+from retllm_web.pages.blueprint import pages, wants_fragment
+from retllm_web.pages.search_form import SearchForm, request_of
+from retllm_web.pages.search_page import picture_key, render_search_page
 
 
 @pages.post("/search")
 def search_anywhere() -> ResponseReturnValue:
-    """Submit a search of the collection that the form names, and go to its job."""
-    form = Asking.posted()
+    """Submit a search of the collection that the form names, and redirect to its job."""
+    form = SearchForm.posted()
     collection_id = key_or_none(form.text("collection"), "collection")
     if collection_id is None:
         form.errors["collection"] = "Choose the collection to search."
@@ -33,19 +33,19 @@ def search_anywhere() -> ResponseReturnValue:
         with transaction(services().sessions) as session:
             collection_for(session, current_actor(), collection_id)
     except NotFound as error:
-        # it was deleted, or closed, while the form was open: what was typed can go to another one
-        form.errors["collection"] = "This collection is not there any more: choose another one."
+        # it was deleted or made private while the form was open; keep the input for another collection
+        form.errors["collection"] = "This collection is no longer available. Choose another one."
         return _refused(form, None, error.http_status)
     return _submit(form, collection_id)
 
 
 @pages.post("/collections/<uuid:collection_id>/search")
 def search(collection_id: UUID) -> ResponseReturnValue:
-    """Submit a search of this collection and go to its job."""
-    return _submit(Asking.posted(), collection_id)
+    """Submit a search of this collection and redirect to its job."""
+    return _submit(SearchForm.posted(), collection_id)
 
 
-def _submit(form: Asking, collection_id: UUID) -> ResponseReturnValue:
+def _submit(form: SearchForm, collection_id: UUID) -> ResponseReturnValue:
     try:
         with ExitStack() as stack:
             asked, picture = likeness.resolve(current_actor(), request_of(form), _picture(form, stack), stack)
@@ -53,30 +53,30 @@ def _submit(form: Asking, collection_id: UUID) -> ResponseReturnValue:
     except RetllmError as error:
         if error.http_status in (401, 403, 404) or error.http_status >= 500:
             raise
-        form.refuse(error, otherwise=_place_of(error))
+        form.refuse(error, otherwise=_field_of(error))
         return _refused(form, collection_id, error.http_status)
     address = url_for("pages.job", job_id=job.id)
-    # a script goes there itself, so that a picture is not lost with a page that was refused
-    return ("", 201, {"Location": address}) if wants_piece() else redirect(address)
+    # a script follows the location itself, so that a rejected form keeps its picture
+    return ("", 201, {"Location": address}) if wants_fragment() else redirect(address)
 
 
-def _place_of(error: RetllmError) -> str:
-    """The field beside which an error stands that names none."""
+def _field_of(error: RetllmError) -> str:
+    """Return the field that shows an error which names none."""
     if isinstance(error, Conflict):
         return "collection"
     return "picture" if error.code == "media_rejected" else "text"
 
 
-def _refused(form: Asking, collection_id: UUID | None, status: int) -> ResponseReturnValue:
+def _refused(form: SearchForm, collection_id: UUID | None, status: int) -> ResponseReturnValue:
     form.widen()
     upload = request.files.get("picture")
-    # a page can't put a file back into its field; the script keeps it there
+    # a page cannot fill a file field; the script keeps the file
     form.picture_lost = upload is not None and bool(upload.filename)
-    return asking_page(form, collection_id, status)
+    return render_search_page(form, collection_id, status)
 
 
-def _picture(form: Asking, stack: ExitStack) -> BinaryIO | None:
-    """The picture that was sent, or that of the earlier search whose picture is to be used again."""
+def _picture(form: SearchForm, stack: ExitStack) -> BinaryIO | None:
+    """Return the uploaded picture, else the picture of the earlier search if it is to be used again."""
     upload = request.files.get("picture")
     if upload is not None and upload.filename:
         return cast("BinaryIO", upload.stream)

@@ -1,4 +1,4 @@
-"""Workers, queues, and what was given up."""
+"""Workers, queues and dead units."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ STANDINGS = {
 
 
 def _state() -> dict[str, Any]:
-    """What the live part shows."""
-    told = hints(services().settings.redis_url, queues.QUEUES)
+    """Return the template variables of the live part."""
+    hint_counts = hints(services().settings.redis_url, queues.QUEUES)
     with transaction(services().sessions) as session:
-        found = queues.depths(session)
-        living = workers.every(session, current_actor())
-    served = {queue for one in living if one.standing is WorkerStatus.ALIVE for queue in one.queues}
+        depths = queues.depths(session)
+        shown = workers.every(session, current_actor())
+    served = {queue for worker in shown if worker.standing is WorkerStatus.ALIVE for queue in worker.queues}
     return {
-        "queues": found,
-        "hints": told,
-        "workers": living,
+        "queues": depths,
+        "hints": hint_counts,
+        "workers": shown,
         "served": served,
         "standings": STANDINGS,
-        "most": queues.MAX_COUNTED,
+        "max_counted": queues.MAX_COUNTED,
         "may_pause": current_actor().role is Role.ADMIN,
     }
 
 
 def _filters(values: Any) -> FailureFilters:
-    """The filters of the list of dead units, out of an address or a form."""
+    """Return the filters of the list of dead units from an address or a form."""
     queue = values.get("queue")
     text = str(values.get("text", "")).replace("\0", "").strip()
     collection = key_or_none(values.get("collection"), "collection")
@@ -62,13 +62,13 @@ def _filters(values: Any) -> FailureFilters:
 
 
 def _address(filters: FailureFilters) -> dict[str, str]:
-    named = {"queue": filters.queue, "collection": filters.collection_id, "text": filters.text}
-    return {name: str(value) for name, value in named.items() if value}
+    values = {"queue": filters.queue, "collection": filters.collection_id, "text": filters.text}
+    return {name: str(value) for name, value in values.items() if value}
 
 
 @pages.get("/system")
 def system() -> ResponseReturnValue:
-    """The page."""
+    """Show queues, workers and dead units."""
     filters = _filters(request.args)
     with transaction(services().sessions) as session:
         rows = failures.page(session, current_actor(), filters, after=_after(), limit=_DEAD + 1)
@@ -83,7 +83,7 @@ def system() -> ResponseReturnValue:
         after=request.args.get("after"),
         matching=matching,
         possible=possible,
-        most_dead=failures.MAX_COUNTED,
+        max_dead=failures.MAX_COUNTED,
         filters=filters,
         address=_address(filters),
         collections=offered,
@@ -91,7 +91,11 @@ def system() -> ResponseReturnValue:
 
 
 def _after() -> FailureCursor | None:
-    """Where the page of the list begins; a place that is none is not there."""
+    """Return where the page of the list begins.
+
+    Raises:
+        NotFound: the position is malformed.
+    """
     text = request.args.get("after")
     try:
         return FailureCursor.parse(text) if text else None
@@ -101,10 +105,10 @@ def _after() -> FailureCursor | None:
 
 @pages.get("/system/live")
 def system_live() -> ResponseReturnValue:
-    """The part of the page that changes by itself."""
+    """Return the live part of the page; 304 if nothing changed."""
     with transaction(services().sessions) as session:
-        stamp = activity.stamp(session)
-    return unchanged(*stamp) or render_template("_system_live.html", **_state())
+        values = activity.stamp(session)
+    return unchanged(*values) or render_template("_system_live.html", **_state())
 
 
 @pages.post("/system/queues/<queue>/pause")
@@ -116,25 +120,25 @@ def pause_queue(queue: str) -> ResponseReturnValue:
         done = operations.pause(current_actor(), queue, reason)
     except RetllmError as error:
         return refused(error, here)
-    flash(f"The queue {queue} is paused." if done else f"The queue {queue} is paused already.", "success")
+    flash(f"Queue {queue} paused." if done else f"Queue {queue} is already paused.", "success")
     return redirect(here)
 
 
 @pages.post("/system/queues/<queue>/resume")
 def resume_queue(queue: str) -> ResponseReturnValue:
-    """Let a queue go on."""
+    """Resume a queue."""
     here = url_for("pages.system")
     try:
         done = operations.resume(current_actor(), queue)
     except RetllmError as error:
         return refused(error, here)
-    flash(f"The queue {queue} goes on." if done else f"The queue {queue} was not paused.", "success")
+    flash(f"Queue {queue} resumed." if done else f"Queue {queue} was not paused.", "success")
     return redirect(here)
 
 
 @pages.post("/system/dead-units/requeue")
 def requeue_units() -> ResponseReturnValue:
-    """Give dead units new attempts: the selected ones, or all that match the filters."""
+    """Retry dead units: the selected ones, or all that match the filters."""
     filters = _filters(request.form)
     chosen = _address(filters)
     here = url_for(
@@ -145,12 +149,12 @@ def requeue_units() -> ResponseReturnValue:
         text=chosen.get("text"),
     )
     if "all" in request.form:
-        return _told(operations.requeue_all(current_actor(), filters), here)
+        return _report(operations.requeue_all(current_actor(), filters), here)
     units = [key for key in map(_key, request.form.getlist("unit")) if key is not None][:_DEAD]
     if not units:
-        flash("Nothing was selected. Tick the units that shall have new attempts.", "warning")
+        flash("Select the units to retry.", "warning")
         return redirect(here)
-    return _told(operations.requeue(current_actor(), units), here)
+    return _report(operations.requeue(current_actor(), units), here)
 
 
 def _key(text: str) -> UUID | None:
@@ -160,8 +164,8 @@ def _key(text: str) -> UUID | None:
         return None
 
 
-def _told(done: Requeued, here: str) -> ResponseReturnValue:
-    units = "1 unit has" if done.number == 1 else f"{done.number:,} units have"
-    left = "".join(f" {number:,} left: {reason}." for reason, number in done.refused.items())
-    flash(f"{units} new attempts.{left}", "success" if done.number else "warning")
+def _report(done: Requeued, here: str) -> ResponseReturnValue:
+    units = "1 unit" if done.number == 1 else f"{done.number:,} units"
+    skipped = "".join(f" {number:,} skipped: {reason}." for reason, number in done.refused.items())
+    flash(f"Retrying {units}.{skipped}", "success" if done.number else "warning")
     return redirect(here)

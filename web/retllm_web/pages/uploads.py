@@ -1,4 +1,4 @@
-"""What comes in through the pages: files, and texts that were typed."""
+"""Uploads through the pages: files and typed texts."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from retllm.errors import RetllmError
 from retllm.media.ingest import IncomingFile
 from retllm_web.actions import contents
 from retllm_web.http.auth import current_actor
-from retllm_web.pages.blueprint import pages, wants_piece
+from retllm_web.pages.blueprint import pages, wants_fragment
 from retllm_web.pages.collections import FormFeedback, collection_page
 from retllm_web.pages.forms import Form
 
-_SAID = {
-    "added": "The text is added.",
-    "duplicate": "The collection holds this text already.",
-    "updated": "The text is updated.",
+_MESSAGES = {
+    "added": "Text added.",
+    "duplicate": "The collection already contains this text.",
+    "updated": "Text updated.",
 }
 
 
 @pages.post("/collections/<uuid:collection_id>/upload")
 def upload(collection_id: UUID) -> ResponseReturnValue:
-    """Take files in; the answer has a line for each. A script sends them in parts and indexes after the last."""
+    """Add files; the response lists the outcome of each. A script sends them in parts and indexes after the last."""
     # a browser's empty file field is a part without a name
     parts = [part for part in request.files.getlist("file") if part.filename]
     files = [IncomingFile(part.filename or "", cast("BinaryIO", part.stream)) for part in parts]
@@ -33,31 +33,31 @@ def upload(collection_id: UUID) -> ResponseReturnValue:
         missing = "Choose at least one file."
         return (
             (missing, 422)
-            if wants_piece()
+            if wants_fragment()
             else collection_page(collection_id, FormFeedback(upload_error=missing, status=422))
         )
     index = request.form.get("index") != "later"
-    taken = contents.take(current_actor(), collection_id, files=files, index=index)
-    if wants_piece():
-        return render_template("_outcomes.html", outcomes=taken.outcomes)
-    return collection_page(collection_id, FormFeedback(outcomes=taken.outcomes))
+    result = contents.add(current_actor(), collection_id, files=files, index=index)
+    if wants_fragment():
+        return render_template("_outcomes.html", outcomes=result.outcomes)
+    return collection_page(collection_id, FormFeedback(outcomes=result.outcomes))
 
 
 @pages.post("/collections/<uuid:collection_id>/texts")
 def add_text(collection_id: UUID) -> ResponseReturnValue:
-    """Take in one text."""
+    """Add one text."""
     form = Form.sent()
     try:
         text = contents.Text(form.text("text"), form.text("name") or None)
-        taken = contents.take(current_actor(), collection_id, texts=[text])
+        result = contents.add(current_actor(), collection_id, texts=[text])
     except RetllmError as error:
         if error.http_status in (404, 500):
             raise
         form.refuse(error, otherwise="text")
         return collection_page(collection_id, FormFeedback(text=form, status=error.http_status))
-    (outcome,) = taken.outcomes
+    (outcome,) = result.outcomes
     if outcome.error is not None:
         form.errors["text"] = outcome.error.message
         return collection_page(collection_id, FormFeedback(text=form, status=422))
-    flash(_SAID[outcome.status], "info" if outcome.status == "duplicate" else "success")
+    flash(_MESSAGES[outcome.status], "info" if outcome.status == "duplicate" else "success")
     return redirect(url_for("pages.collection", collection_id=collection_id))

@@ -1,4 +1,4 @@
-"""The filters of the history as they stand in an address, so that a link gives the same view."""
+"""The filters of the history as parts of an address, so that a link gives the same view."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from retllm.db.enums import JobKind, JobState
 from retllm.history.listing import JobFilters
 from retllm_web.http.paging import key_or_none
 
-# characters of a text that is looked for
+# characters of a filter's text
 _MAX_LENGTH = 200
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
 
 def filters_of(args: MultiDict[str, str]) -> JobFilters:
-    """The filters in ``args``; what can't be read filters nothing.
+    """Return the filters in ``args``; an invalid value is ignored.
 
     Raises:
-        NotFound: the collection's key is none.
+        NotFound: the collection's key is malformed.
     """
     return JobFilters(
         kind=next(iter(_choices(JobKind, args.getlist("kind"))), None),
@@ -39,26 +39,26 @@ def filters_of(args: MultiDict[str, str]) -> JobFilters:
     )
 
 
-def filters_asked() -> JobFilters:
-    """The filters of this request.
+def requested_filters() -> JobFilters:
+    """Return the filters of this request.
 
     Raises:
-        NotFound: the collection's key is none.
+        NotFound: the collection's key is malformed.
     """
     return filters_of(request.args)
 
 
 def filters_of_address(address: str) -> JobFilters:
-    """The filters in a query string.
+    """Return the filters in a query string.
 
     Raises:
-        NotFound: the collection's key is none.
+        NotFound: the collection's key is malformed.
     """
     return filters_of(MultiDict(parse_qsl(address.removeprefix("?"), max_num_fields=100)))
 
 
 def address_of(filters: JobFilters) -> dict[str, Any]:
-    """The filters as they stand in an address, for ``url_for``; what filters nothing is left out."""
+    """Return the filters as arguments for ``url_for``, without the unset ones."""
     values = {
         "kind": filters.kind,
         "state": list(filters.states),
@@ -69,34 +69,34 @@ def address_of(filters: JobFilters) -> dict[str, Any]:
         "text": filters.text,
     }
     return {
-        name: [str(one) for one in value] if isinstance(value, list) else str(value)
+        name: [str(part) for part in value] if isinstance(value, list) else str(value)
         for name, value in values.items()
         if value
     }
 
 
 def query_of(filters: JobFilters) -> str:
-    """The filters as a query string, without the question mark."""
+    """Return the filters as a query string, without the question mark."""
     return urlencode(address_of(filters), doseq=True)
 
 
 def pairs_of(filters: JobFilters) -> list[tuple[str, str]]:
-    """The filters as the hidden fields of a form."""
+    """Return the filters as the hidden fields of a form."""
     return parse_qsl(query_of(filters))
 
 
-def keys_asked(values: Sequence[str], most: int) -> list[UUID]:
-    """The first ``most`` keys of jobs among ``values``, each once.
+def job_keys(values: Sequence[str], limit: int) -> list[UUID]:
+    """Return the first ``limit`` distinct job keys in ``values``.
 
     Raises:
-        NotFound: one of them is none.
+        NotFound: a key is malformed.
     """
     keys = [key_or_none(value, "job") for value in dict.fromkeys(values)]
-    return [key for key in keys if key is not None][:most]
+    return [key for key in keys if key is not None][:limit]
 
 
 def _choices(kind: type[Choice], values: Sequence[str]) -> tuple[Choice, ...]:
-    return tuple(one for one in kind if one.value in values)
+    return tuple(member for member in kind if member.value in values)
 
 
 def _text(args: MultiDict[str, str], name: str) -> str:

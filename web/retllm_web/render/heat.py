@@ -1,4 +1,4 @@
-"""Where a model looked in a picture, and how sure it was layer by layer: a trace made ready to be drawn."""
+"""Heat maps and uncertainty charts from a trace: where a model looked in a picture, and how sure it was per layer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from retllm.charts import Chart, Mark, Rule, Series
 from retllm.fine.injection import Injection
 from retllm.fine.trace import Side, Trace
 
-# a grid with more rows or columns is drawn coarser
+# a grid with more rows or columns is downsampled
 _MAX_SIDE = 48
-# a share of the strongest below this can't be seen
+# a weaker cell would be invisible
 _MIN = 0.02
 _DOWN = ("top", "middle", "bottom")
 _ACROSS = ("left", "centre", "right")
@@ -19,7 +19,7 @@ _ACROSS = ("left", "centre", "right")
 
 @dataclass(frozen=True)
 class Cell:
-    """A part of a picture; ``strength`` is its share of the strongest part, 0 to 1."""
+    """A cell of a map; ``strength`` is relative to the strongest cell, 0 to 1."""
 
     row: int
     column: int
@@ -30,7 +30,7 @@ class Cell:
 class Heat:
     """A map over one picture of a pair.
 
-    ``rows`` and ``columns`` are those of the drawing; ``words`` says in words where it is strongest. Without a map,
+    ``rows`` and ``columns`` are those of the drawing; ``words`` describes where the map is strongest. Without a map,
     ``cells`` is empty and ``words`` says why.
     """
 
@@ -42,24 +42,25 @@ class Heat:
 
 
 def heats(trace: Trace) -> list[Heat]:
-    """A map for each picture of the pair, in the order shown; their strengths can be compared."""
+    """Return a map for each picture of the pair, in the order shown; all use the same scale."""
     weights = [trace.picture_weights(at) for at in range(len(trace.shown))]
-    known = [weight for one in weights if one for weight in one]
+    known = [weight for values in weights if values for weight in values]
     if not known:
         return [
-            Heat(side, 1, 1, (), "This model gives no map: its layers can't be read this way.") for side in trace.shown
+            Heat(side, 1, 1, (), "No map: the attention of this model's layers is not available.")
+            for side in trace.shown
         ]
-    least, most = min(known), max(known)
-    drawn = []
+    lowest, highest = min(known), max(known)
+    maps = []
     for at, (side, values) in enumerate(zip(trace.shown, weights, strict=True)):
         grid = trace.grids[at]
         if values is None or grid is None:
-            why = "The model cuts this picture into pieces that are no plain grid, so there is no map of it."
-            drawn.append(Heat(side, 1, 1, (), why))
+            why = "No map: the model does not divide this picture into a regular grid."
+            maps.append(Heat(side, 1, 1, (), why))
             continue
-        shares = [(value - least) / (most - least) if most > least else 0.0 for value in values]
-        drawn.append(_heat(side, *grid, shares))
-    return drawn
+        shares = [(value - lowest) / (highest - lowest) if highest > lowest else 0.0 for value in values]
+        maps.append(_heat(side, *grid, shares))
+    return maps
 
 
 def _heat(side: Side, rows: int, columns: int, shares: Sequence[float]) -> Heat:
@@ -86,10 +87,10 @@ def _mean(table: Sequence[Sequence[float]], rows: range, columns: range) -> floa
 
 
 def _words(table: Sequence[Sequence[float]]) -> str:
-    """The strongest part, and how much of the whole the strongest ninth holds."""
-    whole = sum(map(sum, table))
-    if not whole:
-        return "It is equally strong everywhere."
+    """Describe the strongest ninth of the picture and its share of the total."""
+    total = sum(map(sum, table))
+    if not total:
+        return "The map is uniform."
     rows, columns = len(table), len(table[0])
     ninths: dict[tuple[int, int], float] = {}
     for row, line in enumerate(table):
@@ -97,13 +98,13 @@ def _words(table: Sequence[Sequence[float]]) -> str:
             place = ((2 * row + 1) * 3 // (2 * rows), (2 * column + 1) * 3 // (2 * columns))
             ninths[place] = ninths.get(place, 0.0) + strength
     down, across = max(ninths, key=lambda place: ninths[place])
-    share = round(100 * ninths[down, across] / whole)
+    share = round(100 * ninths[down, across] / total)
     where = "in the middle" if down == across == 1 else f"at the {_DOWN[down]} {_ACROSS[across]}"
-    return f"Strongest {where}: that ninth of the picture holds {share} % of the whole."
+    return f"Strongest {where}: that ninth of the picture has {share} % of the total."
 
 
 def uncertainty_chart(trace: Trace, injection: Injection) -> Chart:
-    """How unsure the model was after each layer, with the bound above which it arms and the layer that was armed."""
+    """Return the uncertainty after each layer, with the trigger's threshold (tau) and the layer of the re-injection."""
     layers = len(trace.uncertainty)
     rules = [Rule(f"tau {injection.tau:g}", injection.tau)] if injection.trigger == "entropy" else []
     marks = [Mark("re-injected", trace.armed_layer)] if trace.armed_layer is not None else []
@@ -121,17 +122,20 @@ def uncertainty_chart(trace: Trace, injection: Injection) -> Chart:
 
 
 def watched_words(injection: Injection, layers: int) -> str:
-    """What could arm a layer, in words."""
+    """Describe which layers could trigger the re-injection."""
     if not injection.active:
         return "Re-injection was off for this search."
     if injection.trigger == "fixed":
         return f"Re-injection was set to layer {injection.fixed_layer}, whatever the uncertainty."
     watched = injection.plan(layers).watched
     if not watched:
-        return "No layer of this model was watched."
+        return "No layer of this model was monitored."
     if len(watched) == 1:
-        return f"Layer {watched[0]} was watched: an uncertainty above {injection.tau:g} there arms the layer after it."
+        return (
+            f"Layer {watched[0]} was monitored: an uncertainty above {injection.tau:g} triggers re-injection into "
+            "the next layer."
+        )
     return (
-        f"Layers {watched[0]} to {watched[-1]} were watched: the first of them with an uncertainty above "
-        f"{injection.tau:g} arms the layer after it."
+        f"Layers {watched[0]} to {watched[-1]} were monitored: the first with an uncertainty above "
+        f"{injection.tau:g} triggers re-injection into the next layer."
     )

@@ -1,4 +1,4 @@
-"""The report of an evaluation as its page shows it: a section at a time, with charts."""
+"""The report of an evaluation as its page shows it: sections with charts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from retllm.review.reports import PartFigures, Report, ReportVariant
 
 @dataclass(frozen=True)
 class Section:
-    """A section of a report; ``measure`` is what its first figure is called."""
+    """A section of a report; ``measure`` is the name of its first figure."""
 
     name: str
     measure: str
@@ -26,20 +26,20 @@ class Section:
 
 
 def sections_of(report: Report) -> list[Section]:
-    """The sections in the order of the report."""
+    """Return the sections in the order of the report."""
     return [_section(report.benchmark, name, variants) for name, variants in report.sections.items()]
 
 
 def _section(benchmark: str, name: str, variants: Sequence[ReportVariant]) -> Section:
-    plain = [{key: value for key, value in one.model_dump().items() if value is not None} for one in variants]
+    plain = [{key: value for key, value in variant.model_dump().items() if value is not None} for variant in variants]
     first = variants[0]
     return Section(
         name=name,
         measure=measure(name),
         variants=variants,
-        queries=max(one.queries for one in variants),
+        queries=max(variant.queries for variant in variants),
         groups=first.groups,
         parts=first.parts,
-        charts=charts_of(benchmark, name, [one for one in plain if "skipped" not in one]),
+        charts=charts_of(benchmark, name, [variant for variant in plain if "skipped" not in variant]),
         remarks=remarks(plain),
     )

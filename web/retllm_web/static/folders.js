@@ -1,18 +1,18 @@
-// The files of what was dropped: folders are looked through with all that is below them.
+// Collect the files of a drop, including all files in dropped folders.
 
-// What a system puts into folders for itself.
-const OF_THE_SYSTEM = new Set(["Thumbs.db", "desktop.ini", "__MACOSX"]);
+// Files that operating systems add to folders.
+const SYSTEM_FILES = new Set(["Thumbs.db", "desktop.ini", "__MACOSX"]);
 
 export function isHidden(path) {
-  return path.split("/").some((part) => part.startsWith(".") || OF_THE_SYSTEM.has(part));
+  return path.split("/").some((part) => part.startsWith(".") || SYSTEM_FILES.has(part));
 }
 
-// "page 9" before "page 10"
+// Sort numerically: "page 9" before "page 10".
 export function byName(a, b) {
   return a.localeCompare(b, undefined, { numeric: true });
 }
 
-// Call it during the drop itself. Returns {files: [{file, name}], hidden: a number, unreadable: [names]}.
+// Return {files: [{file, name}], hidden: a count, unreadable: [names]}. Call it during the drop event.
 export function dropped(transfer) {
   const found = { files: [], hidden: 0, unreadable: [] };
   const entries = [];
@@ -20,12 +20,12 @@ export function dropped(transfer) {
     if (item.kind !== "file") continue;
     const entry = item.webkitGetAsEntry?.();
     const file = entry ? null : item.getAsFile();
-    if (entry) entries.push(entry); else if (file) keep(found, file, file.name);
+    if (entry) entries.push(entry); else if (file) add(found, file, file.name);
   }
   return walk(entries, found);
 }
 
-function keep(found, file, name) {
+function add(found, file, name) {
   if (isHidden(name)) found.hidden += 1; else found.files.push({ file, name });
 }
 
@@ -33,8 +33,8 @@ async function walk(entries, found) {
   for (const entry of entries) {
     const name = entry.fullPath.replace(/^\//, "");
     try {
-      if (entry.isDirectory && !isHidden(name)) await walk(await inside(entry), found);
-      else if (entry.isFile) keep(found, await new Promise((resolve, reject) => entry.file(resolve, reject)), name);
+      if (entry.isDirectory && !isHidden(name)) await walk(await entriesOf(entry), found);
+      else if (entry.isFile) add(found, await new Promise((resolve, reject) => entry.file(resolve, reject)), name);
       else found.hidden += 1;
     } catch {
       found.unreadable.push(name);
@@ -43,13 +43,13 @@ async function walk(entries, found) {
   return found;
 }
 
-// A reader gives a hundred entries at a time, and none at the end.
-async function inside(folder) {
+// A reader returns 100 entries at a time and an empty list at the end.
+async function entriesOf(folder) {
   const reader = folder.createReader();
   const all = [];
   for (;;) {
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!some.length) return all.sort((a, b) => byName(a.name, b.name));
-    all.push(...some);
+    const batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (!batch.length) return all.sort((a, b) => byName(a.name, b.name));
+    all.push(...batch);
   }
 }

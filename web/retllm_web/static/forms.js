@@ -1,4 +1,4 @@
-// What every form does: Enter sends a query, and nothing is sent twice by a second click.
+// All forms: Enter submits a query, and a second click does not submit a form twice.
 
 export function forms() {
   document.addEventListener("keydown", (event) => {
@@ -13,7 +13,7 @@ export function forms() {
     if (form.dataset.sent) event.preventDefault();
     form.dataset.sent = "true";
   });
-  // a page that comes back out of the browser's memory can be sent again
+  // a page restored from the back/forward cache can be submitted again
   addEventListener("pageshow", () => {
     for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
   });

@@ -1,5 +1,5 @@
-// The history's selection: all on this page, a count, and buttons that say why they can't be used.
-const MOST_COMPARED = 6;
+// Selection in the history: select all on this page, show the count, and disable buttons that do not apply.
+const MAX_COMPARED = 6;
 
 const form = document.querySelector("form[data-chosen]");
 if (form) {
@@ -15,18 +15,18 @@ if (form) {
     }
     here.checked = chosen.length === boxes.length;
     here.indeterminate = chosen.length > 0 && chosen.length < boxes.length;
-    const many = chosen.length > MOST_COMPARED ? `; at most ${MOST_COMPARED} can be compared` : "";
-    count.textContent = matching.checked ? "all selected" : chosen.length ? `${chosen.length} selected${many}` : "";
+    const tooMany = chosen.length > MAX_COMPARED ? `; you can compare at most ${MAX_COMPARED}` : "";
+    count.textContent = matching.checked ? "All selected" : chosen.length ? `${chosen.length} selected${tooMany}` : "";
     const none = !chosen.length && !matching.checked;
     for (const button of form.querySelectorAll("[data-deed]")) button.disabled = none;
-    form.querySelector("[data-compare]").disabled = matching.checked || !chosen.length || chosen.length > MOST_COMPARED;
+    form.querySelector("[data-compare]").disabled = matching.checked || !chosen.length || chosen.length > MAX_COMPARED;
   };
   here.addEventListener("change", () => {
     for (const box of boxes) box.checked = here.checked;
     show();
   });
   form.addEventListener("change", show);
-  // a page that comes back out of the browser's memory keeps its ticks
+  // a page restored from the back/forward cache keeps its selection
   addEventListener("pageshow", show);
   show();
 }

@@ -1,4 +1,4 @@
-// The page of a job: maps are fetched into their row when somebody asks for one, and folded away again.
+// The page of a job: load re-injection maps into their row on request, and collapse them again.
 import { piece } from "./piece.js";
 
 const results = () => document.querySelector("#job");
@@ -7,21 +7,21 @@ function placeOf(key) {
   return results()?.querySelector(`[data-map-of="${CSS.escape(key)}"]`);
 }
 
-// The link is a link without a script; with one it folds and unfolds what it would have led to.
-function dress() {
+// With JavaScript, the link acts as a button that expands and collapses the map.
+function updateLinks() {
   for (const link of document.querySelectorAll("[data-map]")) {
     link.setAttribute("role", "button");
     link.setAttribute("aria-expanded", String(!placeOf(link.dataset.map).hidden));
   }
 }
 
-async function unfold(link, place) {
+async function expand(link, place) {
   if (!place.firstElementChild) {
     link.setAttribute("aria-busy", "true");
     try {
       place.replaceChildren(await piece(link.href));
     } catch {
-      // whatever is wrong is told by the page itself
+      // the page itself shows the error
       location.assign(link.href);
       return;
     } finally {
@@ -29,7 +29,7 @@ async function unfold(link, place) {
     }
   }
   place.hidden = false;
-  dress();
+  updateLinks();
 }
 
 document.addEventListener("click", (event) => {
@@ -38,12 +38,12 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   if (link.getAttribute("aria-busy") === "true") return;
   const place = placeOf(link.dataset.map);
-  if (place.hidden) { unfold(link, place); return; }
+  if (place.hidden) { expand(link, place); return; }
   place.hidden = true;
-  dress();
+  updateLinks();
 });
 
-// what plays the part of a button is pressed with the space bar too
+// the space bar activates elements with the role button
 document.addEventListener("keydown", (event) => {
   if (event.key !== " " || !event.target.matches?.("[data-map]")) return;
   event.preventDefault();
@@ -54,12 +54,12 @@ document.addEventListener("click", (event) => {
   const opener = event.target.closest("[data-open]");
   const details = opener && document.getElementById(opener.dataset.open);
   if (!details) return;
-  // following the link would take the focus away again
+  // following the link would move the focus again
   event.preventDefault();
   details.open = true;
   details.scrollIntoView({ block: "start" });
   details.querySelector("textarea, input:not([type=hidden])")?.focus({ preventScroll: true });
 });
 
-document.addEventListener("live:updated", dress);
-dress();
+document.addEventListener("live:updated", updateLinks);
+updateLinks();

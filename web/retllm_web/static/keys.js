@@ -1,17 +1,17 @@
-// Keys that work on every page: / to search, j and k along a list, x to select, ? to show them.
-// A list names itself with data-rows and its entries with data-row; a page may take a key before this by stopping it.
+// Keyboard shortcuts of every page: / to search, j and k to move in a list, x to select, ? to show the shortcuts.
+// Lists have data-rows and their entries data-row. A page can override a key by preventing its default action.
 
-const IN_USE = "input, textarea, select, [contenteditable=true]";
+const FIELDS = "input, textarea, select, [contenteditable=true]";
 
 export function keys() {
   const dialog = document.querySelector("[data-keys]");
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-    if (event.target.matches?.(IN_USE) && event.target.type !== "checkbox") return;
+    if (event.target.matches?.(FIELDS) && event.target.type !== "checkbox") return;
     if (document.querySelector("dialog[open]") && event.key !== "?") return;
-    const act = ACTIONS[event.key];
-    if (!act) return;
-    if (act(dialog)) event.preventDefault();
+    const action = ACTIONS[event.key];
+    if (!action) return;
+    if (action(dialog)) event.preventDefault();
   });
 }
 

@@ -1,57 +1,57 @@
-// Keeps a part of a page current while its job is at work: asks for it again, changes what changed, moves what moved.
-// What did not change costs the server one small query (304); when that lasts, it is asked less often.
-// data-live is the address, data-over="true" ends it, data-every is the least time between two questions, in ms.
+// Poll a part of a page while its job is running, replace what changed and move what moved.
+// An unchanged part costs the server one small query (304); after several of them the interval grows.
+// data-live is the address, data-over="true" stops polling, data-every is the minimum interval in ms.
 import { Refused, changed } from "./piece.js";
 import { refresh } from "./refresh.js";
 
-const EVERY_MS = 700;
-const LONGEST_MS = 30000;
-const PATIENCE_MS = 10000;
+const INTERVAL_MS = 700;
+const MAX_RETRY_MS = 30000;
+const TIMEOUT_MS = 10000;
 const MOVE_MS = 350;
-// so many answers without news come at full pace, then each wait is longer by this factor
-const QUIET_ANSWERS = 15;
-const SLOWER = 1.3;
-const SLOWEST_MS = 10000;
-const IN_FOCUS = "a[href], button, input, select, textarea, summary, [tabindex]";
+// after this many unchanged answers, each interval grows by this factor
+const UNCHANGED_ANSWERS = 15;
+const GROWTH = 1.3;
+const MAX_INTERVAL_MS = 10000;
+const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]";
 
 export function follow(root) {
   const lost = root.querySelector("[data-lost]");
-  const every = Number(root.dataset.every) || EVERY_MS;
+  const every = Number(root.dataset.every) || INTERVAL_MS;
   let timer = null;
   let failures = 0;
-  let quiet = 0;
+  let unchanged = 0;
   let tag = null;
-  let asking = false;
+  let polling = false;
 
   const isOver = () => root.dataset.over === "true";
 
-  function plan(wait) {
+  function schedule(wait) {
     clearTimeout(timer);
-    if (!isOver() && !document.hidden) timer = setTimeout(ask, wait);
+    if (!isOver() && !document.hidden) timer = setTimeout(poll, wait);
   }
 
-  function pace() {
-    const slower = every * SLOWER ** Math.max(0, quiet - QUIET_ANSWERS);
-    return Math.max(every, Math.min(SLOWEST_MS, slower));
+  function nextInterval() {
+    const interval = every * GROWTH ** Math.max(0, unchanged - UNCHANGED_ANSWERS);
+    return Math.max(every, Math.min(MAX_INTERVAL_MS, interval));
   }
 
-  async function ask() {
-    if (asking || isOver()) return;
-    asking = true;
+  async function poll() {
+    if (polling || isOver()) return;
+    polling = true;
     try {
-      const answer = await changed(root.dataset.live, tag, { signal: AbortSignal.timeout(PATIENCE_MS) });
+      const answer = await changed(root.dataset.live, tag, { signal: AbortSignal.timeout(TIMEOUT_MS) });
       tag = answer.tag;
-      quiet = answer.content ? 0 : quiet + 1;
+      unchanged = answer.content ? 0 : unchanged + 1;
       if (answer.content) show(answer.content.querySelector("[data-live]"));
       failures = 0;
       if (lost) lost.hidden = true;
       if (isOver() && root.dataset.then) await refresh(root.dataset.then);
-      plan(pace());
+      schedule(nextInterval());
     } catch (problem) {
       failures += 1;
-      tell(problem);
+      showError(problem);
     } finally {
-      asking = false;
+      polling = false;
     }
   }
 
@@ -61,20 +61,20 @@ export function follow(root) {
     root.dispatchEvent(new CustomEvent("live:updated", { bubbles: true }));
   }
 
-  function tell(problem) {
-    const gone = problem instanceof Refused && { 401: "You are logged out. Load the page again to log in.", 404: "This was deleted meanwhile." }[problem.status];
-    const wait = Math.max(every, Math.min(LONGEST_MS, EVERY_MS * 2 ** failures));
+  function showError(problem) {
+    const gone = problem instanceof Refused && { 401: "You are logged out. Reload the page to log in.", 404: "This was deleted." }[problem.status];
+    const wait = Math.max(every, Math.min(MAX_RETRY_MS, INTERVAL_MS * 2 ** failures));
     if (lost) {
       lost.hidden = false;
-      lost.textContent = gone || `Connection lost; what you see may be old. Trying again in ${Math.ceil(wait / 1000)} s.`;
+      lost.textContent = gone || `Connection lost. The page may be out of date. Retrying in ${Math.ceil(wait / 1000)} s.`;
     }
-    if (!gone) plan(wait);
+    if (!gone) schedule(wait);
   }
 
-  document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : plan(0)));
-  // something began elsewhere on the page, such as the index job after an upload
-  root.addEventListener("live:wake", () => { root.dataset.over = "false"; quiet = 0; plan(0); });
-  plan(every);
+  document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : schedule(0)));
+  // another part of the page started work, such as the index job after an upload
+  root.addEventListener("live:wake", () => { root.dataset.over = "false"; unchanged = 0; schedule(0); });
+  schedule(every);
 }
 
 function update(root, fresh) {
@@ -84,43 +84,43 @@ function update(root, fresh) {
   }
   for (const part of fresh.querySelectorAll("[data-part]")) {
     const old = root.querySelector(`[data-part="${part.dataset.part}"]`);
-    // a new list entry came with its parts; an unchanged part keeps its focus and its selection
-    if (old && said(old) !== said(part)) replace(old, part);
+    // a new list entry already has its parts; an unchanged part keeps its focus and selection
+    if (old && comparable(old) !== comparable(part)) replace(old, part);
   }
 }
 
-// The token of a form is another one in every answer, and what somebody unfolded is theirs: neither is news.
-function said(part) {
+// Ignore the CSRF token, which differs in every answer, and the state of details elements, which the user controls.
+function comparable(part) {
   return part.innerHTML.replace(/(name="csrf_token" value=")[^"]*/g, "$1").replace(/(<details[^>]*?) open=""/g, "$1");
 }
 
-// What is in focus and what is unfolded stay so, if they are still there.
+// Keep the focus and open details elements.
 function replace(old, part) {
-  const focused = [...old.querySelectorAll(IN_FOCUS)].indexOf(document.activeElement);
-  const unfolded = [...old.querySelectorAll("details[id][open]")].map((one) => one.id);
+  const focused = [...old.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
+  const open = [...old.querySelectorAll("details[id][open]")].map((details) => details.id);
   old.innerHTML = part.innerHTML;
-  for (const one of old.querySelectorAll("details[id]")) one.open ||= unfolded.includes(one.id);
-  if (focused >= 0) old.querySelectorAll(IN_FOCUS)[focused]?.focus({ preventScroll: true });
+  for (const details of old.querySelectorAll("details[id]")) details.open ||= open.includes(details.id);
+  if (focused >= 0) old.querySelectorAll(FOCUSABLE)[focused]?.focus({ preventScroll: true });
 }
 
 function reorder(list, fresh) {
   const before = new Map([...list.children].map((entry) => [entry.dataset.key, entry]));
   const places = new Map([...before].map(([key, entry]) => [key, entry.getBoundingClientRect()]));
-  const wanted = [...fresh.children].map((entry) => {
+  const ordered = [...fresh.children].map((entry) => {
     const old = before.get(entry.dataset.key);
     before.delete(entry.dataset.key);
     if (!old) return document.importNode(entry, true);
     old.dataset.rank = entry.dataset.rank;
     return old;
   });
-  for (const gone of before.values()) gone.remove();
+  for (const removed of before.values()) removed.remove();
   const focused = document.activeElement;
-  wanted.forEach((entry, index) => {
+  ordered.forEach((entry, index) => {
     if (list.children[index] !== entry) list.insertBefore(entry, list.children[index] ?? null);
   });
-  // moving an entry takes the focus from what is in it
+  // moving an entry removes the focus from elements inside it
   if (focused !== document.activeElement && list.contains(focused)) focused.focus({ preventScroll: true });
-  animate(wanted, places);
+  animate(ordered, places);
 }
 
 function animate(entries, places) {

@@ -1,4 +1,4 @@
-// "Show more" puts the next items below those that are there; without this it is a link to the next page.
+// "Show more" appends the next items; without JavaScript it is a link to the next page.
 import { piece } from "./piece.js";
 
 export function moreItems() {
@@ -17,10 +17,10 @@ export function moreItems() {
       const more = next.querySelector("[data-more]");
       const old = link.closest("[data-more]");
       if (more) old.replaceWith(more); else old.remove();
-      // the keyboard goes on where the new items begin
+      // focus the first new item
       fresh[0]?.querySelector("a")?.focus({ preventScroll: true });
     } catch {
-      // as without a script: whatever is wrong is told by the page itself
+      // follow the link; the page itself shows the error
       location.assign(link.href);
     }
   });

@@ -1,8 +1,8 @@
-// Pieces of pages from this server.
+// Fetch parts of pages from this server.
 
 export class Refused extends Error {
   constructor(status, text) {
-    super(text || `the server answered ${status}`);
+    super(text || `The server returned status ${status}.`);
     this.status = status;
   }
 }
@@ -10,18 +10,18 @@ export class Refused extends Error {
 export const asScript = { "X-Requested-With": "fetch" };
 
 export async function piece(address, options = {}) {
-  return content(await asked(address, options));
+  return content(await request(address, options));
 }
 
-// A piece that is asked for again and again: its content is null when it is still the one that the tag names.
+// Fetch a part that is polled; content is null if the part still has this tag.
 export async function changed(address, tag, options = {}) {
   const known = tag ? { "If-None-Match": tag } : {};
-  const answer = await asked(address, { ...options, headers: { ...asScript, ...known } });
+  const answer = await request(address, { ...options, headers: { ...asScript, ...known } });
   if (answer.status === 304) return { tag, content: null };
   return { tag: answer.headers.get("ETag"), content: await content(answer) };
 }
 
-function asked(address, options) {
+function request(address, options) {
   return fetch(address, { headers: asScript, cache: "no-store", ...options });
 }
 

@@ -1,4 +1,4 @@
-// Brings the other parts of a page up to date with what happened in one of them.
+// Update the other parts of a page after a change in one of them.
 
 export async function refresh(address) {
   const answer = await fetch(address, { cache: "no-store" });
@@ -10,7 +10,7 @@ export async function refresh(address) {
   }
 }
 
-// A form that may be half filled in stays, and so does a list that was made longer than its first page.
+// Keep a form that the user may be filling in, and a list with more items than its first page.
 function isInUse(part, next) {
   if (part.dataset.refresh === "search") return part.querySelector("form") !== null;
   if (part.contains(document.activeElement)) return true;

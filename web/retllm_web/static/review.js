@@ -1,11 +1,11 @@
-// Marks on results without loading the page again: by a click, or by x and n on the current entry of the list.
+// Mark results without reloading the page: by a click, or by x and n on the current entry.
 import { current } from "./keys.js";
 import { Refused, asScript, piece } from "./piece.js";
 
-const IN_USE = "input:not([type=checkbox]), textarea, select, [contenteditable=true]";
+const FIELDS = "input:not([type=checkbox]), textarea, select, [contenteditable=true]";
 const KEYS = { x: "relevant", n: "not" };
 
-// before forms.js and keys.js, which would take the same events
+// in the capture phase, before forms.js and keys.js handle the same events
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (form.matches("form[data-mark]")) {
@@ -20,7 +20,7 @@ document.addEventListener("submit", (event) => {
 document.addEventListener("keydown", (event) => {
   const as = KEYS[event.key];
   if (!as || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-  if (event.target.matches?.(IN_USE) || document.querySelector("dialog[open]")) return;
+  if (event.target.matches?.(FIELDS) || document.querySelector("dialog[open]")) return;
   const button = current()?.querySelector(`form[data-mark] [data-mark-as="${as}"]`);
   if (!button) return;
   event.preventDefault();
@@ -38,21 +38,21 @@ async function mark(form, button) {
     for (const part of answer.querySelectorAll("[data-part]")) {
       for (const old of document.querySelectorAll(`[data-part="${part.dataset.part}"]`)) old.innerHTML = part.innerHTML;
     }
-    if (focused) again(form.dataset.mark, as, inList);
-    say("");
+    if (focused) refocus(form.dataset.mark, as, inList);
+    showMessage("");
   } catch (problem) {
-    say(problem instanceof Refused ? `The mark was not saved: ${reason(problem)}` : "The mark was not saved: the server can't be reached. Try again.");
+    showMessage(problem instanceof Refused ? `The mark was not saved: ${reason(problem)}` : "The mark was not saved: the server cannot be reached. Try again.");
   } finally {
     form.removeAttribute("aria-busy");
   }
 }
 
 function reason(problem) {
-  return problem.status === 401 ? "you are logged out. Load the page again to log in." : problem.message;
+  return problem.status === 401 ? "you are logged out. Reload the page to log in." : problem.message;
 }
 
-// The pressed button was replaced; the keyboard goes on from the new one.
-function again(item, as, row) {
+// Focus the new button that replaces the pressed one.
+function refocus(item, as, row) {
   const place = row?.isConnected ? row : document;
   place.querySelector(`form[data-mark="${item}"] [data-mark-as="${as}"]`)?.focus({ preventScroll: true });
 }
@@ -65,24 +65,24 @@ async function find(form) {
     const found = await piece(address);
     place.replaceChildren(found);
   } catch (problem) {
-    say(problem instanceof Refused ? reason(problem) : "The server can't be reached. Try again.");
+    showMessage(problem instanceof Refused ? reason(problem) : "The server cannot be reached. Try again.");
   }
 }
 
-function say(text) {
+function showMessage(text) {
   const place = document.querySelector("[data-review-said]");
   if (!place) return;
   place.hidden = text === "";
   place.textContent = text;
 }
 
-// x is in the list of keys already; what it does here is written there
+// add n to the list of keyboard shortcuts, which already has x
 const list = document.querySelector("[data-keys] dl");
 if (list && !list.querySelector("[data-key-n]")) {
-  const [key, told, sign] = ["dt", "dd", "kbd"].map((name) => document.createElement(name));
+  const [key, description, sign] = ["dt", "dd", "kbd"].map((name) => document.createElement(name));
   sign.textContent = "n";
   key.dataset.keyN = "";
   key.append(sign);
-  told.textContent = "among results: mark the entry as not relevant, and again to take the mark away";
-  list.lastElementChild.previousElementSibling.before(key, told);
+  description.textContent = "in search results: mark as not relevant, or remove the mark";
+  list.lastElementChild.previousElementSibling.before(key, description);
 }

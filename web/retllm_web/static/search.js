@@ -1,4 +1,4 @@
-// The form to search: a picture by file, drop or paste, seen before it is sent and kept if the form is refused.
+// The search form: choose a picture by file, drop or paste, preview it, and keep it if the server rejects the form.
 import { Refused, asScript } from "./piece.js";
 
 const UNITS = [["MB", 1e6], ["kB", 1e3], ["bytes", 1]];
@@ -7,9 +7,9 @@ function ready(form) {
   form.dataset.ready = "true";
   for (const element of form.querySelectorAll("[data-with-script]")) element.hidden = false;
   const input = fileField(form);
-  input.addEventListener("change", () => take(form, input.files[0]));
+  input.addEventListener("change", () => choose(form, input.files[0]));
   if (input.files.length) show(form, input.files[0]);
-  // a browser that goes back fills the fields in only now
+  // after going back, the browser restores the fields only now
   addEventListener("pageshow", () => input.files.length && !form.querySelector("[data-chosen] button") && show(form, input.files[0]));
   form.addEventListener("dragover", (event) => over(form, event));
   form.addEventListener("dragleave", (event) => { if (!form.contains(event.relatedTarget)) form.classList.remove("over"); });
@@ -19,7 +19,7 @@ function ready(form) {
   form.querySelector("[data-carry]")?.addEventListener("click", (event) => carry(form, event.currentTarget));
   form.querySelector("[data-in-address]")?.addEventListener("change", (event) => inAddress(event.currentTarget));
   form.addEventListener("reset", () => setTimeout(() => show(form, null)));
-  form.addEventListener("invalid", (event) => unfold(form, event), true);
+  form.addEventListener("invalid", (event) => reveal(form, event), true);
 }
 
 const fileField = (form) => form.querySelector("[data-picture] input[type=file]");
@@ -38,41 +38,41 @@ function drop(form, event) {
   const files = [...event.dataTransfer.files];
   if (!files.length) return;
   event.preventDefault();
-  take(form, files.find((file) => file.type.startsWith("image/")) ?? files[0]);
+  choose(form, files.find((file) => file.type.startsWith("image/")) ?? files[0]);
 }
 
 function paste(event) {
   const form = document.activeElement?.closest?.("form[data-search]") ?? document.querySelector("form[data-search]");
-  const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
-  // a text that was copied from a document brings its picture along; among words the words are meant
+  const file = [...(event.clipboardData?.files ?? [])].find((entry) => entry.type.startsWith("image/"));
+  // text copied from a document can include a picture; if there is text, ignore the picture
   if (!form || !file || event.clipboardData.getData("text/plain")) return;
   event.preventDefault();
-  take(form, file);
+  choose(form, file);
 }
 
-function take(form, file) {
+function choose(form, file) {
   const input = fileField(form);
-  const wrong = file && refusal(form, file);
-  if (!file || wrong) input.value = "";
+  const error = file && check(form, file);
+  if (!file || error) input.value = "";
   else if (input.files[0] !== file) {
-    const held = new DataTransfer();
-    held.items.add(file);
-    input.files = held.files;
+    const transfer = new DataTransfer();
+    transfer.items.add(file);
+    input.files = transfer.files;
   }
-  show(form, wrong ? null : file);
-  say(form, wrong || (file ? `${file.name} is chosen.` : ""), Boolean(wrong));
+  show(form, error ? null : file);
+  setMessage(form, error || (file ? `Selected ${file.name}.` : ""), Boolean(error));
   clearProblem(form, input);
 }
 
-function refusal(form, file) {
-  const most = Number(form.querySelector("[data-picture]").dataset.most);
-  if (!file.type.startsWith("image/")) return `${file.name} is no picture. Choose a JPEG, PNG, WebP, GIF or TIFF file.`;
-  return file.size > most ? `${file.name} has ${size(file.size)}; a picture may have ${size(most)}. Choose a smaller one.` : "";
+function check(form, file) {
+  const limit = Number(form.querySelector("[data-picture]").dataset.most);
+  if (!file.type.startsWith("image/")) return `${file.name} is not a picture. Choose a JPEG, PNG, WebP, GIF or TIFF file.`;
+  return file.size > limit ? `${file.name} is too large: ${size(file.size)}. The maximum is ${size(limit)}.` : "";
 }
 
 function size(bytes) {
-  const [unit, many] = UNITS.find(([, least]) => bytes >= least) ?? UNITS.at(-1);
-  return `${many > 1 ? (bytes / many).toFixed(1) : bytes} ${unit}`;
+  const [unit, factor] = UNITS.find(([, minimum]) => bytes >= minimum) ?? UNITS.at(-1);
+  return `${factor > 1 ? (bytes / factor).toFixed(1) : bytes} ${unit}`;
 }
 
 function show(form, file) {
@@ -83,8 +83,8 @@ function show(form, file) {
   holder.replaceChildren();
   if (!file) return;
   const image = new Image();
-  image.alt = "The picture that you chose";
-  // TIFF and the like are searched with, though the browser can't show them
+  image.alt = "Selected picture";
+  // browsers cannot show some accepted formats, such as TIFF
   image.addEventListener("error", () => image.remove());
   image.src = URL.createObjectURL(file);
   const name = document.createElement("span");
@@ -92,19 +92,19 @@ function show(form, file) {
   const button = document.createElement("button");
   button.type = "button";
   button.className = "btn btn-sm btn-outline-secondary";
-  button.textContent = "Remove the picture";
+  button.textContent = "Remove picture";
   button.addEventListener("click", () => {
-    take(form, null);
-    say(form, "The picture is removed.");
+    choose(form, null);
+    setMessage(form, "Picture removed.");
     fileField(form).focus();
   });
   holder.append(image, name, button);
 }
 
-function say(form, words, wrong = false) {
-  const said = form.querySelector("[data-picture-said]");
-  said.textContent = words;
-  said.classList.toggle("text-danger-emphasis", wrong);
+function setMessage(form, text, isError = false) {
+  const message = form.querySelector("[data-picture-said]");
+  message.textContent = text;
+  message.classList.toggle("text-danger-emphasis", isError);
 }
 
 function clearProblem(form, input) {
@@ -115,7 +115,7 @@ function clearProblem(form, input) {
   input.removeAttribute("aria-describedby");
 }
 
-// sending; a form without a picture loses nothing on its way and goes by itself
+// submission; a form without a picture is submitted by the browser
 
 async function submit(form, event) {
   const input = fileField(form);
@@ -123,28 +123,28 @@ async function submit(form, event) {
   event.preventDefault();
   if (form.dataset.sent) return;
   form.dataset.sent = "true";
-  const said = form.querySelector("[data-search-said]");
-  said.textContent = "Sending…";
+  const message = form.querySelector("[data-search-said]");
+  message.textContent = "Sending…";
   try {
     const answer = await fetch(form.action, { method: "POST", headers: asScript, body: new FormData(form) });
     const address = answer.headers.get("Location");
     if (answer.ok && address) { location.assign(address); return; }
     if (answer.ok || !answer.headers.get("Content-Type")?.startsWith("text/html")) throw new Refused(answer.status);
-    refused(input, await answer.text());
+    showRejected(input, await answer.text());
   } catch (problem) {
-    said.textContent = reason(problem);
+    message.textContent = reason(problem);
   }
   delete form.dataset.sent;
 }
 
 function reason(problem) {
-  if (!(problem instanceof Refused)) return "The connection was lost. Nothing was submitted; search again.";
+  if (!(problem instanceof Refused)) return "Connection lost. The search was not submitted. Try again.";
   if (problem.status === 401) return "You are logged out. Log in in another tab, then search again.";
   return problem.message;
 }
 
-// The page that says what is wrong takes the place of this one, with the picture in its field.
-function refused(input, html) {
+// Replace the page with the server's answer, which shows the errors, and keep the picture in its field.
+function showRejected(input, html) {
   const fresh = new DOMParser().parseFromString(html, "text/html");
   const there = fresh.querySelector("[data-picture] input[type=file]");
   document.title = fresh.title;
@@ -153,7 +153,7 @@ function refused(input, html) {
   if (there) {
     const place = main.querySelector("[data-picture] input[type=file]");
     const problem = place.getAttribute("aria-invalid");
-    // a picture that was itself refused goes; any other is still meant
+    // keep the picture unless it was rejected itself
     if (!problem) place.files = input.files;
     main.querySelector("[data-lost-picture]")?.remove();
   }
@@ -167,17 +167,17 @@ function toDefaults(form) {
     if (field.type === "checkbox") field.checked = field.dataset.default === "1";
     else field.value = field.dataset.default;
   }
-  form.querySelector("[data-search-said]").textContent = "The settings are back at their defaults.";
+  form.querySelector("[data-search-said]").textContent = "Settings reset to defaults.";
 }
 
-// A browser can't point at a field that is folded away; one without meaning for the other choices needs none.
-function unfold(form, event) {
+// Show an invalid field that is collapsed; reset one that is hidden because it does not apply, and submit again.
+function reveal(form, event) {
   const field = event.target;
   field.closest("details")?.setAttribute("open", "");
   if (field.offsetParent !== null || field.dataset.default === undefined) return;
   event.preventDefault();
   field.value = field.dataset.default;
-  // not while the form is still looking for mistakes
+  // after the browser has finished validating the form
   setTimeout(() => form.matches(":valid") && form.requestSubmit());
 }
 
@@ -198,13 +198,13 @@ function prepare() {
 }
 
 document.addEventListener("paste", paste);
-// beside the form a dropped file would take the place of the page
+// a file dropped outside the form would replace the page
 for (const name of ["dragover", "drop"]) {
   document.addEventListener(name, (event) => {
     const files = [...(event.dataTransfer?.types ?? [])].includes("Files");
     if (files && !event.target.matches?.("input[type=file]")) event.preventDefault();
   });
 }
-// a form may come later, with a collection's first item
+// a form can appear later, with the first item of a collection
 new MutationObserver(prepare).observe(document.body, { childList: true, subtree: true });
 prepare();

@@ -1,147 +1,147 @@
-// Uploads in parts, with progress in bytes and a line for each file as it is taken in. Without this the form is sent
-// whole. More files may be chosen or dropped while it runs: they join the end of the row.
+// Upload files in batches, with progress in bytes and a result per file. Without JavaScript the form is sent in one
+// request. Files that are chosen or dropped during an upload are appended to it.
 import { byName, dropped, isHidden } from "./folders.js";
 import { Refused, asScript } from "./piece.js";
 import { refresh } from "./refresh.js";
 
-const PART_FILES = 20;
-const PART_BYTES = 32 * 1024 * 1024;
-// lines that are kept of files that went in; what was refused stays, up to a bound
-const KEPT_LINES = 200;
-const KEPT_REFUSED = 1000;
+const BATCH_FILES = 20;
+const BATCH_BYTES = 32 * 1024 * 1024;
+// maximum table rows of accepted files and of rejected files
+const MAX_ACCEPTED_ROWS = 200;
+const MAX_REJECTED_ROWS = 1000;
 const ORDER = ["added", "updated", "duplicate", "rejected"];
-const SHEETS = /\.(csv|jsonl|ndjson)$/i;
+const CAPTION_FILES = /\.(csv|jsonl|ndjson)$/i;
 
 export function uploads(form) {
   const inputs = [...form.querySelectorAll("input[type=file]")];
   const drop = form.querySelector("[data-drop]");
-  const run = new Run(form);
+  const upload = new Upload(form);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const chosen = inputs.flatMap((input) => [...input.files].map((file) => ({ file, name: file.webkitRelativePath || file.name })));
     chosen.sort((a, b) => byName(a.name, b.name));
-    const files = chosen.filter((one) => !isHidden(one.name));
-    if (!chosen.length) { run.say("Choose files or a folder first."); return; }
+    const files = chosen.filter((entry) => !isHidden(entry.name));
+    if (!chosen.length) { upload.showMessage("Choose files or a folder first."); return; }
     for (const input of inputs) input.value = "";
-    run.add(files, chosen.length - files.length);
+    upload.add(files, chosen.length - files.length);
   });
   let inside = 0;
   const over = (by) => { inside = Math.max(0, inside + by); drop.classList.toggle("over", inside > 0); };
   drop.addEventListener("dragenter", (event) => { event.preventDefault(); over(1); });
   drop.addEventListener("dragover", (event) => event.preventDefault());
   drop.addEventListener("dragleave", () => over(-1));
-  // beside the field a dropped file would take the place of the page
+  // a file dropped outside the field would replace the page
   for (const name of ["dragover", "drop"]) {
     document.addEventListener(name, (event) => { if (!event.target.matches?.("input[type=file]")) event.preventDefault(); });
   }
   drop.addEventListener("drop", async (event) => {
     event.preventDefault();
     over(-inside);
-    // what was dropped can be asked for during this event only
+    // the dropped entries are only readable during this event
     const found = dropped(event.dataTransfer);
-    run.say("Looking through what was dropped…");
+    upload.showMessage("Reading dropped files…");
     const { files, hidden, unreadable } = await found;
-    if (files.length || unreadable.length) run.add(files, hidden, unreadable);
-    else run.say(hidden ? "Only hidden files were dropped, and those are left out." : "Nothing to upload was dropped.");
+    if (files.length || unreadable.length) upload.add(files, hidden, unreadable);
+    else upload.showMessage(hidden ? "Only hidden files were dropped. They are skipped." : "No files were dropped.");
   });
 }
 
-// The next files to send: pictures and texts first, sheets of captions last, so that they find their pictures.
-export function nextPart(waiting) {
-  const things = waiting.filter((one) => !SHEETS.test(one.name));
-  if (!things.length) return waiting.splice(0);
-  const part = [];
+// Remove and return the next files to send: pictures and texts first, caption files last, after their pictures.
+export function nextBatch(waiting) {
+  const items = waiting.filter((entry) => !CAPTION_FILES.test(entry.name));
+  if (!items.length) return waiting.splice(0);
+  const batch = [];
   let bytes = 0;
-  for (const one of things) {
-    if (part.length && (part.length >= PART_FILES || bytes + one.file.size > PART_BYTES)) break;
-    part.push(one);
-    bytes += one.file.size;
+  for (const entry of items) {
+    if (batch.length && (batch.length >= BATCH_FILES || bytes + entry.file.size > BATCH_BYTES)) break;
+    batch.push(entry);
+    bytes += entry.file.size;
   }
-  const taken = new Set(part);
-  waiting.splice(0, waiting.length, ...waiting.filter((one) => !taken.has(one)));
-  return part;
+  const taken = new Set(batch);
+  waiting.splice(0, waiting.length, ...waiting.filter((entry) => !taken.has(entry)));
+  return batch;
 }
 
-const bytesOf = (files) => files.reduce((sum, one) => sum + one.file.size, 0);
+const bytesOf = (files) => files.reduce((sum, entry) => sum + entry.file.size, 0);
 
-class Run {
+class Upload {
   constructor(form) {
     this.form = form;
     this.waiting = [];
-    this.lost = [];
+    this.failed = [];
     this.running = false;
     this.table = document.querySelector("[data-outcomes]");
-    this.said = form.querySelector("[data-said]");
-    this.holder = form.querySelector("[data-progress]");
+    this.message = form.querySelector("[data-said]");
+    this.progress = form.querySelector("[data-progress]");
     this.bar = form.querySelector("[data-progress] progress");
-    this.again = form.querySelector("[data-again]");
+    this.retryButton = form.querySelector("[data-again]");
     form.querySelector("[data-stop]").addEventListener("click", () => this.stop());
-    this.again.addEventListener("click", () => this.add(this.lost.splice(0), 0));
-    this.leaving = (event) => event.preventDefault();
+    this.retryButton.addEventListener("click", () => this.add(this.failed.splice(0), 0));
+    this.onBeforeUnload = (event) => event.preventDefault();
   }
 
-  say(text) { this.said.textContent = text; }
+  showMessage(text) { this.message.textContent = text; }
 
   add(files, hidden, unreadable = []) {
-    if (!this.running) this.begin();
+    if (!this.running) this.start();
     this.hidden += hidden;
     this.waiting.push(...files);
     this.total += bytesOf(files);
     this.files += files.length;
-    for (const name of unreadable) this.refuse(name, "not read", "Your system did not let the browser read it. Look at its permissions, then try again.");
-    this.say(`Sending ${this.files === 1 ? "1 file" : `${this.files.toLocaleString("en")} files`}…`);
+    for (const name of unreadable) this.reject(name, "not read", "The browser cannot read this file. Check its permissions and try again.");
+    this.showMessage(`Sending ${this.files === 1 ? "1 file" : `${this.files.toLocaleString("en")} files`}…`);
     if (!this.running) this.send();
   }
 
-  begin() {
-    Object.assign(this, { hidden: 0, total: 0, files: 0, sent: 0, sentFiles: 0, counts: {}, stopped: false, hopeless: null, news: false, began: performance.now() });
-    this.lost = [];
+  start() {
+    Object.assign(this, { hidden: 0, total: 0, files: 0, sent: 0, sentFiles: 0, counts: {}, stopped: false, fatalError: null, changed: false, started: performance.now() });
+    this.failed = [];
     this.table.replaceChildren();
     document.querySelector("[data-summary]").textContent = "";
     document.querySelector("#outcomes").hidden = false;
-    this.holder.hidden = false;
-    this.again.hidden = true;
+    this.progress.hidden = false;
+    this.retryButton.hidden = true;
     this.bar.value = 0;
   }
 
   async send() {
     this.running = true;
-    addEventListener("beforeunload", this.leaving);
-    while (this.waiting.length && !this.stopped) await this.sendPart(nextPart(this.waiting));
-    removeEventListener("beforeunload", this.leaving);
+    addEventListener("beforeunload", this.onBeforeUnload);
+    while (this.waiting.length && !this.stopped) await this.sendBatch(nextBatch(this.waiting));
+    removeEventListener("beforeunload", this.onBeforeUnload);
     this.running = false;
     this.end();
-    await this.after();
+    await this.indexNew();
   }
 
-  async sendPart(part) {
-    const bytes = bytesOf(part);
+  async sendBatch(batch) {
+    const bytes = bytesOf(batch);
     try {
-      if (this.hopeless) throw this.hopeless;
-      this.take(await this.post(part, (share) => this.show(this.sent + share * bytes)));
+      if (this.fatalError) throw this.fatalError;
+      this.addRows(await this.post(batch, (share) => this.show(this.sent + share * bytes)));
     } catch (problem) {
-      this.lost.push(...part);
-      for (const one of part) this.refuse(one.name, "not sent", problem.message);
-      // logged out, forged or gone: the other parts would fare no better
-      if (problem instanceof Refused && [401, 403, 404].includes(problem.status)) this.hopeless = problem;
+      this.failed.push(...batch);
+      for (const entry of batch) this.reject(entry.name, "not sent", problem.message);
+      // logged out, forbidden or deleted: the other batches would fail too
+      if (problem instanceof Refused && [401, 403, 404].includes(problem.status)) this.fatalError = problem;
     }
     this.sent += bytes;
-    this.sentFiles += part.length;
+    this.sentFiles += batch.length;
     this.show(this.sent);
   }
 
-  take(html) {
+  addRows(html) {
     const holder = document.createElement("tbody");
     holder.innerHTML = html;
     for (const row of [...holder.rows]) {
       this.count(row.dataset.status);
-      // what needs a person comes first
+      // rejected files first
       if (row.dataset.status === "rejected") this.table.prepend(row); else this.table.append(row);
     }
     this.trim();
   }
 
-  refuse(name, outcome, reason) {
+  reject(name, outcome, reason) {
     const row = document.createElement("tr");
     row.dataset.status = "rejected";
     const cells = [document.createElement("th"), document.createElement("td"), document.createElement("td")];
@@ -157,18 +157,18 @@ class Run {
 
   count(status) {
     this.counts[status] = (this.counts[status] ?? 0) + 1;
-    if (status === "added" || status === "updated") this.news = true;
+    if (status === "added" || status === "updated") this.changed = true;
   }
 
   trim() {
-    const refused = [...this.table.querySelectorAll("tr[data-status=rejected]")];
+    const rejected = [...this.table.querySelectorAll("tr[data-status=rejected]")];
     const others = [...this.table.querySelectorAll("tr:not([data-status=rejected])")];
-    for (const row of [...refused.slice(KEPT_REFUSED), ...others.slice(0, -KEPT_LINES)]) row.remove();
+    for (const row of [...rejected.slice(MAX_REJECTED_ROWS), ...others.slice(0, -MAX_ACCEPTED_ROWS)]) row.remove();
   }
 
   show(bytes) {
     this.bar.value = Math.min(1, bytes / Math.max(1, this.total));
-    const seconds = (performance.now() - this.began) / 1000;
+    const seconds = (performance.now() - this.started) / 1000;
     const left = bytes > 0 && seconds > 3 ? ((this.total - bytes) / bytes) * seconds : null;
     const files = `${this.sentFiles.toLocaleString("en")} of ${this.files.toLocaleString("en")} files`;
     const time = left === null || left < 1 ? "" : `, about ${left < 90 ? `${Math.ceil(left)} s` : `${Math.ceil(left / 60)} min`} left`;
@@ -181,25 +181,25 @@ class Run {
   }
 
   end() {
-    this.holder.hidden = true;
+    this.progress.hidden = true;
     const left = this.waiting.splice(0);
-    this.lost.push(...left);
+    this.failed.push(...left);
     const summary = ORDER.filter((name) => this.counts[name]).map((name) => `${this.counts[name].toLocaleString("en")} ${name}`).join(", ");
-    const more = [
-      left.length ? `Stopped: ${left.length.toLocaleString("en")} more were not sent.` : "",
-      this.hidden ? `${this.hidden.toLocaleString("en")} hidden ${this.hidden === 1 ? "file was" : "files were"} left out.` : "",
-      Object.values(this.counts).reduce((sum, one) => sum + one, 0) > this.table.rows.length ? "Below are all that were refused, and the last of the others." : "",
+    const notes = [
+      left.length ? `Stopped: ${left.length.toLocaleString("en")} ${left.length === 1 ? "file was" : "files were"} not sent.` : "",
+      this.hidden ? `${this.hidden.toLocaleString("en")} hidden ${this.hidden === 1 ? "file was" : "files were"} skipped.` : "",
+      Object.values(this.counts).reduce((sum, count) => sum + count, 0) > this.table.rows.length ? "The table shows the rejected files and the latest of the others." : "",
     ].filter(Boolean).join(" ");
-    this.say([summary && `${summary}.`, more].filter(Boolean).join(" ") || "Nothing was sent.");
-    document.querySelector("[data-summary]").textContent = this.said.textContent;
-    this.again.hidden = !this.lost.length;
-    // whoever works elsewhere on the page meanwhile stays there
+    this.showMessage([summary && `${summary}.`, notes].filter(Boolean).join(" ") || "No files were sent.");
+    document.querySelector("[data-summary]").textContent = this.message.textContent;
+    this.retryButton.hidden = !this.failed.length;
+    // keep the focus if the user works elsewhere on the page
     if (document.activeElement === document.body || this.form.contains(document.activeElement)) document.querySelector("#outcomes-title").focus();
   }
 
-  // New items are indexed and shown.
-  async after() {
-    if (!this.news) return;
+  // Index and show the new items.
+  async indexNew() {
+    if (!this.changed) return;
     const body = new FormData();
     body.append("csrf_token", this.form.elements.csrf_token.value);
     try {
@@ -207,35 +207,35 @@ class Run {
       document.querySelector("#index-state").dispatchEvent(new Event("live:wake"));
       await refresh(this.form.dataset.page);
     } catch {
-      this.say(`${this.said.textContent} The connection was lost before the index job began: load the page again and index.`);
+      this.showMessage(`${this.message.textContent} Connection lost before the index job was started. Reload the page and start it.`);
     }
   }
 
-  post(part, onProgress) {
+  post(batch, onProgress) {
     const body = new FormData();
     body.append("csrf_token", this.form.elements.csrf_token.value);
     body.append("index", "later");
-    for (const one of part) body.append("file", one.file, one.name);
-    // fetch tells nothing of what is sent so far
+    for (const entry of batch) body.append("file", entry.file, entry.name);
+    // fetch reports no upload progress
     const request = this.request = new XMLHttpRequest();
     return new Promise((resolve, reject) => {
       request.open("POST", this.form.action);
       for (const [name, value] of Object.entries(asScript)) request.setRequestHeader(name, value);
       request.upload.addEventListener("progress", (event) => event.lengthComputable && onProgress(event.loaded / event.total));
       request.addEventListener("load", () => (request.status === 200 ? resolve(request.responseText) : reject(new Refused(request.status, reason(request)))));
-      request.addEventListener("error", () => reject(new Error("The connection was lost before the server had it, or the file can't be read. Send it again.")));
-      request.addEventListener("abort", () => reject(new Error("You stopped the upload before the server had it.")));
+      request.addEventListener("error", () => reject(new Error("Connection lost during the upload, or the file cannot be read. Try again.")));
+      request.addEventListener("abort", () => reject(new Error("You stopped the upload before this file was sent.")));
       request.send(body);
     });
   }
 }
 
 function reason(request) {
-  if (request.status === 401) return "You are logged out. Load the page again to log in.";
-  if (request.status === 403) return "You may not upload here any more. Load the page again.";
-  if (request.status === 413) return "The upload is larger than this server takes.";
+  if (request.status === 401) return "You are logged out. Reload the page to log in.";
+  if (request.status === 403) return "You can no longer upload here. Reload the page.";
+  if (request.status === 413) return "The upload exceeds the size limit of the server.";
   const plain = request.getResponseHeader("Content-Type")?.startsWith("text/plain");
-  return plain ? request.responseText : `The server answered ${request.status}. Load the page again and try once more.`;
+  return plain ? request.responseText : `The server returned status ${request.status}. Reload the page and try again.`;
 }
 
 function size(bytes) {

@@ -1,4 +1,4 @@
-"""A visitor of the pages without a script: follows links, fills in forms, reads what is there."""
+"""A browser without scripts: follows links, fills in forms, reads pages."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Element:
 
 
 class Page(HTMLParser):
-    """An answer as a person sees it."""
+    """A response parsed as a page."""
 
     def __init__(self, answer: Any) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Page(HTMLParser):
             element.inside.append(data)
 
     def all(self, tag: str, **attributes: str) -> list[Element]:
-        """Elements of that tag with these attributes; ``data_x`` stands for ``data-x``, ``class_`` for a class."""
+        """Return elements of that tag with these attributes; ``data_x`` means ``data-x``, ``class_`` one class."""
         wanted = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
 
         def fits(element: Element) -> bool:
@@ -96,7 +96,7 @@ class Visitor:
 
     def __init__(self, client: FlaskClient) -> None:
         self.client = client
-        # an address of its own, since logging in is limited for each
+        # its own address, since log-ins are limited per address
         client.environ_base["REMOTE_ADDR"] = str(ipaddress.IPv4Address(0x0A000000 + secrets.randbelow(1 << 24)))
         self.page: Page | None = None
 
@@ -105,7 +105,7 @@ class Visitor:
         return self.page
 
     def token(self) -> str:
-        """The CSRF token of the page that is open."""
+        """Return the CSRF token of the open page."""
         assert self.page is not None
         return next(e.attributes["value"] or "" for e in self.page.all("input", name="csrf_token"))
 
@@ -126,7 +126,7 @@ class Visitor:
 
 @pytest.fixture
 def visitor(app: OpenAPI) -> Visitor:
-    """Somebody who is not logged in."""
+    """A browser that is not logged in."""
     return Visitor(app.test_client())
 
 
@@ -156,7 +156,7 @@ def indexed(texts: str, served: Services, settings: Settings) -> str:
 
 @dataclass
 class Searched:
-    """A search in the database, and what a worker would do to it."""
+    """A search in the database, with methods that act like its workers."""
 
     served: Services
     id: UUID
@@ -193,7 +193,7 @@ class Searched:
 
 @pytest.fixture
 def searched(indexed: str, served: Services, settings: Settings, ada: Caller) -> Searched:
-    """A search whose coarse stage is done: three candidates, none judged."""
+    """A search after its coarse stage: three candidates, none scored."""
     key = uuid.UUID(indexed)
     with transaction(served.sessions) as session:
         items = list(session.scalars(sa.select(Item.id).where(Item.collection_id == key).order_by(Item.id)))

@@ -1,4 +1,4 @@
-"""Steps that tests of asking take again and again."""
+"""Helpers for tests of the search form."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from retllm_web.http.services import Services
 
 
 def search_on_collection(reader: Visitor, key: str, **fields: Any) -> Page:
-    """Search from the collection's page, with a form that shows the question alone."""
+    """Search from the collection's page, with the compact form."""
     reader.get(f"/collections/{key}")
     return reader.send(f"/collections/{key}/search", **fields)
 
 
 def ask_on_page(reader: Visitor, key: str, **fields: Any) -> Page:
-    """Search from the page to search, with whatever its form has and ``fields`` over it."""
+    """Search from the search page, with the values of its form overridden by ``fields``."""
     page = reader.get(f"/search?collection={key}")
     return reader.send("/search", **{**filled_form(page), **fields})
 
 
 def filled_form(page: Page) -> dict[str, Any]:
-    """What the form of a page would send as it stands."""
+    """Return what the form of a page would send unchanged."""
     sent: dict[str, Any] = {"text": page.one("textarea", id="text").text}
     select = ""
     for element in page.elements:
@@ -39,7 +39,7 @@ def filled_form(page: Page) -> dict[str, Any]:
         if element.tag == "select":
             select = name
         elif element.tag == "option" and (select not in sent or "selected" in has):
-            # without a choice a browser sends the first
+            # a browser sends the first option by default
             sent[select] = value
         elif element.tag == "input" and name not in ("", "csrf_token", "picture"):
             if has.get("type") != "checkbox":

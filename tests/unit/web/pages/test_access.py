@@ -1,4 +1,4 @@
-"""Who gets in, and where to."""
+"""Log-in, log-out and redirects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_script_of_a_stranger_gets_401_and_no_login_page(visitor: Visitor) -> 
 def test_a_wrong_password_is_told_in_place_and_keeps_the_name(visitor: Visitor, ada: Caller) -> None:
     page = visitor.log_in("ada", "wrong wrong wrong")
     assert page.status == 401
-    assert "name and password do not fit" in page.one("div", role="alert").text
+    assert "Wrong name or password" in page.one("div", role="alert").text
     assert page.one("input", id="name").attributes["value"] == "ada"
     assert "value" not in page.one("input", id="password").attributes
     assert visitor.get("/").path == "/login"
@@ -78,7 +78,7 @@ def test_a_form_without_its_token_does_nothing_and_says_what_to_do(reader: Visit
     reader.get("/")
     answer = reader.client.post("/collections", data={"name": "Forged"})
     assert answer.status_code == 403
-    assert "load the page again" in answer.get_data(as_text=True)
+    assert "reload the page" in answer.get_data(as_text=True)
     assert "Forged" not in reader.get("/").text
 
 
@@ -102,7 +102,7 @@ def test_an_unknown_address_has_a_page_that_leads_back(visitor: Visitor) -> None
 def test_an_address_that_only_takes_forms_leads_to_the_page_above_it(reader: Visitor, texts: str) -> None:
     assert reader.get(f"/collections/{texts}/upload").path == f"/collections/{texts}"
     assert reader.get("/account/tokens/018f0000-0000-7000-8000-000000000000/revoke").path == "/account"
-    # and a program is told so
+    # a script gets 401
     answer = reader.client.get(f"/collections/{texts}/upload", headers={"Accept": "application/json"})
     assert answer.status_code == 405
 
@@ -120,14 +120,14 @@ def test_a_form_that_comes_after_the_logout_says_so_and_leads_back(reader: Visit
 
     refused = sent_from(f"http://localhost{page}?kind=text")
     assert refused.path == "/login"
-    assert "nothing was done" in refused.one("div", role="status").text
+    assert "Nothing was changed" in refused.one("div", role="status").text
     assert refused.one("input", name="next").attributes["value"] == f"{page}?kind=text"
-    # whatever another site says it came from does not count
+    # a referrer of another site is ignored
     assert not sent_from("http://elsewhere.example/account").all("input", name="next")
 
 
 def test_a_form_that_comes_after_the_logout_in_another_tab_says_so_as_well(reader: Visitor, texts: str) -> None:
-    """The session is a new one by then, and the form's token is of none."""
+    """The session is new by then, and the form's token is of the old one."""
     page = f"/collections/{texts}"
     reader.get(page)
     form = {"csrf_token": reader.token(), "text": "an owl"}
@@ -137,5 +137,5 @@ def test_a_form_that_comes_after_the_logout_in_another_tab_says_so_as_well(reade
     )
     refused = Page(answer)
     assert refused.path == "/login"
-    assert "nothing was done" in refused.one("div", role="status").text
+    assert "Nothing was changed" in refused.one("div", role="status").text
     assert refused.one("input", name="next").attributes["value"] == page

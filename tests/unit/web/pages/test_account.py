@@ -1,4 +1,4 @@
-"""Tokens, made and ended on a page."""
+"""Tokens, created and revoked on a page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_a_token_is_shown_once_and_works_until_it_is_revoked(app: Flask, reader:
     assert made not in page.html
     (revoke,) = [f for f in page.all("form") if "Revoke" in f.text and "notebook" in str(page.html)][-1:]
     page = reader.send(str(revoke.attributes["action"]))
-    assert "is revoked" in page.text
+    assert "Token revoked" in page.text
     assert app.test_client().get("/api/v1/me", headers=headers).status_code == 401
 
 

@@ -62,8 +62,8 @@ def test_filters_stand_in_the_address_and_in_the_form(chief: Visitor, served: Se
     chosen = [option.attributes["value"] for option in page.all("option") if "selected" in option.attributes]
     assert chosen == ["item deleted", texts]
     assert _rows(chief.get("/people/audit?person=ROOT&action=logged+in"))
-    assert "No entry fits" in chief.get("/people/audit?person=nobody").text
-    assert "No entry fits" in chief.get("/people/audit?until=2020-01-01").text
+    assert "No entries match" in chief.get("/people/audit?person=nobody").text
+    assert "No entries match" in chief.get("/people/audit?until=2020-01-01").text
     since = chief.get("/people/audit?since=2020-01-01")
     assert _rows(since)
     assert since.one("input", id="since").attributes["value"] == "2020-01-01"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from flask import Flask
-from tests.unit.web.conftest import Caller, Heard
+from tests.unit.web.conftest import Caller, RecordingNotifier
 from tests.unit.web.pages.conftest import Page, Visitor
 from tests.unit.web.pictures import picture
 from tests.unit.web.vectors import embed_items
@@ -33,7 +33,7 @@ def _upload(reader: Visitor, key: str, *files: tuple[str, bytes], **fields: str)
 
 
 def _lines(page: Page) -> list[tuple[str, str]]:
-    """Name and outcome of each file that the page tells of."""
+    """Return name and outcome of each file that the page lists."""
     names = [e.text for e in page.all("th", scope="row")]
     return list(
         zip(
@@ -46,7 +46,7 @@ def _lines(page: Page) -> list[tuple[str, str]]:
 
 def test_a_newcomer_is_told_what_to_do(reader: Visitor) -> None:
     text = reader.get("/collections").text
-    assert "Make a collection" in text
+    assert "Create a collection" in text
     assert "Upload" in text
 
 
@@ -60,7 +60,7 @@ def test_a_collection_is_made_and_shown(reader: Visitor) -> None:
 
 
 def test_a_name_that_is_none_is_refused_beside_its_field(reader: Visitor) -> None:
-    for name, says in (("  ", "Give the collection a name"), ("x" * 201, "at most 200"), ("a\0b", "NUL")):
+    for name, says in (("  ", "Enter a name for the collection"), ("x" * 201, "at most 200"), ("a\0b", "NUL")):
         reader.get("/collections")
         page = reader.send("/collections", name=name, description="kept")
         assert page.status == 422
@@ -81,7 +81,7 @@ def test_the_list_counts_items_and_names_the_last_job(reader: Visitor, indexed: 
     ada.post(f"/collections/{indexed}/index")
     (card,) = reader.get("/collections").all("li", class_="card")
     assert "3 texts" in card.text
-    assert "all indexed" in card.text
+    assert "All items indexed" in card.text
     assert "Last job: index, done" in card.text
 
 
@@ -102,7 +102,7 @@ def test_what_belongs_to_others_is_not_there(app: Flask, texts: str, bob: Caller
 
 
 def test_without_a_script_an_upload_answers_with_a_line_for_each_file(
-    reader: Visitor, texts: str, heard: Heard
+    reader: Visitor, texts: str, notified: RecordingNotifier
 ) -> None:
     page = _upload(
         reader,
@@ -113,7 +113,7 @@ def test_without_a_script_an_upload_answers_with_a_line_for_each_file(
         ("captions.csv", b"file,caption\nred.png,a red wall\n"),
     )
     assert page.status == 200
-    # what was refused comes first
+    # rejected files come first
     assert _lines(page) == [
         ("<i>broken</i>.png", "rejected"),
         ("red.png", "added"),
@@ -122,21 +122,23 @@ def test_without_a_script_an_upload_answers_with_a_line_for_each_file(
     ]
     assert "1 added, 1 updated, 1 duplicate, 1 rejected." in page.text
     assert "is not such a picture" in page.text
-    assert len(heard.units) == 1
+    assert len(notified.units) == 1
 
 
-def test_a_script_gets_the_lines_alone_and_may_index_later(reader: Visitor, texts: str, heard: Heard) -> None:
+def test_a_script_gets_the_lines_alone_and_may_index_later(
+    reader: Visitor, texts: str, notified: RecordingNotifier
+) -> None:
     reader.get(f"/collections/{texts}")
     token = reader.token()
     data = {"csrf_token": token, "index": "later", "file": (io.BytesIO(picture()), "red.png")}
     answer = reader.client.post(f"/collections/{texts}/upload", data=data, headers=SCRIPT)
     assert answer.status_code == 200
     assert answer.get_data(as_text=True).strip().startswith('<tr data-status="added"')
-    assert heard.units == []
+    assert notified.units == []
     assert (
         reader.client.post(f"/collections/{texts}/index", data={"csrf_token": token}, headers=SCRIPT).status_code == 204
     )
-    assert len(heard.units) == 1
+    assert len(notified.units) == 1
 
 
 def test_an_upload_without_a_file_says_so(reader: Visitor, texts: str) -> None:
@@ -147,21 +149,21 @@ def test_an_upload_without_a_file_says_so(reader: Visitor, texts: str) -> None:
 
 def test_a_text_is_added_once(reader: Visitor, texts: str) -> None:
     reader.get(f"/collections/{texts}")
-    assert "is added" in reader.send(f"/collections/{texts}/texts", text="a magpie", name="").text
+    assert "Text added" in reader.send(f"/collections/{texts}/texts", text="a magpie", name="").text
     assert "already" in reader.send(f"/collections/{texts}/texts", text="a magpie", name="other").text
     page = reader.send(f"/collections/{texts}/texts", text="   ", name="blank")
     assert page.status == 422
     assert "empty" in page.one("div", id="text-problem").text
 
 
-def test_what_is_not_indexed_is_offered_to_be_indexed(reader: Visitor, texts: str, heard: Heard) -> None:
+def test_what_is_not_indexed_is_offered_to_be_indexed(reader: Visitor, texts: str, notified: RecordingNotifier) -> None:
     page = reader.get(f"/collections/{texts}")
     assert "3 of 3 items are not indexed yet" in page.text
-    assert "as soon as something is indexed" in page.text
+    assert "as soon as an item is indexed" in page.text
     page = reader.send(f"/collections/{texts}/index")
     assert page.one("div", id="index-state").attributes["data-over"] == "false"
     assert page.all("progress")
-    assert len(heard.units) == 1
+    assert len(notified.units) == 1
 
 
 def test_a_paused_queue_is_named_where_an_index_job_waits_for_it(reader: Visitor, texts: str, served: Services) -> None:
@@ -182,7 +184,7 @@ def test_a_paused_queue_is_named_where_an_index_job_waits_for_it(reader: Visitor
 def test_an_index_job_that_ends_while_it_is_told_of_is_asked_about_again(
     reader: Visitor, texts: str, served: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What says that all is over is asked for no more: the counts must not be those of before the end."""
+    """A fragment that says the job is over is not polled again, so its counts must be the final ones."""
     reader.get(f"/collections/{texts}")
     reader.send(f"/collections/{texts}/index")
     counted = collections.collection_views
@@ -234,7 +236,7 @@ def test_items_are_filtered_by_kind_and_name(reader: Visitor, texts: str, ada: C
     assert names("q=0%25_") == ["100%_red.png"]
     assert len(names("kind=nonsense&q=")) == 5
     assert names("q=nothing") == []
-    assert "No item fits" in reader.page.text  # type: ignore[union-attr]
+    assert "No items match" in reader.page.text  # type: ignore[union-attr]
 
 
 def test_more_items_come_page_by_page_with_and_without_a_script(reader: Visitor, ada: Caller) -> None:
@@ -275,7 +277,7 @@ def test_a_deleted_item_is_gone(reader: Visitor, texts: str, ada: Caller) -> Non
     item = ada.get(f"/collections/{texts}/items").json["items"][0]
     reader.get(f"/items/{item['id']}")
     page = reader.send(f"/items/{item['id']}/delete")
-    assert "is deleted" in page.text
+    assert "” deleted." in page.text
     assert "2 texts" in page.text
     assert reader.get(f"/items/{item['id']}").status == 404
 
@@ -294,9 +296,9 @@ def test_a_collection_is_deleted_only_when_its_name_was_typed(reader: Visitor, t
     files = Path(settings.media_url.removeprefix("file://"))
     reader.get(f"/collections/{texts}")
     page = reader.send(f"/collections/{texts}/delete", confirm="Bird")
-    assert "Nothing was deleted" in page.one("div", role="alert").text
+    assert "Not deleted." in page.one("div", role="alert").text
     page = reader.send(f"/collections/{texts}/delete", confirm=" Birds ")
     assert page.path == "/collections"
-    assert "is deleted" in page.text
+    assert "” deleted." in page.text
     assert reader.get(f"/collections/{texts}").status == 404
     assert not [one for one in files.rglob("*") if one.is_file()]

@@ -1,4 +1,4 @@
-"""Every form of every page: without the token of the session nothing is done."""
+"""Every form of every page: without the CSRF token of the session nothing is done."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEY = "018f0000-0000-7000-8000-000000000000"
 
 
 def _routes() -> list[tuple[Rule, str]]:
-    """Every route that does something for a browser, and the API's, which take a session too."""
+    """Return every route that changes something for a browser, including the API's, which accept a session."""
     unused = Settings(
         home=Path("unused"),
         secret_key=secrets.token_hex(),
@@ -74,7 +74,7 @@ def test_no_route_does_anything_for_a_form_without_the_token(app: OpenAPI, settl
                 wrong[f"{method} {rule.endpoint}, {kind}"] = answer.status_code
     assert not wrong
     assert _deeds(served) == before
-    # and the session that was asked for them goes on
+    # and the session stays valid
     assert settled.get("/account").path == "/account"
 
 

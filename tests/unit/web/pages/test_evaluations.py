@@ -1,4 +1,4 @@
-"""Evaluations on the pages and by the REST API: reports that are kept, reviewed questions that are asked again."""
+"""Evaluations on the pages and through the API: stored reports, repeated runs of reviewed queries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from tests.unit.evaluation.test_report import made, part
-from tests.unit.web.conftest import PASSWORD, Caller, Heard
+from tests.unit.web.conftest import PASSWORD, Caller, RecordingNotifier
 from tests.unit.web.pages.conftest import Page, Searched, Visitor
 from tests.unit.web.pages.test_quality import ask, mark
 from tests.unit.web.pictures import picture
@@ -61,8 +61,8 @@ def test_a_report_is_kept_and_shown_with_charts_and_deleted(reader: Visitor, rep
     (link,) = [one for one in listed.all("a") if one.text == "flickr30k, seed 7"]
     page = reader.get(link.attributes["href"] or "")
     page = reader.send(f"{page.path}/delete")
-    assert "is deleted" in page.text
-    assert "No evaluation yet" in page.text
+    assert "” deleted." in page.text
+    assert "No evaluations yet" in page.text
     with served.sessions() as session:
         actions = [one.action for one in session.scalars(sa.select(AuditEntry).order_by(AuditEntry.id))]
     assert actions[-2:] == ["evaluation added", "evaluation deleted"]
@@ -116,12 +116,12 @@ def test_the_list_is_paged(ada: Caller, report: dict) -> None:
     assert second["next"] is None
 
 
-# asking again
+# repeated runs
 
 
 @pytest.fixture
 def two_questions(searched: Searched, served: Services, ada: Caller) -> dict[str, UUID]:
-    """Two reviewed questions: the fine stage hit one and missed the other."""
+    """Two reviewed queries: one hit and one miss of the fine stage."""
     found = {"hit": ask(served, searched, "hit", [2, 1, 3]), "miss": ask(served, searched, "miss", [1, 2, 3])}
     for key in found.values():
         mark(ada, key, searched.items[1])
@@ -129,7 +129,7 @@ def two_questions(searched: Searched, served: Services, ada: Caller) -> dict[str
 
 
 def _answer(served: Services, searched: Searched, text: str, final: list[int]) -> UUID:
-    """What workers would do to the newest search of ``text``."""
+    """Act like the workers of the newest search for ``text``."""
     with transaction(served.sessions) as session:
         search = session.scalars(sa.select(Search).filter_by(query_text=text).order_by(Search.id.desc())).first()
         assert search is not None
@@ -149,7 +149,12 @@ def _answer(served: Services, searched: Searched, text: str, final: list[int]) -
 
 
 def test_reviewed_questions_are_asked_again_and_compared(
-    reader: Visitor, searched: Searched, two_questions: dict[str, UUID], served: Services, indexed: str, heard: Heard
+    reader: Visitor,
+    searched: Searched,
+    two_questions: dict[str, UUID],
+    served: Services,
+    indexed: str,
+    notified: RecordingNotifier,
 ) -> None:
     reader.get(f"/quality/{indexed}")
     page = reader.send(f"/quality/{indexed}/ask", name="wider", k="2", mode="true_false", trigger="off")
@@ -161,7 +166,7 @@ def test_reviewed_questions_are_asked_again_and_compared(
         made = session.scalars(sa.select(Search).order_by(Search.id.desc()).limit(2)).all()
         assert {one.query_text for one in made} == {"hit", "miss"}
         assert {(one.k, one.mode, one.injection["trigger"]) for one in made} == {(2, "true_false", "off")}
-    assert len(heard.units) == 2
+    assert len(notified.units) == 2
     _answer(served, searched, "hit", [1, 2, 3])
     live = reader.get(f"{run}/live", headers={"X-Requested-With": "fetch"})
     assert live.one("div", id="run").attributes["data-over"] == "false"
@@ -173,8 +178,8 @@ def test_reviewed_questions_are_asked_again_and_compared(
     assert "hit fine miss" in rows["hit"]
     assert "fine miss hit" in rows["miss"]
     assert f"/compare?of={two_questions['miss']}&of={newest}" in [one.attributes["href"] for one in page.all("a")]
-    assert "do not tell the two apart" in page.text
-    # from its end on the run stays as it was, whatever becomes of marks and searches
+    assert "the difference is not significant" in page.text
+    # once ended, later marks and deletions do not change the run
     shown = page.one("div", id="run").text
     with transaction(served.sessions) as session:
         session.execute(sa.text("DELETE FROM judgments"))
@@ -203,7 +208,7 @@ def test_a_run_reads_the_same_by_the_api(
 
 
 def test_all_searches_of_a_run_are_accepted_or_none(
-    reader: Visitor, two_questions: dict[str, UUID], served: Services, indexed: str, heard: Heard
+    reader: Visitor, two_questions: dict[str, UUID], served: Services, indexed: str, notified: RecordingNotifier
 ) -> None:
     reader.get(f"/quality/{indexed}")
     for field, value in (("k", "0"), ("k", "100000"), ("alpha", "2"), ("mode", "dance"), ("name", "x" * 201)):
@@ -213,7 +218,7 @@ def test_all_searches_of_a_run_are_accepted_or_none(
     with served.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Job)) == 3
         assert session.scalars(sa.select(EvaluationRun)).all() == []
-    assert heard.units == []
+    assert notified.units == []
 
 
 def test_a_picture_is_asked_again_with_a_copy_of_its_own(

@@ -1,4 +1,4 @@
-"""How numbers and times are put."""
+"""The formats of numbers and times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The history's pages: filters in the address, saved views, deeds done to many jobs, searches side by side."""
+"""The history's pages: filters in the address, saved views, bulk actions, comparisons."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _search(
     state: JobState = JobState.SUCCEEDED,
     **settings: Any,
 ) -> str:
-    """A search with these items in its order, which is the reverse of the coarse one."""
+    """A search with these items in final order, the reverse of the coarse order."""
     with transaction(served.sessions) as session:
         over = state is not JobState.RUNNING
         job = Job(id=new_id(), kind=JobKind.SEARCH, state=state, user_id=user_id, params={"text": text})
@@ -80,7 +80,7 @@ def _listed(page: Page) -> list[str]:
 
 
 def _fields(page: Page, action: str) -> dict[str, Any]:
-    """What the form with this action would send, without its token."""
+    """Return what the form with this action would send, without its token."""
     assert [form for form in page.all("form") if form.attributes.get("action") == action]
     hidden = [e.attributes for e in page.all("input", type="hidden")]
     found: dict[str, Any] = {}
@@ -148,17 +148,17 @@ def test_a_view_is_saved_opened_and_deleted(reader: Visitor, searched: Searched,
     page = reader.get("/jobs?state=running&state=failed&text=%3Cb%3E&colour=red&from=")
     address = _fields(page, "/jobs/views")["address"][0]
     page = reader.send("/jobs/views", name="  At   work ", address=f"{address}&colour=red")
-    assert "The view “At work” is saved." in page.text
+    assert "View “At work” saved." in page.text
     (link,) = [e.attributes["href"] or "" for e in page.all("a") if e.text == "At work"]
     assert link == "/jobs?state=running&state=failed&text=%3Cb%3E"
     assert _listed(reader.get(link)) == [str(searched.id)]
-    # the same name stands for the newer filter
+    # the same name gets the newer filter
     reader.send("/jobs/views", name="At work", address="state=failed")
     with served.sessions() as session:
         view = session.scalars(sa.select(SavedView)).one()
     assert view.address == "state=failed"
     reader.get("/jobs")
-    assert "At work" not in reader.send(f"/jobs/views/{view.id}/delete").text.replace("The view is deleted", "")
+    assert "At work" not in reader.send(f"/jobs/views/{view.id}/delete").text.replace("View deleted", "")
 
 
 def test_views_are_everybodys_own(app: Flask, reader: Visitor, bob: Caller, served: Services) -> None:
@@ -177,12 +177,12 @@ def test_views_are_everybodys_own(app: Flask, reader: Visitor, bob: Caller, serv
 def test_a_view_needs_a_name(reader: Visitor, name: str, served: Services) -> None:
     reader.get("/jobs?state=failed")
     page = reader.send("/jobs/views", name=name, address="state=failed")
-    assert "Give the view a name" in page.one("div", role="alert").text
+    assert "Enter a name" in page.one("div", role="alert").text
     with served.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(SavedView)) == 0
 
 
-# deeds
+# bulk actions
 
 
 def test_selected_jobs_are_deleted_after_a_question_that_says_how_many(
@@ -196,7 +196,7 @@ def test_selected_jobs_are_deleted_after_a_question_that_says_how_many(
     assert len(_listed(reader.get("/jobs"))) == 4, "asking does nothing"
     page = reader.get(f"/jobs/confirm?deed=delete&of={done[0]}&of={done[1]}&of={running}")
     page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
-    assert "2 jobs are deleted." in page.text
+    assert "2 jobs were deleted." in page.text
     assert "1 was not deleted: 1 is still running" in page.text
     assert _listed(page) == [running, done[2]]
 
@@ -211,7 +211,7 @@ def test_all_that_match_are_meant_and_nothing_that_came_later(
     assert page.one("h1").text == "Delete 2 jobs?"
     later = _search(served, ada.user.id, indexed, "a robin", [])
     page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
-    assert "2 jobs are deleted." in page.text
+    assert "2 jobs were deleted." in page.text
     assert _listed(page) == [later], "back on the same filter"
     assert _listed(reader.get("/jobs")) == [later, kept]
 
@@ -225,22 +225,22 @@ def test_more_than_one_request_may_do_comes_back_for_the_rest(
         _search(served, ada.user.id, indexed, f"{n}", [], JobState.FAILED)
     page = reader.get("/jobs/confirm?deed=delete&all=1&state=failed")
     page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
-    assert "2 jobs are deleted." in page.text
+    assert "2 jobs were deleted." in page.text
     assert page.one("h1").text == "Delete 1 job?"
     page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
-    assert "1 job is deleted." in page.text
-    assert "No job fits this filter" in page.text
+    assert "1 job was deleted." in page.text
+    assert "No jobs match this filter" in page.text
 
 
 def test_running_jobs_are_cancelled_and_cancelled_ones_go_on(reader: Visitor, texts: str, ada: Caller) -> None:
     keys = [ada.post(f"/collections/{texts}/index").json["id"] for _ in range(2)]
     page = reader.get("/jobs/confirm?deed=cancel&all=1")
     page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
-    assert "2 jobs are cancelled." in page.text
-    assert "There is nothing to do" in reader.get("/jobs/confirm?deed=cancel&all=1").text
+    assert "2 jobs were cancelled." in page.text
+    assert "Nothing to do" in reader.get("/jobs/confirm?deed=cancel&all=1").text
     page = reader.get(f"/jobs/confirm?deed=retry&of={keys[0]}")
     page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
-    assert "1 job is tried again." in page.text
+    assert "1 job was retried." in page.text
     assert {job["state"] for job in ada.get("/jobs").json["jobs"]} == {"queued", "cancelled"}
 
 
@@ -257,7 +257,7 @@ def test_jobs_of_others_are_left_out_and_counted(
     visitor.log_in("bob")
     page = visitor.get("/jobs/confirm?deed=delete&all=1")
     assert page.one("h1").text == "Delete 1 job?"
-    assert "2 because they are somebody else's" in page.text
+    assert "2: started by others" in page.text
     page = visitor.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
     assert own not in _listed(page)
     assert len(_listed(page)) == 2
@@ -265,7 +265,7 @@ def test_jobs_of_others_are_left_out_and_counted(
 
 def test_without_a_selection_nothing_is_asked(reader: Visitor, searched: Searched) -> None:
     page = reader.get("/jobs/confirm?deed=delete&kind=search")
-    assert "Select the jobs first" in page.text
+    assert "Select jobs first" in page.text
     assert _listed(page) == [str(searched.id)]
     assert reader.get("/jobs/confirm?deed=delete&of=x").status == 404
     assert _listed(reader.get("/jobs/confirm?deed=destroy&all=1")) == [str(searched.id)]
@@ -279,7 +279,7 @@ def test_one_job_is_deleted_from_its_page(reader: Visitor, searched: Searched) -
     assert "cancel it first" in refused.one("div", role="alert").text
     searched.finish([1, 2, 3])
     gone = reader.client.post(f"/jobs/{searched.id}/delete", data={"csrf_token": reader.token()}, follow_redirects=True)
-    assert "The job is deleted." in Page(gone).text
+    assert "Job deleted." in Page(gone).text
     assert reader.get(f"/jobs/{searched.id}").status == 404
 
 
@@ -295,11 +295,11 @@ def test_the_export_has_what_the_filter_shows(reader: Visitor, indexed: str, ada
     assert "a wren" in lines[1]
 
 
-# side by side
+# comparisons
 
 
 def _cells(page: Page, item: str) -> list[str]:
-    """What the table says of an item in each search."""
+    """Return an item's row in the comparison."""
     (row,) = [e for e in page.all("tr") if "data-row" in e.attributes and item in e.text]
     return row.text.split(item, 1)[1].split("coarse")
 
@@ -327,7 +327,7 @@ def test_searches_are_compared_by_rank_and_settings(
     assert "up by 1" in _cells(page, "wren")[1]
     assert "down by 1" in _cells(page, "robin")[1]
     (crows,) = [e.text for e in page.all("tr") if "data-row" in e.attributes and "a crow" in e.text]
-    assert "not among its candidates" in crows
+    assert "not a candidate" in crows
     (wrens,) = [e.text for e in page.all("tr") if "data-row" in e.attributes and "wren" in e.text]
     assert wrens.count("relevant") == 2
     agreement = page.all("table")[0].text
@@ -344,7 +344,7 @@ def test_a_search_at_work_is_compared_by_its_order_so_far(
     assert "provisional order" in page.text
     (row,) = [e.text for e in page.all("tr") if "data-row" in e.attributes and "a crow" in e.text]
     assert "up by 2" in row
-    assert "different questions" in page.text
+    assert "different queries" in page.text
 
 
 def test_searches_of_different_collections_say_so(reader: Visitor, indexed: str, ada: Caller, served: Services) -> None:
@@ -362,8 +362,8 @@ def test_what_can_not_be_compared_is_told(
     many = [_search(served, ada.user.id, indexed, f"{n}", []) for n in range(7)]
     assert "one of these jobs is an index job" in reader.get(f"/compare?of={searched.id}&of={index}").text
     assert "2 to 6 searches can be compared" in reader.get("/compare?" + "&".join(f"of={key}" for key in many)).text
-    assert "this is an index job" in reader.get(f"/compare?of={index}").text
-    assert "Tick the searches" in reader.get("/compare").text
+    assert "An index job cannot be compared" in reader.get(f"/compare?of={index}").text
+    assert "Select two to six searches" in reader.get("/compare").text
     for query in ("of=x", f"of={searched.id}&of={uuid.uuid4()}", f"of={uuid.uuid4()}"):
         assert reader.get(f"/compare?{query}").status == 404
     stranger = Visitor(app.test_client())

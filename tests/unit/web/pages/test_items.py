@@ -1,4 +1,4 @@
-"""Items on the pages: by state and by words, one with all that is known of it, and who may do what."""
+"""Items on the pages: filters, details, rights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCRIPT = {"X-Requested-With": "fetch"}
 
 @pytest.fixture
 def viewer(app: Flask, served: Services, texts: str) -> Visitor:
-    """Somebody who may only look, and ada's collection open to everyone."""
+    """A viewer, with ada's collection open to everyone."""
     with transaction(served.sessions) as session:
         accounts.create_user(session, "vic", PASSWORD, Role.VIEWER)
         session.get_one(Collection, uuid.UUID(texts)).visibility = Visibility.EVERYONE
@@ -36,7 +36,7 @@ def viewer(app: Flask, served: Services, texts: str) -> Visitor:
 
 @pytest.fixture
 def mixed(indexed: str, served: Services) -> dict[str, uuid.UUID]:
-    """Of three texts one is indexed, one could not be, and one is not yet; the key of each by its name."""
+    """Three texts: indexed, failed, and not yet indexed; return their keys by name."""
     with transaction(served.sessions) as session:
         items = dict(iter(session.execute(sa.select(Item.name, Item.id))))
         session.execute(sa.delete(Embedding).where(Embedding.item_id != items["robin"]))
@@ -114,7 +114,7 @@ def test_a_vector_of_an_older_caption_is_out_of_date(reader: Visitor, indexed: s
     with transaction(served.sessions) as session:
         session.execute(sa.update(Item).values(version=2))
         item_id = session.scalars(sa.select(Item.id).limit(1)).one()
-    assert "out of date" in reader.get(f"/items/{item_id}").text
+    assert "outdated" in reader.get(f"/items/{item_id}").text
 
 
 def test_an_item_that_failed_says_why_and_how_to_go_on(
@@ -124,7 +124,7 @@ def test_an_item_that_failed_says_why_and_how_to_go_on(
     assert "The text is <too> odd." in page.one("div", role="alert").text
     assert reader.send(f"/collections/{indexed}/index").path == f"/collections/{indexed}"
     alert = viewer.get(f"/items/{mixed['wren']}").one("div", role="alert")
-    assert "Who may change this collection" in alert.text
+    assert "Editors of this collection" in alert.text
 
 
 def test_who_may_only_look_gets_no_controls_and_is_refused(viewer: Visitor, texts: str, served: Services) -> None:
@@ -201,7 +201,7 @@ def test_what_is_done_to_collections_and_items_is_in_the_audit_log(
     told = [(one.action, one.target, one.detail) for one in reversed(entries) if one.action != "job submitted"]
     assert told == [
         ("collection created", "Noted", {}),
-        # what was there already is no news
+        # duplicates submit no job
         ("items uploaded", "Noted", {"added": 1}),
         ("collection changed", "Renamed", {"name": ["Noted", "Renamed"]}),
         ("item deleted", "magpie", {}),

@@ -1,4 +1,4 @@
-"""The page of one job: what a poll costs, who may do what, attempts, and the map of where the model looked."""
+"""The page of one job: the cost of a poll, rights, attempts, and the heat map."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCRIPT = {"X-Requested-With": "fetch"}
 
 @contextmanager
 def _queries(served: Services) -> Iterator[list[str]]:
-    """The statements that the app sends meanwhile."""
+    """Record the SQL statements of the app."""
     engine = served.sessions.kw["bind"]
     sent: list[str] = []
 
@@ -40,7 +40,7 @@ def _queries(served: Services) -> Iterator[list[str]]:
 
 @pytest.fixture
 def onlooker(app: Flask, searched: Searched, bob: Caller) -> Visitor:
-    """Bob, who may look at the collection of the search because everybody may."""
+    """Bob, who sees the collection of the search because it is open."""
     with transaction(searched.served.sessions) as session:
         session.execute(sa.update(Collection).values(visibility=Visibility.EVERYONE))
     visitor = Visitor(app.test_client())
@@ -48,7 +48,7 @@ def onlooker(app: Flask, searched: Searched, bob: Caller) -> Visitor:
     return visitor
 
 
-# the price of a poll
+# the cost of a poll
 
 
 def test_a_poll_without_news_costs_one_query_beside_the_login(reader: Visitor, searched: Searched) -> None:
@@ -98,7 +98,7 @@ def test_the_queries_of_the_page_do_not_grow_with_the_result(reader: Visitor, se
     assert sent() == before
 
 
-# who may do what
+# rights
 
 
 def test_who_only_looks_finds_no_way_to_stop_try_again_or_delete(onlooker: Visitor, searched: Searched) -> None:
@@ -111,8 +111,8 @@ def test_who_only_looks_finds_no_way_to_stop_try_again_or_delete(onlooker: Visit
     for action in actions:
         answer = onlooker.client.post(action, data={"csrf_token": onlooker.token()}, follow_redirects=True)
         assert answer.status_code == 403
-        assert "somebody else's" in Page(answer).one("p", role="alert").text
-    # and can ask and compare all the same
+        assert "belongs to another account" in Page(answer).one("p", role="alert").text
+    # but can search and compare
     assert page.all("a", href=f"/compare?of={searched.id}")
     assert page.all("textarea", id="text")
 
@@ -145,8 +145,8 @@ def test_the_steps_of_a_search_are_shown_with_what_came_of_them(reader: Visitor,
         "Fine stage",
         "Final order",
     ]
-    assert "1 of 3 judged" in steps[2].text
-    assert "ahead" in steps[3].text
+    assert "1 of 3 scored" in steps[2].text
+    assert "not started" in steps[3].text
 
 
 def test_a_paused_queue_is_named_where_a_job_waits_for_it(reader: Visitor, searched: Searched) -> None:
@@ -198,14 +198,14 @@ def test_attempts_are_paged_and_filtered_by_the_address(reader: Visitor, searche
     _fail(searched, 60)
     page = reader.get(f"/jobs/{searched.id}/attempts")
     assert len(page.all("th", scope="row")) == 50
-    (link,) = [e.attributes["href"] or "" for e in page.all("a") if e.text == "Next parts"]
+    (link,) = [e.attributes["href"] or "" for e in page.all("a") if e.text == "Next page"]
     page = reader.get(link)
     assert next(e.text for e in page.all("th", scope="row")) == "Fine 51"
     assert len(page.all("th", scope="row")) == 11
-    assert not [e for e in page.all("a") if e.text == "Next parts"]
+    assert not [e for e in page.all("a") if e.text == "Next page"]
     page = reader.get(f"/jobs/{searched.id}/attempts?state=leased")
     assert [e.text for e in page.all("th", scope="row")] == ["Fine 1"]
-    assert "No part is in this state" in reader.get(f"/jobs/{searched.id}/attempts?state=split").text
+    assert "No units in this state" in reader.get(f"/jobs/{searched.id}/attempts?state=split").text
 
 
 @pytest.mark.parametrize("after", ["fine", "fine.", "fine.-1", "fine.x", "nothing.1", "fine.99999999999999", "fine.²"])
@@ -230,12 +230,12 @@ def test_every_attempt_at_a_unit_is_shown_once_there_are_several(reader: Visitor
         session.execute(sa.delete(Attempt))
         lost = {"outcome": AttemptOutcome.LOST, "ended_at": sa.func.now(), "error": "its <lease> ran out"}
         session.add(Attempt(unit_id=unit_id, number=1, worker="host:7", **lost))
-    assert not [e for e in reader.get(f"/jobs/{searched.id}/attempts").all("summary") if "Each attempt" in e.text]
+    assert not [e for e in reader.get(f"/jobs/{searched.id}/attempts").all("summary") if "All attempts" in e.text]
     with transaction(searched.served.sessions) as session:
         session.add(Attempt(unit_id=unit_id, number=2, worker="host:8"))
-    (trail,) = [e for e in reader.get(f"/jobs/{searched.id}/attempts").all("details") if "Each attempt" in e.text]
-    assert "1: worker lost" in trail.text
-    assert ": its <lease> ran out 2: at work" in trail.text
+    (trail,) = [e for e in reader.get(f"/jobs/{searched.id}/attempts").all("details") if "All attempts" in e.text]
+    assert "1: lost" in trail.text
+    assert ": its <lease> ran out 2: running" in trail.text
     assert trail.text.endswith("host:8")
 
 
@@ -243,10 +243,10 @@ def test_attempts_of_an_index_job_are_on_its_page(reader: Visitor, texts: str, a
     job = ada.post(f"/collections/{texts}/index").json["id"]
     part = reader.get(f"/jobs/{job}").one("div", data_part="attempts")
     assert "Embedding 1" in part.text
-    assert "waiting" in part.text
+    assert "ready" in part.text
 
 
-# where the model looked
+# the heat map
 
 
 def _trace(searched: Searched, place: int = 1, **changes: object) -> None:
@@ -282,7 +282,7 @@ def test_the_map_is_offered_where_a_trace_was_kept_and_shows_what_it_says(reader
     assert page.all("img", src=f"/api/v1/searches/{searched.id}/rendition")
     for told in ("at layer 2", "0.7500", "0.5000", "+0.2500", "0.875"):
         assert told in page.text
-    # the same without the page around it, for the script
+    # as a fragment for the script
     piece = reader.get(link.attributes["href"] or "", headers=SCRIPT)
     assert piece.all("svg", class_="heat-map")
     assert not piece.all("body")
@@ -302,19 +302,19 @@ def test_without_a_trace_the_map_says_how_to_get_one(reader: Visitor, searched: 
         session.execute(sa.update(Search).values(query_picture_key="queries/x/picture"))
     address = f"/jobs/{searched.id}/candidates/{searched.items[0]}/map"
     page = reader.get(address)
-    assert "did not keep" in page.text
+    assert "did not save" in page.text
     assert page.all("a", href=f"/search?again={searched.id}&trace=1")
-    assert "not judged yet" in reader.get(f"/jobs/{searched.id}/candidates/{searched.items[1]}/map").text
+    assert "not scored yet" in reader.get(f"/jobs/{searched.id}/candidates/{searched.items[1]}/map").text
     searched.finish([1, 2, 3])
-    assert "did not keep where the model looked" in reader.get(f"/jobs/{searched.id}").text
+    assert "did not save re-injection maps" in reader.get(f"/jobs/{searched.id}").text
 
 
 def test_a_pair_without_a_picture_says_so(reader: Visitor, searched: Searched) -> None:
     searched.score(1, 0.75)
     page = reader.get(f"/jobs/{searched.id}/candidates/{searched.items[0]}/map")
-    assert "Neither the query nor this item shows a picture" in page.text
+    assert "neither the query nor this item has a picture" in page.text
     searched.finish([1, 2, 3])
-    assert "did not keep" not in reader.get(f"/jobs/{searched.id}").text
+    assert "did not save" not in reader.get(f"/jobs/{searched.id}").text
 
 
 def test_the_map_of_what_is_no_candidate_and_of_somebody_else_is_not_there(

@@ -17,7 +17,7 @@ SCRIPT = {"X-Requested-With": "fetch"}
 
 
 def _order(page: Page) -> list[int]:
-    """The coarse ranks in the order that the page shows."""
+    """Return the coarse ranks in the order of the page."""
     return [int(e.text.rpartition("coarse ")[2]) for e in page.all("div", class_="place")]
 
 
@@ -35,7 +35,7 @@ def test_candidates_show_at_once_in_coarse_order(reader: Visitor, searched: Sear
     assert "provisional order" in page.text
     assert "0 of 3 judged" in page.text
     assert "<b>" not in page.html.replace("&lt;b&gt;", "")
-    # without a script the page comes again by itself
+    # without scripts the page reloads itself
     assert page.one("meta", http_equiv="refresh").attributes["content"] == "2"
 
 
@@ -58,7 +58,7 @@ def test_the_live_piece_reorders_as_scores_arrive(reader: Visitor, searched: Sea
 
 
 def test_the_page_and_its_live_piece_are_the_same(reader: Visitor, searched: Searched) -> None:
-    """Else the script would change parts that did not change."""
+    """Otherwise the script would replace unchanged parts."""
     searched.score(3, 0.9)
     searched.finish([3, 1, 2])
     page, live = reader.get(f"/jobs/{searched.id}"), reader.get(f"/jobs/{searched.id}/live", headers=SCRIPT)
@@ -170,7 +170,7 @@ def test_a_job_is_cancelled_and_goes_on(reader: Visitor, texts: str, ada: Caller
     assert "cancelled" in page.one("div", class_="standing").text
     assert page.one("div", id="job").attributes["data-over"] == "true"
     page = reader.send(f"/jobs/{job}/retry")
-    assert "waiting" in page.one("div", class_="standing").text
+    assert "queued" in page.one("div", class_="standing").text
 
 
 def test_cancelling_what_is_over_says_so(reader: Visitor, searched: Searched) -> None:
@@ -216,7 +216,7 @@ def test_an_index_job_shows_its_stages(reader: Visitor, texts: str, ada: Caller)
     assert page.one("h1").text == "Index job"
     stages = page.one("div", data_part="stages")
     assert "0 of 3" in stages.text
-    assert "1 waiting" in stages.text
+    assert "1 ready" in stages.text
 
 
 def test_a_job_that_no_worker_takes_up_says_what_to_look_at(
@@ -228,7 +228,7 @@ def test_a_job_that_no_worker_takes_up_says_what_to_look_at(
         session.execute(
             sa.update(Job).where(Job.id == job).values(created_at=sa.func.now() - sa.text("interval '1 h'"))
         )
-    assert "No worker has taken this up yet" in reader.get(f"/jobs/{job}/live", headers=SCRIPT).text
+    assert "No worker has started this job yet" in reader.get(f"/jobs/{job}/live", headers=SCRIPT).text
 
 
 def test_an_index_job_with_nothing_to_do_says_so(reader: Visitor, indexed: str, ada: Caller) -> None:
@@ -246,7 +246,7 @@ def test_jobs_are_filtered_by_the_address(reader: Visitor, searched: Searched, i
     assert listed("kind=search") == ["Search"]
     assert listed("state=succeeded") == ["Index"]
     assert listed("state=failed") == []
-    assert "No job fits" in reader.page.text  # type: ignore[union-attr]
+    assert "No jobs match" in reader.page.text  # type: ignore[union-attr]
     assert listed(f"collection={indexed}&kind=index") == ["Index"]
     page = reader.get(f"/jobs?state=succeeded&collection={indexed}")
     assert [e.attributes["value"] for e in page.all("option") if "selected" in e.attributes] == [indexed]
@@ -269,7 +269,7 @@ def test_jobs_of_others_are_not_there(app: Flask, searched: Searched, bob: Calle
     stranger.log_in("bob")
     assert stranger.get(f"/jobs/{searched.id}").status == 404
     assert stranger.get(f"/jobs/{searched.id}/live", headers=SCRIPT).status == 404
-    assert "No job yet" in stranger.get("/jobs").text
+    assert "No jobs yet" in stranger.get("/jobs").text
     token = Visitor(stranger.client)
     token.get("/")
     for action in ("cancel", "retry"):
@@ -293,7 +293,7 @@ def test_the_sources_of_the_candidates_are_named_and_why_one_is_missing(reader: 
     page = reader.get(f"/jobs/{searched.id}")
     told = " ".join(page.one("div", id="job").text.split())
     assert "hf-hub:org/one (3 items), hf-hub:org/two (not used: It is not indexed yet.), captions (1 item)" in told
-    assert "fused by reciprocal rank" in told
+    assert "combined by reciprocal rank fusion" in told
     measures = [" ".join(one.text.split()) for one in page.all("div", class_="measures")]
     assert "captions at 1" in measures[0]
     assert "hf-hub:org/one at 2" in measures[0]

@@ -1,4 +1,4 @@
-"""What holds for every page: nothing that the policy of the server forbids, nothing without a label."""
+"""Every page: nothing that the content policy forbids, nothing without a label."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LABELLED = ("input", "select", "textarea")
 
 @pytest.fixture
 def every_page(app: Flask, reader: Visitor, searched: Searched, indexed: str, ada: Caller) -> list[Page]:
-    """Each page of the platform, with something on it and without."""
+    """Every page of the platform, empty and filled."""
     fresh = ada.post("/collections", json={"name": "Empty"}).json["id"]
     index = ada.post(f"/collections/{indexed}/index").json["id"]
     searched.score(2, 0.7)
@@ -37,7 +37,7 @@ def test_nothing_is_inline_and_nothing_comes_from_elsewhere(every_page: list[Pag
 
 
 def test_pages_can_be_used_by_everybody(every_page: list[Page]) -> None:
-    """Labels, ids, headings and texts in place of pictures."""
+    """Labels, ids, headings and alternative texts."""
     for page in every_page:
         ids = [e.attributes["id"] for e in page.elements if "id" in e.attributes]
         assert len(ids) == len(set(ids)), page.path

@@ -1,4 +1,4 @@
-"""The people of a collection, on its page."""
+"""The page of a collection's members."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def guest(app: OpenAPI, bob: Caller) -> Visitor:
 
 def test_the_owner_lets_somebody_in_changes_and_removes_them(reader: Visitor, guest: Visitor, texts: str) -> None:
     here = f"/collections/{texts}/people"
-    assert "Nobody else is a member yet" in reader.get(here).text
+    assert "No members yet" in reader.get(here).text
     assert guest.get(f"/collections/{texts}").status == 404
     page = reader.send(here, name="BOB", role="viewer")
-    assert "bob is in this collection as viewer" in page.text
+    assert "bob is now a viewer of this collection" in page.text
     assert guest.get(f"/collections/{texts}").status == 200
-    assert "bob is in this collection as editor" in reader.send(here, name="bob", role="editor").text
+    assert "bob is now an editor of this collection" in reader.send(here, name="bob", role="editor").text
     assert len(reader.get(here).all("tr")) == 2
     (remove,) = [form for form in reader.get(here).all("form") if "Remove" in form.text]
     assert "bob is no member any more" in reader.send(str(remove.attributes["action"])).text
@@ -38,7 +38,7 @@ def test_what_can_not_be_done_is_told_beside_the_field(reader: Visitor, texts: s
         assert page.status in (409, 422)
         assert told in page.one("div", id="name-problem").text
         assert page.one("input", id="name").attributes["value"] == name
-        # the choice survives too
+        # the choice is kept too
         assert "checked" in page.one("input", id="role-editor").attributes
     assert "Choose" in reader.send(here, name="bob", role="king").text or "no account" in reader.page.text
 
@@ -77,7 +77,7 @@ def test_an_open_collection_is_seen_by_everyone_but_its_members_are_not(
     here = f"/collections/{texts}/people"
     reader.get(here)
     page = reader.send(f"/collections/{texts}/visibility", visibility="everyone")
-    assert "every account may look" in page.text
+    assert "every account can view" in page.text
     assert "checked" in page.one("input", id="seen-everyone").attributes
     assert guest.get(f"/collections/{texts}").status == 200
     assert guest.get(here).status == 403

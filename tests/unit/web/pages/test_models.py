@@ -1,4 +1,4 @@
-"""The page of a collection's models: index with another one, use it, remove what is old."""
+"""The page of a collection's embedders: index with another one, switch, remove old vectors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import uuid
 import pytest
 import sqlalchemy as sa
 from flask import Flask
-from tests.unit.web.conftest import Caller, Heard
+from tests.unit.web.conftest import Caller, RecordingNotifier
 from tests.unit.web.pages.conftest import Visitor
 
 from retllm.db.enums import MemberRole
@@ -22,12 +22,12 @@ OTHER = "ViT-B-32/some"
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Two embedders in force."""
+    """Settings with two embedders."""
     return settings.model_copy(update={"extra_embedders": (OTHER,)})
 
 
 def _embed_all(served: Services, key: str) -> uuid.UUID:
-    """Every vector of the collection once more, by the other embedder."""
+    """Embed every item with the other embedder too."""
     with transaction(served.sessions) as session:
         model = EmbeddingModel(id=new_id(), name=OTHER, revision="other-revision", dimension=2, preprocessing_hash="h")
         session.add(model)
@@ -39,29 +39,29 @@ def _embed_all(served: Services, key: str) -> uuid.UUID:
 
 
 def test_another_embedder_is_indexed_beside_used_and_the_old_one_removed(
-    reader: Visitor, indexed: str, served: Services, settings: Settings, heard: Heard
+    reader: Visitor, indexed: str, served: Services, settings: Settings, notified: RecordingNotifier
 ) -> None:
     here = f"/collections/{indexed}/models"
     assert reader.get(f"/collections/{indexed}").all("a", href=here)
     page = reader.get(here)
     main = public_name(settings.embedder_name)
-    assert [e.text for e in page.all("h2", class_="any")] == [f"{main} in use", f"{OTHER} in force"]
+    assert [e.text for e in page.all("h2", class_="any")] == [f"{main} in use", f"{OTHER} available"]
     assert "0 of 3 items embedded" in page.text
     assert "the 3 items that are missing" in page.text
     assert not page.all("form", action=f"{here}/use")
     job = reader.send(f"{here}/index", embedder=OTHER)
     assert job.path.startswith("/jobs/")
-    assert len(heard.units) == 1
+    assert len(notified.units) == 1
 
     _embed_all(served, indexed)
     reader.get(here)
     page = reader.send(f"{here}/use", embedder=OTHER)
-    assert f"use {OTHER} from now on" in page.one("div", role="status").text
-    assert [e.text for e in page.all("h2", class_="any")] == [f"{OTHER} in use", f"{main} in force"]
+    assert f"use {OTHER}. Earlier searches keep" in page.one("div", role="status").text
+    assert [e.text for e in page.all("h2", class_="any")] == [f"{OTHER} in use", f"{main} available"]
     with transaction(served.sessions) as session:
         old = session.scalars(sa.select(EmbeddingModel.id).where(EmbeddingModel.name == main)).one()
     page = reader.send(f"{here}/{old}/remove")
-    assert "3 vectors are removed" in page.text
+    assert "3 vectors removed" in page.text
     assert "Indexing : 3 of 3" in reader.get(f"/collections/{indexed}").text
 
 

@@ -1,4 +1,4 @@
-"""Where people upload, search and read results, one line tells what to know of the models; most need none."""
+"""Pages for upload, search and results show the notice of the models, if there is one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_demo_s_is_in_the_answers_of_the_api(ada: Caller, indexed: str, sear
 
 
 class TestOtherModels:
-    """The same server with other models."""
+    """The same server with models that have a notice."""
 
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:

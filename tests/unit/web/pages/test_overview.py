@@ -1,4 +1,4 @@
-"""The overview: what there is and what goes on, of what the account may see."""
+"""The overview, limited to what the account may see."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def _figures(page: Page) -> list[str]:
 
 def test_an_empty_platform_says_what_to_do_next(reader: Visitor) -> None:
     page = reader.get("/")
-    assert "There is no collection yet" in page.text
-    assert "No worker is alive" in page.text
-    assert "No job failed." in page.text
+    assert "No collections yet" in page.text
+    assert "No worker is running" in page.text
+    assert "No failed jobs." in page.text
     assert "There is nothing to draw yet." not in page.one("section", aria_labelledby="failures-title").text
 
 
@@ -31,8 +31,8 @@ def test_it_counts_what_there_is_and_draws_what_ended(reader: Visitor, searched:
     page = reader.get("/")
     figures = _figures(page)
     assert figures[:2] == ["1 collection", "3 items 3 texts"]
-    assert "1 job done" in figures
-    assert "1 job done, 0 failed whole or in part, 0 cancelled; 0 items embedded." in page.text
+    assert "1 job succeeded" in figures
+    assert "1 job succeeded, 0 failed or partially succeeded, 0 cancelled; 0 items embedded." in page.text
     assert "Half of the 1 searches took at most" in page.text
     titles = [e.text for e in page.all("figcaption")]
     assert titles[0] == "Jobs that ended"

@@ -1,4 +1,4 @@
-"""The pages of the reviews: what they say, their filters, and how many queries they take."""
+"""The pages of reviews: contents, filters, and the number of SQL queries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from retllm_web.http.services import Services
 
 
 def ask(served: Services, searched: Searched, text: str, final: list[int], *, days: int = 0, mode: str = "choice"):
-    """A finished search beside ``searched``: its pool is the same, its final order given as coarse ranks."""
+    """A second search with the candidates of ``searched``, its final order given as coarse ranks."""
     with transaction(served.sessions) as session:
         like, old = session.get_one(Search, searched.id), session.get_one(Job, searched.id)
         names = [column.key for column in sa.inspect(Search).column_attrs]
@@ -48,13 +48,13 @@ def mark(ada: Caller, search: object, item: object, relevant: bool = True) -> No
 
 
 def firsts(page: Page) -> list[str]:
-    """The first word of each entry of the page's list."""
+    """Return the first word of each entry of the page's list."""
     return [row.text.split()[0] for row in page.all("tr") if "data-row" in row.attributes]
 
 
 @contextmanager
 def counted(served: Services) -> Iterator[list[str]]:
-    """The statements that run meanwhile."""
+    """Record the SQL statements."""
     statements: list[str] = []
 
     def note(connection, cursor, statement, *rest):
@@ -67,8 +67,8 @@ def counted(served: Services) -> Iterator[list[str]]:
 
 
 def test_without_reviews_the_page_says_how_to_begin(reader: Visitor, indexed: str) -> None:
-    assert "Nothing is reviewed yet" in reader.get("/quality").text
-    assert "is reviewed yet" in reader.get(f"/quality/{indexed}").text
+    assert "No reviews yet" in reader.get("/quality").text
+    assert "No reviewed searches yet" in reader.get(f"/quality/{indexed}").text
 
 
 def test_a_reviewed_collection_shows_its_shares(
@@ -112,7 +112,7 @@ def test_settings_stand_side_by_side_and_searches_can_be_compared(
     second = ask(served, searched, "a bird", [2, 1, 3], mode="true_false")
     mark(ada, first, searched.items[1])
     page = reader.get(f"/quality/{indexed}")
-    table = next(one for one in page.all("table") if "first line" in one.text)
+    table = next(one for one in page.all("table") if "first row" in one.text)
     assert "A or B" in table.text
     assert "true or false" in table.text
     assert "100.0 of 1" in table.text
@@ -181,6 +181,6 @@ def test_long_lists_are_paged(
     while path:
         page = reader.get(path)
         seen += firsts(page)
-        path = next((one.attributes["href"] or "" for one in page.all("a") if one.text == "More questions"), "")
+        path = next((one.attributes["href"] or "" for one in page.all("a") if one.text == "More queries"), "")
         assert not path or "verdict=fine+miss" in path
     assert seen == ["q4", "q3", "q2", "q1", "q0"]

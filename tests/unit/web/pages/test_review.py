@@ -55,7 +55,7 @@ def test_a_script_gets_the_pressed_buttons_and_the_measures(reader: Visitor, sea
     assert piece.all("div", data_part=f"mark-{searched.items[0]}")
     buttons = [one.attributes for one in piece.all("button")]
     assert [(one["data-mark-as"], one["aria-pressed"]) for one in buttons] == [("relevant", "true"), ("not", "false")]
-    # pressed again it takes the mark away
+    # a second click removes the mark
     assert [one["value"] for one in buttons] == ["none", "not"]
     text = piece.one("div", data_part="review").text
     assert "fine miss" in text
@@ -83,14 +83,14 @@ def test_what_was_not_found_is_found_by_its_text_and_counts_as_a_miss(
     page = reader.send(form.attributes["action"] or "", mark="relevant")
     page = reader.get(f"/jobs/{searched.id}/missing?find=owls")
     assert "coarse miss" in page.text
-    assert "Relevant, and not among the candidates" in page.text
+    assert "Relevant items that are not candidates" in page.text
     assert page.all("button", data_mark_as="relevant")[0].attributes["aria-pressed"] == "true"
 
 
 def test_looking_for_nothing_and_finding_nothing_say_what_to_do(reader: Visitor, searched: Searched) -> None:
-    assert "Nothing fits" not in reader.get(f"/jobs/{searched.id}/missing").text
+    assert "No item matches" not in reader.get(f"/jobs/{searched.id}/missing").text
     page = reader.get(f"/jobs/{searched.id}/missing?find=%3Cb%3Eno%00")
-    assert "Nothing fits “<b>no”" in page.text
+    assert "No item matches “<b>no”" in page.text
 
 
 def test_a_deleted_item_offers_no_mark(reader: Visitor, searched: Searched, served: Services) -> None:
@@ -100,7 +100,7 @@ def test_a_deleted_item_offers_no_mark(reader: Visitor, searched: Searched, serv
         session.get_one(Item, searched.items[0]).state = ItemState.DELETED
     reader.get(f"/jobs/{searched.id}/missing")
     refused = _post(reader, _path(searched, 1), mark="not")
-    assert (refused.status, refused.html) == (409, "The item is deleted; it can't be marked any more.")
+    assert (refused.status, refused.html) == (409, "The item is deleted and cannot be marked.")
     piece = _post(reader, _path(searched, 1), mark="none")
     assert piece.status == 200
     assert piece.all("button") == []

@@ -1,4 +1,4 @@
-"""Marks by the REST API."""
+"""Marks through the API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.unit.web.pages.conftest import Searched
 
 @pytest.fixture
 def judged(searched: Searched) -> Searched:
-    """A search whose fine stage turned the coarse order around."""
+    """A search whose final order is the reverse of the coarse order."""
     searched.finish([3, 2, 1])
     return searched
 

@@ -1,4 +1,4 @@
-"""The page to search, an earlier search asked again, and a search for what is like an item."""
+"""The search page, repeated searches, and search by example."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_collections_are_offered_with_their_counts(reader: Visitor, texts: str, 
         (texts, "Birds (3 items)"),
     ]
     assert "Bob's" not in page.text
-    # the newest with something in it, as nothing was asked yet
+    # the newest that is not empty, since there is no earlier query
     assert filled_form(page)["collection"] == texts
     assert filled_form(reader.get(f"/search?collection={empty}"))["collection"] == empty
 
@@ -85,7 +85,7 @@ def test_without_a_collection_the_page_says_what_to_do(app: Flask, reader: Visit
     page = reader.get("/search")
     assert page.all("a", href="/collections")
     assert not page.all("form", data_search="")
-    assert "Ask somebody" in log_in_viewer(app, served).get("/search").text
+    assert "Ask an editor" in log_in_viewer(app, served).get("/search").text
 
 
 def test_latest_questions_are_offered_once_each(reader: Visitor, indexed: str, served: Services) -> None:
@@ -106,10 +106,10 @@ def test_a_picture_can_be_asked_again_without_choosing_it_anew(reader: Visitor, 
     page = search_on_collection(reader, indexed, text="", picture=(io.BytesIO(picture("red")), "red.png"))
     assert page.one("h1").text == "Search by picture"
     first = newest_search(served)
-    image = page.one("img", alt="The picture of the earlier search")
+    image = page.one("img", alt="Picture of the earlier search")
     assert reader.client.get(image.attributes["src"]).mimetype == "image/webp"
     filled = filled_form(reader.get(f"/search?again={first.id}"))
-    # a mistake loses nothing, not even that the box is ticked
+    # an invalid form keeps its values, even the ticked box
     refused = reader.send("/search", **{**filled, "k": "0"})
     assert filled_form(refused)["again"] == [str(first.id)]
     reader.send("/search", **{**filled_form(refused), "k": "5", "text": "and red"})
@@ -155,7 +155,7 @@ def test_the_address_may_change_a_setting_of_an_earlier_search(reader: Visitor, 
 
 def test_what_is_not_in_force_any_more_is_told(reader: Visitor, searched: Searched) -> None:
     page = reader.get(f"/search?again={searched.id}")
-    assert "some scorer judged then" in page.text
+    assert "The earlier search used the scorer some scorer" in page.text
 
 
 def test_search_again_on_the_job_is_filled_with_the_search(reader: Visitor, searched: Searched) -> None:
@@ -170,7 +170,7 @@ def test_search_again_on_the_job_is_filled_with_the_search(reader: Visitor, sear
     assert not page.all("input", name="again")
 
 
-# more like this
+# search by example
 
 
 @pytest.fixture

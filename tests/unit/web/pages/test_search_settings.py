@@ -25,14 +25,14 @@ from retllm.search.results import SearchView
 from retllm.search.settings import SETTINGS, AdaptiveSettings, InjectionSettings, SearchSettings, Setting
 from retllm.settings import Settings
 from retllm_web.app import create_app
-from retllm_web.pages.search_form import Asking, form_of, request_of
+from retllm_web.pages.search_form import SearchForm, form_of, request_of
 
 from .conftest import Visitor
 
 
 @pytest.fixture(scope="module")
 def unserved() -> Flask:
-    """An app with two embedders whose servers nobody asks for anything."""
+    """An app with two embedders, which needs no servers."""
     return create_app(
         Settings(
             home=Path("unused"),
@@ -49,7 +49,7 @@ def _embedders(app: Flask) -> list[str]:
 
 
 def _values(setting: Setting, app: Flask) -> SearchStrategy[Any]:
-    """Any value that the setting may have."""
+    """Return a strategy for the values of the setting."""
     kind = setting.info.annotation
     if kind == list[ItemKind]:
         return st.lists(st.sampled_from(ItemKind), min_size=1)
@@ -58,7 +58,7 @@ def _values(setting: Setting, app: Flask) -> SearchStrategy[Any]:
     if setting.is_switch:
         return st.booleans()
     if choices := get_args(kind):
-        # a choice of texts, or a number that may be missing
+        # a choice of texts, or an optional number
         return st.integers(1, 60) | st.none() if int in choices else st.sampled_from(choices)
     if kind is str:
         return st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=20)
@@ -72,7 +72,7 @@ def _values(setting: Setting, app: Flask) -> SearchStrategy[Any]:
 def _requests(draw: st.DrawFn, app: Flask) -> SearchRequest:
     values = {setting.name: draw(_values(setting, app), setting.name) for setting in SETTINGS}
     layers = {"entropy": ("start", "end"), "fixed": ("fixed_layer",), "off": ()}[values["injection.trigger"]]
-    # the form leaves out a layer that means nothing to the trigger
+    # the form omits a layer that the trigger does not use
     values |= {f"injection.{name}": None for name in {"start", "end", "fixed_layer"} - {*layers}}
     if "fixed_layer" in layers:
         values["injection.fixed_layer"] = values["injection.fixed_layer"] or 0
@@ -88,7 +88,7 @@ def _requests(draw: st.DrawFn, app: Flask) -> SearchRequest:
 
 
 def _stored(asked: SearchSettings, embedder: str) -> Search:
-    """The row of a search, as the database gives it back."""
+    """Return the row of a search, as read from the database."""
     values = asked.columns() | {"coarse": coarse.plan(asked, embedder, has_text=True)}
     return Search(embedder=embedder, **json.loads(json.dumps(values)))
 
@@ -118,10 +118,10 @@ def test_no_setting_is_lost_on_the_way_of_a_search(unserved: Flask, data: st.Dat
     assert view.settings == asked
     with unserved.test_request_context():
         values = form_of(view).values
-    # a box that is not ticked is not sent
+    # an unchecked box is not sent
     fields = {name: "1" if value is True else value for name, value in values.items() if value is not False}
     with unserved.test_request_context(method="POST", data=fields | {"whole": "1"}):
-        sent = request_of(Asking.posted())
+        sent = request_of(SearchForm.posted())
     assert resolve(sent, in_force, embedder) == asked
 
 

@@ -1,4 +1,4 @@
-"""Asking: what is submitted from the form wherever it stands, and what is refused."""
+"""The search form on every page: submission and rejection."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_viewer_may_search(app: Flask, served: Services, indexed: str) -> None
     assert page.path == f"/jobs/{newest_search(served).id}"
 
 
-# what is refused
+# rejection
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"text": "  "}, "text"),
@@ -139,7 +139,7 @@ def test_a_field_that_is_wrong_is_told_beside_it_and_nothing_is_lost(
             if wrong not in ("trigger", "scope", "mode") or name != wrong:
                 assert again[name] in (value.strip(), [value]), (fields, name)
         if wrong not in ("text", "k", "collection"):
-            # the folded part is open where the mistake is
+            # the part with the error is open
             assert "open" in page.one("details", class_="settings").attributes, fields
     assert count_jobs(served) == 0
 
@@ -165,7 +165,7 @@ def test_a_picture_that_is_none_is_told_beside_its_field(reader: Visitor, indexe
 
 def test_a_picture_beside_a_mistake_has_to_be_chosen_again(reader: Visitor, indexed: str) -> None:
     page = ask_on_page(reader, indexed, text="x", k="0", picture=(io.BytesIO(picture("red")), "red.png"))
-    assert "Choose the picture again" in page.text
+    assert "Choose it again" in page.text
 
 
 def test_a_collection_that_is_not_indexed_says_so(reader: Visitor, texts: str) -> None:

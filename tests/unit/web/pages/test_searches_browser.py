@@ -1,4 +1,4 @@
-"""The form to search with its script, in a real browser."""
+"""The search form with its script, in a real browser."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)"),
 ]
 
-# a file as the browser hands it over, by drop or by paste
+# a file as the browser provides it on drop or paste
 HOLD = """([bytes, name, type]) => {
     const held = new DataTransfer();
     held.items.add(new File([Uint8Array.from(atob(bytes), (one) => one.charCodeAt(0))], name, { type }));
@@ -46,7 +46,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(app: Flask, ada: Caller, chromium: Browser) -> Iterator[Page]:
-    """Ada's browser; at the end nothing may have complained."""
+    """Ada's browser; at the end there must be no errors."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -63,7 +63,7 @@ def page(app: Flask, ada: Caller, chromium: Browser) -> Iterator[Page]:
     context.close()
     server.shutdown()
     thread.join()
-    # Chromium tells of every answer of 400 and more
+    # Chromium logs every response of 400 and above
     assert [one for one in complaints if "Failed to load resource" not in one] == []
 
 
@@ -76,7 +76,9 @@ def _chosen(page: Page) -> Any:
 
 
 def _names(page: Page) -> list[str]:
-    found: list[str] = page.get_by_label("Picture (alone").evaluate("one => [...one.files].map((file) => file.name)")
+    found: list[str] = page.get_by_label("Query picture (alone").evaluate(
+        "one => [...one.files].map((file) => file.name)"
+    )
     return found
 
 
@@ -121,7 +123,7 @@ def test_a_picture_is_pasted_but_not_the_one_that_words_bring_along(page: Page, 
 
 def test_a_refused_form_keeps_its_picture_and_goes_on_from_there(page: Page, indexed: str, served: Services) -> None:
     page.goto(f"/search?collection={indexed}")
-    page.get_by_label("Picture (alone").set_input_files(
+    page.get_by_label("Query picture (alone").set_input_files(
         {"name": "red.png", "mimeType": "image/png", "buffer": picture("red")}
     )
     page.get_by_text("Advanced").click()
@@ -130,7 +132,7 @@ def test_a_refused_form_keeps_its_picture_and_goes_on_from_there(page: Page, ind
     expect(page.locator("#fixed_layer-problem")).to_be_visible()
     expect(page.get_by_label("Layer", exact=True)).to_be_focused()
     expect(_chosen(page)).to_contain_text("red.png")
-    assert "Choose the picture again" not in page.content()
+    assert "Choose it again" not in page.content()
     page.get_by_label("Layer", exact=True).fill("2")
     page.get_by_role("button", name="Search", exact=True).click()
     page.wait_for_url("**/jobs/*")
@@ -141,13 +143,13 @@ def test_a_refused_form_keeps_its_picture_and_goes_on_from_there(page: Page, ind
 
 def test_a_picture_that_the_server_refuses_is_not_kept(page: Page, indexed: str) -> None:
     page.goto(f"/collections/{indexed}")
-    page.get_by_label("Picture (alone").set_input_files(
+    page.get_by_label("Query picture (alone").set_input_files(
         {"name": "broken.png", "mimeType": "image/png", "buffer": b"no picture"}
     )
-    page.get_by_label("What do you look for?").fill("a wren")
+    page.get_by_label("Query text").fill("a wren")
     page.get_by_role("button", name="Search", exact=True).click()
     expect(page.locator("#picture-problem")).to_be_visible()
-    expect(page.get_by_label("What do you look for?")).to_have_value("a wren")
+    expect(page.get_by_label("Query text")).to_have_value("a wren")
     assert _names(page) == []
 
 
@@ -156,7 +158,7 @@ def test_a_mistake_that_is_folded_away_is_shown(page: Page, indexed: str) -> Non
     page.get_by_text("Advanced").click()
     page.get_by_role("button", name="Search", exact=True).click()
     expect(page.get_by_label("Strength (alpha)")).to_be_focused()
-    page.get_by_role("button", name="Back to the defaults").click()
+    page.get_by_role("button", name="Reset to defaults").click()
     page.get_by_role("button", name="Search", exact=True).click()
     page.wait_for_url("**/jobs/*")
 
@@ -172,9 +174,9 @@ def test_a_field_without_meaning_stops_nothing(page: Page, indexed: str, served:
 
 def test_words_come_along_from_the_collection_to_all_options(page: Page, indexed: str) -> None:
     page.goto(f"/collections/{indexed}")
-    page.get_by_label("What do you look for?").fill("a wren & more")
+    page.get_by_label("Query text").fill("a wren & more")
     page.get_by_role("link", name="All options").click()
-    expect(page.get_by_label("What do you look for?")).to_have_value("a wren & more")
+    expect(page.get_by_label("Query text")).to_have_value("a wren & more")
     expect(page.get_by_label("Collection")).to_have_value(indexed)
 
 

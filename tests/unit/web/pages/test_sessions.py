@@ -1,4 +1,4 @@
-"""Login sessions in browsers: new at each log-in, dead after the log-out, seen and ended on the account's page."""
+"""Login sessions: new at each log-in, ended by the log-out, listed and ended on the account page."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_new_password_logs_every_other_browser_out_and_renews_this_one(app: Op
     other, stolen = _another(app), _cookie(reader)
     reader.get("/account")
     fields = {"old": PASSWORD, "new": "another good one", "again": "another good one"}
-    assert "is changed" in reader.send("/account/password", **fields).text
+    assert "Password changed" in reader.send("/account/password", **fields).text
     assert reader.get("/account").path == "/account"
     assert other.get("/").path == "/login"
     assert _thief(app, stolen).get("/").path == "/login"
@@ -91,7 +91,7 @@ def test_who_is_locked_out_or_given_a_password_is_out_in_every_browser(
         assert change().status_code == 200
         assert reader.get("/").path == "/login"
         root.patch(f"/users/{ada.user.id}", json={"disabled": False})
-        # the cookie is none again, let in or not
+        # the cookie stays invalid, even after unlocking
         assert reader.get("/").path == "/login"
         assert reader.log_in("ada").path == "/"
 
@@ -138,7 +138,7 @@ def test_the_account_page_lists_the_browsers_and_ends_one(app: OpenAPI, reader: 
     page = reader.get("/account")
     assert page.path == "/account"
     assert "Firefox" not in page.text
-    # ended twice, by a second click: gone
+    # ended again by a second click: 404
     answer = reader.client.post(str(one.attributes["action"]), data={"csrf_token": reader.token()})
     assert answer.status_code == 404
 
@@ -146,7 +146,7 @@ def test_the_account_page_lists_the_browsers_and_ends_one(app: OpenAPI, reader: 
 def test_every_other_browser_is_logged_out_at_once(app: OpenAPI, reader: Visitor, served: Services) -> None:
     others = [_another(app) for _ in range(3)]
     reader.get("/account")
-    assert "Every other browser" in reader.send("/account/browsers/end").text
+    assert "All other browsers" in reader.send("/account/browsers/end").text
     assert [other.get("/").path for other in others] == ["/login"] * 3
     assert reader.get("/account").path == "/account"
     with transaction(served.sessions) as session:

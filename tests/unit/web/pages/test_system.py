@@ -1,4 +1,4 @@
-"""The page of workers and queues: what lives, what waits, what was given up, and what one may do about it."""
+"""The page of workers and queues: workers, queues, dead units, and the actions on them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from flask_openapi import OpenAPI
-from tests.unit.web.conftest import Caller, Heard
+from tests.unit.web.conftest import Caller, RecordingNotifier
 from tests.unit.web.pages.conftest import Page, Visitor
 
 from retllm.db.enums import JobState, Stage, UnitState, Visibility
@@ -42,7 +42,7 @@ def guest(app: OpenAPI, bob: Caller) -> Visitor:
 
 @pytest.fixture
 def dead(texts: str, ada: Caller, served: Services) -> list[str]:
-    """Keys of three dead units of an index job of ada's that is over."""
+    """The keys of three dead units of an ended index job of ada's."""
     job_id = ada.post(f"/collections/{texts}/index").json["id"]
     with transaction(served.sessions) as session:
         first = session.scalars(sa.select(Unit).where(Unit.job_id == job_id)).one()
@@ -76,7 +76,7 @@ def _given_up(page: Page) -> list[str]:
 
 
 def test_workers_are_shown_with_their_state_and_why_a_model_is_missing(reader: Visitor, served: Services) -> None:
-    assert "No worker has told of itself" in reader.get("/system").text
+    assert "No worker was seen" in reader.get("/system").text
     _tell(served, "gpu1:1", ["query", "embed"])
     _tell(served, "gpu2:2", ["score"], loaded=False, error="It is not on this machine.")
     with transaction(served.sessions) as session:
@@ -95,18 +95,18 @@ def test_workers_are_shown_with_their_state_and_why_a_model_is_missing(reader: V
 
 
 def test_an_administrator_pauses_a_queue_with_a_reason_and_resumes_it(
-    chief: Visitor, texts: str, ada: Caller, served: Services, heard: Heard
+    chief: Visitor, texts: str, ada: Caller, served: Services, notified: RecordingNotifier
 ) -> None:
     ada.post(f"/collections/{texts}/index")
-    heard.units.clear()
+    notified.units.clear()
     chief.get("/system")
     page = chief.send("/system/queues/embed/pause", reason=" a new GPU ")
-    assert "The queue embed is paused." in page.text
+    assert "Queue embed paused." in page.text
     assert re.search(r"paused by root, just now ?: a new GPU", page.text)
     assert "is paused by root" in chief.get("/").text
     chief.get("/system")
-    assert "goes on" in chief.send("/system/queues/embed/resume").text
-    assert [stage for _, stage in heard.units] == [Stage.EMBED], "what waited is announced again"
+    assert "Queue embed resumed." in chief.send("/system/queues/embed/resume").text
+    assert [stage for _, stage in notified.units] == [Stage.EMBED], "what waited is announced again"
     assert _audited(served) == [(Action.QUEUE_PAUSED, "embed"), (Action.QUEUE_RESUMED, "embed")]
 
 
@@ -128,17 +128,19 @@ def test_a_queue_that_is_not_there_is_not_found(chief: Visitor) -> None:
     assert chief.client.post("/system/queues/media/pause", data={"csrf_token": chief.token()}).status_code == 404
 
 
-def test_the_selected_units_get_new_attempts(reader: Visitor, dead: list[str], served: Services, heard: Heard) -> None:
-    heard.units.clear()
+def test_the_selected_units_get_new_attempts(
+    reader: Visitor, dead: list[str], served: Services, notified: RecordingNotifier
+) -> None:
+    notified.units.clear()
     page = reader.get("/system")
     assert [text.split("OSError: ")[1].split()[1] for text in _given_up(page)] == ["2", "1", "0"]
     assert len(page.all("details", id=f"trace-{dead[0]}")) == 1
     page = reader.send("/system/dead-units/requeue", unit=dead[:2])
-    assert "2 units have new attempts." in page.text
+    assert "Retrying 2 units." in page.text
     assert len(_given_up(page)) == 1
-    assert sorted(str(unit) for unit, _ in heard.units) == sorted(dead[:2])
+    assert sorted(str(unit) for unit, _ in notified.units) == sorted(dead[:2])
     assert _audited(served) == [(Action.UNITS_REQUEUED, None)]
-    assert "Nothing was selected" in reader.send("/system/dead-units/requeue").text
+    assert "Select the units to retry" in reader.send("/system/dead-units/requeue").text
 
 
 def test_all_that_match_get_new_attempts_and_no_others(reader: Visitor, dead: list[str]) -> None:
@@ -147,7 +149,7 @@ def test_all_that_match_get_new_attempts_and_no_others(reader: Visitor, dead: li
     page = reader.get("/system?text=DISK&queue=embed")
     assert "New attempts for all 3 that match" in page.text
     page = reader.send("/system/dead-units/requeue", all="1", text="disk 1", queue="embed")
-    assert "1 unit has new attempts." in page.text
+    assert "Retrying 1 unit." in page.text
     assert len(_given_up(reader.get("/system"))) == 2
 
 
@@ -161,10 +163,10 @@ def test_guests_see_what_was_given_up_and_can_do_nothing_about_it(
     assert len(_given_up(page)) == 3
     assert "Traceback" not in page.text
     assert page.all("input", name="unit") == []
-    assert [e for e in page.all("button") if "New attempts" in e.text] == []
+    assert [e for e in page.all("button") if "Retry" in e.text] == []
     data = {"csrf_token": guest.token(), "unit": dead[0]}
     answer = Page(guest.client.post("/system/dead-units/requeue", data=data, follow_redirects=True))
-    assert "0 units have new attempts. 1 left: somebody else's" in answer.text
+    assert "Retrying 0 units. 1 skipped: somebody else's" in answer.text
 
 
 def test_odd_addresses_filter_nothing_or_are_not_found(reader: Visitor, dead: list[str]) -> None:
@@ -189,7 +191,7 @@ def test_pages_of_what_was_given_up_keep_the_filter(reader: Visitor, dead: list[
             for seq in range(3, 40)
         )
     page = reader.get("/system?text=disk")
-    (link,) = [e.attributes["href"] or "" for e in page.all("a") if e.text == "Earlier ones"]
+    (link,) = [e.attributes["href"] or "" for e in page.all("a") if e.text == "Older units"]
     assert "text=disk" in link
     assert (len(_given_up(page)), len(_given_up(reader.get(link)))) == (30, 10)
 
@@ -201,7 +203,7 @@ def test_what_did_not_change_is_not_sent_again(reader: Visitor, served: Services
 
     _tell(served, "gpu1:1", ["score"])
     tag = ask("").headers["ETag"]
-    # the stamp has the minute in it, which may end between two requests
+    # the ETag contains the minute, which may change between two requests
     assert 304 in (ask(tag).status_code, ask(ask("").headers["ETag"]).status_code)
     _tell(served, "gpu1:1", ["score"], loaded=False)
     answer = ask(tag)

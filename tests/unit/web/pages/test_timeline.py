@@ -1,4 +1,4 @@
-"""The steps of a job say what was, what is and what will not be any more."""
+"""The steps of a job with their states and times."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def _index(state: JobState, *stages: StageProgress, **more: Any) -> list[Step]:
     return timeline(job, None)
 
 
-def _standings(steps: list[Step]) -> list[str]:
-    return [step.standing.value for step in steps]
+def _statuses(steps: list[Step]) -> list[str]:
+    return [step.status.value for step in steps]
 
 
-def test_a_job_that_waits_is_in_its_queue_and_everything_else_is_ahead() -> None:
+def test_a_queued_job_has_started_no_step_but_the_first() -> None:
     steps = _index(JobState.QUEUED, _stage({UnitState.READY: 2}))
-    assert _standings(steps) == ["at work", "ahead", "ahead"]
+    assert _statuses(steps) == ["running", "not started", "not started"]
     assert (steps[0].began_at, steps[0].seconds) == (BEGAN, None)
 
 
@@ -65,37 +65,37 @@ def test_a_step_that_lasts_has_its_beginning_and_no_duration() -> None:
         _stage({UnitState.DONE: 1, UnitState.LEASED: 1}, items_done=5, started_at=_at(3), seconds=4.0),
         started_at=_at(3),
     )
-    assert _standings(steps) == ["done", "at work", "ahead"]
-    assert (steps[0].seconds, steps[1].began_at, steps[1].seconds, steps[1].told) == (3.0, _at(3), None, "5 of 10")
+    assert _statuses(steps) == ["succeeded", "running", "not started"]
+    assert (steps[0].seconds, steps[1].began_at, steps[1].seconds, steps[1].text) == (3.0, _at(3), None, "5 of 10")
 
 
 @pytest.mark.parametrize(
-    ("state", "units", "standing"),
+    ("state", "units", "status"),
     [
-        (JobState.SUCCEEDED, {UnitState.DONE: 2}, StepStatus.DONE),
-        (JobState.SUCCEEDED, {UnitState.SPLIT: 1, UnitState.DONE: 2}, StepStatus.DONE),
+        (JobState.SUCCEEDED, {UnitState.DONE: 2}, StepStatus.SUCCEEDED),
+        (JobState.SUCCEEDED, {UnitState.SPLIT: 1, UnitState.DONE: 2}, StepStatus.SUCCEEDED),
         (JobState.PARTIAL, {UnitState.DONE: 1, UnitState.DEAD: 1}, StepStatus.PARTIAL),
         (JobState.FAILED, {UnitState.DEAD: 2}, StepStatus.FAILED),
-        (JobState.CANCELLED, {UnitState.DONE: 1, UnitState.CANCELLED: 1}, StepStatus.STOPPED),
+        (JobState.CANCELLED, {UnitState.DONE: 1, UnitState.CANCELLED: 1}, StepStatus.CANCELLED),
     ],
 )
 def test_a_job_that_is_over_says_how_each_step_ended(
-    state: JobState, units: dict[UnitState, int], standing: StepStatus
+    state: JobState, units: dict[UnitState, int], status: StepStatus
 ) -> None:
     stage = _stage(units, started_at=_at(3), finished_at=_at(7), seconds=4.0)
     steps = _index(state, stage, started_at=_at(3), finished_at=_at(7))
-    assert [step.standing for step in steps] == [StepStatus.DONE, standing, standing]
+    assert [step.status for step in steps] == [StepStatus.SUCCEEDED, status, status]
     assert [step.seconds for step in steps] == [3.0, 4.0, 7.0]
 
 
 def test_a_job_that_was_cancelled_in_its_queue_never_began() -> None:
     steps = _index(JobState.CANCELLED, _stage({UnitState.CANCELLED: 1}), finished_at=_at(2))
-    assert _standings(steps) == ["stopped", "stopped", "stopped"]
+    assert _statuses(steps) == ["cancelled", "cancelled", "cancelled"]
     assert steps[0].seconds is None
 
 
 def test_a_job_with_nothing_to_do_is_done_without_a_part() -> None:
-    assert _standings(_index(JobState.SUCCEEDED, finished_at=_at(0))) == ["done", "done", "done"]
+    assert _statuses(_index(JobState.SUCCEEDED, finished_at=_at(0))) == ["succeeded", "succeeded", "succeeded"]
 
 
 def test_a_clock_that_was_set_back_makes_no_negative_duration() -> None:
