@@ -25,7 +25,7 @@ _CODES = {404: "not_found", 413: "too_large", 401: "unauthorized", 403: "forbidd
 _MESSAGES = {
     400: "The request can't be read.",
     404: "There is nothing at this address.",
-    413: "The upload is larger than this server takes.",
+    413: "The upload is larger than this server accepts.",
 }
 _UNEXPECTED = "Something went wrong on the server. The log has more under this request's id."
 

@@ -233,7 +233,7 @@ class Run {
 function reason(request) {
   if (request.status === 401) return "You are logged out. Load the page again to log in.";
   if (request.status === 403) return "You may not upload here any more. Load the page again.";
-  if (request.status === 413) return "The upload is larger than this server takes.";
+  if (request.status === 413) return "The upload is larger than this server accepts.";
   const plain = request.getResponseHeader("Content-Type")?.startsWith("text/plain");
   return plain ? request.responseText : `The server answered ${request.status}. Load the page again and try once more.`;
 }
