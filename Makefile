@@ -1,38 +1,38 @@
-# Two commands for everybody: `make demo` and `make test`. Python 3.11 or newer is all that has to be there.
+# Start with `make demo` and `make test`. The only requirement is Python 3.11 or newer.
 #
-#   make demo                 the whole way on the collection that ships with the project; Ctrl-C ends it
-#   make demo ONCE=1          the same, and ends after the search
-#   make demo PRESET=small    with real models, which are fetched from their hub (PRESET=paper: wants a GPU)
+#   make demo                 upload and search a demo collection; Ctrl-C stops it
+#   make demo ONCE=1          the same, but stop after the search
+#   make demo PRESET=small    with real models, downloaded from their hub (PRESET=paper needs a GPU)
 #   make demo PHOTOS=folder   with your own pictures (QUERY="a text" says what to search for)
-#   make test                 every test; ONLY=web for one subject: tests/unit/web and the functional tests of it
+#   make test                 all tests but the long ones; ONLY=web: tests/unit/web and its functional tests
 #   make quick                the unit tests that need no model
-#   make soak                 the tests of faults, generated requests, hostile uploads and sizes with their full numbers
-#   make check                style, types and layers
-#   make chaos                kills, stops and cuts off everything while it works, and counts what was lost
-#   make audit                holds the pinned versions against known advisories
-#   make sbom                 what is installed, as CycloneDX, in build/sbom.json
-#   make docs                 the documentation, in build/docs
-#   make screenshots          a picture of every page, in build/screenshots (wants Chromium)
-#   make clean                removes the virtual environment and all caches; never any data
+#   make soak                 the long tests: faults, generated requests, hostile uploads, sizes
+#   make check                style, types and import layers
+#   make chaos                inject faults into a running platform and count lost work
+#   make audit                check the pinned versions against known advisories
+#   make sbom                 write the installed packages as CycloneDX to build/sbom.json
+#   make docs                 build the documentation in build/docs
+#   make screenshots          a screenshot of every page in build/screenshots (needs Chromium)
+#   make clean                remove the virtual environment and all caches, never data
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PINS := pyproject.toml constraints.txt
-# what looks at the installation stands beside it, so that it is not among what it finds
+# tools that inspect the installation have their own environment, so that they do not find themselves
 TOOLS := build/tools
 
-# each process computes on one thread: with more they wait for each other; the plugin of schemathesis, which no test
-# uses, would be imported by each of them
+# one thread for each process, because more would compete for the cores; the plugin of schemathesis is not used and slow
+# to import
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:schemathesis
-# in several processes, a group of tests that share servers in one of them
+# several processes; tests that share servers run in the same one
 SHARED := -p tests.grouping -n auto --dist loadfile --no-loadscope-reorder
 SOAK_TESTS := tests/chaos tests/functional/test_api_contract.py tests/functional/test_api_roles.py \
   tests/functional/test_hostile_uploads.py tests/functional/test_pages_at_size.py
 # folders of tests/unit whose tests load or train models
 WITH_MODELS := bench demo embedding evaluation fine
-# the functional tests of a subject, a folder of tests/unit; those of others have its name in theirs
+# functional tests of a folder of tests/unit whose names do not contain its name
 OF_cli := whole_way
 OF_demo := whole_way
 OF_stack := local_sockets
@@ -53,10 +53,10 @@ help:
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "Python 3.11 or newer is needed and $(PYTHON) is not: name one with make PYTHON=/path/to/python3 ..." >&2; exit 2; }
+	  echo "$(PYTHON) is not Python 3.11 or newer: choose another one with make PYTHON=/path/to/python3 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-# the stamps: each installation runs once for each change of what it installs
+# each installation runs once for each change of its pins
 $(VENV)/.installed: $(PINS) | $(BIN)/python
 	@echo "Installing into $(VENV); the first time this takes some minutes ..."
 	$(PIP) install -c constraints.txt -e .
@@ -69,7 +69,7 @@ $(VENV)/.installed-dev: $(PINS) | $(BIN)/python
 
 venv: $(VENV)/.installed-dev
 
-# by the environment, so that no character of them means anything to the shell
+# passed in the environment, so that the shell does not interpret them
 demo: export PHOTOS := $(PHOTOS)
 demo: export QUERY := $(QUERY)
 demo: $(VENV)/.installed
@@ -77,13 +77,13 @@ demo: $(VENV)/.installed
 	  $(if $(PHOTOS),--photos "$$PHOTOS") $(if $(QUERY),--query "$$QUERY")
 
 test: $(VENV)/.installed-dev
-	$(if $(ONLY),$(if $(ONLY_TESTS),,$(error No tests are of "$(ONLY)": ONLY is the name of a folder in tests/unit)))
+	$(if $(ONLY),$(if $(ONLY_TESTS),,$(error There are no tests for "$(ONLY)": ONLY is the name of a folder in tests/unit)))
 	$(PYTEST) $(SHARED) $(if $(ONLY),$(ONLY_TESTS),tests/chaos tests/functional tests/unit)
 
 quick: $(VENV)/.installed-dev
 	$(PYTEST) $(SHARED) -m 'not slow and not browser' tests/unit $(WITH_MODELS:%=--ignore=tests/unit/%)
 
-# without other tests beside it, since some of it tells how long the platform takes to recover
+# not in parallel, since some tests measure how long the platform takes to recover
 soak: $(VENV)/.installed-dev
 	SOAK=1 $(PYTEST) $(SOAK_TESTS)
 
@@ -102,11 +102,11 @@ $(TOOLS)/.installed: constraints.txt | $(BIN)/python
 	$(TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt pip-audit cyclonedx-bom
 	@touch $@
 
-# WHERE_REACHED=1: that the advisories can't be asked is said, and is no failure
+# WHERE_REACHED=1: unreachable advisories are reported, but are not a failure
 audit: $(TOOLS)/.installed
 	@.ci/audit $(TOOLS)/bin/pip-audit $(if $(WHERE_REACHED),|| [ $$? -eq 3 ])
 
-# from a fresh clone this is what the platform runs on; after `make test` the tools for tests are in it too
+# after `make test` this includes the tools for tests
 sbom: $(VENV)/.installed $(TOOLS)/.installed
 	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --validate \
 	  --output-format JSON --output-file build/sbom.json $(BIN)/python

@@ -1,8 +1,7 @@
-"""The one exception tree of the platform.
+"""The exceptions of the platform.
 
-The docstring of a class is its default message. Each class knows the HTTP status that the API answers with,
-a stable code for programs, and whether trying the same thing again can help. No error tells a secret
-(:mod:`retllm.redaction`).
+The docstring of a class is its default message. Each class has the HTTP status of the API's answer, a stable code for
+programs, and whether a retry can help. Messages and details are redacted (:mod:`retllm.redaction`).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class RetllmError(Exception):
         super().__init__(self.message)
 
     def as_json(self) -> dict[str, Any]:
-        """The one error shape: ``{"error": {"code", "message", "detail"}}`` (design, API)."""
+        """Return the error as the API sends it: ``{"error": {"code", "message", "detail"}}`` (design: API)."""
         return {"error": {"code": self.code, "message": self.message, "detail": dict(self.detail)}}
 
 
@@ -45,7 +44,7 @@ class Unauthorized(RetllmError):
 
 
 class TooManyTries(RetllmError):
-    """There were too many wrong tries: wait a while, then try again."""
+    """There were too many failed attempts: wait a while, then try again."""
 
     code = "too_many_tries"
     http_status = 429
@@ -60,34 +59,34 @@ class Forbidden(RetllmError):
 
 
 class NotFound(RetllmError):
-    """There is no such thing here."""
+    """The requested object does not exist."""
 
     code = "not_found"
     http_status = 404
 
 
 class Conflict(RetllmError):
-    """The present state does not allow that."""
+    """The current state does not allow that."""
 
     code = "conflict"
     http_status = 409
 
 
 class TooLarge(RetllmError):
-    """The upload is larger than this server takes."""
+    """The upload is larger than this server accepts."""
 
     code = "too_large"
     http_status = 413
 
 
 class MediaRejected(InvalidInput):
-    """The file can't be taken."""
+    """The file can't be accepted."""
 
     code = "media_rejected"
 
 
 class BenchmarkUnreadable(InvalidInput):
-    """A benchmark's file is missing, or is not as its authors publish it."""
+    """A benchmark file is missing or differs from what its authors publish."""
 
     code = "benchmark_unreadable"
 
@@ -100,7 +99,7 @@ class StackError(RetllmError):
 
 
 class DatabaseBusy(RetllmError):
-    """Others changed the same things at the same time, and nothing was done: try again."""
+    """Concurrent changes conflicted and nothing was changed: try again."""
 
     code = "database_busy"
     http_status = 503
@@ -116,7 +115,7 @@ class StorageUnavailable(RetllmError):
 
 
 class StorageFull(RetllmError):
-    """There is no room left to store this: ask the administrator to make some, then try again."""
+    """The storage is full: ask the administrator to free space, then try again."""
 
     code = "storage_full"
     http_status = 507
@@ -139,19 +138,19 @@ class ModelUnsuited(ModelUnavailable):
 
 
 class TooLargeForDevice(RetllmError):
-    """One pair alone does not fit the memory of the device."""
+    """A single pair does not fit in the memory of the device."""
 
     code = "too_large_for_device"
 
 
 class ScoreUnreadable(RetllmError):
-    """The model's answer holds no score."""
+    """The model's answer contains no score."""
 
     code = "score_unreadable"
 
 
 class StaleClaim(RetllmError):
-    """The unit belongs to another worker by now; this worker's results were dropped."""
+    """Another worker may hold the unit now; this worker's results were discarded."""
 
     code = "stale_claim"
     http_status = 409

@@ -1,4 +1,4 @@
-"""Every kind of job with its handler."""
+"""The handlers of all kinds of job."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ HANDLERS: Mapping[JobKind, JobHandler] = {
 
 
 def register_handlers() -> None:
-    """Let this process change jobs of every kind; whoever starts one calls it once."""
+    """Register the handlers of all kinds of job; call this once at the start of a process."""
     handlers.register(HANDLERS)

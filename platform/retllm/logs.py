@@ -1,6 +1,6 @@
-"""Logs: one line an event, on stderr, each carrying its subject (``job_id`` and ``unit_id``, or ``request_id``).
+"""Logging to stderr: one line for each event, with ``job_id`` and ``unit_id``, or ``request_id``.
 
-No line tells a secret (:mod:`retllm.redaction`).
+Secrets are redacted (:mod:`retllm.redaction`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Format = Literal["console", "json"]
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to what standard error is at the time, also after something has put another stream in its place."""
+    """Writes to the current ``sys.stderr``, even after it has been replaced."""
 
     @property
     def stream(self) -> TextIO:
@@ -35,8 +35,8 @@ class _Stderr(logging.StreamHandler[TextIO]):
         pass
 
 
-class _Discreet(structlog.stdlib.ProcessorFormatter):
-    """Hides secrets in the finished line, so that none slips by in a traceback or a library's message."""
+class _RedactingFormatter(structlog.stdlib.ProcessorFormatter):
+    """Redacts the complete line, including tracebacks and messages of libraries."""
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
@@ -51,24 +51,24 @@ _SHARED: list[structlog.types.Processor] = [
 
 
 def handler(log_format: Format = "console") -> logging.Handler:
-    """What writes lines of every logger to stderr: for people, or (``json``) each one JSON object."""
-    made = _Stderr()
-    rendered: list[structlog.types.Processor] = (
+    """Return a handler that writes to stderr, as text for people or as one JSON object a line."""
+    stream_handler = _Stderr()
+    renderers: list[structlog.types.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
         if log_format == "json"
         else [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
     )
-    made.setFormatter(
-        _Discreet(
+    stream_handler.setFormatter(
+        _RedactingFormatter(
             foreign_pre_chain=_SHARED,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
-    return made
+    return stream_handler
 
 
 def configure(level: str, log_format: Format = "console") -> None:
-    """Send structlog's and the libraries' log lines to stderr in one format, from ``level`` up."""
+    """Send the log lines of structlog and of libraries to stderr in one format, from ``level`` up."""
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -82,34 +82,34 @@ def configure(level: str, log_format: Format = "console") -> None:
     root = logging.getLogger()
     root.handlers = [handler(log_format)]
     root.setLevel(level)
-    sys.excepthook = _tell_crash
-    threading.excepthook = _tell_crash_of_thread
+    sys.excepthook = _report_crash
+    threading.excepthook = _report_thread_crash
     if log_format == "json":
         logging.captureWarnings(True)
-    # requests of the model hubs' clients, one line for each file, say nothing that our own lines don't
+    # clients of the model hubs log one line for each file, which adds nothing to our own lines
     for noisy in ("httpx", "httpcore", "urllib3", "open_clip", "PIL"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
 
 
-def _tell_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an error that nobody caught, as Python does, but for secrets."""
+def _report_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an uncaught exception as Python does, with secrets redacted."""
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
     sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
-def _tell_crash_of_thread(crash: threading.ExceptHookArgs) -> None:
+def _report_thread_crash(crash: threading.ExceptHookArgs) -> None:
     if crash.exc_value is not None and not issubclass(crash.exc_type, SystemExit):
-        _tell_crash(crash.exc_type, crash.exc_value, crash.exc_traceback)
+        _report_crash(crash.exc_type, crash.exc_value, crash.exc_traceback)
 
 
 def carried(call: Callable[Arguments, ResultT]) -> Callable[Arguments, ResultT]:
-    """``call`` for another thread, whose log lines then carry the same subject; a thread by itself begins with none."""
+    """Wrap ``call`` for use in another thread, so that its log lines have the context of this one."""
     context = contextvars.copy_context()
 
-    def there(*args: Arguments.args, **kwargs: Arguments.kwargs) -> ResultT:
-        # a copy each time: two threads can't be in one context at once
+    def in_context(*args: Arguments.args, **kwargs: Arguments.kwargs) -> ResultT:
+        # a copy for each call: a context can be entered by one thread only
         return context.copy().run(call, *args, **kwargs)
 
-    return there
+    return in_context

@@ -1,7 +1,7 @@
-"""What a process counts of its own work; what it counted goes to the database (``retllm.operations.totals``).
+"""Metrics that each process counts; ``retllm.operations.totals`` adds them up in the database.
 
-Names and help texts are those of ``/metrics``. Nothing here knows the database or the web, so that whatever does the
-work can count it.
+``/metrics`` has the same names and help texts. This module depends on neither database nor web, so that any code can
+use it.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 REGISTRY = CollectorRegistry()
-"""Of this process; the library's own registry would bring figures of one process of several."""
+"""The registry of this process. The default registry would add values that describe one process only."""
 
 STAGES = ("embed", "coarse", "fine")
 MODELS = ("embedder", "scorer")
 OUTCOMES = {
-    "done": "it was worked through",
-    "failed": "an error ended it",
-    "stale": "what it made was dropped, since the claim was lost",
-    "cancelled": "it saw that its job was cancelled",
-    "returned": "its worker was told to stop and handed the unit back",
+    "done": "its results were stored",
+    "failed": "it ended with an error",
+    "stale": "its results were discarded, because the claim was lost",
+    "cancelled": "its job was cancelled",
+    "returned": "its worker was stopped and returned the unit",
 }
-"""How an attempt ends. One whose process was killed or cut off from the database has no end: its lease runs out."""
+"""Outcomes of an attempt. If the process is killed or loses the database there is none: the lease runs out."""
 
-ATTEMPTS = Counter("retllm_attempts", "Attempts at units that workers began.", ["stage"], registry=REGISTRY)
+ATTEMPTS = Counter("retllm_attempts", "Attempts at units that workers started.", ["stage"], registry=REGISTRY)
 ENDED = Counter(
     "retllm_attempts_ended",
     f"Attempts that ended: {'; '.join(f'{name}: {meaning}' for name, meaning in OUTCOMES.items())}.",
@@ -31,26 +31,26 @@ ENDED = Counter(
 )
 UNIT_SECONDS = Histogram(
     "retllm_unit_seconds",
-    "Seconds from the claim of a unit to the end of its attempt, whatever the outcome.",
+    "Seconds from the claim of a unit to the end of its attempt, for every outcome.",
     ["stage"],
     buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
     registry=REGISTRY,
 )
 LEASES_LOST = Counter(
     "retllm_leases_lost",
-    "Leases that ran out, and whose units a dispatcher took back: their worker died or lost the database.",
+    "Expired leases whose units a dispatcher took back, because the worker died or lost the database.",
     ["stage"],
     registry=REGISTRY,
 )
 FENCED = Counter(
     "retllm_fenced_writes",
-    "Writes that were refused because the unit was not the worker's any more.",
+    "Writes that were rejected because the worker no longer held the unit.",
     ["stage"],
     registry=REGISTRY,
 )
 PASSED_OVER = Counter(
     "retllm_dispatcher_passed_over",
-    "Times that a dispatcher could not take a unit back or end a cancelled job for an error of its own.",
+    "Times that a dispatcher skipped a unit or a cancelled job because of an error.",
     registry=REGISTRY,
 )
 BATCH = Histogram(
@@ -62,15 +62,15 @@ BATCH = Histogram(
 )
 
 
-def _begin_at_zero() -> None:
-    """What never happened is 0 and not missing, so that the first time shows as a change."""
+def _start_at_zero() -> None:
+    """Create every series with the value 0, so that the first event is visible as an increase."""
     for stage in STAGES:
-        for one in (ATTEMPTS, UNIT_SECONDS, LEASES_LOST, FENCED):
-            one.labels(stage)
+        for metric in (ATTEMPTS, UNIT_SECONDS, LEASES_LOST, FENCED):
+            metric.labels(stage)
         for outcome in OUTCOMES:
             ENDED.labels(stage, outcome)
     for model in MODELS:
         BATCH.labels(model)
 
 
-_begin_at_zero()
+_start_at_zero()

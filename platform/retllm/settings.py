@@ -1,7 +1,7 @@
-"""Every setting of the platform, each with its help text (design: settings).
+"""The settings of the platform, each with its help text (design: settings).
 
 Settings come from the environment (``RETLLM_<NAME>``; the two servers also from ``DATABASE_URL`` and ``REDIS_URL``).
-The page of settings in the documentation is generated from this file.
+The settings page of the documentation is generated from this module.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Preset:
     scorer: str
     meaning: str
     notice: str | None = None
-    """What whoever searches with one of these models should know first, and what to do about it."""
+    """What users of these models should know, and what to do about it."""
 
 
 def _shipped(name: str) -> str:
@@ -46,20 +46,20 @@ PRESETS: dict[str, Preset] = {
     "small": Preset(
         embedder="ViT-B-32/laion2b_s34b_b79k",
         scorer="HuggingFaceTB/SmolVLM-500M-Instruct",
-        meaning="real weights that a laptop runs",
+        meaning="real models that run on a laptop",
     ),
     "paper": Preset(
         embedder="ViT-L-14-336/openai",
         scorer="Qwen/Qwen2.5-VL-7B-Instruct",
-        meaning="the pair of the RetLLM paper; wants a GPU of 24 GB or more",
+        meaning="the pair of the RetLLM paper; needs a GPU with 24 GB or more",
     ),
 }
 
 
 def public_name(model: str) -> str:
-    """A model's name as results keep it: of a local folder only its own name, so that an installation can move.
+    """Return the name of a model that results store; of a local folder only the last part, so that it can be moved.
 
-    What tells two folders of one name, or two commits of one repository, apart is the revision that is kept beside it.
+    The revision, which is stored too, distinguishes two folders of one name or two commits of one repository.
     """
     prefix = "local-dir:" if model.startswith("local-dir:") else ""
     path = model.removeprefix(prefix)
@@ -67,13 +67,13 @@ def public_name(model: str) -> str:
 
 
 class Settings(BaseSettings):
-    """The platform's settings; an unknown or malformed value is refused when the process starts."""
+    """The platform's settings; an invalid value is rejected when the process starts."""
 
     model_config = SettingsConfigDict(
         env_prefix="RETLLM_", extra="ignore", populate_by_name=True, hide_input_in_errors=True
     )
 
-    # where things are
+    # servers, storage, logs
     home: Path = Field(
         default=Path("~/.retllm"), description="Folder of the local stack: databases, media, logs, the secret key."
     )
@@ -81,45 +81,45 @@ class Settings(BaseSettings):
         default=None,
         repr=False,
         validation_alias=AliasChoices("DATABASE_URL", "RETLLM_DATABASE_URL"),
-        description="A PostgreSQL server with pgvector. Unset: `retllm up` starts one of its own in RETLLM_HOME.",
+        description="URL of a PostgreSQL server with pgvector. Unset: `retllm up` starts its own in RETLLM_HOME.",
     )
     redis_url: str | None = Field(
         default=None,
         repr=False,
         validation_alias=AliasChoices("REDIS_URL", "RETLLM_REDIS_URL"),
-        description="A Redis-compatible server. Unset: `retllm up` starts one of its own in RETLLM_HOME.",
+        description="URL of a Redis-compatible server. Unset: `retllm up` starts its own in RETLLM_HOME.",
     )
     storage_url: str | None = Field(
         default=None,
         repr=False,
-        description="Where pictures are kept, as an fsspec address. Unset: the folder RETLLM_HOME/media.",
+        description="Storage of the pictures, as an fsspec URL. Unset: the folder RETLLM_HOME/media.",
     )
     host: str = Field(default="127.0.0.1", description="Address that the web server listens on.")
-    port: int = Field(default=8080, ge=0, le=65535, description="Port of the web server; 0 takes any free one.")
+    port: int = Field(default=8080, ge=0, le=65535, description="Port of the web server; 0 chooses a free one.")
     secret_key: str | None = Field(
         default=None,
         repr=False,
-        description="Key that signs sessions and keys the digests of API tokens, at least 32 characters, the same on "
-        "every host; another one ends all of them. Unset: made once and kept in RETLLM_HOME/secret_key.",
+        description="Key that signs sessions and API tokens: at least 32 characters, the same on every host. Changing "
+        "it invalidates all sessions and tokens. Unset: generated once and kept in RETLLM_HOME/secret_key.",
     )
     secure_cookies: bool = Field(default=False, description="Send the session cookie over HTTPS only.")
-    session_days: float = Field(
-        default=14.0, gt=0, le=365, description="Days after which a login session that nobody uses is over."
-    )
+    session_days: float = Field(default=14.0, gt=0, le=365, description="Days after which an unused session expires.")
     proxies: int = Field(
         default=0,
         ge=0,
         le=10,
-        description="Reverse proxies in front of the web server, whose X-Forwarded-For, -Proto and -Host are believed.",
+        description="Reverse proxies in front of the web server whose X-Forwarded-For, -Proto and -Host are trusted.",
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Minimum level of log lines."
+    )
     log_format: Literal["console", "json"] = Field(
-        default="console", description="Lines of the log: console (for people) or json (one object a line)."
+        default="console", description="Format of the log: console (for people) or json (one object a line)."
     )
     metrics_token: str | None = Field(
         default=None,
         repr=False,
-        description="Bearer token that `/metrics` asks for, in the form of Prometheus. Unset: there is no such page.",
+        description="Bearer token that `/metrics` requires. Unset: `/metrics` does not exist.",
     )
 
     # models
@@ -129,12 +129,12 @@ class Settings(BaseSettings):
     embedder: str | None = Field(
         default=None,
         description="open_clip model in place of the preset's: NAME/PRETRAINED, hf-hub:ORG/REPO or local-dir:FOLDER; "
-        "the first two with @COMMIT load that commit of the hub and no other.",
+        "the first two accept @COMMIT to pin a commit of the hub.",
     )
     extra_embedders: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="More open_clip models that the coarse stage asks beside the embedder, separated by commas or as a "
-        "JSON list; each is in the memory of every `embed` worker, and wants an index job.",
+        description="More open_clip models for the coarse stage, separated by commas or as a JSON list; every `embed` "
+        "worker loads each of them, and each needs an index job.",
     )
     scorer: str | None = Field(
         default=None, description="transformers image-text-to-text model in place of the preset's: a name or a folder."
@@ -145,67 +145,76 @@ class Settings(BaseSettings):
         default="auto", description="Number format of the models; auto is bfloat16 on a GPU and float32 on a CPU."
     )
     token_budget: int = Field(
-        default=8192, ge=256, description="Tokens, padding included, that one batch of the scorer may hold."
+        default=8192, ge=256, description="Maximum number of tokens, padding included, in one batch of the scorer."
     )
     picture_tokens: int = Field(
         default=1024,
         ge=16,
-        description="Tokens that one picture may take of the scorer; larger pictures are made smaller. Scores of "
-        "another number are not compared or reused.",
+        description="Maximum number of visual tokens of one picture; larger pictures are scaled down. Scores with "
+        "different values are never compared or reused.",
     )
     prefix_cache_bytes: int = Field(
-        default=1 << 30, ge=0, description="Bytes of image prefixes that a scorer keeps on its device; 0 keeps none."
+        default=1 << 30,
+        ge=0,
+        description="Bytes for cached image prefixes on the device of a scorer; 0 disables the cache.",
     )
     visual_cache_bytes: int = Field(
-        default=256 << 20, ge=0, description="Bytes of visual tokens that a scorer keeps on its device; 0 keeps none."
+        default=256 << 20,
+        ge=0,
+        description="Bytes for cached visual tokens on the device of a scorer; 0 disables the cache.",
     )
     torch_threads: int = Field(
         default=0,
         ge=0,
-        description="CPU threads of a worker's models; 0 shares the cores among the workers of `retllm up`.",
+        description="CPU threads of a worker's models; 0 divides the cores among the workers of `retllm up`.",
     )
 
-    # what may come in
-    max_request_bytes: int = Field(default=4 << 30, ge=1, description="Bytes that one upload request may hold.")
+    # limits of uploads
+    max_request_bytes: int = Field(default=4 << 30, ge=1, description="Maximum size of one upload request, in bytes.")
     max_file_bytes: int = Field(
-        default=64 << 20, ge=1, description="Bytes that one picture or sheet of captions may have."
+        default=64 << 20, ge=1, description="Maximum size of one picture or caption file, in bytes."
     )
-    max_pixels: int = Field(default=100_000_000, ge=1, description="Pixels that one picture may have.")
+    max_pixels: int = Field(default=100_000_000, ge=1, description="Maximum number of pixels of one picture.")
     decode_seconds: float = Field(
-        default=30, gt=0, description="Seconds that decoding one picture may take; after them its decoder is killed."
+        default=30, gt=0, description="Timeout for decoding one picture, in seconds; after it the decoder is killed."
     )
     decode_memory: int = Field(
-        default=3 << 30, ge=256 << 20, description="Bytes of memory that the process which decodes pictures may have."
+        default=3 << 30, ge=256 << 20, description="Memory limit of a process that decodes pictures, in bytes."
     )
     decoders: int = Field(
         default=0,
         ge=0,
         le=64,
-        description="Processes in which one worker or web server decodes pictures at a time; 0 takes one for each "
-        "core, at most 8.",
+        description="Number of decoder processes of one worker or web server; 0 means one for each core, at most 8.",
     )
     decoded_bytes: int = Field(
         default=256 << 20,
         ge=1,
-        description="Bytes of decoded pixels that a worker holds at a time while it indexes; a picture larger than "
-        "that is decoded alone.",
+        description="Maximum size of the decoded pictures that an index worker holds at a time, in bytes; a larger "
+        "picture is decoded alone.",
     )
-    max_archive_files: int = Field(default=20_000, ge=1, description="Files that one ZIP may hold.")
-    max_archive_bytes: int = Field(default=8 << 30, ge=1, description="Bytes that one ZIP may unpack to.")
-    max_text_chars: int = Field(default=20_000, ge=1, description="Characters that a text or caption may have.")
+    max_archive_files: int = Field(default=20_000, ge=1, description="Maximum number of files in one ZIP.")
+    max_archive_bytes: int = Field(default=8 << 30, ge=1, description="Maximum unpacked size of one ZIP, in bytes.")
+    max_text_chars: int = Field(default=20_000, ge=1, description="Maximum number of characters of a text or caption.")
     thumbnail_size: int = Field(default=320, ge=16, le=2048, description="Longer side of a thumbnail, in pixels.")
 
     # search
-    default_k: int = Field(default=10, ge=1, description="Candidates that go to the fine stage if a search names none.")
-    max_k: int = Field(default=200, ge=1, description="Most candidates that a search may ask for.")
+    default_k: int = Field(default=10, ge=1, description="Candidates of a search that does not set k.")
+    max_k: int = Field(default=200, ge=1, description="Maximum number of candidates of a search.")
     coarse_captions: bool = Field(
-        default=False, description="Let the coarse stage look for the query's words in texts and captions too."
+        default=False, description="Let the coarse stage search for the query's words in texts and captions too."
     )
     query_image_weight: float = Field(
-        default=0.8, ge=0, le=1, description="Weight of the picture in a query of picture and text; text has the rest."
+        default=0.8,
+        ge=0,
+        le=1,
+        description="Weight of the picture in a query of picture and text; the text has the rest.",
     )
     item_image_weight: float = Field(
-        default=0.7, ge=0, le=1, description="Weight of the picture in an item of picture and text; text has the rest."
+        default=0.7,
+        ge=0,
+        le=1,
+        description="Weight of the picture in an item of picture and text; the text has the rest.",
     )
     alpha: float = Field(default=0.3, ge=0, le=1, description="Share of the visual re-injection in the armed layer.")
     trigger: Literal["entropy", "fixed", "off"] = Field(
@@ -217,66 +226,70 @@ class Settings(BaseSettings):
     )
     injection_scaling: bool = Field(
         default=True,
-        description="Bring the re-injected picture to the layer's size (MemVR); off: the bare formula of the paper.",
+        description="Scale the re-injected visual tokens to the layer's size (MemVR); off: the formula of the paper.",
     )
     tau: float = Field(default=0.75, ge=0, le=1, description="Uncertainty above which the next layer is armed.")
     mode: Literal["true_false", "verbalized", "choice"] = Field(
-        default="true_false", description="How the scorer is asked: true_false, verbalized (the paper) or choice."
+        default="true_false", description="How the scorer is asked: true_false, verbalized (as in the paper) or choice."
     )
     tie_decimals: int | None = Field(
         default=None,
         ge=0,
         le=12,
-        description="Scores equal to so many decimals tie. Unset: 2 for the mode verbalized, 4 for the others.",
+        description="Scores equal to this number of decimals tie. Unset: 2 for the mode verbalized, 4 for the others.",
     )
     adaptive: bool = Field(
-        default=False, description="Score the candidates in waves and stop when the best of them is clear."
+        default=False, description="Score the candidates in waves and stop when the best one is clear."
     )
-    adaptive_first: int = Field(default=4, ge=1, description="Candidates of the first wave.")
-    adaptive_step: int = Field(default=4, ge=1, description="Candidates of every wave after it.")
+    adaptive_first: int = Field(default=4, ge=1, description="Candidates in the first wave.")
+    adaptive_step: int = Field(default=4, ge=1, description="Candidates in each further wave.")
     adaptive_clear_score: float = Field(
-        default=0.0, allow_inf_nan=False, description="Log-odds that the best needs to be clear; 0 is even odds."
+        default=0.0, allow_inf_nan=False, description="Minimum log-odds of a clear best candidate; 0 is even odds."
     )
     adaptive_clear_gap: float = Field(
-        default=2.0, ge=0, allow_inf_nan=False, description="Log-odds by which the best leads the second to be clear."
+        default=2.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Minimum lead of a clear best candidate over the second, in log-odds.",
     )
     fusion_weight: float = Field(
         default=0.0,
         ge=0,
         le=100,
-        description="Log-odds that one standard deviation of coarse similarity adds to a score; 0 leaves it out.",
+        description="Log-odds that one standard deviation of similarity adds to a score; 0 disables fusion.",
     )
     score_cache_rows: int = Field(
         default=200_000,
         ge=0,
-        description="Scores that are kept for pairs that come again; 0 keeps and uses none.",
+        description="Maximum number of cached scores; 0 disables the cache.",
     )
 
     # jobs
     index_unit_items: int = Field(default=64, ge=1, le=1024, description="Items in one unit of an index job.")
-    score_unit_candidates: int = Field(default=8, ge=1, le=256, description="Candidates in one unit of a search job.")
-    lease_seconds: float = Field(default=60, gt=0, description="Seconds that a worker holds a unit without renewing.")
-    max_attempts: int = Field(default=4, ge=1, description="Attempts after which a unit is dead.")
+    score_unit_candidates: int = Field(default=8, ge=1, le=256, description="Candidates in one unit of a search.")
+    lease_seconds: float = Field(default=60, gt=0, description="Duration of a lease, in seconds.")
+    max_attempts: int = Field(default=4, ge=1, description="Failed attempts after which a unit is dead.")
     stop_seconds: float = Field(
         default=4,
         ge=0,
-        description="Seconds that a worker which is told to stop may take to finish its unit or hand it back; whoever "
-        "stops it waits longer than that before killing it.",
+        description="Seconds that a stopping worker has to finish or return its unit; wait longer before killing it.",
     )
-    backoff_seconds: float = Field(default=2, ge=0, description="Wait before the second attempt; doubles each time.")
+    backoff_seconds: float = Field(
+        default=2, ge=0, description="Seconds before the first retry of a unit; doubles with each further one."
+    )
     dispatch_seconds: float = Field(default=1, gt=0, description="Seconds between two rounds of the dispatcher.")
     republish_seconds: float = Field(
-        default=5, gt=0, description="Seconds after which a unit that nobody claimed is announced again."
+        default=5, gt=0, description="Seconds after which workers are notified again of an unclaimed unit."
     )
-    queue_depth: int = Field(default=200, ge=1, description="Announcements that a queue holds at most.")
+    queue_depth: int = Field(default=200, ge=1, description="Maximum number of hints in a queue.")
 
     # processes of `retllm up`
-    web_threads: int = Field(default=8, ge=1, description="Requests that the web server handles at once.")
+    web_threads: int = Field(default=8, ge=1, description="Requests that the web server handles at a time.")
     client_seconds: float = Field(
         default=20,
         gt=0,
-        description="Seconds that a client may take for the header of a request, and for each 16 KiB of a body that it "
-        "sends or an answer that it reads; a slower one is cut off.",
+        description="Seconds that a client may take for the header of a request, and for each 16 KiB of a request or "
+        "response body; slower connections are closed.",
     )
     embed_workers: int = Field(default=1, ge=0, description="Worker processes for the queue `embed`; one per GPU.")
     score_workers: int = Field(default=1, ge=0, description="Worker processes for the queue `score`; one per GPU.")
@@ -284,7 +297,7 @@ class Settings(BaseSettings):
     @field_validator("extra_embedders", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
-        """A JSON list where it looks like one (a folder's name may hold a comma), else names between commas."""
+        """Parse a JSON list (for names of folders with commas), or names separated by commas."""
         if not isinstance(value, str):
             return value
         if value.lstrip().startswith("["):
@@ -294,26 +307,26 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _embedders_differ(self) -> Self:
         names = [public_name(name) for name in dict.fromkeys((self.embedder_name, *self.extra_embedders))]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two embedders are called {twice[0]}: give one of the folders another name")
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise ValueError(f"two embedders are called {duplicates[0]}: give one of the folders another name")
         return self
 
     @model_validator(mode="after")
-    def _keep_secrets(self) -> Self:
-        """Whatever quotes one of these hides it (:mod:`retllm.redaction`)."""
+    def _redact_secrets(self) -> Self:
+        """Redact the secrets of these settings from now on (:mod:`retllm.redaction`)."""
         redaction.remember(self.secret_key, self.metrics_token)
         redaction.remember_addresses(self.database_url, self.redis_url, self.storage_url)
         return self
 
     @property
     def k(self) -> int:
-        """Candidates that go to the fine stage if a search names no number."""
+        """The number of candidates of a search that does not set it."""
         return min(self.default_k, self.max_k)
 
     @property
     def decoders_at_once(self) -> int:
-        """Processes in which one process of the platform decodes pictures at a time."""
+        """The number of decoder processes of one worker or web server."""
         return self.decoders or min(8, os.cpu_count() or 1)
 
     @property
@@ -323,57 +336,54 @@ class Settings(BaseSettings):
 
     @property
     def embedder_name(self) -> str:
-        """The open_clip name in force."""
+        """The open_clip name of the configured embedder."""
         return self.embedder or PRESETS[self.preset].embedder
 
     @property
     def embedders(self) -> dict[str, str]:
-        """Every embedder in force: the name that results keep (:func:`public_name`) and its open_clip name.
-
-        The main one, ``embedder_name``, is the first.
-        """
+        """The open_clip names of all configured embedders by :func:`public_name`; ``embedder_name`` comes first."""
         return {public_name(name): name for name in (self.embedder_name, *self.extra_embedders)}
 
     @property
     def scorer_name(self) -> str:
-        """The transformers name or folder in force."""
+        """The transformers name or folder of the configured scorer."""
         return self.scorer or PRESETS[self.preset].scorer
 
     @property
     def notice(self) -> str | None:
-        """What to know of the models in force (:attr:`Preset.notice`); None for models that need no such word."""
+        """The notice on the configured models (:attr:`Preset.notice`), if any."""
         return self.notice_on((*self.embedders, public_name(self.scorer_name)))
 
     def notice_on(self, models: Collection[str]) -> str | None:
-        """What to know of results of ``models``, by the names that results keep, whether or not they are in force."""
-        in_force = self.embedders | {public_name(self.scorer_name): self.scorer_name}
+        """Return the notice on ``models``, given by public name, whether or not they are configured."""
+        configured = self.embedders | {public_name(self.scorer_name): self.scorer_name}
         for preset in PRESETS.values():
             for model in (preset.embedder, preset.scorer):
                 name = public_name(model)
-                # a model in force may be another folder of the same name
-                if preset.notice and name in models and in_force.get(name, model) == model:
+                # a configured model may be another folder of the same name
+                if preset.notice and name in models and configured.get(name, model) == model:
                     return preset.notice
         return None
 
     @property
     def media_url(self) -> str:
-        """The fsspec address of the storage in force."""
+        """The fsspec URL of the configured storage."""
         return self.storage_url or f"file://{self.home_path / 'media'}"
 
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The settings of this process, read once from the environment."""
+    """Return the settings of this process, read once from the environment."""
     return Settings()
 
 
 def default_of(name: str) -> Any:
-    """The default of a setting, for what also works without settings."""
+    """Return the default of a setting, for code that also works without settings."""
     return Settings.model_fields[name].default
 
 
 def settings_table() -> str:
-    """The table of settings for the documentation, in Markdown."""
+    """Return the table of settings for the documentation, in Markdown."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         alias = field.validation_alias

@@ -27,7 +27,7 @@ _LOST = {
     "split_loses_nothing",
     "done_is_embedded",
     "done_is_scored",
-    "whole_pool_is_judged",
+    "whole_pool_is_scored",
     "lease_is_taken_back",
 }
 

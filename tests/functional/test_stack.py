@@ -193,20 +193,20 @@ def test_a_taken_port_is_refused(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         sentence = refused(tmp_path, RETLLM_PORT=str(port))
-    assert sentence == f"retllm: Port {port} on 127.0.0.1 is taken; set RETLLM_PORT to a free one (0 takes any)."
+    assert sentence == f"retllm: Port {port} on 127.0.0.1 is in use; set RETLLM_PORT to a free one (0 chooses one)."
 
 
 def test_an_unreachable_redis_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path, REDIS_URL="redis://:secret@127.0.0.1:1/0") == (
-        "retllm: Redis at redis://***@127.0.0.1:1/0 can't be reached (Connection refused): start that server, or mend "
-        "REDIS_URL, or unset it to let `retllm up` run a server of its own."
+        "retllm: Redis at redis://***@127.0.0.1:1/0 can't be reached (Connection refused): start that server, or "
+        "correct REDIS_URL, or unset it to let `retllm up` run its own server."
     )
 
 
 def test_an_unreachable_database_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path, DATABASE_URL="postgres://me:secret@127.0.0.1:1/name") == (
         "retllm: PostgreSQL at postgresql://me:***@127.0.0.1:1/name can't be reached (Connection refused): start that "
-        "server, or mend DATABASE_URL, or unset it to let `retllm up` run a server of its own."
+        "server, or correct DATABASE_URL, or unset it to let `retllm up` run its own server."
     )
 
 
@@ -223,4 +223,4 @@ def test_a_database_without_pgvector_is_refused(tmp_path: Path, servers: LocalSt
 
 def test_a_home_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "can't be made (Not a directory): set RETLLM_HOME" in refused(tmp_path / "file" / "home")
+    assert "can't be created (Not a directory): set RETLLM_HOME" in refused(tmp_path / "file" / "home")

@@ -1,4 +1,4 @@
-"""The sizes of batches that are told are those of the passes through the models."""
+"""The metric of batch sizes matches the forward passes of the models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from retllm_tools.random_model import Size, save_random_model
 
 
 class Since:
-    """How many passes a model made, and over how much in all, since this was made."""
+    """Counts the passes of a model and their total size since its creation."""
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -43,7 +43,7 @@ def test_of_a_scorer(tmp_path: Path) -> None:
     scorer = load_scorer(str(tmp_path), device="cpu")
     pool = [Content(image=one) for one in pictures(3, 84, 3)]
     off = Injection(trigger="off")
-    # the first pictures are also asked both ways, to find out whether the model allows prefixes
+    # the first pictures are computed both ways, to find out whether the model allows image prefixes
     scorer.score(Content(text="a"), pool[:1], off)
     since = Since("scorer")
     with scorer.bare():

@@ -1,4 +1,4 @@
-"""The database that tests share is, for each of them, what the template holds, whatever the test before left."""
+"""Each test finds the shared database as in the template, whatever the previous test left."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _contents(url: str) -> tuple[list[Any], dict[str, list[Any]]]:
 
 @pytest.fixture
 def pristine(template_database: str) -> tuple[list[Any], dict[str, list[Any]]]:
-    """What a copy of the template holds."""
+    """The contents of a copy of the template."""
     return _contents(copy_template(template_database))
 
 

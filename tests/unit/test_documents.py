@@ -1,4 +1,4 @@
-"""The documentation fits the code: commands, settings, modules, states, and the headings that comments refer to."""
+"""The documentation matches the code: commands, settings, modules, states, and headings named in comments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGES = sorted(DOCS.rglob("*.md"))
 WRITTEN = [*PAGES, *(ROOT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md"))]
 DESIGN, METHOD = DOCS / "explanation" / "design.md", DOCS / "explanation" / "method.md"
 
-# variables of the environment that are no settings
+# environment variables that are not settings
 _OF_CLIENTS = {"RETLLM_URL", "RETLLM_TOKEN"}
 
 NOT_RUN = [
@@ -38,12 +38,12 @@ NOT_RUN = [
     ("docs/how-to/upgrade.md", "asks a source of advisories over the network"),
     ("docs/how-to/upgrade.md", "needs a collection whose embedder has changed"),
 ]
-"""The blocks of commands that no test runs; what is in them is checked here as far as it can be read."""
+"""The blocks of commands that no test runs; they are only parsed here."""
 
 
 @pytest.fixture(scope="module")
 def generated() -> dict[str, str]:
-    """The pages that are made from the code, by their path."""
+    """The generated pages by path."""
     return _generator().pages()  # type: ignore[no-any-return]
 
 
@@ -87,7 +87,7 @@ def test_every_retllm_command_exists_with_its_options() -> None:
 
 
 def _command_lines() -> Iterator[str]:
-    """The command lines of all blocks, and of the README's indented ones."""
+    """The command lines of all blocks, including the indented ones of the README."""
     for block in _every_block():
         if block.language == "console":
             yield from (line for command in block.commands for line in command.text.splitlines())
@@ -99,7 +99,7 @@ def _command_lines() -> Iterator[str]:
 
 
 def _parse(words: list[str]) -> None:
-    """Read the words as click does, but open no file and ask no server."""
+    """Parse the words as click does, without opening files or calling a server."""
     command: click.Command = cli
     context = click.Context(cli, info_name="retllm")
     while isinstance(command, click.Group):
@@ -152,7 +152,7 @@ def _is_there(name: str) -> bool:
 def test_the_service_starts_what_the_stack_starts() -> None:
     (unit,) = (block.text for block in blocks(DOCS / "how-to" / "deploy.md") if block.language == "ini")
     (started,) = re.findall(r"^ExecStart=\S+/python (.+)$", unit, re.MULTILINE)
-    # systemd reads a single % as its own
+    # systemd interprets a single %
     assert tuple(shlex.split(started.replace("%%", "%"))) == commands.PROCFILE["score"]
 
 
@@ -165,7 +165,7 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
 
 
 def _sources() -> Iterator[tuple[Path, str]]:
-    """Each source file of ours, on one line, since a reference may be broken over two."""
+    """Each source file joined to one line, since a reference may span two."""
     for folder in ("platform", "workers", "web", "tools", "migrations"):
         for path in sorted((ROOT / folder).rglob("*")):
             if path.suffix in (".py", ".html", ".toml"):

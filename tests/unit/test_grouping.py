@@ -1,4 +1,4 @@
-"""The tests that the Makefile and ``tests.grouping`` name are there, so that none is left out when one is renamed."""
+"""The tests named in the Makefile and ``tests.grouping`` exist, so that a renamed one is not missed."""
 
 from __future__ import annotations
 

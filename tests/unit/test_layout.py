@@ -57,7 +57,7 @@ def test_ci_can_be_started_and_runs_what_the_makefile_offers() -> None:
     lines = [line.split() for line in script.read_text("utf-8").splitlines()]
     called = [words[1] for words in lines if words[:1] == ["make"]]
     assert sorted(called) == ["audit", "check", "demo", "docs", "sbom", "test", "venv"]
-    # what it ends with tells whoever started it that tests ran
+    # its last output shows that tests ran
     assert called[-1] == "test"
     assert set(called) <= targets
 

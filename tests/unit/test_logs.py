@@ -1,4 +1,4 @@
-"""Each line of the log is one object where that is asked for, and carries its subject, whichever thread it is from."""
+"""In JSON format each log line is one object, and in every thread it has the ids of its context."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_for_people_lines_are_words() -> None:
 
 @pytest.fixture
 def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """The lines logged since the last time it was asked."""
+    """Returns the lines logged since the last call."""
     root = logging.getLogger()
     before = root.handlers, root.level
     logs.configure("INFO", "json")

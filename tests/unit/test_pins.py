@@ -1,4 +1,4 @@
-"""What is installed is pinned, and what is pinned can be held against the advisories."""
+"""All installed packages are pinned, and the pins can be checked against advisories."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PINS = {
     canonicalize_name(name): version
     for name, _, version in (line.partition("==") for line in (ROOT / "constraints.txt").read_text().split())
 }
-# stands in for pip-audit: what it prints and its status for a file of pins that is long known to be bad, and for others
+# replaces pip-audit: its output and status for pins with a well-known advisory, and for others
 AUDIT = """#!/bin/sh
 for last; do :; done
 if grep -q jinja2==2.10 "$last"; then {known}; else {pins}; fi
@@ -26,7 +26,7 @@ FINDS = "printf 'Name   Version ID\\n------ ------- ---\\n{name} {version}    PY
 
 
 def _needed(name: str, extras: frozenset[str] = frozenset()) -> Iterator[Requirement]:
-    """What a distribution needs on this machine; nothing for one that is not installed."""
+    """The requirements of a distribution on this machine; none if it is not installed."""
     try:
         wanted = distribution(name).requires or []
     except PackageNotFoundError:
@@ -39,7 +39,7 @@ def _needed(name: str, extras: frozenset[str] = frozenset()) -> Iterator[Require
 
 
 def _whole() -> dict[str, Requirement]:
-    """All that the project needs, with everything that those need in turn."""
+    """All direct and indirect requirements of the project."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     optional = [text for extra in project["project"]["optional-dependencies"].values() for text in extra]
     built = project["build-system"]["requires"]
@@ -56,7 +56,7 @@ def _whole() -> dict[str, Requirement]:
 
 def test_all_that_the_project_needs_is_pinned_and_installed_as_pinned() -> None:
     whole = _whole()
-    # torch and what it computes with are among them
+    # torch and its libraries are among them
     assert len(whole) > 100
     assert {name for name in whole if name not in PINS} == set()
     installed = {}
@@ -83,12 +83,12 @@ def test_pins_are_exact_and_name_no_place_to_fetch_them_from() -> None:
 @pytest.mark.parametrize(
     ("known", "pins", "status"),
     [
-        # the source knows what is long known, and nothing of the pins
+        # the source has the well-known advisory and none for the pins
         (FINDS.format(name="jinja2", version="2.10"), "exit 0", 0),
         (FINDS.format(name="jinja2", version="2.10"), FINDS.format(name="flask", version="3.0"), 1),
-        # it can't be reached
+        # the source is unreachable
         ("echo refused; exit 1", "echo refused; exit 1", 3),
-        # it answers and knows nothing at all
+        # the source has no data
         ("exit 0", "exit 0", 3),
     ],
 )
@@ -100,5 +100,5 @@ def test_no_advisory_is_believed_of_a_source_alone_that_knows_some(
     program.chmod(0o755)
     done = subprocess.run([ROOT / ".ci/audit", program], capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stdout + done.stderr
-    assert ("could not be asked" in done.stderr) == (status == 3)
+    assert ("advisories are unreachable" in done.stderr) == (status == 3)
     assert ("flask 3.0" in done.stdout) == (status == 1)

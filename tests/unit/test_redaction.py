@@ -1,4 +1,4 @@
-"""Whatever quotes a secret has three stars in its place, and all else stays as it is."""
+"""Secrets are replaced by three stars; all other text stays unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retllm.queue.claim import describe
 from retllm.redaction import redact, remember, remember_addresses, remember_environment
 from retllm.settings import Settings
 
-PASSWORD = "Xq7/we@ird:pw%20"  # with every letter that divides an address
+PASSWORD = "Xq7/we@ird:pw%20"  # with every separator of a URL
 
 
 @pytest.mark.parametrize(

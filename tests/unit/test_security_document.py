@@ -1,4 +1,4 @@
-"""SECURITY.md numbers its threats, and its appendix names for each one tests that exist."""
+"""SECURITY.md numbers its threats, and its appendix names existing tests for each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _APPENDIX = "\n## Appendix: tests\n"
 
 
 def _rows(text: str) -> list[list[str]]:
-    """The rows of all tables that begin with the number of a threat."""
+    """The table rows that begin with the number of a threat."""
     lines = [line for line in text.splitlines() if re.match(r"\| T\d+ \|", line)]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 

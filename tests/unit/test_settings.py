@@ -1,4 +1,4 @@
-"""Every setting has a help text, and presets and names are what they say (tests/unit/test_documents.py: the table)."""
+"""Settings have help texts; presets and names are correct (tests/unit/test_documents.py checks the table)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_whoever_uses_a_model_of_the_demo_is_told_what_it_knows(values: dict[str
         {"preset": "small"},
         {"preset": "paper"},
         {"embedder": "ViT-B-32/openai", "scorer": "org/other"},
-        # folders of the same names
+        # other folders with the same names
         {"embedder": "local-dir:/models/clip", "scorer": "/models/mllm"},
     ],
 )

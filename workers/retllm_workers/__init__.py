@@ -1,1 +1,1 @@
-"""Celery application and one thin task module per queue."""
+"""The Celery application and its thin task modules."""

@@ -1,7 +1,7 @@
 """The Celery application: ``celery -A retllm_workers.app worker -Q query,embed`` or ``-Q score``.
 
-A worker is one process with one thread for the tasks: it holds one model, on one device. Start one process for
-each GPU (``CUDA_VISIBLE_DEVICES``). What a task is given is a hint (design: jobs); the claim in Postgres decides.
+A worker is one process that runs tasks on one thread, with its models on one device. Start one process for each GPU
+(``CUDA_VISIBLE_DEVICES``). A task message is only a hint (design: jobs); the claim in PostgreSQL decides.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from retllm_workers.celery_app import app
 
 log = structlog.get_logger(__name__)
 
-# `stopping` is imported for what it registers
+# `stopping` is imported for its signal handlers
 __all__ = ["app", "stopping"]
 
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]  # celery has no types
-def _begin(instance: Any, **_: Any) -> None:
-    """Log in the form that is wanted from the first line on; Celery's banner is no JSON."""
+def _configure_logs(instance: Any, **_: Any) -> None:
+    """Use the configured log format from the first line on; suppress Celery's banner, which is not JSON."""
     instance.quiet = get_settings().log_format == "json"
     _setup_logging()
 
@@ -36,7 +36,7 @@ def _setup_logging(**_: Any) -> None:
 
 @worker_ready.connect  # type: ignore[untyped-decorator]  # celery has no types
 def _load_early(sender: Any, **_: Any) -> None:
-    """Load the model of this worker's queue before the first task needs it."""
+    """Load the models of this worker's queues before the first task needs them."""
     queues = {queue.name for queue in sender.task_consumer.queues}
     log.info("worker.ready", queues=sorted(queues))
     presence.begin(queues)
@@ -47,5 +47,5 @@ def _load_early(sender: Any, **_: Any) -> None:
 
 
 @worker_shutdown.connect  # type: ignore[untyped-decorator]  # celery has no types
-def _say_goodbye(**_: Any) -> None:
+def _end_presence(**_: Any) -> None:
     presence.end()

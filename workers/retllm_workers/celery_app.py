@@ -1,4 +1,4 @@
-"""The Celery application that tasks are registered on."""
+"""The Celery application with which the tasks are registered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker process holds: its connections, and its one model."""
+"""The state of a worker process: its connections and its models."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Model = TypeVar("Model")
 
 
 def worker_name() -> str:
-    """What units call this process."""
+    """Return the name under which this process claims units."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 @lru_cache(maxsize=1)
 def get_context() -> WorkerContext:
-    """The connections of this process, opened at the first task."""
+    """Return the connections of this process, opened at the first task."""
     register_handlers()
     settings = get_settings()
     return WorkerContext(
@@ -45,7 +45,7 @@ def get_context() -> WorkerContext:
 
 
 class HeldModel(Generic[Model]):
-    """A model that is loaded once, when it is first wanted; a failed load is tried again the next time."""
+    """A model that is loaded once, at first use; after a failed load the next use tries again."""
 
     def __init__(self, load: Callable[[], Model]) -> None:
         self._load = load
@@ -55,16 +55,16 @@ class HeldModel(Generic[Model]):
 
     @property
     def loaded(self) -> Model | None:
-        """The model if it is loaded; never waits."""
+        """The model if it is loaded; does not block."""
         return self._model
 
     @property
     def error(self) -> str | None:
-        """Why the last load failed; None once it worked."""
+        """Why the last load failed; None if it succeeded."""
         return self._error
 
     def get(self) -> Model:
-        """The model.
+        """Return the model; load it if necessary.
 
         Raises:
             ModelUnavailable: it can't be loaded here; the message says why.
@@ -72,10 +72,10 @@ class HeldModel(Generic[Model]):
         with self._lock:
             if self._model is None:
                 _limit_threads()
-                self._model = self._loaded()
+                self._model = self._load_model()
             return self._model
 
-    def _loaded(self) -> Model:
+    def _load_model(self) -> Model:
         try:
             model = self._load()
         except Exception as error:
@@ -85,7 +85,7 @@ class HeldModel(Generic[Model]):
         return model
 
     def load_early(self) -> None:
-        """Load the model beside the worker's loop; a failure is told by the first unit that needs it."""
+        """Load the model in a thread; if that fails, the first unit that needs the model reports the error."""
         threading.Thread(target=self._try, name="load-model", daemon=True).start()
 
     def _try(self) -> None:
@@ -98,7 +98,7 @@ class HeldModel(Generic[Model]):
 
 
 def _limit_threads() -> None:
-    """Give this worker its share of the cores: threads that wait for each other on a busy core cost more than one."""
+    """Limit torch to this worker's share of the cores; more threads than cores are slower."""
     import torch
 
     settings = get_settings()

@@ -1,4 +1,4 @@
-"""Tasks of the queues ``embed`` and ``query``: everything that the embedders do."""
+"""Tasks of the queues ``embed`` and ``query``, which need the embedders."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def _load(name: str) -> Embedder:
 
 _HELD = {name: HeldModel(partial(_load, name)) for name in get_settings().embedders.values()}
 HELD = _HELD[get_settings().embedder_name]
-"""The main embedder; the others are loaded with the first unit that wants them."""
+"""The main embedder; the others are loaded with the first unit that needs them."""
 
 
 def models() -> dict[str, HeldModel[Embedder]]:
-    """Every embedder in force, by the name that results keep."""
+    """Return the configured embedders by public name."""
     return {known: _HELD[name] for known, name in get_settings().embedders.items()}
 
 
@@ -45,10 +45,10 @@ def _embedder(name: str) -> Embedder:
 @app.task(name=TASK_OF["embed"])  # type: ignore[untyped-decorator]  # celery has no types
 def embed_unit(unit_id: str) -> None:
     """Embed the items of a unit of an index job."""
-    run_unit(get_context(), UUID(unit_id), lambda bench, held: indexing.embed_unit(bench, held, _embedder))
+    run_unit(get_context(), UUID(unit_id), lambda context, held: indexing.embed_unit(context, held, _embedder))
 
 
 @app.task(name=TASK_OF["query"])  # type: ignore[untyped-decorator]  # celery has no types
 def coarse_unit(unit_id: str) -> None:
     """Do the coarse stage of a search."""
-    run_unit(get_context(), UUID(unit_id), lambda bench, held: coarse_worker.coarse_unit(bench, held, _embedder))
+    run_unit(get_context(), UUID(unit_id), lambda context, held: coarse_worker.coarse_unit(context, held, _embedder))

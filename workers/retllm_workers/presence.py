@@ -1,4 +1,4 @@
-"""What this worker process tells of itself, so that people see who serves which queue with which model."""
+"""Reports this worker process, with its queues, device and models, to the table of workers."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from retllm.settings import get_settings
 from retllm_workers import embed, score
 from retllm_workers.context import HeldModel, get_context, worker_name
 
-_HEARTS: list[Heartbeat] = []
+_HEARTBEATS: list[Heartbeat] = []
 
 
 def begin(queues: Collection[str]) -> None:
-    """Tell of this process, which serves these queues, until ``end``."""
+    """Start to report this process and the queues that it serves."""
     served = [queue for queue in QUEUES if queue in queues]
-    heart = Heartbeat(get_context().sessions, lambda: report(served))
-    _HEARTS.append(heart)
-    heart.start()
+    heartbeat = Heartbeat(get_context().sessions, lambda: report(served))
+    _HEARTBEATS.append(heartbeat)
+    heartbeat.start()
 
 
 def end() -> None:
-    """Say that this process ends in order."""
-    while _HEARTS:
-        _HEARTS.pop().stop()
+    """Report that this process stops, and end the reports."""
+    while _HEARTBEATS:
+        _HEARTBEATS.pop().stop()
 
 
 def report(queues: list[str]) -> WorkerReport:
-    """This process as it is now."""
+    """Return the current state of this process."""
     held: dict[str, HeldModel[Any]] = {}
     if embed.QUEUES & set(queues):
         held |= embed.models()
     if score.QUEUES & set(queues):
         held |= score.models()
-    models = [_told(name, one) for name, one in held.items()]
+    models = [_model_state(name, model) for name, model in held.items()]
     return WorkerReport(worker_name(), queues, _device(), version("retllm-platform"), models)
 
 
-def _told(name: str, held: HeldModel[Any]) -> dict[str, Any]:
+def _model_state(name: str, held: HeldModel[Any]) -> dict[str, Any]:
     model = held.loaded
     return {
         "name": name,
@@ -51,7 +51,7 @@ def _told(name: str, held: HeldModel[Any]) -> dict[str, Any]:
 
 
 def _device() -> str:
-    """The device that the models of this process are on, with the name of the GPU."""
+    """Return the device of this process's models, with the name of the GPU."""
     import torch
 
     from retllm.errors import ModelUnavailable

@@ -1,4 +1,4 @@
-"""Tasks of the queue ``score``: everything that the scorer does."""
+"""The task of the queue ``score``, which needs the scorer."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ HELD = HeldModel(_load)
 
 
 def models() -> dict[str, HeldModel[Scorer]]:
-    """The scorer in force, by the name that results keep."""
+    """Return the configured scorer by public name."""
     return {public_name(get_settings().scorer_name): HELD}
 
 
 @app.task(name=TASK_OF["score"])  # type: ignore[untyped-decorator]  # celery has no types
 def fine_unit(unit_id: str) -> None:
     """Score the candidates of a unit of a search."""
-    run_unit(get_context(), UUID(unit_id), lambda bench, held: fine_worker.fine_unit(bench, held, HELD.get()))
+    run_unit(get_context(), UUID(unit_id), lambda context, held: fine_worker.fine_unit(context, held, HELD.get()))

@@ -1,9 +1,9 @@
-"""Ending in order: a worker that is told to stop finishes its unit, or hands it back before it has to be gone.
+"""Graceful stop: the worker finishes its unit, or returns it before the time to stop is over.
 
-The pool is Celery's ``solo``: the unit is done on the main thread, which a signal can't end without losing it. So the
-worker takes no more work and goes on with what it has; short of ``stop_seconds`` a thread hands the unit back, its
-attempt not counted, and ends the process. Nothing that the main thread still writes then is taken: its claim is gone.
-SIGTERM and Ctrl-C ask for that; SIGQUIT, or Ctrl-C once more, has the unit handed back at once.
+With Celery's ``solo`` pool the unit runs on the main thread, and a signal handler can't end it without losing it. So
+after SIGTERM or Ctrl-C the worker takes no more work and continues its unit. Shortly before ``stop_seconds`` are over,
+a thread returns the unit without counting the attempt and ends the process. The main thread can't store results after
+that, since its claim is gone. SIGQUIT or a second Ctrl-C returns the unit at once.
 """
 
 from __future__ import annotations
@@ -30,65 +30,65 @@ from retllm_workers.context import get_context
 
 log = structlog.get_logger(__name__)
 
-# the share of stop_seconds in which the unit may be finished; the rest is for handing it back
-_FINISHING = 0.8
+# share of stop_seconds to finish the unit; the rest is for returning it
+_FINISH_SHARE = 0.8
 
-# one signal may come while another is dealt with, which of all queues only this one bears
-_TOLD: queue.SimpleQueue[int] = queue.SimpleQueue()
+# SimpleQueue.put is reentrant: a signal may interrupt the handler of another
+_SIGNALS: queue.SimpleQueue[int] = queue.SimpleQueue()
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]  # celery has no types
 def _listen(**_: Any) -> None:
-    # begun now, since what a signal interrupts may hold the lock that starting a thread takes
-    threading.Thread(target=_stop_when_told, name="stopping", daemon=True).start()
-    # Celery's own would raise an error within the unit at SIGQUIT and at the second Ctrl-C, which counts as a failure
+    # started now: a signal may interrupt code that holds the lock for starting a thread
+    threading.Thread(target=_stop_on_signal, name="stopping", daemon=True).start()
+    # Celery's handlers would raise an error in the unit at SIGQUIT and the second Ctrl-C, which counts as a failure
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, _tell)
+        signal.signal(number, _handle)
 
 
-def _tell(number: int, _: FrameType | None) -> None:
+def _handle(number: int, _: FrameType | None) -> None:
     state.should_stop = os.EX_OK
-    _TOLD.put(number)
+    _SIGNALS.put(number)
 
 
-def _stop_when_told() -> None:
-    number = _TOLD.get()
-    seconds = _FINISHING * get_settings().stop_seconds
+def _stop_on_signal() -> None:
+    number = _SIGNALS.get()
+    seconds = _FINISH_SHARE * get_settings().stop_seconds
     log.info("worker.stopping", seconds=seconds)
     if number != signal.SIGQUIT:
-        # a process whose unit is finished by then ends meanwhile, and this thread with it
-        _wait_unless_hurried(seconds)
-    claim = worker.present()
+        # if the unit is finished before, the process ends and this thread with it
+        _wait_for_second_signal(seconds)
+    claim = worker.current_claim()
     if claim is not None:
-        _hand_back(claim)
-    # as the main thread would, could it end
+        _return_unit(claim)
+    # as the main thread does at a normal end
     worker_shutdown.send(sender=None)
     os._exit(os.EX_OK)
 
 
-def _wait_unless_hurried(seconds: float) -> None:
+def _wait_for_second_signal(seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         try:
-            number = _TOLD.get(timeout=left)
+            number = _SIGNALS.get(timeout=left)
         except queue.Empty:
             return
-        # whoever stops services may send SIGTERM twice, and means nothing by it
+        # service managers may send SIGTERM twice; only another signal means "at once"
         if number != signal.SIGTERM:
             return
 
 
-def _hand_back(claim: Claim) -> None:
-    bench = get_context()
+def _return_unit(claim: Claim) -> None:
+    context = get_context()
     with structlog.contextvars.bound_contextvars(unit_id=str(claim.unit_id), job_id=str(claim.job_id)):
         try:
-            claims.release(bench.sessions, claim)
+            claims.release(context.sessions, claim)
         except StaleClaim:
             log.info("unit.finished_at_last")
         except Exception as error:
-            # nobody does it until the lease has run out
+            # other workers get the unit when its lease has run out
             log.warning("unit.not_handed_back", reason=claims.describe(error))
         else:
             ENDED.labels(claim.stage, "returned").inc()
             log.warning("unit.handed_back")
-            bench.notifier.notify([(claim.unit_id, claim.stage)])
+            context.notifier.notify([(claim.unit_id, claim.stage)])

@@ -1,6 +1,8 @@
-"""What ``retllm doctor --audit`` asks: is everything that was accepted there, and is it counted once."""
+"""The check of ``retllm doctor --audit``: no accepted work is lost or counted twice."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -10,14 +12,14 @@ from retllm.errors import RetllmError
 from retllm.settings import Settings
 
 _NAME = "jobs"
-# pictures of each kind that are read and compared by their hash
+# items and searches whose pictures are read and hashed
 _SAMPLE = 200
-# longer than any pause of a dispatcher that is alive
+# leases after which a live dispatcher has surely taken the unit back
 _LEASES = 5
 
 
 def audit_jobs(settings: Settings) -> list[Check]:
-    """One check that passes, or one for each rule that is broken; it reads only, and may run while all is at work."""
+    """Return one check that passes, or one for each broken rule. Read-only; safe on a running system."""
     from retllm.db.session import make_sessions
     from retllm.media.storage import get_storage
     from retllm.queue.audit import violations
@@ -31,16 +33,14 @@ def audit_jobs(settings: Settings) -> list[Check]:
             sessions.kw["bind"].dispose()
     except SQLAlchemyError as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
-        return [
-            Check(_NAME, "failed", f"The jobs can't be looked at ({reason}).", "Start the database and migrate it.")
-        ]
+        return [Check(_NAME, "failed", f"The jobs can't be read ({reason}).", "Start the database and migrate it.")]
     except RetllmError as error:
         return [failed(_NAME, error)]
     if not found:
-        return [Check(_NAME, "ok", "All accepted work is there, and counted once.")]
-    rules = {one.rule: one for one in reversed(found)}
-    counts = {rule: sum(one.rule == rule for one in found) for rule in rules}
+        return [Check(_NAME, "ok", "No accepted work is lost or counted twice.")]
+    first = {violation.rule: violation for violation in reversed(found)}
+    counts = Counter(violation.rule for violation in found)
     return [
-        Check(_NAME, "failed", f"{one} ({counts[rule]:,} found).", "Keep the logs, and report it.")
-        for rule, one in sorted(rules.items())
+        Check(_NAME, "failed", f"{violation} ({counts[rule]:,} found).", "Keep the logs and report this error.")
+        for rule, violation in sorted(first.items())
     ]

@@ -1,4 +1,4 @@
-"""``retllm bench``: how fast the platform is here, each figure beside what it is to be compared with, in one run."""
+"""``retllm bench``: measures speed on this machine, together with a baseline in the same run."""
 
 from __future__ import annotations
 
@@ -26,19 +26,21 @@ _NAMES = {
 
 @click.group()
 def bench() -> None:
-    """Measure speed on this machine; no server and no database need to be there."""
+    """Measure speed on this machine; needs no running server or database."""
 
 
 @bench.command()
-@click.option("--model", help="A model of transformers, name or folder, in place of one of random weights.")
+@click.option("--model", help="A transformers model (name or folder) instead of one with random weights.")
 @click.option("--width", type=click.IntRange(min=128), default=512, show_default=True, help="Width of the decoder.")
 @click.option("--layers", type=click.IntRange(min=4), default=12, show_default=True, help="Layers of the decoder.")
-@click.option("--picture", type=click.IntRange(56, 4096), default=224, show_default=True, help="Side of a picture.")
+@click.option(
+    "--picture", type=click.IntRange(56, 4096), default=224, show_default=True, help="Side of a picture, in pixels."
+)
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Candidates of a query.")
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds that count.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Measured rounds.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--trigger", type=click.Choice(["entropy", "off"]), default="entropy", show_default=True)
-@click.option("--scope", type=click.Choice(["all", "suffix"]), help="Positions that are injected.")
+@click.option("--scope", type=click.Choice(["all", "suffix"]), help="Positions of the re-injection.")
 @json_option
 def fine(
     model: str | None,
@@ -52,9 +54,9 @@ def fine(
     scope: str | None,
     as_json: bool,
 ) -> None:
-    """The fine stage: pairs per second, beside the published code's shape of work and beside pair by pair.
+    """Measure the fine stage in pairs per second, beside the published code's shape of work and pair by pair.
 
-    Without --model the weights are random: speed does not depend on what they say.
+    Without --model the weights are random, which does not affect the speed.
     """
     if width % 64:
         raise InvalidInput(f"--width must be a multiple of 64, not {width}.", field="width")
@@ -82,10 +84,10 @@ def fine(
 
 
 def _random_models() -> Any:
-    """The module that makes models of random weights.
+    """Return the module that makes models with random weights.
 
     Raises:
-        InvalidInput: it is not installed; the wheel leaves the tools out.
+        InvalidInput: it is not installed; the wheel does not contain the tools.
     """
     try:
         return importlib.import_module("retllm_tools.random_model")
@@ -113,15 +115,19 @@ def _measured(model: str | None, size: Any, k: int, rounds: int, device: str, in
 
 
 @bench.command()
-@click.option("--starts", type=click.IntRange(min=1), default=100, show_default=True, help="Starts of each side.")
-@click.option("--units", type=click.IntRange(min=1), default=300, show_default=True, help="Units of the empty job.")
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Empty jobs of so many units.")
+@click.option(
+    "--starts", type=click.IntRange(min=1), default=100, show_default=True, help="Measured starts of each kind."
+)
+@click.option(
+    "--units", type=click.IntRange(min=1), default=300, show_default=True, help="Units in a job without work."
+)
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Measured jobs.")
 @json_option
 def jobs(starts: int, units: int, rounds: int, as_json: bool) -> None:
-    """The job core: how soon and how fast units that do nothing are done, beside bare Celery tasks.
+    """Measure the job core: latency and rate of units without work, beside bare Celery tasks.
 
-    A database, a Redis, a dispatcher and one worker are started in a folder of their own and serve both sides. A unit
-    is kept in the database, claimed with a lease and ended by a fenced transaction; a bare task is kept by Redis alone.
+    Starts a database, a Redis, a dispatcher and one worker in a temporary folder for both. A unit is stored in the
+    database, claimed with a lease and ended by a fenced transaction; a bare task is stored in Redis only.
     """
     from retllm.bench.jobs import measure_jobs
 
@@ -133,16 +139,16 @@ def jobs(starts: int, units: int, rounds: int, as_json: bool) -> None:
         return
     click.echo(
         f"One worker process, durable database. Start: from the commit, just before the hint or message is sent, until "
-        f"the worker holds the unit or runs the task ({starts} of each, in turns). Rate: a job of {units} units, and "
-        f"{units} tasks sent at once (medians of {rounds} rounds, in turns)."
+        f"the worker holds the unit or runs the task ({starts} of each, alternating). Rate: a job of {units} units, "
+        f"and {units} tasks sent at once (medians of {rounds} rounds, alternating)."
     )
     rows = [
-        _beside("start, median, ms", result["start_p50_ms"], 2),
-        _beside("start, 95 of 100 within, ms", result["start_p95_ms"], 2),
-        _beside("units or tasks per second", result["per_second"], 1),
+        _comparison("start, median, ms", result["start_p50_ms"], 2),
+        _comparison("start, p95, ms", result["start_p95_ms"], 2),
+        _comparison("units or tasks per second", result["per_second"], 1),
     ]
     show.table(("", "job core", "bare task", "ratio"), rows)
 
 
-def _beside(name: str, sides: dict[str, float], decimals: int) -> tuple[str, ...]:
-    return name, f"{sides['job']:.{decimals}f}", f"{sides['task']:.{decimals}f}", f"{sides['ratio']:.3g}"
+def _comparison(name: str, values: dict[str, float], decimals: int) -> tuple[str, ...]:
+    return name, f"{values['job']:.{decimals}f}", f"{values['task']:.{decimals}f}", f"{values['ratio']:.3g}"

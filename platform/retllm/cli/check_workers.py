@@ -1,4 +1,4 @@
-"""What `retllm doctor` says of workers and queues: what the database knows of them, in sentences."""
+"""The check of `retllm doctor` for workers and queues, by what the database knows of them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from retllm.queue import pauses
 from retllm.queue.pauses import Pause
 
 Finding = tuple[str, str]
-"""What was found, and what to do about it; the second is empty if there is nothing to do."""
+"""The finding and the advice; the advice is empty if all is well."""
 
 _UNREACHED = (
-    "The database can't be asked for its workers and work.",
-    "Mend what the check of postgres says, and look again.",
+    "The workers and the work can't be read from the database.",
+    "Fix what the check of postgres reports, and try again.",
 )
 
 
-def look_at_workers(database_url: str) -> Finding:
-    """What was found, and what to do about it; the second is empty if there is nothing to do."""
-    (found,) = asked(database_url, lambda session: [_look(session)])
+def inspect_workers(database_url: str) -> Finding:
+    """Check the workers and queues."""
+    (found,) = query_database(database_url, lambda session: [_look(session)])
     return found
 
 
-def asked(database_url: str, look: Callable[[Session], list[Finding]]) -> list[Finding]:
-    """What ``look`` finds in the database, or why it can't be asked."""
+def query_database(database_url: str, look: Callable[[Session], list[Finding]]) -> list[Finding]:
+    """Return the result of ``look``, or a finding that says why the database can't be queried."""
     try:
         engine = make_engine(database_url)
     except sa.exc.ArgumentError:
@@ -38,7 +38,7 @@ def asked(database_url: str, look: Callable[[Session], list[Finding]]) -> list[F
         with Session(engine) as session:
             return look(session)
     except sa.exc.ProgrammingError:
-        return [("The database has an older schema, or none.", "Run `retllm migrate`.")]
+        return [("The database has an old schema or none.", "Run `retllm migrate`.")]
     except sa.exc.OperationalError:
         return [_UNREACHED]
     finally:
@@ -46,22 +46,22 @@ def asked(database_url: str, look: Callable[[Session], list[Finding]]) -> list[F
 
 
 def _look(session: Session) -> Finding:
-    living = sum(one.standing is WorkerStatus.ALIVE for one in workers.every(session))
+    live = sum(worker.standing is WorkerStatus.ALIVE for worker in workers.every(session))
     unserved = workers.unserved(session, queues.QUEUES)
     paused = list(pauses.paused(session).values())
-    alive = "1 worker is alive" if living == 1 else f"{living} workers are alive"
-    told = [f"{alive}.", *_missing(unserved), *map(_pause, paused)]
-    advice = ["Start a worker for what nobody serves: `retllm up`, or as the Procfile says."] if unserved else []
-    advice += ["Resume what is paused on the page Workers of the dashboard."] if paused else []
+    alive = "1 worker is alive" if live == 1 else f"{live} workers are alive"
+    sentences = [f"{alive}.", *_missing(unserved), *map(_pause, paused)]
+    advice = ["Start a worker for each unserved queue: use `retllm up`, or see the Procfile."] if unserved else []
+    advice += ["Resume paused queues on the page Workers and queues of the dashboard."] if paused else []
     if not advice:
-        told = [f"{alive}; every queue is served and none is paused."]
-    return " ".join(told), " ".join(advice)
+        sentences = [f"{alive}; every queue is served and none is paused."]
+    return " ".join(sentences), " ".join(advice)
 
 
 def _missing(unserved: list[str]) -> list[str]:
     if not unserved:
         return []
-    return [f"No worker that lives serves {'the queue' if len(unserved) == 1 else 'the queues'} {', '.join(unserved)}."]
+    return [f"No live worker serves {'the queue' if len(unserved) == 1 else 'the queues'} {', '.join(unserved)}."]
 
 
 def _pause(pause: Pause) -> str:

@@ -1,4 +1,4 @@
-"""The REST API as the command line uses it: like any other client (design: API and command line)."""
+"""A client of the REST API for the command line (design: API and command line)."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from retllm.stack.client_file import client_path, read_client
 Json = dict[str, Any]
 OVER = ("succeeded", "partial", "failed", "cancelled")
 _POLL_SECONDS = 0.3
-# an upload's answer comes after all its pictures were decoded
+# an upload is answered after all its pictures have been decoded
 _TIMEOUT = httpx.Timeout(30, read=900, write=900)
-_TRIES = 5
+_ATTEMPTS = 5
 
 
-class Refused(RetllmError):
-    """The server refused the request."""
+class RequestRejected(RetllmError):
+    """The server rejected the request."""
 
     def __init__(self, error: Mapping[str, Any]) -> None:
         super().__init__(
-            str(error.get("message", "The server refused the request.")), **dict(error.get("detail") or {})
+            str(error.get("message", "The server rejected the request.")), **dict(error.get("detail") or {})
         )
-        self.shape: Json = {"error": dict(error)}
+        self.body: Json = {"error": dict(error)}
 
     def as_json(self) -> Json:
-        """The server's own error, as it came."""
-        return self.shape
+        """Return the error as the server sent it."""
+        return self.body
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Api:
     http: httpx.Client
 
     def call(self, method: str, path: str, **options: Any) -> Json:
-        """The JSON answer of a request; ``{}`` if the answer is empty.
+        """Send a request and return its JSON answer; ``{}`` if it is empty.
 
         Raises:
-            Refused: the server answered with an error.
-            StackError: the server can't be reached, or what answers is no retllm server.
+            RequestRejected: the server answered with an error.
+            StackError: the server can't be reached, or is not a retllm server.
         """
         try:
             response = self.http.request(method, path, **options)
@@ -61,15 +61,15 @@ class Api:
         return _answer(response)
 
     def get(self, path: str, **query: Any) -> Json:
-        """A GET; query values that are None are left out."""
+        """Send a GET request; query values that are None are omitted."""
         return self.call("GET", path, params={name: value for name, value in query.items() if value is not None})
 
     def download(self, path: str, **query: Any) -> Iterator[bytes]:
-        """What a GET answers, piece by piece as it comes; query values that are None are left out.
+        """Yield the body of a GET in chunks; query values that are None are omitted.
 
         Raises:
-            Refused: the server answered with an error.
-            StackError: the server can't be reached, the answer broke off, or what answers is no retllm server.
+            RequestRejected: the server answered with an error.
+            StackError: the server can't be reached, the answer is incomplete, or it is not a retllm server.
         """
         params = {name: value for name, value in query.items() if value is not None}
         try:
@@ -79,12 +79,14 @@ class Api:
                     _answer(response)
                 yield from response.iter_bytes()
         except httpx.TransportError as error:
-            raise StackError(f"The answer of {self.http.base_url.copy_with(path='/')} broke off ({error}).") from error
+            raise StackError(
+                f"The answer of {self.http.base_url.copy_with(path='/')} is incomplete ({error})."
+            ) from error
 
     def submit(self, path: str, **options: Any) -> Json:
-        """A POST that makes a job exactly once: repeated with one idempotency key until the server has answered."""
+        """Send a POST that creates one job: repeat it with the same idempotency key until the server answers."""
         headers = {"Idempotency-Key": str(uuid.uuid4())}
-        for left in range(_TRIES - 1, -1, -1):
+        for left in range(_ATTEMPTS - 1, -1, -1):
             try:
                 return self.call("POST", path, headers=headers, **options)
             except StackError:
@@ -94,7 +96,7 @@ class Api:
         raise AssertionError("unreachable")
 
     def pages(self, path: str, field: str, **query: Any) -> Iterator[Json]:
-        """Every row of a list, page after page."""
+        """Yield every row of a paged list."""
         after: str | None = None
         while True:
             page = self.get(path, after=after, limit=100, **query)
@@ -104,18 +106,18 @@ class Api:
                 return
 
     def collection(self, name: str) -> Json:
-        """The collection of that name or id.
+        """Return the collection with that name or id.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such collection.
         """
         for row in self.pages("/collections", "collections"):
             if name in (row["id"], row["name"]):
                 return row
-        raise NotFound(f"There is no collection named {name}. `retllm collections` lists those there are.")
+        raise NotFound(f"There is no collection named {name}. `retllm collections` lists the collections.")
 
     def watch(self, job_id: str, show: Callable[[Json], None]) -> Json:
-        """Ask for the job until it is over, and show it each time; returns it as it ended."""
+        """Poll the job until it is over and call ``show`` each time; return its last state."""
         while True:
             job = self.get(f"/jobs/{job_id}")
             show(job)
@@ -132,39 +134,39 @@ def _answer(response: httpx.Response) -> Json:
     except ValueError:
         body = None
     if not isinstance(body, dict):
-        raise StackError(f"What answers at {response.url} is no retllm server (status {response.status_code}).")
+        raise StackError(f"{response.url} is not a retllm server (status {response.status_code}).")
     if response.is_success:
         return body
     if "error" not in body:
-        raise StackError(f"What answers at {response.url} is no retllm server (status {response.status_code}).")
-    raise Refused(body["error"])
+        raise StackError(f"{response.url} is not a retllm server (status {response.status_code}).")
+    raise RequestRejected(body["error"])
 
 
 def connect() -> Api:
-    """The server of ``RETLLM_URL`` and ``RETLLM_TOKEN``, else the one that ``retllm up`` runs here.
+    """Connect to the server of ``RETLLM_URL`` and ``RETLLM_TOKEN``, else to that of ``retllm up``.
 
     Raises:
         StackError: no server is known.
         Unauthorized: there is no token.
     """
     home = Settings().home_path
-    known = read_client(home)
-    url = os.environ.get("RETLLM_URL") or known.get("url")
-    token = os.environ.get("RETLLM_TOKEN") or known.get("token")
+    local = read_client(home)
+    url = os.environ.get("RETLLM_URL") or local.get("url")
+    token = os.environ.get("RETLLM_TOKEN") or local.get("token")
     if not url:
         raise StackError(
-            f"No server is known here: start one with `retllm up` (it writes {client_path(home)}), "
+            f"No server is configured: start one with `retllm up` (it writes {client_path(home)}), "
             "or set RETLLM_URL and RETLLM_TOKEN."
         )
     if not token:
-        raise Unauthorized("There is no token: set RETLLM_TOKEN (`retllm token create` makes one).")
+        raise Unauthorized("There is no token: set RETLLM_TOKEN (`retllm token create` creates one).")
     return open_api(url, token)
 
 
 def open_api(url: str, token: str) -> Api:
-    """The API of the server at ``url``."""
+    """Connect to the server at ``url``."""
     headers = {"Authorization": f"Bearer {token}"}
     return Api(httpx.Client(base_url=url.rstrip("/") + "/api/v1", headers=headers, timeout=_TIMEOUT, trust_env=False))
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Answer as JSON, for programs.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")

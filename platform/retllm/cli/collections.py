@@ -1,4 +1,4 @@
-"""``retllm collections``: list, make, change and delete collections, and change what embeds them."""
+"""``retllm collections``: list, create, change and delete collections, and manage their embeddings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from retllm.cli.client import Json, connect, json_option
 @json_option
 @click.pass_context
 def collections(ctx: click.Context, as_json: bool) -> None:
-    """List the collections; with a command, make, change or delete one."""
+    """List the collections; with a command, create, change or delete one."""
     if ctx.invoked_subcommand is not None:
         return
     rows = list(connect().pages("/collections", "collections"))
@@ -38,23 +38,23 @@ def collections(ctx: click.Context, as_json: bool) -> None:
 
 @collections.command()
 @click.argument("name")
-@click.option("--description", default="", help="What is in it.")
+@click.option("--description", default="", help="Description of the contents.")
 @json_option
 def create(name: str, description: str, as_json: bool) -> None:
-    """Make the collection NAME."""
-    made = connect().call("POST", "/collections", json={"name": name, "description": description})
+    """Create the collection NAME."""
+    created = connect().call("POST", "/collections", json={"name": name, "description": description})
     if as_json:
-        show.as_json(made)
+        show.as_json(created)
     else:
-        click.echo(f"Made {made['name']} ({made['id']}).")
+        click.echo(f"Created {created['name']} ({created['id']}).")
 
 
 @collections.command()
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @json_option
 def delete(name: str, yes: bool, as_json: bool) -> None:
-    """Delete the collection NAME (or id): its items, files, jobs and results."""
+    """Delete the collection NAME (or id) with its items, files, jobs and results."""
     api = connect()
     found = api.collection(name)
     if not yes:
@@ -68,16 +68,16 @@ def delete(name: str, yes: bool, as_json: bool) -> None:
 
 @collections.command()
 @click.argument("name")
-@click.option("--name", "new_name", help="Another name.")
-@click.option("--description", help="Another description.")
+@click.option("--name", "new_name", help="New name.")
+@click.option("--description", help="New description.")
 @json_option
 def change(name: str, new_name: str | None, description: str | None, as_json: bool) -> None:
-    """Give the collection NAME (or id) another name or description."""
-    asked = {key: value for key, value in (("name", new_name), ("description", description)) if value is not None}
-    if not asked:
-        raise click.UsageError("Say what to change: --name or --description.")
+    """Change the name or description of the collection NAME (or id)."""
+    changes = {key: value for key, value in (("name", new_name), ("description", description)) if value is not None}
+    if not changes:
+        raise click.UsageError("Specify --name or --description.")
     api = connect()
-    changed = api.call("PATCH", f"/collections/{api.collection(name)['id']}", json=asked)
+    changed = api.call("PATCH", f"/collections/{api.collection(name)['id']}", json=changes)
     if as_json:
         show.as_json(changed)
     else:
@@ -88,7 +88,7 @@ def change(name: str, new_name: str | None, description: str | None, as_json: bo
 @click.argument("name")
 @json_option
 def models(name: str, as_json: bool) -> None:
-    """Say what each embedder has embedded in the collection NAME (or id)."""
+    """List the embedders of the collection NAME (or id) with their progress."""
     api = connect()
     rows = api.get(f"/collections/{api.collection(name)['id']}/embedders")["embedders"]
     if as_json:
@@ -99,7 +99,7 @@ def models(name: str, as_json: bool) -> None:
         [
             (
                 row["name"],
-                _standing(row),
+                _embedder_state(row),
                 row["embedded"],
                 row["failed"],
                 row["missing"],
@@ -111,7 +111,7 @@ def models(name: str, as_json: bool) -> None:
     )
 
 
-def _standing(row: Json) -> str:
+def _embedder_state(row: Json) -> str:
     if row["in_use"]:
         return "in use"
     return "in force" if row["in_force"] else "not in force"
@@ -119,11 +119,11 @@ def _standing(row: Json) -> str:
 
 @collections.command()
 @click.argument("name")
-@click.option("--with", "embedder", help="One embedder alone, beside the others; without it all that are in force.")
+@click.option("--with", "embedder", help="Embed with this embedder only; default: all that are in force.")
 @json_option
 @click.pass_context
 def index(ctx: click.Context, name: str, embedder: str | None, as_json: bool) -> None:
-    """Embed what is missing in the collection NAME (or id), and wait for it.
+    """Embed the items of the collection NAME (or id) that lack embeddings, and wait.
 
     The exit status is 1 if something failed.
     """
@@ -144,7 +144,7 @@ def index(ctx: click.Context, name: str, embedder: str | None, as_json: bool) ->
 @click.argument("embedder", required=False)
 @json_option
 def use(name: str, embedder: str | None, as_json: bool) -> None:
-    """Let searches of the collection NAME (or id) use EMBEDDER first; without one they follow the server's settings."""
+    """Make EMBEDDER the main embedder of the collection NAME (or id); without it, use the server's settings."""
     api = connect()
     changed = api.call("PATCH", f"/collections/{api.collection(name)['id']}", json={"embedder": embedder})
     if as_json:
@@ -156,16 +156,16 @@ def use(name: str, embedder: str | None, as_json: bool) -> None:
 @collections.command("remove-vectors")
 @click.argument("name")
 @click.argument("model")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @json_option
 def remove_vectors(name: str, model: str, yes: bool, as_json: bool) -> None:
-    """Remove what MODEL (its key in `retllm collections models`) has embedded in NAME, if searches don't use it."""
+    """Delete the embeddings by MODEL (see `retllm collections models`) in NAME, unless searches use them."""
     api = connect()
     found = api.collection(name)
     if not yes:
-        click.confirm(f"Remove the vectors of {model} from {found['name']}?", abort=True)
-    gone = api.call("DELETE", f"/collections/{found['id']}/embedders/{model}")
+        click.confirm(f"Delete the embeddings by {model} in {found['name']}?", abort=True)
+    removed = api.call("DELETE", f"/collections/{found['id']}/embedders/{model}")
     if as_json:
-        show.as_json(gone)
+        show.as_json(removed)
     else:
-        click.echo(f"Removed {gone['vectors']} vectors.")
+        click.echo(f"Deleted {removed['vectors']} embeddings.")

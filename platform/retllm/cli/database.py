@@ -1,4 +1,4 @@
-"""The database of this machine, for the commands that administer it."""
+"""The database of this machine, for administrative commands."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from retllm.stack.postgres import EmbeddedPostgres
 
 
 def database_url(settings: Settings) -> str:
-    """DATABASE_URL, else the database that `retllm up` runs in RETLLM_HOME."""
+    """Return DATABASE_URL, else the URL of the database that `retllm up` runs in RETLLM_HOME."""
     return settings.database_url or EmbeddedPostgres(settings.home_path).url
 
 
 @contextmanager
 def administration() -> Iterator[Session]:
-    """A transaction on the database of this machine.
+    """Open a transaction on the database of this machine.
 
     Raises:
         StackError: it can't be reached.
@@ -45,5 +45,5 @@ def administration() -> Iterator[Session]:
 
 
 def note(session: Session, action: Action, target: str, target_id: UUID, **detail: Any) -> None:
-    """Put a deed of the command line into the audit log; who typed it is known to the machine alone."""
+    """Record an action of the command line in the audit log, without an account."""
     audit.record(session, None, action, target=target, target_id=target_id, address="command line", **detail)

@@ -1,4 +1,4 @@
-"""``retllm doctor``: what this machine has and lacks for the platform, and what is stuck; nothing is started."""
+"""``retllm doctor``: checks the requirements on this machine, and whether work is stuck."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _FAILED_MARK = click.style("failed ", fg="red", bold=True)
 
 
 @click.command()
-@click.option("--audit", is_flag=True, help="Also hold all accepted work against the rules of the job core.")
+@click.option("--audit", is_flag=True, help="Also check all accepted work against the rules of the job core.")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as one JSON object.")
 def doctor(audit: bool, as_json: bool) -> int:
-    """Tell what is missing on this machine for the platform to run, which work is stuck and why, and what to do.
+    """Check the requirements of the platform and whether work is stuck, and say what to do.
 
-    Looks at Python, PostgreSQL with pgvector, Redis, storage, disk, the port, the GPU and the chosen models; where the
-    platform runs, at its workers, queues and units too. No server has to be running, and none is started; with --audit
-    the database has to run. Exit status 0 when nothing failed, else 2.
+    Checks Python, PostgreSQL with pgvector, Redis, storage, disk, port, GPU and models; if the platform is running,
+    also its workers, queues and units. Needs no running server and starts none; only --audit needs the database. The
+    exit status is 0 if no check failed, else 2.
     """
     settings = Settings()
     checks = run_checks(settings) + (audit_jobs(settings) if audit else [])
@@ -33,7 +33,7 @@ def doctor(audit: bool, as_json: bool) -> int:
     else:
         for check in checks:
             _show(check)
-        click.echo("Something is missing, see above." if failed else "Everything that is needed is there.")
+        click.echo("Some checks failed, see above." if failed else "No check failed.")
     return _FAILED if failed else 0
 
 

@@ -1,4 +1,4 @@
-"""``retllm eval``: measure both stages on a benchmark, with no server and no database."""
+"""``retllm eval``: measures both stages on a benchmark, without server and database."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SCORES, _RESULT, _PAGE = "scores.sqlite", "result.json", "result.html"
 @click.command("eval")
 @click.argument("benchmark", type=click.Choice(NAMES))
 @click.option(
-    "--data", type=click.Path(file_okay=False, path_type=Path), help="The benchmark's folder; scenes needs none."
+    "--data", type=click.Path(file_okay=False, path_type=Path), help="Folder of the benchmark; not needed for scenes."
 )
 @click.option(
     "--direction",
@@ -45,23 +45,23 @@ _SCORES, _RESULT, _PAGE = "scores.sqlite", "result.json", "result.html"
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="The pair of models.")
 @click.option("--embedder", help="open_clip model in place of the preset's.")
 @click.option("--scorer", help="transformers model in place of the preset's.")
-@click.option("-k", type=click.IntRange(min=1), help="Candidates that go to the fine stage (default 10).")
+@click.option("-k", type=click.IntRange(min=1), help="Candidates of a query (default 10).")
 @click.option(
     "--mode",
     type=click.Choice(["true_false", "verbalized", "choice"]),
     default="true_false",
     show_default=True,
-    help="The way of asking.",
+    help="How the scorer is asked.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Ask only so many queries of each task, drawn from the seed.")
-@click.option("--seed", type=int, default=101, show_default=True, help="Of scenes, of --limit and of the intervals.")
+@click.option("--limit", type=click.IntRange(min=1), help="Maximum queries of each task, drawn by the seed.")
+@click.option("--seed", type=int, default=101, show_default=True, help="Seed of scenes, --limit and intervals.")
 @click.option(
     "--families", type=click.IntRange(min=1), default=64, show_default=True, help="Families of eight scenes (scenes)."
 )
 @click.option(
     "--pairs", type=click.IntRange(min=0), default=200, show_default=True, help="Hard pairs of each kind (scenes)."
 )
-@click.option("--ablate", is_flag=True, help="Run all ablations, sizes of the pool, modes and additions.")
+@click.option("--ablate", is_flag=True, help="Run all ablations, values of k, modes and additions.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -87,27 +87,27 @@ def evaluate(
 ) -> None:
     """Measure both stages on BENCHMARK and compare with the paper.
 
-    Prints a table; result.json and result.html in the folder of the run hold everything. Vectors and scores are kept
-    there too: after an interruption the same command goes on where it stopped.
+    Prints a table and writes all results to result.json and result.html in the folder of the run. Embeddings and scores
+    are stored there too, so that the same command continues after an interruption.
     """
     settings = _settings(preset, embedder, scorer)
     loaded = make_scenes(families, pairs, seed) if benchmark == "scenes" else _load(benchmark, data)
     if direction is not None and not loaded.sections.keys() & set(DIRECTIONS):
-        raise InvalidInput(f"{benchmark} has no directions; leave --direction out.", field="direction")
-    wanted = _sections(loaded, direction or ("t2i" if benchmark == "scenes" else "both"), limit, seed)
+        raise InvalidInput(f"{benchmark} has no directions; omit --direction.", field="direction")
+    sections = _sections(loaded, direction or ("t2i" if benchmark == "scenes" else "both"), limit, seed)
     folder = out or settings.home_path / "evaluation" / f"{benchmark}-{seed}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InvalidInput(f"The folder {folder} can't be made ({error}). Choose another with --out.") from error
+        raise InvalidInput(f"The folder {folder} can't be created ({error}). Choose another one with --out.") from error
     models = _models(settings)
     injection = Injection(**in_force(InjectionSettings, settings))
     base = chosen(k or settings.k, mode, injection)
     variants = ablations(base, models[1].info.layers) if ablate else [base]
     try:
-        result = _run(benchmark, seed, wanted, variants, models, folder, quiet=as_json)
+        result = _run(benchmark, seed, sections, variants, models, folder, quiet=as_json)
     except KeyboardInterrupt:
-        show.say(f"Interrupted. What was computed is kept in {folder}; the same command goes on from there.")
+        show.say(f"Interrupted. The results so far are in {folder}; run the same command to continue.")
         raise
     (folder / _RESULT).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     write_page(result, folder / _PAGE)
@@ -119,7 +119,7 @@ def evaluate(
 
 
 def _settings(preset: str | None, embedder: str | None, scorer: str | None) -> Settings:
-    """The settings with the models that were asked for; a preset that is named outdoes models of the environment."""
+    """Return the settings with the given models; a given preset overrides models of the environment."""
     settings = Settings()
     if preset is not None:
         settings = settings.model_copy(update={"preset": preset, "embedder": None, "scorer": None})
@@ -129,12 +129,12 @@ def _settings(preset: str | None, embedder: str | None, scorer: str | None) -> S
 
 def _load(benchmark: str, data: Path | None) -> Benchmark:
     if data is None:
-        raise InvalidInput(f"{benchmark} needs --data, the folder that holds its files.", field="data")
+        raise InvalidInput(f"{benchmark} needs --data, the folder with its files.", field="data")
     return LOADERS[benchmark](data)
 
 
 def _sections(loaded: Benchmark, direction: str, limit: int | None, seed: int) -> dict[str, list[Task]]:
-    """The tasks that were asked for, with at most ``limit`` queries each."""
+    """Select the tasks of a direction, each with at most ``limit`` queries."""
     dropped = set() if direction == "both" else set(DIRECTIONS) - {direction}
     return {
         section: [task.limited(limit, seed) for task in tasks]
@@ -164,13 +164,13 @@ def _models(settings: Settings) -> tuple[Embedder, Scorer]:
 
 
 class _Bars:
-    """A bar for each stage on standard error."""
+    """One progress bar for each stage, on standard error."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
 
     def stage(self, name: str, total: int) -> Callable[[int], None]:
-        """Begin a stage."""
+        """Add a bar; return the function that advances it."""
         task = self._bar.add_task(name, total=total)
         return lambda done: self._bar.advance(task, done)
 
@@ -178,7 +178,7 @@ class _Bars:
 def _run(
     benchmark: str,
     seed: int,
-    wanted: dict[str, list[Task]],
+    sections: dict[str, list[Task]],
     variants: Sequence[Variant],
     models: tuple[Embedder, Scorer],
     folder: Path,
@@ -204,7 +204,7 @@ def _run(
     results: list[Result] = []
     with bar, KeptScores(folder / _SCORES) as scores:
         kept, judging = KeptVectors(folder / "vectors", embedder), Judging(scorer, scores)
-        for section, tasks in wanted.items():
+        for section, tasks in sections.items():
             choice = tasks[0].kind == "choice"
             results += evaluate_section(
                 section,
@@ -231,8 +231,8 @@ def _tables(result: Json) -> None:
         if "parts" in first:
             parts = {**first["parts"], **{f"{name} (mean)": group for name, group in first["groups"].items()}}
             rows = [
-                (name, one["queries"], percent(one["coarse"]), percent(one["fine"]), percent(one.get("paper")))
-                for name, one in parts.items()
+                (name, part["queries"], percent(part["coarse"]), percent(part["fine"]), percent(part.get("paper")))
+                for name, part in parts.items()
             ]
             show.table(("part", "queries", "coarse", "fine", "paper"), rows, "")
         if "abstention" in first:
@@ -247,7 +247,7 @@ def _tables(result: Json) -> None:
 
 
 def _row(variant: Json) -> tuple[object, ...]:
-    """One line of the table; figures that a skipped variant has not stay empty."""
+    """Return a row of the table; values that a skipped variant lacks are empty."""
     return (
         variant["name"],
         variant["k"],

@@ -1,4 +1,4 @@
-"""``retllm jobs``: what is at work, what is over, and what to do about it."""
+"""``retllm jobs``: list, show, watch, cancel, retry, delete and export jobs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _filters(command: Command) -> Command:
-    """The options that say which jobs are meant."""
+    """Add the options that filter jobs."""
     day = click.DateTime(["%Y-%m-%d"])
     states = click.Choice([state.value for state in JobState])
     options = [
-        click.option("--state", multiple=True, type=states, help="Only in this state; may be given several times."),
+        click.option("--state", multiple=True, type=states, help="Only jobs in this state; repeatable."),
         click.option("--kind", type=click.Choice([kind.value for kind in JobKind]), help="Only jobs of this kind."),
-        click.option("--collection", help="Only jobs on this collection, by its name or key."),
+        click.option("--collection", help="Only jobs on this collection (name or id)."),
         click.option("--person", help="Only jobs of this account."),
         click.option("--since", type=day, help="Only jobs of this day (UTC) or later."),
         click.option("--until", type=day, help="Only jobs of this day (UTC) or earlier."),
-        click.option("--text", help="Only searches whose text holds this."),
+        click.option("--text", help="Only searches whose text contains this."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -34,14 +34,16 @@ def _filters(command: Command) -> Command:
 
 
 def _query(api: Api, collection: str | None, **filters: Any) -> Json:
-    """The filters as the API takes them."""
+    """Return the filters as query parameters of the API."""
     query = {name: f"{value:%Y-%m-%d}" if isinstance(value, datetime) else value for name, value in filters.items()}
     return query | {"collection": api.collection(collection)["id"] if collection else None}
 
 
 @click.group(invoke_without_command=True)
 @_filters
-@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="How many, newest first.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="Maximum number, newest first."
+)
 @json_option
 @click.pass_context
 def jobs(ctx: click.Context, /, limit: int, as_json: bool, **filters: Any) -> None:
@@ -70,7 +72,7 @@ def jobs(ctx: click.Context, /, limit: int, as_json: bool, **filters: Any) -> No
     )
 
 
-def _tell(job: Json, as_json: bool) -> None:
+def _print_job(job: Json, as_json: bool) -> None:
     if as_json:
         show.as_json(job)
     else:
@@ -81,7 +83,7 @@ def _tell(job: Json, as_json: bool) -> None:
 @click.argument("job_id")
 @json_option
 def show_job(job_id: str, as_json: bool) -> None:
-    """Show a job; of a search, its candidates in their order."""
+    """Show a job and, for a search, its candidates."""
     api = connect()
     job = api.get(f"/jobs/{job_id}")
     if job["kind"] == "search":
@@ -90,9 +92,9 @@ def show_job(job_id: str, as_json: bool) -> None:
             show.as_json(result)
             return
         show.candidates(result)
-    _tell(job, as_json)
+    _print_job(job, as_json)
     if not as_json:
-        show.tell_errors(job)
+        show.errors(job)
 
 
 @jobs.command()
@@ -102,7 +104,7 @@ def show_job(job_id: str, as_json: bool) -> None:
 def watch(ctx: click.Context, job_id: str, as_json: bool) -> None:
     """Wait for the end of a job; the exit status is 0 only if it succeeded."""
     job = show.follow(connect(), job_id, quiet=as_json)
-    _tell(job, as_json)
+    _print_job(job, as_json)
     ctx.exit(0 if job["state"] == "succeeded" else 1)
 
 
@@ -110,16 +112,16 @@ def watch(ctx: click.Context, job_id: str, as_json: bool) -> None:
 @click.argument("job_id")
 @json_option
 def cancel(job_id: str, as_json: bool) -> None:
-    """Stop a job; what is done stays."""
-    _tell(connect().call("POST", f"/jobs/{job_id}/cancel"), as_json)
+    """Cancel a job; results of done units stay."""
+    _print_job(connect().call("POST", f"/jobs/{job_id}/cancel"), as_json)
 
 
 @jobs.command()
 @click.argument("job_id")
 @json_option
 def retry(job_id: str, as_json: bool) -> None:
-    """Try again what failed or was cancelled; what is done is kept."""
-    _tell(connect().call("POST", f"/jobs/{job_id}/retry"), as_json)
+    """Retry the dead and cancelled units of a job; results of done units stay."""
+    _print_job(connect().call("POST", f"/jobs/{job_id}/retry"), as_json)
 
 
 @jobs.command()
@@ -136,17 +138,15 @@ def delete(job_id: str, as_json: bool) -> None:
 
 @jobs.command()
 @_filters
-@click.option("--results", is_flag=True, help="One row for each result of the searches, not for each job.")
-@click.option("--csv", "as_csv", is_flag=True, help="A table for spreadsheets instead of JSON.")
-@click.option(
-    "--output", type=click.File("wb", lazy=True), default="-", help="The file to write; - is standard output."
-)
+@click.option("--results", is_flag=True, help="One row for each result of a search instead of each job.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write CSV instead of JSON.")
+@click.option("--output", type=click.File("wb", lazy=True), default="-", help="Output file; - is standard output.")
 @json_option
 def export(results: bool, as_csv: bool, output: BinaryIO, as_json: bool, **filters: Any) -> None:
-    """Write the jobs that fit, newest first, as JSON or CSV."""
+    """Export the matching jobs, newest first, as JSON or CSV."""
     if as_csv and as_json:
         raise click.UsageError("Choose one of --csv and --json.")
     api = connect()
     rows, format = "results" if results else "jobs", "csv" if as_csv else "json"
-    for piece in api.download("/jobs/export", rows=rows, format=format, **_query(api, **filters)):
-        output.write(piece)
+    for chunk in api.download("/jobs/export", rows=rows, format=format, **_query(api, **filters)):
+        output.write(chunk)

@@ -10,7 +10,7 @@ from retllm.settings import Settings
 
 @click.command()
 def migrate() -> None:
-    """Bring the database to the newest schema; safe to run on every start, by several machines at once."""
+    """Upgrade the database to the newest schema; safe at every start and on several machines at once."""
     from retllm.db.migrate import upgrade
 
     upgrade(database_url(Settings()))

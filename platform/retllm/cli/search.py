@@ -1,4 +1,4 @@
-"""``retllm search``: ask a collection, by text, picture or both."""
+"""``retllm search``: search a collection by text, picture or both."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from retllm.cli.client import Api, Json, connect, json_option
 from retllm.db.enums import ItemKind
 from retllm.search.settings import SETTINGS, Setting
 
-# by its name, each setting that has an option
+# the settings of a search that have an option
 _OPTIONS = {
-    "k": ("-k", "Candidates that go to the fine stage; with --adaptive, at most."),
-    "kinds": ("--kind", "Kinds of items."),
-    "coarse.captions": ("--captions/--no-captions", "Look for the query's words in texts and captions, or do not."),
-    "coarse.embedders": ("--embedder", "Embedders of the coarse stage; all that there are if none."),
+    "k": ("-k", "Number of candidates; with --adaptive, the maximum."),
+    "kinds": ("--kind", "Kind of items; repeatable."),
+    "coarse.captions": ("--captions/--no-captions", "Also search for the query's words in texts and captions."),
+    "coarse.embedders": ("--embedder", "Embedder of the coarse stage; repeatable, default: all."),
     "injection.alpha": ("--alpha", "Share of the visual re-injection."),
     "injection.trigger": ("--trigger", "When visual tokens are re-injected."),
     "injection.tau": ("--tau", "Uncertainty that arms the next layer."),
     "mode": ("--mode", "How the scorer is asked."),
     "adaptive": ("--adaptive/--no-adaptive", "Score in waves and stop when the best candidate is clear."),
-    "fusion_weight": ("--fusion-weight", "Log-odds that a deviation of coarse similarity adds."),
-    "trace": ("--trace", "Keep what the model did at each layer, for each candidate."),
+    "fusion_weight": ("--fusion-weight", "Log-odds that one standard deviation of similarity adds."),
+    "trace": ("--trace", "Store what the scorer did at each layer, for each candidate."),
 }
 
 
@@ -41,23 +41,21 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _kind_of(setting: Setting) -> dict[str, Any]:
-    """What click has to know of the option."""
+    """Return the arguments of click.option for a setting."""
     if setting.is_switch:
         return {"is_flag": True}
     kind = get_args(setting.info.annotation)[0] if setting.is_list else setting.info.annotation
     if kind in (int, float):
         number = click.IntRange if kind is int else click.FloatRange
         return {"type": number(setting.bounds.get("min"), setting.bounds.get("max"))}
-    choices = [str(one) for one in (ItemKind if kind is ItemKind else get_args(kind))]
+    choices = [str(choice) for choice in (ItemKind if kind is ItemKind else get_args(kind))]
     return {"type": click.Choice(choices) if choices else str, "multiple": setting.is_list}
 
 
 @click.command()
 @click.argument("collection")
 @click.argument("text", required=False)
-@click.option(
-    "--picture", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A picture as (part of) the query."
-)
+@click.option("--picture", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Picture of the query.")
 @_with_settings
 @click.option("--watch/--no-watch", default=False, help="Wait for the final order, with a progress bar.")
 @json_option
@@ -70,17 +68,17 @@ def search(
     picture: Path | None,
     watch: bool,
     as_json: bool,
-    **asked: Any,
+    **options: Any,
 ) -> None:
     """Search COLLECTION (a name or an id) for TEXT, for a picture, or for both.
 
-    Without --watch the job is submitted and its id printed; `retllm jobs show ID` gives the result.
+    Without --watch it prints the id of the job; `retllm jobs show ID` shows the result.
     """
     api = connect()
     query: dict[str, Any] = {"injection": {}} if text is None else {"text": text, "injection": {}}
     for name in _OPTIONS:
         *group, last = name.split(".")
-        value = list(asked[last]) if isinstance(asked[last], tuple) else asked[last]
+        value = list(options[last]) if isinstance(options[last], tuple) else options[last]
         if value not in (None, []):
             (query.setdefault(group[0], {}) if group else query)[last] = value
     target = api.collection(collection)
@@ -103,7 +101,7 @@ def search(
 
 
 def submit(api: Api, collection_id: str, query: Json, picture: Path | None = None) -> Json:
-    """Submit a search; returns its job."""
+    """Submit a search and return its job."""
     path = f"/collections/{collection_id}/searches"
     if picture is None:
         return api.submit(path, json=query)

@@ -1,4 +1,4 @@
-"""How the command line shows things: tables and bars on a terminal, one JSON object for programs."""
+"""Output of the command line: tables and progress bars for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from retllm.cli.client import Api, Json
 from retllm.db.enums import JobState
 from retllm.db.state_words import JOB_STATES
 
-# a whole line in a file or a pipe is better than one broken at 80 columns
+# avoids line breaks at 80 columns in files and pipes
 _PIPE_WIDTH = 160
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Standard output or error; wide where it is no terminal."""
-    made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
+    """Return a console on standard output or error; wide if that is not a terminal."""
+    terminal = Console(stderr=stderr, highlight=False)
+    return terminal if terminal.is_terminal else Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
 
 
 def say(text: str) -> None:
-    """A line for people, on standard error."""
+    """Print a line on standard error."""
     click.echo(text, err=True)
 
 
 def as_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document on standard output."""
     click.echo(json.dumps(value, ensure_ascii=False))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
-    """A table on standard output; what is None stays empty."""
+    """Print a table on standard output; None becomes an empty cell."""
     if title is not None:
         click.echo(title)
-    made = Table(*columns, box=None, pad_edge=False)
+    content = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        made.add_row(*("" if value is None else escape(str(value)) for value in row))
-    console().print(made)
+        content.add_row(*("" if value is None else escape(str(value)) for value in row))
+    console().print(content)
 
 
 def number(value: float | None, decimals: int = 4) -> str | None:
-    """A number with a fixed count of decimals."""
+    """Format a number with a fixed number of decimals."""
     return None if value is None else f"{value:.{decimals}f}"
 
 
@@ -56,8 +56,8 @@ def job_state(job: Json) -> str:
     return str(JOB_STATES.get(job["state"], job["state"]))
 
 
-def _reached(job: Json) -> tuple[str, int, int | None]:
-    """The stage that a job is at, items done and items in all (None while it is not known)."""
+def _progress(job: Json) -> tuple[str, int, int | None]:
+    """Return the current stage of a job, the processed items and the total (None if unknown)."""
     stage: Json = job["stages"][-1] if job["stages"] else {}
     names = {"embed": "indexing", "coarse": "coarse stage", "fine": "fine stage"}
     name = names.get(stage.get("stage", ""), JOB_STATES[JobState.QUEUED])
@@ -66,7 +66,7 @@ def _reached(job: Json) -> tuple[str, int, int | None]:
 
 
 def follow(api: Api, job_id: str, *, quiet: bool) -> Json:
-    """Watch a job to its end with a bar on standard error; ``quiet`` shows nothing. Returns the job."""
+    """Watch a job until it is over, with a bar on standard error unless ``quiet``; return the job."""
     bar = Progress(
         TextColumn("{task.description:<13}"),
         BarColumn(),
@@ -79,32 +79,32 @@ def follow(api: Api, job_id: str, *, quiet: bool) -> Json:
         task = bar.add_task(JOB_STATES[JobState.QUEUED], total=None)
 
         def show(job: Json) -> None:
-            name, done, total = _reached(job)
+            name, done, total = _progress(job)
             bar.update(task, description=name, completed=done, total=total)
 
         job = api.watch(job_id, show)
     if not quiet:
-        tell_errors(job)
+        errors(job)
     return job
 
 
-def tell_errors(job: Json) -> None:
-    """What went wrong in a job, on standard error."""
-    errors = [(error["stage"], error["attempt"], error["error"]) for error in job["errors"]]
-    for stage, attempt, error in errors:
+def errors(job: Json) -> None:
+    """Print the errors of a job on standard error."""
+    rows = [(error["stage"], error["attempt"], error["error"]) for error in job["errors"]]
+    for stage, attempt, error in rows:
         click.echo(f"{stage}, attempt {attempt}: {error}", err=True)
-    if job["error"] and not errors:
+    if job["error"] and not rows:
         click.echo(job["error"], err=True)
 
 
-def notice(shown: Json) -> None:
-    """What to know of the models by which ``shown`` was or will be made, on standard error; mostly nothing."""
-    if shown.get("notice"):
-        click.secho(shown["notice"], fg="yellow", err=True)
+def notice(source: Json) -> None:
+    """Print the notice on the models of a collection or search, if any, on standard error."""
+    if source.get("notice"):
+        click.secho(source["notice"], fg="yellow", err=True)
 
 
 def candidates(search: Json) -> None:
-    """A search's candidates in their order, with what explains it."""
+    """Print the candidates of a search in their order, with ranks and scores."""
     notice(search)
     with_fused = search["fusion_weight"] > 0
     rows = [
@@ -124,13 +124,13 @@ def candidates(search: Json) -> None:
     title = "Provisional order" if search["provisional"] else None
     fused = ("fused",) if with_fused else ()
     table(("rank", "coarse", "score", *fused, "entropy", "similarity", "decided by", "item", ""), rows, title)
-    _tell_sources(search["sources"])
+    _print_sources(search["sources"])
     if search["no_match"]:
-        click.echo("No good match: even the best candidate is more likely none than one.")
+        click.echo("No good match: even the best candidate is more likely wrong than right.")
 
 
-def _tell_sources(sources: Sequence[Json]) -> None:
-    """Where the candidates come from, if that is more than the one embedder of every search."""
+def _print_sources(sources: Sequence[Json]) -> None:
+    """Print the sources of the candidates if there are several, and why a source is unused."""
     if len(sources) > 1:
         used = [source["name"] for source in sources if source["found"] is not None]
         click.echo(f"Candidates from {', '.join(used)}." if used else "No source has answered yet.")

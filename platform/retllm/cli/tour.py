@@ -1,4 +1,4 @@
-"""The demo's way through the platform, as a client of its REST API: upload, index, search, compare the two orders."""
+"""The steps of the demo, as a client of the REST API: upload, index, search, compare the two orders."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from retllm.errors import Conflict
 
 COLLECTION = "demo scenes"
 FAMILIES = 16
-# not a seed that training or tuning has seen; `retllm eval scenes` reports on others
+# this seed was not used for training or tuning; `retllm eval scenes` reports on others
 SEED = 2026
-# one search in each of the first families: enough to see what the fine stage does, done in seconds
+# one search in each of the first families: shows the effect of the fine stage in seconds
 SEARCHES = 12
 _FAMILY = 8
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A search that is over, and where each stage put the right item (None: not among the candidates, or unknown)."""
+class CompletedSearch:
+    """A search that is over, and the ranks of the right item (None: not a candidate, or unknown)."""
 
     query: str
     job: Json
@@ -36,20 +36,20 @@ class Asked:
 
 
 def run_tour(api: Api, photos: Path | None, query: str | None) -> Json:
-    """Show the whole way; returns what is told at the end as one JSON object.
+    """Run the demo and return its result.
 
     Args:
-        photos: a folder of the user's own pictures in place of the procedural scenes.
-        query: a text to search for; for the scenes it is in place of their captions.
+        photos: a folder with the user's pictures instead of the procedural scenes.
+        query: a text to search for; for the scenes, instead of their captions.
 
     Raises:
-        Conflict: the folder holds no picture that can be taken.
+        Conflict: the folder contains no acceptable picture, or a job did not succeed.
     """
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="retllm-demo-") as folder:
         if photos is None:
             queries = write_collection(Path(folder), FAMILIES, SEED)[::_FAMILY][:SEARCHES]
-            # the captions stay outside: finding the right picture by its own caption would prove nothing
+            # captions are not uploaded: a picture would be found by its own caption
             (Path(folder) / "captions.jsonl").unlink()
         else:
             queries = []
@@ -59,7 +59,7 @@ def run_tour(api: Api, photos: Path | None, query: str | None) -> Json:
         collection, uploaded = _upload(api, name, photos or Path(folder))
     ingest = time.monotonic() - started
     index = _index(api, collection["id"])
-    asked = [_ask(api, collection["id"], one) for one in queries]
+    asked = [_ask(api, collection["id"], demo_query) for demo_query in queries]
     _compare(asked)
     return _summary(api, collection["id"], asked, index, ingest, uploaded)
 
@@ -71,7 +71,7 @@ def _upload(api: Api, name: str, folder: Path) -> tuple[Json, list[Json]]:
         if outcome["status"] == "rejected":
             show.say(f"  {outcome['name']}: {outcome['error']['message']}")
     if not any(outcome["status"] != "rejected" for outcome in outcomes):
-        raise Conflict(f"{folder} holds no picture that can be taken.")
+        raise Conflict(f"{folder} contains no acceptable picture.")
     return collection, outcomes
 
 
@@ -83,16 +83,16 @@ def _index(api: Api, collection_id: str) -> Json:
     return job
 
 
-def _ask(api: Api, collection_id: str, wanted: DemoQuery) -> Asked:
+def _ask(api: Api, collection_id: str, demo_query: DemoQuery) -> CompletedSearch:
     started = time.monotonic()
-    job = search.submit(api, collection_id, {"text": wanted.query})
+    job = search.submit(api, collection_id, {"text": demo_query.query})
     job = api.watch(job["id"], lambda _: None)
     if job["state"] != "succeeded":
         raise Conflict(f"Search {show.job_state(job)}: {job['error']}")
     result = api.get(f"/searches/{job['id']}")
-    right = next((row for row in result["candidates"] if row["name"] == wanted.file), None)
-    return Asked(
-        wanted.query,
+    right = next((row for row in result["candidates"] if row["name"] == demo_query.file), None)
+    return CompletedSearch(
+        demo_query.query,
         job,
         result,
         right["coarse_rank"] if right else None,
@@ -101,34 +101,36 @@ def _ask(api: Api, collection_id: str, wanted: DemoQuery) -> Asked:
     )
 
 
-def _best(asked: Sequence[Asked]) -> Asked:
-    """The search to show: one where the fine stage moved the right item furthest up."""
+def _best(asked: Sequence[CompletedSearch]) -> CompletedSearch:
+    """Return the search in which the fine stage moved the right item up the most."""
 
-    def gain(one: Asked) -> int:
-        return (one.coarse_rank or 0) - (one.final_rank or 0)
+    def gain(search: CompletedSearch) -> int:
+        return (search.coarse_rank or 0) - (search.final_rank or 0)
 
     return max(asked, key=gain)
 
 
-def _compare(asked: Sequence[Asked]) -> None:
+def _compare(asked: Sequence[CompletedSearch]) -> None:
     shown = _best(asked)
     if len(asked) > 1:
-        rows = [(one.query, one.coarse_rank, one.final_rank, f"{one.seconds:.1f}") for one in asked]
-        show.table(("query", "coarse rank", "final rank", "seconds"), rows, "\nWhere each stage puts the right picture")
+        rows = [(done.query, done.coarse_rank, done.final_rank, f"{done.seconds:.1f}") for done in asked]
+        show.table(
+            ("query", "coarse rank", "final rank", "seconds"), rows, "\nRank of the right picture after each stage"
+        )
     candidates = shown.result["candidates"]
     coarse = sorted(candidates, key=lambda row: row["coarse_rank"])
-    places = [
-        (final["rank"], near["name"], show.number(near["similarity"]), final["name"], show.number(final["score"]))
-        for near, final in zip(coarse, candidates, strict=True)
+    pairs = [
+        (final["rank"], first["name"], show.number(first["similarity"]), final["name"], show.number(final["score"]))
+        for first, final in zip(coarse, candidates, strict=True)
     ]
-    show.table(("", "coarse order", "similarity", "final order", "score"), places, f"\nQuery: {shown.query}")
+    show.table(("", "coarse order", "similarity", "final order", "score"), pairs, f"\nQuery: {shown.query}")
 
 
 def _summary(
-    api: Api, collection_id: str, asked: Sequence[Asked], index: Json, ingest: float, uploaded: Sequence[Json]
+    api: Api, collection_id: str, asked: Sequence[CompletedSearch], index: Json, ingest: float, uploaded: Sequence[Json]
 ) -> Json:
     shown = _best(asked)
-    known = [one for one in asked if one.coarse_rank is not None]
+    known = [done for done in asked if done.coarse_rank is not None]
     seconds: dict[str, Any] = {"upload": round(ingest, 2)}
     for job in (index, shown.job):
         seconds |= {stage["stage"]: stage["seconds"] for stage in job["stages"]}
@@ -142,6 +144,6 @@ def _summary(
         "final_rank": shown.final_rank,
         "seconds": {name: value and round(value, 3) for name, value in seconds.items()},
         "searches": len(asked),
-        "first_by_coarse": sum(one.coarse_rank == 1 for one in known) if known else None,
-        "first_by_fine": sum(one.final_rank == 1 for one in known) if known else None,
+        "first_by_coarse": sum(done.coarse_rank == 1 for done in known) if known else None,
+        "first_by_fine": sum(done.final_rank == 1 for done in known) if known else None,
     }

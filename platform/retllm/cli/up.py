@@ -23,83 +23,83 @@ from retllm.stack.local import LocalStack
 
 @dataclass(frozen=True)
 class Admin:
-    """The first administrator; `password` is known only when the account was made by this start."""
+    """The first administrator; `password` is known only if this start created the account."""
 
     name: str
     password: str | None
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), help="Port of the web server; 0 takes any free one.")
-@click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="Folder of data and logs.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the web server; 0 chooses a free one.")
+@click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="Folder for data and logs.")
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="The pair of models.")
 @click.option(
     "--ready-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write address and process ids there, as JSON, once everything is ready.",
+    help="File to which URL and process ids are written as JSON when everything is ready.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Say everything as JSON, one object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 def up(port: int | None, home: Path | None, preset: str | None, ready_file: Path | None, as_json: bool) -> None:
     """Start the platform on this machine: database, Redis, web server, dispatcher and workers.
 
-    Data and logs are in RETLLM_HOME and are found again by the next start. With DATABASE_URL or REDIS_URL set, those
-    servers are used and none is started. Ctrl-C stops everything.
+    Data and logs are in RETLLM_HOME and stay there. If DATABASE_URL or REDIS_URL is set, that server is used and none
+    is started. Ctrl-C stops everything.
     """
     run_stack({"port": port, "home": home, "preset": preset}, as_json=as_json, ready_file=ready_file)
 
 
 def run_stack(
-    given: Mapping[str, Any],
+    options: Mapping[str, Any],
     *,
     as_json: bool,
     ready_file: Path | None = None,
     after_start: Callable[[LocalStack], None] = lambda _: None,
     stay: bool = True,
 ) -> None:
-    """Start the whole stack, do `after_start`, and stop it all: at once, or (`stay`) when a signal says so.
+    """Start the stack, call `after_start`, and stop the stack: at once, or (`stay`) on a signal.
 
-    Settings that `given` names take the place of the environment's, except where they are None.
+    `options` are settings that override the environment, except those that are None.
 
     Raises:
-        StackError: a part can't be started, or keeps breaking.
+        StackError: a part can't be started, or crashes repeatedly.
     """
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})
-    say = _Said(as_json)
-    stack = LocalStack(settings, notify=say.step)
+    settings = Settings(**{name: value for name, value in options.items() if value is not None})
+    output = _Output(as_json)
+    stack = LocalStack(settings, notify=output.step)
     signals = _Signals(stack)
     try:
         with signals:
-            say.begin(settings)
+            output.begin(settings)
             if settings.secret_key is not None:
-                # one that can be guessed is told here, and not by a web server that ends again and again
+                # reports a weak key here; otherwise the web server would crash repeatedly
                 secret_key(settings)
-            # makes the folder, for its owner alone, where otherwise the key is kept
+            # creates the folder of the key with permissions for its owner only
             stack.start()
             admin = prepare_client(stack)
-            say.ready(stack, admin)
+            output.ready(stack, admin)
             if ready_file is not None:
                 _write_ready(ready_file, stack)
             with signals.raised():
                 after_start(stack)
             if stay:
                 stack.ended.wait()
-            say.stopping(signals.received)
+            output.stopping(signals.received)
             stack.stop()
     except (StackError, KeyboardInterrupt):
         if not signals.received:
             raise
-        say.stopping(signals.received)
+        output.stopping(signals.received)
     finally:
         stack.stop()
         if ready_file is not None:
             ready_file.unlink(missing_ok=True)
     if stack.failure is not None:
         raise stack.failure
-    say.stopped()
+    output.stopped()
 
 
 def prepare_client(stack: LocalStack) -> Admin:
-    """Make the first administrator if there is none, and let the command line find the stack."""
+    """Create the first administrator if there is none, and write the client file of the command line."""
     from retllm.db.session import make_sessions, transaction
     from retllm.identity.accounts import ensure_admin
     from retllm.identity.tokens import token_key
@@ -116,13 +116,13 @@ def prepare_client(stack: LocalStack) -> Admin:
 
 
 def _write_ready(path: Path, stack: LocalStack) -> None:
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(json.dumps({"url": stack.url, "pid": os.getpid(), "processes": stack.processes}), "utf-8")
-    beside.replace(path)
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(json.dumps({"url": stack.url, "pid": os.getpid(), "processes": stack.processes}), "utf-8")
+    temporary.replace(path)
 
 
 class _Signals:
-    """Turns the first SIGINT, SIGTERM or SIGHUP into an orderly stop, and a second one into a quick stop."""
+    """Stops the stack gracefully on the first SIGINT, SIGTERM or SIGHUP, and quickly on the second."""
 
     def __init__(self, stack: LocalStack) -> None:
         self._stack = stack
@@ -132,7 +132,7 @@ class _Signals:
 
     @contextmanager
     def raised(self) -> Iterator[None]:
-        """Here a signal also breaks off what this process itself is doing, by KeyboardInterrupt."""
+        """In this context a signal also raises KeyboardInterrupt."""
         self._raised = True
         try:
             yield
@@ -157,19 +157,19 @@ class _Signals:
             raise KeyboardInterrupt
 
 
-class _Said:
-    """What `retllm up` tells: sentences for people, or one JSON object a line for programs."""
+class _Output:
+    """The output of `retllm up`: sentences for people, or one JSON object a line for programs."""
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
         self._echo: Callable[..., None] = click.echo
 
-    def _say(self, sentence: str, event: str, **fields: Any) -> None:
+    def _print(self, sentence: str, event: str, **fields: Any) -> None:
         self._echo(json.dumps({"event": event, **fields}) if self._as_json else sentence)
         sys.stdout.flush()
 
     def begin(self, settings: Settings) -> None:
-        self._say(
+        self._print(
             f"Starting in {settings.home_path} with the models of `{settings.preset}` ...",
             "starting",
             home=str(settings.home_path),
@@ -177,15 +177,15 @@ class _Said:
         )
 
     def step(self, text: str) -> None:
-        self._say(f"  {text}", "step", text=text)
+        self._print(f"  {text}", "step", text=text)
 
     def ready(self, stack: LocalStack, admin: Admin) -> None:
         notice = stack.settings.notice
         lines = [f"Ready: {stack.url}", *([notice] if notice else [])]
         if admin.password is not None:
-            lines.append(f"Log in as {admin.name} with the password {admin.password} (it is shown this once).")
-        lines += [f"Logs: {stack.logs}", "Ctrl-C stops everything; the data stay."]
-        self._say(
+            lines.append(f"Log in as {admin.name} with the password {admin.password} (it is shown only once).")
+        lines += [f"Logs: {stack.logs}", "Ctrl-C stops everything; the data stays."]
+        self._print(
             "\n".join(lines),
             "ready",
             url=stack.url,
@@ -198,7 +198,7 @@ class _Said:
 
     def stopping(self, received: list[int]) -> None:
         if received:
-            self._say("Stopping; once more Ctrl-C does not wait for work in progress.", "stopping")
+            self._print("Stopping; press Ctrl-C again to stop without waiting for work in progress.", "stopping")
 
     def stopped(self) -> None:
-        self._say("Stopped.", "stopped")
+        self._print("Stopped.", "stopped")

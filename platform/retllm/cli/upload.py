@@ -14,7 +14,7 @@ from retllm.cli import show
 from retllm.cli.client import Api, Json, connect, json_option
 from retllm.errors import NotFound
 
-# one request holds so much, so that an interrupted upload has lost little
+# limits of one request, so that an interrupted upload loses little
 _REQUEST_FILES = 32
 _REQUEST_BYTES = 64 << 20
 _CAPTIONS = (".csv", ".jsonl")
@@ -22,7 +22,7 @@ _CAPTIONS = (".csv", ".jsonl")
 
 @dataclass(frozen=True)
 class _File:
-    """A file and the name that it goes by in the collection."""
+    """A file and its name in the collection."""
 
     path: Path
     name: str
@@ -31,18 +31,18 @@ class _File:
 @click.command()
 @click.argument("collection")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--create/--no-create", default=True, help="Make the collection if there is none of that name.")
-@click.option("--index/--no-index", default=True, help="Index what came in, and wait for it.")
+@click.option("--create/--no-create", default=True, help="Create the collection if it does not exist.")
+@click.option("--index/--no-index", default=True, help="Index the new items and wait for it.")
 @json_option
 @click.pass_context
 def upload(
     ctx: click.Context, collection: str, paths: Sequence[Path], create: bool, index: bool, as_json: bool
 ) -> None:
-    """Upload PATHS (files, ZIP archives, folders with all below them) into COLLECTION (a name or an id).
+    """Upload PATHS (files, ZIP archives, whole folders) into COLLECTION (a name or an id).
 
     Pictures are JPEG, PNG, WebP, GIF, TIFF or BMP; texts are .txt; captions are .csv or .jsonl with the fields
-    `file` and `caption`. What can't be taken is listed with its reason, and everything else goes in. Sending a
-    folder again adds only what is new. The exit status is 1 if something could not be taken.
+    `file` and `caption`. Rejected files are listed with the reason; all others are added. Uploading a folder again
+    adds only new files. The exit status is 1 if a file was rejected or the index job did not succeed.
     """
     api = connect()
     target = find_or_make(api, collection, create=create)
@@ -54,15 +54,15 @@ def upload(
         show.as_json({"collection": target["id"], "files": outcomes, "job": job, "notice": target.get("notice")})
     else:
         show.notice(target)
-        _tell(outcomes, rejected, target["name"])
+        _print_outcomes(outcomes, rejected, target["name"])
     ctx.exit(1 if rejected or (job and job["state"] != "succeeded") else 0)
 
 
 def find_or_make(api: Api, name: str, *, create: bool) -> Json:
-    """The collection of that name or id; ``create`` makes it where there is none.
+    """Return the collection with that name or id; with ``create``, create it if it does not exist.
 
     Raises:
-        NotFound: there is none, and it is not to be made.
+        NotFound: it does not exist, and ``create`` is false.
     """
     try:
         return api.collection(name)
@@ -73,12 +73,12 @@ def find_or_make(api: Api, name: str, *, create: bool) -> Json:
 
 
 def _files(paths: Sequence[Path]) -> Iterator[_File]:
-    """The files to send; captions come last, so that the pictures which they name are there."""
+    """Yield the files to send; caption files come last, after the pictures that they name."""
     found: list[_File] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(one for one in path.rglob("*") if one.is_file() and not _hidden(one.relative_to(path)))
-            found.extend(_File(one, one.relative_to(path).as_posix()) for one in inside)
+            inside = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
+            found.extend(_File(file, file.relative_to(path).as_posix()) for file in inside)
         else:
             found.append(_File(path, path.name))
     yield from sorted(found, key=lambda file: file.path.suffix.lower() in _CAPTIONS)
@@ -103,22 +103,22 @@ def _requests(files: Sequence[_File]) -> Iterator[list[_File]]:
 
 
 def send_paths(api: Api, collection_id: str, paths: Sequence[Path], *, quiet: bool) -> list[Json]:
-    """Upload files and folders; returns what became of each file."""
+    """Upload files and folders; return the outcome of each file."""
     return send(api, collection_id, list(_files(paths)), quiet=quiet)
 
 
 def send(api: Api, collection_id: str, files: Sequence[_File], *, quiet: bool) -> list[Json]:
-    """Upload ``files`` in several requests; returns what became of each."""
+    """Upload ``files`` in several requests; return the outcome of each."""
     outcomes: list[Json] = []
     with Progress(console=show.console(stderr=True), disable=quiet) as bar:
         task = bar.add_task("uploading", total=len(files))
         for batch in _requests(files):
-            outcomes.extend(_send_one(api, collection_id, batch))
+            outcomes.extend(_send_batch(api, collection_id, batch))
             bar.advance(task, len(batch))
     return outcomes
 
 
-def _send_one(api: Api, collection_id: str, batch: Sequence[_File]) -> list[Json]:
+def _send_batch(api: Api, collection_id: str, batch: Sequence[_File]) -> list[Json]:
     with ExitStack() as opened:
         parts = [("file", (file.name, opened.enter_context(file.path.open("rb")))) for file in batch]
         answer = api.call("POST", f"/collections/{collection_id}/items", params={"index": "false"}, files=parts)
@@ -133,9 +133,9 @@ def _index(api: Api, collection_id: str, *, quiet: bool) -> Json | None:
     return show.follow(api, job["id"], quiet=quiet)
 
 
-def _tell(outcomes: Sequence[Json], rejected: Sequence[Json], name: str) -> None:
+def _print_outcomes(outcomes: Sequence[Json], rejected: Sequence[Json], name: str) -> None:
     counts = {status: sum(o["status"] == status for o in outcomes) for status in ("added", "updated", "duplicate")}
-    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing new"
-    click.echo(f"{name}: {said}, {len(rejected)} rejected.")
+    summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing new"
+    click.echo(f"{name}: {summary}, {len(rejected)} rejected.")
     for outcome in rejected:
         click.echo(f"  {outcome['name']}: {outcome['error']['message']}", err=True)

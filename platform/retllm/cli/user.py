@@ -19,21 +19,21 @@ password_option = click.option("--password-stdin", is_flag=True, help="Read the 
 
 @click.group()
 def user() -> None:
-    """Make and change accounts; works on DATABASE_URL, or on the running local stack."""
+    """Create and change accounts in the database of DATABASE_URL or of the running local stack."""
 
 
 def _password(from_stdin: bool) -> tuple[str, bool]:
-    """The password, and whether it was made up here and has to be shown."""
+    """Return the password, and whether it was generated and must be shown."""
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n"), False
     return passwords.made_up(), True
 
 
-def _tell(name: str, password: str, made_up: bool, as_json: bool) -> None:
+def _print_login(name: str, password: str, generated: bool, as_json: bool) -> None:
     if as_json:
-        show.as_json({"name": name, "password": password if made_up else None})
-    elif made_up:
-        click.echo(f"{name} can log in with the password {password} (it is shown this once).")
+        show.as_json({"name": name, "password": password if generated else None})
+    elif generated:
+        click.echo(f"{name} can log in with the password {password} (it is shown only once).")
     else:
         click.echo(f"{name} can log in.")
 
@@ -45,17 +45,17 @@ def _tell(name: str, password: str, made_up: bool, as_json: bool) -> None:
     type=click.Choice([role.value for role in Role]),
     default=Role.EDITOR.value,
     show_default=True,
-    help="What the account may do: an admin everything, an editor changes its own collections, a viewer searches.",
+    help="Permissions: an admin may do everything, an editor changes its own collections, a viewer searches.",
 )
 @password_option
 @json_option
 def create(name: str, role: str, password_stdin: bool, as_json: bool) -> None:
-    """Make the account NAME; without --password-stdin its password is made up and shown once."""
-    password, made_up = _password(password_stdin)
+    """Create the account NAME; without --password-stdin its password is generated and shown once."""
+    password, generated = _password(password_stdin)
     with administration() as session:
-        made = accounts.create_user(session, name, password, Role(role))
-        note(session, Action.USER_CREATED, made.name, made.id, role=role)
-    _tell(name, password, made_up, as_json)
+        created = accounts.create_user(session, name, password, Role(role))
+        note(session, Action.USER_CREATED, created.name, created.id, role=role)
+    _print_login(name, password, generated, as_json)
 
 
 @user.command()
@@ -63,38 +63,38 @@ def create(name: str, role: str, password_stdin: bool, as_json: bool) -> None:
 @password_option
 @json_option
 def password(name: str, password_stdin: bool, as_json: bool) -> None:
-    """Give the account NAME a new password."""
-    new, made_up = _password(password_stdin)
+    """Set a new password for the account NAME."""
+    new, generated = _password(password_stdin)
     with administration() as session:
         found = accounts.find_user(session, name)
         accounts.set_password(session, found, new)
         note(session, Action.PASSWORD_CHANGED, found.name, found.id)
-    _tell(name, new, made_up, as_json)
+    _print_login(name, new, generated, as_json)
 
 
 @user.command()
 @click.argument("name")
-@click.option("--undo", is_flag=True, help="Let the account in again.")
+@click.option("--undo", is_flag=True, help="Unlock the account.")
 def disable(name: str, undo: bool) -> None:
     """Lock the account NAME out; its collections and results stay."""
     with administration() as session:
         found = accounts.find_user(session, name)
         accounts.unlock(session, found) if undo else accounts.lock_out(session, found)
         note(session, Action.USER_CHANGED, found.name, found.id, locked_out=not undo)
-    click.echo(f"{name} is {'let in again' if undo else 'locked out'}.")
+    click.echo(f"{name} is {'unlocked' if undo else 'locked out'}.")
 
 
 @user.command()
 @click.argument("name")
 @click.argument("role", type=click.Choice([role.value for role in Role]))
 def role(name: str, role: str) -> None:
-    """Give the account NAME the ROLE admin, editor or viewer; the last administrator keeps it."""
+    """Set the role of the account NAME; the last administrator stays listed."""
     with administration() as session:
         found = accounts.find_user(session, name)
         before = found.role
         accounts.set_role(session, found, Role(role))
         note(session, Action.USER_CHANGED, found.name, found.id, role={"from": before.value, "to": role})
-    click.echo(f"{name} is {role} now.")
+    click.echo(f"{name} is now {role}.")
 
 
 @user.command("list")
@@ -102,7 +102,7 @@ def role(name: str, role: str) -> None:
 def list_users(as_json: bool) -> None:
     """List the accounts, oldest first."""
     with administration() as session:
-        rows = [_row(one) for one in accounts.every_user(session)]
+        rows = [_row(listed) for listed in accounts.every_user(session)]
     if as_json:
         show.as_json({"users": rows})
         return
@@ -116,12 +116,12 @@ def list_users(as_json: bool) -> None:
     )
 
 
-def _row(one: accounts.Listed) -> dict[str, Any]:
-    last = one.user.last_login_at
+def _row(listed: accounts.Listed) -> dict[str, Any]:
+    last = listed.user.last_login_at
     return {
-        "name": one.user.name,
-        "role": one.user.role.value,
-        "disabled": one.user.disabled_at is not None,
-        "collections": one.collections,
+        "name": listed.user.name,
+        "role": listed.user.role.value,
+        "disabled": listed.user.disabled_at is not None,
+        "collections": listed.collections,
         "last_login_at": last.isoformat(timespec="seconds") if last else None,
     }

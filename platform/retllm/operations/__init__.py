@@ -1,1 +1,1 @@
-"""The running system: which workers live, what waits in which queue, what died, how much gets done."""
+"""The running system: workers, queues, dead units, stuck work, throughput and metrics."""

@@ -1,4 +1,4 @@
-"""What there is, what ended lately and how fast, what failed last; each account sees that of its collections."""
+"""Numbers for the overview: contents, recently ended jobs and latencies, latest failures of visible collections."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from retllm.identity.access import visible_collections, within_visible
 from retllm.identity.actor import Actor
 from retllm.operations.workers import ALIVE_SECONDS
 
-_STAMPED_UNITS = 10_000
+_MAX_READY_UNITS = 10_000
 
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of time until now, in equal pieces."""
+    """A period until now, divided into equal pieces."""
 
     name: str
     words: str
@@ -39,9 +39,9 @@ WINDOWS = {
 
 @dataclass(frozen=True)
 class Piece:
-    """What ended in one piece of a window; ``items`` were embedded, in all collections.
+    """What ended in one piece of a window. ``items`` counts embedded items of all collections.
 
-    ``p50`` and ``p95`` are seconds from the request of a search to its final order, None where none ended.
+    ``p50`` and ``p95`` are seconds from the request of a search to its final order; None if no search ended.
     """
 
     start: datetime
@@ -56,7 +56,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Activity:
-    """A window in its pieces, oldest first, and the whole of it (``total``)."""
+    """The pieces of a window, oldest first, and their ``total``."""
 
     window: Window
     pieces: list[Piece]
@@ -64,9 +64,9 @@ class Activity:
 
 
 def activity(session: Session, actor: Actor, window: Window) -> Activity:
-    """What ended in the window."""
+    """Return what ended in the window."""
     now = datetime.now(UTC)
-    # pieces begin at round times; the last is the one that runs
+    # pieces begin at round times; the last one contains now
     end = datetime.fromtimestamp(
         (now.timestamp() // window.piece.total_seconds() + 1) * window.piece.total_seconds(), UTC
     )
@@ -79,12 +79,12 @@ def activity(session: Session, actor: Actor, window: Window) -> Activity:
 
 
 def _piece(start: datetime, jobs: Any, items: int) -> Piece:
-    told = {name: value for name, value in dict(jobs).items() if name != "piece"}
-    return Piece(start=start, items=items, **told)
+    values = {name: value for name, value in dict(jobs).items() if name != "piece"}
+    return Piece(start=start, items=items, **values)
 
 
 def _jobs(session: Session, actor: Actor, window: Window, start: datetime) -> list[Any]:
-    """Jobs that ended, by piece, and in a row without a piece all together."""
+    """Return one row for each piece with ended jobs, and one for all of them, whose piece is None."""
     ended = (
         sa.select(
             sa.func.date_bin(window.piece, Job.finished_at, start).label("piece"),
@@ -98,7 +98,7 @@ def _jobs(session: Session, actor: Actor, window: Window, start: datetime) -> li
     whole = ended.c.state.in_([JobState.SUCCEEDED, JobState.PARTIAL])
     searched = sa.and_(whole, ended.c.kind == JobKind.SEARCH)
 
-    def number(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+    def count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
         return sa.func.count().filter(condition)
 
     def percentile(share: float) -> sa.ColumnElement[float]:
@@ -107,10 +107,10 @@ def _jobs(session: Session, actor: Actor, window: Window, start: datetime) -> li
 
     query = sa.select(
         ended.c.piece,
-        number(ended.c.state == JobState.SUCCEEDED).label("succeeded"),
-        number(ended.c.state.in_([JobState.FAILED, JobState.PARTIAL])).label("failed"),
-        number(ended.c.state == JobState.CANCELLED).label("cancelled"),
-        number(searched).label("searches"),
+        count(ended.c.state == JobState.SUCCEEDED).label("succeeded"),
+        count(ended.c.state.in_([JobState.FAILED, JobState.PARTIAL])).label("failed"),
+        count(ended.c.state == JobState.CANCELLED).label("cancelled"),
+        count(searched).label("searches"),
         percentile(0.5).label("p50"),
         percentile(0.95).label("p95"),
     ).group_by(sa.func.grouping_sets(sa.tuple_(ended.c.piece), sa.tuple_()))
@@ -132,14 +132,14 @@ def _items(session: Session, window: Window, start: datetime) -> dict[datetime, 
 
 @dataclass(frozen=True)
 class Holdings:
-    """How much there is that an account may see."""
+    """The numbers of collections and items that an account may see."""
 
     collections: int
     items: dict[ItemKind, int]
 
 
 def holdings(session: Session, actor: Actor) -> Holdings:
-    """Collections, and items by kind."""
+    """Count the collections, and the items by kind."""
     collections = sa.select(sa.func.count()).select_from(Collection).where(visible_collections(actor))
     items = (
         sa.select(Item.kind, sa.func.count().label("items"))
@@ -151,7 +151,7 @@ def holdings(session: Session, actor: Actor) -> Holdings:
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that ended with something dead in it."""
+    """A job that failed or partially succeeded."""
 
     id: UUID
     kind: JobKind
@@ -163,13 +163,13 @@ class Failure:
 
 
 def latest_failures(session: Session, actor: Actor, limit: int = 5) -> list[Failure]:
-    """The newest jobs that failed, whole or in part."""
+    """Return the newest jobs that failed or partially succeeded."""
 
     def newest(state: JobState) -> sa.Select[tuple[UUID]]:
         seen = sa.select(Job.id).where(Job.state == state, within_visible(actor, Job.collection_id))
         return sa.select(seen.order_by(Job.id.desc()).limit(limit).subquery().c.id)
 
-    # each state by itself, in the order of an index
+    # one query for each state, so that each follows an index
     keys = sa.union_all(newest(JobState.FAILED), newest(JobState.PARTIAL)).subquery()
     query = (
         sa.select(
@@ -191,13 +191,15 @@ def latest_failures(session: Session, actor: Actor, limit: int = 5) -> list[Fail
 
 
 def stamp(session: Session) -> tuple[Any, ...]:
-    """Values that change with anything that the overview and the page of the workers show; one query by indexes.
+    """Return values that change when the contents of the overview or the page of workers change, by one indexed query.
 
-    What is deleted, and a worker that falls silent, changes it within a minute at the latest.
+    Deletions and silent workers change them within a minute.
     """
-    waiting = sa.select(Unit.run_after).where(Unit.state == UnitState.READY).limit(_STAMPED_UNITS).subquery()
+    ready = sa.select(Unit.run_after).where(Unit.state == UnitState.READY).limit(_MAX_READY_UNITS).subquery()
     age = sa.func.clock_timestamp() - Worker.seen_at
-    told = sa.func.concat_ws("|", Worker.name, Worker.stopped_at, Worker.models, age < timedelta(seconds=ALIVE_SECONDS))
+    worker = sa.func.concat_ws(
+        "|", Worker.name, Worker.stopped_at, Worker.models, age < timedelta(seconds=ALIVE_SECONDS)
+    )
     minute = sa.func.date_trunc("minute", sa.func.now())
     values = (
         minute,
@@ -205,14 +207,14 @@ def stamp(session: Session) -> tuple[Any, ...]:
         sa.select(sa.func.max(Job.finished_at)),
         sa.select(Item.id).order_by(Item.id.desc()).limit(1),
         sa.select(Collection.id).order_by(Collection.id.desc()).limit(1),
-        sa.select(sa.func.count()).select_from(waiting),
-        sa.select(sa.func.max(waiting.c.run_after)),
+        sa.select(sa.func.count()).select_from(ready),
+        sa.select(sa.func.max(ready.c.run_after)),
         sa.select(sa.func.count()).where(Unit.state == UnitState.LEASED),
         sa.select(sa.func.max(Unit.started_at)).where(Unit.state == UnitState.LEASED),
         sa.select(sa.func.count()).where(Unit.state == UnitState.DEAD),
         sa.select(sa.func.max(Unit.finished_at)).where(Unit.state == UnitState.DEAD),
         sa.select(sa.func.max(Unit.finished_at)).where(Unit.state == UnitState.DONE, Unit.stage == Stage.EMBED),
-        sa.select(sa.func.md5(sa.func.string_agg(told, aggregate_order_by(sa.literal(","), Worker.name)))),
+        sa.select(sa.func.md5(sa.func.string_agg(worker, aggregate_order_by(sa.literal(","), Worker.name)))),
         sa.select(sa.func.count()).select_from(PausedQueue),
         sa.select(sa.func.max(PausedQueue.created_at)),
     )

@@ -1,4 +1,4 @@
-"""Dead units: what was given up after all attempts, and giving it new ones."""
+"""Dead units: listing, counting and retrying them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from retllm.queue import lifecycle
 from retllm.queue.notifications import Notification
 
 BATCH = 200
-"""Units that one transaction gives new attempts."""
+"""Maximum number of units that one transaction retries."""
 MAX_COUNTED = 2_000
-"""Dead units beyond this number are not counted."""
+"""Upper bound of the count of dead units."""
 
 FOREIGN = "somebody else's, in a collection that you may not change"
 GONE = "no longer dead"
@@ -34,34 +34,34 @@ STOPPING = "of a job that is being cancelled"
 
 @dataclass(frozen=True)
 class FailureFilters:
-    """Which dead units; None and the empty text filter nothing."""
+    """Filters for dead units; None and the empty text match everything."""
 
     queue: str | None = None
     collection_id: UUID | None = None
     text: str = ""
 
     def matching(self, actor: Actor) -> list[sa.ColumnElement[bool]]:
-        """What is true of the units, and of their jobs, that match, of those that ``actor`` may see."""
-        found = [Unit.state == UnitState.DEAD, within_visible(actor, Job.collection_id)]
+        """Return the conditions on units and jobs, including that ``actor`` may see the job."""
+        conditions = [Unit.state == UnitState.DEAD, within_visible(actor, Job.collection_id)]
         if self.queue is not None:
-            found.append(Unit.stage == STAGE_OF[self.queue])
+            conditions.append(Unit.stage == STAGE_OF[self.queue])
         if self.collection_id is not None:
-            found.append(Job.collection_id == self.collection_id)
+            conditions.append(Job.collection_id == self.collection_id)
         if self.text:
-            found.append(Unit.error.icontains(self.text, autoescape=True))
-        return found
+            conditions.append(Unit.error.icontains(self.text, autoescape=True))
+        return conditions
 
 
-# sixteen figures of microseconds last until the year 2286
+# 16 digits of microseconds last until the year 2286
 FAILURE_CURSOR = r"^[0-9]{1,16}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
-"""How a place in the list is written: microseconds since 1970, and the key of a unit."""
+"""Format of a cursor: microseconds since 1970 and the id of a unit."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
 class FailureCursor:
-    """Where in the list a page begins: behind the unit that died then."""
+    """The position in the list after a unit that died at ``died_at``."""
 
     died_at: datetime
     unit_id: UUID
@@ -71,20 +71,22 @@ class FailureCursor:
 
     @classmethod
     def parse(cls, text: str) -> FailureCursor:
-        """The place that was written so.
+        """Parse a cursor.
 
         Raises:
-            InvalidInput: it is none.
+            InvalidInput: ``text`` is not a cursor.
         """
         if not re.fullmatch(FAILURE_CURSOR, text):
-            raise InvalidInput("This is no place in the list; take `next` of the page before.", field="after")
+            raise InvalidInput(
+                "This is not a valid position in the list; use `next` of the previous page.", field="after"
+            )
         moment, _, key = text.partition("_")
         return cls(_EPOCH + int(moment) * _MICROSECOND, UUID(key))
 
 
 @dataclass(frozen=True)
 class DeadUnit:
-    """A unit that was given up. ``may`` says whether this account may give it new attempts and read its traceback."""
+    """A dead unit. ``may`` says whether this account may retry it and read its traceback."""
 
     id: UUID
     job_id: UUID
@@ -104,14 +106,14 @@ class DeadUnit:
 
     @property
     def place(self) -> FailureCursor:
-        """Where the list goes on behind it."""
+        """The cursor after this unit."""
         return FailureCursor(self.died_at, self.id)
 
 
 def page(
     session: Session, actor: Actor, filters: FailureFilters, *, after: FailureCursor | None = None, limit: int = 50
 ) -> list[DeadUnit]:
-    """Dead units that match, those that died last first."""
+    """Return dead units that match, latest first."""
     may = changeable_jobs(actor)
     query = (
         sa.select(
@@ -144,8 +146,8 @@ def page(
 
 
 def count(session: Session, actor: Actor, filters: FailureFilters) -> tuple[int, int]:
-    """How many match, and to how many of them this account may give new attempts; cut at ``MAX_COUNTED``."""
-    # the job of each unit by its key: there are few dead units, and many jobs
+    """Count the units that match, and those of them that this account may retry; at most ``MAX_COUNTED``."""
+    # looks up the job of each unit by key: there are few dead units and many jobs
     job = (
         sa.select(changeable_jobs(actor).label("may"))
         .where(Job.id == Unit.job_id, *filters.matching(actor))
@@ -154,15 +156,15 @@ def count(session: Session, actor: Actor, filters: FailureFilters) -> tuple[int,
         .lateral()
     )
     dead = sa.select(job.c.may).select_from(Unit).join(job, sa.true()).where(Unit.state == UnitState.DEAD)
-    some = dead.limit(MAX_COUNTED).subquery()
-    row = session.execute(sa.select(sa.func.count(), sa.func.count().filter(some.c.may)).select_from(some)).one()
+    bounded = dead.limit(MAX_COUNTED).subquery()
+    row = session.execute(sa.select(sa.func.count(), sa.func.count().filter(bounded.c.may)).select_from(bounded)).one()
     return row[0], row[1]
 
 
 def changeable(
     session: Session, actor: Actor, filters: FailureFilters, *, until: datetime, limit: int = BATCH
 ) -> list[UUID]:
-    """Units that match, that died until then, and to which this account may give new attempts now."""
+    """Return units that match, died not after ``until``, and may be retried by this account now."""
     stopping = sa.and_(Job.cancel_requested, Job.finished_at.is_(None))
     query = (
         sa.select(Unit.id)
@@ -176,7 +178,7 @@ def changeable(
 
 @dataclass
 class Requeued:
-    """What was given new attempts, why not the rest, and what the caller announces after the commit."""
+    """The number of retried units, the reasons for the others, and the units to notify workers of after the commit."""
 
     number: int = 0
     refused: Counter[str] = field(default_factory=Counter)
@@ -184,11 +186,12 @@ class Requeued:
 
 
 def requeue(session: Session, actor: Actor, unit_ids: Sequence[UUID]) -> Requeued:
-    """Give dead units new attempts; a job that is over goes back to work for them, as when it is tried again.
+    """Retry dead units; a job that is over is queued again.
 
-    Of a job that was cancelled everything that was not done comes back, else it would end as if it were whole.
+    For a cancelled job this reopens the cancelled units too; otherwise it would end as succeeded although they are
+    missing.
     """
-    done = Requeued()
+    result = Requeued()
     found = session.execute(
         sa.select(Unit.id, Unit.job_id)
         .join(Job, Job.id == Unit.job_id)
@@ -197,26 +200,26 @@ def requeue(session: Session, actor: Actor, unit_ids: Sequence[UUID]) -> Requeue
     job_ids = sorted({row.job_id for row in found})
     lock_collections_of_jobs(session, job_ids)
     for job_id in job_ids:
-        _requeue_of(session, actor, job_id, [row.id for row in found if row.job_id == job_id], done)
-    done.refused[GONE] += len(set(unit_ids)) - done.number - done.refused.total()
-    done.refused = +done.refused
-    return done
+        _requeue_of(session, actor, job_id, [row.id for row in found if row.job_id == job_id], result)
+    result.refused[GONE] += len(set(unit_ids)) - result.number - result.refused.total()
+    result.refused = +result.refused
+    return result
 
 
-def _requeue_of(session: Session, actor: Actor, job_id: UUID, unit_ids: list[UUID], done: Requeued) -> None:
+def _requeue_of(session: Session, actor: Actor, job_id: UUID, unit_ids: list[UUID], result: Requeued) -> None:
     job = lifecycle.lock_job(session, job_id)
     if job is None:
         return
     if session.scalar(sa.select(Job.id).where(Job.id == job_id, changeable_jobs(actor))) is None:
-        done.refused[FOREIGN] += len(unit_ids)
+        result.refused[FOREIGN] += len(unit_ids)
         return
     if job.cancel_requested and job.finished_at is None:
-        done.refused[STOPPING] += len(unit_ids)
+        result.refused[STOPPING] += len(unit_ids)
         return
-    # counted under the lock: somebody else may have been quicker
+    # checked again under the lock: somebody else may have retried them meanwhile
     dead = sa.select(Unit.id).where(Unit.id.in_(unit_ids), Unit.state == UnitState.DEAD)
     still = list(session.scalars(dead))
     if still:
-        whole = job.state is JobState.CANCELLED
-        done.units += lifecycle.reopen(session, job) if whole else lifecycle.reopen_units(session, job, still)
-        done.number += len(still)
+        cancelled = job.state is JobState.CANCELLED
+        result.units += lifecycle.reopen(session, job) if cancelled else lifecycle.reopen_units(session, job, still)
+        result.number += len(still)

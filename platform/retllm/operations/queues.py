@@ -1,4 +1,4 @@
-"""Queues: what waits in them, and pausing them. A pause is a row in Postgres that every claim looks for."""
+"""Queues: their depths, and pausing them. A pause is a row in PostgreSQL that every claim checks."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ QUEUES = ("query", "embed", "score")
 MEANING = {
     "query": "coarse stage of searches: embeds the query and finds the nearest items",
     "embed": "index jobs: embeds items",
-    "score": "fine stage of searches: the scorer judges candidates",
+    "score": "fine stage of searches: scores candidates",
 }
 MAX_COUNTED = 10_000
-"""Waiting units beyond this number are not counted."""
+"""Upper bound of the counts of ready units."""
 
 STAGE_OF = {queue: stage for stage, queue in QUEUE_OF.items()}
 
 
 @dataclass(frozen=True)
 class Queue:
-    """What the database says of a queue.
+    """The state of a queue in the database.
 
-    ``waiting`` units may be claimed now; it is cut at ``MAX_COUNTED``. ``later`` ones wait for their next attempt.
-    ``at_work`` are held by workers. ``oldest`` is since when the unit that waits longest could have been claimed.
+    ``waiting`` units may be claimed now, ``later`` ones wait for their retry; each count is at most ``MAX_COUNTED``.
+    ``at_work`` units are leased. ``oldest`` is the time since which the longest waiting unit may be claimed.
     """
 
     name: str
@@ -47,51 +47,53 @@ class Queue:
 
     @property
     def meaning(self) -> str:
-        """What is done in it."""
+        """What its workers do."""
         return MEANING[self.name]
 
 
 def require_queue(name: str) -> str:
-    """``name`` if there is such a queue.
+    """Return ``name`` if there is such a queue.
 
     Raises:
         NotFound: there is none.
     """
     if name not in QUEUES:
-        raise NotFound(f"There is no queue of that name; there are {', '.join(QUEUES)}.")
+        raise NotFound(f"There is no queue of that name. The queues are {', '.join(QUEUES)}.")
     return name
 
 
 def pause(session: Session, actor: Actor, queue: str, reason: str = "") -> bool:
-    """Let nothing more be claimed from ``queue``; what workers hold they finish. False if it stood still already.
+    """Stop claims from ``queue``; workers finish the units that they hold. Return false if it was already paused.
 
     Raises:
         NotFound: there is no such queue.
     """
     row = {"queue": require_queue(queue), "user_id": actor.id, "reason": reason}
-    done = session.execute(
+    inserted = session.execute(
         insert(PausedQueue).values(row).on_conflict_do_nothing().returning(PausedQueue.queue)
     ).scalar_one_or_none()
-    return done is not None
+    return inserted is not None
 
 
 def resume(session: Session, queue: str) -> tuple[bool, list[Notification]]:
-    """Let ``queue`` go on; false if it was not paused. Returns the units to announce after the commit, too.
+    """Allow claims from ``queue`` again.
+
+    Returns whether it was paused, and the units to notify workers of after the commit.
 
     Raises:
         NotFound: there is no such queue.
     """
-    gone = session.execute(
+    deleted = session.execute(
         sa.delete(PausedQueue).where(PausedQueue.queue == require_queue(queue)).returning(PausedQueue.queue)
     ).scalar_one_or_none()
-    if gone is None:
+    if deleted is None:
         return False, []
     return True, take_ready(session, STAGE_OF[queue], FIRST_NOTIFIED)
 
 
 def depths(session: Session) -> list[Queue]:
-    """Every queue, in the order in which a search passes them."""
-    stands = paused(session)
+    """Return the state of every queue, in the order of ``QUEUES``."""
+    pauses = paused(session)
     counted = {row.stage: row for row in session.execute(_waiting())}
     held = (
         sa.select(Unit.stage, sa.func.count().label("units")).where(Unit.state == UnitState.LEASED).group_by(Unit.stage)
@@ -101,12 +103,12 @@ def depths(session: Session) -> list[Queue]:
     for name in QUEUES:
         stage = STAGE_OF[name]
         row = counted[stage]
-        found.append(Queue(name, row.waiting, row.later, at_work.get(stage, 0), row.oldest, stands.get(name)))
+        found.append(Queue(name, row.waiting, row.later, at_work.get(stage, 0), row.oldest, pauses.get(name)))
     return found
 
 
 def _waiting() -> sa.Select[*tuple[Any, ...]]:
-    """Units that wait, by stage, each count through the index and no further than it is shown."""
+    """Select the ready units by stage, each count by an index and at most ``MAX_COUNTED``."""
     rows = []
     for stage in Stage:
         due = sa.select(Unit.run_after).where(*is_ready(stage), Unit.run_after <= sa.func.now())

@@ -1,7 +1,7 @@
-"""What Prometheus is told, in its text format: the state of the database now, and the totals of all processes.
+"""The metrics page for Prometheus: the current state of the database and the totals of all processes.
 
-The answer is of the whole installation, the same from every web process. Every query goes through an index and counts
-no further than ``queues.MAX_COUNTED``.
+It describes the whole installation, so every web process gives the same answer. Every query uses an index and counts up
+to ``queues.MAX_COUNTED``.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from retllm.operations.queues import MAX_COUNTED, QUEUES, STAGE_OF, Queue
 from retllm.operations.workers import is_alive
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-# a scrape that is slower than this is given up; the next one comes soon
+# a slower scrape fails; the next one comes soon
 _TIMEOUT_MS = 5_000
 
 Hints = Callable[[], Mapping[str, int] | None]
-"""How many hints wait in Redis, by queue; None where it can't be asked."""
+"""Returns the number of hints in Redis by queue; None if Redis is unreachable."""
 
 
 def page(sessions: Sessions, hints: Hints = lambda: None) -> bytes:
-    """The answer to one scrape.
+    """Return the answer to one scrape.
 
     Raises:
-        sqlalchemy.exc.OperationalError: the database is away or too slow.
+        sqlalchemy.exc.OperationalError: the database is unreachable or too slow.
     """
-    told = hints()
+    hint_counts = hints()
     with transaction(sessions) as session:
         session.execute(sa.text(f"SET LOCAL statement_timeout = {_TIMEOUT_MS}"))
-        families = [*_of_queues(session, told), *_of_units(session), _of_workers(session), *_of_totals(session)]
+        families = [*_of_queues(session, hint_counts), *_of_units(session), _of_workers(session), *_of_totals(session)]
     registry = CollectorRegistry()
     registry.register(_Fixed(families))
     return generate_latest(registry)
@@ -75,26 +75,26 @@ def _of_queues(session: Session, hints: Mapping[str, int] | None) -> list[Metric
     found = [
         _gauge(
             "retllm_queue_depth",
-            f"Units that may be claimed now, counted to {MAX_COUNTED}.",
+            f"Units that may be claimed now, at most {MAX_COUNTED}.",
             ["queue"],
             each(lambda queue: queue.waiting),
         ),
         _gauge(
             "retllm_queue_oldest_seconds",
-            "How long the unit that waits longest could have been claimed; 0 where none waits.",
+            "Seconds since the longest waiting unit became claimable; 0 if none waits.",
             ["queue"],
             each(lambda queue: max(0.0, (now - queue.oldest).total_seconds()) if queue.oldest else 0.0),
         ),
         _gauge(
             "retllm_queue_paused",
-            "1 while somebody has paused the queue.",
+            "1 while the queue is paused.",
             ["queue"],
             each(lambda queue: float(queue.pause is not None)),
         ),
     ]
     if hints is not None:
         of: dict[tuple[str, ...], float] = {(queue,): count for queue, count in hints.items()}
-        found.append(_gauge("retllm_queue_hints", "Hints in Redis, missing while it is away.", ["queue"], of))
+        found.append(_gauge("retllm_queue_hints", "Hints in Redis; absent while Redis is unreachable.", ["queue"], of))
     return [*found, _open_units(every)]
 
 
@@ -106,17 +106,17 @@ def _open_units(every: list[Queue]) -> Metric:
         values[stage, UnitState.LEASED] = queue.at_work
     return _gauge(
         "retllm_open_units",
-        f"Units by stage and state: ready (counted to {MAX_COUNTED} now and as many later) and leased.",
+        f"Units by stage and state: ready (at most {MAX_COUNTED} claimable now and as many later) and leased.",
         ["stage", "state"],
         values,
     )
 
 
 def _of_units(session: Session) -> list[Metric]:
-    some = sa.select(Unit.stage).where(Unit.state == UnitState.DEAD).limit(MAX_COUNTED).subquery()
-    counted = sa.select(some.c.stage, sa.func.count().label("units")).group_by(some.c.stage)
+    bounded = sa.select(Unit.stage).where(Unit.state == UnitState.DEAD).limit(MAX_COUNTED).subquery()
+    counted = sa.select(bounded.c.stage, sa.func.count().label("units")).group_by(bounded.c.stage)
     dead = {row.stage: row.units for row in session.execute(counted)}
-    meaning = f"Units that were given up and wait for somebody, counted to {MAX_COUNTED} in all."
+    meaning = f"Dead units, at most {MAX_COUNTED} in all."
     return [_gauge("retllm_dead_units", meaning, ["stage"], {(stage,): dead.get(stage, 0) for stage in Stage})]
 
 
@@ -124,12 +124,12 @@ def _of_workers(session: Session) -> Metric:
     served = sa.select(sa.func.unnest(Worker.queues).label("queue")).where(is_alive()).subquery()
     counted = sa.select(served.c.queue, sa.func.count().label("workers")).group_by(served.c.queue)
     alive = {row.queue: row.workers for row in session.execute(counted)}
-    meaning = "Worker processes that serve the queue and told of themselves lately."
+    meaning = "Live worker processes that serve the queue."
     return _gauge("retllm_workers_alive", meaning, ["queue"], {(queue,): alive.get(queue, 0) for queue in QUEUES})
 
 
 def _of_totals(session: Session) -> Iterable[Metric]:
-    """The families that this release counts, each with the total in place of this process's own count."""
+    """Yield the metrics of this process with the totals of all processes as values."""
     known = totals.read(session)
     for family in REGISTRY.collect():
         of_all = Metric(family.name, family.documentation, family.type)

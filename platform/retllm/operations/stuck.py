@@ -1,7 +1,7 @@
-"""What work is stuck, why, and what to do about it: sentences for whoever runs the installation.
+"""Finds stuck work and explains to the administrator why it is stuck and what to do.
 
-It reads only, through the indexes, and counts no further than ``queues.MAX_COUNTED``. Work that waits its turn behind
-other work is not stuck.
+Read-only; every query uses an index and counts up to ``queues.MAX_COUNTED``. Work that waits behind other work is not
+stuck.
 """
 
 from __future__ import annotations
@@ -22,55 +22,55 @@ from retllm.operations.workers import WorkerStatus, WorkerView
 from retllm.settings import Settings
 
 DEAD_FOR = timedelta(days=1)
-"""Units that were given up are told of for so long; the page of queues shows them until somebody deals with them."""
+"""Dead units are reported for this time; the page of queues shows them until somebody retries them."""
 LONG = timedelta(hours=1)
-"""No unit is so large that a healthy worker holds it for longer."""
+"""No healthy worker holds a unit for longer."""
 
-# a living dispatcher has been round often in this time, and a living worker has told of itself
+# a live dispatcher does many rounds in this time, and a live worker sends heartbeats
 _MIN_TIMEOUT = 30.0
 
-_NO_DISPATCHER = "Start a dispatcher (`retllm dispatch`). Where one runs, its log says what hinders it."
+_NO_DISPATCHER = "Start a dispatcher with `retllm dispatch`. If one is running, look for errors in its log."
 
 
 @dataclass(frozen=True)
 class Stuck:
-    """Something that does not go on: what is seen, and what to do."""
+    """One problem: what is stuck and what to do."""
 
     what: str
     advice: str
 
 
 def find(session: Session, settings: Settings) -> list[Stuck]:
-    """Everything that is stuck now."""
+    """Return all problems."""
     now = session.scalar(sa.select(sa.func.clock_timestamp()))
     assert now is not None
-    scene = _Scene(session, settings, now)
-    return [*_in_queues(scene), *_without_model(scene), *_held(scene), *_dead(scene)]
+    state = _State(session, settings, now)
+    return [*_in_queues(state), *_without_model(state), *_held(state), *_dead(state)]
 
 
-class _Scene:
-    """What all the looks need."""
+class _State:
+    """The state that all checks share."""
 
     def __init__(self, session: Session, settings: Settings, now: datetime) -> None:
         self.session = session
         self.now = now
         self.queues = queues.depths(session)
-        self.living = [one for one in workers.every(session) if one.standing is WorkerStatus.ALIVE]
-        self.patience = timedelta(
+        self.live_workers = [one for one in workers.every(session) if one.standing is WorkerStatus.ALIVE]
+        self.timeout = timedelta(
             seconds=max(_MIN_TIMEOUT, 5 * settings.dispatch_seconds, 3 * settings.republish_seconds)
         )
 
     def ago(self, moment: datetime) -> str:
-        """How long ago that was, in words."""
-        return lasting(self.now - moment)
+        """Return how long ago that was, in words."""
+        return format_duration(self.now - moment)
 
     def serving(self, queue: str) -> list[WorkerView]:
-        """The workers that live and serve this queue."""
-        return [one for one in self.living if queue in one.queues]
+        """Return the live workers that serve this queue."""
+        return [one for one in self.live_workers if queue in one.queues]
 
 
-def lasting(time: timedelta) -> str:
-    """A time in the largest unit that it has two of, such as ``90 s`` and ``47 h``."""
+def format_duration(time: timedelta) -> str:
+    """Return a time in the largest unit of which it has at least two, such as ``90 s`` or ``47 h``."""
     seconds = max(0, int(time.total_seconds()))
     for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
@@ -82,49 +82,50 @@ def _units(count: int) -> str:
     return "1 unit" if count == 1 else f"{count:,}{'' if count < MAX_COUNTED else ' or more'} units"
 
 
-def _in_queues(scene: _Scene) -> Iterator[Stuck]:
-    for queue in scene.queues:
+def _in_queues(state: _State) -> Iterator[Stuck]:
+    for queue in state.queues:
         count = queue.waiting + queue.later
         if not count:
             continue
-        reason = _reason(scene, queue)
+        reason = _reason(state, queue)
         if reason is not None:
             waits = "waits" if count == 1 else "wait"
-            since = f", the first for {scene.ago(queue.oldest)}" if queue.oldest else ""
+            since = f", the first for {state.ago(queue.oldest)}" if queue.oldest else ""
             yield Stuck(f"{_units(count)} {waits} in the queue {queue.name}{since}: {reason.what}.", reason.advice)
 
 
-def _reason(scene: _Scene, queue: Queue) -> Stuck | None:
-    """Why a queue with work in it stands still; None where it goes on."""
+def _reason(state: _State, queue: Queue) -> Stuck | None:
+    """Return why a queue with work makes no progress; None if it does."""
     if queue.pause is not None:
         by = f"{queue.pause.by} paused it" if queue.pause.by else "it was paused"
         why = f" ({queue.pause.reason})" if queue.pause.reason else ""
         return Stuck(f"{by}{why}", "Resume it on the page Workers and queues of the dashboard.")
-    serving = scene.serving(queue.name)
+    serving = state.serving(queue.name)
     if not serving:
-        return Stuck("no worker that lives serves it", "Start a worker for it: `retllm up`, or as the Procfile says.")
-    idle = [one for one in serving if not one.units]
-    if not idle or queue.oldest is None or scene.now - queue.oldest < scene.patience or _moves(scene, idle):
+        return Stuck("no live worker serves it", "Start a worker for it: use `retllm up`, or see the Procfile.")
+    idle = [worker for worker in serving if not worker.units]
+    if not idle or queue.oldest is None or state.now - queue.oldest < state.timeout or _progresses(state, idle):
         return None
-    if scene.now - _last_notified(scene, queue) > scene.patience:
-        return Stuck("no dispatcher announces it to the workers, who are idle", _NO_DISPATCHER)
+    if state.now - _last_notified(state, queue) > state.timeout:
+        return Stuck("no dispatcher notifies the workers, which are idle", _NO_DISPATCHER)
     return Stuck(
-        f"it is announced, but the worker {idle[0].name} is idle and does not take it",
-        "Give the worker the REDIS_URL of the dispatcher; its log says whether it reaches Redis. Else start it anew.",
+        f"a dispatcher sent notifications, but the worker {idle[0].name} is idle and does not claim the work",
+        "Check in the log of the worker that it reaches Redis, and that it has the REDIS_URL of the dispatcher. "
+        "Otherwise restart it.",
     )
 
 
-def _moves(scene: _Scene, idle: list[WorkerView]) -> bool:
-    """Whether something that these workers could have done was done lately: between two units all of them are idle."""
+def _progresses(state: _State, idle: list[WorkerView]) -> bool:
+    """Return whether a unit that these workers serve was done recently; between two units all of them are idle."""
     stages = {STAGE_OF[queue] for one in idle for queue in one.queues if queue in STAGE_OF}
     done = sa.select(Unit.id).where(
-        Unit.state == UnitState.DONE, Unit.stage.in_(stages), Unit.finished_at > scene.now - scene.patience
+        Unit.state == UnitState.DONE, Unit.stage.in_(stages), Unit.finished_at > state.now - state.timeout
     )
-    return bool(scene.session.scalar(sa.select(done.exists())))
+    return bool(state.session.scalar(sa.select(done.exists())))
 
 
-def _last_notified(scene: _Scene, queue: Queue) -> datetime:
-    """When one of the units that wait longest was announced last; when the first of them came if none ever was."""
+def _last_notified(state: _State, queue: Queue) -> datetime:
+    """Return when workers were last notified of the longest waiting units; else since when the first one waits."""
     first = (
         sa.select(Unit.announced_at, Unit.run_after)
         .where(Unit.stage == STAGE_OF[queue.name], Unit.state == UnitState.READY, Unit.run_after <= sa.func.now())
@@ -133,12 +134,12 @@ def _last_notified(scene: _Scene, queue: Queue) -> datetime:
         .subquery()
     )
     last = sa.func.coalesce(sa.func.max(first.c.announced_at), sa.func.min(first.c.run_after))
-    return scene.session.scalar(sa.select(last)) or scene.now
+    return state.session.scalar(sa.select(last)) or state.now
 
 
-def _without_model(scene: _Scene) -> Iterator[Stuck]:
-    of = {queue.name: queue.waiting + queue.later for queue in scene.queues}
-    for worker in scene.living:
+def _without_model(state: _State) -> Iterator[Stuck]:
+    of = {queue.name: queue.waiting + queue.later for queue in state.queues}
+    for worker in state.live_workers:
         for model in worker.models:
             if model.get("error") and not model.get("loaded"):
                 waiting = sum(of[queue] for queue in worker.queues if queue in of)
@@ -147,55 +148,53 @@ def _without_model(scene: _Scene) -> Iterator[Stuck]:
                 yield Stuck(
                     f"The worker {worker.name} can't load the model {model.get('name')} "
                     f"({str(model['error']).rstrip('.')}){wait}.",
-                    "Mend that on its machine, where `retllm doctor` tells more; the next unit has it loaded again. "
-                    "Then give new attempts to what was given up meanwhile.",
+                    "Fix the model on that machine (see `retllm doctor` there). The next unit loads it. "
+                    "Then retry the dead units.",
                 )
 
 
-def _held(scene: _Scene) -> Iterator[Stuck]:
+def _held(state: _State) -> Iterator[Stuck]:
     leased = Unit.state == UnitState.LEASED
-    gone = _counted(scene, Unit.lease_until, leased, Unit.lease_until < scene.now - scene.patience)
-    if gone.units:
+    expired = _counted(state, Unit.lease_until, leased, Unit.lease_until < state.now - state.timeout)
+    if expired.units:
         yield Stuck(
-            f"{_units(gone.units)} {'is' if gone.units == 1 else 'are'} held by workers that are gone, the first for "
-            f"{scene.ago(gone.first)}: no dispatcher takes them back.",
+            f"{_units(expired.units)} {'has an expired lease' if expired.units == 1 else 'have expired leases'}, "
+            f"the first for {state.ago(expired.first)}: no dispatcher takes them back.",
             _NO_DISPATCHER,
         )
     query = (
         sa.select(Unit.worker, Unit.stage, Unit.job_id, Unit.started_at)
-        .where(leased, Unit.lease_until >= scene.now, Unit.started_at < scene.now - LONG)
+        .where(leased, Unit.lease_until >= state.now, Unit.started_at < state.now - LONG)
         .order_by(Unit.started_at)
         .limit(1)
     )
-    for row in scene.session.execute(query):
+    for row in state.session.execute(query):
         yield Stuck(
-            f"The worker {row.worker} is at work on one unit ({row.stage}, job {row.job_id}) for "
-            f"{scene.ago(row.started_at)}.",
-            "If its log stands still, stop that worker: the unit goes to another one.",
+            f"The worker {row.worker} has held one unit ({row.stage}, job {row.job_id}) for "
+            f"{state.ago(row.started_at)}.",
+            "If its log shows no progress, stop that worker; another one then does the unit.",
         )
 
 
-def _dead(scene: _Scene) -> Iterator[Stuck]:
-    lately = (Unit.state == UnitState.DEAD, Unit.finished_at > scene.now - DEAD_FOR)
-    count = _counted(scene, Unit.finished_at, *lately).units
-    last = scene.session.execute(
-        sa.select(Unit.job_id, Unit.error, Unit.finished_at).where(*lately).order_by(Unit.finished_at.desc()).limit(1)
+def _dead(state: _State) -> Iterator[Stuck]:
+    recent = (Unit.state == UnitState.DEAD, Unit.finished_at > state.now - DEAD_FOR)
+    count = _counted(state, Unit.finished_at, *recent).units
+    last = state.session.execute(
+        sa.select(Unit.job_id, Unit.error, Unit.finished_at).where(*recent).order_by(Unit.finished_at.desc()).limit(1)
     ).first()
     if last is None:
         return
-    was = "was" if count == 1 else "were"
     error = str(last.error).rstrip(".")
     yield Stuck(
-        f"{_units(count)} {was} given up within {lasting(DEAD_FOR)}, the last {scene.ago(last.finished_at)} ago, in "
-        f"job {last.job_id}: {error}.",
-        "Mend the cause, then give new attempts on the page Workers and queues of the dashboard, or by "
-        "`retllm jobs retry JOB`.",
+        f"{_units(count)} died in the last {format_duration(DEAD_FOR)}, the last one {state.ago(last.finished_at)} ago "
+        f"in job {last.job_id}: {error}.",
+        "Fix the cause, then retry on the page Workers and queues of the dashboard, or with `retllm jobs retry JOB`.",
     )
 
 
-def _counted(scene: _Scene, moment: Any, *where: sa.ColumnElement[bool]) -> Any:
-    """How many units, and the first of their moments."""
-    some = sa.select(moment.label("moment")).where(*where).order_by(moment).limit(MAX_COUNTED).subquery()
-    return scene.session.execute(
-        sa.select(sa.func.count().label("units"), sa.func.min(some.c.moment).label("first")).select_from(some)
+def _counted(state: _State, moment: Any, *where: sa.ColumnElement[bool]) -> Any:
+    """Return the number of units and the earliest ``moment``."""
+    bounded = sa.select(moment.label("moment")).where(*where).order_by(moment).limit(MAX_COUNTED).subquery()
+    return state.session.execute(
+        sa.select(sa.func.count().label("units"), sa.func.min(bounded.c.moment).label("first")).select_from(bounded)
     ).one()

@@ -1,7 +1,7 @@
-"""Counts of all processes together, in the database: each process adds what it counted since it last did.
+"""Metric totals of all processes, in the database: each process regularly adds its new counts.
 
-So one scrape of any web process tells of every worker on every machine, a total never falls when a worker ends, and a
-worker needs no port and no files for it. What a killed process counted since its last beat is lost.
+So one scrape of any web process covers every worker on every machine, no total decreases when a worker ends, and
+workers need neither port nor files for metrics. Counts of a killed process since its last heartbeat are lost.
 """
 
 from __future__ import annotations
@@ -22,55 +22,55 @@ from retllm.metrics import REGISTRY
 log = structlog.get_logger(__name__)
 
 Key = tuple[str, str]
-"""The name of a sample, and its labels as JSON in one order."""
+"""The name of a sample, and its labels as JSON with sorted keys."""
 
 
 def key_of(name: str, labels: Mapping[str, str]) -> Key:
-    """The key of a sample."""
+    """Return the key of a sample."""
     return name, json.dumps(dict(labels), sort_keys=True)
 
 
 class Totals:
-    """Adds what one process counts to the totals; belongs to one thread."""
+    """Adds the counts of one process to the totals; use it from one thread only."""
 
     def __init__(self, sessions: Sessions, registry: CollectorRegistry = REGISTRY) -> None:
         self._sessions = sessions
         self._registry = registry
-        self._told: dict[Key, float] = {}
+        self._flushed: dict[Key, float] = {}
 
-    def tell(self) -> None:
-        """Add what was counted since the last time. A database that is away is logged; the next time adds it all."""
+    def flush(self) -> None:
+        """Add the counts since the last flush. If the database is unreachable, log it; the next flush adds them."""
         counted = self._counted()
-        added = {key: value - self._told.get(key, 0.0) for key, value in sorted(counted.items())}
+        added = {key: value - self._flushed.get(key, 0.0) for key, value in sorted(counted.items())}
         rows = [{"name": name, "labels": labels, "value": more} for (name, labels), more in added.items() if more]
         if not rows:
             return
         try:
             with transaction(self._sessions) as session:
                 _add(session, rows)
-        except Exception as error:  # noqa: BLE001, RUF100 - nothing of this may end or disturb the work
+        except Exception as error:  # noqa: BLE001, RUF100 - metrics must not disturb the work
             log.warning("totals.not_told", reason=str(error).strip().partition("\n")[0] or repr(error))
         else:
-            self._told = counted
+            self._flushed = counted
 
     def _counted(self) -> dict[Key, float]:
         return {
             key_of(sample.name, sample.labels): sample.value
             for family in self._registry.collect()
             for sample in family.samples
-            # when a series began in this process says nothing of the totals
+            # the start time of a series in this process is meaningless for the totals
             if not sample.name.endswith("_created")
         }
 
 
 def _add(session: Session, rows: list[dict[str, object]]) -> None:
-    # always in the same order of keys, so that processes that add at once only wait for each other
+    # rows are sorted by key, so that concurrent processes do not deadlock
     statement = insert(MetricTotal).values(rows)
     more = MetricTotal.value + statement.excluded.value
     session.execute(statement.on_conflict_do_update(index_elements=["name", "labels"], set_={"value": more}))
 
 
 def read(session: Session) -> dict[Key, float]:
-    """Every total."""
+    """Return all totals."""
     rows = session.execute(sa.select(MetricTotal.name, MetricTotal.labels, MetricTotal.value))
     return {(row.name, row.labels): row.value for row in rows}

@@ -1,4 +1,4 @@
-"""Worker processes as they tell of themselves: each writes its row now and then, and a killed one falls silent."""
+"""Worker processes: each one updates its row by heartbeats, which stop when it is killed."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ log = structlog.get_logger(__name__)
 BEAT_SECONDS = 10.0
 ALIVE_SECONDS = 30
 KEPT = timedelta(days=1)
-"""For so long a worker that is gone is still shown."""
+"""A worker is shown for this time after its last heartbeat."""
 MAX_SHOWN = 200
 
-_LEAVE_SECONDS = 3.0
+_STOP_SECONDS = 3.0
 
 
 class WorkerStatus(StrEnum):
-    """What is known of a worker."""
+    """The state of a worker."""
 
-    ALIVE = "alive"  # told of itself within ALIVE_SECONDS
-    SILENT = "silent"  # did not, and did not say that it stops: killed, hung, or cut off from the database
-    STOPPED = "stopped"  # ended in order
+    ALIVE = "alive"  # sent a heartbeat within ALIVE_SECONDS
+    SILENT = "silent"  # did not, and did not report a stop: killed, hung, or cut off from the database
+    STOPPED = "stopped"  # reported its stop
 
 
 @dataclass(frozen=True)
 class WorkerReport:
-    """What a worker tells: ``models`` has for each its name, revision, whether it is loaded, and else the error."""
+    """The contents of a heartbeat. An entry of ``models`` has ``name``, ``revision``, ``loaded`` and ``error``."""
 
     name: str
     queues: Sequence[str]
@@ -55,7 +55,7 @@ class WorkerReport:
 
 @dataclass(frozen=True)
 class WorkerView:
-    """A worker and what it does: ``units`` it holds now, as job, stage and since when."""
+    """A worker and the ``units`` that it holds."""
 
     name: str
     queues: list[str]
@@ -71,7 +71,7 @@ class WorkerView:
 
 @dataclass(frozen=True)
 class HeldUnit:
-    """A unit that a worker holds; ``job_id`` is None where whoever looks may not see the job."""
+    """A unit that a worker holds; ``job_id`` is None if the viewer may not see the job."""
 
     job_id: UUID | None
     stage: Stage
@@ -79,7 +79,7 @@ class HeldUnit:
 
 
 def record(session: Session, report: WorkerReport) -> None:
-    """Write what a worker tells of itself; it is alive from now on."""
+    """Store a heartbeat."""
     row = {
         "name": report.name,
         "queues": list(report.queues),
@@ -88,34 +88,36 @@ def record(session: Session, report: WorkerReport) -> None:
         "models": list(report.models),
     }
     statement = insert(Worker).values(row)
-    told = {column: statement.excluded[column] for column in row if column != "name"}
+    updated = {column: statement.excluded[column] for column in row if column != "name"}
     now = sa.func.clock_timestamp()
     session.execute(
-        statement.on_conflict_do_update(index_elements=[Worker.name], set_={**told, "seen_at": now, "stopped_at": None})
+        statement.on_conflict_do_update(
+            index_elements=[Worker.name], set_={**updated, "seen_at": now, "stopped_at": None}
+        )
     )
 
 
 def leave(session: Session, name: str) -> None:
-    """Say that a worker ended in order."""
+    """Record that a worker stopped."""
     session.execute(sa.update(Worker).where(Worker.name == name).values(stopped_at=sa.func.clock_timestamp()))
 
 
 def prune(session: Session) -> int:
-    """Forget workers that are gone for long; returns how many."""
-    gone = sa.delete(Worker).where(Worker.seen_at < sa.func.now() - KEPT).returning(Worker.name)
-    return len(session.scalars(gone).all())
+    """Delete workers that are gone for longer than ``KEPT``; return their number."""
+    deleted = sa.delete(Worker).where(Worker.seen_at < sa.func.now() - KEPT).returning(Worker.name)
+    return len(session.scalars(deleted).all())
 
 
 def is_alive() -> sa.ColumnElement[bool]:
-    """True for a worker that told of itself lately and did not say that it ends."""
-    age = sa.func.clock_timestamp() - timedelta(seconds=ALIVE_SECONDS)
-    return sa.and_(Worker.stopped_at.is_(None), Worker.seen_at > age)
+    """Return the condition for live workers."""
+    oldest = sa.func.clock_timestamp() - timedelta(seconds=ALIVE_SECONDS)
+    return sa.and_(Worker.stopped_at.is_(None), Worker.seen_at > oldest)
 
 
 def every(session: Session, actor: Actor | None = None) -> list[WorkerView]:
-    """The workers of the last day, those that live first, then the latest seen.
+    """Return the workers of the last day: live ones by name, then the others, latest first.
 
-    Without ``actor`` as whoever runs the installation sees them.
+    Without ``actor``, all jobs are visible.
     """
     alive = is_alive()
     rows = session.execute(
@@ -128,14 +130,14 @@ def every(session: Session, actor: Actor | None = None) -> list[WorkerView]:
     at_work = at_work.where(Unit.state == UnitState.LEASED)
     for row in session.execute(at_work):
         held.setdefault(str(row.worker), []).append(HeldUnit(row.job_id, row.stage, row.started_at))
-    # by name among the living, so that their rows stay where they are while they are watched
-    views = [_view(worker, lives, held.get(worker.name, [])) for worker, lives in rows]
-    living = sorted((one for one in views if one.standing is WorkerStatus.ALIVE), key=lambda one: one.name)
-    return living + [one for one in views if one.standing is not WorkerStatus.ALIVE]
+    # live workers by name, so that their rows do not move while people watch the page
+    views = [_view(worker, live, held.get(worker.name, [])) for worker, live in rows]
+    living = sorted((view for view in views if view.standing is WorkerStatus.ALIVE), key=lambda view: view.name)
+    return living + [view for view in views if view.standing is not WorkerStatus.ALIVE]
 
 
-def _view(worker: Worker, lives: bool, held: list[HeldUnit]) -> WorkerView:
-    standing = WorkerStatus.STOPPED if worker.stopped_at else WorkerStatus.ALIVE if lives else WorkerStatus.SILENT
+def _view(worker: Worker, alive: bool, held: list[HeldUnit]) -> WorkerView:
+    standing = WorkerStatus.STOPPED if worker.stopped_at else WorkerStatus.ALIVE if alive else WorkerStatus.SILENT
     return WorkerView(
         name=worker.name,
         queues=worker.queues,
@@ -151,16 +153,16 @@ def _view(worker: Worker, lives: bool, held: list[HeldUnit]) -> WorkerView:
 
 
 def unserved(session: Session, queues: Sequence[str]) -> list[str]:
-    """Those of the queues that no living worker serves."""
+    """Return the queues that no live worker serves."""
     living = sa.select(sa.func.unnest(Worker.queues)).where(is_alive())
     served = set(session.scalars(living))
     return [queue for queue in queues if queue not in served]
 
 
 class Heartbeat:
-    """Tells of a worker, and what it counted, from a thread of its own: a long unit must not make it look dead.
+    """Sends heartbeats and metric totals from a thread, so that a worker looks alive during a long unit.
 
-    A database that is away is logged and no error of the worker; the next beat tries again.
+    If the database is unreachable it only logs that; the next heartbeat tries again.
     """
 
     def __init__(self, sessions: Sessions, report: Callable[[], WorkerReport], *, every: float = BEAT_SECONDS) -> None:
@@ -173,22 +175,22 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Begin; the first beat comes at once."""
+        """Start; the first heartbeat is immediate."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Say that the worker ends, and end; a database that does not answer keeps nobody waiting for long."""
+        """Record that the worker stops, and end the thread; wait a few seconds at most."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join(_LEAVE_SECONDS)
+            self._thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:
         self._try(self._beat)
         while not self._stop.wait(self._every):
             self._try(self._beat)
-            self._totals.tell()
+            self._totals.flush()
         self._try(self._leave)
-        self._totals.tell()
+        self._totals.flush()
 
     def _beat(self, session: Session) -> None:
         report = self._report()
@@ -198,9 +200,9 @@ class Heartbeat:
     def _leave(self, session: Session) -> None:
         leave(session, self._name)
 
-    def _try(self, do: Callable[[Session], None]) -> None:
+    def _try(self, action: Callable[[Session], None]) -> None:
         try:
             with transaction(self._sessions) as session:
-                do(session)
-        except Exception as error:  # noqa: BLE001, RUF100 - nothing of this may end or disturb the worker
+                action(session)
+        except Exception as error:  # noqa: BLE001, RUF100 - heartbeats must not disturb the worker
             log.warning("heartbeat.failed", reason=str(error).strip().splitlines()[0] if str(error) else repr(error))

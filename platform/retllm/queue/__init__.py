@@ -1,1 +1,1 @@
-"""The job core: units are claimed, leased, attempted and ended (design: jobs). It knows no kind of job."""
+"""The job core: claims, leases, attempts and ends units (design: jobs). It is independent of the kinds of job."""

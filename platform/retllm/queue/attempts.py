@@ -1,6 +1,6 @@
-"""The trail of a unit: every attempt at it from its claim to its end, by the token that its effects carry.
+"""The attempts of a unit, from claim to end. The token of an attempt marks the rows that it writes.
 
-``begin`` and ``end`` run in the transaction in which the unit itself changes.
+``begin`` and ``end`` run in the transaction that changes the unit.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from retllm.db.tables import Attempt, Unit, new_id
 
 
 def begin(session: Session, unit: Unit, worker: str) -> UUID:
-    """An attempt at ``unit`` by ``worker`` begins; its token, which is new."""
+    """Start an attempt at ``unit`` by ``worker``; return its new token."""
     token = new_id()
     session.add(Attempt(token=token, unit_id=unit.id, number=unit.attempt, worker=worker))
     return token
 
 
 def end(session: Session, token: UUID | None, outcome: AttemptOutcome, *, error: str | None = None) -> None:
-    """The attempt with this token is over."""
+    """End the attempt with this token."""
     session.execute(
         sa.update(Attempt)
         .where(Attempt.token == token)

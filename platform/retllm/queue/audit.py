@@ -1,7 +1,7 @@
-"""What must be true of all accepted work at any moment, asked of the database and the storage.
+"""Checks of what must always be true of accepted work, read from the database and the storage only.
 
-Nothing here trusts a worker's or a dispatcher's memory. Each rule is one question whose answers are violations; the
-rules of the rows are in ``audit_rules`` and ``audit_tokens``, those of the files in ``audit_files``.
+Each rule is a query that returns its violations: ``audit_rules`` and ``audit_tokens`` have the rules for rows,
+``audit_files`` those for files.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from retllm.queue.audit_files import wrong_files
 from retllm.queue.audit_rules import RULES
 from retllm.queue.violations import Violation
 
-# of one rule; more would not tell more
-_SHOWN = 100
+# maximum number of violations of one rule
+_LIMIT = 100
 
 
 def violations(
@@ -26,25 +26,25 @@ def violations(
     overdue_seconds: float = 300,
     sample: int | None = None,
 ) -> list[Violation]:
-    """Everything that is not as it must be; empty in a sound system. It reads only, and locks nothing.
+    """Return all violations; empty in a consistent system. Read-only, takes no locks.
 
     Args:
-        storage: where the files are; None leaves them out.
-        quiet: nothing is at work and nothing should be: every job must be over. Else only what is overdue counts.
-        overdue_seconds: how long ago a lease may have run out on a system that is at work.
-        sample: files of each kind that are read and compared by their hash; None reads all.
+        storage: the storage to check; None skips the files.
+        quiet: the system is idle, so every job must be over. Otherwise only overdue leases count.
+        overdue_seconds: how long ago a lease may have expired on a running system.
+        sample: number of items and of searches whose files are read and hashed; None checks all.
 
     Raises:
         sqlalchemy.exc.OperationalError: the database can't be reached.
         StackError: the storage can't be used.
     """
     found: list[Violation] = []
-    given = {"quiet": quiet, "overdue": overdue_seconds, "most": _SHOWN}
+    parameters = {"quiet": quiet, "overdue": overdue_seconds, "limit": _LIMIT}
     with sessions() as session:
-        # every rule sees the same moment, however much goes on meanwhile
+        # all rules see the same snapshot
         session.connection(execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True})
         for rule in RULES:
-            rows = session.execute(sa.text(rule.statement), given)
+            rows = session.execute(sa.text(rule.statement), parameters)
             found += [Violation(rule.name, str(subject), rule.meaning, str(detail)) for subject, detail in rows]
     if storage is not None:
         with sessions() as session:

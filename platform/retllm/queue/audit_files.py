@@ -1,4 +1,4 @@
-"""Whether the stored files are those that the rows name, byte for byte; and files that no row names."""
+"""Checks that stored files match the rows that name them, and finds files that no row names."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from retllm.errors import NotFound
 from retllm.media.storage import Storage
 from retllm.queue.violations import Violation
 
-_MEANING = "a row's files are stored as they came"
+_MEANING = "a row's files are stored unchanged"
 
 
 @dataclass(frozen=True)
-class _Named:
-    """A file that a row names; ``sha256`` is null where the row keeps no hash of it."""
+class _NamedFile:
+    """A file that a row names; ``sha256`` is None if the row has no hash of it."""
 
     owner: str
     key: str
@@ -30,57 +30,57 @@ class _Named:
 
 
 def wrong_files(session: Session, storage: Storage, sample: int | None) -> Iterator[Violation]:
-    """Files that are gone or not what their rows say; with ``sample``, of so many items and searches at most.
+    """Yield files that are missing or differ from their rows; ``sample`` limits the number of items and of searches.
 
-    ``session`` sees what others commit meanwhile (READ COMMITTED).
+    ``session`` must see concurrent commits (READ COMMITTED).
     """
     for named in _named(session, sample):
-        wrong = _wrong(storage, named)
-        # a row that was deleted since then takes its files along
-        if wrong and _is_named(session, named):
-            yield Violation("files_match", named.owner, _MEANING, f"{named.key}: {wrong}")
+        problem = _problem(storage, named)
+        # the row, and so its files, may have been deleted meanwhile
+        if problem and _is_named(session, named):
+            yield Violation("files_match", named.owner, _MEANING, f"{named.key}: {problem}")
 
 
-def _named(session: Session, sample: int | None) -> Iterator[_Named]:
+def _named(session: Session, sample: int | None) -> Iterator[_NamedFile]:
     items = sa.select(Item.id, Item.picture_key, Item.content_sha256, Item.thumbnail_key).where(
         Item.picture_key.is_not(None), Item.state == ItemState.READY
     )
     searches = sa.select(Search.id, Search.query_picture_key, Search.query_picture_sha256).where(
         Search.query_picture_key.is_not(None)
     )
-    for item, picture, sha256, thumbnail in session.execute(_some(items, sample)).all():
-        yield _Named(f"item {item}", picture, sha256)
+    for item, picture, sha256, thumbnail in session.execute(_sampled(items, sample)).all():
+        yield _NamedFile(f"item {item}", picture, sha256)
         if thumbnail is not None:
-            yield _Named(f"item {item}", thumbnail, None)
-    for search, picture, sha256 in session.execute(_some(searches, sample)).all():
-        yield _Named(f"search {search}", picture, sha256)
+            yield _NamedFile(f"item {item}", thumbnail, None)
+    for search, picture, sha256 in session.execute(_sampled(searches, sample)).all():
+        yield _NamedFile(f"search {search}", picture, sha256)
 
 
-def _some(query: Any, sample: int | None) -> Any:
+def _sampled(query: Any, sample: int | None) -> Any:
     return query if sample is None else query.order_by(sa.func.random()).limit(sample)
 
 
-def _wrong(storage: Storage, named: _Named) -> str | None:
+def _problem(storage: Storage, named: _NamedFile) -> str | None:
     try:
         if named.sha256 is None:
             return None if storage.size(named.key) else "it is empty"
         with storage.open(named.key) as file:
             found = hashlib.file_digest(cast("Any", file), "sha256").hexdigest()
     except NotFound:
-        return "it is gone"
-    return None if found == named.sha256 else f"its SHA-256 is {found} in place of {named.sha256}"
+        return "it is missing"
+    return None if found == named.sha256 else f"its SHA-256 is {found}, not {named.sha256}"
 
 
-def _is_named(session: Session, named: _Named) -> bool:
+def _is_named(session: Session, named: _NamedFile) -> bool:
     item = sa.select(Item.id).where(sa.or_(Item.picture_key == named.key, Item.thumbnail_key == named.key))
     search = sa.select(Search.id).where(Search.query_picture_key == named.key)
     return session.scalar(sa.select(sa.or_(item.exists(), search.exists()))) is True
 
 
 def orphans(session: Session, storage: Storage) -> list[str]:
-    """Keys of stored files that no row names.
+    """Return the keys of stored files that no row names.
 
-    They do no harm. A quiet system has none, except what a web server that was killed during an upload left.
+    They are harmless. An idle system has none, except those of uploads during which the web server was killed.
     """
     fs, root = url_to_fs(storage.url)
     top = str(root).rstrip("/")

@@ -1,4 +1,4 @@
-"""Claiming a unit, keeping its lease, and giving it back: done, failed, or dropped as stale (design: jobs)."""
+"""Claims a unit, renews its lease, and ends the attempt: complete, release or fail (design: jobs)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-# the end of a traceback is what tells most
+# the end of a traceback is kept
 _TRACEBACK_CHARS = 20_000
 _ERROR_CHARS = 2_000
 
@@ -36,7 +36,7 @@ Write = Callable[[Session, Job], list[Notification]]
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's right to do a unit: the token proves it, the lease bounds it."""
+    """A worker's right to do a unit, proved by the token until the lease expires."""
 
     unit_id: UUID
     job_id: UUID
@@ -48,14 +48,14 @@ class Claim:
 
 
 def _after(seconds: float) -> Any:
-    """The database's clock, ``seconds`` from now; no worker's own clock decides about a lease."""
+    """Return the time ``seconds`` from now by the database's clock; leases never depend on a worker's clock."""
     return sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
 def claim_unit(sessions: Sessions, unit_id: UUID, worker: str, settings: Settings) -> Claim | None:
-    """Take the unit if it is ready; None if another worker has it, it is done, or its job was cancelled.
+    """Claim the unit if it is ready; return None if it is leased or ended, or its job was cancelled.
 
-    None as well while its queue is paused: whoever resumes the queue has the unit announced again.
+    Also returns None while the queue is paused; resuming the queue sends the notifications again.
     """
 
     def take(session: Session) -> Claim | None:
@@ -88,9 +88,9 @@ def claim_unit(sessions: Sessions, unit_id: UUID, worker: str, settings: Setting
 
 
 class Lease:
-    """Renews a claim's lease from a thread of its own while the unit is worked on.
+    """Renews the lease of a claim in a thread while the worker does the unit.
 
-    ``check()`` belongs between two batches: it raises when the claim was lost or the job cancelled.
+    Call ``check()`` between two batches: it raises if the claim was lost or the job cancelled.
     """
 
     def __init__(self, sessions: Sessions, claim: Claim, settings: Settings) -> None:
@@ -100,7 +100,9 @@ class Lease:
         self._stop = threading.Event()
         self._lost = threading.Event()
         self._cancelled = threading.Event()
-        self._thread = threading.Thread(target=carried(self._keep), name=f"lease-{claim.unit_id}", daemon=True)
+        self._thread = threading.Thread(
+            target=carried(self._renew_until_stopped), name=f"lease-{claim.unit_id}", daemon=True
+        )
 
     def __enter__(self) -> Lease:
         self._thread.start()
@@ -113,23 +115,23 @@ class Lease:
         self._thread.join()
 
     def check(self) -> None:
-        """Go on only if the unit is still ours and wanted.
+        """Raise if the worker must not go on with the unit.
 
         Raises:
-            StaleClaim: the lease ran out and the unit may be another worker's.
-            JobCancelled: somebody cancelled the job.
+            StaleClaim: the lease expired; another worker may hold the unit.
+            JobCancelled: the job was cancelled.
         """
         if self._lost.is_set():
             raise StaleClaim
         if self._cancelled.is_set():
             raise JobCancelled
 
-    def _keep(self) -> None:
+    def _renew_until_stopped(self) -> None:
         while not self._stop.wait(self._seconds / 3):
             try:
                 self._renew()
             except sa.exc.SQLAlchemyError as error:
-                # the database is away: work goes on, and the fence at the end decides
+                # the database is unreachable: go on; the fence decides at the end
                 log.warning("lease.renewal_failed", unit_id=str(self._claim.unit_id), reason=str(error))
 
     def _renew(self) -> None:
@@ -154,7 +156,11 @@ def _held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
 
 
 def _prove(session: Session, claim: Claim) -> tuple[Job, Unit]:
-    """Lock collection and job, then prove that the unit is still this claim's: the fence of a stale worker."""
+    """Lock collection and job, then check that the claim still holds the unit (the fence).
+
+    Raises:
+        StaleClaim: it does not.
+    """
     job = lifecycle.lock_job(session, claim.job_id)
     unit = session.scalar(sa.select(Unit).where(*_held(claim)).with_for_update()) if job else None
     if job is None or unit is None:
@@ -164,14 +170,14 @@ def _prove(session: Session, claim: Claim) -> tuple[Job, Unit]:
 
 
 def complete(sessions: Sessions, claim: Claim, write: Write) -> list[Notification]:
-    """Store the unit's results and end it, in one transaction; returns the units to announce afterwards.
+    """Store the unit's results and end it in one transaction; return the units to notify workers of.
 
     Args:
-        write: puts the results into the session it is given, and adds the units of the next stage; called again, with
-            another session, if the transaction has to run again.
+        write: adds the results to the given session and returns new units; called again, with another session, if
+            the transaction is repeated.
 
     Raises:
-        StaleClaim: the unit is not this worker's any more; nothing was written.
+        StaleClaim: the worker no longer holds the unit; nothing was written.
     """
 
     def end(session: Session) -> list[Notification]:
@@ -195,7 +201,7 @@ def complete(sessions: Sessions, claim: Claim, write: Write) -> list[Notificatio
 
 
 def release(sessions: Sessions, claim: Claim) -> None:
-    """Give an unfinished unit back at once, its attempt not counted: the worker is told to stop, or the job is."""
+    """Return an unfinished unit without counting the attempt, because the worker stops or the job was cancelled."""
 
     def give_back(session: Session) -> None:
         job, unit = _prove(session, claim)
@@ -213,39 +219,39 @@ def release(sessions: Sessions, claim: Claim) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """An error as people read it on the job's page."""
+    """Return the error message that the job's page shows."""
     if isinstance(error, RetllmError):
         return _storable(error.message[:_ERROR_CHARS])
     text = str(error).strip().splitlines()
     return _storable(f"{type(error).__name__}: {text[0]}"[:_ERROR_CHARS]) if text else type(error).__name__
 
 
-def _traced(error: BaseException) -> str:
-    """Where an error came from, as a developer reads it, at most ``_TRACEBACK_CHARS``."""
+def _format_traceback(error: BaseException) -> str:
+    """Return the traceback, cut at the beginning to ``_TRACEBACK_CHARS``."""
     whole = _storable("".join(traceback.format_exception(error)))
     if len(whole) <= _TRACEBACK_CHARS:
         return whole
-    cut = "[the beginning is left out]\n"
-    return cut + whole[len(cut) - _TRACEBACK_CHARS :]
+    notice = "[beginning cut]\n"
+    return notice + whole[len(notice) - _TRACEBACK_CHARS :]
 
 
 def _storable(text: str) -> str:
-    # a message can quote any bytes and any address; no text column takes NUL or half a surrogate pair
+    # PostgreSQL text accepts neither NUL nor lone surrogates
     return redact(text).replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
 
 
 def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Settings) -> list[Notification]:
-    """Record why an attempt failed: the unit waits for its next attempt, is split, or is dead.
+    """Record why an attempt failed; the unit is then ready for a retry, split, or dead.
 
     Raises:
-        StaleClaim: the unit is not this worker's any more; nothing was written.
+        StaleClaim: the worker no longer holds the unit; nothing was written.
     """
-    hopeless = isinstance(error, RetllmError) and not error.retryable
+    permanent = isinstance(error, RetllmError) and not error.retryable
 
     def record(session: Session) -> list[Notification]:
         job, unit = _prove(session, claim)
-        said = describe(error)
-        attempts.end(session, claim.token, AttemptOutcome.FAILED, error=said)
+        message = describe(error)
+        attempts.end(session, claim.token, AttemptOutcome.FAILED, error=message)
         if job.cancel_requested:
             unit.state = UnitState.CANCELLED
             unit.token = None
@@ -255,7 +261,14 @@ def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Setti
             return []
         at_fault = not isinstance(error, ModelUnavailable)
         return retry_or_fail(
-            session, job, unit, said, settings, traced=_traced(error), hopeless=hopeless, split=at_fault
+            session,
+            job,
+            unit,
+            message,
+            settings,
+            stack_trace=_format_traceback(error),
+            permanent=permanent,
+            split=at_fault,
         )
 
     return run_transaction(sessions, record)
@@ -268,13 +281,13 @@ def retry_or_fail(
     error: str,
     settings: Settings,
     *,
-    traced: str | None = None,
-    hopeless: bool = False,
+    stack_trace: str | None = None,
+    permanent: bool = False,
     split: bool = True,
 ) -> list[Notification]:
-    """After a failed attempt: another one later, with doubling waits, or the end of the unit."""
-    unit.traceback = traced
-    if hopeless or unit.attempt >= settings.max_attempts:
+    """Schedule a retry with exponential backoff, or mark the unit dead if none is left or ``permanent``."""
+    unit.traceback = stack_trace
+    if permanent or unit.attempt >= settings.max_attempts:
         return lifecycle.mark_dead(session, job, unit, error, split=split)
     unit.state = UnitState.READY
     unit.token = None

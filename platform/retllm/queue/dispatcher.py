@@ -1,7 +1,6 @@
-"""The dispatcher: announces units that wait unclaimed, and rescues those whose worker is gone (design: jobs).
+"""The dispatcher: notifies workers of unclaimed units and takes back units with expired leases (design: jobs).
 
-Any number of dispatchers may run; each round takes its rows with SKIP LOCKED, and does nothing that would be wrong
-to do twice.
+Any number of dispatchers may run: each takes its rows with SKIP LOCKED, and every step may safely be repeated.
 """
 
 from __future__ import annotations
@@ -29,43 +28,43 @@ from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-_RESCUED_AT_ONCE = 100
-# seconds for which what could not be dealt with stands back, so that the others have their turn
-_STAND_BACK_SECONDS = 30.0
-# an error of these is the database's and ends the round; any other is that of the row at hand
-_DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError)
+_BATCH = 100
+# a unit or job that raised an error is skipped for this time, so that it does not block the others
+_DEFER_SECONDS = 30.0
+# these end the round; any other error concerns one row only
+_DATABASE_ERRORS = (sa.exc.OperationalError, sa.exc.InterfaceError)
 
 
-class Upkeep(Protocol):
-    """Work that a dispatcher does now and then beside its rounds."""
+class MaintenanceTask(Protocol):
+    """Periodic work that a dispatcher does between its rounds."""
 
     @property
     def seconds(self) -> float:
-        """How long after one time the next is due."""
+        """The interval between two runs."""
 
     def run(self) -> object:
-        """Do it once."""
+        """Run once."""
 
 
 class Dispatcher:
-    """One loop over ``rescue`` and ``announce_ready``, until it is told to stop."""
+    """A loop over ``rescue``, ``sweep_cancelled``, maintenance and ``notify_ready``."""
 
     def __init__(
-        self, sessions: Sessions, notifier: Notifier, settings: Settings, upkeep: Sequence[Upkeep] = ()
+        self, sessions: Sessions, notifier: Notifier, settings: Settings, maintenance: Sequence[MaintenanceTask] = ()
     ) -> None:
         self._sessions = sessions
         self._notifier = notifier
         self._settings = settings
         self._stop = threading.Event()
-        self._upkeep = [(one, time.monotonic()) for one in upkeep]
-        self._standing_back: dict[UUID, float] = {}
+        self._maintenance = [(task, time.monotonic()) for task in maintenance]
+        self._deferred: dict[UUID, float] = {}
 
     def stop(self) -> None:
-        """End the loop after the present round."""
+        """End the loop after the current round."""
         self._stop.set()
 
     def run(self) -> None:
-        """Loop; a server that is away is logged, and the next round tries again."""
+        """Loop until stopped; if a server is unreachable, log it and try again in the next round."""
         log.info("dispatcher.started")
         while not self._stop.is_set():
             try:
@@ -73,43 +72,43 @@ class Dispatcher:
             except (sa.exc.DBAPIError, redis.RedisError) as error:
                 log.warning("dispatcher.round_failed", reason=str(error).strip().splitlines()[0])
             self._stop.wait(self._settings.dispatch_seconds)
-        for one, _ in self._upkeep:
-            self._keep_up(one)
+        for task, _ in self._maintenance:
+            self._maintain(task)
         log.info("dispatcher.stopped")
 
     def round(self) -> int:
-        """One round; returns how many hints were sent."""
+        """Do one round; return the number of hints sent."""
         self.rescue()
         self.sweep_cancelled()
-        self._keep_up_what_is_due()
+        self._maintain_due()
         with transaction(self._sessions) as session:
             paused = pauses.paused(session)
         return sum(self.notify_ready(stage) for stage in Stage if QUEUE_OF[stage] not in paused)
 
     def rescue(self) -> int:
-        """Take back the units whose lease has run out: their worker died or lost the database."""
+        """Take back units with expired leases, whose worker died or lost the database; return their number."""
         with transaction(self._sessions) as session:
-            expired = sa.select(Unit.id).where(*_expired(), Unit.id.not_in(self._stood_back()))
-            found = session.scalars(expired.order_by(Unit.lease_until).limit(_RESCUED_AT_ONCE)).all()
+            expired = sa.select(Unit.id).where(*_expired(), Unit.id.not_in(self._deferred_keys()))
+            found = session.scalars(expired.order_by(Unit.lease_until).limit(_BATCH)).all()
         return self._each(found, self._rescue_one)
 
-    def _stood_back(self) -> list[UUID]:
+    def _deferred_keys(self) -> list[UUID]:
         now = time.monotonic()
-        self._standing_back = {key: until for key, until in self._standing_back.items() if until > now}
-        return list(self._standing_back)
+        self._deferred = {key: until for key, until in self._deferred.items() if until > now}
+        return list(self._deferred)
 
-    def _each(self, keys: Iterable[UUID], deed: Callable[[UUID], None]) -> int:
-        """Do it to each; one that can't be dealt with stands back for a while and stops none of the others."""
+    def _each(self, keys: Iterable[UUID], action: Callable[[UUID], None]) -> int:
+        """Apply ``action`` to each key; a key that raises is deferred and does not stop the others."""
         done = 0
         for key in keys:
             try:
-                deed(key)
-            except _DATABASE_AWAY:
+                action(key)
+            except _DATABASE_ERRORS:
                 raise
             except Exception:
-                log.exception("dispatcher.passed_over", deed=deed.__name__.lstrip("_"), key=str(key))
+                log.exception("dispatcher.passed_over", action=action.__name__.lstrip("_"), key=str(key))
                 PASSED_OVER.inc()
-                self._standing_back[key] = time.monotonic() + _STAND_BACK_SECONDS
+                self._deferred[key] = time.monotonic() + _DEFER_SECONDS
             else:
                 done += 1
         return done
@@ -120,7 +119,7 @@ class Dispatcher:
             LEASES_LOST.labels(stage).inc()
 
     def _take_back(self, session: Session, unit_id: UUID) -> Stage | None:
-        """The stage of a unit whose lease has run out, which has another attempt now or is dead."""
+        """Retry or end the unit if its lease has expired, and return its stage; else return None."""
         job_id = session.scalar(sa.select(Unit.job_id).where(Unit.id == unit_id))
         job = lifecycle.lock_job(session, job_id) if job_id is not None else None
         unit = session.scalar(sa.select(Unit).where(Unit.id == unit_id, *_expired()).with_for_update(skip_locked=True))
@@ -134,12 +133,12 @@ class Dispatcher:
         return unit.stage
 
     def sweep_cancelled(self) -> None:
-        """End cancelled jobs that no worker holds a unit of."""
+        """End cancelled jobs of which no worker holds a unit."""
         with transaction(self._sessions) as session:
-            waiting = sa.select(Job.id).where(
-                Job.cancel_requested, Job.finished_at.is_(None), Job.id.not_in(self._stood_back())
+            cancelled = sa.select(Job.id).where(
+                Job.cancel_requested, Job.finished_at.is_(None), Job.id.not_in(self._deferred_keys())
             )
-            found = session.scalars(waiting.limit(_RESCUED_AT_ONCE)).all()
+            found = session.scalars(cancelled.limit(_BATCH)).all()
         self._each(found, self._sweep_one)
 
     def _sweep_one(self, job_id: UUID) -> None:
@@ -150,22 +149,22 @@ class Dispatcher:
 
         run_transaction(self._sessions, close)
 
-    def _keep_up_what_is_due(self) -> None:
+    def _maintain_due(self) -> None:
         now = time.monotonic()
-        for number, (one, due) in enumerate(self._upkeep):
+        for index, (task, due) in enumerate(self._maintenance):
             if now >= due:
-                self._upkeep[number] = (one, now + one.seconds)
-                self._keep_up(one)
+                self._maintenance[index] = (task, now + task.seconds)
+                self._maintain(task)
 
-    def _keep_up(self, one: Upkeep) -> None:
-        """Do it; a failure is logged, since units matter more."""
+    def _maintain(self, task: MaintenanceTask) -> None:
+        """Run the task and log a failure: maintenance must not stop the dispatcher."""
         try:
-            one.run()
+            task.run()
         except Exception as error:
-            log.warning("dispatcher.upkeep_failed", upkeep=type(one).__name__, reason=str(error).strip())
+            log.warning("dispatcher.upkeep_failed", task=type(task).__name__, reason=str(error).strip())
 
     def notify_ready(self, stage: Stage) -> int:
-        """Announce units of ``stage`` that are ready and unclaimed, as many as the queue has room for."""
+        """Notify workers of ready units of ``stage``, as many as the queue has room for; return the number of hints."""
         room = self._settings.queue_depth - self._notifier.depth(QUEUE_OF[stage])
         if room <= 0:
             return 0
@@ -173,9 +172,9 @@ class Dispatcher:
 
     def _take_ready(self, stage: Stage, room: int) -> list[Notification]:
         stale = sa.func.now() - timedelta(seconds=self._settings.republish_seconds)
-        unheard = sa.or_(Unit.announced_at.is_(None), Unit.announced_at < stale)
+        due = sa.or_(Unit.announced_at.is_(None), Unit.announced_at < stale)
         with transaction(self._sessions) as session:
-            return pauses.take_ready(session, stage, room, unheard)
+            return pauses.take_ready(session, stage, room, due)
 
 
 def _expired() -> tuple[sa.ColumnElement[bool], ...]:

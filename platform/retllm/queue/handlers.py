@@ -1,4 +1,4 @@
-"""What the job core asks of a kind of job. The core itself knows no kind: :mod:`retllm.job_kinds` names them all."""
+"""The interface between the job core and a kind of job; :mod:`retllm.job_kinds` lists the implementations."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from retllm.db.enums import JobKind, Stage
 from retllm.db.tables import Job, Unit
 
 NextUnits = tuple[Stage, Sequence[dict[str, Any]]]
-"""A stage, and the payload of each of its new units."""
+"""A stage and the payloads of its new units."""
 
 
 @dataclass(frozen=True)
 class JobHandler:
-    """The four questions of the job core to a kind of job, each asked in a transaction that holds the job's lock.
+    """The callbacks of a kind of job, each called in a transaction that holds the job's lock.
 
     Attributes:
-        next_units: the units that the job needs now that none is open; None when it is complete.
-        on_dead: keeps the error of a dead unit with what the unit was about; ``at_fault`` is false where the failure
-            was not that of its items.
-        finish: stores what a job that has succeeded, in part or whole, comes to.
-        reopen: takes back what ``on_dead`` kept of these units and, if the job was over, what ``finish`` stored.
+        next_units: returns the next units when none is open; None if the job is complete.
+        on_dead: stores the error of a dead unit with its items; the last argument is false if the items did not cause
+            the failure.
+        finish: stores the result of a job that succeeded or partially succeeded.
+        reopen: removes what ``on_dead`` stored for these units and, if the job was over, what ``finish`` stored.
     """
 
     next_units: Callable[[Session, Job], NextUnits | None]
@@ -37,10 +37,10 @@ _handlers: dict[JobKind, JobHandler] = {}
 
 
 def register(handlers: Mapping[JobKind, JobHandler]) -> None:
-    """Name the handler of every kind of job; each process does so once, when it starts.
+    """Register a handler for every kind of job; each process calls this once at its start.
 
     Raises:
-        ValueError: a kind of job has none.
+        ValueError: a kind of job has no handler.
     """
     missing = [kind.value for kind in JobKind if kind not in handlers]
     if missing:
@@ -49,10 +49,10 @@ def register(handlers: Mapping[JobKind, JobHandler]) -> None:
 
 
 def handler_of(kind: JobKind) -> JobHandler:
-    """The handler of a kind of job.
+    """Return the handler of a kind of job.
 
     Raises:
-        LookupError: this process has registered none (:func:`retllm.job_kinds.register_handlers`).
+        LookupError: this process has not called :func:`retllm.job_kinds.register_handlers`.
     """
     try:
         return _handlers[kind]

@@ -1,7 +1,7 @@
-"""What ends a unit and a job. Every function here runs in the caller's transaction and locks the job first.
+"""Transitions of jobs and units. Every function runs in the caller's transaction, under the lock of the job.
 
-The order of locks is collection, job, unit (:mod:`retllm.db.locks`): two workers that finish the last two units of a
-job at once can't both believe that the other one is still at work.
+The lock order is collection, job, unit (:mod:`retllm.db.locks`). The lock of the job makes sure that exactly one of two
+workers that end the last two units at the same time ends the job.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from retllm.queue.notifications import FIRST_NOTIFIED, Notification
 
 
 def lock_job(session: Session, job_id: UUID) -> Job | None:
-    """The job, locked after its collection until the transaction ends; None if it or its collection was deleted."""
+    """Lock the collection, then the job, and return the job; None if either was deleted."""
     if not lock_collections_of_jobs(session, [job_id]):
         return None
     query = sa.select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
@@ -31,7 +31,7 @@ def lock_job(session: Session, job_id: UUID) -> Job | None:
 def add_units(
     session: Session, job: Job, stage: Stage, payloads: Sequence[dict[str, Any]], first_seq: int = 0
 ) -> list[Notification]:
-    """New ready units of ``job``; returns those that the caller announces after its commit."""
+    """Add ready units to ``job``; return those that the caller notifies workers of after its commit."""
     units = [
         Unit(id=new_id(), job_id=job.id, stage=stage, seq=first_seq + n, payload=payload)
         for n, payload in enumerate(payloads)
@@ -44,10 +44,10 @@ def add_units(
 
 
 def mark_dead(session: Session, job: Job, unit: Unit, error: str, *, split: bool) -> list[Notification]:
-    """End a unit whose attempts are used up.
+    """End a unit that has no attempt left.
 
-    With many items it is split into units of one item each, so that a poisonous one fails alone; with one
-    item, or where the items are not at fault (``split`` is false), it is dead.
+    A unit of several items is split into units of one item, so that a bad item fails alone. A unit of one item is
+    dead, and so is any unit if ``split`` is false because the items did not cause the failure.
     """
     unit.token = None
     unit.lease_until = None
@@ -56,8 +56,8 @@ def mark_dead(session: Session, job: Job, unit: Unit, error: str, *, split: bool
     items: list[str] = unit.payload.get("items", [])
     if split and len(items) > 1:
         unit.state = UnitState.SPLIT
-        alone = [{**unit.payload, "items": [item]} for item in items]
-        return add_units(session, job, unit.stage, alone, first_seq=_next_seq(session, job, unit.stage))
+        payloads = [{**unit.payload, "items": [item]} for item in items]
+        return add_units(session, job, unit.stage, payloads, first_seq=_next_seq(session, job, unit.stage))
     unit.state = UnitState.DEAD
     handler_of(job.kind).on_dead(session, job, unit, error, split)
     session.flush()
@@ -65,10 +65,10 @@ def mark_dead(session: Session, job: Job, unit: Unit, error: str, *, split: bool
 
 
 def set_apart(session: Session, job: Job, unit: Unit, items: Collection[str]) -> list[Notification]:
-    """Take items out of a unit that can go on without them, each into a unit of its own."""
+    """Move items out of a unit, each into a unit of its own."""
     unit.payload = {**unit.payload, "items": [item for item in unit.payload["items"] if item not in items]}
-    alone = [{**unit.payload, "items": [item]} for item in items]
-    return add_units(session, job, unit.stage, alone, first_seq=_next_seq(session, job, unit.stage))
+    payloads = [{**unit.payload, "items": [item]} for item in items]
+    return add_units(session, job, unit.stage, payloads, first_seq=_next_seq(session, job, unit.stage))
 
 
 def _next_seq(session: Session, job: Job, stage: Stage) -> int:
@@ -77,7 +77,7 @@ def _next_seq(session: Session, job: Job, stage: Stage) -> int:
 
 
 def finish_if_complete(session: Session, job: Job) -> list[Notification]:
-    """If no unit is open any more, end the job, once, unless its kind has more units to add.
+    """If no unit is open, add the next units, or end the job if there are none.
 
     Returns the new units to notify workers of.
     """
@@ -95,9 +95,9 @@ def finish_if_complete(session: Session, job: Job) -> list[Notification]:
     if any(counts.get((stage, state)) for stage in Stage for state in OPEN_UNITS):
         return []
     handler = handler_of(job.kind)
-    further = None if job.cancel_requested else handler.next_units(session, job)
-    if further is not None:
-        stage, payloads = further
+    following = None if job.cancel_requested else handler.next_units(session, job)
+    if following is not None:
+        stage, payloads = following
         return add_units(session, job, stage, payloads, first_seq=_next_seq(session, job, stage))
     job.state = _end_state(job, counts)
     job.finished_at = sa.func.now()
@@ -115,7 +115,7 @@ def _end_state(job: Job, counts: dict[tuple[Stage, UnitState], int]) -> JobState
     dead = sum(count for (_, state), count in counts.items() if state is UnitState.DEAD)
     if not dead:
         return JobState.SUCCEEDED
-    # a job has something to show once a unit of the last stage that it reached is done
+    # the job has a result if a unit of the last stage it reached is done
     last = max((stage for stage, _ in counts), key=list(Stage).index)
     return JobState.PARTIAL if counts.get((last, UnitState.DONE)) else JobState.FAILED
 
@@ -126,7 +126,7 @@ def _first_error(session: Session, job: Job) -> str | None:
 
 
 def close_if_cancelled(session: Session, job: Job) -> bool:
-    """Drop the waiting units of a job whose cancellation was asked for; true if it was."""
+    """Cancel the ready units of a job whose cancellation was requested; return whether it was."""
     if not job.cancel_requested:
         return False
     session.execute(
@@ -139,17 +139,19 @@ def close_if_cancelled(session: Session, job: Job) -> bool:
 
 
 def reopen(session: Session, job: Job) -> list[Notification]:
-    """Give the dead and cancelled units of a job that is over a fresh set of attempts; scores that exist stay."""
+    """Make the dead and cancelled units of a job that is over ready again with all attempts; scores stay."""
     return _reopen(session, job, Unit.state.in_([UnitState.DEAD, UnitState.CANCELLED]))
 
 
 def reopen_units(session: Session, job: Job, unit_ids: Collection[UUID]) -> list[Notification]:
-    """The same for some dead units of a job only; a job that is over goes back to work for them."""
+    """Make these dead units of a job ready again with all attempts; a job that is over is queued again."""
     return _reopen(session, job, sa.and_(Unit.id.in_(unit_ids), Unit.state == UnitState.DEAD))
 
 
-def _reopen(session: Session, job: Job, which: sa.ColumnElement[bool]) -> list[Notification]:
-    units = session.scalars(sa.select(Unit).where(Unit.job_id == job.id, which).order_by(Unit.stage, Unit.seq)).all()
+def _reopen(session: Session, job: Job, condition: sa.ColumnElement[bool]) -> list[Notification]:
+    units = session.scalars(
+        sa.select(Unit).where(Unit.job_id == job.id, condition).order_by(Unit.stage, Unit.seq)
+    ).all()
     for number, unit in enumerate(units):
         unit.state = UnitState.READY
         unit.attempt = 0
@@ -158,12 +160,12 @@ def _reopen(session: Session, job: Job, which: sa.ColumnElement[bool]) -> list[N
         unit.announced_at = sa.func.now() if number < FIRST_NOTIFIED else None
     handler_of(job.kind).reopen(session, job, units)
     if job.finished_at is not None:
-        _take_up_again(job)
+        _queue_again(job)
     session.flush()
     return [(unit.id, unit.stage) for unit in units[:FIRST_NOTIFIED]] + finish_if_complete(session, job)
 
 
-def _take_up_again(job: Job) -> None:
+def _queue_again(job: Job) -> None:
     job.state = JobState.QUEUED
     job.cancel_requested = False
     job.error = None

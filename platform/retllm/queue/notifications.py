@@ -1,4 +1,4 @@
-"""Hints to workers. Postgres holds the work; a lost or repeated hint changes nothing (design: jobs)."""
+"""Hints to workers that there is work. PostgreSQL holds it, so lost and repeated hints are harmless (design: jobs)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from retllm.queue import transport
 
 log = structlog.get_logger(__name__)
 
-# a search's first step has a queue of its own, so that it never waits behind a long index job
+# the coarse stage has its own queue, so that a search does not wait behind an index job
 QUEUE_OF = {Stage.EMBED: "embed", Stage.COARSE: "query", Stage.FINE: "score"}
 TASK_OF = {"embed": "retllm.embed_unit", "query": "retllm.coarse_unit", "score": "retllm.fine_unit"}
-# units announced by the request that made them; the dispatcher trickles the others
+# maximum number of hints sent by the request that creates the units; the dispatcher sends the others
 FIRST_NOTIFIED = 64
 
 Notification = tuple[UUID, Stage]
@@ -29,10 +29,10 @@ _SOCKET = {"socket_timeout": 10, "socket_connect_timeout": 3, "socket_keepalive"
 
 
 def celery_app(redis_url: str | None) -> Celery:
-    """The Celery application of senders and workers: JSON only, no result backend, late acknowledgement.
+    """Return the Celery application: JSON only, no result backend, late acknowledgement.
 
     Raises:
-        StackError: no Redis is named.
+        StackError: no Redis is configured.
     """
     if not redis_url:
         raise StackError("No Redis: set REDIS_URL to a Redis-compatible server, or run this under `retllm up`.")
@@ -47,9 +47,9 @@ def celery_app(redis_url: str | None) -> Celery:
         task_reject_on_worker_lost=True,
         worker_prefetch_multiplier=1,
         worker_cancel_long_running_tasks_on_connection_loss=True,
-        # a pool of one thread can't finish anything while it waits (retllm_workers.stopping)
+        # a pool of one thread makes no progress during a soft shutdown (retllm_workers.stopping)
         worker_soft_shutdown_timeout=0,
-        # nothing here commands workers through Redis, so nobody else gets to
+        # not used, so nobody else should be able to use it
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
@@ -62,26 +62,26 @@ def celery_app(redis_url: str | None) -> Celery:
 
 
 def hints(redis_url: str | None, queues: Sequence[str]) -> dict[str, int] | None:
-    """How many hints wait in each queue; None where Redis is not there to be asked."""
+    """Return the number of hints in each queue; None if Redis is unreachable or not configured."""
     if not redis_url:
         return None
     client = redis.Redis.from_url(redis_url, socket_timeout=1, socket_connect_timeout=1)
     try:
-        with client, client.pipeline(transaction=False) as asked:
+        with client, client.pipeline(transaction=False) as pipeline:
             for queue in queues:
-                asked.llen(queue)
-            return dict(zip(queues, asked.execute(), strict=True))
+                pipeline.llen(queue)
+            return dict(zip(queues, pipeline.execute(), strict=True))
     except (redis.RedisError, OSError) as error:
         log.warning("hints.not_counted", reason=str(error))
         return None
 
 
 class Notifier:
-    """Sends hints; a Redis that is away is logged and no error, since the dispatcher sends again."""
+    """Sends hints. If Redis is unreachable it only logs that, since the dispatcher sends them again."""
 
     def __init__(self, redis_url: str | None) -> None:
         self._app = celery_app(redis_url)
-        # a request must not wait for a Redis that is away: one try, where a worker would try for long
+        # one try with short timeouts: a request must not wait for an unreachable Redis
         self._app.conf.broker_transport_options |= {
             "max_retries": 1,
             "interval_start": 0,
@@ -93,7 +93,7 @@ class Notifier:
         self._redis = redis.Redis.from_url(str(redis_url), socket_timeout=3, socket_connect_timeout=3)
 
     def notify(self, units: Iterable[Notification]) -> int:
-        """Tell the workers of these units; returns how many hints were sent."""
+        """Send a hint for each unit until one fails; return the number sent."""
         sent = 0
         for unit_id, stage in units:
             queue = QUEUE_OF[stage]
@@ -109,7 +109,7 @@ class Notifier:
         self._app.send_task(TASK_OF[queue], args=list(args), queue=queue, retry=False, ignore_result=True)
 
     def depth(self, queue: str) -> int:
-        """Hints that wait in ``queue``.
+        """Return the number of hints in ``queue``.
 
         Raises:
             redis.RedisError: Redis can't be reached.

@@ -1,4 +1,4 @@
-"""Paused queues: a pause is a row in Postgres that every claim looks for."""
+"""Paused queues and ready units. A pause is a row in PostgreSQL that every claim checks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from retllm.queue.notifications import Notification
 
 @dataclass(frozen=True)
 class Pause:
-    """Why a queue stands still; ``by`` is None when that account is gone."""
+    """Why a queue is paused; ``by`` is None if that account was deleted."""
 
     queue: str
     since: datetime
@@ -26,25 +26,25 @@ class Pause:
 
 
 def paused(session: Session) -> dict[str, Pause]:
-    """The queues that stand still, by name."""
+    """Return the paused queues by name."""
     query = sa.select(PausedQueue, User.name).outerjoin(User, User.id == PausedQueue.user_id)
     return {row.queue: Pause(row.queue, row.created_at, by, row.reason) for row, by in session.execute(query)}
 
 
 def is_paused(session: Session, queue: str) -> bool:
-    """Whether nothing may be claimed from ``queue``."""
+    """Return whether ``queue`` is paused."""
     return session.scalar(sa.select(PausedQueue.queue).where(PausedQueue.queue == queue)) is not None
 
 
-def take_ready(session: Session, stage: Stage, most: int, *where: sa.ColumnElement[bool]) -> list[Notification]:
-    """Units that may be claimed now, those first that wait longest, marked as announced; the caller announces them."""
-    # a common table expression, which is evaluated once: a plan may evaluate a subquery once for each row, and each
-    # time it skips the rows just updated and takes others beyond the limit
+def take_ready(session: Session, stage: Stage, limit: int, *where: sa.ColumnElement[bool]) -> list[Notification]:
+    """Select claimable units, longest waiting first, and set ``announced_at``; the caller notifies the workers."""
+    # a common table expression is evaluated once; a subquery may be evaluated for each row, and would then skip the
+    # rows just updated and take others beyond the limit
     first = (
         sa.select(Unit.id)
         .where(*is_ready(stage), Unit.run_after <= sa.func.now(), *where)
         .order_by(Unit.run_after, Unit.id)
-        .limit(most)
+        .limit(limit)
         .with_for_update(skip_locked=True)
         .cte("first")
     )
@@ -59,4 +59,5 @@ def take_ready(session: Session, stage: Stage, most: int, *where: sa.ColumnEleme
 
 
 def is_ready(stage: Stage) -> Sequence[sa.ColumnElement[bool]]:
+    """Return the conditions for ready units of ``stage``."""
     return Unit.stage == stage, Unit.state == UnitState.READY

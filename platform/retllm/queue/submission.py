@@ -1,4 +1,4 @@
-"""Accepting a job, once for each idempotency key."""
+"""Inserts a job, once for each idempotency key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_KEY_LENGTH = 200
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job that is accepted (``created``), or the one that the same idempotency key made before."""
+    """A new job (``created``), or the existing one with the same idempotency key."""
 
     job: Job
     units: list[Notification]
@@ -32,17 +32,17 @@ class Submitted:
 def insert_job(
     session: Session, actor: Actor, collection_id: UUID, kind: JobKind, params: dict[str, Any], key: str | None
 ) -> tuple[Job, bool]:
-    """The new job, or the one that this user's idempotency key stands for.
+    """Insert a job, or return the existing one with this user's idempotency key; the flag says whether it is new.
 
     Raises:
-        NotFound: the collection was deleted just now.
+        NotFound: the collection was deleted meanwhile.
         Conflict: the key was used for a different request.
         InvalidInput: the key is empty or too long.
     """
     if key is not None and not 1 <= len(key) <= _MAX_KEY_LENGTH:
         raise InvalidInput(f"An Idempotency-Key has 1 to {_MAX_KEY_LENGTH} characters.")
     lock_collection(session, collection_id)
-    made = session.scalar(
+    inserted = session.scalar(
         insert(Job)
         .values(
             id=new_id(), kind=kind, user_id=actor.id, collection_id=collection_id, params=params, idempotency_key=key
@@ -50,9 +50,9 @@ def insert_job(
         .on_conflict_do_nothing(index_elements=["user_id", "idempotency_key"])
         .returning(Job.id)
     )
-    if made is not None:
-        return session.get_one(Job, made), True
-    before = session.scalars(sa.select(Job).filter_by(user_id=actor.id, idempotency_key=key)).one()
-    if (before.kind, before.collection_id, before.params) != (kind, collection_id, params):
-        raise Conflict("This Idempotency-Key was used for a different request.", job_id=str(before.id))
-    return before, False
+    if inserted is not None:
+        return session.get_one(Job, inserted), True
+    existing = session.scalars(sa.select(Job).filter_by(user_id=actor.id, idempotency_key=key)).one()
+    if (existing.kind, existing.collection_id, existing.params) != (kind, collection_id, params):
+        raise Conflict("This Idempotency-Key was used for a different request.", job_id=str(existing.id))
+    return existing, False

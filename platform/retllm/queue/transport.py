@@ -1,8 +1,8 @@
-"""Kombu's transport over Redis, but that neither a message nor a Redis that goes away stops the worker for good.
+"""Kombu's Redis transport, hardened against malformed messages and lost connections.
 
-Kombu and Celery refuse what they foresee: a pickle, YAML, a task that nobody knows. At anything else, such as a body
-that is no arguments, the error ends the worker, or has it connect again, and the message is put back before: it would
-do that to every worker that there is, for ever. Hints may be lost (design: jobs), so such a message is dropped.
+Kombu and Celery reject some malformed messages: pickle, YAML, unknown tasks. Any other, such as a body that does not
+hold arguments, raises an error that ends the worker or makes it reconnect. The message is requeued first, so it would
+hit one worker after the other, for ever. Hints may be lost (design: jobs), so this transport drops such a message.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from kombu.utils.json import loads
 
 log = structlog.get_logger(__name__)
 
-# what Redis or the machine have done; a KeyError, which Kombu takes for a lost connection too, is the message's fault
-_NO_FAULT_OF_A_MESSAGE = (
+# errors of Redis or the machine; Kombu counts KeyError as a lost connection, but here a message causes it
+_NOT_CAUSED_BY_MESSAGE = (
     MemoryError,
     redis.InvalidResponse,
     redis.ResponseError,
@@ -28,30 +28,30 @@ _NO_FAULT_OF_A_MESSAGE = (
 _Held = set[tuple[Any, Any]]
 
 
-def _refuse(error: Exception) -> None:
+def _log_dropped(error: Exception) -> None:
     log.error("message.refused", reason=f"{type(error).__name__}: {error}"[:200], exc_info=True)
 
 
 class _Client(redis.Redis):
-    """Passes over an entry of a queue that can't be read, which is out of the queue by then."""
+    """Drops unreadable entries of a queue; BRPOP has already removed them."""
 
     def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
         answer = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]  # redis-py either
         if command_name == "BRPOP" and answer:
             try:
-                # as Kombu does next, whose own hooks fail in many ways
+                # what Kombu does next
                 loads(answer[1])  # type: ignore[no-untyped-call]  # kombu has few types
             except Exception as error:
-                _refuse(error)
+                _log_dropped(error)
                 return None
         return answer
 
 
 class _QoS(kombu_redis.QoS):
-    """Counts a message as dealt with even where Redis could not be told so, and may bring it once more.
+    """Counts a message as acknowledged even if Redis did not receive the acknowledgement; it may be delivered again.
 
-    Else a worker of one message at a time would take it for the one that it holds, and wait for no other for ever: it
-    would not even ask on the connection by which it would learn that Redis went away.
+    Otherwise a worker with prefetch 1 would consider the message unacknowledged, and wait for ever: it would not even
+    poll the connection, and so never notice that Redis is gone.
     """
 
     def ack(self, delivery_tag: str) -> None:
@@ -75,24 +75,24 @@ class _Channel(kombu_redis.Channel):
 
 
 class Transport(kombu_redis.Transport):
-    """Drops a message at which what takes it fails, and acknowledges it."""
+    """Drops a message whose delivery raises an error, and acknowledges it."""
 
     Channel = _Channel
 
     def _deliver(self, message: Any, queue: str) -> None:
-        # in a pool of one thread this does the task as well, whose own errors never get this far
+        # with the solo pool this also runs the task, whose own errors do not propagate to here
         before = self._held()
         try:
             super()._deliver(message, queue)  # type: ignore[no-untyped-call]  # as above
-        except _NO_FAULT_OF_A_MESSAGE:
+        except _NOT_CAUSED_BY_MESSAGE:
             raise
         except Exception as error:
-            _refuse(error)
+            _log_dropped(error)
             for channel, tag in self._held() - before:
                 channel.qos.reject(tag)
 
     def _held(self) -> _Held:
-        """The messages that were taken and not acknowledged, each with its channel."""
+        """Return the unacknowledged messages as pairs of channel and delivery tag."""
         return {
             (channel, tag)
             for channel in self.channels
@@ -102,6 +102,6 @@ class Transport(kombu_redis.Transport):
 
 
 def install() -> None:
-    """Have Kombu take this transport for the addresses of Redis."""
+    """Register this transport with Kombu for Redis URLs."""
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"

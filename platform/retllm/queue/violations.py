@@ -1,4 +1,4 @@
-"""The shape of the rules of ``invariants``, and of what they find."""
+"""Audit rules and the violations that they find."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Violation:
-    """Something that must never be.
+    """A broken rule.
 
     Attributes:
-        rule: the name of the rule.
-        subject: the key of the job, unit, search or file.
-        meaning: what should be true, in words.
+        rule: name of the rule.
+        subject: key of the job, unit, search or file.
+        meaning: what should be true.
         detail: what was found.
     """
 
@@ -25,11 +25,11 @@ class Violation:
         return f"{self.rule}: {self.meaning}, but {self.subject}: {self.detail}"
 
     def as_json(self) -> dict[str, str]:
-        """The violation as plain values."""
+        """Return the violation as a JSON object."""
         return asdict(self)
 
 
-# an item of a unit, and what tells the kinds of work on it apart: the embedder, or the pass of the fine stage
+# one row for each item of a unit; `way` is the embedder or the pass of the fine stage
 _VIEWS = """
     WITH unit_items AS (
         SELECT u.id, u.job_id, u.stage, u.state, named.item,
@@ -43,10 +43,10 @@ _VIEWS = """
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule by its name, what it means in words, and the question for what breaks it.
+    """A rule: its name, its meaning, and the query that finds violations.
 
-    A question gives pairs (subject, detail) and takes ``:quiet`` (nothing is at work), ``:overdue`` (seconds) and
-    ``:most`` (rows).
+    The query returns pairs (subject, detail). Its parameters are ``:quiet`` (the system is idle), ``:overdue``
+    (seconds) and ``:limit`` (rows).
     """
 
     name: str
@@ -55,5 +55,5 @@ class Rule:
 
     @property
     def statement(self) -> str:
-        """The question as the database takes it."""
+        """The complete SQL statement."""
         return _VIEWS + self.query if "unit_items" in self.query or "scoring" in self.query else self.query

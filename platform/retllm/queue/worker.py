@@ -1,4 +1,4 @@
-"""Running one unit, whatever its stage: claim, keep the lease, do, and always say how it ended (design: jobs)."""
+"""Runs one unit of any stage: claims it, renews its lease, does it, and records the outcome (design: jobs)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What a worker works with, besides its model."""
+    """What a worker needs besides its model."""
 
     sessions: Sessions
     storage: Storage
@@ -40,48 +40,47 @@ class LeasedUnit:
     lease: Lease
 
 
-# of this process, which does one unit at a time
-_present: list[Claim] = []
+# at most one: a process does one unit at a time
+_current: list[Claim] = []
 
 
-def present() -> Claim | None:
-    """The claim of the unit that this process is at work on."""
-    return next(iter(_present), None)
+def current_claim() -> Claim | None:
+    """Return the claim of the unit that this process is doing."""
+    return next(iter(_current), None)
 
 
-# does the unit and completes its claim; returns the units to announce
+# does the unit and completes its claim; returns the units to notify workers of
 UnitFunction = Callable[[WorkerContext, LeasedUnit], list[Notification]]
 
 
-def run_unit(bench: WorkerContext, unit_id: UUID, doing: UnitFunction) -> bool:
-    """Do the unit if it can be claimed; false if it is not there to be done any more.
+def run_unit(context: WorkerContext, unit_id: UUID, function: UnitFunction) -> bool:
+    """Claim the unit and do it with ``function``; return false if it can't be claimed.
 
-    An error of the unit is recorded on it and does not leave this function; results of a worker that lost
-    its claim are dropped.
+    Errors of the unit are recorded and not raised; results of a worker that lost its claim are discarded.
     """
     with structlog.contextvars.bound_contextvars(unit_id=str(unit_id)):
-        claim = claims.claim_unit(bench.sessions, unit_id, bench.worker, bench.settings)
+        claim = claims.claim_unit(context.sessions, unit_id, context.worker, context.settings)
         if claim is None:
             return False
         with structlog.contextvars.bound_contextvars(
             job_id=str(claim.job_id), unit=f"{claim.stage}/{claim.seq}", attempt=claim.attempt
         ):
-            _present.append(claim)
+            _current.append(claim)
             try:
-                opened = _counted(bench, claim, doing)
+                opened = _measured_attempt(context, claim, function)
             finally:
-                _present.remove(claim)
-            bench.notifier.notify(opened)
+                _current.remove(claim)
+            context.notifier.notify(opened)
     return True
 
 
-def _counted(bench: WorkerContext, claim: Claim, doing: UnitFunction) -> list[Notification]:
-    """An attempt, with its seconds and how it ended; nothing is to be announced where the claim was lost."""
+def _measured_attempt(context: WorkerContext, claim: Claim, function: UnitFunction) -> list[Notification]:
+    """Make the attempt and record its metrics; return the units to notify workers of, none if the claim was lost."""
     ATTEMPTS.labels(claim.stage).inc()
     began = time.monotonic()
     outcome, opened = "stale", list[Notification]()
     try:
-        outcome, opened = _attempt(bench, claim, doing)
+        outcome, opened = _attempt(context, claim, function)
     except StaleClaim:
         log.warning("unit.stale")
     UNIT_SECONDS.labels(claim.stage).observe(time.monotonic() - began)
@@ -89,20 +88,20 @@ def _counted(bench: WorkerContext, claim: Claim, doing: UnitFunction) -> list[No
     return opened
 
 
-def _attempt(bench: WorkerContext, claim: Claim, doing: UnitFunction) -> tuple[str, list[Notification]]:
-    """How the attempt ended, and the units to announce."""
+def _attempt(context: WorkerContext, claim: Claim, function: UnitFunction) -> tuple[str, list[Notification]]:
+    """Return the outcome of the attempt and the units to notify workers of."""
     log.info("unit.started")
     try:
-        with Lease(bench.sessions, claim, bench.settings) as lease:
-            opened = doing(bench, LeasedUnit(claim, lease))
+        with Lease(context.sessions, claim, context.settings) as lease:
+            opened = function(context, LeasedUnit(claim, lease))
     except StaleClaim:
         raise
     except JobCancelled:
         log.info("unit.cancelled")
-        claims.release(bench.sessions, claim)
+        claims.release(context.sessions, claim)
         return "cancelled", []
     except Exception as error:
         log.warning("unit.failed", reason=claims.describe(error), exc_info=True)
-        return "failed", claims.fail(bench.sessions, claim, error, bench.settings)
+        return "failed", claims.fail(context.sessions, claim, error, context.settings)
     log.info("unit.done")
     return "done", opened

@@ -1,7 +1,7 @@
-"""The local stack: embedded PostgreSQL and Redis, the platform's own processes, their start and their stop.
+"""The local stack: starts and stops embedded PostgreSQL, embedded Redis and the processes of the platform.
 
-``LocalStack`` is the whole of it; the names are imported on first use, so that the small process that watches over
-a stack (`retllm.stack.guardian`) starts in a few hundredths of a second.
+``LocalStack`` is the entry point. It is imported at first use, so that the small process `retllm.stack.guardian` starts
+in a few hundredths of a second.
 """
 
 from __future__ import annotations

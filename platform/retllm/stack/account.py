@@ -1,7 +1,7 @@
-"""The system account that PostgreSQL runs under: PostgreSQL refuses to run as root.
+"""The system account of PostgreSQL, which refuses to run as root.
 
-A normal user runs it as itself. Root runs it as the account ``pgserver``, which is made when it is missing, and that
-account must be able to pass through the folders above the data and above PostgreSQL's programs.
+A normal user runs PostgreSQL under its own account. Root runs it under the account ``pgserver``, which is created if
+necessary and needs search permission on the parent folders of the data and of PostgreSQL's programs.
 """
 
 from __future__ import annotations
@@ -24,49 +24,52 @@ ACCOUNT_NAME = "pgserver"
 
 @dataclass(frozen=True)
 class Account:
-    """A system account by its numbers."""
+    """The user and group id of a system account."""
 
     uid: int
     gid: int
 
 
 def postgres_account() -> Account | None:
-    """The account to switch to for PostgreSQL, or None where the present one will do.
+    """Return the account to switch to for PostgreSQL, or None to keep the current one.
 
-    Raises StackError when this process is root and the account can't be made.
+    Raises:
+        StackError: this process runs as root and the account can't be created.
     """
     if os.geteuid() != 0:
         return None
     try:
         entry = pwd.getpwnam(ACCOUNT_NAME)
     except KeyError:
-        entry = _make_account()
+        entry = _create_account()
     return Account(entry.pw_uid, entry.pw_gid)
 
 
-def _make_account() -> pwd.struct_passwd:
+def _create_account() -> pwd.struct_passwd:
     program = shutil.which("useradd") or shutil.which("useradd", path="/usr/sbin:/sbin")
-    advice = f"run as a normal user, make an account named {ACCOUNT_NAME}, or set DATABASE_URL"
+    advice = f"run as a normal user, create an account named {ACCOUNT_NAME}, or set DATABASE_URL"
     if program is None:
-        raise StackError(f"PostgreSQL can't run as root and there is no `useradd` to make an account for it: {advice}.")
-    made = subprocess.run(  # noqa: S603 - a fixed program and arguments
+        raise StackError(
+            f"PostgreSQL can't run as root and there is no `useradd` to create an account for it: {advice}."
+        )
+    result = subprocess.run(  # noqa: S603 - a fixed program and arguments
         [program, "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", ACCOUNT_NAME],
         capture_output=True,
         text=True,
         check=False,
     )
     try:
-        return pwd.getpwnam(ACCOUNT_NAME)  # another process may have made it in the meantime
+        return pwd.getpwnam(ACCOUNT_NAME)  # another process may have created it meanwhile
     except KeyError:
         raise StackError(
-            f"PostgreSQL can't run as root and `useradd` made no account for it ({made.stderr.strip()}): {advice}."
+            f"PostgreSQL can't run as root and `useradd` created no account for it ({result.stderr.strip()}): {advice}."
         ) from None
 
 
-def make_passable(path: Path) -> None:
-    """Let every account pass through (not list, not read) the folders above `path`; for root only."""
+def allow_search(path: Path) -> None:
+    """Give every account search permission on the parent folders of `path`; for root only."""
     for folder in path.resolve().parents:
         mode = stat.S_IMODE(folder.stat().st_mode)
         if not mode & stat.S_IXOTH:
             folder.chmod(mode | stat.S_IXOTH)
-            log.warning("folder made passable for PostgreSQL's account", folder=str(folder), account=ACCOUNT_NAME)
+            log.warning("search permission added for PostgreSQL's account", folder=str(folder), account=ACCOUNT_NAME)

@@ -1,4 +1,4 @@
-"""One child process: started with its own group and log, checked until it is ready, stopped with a time limit."""
+"""A child process with its own process group and log: started, polled until ready, stopped with a timeout."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _POLL_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """What to run, how to know that it is ready, and how to stop it.
+    """What to run, how to detect that it is ready, and how to stop it.
 
-    `ready` is asked repeatedly while the process runs, for `ready_seconds` at most. With `once`, the process is ready
-    when it has ended with status 0. `stop_signal` asks it to end; after `stop_seconds` its group is killed.
+    `ready` is polled while the process runs, for at most `ready_seconds`. With `once`, the process is ready when it has
+    exited with status 0. `stop_signal` stops it; after `stop_seconds` its group is killed.
     """
 
     name: str
@@ -39,7 +39,7 @@ class ProcessSpec:
 
 
 def log_tail(path: Path, lines: int = 15) -> list[str]:
-    """The last lines of the log at `path`; none where there is no log."""
+    """Return the last lines of the log at `path`; none if there is no log."""
     try:
         with path.open("rb") as file:
             file.seek(0, 2)
@@ -50,7 +50,7 @@ def log_tail(path: Path, lines: int = 15) -> list[str]:
 
 
 class Child:
-    """A process that was started from a `ProcessSpec`; `stage` says with which others."""
+    """A process started from a `ProcessSpec` as part of a `stage`."""
 
     def __init__(self, spec: ProcessSpec, stage: int) -> None:
         self.spec = spec
@@ -68,7 +68,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=dict(spec.env),
                 cwd=spec.cwd,
-                # a group of its own: the terminal's Ctrl-C reaches the stack alone, which stops the others in order
+                # Ctrl-C in the terminal then reaches only the stack, which stops its children in order
                 start_new_session=True,
                 **identity,
             )
@@ -77,7 +77,7 @@ class Child:
 
     @property
     def record(self) -> ProcessRecord:
-        """What the stack's file says about this process."""
+        """The entry of this process in the stack's record."""
         return ProcessRecord(
             self.spec.name, self.pid, self._created, self.stage, int(self.spec.stop_signal), self.spec.stop_seconds
         )
@@ -90,13 +90,14 @@ class Child:
 
     @property
     def age(self) -> float:
-        """Seconds since it was started."""
+        """Seconds since the start."""
         return time.monotonic() - self.started
 
     def wait_ready(self, stopping: Callable[[], bool] = lambda: False) -> None:
-        """Return when the process is ready.
+        """Wait until the process is ready.
 
-        Raises StackError when it ends before, takes longer than its `ready_seconds`, or `stopping` says to give up.
+        Raises:
+            StackError: it exits, is not ready after `ready_seconds`, or `stopping` returns true.
         """
         while not stopping():
             status = self.status
@@ -112,7 +113,7 @@ class Child:
         raise StackError(f"The start was interrupted while {self.spec.name} was starting.")
 
     def failure(self, reason: str) -> StackError:
-        """`reason` as an error that names the log and carries its last lines."""
+        """Return an error with `reason`, the path of the log and its last lines."""
         return StackError(
             f"{reason}; see {self.spec.log}.",
             process=self.spec.name,
@@ -121,12 +122,12 @@ class Child:
         )
 
     def ask_to_stop(self) -> None:
-        """Send the stop signal, to the process alone: it knows how to end its own children."""
+        """Send the stop signal to the process only; it ends its own children."""
         if self.status is None:
             self._popen.send_signal(self.spec.stop_signal)
 
     def stop(self, seconds: float | None = None) -> bool:
-        """Wait for the end, then kill the group; True when it ended by itself within `seconds`."""
+        """Wait for the exit, then kill the group; return whether it exited by itself within `seconds`."""
         clean = True
         try:
             self._popen.wait(self.spec.stop_seconds if seconds is None else seconds)
@@ -139,5 +140,5 @@ class Child:
 
 
 def describe_status(status: int) -> str:
-    """An exit status in words."""
+    """Describe an exit status."""
     return f"killed by signal {-status}" if status < 0 else f"exit status {status}"

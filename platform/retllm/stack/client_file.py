@@ -1,4 +1,4 @@
-"""RETLLM_HOME/client.json: the address and the token by which the command line finds the local stack."""
+"""RETLLM_HOME/client.json: URL and token with which the command line uses the local stack."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from retllm.errors import Unauthorized
 from retllm.identity import tokens
 from retllm.identity.actor import Actor
 
-TOKEN_NAME = "command line"  # noqa: S105 - its name, no secret
+TOKEN_NAME = "command line"  # noqa: S105 - not a secret
 
 
 def client_path(home: Path) -> Path:
-    """Where the file is."""
+    """Return the path of the file."""
     return home / "client.json"
 
 
 def read_client(home: Path) -> dict[str, str]:
-    """``{"url": ..., "token": ...}`` of the stack on `home`; empty where there is no file that can be read."""
+    """Return ``{"url": ..., "token": ...}`` of the stack on `home`; empty without a valid file."""
     try:
         found = json.loads(client_path(home).read_text("utf-8"))
         return {"url": str(found["url"]), "token": str(found["token"])}
@@ -32,10 +32,10 @@ def read_client(home: Path) -> dict[str, str]:
 
 
 def write_client(session: Session, home: Path, key: bytes, user: User, url: str) -> None:
-    """Keep the file current: this start's address, and a token of `user`, a new one where the old is not valid.
+    """Write the URL and a token of `user` to the file; a valid token in the file is kept.
 
-    `key` is that of the tokens' digests. The token may do all that `user` may, until it is revoked: the command line of
-    the one who runs the stack deletes collections too.
+    `key` is the key of the token digests. The token has all permissions of `user`, since the command line can also
+    delete collections, and is valid until it is revoked.
     """
     token = read_client(home).get("token", "")
     try:
@@ -43,9 +43,9 @@ def write_client(session: Session, home: Path, key: bytes, user: User, url: str)
     except Unauthorized:
         _, token = tokens.issue(session, key, Actor.unlimited(user), TOKEN_NAME, scope=TokenScope.MANAGE)
     path = client_path(home)
-    beside = path.with_suffix(".new")
-    beside.unlink(missing_ok=True)
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump({"url": url, "token": token}, file)
-    beside.replace(path)
+    temporary.replace(path)

@@ -1,4 +1,4 @@
-"""The web server's side of a connection: waiting for a slow client occupies no request slot, and has a deadline."""
+"""A socket of the web server that holds no request slot while it waits for a slow client, and has a deadline."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from contextlib import contextmanager
 from typing import Any
 
 MIN_BYTES = 16 << 10
-"""Bytes that a client must send or take in each period; a rate and not a total time, so that any size gets through."""
+"""Bytes that a client must send or read in each period; a minimum rate rather than a total time allows any size."""
 
-# close() then resets the connection; the system would offer what is queued for minutes to a client that takes nothing
+# close() then resets the connection; otherwise the system keeps offering queued data to the client for minutes
 _RESET = struct.pack("ii", 1, 0)
 
 
 class RequestSlots:
-    """At most ``count`` threads run requests. One that waits for its client gives its slot to another meanwhile."""
+    """Limits the threads that run requests to ``count``; a thread releases its slot while it waits for its client."""
 
     def __init__(self, count: int, on_release: Callable[[], object]) -> None:
         self._free = threading.Semaphore(count)
         self._on_release = on_release
 
     def try_acquire(self) -> bool:
-        """Take a slot if there is a free one."""
+        """Take a slot if one is free; return whether it did."""
         return self._free.acquire(blocking=False)
 
     def release(self) -> None:
-        """Free a slot, and say so."""
+        """Release a slot and call ``on_release``."""
         self._free.release()
         self._on_release()
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """Go without the slot of this thread for a while."""
+        """Release the slot of this thread inside the context."""
         self.release()
         try:
             yield
@@ -49,8 +49,8 @@ class RequestSlots:
 class ClientSocket(socket.socket):
     """A connection whose blocking calls wait without a request slot, and only while the client makes progress.
 
-    The system's socket never blocks. Gunicorn's ``setblocking`` and ``settimeout`` only say what ``recv`` and ``send``
-    do when they would have to wait.
+    The underlying socket never blocks. ``setblocking`` and ``settimeout``, which Gunicorn calls, only determine what
+    ``recv`` and ``send`` do when they would block.
     """
 
     def __init__(self, accepted: socket.socket, slots: RequestSlots, seconds: float) -> None:
@@ -63,27 +63,27 @@ class ClientSocket(socket.socket):
         self._waited = 0.0
 
     def start_period(self) -> None:
-        """Let the client have the whole period again."""
+        """Start a new period for the client."""
         self._mark, self._waited = self._progress(), 0.0
 
     def setblocking(self, flag: bool) -> None:
-        """Wait, or raise ``BlockingIOError``."""
+        """Let calls wait, or raise ``BlockingIOError``."""
         self._timeout = None if flag else 0.0
 
     def settimeout(self, value: float | None) -> None:
-        """Wait for at most so long in one call."""
+        """Set the timeout of one call."""
         self._timeout = value
 
     def gettimeout(self) -> float | None:
-        """What ``settimeout`` was told."""
+        """Return the timeout of one call."""
         return self._timeout
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
-        """What the client sent.
+        """Receive data from the client.
 
         Raises:
-            TimeoutError: it sent nothing in the time of ``settimeout``.
-            ConnectionResetError: it is too slow, or gone.
+            TimeoutError: the timeout of ``settimeout`` is over.
+            ConnectionResetError: the client is too slow or gone.
         """
         while True:
             try:
@@ -95,7 +95,7 @@ class ClientSocket(socket.socket):
                 return data
 
     def send(self, data: Any, flags: int = 0) -> int:
-        """Send a part of ``data``; errors are those of ``recv``."""
+        """Send a part of ``data`` and return its size; raises like ``recv``."""
         while True:
             try:
                 sent = super().send(data, flags)
@@ -106,7 +106,7 @@ class ClientSocket(socket.socket):
                 return sent
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """Send all of ``data``; errors are those of ``recv``."""
+        """Send all of ``data``; raises like ``recv``."""
         rest = memoryview(data)
         while rest:
             rest = rest[self.send(rest, flags) :]
@@ -122,26 +122,26 @@ class ClientSocket(socket.socket):
                     self.start_period()
                 left = self._seconds - self._waited
                 if left <= 0:
-                    self._give_up(event)
+                    self._abort(event)
                 wait = left if self._timeout is None else min(left, self._timeout)
                 began = time.monotonic()
                 ready = poll.poll(wait * 1000)
-                # only this wait counts, and not what the server itself takes between two
+                # counts only the time spent waiting, not the time of the server itself
                 self._waited += time.monotonic() - began
                 if ready:
                     return
                 if self._timeout is not None:
                     raise TimeoutError
 
-    def _give_up(self, event: int) -> None:
+    def _abort(self, event: int) -> None:
         if event == select.POLLOUT:
             self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        raise ConnectionResetError(f"the client moved less than {MIN_BYTES} bytes in {self._seconds:g} s")
+        raise ConnectionResetError(f"the client transferred less than {MIN_BYTES} bytes in {self._seconds:g} s")
 
     def _progress(self) -> int:
-        """Bytes that the client sent, and bytes that it took: what waits in the system's queue is not taken."""
+        """Return the bytes that the client sent and read; data in the system's send queue is not read yet."""
         try:
             queued = struct.unpack("i", fcntl.ioctl(self, termios.TIOCOUTQ, bytes(4)))[0]
-        except OSError:  # not every system tells; then what the queue took counts
+        except OSError:  # not supported everywhere; then queued data counts as read
             queued = 0
         return self._received + self._sent - int(queued)

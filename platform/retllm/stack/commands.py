@@ -1,6 +1,6 @@
-"""The command of each process of the platform: the one place that knows them; the Procfile says the same.
+"""The commands of the platform's processes, as arguments of the Python interpreter. The Procfile has the same ones.
 
-Each is an argument list after the Python interpreter. The stack adds to a worker's what only it needs (`stack_worker`).
+`stack_worker` adds what only a worker of the local stack needs.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ DISPATCH = ("-m", "retllm.cli.main", "dispatch")
 MIGRATE = ("-m", "retllm.cli.main", "migrate")
 
 READY_VARIABLE = "RETLLM_READY_FILE"
-"""Environment variable that names the file in which a worker of the stack says that it is ready."""
+"""Environment variable with the path of the file that a worker of the stack writes when it is ready."""
 
 QUEUES = {"embed": "query,embed", "score": "score"}
-"""The queues that a kind of worker serves, first come first: the coarse step of a search precedes an index job."""
+"""The queues of each kind of worker, by priority: the coarse stage of a search precedes index jobs."""
 
 
 def worker(kind: str) -> tuple[str, ...]:
-    """A worker of the queues of `kind`: one process with one model, which does one unit at a time."""
+    """Return the command of a worker for the queues of `kind`; it does one unit at a time."""
     return (
         *("-m", "celery", "--app", "retllm_workers.app", "worker"),
         *("--queues", QUEUES[kind], "--pool", "solo", "--concurrency", "1"),
-        # workers don't talk to each other: neither gossip nor the second that mingling takes at each start
+        # workers do not communicate with each other; mingling would delay each start by a second
         *("--without-gossip", "--without-mingle"),
         *("--hostname", f"{kind}@%h"),
     )
 
 
 def stack_worker(kind: str, node: str) -> tuple[str, ...]:
-    """`worker` with a node name of its own (the later one counts), and the module that tells when it is ready."""
+    """Return `worker` with its own node name (the last one counts) and the module that reports readiness."""
     return (*worker(kind), "--hostname", node, "--include", "retllm.stack.ready")
 
 
 PROCFILE = {"web": WEB, "dispatch": DISPATCH, "embed": worker("embed"), "score": worker("score")}
-"""The long-running processes, by their names in the Procfile."""
+"""The long-running processes by their names in the Procfile."""
 
 
 def python(arguments: tuple[str, ...]) -> tuple[str, ...]:
-    """`arguments` to the interpreter that runs this process."""
+    """Prepend the current Python interpreter to `arguments`."""
     return (sys.executable, *arguments)

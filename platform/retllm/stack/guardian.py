@@ -1,9 +1,8 @@
-"""Ends the processes of a stack whose own process was killed outright: ``python -m retllm.stack.guardian FILE STACK``.
+"""Ends the processes of a stack that was killed: ``python -m retllm.stack.guardian FILE STACK``.
 
-The stack holds the writing end of a pipe that is this program's standard input and never writes to it. End of file
-means that the stack has ended, in whatever way; if its record is still there, it had no time to stop its processes.
-A pipe does this on every system and for every kind of death; Linux's parent-death signal does not survive a change of
-account, which PostgreSQL needs under root.
+The stack holds the write end of a pipe to this program's standard input and never writes to it. End of file means that
+the stack has ended; if its record still exists, it did not stop its processes. A pipe works on every system and for
+every cause. Linux's parent-death signal does not survive a change of account, which PostgreSQL needs under root.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from retllm.stack.leftovers import StackRecord, end_stack
 
 
 def main(argv: list[str]) -> int:
-    """Wait for the end of the stack named ``argv[1]``, recorded in the file ``argv[0]``; end what it left."""
+    """Wait for the end of the stack ``argv[1]`` with the record ``argv[0]``, then end its remaining processes."""
     path, stack = Path(argv[0]), argv[1]
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sys.stdin.buffer.read()
     record = StackRecord.read(path)
     if record is None or record.stack != stack:
-        # stopped in order, or the folder was removed, or a newer stack has taken it over and ended the leftovers:
-        # what still carries this stack's mark, if anything, has to go
+        # stopped normally, or the folder was removed, or a newer stack uses it and ended the leftovers: end any other
+        # process that is still marked with this stack
         end_stack(StackRecord(stack=stack, pid=0, created=0))
         return 0
     end_stack(record)

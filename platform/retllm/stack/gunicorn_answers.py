@@ -1,6 +1,6 @@
-"""What Gunicorn answers by itself, to requests that it can't read: with security headers too, and not as HTML.
+"""Gunicorn's own answers to malformed requests, with security headers and as plain text.
 
-It offers no setting for either, so its own function and name are replaced, within the web server's process alone.
+Gunicorn has no settings for this, so its function and server name are replaced in the process of the web server.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _HEADERS = {
 
 
 def install() -> None:
-    """Let every answer of this process have these headers, and say no more of the server than its name."""
+    """Replace Gunicorn's error answers, and its name and version in the Server header, in this process."""
     gunicorn.http.wsgi.SERVER = NAME
     gunicorn.util.write_error = _write_error
 
 
 def _write_error(client: socket.socket, status: int, reason: str, _: str) -> None:
-    """The error of a request that can't be read; what was wrong with it is for the log, not to be echoed."""
+    """Answer a malformed request without echoing details, which go to the log."""
     try:
-        said = HTTPStatus(status).phrase
+        phrase = HTTPStatus(status).phrase
     except ValueError:
-        said = reason
-    body = f"{status} {said}\n"
+        phrase = reason
+    body = f"{status} {phrase}\n"
     head = "".join(f"{name}: {value}\r\n" for name, value in _HEADERS.items())
-    answer = f"HTTP/1.1 {status} {said}\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}"
+    answer = f"HTTP/1.1 {status} {phrase}\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}"
     gunicorn.util.write_nonblock(client, answer.encode("latin1"))

@@ -1,6 +1,6 @@
-"""Gunicorn's configuration, from the platform's settings; ``--config python:retllm.stack.gunicorn_conf``.
+"""Gunicorn's configuration from the platform's settings: ``--config python:retllm.stack.gunicorn_conf``.
 
-One process with threads: requests wait for the database and for uploads, not for the processor.
+One process with threads: requests wait for the database and for uploads rather than for the CPU.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ _settings = get_settings()
 gunicorn_answers.install()
 
 _CONNECTIONS = 1000
-# each connection has a file descriptor, and an upload temporary files; the database and the decoders need some too
+# file descriptors: one for each connection, more for temporary files of uploads, the database and the decoders
 _FILES_PER_CONNECTION = 3
 _OTHER_FILES = 200
 
 
 def _connections() -> int:
-    """As many connections as there are file descriptors for; the soft limit is raised as far as that needs."""
+    """Return the maximum number of connections, and raise the soft limit of file descriptors for them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _CONNECTIONS * _FILES_PER_CONNECTION + _OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    required = _CONNECTIONS * _FILES_PER_CONNECTION + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < required:
+        soft = required if hard == resource.RLIM_INFINITY else min(hard, required)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft == resource.RLIM_INFINITY:
         return _CONNECTIONS
@@ -36,18 +36,18 @@ workers = 1
 worker_class = "retllm.stack.gunicorn_worker.Worker"
 threads = _settings.web_threads
 worker_connections = _connections()
-# of the whole process, not of a request: gthread's heart beats while its threads work
+# of the whole process, not of a request: gthread sends heartbeats while its threads work
 timeout = 120
 graceful_timeout = 10
 keepalive = 5
-# files are sent through the worker's own socket, which gives up on clients that do not read
+# files are sent by ClientSocket, which drops clients that do not read
 sendfile = False
 loglevel = _settings.log_level.lower()
-# in the form of all other lines; the requests log themselves, with their id
+# the format of all other lines; the application logs requests, with their ids
 logconfig_dict = {
     "handlers": {"ours": {"()": "retllm.logs.handler", "log_format": _settings.log_format}},
     "root": {"level": _settings.log_level, "handlers": ["ours"]},
     "loggers": {"gunicorn.error": {"level": _settings.log_level, "handlers": [], "propagate": True}},
 }
-# it would be one file for every server of this account
+# all servers of this account would share one socket file
 control_socket_disable = True

@@ -1,11 +1,11 @@
-"""Gunicorn's worker with threads, made safe against slow clients.
+"""Gunicorn's thread worker, hardened against slow clients.
 
-The thread worker of Gunicorn starts a thread at the first byte of a request and waits there for the rest of it, and for
-the client to take the answer: as many half-sent requests as there are threads stop it. Here
+Gunicorn's own worker starts a thread at the first byte of a request, which then waits for the rest of the request and
+for the client to read the answer: a few slow clients can block all threads. In this worker
 
-- the main loop reads a request's header, and a thread starts when the header is complete;
-- a thread that waits for its client, inside a body or an answer, occupies no request slot (``client_socket``);
-- whoever is too slow is cut off, and when there are as many connections as may be, the one that waits longest goes.
+- the main loop reads the header of a request, and a thread starts when the header is complete;
+- a thread that waits for its client to send a body or read an answer holds no request slot (``client_socket``);
+- too slow clients are disconnected, and at the maximum number of connections the longest waiting one is closed.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 from retllm.settings import get_settings
 from retllm.stack.client_socket import ClientSocket, RequestSlots
 
-# a longer header is read by a thread, whose parser knows its limits
+# a longer header is read by a thread, whose parser enforces the limits
 _HEADER_BYTES = 16 << 10
 _BARE_LF = re.compile(rb"(?<!\r)\n")
-# after the answer of a connection that ends: what the client still sends is read, or it might lose the answer
+# before closing, read what the client still sends; otherwise a reset could lose the answer
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 64 << 10
 _SWEEP_SECONDS = 0.5
@@ -38,17 +38,17 @@ _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Connection(TConn):  # type: ignore[misc]  # Gunicorn has no types
-    """A connection with what the main loop has read of its next request."""
+    """A connection and what the main loop has read of its next request."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.received = bytearray()
         self.lingered = 0
-        # a thread begins to parse at once, without waiting for a first byte
+        # a thread parses at once, without waiting for the first byte
         self.data_ready = True
 
     def add(self, data: bytes) -> bool:
-        """Keep ``data``. True if a thread can go on: the header is complete, too long, or none at all."""
+        """Append ``data``; return whether a thread can continue: the header is complete, too long or malformed."""
         seen = max(0, len(self.received) - 3)
         self.received += data
         return (
@@ -60,26 +60,26 @@ class Connection(TConn):  # type: ignore[misc]  # Gunicorn has no types
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
-    """Serves requests by ``threads`` threads, which slow clients do not occupy."""
+    """Serves requests with ``threads`` threads, which slow clients do not block."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._seconds = get_settings().client_seconds
         self._slots = RequestSlots(self.cfg.threads, lambda: self.method_queue.defer(self._start_ready))
-        # connections in the main loop, the oldest first, each with its deadline
+        # connections in the main loop with their deadlines, oldest first
         self._waiting: dict[Connection, float] = {}
         self._ready: deque[Connection] = deque()
         self._swept = 0.0
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Refuse what this worker can't do."""
+        """Reject a configuration with TLS."""
         super().check_config(cfg, log)
         if cfg.is_ssl:
-            raise ConfigError("This server does not speak TLS: put a reverse proxy in front of it.")
+            raise ConfigError("This server does not support TLS: put a reverse proxy in front of it.")
 
     def accept(self, listener: Any) -> None:
-        """Take a new connection and read its first header in the main loop."""
+        """Accept a connection and read its first header in the main loop."""
         try:
             accepted, address = listener.accept()
         except OSError as error:
@@ -97,7 +97,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
             self._evict()
 
     def _evict(self) -> None:
-        """Close the connection that waits longest: one that sends nothing, or sends its header slowly."""
+        """Close the longest waiting connection, which is idle or sends its header slowly."""
         if self._waiting:
             self._drop(next(iter(self._waiting)))
 
@@ -119,8 +119,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
         conn.close()
 
     def _read(self, conn: Connection) -> bytes | None:
-        """What came; nothing at its end, and None if there is nothing to do."""
-        # an event of the same round may have closed it
+        """Return the received data, empty at the end of the stream; None if there is nothing to do."""
+        # another event of this round may have closed it
         if conn not in self._waiting:
             return None
         try:
@@ -146,7 +146,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
             self.enqueue_req(conn)
 
     def enqueue_req(self, conn: Connection) -> None:
-        """Let a thread handle the request as soon as there is a slot."""
+        """Let a thread handle the request as soon as a slot is free."""
         self._ready.append(conn)
         self._start_ready()
 
@@ -169,7 +169,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
             self._slots.release()
 
     def handle(self, conn: Connection) -> bool:
-        """Handle the request whose header is read; True if the connection stays open for another one."""
+        """Handle the request whose header was read; return whether the connection stays open."""
         conn.sock.start_period()
         conn.init()
         conn.parser.unreader.unread(bytes(conn.received))
@@ -182,7 +182,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
                 conn.sock.shutdown(socket.SHUT_WR)
                 self._watch(conn, _LINGER_SECONDS, self._linger)
             elif conn.parser.unreader.buf.getvalue():
-                # the next request came with this one
+                # the client sent the next request together with this one
                 self.enqueue_req(conn)
             else:
                 limit = self.cfg.keepalive if self.alive else min(self.cfg.keepalive, STOP_KEEPALIVE_LINGER)
@@ -200,7 +200,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
             self._drop(conn)
 
     def murder_keepalived(self, force: bool = False) -> None:
-        """Close the connections whose deadline is over, or all that wait; the loop calls this after each round."""
+        """Close connections after their deadline, or all waiting ones; called after each round of the main loop."""
         now = time.monotonic()
         if not force and now < self._swept + _SWEEP_SECONDS:
             return
@@ -209,16 +209,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
             if not force and now < deadline:
                 continue
             if conn.received:
-                self._tell_timeout(conn)
+                self._send_timeout(conn)
             self._drop(conn)
 
-    def _tell_timeout(self, conn: Connection) -> None:
+    def _send_timeout(self, conn: Connection) -> None:
         try:
             gunicorn.util.write_error(conn.sock, 408, "Request Timeout", "")
         except OSError:
             self.log.debug("A slow client is gone.")
 
     def _cap_keepalive(self, deadline: float) -> None:
-        """A server that stops waits no longer than that for requests that have not begun, or are half sent."""
+        """Limit the deadlines of waiting connections when the server stops."""
         for conn, until in self._waiting.items():
             self._waiting[conn] = min(until, deadline)

@@ -1,7 +1,7 @@
-"""What a running stack writes down about itself, and how its processes are ended when it did not end them itself.
+"""The record of a running stack, and ending processes that a killed stack left.
 
-The record is ``RETLLM_HOME/run/stack.json``, readable by its owner only (it holds the addresses of the servers).
-Two readers act on it: the guardian, when its stack was killed outright, and the next start of a stack on the folder.
+The record is ``RETLLM_HOME/run/stack.json``, readable by its owner only, since it contains the URLs of the servers. The
+guardian of a killed stack and the next start on the same folder use it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]  # ships no type information
 
 STACK_VARIABLE = "RETLLM_STACK"
-"""Environment variable that marks every process of a stack with the stack's identity."""
+"""Environment variable that marks every process of a stack with the id of the stack."""
 
 
 @dataclass(frozen=True)
 class ProcessRecord:
-    """One process of a stack: enough to find it again, to be sure that it is the same, and to stop it well."""
+    """A process of a stack: how to find it, verify that it is the same, and stop it."""
 
     name: str
     pid: int
@@ -36,7 +36,7 @@ class ProcessRecord:
 
 @dataclass
 class StackRecord:
-    """A running stack, as its file tells it."""
+    """A running stack, as recorded in its file."""
 
     stack: str
     pid: int
@@ -47,17 +47,17 @@ class StackRecord:
     processes: list[ProcessRecord] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
-        """Replace the file at `path` in one step."""
+        """Replace the file at `path` atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".new")
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        temporary = path.with_suffix(".new")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(asdict(self), file)
-        beside.replace(path)
+        temporary.replace(path)
 
     @classmethod
     def read(cls, path: Path) -> StackRecord | None:
-        """The record at `path`, or None where there is none that can be read."""
+        """Return the record at `path`, or None if there is no valid one."""
         try:
             data: dict[str, Any] = json.loads(path.read_text("utf-8"))
             processes = [ProcessRecord(**entry) for entry in data.pop("processes")]
@@ -66,23 +66,23 @@ class StackRecord:
             return None
 
     def is_alive(self) -> bool:
-        """Whether the process that started this stack still runs."""
+        """Return whether the process that started this stack is running."""
         return same_process(self.pid, self.created) is not None
 
 
 def record_path(home: Path) -> Path:
-    """Where the stack on `home` writes itself down."""
+    """Return the path of the record of the stack on `home`."""
     return home / "run" / "stack.json"
 
 
 def running_stack(home: Path) -> StackRecord | None:
-    """The stack that runs on `home` now, or None."""
+    """Return the record of the stack that runs on `home`, or None."""
     record = StackRecord.read(record_path(home))
     return record if record is not None and record.is_alive() else None
 
 
 def created_at(pid: int) -> float:
-    """The moment that process `pid` began, in seconds since 1970; 0 when it is gone."""
+    """Return the start time of process `pid` in seconds since 1970; 0 if it is gone."""
     try:
         return float(psutil.Process(pid).create_time())
     except psutil.NoSuchProcess:
@@ -90,7 +90,7 @@ def created_at(pid: int) -> float:
 
 
 def same_process(pid: int, created: float) -> psutil.Process | None:
-    """The running process `pid` if it is the one that began at `created`, and no later one of the same number."""
+    """Return the running process `pid` if it started at `created`, so that its id was not reused."""
     try:
         process = psutil.Process(pid)
         if abs(process.create_time() - created) < 0.05 and process.status() != psutil.STATUS_ZOMBIE:
@@ -101,9 +101,9 @@ def same_process(pid: int, created: float) -> psutil.Process | None:
 
 
 def _wait_for_end(process: psutil.Process, seconds: float) -> bool:
-    """Wait until `process` runs no more; False when it still does after `seconds`.
+    """Wait until `process` has ended; return false if it has not after `seconds`.
 
-    A process that has ended and that nobody collects (a container whose first process does not) has ended.
+    A zombie, which is left if process 1 of a container does not reap it, counts as ended.
     """
     deadline = time.monotonic() + seconds
     while same_process(process.pid, process.create_time()) is not None:
@@ -114,15 +114,15 @@ def _wait_for_end(process: psutil.Process, seconds: float) -> bool:
 
 
 def kill_group(leader: int, number: int) -> None:
-    """Send signal `number` to the process group that `leader` leads; nothing happens when it is gone."""
+    """Send signal `number` to the process group of `leader`, if it exists."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, number)
 
 
 def end_stack(record: StackRecord) -> list[str]:
-    """End every process of `record`'s stack, the last started stage first, and return the names of those ended.
+    """End all processes of a stack, the last started stage first; return the names of those ended.
 
-    Each gets its own stop signal and its own time, then SIGKILL to its whole group.
+    Each process gets its stop signal and its time to stop, then its group gets SIGKILL.
     """
     ended: list[str] = []
     for stage in sorted({entry.stage for entry in record.processes}, reverse=True):
@@ -147,7 +147,7 @@ def end_stack(record: StackRecord) -> list[str]:
 
 
 def end_server(pid: int, folder: Path, seconds: float = 60) -> bool:
-    """Interrupt process `pid` and wait for its end, if it works in `folder`; False when it is none of ours."""
+    """Interrupt process `pid` and wait for its end if its working directory is `folder`; else return false."""
     try:
         process = psutil.Process(pid)
         if Path(process.cwd()).resolve() != folder.resolve():
@@ -168,7 +168,7 @@ def _wait_until_unmarked(stack: str) -> None:
 
 
 def _marked(stack: str) -> Iterator[psutil.Process]:
-    """Processes that carry the stack's mark: those that were started and not yet written down are among them."""
+    """Yield the processes marked with the stack, including those not yet in its record."""
     for process in psutil.process_iter():
         try:
             marked = process.environ().get(STACK_VARIABLE) == stack

@@ -1,4 +1,4 @@
-"""The whole local stack as one object, for `retllm up`, the demo and the tests."""
+"""The local stack as one object, for `retllm up`, the demo and the tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PARTS = SERVERS | PLATFORM
 
 
 class Stages(Protocol):
-    """Makes the processes that follow the servers; see `retllm.stack.stages.platform_stages`."""
+    """Returns the processes to start after the servers; see `retllm.stack.stages.platform_stages`."""
 
     def __call__(
         self,
@@ -45,18 +45,18 @@ class Stages(Protocol):
         log_path: Callable[[str], Path],
         run: Path,
     ) -> Sequence[Sequence[ProcessSpec]]:
-        """Stages in the order of their start."""
+        """Return the stages in the order of their start."""
 
 
 class LocalStack:
     """The embedded servers and the platform's processes on one folder, RETLLM_HOME.
 
-    `parts` chooses what is started, all of it by default: a test that needs a database takes ``{"postgres"}``. A
-    server whose address is set (`settings.database_url`, `settings.redis_url`) is checked and used, never started.
-    `stages` makes the stages of processes that follow the servers, the platform's own by default. `durable=False` makes
-    the embedded database faster and unsafe against a loss of power. `announce` is told each step in a few words.
+    `parts` selects what is started, by default everything; a test that needs only a database uses ``{"postgres"}``. A
+    server whose URL is set (`settings.database_url`, `settings.redis_url`) is checked and used, never started.
+    `stages` returns the processes to start after the servers, by default the platform's own. `durable=False` makes the
+    embedded database faster, but unsafe against power loss. `notify` is called with a short text after each step.
 
-    Use it as a context manager, or `start` and `stop` it; both may be called again after a stop.
+    Use it as a context manager, or call `start` and `stop`; it can be started again after a stop.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class LocalStack:
         self.ended = threading.Event()
         self._stages = stages
         self._durable = durable
-        self._announce = notify
+        self._notify = notify
         self._first_wait = first_wait
         self._port = settings.port
         self._url: str | None = None
@@ -91,22 +91,20 @@ class LocalStack:
         self._record: StackRecord | None = None
         self._postgres: postgres.EmbeddedPostgres | None = None
 
-    # what the stack knows about itself
-
     @property
     def url(self) -> str:
-        """The address of the web server."""
-        return _known(self._url, "web server")
+        """The URL of the web server."""
+        return _require(self._url, "web server")
 
     @property
     def database_url(self) -> str:
-        """The address of the database, in SQLAlchemy's form."""
-        return _known(self._database_url, "database")
+        """The URL of the database for SQLAlchemy."""
+        return _require(self._database_url, "database")
 
     @property
     def redis_url(self) -> str:
-        """The address of the Redis server."""
-        return _known(self._redis_url, "Redis server")
+        """The URL of the Redis server."""
+        return _require(self._redis_url, "Redis server")
 
     @property
     def processes(self) -> dict[str, int]:
@@ -120,10 +118,8 @@ class LocalStack:
         return self.home / "logs"
 
     def kill(self, name: str, number: int) -> None:
-        """Send signal `number` to the child `name`; a child that dies of it is started again."""
+        """Send signal `number` to the child `name`; if it dies, it is restarted."""
         os.kill(self.processes[name], number)
-
-    # start and stop
 
     def __enter__(self) -> Self:
         self.start()
@@ -135,17 +131,18 @@ class LocalStack:
         self.stop()
 
     def start(self) -> None:
-        """Start every part in order, each healthy before the next one.
+        """Start the parts in order; each must be ready before the next one starts.
 
-        Raises StackError, with nothing left running, when a part can't be started.
+        Raises:
+            StackError: a part can't be started; nothing is left running.
         """
         self.failure = None
-        self._take_home()
+        self._lock_home()
         try:
             if "web" in self.parts:
                 self._port = choose_port(self.settings.host, self.settings.port)
             self._supervisor = Supervisor(self._changed, self._failed, self._first_wait)
-            self._check_named()
+            self._check_external()
             self._start_guardian()
             if self._database_url is None and "postgres" in self.parts:
                 self._start_postgres()
@@ -159,12 +156,12 @@ class LocalStack:
             raise
 
     def stop(self) -> None:
-        """Stop everything that was started and leave the folder to others; does nothing when nothing runs."""
+        """Stop everything that was started and unlock the folder; does nothing if nothing is running."""
         if self._supervisor is not None:
             self._supervisor.stop()
             self._supervisor = None
         if self._record is not None:
-            end_stack(self._record)  # processes that a child started and left behind
+            end_stack(self._record)  # processes left by children
             self._record_path.unlink(missing_ok=True)
             self._record = None
         if self._postgres is not None:
@@ -191,7 +188,7 @@ class LocalStack:
         self._record.write(self._record_path)
 
     def interrupt(self) -> None:
-        """Give up a start that is under way, or end `wait`; safe to call from a signal handler."""
+        """Abort a start in progress and set `ended`; safe to call from a signal handler."""
         if self._supervisor is not None:
             self._supervisor.interrupt()
         self.ended.set()
@@ -205,43 +202,42 @@ class LocalStack:
     def _record_path(self) -> Path:
         return record_path(self.home)
 
-    def _take_home(self) -> None:
-        """Make the folder, lock it for this process, and end what a killed stack left in it."""
+    def _lock_home(self) -> None:
+        """Create the folder, lock it for this process, and end processes that a killed stack left."""
         run = self._record_path.parent
         try:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
             run.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise StackError(
-                f"The folder {self.home} can't be made ({error.strerror}): set RETLLM_HOME to a folder that can be "
-                "written."
+                f"The folder {self.home} can't be created ({error.strerror}): set RETLLM_HOME to a writable folder."
             ) from error
         lock = filelock.FileLock(run / "lock", timeout=0)
-        left = StackRecord.read(self._record_path)
+        previous = StackRecord.read(self._record_path)
         try:
             lock.acquire()
         except filelock.Timeout:
-            who = f" (process {left.pid})" if left else ""
+            owner = f" (process {previous.pid})" if previous else ""
             raise StackError(
-                f"Another stack{who} runs on {self.home}: stop it, or set RETLLM_HOME to another folder."
+                f"Another stack{owner} is running on {self.home}: stop it, or set RETLLM_HOME to another folder."
             ) from None
         except OSError as error:
             raise StackError(
-                f"The folder {self.home} can't be written ({error.strerror}): set RETLLM_HOME to another folder."
+                f"The folder {self.home} is not writable ({error.strerror}): set RETLLM_HOME to another folder."
             ) from error
         self._lock = lock
-        # read again: the lock may have been released between the two
-        left = StackRecord.read(self._record_path)
-        if left is not None:
-            ended = end_stack(left)
+        # read again: the other stack may have ended before this one got the lock
+        previous = StackRecord.read(self._record_path)
+        if previous is not None:
+            ended = end_stack(previous)
             if ended:
-                log.warning("ended what a killed stack left running", processes=ended)
+                log.warning("ended processes that a killed stack left", processes=ended)
         self._record = StackRecord(stack=uuid.uuid4().hex, pid=os.getpid(), created=created_at(os.getpid()))
         self._record.write(self._record_path)
 
     def _start_guardian(self) -> None:
         assert self._record is not None
-        self._guardian = subprocess.Popen(  # noqa: S603 - our own program
+        self._guardian = subprocess.Popen(  # noqa: S603 - the stack's own program
             [sys.executable, "-m", "retllm.stack.guardian", str(self._record_path), self._record.stack],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -265,43 +261,43 @@ class LocalStack:
             self._supervisor.start_stage(specs)
 
     def log_path(self, name: str) -> Path:
-        """The log of the process `name`."""
+        """Return the path of the log of process `name`."""
         return self.logs / f"{name}.log"
 
     def _fresh_log(self, name: str) -> Path:
-        """The log of `name`, emptied; what was in it is kept beside it with ``.1`` added."""
+        """Return the path of a new log of `name`; a previous one is renamed with the suffix ``.1``."""
         path = self.log_path(name)
         with contextlib.suppress(FileNotFoundError):
             path.replace(path.with_name(path.name + ".1"))
         return path
 
     def environment(self) -> dict[str, str]:
-        """The environment of the children: this process's own, with the settings and addresses in force."""
+        """Return the environment of the children: that of this process with the stack's settings and URLs."""
         assert self._record is not None
-        found = dict(os.environ)
-        chosen = {name: getattr(self.settings, name) for name in self.settings.model_fields_set}
-        chosen |= {"home": self.home, "port": self._port, "database_url": None, "redis_url": None}
-        for name, value in chosen.items():
+        env = dict(os.environ)
+        settings = {name: getattr(self.settings, name) for name in self.settings.model_fields_set}
+        settings |= {"home": self.home, "port": self._port, "database_url": None, "redis_url": None}
+        for name, value in settings.items():
             variable = f"RETLLM_{name.upper()}"
-            found.pop(variable, None)
+            env.pop(variable, None)
             if value is not None:
-                # a list of names is read back as JSON
-                found[variable] = json.dumps(value) if isinstance(value, tuple) else str(value)
+                # settings parse tuples from JSON
+                env[variable] = json.dumps(value) if isinstance(value, tuple) else str(value)
         for name, url in (("DATABASE_URL", self._database_url), ("REDIS_URL", self._redis_url)):
-            found.pop(name, None)
+            env.pop(name, None)
             if url:
-                found[name] = url
-        found[STACK_VARIABLE] = self._record.stack
-        return found
+                env[name] = url
+        env[STACK_VARIABLE] = self._record.stack
+        return env
 
-    def _check_named(self) -> None:
-        """Look at the servers that are named before anything is started."""
+    def _check_external(self) -> None:
+        """Check the configured external servers before anything is started."""
         if self.settings.database_url:
             self._database_url = postgres.normalise_url(self.settings.database_url)
-            self._announce(f"{postgres.check(self._database_url)} at {postgres.shown(self._database_url)}")
+            self._notify(f"{postgres.check(self._database_url)} at {postgres.redacted(self._database_url)}")
         if self.settings.redis_url:
             self._redis_url = self.settings.redis_url
-            self._announce(f"{redis.check(self._redis_url)} at {redis.shown(self._redis_url)}")
+            self._notify(f"{redis.check(self._redis_url)} at {redis.redacted(self._redis_url)}")
 
     def _start_postgres(self) -> None:
         server = self._postgres = postgres.EmbeddedPostgres(self.home, durable=self._durable)
@@ -309,14 +305,14 @@ class LocalStack:
         self._stage(server.spec(self._fresh_log("postgres"), self.environment()))
         server.ensure_database()
         self._database_url = server.url
-        self._announce(f"{postgres.check(server.url)} in {server.data}")
+        self._notify(f"{postgres.check(server.url)} in {server.data}")
 
     def _start_redis(self) -> None:
         server = redis.EmbeddedRedis(self.home)
         server.prepare()
         self._stage(server.spec(self._fresh_log("redis"), self.environment()))
         self._redis_url = server.url
-        self._announce(f"{redis.check(server.url)} at {redis.shown(server.url)}")
+        self._notify(f"{redis.check(server.url)} at {redis.redacted(server.url)}")
 
     def _start_platform(self) -> None:
         stages = self._stages(
@@ -324,12 +320,12 @@ class LocalStack:
         )
         for stage in stages:
             self._stage(*stage)
-            self._announce(", ".join(spec.name for spec in stage) + (" done" if stage[0].once else " ready"))
+            self._notify(", ".join(spec.name for spec in stage) + (" done" if stage[0].once else " ready"))
         if "web" in self.parts:
             self._url = base_url(self.settings.host, self._port)
 
 
-def _known(value: str | None, what: str) -> str:
+def _require(value: str | None, what: str) -> str:
     if value is None:
         raise StackError(f"This stack has no {what}.")
     return value

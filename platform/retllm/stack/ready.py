@@ -1,7 +1,7 @@
-"""Tells the stack that a Celery worker serves its queues: ``celery worker --include retllm.stack.ready``.
+"""Reports to the stack that a Celery worker is ready: ``celery worker --include retllm.stack.ready``.
 
-The file named by RETLLM_READY_FILE then holds the worker's process id. Asking the worker by Celery's ping would not do:
-a worker that goes straight to a long unit answers only after it.
+It writes the worker's process id to the file RETLLM_READY_FILE. Celery's ping is no alternative: a worker that starts
+a long unit at once answers only after it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from retllm.stack.commands import READY_VARIABLE
 
 
 def write_ready_file(**_: object) -> None:
-    """Write this process's id into the file that RETLLM_READY_FILE names, if any."""
+    """Write this process id to the file RETLLM_READY_FILE, if it is set."""
     path = os.environ.get(READY_VARIABLE)
     if path:
         Path(path).write_text(str(os.getpid()), "ascii")

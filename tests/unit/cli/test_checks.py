@@ -63,8 +63,8 @@ def test_a_running_stack_is_asked_itself(servers: LocalStack) -> None:
     running = running_stack(servers.home)
     assert running is not None
     asked = settings(servers.home)
-    assert checks.check_postgres(asked, running).message.endswith("run by `retllm up` now.")
-    assert checks.check_redis(asked, running).message.endswith("run by `retllm up` now.")
+    assert checks.check_postgres(asked, running).message.endswith("started by `retllm up`.")
+    assert checks.check_redis(asked, running).message.endswith("started by `retllm up`.")
 
 
 def test_servers_that_are_named_are_asked(tmp_path: Path, servers: LocalStack) -> None:
@@ -80,7 +80,7 @@ def test_what_can_not_be_reached_fails_and_says_what_to_do(tmp_path: Path) -> No
     for name, variable in (("postgres", "DATABASE_URL"), ("redis", "REDIS_URL")):
         assert found[name].state == "failed"
         assert found[name].message.endswith("can't be reached (Connection refused).")
-        assert found[name].advice.startswith(f"Start that server, or mend {variable}, or unset it")
+        assert found[name].advice.startswith(f"Start that server, or correct {variable}, or unset it")
 
 
 def test_a_taken_port_fails_with_advice(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_taken_port_fails_with_advice(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         (found,) = (c for c in checks.run_checks(settings(tmp_path, port=port)) if c.name == "port")
     assert found == checks.Check(
-        "port", "failed", f"Port {port} on 127.0.0.1 is taken.", "Set RETLLM_PORT to a free one (0 takes any)."
+        "port", "failed", f"Port {port} on 127.0.0.1 is in use.", "Set RETLLM_PORT to a free one (0 chooses one)."
     )
 
 
@@ -173,7 +173,7 @@ def source(where: str) -> ModelSource:
 def test_a_model_to_be_fetched_needs_a_hub_that_answers(
     monkeypatch: pytest.MonkeyPatch, where: str, trouble: str | None, state: str
 ) -> None:
-    monkeypatch.setattr(checks, "_hub_trouble", lambda: trouble)
+    monkeypatch.setattr(checks, "_hub_problem", lambda: trouble)
     assert checks._model("scorer", source(where), "RETLLM_SCORER").state == state
 
 
@@ -182,7 +182,7 @@ def test_a_model_that_follows_the_hub_is_told_until_its_commit_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, commit: str | None
 ) -> None:
     found = ModelSource("org/model", "cache" if commit else "download", None, commit, "It is somewhere.")
-    monkeypatch.setattr(checks, "_hub_trouble", lambda: None)
+    monkeypatch.setattr(checks, "_hub_problem", lambda: None)
     monkeypatch.setattr("retllm.fine.can_load", lambda *_: found)
     named = commit or "COMMIT"
     for revision, state in ((None, "warning"), ("main", "warning"), ("1" * 40, "ok")):

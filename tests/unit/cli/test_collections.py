@@ -28,12 +28,12 @@ OTHER = "ViT-B-32/some"
 
 class _Silent:
     def notify(self, units: object) -> None:
-        """Nobody listens."""
+        """Ignore notifications."""
 
 
 @pytest.fixture
 def served(fresh_database: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
-    """A server with two embedders in force, to which the command line talks as an administrator."""
+    """A server with two embedders, used by the command line as an administrator."""
     settings = Settings(
         home=tmp_path / "home", database_url=fresh_database, redis_url=redis_url, extra_embedders=(OTHER,)
     )
@@ -57,14 +57,14 @@ def _run(*arguments: str) -> Result:
 
 
 def _json(*arguments: str) -> dict[str, object]:
-    # the server beside it logs into the same output
+    # the server logs to the same output
     (line,) = [line for line in _run(*arguments, "--json").output.splitlines() if line.startswith("{")]
     told: dict[str, object] = json.loads(line)
     return told
 
 
 def _text_with_vector(served: Services, key: str, embedder: str) -> uuid.UUID:
-    """A text of the collection with a vector of this embedder; returns the model's key."""
+    """Add a text with an embedding by this embedder; return the id of the model."""
     with transaction(served.sessions) as session:
         item = session.scalar(sa.select(Item))
         if item is None:
@@ -90,7 +90,7 @@ def _text_with_vector(served: Services, key: str, embedder: str) -> uuid.UUID:
 
 
 def test_a_collection_is_made_changed_listed_and_deleted(served: Services) -> None:
-    assert "Made Birds" in _run("create", "Birds").output
+    assert "Created Birds" in _run("create", "Birds").output
     assert "Changed Owls" in _run("change", "Birds", "--name", "Owls", "--description", "at night").output
     told = _run().output
     assert "Owls" in told
@@ -109,7 +109,7 @@ def test_another_embedder_takes_the_place_of_the_first(served: Services) -> None
     for told in (f"{main} in use", f"{OTHER} in force"):
         assert told in " ".join(shown.split())
     assert f"use {OTHER}" in _run("use", "Birds", OTHER).output
-    assert "Removed 1 vectors" in _run("remove-vectors", "Birds", str(old), "--yes").output
+    assert "Deleted 1 embeddings" in _run("remove-vectors", "Birds", str(old), "--yes").output
     rows = _json("models", "Birds")["embedders"]
     assert isinstance(rows, list)
     assert [(row["name"], row["in_use"], row["vectors"]) for row in rows] == [(OTHER, True, 1), (main, False, 0)]

@@ -1,4 +1,4 @@
-"""The dispatcher as a process of its own."""
+"""The dispatcher as a separate process."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    """No hub, no server, and a home of its own."""
+    """No hub, no server, and an empty home."""
     for name in ("DATABASE_URL", "REDIS_URL", "RETLLM_PRESET", "RETLLM_EMBEDDER", "RETLLM_SCORER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -35,7 +35,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
 
 @pytest.fixture(scope="module")
 def ablated(tmp_path_factory):
-    """The ablations of two queries, from a process of its own, and the folder of the run."""
+    """The ablations of two queries, run in a separate process, and the folder of the run."""
     folder = tmp_path_factory.mktemp("run")
     asked = [sys.executable, "-m", "retllm.cli.main", "eval", "scenes", *SMALL, "--limit", "2", "-k", "2"]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "RETLLM_HOME": str(folder / "home")}
@@ -66,7 +66,7 @@ def test_the_ablations_of_the_scenes_have_the_agreed_form(ablated) -> None:
 
 
 def test_the_same_run_again_judges_nothing_and_says_the_same(ablated, monkeypatch, capsys) -> None:
-    """Not even seconds differ, since they were kept with the scores."""
+    """Even the seconds are equal, since they are stored with the scores."""
     from retllm.fine.scorer import Scorer
 
     result, folder = ablated
@@ -96,7 +96,7 @@ def test_a_table_for_people_names_the_files(capsys, tmp_path) -> None:
         (["coco"], "coco needs --data"),
         (["flickr30k", "--data", "/nowhere"], "The folder /nowhere does not exist"),
         (["mmeb", "--data", "DATA", "--direction", "t2i"], "mmeb has no directions"),
-        (["scenes", "--out", "/dev/null/run", *SMALL], "The folder /dev/null/run can't be made"),
+        (["scenes", "--out", "/dev/null/run", *SMALL], "The folder /dev/null/run can't be created"),
         (["scenes", "--scorer", "/nowhere/model", *SMALL], "The folder /nowhere/model does not exist"),
     ],
 )

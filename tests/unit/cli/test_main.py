@@ -1,4 +1,4 @@
-"""The entry of the command line."""
+"""The entry point of the command line."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_malformed_setting_is_one_line_that_names_the_variable() -> None:
     told = retllm("doctor", RETLLM_PORT="many")
     assert told.returncode == 2
     assert told.stdout == ""
-    assert told.stderr.startswith("retllm: A setting can't be used: RETLLM_PORT: ")
+    assert told.stderr.startswith("retllm: Invalid setting: RETLLM_PORT: ")
     assert len(told.stderr.splitlines()) == 1
 
 
@@ -63,7 +63,7 @@ def test_a_malformed_setting_is_the_one_error_shape_with_json() -> None:
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command `up` that fails in a foreseen way."""
+    """A command `up` that raises an error of the platform."""
 
     @click.command()
     @click.option("--json", "as_json", is_flag=True)

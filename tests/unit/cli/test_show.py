@@ -1,4 +1,4 @@
-"""What the command line shows of a search."""
+"""The output of the command line for a search."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_what_to_know_of_the_models_is_one_line_beside_the_result(
 
 
 class _Api:
-    """Keeps what it is asked to submit."""
+    """Records submitted requests."""
 
     def __init__(self, notice: str | None = None) -> None:
         self.sent: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""``retllm up`` refuses what it must before it starts anything."""
+"""``retllm up`` rejects invalid settings before it starts anything."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from retllm.cli.up import Admin, _Said, up
+from retllm.cli.up import Admin, _Output, up
 from retllm.errors import StackError
 from retllm.settings import PRESETS, Settings
 
@@ -33,9 +33,9 @@ def test_who_starts_it_is_told_what_to_know_of_the_models(
 ) -> None:
     settings = Settings(home=tmp_path, preset=preset)  # type: ignore[arg-type]
     stack: Any = SimpleNamespace(url="http://here", home=tmp_path, logs=tmp_path, processes={}, settings=settings)
-    _Said(as_json=False).ready(stack, Admin("admin", None))
+    _Output(as_json=False).ready(stack, Admin("admin", None))
     lines = capsys.readouterr().out.splitlines()
     notice = PRESETS[preset].notice
     assert [line for line in lines if "drawn scenes" in line] == ([notice] if notice else [])
-    _Said(as_json=True).ready(stack, Admin("admin", None))
+    _Output(as_json=True).ready(stack, Admin("admin", None))
     assert json.loads(capsys.readouterr().out)["notice"] == notice

@@ -1,4 +1,4 @@
-"""Accounts and tokens on the command line of the machine."""
+"""Accounts and tokens on the command line."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_who_is_locked_out_is_let_in_again_with_the_same_password(database: Sess
     with pytest.raises(Unauthorized):
         accounts.check_password(database, "bob", PASSWORD)
     database.rollback()
-    assert "let in again" in _run(user, "disable", "bob", "--undo")
+    assert "is unlocked" in _run(user, "disable", "bob", "--undo")
     assert accounts.check_password(database, "bob", PASSWORD).name == "bob"
 
 

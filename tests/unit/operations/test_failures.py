@@ -1,4 +1,4 @@
-"""Dead units are found by whoever may see them, and get new attempts from whoever may change them, each once."""
+"""Dead units are listed for those who may see them, and retried once by those who may change them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from retllm.operations import failures
 from retllm.operations.failures import FailureCursor, FailureFilters
 from retllm.queue.claim import complete, fail
 
-# the key of nothing
+# an id that does not exist
 ANY = "018f3c5e-0000-7000-8000-000000000000"
 
 
@@ -32,7 +32,7 @@ def _job(world, items: int) -> UUID:
 
 
 def _die(world, unit: Unit, error: str = "disk full") -> None:
-    """Let a unit fail until it is given up; it is not split, so that it stays one."""
+    """Let a unit fail until it is dead; it is not split."""
     with transaction(world.sessions) as session:
         session.execute(sa.update(Unit).where(Unit.id == unit.id).values(payload={"items": unit.payload["items"][:1]}))
     for _ in range(world.settings.max_attempts):

@@ -1,4 +1,4 @@
-"""A paused queue gives out no work and loses none; what waits is counted from the database."""
+"""Nothing is claimed from or lost in a paused queue; waiting units are counted in the database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from retllm.queue.dispatcher import Dispatcher
 
 
 class Recorder:
-    """Stands where the announcer stands and keeps what it was told."""
+    """A notifier that records the units."""
 
     def __init__(self) -> None:
         self.told: list[UUID] = []

@@ -1,4 +1,4 @@
-"""What Prometheus is told is what the database holds and what processes have counted."""
+"""The metrics page shows the state of the database and the totals of all processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from retllm.operations.workers import WorkerReport
 
 
 def _told(world, hints: Any = lambda: None) -> dict[tuple[str, ...], float]:
-    """Samples by name and the values of their labels in the order of their names."""
+    """Samples by name and the values of their labels, sorted by label."""
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(scrape.page(world.sessions, hints).decode())
@@ -86,14 +86,14 @@ def test_totals_are_told_and_not_what_this_process_has_counted(world) -> None:
     process = Totals(world.sessions)
     metrics.UNIT_SECONDS.labels("fine").observe(2)
     assert _told(world) == before
-    process.tell()
+    process.flush()
     assert _told(world)["retllm_unit_seconds_bucket", "3.0", "fine"] >= 1
     assert _told(world)["retllm_unit_seconds_count", "fine"] >= 1
 
 
 @pytest.fixture
 def crowded(world):
-    """A database in which a walk over all units would be the wrong way."""
+    """A database with too many units for a sequential scan."""
     now = datetime.now(UTC)
     _units(world, Stage.EMBED, UnitState.DONE, 20_000, finished_at=now)
     _units(world, Stage.FINE, UnitState.READY, 50, run_after=now)

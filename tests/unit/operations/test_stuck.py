@@ -1,4 +1,4 @@
-"""What is stuck is told with its reason and the way out; what goes on, or waits its turn, is not."""
+"""Stuck work is reported with reason and advice; work that progresses or waits its turn is not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AN_HOUR_AGO = sa.func.now() - timedelta(minutes=61)
 
 @pytest.fixture
 def job_id(world) -> UUID:
-    """An index job of two units that came an hour ago."""
+    """An index job of two units, submitted an hour ago."""
     world.add_texts("a", "b", "c", "d")
     with transaction(world.sessions) as session:
         made = submit_index(session, world.user, world.collection_id, world.settings).job.id
@@ -69,12 +69,12 @@ def test_a_platform_without_work_has_nothing_stuck(world) -> None:
 def test_work_that_no_living_worker_serves(world, job_id: UUID) -> None:
     _worker(world, "other:1", "score")
     what, advice = _only(world)
-    assert what == "2 units wait in the queue embed, the first for 61 min: no worker that lives serves it."
+    assert what == "2 units wait in the queue embed, the first for 61 min: no live worker serves it."
     assert "retllm up" in advice
     _worker(world)
     with transaction(world.sessions) as session:
         session.execute(sa.update(Worker).values(seen_at=AN_HOUR_AGO))
-    assert "no worker that lives" in _only(world)[0], "a silent one serves nothing"
+    assert "no live worker" in _only(world)[0], "a silent one serves nothing"
 
 
 def test_work_of_a_paused_queue(world, job_id: UUID) -> None:
@@ -95,9 +95,9 @@ def test_a_paused_or_unserved_queue_without_work_holds_nothing_up(world) -> None
 def test_ready_work_beside_an_idle_worker_wants_a_dispatcher(world, job_id: UUID) -> None:
     _worker(world)
     what, advice = _only(world)
-    assert what.endswith("no dispatcher announces it to the workers, who are idle.")
+    assert what.endswith("no dispatcher notifies the workers, which are idle.")
     assert "`retllm dispatch`" in advice
-    # never announced is as bad
+    # the same if workers were never notified
     _set(world, announced_at=None)
     assert "no dispatcher" in _only(world)[0]
 
@@ -106,7 +106,7 @@ def test_announced_work_beside_an_idle_worker_wants_the_same_redis(world, job_id
     _worker(world)
     _set(world, announced_at=LATELY)
     what, advice = _only(world)
-    assert what.endswith("it is announced, but the worker gpu1:7 is idle and does not take it.")
+    assert what.endswith("a dispatcher sent notifications, but the worker gpu1:7 is idle and does not claim the work.")
     assert "REDIS_URL" in advice
 
 
@@ -136,7 +136,7 @@ def test_units_of_workers_that_are_gone_want_a_dispatcher(world, job_id: UUID) -
     assert _found(world) == [], "any dispatcher needs a moment"
     _set(world, held.unit_id, lease_until=AN_HOUR_AGO)
     what, advice = _only(world)
-    assert what == "1 unit is held by workers that are gone, the first for 61 min: no dispatcher takes them back."
+    assert what == "1 unit has an expired lease, the first for 61 min: no dispatcher takes them back."
     assert "`retllm dispatch`" in advice
 
 
@@ -146,7 +146,7 @@ def test_a_worker_that_is_at_one_unit_for_long_is_named(world, job_id: UUID) -> 
     assert _found(world) == []
     _set(world, held.unit_id, started_at=AN_HOUR_AGO)
     what, advice = _only(world)
-    assert what == f"The worker gpu1:7 is at work on one unit (embed, job {job_id}) for 61 min."
+    assert what == f"The worker gpu1:7 has held one unit (embed, job {job_id}) for 61 min."
     assert "stop that worker" in advice
 
 
@@ -175,7 +175,7 @@ def test_units_that_were_given_up_are_told_for_a_day(world, job_id: UUID) -> Non
             session.execute(sa.update(Unit).values(payload={"items": unit.payload["items"][:1]}))
         claims.fail(world.sessions, claim, MediaRejected("The picture can't be read."), world.settings)
     what, advice = _only(world)
-    assert what.startswith("2 units were given up within 24 h, the last 0 s ago, in job ")
+    assert what.startswith("2 units died in the last 24 h, the last one 0 s ago in job ")
     assert what.endswith(f"{job_id}: The picture can't be read.")
     assert "retllm jobs retry" in advice
     _set(world, finished_at=sa.func.now() - timedelta(hours=25))
@@ -193,4 +193,4 @@ def test_several_causes_are_told_each(world, job_id: UUID) -> None:
     [(-3, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172_800, "2 days")],
 )
 def test_how_long_is_told_in_a_unit_that_fits(seconds: int, told: str) -> None:
-    assert stuck.lasting(timedelta(seconds=seconds)) == told
+    assert stuck.format_duration(timedelta(seconds=seconds)) == told

@@ -1,4 +1,4 @@
-"""What processes count adds up in the database, whoever comes and goes, and disturbs nobody."""
+"""The counts of all processes add up in the database and do not disturb the work."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from retllm.db.operations import MetricTotal
 from retllm.db.session import transaction
 from retllm.metrics import BATCH, LEASES_LOST
 from retllm.operations import totals
+from retllm.operations.maintenance import maintenance_tasks
 from retllm.operations.totals import Totals, key_of
-from retllm.operations.upkeep import upkeep
 from retllm.operations.workers import Heartbeat, WorkerReport
 from retllm.queue.dispatcher import Dispatcher
 
 
 class Process:
-    """Stands for a process: it counts for itself, and tells."""
+    """Simulates a process with its own counts."""
 
     def __init__(self, sessions) -> None:
         registry = CollectorRegistry()
@@ -41,12 +41,12 @@ def test_totals_are_of_all_processes_and_stay_when_one_ends(world) -> None:
     other.eggs.labels("white").inc()
     other.eggs.labels("brown").inc(4)
     for process in (one, other, one):
-        process.totals.tell()
+        process.totals.flush()
     other.eggs.labels("brown").inc()
-    other.totals.tell()
+    other.totals.flush()
     third = Process(world.sessions)
     third.weights.observe(0.5)
-    third.totals.tell()
+    third.totals.flush()
     assert _read(world) == {
         key_of("eggs_total", {"colour": "white"}): 3,
         key_of("eggs_total", {"colour": "brown"}): 5,
@@ -61,10 +61,10 @@ def test_totals_are_of_all_processes_and_stay_when_one_ends(world) -> None:
 def test_a_process_that_counted_nothing_more_writes_nothing(world) -> None:
     process = Process(world.sessions)
     process.eggs.labels("white").inc()
-    process.totals.tell()
+    process.totals.flush()
     written: list[str] = []
     sa.event.listen(world.sessions.kw["bind"], "before_cursor_execute", lambda *args: written.append(args[2]))
-    process.totals.tell()
+    process.totals.flush()
     assert written == []
 
 
@@ -76,11 +76,11 @@ def test_what_could_not_be_told_is_told_later_and_once(world) -> None:
         world.in_transaction(lambda session: session.execute(sa.text(f"ALTER TABLE {was} RENAME TO {to}")))
 
     rename("away", "metric_totals")
-    process.totals.tell()
+    process.totals.flush()
     process.eggs.labels("white").inc()
     rename("metric_totals", "away")
-    process.totals.tell()
-    process.totals.tell()
+    process.totals.flush()
+    process.totals.flush()
     assert _read(world) == {key_of("eggs_total", {"colour": "white"}): 2}
 
 
@@ -88,10 +88,10 @@ def test_processes_that_tell_at_once_lose_nothing_and_do_not_block_each_other(wo
     def work() -> None:
         process = Process(world.sessions)
         for number in range(20):
-            # in another order of first use in each
+            # each process uses the labels in another order
             process.eggs.labels(("white", "brown")[(number + threading.get_ident()) % 2]).inc()
             process.weights.observe(number)
-            process.totals.tell()
+            process.totals.flush()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -118,7 +118,9 @@ def test_a_worker_tells_what_it_counted_when_it_ends(world) -> None:
 
 
 def test_a_dispatcher_tells_what_it_counted_when_it_ends(world) -> None:
-    dispatcher = Dispatcher(world.sessions, Recorder(), world.settings, upkeep(world.sessions, world.settings))
+    dispatcher = Dispatcher(
+        world.sessions, Recorder(), world.settings, maintenance_tasks(world.sessions, world.settings)
+    )
     LEASES_LOST.labels("fine").inc()
     dispatcher.stop()
     dispatcher.run()

@@ -1,4 +1,4 @@
-"""A worker that lives is seen, one that was killed falls silent, and a database that is away disturbs nobody."""
+"""Live workers are shown, killed ones become silent, and an unreachable database disturbs no worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from retllm.db.operations import Worker
 from retllm.db.session import make_sessions, transaction
 from retllm.indexing.submit import submit_index
 from retllm.operations import workers
-from retllm.operations.upkeep import upkeep
+from retllm.operations.maintenance import maintenance_tasks
 from retllm.operations.workers import Heartbeat, WorkerReport, WorkerStatus, WorkerView
 from retllm.queue.dispatcher import Dispatcher
 
@@ -90,7 +90,7 @@ def test_the_dispatcher_forgets_workers_that_are_gone_for_a_day(world) -> None:
     for name, seconds in (("host:1", 3600 * 25), ("host:2", 3600 * 23)):
         world.in_transaction(lambda session, name=name: workers.record(session, _report(name)))
         _age(world, name, seconds)
-    Dispatcher(world.sessions, Recorder(), world.settings, upkeep(world.sessions, world.settings)).round()
+    Dispatcher(world.sessions, Recorder(), world.settings, maintenance_tasks(world.sessions, world.settings)).round()
     assert list(_every(world)) == ["host:2"]
 
 

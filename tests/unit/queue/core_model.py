@@ -1,4 +1,4 @@
-"""A small model of the job core: what each step of it should leave behind."""
+"""A small model of the job core: the expected state after each step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OPEN = (UnitState.READY, UnitState.LEASED)
 
 @dataclass
 class MUnit:
-    """A unit as the model sees it.
+    """A unit in the model.
 
     ``holder`` is the number of the claim that holds it, ``trail`` the number and the outcome of every attempt.
     """
@@ -27,7 +27,7 @@ class MUnit:
     trail: list[tuple[int, AttemptOutcome | None]] = field(default_factory=list)
 
     def ended(self, outcome: AttemptOutcome) -> None:
-        """The newest attempt, which lasted until now, is over."""
+        """End the current attempt."""
         number, lasting = self.trail[-1]
         assert lasting is None
         self.trail[-1] = (number, outcome)
@@ -35,7 +35,7 @@ class MUnit:
 
 @dataclass
 class MJob:
-    """A job as the model sees it; units by stage and number."""
+    """A job in the model; units by stage and number."""
 
     id: UUID
     key: str
@@ -57,7 +57,7 @@ class MJob:
             self.units[stage, first + number] = MUnit(items)
 
     def drop_waiting(self) -> None:
-        """What a cancellation does at once."""
+        """Apply the immediate effects of a cancellation."""
         for unit in self.units.values():
             if unit.state is UnitState.READY:
                 unit.state = UnitState.CANCELLED
@@ -84,7 +84,7 @@ class MJob:
             self.state = JobState.PARTIAL if some else JobState.FAILED
 
     def give_up(self, key: tuple[Stage, int], *, hopeless: bool, split: bool) -> None:
-        """A failed attempt: another one, or the end of the unit."""
+        """Apply a failed attempt: a retry, or the end of the unit."""
         unit = self.units[key]
         unit.holder = None
         if not hopeless and unit.attempt < ATTEMPTS:
@@ -99,7 +99,7 @@ class MJob:
 
 @dataclass
 class MClaim:
-    """A claim that a worker has, whatever became of the unit since."""
+    """A claim of a worker, valid or stale."""
 
     real: Claim
     job: MJob

@@ -1,4 +1,4 @@
-"""The rules see what is wrong: rows, files and promises that no sequence of steps leads to."""
+"""The audit finds rows, files and broken promises that no sequence of steps can produce."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from retllm.queue.audit_files import orphans
 
 
 def _broken(world: Any, *statements: Any, log: ClientLog | None = None, quiet: bool = False) -> set[str]:
-    """The rules that these statements break; all is as before afterwards."""
+    """Return the rules that these statements break; then restore the rows."""
     with transaction(world.sessions) as session:
         for table in _TABLES:
             session.execute(sa.text(f"DROP TABLE IF EXISTS kept_{table}"))
@@ -79,7 +79,7 @@ def test_units_that_do_not_add_up_are_told(world: Any) -> None:
     assert _broken(world, _ENDED) == {"over_has_no_work"}
     long_ago = sa.text("now() - interval '1 hour'")
     leased = {"state": "leased", "token": uuid.uuid4(), "lease_until": long_ago}
-    assert _broken(world, _unit(0, **leased)) == {"lease_is_taken_back", "held_by_an_attempt_that_lasts"}
+    assert _broken(world, _unit(0, **leased)) == {"lease_is_taken_back", "held_by_an_open_attempt"}
     assert _broken(world, _unit(0, token=uuid.uuid4())) == {"lease_is_whole"}
     assert _broken(world, _unit(0, finished_at=long_ago)) == {"unit_end_is_dated"}
     same = sa.update(Unit).values(payload={"items": ["x"]})
@@ -96,7 +96,7 @@ def test_results_that_do_not_add_up_are_told(bench: Any, world: Any) -> None:
     of_search = Unit.job_id == job_id
     first = sa.select(Candidate.item_id).where(Candidate.coarse_rank == 1).scalar_subquery()
     assert _broken(world, sa.delete(Embedding).where(Embedding.item_id == first)) == {"done_is_embedded"}
-    assert _broken(world, sa.update(Embedding).values(item_version=2)) == {"no_vector_of_the_future"}
+    assert _broken(world, sa.update(Embedding).values(item_version=2)) == {"no_vector_of_a_later_version"}
     assert _broken(world, sa.update(Candidate).values(coarse_rank=1)) == {"coarse_ranks_are_whole"}
     assert _broken(world, sa.update(Candidate).values(final_rank=1)) == {"final_ranks_are_whole"}
     assert _broken(world, sa.update(Search).values(final_at=None)) == {"result_has_its_order"}
@@ -106,9 +106,15 @@ def test_results_that_do_not_add_up_are_told(bench: Any, world: Any) -> None:
     assert _broken(world, sa.update(Score).values(error="bad")) == {"score_is_whole"}
     assert _broken(world, sa.delete(Search)) >= {"job_has_its_search"}
     fine = sa.delete(Unit).where(of_search, Unit.stage == "fine")
-    assert _broken(world, fine) == {"score_has_its_unit", "whole_pool_is_judged", "score_is_signed"}
+    assert _broken(world, fine) == {"score_has_its_unit", "whole_pool_is_scored", "score_was_committed"}
     dead = sa.update(Unit).where(of_search, Unit.stage == "fine").values(state="dead")
-    told = {"dead_says_why", "dead_is_told", "score_has_its_unit", "end_tells_the_truth", "committed_is_done"}
+    told = {
+        "dead_says_why",
+        "dead_candidate_has_error",
+        "score_has_its_unit",
+        "end_state_matches_units",
+        "committed_is_done",
+    }
     assert _broken(world, dead) == told
 
 
@@ -119,14 +125,14 @@ def test_attempts_that_do_not_add_up_are_told(world: Any) -> None:
     assert _broken(world) == set()
     assert _broken(world, _attempts(ended_at=sa.func.now())) == {"attempt_end_is_dated"}
     lost = _attempts(outcome="lost", ended_at=sa.func.now())
-    assert _broken(world, lost) == {"held_by_an_attempt_that_lasts"}
+    assert _broken(world, lost) == {"held_by_an_open_attempt"}
     let_go = {"state": "ready", "token": None, "lease_until": None}
     assert _broken(world, _unit(0, **let_go)) == {"attempt_holds_its_unit"}
     assert _broken(world, _unit(0, **let_go), lost) == set()
     done = _unit(0, state="done", token=None, lease_until=None, finished_at=sa.func.now())
     assert _broken(world, done, lost) >= {"done_was_committed"}
     assert _broken(world, done, sa.delete(Attempt)) >= {"done_was_committed"}
-    assert _broken(world, _unit(0, token=uuid.uuid4())) == {"attempt_holds_its_unit", "held_by_an_attempt_that_lasts"}
+    assert _broken(world, _unit(0, token=uuid.uuid4())) == {"attempt_holds_its_unit", "held_by_an_open_attempt"}
     committed = _attempts(outcome="committed", ended_at=sa.func.now())
     assert _broken(world, _unit(0, **let_go), committed) == {"committed_is_done"}
 
@@ -138,16 +144,16 @@ def test_effects_that_no_attempt_may_have_are_told(bench: Any, world: Any) -> No
     run(bench, world, job_id, Judge(lambda candidate: (len(candidate.text or "") / 100, 0.5)))
     assert _broken(world, quiet=True) == set()
     other = {"token": uuid.uuid4()}
-    assert _broken(world, sa.update(Score).values(other)) == {"score_is_signed"}
-    assert _broken(world, sa.update(Candidate).values(other)) == {"candidate_is_signed"}
-    # a vector outlives its job, and with it the attempt
+    assert _broken(world, sa.update(Score).values(other)) == {"score_was_committed"}
+    assert _broken(world, sa.update(Candidate).values(other)) == {"candidate_was_committed"}
+    # an embedding outlives its job and the attempt
     assert _broken(world, sa.update(Embedding).values(other)) == set()
     for table, name in ((Score, "score"), (Candidate, "candidate"), (Embedding, "vector")):
         signed = sa.select(table.token).limit(1).scalar_subquery()
         lost = sa.update(Attempt).where(Attempt.token == signed).values(outcome="lost")
-        assert _broken(world, lost) == {f"{name}_is_signed", "done_was_committed"}
+        assert _broken(world, lost) == {f"{name}_was_committed", "done_was_committed"}
         elsewhere = sa.select(Attempt.token).where(Attempt.token != signed).limit(1).scalar_subquery()
-        assert _broken(world, sa.update(table).values(token=elsewhere)) == {f"{name}_is_signed"}
+        assert _broken(world, sa.update(table).values(token=elsewhere)) == {f"{name}_was_committed"}
         with pytest.raises(sa.exc.IntegrityError, match="token"), transaction(world.sessions) as session:
             session.execute(sa.update(table).values(token=None))
 

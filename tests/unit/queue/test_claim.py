@@ -149,7 +149,7 @@ def test_a_failed_attempt_waits_longer_each_time_and_then_the_unit_is_dead_with_
 
 
 def _failed(message: str) -> RuntimeError:
-    """An error that was raised, so that it knows where."""
+    """Return an error that was raised, so that it has a traceback."""
     try:
         raise RuntimeError(message)
     except RuntimeError as error:
@@ -182,7 +182,7 @@ def test_a_lost_worker_leaves_no_traceback_of_another_failure(world) -> None:
 
 
 def test_an_error_of_any_characters_and_length_is_stored(world) -> None:
-    """An error that can't be stored would leave the unit to its lease, again and again."""
+    """If the error could not be stored, the unit would only be retried after each expired lease."""
     _, (unit_id,) = _index(world, "one")
     claims.fail(world.sessions, world.must_claim(unit_id), _failed("\0\udc80" + "no memory " * 5_000), world.settings)
     (kept, error) = (_traceback(world, unit_id), world.in_transaction(lambda s: s.get_one(Unit, unit_id).error))
@@ -194,7 +194,7 @@ def test_an_error_of_any_characters_and_length_is_stored(world) -> None:
 
 
 def test_a_poisonous_item_fails_alone(world) -> None:
-    """A unit of many items that can't be done is split; only the bad item's own unit dies."""
+    """A failing unit of several items is split; only the unit of the bad item is dead."""
     job_id, (unit_id,) = _index(world, "good", "bad")
     with world.sessions() as session:
         bad = str(session.scalar(sa.select(Item.id).where(Item.text == "bad")))

@@ -1,4 +1,4 @@
-"""Deleting a collection while workers commit to it: it goes whole, and nobody is told anything but that it is gone."""
+"""A collection can be deleted while workers commit to it; they get no other error than that it is gone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WORKERS = 3
 
 
 class Together(Words):
-    """Commits of several workers follow one barrier."""
+    """Several workers commit after one barrier."""
 
     def __init__(self, barrier: threading.Barrier) -> None:
         self._barrier = barrier
@@ -102,7 +102,7 @@ def _round(bench: WorkerContext, world, number: int) -> None:
             )
 
     errors = _at_once([lambda unit=unit: work(unit) for unit in units] + [delete, upload, submit])
-    # the collection is gone, or nothing in it is indexed yet
+    # the collection was deleted, or nothing in it is indexed yet
     assert [error for error in errors if not isinstance(error, NotFound | Conflict)] == []
     with world.sessions() as session:
         assert session.get(Collection, collection.id) is None
@@ -118,7 +118,7 @@ def _files(world) -> int:
 
 
 def _at_once(actions: Sequence[Callable[[], object]]) -> list[Exception]:
-    """The errors of actions that each run in a thread."""
+    """Run each action in a thread and return the errors."""
     errors: list[Exception] = []
 
     def run(action: Callable[[], object]) -> None:

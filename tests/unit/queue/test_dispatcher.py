@@ -1,4 +1,4 @@
-"""The dispatcher announces what waits and rescues what was lost, with any number of dispatchers."""
+"""Dispatchers notify workers of unclaimed units and take back units with expired leases."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from retllm.queue.notifications import QUEUE_OF, TASK_OF, Notifier
 
 
 class Recorder:
-    """Stands where the announcer stands and keeps what it was told; ``waiting`` hints are in every queue."""
+    """A notifier that records the units; ``waiting`` hints are in every queue."""
 
     def __init__(self, waiting: int = 0) -> None:
         self.told: list[UUID] = []
@@ -156,7 +156,7 @@ def test_a_broker_that_is_away_is_no_error_of_the_request(world, unused_tcp_port
 
 
 def test_a_unit_that_cannot_be_taken_back_does_not_stand_in_the_way_of_the_others(world, monkeypatch) -> None:
-    monkeypatch.setattr("retllm.queue.dispatcher._RESCUED_AT_ONCE", 1)
+    monkeypatch.setattr("retllm.queue.dispatcher._BATCH", 1)
     job_id = _job(world, 4)
     bad, good = [unit.id for unit in world.units(job_id)]
     for unit_id in (bad, good):
@@ -164,7 +164,7 @@ def test_a_unit_that_cannot_be_taken_back_does_not_stand_in_the_way_of_the_other
     with transaction(world.sessions) as session:
         past = {"lease_until": sa.func.clock_timestamp() - sa.text("interval '2 seconds'")}
         session.execute(sa.update(Unit).values(past))
-        # with its last attempt lost, its item is to be told of the error, and the item has no key
+        # its last attempt is lost, so its error is stored with its item, whose id is invalid
         worst = {"attempt": world.settings.max_attempts, "payload": {"items": ["no key"]}, "lease_until": _AGO}
         session.execute(sa.update(Unit).where(Unit.id == bad).values(worst))
     dispatcher = Dispatcher(world.sessions, Recorder(), world.settings)

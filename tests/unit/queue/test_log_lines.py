@@ -1,4 +1,4 @@
-"""Every line that a worker logs inside a unit says which job and which unit it is about."""
+"""Every log line of a worker inside a unit has the ids of job and unit."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_lines_of_the_unit_of_its_lease_and_of_libraries_carry_both_ids(
     def work(bench: WorkerContext, held: LeasedUnit) -> list[Notification]:
         logging.getLogger("library").warning("from a library")
         rename("lease_until", "away")
-        # the lease is renewed after a third of its time, and can't be
+        # the renewal after a third of the lease fails
         end = time.monotonic() + 60
         while "lease.renewal_failed" not in "".join(said):
             assert time.monotonic() < end, "the lease was not to be renewed"

@@ -1,4 +1,4 @@
-"""Any sequence of what users, workers and dispatchers do leaves the rows as a small model of the states says."""
+"""After any sequence of steps by users, workers and dispatchers the rows match a small model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ERRORS = st.sampled_from([RuntimeError("no memory"), MediaRejected("bad"), Model
 
 
 class Machine(RuleBasedStateMachine):
-    """Users, workers and a dispatcher, each step by the platform's own functions."""
+    """Users, workers and a dispatcher, which call the functions of the platform."""
 
     world: Any
 
@@ -70,7 +70,7 @@ class Machine(RuleBasedStateMachine):
         return self.jobs[number % len(self.jobs)]
 
     def _held(self, number: int) -> MClaim:
-        """Mostly a live one, often of a job that is being cancelled, now and then one of a worker that comes late."""
+        """Choose a claim: mostly a live one, often of a job that is being cancelled, sometimes a stale one."""
         live = [held for held in self.claims if self._is_live(held)]
         unwanted = [held for held in live if held.job.cancel]
         among = [self.claims, live, live, unwanted][number % 4] or self.claims
@@ -92,7 +92,7 @@ class Machine(RuleBasedStateMachine):
         self.log.accepted.append(Accepted(job.id, job.key))
 
     def _fenced(self, claim: MClaim, deed: Callable[[], object]) -> bool:
-        """Do it; true if it took effect, which it does exactly for a live claim."""
+        """Run the action; return whether it took effect, which must be so exactly for a live claim."""
         if self._is_live(claim):
             deed()
             return True
@@ -100,7 +100,7 @@ class Machine(RuleBasedStateMachine):
             deed()
         return False
 
-    # one rule, so that the mixture is ours: most of what can happen wants a unit that is held
+    # one rule, to control the mixture: most steps need a claimed unit
 
     @rule(deed=st.sampled_from(DEEDS), which=PICK, unit=PICK, error=ERRORS)
     def step(self, deed: str, which: int, unit: int, error: Exception) -> None:
@@ -148,7 +148,7 @@ class Machine(RuleBasedStateMachine):
             )
 
     def submit_again(self, which: int, _: int, __: Exception) -> None:
-        """A repeated request gets the job that the first one made."""
+        """A repeated request returns the job of the first one."""
         job = self._one(which)
         if job.kind == "search":
             done = self._search(job.collection, job.key)
@@ -197,7 +197,7 @@ class Machine(RuleBasedStateMachine):
     # workers
 
     def claim(self, which: int, unit: int, _: Exception) -> None:
-        """A hint may be of any unit, however long done; only a ready one is given away."""
+        """A hint may name any unit, even a done one; only a ready one can be claimed."""
         job = self._one(which)
         ready = [key for key, one in job.units.items() if one.state is UnitState.READY]
         among = sorted(ready if ready and unit % 4 else job.units)
@@ -308,7 +308,7 @@ class Machine(RuleBasedStateMachine):
             )
 
     def _write(self, held: MClaim) -> claims.Write:
-        """Plain inserts: a second time the same key would break them."""
+        """Plain inserts, which fail for a duplicate key."""
         items, token = held.real.payload.get("items", []), held.real.token
 
         def write(session: Session, job: Job) -> list[Notification]:
@@ -367,7 +367,7 @@ class Machine(RuleBasedStateMachine):
         assert len(rows) == len(self.jobs)
 
     def teardown(self) -> None:
-        """Every accepted job is there, done once, with all its results and no others."""
+        """Every accepted job exists, was done once, and has exactly its results."""
         if not self.jobs:
             return
         assert [str(one) for one in violations(self.world.sessions)] == []
@@ -398,7 +398,7 @@ def test_whatever_happens_in_whatever_order_no_accepted_work_is_lost_or_done_twi
             stateful_step_count=40,
             deadline=None,
             database=None,
-            # a failure tells its steps as they came: making them fewer would take minutes
+            # no shrinking of failures, which would take minutes
             phases=[Phase.generate],
             report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),

@@ -14,7 +14,7 @@ from retllm.queue.transport import Transport, _Client, _QoS
 
 
 class _Channel:
-    """What a message is taken on, without a Redis behind it."""
+    """A channel without Redis."""
 
     def __init__(self) -> None:
         self.qos = QoS(self, prefetch_count=2)
@@ -22,7 +22,7 @@ class _Channel:
 
 
 class _Wire:
-    """A connection that gives one answer."""
+    """A connection that returns one answer."""
 
     def __init__(self, answer: Any) -> None:
         self._answer = answer
@@ -39,7 +39,7 @@ def transport() -> Transport:
 
 
 def _take(transport: Transport, error: BaseException | None) -> QoS:
-    """Have a message taken at which this error is raised, while another one is held."""
+    """Deliver a message that raises this error while another one is unacknowledged."""
     qos: QoS = transport.channels[0].qos
     qos.append("held", "before")
 
@@ -126,7 +126,7 @@ def test_no_other_answer_is_looked_at() -> None:
 
 
 class _Gone:
-    """A pipeline to a Redis that went away."""
+    """A pipeline to an unreachable Redis."""
 
     def execute(self) -> None:
         raise redis.ConnectionError("gone")

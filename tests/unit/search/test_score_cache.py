@@ -14,7 +14,7 @@ from tests.unit.stand_ins import Judge, Quiet, index, run, search, view_of
 from retllm.db.session import transaction
 from retllm.db.tables import CachedScore, Collection, Item, new_id
 from retllm.media.ingest import Ingest
-from retllm.operations.upkeep import upkeep
+from retllm.operations.maintenance import maintenance_tasks
 from retllm.queue.dispatcher import Dispatcher
 from retllm.queue.worker import WorkerContext
 from retllm.search import score_cache
@@ -183,7 +183,7 @@ def test_the_oldest_scores_beyond_the_bound_are_forgotten(world) -> None:
 def test_the_dispatcher_keeps_the_bound_now_and_then(world) -> None:
     _fill(world, 9)
     settings = world.settings.model_copy(update={"score_cache_rows": 6})
-    dispatcher = Dispatcher(world.sessions, Recorder(), settings, upkeep(world.sessions, settings))
+    dispatcher = Dispatcher(world.sessions, Recorder(), settings, maintenance_tasks(world.sessions, settings))
 
     def rows() -> int:
         with transaction(world.sessions) as session:

@@ -1,4 +1,4 @@
-"""Stand-in processes: small Python programs that behave as a test wants."""
+"""Small Python programs in place of real processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Standin = Callable[..., ProcessSpec]
 
 @pytest.fixture
 def standin(tmp_path: Path) -> Standin:
-    """Makes the spec of a process that runs a Python program, with its log in the test's folder."""
+    """Returns the spec of a process that runs a Python program, with its log in the test's folder."""
 
     def make(name: str, program: str, **fields: Any) -> ProcessSpec:
         fields.setdefault("env", dict(os.environ))
@@ -28,7 +28,7 @@ def standin(tmp_path: Path) -> Standin:
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
-    """Return as soon as `true()` is, and fail after `seconds`."""
+    """Wait until `true()` is true; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not come true in time"
@@ -37,5 +37,5 @@ def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
 
 @pytest.fixture
 def until() -> Callable[..., None]:
-    """`wait_until` for tests, which import no conftest."""
+    """`wait_until` as a fixture, since tests do not import conftest."""
     return wait_until

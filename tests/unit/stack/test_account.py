@@ -1,4 +1,4 @@
-"""The account that PostgreSQL runs under."""
+"""The system account of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from retllm.stack.account import make_passable, postgres_account
+from retllm.stack.account import allow_search, postgres_account
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="for a normal user")
@@ -29,6 +29,6 @@ def test_folders_are_made_passable_and_not_readable(tmp_path: Path) -> None:
     inner.mkdir(parents=True)
     (tmp_path / "closed").chmod(0o700)
     inner.chmod(0o700)
-    make_passable(inner / "data")
+    allow_search(inner / "data")
     assert stat.S_IMODE((tmp_path / "closed").stat().st_mode) == 0o701
     assert stat.S_IMODE(inner.stat().st_mode) == 0o701

@@ -1,4 +1,4 @@
-"""One child process."""
+"""A child process."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_child_that_ignores_its_stop_signal_is_killed_when_its_time_is_over(
     asked = time.monotonic()
     child.ask_to_stop()
     assert not child.stop()
-    # long before it would end by itself
+    # long before it would exit by itself
     assert time.monotonic() - asked < 60
     assert child.status == -signal.SIGKILL
 

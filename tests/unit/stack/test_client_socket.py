@@ -1,4 +1,4 @@
-"""Waiting for a client occupies no request slot, and ends when the client makes no progress."""
+"""Waiting for a client holds no request slot, and ends if the client makes no progress."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEADLINE = 60
 
 @pytest.fixture
 def slots() -> RequestSlots:
-    """One slot, which this thread has."""
+    """One slot, held by this thread."""
     made = RequestSlots(1, lambda: None)
     assert made.try_acquire()
     return made
@@ -25,7 +25,7 @@ def slots() -> RequestSlots:
 
 @pytest.fixture
 def ends() -> Iterator[Ends]:
-    """A connection: the client's end, which takes little at once, and the server's."""
+    """A connection: the client's end, with a small buffer, and the server's."""
     with socket.socket() as listener, socket.socket() as client:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -37,7 +37,7 @@ def ends() -> Iterator[Ends]:
 
 
 def read_all(client: socket.socket) -> bytes:
-    """Everything until the server ends it."""
+    """Read until the server closes the connection."""
     read = bytearray()
     while piece := client.recv(1 << 16):
         read += piece

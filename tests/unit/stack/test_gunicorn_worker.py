@@ -1,4 +1,4 @@
-"""What the main loop of the web server makes of the first bytes of a request."""
+"""The main loop of the web server and the first bytes of a request."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from retllm.stack.gunicorn_worker import Connection
         ((b"GET / HTTP/1.1\r\nHost: a\r\n\r", b"\nbody"), True),
         ((b"GET / HTTP/1.1\r\nHost: a\r\n\r",), False),
         ((b"G",), False),
-        # one empty line may come first
+        # one empty line is allowed first
         ((b"\r", b"\nGET / HTTP/1.1\r\n"), False),
-        # what is no header is answered at once
+        # a malformed header is answered at once
         ((b"GET / HTTP/1.1\n",), True),
         ((b"GET / HTTP/1.1\r", b"\nHost: a\r", b"X\n"), True),
         ((b"\x16\x03\x01",), True),
-        # the parser knows what is too long
+        # the parser enforces the maximum length
         ((b"GET /" + b"x" * 20_000,), True),
     ],
 )

@@ -1,4 +1,4 @@
-"""The record of a stack, and the end of what it left."""
+"""The record of a stack, and ending processes that it left."""
 
 from __future__ import annotations
 

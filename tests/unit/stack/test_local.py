@@ -1,4 +1,4 @@
-"""The stack as one object, with stand-ins for the platform's processes."""
+"""The local stack, with small programs in place of the platform's processes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def standins(program: str = SLEEP) -> Callable[..., Sequence[Sequence[ProcessSpe
 def failing(
     settings: Settings, parts: object, env: Mapping[str, str], port: int, log_path: Callable[[str], Path], run: Path
 ) -> Sequence[Sequence[ProcessSpec]]:
-    """One process that ends while it starts."""
+    """One process that exits while it starts."""
     argv = (sys.executable, "-S", "-c", "raise SystemExit(3)")
     return [[ProcessSpec("bad", argv, log_path("bad"), env, ready=lambda: False)]]
 
@@ -96,7 +96,7 @@ def test_a_second_stack_on_the_same_folder_is_refused_with_the_first_ones_number
 def test_a_taken_port_stops_the_start_before_anything_runs(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(StackError, match=f"Port {port} on 127.0.0.1 is taken; set RETLLM_PORT to a free one"):
+        with pytest.raises(StackError, match=f"Port {port} on 127.0.0.1 is in use; set RETLLM_PORT to a free one"):
             stack(tmp_path, port=port).start()
     with stack(tmp_path, port=port) as running:
         assert running.url == f"http://127.0.0.1:{port}"
@@ -153,7 +153,9 @@ def test_a_child_that_keeps_dying_ends_the_wait_with_the_reason(tmp_path: Path) 
 
 def test_a_home_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StackError, match=r"The folder .*/file/home can't be made \(Not a directory\): set RETLLM_HOME"):
+    with pytest.raises(
+        StackError, match=r"The folder .*/file/home can't be created \(Not a directory\): set RETLLM_HOME"
+    ):
         stack(tmp_path / "file" / "home").start()
 
 

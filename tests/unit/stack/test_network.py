@@ -17,7 +17,7 @@ def test_a_taken_port_is_one_sentence_that_says_what_to_do() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(StackError) as caught:
             choose_port("127.0.0.1", port)
-    assert caught.value.message == f"Port {port} on 127.0.0.1 is taken; set RETLLM_PORT to a free one (0 takes any)."
+    assert caught.value.message == f"Port {port} on 127.0.0.1 is in use; set RETLLM_PORT to a free one (0 chooses one)."
 
 
 def test_zero_takes_a_free_port_and_a_free_port_is_kept() -> None:
@@ -27,9 +27,9 @@ def test_zero_takes_a_free_port_and_a_free_port_is_kept() -> None:
 
 
 def test_an_address_of_another_machine_and_a_name_that_is_none_are_told() -> None:
-    with pytest.raises(StackError, match=r"Nothing can listen on 192\.0\.2\.1 port 0"):
+    with pytest.raises(StackError, match=r"Can't listen on 192\.0\.2\.1 port 0"):
         choose_port("192.0.2.1", 0)
-    with pytest.raises(StackError, match=r"no-such-host\.invalid is no address"):
+    with pytest.raises(StackError, match=r"no-such-host\.invalid is not an address"):
         choose_port("no-such-host.invalid", 0)
 
 
@@ -54,7 +54,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def test_a_server_is_ready_when_it_says_200_and_not_before() -> None:

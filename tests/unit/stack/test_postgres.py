@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL, and what is said of a server that won't do."""
+"""The embedded PostgreSQL, and the errors for unusable servers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_spelling_of_an_address_gets_the_psycopg_driver(given: str) -> Non
 
 @pytest.mark.parametrize("given", ["mysql://u:secret@h/n", "nonsense", "", "postgresql://h:port/n", "redis://h:1/0"])
 def test_what_is_no_postgres_address_is_refused_without_repeating_a_password(given: str) -> None:
-    with pytest.raises(StackError, match="DATABASE_URL is no PostgreSQL address") as caught:
+    with pytest.raises(StackError, match="DATABASE_URL is not a PostgreSQL URL") as caught:
         postgres.normalise_url(given)
     assert "secret" not in caught.value.message
 
@@ -44,7 +44,7 @@ def test_a_server_that_is_not_there_is_one_sentence_without_the_password() -> No
         postgres.check(f"postgres://u:secret@127.0.0.1:{port}/name")
     assert caught.value.message == (
         f"PostgreSQL at postgresql://u:***@127.0.0.1:{port}/name can't be reached (Connection refused): start that "
-        "server, or mend DATABASE_URL, or unset it to let `retllm up` run a server of its own."
+        "server, or correct DATABASE_URL, or unset it to let `retllm up` run its own server."
     )
 
 
@@ -56,7 +56,7 @@ def test_a_database_that_is_not_there_is_named(servers: LocalStack) -> None:
 
 @pytest.fixture
 def other_database(servers: LocalStack) -> Iterator[str]:
-    """The address of an empty database of the real server, whose set of extensions a test may change."""
+    """The URL of an empty database whose extensions a test may change."""
     name = f"other_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(servers.database_url.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
@@ -65,7 +65,7 @@ def other_database(servers: LocalStack) -> Iterator[str]:
 
 
 def look_for_extensions_in(url: str, folder: Path) -> None:
-    """Let the server look for this database's extensions in `folder` alone."""
+    """Let the server search extensions of this database in `folder` only."""
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {connection.info.dbname} SET extension_control_path = '{folder}'")
 
@@ -127,7 +127,7 @@ def test_a_restart_finds_the_data_also_under_a_path_too_long_for_a_socket(tmp_pa
 
 
 def test_a_lock_file_whose_number_is_another_processes_by_now_is_no_obstacle(tmp_path: Path) -> None:
-    """As in a container, where the numbers of processes begin anew."""
+    """As in a container, where process ids start again."""
     with embedded(tmp_path / "home"):
         pass
     lock = tmp_path / "home" / "postgres" / "postmaster.pid"
@@ -140,7 +140,7 @@ def test_data_of_another_version_are_refused_and_kept(tmp_path: Path) -> None:
     data = tmp_path / "home" / "postgres"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("16\n")
-    with pytest.raises(StackError, match="holds PostgreSQL data of version 16 and this server is version 18: move"):
+    with pytest.raises(StackError, match="contains data of PostgreSQL 16 and this server is version 18: move"):
         embedded(tmp_path / "home").start()
     assert (data / "PG_VERSION").read_text() == "16\n"
 

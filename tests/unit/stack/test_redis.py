@@ -1,4 +1,4 @@
-"""The embedded Redis-compatible server, and what is said of one that can't be used."""
+"""The embedded Redis-compatible server, and the errors for unusable servers."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def test_a_server_that_is_not_there_is_one_sentence_without_the_password() -> No
     with pytest.raises(StackError) as caught:
         redis.check(f"redis://:secret@127.0.0.1:{port}/0")
     assert caught.value.message == (
-        f"Redis at redis://***@127.0.0.1:{port}/0 can't be reached (Connection refused): start that server, or mend "
-        "REDIS_URL, or unset it to let `retllm up` run a server of its own."
+        f"Redis at redis://***@127.0.0.1:{port}/0 can't be reached (Connection refused): start that server, or correct "
+        "REDIS_URL, or unset it to let `retllm up` run its own server."
     )
 
 
@@ -51,5 +51,5 @@ def test_a_wrong_password_is_one_sentence(servers: LocalStack) -> None:
 
 @pytest.mark.parametrize("given", ["nonsense", "http://h:1", ""])
 def test_what_is_no_redis_address_is_refused(given: str) -> None:
-    with pytest.raises(StackError, match="REDIS_URL is no Redis address"):
+    with pytest.raises(StackError, match="REDIS_URL is not a Redis URL"):
         redis.check(given)

@@ -1,4 +1,4 @@
-"""Order of start and stop, restarts, and giving up."""
+"""Order of start and stop, restarts, and repeated crashes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Standin = Callable[..., ProcessSpec]
 
 
 class Watch:
-    """A supervisor and what it told."""
+    """A supervisor and its callbacks."""
 
     def __init__(self) -> None:
         self.failures: list[StackError] = []
@@ -43,7 +43,7 @@ def watch() -> Iterator[Watch]:
 
 
 def journal(path: Path, name: str) -> str:
-    """A program that writes its start and its end into a file that all of them share."""
+    """A program that records its start and its end in a shared file."""
     return f"""
 import signal, sys, time
 def tell(what):
@@ -92,7 +92,7 @@ def test_a_child_that_is_killed_is_started_again(standin: Standin, watch: Watch,
 def test_a_child_that_keeps_crashing_is_given_up_with_its_last_words(
     tmp_path: Path, standin: Standin, watch: Watch
 ) -> None:
-    """The first run lasts until the file is there, so that the start itself succeeds."""
+    """The first run lasts until the file exists, so that the start succeeds."""
     gate = tmp_path / "gate"
     counter = tmp_path / "runs"
     program = f"""

@@ -1,4 +1,4 @@
-"""A worker of the queue ``embed`` holds each embedder of the settings, loaded when it is first wanted, and once."""
+"""A worker of the queue ``embed`` loads each configured embedder once, at first use."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ print(json.dumps([at_first, got, loaded, embed.HELD.get(), light]))
 
 
 def test_each_embedder_is_loaded_once_when_it_is_first_wanted_and_a_failed_load_is_tried_again() -> None:
-    """In a process of its own, since a worker's modules read the settings once."""
+    """In a separate process, since the modules of a worker read the settings once."""
     environment = os.environ | {
         "REDIS_URL": "redis://127.0.0.1:1/0",
         "RETLLM_EMBEDDER": "local-dir:/m/main",

@@ -1,4 +1,4 @@
-"""A worker process tells of itself by itself: that it lives, what it serves, which models it holds, that it ends."""
+"""A worker process reports its queues, its models and its stop."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_real_worker_tells_of_itself_from_its_start_to_its_end(
             time.sleep(0.2)
         return found
 
-    # the second beat comes after the load has failed
+    # the second heartbeat comes after the load has failed
     told = until(lambda found: found and found.models[0]["error"])
     assert told.name == f"{socket.gethostname()}:{worker.pid}"
     assert (told.queues, told.device, told.stopped_at) == (["score"], "cpu", None)

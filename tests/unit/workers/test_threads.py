@@ -1,4 +1,4 @@
-"""A worker takes its share of the cores, or what it is told."""
+"""A worker uses its share of the cores, or the configured number of threads."""
 
 from __future__ import annotations
 

@@ -233,7 +233,7 @@ class Upload {
 function reason(request) {
   if (request.status === 401) return "You are logged out. Reload the page to log in.";
   if (request.status === 403) return "You can no longer upload here. Reload the page.";
-  if (request.status === 413) return "The upload exceeds the size limit of the server.";
+  if (request.status === 413) return "The upload exceeds the maximum size of this server.";
   const plain = request.getResponseHeader("Content-Type")?.startsWith("text/plain");
   return plain ? request.responseText : `The server returned status ${request.status}. Reload the page and try again.`;
 }

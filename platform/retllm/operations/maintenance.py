@@ -1,0 +1,51 @@
+"""Maintenance by dispatchers: prune the score cache and old workers, flush metric totals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from retllm.db.session import Sessions, transaction
+from retllm.operations import workers
+from retllm.operations.totals import Totals
+from retllm.queue.dispatcher import MaintenanceTask
+from retllm.search import score_cache
+from retllm.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Prunes the score cache and the table of workers."""
+
+    sessions: Sessions
+    settings: Settings
+    seconds: float = 60.0
+
+    def run(self) -> int:
+        """Delete what exceeds the limits; return the number of deleted scores."""
+        with transaction(self.sessions) as session:
+            deleted = score_cache.prune(session, self.settings.score_cache_rows)
+            workers.prune(session)
+        if deleted:
+            log.info("score_cache.pruned", rows=deleted)
+        return deleted
+
+
+@dataclass(frozen=True)
+class FlushTotals:
+    """Adds the counts of this process to the totals of all processes."""
+
+    totals: Totals
+    seconds: float = workers.BEAT_SECONDS
+
+    def run(self) -> None:
+        """Add the counts since the last run."""
+        self.totals.flush()
+
+
+def maintenance_tasks(sessions: Sessions, settings: Settings) -> list[MaintenanceTask]:
+    """Return all maintenance tasks of a dispatcher."""
+    return [Prune(sessions, settings), FlushTotals(Totals(sessions))]
