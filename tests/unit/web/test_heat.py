@@ -74,7 +74,7 @@ def test_equal_weights_are_no_strongest_part() -> None:
 def test_without_a_map_the_words_say_why(weights: list[float] | None, grids: tuple[Grid | None, ...]) -> None:
     (one,) = heat.heats(_trace(weights, grids))
     assert one.cells == ()
-    assert "no map" in one.words
+    assert "No map" in one.words
 
 
 def test_the_chart_marks_the_bound_only_where_it_decides_and_the_layer_only_where_one_was_armed() -> None:

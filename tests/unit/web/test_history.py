@@ -318,7 +318,7 @@ def test_only_what_can_be_deleted_is_and_the_rest_is_told(
     bobs = history.search("c", collection=theirs, user_id=bob.user.id)
     keys = [uuid.UUID(key) for key in (done, running, bobs, str(uuid.uuid4()))]
     with app.test_request_context():
-        tally = bulk.do_to(ada.user, bulk.BulkAction.DELETE, keys)
+        tally = bulk.apply_to(ada.user, bulk.BulkAction.DELETE, keys)
     assert tally.done == 1
     assert sorted(tally.refused.values()) == [1, 1, 1]
     assert any("still running" in reason for reason in tally.refused)
@@ -352,7 +352,7 @@ def test_retried_jobs_are_announced_and_their_dead_units_wait_again(
 ) -> None:
     keys = [uuid.UUID(history.search(f"{n}", JobState.FAILED)) for n in range(3)]
     with app.test_request_context():
-        assert bulk.do_to(ada.user, bulk.BulkAction.RETRY, keys).done == 3
+        assert bulk.apply_to(ada.user, bulk.BulkAction.RETRY, keys).done == 3
     assert [stage for _, stage in notified.units] == [Stage.FINE] * 3
     with served.sessions() as session:
         assert set(session.scalars(sa.select(Unit.state))) == {UnitState.READY}

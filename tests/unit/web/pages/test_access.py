@@ -88,7 +88,7 @@ def test_many_guesses_are_stopped_with_advice(visitor: Visitor, ada: Caller) -> 
     page = visitor.log_in("ada")
     assert page.status == 429
     assert 0 < int(page.headers["Retry-After"]) <= 15 * 60
-    assert "Wait 15 minutes" in page.one("div", role="alert").text
+    assert "Try again in 15 minutes" in page.one("div", role="alert").text
     assert visitor.get("/").path == "/login"
 
 

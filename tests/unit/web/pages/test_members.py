@@ -26,14 +26,14 @@ def test_the_owner_lets_somebody_in_changes_and_removes_them(reader: Visitor, gu
     assert "bob is now an editor of this collection" in reader.send(here, name="bob", role="editor").text
     assert len(reader.get(here).all("tr")) == 2
     (remove,) = [form for form in reader.get(here).all("form") if "Remove" in form.text]
-    assert "bob is no member any more" in reader.send(str(remove.attributes["action"])).text
+    assert "bob is no longer a member" in reader.send(str(remove.attributes["action"])).text
     assert guest.get(f"/collections/{texts}").status == 404
 
 
 def test_what_can_not_be_done_is_told_beside_the_field(reader: Visitor, texts: str) -> None:
     here = f"/collections/{texts}/people"
     reader.get(here)
-    for name, told in (("nobody", "no account named nobody"), ("ada", "owns this collection"), ("", "Type the name")):
+    for name, told in (("nobody", "no account named nobody"), ("ada", "owns this collection"), ("", "Enter the name")):
         page = reader.send(here, name=name, role="editor")
         assert page.status in (409, 422)
         assert told in page.one("div", id="name-problem").text
@@ -81,6 +81,6 @@ def test_an_open_collection_is_seen_by_everyone_but_its_members_are_not(
     assert "checked" in page.one("input", id="seen-everyone").attributes
     assert guest.get(f"/collections/{texts}").status == 200
     assert guest.get(here).status == 403
-    assert "Nothing was changed" in reader.send(f"/collections/{texts}/visibility", visibility="x").text
+    assert "Not changed" in reader.send(f"/collections/{texts}/visibility", visibility="x").text
     reader.send(f"/collections/{texts}/visibility", visibility="private")
     assert guest.get(f"/collections/{texts}").status == 404

@@ -183,7 +183,7 @@ def test_a_collection_that_is_gone_meanwhile_loses_nothing_of_the_form(
     assert ada.delete(f"/collections/{other}").status_code == 204
     page = reader.send("/search", **filled | {"text": "an owl in the snow", "alpha": "0.4"})
     assert page.status == 404
-    assert "choose another" in page.one("div", id="collection-problem").text
+    assert "Choose another" in page.one("div", id="collection-problem").text
     assert page.one("textarea", id="text").text == "an owl in the snow"
     assert page.one("input", id="alpha").attributes["value"] == "0.4"
     assert not [link for link in page.all("a") if link.text == "Open this collection"]
