@@ -73,7 +73,7 @@ class Conflict(RetllmError):
 
 
 class TooLarge(RetllmError):
-    """The upload is larger than this server accepts."""
+    """The upload exceeds the maximum size of this server."""
 
     code = "too_large"
     http_status = 413
