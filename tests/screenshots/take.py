@@ -1,7 +1,7 @@
-"""Take a picture of every page: ``make screenshots`` (both colour modes, 1280 and 390 pixels wide).
+"""Take screenshots of all pages: ``make screenshots`` (both colour modes, 1280 and 390 pixels wide).
 
-Starts a local stack with the models that ship, fills it as people would, and opens every page in Chromium. The
-pictures go to ``build/screenshots``; those that the documentation shows are then made anew in ``docs/screenshots``.
+Start a local stack with the demo models, fill it with sample data and open every page in Chromium. Screenshots are
+written to ``build/screenshots``, and those of the documentation to ``docs/screenshots``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
 
 def main() -> int:
-    """Take them all; returns the exit status."""
+    """Take all screenshots; return the exit status."""
     if CHROMIUM is None:
         sys.stderr.write("No Chromium is installed (Debian: apt-get install chromium).\n")
         return 2
@@ -40,7 +40,7 @@ def main() -> int:
         settings = Settings(home=home, database_url=None, redis_url=None, port=0, preset="demo", torch_threads=1)
         with LocalStack(settings, durable=False) as stack:
             _take(stack, Path(folder) / "pictures")
-    sys.stdout.write(f"The pictures are in {SHOTS} and {ILLUSTRATIONS}.\n")
+    sys.stdout.write(f"The screenshots are in {SHOTS} and {ILLUSTRATIONS}.\n")
     return 0
 
 
@@ -76,7 +76,7 @@ def _round(
     for path in paths:
         answer = page.request.get(path)
         if answer.status >= 500:
-            raise SystemExit(f"{path} answered {answer.status}")
+            raise SystemExit(f"{path} returned status {answer.status}")
         if not answer.text().lstrip().startswith("<!doctype html>"):
             continue
         page.goto(path)
@@ -90,7 +90,7 @@ def _round(
 
 
 def _name(path: str, furnished: Furnished) -> str:
-    """A file name that tells the page, with the names of things in place of their keys."""
+    """Return a file name for a page, with names in place of keys."""
     for name, key in vars(furnished).items():
         path = path.replace(key, name)
     return re.sub(r"[^A-Za-z0-9]+", "-", path).strip("-")[:100] or "overview"

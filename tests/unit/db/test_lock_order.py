@@ -1,7 +1,7 @@
-"""Every transaction locks collection, job, unit, item in this order: none is undone for another's sake.
+"""Every transaction locks collection, job, unit and item in this order, so that there are no deadlocks.
 
-Two transactions are run against each other at every point: the first stops after each of its statements in turn, the
-second goes as far as it can, then the first goes on.
+Two transactions run against each other at every point: the first pauses after each of its statements in turn, the
+second runs as far as it can, then the first continues.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _MAIN, _OTHER = "local-dir:/models/embedder", "local-dir:/models/other"
 
 @dataclass(frozen=True)
 class Scene:
-    """A collection with four captioned pictures, an index job and a search at work, and a search that is over."""
+    """A collection with four captioned pictures, a running index job, a running search, and an ended search."""
 
     sessions: Sessions
     settings: Settings
@@ -106,7 +106,7 @@ def scene_of(sessions: Sessions, settings: Settings, user: Actor) -> Scene:
     with transaction(sessions) as session:
         session.add(collection)
         session.flush()
-        # the key of none of them follows the order of its row
+        # no keys in the order of their rows
         session.add_all(items[::-1])
         session.flush()
         for embedder in (Words(), Other()):
@@ -256,7 +256,7 @@ def _other_model(scene: Scene) -> UUID:
 
 
 class Runner(threading.Thread):
-    """An action in a thread of its own, which stops once after its statement of this number until it is let go."""
+    """An action in its own thread, which pauses once after statement number ``at`` until it is released."""
 
     def __init__(
         self,
@@ -279,7 +279,7 @@ class Runner(threading.Thread):
         self.ended.set()
 
     def count(self, _conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        """Called after each statement of any thread."""
+        """Run after each statement of any thread."""
         if threading.current_thread() is not self or self._left is None:
             return
         if self._locks_only and statement.startswith("SELECT") and " FOR " not in statement:
@@ -304,7 +304,7 @@ def _until(condition: Callable[[], bool]) -> None:
         if condition():
             return
         deadline.wait(0.005)
-    raise AssertionError("it has not come to that")
+    raise AssertionError("the condition did not become true in time")
 
 
 def _waits_for_a_lock(sessions: Sessions) -> bool:
@@ -323,9 +323,9 @@ def against(
     *,
     locks_only: bool = False,
 ) -> bool:
-    """Run ``second`` while ``first`` stands after its statement number ``at``; false if it has not so many.
+    """Run ``second`` while ``first`` pauses after its statement number ``at``; return False if it has fewer.
 
-    With ``locks_only``, only statements that lock something are counted.
+    With ``locks_only``, only count statements that lock rows.
     """
     one, other = Runner(scene, first, at, locks_only=locks_only), Runner(scene, second)
     with counted(scene.sessions, one):
@@ -338,7 +338,7 @@ def against(
         assert one.ended.wait(_SECONDS)
         assert other.ended.wait(_SECONDS)
     for runner in (one, other):
-        # what came too late is refused: its collection, job or unit is gone or has changed
+        # too late: its collection, job or unit was deleted or has changed
         expected = isinstance(runner.error, RetllmError) and not isinstance(runner.error, DatabaseBusy)
         if runner.error is not None and not expected:
             raise runner.error
@@ -346,30 +346,30 @@ def against(
 
 
 @pytest.fixture
-def undone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the server has undone: run again, it would not be noticed."""
+def aborted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Count aborted transactions, which retries would hide."""
     found: list[str] = []
     was_undone = db_session.was_undone
 
-    def look(error: sa.exc.DBAPIError) -> bool:
+    def record(error: sa.exc.DBAPIError) -> bool:
         if was_undone(error):
             found.append(str(error.orig))
         return was_undone(error)
 
-    monkeypatch.setattr(db_session, "was_undone", look)
+    monkeypatch.setattr(db_session, "was_undone", record)
     return found
 
 
 @pytest.mark.parametrize("name", ACTIONS)
 def test_a_collection_is_deleted_while_anything_else_is_done_in_it(
-    platform: tuple[Sessions, Settings, Actor], undone: list[str], name: str
+    platform: tuple[Sessions, Settings, Actor], aborted: list[str], name: str
 ) -> None:
     at, reached = 0, True
     while reached:
         at += 1
         scene = scene_of(*platform)
         reached = against(scene, ACTIONS[name], ACTIONS["delete the collection"], at)
-        assert undone == [], f"after statement {at}"
+        assert aborted == [], f"after statement {at}"
         with scene.sessions() as session:
             for table in (Item, Embedding, Job):
                 left = sa.select(sa.func.count()).select_from(table).filter_by(collection_id=scene.collection.id)
@@ -397,11 +397,11 @@ _PAIRS = [
 
 @pytest.mark.parametrize(("one", "other"), _PAIRS + [(b, a) for a, b in _PAIRS])
 def test_two_transactions_that_touch_the_same_rows_wait_for_each_other_in_one_direction(
-    platform: tuple[Sessions, Settings, Actor], undone: list[str], one: str, other: str
+    platform: tuple[Sessions, Settings, Actor], aborted: list[str], one: str, other: str
 ) -> None:
     at = 1
     while against(scene_of(*platform), ACTIONS[one], ACTIONS[other], at, locks_only=True):
-        assert undone == [], f"after statement {at}"
+        assert aborted == [], f"after statement {at}"
         at += 1
-    assert undone == []
+    assert aborted == []
     assert at > 1

@@ -1,4 +1,4 @@
-"""The migrations build exactly the schema of the models, and can be taken back."""
+"""The migrations create exactly the schema of the models, and can be reverted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_vector_indexes_of_models_do_not_count_as_a_difference(own_database:
     command.check(config(own_database))
 
 
-def test_every_migration_can_be_taken_back_and_run_again(own_database: str) -> None:
+def test_every_migration_can_be_reverted_and_run_again(own_database: str) -> None:
     command.downgrade(config(own_database), "base")
     engine = make_engine(own_database)
     assert set(sa.inspect(engine).get_table_names()) == {"alembic_version"}
@@ -64,7 +64,7 @@ _UNSIGNED_ROWS = """
 """
 
 
-def test_what_was_stored_without_a_token_gets_that_of_the_attempt_that_did_it(own_database: str) -> None:
+def test_rows_without_a_token_get_that_of_the_attempt_that_stored_them(own_database: str) -> None:
     command.downgrade(config(own_database), "0004")
     engine = make_engine(own_database)
     with engine.begin() as connection:
@@ -99,7 +99,7 @@ def test_there_is_one_newest_migration() -> None:
     assert len(ScriptDirectory.from_config(config("postgresql://x/y")).get_heads()) == 1
 
 
-def test_a_schema_that_is_not_known_here_is_refused_with_what_to_do(own_database: str) -> None:
+def test_an_unknown_schema_is_rejected_with_advice(own_database: str) -> None:
     engine = make_engine(own_database)
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0003'"))
@@ -108,7 +108,7 @@ def test_a_schema_that_is_not_known_here_is_refused_with_what_to_do(own_database
         upgrade(own_database)
 
 
-def test_processes_that_migrate_at_once_do_not_hurt_each_other(own_database: str) -> None:
+def test_several_processes_can_migrate_at_once(own_database: str) -> None:
     command.downgrade(config(own_database), "base")
     environment = os.environ | {"DATABASE_URL": own_database}
     arguments = [sys.executable, "-m", "retllm.cli.main", "migrate"]
@@ -117,7 +117,7 @@ def test_processes_that_migrate_at_once_do_not_hurt_each_other(own_database: str
     command.check(config(own_database))
 
 
-def test_a_server_that_is_not_there_is_one_sentence() -> None:
+def test_an_unreachable_server_gives_a_one_sentence_error() -> None:
     with pytest.raises(StackError, match="Cannot migrate the database") as caught:
         upgrade("postgresql://nobody@127.0.0.1:1/none")
     assert "\n" not in caught.value.message

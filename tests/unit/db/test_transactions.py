@@ -1,4 +1,4 @@
-"""What the server undoes for another transaction's sake is run again, and is never taken for an outage."""
+"""Transactions that the server aborts because of another one are retried, and not reported as an outage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sessions(fresh_database: str) -> Iterator[Sessions]:
 
 @pytest.fixture
 def keys(sessions: Sessions) -> list[UUID]:
-    """The keys of two collections."""
+    """Return the keys of two collections."""
     with transaction(sessions) as session:
         owner = accounts.create_user(session, "ada", "a-long-password")
         made = [Collection(id=new_id(), owner_id=owner.id, name=name) for name in ("a", "b")]
@@ -40,7 +40,7 @@ def _append(session: Any, key: UUID, word: str) -> None:
     session.execute(sa.update(Collection).where(Collection.id == key).values(description=longer))
 
 
-def test_of_two_transactions_in_a_deadlock_both_are_done_once(sessions: Sessions, keys: list[UUID]) -> None:
+def test_two_transactions_in_a_deadlock_are_both_done_once(sessions: Sessions, keys: list[UUID]) -> None:
     both_hold_one = threading.Barrier(2, timeout=60)
     runs = {"x": 0, "y": 0}
     errors: list[Exception] = []
@@ -70,7 +70,7 @@ def test_of_two_transactions_in_a_deadlock_both_are_done_once(sessions: Sessions
 
 
 @pytest.mark.parametrize("code", [psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure])
-def test_what_is_undone_each_time_is_told_as_busy_after_a_few_tries(
+def test_a_transaction_that_always_deadlocks_ends_as_busy_after_a_few_tries(
     sessions: Sessions, keys: list[UUID], code: type[psycopg.Error], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
@@ -89,7 +89,7 @@ def test_what_is_undone_each_time_is_told_as_busy_after_a_few_tries(
         assert set(session.scalars(sa.select(Collection.description))) == {""}
 
 
-def test_any_other_error_is_not_tried_again(sessions: Sessions) -> None:
+def test_other_errors_are_not_retried(sessions: Sessions) -> None:
     runs: list[str] = []
 
     def refuse(_: Any) -> None:
@@ -107,7 +107,7 @@ def test_any_other_error_is_not_tried_again(sessions: Sessions) -> None:
     assert runs == ["refuse", "divide"]
 
 
-def test_a_result_comes_back_and_is_committed(sessions: Sessions, keys: list[UUID]) -> None:
+def test_the_result_is_returned_and_committed(sessions: Sessions, keys: list[UUID]) -> None:
     def do(session: Any) -> str:
         _append(session, keys[0], "x")
         return "done"

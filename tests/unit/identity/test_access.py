@@ -1,4 +1,4 @@
-"""Who may do what, as a table: every role in every place of a collection."""
+"""Access rights as a table: every role with every relation to a collection."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from retllm.identity.actor import Actor
 PASSWORD = "correct horse battery"
 SEE, CHANGE, MANAGE = Right.SEE, Right.CHANGE, Right.MANAGE
 
-# what each role may do at most in a collection that is its own, that it is a member of as an editor or as a viewer,
-# that is open to everyone, that is open and it is a member of, and that has nothing to do with it
+# the maximum right of each role in a collection that it owns, that it is a member of as editor or as viewer, that is
+# visible to everyone, that is visible to everyone and it is a member of, and that is another account's
 TABLE = {
     Role.ADMIN: {
         "own": MANAGE,
@@ -53,7 +53,7 @@ PLACES = list(TABLE[Role.ADMIN])
 
 @dataclass
 class World:
-    """An account of one role, somebody else, and a collection in each place with an item and a job of each."""
+    """An account with one role, another account, and a collection for each relation with an item and a job of each."""
 
     session: Session
     user: Actor
@@ -61,7 +61,7 @@ class World:
     collections: dict[str, Collection]
 
     def job(self, place: str, owner: User | Actor) -> Job:
-        """A job on the collection in that place."""
+        """Return a job of the collection with that relation."""
         job = Job(
             id=new_id(),
             kind=JobKind.INDEX,
@@ -75,7 +75,7 @@ class World:
         return job
 
     def item(self, place: str) -> Item:
-        """An item of the collection in that place."""
+        """Return an item of the collection with that relation."""
         item = Item(
             id=new_id(),
             collection_id=self.collections[place].id,
@@ -152,14 +152,14 @@ def test_items_go_with_their_collection(world: World, role: Role) -> None:
         else:
             with pytest.raises(NotFound if most is None else Forbidden) as caught:
                 access.item_for(world.session, world.user, item.id, right)
-            # the collection of an item that is not seen is not spoken of
+            # the error for a hidden item does not mention its collection
             assert most is not None or "item" in caught.value.message
         item.content_sha256 = str(item.id)
         world.session.flush()
 
 
 @roles
-def test_lists_hold_exactly_what_is_seen_one_by_one(world: World, role: Role) -> None:
+def test_lists_contain_exactly_what_is_visible_one_by_one(world: World, role: Role) -> None:
     seen = {place for place in PLACES if TABLE[role][place] is not None}
     listed = sa.select(Collection.name).where(access.visible_collections(world.user))
     assert set(world.session.scalars(listed)) == seen
@@ -175,7 +175,7 @@ def test_lists_hold_exactly_what_is_seen_one_by_one(world: World, role: Role) ->
 
 
 @roles
-@pytest.mark.parametrize("whose", ["their own", "somebody else's"])
+@pytest.mark.parametrize("whose", ["their own", "another account's"])
 def test_jobs_are_changed_by_their_owner_and_by_who_may_change_the_collection(
     world: World, role: Role, whose: str
 ) -> None:
@@ -194,7 +194,7 @@ def test_jobs_are_changed_by_their_owner_and_by_who_may_change_the_collection(
 
 
 @pytest.mark.parametrize("role", [Role.EDITOR])
-def test_what_is_not_there_reads_like_what_is_not_seen(world: World) -> None:
+def test_absent_and_hidden_things_give_the_same_error(world: World) -> None:
     messages = set()
     for key in (world.collections["foreign"].id, new_id()):
         with pytest.raises(NotFound) as caught:
@@ -204,7 +204,7 @@ def test_what_is_not_there_reads_like_what_is_not_seen(world: World) -> None:
 
 
 @roles
-def test_a_role_that_is_not_among_those_asked_for_is_refused(world: World, role: Role) -> None:
+def test_other_roles_than_the_required_ones_are_rejected(world: World, role: Role) -> None:
     access.require_role(world.user, role)
     for other in set(Role) - {role}:
         with pytest.raises(Forbidden):

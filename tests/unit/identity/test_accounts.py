@@ -1,4 +1,4 @@
-"""Accounts and tokens: who gets in, who does not, and what is kept."""
+"""Accounts: log-in, locking and what is stored."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from retllm.identity import accounts
 PASSWORD = "correct horse battery"
 
 
-def test_the_right_password_gets_in_whatever_the_case_of_the_name(session: Session) -> None:
+def test_log_in_ignores_the_case_of_the_name(session: Session) -> None:
     user = accounts.create_user(session, "Ada", PASSWORD)
     assert accounts.check_password(session, "ada", PASSWORD) is user
 
 
-def test_a_wrong_name_and_a_wrong_password_are_told_alike(session: Session) -> None:
+def test_a_wrong_name_and_a_wrong_password_give_the_same_error(session: Session) -> None:
     accounts.create_user(session, "ada", PASSWORD)
     messages = []
     for name, password in (("ada", "wrong password"), ("eve", PASSWORD)):
@@ -35,12 +35,12 @@ def test_a_wrong_name_and_a_wrong_password_are_told_alike(session: Session) -> N
     assert messages[0] == messages[1]
 
 
-def test_no_password_is_stored_as_it_is(session: Session) -> None:
+def test_no_password_is_stored_in_plain_text(session: Session) -> None:
     accounts.create_user(session, "ada", PASSWORD)
     assert PASSWORD not in session.scalars(sa.select(User.password_hash)).one()
 
 
-def test_a_locked_out_account_is_shut_out(session: Session) -> None:
+def test_a_locked_account_cannot_log_in(session: Session) -> None:
     user = accounts.create_user(session, "ada", PASSWORD)
     accounts.create_user(session, "root", PASSWORD, Role.ADMIN)
     accounts.lock_out(session, user)
@@ -48,7 +48,7 @@ def test_a_locked_out_account_is_shut_out(session: Session) -> None:
         accounts.check_password(session, "ada", PASSWORD)
 
 
-def test_the_first_administrator_is_made_once(session: Session) -> None:
+def test_the_first_administrator_is_created_once(session: Session) -> None:
     made, password = accounts.ensure_admin(session)
     assert password is not None
     assert accounts.check_password(session, "admin", password).role is Role.ADMIN
@@ -56,18 +56,18 @@ def test_the_first_administrator_is_made_once(session: Session) -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ", "-x", "a b", "a/b", "x" * 101, "zoë\n"])
-def test_names_that_make_trouble_are_refused(session: Session, name: str) -> None:
+def test_invalid_names_are_rejected(session: Session, name: str) -> None:
     with pytest.raises(InvalidInput):
         accounts.create_user(session, name, PASSWORD)
 
 
-def test_a_name_is_taken_whatever_its_case(session: Session) -> None:
+def test_names_are_unique_regardless_of_case(session: Session) -> None:
     accounts.create_user(session, "ada", PASSWORD)
     with pytest.raises(Conflict):
         accounts.create_user(session, "ADA", PASSWORD)
 
 
-def test_a_short_password_is_refused_and_a_new_one_replaces_the_old(session: Session) -> None:
+def test_a_short_password_is_rejected_and_a_new_one_replaces_the_old(session: Session) -> None:
     with pytest.raises(InvalidInput):
         accounts.create_user(session, "ada", "short")
     user = accounts.create_user(session, "ada", PASSWORD)
@@ -77,10 +77,10 @@ def test_a_short_password_is_refused_and_a_new_one_replaces_the_old(session: Ses
     assert accounts.check_password(session, "ada", "another good one") is user
 
 
-@pytest.mark.parametrize("deed", ["role", "lock"])
-def test_the_last_administrator_who_gets_in_stays_one(session: Session, deed: str) -> None:
+@pytest.mark.parametrize("action", ["role", "lock"])
+def test_the_last_active_administrator_cannot_be_removed(session: Session, action: str) -> None:
     def leave(user: User) -> None:
-        accounts.set_role(session, user, Role.EDITOR) if deed == "role" else accounts.lock_out(session, user)
+        accounts.set_role(session, user, Role.EDITOR) if action == "role" else accounts.lock_out(session, user)
 
     root = accounts.create_user(session, "root", PASSWORD, Role.ADMIN)
     locked = accounts.create_user(session, "locked", PASSWORD, Role.ADMIN)
@@ -88,7 +88,7 @@ def test_the_last_administrator_who_gets_in_stays_one(session: Session, deed: st
     with pytest.raises(Conflict):
         leave(root)
     assert (root.role, root.disabled_at) == (Role.ADMIN, None)
-    # one who does not get in may lose what they do not use
+    # a locked administrator can lose the role
     accounts.set_role(session, locked, Role.VIEWER)
     second = accounts.create_user(session, "second", PASSWORD, Role.ADMIN)
     leave(root)
@@ -97,7 +97,7 @@ def test_the_last_administrator_who_gets_in_stays_one(session: Session, deed: st
 
 
 def _wait_until_somebody_waits(engine: sa.Engine) -> None:
-    """Return when another transaction of this database waits for a lock."""
+    """Wait until another transaction of this database waits for a lock."""
     waiting = sa.text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
@@ -108,7 +108,7 @@ def _wait_until_somebody_waits(engine: sa.Engine) -> None:
             time.sleep(0.01)
 
 
-def test_two_administrators_who_take_the_role_from_each_other_at_once_do_not_both_succeed(fresh_database: str) -> None:
+def test_two_administrators_cannot_remove_each_other_at_once(fresh_database: str) -> None:
     engine = make_engine(fresh_database)
     with Session(engine) as session, session.begin():
         keys = [accounts.create_user(session, name, PASSWORD, Role.ADMIN).id for name in ("ada", "bob")]
@@ -143,7 +143,7 @@ def test_a_name_that_was_taken_in_the_meantime_in_any_case_is_a_conflict(fresh_d
 
     with ThreadPoolExecutor(1) as pool, Session(engine) as first:
         accounts.create_user(first, "ada", PASSWORD)
-        # finds no such name, since the first one is not committed, and then waits for it
+        # finds no such name, since the first transaction is not committed, and then waits for it
         second = pool.submit(make)
         _wait_until_somebody_waits(engine)
         assert not second.done()
@@ -153,7 +153,7 @@ def test_a_name_that_was_taken_in_the_meantime_in_any_case_is_a_conflict(fresh_d
     engine.dispose()
 
 
-def test_the_own_password_changes_only_with_the_old_one(session: Session) -> None:
+def test_changing_the_own_password_needs_the_old_one(session: Session) -> None:
     user = accounts.create_user(session, "ada", PASSWORD)
     with pytest.raises(InvalidInput) as caught:
         accounts.change_password(session, user, "wrong wrong", "another good one")
@@ -166,7 +166,7 @@ def test_the_own_password_changes_only_with_the_old_one(session: Session) -> Non
     assert accounts.check_password(session, "ada", "another good one") is user
 
 
-def test_a_log_in_leaves_its_time_and_a_refused_one_does_not(session: Session) -> None:
+def test_a_log_in_stores_its_time_and_a_failed_one_does_not(session: Session) -> None:
     user = accounts.create_user(session, "ada", PASSWORD)
     with pytest.raises(Unauthorized):
         accounts.log_in(session, "ada", "wrong wrong")
@@ -185,6 +185,6 @@ def test_accounts_are_listed_in_pages_with_what_they_own(session: Session) -> No
     assert [one.user.name for one in (*first, *rest)] == names
     assert [one.collections for one in first] == [0, 2]
     assert [one.user.name for one in accounts.every_user(session)] == names
-    # the sign % is none of LIKE's here
+    # % is not a wildcard here
     assert [one.user.name for one in accounts.list_users(session, q="SER3")] == ["user3"]
     assert accounts.list_users(session, q="%") == []

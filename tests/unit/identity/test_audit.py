@@ -1,4 +1,4 @@
-"""The audit log: what is written with a deed, and how it is found again."""
+"""The audit log: writing and filtering entries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _targets(session: Session, filters: AuditFilters) -> list[str | None]:
     return [entry.target for entry in audit.page(session, filters)]
 
 
-def test_an_entry_goes_when_its_deed_does(session: Session, ada: User) -> None:
+def test_an_entry_is_rolled_back_with_its_action(session: Session, ada: User) -> None:
     session.commit()
     audit.record(session, ada, Action.USER_CREATED, target="bob", role="editor")
     session.rollback()
@@ -40,16 +40,16 @@ def test_an_entry_goes_when_its_deed_does(session: Session, ada: User) -> None:
     assert (entry.detail, entry.address) == ({"role": "editor"}, "192.0.2.1")
 
 
-def test_each_filter_alone_and_all_together_leave_what_they_name(session: Session, ada: User) -> None:
+def test_filters_work_alone_and_together(session: Session, ada: User) -> None:
     bob, birds, fish = accounts.create_user(session, "bob", PASSWORD), new_id(), new_id()
-    deeds = [
+    actions = [
         ("a", ada, Action.ITEM_DELETED, birds),
         ("b", bob, Action.ITEM_DELETED, birds),
         ("c", ada, Action.JOB_SUBMITTED, birds),
         ("d", ada, Action.ITEM_DELETED, fish),
         ("e", None, Action.LOGIN_REFUSED, None),
     ]
-    for target, user, action, collection_id in deeds:
+    for target, user, action, collection_id in actions:
         audit.record(session, user, action, target=target, collection_id=collection_id)
         session.flush()
     assert _targets(session, AuditFilters()) == ["e", "d", "c", "b", "a"]
@@ -59,11 +59,11 @@ def test_each_filter_alone_and_all_together_leave_what_they_name(session: Sessio
     assert _targets(session, AuditFilters("ada", Action.ITEM_DELETED, birds)) == ["a"]
 
 
-def test_days_bound_by_the_moment_of_the_deed(session: Session) -> None:
+def test_day_filters_use_the_time_of_the_action(session: Session) -> None:
     moment = datetime(2026, 3, 4, 12, tzinfo=UTC)
     for hours in range(-2, 3):
         at = moment + timedelta(hours=hours)
-        # keys are made by another clock, here one that is half a day off
+        # keys come from another clock, here one that is half a day off
         key = UUID(int=(int((at + timedelta(hours=12)).timestamp() * 1000) << 80) + 1)
         session.add(AuditEntry(id=key, created_at=at, action=Action.LOGGED_IN.value, target=str(hours), detail={}))
     session.flush()
@@ -97,7 +97,7 @@ def test_pages_follow_each_other_without_a_gap(session: Session, ada: User) -> N
         AuditFilters(since=datetime(2026, 1, 1, tzinfo=UTC), until=datetime(2026, 1, 2, tzinfo=UTC)),
     ],
 )
-def test_a_long_log_is_never_read_through(session: Session, filters: AuditFilters) -> None:
+def test_a_long_log_is_read_by_index(session: Session, filters: AuditFilters) -> None:
     fill = """INSERT INTO audit_log (id, user_name, action, target, created_at, detail)
         SELECT gen_random_uuid(), 'user' || n % 50, 'logged in', 't', now(), '{}' FROM generate_series(1, 20000) AS n"""
     session.execute(sa.text(fill))

@@ -1,4 +1,4 @@
-"""Login sessions: kept as rows that end, and are seen."""
+"""Login sessions: stored, listed, ended and expired."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IDLE = timedelta(days=14)
 
 @pytest.fixture
 def ada(session: Session) -> User:
-    """Somebody with browsers."""
+    """An account with sessions."""
     return accounts.create_user(session, "ada", PASSWORD)
 
 
@@ -29,13 +29,13 @@ def _begin(session: Session, user: User, address: str = "192.0.2.1") -> Login:
 
 
 def _age(session: Session, login: Login, **days: float) -> None:
-    """Make a session so many days older."""
+    """Make a session older by a number of days."""
     moments = {name: sa.func.now() - timedelta(days=number) for name, number in days.items()}
     session.execute(sa.update(Login).where(Login.id == login.id).values(**moments))
     session.expire(login)
 
 
-def test_a_session_stands_for_its_account_until_it_is_ended(session: Session, ada: User) -> None:
+def test_a_session_gives_its_account_until_it_is_ended(session: Session, ada: User) -> None:
     first, second = _begin(session, ada), _begin(session, ada)
     assert logins.holder(session, first.id, IDLE) is ada
     logins.end(session, ada.id, first.id)
@@ -46,7 +46,7 @@ def test_a_session_stands_for_its_account_until_it_is_ended(session: Session, ad
         logins.end(session, ada.id, first.id)
 
 
-def test_nobody_ends_the_session_of_another(session: Session, ada: User) -> None:
+def test_an_account_cannot_end_the_session_of_another(session: Session, ada: User) -> None:
     eve = accounts.create_user(session, "eve", PASSWORD)
     login = _begin(session, ada)
     with pytest.raises(NotFound):
@@ -55,7 +55,7 @@ def test_nobody_ends_the_session_of_another(session: Session, ada: User) -> None
     assert logins.holder(session, login.id, IDLE) is ada
 
 
-def test_a_session_that_nobody_uses_is_over_and_one_in_use_lasts(session: Session, ada: User) -> None:
+def test_an_idle_session_expires_and_a_used_one_does_not(session: Session, ada: User) -> None:
     idle, used = _begin(session, ada), _begin(session, ada)
     _age(session, idle, created_at=15, seen_at=14.01)
     _age(session, used, created_at=400, seen_at=13.9)
@@ -64,7 +64,7 @@ def test_a_session_that_nobody_uses_is_over_and_one_in_use_lasts(session: Sessio
     assert [one.id for one in logins.lasting(session, ada, IDLE)] == [used.id]
 
 
-def test_that_a_session_was_seen_is_written_once_a_minute(session: Session, ada: User) -> None:
+def test_seen_at_is_updated_once_a_minute(session: Session, ada: User) -> None:
     login = _begin(session, ada)
     for days, written in ((30 / 86400, False), (61 / 86400, True)):
         _age(session, login, seen_at=days)
@@ -74,13 +74,13 @@ def test_that_a_session_was_seen_is_written_once_a_minute(session: Session, ada:
         assert (login.seen_at > before) is written
 
 
-@pytest.mark.parametrize("deed", ["new password", "own new password", "lock out"])
-def test_a_new_password_and_a_lock_out_end_every_session(session: Session, ada: User, deed: str) -> None:
+@pytest.mark.parametrize("action", ["new password", "own new password", "lock out"])
+def test_a_new_password_and_a_lock_end_all_sessions(session: Session, ada: User, action: str) -> None:
     accounts.create_user(session, "root", PASSWORD, Role.ADMIN)
     begun = [_begin(session, ada) for _ in range(3)]
-    if deed == "new password":
+    if action == "new password":
         accounts.set_password(session, ada, "another good one")
-    elif deed == "own new password":
+    elif action == "own new password":
         accounts.change_password(session, ada, PASSWORD, "another good one")
     else:
         accounts.lock_out(session, ada)
@@ -96,7 +96,7 @@ def test_a_new_role_keeps_the_sessions(session: Session, ada: User) -> None:
     assert found.role is Role.VIEWER
 
 
-def test_rows_of_sessions_that_were_over_long_ago_go_at_the_next_log_in(session: Session, ada: User) -> None:
+def test_old_ended_sessions_are_deleted_at_the_next_log_in(session: Session, ada: User) -> None:
     ended, idle, recent = (_begin(session, ada) for _ in range(3))
     keys = {"ended": ended.id, "idle": idle.id, "recent": recent.id}
     _age(session, ended, seen_at=31, ended_at=31)
@@ -107,7 +107,7 @@ def test_rows_of_sessions_that_were_over_long_ago_go_at_the_next_log_in(session:
     assert left & set(keys.values()) == {keys["recent"]}
 
 
-def test_an_account_is_known_where_somebody_logged_in_of_late(session: Session, ada: User) -> None:
+def test_an_account_is_known_at_recent_addresses(session: Session, ada: User) -> None:
     login = _begin(session, ada, address="192.0.2.1")
     assert logins.is_known_at(session, "ADA", "192.0.2.1")
     assert not logins.is_known_at(session, "ada", "192.0.2.2")
@@ -132,5 +132,5 @@ def test_an_account_is_known_where_somebody_logged_in_of_late(session: Session, 
         ("a socket", "a socket"),
     ],
 )
-def test_an_address_of_ipv6_counts_as_the_network_that_one_customer_has(address: str | None, network: str) -> None:
+def test_an_ipv6_address_counts_as_its_64_bit_network(address: str | None, network: str) -> None:
     assert logins.network_of(address) == network

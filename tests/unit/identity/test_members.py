@@ -1,4 +1,4 @@
-"""Members of a collection: let in, changed, put out."""
+"""Members of a collection: add, change, remove."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def birds(session: Session, owner: User) -> Collection:
     return made
 
 
-def test_a_member_has_one_role_the_last_that_was_given(session: Session, birds: Collection) -> None:
+def test_a_member_has_one_role_the_last_one_set(session: Session, birds: Collection) -> None:
     bob = accounts.create_user(session, "bob", PASSWORD)
     actor = Actor.unlimited(bob)
     assert right_in(session, actor, birds) is None
@@ -47,12 +47,12 @@ def test_a_member_has_one_role_the_last_that_was_given(session: Session, birds: 
         members.remove_member(session, birds, bob.id)
 
 
-def test_the_owner_is_no_member(session: Session, birds: Collection, owner: User) -> None:
+def test_the_owner_cannot_be_a_member(session: Session, birds: Collection, owner: User) -> None:
     with pytest.raises(Conflict):
         members.add_member(session, birds, owner, MemberRole.VIEWER)
 
 
-def test_a_viewer_who_is_an_editor_here_is_told_apart(session: Session, birds: Collection) -> None:
+def test_a_viewer_with_the_member_role_editor_is_flagged(session: Session, birds: Collection) -> None:
     eve = accounts.create_user(session, "eve", PASSWORD, Role.VIEWER)
     assert members.add_member(session, birds, eve, MemberRole.EDITOR).held_back
     assert not members.add_member(session, birds, eve, MemberRole.VIEWER).held_back

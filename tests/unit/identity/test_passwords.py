@@ -1,4 +1,4 @@
-"""Passwords: argon2id as strong as it should be, easy ones refused, an unknown name as slow as a wrong password."""
+"""Passwords: argon2id parameters, rejection of easy ones, and equal time for an unknown name and a wrong password."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ PASSWORD = "correct horse battery"
 
 @pytest.fixture(scope="module", autouse=True)
 def light_passwords() -> None:
-    """Here they are hashed with all the work that they are worth."""
+    """Hash with the parameters of production."""
 
 
-def test_a_password_is_kept_by_argon2id_with_no_less_than_is_recommended() -> None:
+def test_passwords_are_hashed_by_argon2id_with_recommended_parameters() -> None:
     kept = extract_parameters(passwords.hashed(PASSWORD))
     assert kept.type is Type.ID
-    # RFC 9106, section 4, the second choice
+    # RFC 9106, section 4, second recommended option
     assert kept.time_cost >= 3
     assert kept.memory_cost >= 64 * 1024
     assert kept.parallelism >= 4
@@ -31,11 +31,11 @@ def test_a_password_is_kept_by_argon2id_with_no_less_than_is_recommended() -> No
     assert kept.hash_len >= 32
 
 
-def test_two_equal_passwords_are_kept_differently() -> None:
+def test_equal_passwords_have_different_hashes() -> None:
     assert passwords.hashed(PASSWORD) != passwords.hashed(PASSWORD)
 
 
-def test_what_is_kept_with_weaker_parameters_is_made_anew_at_the_log_in(session: Session) -> None:
+def test_a_hash_with_weaker_parameters_is_replaced_at_the_log_in(session: Session) -> None:
     user = accounts.create_user(session, "ada", PASSWORD)
     weak = PasswordHasher(time_cost=1, memory_cost=8 * 1024, parallelism=1).hash(PASSWORD)
     user.password_hash = weak
@@ -49,7 +49,7 @@ def test_what_is_kept_with_weaker_parameters_is_made_anew_at_the_log_in(session:
     assert user.password_hash == kept
 
 
-def test_nothing_is_the_password_of_nobody() -> None:
+def test_no_password_matches_an_unknown_account() -> None:
     assert not passwords.fits(None, PASSWORD)
     assert not passwords.fits("no hash at all", PASSWORD)
 
@@ -64,7 +64,7 @@ def test_an_unknown_name_takes_as_much_work_as_a_wrong_password(session: Session
         return time.process_time() - began
 
     known, unknown = (statistics.median(work(name) for _ in range(5)) for name in ("ada", "nobody"))
-    # without the hash it would be a hundredth
+    # without hashing it would be a hundredth
     assert 0.5 < unknown / known < 2
 
 
@@ -91,7 +91,7 @@ def test_an_unknown_name_takes_as_much_work_as_a_wrong_password(session: Session
         "1q2w3e4r5t",
     ],
 )
-def test_passwords_that_are_tried_first_are_refused(session: Session, password: str) -> None:
+def test_passwords_that_are_easy_to_guess_are_rejected(session: Session, password: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         accounts.create_user(session, "zoe-miller", password)
     assert caught.value.detail["field"] == "password"
@@ -101,12 +101,12 @@ def test_passwords_that_are_tried_first_are_refused(session: Session, password: 
     "password",
     ["correct horse battery", "a long password", "another good one", "zoe-miller likes owls", "tr0ub4dor&3x9"],
 )
-def test_other_passwords_are_taken(session: Session, password: str) -> None:
+def test_other_passwords_are_accepted(session: Session, password: str) -> None:
     accounts.create_user(session, "zoe-miller", password)
     assert accounts.check_password(session, "zoe-miller", password).name == "zoe-miller"
 
 
-def test_a_password_that_is_made_up_is_taken(session: Session) -> None:
+def test_a_generated_password_is_accepted(session: Session) -> None:
     made = [passwords.made_up() for _ in range(500)]
     assert len(set(made)) == 500
     for password in made:

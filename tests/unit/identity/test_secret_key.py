@@ -1,4 +1,4 @@
-"""The secret key: made once for its owner alone, and refused where it can be guessed."""
+"""The secret key: generated once, readable by its owner only, and rejected if guessable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from retllm.settings import Settings
 GOOD = "6f1c09d2a7b84e53f0e1d2c3b4a5968778695a4b3c2d1e0f9a8b7c6d5e4f3021"
 
 
-def test_the_secret_key_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+def test_the_secret_key_is_generated_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "new", secret_key=None)
     key = secret_key(settings)
     assert len(key) == 64
@@ -24,21 +24,21 @@ def test_the_secret_key_is_made_once_and_only_its_owner_can_read_it(tmp_path: Pa
 
 
 @pytest.mark.parametrize("key", [GOOD, "k7Jw_2pQx-9LmZr4TvBn8YcHs5Df3GaE", "correct horse battery staple and a cow"])
-def test_a_secret_key_from_the_settings_is_taken_and_not_written(tmp_path: Path, key: str) -> None:
+def test_a_secret_key_from_the_settings_is_used_and_not_written(tmp_path: Path, key: str) -> None:
     assert secret_key(Settings(home=tmp_path, secret_key=key)) == key
     assert not (tmp_path / "secret_key").exists()
 
 
-def test_a_key_that_is_made_by_chance_is_never_refused(tmp_path: Path) -> None:
+def test_a_random_key_is_never_rejected(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     for make in (secrets.token_hex, secrets.token_urlsafe):
         for _ in range(2_000):
             key = make(32)
-            # the settings themselves take any text, and reading the environment 4,000 times takes most of the time
+            # set directly, since reading the environment 4,000 times would take most of the time
             assert secret_key(settings.model_copy(update={"secret_key": key})) == key
 
 
-def test_an_empty_secret_key_file_is_refused(tmp_path: Path) -> None:
+def test_an_empty_secret_key_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "secret_key").write_text("")
     with pytest.raises(StackError, match="too short"):
         secret_key(Settings(home=tmp_path, secret_key=None))
@@ -63,7 +63,7 @@ def test_an_empty_secret_key_file_is_refused(tmp_path: Path) -> None:
         ("192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf", "well-known"),
     ],
 )
-def test_a_key_that_can_be_guessed_is_refused_with_what_to_do_and_not_told(
+def test_a_guessable_key_is_rejected_with_advice_that_does_not_contain_it(
     tmp_path: Path, key: str, problem: str
 ) -> None:
     with pytest.raises(StackError, match=problem) as caught:
@@ -73,6 +73,6 @@ def test_a_key_that_can_be_guessed_is_refused_with_what_to_do_and_not_told(
     assert not (tmp_path / "secret_key").exists()
 
 
-def test_keys_for_several_purposes_tell_nothing_of_each_other() -> None:
+def test_keys_for_different_purposes_reveal_nothing_of_each_other() -> None:
     made = {derived(GOOD, "one"), derived(GOOD, "two"), derived(GOOD[::-1], "one"), GOOD.encode()}
     assert len(made) == 4

@@ -1,4 +1,4 @@
-"""Bearer tokens: what is kept of them, and how long they work."""
+"""Bearer tokens: what is stored, and how long they are valid."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ KEY = tokens.key_from("the key of one server")
 
 @pytest.fixture
 def ada(session: Session) -> User:
-    """Somebody with tokens."""
+    """An account with tokens."""
     return accounts.create_user(session, "ada", PASSWORD)
 
 
-def test_a_token_stands_for_its_account_in_its_scope_and_its_use_is_kept(session: Session, ada: User) -> None:
+def test_a_token_gives_its_account_and_scope_and_its_use_is_recorded(session: Session, ada: User) -> None:
     made, secret = tokens.issue(session, KEY, Actor.unlimited(ada), "laptop", scope=TokenScope.SEARCH)
     assert made.last_used_at is None
     found = tokens.holder(session, KEY, secret)
@@ -34,11 +34,11 @@ def test_a_token_stands_for_its_account_in_its_scope_and_its_use_is_kept(session
     assert made.last_used_at is not None
 
 
-def test_what_is_kept_of_a_token_is_of_no_use_without_the_key(session: Session, ada: User) -> None:
+def test_the_digest_of_a_token_is_useless_without_the_key(session: Session, ada: User) -> None:
     _, secret = tokens.issue(session, KEY, Actor.unlimited(ada), "laptop")
     kept = session.scalars(sa.select(ApiToken.digest)).one()
     assert secret not in kept
-    # a dump of the database does not tell which guess is right
+    # a database dump does not reveal which guess is right
     assert kept != hashlib.sha256(secret.encode()).hexdigest()
     assert kept not in (hashlib.new(name, secret.encode()).hexdigest() for name in ("sha1", "sha512", "md5"))
     with pytest.raises(Unauthorized):
@@ -47,7 +47,7 @@ def test_what_is_kept_of_a_token_is_of_no_use_without_the_key(session: Session, 
         tokens.holder(session, KEY, kept)
 
 
-def test_a_token_ends_with_its_days(session: Session, ada: User) -> None:
+def test_a_token_expires_after_its_days(session: Session, ada: User) -> None:
     made, secret = tokens.issue(session, KEY, Actor.unlimited(ada), "laptop", days=90)
     now = session.scalars(sa.select(sa.func.now())).one()
     assert made.expires_at == now + timedelta(days=90)
@@ -62,7 +62,7 @@ def test_a_token_ends_with_its_days(session: Session, ada: User) -> None:
 
 
 @pytest.mark.parametrize("days", [0, -1, tokens.MAX_DAYS + 1])
-def test_a_token_works_for_some_days_and_no_more_than_ten_years(session: Session, ada: User, days: int) -> None:
+def test_a_token_is_valid_for_at_most_ten_years(session: Session, ada: User, days: int) -> None:
     with pytest.raises(InvalidInput):
         tokens.issue(session, KEY, Actor.unlimited(ada), "laptop", days=days)
 
@@ -73,7 +73,7 @@ def test_a_token_has_a_name(session: Session, ada: User, name: str) -> None:
         tokens.issue(session, KEY, Actor.unlimited(ada), name)
 
 
-def test_a_revoked_token_is_shut_out_and_cannot_be_revoked_twice_or_by_others(session: Session, ada: User) -> None:
+def test_a_revoked_token_is_invalid_and_cannot_be_revoked_twice_or_by_others(session: Session, ada: User) -> None:
     eve = accounts.create_user(session, "eve", PASSWORD)
     stored, secret = tokens.issue(session, KEY, Actor.unlimited(ada), "laptop")
     with pytest.raises(NotFound):
@@ -85,7 +85,7 @@ def test_a_revoked_token_is_shut_out_and_cannot_be_revoked_twice_or_by_others(se
         tokens.revoke(session, Actor.unlimited(ada), stored.id)
 
 
-def test_the_tokens_of_a_locked_out_account_open_nothing_until_it_is_let_in_again(session: Session, ada: User) -> None:
+def test_tokens_of_a_locked_account_are_invalid_until_it_is_unlocked(session: Session, ada: User) -> None:
     accounts.create_user(session, "root", PASSWORD, Role.ADMIN)
     _, secret = tokens.issue(session, KEY, Actor.unlimited(ada), "laptop")
     accounts.lock_out(session, ada)
@@ -96,7 +96,7 @@ def test_the_tokens_of_a_locked_out_account_open_nothing_until_it_is_let_in_agai
 
 
 @pytest.mark.parametrize("scope", [TokenScope.READ, TokenScope.SEARCH, TokenScope.CHANGE])
-def test_only_a_token_that_may_do_all_makes_and_ends_tokens(session: Session, ada: User, scope: TokenScope) -> None:
+def test_only_the_scope_manage_creates_and_revokes_tokens(session: Session, ada: User, scope: TokenScope) -> None:
     other, _ = tokens.issue(session, KEY, Actor.unlimited(ada), "other")
     _, secret = tokens.issue(session, KEY, Actor.unlimited(ada), "small", scope=scope)
     small = tokens.holder(session, KEY, secret)

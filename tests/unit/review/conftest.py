@@ -1,4 +1,4 @@
-"""A collection of texts with searches of it, written as the workers leave them."""
+"""A collection of texts with searches, stored as the workers store them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TOPICS = ["robins", "wrens", "crows", "owls", "gulls", "terns", "ducks", "geese
 
 @dataclass
 class World:
-    """The database of one test: two accounts, ada's collection, a dozen texts in it."""
+    """The database of one test: two accounts, and a collection of ada with 12 texts."""
 
     sessions: Sessions
     ada: Actor
@@ -39,7 +39,7 @@ class World:
         at: dt.datetime | None = None,
         **settings: Any,
     ) -> UUID:
-        """A search: its pool as places in ``items``, in both orders; without ``final`` it is still at work."""
+        """Create a search; its candidates are indices of ``items`` in both orders; without ``final`` it is running."""
         job = make_job(
             self.ada.id,
             collection_id or self.collection_id,

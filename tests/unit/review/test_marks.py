@@ -1,4 +1,4 @@
-"""Marks in a real database: who may set them, which one counts, which searches share them."""
+"""Marks in a real database: who may set them, which one counts, and which searches share them."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def test_the_last_mark_counts_whoever_made_it(world):
     assert _marks(world, search) == [(world.items[0], False, "bob")]
     _set(world, search, 0, None)
     assert _marks(world, search) == []
-    # taking away what is not there is no error
+    # removing a mark that does not exist is not an error
     _set(world, search, 0, None)
 
 
-def test_searches_that_ask_the_same_share_their_marks_and_others_do_not(world):
+def test_searches_with_the_same_query_share_their_marks_and_others_do_not(world):
     first, second = world.search("a bird", [0], [0]), world.search("a bird", [1], None, mode="choice")
     other = world.search("another bird", [0], [0])
     _set(world, first, 0, True)
@@ -52,7 +52,7 @@ def test_searches_that_ask_the_same_share_their_marks_and_others_do_not(world):
     assert _marks(world, other) == []
 
 
-def test_the_same_question_of_another_collection_has_its_own_marks(world):
+def test_the_same_query_in_another_collection_has_its_own_marks(world):
     with transaction(world.sessions) as session:
         elsewhere = Collection(id=new_id(), owner_id=world.ada.id, name="elsewhere")
         session.add(elsewhere)
@@ -77,7 +77,7 @@ def test_marks_outlive_the_search_that_they_were_made_on(world):
     assert _marks(world, second) == [(world.items[0], True, "ada")]
 
 
-def test_who_may_not_see_the_collection_marks_nothing(world):
+def test_an_account_that_may_not_see_the_collection_cannot_mark(world):
     search = world.search("a bird", [0], [0])
     with pytest.raises(NotFound, match="no such job"):
         _set(world, search, 0, True, world.bob)
@@ -85,7 +85,7 @@ def test_who_may_not_see_the_collection_marks_nothing(world):
     _set(world, search, 0, True, world.bob)
 
 
-def test_a_deleted_item_takes_no_mark_but_gives_one_back(world):
+def test_a_deleted_item_cannot_be_marked_but_its_mark_can_be_removed(world):
     search = world.search("a bird", [0], [0])
     _set(world, search, 0, True)
     with transaction(world.sessions) as session:
@@ -96,14 +96,14 @@ def test_a_deleted_item_takes_no_mark_but_gives_one_back(world):
     assert _marks(world, search) == []
 
 
-def test_marks_of_a_question_are_bounded(world, monkeypatch):
+def test_the_number_of_marks_of_a_query_is_limited(world, monkeypatch):
     monkeypatch.setattr(marks, "MAX_MARKS", 2)
     search = world.search("a bird", [0], [0])
     for place in (0, 1):
         _set(world, search, place, True)
     with pytest.raises(Conflict, match="the maximum"):
         _set(world, search, 2, True)
-    # a mark that is there can still be turned
+    # an existing mark can still be changed
     _set(world, search, 0, False)
     with world.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Judgment)) == 2

@@ -1,4 +1,4 @@
-"""The measures of one search, against numbers worked out by hand and against every order of a small pool."""
+"""The measures of one search, against numbers computed by hand and for every order of a few candidates."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from retllm.evaluation.metrics import ndcg, precision
 from retllm.review.measures import RankPair, Verdict, measure, measure_order, verdict_of
 
 
-def test_numbers_worked_out_by_hand():
-    """Relevant at 2 and 4 of a pool of 6, and a third that was not found."""
+def test_measures_equal_numbers_computed_by_hand():
+    """Relevant items at ranks 2 and 4 of 6, and one that was not found."""
     made = measure_order([4, 2], relevant=3, pool=6)
     gained = 1 / math.log2(3) + 1 / math.log2(5)
     best = 1 + 1 / math.log2(3) + 1 / math.log2(4)
@@ -23,7 +23,7 @@ def test_numbers_worked_out_by_hand():
 
 
 def _by_gains(order: tuple[bool, ...], unfound: int, n: int) -> float:
-    """nDCG as its definition has it: a list of gains, and the same list in the best order."""
+    """nDCG by its definition: the gains, and the gains in the best order."""
 
     def dcg(gains: list[bool]) -> float:
         return sum(gain / math.log2(at + 2) for at, gain in enumerate(gains[:n]))
@@ -51,11 +51,11 @@ VERDICTS = [
 
 
 @pytest.mark.parametrize(("relevant", "places", "verdict"), VERDICTS)
-def test_the_verdict_tells_which_stage_missed(relevant, places, verdict):
+def test_the_verdict_names_the_stage_that_missed(relevant, places, verdict):
     assert verdict_of(relevant, places) is verdict
 
 
-def test_the_two_stages_are_measured_apart():
+def test_the_two_stages_are_measured_separately():
     made = measure(1, [RankPair(coarse=3, final=1)], pool=5, marked=2)
     assert made.coarse is not None
     assert made.fine is not None
@@ -64,7 +64,7 @@ def test_the_two_stages_are_measured_apart():
     assert (made.marked, made.pool, made.relevant) == (2, 5, 1)
 
 
-def test_what_is_missing_from_the_pool_counts_against_both_stages():
+def test_relevant_items_that_are_not_candidates_count_against_both_stages():
     made = measure(1, [], pool=3, marked=3)
     assert made.verdict is Verdict.COARSE_MISS
     assert made.fine is not None
@@ -79,6 +79,6 @@ def test_an_empty_pool_has_measures_too():
     assert made.fine.ndcg == {5: 0, 10: 0}
 
 
-def test_nothing_is_measured_while_nothing_relevant_is_known():
+def test_without_relevant_items_nothing_is_measured():
     made = measure(0, [], pool=3, marked=3)
     assert (made.verdict, made.coarse, made.fine) == (Verdict.UNKNOWN, None, None)

@@ -1,4 +1,4 @@
-"""What is taken as a report of `retllm eval`, made by the code that writes them."""
+"""Reports of `retllm eval`, written by its own code: which are accepted and which are rejected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from retllm.review.reports import read_report
 
 @pytest.fixture(scope="module")
 def written() -> dict:
-    """A report with everything that one can have: parts, groups, a refusal, a skipped and a stopped variant."""
+    """A report with every feature: parts, groups, abstention, a skipped and a stopped variant."""
     return made(
         "mmeb",
         [
@@ -42,12 +42,12 @@ def test_a_report_is_read_with_all_its_figures(written):
     assert (first.coarse.r1, first.fine.r1) == (0.55, 0.65)
     assert first.intervals.fine.r1 == tuple(written["variants"][0]["intervals"]["fine"]["r1"])
     assert (first.parts["a"].fine, first.groups["vqa"].queries) == (0.8, 20)
-    # an area that could not be computed is none
+    # an area that cannot be computed is None
     assert (first.abstention.right, first.abstention.auroc, first.abstention.threshold) == (0.85, None, None)
     assert second.change.r1 == written["variants"][1]["change"]["r1"]
     assert (skipped.skipped, skipped.fine.r1) == ("It can't choose.", None)
     assert report.sections["t2i"][0].stopped == "no number"
-    # what is stored is read again the same
+    # a stored report reads the same
     assert reports.checked_report(report.model_dump(mode="json")) == report
 
 
@@ -65,7 +65,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("spoil", "field"), WRONG)
-def test_what_is_wrong_is_named(written, spoil, field):
+def test_errors_name_the_invalid_field(written, spoil, field):
     report = copy.deepcopy(written)
     spoil(report)
     with pytest.raises(InvalidInput, match="not a report of `retllm eval`") as caught:
@@ -74,12 +74,12 @@ def test_what_is_wrong_is_named(written, spoil, field):
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"1", b"null", b"[]"])
-def test_what_is_no_report_at_all_is_refused(raw):
+def test_files_that_are_not_reports_are_rejected(raw):
     with pytest.raises(InvalidInput, match="Choose the result"):
         read_report(raw)
 
 
-def test_a_report_is_bounded(monkeypatch):
+def test_the_size_of_a_report_is_limited(monkeypatch):
     monkeypatch.setattr(reports, "MAX_BYTES", 10)
     with pytest.raises(TooLarge):
         read_report(b" " * 11)

@@ -1,4 +1,4 @@
-"""What is read of reviewed searches, and what it comes to."""
+"""Reviewed searches and their summaries."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _read(world: World, **limits):
         return reviewed.reviewed(session, [world.collection_id], **limits)
 
 
-def test_each_search_is_measured_by_the_marks_of_its_question(world):
+def test_each_search_is_measured_by_the_marks_of_its_query(world):
     first = world.search("a bird", coarse=[0, 1, 2], final=[1, 0, 2])
     second = world.search("a bird", coarse=[1, 2, 0], final=[2, 1, 0], mode="choice")
     missed = world.search("a fish", coarse=[0, 1], final=[0, 1])
@@ -43,7 +43,7 @@ def test_each_search_is_measured_by_the_marks_of_its_question(world):
     }
     assert (found[second].measures.coarse.recall_at_1, found[second].measures.fine.recall_at_1) == (1, 0)
     assert found[first].measures.marked == 2
-    # what the page of one search says is the same
+    # the review of one search has the same measures
     with world.sessions() as session:
         one = review_of(session, world.ada, second)
     assert one.measures.verdict is Verdict.FINE_MISS
@@ -51,7 +51,7 @@ def test_each_search_is_measured_by_the_marks_of_its_question(world):
     assert (one.measures.pool, one.measures.marked) == (3, 2)
 
 
-def test_a_search_at_work_is_not_measured(world):
+def test_a_running_search_is_not_measured(world):
     search = world.search("a bird", coarse=[0], final=None)
     _mark(world, search, relevant=[0])
     assert _read(world) == []
@@ -59,7 +59,7 @@ def test_a_search_at_work_is_not_measured(world):
         assert review_of(session, world.ada, search).measures.verdict is Verdict.UNKNOWN
 
 
-def test_a_deleted_item_counts_nowhere(world):
+def test_a_deleted_item_does_not_count(world):
     search = world.search("a bird", coarse=[0, 1], final=[1, 0])
     _mark(world, search, relevant=[0, 9])
     with transaction(world.sessions) as session:
@@ -71,7 +71,7 @@ def test_a_deleted_item_counts_nowhere(world):
         assert review_of(session, world.ada, search).measures.verdict is Verdict.UNKNOWN
 
 
-def test_searches_of_another_collection_are_left_out(world):
+def test_searches_of_another_collection_are_excluded(world):
     with transaction(world.sessions) as session:
         other = Collection(id=new_id(), owner_id=world.ada.id, name="other")
         session.add(other)
@@ -85,7 +85,7 @@ def test_searches_of_another_collection_are_left_out(world):
         assert reviewed.reviewed_collections(session, world.bob, after=None, limit=5) == []
 
 
-def test_questions_come_reviewed_last_first_and_are_bounded(world):
+def test_the_most_recently_reviewed_queries_come_first_up_to_a_limit(world):
     searches = [world.search(f"question {number}", [0], [0]) for number in range(4)]
     again = world.search("question 2", [0], [0])
     for number in (3, 1, 0, 2):
@@ -104,7 +104,7 @@ def test_a_collection_is_read_with_one_query(world):
     assert len(counted) == 1
 
 
-def test_means_leave_out_what_is_not_known(world):
+def test_means_exclude_unknown_verdicts(world):
     hit, miss = world.search("a", [0, 1], [1, 0]), world.search("b", [0, 1], [0, 1])
     unknown = world.search("c", [0], [0])
     _mark(world, hit, relevant=[1])
@@ -129,12 +129,12 @@ def test_weeks_begin_on_monday_and_days_are_days(world):
     assert [day.day for day in summary.over_time(_read(world), "day")] == [2, 8, 9]
 
 
-def test_settings_are_compared_on_the_questions_that_both_were_asked(world):
+def test_settings_are_compared_on_their_common_queries(world):
     for text, right in (("a", 0), ("b", 1), ("c", 1)):
         search = world.search(text, [0, 1], [0, 1])
         _mark(world, search, relevant=[right])
     world.search("b", [0, 1], [0, 1], mode="choice")
-    # the newer search of the same question and settings stands for the older
+    # the newer search of a query and settings replaces the older one
     world.search("b", [0, 1], [1, 0], mode="choice")
     world.search("d", [0], [0], mode="choice")
     first, second = summary.by_settings(_read(world))
