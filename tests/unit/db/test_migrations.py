@@ -104,7 +104,7 @@ def test_an_unknown_schema_is_rejected_with_advice(own_database: str) -> None:
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0003'"))
     engine.dispose()
-    with pytest.raises(StackError, match=r"of release 0\.1 or of a newer one.*retllm migrate"):
+    with pytest.raises(StackError, match=r"from release 0\.1 or from a newer release.*retllm migrate"):
         upgrade(own_database)
 
 
