@@ -91,7 +91,7 @@ def test_pages_of_the_log_keep_the_filters(chief: Visitor, served: Services) -> 
 def test_what_is_gone_is_still_told(chief: Visitor, served: Services) -> None:
     with transaction(served.sessions) as session:
         audit.record(session, None, Action.COLLECTION_DELETED, target="Old birds", collection_id=new_id())
-    assert "Old birds in a collection that is deleted" in chief.get("/people/audit?action=collection+deleted").text
+    assert "Old birds in a deleted collection" in chief.get("/people/audit?action=collection+deleted").text
 
 
 def test_what_people_wrote_is_shown_as_text(chief: Visitor, served: Services) -> None:

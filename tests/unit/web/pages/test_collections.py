@@ -82,7 +82,7 @@ def test_the_list_counts_items_and_names_the_last_job(reader: Visitor, indexed: 
     (card,) = reader.get("/collections").all("li", class_="card")
     assert "3 texts" in card.text
     assert "All items indexed" in card.text
-    assert "Last job: index, done" in card.text
+    assert "Last job: index, succeeded" in card.text
 
 
 def test_what_belongs_to_others_is_not_there(app: Flask, texts: str, bob: Caller, ada: Caller) -> None:
@@ -176,9 +176,9 @@ def test_a_paused_queue_is_named_where_an_index_job_waits_for_it(reader: Visitor
         session.add(PausedQueue(queue="embed", reason="the disk is full"))
     told = reader.get(live, headers={"If-None-Match": before.headers["ETag"]})
     assert told.status == 200
-    assert "“embed” is paused" in told.text
+    assert "paused the queue “embed”" in told.text
     assert "the disk is full" in told.text
-    assert "“embed” is paused" in reader.get(f"/collections/{texts}").text
+    assert "paused the queue “embed”" in reader.get(f"/collections/{texts}").text
 
 
 def test_an_index_job_that_ends_while_it_is_told_of_is_asked_about_again(

@@ -105,7 +105,7 @@ def test_reports_are_seen_by_everybody_and_deleted_by_who_added_them(
         data={"csrf_token": vera.token(), "report": (io.BytesIO(json.dumps(report).encode()), "r.json")},
         follow_redirects=True,
     )
-    assert "ask an administrator" in Page(answer).text
+    assert "Ask an administrator" in Page(answer).text
 
 
 def test_the_list_is_paged(ada: Caller, report: dict) -> None:
@@ -159,7 +159,7 @@ def test_reviewed_questions_are_asked_again_and_compared(
     reader.get(f"/quality/{indexed}")
     page = reader.send(f"/quality/{indexed}/ask", name="wider", k="2", mode="true_false", trigger="off")
     assert page.one("h1").text == "wider"
-    assert "0 of 2 searches over" in page.text
+    assert "0 of 2 searches ended" in page.text
     assert "k = 2, mode = true_false, trigger = off" in page.text
     run = page.path
     with served.sessions() as session:
@@ -170,7 +170,7 @@ def test_reviewed_questions_are_asked_again_and_compared(
     _answer(served, searched, "hit", [1, 2, 3])
     live = reader.get(f"{run}/live", headers={"X-Requested-With": "fetch"})
     assert live.one("div", id="run").attributes["data-over"] == "false"
-    assert "1 of 2 searches over" in live.text
+    assert "1 of 2 searches ended" in live.text
     newest = _answer(served, searched, "miss", [2, 3, 1])
     page = reader.get(f"{run}?show=all")
     assert page.one("div", id="run").attributes["data-over"] == "true"

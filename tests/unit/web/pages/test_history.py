@@ -108,7 +108,7 @@ def test_the_counts_are_those_of_the_filter_whatever_states_are_ticked(
     }
     assert counts == {"queued": 0, "running": 0, "succeeded": 2, "partial": 0, "failed": 1, "cancelled": 1}
     assert len(_listed(page)) == 2
-    assert "All 2 that fit the filter" in page.text
+    assert "All 2 that match the filter" in page.text
 
 
 def test_a_row_shows_the_question_and_the_best_item(reader: Visitor, searched: Searched) -> None:
@@ -192,7 +192,7 @@ def test_selected_jobs_are_deleted_after_a_question_that_says_how_many(
     running = _search(served, ada.user.id, indexed, "now", [], JobState.RUNNING)
     page = reader.get(f"/jobs/confirm?deed=delete&of={done[0]}&of={done[1]}&of={running}")
     assert page.one("h1").text == "Delete 2 jobs?"
-    assert "1 because they are still at work; cancel them first" in page.text
+    assert "1: still running; cancel them first" in page.text
     assert len(_listed(reader.get("/jobs"))) == 4, "asking does nothing"
     page = reader.get(f"/jobs/confirm?deed=delete&of={done[0]}&of={done[1]}&of={running}")
     page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
@@ -317,7 +317,7 @@ def test_searches_are_compared_by_rank_and_settings(
             )
         )
     page = reader.get(f"/compare?of={first}&of={second}")
-    assert page.one("h1").text == "2 searches side by side"
+    assert page.one("h1").text == "Compare 2 searches"
     settings = {e.text for e in page.all("th", scope="row")}
     table = page.all("table")[1].text
     assert "What the model answers true_false choice" in table

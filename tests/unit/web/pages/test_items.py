@@ -57,7 +57,7 @@ def test_items_are_counted_and_shown_by_state(reader: Visitor, indexed: str, mix
     assert _names(reader.get(f"{here}?state=missing")) == ["a crow"]
     page = reader.get(f"{here}?state=failed")
     assert _names(page) == ["wren"]
-    assert "failed: The text is <too> odd." in page.one("li", class_="tile").text
+    assert "Failed: The text is <too> odd." in page.one("li", class_="tile").text
     assert page.one("a", aria_current="true").text == "Failed 1"
     assert len(_names(reader.get(f"{here}?state=nonsense"))) == 3
     assert "1 item could not be indexed" in reader.get(here).text
@@ -154,7 +154,7 @@ def test_cards_show_pictures_where_there_are_any_else_texts(reader: Visitor, tex
     ada.post("/collections", json={"name": "Empty"})
     page = reader.get("/collections")
     empty, walls, birds = page.all("li", class_="collection-card")
-    assert "no items yet" in empty.text
+    assert "No items yet" in empty.text
     newest = [row["id"] for row in ada.get(f"/collections/{pictures}/items?kind=image").json["items"]][:0:-1]
     assert re.findall(r'<img src="/api/v1/items/([^/]+)/thumbnail"', page.html) == newest
     assert "no picture" not in walls.text

@@ -68,7 +68,7 @@ def test_a_poll_with_news_brings_the_piece(reader: Visitor, searched: Searched) 
     searched.score(2, 0.75)
     fresh = reader.client.get(address, headers={**SCRIPT, "If-None-Match": known})
     assert fresh.status_code == 200
-    assert "1 of 3 judged" in Page(fresh).text
+    assert "1 of 3 scored" in Page(fresh).text
     assert fresh.headers["ETag"] != known
 
 
@@ -154,7 +154,7 @@ def test_a_paused_queue_is_named_where_a_job_waits_for_it(reader: Visitor, searc
         session.add(PausedQueue(queue="score", reason="the card is hot"))
         session.add(PausedQueue(queue="embed", reason="for nothing here"))
     standing = reader.get(f"/jobs/{searched.id}").one("div", class_="standing").text
-    assert "“score” is paused" in standing
+    assert "paused the queue “score”" in standing
     assert "the card is hot" in standing
     assert "for nothing here" not in standing
     searched.finish([1, 2, 3])

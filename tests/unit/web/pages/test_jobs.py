@@ -33,7 +33,7 @@ def test_candidates_show_at_once_in_coarse_order(reader: Visitor, searched: Sear
     assert _order(page) == [1, 2, 3]
     assert _changes(page) == []
     assert "provisional order" in page.text
-    assert "0 of 3 judged" in page.text
+    assert "0 of 3 scored" in page.text
     assert "<b>" not in page.html.replace("&lt;b&gt;", "")
     # without scripts the page reloads itself
     assert page.one("meta", http_equiv="refresh").attributes["content"] == "2"
@@ -45,13 +45,13 @@ def test_the_live_piece_reorders_as_scores_arrive(reader: Visitor, searched: Sea
     assert _order(live) == [3, 1, 2]
     assert _changes(live) == ["▲ up by 2"]
     assert live.one("div", id="job").attributes["data-over"] == "false"
-    assert "1 of 3 judged" in live.text
+    assert "1 of 3 scored" in live.text
     searched.score(1, 0.2)
     searched.score(2, 0.5)
     searched.finish([3, 2, 1])
     live = reader.get(f"/jobs/{searched.id}/live", headers=SCRIPT)
     assert _order(live) == [3, 2, 1]
-    assert _changes(live) == ["▲ up by 2", "= same place", "▼ down by 2"]
+    assert _changes(live) == ["▲ up by 2", "= same rank", "▼ down by 2"]
     assert live.one("div", id="job").attributes["data-over"] == "true"
     assert "final order" in live.text
     assert "provisional" not in live.text
@@ -96,7 +96,7 @@ def test_a_candidate_that_failed_says_why(reader: Visitor, searched: Searched) -
     searched.score(1, 0.9)
     page = reader.get(f"/jobs/{searched.id}")
     (error,) = page.all("p", class_="error")
-    assert "not judged: RuntimeError: out of memory" in error.text
+    assert "Not scored: RuntimeError: out of memory" in error.text
 
 
 def test_an_answer_without_a_score_says_why(reader: Visitor, searched: Searched) -> None:
@@ -127,7 +127,7 @@ def test_a_result_tells_the_picture_budget_with_the_version_of_its_scores(reader
     with transaction(searched.served.sessions) as session:
         session.get_one(Search, searched.id).scorer_version = "0123456789abcdef-1024"
     explained = reader.get(f"/jobs/{searched.id}").one("div", id="job").text
-    assert "at most 1,024 tokens a picture" in explained
+    assert "at most 1,024 tokens per picture" in explained
 
 
 @pytest.mark.parametrize("none", [True, False, None])
@@ -139,7 +139,7 @@ def test_a_result_says_when_nothing_is_a_good_match(reader: Visitor, searched: S
     page = reader.get(f"/jobs/{searched.id}")
     assert ("no good match" in page.one("div", class_="standing").text) is (none is True)
     explained = page.one("div", id="job").text
-    assert ("log-odds of 1.25" in explained) is (none is not None)
+    assert ("threshold of 1.25 log-odds" in explained) is (none is not None)
 
 
 def test_the_waves_and_the_fusion_of_a_search_are_explained(reader: Visitor, searched: Searched) -> None:
@@ -204,8 +204,8 @@ def test_the_same_error_of_many_parts_is_told_once(reader: Visitor, texts: str, 
         found.state, found.error, found.finished_at = JobState.FAILED, "OSError: disk", sa.func.now()
     page = reader.get(f"/jobs/{job}")
     (line,) = [e.text for e in page.all("li", class_="problem")]
-    assert "given up after 4 attempts: OSError: disk" in line
-    assert "3 parts" in line
+    assert "failed after 4 attempts: OSError: disk" in line
+    assert "3 units" in line
     assert page.all("form", action=f"/jobs/{job}/retry")
     assert "100 %" not in page.text
 
@@ -233,7 +233,7 @@ def test_a_job_that_no_worker_takes_up_says_what_to_look_at(
 
 def test_an_index_job_with_nothing_to_do_says_so(reader: Visitor, indexed: str, ada: Caller) -> None:
     job = ada.post(f"/collections/{indexed}/index").json["id"]
-    assert "nothing to do" in reader.get(f"/jobs/{job}").text
+    assert "All items were already indexed" in reader.get(f"/jobs/{job}").text
 
 
 def test_jobs_are_filtered_by_the_address(reader: Visitor, searched: Searched, indexed: str, ada: Caller) -> None:
@@ -295,8 +295,8 @@ def test_the_sources_of_the_candidates_are_named_and_why_one_is_missing(reader: 
     assert "hf-hub:org/one (3 items), hf-hub:org/two (not used: It is not indexed yet.), captions (1 item)" in told
     assert "combined by reciprocal rank fusion" in told
     measures = [" ".join(one.text.split()) for one in page.all("div", class_="measures")]
-    assert "captions at 1" in measures[0]
-    assert "hf-hub:org/one at 2" in measures[0]
+    assert "captions (rank 1)" in measures[0]
+    assert "hf-hub:org/one (rank 2)" in measures[0]
     assert "Similarity–" in measures[1].replace(" ", "")
     assert "Found by" not in measures[2]
 

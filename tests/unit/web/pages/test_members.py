@@ -49,7 +49,7 @@ def test_a_member_sees_their_place_and_can_leave(reader: Visitor, guest: Visitor
     reader.get(here)
     reader.send(here, name="bob", role="viewer")
     page = guest.get(here)
-    assert "You are in it as viewer" in page.text
+    assert "Your role is viewer" in page.text
     (leave,) = [form for form in page.all("form") if "Leave" in form.text]
     left = guest.send(str(leave.attributes["action"]))
     assert (left.path, left.status) == ("/collections", 200)

@@ -47,7 +47,7 @@ def test_another_embedder_is_indexed_beside_used_and_the_old_one_removed(
     main = public_name(settings.embedder_name)
     assert [e.text for e in page.all("h2", class_="any")] == [f"{main} in use", f"{OTHER} available"]
     assert "0 of 3 items embedded" in page.text
-    assert "the 3 items that are missing" in page.text
+    assert "the remaining 3 items are embedded" in page.text
     assert not page.all("form", action=f"{here}/use")
     job = reader.send(f"{here}/index", embedder=OTHER)
     assert job.path.startswith("/jobs/")
@@ -100,4 +100,4 @@ def test_an_embedder_that_nobody_serves_any_more_is_named(reader: Visitor, index
     with transaction(served.sessions) as session:
         session.execute(sa.text("UPDATE collections SET embedder = 'ViT-L-14/gone'"))
     page = reader.get(f"/collections/{indexed}/models")
-    assert "ViT-L-14/gone , which no worker serves any more" in page.one("div", class_="alert-warning").text
+    assert "ViT-L-14/gone , which is no longer configured" in page.one("div", class_="alert-warning").text

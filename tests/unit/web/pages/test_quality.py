@@ -85,7 +85,7 @@ def test_a_reviewed_collection_shows_its_shares(
     assert "63.1 % → , fine 81.5 %" in row
     page = reader.get(f"/quality/{indexed}")
     assert firsts(page) == ["fine", "hit"]
-    assert "A chart needs searches of two different weeks" in page.text
+    assert "Charts need searches from at least two weeks" in page.text
 
 
 def test_questions_are_filtered_by_verdict_in_the_address(
@@ -116,7 +116,7 @@ def test_settings_stand_side_by_side_and_searches_can_be_compared(
     assert "A or B" in table.text
     assert "true or false" in table.text
     assert "100.0 of 1" in table.text
-    (link,) = [one for one in page.all("a") if one.text.startswith("compare its 2")]
+    (link,) = [one for one in page.all("a") if one.text.startswith("compare the 2")]
     assert link.attributes["href"] == f"/compare?of={second}&of={first}"
 
 

@@ -59,7 +59,7 @@ def test_a_script_gets_the_pressed_buttons_and_the_measures(reader: Visitor, sea
     assert [one["value"] for one in buttons] == ["none", "not"]
     text = piece.one("div", data_part="review").text
     assert "fine miss" in text
-    assert "1 of 3 candidates marked; 1 relevant item known" in text
+    assert "1 of 3 candidates marked; 1 relevant item marked" in text
     # coarse put it first, the fine stage second: nDCG falls from 1 to 1 / log2(3)
     assert "1.000 0.631 ▼worse by 0.369" in text.replace("▼ ", "▼")
 

@@ -94,7 +94,7 @@ def test_latest_questions_are_offered_once_each(reader: Visitor, indexed: str, s
     search_on_collection(reader, indexed, picture=(io.BytesIO(picture("red")), "red.png"))
     by_picture = newest_search(served).id
     rows = [e.text for e in reader.get("/search").all("li") if "data-row" in e.attributes]
-    assert [row.partition(" Birds")[0] for row in rows] == ["by picture", "a robin", "a wren"]
+    assert [row.partition(" Birds")[0] for row in rows] == ["Search by picture", "a robin", "a wren"]
     page = reader.get(f"/search?again={by_picture}")
     assert filled_form(page)["again"] == [str(by_picture)]
 

@@ -92,11 +92,11 @@ def test_a_picture_is_dropped_seen_and_taken_away(page: Page, indexed: str) -> N
     held = _held(page, picture("red"), "red.png")
     page.locator("form[data-search]").dispatch_event("drop", {"dataTransfer": held})
     expect(_chosen(page)).to_contain_text("red.png")
-    expect(page.get_by_alt_text("The picture that you chose")).to_be_visible()
+    expect(page.get_by_alt_text("Selected picture")).to_be_visible()
     assert _names(page) == ["red.png"]
-    page.get_by_role("button", name="Remove the picture").click()
+    page.get_by_role("button", name="Remove picture").click()
     expect(_chosen(page)).to_be_hidden()
-    expect(page.locator("[data-picture-said]")).to_have_text("The picture is removed.")
+    expect(page.locator("[data-picture-said]")).to_have_text("Picture removed.")
     assert _names(page) == []
 
 
@@ -104,7 +104,7 @@ def test_what_is_no_picture_is_told_at_once_and_not_taken(page: Page, indexed: s
     page.goto("/search")
     held = _held(page, b"words", "notes.txt", "text/plain")
     page.locator("form[data-search]").dispatch_event("drop", {"dataTransfer": held})
-    expect(page.locator("[data-picture-said]")).to_contain_text("notes.txt is no picture")
+    expect(page.locator("[data-picture-said]")).to_contain_text("notes.txt is not a picture")
     assert _names(page) == []
 
 

@@ -132,7 +132,7 @@ def test_the_account_page_lists_the_browsers_and_ends_one(app: OpenAPI, reader: 
     assert "(this one)" in page.text
     ends = [form for form in page.all("form") if (form.attributes.get("action") or "").endswith("/end")]
     one, everyone = ends
-    assert "every other" in everyone.text
+    assert "all other sessions" in everyone.text
     assert "logged out" in reader.send(str(one.attributes["action"])).text
     assert other.get("/").path == "/login"
     page = reader.get("/account")

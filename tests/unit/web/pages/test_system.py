@@ -88,7 +88,7 @@ def test_workers_are_shown_with_their_state_and_why_a_model_is_missing(reader: V
     assert "clip loaded, revision abcdef" in first
     assert "cuda: H200" in first
     assert "silent" in second
-    assert "can't be loaded: It is not on this machine." in second
+    assert "failed to load: It is not on this machine." in second
     queues = {e.text.split()[0]: e.text for e in page.all("tr") if "coarse stage of" in e.text or "scorer" in e.text}
     assert "served" in queues["query"]
     assert "no worker" in queues["score"], "a silent worker serves nothing"
@@ -102,11 +102,11 @@ def test_an_administrator_pauses_a_queue_with_a_reason_and_resumes_it(
     chief.get("/system")
     page = chief.send("/system/queues/embed/pause", reason=" a new GPU ")
     assert "Queue embed paused." in page.text
-    assert re.search(r"paused by root, just now ?: a new GPU", page.text)
-    assert "is paused by root" in chief.get("/").text
+    assert re.search(r"paused by root just now ?: a new GPU", page.text)
+    assert "root paused the queue embed" in chief.get("/").text
     chief.get("/system")
     assert "Queue embed resumed." in chief.send("/system/queues/embed/resume").text
-    assert [stage for _, stage in notified.units] == [Stage.EMBED], "what waited is announced again"
+    assert [stage for _, stage in notified.units] == [Stage.EMBED], "workers are notified of the waiting units"
     assert _audited(served) == [(Action.QUEUE_PAUSED, "embed"), (Action.QUEUE_RESUMED, "embed")]
 
 
@@ -118,7 +118,7 @@ def test_only_administrators_pause(reader: Visitor, served: Services) -> None:
     for deed in ("pause", "resume"):
         answer = Page(reader.client.post(f"/system/queues/embed/{deed}", data=data, follow_redirects=True))
         assert answer.status == 403
-        assert "needs an account with the role admin" in answer.one("p", role="alert").text
+        assert "needs the role admin" in answer.one("p", role="alert").text
     with transaction(served.sessions) as session:
         assert session.scalars(sa.select(PausedQueue)).all() == []
 
@@ -147,7 +147,7 @@ def test_all_that_match_get_new_attempts_and_no_others(reader: Visitor, dead: li
     page = reader.get("/system?text=disk 1")
     assert len(_given_up(page)) == 1
     page = reader.get("/system?text=DISK&queue=embed")
-    assert "New attempts for all 3 that match" in page.text
+    assert "Retry all 3 matching units" in page.text
     page = reader.send("/system/dead-units/requeue", all="1", text="disk 1", queue="embed")
     assert "Retrying 1 unit." in page.text
     assert len(_given_up(reader.get("/system"))) == 2
