@@ -119,8 +119,8 @@ def test_the_first_start_makes_an_administrator_and_the_stop_leaves_nothing(home
     )
     assert second.returncode == 2
     assert second.stderr == (
-        f"retllm: Another stack (process {up.process.pid}) runs on {home}: stop it, or set RETLLM_HOME to another "
-        "folder.\n"
+        f"retllm: Another stack (process {up.process.pid}) is running on {home}: stop it, or set RETLLM_HOME to "
+        "another folder.\n"
     )
     assert httpx.get(ready["url"] + "/readyz").status_code == 200
     family = up.family()

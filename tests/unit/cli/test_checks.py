@@ -140,12 +140,12 @@ def test_a_model_is_found_in_a_folder_or_told_missing(tmp_path: Path) -> None:
     for found in (checks.check_embedder(asked), checks.check_scorer(asked)):
         assert found.state == "failed"
         assert "does not exist" in found.message
-        assert found.advice.startswith(f"Set RETLLM_{found.name.upper()} to a model that is here")
+        assert found.advice.startswith(f"Set RETLLM_{found.name.upper()} to a model that is available")
 
 
 def test_the_scorer_is_told_with_its_picture_budget(tmp_path: Path) -> None:
-    assert "at most 1,024 of its tokens" in checks.check_scorer(settings(tmp_path)).message
-    assert "at most 400 of its tokens" in checks.check_scorer(settings(tmp_path, picture_tokens=400)).message
+    assert "at most 1,024 visual tokens" in checks.check_scorer(settings(tmp_path)).message
+    assert "at most 400 visual tokens" in checks.check_scorer(settings(tmp_path, picture_tokens=400)).message
 
 
 def test_each_further_embedder_has_a_check_of_its_own(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_an_account_is_made_listed_and_given_another_role(database: Session) -> 
     assert accounts.log_in(database, "ada", made["password"]).role is Role.ADMIN
     database.commit()
     _run(user, "create", "bob", "--password-stdin", typed=f"{PASSWORD}\n")
-    assert "bob is viewer now" in _run(user, "role", "bob", "viewer")
+    assert "bob is now viewer" in _run(user, "role", "bob", "viewer")
     ada, bob = json.loads(_run(user, "list", "--json"))["users"]
     assert (ada["name"], ada["role"], ada["disabled"]) == ("ada", "admin", False)
     assert ada["last_login_at"] is not None

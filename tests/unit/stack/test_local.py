@@ -88,7 +88,8 @@ def test_a_second_stack_on_the_same_folder_is_refused_with_the_first_ones_number
         with pytest.raises(StackError) as caught:
             stack(tmp_path, port=0).start()
         assert caught.value.message == (
-            f"Another stack (process {os.getpid()}) runs on {tmp_path}: stop it, or set RETLLM_HOME to another folder."
+            f"Another stack (process {os.getpid()}) is running on {tmp_path}: stop it, or set RETLLM_HOME to another "
+            "folder."
         )
         assert all(psutil.pid_exists(pid) for pid in first.processes.values())
 
