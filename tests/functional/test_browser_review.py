@@ -75,7 +75,7 @@ def test_two_searches_are_chosen_in_the_history_and_compared(judged: Page, scene
         page.locator(f'input[name=of][value="{job}"]').check()
     page.get_by_role("button", name="Compare").click()
     page.wait_for_url("**/compare?*")
-    expect(page.get_by_role("heading", level=1)).to_contain_text("2 searches side by side")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Compare 2 searches")
     expect(page.locator("main")).to_contain_text("Settings that differ")
     items = {one["item_id"] for job in (first, second) for one in ranking(api, job)["candidates"]}
     expect(page.locator("tbody[data-rows] tr[data-row]")).to_have_count(len(items))
