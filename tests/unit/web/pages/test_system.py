@@ -89,7 +89,7 @@ def test_workers_are_shown_with_their_state_and_why_a_model_is_missing(reader: V
     assert "cuda: H200" in first
     assert "silent" in second
     assert "failed to load: It is not on this machine." in second
-    queues = {e.text.split()[0]: e.text for e in page.all("tr") if "coarse stage of" in e.text or "scorer" in e.text}
+    queues = {e.text.split()[0]: e.text for e in page.all("tr") if "stage of searches" in e.text}
     assert "served" in queues["query"]
     assert "no worker" in queues["score"], "a silent worker serves nothing"
 
