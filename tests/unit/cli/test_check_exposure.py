@@ -60,7 +60,7 @@ def test_a_key_of_one_host_beside_a_database_of_several_is_told(home: Path) -> N
 def test_a_key_that_can_be_guessed_has_failed(home: Path, key: str) -> None:
     (check,) = [one for one in run_checks(Settings(home=home, secret_key=key, port=0)) if one.name == "secret key"]
     assert check.state == "failed"
-    assert check.advice.startswith("Set it to what `openssl rand -hex 32` prints")
+    assert check.advice.startswith("Set it to the output of `openssl rand -hex 32`")
 
 
 @pytest.mark.parametrize(
