@@ -84,7 +84,7 @@ def test_dropped_files_are_sent_in_parts_and_a_part_that_is_lost_is_told(visit: 
     page.locator("[data-drop]").dispatch_event("drop", {"dataTransfer": files})
     expect(page.locator("[data-said]")).to_have_text("5 added, 20 rejected.")
     assert len(sent) == 2
-    expect(page.locator("[data-outcomes] tr").first).to_contain_text("connection was lost")
+    expect(page.locator("[data-outcomes] tr").first).to_contain_text("Connection lost")
     expect(page.locator(".tile")).to_have_count(5)
 
 

@@ -172,10 +172,10 @@ def test_a_picture_is_seen_again_when_the_browser_goes_back(indexed: Page, scene
     page = indexed
     page.goto(f"/search?collection={scenes.id}")
     page.get_by_label("Query picture (alone or with text)").set_input_files(scenes.folder / scenes.queries[1].file)
-    expect(page.get_by_alt_text("The picture that you chose")).to_be_visible()
+    expect(page.get_by_alt_text("Selected picture")).to_be_visible()
     search(page, "")
     page.go_back()
-    expect(page.get_by_alt_text("The picture that you chose")).to_be_visible()
+    expect(page.get_by_alt_text("Selected picture")).to_be_visible()
 
 
 def test_a_log_out_in_another_tab_is_told_and_the_log_in_leads_back(
