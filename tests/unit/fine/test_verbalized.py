@@ -48,7 +48,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int]]:
         answers = plain(self, asks, read).read()
         if read is most_likely:
             for ask, answer in zip(asks, answers, strict=True):
-                tokens[ask.candidate] = [*ask.said, int(answer.values[0])]
+                tokens[ask.candidate] = [*ask.answer_tokens, int(answer.values[0])]
         return Done(answers)
 
     monkeypatch.setattr(Engine, "answer", watched)
@@ -178,14 +178,15 @@ class Scripted:
 
     def answer(self, asks: Sequence[Prompt], read: Any) -> Done:
         assert read is most_likely
-        self.asked.append({ask.candidate: len(ask.said) for ask in asks})
+        self.asked.append({ask.candidate: len(ask.answer_tokens) for ask in asks})
         answers = []
         for ask in asks:
             text = self.texts[ask.candidate]
             tokens = [self.end if letter == "|" else self.encode(letter)[0] for letter in text]
-            assert list(ask.said) == tokens[: len(ask.said)], "what was said comes back"
-            token = tokens[len(ask.said)]
-            answers.append(PromptAnswer((float(token),), 4 + len(ask.said), 0.5, 100 + len(ask.said)))
+            assert list(ask.answer_tokens) == tokens[: len(ask.answer_tokens)], "each pass gets the answer so far"
+            length = len(ask.answer_tokens)
+            token = tokens[length]
+            answers.append(PromptAnswer((float(token),), 4 + length, 0.5, 100 + length))
         return Done(answers)
 
 
