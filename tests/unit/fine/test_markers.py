@@ -153,7 +153,7 @@ def test_a_text_that_stays_dangerous_is_refused_for_its_pair_alone(qwen: Scorer)
     preparer._control_ids = before | {letter}
     try:
         message = load_prompts().message("true_false", Content(text="a q"), Content(text="a cat"))
-        with pytest.raises(InvalidInput, match="Take them out") as caught:
+        with pytest.raises(InvalidInput, match="Remove them") as caught:
             preparer.pair(7, message)
     finally:
         preparer._control_ids = before

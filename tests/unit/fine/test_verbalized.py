@@ -17,7 +17,7 @@ from tests.unit.fine.reference import Reference, picture
 from retllm.errors import InvalidInput, ScoreUnreadable
 from retllm.fine import Content, Injection, PairScore, Scorer, load_prompts, load_scorer
 from retllm.fine.engine import Engine, Prompt, PromptAnswer
-from retllm.fine.modes import Matter
+from retllm.fine.modes import JudgeTask
 from retllm.fine.modes.verbalized import Verbalized, most_likely
 
 CAPTION = "a red square is left of a dog"
@@ -198,8 +198,8 @@ def write(qwen: Scorer) -> Callable[[list[str]], tuple[list[PairScore], list[dic
     def scores(texts: list[str]) -> tuple[list[PairScore], list[dict[int, int]]]:
         encode = lambda text: loaded.preparer.encode(text, continued=True)  # noqa: E731
         engine: Any = Scripted(encode, encode("<|im_end|>")[0], texts)
-        matter = Matter(Content(text="a"), [(at, Content(text="b")) for at in range(len(texts))])
-        return Verbalized(load_prompts(), loaded).judge(engine, matter)(), engine.asked
+        task = JudgeTask(Content(text="a"), [(at, Content(text="b")) for at in range(len(texts))])
+        return Verbalized(load_prompts(), loaded).judge(engine, task)(), engine.asked
 
     return scores
 
@@ -220,7 +220,7 @@ def test_an_answer_without_a_score_is_an_error_in_words(write: Any) -> None:
     texts = ["high|", "|", "7.5|", "87%", "I can not say at all", "1/10....", "Answer: high, 0.9", "The score: 0.875"]
     scores, _ = write(texts)
     assert [score.error for score in scores] == [
-        'The model\'s answer holds no number: "high".',
+        'The model\'s answer contains no number: "high".',
         "The model's answer was empty, without a score.",
         'The model\'s score is not from 0 to 1: "7.5".',
         'The model\'s answer is not a score from 0 to 1: "87%".',

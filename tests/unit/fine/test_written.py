@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retllm.fine.modes.written import Written, broken_off, quoted, written_score
+from retllm.fine.modes.written import Written, quoted, truncated_answer, written_score
 
 READABLE = {
     "Answer: 0.8750": 0.875,
@@ -110,4 +110,6 @@ def test_errors_quote_shortly_and_on_one_line() -> None:
     assert quoted("a\n\tb\x00  c") == '"a b c"'
     assert quoted("x" * 100) == '"' + "x" * 59 + '…"'
     assert quoted("x" * 60) == '"' + "x" * 60 + '"'
-    assert broken_off("I think that", 16) == Written(None, 'The model wrote no score within 16 tokens: "I think that".')
+    assert truncated_answer("I think that", 16) == Written(
+        None, 'The model wrote no score within 16 tokens: "I think that".'
+    )
