@@ -112,7 +112,7 @@ class Preparer:
         if not pictures or not isinstance(message[-1], str):
             return None
         text = self._rendered(index, message)
-        at = text.rfind(self._harmless(message[-1]))
+        at = text.rfind(self._sanitize(message[-1]))
         if at < 0:
             return None
         try:
@@ -176,7 +176,7 @@ class Preparer:
             ModelUnsuited: the chat template fails, or tries an operation that its sandbox forbids.
         """
         content = [
-            {"type": "text", "text": self._harmless(part)} if isinstance(part, str) else {"type": "image"}
+            {"type": "text", "text": self._sanitize(part)} if isinstance(part, str) else {"type": "image"}
             for part in message
         ]
         # reasoning models would not begin with the answer
@@ -214,7 +214,7 @@ class Preparer:
         bos = self._tokenizer.bos_token
         return {"add_special_tokens": False} if bos and text.startswith(bos) else {}
 
-    def _harmless(self, text: str) -> str:
+    def _sanitize(self, text: str) -> str:
         """Break up the model's control tokens in a text, so that no caption can end the turn or request a picture.
 
         Works on the complete question, since ``<...>`` around the caption ``image`` would make LLaVA's ``<image>``. The

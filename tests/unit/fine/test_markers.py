@@ -122,7 +122,7 @@ def test_a_text_without_markers_stays_as_it_is(scorer: Scorer) -> None:
         "naïve 猫 ＡＢＣ ½\n\nnew line",
         "a <b> c",
     ):
-        assert preparer._harmless(text) == text
+        assert preparer._sanitize(text) == text
 
 
 def _in_the_inputs(preparer: Preparer, caption: str) -> Counter[int]:
