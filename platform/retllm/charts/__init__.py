@@ -1,7 +1,7 @@
-"""Charts as SVG from numbers: drawn without a script, coloured by the page's theme, with the numbers as a table below.
+"""SVG charts: drawn without scripts, in the colours of the page's theme, each with a table of its values.
 
-A page that shows one links or holds ``STYLE``, which takes its colours from Bootstrap's variables (``--bs-body-color``)
-and follows the page's colour scheme. Nothing here uses a style attribute.
+A page with charts links or includes ``STYLE``, which uses Bootstrap's colour variables (``--bs-body-color``) and
+follows the page's colour scheme. The charts have no style attributes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a chart is made of."""
+"""The data of a chart."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Series:
-    """A named row of values, one for each label of its chart; None (or no finite number) is a gap.
+    """A named series of values, one for each label of its chart; None or a non-finite number is a gap.
 
-    In a chart of bars, ``spans`` are the intervals of the values, one for each or none at all, and ``points`` draws the
-    series as points above the bars.
+    In a bar chart, ``spans`` are the intervals of the values (one for each value, or empty), and ``points`` draws the
+    series as points over the bars.
     """
 
     name: str
@@ -20,13 +20,13 @@ class Series:
     points: bool = False
 
     def span(self, index: int) -> tuple[float, float] | None:
-        """The interval of a value."""
+        """Return the interval of a value."""
         return self.spans[index] if self.spans else None
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A level to compare with, drawn across the chart."""
+    """A reference value, drawn as a horizontal line across the chart."""
 
     name: str
     value: float
@@ -34,7 +34,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Mark:
-    """A place on the x axis to point at: the index of a label."""
+    """A marked position on the x axis, the index of a label."""
 
     name: str
     index: int
@@ -42,13 +42,21 @@ class Mark:
 
 @dataclass(frozen=True)
 class Chart:
-    """What a chart shows.
+    """A chart.
 
-    ``labels`` are the places on the x axis, at equal distances, and ``x_name`` says what they are. ``unit`` is that of
-    the values, ``decimals`` their number in texts and in the table. The y axis begins at ``low``, or at the least value
-    where it is None, and ends at ``high`` or the next round number; both give way to values beyond them. With a ``key``
-    of its own on the page, the table stays unfolded where the chart is replaced by a newer one. ``each_named`` is for
-    labels that are names and not points of a scale: none is left out, and they are slanted where they have no room.
+    Attributes:
+        title: the caption.
+        labels: the positions on the x axis, at equal distances.
+        series: the values.
+        x_name: title of the x axis.
+        unit: of the values.
+        decimals: of the values, in texts and in the table.
+        low: start of the y axis, lower if a value is lower; None starts it at the minimum value.
+        high: end of the y axis, higher if a value is higher; None ends it at the next round number.
+        rules: reference values.
+        marks: marked positions on the x axis.
+        key: unique on the page; keeps the table open when the chart is replaced by a newer one.
+        each_named: the labels are names, not points of a scale: all are shown, slanted if there is not enough space.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Drawing: a chart becomes a figure of a caption, a legend, an SVG and a table of its numbers."""
+"""Render a chart as a figure with a caption, a legend, an SVG and a table of its values."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _WIDTH, _HEIGHT = 400, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 16, 22, 40
 _TICKS = 4
 _LABELS = 5
-# characters that the labels of the x axis have room for together
-_ROOM = 44
+# total number of characters that fit into the labels of the x axis
+_LABEL_CHARACTERS = 44
 # height of a line of text
 _LINE = 11
-# half the width of the ends of an interval, and what share of its bar they take at most
+# half the width of the caps of an interval, and its maximum share of the bar's width
 _CAP, _CAP_SHARE = 3.0, 0.3
-# more points than these stand too close for a marker at each
-_MARKED = 48
-# width of a character at most
+# maximum number of labels with a marker at each point
+_MAX_MARKERS = 48
+# maximum width of a character
 _GLYPH = 7
-# room below for labels that are written slanted
+# additional height for slanted labels
 _SLANTED = 56
 _COLOURS = 6
 _MARKERS = ("circle", "square", "triangle", "diamond")
@@ -32,38 +32,38 @@ _STEPS = (1, 2, 2.5, 5, 10)
 
 
 def lines(chart: Chart) -> Markup:
-    """Each series as a line; a gap breaks it.
+    """Draw each series as a line, interrupted by gaps.
 
     Raises:
-        ValueError: a series has another number of values than there are labels.
+        ValueError: the numbers of values and labels differ.
     """
     return _figure(chart, "line", _levels(chart), _draw_lines)
 
 
 def bars(chart: Chart) -> Markup:
-    """A bar for each value; those of one label stand side by side.
+    """Draw a bar for each value; the bars of one label are next to each other.
 
     Raises:
-        ValueError: a series has another number of values than there are labels.
+        ValueError: the numbers of values and labels differ.
     """
     return _figure(chart, "bar", [*_levels(chart), 0.0], _draw_bars)
 
 
 def stacked(chart: Chart) -> Markup:
-    """A bar for each label, made of the values of all series, the first at the bottom; none may be negative.
+    """Draw a stacked bar for each label, the first series at the bottom.
 
     Raises:
-        ValueError: a value is negative, or a series has another number of values than there are labels.
+        ValueError: a value is negative, or the numbers of values and labels differ.
     """
     values = [value for series in chart.series for value in _finite(series)]
     if any(value is not None and value < 0 for value in values):
-        raise ValueError(f"A stack can't hold a negative value: {chart.title}.")
+        raise ValueError(f"A stacked bar can't have a negative value: {chart.title}.")
     heights = [sum(column) for column in _columns(chart)]
     return _figure(chart, "bar", [*heights, *(rule.value for rule in chart.rules), 0.0], _draw_stacks)
 
 
 class _Scale:
-    """Where labels and values lie in the picture."""
+    """Maps labels and values to coordinates."""
 
     def __init__(self, count: int, low: float, high: float, ticks: Sequence[float] = ()) -> None:
         self.low, self.high, self.ticks = low, high, ticks
@@ -85,20 +85,20 @@ def _figure(chart: Chart, key: str, levels: Sequence[float], draw: Callable[[Cha
             raise ValueError(f"{series.name} has {len(series.values)} values for {len(chart.labels)} labels.")
     caption = _tag("figcaption", chart.title)
     if not any(value is not None for series in chart.series for value in _finite(series)):
-        nothing = _tag("p", "There is nothing to draw yet.", class_="text-body-secondary mb-0")
-        return _tag("figure", caption, nothing, class_="chart")
+        no_data = _tag("p", "No data yet.", class_="text-body-secondary mb-0")
+        return _tag("figure", caption, no_data, class_="chart")
     scale = _scale(chart, levels)
-    picture = _tag(
+    svg = _tag(
         "svg",
         _tag("title", chart.title),
-        _tag("desc", _in_words(chart)),
+        _tag("desc", _description(chart)),
         _axes(chart, scale),
         draw(chart, scale),
         _pointers(chart, scale),
         viewBox=f"0 0 {_WIDTH + _margin(chart)} {_HEIGHT + (_SLANTED if _is_slanted(chart) else 0)}",
         role="img",
     )
-    return _tag("figure", caption, _legend(chart, key), picture, _table(chart), class_="chart")
+    return _tag("figure", caption, _legend(chart, key), svg, _table(chart), class_="chart")
 
 
 def _scale(chart: Chart, levels: Sequence[float]) -> _Scale:
@@ -115,10 +115,10 @@ def _scale(chart: Chart, levels: Sequence[float]) -> _Scale:
 
 
 def _span(levels: Sequence[float], low: float | None) -> tuple[float, float]:
-    """The least and the greatest level, never the same."""
-    least, most = min(levels, default=0.0), max(levels, default=1.0)
-    least = least if low is None else min(low, least)
-    return (least, most) if most > least else (least, least + (abs(least) or 1.0))
+    """Return minimum and maximum of the levels, which are never equal."""
+    minimum, maximum = min(levels, default=0.0), max(levels, default=1.0)
+    minimum = minimum if low is None else min(low, minimum)
+    return (minimum, maximum) if maximum > minimum else (minimum, minimum + (abs(minimum) or 1.0))
 
 
 def _axes(chart: Chart, scale: _Scale) -> Markup:
@@ -126,26 +126,26 @@ def _axes(chart: Chart, scale: _Scale) -> Markup:
     parts = [_tag("text", chart.unit, x="2", y="10", class_="chart-unit")] if chart.unit else []
     for tick in scale.ticks:
         y = _short(scale.y(tick))
-        # a value of -0.0 would be written with its sign
+        # -0.0 would be printed with its sign
         parts.append(_tag("line", x1=left, x2=right, y1=y, y2=y, class_="chart-base" if tick == 0 else "chart-grid"))
         parts.append(_tag("text", _tick(tick or 0.0, scale), x=left - 5, y=y, class_="chart-tick"))
-    parts += _slanted(chart, scale) if _is_slanted(chart) else _level(chart, scale)
+    parts += _slanted(chart, scale) if _is_slanted(chart) else _horizontal(chart, scale)
     if chart.x_name:
         low = _HEIGHT + (_SLANTED if _is_slanted(chart) else 0) - 5
         parts.append(_tag("text", chart.x_name, x=(left + right) // 2, y=low, class_="chart-label"))
     return _tag("g", *parts)
 
 
-def _level(chart: Chart, scale: _Scale) -> list[Markup]:
+def _horizontal(chart: Chart, scale: _Scale) -> list[Markup]:
     parts = []
-    for index in _named(chart.labels):
+    for index in _shown_labels(chart.labels):
         label = chart.labels[index]
-        # one that would leave the picture ends with it
+        # right-align a label that would exceed the right edge
         inside = scale.x(index) + _GLYPH * len(label) / 2 <= _WIDTH
-        place = (
+        position = (
             {"x": _short(scale.x(index)), "class_": "chart-label"} if inside else {"x": _WIDTH, "class_": "chart-end"}
         )
-        parts.append(_tag("text", label, y=_HEIGHT - _BOTTOM + 15, **place))
+        parts.append(_tag("text", label, y=_HEIGHT - _BOTTOM + 15, **position))
     return parts
 
 
@@ -158,24 +158,24 @@ def _slanted(chart: Chart, scale: _Scale) -> list[Markup]:
 
 
 def _margin(chart: Chart) -> int:
-    """Room on the right for the names of several levels, which would hide too much of the picture."""
+    """Return the width to add on the right for the names of several rules, which would cover too much of the chart."""
     return _GLYPH * max(len(rule.name) for rule in chart.rules) if len(chart.rules) > 1 else 0
 
 
 def _is_slanted(chart: Chart) -> bool:
-    return chart.each_named and not _have_room(chart.labels)
+    return chart.each_named and not _all_fit(chart.labels)
 
 
-def _have_room(labels: Sequence[str]) -> bool:
-    return len(labels) * max(len(label) for label in labels) <= _ROOM
+def _all_fit(labels: Sequence[str]) -> bool:
+    return len(labels) * max(len(label) for label in labels) <= _LABEL_CHARACTERS
 
 
-def _named(labels: Sequence[str]) -> list[int]:
-    """Which labels are written: as many as have room, at equal distances, counted from the last."""
+def _shown_labels(labels: Sequence[str]) -> list[int]:
+    """Return the indices of the labels to show: as many as fit, at equal distances, starting from the last."""
     longest = max(len(label) for label in labels)
-    most = max(1, min(_LABELS, _ROOM // max(1, longest)))
-    every = 1 if _have_room(labels) else math.ceil(len(labels) / most)
-    return list(range(len(labels) - 1, -1, -every))
+    limit = max(1, min(_LABELS, _LABEL_CHARACTERS // max(1, longest)))
+    step = 1 if _all_fit(labels) else math.ceil(len(labels) / limit)
+    return list(range(len(labels) - 1, -1, -step))
 
 
 def _tick(value: float, scale: _Scale) -> str:
@@ -188,20 +188,20 @@ def _tick(value: float, scale: _Scale) -> str:
 
 
 def _pointers(chart: Chart, scale: _Scale) -> Markup:
-    right, floor = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
-    beside = _margin(chart) > 0
-    parts, above = [], -math.inf
-    for rule in sorted(chart.rules, key=lambda one: -one.value):
+    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    in_margin = _margin(chart) > 0
+    parts, text_y = [], -math.inf
+    for rule in sorted(chart.rules, key=lambda rule: -rule.value):
         y = scale.y(rule.value)
         parts.append(_tag("line", x1=_LEFT, x2=right, y1=_short(y), y2=_short(y), class_="chart-rule"))
-        # names of levels close to each other stand below each other
-        above = max(y + 3 if beside else y - 4, above + _LINE)
-        at, name = (right + 3, "chart-beside") if beside else (right, "chart-rule-name")
-        parts.append(_tag("text", rule.name, x=at, y=_short(above), class_=name))
+        # the names of close rules are below each other
+        text_y = max(y + 3 if in_margin else y - 4, text_y + _LINE)
+        x, class_name = (right + 3, "chart-beside") if in_margin else (right, "chart-rule-name")
+        parts.append(_tag("text", rule.name, x=x, y=_short(text_y), class_=class_name))
     for mark in chart.marks:
-        x = _short(scale.x(mark.index))
-        parts.append(_tag("line", x1=x, x2=x, y1=_TOP, y2=floor, class_="chart-rule"))
-        parts.append(_tag("text", mark.name, x=x, y=_TOP - 5, class_="chart-label"))
+        mark_x = _short(scale.x(mark.index))
+        parts.append(_tag("line", x1=mark_x, x2=mark_x, y1=_TOP, y2=bottom, class_="chart-rule"))
+        parts.append(_tag("text", mark.name, x=mark_x, y=_TOP - 5, class_="chart-label"))
     return _tag("g", *parts)
 
 
@@ -216,13 +216,13 @@ def _legend(chart: Chart, key: str) -> Markup:
             drawn = [_tag("path", d="M1,6L27,6", class_=f"chart-line {_colour(number)}"), _marker(number, 14, 6)]
         else:
             drawn = [_tag("rect", x=7, y=0, width=14, height=12, class_=f"chart-bar {_colour(number)}")]
-        sign = _tag("svg", *drawn, viewBox="0 0 28 12", aria_hidden="true", class_="chart-sign")
-        entries.append(_tag("li", sign, " ", series.name))
+        symbol = _tag("svg", *drawn, viewBox="0 0 28 12", aria_hidden="true", class_="chart-sign")
+        entries.append(_tag("li", symbol, " ", series.name))
     return _tag("ul", *entries, class_="chart-legend list-unstyled")
 
 
 def _table(chart: Chart) -> Markup:
-    head = [_tag("th", name, scope="col") for name in (chart.x_name or "Place", *(s.name for s in chart.series))]
+    head = [_tag("th", name, scope="col") for name in (chart.x_name or "Label", *(s.name for s in chart.series))]
     rows = [
         _tag(
             "tr",
@@ -232,31 +232,30 @@ def _table(chart: Chart) -> Markup:
         for index, label in enumerate(chart.labels)
     ]
     table = _tag("table", _tag("thead", _tag("tr", *head)), _tag("tbody", *rows), class_="table table-sm mb-0")
-    region = _tag(
-        "div", table, class_="chart-numbers", tabindex=0, role="region", aria_label=f"{chart.title}: the numbers"
-    )
-    unfolded = {"id": f"numbers-{chart.key}"} if chart.key else {}
-    return _tag("details", _tag("summary", "The numbers"), region, **unfolded)
+    region = _tag("div", table, class_="chart-numbers", tabindex=0, role="region", aria_label=f"{chart.title}: values")
+    attributes = {"id": f"numbers-{chart.key}"} if chart.key else {}
+    return _tag("details", _tag("summary", "Values"), region, **attributes)
 
 
-def _in_words(chart: Chart) -> str:
-    """What somebody would read off the picture, series by series."""
-    told = []
+def _description(chart: Chart) -> str:
+    """Describe the chart for screen readers: maximum and last value of each series, rules and marks."""
+    sentences = []
     for series in chart.series:
         points = [
             (value, label) for value, label in zip(_finite(series), chart.labels, strict=True) if value is not None
         ]
         if points:
-            (most, where), (last, end) = max(points, key=lambda point: point[0]), points[-1]
-            told.append(
-                f"{series.name}: at most {_worded(chart, most)} ({where}), at last {_worded(chart, last)} ({end})."
+            (maximum, at_maximum), (last, at_last) = max(points, key=lambda point: point[0]), points[-1]
+            sentences.append(
+                f"{series.name}: maximum {_formatted(chart, maximum)} ({at_maximum}), "
+                f"last {_formatted(chart, last)} ({at_last})."
             )
-    told += [f"{rule.name}: {_worded(chart, rule.value)}." for rule in chart.rules]
-    told += [f"{mark.name}: {chart.labels[mark.index]}." for mark in chart.marks]
-    return " ".join(told)
+    sentences += [f"{rule.name}: {_formatted(chart, rule.value)}." for rule in chart.rules]
+    sentences += [f"{mark.name}: {chart.labels[mark.index]}." for mark in chart.marks]
+    return " ".join(sentences)
 
 
-def _worded(chart: Chart, value: float | None) -> str:
+def _formatted(chart: Chart, value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:,.{chart.decimals}f} {chart.unit}".strip()
@@ -265,8 +264,8 @@ def _worded(chart: Chart, value: float | None) -> str:
 def _with_span(chart: Chart, series: Series, index: int) -> str:
     value, span = _number(series.values[index]), series.span(index)
     if value is None or span is None:
-        return _worded(chart, value)
-    return f"{_worded(chart, value)} ({span[0]:,.{chart.decimals}f} to {span[1]:,.{chart.decimals}f})"
+        return _formatted(chart, value)
+    return f"{_formatted(chart, value)} ({span[0]:,.{chart.decimals}f} to {span[1]:,.{chart.decimals}f})"
 
 
 def _draw_lines(chart: Chart, scale: _Scale) -> Markup:
@@ -276,15 +275,16 @@ def _draw_lines(chart: Chart, scale: _Scale) -> Markup:
             if len(run) > 1:
                 path = "L".join(f"{_short(scale.x(index))},{_short(scale.y(value))}" for index, value in run)
                 parts.append(_tag("path", d=f"M{path}", class_=f"chart-line {_colour(number)}"))
-            if len(run) == 1 or len(chart.labels) <= _MARKED:
+            if len(run) == 1 or len(chart.labels) <= _MAX_MARKERS:
                 parts += [
-                    _marker(number, scale.x(index), scale.y(value), _told(chart, series, index)) for index, value in run
+                    _marker(number, scale.x(index), scale.y(value), _point_title(chart, series, index))
+                    for index, value in run
                 ]
     return _tag("g", *parts)
 
 
 def _runs(values: Sequence[float | None]) -> Iterator[list[tuple[int, float]]]:
-    """Stretches of values without a gap, each value with its index."""
+    """Yield runs of values without a gap, each value with its index."""
     run: list[tuple[int, float]] = []
     for index, value in enumerate([*values, None]):
         if value is not None:
@@ -298,12 +298,12 @@ def _draw_bars(chart: Chart, scale: _Scale) -> Markup:
     drawn = [(number, series) for number, series in enumerate(chart.series) if not series.points]
     width = scale.band * 0.8 / max(1, len(drawn))
     parts = []
-    for place, (number, series) in enumerate(drawn):
+    for column, (number, series) in enumerate(drawn):
         for index, value in enumerate(_finite(series)):
-            left = scale.x(index) + width * (place - len(drawn) / 2)
+            left = scale.x(index) + width * (column - len(drawn) / 2)
             if value:
-                told = _told(chart, series, index)
-                parts.append(_bar(number, left, width, scale.y(0), scale.y(value), told))
+                title = _point_title(chart, series, index)
+                parts.append(_bar(number, left, width, scale.y(0), scale.y(value), title))
             if span := series.span(index):
                 cap = min(_CAP, width * _CAP_SHARE)
                 parts.append(_interval(left + width / 2, cap, scale.y(span[0]), scale.y(span[1])))
@@ -311,12 +311,12 @@ def _draw_bars(chart: Chart, scale: _Scale) -> Markup:
 
 
 def _points(chart: Chart, scale: _Scale) -> Iterator[Markup]:
-    """The series that are points above the bars."""
+    """Yield the points of the series that are drawn as points over the bars."""
     for number, series in enumerate(chart.series):
         if series.points:
             for index, value in enumerate(_finite(series)):
                 if value is not None:
-                    yield _marker(number, scale.x(index), scale.y(value), _told(chart, series, index))
+                    yield _marker(number, scale.x(index), scale.y(value), _point_title(chart, series, index))
 
 
 def _interval(x: float, cap: float, low: float, high: float) -> Markup:
@@ -332,42 +332,42 @@ def _draw_stacks(chart: Chart, scale: _Scale) -> Markup:
         edges = pairwise(accumulate(column, initial=0.0))
         for number, (series, (below, above)) in enumerate(zip(chart.series, edges, strict=True)):
             if above > below:
-                told = _told(chart, series, index)
+                title = _point_title(chart, series, index)
                 left = scale.x(index) - width / 2
-                parts.append(_bar(number, left, width, scale.y(below), scale.y(above), told))
+                parts.append(_bar(number, left, width, scale.y(below), scale.y(above), title))
     return _tag("g", *parts)
 
 
-def _bar(number: int, left: float, width: float, one: float, other: float, told: str) -> Markup:
-    """A bar between two heights, in either order."""
+def _bar(number: int, left: float, width: float, y1: float, y2: float, title: str) -> Markup:
+    """Draw a bar between two y coordinates, in either order."""
     return _tag(
         "rect",
-        _tag("title", told),
+        _tag("title", title),
         x=_short(left),
-        y=_short(min(one, other)),
+        y=_short(min(y1, y2)),
         width=_short(width),
-        height=_short(abs(one - other)),
+        height=_short(abs(y1 - y2)),
         class_=f"chart-bar {_colour(number)}",
     )
 
 
-def _marker(number: int, x: float, y: float, told: str = "") -> Markup:
-    """A point; its form tells the series where colours can't be told apart."""
-    at = f"M{_short(x)},{_short(y)}"
-    form = {
-        "circle": f"{at}m-3,0a3,3 0 1 0 6,0a3,3 0 1 0 -6,0z",
-        "square": f"{at}m-3,-3h6v6h-6z",
-        "triangle": f"{at}m0,-4l4,7h-8z",
-        "diamond": f"{at}m0,-4l4,4l-4,4l-4,-4z",
+def _marker(number: int, x: float, y: float, title: str = "") -> Markup:
+    """Draw a point; its shape identifies the series without relying on colour."""
+    move = f"M{_short(x)},{_short(y)}"
+    path = {
+        "circle": f"{move}m-3,0a3,3 0 1 0 6,0a3,3 0 1 0 -6,0z",
+        "square": f"{move}m-3,-3h6v6h-6z",
+        "triangle": f"{move}m0,-4l4,7h-8z",
+        "diamond": f"{move}m0,-4l4,4l-4,4l-4,-4z",
     }[_MARKERS[number % len(_MARKERS)]]
-    return _tag("path", _tag("title", told) if told else "", d=form, class_=f"chart-point {_colour(number)}")
+    return _tag("path", _tag("title", title) if title else "", d=path, class_=f"chart-point {_colour(number)}")
 
 
 def _colour(number: int) -> str:
     return f"c{number % _COLOURS + 1}"
 
 
-def _told(chart: Chart, series: Series, index: int) -> str:
+def _point_title(chart: Chart, series: Series, index: int) -> str:
     return f"{chart.labels[index]}, {series.name}: {_with_span(chart, series, index)}"
 
 
@@ -380,24 +380,24 @@ def _finite(series: Series) -> list[float | None]:
 
 
 def _columns(chart: Chart) -> list[list[float]]:
-    """For each label the values of all series, a gap counted as nothing."""
+    """Return for each label the values of all series; a gap counts as 0."""
     return [[value or 0.0 for value in column] for column in zip(*map(_finite, chart.series), strict=True)]
 
 
 def _levels(chart: Chart) -> list[float]:
-    """Every height that the chart has to have room for."""
+    """Return all values that must be inside the y axis."""
     drawn = [value for series in chart.series for value in _finite(series) if value is not None]
     spans = [bound for series in chart.series for span in series.spans if span for bound in span]
     return [*drawn, *spans, *(rule.value for rule in chart.rules)]
 
 
 def _short(value: float) -> str:
-    """A number with two decimals at most."""
+    """Format a number with at most two decimals."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def _tag(name: str, *content: str, **attributes: str | float) -> Markup:
-    """An element; what is no markup is escaped. ``class_`` is the class, and an underscore stands for a hyphen."""
+    """Return an element with escaped content; ``class_`` is ``class``, other underscores become hyphens."""
     names = {key: key.rstrip("_").replace("_", "-") for key in attributes}
     shown = Markup("").join(Markup(' {}="{}"').format(names[key], value) for key, value in attributes.items())
     return Markup("<{0}{1}>{2}</{0}>").format(name, shown, Markup("").join(content))

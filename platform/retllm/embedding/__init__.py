@@ -1,7 +1,7 @@
-"""CLIP-family encoders: pictures and texts as vectors of one space, for the coarse stage.
+"""CLIP-family encoders for the coarse stage: they map pictures and texts to vectors of one space.
 
 Names are open_clip's: ``ViT-L-14-336/openai``, ``hf-hub:org/repo``, ``local-dir:/path``. Safetensors weights only.
-torch and open_clip are imported with the first embedder.
+torch and open_clip are imported when an embedder is first loaded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""CLIP-family encoders by open_clip: pictures and texts to vectors of one space (method section 2)."""
+"""CLIP-family encoders of open_clip, which map pictures and texts to vectors of one space (method section 2)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from retllm.embedding import sources
 from retllm.embedding.sources import Name
-from retllm.embedding.texts import Harmless
+from retllm.embedding.texts import TextSanitizer
 from retllm.errors import InvalidInput, ModelUnavailable
 from retllm.fine.device import pick_device, pick_dtype
 from retllm.logs import carried
@@ -33,21 +33,21 @@ from retllm.metrics import BATCH
 log = structlog.get_logger(__name__)
 
 _BATCH = 64
-# a JPEG may be decoded to a fraction of its size that is still so many times what the model sees: at 2, single pixels
-# after the transform differ by up to 0.08 (5 levels of 255) from those of the whole, at 1 by up to 0.17
+# a JPEG may be decoded at reduced size, but not below this multiple of the model's input size: at 2, single pixels
+# after the transform differ by up to 0.08 (5 levels of 255) from the full decode, at 1 by up to 0.17
 _JPEG_OVER = 2
 _LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError, SafetensorError)
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedderInfo:
-    """What an embedder is; vectors of different ones can't be compared.
+    """Description of an embedder; vectors of different embedders can't be compared.
 
     Attributes:
-        name: as asked for.
+        name: as requested.
         revision: the hub's commit, or a hash of the folder's contents.
         dimension: of its vectors.
-        preprocessing_hash: changes with anything that is done to pictures and texts before the model sees them.
+        preprocessing_hash: changes with every change of the preprocessing of pictures and texts.
     """
 
     name: str
@@ -57,7 +57,7 @@ class EmbedderInfo:
 
 
 class Embedder:
-    """A loaded encoder. Made by :func:`load_embedder`; safe to call from several threads."""
+    """A loaded encoder; create it with :func:`load_embedder`. Safe to call from several threads."""
 
     def __init__(self, model: Any, tokenizer: Any, name: str, revision: str, dtype: torch.dtype) -> None:
         self._model = model
@@ -67,12 +67,12 @@ class Embedder:
         settings = dict(model.visual.preprocess_cfg)
         config = PreprocessCfg(**settings)
         self._transform: Callable[[Image.Image], Tensor] = image_transform_v2(config, is_train=False)
-        self._harmless = Harmless(tokenizer)
-        # some tokenizers change themselves when called
+        self._sanitize = TextSanitizer(tokenizer)
+        # some tokenizers change their state when called
         self._tokenizer_lock = threading.Lock()
         context = int(getattr(tokenizer, "context_length", 0) or 0)
         self.least_side = _JPEG_OVER * (config.size if isinstance(config.size, int) else max(config.size))
-        """Pixels of the shorter side that a JPEG must have for :meth:`prepare`; it need not be decoded larger."""
+        """Minimum shorter side in pixels at which a JPEG may be decoded for :meth:`prepare`."""
         preprocessing = {**settings, "context_length": context, "least_side": self.least_side}
         self.info = EmbedderInfo(name, revision, self._dimension(), _hash(preprocessing))
 
@@ -86,29 +86,29 @@ class Embedder:
             images: any number, of any size and mode.
 
         Returns:
-            (n, d) float32, each row of length 1; a row does not depend on the others, beyond floating-point tolerance.
+            (n, d) float32, each row of length 1; rows are independent, up to floating-point tolerance.
 
         Raises:
-            InvalidInput: a picture that can't be decoded or resized; ``detail["index"]`` names it.
+            InvalidInput: a picture can't be decoded or resized; ``detail["index"]`` names it.
         """
         rows = [self._forward_images(batch) for batch in self._prepared(images)]
         return self._gathered(rows)
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """What the model sees of a picture, for :meth:`embed_prepared`; the picture itself is not needed any more.
+        """Return the model's input for a picture, for :meth:`embed_prepared`; the picture is no longer needed then.
 
         Raises:
-            InvalidInput: it can't be decoded or resized.
+            InvalidInput: the picture can't be decoded or resized.
         """
         return self._pixels(0, image)
 
     def embed_prepared(self, prepared: Sequence[Tensor]) -> NDArray[np.float32]:
-        """Embed pictures that were prepared, as :meth:`embed_images` does."""
+        """Embed prepared pictures, with the same result as :meth:`embed_images`."""
         batches = [prepared[at : at + _BATCH] for at in range(0, len(prepared), _BATCH)]
         return self._gathered([self._forward_images(torch.stack(list(batch))) for batch in batches])
 
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed texts; what goes beyond the model's context (77 tokens for CLIP) is cut off.
+        """Embed texts, truncated to the model's context (77 tokens for CLIP).
 
         Returns:
             (n, d) float32, each row of length 1.
@@ -117,7 +117,7 @@ class Embedder:
         return self._gathered(rows)
 
     def _prepared(self, images: Sequence[Image.Image]) -> Iterator[Tensor]:
-        """Batches of pixels; while the model works on one, the next is being prepared."""
+        """Yield batches of pixels; while the model computes one batch, the next is prepared."""
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
 
             def start(at: int) -> Any:
@@ -147,7 +147,7 @@ class Embedder:
 
     def _forward_texts(self, texts: Sequence[str]) -> Tensor:
         with self._tokenizer_lock:
-            tokens: Tensor = self._tokenizer([self._harmless(text) for text in texts])
+            tokens: Tensor = self._tokenizer([self._sanitize(text) for text in texts])
         BATCH.labels("embedder").observe(len(texts))
         with torch.inference_mode():
             return torch.nn.functional.normalize(self._model.encode_text(tokens.to(self._device)).float(), dim=-1)
@@ -169,7 +169,7 @@ def load_embedder(name: str, *, device: str = "auto", dtype: str = "auto") -> Em
     Args:
         name: ``<architecture>/<tag>``, ``hf-hub:<org>/<repo>`` (both also with ``@<commit>``) or
             ``local-dir:<folder>``; safetensors only.
-        device: ``auto`` (the GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``.
+        device: ``auto`` (the GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``.
         dtype: ``auto`` (bfloat16 on a GPU, float32 on a CPU), ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
@@ -191,18 +191,18 @@ def load_embedder(name: str, *, device: str = "auto", dtype: str = "auto") -> Em
     precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[chosen_dtype]
     try:
         model = _create(parsed, str(weights), precision, chosen_device)
-        # open_clip knows no commits: a pinned tokenizer is the one beside the weights
-        place = f"local-dir:{weights.parent}" if parsed.revision else name
-        tokenizer = open_clip.get_tokenizer(parsed.architecture or place)
+        # open_clip does not support commits: for a pinned model, take the tokenizer from the folder of the weights
+        tokenizer_source = f"local-dir:{weights.parent}" if parsed.revision else name
+        tokenizer = open_clip.get_tokenizer(parsed.architecture or tokenizer_source)
     except _LOAD_ERRORS as error:
-        told = " ".join(str(error).split())[:300]
-        raise ModelUnavailable(f"The files of {name} can't be loaded: {told}", model=name) from error
+        reason = " ".join(str(error).split())[:300]
+        raise ModelUnavailable(f"The files of {name} can't be loaded: {reason}", model=name) from error
     log.info("embedder_loaded", model=name, revision=revision, device=str(chosen_device), dtype=str(chosen_dtype))
     return Embedder(model.eval(), tokenizer, name, revision, chosen_dtype)
 
 
 def _create(parsed: Name, weights: str, precision: str, device: torch.device) -> Any:
-    """The model with exactly these weights: open_clip, left to search, would also take pickle files."""
+    """Create the model with exactly these weights; open_clip's own search would also accept pickle files."""
     if parsed.architecture is not None and parsed.tag is not None:
         tag = sources.tag_config(parsed.architecture, parsed.tag) or {}
         return open_clip.create_model(
@@ -210,7 +210,7 @@ def _create(parsed: Name, weights: str, precision: str, device: torch.device) ->
             pretrained=weights,
             precision=precision,
             device=device,
-            # OpenAI's weights want another activation than the architecture of the same name says
+            # OpenAI's weights need a different activation than the architecture of the same name has
             force_quick_gelu=bool(tag.get("quick_gelu")),
             force_preprocess_cfg=tag,
         )

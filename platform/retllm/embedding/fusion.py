@@ -1,4 +1,4 @@
-"""One vector for a query or an item that has both a picture and a text (method section 2)."""
+"""Combine picture and text of a query or an item into one vector (method section 2)."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from retllm.errors import InvalidInput
 Vector = NDArray[np.float32]
 
 QUERY_IMAGE_WEIGHT = 0.8
-"""Share of the picture in a query that has both parts; the text has the rest (RetLLM's code, MMEB)."""
+"""Weight of the picture in a query with picture and text; the text has the rest (RetLLM's code, MMEB)."""
 
 ITEM_IMAGE_WEIGHT = 0.7
-"""Share of the picture in an item that has both parts."""
+"""Weight of the picture in an item with picture and text."""
 
 
 def fuse(image_vec: Vector | None, text_vec: Vector | None, image_weight: float) -> Vector:
-    """The normalised weighted sum of the normalised embeddings of a picture and a text.
+    """Return the normalised weighted sum of the normalised embeddings of a picture and a text.
 
     Args:
-        image_vec, text_vec: (d,) or (n, d), of any length; either may be None, and then the other alone counts.
-        image_weight: share of the picture, 0 to 1.
+        image_vec, text_vec: (d,) or (n, d), of any length; either may be None, then only the other is used.
+        image_weight: weight of the picture, 0 to 1.
 
     Returns:
         float32 of the same shape, each row of length 1.
 
     Raises:
-        InvalidInput: both are None, their shapes differ, the weight is outside 0 to 1, or a vector has no direction
-            (zero, or not finite), alone or after the sum.
+        InvalidInput: both are None, their shapes differ, the weight is not 0 to 1, or a vector or the sum is zero or
+            not finite.
     """
     if not 0 <= image_weight <= 1:
         raise InvalidInput(f"image_weight must be 0 to 1, not {image_weight}.", field="image_weight")
@@ -38,7 +38,7 @@ def fuse(image_vec: Vector | None, text_vec: Vector | None, image_weight: float)
         return _normalised(text_vec if image_vec is None else image_vec)
     if image_vec.shape != text_vec.shape:
         raise InvalidInput(
-            f"The embeddings of picture {image_vec.shape} and text {text_vec.shape} do not go together.",
+            f"The embeddings of picture {image_vec.shape} and text {text_vec.shape} have different shapes.",
             field="content",
         )
     return _normalised(image_weight * _normalised(image_vec) + (1 - image_weight) * _normalised(text_vec))
@@ -49,6 +49,6 @@ def _normalised(vectors: Vector | None) -> Vector:
     wide = np.asarray(vectors, dtype=np.float64)
     length = np.linalg.norm(wide, axis=-1, keepdims=True)
     if not np.all(np.isfinite(length)) or np.any(length < 1e-9):
-        raise InvalidInput("An embedding has no direction.", field="content")
+        raise InvalidInput("An embedding is zero or not finite.", field="content")
     normalised: Vector = (wide / length).astype(np.float32)
     return normalised

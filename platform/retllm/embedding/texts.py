@@ -1,4 +1,4 @@
-"""Texts of users as an encoder may be given them: no word of theirs is one of the tokenizer's own."""
+"""Remove the tokenizer's control tokens from the texts of users."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any
 
-# what such words are made of; an ampersand would be read once more as the beginning of a character's name
+# the special characters of control tokens; an ampersand could start an HTML entity, which the tokenizer unescapes
 _BRACKETS = str.maketrans(dict.fromkeys("<>[]{}|&", " "))
 
 
-class Harmless:
-    """Takes the words that mean more than their letters out of a text; any other text stays as it is.
+class TextSanitizer:
+    """Removes control tokens from a text; a text without them is not changed.
 
-    CLIP reads a vector off where its text ends, so that a caption with the word for "end of text" would be found by
-    its first half alone.
+    CLIP takes the vector at the end-of-text token, so only the part of a caption before such a token would be embedded.
 
     Args:
         tokenizer: of open_clip, of either kind.
@@ -26,10 +25,10 @@ class Harmless:
         self._clean: Callable[[str], str] = clean if callable(clean) else str
 
     def __call__(self, text: str) -> str:
-        """The text to encode."""
-        # as the tokenizer will see it: names of characters resolved, wide letters made plain
-        seen = _plain(self._clean(text))
-        return seen.translate(_BRACKETS) if any(word in seen for word in self._words) else text
+        """Return the text to encode."""
+        # as the tokenizer gets it: HTML entities unescaped, full-width letters normalised
+        normalised = _plain(self._clean(text))
+        return normalised.translate(_BRACKETS) if any(word in normalised for word in self._words) else text
 
 
 def _plain(text: str) -> str:

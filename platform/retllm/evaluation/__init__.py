@@ -1,5 +1,5 @@
-"""How well the two stages find what is right: benchmarks, metrics, ablations.
+"""Evaluation of the two stages: benchmarks, metrics, ablations.
 
-Runs without server or database: the coarse stage is a matrix in memory, and what was computed is kept in the
-folder of the run, so that an interrupted run goes on where it stopped and ablations share their scores.
+Runs without server or database. The coarse stage is a matrix in memory. Vectors and scores are stored in the folder of
+the run, so that an interrupted run can continue and ablations share their scores.
 """

@@ -1,4 +1,4 @@
-"""Whether the fine stage knows when nothing matches: each query with its right picture in the gallery, and without."""
+"""Measure abstention: run each query with and without its right picture in the gallery."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from retllm.fine.abstention import Threshold, learn_threshold, no_match
 
 @dataclass(frozen=True, slots=True)
 class Abstention:
-    """How well the best log-odds of a pool tell that the right candidate is there.
+    """How well the best log-odds of a pool show whether the right candidate is in the gallery.
 
     Attributes:
-        queries: each counted twice, with and without its right candidate in the gallery.
-        threshold: log-odds learned from the distribution of all pairs' log-odds; None where it has no two heaps.
-        matched: share of queries with their right candidate in the gallery that are not turned away.
-        refused: share of queries without it that are.
-        area: under the ROC curve of the best log-odds.
+        queries: number of queries; each is run with and without its right candidate in the gallery.
+        threshold: log-odds learned from the log-odds of all pairs; None if these do not form two clusters.
+        matched: share of queries with their right candidate in the gallery that are not rejected.
+        refused: share of queries without their right candidate that are rejected.
+        area: area under the ROC curve of the best log-odds.
     """
 
     queries: int
@@ -32,15 +32,14 @@ class Abstention:
 
     @property
     def right(self) -> float:
-        """Share of right decisions, with and without counting the same."""
+        """Share of right decisions; queries with and without the right candidate have equal weight."""
         return (self.matched + self.refused) / 2
 
 
 def measure(pools: Sequence[Pool], variant: Variant, judging: Judging) -> Abstention | None:
-    """Measure one variant; None where no pair has log-odds.
+    """Measure one variant; return None if no pair has log-odds.
 
-    The pools hold one candidate more than the variant's k, so that a pool without its right candidate is as large
-    as one with it.
+    The pools have one candidate more than the variant's k, so that a pool is equally large without its right candidate.
     """
     with_right: list[float] = []
     without: list[float] = []
@@ -64,6 +63,6 @@ def measure(pools: Sequence[Pool], variant: Variant, judging: Judging) -> Absten
 
 
 def _best(scores: Sequence[KeptScore]) -> list[float]:
-    """The largest log-odds as a list of one, empty where there is none."""
+    """Return a list with the largest log-odds, or an empty list if there are none."""
     known = [score.log_odds for score in scores if score.log_odds is not None]
     return [max(known)] if known else []

@@ -1,4 +1,4 @@
-"""The common form of a benchmark in memory: queries, candidates, and which candidates are right."""
+"""The common representation of a benchmark: queries, candidates, and which candidates are right."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from retllm.errors import BenchmarkUnreadable
 from retllm.fine import Picture
 
 Kind = Literal["ranking", "choice"]
-"""``ranking``: the right candidate should come first; ``choice``: of two, the right one should score higher."""
+"""``ranking``: the right candidate should rank first; ``choice``: the right one of two should score higher."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,9 +23,9 @@ class Item:
     """A query or a candidate.
 
     Attributes:
-        key: names its content, the same in every run: kept vectors and scores are found by it.
-        text: its text, where it has one.
-        picture: its picture, where it has one; opened when it is needed, never before.
+        key: identifies its content, the same in every run; stored vectors and scores are looked up by it.
+        text: its text, if any.
+        picture: its picture, if any; opened only when it is needed.
     """
 
     key: str
@@ -39,12 +39,12 @@ class Task:
 
     Attributes:
         name: ``t2i``, ``i2t``, or the name of a part of the benchmark (``add_obj``, ``ImageNet-1K``).
-        kind: how an answer is judged.
-        queries: what is looked for.
-        candidates: what may be found.
-        right: for each query the places in ``candidates`` that are right; one of them first is a right answer.
-        among: for each query the places of the only candidates it is asked against; None for all of them.
-        group: the group of parts whose average is reported, where there are such groups.
+        kind: how an answer is evaluated.
+        queries: the queries.
+        candidates: the candidates of all queries.
+        right: for each query the indices of its right candidates; an answer is right if one of them ranks first.
+        among: for each query the indices of its candidates; None for all candidates.
+        group: the group of parts whose mean is reported, if there are groups.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Task:
     group: str | None = None
 
     def limited(self, limit: int | None, seed: int) -> Task:
-        """The same task with at most ``limit`` of its queries, drawn from ``seed``; all candidates stay."""
+        """Return the task with at most ``limit`` queries, sampled with ``seed``, and all candidates."""
         if limit is None or limit >= len(self.queries):
             return self
         chosen = sorted(np.random.default_rng(seed).choice(len(self.queries), size=limit, replace=False).tolist())
@@ -70,12 +70,12 @@ class Task:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Benchmark:
-    """A benchmark as it was read.
+    """A loaded benchmark.
 
     Attributes:
         name: as on the command line.
-        sections: the tasks whose figures are averaged into one, by the name of the section: a direction (``t2i``,
-            ``i2t``), ``choice`` for pairs of captions, ``datasets`` for MMEB.
+        sections: the tasks whose figures are averaged, by name of the section: a direction (``t2i``, ``i2t``),
+            ``choice`` for pairs of captions, ``datasets`` for MMEB.
     """
 
     name: str
@@ -83,30 +83,30 @@ class Benchmark:
 
 
 def text_item(text: str) -> Item:
-    """An item of a text alone; equal texts have equal keys."""
+    """Create an item with only a text; equal texts have equal keys."""
     return Item(text_key(text), text=text)
 
 
 def text_key(text: str) -> str:
-    """A short stable name of a text."""
+    """Return a short stable key of a text."""
     return "text:" + hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def picture_item(path: Path, name: str) -> Item:
-    """An item of a picture in a file.
+    """Create an item with the picture of a file.
+
+    The file's size is part of the key, so that a replaced file does not keep its old scores.
 
     Args:
         path: the file.
-        name: what it is called in the benchmark, wherever the benchmark's folder lies.
-
-    The file's size is part of the key, so that a file that was replaced does not keep its old scores.
+        name: its name in the benchmark, independent of the benchmark's folder.
     """
     picture = file_picture(path, name)
     return Item(picture.key, picture=picture)
 
 
 def file_picture(path: Path, name: str) -> Picture:
-    """A picture in a file, known by its name in the benchmark and its size in bytes."""
+    """Return the picture of a file, identified by its name in the benchmark and its size in bytes."""
     return Picture(lambda: open_picture(path), f"{name}:{path.stat().st_size}")
 
 
@@ -114,7 +114,7 @@ def open_picture(path: Path) -> Image.Image:
     """Decode a file to RGB.
 
     Raises:
-        BenchmarkUnreadable: it is gone or no picture.
+        BenchmarkUnreadable: the file does not exist or is not a picture.
     """
     try:
         with Image.open(path) as opened:

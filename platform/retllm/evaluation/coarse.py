@@ -1,4 +1,4 @@
-"""The coarse stage in memory: vectors kept in the run's folder, and the best candidates of every query."""
+"""The coarse stage in memory: vectors stored in the run's folder, and the best candidates of every query."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 Vectors = NDArray[np.float32]
 Advance = Callable[[int], None]
-"""Told how many more items are done."""
+"""Called with the number of items completed since the last call."""
 
 _CHUNK = 512
 _BATCH = 64
-#: cells of the similarity matrix that are held at a time
+#: maximum number of cells of the similarity matrix in memory
 _CELLS = 2**25
 
 
@@ -37,9 +37,9 @@ class CoarseRanking:
     """The best candidates of every query of a task.
 
     Attributes:
-        order: (queries, depth) places in the task's candidates by falling similarity; -1 where there are no more.
-        similarity: (queries, depth) cosine similarities in that order; nan where there are no more.
-        seconds: that embedding and ranking took, also where the vectors were kept from an earlier run.
+        order: (queries, depth) indices of the task's candidates by decreasing similarity; -1 for missing candidates.
+        similarity: (queries, depth) cosine similarities in that order; nan for missing candidates.
+        seconds: time for embedding and ranking; for stored vectors, the time that their computation took.
     """
 
     order: NDArray[np.int64]
@@ -48,10 +48,10 @@ class CoarseRanking:
 
 
 class KeptVectors:
-    """Embeds items, and keeps the vectors in a folder so that no later run does it again.
+    """Embeds items and stores the vectors in a folder, so that later runs reuse them.
 
-    A chunk of vectors is found by what it was made of: the embedder, the items' keys and the weight of a picture
-    in an item that also has a text.
+    The file name of a chunk is a hash of the embedder, the items' keys, and the picture's weight in items that also
+    have a text.
     """
 
     def __init__(self, folder: Path, embedder: Embedder) -> None:
@@ -60,7 +60,7 @@ class KeptVectors:
         self._embedder = embedder
 
     def of(self, items: Sequence[Item], image_weight: float, advance: Advance) -> tuple[Vectors, float]:
-        """The vectors (n, d) float32 of length 1, and the seconds that making them took.
+        """Return the vectors (n, d), float32 of length 1, and the seconds that their computation took.
 
         Raises:
             BenchmarkUnreadable: a picture can't be decoded.
@@ -83,36 +83,36 @@ class KeptVectors:
         except FileNotFoundError:
             pass
         except (EOFError, OSError, ValueError, KeyError, BadZipFile):
-            path.unlink()  # torn by a crash of the machine: made again
+            path.unlink()  # damaged by a crash of the machine: compute it again
         started = time.perf_counter()
         vectors = embedded(self._embedder, items, image_weight)
         seconds = time.perf_counter() - started
-        beside = path.with_suffix(f".{os.getpid()}.tmp")
-        with beside.open("wb") as file:
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        with temporary.open("wb") as file:
             np.savez(file, vectors=vectors, seconds=np.array(seconds))
-        beside.replace(path)
+        temporary.replace(path)
         return vectors, seconds
 
     def _name(self, items: Sequence[Item], image_weight: float) -> str:
         info = self._embedder.info
-        # the weight says something of an item of picture and text only
-        weighed = any(item.picture is not None and item.text is not None for item in items)
-        weight = str(image_weight) if weighed else ""
+        # the weight affects only items with both picture and text
+        weighted = any(item.picture is not None and item.text is not None for item in items)
+        weight = str(image_weight) if weighted else ""
         parts = [info.revision, info.preprocessing_hash, weight, *(item.key for item in items)]
         return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
 
 def embedded(embedder: Embedder, items: Sequence[Item], image_weight: float) -> Vectors:
-    """The vectors of items that have a picture, a text, or both."""
+    """Embed items that have a picture, a text, or both."""
     vectors = np.zeros((len(items), embedder.info.dimension), dtype=np.float32)
-    pictured = [place for place, item in enumerate(items) if item.picture is not None]
-    worded = [place for place, item in enumerate(items) if item.text is not None]
+    with_picture = [place for place, item in enumerate(items) if item.picture is not None]
+    with_text = [place for place, item in enumerate(items) if item.text is not None]
     images = _pictures(embedder, [picture for item in items if (picture := item.picture) is not None])
-    texts = embedder.embed_texts([text for place in worded if (text := items[place].text) is not None])
-    vectors[pictured] = images
-    vectors[worded] = texts
-    at_image = {place: row for row, place in enumerate(pictured)}
-    at_text = {place: row for row, place in enumerate(worded)}
+    texts = embedder.embed_texts([text for place in with_text if (text := items[place].text) is not None])
+    vectors[with_picture] = images
+    vectors[with_text] = texts
+    at_image = {place: row for row, place in enumerate(with_picture)}
+    at_text = {place: row for row, place in enumerate(with_text)}
     both = sorted(at_image.keys() & at_text.keys())
     if both:
         vectors[both] = fuse(images[[at_image[p] for p in both]], texts[[at_text[p] for p in both]], image_weight)
@@ -120,7 +120,7 @@ def embedded(embedder: Embedder, items: Sequence[Item], image_weight: float) -> 
 
 
 def _pictures(embedder: Embedder, pictures: Sequence[Picture]) -> Vectors:
-    """The vectors of pictures, of which only a batch is held decoded at a time."""
+    """Embed pictures; only one batch of decoded pictures is in memory at a time."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
         batches = [
             embedder.embed_images(list(threads.map(Picture.rgb, pictures[at : at + _BATCH])))
@@ -130,7 +130,7 @@ def _pictures(embedder: Embedder, pictures: Sequence[Picture]) -> Vectors:
 
 
 def rank(task: Task, kept: KeptVectors, depth: int, advance: Advance) -> CoarseRanking:
-    """The best ``depth`` candidates of every query; equal similarities keep the order of the candidates."""
+    """Find the best ``depth`` candidates of every query; ties keep the order of the candidates."""
     queries, query_seconds = kept.of(task.queries, QUERY_IMAGE_WEIGHT, advance)
     candidates, candidate_seconds = kept.of(task.candidates, ITEM_IMAGE_WEIGHT, advance)
     started = time.perf_counter()
@@ -141,7 +141,7 @@ def rank(task: Task, kept: KeptVectors, depth: int, advance: Advance) -> CoarseR
 def nearest(
     queries: Vectors, candidates: Vectors, among: Sequence[Sequence[int]] | None, depth: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Order and similarities as in :class:`CoarseRanking`, by exact search."""
+    """Return order and similarities as in :class:`CoarseRanking`, by exact search."""
     widest = len(candidates) if among is None else max(map(len, among), default=0)
     depth = min(depth, widest)
     order = np.full((len(queries), depth), -1, dtype=np.int64)

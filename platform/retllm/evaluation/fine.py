@@ -1,4 +1,4 @@
-"""The fine stage of an evaluation: pairs judged once each, and the final order of every query by each variant."""
+"""The fine stage of an evaluation: score each pair once, and compute each variant's final order of every query."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 
 class Judging:
-    """Gives the scores of pairs: those that are kept, and the scorer's for the rest, which are kept from then on."""
+    """Returns the scores of pairs: reads stored ones, and computes and stores the others."""
 
     def __init__(self, scorer: Scorer, kept: KeptScores) -> None:
         self._scorer = scorer
         self._kept = kept
 
     def scores(self, query: Item, candidates: Sequence[Item], mode: Mode, injection: Injection) -> list[KeptScore]:
-        """The scores of the candidates against the query, in their order.
+        """Return the scores of the candidates, in order.
 
         Raises:
-            What :meth:`retllm.fine.Scorer.score` does, and BenchmarkUnreadable.
+            The errors of :meth:`retllm.fine.Scorer.score`, and BenchmarkUnreadable.
         """
         version = self._scorer.version(injection, mode)
         keys = [candidate.key for candidate in candidates]
@@ -51,15 +51,15 @@ class Judging:
         return [known[key] for key in keys]
 
     def _judged(self, query: Content, contents: Sequence[Content], mode: Mode, injection: Injection) -> list[PairScore]:
-        """The scorer's answers; a pair that can't be judged has its error, since thousands must not end with one."""
+        """Score pairs; a pair that can't be scored gets an error, since one pair must not stop a run of thousands."""
         try:
             return self._scorer.score(query, contents, injection, mode=mode)
         except (TooLargeForDevice, ScoreUnreadable, InvalidInput) as error:
             if isinstance(error, InvalidInput) and "index" not in error.detail:
-                raise  # the settings are at fault, not a pair
+                raise  # the settings are invalid, not a pair
             if len(contents) == 1:
                 return [PairScore(None, None, None, None, None, 0, error=error.message)]
-        return [score for one in contents for score in self._judged(query, [one], mode, injection)]
+        return [score for content in contents for score in self._judged(query, [content], mode, injection)]
 
 
 def _content(item: Item) -> Content:
@@ -68,7 +68,7 @@ def _content(item: Item) -> Content:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """One query with the best of its candidates in coarse order."""
+    """One query with its best candidates in coarse order."""
 
     query: Item
     candidates: Sequence[Item]
@@ -79,15 +79,15 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QueryOutcome:
-    """What a variant makes of one query.
+    """The result of a variant for one query.
 
     Attributes:
-        order: places in the task's candidates, the best first.
-        scores: of the candidates that were judged, in coarse order.
-        values: what those were ordered by; None for one that has no score.
-        entropies: what decided their ties, where known and used.
-        seconds: that judging took, second passes included.
-        second_passes: pairs asked a second time, for the entropy of a tie.
+        order: indices of the task's candidates, best first.
+        scores: of the scored candidates, in coarse order.
+        values: the values that they are sorted by; None for a candidate without a score.
+        entropies: the entropies that decide ties; None if unknown or not used.
+        seconds: time for scoring, including second passes.
+        second_passes: number of pairs with a second pass for the entropy of a tie.
     """
 
     order: Sequence[int]
@@ -99,26 +99,26 @@ class QueryOutcome:
 
 
 def pools(task: Task, ranking: CoarseRanking) -> list[Pool]:
-    """The queries of a task with their candidates in coarse order."""
-    made = []
+    """Return the queries of a task with their candidates in coarse order."""
+    result = []
     for query, right, order, similarity in zip(
         task.queries, task.right, ranking.order.tolist(), ranking.similarity.tolist(), strict=True
     ):
         places = [place for place in order if place >= 0]
         items = [task.candidates[place] for place in places]
-        made.append(Pool(query, items, places, similarity[: len(places)], right))
-    return made
+        result.append(Pool(query, items, places, similarity[: len(places)], right))
+    return result
 
 
 def judge(pool: Pool, variant: Variant, judging: Judging) -> QueryOutcome:
     """Run one variant of the fine stage on one query."""
-    scores = _opened(pool, variant, judging)
-    seconds, again = sum(score.seconds for score in scores), {}
+    scores = _wave_scores(pool, variant, judging)
+    seconds, second = sum(score.seconds for score in scores), {}
     if variant.entropy:
-        again = _asked_again(pool, variant, judging, scores)
-        seconds += sum(score.seconds for score in again.values())
+        second = _second_pass(pool, variant, judging, scores)
+        seconds += sum(score.seconds for score in second.values())
     entropies = [
-        (again[place].entropy if place in again else score.entropy) if variant.entropy else None
+        (second[place].entropy if place in second else score.entropy) if variant.entropy else None
         for place, score in enumerate(scores)
     ]
     values = _values(pool, variant, scores)
@@ -128,11 +128,11 @@ def judge(pool: Pool, variant: Variant, judging: Judging) -> QueryOutcome:
     ]
     rows += [Scored(place, place) for place in range(len(scores), len(pool.places))]
     order = [pool.places[ranked.key] for ranked in final_order(rows, default_tie_decimals(variant.mode))]
-    return QueryOutcome(order, scores, values, entropies, seconds, len(again))
+    return QueryOutcome(order, scores, values, entropies, seconds, len(second))
 
 
-def _opened(pool: Pool, variant: Variant, judging: Judging) -> list[KeptScore]:
-    """The scores of the candidates that the variant looks at: all of its pool, or wave by wave."""
+def _wave_scores(pool: Pool, variant: Variant, judging: Judging) -> list[KeptScore]:
+    """Score the variant's candidates: the whole pool, or wave by wave."""
     limit = min(variant.k, len(pool.candidates))
     scores: list[KeptScore] = []
     while True:
@@ -141,55 +141,55 @@ def _opened(pool: Pool, variant: Variant, judging: Judging) -> list[KeptScore]:
             wave = next_wave(variant.adaptive, [score.log_odds for score in scores], limit)
         if wave == 0:
             return scores
-        opened = pool.candidates[len(scores) : len(scores) + wave]
-        scores += judging.scores(pool.query, opened, variant.mode, variant.injection)
+        candidates = pool.candidates[len(scores) : len(scores) + wave]
+        scores += judging.scores(pool.query, candidates, variant.mode, variant.injection)
 
 
-def _asked_again(pool: Pool, variant: Variant, judging: Judging, scores: Sequence[KeptScore]) -> dict[int, KeptScore]:
-    """The second pass of those whose tie only an entropy can decide, by their coarse place (method section 3)."""
+def _second_pass(pool: Pool, variant: Variant, judging: Judging, scores: Sequence[KeptScore]) -> dict[int, KeptScore]:
+    """Run the second pass for the entropy of tied candidates; keys are positions in coarse order (method section 3)."""
     rows = [
         Scored(place, place, score.score, score.entropy, failed=score.error is not None)
         for place, score in enumerate(scores)
     ]
     places = tied(rows, default_tie_decimals(variant.mode))
     items = [pool.candidates[place] for place in places]
-    asked = judging.scores(pool.query, items, "true_false", variant.injection) if items else []
-    return dict(zip(places, asked, strict=True))
+    second = judging.scores(pool.query, items, "true_false", variant.injection) if items else []
+    return dict(zip(places, second, strict=True))
 
 
 def _values(pool: Pool, variant: Variant, scores: Sequence[KeptScore]) -> list[float | None]:
     if variant.fusion == 0:
         return [score.score for score in scores]
     similarity = pool.similarity[: variant.k]
-    # the similarity is standardised over the whole pool, whether or not all of it was looked at
+    # the similarity is standardised over the whole pool, even if only a part of it was scored
     padding: list[float | None] = [None] * (len(similarity) - len(scores))
     return fused([score.log_odds for score in scores] + padding, similarity, variant.fusion)[: len(scores)]
 
 
 def rank_of_right(pool: Pool, order: Sequence[int]) -> int | None:
-    """The rank, from 1, of the first right candidate; None if it is none of these."""
+    """Return the rank, from 1, of the first right candidate; None if there is none."""
     return next((rank for rank, place in enumerate(order, start=1) if place in pool.right), None)
 
 
 def coarse_choice(pool: Pool) -> float:
-    """Of two candidates: 1 if the right one is more similar, 1/2 if both are equally similar, else 0."""
+    """Return 1 if the right one of two candidates is more similar, 1/2 if both are equally similar, else 0."""
     return _won(pool, [(similarity,) for similarity in pool.similarity])
 
 
 def fine_choice(pool: Pool, outcome: QueryOutcome, fusion: float) -> float:
-    """Of two candidates: 1 if the right one scores higher, 1/2 if nothing tells them apart, else 0.
+    """Return 1 if the right one of two candidates scores higher, 1/2 if they are tied, else 0.
 
-    They are told apart by the log-odds, which are finer than the score, and then by the entropy; never by their
-    order, whether of the coarse stage or of the file.
+    The comparison uses the log-odds, which have a higher precision than the score, and then the entropy; never the
+    order of the coarse stage or of the file.
     """
     if any(score.error is not None for score in outcome.scores):
         return 0.5
-    finest = outcome.values if fusion else [score.log_odds for score in outcome.scores]
+    precise = outcome.values if fusion else [score.log_odds for score in outcome.scores]
     return _won(
         pool,
         [
             (-math.inf if value is None else value, -math.inf if entropy is None else -entropy)
-            for value, entropy in zip(finest, outcome.entropies, strict=True)
+            for value, entropy in zip(precise, outcome.entropies, strict=True)
         ],
     )
 

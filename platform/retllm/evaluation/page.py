@@ -1,4 +1,4 @@
-"""The result of an evaluation as one HTML page that needs nothing else: tables and charts."""
+"""The result of an evaluation as one self-contained HTML page with tables and charts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ th:first-child, td:first-child { text-align: left; }
 .chart-legend { list-style: none; padding: 0; }
 """
 
-# bars that one chart has room for
+# maximum number of bars of a chart
 _MAX_BARS = 40
 
 
@@ -85,75 +85,76 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: st
 
 
 def measure(section: str) -> str:
-    """What the first figure of a section is called: MMEB's is the precision of the first place."""
+    """Return the name of a section's first figure."""
     return {"choice": "share right", "datasets": "Precision@1"}.get(section, "Recall@1")
 
 
 def percent(value: float | None) -> str:
-    """A share as a percentage with one decimal more than papers print; empty for None."""
+    """Format a share as a percentage, with one decimal more than papers print; empty for None."""
     return "" if value is None else f"{100 * value:.2f}"
 
 
 def span(bounds: Sequence[float] | None) -> str:
-    """An interval of shares in percent."""
+    """Format an interval of shares in percent."""
     return "" if bounds is None else f"{percent(bounds[0])} to {percent(bounds[1])}"
 
 
 def remarks(variants: Sequence[Json]) -> list[str]:
-    """What the figures of a section's variants do not tell by themselves."""
-    said = [f"{one['name']} was skipped: {one['skipped']}" for one in variants if "skipped" in one]
-    said += [
-        f"{one['name']} was stopped after {one['queries']} queries: {one['stopped']}; its figures are of those."
-        for one in variants
-        if "stopped" in one
+    """Return remarks on the variants of a section: skipped, stopped, pairs without a score."""
+    sentences = [f"{variant['name']} was skipped: {variant['skipped']}" for variant in variants if "skipped" in variant]
+    sentences += [
+        f"{variant['name']} was stopped after {variant['queries']} queries: {variant['stopped']}; its figures include "
+        "only these queries."
+        for variant in variants
+        if "stopped" in variant
     ]
-    return said + [
-        f"{one['name']}: {one['errors']} pairs got no score and kept their coarse place."
-        for one in variants
-        if one.get("errors") and "stopped" not in one
+    return sentences + [
+        f"{variant['name']}: {variant['errors']} pairs got no score and kept their coarse rank."
+        for variant in variants
+        if variant.get("errors") and "stopped" not in variant
     ]
 
 
 def _variants_table(variants: Sequence[Json]) -> str:
     columns = (
-        "variant", "k", "coarse @1", "@1", "95 %", "@5", "@10", "change", "95 %", "pairs a query",
+        "variant", "k", "coarse @1", "@1", "95 %", "@5", "@10", "change", "95 %", "pairs per query",
         "seconds", "paper",
     )  # fmt: skip
     rows = [
         (
-            one["name"],
-            one["k"],
-            percent(one["coarse"]["r1"]),
-            percent(one["fine"]["r1"]),
-            span(one.get("intervals", {}).get("fine", {}).get("r1")),
-            percent(one["fine"]["r5"]),
-            percent(one["fine"]["r10"]),
-            percent((one.get("change") or {}).get("r1")),
-            span((one.get("change") or {}).get("interval")),
-            one["pairs_per_query"],
-            one["seconds"],
-            percent((one.get("paper") or {}).get("r1")),
+            variant["name"],
+            variant["k"],
+            percent(variant["coarse"]["r1"]),
+            percent(variant["fine"]["r1"]),
+            span(variant.get("intervals", {}).get("fine", {}).get("r1")),
+            percent(variant["fine"]["r5"]),
+            percent(variant["fine"]["r10"]),
+            percent((variant.get("change") or {}).get("r1")),
+            span((variant.get("change") or {}).get("interval")),
+            variant["pairs_per_query"],
+            variant["seconds"],
+            percent((variant.get("paper") or {}).get("r1")),
         )
-        for one in variants
+        for variant in variants
     ]
-    queries = max(one["queries"] for one in variants)
+    queries = max(variant["queries"] for variant in variants)
     caption = (
-        f"{measure(variants[0]['section'])} of {queries} queries and what is among the first 5 and 10, in percent; the "
-        "change is against the first variant on the same queries"
+        f"{measure(variants[0]['section'])} of {queries} queries, and the same for the first 5 and 10, in percent; the "
+        "change is relative to the first variant on the same queries"
     )
     return _table(columns, rows, caption)
 
 
 def _groups_table(groups: Json) -> str:
     rows = [
-        (name, one["queries"], percent(one["coarse"]), percent(one["fine"]), percent(one["paper"]))
-        for name, one in groups.items()
+        (name, group["queries"], percent(group["coarse"]), percent(group["fine"]), percent(group["paper"]))
+        for name, group in groups.items()
     ]
     return _table(("group", "queries", "coarse", "fine", "paper"), rows, "Mean of each group's parts, in percent")
 
 
 def charts_of(benchmark: str, section: str, measured: Sequence[Json]) -> list[Markup]:
-    """The charts of a section's variants, those left out that were skipped: figures, what they cost, and the parts."""
+    """Return the charts of a section's measured variants: figures, cost and parts."""
     drawn = (
         _recall_chart(benchmark, section, measured),
         _cost_chart(section, measured),
@@ -165,7 +166,7 @@ def charts_of(benchmark: str, section: str, measured: Sequence[Json]) -> list[Ma
 def _recall_chart(benchmark: str, section: str, measured: Sequence[Json]) -> Markup | None:
     if not 0 < len(measured) <= _MAX_BARS:
         return None
-    paper = [(one.get("paper") or {}).get("r1") for one in measured]
+    paper = [(variant.get("paper") or {}).get("r1") for variant in measured]
     series = [_stage(measured, "fine"), _stage(measured, "coarse")]
     if any(value is not None for value in paper):
         series.append(Series("paper", _percents(paper), points=True))
@@ -173,7 +174,7 @@ def _recall_chart(benchmark: str, section: str, measured: Sequence[Json]) -> Mar
     return charts.bars(
         Chart(
             f"{measure(section)} of every variant, with 95 % intervals",
-            [one["name"] for one in measured],
+            [variant["name"] for variant in measured],
             series,
             x_name="variant",
             each_named=True,
@@ -186,9 +187,9 @@ def _recall_chart(benchmark: str, section: str, measured: Sequence[Json]) -> Mar
 
 
 def _stage(measured: Sequence[Json], stage: str) -> Series:
-    bounds = [(one.get("intervals") or {}).get(stage, {}).get("r1") for one in measured]
+    bounds = [(variant.get("intervals") or {}).get(stage, {}).get("r1") for variant in measured]
     spans = [None if bound is None else (100 * bound[0], 100 * bound[1]) for bound in bounds]
-    return Series(f"{stage} stage", _percents([one[stage]["r1"] for one in measured]), spans)
+    return Series(f"{stage} stage", _percents([variant[stage]["r1"] for variant in measured]), spans)
 
 
 def _percents(shares: Sequence[float | None]) -> list[float | None]:
@@ -196,28 +197,28 @@ def _percents(shares: Sequence[float | None]) -> list[float | None]:
 
 
 def only_size(variant: Json, base: Json) -> bool:
-    """Whether a variant differs from another only in how many candidates it looks at."""
+    """Return whether a variant differs from another only in the number of candidates that it scores."""
     free = ("k", "adaptive")
     same = ("mode", "injection", "entropy", "fusion")
     return any(variant.get(key) != base.get(key) for key in free) and all(variant[key] == base[key] for key in same)
 
 
 def _cost_chart(section: str, measured: Sequence[Json]) -> Markup | None:
-    """What more candidates bring, by the pairs that the model had to judge."""
-    sizes = [one for one in measured if one is measured[0] or only_size(one, measured[0])]
-    priced = sorted(
-        (one["pairs_per_query"], one["fine"]["r1"], one["name"])
-        for one in sizes
-        if one.get("pairs_per_query") is not None
+    """Return the chart of the figure by the number of scored pairs."""
+    sizes = [variant for variant in measured if variant is measured[0] or only_size(variant, measured[0])]
+    costs = sorted(
+        (variant["pairs_per_query"], variant["fine"]["r1"], variant["name"])
+        for variant in sizes
+        if variant.get("pairs_per_query") is not None
     )
-    if not 1 < len(priced) <= _MAX_BARS:
+    if not 1 < len(costs) <= _MAX_BARS:
         return None
     return charts.lines(
         Chart(
-            f"{measure(section)} by the pairs judged for a query",
-            [f"{name}: {pairs:g}" for pairs, _, name in priced],
-            [Series("fine stage", _percents([share for _, share, _ in priced]))],
-            x_name="variant: pairs judged for a query",
+            f"{measure(section)} by scored pairs per query",
+            [f"{name}: {pairs:g}" for pairs, _, name in costs],
+            [Series("fine stage", _percents([share for _, share, _ in costs]))],
+            x_name="variant: scored pairs per query",
             each_named=True,
             unit="%",
             decimals=2,
@@ -235,7 +236,7 @@ def _parts_chart(section: str, measured: Sequence[Json]) -> Markup | None:
             f"{measure(section)} of each part",
             list(parts),
             [
-                Series(f"{stage} stage", _percents([one[stage] for one in parts.values()]))
+                Series(f"{stage} stage", _percents([part[stage] for part in parts.values()]))
                 for stage in ("fine", "coarse")
             ],
             x_name="part",
@@ -248,10 +249,10 @@ def _parts_chart(section: str, measured: Sequence[Json]) -> Markup | None:
 
 
 def _abstention(measured: Json) -> str:
-    border = measured["threshold"]
+    threshold = measured["threshold"]
     row = (
-        measured["queries"], "none (0)" if border is None else f"{border:.2f}", percent(measured["right"]),
+        measured["queries"], "none (0)" if threshold is None else f"{threshold:.2f}", percent(measured["right"]),
         percent(measured["matched"]), percent(measured["refused"]), f"{measured['auroc']:.4f}",
     )  # fmt: skip
-    columns = ("queries", "threshold, log-odds", "right", "kept with a match", "refused without", "AUROC")
-    return _table(columns, [row], "No good match: each query with its right candidate in the gallery, and without")
+    columns = ("queries", "threshold, log-odds", "right", "accepted with match", "rejected without match", "AUROC")
+    return _table(columns, [row], "No good match: each query with and without its right candidate in the gallery")

@@ -1,6 +1,6 @@
-"""The figures of the paper and of what it compares with, as data (RetLLM, arXiv 2602.22278, tables 1 to 4).
+"""The figures that the paper publishes for itself and for other methods (RetLLM, arXiv 2602.22278, tables 1 to 4).
 
-Recall@1 in percent, but for MMEB, which has Precision@1. RetLLM: Qwen2.5-VL-7B, CLIP ViT-L/14@336, k = 5, alpha = 0.3.
+Recall@1 in percent, for MMEB Precision@1. RetLLM: Qwen2.5-VL-7B, CLIP ViT-L/14@336, k = 5, alpha = 0.3.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ METHODS: Mapping[str, Mapping[tuple[str, str], float]] = {
         ("mmeb", "datasets"): 54.2,
     },
 }
-"""For each method its figure on each (benchmark, section)."""
+"""The figure of each method on each (benchmark, section)."""
 
 GROUPS: Mapping[str, Mapping[tuple[str, str], float]] = {
     "CLIP ViT-L": {("sugarcrepe", "replace"): 79.5, ("sugarcrepe", "swap"): 62.7, ("sugarcrepe", "add"): 74.9},
@@ -43,18 +43,18 @@ ABLATION: Mapping[str, Mapping[tuple[str, str], float]] = {
     "enhancement only": _pairs(flickr30k=(94.0, 80.7), coco=(68.8, 51.5)),
     "neither": _pairs(flickr30k=(93.6, 80.2), coco=(66.9, 50.3)),
 }
-"""The paper's ablation by variant; its run of ``all`` is another than that of the main table."""
+"""The paper's ablation by variant; its run of ``all`` is not that of the main table."""
 
 OUR_METHOD = "RetLLM"
 
 
 def of_variant(benchmark: str, section: str, variant: str, *, ablated: bool) -> float | None:
-    """The paper's figure for a variant, as a share; None where it has none.
+    """Return the paper's figure for a variant as a share; None if there is none.
 
     Args:
-        benchmark, section: what was measured.
+        benchmark, section: of the measurement.
         variant: its name.
-        ablated: whether it stands among ablations, whose figures the paper took in a run of their own.
+        ablated: whether it is part of an ablation, for which the paper has figures of a separate run.
     """
     rows = ABLATION.get(variant, {}) if ablated else {}
     found = rows.get((benchmark, section))
@@ -64,7 +64,7 @@ def of_variant(benchmark: str, section: str, variant: str, *, ablated: bool) -> 
 
 
 def of_methods(benchmark: str, section: str) -> dict[str, float]:
-    """Every published method's figure, as a share."""
+    """Return the figure of every published method as a share."""
     return {
         method: round(figures[benchmark, section] / 100, 4)
         for method, figures in METHODS.items()
@@ -73,7 +73,7 @@ def of_methods(benchmark: str, section: str) -> dict[str, float]:
 
 
 def of_group(benchmark: str, group: str) -> dict[str, float]:
-    """Every published method's figure for a group of parts, as a share."""
+    """Return the figure of every published method for a group of parts, as a share."""
     return {
         method: round(figures[benchmark, group] / 100, 4)
         for method, figures in GROUPS.items()

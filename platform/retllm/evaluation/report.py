@@ -1,4 +1,4 @@
-"""The result of an evaluation as plain JSON values (its form is part of the command line's contract)."""
+"""The result of an evaluation as JSON values (the format is part of the command line's contract)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DIGITS = 4
 
 
 def report(benchmark: str, seed: int, embedder: EmbedderInfo, scorer: ScorerInfo, results: Sequence[Result]) -> Json:
-    """``{"benchmark", "seed", "models", "variants": [...]}``; shares are 0 to 1, rounded to four decimals."""
+    """Return ``{"benchmark", "seed", "models", "variants": [...]}``; shares are 0 to 1, rounded to four decimals."""
     return {
         "benchmark": benchmark,
         "seed": seed,
@@ -88,7 +88,7 @@ def _rounded(values: Iterable[float]) -> list[float]:
 
 
 def _intervals(parts: Sequence[Part], seed: int) -> Json:
-    """95 % intervals of Recall@n, and of how much the fine stage gains on the same queries."""
+    """Return 95 % intervals of Recall@n, and of the fine stage's gain on the same queries."""
     return {
         "coarse": {f"r{n}": _rounded(interval([part.coarse[n] for part in parts], seed)) for n in AT},
         "fine": {f"r{n}": _rounded(interval([part.fine[n] for part in parts], seed)) for n in AT},
@@ -97,7 +97,7 @@ def _intervals(parts: Sequence[Part], seed: int) -> Json:
 
 
 def _change(result: Result, base: Result, seed: int) -> Json | None:
-    """What the variant changes in Recall@1 against the first variant, on the same queries, with its interval."""
+    """Return the change of Recall@1 relative to the first variant on the same queries, with its interval."""
     if result is base or result.stopped is not None:
         return None
     differences = [mine.fine[1] - theirs.fine[1] for mine, theirs in zip(result.parts, base.parts, strict=True)]
@@ -108,7 +108,7 @@ def _change(result: Result, base: Result, seed: int) -> Json | None:
 
 
 def _by_part(benchmark: str, parts: Sequence[Part]) -> Json:
-    """The parts and the groups of parts, where a section has several."""
+    """Return the parts and the groups of parts if a section has several parts."""
     if len(parts) < 2:
         return {}
     groups = list(dict.fromkeys(part.group for part in parts if part.group is not None))
@@ -125,7 +125,7 @@ def _by_part(benchmark: str, parts: Sequence[Part]) -> Json:
 
 
 def _pair(parts: Sequence[Part]) -> Json:
-    """Recall@1 of the two stages: the mean over the parts."""
+    """Return Recall@1 of both stages, the mean over the parts."""
     return {
         "queries": sum(len(part.fine[1]) for part in parts),
         "coarse": round(mean_of_parts([part.coarse[1] for part in parts]), _DIGITS),

@@ -1,4 +1,4 @@
-"""One evaluation: the coarse stage of every task, then every variant of the fine stage on every query."""
+"""Run an evaluation: the coarse stage of every task, then every variant of the fine stage on every query."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from retllm.evaluation.fine import Judging, Pool, QueryOutcome, coarse_choice, f
 from retllm.evaluation.metrics import AT, Hits, recall_hits
 from retllm.evaluation.variants import Variant
 
-HOPELESS = 64
-"""Pairs without a single score after which a variant other than the first is not asked further: writing an answer
-takes many times longer than giving one, and a model that was never taught to write numbers writes none."""
+MAX_UNSCORED = 64
+"""A variant other than the first is stopped if it has no score after this many pairs: writing an answer takes many
+times longer than reading a probability, and a model that was not trained to write numbers writes none."""
 
 
 class Progress(Protocol):
-    """Where an evaluation tells how far it is."""
+    """Receives the progress of an evaluation."""
 
     def stage(self, name: str, total: int) -> Callable[[int], None]:
-        """Begin a stage of ``total`` steps; the answer is told how many more are done."""
+        """Begin a stage of ``total`` steps; return a function to call with the number of further completed steps."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,12 +35,12 @@ class Part:
     Attributes:
         name, group: the task's.
         coarse, fine: hits of every query for each n of Recall@n.
-        pairs: pairs judged.
-        second_passes: pairs asked a second time, for the entropy of a tie.
-        injected: pairs in which visual tokens were re-injected.
-        errors: pairs that got no score.
-        seconds: of the fine stage.
-        coarse_seconds: of the coarse stage.
+        pairs: number of scored pairs.
+        second_passes: number of pairs with a second pass for the entropy of a tie.
+        injected: number of pairs with re-injected visual tokens.
+        errors: number of pairs without a score.
+        seconds: time of the fine stage.
+        coarse_seconds: time of the coarse stage.
     """
 
     name: str
@@ -57,10 +57,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """One variant on one section of a benchmark.
+    """The result of one variant on one section of a benchmark.
 
-    ``skipped`` says why the model can't be asked this way; then there are no parts. ``stopped`` says why it was asked
-    only about the first queries. ``abstention`` is there where it was measured.
+    ``skipped`` is the reason why the model does not support the variant; then there are no parts. ``stopped`` is the
+    reason why only the first queries were run. ``abstention`` is None if it was not measured.
     """
 
     variant: Variant
@@ -72,8 +72,8 @@ class Result:
 
 
 @dataclass(slots=True, eq=False)
-class _BulkResult:
-    """What has been counted of one variant on one task."""
+class _Counts:
+    """The counts of one variant on one task."""
 
     ranks: list[int | None] = field(default_factory=list)
     choices: list[float] = field(default_factory=list)
@@ -99,7 +99,7 @@ class _BulkResult:
         return len(self.ranks) + len(self.choices)
 
     def part(self, task: Task, coarse_hits: Mapping[int, Hits], coarse_seconds: float) -> Part:
-        """The figures; the coarse stage's on the same queries."""
+        """Return the figures, those of the coarse stage for the same queries."""
         fine = _hits(task, self.ranks, self.choices)
         same = {n: hits[: self.queries] for n, hits in coarse_hits.items()}
         return Part(
@@ -111,14 +111,14 @@ class _BulkResult:
 def _hits(task: Task, ranks: Sequence[int | None], choices: Sequence[float]) -> dict[int, Hits]:
     if task.kind == "choice":
         won = np.array(choices, dtype=np.float64)
-        # both candidates are among the first two, so a longer list tells nothing
+        # both candidates are among the first two, so larger n have no information
         return {n: won if n == 1 else np.ones_like(won) for n in AT}
     return {n: recall_hits(ranks, n) for n in AT}
 
 
 @dataclass(slots=True, eq=False)
 class _Ended:
-    """The variants that are asked no more, each with the reason."""
+    """The skipped and the stopped variants, with the reasons."""
 
     skipped: dict[str, str] = field(default_factory=dict)
     stopped: dict[str, str] = field(default_factory=dict)
@@ -139,14 +139,14 @@ def evaluate_section(
     Args:
         name: of the section.
         tasks: of the section.
-        variants: the first is the one that the model must be able to do; others are skipped where it can't.
+        variants: the model must support the first one; others are skipped if it does not support them.
         kept: embeds the items.
-        judging: judges the pairs.
-        progress: is told how far it is.
-        abstain: measure on the first variant whether it knows that nothing matches.
+        judging: scores the pairs.
+        progress: receives the progress.
+        abstain: measure abstention with the first variant.
 
     Raises:
-        ModelUnsuited: the model can't do the first variant.
+        ModelUnsuited: the model does not support the first variant.
         BenchmarkUnreadable: a picture can't be decoded.
     """
     depth = max(max(AT), *(variant.k + 1 for variant in variants))
@@ -155,23 +155,23 @@ def evaluate_section(
     advance = progress.stage(f"{name}: fine", sum(len(task.queries) for task in tasks))
     ended = _Ended()
     parts: dict[str, list[Part]] = {variant.name: [] for variant in variants}
-    learned: Abstention | None = None
+    abstention: Abstention | None = None
     for task, ranking in ranked:
-        tallies = {variant.name: _BulkResult() for variant in variants}
-        asked = pools(task, ranking)
-        for pool in asked:
-            _judge_all(task, pool, variants, judging, tallies, ended)
+        counts = {variant.name: _Counts() for variant in variants}
+        task_pools = pools(task, ranking)
+        for pool in task_pools:
+            _judge_all(task, pool, variants, judging, counts, ended)
             advance(1)
         coarse_hits = _hits(
             task,
-            [rank_of_right(pool, pool.places) for pool in asked],
-            [coarse_choice(pool) for pool in asked] if task.kind == "choice" else [],
+            [rank_of_right(pool, pool.places) for pool in task_pools],
+            [coarse_choice(pool) for pool in task_pools] if task.kind == "choice" else [],
         )
         for variant in variants:
-            if tallies[variant.name].queries:
-                parts[variant.name].append(tallies[variant.name].part(task, coarse_hits, ranking.seconds))
+            if counts[variant.name].queries:
+                parts[variant.name].append(counts[variant.name].part(task, coarse_hits, ranking.seconds))
         if abstain:
-            learned = measure(asked, variants[0], judging)
+            abstention = measure(task_pools, variants[0], judging)
     return [
         Result(
             variant,
@@ -179,7 +179,7 @@ def evaluate_section(
             parts[variant.name],
             skipped=ended.skipped.get(variant.name),
             stopped=ended.stopped.get(variant.name),
-            abstention=learned if variant is variants[0] else None,
+            abstention=abstention if variant is variants[0] else None,
         )
         for variant in variants
     ]
@@ -190,11 +190,11 @@ def _judge_all(
     pool: Pool,
     variants: Sequence[Variant],
     judging: Judging,
-    tallies: Mapping[str, _BulkResult],
+    counts: Mapping[str, _Counts],
     ended: _Ended,
 ) -> None:
-    """One query by every variant, the largest pools first, so that the smaller find their scores ready."""
-    for variant in sorted(variants, key=lambda one: (-one.k, one.adaptive is not None)):
+    """Run every variant on one query, the largest pools first, so that the smaller ones reuse their scores."""
+    for variant in sorted(variants, key=lambda variant: (-variant.k, variant.adaptive is not None)):
         if variant.name in ended.skipped or variant.name in ended.stopped:
             continue
         try:
@@ -204,7 +204,7 @@ def _judge_all(
                 raise
             ended.skipped[variant.name] = error.message
             continue
-        tally = tallies[variant.name]
-        tally.add(task, pool, variant, outcome)
-        if variant is not variants[0] and tally.pairs == tally.errors >= HOPELESS:
-            ended.stopped[variant.name] = f"none of its first {tally.pairs} pairs got a score"
+        count = counts[variant.name]
+        count.add(task, pool, variant, outcome)
+        if variant is not variants[0] and count.pairs == count.errors >= MAX_UNSCORED:
+            ended.stopped[variant.name] = f"none of its first {count.pairs} pairs got a score"

@@ -1,8 +1,8 @@
-"""The scores of a run, kept in its folder: what was judged once is never judged again.
+"""The scores of a run, stored in its folder, so that each pair is scored once.
 
-A score is found by what it depends on alone: the scorer's version (model, prompts, mode, re-injection), the query
-and the candidate. So ablations share scores, and an interrupted run goes on where it stopped. SQLite, since it
-loses a half-written transaction and nothing else when a run is killed.
+The key of a score is all that it depends on: the scorer's version (model, prompts, mode, re-injection), the query and
+the candidate. So ablations share scores, and an interrupted run can continue. The store is SQLite, which loses at most
+the current transaction when a run is killed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _COLUMNS = "score, log_odds, entropy, injected_layer, tokens, error, seconds"
 
 @dataclass(frozen=True, slots=True)
 class KeptScore:
-    """A pair's score, and the seconds that it took: its share of the call that computed it.
+    """A pair's score, and its share of the seconds of the call that computed it.
 
     The other fields are those of :class:`retllm.fine.PairScore`.
     """
@@ -47,15 +47,15 @@ class KeptScore:
 
     @classmethod
     def of(cls, pair: PairScore, seconds: float) -> KeptScore:
-        """What is kept of a scorer's answer."""
+        """Return the stored form of a scorer's result."""
         return cls(pair.score, pair.log_odds, pair.entropy, pair.injected_layer, pair.tokens, pair.error, seconds)
 
 
 class KeptScores:
-    """The scores in one file. Closed by leaving its ``with`` block.
+    """The scores in one file; a context manager that closes it.
 
     Raises:
-        BenchmarkUnreadable: the file is there but is no such file.
+        BenchmarkUnreadable: the file exists but is not a file of scores.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,7 +67,7 @@ class KeptScores:
             self._db.execute(_TABLE)
         except sqlite3.DatabaseError as error:
             raise BenchmarkUnreadable(
-                f"{path} holds no scores of an earlier run ({error}). Remove it, or choose another folder with --out.",
+                f"{path} is not a file of scores ({error}). Remove it, or choose another folder with --out.",
                 file=str(path),
             ) from error
 
@@ -80,7 +80,7 @@ class KeptScores:
         self._db.close()
 
     def find(self, version: str, query: str, candidates: Sequence[str]) -> dict[str, KeptScore]:
-        """The scores there are of these candidates against the query, by the candidates' keys."""
+        """Return the stored scores of these candidates against the query, by the candidates' keys."""
         found: dict[str, KeptScore] = {}
         for candidate in candidates:
             row = self._db.execute(
@@ -92,7 +92,7 @@ class KeptScores:
         return found
 
     def keep(self, version: str, query: str, scores: Mapping[str, KeptScore]) -> None:
-        """Keep scores, all or none of them; once this returns, a killed process does not lose them."""
+        """Store scores in one transaction; after the call they survive a killed process."""
         rows: Iterable[tuple[object, ...]] = (
             (version, query, candidate, *(getattr(score, name) for name in _COLUMNS.split(", ")))
             for candidate, score in scores.items()

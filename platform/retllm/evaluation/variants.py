@@ -1,4 +1,4 @@
-"""What is compared: ways to run the fine stage, and the ablations of the paper and of the platform's additions."""
+"""The variants of the fine stage that are compared: the ablations of the paper and of the platform's additions."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from retllm.fine.prompts import Mode
 from retllm.fine.waves import Adaptive
 
 KS = (3, 5, 7, 9)
-"""Sizes of the pool that the paper studies."""
+"""Pool sizes of the paper."""
 WIDE_K = 20
-"""The pool that adaptive k may go up to, and that it is compared with."""
+"""The maximum pool size of adaptive k, and the size that it is compared with."""
 FUSION_WEIGHTS = (0.25, 0.5, 1.0)
 """Weights of the coarse similarity; 0 is the variant ``all``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to run the fine stage.
+    """One variant of the fine stage.
 
     Attributes:
         name: in tables.
-        k: candidates that go to the fine stage; with ``adaptive`` the most that may.
-        mode: the way of asking.
+        k: number of candidates of the fine stage; with ``adaptive``, the maximum.
+        mode: how the scorer is asked.
         injection: visual re-injection.
-        entropy: whether the entropy decides ties of the score; without it the coarse rank does.
-        adaptive: scores in waves and stops when the best is clear; None scores all k.
-        fusion: weight of the coarse similarity beside the log-odds.
+        entropy: whether the entropy decides ties of the score; if not, the coarse rank does.
+        adaptive: score in waves and stop when the best candidate is clear; None scores all k.
+        fusion: weight of the coarse similarity that is added to the log-odds.
     """
 
     name: str
@@ -41,16 +41,16 @@ class Variant:
 
 
 def chosen(k: int, mode: Mode, injection: Injection) -> Variant:
-    """The one variant of a run without ablations."""
+    """Return the variant of a run without ablations."""
     return Variant("all", k, mode, injection)
 
 
 def ablations(base: Variant, layers: int) -> list[Variant]:
-    """All variants of ``--ablate``, the base first.
+    """Return all variants of ``--ablate``, the base first.
 
     Args:
-        base: what the others are compared with; each differs from it in what its name says.
-        layers: decoder layers of the scorer, of which the middle one is always re-injected in some.
+        base: the baseline; each other variant differs from it in the point that its name says.
+        layers: number of decoder layers of the scorer; the variants ``fixed`` always inject into the middle one.
     """
     off = replace(base.injection, trigger="off")
     fixed = replace(base.injection, trigger="fixed", fixed_layer=layers // 2)
@@ -72,6 +72,8 @@ _MODES: Sequence[Mode] = ("true_false", "verbalized", "choice")
 
 
 def for_choices(variants: Sequence[Variant]) -> list[Variant]:
-    """Those that can differ on a choice between two candidates: the size of the pool says nothing there."""
-    sized = {f"k={k}" for k in (*KS, WIDE_K)}
-    return [replace(variant, k=2) for variant in variants if variant.adaptive is None and variant.name not in sized]
+    """Return the variants that can differ on a choice between two candidates: all except those of the pool size."""
+    size_names = {f"k={k}" for k in (*KS, WIDE_K)}
+    return [
+        replace(variant, k=2) for variant in variants if variant.adaptive is None and variant.name not in size_names
+    ]

@@ -1,7 +1,7 @@
-"""The fine stage: how well each candidate answers a query, by a multimodal language model, and the order that follows.
+"""The fine stage: a multimodal language model scores each candidate together with the query; the final order follows.
 
-Usable by itself: it needs no database, no server and no other part of the platform. The settings and plain values
-import in no time; torch and transformers come with the first use of a scorer.
+Works on its own: it needs no database, no server and no other part of the platform. Importing settings and plain
+values is fast; torch and transformers are imported when a scorer is first used.
 
     scorer = load_scorer("Qwen/Qwen2.5-VL-7B-Instruct")
     scores = scorer.score(Content(text="a dog on a beach"), [Content(image=picture) for picture in pictures])

@@ -1,4 +1,4 @@
-"""From prepared pairs to batches: grouped by length under a token budget, padded on the right."""
+"""Batch prepared pairs: grouped by length under a token budget, padded on the right."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Pair:
     """One (query, candidate) pair, ready for the model.
 
     Attributes:
-        index: its place among the asks of the call.
+        index: its position among the prompts of the call.
         tokens: for each of :data:`TOKEN_KEYS` that the model takes, int tensor (1, length).
-        vision: what describes its pictures, as the processor gave it.
+        vision: the inputs that describe its pictures, as returned by the processor.
         pictures: the keys of the pictures shown, in order.
     """
 
@@ -35,20 +35,21 @@ class Pair:
         return int(self.tokens["input_ids"].shape[1])
 
     def cut(self, length: int) -> Pair:
-        """The first ``length`` tokens of it, with all that describes its pictures."""
+        """Return the first ``length`` tokens, with all inputs that describe the pictures."""
         return Pair(
             self.index, {key: value[:, :length] for key, value in self.tokens.items()}, self.vision, self.pictures
         )
 
-    def extended(self, index: int, said: Sequence[int]) -> Pair:
-        """The same pair under another ``index``, with tokens of the answer after it."""
+    def extended(self, index: int, answer_tokens: Sequence[int]) -> Pair:
+        """Return the same pair under another ``index``, with tokens of the answer appended."""
         tokens = self.tokens
-        if said:
-            none = torch.zeros(1, len(said), dtype=torch.long)
-            grown = {"input_ids": torch.tensor([list(said)]), "attention_mask": torch.ones_like(none)}
+        if answer_tokens:
+            none = torch.zeros(1, len(answer_tokens), dtype=torch.long)
+            grown = {"input_ids": torch.tensor([list(answer_tokens)]), "attention_mask": torch.ones_like(none)}
             types = tokens.get("token_type_ids")
             if self.pictures and types is not None and not types.any():
-                # where pictures are not of type 1, it marks the answer, which the question must not look at (PaliGemma)
+                # if pictures are not of type 1, type 1 marks the answer, which the question must not attend to
+                # (PaliGemma)
                 grown["token_type_ids"] = torch.ones_like(none)
             tokens = {key: torch.cat([value, grown.get(key, none)], dim=1) for key, value in tokens.items()}
         return Pair(index, tokens, self.vision, self.pictures)
@@ -56,13 +57,13 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """Where things are in a padded batch of b samples and s positions; N is the largest count of visual tokens.
+    """Positions in a padded batch of b samples and s positions; N is the maximum number of visual tokens of a sample.
 
     Attributes:
         last: (b,) position of each sample's last token.
-        real: (b, s) true where a token is, false on padding.
-        suffix: (b, s) true on the tokens after the last visual token.
-        visual: (b, N) positions of the visual tokens, filled up with 0.
+        real: (b, s) true for tokens, false for padding.
+        suffix: (b, s) true for the tokens after the last visual token.
+        visual: (b, N) positions of the visual tokens, padded with 0.
         visual_real: (b, N) true where ``visual`` holds a position.
     """
 
@@ -73,7 +74,7 @@ class Layout:
     visual_real: Tensor
 
     def to(self, device: torch.device) -> Layout:
-        """The same on ``device``."""
+        """Return a copy on ``device``."""
         return Layout(
             *(
                 getattr(self, name).to(device, non_blocking=True)
@@ -84,7 +85,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Pairs padded to one length, on the CPU: the model's inputs, and where what is in them."""
+    """Pairs padded to one length, on the CPU: the model's inputs and their layout."""
 
     pairs: tuple[Pair, ...]
     inputs: dict[str, Tensor]
@@ -92,7 +93,7 @@ class Batch:
 
 
 class Sample(Protocol):
-    """What can be packed: it has a length in tokens, and a place among the asks."""
+    """An element that can be packed: it has a length in tokens and a position among the prompts."""
 
     @property
     def index(self) -> int: ...
@@ -109,8 +110,8 @@ def pack(
 ) -> list[list[Packed]]:
     """Group samples so that a group, padded to its longest, has at most ``token_budget`` tokens.
 
-    Samples of like length come together, longest first, so that little is padded and a group that does not fit the
-    memory shows at once. Only those of one kind share a group. One longer than the budget goes alone.
+    Samples are sorted by length, longest first, so that there is little padding and a group that does not fit in
+    memory fails first. A group holds samples of one kind only. A sample longer than the budget gets its own group.
     """
     groups: dict[object, list[Packed]] = {}
     for sample in samples:
@@ -118,19 +119,19 @@ def pack(
     return [
         chunk
         for group in groups.values()
-        for chunk in _chunks(sorted(group, key=lambda one: (-one.length, one.index)), token_budget)
+        for chunk in _chunks(sorted(group, key=lambda sample: (-sample.length, sample.index)), token_budget)
     ]
 
 
 def kind_of(pair: Pair) -> object:
-    """Pairs of one kind can be put into one batch: they have the same inputs and number of pictures."""
+    """Return a key that is equal for pairs that can share a batch: same inputs, same number of pictures."""
     return frozenset(pair.tokens), frozenset(pair.vision), len(pair.pictures)
 
 
 def _chunks(pairs: Sequence[Packed], token_budget: int) -> Iterator[list[Packed]]:
     chunk: list[Packed] = []
     for pair in pairs:
-        # the first of a chunk is its longest
+        # the first pair of a chunk is its longest
         if chunk and chunk[0].length * (len(chunk) + 1) > token_budget:
             yield chunk
             chunk = []
@@ -140,10 +141,10 @@ def _chunks(pairs: Sequence[Packed], token_budget: int) -> Iterator[list[Packed]
 
 
 def collate(pairs: Sequence[Pair], *, pad_token: int, image_token: int) -> Batch:
-    """Pad pairs to their longest, on the right.
+    """Pad pairs to the longest, on the right.
 
-    Right padding keeps every token at the position it has alone, whatever kind of position ids the model uses, and a
-    causal model never looks at what comes after.
+    With right padding every token keeps the position it has without padding, for any kind of position ids, and a
+    causal model never attends to later positions.
     """
     length = max(pair.length for pair in pairs)
     inputs: dict[str, Tensor] = {}
@@ -160,10 +161,10 @@ def collate(pairs: Sequence[Pair], *, pad_token: int, image_token: int) -> Batch
 
 
 def join(parts: Sequence[Tensor]) -> Tensor:
-    """Put the pictures of several samples one after another.
+    """Concatenate the pictures of several samples.
 
-    The first dimension counts pictures, patches or samples, by model family; where the others differ (a sample of
-    two pictures beside a sample of one), the smaller are filled up with zeros, which the models know as nothing.
+    The first dimension counts pictures, patches or samples, depending on the model family. If the others differ (a
+    sample of two pictures next to a sample of one), the smaller ones are padded with zeros, which the models ignore.
     """
     if len(parts) == 1:
         return parts[0]
@@ -183,7 +184,7 @@ def _layout(ids: Tensor, lengths: Tensor, real: Tensor, image_token: int) -> Lay
     positions = torch.arange(ids.shape[1])
     visual_real = torch.arange(int(counts.max()))[None, :] < counts[:, None]
     visual = torch.zeros(visual_real.shape, dtype=torch.long)
-    # both sides list the visual tokens sample by sample, left to right
+    # both sides enumerate the visual tokens by sample, left to right
     visual[visual_real] = positions.expand_as(ids)[is_visual]
     last_visual = torch.where(is_visual, positions, -1).amax(dim=1)
     suffix = real & (positions[None, :] > last_visual[:, None])

@@ -1,4 +1,4 @@
-"""What is compared: a picture, a text, or both."""
+"""The contents that are compared: a picture, a text, or both."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Modality = Literal["image", "text", "image+text"]
 
 
 class Picture:
-    """A picture that is known by its content, and opened when its pixels are wanted and no earlier.
+    """A picture identified by its content and opened only when its pixels are needed.
 
-    What a model made of a picture is kept from call to call by :attr:`key`, so a picture that comes again is neither
-    opened nor prepared again.
+    Model outputs for a picture are cached across calls by :attr:`key`, so a picture seen before is neither opened nor
+    prepared again.
 
     Args:
-        source: the picture, or what opens it; called each time that the pixels are wanted.
-        key: a name of the content, such as a file's SHA-256; two pictures of one key must be the same. None: made from
-            the pixels.
+        source: the picture, or a function that opens it; called each time the pixels are needed.
+        key: identifies the content, such as a file's SHA-256; pictures with equal keys must be equal. None: computed
+            from the pixels.
     """
 
     __slots__ = ("_key", "_source")
@@ -34,10 +34,10 @@ class Picture:
 
     @property
     def key(self) -> str:
-        """What tells this content from every other.
+        """A unique identifier of the content.
 
         Raises:
-            OSError and what else opening the source raises, where the key must be made from the pixels.
+            OSError and whatever else opening the source raises, if the key must be computed from the pixels.
         """
         if self._key is None:
             image = self.rgb()
@@ -47,10 +47,10 @@ class Picture:
         return self._key
 
     def rgb(self) -> Image.Image:
-        """The picture in red, green and blue; where it is transparent, white shows through.
+        """Return the picture in RGB, transparent areas on white.
 
         Raises:
-            OSError and what else opening the source raises.
+            OSError and whatever else opening the source raises.
         """
         image = self._source if isinstance(self._source, Image.Image) else self._source()
         if image.mode == "RGB":
@@ -70,10 +70,10 @@ class Content:
     Attributes:
         image: the picture as given.
         text: the text.
-        picture: the picture, known by its content.
+        picture: the picture, identified by its content.
 
     Raises:
-        InvalidInput: neither a picture nor a text that holds more than blanks.
+        InvalidInput: there is neither a picture nor a text, or the text is blank.
     """
 
     image: Image.Image | Picture | None = None
@@ -90,7 +90,7 @@ class Content:
 
     @property
     def modality(self) -> Modality:
-        """Which of the nine prompt pairs this side asks for (method section 3)."""
+        """This side's modality, which selects one of the nine prompt pairs (method section 3)."""
         if self.image is None:
             return "text"
         return "image" if self.text is None else "image+text"

@@ -17,15 +17,15 @@ DecidedBy = Literal["score", "entropy", "coarse"]
 
 @dataclass(frozen=True, slots=True)
 class Scored(Generic[Key]):
-    """A candidate as the decision sees it.
+    """A candidate, as input of the final order.
 
     Attributes:
-        key: whatever names the candidate.
-        coarse_rank: its place in the coarse stage; smaller is better.
-        score: the fine score; None when there is none (beyond the pool, not yet scored, failed).
-        entropy: the uncertainty of that score in nats, where known.
-        failed: the fine stage looked at it and could not tell (a written answer without a number, say), so that only
-            its coarse place is known; a score beside it does not count.
+        key: identifies the candidate.
+        coarse_rank: smaller is better.
+        score: the fine score; None if there is none (beyond the pool, not yet scored, failed).
+        entropy: the uncertainty of that score in nats, if known.
+        failed: the fine stage tried and got no score (for example, a written answer without a number), so that only
+            the coarse rank is known; ``score`` is ignored.
     """
 
     key: Key
@@ -37,14 +37,14 @@ class Scored(Generic[Key]):
 
 @dataclass(frozen=True, slots=True)
 class Ranked(Generic[Key]):
-    """A candidate in its final place.
+    """A candidate with its final rank.
 
     Attributes:
         key: as given.
         rank: 1 for the best.
-        decided_by: ``score``: no other candidate has the same rounded score; ``entropy``: others tie with it in
-            score, and its entropy tells it from all of them; ``coarse``: it has no score, or shares score and
-            entropy with another, so that the coarse order placed it.
+        decided_by: ``score``: no other candidate has the same rounded score; ``entropy``: others have the same score,
+            and none of them the same entropy; ``coarse``: it has no score, or shares score and entropy with another,
+            so that the coarse rank decided.
     """
 
     key: Key
@@ -55,55 +55,50 @@ class Ranked(Generic[Key]):
 def final_order(rows: Sequence[Scored[Key]], tie_decimals: int = 4) -> list[Ranked[Key]]:
     """Order candidates by (score rounded to ``tie_decimals`` descending, entropy ascending, coarse rank ascending).
 
-    A pure function: the same rows give the same order whatever order they come in. Candidates without a
-    score keep their coarse order below all that have one. A failed one stays exactly where it is in the coarse order,
-    and the others are ordered around it: nothing speaks for moving it up or down. A score that is no number counts
-    as none; a missing entropy loses every tie.
+    Pure function: the order of the rows does not matter. Candidates without a score keep their coarse order below all
+    that have one. A failed candidate keeps its coarse rank, and the others are ordered around it, since there is no
+    reason to move it up or down. A NaN score counts as none; a missing entropy loses every tie.
 
     Raises:
-        InvalidInput: ``tie_decimals`` is not 0 to 15, or two candidates share a coarse rank, which would leave
-            the order to chance.
+        InvalidInput: ``tie_decimals`` is not 0 to 15, or two candidates share a coarse rank, which would make the
+            order undefined.
     """
     _check(tie_decimals)
     if len({row.coarse_rank for row in rows}) != len(rows):
         raise InvalidInput("Two candidates have the same coarse rank.", field="coarse_rank")
-    places = {row.coarse_rank: _place(row, tie_decimals) for row in rows}
-    by_score = Counter(score for score, _ in places.values())
-    by_both = Counter(places.values())
+    keys = {row.coarse_rank: _sort_key(row, tie_decimals) for row in rows}
+    by_score = Counter(score for score, _ in keys.values())
+    by_both = Counter(keys.values())
 
     def decided_by(row: Scored[Key]) -> DecidedBy:
-        where = places[row.coarse_rank]
-        if math.isinf(where[0]):
+        key = keys[row.coarse_rank]
+        if math.isinf(key[0]):
             return "coarse"
-        if by_score[where[0]] == 1:
+        if by_score[key[0]] == 1:
             return "score"
-        return "entropy" if by_both[where] == 1 else "coarse"
+        return "entropy" if by_both[key] == 1 else "coarse"
 
-    moving = iter(
-        sorted((row for row in rows if not row.failed), key=lambda r: (*places[r.coarse_rank], r.coarse_rank))
-    )
+    moving = iter(sorted((row for row in rows if not row.failed), key=lambda r: (*keys[r.coarse_rank], r.coarse_rank)))
     coarse = sorted(rows, key=lambda row: row.coarse_rank)
     ordered = [row if row.failed else next(moving) for row in coarse]
     return [Ranked(row.key, rank, decided_by(row)) for rank, row in enumerate(ordered, start=1)]
 
 
 def tied(rows: Sequence[Scored[Key]], tie_decimals: int = 4) -> list[Key]:
-    """The candidates whose entropy would decide a tie and is not known yet, in coarse order.
-
-    That is, those that share their rounded score with another and have no entropy.
+    """Return the candidates that share their rounded score with another and have no entropy yet, in coarse order.
 
     Raises:
         InvalidInput: ``tie_decimals`` is not 0 to 15.
     """
     _check(tie_decimals)
-    places = {row.coarse_rank: _place(row, tie_decimals)[0] for row in rows}
-    shared = {score for score, times in Counter(places.values()).items() if times > 1 and not math.isinf(score)}
+    scores = {row.coarse_rank: _sort_key(row, tie_decimals)[0] for row in rows}
+    shared = {score for score, times in Counter(scores.values()).items() if times > 1 and not math.isinf(score)}
     coarse = sorted(rows, key=lambda row: row.coarse_rank)
-    return [row.key for row in coarse if places[row.coarse_rank] in shared and row.entropy is None]
+    return [row.key for row in coarse if scores[row.coarse_rank] in shared and row.entropy is None]
 
 
 def default_tie_decimals(mode: Mode) -> int:
-    """How many decimals tell two scores apart: 2 for numbers that a model writes, 4 for probabilities (section 5)."""
+    """Return the decimals to which scores are compared: 2 if the model writes them, 4 for probabilities (section 5)."""
     return 2 if mode == "verbalized" else 4
 
 
@@ -112,8 +107,8 @@ def _check(tie_decimals: int) -> None:
         raise InvalidInput(f"tie_decimals must be 0 to 15, not {tie_decimals}.", field="tie_decimals")
 
 
-def _place(row: Scored[Key], tie_decimals: int) -> tuple[float, float]:
-    """What it is sorted by, ascending; infinite where there is no score."""
+def _sort_key(row: Scored[Key], tie_decimals: int) -> tuple[float, float]:
+    """Return the ascending sort key; infinite without a score."""
     if row.failed or row.score is None or math.isnan(row.score):
         return math.inf, math.inf
     entropy = math.inf if row.entropy is None or math.isnan(row.entropy) else row.entropy

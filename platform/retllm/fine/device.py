@@ -1,4 +1,4 @@
-"""Where a model computes, and in what precision."""
+"""The device and precision that a model uses."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import torch
 from retllm.errors import ModelUnavailable
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""The precisions that a model can be loaded in, by name."""
+"""The precisions that a model can be loaded in."""
 
 
 def pick_device(device: str) -> torch.device:
-    """``auto`` is the GPU where there is one.
+    """Return the device of this name; ``auto`` is the GPU if there is one.
 
     Raises:
-        ModelUnavailable: a device that this machine does not have.
+        ModelUnavailable: this machine does not have the device.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -28,10 +28,10 @@ def pick_device(device: str) -> torch.device:
 
 
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """``auto`` is bfloat16 on a GPU and float32 on a CPU.
+    """Return the precision of this name; ``auto`` is bfloat16 on a GPU and float32 on a CPU.
 
     Raises:
-        ModelUnavailable: none of :data:`DTYPES`.
+        ModelUnavailable: it is not one of :data:`DTYPES`.
     """
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32

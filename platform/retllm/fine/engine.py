@@ -1,4 +1,4 @@
-"""Forward passes: what a model says at the end of each question, read in one pass each (method sections 3 and 4)."""
+"""Forward passes: one pass for each question, read at its last position (method sections 3 and 4)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 Out = TypeVar("Out")
 
 Reader = Callable[[Tensor], Tensor]
-"""From the last position's logits, (b, vocabulary) float32, to what is wanted of each sample, (b, n)."""
+"""Maps the logits of the last position, (b, vocabulary) float32, to the values to return for each sample, (b, n)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,24 +49,24 @@ class Prompt:
     """One question.
 
     Attributes:
-        candidate: the place among the candidates that errors name.
-        message: the user's message; pictures in their places.
-        said: tokens of the answer so far; the question is what comes next.
-        recorded: whether this is the candidate's question that a trace is of.
+        candidate: position of the candidate, for error messages.
+        message: the user's message, texts and pictures in order.
+        answer_tokens: the answer so far; the model is asked for the next token.
+        recorded: whether this is the candidate's question to record in a trace.
     """
 
     candidate: int
     message: Sequence[Part]
-    said: tuple[int, ...] = ()
+    answer_tokens: tuple[int, ...] = ()
     recorded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class PromptAnswer:
-    """What one forward pass gave.
+    """The result of one forward pass.
 
     Attributes:
-        values: what the reader made of the logits.
+        values: the reader's values for this sample.
         injected_layer: the decoder layer, from 0, whose feed-forward output was mixed; None if none was.
         uncertainty: the early reading that armed it; None unless the ``entropy`` trigger did.
         tokens: length of the question, visual tokens included.
@@ -80,8 +80,12 @@ class PromptAnswer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchOutput:
-    """The outcome of one batch, still on the device: of each sample its place among the asks and its length, and
-    (b, 2 + n) armed layer, uncertainty and the reader's values."""
+    """The result of one batch, still on the device.
+
+    Attributes:
+        places: of each sample, its position among the prompts and its length in tokens.
+        values: (b, 2 + n) armed layer, uncertainty and the reader's values.
+    """
 
     places: tuple[tuple[int, int], ...]
     values: Tensor
@@ -95,11 +99,11 @@ class LazyAnswers:
         self._raw = raw
 
     def read(self) -> list[PromptAnswer]:
-        """Wait for the device and fetch all answers at once, in the order of the asks."""
+        """Wait for the device and fetch all answers at once, in the order of the prompts."""
         if not self._raw:
             return []
-        rows: list[list[float]] = torch.cat([one.values for one in self._raw]).cpu().tolist()
-        places = [place for one in self._raw for place in one.places]
+        rows: list[list[float]] = torch.cat([output.values for output in self._raw]).cpu().tolist()
+        places = [place for output in self._raw for place in output.places]
         answers: list[PromptAnswer | None] = [None] * self._count
         for (index, length), (armed, uncertainty, *values) in zip(places, rows, strict=True):
             answers[index] = PromptAnswer(
@@ -113,9 +117,9 @@ class LazyAnswers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Question:
-    """A pair that goes through the model whole; where ``split`` says how, its prefix is kept under ``key``.
+    """A pair that is computed from its first token on; with a ``split``, its prefix is cached under ``key``.
 
-    ``recorded`` is the candidate that its pass is recorded for, None if it is not.
+    ``recorded`` is the candidate for which the pass is recorded, None if it is not.
     """
 
     pair: Pair
@@ -133,16 +137,16 @@ class _Question:
 
 
 class Engine:
-    """Answers asks with one set of re-injection settings, within one call of the scorer.
+    """Answers prompts with one set of re-injection settings, within one call of the scorer.
 
     Args:
         loaded: the model.
         features: its picture features.
-        feed_forwards: of every layer that the plan may inject.
-        injection, plan: the settings, and what they mean for this model.
-        token_budget: most tokens, padding included, in one forward pass.
-        prefixes: the image prefixes known; None if this model's questions are not to be taken apart.
-        recorder: watches the passes for a trace; every question then goes through the model whole.
+        feed_forwards: the networks of all layers that the plan may inject into.
+        injection, plan: the settings, and the layers they select in this model.
+        token_budget: maximum number of tokens in one forward pass, padding included.
+        prefixes: the cached image prefixes; None if this model's questions must not be split.
+        recorder: records the passes for a trace; then no question is split.
     """
 
     def __init__(
@@ -162,44 +166,44 @@ class Engine:
         self._injection = injection
         self._plan = plan
         self._token_budget = token_budget
-        # what is injected into all positions makes the prefix depend on the question
+        # with injection into all positions the prefix depends on the question
         exact = not plan.injectable or injection.scope == "suffix"
         self._prefixes = prefixes if exact and recorder is None else None
         self._recorder = recorder
         self._device: torch.device = loaded.module.device
 
-    def answer(self, asks: Sequence[Prompt], read: Reader) -> LazyAnswers:
-        """One forward pass for each ask, in batches; nothing in it waits for the device.
+    def answer(self, prompts: Sequence[Prompt], read: Reader) -> LazyAnswers:
+        """Run one forward pass for each prompt, in batches, without waiting for the device.
 
-        A picture's part of the question is computed once for all asks that begin with it, where that is exact.
+        The picture's part of a question is computed once for all prompts that begin with it, if that is exact.
 
         Raises:
-            InvalidInput: an ask that the model can't take (``detail["index"]`` is its candidate).
-            TooLargeForDevice: one ask alone is too large for the device's memory.
+            InvalidInput: the model can't take a prompt (``detail["index"]`` is its candidate).
+            TooLargeForDevice: a single prompt is too large for the device's memory.
         """
-        openings = [self._opening(ask) for ask in asks]
-        known = self._known(asks, openings)
+        openings = [self._opening(prompt) for prompt in prompts]
+        known = self._known(prompts, openings)
         wholes: list[_Question] = []
         tails: list[Tail] = []
-        for place, (ask, opening) in enumerate(zip(asks, openings, strict=True)):
+        for place, (prompt, opening) in enumerate(zip(prompts, openings, strict=True)):
             prefix = known.get(opening.key) if opening else None
             rest = prefix.tail(opening) if prefix and opening else None
             if prefix is None or rest is None:
-                wholes.append(self._question(place, ask, opening))
+                wholes.append(self._question(place, prompt, opening))
             else:
-                tails.append(Tail(place, prefix, rest + ask.said))
-                self.loaded.preparer.demand_room(ask.candidate, tails[-1].length)
+                tails.append(Tail(place, prefix, rest + prompt.answer_tokens))
+                self.loaded.preparer.demand_room(prompt.candidate, tails[-1].length)
         raw = [
             *self._passes(wholes, self._kind_of, lambda group: self._whole(group, read)),
             *self._passes(tails, self._kind_of_tail, lambda group: self._tails(group, read)),
         ]
-        return LazyAnswers(len(asks), raw)
+        return LazyAnswers(len(prompts), raw)
 
-    def _opening(self, ask: Prompt) -> Opening | None:
-        return None if self._prefixes is None else self.loaded.preparer.opening(ask.candidate, ask.message)
+    def _opening(self, prompt: Prompt) -> Opening | None:
+        return None if self._prefixes is None else self.loaded.preparer.opening(prompt.candidate, prompt.message)
 
-    def _known(self, asks: Sequence[Prompt], openings: Sequence[Opening | None]) -> dict[Key, Prefix]:
-        """The prefixes that are here, and those that several asks begin with, which are made first."""
+    def _known(self, prompts: Sequence[Prompt], openings: Sequence[Opening | None]) -> dict[Key, Prefix]:
+        """Return the cached prefixes, and those that several prompts share, which are computed first."""
         known: dict[Key, Prefix] = {}
         missing: dict[Key, list[int]] = {}
         for place, opening in enumerate(openings):
@@ -208,9 +212,11 @@ class Engine:
                 known[opening.key] = found
             else:
                 missing.setdefault(opening.key if opening else (str(place),), []).append(place)
-        self._ahead(asks[places[0]] for places in missing.values())
+        self._ahead(prompts[places[0]] for places in missing.values())
         shared = [places[0] for places in missing.values() if len(places) > 1]
-        questions = [self._question(place, replace(asks[place], said=()), openings[place]) for place in shared]
+        questions = [
+            self._question(place, replace(prompts[place], answer_tokens=()), openings[place]) for place in shared
+        ]
         heads = [
             replace(question, pair=question.pair.cut(question.split.length)) for question in questions if question.split
         ]
@@ -218,15 +224,15 @@ class Engine:
             known.update(made)
         return known
 
-    def _ahead(self, asks: Iterable[Prompt]) -> None:
-        parts = (part for ask in asks for part in ask.message)
+    def _ahead(self, prompts: Iterable[Prompt]) -> None:
+        parts = (part for prompt in prompts for part in prompt.message)
         self.loaded.preparer.pixels.ahead([part for part in parts if isinstance(part, Picture)])
 
-    def _question(self, place: int, ask: Prompt, opening: Opening | None) -> _Question:
-        pair = self.loaded.preparer.pair(ask.candidate, ask.message)
-        whole = pair.extended(place, ask.said)
+    def _question(self, place: int, prompt: Prompt, opening: Opening | None) -> _Question:
+        pair = self.loaded.preparer.pair(prompt.candidate, prompt.message)
+        whole = pair.extended(place, prompt.answer_tokens)
         if opening is None:
-            return _Question(whole, recorded=ask.candidate if ask.recorded else None)
+            return _Question(whole, recorded=prompt.candidate if prompt.recorded else None)
         return _Question(whole, opening.key, split(pair, opening, self.loaded.image_token))
 
     @staticmethod
@@ -234,7 +240,7 @@ class Engine:
         return kind_of(question.pair)
 
     def _kind_of_tail(self, tail: Tail) -> object:
-        # a window counts positions in the cache, and what fills up a shorter prefix would take up some of them
+        # a window counts positions in the cache, and the padding of a shorter prefix would use some of them
         return tail.prefix.length if self.loaded.windowed else None
 
     def _passes(
@@ -244,27 +250,27 @@ class Engine:
             yield from self._halving(group, run)
 
     def _halving(self, group: Sequence[Packed], run: Callable[[Sequence[Packed]], Out]) -> Iterator[Out]:
-        """Run a group; if it does not fit the memory, its halves."""
+        """Run a group; if it does not fit into memory, run its halves."""
         try:
-            done = run(group)
+            output = run(group)
             BATCH.labels("scorer").observe(len(group))
-            yield done
+            yield output
         except torch.OutOfMemoryError as error:
             if len(group) == 1:
                 raise TooLargeForDevice(
-                    f"One pair of {group[0].length} tokens does not fit the memory of {self._device}. Use smaller "
+                    f"One pair of {group[0].length} tokens does not fit into the memory of {self._device}. Use smaller "
                     "pictures, a smaller model or a larger device."
                 ) from error
             log.warning("batch_halved", pairs=len(group), tokens=group[0].length * len(group))
         else:
             return
-        # outside the handler, whose error would keep the failed pass's memory alive
+        # outside the handler: the exception keeps the memory of the failed pass alive
         half = len(group) // 2
         yield from self._halving(group[:half], run)
         yield from self._halving(group[half:], run)
 
     def _whole(self, group: Sequence[_Question], read: Reader) -> BatchOutput:
-        """Questions from beginning to end; their prefixes are kept if there is room for any."""
+        """Compute whole questions; cache their prefixes if the cache can hold any."""
         batch = self._collated(group)
         layout = batch.layout.to(self._device)
         shows = bool(batch.pairs[0].pictures)
@@ -280,7 +286,7 @@ class Engine:
         return _raw(group, reinjection, read(logits[:, -1]))
 
     def _make(self, group: Sequence[_Question]) -> dict[Key, Prefix]:
-        """Compute prefixes, and nothing after them."""
+        """Compute only the prefixes."""
         batch = self._collated(group)
         inputs = self._features.inputs(batch)
         with self._hooked(batch.layout.to(self._device), None):
@@ -291,12 +297,14 @@ class Engine:
     def _growing(
         self, inputs: dict[str, Any], group: Sequence[_Question], layout: Layout
     ) -> tuple[Tensor, dict[Key, Prefix]]:
-        """A forward pass, and the prefixes from the keys and values that it leaves."""
+        """Run a forward pass; return its logits, and the prefixes from its keys and values."""
         cache = empty_cache()
-        with capture_decoder_inputs(self.loaded.decoder.trunk) as witness:
+        with capture_decoder_inputs(self.loaded.decoder.trunk) as decoder_inputs:
             logits = self.loaded.module(**inputs, past_key_values=cache, use_cache=True).logits
-        prefixes = harvest(cache, [question.split for question in group], layout, witness)
-        return logits, {question.key: one for question, one in zip(group, prefixes, strict=True) if one is not None}
+        prefixes = harvest(cache, [question.split for question in group], layout, decoder_inputs)
+        return logits, {
+            question.key: prefix for question, prefix in zip(group, prefixes, strict=True) if prefix is not None
+        }
 
     def _keep(self, made: Mapping[Key, Prefix]) -> None:
         assert self._prefixes is not None
@@ -304,7 +312,7 @@ class Engine:
             self._prefixes.put(key, prefix)
 
     def _tails(self, group: Sequence[Tail], read: Reader) -> BatchOutput:
-        """The rest of questions whose prefixes are known."""
+        """Compute the tails of questions whose prefixes are known."""
         batch = collate_tails(group, self.loaded.preparer.pad_token, self._device)
         reinjection = None
         if self._plan.injectable:

@@ -1,4 +1,4 @@
-"""One decoder layer's feed-forward network, seen the same way in every model family."""
+"""The feed-forward network of a decoder layer, with the same interface for every model family."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from retllm.errors import ModelUnsuited
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeedForward:
-    """A dense feed-forward network and what re-injection needs to know of it.
+    """A dense feed-forward network, with what re-injection needs.
 
     Attributes:
-        module: maps (batch, positions, d) to the same shape; the place to hook.
-        activation: its own non-linearity, the phi of the method.
-        up, gate, down: mean absolute weight of its projections, float32 scalars on the module's device.
+        module: maps (batch, positions, d) to the same shape; the hooks are registered here.
+        activation: its non-linearity, the phi of the method.
+        up, gate, down: mean absolute weight of each projection, float32 scalars on the module's device.
     """
 
     module: nn.Module
@@ -29,18 +29,18 @@ class FeedForward:
     down: Tensor
 
     def key_size(self, key_weight: Literal["up", "gate"]) -> Tensor:
-        """The mean size that the visual keys are brought to."""
+        """Return the mean size to which the visual keys are scaled."""
         return self.up if key_weight == "up" else self.gate
 
 
 def read_feed_forward(layer: nn.Module, number: int) -> FeedForward:
     """Find the feed-forward network of a decoder layer.
 
-    Knows gated networks with separate (``gate_proj``, ``up_proj``) or joined (``gate_up_proj``) projections and
+    Supports gated networks with separate (``gate_proj``, ``up_proj``) or joined (``gate_up_proj``) projections, and
     plain two-matrix networks (``fc1``, ``fc2``), for which both key sizes are those of the first matrix.
 
     Raises:
-        ModelUnsuited: the layer has none of these (a mixture of experts, say), or its weights are quantised.
+        ModelUnsuited: the layer has none of these (for example, a mixture of experts), or its weights are quantised.
     """
     module = feed_forward_module(layer)
     activation = _first(module, "act_fn", "activation_fn", "act") if module is not None else None
@@ -51,7 +51,7 @@ def read_feed_forward(layer: nn.Module, number: int) -> FeedForward:
         gate, up = joined.chunk(2, dim=0)
     elif gate is None:
         gate = up
-    # Gemma 4's mixture stands beside a dense network, which is then only a part of what the layer adds
+    # Gemma 4 has a mixture in parallel to a dense network, which then is only a part of the layer's output
     mixture = _first(layer, "experts") is not None
     if module is None or activation is None or down is None or up is None or gate is None or mixture:
         raise ModelUnsuited(
@@ -63,7 +63,7 @@ def read_feed_forward(layer: nn.Module, number: int) -> FeedForward:
 
 
 def feed_forward_module(layer: nn.Module) -> nn.Module | None:
-    """The feed-forward network of a decoder layer, of whatever kind; None if there is none under a known name."""
+    """Return the feed-forward network of a decoder layer, of any kind; None if there is none under a known name."""
     return _first(layer, "mlp", "feed_forward", "ffn")
 
 

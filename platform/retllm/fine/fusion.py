@@ -1,4 +1,4 @@
-"""Fusion of the two stages: the fine log-odds and the coarse similarity as one number to order by."""
+"""Fusion of the two stages: combine the fine log-odds and the coarse similarity into one number to sort by."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from retllm.errors import InvalidInput
 
-# similarities come in single precision; a smaller deviation over the pool is rounding, not an order
+# similarities have single precision; a smaller deviation over the pool is rounding error
 _NOISE = 1e-6
 
 
 def standardised(similarities: Sequence[float | None]) -> NDArray[np.float64]:
-    """The similarities with mean 0 and (population) standard deviation 1 over the pool; 0 where all are alike.
+    """Scale the similarities to mean 0 and (population) standard deviation 1 over the pool; all 0 if all are equal.
 
-    One that is not known counts as the mean of those that are, 0: it speaks neither for its candidate nor against it.
+    An unknown similarity counts as the mean, 0.
     """
     shares = np.zeros(len(similarities), dtype=np.float64)
     known = np.asarray([value is not None for value in similarities], dtype=bool)
@@ -28,18 +28,18 @@ def standardised(similarities: Sequence[float | None]) -> NDArray[np.float64]:
 
 
 def fused(log_odds: Sequence[float | None], similarities: Sequence[float | None], weight: float) -> list[float | None]:
-    """``log-odds + weight * z`` for each candidate, with z its similarity standardised over the whole pool.
+    """Return ``log-odds + weight * z`` for each candidate, with z its similarity standardised over the whole pool.
 
-    Standardised, since cosine similarities of one pool lie within a few hundredths of each other, at a place
-    that depends on the query and on the model.
+    The cosine similarities of one pool lie within a few hundredths of each other, around a mean that depends on the
+    query and the model; hence the standardisation.
 
     Args:
-        log_odds: of each candidate; None where there is none, and then there is no fused number either.
-        similarities: cosine similarity of each candidate of the pool, scored or not; None where it has none.
-        weight: log-odds that one standard deviation of similarity is worth; 0 leaves the log-odds as they are.
+        log_odds: of each candidate; the result is None where this is None.
+        similarities: cosine similarity of each candidate of the pool, scored or not; None if unknown.
+        weight: log-odds added per standard deviation of similarity; 0 leaves the log-odds unchanged.
 
     Raises:
-        InvalidInput: the two differ in length, or the weight is not a finite number of 0 or more.
+        InvalidInput: the lengths differ, or the weight is negative or not finite.
     """
     if len(log_odds) != len(similarities):
         raise InvalidInput(

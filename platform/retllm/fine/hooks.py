@@ -1,7 +1,7 @@
-"""Visual re-injection by hooks: nothing of the model is replaced, and all hooks go when the pass ends.
+"""Visual re-injection by hooks: no part of the model is replaced, and all hooks are removed after the pass.
 
 Method sections 3 and 4; RetLLM (arXiv 2602.22278) section 2.2; MemVR (arXiv 2410.03577) for trigger and scaling.
-Nothing here waits for the device: which sample is injected where is a tensor, never a branch.
+Nothing here waits for the device: tensors, not branches, select the layer of each sample.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NEVER = -1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoder:
-    """The parts of a model that the hooks hold on to.
+    """The parts of a model that the hooks are registered on.
 
     Attributes:
         trunk: the text decoder; called with ``inputs_embeds``.
@@ -42,10 +42,10 @@ class Decoder:
 
 
 class Reinjection:
-    """The state of one forward pass: the visual tokens, and for each sample where it is injected.
+    """The state of one forward pass: the visual tokens, and the injected layer of each sample.
 
-    After the pass, ``armed`` (b,) holds the injected layer or :data:`NEVER`, ``uncertainty`` (b,) the reading that
-    armed it, NaN where none did.
+    After the pass, ``armed`` (b,) is the injected layer or :data:`NEVER`, and ``uncertainty`` (b,) is the reading that
+    armed it, or NaN.
     """
 
     def __init__(self, settings: Injection, plan: LayerPlan, layout: Layout) -> None:
@@ -65,36 +65,36 @@ class Reinjection:
         self._scope = scope.unsqueeze(-1)
 
     def keep_visual(self, embeddings: Tensor) -> None:
-        """Take Z, the projected visual tokens, from where the forward pass has scattered them.
+        """Set Z, the projected visual tokens, from the decoder's input ``embeddings`` (b, s, d).
 
-        ``embeddings`` (b, s, d) are the decoder's inputs. Two pictures in one sample: Z is all of their tokens.
+        With two pictures in one sample, Z has the tokens of both.
         """
         index = self._layout.visual.unsqueeze(-1).expand(-1, -1, embeddings.shape[-1])
         self.give_visual(embeddings.gather(1, index))
 
     def give_visual(self, visual: Tensor) -> None:
-        """Take Z, (b, N, d), as it is known already; rows that the layout does not mark as real do not count."""
+        """Set Z, (b, N, d); rows that the layout does not mark as real are ignored."""
         real = self._layout.visual_real.unsqueeze(-1)
         self._visual = visual.masked_fill(~real, 0)
         self._visual_size = _mean_size(self._visual, real)
 
     @property
     def knows_visual(self) -> bool:
-        """Whether Z is known before the pass begins."""
+        """Whether Z is set."""
         return self._visual is not None
 
     def observe(self, layer: int, logits: Tensor) -> None:
-        """Arm ``layer + 1`` in the samples whose early logits (b, vocabulary) are uncertain for the first time."""
+        """Arm ``layer + 1`` for the samples whose early logits (b, vocabulary) are uncertain for the first time."""
         reading = early_uncertainty(logits)
         fires = (reading > self._settings.tau) & (self.armed == NEVER) & self._has_visual
         self.armed = torch.where(fires, layer + 1, self.armed)
         self.uncertainty = torch.where(fires, reading, self.uncertainty)
 
     def mix(self, layer: int, feed_forward: FeedForward, x: Tensor, plain: Tensor) -> Tensor:
-        """``(1 - alpha) FFN(x) + alpha delta^(x)`` in the armed samples, ``plain`` itself elsewhere.
+        """Return ``(1 - alpha) FFN(x) + alpha delta^(x)`` for the armed samples, ``plain`` for the others.
 
         Args:
-            layer: the layer's number.
+            layer: the layer number.
             feed_forward: its feed-forward network.
             x, plain: its input and output, (b, s, d).
         """
@@ -108,17 +108,17 @@ class Reinjection:
         return torch.where(here, mixed.to(plain.dtype), plain)
 
     def _delta(self, feed_forward: FeedForward, x: Tensor) -> Tensor:
-        """``phi(x K^T) V`` (b, s, d), with K = V = Z or their scaled forms."""
-        # rows of padding are zero in values, so what phi makes of them does not count
+        """Return ``phi(x K^T) V`` (b, s, d), with K = V = Z or their scaled forms."""
+        # padding rows of the values are zero, so their weights have no effect
         return torch.bmm(self.weights(feed_forward, x), self._sized(feed_forward.down, x.dtype))
 
     def weights(self, feed_forward: FeedForward, x: Tensor) -> Tensor:
-        """``phi(x K^T)`` (b, s, N): how much each visual token counts at each of the positions x (b, s, d)."""
+        """Return ``phi(x K^T)`` (b, s, N): the weight of each visual token at each of the positions x (b, s, d)."""
         keys = self._sized(feed_forward.key_size(self._settings.key_weight), x.dtype)
         return feed_forward.activation(torch.bmm(x, keys.transpose(1, 2)))
 
     def _sized(self, size: Tensor, dtype: torch.dtype) -> Tensor:
-        """Z (b, N, d), brought to the mean size of a projection's weights if the settings say so."""
+        """Return Z (b, N, d), scaled to the mean size of a projection's weights if ``scaling`` is set."""
         assert self._visual is not None
         assert self._visual_size is not None
         visual = self._visual.to(dtype)
@@ -131,7 +131,7 @@ _TINY = 1e-30
 
 
 def _mean_size(values: Tensor, where: Tensor) -> Tensor:
-    """Mean of |values| (b, s, d) over the positions (b, s, 1) that ``where`` marks: (b, 1, 1), float32."""
+    """Return the mean of |values| (b, s, d) over the positions marked in ``where`` (b, s, 1): (b, 1, 1), float32."""
     per_position = values.abs().sum(dim=-1, keepdim=True, dtype=torch.float32)
     total = per_position.masked_fill(~where, 0).sum(dim=1, keepdim=True)
     count = where.sum(dim=1, keepdim=True).clamp_min(1) * values.shape[-1]
@@ -146,10 +146,10 @@ def hooked(
     plan: LayerPlan,
     feed_forwards: Mapping[int, FeedForward],
 ) -> Iterator[None]:
-    """Set the hooks of one forward pass, and take them away whatever happens in it.
+    """Register the hooks of one forward pass; remove them afterwards, also after an error.
 
-    The head is always hooked, so that it sees each sample's last position only and answers in float32. Without
-    ``reinjection`` nothing else is, and the pass is the plain model's.
+    The head is always hooked: it gets only the last position of each sample and returns float32. Without
+    ``reinjection`` there are no other hooks, and the plain model runs.
     """
     with ExitStack() as stack:
 
@@ -172,7 +172,7 @@ def hooked(
 
 
 def last_of(hidden: Tensor, layout: Layout) -> Tensor:
-    """The last real position of each sample: (b, s, d) to (b, 1, d)."""
+    """Select the last real position of each sample: (b, s, d) to (b, 1, d)."""
     index = layout.last[:, None, None].expand(-1, 1, hidden.shape[-1])
     return hidden.gather(1, index)
 
@@ -188,11 +188,11 @@ _ROWS_AT_ONCE = 16_384
 
 
 def _in_float32(head: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-    """The head's logits once more, in float32: bfloat16 ones step by 1/16 and more, which makes false ties."""
+    """Compute the head's logits again in float32: bfloat16 logits have steps of 1/16 or more and cause false ties."""
     if output.dtype == torch.float32 or type(head) is not nn.Linear:
         return output.float()
     hidden = args[0].float()
-    # a float32 copy of the whole matrix would be gigabytes
+    # a float32 copy of the whole matrix would take gigabytes
     parts = [hidden @ rows.float().T for rows in torch.split(head.weight, _ROWS_AT_ONCE)]
     logits = torch.cat(parts, dim=-1)
     return logits if head.bias is None else logits + head.bias.float()
@@ -201,17 +201,17 @@ def _in_float32(head: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tenso
 def keep_visual(
     reinjection: Reinjection,
 ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-    """A hook for the decoder that shows ``reinjection`` what goes in.
+    """Return a decoder pre-hook that passes the decoder's inputs to ``reinjection``.
 
     Raises:
-        ModelUnsuited: when the decoder runs, if it is not given embeddings.
+        ModelUnsuited: when the decoder runs without embeddings as input.
     """
 
     def keep(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         embeddings = kwargs.get("inputs_embeds")
         if not isinstance(embeddings, Tensor):
             raise ModelUnsuited(
-                "Visual re-injection can't see this model's visual tokens: its decoder is not given embeddings. "
+                "Visual re-injection can't read this model's visual tokens: its decoder does not get embeddings. "
                 'Use another model, or set the trigger to "off".'
             )
         reinjection.keep_visual(embeddings)

@@ -1,7 +1,7 @@
-"""The settings of visual re-injection and the decoder layers that they mean for a model of a given depth.
+"""The settings of visual re-injection, and the decoder layers they select in a model of a given depth.
 
-Layers are numbered from 0, the first decoder layer; ``start``, ``end``, ``fixed_layer`` and every layer number that
-a score reports count this way.
+Layers are numbered from 0, the first decoder layer: ``start``, ``end``, ``fixed_layer`` and the layer numbers in
+scores.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from retllm.errors import InvalidInput
 
-#: MemVR's range, given for 28 layers (arXiv 2410.03577); other depths scale it
+#: MemVR's range, given for 28 layers (arXiv 2410.03577); scaled to other depths
 _REFERENCE_DEPTH = 28
 _REFERENCE_START = 5
 _REFERENCE_END = 16
@@ -24,21 +24,22 @@ class Injection:
     """How visual tokens are mixed back into one feed-forward layer (method section 4; RetLLM section 2.2).
 
     Attributes:
-        alpha: share of the injected part, 0 to 1. With 0 the plain model's score comes out, bit for bit.
+        alpha: share of the injected part, 0 to 1. With 0 the score equals that of the plain model, bit for bit.
         trigger: ``entropy``: at the layer after the first whose early reading is uncertain; ``fixed``: always at
             ``fixed_layer``; ``off``: never.
         tau: the uncertainty, 0 to 1, above which a layer triggers.
         start, end: layers ``l`` with ``start < l < end`` are read; the injection happens at ``l + 1``. None
             scales MemVR's 5 and 16 of 28 layers to the model's depth.
         fixed_layer: the layer of the ``fixed`` trigger.
-        scope: ``all`` positions (RetLLM, MemVR), or the ``suffix`` after the last visual token, which leaves what comes
-            before it the same for every question, so that it is computed once.
-        scaling: bring the visual tokens to the size of the layer's weights and the injected part to the size of the
-            layer's own output (MemVR); without it the paper's bare formula is used.
-        key_weight: the projection whose mean size the visual keys take: ``up`` (MemVR) or ``gate`` (RetLLM's code).
+        scope: ``all`` positions (RetLLM, MemVR), or the ``suffix`` after the last visual token; then everything before
+            it is the same for every question and is computed once.
+        scaling: scale the visual tokens to the size of the layer's weights, and the injected part to the size of the
+            layer's own output (MemVR); without it, the formula of the paper is used unchanged.
+        key_weight: the projection whose mean size the visual keys are scaled to: ``up`` (MemVR) or ``gate`` (RetLLM's
+            code).
 
     Raises:
-        InvalidInput: a value outside its range; ``detail["field"]`` names it.
+        InvalidInput: a value is out of range; ``detail["field"]`` names it.
     """
 
     alpha: float = 0.3
@@ -90,15 +91,15 @@ class Injection:
         return self.trigger != "off" and self.alpha > 0
 
     def as_json(self) -> dict[str, Any]:
-        """All settings as plain JSON values, to be stored beside the scores."""
+        """Return all settings as JSON values, to be stored with the scores."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Injection:
-        """The settings that :meth:`as_json` gave; fields left out keep their defaults.
+        """Return the settings from the output of :meth:`as_json`; omitted fields have their defaults.
 
         Raises:
-            InvalidInput: a field that does not exist, or a value outside its range.
+            InvalidInput: a field does not exist, or a value is out of range.
         """
         known = {field.name for field in fields(cls)}
         for name in data:
@@ -107,10 +108,10 @@ class Injection:
         return cls(**data)
 
     def plan(self, layers: int) -> LayerPlan:
-        """What the settings mean for a decoder of ``layers`` layers.
+        """Return the layers that the settings select in a decoder of ``layers`` layers.
 
         Raises:
-            InvalidInput: a layer that this decoder does not have.
+            InvalidInput: this decoder does not have a requested layer.
         """
         if not self.active:
             return LayerPlan(watched=range(0), fixed=None)
@@ -126,7 +127,7 @@ class Injection:
         end = math.floor(_REFERENCE_END * layers / _REFERENCE_DEPTH) if self.end is None else self.end
         if end > layers:
             raise InvalidInput(f"end is {end}, but this model has {layers} layers.", field="end")
-        # the last layer has none after it that could be armed
+        # there is no layer to arm after the last one
         return LayerPlan(watched=range(start + 1, min(end, layers - 1)), fixed=None)
 
 
@@ -136,14 +137,14 @@ NO_INJECTION = Injection(trigger="off")
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
-    """Layers in one decoder: ``watched`` are read for uncertainty, ``fixed`` is always injected."""
+    """Layers of one decoder: ``watched`` are read for uncertainty, ``fixed`` is always injected."""
 
     watched: range
     fixed: int | None
 
     @property
     def injectable(self) -> tuple[int, ...]:
-        """The layers whose feed-forward output may be changed."""
+        """The layers whose feed-forward output may change."""
         if self.fixed is not None:
             return (self.fixed,)
         return tuple(layer + 1 for layer in self.watched)

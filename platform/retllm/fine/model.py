@@ -1,4 +1,4 @@
-"""Loading an image-text-to-text model, and finding in it what scoring needs."""
+"""Load an image-text-to-text model and find the parts that scoring needs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from retllm.fine.sources import ModelSource, can_load
 
 log = structlog.get_logger(__name__)
 
-#: what transformers and the hub's client raise for files that are missing, broken or out of reach
+#: what transformers and the hub client raise for files that are missing, broken or unreachable
 _LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError, SafetensorError)
 
 
@@ -31,10 +31,10 @@ class LoadedModel:
 
     Attributes:
         module: the transformers model, in evaluation mode.
-        preparer: makes its inputs.
-        decoder: where its layers and head are.
-        image_token: the token id that holds the place of a visual token.
-        source: where it came from.
+        preparer: prepares its inputs.
+        decoder: its layers and head.
+        image_token: the placeholder token id of a visual token.
+        source: where it was loaded from.
         revision: commit, or hash of its folder.
     """
 
@@ -46,25 +46,25 @@ class LoadedModel:
     revision: str
 
     def feed_forward(self, number: int) -> FeedForward:
-        """The feed-forward network of layer ``number``.
+        """Return the feed-forward network of layer ``number``.
 
         Raises:
-            ModelUnsuited: it is not one that can be injected into.
+            ModelUnsuited: re-injection does not support it.
         """
         return read_feed_forward(self.decoder.layers[number], number)
 
     @property
     def windowed(self) -> bool:
-        """Whether some layers see only a window of the latest positions."""
+        """Whether some layers attend only to a window of positions."""
         kinds = getattr(self.module.config.get_text_config(), "layer_types", None) or ()
         return any(kind != "full_attention" for kind in kinds)
 
     @property
     def shares_pictures(self) -> bool:
-        """Whether projected visual tokens can be made once and given to several pairs.
+        """Whether projected visual tokens can be computed once and used for several pairs.
 
-        True of the families that take ``mm_encoder_outputs`` and whose pictures are independent of each other in the
-        vision tower (those with ``image_grid_thw``: Qwen2-VL and all that follow its ways).
+        True for the families that take ``mm_encoder_outputs`` and whose pictures are independent of each other in the
+        vision tower (those with ``image_grid_thw``: Qwen2-VL and its successors).
         """
         takes = inspect.signature(self.module.forward).parameters
         return "mm_encoder_outputs" in takes and "image_grid_thw" in takes
@@ -76,9 +76,9 @@ def load_model(
     """Load a model and its processor from a folder, the hub's cache or the hub, in this order.
 
     Raises:
-        ModelUnavailable: it can't be had here; the message says what to do.
-        ModelUnsuited: it is here, but is not an image-text-to-text model with a chat template, or takes more than
-            ``picture_tokens`` for a picture, however small it is.
+        ModelUnavailable: it can't be loaded here; the message says what to do.
+        ModelUnsuited: it is not an image-text-to-text model with a chat template, or it needs more than
+            ``picture_tokens`` for a picture of any size.
     """
     source = can_load(model, revision)
     if source.where == "nowhere":
@@ -92,7 +92,7 @@ def load_model(
         module.to(device).eval()
     except torch.OutOfMemoryError as error:
         raise ModelUnavailable(
-            f"{model} does not fit the memory of {device}. Choose a smaller model or a larger device.", model=model
+            f"{model} does not fit into the memory of {device}. Choose a smaller model or a larger device.", model=model
         ) from error
     module.config.get_text_config().use_cache = False
     found = source.revision or getattr(module.config, "_commit_hash", None) or revision or "unknown"
@@ -131,20 +131,20 @@ def _load(model: str, name: str, options: dict[str, Any], dtype: torch.dtype) ->
 
 
 def _explain(model: str, here: bool, error: Exception) -> ModelUnavailable:
-    """One sentence about why loading failed, in place of a library's traceback."""
-    whole = " ".join(str(error).split())
-    told = whole[:300] or type(error).__name__
-    if "trust_remote_code" in whole:
+    """Return an error with one sentence on why loading failed, instead of a library's traceback."""
+    text = " ".join(str(error).split())
+    reason = text[:300] or type(error).__name__
+    if "trust_remote_code" in text:
         return ModelUnsuited(
             f"{model} needs code from its own repository, which is never run. Choose a model whose class is part of "
             "transformers.",
             model=model,
         )
     if here:
-        return ModelUnavailable(f"The files of {model} can't be loaded: {told}", model=model)
+        return ModelUnavailable(f"The files of {model} can't be loaded: {reason}", model=model)
     return ModelUnavailable(
         f"{model} is not on this machine and could not be downloaded. If the model hub can't be reached from here, "
-        f"copy the model into a folder and give that folder. The hub's client said: {told}",
+        f"copy the model into a folder and give that folder. Error of the hub client: {reason}",
         model=model,
     )
 
@@ -164,10 +164,10 @@ def _decoder(model: str, module: Any) -> Decoder:
 
 
 def _reader(norm: nn.Module, head: nn.Module, cap: float | None) -> Callable[[Tensor], Tensor]:
-    """``lm_head(norm(h))`` as the model itself ends, its soft cap included where it has one."""
+    """Return the function ``lm_head(norm(h))`` of the model, including its soft cap if it has one."""
 
     def read(hidden: Tensor) -> Tensor:
-        # not called as a module, whose hooks are for the model's own answer
+        # forward, not a call: the head's hooks are only for the final answer
         logits: Tensor = head.forward(norm(hidden))[:, 0].float()
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
@@ -179,24 +179,24 @@ def _image_token(model: str, config: Any) -> int:
         token = getattr(config, name, None)
         if isinstance(token, int):
             return token
-    raise ModelUnsuited(f"{model} does not say which token holds the place of a picture.", model=model)
+    raise ModelUnsuited(f"{model} does not define an image token. Choose another model.", model=model)
 
 
 def answer_ends(loaded: LoadedModel) -> frozenset[int]:
-    """The tokens that end a written answer: the model's ends of text and of turn, and every other control token.
+    """Return the tokens that end a written answer: end of text, end of turn, and every other control token.
 
-    One that holds the place of a picture would otherwise ask for a picture that is not there.
+    An image token in the answer would require a picture that does not exist.
     """
     settings = getattr(loaded.module, "generation_config", None)
-    ends = getattr(settings, "eos_token_id", None)
-    listed = ends if isinstance(ends, list) else [ends]
-    return frozenset({loaded.image_token, *(end for end in listed if end is not None), *loaded.preparer.control_ids()})
+    eos = getattr(settings, "eos_token_id", None)
+    ends = eos if isinstance(eos, list) else [eos]
+    return frozenset({loaded.image_token, *(end for end in ends if end is not None), *loaded.preparer.control_ids()})
 
 
 def label_ids(preparer: Preparer, spellings: tuple[str, ...]) -> list[int]:
-    """The single tokens that mean a label: each spelling that is one token, alone or where the answer begins.
+    """Return the single tokens of a label: each spelling that is one token, alone or at the start of the answer.
 
-    The answer's beginning matters for tokenizers that write a word differently after other text.
+    Some tokenizers encode a word differently after other text.
 
     Raises:
         ModelUnsuited: no spelling is a single token.
@@ -213,19 +213,19 @@ def label_ids(preparer: Preparer, spellings: tuple[str, ...]) -> list[int]:
         label = spellings[0].strip()
         raise ModelUnsuited(
             f'The answer "{label}" is not a single token of {preparer.model}, so its probability can\'t be read in one '
-            "pass. Choose another model; if this one should do, see that its tokenizer files are all there.",
+            "pass. Choose another model, or check that the tokenizer files of this one are complete.",
             label=label,
         )
     return sorted(found)
 
 
 def both_labels(preparer: Preparer, labels: Labels) -> tuple[list[int], list[int]]:
-    """Token ids of the positive and of the negative label.
+    """Return the token ids of the positive and of the negative label.
 
     Raises:
-        ModelUnsuited: one is not a single token, or the model can't tell them apart.
+        ModelUnsuited: one is not a single token, or both labels share a token.
     """
     positive, negative = label_ids(preparer, labels.positive), label_ids(preparer, labels.negative)
     if set(positive) & set(negative):
-        raise ModelUnsuited(f"{preparer.model} writes both answers with the same token.")
+        raise ModelUnsuited(f"{preparer.model} encodes both answers as the same token.")
     return positive, negative

@@ -1,8 +1,7 @@
-"""The picture budget: how many tokens of a question one picture may take, whatever its size.
+"""The picture budget: the maximum number of tokens of one picture, whatever its size.
 
-A processor that follows a photograph's own size makes thousands of visual tokens of it. So its settings are lowered
-when the model is loaded, as far as the budget asks for it, and what they do not hold is held by making the picture
-smaller before the processor sees it.
+Some processors make thousands of visual tokens of a large photograph. So the processor's limits are lowered to the
+budget when the model is loaded; where they are not enough, the picture is made smaller before it is processed.
 """
 
 from __future__ import annotations
@@ -23,38 +22,40 @@ _LONG = 6000
 
 
 def _probes(*ratios: float) -> tuple[Size, ...]:
-    """Large pictures of these ratios, lying and standing."""
+    """Return sizes of large pictures with these ratios, in landscape and portrait format."""
     short = [round(_LONG / ratio) for ratio in ratios]
     return tuple(size for side in short for size in ((_LONG, side), (side, _LONG)))
 
 
-#: shapes that every scorer must take within the budget
+#: shapes that must fit into the budget with every scorer
 _COMMON = _probes(1, 4 / 3, 3 / 2, 16 / 9, 2)
-#: with those that make the most of long grids of tiles
+#: adds the shapes that use the longest grids of tiles
 _PROBES = (*_COMMON, *_probes(3, 4, 6, 12))
 
-#: enough to ask where each answer takes a run of the processor
+#: used if each check requires a run of the processor
 _FEW: tuple[Size, ...] = ((640, 640), (640, 320), (320, 640))
 
-#: Gemma 4 takes these numbers of tokens and no others
+#: the numbers of tokens that Gemma 4 supports
 _SOFT_TOKENS = (1120, 560, 280, 140, 70)
 
 
 class PictureBudget:
-    """Holds a processor's pictures to a number of tokens.
+    """Limits the number of tokens that a processor makes of a picture.
 
-    The constructor lowers the settings of the processor, and those of the model's configuration that must equal them.
+    The constructor lowers the limits of the processor, and the settings of the model's configuration that must equal
+    them.
 
     Args:
         model: its name, for messages.
         processor: of an image-text-to-text model.
         images: its image processor.
         config: of the model.
-        tokens: most tokens that one picture may take.
-        measure: counts the visual tokens of a picture of a size by running the processor, for one that can't tell.
+        tokens: maximum number of tokens of one picture.
+        measure: counts the visual tokens of a picture of a size by running the processor; used if the processor has
+            no method for it.
 
     Raises:
-        ModelUnsuited: the model takes more tokens for a picture, however small it is.
+        ModelUnsuited: the model needs more tokens for a picture of any size.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class PictureBudget:
         self._processor = processor
         self._measure = measure
         self._count = _counting(processor, images)
-        # a processor is asked once for each size; the pictures of a collection share a few
+        # one call of the processor for each size; the pictures of a collection have few different sizes
         self._fitting = lru_cache(maxsize=4096)(self._find_fitting)
         self._lower(images, config)
         for size in _COMMON if self._count else _FEW:
@@ -81,18 +82,18 @@ class PictureBudget:
                 raise ModelUnsuited(str(error), model=model) from error
 
     def count(self, size: Size) -> int:
-        """The tokens that a picture of this size takes, as the processor tells or shows.
+        """Return the number of tokens of a picture of this size.
 
         Raises:
-            ValueError: the processor takes no such picture.
+            ValueError: the processor rejects pictures of this size.
         """
         return self._measure(size) if self._count is None else self._count(size)
 
     def fit(self, picture: Image.Image) -> Image.Image:
-        """The picture, made smaller where it would take more tokens than the budget.
+        """Return the picture, made smaller if it exceeds the budget.
 
         Raises:
-            ValueError: it would, however small it is made.
+            ValueError: it exceeds the budget at every size.
         """
         size = self._fitting(picture.size)
         return picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
@@ -102,7 +103,7 @@ class PictureBudget:
         found = size
         while count > self.tokens:
             least = min(least, count)
-            # a little less than the area that would do if tokens followed it, since sides are rounded up
+            # slightly less than proportional to the area, since sides are rounded up
             scale = min(0.9, 0.98 * math.sqrt(self.tokens / count))
             found = math.floor(found[0] * scale), math.floor(found[1] * scale)
             try:
@@ -117,9 +118,9 @@ class PictureBudget:
         return found
 
     def _lower(self, images: Any, config: Any) -> None:
-        """Lower the setting by which this family's image processor bounds a picture; :meth:`fit` does the rest."""
+        """Lower the setting with which this family's image processor limits a picture; :meth:`fit` does the rest."""
         if hasattr(images, "do_pan_and_scan"):
-            # Gemma 3 would add crops to the whole picture, and counts only the whole
+            # Gemma 3 would add crops of the picture, and does not count their tokens
             images.do_pan_and_scan = False
         if self._count is None:
             return
@@ -128,18 +129,18 @@ class PictureBudget:
             pass
 
     def _holds(self) -> bool:
-        """Whether the processor's own settings keep pictures of all shapes within the budget."""
+        """Return whether the processor's settings keep pictures of all shapes within the budget."""
         for size in _PROBES:
             try:
                 if self.count(size) > self.tokens:
                     return False
             except ValueError:
-                # no picture of this shape is taken at all
+                # the processor rejects pictures of this shape
                 continue
         return True
 
     def _steps(self, images: Any, config: Any) -> Iterator[bool]:
-        """Set the image processor lower with each step, beginning with what keeps most of a picture."""
+        """Lower the image processor's limit with each step, from the largest pictures to the smallest."""
         size = dict(getattr(images, "size", None) or {})
         if getattr(images, "image_grid_pinpoints", None):
             yield from _fewer_pinpoints(images, config)
@@ -152,7 +153,7 @@ class PictureBudget:
                 images.max_soft_tokens = count
                 yield True
         elif getattr(images, "merge_size", None) and {"shortest_edge", "longest_edge"} <= size.keys():
-            # areas both, in spite of their names; GLM's are of two frames, which a picture counts as
+            # both are areas, in spite of their names; GLM's are of two frames, and a picture counts as two
             for frames in (images.temporal_patch_size, 1):
                 area = min(size["longest_edge"], self.tokens * (images.patch_size * images.merge_size) ** 2 * frames)
                 _set_size(images, {"longest_edge": area, "shortest_edge": min(size["shortest_edge"], area)})
@@ -163,7 +164,7 @@ class PictureBudget:
                 yield True
 
     def _unit(self, images: Any) -> int:
-        """Pixels of the side of a tile (Idefics 3, SmolVLM) or of a token (Mistral 3); 0 where there is neither."""
+        """Return the side in pixels of a tile (Idefics 3, SmolVLM) or of a token (Mistral 3); 0 if there is neither."""
         tile = dict(getattr(images, "max_image_size", None) or {}).get("longest_edge")
         patch, merge = (
             getattr(self._processor, "patch_size", None),
@@ -173,13 +174,13 @@ class PictureBudget:
 
 
 def _counting(processor: Any, images: Any) -> Callable[[Size], int] | None:
-    """How a processor tells the tokens of a picture of a size without one; None if it can't."""
+    """Return a function that counts the tokens of a picture by its size; None if the processor has no such method."""
     each: int | None = getattr(processor, "image_seq_len", None) or getattr(processor, "image_seq_length", None)
     if each and hasattr(images, "get_number_of_image_patches"):
 
         def of_tiles(size: Size) -> int:
             tiles = images.get_number_of_image_patches(size[1], size[0])
-            # Idefics 3 and SmolVLM tell rows and columns too, and of a picture that is one tile that there is none
+            # Idefics 3 and SmolVLM also return rows and columns, and 0 for a picture of a single tile
             return each * int(max(1, tiles[0] if isinstance(tiles, tuple) else tiles))
 
         return of_tiles
@@ -195,11 +196,11 @@ def _set_size(images: Any, size: dict[str, int]) -> None:
 
 
 def _fewer_pinpoints(images: Any, config: Any) -> Iterator[bool]:
-    """Leave out the largest grid of tiles (LLaVA-NeXT, LLaVA-OneVision) with each step; in the end one tile is left."""
+    """Remove the largest grid of tiles (LLaVA-NeXT, LLaVA-OneVision) with each step, down to a single tile."""
     grids = sorted((list(grid) for grid in images.image_grid_pinpoints), key=math.prod)
     tile = min(min(grid) for grid in grids)
     while grids and grids != [[tile, tile]]:
         grids = grids[:-1] or [[tile, tile]]
-        # the model computes the number of tiles from its own list
+        # the model computes the number of tiles from the list in its configuration
         images.image_grid_pinpoints = config.image_grid_pinpoints = grids
         yield True

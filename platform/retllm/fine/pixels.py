@@ -1,4 +1,4 @@
-"""What the image processor makes of pictures, made once for each picture of a call."""
+"""Run the image processor once for each picture of a call."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from retllm.logs import carried
 
 _THREADS = 4
 
-#: what image processors and Pillow raise for a picture that they can't take
+#: what image processors and Pillow raise for a picture that they can't process
 REFUSALS = (ValueError, TypeError, RuntimeError, OSError, ZeroDivisionError, SyntaxError)
 
 Fit = Callable[[Image.Image], Image.Image]
-"""Makes a picture smaller where it would take more tokens than it may."""
+"""Makes a picture smaller if it exceeds the picture budget."""
 
 Grids = Callable[[str], Tensor | None]
-"""The ``image_grid_thw`` of a picture whose visual tokens are known by its key; None for one that is not."""
+"""Returns the ``image_grid_thw`` of a picture by its key; None if its visual tokens are not cached."""
 
 
 class PixelMemo:
-    """Stands in for a processor's image processor and remembers its answers, by picture, within one call.
+    """Wraps the image processor and caches its output for each picture within one call.
 
-    Families whose answer for several pictures is the answers for each put together (those with ``image_grid_thw``)
-    are asked one picture at a time, so that a query's picture shown beside many candidates is prepared once, and
-    several pictures side by side. Of a picture whose visual tokens are known from an earlier call only the grid is
-    told, with no pixels.
+    Families whose output for several pictures is the concatenation of the outputs for each (those with
+    ``image_grid_thw``) process one picture at a time. So a query's picture that is shown with many candidates is
+    prepared once, and several pictures are prepared in parallel. For a picture whose visual tokens are cached from an
+    earlier call, the output is only the grid, without pixels.
     """
 
     def __init__(self, image_processor: Any) -> None:
         self._wrapped = image_processor
         self._answers: dict[tuple[str, ...], Any] | None = None
         self._keys: dict[int, str] = {}
-        # how the processor asks for one picture, learned from the first; it never changes
+        # the processor's keyword arguments for one picture, kept from the first call; they never change
         self._options: dict[str, Any] | None = None
         self._no_pixels = torch.empty(0)
         self.grids: Grids = lambda _: None
@@ -55,7 +55,7 @@ class PixelMemo:
         self._keys.clear()
 
     def shown(self, picture: Picture) -> Image.Image:
-        """The picture for the processor's call; where its answer is known already, a stand-in."""
+        """Return the picture to give to the processor; a placeholder if its output is known already."""
         key = picture.key
         known = (self._answers or {}).get((key,)) is not None or self._known_grid(key) is not None
         image = Image.new("RGB", (1, 1)) if known and self._options is not None else self.fit(picture.rgb())
@@ -63,11 +63,11 @@ class PixelMemo:
         return image
 
     def done(self) -> None:
-        """The images that :meth:`shown` gave are not used any more; their places in memory may be reused."""
+        """Forget the images that :meth:`shown` returned; their ids may be reused."""
         self._keys.clear()
 
     def ahead(self, pictures: Sequence[Picture]) -> None:
-        """Prepare pictures side by side, before their pairs ask for them; what can't be taken is left to the pair."""
+        """Prepare pictures in parallel before their pairs need them; the pair reports a picture that fails."""
         if self._answers is None or self._options is None:
             return
         options, new = self._options, {}
@@ -76,25 +76,25 @@ class PixelMemo:
                 if (picture.key,) not in self._answers and self._known_grid(picture.key) is None:
                     new[picture.key] = picture
 
-        def ask(key: str, picture: Picture) -> None:
+        def prepare(key: str, picture: Picture) -> None:
             with suppress(*REFUSALS):
-                self._ask((key,), [[self.fit(picture.rgb())]], options)
+                self._process((key,), [[self.fit(picture.rgb())]], options)
 
         if len(new) > 1:
             with ThreadPoolExecutor(max_workers=min(_THREADS, os.cpu_count() or 1)) as pool:
-                list(pool.map(carried(ask), new, new.values()))
+                list(pool.map(carried(prepare), new, new.values()))
 
     def keep_only(self, keys: set[str]) -> None:
-        """Forget the pixels of every other picture."""
+        """Discard the pixels of all other pictures."""
         self._answers = {known: answer for known, answer in (self._answers or {}).items() if set(known) <= keys}
 
     def single(self, key: str) -> Mapping[str, Tensor] | None:
-        """What the image processor made of one picture by itself; None where it was not asked alone."""
+        """Return the image processor's output for a single picture; None if it was not processed alone."""
         answer = (self._answers or {}).get((key,))
         return None if answer is None else dict(answer)
 
     def _known_grid(self, key: str) -> Tensor | None:
-        # the first picture of all shows how the processor asks, and what an answer looks like
+        # the first picture is always processed: it shows the keyword arguments and the form of the output
         return None if self._options is None else self.grids(key)
 
     def __getattr__(self, name: str) -> Any:
@@ -107,15 +107,15 @@ class PixelMemo:
             return self._wrapped(images, **kwargs)
         known = tuple(key for key in keys if key is not None)
         if len(flat) == 1:
-            return self._ask(known, images, kwargs)
-        first = self._ask(known[:1], [[flat[0]]], kwargs)
+            return self._process(known, images, kwargs)
+        first = self._process(known[:1], [[flat[0]]], kwargs)
         if "image_grid_thw" not in first:
-            return self._ask(known, images, kwargs)
-        rest = [self._ask((key,), [[image]], kwargs) for key, image in zip(known[1:], flat[1:], strict=True)]
+            return self._process(known, images, kwargs)
+        rest = [self._process((key,), [[image]], kwargs) for key, image in zip(known[1:], flat[1:], strict=True)]
         answers = [first, *rest]
-        return type(first)({name: torch.cat([torch.as_tensor(one[name]) for one in answers]) for name in first})
+        return type(first)({name: torch.cat([torch.as_tensor(answer[name]) for answer in answers]) for name in first})
 
-    def _ask(self, keys: tuple[str, ...], images: Any, kwargs: dict[str, Any]) -> Any:
+    def _process(self, keys: tuple[str, ...], images: Any, kwargs: dict[str, Any]) -> Any:
         assert self._answers is not None
         if keys not in self._answers:
             grid = self._known_grid(keys[0]) if len(keys) == 1 else None
@@ -125,7 +125,7 @@ class PixelMemo:
         answer = self._answers[keys]
         if len(keys) == 1 and "image_grid_thw" in answer:
             self._options, self._no_pixels = kwargs, torch.as_tensor(answer["pixel_values"])[:0]
-        # processors take keys out of what they are given
+        # a copy, since processors remove keys from it
         return type(answer)(dict(answer))
 
 

@@ -1,8 +1,8 @@
-"""Image prefixes: what a decoder has made of everything up to the last visual token, kept and used again.
+"""Image prefixes: cached keys and values of everything up to the last visual token.
 
-A question begins the same for every text that is asked about a picture, so its keys and values are computed once and
-only the rest of the question, the tail, passes through the decoder. That is exact where nothing before the tail can
-depend on it: without re-injection, or with scope ``suffix`` (method section 4).
+All questions about a picture begin the same, so the keys and values of that part are computed once, and only the rest
+of the question, the tail, passes through the decoder. That is exact if nothing before the tail depends on it: without
+re-injection, or with scope ``suffix`` (method section 4).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Prefix:
 
     Attributes:
         states: each layer's keys and values, (1, heads, length, width); None for a layer that has none of its own.
-        visual: (n, d) its visual tokens, as they go into the decoder.
-        next_position: scalar tensor; the position id of the token that follows.
+        visual: (n, d) its visual tokens, as input of the decoder.
+        next_position: scalar tensor; the position id of the next token.
         length: number of tokens, visual ones included.
-        opening: how many of :attr:`Opening.tokens` it stands for, and these tokens.
-        closing: tokens between the last visual one and the text that follows, which only the expanded message has.
+        opening: the first tokens of :attr:`Opening.tokens`, which this prefix replaces.
+        closing: tokens between the last visual one and the text after it that occur only in the expanded message.
     """
 
     states: tuple[tuple[Tensor, Tensor] | None, ...]
@@ -46,10 +46,10 @@ class Prefix:
     @property
     def nbytes(self) -> int:
         """Bytes held on the device."""
-        return self.visual.nbytes + sum(one.nbytes for layer in self.states if layer for one in layer)
+        return self.visual.nbytes + sum(state.nbytes for layer in self.states if layer for state in layer)
 
     def tail(self, opening: Opening) -> tuple[int, ...] | None:
-        """The tokens that follow in a message with this beginning; None if its tokens begin otherwise."""
+        """Return the tokens after this prefix in a message; None if the message's tokens do not begin with it."""
         split = len(self.opening)
         if opening.tokens[:split] != self.opening:
             return None
@@ -58,7 +58,7 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Where a pair comes apart: after ``length`` tokens; the rest as in :class:`Prefix`."""
+    """Where to split a pair: after ``length`` tokens. The other attributes are as in :class:`Prefix`."""
 
     length: int
     opening: tuple[int, ...]
@@ -66,7 +66,7 @@ class Split:
 
 
 def split(pair: Pair, opening: Opening, image_token: int) -> Split | None:
-    """Find the split of a pair; None if the message as written and as expanded do not end alike."""
+    """Find the split of a pair; None if the written and the expanded message have different ends."""
     whole = pair.tokens["input_ids"][0].tolist()
     length = len(whole) - whole[::-1].index(image_token) if image_token in whole else 0
     written = opening.tokens
@@ -83,9 +83,9 @@ class Tail:
     """The rest of a question whose prefix is known.
 
     Attributes:
-        index: its place among the asks of the call.
-        prefix: what comes before.
-        tokens: its tokens, those of the answer so far included.
+        index: its position among the prompts of the call.
+        prefix: the prefix before it.
+        tokens: its tokens, including those of the answer so far.
     """
 
     index: int
@@ -100,41 +100,40 @@ class Tail:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TailBatch:
-    """Tails padded to one length: the model's inputs, on its device but for the cache that :meth:`cache` makes."""
+    """Tails padded to one length: the model's inputs on its device; :meth:`cache` makes the cache."""
 
     tails: tuple[Tail, ...]
     inputs: dict[str, Tensor]
     layout: Layout
 
     def visual(self) -> Tensor:
-        """(b, N, d) the visual tokens of each prefix, filled up with zeros."""
-        most = self.layout.visual_real.shape[1]
-        return torch.stack([pad(tail.prefix.visual, (0, 0, 0, most - len(tail.prefix.visual))) for tail in self.tails])
+        """Return (b, N, d), the visual tokens of each prefix, padded with zeros."""
+        count = self.layout.visual_real.shape[1]
+        return torch.stack([pad(tail.prefix.visual, (0, 0, 0, count - len(tail.prefix.visual))) for tail in self.tails])
 
     def cache(self) -> Any:
-        """The prefixes' keys and values as the model takes them, filled up with zeros, which the mask leaves out."""
+        """Return the prefixes' keys and values as a cache for the model, padded with zeros, which the mask excludes."""
         from transformers import DynamicCache
 
         prefixes = [tail.prefix for tail in self.tails]
-        most = max(prefix.length for prefix in prefixes)
-        return DynamicCache(
-            [_stacked([prefix.states[layer] for prefix in prefixes], most) for layer in range(len(prefixes[0].states))]
-        )
+        longest = max(prefix.length for prefix in prefixes)
+        layers = range(len(prefixes[0].states))
+        return DynamicCache([_stacked([prefix.states[layer] for prefix in prefixes], longest) for layer in layers])
 
 
-def _stacked(parts: Sequence[tuple[Tensor, Tensor] | None], most: int) -> tuple[Tensor | None, ...]:
+def _stacked(parts: Sequence[tuple[Tensor, Tensor] | None], length: int) -> tuple[Tensor | None, ...]:
     if parts[0] is None:
         return None, None
     if all(part is parts[0] for part in parts):
-        return tuple(one.expand(len(parts), -1, -1, -1) for one in parts[0])
+        return tuple(state.expand(len(parts), -1, -1, -1) for state in parts[0])
     known = [part for part in parts if part is not None]
     return tuple(
-        torch.cat([pad(part[side], (0, 0, 0, most - part[side].shape[2])) for part in known]) for side in (0, 1)
+        torch.cat([pad(part[side], (0, 0, 0, length - part[side].shape[2])) for part in known]) for side in (0, 1)
     )
 
 
 def collate_tails(tails: Sequence[Tail], pad_token: int, device: torch.device) -> TailBatch:
-    """Pad tails on the right; the mask leaves out what fills up the prefixes before them."""
+    """Pad tails on the right; the mask excludes the padding of their prefixes."""
     lengths = torch.tensor([len(tail.tokens) for tail in tails])
     before = torch.tensor([tail.prefix.length for tail in tails])
     counts = torch.tensor([len(tail.prefix.visual) for tail in tails])
@@ -158,19 +157,19 @@ def collate_tails(tails: Sequence[Tail], pad_token: int, device: torch.device) -
 
 @dataclass(slots=True, eq=False)
 class DecoderInputs:
-    """What a forward pass gave its decoder: embeddings (b, s, d), and position ids (..., b, s) where it made any."""
+    """The decoder's inputs in a forward pass: embeddings (b, s, d), and position ids (..., b, s) if there are any."""
 
     embeddings: Tensor | None = None
     positions: Tensor | None = None
 
     def see(self, _: Any, __: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """A forward pre-hook of the decoder."""
+        """Store the inputs; a forward pre-hook of the decoder."""
         self.embeddings = kwargs.get("inputs_embeds")
         self.positions = kwargs.get("position_ids")
 
 
 def empty_cache() -> Any:
-    """A cache that grows: it keeps every position, of layers with a window too."""
+    """Return a cache that keeps every position, also for layers with a window."""
     from transformers import DynamicCache
 
     return DynamicCache()
@@ -178,22 +177,24 @@ def empty_cache() -> Any:
 
 @contextmanager
 def capture_decoder_inputs(trunk: nn.Module) -> Iterator[DecoderInputs]:
-    """Watch what the next forward pass gives its decoder."""
-    witness = DecoderInputs()
-    handle = trunk.register_forward_pre_hook(witness.see, with_kwargs=True)
+    """Capture the decoder's inputs in the next forward pass."""
+    decoder_inputs = DecoderInputs()
+    handle = trunk.register_forward_pre_hook(decoder_inputs.see, with_kwargs=True)
     try:
-        yield witness
+        yield decoder_inputs
     finally:
         handle.remove()
 
 
-def harvest(cache: Any, splits: Sequence[Split | None], layout: Layout, witness: DecoderInputs) -> list[Prefix | None]:
-    """The prefixes of the samples of a forward pass, from the keys and values that it left in ``cache``.
+def harvest(
+    cache: Any, splits: Sequence[Split | None], layout: Layout, decoder_inputs: DecoderInputs
+) -> list[Prefix | None]:
+    """Return the prefixes of the samples of a forward pass, from the keys and values in ``cache``.
 
-    A prefix is a copy: it does not keep the batch in memory. None where ``splits`` has none, or the model does not
-    show what is needed. ``layout`` is the CPU's, so that nothing here waits for the device.
+    A prefix is a copy: it does not keep the batch in memory. None where ``splits`` has None, or for all samples if the
+    decoder got no embeddings. ``layout`` is on the CPU, so that nothing here waits for the device.
     """
-    if not isinstance(witness.embeddings, Tensor):
+    if not isinstance(decoder_inputs.embeddings, Tensor):
         return [None] * len(splits)
     counts = layout.visual_real.sum(dim=1).tolist()
     prefixes: list[Prefix | None] = []
@@ -202,8 +203,8 @@ def harvest(cache: Any, splits: Sequence[Split | None], layout: Layout, witness:
             prefixes.append(None)
             continue
         states = tuple(_row(layer, row, part.length) for layer in cache.layers)
-        visual = witness.embeddings[row, layout.visual[row, : counts[row]]]
-        position = _next_position(witness.positions, row, part.length, visual.device)
+        visual = decoder_inputs.embeddings[row, layout.visual[row, : counts[row]]]
+        position = _next_position(decoder_inputs.positions, row, part.length, visual.device)
         prefixes.append(Prefix(states, visual, position, part.length, part.opening, part.closing))
     return prefixes
 
@@ -216,36 +217,36 @@ def _row(layer: Any, row: int, length: int) -> tuple[Tensor, Tensor] | None:
 
 
 def _next_position(positions: Tensor | None, row: int, length: int, device: torch.device) -> Tensor:
-    """One more than the largest position so far: a picture of h rows and w columns takes up max(h, w) positions."""
+    """Return the largest position so far plus 1: a picture of h rows and w columns takes max(h, w) positions."""
     if positions is None:
         return torch.tensor(length, device=device)
     row = row if positions.shape[-2] > 1 else 0
     if positions.dim() == 3 and positions.shape[0] == 4:
-        positions = positions[1:]  # before those for time, height and width come the plain ones of the text
+        positions = positions[1:]  # the first row has the text positions; time, height and width follow
     return positions[..., row, :length].amax() + 1
 
 
 class PrefixCache:
-    """Prefixes by how the message begins, bounded in bytes; those used least recently go first."""
+    """Prefixes by the beginning of their message; an LRU cache with a maximum size in bytes."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._kept: LRUCache[Key, Prefix] = LRUCache(max(0, most_bytes), getsizeof=lambda one: one.nbytes)
+    def __init__(self, max_bytes: int) -> None:
+        self._kept: LRUCache[Key, Prefix] = LRUCache(max(0, max_bytes), getsizeof=lambda prefix: prefix.nbytes)
 
     @property
     def open(self) -> bool:
-        """Whether it can hold anything."""
+        """Whether the cache can hold anything."""
         return self._kept.maxsize > 0
 
     def get(self, key: Key) -> Prefix | None:
-        """The prefix, if it is still here."""
+        """Return the prefix, or None if it is not cached."""
         found: Prefix | None = self._kept.get(key)
         return found
 
     def put(self, key: Key, prefix: Prefix) -> None:
-        """Keep a prefix, if it is not larger than all the room there is."""
+        """Add a prefix, unless it is larger than the cache."""
         if prefix.nbytes <= self._kept.maxsize:
             self._kept[key] = prefix
 
     def clear(self) -> None:
-        """Forget all."""
+        """Discard all prefixes."""
         self._kept.clear()

@@ -1,4 +1,4 @@
-"""From a message to model inputs: chat template, tokens, pixels."""
+"""Make model inputs from a message: chat template, tokens, pixels."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from retllm.fine.prompts import Part
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How a message begins, up to the text after its last picture.
+    """The beginning of a message, up to the text after its last picture.
 
     Attributes:
-        key: tells it from every other: the text of the beginning, and the keys of its pictures.
-        tokens: of the whole message, with each picture as the one token (or few) that stands for it in the text.
+        key: identifies the beginning: its text, and the keys of its pictures.
+        tokens: of the whole message, each picture as its placeholder (one token or a few) in the text.
     """
 
     key: tuple[str, ...]
     tokens: tuple[int, ...]
 
 
-#: what some processors (PaliGemma's) give with the inputs, and would make the model compute a loss
+#: inputs of some processors (PaliGemma's) that would make the model compute a loss
 _FOR_TRAINING = ("labels",)
 
 
 class Preparer:
-    """Turns messages into :class:`Pair`, with a transformers processor.
+    """Converts messages to :class:`Pair` with a transformers processor.
 
     Args:
         model: its name, for messages.
         processor: of an image-text-to-text model, with a chat template.
-        limit: most tokens that the model takes; None if it does not say.
+        limit: maximum number of tokens of the model; None if unknown.
 
     Raises:
         ModelUnsuited: the processor has no chat template, tokenizer or image processor.
@@ -67,34 +67,35 @@ class Preparer:
         self.pixels = PixelMemo(images)
         processor.image_processor = self.pixels
         self._control = _control_tokens(processor, tokenizer)
-        # a letter that the tokenizer does not know is no control token
+        # the unknown token is not a control token
         self._control_ids = self.control_ids() - {tokenizer.unk_token_id}
         pad = tokenizer.pad_token_id
         self.pad_token: int = pad if isinstance(pad, int) else 0
 
     def limit_pictures(self, tokens: int, config: Any, image_token: int) -> None:
-        """Hold every picture to so many tokens.
+        """Limit every picture to ``tokens`` tokens.
 
         Args:
+            tokens: the maximum.
             config: of the model.
-            image_token: the token id that holds the place of a visual token.
+            image_token: the placeholder token id of a visual token.
 
         Raises:
-            ModelUnsuited: the model takes more for a picture, however small it is.
+            ModelUnsuited: the model needs more for a picture of any size.
         """
 
-        def measured(size: Size) -> int:
+        def measure(size: Size) -> int:
             text = self.render([Picture(Image.new("RGB", (1, 1)))])
             images = [[Image.new("RGB", size)]]
-            made = self._processor(text=[text], images=images, return_tensors="pt", **self._special_tokens(text))
-            return int((made["input_ids"] == image_token).sum())
+            features = self._processor(text=[text], images=images, return_tensors="pt", **self._special_tokens(text))
+            return int((features["input_ids"] == image_token).sum())
 
-        budget = PictureBudget(self.model, self._processor, self._images, config, tokens, measured)
+        budget = PictureBudget(self.model, self._processor, self._images, config, tokens, measure)
         self.pixels.fit = budget.fit
 
     @contextmanager
     def pictures_once(self) -> Iterator[None]:
-        """Within this, a picture that comes again is not prepared again."""
+        """Prepare each picture at most once within this context."""
         self.pixels.open()
         try:
             yield
@@ -102,16 +103,16 @@ class Preparer:
             self.pixels.close()
 
     def opening(self, index: int, message: Sequence[Part]) -> Opening | None:
-        """How a message begins; None if no picture is in it, or no text after the last one.
+        """Return the beginning of a message; None if it has no picture, or no text after the last one.
 
         Raises:
-            InvalidInput: a picture that can't be opened, or a text that can't be made harmless.
+            InvalidInput: a picture can't be opened, or control tokens can't be removed from a text.
         """
         pictures = [part for part in message if isinstance(part, Picture)]
         if not pictures or not isinstance(message[-1], str):
             return None
         text = self._rendered(index, message)
-        at = text.rfind(self._harmless(message[-1]))
+        at = text.rfind(self._sanitize(message[-1]))
         if at < 0:
             return None
         try:
@@ -121,11 +122,11 @@ class Preparer:
         return Opening((text[:at], *keys), tuple(self.encode(text)))
 
     def pair(self, index: int, message: Sequence[Part]) -> Pair:
-        """The inputs of one message.
+        """Return the inputs of one message.
 
         Raises:
-            InvalidInput: a picture that the model's image processor refuses (a strip of pixels, say), more tokens
-                than the model takes, or a text that can't be made harmless.
+            InvalidInput: the model's image processor rejects a picture (for example, a strip of pixels), there are
+                more tokens than the model takes, or control tokens can't be removed from a text.
         """
         text = self._rendered(index, message)
         pictures = [part for part in message if isinstance(part, Picture)]
@@ -149,10 +150,10 @@ class Preparer:
         return pair
 
     def demand_room(self, index: int, length: int) -> None:
-        """Refuse more tokens than the model takes.
+        """Check that ``length`` tokens fit into the model.
 
         Raises:
-            InvalidInput: ``length`` is above the model's limit.
+            InvalidInput: ``length`` is above the model's maximum.
         """
         if self._limit is not None and length > self._limit:
             raise InvalidInput(
@@ -168,66 +169,66 @@ class Preparer:
             raise _refused(index, error) from error
 
     def render(self, message: Sequence[Part]) -> str:
-        """The message as the model's chat template writes it, up to where the answer begins.
+        """Render the message with the model's chat template, up to the start of the answer.
 
         Raises:
-            InvalidInput: a text that would become a control token whatever is done to it.
-            ModelUnsuited: the chat template fails, or reaches for what it may not.
+            InvalidInput: control tokens can't be removed from a text.
+            ModelUnsuited: the chat template fails, or tries an operation that its sandbox forbids.
         """
         content = [
-            {"type": "text", "text": self._harmless(part)} if isinstance(part, str) else {"type": "image"}
+            {"type": "text", "text": self._sanitize(part)} if isinstance(part, str) else {"type": "image"}
             for part in message
         ]
-        # models that think aloud would begin with something else than the answer
-        quiet = {"enable_thinking": False} if "enable_thinking" in str(self._processor.chat_template) else {}
+        # reasoning models would not begin with the answer
+        thinking = {"enable_thinking": False} if "enable_thinking" in str(self._processor.chat_template) else {}
         turn = [{"role": "user", "content": content}]
         try:
-            rendered = self._processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False, **quiet)
+            rendered = self._processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False, **thinking)
         except TemplateError as error:
             raise ModelUnsuited(f"The chat template of {self.model} can't be used: {_first_line(error)}") from error
         return str(rendered)
 
     def encode(self, text: str, *, continued: bool = False) -> list[int]:
-        """Token ids of ``text``; with ``continued``, none are added at its beginning."""
+        """Return the token ids of ``text``; with ``continued``, without special tokens at its beginning."""
         special = {"add_special_tokens": False} if continued else self._special_tokens(text)
         return list(self._tokenizer(text, **special)["input_ids"])
 
     def spells(self, token: int, spelling: str) -> bool:
-        """Whether a token stands for ``spelling``, and not for "unknown"."""
+        """Return whether a token decodes to ``spelling`` and is not the unknown token."""
         return (
             token != self._tokenizer.unk_token_id and str(self._tokenizer.decode([token])).strip() == spelling.strip()
         )
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of an answer's tokens, without those that mean more than their letters."""
+        """Decode the tokens of an answer, without special tokens."""
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def control_ids(self) -> set[int]:
-        """The tokens that mean more than their letters: ends of turns, places of pictures and the like."""
+        """Return the ids of all control tokens, such as end of turn and image token."""
         added = self._tokenizer.added_tokens_decoder.items()
         named = {token for token, name in added if self._control.fullmatch(str(name))}
         return named | set(self._tokenizer.all_special_ids)
 
     def _special_tokens(self, text: str) -> dict[str, bool]:
-        """Some chat templates write the first token themselves; it must not come twice."""
+        """Return the option that avoids a second first token, for chat templates that write it themselves."""
         bos = self._tokenizer.bos_token
         return {"add_special_tokens": False} if bos and text.startswith(bos) else {}
 
-    def _harmless(self, text: str) -> str:
-        """Break up the model's control tokens in a text, so that no caption can end the turn or ask for a picture.
+    def _sanitize(self, text: str) -> str:
+        """Break up the model's control tokens in a text, so that no caption can end the turn or request a picture.
 
-        Works on the finished question, since its ``<...>`` around the caption ``image`` would make LLaVA's
-        ``<image>``. What the tokenizer says of the outcome decides: one that reads other letters as those of a token
-        (wide ones, say) gets the text in plain letters, and in the end without the brackets that tokens are made of.
+        Works on the complete question, since ``<...>`` around the caption ``image`` would make LLaVA's ``<image>``. The
+        tokenizer checks the result. If it still finds a control token (some tokenizers normalise characters, such as
+        full-width ones), the text is normalised first, and finally its brackets are removed.
         """
         for plainer in (str, _in_plain_letters, _without_brackets):
             broken = self._control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", plainer(text))
             if self._control_ids.isdisjoint(self.encode(broken, continued=True)):
                 return broken
-        raise InvalidInput("The text holds words that steer the model. Take them out.", field="candidates")
+        raise InvalidInput("The text contains control tokens of the model. Remove them.", field="candidates")
 
 
-# what tokens look like that a tokenizer was given besides those of its vocabulary
+# the usual form of tokens that were added to a tokenizer's vocabulary
 _MARKER = re.compile(r"<[^\s]+>|\[[^\s]+\]")
 _BRACKETS = str.maketrans(dict.fromkeys("<>[]{}|", " "))
 
@@ -241,18 +242,18 @@ def _without_brackets(text: str) -> str:
 
 
 def _control_tokens(processor: Any, tokenizer: Any) -> re.Pattern[str]:
-    """What matches every token that means more than its letters.
+    """Return a pattern that matches every control token.
 
-    Beside those that are said to be special these are the ones that look it (``<think>``, ``<tool_call>``): tokenizers
-    do not agree on which of them to call so.
+    Besides the tokens that are marked as special, these are the ones of the same form (``<think>``, ``<tool_call>``),
+    since tokenizers mark different ones.
     """
     added = {str(token): token.special for token in tokenizer.added_tokens_decoder.values()}
     names = {name for name, special in added.items() if special or _MARKER.fullmatch(name)}
-    # of pictures, of their beginning, of their rows: each family has others, and replaces them in the text itself
-    held = {name: value for name, value in vars(processor).items() if name.endswith("_token")}
-    names |= {str(value) for value in held.values() if value}
+    # tokens for pictures, their beginnings and rows: each family has its own, which its processor expands in the text
+    own = {name: value for name, value in vars(processor).items() if name.endswith("_token")}
+    names |= {str(value) for value in own.values() if value}
     names |= set(tokenizer.all_special_tokens)
-    # longest first, so that a token is found before one that it contains
+    # longest first, so that a token matches before one that it contains
     longest_first = sorted((name for name in names if len(name.strip()) > 1), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 

@@ -1,4 +1,4 @@
-"""The questions put to the model, read from ``prompts.toml``: data, versioned, one template for each modality pair."""
+"""The questions to the model, from ``prompts.toml``: versioned data, one template for each modality pair."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from retllm.errors import InvalidInput
 from retllm.fine.content import Content, Picture
 
 Mode = Literal["true_false", "verbalized", "choice"]
-"""A way of asking (method section 3)."""
+"""How the scorer is asked (method section 3)."""
 
 Wording = Literal["true_false", "verbalized", "choice", "choice_swapped"]
-"""A sentence that says how to answer; ``choice_swapped`` is ``choice`` with the letters' meanings exchanged."""
+"""The instruction how to answer; ``choice_swapped`` is ``choice`` with the meanings of the letters swapped."""
 
 Part = str | Picture
-"""A piece of a message: a text, or a picture in its place."""
+"""A part of a message: a text or a picture."""
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """The two answers that a mode reads probabilities of, each in all its spellings."""
+    """The two answers whose probabilities a mode reads, each in all its spellings."""
 
     positive: tuple[str, ...]
     negative: tuple[str, ...]
@@ -35,9 +35,9 @@ class Prompts:
     """All templates of one version.
 
     Attributes:
-        version: changes with every change of a word; stored with every score.
-        ask: for each :data:`Wording`, the sentence that says how to answer.
-        labels: for each mode that reads labels, what they are (for ``choice``: as in its first order).
+        version: changes with every change of the wording; stored with every score.
+        ask: for each :data:`Wording`, the instruction how to answer.
+        labels: for each mode that reads labels, the labels (for ``choice``, in its first order).
         pairs: for each ``"<query modality>-><candidate modality>"``, the parts of the message.
     """
 
@@ -47,7 +47,7 @@ class Prompts:
     pairs: Mapping[str, tuple[str, ...]]
 
     def message(self, wording: Wording, query: Content, candidate: Content) -> list[Part]:
-        """The parts of the user's message for one pair, pictures in their places, the query's first.
+        """Return the parts of the user's message for one pair, texts and pictures in order, the query's picture first.
 
         Raises:
             InvalidInput: there is no template for these modalities.
@@ -62,7 +62,7 @@ class Prompts:
         for part in template:
             if part in pictures:
                 picture = pictures[part]
-                assert picture is not None, f"the template of {pair} shows a picture that {pair} has not"
+                assert picture is not None, f"the template of {pair} shows a picture that {pair} does not have"
                 parts.append(picture)
             else:
                 parts.append(_fill(part, words))
@@ -70,7 +70,7 @@ class Prompts:
 
 
 def _fill(template: str, words: Mapping[str, str]) -> str:
-    """Put the words in their places, each once: a query that itself says ``{candidate}`` stays as it is."""
+    """Fill in the placeholders in one pass: a query that contains ``{candidate}`` is not changed."""
     filled = []
     rest = template
     while rest:
@@ -84,7 +84,7 @@ def _fill(template: str, words: Mapping[str, str]) -> str:
 
 
 def parse_prompts(text: str) -> Prompts:
-    """Read the prompts from the text of a TOML file shaped like ``prompts.toml``."""
+    """Parse prompts from TOML text in the format of ``prompts.toml``."""
     data = tomllib.loads(text)
     labels = {
         mode: Labels(tuple(answers["positive"]), tuple(answers["negative"])) for mode, answers in data["labels"].items()
@@ -95,5 +95,5 @@ def parse_prompts(text: str) -> Prompts:
 
 @cache
 def load_prompts() -> Prompts:
-    """The prompts that ship with this package."""
+    """Return the prompts of this package."""
     return parse_prompts((resources.files("retllm.fine") / "prompts.toml").read_text(encoding="utf-8"))

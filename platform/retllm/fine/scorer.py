@@ -1,4 +1,4 @@
-"""The fine stage: a multimodal model judges each (query, candidate) pair (method sections 3 and 4)."""
+"""The fine stage: a multimodal model scores each (query, candidate) pair (method sections 3 and 4)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from retllm.fine.engine import Engine
 from retllm.fine.feedforward import FeedForward
 from retllm.fine.injection import NO_INJECTION, Injection, LayerPlan
 from retllm.fine.model import LoadedModel, load_model
-from retllm.fine.modes import Judge, Matter, Verdicts, make_judge
+from retllm.fine.modes import Judge, JudgeTask, Verdicts, make_judge
 from retllm.fine.modes.traced import judge_traced
 from retllm.fine.prefix import PrefixCache
 from retllm.fine.prompts import Mode, Prompts, load_prompts
@@ -28,17 +28,17 @@ from retllm.fine.tracing import Recorder
 from retllm.fine.vision import PictureFeatures
 from retllm.settings import default_of
 
-#: raised when the arithmetic changes in a way that changes scores
+#: to be incremented with every change of the arithmetic that changes scores
 _ARITHMETIC = 1
 
-#: pairs prepared at a time, which bounds the memory that decoded pictures take
+#: number of pairs prepared at a time; limits the memory for decoded pictures
 _WINDOW = 32
 
 
 class Scorer:
-    """A loaded model that judges pairs.
+    """A loaded model that scores pairs; create it with :func:`load_scorer`.
 
-    One call at a time: calls from several threads wait for each other. Made by :func:`load_scorer`.
+    Handles one call at a time: calls from several threads wait for each other.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class Scorer:
         )
 
     def version(self, injection: Injection, mode: Mode = "true_false") -> str:
-        """A short stable hash of everything that can change a score, to be stored with each score.
+        """Return a short stable hash of everything that can change a score, to be stored with each score.
 
-        Behind it stands the picture budget, so that people can tell by it why two versions differ. A local folder
-        counts by its contents, wherever it lies. Settings that change nothing (any, with the trigger off or alpha 0)
-        do not count.
+        The picture budget follows the hash, so that it is visible if two versions differ in it. A local folder is
+        identified by its contents, not its path. Settings without effect (all of them, with the trigger off or alpha
+        0) are not included.
         """
         folder = self._loaded.source.where == "folder"
         parts = {
@@ -99,23 +99,22 @@ class Scorer:
         mode: Mode = "true_false",
         trace: bool = False,
     ) -> list[PairScore]:
-        """Judge every candidate against the query, in the order given.
+        """Score every candidate against the query, in the given order.
 
         A pair's score does not depend on the other candidates of the call, beyond floating-point tolerance.
 
         Args:
-            query: what is looked for.
-            candidates: what was found; any mix of modalities.
-            injection: visual re-injection; None for its defaults. Pairs with no picture have none.
-            mode: the way of asking.
-            trace: also tell how each score of a pair with a picture came about. Takes more than twice the time: every
-                question goes through the model whole, and with re-injection once more without it.
+            query: the query.
+            candidates: any mix of modalities.
+            injection: visual re-injection; None for its defaults. Pairs without a picture are never injected.
+            mode: how the scorer is asked.
+            trace: also return a trace of each score of a pair with a picture. Takes more than twice the time: no
+                question is split, and with re-injection every question is computed again without it.
 
         Raises:
-            InvalidInput: settings that do not fit this model, or a pair that it can't take (``detail["index"]``).
-            ModelUnsuited: the model can't be asked in this mode, or re-injection is asked of a model whose layers do
-                not allow it.
-            TooLargeForDevice: one pair alone is too large for the device's memory.
+            InvalidInput: the settings do not fit this model, or it can't take a pair (``detail["index"]``).
+            ModelUnsuited: the model does not support this mode, or its layers do not support re-injection.
+            TooLargeForDevice: a single pair is too large for the device's memory.
             ScoreUnreadable: the model's answer is not finite.
         """
         injection = Injection() if injection is None else injection
@@ -128,32 +127,32 @@ class Scorer:
             verdicts: list[Verdicts] = []
             preparer = self._loaded.preparer
             with preparer.pictures_once():
-                ask = self._traced(judge, injection, plan) if trace else self._plainly(judge, injection, plan)
+                run = self._traced(judge, injection, plan) if trace else self._untraced(judge, injection, plan)
                 remaining = iter(enumerate(candidates))
-                # nothing waits for the device in here: the next window is prepared while it computes
+                # no step in this loop waits for the device: the next window is prepared while it computes
                 while window := list(islice(remaining, _WINDOW)):
-                    verdicts.append(ask(Matter(query, window)))
-                    # a call of thousands must not hold the pixels of them all; the query's come again
-                    again = {query.picture.key} if query.picture else set()
-                    preparer.pixels.keep_only(again)
-                    self._features.keep_only(again)
+                    verdicts.append(run(JudgeTask(query, window)))
+                    # a call with thousands of candidates must not hold all their pixels; the query's are used again
+                    needed = {query.picture.key} if query.picture else set()
+                    preparer.pixels.keep_only(needed)
+                    self._features.keep_only(needed)
             self._features.keep_only(set())
             return [score for read in verdicts for score in read()]
 
-    def _plainly(self, judge: Judge, injection: Injection, plan: LayerPlan) -> Callable[[Matter], Verdicts]:
+    def _untraced(self, judge: Judge, injection: Injection, plan: LayerPlan) -> Callable[[JudgeTask], Verdicts]:
         engine = self._engine(injection, plan)
-        return lambda matter: judge.judge(engine, matter)
+        return lambda task: judge.judge(engine, task)
 
-    def _traced(self, judge: Judge, injection: Injection, plan: LayerPlan) -> Callable[[Matter], Verdicts]:
+    def _traced(self, judge: Judge, injection: Injection, plan: LayerPlan) -> Callable[[JudgeTask], Verdicts]:
         recorder = Recorder(self._loaded, injection, plan)
         watched = self._engine(injection, plan, recorder)
         plain = self._engine(NO_INJECTION, NO_INJECTION.plan(self.info.layers)) if plan.injectable else None
 
-        def ask(matter: Matter) -> Verdicts:
-            scores = judge_traced(judge, matter, watched, recorder, plain)
+        def run(task: JudgeTask) -> Verdicts:
+            scores = judge_traced(judge, task, watched, recorder, plain)
             return lambda: scores
 
-        return ask
+        return run
 
     def _engine(self, injection: Injection, plan: LayerPlan, recorder: Recorder | None = None) -> Engine:
         if self._splits is None:
@@ -163,21 +162,21 @@ class Scorer:
         return Engine(self._loaded, self._features, self._feed_forwards, injection, plan, budget, prefixes, recorder)
 
     def forget(self) -> None:
-        """Drop all that is kept of pictures from earlier calls."""
+        """Discard everything cached from earlier calls."""
         with self._lock:
             self._prefixes.clear()
             self._features.forget()
 
     @contextmanager
     def bare(self) -> Iterator[None]:
-        """Within this nothing is kept from call to call and no question is taken apart: what comparisons start from."""
-        kept = self._prefixes, self._features, self._splits
+        """Disable caching across calls and the splitting of questions, as the baseline of comparisons."""
+        saved = self._prefixes, self._features, self._splits
         self._prefixes, self._splits = PrefixCache(0), False
         self._features = PictureFeatures(self._loaded, self._token_budget, 0)
         try:
             yield
         finally:
-            self._prefixes, self._features, self._splits = kept
+            self._prefixes, self._features, self._splits = saved
             self._features.attach()
 
     @property
@@ -187,7 +186,7 @@ class Scorer:
 
     @property
     def prompts(self) -> Prompts:
-        """The questions that it puts."""
+        """The questions to the model."""
         return self._prompts
 
     def _judge(self, mode: Mode) -> Judge:
@@ -210,19 +209,19 @@ def load_scorer(
     """Load an image-text-to-text model as a scorer.
 
     Args:
-        model: a local folder, or a hub name; safetensors weights and a class of transformers only.
+        model: a local folder, or a hub name; only safetensors weights and classes of transformers are supported.
         revision: branch, tag or commit on the hub.
-        device: ``auto`` (the GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``.
+        device: ``auto`` (the GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``.
         dtype: ``auto`` (bfloat16 on a GPU, float32 on a CPU), or a name such as ``float32``.
-        token_budget: most tokens in one forward pass.
-        picture_tokens: most tokens that one picture may take.
-        prefix_bytes: of image prefixes (keys and values) kept from call to call; 0 keeps none.
-        visual_bytes: of projected visual tokens kept from call to call; 0 keeps none.
+        token_budget: maximum number of tokens in one forward pass.
+        picture_tokens: maximum number of tokens of one picture.
+        prefix_bytes: size of the cache of image prefixes (keys and values); 0 disables it.
+        visual_bytes: size of the cache of projected visual tokens; 0 disables it.
 
     Raises:
         InvalidInput: a budget is not positive.
         ModelUnavailable: the model can't be loaded here; the message says what to do.
-        ModelUnsuited: it loads, but can't be asked this way.
+        ModelUnsuited: the model is loaded but can't be used as a scorer.
     """
     for field, budget in (("token_budget", token_budget), ("picture_tokens", picture_tokens)):
         if budget < 1:

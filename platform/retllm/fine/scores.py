@@ -1,4 +1,4 @@
-"""What a scorer gives back, as plain values."""
+"""The results of a scorer, as plain values."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from retllm.fine.trace import Trace
 
 @dataclass(frozen=True, slots=True)
 class PairScore:
-    """The judgement of one (query, candidate) pair.
+    """The score of one (query, candidate) pair.
 
     Attributes:
-        score: 0 to 1, by the mode (method section 3): probability of "True" over the full vocabulary; the number that
-            the model wrote; or the mean probability of the letter that stands for a match. None only with ``error``.
-        log_odds: ln(score / (1 - score)), where known more finely than the score; None only with ``error``.
-        entropy: the uncertainty in nats; None where the mode asks for it in a pass of its own that was not made.
+        score: 0 to 1, by mode (method section 3): probability of "True" over the full vocabulary; the number that the
+            model wrote; or the mean probability of the letter for a match. None only with ``error``.
+        log_odds: ln(score / (1 - score)), if possible with higher precision than the score; None only with ``error``.
+        entropy: the uncertainty in nats; None if the mode needs a separate pass for it and that was not run.
         injected_layer: the decoder layer, from 0, whose feed-forward output was mixed; None if none was.
         uncertainty: the early reading, 0 to 1, that armed it; None unless the ``entropy`` trigger did.
         tokens: length of the pair, visual tokens included.
-        error: why there is no score, in words for people; the candidate keeps its coarse place.
-        trace: how the score came about; None unless asked for, and for a pair with no picture.
+        error: why there is no score, for people; the candidate keeps its coarse rank.
+        trace: how the score was computed; None if not requested, and for a pair without a picture.
     """
 
     score: float | None
@@ -35,15 +35,15 @@ class PairScore:
 
 @dataclass(frozen=True, slots=True)
 class ScorerInfo:
-    """What a scorer is.
+    """Description of a scorer.
 
     Attributes:
-        model: its name as asked for.
+        model: its name as requested.
         revision: the hub's commit, or a hash of the folder's contents.
-        prompt_version: of the questions it puts.
-        device, dtype: where and in what precision it computes, as torch names them.
+        prompt_version: version of its prompts.
+        device, dtype: device and precision, as torch names them.
         layers: number of decoder layers.
-        picture_tokens: most tokens that it takes for one picture.
+        picture_tokens: maximum number of tokens of one picture.
     """
 
     model: str

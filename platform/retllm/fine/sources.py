@@ -1,4 +1,4 @@
-"""Where a model comes from, found out without loading it: a local folder, the hub's cache, or a download."""
+"""Find the source of a model without loading it: a local folder, the hub's cache, or a download."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _DEFAULT_REVISION = "main"
 
-#: files up to this size are hashed whole, larger ones by their size and evenly spread samples
+#: files up to this size are hashed completely, larger ones by size and evenly spaced samples
 _WHOLE_BYTES = 64 * 2**20
 _SAMPLES = 256
 _SAMPLE_BYTES = 64 * 2**10
@@ -24,15 +24,15 @@ _SAMPLE_BYTES = 64 * 2**10
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model would be loaded from.
+    """The source that a model would be loaded from.
 
     Attributes:
         model: its name as given.
         where: ``folder``: a local folder; ``cache``: the hub's cache on this machine, complete; ``download``: a
-            hub name that is not cached, so that the hub must be reached; ``nowhere``: it can't be loaded.
-        folder: where its files are, for ``folder`` and ``cache``.
-        revision: the commit, or for a folder the hash of its contents; None while not downloaded.
-        message: one sentence for people: what there is, or what is wrong and what to do.
+            hub name that is not cached and must be downloaded; ``nowhere``: it can't be loaded.
+        folder: the folder of its files, for ``folder`` and ``cache``.
+        revision: the commit, or for a folder the hash of its contents; None if not downloaded.
+        message: one sentence for people: where the model is, or what is wrong and what to do.
     """
 
     model: str
@@ -43,23 +43,23 @@ class ModelSource:
 
     @property
     def here(self) -> bool:
-        """Whether the model can be loaded with no network."""
+        """Whether the model can be loaded without a network."""
         return self.where in ("folder", "cache")
 
 
 def can_load(model: str, revision: str | None = None) -> ModelSource:
-    """Whether and from where an image-text-to-text model can be loaded here; its weights are not read.
+    """Check whether and from where an image-text-to-text model can be loaded here, without reading its weights.
 
     Args:
         model: a local folder, or a hub name such as ``Qwen/Qwen2.5-VL-7B-Instruct``.
-        revision: a branch, tag or commit of the hub; a folder has none.
+        revision: a branch, tag or commit on the hub; ignored for a folder.
     """
     path = Path(model).expanduser()
     if path.is_dir():
         return _from_folder(model, path)
     if path.is_absolute() or model.startswith((".", "~")) or not _HUB_NAME.fullmatch(model):
         return ModelSource(
-            model, "nowhere", None, None, f"The folder {model} does not exist. Give a folder that holds the model, or "
+            model, "nowhere", None, None, f"The folder {model} does not exist. Give the folder of a model, or "
             "a hub name such as Qwen/Qwen2.5-VL-7B-Instruct."
         )  # fmt: skip
     return from_hub(model, revision, config="config.json", weights=("model.safetensors",))
@@ -67,7 +67,7 @@ def can_load(model: str, revision: str | None = None) -> ModelSource:
 
 def _from_folder(model: str, path: Path) -> ModelSource:
     if not (path / "config.json").is_file():
-        return _nowhere(model, f"The folder {model} holds no config.json, so it is not a model saved by transformers.")
+        return _nowhere(model, f"The folder {model} has no config.json, so it is not a model saved by transformers.")
     missing = missing_weights(path)
     if missing is not None:
         return _nowhere(model, f"The folder {model} {missing}")
@@ -79,30 +79,30 @@ def _nowhere(model: str, message: str) -> ModelSource:
 
 
 def missing_weights(folder: Path) -> str | None:
-    """What is wrong with the safetensors weights in ``folder``, to follow the folder's name; None if nothing is."""
+    """Return what is wrong with the safetensors weights in ``folder``, as the end of a sentence; None if complete."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         shards = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
         absent = sorted(shard for shard in shards if not (folder / shard).exists())
         if absent:
-            return f"lacks {len(absent)} of {len(shards)} weight files, the first of them {absent[0]}. Copy it whole."
+            return f"lacks {len(absent)} of {len(shards)} weight files, such as {absent[0]}. Copy all files."
         return None
     if (folder / "model.safetensors").exists():
         return None
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth")):
         return (
-            "holds weights in pickle files only, and those are never loaded since they can run code. Convert them to "
+            "has weights only in pickle files, which are never loaded since they can run code. Convert them to "
             "safetensors (load and save_pretrained with transformers on a machine you trust)."
         )
-    return "holds no model.safetensors. Copy the weights into it."
+    return "has no model.safetensors. Copy the weights into it."
 
 
 def from_hub(
     repo: str, revision: str | None, *, config: str, weights: Sequence[str], name: str | None = None
 ) -> ModelSource:
-    """Whether a hub repository's config file and one of its weight files (or its index and all shards) are cached.
+    """Check whether a hub repository's config file and a weight file (or its index and all shards) are cached.
 
-    ``name`` is what people call the model, where that is not the repository's name.
+    ``name`` is the name of the model in messages, if it is not the repository's name.
     """
     model = name or repo
     from huggingface_hub import try_to_load_from_cache
@@ -111,7 +111,7 @@ def from_hub(
     try:
         found = try_to_load_from_cache(repo, config, revision=revision or _DEFAULT_REVISION)
     except HFValidationError:
-        return _nowhere(model, f"{model!r} is neither a folder here nor a possible name on the model hub.")
+        return _nowhere(model, f"{model!r} is neither a local folder nor a valid name on the model hub.")
     if isinstance(found, str):
         folder = Path(found).parent
         complete = any((folder / name).exists() for name in weights) or (
@@ -121,27 +121,27 @@ def from_hub(
             return ModelSource(model, "cache", folder, _snapshot(folder), f"{model} is in this machine's hub cache.")
     return ModelSource(
         model, "download", None, None,
-        f"{model} is not on this machine and would be downloaded from the model hub; where the hub can't be reached, "
-        "copy the model into a folder and give that folder.",
+        f"{model} is not on this machine and will be downloaded from the model hub; if the hub can't be reached, copy "
+        "the model into a folder and give that folder.",
     )  # fmt: skip
 
 
 def is_commit(revision: str | None) -> bool:
-    """Whether this names one commit, and can't come to mean another as a branch does."""
+    """Return whether this is a commit hash, which unlike a branch never changes."""
     return bool(revision and _COMMIT.fullmatch(revision))
 
 
 def _snapshot(folder: Path) -> str | None:
-    """The commit that the hub's cache names a snapshot folder by."""
+    """Return the commit of a snapshot folder in the hub's cache; None for any other folder."""
     return folder.name if _COMMIT.fullmatch(folder.name) and folder.parent.name == "snapshots" else None
 
 
 def folder_revision(folder: Path) -> str:
-    """A stable name for the contents of a model folder: its commit in the hub's cache, else a hash of its files.
+    """Return a stable id of the contents of a model folder: its commit in the hub's cache, else a hash of its files.
 
-    Files that can change what a model answers count (weights, configurations, tokenizer, chat template); notes do
-    not. The same files give the same name on every machine, wherever they lie. Large weight files count by size
-    and by 256 samples of 64 KiB spread over them: cheap, and any training changes them all.
+    Only files that can change a model's answers are hashed (weights, configurations, tokenizer, chat template). Equal
+    files give the same id on every machine and path. Large weight files are hashed by size and 256 samples of 64 KiB:
+    fast, and any training changes all samples.
     """
     resolved = folder.resolve()
     commit = _snapshot(resolved)

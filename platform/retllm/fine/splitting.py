@@ -1,6 +1,6 @@
-"""Whether a model's questions may be taken apart into image prefix and tail: found out by trying, not by its name.
+"""Test whether a model's questions can be split into image prefix and tail, by computing both ways.
 
-Models that look at the prompt in both directions, or that keep something else than keys and values, may not.
+They can't for models that attend to the prompt in both directions, or that cache other state than keys and values.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from retllm.fine.vision import PictureFeatures
 
 log = structlog.get_logger(__name__)
 
-#: largest relative difference between both ways, by precision; a wrong mask or position makes several times more
+#: maximum relative difference between both ways, by precision; a wrong mask or position causes several times more
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
-#: what a model raises that can't take its own cache back
+#: what models raise that can't continue from a cache
 _FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, RetllmError)
 
 
 def splits_exactly(loaded: LoadedModel, features: PictureFeatures, prompts: Prompts, token_budget: int) -> bool:
-    """Ask two questions about each of two pictures both ways, and compare the logits of the answers.
+    """Compute two questions about each of two pictures, whole and split, and compare the logits.
 
-    The pictures differ in size, so that shorter prefixes are filled up as they are at work. Call it inside
-    ``pictures_once`` and inference mode.
+    The pictures differ in size, so that the shorter prefix is padded. Call it inside ``pictures_once`` and inference
+    mode.
     """
     texts = ("a red square", "two small dogs that play on a beach")
     pictures = [Image.fromarray(_noise(seed, size)) for seed, size in enumerate(((96, 128), (160, 96)))]
-    asks = [
+    questions = [
         Prompt(0, prompts.message("true_false", Content(text=text), Content(image=picture)))
         for picture in pictures
         for text in texts
@@ -47,7 +47,8 @@ def splits_exactly(loaded: LoadedModel, features: PictureFeatures, prompts: Prom
     try:
         whole, parts = (
             _logits(
-                Engine(loaded, features, {}, OFF, OFF.plan(len(loaded.decoder.layers)), token_budget, prefixes), asks
+                Engine(loaded, features, {}, OFF, OFF.plan(len(loaded.decoder.layers)), token_budget, prefixes),
+                questions,
             )
             for prefixes in (None, PrefixCache(0))
         )
@@ -55,9 +56,9 @@ def splits_exactly(loaded: LoadedModel, features: PictureFeatures, prompts: Prom
         log.info("prefixes_not_used", reason=f"{type(error).__name__}: {error}"[:300])
         return False
     spread = (whole - whole.mean(dim=1, keepdim=True)).norm(dim=1)
-    apart = float(((whole - parts).norm(dim=1) / spread).max())
-    same = apart <= _TOLERANCE.get(loaded.module.dtype, 1e-3)
-    log.info("prefixes_checked", difference=apart, used=same)
+    difference = float(((whole - parts).norm(dim=1) / spread).max())
+    same = difference <= _TOLERANCE.get(loaded.module.dtype, 1e-3)
+    log.info("prefixes_checked", difference=difference, used=same)
     return same
 
 
@@ -68,6 +69,6 @@ def _noise(seed: int, size: tuple[int, int]) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
-def _logits(engine: Engine, asks: Sequence[Prompt]) -> Tensor:
-    answers = engine.answer(asks, lambda logits: logits.float()).read()
+def _logits(engine: Engine, questions: Sequence[Prompt]) -> Tensor:
+    answers = engine.answer(questions, lambda logits: logits.float()).read()
     return torch.tensor([answer.values for answer in answers])

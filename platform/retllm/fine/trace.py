@@ -1,6 +1,6 @@
-"""What a score came about by: how sure the model was layer by layer, and which parts of a picture spoke to the answer.
+"""The trace of a score: the model's uncertainty at each layer, and the weight of each part of a picture.
 
-Plain values that go into JSON and back, small enough to be kept with every score.
+Plain values that convert to JSON and back, small enough to store with every score.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ _STEPS = 255
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Numbers stored in a byte each: number ``j`` is ``offset + scale * codes[j]``.
+    """Numbers quantised to one byte each: number ``j`` is ``offset + scale * codes[j]``.
 
-    The smallest is exact and the largest but for rounding; the others are off by half of ``scale`` at most.
+    The smallest number is exact, the largest is exact except for rounding, and the error of the others is at most half
+    of ``scale``.
     """
 
     codes: bytes
@@ -30,40 +31,41 @@ class Weights:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Weights:
-        """Store values.
+        """Quantise values.
 
         Raises:
             ValueError: there are none, or one is not finite.
         """
         if not values or not all(math.isfinite(value) for value in values):
-            raise ValueError("weights must be finite numbers, at least one of them")
+            raise ValueError("weights must be one or more finite numbers")
         lowest, highest = min(values), max(values)
         scale = (highest - lowest) / _STEPS
         codes = bytes(min(_STEPS, round((value - lowest) / scale)) if scale else 0 for value in values)
         return cls(codes, scale, lowest)
 
     def values(self) -> list[float]:
-        """The numbers, in their order."""
+        """Return the numbers in order."""
         return [self.offset + self.scale * code for code in self.codes]
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """How one pair with a picture was judged; layers count from 0.
+    """How one pair with a picture was scored. Layers are numbered from 0.
 
-    It is of one forward pass: of the first letter order in ``choice``, of the answer's first token in ``verbalized``.
+    A trace is of one forward pass: with ``choice`` of the first letter order, with ``verbalized`` of the answer's first
+    token.
 
     Attributes:
         uncertainty: the early reading after each decoder layer, 0 (sure) to 1, at the position of the answer.
         armed_layer: the layer whose feed-forward output was mixed; None if none was.
-        plain_score: the mode's score with nothing injected; None where the mode gave none.
-        injected_score: the score with the settings asked for; None where those inject nothing or the mode gave none.
-        map_layer: the layer that ``weights`` is of: the armed one, or where nothing armed the one after the most
-            uncertain of the watched layers. None where the model's layers can't be read this way.
-        weights: ``phi(<x, z_j>)`` of the answer's position over all visual tokens of the pair, in their order, with
-            the keys scaled as for the injection (method section 4); None without ``map_layer``.
+        plain_score: the mode's score without injection; None if the mode gave none.
+        injected_score: the score with the requested settings; None if these inject nothing or the mode gave none.
+        map_layer: the layer of ``weights``: the armed one, or if none was armed, the one after the most uncertain
+            of the watched layers. None if the model's layers can't be read this way.
+        weights: ``phi(<x, z_j>)`` at the answer's position for all visual tokens of the pair, in order, with the keys
+            scaled as for the injection (method section 4); None without ``map_layer``.
         shown: whose pictures these are, in the order shown.
-        grids: for each of them its (rows, columns) of visual tokens, row by row; None where they are no plain grid.
+        grids: for each picture the (rows, columns) of its visual tokens, row by row; None if they form no plain grid.
     """
 
     uncertainty: tuple[float, ...]
@@ -76,18 +78,18 @@ class Trace:
     grids: tuple[Grid | None, ...]
 
     def picture_weights(self, at: int) -> list[float] | None:
-        """The weights over the grid of picture ``at``, row by row; None where it has no grid or there are none."""
+        """Return the weights over the grid of picture ``at``, row by row; None without a grid or weights."""
         grid = self.grids[at]
         if self.weights is None or grid is None:
             return None
-        before = [rows * columns for rows, columns in (one for one in self.grids[:at] if one is not None)]
+        before = [math.prod(earlier) for earlier in self.grids[:at] if earlier is not None]
         if len(before) < at:
             return None
-        begin = sum(before)
-        return self.weights.values()[begin : begin + grid[0] * grid[1]]
+        start = sum(before)
+        return self.weights.values()[start : start + grid[0] * grid[1]]
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as plain JSON values; the weights' bytes in base64."""
+        """Return the trace as JSON values, with the bytes of the weights in base64."""
         weights = self.weights
         stored = None
         if weights is not None:
@@ -99,10 +101,10 @@ class Trace:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Trace:
-        """The trace that :meth:`as_json` gave.
+        """Return the trace from the output of :meth:`as_json`.
 
         Raises:
-            KeyError, TypeError, ValueError: it is not one.
+            KeyError, TypeError, ValueError: ``data`` is not a trace.
         """
         stored = data["weights"]
         weights = None

@@ -1,4 +1,4 @@
-"""Watching a forward pass for its trace: hooks that only read, beside those of :mod:`retllm.fine.hooks`."""
+"""Record the trace of a forward pass with read-only hooks, in addition to those of :mod:`retllm.fine.hooks`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from retllm.fine.model import LoadedModel
 from retllm.fine.trace import Grid, Weights
 from retllm.fine.trigger import early_uncertainty
 
-#: as many digits as tell readings apart on a page, and no more to store
+#: decimals of the stored readings; enough to distinguish them on a page
 _DIGITS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a pass showed of one pair; see :class:`~retllm.fine.trace.Trace` for the fields."""
+    """The recorded values of one pair; see :class:`~retllm.fine.trace.Trace` for the fields."""
 
     uncertainty: tuple[float, ...]
     armed_layer: int | None
@@ -37,42 +37,42 @@ class Record:
 
 @dataclass(slots=True, eq=False)
 class _Seen:
-    """What the hooks of one pass leave: by layer, readings (b,) and feed-forward inputs (b, 1, d)."""
+    """The values that the hooks of one pass collect: readings (b,) and feed-forward inputs (b, 1, d) by layer."""
 
     readings: dict[int, Tensor] = field(default_factory=dict)
     inputs: dict[int, Tensor] = field(default_factory=dict)
 
 
 class Recorder:
-    """Keeps a :class:`Record` of the first pass over each candidate that shows a picture.
+    """Stores a :class:`Record` of the first pass over each candidate that shows a picture.
 
     Args:
         loaded: the model.
-        injection, plan: the settings of the passes that are watched, and what they mean for this model.
+        injection, plan: the settings of the recorded passes, and the layers they select in this model.
     """
 
     def __init__(self, loaded: LoadedModel, injection: Injection, plan: LayerPlan) -> None:
         self._loaded = loaded
         self._injection = injection
         self._plan = plan
-        self._known: dict[int, FeedForward | None] = {}
-        # with nothing watched there is a layer to look at all the same: the one that the defaults would inject
+        self._feed_forwards: dict[int, FeedForward | None] = {}
+        # without watched layers, use those that the default settings watch
         layers = len(loaded.decoder.layers)
-        self._looked_at = plan.watched or Injection().plan(layers).watched or range(layers - 1)
+        self._watched = plan.watched or Injection().plan(layers).watched or range(layers - 1)
         self.records: dict[int, Record] = {}
-        """By the candidate's place in the call."""
+        """Records by the candidate's position in the call."""
 
     @contextmanager
     def watching(
         self, candidates: Sequence[int | None], pairs: Sequence[Pair], layout: Layout, reinjection: Reinjection | None
     ) -> Iterator[None]:
-        """Watch one forward pass over whole questions, and take the hooks away whatever happens in it.
+        """Record one forward pass over whole questions; remove the hooks afterwards, also after an error.
 
         Args:
-            candidates: of each sample, whose it is; None for one that is not to be recorded.
+            candidates: the candidate of each sample; None for a sample that is not recorded.
             pairs: the samples.
-            layout: where things are in them, on the device.
-            reinjection: of this pass; None where nothing is injected.
+            layout: their layout, on the device.
+            reinjection: of this pass; None if nothing is injected.
         """
         new = {
             candidate: row
@@ -83,7 +83,7 @@ class Recorder:
             yield
             return
         seen = _Seen()
-        # without an injection of its own, one that injects nowhere holds the visual tokens
+        # without re-injection, an instance that injects nowhere holds the visual tokens
         visual = reinjection or Reinjection(self._injection, LayerPlan(range(0), None), layout)
         with ExitStack() as stack:
             if reinjection is None:
@@ -108,7 +108,7 @@ class Recorder:
     def _records(
         self, pairs: Sequence[Pair], rows: Sequence[int], layout: Layout, visual: Reinjection, seen: _Seen
     ) -> Iterator[Record]:
-        """Waits for the device: a trace is worth it, and the visual tokens of many passes would fill its memory."""
+        """Yield the records of one pass; wait for the device, since many pending passes would fill its memory."""
         depth = len(self._loaded.decoder.layers)
         readings = torch.stack([seen.readings[number] for number in range(depth)], dim=1).tolist()
         armed = visual.armed.tolist()
@@ -116,7 +116,7 @@ class Recorder:
         places = layout.visual.cpu()
         maps: dict[int, Tensor | None] = {}
         for row in rows:
-            layer = armed[row] if armed[row] != NEVER else self._after_most_uncertain(readings[row])
+            layer = armed[row] if armed[row] != NEVER else self._layer_after_most_uncertain(readings[row])
             if layer not in maps:
                 maps[layer] = self._map(layer, visual, seen)
             found = maps[layer]
@@ -130,18 +130,18 @@ class Recorder:
                 grids=grids_of(pairs[row], places[row, : counts[row]].tolist()),
             )
 
-    def _after_most_uncertain(self, readings: Sequence[float]) -> int:
-        # a decoder of one layer has only that one
-        return max(self._looked_at, key=lambda number: readings[number], default=-1) + 1
+    def _layer_after_most_uncertain(self, readings: Sequence[float]) -> int:
+        # a decoder of one layer has no other
+        return max(self._watched, key=lambda number: readings[number], default=-1) + 1
 
     def _map(self, layer: int, visual: Reinjection, seen: _Seen) -> Tensor | None:
-        """(b, N) weights of the answer's position at a layer; None where its feed-forward network can't be read."""
-        if layer not in self._known:
+        """Return (b, N), the weights of the answer's position at a layer; None if its network can't be read."""
+        if layer not in self._feed_forwards:
             try:
-                self._known[layer] = self._loaded.feed_forward(layer)
+                self._feed_forwards[layer] = self._loaded.feed_forward(layer)
             except ModelUnsuited:
-                self._known[layer] = None
-        feed_forward, x = self._known[layer], seen.inputs.get(layer)
+                self._feed_forwards[layer] = None
+        feed_forward, x = self._feed_forwards[layer], seen.inputs.get(layer)
         return None if feed_forward is None or x is None else visual.weights(feed_forward, x)[:, 0].float()
 
 
@@ -154,15 +154,15 @@ def _input(seen: _Seen, number: int, layout: Layout) -> Any:
 
 
 def grids_of(pair: Pair, positions: Sequence[int]) -> tuple[Grid | None, ...]:
-    """Of each picture shown its (rows, columns) of visual tokens, where they are a plain grid of rows.
+    """Return the (rows, columns) of visual tokens of each picture, None for a picture whose tokens form no plain grid.
 
-    Families that say so themselves (``image_grid_thw``, in patches of which a square makes one token) are believed.
-    Else it is a square, if there is one square picture that went in as one tile and its tokens stand together; the
-    tiles, thumbnails and row ends of the other families make no grid.
+    Taken from ``image_grid_thw`` if the family has it (in patches; a square of patches makes one token). Otherwise the
+    grid is square if there is a single square picture in one tile and its tokens are contiguous; the tiles, thumbnails
+    and row ends of other families form no grid.
 
     Args:
         pair: the question.
-        positions: where its visual tokens are, in order.
+        positions: the positions of its visual tokens, in order.
     """
     none = (None,) * len(pair.pictures)
     patches = pair.vision.get("image_grid_thw")
@@ -183,8 +183,8 @@ def grids_of(pair: Pair, positions: Sequence[int]) -> tuple[Grid | None, ...]:
 
 
 def _merged(patches: Sequence[Sequence[int]], tokens: int) -> tuple[Grid | None, ...] | None:
-    """The grids of tokens, from the (frames, rows, columns) of patches: a token is a square of patches."""
-    total = sum(math.prod(one) for one in patches)
+    """Return the grids of tokens from the (frames, rows, columns) of patches; a square of patches makes one token."""
+    total = sum(math.prod(grid) for grid in patches)
     merge = max(1, math.isqrt(total // tokens))
     fits = all(frames == 1 and rows % merge == columns % merge == 0 for frames, rows, columns in patches)
     if merge * merge * tokens != total or not fits:

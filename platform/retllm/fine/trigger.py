@@ -1,4 +1,4 @@
-"""How sure the model is, read from logits: the early reading that triggers re-injection, and the final answer."""
+"""The model's uncertainty, computed from logits: the early reading that triggers re-injection, and the final answer."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-#: the early reading looks at this many of the largest logits (MemVR)
+#: the early reading uses this many of the largest logits (MemVR)
 EARLY_TOP = 10
 
 
 def early_uncertainty(logits: Tensor) -> Tensor:
-    """``u = -sum p ln p / ln 10`` over a softmax of the ten largest logits (method section 4).
+    """Return ``u = -sum p ln p / ln 10`` over a softmax of the ten largest logits (method section 4).
 
     Args:
         logits: (b, vocabulary), of ``lm_head(norm(h))`` after some layer, last position.
@@ -26,15 +26,15 @@ def early_uncertainty(logits: Tensor) -> Tensor:
 
 
 def label_probability(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The score and the uncertainty of a last position (method section 3; RetLLM eq. 2 and 7).
+    """Return the score and the uncertainty at the last position (method section 3; RetLLM eq. 2 and 7).
 
     Args:
         logits: (b, vocabulary), any dtype; the arithmetic is float32.
         labels: (n,) token ids whose probabilities are summed.
 
     Returns:
-        (b,) summed probability p over the full vocabulary, (b,) its log-odds ln p - ln(1 - p), taken from the logits
-        so that they stay finite where p is 0 or 1 to float precision, and (b,) entropy of the distribution in nats.
+        (b,) summed probability p over the full vocabulary, (b,) its log-odds ln p - ln(1 - p), computed from the
+        logits and so finite even if p rounds to 0 or 1, and (b,) entropy of the distribution in nats.
     """
     logits = logits.float()
     probabilities = torch.softmax(logits, dim=-1)

@@ -1,4 +1,4 @@
-"""Projected visual tokens: made once for each picture, kept from call to call, given to every pair that shows it."""
+"""Projected visual tokens: computed once for each picture, cached across calls, used by every pair that shows it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retllm.fine.model import LoadedModel
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Projected:
-    """One picture's way through the vision tower: its tokens (n, d), those that go in at deeper layers, its grid."""
+    """The output of the vision tower for one picture: its tokens (n, d), those for deeper layers, and its grid."""
 
     tokens: Tensor
     deep: tuple[Tensor, ...]
@@ -24,26 +24,26 @@ class _Projected:
 
     @property
     def nbytes(self) -> int:
-        return sum(one.nbytes for one in (self.tokens, *self.deep))
+        return sum(tokens.nbytes for tokens in (self.tokens, *self.deep))
 
 
 class PictureFeatures:
-    """The model's inputs for batches, with every picture encoded once where the model allows it.
+    """Makes the model's inputs for batches and encodes every picture once, if the model supports it.
 
-    Where it does not, the pixels go to the model's own forward pass, as they came from its processor. One of a kind
-    for each scorer, whose preparer it tells which pictures are known.
+    If it does not, the pixels go into the model's forward pass. Each scorer has one instance, which gives the grids of
+    known pictures to the scorer's preparer.
 
     Args:
         loaded: the model.
-        token_budget: most patches in one pass of the vision tower.
-        most_bytes: of visual tokens kept from call to call; those used least recently go first.
+        token_budget: maximum number of patches in one pass of the vision tower.
+        max_bytes: size of the LRU cache of visual tokens.
     """
 
-    def __init__(self, loaded: LoadedModel, token_budget: int, most_bytes: int) -> None:
+    def __init__(self, loaded: LoadedModel, token_budget: int, max_bytes: int) -> None:
         self._loaded = loaded
         self._token_budget = token_budget
-        self._kept: LRUCache[str, _Projected] = LRUCache(max(0, most_bytes), getsizeof=lambda one: one.nbytes)
-        # of the work at hand; nothing here is dropped before it is used
+        self._kept: LRUCache[str, _Projected] = LRUCache(max(0, max_bytes), getsizeof=lambda picture: picture.nbytes)
+        # the pictures of the current work; never evicted before they are used
         self._now: dict[str, _Projected] = {}
         self._shares = loaded.shares_pictures
         self._device: torch.device = loaded.module.device
@@ -51,12 +51,12 @@ class PictureFeatures:
         self.attach()
 
     def attach(self) -> None:
-        """Tell the preparer which pictures need no pixels."""
+        """Connect to the preparer, which skips the pixels of known pictures."""
         if self._shares:
             self._loaded.preparer.pixels.grids = self._grid
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
-        """Keyword arguments of the model's forward pass, on its device."""
+        """Return the keyword arguments of the model's forward pass, on its device."""
         shown = [picture for pair in batch.pairs for picture in pair.pictures]
         tensors = batch.inputs
         if not self._shares or not shown:
@@ -66,15 +66,15 @@ class PictureFeatures:
         return {**self._moved(rest), "mm_encoder_outputs": {"image": self._together(shown)}}
 
     def keep_only(self, pictures: set[str]) -> None:
-        """The work at hand needs no other pictures any more; what else is kept is bounded in bytes."""
+        """Discard all pictures of the current work except these; the LRU cache is not changed."""
         self._now = {key: known for key, known in self._now.items() if key in pictures}
 
     def forget(self) -> None:
-        """Drop all that is kept."""
+        """Clear the cache."""
         self._kept.clear()
 
     def _holds(self, key: str) -> bool:
-        """Whether a picture's tokens are known; if so, they stay until the work at hand is done."""
+        """Return whether a picture's tokens are known; if so, keep them until the current work is finished."""
         if key not in self._now and key in self._kept:
             self._now[key] = self._kept[key]
         return key in self._now
@@ -90,12 +90,12 @@ class PictureFeatures:
         }
 
     def _encode(self, pictures: Sequence[str]) -> None:
-        """Run the vision tower over pictures not seen yet, as many at a time as the token budget allows."""
+        """Run the vision tower over pictures, in chunks within the token budget."""
         chunk: list[tuple[str, Mapping[str, Tensor]]] = []
         patches = 0
         for picture in pictures:
             prepared = self._loaded.preparer.pixels.single(picture)
-            assert prepared is not None, "families that share pictures prepare them one by one"
+            assert prepared is not None, "families with shared pictures prepare each picture separately"
             size = prepared["pixel_values"].shape[0]
             if chunk and patches + size > self._token_budget:
                 self._run(chunk)
@@ -116,13 +116,15 @@ class PictureFeatures:
             known = _Projected(output.pooler_output[at], tuple(layer[at] for layer in deep), grid)
             self._now[picture] = known
             if known.nbytes <= self._kept.maxsize:
-                # a copy: the rows of one batch would keep all of it in memory
-                self._kept[picture] = _Projected(known.tokens.clone(), tuple(one.clone() for one in known.deep), grid)
+                # a copy, since a view would keep the whole batch in memory
+                deep_copies = tuple(layer.clone() for layer in known.deep)
+                self._kept[picture] = _Projected(known.tokens.clone(), deep_copies, grid)
 
     def _together(self, shown: Sequence[str]) -> Any:
-        """What ``get_image_features`` would have returned for these pictures in this order."""
-        known = [self._now[picture] for picture in shown]
-        parts: dict[str, Any] = {"pooler_output": tuple(one.tokens for one in known)}
-        if known[0].deep:
-            parts["deepstack_features"] = [tuple(layer) for layer in zip(*(one.deep for one in known), strict=True)]
+        """Return what ``get_image_features`` would return for these pictures in this order."""
+        pictures = [self._now[key] for key in shown]
+        parts: dict[str, Any] = {"pooler_output": tuple(picture.tokens for picture in pictures)}
+        if pictures[0].deep:
+            layers = zip(*(picture.deep for picture in pictures), strict=True)
+            parts["deepstack_features"] = [tuple(layer) for layer in layers]
         return self._kind(**parts)

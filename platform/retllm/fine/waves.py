@@ -1,4 +1,4 @@
-"""Adaptive k: the fine stage goes through the pool in waves and stops when the best candidate is clear."""
+"""Adaptive k: the fine stage scores the pool in waves and stops when the best candidate is clear."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Adaptive:
     """When to score more candidates of the pool, in coarse order.
 
     Attributes:
-        first: candidates of the first wave.
-        step: candidates of every wave after it.
-        clear_score: log-odds that the best must reach to be clear; 0 is a probability of one half.
-        clear_gap: by how many log-odds it must lead the second best; 2 are odds of about 7 to 1 against odds of 1 to 1.
+        first: number of candidates in the first wave.
+        step: number of candidates in each later wave.
+        clear_score: minimum log-odds of a clear best candidate; 0 is a probability of one half.
+        clear_gap: minimum lead over the second best in log-odds; 2 are odds of about 7 to 1 against odds of 1 to 1.
 
     Raises:
-        InvalidInput: a value outside its range; ``detail["field"]`` names it.
+        InvalidInput: a value is out of range; ``detail["field"]`` names it.
     """
 
     first: int = 4
@@ -47,15 +47,15 @@ class Adaptive:
             raise InvalidInput(f"{name} must be a finite number{least}, not {value!r}.", field=name)
 
     def as_json(self) -> dict[str, Any]:
-        """All settings as plain JSON values, to be stored with the search."""
+        """Return all settings as JSON values, to be stored with the search."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Adaptive:
-        """The settings that :meth:`as_json` gave; fields left out keep their defaults.
+        """Return the settings from the output of :meth:`as_json`; omitted fields have their defaults.
 
         Raises:
-            InvalidInput: a field that does not exist, or a value outside its range.
+            InvalidInput: a field does not exist, or a value is out of range.
         """
         known = {field.name for field in fields(cls)}
         for name in data:
@@ -64,28 +64,27 @@ class Adaptive:
         return cls(**data)
 
     def is_clear(self, log_odds: Sequence[float | None]) -> bool:
-        """Whether the best of these is good enough and leads the second best by enough; None counts as no score."""
+        """Return whether the best score reaches ``clear_score`` and its lead ``clear_gap``; None counts as no score."""
         known = sorted((value for value in log_odds if value is not None and not math.isnan(value)), reverse=True)
         if not known or known[0] < self.clear_score:
             return False
         if len(known) == 1:
             return True
-        # two infinite log-odds are equal, though their difference is no number
+        # the difference of two equal infinite log-odds is NaN
         gap = 0.0 if known[0] == known[1] else known[0] - known[1]
         return gap >= self.clear_gap
 
 
 def next_wave(adaptive: Adaptive, log_odds_so_far: Sequence[float | None], limit: int) -> int:
-    """How many further candidates to score, the next ones in coarse order; 0 to stop.
+    """Return how many more candidates to score, in coarse order; 0 to stop.
 
     Args:
         adaptive: the settings.
-        log_odds_so_far: of the candidates that earlier waves opened, in coarse order; None for one that could not
-            be scored.
-        limit: size of the pool, the most candidates that are ever scored.
+        log_odds_so_far: of the candidates of earlier waves, in coarse order; None for one that could not be scored.
+        limit: size of the pool, the maximum number of candidates to score.
     """
-    opened = len(log_odds_so_far)
-    left = max(0, limit - opened)
-    if not opened:
+    scored = len(log_odds_so_far)
+    left = max(0, limit - scored)
+    if not scored:
         return min(adaptive.first, left)
     return 0 if adaptive.is_clear(log_odds_so_far) else min(adaptive.step, left)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retllm.embedding import Embedder
-from retllm.embedding.texts import Harmless
+from retllm.embedding.texts import TextSanitizer
 from retllm.settings import PRESETS
 
 #: CLIP's own tokenizer, and one of the transformers library
@@ -57,18 +57,18 @@ def _disguises(word: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_the_tokenizers_own_words_are_only_text(kind: str) -> None:
-    harmless = Harmless(_tokenizer(kind))
+    sanitize = TextSanitizer(_tokenizer(kind))
     plain = _controls(kind, "a cat")
     assert plain
     for word in WORDS[kind]:
         for disguise in _disguises(word):
             for text in (f"a {disguise} cat", disguise, f"{word} {disguise}{disguise}"):
-                assert _controls(kind, harmless(text)) == plain, text
+                assert _controls(kind, sanitize(text)) == plain, text
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_no_mixture_makes_one(kind: str) -> None:
-    harmless = Harmless(_tokenizer(kind))
+    sanitize = TextSanitizer(_tokenizer(kind))
     plain = _controls(kind, "a cat")
     pieces = [disguise for word in WORDS[kind] for disguise in _disguises(word)]
     cut = st.sampled_from(pieces).flatmap(lambda piece: st.integers(0, len(piece)).map(lambda end: piece[:end]))
@@ -78,14 +78,14 @@ def test_no_mixture_makes_one(kind: str) -> None:
     @given(st.lists(cut | letters | st.sampled_from(pieces), min_size=1, max_size=6).map("".join))
     def check(text: str) -> None:
         if text.strip():
-            assert _controls(kind, harmless(f"a {text} b")) == plain
+            assert _controls(kind, sanitize(f"a {text} b")) == plain
 
     check()
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_another_text_stays_as_it_is(kind: str) -> None:
-    harmless = Harmless(_tokenizer(kind))
+    sanitize = TextSanitizer(_tokenizer(kind))
     for text in (
         "a red square",
         "3 < 4 & 5 > 2 [sic] {x} | y",
@@ -93,7 +93,7 @@ def test_another_text_stays_as_it_is(kind: str) -> None:
         "end of text",
         "<b>bold</b>",
     ):
-        assert harmless(text) == text
+        assert sanitize(text) == text
 
 
 def test_a_caption_can_not_hide_what_follows(embedder: Embedder) -> None:

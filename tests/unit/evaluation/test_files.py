@@ -33,5 +33,5 @@ def test_the_first_entries_are_those_of_the_whole_file(tmp_path_factory, entries
 def test_a_file_that_is_no_whole_array_is_refused(tmp_path, text):
     path = tmp_path / "array.json"
     path.write_text(text)
-    with pytest.raises(BenchmarkUnreadable, match=r"array\.json is not a whole JSON array"):
+    with pytest.raises(BenchmarkUnreadable, match=r"array\.json is not a complete JSON array"):
         list(files.first_entries(path, 5))

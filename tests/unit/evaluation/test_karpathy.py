@@ -86,15 +86,13 @@ def test_a_missing_picture_is_named_and_all_are_counted(flickr):
     gone.unlink()
     with pytest.raises(BenchmarkUnreadable) as caught:
         LOADERS["flickr30k"](flickr)
-    assert caught.value.message.startswith(
-        f"1 of the benchmark's pictures are missing, the first was expected at {gone}"
-    )
+    assert caught.value.message.startswith(f"Pictures of the benchmark are missing: 1, the first at {gone}")
 
 
 @pytest.mark.parametrize(
     ("content", "word"),
     [
-        ("{not json", "no readable JSON"),
+        ("{not json", "not valid JSON"),
         ('{"pictures": []}', "'images'"),
         ('{"images": [{"split": "train"}]}', "'test'"),
         ('{"images": [{"split": "test", "sentences": []}]}', "'filename'"),

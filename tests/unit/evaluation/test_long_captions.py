@@ -55,7 +55,7 @@ def test_sharegpt4v_takes_a_thousand_entries_and_reads_no_further(tmp_path):
     ("text", "word"),
     [
         ("{}", "does not begin with a bracket"),
-        (json.dumps([turns(545504, "A red wall.")])[:-20], "breaks off"),
+        (json.dumps([turns(545504, "A red wall.")])[:-20], "is truncated"),
         (json.dumps([{"image": "a.jpg"}]), "'conversations'"),
         (json.dumps([{"image": "a.jpg", "conversations": [{"from": "human", "value": "?"}]}]), "no answer"),
         (json.dumps([{"image": "a.jpg", "conversations": [{"from": "gpt", "value": "!"}] * 1}]), "no answer"),

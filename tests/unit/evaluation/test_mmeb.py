@@ -122,7 +122,7 @@ def test_a_folder_without_any_data_set_says_where_one_would_be(tmp_path):
 @pytest.mark.parametrize(
     ("line", "word"),
     [
-        ("{", "line 1 is no JSON"),
+        ("{", "line 1 is not valid JSON"),
         ('{"qry_text": "a", "qry_img_path": ""}', "'tgt_text'"),
         ('{"qry_text": "a", "qry_img_path": "", "tgt_text": ["a"], "tgt_img_path": []}', "1 target texts and 0"),
         (
@@ -141,7 +141,7 @@ def test_a_line_that_is_not_as_published_is_named(tmp_path, line, word):
 def test_a_torn_parquet_file_is_named(data):
     path = data / "ImageNet-1K" / "test-00000-of-00001.parquet"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(BenchmarkUnreadable, match="no readable Parquet"):
+    with pytest.raises(BenchmarkUnreadable, match="not valid Parquet"):
         LOADERS["mmeb"](data)
 
 

@@ -154,7 +154,7 @@ def test_the_page_needs_nothing_else_and_shows_every_figure(tmp_path, flickr):
     assert f"80.00 % ({100 * low:.2f} to {100 * high:.2f})" in words, "the interval of a bar"
     assert {"81.80 %", "80.20 %"} < set(page.words), "the paper's figures of each variant"
     assert {"CLIP ViT-L", "E5-V", "UniME"} < set(page.words), "what the paper compares with"
-    assert "mode verbalized was stopped after 10 queries: no number; its figures are of those." in words
+    assert "mode verbalized was stopped after 10 queries: no number; its figures include only these queries." in words
     for shown in ("80.00", "81.80", "It can't <choose>.", "color-scheme: light dark"):
         assert shown in words or shown in text
     assert "It can't <choose>." not in text

@@ -170,7 +170,7 @@ class Wordless(Attentive):
 
 def test_a_hopeless_way_of_asking_is_stopped_early(tmp_path, tasks, monkeypatch):
     """Its figures are the coarse stage's, on the queries that were asked."""
-    monkeypatch.setattr("retllm.evaluation.run.HOPELESS", 20)
+    monkeypatch.setattr("retllm.evaluation.run.MAX_UNSCORED", 20)
     results = {one.variant.name: one for one in run(tmp_path, tasks, ablations(BASE, layers=6), Wordless())}
     written = results["mode verbalized"]
     assert written.stopped == "none of its first 21 pairs got a score"
@@ -180,7 +180,7 @@ def test_a_hopeless_way_of_asking_is_stopped_early(tmp_path, tasks, monkeypatch)
 
 
 def test_the_way_that_was_asked_for_goes_on_without_any_score(tmp_path, tasks, monkeypatch):
-    monkeypatch.setattr("retllm.evaluation.run.HOPELESS", 3)
+    monkeypatch.setattr("retllm.evaluation.run.MAX_UNSCORED", 3)
     (result,) = run(tmp_path, tasks, [replace(BASE, mode="verbalized")], Wordless())
     assert result.stopped is None
     assert (result.parts[0].pairs, result.parts[0].errors) == (36, 36)

@@ -76,5 +76,5 @@ def test_a_torn_end_costs_only_what_was_torn(tmp_path, torn):
 def test_a_file_that_holds_no_scores_is_named(tmp_path):
     path = tmp_path / "scores.sqlite"
     path.write_text("something else, and longer than a header of SQLite would be" * 20)
-    with pytest.raises(BenchmarkUnreadable, match=r"scores\.sqlite holds no scores"):
+    with pytest.raises(BenchmarkUnreadable, match=r"scores\.sqlite is not a file of scores"):
         KeptScores(path)

@@ -59,7 +59,7 @@ def test_the_files_may_lie_as_in_the_authors_repository(crepe):
 
 def test_a_missing_part_is_named(crepe):
     (crepe / "swap_obj.json").unlink()
-    with pytest.raises(BenchmarkUnreadable, match=r"swap_obj\.json is not there: it was expected at"):
+    with pytest.raises(BenchmarkUnreadable, match=r"swap_obj\.json does not exist: it was expected at"):
         LOADERS["sugarcrepe"](crepe)
 
 

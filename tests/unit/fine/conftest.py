@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Gives the folder of a saved model of a family, made once."""
+    """Return the folder of a family's saved model, created once."""
     made: dict[str, Path] = {}
 
     def folder(family: str) -> Path:
@@ -30,7 +30,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 
 @pytest.fixture(scope="session")
 def scorer_of(model_folder: Callable[[str], Path]) -> Callable[[str], Scorer]:
-    """Gives a loaded scorer of a family, loaded once."""
+    """Return a family's scorer, loaded once."""
     loaded: dict[str, Scorer] = {}
 
     def scorer(family: str) -> Scorer:
@@ -43,19 +43,19 @@ def scorer_of(model_folder: Callable[[str], Path]) -> Callable[[str], Scorer]:
 
 @pytest.fixture(params=FAMILIES)
 def scorer(request: pytest.FixtureRequest, scorer_of: Callable[[str], Scorer]) -> Scorer:
-    """A scorer of every family in turn."""
+    """A scorer of each family."""
     return scorer_of(request.param)
 
 
 @pytest.fixture
 def qwen(scorer_of: Callable[[str], Scorer]) -> Scorer:
-    """A scorer of one family, for what does not depend on the family."""
+    """A scorer of one family, for tests that do not depend on the family."""
     return scorer_of("qwen2_5_vl")
 
 
 @pytest.fixture(scope="session")
 def reference_of(model_folder: Callable[[str], Path]) -> Callable[[str], Reference]:
-    """Gives the method's formulas in float64 on a family's model."""
+    """Return the method's formulas in float64 for a family's model."""
     made: dict[str, Reference] = {}
 
     def reference(family: str) -> Reference:

@@ -1,4 +1,4 @@
-"""Queries and candidates of all modalities, and what it means that two scores are the same."""
+"""Queries and candidates of all modalities, and the comparison of two scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unit.fine.families import NEED_A_PICTURE
 
 from retllm.fine import Content, Injection, PairScore, Scorer
 
-#: some samples trigger, at various layers, and others do not
+#: some samples trigger, at different layers, and others do not
 EAGER = Injection(alpha=0.5, tau=0.66, start=0, end=6, scope="all")
 OFF = Injection(trigger="off")
 
@@ -23,7 +23,7 @@ def picture(seed: int, width: int = 24, height: int = 16) -> Image.Image:
 
 
 def candidates() -> list[Content]:
-    """Of all modalities and many lengths."""
+    """Return candidates of all modalities and many lengths."""
     pictures = [picture(seed, 16 + 5 * seed % 31, 16 + 7 * seed % 29) for seed in range(6)]
     texts = ["a red square", "x", "a small blue circle is left of a red square and " * 3, "a dog"]
     both = [Content(image=picture(20 + at, 30, 20), text=text) for at, text in enumerate(texts[:3])]
@@ -38,7 +38,7 @@ QUERIES = {
 
 
 def pool_for(scorer: Scorer, query: str) -> list[Content]:
-    """The candidates that the family can compare with the query."""
+    """Return the candidates that the family can compare with the query."""
     if scorer._loaded.module.config.model_type in NEED_A_PICTURE and QUERIES[query].image is None:
         return [one for one in candidates() if one.image is not None]
     return candidates()

@@ -1,7 +1,7 @@
-"""The method's formulas written out a second time, as plain loops in float64, on models loaded the usual way.
+"""A reference implementation of the method's formulas: plain loops in float64, with models loaded by transformers.
 
-Nothing of the package's arithmetic is used: visual tokens come from the model's ``get_image_features``, the early
-readings from its hidden states, and the feed-forward network of the injected layer is replaced by one that follows
+It uses none of the package's arithmetic: visual tokens come from the model's ``get_image_features``, the early
+readings from its hidden states, and the feed-forward network of the injected layer is replaced by one that computes
 method section 4 token by token.
 """
 
@@ -46,7 +46,7 @@ class Expected:
 
 @dataclass
 class Run:
-    """One forward pass: logits of the last position, where it was injected and after which reading, and the hidden
+    """One forward pass: logits of the last position, the injected layer and the reading that armed it, and the hidden
     states and feed-forward inputs of every layer at the last position."""
 
     logits: np.ndarray
@@ -57,7 +57,7 @@ class Run:
 
 
 class Reference:
-    """One family's model and processor, and the method on top of them."""
+    """The method, computed with one family's model and processor."""
 
     def __init__(self, folder: Path) -> None:
         self.model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
@@ -68,7 +68,7 @@ class Reference:
         self.cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
 
     def visual_tokens(self, inputs: dict[str, Any]) -> np.ndarray:
-        """All projected visual tokens of the sample, (N, d)."""
+        """Return all projected visual tokens of the sample, (N, d)."""
         takes = (
             "pixel_values", "image_grid_thw", "image_sizes", "image_position_ids", "batch_num_images",
             "pixel_attention_mask",
@@ -84,7 +84,7 @@ class Reference:
         return np.concatenate([part.reshape(-1, part.shape[-1]).double().numpy() for part in parts])
 
     def early(self, hidden: torch.Tensor) -> float:
-        """u of a layer's hidden state at the last position."""
+        """Return u of a layer's hidden state at the last position."""
         with torch.no_grad():
             logits = self.model.lm_head(self.model.get_decoder().norm(hidden)).double().numpy()
         if self.cap is not None:
@@ -95,7 +95,7 @@ class Reference:
         return float(-(p * np.log(p)).sum() / np.log(10))
 
     def matrices(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The gate, up and down projections of a layer."""
+        """Return the gate, up and down projections of a layer."""
         mlp = self.layers[number].mlp
         matrix = {name: part.weight.detach().double().numpy() for name, part in mlp.named_children() if "proj" in name}
         if "gate_up_proj" in matrix:
@@ -112,7 +112,7 @@ class Reference:
         return z * np.abs(weight).mean() / np.abs(z).mean()
 
     def feed_forward(self, number: int, x: np.ndarray, z: np.ndarray, first: int, settings: Injection) -> np.ndarray:
-        """Method section 4 for the tokens x (s, d), of which those from ``first`` on are in scope."""
+        """Compute method section 4 for the tokens x (s, d); those from ``first`` on are in scope."""
         gate, up, down = self.matrices(number)
         plain = np.stack([down @ (self.phi(gate @ token) * (up @ token)) for token in x])
         key = self.keys(number, z, settings)
@@ -128,7 +128,7 @@ class Reference:
         return mixed
 
     def layer_of(self, inputs: dict[str, Any], settings: Injection) -> tuple[int | None, float | None]:
-        """Where the settings inject for this sample, read from the plain model's hidden states."""
+        """Return the layer that the settings inject into and u, from the hidden states of the plain model."""
         if settings.trigger == "off":
             return None, None
         if settings.trigger == "fixed":
@@ -141,14 +141,14 @@ class Reference:
         for layer in range(depth - 1):
             if start < layer < end:
                 u = self.early(states[layer + 1][0, -1])
-                assert abs(u - settings.tau) > 1e-4, "too close to call; take another tau"
+                assert abs(u - settings.tau) > 1e-4, "too close to tau; choose another tau"
                 if u > settings.tau:
                     return layer + 1, u
         return None, None
 
     @contextmanager
     def injected(self, inputs: dict[str, Any], settings: Injection) -> Iterator[tuple[int | None, float | None]]:
-        """Within this, the model's passes over ``inputs`` are injected as the settings say; gives the layer and u."""
+        """Inject into the model's passes over ``inputs`` as the settings say; yield the layer and u."""
         is_visual = (inputs["input_ids"][0] == self.model.config.image_token_id).numpy()
         layer, uncertainty = self.layer_of(inputs, settings) if is_visual.any() else (None, None)
         if layer is None:
@@ -169,19 +169,19 @@ class Reference:
         finally:
             mlp.forward = restore
 
-    def inputs(self, content: list[dict[str, Any]], said: Sequence[int] = ()) -> dict[str, Any]:
-        """The model's inputs for a user's message, and after it what the model has said so far."""
+    def inputs(self, content: list[dict[str, Any]], answer: Sequence[int] = ()) -> dict[str, Any]:
+        """Return the model's inputs for a user's message, followed by the tokens of the answer so far."""
         inputs = usual_inputs(self.processor, content)
-        if said:
-            more = {"input_ids": torch.tensor([list(said)]), "attention_mask": torch.ones(1, len(said)).long()}
-            zeros = torch.zeros(1, len(said)).long()
+        if answer:
+            more = {"input_ids": torch.tensor([list(answer)]), "attention_mask": torch.ones(1, len(answer)).long()}
+            zeros = torch.zeros(1, len(answer)).long()
             for name in ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"):
                 if name in inputs:
                     inputs[name] = torch.cat([inputs[name], more.get(name, zeros)], dim=1)
         return inputs
 
-    def run(self, content: list[dict[str, Any]], settings: Injection, said: Sequence[int] = ()) -> Run:
-        inputs = self.inputs(content, said)
+    def run(self, content: list[dict[str, Any]], settings: Injection, answer: Sequence[int] = ()) -> Run:
+        inputs = self.inputs(content, answer)
         hidden: list[torch.Tensor] = []
         x: list[np.ndarray] = []
 
@@ -202,7 +202,7 @@ class Reference:
         return Run(logits, layer, uncertainty, hidden, x)
 
     def ids(self, *words: str) -> list[int]:
-        """The tokens of those spellings that are one token."""
+        """Return the tokens of the spellings that are a single token."""
         vocabulary = self.processor.tokenizer.get_vocab()
         return [vocabulary[word] for word in words if word in vocabulary]
 

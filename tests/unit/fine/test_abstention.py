@@ -1,4 +1,4 @@
-"""The threshold lies where the two heaps of log-odds meet, and there is none where there is one heap."""
+"""The threshold separates two clusters of log-odds; with one cluster there is none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from retllm.fine import Threshold, learn_threshold, no_match
 
 
 def _mixture(seed: int, low: tuple[float, float, int], high: tuple[float, float, int]) -> list[float]:
-    """Values of two Gaussians, each (mean, deviation, how many)."""
+    """Draw values of two Gaussians, each (mean, deviation, count)."""
     draw = np.random.default_rng(seed)
     return [float(x) for mean, deviation, count in (low, high) for x in draw.normal(mean, deviation, count)]
 
@@ -24,7 +24,7 @@ def _log_density(x: float, share: float, mean: float, deviation: float) -> float
 
 
 def _true_border(low: tuple[float, float, int], high: tuple[float, float, int]) -> float:
-    """The place where the densities that the values were drawn from are equal, by looking everywhere."""
+    """Return the value where the densities of the two distributions are equal, by a search on a grid."""
     total = low[2] + high[2]
     places = np.linspace(low[0], high[0], 20_001)
     gaps = [
@@ -57,7 +57,7 @@ def test_the_threshold_is_where_the_known_densities_are_equal(
 
 
 def test_no_mixture_on_a_grid_explains_the_values_better() -> None:
-    """The fit finds the largest likelihood: a search of the whole grid around it finds none larger."""
+    """The fit has the maximum likelihood: a grid search around it finds none larger."""
     values = _mixture(2, (-3.0, 1.2, 300), (2.0, 1.2, 150))
     threshold = learn_threshold(values)
     assert threshold is not None
@@ -77,31 +77,32 @@ def test_no_mixture_on_a_grid_explains_the_values_better() -> None:
     grid = itertools.product(np.linspace(0.1, 0.6, 6), np.linspace(-4, 0, 9), np.linspace(0, 4, 9), deviations)
     best = max(likelihood(share, (m1, m2), deviation) for share, m1, m2, deviation in grid)
     assert found > best
-    assert found - best < 10, "and it is near the grid's best, so that the comparison means something"
+    assert found - best < 10, "the grid's best is close, so the comparison is meaningful"
 
 
-def test_at_the_threshold_both_heaps_are_equally_likely() -> None:
+def test_at_the_threshold_both_components_are_equally_likely() -> None:
     threshold = learn_threshold(_mixture(3, (-4.0, 1.0, 900), (1.0, 2.0, 100)))
     assert threshold is not None
     low, high = (
-        _log_density(threshold.value, heap.share, heap.mean, heap.deviation) for heap in (threshold.low, threshold.high)
+        _log_density(threshold.value, component.share, component.mean, component.deviation)
+        for component in (threshold.low, threshold.high)
     )
     assert low == pytest.approx(high, abs=1e-6)
     assert threshold.low.mean < threshold.value < threshold.high.mean
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_one_heap_has_no_threshold(seed: int) -> None:
+def test_one_cluster_has_no_threshold(seed: int) -> None:
     draw = np.random.default_rng(seed)
     assert learn_threshold([float(x) for x in draw.normal(-3, 2, 1000)]) is None
 
 
-def test_heaps_about_the_same_place_have_no_border_between_them() -> None:
+def test_clusters_with_the_same_mean_have_no_threshold() -> None:
     assert learn_threshold(_mixture(4, (0.0, 0.5, 1000), (0.0, 5.0, 1000))) is None
 
 
-def test_a_sharp_peak_with_a_tail_does_not_take_the_border_to_itself() -> None:
-    """Most wrong pairs are plainly wrong and some nearly right; the border lies in the valley before the matches."""
+def test_a_sharp_peak_with_a_tail_does_not_attract_the_threshold() -> None:
+    """Most wrong pairs are clearly wrong, some nearly right; the threshold lies between the tail and the matches."""
     draw = np.random.default_rng(6)
     plain, hard = draw.normal(-9.7, 0.25, 8000), draw.uniform(-9, -3, 1500)
     threshold = learn_threshold([*plain, *hard, *draw.normal(5.5, 1.3, 1500)])
@@ -110,24 +111,24 @@ def test_a_sharp_peak_with_a_tail_does_not_take_the_border_to_itself() -> None:
 
 
 @pytest.mark.parametrize("values", [[], [1.0] * 49, [1.0] * 500, [math.nan] * 500, [-2.0, 2.0] * 24])
-def test_too_few_or_all_equal_values_teach_nothing(values: list[float]) -> None:
+def test_too_few_or_all_equal_values_give_no_threshold(values: list[float]) -> None:
     assert learn_threshold(values) is None
 
 
-def test_equal_values_in_two_places_are_two_heaps() -> None:
+def test_two_distinct_values_are_two_clusters() -> None:
     threshold = learn_threshold([-5.0] * 200 + [3.0] * 20)
     assert threshold is not None
     assert -5 < threshold.value < 3
 
 
-def test_values_that_are_not_finite_are_left_out() -> None:
+def test_values_that_are_not_finite_are_ignored() -> None:
     values = _mixture(5, (-4.0, 1.0, 300), (4.0, 1.0, 300))
     assert learn_threshold([*values, math.inf, -math.inf, math.nan]) == learn_threshold(values)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.floats(-50, 50), st.floats(0.1, 20), st.randoms())
-def test_the_threshold_moves_and_stretches_with_the_values_and_their_order_is_nothing(
+def test_the_threshold_shifts_and_scales_with_the_values_and_ignores_their_order(
     seed: int, moved: float, stretched: float, random_
 ) -> None:
     values = _mixture(seed, (-4.0, 1.0, 150), (3.0, 1.0, 50))

@@ -1,4 +1,4 @@
-"""Pairs are grouped under the budget, and a batch knows where everything is."""
+"""Pairs are grouped under the budget, and the layout of a batch is right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mode ``choice`` is the mean over both letter orders, held to a second writing of it and to the score alone."""
+"""The mode ``choice`` is the mean over both letter orders; compared with the reference and with single-pair scores."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SECOND = "A: they do not match. B: they match. Please directly output A or B"
 
 
 def letters(reference: Reference, logits: np.ndarray) -> tuple[float, float]:
-    """P(A) and P(B) of a softmax over the two letters, with and without a space before them."""
+    """Return P(A) and P(B) of a softmax over the two letters, with and without a leading space."""
     masses = [np.exp(logits[reference.ids(letter, f"Ġ{letter}", f"▁{letter}")]).sum() for letter in "AB"]
     return masses[0] / sum(masses), masses[1] / sum(masses)
 
@@ -98,7 +98,7 @@ def test_a_score_alone_is_the_score_in_any_batch(
 
 
 def test_both_orders_go_to_the_engine_side_by_side_in_one_call(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that it can compute once what they share."""
+    """Then the engine can compute the shared prefix once."""
     calls: list[list[str]] = []
     plain = Engine.answer
 

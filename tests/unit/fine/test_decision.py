@@ -1,4 +1,4 @@
-"""The final order is (score descending, entropy ascending, coarse rank ascending), whatever order the rows come in."""
+"""The final order is (score descending, entropy ascending, coarse rank ascending) for every order of the input."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS = st.lists(
 
 
 def by_the_book(rows: list[Scored[str]], decimals: int) -> list[str]:
-    """The rule once more, as a comparison of two candidates."""
+    """Sort by a second implementation of the rule, which compares two candidates."""
 
     def compare(one: Scored[str], other: Scored[str]) -> int:
         has = [row.score is not None and not math.isnan(row.score) for row in (one, other)]
@@ -106,7 +106,7 @@ POOLS = st.tuples(
 def test_what_failed_stays_at_its_coarse_place_and_the_rest_is_ordered_around_it(
     pool: tuple[list[Any], int], decimals: int, random_: random.Random
 ) -> None:
-    """The pool is scored or failed; some candidates are beyond it."""
+    """Candidates of the pool are scored or failed; others are beyond the pool."""
     judged, beyond = pool
     failed = {at for at, row in enumerate(judged) if row == "failed"}
     rows = [
@@ -134,7 +134,7 @@ def test_a_score_beside_a_failure_does_not_count() -> None:
 def test_the_tied_are_those_whose_order_an_entropy_could_change(
     rows: list[Scored[str]], decimals: int, random_: random.Random
 ) -> None:
-    """By trying: another of the same rounded score, and no entropy to tell them apart."""
+    """Tied means: another candidate has the same rounded score, and this one has no entropy."""
     expected = [
         row.key
         for row in rows

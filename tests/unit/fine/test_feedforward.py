@@ -1,4 +1,4 @@
-"""The feed-forward network of a layer is found whatever it is called, and refused where it is only a part."""
+"""The feed-forward network of a layer is found under all known names, and rejected if it is only part of the layer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def mean_size(weight: Any) -> float:
 
 
 def test_in_every_family_every_layer_has_one(scorer: Scorer) -> None:
-    """Its sizes are those of its own matrices, and it is what the layer runs."""
+    """Its sizes are the mean absolute weights of its matrices, and it is the module that the layer runs."""
     layers = scorer._loaded.decoder.layers
     for number, layer in enumerate(layers):
         found = read_feed_forward(layer, number)

@@ -1,4 +1,4 @@
-"""The fused number is the log-odds, moved by how far the similarity stands out of its own pool."""
+"""The fused number is the log-odds plus the weighted similarity, standardised over the pool."""
 
 from __future__ import annotations
 

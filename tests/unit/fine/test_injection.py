@@ -1,4 +1,4 @@
-"""The settings of re-injection check themselves and mean the same layers whatever the depth."""
+"""The settings of re-injection are validated, and select the same share of the layers at every depth."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
     ],
 )
 def test_the_default_range_scales_with_depth(layers: int, watched: range) -> None:
-    """start = floor(5/28 L), end = floor(16/28 L), and only layers strictly between are read."""
+    """start = floor(5/28 L), end = floor(16/28 L); only layers strictly between them are read."""
     plan = Injection().plan(layers)
     assert list(plan.watched) == list(watched)
     assert plan.injectable == tuple(layer + 1 for layer in watched)
@@ -102,7 +102,7 @@ def test_the_default_range_scales_with_depth(layers: int, watched: range) -> Non
 
 def test_a_range_of_ones_own_is_open_at_both_ends() -> None:
     assert list(Injection(start=2, end=5).plan(10).watched) == [3, 4]
-    assert list(Injection(start=-1, end=10).plan(10).watched) == list(range(9)), "the last has no layer after it"
+    assert list(Injection(start=-1, end=10).plan(10).watched) == list(range(9)), "there is no layer after the last one"
 
 
 def test_fixed_is_always_that_layer() -> None:

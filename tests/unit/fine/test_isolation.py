@@ -1,4 +1,4 @@
-"""Scoring leaves no trace in the model, and calls with different settings never mix, in any family."""
+"""Scoring does not change the model, and calls with different settings do not affect each other, in every family."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ SETTINGS = {
 
 
 def pool() -> list[Content]:
-    """Few, of several lengths, all of them with a picture."""
+    """Return a few candidates of different lengths, all with a picture."""
     pictures = [Content(image=picture(50 + at, 18 + 7 * at, 30 - 5 * at)) for at in range(3)]
     return [*pictures, Content(image=picture(60, 26, 20), text="a small blue circle is left of a dog")]
 
 
 def hooks_of(module: torch.nn.Module) -> list[str]:
-    """Hooks of every kind, set anywhere in the model, but for those with which transformers itself reads layers."""
+    """Return all hooks in the model, except those with which transformers itself reads layers."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     found = [hook for one in module.modules() for kind in kinds for hook in getattr(one, kind).values()]
     return [hook.__qualname__ for hook in found if not hook.__module__.startswith("transformers.")]
 
 
 def own_forwards(module: torch.nn.Module) -> list[str]:
-    """Parts whose way of computing was replaced."""
+    """Return the modules whose forward method was replaced."""
     return [name for name, one in module.named_modules() if "forward" in vars(one)]
 
 
 class Broken(RuntimeError):
-    """A failure in the middle of the model."""
+    """An error inside the model."""
 
 
 def vision_tower(scorer: Scorer) -> torch.nn.Module:
@@ -65,7 +65,7 @@ PARTS: dict[str, Callable[[Scorer], Any]] = {
 def test_nothing_of_a_pass_stays_in_the_model(
     family: str, scope: Literal["all", "suffix"], scorer_of: Callable[[str], Scorer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor of a pass that broke off in the vision tower, in a layer, in the injected network, or in the head."""
+    """Also after an error in the vision tower, in a layer, in the injected network, or in the head."""
     scorer, always = scorer_of(family), Injection(trigger="fixed", fixed_layer=2, scope=scope)
     module = scorer._loaded.module
     weights = {name: value.clone() for name, value in module.state_dict().items()}
@@ -106,7 +106,7 @@ def test_with_any_settings_a_score_alone_is_the_score_in_any_batch(
 
 
 def calls_at_once(work: dict[str, Callable[[], list[PairScore]]]) -> dict[str, list[list[PairScore]]]:
-    """Each work twice in a thread of its own, all beginning together."""
+    """Run each function twice in its own thread, all threads starting together."""
     found: dict[str, list[list[PairScore]]] = {name: [] for name in work}
     start = threading.Barrier(len(work))
 
@@ -144,7 +144,7 @@ def test_threads_with_different_settings_do_not_mix_in_one_scorer(
 def test_scorers_with_different_settings_do_not_mix_at_the_same_time(
     model_folder: Callable[[str], Path],
 ) -> None:
-    """Two models really computing at once, of one family and of two."""
+    """Several models compute at the same time, of the same family and of different ones."""
     scorers = [load_scorer(str(model_folder(family)), device="cpu") for family in ("llava", "llava", "mistral3")]
     chosen = [SETTINGS["entropy"], SETTINGS["off"], SETTINGS["fixed, gate"]]
     both = list(zip(scorers, chosen, strict=True))
@@ -161,7 +161,7 @@ def test_scorers_with_different_settings_do_not_mix_at_the_same_time(
 
 
 def test_these_settings_give_different_scores(scorer_of: Callable[[str], Scorer]) -> None:
-    """Else nothing above would show that they stay apart."""
+    """Otherwise the tests above would prove nothing."""
     for family in FAMILIES:
         scores = {
             tuple(round(score.entropy, 3) for score in scorer_of(family).score(QUERIES["text"], pool(), settings))

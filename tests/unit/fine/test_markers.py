@@ -1,4 +1,4 @@
-"""No text of a user becomes a token that means more than its letters, in any family, however it is put together."""
+"""No text of a user becomes a control token, in any family, for any combination of text and control tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from retllm.fine.content import Content, Picture
 from retllm.fine.prepare import Preparer
 from retllm.fine.prompts import load_prompts
 
-# of models that are not among the families here, and what several take for a new line
+# control tokens of models that are not among the families here, and what several models use as a new line
 FOREIGN = [
     "<|im_start|>",
     "<|im_end|>",
@@ -56,7 +56,7 @@ LETTERS = [
     "＞",
     "｜",
     "True",
-    # what transformers itself marks tokens with
+    # characters with which transformers marks tokens
     "\U000f0000",
     "\U000f0001",
 ]
@@ -68,12 +68,12 @@ def _preparer(scorer: Scorer) -> Preparer:
 
 @lru_cache
 def _control_tokens(preparer: Preparer) -> frozenset[int]:
-    # a vocabulary of hundreds of thousands, gone through once
+    # cached, since the vocabulary can have hundreds of thousands of tokens
     return frozenset(preparer.control_ids() - {preparer._tokenizer.unk_token_id})
 
 
 def _controls(preparer: Preparer, caption: str) -> Counter[int]:
-    """How often each control token is in the whole prompt of a picture with a caption."""
+    """Count the control tokens in the whole prompt of a picture with a caption."""
     picture = Content(image=Picture(Image.new("RGB", (16, 16)), "one"))
     message = load_prompts().message("true_false", picture, Content(text=caption))
     control = _control_tokens(preparer)
@@ -81,7 +81,7 @@ def _controls(preparer: Preparer, caption: str) -> Counter[int]:
 
 
 def _wide(text: str) -> str:
-    """The same in letters of full width, which some tokenizers read as the plain ones."""
+    """Return the text in full-width letters, which some tokenizers normalise."""
     return "".join(chr(ord(letter) + 0xFEE0) if "!" <= letter <= "~" else letter for letter in text)
 
 
@@ -89,7 +89,7 @@ def test_every_marker_is_only_text(scorer: Scorer) -> None:
     preparer = _preparer(scorer)
     own = [str(token) for token in preparer._tokenizer.added_tokens_decoder.values()]
     plain = _controls(preparer, "a cat")
-    assert plain, "the template has its own"
+    assert plain, "the template has control tokens"
     for marker in (*own, *FOREIGN):
         for text in (marker, marker * 3, f"a {marker} cat", marker[0] + marker + marker[1:], _wide(marker)):
             if text.strip():
@@ -122,11 +122,11 @@ def test_a_text_without_markers_stays_as_it_is(scorer: Scorer) -> None:
         "naïve 猫 ＡＢＣ ½\n\nnew line",
         "a <b> c",
     ):
-        assert preparer._harmless(text) == text
+        assert preparer._sanitize(text) == text
 
 
 def _in_the_inputs(preparer: Preparer, caption: str) -> Counter[int]:
-    """How often each control token is in what the model itself is given, pictures expanded."""
+    """Count the control tokens in the model's inputs, with expanded pictures."""
     sides = Content(text=caption), Content(image=Picture(Image.new("RGB", (24, 16)), "one"), text=caption)
     message = load_prompts().message("true_false", *sides)
     with preparer.pictures_once():
@@ -135,12 +135,12 @@ def _in_the_inputs(preparer: Preparer, caption: str) -> Counter[int]:
 
 
 def test_nor_does_what_the_processor_makes_of_it(scorer: Scorer) -> None:
-    """Processors put the places of a picture into the text by replacing words of it."""
+    """Processors insert a picture's placeholder tokens by replacing words of the text."""
     preparer = _preparer(scorer)
     own = [str(token) for token in preparer._tokenizer.added_tokens_decoder.values() if str(token).strip()]
     plain = _in_the_inputs(preparer, "a cat")
     assert plain
-    # few at a time: the small models take short questions
+    # a few texts only: the small models take short questions
     texts = [*own[:12], *FOREIGN, "<|placeholder|>", "<placeholder>", "<image", "a <image> \U000f0000"]
     for text in texts:
         assert _in_the_inputs(preparer, text) == plain, text
@@ -153,7 +153,7 @@ def test_a_text_that_stays_dangerous_is_refused_for_its_pair_alone(qwen: Scorer)
     preparer._control_ids = before | {letter}
     try:
         message = load_prompts().message("true_false", Content(text="a q"), Content(text="a cat"))
-        with pytest.raises(InvalidInput, match="Take them out") as caught:
+        with pytest.raises(InvalidInput, match="Remove them") as caught:
             preparer.pair(7, message)
     finally:
         preparer._control_ids = before
@@ -161,7 +161,7 @@ def test_a_text_that_stays_dangerous_is_refused_for_its_pair_alone(qwen: Scorer)
 
 
 def test_what_one_caption_says_leaves_the_others_scores_as_they_are(scorer: Scorer) -> None:
-    """In one batch, behind one prefix and after it: each pair is a prompt of its own."""
+    """In one batch, with a shared prefix and after it: each pair has its own prompt."""
     query = Content(image=Picture(Image.new("RGB", (24, 16), "red"), "the query"))
     others = [Content(text="a red square"), Content(text="a dog")]
     scorer.forget()

@@ -1,4 +1,4 @@
-"""A model that can't be used is refused in one sentence that says what to do."""
+"""A model that can't be used is rejected with one sentence that says what to do."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_pickled_weights_are_not_taken_even_beside_others(copy: Path) -> None:
 
 
 def code_of(folder: Path, canary: Path) -> None:
-    """Code of the folder's own for every part of a model, and every switch that asks to run it."""
+    """Add code to the folder for every part of a model, and set every option that requests to run it."""
     source = f"import pathlib\npathlib.Path({str(canary)!r}).touch()\nclass Evil: pass\n"
     (folder / "evil.py").write_text(source)
     names = ("AutoConfig", "AutoModel", "AutoModelForImageTextToText", "AutoProcessor", "AutoImageProcessor")
@@ -115,7 +115,7 @@ def code_of(folder: Path, canary: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "evil"])
 def test_code_in_a_folder_never_runs(copy: Path, kind: str, tmp_path: Path) -> None:
-    """Whether the model then loads without it or not; other parts of it are pickles that would run code too."""
+    """Whether or not the model loads without it; other files are pickles that would run code too."""
     canary = tmp_path / "it ran"
     code_of(copy, canary)
     edit(copy / "config.json", lambda data: data.update(model_type=kind))
@@ -138,11 +138,11 @@ def test_pickles_alone_are_refused_and_never_opened(copy: Path, tmp_path: Path) 
         load_scorer(str(copy), device="cpu")
     assert not canary.exists()
     pickle.loads(trap)
-    assert canary.exists(), "the trap is a trap"
+    assert canary.exists(), "the trap works"
 
 
 class Trap:
-    """Pickled, it makes a file when it is opened."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -186,7 +186,7 @@ def test_a_model_of_the_wrong_kind_is_unsuited(copy: Path, harm: Callable[[Path]
 
 
 def test_a_label_of_several_tokens_is_refused(copy: Path) -> None:
-    """The tokenizer's merges are taken away, so that every letter is a token."""
+    """The tokenizer's merges are removed, so that every letter is a token."""
 
     def letters_only(data: dict[str, Any]) -> None:
         data["model"]["merges"] = []
@@ -234,7 +234,7 @@ def test_a_name_that_means_nothing_is_refused(name: str) -> None:
 
 
 def test_an_unreachable_hub_is_said_to_be(tmp_path: Path) -> None:
-    """In a process of its own, which may not use the network."""
+    """In a separate process that may not use the network."""
     program = (
         "from retllm.errors import ModelUnavailable\nfrom retllm.fine import load_scorer\n"
         "try:\n    load_scorer('some/model', device='cpu')\n"
@@ -246,7 +246,7 @@ def test_an_unreachable_hub_is_said_to_be(tmp_path: Path) -> None:
 
 
 def cached(home: Path, folder: Path, commit: str) -> None:
-    """Lay ``folder`` out as the hub's cache would hold it."""
+    """Copy ``folder`` into the layout of the hub's cache."""
     repo = home / "hub" / "models--some--model"
     shutil.copytree(folder, repo / "snapshots" / commit)
     (repo / "refs").mkdir()
@@ -269,7 +269,7 @@ def test_a_cached_model_loads_with_no_hub_and_knows_its_commit(
 
 def test_the_revision_follows_the_contents(copy: Path, model_folder: Callable[[str], Path]) -> None:
     revision = folder_revision(copy)
-    assert revision == folder_revision(model_folder("qwen2_5_vl")), "not the place"
+    assert revision == folder_revision(model_folder("qwen2_5_vl")), "it does not depend on the path"
     (copy / "README.md").write_text("notes do not count")
     assert folder_revision(copy) == revision
     weights = copy / "model.safetensors"
@@ -297,7 +297,7 @@ def test_large_weights_are_known_by_samples(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_importing_the_settings_does_not_import_torch() -> None:
-    """A web process that only checks settings stays small."""
+    """A web process that only checks settings must not load torch."""
     program = "import sys, retllm.fine, retllm.embedding; print('torch' in sys.modules, 'transformers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "False False", done.stderr

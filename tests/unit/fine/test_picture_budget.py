@@ -1,4 +1,4 @@
-"""A picture of any size takes no more tokens than the picture budget, counted in what the model is given."""
+"""A picture of any size takes no more tokens than the picture budget, counted in the model's inputs."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from retllm.settings import Settings
 
 SIZES = ((2000, 1500), (1500, 2000), (3000, 100), (3, 4))
 
-#: less than the small model of the family makes of a photograph, where it can make less
+#: fewer tokens than the family's small model makes of a photograph, if it can make fewer
 BUDGETS = {
     "qwen2_vl": 10, "qwen2_5_vl": 10, "qwen3_vl": 10, "qwen3_5": 10, "glm4v": 40, "llava": 16, "llava_next": 50,
     "llava_onevision": 50, "idefics3": 30, "smolvlm": 16, "internvl": 14, "mistral3": 20, "gemma3": 4, "gemma4": 100,
     "paligemma": 16,
 }  # fmt: skip
-#: every picture costs the same, whatever its size
+#: every picture has the same number of tokens, whatever its size
 FIXED = {"llava", "gemma3", "paligemma"}
 
 
 def shipped_as_large(family: str, images: Any) -> None:
-    """Give the families whose small models have small limits the limits of published ones."""
+    """Set the limits of published models for the families whose small models have small limits."""
     if family.startswith("qwen") or family == "glm4v":
         images.size = type(images.size)(shortest_edge=images.size["shortest_edge"], longest_edge=1 << 20)
     elif family == "gemma4":
@@ -63,7 +63,7 @@ def test_a_picture_of_any_size_stays_within_the_budget(family: str) -> None:
     preparer, token, _ = prepared(family, BUDGETS[family])
     counts = {size: tokens_of(preparer, token, size) for size in SIZES}
     assert all(0 < count <= BUDGETS[family] for count in counts.values()), counts
-    # the small model takes at most a few tiles; without a budget, the photograph would cost more
+    # the small model takes at most a few tiles; without a budget, the photograph would have more tokens
     unlimited, token, _ = prepared(family, None)
     assert (tokens_of(unlimited, token, SIZES[0]) > BUDGETS[family]) is (family not in FIXED)
 
@@ -86,7 +86,7 @@ def test_the_model_counts_tiles_as_its_processor_does(family: str) -> None:
 
 
 def qwen_as_shipped(budget: int | None) -> Callable[[tuple[int, int]], int]:
-    """The tokens of a picture with the published preprocessor_config.json of Qwen2.5-VL."""
+    """Return a function that counts a picture's tokens with Qwen2.5-VL's published preprocessor_config.json."""
     from transformers import Qwen2_5_VLProcessor
     from transformers.models.qwen2_vl import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
@@ -104,12 +104,12 @@ def test_a_photograph_costs_qwen_a_thousand_tokens_and_not_fifteen_thousand() ->
     assert qwen_as_shipped(None)((4000, 3000)) == 15_301
     limited = qwen_as_shipped(Settings().picture_tokens)
     assert 900 < limited((4000, 3000)) <= 1024
-    assert limited((3000, 100)) == 107 * 4, "what is within the budget stays as it is"
+    assert limited((3000, 100)) == 107 * 4, "a picture within the budget is not changed"
     assert limited((56, 56)) == 4
 
 
 def as_shipped(family: str) -> tuple[Any, Any]:
-    """A processor with the published settings of its family, and a configuration to go with it."""
+    """Return a processor with the published settings of its family, and a matching configuration."""
     model, processor = BUILDERS[family]()
     images = processor.image_processor
     if family in ("llava_next", "llava_onevision"):
@@ -162,10 +162,10 @@ def test_a_processor_that_can_not_tell_is_measured(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.delattr(Qwen2_5_VLProcessor, "_get_num_multimodal_tokens")
     preparer, token, _ = prepared("qwen2_5_vl", 10)
-    assert preparer.pixels._wrapped.size["longest_edge"] == 1 << 20, "nothing is known of its settings"
+    assert preparer.pixels._wrapped.size["longest_edge"] == 1 << 20, "its settings are unknown and not changed"
     assert all(0 < tokens_of(preparer, token, size) <= 10 for size in SIZES)
     with pytest.raises(InvalidInput, match="set it to"):
-        # so long a strip takes more tokens, however small it is made
+        # such a long strip exceeds the budget at every size
         tokens_of(preparer, token, (3000, 20))
 
 

@@ -1,4 +1,4 @@
-"""Every pair of modalities has its question, with each text and picture in its place."""
+"""Every pair of modalities has a question, with each text and picture in the right position."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ ASKS: dict[Wording, str] = {
 @pytest.mark.parametrize("wording", ASKS)
 @pytest.mark.parametrize(("query", "candidate"), list(product(KINDS, KINDS)))
 def test_every_wording_is_this_to_the_letter(query: str, candidate: str, wording: Wording) -> None:
-    """Models are trained on these words, and scores are stored under their version: a change is a new version."""
+    """The demo models are trained on these words and scores are stored with the version: a change needs a new one."""
     sides = content(query, QUERY, "Q"), content(candidate, CANDIDATE, "C")
     *before, question = TRUE_FALSE[query, candidate]
     assert isinstance(question, str)

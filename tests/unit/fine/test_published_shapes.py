@@ -1,7 +1,7 @@
-"""On the shapes of published models of 7 to 9 billion parameters, every hook finds its place.
+"""All hooks work with the shapes of published models of 7 to 9 billion parameters.
 
-The models are built on the meta device, which knows shapes and no values, from the values in their published
-``config.json``. Parameter counts are those that the model hub gives for the published weights.
+The models are built from their published ``config.json`` on the meta device, which has shapes but no values. Parameter
+counts are those on the model hub for the published weights.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ BATCH, LENGTH, VISUAL = 2, 20, 6
 
 @dataclass(frozen=True)
 class Published:
-    """What is known of a published model.
+    """The expected values of a published model.
 
-    ``billions`` of parameters; ``layers`` of ``width`` with feed-forward networks of ``inner``; ``watched`` and
-    injectable layers by method section 4: 5/28 to 16/28 of the depth, both ends left out; ``shares`` whether projected
-    visual tokens can be given to the model.
+    ``billions`` of parameters; ``layers`` of ``width`` with feed-forward networks of ``inner``; ``watched`` layers by
+    method section 4: 5/28 to 16/28 of the depth, without both ends; ``shares``: whether the model takes projected
+    visual tokens as input.
     """
 
     config: Callable[[], Any]
@@ -126,8 +126,8 @@ def llava_1_5_7b() -> Any:
 def llava_onevision_7b() -> Any:
     """huggingface.co/llava-hf/llava-onevision-qwen2-7b-ov-hf.
 
-    As transformers' own script of conversion writes it: the text model is Qwen/Qwen2-7B-Instruct, whose vocabulary of
-    152064 grows by two and is filled up to a multiple of 64; the last layer of the vision tower is dropped.
+    As written by the conversion script of transformers: the text model is Qwen/Qwen2-7B-Instruct, whose vocabulary of
+    152064 grows by two and is padded to a multiple of 64; the last layer of the vision tower is dropped.
     """
     return LlavaOnevisionConfig(
         text_config={"model_type": "qwen2", **QWEN2_7B, "vocab_size": 152128},
@@ -160,12 +160,12 @@ SETTINGS = {
 
 @cache
 def built(name: str) -> LoadedModel:
-    """The model without weights, and what scoring finds in it."""
+    """Build the model without weights, with the parts that scoring uses."""
     with torch.device("meta"):
         module = AutoModelForImageTextToText.from_config(MODELS[name].config(), dtype=torch.bfloat16).eval()
     return LoadedModel(
         module=module,
-        preparer=None,  # type: ignore[arg-type]  # there is no published tokenizer here
+        preparer=None,  # type: ignore[arg-type]  # the tokenizer is not available here
         decoder=_decoder(name, module),
         image_token=_image_token(name, module.config),
         source=ModelSource(name, "nowhere", None, None, ""),
@@ -183,7 +183,7 @@ def layout() -> Layout:
 
 
 def mask() -> Tensor:
-    """Who sees whom, ready made: transformers would look at its values."""
+    """Return a complete attention mask; transformers would read values to make one."""
     return on_meta(BATCH, 1, LENGTH, LENGTH, dtype=torch.bool)
 
 
@@ -260,7 +260,7 @@ def test_a_pass_goes_through_with_every_hook_in_its_place(
 
 
 def projected(name: str) -> int:
-    """The width of what the model makes of pictures, read from the end of its projection."""
+    """Return the width of the visual tokens, from the last layer of the projection."""
     module = built(name).module.model
     owner = module.visual.merger if hasattr(module, "visual") else module.multi_modal_projector
     *_, last = (part for part in owner.modules() if isinstance(part, torch.nn.Linear))
@@ -273,7 +273,7 @@ def test_visual_tokens_are_as_wide_as_the_decoder(name: str) -> None:
 
 
 def test_llavas_picture_becomes_as_many_tokens_as_published() -> None:
-    """336 / 14 = 24 patches a side, 576 in all."""
+    """336 / 14 = 24 patches per side, 576 in total."""
     module = built("LLaVA-1.5-7B").module
     pixels = on_meta(1, 3, 336, 336, dtype=torch.bfloat16)
     made = module.get_image_features(pixel_values=pixels, return_dict=True).pooler_output

@@ -1,4 +1,4 @@
-"""The scores are those of the method's formulas, written out a second time in :mod:`tests.unit.fine.reference`."""
+"""The scores equal those of the reference implementation in :mod:`tests.unit.fine.reference`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_text_against_pictures(
     scorer_of: Callable[[str], Scorer],
     reference_of: Callable[[str], Reference],
 ) -> None:
-    # with the entropy trigger each is injected at a layer of its own
+    # with the entropy trigger, samples are injected at different layers
     count = 3 if settings.trigger == "entropy" else 2
     pictures = [picture(seed, 16 + 6 * seed, 30 - 4 * seed) for seed in range(count)]
     scores = scorer_of(family).score(Content(text=CAPTION), [Content(image=image) for image in pictures], settings)
@@ -80,7 +80,7 @@ def test_a_sample_of_two_pictures_is_injected_with_the_tokens_of_both(
 
 
 def test_the_entropy_settings_tell_samples_apart(scorer_of: Callable[[str], Scorer]) -> None:
-    """Else the comparisons above would prove little about arming each sample for itself."""
+    """Otherwise the comparisons above would not test that each sample is armed separately."""
     pictures = [picture(seed, 16 + 6 * seed, 30 - 4 * seed) for seed in range(4)]
     layers = {
         score.injected_layer

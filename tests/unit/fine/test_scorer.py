@@ -1,4 +1,4 @@
-"""A score depends on its pair and its settings, and on nothing else."""
+"""A score depends only on its pair and the settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from retllm.fine.pixels import PixelMemo
 
 @pytest.fixture(scope="module")
 def alone() -> Callable[[Scorer, str, int], PairScore]:
-    """A candidate's score when nothing else is in the call; the candidates are numbered as in ``candidates()``."""
+    """Return a candidate's score from a call without others; candidates are numbered as in ``candidates()``."""
     pool = candidates()
     known: dict[tuple[int, str, int], PairScore] = {}
 
@@ -37,12 +37,12 @@ def alone() -> Callable[[Scorer, str, int], PairScore]:
     return score
 
 
-#: of each modality two, as different as they come
+#: two of each modality, as different as possible
 VARIED = (1, 4, 7, 8, 10, 12)
 
 
 def varied(scorer: Scorer, query: str) -> list[int]:
-    """The numbers of those that the family can compare with the query."""
+    """Return the numbers of the candidates that the family can compare with the query."""
     pool, possible = candidates(), pool_for(scorer, query)
     return [at for at in VARIED if len(possible) == len(pool) or pool[at].image is not None]
 
@@ -51,7 +51,7 @@ def varied(scorer: Scorer, query: str) -> list[int]:
 def test_a_score_alone_is_the_score_in_any_batch(
     scorer: Scorer, query: str, alone: Callable[[Scorer, str, int], PairScore]
 ) -> None:
-    """In every family, for every modality, in orders and budgets drawn at random, with injection on."""
+    """In every family and for every modality, in random orders, with two budgets and with injection."""
     pool = candidates()
     rng = np.random.default_rng(3)
     for budget in (250, 100_000):
@@ -95,7 +95,7 @@ def test_some_of_these_candidates_trigger_and_some_do_not(
 
 
 def test_many_candidates_are_scored_in_their_order(qwen: Scorer) -> None:
-    """More than are prepared at a time."""
+    """There are more candidates than are prepared at a time."""
     pool = candidates()
     many = [pool[at % len(pool)] for at in range(150)]
     found = qwen.score(QUERIES["text"], many, EAGER)
@@ -105,7 +105,7 @@ def test_many_candidates_are_scored_in_their_order(qwen: Scorer) -> None:
 
 
 def test_only_the_querys_pixels_outlive_a_window(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call of thousands of pictures must not hold them all."""
+    """A call with thousands of pictures must not hold all of them in memory."""
     monkeypatch.setattr("retllm.fine.scorer._WINDOW", 3)
     query = Content(image=picture(7, 20, 20).convert("RGBA"), text="a dog")
     many = [Content(image=picture(100 + seed % 9, 16 + seed % 9, 20).convert("RGBA")) for seed in range(30)]
@@ -154,7 +154,7 @@ def last_logits(family: str, model: Any, inputs: dict[str, torch.Tensor]) -> tor
     if family != "gemma4":
         logits: torch.Tensor = model(**inputs, logits_to_keep=1).logits[:, -1]
         return logits
-    # asked for one position, it makes its last layers of that one only, which rounds otherwise
+    # with logits_to_keep=1 the model computes its last layers for that position only, with other rounding
     cap = model.config.text_config.final_logit_softcapping
     hidden = model.model(**inputs).last_hidden_state[:, -1:]
     return torch.tanh(model.lm_head(hidden)[:, -1] / cap) * cap
@@ -164,7 +164,7 @@ def last_logits(family: str, model: Any, inputs: dict[str, torch.Tensor]) -> tor
 def test_with_the_trigger_off_it_is_transformers_own_answer_bit_for_bit(
     family: str, scorer_of: Callable[[str], Scorer], model_folder: Callable[[str], Path]
 ) -> None:
-    """Model and processor loaded and called the usual way."""
+    """The model and the processor are loaded and called as transformers documents it."""
     model = AutoModelForImageTextToText.from_pretrained(model_folder(family)).eval()
     processor = AutoProcessor.from_pretrained(model_folder(family))
     image = picture(5, 30, 22)
@@ -245,7 +245,7 @@ def test_a_picture_goes_through_the_vision_tower_once_per_call(family: str, scor
         assert sum(seen) == 1
         scorer.forget()
         seen.clear()
-        # the query's and the shared picture once, and three others
+        # the query's picture, the shared picture, and three others
         scorer.score(QUERIES["image"], [shared, shared, *candidates()[:3]], EAGER)
         assert sum(seen) == 5
     finally:
@@ -264,7 +264,7 @@ def test_a_picture_is_prepared_once_per_call(qwen: Scorer, monkeypatch: pytest.M
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses every operation that would make a GPU's host wait: reading a value, or a shape that depends on values."""
+    """Fails on operations for which the host waits for a GPU: reading a value, or a shape that depends on values."""
 
     FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")
 

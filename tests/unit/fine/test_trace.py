@@ -1,4 +1,4 @@
-"""A trace tells how a score came about: held to the formulas' second writing, to the untraced score, and to JSON."""
+"""Traces agree with the reference implementation and with untraced scores, and convert to JSON and back."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def traced(scorer: Scorer, settings: Injection, mode: Mode = "true_false") -> li
 
 
 def expected_map(reference: Reference, run: Any, settings: Injection, readings: list[float], z: np.ndarray) -> Any:
-    """The layer looked at, and phi(<x, k_j>) there."""
+    """Return the layer of the map, and phi(<x, k_j>) there."""
     layer = run.layer
     if layer is None:
-        # the defaults for six layers look at layer 2 only
+        # with six layers, the defaults watch only layer 2
         watched = [at for at in range(5) if settings.start < at < settings.end] if settings.active else [2]
         layer = max(watched, key=lambda at: readings[at]) + 1
     return layer, np.array([reference.phi(np.array(run.x[layer] @ key)) for key in reference.keys(layer, z, settings)])
@@ -135,7 +135,7 @@ EVERY_FAMILY_AND_MODE = [
 
 @pytest.mark.parametrize(("family", "mode"), EVERY_FAMILY_AND_MODE)
 def test_a_traced_score_is_the_untraced_one(family: str, mode: Mode, scorer_of: Callable[[str], Scorer]) -> None:
-    """And the scores in the trace are those of two calls without it."""
+    """The scores in the trace are those of two untraced calls."""
     scorer = scorer_of(family)
     pool = mixed_pool(scorer)
     untraced = scorer.score(QUERY, pool, EAGER, mode=mode)
@@ -177,7 +177,7 @@ def test_a_trace_alone_is_the_trace_in_any_batch(family: str, scorer_of: Callabl
 
 
 def test_many_candidates_are_each_traced_for_themselves(qwen: Scorer) -> None:
-    """More than are prepared at a time."""
+    """There are more candidates than are prepared at a time."""
     pool = [Content(image=image) for image in pictures()]
     found = qwen.score(QUERY, [pool[at % 4] for at in range(70)], EAGER, trace=True)
     for at, score in enumerate(found):
@@ -204,7 +204,7 @@ def test_without_a_trace_there_is_no_hook_pass_or_reading_for_it(qwen: Scorer, m
     count = model.register_forward_pre_hook(lambda *_: most.append(hooks_of(model)))
     ran = model.register_forward_hook(lambda *_: passes.append(1))
     try:
-        # the two of the head, and these two
+        # two hooks of the head, and the two of this test
         assert counted(False)[0] == 4
         with_trace = counted(True)
         assert with_trace[0] == 4 + 1 + 2 * qwen.info.layers
@@ -214,7 +214,7 @@ def test_without_a_trace_there_is_no_hook_pass_or_reading_for_it(qwen: Scorer, m
 
 
 class Broken(RuntimeError):
-    """A failure in the middle of the model."""
+    """An error inside the model."""
 
 
 @pytest.mark.parametrize("where", ["layer", "head"])
@@ -257,7 +257,7 @@ def test_a_batch_too_large_for_the_memory_is_traced_in_halves(qwen: Scorer, monk
 
 
 def test_layers_that_can_not_be_read_have_no_map(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mixture of experts, say: with the trigger off it is scored and traced all the same."""
+    """Such as a mixture of experts; with the trigger off it is still scored and traced."""
 
     def refuse(self: LoadedModel, number: int) -> Any:
         raise ModelUnsuited("no dense layers")
@@ -304,7 +304,7 @@ GRIDS = {
 
 
 def test_a_grid_is_given_where_the_visual_tokens_are_one(scorer: Scorer) -> None:
-    """Never for tiles, thumbnails and row ends, even if their count is a square."""
+    """Never for tiles, thumbnails and row ends, even if their number is a square."""
     [score] = scorer.score(QUERY, [Content(image=picture(0, 24, 16))], OFF, trace=True)
     assert score.trace is not None
     assert score.trace.grids == (GRIDS[scorer._loaded.module.config.model_type],)
@@ -322,7 +322,7 @@ def test_a_square_is_believed_of_one_square_tile_only() -> None:
     for pixels in ((4, 3, 8, 8), (1, 4, 3, 8, 8), (1, 3, 8, 16), (1, 64, 12), None):
         assert grids_of(shown(pixels), positions) == (None,)
     assert grids_of(shown((1, 3, 8, 8)), positions[:15]) == (None,)
-    assert grids_of(shown((1, 3, 8, 8)), [*positions[:15], 40]) == (None,), "in pieces"
+    assert grids_of(shown((1, 3, 8, 8)), [*positions[:15], 40]) == (None,), "not contiguous"
     assert grids_of(shown((2, 3, 8, 8), pictures=2), positions) == (None, None)
 
 

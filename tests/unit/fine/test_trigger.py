@@ -1,4 +1,4 @@
-"""Readings of certainty agree with their formulas, in float64 by numpy."""
+"""Uncertainty and label probability agree with their formulas, computed with numpy in float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mode ``verbalized`` writes what the model itself would write, and reads a score from it or says why not."""
+"""The mode ``verbalized`` decodes like transformers, and parses a score from the answer or returns an error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.fine.reference import Reference, picture
 from retllm.errors import InvalidInput, ScoreUnreadable
 from retllm.fine import Content, Injection, PairScore, Scorer, load_prompts, load_scorer
 from retllm.fine.engine import Engine, Prompt, PromptAnswer
-from retllm.fine.modes import Matter
+from retllm.fine.modes import JudgeTask
 from retllm.fine.modes.verbalized import Verbalized, most_likely
 
 CAPTION = "a red square is left of a dog"
@@ -32,15 +32,15 @@ def question(image: Any, caption: str = CAPTION) -> list[dict[str, Any]]:
 
 
 class Done:
-    """Answers that were read already."""
+    """Answers that are available already."""
 
     def __init__(self, answers: list[PromptAnswer]) -> None:
         self.read = lambda: answers
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int]]:
-    """All that was written for each candidate of the latest call, the token that ended it included."""
+def decoded(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int]]:
+    """The tokens written for each candidate of the latest call, including the one that ended the answer."""
     tokens: dict[int, list[int]] = {}
     plain = Engine.answer
 
@@ -48,7 +48,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int]]:
         answers = plain(self, asks, read).read()
         if read is most_likely:
             for ask, answer in zip(asks, answers, strict=True):
-                tokens[ask.candidate] = [*ask.said, int(answer.values[0])]
+                tokens[ask.candidate] = [*ask.answer_tokens, int(answer.values[0])]
         return Done(answers)
 
     monkeypatch.setattr(Engine, "answer", watched)
@@ -58,14 +58,14 @@ def said(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int]]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_writes_what_transformers_own_greedy_decoding_writes(
     family: str,
-    said: dict[int, list[int]],
+    decoded: dict[int, list[int]],
     scorer_of: Callable[[str], Scorer],
     reference_of: Callable[[str], Reference],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Up to where it stops: an end of turn, another control token, or a finished number."""
+    """Up to its end: end of turn, another control token, or a complete number."""
     reference = reference_of(family)
-    # its own end is left out, so that it always writes as far as ours
+    # without an end token, it always writes at least as many tokens as ours
     monkeypatch.setattr(reference.model.generation_config, "eos_token_id", None)
     pictures = [picture(seed, 16 + 6 * seed, 30 - 4 * seed) for seed in range(2)]
     pool = [Content(image=image) for image in pictures]
@@ -74,33 +74,33 @@ def test_it_writes_what_transformers_own_greedy_decoding_writes(
         inputs = reference.inputs(question(image))
         whole = reference.model.generate(**inputs, max_new_tokens=16, do_sample=False)
         written = whole[0, inputs["input_ids"].shape[1] :].tolist()
-        assert len(said[at]) <= len(written) == 16
-        assert written[: len(said[at])] == said[at]
+        assert len(decoded[at]) <= len(written) == 16
+        assert written[: len(decoded[at])] == decoded[at]
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "llava"])
 def test_with_injection_each_token_is_that_of_the_formulas(
     family: str,
-    said: dict[int, list[int]],
+    decoded: dict[int, list[int]],
     scorer_of: Callable[[str], Scorer],
     reference_of: Callable[[str], Reference],
 ) -> None:
-    """Every pass is injected for itself; the score tells of the first one."""
+    """Every pass is injected separately; the score describes the first one."""
     reference = reference_of(family)
     pictures = [picture(seed, 16 + 6 * seed, 30 - 4 * seed) for seed in range(2)]
     pool = [Content(image=image) for image in pictures]
     scores = scorer_of(family).score(Content(text=CAPTION), pool, EAGER, mode="verbalized")
     layers = set()
     for at, (image, score) in enumerate(zip(pictures, scores, strict=True)):
-        for step, token in enumerate(said[at]):
-            run = reference.run(question(image), EAGER, said[at][:step])
+        for step, token in enumerate(decoded[at]):
+            run = reference.run(question(image), EAGER, decoded[at][:step])
             assert int(run.logits.argmax()) == token
             layers.add(run.layer)
             if step == 0:
                 assert score.injected_layer == run.layer
                 assert score.uncertainty == pytest.approx(run.uncertainty, abs=1e-4)
                 assert score.tokens == reference.inputs(question(image))["input_ids"].shape[1]
-    assert len(layers) > 1, "the passes differ in where they are injected"
+    assert len(layers) > 1, "passes are injected at different layers"
 
 
 NUMERIC = [*"0.15", "<|im_end|>"]
@@ -108,7 +108,7 @@ NUMERIC = [*"0.15", "<|im_end|>"]
 
 @pytest.fixture(scope="module")
 def numeric(model_folder: Callable[[str], Path]) -> Callable[[str], Scorer]:
-    """A scorer that can write nothing but digits, points and the end of its turn."""
+    """Return a scorer that writes only digits, points and the end of the turn."""
     loaded: dict[str, Scorer] = {}
 
     def scorer(family: str) -> Scorer:
@@ -152,7 +152,7 @@ def test_an_answer_alone_is_the_answer_in_any_batch(
 
 
 def test_these_models_write_scores_and_other_things(numeric: Callable[[str], Scorer]) -> None:
-    """Else the comparison above would prove little."""
+    """Otherwise the comparison above would prove little."""
     scores = [
         score
         for family in ("qwen2_5_vl", "llava")
@@ -167,7 +167,7 @@ def test_these_models_write_scores_and_other_things(numeric: Callable[[str], Sco
 
 @dataclass
 class Scripted:
-    """Stands in for the engine and writes given texts, one token a letter; ``|`` ends the turn."""
+    """A fake engine that writes given texts, one token per letter; ``|`` ends the turn."""
 
     encode: Callable[[str], list[int]]
     end: int
@@ -178,27 +178,28 @@ class Scripted:
 
     def answer(self, asks: Sequence[Prompt], read: Any) -> Done:
         assert read is most_likely
-        self.asked.append({ask.candidate: len(ask.said) for ask in asks})
+        self.asked.append({ask.candidate: len(ask.answer_tokens) for ask in asks})
         answers = []
         for ask in asks:
             text = self.texts[ask.candidate]
             tokens = [self.end if letter == "|" else self.encode(letter)[0] for letter in text]
-            assert list(ask.said) == tokens[: len(ask.said)], "what was said comes back"
-            token = tokens[len(ask.said)]
-            answers.append(PromptAnswer((float(token),), 4 + len(ask.said), 0.5, 100 + len(ask.said)))
+            assert list(ask.answer_tokens) == tokens[: len(ask.answer_tokens)], "each pass gets the answer so far"
+            length = len(ask.answer_tokens)
+            token = tokens[length]
+            answers.append(PromptAnswer((float(token),), 4 + length, 0.5, 100 + length))
         return Done(answers)
 
 
 @pytest.fixture
 def write(qwen: Scorer) -> Callable[[list[str]], tuple[list[PairScore], list[dict[int, int]]]]:
-    """What becomes of given texts, and who was asked for how many-th a token in each pass."""
+    """Return the scores of given texts, and for each pass the candidates with the number of tokens written so far."""
     loaded = qwen._loaded
 
     def scores(texts: list[str]) -> tuple[list[PairScore], list[dict[int, int]]]:
         encode = lambda text: loaded.preparer.encode(text, continued=True)  # noqa: E731
         engine: Any = Scripted(encode, encode("<|im_end|>")[0], texts)
-        matter = Matter(Content(text="a"), [(at, Content(text="b")) for at in range(len(texts))])
-        return Verbalized(load_prompts(), loaded).judge(engine, matter)(), engine.asked
+        task = JudgeTask(Content(text="a"), [(at, Content(text="b")) for at in range(len(texts))])
+        return Verbalized(load_prompts(), loaded).judge(engine, task)(), engine.asked
 
     return scores
 
@@ -212,14 +213,16 @@ def test_written_scores_are_read(write: Any) -> None:
         assert score.error is None
         expected = math.log(score.score / (1 - score.score)) if 0 < score.score < 1 else margin * (2 * score.score - 1)
         assert score.log_odds == pytest.approx(expected)
-        assert (score.injected_layer, score.uncertainty, score.tokens) == (4, 0.5, 100), "of the first token's pass"
+        assert (score.injected_layer, score.uncertainty, score.tokens) == (4, 0.5, 100), (
+            "those of the first token's pass"
+        )
 
 
 def test_an_answer_without_a_score_is_an_error_in_words(write: Any) -> None:
     texts = ["high|", "|", "7.5|", "87%", "I can not say at all", "1/10....", "Answer: high, 0.9", "The score: 0.875"]
     scores, _ = write(texts)
     assert [score.error for score in scores] == [
-        'The model\'s answer holds no number: "high".',
+        'The model\'s answer contains no number: "high".',
         "The model's answer was empty, without a score.",
         'The model\'s score is not from 0 to 1: "7.5".',
         'The model\'s answer is not a score from 0 to 1: "87%".',

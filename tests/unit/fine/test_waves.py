@@ -1,4 +1,4 @@
-"""The fine stage goes on in waves exactly while the best candidate is not clear and the pool has more."""
+"""The fine stage scores further waves until the best candidate is clear or the pool is exhausted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A written answer gives the number in it, or says in words why it gives none; it never becomes a silent 0."""
+"""A written answer gives its number as the score, or an error that says why there is none; never a silent 0."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retllm.fine.modes.written import Written, broken_off, quoted, written_score
+from retllm.fine.modes.written import Written, quoted, truncated_answer, written_score
 
 READABLE = {
     "Answer: 0.8750": 0.875,
@@ -67,7 +67,7 @@ def test_anything_else_is_an_error_that_says_why(text: str, why: str) -> None:
 
 @pytest.mark.parametrize("text", [*READABLE, *UNREADABLE])
 def test_an_answer_is_waited_for_until_nothing_could_change_it(text: str) -> None:
-    """Read letter by letter: the first decision is the last one, save that four decimals are enough."""
+    """Parsed letter by letter, the first decision is final, except that four decimals are enough."""
     final = written_score(text, ended=True)
     early = [written_score(text[:end], ended=False) for end in range(len(text) + 1)]
     decided = next((one for one in early if one is not None), final)
@@ -110,4 +110,6 @@ def test_errors_quote_shortly_and_on_one_line() -> None:
     assert quoted("a\n\tb\x00  c") == '"a b c"'
     assert quoted("x" * 100) == '"' + "x" * 59 + '…"'
     assert quoted("x" * 60) == '"' + "x" * 60 + '"'
-    assert broken_off("I think that", 16) == Written(None, 'The model wrote no score within 16 tokens: "I think that".')
+    assert truncated_answer("I think that", 16) == Written(
+        None, 'The model wrote no score within 16 tokens: "I think that".'
+    )

@@ -44,7 +44,7 @@ def test_a_chart_has_a_name_its_numbers_in_words_and_the_same_numbers_as_a_table
     svg = next(iter(tree.findall("svg")))
     assert svg.findtext("title") == "Jobs"
     assert svg.findtext("desc") == (
-        "done: at most 3 jobs (day 2), at last 3 jobs (day 2). failed: at most 1 jobs (day 2), at last 1 jobs (day 2)."
+        "done: maximum 3 jobs (day 2), last 3 jobs (day 2). failed: maximum 1 jobs (day 2), last 1 jobs (day 2)."
     )
     cells = [["".join(cell.itertext()) for cell in row] for row in tree.iter("tr")]
     assert cells == [

@@ -1,4 +1,4 @@
-"""The benchmarks, each read from the files that its authors publish."""
+"""The benchmarks, loaded from the files that their authors publish."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOADERS: dict[str, Callable[[Path], Benchmark]] = {
     "sugarcrepe": load_sugarcrepe,
     "mmeb": load_mmeb,
 }
-"""The benchmarks that need a folder."""
+"""The loaders of the benchmarks that need a folder."""
 
 NAMES = ("scenes", *LOADERS)
 

@@ -1,4 +1,4 @@
-"""Finding and reading a benchmark's files, with errors that say which file, where it was expected, and what to do."""
+"""Find and read a benchmark's files, with errors that name the file and its expected path, and say what to do."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _BLOCK = 2**20
 
 
 def find_file(data: Path, names: Sequence[str], advice: str) -> Path:
-    """The first of ``names`` (paths relative to ``data``) that is a file.
+    """Return the first of ``names`` (paths relative to ``data``) that is a file.
 
     Args:
         data: the folder that the user gave.
-        names: where the file may lie, the usual place first.
+        names: possible paths of the file, the usual one first.
         advice: where to get it, one sentence.
 
     Raises:
@@ -31,7 +31,7 @@ def find_file(data: Path, names: Sequence[str], advice: str) -> Path:
 
 
 def find_folder(data: Path, names: Sequence[str], advice: str, *, holding: str | None = None) -> Path:
-    """The first of ``names`` that is a folder, and that holds ``holding`` where that is given.
+    """Return the first of ``names`` that is a folder and, if ``holding`` is given, contains that file.
 
     Raises:
         BenchmarkUnreadable: none of them exists.
@@ -42,67 +42,67 @@ def find_folder(data: Path, names: Sequence[str], advice: str, *, holding: str |
             return folder
     if holding is None:
         raise _missing("folder", data, names, advice)
-    places = ", ".join(str(data / name / holding) for name in names)
-    raise BenchmarkUnreadable(f"The picture {holding} is not there: looked for {places}. {advice}", file=holding)
+    paths = ", ".join(str(data / name / holding) for name in names)
+    raise BenchmarkUnreadable(f"The picture {holding} does not exist; tried {paths}. {advice}", file=holding)
 
 
 def _missing(kind: str, data: Path, names: Sequence[str], advice: str) -> BenchmarkUnreadable:
-    wanted = Path(names[0])
+    expected = Path(names[0])
     if not data.is_dir():
         return BenchmarkUnreadable(
-            f"The folder {data} does not exist; --data should be the folder that holds {wanted}. {advice}",
+            f"The folder {data} does not exist; --data must be the folder that contains {expected}. {advice}",
             file=str(data),
         )
-    others = f" (also looked for {', '.join(str(data / name) for name in names[1:])})" if len(names) > 1 else ""
+    others = f" (also tried {', '.join(str(data / name) for name in names[1:])})" if len(names) > 1 else ""
     return BenchmarkUnreadable(
-        f"The {kind} {wanted.name} is not there: it was expected at {data / wanted}{others}. {advice}",
-        file=str(data / wanted),
+        f"The {kind} {expected.name} does not exist: it was expected at {data / expected}{others}. {advice}",
+        file=str(data / expected),
     )
 
 
 def check_pictures(paths: Iterable[Path], advice: str) -> None:
-    """Make sure that every picture is there before hours are spent on the others.
+    """Check that all pictures exist before a run that takes hours.
 
     Raises:
-        BenchmarkUnreadable: some are missing; the first is named, all are counted.
+        BenchmarkUnreadable: some are missing; the message has their number and the first path.
     """
     absent = [path for path in paths if not path.is_file()]
     if absent:
         raise BenchmarkUnreadable(
-            f"{len(absent)} of the benchmark's pictures are missing, the first was expected at {absent[0]}. {advice}",
+            f"Pictures of the benchmark are missing: {len(absent)}, the first at {absent[0]}. {advice}",
             file=str(absent[0]),
         )
 
 
 def read_json(path: Path) -> Any:
-    """The contents of a JSON file.
+    """Return the contents of a JSON file.
 
     Raises:
-        BenchmarkUnreadable: it is no JSON.
+        BenchmarkUnreadable: it can't be read or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BenchmarkUnreadable(f"{path} is no readable JSON ({error}). Fetch it again.", file=str(path)) from error
+        raise BenchmarkUnreadable(f"{path} is not valid JSON ({error}). Download it again.", file=str(path)) from error
 
 
 def first_entries(path: Path, count: int) -> Iterator[Any]:
-    """The first ``count`` elements of a JSON array in a file, without reading the rest of it.
+    """Yield the first ``count`` elements of a JSON array in a file, without reading the rest.
 
     Raises:
-        BenchmarkUnreadable: it does not begin as a JSON array, or breaks off.
+        BenchmarkUnreadable: the file does not begin with a JSON array, or is truncated.
     """
     with path.open(encoding="utf-8") as file:
         try:
             yield from islice(_elements(file), count)
         except ValueError as error:
             raise BenchmarkUnreadable(
-                f"{path} is not a whole JSON array: {error}. Fetch it again.", file=str(path)
+                f"{path} is not a complete JSON array: {error}. Download it again.", file=str(path)
             ) from error
 
 
 def _elements(file: TextIO) -> Iterator[Any]:
-    """The elements of a JSON array, one after another, from a file of any size."""
+    """Yield the elements of a JSON array from a file of any size."""
     decoder, text = json.JSONDecoder(), ""
     opened = False
     while True:
@@ -122,25 +122,25 @@ def _elements(file: TextIO) -> Iterator[Any]:
                 break
             rest = text[end:].lstrip()
             if not rest:
-                break  # a number could go on in the next block
+                break  # a number could continue in the next block
             yield element
             text = rest[1:].lstrip() if rest[0] == "," else rest
         if not block:
-            raise ValueError("it breaks off")
+            raise ValueError("it is truncated")
 
 
 def fields(entry: Any, names: Sequence[str], where: str, path: Path) -> list[Any]:
-    """The values of these fields of a JSON object.
+    """Return the values of these fields of a JSON object.
 
     Raises:
-        BenchmarkUnreadable: it is no object, or lacks one of them; ``where`` says which entry.
+        BenchmarkUnreadable: it is not an object, or lacks a field; ``where`` names the entry.
     """
     if not isinstance(entry, dict):
         raise BenchmarkUnreadable(f"{path}: {where} is not a JSON object.", file=str(path))
     for name in names:
         if name not in entry:
             raise BenchmarkUnreadable(
-                f"{path}: {where} has no field {name!r}; this is not the file as its authors publish it.",
+                f"{path}: {where} has no field {name!r}; this is not the published file.",
                 file=str(path),
             )
     return [entry[name] for name in names]

@@ -11,7 +11,7 @@ from retllm.evaluation.benchmark import Benchmark, Task, picture_item, text_item
 from retllm.evaluation.benchmarks import files
 
 CAPTIONS = 5
-"""Captions of a picture that count; a few of COCO's have six or seven, and the usual protocol drops those."""
+"""Captions used per picture; a few pictures of COCO have six or seven, and the usual protocol drops the rest."""
 
 _SPLITS = (
     "Karpathy's splits are published as caption_datasets.zip "
@@ -22,13 +22,13 @@ _COCO = "The pictures are published as val2014.zip (http://images.cocodataset.or
 
 
 def load_flickr30k(data: Path) -> Benchmark:
-    """The 1,000 test pictures of Flickr30k with 5,000 captions.
+    """Load the 1,000 test pictures of Flickr30k with 5,000 captions.
 
     Args:
-        data: holds ``dataset_flickr30k.json`` and the folder ``flickr30k-images``.
+        data: the folder with ``dataset_flickr30k.json`` and the folder ``flickr30k-images``.
 
     Raises:
-        BenchmarkUnreadable: a file is missing, or not as published.
+        BenchmarkUnreadable: a file is missing or differs from the published one.
     """
     splits = _splits(data, "dataset_flickr30k.json")
     entries = _test_entries(splits)
@@ -40,13 +40,13 @@ def load_flickr30k(data: Path) -> Benchmark:
 
 
 def load_coco(data: Path) -> Benchmark:
-    """The 5,000 test pictures of COCO with 25,000 captions.
+    """Load the 5,000 test pictures of COCO with 25,000 captions.
 
     Args:
-        data: holds ``dataset_coco.json`` and the folder ``val2014``, by itself or in ``images``.
+        data: the folder with ``dataset_coco.json`` and the folder ``val2014``, directly or in ``images``.
 
     Raises:
-        BenchmarkUnreadable: a file is missing, or not as published.
+        BenchmarkUnreadable: a file is missing or differs from the published one.
     """
     splits = _splits(data, "dataset_coco.json")
     entries = _test_entries(splits)
@@ -64,7 +64,7 @@ def _test_entries(splits: Path) -> list[tuple[str, Any]]:
     named = [(f"entry {place} of images", entry) for place, entry in enumerate(images)]
     entries = [(where, entry) for where, entry in named if files.fields(entry, ["split"], where, splits) == ["test"]]
     if not entries:
-        raise BenchmarkUnreadable(f"{splits} has no picture of the split 'test'. {_SPLITS}", file=str(splits))
+        raise BenchmarkUnreadable(f"{splits} has no pictures in the split 'test'. {_SPLITS}", file=str(splits))
     return entries
 
 
@@ -85,7 +85,7 @@ def _both_ways(
 
 
 def both_directions(pictures: Sequence[tuple[Path, str]], captions: Sequence[Sequence[str]]) -> dict[str, list[Task]]:
-    """Text to image and image to text over pictures (file, name) and the captions of each."""
+    """Make both tasks, text to image and image to text, from pictures (file, name) and the captions of each."""
     images = [picture_item(path, name) for path, name in pictures]
     texts = [text_item(text) for own in captions for text in own]
     owner = [place for place, own in enumerate(captions) for _ in own]

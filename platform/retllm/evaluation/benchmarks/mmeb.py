@@ -1,7 +1,7 @@
 """MMEB: 36 data sets in four groups, each query with its own candidates (VLM2Vec, arXiv 2410.05160).
 
-Read as its authors publish it (huggingface.co/datasets/TIGER-Lab/MMEB-eval): a folder for each data set with
-``test-*.parquet``, and the pictures of images.zip. Lines of JSON with the same fields are read too.
+Loads the published files (huggingface.co/datasets/TIGER-Lab/MMEB-eval): a folder for each data set with
+``test-*.parquet``, and the pictures of images.zip. JSON lines with the same fields are supported too.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ GROUPS: Mapping[str, Sequence[str]] = {
 _SET = "The data sets are published at https://huggingface.co/datasets/TIGER-Lab/MMEB-eval."
 _PICTURES = "Unpack images.zip of https://huggingface.co/datasets/TIGER-Lab/MMEB-eval into the folder images."
 _FIELDS = ["qry_text", "qry_img_path", "tgt_text", "tgt_img_path"]
-#: where a picture stands in a text; our own questions say where it goes
+#: the place of a picture in a text; removed, since our prompts place the picture
 _PLACEHOLDER = "<|image_1|>"
 
 
 def load_mmeb(data: Path) -> Benchmark:
-    """All data sets that ``data`` holds, each a task; the first target of a row is the right one.
+    """Load all data sets in ``data``, each as a task; the first target of a row is the right one.
 
     Args:
-        data: holds a folder (``ImageNet-1K/test-00000-of-00001.parquet``) or a file (``ImageNet-1K.jsonl``) for each
-            data set, and ``images``.
+        data: the folder with a folder (``ImageNet-1K/test-00000-of-00001.parquet``) or a file (``ImageNet-1K.jsonl``)
+            for each data set, and ``images``.
 
     Raises:
-        BenchmarkUnreadable: a file is missing or not as published; there is no data set at all; or there is Parquet
-            and pyarrow is not installed.
+        BenchmarkUnreadable: a file is missing or differs from the published one; there are no data sets; or a data
+            set is Parquet and pyarrow is not installed.
     """
     if not data.is_dir():
         raise BenchmarkUnreadable(f"The folder {data} does not exist. {_SET}", file=str(data))
@@ -62,9 +62,7 @@ def load_mmeb(data: Path) -> Benchmark:
     ]
     if not tasks:
         expected = data / "ImageNet-1K" / "test-00000-of-00001.parquet"
-        raise BenchmarkUnreadable(
-            f"{data} holds none of MMEB's data sets; one would be at {expected}. {_SET}", file=str(expected)
-        )
+        raise BenchmarkUnreadable(f"{data} has no data sets of MMEB, such as {expected}. {_SET}", file=str(expected))
     return Benchmark("mmeb", {"datasets": tasks})
 
 
@@ -74,20 +72,22 @@ def _files(data: Path, name: str) -> list[Path]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Each row with the words that name it in an error."""
+    """Yield each row, with its name for error messages."""
     if path.suffix == ".jsonl":
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 try:
                     yield f"line {number}", json.loads(line)
                 except ValueError as error:
-                    raise BenchmarkUnreadable(f"{path}: line {number} is no JSON ({error}).", file=str(path)) from error
+                    raise BenchmarkUnreadable(
+                        f"{path}: line {number} is not valid JSON ({error}).", file=str(path)
+                    ) from error
         return
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise BenchmarkUnreadable(
-            f"Reading {path} needs pyarrow: pip install 'retllm-platform[mmeb]', or turn it into {path.parent}.jsonl.",
+            f"Reading {path} needs pyarrow: pip install 'retllm-platform[mmeb]', or convert it to {path.parent}.jsonl.",
             file=str(path),
         ) from error
     try:
@@ -95,7 +95,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
             rows = (row for batch in table.iter_batches() for row in batch.to_pylist())
             yield from ((f"row {number}", row) for number, row in enumerate(rows))
     except (ArrowException, OSError) as error:
-        raise BenchmarkUnreadable(f"{path} is no readable Parquet ({error}). {_SET}", file=str(path)) from error
+        raise BenchmarkUnreadable(f"{path} is not valid Parquet ({error}). {_SET}", file=str(path)) from error
 
 
 class _Side:
@@ -107,7 +107,7 @@ class _Side:
         self.items: list[Item] = []
 
     def place(self, text: str, picture: str) -> int:
-        """Where the item of this text and picture stands; it is made when new."""
+        """Return the index of the item with this text and picture; add it if it is new."""
         found = self._places.get((text, picture))
         if found is None:
             found = self._places[text, picture] = len(self.items)
@@ -129,7 +129,7 @@ class _Side:
 
 def _task(name: str, group: str, paths: Sequence[Path], images: Path) -> Task:
     queries, candidates = _Side(images), _Side(images)
-    asked: list[Item] = []
+    asked: list[Item] = []  # one for each row, with repetitions
     right: list[frozenset[int]] = []
     among: list[list[int]] = []
     for path in paths:
@@ -146,14 +146,14 @@ def _task(name: str, group: str, paths: Sequence[Path], images: Path) -> Task:
 
 
 def _shuffled(item: Item) -> bytes:
-    """A place that depends on the content alone: in the row the right one stands first and would win every tie."""
+    """Return a sort key that depends only on the content; the right target is first in its row and would win ties."""
     return hashlib.blake2b(item.key.encode()).digest()
 
 
 def _targets(texts: Any, pictures: Any) -> list[tuple[str, str]]:
-    """The candidates of a row; where they have no texts, or no pictures, the field may be an empty string."""
+    """Return the candidates of a row; without texts or without pictures, that field may be an empty string."""
     if not isinstance(texts, list) and not isinstance(pictures, list):
-        raise BenchmarkUnreadable("tgt_text and tgt_img_path are no lists")
+        raise BenchmarkUnreadable("neither tgt_text nor tgt_img_path is a list")
     count = len(texts) if isinstance(texts, list) else len(pictures)
     sides = [side if isinstance(side, list) else [side or ""] * count for side in (texts, pictures)]
     if not count or len(sides[0]) != len(sides[1]):

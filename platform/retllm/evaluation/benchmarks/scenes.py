@@ -1,6 +1,6 @@
 """The demo's generated scenes as a benchmark: families that differ in one thing, and SugarCrepe's seven kinds of pairs.
 
-Needs no folder. The shipped models' training never saw a scene of it.
+Needs no folder. The demo models were not trained on these scenes.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from retllm.evaluation.benchmarks.sugarcrepe import choices
 from retllm.fine import Picture
 
 PICTURE_EDGE = 256
-"""Edge of the pictures as a collection would hold them, pixels; the models' own preprocessing makes them smaller."""
+"""Width and height of the pictures in pixels, as in a collection; the models' preprocessing makes them smaller."""
 
 
 def make_scenes(families: int, pairs: int, seed: int) -> Benchmark:
-    """A gallery of ``families`` families of eight held-out scenes, and ``pairs`` choices of each of seven kinds.
+    """Make a gallery of ``families`` families of eight held-out scenes, and ``pairs`` choices of each of seven kinds.
 
-    Every picture's caption is a query, and every picture is one in the other direction; no caption is true of a
-    second picture.
+    Every caption is a query, and in the other direction every picture; each caption is true for one picture only.
     """
     members = [scene for family in gallery(families, seed) for scene in family]
     pictures = [_picture(scene) for scene in members]

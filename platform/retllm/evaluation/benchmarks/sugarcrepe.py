@@ -1,4 +1,4 @@
-"""SugarCrepe: of two captions of a picture that differ in one thing, which is true (arXiv 2306.14610)."""
+"""SugarCrepe: choose the true one of two captions of a picture that differ in one thing (arXiv 2306.14610)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ PARTS = {
     "add_obj": "add",
     "add_att": "add",
 }
-"""Each part and its group; a group's figure is the mean of its parts'."""
+"""The group of each part; a group's figure is the mean of its parts' figures."""
 
 _JSON = "The seven JSON files are in the folder data of https://github.com/RAIVNLab/sugar-crepe."
 _PICTURES = "The pictures are COCO's val2017.zip (http://images.cocodataset.org/zips/val2017.zip)."
 
 
 def load_sugarcrepe(data: Path) -> Benchmark:
-    """The seven parts, each a list of choices between two captions.
+    """Load the seven parts, each a list of choices between two captions.
 
     Args:
-        data: holds the JSON files, by itself or in ``data``, and the folder ``val2017``.
+        data: the folder with the JSON files, directly or in ``data``, and the folder ``val2017``.
 
     Raises:
-        BenchmarkUnreadable: a file is missing, or not as published.
+        BenchmarkUnreadable: a file is missing or differs from the published one.
     """
     paths = {part: files.find_file(data, [f"{part}.json", f"data/{part}.json"], _JSON) for part in PARTS}
     entries = {part: _entries(path) for part, path in paths.items()}
@@ -48,7 +48,7 @@ def load_sugarcrepe(data: Path) -> Benchmark:
 
 
 def _entries(path: Path) -> list[tuple[str, str, str]]:
-    """File name, true and false caption of every entry."""
+    """Return file name, true caption and false caption of every entry."""
     content = files.read_json(path)
     if not isinstance(content, dict) or not content:
         raise BenchmarkUnreadable(f"{path} is not an object of numbered entries. {_JSON}", file=str(path))
@@ -60,15 +60,15 @@ def _entries(path: Path) -> list[tuple[str, str, str]]:
 
 
 def choices(name: str, rows: list[tuple[Item, str, str]], group: str | None = None) -> Task:
-    """A task of choices between two captions of a picture.
+    """Make a task of choices between two captions of a picture.
 
-    The true caption is given first for every other picture and second for the rest, so that who prefers a place
-    gains nothing.
+    The true caption is first for every other picture and second for the others, so that a preference for one position
+    has no effect.
 
     Args:
         name: of the part.
         rows: picture, true caption, false caption.
-        group: of parts, whose mean is reported.
+        group: the group of parts whose mean is reported.
     """
     candidates: list[Item] = []
     right: list[frozenset[int]] = []

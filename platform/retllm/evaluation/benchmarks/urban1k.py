@@ -9,14 +9,14 @@ from retllm.evaluation.benchmark import Benchmark
 from retllm.evaluation.benchmarks import files
 from retllm.evaluation.benchmarks.karpathy import both_directions
 
-_ADVICE = "Urban1k.zip is published at https://huggingface.co/datasets/BeichenZhang/Urban1k; unpack it whole."
+_ADVICE = "Urban1k.zip is published at https://huggingface.co/datasets/BeichenZhang/Urban1k; unpack all of it."
 
 
 def load_urban1k(data: Path) -> Benchmark:
-    """Pictures ``image/<n>.jpg`` and their captions ``caption/<n>.txt``.
+    """Load the pictures ``image/<n>.jpg`` and their captions ``caption/<n>.txt``.
 
     Args:
-        data: holds the two folders, by itself or in ``Urban1k``.
+        data: the folder with both folders, directly or in ``Urban1k``.
 
     Raises:
         BenchmarkUnreadable: a file is missing or empty.
@@ -24,7 +24,7 @@ def load_urban1k(data: Path) -> Benchmark:
     captions = files.find_folder(data, ["caption", "Urban1k/caption"], _ADVICE)
     texts = sorted(captions.glob("*.txt"), key=lambda path: (len(path.stem), path.stem))
     if not texts:
-        raise BenchmarkUnreadable(f"{captions} holds no .txt files. {_ADVICE}", file=str(captions))
+        raise BenchmarkUnreadable(f"{captions} has no .txt files. {_ADVICE}", file=str(captions))
     images = captions.parent / "image"
     pictures = [images / f"{path.stem}.jpg" for path in texts]
     files.check_pictures(pictures, _ADVICE)
@@ -34,7 +34,7 @@ def load_urban1k(data: Path) -> Benchmark:
 
 
 def _caption(path: Path) -> str:
-    """The first line, which is the caption."""
+    """Return the caption, the first line of the file."""
     try:
         lines = path.read_text(encoding="utf-8").strip().splitlines()
     except (OSError, ValueError) as error:

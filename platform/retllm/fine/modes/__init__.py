@@ -1,4 +1,4 @@
-"""The ways of asking (method section 3): which questions a mode puts, and what it makes of the answers."""
+"""The modes (method section 3): each makes the questions and computes scores from the answers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 from retllm.errors import InvalidInput
 from retllm.fine.model import LoadedModel
 from retllm.fine.modes.choice import Choice
-from retllm.fine.modes.judge import Judge, Matter, Verdicts
+from retllm.fine.modes.judge import Judge, JudgeTask, Verdicts
 from retllm.fine.modes.true_false import TrueFalse
 from retllm.fine.modes.verbalized import Verbalized
 from retllm.fine.prompts import Mode, Prompts
 
-__all__ = ["Judge", "Matter", "Verdicts", "make_judge"]
+__all__ = ["Judge", "JudgeTask", "Verdicts", "make_judge"]
 
 _JUDGES: dict[Mode, Callable[[Prompts, LoadedModel], Judge]] = {
     "true_false": TrueFalse,
@@ -22,11 +22,11 @@ _JUDGES: dict[Mode, Callable[[Prompts, LoadedModel], Judge]] = {
 
 
 def make_judge(mode: Mode, prompts: Prompts, loaded: LoadedModel) -> Judge:
-    """The judge of one mode.
+    """Create the judge of a mode.
 
     Raises:
         InvalidInput: there is no such mode.
-        ModelUnsuited: the model can't be asked this way.
+        ModelUnsuited: the model does not support the mode.
     """
     if mode not in _JUDGES:
         raise InvalidInput(f"mode must be one of {', '.join(_JUDGES)}, not {mode!r}.", field="mode")

@@ -1,4 +1,4 @@
-"""The mode ``choice``: two neutral letters for match and no match, asked in both orders (FreeRet, arXiv 2509.24621)."""
+"""The mode ``choice``: two neutral letters mean match and no match, in both orders (FreeRet, arXiv 2509.24621)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import Tensor
 
 from retllm.fine.engine import Engine, Prompt, PromptAnswer
 from retllm.fine.model import LoadedModel, both_labels
-from retllm.fine.modes.judge import Matter, Verdicts, check_readable, finite_or_nan
+from retllm.fine.modes.judge import JudgeTask, Verdicts, check_readable, finite_or_nan
 from retllm.fine.prompts import Prompts
 from retllm.fine.scores import PairScore
 
 
 class Choice:
-    """Two passes with a shared beginning: the mean, over both orders, of the softmax over the two letters.
+    """Scores with two passes that share a prefix: the mean over both orders of the softmax over the two letters.
 
-    What a score says of re-injection is that of the first order's pass, where the first letter means a match; the
-    second order's pass reads its own uncertainty and may be injected elsewhere.
+    The score's fields about re-injection are those of the first pass, in which the first letter means a match. The
+    second pass has its own uncertainty and may be injected at another layer.
 
     Raises:
         ModelUnsuited: a letter is not a single token of the model.
@@ -30,11 +30,11 @@ class Choice:
         self._first = torch.tensor(first, device=loaded.module.device)
         self._second = torch.tensor(second, device=loaded.module.device)
 
-    def judge(self, engine: Engine, matter: Matter) -> Verdicts:
-        """Two questions for each candidate, side by side, so that what they share need be computed once."""
+    def judge(self, engine: Engine, task: JudgeTask) -> Verdicts:
+        """Ask two questions for each candidate in one call, so that their shared prefix is computed once."""
         asks = [
-            Prompt(place, self._prompts.message(order, matter.query, candidate), recorded=order == "choice")
-            for place, candidate in matter.candidates
+            Prompt(place, self._prompts.message(order, task.query, candidate), recorded=order == "choice")
+            for place, candidate in task.candidates
             for order in ("choice", "choice_swapped")
         ]
         pending = engine.answer(asks, self._read)
@@ -42,14 +42,14 @@ class Choice:
         def verdicts() -> list[PairScore]:
             answers = pending.read()
             return [
-                _verdict(ask, one, other)
-                for ask, one, other in zip(asks[::2], answers[::2], answers[1::2], strict=True)
+                _verdict(ask, first, second)
+                for ask, first, second in zip(asks[::2], answers[::2], answers[1::2], strict=True)
             ]
 
         return verdicts
 
     def _read(self, logits: Tensor) -> Tensor:
-        """The log-odds of the first letter against the second, each with the mass of all its spellings."""
+        """Return the log-odds of the first letter against the second, each summed over all its spellings."""
         logits = logits.float()
         odds = logits[:, self._first].logsumexp(dim=-1) - logits[:, self._second].logsumexp(dim=-1)
         return finite_or_nan(logits, odds)[:, None]
@@ -70,13 +70,13 @@ def _verdict(ask: Prompt, match_first: PromptAnswer, match_second: PromptAnswer)
 
 
 def mean_log_odds(one: float, other: float) -> float:
-    """Log-odds of the mean of two probabilities, both given as log-odds; keeps apart what is close to 0 or to 1."""
+    """Return the log-odds of the mean of two probabilities given as log-odds; stays precise near 0 and 1."""
     return _log_add(_log_sigmoid(one), _log_sigmoid(other)) - _log_add(_log_sigmoid(-one), _log_sigmoid(-other))
 
 
 def binary_entropy(log_odds: float) -> float:
-    """``-p ln p - (1 - p) ln (1 - p)`` in nats, of the p with these log-odds."""
-    # where p is 0 or 1 to float precision, p ln p is 0
+    """Return ``-p ln p - (1 - p) ln (1 - p)`` in nats for the p with these log-odds."""
+    # p ln p is 0 if p rounds to 0 or 1
     logs = (_log_sigmoid(log_odds), _log_sigmoid(-log_odds))
     return sum(-math.exp(log) * log for log in logs if log > -700)
 

@@ -1,4 +1,4 @@
-"""What every way of asking is: questions about a matter, put to an engine, and scores made of its answers."""
+"""The interface of all modes: ask an engine about the pairs of a task, and compute scores from its answers."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from retllm.fine.scores import PairScore
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Matter:
-    """What is judged: a query, and candidates with their places in the call."""
+class JudgeTask:
+    """The pairs to score: a query, and candidates with their positions in the call."""
 
     query: Content
     candidates: Sequence[tuple[int, Content]]
 
 
 Verdicts = Callable[[], list[PairScore]]
-"""Waits for the device and gives the scores, in the candidates' order."""
+"""Waits for the device and returns the scores in the order of the candidates."""
 
 
 class Judge(Protocol):
-    """One way of asking, for one model."""
+    """One mode, for one model."""
 
-    def judge(self, engine: Engine, matter: Matter) -> Verdicts:
-        """Put the questions; does not wait for the answers where it need not.
+    def judge(self, engine: Engine, task: JudgeTask) -> Verdicts:
+        """Ask the questions, if possible without waiting for the answers.
 
         Raises:
-            What :meth:`Engine.answer` does; ScoreUnreadable, here or from the verdicts.
+            The errors of :meth:`Engine.answer`; ScoreUnreadable, here or from the verdicts.
         """
 
 
 def finite_or_nan(logits: Tensor, values: Tensor) -> Tensor:
-    """``values`` (b,), NaN in the samples whose logits (b, vocabulary) are no usable distribution.
+    """Return ``values`` (b,), with NaN for samples whose logits (b, vocabulary) have no finite logsumexp.
 
-    A reader that looks at a few logits only would else miss an overflow in the rest.
+    A reader that uses only a few logits would otherwise miss an overflow in the others.
     """
     return torch.where(logits.logsumexp(dim=-1).isfinite(), values, torch.nan)
 
 
 def check_readable(ask: Prompt, *values: float) -> None:
-    """Refuse an answer of which a value is NaN.
+    """Check that no value of an answer is NaN.
 
     Raises:
-        ScoreUnreadable: one is; it names the candidate.
+        ScoreUnreadable: a value is NaN; the error names the candidate.
     """
     if any(value != value for value in values):
         raise ScoreUnreadable(

@@ -1,4 +1,4 @@
-"""Judging with a trace: the same questions to an engine that is watched, and once more with nothing injected."""
+"""Score with a trace: ask a recorded engine, and ask again without injection."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from dataclasses import replace
 
 from retllm.fine.content import Content
 from retllm.fine.engine import Engine
-from retllm.fine.modes.judge import Judge, Matter
+from retllm.fine.modes.judge import Judge, JudgeTask
 from retllm.fine.scores import PairScore
 from retllm.fine.trace import Side, Trace
 from retllm.fine.tracing import Recorder
 
 
 def judge_traced(
-    judge: Judge, matter: Matter, watched: Engine, recorder: Recorder, plain: Engine | None
+    judge: Judge, task: JudgeTask, watched: Engine, recorder: Recorder, plain: Engine | None
 ) -> list[PairScore]:
-    """The scores of a matter, each that is of a pair with a picture with its trace. Waits for the device.
+    """Return the scores of a task, with a trace for each pair with a picture. Waits for the device.
 
     Args:
-        judge: the way of asking.
-        matter: what is judged.
-        watched: an engine with the settings asked for, watched by ``recorder``.
+        judge: the mode.
+        task: the pairs.
+        watched: an engine with the requested settings and ``recorder``.
         recorder: of that engine.
-        plain: an engine that injects nothing; None where ``watched`` is that already.
+        plain: an engine without injection; None if ``watched`` injects nothing.
 
     Raises:
-        What :meth:`Judge.judge` does, and ScoreUnreadable.
+        The errors of :meth:`Judge.judge`, and ScoreUnreadable.
     """
-    scores = judge.judge(watched, matter)()
+    scores = judge.judge(watched, task)()
     without: dict[int, PairScore] = {}
     if plain is not None:
-        seen = [(place, candidate) for place, candidate in matter.candidates if place in recorder.records]
-        found = judge.judge(plain, Matter(matter.query, seen))()
+        seen = [(place, candidate) for place, candidate in task.candidates if place in recorder.records]
+        found = judge.judge(plain, JudgeTask(task.query, seen))()
         without = {place: score for (place, _), score in zip(seen, found, strict=True)}
     return [
-        replace(score, trace=_trace(recorder, place, shown(matter.query, candidate), score, without.get(place)))
-        for (place, candidate), score in zip(matter.candidates, scores, strict=True)
+        replace(score, trace=_trace(recorder, place, shown(task.query, candidate), score, without.get(place)))
+        for (place, candidate), score in zip(task.candidates, scores, strict=True)
     ]
 
 
@@ -59,6 +59,6 @@ def _trace(
 
 
 def shown(query: Content, candidate: Content) -> tuple[Side, ...]:
-    """Whose pictures a question shows, in the order that every template has."""
+    """Return whose pictures a question shows, in the order of all templates."""
     sides: tuple[tuple[Side, Content], ...] = (("query", query), ("candidate", candidate))
     return tuple(side for side, content in sides if content.image is not None)

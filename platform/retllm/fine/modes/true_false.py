@@ -7,14 +7,14 @@ from torch import Tensor
 
 from retllm.fine.engine import Engine, Prompt, PromptAnswer
 from retllm.fine.model import LoadedModel, both_labels
-from retllm.fine.modes.judge import Matter, Verdicts, check_readable
+from retllm.fine.modes.judge import JudgeTask, Verdicts, check_readable
 from retllm.fine.prompts import Prompts
 from retllm.fine.scores import PairScore
 from retllm.fine.trigger import label_probability
 
 
 class TrueFalse:
-    """One pass: P("True") over the full vocabulary at the last position, and the entropy of that distribution.
+    """Scores with one pass: P("True") over the full vocabulary at the last position, and that distribution's entropy.
 
     Raises:
         ModelUnsuited: "True" or "False" is not a single token of the model.
@@ -25,11 +25,11 @@ class TrueFalse:
         self._prompts = prompts
         self._labels = torch.tensor(positive, device=loaded.module.device)
 
-    def judge(self, engine: Engine, matter: Matter) -> Verdicts:
-        """One question for each candidate."""
+    def judge(self, engine: Engine, task: JudgeTask) -> Verdicts:
+        """Ask one question for each candidate."""
         asks = [
-            Prompt(place, self._prompts.message("true_false", matter.query, candidate))
-            for place, candidate in matter.candidates
+            Prompt(place, self._prompts.message("true_false", task.query, candidate))
+            for place, candidate in task.candidates
         ]
         pending = engine.answer(asks, self._read)
         return lambda: [_verdict(ask, answer) for ask, answer in zip(asks, pending.read(), strict=True)]

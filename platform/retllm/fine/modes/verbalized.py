@@ -10,35 +10,35 @@ from torch import Tensor
 
 from retllm.fine.engine import Engine, Prompt, PromptAnswer
 from retllm.fine.model import LoadedModel, answer_ends
-from retllm.fine.modes.judge import Matter, Verdicts, check_readable, finite_or_nan
-from retllm.fine.modes.written import Written, broken_off, written_score
+from retllm.fine.modes.judge import JudgeTask, Verdicts, check_readable, finite_or_nan
+from retllm.fine.modes.written import Written, truncated_answer, written_score
 from retllm.fine.prepare import Preparer
 from retllm.fine.prompts import Prompts
 from retllm.fine.scores import PairScore
 
 MAX_NEW_TOKENS = 16
-"""Longest answer that is waited for."""
+"""Maximum length of an answer."""
 
-#: a written 0 or 1 has no finite log-odds; this far from them it stays
+#: scores are clipped to this distance from 0 and 1, which have no finite log-odds
 _MARGIN = 1e-6
 
 
 @dataclass(slots=True, eq=False)
 class _Writing:
-    """One answer as it grows."""
+    """The state of one answer."""
 
     ask: Prompt
     first: PromptAnswer | None = None
-    said: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
     written: Written | None = None
 
 
 class Verbalized:
-    """Greedy decoding until the model has written a number, at most :data:`MAX_NEW_TOKENS` tokens.
+    """Decodes greedily until the model has written a number, at most :data:`MAX_NEW_TOKENS` tokens.
 
-    Each token is a pass over the question and what was said so far, with re-injection as in any pass. What a score
-    says of re-injection is that of the pass for the first token. The entropy is left None: method section 3 asks
-    for it in a ``true_false`` pass, which is worth its time for tied candidates only.
+    Each token is a pass over the question and the answer so far, with re-injection as in any pass. The score's fields
+    about re-injection are those of the first token's pass. The entropy is None: method section 3 takes it from a
+    ``true_false`` pass, which is run for tied candidates only.
     """
 
     def __init__(self, prompts: Prompts, loaded: LoadedModel) -> None:
@@ -46,17 +46,17 @@ class Verbalized:
         self._preparer = loaded.preparer
         self._ends = answer_ends(loaded)
 
-    def judge(self, engine: Engine, matter: Matter) -> Verdicts:
-        """Write all answers side by side; those that are finished drop out. Waits for the device at each token."""
+    def judge(self, engine: Engine, task: JudgeTask) -> Verdicts:
+        """Decode all answers in parallel, without those that are complete. Waits for the device at each token."""
         writings = [
-            _Writing(Prompt(place, self._prompts.message("verbalized", matter.query, candidate)))
-            for place, candidate in matter.candidates
+            _Writing(Prompt(place, self._prompts.message("verbalized", task.query, candidate)))
+            for place, candidate in task.candidates
         ]
         for _ in range(MAX_NEW_TOKENS):
             growing = [writing for writing in writings if writing.written is None]
             if not growing:
                 break
-            asks = [replace(writing.ask, said=tuple(writing.said)) for writing in growing]
+            asks = [replace(writing.ask, answer_tokens=tuple(writing.tokens)) for writing in growing]
             answers = engine.answer(asks, most_likely).read()
             for writing, answer in zip(growing, answers, strict=True):
                 self._grow(writing, answer)
@@ -69,19 +69,19 @@ class Verbalized:
             writing.first = answer
         token = int(answer.values[0])
         if token in self._ends:
-            writing.written = written_score(self._preparer.decode(writing.said), ended=True)
+            writing.written = written_score(self._preparer.decode(writing.tokens), ended=True)
             return
-        writing.said.append(token)
-        writing.written = written_score(self._preparer.decode(writing.said), ended=False)
+        writing.tokens.append(token)
+        writing.written = written_score(self._preparer.decode(writing.tokens), ended=False)
 
 
 def most_likely(logits: Tensor) -> Tensor:
-    """(b, vocabulary) to (b, 1): the token with the largest logit, as a float, which holds ids up to 2^24 exactly."""
+    """Return (b, 1), the token with the largest of the logits (b, vocabulary), as a float: exact for ids up to 2^24."""
     return finite_or_nan(logits, logits.argmax(dim=-1).to(torch.float32))[:, None]
 
 
 def _verdict(writing: _Writing, preparer: Preparer) -> PairScore:
-    written = writing.written or broken_off(preparer.decode(writing.said), MAX_NEW_TOKENS)
+    written = writing.written or truncated_answer(preparer.decode(writing.tokens), MAX_NEW_TOKENS)
     assert writing.first is not None
     return PairScore(
         score=written.score,
@@ -95,5 +95,5 @@ def _verdict(writing: _Writing, preparer: Preparer) -> PairScore:
 
 
 def _log_odds(score: float) -> float:
-    kept = min(max(score, _MARGIN), 1 - _MARGIN)
-    return math.log(kept) - math.log1p(-kept)
+    clipped = min(max(score, _MARGIN), 1 - _MARGIN)
+    return math.log(clipped) - math.log1p(-clipped)

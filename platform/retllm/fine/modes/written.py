@@ -1,20 +1,20 @@
-"""Reading a score from what a model writes, token by token: "Answer: 0.8750" and its like."""
+"""Read a score from a model's written answer, such as "Answer: 0.8750", token by token."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-#: a number that is no part of a word, a version or another number; a letter right after it makes it none ("2nd")
+#: a number that is not part of a word, a version or another number, and not followed by a letter ("2nd")
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+(?![A-Za-z_])")
 
-#: what may follow the score and still be the beginning of more of it ("0", "0,", "1 out of")
+#: text after the number that may be the start of a continuation ("0", "0,", "1 out of")
 _UNDECIDED = re.compile(r"[ \t]*|[,.\-–]|[ \t]*o(?:u(?:t[ \t]*(?:o)?)?)?", re.IGNORECASE)
 
-#: what makes the number before it one of another kind: 87%, 8/10, 8 out of 10, 0,875, 0-1, 1.2.3
+#: text after the number that makes it no score: 87%, 8/10, 8 out of 10, 0,875, 0-1, 1.2.3
 _OTHER_KIND = re.compile(r"[ \t]*[%/]|[ \t]*out[ \t]+of\b|[,.\-–][0-9]", re.IGNORECASE)
 
-#: as many decimals as the question asks for
+#: number of decimals that the question asks for
 _DECIMALS = 4
 
 _QUOTED = 60
@@ -22,21 +22,21 @@ _QUOTED = 60
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What an answer says: a score from 0 to 1, or in words for people why it says none."""
+    """A parsed answer: a score from 0 to 1, or a message for people why there is none."""
 
     score: float | None
     error: str | None = None
 
 
 def written_score(text: str, *, ended: bool) -> Written | None:
-    """The score in an answer: its first number.
+    """Parse the score in an answer, its first number.
 
     Args:
         text: the answer so far.
-        ended: whether nothing comes after it.
+        ended: whether the answer is complete.
 
     Returns:
-        None while more of the answer could change what it says.
+        None while further text could change the result.
     """
     found = _NUMBER.search(text)
     if found is None:
@@ -54,13 +54,13 @@ def written_score(text: str, *, ended: bool) -> Written | None:
     return Written(abs(score))
 
 
-def broken_off(text: str, tokens: int) -> Written:
-    """For an answer that was stopped before it said anything for certain."""
+def truncated_answer(text: str, tokens: int) -> Written:
+    """Return the error for an answer that reached the maximum length without a score."""
     return Written(None, f"The model wrote no score within {tokens} tokens: {quoted(text)}.")
 
 
 def quoted(text: str) -> str:
-    """The text on one line between quotation marks, its end cut off where it is long."""
+    """Return the text on one line in quotation marks, shortened if it is long."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return f'"{line if len(line) <= _QUOTED else line[: _QUOTED - 1] + "…"}"'
 
@@ -68,4 +68,4 @@ def quoted(text: str) -> str:
 def _without_number(text: str) -> str:
     if not text.strip():
         return "The model's answer was empty, without a score."
-    return f"The model's answer holds no number: {quoted(text)}."
+    return f"The model's answer contains no number: {quoted(text)}."

@@ -1,6 +1,6 @@
-"""Small image-text-to-text models of random weights, one of each family, saved to a folder as a real model would be.
+"""Small image-text-to-text models with random weights, one of each family, saved to a folder like a real model.
 
-They have wide initial weights, so that scores differ between pairs and the layers disagree.
+Their weights have a large variance, so that scores differ between pairs and readings differ between layers.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "gemma4": gemma4,
     "paligemma": paligemma,
 }
-"""Makes a model and its processor, by family."""
+"""For each family, the function that makes a model and its processor."""
 
 FAMILIES = list(BUILDERS)
 
 NEED_A_PICTURE = frozenset({"paligemma"})
-"""The families that take no message without a picture."""
+"""The families that require a picture in every message."""
 
 
 def usual_inputs(processor: Any, content: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """A user's message as transformers' own processor makes it for the model."""
+    """Return the model's inputs for a user's message, made by the processor of transformers."""
     made = processor.apply_chat_template(
         [{"role": "user", "content": content}],
         tokenize=True,
@@ -50,18 +50,18 @@ def usual_inputs(processor: Any, content: list[dict[str, Any]]) -> dict[str, tor
         return_tensors="pt",
         add_generation_prompt=True,
     )
-    # PaliGemma's are for training
+    # PaliGemma's labels are for training
     return {key: value for key, value in made.items() if key != "labels"}
 
 
 def save_model(family: str, folder: Path) -> Path:
-    """A model of this family with random weights, written to ``folder``."""
+    """Save a model of this family with random weights to ``folder``."""
     torch.manual_seed(7)
     model, processor = BUILDERS[family]()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name == "lm_head.weight":
-                # sure enough of some answers that early readings differ widely
+                # large enough that the model is sure of some answers and early readings differ widely
                 parameter.normal_(0, 4 / math.sqrt(parameter.shape[-1]))
             elif parameter.dim() > 1:
                 parameter.normal_(0, 1.2 / math.sqrt(parameter.shape[-1]))

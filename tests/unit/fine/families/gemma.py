@@ -1,4 +1,4 @@
-"""Google's: Gemma 3, Gemma 4 and PaliGemma, whose positions of a picture see each other both ways."""
+"""Google's families Gemma 3, Gemma 4 and PaliGemma: the positions of a picture attend to each other both ways."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def gemma4_config(vocabulary: int, ids: dict[str, int], **text: Any) -> Any:
 
 
 def gemma4() -> tuple[Any, Any]:
-    """Pictures of any shape; every layer has an embedding of its own, and the last two reuse keys and values."""
+    """Takes pictures of any shape; every layer has its own embedding, and the last two reuse keys and values."""
     from transformers import (
         Gemma4AudioFeatureExtractor,
         Gemma4ForConditionalGeneration,
@@ -76,13 +76,13 @@ def gemma4() -> tuple[Any, Any]:
     )
     model = Gemma4ForConditionalGeneration(gemma4_config(len(tokenizer), ids))
     for layer in model.get_decoder().layers:
-        # its attention does not scale: with weights of one a rounding error would grow a thousandfold
+        # its attention does not scale: with weights of 1, rounding errors would grow a thousandfold
         layer.self_attn.q_norm.weight.data.fill_(8**-0.5)
     return model, processor
 
 
 def paligemma() -> tuple[Any, Any]:
-    """The whole question is seen both ways, the text too; it takes no message without a picture."""
+    """Attends to the whole question in both directions, including the text; requires a picture in every message."""
     from transformers import (
         PaliGemmaConfig,
         PaliGemmaForConditionalGeneration,
@@ -96,7 +96,7 @@ def paligemma() -> tuple[Any, Any]:
     images = SiglipImageProcessor(size=size)
     images.image_seq_length = 16
     processor = PaliGemmaProcessor(images, tokenizer, chat_template=chat_template("<image>"))
-    # the processor adds more than a thousand tokens of places
+    # the processor adds more than a thousand location tokens
     vocabulary = len(tokenizer)
     config = PaliGemmaConfig(
         text_config={"model_type": "gemma", **text_config(vocabulary, head_dim=8), "num_key_value_heads": 1},

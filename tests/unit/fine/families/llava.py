@@ -1,4 +1,4 @@
-"""The LLaVA line: a vision tower, a projector, and a language model of another family."""
+"""The LLaVA families: a vision tower, a projector, and a language model of another family."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def llava_onevision() -> tuple[Any, Any]:
 
 
 def llava_next() -> tuple[Any, Any]:
-    """A picture as a whole and in tiles, with a token that ends each row of them."""
+    """Takes a picture as a whole and in tiles, with a token at the end of each row."""
     from transformers import (
         LlavaNextConfig,
         LlavaNextForConditionalGeneration,

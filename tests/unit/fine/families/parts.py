@@ -1,4 +1,4 @@
-"""What the small models of all families are put together from: a tokenizer, a chat template, sizes."""
+"""Parts of the small models of all families: a tokenizer, a chat template, sizes."""
 
 from __future__ import annotations
 

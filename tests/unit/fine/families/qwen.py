@@ -1,4 +1,4 @@
-"""Qwen2-VL and all that follow its ways: pictures of any size, positions in three dimensions."""
+"""Qwen2-VL and its successors: pictures of any size, positions in three dimensions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _qwen_ids(tokenizer: Any) -> dict[str, int]:
 
 
 def qwen2_vl() -> tuple[Any, Any]:
-    """Its vision tower attends to a whole picture in every layer, in full."""
+    """Its vision tower has full attention over a whole picture in every layer."""
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
     from transformers.models.qwen2_vl import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
@@ -80,7 +80,7 @@ def qwen3_vl() -> tuple[Any, Any]:
 
 
 def qwen3_5() -> tuple[Any, Any]:
-    """Two of three layers attend linearly; one head in four turns with the position."""
+    """Two of three layers have linear attention."""
     from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration, Qwen3VLProcessor
     from transformers.models.qwen2_vl import Qwen2VLImageProcessor
     from transformers.models.qwen3_vl import Qwen3VLVideoProcessor
@@ -107,7 +107,7 @@ def qwen3_5() -> tuple[Any, Any]:
 
 
 def glm4v() -> tuple[Any, Any]:
-    """The two input projections of its feed-forward network are one matrix."""
+    """The gate and up projections of its feed-forward network are one matrix."""
     from transformers import (
         Glm4vConfig,
         Glm4vForConditionalGeneration,

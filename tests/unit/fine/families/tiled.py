@@ -1,4 +1,4 @@
-"""Families that cut a picture into tiles or keep its own shape: Idefics 3, SmolVLM, InternVL, Mistral 3."""
+"""Families that split a picture into tiles or keep its shape: Idefics 3, SmolVLM, InternVL, Mistral 3."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def smolvlm() -> tuple[Any, Any]:
 
 
 def mistral3() -> tuple[Any, Any]:
-    """A picture keeps its shape, and between its rows stand tokens that are not visual ones."""
+    """Keeps a picture's shape and puts tokens that are not visual ones between its rows."""
     from transformers import (
         Mistral3Config,
         Mistral3ForConditionalGeneration,

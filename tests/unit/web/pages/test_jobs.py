@@ -108,13 +108,13 @@ def test_an_answer_without_a_score_says_why(reader: Visitor, searched: Searched)
                 item_id=searched.items[0],
                 scorer_version="v",
                 tokens=10,
-                error='The model\'s answer holds no number: "Well".',
+                error='The model\'s answer contains no number: "Well".',
             )
         )
     searched.finish([1, 2, 3])
     page = reader.get(f"/jobs/{searched.id}")
     (error,) = page.all("p", class_="error")
-    assert "holds no number" in error.text
+    assert "contains no number" in error.text
 
 
 def test_a_score_without_its_entropy_is_shown(reader: Visitor, searched: Searched) -> None:

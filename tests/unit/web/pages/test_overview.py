@@ -23,7 +23,7 @@ def test_an_empty_platform_says_what_to_do_next(reader: Visitor) -> None:
     assert "No collections yet" in page.text
     assert "No worker is running" in page.text
     assert "No failed jobs." in page.text
-    assert "There is nothing to draw yet." not in page.one("section", aria_labelledby="failures-title").text
+    assert "No data yet." not in page.one("section", aria_labelledby="failures-title").text
 
 
 def test_it_counts_what_there_is_and_draws_what_ended(reader: Visitor, searched: Searched) -> None:
