@@ -26,7 +26,7 @@ GROUPS = {
     "families": ("tests/unit/fine/*",),
 }
 # by the session fixture, the groups that may use it
-PLATFORMS = {"stack": {"pages", "commands"}, "plant": {"workers"}}
+PLATFORMS = {"stack": {"pages", "commands"}, "platform": {"workers"}}
 # the longest must not begin when all others are done
 FIRST = (
     *GROUPS["commands"],

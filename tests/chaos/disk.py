@@ -51,11 +51,11 @@ def fill(scene: Scene) -> None:
     """See ``faults.fill_disk``."""
     from tests.chaos.scene import Skip
 
-    if scene.plant.no_small_disk is not None:
-        raise Skip(f"no file system can be mounted here ({scene.plant.no_small_disk})")
+    if scene.platform.no_small_disk is not None:
+        raise Skip(f"no file system can be mounted here ({scene.platform.no_small_disk})")
     collection = scene.client.collection()
     before = _orphans(scene)
-    filler = scene.plant.storage_path / "filler"
+    filler = scene.platform.storage_path / "filler"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4096))
@@ -81,5 +81,5 @@ def fill(scene: Scene) -> None:
 
 
 def _orphans(scene: Scene) -> set[str]:
-    with scene.plant.sessions() as session:
-        return set(orphans(session, scene.plant.storage))
+    with scene.platform.sessions() as session:
+        return set(orphans(session, scene.platform.storage))

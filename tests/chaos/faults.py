@@ -37,7 +37,7 @@ def kill_workers(scene: Scene, times: int) -> None:
         if scene.chance.random() < 0.5:
             scene.obeyed("work")
         else:
-            scene.hurt(partial(scene.plant.kill, scene.victim()))
+            scene.hurt(partial(scene.platform.kill, scene.victim()))
         scene.pause(0.05, 0.8)
 
 
@@ -59,8 +59,8 @@ def freeze_workers(scene: Scene, times: int) -> None:
     for _ in range(times):
         scene.obeyed("work", "stop")
         time.sleep(LEASE + 1)
-        for name in scene.plant.stopped():
-            scene.plant.kill(name, signal.SIGCONT)
+        for name in scene.platform.stopped():
+            scene.platform.kill(name, signal.SIGCONT)
         scene.pause(0.1, 0.5)
 
 
@@ -70,17 +70,17 @@ def freeze_in_transaction(scene: Scene, times: int) -> None:
         scene.obeyed("complete-before", "stop")
         time.sleep(LEASE)
         scene.obeyed("work")
-        if not scene.taken_back(scene.recovery, but=scene.plant.stopped()):
+        if not scene.taken_back(scene.recovery, but=scene.platform.stopped()):
             scene.wrong(f"what another worker lost was not taken back in {scene.recovery:.1f} s while one stood still")
-        for name in scene.plant.stopped():
-            scene.plant.kill(name, signal.SIGCONT)
+        for name in scene.platform.stopped():
+            scene.platform.kill(name, signal.SIGCONT)
 
 
 def kill_dispatchers(scene: Scene, times: int) -> None:
     """kill -9 of the dispatchers, together with a worker whose unit they have to take back."""
     for _ in range(times):
-        for name in scene.plant.dispatchers:
-            scene.plant.kill(name)
+        for name in scene.platform.dispatchers:
+            scene.platform.kill(name)
         scene.obeyed("work")
         scene.pause(0.3, 1.2)
 
@@ -88,7 +88,7 @@ def kill_dispatchers(scene: Scene, times: int) -> None:
 def kill_web(scene: Scene, times: int) -> None:
     """kill -9 of the web server's process while it takes in jobs."""
     for _ in range(times):
-        for child in psutil.Process(scene.plant.servers["web"].pid).children():
+        for child in psutil.Process(scene.platform.servers["web"].pid).children():
             scene.hurt(child.kill)
         scene.pause(1.0, 3.0)
 
@@ -96,9 +96,9 @@ def kill_web(scene: Scene, times: int) -> None:
 def restart_redis(scene: Scene, times: int) -> None:
     """Redis is killed and comes back empty: every hint is gone."""
     for _ in range(times):
-        scene.hurt(partial(scene.plant.kill_server, "redis"))
+        scene.hurt(partial(scene.platform.kill_server, "redis"))
         scene.pause(0.0, 1.5)
-        scene.plant.start_server("redis")
+        scene.platform.start_server("redis")
         scene.healed()
         scene.pause(0.5, 2.0)
 
@@ -106,9 +106,9 @@ def restart_redis(scene: Scene, times: int) -> None:
 def restart_postgres(scene: Scene, times: int) -> None:
     """PostgreSQL ends at once, as in a crash, and recovers from its log."""
     for _ in range(times):
-        scene.hurt(partial(scene.plant.kill_server, "postgres", signal.SIGQUIT))
+        scene.hurt(partial(scene.platform.kill_server, "postgres", signal.SIGQUIT))
         scene.pause(0.0, 1.0)
-        scene.plant.start_server("postgres")
+        scene.platform.start_server("postgres")
         scene.healed()
         scene.pause(0.5, 2.0)
 
@@ -116,23 +116,23 @@ def restart_postgres(scene: Scene, times: int) -> None:
 @contextmanager
 def _behind(scene: Scene) -> Iterator[dict[str, Proxy]]:
     """The workers reach both servers through a path that can hang."""
-    plant = scene.plant
+    platform = scene.platform
     paths = {
-        "postgres": Proxy.to_socket(str(plant.postgres.sockets / ".s.PGSQL.5432")),
-        "redis": Proxy.to_port(plant.redis.port),
+        "postgres": Proxy.to_socket(str(platform.postgres.sockets / ".s.PGSQL.5432")),
+        "redis": Proxy.to_port(platform.redis.port),
     }
     env = {
         "DATABASE_URL": f"postgresql+psycopg://postgres@127.0.0.1:{paths['postgres'].port}/retllm",
-        "REDIS_URL": plant.redis.url.replace(f":{plant.redis.port}/", f":{paths['redis'].port}/"),
+        "REDIS_URL": platform.redis.url.replace(f":{platform.redis.port}/", f":{paths['redis'].port}/"),
     }
     try:
-        for name in plant.workers:
-            plant.restart(name, **env)
+        for name in platform.workers:
+            platform.restart(name, **env)
         scene.wait_for_work()
         yield paths
     finally:
-        for name in plant.workers:
-            plant.restart(name)
+        for name in platform.workers:
+            platform.restart(name)
         for path in paths.values():
             path.close()
 
@@ -174,9 +174,9 @@ def lose_network(scene: Scene, times: int) -> None:
 
 def tell_twice(scene: Scene, times: int) -> None:
     """Every unit that waits or is held is announced again to all, many times over."""
-    notifier = Notifier(scene.plant.redis.url)
+    notifier = Notifier(scene.platform.redis.url)
     for _ in range(times):
-        with scene.plant.sessions() as session:
+        with scene.platform.sessions() as session:
             query = sa.select(Unit.id, Unit.stage).where(Unit.state.in_([UnitState.READY, UnitState.LEASED]))
             there = [(key, stage) for key, stage in session.execute(query)]
         scene.hurt(partial(notifier.notify, there * 3))

@@ -67,7 +67,7 @@ class Forked:
         return True
 
 
-class Plant:
+class Platform:
     """A context manager: everything runs inside, nothing is left after."""
 
     def __init__(
@@ -97,11 +97,11 @@ class Plant:
         self._record = StackRecord(stack=uuid4().hex, pid=os.getpid(), created=created_at(os.getpid()))
         self._lock = threading.RLock()
         self._stop = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, name="plant", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, name="platform", daemon=True)
 
     # start and stop
 
-    def __enter__(self) -> Plant:
+    def __enter__(self) -> Platform:
         try:
             self._start()
         except BaseException:
@@ -116,7 +116,7 @@ class Plant:
         self.orders.mkdir(parents=True)
         self.logs.mkdir(exist_ok=True)
         self._record.write(record_path(self.home))
-        # should this process be killed, nothing of the plant outlives it
+        # should this process be killed, nothing of the platform outlives it
         self._guardian = subprocess.Popen(
             [sys.executable, "-m", "retllm.stack.guardian", str(record_path(self.home)), self._record.stack],
             stdin=subprocess.PIPE,

@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.chaos.client import Client
 from tests.chaos.disk import small_disk
 from tests.chaos.faults import faults
-from tests.chaos.platform import Plant
+from tests.chaos.platform import Platform
 from tests.chaos.scene import Outcome, Scene
 
 COLUMNS = ("times", "jobs", "units", "retried", "dead", "fenced", "lost", "doubled", "recovery_s", "seconds")
@@ -26,12 +26,12 @@ COLUMNS = ("times", "jobs", "units", "retried", "dead", "fenced", "lost", "doubl
 
 @contextmanager
 def prepared(seed: int, *, whole: bool, home: Path) -> Iterator[Scene]:
-    """A plant with a collection in it, ready for faults."""
+    """A platform with a collection in it, ready for faults."""
     attempts = 5 if whole else 3
-    with small_disk(home / "media") as reason, Plant(home, no_small_disk=reason, attempts=attempts) as plant:
+    with small_disk(home / "media") as reason, Platform(home, no_small_disk=reason, attempts=attempts) as platform:
         # a short run tells whether the platform recovers, beside other tests; a whole one how fast
         slack = 5.0 if whole else 60.0
-        scene = Scene(plant, Client(plant.url, plant.token), random.Random(seed), slack=slack)
+        scene = Scene(platform, Client(platform.url, platform.token), random.Random(seed), slack=slack)
         scene.furnish()
         yield scene
 
@@ -39,7 +39,7 @@ def prepared(seed: int, *, whole: bool, home: Path) -> Iterator[Scene]:
 def run(
     seed: int, *, whole: bool, only: str = "", home: Path, say: Callable[[str], None] = lambda _: None
 ) -> list[Outcome]:
-    """Every fault on one plant, one after the other."""
+    """Every fault on one platform, one after the other."""
     outcomes = []
     with prepared(seed, whole=whole, home=home) as scene:
         for name, fault, load in faults(whole):

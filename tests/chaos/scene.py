@@ -1,4 +1,4 @@
-"""One fault after the other on a running plant, and what is true once each is over."""
+"""One fault after the other on a running platform, and what is true once each is over."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from tests.chaos.client import Client, GaveUp, Load, picture
 from tests.chaos.client_log import broken_promises
 from tests.chaos.journal import Blow
-from tests.chaos.platform import DISPATCH, LEASE, Plant
+from tests.chaos.platform import DISPATCH, LEASE, Platform
 
 from retllm.db.tables import Job
 from retllm.queue.audit import violations
@@ -69,7 +69,7 @@ class Outcome:
 class Scene:
     """What a fault acts on. It calls ``hurt`` at each blow, with what it takes for lost."""
 
-    plant: Plant
+    platform: Platform
     client: Client
     chance: random.Random
     library: str = ""
@@ -104,7 +104,7 @@ class Scene:
 
     def obeyed(self, moment: str, how: str = "end", seconds: float = 60) -> bool:
         """Order that the next process that comes to this moment ends or stops there; false if none came."""
-        order = self.plant.order(moment, how)
+        order = self.platform.order(moment, how)
         deadline = time.monotonic() + seconds
         while order.exists() and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -123,7 +123,7 @@ class Scene:
     def _remember(self, but: Sequence[str] = ()) -> None:
         at = time.time()
         try:
-            held, waiting = self.plant.held(but), self.plant.waiting()
+            held, waiting = self.platform.held(but), self.platform.waiting()
         except sa.exc.OperationalError:
             held, waiting = (), 0
         self._blow = Blow(at, time.time(), held, waiting)
@@ -133,7 +133,7 @@ class Scene:
         self._remember(but)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if self.plant.journal.recovery_seconds(self._blow) is not None:
+            if self.platform.journal.recovery_seconds(self._blow) is not None:
                 return True
             time.sleep(0.1)
         return False
@@ -142,8 +142,8 @@ class Scene:
         """The workers that took no unit after the last blow, though they had so long."""
         deadline = time.monotonic() + seconds
         while True:
-            at_work = self.plant.journal.takers(self._blow.at)
-            idle = [name for name in self.plant.workers if str(self.plant.forked[name].pid) not in at_work]
+            at_work = self.platform.journal.takers(self._blow.at)
+            idle = [name for name in self.platform.workers if str(self.platform.forked[name].pid) not in at_work]
             if not idle or time.monotonic() > deadline:
                 return idle
             time.sleep(0.2)
@@ -155,13 +155,13 @@ class Scene:
     def wait_for_work(self, but: Sequence[str] = (), seconds: float = 60) -> None:
         """Return when a worker, besides those in ``but``, holds a unit."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not set(self.plant.busy()) - set(but):
+        while time.monotonic() < deadline and not set(self.platform.busy()) - set(but):
             time.sleep(0.01)
 
     def victim(self) -> str:
         """A worker: mostly one that is at work now."""
-        busy = self.plant.busy()
-        return self.chance.choice(busy if busy and self.chance.random() < 0.8 else self.plant.workers)
+        busy = self.platform.busy()
+        return self.chance.choice(busy if busy and self.chance.random() < 0.8 else self.platform.workers)
 
     def pause(self, least: float, most: float) -> None:
         """Let things go on for a moment."""
@@ -171,7 +171,7 @@ class Scene:
 
     def play(self, name: str, fault: Callable[[Scene], None], *, load: bool = True) -> Outcome:
         """Do it while jobs are in flight, wait until all is quiet, and look at everything."""
-        began, mark, fenced = time.monotonic(), self.plant.journal.mark(), self.plant.fenced()
+        began, mark, fenced = time.monotonic(), self.platform.journal.mark(), self.platform.fenced()
         before = set(self._violations())
         self.blows, self.notes, self.complaints, self._blow = 0, [], [], Blow(0.0)
         self.patience = self.recovery
@@ -191,10 +191,10 @@ class Scene:
         for accepted in self.client.log.accepted[-200:]:
             self.client.job(accepted.job_id)
         found = [one for one in self._violations() if one not in before]
-        tally = self.plant.journal.tally(mark)
+        tally = self.platform.journal.tally(mark)
         outcome.times, outcome.jobs, outcome.units = self.blows, tally.jobs, tally.done
         outcome.retried, outcome.dead = tally.retried, tally.dead
-        outcome.fenced = self.plant.fenced() - fenced
+        outcome.fenced = self.platform.fenced() - fenced
         outcome.lost = sum(one.rule in _LOST for one in found)
         outcome.doubled = sum(one.rule in _DOUBLED for one in found)
         outcome.violations = [str(one) for one in found] + self.complaints
@@ -206,7 +206,7 @@ class Scene:
     def _judge_recovery(self, outcome: Outcome) -> None:
         if not self._blow.at:
             return
-        took = self.plant.journal.recovery_seconds(self._blow)
+        took = self.platform.journal.recovery_seconds(self._blow)
         outcome.recovery_s = None if took is None else round(took, 1)
         if took is None or took > self.patience:
             said = "never" if took is None else f"after {took:.1f} s"
@@ -215,15 +215,15 @@ class Scene:
             )
 
     def _violations(self) -> list[Violation]:
-        found = violations(self.plant.sessions, self.plant.storage, quiet=True)
-        found += broken_promises(self.plant.sessions, self.client.log)
-        return found + self.plant.journal.doubled()
+        found = violations(self.platform.sessions, self.platform.storage, quiet=True)
+        found += broken_promises(self.platform.sessions, self.client.log)
+        return found + self.platform.journal.doubled()
 
     def _wait_until_quiet(self) -> None:
         deadline = time.monotonic() + _QUIET_SECONDS
         query = sa.select(sa.func.count()).where(Job.finished_at.is_(None))
         while time.monotonic() < deadline:
-            with self.plant.sessions() as session:
+            with self.platform.sessions() as session:
                 if not session.scalar(query):
                     return
             time.sleep(0.2)

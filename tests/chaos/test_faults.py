@@ -1,4 +1,4 @@
-"""Every fault on one plant: a few times, or with ``make soak`` as often as ``python -m tests.chaos.run`` does it."""
+"""Every fault on one platform: a few times, or with ``make soak`` as often as ``python -m tests.chaos.run`` does it."""
 
 from __future__ import annotations
 

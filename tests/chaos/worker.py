@@ -31,16 +31,16 @@ def _setup_logging(**_: Any) -> None:
 
 @app.task(name=TASK_OF["embed"])
 def embed_unit(unit_id: str) -> None:
-    run_unit(get_context(), UUID(unit_id), lambda bench, held: indexing.embed_unit(bench, held, lambda _: _ENCODER))
+    run_unit(get_context(), UUID(unit_id), lambda context, held: indexing.embed_unit(context, held, lambda _: _ENCODER))
 
 
 @app.task(name=TASK_OF["query"])
 def coarse_unit(unit_id: str) -> None:
     run_unit(
-        get_context(), UUID(unit_id), lambda bench, held: coarse_worker.coarse_unit(bench, held, lambda _: _ENCODER)
+        get_context(), UUID(unit_id), lambda context, held: coarse_worker.coarse_unit(context, held, lambda _: _ENCODER)
     )
 
 
 @app.task(name=TASK_OF["score"])
 def fine_unit(unit_id: str) -> None:
-    run_unit(get_context(), UUID(unit_id), lambda bench, held: fine_worker.fine_unit(bench, held, _JUDGE))
+    run_unit(get_context(), UUID(unit_id), lambda context, held: fine_worker.fine_unit(context, held, _JUDGE))

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
-from tests.chaos.platform import Plant
+from tests.chaos.platform import Platform
 from tests.functional.browsing import ARGUMENTS, CHROMIUM, PATIENCE_MS, Scenes, Visit, Visits, log_in
 from tests.functional.forked import Forks
 
@@ -43,9 +43,12 @@ def stack() -> Iterator[LocalStack]:
 
 
 @pytest.fixture(scope="session")
-def plant() -> Iterator[Plant]:
+def platform() -> Iterator[Platform]:
     """The platform without workers: a test starts those that it wants, with models that cost nothing."""
-    with tempfile.TemporaryDirectory(prefix="retllm-plant-") as folder, Plant(Path(folder) / "home", workers=0) as made:
+    with (
+        tempfile.TemporaryDirectory(prefix="retllm-") as folder,
+        Platform(Path(folder) / "home", workers=0) as made,
+    ):
         yield made
 
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 from tests.chaos.client import Client
-from tests.chaos.platform import Plant
+from tests.chaos.platform import Platform
 from tests.functional.worker_control import holding, trail, unit, worker
 
 from retllm.db.enums import AttemptOutcome, UnitState
@@ -33,8 +33,8 @@ ENDED = "retllm_attempts_ended_total"
 
 
 @pytest.fixture
-def client(plant: Plant) -> Client:
-    return Client(plant.url, plant.token)
+def client(platform: Platform) -> Client:
+    return Client(platform.url, platform.token)
 
 
 def _job(client: Client) -> UUID:
@@ -43,8 +43,8 @@ def _job(client: Client) -> UUID:
     return client.index(collection)
 
 
-def _counted(plant: Plant, outcome: str) -> float:
-    with plant.sessions() as session:
+def _counted(platform: Platform, outcome: str) -> float:
+    with platform.sessions() as session:
         return totals.read(session).get(totals.key_of(ENDED, {"stage": "embed", "outcome": outcome}), 0)
 
 
@@ -55,16 +55,16 @@ def _wait(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def _said_goodbye(plant: Plant, pid: int) -> bool:
-    with plant.sessions() as session:
+def _said_goodbye(platform: Platform, pid: int) -> bool:
+    with platform.sessions() as session:
         name = f"{socket.gethostname()}:{pid}"
         return session.scalar(sa.select(Worker.stopped_at).where(Worker.name == name)) is not None
 
 
-def test_a_unit_that_cannot_be_finished_is_handed_back_and_done_by_another(plant: Plant, client: Client) -> None:
-    returned = _counted(plant, "returned")
+def test_a_unit_that_cannot_be_finished_is_handed_back_and_done_by_another(platform: Platform, client: Client) -> None:
+    returned = _counted(platform, "returned")
     with worker(
-        plant,
+        platform,
         "embed",
         "slow",
         app="tests.functional.real_worker",
@@ -73,22 +73,22 @@ def test_a_unit_that_cannot_be_finished_is_handed_back_and_done_by_another(plant
         **ENDLESS,
     ) as first:
         job_id = _job(client)
-        held = holding(plant, first)
-        with worker(plant, "embed", "fast", **LEASE) as second:
+        held = holding(platform, first)
+        with worker(platform, "embed", "fast", **LEASE) as second:
             began = time.monotonic()
             first.send_signal(signal.SIGTERM)
             first.send_signal(signal.SIGTERM)
             assert first.wait(PATIENCE) == 0
             took = time.monotonic() - began
             assert client.wait(job_id)["state"] == "succeeded"
-            assert str(unit(plant, held).worker).endswith(f":{second.pid}")
-        assert _said_goodbye(plant, first.pid)
-    (begun,) = re.findall(r"worker\.stopping .*seconds=([\d.]+)", (plant.logs / "slow.log").read_text())
+            assert str(unit(platform, held).worker).endswith(f":{second.pid}")
+        assert _said_goodbye(platform, first.pid)
+    (begun,) = re.findall(r"worker\.stopping .*seconds=([\d.]+)", (platform.logs / "slow.log").read_text())
     assert STOP_SECONDS / 2 < float(begun) < STOP_SECONDS, "the rest is for handing it back, before it is killed"
     assert took > float(begun), "it tries to finish"
-    assert trail(plant, held) == [(1, AttemptOutcome.RETURNED), (1, AttemptOutcome.COMMITTED)]
-    assert _counted(plant, "returned") == returned + 1
-    assert violations(plant.sessions, plant.storage, quiet=True) == []
+    assert trail(platform, held) == [(1, AttemptOutcome.RETURNED), (1, AttemptOutcome.COMMITTED)]
+    assert _counted(platform, "returned") == returned + 1
+    assert violations(platform.sessions, platform.storage, quiet=True) == []
 
 
 @pytest.mark.parametrize(
@@ -97,46 +97,46 @@ def test_a_unit_that_cannot_be_finished_is_handed_back_and_done_by_another(plant
     ids=lambda of: "+".join(one.name for one in of),
 )
 def test_whoever_is_in_a_hurry_gets_the_unit_back_at_once(
-    plant: Plant, client: Client, signals: tuple[signal.Signals, ...]
+    platform: Platform, client: Client, signals: tuple[signal.Signals, ...]
 ) -> None:
     name = "hurried-" + "-".join(number.name for number in signals)
-    with worker(plant, "embed", name, RETLLM_STOP_SECONDS="600", **LEASE, **ENDLESS) as hurried:
+    with worker(platform, "embed", name, RETLLM_STOP_SECONDS="600", **LEASE, **ENDLESS) as hurried:
         job_id = _job(client)
-        held = holding(plant, hurried)
+        held = holding(platform, hurried)
         first, *others = signals
         hurried.send_signal(first)
         if others:
             # two of a kind at once are one
-            _wait(lambda: "worker.stopping" in (plant.logs / f"{name}.log").read_text())
+            _wait(lambda: "worker.stopping" in (platform.logs / f"{name}.log").read_text())
         for number in others:
             hurried.send_signal(number)
         assert hurried.wait(PATIENCE) == 0
-    found = unit(plant, held)
+    found = unit(platform, held)
     assert (found.state, found.attempt, found.error) == (UnitState.READY, 0, None)
-    assert trail(plant, held) == [(1, AttemptOutcome.RETURNED)]
+    assert trail(platform, held) == [(1, AttemptOutcome.RETURNED)]
     client.cancel(job_id)
 
 
-def test_a_unit_that_is_nearly_done_is_finished(plant: Plant, client: Client) -> None:
-    with worker(plant, "embed", "steady", **LEASE, RETLLM_STOP_SECONDS="600") as only:
+def test_a_unit_that_is_nearly_done_is_finished(platform: Platform, client: Client) -> None:
+    with worker(platform, "embed", "steady", **LEASE, RETLLM_STOP_SECONDS="600") as only:
         # it stands still within its first unit
-        plant.order("work", "stop")
+        platform.order("work", "stop")
         job_id = _job(client)
-        held = holding(plant, only)
+        held = holding(platform, only)
         _wait(lambda: psutil.Process(only.pid).status() == psutil.STATUS_STOPPED)
         # waits for the next one that comes
         waiting = _job(client)
         only.send_signal(signal.SIGINT)
         only.send_signal(signal.SIGCONT)
         assert only.wait(PATIENCE) == 0
-        assert unit(plant, held).state is UnitState.DONE
+        assert unit(platform, held).state is UnitState.DONE
         assert client.job(job_id)["state"] == "succeeded"
         assert client.job(waiting)["state"] == "queued", "it takes nothing more"
-    assert trail(plant, held) == [(1, AttemptOutcome.COMMITTED)]
+    assert trail(platform, held) == [(1, AttemptOutcome.COMMITTED)]
     client.cancel(waiting)
 
 
-def test_a_worker_without_a_unit_ends_at_once(plant: Plant) -> None:
-    with worker(plant, "score", "idle", RETLLM_STOP_SECONDS="600") as idle:
+def test_a_worker_without_a_unit_ends_at_once(platform: Platform) -> None:
+    with worker(platform, "score", "idle", RETLLM_STOP_SECONDS="600") as idle:
         idle.send_signal(signal.SIGTERM)
         assert idle.wait(PATIENCE) == 0

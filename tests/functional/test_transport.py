@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 from tests.chaos.client import Client
-from tests.chaos.platform import Plant
+from tests.chaos.platform import Platform
 from tests.functional.worker_control import Worker, worker
 
 from retllm.queue.notifications import TASK_OF, celery_app
@@ -38,22 +38,22 @@ class Trap:
 
 
 @pytest.fixture(scope="module")
-def queue(plant: Plant) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(plant.redis.url) as connected:
+def queue(platform: Platform) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(platform.redis.url) as connected:
         # workers of other tests were killed with messages in hand
         connected.flushdb()
         yield connected
 
 
 @pytest.fixture(scope="module")
-def victim(plant: Plant, queue: redis.Redis) -> Iterator[Worker]:
-    """The one worker of the plant: what it does not survive, no other of these tests gets over."""
-    with worker(plant, "embed", "victim") as started:
+def victim(platform: Platform, queue: redis.Redis) -> Iterator[Worker]:
+    """The one worker of the platform: what it does not survive, no other of these tests gets over."""
+    with worker(platform, "embed", "victim") as started:
         yield started
 
 
-def _does_a_unit(plant: Plant) -> bool:
-    client = Client(plant.url, plant.token)
+def _does_a_unit(platform: Platform) -> bool:
+    client = Client(platform.url, platform.token)
     collection = client.collection()
     client.upload_texts(collection, 2)
     return bool(client.wait(client.index(collection))["state"] == "succeeded")
@@ -135,15 +135,15 @@ def test_the_queues_take_json_alone() -> None:
 
 @pytest.mark.timeout(900)
 def test_a_hostile_message_is_refused_and_the_worker_goes_on(
-    plant: Plant, victim: Worker, queue: redis.Redis, tmp_path: Path
+    platform: Platform, victim: Worker, queue: redis.Redis, tmp_path: Path
 ) -> None:
     """The same worker does the next unit, connected as before, and no message comes back to it or another one."""
     canary = tmp_path / "it ran"
-    log = plant.logs / "victim.log"
+    log = platform.logs / "victim.log"
     for name, message in _hostile(canary).items():
         said = log.stat().st_size
         queue.lpush("embed", message)
-        assert _does_a_unit(plant), name
+        assert _does_a_unit(platform), name
         assert _wait(lambda: queue.llen("embed") == 0 and queue.hlen("unacked") == 0), name
         assert victim.poll() is None, name
         assert not canary.exists(), name
@@ -158,17 +158,19 @@ def test_a_hostile_message_is_refused_and_the_worker_goes_on(
     assert canary.exists(), "the trap is a trap"
 
 
-def test_nobody_listens_for_remote_commands(plant: Plant, victim: Worker, queue: redis.Redis, tmp_path: Path) -> None:
+def test_nobody_listens_for_remote_commands(
+    platform: Platform, victim: Worker, queue: redis.Redis, tmp_path: Path
+) -> None:
     """Celery's commands to workers would go the same way, as messages to subscribers: there are none."""
     canary = tmp_path / "it ran"
     # by then it has subscribed to all that it ever does
-    assert _does_a_unit(plant)
+    assert _does_a_unit(platform)
     assert queue.pubsub_channels() == []
     assert queue.pubsub_numpat() == 0
     body = pickle.dumps({"method": "ping", "arguments": {"x": Trap(canary)}, "destination": None})
     message = json.dumps(_message("", body, "application/x-python-serialize"))
     assert queue.publish("/0.celery.pidbox", message) == 0
-    assert _does_a_unit(plant)
+    assert _does_a_unit(platform)
     assert victim.poll() is None
     assert not canary.exists()
 
@@ -189,8 +191,8 @@ BROKEN = {
 }
 
 
-def _raw(plant: Plant, request: bytes) -> http.client.HTTPResponse:
-    where = urlsplit(plant.url)
+def _raw(platform: Platform, request: bytes) -> http.client.HTTPResponse:
+    where = urlsplit(platform.url)
     connection = socket.create_connection((where.hostname or "", where.port or 0), timeout=120)
     with connection:
         connection.sendall(request)
@@ -201,8 +203,8 @@ def _raw(plant: Plant, request: bytes) -> http.client.HTTPResponse:
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_request_that_can_not_be_read_gets_the_headers_too(plant: Plant, kind: str) -> None:
-    answer = _raw(plant, BROKEN[kind])
+def test_a_request_that_can_not_be_read_gets_the_headers_too(platform: Platform, kind: str) -> None:
+    answer = _raw(platform, BROKEN[kind])
     assert 400 <= answer.status < 600
     assert answer.getheader("X-Content-Type-Options") == "nosniff"
     assert answer.getheader("X-Frame-Options") == "DENY"
@@ -213,8 +215,8 @@ def test_a_request_that_can_not_be_read_gets_the_headers_too(plant: Plant, kind:
     assert b"<b>x" not in answer.body
 
 
-def test_the_server_tells_its_name_and_no_version(plant: Plant) -> None:
+def test_the_server_tells_its_name_and_no_version(platform: Platform) -> None:
     for request in (b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", BROKEN["no request line"]):
-        answer = _raw(plant, request)
+        answer = _raw(platform, request)
         assert [value for name, value in answer.getheaders() if name.lower() == "server"] == ["retllm"]
         assert not any(name.lower() in ("via", "x-powered-by") for name, _ in answer.getheaders())

@@ -1,4 +1,4 @@
-"""Workers of a plant that a test starts and stops itself."""
+"""Workers of a platform that a test starts and stops itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from uuid import UUID
 
 import sqlalchemy as sa
-from tests.chaos.platform import ROOT, Plant
+from tests.chaos.platform import ROOT, Platform
 
 from retllm.db.enums import AttemptOutcome
 from retllm.db.tables import Attempt, Unit
@@ -22,7 +22,9 @@ _STARTING_SECONDS = 180
 
 
 @contextlib.contextmanager
-def worker(plant: Plant, kind: str, name: str, *, app: str = "tests.chaos.worker", **env: str) -> Iterator[Worker]:
+def worker(
+    platform: Platform, kind: str, name: str, *, app: str = "tests.chaos.worker", **env: str
+) -> Iterator[Worker]:
     """A worker that serves the queues of ``kind`` with models that cost nothing; given when ready, killed at the end.
 
     Args:
@@ -32,9 +34,9 @@ def worker(plant: Plant, kind: str, name: str, *, app: str = "tests.chaos.worker
     arguments = list(commands.python(commands.worker(kind)))
     arguments[arguments.index("--app") + 1] = app
     path = os.pathsep.join(str(ROOT / folder) for folder in (".", "platform", "workers", "web"))
-    ready = plant.home / f"{name}.ready"
-    given = plant.environment() | {"PYTHONPATH": path, commands.READY_VARIABLE: str(ready)} | env
-    with (plant.logs / f"{name}.log").open("ab") as log:
+    ready = platform.home / f"{name}.ready"
+    given = platform.environment() | {"PYTHONPATH": path, commands.READY_VARIABLE: str(ready)} | env
+    with (platform.logs / f"{name}.log").open("ab") as log:
         started = subprocess.Popen(
             [*arguments, "--hostname", f"{name}@hands", "--include", "retllm.stack.ready"],
             cwd=ROOT,
@@ -45,8 +47,8 @@ def worker(plant: Plant, kind: str, name: str, *, app: str = "tests.chaos.worker
     try:
         deadline = time.monotonic() + _STARTING_SECONDS
         while not ready.exists():
-            assert started.poll() is None, (plant.logs / f"{name}.log").read_text()
-            assert time.monotonic() < deadline, (plant.logs / f"{name}.log").read_text()
+            assert started.poll() is None, (platform.logs / f"{name}.log").read_text()
+            assert time.monotonic() < deadline, (platform.logs / f"{name}.log").read_text()
             time.sleep(0.05)
         yield started
     finally:
@@ -54,27 +56,27 @@ def worker(plant: Plant, kind: str, name: str, *, app: str = "tests.chaos.worker
         started.wait()
 
 
-def holding(plant: Plant, one: Worker, seconds: float = 120) -> UUID:
+def holding(platform: Platform, one: Worker, seconds: float = 120) -> UUID:
     """Wait until this worker holds a unit, and give the unit's key."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        for key, pid in plant.leased():
+        for key, pid in platform.leased():
             if pid == str(one.pid):
                 return key
         time.sleep(0.02)
     raise AssertionError(f"the worker {one.pid} took no unit")
 
 
-def trail(plant: Plant, unit_id: UUID) -> list[tuple[int, AttemptOutcome | None]]:
+def trail(platform: Platform, unit_id: UUID) -> list[tuple[int, AttemptOutcome | None]]:
     """The number and the outcome of every attempt at a unit."""
-    with plant.sessions() as session:
+    with platform.sessions() as session:
         rows = session.execute(
             sa.select(Attempt.number, Attempt.outcome).where(Attempt.unit_id == unit_id).order_by(Attempt.token)
         )
         return [(number, outcome) for number, outcome in rows]
 
 
-def unit(plant: Plant, unit_id: UUID) -> Unit:
+def unit(platform: Platform, unit_id: UUID) -> Unit:
     """A unit as it is now."""
-    with plant.sessions() as session:
+    with platform.sessions() as session:
         return session.get_one(Unit, unit_id)

@@ -100,6 +100,6 @@ def unused_tcp_port() -> int:
 
 
 @pytest.fixture
-def bench(world, tmp_path: Path) -> WorkerContext:
+def context(world, tmp_path: Path) -> WorkerContext:
     world.settings = world.settings.model_copy(update={"home": tmp_path})
     return WorkerContext(world.sessions, get_storage(world.settings), world.settings, Quiet(), "tester:1")

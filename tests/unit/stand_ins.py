@@ -123,7 +123,7 @@ class Quiet:
 
 
 def run(
-    bench: WorkerContext,
+    context: WorkerContext,
     world,
     job_id: UUID,
     scorer: object | None = None,
@@ -132,22 +132,22 @@ def run(
     """Run the ready units of a job until there is none; every embedder is ``Words`` if nothing else is said."""
     embedders = embedders or (lambda _: Words())
 
-    def doing(bench: WorkerContext, held: LeasedUnit):
+    def doing(context: WorkerContext, held: LeasedUnit):
         if held.claim.stage is Stage.EMBED:
-            return embed_unit(bench, held, embedders)
+            return embed_unit(context, held, embedders)
         if held.claim.stage is Stage.COARSE:
-            return coarse_unit(bench, held, embedders)
-        return fine_worker.fine_unit(bench, held, scorer)
+            return coarse_unit(context, held, embedders)
+        return fine_worker.fine_unit(context, held, scorer)
 
     while ready := [unit for unit in world.units(job_id) if unit.state is UnitState.READY]:
         for unit in ready:
-            assert run_unit(bench, unit.id, doing)
+            assert run_unit(context, unit.id, doing)
 
 
-def index(bench: WorkerContext, world, embedders: Callable[[str], Any] | None = None) -> UUID:
+def index(context: WorkerContext, world, embedders: Callable[[str], Any] | None = None) -> UUID:
     with transaction(world.sessions) as session:
         job = submit_index(session, world.user, world.collection_id, world.settings).job
-    run(bench, world, job.id, embedders=embedders)
+    run(context, world, job.id, embedders=embedders)
     return job.id
 
 

@@ -45,11 +45,11 @@ def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def _pickled(name: str) -> Callable[[Path, Path], None]:
-    def plant(folder: Path, canary: Path) -> None:
+    def place_canary(folder: Path, canary: Path) -> None:
         (folder / WEIGHTS).unlink()
         (folder / name).write_bytes(pickle.dumps(Trap(canary)))
 
-    return plant
+    return place_canary
 
 
 def _pickle_by_another_name(folder: Path, canary: Path) -> None:
@@ -73,7 +73,7 @@ def _code_that_the_configuration_trusts(folder: Path, canary: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "plant",
+    "place_canary",
     [
         _pickled("open_clip_pytorch_model.bin"),
         _pickled("open_clip_model.pt"),
@@ -83,10 +83,10 @@ def _code_that_the_configuration_trusts(folder: Path, canary: Path) -> None:
     ],
 )
 def test_code_in_a_folder_is_refused_and_never_run(
-    plant: Callable[[Path, Path], None], folder: Path, tmp_path: Path
+    place_canary: Callable[[Path, Path], None], folder: Path, tmp_path: Path
 ) -> None:
     canary = tmp_path / "it ran"
-    plant(folder, canary)
+    place_canary(folder, canary)
     with pytest.raises(ModelUnavailable) as caught:
         load_embedder(f"local-dir:{folder}", device="cpu")
     assert not canary.exists()

@@ -48,8 +48,8 @@ def unit_id(world) -> UUID:
     return world.units(job.id)[0].id
 
 
-def _nothing(bench: WorkerContext, held: LeasedUnit) -> list[Notification]:
-    return complete(bench.sessions, held.claim, lambda _session, _job: [])
+def _nothing(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
+    return complete(context.sessions, held.claim, lambda _session, _job: [])
 
 
 def _run_out(world, unit_id: UUID) -> None:
@@ -57,20 +57,20 @@ def _run_out(world, unit_id: UUID) -> None:
         session.execute(sa.update(Unit).where(Unit.id == unit_id).values(lease_until=sa.func.now()))
 
 
-def test_a_unit_that_is_done_is_one_attempt_with_its_seconds(world, bench: WorkerContext, unit_id: UUID) -> None:
+def test_a_unit_that_is_done_is_one_attempt_with_its_seconds(world, context: WorkerContext, unit_id: UUID) -> None:
     since = Since()
-    assert run_unit(bench, unit_id, _nothing)
+    assert run_unit(context, unit_id, _nothing)
     assert since() == {"attempts_total": 1, "done": 1, "unit_seconds_count": 1}
 
 
-def test_a_hint_that_comes_again_is_no_attempt(world, bench: WorkerContext, unit_id: UUID) -> None:
-    run_unit(bench, unit_id, _nothing)
+def test_a_hint_that_comes_again_is_no_attempt(world, context: WorkerContext, unit_id: UUID) -> None:
+    run_unit(context, unit_id, _nothing)
     since = Since()
-    assert not run_unit(bench, unit_id, _nothing)
+    assert not run_unit(context, unit_id, _nothing)
     assert since() == {}
 
 
-def test_an_error_and_a_cancellation_are_told_apart(world, bench: WorkerContext, unit_id: UUID) -> None:
+def test_an_error_and_a_cancellation_are_told_apart(world, context: WorkerContext, unit_id: UUID) -> None:
     since = Since()
 
     def broken(_bench: WorkerContext, _held: LeasedUnit) -> list[Notification]:
@@ -79,23 +79,23 @@ def test_an_error_and_a_cancellation_are_told_apart(world, bench: WorkerContext,
     def cancelled(_bench: WorkerContext, _held: LeasedUnit) -> list[Notification]:
         raise JobCancelled
 
-    run_unit(bench, unit_id, cancelled)
-    run_unit(bench, unit_id, broken)
+    run_unit(context, unit_id, cancelled)
+    run_unit(context, unit_id, broken)
     assert since() == {"attempts_total": 2, "failed": 1, "cancelled": 1, "unit_seconds_count": 2}
 
 
 def test_a_worker_that_lost_its_lease_is_fenced_and_the_dispatcher_counts_the_loss(
-    world, bench: WorkerContext, unit_id: UUID
+    world, context: WorkerContext, unit_id: UUID
 ) -> None:
     since = Since()
 
-    def slow(bench: WorkerContext, held: LeasedUnit) -> list[Notification]:
+    def slow(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
         _run_out(world, unit_id)
         dispatcher = Dispatcher(world.sessions, Quiet(), world.settings)
         assert (dispatcher.rescue(), dispatcher.rescue()) == (1, 0)
-        return _nothing(bench, held)
+        return _nothing(context, held)
 
-    run_unit(bench, unit_id, slow)
+    run_unit(context, unit_id, slow)
     assert since() == {
         "attempts_total": 1,
         "leases_lost_total": 1,

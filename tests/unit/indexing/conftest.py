@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.unit.job_world import bench, unused_tcp_port, world
+from tests.unit.job_world import context, unused_tcp_port, world
 
-__all__ = ["bench", "unused_tcp_port", "world"]
+__all__ = ["context", "unused_tcp_port", "world"]

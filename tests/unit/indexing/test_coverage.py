@@ -34,12 +34,12 @@ def _load(name: str) -> Words:
 
 
 @pytest.fixture
-def both(bench: WorkerContext, world) -> WorkerContext:
-    """A bench with both embedders in force, and three texts that the first of them has embedded."""
+def both(context: WorkerContext, world) -> WorkerContext:
+    """A context with both embedders in force, and three texts that the first of them has embedded."""
     world.add_texts("red circle", "red square", "blue moon")
-    index(bench, world)
+    index(context, world)
     world.settings = world.settings.model_copy(update={"extra_embedders": ("local-dir:/models/newer",)})
-    return WorkerContext(bench.sessions, bench.storage, world.settings, bench.notifier, bench.worker)
+    return WorkerContext(context.sessions, context.storage, world.settings, context.notifier, context.worker)
 
 
 def _coverage(world) -> list[Coverage]:
@@ -56,10 +56,10 @@ def _use(world, name: str | None) -> None:
         coverage.use(session, session.get_one(Collection, world.collection_id), name, world.settings)
 
 
-def _index_with_new(bench: WorkerContext, world) -> UUID:
+def _index_with_new(context: WorkerContext, world) -> UUID:
     with transaction(world.sessions) as session:
         job = submit_index(session, world.user, world.collection_id, world.settings, embedder=NEW).job
-    run(bench, world, job.id, embedders=_load)
+    run(context, world, job.id, embedders=_load)
     return job.id
 
 

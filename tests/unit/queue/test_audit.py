@@ -87,11 +87,11 @@ def test_units_that_do_not_add_up_are_told(world: Any) -> None:
     assert _broken(world, _unit(0, state="split", finished_at=long_ago)) == {"split_loses_nothing"}
 
 
-def test_results_that_do_not_add_up_are_told(bench: Any, world: Any) -> None:
+def test_results_that_do_not_add_up_are_told(context: Any, world: Any) -> None:
     world.add_texts("a red house", "a blue house", "a green house")
-    index(bench, world)
+    index(context, world)
     job_id = search(world, text="a house", k=3)
-    run(bench, world, job_id, Judge(lambda candidate: (len(candidate.text or "") / 100, 0.5)))
+    run(context, world, job_id, Judge(lambda candidate: (len(candidate.text or "") / 100, 0.5)))
     assert _broken(world, quiet=True) == set()
     of_search = Unit.job_id == job_id
     first = sa.select(Candidate.item_id).where(Candidate.coarse_rank == 1).scalar_subquery()
@@ -137,11 +137,11 @@ def test_attempts_that_do_not_add_up_are_told(world: Any) -> None:
     assert _broken(world, _unit(0, **let_go), committed) == {"committed_is_done"}
 
 
-def test_effects_that_no_attempt_may_have_are_told(bench: Any, world: Any) -> None:
+def test_effects_that_no_attempt_may_have_are_told(context: Any, world: Any) -> None:
     world.add_texts("a red house", "a blue house", "a green house")
-    index(bench, world)
+    index(context, world)
     job_id = search(world, text="a house", k=3)
-    run(bench, world, job_id, Judge(lambda candidate: (len(candidate.text or "") / 100, 0.5)))
+    run(context, world, job_id, Judge(lambda candidate: (len(candidate.text or "") / 100, 0.5)))
     assert _broken(world, quiet=True) == set()
     other = {"token": uuid.uuid4()}
     assert _broken(world, sa.update(Score).values(other)) == {"score_was_committed"}
@@ -162,24 +162,24 @@ def _attempts(**values: Any) -> Any:
     return sa.update(Attempt).values(**values)
 
 
-def test_files_that_are_gone_or_others_are_told(bench: Any, world: Any) -> None:
+def test_files_that_are_gone_or_others_are_told(context: Any, world: Any) -> None:
     import hashlib
     import io
 
     (item,) = world.add_texts("a")
-    bench.storage.put("items/x/original", io.BytesIO(b"picture"))
-    bench.storage.put("items/x/thumbnail", io.BytesIO(b"small"))
+    context.storage.put("items/x/original", io.BytesIO(b"picture"))
+    context.storage.put("items/x/thumbnail", io.BytesIO(b"small"))
     sha256 = hashlib.sha256(b"picture").hexdigest()
     with transaction(world.sessions) as session:
         keys = {"picture_key": "items/x/original", "thumbnail_key": "items/x/thumbnail"}
         session.execute(sa.update(Item).values(content_sha256=sha256, **keys))
-    assert violations(world.sessions, bench.storage) == []
+    assert violations(world.sessions, context.storage) == []
     with world.sessions() as session:
-        assert orphans(session, bench.storage) == []
-    bench.storage.put("items/y/original", io.BytesIO(b"nobody's"))
+        assert orphans(session, context.storage) == []
+    context.storage.put("items/y/original", io.BytesIO(b"nobody's"))
     with world.sessions() as session:
-        assert orphans(session, bench.storage) == ["items/y/original"]
-    bench.storage.put("items/x/original", io.BytesIO(b"another"))
-    bench.storage.delete("items/x/thumbnail")
-    found = violations(world.sessions, bench.storage, sample=5)
+        assert orphans(session, context.storage) == ["items/y/original"]
+    context.storage.put("items/x/original", io.BytesIO(b"another"))
+    context.storage.delete("items/x/thumbnail")
+    found = violations(world.sessions, context.storage, sample=5)
     assert [(one.rule, one.subject) for one in found] == [("files_match", f"item {item}")] * 2

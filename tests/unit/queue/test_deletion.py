@@ -49,7 +49,7 @@ def _picture(colour: int) -> io.BytesIO:
 
 
 def test_a_collection_is_deleted_while_workers_commit_uploads_come_and_searches_are_submitted(
-    bench: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undone: list[str] = []
     was_undone = db_session.was_undone
@@ -61,16 +61,16 @@ def test_a_collection_is_deleted_while_workers_commit_uploads_come_and_searches_
 
     monkeypatch.setattr(db_session, "was_undone", look)
     for number in range(ROUNDS):
-        _round(bench, world, number)
+        _round(context, world, number)
     assert undone == []
-    assert [str(one) for one in violations(world.sessions, bench.storage)] == []
+    assert [str(one) for one in violations(world.sessions, context.storage)] == []
 
 
-def _round(bench: WorkerContext, world, number: int) -> None:
+def _round(context: WorkerContext, world, number: int) -> None:
     with transaction(world.sessions) as session:
         collection = Collection(id=new_id(), owner_id=world.user.id, name=f"round {number}")
         session.add(collection)
-    ingest = Ingest(world.sessions, bench.storage, world.settings, collection.id)
+    ingest = Ingest(world.sessions, context.storage, world.settings, collection.id)
     for colour in range(2 * WORKERS):
         ingest.add_picture(f"{colour}.png", _picture(30 * colour))
     assert _files(world) == 4 * WORKERS
@@ -80,11 +80,11 @@ def _round(bench: WorkerContext, world, number: int) -> None:
     barrier = threading.Barrier(WORKERS + 3, timeout=60)
 
     def work(unit: Any) -> None:
-        run_unit(bench, unit, lambda context, held: embed_unit(context, held, lambda _: Together(barrier)))
+        run_unit(context, unit, lambda context, held: embed_unit(context, held, lambda _: Together(barrier)))
 
     def delete() -> None:
         barrier.wait()
-        run_transaction(world.sessions, lambda session: delete_collection(session, bench.storage, collection.id))
+        run_transaction(world.sessions, lambda session: delete_collection(session, context.storage, collection.id))
 
     def upload() -> None:
         barrier.wait()

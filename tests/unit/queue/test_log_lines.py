@@ -31,9 +31,9 @@ def as_json() -> Iterator[None]:
 
 
 def test_lines_of_the_unit_of_its_lease_and_of_libraries_carry_both_ids(
-    world, bench: WorkerContext, as_json: None, capsys: pytest.CaptureFixture[str]
+    world, context: WorkerContext, as_json: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world.settings.lease_seconds = bench.settings.lease_seconds = 3.0
+    world.settings.lease_seconds = context.settings.lease_seconds = 3.0
     world.add_texts("red circle", "blue square")
     with transaction(world.sessions) as session:
         job = submit_index(session, world.user, world.collection_id, world.settings).job
@@ -43,7 +43,7 @@ def test_lines_of_the_unit_of_its_lease_and_of_libraries_carry_both_ids(
     def rename(was: str, to: str) -> None:
         world.in_transaction(lambda session: session.execute(sa.text(f"ALTER TABLE units RENAME {was} TO {to}")))
 
-    def work(bench: WorkerContext, held: LeasedUnit) -> list[Notification]:
+    def work(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
         logging.getLogger("library").warning("from a library")
         rename("lease_until", "away")
         # the renewal after a third of the lease fails
@@ -55,7 +55,7 @@ def test_lines_of_the_unit_of_its_lease_and_of_libraries_carry_both_ids(
         rename("away", "lease_until")
         raise InvalidInput("No.")
 
-    run_unit(bench, unit.id, work)
+    run_unit(context, unit.id, work)
     said.append(capsys.readouterr().err)
     lines = [json.loads(line) for line in "".join(said).splitlines()]
     assert {"unit.started", "from a library", "lease.renewal_failed", "unit.failed"} <= {one["event"] for one in lines}
@@ -65,9 +65,9 @@ def test_lines_of_the_unit_of_its_lease_and_of_libraries_carry_both_ids(
     assert "unit_id" not in json.loads(capsys.readouterr().err)
 
 
-def test_a_unit_that_is_not_to_be_had_leaves_nothing_bound(world, bench: WorkerContext) -> None:
-    def never(bench: WorkerContext, held: LeasedUnit) -> list[Notification]:
-        return complete(bench.sessions, held.claim, lambda _session, _job: [])
+def test_a_unit_that_is_not_to_be_had_leaves_nothing_bound(world, context: WorkerContext) -> None:
+    def never(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
+        return complete(context.sessions, held.claim, lambda _session, _job: [])
 
-    assert not run_unit(bench, world.collection_id, never)
+    assert not run_unit(context, world.collection_id, never)
     assert structlog.contextvars.get_contextvars() == {}

@@ -77,14 +77,14 @@ def even(_: object) -> tuple[float, float]:
 
 
 @pytest.fixture
-def bench(bench: WorkerContext, world) -> WorkerContext:
+def context(context: WorkerContext, world) -> WorkerContext:
     """Served with two embedders, and of an item with both parts only the picture is embedded."""
-    return set_up(bench, world, extra_embedders=(_LETTERS_NAME,), item_image_weight=1.0)
+    return set_up(context, world, extra_embedders=(_LETTERS_NAME,), item_image_weight=1.0)
 
 
-def set_up(bench: WorkerContext, world, **settings: object) -> WorkerContext:
+def set_up(context: WorkerContext, world, **settings: object) -> WorkerContext:
     world.settings = world.settings.model_copy(update=settings)
-    return dataclasses.replace(bench, settings=world.settings)
+    return dataclasses.replace(context, settings=world.settings)
 
 
 def vectors(world) -> dict[str, set[str]]:
@@ -104,9 +104,9 @@ def picture(colour: tuple[int, int, int]) -> io.BytesIO:
     return stream
 
 
-def add_pictures(bench: WorkerContext, world, **captions: str | None) -> None:
+def add_pictures(context: WorkerContext, world, **captions: str | None) -> None:
     """A picture of a colour of its own for each caption, None for one without."""
-    ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
+    ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     for number, (name, text) in enumerate(captions.items()):
         ingest.add_picture(f"{name}.png", picture((10 + 40 * number, 90, 200 - 30 * number)), text=text)
 
@@ -116,9 +116,9 @@ def params_of(world, job_id: object) -> dict[str, Any]:
     return params
 
 
-def test_an_index_job_embeds_with_each_embedder_in_units_of_its_own(bench: WorkerContext, world) -> None:
+def test_an_index_job_embeds_with_each_embedder_in_units_of_its_own(context: WorkerContext, world) -> None:
     world.add_texts("red", "blue", "green")
-    job_id = index(bench, world, both)
+    job_id = index(context, world, both)
     assert world.job(job_id).state is JobState.SUCCEEDED
     assert vectors(world) == {MAIN: {"red", "blue", "green"}, LETTERS: {"red", "blue", "green"}}
     units = [(len(unit.payload["items"]), unit.payload.get("embedder")) for unit in world.units(job_id)]
@@ -126,8 +126,8 @@ def test_an_index_job_embeds_with_each_embedder_in_units_of_its_own(bench: Worke
     assert params_of(world, job_id)["extra_embedders"] == [LETTERS]
 
 
-def test_with_one_embedder_an_index_job_is_what_it_was(bench: WorkerContext, world) -> None:
-    alone = set_up(bench, world, extra_embedders=())
+def test_with_one_embedder_an_index_job_is_what_it_was(context: WorkerContext, world) -> None:
+    alone = set_up(context, world, extra_embedders=())
     ids = world.add_texts("red", "blue", "green")
     job_id = index(alone, world)
     assert params_of(world, job_id) == {"embedder": MAIN, "item_image_weight": 1.0}
@@ -137,18 +137,18 @@ def test_with_one_embedder_an_index_job_is_what_it_was(bench: WorkerContext, wor
     ]
 
 
-def test_an_index_job_embeds_only_what_each_embedder_lacks(bench: WorkerContext, world) -> None:
+def test_an_index_job_embeds_only_what_each_embedder_lacks(context: WorkerContext, world) -> None:
     world.add_texts("red", "blue")
-    index(set_up(bench, world, extra_embedders=()), world)
-    set_up(bench, world, extra_embedders=(_LETTERS_NAME,))
+    index(set_up(context, world, extra_embedders=()), world)
+    set_up(context, world, extra_embedders=(_LETTERS_NAME,))
     world.add_texts("green")
     asked: dict[str, list[str]] = {MAIN: [], LETTERS: []}
-    job_id = index(bench, world, both)
+    job_id = index(context, world, both)
     names = {str(item.id): item.name for item in _items(world)}
     for unit in world.units(job_id):
         asked[unit.payload.get("embedder", MAIN)] += [names[item] for item in unit.payload["items"]]
     assert asked == {MAIN: ["green"], LETTERS: ["red", "blue", "green"]}
-    assert world.units(index(bench, world, both)) == []
+    assert world.units(index(context, world, both)) == []
 
 
 def _items(world) -> list[Item]:
@@ -156,9 +156,9 @@ def _items(world) -> list[Item]:
         return list(session.scalars(sa.select(Item).order_by(Item.id)))
 
 
-def test_an_embedder_that_cannot_be_loaded_fails_its_own_units_and_no_others(bench: WorkerContext, world) -> None:
+def test_an_embedder_that_cannot_be_loaded_fails_its_own_units_and_no_others(context: WorkerContext, world) -> None:
     world.add_texts("red", "blue", "green")
-    job_id = index(bench, world, letters_are_broken)
+    job_id = index(context, world, letters_are_broken)
     job = world.job(job_id)
     assert (job.state, job.error) == (JobState.PARTIAL, "There is no folder /models/letters.")
     assert vectors(world) == {MAIN: {"red", "blue", "green"}}
@@ -170,14 +170,14 @@ def test_an_embedder_that_cannot_be_loaded_fails_its_own_units_and_no_others(ben
     assert [(stage.items_total, stage.items_done, stage.items_failed) for stage in view.stages] == [(6, 3, 3)]
     with transaction(world.sessions) as session:
         control.retry_job(session, world.user, job_id)
-    run(bench, world, job_id, embedders=both)
+    run(context, world, job_id, embedders=both)
     assert world.job(job_id).state is JobState.SUCCEEDED
     assert len(vectors(world)[LETTERS]) == 3
 
 
-def test_captions_find_what_the_picture_model_cannot(bench: WorkerContext, world) -> None:
+def test_captions_find_what_the_picture_model_cannot(context: WorkerContext, world) -> None:
     """It knows the colours of pictures and the words of texts, and nothing of both."""
-    alone = set_up(bench, world, extra_embedders=())
+    alone = set_up(context, world, extra_embedders=())
     add_pictures(alone, world, a="two circling birds", b="a harbour at night", c=None, d=None, e=None)
     index(alone, world)
     without = search(world, text="where the bird circles", k=5)
@@ -197,12 +197,12 @@ def test_captions_find_what_the_picture_model_cannot(bench: WorkerContext, world
     assert told == [(MAIN, "embedder", 5, 5, None), ("captions", "captions", 2, 1, None)]
 
 
-def test_two_embedders_and_the_captions_are_fused_by_their_ranks(bench: WorkerContext, world) -> None:
+def test_two_embedders_and_the_captions_are_fused_by_their_ranks(context: WorkerContext, world) -> None:
     texts = ["red circle", "crimson disc", "rice cried led", "blue moon", "red square", "circled", "dire circle"]
     world.add_texts(*texts)
-    index(bench, world, both)
+    index(context, world, both)
     search_id = search(world, text="red circle", k=4, coarse={"captions": True})
-    run(bench, world, search_id, Judge(even), both)
+    run(context, world, search_id, Judge(even), both)
     view = view_of(world, search_id)
 
     def by(embedder: Words | Letters) -> list[str]:
@@ -227,13 +227,15 @@ def test_two_embedders_and_the_captions_are_fused_by_their_ranks(bench: WorkerCo
         assert row.similarity == pytest.approx(cosines[row.text], abs=1e-5)
 
 
-def test_a_search_goes_on_without_an_embedder_that_is_not_indexed_yet_and_says_so(bench: WorkerContext, world) -> None:
+def test_a_search_goes_on_without_an_embedder_that_is_not_indexed_yet_and_says_so(
+    context: WorkerContext, world
+) -> None:
     world.add_texts("red circle", "blue moon")
-    index(set_up(bench, world, extra_embedders=()), world)
-    set_up(bench, world, extra_embedders=(_LETTERS_NAME,))
+    index(set_up(context, world, extra_embedders=()), world)
+    set_up(context, world, extra_embedders=(_LETTERS_NAME,))
     # it is not even loaded, or the search would name another reason
     search_id = search(world, text="red circle", k=2)
-    run(bench, world, search_id, Judge(even), letters_are_broken)
+    run(context, world, search_id, Judge(even), letters_are_broken)
     view = view_of(world, search_id)
     assert view.job.state is JobState.SUCCEEDED
     assert [row.text for row in view.candidates] == ["red circle", "blue moon"]
@@ -243,11 +245,11 @@ def test_a_search_goes_on_without_an_embedder_that_is_not_indexed_yet_and_says_s
     assert (letters.found, letters.unused) == (None, "The collection is not indexed with it yet: submit an index job.")
 
 
-def test_a_search_goes_on_without_an_embedder_that_cannot_be_loaded_and_says_why(bench: WorkerContext, world) -> None:
+def test_a_search_goes_on_without_an_embedder_that_cannot_be_loaded_and_says_why(context: WorkerContext, world) -> None:
     world.add_texts("red circle", "blue moon")
-    index(bench, world, both)
+    index(context, world, both)
     search_id = search(world, text="red circle", k=2)
-    run(bench, world, search_id, Judge(even), letters_are_broken)
+    run(context, world, search_id, Judge(even), letters_are_broken)
     view = view_of(world, search_id)
     assert view.job.state is JobState.SUCCEEDED
     assert [(source.name, source.unused) for source in view.sources] == [
@@ -256,11 +258,11 @@ def test_a_search_goes_on_without_an_embedder_that_cannot_be_loaded_and_says_why
     ]
 
 
-def test_an_embedder_that_is_asked_alone_is_waited_for(bench: WorkerContext, world) -> None:
+def test_an_embedder_that_is_asked_alone_is_waited_for(context: WorkerContext, world) -> None:
     world.add_texts("red circle", "blue moon")
-    index(bench, world, both)
+    index(context, world, both)
     search_id = search(world, text="red circle", k=2, coarse={"embedders": [LETTERS]})
-    run(bench, world, search_id, Judge(even), _broken_once())
+    run(context, world, search_id, Judge(even), _broken_once())
     (coarse,) = world.units(search_id, Stage.COARSE)
     assert (coarse.state, coarse.attempt) == (UnitState.DONE, 2)
     view = view_of(world, search_id)
@@ -280,12 +282,12 @@ def _broken_once() -> Callable[[str], Any]:
     return embedders
 
 
-def test_the_other_embedders_answer_while_the_main_one_is_not_indexed(bench: WorkerContext, world) -> None:
+def test_the_other_embedders_answer_while_the_main_one_is_not_indexed(context: WorkerContext, world) -> None:
     """After a change of the main embedder, say; without a vector of its own no candidate has a similarity."""
     world.add_texts("red circle", "blue moon")
-    as_main = set_up(bench, world, embedder=_LETTERS_NAME, extra_embedders=())
+    as_main = set_up(context, world, embedder=_LETTERS_NAME, extra_embedders=())
     index(as_main, world, both)
-    now = set_up(bench, world, embedder="local-dir:/models/embedder", extra_embedders=(_LETTERS_NAME,))
+    now = set_up(context, world, embedder="local-dir:/models/embedder", extra_embedders=(_LETTERS_NAME,))
     search_id = search(world, text="red circle", k=2, fusion_weight=1)
     judge = Judge(lambda content: (0.4, 0.1) if content.text == "red circle" else (0.6, 0.1))
     run(now, world, search_id, judge, both)
@@ -296,36 +298,36 @@ def test_the_other_embedders_answer_while_the_main_one_is_not_indexed(bench: Wor
     assert [source.unused is None for source in view.sources] == [False, True]
 
 
-def test_captions_find_what_was_added_after_the_index_and_it_has_no_similarity(bench: WorkerContext, world) -> None:
+def test_captions_find_what_was_added_after_the_index_and_it_has_no_similarity(context: WorkerContext, world) -> None:
     world.add_texts("blue moon", "green sea")
-    index(bench, world, both)
+    index(context, world, both)
     world.add_texts("red circle")
     search_id = search(world, text="red circle", k=3, coarse={"captions": True, "embedders": [MAIN]}, fusion_weight=0.5)
-    run(bench, world, search_id, Judge(even), both)
+    run(context, world, search_id, Judge(even), both)
     view = view_of(world, search_id)
     late = next(row for row in view.candidates if row.text == "red circle")
     assert (late.similarity, list(late.sources), late.fused) == (None, ["captions"], pytest.approx(late.log_odds))
     assert all(row.similarity is not None for row in view.candidates if row is not late)
 
 
-def test_captions_alone_need_no_index(bench: WorkerContext, world) -> None:
+def test_captions_alone_need_no_index(context: WorkerContext, world) -> None:
     world.add_texts("red circle", "blue moon")
     with pytest.raises(Conflict, match=f"not indexed with {MAIN} or {LETTERS} yet"):
         search(world, text="red circle")
     search_id = search(world, text="the circles", coarse={"captions": True, "embedders": []})
-    run(bench, world, search_id, Judge(even), both)
+    run(context, world, search_id, Judge(even), both)
     view = view_of(world, search_id)
     assert [(row.text, row.similarity) for row in view.candidates] == [("red circle", None)]
     assert [source.name for source in view.sources] == ["captions"]
 
 
-def test_a_query_of_a_picture_alone_does_without_captions_and_says_so(bench: WorkerContext, world) -> None:
-    add_pictures(bench, world, a="a harbour", b=None)
-    index(bench, world, both)
-    bench.storage.put("queries/q/picture", picture((50, 90, 170)))
+def test_a_query_of_a_picture_alone_does_without_captions_and_says_so(context: WorkerContext, world) -> None:
+    add_pictures(context, world, a="a harbour", b=None)
+    index(context, world, both)
+    context.storage.put("queries/q/picture", picture((50, 90, 170)))
     asked = StoredPicture("queries/q/picture", "0" * 64)
     search_id = search(world, asked, k=2, coarse={"captions": True})
-    run(bench, world, search_id, Judge(even), both)
+    run(context, world, search_id, Judge(even), both)
     view = view_of(world, search_id)
     assert view.candidates[0].name == "b.png"
     assert {name for row in view.candidates for name in row.sources} == {MAIN, LETTERS}
@@ -347,10 +349,10 @@ def test_a_query_of_a_picture_alone_does_without_captions_and_says_so(bench: Wor
     ],
 )
 def test_a_search_without_a_source_or_with_an_unknown_one_is_refused(
-    bench: WorkerContext, world, coarse: dict[str, object], told: str
+    context: WorkerContext, world, coarse: dict[str, object], told: str
 ) -> None:
     world.add_texts("red circle")
-    index(bench, world, both)
+    index(context, world, both)
     with pytest.raises(InvalidInput, match=told):
         search(world, text="red", coarse=coarse)
 
@@ -361,23 +363,23 @@ def _plan(world, **fields: object) -> dict[str, Any] | None:
 
 
 def test_what_a_search_asks_is_stored_with_it_and_comes_from_the_settings_where_it_says_nothing(
-    bench: WorkerContext, world
+    context: WorkerContext, world
 ) -> None:
     world.add_texts("red circle")
-    index(bench, world, both)
+    index(context, world, both)
     everything = {"captions": False, "embedders": [MAIN, LETTERS], "depth": 100, "rrf_k": 60}
     assert _plan(world) == everything
     assert _plan(world, k=80) == everything | {"depth": 160}
     assert _plan(world, coarse={"embedders": [MAIN]}) is None
     assert _plan(world, coarse={"embedders": [_LETTERS_NAME, _LETTERS_NAME]}) == everything | {"embedders": [LETTERS]}
-    set_up(bench, world, coarse_captions=True, extra_embedders=())
+    set_up(context, world, coarse_captions=True, extra_embedders=())
     assert _plan(world) == everything | {"captions": True, "embedders": [MAIN]}
     assert _plan(world, coarse={"captions": False}) is None
     assert _plan(world, coarse={}) == _plan(world)
 
 
-def test_a_search_of_the_main_embedder_alone_says_that_it_is_its_source(bench: WorkerContext, world) -> None:
-    alone = set_up(bench, world, extra_embedders=())
+def test_a_search_of_the_main_embedder_alone_says_that_it_is_its_source(context: WorkerContext, world) -> None:
+    alone = set_up(context, world, extra_embedders=())
     world.add_texts("red circle", "blue moon")
     index(alone, world)
     search_id = search(world, text="red", k=1)
@@ -390,9 +392,9 @@ def test_a_search_of_the_main_embedder_alone_says_that_it_is_its_source(bench: W
     assert view.candidates[0].sources is None
 
 
-def test_sources_that_have_not_answered_yet_are_named(bench: WorkerContext, world) -> None:
+def test_sources_that_have_not_answered_yet_are_named(context: WorkerContext, world) -> None:
     world.add_texts("red circle")
-    index(bench, world, both)
+    index(context, world, both)
     view = view_of(world, search(world, text="red", coarse={"captions": True}))
     assert [(source.name, source.found, source.unused) for source in view.sources] == [
         (MAIN, None, None),
@@ -401,11 +403,11 @@ def test_sources_that_have_not_answered_yet_are_named(bench: WorkerContext, worl
     ]
 
 
-def test_real_encoders_are_indexed_and_fused(bench: WorkerContext, world, tmp_path: Path) -> None:
+def test_real_encoders_are_indexed_and_fused(context: WorkerContext, world, tmp_path: Path) -> None:
     folders = [save_clip(tmp_path / name, seed) for seed, name in enumerate(("first", "second"))]
     names = [f"local-dir:{folder}" for folder in folders]
     loaded = {name: load_embedder(name, device="cpu") for name in names}
-    served = set_up(bench, world, embedder=names[0], extra_embedders=(names[1],))
+    served = set_up(context, world, embedder=names[0], extra_embedders=(names[1],))
     add_pictures(served, world, a=None, b=None, c=None, d=None, e=None)
     assert world.job(index(served, world, loaded.__getitem__)).state is JobState.SUCCEEDED
     search_id = search(world, text="a red bird", k=5)
@@ -425,22 +427,22 @@ def test_real_encoders_are_indexed_and_fused(bench: WorkerContext, world, tmp_pa
 
 
 def test_a_search_has_all_the_candidates_there_can_be_beside_a_collection_that_lies_nearer(
-    bench: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The index gives up among the other collection's items before it meets any of this one."""
     monkeypatch.setattr(neighbours, "EXACT_LIMIT", 0)
     monkeypatch.setattr(neighbours, "SMALL_SHARE", 0)
-    bench = set_up(bench, world, index_unit_items=200)
+    context = set_up(context, world, index_unit_items=200)
     ours = world.collection_id
     with transaction(world.sessions) as session:
         crowd = Collection(id=new_id(), owner_id=world.user.id, name="crowd")
         session.add(crowd)
     world.collection_id = crowd.id
     world.add_texts(*(f"red square {n}" for n in range(150)))
-    index(bench, world, both)
+    index(context, world, both)
     world.collection_id = ours
     world.add_texts(*(f"blue moon {n}" for n in range(20)))
-    index(bench, world, both)
+    index(context, world, both)
     with transaction(world.sessions) as session:
         name = session.scalar(sa.text("SELECT current_database()"))
         for setting in ("hnsw.max_scan_tuples = 1", "enable_seqscan = off", "enable_bitmapscan = off"):
@@ -450,7 +452,7 @@ def test_a_search_has_all_the_candidates_there_can_be_beside_a_collection_that_l
     for sources in (None, {"captions": True}, {"embedders": [MAIN, LETTERS]}):
         for k in (3, 10, 50):
             search_id = search(world, text="red square", k=k, coarse=sources)
-            run(bench, world, search_id, Judge(even), both)
+            run(context, world, search_id, Judge(even), both)
             view = view_of(world, search_id)
             assert world.job(search_id).state is JobState.SUCCEEDED
             assert view.searched_items == 20
@@ -459,10 +461,10 @@ def test_a_search_has_all_the_candidates_there_can_be_beside_a_collection_that_l
             assert {source.searched for source in view.sources if source.kind == "embedder"} == {20}
 
 
-def test_embedders_that_know_different_items_have_searched_as_many_as_they_found(bench: WorkerContext, world) -> None:
+def test_embedders_that_know_different_items_have_searched_as_many_as_they_found(context: WorkerContext, world) -> None:
     world.add_texts("red", "green")
-    index(set_up(bench, world, extra_embedders=()), world)
-    both_serve = set_up(bench, world, extra_embedders=(_LETTERS_NAME,))
+    index(set_up(context, world, extra_embedders=()), world)
+    both_serve = set_up(context, world, extra_embedders=(_LETTERS_NAME,))
     world.add_texts("blue", "violet", "grey")
     index(both_serve, world, lambda name: Letters() if name == _LETTERS_NAME else _broken())
     with transaction(world.sessions) as session:

@@ -30,7 +30,7 @@ WAVES = {"first": 3, "step": 3, "clear_score": 0.0, "clear_gap": 2.0}
 LIKELY, UNLIKELY = 0.95, 0.05
 
 
-def _pool(bench: WorkerContext, world, size: int, **fields: object) -> tuple[UUID, list[str]]:
+def _pool(context: WorkerContext, world, size: int, **fields: object) -> tuple[UUID, list[str]]:
     """A search whose coarse stage is done, and the texts of its candidates in coarse order.
 
     The first call of a test fills the collection.
@@ -40,9 +40,9 @@ def _pool(bench: WorkerContext, world, size: int, **fields: object) -> tuple[UUI
     if filled is None:
         words = [f"w{number}" for number in range(size)]
         world.add_texts(*[" ".join(["red", *words[:number]]) for number in range(size)])
-        index(bench, world)
+        index(context, world)
     search_id = search(world, text="red", k=size, **fields)
-    run_unit(bench, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
+    run_unit(context, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
     rows = view_of(world, search_id).candidates
     return search_id, [row.text or "" for row in sorted(rows, key=lambda row: row.coarse_rank)]
 
@@ -55,8 +55,8 @@ def _says(scores: dict[str, float | None], otherwise: float | None = UNLIKELY, e
     return lambda content: (scores.get(content.text or "", otherwise), entropy)
 
 
-def _do(bench: WorkerContext, unit_id: UUID, judge: Judge) -> bool:
-    return run_unit(bench, unit_id, lambda b, h: fine_worker.fine_unit(b, h, judge))
+def _do(context: WorkerContext, unit_id: UUID, judge: Judge) -> bool:
+    return run_unit(context, unit_id, lambda b, h: fine_worker.fine_unit(b, h, judge))
 
 
 def _fails_for(*texts: str, otherwise: float = UNLIKELY) -> Callable[[Content], tuple[float, float]]:
@@ -69,12 +69,12 @@ def _fails_for(*texts: str, otherwise: float = UNLIKELY) -> Callable[[Content], 
 
 
 def test_a_search_in_waves_stops_when_the_best_is_clear_and_leaves_the_others_in_coarse_order(
-    bench: WorkerContext, world
+    context: WorkerContext, world
 ) -> None:
-    search_id, texts = _pool(bench, world, 8, adaptive=WAVES)
+    search_id, texts = _pool(context, world, 8, adaptive=WAVES)
     assert [len(unit.payload["items"]) for unit in world.units(search_id, Stage.FINE)] == [2, 1]
     judge = Judge(_says({texts[1]: LIKELY}))
-    run(bench, world, search_id, judge)
+    run(context, world, search_id, judge)
     assert judge.texts == texts[:3]
     view = view_of(world, search_id)
     assert (view.job.state, view.job.progress, view.provisional) == (JobState.SUCCEEDED, 1.0, False)
@@ -83,32 +83,32 @@ def test_a_search_in_waves_stops_when_the_best_is_clear_and_leaves_the_others_in
 
 
 def test_a_search_in_waves_goes_on_while_nothing_is_clear_until_its_pool_is_used_up(
-    bench: WorkerContext, world
+    context: WorkerContext, world
 ) -> None:
-    search_id, texts = _pool(bench, world, 8, adaptive=WAVES)
+    search_id, texts = _pool(context, world, 8, adaptive=WAVES)
     judge = Judge(_says({texts[5]: LIKELY, texts[6]: LIKELY}))
-    run(bench, world, search_id, judge)
+    run(context, world, search_id, judge)
     # texts[5] is clear after the second wave
     assert judge.texts == texts[:6]
 
-    search_id, texts = _pool(bench, world, 8, adaptive=WAVES, mode="choice")
+    search_id, texts = _pool(context, world, 8, adaptive=WAVES, mode="choice")
     judge = Judge(_says({texts[0]: LIKELY, texts[1]: 0.9}))
-    run(bench, world, search_id, judge)
+    run(context, world, search_id, judge)
     assert judge.texts == texts
     assert [len(unit.payload["items"]) for unit in world.units(search_id, Stage.FINE)] == [2, 1, 2, 1, 2]
     assert view_of(world, search_id).job.state is JobState.SUCCEEDED
 
 
-def test_without_waves_all_candidates_are_opened_at_once(bench: WorkerContext, world) -> None:
-    search_id, texts = _pool(bench, world, 5, adaptive=False)
+def test_without_waves_all_candidates_are_opened_at_once(context: WorkerContext, world) -> None:
+    search_id, texts = _pool(context, world, 5, adaptive=False)
     judge = Judge(_says({}, LIKELY))
     assert len(_ready(world, search_id)) == 3
-    run(bench, world, search_id, judge)
+    run(context, world, search_id, judge)
     assert judge.texts == texts
 
 
-def test_progress_never_goes_back_and_is_whole_only_at_the_end(bench: WorkerContext, world) -> None:
-    search_id, _ = _pool(bench, world, 8, adaptive=WAVES, mode="verbalized")
+def test_progress_never_goes_back_and_is_whole_only_at_the_end(context: WorkerContext, world) -> None:
+    search_id, _ = _pool(context, world, 8, adaptive=WAVES, mode="verbalized")
     judge = Judge(_says({}))
     seen = []
     while ready := _ready(world, search_id):
@@ -116,7 +116,7 @@ def test_progress_never_goes_back_and_is_whole_only_at_the_end(bench: WorkerCont
         seen.append(job.progress)
         (fine,) = [stage for stage in job.stages if stage.stage is Stage.FINE]
         assert fine.items_done <= fine.items_total <= 8
-        _do(bench, ready[0], judge)
+        _do(context, ready[0], judge)
     assert seen == sorted(seen)
     assert seen[0] == 0
     assert seen[-1] == 0.99, "all have their score, and ties wait for their entropy"
@@ -124,56 +124,56 @@ def test_progress_never_goes_back_and_is_whole_only_at_the_end(bench: WorkerCont
 
 
 def test_a_candidate_that_cannot_be_scored_does_not_stop_the_waves_and_can_be_tried_again(
-    bench: WorkerContext, world
+    context: WorkerContext, world
 ) -> None:
-    search_id, texts = _pool(bench, world, 8, adaptive=WAVES)
-    run(bench, world, search_id, Judge(_fails_for(texts[1])))
+    search_id, texts = _pool(context, world, 8, adaptive=WAVES)
+    run(context, world, search_id, Judge(_fails_for(texts[1])))
     view = view_of(world, search_id)
     assert view.job.state is JobState.PARTIAL
     assert sum(row.score is not None for row in view.candidates) == 7
     with transaction(world.sessions) as session:
         control.retry_job(session, world.user, search_id)
     again = Judge(_says({texts[1]: LIKELY}))
-    run(bench, world, search_id, again)
+    run(context, world, search_id, again)
     assert again.texts == [texts[1]]
     view = view_of(world, search_id)
     assert (view.job.state, view.candidates[0].text) == (JobState.SUCCEEDED, texts[1])
 
 
-def test_a_retry_that_makes_the_best_less_clear_opens_another_wave(bench: WorkerContext, world) -> None:
-    search_id, texts = _pool(bench, world, 8, adaptive=WAVES)
+def test_a_retry_that_makes_the_best_less_clear_opens_another_wave(context: WorkerContext, world) -> None:
+    search_id, texts = _pool(context, world, 8, adaptive=WAVES)
 
     def say(content: Content) -> tuple[float, float]:
         return _fails_for(texts[1], otherwise=LIKELY if content.text == texts[0] else UNLIKELY)(content)
 
     first = Judge(say)
-    run(bench, world, search_id, first)
+    run(context, world, search_id, first)
     assert set(first.texts) == set(texts[:3])
     with transaction(world.sessions) as session:
         control.retry_job(session, world.user, search_id)
     again = Judge(_says({texts[1]: LIKELY}))
-    run(bench, world, search_id, again)
+    run(context, world, search_id, again)
     assert again.texts == [texts[1], *texts[3:]]
     assert view_of(world, search_id).job.state is JobState.SUCCEEDED
 
 
-def test_no_wave_follows_one_in_which_nothing_worked(bench: WorkerContext, world) -> None:
-    search_id, texts = _pool(bench, world, 8, adaptive=WAVES)
-    run(bench, world, search_id, Judge(_fails_for(*texts)))
+def test_no_wave_follows_one_in_which_nothing_worked(context: WorkerContext, world) -> None:
+    search_id, texts = _pool(context, world, 8, adaptive=WAVES)
+    run(context, world, search_id, Judge(_fails_for(*texts)))
     assert world.job(search_id).state is JobState.FAILED
     named = {item for unit in world.units(search_id, Stage.FINE) for item in unit.payload["items"]}
     assert len(named) == 3
     with transaction(world.sessions) as session:
         assert len(control.retry_job(session, world.user, search_id).units) == 3
-    run(bench, world, search_id, Judge(_says({})))
+    run(context, world, search_id, Judge(_says({})))
     assert world.job(search_id).state is JobState.SUCCEEDED
     assert sum(row.score is not None for row in view_of(world, search_id).candidates) == 8
 
 
-def test_a_cancelled_search_opens_no_wave_and_goes_on_where_it_was(bench: WorkerContext, world) -> None:
-    search_id, texts = _pool(bench, world, 8, adaptive=WAVES)
+def test_a_cancelled_search_opens_no_wave_and_goes_on_where_it_was(context: WorkerContext, world) -> None:
+    search_id, texts = _pool(context, world, 8, adaptive=WAVES)
     first, last = _ready(world, search_id)
-    _do(bench, first, Judge(_says({})))
+    _do(context, first, Judge(_says({})))
 
     class Cancelled(Judge):
         def score(self, *args, **kwargs):
@@ -181,19 +181,19 @@ def test_a_cancelled_search_opens_no_wave_and_goes_on_where_it_was(bench: Worker
                 control.cancel_job(session, world.user, search_id)
             return super().score(*args, **kwargs)
 
-    _do(bench, last, Cancelled(_says({})))
+    _do(context, last, Cancelled(_says({})))
     assert world.job(search_id).state is JobState.CANCELLED
     assert len(world.units(search_id, Stage.FINE)) == 2
     with transaction(world.sessions) as session:
         assert [unit for unit, _ in control.retry_job(session, world.user, search_id).units] == [last]
     judge = Judge(_says({}))
-    run(bench, world, search_id, judge)
+    run(context, world, search_id, judge)
     assert judge.texts == texts[2:]
     assert world.job(search_id).state is JobState.SUCCEEDED
 
 
-def test_two_workers_that_end_a_wave_at_once_open_the_next_once(bench: WorkerContext, world) -> None:
-    search_id, texts = _pool(bench, world, 8, adaptive={**WAVES, "first": 4})
+def test_two_workers_that_end_a_wave_at_once_open_the_next_once(context: WorkerContext, world) -> None:
+    search_id, texts = _pool(context, world, 8, adaptive={**WAVES, "first": 4})
     together = threading.Barrier(2, timeout=60)
 
     def say(content: Content) -> tuple[float, float]:
@@ -202,14 +202,14 @@ def test_two_workers_that_end_a_wave_at_once_open_the_next_once(bench: WorkerCon
         return UNLIKELY, 0.1
 
     with ThreadPoolExecutor(2) as pool:
-        done = [pool.submit(_do, bench, unit, Judge(say)) for unit in _ready(world, search_id)]
+        done = [pool.submit(_do, context, unit, Judge(say)) for unit in _ready(world, search_id)]
         assert all(one.result() for one in done)
     units = world.units(search_id, Stage.FINE)
     assert [unit.seq for unit in units] == [0, 1, 2, 3]
     assert len({item for unit in units for item in unit.payload["items"]}) == 7
 
 
-def test_the_units_of_a_further_wave_are_announced(bench: WorkerContext, world) -> None:
+def test_the_units_of_a_further_wave_are_announced(context: WorkerContext, world) -> None:
     told: list[UUID] = []
 
     class Heard:
@@ -217,20 +217,20 @@ def test_the_units_of_a_further_wave_are_announced(bench: WorkerContext, world) 
             told.extend(unit_id for unit_id, _ in units)
             return len(units)
 
-    search_id, _ = _pool(bench, world, 8, adaptive=WAVES)
-    heard = WorkerContext(bench.sessions, bench.storage, bench.settings, Heard(), "tester:3")
+    search_id, _ = _pool(context, world, 8, adaptive=WAVES)
+    heard = WorkerContext(context.sessions, context.storage, context.settings, Heard(), "tester:3")
     for unit in _ready(world, search_id):
         assert not told
         _do(heard, unit, Judge(_says({})))
     assert told == _ready(world, search_id)
 
 
-def test_written_scores_that_tie_are_told_apart_by_the_entropy_of_a_second_pass(bench: WorkerContext, world) -> None:
-    search_id, texts = _pool(bench, world, 4, mode="verbalized")
+def test_written_scores_that_tie_are_told_apart_by_the_entropy_of_a_second_pass(context: WorkerContext, world) -> None:
+    search_id, texts = _pool(context, world, 4, mode="verbalized")
     entropies = {texts[0]: 0.9, texts[1]: 0.5, texts[2]: 0.2, texts[3]: 0.7}
     scores = {texts[0]: 0.8, texts[1]: 0.31, texts[2]: 0.801, texts[3]: 0.6}
     judge = Judge(lambda content: (scores[content.text or ""], entropies[content.text or ""]))
-    run(bench, world, search_id, judge)
+    run(context, world, search_id, judge)
     assert judge.texts == [*texts, texts[0], texts[2]]
     assert judge.modes == ["verbalized"] * 4 + ["true_false"] * 2
     view = view_of(world, search_id)
@@ -244,8 +244,8 @@ def test_written_scores_that_tie_are_told_apart_by_the_entropy_of_a_second_pass(
     assert (fine.items_total, fine.items_done) == (4, 4)
 
 
-def test_a_tie_whose_entropy_fails_keeps_its_scores_and_can_be_tried_again(bench: WorkerContext, world) -> None:
-    search_id, texts = _pool(bench, world, 2, mode="verbalized")
+def test_a_tie_whose_entropy_fails_keeps_its_scores_and_can_be_tried_again(context: WorkerContext, world) -> None:
+    search_id, texts = _pool(context, world, 2, mode="verbalized")
 
     class NoSecondPass(Judge):
         def score(self, query, candidates, injection, *, mode, trace):
@@ -253,23 +253,23 @@ def test_a_tie_whose_entropy_fails_keeps_its_scores_and_can_be_tried_again(bench
                 raise RuntimeError("out of memory")
             return super().score(query, candidates, injection, mode=mode, trace=trace)
 
-    run(bench, world, search_id, NoSecondPass(_says({}, 0.8, entropy=0.4)))
+    run(context, world, search_id, NoSecondPass(_says({}, 0.8, entropy=0.4)))
     view = view_of(world, search_id)
     assert view.job.state is JobState.PARTIAL
     assert [(row.score, row.entropy, row.error) for row in view.candidates] == [(0.8, 0.4, None), (0.8, None, None)]
     with transaction(world.sessions) as session:
         control.retry_job(session, world.user, search_id)
     judge = Judge(_says({}, 0.8, entropy=0.3))
-    run(bench, world, search_id, judge)
+    run(context, world, search_id, judge)
     assert (judge.texts, judge.modes) == ([texts[1]], ["true_false"])
     view = view_of(world, search_id)
     assert view.job.state is JobState.SUCCEEDED
     assert [(row.text, row.entropy) for row in view.candidates] == [(texts[1], 0.3), (texts[0], 0.4)]
 
 
-def test_an_answer_without_a_score_is_named_and_keeps_its_coarse_place(bench: WorkerContext, world) -> None:
-    search_id, texts = _pool(bench, world, 4, mode="verbalized")
-    run(bench, world, search_id, Judge(_says({texts[0]: 0.2, texts[1]: None, texts[2]: 0.9, texts[3]: 0.5})))
+def test_an_answer_without_a_score_is_named_and_keeps_its_coarse_place(context: WorkerContext, world) -> None:
+    search_id, texts = _pool(context, world, 4, mode="verbalized")
+    run(context, world, search_id, Judge(_says({texts[0]: 0.2, texts[1]: None, texts[2]: 0.9, texts[3]: 0.5})))
     view = view_of(world, search_id)
     assert view.job.state is JobState.SUCCEEDED
     assert [row.text for row in view.candidates] == [texts[2], texts[1], texts[3], texts[0]]
@@ -277,10 +277,10 @@ def test_an_answer_without_a_score_is_named_and_keeps_its_coarse_place(bench: Wo
     assert (view.candidates[1].score, view.candidates[1].decided_by) == (None, DecidedBy.COARSE)
 
 
-def test_fusion_orders_by_log_odds_and_similarity_together(bench: WorkerContext, world) -> None:
-    search_id, texts = _pool(bench, world, 4, fusion_weight=3.0)
+def test_fusion_orders_by_log_odds_and_similarity_together(context: WorkerContext, world) -> None:
+    search_id, texts = _pool(context, world, 4, fusion_weight=3.0)
     scores = {texts[0]: 0.6, texts[1]: 0.61, texts[2]: 0.62, texts[3]: 0.999}
-    run(bench, world, search_id, Judge(_says(dict(scores))))
+    run(context, world, search_id, Judge(_says(dict(scores))))
     rows = {row.text: row for row in view_of(world, search_id).candidates}
     similarities = [rows[text].similarity for text in texts]
     mean, deviation = statistics.fmean(similarities), statistics.pstdev(similarities)
@@ -294,9 +294,9 @@ def test_fusion_orders_by_log_odds_and_similarity_together(bench: WorkerContext,
     assert list(rows) != sorted(texts, key=lambda text: -scores[text])
 
 
-def test_without_fusion_there_is_no_fused_number(bench: WorkerContext, world) -> None:
-    search_id, _ = _pool(bench, world, 2)
-    run(bench, world, search_id, Judge(_says({})))
+def test_without_fusion_there_is_no_fused_number(context: WorkerContext, world) -> None:
+    search_id, _ = _pool(context, world, 2)
+    run(context, world, search_id, Judge(_says({})))
     view = view_of(world, search_id)
     assert view.fusion_weight == 0
     assert [row.fused for row in view.candidates] == [None, None]
@@ -305,11 +305,11 @@ def test_without_fusion_there_is_no_fused_number(bench: WorkerContext, world) ->
 
 @pytest.mark.parametrize(("best", "none"), [(0.51, False), (0.49, True)])
 def test_before_there_are_many_scores_even_odds_make_a_match(
-    bench: WorkerContext, world, best: float, none: bool
+    context: WorkerContext, world, best: float, none: bool
 ) -> None:
-    search_id, texts = _pool(bench, world, 3)
+    search_id, texts = _pool(context, world, 3)
     assert view_of(world, search_id).no_match is None
-    run(bench, world, search_id, Judge(_says({texts[2]: best})))
+    run(context, world, search_id, Judge(_says({texts[2]: best})))
     view = view_of(world, search_id)
     assert (view.no_match, view.match_threshold) == (none, None)
 
@@ -353,16 +353,16 @@ def _fill(world, search_id: UUID, version: str, low: float, high: float, *, cach
     return values
 
 
-def test_the_border_of_a_match_is_learned_from_the_scores_of_the_same_scorer(bench: WorkerContext, world) -> None:
-    earlier, _ = _pool(bench, world, 3)
-    run(bench, world, earlier, Judge(_says({})))
+def test_the_border_of_a_match_is_learned_from_the_scores_of_the_same_scorer(context: WorkerContext, world) -> None:
+    earlier, _ = _pool(context, world, 3)
+    run(context, world, earlier, Judge(_says({})))
     values = _fill(world, earlier, "v1:0.3", low=-12.0, high=-6.0)
     # neither another scorer's judgements nor the same ones once more
     _fill(world, earlier, "another", low=2.0, high=20.0)
     _fill(world, earlier, "v1:0.3", low=-9.0, high=30.0, cached=True)
     match, nothing = (search(world, text=f"red {n}", k=2) for n in range(2))
-    run(bench, world, match, Judge(_says({}, 0.01)))
-    run(bench, world, nothing, Judge(_says({}, 1e-6)))
+    run(context, world, match, Judge(_says({}, 0.01)))
+    run(context, world, nothing, Judge(_says({}, 1e-6)))
     found = view_of(world, match)
     judged = [math.log(UNLIKELY / (1 - UNLIKELY))] * 3 + [math.log(0.01 / 0.99)] * 2
     expected = learn_threshold(values + judged)
@@ -374,14 +374,14 @@ def test_the_border_of_a_match_is_learned_from_the_scores_of_the_same_scorer(ben
 
 
 def test_whether_there_is_a_match_is_not_known_where_nothing_was_scored_or_work_was_reopened(
-    bench: WorkerContext, world
+    context: WorkerContext, world
 ) -> None:
-    search_id, texts = _pool(bench, world, 3, mode="verbalized")
-    run(bench, world, search_id, Judge(_says({}, None)))
+    search_id, texts = _pool(context, world, 3, mode="verbalized")
+    run(context, world, search_id, Judge(_says({}, None)))
     assert view_of(world, search_id).no_match is None
 
-    search_id, texts = _pool(bench, world, 3)
-    run(bench, world, search_id, Judge(_fails_for(texts[0])))
+    search_id, texts = _pool(context, world, 3)
+    run(context, world, search_id, Judge(_fails_for(texts[0])))
     assert view_of(world, search_id).no_match is True
     with transaction(world.sessions) as session:
         control.retry_job(session, world.user, search_id)
@@ -389,9 +389,9 @@ def test_whether_there_is_a_match_is_not_known_where_nothing_was_scored_or_work_
     assert view_of(world, search_id).no_match is None
 
 
-def test_a_trace_is_kept_where_it_was_asked_for(bench: WorkerContext, world) -> None:
-    search_id, _ = _pool(bench, world, 2, trace=True)
-    run(bench, world, search_id, Judge(_says({})))
+def test_a_trace_is_kept_where_it_was_asked_for(context: WorkerContext, world) -> None:
+    search_id, _ = _pool(context, world, 2, trace=True)
+    run(context, world, search_id, Judge(_says({})))
     view = view_of(world, search_id)
     assert view.trace
     assert all(row.has_trace for row in view.candidates)
@@ -400,7 +400,7 @@ def test_a_trace_is_kept_where_it_was_asked_for(bench: WorkerContext, world) -> 
             assert trace_of(session, search_id, row.item_id, actor=world.user) == {"of": row.text}
 
     plain = search(world, text="red other", k=2)
-    run(bench, world, plain, Judge(_says({})))
+    run(context, world, plain, Judge(_says({})))
     rows = view_of(world, plain).candidates
     assert not any(row.has_trace for row in rows)
     with transaction(world.sessions) as session:

@@ -26,24 +26,24 @@ def _judge(**named: object) -> Judge:
 
 
 @pytest.fixture
-def texts(bench: WorkerContext, world) -> list[str]:
+def texts(context: WorkerContext, world) -> list[str]:
     world.add_texts("red circle", "red square", "red moon")
-    index(bench, world)
+    index(context, world)
     return ["red circle", "red square", "red moon"]
 
 
-def _asked(bench: WorkerContext, world, judge: Judge | None = None, **fields: object) -> tuple[Judge, UUID]:
+def _asked(context: WorkerContext, world, judge: Judge | None = None, **fields: object) -> tuple[Judge, UUID]:
     judge = judge or _judge()
     search_id = search(world, **{"text": "red", "k": 3} | fields)
-    run(bench, world, search_id, judge)
+    run(context, world, search_id, judge)
     return judge, search_id
 
 
 def test_the_same_pairs_in_another_search_are_taken_from_the_first(
-    bench: WorkerContext, world, texts: list[str]
+    context: WorkerContext, world, texts: list[str]
 ) -> None:
-    first, one = _asked(bench, world)
-    again, two = _asked(bench, world)
+    first, one = _asked(context, world)
+    again, two = _asked(context, world)
     assert (len(first.asked), len(again.asked)) == (3, 0)
     before, after = view_of(world, one), view_of(world, two)
     assert [row.cached for row in before.candidates + after.candidates] == [False] * 3 + [True] * 3
@@ -54,11 +54,11 @@ def test_the_same_pairs_in_another_search_are_taken_from_the_first(
     assert (after.scorer_version, after.prompt_version) == (before.scorer_version, before.prompt_version)
 
 
-def test_only_the_pairs_that_are_new_are_judged(bench: WorkerContext, world, texts: list[str]) -> None:
-    _asked(bench, world, k=1)
+def test_only_the_pairs_that_are_new_are_judged(context: WorkerContext, world, texts: list[str]) -> None:
+    _asked(context, world, k=1)
     world.add_texts("red star")
-    index(bench, world)
-    again, _ = _asked(bench, world, k=4)
+    index(context, world)
+    again, _ = _asked(context, world, k=4)
     assert len(again.asked) == 3
     assert "red star" in again.texts
 
@@ -73,18 +73,18 @@ def test_only_the_pairs_that_are_new_are_judged(bench: WorkerContext, world, tex
     ],
 )
 def test_another_question_or_scorer_asks_again(
-    bench: WorkerContext, world, texts: list[str], fields: dict[str, object], version: str
+    context: WorkerContext, world, texts: list[str], fields: dict[str, object], version: str
 ) -> None:
-    _asked(bench, world)
-    again, _ = _asked(bench, world, _judge(version=version), **fields)
+    _asked(context, world)
+    again, _ = _asked(context, world, _judge(version=version), **fields)
     assert len(again.asked) == 3
 
 
-def test_a_changed_caption_is_another_pair(bench: WorkerContext, world, texts: list[str]) -> None:
-    _asked(bench, world)
+def test_a_changed_caption_is_another_pair(context: WorkerContext, world, texts: list[str]) -> None:
+    _asked(context, world)
     with transaction(world.sessions) as session:
         session.execute(sa.update(Item).where(Item.text == "red moon").values(text="red sun"))
-    again, _ = _asked(bench, world)
+    again, _ = _asked(context, world)
     assert again.texts == ["red sun"]
 
 
@@ -95,64 +95,64 @@ def _png(colour: tuple[int, int, int]) -> io.BytesIO:
     return file
 
 
-def test_the_same_picture_in_another_collection_is_known(bench: WorkerContext, world) -> None:
+def test_the_same_picture_in_another_collection_is_known(context: WorkerContext, world) -> None:
     for number in range(2):
         if number:
             with transaction(world.sessions) as session:
                 other = Collection(id=new_id(), owner_id=world.user.id, name="others")
                 session.add(other)
             world.collection_id = other.id
-        ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
+        ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
         for name, colour in (("red.png", (250, 0, 0)), ("blue.png", (0, 0, 250 - number))):
             ingest.add_picture(name, _png(colour))
-        index(bench, world)
-        judge, search_id = _asked(bench, world, k=2)
+        index(context, world)
+        judge, search_id = _asked(context, world, k=2)
         cached = {row.name for row in view_of(world, search_id).candidates if row.cached}
         assert (len(judge.asked), cached) == ((2, set()), (1, {"red.png"}))[number]
 
 
-def test_a_query_picture_is_known_by_its_content(bench: WorkerContext, world, texts: list[str]) -> None:
-    bench.storage.put("queries/q/picture", _png((0, 0, 240)))
+def test_a_query_picture_is_known_by_its_content(context: WorkerContext, world, texts: list[str]) -> None:
+    context.storage.put("queries/q/picture", _png((0, 0, 240)))
     for digest, asked in (("1" * 64, 3), ("1" * 64, 0), ("2" * 64, 3)):
         search_id = search(world, StoredPicture("queries/q/picture", digest), k=3)
         judge = _judge()
-        run(bench, world, search_id, judge)
+        run(context, world, search_id, judge)
         assert len(judge.asked) == asked
 
 
-def test_a_search_with_a_trace_takes_only_scores_that_have_one(bench: WorkerContext, world, texts: list[str]) -> None:
-    _asked(bench, world)
-    traced, _ = _asked(bench, world, trace=True)
+def test_a_search_with_a_trace_takes_only_scores_that_have_one(context: WorkerContext, world, texts: list[str]) -> None:
+    _asked(context, world)
+    traced, _ = _asked(context, world, trace=True)
     assert len(traced.asked) == 3
-    again, two = _asked(bench, world, trace=True)
+    again, two = _asked(context, world, trace=True)
     assert len(again.asked) == 0
     assert [row.has_trace for row in view_of(world, two).candidates] == [True] * 3
-    plain, three = _asked(bench, world)
+    plain, three = _asked(context, world)
     assert len(plain.asked) == 0
     assert [row.has_trace for row in view_of(world, three).candidates] == [False] * 3
 
 
 def test_the_entropy_of_a_tie_is_taken_from_a_search_that_asked_true_or_false(
-    bench: WorkerContext, world, texts: list[str]
+    context: WorkerContext, world, texts: list[str]
 ) -> None:
-    _asked(bench, world)
-    written, search_id = _asked(bench, world, mode="verbalized")
+    _asked(context, world)
+    written, search_id = _asked(context, world, mode="verbalized")
     assert written.modes == ["verbalized"] * 3
     assert [row.entropy for row in view_of(world, search_id).candidates] == [0.25] * 3
 
 
-def test_an_answer_without_a_score_is_asked_for_again(bench: WorkerContext, world, texts: list[str]) -> None:
+def test_an_answer_without_a_score_is_asked_for_again(context: WorkerContext, world, texts: list[str]) -> None:
     silent = Judge(lambda content: (None, None))
-    _asked(bench, world, silent, mode="verbalized")
-    again, _ = _asked(bench, world, mode="verbalized")
+    _asked(context, world, silent, mode="verbalized")
+    again, _ = _asked(context, world, mode="verbalized")
     assert again.modes.count("verbalized") == 3
 
 
-def test_without_room_nothing_is_kept_or_used(bench: WorkerContext, world, texts: list[str]) -> None:
-    _asked(bench, world)
+def test_without_room_nothing_is_kept_or_used(context: WorkerContext, world, texts: list[str]) -> None:
+    _asked(context, world)
     off = WorkerContext(
-        bench.sessions,
-        bench.storage,
+        context.sessions,
+        context.storage,
         world.settings.model_copy(update={"score_cache_rows": 0}),
         Quiet(),
         "tester:2",

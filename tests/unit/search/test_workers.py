@@ -41,11 +41,11 @@ def _png(colour: tuple[int, int, int]) -> io.BytesIO:
     return file
 
 
-def test_a_search_goes_from_coarse_order_to_final_order(bench: WorkerContext, world) -> None:
+def test_a_search_goes_from_coarse_order_to_final_order(context: WorkerContext, world) -> None:
     world.add_texts("red red circle", "red circle", "red square", "blue moon")
-    index(bench, world)
+    index(context, world)
     search_id = search(world, text="red circle", k=3)
-    run_unit(bench, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
+    run_unit(context, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
     view = view_of(world, search_id)
     assert view.provisional
     assert [row.text for row in view.candidates] == ["red circle", "red red circle", "red square"]
@@ -53,7 +53,7 @@ def test_a_search_goes_from_coarse_order_to_final_order(bench: WorkerContext, wo
     assert [len(unit.payload["items"]) for unit in world.units(search_id, Stage.FINE)] == [2, 1]
 
     judge = Judge(lambda content: (0.9, 0.1) if content.text == "red square" else (0.2, 0.1))
-    run(bench, world, search_id, judge)
+    run(context, world, search_id, judge)
     view = view_of(world, search_id)
     assert not view.provisional
     assert view.job.state is JobState.SUCCEEDED
@@ -66,14 +66,14 @@ def test_a_search_goes_from_coarse_order_to_final_order(bench: WorkerContext, wo
     assert view.embedder_revision == "r1"
 
 
-def test_partial_scores_reorder_what_is_shown_while_the_job_runs(bench: WorkerContext, world) -> None:
+def test_partial_scores_reorder_what_is_shown_while_the_job_runs(context: WorkerContext, world) -> None:
     world.add_texts("red red circle", "red circle", "red square")
-    index(bench, world)
+    index(context, world)
     search_id = search(world, text="red circle", k=3)
-    run_unit(bench, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
+    run_unit(context, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
     last = world.units(search_id, Stage.FINE)[1]
     judge = Judge(lambda content: (0.7, 0.1))
-    run_unit(bench, last.id, lambda b, h: fine_worker.fine_unit(b, h, judge))
+    run_unit(context, last.id, lambda b, h: fine_worker.fine_unit(b, h, judge))
     view = view_of(world, search_id)
     assert view.provisional
     assert [row.text for row in view.candidates] == ["red square", "red circle", "red red circle"]
@@ -81,23 +81,23 @@ def test_partial_scores_reorder_what_is_shown_while_the_job_runs(bench: WorkerCo
     assert view.job.progress == pytest.approx(1 / 3, abs=1e-3)
 
 
-def test_of_scores_that_tie_the_surer_one_goes_first(bench: WorkerContext, world) -> None:
+def test_of_scores_that_tie_the_surer_one_goes_first(context: WorkerContext, world) -> None:
     world.add_texts("red circle", "red square")
-    index(bench, world)
+    index(context, world)
     search_id = search(world, text="red circle", k=2)
     sure = {"red circle": (0.80001, 0.6), "red square": (0.80004, 0.2)}
-    run(bench, world, search_id, Judge(lambda content: sure[content.text or ""]))
+    run(context, world, search_id, Judge(lambda content: sure[content.text or ""]))
     rows = view_of(world, search_id).candidates
     assert [row.text for row in rows] == ["red square", "red circle"]
     assert {row.decided_by for row in rows} == {DecidedBy.ENTROPY}
 
 
-def test_pictures_texts_and_both_are_embedded_by_what_they_hold(bench: WorkerContext, world) -> None:
-    ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
+def test_pictures_texts_and_both_are_embedded_by_what_they_hold(context: WorkerContext, world) -> None:
+    ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     ingest.add_picture("red.png", _png((250, 0, 0)))
     ingest.add_picture("blue.png", _png((0, 0, 250)), text="a blue field")
     ingest.add_text("a blue field in words")
-    index(bench, world)
+    index(context, world)
     words = Words()
     with world.sessions() as session:
         vectors = dict(
@@ -115,15 +115,15 @@ def test_pictures_texts_and_both_are_embedded_by_what_they_hold(bench: WorkerCon
         np.testing.assert_allclose(np.asarray(vectors[kind]), vector, atol=1e-5)
 
 
-def test_a_query_of_picture_and_text_is_put_to_both_stages(bench: WorkerContext, world) -> None:
-    ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
+def test_a_query_of_picture_and_text_is_put_to_both_stages(context: WorkerContext, world) -> None:
+    ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     for name, colour in (("red.png", (250, 0, 0)), ("blue.png", (0, 0, 250))):
         ingest.add_picture(name, _png(colour))
-    index(bench, world)
-    bench.storage.put("queries/q/picture", _png((0, 0, 240)))
+    index(context, world)
+    context.storage.put("queries/q/picture", _png((0, 0, 240)))
     search_id = search(world, StoredPicture("queries/q/picture", "0" * 64), text="sky", k=2, kinds=["image"])
     judge = Judge(lambda content: (0.5, 0.1))
-    run(bench, world, search_id, judge)
+    run(context, world, search_id, judge)
     view = view_of(world, search_id)
     assert [row.name for row in view.candidates] == ["blue.png", "red.png"]
     assert (view.kind, view.text, view.has_picture) == (ItemKind.BOTH, "sky", True)
@@ -131,11 +131,11 @@ def test_a_query_of_picture_and_text_is_put_to_both_stages(bench: WorkerContext,
 
 
 def test_a_picture_that_the_storage_cannot_give_now_is_asked_for_again(
-    bench: WorkerContext, world, monkeypatch
+    context: WorkerContext, world, monkeypatch
 ) -> None:
-    ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
+    ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     ingest.add_picture("red.png", _png((250, 0, 0)))
-    index(bench, world)
+    index(context, world)
     tries: list[str] = []
     there = Storage.open
 
@@ -153,21 +153,21 @@ def test_a_picture_that_the_storage_cannot_give_now_is_asked_for_again(
 
     monkeypatch.setattr(Storage, "open", away_at_first)
     search_id = search(world, text="red", k=1)
-    run(bench, world, search_id, Judge(looks))
+    run(context, world, search_id, Judge(looks))
     (fine,) = world.units(search_id, Stage.FINE)
     assert (fine.state, fine.attempt, len(tries)) == (UnitState.DONE, 2, 2)
     assert view_of(world, search_id).candidates[0].score == pytest.approx(250 / 255)
 
 
-def test_one_picture_that_cannot_be_read_fails_alone_and_can_be_retried(bench: WorkerContext, world) -> None:
-    ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
+def test_one_picture_that_cannot_be_read_fails_alone_and_can_be_retried(context: WorkerContext, world) -> None:
+    ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     for number in range(4):
         ingest.add_picture(f"{number}.png", _png((60 * number, 0, 0)))
     with world.sessions() as session:
         broken = session.scalars(sa.select(Item).where(Item.name == "2.png")).one()
-    kept = bench.storage.open(broken.picture_key).read()
-    bench.storage.put(broken.picture_key, io.BytesIO(b"not a picture any more"))
-    job_id = index(bench, world)
+    kept = context.storage.open(broken.picture_key).read()
+    context.storage.put(broken.picture_key, io.BytesIO(b"not a picture any more"))
+    job_id = index(context, world)
     job = world.job(job_id)
     assert job.state is JobState.PARTIAL
     with world.sessions() as session:
@@ -180,10 +180,10 @@ def test_one_picture_that_cannot_be_read_fails_alone_and_can_be_retried(bench: W
     states = [(unit.state, unit.attempt, len(unit.payload["items"])) for unit in world.units(job_id)]
     assert states == [(UnitState.DONE, 1, 2), (UnitState.DONE, 1, 1), (UnitState.DEAD, 1, 1)], "nothing was done again"
 
-    bench.storage.put(broken.picture_key, io.BytesIO(kept))
+    context.storage.put(broken.picture_key, io.BytesIO(kept))
     with transaction(world.sessions) as session:
         control.retry_job(session, world.user, job_id)
-    run(bench, world, job_id)
+    run(context, world, job_id)
     assert world.job(job_id).state is JobState.SUCCEEDED
     with world.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Embedding)) == 4
@@ -191,11 +191,11 @@ def test_one_picture_that_cannot_be_read_fails_alone_and_can_be_retried(bench: W
 
 
 def test_the_pictures_of_a_unit_are_decoded_side_by_side_and_keep_their_vectors(
-    bench: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.settings = world.settings.model_copy(update={"decoders": 2, "index_unit_items": 64})
-    bench = dataclasses.replace(bench, settings=world.settings)
-    ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
+    context = dataclasses.replace(context, settings=world.settings)
+    ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     colours = [(6 * number, 250 - 6 * number, 90) for number in range(40)]
     for number, colour in enumerate(colours):
         ingest.add_picture(f"{number:02}.png", _png(colour))
@@ -207,7 +207,7 @@ def test_the_pictures_of_a_unit_are_decoded_side_by_side_and_keep_their_vectors(
         return open_(*arguments)
 
     monkeypatch.setattr(indexing_worker, "open_picture", met)
-    job_id = index(bench, world)
+    job_id = index(context, world)
     assert [unit.state for unit in world.units(job_id)] == [UnitState.DONE]
     with world.sessions() as session:
         rows = session.execute(
@@ -218,9 +218,9 @@ def test_the_pictures_of_a_unit_are_decoded_side_by_side_and_keep_their_vectors(
 
 
 def test_a_job_that_is_cancelled_while_it_decodes_leaves_no_thread(
-    bench: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
+    ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     for number in range(4):
         ingest.add_picture(f"{number}.png", _png((60 * number, 0, 0)))
 
@@ -231,7 +231,7 @@ def test_a_job_that_is_cancelled_while_it_decodes_leaves_no_thread(
     with transaction(world.sessions) as session:
         job = submit_index(session, world.user, world.collection_id, world.settings).job
         unit_id = session.scalars(sa.select(Unit.id).filter_by(job_id=job.id)).first()
-    assert run_unit(bench, unit_id, lambda b, h: embed_unit(b, h, lambda _: Words()))
+    assert run_unit(context, unit_id, lambda b, h: embed_unit(b, h, lambda _: Words()))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
 
 
@@ -241,8 +241,8 @@ def _errors(world) -> dict[UUID, str]:
         return dict(session.execute(sa.select(Item.id, Item.error).where(Item.error.is_not(None))).all())
 
 
-def test_a_new_caption_makes_an_item_forget_why_the_old_one_failed(bench: WorkerContext, world) -> None:
-    ingest = Ingest(world.sessions, bench.storage, world.settings, world.collection_id)
+def test_a_new_caption_makes_an_item_forget_why_the_old_one_failed(context: WorkerContext, world) -> None:
+    ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     item_id = ingest.add_picture("red.png", _png((250, 0, 0))).item_id
     with transaction(world.sessions) as session:
         keep_error(session, item_id, "a broken caption")
@@ -251,26 +251,26 @@ def test_a_new_caption_makes_an_item_forget_why_the_old_one_failed(bench: Worker
     assert _errors(world) == {}
 
 
-def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_items(bench: WorkerContext, world) -> None:
+def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_items(context: WorkerContext, world) -> None:
     world.add_texts("alone")
 
     def absent(name: str):
         raise ModelUnavailable("The weights are not there.")
 
-    assert world.job(index(bench, world, absent)).state is JobState.FAILED
+    assert world.job(index(context, world, absent)).state is JobState.FAILED
     assert _errors(world) == {}
 
 
-def test_a_candidate_that_cannot_be_scored_is_named_and_the_others_are_ranked(bench: WorkerContext, world) -> None:
+def test_a_candidate_that_cannot_be_scored_is_named_and_the_others_are_ranked(context: WorkerContext, world) -> None:
     world.add_texts("red circle", "red square", "red moon")
-    index(bench, world)
+    index(context, world)
     search_id = search(world, text="red circle", k=3)
-    run_unit(bench, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
+    run_unit(context, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
     with transaction(world.sessions) as session:
         gone = session.scalars(sa.select(Item).where(Item.text == "red square")).one()
-        delete_item(session, bench.storage, gone)
+        delete_item(session, context.storage, gone)
     judge = Judge(lambda content: (0.9, 0.1) if content.text == "red moon" else (0.4, 0.1))
-    run(bench, world, search_id, judge)
+    run(context, world, search_id, judge)
     view = view_of(world, search_id)
     assert view.job.state is JobState.PARTIAL
     assert not view.provisional
@@ -279,9 +279,9 @@ def test_a_candidate_that_cannot_be_scored_is_named_and_the_others_are_ranked(be
     assert view.candidates[-1].item_id == gone.id
 
 
-def test_a_retry_keeps_the_scores_there_are_and_asks_only_for_the_others(bench: WorkerContext, world) -> None:
+def test_a_retry_keeps_the_scores_there_are_and_asks_only_for_the_others(context: WorkerContext, world) -> None:
     world.add_texts("red circle", "red square", "red moon", "red sun")
-    index(bench, world)
+    index(context, world)
     search_id = search(world, text="red circle", k=4)
 
     def fails_for_the_sun(content: Content) -> tuple[float, float]:
@@ -289,7 +289,7 @@ def test_a_retry_keeps_the_scores_there_are_and_asks_only_for_the_others(bench: 
             raise RuntimeError("out of memory")
         return 0.5, 0.1
 
-    run(bench, world, search_id, Judge(fails_for_the_sun))
+    run(context, world, search_id, Judge(fails_for_the_sun))
     view = view_of(world, search_id)
     assert view.job.state is JobState.PARTIAL
     assert sum(row.score is not None for row in view.candidates) == 3
@@ -297,7 +297,7 @@ def test_a_retry_keeps_the_scores_there_are_and_asks_only_for_the_others(bench: 
         control.retry_job(session, world.user, search_id)
     assert view_of(world, search_id).provisional
     judge = Judge(lambda content: (0.6, 0.1))
-    run(bench, world, search_id, judge)
+    run(context, world, search_id, judge)
     assert [content.text for content in judge.asked] == ["red sun"]
     view = view_of(world, search_id)
     assert view.job.state is JobState.SUCCEEDED
@@ -305,64 +305,64 @@ def test_a_retry_keeps_the_scores_there_are_and_asks_only_for_the_others(bench: 
     assert all(row.error is None for row in view.candidates)
 
 
-def test_scores_of_two_versions_are_never_mixed(bench: WorkerContext, world) -> None:
+def test_scores_of_two_versions_are_never_mixed(context: WorkerContext, world) -> None:
     world.add_texts("red circle", "red square", "red moon", "red sun")
-    index(bench, world)
+    index(context, world)
     search_id = search(world, text="red circle", k=4)
-    run_unit(bench, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
+    run_unit(context, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
     first = world.units(search_id, Stage.FINE)[0]
-    run_unit(bench, first.id, lambda b, h: fine_worker.fine_unit(b, h, Judge(lambda _: (0.5, 0.1), "v1")))
-    run(bench, world, search_id, Judge(lambda _: (0.9, 0.1), "v2"))
+    run_unit(context, first.id, lambda b, h: fine_worker.fine_unit(b, h, Judge(lambda _: (0.5, 0.1), "v1")))
+    run(context, world, search_id, Judge(lambda _: (0.9, 0.1), "v2"))
     with world.sessions() as session:
         assert set(session.scalars(sa.select(Score.scorer_version))) == {"v1:0.3"}
     assert world.job(search_id).state is JobState.PARTIAL
     assert "search again" in (world.job(search_id).error or "")
 
 
-def test_a_unit_done_twice_counts_once(bench: WorkerContext, world) -> None:
+def test_a_unit_done_twice_counts_once(context: WorkerContext, world) -> None:
     """A redelivered hint for a unit that is done does nothing."""
     world.add_texts("red circle")
-    index(bench, world)
+    index(context, world)
     search_id = search(world, text="red circle", k=1)
     judge = Judge(lambda _: (0.5, 0.1))
-    run(bench, world, search_id, judge)
+    run(context, world, search_id, judge)
     (fine,) = world.units(search_id, Stage.FINE)
-    assert not run_unit(bench, fine.id, lambda b, h: fine_worker.fine_unit(b, h, judge))
-    assert not run_unit(bench, uuid4(), lambda b, h: fine_worker.fine_unit(b, h, judge))
+    assert not run_unit(context, fine.id, lambda b, h: fine_worker.fine_unit(b, h, judge))
+    assert not run_unit(context, uuid4(), lambda b, h: fine_worker.fine_unit(b, h, judge))
     assert len(judge.asked) == 1
     with world.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Score)) == 1
 
 
 def test_a_model_that_cannot_be_loaded_leaves_the_unit_to_retry_and_the_job_shows_the_reason(
-    bench: WorkerContext, world
+    context: WorkerContext, world
 ) -> None:
     world.add_texts("red circle")
     with transaction(world.sessions) as session:
         job_id = submit_index(session, world.user, world.collection_id, world.settings).job.id
 
-    def unloadable(bench: WorkerContext, held: LeasedUnit):
+    def unloadable(context: WorkerContext, held: LeasedUnit):
         raise ModelUnavailable("There is no folder /models/embedder.")
 
     unit_id = world.units(job_id)[0].id
-    run_unit(bench, unit_id, unloadable)
+    run_unit(context, unit_id, unloadable)
     with world.sessions() as session:
         view = job_view(session, world.job(job_id))
     assert view.state is JobState.RUNNING
     assert [(error.state, error.error) for error in view.errors] == [
         (UnitState.READY, "There is no folder /models/embedder.")
     ]
-    run(bench, world, job_id)
+    run(context, world, job_id)
     assert world.job(job_id).state is JobState.SUCCEEDED
 
 
-def test_workers_that_serve_another_model_refuse_the_job(bench: WorkerContext, world) -> None:
+def test_workers_that_serve_another_model_refuse_the_job(context: WorkerContext, world) -> None:
     world.add_texts("red circle")
-    index(bench, world)
+    index(context, world)
     search_id = search(world, text="red circle")
     other = WorkerContext(
-        bench.sessions,
-        bench.storage,
+        context.sessions,
+        context.storage,
         world.settings.model_copy(update={"embedder": "local-dir:/models/other"}),
         Quiet(),
         "tester:2",
@@ -373,16 +373,16 @@ def test_workers_that_serve_another_model_refuse_the_job(bench: WorkerContext, w
     assert "local-dir:other" in (unit.error or "")
 
 
-def test_a_search_that_finds_no_item_of_the_kind_is_over_at_once_and_empty(bench: WorkerContext, world) -> None:
+def test_a_search_that_finds_no_item_of_the_kind_is_over_at_once_and_empty(context: WorkerContext, world) -> None:
     world.add_texts("red circle")
-    index(bench, world)
+    index(context, world)
     search_id = search(world, text="red circle", kinds=["image"])
-    run(bench, world, search_id)
+    run(context, world, search_id)
     view = view_of(world, search_id)
     assert (view.job.state, view.provisional, view.candidates) == (JobState.SUCCEEDED, False, [])
 
 
-def test_an_item_deleted_while_it_was_embedded_gets_no_vector(bench: WorkerContext, world) -> None:
+def test_an_item_deleted_while_it_was_embedded_gets_no_vector(context: WorkerContext, world) -> None:
     world.add_texts("here", "gone")
     with transaction(world.sessions) as session:
         job_id = submit_index(session, world.user, world.collection_id, world.settings).job.id
@@ -391,21 +391,21 @@ def test_an_item_deleted_while_it_was_embedded_gets_no_vector(bench: WorkerConte
         def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
             with transaction(world.sessions) as session:
                 gone = session.scalars(sa.select(Item).where(Item.text == "gone")).one()
-                delete_item(session, bench.storage, gone)
+                delete_item(session, context.storage, gone)
             return super().embed_texts(texts)
 
-    run_unit(bench, world.units(job_id)[0].id, lambda b, h: embed_unit(b, h, lambda _: Slow()))
+    run_unit(context, world.units(job_id)[0].id, lambda b, h: embed_unit(b, h, lambda _: Slow()))
     assert world.job(job_id).state is JobState.SUCCEEDED
     with world.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Embedding)) == 1
         assert session.scalar(sa.select(sa.func.count()).select_from(EmbeddingModel)) == 1
 
 
-def test_the_final_order_is_written_for_every_candidate(bench: WorkerContext, world) -> None:
+def test_the_final_order_is_written_for_every_candidate(context: WorkerContext, world) -> None:
     world.add_texts(*[f"red {n}" for n in range(9)])
-    index(bench, world)
+    index(context, world)
     search_id = search(world, text="red", k=9)
-    run(bench, world, search_id, Judge(lambda content: (len(content.text or "") / 100, 0.1)))
+    run(context, world, search_id, Judge(lambda content: (len(content.text or "") / 100, 0.1)))
     with world.sessions() as session:
         ranks = session.scalars(sa.select(Candidate.final_rank).order_by(Candidate.final_rank)).all()
         assert session.get_one(Search, search_id).final_at is not None

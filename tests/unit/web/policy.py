@@ -67,7 +67,7 @@ WITHIN_COLLECTION = set(_MAY)
 """Requirements about an object in a collection, whose existence is hidden from strangers."""
 
 
-def foreseen(needs: Needs, person: Person) -> Answer:
+def expected_answer(needs: Needs, person: Person) -> Answer:
     """Return how a route with these requirements answers this person."""
     if needs is Needs.NOTHING:
         return Answer.DONE

@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from flask_openapi import OpenAPI
 from tests.unit.web.conftest import PASSWORD, RecordingNotifier
-from tests.unit.web.policy import POLICY, WITHIN_COLLECTION, Answer, Needs, Person, foreseen
+from tests.unit.web.policy import POLICY, WITHIN_COLLECTION, Answer, Needs, Person, expected_answer
 from tests.unit.web.route_requests import BODIES, WRONG_FORMS, WRONG_JSON, WRONG_QUERIES, Asker, Sent
 from tests.unit.web.scene import HIDDEN_WORD, Scene, SceneBuilder
 from werkzeug.routing import Rule
@@ -133,7 +133,7 @@ def test_everybody_gets_what_the_policy_says_and_nothing_more(walk: Walk, rule: 
     needs = POLICY[rule.endpoint]
     wrong: dict[str, str] = {}
     for person in Person:
-        right = foreseen(needs, person)
+        right = expected_answer(needs, person)
         scene = walk.scene(method, person, right)
         before = walk.deeds()
         answer = walk.ask(rule, method, scene, person)
@@ -248,7 +248,7 @@ def test_a_hidden_thing_named_beside_the_address_is_as_good_as_absent(
 
 @pytest.mark.parametrize("person", Person)
 def test_who_only_changes_a_collection_does_not_choose_its_embedder(walk: Walk, person: Person) -> None:
-    right = foreseen(Needs.MANAGE, person)
+    right = expected_answer(Needs.MANAGE, person)
     scene = walk.scene("PATCH", person, right)
     address = f"/api/v1/collections/{scene.keys['collection_id']}"
     answer = walk.asker.ask("PATCH", address, scene.people.get(person), {"json": {"embedder": walk.hand.embedder}})
