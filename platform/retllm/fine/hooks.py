@@ -21,7 +21,7 @@ from retllm.fine.injection import Injection, LayerPlan
 from retllm.fine.trigger import early_uncertainty
 
 NEVER = -1
-"""The number that stands for "no layer"."""
+"""The number for "no layer"."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

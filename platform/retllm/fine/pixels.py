@@ -78,7 +78,7 @@ class PixelMemo:
 
         def prepare(key: str, picture: Picture) -> None:
             with suppress(*REFUSALS):
-                self._process((key,), [[self.fit(picture.rgb())]], options)
+                self._cached_call((key,), [[self.fit(picture.rgb())]], options)
 
         if len(new) > 1:
             with ThreadPoolExecutor(max_workers=min(_THREADS, os.cpu_count() or 1)) as pool:
@@ -107,15 +107,15 @@ class PixelMemo:
             return self._wrapped(images, **kwargs)
         known = tuple(key for key in keys if key is not None)
         if len(flat) == 1:
-            return self._process(known, images, kwargs)
-        first = self._process(known[:1], [[flat[0]]], kwargs)
+            return self._cached_call(known, images, kwargs)
+        first = self._cached_call(known[:1], [[flat[0]]], kwargs)
         if "image_grid_thw" not in first:
-            return self._process(known, images, kwargs)
-        rest = [self._process((key,), [[image]], kwargs) for key, image in zip(known[1:], flat[1:], strict=True)]
+            return self._cached_call(known, images, kwargs)
+        rest = [self._cached_call((key,), [[image]], kwargs) for key, image in zip(known[1:], flat[1:], strict=True)]
         answers = [first, *rest]
         return type(first)({name: torch.cat([torch.as_tensor(answer[name]) for answer in answers]) for name in first})
 
-    def _process(self, keys: tuple[str, ...], images: Any, kwargs: dict[str, Any]) -> Any:
+    def _cached_call(self, keys: tuple[str, ...], images: Any, kwargs: dict[str, Any]) -> Any:
         assert self._answers is not None
         if keys not in self._answers:
             grid = self._known_grid(keys[0]) if len(keys) == 1 else None

@@ -44,7 +44,7 @@ class PictureFeatures:
         self._token_budget = token_budget
         self._kept: LRUCache[str, _Projected] = LRUCache(max(0, max_bytes), getsizeof=lambda picture: picture.nbytes)
         # the pictures of the current work; never evicted before they are used
-        self._now: dict[str, _Projected] = {}
+        self._current: dict[str, _Projected] = {}
         self._shares = loaded.shares_pictures
         self._device: torch.device = loaded.module.device
         self._kind: Any = None
@@ -67,7 +67,7 @@ class PictureFeatures:
 
     def keep_only(self, pictures: set[str]) -> None:
         """Discard all pictures of the current work except these; the LRU cache is not changed."""
-        self._now = {key: known for key, known in self._now.items() if key in pictures}
+        self._current = {key: known for key, known in self._current.items() if key in pictures}
 
     def forget(self) -> None:
         """Clear the cache."""
@@ -75,12 +75,12 @@ class PictureFeatures:
 
     def _holds(self, key: str) -> bool:
         """Return whether a picture's tokens are known; if so, keep them until the current work is finished."""
-        if key not in self._now and key in self._kept:
-            self._now[key] = self._kept[key]
-        return key in self._now
+        if key not in self._current and key in self._kept:
+            self._current[key] = self._kept[key]
+        return key in self._current
 
     def _grid(self, key: str) -> Tensor | None:
-        return self._now[key].grid if self._holds(key) else None
+        return self._current[key].grid if self._holds(key) else None
 
     def _moved(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         dtype = self._loaded.module.dtype
@@ -114,7 +114,7 @@ class PictureFeatures:
         for at, (picture, prepared) in enumerate(chunk):
             grid = torch.as_tensor(prepared["image_grid_thw"])
             known = _Projected(output.pooler_output[at], tuple(layer[at] for layer in deep), grid)
-            self._now[picture] = known
+            self._current[picture] = known
             if known.nbytes <= self._kept.maxsize:
                 # a copy, since a view would keep the whole batch in memory
                 deep_copies = tuple(layer.clone() for layer in known.deep)
@@ -122,7 +122,7 @@ class PictureFeatures:
 
     def _together(self, shown: Sequence[str]) -> Any:
         """Return what ``get_image_features`` would return for these pictures in this order."""
-        pictures = [self._now[key] for key in shown]
+        pictures = [self._current[key] for key in shown]
         parts: dict[str, Any] = {"pooler_output": tuple(picture.tokens for picture in pictures)}
         if pictures[0].deep:
             layers = zip(*(picture.deep for picture in pictures), strict=True)

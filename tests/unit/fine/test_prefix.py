@@ -154,7 +154,7 @@ def test_what_is_kept_is_bounded_in_bytes(model_folder: Callable[[str], Path]) -
         same(tight.score(TEXTS[0], pictures(), OFF), expected)
         assert sum(one.nbytes for one in tight._prefixes._kept.values()) <= sum(sizes[:2])
         assert sum(one.nbytes for one in tight._features._kept.values()) <= 1000
-        assert not tight._features._now
+        assert not tight._features._current
     none = load_scorer(folder, device="cpu", prefix_bytes=0, visual_bytes=0)
     for query, pool in ((TEXTS[0], pictures()), (pictures()[0], TEXTS)):
         same(none.score(query, pool, SUFFIX), roomy.score(query, pool, SUFFIX))

@@ -1,4 +1,4 @@
-"""Score with a trace: ask a recorded engine, and ask again without injection."""
+"""Score pairs with a trace: run the questions with a recorder, and again without injection."""
 
 from __future__ import annotations
 
