@@ -22,11 +22,10 @@ GROUPS = {
         "tests/functional/test_whole_way.py",
         "tests/functional/test_local_sockets.py",
     ),
-    "workers": ("tests/functional/test_shutdown.py", "tests/functional/test_transport.py"),
     "families": ("tests/unit/fine/*",),
 }
-# by the session fixture, the groups that may use it
-PLATFORMS = {"stack": {"pages", "commands"}, "platform": {"workers"}}
+# whose tests may use the fixture `stack`
+WITH_STACK = {"pages", "commands"}
 # the longest must not begin when all others are done
 FIRST = (
     *GROUPS["commands"],
@@ -34,7 +33,7 @@ FIRST = (
     "tests/chaos/test_faults.py",
     *GROUPS["families"],
     "tests/functional/test_api_roles.py",
-    *GROUPS["workers"],
+    "tests/functional/test_shutdown.py",
     "tests/functional/test_stack.py",
     "tests/functional/test_secrets.py",
     "tests/unit/queue/test_state_machine.py",
@@ -75,12 +74,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Bring the long groups to the front, and see that none is left out of its group."""
     for item in items:
         file = item.nodeid.partition("::")[0]
-        for name, groups in PLATFORMS.items():
-            # a fixture of that name in the file itself is another one
-            shared = name in getattr(item, "fixturenames", ()) and not hasattr(getattr(item, "module", None), name)
-            if shared and file.startswith("tests/functional/") and group_of(file) not in groups:
-                wanted = " or ".join(sorted(groups))
-                raise pytest.UsageError(f"{item.nodeid} uses {name}: put its file into {wanted} of tests.grouping.")
+        # a fixture of that name in the file itself is another one
+        shared = "stack" in getattr(item, "fixturenames", ()) and not hasattr(getattr(item, "module", None), "stack")
+        if shared and file.startswith("tests/functional/") and group_of(file) not in WITH_STACK:
+            groups = " or ".join(sorted(WITH_STACK))
+            raise pytest.UsageError(f"{item.nodeid} uses the stack: put its file into {groups} of tests.grouping.")
     items.sort(key=_place)
 
 

@@ -6,17 +6,29 @@ group of its own; a real process that can be killed, stopped and started as any 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
 import sys
 from typing import Any
 
-# what a child needs is imported before any of them is made, so that it starts in a moment
-import tests.chaos.models  # noqa: F401
-
 from retllm.cli.dispatch import dispatch
 from retllm.stack import commands
+
+# what a child needs, but for the modules that read its settings
+_PRELOADED = (
+    "celery.apps.worker",
+    "celery.bin.celery",
+    "celery.concurrency.solo",
+    "celery.worker.consumer",
+    "kombu.transport.redis",
+    "retllm.indexing.worker",
+    "retllm.search.coarse_worker",
+    "retllm.search.fine_worker",
+    "retllm_workers.context",
+    "tests.chaos.models",
+)
 
 
 def _worker(kind: str, node: str) -> None:
@@ -60,6 +72,8 @@ def _child(kind: str, name: str, log: str, environment: dict[str, str]) -> None:
 
 def main() -> None:
     """Serve until the end of the input."""
+    for name in _PRELOADED:
+        importlib.import_module(name)
     # nobody asks how a child ended, so none of them stays as a zombie
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

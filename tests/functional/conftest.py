@@ -42,7 +42,7 @@ def stack() -> Iterator[LocalStack]:
             yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def platform() -> Iterator[Platform]:
     """The platform without workers: a test starts those that it wants, with models that cost nothing."""
     with (
