@@ -113,7 +113,7 @@ def test_a_gap_breaks_the_line_and_a_lonely_value_is_a_point() -> None:
 @pytest.mark.parametrize("values", [[], [None, None], [math.nan]])
 def test_a_chart_of_nothing_says_so(draw, values: list[float | None]) -> None:
     tree = _tree(draw(_chart(jobs=values)))
-    assert "nothing to draw" in "".join(tree.itertext())
+    assert "No data yet" in "".join(tree.itertext())
     assert tree.find("svg") is None
 
 
