@@ -136,7 +136,7 @@ class Client:
         while (found := self.job(job_id))["finished_at"] is None:
             if time.monotonic() > deadline:
                 raise GaveUp(f"job {job_id} was not over after {seconds:g} seconds")
-            time.sleep(0.1)
+            time.sleep(0.25)
         return found
 
 
@@ -176,10 +176,12 @@ class Load:
 
     def _step(self, chance: random.Random) -> None:
         with self._lock:
-            self._open = [job for job in self._open if self._client.job(job)["finished_at"] is None]
+            # only then, since the web server's time is the workers' too
+            if len(self._open) >= self._most_open:
+                self._open = [job for job in self._open if self._client.job(job)["finished_at"] is None]
             full = len(self._open) >= self._most_open
         if full:
-            self._stop.wait(0.2)
+            self._stop.wait(0.5)
             return
         deeds = [self._index, self._search, self._waves, self._picture]
         deed: Callable[[], UUID] = chance.choices(deeds, [2, 2, 1, 1])[0]

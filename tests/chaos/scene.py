@@ -188,8 +188,9 @@ class Scene:
         except GaveUp as gave_up:
             self.wrong(str(gave_up))
         self._wait_until_quiet()
-        for accepted in self.client.log.accepted[-200:]:
-            self.client.job(accepted.job_id)
+        ended = {ending.job_id for ending in self.client.log.endings}
+        for job_id in {accepted.job_id for accepted in self.client.log.accepted[-200:]} - ended:
+            self.client.job(job_id)
         found = [one for one in self._violations() if one not in before]
         tally = self.platform.journal.tally(mark)
         outcome.times, outcome.jobs, outcome.units = self.blows, tally.jobs, tally.done
