@@ -143,12 +143,15 @@ class Client:
 class Load:
     """Threads that submit jobs of all kinds until they are told to stop."""
 
-    def __init__(self, client: Client, library: str, seed: int, threads: int = 3, most_open: int = 24) -> None:
+    def __init__(
+        self, client: Client, library: str, seed: int, threads: int = 3, most_open: int = 24, pace: float = 0.0
+    ) -> None:
         self._client = client
         self._library = library
         self._seed = seed
         self._stop = threading.Event()
         self._most_open = most_open
+        self._pace = pace
         self._open: list[UUID] = []
         self._lock = threading.Lock()
         self._errors: list[BaseException] = []
@@ -191,6 +194,7 @@ class Load:
         if chance.random() < 0.1:
             self._stop.wait(chance.random())
             self._client.cancel(job)
+        self._stop.wait(chance.random() * self._pace)
 
     def _index(self) -> UUID:
         collection = self._client.collection()

@@ -78,6 +78,8 @@ class Scene:
     blows: int = 0
     slack: float = 5.0
     """Seconds that a recovery may take longer than a lease and a look of the dispatcher."""
+    pace: float = 0.0
+    """Seconds for which each of those who submit jobs waits after a job, at most."""
     patience: float = 0.0
     """Seconds that the recovery from the present fault may take."""
     _blow: Blow = field(default_factory=lambda: Blow(0.0))
@@ -178,7 +180,7 @@ class Scene:
         outcome = Outcome(name)
         try:
             if load:
-                with Load(self.client, self.library, self.chance.randrange(1 << 30)):
+                with Load(self.client, self.library, self.chance.randrange(1 << 30), pace=self.pace):
                     self.pause(0.5, 1.0)
                     fault(self)
             else:
