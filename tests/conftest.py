@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import structlog
@@ -15,6 +16,9 @@ from retllm.db.session import Sessions
 from retllm.job_kinds import register_handlers
 from retllm.settings import Settings
 from retllm.stack import LocalStack
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # before anything imports torch, here and in the processes that tests start: on the tests' tiny models a second
 # thread gains nothing, and on busy cores the threads wait for each other many times longer than they work
@@ -84,6 +88,18 @@ def fresh_sessions(emptied_database: EmptiedDatabase, fresh_database: str) -> It
 def own_database(template_database: str) -> str:
     """The address of a database made for this test alone: for tests that change the schema."""
     return copy_template(template_database)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """One browser for all tests of this process, since playwright runs once in a process."""
+    from playwright.sync_api import sync_playwright
+    from tests.functional.browsing import ARGUMENTS, CHROMIUM
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from tests.chaos.platform import Platform
-from tests.functional.browsing import ARGUMENTS, CHROMIUM, PATIENCE_MS, Scenes, Visit, Visits, log_in
+from tests.functional.browsing import PATIENCE_MS, Scenes, Visit, Visits, log_in
 from tests.functional.forked import Forks
 
 from retllm.cli.up import Admin, prepare_client
@@ -79,15 +79,6 @@ def api(stack: LocalStack, api_token: str) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {api_token}"}
     with httpx.Client(base_url=f"{stack.url}/api/v1", headers=headers, timeout=120) as client:
         yield client
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """One browser; each visit has a profile of its own."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

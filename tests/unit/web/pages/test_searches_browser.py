@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -11,16 +10,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from flask import Flask
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
+from tests.functional.browsing import CHROMIUM, PATIENCE_MS
 from tests.unit.web.conftest import PASSWORD, Caller
 from tests.unit.web.pictures import picture
 from werkzeug.serving import make_server
 
 from retllm.db.tables import Search
 from retllm_web.http.services import Services
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
 pytestmark = [
     pytest.mark.browser,
@@ -35,15 +32,6 @@ HOLD = """([bytes, name, type]) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """One browser for all tests."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(app: Flask, ada: Caller, chromium: Browser) -> Iterator[Page]:
     """Ada's browser; at the end there must be no errors."""
@@ -51,6 +39,7 @@ def page(app: Flask, ada: Caller, chromium: Browser) -> Iterator[Page]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     context = chromium.new_context(base_url=f"http://127.0.0.1:{server.port}")
+    context.set_default_timeout(PATIENCE_MS)
     opened = context.new_page()
     complaints: list[str] = []
     opened.on("pageerror", lambda error: complaints.append(str(error)))
