@@ -15,7 +15,7 @@ from retllm.cli import show
 from retllm.cli.client import json_option
 from retllm.errors import InvalidInput
 from retllm.evaluation.benchmarks import LOADERS, NAMES, make_scenes
-from retllm.evaluation.page import measure, percent, remarks, span, write_page
+from retllm.evaluation.page import measure, percent, recall_figures, remarks, write_page
 from retllm.evaluation.variants import Variant, ablations, chosen, for_choices
 from retllm.fine import Injection
 from retllm.search.settings import InjectionSettings, in_force
@@ -249,13 +249,7 @@ def _tables(result: Json) -> None:
 def _row(variant: Json) -> tuple[object, ...]:
     """Return a row of the table; values that a skipped variant lacks are empty."""
     return (
-        variant["name"],
-        variant["k"],
-        percent(variant["coarse"]["r1"]),
-        percent(variant["fine"]["r1"]),
-        span(variant.get("intervals", {}).get("fine", {}).get("r1")),
-        percent(variant["fine"]["r5"]),
-        percent(variant["fine"]["r10"]),
+        *recall_figures(variant),
         variant["pairs_per_query"],
         variant["seconds"],
         percent((variant.get("paper") or {}).get("r1")),

@@ -115,6 +115,19 @@ def remarks(variants: Sequence[Json]) -> list[str]:
     ]
 
 
+def recall_figures(variant: Json) -> tuple[object, ...]:
+    """Return name, k and recall of a variant, the first seven columns of its row; a missing interval is empty."""
+    return (
+        variant["name"],
+        variant["k"],
+        percent(variant["coarse"]["r1"]),
+        percent(variant["fine"]["r1"]),
+        span(variant.get("intervals", {}).get("fine", {}).get("r1")),
+        percent(variant["fine"]["r5"]),
+        percent(variant["fine"]["r10"]),
+    )
+
+
 def _variants_table(variants: Sequence[Json]) -> str:
     columns = (
         "variant", "k", "coarse @1", "@1", "95 %", "@5", "@10", "change", "95 %", "pairs per query",
@@ -122,13 +135,7 @@ def _variants_table(variants: Sequence[Json]) -> str:
     )  # fmt: skip
     rows = [
         (
-            variant["name"],
-            variant["k"],
-            percent(variant["coarse"]["r1"]),
-            percent(variant["fine"]["r1"]),
-            span(variant.get("intervals", {}).get("fine", {}).get("r1")),
-            percent(variant["fine"]["r5"]),
-            percent(variant["fine"]["r10"]),
+            *recall_figures(variant),
             percent((variant.get("change") or {}).get("r1")),
             span((variant.get("change") or {}).get("interval")),
             variant["pairs_per_query"],
