@@ -30,7 +30,7 @@ def prepared(seed: int, *, whole: bool, home: Path) -> Iterator[Scene]:
     attempts = 5 if whole else 3
     with small_disk(home / "media") as reason, Platform(home, no_small_disk=reason, attempts=attempts) as platform:
         # a short run shows whether the platform recovers, beside other tests; a whole one how fast, and under full load
-        slack, pace = (5.0, 0.0) if whole else (60.0, 2.0)
+        slack, pace = (5.0, 0.0) if whole else (60.0, 6.0)
         scene = Scene(platform, Client(platform.url, platform.token), random.Random(seed), slack=slack, pace=pace)
         scene.furnish()
         yield scene

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -57,6 +58,12 @@ class ErrorBody(BaseModel):
     model_config = ConfigDict(title="ErrorBody")
 
     error: Error
+
+    @classmethod
+    @cache
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the schema, built once: every route asks for it once for each of its errors, a second in all."""
+        return super().model_json_schema(*args, **kwargs)
 
 
 BINARY = Schema(type=DataType.STRING, format="binary")
