@@ -14,7 +14,7 @@ from retllm.identity import accounts
 from retllm.settings import Settings
 
 
-def test_a_job_that_nobody_will_ever_do_is_found(own_database: str, tmp_path: Path) -> None:
+def test_a_job_without_units_is_reported(own_database: str, tmp_path: Path) -> None:
     settings = Settings(database_url=own_database, home=tmp_path)
     (sound,) = audit_jobs(settings)
     assert (sound.state, sound.message) == ("ok", "No accepted work is lost or counted twice.")
@@ -38,7 +38,7 @@ def test_a_job_that_nobody_will_ever_do_is_found(own_database: str, tmp_path: Pa
     sessions.kw["bind"].dispose()
 
 
-def test_an_unreachable_database_is_told(tmp_path: Path) -> None:
+def test_an_unreachable_database_is_reported(tmp_path: Path) -> None:
     (check,) = audit_jobs(Settings(database_url="postgres://me@127.0.0.1:1/name", home=tmp_path))
     assert check.state == "failed"
     assert "can't be read" in check.message

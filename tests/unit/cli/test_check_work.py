@@ -33,13 +33,13 @@ def _waiting_unit(url: str) -> None:
     sessions.kw["bind"].dispose()
 
 
-def test_stuck_work_is_a_warning_with_the_way_out(
+def test_stuck_work_is_a_warning_with_advice(
     fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(database_url=fresh_database, home=tmp_path)
-    (peace,) = checks.check_work(settings, None)
-    assert (peace.name, peace.state, peace.advice) == ("work", "ok", "")
-    assert peace.message == "Nothing is stuck; ready units: 0, leased units: 0."
+    (idle,) = checks.check_work(settings, None)
+    assert (idle.name, idle.state, idle.advice) == ("work", "ok", "")
+    assert idle.message == "Nothing is stuck; ready units: 0, leased units: 0."
     _waiting_unit(fresh_database)
     (found,) = checks.check_work(settings, None)
     assert (found.name, found.state) == ("work", "warning")
@@ -48,12 +48,12 @@ def test_stuck_work_is_a_warning_with_the_way_out(
     monkeypatch.setenv("DATABASE_URL", fresh_database)
     monkeypatch.setenv("RETLLM_HOME", str(tmp_path))
     monkeypatch.delenv("REDIS_URL", raising=False)
-    told = json.loads(CliRunner().invoke(doctor, ["--json"], standalone_mode=False).output)
-    assert found.as_json() in told["checks"]
+    answer = json.loads(CliRunner().invoke(doctor, ["--json"], standalone_mode=False).output)
+    assert found.as_json() in answer["checks"]
 
 
-def test_a_database_that_can_not_tell_says_what_to_do_first(servers: LocalStack, tmp_path: Path) -> None:
+def test_an_unusable_database_gives_advice_instead_of_stuck_work(servers: LocalStack, tmp_path: Path) -> None:
     settings = Settings(database_url=None, home=tmp_path)
     assert "retllm migrate" in inspect_work(servers.database_url, settings)[0][1]
     assert "postgres" in inspect_work("postgresql://nobody@127.0.0.1:1/none", settings)[0][1]
-    assert checks.check_work(settings, None) == [], "nothing runs"
+    assert checks.check_work(settings, None) == [], "no stack is running"

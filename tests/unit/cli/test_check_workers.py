@@ -14,30 +14,30 @@ from retllm.settings import Settings
 from retllm.stack import LocalStack
 
 
-def _tell(url: str, *served: str) -> None:
+def _report(url: str, *served: str) -> None:
     sessions = make_sessions(url)
     with transaction(sessions) as session:
         workers.record(session, WorkerReport(f"host:{'+'.join(served)}", served, "cpu", "0"))
     sessions.kw["bind"].dispose()
 
 
-def test_a_queue_that_nobody_serves_is_named_until_somebody_does(fresh_database: str, tmp_path: Path) -> None:
+def test_unserved_queues_are_named_until_a_worker_serves_them(fresh_database: str, tmp_path: Path) -> None:
     found = checks.check_workers(Settings(database_url=fresh_database, home=tmp_path), None)
     assert (found.state, found.message) == (
         "warning",
         "0 workers are alive. No live worker serves the queues query, embed, score.",
     )
     assert "Procfile" in found.advice
-    _tell(fresh_database, "query", "embed")
+    _report(fresh_database, "query", "embed")
     assert "serves the queue score." in inspect_workers(fresh_database)[0]
-    _tell(fresh_database, "score")
+    _report(fresh_database, "score")
     found = checks.check_workers(Settings(database_url=fresh_database, home=tmp_path), None)
     assert (found.state, found.advice) == ("ok", "")
     assert found.message == "2 workers are alive; every queue is served and none is paused."
 
 
-def test_a_paused_queue_is_named_with_who_paused_it_and_why(fresh_database: str) -> None:
-    _tell(fresh_database, *queues.QUEUES)
+def test_a_paused_queue_is_shown_with_the_user_and_the_reason(fresh_database: str) -> None:
+    _report(fresh_database, *queues.QUEUES)
     sessions = make_sessions(fresh_database)
     with transaction(sessions) as session:
         user = accounts.create_user(session, "ada", "a-long-password")
@@ -49,7 +49,7 @@ def test_a_paused_queue_is_named_with_who_paused_it_and_why(fresh_database: str)
     assert advice == "Resume paused queues on the page Workers and queues of the dashboard."
 
 
-def test_a_database_that_can_not_tell_says_what_to_do_first(servers: LocalStack, tmp_path: Path) -> None:
+def test_an_unusable_database_gives_advice_instead_of_worker_status(servers: LocalStack, tmp_path: Path) -> None:
     assert inspect_workers(servers.database_url) == (
         "The database has an old schema or none.",
         "Run `retllm migrate`.",

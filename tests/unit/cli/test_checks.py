@@ -29,7 +29,7 @@ def settings(home: Path, **values: object) -> Settings:
     return Settings(home=home, **{"database_url": None, "redis_url": None, **values})  # type: ignore[arg-type]
 
 
-def test_with_nothing_running_the_embedded_servers_are_found_and_nothing_is_made(tmp_path: Path) -> None:
+def test_without_a_running_stack_the_embedded_servers_are_found_and_no_folder_is_created(tmp_path: Path) -> None:
     found = {check.name: check for check in checks.run_checks(settings(tmp_path / "home", port=0))}
     assert list(found) == [
         "python",
@@ -52,38 +52,38 @@ def test_with_nothing_running_the_embedded_servers_are_found_and_nothing_is_made
     assert not (tmp_path / "home").exists()
 
 
-def test_models_of_the_demo_are_a_warning_and_other_models_are_no_matter(tmp_path: Path) -> None:
+def test_only_the_models_of_the_demo_preset_cause_a_warning(tmp_path: Path) -> None:
     found = {check.name: check for check in checks.run_checks(settings(tmp_path / "home", port=0))}
     assert (found["models"].state, found["models"].message) == ("warning", PRESETS["demo"].notice)
     other = settings(tmp_path / "home", port=0, preset="small")
     assert "models" not in {check.name for check in checks.run_checks(other)}
 
 
-def test_a_running_stack_is_asked_itself(servers: LocalStack) -> None:
+def test_the_servers_of_a_running_stack_are_checked(servers: LocalStack) -> None:
     running = running_stack(servers.home)
     assert running is not None
-    asked = settings(servers.home)
-    assert checks.check_postgres(asked, running).message.endswith("started by `retllm up`.")
-    assert checks.check_redis(asked, running).message.endswith("started by `retllm up`.")
+    configured = settings(servers.home)
+    assert checks.check_postgres(configured, running).message.endswith("started by `retllm up`.")
+    assert checks.check_redis(configured, running).message.endswith("started by `retllm up`.")
 
 
-def test_servers_that_are_named_are_asked(tmp_path: Path, servers: LocalStack) -> None:
-    asked = settings(tmp_path, database_url=servers.database_url, redis_url=servers.redis_url)
-    assert checks.check_postgres(asked, None).message.endswith("(DATABASE_URL).")
-    assert checks.check_redis(asked, None).message.endswith("(REDIS_URL).")
-    assert "***" in checks.check_redis(asked, None).message
+def test_configured_servers_are_checked(tmp_path: Path, servers: LocalStack) -> None:
+    configured = settings(tmp_path, database_url=servers.database_url, redis_url=servers.redis_url)
+    assert checks.check_postgres(configured, None).message.endswith("(DATABASE_URL).")
+    assert checks.check_redis(configured, None).message.endswith("(REDIS_URL).")
+    assert "***" in checks.check_redis(configured, None).message
 
 
-def test_what_can_not_be_reached_fails_and_says_what_to_do(tmp_path: Path) -> None:
-    asked = settings(tmp_path, database_url="postgresql://h:1@127.0.0.1:1/n", redis_url="redis://127.0.0.1:1/0")
-    found = {check.name: check for check in checks.run_checks(asked)}
+def test_unreachable_servers_fail_with_advice(tmp_path: Path) -> None:
+    configured = settings(tmp_path, database_url="postgresql://h:1@127.0.0.1:1/n", redis_url="redis://127.0.0.1:1/0")
+    found = {check.name: check for check in checks.run_checks(configured)}
     for name, variable in (("postgres", "DATABASE_URL"), ("redis", "REDIS_URL")):
         assert found[name].state == "failed"
         assert found[name].message.endswith("can't be reached (Connection refused).")
         assert found[name].advice.startswith(f"Start that server, or correct {variable}, or unset it")
 
 
-def test_a_taken_port_fails_with_advice(tmp_path: Path) -> None:
+def test_a_port_in_use_fails_with_advice(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         (found,) = (c for c in checks.run_checks(settings(tmp_path, port=port)) if c.name == "port")
@@ -92,17 +92,17 @@ def test_a_taken_port_fails_with_advice(tmp_path: Path) -> None:
     )
 
 
-def test_storage_that_cannot_be_written_fails(tmp_path: Path) -> None:
+def test_unwritable_storage_fails(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    asked = settings(tmp_path, storage_url=f"file://{tmp_path}/file/media")
-    assert checks.check_storage(asked).state == "failed"
+    configured = settings(tmp_path, storage_url=f"file://{tmp_path}/file/media")
+    assert checks.check_storage(configured).state == "failed"
     assert checks.check_storage(settings(tmp_path, storage_url="memory://media")).state == "ok"
     assert checks.check_storage(settings(tmp_path, storage_url="nosuch://media")).state == "failed"
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 @pytest.mark.parametrize(("gigabytes", "state"), [(0.5, "failed"), (5, "warning"), (50, "ok")])
-def test_little_room_on_the_disk_is_told(
+def test_low_disk_space_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gigabytes: float, state: str
 ) -> None:
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda _: Usage(0, 0, int(gigabytes * 2**30)))
@@ -113,7 +113,7 @@ def test_little_room_on_the_disk_is_told(
     ("device", "preset", "state"),
     [("auto", "demo", "ok"), ("auto", "paper", "warning"), ("cuda", "demo", "failed"), ("cuda:1", "paper", "failed")],
 )
-def test_a_missing_gpu_matters_where_one_is_wanted(
+def test_a_missing_gpu_is_reported_if_the_device_or_preset_needs_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, preset: str, state: str
 ) -> None:
     import torch
@@ -122,7 +122,7 @@ def test_a_missing_gpu_matters_where_one_is_wanted(
     assert checks.check_gpu(settings(tmp_path, device=device, preset=preset)).state == state
 
 
-def test_a_gpu_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_and_memory_of_the_gpu_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -134,23 +134,23 @@ def test_a_gpu_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert checks.check_gpu(settings(tmp_path, preset="paper")).message.startswith("A Card (80 GB)")
 
 
-def test_a_model_is_found_in_a_folder_or_told_missing(tmp_path: Path) -> None:
+def test_a_missing_model_folder_fails_with_advice(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    asked = settings(tmp_path, embedder=f"local-dir:{folder}", scorer=str(folder))
-    for found in (checks.check_embedder(asked), checks.check_scorer(asked)):
+    configured = settings(tmp_path, embedder=f"local-dir:{folder}", scorer=str(folder))
+    for found in (checks.check_embedder(configured), checks.check_scorer(configured)):
         assert found.state == "failed"
         assert "does not exist" in found.message
         assert found.advice.startswith(f"Set RETLLM_{found.name.upper()} to a model that is available")
 
 
-def test_the_scorer_is_told_with_its_picture_budget(tmp_path: Path) -> None:
+def test_the_scorer_is_shown_with_its_limit_of_visual_tokens(tmp_path: Path) -> None:
     assert "at most 1,024 visual tokens" in checks.check_scorer(settings(tmp_path)).message
     assert "at most 400 visual tokens" in checks.check_scorer(settings(tmp_path, picture_tokens=400)).message
 
 
-def test_each_further_embedder_has_a_check_of_its_own(tmp_path: Path) -> None:
-    asked = settings(tmp_path / "home", port=0, extra_embedders=(f"local-dir:{tmp_path / 'away'}",))
-    found = {check.name: check for check in checks.run_checks(asked)}
+def test_each_extra_embedder_has_its_own_check(tmp_path: Path) -> None:
+    configured = settings(tmp_path / "home", port=0, extra_embedders=(f"local-dir:{tmp_path / 'away'}",))
+    found = {check.name: check for check in checks.run_checks(configured)}
     assert found["embedder"].state == "ok"
     assert (found["embedder 2"].state, str(tmp_path / "away") in found["embedder 2"].message) == ("failed", True)
     assert "RETLLM_EXTRA_EMBEDDERS" in found["embedder 2"].advice
@@ -161,7 +161,7 @@ def source(where: str) -> ModelSource:
 
 
 @pytest.mark.parametrize(
-    ("where", "trouble", "state"),
+    ("where", "problem", "state"),
     [
         ("folder", "down", "ok"),
         ("cache", "down", "ok"),
@@ -170,15 +170,15 @@ def source(where: str) -> ModelSource:
         ("nowhere", None, "failed"),
     ],
 )
-def test_a_model_to_be_fetched_needs_a_hub_that_answers(
-    monkeypatch: pytest.MonkeyPatch, where: str, trouble: str | None, state: str
+def test_a_model_that_must_be_downloaded_needs_a_reachable_hub(
+    monkeypatch: pytest.MonkeyPatch, where: str, problem: str | None, state: str
 ) -> None:
-    monkeypatch.setattr(checks, "_hub_problem", lambda: trouble)
+    monkeypatch.setattr(checks, "_hub_problem", lambda: problem)
     assert checks._model("scorer", source(where), "RETLLM_SCORER").state == state
 
 
 @pytest.mark.parametrize("commit", ["0" * 40, None])
-def test_a_model_that_follows_the_hub_is_told_until_its_commit_is_named(
+def test_a_model_from_the_hub_causes_a_warning_until_its_commit_is_pinned(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, commit: str | None
 ) -> None:
     found = ModelSource("org/model", "cache" if commit else "download", None, commit, "It is somewhere.")
@@ -186,15 +186,15 @@ def test_a_model_that_follows_the_hub_is_told_until_its_commit_is_named(
     monkeypatch.setattr("retllm.fine.can_load", lambda *_: found)
     named = commit or "COMMIT"
     for revision, state in ((None, "warning"), ("main", "warning"), ("1" * 40, "ok")):
-        told = checks.check_scorer(settings(tmp_path, scorer="org/model", scorer_revision=revision))
-        assert told.state == state
-        assert told.advice == ("" if state == "ok" else f"Set RETLLM_SCORER_REVISION to {named}.")
+        check = checks.check_scorer(settings(tmp_path, scorer="org/model", scorer_revision=revision))
+        assert check.state == state
+        assert check.advice == ("" if state == "ok" else f"Set RETLLM_SCORER_REVISION to {named}.")
     for pin, state in (("", "warning"), ("@main", "warning"), ("@" + "1" * 40, "ok")):
         source = replace(found, model=f"hf-hub:org/model{pin}")
         monkeypatch.setattr("retllm.embedding.can_load", lambda _, source=source: source)
-        told = checks.check_embedder(settings(tmp_path, embedder=source.model))
-        assert told.state == state
-        assert told.advice == ("" if state == "ok" else f"Set hf-hub:org/model@{named} in RETLLM_EMBEDDER.")
+        check = checks.check_embedder(settings(tmp_path, embedder=source.model))
+        assert check.state == state
+        assert check.advice == ("" if state == "ok" else f"Set hf-hub:org/model@{named} in RETLLM_EMBEDDER.")
 
 
 @pytest.mark.parametrize(
@@ -205,27 +205,27 @@ def test_a_model_that_follows_the_hub_is_told_until_its_commit_is_named(
         ("Just broken.", "Just broken.", ""),
     ],
 )
-def test_an_error_is_parted_into_what_is_wrong_and_what_to_do(message: str, what: str, advice: str) -> None:
+def test_an_error_is_split_into_message_and_advice(message: str, what: str, advice: str) -> None:
     assert checks.failed("x", StackError(message)) == checks.Check("x", "failed", what, advice)
 
 
-def test_the_command_tells_programs_the_same_and_fails_with_status_2(tmp_path: Path) -> None:
+def test_the_json_output_contains_the_checks_and_a_failure_exits_with_status_2(tmp_path: Path) -> None:
     env = {**os.environ, "RETLLM_HOME": str(tmp_path), "REDIS_URL": "redis://127.0.0.1:1/0", "RETLLM_PORT": "0"}
-    asked = [sys.executable, "-m", "retllm.cli.main", "doctor", "--json"]
-    told = subprocess.run(asked, capture_output=True, text=True, env=env, timeout=120, check=False)
-    assert told.returncode == 2
-    answer = json.loads(told.stdout)
+    command = [sys.executable, "-m", "retllm.cli.main", "doctor", "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120, check=False)
+    assert result.returncode == 2
+    answer = json.loads(result.stdout)
     assert answer["ok"] is False
     assert {check["name"]: check["state"] for check in answer["checks"]}["redis"] == "failed"
 
 
 @pytest.mark.parametrize(("state", "status"), [("ok", 0), ("warning", 0), ("failed", 2)])
-def test_the_command_shows_people_each_check_and_what_to_do(
+def test_the_text_output_shows_each_check_with_its_advice(
     monkeypatch: pytest.MonkeyPatch, state: checks.State, status: int
 ) -> None:
     found = [checks.Check("disk", state, "It is so.", "Do that.")]
     monkeypatch.setattr("retllm.cli.doctor.run_checks", lambda _: found)
-    told = CliRunner().invoke(doctor, standalone_mode=False)
-    assert told.return_value == status
-    assert f"{state:7}  disk" in told.stdout
-    assert ("-> Do that." in told.stdout) == (state != "ok")
+    result = CliRunner().invoke(doctor, standalone_mode=False)
+    assert result.return_value == status
+    assert f"{state:7}  disk" in result.stdout
+    assert ("-> Do that." in result.stdout) == (state != "ok")

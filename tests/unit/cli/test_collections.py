@@ -59,8 +59,8 @@ def _run(*arguments: str) -> Result:
 def _json(*arguments: str) -> dict[str, object]:
     # the server logs to the same output
     (line,) = [line for line in _run(*arguments, "--json").output.splitlines() if line.startswith("{")]
-    told: dict[str, object] = json.loads(line)
-    return told
+    answer: dict[str, object] = json.loads(line)
+    return answer
 
 
 def _text_with_vector(served: Services, key: str, embedder: str) -> uuid.UUID:
@@ -89,28 +89,28 @@ def _text_with_vector(served: Services, key: str, embedder: str) -> uuid.UUID:
     return model.id
 
 
-def test_a_collection_is_made_changed_listed_and_deleted(served: Services) -> None:
+def test_a_collection_is_created_changed_listed_and_deleted(served: Services) -> None:
     assert "Created Birds" in _run("create", "Birds").output
     assert "Changed Owls" in _run("change", "Birds", "--name", "Owls", "--description", "at night").output
-    told = _run().output
-    assert "Owls" in told
-    assert "private" in told
+    output = _run().output
+    assert "Owls" in output
+    assert "private" in output
     assert _run("change", "Owls").exit_code == 2
     assert _run("delete", "Owls", "--yes").exit_code == 0
     assert _json() == {"collections": []}
 
 
-def test_another_embedder_takes_the_place_of_the_first(served: Services) -> None:
+def test_the_embedder_of_a_collection_can_be_replaced(served: Services) -> None:
     key = str(_json("create", "Birds")["id"])
     main = public_name(served.settings.embedder_name)
     old = _text_with_vector(served, key, main)
     _text_with_vector(served, key, OTHER)
     shown = _run("models", "Birds").output
-    for told in (f"{main} in use", f"{OTHER} in force"):
-        assert told in " ".join(shown.split())
+    for expected in (f"{main} in use", f"{OTHER} in force"):
+        assert expected in " ".join(shown.split())
     assert f"use {OTHER}" in _run("use", "Birds", OTHER).output
     assert "Deleted 1 embeddings" in _run("remove-vectors", "Birds", str(old), "--yes").output
     rows = _json("models", "Birds")["embedders"]
     assert isinstance(rows, list)
     assert [(row["name"], row["in_use"], row["vectors"]) for row in rows] == [(OTHER, True, 1), (main, False, 0)]
-    assert _json("index", "Birds", "--with", OTHER)["state"] == "succeeded", "nothing was missing"
+    assert _json("index", "Birds", "--with", OTHER)["state"] == "succeeded", "no embedding was missing"

@@ -11,7 +11,7 @@ from pathlib import Path
 from retllm.stack import commands
 
 
-def test_it_sweeps_what_killed_uploads_left_and_ends_when_told(
+def test_the_dispatcher_deletes_leftovers_of_killed_uploads_and_stops_on_sigterm(
     fresh_database: str, redis_url: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "media" / "tmp"
@@ -39,4 +39,4 @@ def test_it_sweeps_what_killed_uploads_left_and_ends_when_told(
     finally:
         process.kill()
         process.wait()
-    assert fresh.exists(), "somebody may be writing it"
+    assert fresh.exists(), "an upload may still be writing this file"

@@ -1,4 +1,4 @@
-"""``retllm eval``: from the command line to the table, the JSON and the page, with the models that ship."""
+"""``retllm eval`` with the included models: the table, the JSON and the HTML page."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.slow
 SMALL = ["--families", "1", "--pairs", "1", "--seed", "907"]
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of `retllm eval ...` in this process."""
+def run_eval(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run `retllm eval ...` in this process; return its exit status, standard output and standard error."""
     with pytest.raises(SystemExit) as caught:
         entry.main(["eval", *arguments])
     out, err = capsys.readouterr()
@@ -37,16 +37,16 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
 def ablated(tmp_path_factory):
     """The ablations of two queries, run in a separate process, and the folder of the run."""
     folder = tmp_path_factory.mktemp("run")
-    asked = [sys.executable, "-m", "retllm.cli.main", "eval", "scenes", *SMALL, "--limit", "2", "-k", "2"]
+    command = [sys.executable, "-m", "retllm.cli.main", "eval", "scenes", *SMALL, "--limit", "2", "-k", "2"]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "RETLLM_HOME": str(folder / "home")}
     ran = subprocess.run(
-        [*asked, "--ablate", "--json", "--out", str(folder)], capture_output=True, text=True, env=env, check=False
+        [*command, "--ablate", "--json", "--out", str(folder)], capture_output=True, text=True, env=env, check=False
     )
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout), folder
 
 
-def test_the_ablations_of_the_scenes_have_the_agreed_form(ablated) -> None:
+def test_the_ablations_of_the_scenes_have_the_documented_form(ablated) -> None:
     result, folder = ablated
     assert (result["benchmark"], result["seed"]) == ("scenes", 907)
     assert result["models"]["embedder"] == "local-dir:clip"
@@ -65,14 +65,14 @@ def test_the_ablations_of_the_scenes_have_the_agreed_form(ablated) -> None:
     assert "<svg" in (folder / "result.html").read_text("utf-8")
 
 
-def test_the_same_run_again_judges_nothing_and_says_the_same(ablated, monkeypatch, capsys) -> None:
+def test_repeating_a_run_scores_nothing_again_and_gives_the_same_result(ablated, monkeypatch, capsys) -> None:
     """Even the seconds are equal, since they are stored with the scores."""
     from retllm.fine.scorer import Scorer
 
     result, folder = ablated
-    monkeypatch.setattr(Scorer, "score", lambda *_, **__: pytest.fail("a pair was judged again"))
+    monkeypatch.setattr(Scorer, "score", lambda *_, **__: pytest.fail("a pair was scored again"))
     arguments = ["scenes", *SMALL, "--limit", "2", "-k", "2", "--ablate", "--json", "--out", str(folder)]
-    status, out, _ = told(capsys, *arguments)
+    status, out, _ = run_eval(capsys, *arguments)
     assert status == 0
     again = json.loads(out)
     for one in (*result["variants"], *again["variants"]):
@@ -80,8 +80,8 @@ def test_the_same_run_again_judges_nothing_and_says_the_same(ablated, monkeypatc
     assert again == result
 
 
-def test_a_table_for_people_names_the_files(capsys, tmp_path) -> None:
-    status, out, err = told(capsys, "scenes", *SMALL, "--limit", "1", "-k", "2", "--direction", "i2t")
+def test_the_text_output_shows_a_table_and_names_the_files(capsys, tmp_path) -> None:
+    status, out, err = run_eval(capsys, "scenes", *SMALL, "--limit", "1", "-k", "2", "--direction", "i2t")
     assert status == 0
     assert "scenes, i2t, 1 queries, seed 907: Recall@1" in out
     assert "swap_attribute" in out
@@ -100,22 +100,22 @@ def test_a_table_for_people_names_the_files(capsys, tmp_path) -> None:
         (["scenes", "--scorer", "/nowhere/model", *SMALL], "The folder /nowhere/model does not exist"),
     ],
 )
-def test_what_is_wrong_is_one_sentence_and_status_2(capsys, tmp_path, arguments, sentence) -> None:
+def test_invalid_arguments_print_one_sentence_and_exit_with_status_2(capsys, tmp_path, arguments, sentence) -> None:
     row = {"qry_text": "a", "qry_img_path": "", "tgt_text": ["a", "b"], "tgt_img_path": ["", ""]}
     (tmp_path / "GQA.jsonl").write_text(json.dumps(row))
-    status, out, err = told(capsys, *(str(tmp_path) if one == "DATA" else one for one in arguments))
+    status, out, err = run_eval(capsys, *(str(tmp_path) if one == "DATA" else one for one in arguments))
     assert status == 2
     assert out == ""
     assert err.strip().splitlines()[-1].startswith(f"retllm: {sentence}")
 
 
-def test_an_error_is_the_one_shape_with_json(capsys) -> None:
-    status, out, _ = told(capsys, "urban1k", "--data", "/nowhere", "--json")
+def test_an_error_is_printed_as_an_error_object_with_json(capsys) -> None:
+    status, out, _ = run_eval(capsys, "urban1k", "--data", "/nowhere", "--json")
     assert status == 2
     assert json.loads(out)["error"]["code"] == "benchmark_unreadable"
 
 
-def test_a_preset_that_is_named_outdoes_the_models_of_the_environment(capsys, monkeypatch) -> None:
+def test_the_preset_option_overrides_the_models_of_the_environment(capsys, monkeypatch) -> None:
     monkeypatch.setenv("RETLLM_SCORER", "/nowhere/model")
-    status, _, _ = told(capsys, "scenes", *SMALL, "--limit", "1", "-k", "1", "--preset", "demo")
+    status, _, _ = run_eval(capsys, "scenes", *SMALL, "--limit", "1", "-k", "1", "--preset", "demo")
     assert status == 0

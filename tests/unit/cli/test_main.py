@@ -16,22 +16,22 @@ from retllm.errors import StackError
 
 
 def retllm(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    asked = [sys.executable, "-m", "retllm.cli.main", *arguments]
-    return subprocess.run(asked, capture_output=True, text=True, env={**os.environ, **env}, timeout=60, check=False)
+    command = [sys.executable, "-m", "retllm.cli.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, timeout=60, check=False)
 
 
-def test_the_list_of_commands_loads_none_of_them() -> None:
+def test_listing_the_commands_imports_no_heavy_libraries() -> None:
     program = (
         "import sys\nfrom retllm.cli.main import main\n"
         "try:\n    main(['--help'])\n"
         "finally:\n    print({'torch', 'sqlalchemy', 'celery', 'transformers'} & set(sys.modules), file=sys.stderr)"
     )
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "  up " in told.stdout
-    assert told.stderr.strip() == "set()"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "  up " in result.stdout
+    assert result.stderr.strip() == "set()"
 
 
-def test_every_command_in_the_list_is_there_and_says_what_it_does() -> None:
+def test_every_listed_command_exists_and_has_help() -> None:
     for name in entry.cli.list_commands(click.Context(entry.cli)):
         module, _, attribute = entry.COMMANDS[name][0].partition(":")
         command = getattr(importlib.import_module(module), attribute)
@@ -40,25 +40,25 @@ def test_every_command_in_the_list_is_there_and_says_what_it_does() -> None:
 
 
 def test_an_unknown_command_is_a_usage_error() -> None:
-    told = retllm("fly")
-    assert told.returncode == 2
-    assert "No such command 'fly'" in told.stderr
+    result = retllm("fly")
+    assert result.returncode == 2
+    assert "No such command 'fly'" in result.stderr
 
 
-def test_a_malformed_setting_is_one_line_that_names_the_variable() -> None:
-    told = retllm("doctor", RETLLM_PORT="many")
-    assert told.returncode == 2
-    assert told.stdout == ""
-    assert told.stderr.startswith("retllm: Invalid setting: RETLLM_PORT: ")
-    assert len(told.stderr.splitlines()) == 1
+def test_a_malformed_setting_prints_one_line_that_names_the_variable() -> None:
+    result = retllm("doctor", RETLLM_PORT="many")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("retllm: Invalid setting: RETLLM_PORT: ")
+    assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_malformed_setting_is_the_one_error_shape_with_json() -> None:
-    told = retllm("doctor", "--json", RETLLM_PORT="70000")
-    assert told.returncode == 2
-    shape = json.loads(told.stdout)
-    assert set(shape) == {"error"}
-    assert set(shape["error"]) == {"code", "message", "detail"}
+def test_a_malformed_setting_prints_an_error_object_with_json() -> None:
+    result = retllm("doctor", "--json", RETLLM_PORT="70000")
+    assert result.returncode == 2
+    answer = json.loads(result.stdout)
+    assert set(answer) == {"error"}
+    assert set(answer["error"]) == {"code", "message", "detail"}
 
 
 @pytest.fixture
@@ -75,17 +75,17 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("failing")
-def test_a_foreseen_error_is_a_sentence_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_expected_error_prints_one_sentence_and_exits_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         entry.main(["up"])
     assert caught.value.code == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err == "retllm: It is broken: mend it.\n    last words\n"
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err == "retllm: It is broken: mend it.\n    last words\n"
 
 
 @pytest.mark.usefixtures("failing")
-def test_a_foreseen_error_is_json_on_standard_output_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_expected_error_is_printed_as_json_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         entry.main(["up", "--json"])
     assert caught.value.code == 2

@@ -33,7 +33,7 @@ def _search(**fields: Any) -> dict[str, Any]:
     return plain | fields
 
 
-def test_a_result_is_a_table_of_its_candidates(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_is_printed_as_a_table_of_candidates(capsys: pytest.CaptureFixture[str]) -> None:
     failed = _row(rank=2, score=None, entropy=None, decided_by=None, error="no number", text=None)
     show.candidates(_search(candidates=[_row(), failed]))
     head, first, second = capsys.readouterr().out.splitlines()
@@ -42,22 +42,22 @@ def test_a_result_is_a_table_of_its_candidates(capsys: pytest.CaptureFixture[str
     assert "no number" in second
 
 
-def test_the_fused_number_is_shown_where_it_decides(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_fused_score_is_shown_if_fusion_is_used(capsys: pytest.CaptureFixture[str]) -> None:
     show.candidates(_search(fusion_weight=0.5, candidates=[_row(fused=2.5)]))
     head, first = capsys.readouterr().out.splitlines()
     assert head.split()[3] == "fused"
     assert first.split()[3] == "2.5000"
 
 
-@pytest.mark.parametrize(("none", "told"), [(True, True), (False, False), (None, False)])
-def test_that_nothing_is_a_good_match_is_said_plainly(
-    capsys: pytest.CaptureFixture[str], none: bool | None, told: bool
+@pytest.mark.parametrize(("no_match", "shown"), [(True, True), (False, False), (None, False)])
+def test_the_output_states_that_there_is_no_good_match(
+    capsys: pytest.CaptureFixture[str], no_match: bool | None, shown: bool
 ) -> None:
-    show.candidates(_search(no_match=none))
-    assert ("No good match" in capsys.readouterr().out) is told
+    show.candidates(_search(no_match=no_match))
+    assert ("No good match" in capsys.readouterr().out) is shown
 
 
-def test_the_sources_are_named_where_there_are_several_and_why_one_is_missing(
+def test_several_sources_are_named_with_the_reason_for_a_missing_one(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     main = {"name": "local-dir:clip", "found": 10, "unused": None}
@@ -71,13 +71,13 @@ def test_the_sources_are_named_where_there_are_several_and_why_one_is_missing(
 
 
 @pytest.mark.parametrize("notice", ["The models know drawings only.", None])
-def test_what_to_know_of_the_models_is_one_line_beside_the_result(
+def test_the_notice_about_the_models_is_one_line_on_standard_error(
     capsys: pytest.CaptureFixture[str], notice: str | None
 ) -> None:
     show.candidates(_search(notice=notice))
-    told = capsys.readouterr()
-    assert told.err.splitlines() == ([notice] if notice else [])
-    assert len(told.out.splitlines()) == 2
+    output = capsys.readouterr()
+    assert output.err.splitlines() == ([notice] if notice else [])
+    assert len(output.out.splitlines()) == 2
 
 
 class _Api:
@@ -109,7 +109,7 @@ class _Api:
         (["--no-captions", "--embedder", "hf-hub:o/r"], {"coarse": {"captions": False, "embedders": ["hf-hub:o/r"]}}),
     ],
 )
-def test_the_ways_of_asking_are_sent_only_where_they_are_given(
+def test_search_options_are_sent_only_if_they_are_given(
     monkeypatch: pytest.MonkeyPatch, options: list[str], sent: dict[str, Any]
 ) -> None:
     api = _Api()
@@ -121,10 +121,10 @@ def test_the_ways_of_asking_are_sent_only_where_they_are_given(
 
 @pytest.mark.parametrize("notice", ["The models know drawings only.", None])
 @pytest.mark.parametrize("command", ["search", "upload"])
-def test_who_uploads_or_searches_is_told_what_to_know_of_the_models(
+def test_upload_and_search_print_the_notice_about_the_models(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, notice: str | None
 ) -> None:
-    module, told = (search, upload)[command == "upload"], []
+    module, results = (search, upload)[command == "upload"], []
     monkeypatch.setattr(module, "connect", lambda: _Api(notice))
     file = tmp_path / "a.txt"
     file.write_text("a robin")
@@ -132,6 +132,6 @@ def test_who_uploads_or_searches_is_told_what_to_know_of_the_models(
     for options in ([], ["--json"]):
         done = CliRunner().invoke(getattr(module, command), [*arguments, *options])
         assert done.exit_code == 0, done.output
-        told.append(done)
-    assert [line for line in told[0].stderr.splitlines() if "drawings" in line] == ([notice] if notice else [])
-    assert json.loads(told[1].stdout)["notice"] == notice
+        results.append(done)
+    assert [line for line in results[0].stderr.splitlines() if "drawings" in line] == ([notice] if notice else [])
+    assert json.loads(results[1].stdout)["notice"] == notice

@@ -16,19 +16,19 @@ from retllm.settings import PRESETS, Settings
 
 
 @pytest.mark.parametrize("key", ["", "secret", "changeme-changeme-now-and-for-ever"])
-def test_a_secret_key_that_can_be_guessed_is_told_and_nothing_is_started(
+def test_a_guessable_secret_key_is_rejected_before_anything_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     monkeypatch.setenv("RETLLM_SECRET_KEY", key)
     home = tmp_path / "home"
-    told = CliRunner().invoke(up, ["--home", str(home), "--port", "0"])
-    assert isinstance(told.exception, StackError)
-    assert "RETLLM_SECRET_KEY" in told.exception.message
+    result = CliRunner().invoke(up, ["--home", str(home), "--port", "0"])
+    assert isinstance(result.exception, StackError)
+    assert "RETLLM_SECRET_KEY" in result.exception.message
     assert not home.exists()
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
-def test_who_starts_it_is_told_what_to_know_of_the_models(
+def test_the_start_message_contains_the_notice_about_the_models(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], preset: str
 ) -> None:
     settings = Settings(home=tmp_path, preset=preset)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ PASSWORD = "correct horse battery"
 
 @pytest.fixture
 def database(fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
-    """The database that the commands work on."""
+    """The database that the commands use."""
     monkeypatch.setenv("DATABASE_URL", fresh_database)
     monkeypatch.setenv("RETLLM_HOME", str(tmp_path / "home"))
     engine = make_engine(fresh_database)
@@ -36,13 +36,13 @@ def database(fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def _run(command: Any, *arguments: str, typed: str | None = None) -> str:
-    told = CliRunner().invoke(command, arguments, input=typed)
-    if told.exception is not None:
-        raise told.exception
-    return told.output
+    result = CliRunner().invoke(command, arguments, input=typed)
+    if result.exception is not None:
+        raise result.exception
+    return result.output
 
 
-def test_an_account_is_made_listed_and_given_another_role(database: Session) -> None:
+def test_an_account_is_created_listed_and_given_another_role(database: Session) -> None:
     made = json.loads(_run(user, "create", "ada", "--role", "admin", "--json"))
     assert accounts.log_in(database, "ada", made["password"]).role is Role.ADMIN
     database.commit()
@@ -57,7 +57,7 @@ def test_an_account_is_made_listed_and_given_another_role(database: Session) -> 
     assert "locked out" not in shown
 
 
-def test_the_last_administrator_keeps_the_role_and_stays_in(database: Session) -> None:
+def test_the_last_administrator_cannot_be_demoted_or_locked_out(database: Session) -> None:
     _run(user, "create", "ada", "--role", "admin")
     for arguments in (("role", "ada", "editor"), ("disable", "ada")):
         with pytest.raises(Conflict):
@@ -65,7 +65,7 @@ def test_the_last_administrator_keeps_the_role_and_stays_in(database: Session) -
     assert accounts.find_user(database, "ada").role is Role.ADMIN
 
 
-def test_who_is_locked_out_is_let_in_again_with_the_same_password(database: Session) -> None:
+def test_an_unlocked_account_keeps_its_password(database: Session) -> None:
     _run(user, "create", "bob", "--password-stdin", typed=f"{PASSWORD}\n")
     assert "locked out" in _run(user, "disable", "bob")
     assert "locked out" in _run(user, "list")
@@ -76,7 +76,7 @@ def test_who_is_locked_out_is_let_in_again_with_the_same_password(database: Sess
     assert accounts.check_password(database, "bob", PASSWORD).name == "bob"
 
 
-def test_deeds_of_the_command_line_stand_in_the_audit_log_without_secrets(database: Session) -> None:
+def test_command_line_actions_are_recorded_in_the_audit_log_without_secrets(database: Session) -> None:
     password = json.loads(_run(user, "create", "bob", "--json"))["password"]
     secret = _run(token, "create", "bob", "--name", "laptop").strip()
     assert tokens.holder(database, tokens.token_key(Settings()), secret).name == "bob"
@@ -96,7 +96,7 @@ def test_deeds_of_the_command_line_stand_in_the_audit_log_without_secrets(databa
     assert not [one for one in entries if password in str(one.detail) or secret in str(one.detail)]
 
 
-def test_a_token_may_change_for_90_days_unless_it_is_asked_for_otherwise(database: Session) -> None:
+def test_a_token_has_the_scope_change_and_is_valid_for_90_days_by_default(database: Session) -> None:
     _run(user, "create", "bob")
     _run(token, "create", "bob")
     secret = json.loads(_run(token, "create", "bob", "--scope", "read", "--days", "0", "--json"))["token"]
@@ -111,7 +111,7 @@ def test_a_token_may_change_for_90_days_unless_it_is_asked_for_otherwise(databas
     assert secret not in shown
 
 
-def test_an_account_is_made_with_a_password_that_is_not_among_the_first_to_be_tried(database: Session) -> None:
+def test_an_account_cannot_be_created_with_an_easily_guessed_password(database: Session) -> None:
     with pytest.raises(InvalidInput):
         _run(user, "create", "bob", "--password-stdin", typed="password123\n")
     with pytest.raises(NotFound):

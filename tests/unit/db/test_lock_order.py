@@ -106,7 +106,7 @@ def scene_of(sessions: Sessions, settings: Settings, user: Actor) -> Scene:
     with transaction(sessions) as session:
         session.add(collection)
         session.flush()
-        # no keys in the order of their rows
+        # the order of the keys must differ from the order of the rows
         session.add_all(items[::-1])
         session.flush()
         for embedder in (Words(), Other()):
@@ -185,7 +185,7 @@ def fail_unit(scene: Scene) -> None:
     claims.fail(scene.sessions, scene.index, ValueError("broken"), scene.settings)
 
 
-def give_unit_back(scene: Scene) -> None:
+def return_unit(scene: Scene) -> None:
     claims.release(scene.sessions, scene.index)
 
 
@@ -214,7 +214,7 @@ ACTIONS: dict[str, Callable[[Scene], object]] = {
     "commit vectors": commit_vectors,
     "commit candidates": commit_candidates,
     "record a failure": fail_unit,
-    "give a unit back": give_unit_back,
+    "return a unit": return_unit,
     "claim a unit": claim_unit,
     "rescue a unit": rescue,
     "delete the collection": _in_transaction(lambda s, session: records.remove_collection(session, s.collection.id)),
@@ -338,7 +338,7 @@ def against(
         assert one.ended.wait(_SECONDS)
         assert other.ended.wait(_SECONDS)
     for runner in (one, other):
-        # too late: its collection, job or unit was deleted or has changed
+        # the action came too late: its collection, job or unit was deleted or has changed
         expected = isinstance(runner.error, RetllmError) and not isinstance(runner.error, DatabaseBusy)
         if runner.error is not None and not expected:
             raise runner.error
@@ -361,7 +361,7 @@ def aborted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ACTIONS)
-def test_a_collection_is_deleted_while_anything_else_is_done_in_it(
+def test_a_collection_can_be_deleted_during_any_other_action(
     platform: tuple[Sessions, Settings, Actor], aborted: list[str], name: str
 ) -> None:
     at, reached = 0, True
@@ -396,7 +396,7 @@ _PAIRS = [
 
 
 @pytest.mark.parametrize(("one", "other"), _PAIRS + [(b, a) for a, b in _PAIRS])
-def test_two_transactions_that_touch_the_same_rows_wait_for_each_other_in_one_direction(
+def test_two_transactions_on_the_same_rows_do_not_deadlock(
     platform: tuple[Sessions, Settings, Actor], aborted: list[str], one: str, other: str
 ) -> None:
     at = 1

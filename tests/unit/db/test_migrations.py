@@ -40,7 +40,7 @@ def test_every_migration_can_be_reverted_and_run_again(own_database: str) -> Non
     command.check(config(own_database))
 
 
-_UNSIGNED_ROWS = """
+_ROWS_WITHOUT_TOKENS = """
     INSERT INTO users (id, name, password_hash, role) VALUES (:id, 'ada', '-', 'editor');
     INSERT INTO collections (id, owner_id, name, description) VALUES (:id, :id, 'papers', '');
     INSERT INTO items (id, collection_id, kind, state, name, content_sha256, version, text, size_bytes)
@@ -64,11 +64,11 @@ _UNSIGNED_ROWS = """
 """
 
 
-def test_rows_without_a_token_get_that_of_the_attempt_that_stored_them(own_database: str) -> None:
+def test_rows_without_a_token_get_the_token_of_the_attempt_that_stored_them(own_database: str) -> None:
     command.downgrade(config(own_database), "0004")
     engine = make_engine(own_database)
     with engine.begin() as connection:
-        for statement in filter(str.strip, _UNSIGNED_ROWS.split(";")):
+        for statement in filter(str.strip, _ROWS_WITHOUT_TOKENS.split(";")):
             connection.execute(sa.text(statement), {"id": "00000000-0000-7000-8000-000000000001"})
     upgrade(own_database)
     sessions = sa.orm.sessionmaker(engine)
@@ -95,7 +95,7 @@ def test_rows_without_a_token_get_that_of_the_attempt_that_stored_them(own_datab
     engine.dispose()
 
 
-def test_there_is_one_newest_migration() -> None:
+def test_there_is_exactly_one_head_revision() -> None:
     assert len(ScriptDirectory.from_config(config("postgresql://x/y")).get_heads()) == 1
 
 

@@ -40,7 +40,7 @@ def _append(session: Any, key: UUID, word: str) -> None:
     session.execute(sa.update(Collection).where(Collection.id == key).values(description=longer))
 
 
-def test_two_transactions_in_a_deadlock_are_both_done_once(sessions: Sessions, keys: list[UUID]) -> None:
+def test_both_transactions_of_a_deadlock_commit_exactly_once(sessions: Sessions, keys: list[UUID]) -> None:
     both_hold_one = threading.Barrier(2, timeout=60)
     runs = {"x": 0, "y": 0}
     errors: list[Exception] = []
@@ -70,7 +70,7 @@ def test_two_transactions_in_a_deadlock_are_both_done_once(sessions: Sessions, k
 
 
 @pytest.mark.parametrize("code", [psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure])
-def test_a_transaction_that_always_deadlocks_ends_as_busy_after_a_few_tries(
+def test_a_transaction_that_always_deadlocks_raises_database_busy_after_a_few_retries(
     sessions: Sessions, keys: list[UUID], code: type[psycopg.Error], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
@@ -80,9 +80,9 @@ def test_a_transaction_that_always_deadlocks_ends_as_busy_after_a_few_tries(
         _append(session, keys[0], "x")
         session.execute(sa.text(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code.sqlstate}'; END $$"))
 
-    with pytest.raises(DatabaseBusy) as told:
+    with pytest.raises(DatabaseBusy) as caught:
         run_transaction(sessions, do)
-    assert (told.value.http_status, told.value.retryable, told.value.detail["retry_after"]) == (503, True, 1)
+    assert (caught.value.http_status, caught.value.retryable, caught.value.detail["retry_after"]) == (503, True, 1)
     assert 1 <= len(waits) <= 10
     assert all(0 <= wait < 1 for wait in waits)
     with sessions() as session:

@@ -1,4 +1,4 @@
-"""The world of jobs, for the tests of this folder."""
+"""The fixtures of jobs for the tests in this folder."""
 
 from __future__ import annotations
 

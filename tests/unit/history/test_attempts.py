@@ -1,4 +1,4 @@
-"""The units of a job one by one."""
+"""The units of a job and the attempts at them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from retllm.queue.dispatcher import Dispatcher
 
 @pytest.fixture
 def job_id(world) -> UUID:
-    """A search job with a unit of the coarse stage and three of the fine stage, none begun."""
+    """A search job with a unit of the coarse stage and three of the fine stage, none started."""
     with transaction(world.sessions) as session:
         job = Job(kind=JobKind.SEARCH, user_id=world.user.id, collection_id=world.collection_id, params={})
         session.add(job)
@@ -31,12 +31,12 @@ def job_id(world) -> UUID:
     return job.id
 
 
-def _listed(world, job_id: UUID, **asked: object) -> list[AttemptView]:
+def _listed(world, job_id: UUID, **options: object) -> list[AttemptView]:
     with transaction(world.sessions) as session:
-        return attempts(session, world.user, job_id, **asked)
+        return attempts(session, world.user, job_id, **options)
 
 
-def test_units_come_by_stage_and_number_with_what_they_name(world, job_id: UUID) -> None:
+def test_units_are_listed_by_stage_and_number_with_their_number_of_items(world, job_id: UUID) -> None:
     rows = _listed(world, job_id)
     assert [(row.stage, row.seq, row.items) for row in rows] == [
         (Stage.COARSE, 0, None),
@@ -48,7 +48,7 @@ def test_units_come_by_stage_and_number_with_what_they_name(world, job_id: UUID)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_pages_hold_every_unit_once(world, job_id: UUID, size: int) -> None:
+def test_pages_contain_every_unit_once(world, job_id: UUID, size: int) -> None:
     seen: list[UnitPosition] = []
     after: UnitPosition | None = None
     while page := _listed(world, job_id, after=after, limit=size):
@@ -57,7 +57,7 @@ def test_pages_hold_every_unit_once(world, job_id: UUID, size: int) -> None:
     assert seen == [(row.stage, row.seq) for row in _listed(world, job_id)]
 
 
-def test_a_failed_attempt_shows_its_worker_its_time_and_when_the_next_may_begin(world, job_id: UUID) -> None:
+def test_a_failed_attempt_is_listed_with_its_worker_its_error_and_the_time_of_the_retry(world, job_id: UUID) -> None:
     world.settings = world.settings.model_copy(update={"backoff_seconds": 40.0})
     unit = world.units(job_id, Stage.FINE)[1]
     claims.fail(world.sessions, world.must_claim(unit.id, "host:7"), RuntimeError("no memory"), world.settings)
@@ -67,7 +67,7 @@ def test_a_failed_attempt_shows_its_worker_its_time_and_when_the_next_may_begin(
     assert row.traceback is None
 
 
-def test_every_attempt_at_a_unit_is_told(world, job_id: UUID) -> None:
+def test_every_attempt_at_a_unit_is_listed(world, job_id: UUID) -> None:
     world.settings = world.settings.model_copy(update={"backoff_seconds": 0.0})
     unit = world.units(job_id, Stage.FINE)[1]
     claims.fail(world.sessions, world.must_claim(unit.id, "host:7"), RuntimeError("no memory"), world.settings)
@@ -77,24 +77,24 @@ def test_every_attempt_at_a_unit_is_told(world, job_id: UUID) -> None:
         session.execute(sa.update(Unit).values(lease_until=sa.func.clock_timestamp()))
     assert Dispatcher(world.sessions, Quiet(), world.settings).rescue() == 1
     claims.complete(world.sessions, world.must_claim(unit.id, "host:10"), lambda _session, _job: [])
-    told = [row.trail for row in _listed(world, job_id)]
-    assert [(one.number, one.worker, one.outcome) for one in told[2]] == [
+    trails = [row.trail for row in _listed(world, job_id)]
+    assert [(one.number, one.worker, one.outcome) for one in trails[2]] == [
         (1, "host:7", AttemptOutcome.FAILED),
         (2, "host:8", AttemptOutcome.RETURNED),
         (2, "host:9", AttemptOutcome.LOST),
         (3, "host:10", AttemptOutcome.COMMITTED),
     ]
-    assert [one.error for one in told[2]] == [
+    assert [one.error for one in trails[2]] == [
         "RuntimeError: no memory",
         None,
         "The worker host:9 was lost in attempt 2: its lease ran out.",
         None,
     ]
-    assert all(one.seconds is not None and one.started_at <= one.ended_at for one in told[2])
-    assert [told[0], told[1], told[3]] == [[], [], []]
+    assert all(one.seconds is not None and one.started_at <= one.ended_at for one in trails[2])
+    assert [trails[0], trails[1], trails[3]] == [[], [], []]
 
 
-def test_of_a_long_trail_the_end_is_told(world, job_id: UUID) -> None:
+def test_only_the_last_attempts_of_a_long_trail_are_listed(world, job_id: UUID) -> None:
     unit = world.units(job_id, Stage.FINE)[0]
     for number in range(23):
         claims.release(world.sessions, world.must_claim(unit.id, f"host:{number}"))
@@ -103,7 +103,7 @@ def test_of_a_long_trail_the_end_is_told(world, job_id: UUID) -> None:
     assert row.attempt == 0
 
 
-def test_only_the_state_that_is_asked_for_and_tracebacks_only_on_demand(world, job_id: UUID) -> None:
+def test_units_are_filtered_by_state_and_tracebacks_are_returned_only_on_request(world, job_id: UUID) -> None:
     unit = world.units(job_id, Stage.FINE)[1]
     claims.fail(world.sessions, world.must_claim(unit.id), MediaRejected("can't be decoded"), world.settings)
     (row,) = _listed(world, job_id, state=UnitState.DEAD, traced=True)
@@ -114,20 +114,20 @@ def test_only_the_state_that_is_asked_for_and_tracebacks_only_on_demand(world, j
     assert _listed(world, job_id, state=UnitState.DONE) == []
 
 
-def test_tracebacks_are_kept_from_those_who_only_look(world, job_id: UUID) -> None:
+def test_tracebacks_are_hidden_from_accounts_that_may_only_see_the_job(world, job_id: UUID) -> None:
     unit = world.units(job_id, Stage.FINE)[1]
     claims.fail(world.sessions, world.must_claim(unit.id), MediaRejected("can't be decoded"), world.settings)
     with transaction(world.sessions) as session:
-        onlooker = Actor.unlimited(accounts.create_user(session, "bob", "a-long-password"))
+        viewer = Actor.unlimited(accounts.create_user(session, "bob", "a-long-password"))
         session.execute(sa.update(Collection).values(visibility=Visibility.EVERYONE))
     with transaction(world.sessions) as session:
-        (row,) = attempts(session, onlooker, job_id, state=UnitState.DEAD, traced=True)
+        (row,) = attempts(session, viewer, job_id, state=UnitState.DEAD, traced=True)
     assert row.error == "can't be decoded"
     assert row.traceback is None
 
 
-def test_somebody_who_may_not_see_the_job_sees_no_unit(world, job_id: UUID) -> None:
+def test_an_account_that_may_not_see_the_job_cannot_list_its_units(world, job_id: UUID) -> None:
     with transaction(world.sessions) as session:
-        stranger = Actor.unlimited(accounts.create_user(session, "bob", "a-long-password"))
+        other = Actor.unlimited(accounts.create_user(session, "bob", "a-long-password"))
     with transaction(world.sessions) as session, pytest.raises(NotFound):
-        attempts(session, stranger, job_id)
+        attempts(session, other, job_id)

@@ -1,4 +1,4 @@
-"""Attempts, ends, lost leases and refused writes are counted where they happen, once each."""
+"""Attempts, ends, lost leases and refused writes are counted exactly once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OUTCOMES = ("done", "failed", "stale", "cancelled", "returned")
 
 
 class Since:
-    """What was counted for the stage ``embed`` since this was made; what was not is left out."""
+    """The counters of the stage ``embed`` that have changed since its creation, with the differences."""
 
     def __init__(self) -> None:
         self._before = self._now()
@@ -57,26 +57,26 @@ def _run_out(world, unit_id: UUID) -> None:
         session.execute(sa.update(Unit).where(Unit.id == unit_id).values(lease_until=sa.func.now()))
 
 
-def test_a_unit_that_is_done_is_one_attempt_with_its_seconds(world, context: WorkerContext, unit_id: UUID) -> None:
+def test_a_done_unit_counts_as_one_attempt_with_its_duration(world, context: WorkerContext, unit_id: UUID) -> None:
     since = Since()
     assert run_unit(context, unit_id, _nothing)
     assert since() == {"attempts_total": 1, "done": 1, "unit_seconds_count": 1}
 
 
-def test_a_hint_that_comes_again_is_no_attempt(world, context: WorkerContext, unit_id: UUID) -> None:
+def test_a_repeated_notification_does_not_count_as_an_attempt(world, context: WorkerContext, unit_id: UUID) -> None:
     run_unit(context, unit_id, _nothing)
     since = Since()
     assert not run_unit(context, unit_id, _nothing)
     assert since() == {}
 
 
-def test_an_error_and_a_cancellation_are_told_apart(world, context: WorkerContext, unit_id: UUID) -> None:
+def test_failed_and_cancelled_attempts_are_counted_separately(world, context: WorkerContext, unit_id: UUID) -> None:
     since = Since()
 
-    def broken(_bench: WorkerContext, _held: LeasedUnit) -> list[Notification]:
+    def broken(_context: WorkerContext, _held: LeasedUnit) -> list[Notification]:
         raise InvalidInput("No.")
 
-    def cancelled(_bench: WorkerContext, _held: LeasedUnit) -> list[Notification]:
+    def cancelled(_context: WorkerContext, _held: LeasedUnit) -> list[Notification]:
         raise JobCancelled
 
     run_unit(context, unit_id, cancelled)

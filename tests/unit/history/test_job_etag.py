@@ -1,4 +1,4 @@
-"""The stamp of a job changes with everything that its page shows, and with nothing else."""
+"""The ETag of a job changes with everything that its page shows, and with nothing else."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from retllm.identity.actor import Actor
 from retllm.queue import claim as claims
 
 
-def _stamp(world, job_id: UUID) -> EtagValues:
+def _etag(world, job_id: UUID) -> EtagValues:
     with transaction(world.sessions) as session:
         return job_etag(session, world.user, job_id)
 
 
 @pytest.fixture
 def search_id(world) -> UUID:
-    """A search at work with two candidates and a unit for both."""
+    """A running search with two candidates and one unit for both."""
     items = world.add_texts("a robin", "a wren")
     with transaction(world.sessions) as session:
         job = Job(
@@ -66,27 +66,27 @@ def search_id(world) -> UUID:
     return job.id
 
 
-def test_the_stamp_follows_each_step_of_a_unit(world, search_id: UUID) -> None:
+def test_the_etag_changes_with_each_step_of_a_unit(world, search_id: UUID) -> None:
     (unit,) = world.units(search_id)
-    seen = [_stamp(world, search_id)]
-    assert _stamp(world, search_id) == seen[0]
+    seen = [_etag(world, search_id)]
+    assert _etag(world, search_id) == seen[0]
     claim = world.must_claim(unit.id)
-    seen.append(_stamp(world, search_id))
+    seen.append(_etag(world, search_id))
     claims.release(world.sessions, claim)
     claim = world.must_claim(unit.id)
-    seen.append(_stamp(world, search_id))
+    seen.append(_etag(world, search_id))
     claims.fail(world.sessions, claim, RuntimeError("no"), world.settings)
-    seen.append(_stamp(world, search_id))
+    seen.append(_etag(world, search_id))
     claims.complete(world.sessions, world.must_claim(unit.id), lambda _session, _job: [])
-    seen.append(_stamp(world, search_id))
+    seen.append(_etag(world, search_id))
     assert len(set(seen)) == len(seen)
 
 
-def test_a_renewed_lease_and_an_announcement_are_no_news(world, search_id: UUID) -> None:
-    before = _stamp(world, search_id)
+def test_the_etag_does_not_change_with_a_renewed_lease_or_an_announcement(world, search_id: UUID) -> None:
+    before = _etag(world, search_id)
     with transaction(world.sessions) as session:
         session.execute(sa.update(Unit).values(lease_until=sa.func.now(), announced_at=sa.func.now()))
-    assert _stamp(world, search_id) == before
+    assert _etag(world, search_id) == before
 
 
 def _score(session: Session, search_id: UUID) -> None:
@@ -114,44 +114,44 @@ def _mark(session: Session, search_id: UUID) -> None:
 
 
 @pytest.mark.parametrize("change", [_score, _candidate_error, _final_order, _pause, _mark])
-def test_the_stamp_follows_results_marks_and_pauses(
+def test_the_etag_changes_with_results_marks_and_pauses(
     world, search_id: UUID, change: Callable[[Session, UUID], None]
 ) -> None:
-    before = _stamp(world, search_id)
+    before = _etag(world, search_id)
     with transaction(world.sessions) as session:
         change(session, search_id)
-    assert _stamp(world, search_id) != before
+    assert _etag(world, search_id) != before
 
 
-def test_an_entropy_that_comes_after_its_score_is_news(world, search_id: UUID) -> None:
+def test_the_etag_changes_when_an_entropy_is_added_to_a_score(world, search_id: UUID) -> None:
     with transaction(world.sessions) as session:
         _score(session, search_id)
-    before = _stamp(world, search_id)
+    before = _etag(world, search_id)
     with transaction(world.sessions) as session:
         session.execute(sa.update(Score).values(entropy=0.5))
-    assert _stamp(world, search_id) != before
+    assert _etag(world, search_id) != before
 
 
-def test_the_wish_to_cancel_is_news_though_a_worker_still_holds_the_unit(world, search_id: UUID) -> None:
+def test_the_etag_changes_with_a_cancellation_request_while_a_worker_holds_the_unit(world, search_id: UUID) -> None:
     world.must_claim(world.units(search_id)[0].id)
-    before = _stamp(world, search_id)
+    before = _etag(world, search_id)
     with transaction(world.sessions) as session:
         control.cancel_job(session, world.user, search_id)
-    assert _stamp(world, search_id) != before
+    assert _etag(world, search_id) != before
 
 
-def test_what_happens_to_another_job_is_no_news(world, search_id: UUID) -> None:
-    before = _stamp(world, search_id)
+def test_the_etag_does_not_change_with_another_job(world, search_id: UUID) -> None:
+    before = _etag(world, search_id)
     with transaction(world.sessions) as session:
         other = Job(kind=JobKind.INDEX, user_id=world.user.id, collection_id=world.collection_id, params={})
         session.add(other)
         session.flush()
     world.add_units(other.id, Stage.EMBED, {"items": []})
-    assert _stamp(world, search_id) == before
+    assert _etag(world, search_id) == before
 
 
-def test_a_job_that_one_may_not_see_has_no_stamp(world, search_id: UUID) -> None:
+def test_an_account_that_may_not_see_the_job_gets_no_etag(world, search_id: UUID) -> None:
     with transaction(world.sessions) as session:
-        stranger = Actor.unlimited(accounts.create_user(session, "bob", "a-long-password"))
+        other = Actor.unlimited(accounts.create_user(session, "bob", "a-long-password"))
     with transaction(world.sessions) as session, pytest.raises(NotFound):
-        job_etag(session, stranger, search_id)
+        job_etag(session, other, search_id)

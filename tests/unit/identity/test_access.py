@@ -115,7 +115,7 @@ roles = pytest.mark.parametrize("role", list(Role))
 
 
 @roles
-def test_every_role_has_in_every_place_the_rights_of_the_table(world: World, role: Role) -> None:
+def test_every_role_has_the_rights_of_the_table_in_every_collection(world: World, role: Role) -> None:
     for place, right in product(PLACES, Right):
         found, most = world.collections[place], TABLE[role][place]
         assert access.right_in(world.session, world.user, found) is most, place
@@ -144,7 +144,7 @@ def test_without_a_scope_nothing_is_allowed(world: World, role: Role) -> None:
 
 
 @roles
-def test_items_go_with_their_collection(world: World, role: Role) -> None:
+def test_access_to_an_item_depends_on_its_collection(world: World, role: Role) -> None:
     for place, right in product(PLACES, Right):
         item, most = world.item(place), TABLE[role][place]
         if most is not None and right <= most:
@@ -159,7 +159,7 @@ def test_items_go_with_their_collection(world: World, role: Role) -> None:
 
 
 @roles
-def test_lists_contain_exactly_what_is_visible_one_by_one(world: World, role: Role) -> None:
+def test_lists_contain_exactly_the_visible_collections_and_jobs(world: World, role: Role) -> None:
     seen = {place for place in PLACES if TABLE[role][place] is not None}
     listed = sa.select(Collection.name).where(access.visible_collections(world.user))
     assert set(world.session.scalars(listed)) == seen
@@ -176,7 +176,7 @@ def test_lists_contain_exactly_what_is_visible_one_by_one(world: World, role: Ro
 
 @roles
 @pytest.mark.parametrize("whose", ["their own", "another account's"])
-def test_jobs_are_changed_by_their_owner_and_by_who_may_change_the_collection(
+def test_jobs_can_be_changed_by_their_owner_and_by_accounts_with_change_rights(
     world: World, role: Role, whose: str
 ) -> None:
     own = whose == "their own"
@@ -194,7 +194,7 @@ def test_jobs_are_changed_by_their_owner_and_by_who_may_change_the_collection(
 
 
 @pytest.mark.parametrize("role", [Role.EDITOR])
-def test_absent_and_hidden_things_give_the_same_error(world: World) -> None:
+def test_missing_and_hidden_collections_give_the_same_error(world: World) -> None:
     messages = set()
     for key in (world.collections["foreign"].id, new_id()):
         with pytest.raises(NotFound) as caught:
@@ -204,7 +204,7 @@ def test_absent_and_hidden_things_give_the_same_error(world: World) -> None:
 
 
 @roles
-def test_other_roles_than_the_required_ones_are_rejected(world: World, role: Role) -> None:
+def test_roles_other_than_the_required_one_are_rejected(world: World, role: Role) -> None:
     access.require_role(world.user, role)
     for other in set(Role) - {role}:
         with pytest.raises(Forbidden):

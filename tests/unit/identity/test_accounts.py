@@ -96,7 +96,7 @@ def test_the_last_active_administrator_cannot_be_removed(session: Session, actio
         leave(second)
 
 
-def _wait_until_somebody_waits(engine: sa.Engine) -> None:
+def _wait_for_a_blocked_transaction(engine: sa.Engine) -> None:
     """Wait until another transaction of this database waits for a lock."""
     waiting = sa.text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -104,7 +104,7 @@ def _wait_until_somebody_waits(engine: sa.Engine) -> None:
     end = time.monotonic() + 60
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         while not connection.scalar(waiting):
-            assert time.monotonic() < end, "nobody waits for a lock"
+            assert time.monotonic() < end, "no transaction waits for a lock"
             time.sleep(0.01)
 
 
@@ -122,7 +122,7 @@ def test_two_administrators_cannot_remove_each_other_at_once(fresh_database: str
                 accounts.set_role(session, user, Role.EDITOR)
             except Conflict:
                 return False
-            _wait_until_somebody_waits(engine)
+            _wait_for_a_blocked_transaction(engine)
             return True
 
     with ThreadPoolExecutor(2) as pool:
@@ -134,7 +134,9 @@ def test_two_administrators_cannot_remove_each_other_at_once(fresh_database: str
 
 
 @pytest.mark.parametrize("name", ["ada", "ADA"])
-def test_a_name_that_was_taken_in_the_meantime_in_any_case_is_a_conflict(fresh_database: str, name: str) -> None:
+def test_a_name_taken_by_a_concurrent_transaction_is_a_conflict_regardless_of_case(
+    fresh_database: str, name: str
+) -> None:
     engine = make_engine(fresh_database)
 
     def make() -> None:
@@ -145,7 +147,7 @@ def test_a_name_that_was_taken_in_the_meantime_in_any_case_is_a_conflict(fresh_d
         accounts.create_user(first, "ada", PASSWORD)
         # finds no such name, since the first transaction is not committed, and then waits for it
         second = pool.submit(make)
-        _wait_until_somebody_waits(engine)
+        _wait_for_a_blocked_transaction(engine)
         assert not second.done()
         first.commit()
         with pytest.raises(Conflict):
@@ -153,7 +155,7 @@ def test_a_name_that_was_taken_in_the_meantime_in_any_case_is_a_conflict(fresh_d
     engine.dispose()
 
 
-def test_changing_the_own_password_needs_the_old_one(session: Session) -> None:
+def test_changing_ones_own_password_requires_the_old_one(session: Session) -> None:
     user = accounts.create_user(session, "ada", PASSWORD)
     with pytest.raises(InvalidInput) as caught:
         accounts.change_password(session, user, "wrong wrong", "another good one")
@@ -166,7 +168,7 @@ def test_changing_the_own_password_needs_the_old_one(session: Session) -> None:
     assert accounts.check_password(session, "ada", "another good one") is user
 
 
-def test_a_log_in_stores_its_time_and_a_failed_one_does_not(session: Session) -> None:
+def test_a_successful_log_in_stores_its_time_and_a_failed_one_does_not(session: Session) -> None:
     user = accounts.create_user(session, "ada", PASSWORD)
     with pytest.raises(Unauthorized):
         accounts.log_in(session, "ada", "wrong wrong")

@@ -102,15 +102,15 @@ def test_a_long_log_is_read_by_index(session: Session, filters: AuditFilters) ->
         SELECT gen_random_uuid(), 'user' || n % 50, 'logged in', 't', now(), '{}' FROM generate_series(1, 20000) AS n"""
     session.execute(sa.text(fill))
     session.execute(sa.text("ANALYZE audit_log"))
-    asked: list[tuple[str, Any]] = []
+    executed: list[tuple[str, Any]] = []
 
     def keep(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
-        asked.append((statement, parameters))
+        executed.append((statement, parameters))
 
     connection = session.connection()
     sa.event.listen(connection, "before_cursor_execute", keep)
     audit.page(session, filters)
     sa.event.remove(connection, "before_cursor_execute", keep)
-    ((statement, parameters),) = asked
+    ((statement, parameters),) = executed
     plan = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars().all()
     assert not [line for line in plan if "Seq Scan" in line], plan

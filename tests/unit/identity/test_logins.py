@@ -35,7 +35,7 @@ def _age(session: Session, login: Login, **days: float) -> None:
     session.expire(login)
 
 
-def test_a_session_gives_its_account_until_it_is_ended(session: Session, ada: User) -> None:
+def test_a_session_identifies_its_account_until_it_is_ended(session: Session, ada: User) -> None:
     first, second = _begin(session, ada), _begin(session, ada)
     assert logins.holder(session, first.id, IDLE) is ada
     logins.end(session, ada.id, first.id)

@@ -28,7 +28,7 @@ def birds(session: Session, owner: User) -> Collection:
     return made
 
 
-def test_a_member_has_one_role_the_last_one_set(session: Session, birds: Collection) -> None:
+def test_a_member_has_only_the_role_that_was_set_last(session: Session, birds: Collection) -> None:
     bob = accounts.create_user(session, "bob", PASSWORD)
     actor = Actor.unlimited(bob)
     assert right_in(session, actor, birds) is None

@@ -25,7 +25,7 @@ def ada(session: Session) -> User:
     return accounts.create_user(session, "ada", PASSWORD)
 
 
-def test_a_token_gives_its_account_and_scope_and_its_use_is_recorded(session: Session, ada: User) -> None:
+def test_a_token_identifies_its_account_and_scope_and_its_use_is_recorded(session: Session, ada: User) -> None:
     made, secret = tokens.issue(session, KEY, Actor.unlimited(ada), "laptop", scope=TokenScope.SEARCH)
     assert made.last_used_at is None
     found = tokens.holder(session, KEY, secret)
@@ -47,7 +47,7 @@ def test_the_digest_of_a_token_is_useless_without_the_key(session: Session, ada:
         tokens.holder(session, KEY, kept)
 
 
-def test_a_token_expires_after_its_days(session: Session, ada: User) -> None:
+def test_a_token_expires_after_the_given_number_of_days(session: Session, ada: User) -> None:
     made, secret = tokens.issue(session, KEY, Actor.unlimited(ada), "laptop", days=90)
     now = session.scalars(sa.select(sa.func.now())).one()
     assert made.expires_at == now + timedelta(days=90)
@@ -68,7 +68,7 @@ def test_a_token_is_valid_for_at_most_ten_years(session: Session, ada: User, day
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 101])
-def test_a_token_has_a_name(session: Session, ada: User, name: str) -> None:
+def test_an_invalid_token_name_is_rejected(session: Session, ada: User, name: str) -> None:
     with pytest.raises(InvalidInput):
         tokens.issue(session, KEY, Actor.unlimited(ada), name)
 

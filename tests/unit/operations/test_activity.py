@@ -1,4 +1,4 @@
-"""The statistics of a window agree with counting by hand, and each account sees its own collections only."""
+"""The statistics of a window match numbers computed by hand, and each account sees only its own collections."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _bob(world) -> Actor:
         return Actor.unlimited(accounts.create_user(session, "bob", "a-long-password", Role.EDITOR))
 
 
-def test_jobs_fall_into_the_piece_in_which_they_ended(world) -> None:
+def test_jobs_are_counted_in_the_interval_in_which_they_ended(world) -> None:
     hours = [timedelta(minutes=minutes) for minutes in (0, 61, 62, 600, 24 * 60 + 61)]
     for ago in hours:
         _ended(world, JobState.SUCCEEDED, ago)
@@ -55,7 +55,7 @@ def test_jobs_fall_into_the_piece_in_which_they_ended(world) -> None:
     assert len(got.pieces) == 24
     assert got.pieces[-1].start <= datetime.now(UTC) < got.pieces[-1].start + timedelta(hours=1)
     assert (got.total.succeeded, got.total.failed, got.total.cancelled) == (4, 2, 1)
-    assert sum(one.succeeded for one in got.pieces) == 4, "what ended before the window is not in it"
+    assert sum(one.succeeded for one in got.pieces) == 4, "jobs that ended before the window are excluded"
     found = {one.start: one.succeeded for one in got.pieces if one.succeeded}
     expected = [(datetime.now(UTC) - ago).replace(minute=0, second=0, microsecond=0) for ago in hours[:-1]]
     assert set(found) == set(expected)
@@ -63,7 +63,7 @@ def test_jobs_fall_into_the_piece_in_which_they_ended(world) -> None:
     assert len(_activity(world, "7d").pieces) == 28
 
 
-def test_the_latency_is_that_of_searches_that_gave_an_answer(world) -> None:
+def test_the_latency_includes_only_successful_searches(world) -> None:
     taken = [1.0, 2.0, 3.0, 4.0, 10.0]
     for seconds in taken:
         _ended(world, JobState.SUCCEEDED, timedelta(seconds=5), seconds)
@@ -75,13 +75,13 @@ def test_the_latency_is_that_of_searches_that_gave_an_answer(world) -> None:
     assert total.p95 == pytest.approx(statistics.quantiles(taken, n=20, method="inclusive")[-1])
 
 
-def test_nothing_at_all_is_told_as_nothing(world) -> None:
+def test_without_jobs_the_counts_are_zero_and_the_latencies_none(world) -> None:
     got = _activity(world)
     assert (got.total.succeeded, got.total.items, got.total.p50, got.total.p95) == (0, 0, None, None)
     assert {one.p50 for one in got.pieces} == {None}
 
 
-def test_items_count_when_their_unit_is_done(world) -> None:
+def test_items_are_counted_when_their_unit_is_done(world) -> None:
     job = _ended(world, JobState.SUCCEEDED, timedelta(0), kind=JobKind.INDEX)
     with transaction(world.sessions) as session:
         for seq, state in enumerate((UnitState.DONE, UnitState.DONE, UnitState.DEAD)):
@@ -92,7 +92,7 @@ def test_items_count_when_their_unit_is_done(world) -> None:
     assert _activity(world).total.items == 6
 
 
-def test_others_see_nothing_of_a_private_collection(world) -> None:
+def test_other_accounts_see_no_activity_in_a_private_collection(world) -> None:
     world.add_texts("a", "b")
     _ended(world, JobState.FAILED, timedelta(0))
     bob = _bob(world)
@@ -103,7 +103,7 @@ def test_others_see_nothing_of_a_private_collection(world) -> None:
         assert activity.holdings(session, world.user) == activity.Holdings(1, {ItemKind.TEXT: 2})
 
 
-def test_the_newest_failures_come_first_whole_and_in_part(world) -> None:
+def test_failed_and_partially_succeeded_jobs_are_listed_newest_first(world) -> None:
     jobs = [_ended(world, state, timedelta(0)) for state in (JobState.FAILED, JobState.PARTIAL, JobState.FAILED)]
     _ended(world, JobState.SUCCEEDED, timedelta(0))
     with transaction(world.sessions) as session:
@@ -111,29 +111,29 @@ def test_the_newest_failures_come_first_whole_and_in_part(world) -> None:
         assert activity.latest_failures(session, world.user)[0].error == "no GPU"
 
 
-def test_the_stamp_changes_with_what_is_shown_and_not_by_a_beat(world) -> None:
+def test_the_stamp_changes_with_the_data_shown_and_not_with_a_heartbeat(world) -> None:
     def stamp() -> object:
-        # the minute is part of it, and may end during a test
+        # without the current minute, which may change during the test
         return world.in_transaction(lambda session: activity.stamp(session)[1:])  # type: ignore[index]
 
-    def tell(loaded: bool) -> None:
+    def send_report(loaded: bool) -> None:
         report = workers.WorkerReport("host:1", ["score"], "cpu", "0", [{"name": "m", "loaded": loaded}])
         world.in_transaction(lambda session: workers.record(session, report))
 
     seen = [stamp()]
-    deeds = [
-        lambda: tell(False),
-        lambda: tell(True),
+    changes = [
+        lambda: send_report(False),
+        lambda: send_report(True),
         lambda: world.in_transaction(lambda session: queues.pause(session, world.user, "score")),
         lambda: _ended(world, JobState.FAILED, timedelta(0)),
         lambda: world.add_texts("new"),
         lambda: world.in_transaction(lambda session: workers.leave(session, "host:1")),
     ]
-    for deed in deeds:
-        deed()
+    for change in changes:
+        change()
         seen.append(stamp())
     assert len(set(map(str, seen))) == len(seen)
-    tell(True)
+    send_report(True)
     before = stamp()
-    tell(True)
-    assert stamp() == before, "that a worker lives still is no news"
+    send_report(True)
+    assert stamp() == before, "a report without changes does not change the stamp"

@@ -32,14 +32,14 @@ def _job(world, items: int) -> UUID:
 
 
 def _die(world, unit: Unit, error: str = "disk full") -> None:
-    """Let a unit fail until it is dead; it is not split."""
+    """Let a unit fail until it is dead, without splitting it."""
     with transaction(world.sessions) as session:
         session.execute(sa.update(Unit).where(Unit.id == unit.id).values(payload={"items": unit.payload["items"][:1]}))
     for _ in range(world.settings.max_attempts):
         fail(world.sessions, world.must_claim(unit.id), OSError(error), world.settings)
 
 
-def _somebody(world, name: str, role: Role = Role.EDITOR) -> Actor:
+def _account(world, name: str, role: Role = Role.EDITOR) -> Actor:
     with transaction(world.sessions) as session:
         return Actor.unlimited(accounts.create_user(session, name, "a-long-password", role))
 
@@ -59,7 +59,7 @@ def _requeue(world, units: list[UUID], user: Actor | None = None) -> failures.Re
         return failures.requeue(session, user or world.user, units)
 
 
-def test_a_dead_unit_is_listed_with_its_reason_and_the_job_that_it_belongs_to(world) -> None:
+def test_a_dead_unit_is_listed_with_its_error_and_its_job(world) -> None:
     job_id = _job(world, 4)
     _die(world, world.units(job_id)[0])
     (dead,) = _page(world)
@@ -79,7 +79,7 @@ def test_filters_narrow_the_list_and_the_count(world) -> None:
         assert failures.count(session, world.user, FailureFilters(text="disk")) == (1, 1)
 
 
-def test_pages_follow_each_other_without_a_gap_though_several_died_at_once(world) -> None:
+def test_pages_have_no_gaps_even_if_several_units_died_at_the_same_time(world) -> None:
     for unit in world.units(_job(world, 10)):
         _die(world, unit)
     with transaction(world.sessions) as session:
@@ -99,12 +99,12 @@ def test_pages_follow_each_other_without_a_gap_though_several_died_at_once(world
     "text",
     ["", "x", "2026-01-01", f"2026-01-01_{ANY}", f"_{ANY}", "1_1", f"{10**16}_{ANY}", f"-1_{ANY}"],
 )
-def test_a_place_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_cursor_is_rejected(text: str) -> None:
     with pytest.raises(InvalidInput):
         FailureCursor.parse(text)
 
 
-def test_a_unit_that_gets_new_attempts_takes_its_job_up_again_and_leaves_the_others_dead(world) -> None:
+def test_requeuing_a_unit_reopens_its_job_and_leaves_the_other_units_dead(world) -> None:
     job_id = _job(world, 4)
     first, second = world.units(job_id)
     _die(world, first)
@@ -116,11 +116,11 @@ def test_a_unit_that_gets_new_attempts_takes_its_job_up_again_and_leaves_the_oth
     claim = world.must_claim(first.id)
     assert claim.attempt == 1
     complete(world.sessions, claim, lambda session, job: [])
-    assert world.job(job_id).state is JobState.PARTIAL, "the other one is dead still"
+    assert world.job(job_id).state is JobState.PARTIAL, "the other unit is still dead"
     assert world.units(job_id)[1].state is UnitState.DEAD
 
 
-def test_a_unit_of_a_job_at_work_comes_back_without_disturbing_it(world) -> None:
+def test_requeuing_a_unit_of_a_running_job_does_not_restart_the_job(world) -> None:
     job_id = _job(world, 4)
     first, second = world.units(job_id)
     _die(world, first)
@@ -133,7 +133,7 @@ def test_a_unit_of_a_job_at_work_comes_back_without_disturbing_it(world) -> None
     assert world.job(job_id).state is JobState.SUCCEEDED
 
 
-def test_a_second_request_finds_nothing_more_to_do(world) -> None:
+def test_a_second_request_requeues_nothing(world) -> None:
     unit = world.units(_job(world, 2))[0]
     _die(world, unit)
     assert _requeue(world, [unit.id]).number == 1
@@ -141,7 +141,7 @@ def test_a_second_request_finds_nothing_more_to_do(world) -> None:
     assert (again.number, again.units, again.refused) == (0, [], {failures.GONE: 2})
 
 
-def test_of_a_cancelled_job_everything_comes_back(world) -> None:
+def test_requeuing_a_unit_of_a_cancelled_job_reopens_all_its_units(world) -> None:
     job_id = _job(world, 4)
     first = world.units(job_id)[0]
     _die(world, first)
@@ -152,7 +152,7 @@ def test_of_a_cancelled_job_everything_comes_back(world) -> None:
     assert {unit.state for unit in world.units(job_id)} == {UnitState.READY}
 
 
-def test_a_job_that_is_being_cancelled_is_left_alone(world) -> None:
+def test_units_of_a_job_that_is_being_cancelled_are_not_requeued(world) -> None:
     job_id = _job(world, 4)
     first, second = world.units(job_id)
     _die(world, first)
@@ -164,12 +164,12 @@ def test_a_job_that_is_being_cancelled_is_left_alone(world) -> None:
         assert failures.changeable(session, world.user, FailureFilters(), until=datetime.now(UTC)) == []
 
 
-def test_strangers_see_nothing_and_guests_see_without_the_traceback_and_can_not_requeue(world) -> None:
+def test_accounts_without_change_rights_see_no_traceback_and_cannot_requeue(world) -> None:
     unit = world.units(_job(world, 2))[0]
     _die(world, unit)
     with transaction(world.sessions) as session:
         session.execute(sa.update(Unit).values(traceback="Traceback: secret"))
-    bob = _somebody(world, "bob")
+    bob = _account(world, "bob")
     assert _page(world, bob) == []
     assert _requeue(world, [unit.id], bob).refused == {failures.GONE: 1}
     _share(world)
@@ -179,8 +179,8 @@ def test_strangers_see_nothing_and_guests_see_without_the_traceback_and_can_not_
     with transaction(world.sessions) as session:
         assert failures.count(session, bob, FailureFilters()) == (1, 0)
         assert failures.changeable(session, bob, FailureFilters(), until=datetime.now(UTC)) == []
-    for somebody in (world.user, _somebody(world, "root", Role.ADMIN)):
-        (dead,) = _page(world, somebody)
+    for account in (world.user, _account(world, "root", Role.ADMIN)):
+        (dead,) = _page(world, account)
         assert (dead.may, dead.traceback) == (True, "Traceback: secret")
     with transaction(world.sessions) as session:
         assert failures.changeable(session, world.user, FailureFilters(), until=datetime.now(UTC)) == [unit.id]

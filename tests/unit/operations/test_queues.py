@@ -20,11 +20,11 @@ class Recorder:
     """A notifier that records the units."""
 
     def __init__(self) -> None:
-        self.told: list[UUID] = []
+        self.notified: list[UUID] = []
 
     def notify(self, units) -> int:
         taken = [unit_id for unit_id, _ in units]
-        self.told += taken
+        self.notified += taken
         return len(taken)
 
     def depth(self, queue: str) -> int:
@@ -52,28 +52,28 @@ def _depths(world) -> dict[str, queues.Queue]:
         return {one.name: one for one in queues.depths(session)}
 
 
-def test_nothing_is_claimed_from_a_paused_queue_and_all_of_it_once_it_goes_on(world) -> None:
+def test_units_of_a_paused_queue_can_be_claimed_only_after_it_is_resumed(world) -> None:
     job_id = _job(world)
     first, second = world.units(job_id)
     world.must_claim(first.id, "w1")
     assert _pause(world, "embed", "the GPU is hot")
     assert world.claim(second.id) is None
     assert world.units(job_id)[1].state is UnitState.READY
-    assert world.units(job_id)[1].attempt == 0, "a refused claim is no attempt"
+    assert world.units(job_id)[1].attempt == 0, "a refused claim does not count as an attempt"
     was_paused, units = _resume(world, "embed")
     assert was_paused
-    assert units == [(second.id, Stage.EMBED)], "announced again at once, since its hint was used up"
+    assert units == [(second.id, Stage.EMBED)], "announced again immediately, since its notification was consumed"
     assert world.must_claim(second.id).attempt == 1
 
 
-def test_a_pause_of_one_queue_leaves_the_others_alone(world) -> None:
+def test_pausing_a_queue_does_not_affect_the_others(world) -> None:
     job_id = _job(world)
     _pause(world, "score")
     _pause(world, "query")
     world.must_claim(world.units(job_id)[0].id)
 
 
-def test_the_dispatcher_announces_nothing_of_a_paused_queue(world) -> None:
+def test_the_dispatcher_announces_no_units_of_a_paused_queue(world) -> None:
     _job(world)
     with transaction(world.sessions) as session:
         session.execute(sa.update(Unit).values(announced_at=None))
@@ -87,25 +87,25 @@ def test_the_dispatcher_announces_nothing_of_a_paused_queue(world) -> None:
     assert dispatcher.round() == 2
 
 
-def test_a_second_pause_changes_nothing_and_who_paused_is_told(world) -> None:
+def test_a_second_pause_does_not_change_the_user_and_the_reason(world) -> None:
     assert _pause(world, "embed", "first")
     assert not _pause(world, "embed", "second")
     with transaction(world.sessions) as session:
-        (stands,) = queues.paused(session).values()
-    assert (stands.queue, stands.by, stands.reason) == ("embed", "ada", "first")
+        (pause,) = queues.paused(session).values()
+    assert (pause.queue, pause.by, pause.reason) == ("embed", "ada", "first")
     assert _resume(world, "embed") == (True, [])
     assert _resume(world, "embed") == (False, [])
 
 
 @pytest.mark.parametrize("name", ["", "media", "embed "])
-def test_a_queue_that_is_not_there_can_not_be_paused(world, name: str) -> None:
+def test_an_unknown_queue_cannot_be_paused_or_resumed(world, name: str) -> None:
     with pytest.raises(NotFound):
         _pause(world, name)
     with pytest.raises(NotFound):
         _resume(world, name)
 
 
-def test_units_are_counted_by_what_they_wait_for(world) -> None:
+def test_waiting_delayed_and_leased_units_are_counted_separately(world) -> None:
     job_id = _job(world, 8)
     units = world.units(job_id)
     world.must_claim(units[0].id)
@@ -119,7 +119,7 @@ def test_units_are_counted_by_what_they_wait_for(world) -> None:
     assert list(_depths(world)) == ["query", "embed", "score"]
 
 
-def test_counting_stops_where_a_number_says_no_more(world, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counting_stops_at_the_maximum(world, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queues, "MAX_COUNTED", 2)
     _job(world, 8)
     assert _depths(world)["embed"].waiting == 2

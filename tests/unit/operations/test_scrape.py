@@ -18,7 +18,7 @@ from retllm.operations.totals import Totals
 from retllm.operations.workers import WorkerReport
 
 
-def _told(world, hints: Any = lambda: None) -> dict[tuple[str, ...], float]:
+def _samples(world, hints: Any = lambda: None) -> dict[tuple[str, ...], float]:
     """Samples by name and the values of their labels, sorted by label."""
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
@@ -39,13 +39,13 @@ def _units(world, stage: Stage, state: UnitState, count: int, **columns: Any) ->
         session.execute(sa.insert(Unit), rows)
 
 
-def test_the_stages_that_are_counted_are_those_that_there_are() -> None:
+def test_the_metrics_have_all_stages() -> None:
     assert list(Stage) == list(metrics.STAGES)
 
 
-def test_an_installation_at_rest_tells_noughts_and_leaves_nothing_out(world) -> None:
-    told = _told(world)
-    assert {value for key, value in told.items() if "total" not in key[0]} == {0}
+def test_an_idle_installation_reports_zero_for_every_metric(world) -> None:
+    samples = _samples(world)
+    assert {value for key, value in samples.items() if "total" not in key[0]} == {0}
     expected = {("retllm_queue_depth", queue) for queue in queues.QUEUES}
     expected |= {("retllm_workers_alive", queue) for queue in queues.QUEUES}
     expected |= {("retllm_dead_units", stage) for stage in Stage}
@@ -54,11 +54,11 @@ def test_an_installation_at_rest_tells_noughts_and_leaves_nothing_out(world) -> 
     expected |= {("retllm_attempts_total", stage) for stage in Stage}
     expected |= {("retllm_unit_seconds_count", stage) for stage in Stage}
     expected |= {("retllm_batch_size_count", model) for model in metrics.MODELS}
-    assert expected <= set(told)
-    assert not [key for key in told if key[0] == "retllm_queue_hints"], "Redis was not asked"
+    assert expected <= set(samples)
+    assert not [key for key in samples if key[0] == "retllm_queue_hints"], "Redis was not queried"
 
 
-def test_queues_units_and_workers_are_told_as_they_are(world) -> None:
+def test_the_metrics_match_the_queues_units_and_workers(world) -> None:
     now = datetime.now(UTC)
     _units(world, Stage.FINE, UnitState.READY, 3, run_after=now - timedelta(minutes=5))
     _units(world, Stage.FINE, UnitState.READY, 2, run_after=now + timedelta(minutes=5))
@@ -70,25 +70,25 @@ def test_queues_units_and_workers_are_told_as_they_are(world) -> None:
         for name, of in (("a:1", ["score"]), ("a:2", ["query", "embed"]), ("a:3", ["score"]), ("a:4", ["score"])):
             workers.record(session, WorkerReport(name, of, "cpu", "0.1.0"))
         workers.leave(session, "a:4")
-    told = _told(world, lambda: {"score": 7, "embed": 0, "query": 0})
-    assert told["retllm_queue_depth", "score"] == 3
-    assert 300 <= told["retllm_queue_oldest_seconds", "score"] < 400
-    assert (told["retllm_queue_paused", "score"], told["retllm_queue_paused", "embed"]) == (1, 0)
-    assert told["retllm_queue_hints", "score"] == 7
-    assert (told["retllm_open_units", "fine", "ready"], told["retllm_open_units", "fine", "leased"]) == (5, 1)
-    assert (told["retllm_dead_units", "embed"], told["retllm_dead_units", "fine"]) == (4, 0)
-    alive = [told["retllm_workers_alive", queue] for queue in ("query", "embed", "score")]
+    samples = _samples(world, lambda: {"score": 7, "embed": 0, "query": 0})
+    assert samples["retllm_queue_depth", "score"] == 3
+    assert 300 <= samples["retllm_queue_oldest_seconds", "score"] < 400
+    assert (samples["retllm_queue_paused", "score"], samples["retllm_queue_paused", "embed"]) == (1, 0)
+    assert samples["retllm_queue_hints", "score"] == 7
+    assert (samples["retllm_open_units", "fine", "ready"], samples["retllm_open_units", "fine", "leased"]) == (5, 1)
+    assert (samples["retllm_dead_units", "embed"], samples["retllm_dead_units", "fine"]) == (4, 0)
+    alive = [samples["retllm_workers_alive", queue] for queue in ("query", "embed", "score")]
     assert alive == [1, 1, 2]
 
 
-def test_totals_are_told_and_not_what_this_process_has_counted(world) -> None:
-    before = _told(world)
+def test_the_stored_totals_are_reported_and_not_the_counts_of_this_process(world) -> None:
+    before = _samples(world)
     process = Totals(world.sessions)
     metrics.UNIT_SECONDS.labels("fine").observe(2)
-    assert _told(world) == before
+    assert _samples(world) == before
     process.flush()
-    assert _told(world)["retllm_unit_seconds_bucket", "3.0", "fine"] >= 1
-    assert _told(world)["retllm_unit_seconds_count", "fine"] >= 1
+    assert _samples(world)["retllm_unit_seconds_bucket", "3.0", "fine"] >= 1
+    assert _samples(world)["retllm_unit_seconds_count", "fine"] >= 1
 
 
 @pytest.fixture
@@ -103,20 +103,20 @@ def crowded(world):
     return world
 
 
-def test_a_scrape_reads_no_more_units_than_it_tells_of(crowded) -> None:
-    asked: list[tuple[str, Any]] = []
+def test_a_scrape_does_not_scan_the_whole_table_of_units(crowded) -> None:
+    statements: list[tuple[str, Any]] = []
     engine = crowded.sessions.kw["bind"]
 
-    def note(connection, cursor, statement, parameters, context, many) -> None:
-        asked.append((statement, parameters))
+    def record(connection, cursor, statement, parameters, context, many) -> None:
+        statements.append((statement, parameters))
 
-    sa.event.listen(engine, "before_cursor_execute", note)
-    told = _told(crowded)
-    sa.event.remove(engine, "before_cursor_execute", note)
-    assert (told["retllm_queue_depth", "score"], told["retllm_dead_units", "fine"]) == (50, 50)
-    over_units = [(statement, given) for statement, given in asked if "FROM units" in statement]
+    sa.event.listen(engine, "before_cursor_execute", record)
+    samples = _samples(crowded)
+    sa.event.remove(engine, "before_cursor_execute", record)
+    assert (samples["retllm_queue_depth", "score"], samples["retllm_dead_units", "fine"]) == (50, 50)
+    over_units = [(statement, given) for statement, given in statements if "FROM units" in statement]
     assert len(over_units) == 3
-    assert len(asked) <= 9
+    assert len(statements) <= 9
     with engine.connect() as connection:
         for statement, given in over_units:
             plan = connection.exec_driver_sql(f"EXPLAIN {statement}", given).scalars().all()

@@ -20,7 +20,7 @@ from retllm.operations.workers import WorkerReport
 from retllm.queue import claim as claims
 from retllm.queue.claim import Claim
 
-LATELY = sa.func.now() - timedelta(seconds=20)
+RECENTLY = sa.func.now() - timedelta(seconds=20)
 AN_HOUR_AGO = sa.func.now() - timedelta(minutes=61)
 
 
@@ -60,13 +60,13 @@ def _claimed(world, job_id: UUID, worker: str = "gpu1:7") -> Claim:
     return world.must_claim(world.units(job_id)[0].id, worker)
 
 
-def test_a_platform_without_work_has_nothing_stuck(world) -> None:
+def test_without_units_nothing_is_stuck(world) -> None:
     assert _found(world) == []
     _worker(world)
     assert _found(world) == []
 
 
-def test_work_that_no_living_worker_serves(world, job_id: UUID) -> None:
+def test_units_without_a_live_worker_are_stuck(world, job_id: UUID) -> None:
     _worker(world, "other:1", "score")
     what, advice = _only(world)
     assert what == "2 units wait in the queue embed, the first for 61 min: no live worker serves it."
@@ -74,10 +74,10 @@ def test_work_that_no_living_worker_serves(world, job_id: UUID) -> None:
     _worker(world)
     with transaction(world.sessions) as session:
         session.execute(sa.update(Worker).values(seen_at=AN_HOUR_AGO))
-    assert "no live worker" in _only(world)[0], "a silent one serves nothing"
+    assert "no live worker" in _only(world)[0], "a silent worker does not serve its queues"
 
 
-def test_work_of_a_paused_queue(world, job_id: UUID) -> None:
+def test_units_of_a_paused_queue_are_stuck(world, job_id: UUID) -> None:
     _worker(world)
     with transaction(world.sessions) as session:
         queues.pause(session, world.user, "embed", "a new GPU")
@@ -86,13 +86,13 @@ def test_work_of_a_paused_queue(world, job_id: UUID) -> None:
     assert advice.startswith("Resume it")
 
 
-def test_a_paused_or_unserved_queue_without_work_holds_nothing_up(world) -> None:
+def test_a_paused_or_unserved_queue_without_units_is_not_reported(world) -> None:
     with transaction(world.sessions) as session:
         queues.pause(session, world.user, "embed")
     assert _found(world) == []
 
 
-def test_ready_work_beside_an_idle_worker_wants_a_dispatcher(world, job_id: UUID) -> None:
+def test_ready_units_with_an_idle_worker_indicate_a_missing_dispatcher(world, job_id: UUID) -> None:
     _worker(world)
     what, advice = _only(world)
     assert what.endswith("no dispatcher notifies the workers, which are idle.")
@@ -102,22 +102,22 @@ def test_ready_work_beside_an_idle_worker_wants_a_dispatcher(world, job_id: UUID
     assert "no dispatcher" in _only(world)[0]
 
 
-def test_announced_work_beside_an_idle_worker_wants_the_same_redis(world, job_id: UUID) -> None:
+def test_announced_units_with_an_idle_worker_indicate_a_different_redis(world, job_id: UUID) -> None:
     _worker(world)
-    _set(world, announced_at=LATELY)
+    _set(world, announced_at=RECENTLY)
     what, advice = _only(world)
     assert what.endswith("a dispatcher sent notifications, but the worker gpu1:7 is idle and does not claim the work.")
     assert "REDIS_URL" in advice
 
 
-def test_work_that_waits_its_turn_is_not_stuck(world, job_id: UUID) -> None:
+def test_units_that_wait_for_a_busy_worker_are_not_stuck(world, job_id: UUID) -> None:
     _worker(world)
     _claimed(world, job_id)
     assert _found(world) == [], "the only worker is busy"
     _worker(world, "gpu2:8")
-    assert len(_found(world)) == 1, "another one is idle"
-    _set(world, world.units(job_id)[1].id, run_after=LATELY)
-    assert _found(world) == [], "it came just now"
+    assert len(_found(world)) == 1, "another worker is idle"
+    _set(world, world.units(job_id)[1].id, run_after=RECENTLY)
+    assert _found(world) == [], "the unit has just become ready"
 
 
 def test_a_worker_between_two_units_is_not_idle(world, job_id: UUID) -> None:
@@ -128,19 +128,19 @@ def test_a_worker_between_two_units_is_not_idle(world, job_id: UUID) -> None:
     assert len(_found(world)) == 1
 
 
-def test_units_of_workers_that_are_gone_want_a_dispatcher(world, job_id: UUID) -> None:
+def test_expired_leases_indicate_a_missing_dispatcher(world, job_id: UUID) -> None:
     _worker(world)
     held = _claimed(world, job_id)
-    _set(world, world.units(job_id)[1].id, run_after=LATELY)
-    _set(world, held.unit_id, lease_until=LATELY)
-    assert _found(world) == [], "any dispatcher needs a moment"
+    _set(world, world.units(job_id)[1].id, run_after=RECENTLY)
+    _set(world, held.unit_id, lease_until=RECENTLY)
+    assert _found(world) == [], "a dispatcher may still take the unit back"
     _set(world, held.unit_id, lease_until=AN_HOUR_AGO)
     what, advice = _only(world)
     assert what == "1 unit has an expired lease, the first for 61 min: no dispatcher takes them back."
     assert "`retllm dispatch`" in advice
 
 
-def test_a_worker_that_is_at_one_unit_for_long_is_named(world, job_id: UUID) -> None:
+def test_a_worker_that_holds_one_unit_for_a_long_time_is_reported(world, job_id: UUID) -> None:
     _worker(world)
     held = _claimed(world, job_id)
     assert _found(world) == []
@@ -150,7 +150,7 @@ def test_a_worker_that_is_at_one_unit_for_long_is_named(world, job_id: UUID) -> 
     assert "stop that worker" in advice
 
 
-def test_a_model_that_can_not_be_loaded_is_told_with_what_waits_for_it(world, job_id: UUID) -> None:
+def test_a_model_that_cannot_be_loaded_is_reported_with_the_waiting_units(world, job_id: UUID) -> None:
     _worker(world, error="There is no folder /models/clip.")
     first, second = world.units(job_id)
     for unit in (first, second):
@@ -164,10 +164,10 @@ def test_a_model_that_can_not_be_loaded_is_told_with_what_waits_for_it(world, jo
     )
     assert "retllm doctor" in advice
     _worker(world)
-    assert _found(world) == [], "it was loaded at last; the units have their next attempts"
+    assert _found(world) == [], "the model is loaded now, and the units will be retried"
 
 
-def test_units_that_were_given_up_are_told_for_a_day(world, job_id: UUID) -> None:
+def test_dead_units_are_reported_for_a_day(world, job_id: UUID) -> None:
     _worker(world)
     for unit in world.units(job_id):
         claim = world.must_claim(unit.id)
@@ -182,15 +182,15 @@ def test_units_that_were_given_up_are_told_for_a_day(world, job_id: UUID) -> Non
     assert _found(world) == []
 
 
-def test_several_causes_are_told_each(world, job_id: UUID) -> None:
+def test_each_of_several_causes_is_reported(world, job_id: UUID) -> None:
     world.add_units(job_id, Stage.FINE, {"items": []})
     found = [one.what for one in _found(world)]
     assert [what.partition(":")[0].rpartition("queue ")[2].partition(",")[0] for what in found] == ["embed", "score"]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "text"),
     [(-3, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172_800, "2 days")],
 )
-def test_how_long_is_told_in_a_unit_that_fits(seconds: int, told: str) -> None:
-    assert stuck.format_duration(timedelta(seconds=seconds)) == told
+def test_a_duration_is_formatted_in_a_suitable_unit(seconds: int, text: str) -> None:
+    assert stuck.format_duration(timedelta(seconds=seconds)) == text

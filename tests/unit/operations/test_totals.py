@@ -1,4 +1,4 @@
-"""The counts of all processes add up in the database and do not disturb the work."""
+"""The counts of all processes are added up in the database without disturbing the work."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _read(world) -> dict[totals.Key, float]:
         return totals.read(session)
 
 
-def test_totals_are_of_all_processes_and_stay_when_one_ends(world) -> None:
+def test_totals_sum_the_counts_of_all_processes(world) -> None:
     one, other = Process(world.sessions), Process(world.sessions)
     one.eggs.labels("white").inc(2)
     one.weights.observe(5)
@@ -58,7 +58,7 @@ def test_totals_are_of_all_processes_and_stay_when_one_ends(world) -> None:
     }
 
 
-def test_a_process_that_counted_nothing_more_writes_nothing(world) -> None:
+def test_a_process_without_new_counts_writes_nothing(world) -> None:
     process = Process(world.sessions)
     process.eggs.labels("white").inc()
     process.totals.flush()
@@ -68,7 +68,7 @@ def test_a_process_that_counted_nothing_more_writes_nothing(world) -> None:
     assert written == []
 
 
-def test_what_could_not_be_told_is_told_later_and_once(world) -> None:
+def test_counts_that_could_not_be_stored_are_stored_later_exactly_once(world) -> None:
     process = Process(world.sessions)
     process.eggs.labels("white").inc()
 
@@ -84,11 +84,11 @@ def test_what_could_not_be_told_is_told_later_and_once(world) -> None:
     assert _read(world) == {key_of("eggs_total", {"colour": "white"}): 2}
 
 
-def test_processes_that_tell_at_once_lose_nothing_and_do_not_block_each_other(world) -> None:
+def test_processes_that_flush_at_the_same_time_lose_no_counts(world) -> None:
     def work() -> None:
         process = Process(world.sessions)
         for number in range(20):
-            # each process uses the labels in another order
+            # the processes use the labels in different orders
             process.eggs.labels(("white", "brown")[(number + threading.get_ident()) % 2]).inc()
             process.weights.observe(number)
             process.totals.flush()
@@ -103,13 +103,13 @@ def test_processes_that_tell_at_once_lose_nothing_and_do_not_block_each_other(wo
     assert found[key_of("weights_count", {})] == 80
 
 
-def test_labels_are_kept_in_one_order() -> None:
+def test_labels_are_stored_in_a_fixed_order() -> None:
     assert key_of("a", {"x": "1", "b": "2"}) == key_of("a", {"b": "2", "x": "1"})
     assert json.loads(key_of("a", {"x": '"'})[1]) == {"x": '"'}
     assert {column.name for column in MetricTotal.__table__.primary_key} == {"name", "labels"}
 
 
-def test_a_worker_tells_what_it_counted_when_it_ends(world) -> None:
+def test_a_worker_stores_its_counts_when_it_stops(world) -> None:
     heart = Heartbeat(world.sessions, lambda: WorkerReport("host:1", ["score"], "cpu", "0.1.0"), every=600)
     BATCH.labels("scorer").observe(3)
     heart.start()
@@ -117,7 +117,7 @@ def test_a_worker_tells_what_it_counted_when_it_ends(world) -> None:
     assert _read(world)[key_of("retllm_batch_size_count", {"model": "scorer"})] >= 1
 
 
-def test_a_dispatcher_tells_what_it_counted_when_it_ends(world) -> None:
+def test_a_dispatcher_stores_its_counts_when_it_stops(world) -> None:
     dispatcher = Dispatcher(
         world.sessions, Recorder(), world.settings, maintenance_tasks(world.sessions, world.settings)
     )

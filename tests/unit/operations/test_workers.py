@@ -1,4 +1,4 @@
-"""Live workers are shown, killed ones become silent, and an unreachable database disturbs no worker."""
+"""Live workers are shown, killed ones become silent, and an unreachable database does not stop a worker."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from retllm.queue.dispatcher import Dispatcher
 
 
 def _report(name: str = "host:1", **models: bool) -> WorkerReport:
-    told = [{"name": model, "revision": None, "loaded": loaded, "error": None} for model, loaded in models.items()]
-    return WorkerReport(name, ["query", "embed"], "cpu", "0.1.0", told)
+    rows = [{"name": model, "revision": None, "loaded": loaded, "error": None} for model, loaded in models.items()]
+    return WorkerReport(name, ["query", "embed"], "cpu", "0.1.0", rows)
 
 
 def _every(world) -> dict[str, WorkerView]:
@@ -34,14 +34,14 @@ def _age(world, name: str, seconds: int) -> None:
         session.execute(sa.update(Worker).where(Worker.name == name).values(seen_at=ago))
 
 
-def _until(true: Callable[[], bool]) -> None:
+def _until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end, "it did not become true"
+    while not condition():
+        assert time.monotonic() < end, "the condition did not become true in time"
         time.sleep(0.02)
 
 
-def test_a_worker_is_alive_while_it_tells_silent_when_it_does_not_and_stopped_when_it_said_so(world) -> None:
+def test_the_reports_of_a_worker_decide_whether_it_is_alive_silent_or_stopped(world) -> None:
     for name in ("host:1", "host:2", "host:3"):
         world.in_transaction(lambda session, name=name: workers.record(session, _report(name)))
     _age(world, "host:2", workers.ALIVE_SECONDS + 1)
@@ -52,10 +52,10 @@ def test_a_worker_is_alive_while_it_tells_silent_when_it_does_not_and_stopped_wh
         "host:3": WorkerStatus.STOPPED,
     }
     world.in_transaction(lambda session: workers.record(session, _report("host:3")))
-    assert _every(world)["host:3"].standing is WorkerStatus.ALIVE, "a name that comes again lives again"
+    assert _every(world)["host:3"].standing is WorkerStatus.ALIVE, "a worker that reports again is alive again"
 
 
-def test_telling_again_replaces_what_was_told(world) -> None:
+def test_a_new_report_replaces_the_previous_one(world) -> None:
     world.in_transaction(lambda session: workers.record(session, _report(clip=False)))
     begun = _every(world)["host:1"].started_at
     world.in_transaction(lambda session: workers.record(session, _report(clip=True)))
@@ -65,7 +65,7 @@ def test_telling_again_replaces_what_was_told(world) -> None:
     assert one.seen_at > begun
 
 
-def test_a_worker_is_shown_with_what_it_holds(world) -> None:
+def test_a_worker_is_shown_with_the_units_that_it_holds(world) -> None:
     world.add_texts("a", "b")
     with transaction(world.sessions) as session:
         job_id = submit_index(session, world.user, world.collection_id, world.settings).job.id
@@ -75,7 +75,7 @@ def test_a_worker_is_shown_with_what_it_holds(world) -> None:
     assert [one.job_id for one in _every(world)["host:1"].units] == [job_id]
 
 
-def test_queues_that_nobody_alive_serves_are_named(world) -> None:
+def test_queues_without_a_live_worker_are_listed(world) -> None:
     def unserved() -> object:
         return world.in_transaction(lambda session: workers.unserved(session, ["query", "embed", "score"]))
 
@@ -86,7 +86,7 @@ def test_queues_that_nobody_alive_serves_are_named(world) -> None:
     assert unserved() == ["query", "embed", "score"]
 
 
-def test_the_dispatcher_forgets_workers_that_are_gone_for_a_day(world) -> None:
+def test_the_dispatcher_deletes_workers_that_were_silent_for_a_day(world) -> None:
     for name, seconds in (("host:1", 3600 * 25), ("host:2", 3600 * 23)):
         world.in_transaction(lambda session, name=name: workers.record(session, _report(name)))
         _age(world, name, seconds)
@@ -94,7 +94,7 @@ def test_the_dispatcher_forgets_workers_that_are_gone_for_a_day(world) -> None:
     assert list(_every(world)) == ["host:2"]
 
 
-def test_a_heartbeat_beats_until_it_is_stopped_and_says_that_it_stops(world) -> None:
+def test_a_heartbeat_sends_reports_until_it_is_stopped_and_then_reports_the_stop(world) -> None:
     loaded = threading.Event()
     beat = Heartbeat(world.sessions, lambda: _report(clip=loaded.is_set()), every=0.02)
     beat.start()
@@ -105,7 +105,7 @@ def test_a_heartbeat_beats_until_it_is_stopped_and_says_that_it_stops(world) -> 
     assert _every(world)["host:1"].standing is WorkerStatus.STOPPED
 
 
-def test_a_heart_goes_on_when_the_database_comes_back_and_when_a_report_fails(world) -> None:
+def test_a_heartbeat_survives_failed_reports_and_an_unreachable_database(world) -> None:
     calls: list[int] = []
 
     def report() -> WorkerReport:

@@ -28,8 +28,8 @@ class MUnit:
 
     def ended(self, outcome: AttemptOutcome) -> None:
         """End the current attempt."""
-        number, lasting = self.trail[-1]
-        assert lasting is None
+        number, current = self.trail[-1]
+        assert current is None
         self.trail[-1] = (number, outcome)
 
 
@@ -71,7 +71,7 @@ class MJob:
             stage is Stage.COARSE and unit.state is UnitState.DONE for (stage, _), unit in self.units.items()
         )
         if coarse_done and not self.cancel and not any(stage is Stage.FINE for stage, _ in self.units):
-            self.add(Stage.FINE, in_twos(self.items))
+            self.add(Stage.FINE, in_pairs(self.items))
             return
         self.endings += 1
         last = Stage.EMBED if self.kind == "index" else Stage.FINE
@@ -83,11 +83,11 @@ class MJob:
         else:
             self.state = JobState.PARTIAL if some else JobState.FAILED
 
-    def give_up(self, key: tuple[Stage, int], *, hopeless: bool, split: bool) -> None:
+    def give_up(self, key: tuple[Stage, int], *, permanent: bool, split: bool) -> None:
         """Apply a failed attempt: a retry, or the end of the unit."""
         unit = self.units[key]
         unit.holder = None
-        if not hopeless and unit.attempt < ATTEMPTS:
+        if not permanent and unit.attempt < ATTEMPTS:
             unit.state = UnitState.READY
         elif split and len(unit.items) > 1:
             unit.state = UnitState.SPLIT
@@ -107,5 +107,5 @@ class MClaim:
     expired: bool = False
 
 
-def in_twos(items: list[str]) -> list[list[str]]:
+def in_pairs(items: list[str]) -> list[list[str]]:
     return [items[start : start + 2] for start in range(0, len(items), 2)]

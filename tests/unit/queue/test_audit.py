@@ -52,7 +52,7 @@ def _submitted(world: Any) -> uuid.UUID:
         return submit_index(session, world.user, world.collection_id, world.settings).job.id
 
 
-def test_promises_that_were_not_kept_are_told(world: Any) -> None:
+def test_broken_promises_to_clients_are_reported(world: Any) -> None:
     world.add_texts("a")
     job_id = _submitted(world)
     with transaction(world.sessions) as session:
@@ -69,7 +69,7 @@ def test_promises_that_were_not_kept_are_told(world: Any) -> None:
     assert "cancelled_stays_so" in _broken(world, _ENDED, log=kept)
 
 
-def test_units_that_do_not_add_up_are_told(world: Any) -> None:
+def test_inconsistent_units_are_reported(world: Any) -> None:
     world.add_texts("a", "b", "c")
     _submitted(world)
     assert _broken(world) == set()
@@ -87,7 +87,7 @@ def test_units_that_do_not_add_up_are_told(world: Any) -> None:
     assert _broken(world, _unit(0, state="split", finished_at=long_ago)) == {"split_loses_nothing"}
 
 
-def test_results_that_do_not_add_up_are_told(context: Any, world: Any) -> None:
+def test_inconsistent_results_are_reported(context: Any, world: Any) -> None:
     world.add_texts("a red house", "a blue house", "a green house")
     index(context, world)
     job_id = search(world, text="a house", k=3)
@@ -108,17 +108,17 @@ def test_results_that_do_not_add_up_are_told(context: Any, world: Any) -> None:
     fine = sa.delete(Unit).where(of_search, Unit.stage == "fine")
     assert _broken(world, fine) == {"score_has_its_unit", "whole_pool_is_scored", "score_was_committed"}
     dead = sa.update(Unit).where(of_search, Unit.stage == "fine").values(state="dead")
-    told = {
+    expected = {
         "dead_says_why",
         "dead_candidate_has_error",
         "score_has_its_unit",
         "end_state_matches_units",
         "committed_is_done",
     }
-    assert _broken(world, dead) == told
+    assert _broken(world, dead) == expected
 
 
-def test_attempts_that_do_not_add_up_are_told(world: Any) -> None:
+def test_inconsistent_attempts_are_reported(world: Any) -> None:
     world.add_texts("a", "b", "c")
     (unit_id,) = [unit.id for unit in world.units(_submitted(world))][:1]
     world.must_claim(unit_id)
@@ -126,18 +126,18 @@ def test_attempts_that_do_not_add_up_are_told(world: Any) -> None:
     assert _broken(world, _attempts(ended_at=sa.func.now())) == {"attempt_end_is_dated"}
     lost = _attempts(outcome="lost", ended_at=sa.func.now())
     assert _broken(world, lost) == {"held_by_an_open_attempt"}
-    let_go = {"state": "ready", "token": None, "lease_until": None}
-    assert _broken(world, _unit(0, **let_go)) == {"attempt_holds_its_unit"}
-    assert _broken(world, _unit(0, **let_go), lost) == set()
+    released = {"state": "ready", "token": None, "lease_until": None}
+    assert _broken(world, _unit(0, **released)) == {"attempt_holds_its_unit"}
+    assert _broken(world, _unit(0, **released), lost) == set()
     done = _unit(0, state="done", token=None, lease_until=None, finished_at=sa.func.now())
     assert _broken(world, done, lost) >= {"done_was_committed"}
     assert _broken(world, done, sa.delete(Attempt)) >= {"done_was_committed"}
     assert _broken(world, _unit(0, token=uuid.uuid4())) == {"attempt_holds_its_unit", "held_by_an_open_attempt"}
     committed = _attempts(outcome="committed", ended_at=sa.func.now())
-    assert _broken(world, _unit(0, **let_go), committed) == {"committed_is_done"}
+    assert _broken(world, _unit(0, **released), committed) == {"committed_is_done"}
 
 
-def test_effects_that_no_attempt_may_have_are_told(context: Any, world: Any) -> None:
+def test_results_that_no_attempt_committed_are_reported(context: Any, world: Any) -> None:
     world.add_texts("a red house", "a blue house", "a green house")
     index(context, world)
     job_id = search(world, text="a house", k=3)
@@ -162,7 +162,7 @@ def _attempts(**values: Any) -> Any:
     return sa.update(Attempt).values(**values)
 
 
-def test_files_that_are_gone_or_others_are_told(context: Any, world: Any) -> None:
+def test_missing_changed_and_orphaned_files_are_reported(context: Any, world: Any) -> None:
     import hashlib
     import io
 

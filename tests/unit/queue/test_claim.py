@@ -41,7 +41,7 @@ def _expire(world, unit_id: UUID) -> None:
         )
 
 
-def test_of_twenty_workers_that_are_told_of_a_unit_exactly_one_gets_it(world) -> None:
+def test_only_one_of_twenty_workers_claims_a_unit(world) -> None:
     _, (unit_id,) = _index(world, "one")
     start = threading.Barrier(20)
 
@@ -64,7 +64,7 @@ def test_claiming_the_first_unit_starts_the_job(world) -> None:
     assert job.started_at is not None
 
 
-def test_the_last_unit_ends_the_job_even_when_all_end_at_once(world) -> None:
+def test_the_job_succeeds_when_all_its_units_end_at_the_same_time(world) -> None:
     job_id, units = _index(world, *"abcdefghijklmnop")
     held = [world.must_claim(unit) for unit in units]
     start = threading.Barrier(len(held))
@@ -80,7 +80,7 @@ def test_the_last_unit_ends_the_job_even_when_all_end_at_once(world) -> None:
     assert job.finished_at is not None
 
 
-def test_a_worker_whose_lease_ran_out_writes_nothing(world) -> None:
+def test_a_worker_with_an_expired_lease_cannot_write_results(world) -> None:
     job_id, (unit_id,) = _index(world, "one")
     claim = world.must_claim(unit_id)
     _expire(world, unit_id)
@@ -96,7 +96,7 @@ def test_a_worker_whose_lease_ran_out_writes_nothing(world) -> None:
     assert world.job(job_id).state is JobState.RUNNING
 
 
-def test_a_worker_whose_unit_was_given_to_another_is_fenced_by_its_token(world) -> None:
+def test_a_worker_is_fenced_after_another_worker_claims_its_unit(world) -> None:
     job_id, (unit_id,) = _index(world, "one")
     first = world.must_claim(unit_id, "w1")
     claims.fail(world.sessions, first, RuntimeError("lost"), world.settings)
@@ -112,7 +112,7 @@ def test_a_worker_whose_unit_was_given_to_another_is_fenced_by_its_token(world) 
     assert world.job(job_id).state is JobState.SUCCEEDED
 
 
-def test_results_and_the_end_of_the_unit_are_one_transaction(world) -> None:
+def test_results_and_the_end_of_the_unit_are_committed_in_one_transaction(world) -> None:
     _, (unit_id,) = _index(world, "one")
     claim = world.must_claim(unit_id)
 
@@ -127,13 +127,13 @@ def test_results_and_the_end_of_the_unit_are_one_transaction(world) -> None:
         assert session.get_one(Unit, unit_id).state is UnitState.LEASED
 
 
-def test_a_failed_attempt_waits_longer_each_time_and_then_the_unit_is_dead_with_its_error(world) -> None:
+def test_retries_are_delayed_longer_each_time_until_the_unit_is_dead(world) -> None:
     world.settings = world.settings.model_copy(update={"backoff_seconds": 40.0})
     job_id, (unit_id,) = _index(world, "one")
     waits = []
     for _ in range(2):
         claims.fail(world.sessions, world.must_claim(unit_id), RuntimeError("no memory"), world.settings)
-        assert world.claim(unit_id) is None, "before run_after nobody gets it"
+        assert world.claim(unit_id) is None, "the unit cannot be claimed before run_after"
         with transaction(world.sessions) as session:
             waits.append(
                 session.scalar(sa.select(sa.extract("epoch", Unit.run_after - sa.func.now())).where(Unit.id == unit_id))
@@ -161,7 +161,7 @@ def _traceback(world, unit_id: UUID) -> str | None:
         return session.scalar(sa.select(Unit.traceback).where(Unit.id == unit_id))
 
 
-def test_a_failed_attempt_keeps_where_it_failed_until_the_unit_is_done(world) -> None:
+def test_the_traceback_of_a_failed_attempt_is_kept_until_the_unit_is_done(world) -> None:
     _, (unit_id,) = _index(world, "one")
     claims.fail(world.sessions, world.must_claim(unit_id), _failed("no memory"), world.settings)
     kept = _traceback(world, unit_id)
@@ -172,7 +172,7 @@ def test_a_failed_attempt_keeps_where_it_failed_until_the_unit_is_done(world) ->
     assert _traceback(world, unit_id) is None
 
 
-def test_a_lost_worker_leaves_no_traceback_of_another_failure(world) -> None:
+def test_an_expired_lease_clears_the_traceback_of_the_previous_failure(world) -> None:
     _, (unit_id,) = _index(world, "one")
     claims.fail(world.sessions, world.must_claim(unit_id), _failed("no memory"), world.settings)
     with transaction(world.sessions) as session:
@@ -181,7 +181,7 @@ def test_a_lost_worker_leaves_no_traceback_of_another_failure(world) -> None:
     assert _traceback(world, unit_id) is None
 
 
-def test_an_error_of_any_characters_and_length_is_stored(world) -> None:
+def test_errors_with_invalid_characters_or_excessive_length_are_stored(world) -> None:
     """If the error could not be stored, the unit would only be retried after each expired lease."""
     _, (unit_id,) = _index(world, "one")
     claims.fail(world.sessions, world.must_claim(unit_id), _failed("\0\udc80" + "no memory " * 5_000), world.settings)
@@ -193,7 +193,7 @@ def test_an_error_of_any_characters_and_length_is_stored(world) -> None:
     assert len(str(error)) == 2_000
 
 
-def test_a_poisonous_item_fails_alone(world) -> None:
+def test_an_invalid_item_does_not_fail_the_other_items_of_its_unit(world) -> None:
     """A failing unit of several items is split; only the unit of the bad item is dead."""
     job_id, (unit_id,) = _index(world, "good", "bad")
     with world.sessions() as session:
@@ -214,7 +214,7 @@ def test_a_poisonous_item_fails_alone(world) -> None:
     assert world.job(job_id).state is JobState.PARTIAL
 
 
-def test_a_model_that_cannot_be_loaded_does_not_split_the_unit(world) -> None:
+def test_an_unavailable_model_does_not_split_the_unit(world) -> None:
     job_id, (unit_id,) = _index(world, "a", "b")
     for _ in range(3):
         claims.fail(world.sessions, world.must_claim(unit_id), ModelUnavailable("no such folder"), world.settings)
@@ -223,7 +223,7 @@ def test_a_model_that_cannot_be_loaded_does_not_split_the_unit(world) -> None:
     assert world.job(job_id).error == "no such folder"
 
 
-def test_the_lease_is_renewed_while_the_work_lasts(world) -> None:
+def test_the_lease_is_renewed_while_the_worker_is_busy(world) -> None:
     world.settings = world.settings.model_copy(update={"lease_seconds": 0.6})
     job_id, (unit_id,) = _index(world, "one")
     claim = world.must_claim(unit_id)
@@ -231,13 +231,13 @@ def test_the_lease_is_renewed_while_the_work_lasts(world) -> None:
         granted = world.units(job_id)[0].lease_until
         end = time.monotonic() + 60
         while world.units(job_id)[0].lease_until < granted + timedelta(seconds=1.8):
-            assert time.monotonic() < end, "it was not renewed for three leases"
+            assert time.monotonic() < end, "the lease was not renewed three times"
             time.sleep(0.05)
         lease.check()
         claims.complete(world.sessions, claim, _nothing)
 
 
-def test_a_lost_lease_is_noticed_between_batches(world) -> None:
+def test_a_lost_lease_is_detected_between_batches(world) -> None:
     world.settings = world.settings.model_copy(update={"lease_seconds": 0.6})
     _, (unit_id,) = _index(world, "one")
     claim = world.must_claim(unit_id)
@@ -248,7 +248,7 @@ def test_a_lost_lease_is_noticed_between_batches(world) -> None:
             lease.check()
 
 
-def test_cancelling_drops_what_waits_and_tells_the_worker_that_holds_a_unit(world) -> None:
+def test_cancelling_a_job_cancels_its_ready_units_and_interrupts_the_worker_that_holds_a_unit(world) -> None:
     world.settings = world.settings.model_copy(update={"lease_seconds": 0.6})
     job_id, units = _index(world, "a", "b", "c", "d")
     claim = world.must_claim(units[0])
@@ -264,20 +264,20 @@ def test_cancelling_drops_what_waits_and_tells_the_worker_that_holds_a_unit(worl
     assert {unit.state for unit in world.units(job_id)} == {UnitState.CANCELLED}
 
 
-def test_a_unit_that_ends_after_the_cancellation_writes_nothing(world) -> None:
+def test_a_unit_that_completes_after_the_cancellation_writes_no_results(world) -> None:
     job_id, (unit_id,) = _index(world, "a")
     claim = world.must_claim(unit_id)
     with transaction(world.sessions) as session:
         control.cancel_job(session, world.user, job_id)
 
     def write(session: Session, job: Job) -> list[Notification]:
-        raise AssertionError("a cancelled job takes no results")
+        raise AssertionError("a cancelled job must not store results")
 
     claims.complete(world.sessions, claim, write)
     assert world.job(job_id).state is JobState.CANCELLED
 
 
-def test_a_deleted_collection_takes_its_jobs_along_and_its_worker_is_stale(world) -> None:
+def test_deleting_a_collection_makes_the_claims_on_its_units_stale(world) -> None:
     _, (unit_id,) = _index(world, "a")
     claim = world.must_claim(unit_id)
     with transaction(world.sessions) as session:

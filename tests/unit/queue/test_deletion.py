@@ -1,4 +1,4 @@
-"""A collection can be deleted while workers commit to it; they get no other error than that it is gone."""
+"""A collection can be deleted while workers commit to it; the only errors are NotFound and Conflict."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ ROUNDS = 12
 WORKERS = 3
 
 
-class Together(Words):
-    """Several workers commit after one barrier."""
+class WordsWithBarrier(Words):
+    """An embedder that waits at a barrier, so that several workers commit at the same time."""
 
     def __init__(self, barrier: threading.Barrier) -> None:
         self._barrier = barrier
@@ -48,21 +48,21 @@ def _picture(colour: int) -> io.BytesIO:
     return stream
 
 
-def test_a_collection_is_deleted_while_workers_commit_uploads_come_and_searches_are_submitted(
+def test_a_collection_can_be_deleted_during_commits_uploads_and_searches(
     context: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undone: list[str] = []
+    aborted: list[str] = []
     was_undone = db_session.was_undone
 
-    def look(error: sa.exc.DBAPIError) -> bool:
+    def record(error: sa.exc.DBAPIError) -> bool:
         if was_undone(error):
-            undone.append(str(error.orig))
+            aborted.append(str(error.orig))
         return was_undone(error)
 
-    monkeypatch.setattr(db_session, "was_undone", look)
+    monkeypatch.setattr(db_session, "was_undone", record)
     for number in range(ROUNDS):
         _round(context, world, number)
-    assert undone == []
+    assert aborted == []
     assert [str(one) for one in violations(world.sessions, context.storage)] == []
 
 
@@ -80,7 +80,7 @@ def _round(context: WorkerContext, world, number: int) -> None:
     barrier = threading.Barrier(WORKERS + 3, timeout=60)
 
     def work(unit: Any) -> None:
-        run_unit(context, unit, lambda context, held: embed_unit(context, held, lambda _: Together(barrier)))
+        run_unit(context, unit, lambda context, held: embed_unit(context, held, lambda _: WordsWithBarrier(barrier)))
 
     def delete() -> None:
         barrier.wait()

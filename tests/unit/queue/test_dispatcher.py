@@ -19,15 +19,15 @@ from retllm.queue.notifications import QUEUE_OF, TASK_OF, Notifier
 
 
 class Recorder:
-    """A notifier that records the units; ``waiting`` hints are in every queue."""
+    """A notifier that records the units; every queue contains ``waiting`` notifications."""
 
     def __init__(self, waiting: int = 0) -> None:
-        self.told: list[UUID] = []
+        self.notified: list[UUID] = []
         self.waiting = waiting
 
     def notify(self, units) -> int:
         taken = [unit_id for unit_id, _ in units]
-        self.told.extend(taken)
+        self.notified.extend(taken)
         return len(taken)
 
     def depth(self, queue: str) -> int:
@@ -48,30 +48,30 @@ def _age(world, **values: object) -> None:
 _AGO = sa.func.now() - sa.text("interval '10 seconds'")
 
 
-def test_a_unit_that_nobody_claims_is_announced_again_and_not_more_often_than_set(world) -> None:
+def test_an_unclaimed_unit_is_announced_again_after_the_configured_interval(world) -> None:
     _job(world, 2)
     recorder = Recorder()
     dispatcher = Dispatcher(world.sessions, recorder, world.settings)
-    assert dispatcher.round() == 0, "the request that made it announced it a moment ago"
+    assert dispatcher.round() == 0, "the unit was announced when its job was submitted"
     _age(world, announced_at=_AGO)
     assert dispatcher.round() == 1
     assert dispatcher.round() == 0
 
 
-def test_a_full_queue_gets_no_more_hints(world) -> None:
+def test_no_notifications_are_sent_to_a_full_queue(world) -> None:
     _job(world, 8)
     _age(world, announced_at=None)
     settings = world.settings.model_copy(update={"queue_depth": 10})
     recorder = Recorder(waiting=7)
     Dispatcher(world.sessions, recorder, settings).round()
-    assert len(recorder.told) == 3
+    assert len(recorder.notified) == 3
     recorder.waiting = 10
     Dispatcher(world.sessions, recorder, settings).round()
-    assert len(recorder.told) == 3
+    assert len(recorder.notified) == 3
 
 
 @pytest.mark.parametrize("method", ["hashjoin", "mergejoin", "nestloop"])
-def test_no_plan_of_the_database_takes_more_units_than_the_queue_has_room_for(world, method: str) -> None:
+def test_the_limit_of_announced_units_holds_for_every_query_plan(world, method: str) -> None:
     _job(world, 8)
     with transaction(world.sessions) as session:
         for other in {"hashjoin", "mergejoin", "nestloop", "hashagg", "material", "memoize", "sort"} - {method}:
@@ -85,19 +85,19 @@ def test_two_dispatchers_announce_each_unit_once(world) -> None:
     recorders = [Recorder(), Recorder()]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda recorder: Dispatcher(world.sessions, recorder, world.settings).round(), recorders))
-    told = recorders[0].told + recorders[1].told
-    assert len(told) == len(set(told))
+    notified = recorders[0].notified + recorders[1].notified
+    assert len(notified) == len(set(notified))
     Dispatcher(world.sessions, recorders[0], world.settings).round()
-    told = recorders[0].told + recorders[1].told
-    assert len(told) == len(set(told)) == 50
+    notified = recorders[0].notified + recorders[1].notified
+    assert len(notified) == len(set(notified)) == 50
 
 
-def test_a_unit_whose_worker_died_is_ready_again_with_the_reason(world) -> None:
+def test_a_unit_with_an_expired_lease_becomes_ready_and_its_error_names_the_worker(world) -> None:
     job_id = _job(world, 1)
     (unit,) = world.units(job_id)
     world.must_claim(unit.id, "gpu7:4711")
     dispatcher = Dispatcher(world.sessions, Recorder(), world.settings)
-    assert dispatcher.rescue() == 0, "a lease that runs is left alone"
+    assert dispatcher.rescue() == 0, "a unit with a valid lease is not taken back"
     _age(world, lease_until=_AGO)
     assert dispatcher.rescue() == 1
     (unit,) = world.units(job_id)
@@ -106,7 +106,7 @@ def test_a_unit_whose_worker_died_is_ready_again_with_the_reason(world) -> None:
     assert world.must_claim(unit.id).attempt == 2
 
 
-def test_a_unit_that_kills_every_worker_is_dead_in_the_end_and_the_job_says_so(world) -> None:
+def test_a_unit_whose_lease_expires_in_every_attempt_is_dead_and_fails_its_job(world) -> None:
     job_id = _job(world, 1)
     (unit,) = world.units(job_id)
     dispatcher = Dispatcher(world.sessions, Recorder(), world.settings)
@@ -119,7 +119,7 @@ def test_a_unit_that_kills_every_worker_is_dead_in_the_end_and_the_job_says_so(w
     assert "lease ran out" in (world.job(job_id).error or "")
 
 
-def test_a_cancelled_job_whose_worker_died_still_ends(world) -> None:
+def test_a_cancelled_job_ends_after_the_lease_of_its_last_unit_expires(world) -> None:
     from retllm.history import control
 
     job_id = _job(world, 1)
@@ -132,7 +132,7 @@ def test_a_cancelled_job_whose_worker_died_still_ends(world) -> None:
     assert world.job(job_id).state is JobState.CANCELLED
 
 
-def test_hints_reach_a_real_broker_by_task_name_in_the_queue_of_their_stage(world, redis_url: str) -> None:
+def test_notifications_are_sent_to_the_queue_of_their_stage_with_its_task_name(world, redis_url: str) -> None:
     job_id = _job(world, 1)
     unit_id = world.units(job_id)[0].id
     client = redis.Redis.from_url(redis_url)
@@ -146,7 +146,7 @@ def test_hints_reach_a_real_broker_by_task_name_in_the_queue_of_their_stage(worl
         client.lpop(QUEUE_OF[stage])
 
 
-def test_a_broker_that_is_away_is_no_error_of_the_request(world, unused_tcp_port: int) -> None:
+def test_an_unreachable_broker_does_not_make_notify_fail(world, unused_tcp_port: int) -> None:
     job_id = _job(world, 1)
     unit = world.units(job_id)[0]
     notifier = Notifier(f"redis://127.0.0.1:{unused_tcp_port}/0")
@@ -155,7 +155,7 @@ def test_a_broker_that_is_away_is_no_error_of_the_request(world, unused_tcp_port
         notifier.depth("embed")
 
 
-def test_a_unit_that_cannot_be_taken_back_does_not_stand_in_the_way_of_the_others(world, monkeypatch) -> None:
+def test_a_unit_that_cannot_be_taken_back_does_not_block_the_others(world, monkeypatch) -> None:
     monkeypatch.setattr("retllm.queue.dispatcher._BATCH", 1)
     job_id = _job(world, 4)
     bad, good = [unit.id for unit in world.units(job_id)]

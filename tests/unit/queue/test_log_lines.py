@@ -1,4 +1,4 @@
-"""Every log line of a worker inside a unit has the ids of job and unit."""
+"""Every log line that a worker writes during a unit contains the ids of the job and the unit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def as_json() -> Iterator[None]:
     logging.captureWarnings(False)
 
 
-def test_lines_of_the_unit_of_its_lease_and_of_libraries_carry_both_ids(
+def test_log_lines_of_the_unit_its_lease_and_libraries_contain_both_ids(
     world, context: WorkerContext, as_json: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.settings.lease_seconds = context.settings.lease_seconds = 3.0
@@ -38,7 +38,7 @@ def test_lines_of_the_unit_of_its_lease_and_of_libraries_carry_both_ids(
     with transaction(world.sessions) as session:
         job = submit_index(session, world.user, world.collection_id, world.settings).job
     unit = world.units(job.id)[0]
-    said: list[str] = []
+    output: list[str] = []
 
     def rename(was: str, to: str) -> None:
         world.in_transaction(lambda session: session.execute(sa.text(f"ALTER TABLE units RENAME {was} TO {to}")))
@@ -48,16 +48,16 @@ def test_lines_of_the_unit_of_its_lease_and_of_libraries_carry_both_ids(
         rename("lease_until", "away")
         # the renewal after a third of the lease fails
         end = time.monotonic() + 60
-        while "lease.renewal_failed" not in "".join(said):
-            assert time.monotonic() < end, "the lease was not to be renewed"
+        while "lease.renewal_failed" not in "".join(output):
+            assert time.monotonic() < end, "no failed renewal was logged"
             time.sleep(0.02)
-            said.append(capsys.readouterr().err)
+            output.append(capsys.readouterr().err)
         rename("away", "lease_until")
         raise InvalidInput("No.")
 
     run_unit(context, unit.id, work)
-    said.append(capsys.readouterr().err)
-    lines = [json.loads(line) for line in "".join(said).splitlines()]
+    output.append(capsys.readouterr().err)
+    lines = [json.loads(line) for line in "".join(output).splitlines()]
     assert {"unit.started", "from a library", "lease.renewal_failed", "unit.failed"} <= {one["event"] for one in lines}
     for line in lines:
         assert (line.get("job_id"), line.get("unit_id")) == (str(job.id), str(unit.id)), line
@@ -65,7 +65,7 @@ def test_lines_of_the_unit_of_its_lease_and_of_libraries_carry_both_ids(
     assert "unit_id" not in json.loads(capsys.readouterr().err)
 
 
-def test_a_unit_that_is_not_to_be_had_leaves_nothing_bound(world, context: WorkerContext) -> None:
+def test_an_unavailable_unit_leaves_no_log_context_bound(world, context: WorkerContext) -> None:
     def never(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
         return complete(context.sessions, held.claim, lambda _session, _job: [])
 

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy.orm import Session
 from tests.chaos.client_log import Accepted, ClientLog, Ending, broken_promises
-from tests.unit.queue.core_model import ATTEMPTS, VERSION, MClaim, MJob, in_twos
+from tests.unit.queue.core_model import ATTEMPTS, VERSION, MClaim, MJob, in_pairs
 from tests.unit.stand_ins import Quiet
 
 from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
@@ -43,8 +43,8 @@ from retllm.search.submit import submit_search
 pytestmark = pytest.mark.slow
 
 PICK = st.integers(0, 10_000)
-OF_CLAIMS = ("renew", "complete", "fail", "release", "expire")
-DEEDS = ("claim", "claim", *OF_CLAIMS, "complete", "fail", "rescue", "cancel", "retry", "submit_again")
+ACTIONS_ON_CLAIMS = ("renew", "complete", "fail", "release", "expire")
+ACTIONS = ("claim", "claim", *ACTIONS_ON_CLAIMS, "complete", "fail", "rescue", "cancel", "retry", "submit_again")
 ERRORS = st.sampled_from([RuntimeError("no memory"), MediaRejected("bad"), ModelUnavailable("no folder")])
 
 
@@ -72,13 +72,13 @@ class Machine(RuleBasedStateMachine):
     def _held(self, number: int) -> MClaim:
         """Choose a claim: mostly a live one, often of a job that is being cancelled, sometimes a stale one."""
         live = [held for held in self.claims if self._is_live(held)]
-        unwanted = [held for held in live if held.job.cancel]
-        among = [self.claims, live, live, unwanted][number % 4] or self.claims
+        cancelling = [held for held in live if held.job.cancel]
+        among = [self.claims, live, live, cancelling][number % 4] or self.claims
         return among[number // 4 % len(among)]
 
-    def _is_live(self, number_of: MClaim) -> bool:
-        unit = number_of.job.units[number_of.key]
-        return unit.holder == id(number_of) and unit.state is UnitState.LEASED and not number_of.expired
+    def _is_live(self, claim: MClaim) -> bool:
+        unit = claim.job.units[claim.key]
+        return unit.holder == id(claim) and unit.state is UnitState.LEASED and not claim.expired
 
     def _collection(self, count: int) -> tuple[UUID, list[str]]:
         key = new_id()
@@ -91,25 +91,25 @@ class Machine(RuleBasedStateMachine):
         assert submitted.job.id == job.id
         self.log.accepted.append(Accepted(job.id, job.key))
 
-    def _fenced(self, claim: MClaim, deed: Callable[[], object]) -> bool:
+    def _fenced(self, claim: MClaim, action: Callable[[], object]) -> bool:
         """Run the action; return whether it took effect, which must be so exactly for a live claim."""
         if self._is_live(claim):
-            deed()
+            action()
             return True
         with pytest.raises(StaleClaim):
-            deed()
+            action()
         return False
 
     # one rule, to control the mixture: most steps need a claimed unit
 
-    @rule(deed=st.sampled_from(DEEDS), which=PICK, unit=PICK, error=ERRORS)
-    def step(self, deed: str, which: int, unit: int, error: Exception) -> None:
+    @rule(action=st.sampled_from(ACTIONS), which=PICK, unit=PICK, error=ERRORS)
+    def step(self, action: str, which: int, unit: int, error: Exception) -> None:
         live = any(self._is_live(held) for held in self.claims)
-        if deed in OF_CLAIMS and not (live or (self.claims and which % 3 == 0)):
-            deed = "claim"
-        if deed == "expire" and any(held.expired for held in self.claims):
-            deed = "rescue"
-        getattr(self, deed)(which, unit, error)
+        if action in ACTIONS_ON_CLAIMS and not (live or (self.claims and which % 3 == 0)):
+            action = "claim"
+        if action == "expire" and any(held.expired for held in self.claims):
+            action = "rescue"
+        getattr(self, action)(which, unit, error)
 
     # users
 
@@ -120,7 +120,7 @@ class Machine(RuleBasedStateMachine):
         with transaction(self.world.sessions) as session:
             done = submit_index(session, self.world.user, collection, self.world.settings, idempotency_key=key)
         job = MJob(done.job.id, key, "index", collection, items)
-        job.add(Stage.EMBED, in_twos(items))
+        job.add(Stage.EMBED, in_pairs(items))
         self.jobs.append(job)
         self._accept(job, done)
 
@@ -163,15 +163,15 @@ class Machine(RuleBasedStateMachine):
     def cancel(self, which: int, _: int, __: Exception) -> None:
         job = self._one(which)
 
-        def deed() -> None:
+        def action() -> None:
             with transaction(self.world.sessions) as session:
                 control.cancel_job(session, self.world.user, job.id)
 
         if job.over and job.state is not JobState.CANCELLED:
             with pytest.raises(Conflict):
-                deed()
+                action()
             return
-        deed()
+        action()
         if not job.over:
             job.cancel = True
             job.drop_waiting()
@@ -179,15 +179,15 @@ class Machine(RuleBasedStateMachine):
     def retry(self, which: int, _: int, __: Exception) -> None:
         job = self._one(which)
 
-        def deed() -> None:
+        def action() -> None:
             with transaction(self.world.sessions) as session:
                 control.retry_job(session, self.world.user, job.id)
 
         if not job.over or job.state is JobState.SUCCEEDED:
             with pytest.raises(Conflict):
-                deed()
+                action()
             return
-        deed()
+        action()
         job.state, job.cancel = JobState.QUEUED, False
         for unit in job.units.values():
             if unit.state in (UnitState.DEAD, UnitState.CANCELLED):
@@ -197,22 +197,22 @@ class Machine(RuleBasedStateMachine):
     # workers
 
     def claim(self, which: int, unit: int, _: Exception) -> None:
-        """A hint may name any unit, even a done one; only a ready one can be claimed."""
+        """A notification may name any unit, even a done one; only a ready one can be claimed."""
         job = self._one(which)
         ready = [key for key, one in job.units.items() if one.state is UnitState.READY]
         among = sorted(ready if ready and unit % 4 else job.units)
         key = among[unit // 4 % len(among)]
-        told = job.units[key]
+        expected = job.units[key]
         found = [row.id for row in self.world.units(job.id, key[0]) if row.seq == key[1]]
         claim = self.world.claim(found[0])
-        if job.over or job.cancel or told.state is not UnitState.READY:
+        if job.over or job.cancel or expected.state is not UnitState.READY:
             assert claim is None
             return
         assert claim is not None
         held = MClaim(claim, job, key)
-        told.state, told.holder = UnitState.LEASED, id(held)
-        told.attempt += 1
-        told.trail.append((told.attempt, None))
+        expected.state, expected.holder = UnitState.LEASED, id(held)
+        expected.attempt += 1
+        expected.trail.append((expected.attempt, None))
         if job.state is JobState.QUEUED:
             job.state = JobState.RUNNING
         self.claims.append(held)
@@ -254,8 +254,8 @@ class Machine(RuleBasedStateMachine):
             unit.state, unit.holder = UnitState.CANCELLED, None
             held.job.drop_waiting()
             return
-        hopeless = isinstance(error, RetllmError) and not error.retryable
-        held.job.give_up(held.key, hopeless=hopeless, split=not isinstance(error, ModelUnavailable))
+        permanent = isinstance(error, RetllmError) and not error.retryable
+        held.job.give_up(held.key, permanent=permanent, split=not isinstance(error, ModelUnavailable))
 
     def release(self, which: int, _: int, __: Exception) -> None:
         held = self._held(which)
@@ -284,7 +284,7 @@ class Machine(RuleBasedStateMachine):
             unit = held.job.units[held.key]
             if held.expired and unit.holder == id(held):
                 unit.ended(AttemptOutcome.LOST)
-                held.job.give_up(held.key, hopeless=False, split=True)
+                held.job.give_up(held.key, permanent=False, split=True)
                 if held.job.cancel:
                     held.job.drop_waiting()
         self.claims = [held for held in self.claims if not held.expired] + [
@@ -341,7 +341,7 @@ class Machine(RuleBasedStateMachine):
     # what is true after every step
 
     @invariant()
-    def rows_are_as_the_model_says(self) -> None:
+    def rows_match_the_model(self) -> None:
         if not self.jobs:
             return
         by_id = {job.id: job for job in self.jobs}
@@ -382,17 +382,17 @@ class Machine(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(120)
-def test_whatever_happens_in_whatever_order_no_accepted_work_is_lost_or_done_twice(world: Any) -> None:
+def test_no_sequence_of_steps_loses_accepted_work_or_does_it_twice(world: Any) -> None:
     world.settings = world.settings.model_copy(
         update={"max_attempts": ATTEMPTS, "lease_seconds": 3600, "default_k": 5, "tie_decimals": 12}
     )
 
-    class OfThisWorld(Machine):
+    class MachineOfWorld(Machine):
         pass
 
-    OfThisWorld.world = world
+    MachineOfWorld.world = world
     run_state_machine_as_test(
-        OfThisWorld,
+        MachineOfWorld,
         settings=settings(
             max_examples=40,
             stateful_step_count=40,

@@ -1,4 +1,4 @@
-"""What the transport drops, and what it leaves to Celery and the supervisor."""
+"""Which messages the transport drops, and which errors it leaves to Celery and the supervisor."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _take(transport: Transport, error: BaseException | None) -> QoS:
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
-def test_every_address_of_redis_has_this_transport(scheme: str) -> None:
+def test_every_redis_url_scheme_uses_this_transport(scheme: str) -> None:
     with celery_app(f"{scheme}://127.0.0.1:1/0").connection() as connection:
         assert connection.get_transport_cls() is Transport
         assert bool(connection.ssl) == (scheme == "rediss")
@@ -67,13 +67,13 @@ def test_every_address_of_redis_has_this_transport(scheme: str) -> None:
     [TypeError("x"), KeyError("id"), ValueError("x"), AttributeError("x"), RecursionError("x"), redis.DataError("x")],
     ids=repr,
 )
-def test_a_message_at_which_anything_fails_is_acknowledged(transport: Transport, error: Exception) -> None:
+def test_a_message_whose_handling_fails_is_acknowledged(transport: Transport, error: Exception) -> None:
     qos = _take(transport, error)
-    assert list(qos._delivered) == ["before"], "no other one is"
+    assert list(qos._delivered) == ["before"], "only the failed message is acknowledged"
     assert qos.can_consume()
 
 
-def test_a_message_that_is_taken_stays_unacknowledged_until_it_is_done(transport: Transport) -> None:
+def test_a_delivered_message_stays_unacknowledged_until_its_task_is_done(transport: Transport) -> None:
     assert list(_take(transport, None)._delivered) == ["before", "now"]
 
 
@@ -90,7 +90,7 @@ def test_a_message_that_is_taken_stays_unacknowledged_until_it_is_done(transport
     ],
     ids=repr,
 )
-def test_what_is_no_fault_of_the_message_is_raised_and_leaves_it_unacknowledged(
+def test_errors_not_caused_by_the_message_are_raised_and_leave_it_unacknowledged(
     transport: Transport, error: BaseException
 ) -> None:
     with pytest.raises(type(error)):
@@ -110,18 +110,18 @@ def test_what_is_no_fault_of_the_message_is_raised_and_leaves_it_unacknowledged(
     ],
     ids=lambda entry: repr(entry[:12]),
 )
-def test_an_entry_that_can_not_be_read_is_passed_over(transport: Transport, entry: bytes) -> None:
+def test_an_unreadable_entry_is_dropped(transport: Transport, entry: bytes) -> None:
     channel = Transport.Channel.__new__(Transport.Channel)
     assert channel._get_client() is _Client
     assert _Client().parse_response(_Wire([b"embed", entry]), "BRPOP") is None
 
 
 @pytest.mark.parametrize("answer", [None, (b"embed", json.dumps({"body": "x"}).encode())])
-def test_an_entry_that_can_be_read_is_passed_on(answer: Any) -> None:
+def test_a_readable_entry_is_returned_unchanged(answer: Any) -> None:
     assert _Client().parse_response(_Wire(answer), "BRPOP") == answer
 
 
-def test_no_other_answer_is_looked_at() -> None:
+def test_replies_to_other_commands_are_not_inspected() -> None:
     assert _Client().parse_response(_Wire([b"embed", b"not json"]), "LRANGE") == [b"embed", b"not json"]
 
 
@@ -132,8 +132,8 @@ class _Gone:
         raise redis.ConnectionError("gone")
 
 
-@pytest.mark.parametrize("deed", ["ack", "reject"])
-def test_a_message_that_redis_can_not_be_told_of_is_not_held_on_to(deed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["ack", "reject"])
+def test_a_message_is_released_even_if_redis_is_unreachable(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Transport.Channel.QoS is _QoS
     qos = _QoS(_Channel(), prefetch_count=1)
     qos.restore_at_shutdown = False
@@ -141,5 +141,5 @@ def test_a_message_that_redis_can_not_be_told_of_is_not_held_on_to(deed: str, mo
     QoS.append(qos, "a message", "now")
     assert not qos.can_consume()
     with pytest.raises(redis.ConnectionError):
-        getattr(qos, deed)("now")
+        getattr(qos, method)("now")
     assert qos.can_consume()

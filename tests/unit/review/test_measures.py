@@ -31,7 +31,7 @@ def _by_gains(order: tuple[bool, ...], unfound: int, n: int) -> float:
     return dcg(list(order)) / dcg(sorted([*order, *[True] * unfound], reverse=True))
 
 
-def test_ndcg_and_precision_are_those_of_a_list_of_gains_in_every_order():
+def test_ndcg_and_precision_match_their_definitions_for_every_order():
     for order in itertools.product([False, True], repeat=6):
         ranks = [at for at, gain in enumerate(order, start=1) if gain]
         for unfound, n in itertools.product((0, 1, 4), (1, 3, 6, 9)):
@@ -72,7 +72,7 @@ def test_relevant_items_that_are_not_candidates_count_against_both_stages():
     assert (made.fine.recall_at_1, made.fine.ndcg[10], made.fine.precision[3]) == (0, 0, 0)
 
 
-def test_an_empty_pool_has_measures_too():
+def test_a_search_without_candidates_has_measures():
     made = measure(1, [], pool=0, marked=0)
     assert made.verdict is Verdict.COARSE_MISS
     assert made.fine is not None

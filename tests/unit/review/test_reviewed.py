@@ -120,7 +120,7 @@ def test_means_exclude_unknown_verdicts(world):
     assert (nothing.known, nothing.recall_fine, nothing.share(Verdict.HIT)) == (0, None, None)
 
 
-def test_weeks_begin_on_monday_and_days_are_days(world):
+def test_searches_are_grouped_by_day_and_by_week_from_monday(world):
     for days, order in ((0, [0, 1]), (6, [1, 0]), (7, [1, 0])):
         world.search("a bird", [0, 1], order, at=MONDAY + dt.timedelta(days=days))
     _mark(world, world.search("a bird", [0], None), relevant=[1])

@@ -27,11 +27,11 @@ def standin(tmp_path: Path) -> Standin:
     return make
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until `true()` is true; fail after `seconds`."""
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until `condition()` is true; fail after `seconds`."""
     deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true in time"
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.02)
 
 

@@ -11,12 +11,12 @@ import pytest
 from retllm.stack.account import allow_search, postgres_account
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="for a normal user")
+@pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root")
 def test_a_normal_user_runs_postgres_itself() -> None:
     assert postgres_account() is None
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root alone needs another account")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another account")
 def test_root_runs_postgres_under_another_account() -> None:
     account = postgres_account()
     assert account is not None
@@ -24,7 +24,7 @@ def test_root_runs_postgres_under_another_account() -> None:
     assert account == postgres_account()
 
 
-def test_folders_are_made_passable_and_not_readable(tmp_path: Path) -> None:
+def test_folders_become_searchable_but_not_readable(tmp_path: Path) -> None:
     inner = tmp_path / "closed" / "inner"
     inner.mkdir(parents=True)
     (tmp_path / "closed").chmod(0o700)

@@ -21,7 +21,7 @@ STUBBORN = (
 )
 
 
-def test_a_child_leads_a_group_of_its_own(standin: Standin) -> None:
+def test_a_child_leads_its_own_process_group(standin: Standin) -> None:
     child = Child(standin("one", SLEEP), 0)
     try:
         assert os.getpgid(child.pid) == child.pid
@@ -33,7 +33,7 @@ def test_a_child_leads_a_group_of_its_own(standin: Standin) -> None:
     assert not psutil.pid_exists(child.pid)
 
 
-def test_a_child_that_ends_while_starting_is_told_with_the_last_lines_of_its_log(standin: Standin) -> None:
+def test_a_child_that_ends_while_starting_is_reported_with_the_last_lines_of_its_log(standin: Standin) -> None:
     child = Child(
         standin("bad", "import sys; print('line one'); print('no such thing'); sys.exit(3)", ready=lambda: False), 0
     )
@@ -42,7 +42,7 @@ def test_a_child_that_ends_while_starting_is_told_with_the_last_lines_of_its_log
     assert caught.value.detail["tail"] == ["line one", "no such thing"]
 
 
-def test_a_child_that_is_never_ready_is_given_up(standin: Standin) -> None:
+def test_a_child_that_is_not_ready_in_time_raises_an_error(standin: Standin) -> None:
     child = Child(standin("slow", SLEEP, ready=lambda: False, ready_seconds=0.2), 0)
     try:
         with pytest.raises(StackError, match=r"slow was not ready after 0\.2 seconds"):
@@ -51,13 +51,13 @@ def test_a_child_that_is_never_ready_is_given_up(standin: Standin) -> None:
         child.stop(0)
 
 
-def test_a_single_run_is_ready_when_it_has_ended_well(standin: Standin) -> None:
+def test_a_process_that_runs_once_is_ready_after_it_exits_successfully(standin: Standin) -> None:
     child = Child(standin("once", "pass", once=True), 0)
     child.wait_ready()
     assert child.status == 0
 
 
-def test_waiting_for_a_child_can_be_given_up(standin: Standin) -> None:
+def test_waiting_for_a_child_can_be_interrupted(standin: Standin) -> None:
     child = Child(standin("slow", SLEEP, ready=lambda: False), 0)
     try:
         with pytest.raises(StackError, match="interrupted"):
@@ -66,21 +66,21 @@ def test_waiting_for_a_child_can_be_given_up(standin: Standin) -> None:
         child.stop(0)
 
 
-def test_a_child_that_ignores_its_stop_signal_is_killed_when_its_time_is_over(
+def test_a_child_that_ignores_its_stop_signal_is_killed_after_a_timeout(
     standin: Standin, until: Callable[..., None]
 ) -> None:
     spec = standin("stubborn", STUBBORN, stop_seconds=0.3)
     child = Child(spec, 0)
     until(lambda: log_tail(spec.log) == ["up"])
-    asked = time.monotonic()
+    start = time.monotonic()
     child.ask_to_stop()
     assert not child.stop()
     # long before it would exit by itself
-    assert time.monotonic() - asked < 60
+    assert time.monotonic() - start < 60
     assert child.status == -signal.SIGKILL
 
 
-def test_what_a_child_started_in_its_group_ends_with_it(standin: Standin, until: Callable[..., None]) -> None:
+def test_processes_in_the_group_of_a_child_end_with_it(standin: Standin, until: Callable[..., None]) -> None:
     program = (
         f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {SLEEP!r}]); "
         "print(p.pid, flush=True); p.wait()"
@@ -102,6 +102,6 @@ def test_the_tail_of_a_long_log_is_its_last_lines(tmp_path: Path) -> None:
     assert log_tail(tmp_path / "none.log") == []
 
 
-def test_an_exit_status_is_said_in_words() -> None:
+def test_an_exit_status_is_described_in_words() -> None:
     assert describe_status(2) == "exit status 2"
     assert describe_status(-9) == "killed by signal 9"

@@ -44,7 +44,7 @@ def read_all(client: socket.socket) -> bytes:
     return bytes(read)
 
 
-def test_a_slot_is_free_while_its_thread_waits_and_taken_again_after(ends: Ends, slots: RequestSlots) -> None:
+def test_a_slot_is_free_only_while_its_thread_waits_for_the_client(ends: Ends, slots: RequestSlots) -> None:
     client, accepted = ends
     with ClientSocket(accepted, slots, DEADLINE) as server:
         taken = threading.Event()
@@ -64,7 +64,7 @@ def test_a_slot_is_free_while_its_thread_waits_and_taken_again_after(ends: Ends,
         assert not slots.try_acquire()
 
 
-def test_a_client_that_sends_too_little_is_cut_off(ends: Ends, slots: RequestSlots) -> None:
+def test_a_client_that_stops_sending_is_disconnected(ends: Ends, slots: RequestSlots) -> None:
     client, accepted = ends
     with ClientSocket(accepted, slots, 0.2) as server:
         client.sendall(b"x" * 100)
@@ -74,7 +74,7 @@ def test_a_client_that_sends_too_little_is_cut_off(ends: Ends, slots: RequestSlo
     assert not slots.try_acquire()
 
 
-def test_a_client_that_does_not_read_is_cut_off_and_reset(ends: Ends, slots: RequestSlots) -> None:
+def test_a_client_that_does_not_read_is_disconnected_with_a_reset(ends: Ends, slots: RequestSlots) -> None:
     client, accepted = ends
     with ClientSocket(accepted, slots, 0.2) as server, pytest.raises(ConnectionResetError):
         server.sendall(bytes(64 << 20))
@@ -82,7 +82,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_reset(ends: Ends, slots: Req
         read_all(client)
 
 
-def test_a_client_that_reads_gets_all(ends: Ends, slots: RequestSlots) -> None:
+def test_a_client_that_reads_receives_the_whole_content(ends: Ends, slots: RequestSlots) -> None:
     client, accepted = ends
     content = os.urandom(4 << 20)
     with ClientSocket(accepted, slots, DEADLINE) as server:
@@ -92,7 +92,7 @@ def test_a_client_that_reads_gets_all(ends: Ends, slots: RequestSlots) -> None:
         sender.join()
 
 
-def test_without_waiting_it_says_that_it_would_have_to(ends: Ends, slots: RequestSlots) -> None:
+def test_a_non_blocking_socket_raises_blocking_io_error(ends: Ends, slots: RequestSlots) -> None:
     _, accepted = ends
     with ClientSocket(accepted, slots, DEADLINE) as server:
         server.setblocking(False)

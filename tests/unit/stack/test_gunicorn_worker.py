@@ -11,7 +11,7 @@ from retllm.stack.gunicorn_worker import Connection
 
 
 @pytest.mark.parametrize(
-    ("pieces", "goes_on"),
+    ("pieces", "ready"),
     [
         ((b"GET / HTTP/1.1\r\n", b"Host: a\r\n", b"\r\n"), True),
         ((b"GET / HTTP/1.1\r\nHost: a\r\n\r", b"\nbody"), True),
@@ -27,12 +27,14 @@ from retllm.stack.gunicorn_worker import Connection
         ((b"GET /" + b"x" * 20_000,), True),
     ],
 )
-def test_a_thread_begins_when_the_header_is_complete_or_none(pieces: tuple[bytes, ...], goes_on: bool) -> None:
+def test_a_request_is_ready_for_a_thread_when_its_header_is_complete_or_malformed(
+    pieces: tuple[bytes, ...], ready: bool
+) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         connection = Connection(Config(), ours, ("127.0.0.1", 1), ("127.0.0.1", 2))
         *before, last = pieces
         for piece in before:
             assert not connection.add(piece)
-        assert connection.add(last) is goes_on
+        assert connection.add(last) is ready
         assert bytes(connection.received) == b"".join(pieces)

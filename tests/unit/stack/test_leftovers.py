@@ -1,4 +1,4 @@
-"""The record of a stack, and ending processes that it left."""
+"""The record of a stack, and the end of its leftover processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def record(*children: Child, stack: str = "s") -> StackRecord:
     return made
 
 
-def test_a_record_is_read_as_it_was_written_and_is_its_owners_alone(tmp_path: Path, standin: Standin) -> None:
+def test_a_record_is_read_as_it_was_written_and_only_its_owner_can_read_it(tmp_path: Path, standin: Standin) -> None:
     child = Child(standin("one", SLEEP), 3)
     try:
         written = record(child)
@@ -40,20 +40,20 @@ def test_a_record_is_read_as_it_was_written_and_is_its_owners_alone(tmp_path: Pa
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"stack": "s"}', '{"processes": [{"x": 1}]}'])
-def test_a_record_that_cannot_be_read_counts_as_none(tmp_path: Path, text: str) -> None:
+def test_an_unreadable_record_counts_as_missing(tmp_path: Path, text: str) -> None:
     path = tmp_path / "stack.json"
     path.write_text(text)
     assert StackRecord.read(path) is None
     assert StackRecord.read(tmp_path / "missing.json") is None
 
 
-def test_a_process_is_itself_only_with_its_own_moment_of_birth() -> None:
-    born = created_at(os.getpid())
-    assert same_process(os.getpid(), born) is not None
-    assert same_process(os.getpid(), born - 60) is None
+def test_a_process_is_identified_by_its_id_and_creation_time() -> None:
+    created = created_at(os.getpid())
+    assert same_process(os.getpid(), created) is not None
+    assert same_process(os.getpid(), created - 60) is None
 
 
-def test_a_number_that_another_process_has_by_now_is_not_touched(standin: Standin) -> None:
+def test_a_process_with_a_reused_id_is_not_stopped(standin: Standin) -> None:
     child = Child(standin("bystander", SLEEP), 0)
     try:
         made = record(child)
@@ -64,7 +64,9 @@ def test_a_number_that_another_process_has_by_now_is_not_touched(standin: Standi
         child.stop(0)
 
 
-def test_leftovers_end_the_last_stage_first(tmp_path: Path, standin: Standin, until: Callable[..., None]) -> None:
+def test_leftover_processes_of_the_last_stage_are_ended_first(
+    tmp_path: Path, standin: Standin, until: Callable[..., None]
+) -> None:
     path = tmp_path / "order"
 
     def program(name: str) -> str:
@@ -81,14 +83,14 @@ def test_leftovers_end_the_last_stage_first(tmp_path: Path, standin: Standin, un
     assert all(child.status == 0 for child in children)
 
 
-def test_a_process_that_was_not_written_down_is_found_by_its_mark(standin: Standin) -> None:
+def test_an_unrecorded_process_is_found_by_its_environment_variable(standin: Standin) -> None:
     child = Child(standin("new", SLEEP, env={**os.environ, STACK_VARIABLE: "marked-stack"}), 0)
     end_stack(record(stack="marked-stack"))
     assert child.stop(60)
     assert child.status == -signal.SIGKILL
 
 
-def test_a_server_is_ended_only_in_its_own_folder(tmp_path: Path, standin: Standin) -> None:
+def test_a_server_is_ended_only_if_it_runs_in_the_given_folder(tmp_path: Path, standin: Standin) -> None:
     home = tmp_path / "data"
     home.mkdir()
     child = Child(standin("server", SLEEP, cwd=home), 0)

@@ -57,7 +57,7 @@ def stack(home: Path, program: str = SLEEP, **values: object) -> LocalStack:
     return LocalStack(settings(home, **values), parts={"web"}, stages=standins(program), first_wait=0.01)
 
 
-def test_a_stack_knows_its_processes_and_leaves_none(tmp_path: Path) -> None:
+def test_a_stack_lists_its_processes_and_stops_all_of_them(tmp_path: Path) -> None:
     with stack(tmp_path, port=0) as running:
         processes = running.processes
         assert list(processes) == ["front", "back"]
@@ -73,7 +73,7 @@ def test_a_stack_knows_its_processes_and_leaves_none(tmp_path: Path) -> None:
     assert [child for child in started if str(tmp_path) in " ".join(child.cmdline())] == []
 
 
-def test_a_stack_can_be_started_again_after_its_stop(tmp_path: Path) -> None:
+def test_a_stopped_stack_can_be_started_again(tmp_path: Path) -> None:
     twice = stack(tmp_path, port=0)
     for _ in range(2):
         twice.start()
@@ -83,7 +83,7 @@ def test_a_stack_can_be_started_again_after_its_stop(tmp_path: Path) -> None:
         assert twice.processes == {}
 
 
-def test_a_second_stack_on_the_same_folder_is_refused_with_the_first_ones_number(tmp_path: Path) -> None:
+def test_a_second_stack_in_the_same_folder_is_rejected_with_the_process_id_of_the_first(tmp_path: Path) -> None:
     with stack(tmp_path, port=0) as first:
         with pytest.raises(StackError) as caught:
             stack(tmp_path, port=0).start()
@@ -94,7 +94,7 @@ def test_a_second_stack_on_the_same_folder_is_refused_with_the_first_ones_number
         assert all(psutil.pid_exists(pid) for pid in first.processes.values())
 
 
-def test_a_taken_port_stops_the_start_before_anything_runs(tmp_path: Path) -> None:
+def test_a_port_in_use_fails_the_start_before_any_process_runs(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(StackError, match=f"Port {port} on 127.0.0.1 is in use; set RETLLM_PORT to a free one"):
@@ -103,7 +103,7 @@ def test_a_taken_port_stops_the_start_before_anything_runs(tmp_path: Path) -> No
         assert running.url == f"http://127.0.0.1:{port}"
 
 
-def test_the_children_get_the_settings_and_addresses_in_force(
+def test_the_children_get_the_effective_settings_and_addresses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: Callable[..., None]
 ) -> None:
     monkeypatch.setenv("RETLLM_DATABASE_URL", "postgresql://wrong/name")
@@ -117,16 +117,16 @@ def test_the_children_get_the_settings_and_addresses_in_force(
     with started:
         log = started.log_path("back")
         until(lambda: bool(log_tail(log)))
-        told = json.loads(log_tail(log)[0])
-        assert told["RETLLM_PORT"] == started.url.rsplit(":", 1)[1] != "0"
-    assert told["RETLLM_HOME"] == str(tmp_path)
-    assert told["RETLLM_EMBEDDER"] == "local-dir:/m"
-    assert told["RETLLM_DEFAULT_K"] == "7"
-    assert told["RETLLM_SECURE_COOKIES"] == "True"
-    assert not {"RETLLM_DATABASE_URL", "DATABASE_URL", "REDIS_URL"} & set(told)
+        environment_of_child = json.loads(log_tail(log)[0])
+        assert environment_of_child["RETLLM_PORT"] == started.url.rsplit(":", 1)[1] != "0"
+    assert environment_of_child["RETLLM_HOME"] == str(tmp_path)
+    assert environment_of_child["RETLLM_EMBEDDER"] == "local-dir:/m"
+    assert environment_of_child["RETLLM_DEFAULT_K"] == "7"
+    assert environment_of_child["RETLLM_SECURE_COOKIES"] == "True"
+    assert not {"RETLLM_DATABASE_URL", "DATABASE_URL", "REDIS_URL"} & set(environment_of_child)
 
 
-def test_a_log_is_kept_for_one_more_start(tmp_path: Path, until: Callable[..., None]) -> None:
+def test_the_log_of_the_previous_start_is_kept(tmp_path: Path, until: Callable[..., None]) -> None:
     for word in ("first", "second", "third"):
         with stack(tmp_path, f"import time; print('{word}', flush=True); time.sleep(600)", port=0) as running:
             until(lambda: bool(log_tail(running.log_path("back"))))
@@ -136,7 +136,7 @@ def test_a_log_is_kept_for_one_more_start(tmp_path: Path, until: Callable[..., N
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_a_child_that_is_killed_comes_back(tmp_path: Path, until: Callable[..., None]) -> None:
+def test_the_stack_restarts_a_killed_child(tmp_path: Path, until: Callable[..., None]) -> None:
     with stack(tmp_path, port=0) as running:
         before = running.processes["front"]
         running.kill("front", signal.SIGKILL)
@@ -144,7 +144,7 @@ def test_a_child_that_is_killed_comes_back(tmp_path: Path, until: Callable[..., 
         assert not running.ended.is_set()
 
 
-def test_a_child_that_keeps_dying_ends_the_wait_with_the_reason(tmp_path: Path) -> None:
+def test_a_repeatedly_crashing_child_ends_the_stack_with_the_reason(tmp_path: Path) -> None:
     with stack(tmp_path, "import time; time.sleep(0.5); print('out of paper')", port=0) as running:
         assert running.ended.wait(60)
         assert running.failure is not None
@@ -152,7 +152,7 @@ def test_a_child_that_keeps_dying_ends_the_wait_with_the_reason(tmp_path: Path) 
         assert running.failure.detail["tail"][-1] == "out of paper"
 
 
-def test_a_home_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+def test_a_home_folder_that_cannot_be_created_gives_a_one_sentence_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(
         StackError, match=r"The folder .*/file/home can't be created \(Not a directory\): set RETLLM_HOME"
@@ -160,18 +160,18 @@ def test_a_home_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
         stack(tmp_path / "file" / "home").start()
 
 
-def test_servers_that_are_named_are_used_and_none_is_started(tmp_path: Path, servers: LocalStack) -> None:
-    named = settings(
+def test_configured_servers_are_used_and_none_is_started(tmp_path: Path, servers: LocalStack) -> None:
+    configured = settings(
         tmp_path, database_url=servers.database_url.replace("+psycopg", ""), redis_url=servers.redis_url, port=0
     )
-    with LocalStack(named, parts={"postgres", "redis"}, stages=standins()) as running:
+    with LocalStack(configured, parts={"postgres", "redis"}, stages=standins()) as running:
         assert list(running.processes) == ["front", "back"]
         assert running.redis_url == servers.redis_url
         assert running.database_url.startswith("postgresql+psycopg://")
     assert not (tmp_path / "postgres").exists()
 
 
-def test_an_unreachable_server_is_told_before_anything_is_started(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_reported_before_anything_is_started(tmp_path: Path) -> None:
     broken = LocalStack(settings(tmp_path, redis_url="redis://127.0.0.1:1/0"), parts={"postgres"}, durable=False)
     with pytest.raises(StackError, match="Redis at redis://127"):
         broken.start()
@@ -179,7 +179,7 @@ def test_an_unreachable_server_is_told_before_anything_is_started(tmp_path: Path
     assert running_stack(tmp_path) is None
 
 
-def test_a_part_that_fails_stops_the_servers_that_were_started(tmp_path: Path) -> None:
+def test_a_failing_part_stops_the_servers_that_were_started(tmp_path: Path) -> None:
     broken = LocalStack(settings(tmp_path), parts={"postgres", "redis"}, stages=failing, durable=False)
     with pytest.raises(StackError, match=r"bad ended while starting \(exit status 3\)"):
         broken.start()
@@ -189,7 +189,7 @@ def test_a_part_that_fails_stops_the_servers_that_were_started(tmp_path: Path) -
     assert broken.processes == {}
 
 
-def test_an_unknown_part_and_an_address_that_is_not_there_are_refused(tmp_path: Path) -> None:
+def test_unknown_parts_and_missing_addresses_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown parts"):
         LocalStack(settings(tmp_path), parts={"postgress"})
     with pytest.raises(StackError, match="This stack has no database"):
@@ -221,7 +221,7 @@ def gone(pids: list[int]) -> bool:
     return not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids)
 
 
-def test_nothing_is_left_when_the_stacks_own_process_is_killed(tmp_path: Path, until: Callable[..., None]) -> None:
+def test_all_processes_end_if_the_process_of_the_stack_is_killed(tmp_path: Path, until: Callable[..., None]) -> None:
     process, pids = start_orphans(tmp_path)
     backends = [child.pid for pid in pids for child in psutil.Process(pid).children(recursive=True)]
     assert backends
@@ -232,7 +232,7 @@ def test_nothing_is_left_when_the_stacks_own_process_is_killed(tmp_path: Path, u
     assert "database system is shut down" in log_tail(tmp_path / "logs" / "postgres.log")[-1]
 
 
-def test_the_next_start_ends_what_even_the_guardian_could_not(tmp_path: Path) -> None:
+def test_the_next_start_ends_leftover_processes_if_the_guardian_was_killed_too(tmp_path: Path) -> None:
     process, pids = start_orphans(tmp_path)
     for child in psutil.Process(process.pid).children():
         if "retllm.stack.guardian" in child.cmdline():
@@ -245,7 +245,7 @@ def test_the_next_start_ends_what_even_the_guardian_could_not(tmp_path: Path) ->
         assert not set(pids) & set(running.processes.values())
 
 
-def test_the_processes_of_the_stack_read_the_settings_that_it_has(
+def test_the_processes_of_the_stack_read_the_settings_of_the_stack(
     servers: LocalStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = {

@@ -12,7 +12,7 @@ from retllm.errors import StackError
 from retllm.stack.network import base_url, choose_port, is_ready
 
 
-def test_a_taken_port_is_one_sentence_that_says_what_to_do() -> None:
+def test_a_port_in_use_gives_a_one_sentence_error_with_advice() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(StackError) as caught:
@@ -20,13 +20,13 @@ def test_a_taken_port_is_one_sentence_that_says_what_to_do() -> None:
     assert caught.value.message == f"Port {port} on 127.0.0.1 is in use; set RETLLM_PORT to a free one (0 chooses one)."
 
 
-def test_zero_takes_a_free_port_and_a_free_port_is_kept() -> None:
+def test_port_zero_chooses_a_free_port_and_a_free_port_is_kept() -> None:
     port = choose_port("127.0.0.1", 0)
     assert port > 0
     assert choose_port("127.0.0.1", port) == port
 
 
-def test_an_address_of_another_machine_and_a_name_that_is_none_are_told() -> None:
+def test_foreign_addresses_and_unknown_host_names_are_rejected() -> None:
     with pytest.raises(StackError, match=r"Can't listen on 192\.0\.2\.1 port 0"):
         choose_port("192.0.2.1", 0)
     with pytest.raises(StackError, match=r"no-such-host\.invalid is not an address"):
@@ -42,11 +42,11 @@ def test_an_address_of_another_machine_and_a_name_that_is_none_are_told() -> Non
         ("example.org", "http://example.org:80"),
     ],
 )
-def test_the_address_for_a_browser_is_one_that_it_can_reach(host: str, url: str) -> None:
+def test_the_url_for_the_browser_has_a_reachable_host(host: str, url: str) -> None:
     assert base_url(host, 80) == url
 
 
-class Answers(http.server.BaseHTTPRequestHandler):
+class Handler(http.server.BaseHTTPRequestHandler):
     """200 for /readyz, 503 for the rest."""
 
     def do_GET(self) -> None:
@@ -57,8 +57,8 @@ class Answers(http.server.BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-def test_a_server_is_ready_when_it_says_200_and_not_before() -> None:
-    with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
+def test_a_server_is_ready_only_if_it_responds_with_200() -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         port = server.server_address[1]
         assert is_ready("127.0.0.1", port)

@@ -27,18 +27,18 @@ from retllm.stack.network import choose_port
         " postgresql+psycopg://u:p%40w@db.example:5433/name?sslmode=require\n",
     ],
 )
-def test_every_spelling_of_an_address_gets_the_psycopg_driver(given: str) -> None:
+def test_every_spelling_of_a_url_is_normalised_to_the_psycopg_driver(given: str) -> None:
     assert postgres.normalise_url(given) == "postgresql+psycopg://u:p%40w@db.example:5433/name?sslmode=require"
 
 
 @pytest.mark.parametrize("given", ["mysql://u:secret@h/n", "nonsense", "", "postgresql://h:port/n", "redis://h:1/0"])
-def test_what_is_no_postgres_address_is_refused_without_repeating_a_password(given: str) -> None:
+def test_an_invalid_postgres_url_is_rejected_without_revealing_its_password(given: str) -> None:
     with pytest.raises(StackError, match="DATABASE_URL is not a PostgreSQL URL") as caught:
         postgres.normalise_url(given)
     assert "secret" not in caught.value.message
 
 
-def test_a_server_that_is_not_there_is_one_sentence_without_the_password() -> None:
+def test_an_unreachable_postgres_server_gives_a_one_sentence_error_without_the_password() -> None:
     port = choose_port("127.0.0.1", 0)
     with pytest.raises(StackError) as caught:
         postgres.check(f"postgres://u:secret@127.0.0.1:{port}/name")
@@ -48,7 +48,7 @@ def test_a_server_that_is_not_there_is_one_sentence_without_the_password() -> No
     )
 
 
-def test_a_database_that_is_not_there_is_named(servers: LocalStack) -> None:
+def test_the_error_names_a_missing_database(servers: LocalStack) -> None:
     url = sa.make_url(servers.database_url).set(database="nobody").render_as_string(hide_password=False)
     with pytest.raises(StackError, match='can\'t be reached \\(database "nobody" does not exist\\)'):
         postgres.check(url)
@@ -74,7 +74,7 @@ def test_a_server_with_pgvector_is_described(servers: LocalStack) -> None:
     assert postgres.check(servers.database_url) == f"PostgreSQL 18.4 with pgvector {postgres.shipped_pgvector()}"
 
 
-def test_a_server_without_pgvector_is_one_sentence(other_database: str, servers: LocalStack) -> None:
+def test_a_server_without_pgvector_gives_a_one_sentence_error(other_database: str, servers: LocalStack) -> None:
     look_for_extensions_in(other_database, servers.home / "no-such-folder")
     with pytest.raises(StackError) as caught:
         postgres.check(other_database)
@@ -84,7 +84,7 @@ def test_a_server_without_pgvector_is_one_sentence(other_database: str, servers:
     assert "\n" not in caught.value.message
 
 
-def test_an_old_pgvector_is_one_sentence(other_database: str, servers: LocalStack) -> None:
+def test_an_old_pgvector_gives_a_one_sentence_error(other_database: str, servers: LocalStack) -> None:
     folder = servers.home / f"old-{uuid.uuid4().hex}" / "extension"
     folder.mkdir(parents=True)
     (folder / "vector.control").write_text("comment = 'old'\ndefault_version = '0.7.4'\n")
@@ -93,7 +93,7 @@ def test_an_old_pgvector_is_one_sentence(other_database: str, servers: LocalStac
         postgres.check(other_database)
 
 
-def test_an_extension_that_was_never_updated_is_told_how(other_database: str) -> None:
+def test_an_outdated_extension_gives_an_error_with_the_command_to_update_it(other_database: str) -> None:
     with psycopg.connect(other_database.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute("CREATE EXTENSION vector")
         connection.execute("UPDATE pg_extension SET extversion = '0.7.0' WHERE extname = 'vector'")
@@ -113,7 +113,7 @@ def embedded(home: Path) -> LocalStack:
     return LocalStack(Settings(home=home, database_url=None, redis_url=None), parts={"postgres"}, durable=False)
 
 
-def test_a_restart_finds_the_data_also_under_a_path_too_long_for_a_socket(tmp_path: Path) -> None:
+def test_a_restart_finds_the_data_even_if_the_path_is_too_long_for_a_socket(tmp_path: Path) -> None:
     home = tmp_path / ("long-" * 20) / "home"
     with embedded(home) as stack, psycopg.connect(stack.database_url.replace("+psycopg", "")) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
@@ -126,7 +126,7 @@ def test_a_restart_finds_the_data_also_under_a_path_too_long_for_a_socket(tmp_pa
     assert not sockets.exists()
 
 
-def test_a_lock_file_whose_number_is_another_processes_by_now_is_no_obstacle(tmp_path: Path) -> None:
+def test_a_lock_file_with_a_reused_process_id_does_not_prevent_the_start(tmp_path: Path) -> None:
     """As in a container, where process ids start again."""
     with embedded(tmp_path / "home"):
         pass
@@ -136,7 +136,7 @@ def test_a_lock_file_whose_number_is_another_processes_by_now_is_no_obstacle(tmp
         assert postgres.check(stack.database_url)
 
 
-def test_data_of_another_version_are_refused_and_kept(tmp_path: Path) -> None:
+def test_data_of_another_version_is_rejected_and_kept(tmp_path: Path) -> None:
     data = tmp_path / "home" / "postgres"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("16\n")
@@ -145,7 +145,7 @@ def test_data_of_another_version_are_refused_and_kept(tmp_path: Path) -> None:
     assert (data / "PG_VERSION").read_text() == "16\n"
 
 
-def test_a_first_start_that_was_cut_short_leaves_nothing_that_breaks_the_next(tmp_path: Path) -> None:
+def test_an_interrupted_first_start_does_not_break_the_next_one(tmp_path: Path) -> None:
     half = tmp_path / "home" / "postgres.new"
     half.mkdir(parents=True)
     (half / "PG_VERSION").write_text("18\n")

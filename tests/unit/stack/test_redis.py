@@ -14,11 +14,11 @@ from retllm.stack import LocalStack, redis
 from retllm.stack.network import choose_port
 
 
-def test_the_embedded_server_answers_and_is_described(servers: LocalStack) -> None:
+def test_the_embedded_server_is_described(servers: LocalStack) -> None:
     assert redis.check(servers.redis_url).startswith("Valkey 9.")
 
 
-def test_the_embedded_server_is_reached_from_this_machine_only_and_by_password(servers: LocalStack) -> None:
+def test_the_embedded_server_is_local_and_requires_a_password(servers: LocalStack) -> None:
     listening = [
         connection.laddr.ip
         for connection in psutil.Process(servers.processes["redis"]).net_connections("inet")
@@ -32,7 +32,7 @@ def test_the_embedded_server_is_reached_from_this_machine_only_and_by_password(s
     assert stat.S_IMODE(configuration.stat().st_mode) == 0o600
 
 
-def test_a_server_that_is_not_there_is_one_sentence_without_the_password() -> None:
+def test_an_unreachable_redis_server_gives_a_one_sentence_error_without_the_password() -> None:
     port = choose_port("127.0.0.1", 0)
     with pytest.raises(StackError) as caught:
         redis.check(f"redis://:secret@127.0.0.1:{port}/0")
@@ -42,7 +42,7 @@ def test_a_server_that_is_not_there_is_one_sentence_without_the_password() -> No
     )
 
 
-def test_a_wrong_password_is_one_sentence(servers: LocalStack) -> None:
+def test_a_wrong_password_gives_a_one_sentence_error(servers: LocalStack) -> None:
     wrong = "redis://:wrong@" + servers.redis_url.split("@")[1]
     with pytest.raises(StackError, match=r"can't be reached \(.*(WRONGPASS|invalid).*\): start that server") as caught:
         redis.check(wrong)
@@ -50,6 +50,6 @@ def test_a_wrong_password_is_one_sentence(servers: LocalStack) -> None:
 
 
 @pytest.mark.parametrize("given", ["nonsense", "http://h:1", ""])
-def test_what_is_no_redis_address_is_refused(given: str) -> None:
+def test_an_invalid_redis_url_is_rejected(given: str) -> None:
     with pytest.raises(StackError, match="REDIS_URL is not a Redis URL"):
         redis.check(given)

@@ -27,13 +27,13 @@ def names(found: list[list[ProcessSpec]]) -> list[list[str]]:
     return [[spec.name for spec in stage] for stage in found]
 
 
-def test_schema_then_web_then_dispatcher_and_workers(tmp_path: Path) -> None:
+def test_the_stages_are_migration_then_web_then_dispatcher_and_workers(tmp_path: Path) -> None:
     found = stages(tmp_path)
     assert names(found) == [["migrate"], ["web"], ["dispatch", "embed", "score"]]
     assert found[0][0].once
 
 
-def test_only_the_parts_that_are_wanted_are_there(tmp_path: Path) -> None:
+def test_only_the_requested_parts_have_processes(tmp_path: Path) -> None:
     assert names(stages(tmp_path, {"postgres", "redis"})) == []
     assert names(stages(tmp_path, {"migrate", "score"})) == [["migrate"], ["score"]]
 
@@ -45,14 +45,14 @@ def test_each_of_several_workers_has_its_own_name_node_and_ready_file(tmp_path: 
     assert last[0].env[commands.READY_VARIABLE] != last[1].env[commands.READY_VARIABLE]
 
 
-def test_several_workers_share_out_the_gpus_that_are_listed(tmp_path: Path) -> None:
+def test_several_workers_are_distributed_over_the_visible_gpus(tmp_path: Path) -> None:
     (last,) = stages(tmp_path, {"score"}, env={"CUDA_VISIBLE_DEVICES": "4,7"}, score_workers=3)
     assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in last] == ["4", "7", "4"]
     (one,) = stages(tmp_path, {"score"}, env={"CUDA_VISIBLE_DEVICES": "4,7"})
     assert one[0].env["CUDA_VISIBLE_DEVICES"] == "4,7"
 
 
-def test_a_worker_is_ready_when_its_file_is_there_and_an_old_file_does_not_count(tmp_path: Path) -> None:
+def test_a_worker_is_ready_when_its_file_exists_and_an_old_file_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "score.ready").touch()
     (last,) = stages(tmp_path, {"score"})
     assert not last[0].ready()
@@ -60,7 +60,7 @@ def test_a_worker_is_ready_when_its_file_is_there_and_an_old_file_does_not_count
     assert last[0].ready()
 
 
-def test_the_ready_file_holds_the_workers_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ready_file_contains_the_process_id_of_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from retllm.stack.ready import write_ready_file
 
     monkeypatch.setenv(commands.READY_VARIABLE, str(tmp_path / "it"))
@@ -70,18 +70,18 @@ def test_the_ready_file_holds_the_workers_number(tmp_path: Path, monkeypatch: py
     write_ready_file(sender=None)
 
 
-def test_the_workers_of_the_stack_are_those_of_the_procfile_and_say_when_they_are_ready() -> None:
+def test_the_workers_of_the_stack_extend_the_commands_of_the_procfile() -> None:
     for kind in commands.QUEUES:
         assert commands.stack_worker(kind, "n@h")[: len(commands.worker(kind))] == commands.worker(kind)
 
 
-def test_the_queues_of_the_workers_are_all_that_work_is_announced_on() -> None:
+def test_the_workers_serve_exactly_the_queues_that_get_notifications() -> None:
     from retllm.queue.notifications import QUEUE_OF
 
     served = {queue for queues in commands.QUEUES.values() for queue in queues.split(",")}
     assert served == set(QUEUE_OF.values())
 
 
-def test_a_worker_has_longer_to_end_than_it_takes_for_handing_its_unit_back(tmp_path: Path) -> None:
+def test_a_worker_has_more_time_to_stop_than_it_needs_to_return_its_unit(tmp_path: Path) -> None:
     (last,) = stages(tmp_path, {"embed", "score"}, stop_seconds=40)
     assert [spec.stop_seconds > 40 for spec in last] == [True, True]

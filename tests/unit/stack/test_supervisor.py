@@ -46,14 +46,14 @@ def journal(path: Path, name: str) -> str:
     """A program that records its start and its end in a shared file."""
     return f"""
 import signal, sys, time
-def tell(what):
+def record(what):
     with open({str(path)!r}, "a") as file:
         file.write(what + " {name}\\n")
 def end(*_):
-    tell("end")
+    record("end")
     sys.exit(0)
 signal.signal(signal.SIGTERM, end)
-tell("start")
+record("start")
 open({str(path)!r} + ".{name}", "w").close()
 time.sleep(600)
 """
@@ -79,7 +79,7 @@ def test_stages_start_in_order_and_stop_in_the_opposite_order(tmp_path: Path, st
     assert watch.supervisor.children == {}
 
 
-def test_a_child_that_is_killed_is_started_again(standin: Standin, watch: Watch, until: Callable[..., None]) -> None:
+def test_a_killed_child_is_restarted(standin: Standin, watch: Watch, until: Callable[..., None]) -> None:
     watch.supervisor.start_stage([standin("one", "import time; time.sleep(600)")])
     watch.supervisor.watch()
     first = watch.supervisor.children["one"].pid
@@ -89,7 +89,7 @@ def test_a_child_that_is_killed_is_started_again(standin: Standin, watch: Watch,
     assert not watch.failed.is_set()
 
 
-def test_a_child_that_keeps_crashing_is_given_up_with_its_last_words(
+def test_a_repeatedly_crashing_child_fails_with_the_last_lines_of_its_log(
     tmp_path: Path, standin: Standin, watch: Watch
 ) -> None:
     """The first run lasts until the file exists, so that the start succeeds."""
@@ -114,20 +114,20 @@ sys.exit(7)
     assert len(counter.read_text()) == QUICK_CRASHES
 
 
-def test_a_single_run_is_forgotten_and_not_started_again(standin: Standin, watch: Watch) -> None:
+def test_a_process_that_runs_once_is_not_restarted(standin: Standin, watch: Watch) -> None:
     watch.supervisor.start_stage([standin("migrate", "pass", once=True)])
     assert watch.supervisor.children == {}
     assert watch.changes == [["migrate"], []]
 
 
-def test_a_start_that_is_interrupted_starts_no_more(standin: Standin, watch: Watch) -> None:
+def test_an_interrupted_supervisor_starts_no_children(standin: Standin, watch: Watch) -> None:
     watch.supervisor.interrupt()
     with pytest.raises(StackError, match="interrupted"):
         watch.supervisor.start_stage([standin("one", "pass")])
     assert watch.supervisor.children == {}
 
 
-def test_in_a_hurry_work_in_progress_is_killed(
+def test_hurry_kills_children_that_are_still_stopping(
     tmp_path: Path, standin: Standin, watch: Watch, until: Callable[..., None]
 ) -> None:
     ready = tmp_path / "ready"

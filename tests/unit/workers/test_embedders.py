@@ -40,7 +40,7 @@ print(json.dumps([at_first, got, loaded, embed.HELD.get(), light]))
 """
 
 
-def test_each_embedder_is_loaded_once_when_it_is_first_wanted_and_a_failed_load_is_tried_again() -> None:
+def test_each_embedder_is_loaded_once_at_first_use_and_a_failed_load_is_retried() -> None:
     """In a separate process, since the modules of a worker read the settings once."""
     environment = os.environ | {
         "REDIS_URL": "redis://127.0.0.1:1/0",
@@ -57,4 +57,4 @@ def test_each_embedder_is_loaded_once_when_it_is_first_wanted_and_a_failed_load_
     assert got == [f"model of {main}", f"model of {two}", f"model of {main}", None, None]
     assert loaded == [main, two, broken, broken]
     assert early == f"model of {main}"
-    assert light, "a worker of one stage would wait for the libraries of the other"
+    assert light, "the worker imported the libraries of the models at its start"

@@ -19,12 +19,12 @@ from retllm.stack import commands
 
 pytestmark = pytest.mark.slow
 
-_PATIENCE = 60.0
+_TIMEOUT = 60.0
 
 
 @pytest.fixture
 def worker(fresh_database: str, redis_url: str, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker of the queue ``score`` whose model is not on this machine."""
+    """A worker of the queue ``score`` whose model does not exist."""
     environment = os.environ | {
         "DATABASE_URL": fresh_database,
         "REDIS_URL": redis_url,
@@ -38,7 +38,7 @@ def worker(fresh_database: str, redis_url: str, tmp_path: Path) -> Iterator[subp
     process.wait()
 
 
-def test_a_real_worker_tells_of_itself_from_its_start_to_its_end(
+def test_a_worker_process_reports_itself_from_its_start_until_it_stops(
     worker: subprocess.Popen[bytes], fresh_database: str
 ) -> None:
     engine = make_engine(fresh_database)
@@ -47,19 +47,19 @@ def test_a_real_worker_tells_of_itself_from_its_start_to_its_end(
         with engine.connect() as connection:
             return connection.execute(sa.text("SELECT * FROM workers")).one_or_none()
 
-    def until(true: Any) -> Any:
-        end = time.monotonic() + _PATIENCE
-        while not true(found := row()):
+    def until(condition: Any) -> Any:
+        end = time.monotonic() + _TIMEOUT
+        while not condition(found := row()):
             assert time.monotonic() < end, found
             assert worker.poll() is None or found, "the worker ended"
             time.sleep(0.2)
         return found
 
     # the second heartbeat comes after the load has failed
-    told = until(lambda found: found and found.models[0]["error"])
-    assert told.name == f"{socket.gethostname()}:{worker.pid}"
-    assert (told.queues, told.device, told.stopped_at) == (["score"], "cpu", None)
-    (model,) = told.models
+    reported = until(lambda found: found and found.models[0]["error"])
+    assert reported.name == f"{socket.gethostname()}:{worker.pid}"
+    assert (reported.queues, reported.device, reported.stopped_at) == (["score"], "cpu", None)
+    (model,) = reported.models
     assert (model["name"], model["loaded"], model["revision"]) == ("nothing", False, None)
     assert "nothing" in model["error"]
     worker.send_signal(signal.SIGTERM)

@@ -25,9 +25,9 @@ from retllm_workers import context
 def test_the_cores_are_shared_among_the_workers(
     cores: int, settings: dict[str, int], threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[int] = []
+    limits: list[int] = []
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    monkeypatch.setattr(torch, "set_num_threads", limits.append)
     monkeypatch.setattr(context, "get_settings", lambda: Settings(**settings))
     context._limit_threads()
-    assert told == [threads]
+    assert limits == [threads]
