@@ -16,20 +16,20 @@ from xdist.scheduler import LoadFileScheduling
 
 # the files whose tests share a platform, which a session fixture starts, and those that share the model families
 GROUPS = {
-    "pages": ("tests/functional/test_browser_*.py", "tests/functional/test_pages_accessible.py"),
-    "commands": (
+    "stack": (
         "tests/functional/test_documents.py",
         "tests/functional/test_whole_way.py",
         "tests/functional/test_local_sockets.py",
+        "tests/functional/test_browser_*.py",
+        "tests/functional/test_pages_accessible.py",
     ),
     "families": ("tests/unit/fine/*",),
 }
 # whose tests may use the fixture `stack`
-WITH_STACK = {"pages", "commands"}
+WITH_STACK = "stack"
 # the longest must not begin when all others are done
 FIRST = (
-    *GROUPS["commands"],
-    *GROUPS["pages"],
+    *GROUPS["stack"],
     "tests/chaos/test_faults.py",
     *GROUPS["families"],
     "tests/functional/test_api_roles.py",
@@ -76,9 +76,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         file = item.nodeid.partition("::")[0]
         # a fixture of that name in the file itself is another one
         shared = "stack" in getattr(item, "fixturenames", ()) and not hasattr(getattr(item, "module", None), "stack")
-        if shared and file.startswith("tests/functional/") and group_of(file) not in WITH_STACK:
-            groups = " or ".join(sorted(WITH_STACK))
-            raise pytest.UsageError(f"{item.nodeid} uses the stack: put its file into {groups} of tests.grouping.")
+        if shared and file.startswith("tests/functional/") and group_of(file) != WITH_STACK:
+            raise pytest.UsageError(f"{item.nodeid} uses the stack: put its file into that group of tests.grouping.")
     items.sort(key=_place)
 
 
