@@ -20,8 +20,10 @@ class Since:
         self._before = self._now()
 
     def _now(self) -> tuple[float, float]:
-        told = (REGISTRY.get_sample_value(f"retllm_batch_size_{of}", {"model": self._model}) for of in ("count", "sum"))
-        count, total = (value or 0.0 for value in told)
+        values = (
+            REGISTRY.get_sample_value(f"retllm_batch_size_{of}", {"model": self._model}) for of in ("count", "sum")
+        )
+        count, total = (value or 0.0 for value in values)
         return count, total
 
     def __call__(self) -> tuple[float, float]:
@@ -29,7 +31,7 @@ class Since:
         return count - self._before[0], total - self._before[1]
 
 
-def test_of_an_embedder() -> None:
+def test_the_batches_of_an_embedder_are_counted() -> None:
     embedder = load_embedder(Settings(preset="demo", embedder=None).embedder_name, device="cpu")
     since = Since("embedder")
     embedder.embed_texts([f"text {number}" for number in range(5)])
@@ -38,7 +40,7 @@ def test_of_an_embedder() -> None:
     assert since() == (2, 8)
 
 
-def test_of_a_scorer(tmp_path: Path) -> None:
+def test_the_batches_of_a_scorer_are_counted(tmp_path: Path) -> None:
     save_random_model(tmp_path, Size(width=128, layers=4, vocabulary=2100, picture=84), captions(40, 0))
     scorer = load_scorer(str(tmp_path), device="cpu")
     pool = [Content(image=one) for one in pictures(3, 84, 3)]

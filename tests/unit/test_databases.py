@@ -1,4 +1,4 @@
-"""Each test finds the shared database as in the template, whatever the previous test left."""
+"""Each test gets the shared database in the state of the template, whatever the previous test changed."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ def _rows() -> list[Base]:
     ]
 
 
-def test_rows_of_every_table_are_gone(emptied_database: EmptiedDatabase, fresh_database: str, pristine: Any) -> None:
+def test_a_reset_deletes_the_rows_of_every_table(
+    emptied_database: EmptiedDatabase, fresh_database: str, pristine: Any
+) -> None:
     rows = _rows()
     assert {row.__tablename__ for row in rows} == set(Base.metadata.tables)
     with transaction(emptied_database.sessions()) as session:
@@ -91,7 +93,7 @@ def test_rows_of_every_table_are_gone(emptied_database: EmptiedDatabase, fresh_d
     assert _contents(fresh_database) == pristine
 
 
-def test_indexes_tables_views_and_sequences_made_at_run_time_are_gone(
+def test_a_reset_drops_indexes_tables_views_and_sequences_created_at_run_time(
     emptied_database: EmptiedDatabase, fresh_database: str, pristine: Any
 ) -> None:
     with transaction(emptied_database.sessions()) as session:
@@ -103,7 +105,7 @@ def test_indexes_tables_views_and_sequences_made_at_run_time_are_gone(
     assert _contents(fresh_database) == pristine
 
 
-def test_a_row_that_a_migration_wrote_is_restored(emptied_database: EmptiedDatabase, fresh_database: str) -> None:
+def test_a_reset_restores_a_row_written_by_a_migration(emptied_database: EmptiedDatabase, fresh_database: str) -> None:
     before = _contents(fresh_database)
     with connect(fresh_database) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'changed'")
@@ -126,7 +128,7 @@ def test_a_row_that_a_migration_wrote_is_restored(emptied_database: EmptiedDatab
         "CREATE SCHEMA elsewhere",
     ],
 )
-def test_a_changed_schema_is_replaced(
+def test_a_reset_replaces_a_changed_schema(
     emptied_database: EmptiedDatabase, fresh_database: str, pristine: Any, change: str
 ) -> None:
     with connect(fresh_database) as connection:
@@ -138,9 +140,7 @@ def test_a_changed_schema_is_replaced(
     assert schemas == []
 
 
-def test_a_table_that_grew_large_is_emptied_too(
-    emptied_database: EmptiedDatabase, fresh_database: str, pristine: Any
-) -> None:
+def test_a_reset_empties_a_large_table(emptied_database: EmptiedDatabase, fresh_database: str, pristine: Any) -> None:
     with connect(fresh_database) as connection:
         connection.execute(
             "INSERT INTO metric_totals SELECT 'n', repeat(gen_random_uuid()::text, 30) || n, 1"
@@ -150,7 +150,7 @@ def test_a_table_that_grew_large_is_emptied_too(
     assert _contents(fresh_database) == pristine
 
 
-def test_connections_that_a_test_left_end_with_their_transactions_and_locks(
+def test_a_reset_closes_open_connections_with_their_transactions_and_locks(
     emptied_database: EmptiedDatabase, fresh_database: str
 ) -> None:
     idle, listening = connect(fresh_database), connect(fresh_database)
@@ -168,17 +168,19 @@ def test_connections_that_a_test_left_end_with_their_transactions_and_locks(
         assert connection.execute("SELECT count(*) FROM metric_totals").fetchone() == (0,)
 
 
-def test_listeners_of_one_test_hear_nothing_of_the_next(emptied_database: EmptiedDatabase, fresh_database: str) -> None:
-    heard: list[str] = []
+def test_event_listeners_of_one_test_get_no_events_of_the_next(
+    emptied_database: EmptiedDatabase, fresh_database: str
+) -> None:
+    events: list[str] = []
     first = emptied_database.sessions()
-    sa.event.listen(first.kw["bind"], "before_cursor_execute", lambda *args: heard.append(args[2]))
-    sa.event.listen(first, "after_commit", lambda *args: heard.append("commit"))
+    sa.event.listen(first.kw["bind"], "before_cursor_execute", lambda *args: events.append(args[2]))
+    sa.event.listen(first, "after_commit", lambda *args: events.append("commit"))
     with transaction(emptied_database.sessions()) as session:
         session.execute(sa.text("SELECT 1"))
-    assert heard == []
+    assert events == []
     with transaction(first) as session:
         session.execute(sa.text("SELECT 2"))
-    assert heard == ["SELECT 2", "commit"]
+    assert events == ["SELECT 2", "commit"]
 
 
 @pytest.mark.parametrize("turn", [1, 2])

@@ -65,12 +65,12 @@ def _names(pattern: str) -> set[str]:
     return {name for page in WRITTEN for name in re.findall(pattern, page.read_text("utf-8"))}
 
 
-def test_what_is_not_run_is_known_with_its_reason() -> None:
+def test_the_blocks_that_are_not_run_are_listed_with_the_reason() -> None:
     skipped = [(block.page, block.not_run) for page in (TUTORIAL, *HOW_TO) for block in blocks(page) if block.not_run]
     assert skipped == NOT_RUN
 
 
-def test_no_block_of_commands_is_passed_over() -> None:
+def test_every_block_of_commands_has_a_known_language() -> None:
     """In the tutorial and the how-to pages a block is run (console, python) or is a file to write (ini)."""
     kinds = {block.language for page in (TUTORIAL, *HOW_TO) for block in blocks(page)}
     assert kinds == {"console", "python", "ini"}
@@ -79,8 +79,8 @@ def test_no_block_of_commands_is_passed_over() -> None:
 
 
 def test_every_retllm_command_exists_with_its_options() -> None:
-    asked = [line for line in _command_lines() if "retllm " in line]
-    found = [found for line in asked for found in re.findall(r"(?:^|[\s($])retllm ([^|;&>)\n]*)", line)]
+    lines = [line for line in _command_lines() if "retllm " in line]
+    found = [found for line in lines for found in re.findall(r"(?:^|[\s($])retllm ([^|;&>)\n]*)", line)]
     assert len(found) > 40
     for words in found:
         _parse(shlex.split(words, comments=True))
@@ -118,30 +118,30 @@ def _parse(words: list[str]) -> None:
                     parameter.type.convert(one, parameter, context)
 
 
-def test_the_reading_of_commands_refuses_what_is_not_there() -> None:
+def test_parsing_refuses_unknown_commands_options_and_arguments() -> None:
     for words in (["upload", "--nothing", "a", "b"], ["nothing"], ["jobs", "--state", "done"], ["doctor", "more"]):
         with pytest.raises((click.ClickException, AssertionError)):
             _parse(words)
 
 
-def test_every_setting_that_is_named_exists() -> None:
+def test_every_documented_setting_exists() -> None:
     known = {f"RETLLM_{name.upper()}" for name in Settings.model_fields} | _OF_CLIENTS
     assert _names(r"\bRETLLM_[A-Z_]+\b") - known == set()
 
 
-def test_every_target_of_make_that_is_named_exists() -> None:
+def test_every_documented_make_target_exists() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     offered = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
     assert _names(r"(?:`|^\$ |^    |^)make ([a-z]+)") - offered == set()
 
 
-def test_every_module_that_is_named_exists() -> None:
+def test_every_documented_module_exists() -> None:
     named = {name.rstrip(".") for name in _names(r"\b(retllm(?:_web|_workers|_tools)?\.[a-z_.]*[a-z])")}
     assert len(named) > 20
-    assert {name for name in named if not _is_there(name)} == set()
+    assert {name for name in named if not _exists(name)} == set()
 
 
-def _is_there(name: str) -> bool:
+def _exists(name: str) -> bool:
     """Whether a module of that name exists; an ending such as ``.txt`` makes it a file and not a module."""
     try:
         return importlib.util.find_spec(name) is not None
@@ -149,14 +149,14 @@ def _is_there(name: str) -> bool:
         return False
 
 
-def test_the_service_starts_what_the_stack_starts() -> None:
+def test_the_documented_service_runs_the_command_of_the_stack() -> None:
     (unit,) = (block.text for block in blocks(DOCS / "how-to" / "deploy.md") if block.language == "ini")
     (started,) = re.findall(r"^ExecStart=\S+/python (.+)$", unit, re.MULTILINE)
     # systemd interprets a single %
     assert tuple(shlex.split(started.replace("%%", "%"))) == commands.PROCFILE["score"]
 
 
-def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+def test_the_readme_is_short_and_its_links_work() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert len(text.splitlines()) <= 120
     links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", text)
@@ -194,7 +194,7 @@ def test_every_reference_to_the_method_has_its_heading() -> None:
     assert references
     assert formulas
     assert [(str(path), number) for path, number in references if number not in sections] == []
-    # equation 7 is the entropy, which the decision shares
+    # equation 7 is the entropy, which the decision uses too
     assert [(str(path), number) for path, number in formulas if number not in equations] == []
 
 

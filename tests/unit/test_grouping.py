@@ -1,4 +1,4 @@
-"""The tests named in the Makefile and ``tests.grouping`` exist, so that a renamed one is not missed."""
+"""The test files named in the Makefile and in ``tests.grouping`` exist."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tests.grouping import FIRST, GROUPS
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_files_of_groups_are_there() -> None:
+def test_the_files_of_all_groups_exist() -> None:
     named = [*FIRST, *(pattern for patterns in GROUPS.values() for pattern in patterns)]
     assert [pattern for pattern in named if not list(ROOT.glob(pattern))] == []
 
 
-def test_the_tests_that_the_makefile_names_are_there() -> None:
+def test_the_test_files_named_in_the_makefile_exist() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     named = re.findall(r"tests/[\w/.]+\.py", makefile)
     functional = re.findall(r"^OF_\w+ := (.+)$", makefile, re.MULTILINE)

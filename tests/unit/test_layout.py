@@ -1,4 +1,4 @@
-"""The shape of the repository."""
+"""The layout of the repository."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOP = {
 }
 
 
-def test_the_top_level_is_what_it_was_agreed_to_be() -> None:
+def test_the_required_files_and_folders_exist() -> None:
     assert {name for name in TOP if not (ROOT / name).exists()} == set()
 
 
@@ -38,19 +38,19 @@ def test_no_source_root_is_a_package(folder: str) -> None:
     assert not (ROOT / folder / "__init__.py").exists()
 
 
-def test_pythons_own_platform_module_is_found_from_the_repositorys_folder() -> None:
-    asked = [sys.executable, "-c", "import platform; print(platform.python_version())"]
-    told = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert told.strip() == ".".join(map(str, sys.version_info[:3]))
+def test_the_standard_platform_module_is_found_in_the_folder_of_the_repository() -> None:
+    command_line = [sys.executable, "-c", "import platform; print(platform.python_version())"]
+    output = subprocess.run(command_line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert output.strip() == ".".join(map(str, sys.version_info[:3]))
 
 
-def test_the_procfile_runs_what_the_stack_runs() -> None:
+def test_the_procfile_runs_the_commands_of_the_stack() -> None:
     lines = [line.partition(":") for line in (ROOT / "Procfile").read_text("utf-8").splitlines() if line.strip()]
     written = {name: tuple(shlex.split(command)) for name, _, command in lines}
     assert written == {name: ("python", *arguments) for name, arguments in commands.PROCFILE.items()}
 
 
-def test_ci_can_be_started_and_runs_what_the_makefile_offers() -> None:
+def test_the_ci_script_is_executable_and_runs_targets_of_the_makefile() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     targets = {line.split(":")[0] for line in (ROOT / "Makefile").read_text("utf-8").splitlines() if ":" in line}

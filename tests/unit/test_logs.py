@@ -34,14 +34,14 @@ structlog.get_logger("ours").debug("not said")
 """
 
 
-def _said(form: str) -> list[str]:
+def _logged(form: str) -> list[str]:
     done = subprocess.run([sys.executable, "-c", PROGRAM, form], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == ""
     return done.stderr.splitlines()
 
 
-def test_as_json_every_line_is_one_object() -> None:
-    lines = [json.loads(line) for line in _said("json")]
+def test_in_json_format_every_line_is_one_object() -> None:
+    lines = [json.loads(line) for line in _logged("json")]
     assert [line["event"].split(":")[0] for line in lines[:2]] == ["unit.done", "two\nlines of theirs"]
     assert {name: lines[0][name] for name in ("level", "logger", "unit_id", "seconds")} == {
         "level": "info",
@@ -55,8 +55,8 @@ def test_as_json_every_line_is_one_object() -> None:
     assert all("ZeroDivisionError" in line["exception"] and "\n" in line["exception"] for line in lines[3:])
 
 
-def test_for_people_lines_are_words() -> None:
-    lines = _said("console")
+def test_in_console_format_lines_are_plain_text() -> None:
+    lines = _logged("console")
     assert "unit.done" in lines[0]
     assert "unit_id=7" in lines[0]
     assert not lines[0].startswith("{")
@@ -73,7 +73,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[dict
     logging.captureWarnings(False)
 
 
-def test_what_is_carried_to_other_threads_keeps_its_subject_there(lines: Callable[[], list[dict[str, Any]]]) -> None:
+def test_a_carried_function_keeps_the_log_context_in_other_threads(lines: Callable[[], list[dict[str, Any]]]) -> None:
     both = threading.Barrier(2)
 
     def work(number: int) -> None:

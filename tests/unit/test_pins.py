@@ -38,7 +38,7 @@ def _needed(name: str, extras: frozenset[str] = frozenset()) -> Iterator[Require
             yield requirement
 
 
-def _whole() -> dict[str, Requirement]:
+def _all_requirements() -> dict[str, Requirement]:
     """All direct and indirect requirements of the project."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     optional = [text for extra in project["project"]["optional-dependencies"].values() for text in extra]
@@ -54,13 +54,13 @@ def _whole() -> dict[str, Requirement]:
     return {name: one for (name, _), one in found.items()}
 
 
-def test_all_that_the_project_needs_is_pinned_and_installed_as_pinned() -> None:
-    whole = _whole()
+def test_all_dependencies_are_pinned_and_installed_in_the_pinned_version() -> None:
+    requirements = _all_requirements()
     # torch and its libraries are among them
-    assert len(whole) > 100
-    assert {name for name in whole if name not in PINS} == set()
+    assert len(requirements) > 100
+    assert {name for name in requirements if name not in PINS} == set()
     installed = {}
-    for name in whole:
+    for name in requirements:
         try:
             installed[name] = distribution(name).version
         except PackageNotFoundError:
@@ -69,12 +69,12 @@ def test_all_that_the_project_needs_is_pinned_and_installed_as_pinned() -> None:
     assert len(installed) > 100
 
 
-def test_each_pin_fits_what_is_asked_for() -> None:
-    whole = _whole().items()
-    assert {str(one) for name, one in whole if not one.specifier.contains(PINS[name], prereleases=True)} == set()
+def test_each_pin_satisfies_the_requirements() -> None:
+    requirements = _all_requirements().items()
+    assert {str(one) for name, one in requirements if not one.specifier.contains(PINS[name], prereleases=True)} == set()
 
 
-def test_pins_are_exact_and_name_no_place_to_fetch_them_from() -> None:
+def test_pins_are_exact_versions_without_urls() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     assert [line for line in lines if "==" not in line or set(line) & set("/:@ ;*")] == []
     assert lines == sorted(lines, key=str.lower)
@@ -92,7 +92,7 @@ def test_pins_are_exact_and_name_no_place_to_fetch_them_from() -> None:
         ("exit 0", "exit 0", 3),
     ],
 )
-def test_no_advisory_is_believed_of_a_source_alone_that_knows_some(
+def test_an_audit_without_findings_counts_only_if_the_source_has_advisories(
     tmp_path: Path, known: str, pins: str, status: int
 ) -> None:
     program = tmp_path / "pip-audit"

@@ -20,7 +20,7 @@ PASSWORD = "Xq7/we@ird:pw%20"  # with every separator of a URL
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("original", "redacted"),
     [
         ("at postgresql+psycopg://me:Xq7weirdpw@db/name now", "at postgresql+psycopg://me:***@db/name now"),
         ("redis://:Xq7weirdpw@127.0.0.1:6379/0", "redis://:***@127.0.0.1:6379/0"),
@@ -31,12 +31,12 @@ PASSWORD = "Xq7/we@ird:pw%20"  # with every separator of a URL
         ("the token rlm_Xq7weirdpw is over", "the token rlm_*** is over"),
     ],
 )
-def test_what_looks_like_a_secret_is_hidden(said: str, told: str) -> None:
-    assert redact(said) == told
+def test_text_that_looks_like_a_secret_is_redacted(original: str, redacted: str) -> None:
+    assert redact(original) == redacted
 
 
 @pytest.mark.parametrize(
-    "said",
+    "text",
     [
         "it looks like postgresql://user:password@host:5432/name.",
         "send a valid token as a bearer token of the API",
@@ -45,11 +45,11 @@ def test_what_looks_like_a_secret_is_hidden(said: str, told: str) -> None:
         "file:///srv/media, s3://bucket/folder",
     ],
 )
-def test_all_else_stays_as_it_is(said: str) -> None:
-    assert redact(said) == said
+def test_other_text_is_not_changed(text: str) -> None:
+    assert redact(text) == text
 
 
-def test_a_known_secret_is_hidden_in_every_spelling() -> None:
+def test_a_known_secret_is_redacted_in_every_encoding() -> None:
     remember_addresses(f"s3://key:{PASSWORD}@bucket")
     remember('quoted "Xq8weird" secret')
     for spelling in (PASSWORD, "Xq7%2Fwe%40ird%3Apw%2520", "Xq7/we@ird:pw "):
@@ -57,7 +57,7 @@ def test_a_known_secret_is_hidden_in_every_spelling() -> None:
     assert redact('{"line": "quoted \\"Xq8weird\\" secret"}') == '{"line": "***"}'
 
 
-def test_secrets_of_the_environment_are_known_by_their_names() -> None:
+def test_secrets_of_the_environment_are_recognized_by_the_variable_name() -> None:
     names = ("AWS_SECRET_ACCESS_KEY", "RETLLM_SECRET_KEY", "HF_TOKEN", "PGPASSWORD")
     remember_environment({name: f"Xq9-of-{name}" for name in names} | {"HOME": "/home/Xq9", "SHORT_TOKEN": "a"})
     for name in names:
@@ -65,7 +65,7 @@ def test_secrets_of_the_environment_are_known_by_their_names() -> None:
     assert redact("a cat in /home/Xq9") == "a cat in /home/Xq9"
 
 
-def test_errors_hide_them_in_message_and_detail() -> None:
+def test_errors_redact_secrets_in_message_and_detail() -> None:
     error = StackError(
         "s3://k:Xq7weirdpw@b is away", url="s3://k:Xq7weirdpw@b", tail=["at s3://k:Xq7weirdpw@b"], count=3
     )
@@ -75,15 +75,15 @@ def test_errors_hide_them_in_message_and_detail() -> None:
     assert InvalidInput("plain", index=1).detail == {"index": 1}
 
 
-def test_what_a_unit_failed_of_hides_them() -> None:
+def test_the_error_of_a_unit_redacts_secrets() -> None:
     assert describe(OSError("s3://k:Xq7weirdpw@b: denied")) == "OSError: s3://k:***@b: denied"
 
 
-def test_a_check_of_the_doctor_hides_them() -> None:
+def test_a_check_of_the_doctor_redacts_secrets() -> None:
     assert Check("storage", "failed", "at s3://k:Xq7weirdpw@b").as_json()["message"] == "at s3://k:***@b"
 
 
-def test_settings_do_not_show_theirs(tmp_path: Path) -> None:
+def test_settings_do_not_show_their_secrets(tmp_path: Path) -> None:
     made = Settings(
         home=tmp_path,
         database_url="postgresql://me:Xq7-of-database@db/x",
@@ -115,7 +115,7 @@ crash()
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
-def test_neither_a_line_nor_a_crash_tells_one(form: str) -> None:
+def test_log_lines_and_tracebacks_contain_no_secret(form: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", CRASH, form],
         env={"DATABASE_PASSWORD": "Xq7-in-the-environment"},
@@ -129,7 +129,7 @@ def test_neither_a_line_nor_a_crash_tells_one(form: str) -> None:
     assert "Xq7" not in done.stderr + done.stdout
 
 
-def test_a_setting_that_is_refused_does_not_show_the_others() -> None:
+def test_the_error_for_an_invalid_setting_does_not_show_secrets_of_others() -> None:
     folders = "local-dir:/a/same,local-dir:/b/same"
     secrets = {"RETLLM_SECRET_KEY": "Xq7-of-the-key-1234567890-abcdefghij", "REDIS_URL": "redis://:Xq7-pw@h/0"}
     for program in ("from retllm.cli.main import main; main(['doctor', '--json'])", "import retllm_web.wsgi"):
@@ -146,7 +146,7 @@ def test_a_setting_that_is_refused_does_not_show_the_others() -> None:
         assert "Xq7" not in done.stdout + done.stderr
 
 
-def test_a_setting_that_is_refused_does_not_show_a_password_in_it() -> None:
+def test_the_error_for_an_invalid_setting_does_not_show_a_password_in_its_value() -> None:
     with pytest.raises(pydantic.ValidationError) as refused:
         Settings(port="postgresql://me:Xq7weirdpw@db/x")  # type: ignore[arg-type]  # meant for another variable
     assert "postgresql://me:***@db/x" in settings_sentence(refused.value)

@@ -48,7 +48,7 @@ def test_each_threat_has_tests_that_exist() -> None:
             assert test in _tests(ROOT / file), (file, test)
 
 
-def test_no_threat_stands_twice() -> None:
+def test_no_threat_is_listed_twice() -> None:
     threats, _ = _parts()
     names = [row[1] for row in threats]
     assert len(names) == len(set(names))

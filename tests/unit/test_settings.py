@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from retllm.settings import PRESETS, Settings, public_name
 
 
-def test_a_search_that_names_no_number_of_candidates_takes_no_more_than_any_may() -> None:
+def test_the_default_k_is_at_most_the_maximum_k() -> None:
     assert Settings().k == Settings().default_k
     assert Settings(default_k=10, max_k=4).k == 4
 
@@ -40,7 +40,7 @@ SHIPPED = PRESETS["demo"]
         {"preset": "paper", "extra_embedders": (SHIPPED.embedder,)},
     ],
 )
-def test_whoever_uses_a_model_of_the_demo_is_told_what_it_knows(values: dict[str, Any]) -> None:
+def test_settings_with_a_demo_model_have_its_notice(values: dict[str, Any]) -> None:
     assert SHIPPED.notice
     assert "\n" not in SHIPPED.notice
     assert Settings(**values).notice == SHIPPED.notice
@@ -56,11 +56,11 @@ def test_whoever_uses_a_model_of_the_demo_is_told_what_it_knows(values: dict[str
         {"embedder": "local-dir:/models/clip", "scorer": "/models/mllm"},
     ],
 )
-def test_other_models_need_no_such_word(values: dict[str, Any]) -> None:
+def test_settings_without_a_demo_model_have_no_notice(values: dict[str, Any]) -> None:
     assert Settings(**values).notice is None
 
 
-def test_results_of_the_demo_are_told_as_such_when_other_models_are_in_force() -> None:
+def test_results_of_the_demo_models_have_the_notice_under_other_settings() -> None:
     names = (public_name(SHIPPED.embedder), public_name(SHIPPED.scorer))
     assert Settings(preset="small").notice_on(names) == SHIPPED.notice
     assert Settings(preset="demo").notice_on(("ViT-B-32/openai", "org/other")) is None
@@ -76,14 +76,14 @@ def test_results_of_the_demo_are_told_as_such_when_other_models_are_in_force() -
         ('["local-dir:/models/one, two", "ViT-B-32/openai"]', ("local-dir:/models/one, two", "ViT-B-32/openai")),
     ],
 )
-def test_more_embedders_are_named_between_commas_or_as_a_json_list(
+def test_extra_embedders_are_separated_by_commas_or_a_json_list(
     value: str, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RETLLM_EXTRA_EMBEDDERS", value)
     assert Settings().extra_embedders == names
 
 
-def test_the_embedders_in_force_go_by_their_public_names_the_main_one_first() -> None:
+def test_embedders_are_listed_by_public_name_with_the_main_one_first() -> None:
     settings = Settings(
         embedder="local-dir:/models/main", extra_embedders=("ViT-B-32/openai", "local-dir:/models/main")
     )
@@ -93,7 +93,7 @@ def test_the_embedders_in_force_go_by_their_public_names_the_main_one_first() ->
     ]
 
 
-def test_two_embedders_that_results_could_not_tell_apart_are_refused() -> None:
+def test_two_embedders_with_the_same_public_name_are_refused() -> None:
     with pytest.raises(ValidationError, match="two embedders are called local-dir:clip"):
         Settings(embedder="local-dir:/one/clip", extra_embedders=("local-dir:/two/clip",))
 
@@ -108,13 +108,13 @@ def test_two_embedders_that_results_could_not_tell_apart_are_refused() -> None:
         ("RETLLM_EXTRA_EMBEDDERS", "[1, 2"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_refused(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_setting_is_refused(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(ValidationError):
         Settings()
 
 
-def test_the_servers_addresses_come_from_their_usual_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_addresses_come_from_the_standard_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://db/x")
     monkeypatch.setenv("REDIS_URL", "redis://queue/1")
     assert (Settings().database_url, Settings().redis_url) == ("postgresql://db/x", "redis://queue/1")
@@ -130,5 +130,5 @@ def test_the_servers_addresses_come_from_their_usual_variables(monkeypatch: pyte
         ("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct"),
     ],
 )
-def test_results_keep_a_models_name_but_not_where_it_lay(name: str, shown: str) -> None:
+def test_a_public_name_has_the_name_of_the_model_but_not_its_path(name: str, shown: str) -> None:
     assert public_name(name) == shown

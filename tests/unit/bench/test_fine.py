@@ -1,4 +1,4 @@
-"""What ``retllm bench fine`` measures is what it says: the same pairs, each way as it is described."""
+"""``retllm bench fine`` measures the same pairs in each of the described ways."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
     return load_scorer(str(folder), device="cpu")
 
 
-def test_the_size_is_the_size_asked_for(tmp_path: Path, scorer: Scorer) -> None:
+def test_the_random_model_has_the_requested_size(tmp_path: Path, scorer: Scorer) -> None:
     parameters = save_random_model(tmp_path, SMALL, captions(5, 0))
     assert parameters == sum(one.numel() for one in scorer.loaded.module.parameters())
     [score] = scorer.score(Content(text="a"), [Content(image=one) for one in pictures(1, 84, 0)], OFF)
@@ -38,7 +38,7 @@ def test_captions_and_pictures_are_all_different() -> None:
     assert len({one.tobytes() for one in pictures(8, 28, 1)}) == 8
 
 
-def test_the_published_shape_reads_every_layer_at_every_position(scorer: Scorer) -> None:
+def test_the_published_shape_applies_the_head_to_every_layer_and_position(scorer: Scorer) -> None:
     seen: list[int] = []
     head = scorer.loaded.decoder.head
     handle = head.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[1]))
@@ -51,7 +51,7 @@ def test_the_published_shape_reads_every_layer_at_every_position(scorer: Scorer)
     assert all(not layer._forward_hooks for layer in scorer.loaded.decoder.layers)
 
 
-def test_each_way_goes_through_the_model_as_it_says(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_way_makes_the_expected_forward_passes(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[tuple[str, int]] = []
     for name in ("_whole", "_make", "_tails"):
         plain = getattr(Engine, name)
@@ -73,7 +73,7 @@ def test_each_way_goes_through_the_model_as_it_says(scorer: Scorer, monkeypatch:
     assert all(speed.pairs_per_second[one][way] > 0 for one in DIRECTIONS for way in WAYS)
 
 
-def test_comparisons_leave_the_scorer_as_it_was(scorer: Scorer) -> None:
+def test_a_comparison_does_not_change_the_scorer(scorer: Scorer) -> None:
     query, pool = Content(text="a dog"), [Content(image=one) for one in pictures(2, 84, 5)]
     expected = scorer.score(query, pool, OFF)
     with scorer.bare():
@@ -85,7 +85,7 @@ def test_comparisons_leave_the_scorer_as_it_was(scorer: Scorer) -> None:
     assert not torch.is_inference_mode_enabled()
 
 
-def test_the_command_answers_with_the_promised_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_documented_json(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--width", "128", "--layers", "4", "--picture", "56", "-k", "2", "--rounds", "1", "--json"]
     with pytest.raises(SystemExit) as caught:
         main(["bench", "fine", *options])
@@ -96,7 +96,7 @@ def test_the_command_answers_with_the_promised_json(capsys: pytest.CaptureFixtur
     assert result["k"] == 2
 
 
-def test_a_width_that_heads_do_not_divide_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_width_that_is_not_a_multiple_of_64_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["bench", "fine", "--width", "200"])
     assert caught.value.code == 2

@@ -1,4 +1,4 @@
-"""What ``retllm bench jobs`` measures is what it says: real units and bare tasks, by the same worker, in turns."""
+"""``retllm bench jobs`` measures real units and bare tasks, alternately and with the same worker."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def test_a_quantile_is_one_of_the_values(values: list[float], share: float, expe
     assert quantile(values, share) == expected
 
 
-def test_the_ratios_are_of_the_job_core_to_the_bare_task() -> None:
+def test_the_ratios_compare_the_job_core_with_the_bare_task() -> None:
     starts = {"job": [0.030, 0.010, 0.020], "task": [0.005, 0.004, 0.010]}
-    told = Overhead(starts, {"job": [50.0, 40.0, 90.0], "task": [1000.0, 500.0, 200.0]}, units=9).as_json()
-    assert told == {
+    measured = Overhead(starts, {"job": [50.0, 40.0, 90.0], "task": [1000.0, 500.0, 200.0]}, units=9).as_json()
+    assert measured == {
         "starts": 3,
         "units": 9,
         "rounds": 3,
@@ -35,22 +35,22 @@ def test_the_ratios_are_of_the_job_core_to_the_bare_task() -> None:
     }
 
 
-def test_the_sides_take_turns_and_each_begins_every_other_one() -> None:
-    said: list[str] = []
+def test_the_sides_alternate_and_each_starts_every_other_round() -> None:
+    called: list[str] = []
 
     def side(name: str) -> float:
-        said.append(name)
-        return float(len(said))
+        called.append(name)
+        return float(len(called))
 
     found = jobs._in_turns(2, {"job": lambda: side("job"), "task": lambda: side("task")})
-    assert said == ["task", "job", "job", "task"]
+    assert called == ["task", "job", "job", "task"]
     assert found == {"job": [2.0, 3.0], "task": [1.0, 4.0]}
 
 
-def test_units_are_real_units_and_the_command_tells_it_all(
+def test_the_command_runs_real_units_and_prints_all_measurements(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """More units than the submission announces, so that the dispatcher has its part."""
+    """There are more units than the submission notifies workers of, so that the dispatcher is involved."""
     ended: list[Unit] = []
     over = jobs._Sides._await_end
 
@@ -61,7 +61,7 @@ def test_units_are_real_units_and_the_command_tells_it_all(
         return when
 
     monkeypatch.setattr(jobs._Sides, "_await_end", seen)
-    # a server that is named is not used: it may hold somebody's work
+    # configured servers are not used: they may contain other work
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
     with pytest.raises(SystemExit) as caught:
@@ -70,7 +70,7 @@ def test_units_are_real_units_and_the_command_tells_it_all(
     result = json.loads(capsys.readouterr().out)
     assert (result["starts"], result["units"], result["rounds"]) == (2, 70, 1)
     assert all(result[name][side] > 0 for name in ("start_p50_ms", "start_p95_ms", "per_second") for side in jobs.SIDES)
-    # three more warm up
+    # three more for the warm-up
     assert len(ended) == 3 + 2 + 70
     assert {(unit.state, unit.attempt) for unit in ended} == {(UnitState.DONE, 1)}
     assert len({unit.worker for unit in ended}) == 1

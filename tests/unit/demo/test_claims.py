@@ -1,4 +1,4 @@
-"""What captions say, and when it is true."""
+"""Captions as claims about a scene, and when a claim is true."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ THREE = Scene(RED, BLUE, "left of", GREEN, layout=0)
 A_RED, A_BLUE = Phrase("large", "red", "circle"), Phrase("small", "blue", "square")
 
 
-def test_a_caption_reads_like_one():
-    """Either end can begin; a third object is added with "and"."""
+def test_a_caption_names_the_objects_and_their_relation():
+    """Either object can come first; a third object is added with "and"."""
     assert caption(TWO) == "a large red circle left of a small blue square"
     assert caption(replace(TWO, layout=1)) == "a small blue square right of a large red circle"
     assert caption(THREE) == "a large red circle left of a small blue square and a small green ring"
@@ -48,14 +48,14 @@ def test_a_caption_reads_like_one():
         (PairClaim(A_RED, "left of", A_BLUE, Phrase(None, "green", "ring")), False),
     ],
 )
-def test_a_claim_is_true_when_all_of_it_is(claim, true):
-    """Order of naming does not matter; what is left out is not claimed."""
+def test_a_claim_is_true_if_all_its_parts_are_true(claim, true):
+    """The order of the objects does not matter; a property that is left out is not claimed."""
     assert holds(claim, TWO) is true
     assert plainly_false(claim, TWO) is not true
 
 
 def test_a_third_object_may_be_left_out_but_not_invented():
-    """A caption need not name everything, and may name only what is there."""
+    """A caption need not name every object, but may name only objects of the scene."""
     assert holds(PairClaim(A_RED, "left of", A_BLUE), THREE)
     assert holds(PairClaim(A_RED, "left of", A_BLUE, Phrase(None, "green", "ring")), THREE)
     assert not holds(PairClaim(A_RED, "left of", A_BLUE, Phrase("large", "green", "ring")), THREE)
@@ -69,7 +69,7 @@ def test_a_relation_to_the_third_object_is_unclear():
 
 
 def test_random_true_claims_are_true():
-    """Whatever form is drawn."""
+    """For every form of claim."""
     rng = random.Random(1)
     for _ in range(500):
         scene = random_scene(rng, held_out=False, third_share=0.5)
@@ -77,7 +77,7 @@ def test_random_true_claims_are_true():
         assert holds(full_claim(scene), scene)
 
 
-def test_a_place_claim_names_where_a_thing_is():
+def test_a_place_claim_names_the_place_of_an_object():
     """For a single object its place, for a pair the end of its axis."""
     rng = random.Random(2)
     single = random_single(rng)
@@ -86,8 +86,8 @@ def test_a_place_claim_names_where_a_thing_is():
     assert seen == {"a large red circle on the left", "a small blue square on the right"}
 
 
-def test_claims_that_describe_held_out_scenes_are_known():
-    """A full claim is on the side of its scene; one that leaves a size open describes no single meaning."""
+def test_claims_that_describe_held_out_scenes_are_recognized():
+    """A full claim is on the same side of the split as its scene; without a size it has no single meaning."""
     rng = random.Random(3)
     for held_out in (True, False):
         scene = random_scene(rng, held_out=held_out)

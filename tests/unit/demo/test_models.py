@@ -1,4 +1,4 @@
-"""The two shipped models: they load offline, are small, take any picture, and do what their cards say."""
+"""The two shipped models load offline, are small, accept any picture, and reach the quality of their cards."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from retllm.evaluation.variants import Variant
 from retllm.fine import Content, load_scorer
 
 CLIP, MLLM = models_dir() / "clip", models_dir() / "mllm"
-#: used for nothing else
+#: a seed that nothing else uses
 SEED = 907
 
 
@@ -53,7 +53,7 @@ def test_both_models_together_are_small():
             assert {str(tensors.get_slice(key).get_dtype()) for key in tensors.keys()} == {"F16"}  # noqa: SIM118
 
 
-def test_they_load_by_the_plain_loaders(monkeypatch):
+def test_both_models_load_offline_with_the_standard_loaders(monkeypatch):
     """open_clip by ``local-dir:``, transformers by the Auto classes, with the hub switched off."""
     monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{CLIP}")
@@ -69,8 +69,8 @@ def test_they_load_by_the_plain_loaders(monkeypatch):
         assert len(processor.tokenizer.encode(word)) == 1
 
 
-def test_any_text_can_be_read():
-    """The byte-level vocabulary spells what it has never seen, in both models."""
+def test_any_text_can_be_tokenized():
+    """The byte-level vocabularies of both models can encode unknown words."""
     text = "Zwölf Boxkämpfer jagen 東京 🙂 <|nothing|>"
     tokenizer = AutoProcessor.from_pretrained(MLLM).tokenizer
     assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -78,8 +78,8 @@ def test_any_text_can_be_read():
 
 
 @pytest.mark.parametrize("size", [(600, 400), (400, 600), (64, 64), (20, 9), (1200, 90), (1, 1)])
-def test_a_stray_picture_goes_through(scorer, embedder, size):
-    """Of any size and shape, to a score and an entropy that are numbers, alone and beside a second picture."""
+def test_a_picture_of_any_size_can_be_scored_and_embedded(scorer, embedder, size):
+    """Score and entropy are valid for a query with a text, a picture, or both."""
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     picture = Image.fromarray(noise)
     other = Image.new("RGB", (64, 64), "green")
@@ -90,8 +90,8 @@ def test_a_stray_picture_goes_through(scorer, embedder, size):
     assert np.isfinite(embedder.embed_images([picture])).all()
 
 
-def test_the_answer_is_true_or_false(scorer):
-    """Almost all of the probability is on the two answers: the entropy of a sure answer is near zero."""
+def test_almost_all_probability_is_on_the_answers_true_and_false(scorer):
+    """So the entropy of a confident answer is near zero."""
     pair = hard_pairs("replace_attribute", 1, SEED)[0]
     picture = Content(image=render(pair.scene, 256))
     true, false = scorer.score(picture, [Content(text=str(pair.true)), Content(text=str(pair.false))])
@@ -114,8 +114,8 @@ def measured(folder, tasks, embedder, scorer) -> list[Part]:
     return list(result.parts)
 
 
-def test_the_fine_stage_mends_what_the_coarse_stage_confuses(tmp_path, scorer, embedder):
-    """In six held-out families the fine stage's first place is right far more often than the coarse stage's."""
+def test_the_fine_stage_corrects_errors_of_the_coarse_stage(tmp_path, scorer, embedder):
+    """In six held-out families the first candidate of the fine stage is right far more often."""
     (part,) = measured(tmp_path, make_scenes(6, 0, SEED).sections["t2i"], embedder, scorer)
     assert part.coarse[10].mean() >= 0.9
     assert part.fine[1].mean() >= part.coarse[1].mean() + 0.2
@@ -124,7 +124,7 @@ def test_the_fine_stage_mends_what_the_coarse_stage_confuses(tmp_path, scorer, e
 
 
 def test_swaps_need_the_fine_stage(tmp_path, scorer, embedder):
-    """The coarse encoder is near chance on captions of the same words, the scorer is not."""
+    """On captions with the same words the embedder is near chance, the scorer is not."""
     swaps = [task for task in make_scenes(1, 40, SEED).sections["choice"] if task.group == "swap"]
     parts = measured(tmp_path, swaps, embedder, scorer)
     assert [part.name for part in parts] == ["swap_object", "swap_attribute"]
@@ -133,8 +133,8 @@ def test_swaps_need_the_fine_stage(tmp_path, scorer, embedder):
         assert mean_of_parts([part.coarse[1]]) <= 0.8
 
 
-def test_the_demo_collection_is_what_it_says(tmp_path):
-    """PNG files, one line of captions.jsonl each, held-out scenes, the same for one seed."""
+def test_the_demo_collection_has_pictures_with_captions_and_is_reproducible_by_seed(tmp_path):
+    """The pictures are PNG files of held-out scenes with one line each in captions.jsonl."""
     queries = write_collection(tmp_path / "one", families=2, seed=SEED)
     again = write_collection(tmp_path / "two", families=2, seed=SEED)
     assert queries == again

@@ -1,4 +1,4 @@
-"""The packed forward pass of training is the plain model's, and its prompts are the processor's."""
+"""The packed forward pass of training equals that of the plain model, and its prompts those of the processor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def untrained():
 
 
 @pytest.fixture(scope="module")
-def asked():
+def pictures_and_questions():
     """Three scenes with two questions each."""
     rng = random.Random(5)
     scenes = [random_scene(rng, held_out=False) for _ in range(3)]
@@ -35,21 +35,21 @@ def prompt_of(processor, question):
     return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
 
-def test_the_question_is_the_platforms():
-    """Training asks in the words of the platform's prompt file, for text to image and image to text alike."""
+def test_training_asks_the_question_of_the_platform():
+    """Training uses the platform's prompt file, for text to image and for image to text."""
     picture = Content(image=render(random_scene(random.Random(1), held_out=False)))
-    said = Content(text="a red circle above a blue ring")
+    caption = Content(text="a red circle above a blue ring")
     prompts = load_prompts()
-    for query, candidate in ((said, picture), (picture, said)):
+    for query, candidate in ((caption, picture), (picture, caption)):
         shown, question = prompts.message("true_false", query, candidate)
         assert shown is picture.picture
-        assert question == ask(said.text)
+        assert question == ask(caption.text)
 
 
-def test_a_packed_prompt_has_the_processors_tokens(untrained, asked):
-    """Shared prefix and segment together are what the processor makes of the whole prompt."""
+def test_a_packed_prompt_has_the_tokens_of_the_processor(untrained, pictures_and_questions):
+    """The shared prefix and the segment are together the tokens of the whole prompt."""
     _, processor = untrained
-    pictures, questions = asked
+    pictures, questions = pictures_and_questions
     packer = Packer(processor)
     batch = packer.pack(pictures, packer.segments(questions, ["True"] * 6, whole=False))
     assert len(batch.prefix) > len(packer.prefix)
@@ -61,10 +61,10 @@ def test_a_packed_prompt_has_the_processors_tokens(untrained, asked):
         assert set(packed[len(tokens) :]) <= {processor.tokenizer.pad_token_id}
 
 
-def test_a_packed_pass_equals_one_prompt_at_a_time(untrained, asked):
-    """The logits that training sees are those of the plain model on each prompt alone."""
+def test_a_packed_pass_equals_one_prompt_at_a_time(untrained, pictures_and_questions):
+    """The logits are those of the plain model for each prompt alone."""
     model, processor = untrained
-    pictures, questions = asked
+    pictures, questions = pictures_and_questions
     packer = Packer(processor)
     with torch.inference_mode():
         packed, targets = logits(
@@ -76,10 +76,10 @@ def test_a_packed_pass_equals_one_prompt_at_a_time(untrained, asked):
     assert processor.tokenizer.convert_ids_to_tokens(targets.tolist()) == ["True", "False"] * 3
 
 
-def test_injection_changes_the_answer_and_leaves_no_trace(untrained, asked):
-    """With visual tokens mixed in the logits differ; afterwards the model is as it was."""
+def test_injection_changes_the_logits_but_not_the_model(untrained, pictures_and_questions):
+    """With visual tokens mixed in, the logits differ; afterwards they are the same as before."""
     model, processor = untrained
-    pictures, questions = asked
+    pictures, questions = pictures_and_questions
     packer = Packer(processor)
     batch = packer.pack(pictures, packer.segments(questions, ["True"] * 6, whole=False))
     with torch.inference_mode():
@@ -99,7 +99,7 @@ def test_answers_are_single_tokens(untrained):
         assert len(tokenizer.encode(word)) == 1
 
 
-def test_lessons_are_balanced_and_follow_from_their_seed():
+def test_lessons_are_balanced_and_reproducible_by_seed():
     """Each true caption comes with a false one; describing has the same number of captions for each picture."""
     lesson = judge(random.Random(3), pictures=6, pairs=4, mix=Mix(0.5, 0.2, ("place", "shape")))
     assert lesson.answers == ["True", "False"] * 24
@@ -108,6 +108,6 @@ def test_lessons_are_balanced_and_follow_from_their_seed():
         lesson.questions
         == judge(random.Random(3), pictures=6, pairs=4, mix=Mix(0.5, 0.2, ("place", "shape"))).questions
     )
-    told = describe(random.Random(3), pictures=4, each=2)
-    assert len(told.pictures) == 4
-    assert len(told.answers) == len(told.questions) == 8
+    descriptions = describe(random.Random(3), pictures=4, each=2)
+    assert len(descriptions.pictures) == 4
+    assert len(descriptions.answers) == len(descriptions.questions) == 8

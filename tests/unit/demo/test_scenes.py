@@ -1,4 +1,4 @@
-"""The procedural scenes: deterministic, drawn as they say, and strictly parted into held out and training."""
+"""The procedural scenes are deterministic, drawn correctly, and split strictly into held-out and training scenes."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def centre_of(picture, colour):
     return columns.mean() / picture.width, rows.mean() / picture.height
 
 
-def test_one_seed_gives_the_same_scenes_and_pixels():
-    """Two generators of one seed agree in every scene and in every pixel; another seed gives others."""
+def test_the_same_seed_gives_the_same_scenes_and_pixels():
+    """Two generators with the same seed agree in every scene and pixel; another seed gives other scenes."""
     once = [random_scene(random.Random(7), held_out=True) for _ in range(3)]
     again = [random_scene(random.Random(7), held_out=True) for _ in range(3)]
     assert once == again
@@ -45,8 +45,8 @@ def test_one_seed_gives_the_same_scenes_and_pixels():
     assert random_scene(random.Random(8), held_out=True) != once[0]
 
 
-def test_another_layout_is_another_picture_of_the_same_meaning():
-    """The layout seed changes pixels, not the meaning nor the side of the split."""
+def test_another_layout_gives_another_picture_with_the_same_meaning():
+    """The layout changes pixels, but neither the meaning nor the side of the split."""
     scene = Scene(RED_CIRCLE, BLUE_SQUARE, "left of", layout=1)
     other = replace(scene, layout=2)
     assert scene.meaning == other.meaning
@@ -71,7 +71,7 @@ def test_the_picture_shows_the_relation(edge, layout):
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_single_object_is_at_its_place(place):
-    """Absolute places are absolute."""
+    """The place of a single object is a place in the picture."""
     x, y = centre_of(render(Single(RED_CIRCLE, place, layout=3)), "red")
     assert {
         "on the left": x < 0.4,
@@ -82,7 +82,7 @@ def test_a_single_object_is_at_its_place(place):
 
 
 def test_held_out_and_training_meanings_are_disjoint():
-    """No meaning is drawn for both sides, and about one in eight is held out."""
+    """No meaning is on both sides, and about one in eight is held out."""
     rng = random.Random(1)
     held_out = {random_scene(rng, held_out=True).meaning for _ in range(2000)}
     training = {random_scene(rng, held_out=False).meaning for _ in range(2000)}
@@ -99,7 +99,7 @@ def _all_pairs():
         yield (first.size, first.colour, first.shape), (second.size, second.colour, second.shape)
 
 
-def test_rearranged_words_stay_on_their_side_of_the_split():
+def test_rearranged_scenes_stay_on_their_side_of_the_split():
     """Swapping objects, attributes or the relation of a held-out scene gives a held-out scene."""
     rng = random.Random(3)
     for _ in range(200):
@@ -115,8 +115,8 @@ def test_rearranged_words_stay_on_their_side_of_the_split():
         assert is_held_out(recoloured)
 
 
-def test_no_two_things_of_a_scene_share_colour_and_shape():
-    """So every phrase of a caption has one referent."""
+def test_no_two_objects_of_a_scene_have_the_same_colour_and_shape():
+    """So every phrase of a caption refers to exactly one object."""
     rng = random.Random(4)
     assert all(well_formed(random_scene(rng, held_out=False, third_share=1.0)) for _ in range(300))
     assert not well_formed(Scene(RED_CIRCLE, replace(RED_CIRCLE, size="small"), "above"))

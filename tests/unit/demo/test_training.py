@@ -1,4 +1,4 @@
-"""The course of training: what each stage is taught, and that a run can be taken up again."""
+"""Training: the targets of each stage, and that an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ TINY = MllmRecipe(
 
 def test_each_cell_has_the_object_in_it_as_target():
     """The object on the left is in one of the left columns, its properties as indices; all other cells are empty."""
-    said = cells(Scene(RED, BLUE, "left of", layout=5))
-    filled = (said[:, 0] >= 0).nonzero()[:, 0].tolist()
+    targets = cells(Scene(RED, BLUE, "left of", layout=5))
+    filled = (targets[:, 0] >= 0).nonzero()[:, 0].tolist()
     assert len(filled) == 2
     left, right = sorted(filled, key=lambda cell: cell % GRID)
     assert left % GRID < GRID / 2 <= right % GRID
-    assert said[left].tolist() == [SIZES.index("large"), list(COLOURS).index("red"), SHAPES.index("circle")]
+    assert targets[left].tolist() == [SIZES.index("large"), list(COLOURS).index("red"), SHAPES.index("circle")]
     assert (cells(Single(BLUE, "at the top", layout=1))[GRID * GRID // 2 :] == -1).all()
 
 
-def test_right_answers_cost_nothing_and_count_as_right():
-    """A head that is sure and right has almost no loss; one that is sure and wrong has much."""
-    said = torch.stack([cells(Scene(RED, BLUE, "above", layout=2))])
+def test_right_answers_have_no_loss_and_count_as_right():
+    """A confident right answer has almost no loss; a confident wrong one has a high loss."""
+    targets = torch.stack([cells(Scene(RED, BLUE, "above", layout=2))])
     answers = torch.full((1, GRID * GRID, 1 + len(SIZES) + len(COLOURS) + len(SHAPES)), -20.0)
-    for cell in (said[0, :, 0] >= 0).nonzero()[:, 0]:
+    for cell in (targets[0, :, 0] >= 0).nonzero()[:, 0]:
         answers[0, cell, -1] = 20.0
         start = 0
         for column, options in enumerate((SIZES, COLOURS, SHAPES)):
-            answers[0, cell, start + said[0, cell, column]] = 20.0
+            answers[0, cell, start + targets[0, cell, column]] = 20.0
             start += len(options)
-    loss, right = sight_loss(answers, said)
+    loss, right = sight_loss(answers, targets)
     assert loss < 1e-6
     assert right == {"size": 1.0, "colour": 1.0, "shape": 1.0}
-    assert sight_loss(-answers, said)[0] > 10
+    assert sight_loss(-answers, targets)[0] > 10
 
 
 def test_the_learning_rate_rises_and_falls():
@@ -72,12 +72,12 @@ def test_the_learning_rate_rises_and_falls():
 
 
 def test_recall_counts_the_right_column():
-    """Row i's right column is i."""
+    """The right column of row i is i."""
     similarity = torch.tensor([[0.9, 0.1, 0.2], [0.5, 0.4, 0.1], [0.3, 0.2, 0.1]])
     assert recall(similarity, (1, 2, 3)) == {"r@1": 0.3333, "r@2": 0.6667, "r@3": 1.0}
 
 
-def test_judging_aids_tell_where_a_caption_becomes_false():
+def test_auxiliary_targets_mark_where_a_caption_becomes_false():
     """The words of the true caption are targets; the false one is true up to the word that makes it false."""
     packer = Packer(build_processor(seed=1))
     true, false = "a large red circle left of a small blue square", "a large red circle left of a small blue ring"
@@ -105,13 +105,13 @@ def test_every_false_caption_of_a_lesson_differs_from_its_true_one():
 
 @pytest.fixture
 def small_measures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure by the smallest gallery: what comes out says nothing of a model that learned for four steps."""
+    """Measure with the smallest gallery; the figures of a model after four steps do not matter."""
     monkeypatch.setattr(training, "gallery", lambda _, seed: gallery(1, seed))
     monkeypatch.setattr(training, "hard_pairs", lambda category, _, seed: hard_pairs(category, 2, seed))
 
 
-def test_an_interrupted_run_goes_on_and_ends_the_same(tmp_path, small_measures):
-    """From its checkpoint a run reaches the weights that it would have reached, and leaves a model that loads."""
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path, small_measures):
+    """A resumed run has the weights of an uninterrupted run, and the saved model can be loaded."""
     train_mllm(tmp_path / "whole", seed=3, checkpoint=tmp_path / "whole.pt", recipe=TINY)
     half = tmp_path / "half.pt"
     advance = _Run.advance

@@ -1,4 +1,4 @@
-"""Hard variants: each changes exactly what its category says, and makes the caption false of the picture."""
+"""Hard variants: each changes exactly what its category says, and makes the caption false for the picture."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def difference(pair):
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
-def test_variants_are_false_of_the_picture_and_true_captions_true(category):
-    """On held-out scenes only, and the same for one seed."""
+def test_variants_are_false_and_true_captions_are_true_for_the_picture(category):
+    """The scenes are held out, and the pairs are the same for the same seed."""
     pairs = hard_pairs(category, 60, SEED)
     assert pairs == hard_pairs(category, 60, SEED)
     assert pairs != hard_pairs(category, 60, SEED + 1)
@@ -47,7 +47,7 @@ def test_variants_are_false_of_the_picture_and_true_captions_true(category):
         ("replace_relation", [{relation.replace(" ", "-") for relation in RELATIONS}]),
     ],
 )
-def test_a_replacement_changes_one_word_for_another_of_its_kind(category, vocabularies):
+def test_a_replacement_replaces_one_word_by_another_of_the_same_kind(category, vocabularies):
     """One word out, one word in, at the same place."""
     for pair in hard_pairs(category, 60, SEED):
         out, into = difference(pair)
@@ -64,8 +64,8 @@ def test_a_swap_uses_the_same_words(category):
         assert str(pair.true) != str(pair.false)
 
 
-def test_swaps_swap_what_they_say():
-    """Objects change places whole; attributes change places while the nouns stay."""
+def test_swaps_exchange_the_objects_or_one_attribute():
+    """Whole objects are exchanged, or one attribute is exchanged while the shapes stay."""
     for pair in hard_pairs("swap_object", 60, SEED):
         assert (pair.false.first, pair.false.second) == (pair.true.second, pair.true.first)
         assert pair.false.relation == pair.true.relation
@@ -78,14 +78,14 @@ def test_swaps_swap_what_they_say():
 
 
 def test_an_added_object_is_not_in_the_picture():
-    """The false caption is the true one and one more object."""
+    """The false caption is the true one with one more object."""
     for pair in hard_pairs("add_object", 60, SEED):
         assert str(pair.false).startswith(f"{pair.true} and a ")
         assert not any(pair.false.extra.fits(thing) for thing in pair.scene.things)
 
 
 def test_an_added_attribute_is_wrong():
-    """The false caption is the true one and one size more."""
+    """The false caption is the true one with one more size."""
     for pair in hard_pairs("add_attribute", 60, SEED):
         out, into = difference(pair)
         assert out == []
@@ -93,8 +93,8 @@ def test_an_added_attribute_is_wrong():
         assert into[0] in SIZES
 
 
-def test_families_differ_in_one_thing_and_all_captions_tell_their_picture():
-    """Eight held-out members each, near their first; no caption of the gallery is true of a second picture in it."""
+def test_members_of_a_family_differ_in_one_thing_and_each_caption_fits_one_picture():
+    """A family has eight held-out members; no caption of the gallery is true for a second picture."""
     families = gallery(16, SEED)
     scenes = [scene for members in families for scene in members]
     assert {len(members) for members in families} == {FAMILY_SIZE}
@@ -114,14 +114,14 @@ def _bag(scene):
     return Counter(word for thing in scene.things for word in (thing.size, thing.colour, thing.shape))
 
 
-def test_most_of_a_family_can_be_confused_by_a_bag_of_words():
+def test_several_members_of_a_family_have_the_same_bag_of_words():
     """On average at least three members of eight are rearrangements of one bag of words."""
     families = gallery(32, SEED)
     rearranged = [sum(_bag(member) == _bag(members[0]) for member in members) for members in families]
     assert sum(rearranged) / len(rearranged) >= 3
 
 
-def test_a_gallery_follows_from_its_seed():
-    """Same seed, same gallery; the seeds are independent draws."""
+def test_a_gallery_is_reproducible_by_seed():
+    """The same seed gives the same gallery, another seed gives another one."""
     assert gallery(4, SEED) == gallery(4, SEED)
     assert gallery(4, SEED) != gallery(4, SEED + 1)

@@ -1,4 +1,4 @@
-"""A small CLIP of random weights in open_clip's format."""
+"""A small CLIP model with random weights in open_clip's format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A photograph that is decoded small has the vector that it has decoded whole."""
+"""A photograph decoded at a reduced size has nearly the same embedding as at full size."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def embedder() -> Embedder:
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
-def test_a_draft_changes_no_vector_and_hardly_a_pixel(name: str, embedder: Embedder) -> None:
+def test_decoding_at_a_reduced_size_hardly_changes_embedding_and_pixels(name: str, embedder: Embedder) -> None:
     data = at_twelve_megapixels(name)
     whole = decoder.load(data, 12_000_000)
     draft = decoder.load(data, 12_000_000, embedder.least_side)
-    assert draft.size == (500, 375), "an eighth"
+    assert draft.size == (500, 375), "an eighth of the size"
     vectors = embedder.embed_images([whole, draft])
     assert vectors[0] @ vectors[1] >= 0.999
     np.testing.assert_allclose(embedder.embed_prepared([embedder.prepare(draft)])[0], vectors[1], atol=1e-6)
@@ -51,7 +51,7 @@ def test_a_draft_changes_no_vector_and_hardly_a_pixel(name: str, embedder: Embed
         assert (transform(whole) - transform(large)).abs().max() <= 0.08
 
 
-def test_how_pictures_are_decoded_is_part_of_what_an_embedder_is(
+def test_the_preprocessing_hash_depends_on_the_decoding_size(
     embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("retllm.embedding.encoder._JPEG_OVER", 3)

@@ -1,4 +1,4 @@
-"""Pictures and texts become unit vectors that do not depend on what else is embedded with them."""
+"""Embeddings of pictures and texts are unit vectors that do not depend on the batch."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def test_every_row_is_a_unit_vector_of_the_stated_dimension(embedder: Embedder) 
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
 
 
-def test_nothing_embeds_to_no_rows(embedder: Embedder) -> None:
+def test_an_empty_batch_has_no_rows(embedder: Embedder) -> None:
     assert embedder.embed_images([]).shape == (0, 16)
     assert embedder.embed_texts([]).shape == (0, 16)
 
 
 @pytest.mark.parametrize("order", [[3], [6, 3, 0], [3] * 5, list(range(7)) * 10])
-def test_a_picture_embeds_alike_in_any_batch(embedder: Embedder, order: Sequence[int]) -> None:
+def test_a_picture_has_the_same_embedding_in_any_batch(embedder: Embedder, order: Sequence[int]) -> None:
     alone = embedder.embed_images([PICTURES[3]])[0]
     together = embedder.embed_images([PICTURES[index] for index in order])
     for row, index in zip(together, order, strict=True):
@@ -53,13 +53,13 @@ def test_a_picture_embeds_alike_in_any_batch(embedder: Embedder, order: Sequence
             np.testing.assert_allclose(row, alone, atol=1e-6)
 
 
-def test_a_text_embeds_alike_in_any_batch(embedder: Embedder) -> None:
+def test_a_text_has_the_same_embedding_in_any_batch(embedder: Embedder) -> None:
     together = embedder.embed_texts([*TEXTS] * 20)
     for index, text in enumerate(TEXTS):
         np.testing.assert_allclose(together[index + 40], embedder.embed_texts([text])[0], atol=1e-6)
 
 
-def test_the_rows_are_what_open_clip_computes(embedder: Embedder, clip_folder: Path) -> None:
+def test_embeddings_are_those_of_open_clip(embedder: Embedder, clip_folder: Path) -> None:
     model, transform = open_clip.create_model_from_pretrained(f"local-dir:{clip_folder}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{clip_folder}")
     with torch.no_grad():
@@ -70,11 +70,11 @@ def test_the_rows_are_what_open_clip_computes(embedder: Embedder, clip_folder: P
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
-def test_pictures_of_other_modes_are_taken(embedder: Embedder, mode: str) -> None:
+def test_pictures_of_other_modes_can_be_embedded(embedder: Embedder, mode: str) -> None:
     assert np.isfinite(embedder.embed_images([picture(1, mode=mode)])).all()
 
 
-def test_a_broken_picture_is_named(embedder: Embedder, tmp_path: Path) -> None:
+def test_the_error_for_a_broken_picture_has_its_index(embedder: Embedder, tmp_path: Path) -> None:
     path = tmp_path / "cut.png"
     picture(1, (200, 200)).save(path)
     path.write_bytes(path.read_bytes()[:2000])
@@ -83,7 +83,7 @@ def test_a_broken_picture_is_named(embedder: Embedder, tmp_path: Path) -> None:
     assert caught.value.detail["index"] == 1
 
 
-def test_the_revision_follows_the_weights_and_not_the_place(
+def test_the_revision_depends_on_the_weights_and_not_on_the_folder(
     clip_folder: Path, embedder: Embedder, tmp_path: Path
 ) -> None:
     copy = tmp_path / "elsewhere"
@@ -96,7 +96,7 @@ def test_the_revision_follows_the_weights_and_not_the_place(
     assert load_embedder(f"local-dir:{copy}", device="cpu").info.revision != embedder.info.revision
 
 
-def test_the_preprocessing_hash_follows_the_preprocessing(
+def test_the_preprocessing_hash_depends_on_the_preprocessing(
     clip_folder: Path, embedder: Embedder, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"
@@ -110,7 +110,7 @@ def test_the_preprocessing_hash_follows_the_preprocessing(
     assert load_embedder(f"local-dir:{clip_folder}").info.preprocessing_hash == embedder.info.preprocessing_hash
 
 
-def test_low_precision_stays_close(clip_folder: Path, embedder: Embedder) -> None:
+def test_bfloat16_embeddings_are_close_to_float32_embeddings(clip_folder: Path, embedder: Embedder) -> None:
     low = load_embedder(f"local-dir:{clip_folder}", device="cpu", dtype="bfloat16")
     closeness = (low.embed_images(PICTURES) * embedder.embed_images(PICTURES)).sum(axis=1)
     assert closeness.min() > 0.995
@@ -139,11 +139,11 @@ def _other_shape(folder: Path) -> None:
     path.write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize("harm", [_without_config, _pickle_only, _cut_weights, _other_shape, shutil.rmtree])
-def test_a_harmed_folder_is_refused_in_one_sentence(clip_folder: Path, tmp_path: Path, harm: object) -> None:
+@pytest.mark.parametrize("damage", [_without_config, _pickle_only, _cut_weights, _other_shape, shutil.rmtree])
+def test_a_damaged_folder_is_refused_with_a_one_line_message(clip_folder: Path, tmp_path: Path, damage: object) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(clip_folder, copy)
-    harm(copy)  # type: ignore[operator]
+    damage(copy)  # type: ignore[operator]
     with pytest.raises(ModelUnavailable) as caught:
         load_embedder(f"local-dir:{copy}")
     assert str(copy) in caught.value.message
@@ -160,14 +160,14 @@ def test_pickled_weights_beside_safetensors_are_never_opened(clip_folder: Path, 
 
 
 @pytest.mark.parametrize("name", ["ViT-B-32", "nothing/at-all", "ViT-B-32/no_such_tag", "", "local-dir:", "hf-hub:"])
-def test_a_name_that_means_nothing_is_refused(name: str) -> None:
+def test_an_unknown_model_name_is_refused(name: str) -> None:
     assert can_load(name).where in ("nowhere", "download")
     with pytest.raises(ModelUnavailable):
         load_embedder(name)
 
 
-def test_a_pinned_commit_is_loaded_and_no_other(clip_folder: Path, tmp_path: Path) -> None:
-    """The hub's main branch has moved on to other weights; both commits are in the cache, and there is no hub."""
+def test_the_pinned_commit_of_a_model_is_loaded(clip_folder: Path, tmp_path: Path) -> None:
+    """The main branch of the hub has newer weights; both commits are cached, and the hub is offline."""
     old, new = "a" * 40, "b" * 40
     repo = tmp_path / "hub" / "models--some--clip"
     for commit in (old, new):
@@ -177,7 +177,7 @@ def test_a_pinned_commit_is_loaded_and_no_other(clip_folder: Path, tmp_path: Pat
     weights = repo / "snapshots" / new / "open_clip_model.safetensors"
     tensors = load_file(weights)
     save_file({name: tensor + 0.01 for name, tensor in tensors.items()}, weights)
-    # and to a tokenizer that tells capitals apart
+    # the newer commit also has a case-sensitive tokenizer
     path = repo / "snapshots" / new / "open_clip_config.json"
     config = json.loads(path.read_text())
     config["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"clean": "whitespace"}
@@ -197,7 +197,7 @@ def test_a_pinned_commit_is_loaded_and_no_other(clip_folder: Path, tmp_path: Pat
     assert pinned[1] == original[1] != moved[1]
 
 
-def test_a_name_keeps_its_pin_and_results_do_not() -> None:
+def test_a_parsed_name_keeps_its_commit_and_a_public_name_does_not() -> None:
     assert parse("hf-hub:some/clip@abc") == Name("hf-hub:some/clip@abc", repo="some/clip", revision="abc")
     pinned = parse("ViT-B-32/laion2b_s34b_b79k@abc")
     assert (pinned.tag, pinned.revision) == ("laion2b_s34b_b79k", "abc")
@@ -213,7 +213,7 @@ def test_unknown_devices_and_precisions_are_refused(clip_folder: Path, device: s
         load_embedder(f"local-dir:{clip_folder}", device=device, dtype=dtype)
 
 
-def test_published_names_are_known_without_loading() -> None:
+def test_published_models_are_found_without_loading_them() -> None:
     for name in ("ViT-L-14-336/openai", "ViT-B-32/laion2b_s34b_b79k", "hf-hub:timm/ViT-SO400M-14-SigLIP-384"):
         source = can_load(name)
         assert source.where in ("cache", "download")

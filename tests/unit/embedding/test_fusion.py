@@ -1,4 +1,4 @@
-"""A picture and a text become one direction between theirs."""
+"""The embeddings of a picture and a text are fused into one unit vector."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VECTORS = arrays(np.float32, 8, elements=st.floats(0.125, 100, width=32))
 
 
 @given(VECTORS, VECTORS, st.floats(0, 1))
-def test_the_sum_is_weighted_between_unit_vectors(image: np.ndarray, text: np.ndarray, weight: float) -> None:
+def test_fusion_is_the_weighted_sum_of_the_unit_vectors(image: np.ndarray, text: np.ndarray, weight: float) -> None:
     fused = fuse(image, text, weight)
     expected = weight * image / np.linalg.norm(image) + (1 - weight) * text / np.linalg.norm(text)
     np.testing.assert_allclose(fused, expected / np.linalg.norm(expected), atol=1e-5)
@@ -23,13 +23,13 @@ def test_the_sum_is_weighted_between_unit_vectors(image: np.ndarray, text: np.nd
 
 
 @given(VECTORS)
-def test_a_missing_part_leaves_the_other(vector: np.ndarray) -> None:
+def test_fusion_without_one_part_returns_the_other(vector: np.ndarray) -> None:
     unit = vector / np.linalg.norm(vector)
     np.testing.assert_allclose(fuse(vector, None, 0.1), unit, atol=1e-6)
     np.testing.assert_allclose(fuse(None, vector, 0.9), unit, atol=1e-6)
 
 
-def test_rows_are_fused_one_by_one() -> None:
+def test_each_row_is_fused_separately() -> None:
     rng = np.random.default_rng(0)
     images, texts = rng.normal(size=(2, 5, 8)).astype(np.float32)
     rows = fuse(images, texts, 0.7)
@@ -49,6 +49,6 @@ def test_rows_are_fused_one_by_one() -> None:
         (np.full(3, np.nan, np.float32), None, 0.5),
     ],
 )
-def test_what_has_no_direction_is_refused(image: object, text: object, weight: float) -> None:
+def test_vectors_that_cannot_be_fused_are_refused(image: object, text: object, weight: float) -> None:
     with pytest.raises(InvalidInput):
         fuse(image, text, weight)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A folder that somebody else made runs no code of theirs, whatever is in it."""
+"""Code in an untrusted model folder is never run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONFIG = "open_clip_config.json"
 
 
 class Trap:
-    """Pickled, it makes a file when it is opened."""
+    """Its pickle creates a file when it is loaded."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -32,7 +32,7 @@ class Trap:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of the encoder that ships, whose tokenizer is one of the transformers library."""
+    """A copy of the shipped encoder, whose tokenizer is from the transformers library."""
     made = tmp_path / "clip"
     shutil.copytree(PRESETS["demo"].embedder.removeprefix("local-dir:"), made)
     return made
@@ -82,7 +82,7 @@ def _code_that_the_configuration_trusts(folder: Path, canary: Path) -> None:
         _code_that_the_configuration_trusts,
     ],
 )
-def test_code_in_a_folder_is_refused_and_never_run(
+def test_a_model_folder_with_code_is_refused_and_the_code_is_not_run(
     place_canary: Callable[[Path, Path], None], folder: Path, tmp_path: Path
 ) -> None:
     canary = tmp_path / "it ran"
@@ -94,7 +94,7 @@ def test_code_in_a_folder_is_refused_and_never_run(
 
 
 def test_code_of_a_tokenizer_is_not_run(folder: Path, tmp_path: Path) -> None:
-    """Whether the model then loads without it or not."""
+    """The model may be loaded without it or refused."""
     canary = tmp_path / "it ran"
     _code_of_the_tokenizer(folder, canary)
     with contextlib.suppress(ModelUnavailable):
@@ -102,7 +102,7 @@ def test_code_of_a_tokenizer_is_not_run(folder: Path, tmp_path: Path) -> None:
     assert not canary.exists()
 
 
-def test_the_traps_of_these_tests_would_close(tmp_path: Path) -> None:
+def test_the_pickle_used_in_these_tests_creates_the_file(tmp_path: Path) -> None:
     canary = tmp_path / "it ran"
     pickle.loads(pickle.dumps(Trap(canary)))
     assert canary.exists()

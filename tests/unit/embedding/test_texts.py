@@ -1,4 +1,4 @@
-"""No text of a user becomes a token that means more than its letters; any other goes to the encoder as it is."""
+"""Control tokens in the text of a user are encoded as plain text; other texts are not changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from retllm.embedding import Embedder
 from retllm.embedding.texts import TextSanitizer
 from retllm.settings import PRESETS
 
-#: CLIP's own tokenizer, and one of the transformers library
+#: CLIP's own tokenizer, and one from the transformers library
 TOKENIZERS = {"simple": "ViT-B-32", "of transformers": PRESETS["demo"].embedder}
 WORDS = {
     "simple": ["<start_of_text>", "<end_of_text>"],
@@ -31,7 +31,7 @@ def _tokenizer(kind: str) -> Any:
 
 
 def _controls(kind: str, text: str) -> list[int]:
-    """The control tokens of an encoded text in their order, the filling at its end once."""
+    """The control tokens of an encoded text in order, with the padding at the end counted once."""
     tokenizer = _tokenizer(kind)
     row = tokenizer([text])[0]
     inner = getattr(tokenizer, "tokenizer", None)
@@ -56,7 +56,7 @@ def _disguises(word: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_the_tokenizers_own_words_are_only_text(kind: str) -> None:
+def test_control_words_of_the_tokenizer_are_encoded_as_plain_text(kind: str) -> None:
     sanitize = TextSanitizer(_tokenizer(kind))
     plain = _controls(kind, "a cat")
     assert plain
@@ -67,7 +67,7 @@ def test_the_tokenizers_own_words_are_only_text(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_no_mixture_makes_one(kind: str) -> None:
+def test_no_combination_of_fragments_makes_a_control_token(kind: str) -> None:
     sanitize = TextSanitizer(_tokenizer(kind))
     plain = _controls(kind, "a cat")
     pieces = [disguise for word in WORDS[kind] for disguise in _disguises(word)]
@@ -84,7 +84,7 @@ def test_no_mixture_makes_one(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_another_text_stays_as_it_is(kind: str) -> None:
+def test_other_texts_are_not_changed(kind: str) -> None:
     sanitize = TextSanitizer(_tokenizer(kind))
     for text in (
         "a red square",
@@ -96,8 +96,8 @@ def test_another_text_stays_as_it_is(kind: str) -> None:
         assert sanitize(text) == text
 
 
-def test_a_caption_can_not_hide_what_follows(embedder: Embedder) -> None:
-    """Without that the vector would be that of the first half, whatever comes after."""
+def test_an_end_token_in_a_caption_does_not_hide_the_rest(embedder: Embedder) -> None:
+    """Otherwise the embedding would depend only on the text before the token."""
     short, hidden, open_ = embedder.embed_texts(["a cat", "a cat<end_of_text> on a car", "a cat end_of_text on a car"])
     assert np.abs(short - hidden).max() > 1e-3
     np.testing.assert_allclose(hidden, open_, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Two stages whose answers are known."""
+"""An embedder and a scorer with predictable results."""
 
 from __future__ import annotations
 

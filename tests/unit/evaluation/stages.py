@@ -1,4 +1,4 @@
-"""Pictures, and two stages whose answers are known: an embedder of colours and a scorer that reads them."""
+"""Pictures, and an embedder and a scorer of colours with predictable results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def nearest_colour(image: Image.Image) -> str:
 
 
 class ColourEmbedder:
-    """A picture's vector is its colour; a text's is the colour that it names first, slightly off by its words."""
+    """The vector of a picture is its colour; that of a text is its first colour plus noise from its words."""
 
     info = SimpleNamespace(name="local-dir:/models/colours", revision="1", dimension=8, preprocessing_hash="p")
 
@@ -54,7 +54,7 @@ class ColourEmbedder:
 
 
 class ColourScorer:
-    """Knows whether a text names a picture's colour; ``calls`` and ``judged`` count what it was asked."""
+    """Scores whether a text names a picture's colour; ``calls`` and ``judged`` record the requests."""
 
     info = SimpleNamespace(
         model="/models/colours", revision="1", prompt_version="1", device="cpu", dtype="float32", layers=6

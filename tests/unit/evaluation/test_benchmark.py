@@ -1,4 +1,4 @@
-"""The common form of a benchmark, and the scenes, which need no folder."""
+"""The common form of benchmarks, and the benchmark of scenes, which needs no folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from retllm.evaluation.benchmark import picture_item, text_item
 from retllm.evaluation.benchmarks import make_scenes
 
 
-def test_an_item_is_named_by_its_content(tmp_path):
+def test_the_key_of_an_item_depends_on_its_content(tmp_path):
     assert text_item("a").key == text_item("a").key != text_item("b").key
     first = picture_item(write_picture(tmp_path / "one" / "a.png", "red"), "a.png")
     moved = picture_item(write_picture(tmp_path / "two" / "a.png", "red"), "a.png")
@@ -20,17 +20,17 @@ def test_an_item_is_named_by_its_content(tmp_path):
     assert picture_item(tmp_path / "two" / "a.png", "a.png").key != first.key
 
 
-def test_scenes_ask_each_picture_for_its_caption_and_each_caption_for_its_picture():
+def test_scenes_search_pictures_by_caption_and_captions_by_picture():
     sections = make_scenes(families=2, pairs=0, seed=5).sections
     (t2i,), (i2t,) = sections["t2i"], sections["i2t"]
-    told = [caption(scene) for family in gallery(2, 5) for scene in family]
-    assert [item.text for item in t2i.queries] == [item.text for item in i2t.candidates] == told
+    captions = [caption(scene) for family in gallery(2, 5) for scene in family]
+    assert [item.text for item in t2i.queries] == [item.text for item in i2t.candidates] == captions
     assert t2i.right == i2t.right == [frozenset({place}) for place in range(16)]
     assert t2i.candidates[0].picture.rgb().size == (256, 256)
     assert not sections["choice"]
 
 
-def test_scenes_have_the_seven_kinds_of_hard_pairs():
+def test_scenes_have_a_task_for_each_category_of_hard_pairs():
     tasks = make_scenes(families=1, pairs=3, seed=5).sections["choice"]
     assert [task.name for task in tasks] == list(CATEGORIES)
     for task in tasks:
@@ -38,18 +38,18 @@ def test_scenes_have_the_seven_kinds_of_hard_pairs():
         assert true == [str(pair.true) for pair in hard_pairs(task.name, 3, 5)]
 
 
-def test_pictures_of_other_seeds_are_other_items():
+def test_pictures_of_different_seeds_are_different_items():
     keys = {item.key for seed in (5, 6) for item in make_scenes(1, 0, seed).sections["t2i"][0].candidates}
     assert len(keys) == 16
 
 
 @pytest.mark.parametrize("limit", [None, 16, 99])
-def test_a_limit_that_is_no_limit_changes_nothing(limit):
+def test_a_limit_of_at_least_the_number_of_queries_changes_nothing(limit):
     (task,) = make_scenes(2, 0, 5).sections["t2i"]
     assert task.limited(limit, 1) is task
 
 
-def test_a_limit_draws_queries_from_the_seed_and_keeps_all_candidates():
+def test_a_limit_draws_queries_by_seed_and_keeps_all_candidates():
     (task,) = make_scenes(2, 0, 5).sections["t2i"]
     drawn = task.limited(5, seed=1)
     assert len(drawn.queries) == 5

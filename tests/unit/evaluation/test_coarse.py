@@ -1,4 +1,4 @@
-"""The coarse stage in memory."""
+"""The coarse stage of an evaluation, in memory."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def pictures(tmp_path):
     ]
 
 
-def test_candidates_come_by_falling_cosine_and_equal_ones_in_their_order():
-    """Against a plain loop over all pairs, with as many rows at a time as memory is said to hold."""
+def test_candidates_are_ordered_by_similarity_and_ties_keep_their_order():
+    """The result is compared with a plain loop over all pairs, for several limits of memory."""
     rng = np.random.default_rng(0)
     queries = rng.standard_normal((23, 6)).astype(np.float32)
     candidates = np.repeat(rng.standard_normal((9, 6)), 2, axis=0).astype(np.float32)
@@ -38,7 +38,7 @@ def test_candidates_come_by_falling_cosine_and_equal_ones_in_their_order():
             assert similarity[row].tolist() == pytest.approx([products[place] for place in wanted], abs=1e-3)
 
 
-def test_a_query_meets_only_its_own_candidates():
+def test_a_query_is_compared_only_with_its_own_candidates():
     queries = np.eye(3, dtype=np.float32)
     candidates = np.array([[1, 0, 0], [0.5, 0.5, 0], [0, 0, 1], [0, 1, 0]], dtype=np.float32)
     order, similarity = coarse.nearest(queries, candidates, [(3, 1), (0, 2, 3), (2,)], depth=3)
@@ -46,14 +46,14 @@ def test_a_query_meets_only_its_own_candidates():
     assert np.isnan(similarity[0, 2])
 
 
-def test_an_item_of_picture_and_text_has_the_fused_vector(embedder, pictures):
+def test_an_item_with_picture_and_text_has_the_fused_embedding(embedder, pictures):
     both = Item("both", text="blue", picture=pictures[0].picture)
     (vector,) = coarse.embedded(embedder, [both], 0.7)
     wanted = fuse(embedder.embed_images([pictures[0].picture.rgb()]), embedder.embed_texts(["blue"]), 0.7)[0]
     assert vector == pytest.approx(wanted)
 
 
-def test_vectors_are_made_once(tmp_path, embedder, pictures):
+def test_embeddings_are_computed_once(tmp_path, embedder, pictures):
     task = Task("t2i", "ranking", [text_item("a red thing")], pictures, [frozenset({0})])
     first = coarse.rank(task, coarse.KeptVectors(tmp_path / "kept", embedder), 3, ignore)
     another = ColourEmbedder()
@@ -64,7 +64,7 @@ def test_vectors_are_made_once(tmp_path, embedder, pictures):
     assert again.seconds > 0
 
 
-def test_vectors_of_another_model_or_of_other_items_are_not_taken(tmp_path, pictures):
+def test_kept_embeddings_of_another_model_or_other_items_are_not_used(tmp_path, pictures):
     for revision, items in (("1", pictures), ("2", pictures), ("2", pictures[:2])):
         embedder = ColourEmbedder()
         embedder.info = type(embedder.info)(**{**vars(embedder.info), "revision": revision})
@@ -72,8 +72,8 @@ def test_vectors_of_another_model_or_of_other_items_are_not_taken(tmp_path, pict
         assert embedder.pictures == len(items) == len(vectors)
 
 
-def test_queries_and_candidates_of_one_kind_share_their_vectors(tmp_path, embedder, pictures):
-    """The weight of a picture counts only for what also has a text."""
+def test_another_picture_weight_embeds_only_items_with_picture_and_text_again(tmp_path, embedder, pictures):
+    """The picture weight has no effect on items without a text."""
     kept = coarse.KeptVectors(tmp_path, embedder)
     for weight in (0.7, 0.8):
         kept.of(pictures, weight, ignore)
@@ -82,16 +82,16 @@ def test_queries_and_candidates_of_one_kind_share_their_vectors(tmp_path, embedd
 
 
 @pytest.mark.parametrize("keep", [0, 30, -30])
-def test_a_torn_file_of_vectors_is_made_again(tmp_path, embedder, pictures, keep):
+def test_a_damaged_file_of_embeddings_is_computed_again(tmp_path, embedder, pictures, keep):
     vectors, _ = coarse.KeptVectors(tmp_path / "kept", embedder).of(pictures, 0.7, ignore)
     (path,) = (tmp_path / "kept").iterdir()
     path.write_bytes(path.read_bytes()[:keep])
-    healed, _ = coarse.KeptVectors(tmp_path / "kept", embedder).of(pictures, 0.7, ignore)
-    assert healed.tolist() == vectors.tolist()
+    recomputed, _ = coarse.KeptVectors(tmp_path / "kept", embedder).of(pictures, 0.7, ignore)
+    assert recomputed.tolist() == vectors.tolist()
     assert embedder.pictures == 6
 
 
-def test_an_interrupted_embedding_goes_on_at_its_last_chunk(tmp_path, embedder, pictures, monkeypatch):
+def test_an_interrupted_embedding_continues_after_its_last_chunk(tmp_path, embedder, pictures, monkeypatch):
     monkeypatch.setattr(coarse, "_CHUNK", 1)
     bad = Item("bad", picture=Picture(lambda: 1 / 0, "bad"))
     with pytest.raises(ZeroDivisionError):

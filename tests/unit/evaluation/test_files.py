@@ -1,4 +1,4 @@
-"""Reading the beginning of a JSON array that is too large to be read whole."""
+"""Reads the first entries of a JSON array that is too large to be read at once."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ values = st.recursive(
 
 @given(entries=st.lists(values, max_size=6), block=st.integers(1, 9), indent=st.sampled_from([None, 1]))
 @settings(max_examples=60, deadline=None)
-def test_the_first_entries_are_those_of_the_whole_file(tmp_path_factory, entries, block, indent):
-    """Wherever the blocks end, inside a text, a number or an escape."""
+def test_the_first_entries_are_those_of_the_parsed_file(tmp_path_factory, entries, block, indent):
+    """A block can end anywhere, even inside a text, a number or an escape."""
     path = tmp_path_factory.mktemp("json") / "array.json"
     path.write_text(json.dumps(entries, indent=indent), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
@@ -30,7 +30,7 @@ def test_the_first_entries_are_those_of_the_whole_file(tmp_path_factory, entries
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1, 2", "[1, 2,", '["a'])
-def test_a_file_that_is_no_whole_array_is_refused(tmp_path, text):
+def test_a_file_that_is_not_a_complete_array_is_refused(tmp_path, text):
     path = tmp_path / "array.json"
     path.write_text(text)
     with pytest.raises(BenchmarkUnreadable, match=r"array\.json is not a complete JSON array"):

@@ -1,4 +1,4 @@
-"""The fine stage of an evaluation on one query: order, choices, waves, second passes, and what is kept."""
+"""The fine stage of an evaluation on one query: order, choices, waves, second passes and kept scores."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from retllm.fine.waves import Adaptive
 PLAIN = Variant("all", k=3)
 
 
-class Told(ColourScorer):
-    """A scorer that gives the scores it was told, by the candidate's text: (score, log-odds, entropy)."""
+class FixedScorer(ColourScorer):
+    """A scorer that returns given scores, by the candidate's text: (score, log-odds, entropy)."""
 
-    def __init__(self, told: dict[str, tuple], second: dict[str, float] | None = None) -> None:
+    def __init__(self, fixed: dict[str, tuple], second: dict[str, float] | None = None) -> None:
         super().__init__()
-        self.told = told
+        self.fixed = fixed
         self.second = second or {}
 
     def pair(self, query, candidate, mode):
         self.judged.append((mode, candidate.text))
         if mode == "true_false" and self.second:
             return PairScore(0.5, 0.0, self.second[candidate.text], None, None, 10)
-        if self.told[candidate.text] is None:
+        if self.fixed[candidate.text] is None:
             return PairScore(None, None, None, None, None, 10, error="The model wrote no number.")
-        score, log_odds, entropy = self.told[candidate.text]
+        score, log_odds, entropy = self.fixed[candidate.text]
         return PairScore(score, log_odds, entropy, None, None, 10)
 
 
@@ -45,7 +45,7 @@ def kept(tmp_path):
 
 
 def pool(*texts: str, right: int = 0) -> Pool:
-    """Candidates in coarse order; the place of a candidate is 100 more than its coarse place."""
+    """Candidates in coarse order; the place of each is its index plus 100."""
     return Pool(
         query=text_item("query"),
         candidates=[text_item(text) for text in texts],
@@ -55,29 +55,29 @@ def pool(*texts: str, right: int = 0) -> Pool:
     )
 
 
-def test_the_pool_is_ordered_by_score_and_what_is_below_it_stays(kept):
-    scorer = Told({"a": (0.1, -2, 0.1), "b": (0.9, 2, 0.1), "c": (0.5, 0, 0.1)})
+def test_the_pool_is_ordered_by_score_and_the_candidates_after_it_keep_their_order(kept):
+    scorer = FixedScorer({"a": (0.1, -2, 0.1), "b": (0.9, 2, 0.1), "c": (0.5, 0, 0.1)})
     outcome = judge(pool("a", "b", "c", "d", "e"), PLAIN, Judging(scorer, kept))
     assert outcome.order == [101, 102, 100, 103, 104]
     assert [text for _, text in scorer.judged] == ["a", "b", "c"]
 
 
-def test_entropy_decides_a_tie_and_without_it_the_coarse_rank_does(kept):
-    judging = Judging(Told({"a": (0.12341, -2, 0.5), "b": (0.12342, -1, 0.4), "c": (0.9, 2, 0.1)}), kept)
+def test_a_tie_is_decided_by_entropy_or_without_it_by_coarse_rank(kept):
+    judging = Judging(FixedScorer({"a": (0.12341, -2, 0.5), "b": (0.12342, -1, 0.4), "c": (0.9, 2, 0.1)}), kept)
     assert judge(pool("a", "b", "c"), PLAIN, judging).order == [102, 101, 100]
     assert judge(pool("a", "b", "c"), replace(PLAIN, entropy=False), judging).order == [102, 100, 101]
 
 
-def test_a_candidate_without_a_score_keeps_its_coarse_place(kept):
-    judging = Judging(Told({"a": (0.1, -2, 0.1), "b": None, "c": (0.9, 2, 0.1)}), kept)
+def test_a_candidate_without_a_score_keeps_its_coarse_rank(kept):
+    judging = Judging(FixedScorer({"a": (0.1, -2, 0.1), "b": None, "c": (0.9, 2, 0.1)}), kept)
     outcome = judge(pool("a", "b", "c"), PLAIN, judging)
     assert outcome.order == [102, 101, 100]
     assert outcome.scores[1].error == "The model wrote no number."
 
 
-def test_only_tied_numbers_are_asked_a_second_time_for_their_entropy(kept):
-    told = {"a": (0.501, 0, None), "b": (0.503, 0, None), "c": (0.9, 2, None)}
-    scorer = Told(told, second={"a": 0.7, "b": 0.2})
+def test_only_tied_verbalized_scores_get_a_second_pass_for_their_entropy(kept):
+    fixed = {"a": (0.501, 0, None), "b": (0.503, 0, None), "c": (0.9, 2, None)}
+    scorer = FixedScorer(fixed, second={"a": 0.7, "b": 0.2})
     outcome = judge(pool("a", "b", "c"), replace(PLAIN, mode="verbalized"), Judging(scorer, kept))
     assert scorer.judged[3:] == [("true_false", "a"), ("true_false", "b")]
     assert outcome.order == [102, 101, 100]
@@ -86,9 +86,9 @@ def test_only_tied_numbers_are_asked_a_second_time_for_their_entropy(kept):
     assert (without.order, without.second_passes, len(scorer.judged)) == ([102, 100, 101], 0, 5)
 
 
-def test_waves_stop_when_the_best_is_clear(kept):
-    told = dict.fromkeys("abcdefgh", (0.1, -2, 0.1)) | {"c": (0.9, 5, 0.1)}
-    scorer = Told(told)
+def test_waves_stop_when_the_best_candidate_is_clear(kept):
+    fixed = dict.fromkeys("abcdefgh", (0.1, -2, 0.1)) | {"c": (0.9, 5, 0.1)}
+    scorer = FixedScorer(fixed)
     adaptive = replace(PLAIN, k=8, adaptive=Adaptive(first=2, step=2, clear_score=0, clear_gap=1))
     outcome = judge(pool(*"abcdefgh"), adaptive, Judging(scorer, kept))
     assert [text for _, text in scorer.judged] == ["a", "b", "c", "d"]
@@ -96,9 +96,9 @@ def test_waves_stop_when_the_best_is_clear(kept):
     assert len(outcome.scores) == 4
 
 
-def test_fusion_lets_the_similarity_speak(kept):
-    """Log-odds 0.2 apart against similarities that are two standard deviations apart."""
-    judging = Judging(Told({"a": (0.5, 0.0, 0.1), "b": (0.55, 0.2, 0.1)}), kept)
+def test_the_fusion_weight_decides_between_log_odds_and_similarity(kept):
+    """The log-odds differ by 0.2, the similarities by two standard deviations."""
+    judging = Judging(FixedScorer({"a": (0.5, 0.0, 0.1), "b": (0.55, 0.2, 0.1)}), kept)
     assert judge(pool("a", "b"), replace(PLAIN, k=2), judging).order == [101, 100]
     assert judge(pool("a", "b"), replace(PLAIN, k=2, fusion=0.05), judging).order == [101, 100]
     assert judge(pool("a", "b"), replace(PLAIN, k=2, fusion=0.2), judging).order == [100, 101]
@@ -107,8 +107,8 @@ def test_fusion_lets_the_similarity_speak(kept):
 @pytest.mark.parametrize(
     "error", [TooLargeForDevice("No room."), ScoreUnreadable("No number.", index=0), InvalidInput("Too long.", index=0)]
 )
-def test_a_pair_that_cannot_be_judged_does_not_end_the_run(kept, error, monkeypatch):
-    scorer = Told({"red": (0.9, 2.2, 0.1), "green": (0.2, -1.4, 0.1)})
+def test_a_pair_that_cannot_be_scored_does_not_end_the_run(kept, error, monkeypatch):
+    scorer = FixedScorer({"red": (0.9, 2.2, 0.1), "green": (0.2, -1.4, 0.1)})
     plain = scorer.pair
 
     def pair(query, candidate, mode):
@@ -124,7 +124,7 @@ def test_a_pair_that_cannot_be_judged_does_not_end_the_run(kept, error, monkeypa
     assert [score.score is None for score in scores] == [False, True, False]
 
 
-def test_settings_that_do_not_fit_end_the_run(kept, monkeypatch):
+def test_invalid_settings_end_the_run(kept, monkeypatch):
     scorer = ColourScorer()
 
     def refuse(*_: object, **__: object) -> None:
@@ -135,8 +135,8 @@ def test_settings_that_do_not_fit_end_the_run(kept, monkeypatch):
         Judging(scorer, kept).scores(text_item("a"), [text_item("b")], "true_false", Injection())
 
 
-def test_no_pair_is_judged_twice(kept):
-    scorer = Told(dict.fromkeys("abcde", (0.1, -2, 0.1)))
+def test_no_pair_is_scored_twice(kept):
+    scorer = FixedScorer(dict.fromkeys("abcde", (0.1, -2, 0.1)))
     judging = Judging(scorer, kept)
     judge(pool(*"abcde"), replace(PLAIN, k=5), judging)
     for variant in (PLAIN, replace(PLAIN, entropy=False), replace(PLAIN, fusion=1.0)):
@@ -146,8 +146,8 @@ def test_no_pair_is_judged_twice(kept):
     assert len(scorer.judged) == 8
 
 
-def test_one_text_twice_in_a_pool_is_judged_once(kept):
-    scorer = Told({"a": (0.1, -2, 0.1), "b": (0.9, 2, 0.1)})
+def test_a_text_that_occurs_twice_in_a_pool_is_scored_once(kept):
+    scorer = FixedScorer({"a": (0.1, -2, 0.1), "b": (0.9, 2, 0.1)})
     outcome = judge(pool("a", "b", "a"), PLAIN, Judging(scorer, kept))
     assert len(scorer.judged) == 2
     assert outcome.order == [101, 100, 102]
@@ -158,7 +158,7 @@ def test_the_rank_is_that_of_the_first_right_candidate(right, rank):
     assert rank_of_right(pool("a", "b", "c", right=right), [101, 102, 100]) == rank
 
 
-def test_any_right_candidate_will_do_and_none_has_no_rank():
+def test_the_first_of_several_right_candidates_counts_and_without_one_there_is_no_rank():
     several = replace(pool("a", "b", "c"), right=frozenset({100, 102}))
     assert rank_of_right(several, [101, 102, 100]) == 2
     assert rank_of_right(several, [101]) is None
@@ -166,7 +166,7 @@ def test_any_right_candidate_will_do_and_none_has_no_rank():
 
 @pytest.mark.parametrize("right", [0, 1])
 @pytest.mark.parametrize(
-    ("told", "won"),
+    ("fixed", "won"),
     [
         ({"a": (1.0, 9.1, 0.1), "b": (1.0, 9.0, 0.1)}, (1, 0)),
         ({"a": (0.5, 1.0, 0.1), "b": (0.5, 1.0, 0.1)}, (0.5, 0.5)),
@@ -175,17 +175,17 @@ def test_any_right_candidate_will_do_and_none_has_no_rank():
         ({"a": None, "b": None}, (0.5, 0.5)),
     ],
 )
-def test_a_choice_goes_to_the_higher_and_is_open_between_equals(kept, told, won, right):
-    """Whichever of the two is right, and so wherever it stands."""
+def test_the_higher_score_wins_a_choice_and_equal_scores_count_half(kept, fixed, won, right):
+    """Which of the two candidates is right does not matter."""
     two = pool("a", "b", right=right)
     variant = replace(PLAIN, k=2)
-    outcome = judge(two, variant, Judging(Told(told), kept))
+    outcome = judge(two, variant, Judging(FixedScorer(fixed), kept))
     assert fine_choice(two, outcome, 0.0) == won[right]
 
 
 @pytest.mark.parametrize("prefers", [0, 1])
-def test_who_prefers_a_place_scores_one_half(kept, prefers):
-    """A judge that likes what it is given first, or second, wins nothing over an even number of choices."""
+def test_a_scorer_that_prefers_one_position_wins_half_of_the_choices(kept, prefers):
+    """A scorer that always prefers the first, or the second, candidate has no advantage."""
     picture = text_item("picture")
     task = choices("part", [(picture, f"true {n}", f"false {n}") for n in range(10)])
     made = [
@@ -194,14 +194,14 @@ def test_who_prefers_a_place_scores_one_half(kept, prefers):
     ]
     assert [coarse_choice(one) for one in made] == [0.5] * 10
     liked = {task.candidates[among[prefers]].text for among in task.among}
-    told = {item.text: (0.9, 2, 0.1) if item.text in liked else (0.1, -2, 0.1) for item in task.candidates}
+    fixed = {item.text: (0.9, 2, 0.1) if item.text in liked else (0.1, -2, 0.1) for item in task.candidates}
     texts = [replace(one, query=text_item("q")) for one in made]
     variant = replace(PLAIN, k=2)
-    won = [fine_choice(one, judge(one, variant, Judging(Told(told), kept)), 0.0) for one in texts]
+    won = [fine_choice(one, judge(one, variant, Judging(FixedScorer(fixed), kept)), 0.0) for one in texts]
     assert sum(won) == 5
 
 
-def test_pools_hold_the_candidates_in_coarse_order(tmp_path, embedder):
+def test_pools_have_the_candidates_in_coarse_order(tmp_path, embedder):
     task = choices("part", [(text_item("red"), "a blue thing", "a red thing")])
     ranking = rank(task, KeptVectors(tmp_path, embedder), 10, lambda _: None)
     (made,) = pools(task, ranking)

@@ -1,4 +1,4 @@
-"""Flickr30k and COCO, from files in the form of Karpathy's splits."""
+"""Flickr30k and COCO, from files in the format of Karpathy's splits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def flickr(tmp_path):
     return tmp_path
 
 
-def test_flickr_is_the_test_split_with_five_captions_a_picture(flickr):
+def test_flickr30k_uses_the_test_split_with_five_captions_per_picture(flickr):
     sections = LOADERS["flickr30k"](flickr).sections
     (t2i,), (i2t,) = sections["t2i"], sections["i2t"]
     assert [query.text for query in t2i.queries] == five("red") + five("blue")
@@ -49,13 +49,13 @@ def test_flickr_is_the_test_split_with_five_captions_a_picture(flickr):
     assert (i2t.queries, i2t.candidates) == (t2i.candidates, t2i.queries)
 
 
-def test_the_splits_may_lie_in_the_folder_that_their_archive_makes(flickr):
+def test_the_splits_can_be_in_the_folder_of_their_archive(flickr):
     (flickr / "caption_datasets").mkdir()
     (flickr / "dataset_flickr30k.json").rename(flickr / "caption_datasets" / "dataset_flickr30k.json")
     assert len(LOADERS["flickr30k"](flickr).sections["t2i"][0].queries) == 10
 
 
-def test_coco_counts_five_captions_of_a_picture_that_has_more(tmp_path):
+def test_coco_uses_only_five_captions_per_picture(tmp_path):
     more = {"filepath": "val2014", "cocoid": 391895}
     images = [
         entry(0, "COCO_val2014_000000391895.jpg", "test", [*five("red"), "A sixth caption."], **more),
@@ -67,21 +67,21 @@ def test_coco_counts_five_captions_of_a_picture_that_has_more(tmp_path):
     assert [query.text for query in t2i.queries] == five("red")
 
 
-def test_a_missing_folder_says_what_should_be_in_it(tmp_path):
+def test_the_error_for_a_missing_folder_names_the_expected_file(tmp_path):
     with pytest.raises(BenchmarkUnreadable) as caught:
         LOADERS["flickr30k"](tmp_path / "nowhere")
     assert str(tmp_path / "nowhere") in caught.value.message
     assert "dataset_flickr30k.json" in caught.value.message
 
 
-def test_a_missing_file_is_named_with_its_place_and_its_source(tmp_path):
+def test_the_error_for_a_missing_file_names_its_path_and_its_source(tmp_path):
     with pytest.raises(BenchmarkUnreadable) as caught:
         LOADERS["coco"](tmp_path)
     assert f"expected at {tmp_path / 'dataset_coco.json'}" in caught.value.message
     assert "caption_datasets.zip" in caught.value.message
 
 
-def test_a_missing_picture_is_named_and_all_are_counted(flickr):
+def test_the_error_for_missing_pictures_has_their_number_and_the_first_path(flickr):
     gone = flickr / "flickr30k-images" / "1009434119.jpg"
     gone.unlink()
     with pytest.raises(BenchmarkUnreadable) as caught:
@@ -99,14 +99,14 @@ def test_a_missing_picture_is_named_and_all_are_counted(flickr):
         ('{"images": [{"filename": "a.jpg"}]}', "'split'"),
     ],
 )
-def test_a_file_that_is_not_as_published_is_named(flickr, content, word):
+def test_the_error_for_a_file_in_another_format_names_the_file(flickr, content, word):
     (flickr / "dataset_flickr30k.json").write_text(content)
     with pytest.raises(BenchmarkUnreadable, match=word) as caught:
         LOADERS["flickr30k"](flickr)
     assert str(flickr / "dataset_flickr30k.json") in caught.value.message
 
 
-def test_a_torn_picture_is_an_error_when_it_is_opened(flickr):
+def test_a_damaged_picture_raises_an_error_when_it_is_opened(flickr):
     (flickr / "flickr30k-images" / "1007129816.jpg").write_bytes(b"\xff\xd8\xff no picture")
     picture = LOADERS["flickr30k"](flickr).sections["i2t"][0].queries[0]
     with pytest.raises(BenchmarkUnreadable, match=r"1007129816\.jpg can't be decoded"):

@@ -1,4 +1,4 @@
-"""ShareGPT4V and Urban1k, from files in the form that their authors publish."""
+"""ShareGPT4V and Urban1k, from files in the published format."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def share(tmp_path):
     return tmp_path
 
 
-def test_sharegpt4v_is_the_answers_of_the_first_entries_with_their_pictures(share, monkeypatch):
+def test_sharegpt4v_pairs_the_answers_of_the_first_entries_with_their_pictures(share, monkeypatch):
     monkeypatch.setattr(sharegpt4v, "ENTRIES", 2)
     sections = LOADERS["sharegpt4v"](share).sections
     (t2i,), (i2t,) = sections["t2i"], sections["i2t"]
@@ -41,7 +41,7 @@ def test_sharegpt4v_is_the_answers_of_the_first_entries_with_their_pictures(shar
     assert t2i.right == i2t.right == [frozenset({0}), frozenset({1})]
 
 
-def test_sharegpt4v_takes_a_thousand_entries_and_reads_no_further(tmp_path):
+def test_sharegpt4v_reads_only_the_first_thousand_entries(tmp_path):
     head = ",".join(json.dumps(turns(number, f"Caption {number}.")) for number in range(1000))
     (tmp_path / FILE).write_text(f"[{head}, this is never read")
     for number in range(1000):
@@ -62,14 +62,14 @@ def test_sharegpt4v_takes_a_thousand_entries_and_reads_no_further(tmp_path):
         ("[]", "no entries"),
     ],
 )
-def test_a_file_that_is_not_sharegpt4v_is_named(tmp_path, text, word):
+def test_the_error_for_an_invalid_sharegpt4v_file_names_the_file(tmp_path, text, word):
     (tmp_path / FILE).write_text(text)
     with pytest.raises(BenchmarkUnreadable, match=word) as caught:
         LOADERS["sharegpt4v"](tmp_path)
     assert str(tmp_path / FILE) in caught.value.message
 
 
-def test_pictures_of_sharegpt4v_that_are_missing_are_looked_for_where_the_file_says(share, monkeypatch):
+def test_the_error_for_a_missing_sharegpt4v_picture_names_its_path(share, monkeypatch):
     monkeypatch.setattr(sharegpt4v, "ENTRIES", 3)
     with pytest.raises(BenchmarkUnreadable, match=str(share / "sam/images/sa_545506.jpg")):
         LOADERS["sharegpt4v"](share)
@@ -86,7 +86,7 @@ def urban(tmp_path):
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_urban1k_pairs_files_of_one_stem(urban, inside):
+def test_urban1k_pairs_files_with_the_same_stem(urban, inside):
     sections = LOADERS["urban1k"](urban / "Urban1k" if inside else urban).sections
     (t2i,), (i2t,) = sections["t2i"], sections["i2t"]
     assert [query.text for query in t2i.queries] == ["A red street.", "A blue street.", "A green street."]
@@ -94,18 +94,18 @@ def test_urban1k_pairs_files_of_one_stem(urban, inside):
     assert t2i.right == i2t.right == [frozenset({place}) for place in range(3)]
 
 
-def test_a_caption_of_urban1k_without_its_picture_is_named(urban):
+def test_the_error_for_an_urban1k_caption_without_a_picture_names_the_picture(urban):
     (urban / "Urban1k/image/10.jpg").unlink()
     with pytest.raises(BenchmarkUnreadable, match=str(urban / "Urban1k/image/10.jpg")):
         LOADERS["urban1k"](urban)
 
 
-def test_an_empty_caption_of_urban1k_is_named(urban):
+def test_the_error_for_an_empty_urban1k_caption_names_the_file(urban):
     (urban / "Urban1k/caption/2.txt").write_text("\n")
     with pytest.raises(BenchmarkUnreadable, match=r"2\.txt is empty"):
         LOADERS["urban1k"](urban)
 
 
-def test_urban1k_without_captions_says_where_they_should_be(tmp_path):
+def test_the_error_for_urban1k_without_captions_names_the_expected_folder(tmp_path):
     with pytest.raises(BenchmarkUnreadable, match=str(tmp_path / "caption")):
         LOADERS["urban1k"](tmp_path)

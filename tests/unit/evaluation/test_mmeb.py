@@ -1,4 +1,4 @@
-"""MMEB, from Parquet and JSON lines with the fields that its authors publish."""
+"""MMEB, from Parquet and JSON Lines files with the published fields."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def tasks_of(data):
     return {task.name: task for task in LOADERS["mmeb"](data).sections["datasets"]}
 
 
-def test_every_data_set_that_is_there_is_a_task_of_its_group(data):
+def test_every_available_data_set_is_a_task_of_its_group(data):
     assert {name: task.group for name, task in tasks_of(data).items()} == {
         "ImageNet-1K": "classification",
         "MSCOCO_t2i": "retrieval",
@@ -61,7 +61,7 @@ def test_every_data_set_that_is_there_is_a_task_of_its_group(data):
     }  # fmt: skip
 
 
-def test_the_first_target_of_a_row_is_the_right_one_among_the_rows_own(data):
+def test_the_first_target_of_a_row_is_right_among_the_targets_of_the_row(data):
     task = tasks_of(data)["ImageNet-1K"]
     assert len(task.candidates) == 3
     for colour, right, among in zip(CLASSES, task.right, task.among, strict=True):
@@ -69,8 +69,8 @@ def test_the_first_target_of_a_row_is_the_right_one_among_the_rows_own(data):
         assert sorted(task.candidates[place].text for place in among) == sorted(CLASSES)
 
 
-def test_the_right_target_has_no_place_of_its_own(tmp_path):
-    """It stands first in every row; among equals it must not win for that."""
+def test_the_right_target_has_no_fixed_position(tmp_path):
+    """It is the first in every row of the file, but must not win ties because of that."""
     rows = [
         {
             "qry_text": f"query {n}",
@@ -86,20 +86,20 @@ def test_the_right_target_has_no_place_of_its_own(tmp_path):
     assert 16 <= first <= 48
 
 
-def test_a_query_of_picture_and_text_keeps_both_and_loses_the_placeholder(data):
+def test_a_query_with_picture_and_text_has_both_without_the_placeholder(data):
     query = tasks_of(data)["ImageNet-1K"].queries[2]
     assert query.text == "Represent the given image for classification"
     assert query.picture.rgb().getpixel((0, 0))[2] > 200
 
 
-def test_a_query_of_text_alone_meets_targets_of_picture_and_text(data):
+def test_a_text_query_can_have_targets_with_picture_and_text(data):
     task = tasks_of(data)["MSCOCO_t2i"]
     assert task.queries[0].picture is None
     assert [item.text for item in task.candidates] == ["Represent the given image."] * 2
     assert all(item.picture is not None for item in task.candidates)
 
 
-def test_targets_without_texts_may_come_as_an_empty_string(tmp_path):
+def test_the_texts_of_targets_can_be_one_empty_string(tmp_path):
     row = {"qry_text": "a", "qry_img_path": "", "tgt_text": "", "tgt_img_path": ["one.jpg", "two.jpg"]}
     (tmp_path / "NIGHTS.jsonl").write_text(json.dumps(row) + "\n")
     for name in ("one", "two"):
@@ -108,13 +108,13 @@ def test_targets_without_texts_may_come_as_an_empty_string(tmp_path):
     assert [item.text for item in task.candidates] == [None, None]
 
 
-def test_a_missing_picture_is_named_with_its_row(data):
+def test_the_error_for_a_missing_picture_names_its_row(data):
     (data / "images/ImageNet-1K/green.jpg").unlink()
     with pytest.raises(BenchmarkUnreadable, match=r"test-00000-of-00001\.parquet: row 1: the picture .*green\.jpg"):
         LOADERS["mmeb"](data)
 
 
-def test_a_folder_without_any_data_set_says_where_one_would_be(tmp_path):
+def test_the_error_for_a_folder_without_data_sets_names_an_expected_path(tmp_path):
     with pytest.raises(BenchmarkUnreadable, match=str(tmp_path / "ImageNet-1K" / "test-00000-of-00001.parquet")):
         LOADERS["mmeb"](tmp_path)
 
@@ -131,21 +131,21 @@ def test_a_folder_without_any_data_set_says_where_one_would_be(tmp_path):
         ),
     ],
 )
-def test_a_line_that_is_not_as_published_is_named(tmp_path, line, word):
+def test_the_error_for_an_invalid_line_gives_the_reason_and_the_file(tmp_path, line, word):
     (tmp_path / "GQA.jsonl").write_text(line + "\n")
     with pytest.raises(BenchmarkUnreadable, match=word) as caught:
         LOADERS["mmeb"](tmp_path)
     assert str(tmp_path / "GQA.jsonl") in caught.value.message
 
 
-def test_a_torn_parquet_file_is_named(data):
+def test_a_truncated_parquet_file_is_refused(data):
     path = data / "ImageNet-1K" / "test-00000-of-00001.parquet"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BenchmarkUnreadable, match="not valid Parquet"):
         LOADERS["mmeb"](data)
 
 
-def test_parquet_without_pyarrow_says_how_to_get_it(data, monkeypatch):
+def test_the_error_without_pyarrow_says_how_to_install_it(data, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(BenchmarkUnreadable, match=r"pip install 'retllm-platform\[mmeb\]'"):
         LOADERS["mmeb"](data)

@@ -1,4 +1,4 @@
-"""The form of the result, its figures, the paper's beside them, and the page."""
+"""The fields of the result, its figures, the figures of the paper, and the page."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def flickr():
     )
 
 
-def test_the_result_has_the_agreed_form(flickr):
+def test_the_result_has_the_required_fields(flickr):
     assert list(flickr) == ["benchmark", "seed", "models", "variants"]
     for variant in flickr["variants"]:
         assert {"name", "k", "queries", "coarse", "fine", "pairs_per_query", "seconds"} <= variant.keys()
@@ -68,12 +68,12 @@ def test_figures_are_shares_and_means_over_queries(flickr):
     assert skipped["skipped"] == "It can't <choose>."
 
 
-def test_models_in_folders_are_named_without_their_place(flickr):
+def test_models_in_folders_are_named_without_their_path(flickr):
     assert flickr["models"]["embedder"] == "local-dir:colours"
     assert flickr["models"]["scorer"] == "colours"
 
 
-def test_the_papers_figures_stand_beside(flickr):
+def test_the_result_includes_the_figures_of_the_paper(flickr):
     """Method section 6: 81.8 and 80.2 in the ablation on Flickr30k t2i, 94.5 in the main table for i2t."""
     assert [(variant.get("paper") or {}).get("r1") for variant in flickr["variants"]] == [
         0.818,
@@ -84,7 +84,7 @@ def test_the_papers_figures_stand_beside(flickr):
     ]
 
 
-def test_parts_and_groups_are_means_of_parts():
+def test_figures_of_groups_and_variants_are_means_of_their_parts():
     parts = [
         part("swap_obj", 2, 4, group="swap"),
         part("swap_att", 6, 8, of=20, group="swap"),
@@ -115,7 +115,7 @@ def test_published_figures_are_those_of_the_paper(benchmark, section, variant, a
     assert published.of_variant(benchmark, section, variant, ablated=ablated) == wanted
 
 
-def test_other_methods_are_published_too():
+def test_published_figures_include_other_methods():
     assert published.of_methods("urban1k", "i2t") == {
         "CLIP ViT-L": 0.47, "E5-V": 0.889, "UniME": 0.959, "RetLLM": 0.889,
     }  # fmt: skip
@@ -124,7 +124,7 @@ def test_other_methods_are_published_too():
 
 
 class Reader(HTMLParser):
-    """What a page asks for from elsewhere, its tags and its texts."""
+    """Collects the addresses that a page refers to, its tags and its texts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class Reader(HTMLParser):
         self.words.append(data)
 
 
-def test_the_page_needs_nothing_else_and_shows_every_figure(tmp_path, flickr):
+def test_the_page_is_self_contained_and_shows_every_figure(tmp_path, flickr):
     write_page(flickr, tmp_path / "result.html")
     text = (tmp_path / "result.html").read_text(encoding="utf-8")
     page = Reader()
@@ -153,14 +153,14 @@ def test_the_page_needs_nothing_else_and_shows_every_figure(tmp_path, flickr):
     low, high = flickr["variants"][0]["intervals"]["fine"]["r1"]
     assert f"80.00 % ({100 * low:.2f} to {100 * high:.2f})" in words, "the interval of a bar"
     assert {"81.80 %", "80.20 %"} < set(page.words), "the paper's figures of each variant"
-    assert {"CLIP ViT-L", "E5-V", "UniME"} < set(page.words), "what the paper compares with"
+    assert {"CLIP ViT-L", "E5-V", "UniME"} < set(page.words), "the methods that the paper compares with"
     assert "mode verbalized was stopped after 10 queries: no number; its figures include only these queries." in words
     for shown in ("80.00", "81.80", "It can't <choose>.", "color-scheme: light dark"):
         assert shown in words or shown in text
     assert "It can't <choose>." not in text
 
 
-def test_the_page_of_a_section_that_was_skipped_whole_says_why(tmp_path):
+def test_the_page_gives_the_reason_for_a_skipped_section(tmp_path):
     skipped = Result(Variant("mode choice", 5, mode="choice"), "t2i", [], skipped="It can't choose.")
     write_page(made("flickr30k", [skipped]), tmp_path / "result.html")
     text = (tmp_path / "result.html").read_text(encoding="utf-8")

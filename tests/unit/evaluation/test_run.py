@@ -1,4 +1,4 @@
-"""An evaluation from end to end: what it measures, and that an interruption changes nothing."""
+"""A complete evaluation: what it measures, and that an interruption does not change the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BASE = Variant("all", k=3)
 
 
 class Silent:
-    """Shows no progress, and counts it."""
+    """Counts the progress without showing it."""
 
     def __init__(self) -> None:
         self.done: dict[str, int] = {}
@@ -38,7 +38,7 @@ class Silent:
 
 @pytest.fixture
 def tasks(tmp_path):
-    """Four pictures, and three captions of each; one of them names another colour as well."""
+    """Four pictures with three captions each, one of which also names another colour."""
     names = list(COLOURS)
     pictures = [picture_item(write_picture(tmp_path / f"{name}.png", name), name) for name in names]
     texts, right = [], []
@@ -50,7 +50,7 @@ def tasks(tmp_path):
 
 
 class Attentive(ColourScorer):
-    """Reads to the last word, so that it is not misled."""
+    """Takes the last word into account, so that other colours do not mislead it."""
 
     def pair(self, query, candidate, mode):
         colour, words = nearest_colour(candidate.picture.rgb()), query.text.split()
@@ -90,8 +90,8 @@ def figures(results) -> list:
 
 
 def test_both_stages_are_measured_on_the_same_queries(tmp_path, tasks):
-    """The embedder takes the first colour it knows: three captions mislead it, and one of them so far that the
-    right picture is not in the pool."""
+    """The embedder takes the first colour it knows: three captions mislead it, and for one of them the right picture
+    is not in the pool."""
     (result,) = run(tmp_path, tasks, [BASE], Attentive())
     (part,) = result.parts
     assert part.coarse[1].tolist() == [1, 1, 1, 1, 1, 0, 1, 1, 0, 1, 1, 0]
@@ -105,7 +105,7 @@ class Killed(Exception):
 
 
 class Dying(Attentive):
-    """Dies after so many calls."""
+    """Raises ``Killed`` after the given number of calls."""
 
     def __init__(self, calls: int) -> None:
         super().__init__()
@@ -119,8 +119,8 @@ class Dying(Attentive):
 
 
 @pytest.mark.parametrize("calls", [0, 1, 7, 30])
-def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, tasks, calls):
-    """The same figures as in one go, no pair judged twice, and none embedded twice."""
+def test_an_interrupted_run_continues_where_it_stopped(tmp_path, tasks, calls):
+    """The figures are those of an uninterrupted run, and nothing is scored or embedded twice."""
     variants = ablations(BASE, layers=6)
     whole = Attentive()
     wanted = figures(run(tmp_path / "whole", tasks, variants, whole))
@@ -133,7 +133,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, tasks, calls):
 
 
 def test_ablations_share_their_scores(tmp_path, tasks):
-    """Pool sizes, waves, fusion and the entropy ask for no pair beyond those of the largest pool."""
+    """Pool sizes, waves, fusion and entropy need no pair beyond those of the largest pool."""
     shared = [one for one in ablations(BASE, layers=6) if one.mode == "true_false" and one.injection == BASE.injection]
     scorer = Attentive()
     results = run(tmp_path, tasks, shared, scorer)
@@ -145,22 +145,22 @@ def test_ablations_share_their_scores(tmp_path, tasks):
     assert pairs["adaptive"] == 48
 
 
-class OneWay(Attentive):
+class NoChoice(Attentive):
     def score(self, query, candidates, injection=None, *, mode="true_false"):
         if mode == "choice":
             raise ModelUnsuited("It has no single token for the letter A.")
         return super().score(query, candidates, injection, mode=mode)
 
 
-def test_a_way_of_asking_that_the_model_can_not_do_is_skipped_with_the_reason(tmp_path, tasks):
-    results = {one.variant.name: one for one in run(tmp_path, tasks, ablations(BASE, layers=6), OneWay())}
+def test_a_mode_that_the_model_does_not_support_is_skipped_with_the_reason(tmp_path, tasks):
+    results = {one.variant.name: one for one in run(tmp_path, tasks, ablations(BASE, layers=6), NoChoice())}
     assert results["mode choice"].skipped == "It has no single token for the letter A."
     assert not results["mode choice"].parts
     assert results["mode verbalized"].parts
 
 
 class Wordless(Attentive):
-    """Writes no numbers."""
+    """Writes no numbers in the verbalized mode."""
 
     def pair(self, query, candidate, mode):
         if mode == "verbalized":
@@ -168,8 +168,8 @@ class Wordless(Attentive):
         return super().pair(query, candidate, mode)
 
 
-def test_a_hopeless_way_of_asking_is_stopped_early(tmp_path, tasks, monkeypatch):
-    """Its figures are the coarse stage's, on the queries that were asked."""
+def test_a_mode_that_gives_no_scores_is_stopped_early(tmp_path, tasks, monkeypatch):
+    """Its figures are those of the coarse stage, for the queries that were processed."""
     monkeypatch.setattr("retllm.evaluation.run.MAX_UNSCORED", 20)
     results = {one.variant.name: one for one in run(tmp_path, tasks, ablations(BASE, layers=6), Wordless())}
     written = results["mode verbalized"]
@@ -179,19 +179,19 @@ def test_a_hopeless_way_of_asking_is_stopped_early(tmp_path, tasks, monkeypatch)
     assert [name for name, one in results.items() if one.stopped] == ["mode verbalized"]
 
 
-def test_the_way_that_was_asked_for_goes_on_without_any_score(tmp_path, tasks, monkeypatch):
+def test_the_requested_mode_continues_without_any_score(tmp_path, tasks, monkeypatch):
     monkeypatch.setattr("retllm.evaluation.run.MAX_UNSCORED", 3)
     (result,) = run(tmp_path, tasks, [replace(BASE, mode="verbalized")], Wordless())
     assert result.stopped is None
     assert (result.parts[0].pairs, result.parts[0].errors) == (36, 36)
 
 
-def test_the_way_that_was_asked_for_is_not_skipped(tmp_path, tasks):
+def test_the_requested_mode_is_not_skipped(tmp_path, tasks):
     with pytest.raises(ModelUnsuited):
-        run(tmp_path, tasks, [replace(BASE, mode="choice")], OneWay())
+        run(tmp_path, tasks, [replace(BASE, mode="choice")], NoChoice())
 
 
-def test_a_choice_is_won_by_the_stage_that_knows(tmp_path):
+def test_choices_are_measured_in_both_stages(tmp_path):
     picture = picture_item(write_picture(tmp_path / "red.png", "red"), "red")
     rows = [(picture, f"a {number} red thing", f"a {number} blue thing") for number in range(4)]
     (result,) = run(tmp_path, [choices("part", rows)], [Variant("all", k=2)], ColourScorer())
@@ -201,8 +201,8 @@ def test_a_choice_is_won_by_the_stage_that_knows(tmp_path):
     assert part.pairs == 8
 
 
-def test_abstention_asks_with_the_right_picture_and_without(tmp_path, tasks):
-    """Every right pair has log-odds 2.2 and every wrong one -2.2, so nothing is mistaken."""
+def test_abstention_is_measured_with_and_without_the_right_picture(tmp_path, tasks):
+    """Every right pair has log-odds 2.2 and every wrong one -2.2, so there are no errors."""
     clear = [replace(tasks[0], queries=tasks[0].queries[:2], right=tasks[0].right[:2])]
     base, other = run(tmp_path, clear, [replace(BASE, k=2), replace(BASE, name="other")], Attentive(), abstain=True)
     assert other.abstention is None

@@ -1,4 +1,4 @@
-"""Kept scores outlive whoever wrote them."""
+"""Kept scores survive if the process that wrote them is killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retllm.evaluation.scores import KeptScore, KeptScores
 SCORE = KeptScore(0.25, -1.0986, 0.5, 3, 40, None, 0.125)
 FAILED = KeptScore(None, None, None, None, 40, "The model wrote no number.", 0.25)
 
-#: writes one score after another, tells of each, and waits to be killed after the last
+#: writes the scores one by one, prints the number of each, and then waits to be killed
 WRITER = """
 import sys, time
 from pathlib import Path
@@ -29,7 +29,7 @@ with KeptScores(Path(sys.argv[1])) as kept:
 """
 
 
-def test_what_is_kept_is_found_again_and_nothing_else(tmp_path):
+def test_exactly_the_kept_scores_are_found(tmp_path):
     with KeptScores(tmp_path / "run" / "scores.sqlite") as kept:
         kept.keep("v", "q", {"a": SCORE, "b": FAILED})
     with KeptScores(tmp_path / "run" / "scores.sqlite") as kept:
@@ -38,7 +38,7 @@ def test_what_is_kept_is_found_again_and_nothing_else(tmp_path):
 
 
 def killed_writer(path: Path, scores: int) -> None:
-    """Keep some scores in a process of its own, which is then killed without warning."""
+    """Keep some scores in a separate process, then kill it."""
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path), str(scores)], stdout=subprocess.PIPE, text=True
     )
@@ -50,7 +50,7 @@ def killed_writer(path: Path, scores: int) -> None:
     process.stdout.close()
 
 
-def test_a_killed_run_loses_no_score_that_it_had_kept(tmp_path):
+def test_a_killed_run_loses_no_kept_score(tmp_path):
     path = tmp_path / "scores.sqlite"
     killed_writer(path, 20)
     with KeptScores(path) as kept:
@@ -58,13 +58,13 @@ def test_a_killed_run_loses_no_score_that_it_had_kept(tmp_path):
     assert {key: score.score for key, score in found.items()} == {str(n): n / 100 for n in range(20)}
 
 
-@pytest.mark.parametrize("torn", [1, 100, 5000])
-def test_a_torn_end_costs_only_what_was_torn(tmp_path, torn):
-    """The last bytes that reached the disk are missing, as after a loss of power."""
+@pytest.mark.parametrize("missing", [1, 100, 5000])
+def test_a_truncated_log_loses_only_the_last_scores(tmp_path, missing):
+    """The last bytes are missing on disk, as after a power failure."""
     path = tmp_path / "scores.sqlite"
     killed_writer(path, 20)
     log = path.with_name("scores.sqlite-wal")
-    log.write_bytes(log.read_bytes()[:-torn])
+    log.write_bytes(log.read_bytes()[:-missing])
     with KeptScores(path) as kept:
         found = kept.find("v", "q", [str(number) for number in range(20)])
         assert 17 <= len(found) < 20
@@ -73,7 +73,7 @@ def test_a_torn_end_costs_only_what_was_torn(tmp_path, torn):
         assert kept.find("v", "q", ["19"]) == {"19": SCORE}
 
 
-def test_a_file_that_holds_no_scores_is_named(tmp_path):
+def test_the_error_for_an_invalid_file_of_scores_names_the_file(tmp_path):
     path = tmp_path / "scores.sqlite"
     path.write_text("something else, and longer than a header of SQLite would be" * 20)
     with pytest.raises(BenchmarkUnreadable, match=r"scores\.sqlite is not a file of scores"):

@@ -1,4 +1,4 @@
-"""SugarCrepe, from files in the form that its authors publish."""
+"""SugarCrepe, from files in the published format."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def crepe(tmp_path):
     return tmp_path
 
 
-def test_each_part_is_a_task_of_choices_between_its_two_captions(crepe):
+def test_each_part_is_a_task_of_choices_between_two_captions(crepe):
     tasks = {task.name: task for task in LOADERS["sugarcrepe"](crepe).sections["choice"]}
     assert sorted(tasks) == sorted(PARTS)
     assert {name: task.group for name, task in tasks.items()} == {name: name.split("_")[0] for name in PARTS}
@@ -43,12 +43,12 @@ def test_each_part_is_a_task_of_choices_between_its_two_captions(crepe):
             assert task.candidates[false].text == f"A blue thing ({name} {number})."
 
 
-def test_the_true_caption_comes_first_and_second_in_turn(crepe):
+def test_the_true_caption_is_alternately_first_and_second(crepe):
     for task in LOADERS["sugarcrepe"](crepe).sections["choice"]:
         assert [among.index(min(right)) for right, among in zip(task.right, task.among, strict=True)] == [0, 1, 0]
 
 
-def test_the_files_may_lie_as_in_the_authors_repository(crepe):
+def test_the_files_can_have_the_layout_of_the_original_repository(crepe):
     (crepe / "data").mkdir()
     for part in PARTS:
         (crepe / f"{part}.json").rename(crepe / "data" / f"{part}.json")
@@ -57,13 +57,13 @@ def test_the_files_may_lie_as_in_the_authors_repository(crepe):
     assert len(LOADERS["sugarcrepe"](crepe).sections["choice"]) == 7
 
 
-def test_a_missing_part_is_named(crepe):
+def test_the_error_for_a_missing_part_names_the_file(crepe):
     (crepe / "swap_obj.json").unlink()
     with pytest.raises(BenchmarkUnreadable, match=r"swap_obj\.json does not exist: it was expected at"):
         LOADERS["sugarcrepe"](crepe)
 
 
-def test_missing_pictures_are_looked_for_in_val2017(crepe):
+def test_the_error_for_missing_pictures_names_a_path_in_val2017(crepe):
     for picture in (crepe / "val2017").iterdir():
         picture.unlink()
     with pytest.raises(BenchmarkUnreadable, match=str(crepe / "val2017" / "000000000.jpg")):
@@ -71,7 +71,7 @@ def test_missing_pictures_are_looked_for_in_val2017(crepe):
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"0": {"filename": "000000000.jpg", "caption": "A red thing."}}'])
-def test_a_part_that_is_not_as_published_is_named(crepe, content):
+def test_the_error_for_an_invalid_part_names_the_file(crepe, content):
     (crepe / "add_att.json").write_text(content)
     with pytest.raises(BenchmarkUnreadable, match=r"add_att\.json"):
         LOADERS["sugarcrepe"](crepe)

@@ -1,4 +1,4 @@
-"""The variants of the ablation differ from the base in what their names say."""
+"""The variants of the ablation differ from the base as their names say."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def differs(variant: Variant) -> set[str]:
     return {field.name for field in fields(Variant) if getattr(variant, field.name) != getattr(BASE, field.name)}
 
 
-def test_each_changes_one_thing():
+def test_each_variant_changes_only_the_expected_fields():
     assert {name: differs(variant) - {"name"} for name, variant in MADE.items()} == {
         "all": set(),
         "entropy only": {"injection"},
@@ -37,12 +37,12 @@ def test_re_injection_is_off_or_fixed_at_the_middle_layer():
     assert MADE["fixed, all"].injection == Injection(trigger="fixed", fixed_layer=14, scope="all")
 
 
-def test_another_way_of_asking_is_compared_with_the_other_two():
+def test_the_mode_of_the_base_is_compared_with_the_other_two_modes():
     names = [variant.name for variant in ablations(replace(BASE, mode="choice"), layers=28)]
     assert [name for name in names if name.startswith("mode")] == ["mode true_false", "mode verbalized"]
 
 
-def test_a_choice_between_two_knows_no_pool():
+def test_choices_between_two_captions_have_no_variants_of_the_pool_size():
     names = [variant.name for variant in for_choices(list(MADE.values()))]
     assert not [name for name in names if name.startswith("k=") or name == "adaptive"]
     assert {variant.k for variant in for_choices(list(MADE.values()))} == {2}

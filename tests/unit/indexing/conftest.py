@@ -1,4 +1,4 @@
-"""The world of jobs, for the tests of this folder."""
+"""Fixtures of the job tests, for the tests of this folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Another embedder is built beside the one in use, then takes its place, then the old vectors go."""
+"""A new embedder is indexed beside the one in use, replaces it, and then the old embeddings are removed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _load(name: str) -> Words:
 
 @pytest.fixture
 def both(context: WorkerContext, world) -> WorkerContext:
-    """A context with both embedders in force, and three texts that the first of them has embedded."""
+    """A context with two configured embedders, and three texts embedded by the first of them."""
     world.add_texts("red circle", "red square", "blue moon")
     index(context, world)
     world.settings = world.settings.model_copy(update={"extra_embedders": ("local-dir:/models/newer",)})
@@ -68,7 +68,7 @@ def _searched(world, job_id: UUID) -> Search:
         return session.get_one(Search, job_id)
 
 
-def test_beside_then_swap_then_remove(both: WorkerContext, world) -> None:
+def test_a_new_embedder_is_indexed_then_used_and_the_old_embeddings_are_removed(both: WorkerContext, world) -> None:
     assert _numbers(world) == {OLD: (3, 0, 0), NEW: (0, 0, 3)}
     before = search(world, text="red circle", k=2)
     with pytest.raises(Conflict, match="3 of 3 items have no vector"):
@@ -78,11 +78,11 @@ def test_beside_then_swap_then_remove(both: WorkerContext, world) -> None:
     assert (job.state, job.params["embedder"]) == (JobState.SUCCEEDED, NEW)
     assert "extra_embedders" not in job.params
     assert _numbers(world) == {OLD: (3, 0, 0), NEW: (3, 0, 0)}
-    assert [one.name for one in _coverage(world) if one.in_use] == [OLD], "nothing changes until it is chosen"
+    assert [one.name for one in _coverage(world) if one.in_use] == [OLD], "the old embedder stays in use"
 
     _use(world, NEW)
     assert [(one.name, one.in_use) for one in _coverage(world)] == [(NEW, True), (OLD, False)]
-    assert _searched(world, before).embedder == OLD, "a search keeps what it was accepted with"
+    assert _searched(world, before).embedder == OLD, "a search keeps the embedder that it was accepted with"
     after = search(world, text="red circle", k=2)
     found = _searched(world, after)
     assert found.embedder == NEW
@@ -99,7 +99,7 @@ def test_beside_then_swap_then_remove(both: WorkerContext, world) -> None:
         assert session.get_one(EmbeddingModel, _searched(world, after).model_id).name == NEW
 
 
-def test_vectors_of_other_collections_and_models_stay_in_any_batch_size(
+def test_removal_in_batches_keeps_embeddings_of_other_collections_and_models(
     both: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coverage, "_BATCH", 2)
@@ -122,7 +122,7 @@ def test_vectors_of_other_collections_and_models_stay_in_any_batch_size(
     assert dict(left) == {here: 3, other.id: 6}
 
 
-def test_a_model_that_is_no_longer_in_force_is_named_while_it_has_vectors_here(both: WorkerContext, world) -> None:
+def test_a_model_that_is_no_longer_configured_is_listed_while_it_has_embeddings(both: WorkerContext, world) -> None:
     _index_with_new(both, world)
     world.settings = world.settings.model_copy(update={"extra_embedders": ()})
     assert [(one.name, one.in_force, one.vectors) for one in _coverage(world)] == [(OLD, True, 3), (NEW, False, 3)]
@@ -133,7 +133,7 @@ def test_a_model_that_is_no_longer_in_force_is_named_while_it_has_vectors_here(b
     assert [one.name for one in _coverage(world)] == [OLD]
 
 
-def test_a_collection_whose_embedder_is_not_in_force_any_more_follows_the_settings(both: WorkerContext, world) -> None:
+def test_a_collection_whose_embedder_is_no_longer_configured_uses_the_default(both: WorkerContext, world) -> None:
     _index_with_new(both, world)
     _use(world, NEW)
     world.settings = world.settings.model_copy(update={"extra_embedders": ()})
@@ -142,7 +142,7 @@ def test_a_collection_whose_embedder_is_not_in_force_any_more_follows_the_settin
         assert embedder_of(session.get_one(Collection, world.collection_id), world.settings) == OLD
 
 
-def test_an_item_that_cannot_be_embedded_does_not_stand_in_the_way(both: WorkerContext, world) -> None:
+def test_an_item_that_cannot_be_embedded_does_not_block_a_new_embedder(both: WorkerContext, world) -> None:
     _index_with_new(both, world)
     (late,) = world.add_texts("late")
     with pytest.raises(Conflict, match="1 of 4 items"):
@@ -153,14 +153,14 @@ def test_an_item_that_cannot_be_embedded_does_not_stand_in_the_way(both: WorkerC
     _use(world, NEW)
 
 
-def test_a_stale_vector_counts_as_missing(both: WorkerContext, world) -> None:
+def test_a_stale_embedding_counts_as_missing(both: WorkerContext, world) -> None:
     with transaction(world.sessions) as session:
         session.execute(sa.update(Item).where(Item.text == "blue moon").values(version=2))
     (old, _) = _coverage(world)
     assert (old.embedded, old.missing, old.vectors) == (2, 1, 3)
 
 
-def test_the_embedder_of_the_collection_is_indexed_first_and_null_follows_the_settings(
+def test_the_embedder_of_the_collection_is_indexed_first_and_none_selects_the_default(
     both: WorkerContext, world
 ) -> None:
     _index_with_new(both, world)
@@ -176,7 +176,7 @@ def test_the_embedder_of_the_collection_is_indexed_first_and_null_follows_the_se
     assert [one.name for one in _coverage(world) if one.in_use] == [OLD]
 
 
-def test_an_embedder_that_is_not_in_force_or_a_model_that_is_not_there_is_refused(both: WorkerContext, world) -> None:
+def test_an_embedder_that_is_not_configured_and_an_unknown_model_are_refused(both: WorkerContext, world) -> None:
     with transaction(world.sessions) as session, pytest.raises(InvalidInput, match="not a configured embedder"):
         submit_index(session, world.user, world.collection_id, world.settings, embedder="ViT-B-32/openai")
     with pytest.raises(NotFound):

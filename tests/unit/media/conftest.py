@@ -1,4 +1,4 @@
-"""A collection of its own for every test, in the session's database, with a storage in a folder."""
+"""Each test has its own collection in the shared database and its own storage folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from retllm.settings import Settings
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings with small limits, so that tests of limits stay small."""
+    """Settings with small limits, so that tests of the limits need little data."""
     return Settings(
         home=tmp_path / "home",
         storage_url=None,
@@ -34,7 +34,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def storage(settings: Settings) -> Storage:
-    """The storage of this test, empty."""
+    """An empty storage."""
     return get_storage(settings)
 
 
@@ -58,13 +58,13 @@ def collection_id(media_sessions: Sessions) -> uuid.UUID:
 
 @pytest.fixture
 def ingest(media_sessions: Sessions, storage: Storage, settings: Settings, collection_id: uuid.UUID) -> Ingest:
-    """The way into the collection of this test."""
+    """An ingest into the collection of this test."""
     return Ingest(media_sessions, storage, settings, collection_id)
 
 
 @pytest.fixture
 def items(media_sessions: Sessions, collection_id: uuid.UUID) -> Callable[[], list[Item]]:
-    """Reads the items of the collection as they are now."""
+    """Returns the current items of the collection."""
 
     def read() -> list[Item]:
         with media_sessions() as session:
@@ -75,7 +75,7 @@ def items(media_sessions: Sessions, collection_id: uuid.UUID) -> Callable[[], li
 
 @pytest.fixture
 def stored(settings: Settings) -> Callable[[], list[str]]:
-    """Lists the files in the storage as they are now, as keys."""
+    """Returns the keys of the files that are now in the storage."""
 
     def read() -> list[str]:
         root = settings.home_path / "media"

@@ -1,4 +1,4 @@
-"""ZIPs made by hand, entry by entry, such as no packer makes them."""
+"""ZIPs built entry by entry, with defects that no ordinary ZIP tool produces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass
 class Entry:
-    """An entry; what is not said is true. ``local`` is what its own header says in place of the directory."""
+    """An entry; the defaults match its content. ``local`` overrides fields of the local header."""
 
     name: bytes = b"a.txt"
     content: bytes = b"some words"
@@ -25,9 +25,9 @@ class Entry:
     crc: int | None = None
     local: dict[str, Any] = field(default_factory=dict)
     offset: int | None = None
-    """Where the directory says that it lies."""
+    """The offset in the directory, if it is not the true one."""
     written: bool = True
-    """Whether it lies there at all."""
+    """Whether the entry itself is written to the file."""
 
     def facts(self) -> dict[str, Any]:
         packed = self.bytes()
@@ -41,31 +41,31 @@ class Entry:
         }
 
     def bytes(self) -> bytes:
-        """Its packed bytes."""
+        """The compressed content."""
         if self.packed is not None:
             return self.packed
         return deflated(self.content) if self.method == zipfile.ZIP_DEFLATED else self.content
 
 
 def deflated(content: bytes) -> bytes:
-    """Raw Deflate."""
+    """Compress with raw Deflate."""
     packer = zlib.compressobj(9, wbits=-15)
     return packer.compress(content) + packer.flush()
 
 
 def made(entries: Sequence[Entry], *, directory_at: int | None = None, count: int | None = None) -> bytes:
-    """The ZIP of these entries."""
+    """Return a ZIP with these entries."""
     body, directory, offsets = bytearray(), bytearray(), []
     for entry in entries:
         offsets.append(len(body) if entry.offset is None else entry.offset)
         if entry.written:
-            says = entry.facts() | entry.local
-            name = says["name"]
-            head = (20, says["flags"], says["method"], 0, 33, says["crc"], says["packed"], says["size"], len(name), 0)
+            info = entry.facts() | entry.local
+            name = info["name"]
+            head = (20, info["flags"], info["method"], 0, 33, info["crc"], info["packed"], info["size"], len(name), 0)
             body += struct.pack("<4s5H3L2H", b"PK\x03\x04", *head) + name + entry.bytes()
     for entry, offset in zip(entries, offsets, strict=True):
-        says = entry.facts()
-        head = (0x0314, 20, says["flags"], says["method"], 0, 33, says["crc"], says["packed"], says["size"])
+        info = entry.facts()
+        head = (0x0314, 20, info["flags"], info["method"], 0, 33, info["crc"], info["packed"], info["size"])
         tail = (len(entry.name), 0, 0, 0, 0, entry.mode << 16, offset)
         directory += struct.pack("<4s6H3L5H2L", b"PK\x01\x02", *head, *tail) + entry.name
     at = len(body) if directory_at is None else directory_at
@@ -74,19 +74,19 @@ def made(entries: Sequence[Entry], *, directory_at: int | None = None, count: in
 
 
 def _overlapping() -> bytes:
-    """Two entries of the directory, one of bytes."""
+    """Two directory entries that share the same bytes."""
     return made([Entry(b"a.txt"), Entry(b"a.txt", offset=0, written=False)])
 
 
 def _nested_headers() -> bytes:
-    """The first entry's stored bytes hold the second whole, header and all, as in the bombs of Fifield."""
+    """The stored bytes of the first entry contain the second with its header, as in Fifield's ZIP bombs."""
     inner = made([Entry(b"b.txt", b"inner")])
     inner = inner[: inner.index(b"PK\x01\x02")]
     return made([Entry(b"a.txt", inner), Entry(b"b.txt", b"inner", offset=35, written=False)])
 
 
 def _over_the_directory() -> bytes:
-    """An entry whose bytes go on into the directory."""
+    """An entry whose bytes extend into the directory."""
     data = bytearray(made([Entry(b"a.txt", b"x" * 64)]))
     directory = data.index(b"PK\x01\x02")
     for at in (18, 22):
@@ -98,39 +98,42 @@ def _over_the_directory() -> bytes:
 _BOMB = bytes(16 << 20)
 _SMALL_BOMB = bytes(4 << 20)
 OVERLAPPING: dict[str, Callable[[], bytes]] = {
-    "one entry named twice": _overlapping,
+    "one entry listed twice": _overlapping,
     "an entry inside an entry": _nested_headers,
-    "an entry over the directory": _over_the_directory,
-    "an entry behind the directory": lambda: made([Entry(offset=10_000)]),
-    "an entry beyond every file": lambda: made([Entry(offset=0xFFFFFFF0)]),
+    "an entry that overlaps the directory": _over_the_directory,
+    "an entry after the directory": lambda: made([Entry(offset=10_000)]),
+    "an entry far beyond the end of the file": lambda: made([Entry(offset=0xFFFFFFF0)]),
 }
-"""ZIPs that are refused whole."""
+"""ZIPs that are refused as a whole."""
 
 REFUSED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "encrypted": ("encrypted", lambda: made([Entry(flags=1)])),
-    "encrypted with a key of today": ("encrypted", lambda: made([Entry(flags=0x41)])),
-    "encrypted by its own header": ("disagree", lambda: made([Entry(local={"flags": 1})])),
-    "another name in its own header": ("disagree", lambda: made([Entry(local={"name": b"b.txt"})])),
-    "another method in its own header": ("disagree", lambda: made([Entry(local={"method": 8})])),
-    "another size in its own header": ("disagree", lambda: made([Entry(local={"size": 9})])),
-    "another packed size in its own header": ("disagree", lambda: made([Entry(local={"packed": 9})])),
-    "another CRC in its own header": ("disagree", lambda: made([Entry(local={"crc": 9})])),
-    "a header that is none": ("disagree", lambda: made([Entry()]).replace(b"PK\x03\x04", b"PK\x03\x05")),
+    "strongly encrypted": ("encrypted", lambda: made([Entry(flags=0x41)])),
+    "encrypted according to its local header": ("disagree", lambda: made([Entry(local={"flags": 1})])),
+    "another name in its local header": ("disagree", lambda: made([Entry(local={"name": b"b.txt"})])),
+    "another method in its local header": ("disagree", lambda: made([Entry(local={"method": 8})])),
+    "another size in its local header": ("disagree", lambda: made([Entry(local={"size": 9})])),
+    "another packed size in its local header": ("disagree", lambda: made([Entry(local={"packed": 9})])),
+    "another CRC in its local header": ("disagree", lambda: made([Entry(local={"crc": 9})])),
+    "an invalid local header": ("disagree", lambda: made([Entry()]).replace(b"PK\x03\x04", b"PK\x03\x05")),
     "a link": ("link", lambda: made([Entry(content=b"/etc/passwd", mode=stat.S_IFLNK | 0o777)])),
-    "a device": ("device", lambda: made([Entry(mode=stat.S_IFCHR | 0o666)])),
-    "a disk": ("device", lambda: made([Entry(mode=stat.S_IFBLK | 0o666)])),
+    "a character device": ("device", lambda: made([Entry(mode=stat.S_IFCHR | 0o666)])),
+    "a block device": ("device", lambda: made([Entry(mode=stat.S_IFBLK | 0o666)])),
     "a pipe": ("pipe", lambda: made([Entry(mode=stat.S_IFIFO | 0o666)])),
     "a socket": ("pipe", lambda: made([Entry(mode=stat.S_IFSOCK | 0o666)])),
-    "a folder by its mode alone": ("regular file", lambda: made([Entry(mode=stat.S_IFDIR | 0o755)])),
-    "a bomb that tells": ("200 times", lambda: made([Entry(content=_SMALL_BOMB, method=8)])),
-    "a bomb that lies": ("more bytes than the ZIP states", lambda: made([Entry(content=_BOMB, method=8, size=99)])),
-    "less than it says": ("damaged", lambda: made([Entry(size=11)])),
+    "a folder according to its mode only": ("regular file", lambda: made([Entry(mode=stat.S_IFDIR | 0o755)])),
+    "a bomb with its true size": ("200 times", lambda: made([Entry(content=_SMALL_BOMB, method=8)])),
+    "a bomb with a false size": (
+        "more bytes than the ZIP states",
+        lambda: made([Entry(content=_BOMB, method=8, size=99)]),
+    ),
+    "less content than declared": ("damaged", lambda: made([Entry(size=11)])),
     "a wrong CRC": ("damaged", lambda: made([Entry(crc=1)])),
-    "Deflate that is none": ("damaged", lambda: made([Entry(method=8, packed=b"\xff" * 9)])),
-    "Deflate without an end": ("damaged", lambda: made([Entry(method=8, packed=deflated(b"x" * 99)[:-4])])),
+    "invalid Deflate data": ("damaged", lambda: made([Entry(method=8, packed=b"\xff" * 9)])),
+    "truncated Deflate data": ("damaged", lambda: made([Entry(method=8, packed=deflated(b"x" * 99)[:-4])])),
     "patched data": ("patch", lambda: made([Entry(flags=0x20)])),
     "bzip2": ("compressed with bzip2", lambda: made([Entry(method=12, packed=b"BZh9")])),
     "LZMA": ("compressed with LZMA", lambda: made([Entry(method=14, packed=b"\x09\x04\x05\0")])),
     "an unknown method": ("compressed with method 97", lambda: made([Entry(method=97, packed=b"x")])),
 }
-"""ZIPs of one entry that is refused, with a word of the reason."""
+"""ZIPs with one entry that is refused, each with a part of the error message."""

@@ -1,4 +1,4 @@
-"""Pictures and archives that the tests of this folder make."""
+"""Pictures and archives for tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def noise(seed: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:
-    """RGB noise of width × height; another seed is another picture."""
+    """RGB noise of width × height; each seed gives another picture."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
@@ -39,5 +39,5 @@ def zipped(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> by
 
 
 def packed(files: Mapping[str, bytes]) -> io.BytesIO:
-    """The same as an open file."""
+    """The same ZIP as an open file."""
     return io.BytesIO(zipped(files))

@@ -1,4 +1,4 @@
-"""Files become items, each whole or not at all."""
+"""Each uploaded file becomes an item completely or not at all."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_picture_becomes_an_item_with_its_bytes_and_a_thumbnail(
     assert open_picture(storage, item).size == (200, 100)
 
 
-def test_the_same_picture_twice_is_one_item(ingest: Ingest, items: Items, stored: Stored) -> None:
+def test_adding_the_same_picture_twice_makes_one_item(ingest: Ingest, items: Items, stored: Stored) -> None:
     first, second = (add_file(ingest, name, io.BytesIO(picture()))[0] for name in ("a.png", "b.png"))
     assert (first.status, second.status) == ("added", "duplicate")
     assert first.item_id == second.item_id
@@ -75,7 +75,7 @@ def test_the_same_picture_twice_is_one_item(ingest: Ingest, items: Items, stored
     assert len(stored()) == 2
 
 
-def test_the_same_picture_from_many_threads_at_once_is_one_item(ingest: Ingest, items: Items, stored: Stored) -> None:
+def test_adding_the_same_picture_in_many_threads_makes_one_item(ingest: Ingest, items: Items, stored: Stored) -> None:
     threads = 8
     barrier = Barrier(threads)
 
@@ -89,10 +89,10 @@ def test_the_same_picture_from_many_threads_at_once_is_one_item(ingest: Ingest, 
     assert sorted(outcome.status for outcome in outcomes) == ["added"] + ["duplicate"] * (threads - 1)
     assert len({outcome.item_id for outcome in outcomes}) == 1
     assert len(items()) == 1
-    assert len(stored()) == 2  # the files of those who came second are gone
+    assert len(stored()) == 2  # the files of the duplicates are deleted
 
 
-def test_a_text_file_becomes_a_text_item_once(ingest: Ingest, items: Items) -> None:
+def test_text_files_with_the_same_text_make_one_item(ingest: Ingest, items: Items) -> None:
     (first,) = add_file(ingest, "a.txt", io.BytesIO("\ufeffein Gruß\r\naus dem Wald \n".encode()))
     (second,) = add_file(ingest, "b.txt", io.BytesIO("ein Gruß\naus dem Wald".encode()))
     assert (first.status, second.status) == ("added", "duplicate")
@@ -101,7 +101,7 @@ def test_a_text_file_becomes_a_text_item_once(ingest: Ingest, items: Items) -> N
     assert item.picture_key is None
 
 
-def test_a_zip_takes_pictures_texts_and_captions_whatever_their_order(ingest: Ingest, items: Items) -> None:
+def test_a_zip_can_contain_pictures_texts_and_captions_in_any_order(ingest: Ingest, items: Items) -> None:
     archive = packed(
         {
             "captions.csv": b"file,caption\nphotos/a.png,a cat\nb.png,a dog\nnone.png,a ghost\n,only words\n",
@@ -133,7 +133,7 @@ def test_a_zip_takes_pictures_texts_and_captions_whatever_their_order(ingest: In
     assert len(by_name) == 4
 
 
-def test_the_files_of_one_request_are_taken_pictures_first(ingest: Ingest, items: Items) -> None:
+def test_captions_of_a_request_are_applied_after_its_pictures(ingest: Ingest, items: Items) -> None:
     outcomes = add_files(
         ingest,
         [
@@ -152,7 +152,7 @@ def test_the_files_of_one_request_are_taken_pictures_first(ingest: Ingest, items
     assert {item.text for item in items()} == {"a cat", "a dog", "free words"}
 
 
-def test_a_bad_file_does_not_keep_the_others_out(ingest: Ingest, items: Items, stored: Stored) -> None:
+def test_a_bad_file_does_not_affect_the_others(ingest: Ingest, items: Items, stored: Stored) -> None:
     whole = picture(3)
     outcomes = add_files(
         ingest,
@@ -187,7 +187,7 @@ def wide_png() -> bytes:
     return made.getvalue()
 
 
-def test_a_caption_makes_a_picture_an_item_of_both_and_a_new_version(
+def test_adding_a_caption_changes_the_kind_and_the_version_of_a_picture(
     ingest: Ingest, items: Items, media_sessions: Sessions
 ) -> None:
     add_file(ingest, "a.png", io.BytesIO(picture()))
@@ -202,7 +202,7 @@ def test_a_caption_makes_a_picture_an_item_of_both_and_a_new_version(
     assert add_file(ingest, "c.csv", io.BytesIO(b"file,caption\na.png,another cat\n"))[0].status == "updated"
     assert items()[0].version == 3
     with media_sessions() as session:
-        # the old vector stays until the next indexing; its version says that it is stale
+        # the old embedding stays until the next index job; its item version shows that it is stale
         assert session.scalar(sa.select(Embedding.item_version).filter_by(item_id=before.id)) == 1
 
 
@@ -222,7 +222,7 @@ def add_embedding(sessions: Sessions, item: Item) -> None:
         )
 
 
-def test_a_row_finds_its_picture_by_whole_name_then_by_last_part(ingest: Ingest, items: Items) -> None:
+def test_a_row_matches_a_picture_by_full_name_or_else_by_base_name(ingest: Ingest, items: Items) -> None:
     for number, name in enumerate(["x/a.png", "y/a.png", "x/b.png", "c.png"]):
         add_file(ingest, name, io.BytesIO(picture(number)))
     sheet = "file,caption\nx/a.png,one\na.png,two\nb.png,three\n./images\\c.png,four\nd.png,five\n"
@@ -239,19 +239,19 @@ def test_a_row_finds_its_picture_by_whole_name_then_by_last_part(ingest: Ingest,
     }
 
 
-def test_names_of_the_upload_come_before_those_of_the_collection(ingest: Ingest, items: Items) -> None:
+def test_a_row_prefers_a_picture_of_the_same_upload(ingest: Ingest, items: Items) -> None:
     add_file(ingest, "a.png", io.BytesIO(picture(1)))
     add_file(ingest, "z.zip", packed({"new/a.png": picture(2), "c.csv": b"file,caption\na.png,the new one\n"}))
     assert {item.name: item.text for item in items()} == {"a.png": None, "new/a.png": "the new one"}
 
 
-def test_a_duplicate_is_captioned_by_the_name_that_it_came_under(ingest: Ingest, items: Items) -> None:
+def test_a_row_matches_a_duplicate_by_its_name_in_the_upload(ingest: Ingest, items: Items) -> None:
     add_file(ingest, "old.png", io.BytesIO(picture(1)))
     add_file(ingest, "z.zip", packed({"again.png": picture(1), "c.csv": b"file,caption\nagain.png,a cat\n"}))
     assert [(item.name, item.text) for item in items()] == [("old.png", "a cat")]
 
 
-def test_a_picture_has_one_caption_in_a_sheet(ingest: Ingest, items: Items) -> None:
+def test_a_second_caption_for_a_picture_in_one_sheet_is_rejected(ingest: Ingest, items: Items) -> None:
     add_file(ingest, "a.png", io.BytesIO(picture()))
     sheet = b"file,caption\na.png,first\na.png,second\na.png,first\n"
     for _ in range(2):
@@ -261,7 +261,7 @@ def test_a_picture_has_one_caption_in_a_sheet(ingest: Ingest, items: Items) -> N
     assert [(item.text, item.version) for item in items()] == [("first", 2)]
 
 
-def test_rows_that_can_t_be_used_say_why(ingest: Ingest, items: Items) -> None:
+def test_rejected_rows_have_a_reason(ingest: Ingest, items: Items) -> None:
     add_file(ingest, "a.png", io.BytesIO(picture()))
     lines = [
         '{"file": "a.png", "caption": "  "}',
@@ -273,15 +273,15 @@ def test_rows_that_can_t_be_used_say_why(ingest: Ingest, items: Items) -> None:
     ]
     outcomes = add_file(ingest, "c.jsonl", io.BytesIO("\n".join(lines).encode()))
     assert [outcome.status for outcome in outcomes] == ["rejected"] * 5 + ["added"]
-    for number, says in enumerate(["empty", "RETLLM_MAX_TEXT_CHARS", "NUL", "surrogate", "JSON"], start=1):
+    for number, part in enumerate(["empty", "RETLLM_MAX_TEXT_CHARS", "NUL", "surrogate", "JSON"], start=1):
         message = reason(outcomes[number - 1])
         assert message.startswith(f"Row {number}")
-        assert says in message
+        assert part in message
     assert {item.text for item in items()} == {None, "fine"}
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "says"),
+    ("name", "data", "message"),
     [
         ("c.csv", b"file,caption\n", "no captions"),
         ("c.csv", b"what,ever\n1,2\n", "first line"),
@@ -289,17 +289,17 @@ def test_rows_that_can_t_be_used_say_why(ingest: Ingest, items: Items) -> None:
         ("c.jsonl", b"[]", "one object per line"),
     ],
 )
-def test_a_sheet_that_can_t_be_used_is_one_rejection(
-    name: str, data: bytes, says: str, ingest: Ingest, items: Items
+def test_an_unusable_sheet_is_rejected_as_a_whole(
+    name: str, data: bytes, message: str, ingest: Ingest, items: Items
 ) -> None:
     for outcomes in (add_file(ingest, name, io.BytesIO(data)), add_file(ingest, "z.zip", packed({name: data}))):
         (outcome,) = outcomes
         assert outcome.name == name
-        assert says in reason(outcome)
+        assert message in reason(outcome)
     assert items() == []
 
 
-def test_captions_of_more_rows_than_fit_in_one_transaction(ingest: Ingest, items: Items) -> None:
+def test_a_sheet_can_have_more_rows_than_one_transaction(ingest: Ingest, items: Items) -> None:
     add_file(ingest, "a.png", io.BytesIO(picture()))
     lines = [f'{{"text": "number {n}"}}' for n in range(1100)] + ['{"file": "a.png", "caption": "the last"}']
     outcomes = add_file(ingest, "c.jsonl", io.BytesIO("\n".join(lines).encode()))
@@ -309,7 +309,7 @@ def test_captions_of_more_rows_than_fit_in_one_transaction(ingest: Ingest, items
     assert len(items()) == 1101
 
 
-def test_sheets_from_several_people_at_once_all_go_in(ingest: Ingest, items: Items) -> None:
+def test_concurrent_sheets_are_all_applied(ingest: Ingest, items: Items) -> None:
     names = [f"{n}.png" for n in range(20)]
     add_files(ingest, [IncomingFile(name, io.BytesIO(picture(n))) for n, name in enumerate(names)])
     sheets = []
@@ -325,18 +325,18 @@ def test_sheets_from_several_people_at_once_all_go_in(ingest: Ingest, items: Ite
     with ThreadPoolExecutor(len(sheets)) as pool:
         outcomes = [outcome for part in pool.map(add, sheets) for outcome in part]
     assert {outcome.status for outcome in outcomes} == {"updated"}
-    # every change counts: none was lost, and each sheet went in as a whole
+    # no update was lost, and each sheet was applied as a whole
     assert {item.version for item in items()} == {1 + len(sheets)}
     assert len({item.text for item in items()}) == 1
 
 
-def test_photographs_go_in(ingest: Ingest, items: Items, storage: Storage) -> None:
+def test_photographs_can_be_added(ingest: Ingest, items: Items, storage: Storage) -> None:
     folder = Path(skimage.data.__file__).parent
     files = sorted(path for path in folder.iterdir() if path.suffix in (".png", ".jpg", ".gif", ".tif", ".tiff"))
     assert len(files) >= 5
     outcomes = add_files(ingest, (IncomingFile(path.name, io.BytesIO(path.read_bytes())) for path in files))
     assert [outcome.name for outcome in outcomes] == [path.name for path in files]
-    # colour in floating point is a TIFF that Pillow does not know
+    # Pillow can't read a TIFF with floating-point colours
     refused = [outcome for outcome in outcomes if outcome.status != "added"]
     assert [outcome.name for outcome in refused] == ["multipage_rgb.tif"]
     assert "save it as" in reason(refused[0])
@@ -344,7 +344,7 @@ def test_photographs_go_in(ingest: Ingest, items: Items, storage: Storage) -> No
         assert open_picture(storage, item).size == (item.width, item.height)
 
 
-def test_a_picture_can_come_with_its_caption(ingest: Ingest, items: Items) -> None:
+def test_a_picture_can_be_added_with_its_caption(ingest: Ingest, items: Items) -> None:
     first = ingest.add_picture("a.png", io.BytesIO(picture()), "a cat")
     assert (first.status, first.kind) == ("added", ItemKind.BOTH)
     assert ingest.add_picture("a.png", io.BytesIO(picture()), "a cat").status == "duplicate"
@@ -356,13 +356,13 @@ def test_a_picture_can_come_with_its_caption(ingest: Ingest, items: Items) -> No
     assert len(items()) == 1
 
 
-def test_a_text_goes_by_its_name_or_its_beginning(ingest: Ingest, items: Items) -> None:
+def test_a_text_without_a_name_is_named_by_its_beginning(ingest: Ingest, items: Items) -> None:
     ingest.add_text("red and/or\nblue " * 10)
     ingest.add_text("green", name="../green.txt")
     assert [item.name for item in items()] == [("red and/or blue " * 5).strip(), "green.txt"]
 
 
-def test_many_texts_cost_few_statements_and_each_has_its_outcome(
+def test_many_texts_need_few_statements_and_each_has_an_outcome(
     ingest: Ingest, items: Items, media_sessions: Sessions
 ) -> None:
     kept = ingest.add_text("number 7")
@@ -382,11 +382,11 @@ def test_many_texts_cost_few_statements_and_each_has_its_outcome(
     assert (found["number 7"], outcomes[7].status) == (kept.item_id, "duplicate")
     assert sum(outcome.status == "added" for outcome in outcomes) == 599
     assert "MAX_TEXT_CHARS" in reason(outcomes[-1])
-    # the rows of one upload are listed as they came
+    # the items of one upload have the order of its rows
     assert [item.text for item in items()[:3]] == ["number 7", "number 0", "number 1"]
 
 
-def test_two_uploads_of_the_same_texts_do_not_wait_for_each_other_in_a_ring(ingest: Ingest, items: Items) -> None:
+def test_concurrent_uploads_of_the_same_texts_do_not_deadlock(ingest: Ingest, items: Items) -> None:
     texts = [(f"number {number}", None) for number in range(400)]
     start = Barrier(2)
 
@@ -400,7 +400,7 @@ def test_two_uploads_of_the_same_texts_do_not_wait_for_each_other_in_a_ring(inge
     assert {outcome.status for outcome in both} == {"added", "duplicate"}
 
 
-def test_the_same_content_in_two_collections_is_two_items(
+def test_the_same_content_in_two_collections_makes_two_items(
     ingest: Ingest, media_sessions: Sessions, items: Items
 ) -> None:
     with transaction(media_sessions) as session:
@@ -414,18 +414,18 @@ def test_the_same_content_in_two_collections_is_two_items(
     assert first_outcome.item_id != second_outcome.item_id
 
 
-def test_equal_pictures_in_one_zip_are_the_first_one(ingest: Ingest, items: Items) -> None:
+def test_equal_pictures_in_one_zip_make_one_item_with_the_first_name(ingest: Ingest, items: Items) -> None:
     files = {f"{n}.png": picture(n // 4) for n in range(16)}
     outcomes = add_file(ingest, "z.zip", packed(files))
     assert [outcome.status for outcome in outcomes] == (["added"] + ["duplicate"] * 3) * 4
     assert [item.name for item in items()] == ["0.png", "4.png", "8.png", "12.png"]
 
 
-# what goes wrong half way
+# failures
 
 
 class Failing(Storage):
-    """A storage whose disk is full from the given put on."""
+    """A storage whose disk is full from the given call of ``put`` on."""
 
     def __init__(self, url: str, from_put: int) -> None:
         super().__init__(url)
@@ -440,7 +440,7 @@ class Failing(Storage):
 
 
 @pytest.mark.parametrize("from_put", [1, 2])
-def test_a_full_disk_leaves_neither_row_nor_file(from_put: int, ingest: Ingest, items: Items, stored: Stored) -> None:
+def test_a_full_disk_leaves_no_row_and_no_file(from_put: int, ingest: Ingest, items: Items, stored: Stored) -> None:
     ingest.storage = Failing(ingest.storage.url, from_put)
     with pytest.raises(OSError, match="No space"):
         add_file(ingest, "a.png", io.BytesIO(picture()))
@@ -448,7 +448,7 @@ def test_a_full_disk_leaves_neither_row_nor_file(from_put: int, ingest: Ingest, 
     assert stored() == []
 
 
-def test_what_came_before_a_full_disk_stays(ingest: Ingest, items: Items, stored: Stored) -> None:
+def test_items_added_before_the_disk_is_full_stay(ingest: Ingest, items: Items, stored: Stored) -> None:
     ingest.storage = Failing(ingest.storage.url, 9)
     with pytest.raises(OSError, match="No space"):
         add_file(ingest, "z.zip", packed({f"{n}.png": picture(n) for n in range(30)}))
@@ -457,7 +457,7 @@ def test_what_came_before_a_full_disk_stays(ingest: Ingest, items: Items, stored
     assert stored() == sorted(str(key) for item in kept for key in (item.picture_key, item.thumbnail_key))
 
 
-def test_a_collection_that_is_gone_takes_nothing(
+def test_nothing_can_be_added_to_a_deleted_collection(
     ingest: Ingest, media_sessions: Sessions, stored: Stored, storage: Storage
 ) -> None:
     with media_sessions() as session:
@@ -469,7 +469,7 @@ def test_a_collection_that_is_gone_takes_nothing(
     assert stored() == []
 
 
-def test_an_equal_picture_that_comes_between_looking_and_storing_wins(
+def test_an_equal_picture_added_between_the_check_and_the_insert_is_used(
     ingest: Ingest, items: Items, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = ingest_module.inspect_picture
@@ -493,7 +493,7 @@ def test_an_equal_picture_that_comes_between_looking_and_storing_wins(
 # deleting
 
 
-def test_a_deleted_item_leaves_its_row_alone(
+def test_a_deleted_item_keeps_only_its_row(
     ingest: Ingest, items: Items, stored: Stored, storage: Storage, media_sessions: Sessions
 ) -> None:
     ingest.add_picture("a.png", io.BytesIO(picture()), "a cat")
@@ -521,7 +521,7 @@ def test_a_deleted_item_leaves_its_row_alone(
     assert again.item_id != item.id
 
 
-def test_an_item_is_deleted_inside_a_transaction_of_the_caller(
+def test_an_item_can_be_deleted_in_a_transaction_of_the_caller(
     ingest: Ingest, items: Items, stored: Stored, storage: Storage, media_sessions: Sessions
 ) -> None:
     ingest.add_picture("a.png", io.BytesIO(picture()))
@@ -533,7 +533,7 @@ def test_an_item_is_deleted_inside_a_transaction_of_the_caller(
     assert stored() == []
 
 
-def test_files_go_only_after_the_commit(
+def test_files_are_deleted_only_after_the_commit(
     ingest: Ingest, items: Items, stored: Stored, storage: Storage, media_sessions: Sessions
 ) -> None:
     ingest.add_picture("a.png", io.BytesIO(picture()))
@@ -551,7 +551,7 @@ def refuse(session: Any) -> None:
     raise ConnectionError("the database is gone")
 
 
-def test_a_storage_that_fails_does_not_bring_a_deleted_item_back(
+def test_an_item_stays_deleted_if_the_storage_fails(
     ingest: Ingest, items: Items, storage: Storage, media_sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ingest.add_picture("a.png", io.BytesIO(picture()))
@@ -567,7 +567,7 @@ def test_a_storage_that_fails_does_not_bring_a_deleted_item_back(
     assert items()[0].state is ItemState.DELETED
 
 
-def test_a_deleted_collection_leaves_no_files(
+def test_deleting_a_collection_deletes_its_files(
     ingest: Ingest, items: Items, stored: Stored, storage: Storage, media_sessions: Sessions
 ) -> None:
     add_file(ingest, "z.zip", packed({f"{n}.png": picture(n) for n in range(5)} | {"t.txt": b"words"}))
@@ -578,9 +578,7 @@ def test_a_deleted_collection_leaves_no_files(
     assert stored() == []
 
 
-def test_items_are_listed_in_the_order_of_the_upload_though_large_pictures_take_longer(
-    ingest: Ingest, items: Items
-) -> None:
+def test_items_keep_the_order_of_the_upload_even_if_large_pictures_take_longer(ingest: Ingest, items: Items) -> None:
     sizes = [(800, 700), (16, 16), (700, 800), (18, 18), (20, 20)]
     files = [IncomingFile(f"{n}.png", io.BytesIO(picture(size=size))) for n, size in enumerate(sizes)]
     add_files(ingest, files)
@@ -588,7 +586,7 @@ def test_items_are_listed_in_the_order_of_the_upload_though_large_pictures_take_
 
 
 @pytest.mark.parametrize(
-    ("inner", "why"),
+    ("inner", "message"),
     [
         (packed({"a.txt": b"words"}).read(), "ZIP inside a ZIP"),
         (bytes(257) + b"ustar\0" + bytes(249), "tar archive"),
@@ -599,9 +597,9 @@ def test_items_are_listed_in_the_order_of_the_upload_though_large_pictures_take_
         (b"\xfd7zXZ\0" + bytes(99), "xz archive"),
     ],
 )
-def test_an_archive_in_an_archive_is_refused_as_one(ingest: Ingest, inner: bytes, why: str) -> None:
+def test_an_archive_inside_a_zip_is_rejected_with_its_type(ingest: Ingest, inner: bytes, message: str) -> None:
     for name in ("inner.zip", "a.png", "a.txt"):
         refused, taken = add_file(ingest, "outer.zip", packed({name: inner, "b.txt": name.encode()}))
         assert refused.status == "rejected"
-        assert why in str(refused.error and refused.error.message)
+        assert message in str(refused.error and refused.error.message)
         assert taken.status in ("added", "duplicate")

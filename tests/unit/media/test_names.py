@@ -1,4 +1,4 @@
-"""Names are safe to show, and the same name always comes out the same."""
+"""Cleaned names are safe to display, and cleaning is idempotent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ANY = st.text(st.characters(), max_size=600)
 
 
 @given(ANY)
-def test_a_clean_name_is_safe_whatever_came(name: str) -> None:
+def test_any_name_is_cleaned_to_a_safe_name(name: str) -> None:
     clean = clean_name(name)
     assert 1 <= len(clean) <= MAX_NAME
     assert not {unicodedata.category(c) for c in clean} & {"Cc", "Cs", "Zl", "Zp"}
@@ -24,7 +24,7 @@ def test_a_clean_name_is_safe_whatever_came(name: str) -> None:
 
 
 @given(ANY)
-def test_a_clean_name_is_its_own_clean_name(name: str) -> None:
+def test_cleaning_a_name_is_idempotent(name: str) -> None:
     assert clean_name(clean_name(name)) == clean_name(name)
 
 
@@ -45,11 +45,11 @@ def test_a_clean_name_is_its_own_clean_name(name: str) -> None:
         ("x" * 400 + ".jpeg", "x" * 295 + ".jpeg"),
     ],
 )
-def test_names_come_out_as_a_person_expects(name: str, clean: str) -> None:
+def test_names_are_cleaned_as_expected(name: str, clean: str) -> None:
     assert clean_name(name) == clean
 
 
-def test_parts_of_a_name() -> None:
+def test_base_name_and_suffix_of_a_name() -> None:
     assert base_name("a/b/c.jpg") == "c.jpg"
     assert base_name("c.jpg") == "c.jpg"
     assert suffix_of("a/b.tar/c.JPG") == ".jpg"
@@ -57,12 +57,12 @@ def test_parts_of_a_name() -> None:
     assert suffix_of(".hidden") == ""
 
 
-def test_what_operating_systems_add_is_clutter() -> None:
+def test_files_that_operating_systems_add_are_clutter() -> None:
     for name in ("__MACOSX/a.jpg", "a/.DS_Store", "Thumbs.db", "a\\thumbs.db", ".git/x.txt", "._a.jpg", "desktop.ini"):
         assert is_clutter(name), name
     for name in ("a.jpg", "a/b.jpg", "thumbs.dbx", "my__MACOSX/a.jpg", "a/", "../a.jpg", "./a.jpg"):
         assert not is_clutter(name), name
 
 
-def test_a_text_on_one_line_keeps_its_slashes() -> None:
+def test_joining_lines_keeps_slashes() -> None:
     assert one_line(" red\n and/or \\ blue ") == "red and/or \\ blue"

@@ -1,4 +1,4 @@
-"""Pictures are decoded side by side, in order, within their bytes, and each has an outcome of its own."""
+"""Items are processed in parallel, in order, within a limit of bytes, and each has its own result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from retllm.errors import MediaRejected
 from retllm.media.parallel import in_parallel
 
-# so long no machine is busy; a wait that takes it has failed
+# longer than any wait takes on a busy machine
 DEADLINE = 60
 
 
@@ -23,20 +23,20 @@ many = partial(in_parallel, size_of=size_of, threads=4, max_bytes=1000, ahead=8)
 
 
 class Watch:
-    """What is at work, and the most that ever was."""
+    """Records which items are processed at the same time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.items: list[int] = []
         self.most_bytes = 0
-        self.company: dict[int, int] = {}
+        self.concurrent: dict[int, int] = {}
 
     def make(self, item: int) -> int:
         with self._lock:
             self.items.append(item)
             self.most_bytes = max(self.most_bytes, sum(self.items))
             for one in self.items:
-                self.company[one] = max(self.company.get(one, 0), len(self.items))
+                self.concurrent[one] = max(self.concurrent.get(one, 0), len(self.items))
         threading.Event().wait(0.002)
         with self._lock:
             self.items.remove(item)
@@ -47,7 +47,7 @@ def decoding_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
 
 
-def test_several_are_at_work_at_once() -> None:
+def test_several_items_are_processed_at_once() -> None:
     barrier = threading.Barrier(4, timeout=DEADLINE)
 
     def make(item: int) -> int:
@@ -57,7 +57,7 @@ def test_several_are_at_work_at_once() -> None:
     assert [result.value for result in many(list(range(8)), make)] == list(range(8))
 
 
-def test_results_come_in_the_order_of_the_items_whichever_is_ready_first() -> None:
+def test_results_keep_the_order_of_the_items() -> None:
     second = threading.Event()
 
     def make(item: int) -> int:
@@ -70,19 +70,19 @@ def test_results_come_in_the_order_of_the_items_whichever_is_ready_first() -> No
     assert [result.value for result in many(list(range(20)), make)] == [item * 10 for item in range(20)]
 
 
-def test_the_bytes_at_work_stay_within_the_bound_and_what_is_larger_runs_alone() -> None:
+def test_items_in_progress_stay_within_the_byte_limit_and_a_larger_item_runs_alone() -> None:
     watch = Watch()
     sizes = [400 + at for at in range(20)]
     huge = [5000, 3000]
     items = [*sizes[:7], huge[0], *sizes[7:12], huge[1], *sizes[12:]]
     results = [result.value for result in many(items, watch.make)]
     assert results == [-item for item in items]
-    assert {watch.company[item] for item in huge} == {1}
-    assert all(company <= 2 for company in watch.company.values())
+    assert {watch.concurrent[item] for item in huge} == {1}
+    assert all(concurrent <= 2 for concurrent in watch.concurrent.values())
     assert watch.most_bytes == max(huge)
 
 
-def test_one_that_fails_does_not_touch_the_others() -> None:
+def test_a_failed_item_does_not_affect_the_others() -> None:
     def make(item: int) -> int:
         if item == 3:
             raise MediaRejected("The picture is damaged.")
@@ -93,23 +93,23 @@ def test_one_that_fails_does_not_touch_the_others() -> None:
     assert [type(result.error) for result in results if result.error] == [MediaRejected]
 
 
-def test_no_more_is_begun_ahead_than_is_allowed() -> None:
-    begun: list[int] = []
-    with closing(many(list(range(100)), begun.append, size_of=lambda _: 1, ahead=6)) as results:
+def test_only_the_allowed_number_of_items_is_started_ahead() -> None:
+    started: list[int] = []
+    with closing(many(list(range(100)), started.append, size_of=lambda _: 1, ahead=6)) as results:
         for taken in range(1, 10):
             next(results)
-            # one more may be begun by the time that the next is asked for
-            assert len(begun) <= taken + 6
-    assert len(begun) <= 16
+            # one more may have started by the time the next result is requested
+            assert len(started) <= taken + 6
+    assert len(started) <= 16
 
 
 @pytest.mark.parametrize("size", [1, 900])
-def test_closing_ends_the_threads_and_begins_nothing_more(size: int) -> None:
-    begun: list[int] = []
+def test_closing_ends_the_threads_and_starts_no_more_items(size: int) -> None:
+    started: list[int] = []
     both, go = threading.Event(), threading.Event()
 
     def make(item: int) -> int:
-        begun.append(item)
+        started.append(item)
         if item:
             both.set()
             assert go.wait(DEADLINE)
@@ -124,4 +124,4 @@ def test_closing_ends_the_threads_and_begins_nothing_more(size: int) -> None:
     closing_.join(DEADLINE)
     assert not closing_.is_alive()
     assert not decoding_threads()
-    assert len(begun) <= 9
+    assert len(started) <= 9

@@ -1,4 +1,4 @@
-"""Pictures: every format and every mode comes out as upright RGB; what is no picture is refused."""
+"""Pictures of every format and mode are decoded to upright RGB; other data is refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUARTERS = {(0, 0): (255, 0, 0), (1, 0): (0, 255, 0), (0, 1): (0, 0, 255), (1, 1
 
 
 def quarters(size: tuple[int, int] = (64, 32)) -> Image.Image:
-    """Red, green over blue, yellow: no two orientations look alike."""
+    """Red and green above blue and yellow, so that every orientation looks different."""
     made = Image.new("RGB", size)
     for (x, y), colour in QUARTERS.items():
         made.paste(colour, (x * size[0] // 2, y * size[1] // 2, (x + 1) * size[0] // 2, (y + 1) * size[1] // 2))
@@ -38,7 +38,7 @@ def encoded(picture: Image.Image, kind: str, **options: Any) -> io.BytesIO:
 
 
 def is_like(picture: Image.Image, other: Image.Image, tolerance: float = 12) -> bool:
-    """Equal in size, and nearly in the colours at the middle of each quarter."""
+    """Whether both have the same size and mode and nearly the same colours in each quarter."""
     if picture.size != other.size or picture.mode != other.mode:
         return False
     points = [(picture.width * x // 4, picture.height * y // 4) for x in (1, 3) for y in (1, 3)]
@@ -68,7 +68,7 @@ def is_like(picture: Image.Image, other: Image.Image, tolerance: float = 12) -> 
         ("BMP", {}, "image/bmp"),
     ],
 )
-def test_every_format_is_taken_by_its_first_frame_or_page(
+def test_the_first_frame_or_page_of_every_format_is_decoded(
     kind: str, options: dict[str, Any], media_type: str, settings: Settings
 ) -> None:
     file = encoded(quarters(), kind, **options)
@@ -79,7 +79,7 @@ def test_every_format_is_taken_by_its_first_frame_or_page(
         assert is_like(small.convert("RGB"), quarters(), tolerance=40)
 
 
-# EXIF 2.32: what a viewer does to the stored picture; the inverse makes the stored from the upright one
+# EXIF 2.32 says how a viewer transforms the stored picture; these are the inverse transformations
 STORED_AS = {
     1: None,
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -94,7 +94,7 @@ STORED_AS = {
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_each_orientation_comes_out_upright(kind: str, orientation: int, settings: Settings) -> None:
+def test_each_orientation_is_decoded_upright(kind: str, orientation: int, settings: Settings) -> None:
     turn = STORED_AS[orientation]
     stored = quarters() if turn is None else quarters().transpose(turn)
     exif = Image.Exif()
@@ -108,7 +108,7 @@ def test_each_orientation_comes_out_upright(kind: str, orientation: int, setting
         assert not small.getexif()
 
 
-def test_a_large_jpeg_gives_a_sharp_thumbnail_and_its_true_size(settings: Settings) -> None:
+def test_a_large_jpeg_has_its_true_size_and_a_correct_thumbnail(settings: Settings) -> None:
     seen = inspect_picture(encoded(quarters((1600, 1000)), "JPEG", quality=90), settings)
     assert (seen.width, seen.height) == (1600, 1000)
     with Image.open(io.BytesIO(seen.thumbnail)) as small:
@@ -126,7 +126,7 @@ def test_a_thumbnail_is_never_larger_than_its_picture_and_never_empty(settings: 
             assert small.height <= size[1]
 
 
-def test_metadata_does_not_reach_the_thumbnail(settings: Settings) -> None:
+def test_a_thumbnail_has_no_metadata(settings: Settings) -> None:
     exif = Image.Exif()
     exif[0x010E] = "where I live"
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -137,7 +137,7 @@ def test_metadata_does_not_reach_the_thumbnail(settings: Settings) -> None:
 
 
 def png16(values: np.ndarray[Any, np.dtype[np.uint16]]) -> io.BytesIO:
-    """A grayscale PNG of 16 bits, or RGB if there is a third axis; written here, independent of Pillow."""
+    """A 16-bit grayscale PNG, or RGB if there is a third axis; written without Pillow."""
     height, width = values.shape[:2]
     colour = 2 if values.ndim == 3 else 0
 
@@ -178,7 +178,9 @@ def test_sixteen_bit_colour_keeps_its_colours(settings: Settings) -> None:
         (np.array([[np.nan, np.inf, 1.0]], np.float32), [0, 0, 255]),
     ],
 )
-def test_measured_values_become_grays(pixels: np.ndarray[Any, Any], expected: list[int], settings: Settings) -> None:
+def test_float_and_integer_values_are_scaled_to_gray(
+    pixels: np.ndarray[Any, Any], expected: list[int], settings: Settings
+) -> None:
     made = np.asarray(load_picture(encoded(Image.fromarray(pixels), "TIFF"), settings))
     np.testing.assert_allclose(made[0, :, 0], expected, atol=1)
 
@@ -199,14 +201,14 @@ def test_cmyk_becomes_rgb(settings: Settings) -> None:
         inspect_picture(encoded(quarters().convert("CMYK"), kind), settings)
 
 
-def test_a_useless_profile_does_not_keep_a_cmyk_picture_out(settings: Settings) -> None:
+def test_a_cmyk_picture_with_an_invalid_profile_is_decoded(settings: Settings) -> None:
     wrong = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for profile in (wrong, b"no profile"):
         made = load_picture(encoded(quarters().convert("CMYK"), "TIFF", icc_profile=profile), settings)
         assert is_like(made, quarters(), tolerance=30)
 
 
-def test_transparency_lies_over_white(settings: Settings) -> None:
+def test_transparent_pixels_are_blended_with_white(settings: Settings) -> None:
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     half = Image.new("RGBA", (4, 4), (255, 0, 0, 128))
     for kind in ("PNG", "WEBP", "TIFF"):
@@ -227,7 +229,7 @@ def test_transparency_lies_over_white(settings: Settings) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
-def test_a_picture_cut_short_is_refused(kind: str, share: float, settings: Settings) -> None:
+def test_a_truncated_picture_is_refused(kind: str, share: float, settings: Settings) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
     whole = encoded(Image.fromarray(pixels), kind).getvalue()
     part = io.BytesIO(whole[: int(len(whole) * share)])
@@ -247,7 +249,7 @@ def test_a_png_with_a_flipped_byte_is_refused(position: float, settings: Setting
 
 
 def bomb_png(width: int, height: int) -> io.BytesIO:
-    """A PNG whose header promises this size; there is nothing behind it."""
+    """A PNG whose header declares this size, almost without data."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     ihdr = b"IHDR" + header
     idat = b"IDAT" + zlib.compress(b"\0")
@@ -256,25 +258,27 @@ def bomb_png(width: int, height: int) -> io.BytesIO:
 
 
 @pytest.mark.parametrize(("width", "height"), [(2001, 2000), (50_000, 50_000), (1 << 30, 1 << 30)])
-def test_too_many_pixels_are_refused_from_the_header(width: int, height: int, settings: Settings) -> None:
+def test_a_picture_whose_header_declares_too_many_pixels_is_refused(
+    width: int, height: int, settings: Settings
+) -> None:
     with pytest.raises(TooLarge, match="RETLLM_MAX_PIXELS"):
         inspect_picture(bomb_png(width, height), settings)
     with pytest.raises(TooLarge, match="RETLLM_MAX_PIXELS"):
         load_picture(bomb_png(width, height), settings)
 
 
-def test_exactly_the_allowed_pixels_are_taken(settings: Settings) -> None:
+def test_a_picture_with_exactly_the_maximum_number_of_pixels_is_accepted(settings: Settings) -> None:
     seen = inspect_picture(encoded(Image.new("L", (2000, 2000)), "PNG"), settings)
     assert seen.width * seen.height == settings.max_pixels
 
 
-def test_a_limit_above_the_library_s_own_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pixel_limit_overrides_the_limit_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     file = encoded(Image.new("L", (100, 100)), "PNG")
     assert decoder.load(file.getvalue(), 4_000_000).size == (100, 100)
 
 
-def test_a_query_picture_of_too_many_bytes_is_refused(settings: Settings) -> None:
+def test_a_query_picture_with_too_many_bytes_is_refused(settings: Settings) -> None:
     file = io.BytesIO(encoded(quarters(), "PNG").getvalue() + bytes(settings.max_file_bytes))
     with pytest.raises(TooLarge, match="RETLLM_MAX_FILE_BYTES"):
         load_picture(file, settings)
@@ -284,24 +288,24 @@ def test_a_query_picture_of_too_many_bytes_is_refused(settings: Settings) -> Non
     "data",
     [b"", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.7", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"],
 )
-def test_what_is_no_picture_is_refused(data: bytes, settings: Settings) -> None:
+def test_data_that_is_not_a_picture_is_refused(data: bytes, settings: Settings) -> None:
     with pytest.raises(MediaRejected):
         load_picture(io.BytesIO(data), settings)
 
 
-def test_formats_that_are_not_taken_are_refused_though_the_library_reads_them(settings: Settings) -> None:
+def test_unsupported_formats_are_refused_even_if_pillow_reads_them(settings: Settings) -> None:
     for kind in ("PPM", "ICO", "TGA", "JPEG2000", "AVIF", "EPS"):
         with pytest.raises(MediaRejected):
             load_picture(encoded(quarters(), kind), settings)
 
 
-def test_a_broken_exif_block_does_not_keep_a_picture_out(settings: Settings) -> None:
+def test_a_picture_with_broken_exif_data_is_decoded(settings: Settings) -> None:
     file = encoded(quarters(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff broken", quality=95)
     assert inspect_picture(file, settings).width == 64
     assert is_like(load_picture(file, settings), quarters())
 
 
-def test_an_item_s_picture_is_opened_from_the_storage(storage: Storage) -> None:
+def test_the_picture_of_an_item_is_opened_from_the_storage(storage: Storage) -> None:
     item = Item(picture_key="items/aa/x/original", width=64, height=32)
     with pytest.raises(NotFound):
         open_picture(storage, item)
@@ -317,9 +321,7 @@ def test_an_item_s_picture_is_opened_from_the_storage(storage: Storage) -> None:
 @pytest.mark.parametrize(
     ("least", "size"), [(0, (1600, 800)), (801, (1600, 800)), (401, (1600, 800)), (400, (800, 400)), (50, (200, 100))]
 )
-def test_a_jpeg_comes_as_small_as_is_allowed_and_no_smaller(
-    least: int, size: tuple[int, int], settings: Settings
-) -> None:
+def test_a_jpeg_is_decoded_at_the_smallest_allowed_size(least: int, size: tuple[int, int], settings: Settings) -> None:
     made = load_picture(encoded(quarters((1600, 800)), "JPEG"), settings, least)
     assert is_like(made, quarters(size))
     item = Item(width=1600, height=800, media_type="image/jpeg")
@@ -327,7 +329,7 @@ def test_a_jpeg_comes_as_small_as_is_allowed_and_no_smaller(
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_jpeg_that_comes_smaller_is_upright(orientation: int, settings: Settings) -> None:
+def test_a_downscaled_jpeg_is_upright(orientation: int, settings: Settings) -> None:
     turn = STORED_AS[orientation]
     large = quarters((1603, 801))
     exif = Image.Exif()
@@ -338,14 +340,14 @@ def test_a_jpeg_that_comes_smaller_is_upright(orientation: int, settings: Settin
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "L"])
-def test_a_jpeg_of_another_mode_that_comes_smaller_has_its_colours(mode: str, settings: Settings) -> None:
+def test_a_downscaled_cmyk_or_gray_jpeg_keeps_its_colours(mode: str, settings: Settings) -> None:
     file = encoded(quarters((1600, 800)).convert(mode), "JPEG")
     whole, made = load_picture(file, settings), load_picture(file, settings, 100)
     assert made.size == (200, 100)
     assert is_like(made, whole.resize((200, 100)))
 
 
-def test_other_formats_come_whole(settings: Settings) -> None:
+def test_other_formats_are_decoded_at_full_size(settings: Settings) -> None:
     sixteen = Image.fromarray(np.full((400, 800), 30_000, dtype=np.uint16))
     for file in (encoded(quarters((800, 400)), "PNG"), encoded(sixteen, "PNG"), encoded(sixteen, "TIFF")):
         made = load_picture(file, settings, 50)
@@ -353,7 +355,7 @@ def test_other_formats_come_whole(settings: Settings) -> None:
         assert decoded_bytes(Item(width=800, height=400, media_type="image/png"), 50) == len(made.tobytes())
 
 
-def test_a_jpeg_cut_short_is_refused_when_it_comes_smaller(settings: Settings) -> None:
+def test_a_truncated_jpeg_is_refused_when_it_is_downscaled(settings: Settings) -> None:
     data = encoded(quarters((1600, 800)), "JPEG").getvalue()
     with pytest.raises(MediaRejected, match="damaged"):
         load_picture(io.BytesIO(data[: len(data) * 2 // 3]), settings, 100)

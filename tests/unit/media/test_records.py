@@ -1,4 +1,4 @@
-"""Rows of items: found only while they are there."""
+"""Rows of items are found only until the item is deleted."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from retllm.media import records
 from retllm.media.ingest import Ingest
 
 
-def test_a_deleted_item_is_neither_found_nor_captioned(ingest: Ingest, media_sessions: Sessions) -> None:
+def test_a_deleted_item_is_not_found_and_gets_no_caption(ingest: Ingest, media_sessions: Sessions) -> None:
     item_id = ingest.add_picture("dir/a.png", io.BytesIO(picture())).item_id
     assert item_id is not None
-    for there in (True, False):
+    for exists in (True, False):
         with media_sessions() as session:
-            expected = {"dir/a.png": {item_id}} if there else {}
+            expected = {"dir/a.png": {item_id}} if exists else {}
             assert records.pictures_named(session, ingest.collection_id, ["dir/a.png", "b.png"]) == expected
-            expected = {"a.png": {item_id}} if there else {}
+            expected = {"a.png": {item_id}} if exists else {}
             assert records.pictures_with_base_name(session, ingest.collection_id, ["a.png"]) == expected
-            assert records.set_captions(session, {item_id: "a cat"}) == ({item_id: True} if there else {})
+            assert records.set_captions(session, {item_id: "a cat"}) == ({item_id: True} if exists else {})
             session.rollback()
         with transaction(media_sessions) as session:
-            assert len(records.empty_item(session, item_id)) == (2 if there else 0)
+            assert len(records.empty_item(session, item_id)) == (2 if exists else 0)
 
 
-def test_texts_and_strangers_get_no_caption(ingest: Ingest, media_sessions: Sessions) -> None:
+def test_texts_and_unknown_ids_get_no_caption(ingest: Ingest, media_sessions: Sessions) -> None:
     text_id = ingest.add_text("words").item_id
     assert text_id is not None
     with media_sessions() as session:

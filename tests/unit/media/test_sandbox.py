@@ -1,4 +1,4 @@
-"""A picture that kills, hangs or fills its decoder is one refused picture; the next one is decoded."""
+"""A picture that crashes, blocks or overloads its decoder is refused; the next one is decoded."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
-    """No decoders before a test, none after it."""
+    """Stop all decoders before and after each test."""
     sandbox.close()
     yield
     sandbox.close()
 
 
 def decoders() -> set[int]:
-    """Those of them that decode, whichever thread started them."""
+    """The process ids of the decoders that this process started in any thread."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -52,7 +52,7 @@ def inspected(data: bytes, settings: Settings) -> tuple[int, int]:
 
 
 def hostile(body: str, folder: Path) -> str:
-    """A decoder in the place of ours that does ``body`` when the first picture has come."""
+    """Write a program that replaces the decoder and runs ``body`` for the first picture."""
     program = folder / "hostile.py"
     program.write_text(
         "import sys, os, json, time, socket, signal, struct\n"
@@ -67,7 +67,7 @@ def hostile(body: str, folder: Path) -> str:
     return str(program)
 
 
-def test_a_decoder_is_warm_for_the_next_picture(settings: Settings) -> None:
+def test_a_decoder_is_reused_for_the_next_picture(settings: Settings) -> None:
     inspected(picture(1), settings)
     first = decoders()
     inspected(picture(2), settings)
@@ -76,7 +76,7 @@ def test_a_decoder_is_warm_for_the_next_picture(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGXCPU])
-def test_a_picture_that_kills_its_decoders_is_refused_and_the_next_is_taken(
+def test_a_picture_that_crashes_its_decoder_is_refused_and_the_next_is_decoded(
     number: signal.Signals, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -87,7 +87,7 @@ def test_a_picture_that_kills_its_decoders_is_refused_and_the_next_is_taken(
     assert inspected(picture(), settings) == (40, 30)
 
 
-def test_a_picture_that_hangs_its_decoder_is_refused_in_time(
+def test_a_picture_that_blocks_its_decoder_is_refused_after_the_time_limit(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = settings.model_copy(update={"decode_seconds": 1.0})
@@ -96,15 +96,15 @@ def test_a_picture_that_hangs_its_decoder_is_refused_in_time(
         began = time.monotonic()
         with pytest.raises(MediaRejected, match="longer than 1 s"):
             inspected(picture(), short)
-        # long before the decoder would end by itself
+        # long before the decoder would end on its own
         assert time.monotonic() - began < 60
         assert not decoders()
     assert inspected(picture(), settings) == (40, 30)
 
 
-def test_a_picture_that_wants_too_much_memory_is_refused(settings: Settings) -> None:
+def test_a_picture_that_needs_too_much_memory_is_refused(settings: Settings) -> None:
     small = settings.model_copy(update={"decode_memory": 256 << 20, "max_pixels": 200_000_000})
-    # 400 MB of pixels in a few bytes
+    # 400 MB of pixels in a small file
     data = encoded(noise(size=(1, 1)).resize((10_000, 10_000)), "PNG", compress_level=1)
     with pytest.raises(MediaRejected, match=r"more than 256\.0 MiB"):
         inspect_picture(io.BytesIO(data), small)
@@ -125,7 +125,7 @@ def test_a_picture_that_wants_too_much_memory_is_refused(settings: Settings) -> 
         "os.write(0, struct.pack('!I', 2) + b'{}'); time.sleep(1)",
     ],
 )
-def test_lies_of_a_decoder_that_was_taken_over_are_not_believed(
+def test_invalid_answers_of_a_compromised_decoder_are_refused(
     answer: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoder, "__file__", hostile(answer, tmp_path))
@@ -133,7 +133,7 @@ def test_lies_of_a_decoder_that_was_taken_over_are_not_believed(
         inspected(picture(), settings)
 
 
-def test_pixels_of_another_number_than_the_size_are_not_believed(
+def test_an_answer_with_the_wrong_number_of_pixels_is_refused(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoder, "__file__", hostile("return {'width': 40, 'height': 30}, bytes(7)", tmp_path))
@@ -141,7 +141,7 @@ def test_pixels_of_another_number_than_the_size_are_not_believed(
         load_picture(io.BytesIO(picture()), settings)
 
 
-def test_a_decoder_has_no_secrets_no_files_and_no_children(
+def test_a_decoder_has_no_secrets_and_cannot_write_files_or_start_processes(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RETLLM_SECRET_KEY", "canary-in-the-environment")
@@ -160,14 +160,14 @@ def test_a_decoder_has_no_secrets_no_files_and_no_children(
     seen = sandbox.ask(sandbox.DecodeRequest(10**6, 64), io.BytesIO(picture()), len(picture()), settings).facts
     report = json.loads(seen["reason"])
     assert "canary" not in json.dumps(report["environ"])
-    # its standard three, and the folder that it just listed
+    # its three standard streams, and the folder that it lists
     assert len(report["files"]) <= 4
     assert canary.read_text() == "" if canary.exists() else True
     assert report["limits"] == [settings.decode_memory, 0, 0, 0, 16]
     assert settings.decode_seconds < report["seconds"] <= settings.decode_seconds + 10
 
 
-def test_a_decoder_that_was_killed_while_it_waited_costs_no_picture(settings: Settings) -> None:
+def test_no_picture_fails_if_idle_decoders_were_killed(settings: Settings) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda n: inspected(picture(n), settings), range(8)))
     for pid in decoders():
@@ -175,10 +175,8 @@ def test_a_decoder_that_was_killed_while_it_waited_costs_no_picture(settings: Se
     assert inspected(picture(9), settings) == (40, 30)
 
 
-def test_decoders_that_die_over_one_picture_cost_only_themselves(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All that wait are dying when it comes, which they can't be seen to be yet."""
+def test_no_picture_fails_if_idle_decoders_are_dying(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All idle decoders are dying when the picture arrives, but still seem to be alive."""
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda n: inspected(picture(n), settings), range(8)))
     waiting = decoders()
@@ -189,7 +187,9 @@ def test_decoders_that_die_over_one_picture_cost_only_themselves(
     assert not set(decoders()) & set(waiting)
 
 
-def test_a_decoder_is_replaced_when_it_has_done_its_share(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoder_is_replaced_after_its_maximum_number_of_pictures(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sandbox, "PICTURES_PER_DECODER", 3)
     for seed in range(3):
         inspected(picture(seed), settings)
@@ -204,7 +204,7 @@ def test_many_threads_share_few_decoders(settings: Settings) -> None:
     assert 1 <= len(decoders()) <= settings.decoders_at_once
 
 
-def test_the_settings_say_how_many_decoders_there_are(settings: Settings) -> None:
+def test_the_settings_limit_the_number_of_decoders(settings: Settings) -> None:
     few = settings.model_copy(update={"decoders": 3})
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(lambda n: inspected(picture(n), few), range(30)))
@@ -232,7 +232,7 @@ def test_decoders_end_with_the_process_that_started_them(tmp_path: Path) -> None
         time.sleep(0.05)
 
 
-def test_a_fork_has_decoders_of_its_own(settings: Settings) -> None:
+def test_a_forked_process_has_its_own_decoders(settings: Settings) -> None:
     inspected(picture(1), settings)
     before = decoders()
     child = os.fork()

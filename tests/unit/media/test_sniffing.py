@@ -1,4 +1,4 @@
-"""Content decides before the name does."""
+"""The kind of a file is detected by its content first, then by its name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from retllm.media.sniffing import FileKind, media_type_of, sniff
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
 @pytest.mark.parametrize("name", ["a.jpg", "a.txt", "a.csv", "a.zip", "a"])
-def test_a_picture_is_one_under_any_name(kind: str, name: str) -> None:
+def test_a_picture_is_recognized_under_any_name(kind: str, name: str) -> None:
     made = io.BytesIO()
     Image.new("RGB", (9, 9)).save(made, kind)
     assert sniff(made.getvalue()[:4096], name) is FileKind.PICTURE
@@ -24,7 +24,7 @@ def test_a_picture_is_one_under_any_name(kind: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a.zip", "a.jpg", "a"])
 @pytest.mark.parametrize("magic", [b"PK\x03\x04rest", b"PK\x05\x06" + bytes(18)])
-def test_a_zip_is_one_under_any_name(name: str, magic: bytes) -> None:
+def test_a_zip_is_recognized_under_any_name(name: str, magic: bytes) -> None:
     assert sniff(magic, name) is FileKind.ARCHIVE
 
 
@@ -40,7 +40,7 @@ def test_a_zip_is_one_under_any_name(name: str, magic: bytes) -> None:
         ("a.json", FileKind.JSONL),
     ],
 )
-def test_words_are_what_the_name_says(name: str, kind: FileKind) -> None:
+def test_the_kind_of_a_text_file_depends_on_its_suffix(name: str, kind: FileKind) -> None:
     assert sniff(b"file,caption\n", name) is kind
     assert sniff(b"\xef\xbb\xbfBM is a car maker", name) is kind
 
@@ -50,7 +50,7 @@ def test_a_text_may_begin_like_a_bitmap() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "name", "says"),
+    ("data", "name", "message"),
     [
         (b"", "a.jpg", "empty"),
         (b"<svg xmlns='x'/>", "a.png", "SVG"),
@@ -71,8 +71,8 @@ def test_a_text_may_begin_like_a_bitmap() -> None:
         (b"just words", "a", "is unknown"),
     ],
 )
-def test_the_rest_is_refused_by_what_it_is(data: bytes, name: str, says: str) -> None:
-    with pytest.raises(MediaRejected, match=says):
+def test_other_files_are_refused_with_their_type(data: bytes, name: str, message: str) -> None:
+    with pytest.raises(MediaRejected, match=message):
         sniff(data, name)
 
 
@@ -95,8 +95,8 @@ def _is_picture(data: bytes) -> bool:
 @example(b"words\0", b"", "", ".txt")
 @example(b"words", b"", "", ".jpg")
 @example(b"words", b"", "", ".exe")
-def test_any_bytes_are_one_kind_or_refused(begin: bytes, rest: bytes, name: str, suffix: str) -> None:
-    """A picture and an archive by their first bytes alone; the rest by the name, if it holds no zero byte."""
+def test_any_data_has_one_kind_or_is_refused(begin: bytes, rest: bytes, name: str, suffix: str) -> None:
+    """Pictures and archives are recognized by their first bytes, other files by name if they have no zero byte."""
     data = begin + rest
     try:
         kind: FileKind | None = sniff(data, "a" + name.replace(".", "") + suffix)

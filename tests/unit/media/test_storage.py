@@ -1,4 +1,4 @@
-"""Files by key, in a folder or in an object store."""
+"""Files are stored by key, in a folder or in an object store."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from retllm.settings import Settings
 
 @pytest.fixture(params=["file", "memory"])
 def any_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    """A storage in a folder, and one in a store that knows no folders."""
+    """A storage in a folder, and one in memory, which has no folders."""
     return Storage(f"file://{tmp_path}/media" if request.param == "file" else f"memory://{uuid.uuid4().hex}")
 
 
-def test_what_is_put_can_be_read_and_deleted(any_storage: Storage) -> None:
+def test_a_stored_file_can_be_read_replaced_and_deleted(any_storage: Storage) -> None:
     key = "items/aa/one/original"
     assert not any_storage.exists(key)
     assert any_storage.put(key, io.BytesIO(b"content")) == 7
@@ -40,7 +40,7 @@ def test_what_is_put_can_be_read_and_deleted(any_storage: Storage) -> None:
     any_storage.delete(key)
 
 
-def test_a_missing_file_is_not_found(any_storage: Storage) -> None:
+def test_a_missing_file_raises_not_found(any_storage: Storage) -> None:
     with pytest.raises(NotFound):
         any_storage.open("items/none")
     with pytest.raises(NotFound):
@@ -48,7 +48,7 @@ def test_a_missing_file_is_not_found(any_storage: Storage) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/", "./a"])
-def test_a_key_never_leads_out_of_the_storage(any_storage: Storage, key: str) -> None:
+def test_a_key_that_is_not_a_plain_relative_path_is_refused(any_storage: Storage, key: str) -> None:
     with pytest.raises(ValueError, match="storage key"):
         any_storage.put(key, io.BytesIO(b"x"))
     with pytest.raises(ValueError, match="storage key"):
@@ -56,7 +56,7 @@ def test_a_key_never_leads_out_of_the_storage(any_storage: Storage, key: str) ->
 
 
 class Breaking(io.RawIOBase):
-    """Gives some bytes, then fails."""
+    """Returns some bytes, then fails."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Breaking(io.RawIOBase):
         return b"half"
 
 
-def test_half_a_file_never_appears_and_leaves_nothing(any_storage: Storage, tmp_path: Path) -> None:
+def test_an_interrupted_write_leaves_no_partial_file(any_storage: Storage, tmp_path: Path) -> None:
     any_storage.put("items/kept", io.BytesIO(b"before"))
     for key in ("items/new", "items/kept"):
         with pytest.raises(ConnectionResetError):
@@ -82,7 +82,7 @@ def test_half_a_file_never_appears_and_leaves_nothing(any_storage: Storage, tmp_
 
 
 class Zeros(io.RawIOBase):
-    """``left`` bytes that exist nowhere."""
+    """A stream of ``left`` zero bytes that are generated as they are read."""
 
     def __init__(self, left: int) -> None:
         super().__init__()
@@ -90,14 +90,14 @@ class Zeros(io.RawIOBase):
         self.largest = 0
 
     def read(self, size: int = -1) -> bytes:
-        assert size > 0, "the whole was asked for at once"
+        assert size > 0, "the whole file was read at once"
         count = min(size, self.left)
         self.left -= count
         self.largest = max(self.largest, count)
         return bytes(count)
 
 
-def test_memory_does_not_grow_with_the_file(storage: Storage) -> None:
+def test_storing_a_large_file_needs_little_memory(storage: Storage) -> None:
     storage.put("items/warm", io.BytesIO(b"x"))
     tracemalloc.start()
     try:
@@ -109,7 +109,7 @@ def test_memory_does_not_grow_with_the_file(storage: Storage) -> None:
     assert storage.size("items/large") == 100 << 20
 
 
-def test_the_folder_of_an_item_goes_with_its_last_file(storage: Storage, settings: Settings) -> None:
+def test_the_folder_of_an_item_is_removed_with_its_last_file(storage: Storage, settings: Settings) -> None:
     for name in ("original", "thumbnail.webp"):
         storage.put(f"items/aa/one/{name}", io.BytesIO(b"x"))
     storage.delete("items/aa/one/original")
@@ -118,7 +118,7 @@ def test_the_folder_of_an_item_goes_with_its_last_file(storage: Storage, setting
     assert not (settings.home_path / "media/items/aa/one").exists()
 
 
-def test_nothing_is_opened_before_the_first_use(tmp_path: Path) -> None:
+def test_a_storage_creates_no_folder_before_its_first_use(tmp_path: Path) -> None:
     Storage(f"file://{tmp_path}/media")
     assert not (tmp_path / "media").exists()
 
@@ -132,7 +132,7 @@ def _read_in_child(storage: Storage) -> bytes:
 def test_a_used_storage_works_in_a_child_process(storage: Storage, method: str) -> None:
     storage.put("items/one", io.BytesIO(b"content"))
     if method == "spawn":
-        # a spawned child gets a pickle; starting one for it would import the tests anew
+        # a spawned child gets a pickle; starting one would import the tests again
         assert _read_in_child(pickle.loads(pickle.dumps(storage))) == b"contentTrue"
         return
     receiver, sender = multiprocessing.get_context("fork").Pipe(duplex=False)
@@ -144,28 +144,28 @@ def test_a_used_storage_works_in_a_child_process(storage: Storage, method: str) 
 
 
 @pytest.mark.parametrize("url", ["nosuch://bucket/path", "file:///proc/none/media"])
-def test_an_address_that_can_t_be_used_says_which_setting(url: str) -> None:
+def test_the_error_for_an_unusable_address_names_the_setting(url: str) -> None:
     with pytest.raises(StackError, match="RETLLM_STORAGE_URL"):
         Storage(url).exists("items/one")
 
 
-def test_the_settings_name_the_storage(tmp_path: Path) -> None:
+def test_the_storage_has_the_address_of_the_settings(tmp_path: Path) -> None:
     assert get_storage(Settings(home=tmp_path)).url == f"file://{tmp_path.resolve()}/media"
     assert get_storage(Settings(storage_url="memory://x")).url == "memory://x"
 
 
-def test_what_killed_uploads_left_goes_when_it_is_old_and_nothing_else(any_storage: Storage) -> None:
+def test_sweeping_deletes_only_old_temporary_files(any_storage: Storage) -> None:
     any_storage.put("items/aa/one/original", io.BytesIO(b"content"))
     for name in ("tmp/one", "tmp/two", "tmp/three"):
         any_storage.put(name, io.BytesIO(b"half"))
     assert any_storage.sweep(timedelta(hours=1)) == 0
     assert any_storage.exists("tmp/one")
-    # all of it is older than this
+    # all temporary files are older than this
     assert any_storage.sweep(timedelta(seconds=-1), limit=2) == 2
     assert any_storage.sweep(timedelta(seconds=-1)) == 1
     assert any_storage.exists("items/aa/one/original")
     assert any_storage.sweep(timedelta(seconds=-1)) == 0
 
 
-def test_a_storage_that_nobody_wrote_to_is_swept_in_peace(any_storage: Storage) -> None:
+def test_sweeping_an_empty_storage_deletes_nothing(any_storage: Storage) -> None:
     assert any_storage.sweep(timedelta()) == 0

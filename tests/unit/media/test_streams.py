@@ -1,4 +1,4 @@
-"""Files in passing are measured, hashed and kept in chunks."""
+"""Streams are measured, hashed and copied in chunks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from retllm.media import streams
 
 
 @given(st.binary(max_size=3000))
-def test_a_digest_is_that_of_the_whole_from_anywhere(data: bytes) -> None:
+def test_the_digest_covers_the_whole_stream_from_any_position(data: bytes) -> None:
     stream = io.BytesIO(data)
     stream.seek(len(data) // 2)
     assert streams.digest(stream, 3000) == hashlib.sha256(data).hexdigest()
     assert stream.tell() == 0
 
 
-def test_limits_hold_to_the_byte() -> None:
+def test_size_limits_are_exact_to_the_byte() -> None:
     assert streams.digest(io.BytesIO(b"x" * 10), 10)
     streams.spool(io.BytesIO(b"x" * 10), 10).close()
     for call in (streams.digest, streams.spool, streams.check_utf8):
@@ -30,7 +30,7 @@ def test_limits_hold_to_the_byte() -> None:
             call(io.BytesIO(b"x" * 11), 10)
 
 
-def test_a_large_copy_lies_on_disk() -> None:
+def test_a_large_copy_is_kept_on_disk() -> None:
     for count, on_disk in ((1000, False), (streams.IN_MEMORY + 1, True)):
         with streams.spool(io.BytesIO(bytes(count)), 1 << 30) as kept:
             assert isinstance(kept, tempfile.SpooledTemporaryFile)
@@ -39,14 +39,14 @@ def test_a_large_copy_lies_on_disk() -> None:
 
 
 class Slowly(io.BytesIO):
-    """Gives three bytes at a time, so that characters are cut."""
+    """Returns three bytes at a time, so that characters are split."""
 
     def read(self, size: int | None = -1) -> bytes:
         return super().read(3)
 
 
 @given(st.text(max_size=60))
-def test_utf8_is_seen_as_such_however_it_is_cut(text: str) -> None:
+def test_utf8_is_accepted_even_if_characters_are_split(text: str) -> None:
     stream = Slowly(text.encode())
     streams.check_utf8(stream, 10_000)
     assert stream.tell() == 0
@@ -57,12 +57,12 @@ def test_utf8_is_seen_as_such_however_it_is_cut(text: str) -> None:
     st.sampled_from([b"\xff", b"\xc3", b"\xe2\x82", b"\xed\xa0\x80"]),
     st.sampled_from(["", "a", "猫!"]),
 )
-def test_the_first_wrong_byte_is_named(before: str, wrong: bytes, after: str) -> None:
+def test_the_error_names_the_first_invalid_byte(before: str, wrong: bytes, after: str) -> None:
     at = len(before.encode()) + 1
     with pytest.raises(MediaRejected, match=rf"byte {at:,}\)"):
         streams.check_utf8(Slowly(before.encode() + wrong + after.encode()), 10_000)
 
 
-def test_sizes_read_well() -> None:
+def test_sizes_are_formatted_with_a_unit() -> None:
     assert streams.mebibytes(64 << 20) == "64.0 MiB"
     assert streams.mebibytes(1500) == "1,500 bytes"

@@ -1,4 +1,4 @@
-"""Sweeping goes on whatever the storage does."""
+"""The sweeper continues after an error of the storage."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def _old(path: Path) -> Path:
     return path
 
 
-def _soon(true: Callable[[], bool]) -> bool:
+def _wait_until(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + 60
-    while not true() and time.monotonic() < deadline:
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
-    return true()
+    return condition()
 
 
-def test_it_sweeps_at_once_and_again_and_survives_a_storage_that_is_away(tmp_path: Path) -> None:
+def test_the_sweeper_runs_repeatedly_and_survives_an_unavailable_storage(tmp_path: Path) -> None:
     blocked = tmp_path / "media"
     blocked.write_text("a file where the folder should be")
     failed = threading.Event()
@@ -49,6 +49,6 @@ def test_it_sweeps_at_once_and_again_and_survives_a_storage_that_is_away(tmp_pat
         storage.put("tmp/left", io.BytesIO(b"half"))
         storage.put("tmp/under-way", io.BytesIO(b"half"))
         left = _old(blocked / "tmp" / "left")
-        assert _soon(lambda left=left: not left.exists()), round_
+        assert _wait_until(lambda left=left: not left.exists()), round_
         assert storage.exists("tmp/under-way")
     sweeper.stop()

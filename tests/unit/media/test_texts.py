@@ -1,4 +1,4 @@
-"""Texts come into one form, by which the same text is known again."""
+"""Texts are normalized, so that equal texts are recognized."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from retllm.settings import Settings
 SETTINGS = Settings(max_text_chars=200)
 
 
-def test_line_ends_marks_blanks_and_composition_do_not_matter() -> None:
+def test_line_ends_byte_order_marks_spaces_and_unicode_forms_are_normalized() -> None:
     forms = ["caf\u00e9\nbar", "\ufeffcafe\u0301\r\nbar", "  caf\u00e9\rbar\n\n"]
     assert {clean_text(form, SETTINGS) for form in forms} == {"caf\u00e9\nbar"}
     assert text_sha256("caf\u00e9\nbar") == hashlib.sha256("caf\u00e9\nbar".encode()).hexdigest()
 
 
 @given(st.text(max_size=250))
-def test_a_clean_text_is_its_own_clean_text(text: str) -> None:
+def test_cleaning_a_text_is_idempotent(text: str) -> None:
     try:
         clean = clean_text(text, SETTINGS)
     except (MediaRejected, TooLarge):
@@ -35,18 +35,18 @@ def test_a_clean_text_is_its_own_clean_text(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", " \n\t ", "\ufeff", "a\0b", "a\ud800b"])
-def test_what_is_no_text_is_refused(text: str) -> None:
+def test_empty_and_invalid_texts_are_refused(text: str) -> None:
     with pytest.raises(MediaRejected):
         clean_text(text, SETTINGS)
 
 
-def test_the_limit_counts_characters_and_names_its_setting() -> None:
+def test_the_limit_counts_characters_and_its_error_names_the_setting() -> None:
     assert len(clean_text("é" * 200, SETTINGS)) == 200
     with pytest.raises(TooLarge, match=r"201.*RETLLM_MAX_TEXT_CHARS"):
         clean_text("é" * 201, SETTINGS)
 
 
-def test_a_file_is_read_as_utf8() -> None:
+def test_a_text_file_is_read_as_utf8() -> None:
     assert read_text(io.BytesIO("\ufeff猫".encode()), SETTINGS) == "猫"
     assert read_text(io.BytesIO(("\ufeff" + "😀" * 200).encode()), SETTINGS) == "😀" * 200
 
@@ -54,13 +54,13 @@ def test_a_file_is_read_as_utf8() -> None:
 @pytest.mark.parametrize(
     ("data", "at"), [("Groß".encode("latin-1"), 4), ("Groß".encode("utf-16"), 1), (b"ab\xe2\x82", 3)]
 )
-def test_another_encoding_is_refused_with_the_place(data: bytes, at: int) -> None:
+def test_another_encoding_is_refused_with_the_position(data: bytes, at: int) -> None:
     with pytest.raises(MediaRejected, match=rf"UTF-8 \(byte {at}\)"):
         read_text(io.BytesIO(data), SETTINGS)
 
 
 class Counting(io.BytesIO):
-    """Says how much was read."""
+    """Counts the bytes that were read."""
 
     taken = 0
 
@@ -70,7 +70,7 @@ class Counting(io.BytesIO):
         return data
 
 
-def test_a_long_file_is_refused_unread() -> None:
+def test_a_text_file_that_is_too_long_is_refused_before_it_is_read() -> None:
     stream = Counting(b"x" * 10_000)
     with pytest.raises(TooLarge, match="RETLLM_MAX_TEXT_CHARS"):
         read_text(stream, SETTINGS)

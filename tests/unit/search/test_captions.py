@@ -1,4 +1,4 @@
-"""Captions are found by their words, whatever signs a query holds; those that have more of the words go first."""
+"""Captions are found by words, whatever characters a query has; those with more of the words rank first."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def shelf(fresh_sessions: Sessions) -> Shelf:
     return Shelf(fresh_sessions)
 
 
-def test_a_caption_is_found_by_any_of_the_words_and_in_any_form_of_them(shelf: Shelf) -> None:
+def test_a_caption_is_found_by_any_word_of_the_query_in_any_form(shelf: Shelf) -> None:
     birds = shelf.add("Two birds circling over the harbour")
     shelf.add("A tiled roof")
     assert shelf.found("where does the bird circle, and why would anybody be looking for it in winter") == [birds]
 
 
-def test_more_of_the_words_beat_one_of_them_again_and_again(shelf: Shelf) -> None:
-    """The reason for ts_rank: ts_rank_cd counts places."""
+def test_several_different_words_rank_above_one_repeated_word(shelf: Shelf) -> None:
+    """This is why ts_rank is used: ts_rank_cd counts positions."""
     again = shelf.add("harbour harbour harbour harbour")
     several = shelf.add("an old lighthouse near the harbour at night")
     one = shelf.add("a fishing boat leaves the harbour at dawn")
@@ -76,14 +76,14 @@ def test_more_of_the_words_beat_one_of_them_again_and_again(shelf: Shelf) -> Non
         assert session.scalars(sa.select(Item.id).order_by(by_places.desc()).limit(1)).one() == again
 
 
-def test_of_texts_with_the_same_words_the_shorter_goes_first(shelf: Shelf) -> None:
+def test_the_shorter_of_two_texts_with_the_same_words_ranks_first(shelf: Shelf) -> None:
     chapter = shelf.add("a red boat and a yellow house " + " ".join(f"word{n}" for n in range(200)))
     caption = shelf.add("a red boat beside a yellow house, seen from the hill at noon")
     assert shelf.found("red boat, yellow house") == [caption, chapter]
 
 
-def test_a_caption_of_one_right_word_does_not_beat_one_that_has_them_all(shelf: Shelf) -> None:
-    """The reason against ts_rank's own divisors: each of them puts the word first."""
+def test_a_caption_with_all_words_ranks_above_a_caption_of_one_word(shelf: Shelf) -> None:
+    """This is why ts_rank's own divisors are not used: with each of them the single word ranks first."""
     word = shelf.add("boat")
     caption = shelf.add("a red boat in the old harbour of a small town at noon")
     assert shelf.found("red boat") == [caption, word]
@@ -93,7 +93,7 @@ def test_a_caption_of_one_right_word_does_not_beat_one_that_has_them_all(shelf: 
             assert session.scalars(sa.select(Item.id).order_by(rank.desc()).limit(1)).one() == word
 
 
-def test_only_ready_items_of_the_collection_and_of_the_kinds_are_found(shelf: Shelf) -> None:
+def test_only_ready_items_of_the_collection_and_the_kinds_are_found(shelf: Shelf) -> None:
     picture = shelf.add("a red boat")
     text = shelf.add("a red boat", ItemKind.TEXT)
     shelf.add("a red boat", elsewhere=True)
@@ -108,7 +108,7 @@ def test_only_ready_items_of_the_collection_and_of_the_kinds_are_found(shelf: Sh
 
 
 @pytest.mark.parametrize("text", ["", "the of and", "!!! ... ???", "🙂", "' | ''"])
-def test_a_query_without_a_word_finds_nothing(shelf: Shelf, text: str) -> None:
+def test_a_query_without_search_words_finds_nothing(shelf: Shelf, text: str) -> None:
     shelf.add("the red boat and the house")
     assert shelf.found(text) == []
 
@@ -126,13 +126,13 @@ def test_a_query_without_a_word_finds_nothing(shelf: Shelf, text: str) -> None:
         "boat | !boat",
     ],
 )
-def test_the_signs_of_the_query_language_mean_nothing_in_a_query(shelf: Shelf, text: str) -> None:
+def test_operators_of_the_query_language_have_no_effect_in_a_query(shelf: Shelf, text: str) -> None:
     boat = shelf.add("a red boat")
     shelf.add("a yellow house")
     assert shelf.found(text) == [boat]
 
 
-def test_a_word_is_not_taken_for_the_beginning_of_another(shelf: Shelf) -> None:
+def test_a_word_does_not_match_as_a_prefix(shelf: Shelf) -> None:
     shelf.add("a carpet")
     assert shelf.found("car:*") == []
 
@@ -145,7 +145,7 @@ def session(database_url: str) -> Iterator[sa.orm.Session]:
     sessions.kw["bind"].dispose()
 
 
-# letters, the signs of tsquery and of its quoting, and what the parser takes for addresses, paths and numbers
+# letters, operators and quotes of tsquery, and characters of addresses, paths and numbers for the parser
 _SIGNS = st.text(st.sampled_from("ab'\\&|!():*<->\"/.@-_ 1\n"), max_size=30)
 _ANY = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=30)
 
@@ -156,10 +156,10 @@ _ANY = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"
 def test_the_query_has_exactly_the_lexemes_that_the_server_finds_in_the_text(
     session: sa.orm.Session, text: str
 ) -> None:
-    """As operands, none lost and none more, with an OR between each two."""
+    """They are its only operands, joined by OR."""
     lexemes = session.scalar(sa.select(sa.func.tsvector_to_array(sa.func.to_tsvector("english", text))))
-    asked = any_word(text)
-    assert session.scalar(sa.select(sa.func.numnode(asked))) == (2 * len(lexemes) - 1 if lexemes else None)
+    query = any_word(text)
+    assert session.scalar(sa.select(sa.func.numnode(query))) == (2 * len(lexemes) - 1 if lexemes else None)
     for lexeme in lexemes:
-        alone = sa.func.array_to_tsvector(sa.cast([lexeme], sa.ARRAY(sa.Text)))
-        assert session.scalar(sa.select(alone.op("@@")(asked)))
+        vector = sa.func.array_to_tsvector(sa.cast([lexeme], sa.ARRAY(sa.Text)))
+        assert session.scalar(sa.select(vector.op("@@")(query)))

@@ -1,4 +1,4 @@
-"""Several sources of candidates: each embedder is indexed by itself; a search fuses what answers, and says what not."""
+"""Several sources of candidates: each embedder is indexed separately; a search fuses the available sources."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LETTERS_NAME = "local-dir:/models/letters"
 
 
 class Letters:
-    """Another embedder that the tests know: the letters of a text, or how dark a picture is."""
+    """Another predictable embedder: it uses the letters of a text, or the brightness of a picture."""
 
     info = EmbedderInfo(name=_LETTERS_NAME, revision="r7", dimension=28, preprocessing_hash="p2")
     least_side = 8
@@ -72,13 +72,13 @@ def letters_are_broken(name: str) -> Any:
 
 
 def even(_: object) -> tuple[float, float]:
-    """A scorer's answer that leaves the coarse order as it is."""
+    """Gives every candidate the same score, so that the coarse order is kept."""
     return 0.5, 0.1
 
 
 @pytest.fixture
 def context(context: WorkerContext, world) -> WorkerContext:
-    """Served with two embedders, and of an item with both parts only the picture is embedded."""
+    """A context with two embedders; only the picture of an item with picture and text is embedded."""
     return set_up(context, world, extra_embedders=(_LETTERS_NAME,), item_image_weight=1.0)
 
 
@@ -88,7 +88,7 @@ def set_up(context: WorkerContext, world, **settings: object) -> WorkerContext:
 
 
 def vectors(world) -> dict[str, set[str]]:
-    """The names of the items that each embedder has a vector of."""
+    """The names of the items that each embedder has embedded."""
     query = sa.select(EmbeddingModel.name, Item.name).join_from(Embedding, EmbeddingModel).join(Item)
     found: dict[str, set[str]] = {}
     with world.sessions() as session:
@@ -105,7 +105,7 @@ def picture(colour: tuple[int, int, int]) -> io.BytesIO:
 
 
 def add_pictures(context: WorkerContext, world, **captions: str | None) -> None:
-    """A picture of a colour of its own for each caption, None for one without."""
+    """Add a picture of a different colour for each caption; None stands for no caption."""
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     for number, (name, text) in enumerate(captions.items()):
         ingest.add_picture(f"{name}.png", picture((10 + 40 * number, 90, 200 - 30 * number)), text=text)
@@ -116,7 +116,7 @@ def params_of(world, job_id: object) -> dict[str, Any]:
     return params
 
 
-def test_an_index_job_embeds_with_each_embedder_in_units_of_its_own(context: WorkerContext, world) -> None:
+def test_an_index_job_has_separate_units_for_each_embedder(context: WorkerContext, world) -> None:
     world.add_texts("red", "blue", "green")
     job_id = index(context, world, both)
     assert world.job(job_id).state is JobState.SUCCEEDED
@@ -126,10 +126,10 @@ def test_an_index_job_embeds_with_each_embedder_in_units_of_its_own(context: Wor
     assert params_of(world, job_id)["extra_embedders"] == [LETTERS]
 
 
-def test_with_one_embedder_an_index_job_is_what_it_was(context: WorkerContext, world) -> None:
-    alone = set_up(context, world, extra_embedders=())
+def test_an_index_job_with_one_embedder_does_not_mention_other_embedders(context: WorkerContext, world) -> None:
+    main_only = set_up(context, world, extra_embedders=())
     ids = world.add_texts("red", "blue", "green")
-    job_id = index(alone, world)
+    job_id = index(main_only, world)
     assert params_of(world, job_id) == {"embedder": MAIN, "item_image_weight": 1.0}
     assert [unit.payload for unit in world.units(job_id)] == [
         {"items": [str(ids[0]), str(ids[1])]},
@@ -137,17 +137,17 @@ def test_with_one_embedder_an_index_job_is_what_it_was(context: WorkerContext, w
     ]
 
 
-def test_an_index_job_embeds_only_what_each_embedder_lacks(context: WorkerContext, world) -> None:
+def test_an_index_job_embeds_only_items_that_the_embedder_has_not_embedded(context: WorkerContext, world) -> None:
     world.add_texts("red", "blue")
     index(set_up(context, world, extra_embedders=()), world)
     set_up(context, world, extra_embedders=(_LETTERS_NAME,))
     world.add_texts("green")
-    asked: dict[str, list[str]] = {MAIN: [], LETTERS: []}
+    units: dict[str, list[str]] = {MAIN: [], LETTERS: []}
     job_id = index(context, world, both)
     names = {str(item.id): item.name for item in _items(world)}
     for unit in world.units(job_id):
-        asked[unit.payload.get("embedder", MAIN)] += [names[item] for item in unit.payload["items"]]
-    assert asked == {MAIN: ["green"], LETTERS: ["red", "blue", "green"]}
+        units[unit.payload.get("embedder", MAIN)] += [names[item] for item in unit.payload["items"]]
+    assert units == {MAIN: ["green"], LETTERS: ["red", "blue", "green"]}
     assert world.units(index(context, world, both)) == []
 
 
@@ -156,7 +156,7 @@ def _items(world) -> list[Item]:
         return list(session.scalars(sa.select(Item).order_by(Item.id)))
 
 
-def test_an_embedder_that_cannot_be_loaded_fails_its_own_units_and_no_others(context: WorkerContext, world) -> None:
+def test_only_the_units_of_an_embedder_that_cannot_be_loaded_fail(context: WorkerContext, world) -> None:
     world.add_texts("red", "blue", "green")
     job_id = index(context, world, letters_are_broken)
     job = world.job(job_id)
@@ -175,16 +175,16 @@ def test_an_embedder_that_cannot_be_loaded_fails_its_own_units_and_no_others(con
     assert len(vectors(world)[LETTERS]) == 3
 
 
-def test_captions_find_what_the_picture_model_cannot(context: WorkerContext, world) -> None:
-    """It knows the colours of pictures and the words of texts, and nothing of both."""
-    alone = set_up(context, world, extra_embedders=())
-    add_pictures(alone, world, a="two circling birds", b="a harbour at night", c=None, d=None, e=None)
-    index(alone, world)
+def test_captions_find_items_that_the_embedder_cannot_find(context: WorkerContext, world) -> None:
+    """The embedder compares colours of pictures or words of texts, but not pictures with texts."""
+    main_only = set_up(context, world, extra_embedders=())
+    add_pictures(main_only, world, a="two circling birds", b="a harbour at night", c=None, d=None, e=None)
+    index(main_only, world)
     without = search(world, text="where the bird circles", k=5)
-    run(alone, world, without, Judge(even))
+    run(main_only, world, without, Judge(even))
     assert view_of(world, without).candidates[-1].name == "a.png"
     with_captions = search(world, text="where the bird circles", k=5, coarse={"captions": True})
-    run(alone, world, with_captions, Judge(even))
+    run(main_only, world, with_captions, Judge(even))
     view = view_of(world, with_captions)
     first = view.candidates[0]
     assert (first.name, first.coarse_rank, len(view.candidates)) == ("a.png", 1, 5)
@@ -193,8 +193,8 @@ def test_captions_find_what_the_picture_model_cannot(context: WorkerContext, wor
     assert first.sources["captions"].score > 0
     assert first.sources[MAIN].similarity == pytest.approx(first.similarity, abs=1e-6)
     assert [list(row.sources) for row in view.candidates[1:]] == [[MAIN]] * 4
-    told = [(source.name, source.kind, source.searched, source.found, source.unused) for source in view.sources]
-    assert told == [(MAIN, "embedder", 5, 5, None), ("captions", "captions", 2, 1, None)]
+    sources = [(source.name, source.kind, source.searched, source.found, source.unused) for source in view.sources]
+    assert sources == [(MAIN, "embedder", 5, 5, None), ("captions", "captions", 2, 1, None)]
 
 
 def test_two_embedders_and_the_captions_are_fused_by_their_ranks(context: WorkerContext, world) -> None:
@@ -209,7 +209,7 @@ def test_two_embedders_and_the_captions_are_fused_by_their_ranks(context: Worker
         nearness = embedder.embed_texts(texts) @ embedder.embed_texts(["red circle"])[0]
         return [texts[place] for place in np.argsort(-nearness, kind="stable")]
 
-    # any of the words, in any form
+    # any word of the query, in any form
     with_a_word = {"red circle", "red square", "circled", "dire circle"}
     rankings = {MAIN: by(Words()), LETTERS: by(Letters())}
     for row in view.candidates:
@@ -227,13 +227,11 @@ def test_two_embedders_and_the_captions_are_fused_by_their_ranks(context: Worker
         assert row.similarity == pytest.approx(cosines[row.text], abs=1e-5)
 
 
-def test_a_search_goes_on_without_an_embedder_that_is_not_indexed_yet_and_says_so(
-    context: WorkerContext, world
-) -> None:
+def test_a_search_skips_an_embedder_that_is_not_indexed_yet_and_reports_it(context: WorkerContext, world) -> None:
     world.add_texts("red circle", "blue moon")
     index(set_up(context, world, extra_embedders=()), world)
     set_up(context, world, extra_embedders=(_LETTERS_NAME,))
-    # it is not even loaded, or the search would name another reason
+    # it is not even loaded; otherwise the search would give another reason
     search_id = search(world, text="red circle", k=2)
     run(context, world, search_id, Judge(even), letters_are_broken)
     view = view_of(world, search_id)
@@ -245,7 +243,7 @@ def test_a_search_goes_on_without_an_embedder_that_is_not_indexed_yet_and_says_s
     assert (letters.found, letters.unused) == (None, "The collection is not indexed with it yet: submit an index job.")
 
 
-def test_a_search_goes_on_without_an_embedder_that_cannot_be_loaded_and_says_why(context: WorkerContext, world) -> None:
+def test_a_search_skips_an_embedder_that_cannot_be_loaded_and_reports_the_reason(context: WorkerContext, world) -> None:
     world.add_texts("red circle", "blue moon")
     index(context, world, both)
     search_id = search(world, text="red circle", k=2)
@@ -258,7 +256,7 @@ def test_a_search_goes_on_without_an_embedder_that_cannot_be_loaded_and_says_why
     ]
 
 
-def test_an_embedder_that_is_asked_alone_is_waited_for(context: WorkerContext, world) -> None:
+def test_a_search_is_retried_if_its_only_embedder_cannot_be_loaded(context: WorkerContext, world) -> None:
     world.add_texts("red circle", "blue moon")
     index(context, world, both)
     search_id = search(world, text="red circle", k=2, coarse={"embedders": [LETTERS]})
@@ -282,8 +280,8 @@ def _broken_once() -> Callable[[str], Any]:
     return embedders
 
 
-def test_the_other_embedders_answer_while_the_main_one_is_not_indexed(context: WorkerContext, world) -> None:
-    """After a change of the main embedder, say; without a vector of its own no candidate has a similarity."""
+def test_the_other_embedders_are_used_while_the_main_one_is_not_indexed(context: WorkerContext, world) -> None:
+    """For example after a change of the main embedder; candidates without its embedding have no similarity."""
     world.add_texts("red circle", "blue moon")
     as_main = set_up(context, world, embedder=_LETTERS_NAME, extra_embedders=())
     index(as_main, world, both)
@@ -298,7 +296,7 @@ def test_the_other_embedders_answer_while_the_main_one_is_not_indexed(context: W
     assert [source.unused is None for source in view.sources] == [False, True]
 
 
-def test_captions_find_what_was_added_after_the_index_and_it_has_no_similarity(context: WorkerContext, world) -> None:
+def test_captions_find_an_item_added_after_indexing_and_it_has_no_similarity(context: WorkerContext, world) -> None:
     world.add_texts("blue moon", "green sea")
     index(context, world, both)
     world.add_texts("red circle")
@@ -310,7 +308,7 @@ def test_captions_find_what_was_added_after_the_index_and_it_has_no_similarity(c
     assert all(row.similarity is not None for row in view.candidates if row is not late)
 
 
-def test_captions_alone_need_no_index(context: WorkerContext, world) -> None:
+def test_a_search_in_captions_only_needs_no_index(context: WorkerContext, world) -> None:
     world.add_texts("red circle", "blue moon")
     with pytest.raises(Conflict, match=f"not indexed with {MAIN} or {LETTERS} yet"):
         search(world, text="red circle")
@@ -321,12 +319,12 @@ def test_captions_alone_need_no_index(context: WorkerContext, world) -> None:
     assert [source.name for source in view.sources] == ["captions"]
 
 
-def test_a_query_of_a_picture_alone_does_without_captions_and_says_so(context: WorkerContext, world) -> None:
+def test_a_picture_query_does_not_search_captions_and_reports_it(context: WorkerContext, world) -> None:
     add_pictures(context, world, a="a harbour", b=None)
     index(context, world, both)
     context.storage.put("queries/q/picture", picture((50, 90, 170)))
-    asked = StoredPicture("queries/q/picture", "0" * 64)
-    search_id = search(world, asked, k=2, coarse={"captions": True})
+    query = StoredPicture("queries/q/picture", "0" * 64)
+    search_id = search(world, query, k=2, coarse={"captions": True})
     run(context, world, search_id, Judge(even), both)
     view = view_of(world, search_id)
     assert view.candidates[0].name == "b.png"
@@ -337,11 +335,11 @@ def test_a_query_of_a_picture_alone_does_without_captions_and_says_so(context: W
         ("captions", False),
     ]
     with pytest.raises(InvalidInput, match="no text to look for in captions"):
-        search(world, asked, coarse={"captions": True, "embedders": []})
+        search(world, query, coarse={"captions": True, "embedders": []})
 
 
 @pytest.mark.parametrize(
-    ("coarse", "told"),
+    ("coarse", "message"),
     [
         ({"embedders": []}, "no source of candidates"),
         ({"embedders": [], "captions": False}, "no source of candidates"),
@@ -349,11 +347,11 @@ def test_a_query_of_a_picture_alone_does_without_captions_and_says_so(context: W
     ],
 )
 def test_a_search_without_a_source_or_with_an_unknown_one_is_refused(
-    context: WorkerContext, world, coarse: dict[str, object], told: str
+    context: WorkerContext, world, coarse: dict[str, object], message: str
 ) -> None:
     world.add_texts("red circle")
     index(context, world, both)
-    with pytest.raises(InvalidInput, match=told):
+    with pytest.raises(InvalidInput, match=message):
         search(world, text="red", coarse=coarse)
 
 
@@ -362,9 +360,7 @@ def _plan(world, **fields: object) -> dict[str, Any] | None:
         return session.get_one(Search, search(world, text="red", **fields)).coarse
 
 
-def test_what_a_search_asks_is_stored_with_it_and_comes_from_the_settings_where_it_says_nothing(
-    context: WorkerContext, world
-) -> None:
+def test_the_sources_of_a_search_are_stored_with_it_and_default_to_the_settings(context: WorkerContext, world) -> None:
     world.add_texts("red circle")
     index(context, world, both)
     everything = {"captions": False, "embedders": [MAIN, LETTERS], "depth": 100, "rrf_k": 60}
@@ -378,21 +374,21 @@ def test_what_a_search_asks_is_stored_with_it_and_comes_from_the_settings_where_
     assert _plan(world, coarse={}) == _plan(world)
 
 
-def test_a_search_of_the_main_embedder_alone_says_that_it_is_its_source(context: WorkerContext, world) -> None:
-    alone = set_up(context, world, extra_embedders=())
+def test_a_search_with_only_the_main_embedder_has_it_as_its_source(context: WorkerContext, world) -> None:
+    main_only = set_up(context, world, extra_embedders=())
     world.add_texts("red circle", "blue moon")
-    index(alone, world)
+    index(main_only, world)
     search_id = search(world, text="red", k=1)
     (source,) = view_of(world, search_id).sources
     assert (source.name, source.revision, source.searched, source.found) == (MAIN, None, None, None)
-    run(alone, world, search_id, Judge(even))
+    run(main_only, world, search_id, Judge(even))
     view = view_of(world, search_id)
     (source,) = view.sources
     assert (source.name, source.revision, source.searched, source.found) == (MAIN, "r1", 2, 1)
     assert view.candidates[0].sources is None
 
 
-def test_sources_that_have_not_answered_yet_are_named(context: WorkerContext, world) -> None:
+def test_sources_without_a_result_yet_are_listed(context: WorkerContext, world) -> None:
     world.add_texts("red circle")
     index(context, world, both)
     view = view_of(world, search(world, text="red", coarse={"captions": True}))
@@ -426,10 +422,10 @@ def test_real_encoders_are_indexed_and_fused(context: WorkerContext, world, tmp_
         assert row.sources["local-dir:second"].similarity == pytest.approx(cosines[names[1]][row.name], abs=1e-5)
 
 
-def test_a_search_has_all_the_candidates_there_can_be_beside_a_collection_that_lies_nearer(
+def test_a_search_has_all_possible_candidates_even_if_another_collection_is_nearer(
     context: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The index gives up among the other collection's items before it meets any of this one."""
+    """The index stops at items of the other collection before it reaches any of this one."""
     monkeypatch.setattr(neighbours, "EXACT_LIMIT", 0)
     monkeypatch.setattr(neighbours, "SMALL_SHARE", 0)
     context = set_up(context, world, index_unit_items=200)
@@ -447,7 +443,7 @@ def test_a_search_has_all_the_candidates_there_can_be_beside_a_collection_that_l
         name = session.scalar(sa.text("SELECT current_database()"))
         for setting in ("hnsw.max_scan_tuples = 1", "enable_seqscan = off", "enable_bitmapscan = off"):
             session.execute(sa.text(f"ALTER DATABASE {name} SET {setting}"))
-    # connections have the settings that were there when they began
+    # open connections keep the settings that they started with
     world.sessions.kw["bind"].dispose()
     for sources in (None, {"captions": True}, {"embedders": [MAIN, LETTERS]}):
         for k in (3, 10, 50):
@@ -461,7 +457,7 @@ def test_a_search_has_all_the_candidates_there_can_be_beside_a_collection_that_l
             assert {source.searched for source in view.sources if source.kind == "embedder"} == {20}
 
 
-def test_embedders_that_know_different_items_have_searched_as_many_as_they_found(context: WorkerContext, world) -> None:
+def test_the_searched_items_are_counted_for_each_embedder_and_in_total(context: WorkerContext, world) -> None:
     world.add_texts("red", "green")
     index(set_up(context, world, extra_embedders=()), world)
     both_serve = set_up(context, world, extra_embedders=(_LETTERS_NAME,))

@@ -1,4 +1,4 @@
-"""The fine stage goes on, wave by wave and tie by tie, exactly as far as its scores ask for."""
+"""The fine stage opens further waves and second passes only if the scores require them."""
 
 from __future__ import annotations
 
@@ -51,29 +51,29 @@ def _ready(world, search_id: UUID) -> list[UUID]:
     return [unit.id for unit in world.units(search_id, Stage.FINE) if unit.state is UnitState.READY]
 
 
-def _says(scores: dict[str, float | None], otherwise: float | None = UNLIKELY, entropy: float = 0.1):
+def _scores(scores: dict[str, float | None], otherwise: float | None = UNLIKELY, entropy: float = 0.1):
     return lambda content: (scores.get(content.text or "", otherwise), entropy)
 
 
-def _do(context: WorkerContext, unit_id: UUID, judge: Judge) -> bool:
+def _run(context: WorkerContext, unit_id: UUID, judge: Judge) -> bool:
     return run_unit(context, unit_id, lambda b, h: fine_worker.fine_unit(b, h, judge))
 
 
 def _fails_for(*texts: str, otherwise: float = UNLIKELY) -> Callable[[Content], tuple[float, float]]:
-    def say(content: Content) -> tuple[float, float]:
+    def score(content: Content) -> tuple[float, float]:
         if content.text in texts:
             raise RuntimeError("out of memory")
         return otherwise, 0.1
 
-    return say
+    return score
 
 
-def test_a_search_in_waves_stops_when_the_best_is_clear_and_leaves_the_others_in_coarse_order(
+def test_waves_stop_when_the_best_candidate_is_clear_and_the_others_stay_in_coarse_order(
     context: WorkerContext, world
 ) -> None:
     search_id, texts = _pool(context, world, 8, adaptive=WAVES)
     assert [len(unit.payload["items"]) for unit in world.units(search_id, Stage.FINE)] == [2, 1]
-    judge = Judge(_says({texts[1]: LIKELY}))
+    judge = Judge(_scores({texts[1]: LIKELY}))
     run(context, world, search_id, judge)
     assert judge.texts == texts[:3]
     view = view_of(world, search_id)
@@ -82,48 +82,46 @@ def test_a_search_in_waves_stops_when_the_best_is_clear_and_leaves_the_others_in
     assert [row.score for row in view.candidates[3:]] == [None] * 5
 
 
-def test_a_search_in_waves_goes_on_while_nothing_is_clear_until_its_pool_is_used_up(
-    context: WorkerContext, world
-) -> None:
+def test_waves_continue_until_the_best_candidate_is_clear_or_all_are_scored(context: WorkerContext, world) -> None:
     search_id, texts = _pool(context, world, 8, adaptive=WAVES)
-    judge = Judge(_says({texts[5]: LIKELY, texts[6]: LIKELY}))
+    judge = Judge(_scores({texts[5]: LIKELY, texts[6]: LIKELY}))
     run(context, world, search_id, judge)
     # texts[5] is clear after the second wave
     assert judge.texts == texts[:6]
 
     search_id, texts = _pool(context, world, 8, adaptive=WAVES, mode="choice")
-    judge = Judge(_says({texts[0]: LIKELY, texts[1]: 0.9}))
+    judge = Judge(_scores({texts[0]: LIKELY, texts[1]: 0.9}))
     run(context, world, search_id, judge)
     assert judge.texts == texts
     assert [len(unit.payload["items"]) for unit in world.units(search_id, Stage.FINE)] == [2, 1, 2, 1, 2]
     assert view_of(world, search_id).job.state is JobState.SUCCEEDED
 
 
-def test_without_waves_all_candidates_are_opened_at_once(context: WorkerContext, world) -> None:
+def test_without_waves_all_units_are_ready_at_once(context: WorkerContext, world) -> None:
     search_id, texts = _pool(context, world, 5, adaptive=False)
-    judge = Judge(_says({}, LIKELY))
+    judge = Judge(_scores({}, LIKELY))
     assert len(_ready(world, search_id)) == 3
     run(context, world, search_id, judge)
     assert judge.texts == texts
 
 
-def test_progress_never_goes_back_and_is_whole_only_at_the_end(context: WorkerContext, world) -> None:
+def test_progress_never_decreases_and_is_complete_only_at_the_end(context: WorkerContext, world) -> None:
     search_id, _ = _pool(context, world, 8, adaptive=WAVES, mode="verbalized")
-    judge = Judge(_says({}))
+    judge = Judge(_scores({}))
     seen = []
     while ready := _ready(world, search_id):
         job = view_of(world, search_id).job
         seen.append(job.progress)
         (fine,) = [stage for stage in job.stages if stage.stage is Stage.FINE]
         assert fine.items_done <= fine.items_total <= 8
-        _do(context, ready[0], judge)
+        _run(context, ready[0], judge)
     assert seen == sorted(seen)
     assert seen[0] == 0
-    assert seen[-1] == 0.99, "all have their score, and ties wait for their entropy"
+    assert seen[-1] == 0.99, "all candidates have a score, but ties wait for their entropy"
     assert view_of(world, search_id).job.progress == 1.0
 
 
-def test_a_candidate_that_cannot_be_scored_does_not_stop_the_waves_and_can_be_tried_again(
+def test_a_candidate_that_cannot_be_scored_does_not_stop_the_waves_and_can_be_retried(
     context: WorkerContext, world
 ) -> None:
     search_id, texts = _pool(context, world, 8, adaptive=WAVES)
@@ -133,31 +131,31 @@ def test_a_candidate_that_cannot_be_scored_does_not_stop_the_waves_and_can_be_tr
     assert sum(row.score is not None for row in view.candidates) == 7
     with transaction(world.sessions) as session:
         control.retry_job(session, world.user, search_id)
-    again = Judge(_says({texts[1]: LIKELY}))
+    again = Judge(_scores({texts[1]: LIKELY}))
     run(context, world, search_id, again)
     assert again.texts == [texts[1]]
     view = view_of(world, search_id)
     assert (view.job.state, view.candidates[0].text) == (JobState.SUCCEEDED, texts[1])
 
 
-def test_a_retry_that_makes_the_best_less_clear_opens_another_wave(context: WorkerContext, world) -> None:
+def test_a_retry_that_makes_the_best_candidate_less_clear_opens_another_wave(context: WorkerContext, world) -> None:
     search_id, texts = _pool(context, world, 8, adaptive=WAVES)
 
-    def say(content: Content) -> tuple[float, float]:
+    def score(content: Content) -> tuple[float, float]:
         return _fails_for(texts[1], otherwise=LIKELY if content.text == texts[0] else UNLIKELY)(content)
 
-    first = Judge(say)
+    first = Judge(score)
     run(context, world, search_id, first)
     assert set(first.texts) == set(texts[:3])
     with transaction(world.sessions) as session:
         control.retry_job(session, world.user, search_id)
-    again = Judge(_says({texts[1]: LIKELY}))
+    again = Judge(_scores({texts[1]: LIKELY}))
     run(context, world, search_id, again)
     assert again.texts == [texts[1], *texts[3:]]
     assert view_of(world, search_id).job.state is JobState.SUCCEEDED
 
 
-def test_no_wave_follows_one_in_which_nothing_worked(context: WorkerContext, world) -> None:
+def test_no_wave_follows_a_wave_in_which_every_unit_failed(context: WorkerContext, world) -> None:
     search_id, texts = _pool(context, world, 8, adaptive=WAVES)
     run(context, world, search_id, Judge(_fails_for(*texts)))
     assert world.job(search_id).state is JobState.FAILED
@@ -165,15 +163,15 @@ def test_no_wave_follows_one_in_which_nothing_worked(context: WorkerContext, wor
     assert len(named) == 3
     with transaction(world.sessions) as session:
         assert len(control.retry_job(session, world.user, search_id).units) == 3
-    run(context, world, search_id, Judge(_says({})))
+    run(context, world, search_id, Judge(_scores({})))
     assert world.job(search_id).state is JobState.SUCCEEDED
     assert sum(row.score is not None for row in view_of(world, search_id).candidates) == 8
 
 
-def test_a_cancelled_search_opens_no_wave_and_goes_on_where_it_was(context: WorkerContext, world) -> None:
+def test_a_cancelled_search_opens_no_wave_and_a_retry_continues_it(context: WorkerContext, world) -> None:
     search_id, texts = _pool(context, world, 8, adaptive=WAVES)
     first, last = _ready(world, search_id)
-    _do(context, first, Judge(_says({})))
+    _run(context, first, Judge(_scores({})))
 
     class Cancelled(Judge):
         def score(self, *args, **kwargs):
@@ -181,51 +179,51 @@ def test_a_cancelled_search_opens_no_wave_and_goes_on_where_it_was(context: Work
                 control.cancel_job(session, world.user, search_id)
             return super().score(*args, **kwargs)
 
-    _do(context, last, Cancelled(_says({})))
+    _run(context, last, Cancelled(_scores({})))
     assert world.job(search_id).state is JobState.CANCELLED
     assert len(world.units(search_id, Stage.FINE)) == 2
     with transaction(world.sessions) as session:
         assert [unit for unit, _ in control.retry_job(session, world.user, search_id).units] == [last]
-    judge = Judge(_says({}))
+    judge = Judge(_scores({}))
     run(context, world, search_id, judge)
     assert judge.texts == texts[2:]
     assert world.job(search_id).state is JobState.SUCCEEDED
 
 
-def test_two_workers_that_end_a_wave_at_once_open_the_next_once(context: WorkerContext, world) -> None:
+def test_two_workers_that_end_a_wave_at_the_same_time_open_the_next_once(context: WorkerContext, world) -> None:
     search_id, texts = _pool(context, world, 8, adaptive={**WAVES, "first": 4})
     together = threading.Barrier(2, timeout=60)
 
-    def say(content: Content) -> tuple[float, float]:
+    def score(content: Content) -> tuple[float, float]:
         if content.text in (texts[1], texts[3]):
             together.wait()
         return UNLIKELY, 0.1
 
     with ThreadPoolExecutor(2) as pool:
-        done = [pool.submit(_do, context, unit, Judge(say)) for unit in _ready(world, search_id)]
+        done = [pool.submit(_run, context, unit, Judge(score)) for unit in _ready(world, search_id)]
         assert all(one.result() for one in done)
     units = world.units(search_id, Stage.FINE)
     assert [unit.seq for unit in units] == [0, 1, 2, 3]
     assert len({item for unit in units for item in unit.payload["items"]}) == 7
 
 
-def test_the_units_of_a_further_wave_are_announced(context: WorkerContext, world) -> None:
-    told: list[UUID] = []
+def test_workers_are_notified_of_the_units_of_a_further_wave(context: WorkerContext, world) -> None:
+    notified: list[UUID] = []
 
-    class Heard:
+    class Recorder:
         def notify(self, units) -> int:
-            told.extend(unit_id for unit_id, _ in units)
+            notified.extend(unit_id for unit_id, _ in units)
             return len(units)
 
     search_id, _ = _pool(context, world, 8, adaptive=WAVES)
-    heard = WorkerContext(context.sessions, context.storage, context.settings, Heard(), "tester:3")
+    recording = WorkerContext(context.sessions, context.storage, context.settings, Recorder(), "tester:3")
     for unit in _ready(world, search_id):
-        assert not told
-        _do(heard, unit, Judge(_says({})))
-    assert told == _ready(world, search_id)
+        assert not notified
+        _run(recording, unit, Judge(_scores({})))
+    assert notified == _ready(world, search_id)
 
 
-def test_written_scores_that_tie_are_told_apart_by_the_entropy_of_a_second_pass(context: WorkerContext, world) -> None:
+def test_tied_verbalized_scores_are_ordered_by_the_entropy_of_a_second_pass(context: WorkerContext, world) -> None:
     search_id, texts = _pool(context, world, 4, mode="verbalized")
     entropies = {texts[0]: 0.9, texts[1]: 0.5, texts[2]: 0.2, texts[3]: 0.7}
     scores = {texts[0]: 0.8, texts[1]: 0.31, texts[2]: 0.801, texts[3]: 0.6}
@@ -244,7 +242,7 @@ def test_written_scores_that_tie_are_told_apart_by_the_entropy_of_a_second_pass(
     assert (fine.items_total, fine.items_done) == (4, 4)
 
 
-def test_a_tie_whose_entropy_fails_keeps_its_scores_and_can_be_tried_again(context: WorkerContext, world) -> None:
+def test_a_tie_whose_second_pass_fails_keeps_its_scores_and_can_be_retried(context: WorkerContext, world) -> None:
     search_id, texts = _pool(context, world, 2, mode="verbalized")
 
     class NoSecondPass(Judge):
@@ -253,13 +251,13 @@ def test_a_tie_whose_entropy_fails_keeps_its_scores_and_can_be_tried_again(conte
                 raise RuntimeError("out of memory")
             return super().score(query, candidates, injection, mode=mode, trace=trace)
 
-    run(context, world, search_id, NoSecondPass(_says({}, 0.8, entropy=0.4)))
+    run(context, world, search_id, NoSecondPass(_scores({}, 0.8, entropy=0.4)))
     view = view_of(world, search_id)
     assert view.job.state is JobState.PARTIAL
     assert [(row.score, row.entropy, row.error) for row in view.candidates] == [(0.8, 0.4, None), (0.8, None, None)]
     with transaction(world.sessions) as session:
         control.retry_job(session, world.user, search_id)
-    judge = Judge(_says({}, 0.8, entropy=0.3))
+    judge = Judge(_scores({}, 0.8, entropy=0.3))
     run(context, world, search_id, judge)
     assert (judge.texts, judge.modes) == ([texts[1]], ["true_false"])
     view = view_of(world, search_id)
@@ -267,9 +265,11 @@ def test_a_tie_whose_entropy_fails_keeps_its_scores_and_can_be_tried_again(conte
     assert [(row.text, row.entropy) for row in view.candidates] == [(texts[1], 0.3), (texts[0], 0.4)]
 
 
-def test_an_answer_without_a_score_is_named_and_keeps_its_coarse_place(context: WorkerContext, world) -> None:
+def test_an_answer_without_a_score_gives_an_error_and_the_candidate_keeps_its_coarse_rank(
+    context: WorkerContext, world
+) -> None:
     search_id, texts = _pool(context, world, 4, mode="verbalized")
-    run(context, world, search_id, Judge(_says({texts[0]: 0.2, texts[1]: None, texts[2]: 0.9, texts[3]: 0.5})))
+    run(context, world, search_id, Judge(_scores({texts[0]: 0.2, texts[1]: None, texts[2]: 0.9, texts[3]: 0.5})))
     view = view_of(world, search_id)
     assert view.job.state is JobState.SUCCEEDED
     assert [row.text for row in view.candidates] == [texts[2], texts[1], texts[3], texts[0]]
@@ -277,10 +277,10 @@ def test_an_answer_without_a_score_is_named_and_keeps_its_coarse_place(context: 
     assert (view.candidates[1].score, view.candidates[1].decided_by) == (None, DecidedBy.COARSE)
 
 
-def test_fusion_orders_by_log_odds_and_similarity_together(context: WorkerContext, world) -> None:
+def test_fusion_orders_by_log_odds_and_similarity(context: WorkerContext, world) -> None:
     search_id, texts = _pool(context, world, 4, fusion_weight=3.0)
     scores = {texts[0]: 0.6, texts[1]: 0.61, texts[2]: 0.62, texts[3]: 0.999}
-    run(context, world, search_id, Judge(_says(dict(scores))))
+    run(context, world, search_id, Judge(_scores(dict(scores))))
     rows = {row.text: row for row in view_of(world, search_id).candidates}
     similarities = [rows[text].similarity for text in texts]
     mean, deviation = statistics.fmean(similarities), statistics.pstdev(similarities)
@@ -294,9 +294,9 @@ def test_fusion_orders_by_log_odds_and_similarity_together(context: WorkerContex
     assert list(rows) != sorted(texts, key=lambda text: -scores[text])
 
 
-def test_without_fusion_there_is_no_fused_number(context: WorkerContext, world) -> None:
+def test_without_fusion_candidates_have_no_fused_value(context: WorkerContext, world) -> None:
     search_id, _ = _pool(context, world, 2)
-    run(context, world, search_id, Judge(_says({})))
+    run(context, world, search_id, Judge(_scores({})))
     view = view_of(world, search_id)
     assert view.fusion_weight == 0
     assert [row.fused for row in view.candidates] == [None, None]
@@ -304,22 +304,22 @@ def test_without_fusion_there_is_no_fused_number(context: WorkerContext, world) 
 
 
 @pytest.mark.parametrize(("best", "none"), [(0.51, False), (0.49, True)])
-def test_before_there_are_many_scores_even_odds_make_a_match(
+def test_with_few_scores_a_score_above_one_half_is_a_match(
     context: WorkerContext, world, best: float, none: bool
 ) -> None:
     search_id, texts = _pool(context, world, 3)
     assert view_of(world, search_id).no_match is None
-    run(context, world, search_id, Judge(_says({texts[2]: best})))
+    run(context, world, search_id, Judge(_scores({texts[2]: best})))
     view = view_of(world, search_id)
     assert (view.no_match, view.match_threshold) == (none, None)
 
 
 def _fill(world, search_id: UUID, version: str, low: float, high: float, *, cached: bool = False) -> list[float]:
-    """Scores that another search got, in two heaps: 200 about ``low``, 50 about ``high`` (log-odds)."""
+    """Add scores of another search in two clusters of log-odds: 200 about ``low``, 50 about ``high``."""
     values = [low + offset / 100 for offset in range(-100, 100)] + [high + offset / 25 for offset in range(-25, 25)]
     with transaction(world.sessions) as session:
         item_id = session.scalars(sa.select(Score.item_id).filter_by(search_id=search_id)).first()
-        # one row for each version is all that the key allows; so the candidates are made up
+        # the key allows only one row for each version, so the candidates are invented
         session.execute(
             sa.text(
                 """
@@ -353,19 +353,19 @@ def _fill(world, search_id: UUID, version: str, low: float, high: float, *, cach
     return values
 
 
-def test_the_border_of_a_match_is_learned_from_the_scores_of_the_same_scorer(context: WorkerContext, world) -> None:
+def test_the_match_threshold_is_learned_from_the_scores_of_the_same_scorer(context: WorkerContext, world) -> None:
     earlier, _ = _pool(context, world, 3)
-    run(context, world, earlier, Judge(_says({})))
+    run(context, world, earlier, Judge(_scores({})))
     values = _fill(world, earlier, "v1:0.3", low=-12.0, high=-6.0)
-    # neither another scorer's judgements nor the same ones once more
+    # scores of another scorer and cached scores do not count
     _fill(world, earlier, "another", low=2.0, high=20.0)
     _fill(world, earlier, "v1:0.3", low=-9.0, high=30.0, cached=True)
     match, nothing = (search(world, text=f"red {n}", k=2) for n in range(2))
-    run(context, world, match, Judge(_says({}, 0.01)))
-    run(context, world, nothing, Judge(_says({}, 1e-6)))
+    run(context, world, match, Judge(_scores({}, 0.01)))
+    run(context, world, nothing, Judge(_scores({}, 1e-6)))
     found = view_of(world, match)
-    judged = [math.log(UNLIKELY / (1 - UNLIKELY))] * 3 + [math.log(0.01 / 0.99)] * 2
-    expected = learn_threshold(values + judged)
+    scored = [math.log(UNLIKELY / (1 - UNLIKELY))] * 3 + [math.log(0.01 / 0.99)] * 2
+    expected = learn_threshold(values + scored)
     assert expected is not None
     assert -11 < expected.value < -7
     assert found.match_threshold == pytest.approx(expected.value, abs=1e-6)
@@ -373,11 +373,9 @@ def test_the_border_of_a_match_is_learned_from_the_scores_of_the_same_scorer(con
     assert view_of(world, nothing).no_match is True
 
 
-def test_whether_there_is_a_match_is_not_known_where_nothing_was_scored_or_work_was_reopened(
-    context: WorkerContext, world
-) -> None:
+def test_a_match_is_unknown_if_nothing_was_scored_or_the_job_is_retried(context: WorkerContext, world) -> None:
     search_id, texts = _pool(context, world, 3, mode="verbalized")
-    run(context, world, search_id, Judge(_says({}, None)))
+    run(context, world, search_id, Judge(_scores({}, None)))
     assert view_of(world, search_id).no_match is None
 
     search_id, texts = _pool(context, world, 3)
@@ -389,9 +387,9 @@ def test_whether_there_is_a_match_is_not_known_where_nothing_was_scored_or_work_
     assert view_of(world, search_id).no_match is None
 
 
-def test_a_trace_is_kept_where_it_was_asked_for(context: WorkerContext, world) -> None:
+def test_a_trace_is_stored_only_if_requested(context: WorkerContext, world) -> None:
     search_id, _ = _pool(context, world, 2, trace=True)
-    run(context, world, search_id, Judge(_says({})))
+    run(context, world, search_id, Judge(_scores({})))
     view = view_of(world, search_id)
     assert view.trace
     assert all(row.has_trace for row in view.candidates)
@@ -400,7 +398,7 @@ def test_a_trace_is_kept_where_it_was_asked_for(context: WorkerContext, world) -
             assert trace_of(session, search_id, row.item_id, actor=world.user) == {"of": row.text}
 
     plain = search(world, text="red other", k=2)
-    run(context, world, plain, Judge(_says({})))
+    run(context, world, plain, Judge(_scores({})))
     rows = view_of(world, plain).candidates
     assert not any(row.has_trace for row in rows)
     with transaction(world.sessions) as session:

@@ -1,4 +1,4 @@
-"""The coarse stage returns the true neighbours: exactly when small, and always min(k, matches) of them."""
+"""The coarse stage returns the nearest items: exactly if there are few, and always min(k, matches) of them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ ALL = set(ItemKind)
 
 @pytest.mark.parametrize("kinds", [ALL, {ItemKind.TEXT}, {ItemKind.IMAGE}])
 @pytest.mark.parametrize("k", [1, 10, 150])
-def test_a_small_collection_is_answered_exactly(gallery: Gallery, query: np.ndarray, k: int, kinds) -> None:
+def test_a_small_collection_is_searched_exactly(gallery: Gallery, query: np.ndarray, k: int, kinds) -> None:
     with gallery.sessions() as session:
         found, searched = nearest(session, gallery.model, gallery.here.id, query, k, sorted(kinds))
     expected = gallery.truth(query, k, gallery.here.id, kinds)
@@ -104,7 +104,7 @@ def test_a_small_collection_is_answered_exactly(gallery: Gallery, query: np.ndar
 
 
 @pytest.mark.parametrize("k", [10, 60, 150])
-def test_a_large_collection_goes_through_the_index_and_still_returns_k_rows(
+def test_a_large_collection_is_searched_by_index_and_still_returns_k_rows(
     gallery: Gallery, query: np.ndarray, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tenth of the items pass the filter; a plain HNSW scan with the default ef_search returns a handful."""
@@ -123,7 +123,7 @@ def test_a_large_collection_goes_through_the_index_and_still_returns_k_rows(
     assert similarities == sorted(similarities, reverse=True)
 
 
-def test_the_large_path_uses_the_models_own_index(
+def test_a_large_collection_is_searched_by_the_index_of_the_model(
     gallery: Gallery, query: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(neighbours, "EXACT_LIMIT", 10)
@@ -145,7 +145,7 @@ def test_the_large_path_uses_the_models_own_index(
     assert index_name(gallery.model.id) in statements[0]
 
 
-def test_deleted_items_and_other_models_are_not_found(gallery: Gallery, query: np.ndarray) -> None:
+def test_deleted_items_and_items_of_other_models_are_not_found(gallery: Gallery, query: np.ndarray) -> None:
     with gallery.sessions() as session, session.begin() as scope:
         (best, _), (second, _) = gallery.truth(query, 2, gallery.here.id, ALL)
         session.execute(sa.update(Item).where(Item.id == best).values(state=ItemState.DELETED))
@@ -162,10 +162,10 @@ SIZES = {"crowd": 1200, "far": 250, "apart": 400, "few": 12}
 
 
 class Clusters:
-    """Collections in one index: a crowd, one on the other side, one of two groups far apart, and one of a few items.
+    """Collections in one index: a crowd, one on the opposite side, one of two distant groups, and one of few items.
 
-    Of each, every tenth item is deleted with its vector, every tenth is deleted and its vector is still there, and
-    some share a vector.
+    In each, every tenth item is deleted with its embedding, another tenth is deleted without it, and some items
+    have equal embeddings.
     """
 
     def __init__(self, sessions: Sessions) -> None:
@@ -220,7 +220,7 @@ class Clusters:
         return [(ids[n], kinds[n], vectors[n]) for n in range(size) if not deleted[n]]
 
     def by_numpy(self, name: str, query: np.ndarray, kinds: set[ItemKind]) -> list[tuple[UUID, float]]:
-        """All that match, the nearest first."""
+        """All matching items, the nearest first."""
         matching = [(key, float(vector @ query)) for key, kind, vector in self.rows[name] if kind in kinds]
         return sorted(matching, key=lambda pair: -pair[1])
 
@@ -243,7 +243,7 @@ def clusters(database_url: str) -> Iterator[Clusters]:
     by_index=st.booleans(),
 )
 @example(name="far", direction=0, seed=0, k=10, kinds=ALL, most_visited=1, by_index=True)
-def test_there_are_always_as_many_as_there_can_be_whatever_lies_nearer(
+def test_a_search_finds_all_matches_up_to_k_even_if_other_collections_are_nearer(
     clusters: Clusters, name: str, direction: int, seed: int, k: int, kinds, most_visited: int, by_index: bool
 ) -> None:
     query = clusters.directions[direction] + 0.02 * np.random.default_rng(seed).normal(size=DIMENSION)
@@ -263,19 +263,19 @@ def test_there_are_always_as_many_as_there_can_be_whatever_lies_nearer(
     assert len(found) == min(k, searched)
     assert len({near.item_id for near in found}) == len(found)
     assert [near.rank for near in found] == list(range(1, len(found) + 1))
-    # each is told as near as it is, the nearest first, equal ones by their keys
-    told = [near.similarity for near in found]
-    assert told == pytest.approx([similarity[near.item_id] for near in found], abs=1e-5)
+    # the similarities are correct, and the order is by similarity, then by key
+    similarities = [near.similarity for near in found]
+    assert similarities == pytest.approx([similarity[near.item_id] for near in found], abs=1e-5)
     assert found == sorted(found, key=lambda near: (-near.similarity, near.item_id))
     if not by_index or k >= searched:
-        assert told == pytest.approx([nearness for _, nearness in expected[:k]], abs=1e-5)
+        assert similarities == pytest.approx([nearness for _, nearness in expected[:k]], abs=1e-5)
 
 
 @pytest.mark.parametrize("least", ["EXACT_LIMIT", "SMALL_SHARE"])
 def test_a_small_collection_and_a_small_share_are_scanned_without_the_index(
     clusters: Clusters, monkeypatch: pytest.MonkeyPatch, least: str
 ) -> None:
-    """Even where the planner is told to use no other way."""
+    """Even if every other plan is disabled."""
     monkeypatch.setattr(neighbours, "EXACT_LIMIT", 1000 if least == "EXACT_LIMIT" else 0)
     monkeypatch.setattr(neighbours, "SMALL_SHARE", 0.5 if least == "SMALL_SHARE" else 0)
     plans: list[str] = []
@@ -297,7 +297,7 @@ def test_a_small_collection_and_a_small_share_are_scanned_without_the_index(
     assert "hnsw" not in plans[0]
 
 
-def test_a_vector_without_a_direction_is_at_a_right_angle_to_everything(clusters: Clusters) -> None:
+def test_a_zero_vector_has_similarity_zero(clusters: Clusters) -> None:
     name, collection = "few", clusters.collections["few"]
     query = clusters.directions[0].astype(np.float32)
     before = clusters.by_numpy(name, query, ALL)
@@ -305,15 +305,15 @@ def test_a_vector_without_a_direction_is_at_a_right_angle_to_everything(clusters
         odd = before[-1][0]
         session.execute(sa.update(Embedding).where(Embedding.item_id == odd).values(vector=np.zeros(DIMENSION)))
         found, searched = nearest(session, clusters.model, collection, query, 100, sorted(ALL))
-        told = neighbours.similarities(session, clusters.model, query, [near.item_id for near in found])
+        similarities = neighbours.similarities(session, clusters.model, query, [near.item_id for near in found])
         scope.rollback()
     assert len(found) == searched == len(before)
-    assert told[odd] == 0.0
-    assert told == {near.item_id: near.similarity for near in found}
+    assert similarities[odd] == 0.0
+    assert similarities == {near.item_id: near.similarity for near in found}
     assert found == sorted(found, key=lambda near: -near.similarity)
 
 
-def test_what_speeds_one_search_up_is_forgotten_with_its_transaction(
+def test_the_index_settings_of_a_search_end_with_its_transaction(
     clusters: Clusters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(neighbours, "EXACT_LIMIT", 0)

@@ -1,4 +1,4 @@
-"""Reciprocal rank fusion is the sum it claims to be, and its order is one that anybody can repeat."""
+"""Reciprocal rank fusion follows its formula, and its order is deterministic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RANKINGS = st.dictionaries(st.sampled_from(["clip", "siglip", "captions"]), RANK
 
 
 def brute_force(rankings: Mapping[str, Sequence[str]], k: int) -> list[tuple[str, Fraction]]:
-    """By the formula: the next is the one that no other key is before, over and over."""
+    """Apply the formula and select the best remaining key until none is left."""
     met = list(dict.fromkeys(key for keys in rankings.values() for key in keys))
 
     def worth(key: str) -> tuple[Fraction, int, int]:
@@ -36,7 +36,7 @@ def brute_force(rankings: Mapping[str, Sequence[str]], k: int) -> list[tuple[str
 
 
 @given(RANKINGS, st.integers(0, 100))
-def test_it_is_the_formula(rankings: dict[str, list[str]], k: int) -> None:
+def test_scores_and_order_follow_the_formula(rankings: dict[str, list[str]], k: int) -> None:
     fused = reciprocal_rank_fusion(rankings, k)
     expected = brute_force(rankings, k)
     assert [entry.key for entry in fused] == [key for key, _ in expected]
@@ -44,7 +44,7 @@ def test_it_is_the_formula(rankings: dict[str, list[str]], k: int) -> None:
 
 
 @given(RANKINGS)
-def test_every_key_says_where_each_source_had_it(rankings: dict[str, list[str]]) -> None:
+def test_every_entry_has_its_rank_in_each_source(rankings: dict[str, list[str]]) -> None:
     for entry in reciprocal_rank_fusion(rankings):
         assert entry.ranks == {
             source: keys.index(entry.key) + 1 for source, keys in rankings.items() if entry.key in keys
@@ -52,7 +52,7 @@ def test_every_key_says_where_each_source_had_it(rankings: dict[str, list[str]])
 
 
 @given(RANKING)
-def test_one_source_alone_keeps_its_order(keys: list[str]) -> None:
+def test_a_single_source_keeps_its_order(keys: list[str]) -> None:
     assert [entry.key for entry in reciprocal_rank_fusion({"clip": keys})] == keys
 
 
@@ -63,7 +63,7 @@ def test_the_order_of_the_sources_changes_no_score(rankings: dict[str, list[str]
     assert {entry.key: entry.score for entry in reciprocal_rank_fusion(turned)} == scores
 
 
-def test_by_default_what_two_sources_have_far_down_beats_what_one_has_first() -> None:
+def test_a_low_rank_in_two_sources_beats_the_first_rank_in_one() -> None:
     """1/62 + 1/63 = 0.0320 for b, 1/61 = 0.0164 for a and for c."""
     fused = reciprocal_rank_fusion({"clip": ["a", "b"], "captions": ["c", "d", "b"]})
     assert [entry.key for entry in fused] == ["b", "a", "c", "d"]
@@ -71,8 +71,8 @@ def test_by_default_what_two_sources_have_far_down_beats_what_one_has_first() ->
     assert fused[1].score == fused[2].score == pytest.approx(1 / 61)
 
 
-def test_sums_that_are_equal_by_arithmetic_tie_and_the_better_single_rank_goes_first() -> None:
-    """1/63 + 1/126 = 1/42 = 1/84 + 1/84, though the sums of the rounded numbers can differ."""
+def test_exactly_equal_sums_tie_and_the_better_single_rank_goes_first() -> None:
+    """1/63 + 1/126 = 1/42 = 1/84 + 1/84, although the floating-point sums can differ."""
     first, second = [f"x{n}" for n in range(80)], [f"y{n}" for n in range(80)]
     first[2], second[65] = "near", "near"
     first[23], second[23] = "even", "even"
@@ -81,7 +81,7 @@ def test_sums_that_are_equal_by_arithmetic_tie_and_the_better_single_rank_goes_f
     assert fused["even"][0] == fused["near"][0] + 1
 
 
-def test_a_key_that_comes_twice_in_a_ranking_and_a_negative_constant_are_refused() -> None:
+def test_a_duplicate_key_in_a_ranking_and_a_negative_constant_are_refused() -> None:
     with pytest.raises(ValueError, match="occurs twice"):
         reciprocal_rank_fusion({"clip": ["a", "b", "a"]})
     with pytest.raises(ValueError, match="0 or more"):

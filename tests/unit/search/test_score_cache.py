@@ -1,4 +1,4 @@
-"""A pair that was judged before is not judged again, wherever it comes from, unless something else would come out."""
+"""A pair is not scored again in another search, unless the score could be different."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def texts(context: WorkerContext, world) -> list[str]:
     return ["red circle", "red square", "red moon"]
 
 
-def _asked(context: WorkerContext, world, judge: Judge | None = None, **fields: object) -> tuple[Judge, UUID]:
+def _run_search(context: WorkerContext, world, judge: Judge | None = None, **fields: object) -> tuple[Judge, UUID]:
     judge = judge or _judge()
     search_id = search(world, **{"text": "red", "k": 3} | fields)
     run(context, world, search_id, judge)
     return judge, search_id
 
 
-def test_the_same_pairs_in_another_search_are_taken_from_the_first(
+def test_the_scores_of_the_same_pairs_in_another_search_come_from_the_cache(
     context: WorkerContext, world, texts: list[str]
 ) -> None:
-    first, one = _asked(context, world)
-    again, two = _asked(context, world)
+    first, one = _run_search(context, world)
+    again, two = _run_search(context, world)
     assert (len(first.asked), len(again.asked)) == (3, 0)
     before, after = view_of(world, one), view_of(world, two)
     assert [row.cached for row in before.candidates + after.candidates] == [False] * 3 + [True] * 3
@@ -54,11 +54,11 @@ def test_the_same_pairs_in_another_search_are_taken_from_the_first(
     assert (after.scorer_version, after.prompt_version) == (before.scorer_version, before.prompt_version)
 
 
-def test_only_the_pairs_that_are_new_are_judged(context: WorkerContext, world, texts: list[str]) -> None:
-    _asked(context, world, k=1)
+def test_only_new_pairs_are_scored(context: WorkerContext, world, texts: list[str]) -> None:
+    _run_search(context, world, k=1)
     world.add_texts("red star")
     index(context, world)
-    again, _ = _asked(context, world, k=4)
+    again, _ = _run_search(context, world, k=4)
     assert len(again.asked) == 3
     assert "red star" in again.texts
 
@@ -72,19 +72,19 @@ def test_only_the_pairs_that_are_new_are_judged(context: WorkerContext, world, t
         ({}, "v2"),
     ],
 )
-def test_another_question_or_scorer_asks_again(
+def test_pairs_are_scored_again_for_another_query_mode_injection_or_scorer(
     context: WorkerContext, world, texts: list[str], fields: dict[str, object], version: str
 ) -> None:
-    _asked(context, world)
-    again, _ = _asked(context, world, _judge(version=version), **fields)
+    _run_search(context, world)
+    again, _ = _run_search(context, world, _judge(version=version), **fields)
     assert len(again.asked) == 3
 
 
-def test_a_changed_caption_is_another_pair(context: WorkerContext, world, texts: list[str]) -> None:
-    _asked(context, world)
+def test_a_pair_with_a_changed_caption_is_scored_again(context: WorkerContext, world, texts: list[str]) -> None:
+    _run_search(context, world)
     with transaction(world.sessions) as session:
         session.execute(sa.update(Item).where(Item.text == "red moon").values(text="red sun"))
-    again, _ = _asked(context, world)
+    again, _ = _run_search(context, world)
     assert again.texts == ["red sun"]
 
 
@@ -95,7 +95,7 @@ def _png(colour: tuple[int, int, int]) -> io.BytesIO:
     return file
 
 
-def test_the_same_picture_in_another_collection_is_known(context: WorkerContext, world) -> None:
+def test_the_score_of_the_same_picture_in_another_collection_is_reused(context: WorkerContext, world) -> None:
     for number in range(2):
         if number:
             with transaction(world.sessions) as session:
@@ -106,12 +106,12 @@ def test_the_same_picture_in_another_collection_is_known(context: WorkerContext,
         for name, colour in (("red.png", (250, 0, 0)), ("blue.png", (0, 0, 250 - number))):
             ingest.add_picture(name, _png(colour))
         index(context, world)
-        judge, search_id = _asked(context, world, k=2)
+        judge, search_id = _run_search(context, world, k=2)
         cached = {row.name for row in view_of(world, search_id).candidates if row.cached}
         assert (len(judge.asked), cached) == ((2, set()), (1, {"red.png"}))[number]
 
 
-def test_a_query_picture_is_known_by_its_content(context: WorkerContext, world, texts: list[str]) -> None:
+def test_a_query_picture_is_identified_by_its_digest(context: WorkerContext, world, texts: list[str]) -> None:
     context.storage.put("queries/q/picture", _png((0, 0, 240)))
     for digest, asked in (("1" * 64, 3), ("1" * 64, 0), ("2" * 64, 3)):
         search_id = search(world, StoredPicture("queries/q/picture", digest), k=3)
@@ -120,36 +120,38 @@ def test_a_query_picture_is_known_by_its_content(context: WorkerContext, world, 
         assert len(judge.asked) == asked
 
 
-def test_a_search_with_a_trace_takes_only_scores_that_have_one(context: WorkerContext, world, texts: list[str]) -> None:
-    _asked(context, world)
-    traced, _ = _asked(context, world, trace=True)
+def test_a_search_with_a_trace_uses_only_cached_scores_with_a_trace(
+    context: WorkerContext, world, texts: list[str]
+) -> None:
+    _run_search(context, world)
+    traced, _ = _run_search(context, world, trace=True)
     assert len(traced.asked) == 3
-    again, two = _asked(context, world, trace=True)
+    again, two = _run_search(context, world, trace=True)
     assert len(again.asked) == 0
     assert [row.has_trace for row in view_of(world, two).candidates] == [True] * 3
-    plain, three = _asked(context, world)
+    plain, three = _run_search(context, world)
     assert len(plain.asked) == 0
     assert [row.has_trace for row in view_of(world, three).candidates] == [False] * 3
 
 
-def test_the_entropy_of_a_tie_is_taken_from_a_search_that_asked_true_or_false(
+def test_the_entropy_of_a_tie_comes_from_cached_true_false_scores(
     context: WorkerContext, world, texts: list[str]
 ) -> None:
-    _asked(context, world)
-    written, search_id = _asked(context, world, mode="verbalized")
+    _run_search(context, world)
+    written, search_id = _run_search(context, world, mode="verbalized")
     assert written.modes == ["verbalized"] * 3
     assert [row.entropy for row in view_of(world, search_id).candidates] == [0.25] * 3
 
 
-def test_an_answer_without_a_score_is_asked_for_again(context: WorkerContext, world, texts: list[str]) -> None:
+def test_a_pair_without_a_score_is_scored_again(context: WorkerContext, world, texts: list[str]) -> None:
     silent = Judge(lambda content: (None, None))
-    _asked(context, world, silent, mode="verbalized")
-    again, _ = _asked(context, world, mode="verbalized")
+    _run_search(context, world, silent, mode="verbalized")
+    again, _ = _run_search(context, world, mode="verbalized")
     assert again.modes.count("verbalized") == 3
 
 
-def test_without_room_nothing_is_kept_or_used(context: WorkerContext, world, texts: list[str]) -> None:
-    _asked(context, world)
+def test_a_cache_of_size_zero_is_neither_filled_nor_used(context: WorkerContext, world, texts: list[str]) -> None:
+    _run_search(context, world)
     off = WorkerContext(
         context.sessions,
         context.storage,
@@ -157,10 +159,10 @@ def test_without_room_nothing_is_kept_or_used(context: WorkerContext, world, tex
         Quiet(),
         "tester:2",
     )
-    assert len(_asked(off, world)[0].asked) == 3
+    assert len(_run_search(off, world)[0].asked) == 3
     with transaction(world.sessions) as session:
         session.execute(sa.delete(CachedScore))
-    _asked(off, world)
+    _run_search(off, world)
     with world.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(CachedScore)) == 0
 
@@ -172,7 +174,7 @@ def _fill(world, count: int) -> None:
             session.add(CachedScore(key=f"{number:02}", score=0.5, tokens=1, created_at=age))
 
 
-def test_the_oldest_scores_beyond_the_bound_are_forgotten(world) -> None:
+def test_pruning_deletes_the_oldest_scores_beyond_the_limit(world) -> None:
     _fill(world, 9)
     with transaction(world.sessions) as session:
         assert score_cache.prune(session, 4) == 5
@@ -180,7 +182,7 @@ def test_the_oldest_scores_beyond_the_bound_are_forgotten(world) -> None:
         assert score_cache.prune(session, 4) == 0
 
 
-def test_the_dispatcher_keeps_the_bound_now_and_then(world) -> None:
+def test_the_dispatcher_prunes_the_cache_periodically(world) -> None:
     _fill(world, 9)
     settings = world.settings.model_copy(update={"score_cache_rows": 6})
     dispatcher = Dispatcher(world.sessions, Recorder(), settings, maintenance_tasks(world.sessions, settings))
@@ -194,4 +196,4 @@ def test_the_dispatcher_keeps_the_bound_now_and_then(world) -> None:
     with transaction(world.sessions) as session:
         session.add(CachedScore(key="new", score=0.5, tokens=1))
     dispatcher.round()
-    assert rows() == 7, "not again so soon"
+    assert rows() == 7, "not pruned again before the next period"

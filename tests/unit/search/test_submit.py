@@ -1,4 +1,4 @@
-"""What is accepted, what is refused, and that a repeated request is the same job."""
+"""Which requests are accepted or refused, and that a repeated request returns the same job."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _search(world, picture: StoredPicture | None = None, key: str | None = None,
 
 @pytest.fixture
 def indexed(world):
-    """The world with two texts that have vectors."""
+    """The world with two texts that have embeddings."""
     ids = world.add_texts("one", "two")
     with transaction(world.sessions) as session:
         model = register_model(session, name="local-dir:embedder", revision="r1", dimension=3, preprocessing_hash="p1")
@@ -63,7 +63,7 @@ def indexed(world):
     return world
 
 
-def test_an_index_job_freezes_its_items_in_units_of_the_set_size(world) -> None:
+def test_an_index_job_fixes_its_items_in_units_of_the_configured_size(world) -> None:
     ids = world.add_texts(*"abcde")
     submitted = _index(world)
     world.add_texts("later")
@@ -73,9 +73,9 @@ def test_an_index_job_freezes_its_items_in_units_of_the_set_size(world) -> None:
     assert submitted.units == [(unit.id, Stage.EMBED) for unit in units]
 
 
-def test_only_items_without_a_fresh_vector_are_indexed(indexed) -> None:
+def test_only_items_without_a_current_embedding_are_indexed(indexed) -> None:
     job = _index(indexed).job
-    assert job.state is JobState.SUCCEEDED, "nothing to do is done"
+    assert job.state is JobState.SUCCEEDED, "a job without units succeeds at once"
     (new,) = indexed.add_texts("three")
     with transaction(indexed.sessions) as session:
         session.execute(sa.update(Item).where(Item.text == "two").values(version=2))
@@ -84,14 +84,14 @@ def test_only_items_without_a_fresh_vector_are_indexed(indexed) -> None:
     assert {UUID(item) for item in unit.payload["items"]} == {new, changed}
 
 
-def test_a_vector_of_another_model_does_not_count(indexed) -> None:
+def test_an_embedding_of_another_model_does_not_count(indexed) -> None:
     with transaction(indexed.sessions) as session:
         register_model(session, name="local-dir:embedder", revision="r2", dimension=3, preprocessing_hash="p1")
     (unit,) = indexed.units(_index(indexed).job.id)
     assert len(unit.payload["items"]) == 2
 
 
-def test_the_same_key_is_the_same_job_even_when_asked_at_once(world) -> None:
+def test_concurrent_requests_with_the_same_key_make_one_job(world) -> None:
     world.add_texts("a")
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: _index(world, "key-1"), range(8)))
@@ -107,7 +107,7 @@ def test_the_same_key_for_another_request_is_refused(indexed) -> None:
         _search(indexed, key="k", text="a dog")
 
 
-def test_a_refused_request_leaves_nothing_and_its_key_is_free(world) -> None:
+def test_a_refused_request_leaves_no_job_and_its_key_can_be_used_again(world) -> None:
     with pytest.raises(Conflict, match="empty"):
         _index(world, "key")
     with world.sessions() as session:
@@ -116,7 +116,7 @@ def test_a_refused_request_leaves_nothing_and_its_key_is_free(world) -> None:
     assert _index(world, "key").created
 
 
-def test_a_search_stores_everything_that_can_change_its_answer(indexed) -> None:
+def test_a_search_stores_everything_that_can_change_its_result(indexed) -> None:
     submitted = _search(indexed, text="  a red circle ", k=7, injection={"alpha": 0.12}, tie_decimals=2)
     with indexed.sessions() as session:
         search = session.get_one(Search, submitted.job.id)
@@ -136,35 +136,35 @@ def _stored(world, **fields: object) -> Search:
         return session.get_one(Search, submitted.job.id)
 
 
-def test_the_ways_of_asking_are_stored_with_the_search(indexed) -> None:
-    plain = _stored(indexed)
-    assert (plain.mode, plain.adaptive, plain.fusion_weight, plain.trace) == ("true_false", None, 0.0, False)
-    assert plain.unit_candidates == 2
-    asked = _stored(indexed, mode="choice", adaptive={"first": 2, "clear_gap": 1.5}, fusion_weight=0.25, trace=True)
-    assert (asked.mode, asked.fusion_weight, asked.trace) == ("choice", 0.25, True)
-    assert asked.adaptive == {"first": 2, "step": 4, "clear_score": 0.0, "clear_gap": 1.5}
+def test_the_options_of_the_fine_stage_are_stored_with_the_search(indexed) -> None:
+    default = _stored(indexed)
+    assert (default.mode, default.adaptive, default.fusion_weight, default.trace) == ("true_false", None, 0.0, False)
+    assert default.unit_candidates == 2
+    custom = _stored(indexed, mode="choice", adaptive={"first": 2, "clear_gap": 1.5}, fusion_weight=0.25, trace=True)
+    assert (custom.mode, custom.fusion_weight, custom.trace) == ("choice", 0.25, True)
+    assert custom.adaptive == {"first": 2, "step": 4, "clear_score": 0.0, "clear_gap": 1.5}
 
 
-def test_what_a_search_leaves_out_comes_from_the_settings_and_what_it_says_wins(indexed) -> None:
+def test_the_options_of_a_search_default_to_the_settings_and_override_them(indexed) -> None:
     chosen = {"mode": "verbalized", "adaptive": True, "adaptive_first": 7, "adaptive_step": 2, "fusion_weight": 0.5}
     indexed.settings = indexed.settings.model_copy(update=chosen)
-    plain = _stored(indexed)
-    assert (plain.mode, plain.fusion_weight) == ("verbalized", 0.5)
-    assert plain.adaptive == {"first": 7, "step": 2, "clear_score": 0.0, "clear_gap": 2.0}
-    assert _stored(indexed, adaptive=True).adaptive == plain.adaptive
-    assert _stored(indexed, adaptive={"step": 3}).adaptive == {**plain.adaptive, "step": 3}
+    default = _stored(indexed)
+    assert (default.mode, default.fusion_weight) == ("verbalized", 0.5)
+    assert default.adaptive == {"first": 7, "step": 2, "clear_score": 0.0, "clear_gap": 2.0}
+    assert _stored(indexed, adaptive=True).adaptive == default.adaptive
+    assert _stored(indexed, adaptive={"step": 3}).adaptive == {**default.adaptive, "step": 3}
     other = _stored(indexed, adaptive=False, mode="true_false", fusion_weight=0)
     assert (other.adaptive, other.mode, other.fusion_weight) == (None, "true_false", 0.0)
 
 
-def test_a_search_may_take_the_bare_formula_of_the_paper(indexed) -> None:
+def test_a_search_can_disable_the_scaling_of_the_injection(indexed) -> None:
     assert _stored(indexed).injection["scaling"] is True
     assert _stored(indexed, injection={"scaling": False}).injection["scaling"] is False
     indexed.settings = indexed.settings.model_copy(update={"injection_scaling": False})
     assert _stored(indexed).injection["scaling"] is False
 
 
-def test_how_fine_a_tie_is_follows_the_mode_unless_it_is_said(indexed) -> None:
+def test_the_decimals_of_a_tie_depend_on_the_mode_unless_they_are_set(indexed) -> None:
     assert [_stored(indexed, mode=mode).tie_decimals for mode in ("true_false", "choice", "verbalized")] == [4, 4, 2]
     assert _stored(indexed, mode="verbalized", tie_decimals=3).tie_decimals == 3
     indexed.settings = indexed.settings.model_copy(update={"tie_decimals": 0})
@@ -176,7 +176,9 @@ def test_how_fine_a_tie_is_follows_the_mode_unless_it_is_said(indexed) -> None:
     ("with_text", "with_picture", "kind"),
     [(True, False, ItemKind.TEXT), (False, True, ItemKind.IMAGE), (True, True, ItemKind.BOTH)],
 )
-def test_the_query_has_the_kind_of_its_parts(indexed, with_text: bool, with_picture: bool, kind: ItemKind) -> None:
+def test_the_kind_of_a_query_follows_from_its_parts(
+    indexed, with_text: bool, with_picture: bool, kind: ItemKind
+) -> None:
     picture = StoredPicture("queries/x/picture", "0" * 64) if with_picture else None
     submitted = _search(indexed, picture, **({"text": "a"} if with_text else {}))
     with indexed.sessions() as session:
@@ -194,7 +196,7 @@ def test_the_query_has_the_kind_of_its_parts(indexed, with_text: bool, with_pict
         ({"text": "a", "injection": {"start": 9, "end": 3}}, "start"),
     ],
 )
-def test_a_search_that_makes_no_sense_is_refused(indexed, fields: dict[str, object], words: str) -> None:
+def test_an_invalid_search_is_refused(indexed, fields: dict[str, object], words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         _search(indexed, **fields)
     with indexed.sessions() as session:
@@ -233,7 +235,7 @@ def test_a_collection_that_is_empty_or_not_indexed_cannot_be_searched(world) -> 
         _search(world, text="a")
 
 
-def test_someone_elses_collection_looks_like_none(indexed) -> None:
+def test_the_collection_of_another_user_is_not_found(indexed) -> None:
     with transaction(indexed.sessions) as session:
         eve = Actor.unlimited(accounts.create_user(session, "eve", "a-long-password"))
         root = Actor.unlimited(accounts.create_user(session, "root", "a-long-password", Role.ADMIN))

@@ -1,4 +1,4 @@
-"""From an accepted job to its stored result, unit by unit, with models that a test can foresee."""
+"""From an accepted job to its stored result, unit by unit, with predictable models."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _png(colour: tuple[int, int, int]) -> io.BytesIO:
     return file
 
 
-def test_a_search_goes_from_coarse_order_to_final_order(context: WorkerContext, world) -> None:
+def test_a_search_has_the_coarse_order_first_and_then_the_final_order(context: WorkerContext, world) -> None:
     world.add_texts("red red circle", "red circle", "red square", "blue moon")
     index(context, world)
     search_id = search(world, text="red circle", k=3)
@@ -66,7 +66,7 @@ def test_a_search_goes_from_coarse_order_to_final_order(context: WorkerContext, 
     assert view.embedder_revision == "r1"
 
 
-def test_partial_scores_reorder_what_is_shown_while_the_job_runs(context: WorkerContext, world) -> None:
+def test_partial_scores_change_the_order_while_the_job_runs(context: WorkerContext, world) -> None:
     world.add_texts("red red circle", "red circle", "red square")
     index(context, world)
     search_id = search(world, text="red circle", k=3)
@@ -81,7 +81,7 @@ def test_partial_scores_reorder_what_is_shown_while_the_job_runs(context: Worker
     assert view.job.progress == pytest.approx(1 / 3, abs=1e-3)
 
 
-def test_of_scores_that_tie_the_surer_one_goes_first(context: WorkerContext, world) -> None:
+def test_the_tied_score_with_the_lower_entropy_ranks_first(context: WorkerContext, world) -> None:
     world.add_texts("red circle", "red square")
     index(context, world)
     search_id = search(world, text="red circle", k=2)
@@ -92,7 +92,7 @@ def test_of_scores_that_tie_the_surer_one_goes_first(context: WorkerContext, wor
     assert {row.decided_by for row in rows} == {DecidedBy.ENTROPY}
 
 
-def test_pictures_texts_and_both_are_embedded_by_what_they_hold(context: WorkerContext, world) -> None:
+def test_an_item_is_embedded_by_its_picture_its_text_or_both(context: WorkerContext, world) -> None:
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     ingest.add_picture("red.png", _png((250, 0, 0)))
     ingest.add_picture("blue.png", _png((0, 0, 250)), text="a blue field")
@@ -115,7 +115,7 @@ def test_pictures_texts_and_both_are_embedded_by_what_they_hold(context: WorkerC
         np.testing.assert_allclose(np.asarray(vectors[kind]), vector, atol=1e-5)
 
 
-def test_a_query_of_picture_and_text_is_put_to_both_stages(context: WorkerContext, world) -> None:
+def test_a_query_with_picture_and_text_passes_both_stages(context: WorkerContext, world) -> None:
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     for name, colour in (("red.png", (250, 0, 0)), ("blue.png", (0, 0, 250))):
         ingest.add_picture(name, _png(colour))
@@ -130,36 +130,34 @@ def test_a_query_of_picture_and_text_is_put_to_both_stages(context: WorkerContex
     assert all(content.image is not None and content.text is None for content in judge.asked)
 
 
-def test_a_picture_that_the_storage_cannot_give_now_is_asked_for_again(
-    context: WorkerContext, world, monkeypatch
-) -> None:
+def test_a_unit_is_retried_if_the_storage_is_unavailable(context: WorkerContext, world, monkeypatch) -> None:
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     ingest.add_picture("red.png", _png((250, 0, 0)))
     index(context, world)
     tries: list[str] = []
-    there = Storage.open
+    original = Storage.open
 
-    def away_at_first(storage: Storage, key: str):
+    def unavailable_at_first(storage: Storage, key: str):
         tries.append(key)
         if len(tries) == 1:
             raise ConnectionError("no route to the bucket")
-        return there(storage, key)
+        return original(storage, key)
 
-    def looks(content: Content) -> tuple[float, float]:
+    def score(content: Content) -> tuple[float, float]:
         try:
             return float(np.asarray(content.picture.rgb())[..., 0].mean()) / 255, 0.1
-        except OSError as error:  # as the scorer has it: what it can't open is no picture
+        except OSError as error:  # like the scorer, for which a file it can't open is not a picture
             raise InvalidInput("The picture can't be opened.") from error
 
-    monkeypatch.setattr(Storage, "open", away_at_first)
+    monkeypatch.setattr(Storage, "open", unavailable_at_first)
     search_id = search(world, text="red", k=1)
-    run(context, world, search_id, Judge(looks))
+    run(context, world, search_id, Judge(score))
     (fine,) = world.units(search_id, Stage.FINE)
     assert (fine.state, fine.attempt, len(tries)) == (UnitState.DONE, 2, 2)
     assert view_of(world, search_id).candidates[0].score == pytest.approx(250 / 255)
 
 
-def test_one_picture_that_cannot_be_read_fails_alone_and_can_be_retried(context: WorkerContext, world) -> None:
+def test_only_the_unreadable_picture_of_a_unit_fails_and_it_can_be_retried(context: WorkerContext, world) -> None:
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     for number in range(4):
         ingest.add_picture(f"{number}.png", _png((60 * number, 0, 0)))
@@ -176,9 +174,11 @@ def test_one_picture_that_cannot_be_read_fails_alone_and_can_be_retried(context:
     assert (view.stages[0].items_total, view.stages[0].items_done, view.stages[0].items_failed) == (4, 3, 1)
     assert view.progress == 0.75
     assert len(view.errors) == 1
-    assert _errors(world) == {broken.id: view.errors[0].error}, "the item says itself why it has no vector"
+    assert _errors(world) == {broken.id: view.errors[0].error}, "the item has the error"
     states = [(unit.state, unit.attempt, len(unit.payload["items"])) for unit in world.units(job_id)]
-    assert states == [(UnitState.DONE, 1, 2), (UnitState.DONE, 1, 1), (UnitState.DEAD, 1, 1)], "nothing was done again"
+    assert states == [(UnitState.DONE, 1, 2), (UnitState.DONE, 1, 1), (UnitState.DEAD, 1, 1)], (
+        "no embedding was repeated"
+    )
 
     context.storage.put(broken.picture_key, io.BytesIO(kept))
     with transaction(world.sessions) as session:
@@ -187,10 +187,10 @@ def test_one_picture_that_cannot_be_read_fails_alone_and_can_be_retried(context:
     assert world.job(job_id).state is JobState.SUCCEEDED
     with world.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Embedding)) == 4
-    assert _errors(world) == {}, "it could be embedded now"
+    assert _errors(world) == {}, "the item has been embedded now"
 
 
-def test_the_pictures_of_a_unit_are_decoded_side_by_side_and_keep_their_vectors(
+def test_the_pictures_of_a_unit_are_decoded_in_parallel_with_correct_embeddings(
     context: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.settings = world.settings.model_copy(update={"decoders": 2, "index_unit_items": 64})
@@ -202,7 +202,7 @@ def test_the_pictures_of_a_unit_are_decoded_side_by_side_and_keep_their_vectors(
     meeting, open_ = threading.Barrier(2, timeout=60), open_picture
 
     def met(*arguments: Any) -> Image.Image:
-        # 40 pictures in pairs: one at a time would wait here for ever
+        # 40 pictures in pairs: without parallel decoding the barrier would time out
         meeting.wait()
         return open_(*arguments)
 
@@ -217,7 +217,7 @@ def test_the_pictures_of_a_unit_are_decoded_side_by_side_and_keep_their_vectors(
     np.testing.assert_allclose(np.stack([np.asarray(row.vector) for row in rows]), expected, atol=1e-5)
 
 
-def test_a_job_that_is_cancelled_while_it_decodes_leaves_no_thread(
+def test_a_job_cancelled_during_decoding_leaves_no_thread(
     context: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
@@ -236,12 +236,12 @@ def test_a_job_that_is_cancelled_while_it_decodes_leaves_no_thread(
 
 
 def _errors(world) -> dict[UUID, str]:
-    """Why items could not be embedded."""
+    """The errors of items that could not be embedded."""
     with world.sessions() as session:
         return dict(session.execute(sa.select(Item.id, Item.error).where(Item.error.is_not(None))).all())
 
 
-def test_a_new_caption_makes_an_item_forget_why_the_old_one_failed(context: WorkerContext, world) -> None:
+def test_a_new_caption_clears_the_error_of_an_item(context: WorkerContext, world) -> None:
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     item_id = ingest.add_picture("red.png", _png((250, 0, 0))).item_id
     with transaction(world.sessions) as session:
@@ -251,7 +251,7 @@ def test_a_new_caption_makes_an_item_forget_why_the_old_one_failed(context: Work
     assert _errors(world) == {}
 
 
-def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_items(context: WorkerContext, world) -> None:
+def test_a_model_that_cannot_be_loaded_leaves_no_error_at_the_items(context: WorkerContext, world) -> None:
     world.add_texts("alone")
 
     def absent(name: str):
@@ -261,7 +261,9 @@ def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_items(context: WorkerC
     assert _errors(world) == {}
 
 
-def test_a_candidate_that_cannot_be_scored_is_named_and_the_others_are_ranked(context: WorkerContext, world) -> None:
+def test_a_candidate_that_cannot_be_scored_has_an_error_and_the_others_are_ranked(
+    context: WorkerContext, world
+) -> None:
     world.add_texts("red circle", "red square", "red moon")
     index(context, world)
     search_id = search(world, text="red circle", k=3)
@@ -279,7 +281,7 @@ def test_a_candidate_that_cannot_be_scored_is_named_and_the_others_are_ranked(co
     assert view.candidates[-1].item_id == gone.id
 
 
-def test_a_retry_keeps_the_scores_there_are_and_asks_only_for_the_others(context: WorkerContext, world) -> None:
+def test_a_retry_keeps_the_existing_scores_and_adds_the_missing_ones(context: WorkerContext, world) -> None:
     world.add_texts("red circle", "red square", "red moon", "red sun")
     index(context, world)
     search_id = search(world, text="red circle", k=4)
@@ -305,7 +307,7 @@ def test_a_retry_keeps_the_scores_there_are_and_asks_only_for_the_others(context
     assert all(row.error is None for row in view.candidates)
 
 
-def test_scores_of_two_versions_are_never_mixed(context: WorkerContext, world) -> None:
+def test_scores_of_two_scorer_versions_are_never_mixed(context: WorkerContext, world) -> None:
     world.add_texts("red circle", "red square", "red moon", "red sun")
     index(context, world)
     search_id = search(world, text="red circle", k=4)
@@ -319,8 +321,8 @@ def test_scores_of_two_versions_are_never_mixed(context: WorkerContext, world) -
     assert "search again" in (world.job(search_id).error or "")
 
 
-def test_a_unit_done_twice_counts_once(context: WorkerContext, world) -> None:
-    """A redelivered hint for a unit that is done does nothing."""
+def test_a_hint_for_a_done_or_unknown_unit_has_no_effect(context: WorkerContext, world) -> None:
+    """A hint can be delivered again after the unit is done."""
     world.add_texts("red circle")
     index(context, world)
     search_id = search(world, text="red circle", k=1)
@@ -334,7 +336,7 @@ def test_a_unit_done_twice_counts_once(context: WorkerContext, world) -> None:
         assert session.scalar(sa.select(sa.func.count()).select_from(Score)) == 1
 
 
-def test_a_model_that_cannot_be_loaded_leaves_the_unit_to_retry_and_the_job_shows_the_reason(
+def test_a_unit_whose_model_cannot_be_loaded_is_retried_and_the_job_shows_the_error(
     context: WorkerContext, world
 ) -> None:
     world.add_texts("red circle")
@@ -356,7 +358,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_unit_to_retry_and_the_job_show
     assert world.job(job_id).state is JobState.SUCCEEDED
 
 
-def test_workers_that_serve_another_model_refuse_the_job(context: WorkerContext, world) -> None:
+def test_a_worker_with_another_model_does_not_run_the_unit(context: WorkerContext, world) -> None:
     world.add_texts("red circle")
     index(context, world)
     search_id = search(world, text="red circle")
@@ -373,7 +375,7 @@ def test_workers_that_serve_another_model_refuse_the_job(context: WorkerContext,
     assert "local-dir:other" in (unit.error or "")
 
 
-def test_a_search_that_finds_no_item_of_the_kind_is_over_at_once_and_empty(context: WorkerContext, world) -> None:
+def test_a_search_without_items_of_the_kind_succeeds_without_candidates(context: WorkerContext, world) -> None:
     world.add_texts("red circle")
     index(context, world)
     search_id = search(world, text="red circle", kinds=["image"])
@@ -382,7 +384,7 @@ def test_a_search_that_finds_no_item_of_the_kind_is_over_at_once_and_empty(conte
     assert (view.job.state, view.provisional, view.candidates) == (JobState.SUCCEEDED, False, [])
 
 
-def test_an_item_deleted_while_it_was_embedded_gets_no_vector(context: WorkerContext, world) -> None:
+def test_an_item_deleted_while_it_was_embedded_gets_no_embedding(context: WorkerContext, world) -> None:
     world.add_texts("here", "gone")
     with transaction(world.sessions) as session:
         job_id = submit_index(session, world.user, world.collection_id, world.settings).job.id
@@ -401,7 +403,7 @@ def test_an_item_deleted_while_it_was_embedded_gets_no_vector(context: WorkerCon
         assert session.scalar(sa.select(sa.func.count()).select_from(EmbeddingModel)) == 1
 
 
-def test_the_final_order_is_written_for_every_candidate(context: WorkerContext, world) -> None:
+def test_the_final_rank_is_stored_for_every_candidate(context: WorkerContext, world) -> None:
     world.add_texts(*[f"red {n}" for n in range(9)])
     index(context, world)
     search_id = search(world, text="red", k=9)
