@@ -243,7 +243,7 @@ def test_the_api_keeps_its_document_whoever_asks(place: Place, role: str) -> Non
     scene = place.hand.set()
     asker = place.asker(scene, ROLES[role])
     with _meant(place, scene, asker):
-        heeded = _run(_prepared(place, asker.headers, phases, scaled(8 if everything else 2, 100)))
+        heeded = _run(_prepared(place, asker.headers, phases, scaled(15 if everything else 2, 100)))
     assert not heeded.failures
     # what asks nothing finds nothing
     assert {phase for phase, requests in heeded.phases.items() if requests} == phases
