@@ -21,6 +21,9 @@ import psutil  # type: ignore[import-untyped]  # ships no type information
 STACK_VARIABLE = "RETLLM_STACK"
 """Environment variable that marks every process of a stack with the id of the stack."""
 
+_END_SECONDS = 5.0
+_SCAN_SECONDS = 0.05
+
 
 @dataclass(frozen=True)
 class ProcessRecord:
@@ -138,12 +141,7 @@ def end_stack(record: StackRecord) -> list[str]:
             _wait_for_end(process, entry.stop_seconds)
             kill_group(entry.pid, signal.SIGKILL)
             ended.append(entry.name)
-    for process in list(_marked(record.stack)):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            ended.append(process.name())
-            process.kill()
-    _wait_until_unmarked(record.stack)
-    return ended
+    return ended + _end_marked(record.stack)
 
 
 def end_server(pid: int, folder: Path, seconds: float = 60) -> bool:
@@ -161,10 +159,23 @@ def end_server(pid: int, folder: Path, seconds: float = 60) -> bool:
     return True
 
 
-def _wait_until_unmarked(stack: str) -> None:
-    deadline = time.monotonic() + 5
-    while any(_marked(stack)) and time.monotonic() < deadline:
-        time.sleep(0.05)
+def _end_marked(stack: str) -> list[str]:
+    """Kill the processes marked with the stack until two scans in a row find none; return their names.
+
+    A process that is being started has no environment for a moment, so that one scan can miss it.
+    """
+    ended: dict[int, str] = {}
+    deadline = time.monotonic() + _END_SECONDS
+    scans_without = 0
+    while scans_without < 2 and time.monotonic() < deadline:
+        found = list(_marked(stack))
+        scans_without = 0 if found else scans_without + 1
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                ended.setdefault(process.pid, process.name())
+                process.kill()
+        time.sleep(_SCAN_SECONDS)
+    return list(ended.values())
 
 
 def _marked(stack: str) -> Iterator[psutil.Process]:

@@ -90,6 +90,23 @@ def test_an_unrecorded_process_is_found_by_its_environment_variable(standin: Sta
     assert child.status == -signal.SIGKILL
 
 
+def test_a_process_whose_environment_is_not_set_yet_is_found(standin: Standin, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = Child(standin("new", SLEEP, env={**os.environ, STACK_VARIABLE: "marked-stack"}), 0)
+    environment = psutil.Process.environ
+    hidden = {child.pid}
+
+    def not_yet(process: psutil.Process) -> dict[str, str]:
+        if process.pid not in hidden:
+            return environment(process)
+        hidden.remove(process.pid)
+        return {}
+
+    monkeypatch.setattr(psutil.Process, "environ", not_yet)
+    end_stack(record(stack="marked-stack"))
+    assert child.stop(60)
+    assert child.status == -signal.SIGKILL
+
+
 def test_a_server_is_ended_only_if_it_runs_in_the_given_folder(tmp_path: Path, standin: Standin) -> None:
     home = tmp_path / "data"
     home.mkdir()
