@@ -78,9 +78,9 @@ def test_a_search_is_cancelled_and_taken_up_again(
         job = search(page, scenes.queries[7].query)
         expect(page.locator("[data-order=provisional]")).to_be_visible()
         page.get_by_role("button", name="Cancel").click()
-        expect(page.locator(".standing")).to_contain_text(re.compile("cancelled|cancel requested"))
+        expect(page.locator(".progress-state")).to_contain_text(re.compile("cancelled|cancel requested"))
     expect(page.locator("#job")).to_have_attribute("data-over", "true")
-    expect(page.locator(".standing")).to_contain_text("cancelled")
+    expect(page.locator(".progress-state")).to_contain_text("cancelled")
     assert api.get(f"/jobs/{job}").json()["state"] == "cancelled"
     page.get_by_role("button", name="Resume").click()
     expect(page.locator("[data-order=final]")).to_be_visible()

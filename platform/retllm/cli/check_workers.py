@@ -46,7 +46,7 @@ def query_database(database_url: str, look: Callable[[Session], list[Finding]]) 
 
 
 def _look(session: Session) -> Finding:
-    live = sum(worker.standing is WorkerStatus.ALIVE for worker in workers.every(session))
+    live = sum(worker.state is WorkerStatus.ALIVE for worker in workers.every(session))
     unserved = workers.unserved(session, queues.QUEUES)
     paused = list(pauses.paused(session).values())
     alive = "1 worker is alive" if live == 1 else f"{live} workers are alive"

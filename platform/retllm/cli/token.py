@@ -63,7 +63,7 @@ def create(user: str, name: str, scope: str, days: int, as_json: bool) -> None:
 def list_tokens(user: str, as_json: bool) -> None:
     """List the valid tokens of the account USER."""
     with administration() as session:
-        found = tokens.in_force(session, accounts.find_user(session, user))
+        found = tokens.active(session, accounts.find_user(session, user))
     rows = [
         {
             "id": str(row.id),

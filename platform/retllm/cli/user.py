@@ -26,7 +26,7 @@ def _password(from_stdin: bool) -> tuple[str, bool]:
     """Return the password, and whether it was generated and must be shown."""
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n"), False
-    return passwords.made_up(), True
+    return passwords.generate(), True
 
 
 def _print_login(name: str, password: str, generated: bool, as_json: bool) -> None:

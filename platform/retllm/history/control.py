@@ -21,8 +21,8 @@ from retllm.queue import lifecycle
 from retllm.queue.notifications import Notification
 from retllm.queue.submission import Submitted
 
-FOREIGN = "somebody else's, in a collection that you may not change"
-GONE = "already deleted"
+NOT_ALLOWED = "of another account, in a collection that you may not change"
+TOO_LATE = "already deleted"
 
 
 class BulkAction(StrEnum):
@@ -71,7 +71,7 @@ def cancel_job(session: Session, actor: Actor, job_id: UUID) -> Job:
 
     Raises:
         NotFound: the job does not exist.
-        Forbidden: the job is somebody else's, in a collection that this account may not change.
+        Forbidden: the job is of another account, in a collection that this account may not change.
         Conflict: the job has already ended.
     """
     job = _locked(session, actor, job_id)
@@ -93,7 +93,7 @@ def retry_job(session: Session, actor: Actor, job_id: UUID) -> Submitted:
 
     Raises:
         NotFound: the job does not exist.
-        Forbidden: the job is somebody else's, in a collection that this account may not change.
+        Forbidden: the job is of another account, in a collection that this account may not change.
         Conflict: the job is still running, or nothing in it failed.
     """
     job = _locked(session, actor, job_id)
@@ -115,7 +115,7 @@ def delete_job(session: Session, actor: Actor, job_id: UUID) -> JobChanges:
 
     Raises:
         NotFound: the job does not exist.
-        Forbidden: the job is somebody else's, in a collection that this account may not change.
+        Forbidden: the job is of another account, in a collection that this account may not change.
         Conflict: the job is still running.
     """
     job = _locked(session, actor, job_id)
@@ -138,10 +138,10 @@ def apply_to_jobs(session: Session, actor: Actor, action: BulkAction, job_ids: S
         .execution_options(populate_existing=True)
     )
     visible = session.scalars(locking).all()
-    changes.refused[GONE] += len(set(job_ids)) - len(visible)
+    changes.refused[TOO_LATE] += len(set(job_ids)) - len(visible)
     query = sa.select(Job.id).where(Job.id.in_([job.id for job in visible]), changeable_jobs(actor))
     changeable = set(session.scalars(query))
-    changes.refused[FOREIGN] += len(visible) - len(changeable)
+    changes.refused[NOT_ALLOWED] += len(visible) - len(changeable)
     jobs = [job for job in visible if job.id in changeable]
     if action is BulkAction.DELETE:
         _delete(session, jobs, changes)

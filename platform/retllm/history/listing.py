@@ -90,7 +90,7 @@ class Reach:
     matching: int
     possible: int
     foreign: int
-    """somebody else's jobs, which this account may not change; the state of the rest does not allow the action"""
+    """jobs of other accounts, which this account may not change; the state of the rest does not allow the action"""
 
     @property
     def unsuited(self) -> int:

@@ -52,7 +52,7 @@ def ensure_admin(session: Session, name: str = "admin") -> tuple[User, str | Non
     )
     if found is not None:
         return found, None
-    password = passwords.made_up()
+    password = passwords.generate()
     return create_user(session, name, password, Role.ADMIN), password
 
 
@@ -169,7 +169,7 @@ def change_password(session: Session, user: User, old: str, new: str) -> None:
     Raises:
         InvalidInput: the old password is wrong or the new one is invalid; ``field`` says which.
     """
-    if not passwords.fits(user.password_hash, old):
+    if not passwords.matches(user.password_hash, old):
         raise InvalidInput("This is not your current password.", field="old")
     _set_password(session, user, new, "new")
 
@@ -181,7 +181,7 @@ def check_password(session: Session, name: str, password: str) -> User:
         Unauthorized: otherwise; the message does not say why.
     """
     user = session.scalar(sa.select(User).where(sa.func.lower(User.name) == name.lower()))
-    matches = passwords.fits(user.password_hash if user else None, password)
+    matches = passwords.matches(user.password_hash if user else None, password)
     if not matches or user is None or user.disabled_at is not None:
         raise Unauthorized("Wrong name or password.")
     return user
@@ -194,7 +194,7 @@ def log_in(session: Session, name: str, password: str) -> User:
         Unauthorized: see ``check_password``.
     """
     user = check_password(session, name, password)
-    if passwords.is_dated(user.password_hash):
+    if passwords.needs_rehash(user.password_hash):
         user.password_hash = passwords.hashed(password)
     user.last_login_at = datetime.now(UTC)
     session.flush()

@@ -55,7 +55,7 @@ def holder(session: Session, login_id: UUID, idle: timedelta) -> User | None:
     return user
 
 
-def lasting(session: Session, user: User, idle: timedelta) -> list[Login]:
+def active(session: Session, user: User, idle: timedelta) -> list[Login]:
     """Return the active sessions of ``user``, last used first, at most 100."""
     query = sa.select(Login).where(Login.user_id == user.id, _is_active(idle)).order_by(Login.seen_at.desc(), Login.id)
     return list(session.scalars(query.limit(_MAX_SHOWN)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from base64 import b64encode
 
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -16,8 +17,6 @@ MAX = 1000
 
 # the second recommended option of RFC 9106, for little memory
 HASHER = PasswordHasher(time_cost=3, memory_cost=64 * 1024, parallelism=4, hash_len=32, salt_len=16, type=Type.ID)
-# checked for an unknown name, so that it takes as long as a wrong password
-_DUMMY_HASH = HASHER.hash(secrets.token_urlsafe(16))
 
 _MIN_DIFFERENT = 5
 # common passwords, without the digits and symbols around them
@@ -33,7 +32,7 @@ _SEQUENCES = ("01234567890123456789", "98765432109876543210", "1q2w3e4r5t6y7u8i9
 _SUBSTITUTES = str.maketrans("@$!013457", "asioleast")
 
 
-def made_up() -> str:
+def generate() -> str:
     """Return a random password; show it once and do not store it."""
     return secrets.token_urlsafe(12)
 
@@ -74,15 +73,24 @@ def hashed(password: str) -> str:
     return HASHER.hash(password)
 
 
-def fits(stored: str | None, password: str) -> bool:
+def matches(stored: str | None, password: str) -> bool:
     """Return whether ``password`` matches the ``stored`` hash; None matches nothing, but takes as long."""
     try:
-        HASHER.verify(stored or _DUMMY_HASH, password)
+        HASHER.verify(stored or _dummy_hash(), password)
     except (VerificationError, InvalidHashError):
         return False
     return stored is not None
 
 
-def is_dated(stored: str) -> bool:
+def _dummy_hash() -> str:
+    """Return random bytes in the form of a hash: checking them takes as long as checking a wrong password."""
+    salt, digest = (
+        b64encode(secrets.token_bytes(size)).decode().rstrip("=") for size in (HASHER.salt_len, HASHER.hash_len)
+    )
+    cost = f"m={HASHER.memory_cost},t={HASHER.time_cost},p={HASHER.parallelism}"
+    return f"$argon2id$v=19${cost}${salt}${digest}"
+
+
+def needs_rehash(stored: str) -> bool:
     """Return whether a stored hash has other parameters than the current ones."""
     return HASHER.check_needs_rehash(stored)

@@ -83,7 +83,7 @@ def _is_active() -> sa.ColumnElement[bool]:
     )
 
 
-def in_force(session: Session, user: User) -> list[ApiToken]:
+def active(session: Session, user: User) -> list[ApiToken]:
     """Return the active tokens of ``user``, oldest first."""
     query = sa.select(ApiToken).where(ApiToken.user_id == user.id, _is_active()).order_by(ApiToken.id)
     return list(session.scalars(query))

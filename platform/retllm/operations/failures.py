@@ -27,8 +27,8 @@ BATCH = 200
 MAX_COUNTED = 2_000
 """Upper bound of the count of dead units."""
 
-FOREIGN = "somebody else's, in a collection that you may not change"
-GONE = "no longer dead"
+NOT_ALLOWED = "of another account, in a collection that you may not change"
+TOO_LATE = "no longer dead"
 STOPPING = "of a job that is being cancelled"
 
 
@@ -201,7 +201,7 @@ def requeue(session: Session, actor: Actor, unit_ids: Sequence[UUID]) -> Requeue
     lock_collections_of_jobs(session, job_ids)
     for job_id in job_ids:
         _requeue_of(session, actor, job_id, [row.id for row in found if row.job_id == job_id], result)
-    result.refused[GONE] += len(set(unit_ids)) - result.number - result.refused.total()
+    result.refused[TOO_LATE] += len(set(unit_ids)) - result.number - result.refused.total()
     result.refused = +result.refused
     return result
 
@@ -211,7 +211,7 @@ def _requeue_of(session: Session, actor: Actor, job_id: UUID, unit_ids: list[UUI
     if job is None:
         return
     if session.scalar(sa.select(Job.id).where(Job.id == job_id, changeable_jobs(actor))) is None:
-        result.refused[FOREIGN] += len(unit_ids)
+        result.refused[NOT_ALLOWED] += len(unit_ids)
         return
     if job.cancel_requested and job.finished_at is None:
         result.refused[STOPPING] += len(unit_ids)

@@ -55,7 +55,7 @@ class _State:
         self.session = session
         self.now = now
         self.queues = queues.depths(session)
-        self.live_workers = [one for one in workers.every(session) if one.standing is WorkerStatus.ALIVE]
+        self.live_workers = [one for one in workers.every(session) if one.state is WorkerStatus.ALIVE]
         self.timeout = timedelta(
             seconds=max(_MIN_TIMEOUT, 5 * settings.dispatch_seconds, 3 * settings.republish_seconds)
         )

@@ -65,7 +65,7 @@ class WorkerView:
     started_at: datetime
     seen_at: datetime
     stopped_at: datetime | None
-    standing: WorkerStatus
+    state: WorkerStatus
     units: list[HeldUnit] = field(default_factory=list)
 
 
@@ -132,12 +132,12 @@ def every(session: Session, actor: Actor | None = None) -> list[WorkerView]:
         held.setdefault(str(row.worker), []).append(HeldUnit(row.job_id, row.stage, row.started_at))
     # live workers by name, so that their rows do not move while people watch the page
     views = [_view(worker, live, held.get(worker.name, [])) for worker, live in rows]
-    living = sorted((view for view in views if view.standing is WorkerStatus.ALIVE), key=lambda view: view.name)
-    return living + [view for view in views if view.standing is not WorkerStatus.ALIVE]
+    living = sorted((view for view in views if view.state is WorkerStatus.ALIVE), key=lambda view: view.name)
+    return living + [view for view in views if view.state is not WorkerStatus.ALIVE]
 
 
 def _view(worker: Worker, alive: bool, held: list[HeldUnit]) -> WorkerView:
-    standing = WorkerStatus.STOPPED if worker.stopped_at else WorkerStatus.ALIVE if alive else WorkerStatus.SILENT
+    state = WorkerStatus.STOPPED if worker.stopped_at else WorkerStatus.ALIVE if alive else WorkerStatus.SILENT
     return WorkerView(
         name=worker.name,
         queues=worker.queues,
@@ -147,7 +147,7 @@ def _view(worker: Worker, alive: bool, held: list[HeldUnit]) -> WorkerView:
         started_at=worker.started_at,
         seen_at=worker.seen_at,
         stopped_at=worker.stopped_at,
-        standing=standing,
+        state=state,
         units=held,
     )
 

@@ -61,7 +61,7 @@ def test_an_idle_session_expires_and_a_used_one_does_not(session: Session, ada: 
     _age(session, used, created_at=400, seen_at=13.9)
     assert logins.holder(session, idle.id, IDLE) is None
     assert logins.holder(session, used.id, IDLE) is ada
-    assert [one.id for one in logins.lasting(session, ada, IDLE)] == [used.id]
+    assert [one.id for one in logins.active(session, ada, IDLE)] == [used.id]
 
 
 def test_seen_at_is_updated_once_a_minute(session: Session, ada: User) -> None:

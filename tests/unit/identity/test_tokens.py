@@ -56,7 +56,7 @@ def test_a_token_expires_after_the_given_number_of_days(session: Session, ada: U
     session.flush()
     with pytest.raises(Unauthorized):
         tokens.holder(session, KEY, secret)
-    assert tokens.in_force(session, ada) == []
+    assert tokens.active(session, ada) == []
     with pytest.raises(NotFound):
         tokens.revoke(session, Actor.unlimited(ada), made.id)
 

@@ -138,7 +138,7 @@ def test_a_second_request_requeues_nothing(world) -> None:
     _die(world, unit)
     assert _requeue(world, [unit.id]).number == 1
     again = _requeue(world, [unit.id, uuid4()])
-    assert (again.number, again.units, again.refused) == (0, [], {failures.GONE: 2})
+    assert (again.number, again.units, again.refused) == (0, [], {failures.TOO_LATE: 2})
 
 
 def test_requeuing_a_unit_of_a_cancelled_job_reopens_all_its_units(world) -> None:
@@ -171,11 +171,11 @@ def test_accounts_without_change_rights_see_no_traceback_and_cannot_requeue(worl
         session.execute(sa.update(Unit).values(traceback="Traceback: secret"))
     bob = _account(world, "bob")
     assert _page(world, bob) == []
-    assert _requeue(world, [unit.id], bob).refused == {failures.GONE: 1}
+    assert _requeue(world, [unit.id], bob).refused == {failures.TOO_LATE: 1}
     _share(world)
     (dead,) = _page(world, bob)
     assert (dead.may, dead.traceback) == (False, None)
-    assert _requeue(world, [unit.id], bob).refused == {failures.FOREIGN: 1}
+    assert _requeue(world, [unit.id], bob).refused == {failures.NOT_ALLOWED: 1}
     with transaction(world.sessions) as session:
         assert failures.count(session, bob, FailureFilters()) == (1, 0)
         assert failures.changeable(session, bob, FailureFilters(), until=datetime.now(UTC)) == []

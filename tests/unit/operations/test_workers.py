@@ -46,13 +46,13 @@ def test_the_reports_of_a_worker_decide_whether_it_is_alive_silent_or_stopped(wo
         world.in_transaction(lambda session, name=name: workers.record(session, _report(name)))
     _age(world, "host:2", workers.ALIVE_SECONDS + 1)
     world.in_transaction(lambda session: workers.leave(session, "host:3"))
-    assert {name: one.standing for name, one in _every(world).items()} == {
+    assert {name: one.state for name, one in _every(world).items()} == {
         "host:1": WorkerStatus.ALIVE,
         "host:2": WorkerStatus.SILENT,
         "host:3": WorkerStatus.STOPPED,
     }
     world.in_transaction(lambda session: workers.record(session, _report("host:3")))
-    assert _every(world)["host:3"].standing is WorkerStatus.ALIVE, "a worker that reports again is alive again"
+    assert _every(world)["host:3"].state is WorkerStatus.ALIVE, "a worker that reports again is alive again"
 
 
 def test_a_new_report_replaces_the_previous_one(world) -> None:
@@ -102,7 +102,7 @@ def test_a_heartbeat_sends_reports_until_it_is_stopped_and_then_reports_the_stop
     loaded.set()
     _until(lambda: _every(world)["host:1"].models[0]["loaded"] is True)
     beat.stop()
-    assert _every(world)["host:1"].standing is WorkerStatus.STOPPED
+    assert _every(world)["host:1"].state is WorkerStatus.STOPPED
 
 
 def test_a_heartbeat_survives_failed_reports_and_an_unreachable_database(world) -> None:

@@ -322,7 +322,7 @@ def test_only_what_can_be_deleted_is_and_the_rest_is_told(
     assert tally.done == 1
     assert sorted(tally.refused.values()) == [1, 1, 1]
     assert any("still running" in reason for reason in tally.refused)
-    assert any("somebody else's" in reason for reason in tally.refused)
+    assert any("of another account" in reason for reason in tally.refused)
     assert _ids(ada.get("/jobs")) == [bobs, running]
 
 

@@ -48,7 +48,7 @@ def test_workers_tell_of_themselves(ada: Caller, served: Services) -> None:
     with transaction(served.sessions) as session:
         workers.record(session, WorkerReport("gpu:1", ["score"], "cuda", "0.1.0", [model]))
     (one,) = ada.get("/system/workers").json["workers"]
-    assert (one["name"], one["standing"], one["models"], one["units"]) == ("gpu:1", "alive", [model], [])
+    assert (one["name"], one["state"], one["models"], one["units"]) == ("gpu:1", "alive", [model], [])
 
 
 def test_a_worker_names_no_job_that_one_may_not_see(

@@ -40,7 +40,7 @@ def create(session: Session, name: str, role: Role, password: str | None) -> tup
         Conflict: the name is taken.
     """
     require_role(current_actor(), Role.ADMIN)
-    generated = None if password else passwords.made_up()
+    generated = None if password else passwords.generate()
     user = accounts.create_user(session, name, password or generated or "", role)
     record(session, Action.USER_CREATED, target=user.name, target_id=user.id, role=role.value)
     return user, generated
@@ -80,7 +80,7 @@ def set_password(session: Session, user: User, password: str | None) -> str | No
         InvalidInput: it is too short or too long.
     """
     require_role(current_actor(), Role.ADMIN)
-    generated = None if password else passwords.made_up()
+    generated = None if password else passwords.generate()
     accounts.set_password(session, user, password or generated or "")
     record(session, Action.PASSWORD_CHANGED, target=user.name, target_id=user.id)
     return generated

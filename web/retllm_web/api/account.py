@@ -92,7 +92,7 @@ def get_me() -> Response:
 def list_tokens() -> Response:
     """List the caller's valid tokens."""
     with transaction(services().sessions) as session:
-        found = tokens.in_force(session, current_actor().user)
+        found = tokens.active(session, current_actor().user)
         return answer(TokenList(tokens=[TokenView.model_validate(token) for token in found]))
 
 

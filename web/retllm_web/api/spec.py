@@ -61,7 +61,7 @@ class ErrorBody(BaseModel):
 
     @classmethod
     @cache
-    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]  # is wrapped
         """Return the schema, built once: every route asks for it once for each of its errors, a second in all."""
         return super().model_json_schema(*args, **kwargs)
 

@@ -58,7 +58,7 @@ class WorkerBody(BaseModel):
     started_at: datetime
     seen_at: datetime
     stopped_at: datetime | None
-    standing: WorkerStatus = Field(description="silent: not seen lately and not stopped")
+    state: WorkerStatus = Field(description="silent: not seen lately and not stopped")
     units: list[HeldUnitView] = Field(description="the units that it holds")
 
 

@@ -60,8 +60,8 @@ def in_days(moment: datetime) -> str:
 
 def _page(feedback: FormFeedback) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
-        own = tokens.in_force(session, current_actor().user)
-        browsers = logins.lasting(session, current_actor().user, auth.idle())
+        own = tokens.active(session, current_actor().user)
+        browsers = logins.active(session, current_actor().user, auth.idle())
     feedback.token.values = {
         "scope": tokens.DEFAULT_SCOPE.value,
         "days": str(tokens.DEFAULT_DAYS),

@@ -33,7 +33,7 @@ def _shown() -> dict[str, Any]:
     user = current_actor()
     with transaction(services().sessions) as session:
         recent = activity.activity(session, user, window)
-        alive = [worker for worker in workers.every(session) if worker.standing is WorkerStatus.ALIVE]
+        alive = [worker for worker in workers.every(session) if worker.state is WorkerStatus.ALIVE]
         shown = {
             "holdings": activity.holdings(session, user),
             "jobs": listing.counts(session, user, listing.JobFilters()),

@@ -93,7 +93,7 @@ def person(user_id: UUID) -> ResponseReturnValue:
 def _person(user_id: UUID, feedback: FormFeedback) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         (shown,) = accounts.listed(session, [administration.find(session, user_id)])
-        own = tokens.in_force(session, shown.user)
+        own = tokens.active(session, shown.user)
     page = render_template(
         "people_one.html",
         person=shown.user,

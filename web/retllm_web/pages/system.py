@@ -28,7 +28,7 @@ _OFFERED = 200
 _REASON = 500
 
 # label, icon, Bootstrap's colour
-STANDINGS = {
+WORKER_STATES = {
     WorkerStatus.ALIVE: ("alive", "heart-pulse", "success"),
     WorkerStatus.SILENT: ("silent", "question-circle", "danger"),
     WorkerStatus.STOPPED: ("stopped", "stop-circle", "secondary"),
@@ -41,13 +41,13 @@ def _state() -> dict[str, Any]:
     with transaction(services().sessions) as session:
         depths = queues.depths(session)
         shown = workers.every(session, current_actor())
-    served = {queue for worker in shown if worker.standing is WorkerStatus.ALIVE for queue in worker.queues}
+    served = {queue for worker in shown if worker.state is WorkerStatus.ALIVE for queue in worker.queues}
     return {
         "queues": depths,
         "hints": hint_counts,
         "workers": shown,
         "served": served,
-        "standings": STANDINGS,
+        "states": WORKER_STATES,
         "max_counted": queues.MAX_COUNTED,
         "may_pause": current_actor().role is Role.ADMIN,
     }

@@ -153,12 +153,12 @@ def test_a_paused_queue_is_named_where_a_job_waits_for_it(reader: Visitor, searc
     with transaction(searched.served.sessions) as session:
         session.add(PausedQueue(queue="score", reason="the card is hot"))
         session.add(PausedQueue(queue="embed", reason="for nothing here"))
-    standing = reader.get(f"/jobs/{searched.id}").one("div", class_="standing").text
-    assert "paused the queue “score”" in standing
-    assert "the card is hot" in standing
-    assert "for nothing here" not in standing
+    state = reader.get(f"/jobs/{searched.id}").one("div", class_="progress-state").text
+    assert "paused the queue “score”" in state
+    assert "the card is hot" in state
+    assert "for nothing here" not in state
     searched.finish([1, 2, 3])
-    assert "paused" not in reader.get(f"/jobs/{searched.id}").one("div", class_="standing").text
+    assert "paused" not in reader.get(f"/jobs/{searched.id}").one("div", class_="progress-state").text
 
 
 def test_no_good_match_is_said_with_the_numbers_that_decide(reader: Visitor, searched: Searched) -> None:

@@ -137,7 +137,7 @@ def test_a_result_says_when_nothing_is_a_good_match(reader: Visitor, searched: S
     with transaction(searched.served.sessions) as session:
         session.execute(sa.update(Search).where(Search.id == searched.id).values(no_match=none, match_threshold=1.25))
     page = reader.get(f"/jobs/{searched.id}")
-    assert ("no good match" in page.one("div", class_="standing").text) is (none is True)
+    assert ("no good match" in page.one("div", class_="progress-state").text) is (none is True)
     explained = page.one("div", id="job").text
     assert ("threshold of 1.25 log-odds" in explained) is (none is not None)
 
@@ -167,10 +167,10 @@ def test_a_job_is_cancelled_and_goes_on(reader: Visitor, texts: str, ada: Caller
     job = ada.post(f"/collections/{texts}/index").json["id"]
     reader.get(f"/jobs/{job}")
     page = reader.send(f"/jobs/{job}/cancel")
-    assert "cancelled" in page.one("div", class_="standing").text
+    assert "cancelled" in page.one("div", class_="progress-state").text
     assert page.one("div", id="job").attributes["data-over"] == "true"
     page = reader.send(f"/jobs/{job}/retry")
-    assert "queued" in page.one("div", class_="standing").text
+    assert "queued" in page.one("div", class_="progress-state").text
 
 
 def test_cancelling_what_is_over_says_so(reader: Visitor, searched: Searched) -> None:

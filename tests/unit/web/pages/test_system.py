@@ -166,7 +166,7 @@ def test_guests_see_what_was_given_up_and_can_do_nothing_about_it(
     assert [e for e in page.all("button") if "Retry" in e.text] == []
     data = {"csrf_token": guest.token(), "unit": dead[0]}
     answer = Page(guest.client.post("/system/dead-units/requeue", data=data, follow_redirects=True))
-    assert "Retrying 0 units. 1 skipped: somebody else's" in answer.text
+    assert "Retrying 0 units. 1 skipped: of another account" in answer.text
 
 
 def test_odd_addresses_filter_nothing_or_are_not_found(reader: Visitor, dead: list[str]) -> None:
