@@ -7,6 +7,7 @@ into an attribute that pytest does not read any more.)
 
 from __future__ import annotations
 
+import gc
 import os
 from fnmatch import fnmatch
 from typing import Any
@@ -79,6 +80,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if shared and file.startswith("tests/functional/") and group_of(file) != WITH_STACK:
             raise pytest.UsageError(f"{item.nodeid} uses the stack: put its file into that group of tests.grouping.")
     items.sort(key=_place)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt all that was imported from garbage collection, which would visit it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def _place(item: pytest.Item) -> int:

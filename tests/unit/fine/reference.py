@@ -8,11 +8,12 @@ method section 4 token by token.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from tests.unit.fine.families import usual_inputs
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from retllm.fine import Injection
+
+Computed = TypeVar("Computed")
 
 
 def picture(seed: int, width: int, height: int) -> Image.Image:
@@ -56,10 +59,39 @@ class Run:
     x: list[np.ndarray]
 
 
+def key_of(value: Any) -> Any:
+    """Return a hashable key of an argument, by its content."""
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape), value.numpy().tobytes()
+    if isinstance(value, Image.Image):
+        return value.size, value.tobytes()
+    if isinstance(value, Mapping):
+        return tuple((name, key_of(one)) for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(key_of(one) for one in value)
+    return repr(value)
+
+
+def computed_once(method: Callable[..., Computed]) -> Callable[..., Computed]:
+    """Keep each result: tests that differ only in their settings share the passes of the plain model."""
+
+    @wraps(method)
+    def kept(self: Reference, *arguments: Any) -> Computed:
+        known = self.known.setdefault(method.__name__, {})
+        key = key_of(arguments)
+        if key not in known:
+            known[key] = method(self, *arguments)
+        found: Computed = known[key]
+        return found
+
+    return kept
+
+
 class Reference:
     """The method, computed with one family's model and processor."""
 
     def __init__(self, folder: Path) -> None:
+        self.known: dict[str, dict[Any, Any]] = {}
         self.model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
         self.processor: Any = AutoProcessor.from_pretrained(folder)
         self.layers = self.model.get_decoder().layers
@@ -67,6 +99,7 @@ class Reference:
         self.phi = gelu_tanh if gemma else silu
         self.cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
 
+    @computed_once
     def visual_tokens(self, inputs: dict[str, Any]) -> np.ndarray:
         """Return all projected visual tokens of the sample, (N, d)."""
         takes = (
@@ -94,6 +127,7 @@ class Reference:
         p /= p.sum()
         return float(-(p * np.log(p)).sum() / np.log(10))
 
+    @computed_once
     def matrices(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the gate, up and down projections of a layer."""
         mlp = self.layers[number].mlp
@@ -127,6 +161,13 @@ class Reference:
         mixed[first:] = (1 - settings.alpha) * plain[first:] + settings.alpha * delta[first:]
         return mixed
 
+    @computed_once
+    def hidden_states(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, ...]:
+        """Return the hidden states of the plain model: the embeddings, then those after each layer."""
+        with torch.no_grad():
+            states: tuple[torch.Tensor, ...] = self.model(**inputs, output_hidden_states=True).hidden_states
+        return states
+
     def layer_of(self, inputs: dict[str, Any], settings: Injection) -> tuple[int | None, float | None]:
         """Return the layer that the settings inject into and u, from the hidden states of the plain model."""
         if settings.trigger == "off":
@@ -136,8 +177,7 @@ class Reference:
         depth = len(self.layers)
         start = 5 * depth // 28 if settings.start is None else settings.start
         end = 16 * depth // 28 if settings.end is None else settings.end
-        with torch.no_grad():
-            states = self.model(**inputs, output_hidden_states=True).hidden_states
+        states = self.hidden_states(inputs)
         for layer in range(depth - 1):
             if start < layer < end:
                 u = self.early(states[layer + 1][0, -1])
@@ -180,6 +220,7 @@ class Reference:
                     inputs[name] = torch.cat([inputs[name], more.get(name, zeros)], dim=1)
         return inputs
 
+    @computed_once
     def run(self, content: list[dict[str, Any]], settings: Injection, answer: Sequence[int] = ()) -> Run:
         inputs = self.inputs(content, answer)
         hidden: list[torch.Tensor] = []
