@@ -1,7 +1,7 @@
 """Every transaction locks collection, job, unit and item in this order, so that there are no deadlocks.
 
-Two transactions run against each other at every point: the first pauses after each of its statements in turn, the
-second runs as far as it can, then the first continues.
+Two transactions run against each other at every point: the first pauses after each of its statements that can lock rows
+in turn, the second runs as far as it can, then the first continues.
 """
 
 from __future__ import annotations
@@ -256,18 +256,11 @@ def _other_model(scene: Scene) -> UUID:
 
 
 class Runner(threading.Thread):
-    """An action in its own thread, which pauses once after statement number ``at`` until it is released."""
+    """An action in its own thread, which pauses after its locking statement number ``stop_after`` until released."""
 
-    def __init__(
-        self,
-        scene: Scene,
-        action: Callable[[Scene], object],
-        stop_after: int | None = None,
-        *,
-        locks_only: bool = False,
-    ) -> None:
+    def __init__(self, scene: Scene, action: Callable[[Scene], object], stop_after: int | None = None) -> None:
         super().__init__(daemon=True)
-        self._scene, self._action, self._left, self._locks_only = scene, action, stop_after, locks_only
+        self._scene, self._action, self._left = scene, action, stop_after
         self.stopped, self.ended, self.go = threading.Event(), threading.Event(), threading.Event()
         self.error: Exception | None = None
 
@@ -282,7 +275,7 @@ class Runner(threading.Thread):
         """Run after each statement of any thread."""
         if threading.current_thread() is not self or self._left is None:
             return
-        if self._locks_only and statement.startswith("SELECT") and " FOR " not in statement:
+        if statement.startswith("SELECT") and " FOR " not in statement:
             return
         self._left -= 1
         if self._left == 0:
@@ -315,19 +308,9 @@ def _waits_for_a_lock(sessions: Sessions) -> bool:
         return bool(session.scalar(waiting))
 
 
-def against(
-    scene: Scene,
-    first: Callable[[Scene], object],
-    second: Callable[[Scene], object],
-    at: int,
-    *,
-    locks_only: bool = False,
-) -> bool:
-    """Run ``second`` while ``first`` pauses after its statement number ``at``; return False if it has fewer.
-
-    With ``locks_only``, only count statements that lock rows.
-    """
-    one, other = Runner(scene, first, at, locks_only=locks_only), Runner(scene, second)
+def against(scene: Scene, first: Callable[[Scene], object], second: Callable[[Scene], object], at: int) -> bool:
+    """Run ``second`` while ``first`` pauses after its locking statement ``at``; return False if it has fewer."""
+    one, other = Runner(scene, first, at), Runner(scene, second)
     with counted(scene.sessions, one):
         one.start()
         _until(lambda: one.stopped.is_set() or one.ended.is_set())
@@ -400,7 +383,7 @@ def test_two_transactions_on_the_same_rows_do_not_deadlock(
     platform: tuple[Sessions, Settings, Actor], aborted: list[str], one: str, other: str
 ) -> None:
     at = 1
-    while against(scene_of(*platform), ACTIONS[one], ACTIONS[other], at, locks_only=True):
+    while against(scene_of(*platform), ACTIONS[one], ACTIONS[other], at):
         assert aborted == [], f"after statement {at}"
         at += 1
     assert aborted == []
