@@ -14,7 +14,7 @@ from PIL import Image
 
 from retllm.db.enums import Stage, UnitState
 from retllm.db.session import transaction
-from retllm.embedding.encoder import EmbedderInfo
+from retllm.embedding import EmbedderInfo
 from retllm.fine import Content, Injection, PairScore, ScorerInfo
 from retllm.fine.prompts import Mode
 from retllm.indexing.submit import submit_index

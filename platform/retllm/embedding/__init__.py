@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from retllm.embedding.fusion import ITEM_IMAGE_WEIGHT, QUERY_IMAGE_WEIGHT, fuse
+from retllm.embedding.info import EmbedderInfo
 from retllm.embedding.sources import can_load
 
 if TYPE_CHECKING:
-    from retllm.embedding.encoder import Embedder, EmbedderInfo, load_embedder
+    from retllm.embedding.encoder import Embedder, load_embedder
 
 __all__ = [
     "ITEM_IMAGE_WEIGHT",
@@ -26,7 +27,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Embedder", "EmbedderInfo", "load_embedder"):
+    if name in ("Embedder", "load_embedder"):
         from retllm.embedding import encoder
 
         return getattr(encoder, name)

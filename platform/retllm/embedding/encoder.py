@@ -8,7 +8,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from retllm.embedding import sources
+from retllm.embedding.info import EmbedderInfo
 from retllm.embedding.sources import Name
 from retllm.embedding.texts import TextSanitizer
 from retllm.errors import InvalidInput, ModelUnavailable
@@ -37,23 +37,6 @@ _BATCH = 64
 # after the transform differ by up to 0.08 (5 levels of 255) from the full decode, at 1 by up to 0.17
 _JPEG_OVER = 2
 _LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError, SafetensorError)
-
-
-@dataclass(frozen=True, slots=True)
-class EmbedderInfo:
-    """Description of an embedder; vectors of different embedders can't be compared.
-
-    Attributes:
-        name: as requested.
-        revision: the hub's commit, or a hash of the folder's contents.
-        dimension: of its vectors.
-        preprocessing_hash: changes with every change of the preprocessing of pictures and texts.
-    """
-
-    name: str
-    revision: str
-    dimension: int
-    preprocessing_hash: str
 
 
 class Embedder:

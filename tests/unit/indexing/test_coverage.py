@@ -12,7 +12,7 @@ from tests.unit.stand_ins import Words, index, run, search
 from retllm.db.enums import JobState, Stage
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Search, new_id
-from retllm.embedding.encoder import EmbedderInfo
+from retllm.embedding import EmbedderInfo
 from retllm.errors import Conflict, InvalidInput, NotFound
 from retllm.indexing import coverage
 from retllm.indexing.coverage import Coverage

@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from PIL import Image
-from tests.unit.embedding.conftest import save_clip
 from tests.unit.stand_ins import Judge, Words, index, run, search, view_of
 
+from retllm import embedding
 from retllm.db.enums import ItemKind, JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Search, new_id
-from retllm.embedding import load_embedder
-from retllm.embedding.encoder import EmbedderInfo
+from retllm.embedding import EmbedderInfo
 from retllm.errors import Conflict, InvalidInput, ModelUnavailable
 from retllm.history import control
 from retllm.history.job_views import job_view
@@ -399,10 +398,14 @@ def test_sources_without_a_result_yet_are_listed(context: WorkerContext, world) 
     ]
 
 
+@pytest.mark.slow
 def test_real_encoders_are_indexed_and_fused(context: WorkerContext, world, tmp_path: Path) -> None:
+    # imports torch and open_clip, which the other tests do not need
+    from tests.unit.embedding.conftest import save_clip
+
     folders = [save_clip(tmp_path / name, seed) for seed, name in enumerate(("first", "second"))]
     names = [f"local-dir:{folder}" for folder in folders]
-    loaded = {name: load_embedder(name, device="cpu") for name in names}
+    loaded = {name: embedding.load_embedder(name, device="cpu") for name in names}
     served = set_up(context, world, embedder=names[0], extra_embedders=(names[1],))
     add_pictures(served, world, a=None, b=None, c=None, d=None, e=None)
     assert world.job(index(served, world, loaded.__getitem__)).state is JobState.SUCCEEDED

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import pytest
-import torch
 
 from retllm.settings import Settings
 from retllm_workers import context
@@ -27,7 +26,7 @@ def test_the_cores_are_shared_among_the_workers(
 ) -> None:
     limits: list[int] = []
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    monkeypatch.setattr(torch, "set_num_threads", limits.append)
+    monkeypatch.setattr("torch.set_num_threads", limits.append)
     monkeypatch.setattr(context, "get_settings", lambda: Settings(**settings))
     context._limit_threads()
     assert limits == [threads]
