@@ -1,4 +1,4 @@
-"""Real servers for every test that wants one: one embedded stack and one emptied database a process."""
+"""Real servers for tests: one embedded stack and one emptied database per process."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from retllm.stack import LocalStack
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-# before anything imports torch, here and in the processes that tests start: on the tests' tiny models a second
-# thread gains nothing, and on busy cores the threads wait for each other many times longer than they work
+# set before torch is imported, here and in the processes that tests start: a second thread does not speed up the tiny
+# models of the tests, and on busy cores threads wait for each other much longer than they work
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 register_handlers()
-# structlog's own renderer draws every traceback with its variables in frames: a second and more for each failed unit
+# structlog's default renderer prints each traceback with its variables, which takes a second or more per failed unit
 _renderer = structlog.get_config()["processors"][-1]
 _renderer.exception_formatter = structlog.dev.plain_traceback
 
@@ -41,7 +41,7 @@ def servers() -> Iterator[LocalStack]:
 
 @pytest.fixture(scope="session")
 def template_database(servers: LocalStack) -> str:
-    """The address of the server, which has a database with the newest schema to copy from."""
+    """The address of the server, which has a template database with the newest schema."""
     from retllm.db.migrate import upgrade
 
     administer(servers.database_url, f"CREATE DATABASE {TEMPLATE}")
@@ -51,19 +51,19 @@ def template_database(servers: LocalStack) -> str:
 
 @pytest.fixture(scope="session")
 def database_url(template_database: str) -> str:
-    """A migrated database that the tests of this session share, and that nobody empties."""
+    """A migrated database that the tests of this session share and that is never emptied."""
     return copy_template(template_database)
 
 
 @pytest.fixture(scope="module")
 def module_database(template_database: str) -> str:
-    """The address of a migrated database that the tests of one module share, empty at first."""
+    """The address of a migrated, initially empty database that the tests of one module share."""
     return copy_template(template_database)
 
 
 @pytest.fixture(scope="session")
 def emptied_database(template_database: str) -> Iterator[EmptiedDatabase]:
-    """The database of this process that is emptied for each test that asks for ``fresh_database``."""
+    """The database of this process that is emptied for each test that uses ``fresh_database``."""
     database = EmptiedDatabase(template_database)
     yield database
     database.close()
@@ -71,7 +71,7 @@ def emptied_database(template_database: str) -> Iterator[EmptiedDatabase]:
 
 @pytest.fixture
 def fresh_database(emptied_database: EmptiedDatabase) -> str:
-    """The address of a migrated database that this test has for itself, empty."""
+    """The address of a migrated, empty database for one test."""
     emptied_database.reset()
     return emptied_database.url
 
@@ -86,13 +86,13 @@ def fresh_sessions(emptied_database: EmptiedDatabase, fresh_database: str) -> It
 
 @pytest.fixture
 def own_database(template_database: str) -> str:
-    """The address of a database made for this test alone: for tests that change the schema."""
+    """The address of a database created for one test, for tests that change the schema."""
     return copy_template(template_database)
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """One browser for all tests of this process, since playwright runs once in a process."""
+    """One browser for all tests of this process, since a process can run playwright only once."""
     from playwright.sync_api import sync_playwright
     from tests.functional.browsing import ARGUMENTS, CHROMIUM
 

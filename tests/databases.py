@@ -1,4 +1,4 @@
-"""Migrated databases for tests: copies of one template, and one that is emptied instead of copied anew."""
+"""Migrated databases for tests: copies of one template, and one that is emptied instead of copied again."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sqlalchemy.orm import sessionmaker
 from retllm.db.session import Sessions, make_sessions
 
 TEMPLATE = "retllm_template"
-_GONE_SECONDS = 60.0
-# bytes of all tables and indexes from which on the files are made anew: scans would wade through deleted rows
-_BLOATED = 32 << 20
+_DISCONNECT_SECONDS = 60.0
+# size of all tables and indexes above which they are truncated, since scans would read many deleted rows
+_MAX_BYTES = 32 << 20
 
 _SCHEMA = """
     SELECT md5(string_agg(part, E'\\n' ORDER BY part)) FROM (
@@ -46,24 +46,24 @@ _END_OTHERS = """
 
 
 def address(url: str, database: str) -> str:
-    """The address of another database of the same server."""
+    """Return the address of another database of the same server."""
     return sa.make_url(url).set(database=database).render_as_string(hide_password=False)
 
 
 def connect(url: str) -> psycopg.Connection[Any]:
-    """A connection outside any transaction."""
+    """Open a connection in autocommit mode."""
     return psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://", 1), autocommit=True)
 
 
 def administer(url: str, *statements: str) -> None:
-    """Run statements that name databases of the server at ``url``."""
+    """Run statements on databases of the server at ``url``."""
     with connect(address(url, "postgres")) as connection:
         for statement in statements:
             _run(connection, statement)
 
 
 def copy_template(url: str) -> str:
-    """The address of a new copy of the template; nobody drops it, it goes with the folder of its server."""
+    """Copy the template and return the address; the copy is deleted with the folder of its server."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     administer(url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     return address(url, name)
@@ -74,7 +74,7 @@ def _run(connection: psycopg.Connection[Any], text: str, *parameters: object) ->
 
 
 class EmptiedDatabase:
-    """A copy of the template that ``reset`` brings back to what the template holds, in some milliseconds."""
+    """A copy of the template that ``reset`` restores to the content of the template in some milliseconds."""
 
     def __init__(self, url: str) -> None:
         self.url = copy_template(url)
@@ -82,17 +82,17 @@ class EmptiedDatabase:
         self._observe()
 
     def sessions(self) -> Sessions:
-        """Sessions for one test: listeners that it adds are its own, compiled statements are kept for the next."""
+        """Return sessions for one test, which has its own listeners and shares the cache of compiled statements."""
         return sessionmaker(**{**self._shared.kw, "bind": self._shared.kw["bind"].execution_options()})
 
     def _observe(self) -> None:
-        """Note what is in the database now, which is what the template holds."""
+        """Record the current content of the database, which equals that of the template."""
         self._connection = connect(self.url)
         self._schema = self._value(_SCHEMA)
         relations = list(_run(self._connection, _RELATIONS, []))
         self._known = [oid for oid, _, _ in relations]
         self._tables = [name for _, kind, name in relations if kind == "r"]
-        # foreign keys need no order while triggers are off
+        # while triggers are off, foreign keys require no order
         statements = ["BEGIN", "SET LOCAL session_replication_role = replica"]
         statements += [f"DELETE FROM {name}" for name in self._tables]
         for name in self._tables:
@@ -107,19 +107,19 @@ class EmptiedDatabase:
         return row[0] if row else None
 
     def reset(self) -> None:
-        """End what others do in the database, then take back rows, sequences, indexes and tables."""
+        """End other connections, and then restore rows, sequences, indexes and tables."""
         self._end_others()
         self._drop_new()
         if self._value(_SCHEMA) != self._schema:
             self._replace()
             return
-        if self._value(_SIZE, self._known) > _BLOATED:
+        if self._value(_SIZE, self._known) > _MAX_BYTES:
             _run(self._connection, f"TRUNCATE {', '.join(self._tables)}")
-        # one message, and without parameters, so that it may be of several statements
+        # one message without parameters, so that it may contain several statements
         _run(self._connection, self._restore)
 
     def _end_others(self) -> None:
-        deadline = time.monotonic() + _GONE_SECONDS
+        deadline = time.monotonic() + _DISCONNECT_SECONDS
         while _run(self._connection, _END_OTHERS).rowcount:
             assert time.monotonic() < deadline, f"a connection to {self.url} does not end"
             time.sleep(0.001)
@@ -129,12 +129,12 @@ class EmptiedDatabase:
             _run(self._connection, f"DROP {_KINDS[kind]} IF EXISTS {name} CASCADE")
 
     def _replace(self) -> None:
-        """Put a new copy in its place: a test changed the schema itself."""
+        """Replace the database with a new copy, since a test changed the schema."""
         self._connection.close()
         name = sa.make_url(self.url).database
         administer(self.url, f"DROP DATABASE {name} WITH (FORCE)", f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
         self._observe()
 
     def close(self) -> None:
-        """End the connection by which it is emptied."""
+        """Close the connection that empties the database."""
         self._connection.close()

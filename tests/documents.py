@@ -1,7 +1,7 @@
-"""The code blocks of the documentation, as tests read them.
+"""Reads the code blocks of the documentation.
 
-A block is run unless the line before it is ``<!-- not run: the reason -->``. In a ``console`` block a line after ``$ ``
-is a command, lines after ``> `` continue it, and all others are its output.
+A block is run unless the line before it is ``<!-- not run: the reason -->``. In a ``console`` block a line with ``$ ``
+is a command, lines with ``> `` continue it, and all others are its output.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: where it stands, its language and text, and why it is not run (None: it is)."""
+    """A fenced block: its position, language and text, and the reason why it is not run (None if it is run)."""
 
     page: str
     line: int
@@ -54,7 +54,7 @@ class Block:
 
 
 def blocks(path: Path) -> Iterator[Block]:
-    """Every fenced block of a page."""
+    """Generate every fenced block of a page."""
     lines = path.read_text("utf-8").splitlines()
     reason: str | None = None
     number = 0
@@ -72,7 +72,7 @@ def blocks(path: Path) -> Iterator[Block]:
 
 
 def headings(path: Path) -> list[str]:
-    """The headings of a page, without their marks and explicit anchors."""
+    """Return the headings of a page without their number signs and explicit anchors."""
     found, fenced = [], False
     for line in path.read_text("utf-8").splitlines():
         fenced ^= line.lstrip().startswith("```")

@@ -1,6 +1,6 @@
-"""Rows for tests, each with the least that its table needs; any other column is named by keyword.
+"""Factories of rows, each with the values that its table requires; any other column is set by keyword.
 
-A factory only makes the row, and ``store`` writes rows in the order that their foreign keys want.
+A factory only creates the object; ``store`` writes objects in the order that their foreign keys require.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from retllm.search.submit import question_of
 
 
 def store(session: Session, *rows: Base) -> None:
-    """Write the rows, those that others point to first."""
+    """Write rows, the ones that others refer to first."""
     for table in Base.metadata.sorted_tables:
         session.add_all(row for row in rows if row.__table__ is table)
         session.flush()
 
 
 def make_user(name: str = "ada", role: Role = Role.EDITOR, **columns: Any) -> User:
-    """An account that no password opens; ``accounts.create_user`` makes one with a password."""
+    """Make an account without a valid password; ``accounts.create_user`` makes one with a password."""
     return User(**{"id": new_id(), "name": name, "password_hash": "-", "role": role, **columns})
 
 
 def make_collection(owner_id: UUID, name: str = "papers", **columns: Any) -> Collection:
-    """A private collection."""
+    """Make a private collection."""
     return Collection(**{"id": new_id(), "owner_id": owner_id, "name": name, **columns})
 
 
 def make_text(collection_id: UUID, text: str, **columns: Any) -> Item:
-    """A text item, as an upload stores it."""
+    """Make a text item as an upload stores it."""
     raw = text.encode()
     made = {
         "id": new_id(),
@@ -63,7 +63,7 @@ def make_text(collection_id: UUID, text: str, **columns: Any) -> Item:
 
 
 def make_picture(collection_id: UUID, caption: str | None = None, **columns: Any) -> Item:
-    """A PNG of 32 x 24 pixels, with a caption or without; its files are not in the storage."""
+    """Make a PNG item of 32 x 24 pixels with or without a caption; its files are not in the storage."""
     key = new_id()
     made = {
         "id": key,
@@ -83,13 +83,13 @@ def make_picture(collection_id: UUID, caption: str | None = None, **columns: Any
 
 
 def make_model(name: str = "embedder", *, revision: str = "1", dimension: int = 2, **columns: Any) -> EmbeddingModel:
-    """An embedding model without its HNSW index; ``register_model`` makes both."""
+    """Make an embedding model without its HNSW index; ``register_model`` makes both."""
     made = {"id": new_id(), "name": name, "revision": revision, "dimension": dimension, "preprocessing_hash": "h"}
     return EmbeddingModel(**{**made, **columns})
 
 
 def make_embedding(item: Item, model_id: UUID, vector: Sequence[float] = (1.0, 0.0), **columns: Any) -> Embedding:
-    """The vector of an item as it is now."""
+    """Make the embedding of the current version of an item."""
     made = {
         "token": new_id(),
         "item_id": item.id,
@@ -103,13 +103,13 @@ def make_embedding(item: Item, model_id: UUID, vector: Sequence[float] = (1.0, 0
 
 
 def make_job(user_id: UUID, collection_id: UUID, kind: JobKind = JobKind.SEARCH, **columns: Any) -> Job:
-    """A queued job."""
+    """Make a queued job."""
     made = {"id": new_id(), "kind": kind, "user_id": user_id, "collection_id": collection_id, "params": {}}
     return Job(**{**made, **columns})
 
 
 def make_search(job_id: UUID, text: str | None = "a small bird", **columns: Any) -> Search:
-    """The question of a search job, for texts and with the first mode."""
+    """Make the query of a search job, for text items and with the mode `true_false`."""
     made = {
         "id": job_id,
         "kind": ItemKind.TEXT,
@@ -129,14 +129,14 @@ def make_search(job_id: UUID, text: str | None = "a small bird", **columns: Any)
 
 
 def make_candidate(search_id: UUID, item_id: UUID, coarse_rank: int, **columns: Any) -> Candidate:
-    """An item in the pool of a search."""
+    """Make a candidate of a search."""
     return Candidate(
         **{"token": new_id(), "search_id": search_id, "item_id": item_id, "coarse_rank": coarse_rank, **columns}
     )
 
 
 def make_score(search_id: UUID, item_id: UUID, score: float | None, **columns: Any) -> Score:
-    """What a scorer said of a candidate."""
+    """Make the score of a candidate."""
     made = {
         "token": new_id(),
         "search_id": search_id,
@@ -149,5 +149,5 @@ def make_score(search_id: UUID, item_id: UUID, score: float | None, **columns: A
 
 
 def make_unit(job_id: UUID, stage: Stage = Stage.FINE, seq: int = 0, **columns: Any) -> Unit:
-    """A unit that is ready."""
+    """Make a unit that is ready."""
     return Unit(**{"id": new_id(), "job_id": job_id, "stage": stage, "seq": seq, "payload": {}, **columns})

@@ -1,8 +1,8 @@
-"""How pytest-xdist shares the tests out: ``-p tests.grouping -n auto --dist loadfile --no-loadscope-reorder``.
+"""Distributes the tests with pytest-xdist: ``-p tests.grouping -n auto --dist loadfile --no-loadscope-reorder``.
 
-The tests of a file run in one process, one after the other, and so do those of all files of a group, on servers that
-are started once. (xdist's own groups, ``--dist loadgroup``, do nothing under pytest 9.2: xdist 3.8 writes the group
-into an attribute that pytest does not read any more.)
+The tests of a file run sequentially in one process, and so do those of all files of a group, with servers that are
+started once. (The groups of xdist, ``--dist loadgroup``, have no effect with pytest 9.2: xdist 3.8 writes the group
+into an attribute that pytest no longer reads.)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-# the files whose tests share a platform, which a session fixture starts, and those that share the model families
+# the files whose tests share a platform started by a session fixture, and those that share the model families
 GROUPS = {
     "stack": (
         "tests/functional/test_documents.py",
@@ -26,9 +26,9 @@ GROUPS = {
     ),
     "families": ("tests/unit/fine/*",),
 }
-# whose tests may use the fixture `stack`
+# the group whose tests may use the fixture `stack`
 WITH_STACK = "stack"
-# the longest must not begin when all others are done
+# the longest files start first, so that none is still running when all others are done
 FIRST = (
     *GROUPS["stack"],
     "tests/chaos/test_faults.py",
@@ -46,49 +46,49 @@ _MAX_PROCESSES = 8
 
 
 class Grouped(LoadFileScheduling):
-    """Gives each process one group after the other."""
+    """Assigns whole groups to the processes."""
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid.partition("::")[0])
 
 
 def group_of(file: str) -> str:
-    """The group of a file of tests; most are one by themselves."""
+    """Return the group of a test file; most files are a group of their own."""
     found = (name for name, patterns in GROUPS.items() if any(fnmatch(file, pattern) for pattern in patterns))
     return next(found, file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Grouped:
-    """Share the tests out by group."""
+    """Distribute the tests by group."""
     return Grouped(config, log)
 
 
-# before xdist's own, which is registered later
+# before the hook of xdist, which is registered later
 @pytest.hookimpl(tryfirst=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores, since a good part of the functional tests is waiting."""
+    """Return one more than the number of cores, since the functional tests wait a large part of their time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores + 1, _MAX_PROCESSES)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Bring the long groups to the front, and see that none is left out of its group."""
+    """Move the long groups to the front, and check that no file is missing from its group."""
     for item in items:
         file = item.nodeid.partition("::")[0]
-        # a fixture of that name in the file itself is another one
+        # a fixture of that name in the file itself is a different one
         shared = "stack" in getattr(item, "fixturenames", ()) and not hasattr(getattr(item, "module", None), "stack")
         if shared and file.startswith("tests/functional/") and group_of(file) != WITH_STACK:
             raise pytest.UsageError(f"{item.nodeid} uses the stack: put its file into that group of tests.grouping.")
-    items.sort(key=_place)
+    items.sort(key=_position)
 
 
 def pytest_collection_finish() -> None:
-    """Exempt all that was imported from garbage collection, which would visit it again and again."""
+    """Exempt all imported objects from garbage collection, which would otherwise traverse them repeatedly."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
 
 
-def _place(item: pytest.Item) -> int:
+def _position(item: pytest.Item) -> int:
     file = item.nodeid.partition("::")[0]
     return next((n for n, pattern in enumerate(FIRST) if fnmatch(file, pattern)), len(FIRST))

@@ -11,5 +11,5 @@ SOAK = os.environ.get("SOAK", "") not in ("", "0")
 
 
 def scaled(short: T, long: T) -> T:
-    """What a test takes: the first in every run, the second in a long one."""
+    """Return ``long`` in a long run and ``short`` in any other."""
     return long if SOAK else short

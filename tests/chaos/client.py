@@ -1,4 +1,4 @@
-"""Clients of the REST API that write down every promise they get, and never give up asking until they have one."""
+"""Clients of the REST API that log every accepted request and retry until they get a response."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from uuid import UUID
 import httpx
 from PIL import Image
 from tests.chaos.client_log import Accepted, Cancelled, ClientLog, Ending
-from tests.chaos.models import DEADLY
+from tests.chaos.models import CRASH_COLOUR
 
-_PATIENCE = 120.0
+_TIMEOUT_SECONDS = 120.0
 
 
 def picture(colour: tuple[int, int, int], size: int = 16) -> bytes:
-    """A PNG of one colour."""
+    """Return a PNG of one colour."""
     buffer = io.BytesIO()
     Image.new("RGB", (size, size), colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def deadly() -> bytes:
-    """A picture that ends the worker that embeds it."""
-    return picture(DEADLY)
+def crashing_picture() -> bytes:
+    """Return a picture that crashes the worker that embeds it."""
+    return picture(CRASH_COLOUR)
 
 
-class GaveUp(AssertionError):
-    """The server did not answer for longer than any fault lasts."""
+class NoAnswer(AssertionError):
+    """The server did not respond, or a job did not end, for longer than any fault lasts."""
 
 
 @dataclass
 class Client:
-    """One user; any number of threads may use it."""
+    """A client of one user; any number of threads may use it."""
 
     url: str
     token: str
@@ -51,38 +51,38 @@ class Client:
         headers = {"Authorization": f"Bearer {self.token}"}
         self.http = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=60)
 
-    def ask(self, method: str, path: str, **how: Any) -> httpx.Response:
-        """The answer, once there is one: what failed on the way or on the server's side is asked again."""
-        deadline = time.monotonic() + _PATIENCE
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send a request and return the response; repeat it after a lost connection or a server error."""
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
         while True:
             try:
-                answer = self.http.request(method, path, **how)
+                answer = self.http.request(method, path, **options)
                 if answer.status_code < 500:
                     return answer
                 self.unexpected.append(f"{method} {path.rsplit('/', 1)[-1]}: {answer.status_code}")
             except httpx.TransportError:
                 pass
             if time.monotonic() > deadline:
-                raise GaveUp(f"{method} {path} had no answer for {_PATIENCE:g} seconds")
+                raise NoAnswer(f"{method} {path} got no response for {_TIMEOUT_SECONDS:g} seconds")
             self.repeats += 1
             time.sleep(0.1)
 
-    def submit(self, path: str, **how: Any) -> UUID:
-        """Submit a job and write down its key; the same key is sent until there is an answer."""
+    def submit(self, path: str, **options: Any) -> UUID:
+        """Submit a job and log its ID and idempotency key; the same key is sent until there is a response."""
         key = uuid.uuid4().hex
-        answer = self.ask("POST", path, headers={"Idempotency-Key": key}, **how)
+        answer = self.request("POST", path, headers={"Idempotency-Key": key}, **options)
         assert answer.status_code == 202, answer.text
         job_id = UUID(answer.json()["id"])
         self.log.accepted.append(Accepted(job_id, key))
-        if random.random() < 0.2:  # as a client does that lost the answer
-            again = self.ask("POST", path, headers={"Idempotency-Key": key}, **how)
+        if random.random() < 0.2:  # as after a lost response
+            again = self.request("POST", path, headers={"Idempotency-Key": key}, **options)
             assert again.status_code == 202, again.text
             self.log.accepted.append(Accepted(UUID(again.json()["id"]), key))
         return job_id
 
     def cancel(self, job_id: UUID) -> bool:
-        """Cancel a job; false if it was over before."""
-        answer = self.ask("POST", f"/jobs/{job_id}/cancel")
+        """Cancel a job; return False if it was already over."""
+        answer = self.request("POST", f"/jobs/{job_id}/cancel")
         if answer.status_code == 200:
             self.log.cancelled.append(Cancelled(job_id, datetime.now(UTC)))
             return True
@@ -90,40 +90,40 @@ class Client:
         return False
 
     def collection(self) -> str:
-        """A new collection."""
+        """Create a collection and return its ID."""
         while True:
-            answer = self.ask("POST", "/collections", json={"name": f"c-{uuid.uuid4().hex[:12]}"})
+            answer = self.request("POST", "/collections", json={"name": f"c-{uuid.uuid4().hex[:12]}"})
             if answer.status_code == 201:
                 return str(answer.json()["id"])
 
     def upload_texts(self, collection: str, count: int) -> None:
-        """So many new texts; not indexed."""
+        """Upload ``count`` new texts without indexing them."""
         items = [{"text": f"text {uuid.uuid4().hex}", "name": f"t{n}"} for n in range(count)]
-        answer = self.ask("POST", f"/collections/{collection}/items?index=false", json={"items": items})
+        answer = self.request("POST", f"/collections/{collection}/items?index=false", json={"items": items})
         assert answer.status_code == 200, answer.text
 
     def upload_pictures(self, collection: str, *pictures: bytes) -> httpx.Response:
-        """These pictures; not indexed."""
+        """Upload pictures without indexing them."""
         files = [("file", (f"p{n}.png", one, "image/png")) for n, one in enumerate(pictures)]
-        return self.ask("POST", f"/collections/{collection}/items?index=false", files=files)
+        return self.request("POST", f"/collections/{collection}/items?index=false", files=files)
 
     def index(self, collection: str) -> UUID:
         """Submit an index job."""
         return self.submit(f"/collections/{collection}/index")
 
     def search(self, collection: str, k: int = 8, **more: Any) -> UUID:
-        """Submit a search of a text that nobody asked before."""
+        """Submit a search with a text that was not used before."""
         body = {"text": uuid.uuid4().hex, "k": k, **more}
         return self.submit(f"/collections/{collection}/searches", json=body)
 
     def search_picture(self, collection: str, colour: tuple[int, int, int]) -> UUID:
-        """Submit a search of a picture."""
+        """Submit a search with a picture."""
         files = {"picture": ("q.png", picture(colour), "image/png"), "query": (None, '{"k": 4}', "application/json")}
         return self.submit(f"/collections/{collection}/searches", files=files)
 
     def job(self, job_id: UUID) -> dict[str, Any]:
-        """A job as the API shows it; its end is written down."""
-        found: dict[str, Any] = self.ask("GET", f"/jobs/{job_id}").json()
+        """Return a job from the API and log its end."""
+        found: dict[str, Any] = self.request("GET", f"/jobs/{job_id}").json()
         if found["finished_at"] is not None:
             ending = Ending(job_id, datetime.fromisoformat(found["finished_at"]))
             if ending not in self.log.endings:
@@ -131,17 +131,17 @@ class Client:
         return found
 
     def wait(self, job_id: UUID, seconds: float = 120) -> dict[str, Any]:
-        """The job once it is over."""
+        """Wait until a job is over and return it."""
         deadline = time.monotonic() + seconds
         while (found := self.job(job_id))["finished_at"] is None:
             if time.monotonic() > deadline:
-                raise GaveUp(f"job {job_id} was not over after {seconds:g} seconds")
+                raise NoAnswer(f"job {job_id} was not over after {seconds:g} seconds")
             time.sleep(0.25)
         return found
 
 
 class Load:
-    """Threads that submit jobs of all kinds until they are told to stop."""
+    """Threads that submit jobs of all kinds inside the context."""
 
     def __init__(
         self, client: Client, library: str, seed: int, threads: int = 3, most_open: int = 24, pace: float = 0.0
@@ -179,16 +179,16 @@ class Load:
 
     def _step(self, chance: random.Random) -> None:
         with self._lock:
-            # only then, since the web server's time is the workers' too
+            # not more often, since requests to the web server slow the workers down
             if len(self._open) >= self._most_open:
                 self._open = [job for job in self._open if self._client.job(job)["finished_at"] is None]
             full = len(self._open) >= self._most_open
         if full:
             self._stop.wait(0.5)
             return
-        deeds = [self._index, self._search, self._waves, self._picture]
-        deed: Callable[[], UUID] = chance.choices(deeds, [2, 2, 1, 1])[0]
-        job = deed()
+        submissions = [self._index, self._search, self._adaptive_search, self._picture]
+        submit: Callable[[], UUID] = chance.choices(submissions, [2, 2, 1, 1])[0]
+        job = submit()
         with self._lock:
             self._open.append(job)
         if chance.random() < 0.1:
@@ -208,5 +208,5 @@ class Load:
         red, green, blue = random.randbytes(3)
         return self._client.search_picture(self._library, (red, green, blue))
 
-    def _waves(self) -> UUID:
+    def _adaptive_search(self) -> UUID:
         return self._client.search(self._library, adaptive={"first": 3, "step": 3})

@@ -1,4 +1,4 @@
-"""A small file system for the pictures, so that it can be full."""
+"""A small file system for the pictures that a test can fill."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SIZE = 4 << 20
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[str | None]:
-    """Mount a small file system at ``folder``; gives the reason why there is none, or None."""
+    """Mount a small file system at ``folder``; yield None, or the reason why it could not be mounted."""
     folder.mkdir(parents=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "chaos", str(folder)]
     try:
@@ -39,7 +39,7 @@ def small_disk(folder: Path) -> Iterator[str | None]:
 
 
 def noise(side: int = 300) -> bytes:
-    """A picture that does not compress: about three bytes a pixel."""
+    """Return a picture that does not compress: about three bytes per pixel."""
     import io
 
     buffer = io.BytesIO()
@@ -59,25 +59,25 @@ def fill(scene: Scene) -> None:
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4096))
-    scene.hurt(lambda: None)
+    scene.inject(lambda: None)
     path = f"/collections/{collection}/items?index=false"
     try:
         for one in (noise(), picture((1, 2, 3))):
             answer = scene.client.http.post(path, files=[("file", ("p.png", one, "image/png"))])
             if answer.status_code != 507:
-                scene.wrong(f"an upload to a full disk was answered with {answer.status_code}: {answer.text[:200]}")
-        asked = f"/collections/{scene.library}/searches"
-        answer = scene.client.http.post(asked, files={"picture": ("q.png", noise(), "image/png")})
+                scene.report(f"an upload to a full disk got status {answer.status_code}: {answer.text[:200]}")
+        searches = f"/collections/{scene.library}/searches"
+        answer = scene.client.http.post(searches, files={"picture": ("q.png", noise(), "image/png")})
         if answer.status_code != 507:
-            scene.wrong(f"a query picture on a full disk was answered with {answer.status_code}: {answer.text[:200]}")
+            scene.report(f"a query picture on a full disk got status {answer.status_code}: {answer.text[:200]}")
     finally:
         filler.unlink()
     left = sorted(_orphans(scene) - before)
     if left:
-        scene.wrong(f"files that no row names were left: {left}")
+        scene.report(f"files without a row were left: {left}")
     answer = scene.client.upload_pictures(collection, noise())
     if answer.json().get("added") != 1:
-        scene.wrong(f"with room again an upload was answered with {answer.status_code}: {answer.text[:200]}")
+        scene.report(f"an upload after the disk was emptied got status {answer.status_code}: {answer.text[:200]}")
 
 
 def _orphans(scene: Scene) -> set[str]:

@@ -1,4 +1,4 @@
-"""The faults: each hurts a scene while jobs are in flight."""
+"""The faults: each is injected into a scene while jobs are in flight."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 import psutil
 import sqlalchemy as sa
 from tests.chaos import disk
-from tests.chaos.client import deadly, picture
+from tests.chaos.client import crashing_picture, picture
 from tests.chaos.platform import LEASE
 from tests.chaos.proxy import Proxy
 from tests.chaos.scene import Scene, Skip
@@ -22,8 +22,8 @@ from retllm.queue.notifications import Notifier
 
 Fault = Callable[[Scene], None]
 
-# seconds in which a process that waits for an answer finds out that nobody is there
-_NOTICED = 15.0
+# seconds after which a process that waits for a response detects a lost connection
+_DETECTION_SECONDS = 15.0
 
 _MOMENTS = (
     *("claim-before", "claim-after", "complete-before", "complete-after", "give_up-before", "give_up-after"),
@@ -32,32 +32,32 @@ _MOMENTS = (
 
 
 def kill_workers(scene: Scene, times: int) -> None:
-    """kill -9 of one worker after the other, half of them in the middle of a unit, half at any moment."""
+    """Kill one worker after the other with SIGKILL, half of them in the middle of a unit, half at any moment."""
     for _ in range(times):
         if scene.chance.random() < 0.5:
-            scene.obeyed("work")
+            scene.interrupt_at("work")
         else:
-            scene.hurt(partial(scene.platform.kill, scene.victim()))
+            scene.inject(partial(scene.platform.kill, scene.victim()))
         scene.pause(0.05, 0.8)
 
 
 def crash_at_commits(scene: Scene, rounds: int) -> None:
-    """A sudden end right before and right after each kind of commit, of whoever comes there first."""
+    """Crash a process right before and right after each kind of commit."""
     for moment in _MOMENTS * rounds:
         if moment.startswith("give_up"):
-            # somebody has to be lost before a unit is taken back
-            scene.obeyed("work")
+            # a unit is taken back only after its worker was lost
+            scene.interrupt_at("work")
         if moment.startswith("renew"):
             # most units are done before their lease is renewed
-            scene.obeyed("work", "slow")
-        if not scene.obeyed(moment):
-            scene.wrong(f"nobody came to {moment}")
+            scene.interrupt_at("work", "slow")
+        if not scene.interrupt_at(moment):
+            scene.report(f"no process reached {moment}")
 
 
 def freeze_workers(scene: Scene, times: int) -> None:
-    """A worker stands still for longer than its lease, and then goes on as if nothing had been."""
+    """Stop a worker for longer than its lease, and then let it continue."""
     for _ in range(times):
-        scene.obeyed("work", "stop")
+        scene.interrupt_at("work", "stop")
         time.sleep(LEASE + 1)
         for name in scene.platform.stopped():
             scene.platform.kill(name, signal.SIGCONT)
@@ -65,57 +65,57 @@ def freeze_workers(scene: Scene, times: int) -> None:
 
 
 def freeze_in_transaction(scene: Scene, times: int) -> None:
-    """A worker stands still with its job locked; what others lost meanwhile must be taken up all the same."""
+    """Stop a worker while it locks its job; units that other workers lost meanwhile must be taken back nevertheless."""
     for _ in range(times):
-        scene.obeyed("complete-before", "stop")
+        scene.interrupt_at("complete-before", "stop")
         time.sleep(LEASE)
-        scene.obeyed("work")
-        if not scene.taken_back(scene.recovery, but=scene.platform.stopped()):
-            scene.wrong(f"what another worker lost was not taken back in {scene.recovery:.1f} s while one stood still")
+        scene.interrupt_at("work")
+        if not scene.reclaimed(scene.max_recovery, excluding=scene.platform.stopped()):
+            scene.report(f"lost units were not taken back in {scene.max_recovery:.1f} s while a worker was stopped")
         for name in scene.platform.stopped():
             scene.platform.kill(name, signal.SIGCONT)
 
 
 def kill_dispatchers(scene: Scene, times: int) -> None:
-    """kill -9 of the dispatchers, together with a worker whose unit they have to take back."""
+    """Kill the dispatchers with SIGKILL, together with a worker whose unit they have to take back."""
     for _ in range(times):
         for name in scene.platform.dispatchers:
             scene.platform.kill(name)
-        scene.obeyed("work")
+        scene.interrupt_at("work")
         scene.pause(0.3, 1.2)
 
 
 def kill_web(scene: Scene, times: int) -> None:
-    """kill -9 of the web server's process while it takes in jobs."""
+    """Kill the process of the web server with SIGKILL while it accepts jobs."""
     for _ in range(times):
         for child in psutil.Process(scene.platform.servers["web"].pid).children():
-            scene.hurt(child.kill)
+            scene.inject(child.kill)
         scene.pause(1.0, 3.0)
 
 
 def restart_redis(scene: Scene, times: int) -> None:
-    """Redis is killed and comes back empty: every hint is gone."""
+    """Kill Redis and start it empty: every hint is lost."""
     for _ in range(times):
-        scene.hurt(partial(scene.platform.kill_server, "redis"))
+        scene.inject(partial(scene.platform.kill_server, "redis"))
         scene.pause(0.0, 1.5)
         scene.platform.start_server("redis")
-        scene.healed()
+        scene.fault_ended()
         scene.pause(0.5, 2.0)
 
 
 def restart_postgres(scene: Scene, times: int) -> None:
-    """PostgreSQL ends at once, as in a crash, and recovers from its log."""
+    """End PostgreSQL at once, as in a crash, and start it; it recovers from its log."""
     for _ in range(times):
-        scene.hurt(partial(scene.platform.kill_server, "postgres", signal.SIGQUIT))
+        scene.inject(partial(scene.platform.kill_server, "postgres", signal.SIGQUIT))
         scene.pause(0.0, 1.0)
         scene.platform.start_server("postgres")
-        scene.healed()
+        scene.fault_ended()
         scene.pause(0.5, 2.0)
 
 
 @contextmanager
-def _behind(scene: Scene) -> Iterator[dict[str, Proxy]]:
-    """The workers reach both servers through a path that can hang."""
+def _proxied(scene: Scene) -> Iterator[dict[str, Proxy]]:
+    """Connect the workers to both servers through proxies."""
     platform = scene.platform
     paths = {
         "postgres": Proxy.to_socket(str(platform.postgres.sockets / ".s.PGSQL.5432")),
@@ -138,79 +138,79 @@ def _behind(scene: Scene) -> Iterator[dict[str, Proxy]]:
 
 
 def hang_network(scene: Scene, times: int) -> None:
-    """The path of the workers to a server hangs half-open for longer than a lease; late packets arrive, or never."""
-    with _behind(scene) as paths:
+    """Hang the workers' connections to a server for longer than a lease; late packets then arrive, or never do."""
+    with _proxied(scene) as paths:
         for number in range(times):
             path = paths["redis" if number % 3 == 2 else "postgres"]
             scene.wait_for_work()
-            scene.hurt(path.hang)
+            scene.inject(path.hang)
             time.sleep(LEASE + 1)
             (path.reset if number % 2 else path.resume)()
-            scene.healed()
+            scene.fault_ended()
             scene.pause(0.5, 1.5)
 
 
 def lose_network(scene: Scene, times: int) -> None:
-    """The path forgets the workers' connections in the middle of their questions: no answer and no end ever comes."""
-    scene.patience = _NOTICED + scene.recovery
-    with _behind(scene) as paths:
+    """Drop the workers' connections silently during requests: they get neither a response nor an end of stream."""
+    scene.recovery_limit = _DETECTION_SECONDS + scene.max_recovery
+    with _proxied(scene) as paths:
         for number in range(times):
             path = paths["redis" if number % 2 else "postgres"]
             scene.wait_for_work()
-            scene.hurt(path.hang)
+            scene.inject(path.hang)
             time.sleep(1)
             try:
-                path.vanish()
+                path.drop_silently()
             except PermissionError as error:
-                raise Skip(f"no connection can be dropped without a word here ({error})") from error
-            scene.healed()
+                raise Skip(f"connections can't be dropped silently here ({error})") from error
+            scene.fault_ended()
             server = "redis" if number % 2 else "postgres"
-            idle = scene.idle_since_blow(scene.patience)
+            idle = scene.idle_workers(scene.recovery_limit)
             if idle:
-                scene.wrong(
-                    f"{idle} took no work in {scene.patience:.1f} s after they lost their connections to {server}"
+                scene.report(
+                    f"{idle} claimed no unit in {scene.recovery_limit:.1f} s after the loss of connections to {server}"
                 )
 
 
-def tell_twice(scene: Scene, times: int) -> None:
-    """Every unit that waits or is held is announced again to all, many times over."""
+def announce_repeatedly(scene: Scene, times: int) -> None:
+    """Announce every ready or leased unit again, several times."""
     notifier = Notifier(scene.platform.redis.url)
     for _ in range(times):
         with scene.platform.sessions() as session:
             query = sa.select(Unit.id, Unit.stage).where(Unit.state.in_([UnitState.READY, UnitState.LEASED]))
-            there = [(key, stage) for key, stage in session.execute(query)]
-        scene.hurt(partial(notifier.notify, there * 3))
+            open_units = [(key, stage) for key, stage in session.execute(query)]
+        scene.inject(partial(notifier.notify, open_units * 3))
         scene.pause(0.1, 0.3)
 
 
 def fill_disk(scene: Scene) -> None:
-    """The disk of the pictures is full: an upload is refused as such and leaves nothing; with room it goes in."""
+    """Fill the disk of the pictures: an upload is rejected and leaves no file; with space again it is accepted."""
     disk.fill(scene)
 
 
-def one_deadly_picture(scene: Scene) -> None:
-    """A picture ends every worker that opens it: it fails alone, with a reason, and its neighbours are done."""
+def crash_on_picture(scene: Scene) -> None:
+    """Index a picture that crashes every worker that opens it: only its item fails, with an error."""
     client = scene.client
     collection = client.collection()
     pictures = [picture((9, n, 200)) for n in range(5)]
-    answer = client.upload_pictures(collection, *pictures[:2], deadly(), *pictures[2:])
-    killer = str(answer.json()["outcomes"][2]["item_id"])
-    scene.hurt(lambda: None)
+    answer = client.upload_pictures(collection, *pictures[:2], crashing_picture(), *pictures[2:])
+    crashing = str(answer.json()["outcomes"][2]["item_id"])
+    scene.inject(lambda: None)
     job = client.wait(client.index(collection), 120)
-    items = client.ask("GET", f"/collections/{collection}/items").json()["items"]
+    items = client.request("GET", f"/collections/{collection}/items").json()["items"]
     failed = [item["id"] for item in items if not item["indexed"]]
-    if job["state"] != "partial" or failed != [killer]:
-        scene.wrong(f"the job is {job['state']}, and {len(failed)} items have no vector")
-    reasons = [error["error"] for error in job["errors"]]
-    if len(reasons) != 1 or "lost" not in reasons[0]:
-        scene.wrong(f"the reasons are {reasons}")
+    if job["state"] != "partial" or failed != [crashing]:
+        scene.report(f"the job is {job['state']}, and {len(failed)} items have no embedding")
+    errors = [error["error"] for error in job["errors"]]
+    if len(errors) != 1 or "lost" not in errors[0]:
+        scene.report(f"the errors are {errors}")
 
 
-def faults(whole: bool) -> list[tuple[str, Fault, bool]]:
-    """Every fault by its name, in a form that takes minutes (``whole``) or seconds; and whether under load."""
+def faults(long: bool) -> list[tuple[str, Fault, bool]]:
+    """Return the name of each fault, a function that takes minutes (``long``) or seconds, and whether it needs load."""
 
     def times(many: int, few: int) -> int:
-        return many if whole else few
+        return many if long else few
 
     return [
         ("worker killed", partial(kill_workers, times=times(50, 6)), True),
@@ -223,7 +223,7 @@ def faults(whole: bool) -> list[tuple[str, Fault, bool]]:
         ("postgres ends at once", partial(restart_postgres, times=times(10, 2)), True),
         ("network hangs half-open", partial(hang_network, times=times(6, 2)), True),
         ("network forgets connections", partial(lose_network, times=times(6, 2)), True),
-        ("unit told to several", partial(tell_twice, times=times(40, 10)), True),
+        ("unit told to several", partial(announce_repeatedly, times=times(40, 10)), True),
         ("disk full", fill_disk, False),
-        ("picture kills its worker", one_deadly_picture, False),
+        ("picture kills its worker", crash_on_picture, False),
     ]

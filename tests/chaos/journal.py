@@ -1,7 +1,7 @@
-"""A journal that the database itself keeps of every step of every unit, job and result, by triggers.
+"""A journal of every change of a unit, job or result, written by triggers in the database.
 
-It holds what a transaction did and when, whoever did it, so that "twice" and "by whose right" can be answered from
-facts: the rows alone show only how it ended.
+It records what each transaction did and when. It thus shows duplicates and writes without a valid token, which the
+final rows do not show.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ CREATE FUNCTION journal_unit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         INSERT INTO journal (what, job, key, before, after, token, worker, attempt)
         VALUES ('unit', NEW.job_id, NEW.id, OLD.state, NEW.state, NEW.token, NEW.worker, NEW.attempt);
     END IF;
-    -- results may be flushed between the two, all within the transaction that the token allows
+    -- results may be flushed between the two, all in the transaction that holds the token
     IF TG_OP = 'UPDATE' AND OLD.token IS NOT NULL AND NEW.token IS NULL THEN
-        INSERT INTO journal (what, job, key, token) VALUES ('let go', NEW.job_id, NEW.id, OLD.token);
+        INSERT INTO journal (what, job, key, token) VALUES ('released', NEW.job_id, NEW.id, OLD.token);
     END IF;
     RETURN NULL;
 END $$;
@@ -65,26 +65,26 @@ CREATE TRIGGER journal AFTER INSERT ON candidates FOR EACH ROW EXECUTE FUNCTION 
 _EFFECTS = "('embeddings', 'scores', 'candidates')"
 _COMMITS = "(SELECT * FROM journal WHERE what = 'unit' AND before = 'leased' AND after = 'done')"
 
-# each gives pairs (subject, detail)
+# each query returns pairs (subject, detail)
 _RULES = {
-    "effects come with the end of a unit that was held by a token": f"""
+    "results are written only in the transaction that completes a leased unit": f"""
         SELECT e.what || ' ' || e.key, 'transaction ' || e.tx FROM journal e WHERE e.what IN {_EFFECTS}
-        AND NOT EXISTS (SELECT FROM {_COMMITS} c JOIN journal g ON g.tx = c.tx AND g.key = c.key AND g.what = 'let go'
+        AND NOT EXISTS (SELECT FROM {_COMMITS} c JOIN journal g ON g.tx = c.tx AND g.key = c.key AND g.what = 'released'
             JOIN journal t ON t.what = 'unit' AND t.after = 'leased' AND t.key = c.key AND t.token = g.token
             WHERE c.tx = e.tx)""",
-    "a unit is done once": """
+    "a unit is completed once": """
         SELECT key, count(*) || ' times' FROM journal WHERE what = 'unit' AND after = 'done'
         GROUP BY key HAVING count(*) > 1""",
-    "nothing follows the end of a unit but that somebody starts it again": """
+    "a finished unit changes only when it is retried": """
         SELECT key, before || ' to ' || after FROM journal WHERE what = 'unit' AND (before IN ('done', 'split')
             OR (before IN ('dead', 'cancelled') AND after <> 'ready'))""",
-    "a token holds a unit once": """
+    "a token leases a unit once": """
         SELECT key, token || ', ' || count(*) FROM journal WHERE what = 'unit' AND after = 'leased'
         GROUP BY key, token HAVING count(*) > 1""",
-    "a unit is given to nobody while somebody holds it": """
+    "only a ready unit is leased": """
         SELECT key, coalesce(before, '') || ' to leased' FROM journal
         WHERE what = 'unit' AND after = 'leased' AND before <> 'ready'""",
-    "a job ends once, and again only after it was started again": """
+    "a job ends once, and again only after a retry": """
         SELECT key, count(*) FILTER (WHERE after IN ('succeeded', 'partial', 'failed', 'cancelled')) || ' ends, '
             || count(*) FILTER (WHERE before IN ('succeeded', 'partial', 'failed', 'cancelled')) || ' new starts'
         FROM journal WHERE what = 'job' GROUP BY key
@@ -100,8 +100,8 @@ _RULES = {
 
 
 @dataclass(frozen=True)
-class BulkResult:
-    """What happened between two moments: units given back after a loss or failure, and units done."""
+class Tally:
+    """Counts since a mark: units that lost or failed an attempt, units done, dead units and new jobs."""
 
     retried: int
     done: int
@@ -110,10 +110,10 @@ class BulkResult:
 
 
 @dataclass(frozen=True)
-class Blow:
-    """A moment of a fault, in seconds since 1970: the units that were held then, and how many were waiting.
+class FaultSnapshot:
+    """The leased units and the number of claimable units when a fault was injected.
 
-    They were looked up between ``at`` and ``seen``.
+    They were read between ``at`` and ``seen``, in seconds since 1970.
     """
 
     at: float
@@ -129,55 +129,55 @@ class Journal:
         self._sessions = sessions
 
     def install(self) -> None:
-        """Begin to keep it."""
+        """Create the journal and its triggers."""
         with transaction(self._sessions) as session:
             session.connection().exec_driver_sql(INSTALL)
 
     def mark(self) -> int:
-        """The present end of the journal."""
+        """Return the current end of the journal."""
         with self._sessions() as session:
             return int(session.scalar(sa.text("SELECT coalesce(max(id), 0) FROM journal")) or 0)
 
-    def tally(self, since: int) -> BulkResult:
-        """What happened since a mark."""
+    def tally(self, since: int) -> Tally:
+        """Count what happened since a mark."""
         query = "SELECT what, before, after, count(*) FROM journal WHERE id > :since GROUP BY what, before, after"
         with self._sessions() as session:
             rows = session.execute(sa.text(query), {"since": since}).all()
         counts: Counter[tuple[Any, ...]] = Counter({(what, before, after): n for what, before, after, n in rows})
         lost = counts["unit", "leased", "ready"] + counts["unit", "leased", "split"] + counts["unit", "leased", "dead"]
         dead = counts["unit", "leased", "dead"]
-        return BulkResult(lost, counts["unit", "leased", "done"], dead, counts["job", None, "queued"])
+        return Tally(lost, counts["unit", "leased", "done"], dead, counts["job", None, "queued"])
 
-    def recovery_seconds(self, blow: Blow) -> float | None:
-        """Seconds until all that was held at a blow was let go of and work went on; None: it never was, or did not."""
+    def recovery_seconds(self, snapshot: FaultSnapshot) -> float | None:
+        """Return the seconds until all units of a snapshot were released and work continued, or None."""
         query = """
-            SELECT count(*) FILTER (WHERE let_go IS NOT NULL), extract(epoch FROM max(let_go)) FROM (
+            SELECT count(*) FILTER (WHERE released_at IS NOT NULL), extract(epoch FROM max(released_at)) FROM (
                 SELECT (SELECT min(g.at) FROM journal g
                         WHERE g.what = 'unit' AND g.key = held.key AND g.before = 'leased' AND g.id > coalesce(
                             (SELECT max(t.id) FROM journal t WHERE t.what = 'unit' AND t.key = held.key
-                             AND t.after = 'leased' AND t.at <= to_timestamp(:seen)), 0)) AS let_go
+                             AND t.after = 'leased' AND t.at <= to_timestamp(:seen)), 0)) AS released_at
                 FROM unnest(cast(:held AS text[])) AS held(key)) AS each_one"""
-        going = """
+        continued = """
             SELECT extract(epoch FROM min(at)) FROM journal
             WHERE what = 'unit' AND after = 'leased' AND at > to_timestamp(:at)"""
-        given = {"held": [str(unit) for unit in blow.held], "seen": blow.seen}
+        parameters = {"held": [str(unit) for unit in snapshot.held], "seen": snapshot.seen}
         with self._sessions() as session:
-            count, last = session.execute(sa.text(query), given).one()
-            first = session.scalar(sa.text(going), {"at": blow.at}) if blow.waiting else blow.at
-        if count < len(set(blow.held)) or first is None:
+            count, last = session.execute(sa.text(query), parameters).one()
+            first = session.scalar(sa.text(continued), {"at": snapshot.at}) if snapshot.waiting else snapshot.at
+        if count < len(set(snapshot.held)) or first is None:
             return None
-        return max(0.0, float(last or blow.at) - blow.at, float(first) - blow.at)
+        return max(0.0, float(last or snapshot.at) - snapshot.at, float(first) - snapshot.at)
 
-    def takers(self, at: float) -> set[str]:
-        """The process ids of those that took a unit since ``at``."""
+    def claimers(self, at: float) -> set[str]:
+        """Return the process IDs of the workers that claimed a unit since ``at``."""
         query = (
             "SELECT DISTINCT worker FROM journal WHERE what = 'unit' AND after = 'leased' AND at > to_timestamp(:at)"
         )
         with self._sessions() as session:
             return {str(worker).rpartition(":")[2] for worker in session.scalars(sa.text(query), {"at": at})}
 
-    def doubled(self) -> list[Violation]:
-        """Everything that happened twice, or without right."""
+    def violations(self) -> list[Violation]:
+        """Return every duplicate and every write without a valid token."""
         found = []
         with self._sessions() as session:
             for meaning, query in _RULES.items():

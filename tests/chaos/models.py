@@ -1,4 +1,4 @@
-"""Models that cost nothing and answer the same each time, in place of the real ones; and a picture that kills."""
+"""Fast deterministic models in place of the real ones, and a picture that crashes its worker."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from retllm.fine.prompts import Mode
 EMBEDDER = "local-dir:/models/chaos"
 SCORER = "/models/chaos-scorer"
 DIMENSION = 16
-DEADLY = (255, 0, 255)
-"""A picture of this colour ends the process that embeds it, as a bug in a decoder would."""
+CRASH_COLOUR = (255, 0, 255)
+"""A picture of this colour crashes the process that embeds it, as a bug in a decoder would."""
 
 
 def _pause() -> None:
     time.sleep(float(os.environ.get("CHAOS_PAUSE", "0.05")))
-    crash.come_to("work")
+    crash.reach("work")
 
 
-def _numbers(of: bytes) -> np.ndarray:
-    digest = hashlib.blake2b(of, digest_size=DIMENSION * 4).digest()
+def _vector(content: bytes) -> np.ndarray:
+    digest = hashlib.blake2b(content, digest_size=DIMENSION * 4).digest()
     vector = np.frombuffer(digest, dtype=np.uint32).astype(np.float32) / 2**32 - 0.5
     return vector / np.linalg.norm(vector)
 
 
 @dataclass(frozen=True)
 class EmbedderInfo:
-    """As ``retllm.embedding.EmbedderInfo``, whose module takes seconds to import torch and open_clip."""
+    """A copy of ``retllm.embedding.EmbedderInfo``, whose module takes seconds to import torch and open_clip."""
 
     name: str
     revision: str
@@ -45,14 +45,14 @@ class EmbedderInfo:
 
 
 class Encoder:
-    """Vectors made from a hash of the content."""
+    """An embedder whose vectors are made from a hash of the content."""
 
     info = EmbedderInfo(name=EMBEDDER, revision="1", dimension=DIMENSION, preprocessing_hash="1")
     least_side = 8
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         _pause()
-        return np.stack([_numbers(text.encode()) for text in texts])
+        return np.stack([_vector(text.encode()) for text in texts])
 
     def prepare(self, picture: Image.Image) -> Image.Image:
         return picture
@@ -65,14 +65,14 @@ class Encoder:
         rows = []
         for picture in pictures:
             pixels = picture.convert("RGB")
-            if pixels.getpixel((0, 0)) == DEADLY:
+            if pixels.getpixel((0, 0)) == CRASH_COLOUR:
                 os._exit(139)
-            rows.append(_numbers(pixels.tobytes()))
+            rows.append(_vector(pixels.tobytes()))
         return np.stack(rows)
 
 
-class Judge:
-    """Scores made from a hash of the pair."""
+class Scorer:
+    """A scorer whose scores are made from a hash of the pair."""
 
     info = ScorerInfo(
         model="chaos-scorer",
@@ -97,9 +97,9 @@ class Judge:
         trace: bool = False,
     ) -> list[PairScore]:
         _pause()
-        return [self._judge(query, candidate) for candidate in candidates]
+        return [self._score(query, candidate) for candidate in candidates]
 
-    def _judge(self, query: Content, candidate: Content) -> PairScore:
-        said = f"{query.text}\0{candidate.text}\0{candidate.picture.key if candidate.picture else ''}"
-        score = (int.from_bytes(hashlib.blake2b(said.encode(), digest_size=4).digest()) + 1) / (2**32 + 2)
+    def _score(self, query: Content, candidate: Content) -> PairScore:
+        content = f"{query.text}\0{candidate.text}\0{candidate.picture.key if candidate.picture else ''}"
+        score = (int.from_bytes(hashlib.blake2b(content.encode(), digest_size=4).digest()) + 1) / (2**32 + 2)
         return PairScore(score, math.log(score / (1 - score)), 0.5, None, None, 10)

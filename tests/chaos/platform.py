@@ -1,6 +1,6 @@
-"""The whole platform as processes that can be hurt one by one: servers, web server, dispatchers and workers.
+"""The whole platform as processes into which faults can be injected: servers, web server, dispatchers and workers.
 
-Unlike `retllm up` it starts again whatever dies, however often, since dying often is what it is for.
+Unlike `retllm up` it restarts its workers and dispatchers without a limit, since faults kill them often.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ _WATCH = 0.1
 
 @dataclass
 class Forked:
-    """A child of the nursery: its kind, its name, and its process id while it runs."""
+    """A child of the forkserver: its kind, its name, and its process ID while it runs."""
 
     kind: str
     name: str
     pid: int = 0
     starts: int = 0
-    held: bool = False
+    suspended: bool = False
     env: dict[str, str] = field(default_factory=dict)
 
     @property
     def alive(self) -> bool:
-        """Whether the process is there."""
+        """Whether the process exists."""
         if not self.pid:
             return False
         try:
@@ -68,7 +68,7 @@ class Forked:
 
 
 class Platform:
-    """A context manager: everything runs inside, nothing is left after."""
+    """A context manager: all processes run inside it, and none is left afterwards."""
 
     def __init__(
         self, home: Path, *, workers: int = 2, pause: float = 0.05, no_small_disk: str | None = "", attempts: int = 5
@@ -92,7 +92,7 @@ class Platform:
         self.token = ""
         self._pause = pause
         self._attempts = attempts
-        self._nursery: subprocess.Popen[str] | None = None
+        self._forkserver: subprocess.Popen[str] | None = None
         self._guardian: subprocess.Popen[bytes] | None = None
         self._record = StackRecord(stack=uuid4().hex, pid=os.getpid(), created=created_at(os.getpid()))
         self._lock = threading.RLock()
@@ -116,19 +116,19 @@ class Platform:
         self.orders.mkdir(parents=True)
         self.logs.mkdir(exist_ok=True)
         self._record.write(record_path(self.home))
-        # should this process be killed, nothing of the platform outlives it
+        # ends the platform if this process is killed
         self._guardian = subprocess.Popen(
             [sys.executable, "-m", "retllm.stack.guardian", str(record_path(self.home)), self._record.stack],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
-        self._nursery = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.nursery"],
+        self._forkserver = subprocess.Popen(
+            [sys.executable, "-m", "tests.chaos.forkserver"],
             cwd=ROOT,
             env=self.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=(self.logs / "nursery.log").open("ab"),
+            stderr=(self.logs / "forkserver.log").open("ab"),
             text=True,
             start_new_session=True,
         )
@@ -151,17 +151,17 @@ class Platform:
         self._watcher.start()
 
     def stop(self) -> None:
-        """Kill all that was started."""
+        """End all processes."""
         self._stop.set()
         if self._watcher.is_alive():
             self._watcher.join()
         for one in self.forked.values():
             self._kill_group(one.pid)
-        if self._nursery is not None:
-            assert self._nursery.stdin is not None
-            self._nursery.stdin.close()
-            self._kill_group(self._nursery.pid)
-            self._nursery.wait(10)
+        if self._forkserver is not None:
+            assert self._forkserver.stdin is not None
+            self._forkserver.stdin.close()
+            self._kill_group(self._forkserver.pid)
+            self._forkserver.wait(10)
         if hasattr(self, "sessions"):
             self.sessions.kw["bind"].dispose()
         for name in ("web", "redis", "postgres"):
@@ -183,10 +183,10 @@ class Platform:
                 os.killpg(pid, signal.SIGKILL)
 
     def settings(self) -> Settings:
-        """The settings of every process."""
-        return Settings(**{key.removeprefix("RETLLM_").lower(): value for key, value in self._own().items()})
+        """Return the settings of every process."""
+        return Settings(**{key.removeprefix("RETLLM_").lower(): value for key, value in self._variables().items()})
 
-    def _own(self) -> dict[str, str]:
+    def _variables(self) -> dict[str, str]:
         return {
             "RETLLM_HOME": str(self.home),
             "RETLLM_STORAGE_URL": f"file://{self.storage_path}",
@@ -204,11 +204,11 @@ class Platform:
         }
 
     def environment(self) -> dict[str, str]:
-        """What every process gets."""
-        found = {name: value for name, value in os.environ.items() if not name.startswith(("RETLLM_", "CHAOS_"))}
+        """Return the environment of every process."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RETLLM_", "CHAOS_"))}
         return (
-            found
-            | self._own()
+            inherited
+            | self._variables()
             | {
                 "DATABASE_URL": self.postgres.url,
                 "REDIS_URL": self.redis.url,
@@ -238,24 +238,24 @@ class Platform:
         return ProcessSpec("web", arguments, log, self.environment(), ready=ready, cwd=ROOT)
 
     def _fork(self, one: Forked) -> None:
-        assert self._nursery is not None
-        assert self._nursery.stdin is not None
-        assert self._nursery.stdout is not None
+        assert self._forkserver is not None
+        assert self._forkserver.stdin is not None
+        assert self._forkserver.stdout is not None
         with self._lock:
             log = str(self.logs / f"{one.name}.log")
-            asked = [one.kind, f"{one.name}-{one.starts}", log, one.env]
-            self._nursery.stdin.write(json.dumps(asked) + "\n")
-            self._nursery.stdin.flush()
-            one.pid = int(self._nursery.stdout.readline())
+            arguments = [one.kind, f"{one.name}-{one.starts}", log, one.env]
+            self._forkserver.stdin.write(json.dumps(arguments) + "\n")
+            self._forkserver.stdin.flush()
+            one.pid = int(self._forkserver.stdout.readline())
             one.starts += 1
 
     def _watch(self) -> None:
         while not self._stop.wait(_WATCH):
             for one in self.forked.values():
-                if not one.held and not one.alive:
+                if not one.suspended and not one.alive:
                     self._fork(one)
 
-    # hurting
+    # faults
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to a forked process."""
@@ -263,14 +263,14 @@ class Platform:
             os.kill(self.forked[name].pid, number)
 
     def restart(self, name: str, **env: str) -> None:
-        """Kill a forked process and have it started with another environment."""
+        """Kill a forked process and let it be started with another environment."""
         one = self.forked[name]
-        one.held = True
+        one.suspended = True
         self.kill(name)
         while one.alive:
             time.sleep(0.01)
         one.env = env
-        one.held = False
+        one.suspended = False
 
     def kill_server(self, name: str, number: int = signal.SIGKILL) -> None:
         """End a server with a signal; ``start_server`` starts it again."""
@@ -278,15 +278,15 @@ class Platform:
         os.kill(child.pid, number)
         child.stop(30)
 
-    def order(self, moment: str, how: str = "end") -> Path:
-        """Have the next process that comes to this moment end there, or ``stop`` there; the file goes when it did."""
+    def order(self, moment: str, action: str = "end") -> Path:
+        """Order the next process that reaches this moment to take an action; it deletes the returned file then."""
         path = self.orders / moment
-        beside = self.home / "order"
-        beside.write_text(how, "ascii")
-        return beside.replace(path)
+        new = self.home / "order"
+        new.write_text(action, "ascii")
+        return new.replace(path)
 
     def stopped(self) -> list[str]:
-        """Names of the forked processes that stand still."""
+        """Return the names of the stopped processes."""
         found = []
         for name, one in self.forked.items():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -305,27 +305,27 @@ class Platform:
         return [name for name, one in self.forked.items() if one.kind != "dispatch"]
 
     def leased(self) -> list[tuple[UUID, str]]:
-        """Keys of the units that are held now, and the process ids of their workers."""
+        """Return the IDs of the leased units and the process IDs of their workers."""
         with self.sessions() as session:
             query = sa.select(Unit.id, Unit.worker).where(Unit.state == UnitState.LEASED)
             return [(key, str(worker).rpartition(":")[2]) for key, worker in session.execute(query)]
 
-    def held(self, but: Sequence[str] = ()) -> tuple[UUID, ...]:
-        """Keys of the units that are held now, by others than these workers."""
-        pids = {str(self.forked[name].pid) for name in but}
+    def held(self, excluding: Sequence[str] = ()) -> tuple[UUID, ...]:
+        """Return the IDs of the units that other workers than ``excluding`` hold."""
+        pids = {str(self.forked[name].pid) for name in excluding}
         return tuple(key for key, pid in self.leased() if pid not in pids)
 
     def waiting(self) -> int:
-        """How many units could be taken now."""
+        """Return the number of units that can be claimed."""
         with self.sessions() as session:
             ready = sa.and_(Unit.state == UnitState.READY, Unit.run_after <= sa.func.clock_timestamp())
             return session.scalar(sa.select(sa.func.count()).where(ready)) or 0
 
     def busy(self) -> list[str]:
-        """Names of the workers that hold a unit now."""
+        """Return the names of the workers that hold a unit."""
         pids = {pid for _, pid in self.leased()}
         return [name for name in self.workers if str(self.forked[name].pid) in pids]
 
     def fenced(self) -> int:
-        """How often a worker was told that its unit is not its any more."""
+        """Return how often a worker's result was fenced."""
         return sum(log.read_text("utf-8", "replace").count("unit.stale") for log in self.logs.glob("*.log"))

@@ -1,4 +1,4 @@
-"""A network path that can hang half-open: connections stay, nothing passes; then it goes on, or all are reset."""
+"""A proxy that can hang: connections stay open without traffic, and are then resumed, reset or dropped silently."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Proxy:
-    """Listens on a loopback port and passes everything on to what ``connect`` opens."""
+    """Listens on a loopback port and forwards each connection to one that ``connect`` opens."""
 
     def __init__(self, connect: Callable[[], Awaitable[Streams]]) -> None:
         self._connect = connect
@@ -25,45 +25,45 @@ class Proxy:
         self._ending = False
         self._open: asyncio.Event
         self._writers: set[asyncio.StreamWriter] = set()
-        self._near: set[asyncio.StreamWriter] = set()
-        # whose other end does not know that nobody is there any more
-        self._ghosts: set[asyncio.StreamWriter] = set()
+        self._client_writers: set[asyncio.StreamWriter] = set()
+        # connections to servers that do not know that the client is gone
+        self._half_open: set[asyncio.StreamWriter] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
         self.port: int = self._run(self._listen())
 
     @classmethod
     def to_socket(cls, path: str) -> Proxy:
-        """To a server on a unix socket."""
+        """Return a proxy for a server on a Unix socket."""
         return cls(lambda: asyncio.open_unix_connection(path))
 
     @classmethod
     def to_port(cls, port: int) -> Proxy:
-        """To a server on a loopback port."""
+        """Return a proxy for a server on a loopback port."""
         return cls(lambda: asyncio.open_connection("127.0.0.1", port))
 
     def hang(self) -> None:
-        """Pass nothing any more; connections stay, and new ones are taken and stay silent."""
+        """Stop forwarding; connections stay open, and new ones are accepted but get no data."""
         self._loop.call_soon_threadsafe(self._open.clear)
 
     def resume(self) -> None:
-        """Go on: what waited arrives now, however late."""
+        """Forward again, first the data that was held back."""
         self._loop.call_soon_threadsafe(self._open.set)
 
     def reset(self) -> None:
-        """Break every connection and go on with new ones: what waited never arrives."""
+        """Reset every connection and forward new ones; data that was held back is lost."""
         self._run(self._reset())
 
-    def vanish(self) -> None:
-        """Forget every connection without a word to either end, as a router does that was switched off and on.
+    def drop_silently(self) -> None:
+        """Drop every connection without informing either end, as a restarted router does.
 
         Raises:
-            PermissionError: this system does not let anybody do that.
+            PermissionError: this process may not do that.
         """
-        self._run(self._vanish())
+        self._run(self._drop_silently())
 
     def close(self) -> None:
-        """End it."""
+        """Close all connections and stop."""
         self._run(self._reset())
         self._run(self._end_tasks())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -79,8 +79,8 @@ class Proxy:
         return int(server.sockets[0].getsockname()[1])
 
     async def _reset(self) -> None:
-        for writer in [*self._writers, *self._ghosts]:
-            # no lingering: the other end gets a reset, as from a router that forgot the connection
+        for writer in [*self._writers, *self._half_open]:
+            # without lingering the other end gets a reset
             with contextlib.suppress(OSError):
                 sock = writer.get_extra_info("socket")
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -94,15 +94,15 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
 
-    async def _vanish(self) -> None:
-        for writer in list(self._near):
+    async def _drop_silently(self) -> None:
+        for writer in list(self._client_writers):
             sock = writer.get_extra_info("socket")
-            if sock.fileno() < 0:  # it ended by itself just now
+            if sock.fileno() < 0:  # it has just been closed
                 continue
-            # a connection under repair is closed without telling the other end
+            # a connection in repair mode is closed without informing the other end
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
-        self._ghosts |= self._writers - self._near
-        for writer in list(self._near):
+        self._half_open |= self._writers - self._client_writers
+        for writer in list(self._client_writers):
             writer.transport.abort()
         self._open.set()
 
@@ -110,25 +110,25 @@ class Proxy:
         try:
             await self._join(reader, writer)
         except asyncio.CancelledError:
-            # asyncio would complain of a cancelled connection; at the end of the proxy there is nothing to complain of
+            # asyncio would log an error for the cancelled task
             if not self._ending:
                 raise
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
-        self._near.add(writer)
+        self._client_writers.add(writer)
         await self._open.wait()
         try:
             far_reader, far_writer = await self._connect()
         except OSError:
             writer.transport.abort()
             self._writers.discard(writer)
-            self._near.discard(writer)
+            self._client_writers.discard(writer)
             return
         self._writers.add(far_writer)
         await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer), return_exceptions=True)
         self._writers -= {writer, far_writer}
-        self._near.discard(writer)
+        self._client_writers.discard(writer)
 
     async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         try:
@@ -139,5 +139,5 @@ class Proxy:
         except OSError:
             pass
         finally:
-            if sink not in self._ghosts:
+            if sink not in self._half_open:
                 sink.close()

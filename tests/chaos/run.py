@@ -1,6 +1,6 @@
-"""``python -m tests.chaos.run [--seed N] [--json FILE] [--short] [--only TEXT]``: hurt a whole platform and look at it.
+"""``python -m tests.chaos.run [--seed N] [--json FILE] [--short] [--only TEXT]``: inject faults into a platform.
 
-Prints a table; exit status 1 when anything accepted was lost, counted twice, or a rule was broken.
+Prints a table; the exit status is 1 if accepted work was lost or counted twice, or a rule was broken.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ COLUMNS = ("times", "jobs", "units", "retried", "dead", "fenced", "lost", "doubl
 
 
 @contextmanager
-def prepared(seed: int, *, whole: bool, home: Path) -> Iterator[Scene]:
-    """A platform with a collection in it, ready for faults."""
-    attempts = 5 if whole else 3
+def prepared_scene(seed: int, *, long: bool, home: Path) -> Iterator[Scene]:
+    """Start a platform with an indexed collection."""
+    attempts = 5 if long else 3
     with small_disk(home / "media") as reason, Platform(home, no_small_disk=reason, attempts=attempts) as platform:
-        # a short run shows whether the platform recovers, beside other tests; a whole one how fast, and under full load
-        slack, pace = (5.0, 0.0) if whole else (60.0, 6.0)
+        # a short run beside other tests shows whether the platform recovers, a long one how fast under full load
+        slack, pace = (5.0, 0.0) if long else (60.0, 6.0)
         scene = Scene(platform, Client(platform.url, platform.token), random.Random(seed), slack=slack, pace=pace)
-        scene.furnish()
+        scene.create_library()
         yield scene
 
 
 def run(
-    seed: int, *, whole: bool, only: str = "", home: Path, say: Callable[[str], None] = lambda _: None
+    seed: int, *, long: bool, only: str = "", home: Path, report: Callable[[str], None] = lambda _: None
 ) -> list[Outcome]:
-    """Every fault on one platform, one after the other."""
+    """Inject every fault into one platform, one after the other."""
     outcomes = []
-    with prepared(seed, whole=whole, home=home) as scene:
-        for name, fault, load in faults(whole):
+    with prepared_scene(seed, long=long, home=home) as scene:
+        for name, fault, load in faults(long):
             if only in name:
-                outcomes.append(scene.play(name, fault, load=load))
-                say(line(outcomes[-1]))
+                outcomes.append(scene.run(name, fault, load=load))
+                report(line(outcomes[-1]))
     return outcomes
 
 
 def head() -> str:
-    """The first line of the table."""
+    """Return the first line of the table."""
     return f"{'fault':34}" + "".join(f"{name:>11}" for name in COLUMNS)
 
 
 def line(outcome: Outcome) -> str:
-    """A line of the table, with what is wrong below it."""
+    """Return a line of the table, with its violations below it."""
     values = "".join(f"{'-' if (v := getattr(outcome, name)) is None else v:>11}" for name in COLUMNS)
     if outcome.skipped is not None:
         values = f"  skipped: {outcome.skipped}"
@@ -65,29 +65,33 @@ def line(outcome: Outcome) -> str:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--short", action="store_true")
-    parser.add_argument("--only", default="", help="faults whose name holds this text")
-    parser.add_argument("--keep", type=Path, help="a new folder for data and logs, which stays")
-    asked = parser.parse_args()
+    parser.add_argument("--only", default="", help="only faults whose name contains this text")
+    parser.add_argument("--keep", type=Path, help="a new folder for data and logs that is not deleted")
+    options = parser.parse_args()
     began = time.monotonic()
-    print(f"seed {asked.seed}\n{head()}", flush=True)
+    print(f"seed {options.seed}\n{head()}", flush=True)
     with tempfile.TemporaryDirectory(prefix="retllm-chaos-") as folder:
-        home = asked.keep or Path(folder) / "home"
+        home = options.keep or Path(folder) / "home"
         outcomes = run(
-            asked.seed, whole=not asked.short, only=asked.only, home=home, say=lambda text: print(text, flush=True)
+            options.seed,
+            long=not options.short,
+            only=options.only,
+            home=home,
+            report=lambda text: print(text, flush=True),
         )
     sound = all(outcome.sound for outcome in outcomes)
     seconds = round(time.monotonic() - began)
     print(f"{'sound' if sound else 'NOT SOUND'}, {seconds} seconds")
-    if asked.json is not None:
-        asked.json.parent.mkdir(parents=True, exist_ok=True)
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         rows = [outcome.as_json() for outcome in outcomes]
-        asked.json.write_text(
-            json.dumps({"seed": asked.seed, "sound": sound, "seconds": seconds, "faults": rows}, indent=1)
+        options.json.write_text(
+            json.dumps({"seed": options.seed, "sound": sound, "seconds": seconds, "faults": rows}, indent=1)
         )
     return 0 if sound else 1
 

@@ -1,4 +1,4 @@
-"""One fault after the other on a running platform, and what is true once each is over."""
+"""Injects faults into a running platform, and checks what must hold after each of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from tests.chaos.client import Client, GaveUp, Load, picture
-from tests.chaos.client_log import broken_promises
-from tests.chaos.journal import Blow
+from tests.chaos.client import Client, Load, NoAnswer, picture
+from tests.chaos.client_log import client_violations
+from tests.chaos.journal import FaultSnapshot
 from tests.chaos.platform import DISPATCH, LEASE, Platform
 
 from retllm.db.tables import Job
@@ -33,12 +33,12 @@ _LOST = {
 
 
 class Skip(Exception):
-    """The fault can't be made on this machine; the message says why."""
+    """The fault can't be injected on this machine; the message says why."""
 
 
 @dataclass
 class Outcome:
-    """A row of the table."""
+    """The outcome of a fault: a row of the table."""
 
     fault: str
     times: int = 0
@@ -57,40 +57,40 @@ class Outcome:
 
     @property
     def sound(self) -> bool:
-        """Nothing was lost, nothing counted twice, every rule holds."""
+        """Whether nothing was lost or counted twice and every rule holds."""
         return not (self.lost or self.doubled or self.violations)
 
     def as_json(self) -> dict[str, Any]:
-        """The row as plain values."""
+        """Return the row as plain values."""
         return asdict(self) | {"sound": self.sound}
 
 
 @dataclass
 class Scene:
-    """What a fault acts on. It calls ``hurt`` at each blow, with what it takes for lost."""
+    """The platform, its client and its load; a fault calls ``inject`` or ``interrupt_at`` for each injection."""
 
     platform: Platform
     client: Client
     chance: random.Random
     library: str = ""
     notes: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-    blows: int = 0
+    problems: list[str] = field(default_factory=list)
+    injections: int = 0
     slack: float = 5.0
-    """Seconds that a recovery may take longer than a lease and a look of the dispatcher."""
+    """Seconds that a recovery may take in addition to a lease and a round of the dispatcher."""
     pace: float = 0.0
-    """Seconds for which each of those who submit jobs waits after a job, at most."""
-    patience: float = 0.0
-    """Seconds that the recovery from the present fault may take."""
-    _blow: Blow = field(default_factory=lambda: Blow(0.0))
+    """The longest pause, in seconds, of a thread of the load after it has submitted a job."""
+    recovery_limit: float = 0.0
+    """Seconds that the recovery from the current fault may take."""
+    _snapshot: FaultSnapshot = field(default_factory=lambda: FaultSnapshot(0.0))
 
     @property
-    def recovery(self) -> float:
-        """Seconds after the last fault in which all that the lost ones held is taken up, and work goes on."""
+    def max_recovery(self) -> float:
+        """Seconds after an injection within which the lost units are taken back and work continues."""
         return LEASE + DISPATCH + self.slack
 
-    def furnish(self) -> None:
-        """A collection that is indexed in peace, for the searches."""
+    def create_library(self) -> None:
+        """Create and index the collection for the searches, without faults."""
         self.library = self.client.collection()
         self.client.upload_texts(self.library, 20)
         answer = self.client.upload_pictures(self.library, *[picture((n, 9, 9)) for n in range(4)])
@@ -98,85 +98,84 @@ class Scene:
         job = self.client.wait(self.client.index(self.library))
         assert job["state"] == "succeeded", job
 
-    def hurt(self, deed: Callable[[], object]) -> None:
-        """One blow: do it, and remember when, and which units were held then."""
-        self._remember()
-        deed()
-        self.blows += 1
+    def inject(self, action: Callable[[], object]) -> None:
+        """Run an action that injects a fault, after a snapshot of the leased units."""
+        self._take_snapshot()
+        action()
+        self.injections += 1
 
-    def obeyed(self, moment: str, how: str = "end", seconds: float = 60) -> bool:
-        """Order that the next process that comes to this moment ends or stops there; false if none came."""
-        order = self.platform.order(moment, how)
+    def interrupt_at(self, moment: str, action: str = "end", seconds: float = 60) -> bool:
+        """Order the next process that reaches this moment to end or stop there; return False if none reached it."""
+        order = self.platform.order(moment, action)
         deadline = time.monotonic() + seconds
         while order.exists() and time.monotonic() < deadline:
             time.sleep(0.005)
         if order.exists():
             order.unlink(missing_ok=True)
             return False
-        if how != "slow":
-            self._remember()
-            self.blows += 1
+        if action != "slow":
+            self._take_snapshot()
+            self.injections += 1
         return True
 
-    def healed(self) -> None:
-        """The fault that lasted a while is over now; recovery counts from here."""
-        self._remember()
+    def fault_ended(self) -> None:
+        """Measure the recovery from now on, since a fault with a duration is over."""
+        self._take_snapshot()
 
-    def _remember(self, but: Sequence[str] = ()) -> None:
+    def _take_snapshot(self, excluding: Sequence[str] = ()) -> None:
         at = time.time()
         try:
-            held, waiting = self.platform.held(but), self.platform.waiting()
+            held, waiting = self.platform.held(excluding), self.platform.waiting()
         except sa.exc.OperationalError:
             held, waiting = (), 0
-        self._blow = Blow(at, time.time(), held, waiting)
+        self._snapshot = FaultSnapshot(at, time.time(), held, waiting)
 
-    def taken_back(self, seconds: float, but: Sequence[str]) -> bool:
-        """Whether what is held now by others than ``but`` is let go of in time."""
-        self._remember(but)
+    def reclaimed(self, seconds: float, excluding: Sequence[str]) -> bool:
+        """Return whether the units that other workers than ``excluding`` hold now are released in time."""
+        self._take_snapshot(excluding)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if self.platform.journal.recovery_seconds(self._blow) is not None:
+            if self.platform.journal.recovery_seconds(self._snapshot) is not None:
                 return True
             time.sleep(0.1)
         return False
 
-    def idle_since_blow(self, seconds: float) -> list[str]:
-        """The workers that took no unit after the last blow, though they had so long."""
+    def idle_workers(self, seconds: float) -> list[str]:
+        """Return the workers that have claimed no unit since the last snapshot, after up to ``seconds``."""
         deadline = time.monotonic() + seconds
         while True:
-            at_work = self.platform.journal.takers(self._blow.at)
-            idle = [name for name in self.platform.workers if str(self.platform.forked[name].pid) not in at_work]
+            claimers = self.platform.journal.claimers(self._snapshot.at)
+            idle = [name for name in self.platform.workers if str(self.platform.forked[name].pid) not in claimers]
             if not idle or time.monotonic() > deadline:
                 return idle
             time.sleep(0.2)
 
-    def wrong(self, what: str) -> None:
-        """Something is not as it must be."""
-        self.complaints.append(what)
+    def report(self, problem: str) -> None:
+        """Record a problem of the current fault."""
+        self.problems.append(problem)
 
-    def wait_for_work(self, but: Sequence[str] = (), seconds: float = 60) -> None:
-        """Return when a worker, besides those in ``but``, holds a unit."""
+    def wait_for_work(self, excluding: Sequence[str] = (), seconds: float = 60) -> None:
+        """Wait until a worker that is not in ``excluding`` holds a unit."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not set(self.platform.busy()) - set(but):
+        while time.monotonic() < deadline and not set(self.platform.busy()) - set(excluding):
             time.sleep(0.01)
 
     def victim(self) -> str:
-        """A worker: mostly one that is at work now."""
+        """Return a random worker, mostly one that holds a unit."""
         busy = self.platform.busy()
         return self.chance.choice(busy if busy and self.chance.random() < 0.8 else self.platform.workers)
 
     def pause(self, least: float, most: float) -> None:
-        """Let things go on for a moment."""
+        """Wait for a random time."""
         time.sleep(self.chance.uniform(least, most))
 
-    # judging
-
-    def play(self, name: str, fault: Callable[[Scene], None], *, load: bool = True) -> Outcome:
-        """Do it while jobs are in flight, wait until all is quiet, and look at everything."""
+    # results
+    def run(self, name: str, fault: Callable[[Scene], None], *, load: bool = True) -> Outcome:
+        """Inject a fault while jobs are in flight, wait until all jobs are over, and check every rule."""
         began, mark, fenced = time.monotonic(), self.platform.journal.mark(), self.platform.fenced()
         before = set(self._violations())
-        self.blows, self.notes, self.complaints, self._blow = 0, [], [], Blow(0.0)
-        self.patience = self.recovery
+        self.injections, self.notes, self.problems, self._snapshot = 0, [], [], FaultSnapshot(0.0)
+        self.recovery_limit = self.max_recovery
         outcome = Outcome(name)
         try:
             if load:
@@ -187,40 +186,40 @@ class Scene:
                 fault(self)
         except Skip as skip:
             outcome.skipped = str(skip)
-        except GaveUp as gave_up:
-            self.wrong(str(gave_up))
+        except NoAnswer as error:
+            self.report(str(error))
         self._wait_until_quiet()
         ended = {ending.job_id for ending in self.client.log.endings}
         for job_id in {accepted.job_id for accepted in self.client.log.accepted[-200:]} - ended:
             self.client.job(job_id)
         found = [one for one in self._violations() if one not in before]
         tally = self.platform.journal.tally(mark)
-        outcome.times, outcome.jobs, outcome.units = self.blows, tally.jobs, tally.done
+        outcome.times, outcome.jobs, outcome.units = self.injections, tally.jobs, tally.done
         outcome.retried, outcome.dead = tally.retried, tally.dead
         outcome.fenced = self.platform.fenced() - fenced
         outcome.lost = sum(one.rule in _LOST for one in found)
         outcome.doubled = sum(one.rule in _DOUBLED for one in found)
-        outcome.violations = [str(one) for one in found] + self.complaints
+        outcome.violations = [str(one) for one in found] + self.problems
         outcome.notes = self.notes
-        self._judge_recovery(outcome)
+        self._check_recovery(outcome)
         outcome.seconds = round(time.monotonic() - began, 1)
         return outcome
 
-    def _judge_recovery(self, outcome: Outcome) -> None:
-        if not self._blow.at:
+    def _check_recovery(self, outcome: Outcome) -> None:
+        if not self._snapshot.at:
             return
-        took = self.platform.journal.recovery_seconds(self._blow)
+        took = self.platform.journal.recovery_seconds(self._snapshot)
         outcome.recovery_s = None if took is None else round(took, 1)
-        if took is None or took > self.patience:
-            said = "never" if took is None else f"after {took:.1f} s"
+        if took is None or took > self.recovery_limit:
+            when = "never" if took is None else f"after {took:.1f} s"
             outcome.violations.append(
-                f"recovery: what was held was taken back {said}, not within {self.patience:.1f} s"
+                f"recovery: the leased units were taken back {when}, not within {self.recovery_limit:.1f} s"
             )
 
     def _violations(self) -> list[Violation]:
         found = violations(self.platform.sessions, self.platform.storage, quiet=True)
-        found += broken_promises(self.platform.sessions, self.client.log)
-        return found + self.platform.journal.doubled()
+        found += client_violations(self.platform.sessions, self.client.log)
+        return found + self.platform.journal.violations()
 
     def _wait_until_quiet(self) -> None:
         deadline = time.monotonic() + _QUIET_SECONDS

@@ -1,4 +1,4 @@
-"""Every fault on one platform: a few times, or with ``make soak`` as often as ``python -m tests.chaos.run`` does it."""
+"""Every fault on one platform: a few times, or with ``make soak`` as often as in ``python -m tests.chaos.run``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from tests.chaos.faults import Fault, faults
-from tests.chaos.run import line, prepared
+from tests.chaos.run import line, prepared_scene
 from tests.chaos.scene import Outcome, Scene
 from tests.soak import SOAK, scaled
 
 SEED = 4712
-# a fault that found nothing to break would prove nothing
-BROKE_SOMETHING: dict[str, Callable[[Outcome], bool]] = {
+# a fault without an effect would prove nothing
+HAD_EFFECT: dict[str, Callable[[Outcome], bool]] = {
     "worker killed": lambda outcome: outcome.retried > 0,
     "worker stands still": lambda outcome: outcome.fenced > 0,
     "picture kills its worker": lambda outcome: outcome.dead == 1,
@@ -23,12 +23,12 @@ BROKE_SOMETHING: dict[str, Callable[[Outcome], bool]] = {
 
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
-    # not in pytest's own folder: another session closes that to other accounts, and PostgreSQL runs as one
+    # not in pytest's own folder: other accounts can't read that one, and PostgreSQL runs under another account
     with (
         tempfile.TemporaryDirectory(prefix="retllm-chaos-") as folder,
-        prepared(SEED, whole=SOAK, home=Path(folder) / "home") as made,
+        prepared_scene(SEED, long=SOAK, home=Path(folder) / "home") as prepared,
     ):
-        yield made
+        yield prepared
 
 
 @pytest.mark.chaos
@@ -37,9 +37,9 @@ def scene() -> Iterator[Scene]:
 def test_whatever_breaks_no_accepted_work_is_lost_or_counted_twice(
     scene: Scene, name: str, fault: Fault, load: bool
 ) -> None:
-    outcome = scene.play(name, fault, load=load)
+    outcome = scene.run(name, fault, load=load)
     print(line(outcome))
     assert outcome.sound, line(outcome)
     if outcome.skipped is not None:
         pytest.skip(outcome.skipped)
-    assert BROKE_SOMETHING.get(name, lambda _: True)(outcome), line(outcome)
+    assert HAD_EFFECT.get(name, lambda _: True)(outcome), line(outcome)

@@ -1,4 +1,4 @@
-"""The web server of the tests: the real application, with ordered crashes."""
+"""The web server of the tests: the real application, with crashes on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Celery worker of the tests: the real job core, queues and connections, with models that cost nothing."""
+"""The Celery worker of the tests: the real job core, queues and connections, with fast stand-in models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from uuid import UUID
 
 from celery.signals import setup_logging
 from tests.chaos import crash
-from tests.chaos.models import Encoder, Judge
+from tests.chaos.models import Encoder, Scorer
 
 from retllm import logs
 from retllm.indexing import worker as indexing
@@ -21,7 +21,7 @@ app = celery_app(get_settings().redis_url)
 app.set_default()
 app.conf.imports = ("retllm_workers.stopping",)
 crash.install("renew")
-_ENCODER, _JUDGE = Encoder(), Judge()
+_ENCODER, _SCORER = Encoder(), Scorer()
 
 
 @setup_logging.connect
@@ -43,4 +43,4 @@ def coarse_unit(unit_id: str) -> None:
 
 @app.task(name=TASK_OF["score"])
 def fine_unit(unit_id: str) -> None:
-    run_unit(get_context(), UUID(unit_id), lambda context, held: fine_worker.fine_unit(context, held, _JUDGE))
+    run_unit(get_context(), UUID(unit_id), lambda context, held: fine_worker.fine_unit(context, held, _SCORER))

@@ -1,4 +1,4 @@
-"""What every test in a browser needs: the browser itself, and the steps that people do again and again."""
+"""What all browser tests share: the browser and common steps of users."""
 
 from __future__ import annotations
 
@@ -30,36 +30,36 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE_MS = 180_000
+TIMEOUT_MS = 180_000
 K = 8
 
-IN_A_BROWSER = [
+BROWSER_MARKS = [
     pytest.mark.timeout(900),
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)"),
 ]
-expect.set_options(timeout=PATIENCE_MS)
+expect.set_options(timeout=TIMEOUT_MS)
 
 Visits = Callable[..., Page]
 
 
 @dataclass
 class Visit:
-    """A page of a fresh profile, and all that its console complained of."""
+    """A page of a fresh profile, and the errors of its console."""
 
     page: Page
-    complaints: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     def note(self, kind: str, text: str) -> None:
-        """Keep a line of the console if it is a complaint."""
-        # Chromium tells of every answer of 400 and more; tests that provoke one look at the page itself
+        """Record a line of the console if it is an error or a warning."""
+        # Chromium logs every response with a status from 400; tests that provoke one check the page itself
         if kind in ("error", "warning") and "Failed to load resource" not in text:
-            self.complaints.append(text)
+            self.errors.append(text)
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """A collection of generated scenes that is indexed."""
+    """An indexed collection of generated scenes."""
 
     id: str
     queries: list[DemoQuery]
@@ -71,7 +71,7 @@ class Scenes:
 
 
 def log_in(page: Page, admin: Admin, password: str | None = None) -> None:
-    """Log in from the page of that name."""
+    """Log in on the login page."""
     page.goto("/login")
     page.get_by_label("Name").fill(admin.name)
     page.get_by_label("Password").fill(password or str(admin.password))
@@ -80,7 +80,7 @@ def log_in(page: Page, admin: Admin, password: str | None = None) -> None:
 
 @contextmanager
 def paused(stack: LocalStack, name: str) -> Iterator[None]:
-    """While a worker takes nothing on, whatever waits for it can be looked at."""
+    """Stop a worker inside the context, so that its units stay waiting."""
     stack.kill(name, signal.SIGSTOP)
     try:
         yield
@@ -89,7 +89,7 @@ def paused(stack: LocalStack, name: str) -> Iterator[None]:
 
 
 def search(page: Page, text: str, k: int = K) -> str:
-    """Search from the open page; the id of the job."""
+    """Search from the open page and return the ID of the job."""
     page.get_by_label("Query text").fill(text)
     page.get_by_label("Candidates (k)").fill(str(k))
     page.get_by_role("button", name="Search", exact=True).click()
@@ -98,12 +98,12 @@ def search(page: Page, text: str, k: int = K) -> str:
 
 
 def keys(page: Page) -> list[str]:
-    """The items of the result in the order that is shown."""
+    """Return the items of the result in the order shown."""
     found: list[str] = page.locator("li.result").evaluate_all("all => all.map(one => one.dataset.key)")
     return found
 
 
 def ranking(api: httpx.Client, job: str) -> dict[str, Any]:
-    """A search as the API tells it."""
+    """Return a search from the API."""
     found: dict[str, Any] = api.get(f"/searches/{job}").raise_for_status().json()
     return found

@@ -1,4 +1,4 @@
-"""The whole platform as real processes, once for all tests that run in the same process."""
+"""The whole platform as real processes, started once for all tests of a process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from tests.chaos.platform import Platform
-from tests.functional.browsing import PATIENCE_MS, Scenes, Visit, Visits, log_in
+from tests.functional.browsing import TIMEOUT_MS, Scenes, Visit, Visits, log_in
 from tests.functional.forked import Forks
 
 from retllm.cli.up import Admin, prepare_client
@@ -26,7 +26,7 @@ SEED = 4712
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[LocalStack]:
-    """Database, Redis, web server, dispatcher and workers with the models that ship, in a folder of their own."""
+    """Database, Redis, web server, dispatcher and workers with the shipped models, in a folder of their own."""
     with tempfile.TemporaryDirectory(prefix="retllm-") as folder:
         settings = Settings(
             home=Path(folder) / "home",
@@ -35,7 +35,7 @@ def stack() -> Iterator[LocalStack]:
             port=0,
             preset="demo",
             torch_threads=1,
-            # a killed worker's unit is taken up again after seconds, not after a minute
+            # the unit of a killed worker is retried after seconds, not after a minute
             lease_seconds=5,
         )
         with LocalStack(settings, durable=False) as running:
@@ -44,24 +44,24 @@ def stack() -> Iterator[LocalStack]:
 
 @pytest.fixture(scope="module")
 def platform() -> Iterator[Platform]:
-    """The platform without workers: a test starts those that it wants, with models that cost nothing."""
+    """The platform without workers: each test starts its own, with fast stand-in models."""
     with (
         tempfile.TemporaryDirectory(prefix="retllm-") as folder,
-        Platform(Path(folder) / "home", workers=0) as made,
+        Platform(Path(folder) / "home", workers=0) as running,
     ):
-        yield made
+        yield running
 
 
 @pytest.fixture(scope="session")
 def forks() -> Iterator[Forks]:
-    """Runs commands in processes that begin in a moment."""
+    """Runs commands in forked processes, which start quickly."""
     with tempfile.TemporaryDirectory(prefix="retllm-forks-") as folder, Forks(Path(folder)) as serving:
         yield serving
 
 
 @pytest.fixture(scope="session")
 def admin(stack: LocalStack) -> Admin:
-    """The first administrator of the stack, with the password."""
+    """The first administrator of the stack, with their password."""
     made = prepare_client(stack)
     assert made.password is not None
     return made
@@ -69,13 +69,13 @@ def admin(stack: LocalStack) -> Admin:
 
 @pytest.fixture(scope="session")
 def api_token(stack: LocalStack, admin: Admin) -> str:
-    """The administrator's token, as the command line keeps it."""
+    """The administrator's token, as the command line stores it."""
     return str(json.loads((stack.home / "client.json").read_text("utf-8"))["token"])
 
 
 @pytest.fixture(scope="session")
 def api(stack: LocalStack, api_token: str) -> Iterator[httpx.Client]:
-    """A client of the REST API, as the administrator; its addresses begin after /api/v1."""
+    """A client of the REST API with the administrator's token; its paths are relative to /api/v1."""
     headers = {"Authorization": f"Bearer {api_token}"}
     with httpx.Client(base_url=f"{stack.url}/api/v1", headers=headers, timeout=120) as client:
         yield client
@@ -83,7 +83,7 @@ def api(stack: LocalStack, api_token: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session")
 def session_of_admin(chromium: Browser, stack: LocalStack, admin: Admin) -> Any:
-    """The cookies of somebody who logged in."""
+    """The cookies of the administrator's session."""
     context = chromium.new_context(base_url=stack.url)
     page = context.new_page()
     log_in(page, admin)
@@ -95,28 +95,28 @@ def session_of_admin(chromium: Browser, stack: LocalStack, admin: Admin) -> Any:
 
 @pytest.fixture
 def visit(chromium: Browser, stack: LocalStack, session_of_admin: dict[str, Any]) -> Iterator[Visits]:
-    """Opens pages, logged in unless told otherwise; at the end none of them may have complained."""
+    """Opens pages, logged in by default; at the end none may have logged an error."""
     visits: list[Visit] = []
     contexts: list[BrowserContext] = []
 
-    def opened(*, logged_in: bool = True, **options: Any) -> Page:
+    def open_page(*, logged_in: bool = True, **options: Any) -> Page:
         if logged_in:
             options["storage_state"] = session_of_admin
         options = {"base_url": stack.url, "viewport": {"width": 1280, "height": 900}, **options}
         context = chromium.new_context(**options)
         contexts.append(context)
-        context.set_default_timeout(PATIENCE_MS)
-        made = Visit(context.new_page())
-        made.page.on("pageerror", lambda error: made.complaints.append(str(error)))
-        made.page.on("console", lambda said: made.note(said.type, said.text))
-        visits.append(made)
-        return made.page
+        context.set_default_timeout(TIMEOUT_MS)
+        opened = Visit(context.new_page())
+        opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
+        opened.page.on("console", lambda message: opened.note(message.type, message.text))
+        visits.append(opened)
+        return opened.page
 
-    yield opened
+    yield open_page
     for context in contexts:
         context.close()
-    # errors of scripts, and whatever the policy of the server refused
-    assert [complaint for one in visits for complaint in one.complaints] == []
+    # errors of scripts and violations of the content security policy
+    assert [error for one in visits for error in one.errors] == []
 
 
 @pytest.fixture(scope="session")
@@ -132,7 +132,7 @@ def scenes(stack: LocalStack, api: httpx.Client, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture
 def indexed(scenes: Scenes, visit: Visits) -> Page:
-    """The page of the scenes once they are indexed."""
+    """The page of the collection of scenes, once they are indexed."""
     page = visit()
     page.goto(scenes.path)
     expect(page.locator("#index-state")).to_contain_text("All 16 items are indexed")

@@ -1,7 +1,7 @@
-"""Commands in forks of one process that has imported them: real processes that begin in a moment.
+"""Runs commands in forks of one process that has imported them, so that they start quickly.
 
-A server forks for each request, which names what to do and brings the three standard streams; the fork answers with
-its exit status. ``install`` puts a `retllm` into a folder that asks the server, for scripts that find it in their PATH.
+A server forks for each request, which contains the command and the three standard streams; the fork responds with its
+exit status. ``install`` creates a `retllm` script that uses the server, for scripts that search their PATH for it.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from typing import Any
 from retllm.cli.main import COMMANDS, main
 
 SECONDS = 240.0
-_LONGEST = 1 << 20
-# -S and -E: it needs nothing but the standard library, and begins sooner
+_MAX_MESSAGE_BYTES = 1 << 20
+# -S and -E: it needs only the standard library, and starts faster
 _CLIENT = """\
 #!{python} -SE
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
     server.connect({path!r})
-    asked = {{"command": sys.argv[1:], "environment": dict(os.environ), "folder": os.getcwd()}}
-    socket.send_fds(server, [json.dumps(asked).encode()], [0, 1, 2])
+    request = {{"command": sys.argv[1:], "environment": dict(os.environ), "folder": os.getcwd()}}
+    socket.send_fds(server, [json.dumps(request).encode()], [0, 1, 2])
     sys.exit(int(server.recv(16) or 70))
 """
 
 
 class Forks:
-    """The server, and requests to it; a context."""
+    """The fork server and its client; a context manager."""
 
     def __init__(self, folder: Path) -> None:
         self._path = str(folder / "forks")
@@ -53,56 +53,56 @@ class Forks:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         assert self._process is not None
-        # closes its input, which ends it
+        # this closes its input, at which it exits
         self._process.communicate()
 
     def command(
-        self, arguments: Sequence[str], environment: Mapping[str, str], given: str = ""
+        self, arguments: Sequence[str], environment: Mapping[str, str], stdin: str = ""
     ) -> CompletedProcess[str]:
-        """Run `retllm ARGUMENTS` in exactly this environment, with ``given`` as its input."""
-        return self._ask({"command": list(arguments)}, environment, given)
+        """Run `retllm ARGUMENTS` in exactly this environment, with ``stdin`` as its input."""
+        return self._request({"command": list(arguments)}, environment, stdin)
 
     def module(self, name: str, environment: Mapping[str, str]) -> CompletedProcess[str]:
-        """Import a module with an ``app`` in exactly this environment, and ask whether the app is ready."""
-        return self._ask({"module": name}, environment, "")
+        """Import a module with an ``app`` in exactly this environment, and request the readiness of the app."""
+        return self._request({"module": name}, environment, "")
 
     def install(self, folder: Path) -> Path:
-        """Put a `retllm` into ``folder``, which is made, and return the folder."""
+        """Create ``folder`` with a `retllm` script and return it."""
         folder.mkdir()
         script = folder / "retllm"
         script.write_text(_CLIENT.format(python=sys.executable, path=self._path), "utf-8")
         script.chmod(0o755)
         return folder
 
-    def _ask(self, what: dict[str, Any], environment: Mapping[str, str], given: str) -> CompletedProcess[str]:
-        asked = what | {"environment": dict(environment), "folder": str(Path.cwd())}
+    def _request(self, content: dict[str, Any], environment: Mapping[str, str], stdin: str) -> CompletedProcess[str]:
+        request = content | {"environment": dict(environment), "folder": str(Path.cwd())}
         with (
             TemporaryFile() as read,
             TemporaryFile() as out,
             TemporaryFile() as errors,
             socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server,
         ):
-            read.write(given.encode())
+            read.write(stdin.encode())
             read.seek(0)
             server.settimeout(SECONDS)
             server.connect(self._path)
-            socket.send_fds(server, [json.dumps(asked).encode()], [read.fileno(), out.fileno(), errors.fileno()])
+            socket.send_fds(server, [json.dumps(request).encode()], [read.fileno(), out.fileno(), errors.fileno()])
             status = server.recv(16)
-            assert status, f"{what} was killed"
+            assert status, f"{content} was killed"
             for file in (out, errors):
                 file.seek(0)
             return CompletedProcess(
-                what, int(status), out.read().decode("utf-8", "replace"), errors.read().decode("utf-8", "replace")
+                content, int(status), out.read().decode("utf-8", "replace"), errors.read().decode("utf-8", "replace")
             )
 
 
 def _serve(path: str) -> None:
     """Fork for each request until the input ends."""
-    for place, _ in COMMANDS.values():
-        importlib.import_module(place.partition(":")[0])
+    for target, _ in COMMANDS.values():
+        importlib.import_module(target.partition(":")[0])
     for name in ("retllm_web.app", "torch"):
         importlib.import_module(name)
-    # nobody asks how a fork ended, so none of them stays as a zombie
+    # forks are not waited for: the kernel removes them, so that none remains as a zombie
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     if os.fork() == 0:
         sys.stdin.read()
@@ -122,38 +122,38 @@ def _serve(path: str) -> None:
 
 def _child(connection: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    message, streams, _, _ = socket.recv_fds(connection, _LONGEST, 3)
+    message, streams, _, _ = socket.recv_fds(connection, _MAX_MESSAGE_BYTES, 3)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
-    asked = json.loads(message)
+    request = json.loads(message)
     os.environ.clear()
-    os.environ.update(asked["environment"])
-    os.chdir(asked["folder"])
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
     status = 1
     try:
-        status = _do(asked)
+        status = _execute(request)
     except BaseException:
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         connection.send(str(status).encode())
-        # as with any process that ends, threads do not hold it up
+        # without waiting for threads
         os._exit(status)
 
 
-def _do(asked: dict[str, Any]) -> int:
+def _execute(request: dict[str, Any]) -> int:
     try:
-        if "module" in asked:
-            importlib.import_module(asked["module"]).app.test_client().get("/readyz")
+        if "module" in request:
+            importlib.import_module(request["module"]).app.test_client().get("/readyz")
         else:
-            sys.argv = ["retllm", *asked["command"]]
+            sys.argv = ["retllm", *request["command"]]
             main()
-    except SystemExit as ended:
-        if isinstance(ended.code, str):
-            sys.stderr.write(f"{ended.code}\n")
+    except SystemExit as error:
+        if isinstance(error.code, str):
+            sys.stderr.write(f"{error.code}\n")
             return 1
-        return int(ended.code or 0)
+        return int(error.code or 0)
     return 0
 
 

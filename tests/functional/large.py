@@ -1,8 +1,8 @@
-"""A database as large as a busy server's: filled by SQL, since what is counted here are the questions, not the work.
+"""A database as large as a busy server's, filled by SQL.
 
 With ``make soak`` 100,000 items in ten collections, 10,000 jobs, 1,000,000 candidates and as many scores, with units,
-marks and a log to match; else as many jobs, since PostgreSQL would read fewer of them from end to end with good reason,
-and a fifth of the rest. Times go back over a hundred days, keys with them.
+marks and an audit log in proportion. Otherwise as many jobs, since PostgreSQL would scan a smaller table sequentially,
+and a fifth of the rest. Timestamps and IDs go back over a hundred days.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MARKS = 5
 DEAD_EVERY = 97
 AUDITED = 20_000
 
-# names of tables whose size grows with use: no page may read one of them from end to end
+# the tables that grow with use: no page may scan one of them sequentially
 LARGE = {"items", "embeddings", "jobs", "units", "searches", "candidates", "scores", "judgments", "audit_log"}
 
 _FILL = f"""
@@ -38,7 +38,7 @@ INSERT INTO collections (id, owner_id, name, description, visibility)
 INSERT INTO collection_members (collection_id, user_id, role)
     SELECT id, :vic, 'viewer' FROM big_collections WHERE n = 2;
 
--- half of the items in the first collection, the rest evenly in the others; place counts within a collection
+-- half of the items in the first collection, the rest evenly in the others; place is the number within a collection
 CREATE TEMP TABLE big_items AS
     SELECT g AS n, CASE WHEN g <= {ITEMS // 2} THEN 1 ELSE 2 + g % {COLLECTIONS - 1} END AS c,
         CASE WHEN g <= {ITEMS // 2} THEN g - 1 ELSE (g - {ITEMS // 2} - 1) / {COLLECTIONS - 1} END AS place,
@@ -132,7 +132,7 @@ INSERT INTO workers (name, queues, device, release)
 
 @dataclass(frozen=True)
 class Large:
-    """Keys of what a page may be asked for: things that are large among those of their kind."""
+    """IDs for the paths of pages; the objects are large for their kind."""
 
     collection_id: uuid.UUID
     item_id: uuid.UUID
@@ -144,7 +144,7 @@ class Large:
 
 
 def fill(engine: sa.Engine, users: dict[str, uuid.UUID], *, embedder: str, image_weight: float) -> Large:
-    """Fill the database of ``engine``; ``users`` has the keys of root (admin), ada (editor) and vic (viewer)."""
+    """Fill the database of ``engine``; ``users`` has the IDs of root (admin), ada (editor) and vic (viewer)."""
     run = uuid.uuid4()
     values = {
         **users,
@@ -155,7 +155,7 @@ def fill(engine: sa.Engine, users: dict[str, uuid.UUID], *, embedder: str, image
         "run": run,
     }
     with engine.connect() as connection:
-        # no foreign keys are checked row by row: what is put in fits by its making
+        # skip the checks of foreign keys: the rows are consistent by construction
         connection.execute(sa.text("SET session_replication_role = replica"))
         for statement in _FILL.split(";\n"):
             if statement.strip():
@@ -163,7 +163,7 @@ def fill(engine: sa.Engine, users: dict[str, uuid.UUID], *, embedder: str, image
         found = connection.execute(sa.text(_KEYS)).one()
         connection.commit()
         vacuum = connection.execution_options(isolation_level="AUTOCOMMIT")
-        # whatever looks on meanwhile, such as autovacuum, keeps pages from being marked as visible to all
+        # other transactions, such as autovacuum, can prevent pages from being marked as visible to all
         deadline = time.monotonic() + 120
         vacuum.execute(sa.text("VACUUM ANALYZE"))
         while vacuum.scalar(_NOT_ALL_VISIBLE) and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Uploads that are broken or hostile, the same ones for the same seed."""
+"""Malformed and hostile uploads; a seed always generates the same ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.media.handmade import Entry, made
 from tests.unit.media.samples import encoded, noise
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
-# written ones are in both, generated ones make up the rest
+# the handwritten cases are always included, and generated ones fill up the rest
 PICTURES, POLYGLOTS, ZIPS, FORMS, SHEETS = scaled((100, 40, 80, 80, 80), (360, 80, 240, 160, 160))
 TOTAL = PICTURES + POLYGLOTS + ZIPS + FORMS + SHEETS
 _BOUNDARY = b"xyzxyz"
@@ -32,16 +32,16 @@ _MARKUP = {
 
 @dataclass(frozen=True)
 class Case:
-    """One request: its body, and the length that its head claims."""
+    """One request: its body, and the length that its header declares."""
 
     name: str
     body: bytes
     content_type: str
-    claims: int | None = None
+    declared_length: int | None = None
 
 
 def cases(seed: int) -> Iterator[Case]:
-    """All of them."""
+    """Generate all cases."""
     chance = random.Random(seed)
     for number, (what, name, content) in enumerate(_files(chance)):
         yield _form(f"{number} {what}", name, content)
@@ -75,7 +75,7 @@ def _files(chance: random.Random) -> Iterator[tuple[str, str, bytes]]:
 # pictures
 
 
-def _whole(chance: random.Random, form: str) -> bytes:
+def _valid(chance: random.Random, form: str) -> bytes:
     size = (chance.randrange(1, 90), chance.randrange(1, 90))
     picture = noise(chance.randrange(1 << 30), size)
     if form == "GIF" or (form in ("PNG", "BMP", "TIFF") and chance.random() < 0.4):
@@ -99,37 +99,37 @@ def _flipped(chance: random.Random, data: bytes) -> bytes:
     return bytes(changed)
 
 
-def _cut(chance: random.Random, data: bytes) -> bytes:
+def _truncated(chance: random.Random, data: bytes) -> bytes:
     return data[: chance.randrange(len(data))]
 
 
 def _spliced(chance: random.Random, data: bytes) -> bytes:
-    """Pieces in another order, twice, or not at all."""
+    """Reorder, repeat and omit pieces."""
     places = sorted(chance.randrange(len(data)) for _ in range(4))
     pieces = [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True)]
     return pieces[0] + b"".join(chance.choices(pieces, k=chance.randrange(1, 9)))
 
 
-def _filled(chance: random.Random, data: bytes) -> bytes:
+def _overwritten(chance: random.Random, data: bytes) -> bytes:
     at, count = chance.randrange(len(data)), chance.randrange(1, 200)
     return data[:at] + bytes([chance.choice((0, 255, 127))]) * count + data[at + count :]
 
 
-def _grown(chance: random.Random, data: bytes) -> bytes:
+def _inserted(chance: random.Random, data: bytes) -> bytes:
     at = chance.randrange(len(data))
     return data[:at] + chance.randbytes(chance.randrange(1, 3000)) + data[at:]
 
 
-def _mixed(chance: random.Random, data: bytes) -> bytes:
-    """The head of one format on the rest of another."""
-    other = _whole(chance, chance.choice(FORMATS))
+def _header_swapped(chance: random.Random, data: bytes) -> bytes:
+    """Put the header of one format on the data of another."""
+    other = _valid(chance, chance.choice(FORMATS))
     return data[: chance.randrange(4, 40)] + other[chance.randrange(40) :]
 
 
-def _vast(chance: random.Random, form: str) -> bytes:
-    """A head that claims a size without end, and little behind it."""
+def _oversized(chance: random.Random, form: str) -> bytes:
+    """Write extreme dimensions into the header of a small file."""
     wide, high = (chance.choice((0, 1, 300, 4_000, 4_400, 65_500, 1 << 31, 0xFFFFFFFF)) for _ in range(2))
-    data = bytearray(_whole(chance, form))
+    data = bytearray(_valid(chance, form))
     if form == "PNG":
         data[16:24] = struct.pack(">2L", wide, high)
         data[29:33] = struct.pack(">L", zlib.crc32(data[12:29]))
@@ -142,33 +142,40 @@ def _vast(chance: random.Random, form: str) -> bytes:
     elif form == "WEBP" and data[12:16] == b"VP8 ":
         data[26:30] = struct.pack("<2H", wide & 0x3FFF, high & 0x3FFF)
     elif form == "TIFF":
-        for at in range(4, len(data) - 12, 2):  # the tags of width and length, wherever they stand
+        for at in range(4, len(data) - 12, 2):  # the tags of width and length, at any position
             if data[at : at + 4] in (b"\0\1\4\0", b"\1\1\4\0", b"\0\1\3\0", b"\1\1\3\0"):
                 data[at + 2 : at + 12] = struct.pack("<H2L", 4, 1, wide)
     return bytes(data)
 
 
-_MUTATIONS: tuple[Callable[[random.Random, bytes], bytes], ...] = (_flipped, _cut, _spliced, _filled, _grown, _mixed)
+_MUTATIONS: tuple[Callable[[random.Random, bytes], bytes], ...] = (
+    _flipped,
+    _truncated,
+    _spliced,
+    _overwritten,
+    _inserted,
+    _header_swapped,
+)
 
 
 def _pictures(chance: random.Random) -> Iterator[tuple[str, str, bytes]]:
     for number in range(PICTURES):
-        vast = number % 10 == 9
-        form = FORMATS[(number // 10 if vast else number) % len(FORMATS)]
+        oversized = number % 10 == 9
+        form = FORMATS[(number // 10 if oversized else number) % len(FORMATS)]
         name = f"{number}.{chance.choice((form.lower(), 'png', 'txt', 'html', 'zip'))}"
-        if vast:
-            yield f"vast {form}", name, _vast(chance, form)
+        if oversized:
+            yield f"oversized {form}", name, _oversized(chance, form)
         else:
             mutation = chance.choice(_MUTATIONS)
-            yield f"{mutation.__name__} {form}", name, mutation(chance, _whole(chance, form))
+            yield f"{mutation.__name__} {form}", name, mutation(chance, _valid(chance, form))
 
 
 def _polyglots(chance: random.Random) -> Iterator[tuple[str, str, bytes]]:
-    """Markup and scripts with the heads of pictures, pictures with markup before, inside and behind."""
+    """Generate markup with the headers of pictures, and pictures with markup before, inside and after them."""
     kinds = list(_MARKUP)
     for number in range(POLYGLOTS):
         kind, form = kinds[number % len(kinds)], FORMATS[number % len(FORMATS)]
-        markup, data = _MARKUP[kind], _whole(chance, form)
+        markup, data = _MARKUP[kind], _valid(chance, form)
         at = chance.randrange(len(data))
         content = chance.choice(
             (
@@ -200,18 +207,18 @@ def _zips(chance: random.Random) -> Iterator[tuple[str, str, bytes]]:
         entries = [_entry(chance, place) for place in range(chance.randrange(1, 6))]
         data = made(entries)
         if chance.random() < 0.8:
-            mutation = chance.choice((_flipped, _cut, _spliced, _filled, _grown))
+            mutation = chance.choice((_flipped, _truncated, _spliced, _overwritten, _inserted))
             yield f"ZIP {mutation.__name__}", f"{number}.zip", mutation(chance, data)
         else:
             count, at = chance.randrange(70_000) & 0xFFFF, chance.choice((0, 1, 1 << 20, 0xFFFFFFFF))
-            yield "ZIP with a lie", f"{number}.zip", made(entries, count=count, directory_at=at)
+            yield "ZIP with a false directory", f"{number}.zip", made(entries, count=count, directory_at=at)
 
 
 def _entry(chance: random.Random, place: int) -> Entry:
     name = chance.choice(
         (f"{place}.png", f"../../{place}.txt", f"/etc/{place}.txt", "", "\0", f"{place}\0.png", "dir/", "..\\..\\x.txt")
     )
-    content = chance.choice((_whole(chance, "PNG"), b"some words %d" % chance.randrange(1 << 30), b"", _MARKUP["html"]))
+    content = chance.choice((_valid(chance, "PNG"), b"some words %d" % chance.randrange(1 << 30), b"", _MARKUP["html"]))
     entry = Entry(name.encode(), content, method=chance.choice((0, 8, 12, 14)))
     if chance.random() < 0.3:
         entry.flags = 1 << chance.randrange(16)
@@ -316,12 +323,17 @@ def _broken_forms(chance: random.Random) -> Iterator[Case]:
             body, kind = bodies[number]
             yield Case(f"form {number}", body, kind)
             continue
-        # those of files that can't be read, so that a whole form is no good upload
+        # the file is not readable, so that an undamaged form is not a valid upload either
         body = _part(plain, picture[:60]) + _end()
-        mutation = chance.choice((_flipped, _cut, _spliced, _filled, _grown))
+        mutation = chance.choice((_flipped, _truncated, _spliced, _overwritten, _inserted))
         changed = mutation(chance, body)
-        claims = None if chance.random() < 0.6 else len(changed) + chance.choice((-20, -1, 1, 50, 100_000))
-        yield Case(f"form {number} {mutation.__name__}, claims {claims}", changed, _multipart(), claims)
+        length = None if chance.random() < 0.6 else len(changed) + chance.choice((-20, -1, 1, 50, 100_000))
+        yield Case(
+            f"form {number} {mutation.__name__}, length {length}",
+            changed,
+            _multipart(),
+            length,
+        )
 
 
 # sheets of captions, and texts as JSON
@@ -389,14 +401,14 @@ def _sheets(chance: random.Random) -> Iterator[Case]:
         suffix, data = chance.choice(
             (("csv", rows), ("tsv", rows.replace(b",", b"\t")), ("jsonl", lines), ("txt", rows))
         )
-        mutation = chance.choice((_flipped, _spliced, _filled, _grown))
-        # a NUL, so that none of them is a good upload by chance
+        mutation = chance.choice((_flipped, _spliced, _overwritten, _inserted))
+        # a NUL, so that none of them is a valid upload by chance
         made_cases.append(_form(f"sheet {mutation.__name__}", f"m{number}.{suffix}", mutation(chance, data) + b"\0"))
     yield from made_cases
 
 
-def good() -> bytes:
-    """A picture that is none of this."""
+def valid_picture() -> bytes:
+    """Return a valid picture."""
     target = io.BytesIO()
     Image.new("RGB", (64, 48), "green").save(target, "PNG")
     return target.getvalue()

@@ -1,4 +1,4 @@
-"""The pages of the app, found from its map of addresses, so that a new one can't be forgotten."""
+"""Finds the pages of the app in its URL map, so that new pages are included."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from flask import Flask
 
 
 def addresses(app: Flask, keys: Mapping[str, Sequence[str]]) -> list[str]:
-    """The address of every page that can be opened; one with one argument comes once for each of its ``keys``.
+    """Return the path of every page; a page with one argument has a path for each of its ``keys``.
 
     Raises:
-        KeyError: a page has an argument that ``keys`` says nothing of: say what it may be.
+        KeyError: a page has an argument without values in ``keys``; add them there.
     """
     found = []
     for rule in app.url_map.iter_rules():

@@ -1,4 +1,4 @@
-"""The worker as it is, heartbeat and all, with a model that costs nothing in place of the main embedder."""
+"""The real worker, with its heartbeat and with a fast stand-in model as the main embedder."""
 
 from __future__ import annotations
 

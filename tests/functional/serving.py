@@ -1,4 +1,4 @@
-"""The app under its real server, gunicorn with threads, as the Procfile starts it."""
+"""The app in its real server, gunicorn with threads, as the Procfile starts it."""
 
 from __future__ import annotations
 
@@ -35,46 +35,46 @@ class Server:
     home: Path
 
     def client(self) -> httpx.Client:
-        """A client of its API."""
+        """Return a client of its API."""
         return httpx.Client(
             base_url=f"{self.address}/api/v1", headers={"Authorization": f"Bearer {self.token}"}, timeout=120
         )
 
     def collection(self, name: str) -> str:
-        """The key of a new collection."""
+        """Create a collection and return its ID."""
         with self.client() as client:
             answer = client.post("/collections", json={"name": name})
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
     def memory(self) -> int:
-        """Bytes of all its processes."""
-        whole = psutil.Process(self.process.pid)
-        return sum(one.memory_info().rss for one in (whole, *whole.children(recursive=True)))
+        """Return the resident memory of all its processes in bytes."""
+        main = psutil.Process(self.process.pid)
+        return sum(one.memory_info().rss for one in (main, *main.children(recursive=True)))
 
-    def stored(self) -> set[str]:
-        """The keys of the files in its storage, half written ones too."""
+    def stored_files(self) -> set[str]:
+        """Return the keys of the files in its storage, including incomplete ones."""
         root = self.home / "media"
         return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 
-    def passing(self) -> list[str]:
-        """Its temporary files, also those that have no name any more."""
-        kept = [str(path) for path in (self.home / "tmp").rglob("*") if path.is_file()]
+    def temporary_files(self) -> list[str]:
+        """Return its temporary files, including open files that are already unlinked."""
+        found = [str(path) for path in (self.home / "tmp").rglob("*") if path.is_file()]
         for process in psutil.Process(self.process.pid).children(recursive=True):
             for link in Path(f"/proc/{process.pid}/fd").glob("*"):
                 try:
                     opened = str(link.readlink())
-                except OSError:  # closed meanwhile
+                except OSError:  # it was closed in the meantime
                     continue
-                # gunicorn's own, by which its workers show that they live, is there from the start
+                # gunicorn's own heartbeat files exist from the start
                 if opened.startswith(str(self.home / "tmp")) and "/wgunicorn-" not in opened:
-                    kept.append(opened)
-        return [one for one in kept if "/wgunicorn-" not in one]
+                    found.append(opened)
+        return [one for one in found if "/wgunicorn-" not in one]
 
 
 @contextmanager
 def serving(database_url: str, redis_url: str, home: Path, **settings: object) -> Iterator[Server]:
-    """A server with its files in ``home``; further settings go without their RETLLM_."""
+    """Run a server with its files in ``home``; ``settings`` are variables without the prefix RETLLM_."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

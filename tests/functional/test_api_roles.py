@@ -1,9 +1,9 @@
 """The API against its own OpenAPI document, as each role: schemathesis with all of its checks, on a real database.
 
-An administrator, who passes every permission check, runs all phases: valid requests are accepted, invalid ones are
-rejected, and each response has a status, a media type and a body that the document names. The other roles send some
-valid and invalid requests to each operation; ``make soak`` runs all phases for each role.
-Which role may do what is tested in tests/unit/web/test_authorization.py; here the document must know each response.
+All phases run for an administrator, who passes every permission check: valid requests are accepted, invalid ones are
+rejected, and each response has a status, a media type and a body that the document describes. The other roles send
+some valid and invalid requests to each operation; ``make soak`` runs all phases for each role. The permissions are
+tested in tests/unit/web/test_authorization.py; here the document must describe each response.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from schemathesis.engine.run import PhaseName
 from schemathesis.generation import GenerationMode
 from schemathesis.generation.meta import TestPhase
 from schemathesis.transport.wsgi import WSGI_TRANSPORT
-from tests.functional.contract import mended, picture
+from tests.functional.contract import corrected, picture
 from tests.soak import SOAK, scaled
 from tests.unit.web.conftest import PASSWORD, RecordingNotifier
 from tests.unit.web.policy import Person
@@ -46,96 +46,96 @@ from retllm_web.api.spec import DOCUMENT_PATH
 from retllm_web.app import create_app
 
 PHASES = {PhaseName.EXAMPLES, PhaseName.COVERAGE, PhaseName.FUZZING, PhaseName.STATEFUL_TESTING}
-# what schemathesis says of sockets even to an app without one, when it asks again without the token
-OF_SOCKETS = ("max_redirects", "verify", "cert")
+# options for sockets, which schemathesis also passes to an app without one when it repeats a request without the token
+SOCKET_OPTIONS = ("max_redirects", "verify", "cert")
 
 
 @dataclass(frozen=True)
-class Asks:
-    """Who asks; nobody has no token, and with several scopes each request has the next one's token."""
+class Role:
+    """The person who sends the requests; with several scopes, the requests use their tokens in turn."""
 
     person: Person
     scopes: tuple[TokenScope, ...] = (TokenScope.MANAGE,)
 
 
 @dataclass(frozen=True)
-class Asker:
-    """The headers that show who asks, and the keys of the tokens in them."""
+class Credentials:
+    """The headers that authenticate a person, and the IDs of the tokens used."""
 
     headers: dict[str, str]
     token_ids: set[str]
 
 
 ROLES = {
-    "nobody": Asks(Person.NOBODY, ()),
-    "viewer": Asks(Person.READER),
-    "editor": Asks(Person.OWNER),
-    "editor-of-others": Asks(Person.STRANGE_EDITOR),
-    "admin": Asks(Person.ADMIN),
-    "admin-scopes": Asks(Person.ADMIN, (TokenScope.READ, TokenScope.SEARCH, TokenScope.CHANGE)),
+    "nobody": Role(Person.NOBODY, ()),
+    "viewer": Role(Person.READER),
+    "editor": Role(Person.OWNER),
+    "editor-of-others": Role(Person.STRANGE_EDITOR),
+    "admin": Role(Person.ADMIN),
+    "admin-scopes": Role(Person.ADMIN, (TokenScope.READ, TokenScope.SEARCH, TokenScope.CHANGE)),
 }
 
 
-class Place:
-    """The app, asked from a different address each time: wrong tokens are counted for each."""
+class App:
+    """The app; each request has a different client address, since wrong tokens are counted by address."""
 
     def __init__(self, app: OpenAPI) -> None:
-        self.served = app.extensions["retllm"]
-        self.hand = SceneBuilder(self.served, PASSWORD)
+        self.services = app.extensions["retllm"]
+        self.builder = SceneBuilder(self.services, PASSWORD)
         self.document = app.api_doc
-        # whose place the tokens of several scopes take in turn
-        self.turns: dict[str, Iterator[str]] = {}
+        # by the header that schemathesis sends, the headers that replace it in turn
+        self.rotations: dict[str, Iterator[str]] = {}
         inner = app.wsgi_app
 
-        def scattered(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        def wsgi_app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
             environ["REMOTE_ADDR"] = str(ipaddress.IPv4Address(0x0A000000 + secrets.randbelow(1 << 24)))
-            if turns := self.turns.get(environ.get("HTTP_AUTHORIZATION", "")):
-                environ["HTTP_AUTHORIZATION"] = next(turns)
+            if rotation := self.rotations.get(environ.get("HTTP_AUTHORIZATION", "")):
+                environ["HTTP_AUTHORIZATION"] = next(rotation)
             return inner(environ, start_response)
 
-        # without sockets: they took most of the time, and test_api_server.py asks a real server
-        self.asked = scattered
+        # without sockets, which took most of the time; test_api_server.py tests a real server
+        self.wsgi_app = wsgi_app
 
-    def asker(self, scene: Scene, asks: Asks) -> Asker:
-        """What shows who asks."""
-        if not asks.scopes:
-            return Asker({}, set())
-        key, person = tokens.token_key(self.served.settings), scene.people[asks.person]
-        with transaction(self.served.sessions) as session:
+    def credentials(self, scene: Scene, role: Role) -> Credentials:
+        """Issue the tokens of a role."""
+        if not role.scopes:
+            return Credentials({}, set())
+        key, person = tokens.token_key(self.services.settings), scene.people[role.person]
+        with transaction(self.services.sessions) as session:
             issued = [
-                tokens.issue(session, key, Actor.unlimited(person), "contract", scope=scope) for scope in asks.scopes
+                tokens.issue(session, key, Actor.unlimited(person), "contract", scope=scope) for scope in role.scopes
             ]
             token_ids = {str(row.id) for row, _ in issued}
-        shown = [f"Bearer {token}" for _, token in issued]
-        self.turns[shown[0]] = itertools.cycle(shown)
-        return Asker({"Authorization": shown[0]}, token_ids)
+        headers = [f"Bearer {token}" for _, token in issued]
+        self.rotations[headers[0]] = itertools.cycle(headers)
+        return Credentials({"Authorization": headers[0]}, token_ids)
 
 
 @pytest.fixture
-def place(fresh_database: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """The app, with a database for itself: among what other roles made, an administrator would be shown ever more."""
+def app(fresh_database: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
+    """The app with its own database, since an administrator would also list the objects that other roles created."""
     send = WSGI_TRANSPORT.send
 
     def sent(case: schemathesis.Case, **more: Any) -> Response:
-        return send(case, **{name: value for name, value in more.items() if name not in OF_SOCKETS})
+        return send(case, **{name: value for name, value in more.items() if name not in SOCKET_OPTIONS})
 
     monkeypatch.setattr(WSGI_TRANSPORT, "send", sent)
-    # one that is made to be slow would take a good part of an administrator's time
+    # the usual hasher is slow by design and would take a large part of the administrator's requests
     monkeypatch.setattr(passwords, "HASHER", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
     settings = Settings(home=tmp_path, database_url=fresh_database, redis_url=redis_url)
-    return Place(create_app(settings, notifier=RecordingNotifier()))
+    return App(create_app(settings, notifier=RecordingNotifier()))
 
 
 @dataclass
-class Heeded:
-    """What came of a run."""
+class Findings:
+    """The failures, response statuses and phases of a run."""
 
     failures: dict[str, str] = field(default_factory=dict)
-    answers: dict[str, Counter[int]] = field(default_factory=dict)
+    statuses: dict[str, Counter[int]] = field(default_factory=dict)
     phases: dict[PhaseName, int] = field(default_factory=dict)
 
     def note(self, event: events.EngineEvent) -> None:
-        """Keeps what an event tells, the first failure of each kind for each operation."""
+        """Record an event; keep the first failure of each kind for each operation."""
         if isinstance(event, events.NonFatalError | events.FatalError):
             self.failures[f"{getattr(event, 'label', 'the run')}: error"] = repr(event)
         if not isinstance(event, events.ScenarioFinished):
@@ -144,69 +144,74 @@ class Heeded:
         self.phases[event.phase] = self.phases.get(event.phase, 0) + len(sent)
         for key, one in sent.items():
             case = event.recorder.cases[key].value
-            # another method at its address is not the operation
+            # schemathesis also tries other methods on the path of an operation
             if one.response is not None and case.method.upper() == case.operation.method.upper():
-                self.answers.setdefault(case.operation.label, Counter())[one.response.status_code] += 1
+                self.statuses.setdefault(case.operation.label, Counter())[one.response.status_code] += 1
         for key, checks in event.recorder.checks.items():
             for check in checks:
                 case = event.recorder.cases[key].value
-                if check.status is Status.FAILURE and check.failure_info is not None and not _mended(case, check.name):
+                if (
+                    check.status is Status.FAILURE
+                    and check.failure_info is not None
+                    and not _is_false_alarm(case, check.name)
+                ):
                     label = event.recorder.cases[key].value.operation.label
-                    told = f"{check.failure_info.failure.message}\n{check.failure_info.code_sample}"
-                    self.failures.setdefault(f"{label}: {check.name}", told)
+                    details = f"{check.failure_info.failure.message}\n{check.failure_info.code_sample}"
+                    self.failures.setdefault(f"{label}: {check.name}", details)
 
 
-def _mended(case: Any, check: str) -> bool:
-    """Whether the check takes right for wrong: a body with bytes was changed, or an item is not there."""
+def _is_false_alarm(case: Any, check: str) -> bool:
+    """Return whether a failed check is wrong: the body was corrected, or the query names a missing item."""
     body = case.body if isinstance(case.body, dict) else {}
     if check == "ensure_resource_availability":
-        # the collection is there; 404 is of the item that the search wants more of
+        # the collection exists; the 404 is for the item of the field `like`
         query = body.get("query", body)
         return isinstance(query, dict) and bool(query.get("like"))
     return check == "negative_data_rejection" and body.get("picture") == picture()
 
 
-def _prepared(place: Place, headers: dict[str, str], phases: set[PhaseName], examples: int) -> Any:
-    """The document as the server serves it, and how it is asked about."""
-    schema = schemathesis.openapi.from_wsgi(DOCUMENT_PATH, place.asked)
+def _load_schema(app: App, headers: dict[str, str], phases: set[PhaseName], examples: int) -> Any:
+    """Load the document from the app and configure the generated requests."""
+    schema = schemathesis.openapi.from_wsgi(DOCUMENT_PATH, app.wsgi_app)
     schema.config.headers = headers
     schema.config.seed = 7
     generation = schema.config.generation
     generation.max_examples, generation.deterministic, generation.database = examples, True, None
-    # a failure that is less short than it could be is still one, and what is known to be right would be shrunk too
+    # shrinking is slow, and would also shrink false alarms
     generation.no_shrink = True
-    # the document has hardly an example of its own
+    # the document contains few examples
     schema.config.phases.examples.fill_missing = True
     for phase in PHASES:
         schema.config.phases.get_by_name(name=phase.value).enabled = phase in phases
-    # NUL and forged tokens have tests of their own
+    # NUL and forged tokens have separate tests
     generation.allow_x00, generation.with_security_parameters = False, False
     return schema
 
 
 @contextlib.contextmanager
-def _meant(place: Place, scene: Scene, asker: Asker) -> Iterator[None]:
-    """Requests that are right name things that are there, and keep the rules that are more than a schema."""
+def _corrected_requests(app: App, scene: Scene, credentials: Credentials) -> Iterator[None]:
+    """Correct generated requests: valid ones name existing objects and follow the rules that a schema can't express."""
     known = {"queue": "embed"} | {name: str(key) for name, key in scene.keys.items()}
 
     def before_call(_: Any, case: Any, __: dict[str, Any]) -> None:
         if case.meta is None:
             return
-        wrong = {where for where, part in case.meta.components.items() if part.mode is not GenerationMode.POSITIVE}
-        sound = case.meta.generation.mode is GenerationMode.POSITIVE
-        if ParameterLocation.PATH not in wrong:
-            case.path_parameters = {name: placed(case, name, key) for name, key in (case.path_parameters or {}).items()}
-        if sound and case.headers and "Idempotency-Key" in case.headers:
-            # one key for all would be one request for all
+        invalid = {where for where, part in case.meta.components.items() if part.mode is not GenerationMode.POSITIVE}
+        valid = case.meta.generation.mode is GenerationMode.POSITIVE
+        if ParameterLocation.PATH not in invalid:
+            parameters = case.path_parameters or {}
+            case.path_parameters = {name: parameter(case, name, key) for name, key in parameters.items()}
+        if valid and case.headers and "Idempotency-Key" in case.headers:
+            # requests with the same key would be treated as one
             case.headers["Idempotency-Key"] = uuid4().hex
-        if sound and not isinstance(case.body, NotSet):
-            body = mended(case.path, case.body, place.hand.embedder)
+        if valid and not isinstance(case.body, NotSet):
+            body = corrected(case.path, case.body, app.builder.embedder)
             if body is not case.body:
                 case.body = body
 
-    def placed(case: Any, name: str, key: str) -> str:
-        # lists name the token that asks, and whoever ends that asks as nobody from then on
-        return str(uuid4()) if key in asker.token_ids else _placed(case, known, name, key)
+    def parameter(case: Any, name: str, key: str) -> str:
+        # lists contain the token in use, and later requests would fail if it were revoked
+        return str(uuid4()) if key in credentials.token_ids else _parameter(case, known, name, key)
 
     schemathesis.hook(before_call)
     try:
@@ -215,20 +220,20 @@ def _meant(place: Place, scene: Scene, asker: Asker) -> Iterator[None]:
         schemathesis.hooks.unregister(before_call)
 
 
-def _placed(case: Any, known: dict[str, str], name: str, key: str) -> str:
+def _parameter(case: Any, known: dict[str, str], name: str, key: str) -> str:
     if case.meta.phase.name is TestPhase.STATEFUL:
         return key
     if case.method != "DELETE":
         return known[name]
-    # what else was made in the run may go, these are still asked about
+    # only objects created in the run may be deleted, since other requests need the known ones
     return str(uuid4()) if key in known.values() else key
 
 
-def _run(schema: Any) -> Heeded:
-    heeded = Heeded()
+def _run(schema: Any) -> Findings:
+    findings = Findings()
     for event in from_schema(schema).execute():
-        heeded.note(event)
-    return heeded
+        findings.note(event)
+    return findings
 
 
 def _operations(document: dict[str, Any]) -> set[str]:
@@ -237,14 +242,14 @@ def _operations(document: dict[str, Any]) -> set[str]:
 
 @pytest.mark.timeout(scaled(600, 3600))
 @pytest.mark.parametrize("role", ROLES)
-def test_the_api_keeps_its_document_whoever_asks(place: Place, role: str) -> None:
+def test_the_api_conforms_to_its_document_for_each_role(app: App, role: str) -> None:
     everything = SOAK or role == "admin"
     phases = PHASES if everything else {PhaseName.FUZZING}
-    scene = place.hand.set()
-    asker = place.asker(scene, ROLES[role])
-    with _meant(place, scene, asker):
-        heeded = _run(_prepared(place, asker.headers, phases, scaled(15 if everything else 2, 100)))
-    assert not heeded.failures
-    # what asks nothing finds nothing
-    assert {phase for phase, requests in heeded.phases.items() if requests} == phases
-    assert set(heeded.answers) == _operations(place.document)
+    scene = app.builder.set()
+    credentials = app.credentials(scene, ROLES[role])
+    with _corrected_requests(app, scene, credentials):
+        findings = _run(_load_schema(app, credentials.headers, phases, scaled(15 if everything else 2, 100)))
+    assert not findings.failures
+    # a phase without requests would find no failures
+    assert {phase for phase, requests in findings.phases.items() if requests} == phases
+    assert set(findings.statuses) == _operations(app.document)

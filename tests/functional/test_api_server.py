@@ -1,4 +1,4 @@
-"""The app under its real server: threads, sockets, uploads that are streamed."""
+"""The app in its real server: threads, sockets, streamed uploads."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ MEBIBYTE = 1 << 20
 
 @pytest.fixture(scope="module")
 def server(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that takes 256 MiB in a request."""
+    """A server that accepts requests of up to 256 MiB."""
     home = tmp_path_factory.mktemp("server")
     with serving(database_url, redis_url, home, max_request_bytes=256 * MEBIBYTE) as running:
         yield running
 
 
-def test_the_same_name_asked_for_at_once_is_made_once(server: Server) -> None:
+def test_concurrent_requests_for_one_name_create_one_collection(server: Server) -> None:
     with server.client() as client, ThreadPoolExecutor(THREADS) as pool:
         answers = list(pool.map(lambda _: client.post("/collections", json={"name": "Race"}), range(24)))
     assert Counter(answer.status_code for answer in answers) == {201: 1, 409: 23}
 
 
-def test_the_same_key_sent_at_once_makes_one_job(server: Server) -> None:
+def test_concurrent_requests_with_one_idempotency_key_create_one_job(server: Server) -> None:
     with server.client() as client, ThreadPoolExecutor(THREADS) as pool:
         key = server.collection("Keys")
         client.post(f"/collections/{key}/items?index=false", json={"items": [{"text": "a robin"}]})
@@ -46,7 +46,7 @@ def test_the_same_key_sent_at_once_makes_one_job(server: Server) -> None:
         assert len(client.get("/jobs", params={"collection": key}).json()["jobs"]) == 1
 
 
-def test_the_same_file_sent_at_once_is_one_item(server: Server) -> None:
+def test_concurrent_uploads_of_one_file_create_one_item(server: Server) -> None:
     with server.client() as client, ThreadPoolExecutor(THREADS) as pool:
         key = server.collection("Files")
         answers = list(
@@ -80,14 +80,14 @@ def test_a_large_upload_is_streamed_and_not_held_in_memory(server: Server, tmp_p
     assert peak - before < 100 * MEBIBYTE
 
 
-def test_a_request_beyond_the_limit_is_refused_in_the_shape(server: Server) -> None:
+def test_a_request_above_the_size_limit_is_rejected_and_stores_nothing(server: Server) -> None:
     with server.client() as client:
         key = server.collection("Beyond")
         body = io.BytesIO(bytes(257 * MEBIBYTE))
         try:
             answer = client.post(f"/collections/{key}/items", files={"file": ("zeros.bin", body)})
         except (httpx.WriteError, httpx.ReadError):
-            # the server may close before all of it was sent; what counts is that nothing came in
+            # the server may close the connection before the whole body was sent; nothing must be stored
             pass
         else:
             assert answer.status_code == 413

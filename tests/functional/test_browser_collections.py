@@ -1,4 +1,4 @@
-"""Logging in, collections and uploads in a real browser, against real servers and workers."""
+"""Login, collections and uploads in a real browser, with real servers and workers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import httpx
 from playwright.sync_api import Locator, Page, Request, Route, expect
-from tests.functional.browsing import IN_A_BROWSER, Scenes, Visits, keys, log_in, ranking, search
+from tests.functional.browsing import BROWSER_MARKS, Scenes, Visits, keys, log_in, ranking, search
 
 from retllm.cli.up import Admin
 
-pytestmark = IN_A_BROWSER
+pytestmark = BROWSER_MARKS
 
 
-def test_a_wrong_password_is_told_and_the_right_one_lets_in_and_out(visit: Visits, admin: Admin) -> None:
+def test_a_wrong_password_shows_an_error_and_the_right_one_logs_in_and_out(visit: Visits, admin: Admin) -> None:
     page = visit(logged_in=False)
     page.goto("/jobs")
     log_in(page, admin, "certainly wrong")
@@ -31,10 +31,10 @@ def test_a_wrong_password_is_told_and_the_right_one_lets_in_and_out(visit: Visit
     expect(page.get_by_role("heading", name="Log in")).to_be_visible()
 
 
-def test_files_are_uploaded_with_their_outcomes_and_can_be_searched_at_once(
+def test_an_upload_lists_the_outcome_of_each_file_and_opens_the_search_form(
     visit: Visits, scenes: Scenes, tmp_path: Path
 ) -> None:
-    """From nothing to the search form without loading the page again."""
+    """The page changes from an empty collection to the search form without a reload."""
     (tmp_path / "broken.png").write_bytes(b"no picture")
     first, second = scenes.queries[:2]
     (tmp_path / "captions.csv").write_text(f'file,caption\n{first.file},"{first.query}"\n', encoding="utf-8")
@@ -50,7 +50,7 @@ def test_files_are_uploaded_with_their_outcomes_and_can_be_searched_at_once(
     outcomes = page.locator("[data-outcomes] tr")
     expect(outcomes).to_have_count(4)
     expect(page.locator("[data-said]")).to_have_text("2 added, 1 updated, 1 rejected.")
-    # what needs a person comes first
+    # outcomes that need attention are listed first
     expect(outcomes.first).to_contain_text("broken.png")
     expect(outcomes.first).to_contain_text("is not such a picture")
     expect(page.locator(".tile")).to_have_count(2)
@@ -62,7 +62,7 @@ def test_files_are_uploaded_with_their_outcomes_and_can_be_searched_at_once(
     assert loaded == [True, True]
 
 
-def test_dropped_files_are_sent_in_parts_and_a_part_that_is_lost_is_told(visit: Visits, api: httpx.Client) -> None:
+def test_dropped_files_are_sent_in_parts_and_a_lost_part_is_reported(visit: Visits, api: httpx.Client) -> None:
     key = api.post("/collections", json={"name": "Dropped"}).raise_for_status().json()["id"]
     page = visit()
     page.goto(f"/collections/{key}")
@@ -88,7 +88,7 @@ def test_dropped_files_are_sent_in_parts_and_a_part_that_is_lost_is_told(visit: 
     expect(page.locator(".tile")).to_have_count(5)
 
 
-def test_items_are_filtered_and_shown_large(indexed: Page, scenes: Scenes) -> None:
+def test_items_can_be_filtered_and_opened(indexed: Page, scenes: Scenes) -> None:
     name = scenes.queries[3].file
     indexed.get_by_label("Name or text contains").fill(name)
     indexed.get_by_role("button", name="Filter").click()
@@ -98,7 +98,7 @@ def test_items_are_filtered_and_shown_large(indexed: Page, scenes: Scenes) -> No
     expect(indexed.locator("dl.item-facts")).to_contain_text("256 × 256 pixels")
 
 
-def test_a_collection_goes_only_when_its_name_is_typed(visit: Visits, api: httpx.Client) -> None:
+def test_a_collection_is_deleted_only_after_its_name_is_typed(visit: Visits, api: httpx.Client) -> None:
     key = api.post("/collections", json={"name": "Short-lived"}).raise_for_status().json()["id"]
     page = visit()
     page.goto(f"/collections/{key}")
@@ -113,7 +113,7 @@ def test_a_collection_goes_only_when_its_name_is_typed(visit: Visits, api: httpx
     assert api.get(f"/collections/{key}").status_code == 404
 
 
-def test_without_scripts_all_of_it_works(
+def test_login_upload_and_search_work_without_javascript(
     visit: Visits, admin: Admin, api: httpx.Client, scenes: Scenes, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
@@ -132,13 +132,13 @@ def test_without_scripts_all_of_it_works(
     assert key is not None
     _wait_for_index(page, key[1])
     search(page, scenes.queries[0].query, k=3)
-    # the page comes again by itself until the job is over
+    # the page reloads itself until the job is over
     expect(page.locator("[data-order=final]")).to_be_visible()
     assert keys(page) == [one["item_id"] for one in ranking(api, page.url.rpartition("/")[2])["candidates"]]
 
 
 def _wait_for_index(page: Page, key: str) -> None:
-    """Look again, as a person would, until the search form is open."""
+    """Reload the page until it shows the search form."""
     form: Locator = page.get_by_role("button", name="Search", exact=True)
     for _ in range(180):
         page.goto(f"/collections/{key}")
@@ -149,7 +149,7 @@ def _wait_for_index(page: Page, key: str) -> None:
     raise AssertionError("the collection was not indexed in three minutes")
 
 
-def test_the_keyboard_reaches_the_content_first(visit: Visits, scenes: Scenes) -> None:
+def test_the_first_tab_stop_skips_to_the_content(visit: Visits, scenes: Scenes) -> None:
     page = visit()
     page.goto(scenes.path)
     page.keyboard.press("Tab")

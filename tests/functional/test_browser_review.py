@@ -1,4 +1,4 @@
-"""Reviewing, comparing and the history in a real browser, against real servers and workers."""
+"""Reviews, comparisons and the history in a real browser, with real servers and workers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import re
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
-from tests.functional.browsing import IN_A_BROWSER, K, Scenes, Visits, keys, ranking, search
+from tests.functional.browsing import BROWSER_MARKS, K, Scenes, Visits, keys, ranking, search
 
-pytestmark = IN_A_BROWSER
+pytestmark = BROWSER_MARKS
 
 
 @pytest.fixture
-def judged(indexed: Page, scenes: Scenes) -> Page:
-    """The page of a search that is over."""
+def finished_search(indexed: Page, scenes: Scenes) -> Page:
+    """The page of a finished search."""
     search(indexed, scenes.queries[3].query)
     expect(indexed.locator("[data-order=final]")).to_be_visible()
     return indexed
@@ -26,8 +26,8 @@ def _pressed(page: Page, item: str, mark: str) -> str | None:
     return page.locator(f'form[data-mark="{item}"] [data-mark-as="{mark}"]').first.get_attribute("aria-pressed")
 
 
-def test_marks_are_set_by_keys_and_clicks_and_measured_at_once(judged: Page, api: httpx.Client) -> None:
-    page = judged
+def test_marks_set_by_keys_and_clicks_update_the_measures(finished_search: Page, api: httpx.Client) -> None:
+    page = finished_search
     job = page.url.rpartition("/")[2]
     order = keys(page)
     page.evaluate("window.sameDocument = true")
@@ -39,7 +39,7 @@ def test_marks_are_set_by_keys_and_clicks_and_measured_at_once(judged: Page, api
     page.keyboard.press("n")
     expect(page.locator("[data-review]")).to_contain_text(f"2 of {K} candidates marked")
     assert _pressed(page, order[1], "not") == "true"
-    # a second time takes the mark away, by a click as by a key
+    # marking a second time removes the mark, with a click as with a key
     page.locator(f'form[data-mark="{order[1]}"]').get_by_role("button", name="Not relevant").click()
     expect(page.locator("[data-review]")).to_contain_text(f"1 of {K} candidates marked")
     assert page.evaluate("window.sameDocument")
@@ -49,7 +49,7 @@ def test_marks_are_set_by_keys_and_clicks_and_measured_at_once(judged: Page, api
     assert _pressed(page, order[0], "relevant") == "true"
 
 
-def test_an_item_that_no_stage_found_is_marked_and_told_as_a_coarse_miss(
+def test_a_relevant_item_outside_the_candidates_is_shown_as_a_coarse_miss(
     indexed: Page, scenes: Scenes, api: httpx.Client
 ) -> None:
     page = indexed
@@ -65,8 +65,10 @@ def test_an_item_that_no_stage_found_is_marked_and_told_as_a_coarse_miss(
     expect(page.locator("[data-review]")).to_contain_text("Relevant items that are not candidates")
 
 
-def test_two_searches_are_chosen_in_the_history_and_compared(judged: Page, scenes: Scenes, api: httpx.Client) -> None:
-    page = judged
+def test_two_searches_selected_in_the_history_are_compared(
+    finished_search: Page, scenes: Scenes, api: httpx.Client
+) -> None:
+    page = finished_search
     first = page.url.rpartition("/")[2]
     body = {"text": scenes.queries[3].query, "k": 3}
     second = api.post(f"{scenes.path}/searches", json=body).raise_for_status().json()["id"]
@@ -81,8 +83,8 @@ def test_two_searches_are_chosen_in_the_history_and_compared(judged: Page, scene
     expect(page.locator("tbody[data-rows] tr[data-row]")).to_have_count(len(items))
 
 
-def test_the_filter_is_exported_as_it_is_shown(judged: Page, scenes: Scenes, api: httpx.Client) -> None:
-    page = judged
+def test_an_export_contains_the_filtered_results(finished_search: Page, scenes: Scenes, api: httpx.Client) -> None:
+    page = finished_search
     job = page.url.rpartition("/")[2]
     page.goto(f"/jobs?collection={scenes.id}&kind=search")
     page.locator("summary", has_text="Export").click()
@@ -90,14 +92,16 @@ def test_the_filter_is_exported_as_it_is_shown(judged: Page, scenes: Scenes, api
         page.locator("details.export li").nth(1).get_by_role("link", name="CSV").click()
     text = begun.value.path().read_text("utf-8-sig")
     rows = [row for row in csv.DictReader(io.StringIO(text)) if job in row.values()]
-    told = ranking(api, job)["candidates"]
-    assert len(rows) == len(told) == K
-    assert {one["item_id"] for one in told} == {value for row in rows for value in row.values()} & {
-        one["item_id"] for one in told
+    candidates = ranking(api, job)["candidates"]
+    assert len(rows) == len(candidates) == K
+    assert {one["item_id"] for one in candidates} == {value for row in rows for value in row.values()} & {
+        one["item_id"] for one in candidates
     }
 
 
-def test_chosen_jobs_are_deleted_after_a_count_is_confirmed(visit: Visits, scenes: Scenes, api: httpx.Client) -> None:
+def test_selected_jobs_are_deleted_after_their_number_is_confirmed(
+    visit: Visits, scenes: Scenes, api: httpx.Client
+) -> None:
     jobs = []
     for text in ("first to be deleted", "second to be deleted", "kept for good"):
         made = api.post(f"{scenes.path}/searches", json={"text": text, "k": 2}).raise_for_status().json()
@@ -108,7 +112,7 @@ def test_chosen_jobs_are_deleted_after_a_count_is_confirmed(visit: Visits, scene
         expect(page.locator("#job")).to_have_attribute("data-over", "true")
     page.goto("/jobs?text=deleted")
     expect(page.locator("tbody [data-row]")).to_have_count(2)
-    # by the keyboard: to the first entry, select it, and the next
+    # with the keyboard: go to the first entry and select it, then the next one
     for key in ("j", "x", "j", "x"):
         page.keyboard.press(key)
     page.get_by_role("button", name=re.compile("Delete")).click()
@@ -118,7 +122,7 @@ def test_chosen_jobs_are_deleted_after_a_count_is_confirmed(visit: Visits, scene
     assert [api.get(f"/jobs/{job}").status_code for job in jobs] == [404, 404, 200]
 
 
-def test_a_filter_is_kept_under_a_name(visit: Visits, scenes: Scenes) -> None:
+def test_a_filter_is_saved_under_a_name(visit: Visits, scenes: Scenes) -> None:
     page = visit()
     page.goto("/jobs")
     page.get_by_label("Kind").select_option("index")
@@ -131,7 +135,7 @@ def test_a_filter_is_kept_under_a_name(visit: Visits, scenes: Scenes) -> None:
     expect(page.get_by_label("Kind")).to_have_value("index")
 
 
-def test_colours_are_chosen_and_remembered(visit: Visits) -> None:
+def test_the_colour_mode_is_chosen_and_remembered(visit: Visits) -> None:
     page = visit(color_scheme="light")
     page.goto("/")
     expect(page.locator("html")).to_have_attribute("data-bs-theme", "light")
@@ -142,7 +146,7 @@ def test_colours_are_chosen_and_remembered(visit: Visits) -> None:
     expect(page.get_by_role("button", name="Dark colours")).to_be_visible()
 
 
-def test_the_keys_are_told_and_lead_to_the_search(visit: Visits) -> None:
+def test_keys_open_the_list_of_shortcuts_and_the_search_page(visit: Visits) -> None:
     page = visit()
     page.goto("/")
     page.keyboard.press("?")

@@ -1,4 +1,4 @@
-"""Searches in a real browser, against real servers and workers."""
+"""Searches in a real browser, with real servers and workers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import re
 
 import httpx
 from playwright.sync_api import Page, expect
-from tests.functional.browsing import IN_A_BROWSER, K, Scenes, Visits, keys, log_in, paused, ranking, search
+from tests.functional.browsing import BROWSER_MARKS, K, Scenes, Visits, keys, log_in, paused, ranking, search
 
 from retllm.cli.up import Admin
 from retllm.stack import LocalStack
 
-pytestmark = IN_A_BROWSER
+pytestmark = BROWSER_MARKS
 
 
-def test_candidates_appear_at_once_and_settle_in_the_order_that_the_api_tells(
+def test_candidates_appear_at_once_and_end_in_the_order_of_the_api(
     indexed: Page, scenes: Scenes, stack: LocalStack, api: httpx.Client
 ) -> None:
     page = indexed
@@ -35,7 +35,7 @@ def test_candidates_appear_at_once_and_settle_in_the_order_that_the_api_tells(
     assert page.locator(".rank").evaluate_all("all => all.map(one => one.lastChild.data)") == [
         str(rank) for rank in range(1, K + 1)
     ]
-    # the same elements, moved: nothing was loaded again
+    # the same elements were moved, without a reload
     assert page.evaluate("window.sameDocument")
     assert kept.evaluate("one => one.isConnected && one.dataset.key") == coarse[0]
     for one in result["candidates"]:
@@ -47,7 +47,7 @@ def test_candidates_appear_at_once_and_settle_in_the_order_that_the_api_tells(
     expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
 
 
-def test_a_search_by_picture_finds_that_picture_and_explains_itself(
+def test_a_search_by_picture_finds_that_picture_and_shows_its_settings(
     indexed: Page, scenes: Scenes, api: httpx.Client
 ) -> None:
     page = indexed
@@ -70,9 +70,7 @@ def test_a_search_by_picture_finds_that_picture_and_explains_itself(
     assert ranking(api, again)["has_picture"]
 
 
-def test_a_search_is_cancelled_and_taken_up_again(
-    indexed: Page, scenes: Scenes, stack: LocalStack, api: httpx.Client
-) -> None:
+def test_a_cancelled_search_can_be_resumed(indexed: Page, scenes: Scenes, stack: LocalStack, api: httpx.Client) -> None:
     page = indexed
     with paused(stack, "score"):
         job = search(page, scenes.queries[7].query)
@@ -87,7 +85,7 @@ def test_a_search_is_cancelled_and_taken_up_again(
     assert api.get(f"/jobs/{job}").json()["state"] == "succeeded"
 
 
-def test_a_lost_connection_is_told_and_found_again(indexed: Page, scenes: Scenes, stack: LocalStack) -> None:
+def test_a_lost_connection_is_reported_until_it_is_restored(indexed: Page, scenes: Scenes, stack: LocalStack) -> None:
     page = indexed
     with paused(stack, "score"):
         search(page, scenes.queries[9].query)
@@ -99,9 +97,7 @@ def test_a_lost_connection_is_told_and_found_again(indexed: Page, scenes: Scenes
     expect(page.locator("[data-order=final]")).to_be_visible()
 
 
-def test_what_did_not_change_keeps_the_focus_while_the_page_is_live(
-    indexed: Page, scenes: Scenes, stack: LocalStack
-) -> None:
+def test_live_updates_keep_the_focus_on_unchanged_elements(indexed: Page, scenes: Scenes, stack: LocalStack) -> None:
     page = indexed
     with paused(stack, "score"):
         search(page, scenes.queries[10].query)
@@ -113,23 +109,23 @@ def test_what_did_not_change_keeps_the_focus_while_the_page_is_live(
         expect(page.get_by_role("button", name="Cancel")).to_be_focused()
 
 
-def test_a_hidden_tab_asks_for_nothing_and_is_current_when_it_is_seen_again(
+def test_a_hidden_tab_sends_no_requests_and_updates_when_it_is_shown_again(
     indexed: Page, scenes: Scenes, stack: LocalStack
 ) -> None:
     page = indexed
     page.clock.install()
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/live") else None)
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url) if request.url.endswith("/live") else None)
     with paused(stack, "score"):
         search(page, scenes.queries[11].query)
         expect(page.locator("li.result")).to_have_count(K)
         _hide(page, True)
-        before = len(asked)
+        before = len(requests)
         for _ in range(5):
             page.clock.run_for(5_000)
-            # by then an answer would be here, and the next request planned
+            # by then a response would have arrived and the next request been scheduled
             page.evaluate("fetch('/healthz').then((answer) => answer.text())")
-        assert len(asked) <= before + 1  # one may have been under way
+        assert len(requests) <= before + 1  # one may have been in flight
     _hide(page, False)
     expect(page.locator("[data-order=final]")).to_be_visible()
 
@@ -144,7 +140,7 @@ def _hide(page: Page, hidden: bool) -> None:
     )
 
 
-def test_enter_searches_once_however_often_it_is_pressed(indexed: Page, scenes: Scenes, api: httpx.Client) -> None:
+def test_pressing_enter_repeatedly_submits_one_search(indexed: Page, scenes: Scenes, api: httpx.Client) -> None:
     page = indexed
     text = "only one of these"
     page.get_by_label("Query text").fill(text)
@@ -161,14 +157,14 @@ def test_enter_searches_once_however_often_it_is_pressed(indexed: Page, scenes: 
     assert len([job for job in jobs if job["params"].get("text") == text]) == 1
 
 
-def test_a_field_that_is_wrong_is_told_beside_it(indexed: Page) -> None:
+def test_an_invalid_field_shows_its_error(indexed: Page) -> None:
     page = indexed
     page.get_by_role("button", name="Search", exact=True).click()
     expect(page.locator("#text-problem")).to_contain_text("query is empty")
     expect(page.get_by_label("Query text")).to_have_attribute("aria-invalid", "true")
 
 
-def test_a_picture_is_seen_again_when_the_browser_goes_back(indexed: Page, scenes: Scenes) -> None:
+def test_the_selected_picture_is_shown_again_after_going_back(indexed: Page, scenes: Scenes) -> None:
     page = indexed
     page.goto(f"/search?collection={scenes.id}")
     page.get_by_label("Query picture (alone or with text)").set_input_files(scenes.folder / scenes.queries[1].file)
@@ -178,10 +174,10 @@ def test_a_picture_is_seen_again_when_the_browser_goes_back(indexed: Page, scene
     expect(page.get_by_alt_text("Selected picture")).to_be_visible()
 
 
-def test_a_log_out_in_another_tab_is_told_and_the_log_in_leads_back(
+def test_a_logout_in_another_tab_is_reported_and_the_login_returns_to_the_page(
     indexed: Page, scenes: Scenes, visit: Visits, admin: Admin, stack: LocalStack
 ) -> None:
-    # a session of its own: the log-out ends it
+    # a separate session, since the logout ends it
     page = visit(logged_in=False)
     log_in(page, admin)
     expect(page.get_by_role("heading", name="Overview", exact=True)).to_be_visible()

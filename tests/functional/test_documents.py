@@ -1,4 +1,4 @@
-"""What the tutorial and the how-to pages tell people to type works, and says what they show."""
+"""The commands of the tutorial and the how-to pages work and print what the pages show."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from retllm.cli.up import Admin
 from retllm.demo.world import write_collection
 from retllm.stack import LocalStack
 
-# the address that the pages show for the server
-_SHOWN = "http://127.0.0.1:8080"
+# the address of the server in the pages
+_SHOWN_URL = "http://127.0.0.1:8080"
 _SECONDS = 280
-# how far a number that is shown may be from the one on this machine
-_CLOSE = 0.02
+# the largest difference between a number in a page and the one in the output
+_TOLERANCE = 0.02
 _NUMBER = re.compile(r"-?\d+\.\d+")
 _MARK = "@@ "
 
 
 @dataclass(frozen=True)
 class Shell:
-    """Runs pages in one folder against one platform; each page has a bash of its own."""
+    """Runs the commands of pages in one folder with one platform; each page has its own bash process."""
 
     folder: Path
     environment: dict[str, str]
     url: str
 
     def run(self, page: Path) -> None:
-        """Run every command of the page: it must succeed, unless the next one shows ``$?``, and print what is shown."""
+        """Run the commands of a page: each must print what the page shows and succeed, unless the next shows ``$?``."""
         commands = self._commands(page)
         outputs = self._outputs(commands)
         assert len(outputs) == len(commands), f"{page.name} ended early:\n{outputs[-1:]}"
@@ -58,11 +58,11 @@ class Shell:
     def _outputs(self, commands: list[Command]) -> list[tuple[int, str]]:
         lines = ["exec 2>&1", "status=0"]
         for command in commands:
-            lines += [f"printf '\\n{_MARK}begin\\n'; (exit $status)", command.text.replace(_SHOWN, self.url)]
+            lines += [f"printf '\\n{_MARK}begin\\n'; (exit $status)", command.text.replace(_SHOWN_URL, self.url)]
             lines.append(f"status=$?; printf '\\n{_MARK}end %d\\n' $status")
         script = self.folder / ".page.sh"
         script.write_text("\n".join(lines) + "\n", "utf-8")
-        ran = subprocess.run(
+        result = subprocess.run(
             ["bash", str(script)],
             cwd=self.folder,
             env=self.environment,
@@ -71,36 +71,36 @@ class Shell:
             text=True,
             timeout=_SECONDS,
         )
-        found = re.findall(rf"\n{_MARK}begin\n(.*?)\n{_MARK}end (\d+)\n", ran.stdout, re.DOTALL)
+        found = re.findall(rf"\n{_MARK}begin\n(.*?)\n{_MARK}end (\d+)\n", result.stdout, re.DOTALL)
         return [(int(status), output) for output, status in found]
 
 
 def first_missing(shown: list[str], output: str) -> str | None:
-    """The first line that a page shows and the output lacks, None if all come in their order.
+    """Return the first line that a page shows and the output lacks; None if all lines occur in this order.
 
-    ``...`` stands for anything, and a line of it alone for any lines. A program may say more between them, as progress
-    does. Numbers with a point are compared as numbers.
+    ``...`` stands for any text, and a line with nothing else for any lines. The output may contain more lines, such as
+    progress. Numbers with a decimal point are compared as numbers.
     """
     lines = iter(output.splitlines())
     for line in shown:
         if line.strip() in ("", "..."):
             continue
-        if not any(_says(line, said) for said in lines):
+        if not any(_matches(line, printed) for printed in lines):
             return line
     return None
 
 
-def _says(shown: str, said: str) -> bool:
+def _matches(shown: str, printed: str) -> bool:
     parts = [r"\s*".join(_pattern(piece) for piece in part.split()) for part in shown.split("...")]
-    found = re.fullmatch(r".*?".join(parts), said.strip())
+    found = re.fullmatch(r".*?".join(parts), printed.strip())
     if found is None:
         return False
     expected = [float(number) for number in _NUMBER.findall(shown)]
-    return all(abs(float(a) - b) <= _CLOSE for a, b in zip(found.groups(), expected, strict=True))
+    return all(abs(float(a) - b) <= _TOLERANCE for a, b in zip(found.groups(), expected, strict=True))
 
 
 def _pattern(word: str) -> str:
-    """A word as a pattern: its numbers with a point as groups, the rest as it is."""
+    """Return a pattern for a word in which the numbers with a decimal point are groups."""
     plain = _NUMBER.split(word)
     return rf"({_NUMBER.pattern})".join(re.escape(piece) for piece in plain)
 
@@ -111,8 +111,8 @@ def shell(stack: LocalStack, admin: Admin, forks: Forks, tmp_path_factory: pytes
     pictures = folder / "Pictures" / "holiday"
     write_collection(pictures, families=1, seed=11)
     (pictures / "captions.jsonl").unlink()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RETLLM_")}
-    environment = kept | {
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RETLLM_")}
+    environment = inherited | {
         "HOME": str(folder),
         "PATH": os.pathsep.join(
             [str(forks.install(folder / ".bin")), str(Path(sys.executable).parent), os.environ["PATH"]]
@@ -126,7 +126,7 @@ def shell(stack: LocalStack, admin: Admin, forks: Forks, tmp_path_factory: pytes
 
 @pytest.fixture(scope="module")
 def tutorial(shell: Shell) -> Shell:
-    """The shell of somebody who has done the tutorial, from which the how-to pages go on."""
+    """The shell after the tutorial, in which the how-to pages continue."""
     shell.run(TUTORIAL)
     return shell
 
@@ -151,5 +151,5 @@ def test_a_how_to_page_works(page: Path, tutorial: Shell) -> None:
         (['{... "rejected":1,... }'], '{"added":0,"rejected":1,"x":2}', None),
     ],
 )
-def test_what_a_page_shows_is_compared_line_by_line(shown: list[str], output: str, missing: str | None) -> None:
+def test_shown_output_is_compared_line_by_line(shown: list[str], output: str, missing: str | None) -> None:
     assert first_missing(shown, output) == missing

@@ -1,4 +1,4 @@
-"""Broken and hostile uploads to the real server: it answers each, keeps nothing of them, and goes on.
+"""Malformed and hostile uploads to the real server: it responds to each, keeps no part of them, and still works.
 
 Hundreds of them, and a thousand with ``make soak``.
 """
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import sqlalchemy as sa
-from tests.functional.malformed import TOTAL, Case, cases, good
+from tests.functional.malformed import TOTAL, Case, cases, valid_picture
 from tests.functional.serving import Server, serving
 
 from retllm.db.session import make_sessions
@@ -32,14 +32,14 @@ SEED = 4712
 MEBIBYTE = 1 << 20
 LIMIT = 8 * MEBIBYTE
 DECODER = 512 * MEBIBYTE
-# what the server may grow by, without its decoders, which have their limit
+# how much the memory of the server may grow, without its decoders, which have their own limit
 GROWTH = 200 * MEBIBYTE
 _MARKUP = (b"<script", b"<svg", b"<html", b"<!doctype", b"<?xml")
 
 
 @pytest.fixture(scope="module")
 def server(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with small limits, so that what exceeds them is small too."""
+    """A server with small limits, so that small requests exceed them."""
     home = tmp_path_factory.mktemp("hostile")
     limits = {"max_request_bytes": LIMIT, "max_file_bytes": 4 * MEBIBYTE, "max_pixels": 20_000_000}
     with serving(database_url, redis_url, home, decode_memory=DECODER, **limits) as running:
@@ -47,8 +47,8 @@ def server(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathF
 
 
 @dataclass
-class Answer:
-    """What came back."""
+class Response:
+    """A response."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -58,8 +58,8 @@ class Answer:
         return json.loads(self.body)
 
 
-def ask(server: Server, method: str, path: str, *pieces: bytes, **headers: str) -> Answer:
-    """One request on a connection of its own. After the pieces the sending side is closed, whatever was claimed."""
+def send_request(server: Server, method: str, path: str, *pieces: bytes, **headers: str) -> Response:
+    """Send a request on its own connection, and close the sending side after the pieces regardless of their length."""
     where = urlsplit(server.address)
     lines = [f"{method} /api/v1{path} HTTP/1.1", "Host: here", f"Authorization: Bearer {server.token}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()] + ["Connection: close"]
@@ -70,22 +70,22 @@ def ask(server: Server, method: str, path: str, *pieces: bytes, **headers: str) 
                 connection.sendall(piece)
             connection.shutdown(socket.SHUT_WR)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it answered before it had read all
+            pass  # it responded before it had read the whole body
         answer = http.client.HTTPResponse(connection, method=method)
         answer.begin()
-        return Answer(answer.status, answer.msg, answer.read())
+        return Response(answer.status, answer.msg, answer.read())
 
 
-def send(server: Server, collection: str, case: Case) -> Answer:
-    """One case as it is."""
-    claimed = len(case.body) if case.claims is None else case.claims
+def send(server: Server, collection: str, case: Case) -> Response:
+    """Send a case unchanged."""
+    length = len(case.body) if case.declared_length is None else case.declared_length
     path = f"/collections/{collection}/items?index=false"
-    return ask(server, "POST", path, case.body, Content_Type=case.content_type, Content_Length=str(claimed))
+    return send_request(server, "POST", path, case.body, Content_Type=case.content_type, Content_Length=str(length))
 
 
 @dataclass
 class Watch:
-    """The processes of a server while it works."""
+    """The processes of a server and their highest memory use."""
 
     before: int
     peak: int = 0
@@ -93,7 +93,7 @@ class Watch:
     pids: set[int] = field(default_factory=set)
 
     def look(self, server: Server) -> None:
-        """Once."""
+        """Update the highest values once."""
         main = psutil.Process(server.process.pid)
         serving_, decoding = 0, 0
         for process in (main, *main.children(recursive=True)):
@@ -111,7 +111,7 @@ class Watch:
 
 @contextmanager
 def watched(server: Server) -> Iterator[Watch]:
-    """Look at the server's memory many times a second."""
+    """Measure the server's memory many times a second inside the context."""
     watch, over = Watch(0), threading.Event()
     watch.look(server)
     watch.before = watch.peak
@@ -129,8 +129,8 @@ def watched(server: Server) -> Iterator[Watch]:
         thread.join()
 
 
-def named(database_url: str) -> set[str]:
-    """The files that an item names."""
+def files_of_items(database_url: str) -> set[str]:
+    """Return the keys of the files of all items."""
     sessions = make_sessions(database_url)
     with sessions() as session:
         rows = session.execute(sa.select(Item.picture_key, Item.thumbnail_key))
@@ -139,31 +139,31 @@ def named(database_url: str) -> set[str]:
     return found
 
 
-def settled(server: Server) -> list[str]:
-    """What is left of temporary files once the last request is cleared away."""
+def remaining_temporary_files(server: Server) -> list[str]:
+    """Wait until the temporary files are deleted, and return those that remain."""
     deadline = time.monotonic() + 120
-    while (left := server.passing()) and time.monotonic() < deadline:
+    while (left := server.temporary_files()) and time.monotonic() < deadline:
         time.sleep(0.2)
     return left
 
 
 def upload(name: str, content: bytes) -> Case:
-    """A form of one file."""
+    """Return a form with one file."""
     head = f'--good\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode()
     return Case(name, head + content + b"\r\n--good--\r\n", "multipart/form-data; boundary=good")
 
 
 @pytest.mark.timeout(900)
-def test_malformed_uploads_by_the_hundred(server: Server, database_url: str) -> None:
+def test_malformed_uploads_are_answered_and_leave_no_orphaned_files(server: Server, database_url: str) -> None:
     key = server.collection("Hostile")
-    assert send(server, key, upload("first.png", good()[:60])).json()["rejected"] == 1
+    assert send(server, key, upload("first.png", valid_picture()[:60])).json()["rejected"] == 1
     problems: list[str] = []
     statuses: Counter[int] = Counter()
     outcomes: Counter[str] = Counter()
     taken: list[tuple[str, str]] = []
     every = list(cases(SEED))
 
-    def one(case: Case) -> tuple[Case, Answer | Exception]:
+    def one(case: Case) -> tuple[Case, Response | Exception]:
         try:
             return case, send(server, key, case)
         except (OSError, http.client.HTTPException) as error:
@@ -176,7 +176,7 @@ def test_malformed_uploads_by_the_hundred(server: Server, database_url: str) -> 
                 continue
             statuses[answer.status] += 1
             if answer.headers["Content-Type"] != "application/json":
-                # what the server itself can't read, it answers itself, in a few plain words
+                # gunicorn itself responds to requests that it can't parse, with plain text
                 assert answer.headers["Content-Type"].startswith("text/plain"), case.name
                 assert 400 <= answer.status < 500, case.name
                 continue
@@ -190,37 +190,37 @@ def test_malformed_uploads_by_the_hundred(server: Server, database_url: str) -> 
                 taken += [(case.name, one["item_id"]) for one in body["outcomes"] if one["kind"] == "image"]
     assert not problems, "\n".join(problems)
     assert len(every) == statuses.total() == TOTAL
-    # most of them are refused; what still is a picture behind its damage is none of harm
+    # most of them are rejected; some damaged files are still harmless pictures
     assert outcomes["rejected"] + sum(statuses[status] for status in statuses if status >= 400) > 0.7 * TOTAL
-    # the same processes as before, and none of them grew much
+    # no process was restarted, and none grew much
     assert server.process.poll() is None
     assert watch.pids == {process.pid for process in processes(server)}
     assert watch.peak - watch.before < GROWTH
     assert watch.decoders < DECODER
-    # no file that nothing names, none half written, none in passing
-    assert settled(server) == []
-    assert server.stored() == named(database_url)
+    # no orphaned, incomplete or temporary file is left
+    assert remaining_temporary_files(server) == []
+    assert server.stored_files() == files_of_items(database_url)
     for case_name, item in dict(reversed(taken)).items():
-        harmless(server, item, case_name)
-    # and it goes on
-    assert send(server, key, upload("good.png", good())).json()["added"] == 1
+        check_harmless(server, item, case_name)
+    # the server still works
+    assert send(server, key, upload("good.png", valid_picture())).json()["added"] == 1
 
 
 def processes(server: Server) -> list[psutil.Process]:
-    """Those of the server that do not decode."""
+    """Return the processes of the server that are not decoders."""
     main = psutil.Process(server.process.pid)
     every = (main, *main.children(recursive=True))
     return [one for one in every if not any(part.endswith("decoder.py") for part in one.cmdline())]
 
 
-def harmless(server: Server, item: str, case: str) -> None:
-    """What was taken is shown re-encoded, or not at all, and its original is a file to save."""
-    shown = ask(server, "GET", f"/items/{item}/rendition")
+def check_harmless(server: Server, item: str, case: str) -> None:
+    """Check that an accepted picture is shown only re-encoded, and that its original is sent only as a download."""
+    shown = send_request(server, "GET", f"/items/{item}/rendition")
     assert shown.status == 200, case
     assert shown.headers["Content-Type"] == "image/webp", case
     assert shown.body[8:12] == b"WEBP", case
     assert not any(markup in shown.body.lower() for markup in _MARKUP), case
-    original = ask(server, "GET", f"/items/{item}/picture")
+    original = send_request(server, "GET", f"/items/{item}/picture")
     assert original.headers["Content-Type"].startswith("image/"), case
     assert "svg" not in original.headers["Content-Type"], case
     assert original.headers["Content-Disposition"].startswith("attachment; "), case
@@ -229,7 +229,7 @@ def harmless(server: Server, item: str, case: str) -> None:
         assert answer.headers["Content-Security-Policy"] == "default-src 'none'; sandbox", case
 
 
-# bodies in chunks, whose length nobody claims
+# chunked bodies without a declared length
 
 
 def _chunk(data: bytes) -> bytes:
@@ -247,7 +247,7 @@ _FORM = "multipart/form-data; boundary=x"
         (_FORM, b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n'),
         (_FORM, b"no part at all"),
         ("application/json", b'{"items": [{"text": "'),
-        # cut off at the limit this would be whole
+        # truncated at the limit, this would be valid
         ("application/json", b'{"items": [{"text": "a robin"}]}' + b" " * LIMIT),
         ("text/plain", b""),
         ("application/x-www-form-urlencoded", b"a="),
@@ -255,12 +255,12 @@ _FORM = "multipart/form-data; boundary=x"
     ],
 )
 @pytest.mark.parametrize("path", ["/collections/{}/items", "/collections/{}/searches"])
-def test_a_body_in_chunks_is_bounded(server: Server, database_url: str, kind: str, head: bytes, path: str) -> None:
+def test_a_chunked_body_has_a_size_limit(server: Server, database_url: str, kind: str, head: bytes, path: str) -> None:
     key = server.collection(f"Chunks {os.urandom(4).hex()}")
-    before = server.stored()
+    before = server.stored_files()
     filler = _chunk(b"x" * MEBIBYTE)
     with watched(server) as watch:
-        answer = ask(
+        answer = send_request(
             server,
             "POST",
             path.format(key),
@@ -273,8 +273,8 @@ def test_a_body_in_chunks_is_bounded(server: Server, database_url: str, kind: st
     assert answer.status in ((413,) if kind == _FORM or "json" in kind else (413, 415)), answer.body
     assert set(answer.json()["error"]) == {"code", "message", "detail"}
     assert watch.peak - watch.before < 100 * MEBIBYTE
-    assert settled(server) == []
-    assert server.stored() == before == named(database_url)
+    assert remaining_temporary_files(server) == []
+    assert server.stored_files() == before == files_of_items(database_url)
 
 
 @pytest.mark.parametrize(
@@ -292,14 +292,14 @@ def test_a_body_in_chunks_is_bounded(server: Server, database_url: str, kind: st
     ],
     ids=range(9),
 )
-def test_broken_chunks_are_refused(server: Server, pieces: tuple[bytes, ...]) -> None:
+def test_malformed_chunks_are_rejected(server: Server, pieces: tuple[bytes, ...]) -> None:
     key = server.collection(f"Broken chunks {os.urandom(4).hex()}")
     for kind in (_FORM, "application/json"):
-        answer = ask(
+        answer = send_request(
             server, "POST", f"/collections/{key}/items", *pieces, Transfer_Encoding="chunked", Content_Type=kind
         )
         assert 400 <= answer.status < 500, (kind, answer.body)
-    assert settled(server) == []
+    assert remaining_temporary_files(server) == []
 
 
 # markup
@@ -318,15 +318,17 @@ def test_broken_chunks_are_refused(server: Server, pieces: tuple[bytes, ...]) ->
     ],
     ids=["svg", "html", "html behind a mark", "script", "gif", "text"],
 )
-def test_markup_is_refused_or_a_text_and_no_answer_is_one(server: Server, suffix: str, content: bytes) -> None:
+def test_markup_is_rejected_or_stored_as_text_and_never_served_as_markup(
+    server: Server, suffix: str, content: bytes
+) -> None:
     key = server.collection(f"Markup {os.urandom(4).hex()}")
     answer = send(server, key, upload(f"a.{suffix}", content + os.urandom(4).hex().encode()))
-    answers = [answer, ask(server, "GET", f"/collections/{key}/items")]
+    answers = [answer, send_request(server, "GET", f"/collections/{key}/items")]
     for outcome in answer.json()["outcomes"]:
         assert outcome["kind"] in (None, "text")
         if outcome["item_id"]:
             answers += [
-                ask(server, "GET", f"/items/{outcome['item_id']}{which}")
+                send_request(server, "GET", f"/items/{outcome['item_id']}{which}")
                 for which in ("", "/picture", "/rendition", "/thumbnail")
             ]
     for one in answers:

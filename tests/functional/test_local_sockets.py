@@ -1,4 +1,4 @@
-"""The stack of `retllm up`: its processes, and who reaches its sockets and secrets."""
+"""The stack of `retllm up`: its processes, and the access to its sockets and secrets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOOPBACK = ("127.0.0.1", "::1")
 
 
 def _listening(stack: LocalStack) -> dict[str, set[str]]:
-    """The addresses that each process of the stack, or a child of it, listens on."""
+    """Return the addresses that each process of the stack and its children listen on."""
     found: dict[str, set[str]] = {}
     for name, pid in stack.processes.items():
         process = psutil.Process(pid)
@@ -34,31 +34,31 @@ def _listening(stack: LocalStack) -> dict[str, set[str]]:
     return found
 
 
-def test_the_stack_listens_on_the_loopback_address_alone(stack: LocalStack) -> None:
+def test_the_stack_listens_only_on_the_loopback_address(stack: LocalStack) -> None:
     listening = _listening(stack)
-    assert set(listening) == {"web", "redis"}, "the database has a socket that is a file, the others have none"
+    assert set(listening) == {"web", "redis"}, "the database has a Unix socket, the other processes have none"
     for name, addresses in listening.items():
         assert addresses <= set(LOOPBACK), name
 
 
-def test_redis_asks_for_its_password(stack: LocalStack) -> None:
+def test_redis_requires_its_password(stack: LocalStack) -> None:
     where = urlsplit(stack.redis_url)
     assert where.password
     assert len(where.password) >= 32
     for password in (None, "", "wrong", "default"):
-        # the client would take a refusal for a lost connection, and try for long
+        # the client would take the error for a lost connection and retry for a long time
         once = Retry(NoBackoff(), 0)
-        with redis.Redis(host="127.0.0.1", port=where.port or 0, password=password, retry=once) as nobody:
-            for deed in (nobody.ping, nobody.info, lambda nobody=nobody: nobody.lrange("score", 0, -1)):
+        with redis.Redis(host="127.0.0.1", port=where.port or 0, password=password, retry=once) as client:
+            for command in (client.ping, client.info, lambda client=client: client.lrange("score", 0, -1)):
                 with pytest.raises((redis.AuthenticationError, redis.ResponseError), match=r"[Aa]uth|password"):
-                    deed()
+                    command()
 
 
-def test_another_account_reaches_neither_the_database_nor_the_secrets(stack: LocalStack) -> None:
-    """Of the account `nobody`, on this machine; its own client would do no more than open the socket."""
+def test_another_account_cannot_access_the_database_or_the_secrets(stack: LocalStack) -> None:
+    """The account `nobody` on this machine; a database client would begin by opening the socket too."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
-        pytest.skip("only the superuser can be another account")
-    # of this stack alone: those of others may go while they are looked at
+        pytest.skip("only the superuser can switch to another account")
+    # only the sockets of this stack: other stacks may end meanwhile
     folder = Path(str(sa.make_url(stack.database_url).query["host"]))
     sockets = [path for path in folder.glob(".s.PGSQL.*") if path.is_socket()]
     assert sockets
@@ -76,7 +76,7 @@ def test_another_account_reaches_neither_the_database_nor_the_secrets(stack: Loc
     assert len(secrets) >= 4
     paths = [str(path) for path in (*sockets, *secrets)]
     nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "/usr/bin/env"]
-    done = subprocess.run(
+    result = subprocess.run(
         [*nobody, "python3", "-c", program, *paths],
         capture_output=True,
         text=True,
@@ -84,11 +84,11 @@ def test_another_account_reaches_neither_the_database_nor_the_secrets(stack: Loc
         cwd="/",
         timeout=120,
     )
-    assert done.stdout.splitlines() == [line for line in done.stdout.splitlines() if line.startswith("refused")]
-    assert done.stdout.count("PermissionError") == len(paths), done.stdout
+    assert result.stdout.splitlines() == [line for line in result.stdout.splitlines() if line.startswith("refused")]
+    assert result.stdout.count("PermissionError") == len(paths), result.stdout
 
 
-def test_the_stack_of_the_tests_is_whole(stack: LocalStack, api: httpx.Client) -> None:
+def test_the_stack_runs_all_processes_and_its_api_requires_a_token(stack: LocalStack, api: httpx.Client) -> None:
     assert list(stack.processes) == ["postgres", "redis", "web", "dispatch", "embed", "score"]
     assert api.get("/collections").status_code == 200
     assert httpx.get(stack.url + "/api/v1/collections").status_code == 401

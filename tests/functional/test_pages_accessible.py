@@ -1,4 +1,4 @@
-"""No page has a barrier that axe can find, in both colour modes, and none scrolls sideways on a phone (WCAG 2.2 AA)."""
+"""No page violates a rule of axe in either colour mode, or scrolls horizontally on a phone (WCAG 2.2 AA)."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
-from tests.functional.browsing import IN_A_BROWSER, Visits
-from tests.functional.furnished import Furnished, furnish
+from tests.functional.browsing import BROWSER_MARKS, Visits
 from tests.functional.pages import addresses
+from tests.functional.sample_data import SampleData, create_sample_data
 
 from retllm.settings import Settings
 from retllm.stack import LocalStack
 from retllm_web.app import create_app
 
-pytestmark = IN_A_BROWSER
+pytestmark = BROWSER_MARKS
 
-# a label points at the first element of its id, whatever that is
-_IDS_TWICE = """() => {
+# a label refers to the first element with its ID, so IDs must be unique
+_DUPLICATE_IDS = """() => {
     const ids = [...document.querySelectorAll("[id]")].map((one) => one.id);
     return ids.filter((id, index) => ids.indexOf(id) !== index);
 }"""
-# one change from each to the next, since a change costs as much as a rule
+# consecutive looks differ in one property, since a change takes as long as a rule
 LOOKS = [("light", 1280), ("light", 390), ("dark", 390), ("dark", 1280)]
-# in dark mode the same elements are shown in other colours
+# in dark mode only the colours of the elements differ
 RULES = {
     "light": {
         "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
@@ -39,27 +39,27 @@ RULES = {
 
 
 @pytest.fixture(scope="module")
-def furnished(stack: LocalStack, api: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> Furnished:
-    """A server that people have worked on."""
-    return furnish(stack, api, tmp_path_factory.mktemp("furniture"))
+def sample_data(stack: LocalStack, api: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> SampleData:
+    """A server with sample data."""
+    return create_sample_data(stack, api, tmp_path_factory.mktemp("furniture"))
 
 
 @pytest.fixture(scope="module")
-def paths(stack: LocalStack, furnished: Furnished) -> list[str]:
-    """The address of every page, and of some views of them."""
+def paths(stack: LocalStack, sample_data: SampleData) -> list[str]:
+    """The path of every page, and of some views of them."""
     settings = Settings(home=stack.home, database_url=stack.database_url, redis_url=stack.redis_url)
-    return addresses(create_app(settings), furnished.keys()) + furnished.views()
+    return addresses(create_app(settings), sample_data.keys()) + sample_data.views()
 
 
 @pytest.fixture(scope="module")
 def axe() -> str:
-    """The script of axe, which checks a page from within."""
+    """The script of axe, which checks a page inside the browser."""
     base = pytest.importorskip("axe_playwright_python.base", reason="axe-playwright-python is not installed")
     return str(base.AXE_SCRIPT)
 
 
-def _faults(page: Page, colours: Any, width: int) -> Iterator[str]:
-    """What is wrong with the open page in one of its looks."""
+def _problems(page: Page, colours: Any, width: int) -> Iterator[str]:
+    """Find the problems of the open page in one of its looks."""
     page.emulate_media(color_scheme=colours, reduced_motion="reduce")
     page.set_viewport_size({"width": width, "height": 844})
     expect(page.locator("html")).to_have_attribute("data-bs-theme", colours)
@@ -71,23 +71,23 @@ def _faults(page: Page, colours: Any, width: int) -> Iterator[str]:
         yield f"{wide} pixels wide"
 
 
-def test_no_page_has_a_barrier_or_scrolls_sideways(visit: Visits, paths: list[str], axe: str) -> None:
+def test_no_page_violates_an_axe_rule_or_scrolls_horizontally(visit: Visits, paths: list[str], axe: str) -> None:
     page: Page = visit(reduced_motion="reduce")
-    faults = []
+    problems = []
     seen = 0
     for path in paths:
-        # pieces of pages and files to be saved are no pages of their own
+        # skip fragments of pages and downloads
         if not page.request.get(path).text().lstrip().startswith("<!doctype html>"):
             continue
         page.goto(path)
         seen += 1
-        # what is folded away is looked at too
+        # check collapsed content too
         page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
-        twice = page.evaluate(_IDS_TWICE)
-        if twice:
-            faults.append(f"{path}: {twice} name more than one element each")
+        duplicates = page.evaluate(_DUPLICATE_IDS)
+        if duplicates:
+            problems.append(f"{path}: {duplicates} are IDs of several elements")
         page.evaluate(axe)
         for colours, width in LOOKS:
-            faults += [f"{path}, {colours}, {width} pixels: {fault}" for fault in _faults(page, colours, width)]
-    assert not faults, "\n".join(faults)
+            problems += [f"{path}, {colours}, {width} pixels: {one}" for one in _problems(page, colours, width)]
+    assert not problems, "\n".join(problems)
     assert seen > 30

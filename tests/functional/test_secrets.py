@@ -1,7 +1,7 @@
-"""No secret of a running platform is told: not in a log, an answer, the database, the command line or a process title.
+"""No secret of a running platform is disclosed in a log, a response, the database, command output or a process title.
 
-Every secret is a canary, a word that stands nowhere else; everything that can go wrong does; then all that was said is
-searched for them.
+Every secret is a canary: a word that occurs nowhere else. The test provokes many kinds of errors and then searches all
+output for the canaries.
 """
 
 from __future__ import annotations
@@ -43,27 +43,27 @@ CANARIES = {
     "wrong password": "canary-of-a-wrong-password-1b0f",
     "wrong token": "rlm_canary-of-a-wrong-token-9e31",
 }
-#: files that are there to keep a secret for the processes of the same account
+#: files that store a secret for processes of the same account
 KEEPERS = {"client.json", "stack.json", "valkey.conf"}
 NAME = "keeper"
 _PATIENCE_SECONDS = 240.0
 
 
-def _nowhere() -> int:
-    """A port that nothing listens on."""
+def _unused_port() -> int:
+    """Return a port that no process listens on."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return int(taken.getsockname()[1])
 
 
 @dataclass
 class Scene:
-    """A stack whose secrets are canaries, and all that it said."""
+    """A stack whose secrets are canaries, and its collected output."""
 
     stack: LocalStack
     forks: Forks
     redis: Child
     database_url: str
-    said: list[tuple[str, str]] = field(default_factory=list)
+    output: list[tuple[str, str]] = field(default_factory=list)
     canaries: dict[str, str] = field(default_factory=lambda: dict(CANARIES))
 
     @property
@@ -71,36 +71,36 @@ class Scene:
         return str(self.stack.settings.storage_url)
 
     def client(self, **headers: str) -> httpx.Client:
-        """A client whose answers are kept, head and body."""
+        """Return a client whose responses are recorded."""
 
-        def keep(answer: httpx.Response) -> None:
+        def record(answer: httpx.Response) -> None:
             answer.read()
             where = f"{answer.request.method} {answer.request.url.path} {answer.status_code}"
-            self.said.append((where, f"{answer.headers}\n{answer.text}"))
+            self.output.append((where, f"{answer.headers}\n{answer.text}"))
 
-        return httpx.Client(base_url=self.stack.url, headers=headers, timeout=60, event_hooks={"response": [keep]})
+        return httpx.Client(base_url=self.stack.url, headers=headers, timeout=60, event_hooks={"response": [record]})
 
     def command(
-        self, *arguments: str, given: str = "", secret_output: bool = False, **changes: str | None
+        self, *arguments: str, stdin: str = "", secret_output: bool = False, **changes: str | None
     ) -> CompletedProcess[str]:
-        """Run `retllm ...` with the settings of the stack; what it prints is kept unless it is there to be a secret."""
+        """Run `retllm ...` with the settings of the stack, and record its output unless that is a secret itself."""
         env = self.stack.environment() | {"RETLLM_PORT": "0"}
         for name, value in changes.items():
             env.pop(name, None)
             if value is not None:
                 env[name] = value
-        done = self.forks.command(arguments, env, given)
-        self.said.append((" ".join(arguments), done.stderr if secret_output else done.stdout + done.stderr))
+        done = self.forks.command(arguments, env, stdin)
+        self.output.append((" ".join(arguments), done.stderr if secret_output else done.stdout + done.stderr))
         return done
 
     def leaks(self, text: str) -> list[str]:
-        """The canaries that are in a text."""
+        """Return the names of the canaries in a text."""
         return [name for name, canary in self.canaries.items() if canary in text]
 
 
 @pytest.fixture(scope="module")
 def scene(servers: LocalStack, module_database: str, forks: Forks) -> Iterator[Scene]:
-    """Web server, dispatcher and workers, as chatty as they can be, on servers whose passwords are canaries."""
+    """Web server, dispatcher and workers that log everything, with servers whose passwords are canaries."""
     with tempfile.TemporaryDirectory(prefix="retllm-canary-") as folder:
         home = Path(folder) / "home"
         server = EmbeddedRedis(Path(folder))
@@ -108,13 +108,13 @@ def scene(servers: LocalStack, module_database: str, forks: Forks) -> Iterator[S
         server.prepare()
         child = Child(server.spec(Path(folder) / "redis.log", dict(os.environ)), 0)
         child.wait_ready()
-        # the embedded server trusts whoever reaches its socket, whatever password is named
+        # the embedded server accepts every connection on its socket, with any password
         database = sa.make_url(module_database).set(password=CANARIES["database"])
         settings = Settings(
             home=home,
             database_url=database.render_as_string(hide_password=False),
             redis_url=server.url,
-            storage_url=f"ftp://storekeeper:{CANARIES['storage']}@127.0.0.1:{_nowhere()}/media",
+            storage_url=f"ftp://storekeeper:{CANARIES['storage']}@127.0.0.1:{_unused_port()}/media",
             secret_key=CANARIES["secret key"],
             metrics_token=CANARIES["metrics"],
             port=0,
@@ -133,28 +133,28 @@ def scene(servers: LocalStack, module_database: str, forks: Forks) -> Iterator[S
             child.stop(10)
 
 
-def _people(scene: Scene) -> str:
-    """An account whose password is a canary, and a token, which is one from now on."""
-    made = scene.command("user", "create", NAME, "--role", "admin", "--password-stdin", given=CANARIES["password"])
-    assert made.returncode == 0, made.stderr
-    scene.command("user", "create", NAME, "--password-stdin", "--json", given=CANARIES["password"])
-    asked = scene.command("token", "create", NAME, "--scope", "manage", "--json", secret_output=True)
-    token = str(json.loads(asked.stdout)["token"])
+def _create_account(scene: Scene) -> str:
+    """Create an account whose password is a canary, and a token, which becomes one."""
+    created = scene.command("user", "create", NAME, "--role", "admin", "--password-stdin", stdin=CANARIES["password"])
+    assert created.returncode == 0, created.stderr
+    scene.command("user", "create", NAME, "--password-stdin", "--json", stdin=CANARIES["password"])
+    created = scene.command("token", "create", NAME, "--scope", "manage", "--json", secret_output=True)
+    token = str(json.loads(created.stdout)["token"])
     scene.canaries["token"] = token.removeprefix("rlm_")
     scene.command("token", "list", NAME, "--json")
     return token
 
 
-def _ask_wrongly(scene: Scene) -> None:
-    """Wrong passwords, wrong tokens, broken requests."""
-    with scene.client() as nobody:
-        page = nobody.get("/login").text
+def _send_invalid_credentials(scene: Scene) -> None:
+    """Send wrong passwords, wrong tokens and malformed requests."""
+    with scene.client() as anonymous:
+        page = anonymous.get("/login").text
         csrf = page.split('name="csrf_token"')[1].split('value="')[1].split('"')[0]
         for name in (NAME, "nobody"):
-            nobody.post("/login", data={"csrf_token": csrf, "name": name, "password": CANARIES["wrong password"]})
-        nobody.post("/login", data={"name": NAME, "password": CANARIES["wrong password"]})
-        nobody.get("/metrics")
-        nobody.get("/readyz")
+            anonymous.post("/login", data={"csrf_token": csrf, "name": name, "password": CANARIES["wrong password"]})
+        anonymous.post("/login", data={"name": NAME, "password": CANARIES["wrong password"]})
+        anonymous.get("/metrics")
+        anonymous.get("/readyz")
     with scene.client(Authorization=f"Bearer {CANARIES['wrong token']}") as wrong:
         wrong.get("/api/v1/collections")
         wrong.get("/metrics")
@@ -162,8 +162,8 @@ def _ask_wrongly(scene: Scene) -> None:
         assert scraper.get("/metrics").status_code == 200
 
 
-def _ask(scene: Scene, token: str) -> uuid.UUID:
-    """What works, what is refused, and pictures on a storage that is away; the key of a collection."""
+def _send_requests(scene: Scene, token: str) -> uuid.UUID:
+    """Send valid and invalid requests, and pictures to an unreachable storage; return the ID of a collection."""
     with scene.client(Authorization=f"Bearer {token}") as api:
         made = api.post("/api/v1/collections", json={"name": "Canaries"})
         assert made.status_code == 201, made.text
@@ -182,7 +182,7 @@ def _ask(scene: Scene, token: str) -> uuid.UUID:
 
 
 def _fail_a_job(scene: Scene, token: str, key: uuid.UUID) -> None:
-    """A picture that lies on the storage which is away: its unit dies of it."""
+    """Index a picture on the unreachable storage, so that its unit ends as dead."""
     with psycopg.connect(_plain(scene.database_url), autocommit=True) as connection:
         connection.execute(
             "INSERT INTO items (id, collection_id, kind, state, name, content_sha256, version, media_type, width, "
@@ -199,16 +199,16 @@ def _fail_a_job(scene: Scene, token: str, key: uuid.UUID) -> None:
             assert time.monotonic() < deadline, "the job does not end"
             time.sleep(0.3)
         for path in (f"jobs/{job}", f"jobs/{job}/attempts", "system/dead-units", f"collections/{key}/items"):
-            told = api.get(f"/api/v1/{path}").text
-        assert "a.png" in told
+            text = api.get(f"/api/v1/{path}").text
+        assert "a.png" in text
         items = api.get(f"/api/v1/collections/{key}/items").json()["items"]
         for kind in ("picture", "thumbnail"):
             assert api.get(f"/api/v1/items/{items[0]['id']}/{kind}").status_code >= 500
 
 
 def _break_commands(scene: Scene) -> None:
-    """Every command on servers that are wrong."""
-    wrong = f"127.0.0.1:{_nowhere()}"
+    """Run the commands with unreachable servers and invalid settings."""
+    wrong = f"127.0.0.1:{_unused_port()}"
     database = f"postgresql://keeper:{CANARIES['database']}@{wrong}/retllm"
     redis = f"redis://:{CANARIES['redis']}@{wrong}/0"
     scene.command("doctor")
@@ -220,7 +220,7 @@ def _break_commands(scene: Scene) -> None:
         assert done.returncode != 0, arguments
     for arguments in (("doctor",), ("up",)):
         scene.command(*arguments, REDIS_URL=redis, **other)
-    # addresses that are none
+    # invalid addresses
     for url in (database.replace("postgresql", "mysql"), database.replace(wrong, "[::"), f"{database}:x:y"):
         scene.command("migrate", DATABASE_URL=url, **other)
         scene.command("doctor", "--json", DATABASE_URL=url, REDIS_URL=url, RETLLM_STORAGE_URL=url, **other)
@@ -233,16 +233,16 @@ def _break_commands(scene: Scene) -> None:
             {"RETLLM_SECRET_KEY": CANARIES["wrong password"]},
         ):
             done = scene.forks.module(module, scene.stack.environment() | changes)
-            scene.said.append((f"{module} {sorted(changes)}", done.stdout + done.stderr))
+            scene.output.append((f"{module} {sorted(changes)}", done.stdout + done.stderr))
 
 
 def _wait_until_noticed(stack: LocalStack) -> None:
-    """Until the dispatcher, and the workers by their heartbeats, said that they lost the database."""
-    said = {"dispatch": "dispatcher.round_failed", "embed": "heartbeat.failed", "score": "heartbeat.failed"}
-    begun = {name: _log(stack, name).count(what) for name, what in said.items()}
+    """Wait until the dispatcher and the heartbeats of the workers have logged that they lost the database."""
+    messages = {"dispatch": "dispatcher.round_failed", "embed": "heartbeat.failed", "score": "heartbeat.failed"}
+    before = {name: _log(stack, name).count(message) for name, message in messages.items()}
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while silent := [name for name, what in said.items() if _log(stack, name).count(what) == begun[name]]:
-        assert time.monotonic() < deadline, f"{silent} do not say that the database is gone"
+    while silent := [name for name, message in messages.items() if _log(stack, name).count(message) == before[name]]:
+        assert time.monotonic() < deadline, f"{silent} have not logged the loss of the database"
         time.sleep(0.1)
 
 
@@ -250,8 +250,8 @@ def _log(stack: LocalStack, name: str) -> str:
     return (stack.home / "logs" / f"{name}.log").read_text("utf-8", "replace")
 
 
-def _take_servers_away(scene: Scene, token: str) -> None:
-    """First Redis, then the database, under a platform that runs."""
+def _stop_servers(scene: Scene, token: str) -> None:
+    """Stop Redis and then block the database while the platform runs."""
     scene.redis.stop(0)
     with scene.client(Authorization=f"Bearer {token}") as api:
         api.post("/api/v1/collections", json={"name": "Without Redis"})
@@ -278,7 +278,7 @@ def _plain(url: str, database: str | None = None) -> str:
 
 
 def _rows(url: str) -> Iterator[tuple[str, str]]:
-    """Every row of every table, as text."""
+    """Generate every row of every table as text."""
     with psycopg.connect(_plain(url)) as connection:
         tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
         for (table,) in tables:
@@ -298,24 +298,24 @@ def _files(home: Path) -> Iterator[Path]:
 
 
 @pytest.mark.timeout(1200)
-def test_no_secret_is_told(scene: Scene) -> None:
-    token = _people(scene)
-    _ask_wrongly(scene)
-    key = _ask(scene, token)
+def test_no_secret_is_disclosed(scene: Scene) -> None:
+    token = _create_account(scene)
+    _send_invalid_credentials(scene)
+    key = _send_requests(scene, token)
     _fail_a_job(scene, token, key)
     titles = list(_titles(scene.stack))
     assert len(titles) >= 4
     _break_commands(scene)
-    _take_servers_away(scene, token)
+    _stop_servers(scene, token)
     scene.stack.kill("web", signal.SIGTERM)
 
     logs = [(path.name, path.read_text("utf-8", "replace")) for path in _files(scene.stack.home) if ".log" in path.name]
     rows = list(_rows(scene.database_url))
-    told = "".join(text for _, text in (*logs, *rows, *scene.said))
-    # what went wrong is there to be read
+    all_text = "".join(text for _, text in (*logs, *rows, *scene.output))
+    # the provoked errors were logged
     for evidence in ("database_unavailable", "picture", "can't be reached", "Traceback", "keeper"):
-        assert evidence in told, evidence
-    for where, text in (*scene.said, *logs, *rows, *titles):
+        assert evidence in all_text, evidence
+    for where, text in (*scene.output, *logs, *rows, *titles):
         assert scene.leaks(text) == [], f"{where}:\n{_around(scene, text)}"
     for path in _files(scene.stack.home):
         if scene.leaks(path.read_text("utf-8", "replace")):

@@ -1,4 +1,4 @@
-"""A worker that is told to stop finishes its unit, or hands it back in time for another one."""
+"""A worker that gets a stop signal finishes its unit, or returns it for another worker before its time is over."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from tests.chaos.client import Client
 from tests.chaos.platform import Platform
-from tests.functional.worker_control import holding, trail, unit, worker
+from tests.functional.worker_control import attempts, unit, wait_for_unit, worker
 
 from retllm.db.enums import AttemptOutcome, UnitState
 from retllm.db.operations import Worker
@@ -23,12 +23,12 @@ from retllm.queue.audit import violations
 
 pytestmark = pytest.mark.timeout(900)
 
-# far longer than the test: what comes back does not come back because the lease ran out
+# far longer than the test, so that no unit is taken back because its lease expired
 LEASE = {"RETLLM_LEASE_SECONDS": "3600"}
 ENDLESS = {"CHAOS_PAUSE": "3600"}
 STOP_SECONDS = 4.0
-# for what takes no time at all on an idle machine
-PATIENCE = 120
+# seconds for steps that are immediate on an idle machine
+TIMEOUT_SECONDS = 120
 ENDED = "retllm_attempts_ended_total"
 
 
@@ -43,26 +43,28 @@ def _job(client: Client) -> UUID:
     return client.index(collection)
 
 
-def _counted(platform: Platform, outcome: str) -> float:
+def _attempt_count(platform: Platform, outcome: str) -> float:
     with platform.sessions() as session:
         return totals.read(session).get(totals.key_of(ENDED, {"stage": "embed", "outcome": outcome}), 0)
 
 
-def _wait(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true"
+def _wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.02)
 
 
-def _said_goodbye(platform: Platform, pid: int) -> bool:
+def _is_marked_stopped(platform: Platform, pid: int) -> bool:
     with platform.sessions() as session:
         name = f"{socket.gethostname()}:{pid}"
         return session.scalar(sa.select(Worker.stopped_at).where(Worker.name == name)) is not None
 
 
-def test_a_unit_that_cannot_be_finished_is_handed_back_and_done_by_another(platform: Platform, client: Client) -> None:
-    returned = _counted(platform, "returned")
+def test_a_unit_that_cannot_be_finished_is_returned_and_done_by_another_worker(
+    platform: Platform, client: Client
+) -> None:
+    returned = _attempt_count(platform, "returned")
     with worker(
         platform,
         "embed",
@@ -73,21 +75,23 @@ def test_a_unit_that_cannot_be_finished_is_handed_back_and_done_by_another(platf
         **ENDLESS,
     ) as first:
         job_id = _job(client)
-        held = holding(platform, first)
+        held = wait_for_unit(platform, first)
         with worker(platform, "embed", "fast", **LEASE) as second:
             began = time.monotonic()
             first.send_signal(signal.SIGTERM)
             first.send_signal(signal.SIGTERM)
-            assert first.wait(PATIENCE) == 0
+            assert first.wait(TIMEOUT_SECONDS) == 0
             took = time.monotonic() - began
             assert client.wait(job_id)["state"] == "succeeded"
             assert str(unit(platform, held).worker).endswith(f":{second.pid}")
-        assert _said_goodbye(platform, first.pid)
-    (begun,) = re.findall(r"worker\.stopping .*seconds=([\d.]+)", (platform.logs / "slow.log").read_text())
-    assert STOP_SECONDS / 2 < float(begun) < STOP_SECONDS, "the rest is for handing it back, before it is killed"
-    assert took > float(begun), "it tries to finish"
-    assert trail(platform, held) == [(1, AttemptOutcome.RETURNED), (1, AttemptOutcome.COMMITTED)]
-    assert _counted(platform, "returned") == returned + 1
+        assert _is_marked_stopped(platform, first.pid)
+    (logged,) = re.findall(r"worker\.stopping .*seconds=([\d.]+)", (platform.logs / "slow.log").read_text())
+    assert STOP_SECONDS / 2 < float(logged) < STOP_SECONDS, (
+        "the remaining time is for returning the unit before the worker is killed"
+    )
+    assert took > float(logged), "the worker must first try to finish its unit"
+    assert attempts(platform, held) == [(1, AttemptOutcome.RETURNED), (1, AttemptOutcome.COMMITTED)]
+    assert _attempt_count(platform, "returned") == returned + 1
     assert violations(platform.sessions, platform.storage, quiet=True) == []
 
 
@@ -96,47 +100,47 @@ def test_a_unit_that_cannot_be_finished_is_handed_back_and_done_by_another(platf
     [(signal.SIGQUIT,), (signal.SIGTERM, signal.SIGQUIT), (signal.SIGINT, signal.SIGINT)],
     ids=lambda of: "+".join(one.name for one in of),
 )
-def test_whoever_is_in_a_hurry_gets_the_unit_back_at_once(
+def test_a_quit_signal_or_a_second_stop_signal_returns_the_unit_at_once(
     platform: Platform, client: Client, signals: tuple[signal.Signals, ...]
 ) -> None:
-    name = "hurried-" + "-".join(number.name for number in signals)
-    with worker(platform, "embed", name, RETLLM_STOP_SECONDS="600", **LEASE, **ENDLESS) as hurried:
+    name = "stopped-" + "-".join(number.name for number in signals)
+    with worker(platform, "embed", name, RETLLM_STOP_SECONDS="600", **LEASE, **ENDLESS) as stopped:
         job_id = _job(client)
-        held = holding(platform, hurried)
+        held = wait_for_unit(platform, stopped)
         first, *others = signals
-        hurried.send_signal(first)
+        stopped.send_signal(first)
         if others:
-            # two of a kind at once are one
+            # two identical signals in quick succession are delivered as one
             _wait(lambda: "worker.stopping" in (platform.logs / f"{name}.log").read_text())
         for number in others:
-            hurried.send_signal(number)
-        assert hurried.wait(PATIENCE) == 0
+            stopped.send_signal(number)
+        assert stopped.wait(TIMEOUT_SECONDS) == 0
     found = unit(platform, held)
     assert (found.state, found.attempt, found.error) == (UnitState.READY, 0, None)
-    assert trail(platform, held) == [(1, AttemptOutcome.RETURNED)]
+    assert attempts(platform, held) == [(1, AttemptOutcome.RETURNED)]
     client.cancel(job_id)
 
 
-def test_a_unit_that_is_nearly_done_is_finished(platform: Platform, client: Client) -> None:
+def test_a_stopping_worker_finishes_its_unit_and_claims_no_other(platform: Platform, client: Client) -> None:
     with worker(platform, "embed", "steady", **LEASE, RETLLM_STOP_SECONDS="600") as only:
-        # it stands still within its first unit
+        # it stops in the middle of its first unit
         platform.order("work", "stop")
         job_id = _job(client)
-        held = holding(platform, only)
+        held = wait_for_unit(platform, only)
         _wait(lambda: psutil.Process(only.pid).status() == psutil.STATUS_STOPPED)
-        # waits for the next one that comes
+        # this job stays queued
         waiting = _job(client)
         only.send_signal(signal.SIGINT)
         only.send_signal(signal.SIGCONT)
-        assert only.wait(PATIENCE) == 0
+        assert only.wait(TIMEOUT_SECONDS) == 0
         assert unit(platform, held).state is UnitState.DONE
         assert client.job(job_id)["state"] == "succeeded"
-        assert client.job(waiting)["state"] == "queued", "it takes nothing more"
-    assert trail(platform, held) == [(1, AttemptOutcome.COMMITTED)]
+        assert client.job(waiting)["state"] == "queued", "a stopping worker must claim no other unit"
+    assert attempts(platform, held) == [(1, AttemptOutcome.COMMITTED)]
     client.cancel(waiting)
 
 
-def test_a_worker_without_a_unit_ends_at_once(platform: Platform) -> None:
+def test_an_idle_worker_exits_at_once(platform: Platform) -> None:
     with worker(platform, "score", "idle", RETLLM_STOP_SECONDS="600") as idle:
         idle.send_signal(signal.SIGTERM)
-        assert idle.wait(PATIENCE) == 0
+        assert idle.wait(TIMEOUT_SECONDS) == 0

@@ -1,4 +1,4 @@
-"""Clients that send half a request, drip it, or do not read their answer: others are served, and they are cut off."""
+"""Slow and stalled clients: other clients are served, and these are disconnected."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.functional.serving import THREADS, Server, serving
 
 from retllm.stack.client_socket import MIN_BYTES
 
-# of each kind; many times the threads of the server
+# clients of each kind: many times the number of the server's threads
 CLIENTS = 500 if os.environ.get("RETLLM_SOAK") else 64
 MEBIBYTE = 1 << 20
 DEADLINE = 180
-# what 500 connections may cost: a thread that waits, or what was read of a header
+# memory of a connection: a waiting thread, or the part of a header that was read
 MEMORY_PER_CLIENT = 256 << 10
-# smaller than the answer by far, so that the server's side has to wait
+# far smaller than the response, so that the server has to wait
 UNREAD_WINDOW = 16 << 10
 
 _HALF_HEADER = b"GET /healthz HTTP/1.1\r\nHost: here\r\nX-Half: "
@@ -45,27 +45,27 @@ KINDS = {
     "unread answer": b"",
 }
 SECONDS = 3
-# far shorter than the server waits, and all of a transfer's pauses together are far longer
+# far shorter than the server's timeout, while the sum of a transfer's pauses is far longer
 PAUSE = 0.5
 PIECES = round(2 * SECONDS / PAUSE)
 
 
 @pytest.fixture(scope="module")
 def patient(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that waits longer for its clients than any test lasts."""
+    """A server whose timeout for clients is longer than any test."""
     with serving(database_url, redis_url, tmp_path_factory.mktemp("patient"), client_seconds=3600) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def strict(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that waits for a few seconds."""
+    """A server whose timeout for clients is a few seconds."""
     with serving(database_url, redis_url, tmp_path_factory.mktemp("strict"), client_seconds=SECONDS) as running:
         yield running
 
 
 def large_picture(server: Server) -> tuple[str, bytes]:
-    """The path of an original of some MiB, and its bytes."""
+    """Upload a picture of some MiB; return the path of its original and its bytes."""
     size = 1280
     file = io.BytesIO()
     Image.frombytes("RGB", (size, size), os.urandom(3 * size * size)).save(file, "PNG")
@@ -78,7 +78,7 @@ def large_picture(server: Server) -> tuple[str, bytes]:
 
 
 def connect(server: Server, window: int | None = None) -> socket.socket:
-    """A connection to the server."""
+    """Connect to the server."""
     where = urlsplit(server.address)
     client = socket.socket()
     if window is not None:
@@ -89,19 +89,19 @@ def connect(server: Server, window: int | None = None) -> socket.socket:
 
 
 def get(server: Server, path: str) -> bytes:
-    """A request for a file that only a reader of its collection may have."""
+    """Return an authenticated GET request."""
     lines = (f"GET {path} HTTP/1.1", "Host: here", f"Authorization: Bearer {server.token}", "Connection: close")
     return "\r\n".join([*lines, "", ""]).encode()
 
 
 def first_bytes(server: Server, kind: str) -> bytes:
-    """What clients of a kind send at once."""
+    """Return the bytes that clients of a kind send first."""
     return get(server, large_picture(server)[0]) if kind == "unread answer" else KINDS[kind]
 
 
 @contextmanager
 def slow_clients(server: Server, kind: str, first: bytes, number: int = CLIENTS) -> Iterator[None]:
-    """Connections of a kind; those that drip send a byte a second."""
+    """Open connections of a kind; dripping clients send one byte per second."""
     window = UNREAD_WINDOW if kind == "unread answer" else None
     over = threading.Event()
     with ExitStack() as stack:
@@ -114,7 +114,7 @@ def slow_clients(server: Server, kind: str, first: bytes, number: int = CLIENTS)
                 for client in clients:
                     try:
                         client.send(b"x", socket.MSG_DONTWAIT)
-                    except OSError:  # cut off
+                    except OSError:  # disconnected
                         continue
 
         thread = threading.Thread(target=drip)
@@ -126,7 +126,7 @@ def slow_clients(server: Server, kind: str, first: bytes, number: int = CLIENTS)
 
 
 def connections(server: Server) -> int:
-    """The connections that the server holds open."""
+    """Return the number of the server's open connections."""
     port = urlsplit(server.address).port
     open_states = (psutil.CONN_ESTABLISHED, psutil.CONN_CLOSE_WAIT)
     return sum(
@@ -137,15 +137,15 @@ def connections(server: Server) -> int:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Until it holds."""
+    """Wait until a condition is true."""
     deadline = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def served(server: Server) -> None:
-    """What anybody and what an account asks for is answered."""
+def check_served(server: Server) -> None:
+    """Check the responses to requests with and without a token."""
     assert httpx.get(f"{server.address}/healthz", timeout=DEADLINE).json() == {"alive": True}
     assert "Log in" in httpx.get(f"{server.address}/login", timeout=DEADLINE).text
     with server.client() as client:
@@ -153,60 +153,60 @@ def served(server: Server) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_others_are_served_while_slow_clients_stay(patient: Server, kind: str) -> None:
+def test_other_clients_are_served_while_slow_clients_stay_connected(patient: Server, kind: str) -> None:
     assert CLIENTS >= 8 * THREADS
     first = first_bytes(patient, kind)
-    served(patient)
+    check_served(patient)
     before = patient.memory()
     with slow_clients(patient, kind, first):
         wait_for(lambda: connections(patient) >= CLIENTS)
         for _ in range(3):
-            served(patient)
-        assert connections(patient) >= CLIENTS, "they were served while all of them were connected"
+            check_served(patient)
+        assert connections(patient) >= CLIENTS, "all slow clients must still be connected"
         assert patient.memory() - before < CLIENTS * MEMORY_PER_CLIENT + 32 * MEBIBYTE
     wait_for(lambda: connections(patient) == 0)
 
 
-def test_slow_clients_of_all_kinds_are_cut_off(strict: Server) -> None:
+def test_slow_clients_of_all_kinds_are_disconnected(strict: Server) -> None:
     with ExitStack() as stack:
         for kind in KINDS:
             stack.enter_context(slow_clients(strict, kind, first_bytes(strict, kind), min(CLIENTS, 100)))
-        served(strict)
+        check_served(strict)
         wait_for(lambda: connections(strict) == 0)
-    served(strict)
+    check_served(strict)
 
 
-def answer_of(client: socket.socket) -> http.client.HTTPResponse:
-    """The server's answer, however late."""
+def read_response(client: socket.socket) -> http.client.HTTPResponse:
+    """Wait for the server's response."""
     answer = http.client.HTTPResponse(client)
     answer.begin()
     return answer
 
 
-def test_who_is_cut_off_is_told_why(strict: Server) -> None:
+def test_a_disconnected_client_gets_an_error_response(strict: Server) -> None:
     body = json.dumps({"name": "Half"}).encode()
     head = f"POST /api/v1/collections HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {strict.token}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body) + 1}\r\n\r\n"
     with connect(strict) as half_header, connect(strict) as half_body:
         half_header.sendall(_HALF_HEADER)
         half_body.sendall(head.encode() + body)
-        assert answer_of(half_header).status == 408
-        answer = answer_of(half_body)
+        assert read_response(half_header).status == 408
+        answer = read_response(half_body)
         assert answer.status == 400
         assert set(json.loads(answer.read())["error"]) == {"code", "message", "detail"}
         assert half_header.recv(1) == half_body.recv(1) == b""
 
 
-def test_what_needs_no_body_is_answered_before_it_comes(patient: Server) -> None:
+def test_a_response_that_needs_no_body_is_sent_before_the_body_arrives(patient: Server) -> None:
     token = f"Authorization: Bearer {patient.token}\r\n"
     for length, more, status in ((10, "", 401), (1_000_000_000, "", 401), (1 << 40, token, 413)):
         head = f"POST /api/v1/collections HTTP/1.1\r\nHost: here\r\nContent-Length: {length}\r\n{more}"
         with connect(patient) as client:
             client.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode())
-            assert answer_of(client).status == status
+            assert read_response(client).status == status
 
 
-def test_a_slow_upload_that_goes_on_is_taken(strict: Server) -> None:
+def test_a_slow_but_steady_upload_is_accepted(strict: Server) -> None:
     content = b"a robin on a branch, " * (4 * MEBIBYTE // 21)
     form_head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\n'
     body = form_head + content + b"\r\n--x--\r\n"
@@ -219,16 +219,16 @@ def test_a_slow_upload_that_goes_on_is_taken(strict: Server) -> None:
         for begin in range(0, len(body), step):
             client.sendall(body[begin : begin + step])
             time.sleep(PAUSE)
-        answer = answer_of(client)
+        answer = read_response(client)
         assert answer.status == 200
         assert len(json.loads(answer.read())["outcomes"]) == 1
 
 
-def test_a_slow_reader_that_goes_on_gets_all_of_its_answer(strict: Server) -> None:
+def test_a_slow_but_steady_reader_gets_the_whole_response(strict: Server) -> None:
     path, content = large_picture(strict)
     with connect(strict, UNREAD_WINDOW) as client:
         client.sendall(get(strict, path))
-        answer = answer_of(client)
+        answer = read_response(client)
         read = bytearray()
         step = len(content) // PIECES + 1
         assert step > MIN_BYTES
@@ -238,19 +238,19 @@ def test_a_slow_reader_that_goes_on_gets_all_of_its_answer(strict: Server) -> No
     assert bytes(read) == content
 
 
-def test_more_clients_than_may_be_connected_leave_room_for_one(patient: Server) -> None:
-    """Where all places are taken by clients that send no request, the one that waits longest goes."""
+def test_clients_above_the_connection_limit_leave_room_for_a_request(patient: Server) -> None:
+    """If clients without a request take all connections, the oldest one is closed."""
     limit = 1000
     with ExitStack() as stack:
         clients = [stack.enter_context(connect(patient)) for _ in range(limit + THREADS)]
-        served(patient)
+        check_served(patient)
         assert connections(patient) <= limit
         assert clients[0].recv(1) == b""
     wait_for(lambda: connections(patient) == 0)
 
 
-def test_a_stop_waits_for_no_request_that_is_half_sent(patient: Server) -> None:
-    """The last test of this file: its server is gone afterwards."""
+def test_a_stop_does_not_wait_for_incomplete_requests(patient: Server) -> None:
+    """This is the last test of the file, since it stops the server."""
     with slow_clients(patient, "half header", _HALF_HEADER):
         wait_for(lambda: connections(patient) >= CLIENTS)
         patient.process.terminate()

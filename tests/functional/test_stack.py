@@ -40,12 +40,12 @@ class Up:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        asked = [sys.executable, "-m", "retllm.cli.main", "up", "--json"]
-        self.process = subprocess.Popen(asked, env=environment(home), stdout=subprocess.PIPE, text=True)
+        arguments = [sys.executable, "-m", "retllm.cli.main", "up", "--json"]
+        self.process = subprocess.Popen(arguments, env=environment(home), stdout=subprocess.PIPE, text=True)
         self.ready: dict[str, Any] = {}
 
     def wait_ready(self) -> dict[str, Any]:
-        """Read its lines until it is ready; a run that ends before fails the test."""
+        """Read its output until it is ready; fail the test if it ends before."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             event = json.loads(line)
@@ -54,30 +54,30 @@ class Up:
                 return event
         pytest.fail(f"retllm up ended with {self.process.wait()}")
 
-    def family(self) -> list[psutil.Process]:
-        """Every process that it started, their children too."""
+    def descendants(self) -> list[psutil.Process]:
+        """Return every process that it started, and their children."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def stop(self, number: int) -> int:
-        """Send a signal and wait for the end; its exit status."""
+        """Send a signal, wait for the end and return the exit status."""
         self.process.send_signal(number)
         return self.process.wait(240)
 
 
-def living(processes: list[psutil.Process]) -> list[psutil.Process]:
+def running_processes(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 180) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true in time"
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for the starts of this module, each of which finds what the one before left."""
+    """One folder for all starts of this module, each of which finds the data of the previous one."""
     return tmp_path_factory.mktemp("home")
 
 
@@ -90,7 +90,7 @@ def up(home: Path) -> Iterator[Up]:
 
 
 def client(home: Path) -> httpx.Client:
-    """A client with no configuration but what the stack left for the command line."""
+    """Return a client that uses the configuration that the stack wrote for the command line."""
     path = home / "client.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     found = json.loads(path.read_text("utf-8"))
@@ -99,10 +99,10 @@ def client(home: Path) -> httpx.Client:
 
 
 @pytest.mark.timeout(READY_SECONDS + 480)
-def test_the_first_start_makes_an_administrator_and_the_stop_leaves_nothing(home: Path, up: Up) -> None:
+def test_the_first_start_creates_an_administrator_and_a_stop_leaves_no_processes(home: Path, up: Up) -> None:
     ready = up.wait_ready()
     assert list(ready["processes"]) == PROCESSES
-    # that PostgreSQL has another account may open the way through it, and no more
+    # other accounts may only traverse the folder, which PostgreSQL may need to do
     assert stat.S_IMODE(home.stat().st_mode) & 0o066 == 0
     assert ready["admin"]["name"] == "admin"
     assert len(ready["admin"]["password"]) >= 16
@@ -123,18 +123,18 @@ def test_the_first_start_makes_an_administrator_and_the_stop_leaves_nothing(home
         "another folder.\n"
     )
     assert httpx.get(ready["url"] + "/readyz").status_code == 200
-    family = up.family()
-    assert {process.pid for process in family} >= set(ready["processes"].values())
+    descendants = up.descendants()
+    assert {process.pid for process in descendants} >= set(ready["processes"].values())
     assert up.stop(signal.SIGTERM) == 0
-    assert living(family) == []
+    assert running_processes(descendants) == []
     assert not record_path(home).exists()
     for name in [*PROCESSES, "migrate"]:
         assert (home / "logs" / f"{name}.log").stat().st_size >= 0
 
 
 @pytest.mark.timeout(READY_SECONDS + 480)
-def test_a_restart_finds_the_data_heals_itself_and_nothing_outlives_a_killed_parent(home: Path, up: Up) -> None:
-    """It needs the folder that the first start has made."""
+def test_a_restarted_stack_keeps_its_data_recovers_a_killed_server_and_ends_with_its_parent(home: Path, up: Up) -> None:
+    """Uses the folder that the first start created."""
     ready = up.wait_ready()
     assert ready["admin"] == {"name": "admin", "password": None}
     with client(home) as api:
@@ -148,79 +148,79 @@ def test_a_restart_finds_the_data_heals_itself_and_nothing_outlives_a_killed_par
             return False
 
     wait_until(answers)
-    family = up.family()
-    assert len(family) > len(PROCESSES)
+    descendants = up.descendants()
+    assert len(descendants) > len(PROCESSES)
     up.process.kill()
     up.process.wait()
-    wait_until(lambda: living(family) == [])
+    wait_until(lambda: running_processes(descendants) == [])
     wait_until(lambda: not record_path(home).exists())
 
 
 @pytest.mark.timeout(READY_SECONDS + 480)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_a_stop_while_it_starts_leaves_nothing(home: Path, up: Up, number: int) -> None:
-    wait_until(lambda: bool(up.family()))
-    family = up.family()
+def test_a_stop_during_the_start_leaves_no_processes(home: Path, up: Up, number: int) -> None:
+    wait_until(lambda: bool(up.descendants()))
+    descendants = up.descendants()
     assert up.stop(number) == 0
-    assert living(family) == []
+    assert running_processes(descendants) == []
     assert not record_path(home).exists()
 
 
 def command_line(process: psutil.Process) -> str:
-    """What a process was started with; nothing of one that has ended."""
+    """Return the command line of a process, or an empty string if it has ended."""
     try:
         return " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return ""
 
 
-def refused(home: Path, **changes: str) -> str:
-    """The one sentence with which a start is refused."""
-    asked = [sys.executable, "-m", "retllm.cli.main", "up"]
+def start_error(home: Path, **changes: str) -> str:
+    """Run a start that must fail, and return its error message, which is one line."""
+    arguments = [sys.executable, "-m", "retllm.cli.main", "up"]
     before = set(psutil.pids())
-    told = subprocess.run(
-        asked, env=environment(home, **changes), capture_output=True, text=True, timeout=240, check=False
+    result = subprocess.run(
+        arguments, env=environment(home, **changes), capture_output=True, text=True, timeout=240, check=False
     )
-    assert told.returncode == 2, told.stdout + told.stderr
-    lines = [line for line in told.stderr.splitlines() if "[warning" not in line]
+    assert result.returncode == 2, result.stdout + result.stderr
+    lines = [line for line in result.stderr.splitlines() if "[warning" not in line]
     assert len(lines) == 1
-    assert "Traceback" not in told.stderr
+    assert "Traceback" not in result.stderr
     assert [one for one in psutil.process_iter() if one.pid not in before and str(home) in command_line(one)] == []
     return lines[0]
 
 
-def test_a_taken_port_is_refused(tmp_path: Path) -> None:
+def test_the_start_fails_if_the_port_is_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        sentence = refused(tmp_path, RETLLM_PORT=str(port))
+        sentence = start_error(tmp_path, RETLLM_PORT=str(port))
     assert sentence == f"retllm: Port {port} on 127.0.0.1 is in use; set RETLLM_PORT to a free one (0 chooses one)."
 
 
-def test_an_unreachable_redis_is_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path, REDIS_URL="redis://:secret@127.0.0.1:1/0") == (
+def test_the_start_fails_if_redis_is_unreachable(tmp_path: Path) -> None:
+    assert start_error(tmp_path, REDIS_URL="redis://:secret@127.0.0.1:1/0") == (
         "retllm: Redis at redis://***@127.0.0.1:1/0 can't be reached (Connection refused): start that server, or "
         "correct REDIS_URL, or unset it to let `retllm up` run its own server."
     )
 
 
-def test_an_unreachable_database_is_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path, DATABASE_URL="postgres://me:secret@127.0.0.1:1/name") == (
+def test_the_start_fails_if_the_database_is_unreachable(tmp_path: Path) -> None:
+    assert start_error(tmp_path, DATABASE_URL="postgres://me:secret@127.0.0.1:1/name") == (
         "retllm: PostgreSQL at postgresql://me:***@127.0.0.1:1/name can't be reached (Connection refused): start that "
         "server, or correct DATABASE_URL, or unset it to let `retllm up` run its own server."
     )
 
 
-def test_a_database_without_pgvector_is_refused(tmp_path: Path, servers: LocalStack) -> None:
+def test_the_start_fails_if_the_database_has_no_pgvector(tmp_path: Path, servers: LocalStack) -> None:
     name = f"plain_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(servers.database_url.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
         connection.execute(f"ALTER DATABASE {name} SET extension_control_path = '/no-such-folder'")
         url = sa.make_url(servers.database_url).set(database=name).render_as_string(hide_password=False)
-        sentence = refused(tmp_path, DATABASE_URL=url)
+        sentence = start_error(tmp_path, DATABASE_URL=url)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     assert "has no pgvector: install pgvector 0.8 or newer on that server, or unset DATABASE_URL" in sentence
 
 
-def test_a_home_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+def test_the_start_fails_if_the_home_folder_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "can't be created (Not a directory): set RETLLM_HOME" in refused(tmp_path / "file" / "home")
+    assert "can't be created (Not a directory): set RETLLM_HOME" in start_error(tmp_path / "file" / "home")

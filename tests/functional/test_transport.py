@@ -1,4 +1,4 @@
-"""Attacks on what goes between the processes of a running platform: its queues, its raw HTTP."""
+"""Attacks on the transport of a running platform: its queues and raw HTTP."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from retllm.queue.notifications import TASK_OF, celery_app
 
 
 class Trap:
-    """Pickled, it makes a file when it is opened."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -40,14 +40,14 @@ class Trap:
 @pytest.fixture(scope="module")
 def queue(platform: Platform) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(platform.redis.url) as connected:
-        # workers of other tests were killed with messages in hand
+        # workers of other tests were killed while they held messages
         connected.flushdb()
         yield connected
 
 
 @pytest.fixture(scope="module")
 def victim(platform: Platform, queue: redis.Redis) -> Iterator[Worker]:
-    """The one worker of the platform: what it does not survive, no other of these tests gets over."""
+    """The only worker of the platform: if it crashes, all tests that use it fail."""
     with worker(platform, "embed", "victim") as started:
         yield started
 
@@ -60,7 +60,7 @@ def _does_a_unit(platform: Platform) -> bool:
 
 
 def _message(task: str, body: bytes, kind: str, **changes: Any) -> dict[str, Any]:
-    """A message as Celery writes it into Redis, by hand."""
+    """Build a message as Celery writes it into Redis."""
     return {
         "body": base64.b64encode(body).decode(),
         "content-encoding": "binary",
@@ -78,7 +78,7 @@ def _message(task: str, body: bytes, kind: str, **changes: Any) -> dict[str, Any
 
 
 def _hostile(canary: Path) -> dict[str, bytes]:
-    """Messages that somebody who has the password of Redis could leave in a queue."""
+    """Return messages that an attacker who knows the password of Redis could put into a queue."""
     task = TASK_OF["embed"]
     pickled = pickle.dumps(((Trap(canary),), {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}))
     yaml = f"!!python/object/apply:os.mknod ['{canary}']".encode()
@@ -89,7 +89,7 @@ def _hostile(canary: Path) -> dict[str, bytes]:
     messages = {
         "pickle": _message(task, pickled, "application/x-python-serialize"),
         "yaml": _message(task, yaml, "application/x-yaml"),
-        "pickle said to be json": _message(task, pickled, "application/json"),
+        "pickle declared as json": _message(task, pickled, "application/json"),
         "unknown content": _message(task, nested, "application/data"),
         "unknown task": _message("os.system", json.dumps([[f"touch {canary}"], {}, {}]).encode(), "application/json"),
         "pickle as a remote task": _message("celery.backend_cleanup", pickled, "application/x-python-serialize"),
@@ -98,18 +98,18 @@ def _hostile(canary: Path) -> dict[str, bytes]:
         "wrong arguments": _message(task, json.dumps([[1, 2, {}], {"x": 1}, {}]).encode(), "application/json"),
         "no such unit": _message(task, unit, "application/json"),
         "no headers": _message(task, unit, "application/json", headers={}),
-        "headers that are none": _message(task, unit, "application/json", headers=None),
+        "null headers": _message(task, unit, "application/json", headers=None),
         "no key": _message(task, unit, "application/json", headers={"task": task}),
         "no key of an unknown task": _message(task, unit, "application/json", headers={"task": "os.system"}),
         "a list as a task": _message(task, unit, "application/json", headers={"task": [task]}),
-        "a limit of no time": _message(task, unit, "application/json", headers=headers | {"timelimit": 7}),
-        "compressed by nobody": _message(task, unit, "application/json", headers={"compression": "nonsense"}),
+        "an invalid time limit": _message(task, unit, "application/json", headers=headers | {"timelimit": 7}),
+        "unknown compression": _message(task, unit, "application/json", headers={"compression": "nonsense"}),
         "a number": _message(task, b"5", "application/json"),
         "no properties": _message(task, unit, "application/json", properties={}),
         "no tag": _message(task, unit, "application/json", properties=tagged | {"delivery_tag": None}),
         "a list as a tag": _message(task, unit, "application/json", properties=tagged | {"delivery_tag": [1]}),
-        "a body that is none": _message(task, unit, "application/json") | {"body": 7},
-        "a value that is none": {"__type__": "uuid", "__value__": {}},
+        "an invalid body": _message(task, unit, "application/json") | {"body": 7},
+        "an invalid value": {"__type__": "uuid", "__value__": {}},
     }
     return {name: json.dumps(message).encode() for name, message in messages.items()} | {
         "no message": b"not even json",
@@ -120,50 +120,50 @@ def _hostile(canary: Path) -> dict[str, bytes]:
     }
 
 
-def _wait(true: Callable[[], bool], seconds: float = 60) -> bool:
+def _wait(condition: Callable[[], bool], seconds: float = 60) -> bool:
     deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
-    return true()
+    return condition()
 
 
-def test_the_queues_take_json_alone() -> None:
+def test_the_queues_accept_only_json() -> None:
     configured = celery_app("redis://127.0.0.1:1/0").conf
     assert list(configured.accept_content) == ["json"]
     assert configured.task_serializer == configured.result_serializer == configured.event_serializer == "json"
 
 
 @pytest.mark.timeout(900)
-def test_a_hostile_message_is_refused_and_the_worker_goes_on(
+def test_a_hostile_message_is_rejected_and_the_worker_continues(
     platform: Platform, victim: Worker, queue: redis.Redis, tmp_path: Path
 ) -> None:
-    """The same worker does the next unit, connected as before, and no message comes back to it or another one."""
+    """The same worker completes the next unit on the same connection, and no message is redelivered."""
     canary = tmp_path / "it ran"
     log = platform.logs / "victim.log"
     for name, message in _hostile(canary).items():
-        said = log.stat().st_size
+        log_size = log.stat().st_size
         queue.lpush("embed", message)
         assert _does_a_unit(platform), name
         assert _wait(lambda: queue.llen("embed") == 0 and queue.hlen("unacked") == 0), name
         assert victim.poll() is None, name
         assert not canary.exists(), name
-        # a unit that is not there is a hint too late, and no attack
+        # a missing unit is a late hint and not an attack
         if name != "no such unit":
-            assert re.search(r"\[(warning|error|critical) *\]", log.read_text()[said:]), f"nothing said of {name}"
-    said_at_all = log.read_text()
-    assert "application/x-python-serialize" in said_at_all
-    assert "application/x-yaml" in said_at_all
-    assert "Connection to broker lost" not in said_at_all
+            assert re.search(r"\[(warning|error|critical) *\]", log.read_text()[log_size:]), f"nothing logged of {name}"
+    whole_log = log.read_text()
+    assert "application/x-python-serialize" in whole_log
+    assert "application/x-yaml" in whole_log
+    assert "Connection to broker lost" not in whole_log
     pickle.loads(pickle.dumps(Trap(canary)))
-    assert canary.exists(), "the trap is a trap"
+    assert canary.exists(), "the trap must work"
 
 
-def test_nobody_listens_for_remote_commands(
+def test_workers_do_not_accept_remote_control_commands(
     platform: Platform, victim: Worker, queue: redis.Redis, tmp_path: Path
 ) -> None:
-    """Celery's commands to workers would go the same way, as messages to subscribers: there are none."""
+    """Celery sends control commands to workers as messages to subscribers; there are none."""
     canary = tmp_path / "it ran"
-    # by then it has subscribed to all that it ever does
+    # after a unit it has made all its subscriptions
     assert _does_a_unit(platform)
     assert queue.pubsub_channels() == []
     assert queue.pubsub_numpat() == 0
@@ -198,12 +198,12 @@ def _raw(platform: Platform, request: bytes) -> http.client.HTTPResponse:
         connection.sendall(request)
         answer = http.client.HTTPResponse(connection)
         answer.begin()
-        answer.body = answer.read()  # type: ignore[attr-defined]  # kept beyond the connection
+        answer.body = answer.read()  # type: ignore[attr-defined]  # readable after the connection is closed
         return answer
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_request_that_can_not_be_read_gets_the_headers_too(platform: Platform, kind: str) -> None:
+def test_the_response_to_a_malformed_request_has_the_security_headers(platform: Platform, kind: str) -> None:
     answer = _raw(platform, BROKEN[kind])
     assert 400 <= answer.status < 600
     assert answer.getheader("X-Content-Type-Options") == "nosniff"
@@ -215,7 +215,7 @@ def test_a_request_that_can_not_be_read_gets_the_headers_too(platform: Platform,
     assert b"<b>x" not in answer.body
 
 
-def test_the_server_tells_its_name_and_no_version(platform: Platform) -> None:
+def test_the_server_header_has_a_name_and_no_version(platform: Platform) -> None:
     for request in (b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", BROKEN["no request line"]):
         answer = _raw(platform, request)
         assert [value for name, value in answer.getheaders() if name.lower() == "server"] == ["retllm"]

@@ -1,4 +1,4 @@
-"""The whole way, as its users go it: the command line against real servers, real workers and the shipped models."""
+"""End-to-end tests: the command line with real servers, real workers and the shipped models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SEED = 4711
 
 
 class Retllm(Protocol):
-    """The command line as a process of its own; its JSON answer."""
+    """Runs the command line in a separate process and returns its JSON output."""
 
     def __call__(self, *arguments: str, status: int = 0) -> Any: ...
 
@@ -63,7 +63,7 @@ def scenes(retllm: Retllm, tmp_path_factory: pytest.TempPathFactory) -> tuple[st
     return answer["collection"], queries, folder
 
 
-def test_sending_a_folder_again_adds_nothing(retllm: Retllm, scenes) -> None:
+def test_uploading_a_folder_again_adds_nothing(retllm: Retllm, scenes) -> None:
     collection, queries, folder = scenes
     answer = retllm("upload", collection, str(folder), status=1)
     assert sum(file["status"] == "duplicate" for file in answer["files"]) == len(queries)
@@ -71,12 +71,14 @@ def test_sending_a_folder_again_adds_nothing(retllm: Retllm, scenes) -> None:
     assert (row["items_total"], row["items_indexed"]) == (len(queries), len(queries))
 
 
-def test_the_fine_stage_finds_more_right_pictures_than_the_coarse_stage(stack: LocalStack, api: Api, scenes) -> None:
-    """On families that differ in one thing, through every part of the platform."""
+def test_the_fine_stage_ranks_the_right_picture_first_more_often_than_the_coarse_stage(
+    stack: LocalStack, api: Api, scenes
+) -> None:
+    """The pictures of a family differ in one property."""
     collection, queries, _ = scenes
-    asked = queries[::3]
+    sample = queries[::3]
     firsts = {"coarse": 0, "fine": 0}
-    for query in asked:
+    for query in sample:
         job = api.submit(f"/collections/{collection}/searches", json={"text": query.query})
         assert api.watch(job["id"], lambda _: None)["state"] == "succeeded"
         for row in api.get(f"/searches/{job['id']}")["candidates"]:
@@ -84,10 +86,10 @@ def test_the_fine_stage_finds_more_right_pictures_than_the_coarse_stage(stack: L
                 firsts["coarse"] += row["coarse_rank"] == 1
                 firsts["fine"] += row["final_rank"] == 1
     assert firsts["fine"] > firsts["coarse"]
-    assert firsts["fine"] >= 0.9 * len(asked)
+    assert firsts["fine"] >= 0.9 * len(sample)
 
 
-def test_a_search_is_watched_to_its_end_and_explains_its_order(retllm: Retllm, scenes) -> None:
+def test_a_watched_search_returns_what_determines_its_order(retllm: Retllm, scenes) -> None:
     collection, queries, _ = scenes
     result = retllm("search", collection, queries[5].query, "-k", "9", "--watch")
     assert result["provisional"] is False
@@ -104,10 +106,10 @@ def test_a_search_is_watched_to_its_end_and_explains_its_order(retllm: Retllm, s
     assert retllm("jobs", "show", result["id"])["candidates"] == rows
 
 
-def test_a_search_asks_in_the_way_that_it_is_told(retllm: Retllm, api: Api, scenes) -> None:
+def test_a_search_uses_the_given_mode_and_options(retllm: Retllm, api: Api, scenes) -> None:
     collection, queries, _ = scenes
-    ways = ["--mode", "choice", "--adaptive", "--fusion-weight", "0.5", "--trace"]
-    result = retllm("search", collection, queries[7].query, "-k", "12", *ways, "--watch")
+    options = ["--mode", "choice", "--adaptive", "--fusion-weight", "0.5", "--trace"]
+    result = retllm("search", collection, queries[7].query, "-k", "12", *options, "--watch")
     assert (result["mode"], result["fusion_weight"], result["trace"]) == ("choice", 0.5, True)
     assert result["no_match"] in (True, False)
     scored = [row for row in result["candidates"] if row["score"] is not None]
@@ -121,7 +123,7 @@ def test_a_search_asks_in_the_way_that_it_is_told(retllm: Retllm, api: Api, scen
     assert len(trace["uncertainty"]) > 1
 
 
-def test_a_model_that_is_asked_to_write_its_score_gives_one_or_says_what_it_wrote(retllm: Retllm, scenes) -> None:
+def test_verbalized_mode_returns_a_score_or_an_error_for_each_candidate(retllm: Retllm, scenes) -> None:
     collection, queries, _ = scenes
     result = retllm("search", collection, queries[8].query, "-k", "6", "--mode", "verbalized", "--watch")
     assert result["job"]["state"] == "succeeded"
@@ -129,7 +131,7 @@ def test_a_model_that_is_asked_to_write_its_score_gives_one_or_says_what_it_wrot
     assert all((row["score"] is None) == (row["error"] is not None) for row in result["candidates"])
 
 
-def test_a_search_that_is_made_again_takes_the_scores_that_are_known(retllm: Retllm, scenes) -> None:
+def test_a_repeated_search_uses_cached_scores(retllm: Retllm, scenes) -> None:
     collection, queries, _ = scenes
     first, again = (
         retllm("search", collection, queries[9].query, "-k", "6", "--watch")["candidates"] for _ in range(2)
@@ -139,7 +141,7 @@ def test_a_search_that_is_made_again_takes_the_scores_that_are_known(retllm: Ret
 
 
 @pytest.mark.parametrize("with_text", [False, True])
-def test_a_picture_is_a_query(retllm: Retllm, scenes, with_text: bool) -> None:
+def test_a_picture_can_be_a_query_with_or_without_text(retllm: Retllm, scenes, with_text: bool) -> None:
     collection, queries, folder = scenes
     text = [queries[0].query] if with_text else []
     picture = str(folder / queries[0].file)
@@ -152,7 +154,7 @@ def test_a_picture_is_a_query(retllm: Retllm, scenes, with_text: bool) -> None:
     assert all(row["score"] is not None for row in result["candidates"])
 
 
-def test_texts_and_captioned_pictures_are_found_too(retllm: Retllm, scenes, tmp_path: Path) -> None:
+def test_a_search_finds_items_of_the_given_kinds(retllm: Retllm, scenes, tmp_path: Path) -> None:
     _, queries, folder = scenes
     for query in queries[:8]:
         (tmp_path / query.file).write_bytes((folder / query.file).read_bytes())
@@ -170,8 +172,8 @@ def test_texts_and_captioned_pictures_are_found_too(retllm: Retllm, scenes, tmp_
         assert all(candidate["score"] is not None for candidate in result["candidates"])
 
 
-def test_photographs_go_the_same_way(retllm: Retllm, tmp_path: Path) -> None:
-    """The photographs that scikit-image ships; the small models know nothing of them, but nothing breaks."""
+def test_photographs_can_be_uploaded_and_searched(retllm: Retllm, tmp_path: Path) -> None:
+    """The photographs of scikit-image work too, although the small models are not trained on photographs."""
     from skimage import data
 
     names = ["astronaut", "camera", "chelsea", "coffee", "rocket", "coins", "page", "text", "moon", "clock"]
@@ -194,13 +196,13 @@ def _wait(condition, seconds: float, what: str) -> None:
         time.sleep(0.05)
 
 
-def test_killed_workers_lose_nothing_and_count_nothing_twice(stack: LocalStack, api: Api, scenes) -> None:
+def test_killed_workers_lose_no_result_and_duplicate_none(stack: LocalStack, api: Api, scenes) -> None:
     collection, queries, _ = scenes
     jobs = [
         api.submit(f"/collections/{collection}/searches", json={"text": query.query, "k": 24})["id"]
         for query in queries[:6]
     ]
-    _wait(lambda: any(api.get(f"/jobs/{job}")["state"] == "running" for job in jobs), 180, "no worker began")
+    _wait(lambda: any(api.get(f"/jobs/{job}")["state"] == "running" for job in jobs), 180, "no worker claimed a unit")
     for name in ("score", "embed"):
         before = stack.processes[name]
         stack.kill(name, signal.SIGKILL)
@@ -215,7 +217,7 @@ def test_killed_workers_lose_nothing_and_count_nothing_twice(stack: LocalStack, 
 
 
 def test_hints_lost_with_redis_are_sent_again(stack: LocalStack, api: Api, scenes) -> None:
-    """Redis is emptied right after a search was accepted; the dispatcher announces the work again."""
+    """Redis is emptied right after a search was accepted, and the dispatcher publishes the hints again."""
     import redis
 
     collection, queries, _ = scenes
@@ -228,7 +230,9 @@ def test_hints_lost_with_redis_are_sent_again(stack: LocalStack, api: Api, scene
     assert api.watch(job["id"], lambda _: None)["state"] == "succeeded"
 
 
-def test_a_cancelled_search_stops_and_goes_on_when_retried(stack: LocalStack, retllm: Retllm, api: Api, scenes) -> None:
+def test_a_cancelled_search_stops_and_continues_when_retried(
+    stack: LocalStack, retllm: Retllm, api: Api, scenes
+) -> None:
     collection, queries, _ = scenes
     pid = stack.processes["score"]
     os.kill(pid, signal.SIGSTOP)
@@ -255,13 +259,13 @@ def test_a_cancelled_search_stops_and_goes_on_when_retried(stack: LocalStack, re
         (("jobs", "show", "00000000-0000-7000-8000-000000000000"), "no such job"),
     ],
 )
-def test_what_makes_no_sense_is_one_sentence(retllm: Retllm, scenes, arguments, words: str) -> None:
+def test_an_invalid_command_prints_an_error_code_and_message(retllm: Retllm, scenes, arguments, words: str) -> None:
     error = retllm(*arguments, status=2)["error"]
     assert words in error["message"]
     assert error["code"] in {"not_found", "invalid_input"}
 
 
-def test_a_file_that_is_no_picture_is_no_query(retllm: Retllm, scenes, tmp_path: Path) -> None:
+def test_a_query_picture_that_is_not_a_picture_is_rejected(retllm: Retllm, scenes, tmp_path: Path) -> None:
     (tmp_path / "not.png").write_text("words")
     error = retllm("search", "scenes of the test", "--picture", str(tmp_path / "not.png"), status=2)["error"]
     assert error["code"] == "media_rejected"

@@ -1,4 +1,4 @@
-"""Workers of a platform that a test starts and stops itself."""
+"""Starts and stops the workers of a platform."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _STARTING_SECONDS = 180
 def worker(
     platform: Platform, kind: str, name: str, *, app: str = "tests.chaos.worker", **env: str
 ) -> Iterator[Worker]:
-    """A worker that serves the queues of ``kind`` with models that cost nothing; given when ready, killed at the end.
+    """Run a worker for the queues of ``kind`` with fast stand-in models; yield it when ready and kill it at the end.
 
     Args:
         app: the module of its Celery application.
-        env: variables of its own.
+        env: additional environment variables.
     """
     arguments = list(commands.python(commands.worker(kind)))
     arguments[arguments.index("--app") + 1] = app
     path = os.pathsep.join(str(ROOT / folder) for folder in (".", "platform", "workers", "web"))
     ready = platform.home / f"{name}.ready"
-    given = platform.environment() | {"PYTHONPATH": path, commands.READY_VARIABLE: str(ready)} | env
+    environment = platform.environment() | {"PYTHONPATH": path, commands.READY_VARIABLE: str(ready)} | env
     with (platform.logs / f"{name}.log").open("ab") as log:
         started = subprocess.Popen(
             [*arguments, "--hostname", f"{name}@hands", "--include", "retllm.stack.ready"],
             cwd=ROOT,
-            env=given,
+            env=environment,
             stdout=log,
             stderr=log,
         )
@@ -56,19 +56,19 @@ def worker(
         started.wait()
 
 
-def holding(platform: Platform, one: Worker, seconds: float = 120) -> UUID:
-    """Wait until this worker holds a unit, and give the unit's key."""
+def wait_for_unit(platform: Platform, one: Worker, seconds: float = 120) -> UUID:
+    """Wait until a worker holds a unit and return the unit's ID."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for key, pid in platform.leased():
             if pid == str(one.pid):
                 return key
         time.sleep(0.02)
-    raise AssertionError(f"the worker {one.pid} took no unit")
+    raise AssertionError(f"the worker {one.pid} claimed no unit")
 
 
-def trail(platform: Platform, unit_id: UUID) -> list[tuple[int, AttemptOutcome | None]]:
-    """The number and the outcome of every attempt at a unit."""
+def attempts(platform: Platform, unit_id: UUID) -> list[tuple[int, AttemptOutcome | None]]:
+    """Return the number and the outcome of every attempt at a unit."""
     with platform.sessions() as session:
         rows = session.execute(
             sa.select(Attempt.number, Attempt.outcome).where(Attempt.unit_id == unit_id).order_by(Attempt.token)
@@ -77,6 +77,6 @@ def trail(platform: Platform, unit_id: UUID) -> list[tuple[int, AttemptOutcome |
 
 
 def unit(platform: Platform, unit_id: UUID) -> Unit:
-    """A unit as it is now."""
+    """Return the current state of a unit."""
     with platform.sessions() as session:
         return session.get_one(Unit, unit_id)

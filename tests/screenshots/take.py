@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 from playwright.sync_api import Browser, sync_playwright
 from tests.functional.browsing import ARGUMENTS, CHROMIUM, log_in
-from tests.functional.furnished import Furnished, furnish
 from tests.functional.pages import addresses
+from tests.functional.sample_data import SampleData, create_sample_data
 
 from retllm.cli.up import prepare_client
 from retllm.settings import Settings
@@ -48,9 +48,9 @@ def _take(stack: LocalStack, folder: Path) -> None:
     admin = prepare_client(stack)
     token = json.loads((stack.home / "client.json").read_text("utf-8"))["token"]
     with httpx.Client(base_url=f"{stack.url}/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=60) as api:
-        furnished = furnish(stack, api, folder)
+        sample_data = create_sample_data(stack, api, folder)
     settings = Settings(home=stack.home, database_url=stack.database_url, redis_url=stack.redis_url)
-    paths = addresses(create_app(settings), furnished.keys()) + furnished.views()
+    paths = addresses(create_app(settings), sample_data.keys()) + sample_data.views()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = browser.new_page(base_url=stack.url)
@@ -59,12 +59,12 @@ def _take(stack: LocalStack, folder: Path) -> None:
         session = page.context.storage_state()
         for size in SIZES:
             for colours in ("light", "dark"):
-                _round(browser, stack.url, session, furnished, paths, size, colours)
+                _round(browser, stack.url, session, sample_data, paths, size, colours)
         browser.close()
 
 
 def _round(
-    browser: Browser, url: str, session: Any, furnished: Furnished, paths: list[str], size: str, colours: Any
+    browser: Browser, url: str, session: Any, sample_data: SampleData, paths: list[str], size: str, colours: Any
 ) -> None:
     width, height = SIZES[size]
     context = browser.new_context(
@@ -81,17 +81,17 @@ def _round(
             continue
         page.goto(path)
         page.wait_for_load_state("networkidle")
-        page.screenshot(path=folder / f"{_name(path, furnished)}.png", full_page=True)
-        for name, (shown, of_size, mode) in furnished.illustrations().items():
+        page.screenshot(path=folder / f"{_name(path, sample_data)}.png", full_page=True)
+        for name, (shown, of_size, mode) in sample_data.illustrations().items():
             if (shown, of_size, mode) == (path, size, colours):
                 ILLUSTRATIONS.mkdir(exist_ok=True)
                 page.screenshot(path=ILLUSTRATIONS / f"{name}.png")
     context.close()
 
 
-def _name(path: str, furnished: Furnished) -> str:
-    """Return a file name for a page, with names in place of keys."""
-    for name, key in vars(furnished).items():
+def _name(path: str, sample_data: SampleData) -> str:
+    """Return a file name for a page, with names instead of IDs."""
+    for name, key in vars(sample_data).items():
         path = path.replace(key, name)
     return re.sub(r"[^A-Za-z0-9]+", "-", path).strip("-")[:100] or "overview"
 

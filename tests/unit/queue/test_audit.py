@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from tests.chaos.client_log import Accepted, Cancelled, ClientLog, Ending, broken_promises
+from tests.chaos.client_log import Accepted, Cancelled, ClientLog, Ending, client_violations
 from tests.unit.stand_ins import Judge, index, run, search
 
 from retllm.db.session import transaction
@@ -30,7 +30,7 @@ def _broken(world: Any, *statements: Any, log: ClientLog | None = None, quiet: b
             session.execute(statement)
     found = {one.rule for one in violations(world.sessions, quiet=quiet)}
     if log is not None:
-        found |= {one.rule for one in broken_promises(world.sessions, log)}
+        found |= {one.rule for one in client_violations(world.sessions, log)}
     with transaction(world.sessions) as session:
         session.execute(sa.delete(Job))
         session.execute(sa.delete(Embedding))

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from sqlalchemy.orm import Session
-from tests.chaos.client_log import Accepted, ClientLog, Ending, broken_promises
+from tests.chaos.client_log import Accepted, ClientLog, Ending, client_violations
 from tests.unit.queue.core_model import ATTEMPTS, VERSION, MClaim, MJob, in_pairs
 from tests.unit.stand_ins import Quiet
 
@@ -371,7 +371,7 @@ class Machine(RuleBasedStateMachine):
         if not self.jobs:
             return
         assert [str(one) for one in violations(self.world.sessions)] == []
-        assert [str(one) for one in broken_promises(self.world.sessions, self.log)] == []
+        assert [str(one) for one in client_violations(self.world.sessions, self.log)] == []
         with self.world.sessions() as session:
             for job in self.jobs:
                 done = [item for unit in job.units.values() if unit.state is UnitState.DONE for item in unit.items]

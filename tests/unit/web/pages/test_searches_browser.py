@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from playwright.sync_api import Browser, Page, expect
-from tests.functional.browsing import CHROMIUM, PATIENCE_MS
+from tests.functional.browsing import CHROMIUM, TIMEOUT_MS
 from tests.unit.web.conftest import PASSWORD, Caller
 from tests.unit.web.pictures import picture
 from werkzeug.serving import make_server
@@ -39,7 +39,7 @@ def page(app: Flask, ada: Caller, chromium: Browser) -> Iterator[Page]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     context = chromium.new_context(base_url=f"http://127.0.0.1:{server.port}")
-    context.set_default_timeout(PATIENCE_MS)
+    context.set_default_timeout(TIMEOUT_MS)
     opened = context.new_page()
     complaints: list[str] = []
     opened.on("pageerror", lambda error: complaints.append(str(error)))

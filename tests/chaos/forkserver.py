@@ -1,7 +1,7 @@
-"""Starts workers and dispatchers in a moment: a process that has imported everything, and forks on demand.
+"""A process that has imported everything and forks workers and dispatchers on demand, so that they start quickly.
 
-It reads commands, one JSON list a line, and answers each with the process id of the child. A child is the leader of a
-group of its own; a real process that can be killed, stopped and started as any other.
+It reads commands, one JSON list per line, and answers each with the process ID of the child. Each child is a normal
+process that leads its own process group.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from retllm.cli.dispatch import dispatch
 from retllm.stack import commands
 
-# what a child needs, but for the modules that read its settings
+# modules that a child needs, except those that read its settings
 _PRELOADED = (
     "celery.apps.worker",
     "celery.bin.celery",
@@ -53,15 +53,15 @@ def _child(kind: str, name: str, log: str, environment: dict[str, str]) -> None:
     with open(log, "ab") as output:  # noqa: PTH123
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
     os.environ.update(environment)
     status = 1
     try:
         (_dispatcher if kind == "dispatch" else _worker)(kind, f"{name}@chaos")
         status = 0
-    except SystemExit as ended:
-        status = int(ended.code or 0)
+    except SystemExit as error:
+        status = int(error.code or 0)
     except BaseException:
         import traceback
 
@@ -74,14 +74,14 @@ def main() -> None:
     """Serve until the end of the input."""
     for name in _PRELOADED:
         importlib.import_module(name)
-    # nobody asks how a child ended, so none of them stays as a zombie
+    # children are not waited for: the kernel removes them, so that none remains as a zombie
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for line in sys.stdin:
-        asked: list[Any] = json.loads(line)
+        arguments: list[Any] = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            _child(*asked)
+            _child(*arguments)
         sys.stdout.write(f"{pid}\n")
         sys.stdout.flush()
 

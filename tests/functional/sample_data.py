@@ -1,7 +1,6 @@
-"""A server that people have worked on: collections, searches with their marks, failures, people, an evaluation.
+"""Sample data for a server: collections, searches with marks, a failed job, accounts and evaluations.
 
-Everything goes through the API as a client would do it; only the failure is written by hand, since nothing fails by
-itself here.
+All data is created through the API, except the failed job, which is written into the database.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from retllm.stack import LocalStack
 
 SEED = 2026
 FAMILIES = 3
-# a family is eight scenes; its first is asked for
-_ASKED, _SHOWN = 8, 16
+# the queries, by their number; a family has eight scenes, and the queries are for the first of one
+_TEXT_QUERY, _PICTURE_QUERY = 8, 16
 K = 8
-_PATIENCE = 600.0
+_TIMEOUT_SECONDS = 600.0
 
 _TRACEBACK = """Traceback (most recent call last):
   File "retllm/queue/worker.py", line 77, in _attempt
@@ -43,8 +42,8 @@ _NOTES = (
 
 
 @dataclass(frozen=True)
-class Furnished:
-    """Keys of what is there, for the addresses of pages."""
+class SampleData:
+    """IDs of the sample data, for the paths of pages."""
 
     collection: str
     notes: str
@@ -52,92 +51,99 @@ class Furnished:
     item: str
     note: str
     search: str
-    again: str
+    injected_search: str
     picture_search: str
-    hopeless: str
+    no_match_search: str
     failed: str
     index: str
     run: str
-    asked_again: str
+    rerun: str
     user: str
 
     def keys(self) -> dict[str, list[str]]:
-        """What each argument of a page's address may be."""
+        """Return the values for each argument of a page's path."""
         return {
             "collection_id": [self.collection, self.notes, self.empty],
             "item_id": [self.item, self.note],
-            "job_id": [self.search, self.again, self.picture_search, self.hopeless, self.failed, self.index],
+            "job_id": [
+                self.search,
+                self.injected_search,
+                self.picture_search,
+                self.no_match_search,
+                self.failed,
+                self.index,
+            ],
             "search_id": [self.search],
-            "run_id": [self.run, self.asked_again],
+            "run_id": [self.run, self.rerun],
             "user_id": [self.user],
         }
 
     def views(self) -> list[str]:
-        """Addresses with filters and choices that show something else than the plain page."""
+        """Return paths with filters and options that change the page."""
         return [
             f"/collections/{self.collection}?q=nothing-is-called-so",
             f"/search?collection={self.collection}&like={self.item}",
             f"/search?again={self.search}",
             "/jobs?state=failed",
             "/jobs?text=nothing+of+the+sort",
-            f"/compare?of={self.search}&of={self.again}",
+            f"/compare?of={self.search}&of={self.injected_search}",
             "/nothing-here",
         ]
 
     def illustrations(self) -> dict[str, tuple[str, str, str]]:
-        """The pictures of the documentation: the page, the width and the colours of each."""
+        """Return the path, the window size and the colour mode of each screenshot in the documentation."""
         return {
             "overview": ("/", "desktop", "light"),
             "search": (f"/jobs/{self.search}", "desktop", "light"),
-            "compare": (f"/compare?of={self.search}&of={self.again}", "desktop", "dark"),
+            "compare": (f"/compare?of={self.search}&of={self.injected_search}", "desktop", "dark"),
             "phone": (f"/jobs/{self.picture_search}", "phone", "dark"),
         }
 
 
 def wait_for(api: httpx.Client, jobs: Iterable[str]) -> None:
     """Wait until these jobs are over."""
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + _TIMEOUT_SECONDS
     for job in jobs:
         while api.get(f"/jobs/{job}").raise_for_status().json()["finished_at"] is None:
             assert time.monotonic() < end, f"job {job} is not over"
             time.sleep(0.2)
 
 
-def furnish(stack: LocalStack, api: httpx.Client, folder: Path) -> Furnished:
-    """Fill the server of ``stack`` through ``api``, an administrator's client; the demo's pictures go to ``folder``."""
+def create_sample_data(stack: LocalStack, api: httpx.Client, folder: Path) -> SampleData:
+    """Create the data on ``stack`` through ``api``, an administrator's client; write the pictures to ``folder``."""
     queries = write_collection(folder, FAMILIES, SEED)
-    scenes = _collection(api, "Scenes of shapes", "Coloured shapes, drawn for teaching.")
-    notes = _collection(api, "Notes", "Letters, lists and a diary that came with the pictures.")
-    empty = _collection(api, "To be sorted", "")
-    # without their captions: the models that ship were taught to see, and a caption would tell everything
+    scenes = _create_collection(api, "Scenes of shapes", "Coloured shapes, drawn for teaching.")
+    notes = _create_collection(api, "Notes", "Letters, lists and a diary that came with the pictures.")
+    empty = _create_collection(api, "To be sorted", "")
+    # without captions: the shipped models are trained on pictures, and a caption would give the answer away
     index = _upload(api, scenes, [folder / one.file for one in queries])
     texts = {"items": [{"name": name, "text": text} for name, text in _NOTES]}
     of_notes = api.post(f"/collections/{notes}/items", json=texts).raise_for_status().json()["job_id"]
     wait_for(api, [index, of_notes])
     searches = _searches(api, scenes, queries, folder)
     wait_for(api, searches)
-    search, again, by_picture, hopeless = searches
-    item = _mark(api, search, queries[_ASKED].file)
-    _mark(api, by_picture, queries[_SHOWN].file)
-    return Furnished(
+    search, injected, by_picture, no_match_search = searches
+    item = _mark(api, search, queries[_TEXT_QUERY].file)
+    _mark(api, by_picture, queries[_PICTURE_QUERY].file)
+    return SampleData(
         collection=scenes,
         notes=notes,
         empty=empty,
         item=item,
         note=_first_item(api, notes),
         search=search,
-        again=again,
+        injected_search=injected,
         picture_search=by_picture,
-        hopeless=hopeless,
-        failed=_failure(stack, UUID(scenes), item),
+        no_match_search=no_match_search,
+        failed=_create_failed_job(stack, UUID(scenes), item),
         index=index,
-        run=_uploaded_run(api),
-        asked_again=_asked_again(api, scenes),
-        user=_people(api, scenes),
+        run=_upload_run(api),
+        rerun=_start_rerun(api, scenes),
+        user=_create_accounts(api, scenes),
     )
 
 
-def _collection(api: httpx.Client, name: str, description: str) -> str:
+def _create_collection(api: httpx.Client, name: str, description: str) -> str:
     made = api.post("/collections", json={"name": name, "description": description}).raise_for_status()
     return str(made.json()["id"])
 
@@ -149,11 +155,11 @@ def _upload(api: httpx.Client, collection: str, files: list[Path]) -> str:
 
 def _searches(api: httpx.Client, collection: str, queries: list[DemoQuery], folder: Path) -> list[str]:
     path = f"/collections/{collection}/searches"
-    first = {"text": queries[_ASKED].query, "k": K, "trace": True}
+    first = {"text": queries[_TEXT_QUERY].query, "k": K, "trace": True}
     injected = {"trigger": "fixed", "fixed_layer": 2, "alpha": 0.5}
-    asked: list[dict[str, Any]] = [first, {"text": queries[_ASKED].query, "k": K, "injection": injected}]
-    jobs = [api.post(path, json=one).raise_for_status().json()["id"] for one in asked]
-    picture = {"picture": (queries[_SHOWN].file, (folder / queries[_SHOWN].file).read_bytes())}
+    bodies: list[dict[str, Any]] = [first, {"text": queries[_TEXT_QUERY].query, "k": K, "injection": injected}]
+    jobs = [api.post(path, json=one).raise_for_status().json()["id"] for one in bodies]
+    picture = {"picture": (queries[_PICTURE_QUERY].file, (folder / queries[_PICTURE_QUERY].file).read_bytes())}
     form = {"query": json.dumps({"k": K})}
     jobs.append(api.post(path, files=picture, data=form).raise_for_status().json()["id"])
     jobs.append(api.post(path, json={"text": "a photograph of a steam train", "k": K}).raise_for_status().json()["id"])
@@ -161,7 +167,7 @@ def _searches(api: httpx.Client, collection: str, queries: list[DemoQuery], fold
 
 
 def _mark(api: httpx.Client, search: str, right: str) -> str:
-    """Mark every candidate by the truth; the key of the right one."""
+    """Mark every candidate correctly and return the ID of the right one."""
     found = {one["name"]: one["item_id"] for one in api.get(f"/searches/{search}").json()["candidates"]}
     for name, item in found.items():
         path = f"/searches/{search}/judgments/{item}"
@@ -169,7 +175,7 @@ def _mark(api: httpx.Client, search: str, right: str) -> str:
     return str(found[right])
 
 
-def _failure(stack: LocalStack, collection: UUID, item: str) -> str:
+def _create_failed_job(stack: LocalStack, collection: UUID, item: str) -> str:
     settings = Settings(home=stack.home, preset="demo")
     with transaction(make_sessions(stack.database_url)) as session:
         user = session.query(User).order_by(User.id).first()
@@ -198,15 +204,15 @@ def _first_item(api: httpx.Client, collection: str) -> str:
     return str(api.get(f"/collections/{collection}/items").raise_for_status().json()["items"][0]["id"])
 
 
-def _uploaded_run(api: httpx.Client) -> str:
-    """The report of ``retllm eval scenes --seed 102 --families 8 --pairs 20 --limit 40 --ablate``."""
+def _upload_run(api: httpx.Client) -> str:
+    """Upload the report of ``retllm eval scenes --seed 102 --families 8 --pairs 20 --limit 40 --ablate``."""
     report = json.loads((Path(__file__).parent / "report.json").read_text("utf-8"))
     made = api.post("/evaluations", json={"name": "Scenes, with all variants", "report": report}).raise_for_status()
     return str(made.json()["id"])
 
 
-def _asked_again(api: httpx.Client, collection: str) -> str:
-    """The reviewed questions once more, with a smaller pool."""
+def _start_rerun(api: httpx.Client, collection: str) -> str:
+    """Repeat the reviewed queries with a smaller k."""
     body = {"name": "With five candidates", "settings": {"k": 5}}
     run = str(api.post(f"/collections/{collection}/evaluations", json=body).raise_for_status().json()["id"])
     jobs = api.get("/jobs", params={"collection": collection, "limit": 20}).raise_for_status().json()["jobs"]
@@ -214,8 +220,8 @@ def _asked_again(api: httpx.Client, collection: str) -> str:
     return run
 
 
-def _people(api: httpx.Client, collection: str) -> str:
-    """An editor, a viewer and somebody who left; the first two are members of the collection."""
+def _create_accounts(api: httpx.Client, collection: str) -> str:
+    """Create an editor and a viewer of the collection, and a disabled account; return the editor's ID."""
     made = {}
     for name, role in (("edda", "editor"), ("viktor", "viewer"), ("gone", "editor")):
         account = {"name": name, "role": role, "password": "correct horse battery"}
