@@ -19,7 +19,7 @@ from retllm.cli.up import Admin
 from retllm.demo.world import DemoQuery
 from retllm.stack import LocalStack
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",
