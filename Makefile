@@ -29,7 +29,8 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p 
 # several processes; tests that share servers run in the same one
 SHARED := -p tests.grouping -n auto --dist loadfile --no-loadscope-reorder
 SOAK_TESTS := tests/chaos tests/functional/test_api_roles.py \
-  tests/functional/test_hostile_uploads.py tests/functional/test_pages_at_size.py
+  tests/functional/test_hostile_uploads.py tests/functional/test_pages_accessible.py tests/functional/test_pages_at_size.py \
+  tests/functional/test_whole_way.py
 # folders of tests/unit whose tests load or train models
 WITH_MODELS := bench demo embedding evaluation fine
 # functional tests of a folder of tests/unit whose names do not contain its name

@@ -7,12 +7,12 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 from tests.chaos import crash
 
+from retllm.embedding import EmbedderInfo
 from retllm.fine import Content, Injection, PairScore, ScorerInfo
 from retllm.fine.prompts import Mode
 
@@ -32,16 +32,6 @@ def _vector(content: bytes) -> np.ndarray:
     digest = hashlib.blake2b(content, digest_size=DIMENSION * 4).digest()
     vector = np.frombuffer(digest, dtype=np.uint32).astype(np.float32) / 2**32 - 0.5
     return vector / np.linalg.norm(vector)
-
-
-@dataclass(frozen=True)
-class EmbedderInfo:
-    """A copy of ``retllm.embedding.EmbedderInfo``, whose module takes seconds to import torch and open_clip."""
-
-    name: str
-    revision: str
-    dimension: int
-    preprocessing_hash: str
 
 
 class Encoder:

@@ -19,7 +19,9 @@ from retllm.cli.up import Admin
 from retllm.demo.world import DemoQuery
 from retllm.stack import LocalStack
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"))), None)
+# the headless shell needs half the time
+_BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, _BROWSERS)), None)
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",

@@ -16,16 +16,19 @@ def picture() -> bytes:
     return target.getvalue()
 
 
-def corrected(path: str, body: Any, embedder: str) -> Any:
+def corrected(path: str, body: Any, embedder: str, account: str) -> Any:
     """Return a body that follows all rules of the API.
 
     Args:
         path: the path of the operation in the document.
         body: the generated body, which matches the schema; it is not modified.
         embedder: the name of an active embedder.
+        account: the name of an account.
     """
     if path.endswith("/searches"):
         return _search(body)
+    if path.endswith("/members"):
+        return {**body, "name": account}
     if isinstance(body, dict) and body.get("password") is not None:
         # one that is not easy to guess
         return {**body, "password": secrets.token_urlsafe()}

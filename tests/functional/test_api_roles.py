@@ -205,7 +205,7 @@ def _corrected_requests(app: App, scene: Scene, credentials: Credentials) -> Ite
             # requests with the same key would be treated as one
             case.headers["Idempotency-Key"] = uuid4().hex
         if valid and not isinstance(case.body, NotSet):
-            body = corrected(case.path, case.body, app.builder.embedder)
+            body = corrected(case.path, case.body, app.builder.embedder, scene.people[Person.READER].name)
             if body is not case.body:
                 case.body = body
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from PIL import Image
 from tests.functional.forked import Forks
+from tests.soak import scaled
 
 from retllm.cli.client import Api, open_api
 from retllm.cli.up import Admin
@@ -203,7 +204,7 @@ def test_killed_workers_lose_no_result_and_duplicate_none(stack: LocalStack, api
         for query in queries[:6]
     ]
     _wait(lambda: any(api.get(f"/jobs/{job}")["state"] == "running" for job in jobs), 180, "no worker claimed a unit")
-    for name in ("score", "embed"):
+    for name in scaled(("score",), ("score", "embed")):
         before = stack.processes[name]
         stack.kill(name, signal.SIGKILL)
         _wait(lambda n=name, b=before: stack.processes.get(n) not in (None, b), 180, f"{name} was not started again")
