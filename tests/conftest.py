@@ -77,11 +77,9 @@ def fresh_database(emptied_database: EmptiedDatabase) -> str:
 
 
 @pytest.fixture
-def fresh_sessions(emptied_database: EmptiedDatabase, fresh_database: str) -> Iterator[Sessions]:
+def fresh_sessions(emptied_database: EmptiedDatabase, fresh_database: str) -> Sessions:
     """Sessions of ``fresh_database``."""
-    sessions = emptied_database.sessions()
-    yield sessions
-    sessions.kw["bind"].dispose()
+    return emptied_database.sessions()
 
 
 @pytest.fixture

@@ -39,9 +39,12 @@ _RELATIONS = """
 """
 _KINDS = {"r": "TABLE", "p": "TABLE", "v": "VIEW", "m": "MATERIALIZED VIEW", "S": "SEQUENCE", "i": "INDEX"}
 _SIZE = "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE oid = ANY (%s) AND relkind = 'r'"
-_END_OTHERS = """
+# marks the connections of the pool, which stay open between tests: a new one costs more than most tests
+_POOL = "pool-of-tests"
+_END_OTHERS = f"""
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+        AND NOT (application_name = '{_POOL}' AND state = 'idle')
 """
 
 
@@ -78,7 +81,8 @@ class EmptiedDatabase:
 
     def __init__(self, url: str) -> None:
         self.url = copy_template(url)
-        self._shared = make_sessions(self.url, pool_size=20)
+        pooled = sa.make_url(self.url).update_query_dict({"application_name": _POOL})
+        self._shared = make_sessions(pooled.render_as_string(hide_password=False), pool_size=20)
         self._observe()
 
     def sessions(self) -> Sessions:
@@ -130,11 +134,12 @@ class EmptiedDatabase:
 
     def _replace(self) -> None:
         """Replace the database with a new copy, since a test changed the schema."""
-        self._connection.close()
+        self.close()
         name = sa.make_url(self.url).database
         administer(self.url, f"DROP DATABASE {name} WITH (FORCE)", f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
         self._observe()
 
     def close(self) -> None:
-        """Close the connection that empties the database."""
+        """Close the connections of the pool and the one that empties the database."""
+        self._shared.kw["bind"].dispose()
         self._connection.close()
