@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,10 @@ def test_stuck_work_is_a_warning_with_advice(
     monkeypatch.setenv("RETLLM_HOME", str(tmp_path))
     monkeypatch.delenv("REDIS_URL", raising=False)
     answer = json.loads(CliRunner().invoke(doctor, ["--json"], standalone_mode=False).output)
-    assert found.as_json() in answer["checks"]
+    (printed,) = [check for check in answer["checks"] if check["name"] == "work"]
+    # by now the unit waits for longer
+    assert printed == {**found.as_json(), "message": printed["message"]}
+    assert re.sub(r"\d+ s", "", printed["message"]) == re.sub(r"\d+ s", "", found.message)
 
 
 def test_an_unusable_database_gives_advice_instead_of_stuck_work(servers: LocalStack, tmp_path: Path) -> None:
