@@ -16,6 +16,8 @@ from retllm.queue.claim import describe
 from retllm.redaction import redact, remember, remember_addresses, remember_environment
 from retllm.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "Xq7/we@ird:pw%20"  # with every separator of a URL
 
 

@@ -34,6 +34,7 @@ def _waiting_unit(url: str) -> None:
     sessions.kw["bind"].dispose()
 
 
+@pytest.mark.slow
 def test_stuck_work_is_a_warning_with_advice(
     fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,7 @@ def test_without_a_running_stack_the_embedded_servers_are_found_and_no_folder_is
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.slow
 def test_only_the_models_of_the_demo_preset_cause_a_warning(tmp_path: Path) -> None:
     found = {check.name: check for check in checks.run_checks(settings(tmp_path / "home", port=0))}
     assert (found["models"].state, found["models"].message) == ("warning", PRESETS["demo"].notice)
@@ -209,6 +210,7 @@ def test_an_error_is_split_into_message_and_advice(message: str, what: str, advi
     assert checks.failed("x", StackError(message)) == checks.Check("x", "failed", what, advice)
 
 
+@pytest.mark.slow
 def test_the_json_output_contains_the_checks_and_a_failure_exits_with_status_2(tmp_path: Path) -> None:
     env = {**os.environ, "RETLLM_HOME": str(tmp_path), "REDIS_URL": "redis://127.0.0.1:1/0", "RETLLM_PORT": "0"}
     command = [sys.executable, "-m", "retllm.cli.main", "doctor", "--json"]

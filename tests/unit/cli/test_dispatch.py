@@ -8,9 +8,12 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from retllm.stack import commands
 
 
+@pytest.mark.slow
 def test_the_dispatcher_deletes_leftovers_of_killed_uploads_and_stops_on_sigterm(
     fresh_database: str, redis_url: str, tmp_path: Path
 ) -> None:

@@ -44,6 +44,8 @@ from retllm.search.request import SearchRequest
 from retllm.search.submit import submit_search
 from retllm.settings import Settings, public_name
 
+pytestmark = pytest.mark.slow
+
 _SECONDS = 60.0
 _MAIN, _OTHER = "local-dir:/models/embedder", "local-dir:/models/other"
 

@@ -18,6 +18,8 @@ from retllm.db.vectors import register_model
 from retllm.errors import StackError
 from retllm.queue.audit import violations
 
+pytestmark = pytest.mark.slow
+
 
 def test_models_and_migrated_schema_are_equal(own_database: str) -> None:
     command.check(config(own_database))

@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session
 from retllm.errors import InvalidInput, Unauthorized
 from retllm.identity import accounts, passwords
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "correct horse battery"
 
 

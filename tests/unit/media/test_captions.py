@@ -146,6 +146,7 @@ def test_an_endless_line_is_not_read_into_memory(start: str) -> None:
     assert peak < 10 << 20
 
 
+@pytest.mark.slow
 def test_an_unclosed_quote_does_not_read_the_sheet_into_memory() -> None:
     data = b'caption\n"never closed\n' + b"more words\n" * 100_000
     settings = Settings(max_text_chars=200, max_file_bytes=1 << 30)

@@ -299,6 +299,7 @@ def test_an_unusable_sheet_is_rejected_as_a_whole(
     assert items() == []
 
 
+@pytest.mark.slow
 def test_a_sheet_can_have_more_rows_than_one_transaction(ingest: Ingest, items: Items) -> None:
     add_file(ingest, "a.png", io.BytesIO(picture()))
     lines = [f'{{"text": "number {n}"}}' for n in range(1100)] + ['{"file": "a.png", "caption": "the last"}']

@@ -25,6 +25,8 @@ from retllm.queue.worker import WorkerContext, run_unit
 from retllm.search.request import SearchRequest
 from retllm.search.submit import submit_search
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = 12
 WORKERS = 3
 

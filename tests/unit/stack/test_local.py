@@ -21,6 +21,8 @@ from retllm.stack import LocalStack
 from retllm.stack.child import ProcessSpec, log_tail
 from retllm.stack.leftovers import record_path, running_stack
 
+pytestmark = pytest.mark.slow
+
 SLEEP = "import time; time.sleep(600)"
 
 

@@ -56,6 +56,7 @@ def _paths(app: OpenAPI) -> set[str]:
     return {filled(rule.rule) for rule in app.url_map.iter_rules()}
 
 
+@pytest.mark.slow
 def test_every_route_by_every_method(app: OpenAPI, client: FlaskClient, root: Caller) -> None:
     """Without an account and as an administrator, over plain HTTP."""
     seen: Counter[int] = Counter()

@@ -69,6 +69,7 @@ def test_an_archive_and_many_files_go_in_at_once(ada: Caller, birds: str) -> Non
     assert "walls/red.png" in {one["name"] for one in body["outcomes"]}
 
 
+@pytest.mark.slow
 def test_more_files_than_flasks_own_limit_of_1000_parts(ada: Caller, birds: str) -> None:
     texts = [(f"{n}.txt", f"text {n}".encode()) for n in range(1_100)]
     assert _send(ada, birds, *texts, query="?index=false").json["added"] == 1_100
