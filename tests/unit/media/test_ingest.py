@@ -3,47 +3,27 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 from typing import Any, BinaryIO
 
-import numpy as np
 import pytest
 import skimage.data
 import sqlalchemy as sa
 from PIL import Image
+from tests.unit.media.outcomes import Items, Stored, add_embedding, add_file, reason, statuses
 from tests.unit.media.samples import packed, picture
 
-from retllm.db.enums import ItemKind, ItemState
+from retllm.db.enums import ItemKind
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Collection, Embedding, Item, new_id
-from retllm.db.vectors import register_model
+from retllm.db.tables import Collection, Embedding, new_id
 from retllm.errors import NotFound
 from retllm.media import ingest as ingest_module
 from retllm.media.batch import add_files
-from retllm.media.ingest import FileOutcome, IncomingFile, Ingest, delete_collection, delete_item, open_picture
+from retllm.media.ingest import FileOutcome, IncomingFile, Ingest, delete_collection, open_picture
 from retllm.media.storage import Storage
 from retllm.settings import Settings
-
-Items = Callable[[], list[Item]]
-Stored = Callable[[], list[str]]
-
-
-def add_file(ingest: Ingest, name: str, stream: BinaryIO) -> list[FileOutcome]:
-    return add_files(ingest, [IncomingFile(name, stream)])
-
-
-def statuses(outcomes: list[FileOutcome]) -> list[tuple[str, str]]:
-    return [(outcome.name, outcome.status) for outcome in outcomes]
-
-
-def reason(outcome: FileOutcome) -> str:
-    assert outcome.status == "rejected"
-    assert outcome.item_id is None
-    assert outcome.error is not None
-    return outcome.error.message
 
 
 def test_a_picture_becomes_an_item_with_its_bytes_and_a_thumbnail(
@@ -206,131 +186,6 @@ def test_adding_a_caption_changes_the_kind_and_the_version_of_a_picture(
         assert session.scalar(sa.select(Embedding.item_version).filter_by(item_id=before.id)) == 1
 
 
-def add_embedding(sessions: Sessions, item: Item) -> None:
-    with transaction(sessions) as session:
-        model = register_model(session, name="test", revision="1", dimension=3, preprocessing_hash="x")
-        session.add(
-            Embedding(
-                token=new_id(),
-                item_id=item.id,
-                model_id=model.id,
-                collection_id=item.collection_id,
-                item_version=item.version,
-                image_weight=1.0,
-                vector=np.ones(3, np.float32),
-            )
-        )
-
-
-def test_a_row_matches_a_picture_by_full_name_or_else_by_base_name(ingest: Ingest, items: Items) -> None:
-    for number, name in enumerate(["x/a.png", "y/a.png", "x/b.png", "c.png"]):
-        add_file(ingest, name, io.BytesIO(picture(number)))
-    sheet = "file,caption\nx/a.png,one\na.png,two\nb.png,three\n./images\\c.png,four\nd.png,five\n"
-    outcomes = add_file(ingest, "c.csv", io.BytesIO(sheet.encode()))
-    assert [outcome.status for outcome in outcomes] == ["updated", "rejected", "updated", "updated", "rejected"]
-    assert "matches 2 pictures" in reason(outcomes[1])
-    assert "Row 6" in reason(outcomes[4])
-    assert "'d.png'" in reason(outcomes[4])
-    assert {item.name: item.text for item in items()} == {
-        "x/a.png": "one",
-        "y/a.png": None,
-        "x/b.png": "three",
-        "c.png": "four",
-    }
-
-
-def test_a_row_prefers_a_picture_of_the_same_upload(ingest: Ingest, items: Items) -> None:
-    add_file(ingest, "a.png", io.BytesIO(picture(1)))
-    add_file(ingest, "z.zip", packed({"new/a.png": picture(2), "c.csv": b"file,caption\na.png,the new one\n"}))
-    assert {item.name: item.text for item in items()} == {"a.png": None, "new/a.png": "the new one"}
-
-
-def test_a_row_matches_a_duplicate_by_its_name_in_the_upload(ingest: Ingest, items: Items) -> None:
-    add_file(ingest, "old.png", io.BytesIO(picture(1)))
-    add_file(ingest, "z.zip", packed({"again.png": picture(1), "c.csv": b"file,caption\nagain.png,a cat\n"}))
-    assert [(item.name, item.text) for item in items()] == [("old.png", "a cat")]
-
-
-def test_a_second_caption_for_a_picture_in_one_sheet_is_rejected(ingest: Ingest, items: Items) -> None:
-    add_file(ingest, "a.png", io.BytesIO(picture()))
-    sheet = b"file,caption\na.png,first\na.png,second\na.png,first\n"
-    for _ in range(2):
-        outcomes = add_file(ingest, "c.csv", io.BytesIO(sheet))
-        assert "after row 2" in reason(outcomes[1])
-        assert outcomes[2].status == "duplicate"
-    assert [(item.text, item.version) for item in items()] == [("first", 2)]
-
-
-def test_rejected_rows_have_a_reason(ingest: Ingest, items: Items) -> None:
-    add_file(ingest, "a.png", io.BytesIO(picture()))
-    lines = [
-        '{"file": "a.png", "caption": "  "}',
-        '{"file": "a.png", "caption": "' + "x" * 201 + '"}',
-        '{"caption": "nul \\u0000"}',
-        '{"caption": "half \\ud800"}',
-        "{",
-        '{"caption": "fine"}',
-    ]
-    outcomes = add_file(ingest, "c.jsonl", io.BytesIO("\n".join(lines).encode()))
-    assert [outcome.status for outcome in outcomes] == ["rejected"] * 5 + ["added"]
-    for number, part in enumerate(["empty", "RETLLM_MAX_TEXT_CHARS", "NUL", "surrogate", "JSON"], start=1):
-        message = reason(outcomes[number - 1])
-        assert message.startswith(f"Row {number}")
-        assert part in message
-    assert {item.text for item in items()} == {None, "fine"}
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "message"),
-    [
-        ("c.csv", b"file,caption\n", "no captions"),
-        ("c.csv", b"what,ever\n1,2\n", "first line"),
-        ("c.csv", b"caption\ngr\xfcn\n", "UTF-8"),
-        ("c.jsonl", b"[]", "one object per line"),
-    ],
-)
-def test_an_unusable_sheet_is_rejected_as_a_whole(
-    name: str, data: bytes, message: str, ingest: Ingest, items: Items
-) -> None:
-    for outcomes in (add_file(ingest, name, io.BytesIO(data)), add_file(ingest, "z.zip", packed({name: data}))):
-        (outcome,) = outcomes
-        assert outcome.name == name
-        assert message in reason(outcome)
-    assert items() == []
-
-
-@pytest.mark.slow
-def test_a_sheet_can_have_more_rows_than_one_transaction(ingest: Ingest, items: Items) -> None:
-    add_file(ingest, "a.png", io.BytesIO(picture()))
-    lines = [f'{{"text": "number {n}"}}' for n in range(1100)] + ['{"file": "a.png", "caption": "the last"}']
-    outcomes = add_file(ingest, "c.jsonl", io.BytesIO("\n".join(lines).encode()))
-    assert {outcome.status for outcome in outcomes[:-1]} == {"added"}
-    assert outcomes[-1].status == "updated"
-    assert outcomes[-1].name == "c.jsonl, row 1101"
-    assert len(items()) == 1101
-
-
-def test_concurrent_sheets_are_all_applied(ingest: Ingest, items: Items) -> None:
-    names = [f"{n}.png" for n in range(20)]
-    add_files(ingest, [IncomingFile(name, io.BytesIO(picture(n))) for n, name in enumerate(names)])
-    sheets = []
-    for person in range(6):
-        order = names if person % 2 else names[::-1]
-        sheets.append("file,caption\n" + "".join(f"{name},by {person}\n" for name in order))
-    barrier = Barrier(len(sheets))
-
-    def add(sheet: str) -> list[FileOutcome]:
-        barrier.wait()
-        return add_file(ingest, "c.csv", io.BytesIO(sheet.encode()))
-
-    with ThreadPoolExecutor(len(sheets)) as pool:
-        outcomes = [outcome for part in pool.map(add, sheets) for outcome in part]
-    assert {outcome.status for outcome in outcomes} == {"updated"}
-    # no update was lost, and each sheet was applied as a whole
-    assert {item.version for item in items()} == {1 + len(sheets)}
-    assert len({item.text for item in items()}) == 1
-
-
 def test_photographs_can_be_added(ingest: Ingest, items: Items, storage: Storage) -> None:
     folder = Path(skimage.data.__file__).parent
     files = sorted(path for path in folder.iterdir() if path.suffix in (".png", ".jpg", ".gif", ".tif", ".tiff"))
@@ -489,94 +344,6 @@ def test_an_equal_picture_added_between_the_check_and_the_insert_is_used(
     assert (late.status, late.item_id) == ("updated", other[0].item_id)
     assert [(item.name, item.text) for item in items()] == [("first.png", "a cat")]
     assert len(stored()) == 2
-
-
-# deleting
-
-
-def test_a_deleted_item_keeps_only_its_row(
-    ingest: Ingest, items: Items, stored: Stored, storage: Storage, media_sessions: Sessions
-) -> None:
-    ingest.add_picture("a.png", io.BytesIO(picture()), "a cat")
-    (item,) = items()
-    add_embedding(media_sessions, item)
-    with media_sessions() as session:
-        kept = session.get(Item, item.id)
-        assert kept is not None
-        delete_item(session, storage, kept)
-        delete_item(session, storage, kept)
-    (left,) = items()
-    assert (left.state, left.name, left.text, left.picture_key, left.thumbnail_key) == (
-        ItemState.DELETED,
-        "a.png",
-        None,
-        None,
-        None,
-    )
-    assert stored() == []
-    with media_sessions() as session:
-        assert session.scalar(sa.select(sa.func.count()).select_from(Embedding).filter_by(item_id=item.id)) == 0
-    assert add_file(ingest, "c.csv", io.BytesIO(b"file,caption\na.png,ghost\n"))[0].status == "rejected"
-    again = ingest.add_picture("a.png", io.BytesIO(picture()))
-    assert again.status == "added"
-    assert again.item_id != item.id
-
-
-def test_an_item_can_be_deleted_in_a_transaction_of_the_caller(
-    ingest: Ingest, items: Items, stored: Stored, storage: Storage, media_sessions: Sessions
-) -> None:
-    ingest.add_picture("a.png", io.BytesIO(picture()))
-    with transaction(media_sessions) as session:
-        kept = session.get(Item, items()[0].id)
-        assert kept is not None
-        delete_item(session, storage, kept)
-    assert items()[0].state is ItemState.DELETED
-    assert stored() == []
-
-
-def test_files_are_deleted_only_after_the_commit(
-    ingest: Ingest, items: Items, stored: Stored, storage: Storage, media_sessions: Sessions
-) -> None:
-    ingest.add_picture("a.png", io.BytesIO(picture()))
-    with media_sessions() as session:
-        kept = session.get(Item, items()[0].id)
-        assert kept is not None
-        sa.event.listen(session, "before_commit", refuse)
-        with pytest.raises(ConnectionError):
-            delete_item(session, storage, kept)
-    assert items()[0].state is ItemState.READY
-    assert len(stored()) == 2
-
-
-def refuse(session: Any) -> None:
-    raise ConnectionError("the database is gone")
-
-
-def test_an_item_stays_deleted_if_the_storage_fails(
-    ingest: Ingest, items: Items, storage: Storage, media_sessions: Sessions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ingest.add_picture("a.png", io.BytesIO(picture()))
-
-    def fail(self: Storage, key: str) -> None:
-        raise PermissionError(key)
-
-    monkeypatch.setattr(Storage, "delete", fail)
-    with media_sessions() as session:
-        kept = session.get(Item, items()[0].id)
-        assert kept is not None
-        delete_item(session, storage, kept)
-    assert items()[0].state is ItemState.DELETED
-
-
-def test_deleting_a_collection_deletes_its_files(
-    ingest: Ingest, items: Items, stored: Stored, storage: Storage, media_sessions: Sessions
-) -> None:
-    add_file(ingest, "z.zip", packed({f"{n}.png": picture(n) for n in range(5)} | {"t.txt": b"words"}))
-    assert len(stored()) == 10
-    with media_sessions() as session:
-        delete_collection(session, storage, ingest.collection_id)
-    assert items() == []
-    assert stored() == []
 
 
 def test_items_keep_the_order_of_the_upload_even_if_large_pictures_take_longer(ingest: Ingest, items: Items) -> None:

@@ -1,11 +1,8 @@
-"""Several sources of candidates: each embedder is indexed separately; a search fuses the available sources."""
+"""Several sources of candidates: a search fuses the available sources."""
 
 from __future__ import annotations
 
-import dataclasses
-import io
-import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,165 +10,36 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from PIL import Image
+from tests.unit.search.two_embedders import (
+    LETTERS,
+    LETTERS_NAME,
+    MAIN,
+    Letters,
+    add_pictures,
+    both,
+    even,
+    letters_are_broken,
+    picture,
+    set_up,
+)
 from tests.unit.stand_ins import Judge, Words, index, run, search, view_of
 
 from retllm import embedding
 from retllm.db.enums import ItemKind, JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Search, new_id
-from retllm.embedding import EmbedderInfo
 from retllm.errors import Conflict, InvalidInput, ModelUnavailable
-from retllm.history import control
-from retllm.history.job_views import job_view
-from retllm.media.ingest import Ingest
 from retllm.queue.worker import WorkerContext
 from retllm.search import neighbours
 from retllm.search.captions import by_captions
 from retllm.search.rrf import reciprocal_rank_fusion
 from retllm.search.submit import StoredPicture
 
-MAIN, LETTERS = "local-dir:embedder", "local-dir:letters"
-_LETTERS_NAME = "local-dir:/models/letters"
-
-
-class Letters:
-    """Another predictable embedder: it uses the letters of a text, or the brightness of a picture."""
-
-    info = EmbedderInfo(name=_LETTERS_NAME, revision="r7", dimension=28, preprocessing_hash="p2")
-    least_side = 8
-
-    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        rows = np.full((len(texts), 28), 1e-3, dtype=np.float32)
-        for row, text in zip(rows, texts, strict=True):
-            for letter in text:
-                row[string.ascii_lowercase.find(letter)] += 1
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-    def prepare(self, picture: Image.Image) -> Image.Image:
-        return picture
-
-    def embed_prepared(self, prepared: Sequence[Image.Image]) -> np.ndarray:
-        return self.embed_images(prepared)
-
-    def embed_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        rows = np.zeros((len(pictures), 28), dtype=np.float32)
-        for row, picture in zip(rows, pictures, strict=True):
-            row[26:] = np.asarray(picture.convert("L")).mean() + 1, 100
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def both(name: str) -> Any:
-    return Letters() if name == _LETTERS_NAME else Words()
-
-
-def letters_are_broken(name: str) -> Any:
-    if name == _LETTERS_NAME:
-        raise ModelUnavailable("There is no folder /models/letters.")
-    return Words()
-
-
-def even(_: object) -> tuple[float, float]:
-    """Gives every candidate the same score, so that the coarse order is kept."""
-    return 0.5, 0.1
-
 
 @pytest.fixture
 def context(context: WorkerContext, world) -> WorkerContext:
     """A context with two embedders; only the picture of an item with picture and text is embedded."""
-    return set_up(context, world, extra_embedders=(_LETTERS_NAME,), item_image_weight=1.0)
-
-
-def set_up(context: WorkerContext, world, **settings: object) -> WorkerContext:
-    world.settings = world.settings.model_copy(update=settings)
-    return dataclasses.replace(context, settings=world.settings)
-
-
-def vectors(world) -> dict[str, set[str]]:
-    """The names of the items that each embedder has embedded."""
-    query = sa.select(EmbeddingModel.name, Item.name).join_from(Embedding, EmbeddingModel).join(Item)
-    found: dict[str, set[str]] = {}
-    with world.sessions() as session:
-        for model, item in session.execute(query):
-            found.setdefault(model, set()).add(item)
-    return found
-
-
-def picture(colour: tuple[int, int, int]) -> io.BytesIO:
-    stream = io.BytesIO()
-    Image.new("RGB", (8, 8), colour).save(stream, "PNG")
-    stream.seek(0)
-    return stream
-
-
-def add_pictures(context: WorkerContext, world, **captions: str | None) -> None:
-    """Add a picture of a different colour for each caption; None stands for no caption."""
-    ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
-    for number, (name, text) in enumerate(captions.items()):
-        ingest.add_picture(f"{name}.png", picture((10 + 40 * number, 90, 200 - 30 * number)), text=text)
-
-
-def params_of(world, job_id: object) -> dict[str, Any]:
-    params: dict[str, Any] = world.job(job_id).params
-    return params
-
-
-def test_an_index_job_has_separate_units_for_each_embedder(context: WorkerContext, world) -> None:
-    world.add_texts("red", "blue", "green")
-    job_id = index(context, world, both)
-    assert world.job(job_id).state is JobState.SUCCEEDED
-    assert vectors(world) == {MAIN: {"red", "blue", "green"}, LETTERS: {"red", "blue", "green"}}
-    units = [(len(unit.payload["items"]), unit.payload.get("embedder")) for unit in world.units(job_id)]
-    assert units == [(2, None), (1, None), (2, LETTERS), (1, LETTERS)]
-    assert params_of(world, job_id)["extra_embedders"] == [LETTERS]
-
-
-def test_an_index_job_with_one_embedder_does_not_mention_other_embedders(context: WorkerContext, world) -> None:
-    main_only = set_up(context, world, extra_embedders=())
-    ids = world.add_texts("red", "blue", "green")
-    job_id = index(main_only, world)
-    assert params_of(world, job_id) == {"embedder": MAIN, "item_image_weight": 1.0}
-    assert [unit.payload for unit in world.units(job_id)] == [
-        {"items": [str(ids[0]), str(ids[1])]},
-        {"items": [str(ids[2])]},
-    ]
-
-
-def test_an_index_job_embeds_only_items_that_the_embedder_has_not_embedded(context: WorkerContext, world) -> None:
-    world.add_texts("red", "blue")
-    index(set_up(context, world, extra_embedders=()), world)
-    set_up(context, world, extra_embedders=(_LETTERS_NAME,))
-    world.add_texts("green")
-    units: dict[str, list[str]] = {MAIN: [], LETTERS: []}
-    job_id = index(context, world, both)
-    names = {str(item.id): item.name for item in _items(world)}
-    for unit in world.units(job_id):
-        units[unit.payload.get("embedder", MAIN)] += [names[item] for item in unit.payload["items"]]
-    assert units == {MAIN: ["green"], LETTERS: ["red", "blue", "green"]}
-    assert world.units(index(context, world, both)) == []
-
-
-def _items(world) -> list[Item]:
-    with world.sessions() as session:
-        return list(session.scalars(sa.select(Item).order_by(Item.id)))
-
-
-def test_only_the_units_of_an_embedder_that_cannot_be_loaded_fail(context: WorkerContext, world) -> None:
-    world.add_texts("red", "blue", "green")
-    job_id = index(context, world, letters_are_broken)
-    job = world.job(job_id)
-    assert (job.state, job.error) == (JobState.PARTIAL, "There is no folder /models/letters.")
-    assert vectors(world) == {MAIN: {"red", "blue", "green"}}
-    states = {unit.payload.get("embedder"): unit.state for unit in world.units(job_id)}
-    assert states == {None: UnitState.DONE, LETTERS: UnitState.DEAD}
-    with transaction(world.sessions) as session:
-        view = job_view(session, world.job(job_id))
-    assert view.progress == 0.5
-    assert [(stage.items_total, stage.items_done, stage.items_failed) for stage in view.stages] == [(6, 3, 3)]
-    with transaction(world.sessions) as session:
-        control.retry_job(session, world.user, job_id)
-    run(context, world, job_id, embedders=both)
-    assert world.job(job_id).state is JobState.SUCCEEDED
-    assert len(vectors(world)[LETTERS]) == 3
+    return set_up(context, world, extra_embedders=(LETTERS_NAME,), item_image_weight=1.0)
 
 
 def test_captions_find_items_that_the_embedder_cannot_find(context: WorkerContext, world) -> None:
@@ -229,7 +97,7 @@ def test_two_embedders_and_the_captions_are_fused_by_their_ranks(context: Worker
 def test_a_search_skips_an_embedder_that_is_not_indexed_yet_and_reports_it(context: WorkerContext, world) -> None:
     world.add_texts("red circle", "blue moon")
     index(set_up(context, world, extra_embedders=()), world)
-    set_up(context, world, extra_embedders=(_LETTERS_NAME,))
+    set_up(context, world, extra_embedders=(LETTERS_NAME,))
     # it is not even loaded; otherwise the search would give another reason
     search_id = search(world, text="red circle", k=2)
     run(context, world, search_id, Judge(even), letters_are_broken)
@@ -274,7 +142,7 @@ def _broken_once() -> Callable[[str], Any]:
 
     def embedders(name: str) -> Any:
         tries.append(name)
-        return letters_are_broken(name) if tries.count(_LETTERS_NAME) < 2 else both(name)
+        return letters_are_broken(name) if tries.count(LETTERS_NAME) < 2 else both(name)
 
     return embedders
 
@@ -282,9 +150,9 @@ def _broken_once() -> Callable[[str], Any]:
 def test_the_other_embedders_are_used_while_the_main_one_is_not_indexed(context: WorkerContext, world) -> None:
     """For example after a change of the main embedder; candidates without its embedding have no similarity."""
     world.add_texts("red circle", "blue moon")
-    as_main = set_up(context, world, embedder=_LETTERS_NAME, extra_embedders=())
+    as_main = set_up(context, world, embedder=LETTERS_NAME, extra_embedders=())
     index(as_main, world, both)
-    now = set_up(context, world, embedder="local-dir:/models/embedder", extra_embedders=(_LETTERS_NAME,))
+    now = set_up(context, world, embedder="local-dir:/models/embedder", extra_embedders=(LETTERS_NAME,))
     search_id = search(world, text="red circle", k=2, fusion_weight=1)
     judge = Judge(lambda content: (0.4, 0.1) if content.text == "red circle" else (0.6, 0.1))
     run(now, world, search_id, judge, both)
@@ -366,7 +234,7 @@ def test_the_sources_of_a_search_are_stored_with_it_and_default_to_the_settings(
     assert _plan(world) == everything
     assert _plan(world, k=80) == everything | {"depth": 160}
     assert _plan(world, coarse={"embedders": [MAIN]}) is None
-    assert _plan(world, coarse={"embedders": [_LETTERS_NAME, _LETTERS_NAME]}) == everything | {"embedders": [LETTERS]}
+    assert _plan(world, coarse={"embedders": [LETTERS_NAME, LETTERS_NAME]}) == everything | {"embedders": [LETTERS]}
     set_up(context, world, coarse_captions=True, extra_embedders=())
     assert _plan(world) == everything | {"captions": True, "embedders": [MAIN]}
     assert _plan(world, coarse={"captions": False}) is None
@@ -463,9 +331,9 @@ def test_a_search_has_all_possible_candidates_even_if_another_collection_is_near
 def test_the_searched_items_are_counted_for_each_embedder_and_in_total(context: WorkerContext, world) -> None:
     world.add_texts("red", "green")
     index(set_up(context, world, extra_embedders=()), world)
-    both_serve = set_up(context, world, extra_embedders=(_LETTERS_NAME,))
+    both_serve = set_up(context, world, extra_embedders=(LETTERS_NAME,))
     world.add_texts("blue", "violet", "grey")
-    index(both_serve, world, lambda name: Letters() if name == _LETTERS_NAME else _broken())
+    index(both_serve, world, lambda name: Letters() if name == LETTERS_NAME else _broken())
     with transaction(world.sessions) as session:
         letters = sa.select(EmbeddingModel.id).filter_by(name=LETTERS).scalar_subquery()
         first = sa.select(Item.id).where(Item.name.in_(["red", "green"]))
