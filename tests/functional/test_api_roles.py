@@ -67,10 +67,10 @@ class Credentials:
 
 
 ROLES = {
-    "nobody": Role(Person.NOBODY, ()),
+    "nobody": Role(Person.ANONYMOUS, ()),
     "viewer": Role(Person.READER),
     "editor": Role(Person.OWNER),
-    "editor-of-others": Role(Person.STRANGE_EDITOR),
+    "editor-of-others": Role(Person.OUTSIDE_EDITOR),
     "admin": Role(Person.ADMIN),
     "admin-scopes": Role(Person.ADMIN, (TokenScope.READ, TokenScope.SEARCH, TokenScope.CHANGE)),
 }
@@ -245,7 +245,7 @@ def _operations(document: dict[str, Any]) -> set[str]:
 def test_the_api_conforms_to_its_document_for_each_role(app: App, role: str) -> None:
     everything = SOAK or role == "admin"
     phases = PHASES if everything else {PhaseName.FUZZING}
-    scene = app.builder.set()
+    scene = app.builder.build()
     credentials = app.credentials(scene, ROLES[role])
     with _corrected_requests(app, scene, credentials):
         findings = _run(_load_schema(app, credentials.headers, phases, scaled(15 if everything else 2, 100)))

@@ -140,8 +140,8 @@ def _caller(app: OpenAPI, served: Services, name: str, role: Role) -> Caller:
     return Caller(app.test_client(), Actor.unlimited(user), token)
 
 
-def enter(app: OpenAPI, client: FlaskClient, user: User, agent: str | None = None) -> None:
-    """Log ``user`` in without the log-in page, whose password check is slow."""
+def start_session(app: OpenAPI, client: FlaskClient, user: User, agent: str | None = None) -> None:
+    """Log ``user`` in without the login page, whose password check is slow."""
     served: Services = app.extensions["retllm"]
     with transaction(served.sessions) as session:
         where = client.environ_base["REMOTE_ADDR"]

@@ -8,24 +8,24 @@ from retllm.db.enums import TokenScope
 
 
 class Person(StrEnum):
-    """The caller; the collection is private unless stated otherwise."""
+    """A kind of caller; the collection is private unless stated otherwise."""
 
-    NOBODY = "nobody"  # not logged in
-    ASKER = "viewer, member, whose search it is"
-    READER = "viewer, member"  # with a role of viewer in the collection
-    PASSER_BY = "viewer, no member of an open collection"
-    STRANGE_VIEWER = "viewer, stranger"
-    EDITOR = "editor, member"  # with a role of editor in the collection; added the evaluation
-    STRANGE_EDITOR = "editor, stranger"
-    OWNER = "owner"  # an editor whose collection it is; its token and saved view
+    ANONYMOUS = "anonymous"  # not logged in
+    SEARCHER = "viewer, member, owner of the search"
+    READER = "viewer, member"  # with the role viewer in the collection
+    NON_MEMBER = "viewer, no member of an open collection"
+    OUTSIDE_VIEWER = "viewer, no access"
+    EDITOR = "editor, member"  # with the role editor in the collection; added the evaluation
+    OUTSIDE_EDITOR = "editor, no access"
+    OWNER = "owner"  # an editor, who owns the collection, the token and the saved view
     ADMIN = "administrator"  # no member
 
 
 class Answer(StrEnum):
     """How a route must answer."""
 
-    DONE = "done"  # anything but a refusal
-    LOG_IN = "log in"  # 401; pages lead to the log-in
+    DONE = "done"  # any other response
+    LOG_IN = "log in"  # 401; pages redirect to the login page
     HIDDEN = "hidden"  # 404
     REFUSED = "refused"  # 403
 
@@ -33,12 +33,12 @@ class Answer(StrEnum):
 class Needs(StrEnum):
     """What a route requires of the caller."""
 
-    NOTHING = "nothing"  # nobody has to log in
-    SCRAPER = "a token that is no account's"  # which nobody here has
+    NOTHING = "nothing"  # no login
+    SCRAPER = "a token that belongs to no account"  # the metrics token; no caller here has it
     ACCOUNT = "an account"
     EDITOR = "an editor's account"
     ADMIN = "an administrator's account"
-    OWN = "that the thing is their own"  # nobody else's, administrators or not
+    OWN = "that the object is their own"  # no exception for administrators
     SEE = "to see the collection"
     CHANGE = "to change the collection"
     MANAGE = "to manage the collection"
@@ -48,30 +48,30 @@ class Needs(StrEnum):
     INSIDE = "to be a member, or to manage the collection"
 
 
-_EDITORS = {Person.EDITOR, Person.STRANGE_EDITOR, Person.OWNER, Person.ADMIN}
-_STRANGERS = {Person.STRANGE_VIEWER, Person.STRANGE_EDITOR}
+_EDITORS = {Person.EDITOR, Person.OUTSIDE_EDITOR, Person.OWNER, Person.ADMIN}
+_OUTSIDERS = {Person.OUTSIDE_VIEWER, Person.OUTSIDE_EDITOR}
 _MANAGE = {Person.OWNER, Person.ADMIN}
 _CHANGE = _MANAGE | {Person.EDITOR}
-_MEMBERS = {Person.ASKER, Person.READER, Person.EDITOR}
+_MEMBERS = {Person.SEARCHER, Person.READER, Person.EDITOR}
 # for accounts that see the collection
 _MAY = {
     Needs.SEE: set(Person),
     Needs.CHANGE: _CHANGE,
     Needs.MANAGE: _MANAGE,
-    Needs.JOB: _CHANGE | {Person.ASKER},
+    Needs.JOB: _CHANGE | {Person.SEARCHER},
     Needs.RUN: _MANAGE | {Person.EDITOR},
     Needs.MEMBERSHIP: _MANAGE | {Person.READER},
     Needs.INSIDE: _MANAGE | _MEMBERS,
 }
 WITHIN_COLLECTION = set(_MAY)
-"""Requirements about an object in a collection, whose existence is hidden from strangers."""
+"""Requirements about an object in a collection, whose existence is hidden from accounts without access."""
 
 
 def expected_answer(needs: Needs, person: Person) -> Answer:
     """Return how a route with these requirements answers this person."""
     if needs is Needs.NOTHING:
         return Answer.DONE
-    if person is Person.NOBODY or needs is Needs.SCRAPER:
+    if person is Person.ANONYMOUS or needs is Needs.SCRAPER:
         return Answer.LOG_IN
     if needs is Needs.ACCOUNT:
         return Answer.DONE
@@ -81,7 +81,7 @@ def expected_answer(needs: Needs, person: Person) -> Answer:
         return Answer.DONE if person is Person.ADMIN else Answer.REFUSED
     if needs is Needs.OWN:
         return Answer.DONE if person is Person.OWNER else Answer.HIDDEN
-    if person in _STRANGERS:
+    if person in _OUTSIDERS:
         return Answer.HIDDEN
     return Answer.DONE if person in _MAY[needs] else Answer.REFUSED
 
@@ -109,7 +109,7 @@ POLICY: dict[str, Needs] = {
     "api.list_tokens": Needs.ACCOUNT,
     "api.create_token": Needs.ACCOUNT,
     "api.delete_token": Needs.OWN,
-    # lists, which contain what the account sees
+    # lists, which contain only what the account can see
     "pages.overview": Needs.ACCOUNT,
     "pages.overview_live": Needs.ACCOUNT,
     "pages.collections": Needs.ACCOUNT,
@@ -241,7 +241,7 @@ _LEAST_SCOPES = {
     Needs.MEMBERSHIP: TokenScope.MANAGE,
     Needs.ADMIN: TokenScope.MANAGE,
 }
-# the caller's own, but not open to every token
+# routes for the caller's own account that still require a token with the largest scope
 _ACCOUNTS = {"api.create_token", "api.delete_token"}
 
 
@@ -253,6 +253,6 @@ def least_scope(endpoint: str, method: str, person: Person) -> TokenScope:
     if needs is Needs.RUN:
         return TokenScope.CHANGE if person is Person.EDITOR else TokenScope.MANAGE
     if needs is Needs.JOB:
-        return TokenScope.SEARCH if person is Person.ASKER else TokenScope.CHANGE
+        return TokenScope.SEARCH if person is Person.SEARCHER else TokenScope.CHANGE
     looks = TokenScope.READ if method in ("GET", "HEAD") else TokenScope.SEARCH
     return _LEAST_SCOPES.get(needs, looks)

@@ -27,22 +27,22 @@ from retllm.identity.actor import Actor
 from retllm_web.http.auth import Account
 from retllm_web.http.services import Services
 
-Sent = dict[str, Any]
+RequestOptions = dict[str, Any]
 
-_OF_MEMBERS = {"pages.remove_member", "api.remove_member"}
+_MEMBER_ROUTES = {"pages.remove_member", "api.remove_member"}
 # static files of extensions
-_OTHER_FILES = {"bootstrap.static": "css/bootstrap.min.css", "charts.static": "charts.css"}
+_EXTENSION_FILES = {"bootstrap.static": "css/bootstrap.min.css", "charts.static": "charts.css"}
 
 
-def _json(**body: Any) -> Sent:
+def _json(**body: Any) -> RequestOptions:
     return {"json": body}
 
 
-def _form(**fields: Any) -> Sent:
+def _form(**fields: Any) -> RequestOptions:
     return {"data": fields, "content_type": "multipart/form-data"}
 
 
-def _file(name: str, raw: bytes, file: str) -> Sent:
+def _file(name: str, raw: bytes, file: str) -> RequestOptions:
     return _form(**{name: (io.BytesIO(raw), file)})
 
 
@@ -50,7 +50,7 @@ def _new_name() -> str:
     return f"n-{uuid.uuid4().hex}"
 
 
-BODIES: dict[str, Callable[[Scene, SceneBuilder], Sent]] = {
+BODIES: dict[str, Callable[[Scene, SceneBuilder], RequestOptions]] = {
     "pages.login": lambda scene, *_: _form(name=scene.people[Person.READER].name, password=PASSWORD),
     "pages.change_password": lambda *_: _form(old=PASSWORD, new="another password", again="another password"),
     "pages.create_token": lambda *_: _form(name="a token", scope="read", days="7"),
@@ -65,9 +65,9 @@ BODIES: dict[str, Callable[[Scene, SceneBuilder], Sent]] = {
     "pages.upload": lambda *_: _file("file", picture("blue"), "blue.png"),
     "pages.add_text": lambda *_: _form(text="a robin", name="robin"),
     "pages.delete_collection": lambda scene, *_: _form(confirm=scene.word),
-    "pages.index_with": lambda _, hand: _form(embedder=hand.embedder),
-    "pages.use_model": lambda _, hand: _form(embedder=hand.embedder),
-    "pages.add_member": lambda scene, *_: _form(name=scene.people[Person.STRANGE_VIEWER].name, role="viewer"),
+    "pages.index_with": lambda _, builder: _form(embedder=builder.embedder),
+    "pages.use_model": lambda _, builder: _form(embedder=builder.embedder),
+    "pages.add_member": lambda scene, *_: _form(name=scene.people[Person.OUTSIDE_VIEWER].name, role="viewer"),
     "pages.change_visibility": lambda *_: _form(visibility="private"),
     "pages.search": lambda *_: _form(text="a robin"),
     "pages.search_anywhere": lambda scene, *_: _form(text="a robin", collection=str(scene.keys["collection_id"])),
@@ -81,8 +81,8 @@ BODIES: dict[str, Callable[[Scene, SceneBuilder], Sent]] = {
     "api.give_password": lambda *_: _json(password="a long password"),
     "api.pause_queue": lambda *_: _json(reason="r"),
     "api.change_collection": lambda *_: _json(name=_new_name()),
-    "api.index_with_embedder": lambda _, hand: _json(embedder=hand.embedder),
-    "api.add_member": lambda scene, *_: _json(name=scene.people[Person.STRANGE_VIEWER].name),
+    "api.index_with_embedder": lambda _, builder: _json(embedder=builder.embedder),
+    "api.add_member": lambda scene, *_: _json(name=scene.people[Person.OUTSIDE_VIEWER].name),
     "api.set_visibility": lambda *_: _json(visibility="private"),
     "api.upload_items": lambda *_: _json(items=[{"text": "a robin"}]),
     "api.submit_search": lambda *_: _json(text="a robin"),
@@ -91,7 +91,7 @@ BODIES: dict[str, Callable[[Scene, SceneBuilder], Sent]] = {
 }
 """The body of each route that needs one."""
 
-WRONG_JSON: list[Sent] = [
+WRONG_JSON: list[RequestOptions] = [
     {"json": {"no such field": 1}},
     {"json": []},
     {"data": b"{", "content_type": "application/json"},
@@ -99,12 +99,12 @@ WRONG_JSON: list[Sent] = [
     {"json": {"name": "\0", "text": "\0"}},
     {"data": {"no such part": "1"}, "content_type": "multipart/form-data"},
 ]
-WRONG_FORMS: list[Sent] = [_form(), _form(name="\0", text="\0", mark="\0", embedder="\0"), {"json": {}}]
+WRONG_FORMS: list[RequestOptions] = [_form(), _form(name="\0", text="\0", mark="\0", embedder="\0"), {"json": {}}]
 WRONG_QUERIES = ["?limit=0", "?after=nothing", "?no_such_parameter=1", "?q=%00"]
 
 
-class Asker:
-    """Sends requests as any person of a scene."""
+class RequestSender:
+    """Sends requests as any account of a scene."""
 
     def __init__(self, app: Flask, served: Services) -> None:
         self._app, self._served = app, served
@@ -112,31 +112,31 @@ class Asker:
     def address(self, rule: Rule, method: str, scene: Scene) -> str:
         """Return the route's address for the objects of ``scene``."""
         values: dict[str, Any] = {"queue": "embed", "filename": "site.css", **scene.keys}
-        if rule.endpoint in _OF_MEMBERS:
+        if rule.endpoint in _MEMBER_ROUTES:
             values["user_id"] = scene.keys["member_id"]
-        if rule.endpoint in _OTHER_FILES:
-            values["filename"] = _OTHER_FILES[rule.endpoint]
+        if rule.endpoint in _EXTENSION_FILES:
+            values["filename"] = _EXTENSION_FILES[rule.endpoint]
         needed = {name: values[name] for name in rule.arguments}
         return self._app.url_map.bind("localhost").build(rule.endpoint, needed, method=method)
 
-    def ask(
+    def send(
         self,
         method: str,
         address: str,
         user: User | None,
-        sent: Sent | None = None,
+        sent: RequestOptions | None = None,
         *,
-        piece: bool = False,
+        fragment: bool = False,
         scope: TokenScope = TokenScope.MANAGE,
     ) -> TestResponse:
-        """Return the response; ``piece`` asks as a page's script, and the API gets a token of this scope."""
+        """Return the response; ``fragment`` requests as a script, and the API gets a token of this scope."""
         client = self._app.test_client()
-        headers = {"X-Requested-With": "fetch"} if piece else {}
+        headers = {"X-Requested-With": "fetch"} if fragment else {}
         if user is not None and address.startswith("/api/"):
             headers["Authorization"] = f"Bearer {self._token(user, scope)}"
         elif user is not None:
             self._log_in(client, user)
-        # failed log-ins are limited per address
+        # failed logins are limited per address
         somewhere = str(ipaddress.IPv4Address(0x0A000000 + secrets.randbelow(1 << 24)))
         return client.open(
             address, method=method, headers=headers, environ_overrides={"REMOTE_ADDR": somewhere}, **(sent or {})
@@ -149,7 +149,7 @@ class Asker:
             )[1]
 
     def _log_in(self, client: FlaskClient, user: User) -> None:
-        """Return a logged-in client, without the slow password check."""
+        """Log the client in without the slow password check."""
         with transaction(self._served.sessions) as session:
             begun = logins.begin(session, user, address=None, agent=None)
         with client.session_transaction() as kept:

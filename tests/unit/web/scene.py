@@ -1,4 +1,4 @@
-"""A collection with every kind of object, and accounts with every right: what tests of all routes need."""
+"""A collection with every kind of object, and accounts with every right: for tests of all routes."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ from retllm.settings import public_name
 from retllm_web.http.services import Services
 
 ROLES = {
-    Person.ASKER: Role.VIEWER,
+    Person.SEARCHER: Role.VIEWER,
     Person.READER: Role.VIEWER,
-    Person.PASSER_BY: Role.VIEWER,
-    Person.STRANGE_VIEWER: Role.VIEWER,
+    Person.NON_MEMBER: Role.VIEWER,
+    Person.OUTSIDE_VIEWER: Role.VIEWER,
     Person.EDITOR: Role.EDITOR,
-    Person.STRANGE_EDITOR: Role.EDITOR,
+    Person.OUTSIDE_EDITOR: Role.EDITOR,
     Person.OWNER: Role.EDITOR,
     Person.ADMIN: Role.ADMIN,
 }
 """The role of each person's account."""
 MEMBERS = {
-    Person.ASKER: MemberRole.VIEWER,
+    Person.SEARCHER: MemberRole.VIEWER,
     Person.READER: MemberRole.VIEWER,
     Person.EDITOR: MemberRole.EDITOR,
 }
@@ -84,8 +84,8 @@ class Scene:
     keys: dict[str, UUID]
     word: str
 
-    def nowhere(self) -> Scene:
-        """Return the same accounts with keys of no object."""
+    def with_unknown_keys(self) -> Scene:
+        """Return the same accounts with keys of objects that do not exist."""
         return Scene(self.people, {name: uuid.uuid4() for name in self.keys}, self.word)
 
 
@@ -101,7 +101,7 @@ class SceneBuilder:
             self._models = [make_model(self.embedder), make_model("an old one")]
             session.add_all(self._models)
 
-    def set(self, visibility: Visibility = Visibility.PRIVATE) -> Scene:
+    def build(self, visibility: Visibility = Visibility.PRIVATE) -> Scene:
         """Create a scene that shares only the models with earlier ones."""
         word = HIDDEN_WORD if visibility is Visibility.PRIVATE else OPEN_WORD
         with transaction(self.served.sessions) as session:
@@ -120,7 +120,7 @@ class SceneBuilder:
                 for person, role in MEMBERS.items()
             )
             item = self._item(session, collection, word)
-            search, unit = self._search(session, people[Person.ASKER], item, word)
+            search, unit = self._search(session, people[Person.SEARCHER], item, word)
             run = self._run(session, people[Person.EDITOR], search, collection)
         keys = {
             "collection_id": collection.id,

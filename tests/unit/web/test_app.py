@@ -16,17 +16,17 @@ from retllm.settings import Settings
 from retllm_web.app import create_app
 
 
-def test_a_live_app_says_so_without_an_account(client: FlaskClient) -> None:
+def test_healthz_reports_a_live_app_without_authentication(client: FlaskClient) -> None:
     assert client.get("/healthz").json == {"alive": True}
 
 
-def test_an_app_with_both_servers_is_ready(client: FlaskClient) -> None:
+def test_readyz_reports_ready_if_the_database_and_redis_are_reachable(client: FlaskClient) -> None:
     answer = client.get("/readyz")
     assert answer.status_code == 200
     assert answer.json == {"ready": True, "checks": {"database": {"ok": True}, "redis": {"ok": True}}}
 
 
-def test_an_unreachable_server_is_named_and_its_address_is_not(settings: Settings) -> None:
+def test_readyz_reports_an_unreachable_redis_without_its_password(settings: Settings) -> None:
     away = settings.model_copy(update={"redis_url": "redis://:secret@127.0.0.1:1/0"})
     answer = create_app(away).test_client().get("/readyz")
     assert answer.status_code == 503
@@ -35,7 +35,7 @@ def test_an_unreachable_server_is_named_and_its_address_is_not(settings: Setting
     assert "secret" not in answer.text
 
 
-def test_an_unreachable_database_makes_503_in_the_one_shape(settings: Settings) -> None:
+def test_an_unreachable_database_gives_503_without_its_password(settings: Settings) -> None:
     away = settings.model_copy(update={"database_url": "postgresql://nobody:secret@127.0.0.1:1/none"})
     client = create_app(away).test_client()
     assert client.get("/readyz").status_code == 503
@@ -46,13 +46,13 @@ def test_an_unreachable_database_makes_503_in_the_one_shape(settings: Settings) 
     assert "secret" not in answer.text
 
 
-def test_no_database_is_refused_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_app_rejects_settings_without_a_database_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DATABASE_URL", raising=False)
     with pytest.raises(StackError, match="DATABASE_URL"):
         create_app(Settings(home=tmp_path, database_url=None))
 
 
-def test_a_plain_request_id_is_echoed_and_any_other_replaced(client: FlaskClient) -> None:
+def test_a_valid_request_id_is_echoed_and_an_invalid_one_is_replaced(client: FlaskClient) -> None:
     assert client.get("/healthz", headers={"X-Request-ID": "abc-1.2_3"}).headers["X-Request-ID"] == "abc-1.2_3"
     for foreign in ("a b", "x" * 101, "<script>"):
         given = client.get("/healthz", headers={"X-Request-ID": foreign}).headers["X-Request-ID"]
@@ -60,7 +60,7 @@ def test_a_plain_request_id_is_echoed_and_any_other_replaced(client: FlaskClient
         assert len(given) == 32
 
 
-def test_log_lines_of_a_request_carry_its_id(own_app: OpenAPI) -> None:
+def test_the_request_id_is_in_the_log_context_only_during_the_request(own_app: OpenAPI) -> None:
     seen = {}
 
     @own_app.get("/seen")
@@ -74,7 +74,7 @@ def test_log_lines_of_a_request_carry_its_id(own_app: OpenAPI) -> None:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/api/v1/me", "/nowhere", "/api/v1/openapi.json"])
-def test_every_response_carries_the_security_headers(client: FlaskClient, path: str) -> None:
+def test_responses_have_the_security_headers(client: FlaskClient, path: str) -> None:
     headers = client.get(path).headers
     policy = headers["Content-Security-Policy"]
     assert "default-src 'self'" in policy
@@ -85,12 +85,12 @@ def test_every_response_carries_the_security_headers(client: FlaskClient, path: 
 
 
 @pytest.mark.parametrize("key", ["", "changeme", "x" * 64, "please-change-me-in-production-1234"])
-def test_a_secret_key_that_can_be_guessed_is_refused_at_the_start(settings: Settings, key: str) -> None:
+def test_create_app_rejects_a_guessable_secret_key(settings: Settings, key: str) -> None:
     with pytest.raises(StackError, match="RETLLM_SECRET_KEY"):
         create_app(settings.model_copy(update={"secret_key": key}))
 
 
-def test_cookies_are_for_this_site_and_not_for_scripts(settings: Settings) -> None:
+def test_session_cookies_are_httponly_and_samesite_and_secure_if_configured(settings: Settings) -> None:
     plain = create_app(settings).config
     assert plain["SESSION_COOKIE_HTTPONLY"] is True
     assert plain["SESSION_COOKIE_SAMESITE"] == "Lax"
@@ -98,7 +98,7 @@ def test_cookies_are_for_this_site_and_not_for_scripts(settings: Settings) -> No
     assert create_app(settings.model_copy(update={"secure_cookies": True})).config["SESSION_COOKIE_SECURE"] is True
 
 
-def test_large_uploads_go_to_disk_while_they_come_in(own_app: OpenAPI) -> None:
+def test_large_uploads_are_spooled_to_disk(own_app: OpenAPI) -> None:
     @own_app.post("/api/where")
     def where() -> dict[str, bool]:
         stream = request.files["file"].stream

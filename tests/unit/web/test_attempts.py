@@ -26,7 +26,7 @@ def job(ada: Caller, served: Services) -> str:
     return job
 
 
-def test_attempts_are_listed_by_pages(ada: Caller, job: str) -> None:
+def test_attempts_are_paged(ada: Caller, job: str) -> None:
     first = ada.get(f"/jobs/{job}/attempts?limit=3").json
     assert [one["seq"] for one in first["attempts"]] == [0, 1, 2]
     rest = ada.get(f"/jobs/{job}/attempts?limit=3&after={first['next']}").json
@@ -34,15 +34,15 @@ def test_attempts_are_listed_by_pages(ada: Caller, job: str) -> None:
     assert rest["next"] is None
 
 
-def test_attempts_of_one_state_with_where_they_failed(ada: Caller, job: str) -> None:
+def test_attempts_are_filtered_by_state_and_include_error_and_traceback(ada: Caller, job: str) -> None:
     found = ada.get(f"/jobs/{job}/attempts?state=dead").json["attempts"]
     assert [(one["seq"], one["error"], one["traceback"]) for one in found] == [(3, "no", "where"), (4, "no", "where")]
 
 
 @pytest.mark.parametrize("query", ["after=fine", "after=fine.9999999999", "after=x.1", "state=x", "limit=0", "more=1"])
-def test_a_page_that_can_not_be_is_refused(ada: Caller, job: str, query: str) -> None:
+def test_invalid_query_parameters_are_rejected(ada: Caller, job: str, query: str) -> None:
     assert ada.get(f"/jobs/{job}/attempts?{query}").status_code == 422
 
 
-def test_attempts_of_others_are_not_there(bob: Caller, job: str) -> None:
+def test_attempts_of_another_account_return_404(bob: Caller, job: str) -> None:
     assert bob.get(f"/jobs/{job}/attempts").status_code == 404

@@ -1,4 +1,4 @@
-"""Tokens for programs, sessions for pages, CSRF for sessions only, a limit on failed log-ins."""
+"""Tokens for programs, sessions for pages, CSRF protection for sessions only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from retllm_web.http.services import Services
 def shared_app(
     emptied_database: EmptiedDatabase, redis_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> SharedApp:
-    """An app with minimal pages: a log-in, and a way to get a CSRF token."""
+    """An app with minimal routes: a login that returns a CSRF token, and a logout."""
     shared = make_shared(emptied_database, redis_url, tmp_path_factory.mktemp("app"))
 
     @shared.app.post("/test-login")
@@ -50,7 +50,7 @@ def _log_in(client: FlaskClient, name: str = "ada", password: str = PASSWORD) ->
     return answer.text
 
 
-def test_a_token_opens_the_api(ada: Caller) -> None:
+def test_a_token_authenticates_its_account(ada: Caller) -> None:
     answer = ada.get("/me")
     assert answer.status_code == 200
     assert (answer.json["name"], answer.json["role"]) == ("ada", "editor")
@@ -59,7 +59,7 @@ def test_a_token_opens_the_api(ada: Caller) -> None:
 @pytest.mark.parametrize(
     "header", ["", "Bearer", "Bearer ", "Bearer nonsense", "Basic YTpi", "bearer", "Token rlm_x", "Bearer \xff"]
 )
-def test_anything_but_a_valid_token_is_401(client: FlaskClient, ada: Caller, header: str) -> None:
+def test_an_invalid_authorization_header_gives_401(client: FlaskClient, ada: Caller, header: str) -> None:
     answer = client.get("/api/v1/me", headers={"Authorization": header})
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -67,11 +67,11 @@ def test_anything_but_a_valid_token_is_401(client: FlaskClient, ada: Caller, hea
     assert answer.json["error"]["code"] == "unauthorized"
 
 
-def test_the_scheme_is_read_in_any_case(client: FlaskClient, ada: Caller) -> None:
+def test_the_bearer_scheme_is_case_insensitive(client: FlaskClient, ada: Caller) -> None:
     assert client.get("/api/v1/me", headers={"Authorization": f"bEARER {ada.token}"}).status_code == 200
 
 
-def test_a_token_is_shown_once_and_ends_when_revoked(ada: Caller, client: FlaskClient) -> None:
+def test_a_token_is_shown_only_at_creation_and_invalid_once_revoked(ada: Caller, client: FlaskClient) -> None:
     made = ada.post("/tokens", json={"name": "laptop"})
     assert made.status_code == 201
     header = {"Authorization": f"Bearer {made.json['token']}"}
@@ -85,20 +85,20 @@ def test_a_token_is_shown_once_and_ends_when_revoked(ada: Caller, client: FlaskC
     assert ada.delete(f"/tokens/{made.json['id']}").status_code == 404
 
 
-def test_nobody_revokes_the_token_of_another(ada: Caller, bob: Caller) -> None:
+def test_an_account_cannot_revoke_the_token_of_another_account(ada: Caller, bob: Caller) -> None:
     other = ada.get("/tokens").json["tokens"][0]["id"]
     assert bob.delete(f"/tokens/{other}").status_code == 404
     assert ada.get("/me").status_code == 200
 
 
-def test_a_session_reads_the_api_without_a_token(client: FlaskClient, ada: Caller) -> None:
+def test_a_session_can_read_the_api_without_a_token(client: FlaskClient, ada: Caller) -> None:
     _log_in(client)
     answer = client.get("/api/v1/me")
     assert answer.json is not None
     assert answer.json["name"] == "ada"
 
 
-def test_a_session_changes_nothing_without_the_csrf_header(client: FlaskClient, ada: Caller) -> None:
+def test_changes_with_a_session_require_a_valid_csrf_header(client: FlaskClient, ada: Caller) -> None:
     token = _log_in(client)
     refused = client.post("/api/v1/collections", json={"name": "forged"})
     assert refused.status_code == 403
@@ -111,7 +111,7 @@ def test_a_session_changes_nothing_without_the_csrf_header(client: FlaskClient, 
     assert meant.status_code == 201
 
 
-def test_a_token_needs_no_csrf_header_even_beside_a_session(client: FlaskClient, ada: Caller) -> None:
+def test_a_token_needs_no_csrf_header_even_with_a_session(client: FlaskClient, ada: Caller) -> None:
     _log_in(client)
     made = client.post(
         "/api/v1/collections", json={"name": "by program"}, headers={"Authorization": f"Bearer {ada.token}"}
@@ -119,7 +119,7 @@ def test_a_token_needs_no_csrf_header_even_beside_a_session(client: FlaskClient,
     assert made.status_code == 201
 
 
-def test_a_bad_token_is_not_saved_by_a_good_session(client: FlaskClient, ada: Caller) -> None:
+def test_an_invalid_token_is_rejected_even_with_a_valid_session(client: FlaskClient, ada: Caller) -> None:
     _log_in(client)
     assert client.get("/api/v1/me", headers={"Authorization": "Bearer wrong"}).status_code == 401
 
@@ -130,14 +130,16 @@ def test_logging_out_ends_the_session(client: FlaskClient, ada: Caller) -> None:
     assert client.get("/api/v1/me").status_code == 401
 
 
-def test_a_new_password_ends_older_sessions(client: FlaskClient, ada: Caller, served: Services) -> None:
+def test_a_new_password_ends_existing_sessions(client: FlaskClient, ada: Caller, served: Services) -> None:
     _log_in(client)
     with transaction(served.sessions) as session:
         accounts.set_password(session, accounts.find_user(session, "ada"), "another password")
     assert client.get("/api/v1/me").status_code == 401
 
 
-def test_a_disabled_account_is_out_at_once(client: FlaskClient, ada: Caller, served: Services) -> None:
+def test_sessions_and_tokens_of_a_disabled_account_are_rejected(
+    client: FlaskClient, ada: Caller, served: Services
+) -> None:
     _log_in(client)
     with transaction(served.sessions) as session:
         session.get_one(User, ada.user.id).disabled_at = datetime.now(UTC)
@@ -145,7 +147,7 @@ def test_a_disabled_account_is_out_at_once(client: FlaskClient, ada: Caller, ser
     assert ada.get("/me").status_code == 401
 
 
-def test_a_session_of_a_vanished_account_is_no_session(app: OpenAPI, ada: Caller) -> None:
+def test_a_session_cookie_with_an_invalid_user_id_is_rejected(app: OpenAPI, ada: Caller) -> None:
     client = app.test_client()
     for forged in (f"{uuid.uuid4()}.0123456789abcdef", "nonsense", ""):
         with client.session_transaction() as cookie:

@@ -1,7 +1,7 @@
 """Every route, requested by every kind of account: without the right, nothing is done, shown or revealed.
 
-The policy is a table (policy.py) with a line for each endpoint; what is sent is such (asking.py) that nothing but a
-missing right can be a reason to refuse it, unless the test says otherwise.
+The policy (policy.py) is a table with a line for each endpoint. Requests (route_requests.py) are valid, so that only a
+missing right can make them fail, unless the test says otherwise.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from flask_openapi import OpenAPI
 from tests.unit.web.conftest import PASSWORD, RecordingNotifier
 from tests.unit.web.policy import POLICY, WITHIN_COLLECTION, Answer, Needs, Person, expected_answer
-from tests.unit.web.route_requests import BODIES, WRONG_FORMS, WRONG_JSON, WRONG_QUERIES, Asker, Sent
+from tests.unit.web.route_requests import BODIES, WRONG_FORMS, WRONG_JSON, WRONG_QUERIES, RequestOptions, RequestSender
 from tests.unit.web.scene import HIDDEN_WORD, Scene, SceneBuilder
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
@@ -48,45 +48,45 @@ def _rules() -> list[tuple[Rule, str]]:
 
 
 ROUTES = _rules()
-_PLACED = {"collection_id", "item_id", "job_id", "search_id", "run_id"}
-_WITHIN = [
+_SCENE_KEYS = {"collection_id", "item_id", "job_id", "search_id", "run_id"}
+_ROUTES_WITHIN_COLLECTION = [
     (rule, method)
     for rule, method in ROUTES
-    if POLICY.get(rule.endpoint) in WITHIN_COLLECTION and rule.arguments & _PLACED
+    if POLICY.get(rule.endpoint) in WITHIN_COLLECTION and rule.arguments & _SCENE_KEYS
 ]
 
 
-def _named(routes: list[tuple[Rule, str]]) -> list[object]:
+def _parameters(routes: list[tuple[Rule, str]]) -> list[object]:
     return [pytest.param(rule, method, id=f"{method} {rule.endpoint}") for rule, method in routes]
 
 
-class Walk:
+class Harness:
     """An app with accounts and objects."""
 
     def __init__(self, app: OpenAPI) -> None:
         self.served: Services = app.extensions["retllm"]
-        self.hand = SceneBuilder(self.served, PASSWORD)
-        self.asker = Asker(app, self.served)
-        self._still = {visibility: self.hand.set(visibility) for visibility in Visibility}
+        self.builder = SceneBuilder(self.served, PASSWORD)
+        self.sender = RequestSender(app, self.served)
+        self._shared_scenes = {visibility: self.builder.build(visibility) for visibility in Visibility}
 
-    def still(self, visibility: Visibility = Visibility.PRIVATE) -> Scene:
+    def shared_scene(self, visibility: Visibility = Visibility.PRIVATE) -> Scene:
         """The shared scene, for requests that change nothing."""
-        return self._still[visibility]
+        return self._shared_scenes[visibility]
 
     def scene(self, method: str, person: Person, right: Answer) -> Scene:
         """Return a scene for one request; a new one if the request may change it."""
-        visibility = Visibility.EVERYONE if person is Person.PASSER_BY else Visibility.PRIVATE
+        visibility = Visibility.EVERYONE if person is Person.NON_MEMBER else Visibility.PRIVATE
         changes = method != "GET" and right is Answer.DONE
-        return self.hand.set(visibility) if changes else self.still(visibility)
+        return self.builder.build(visibility) if changes else self.shared_scene(visibility)
 
-    def ask(self, rule: Rule, method: str, scene: Scene, person: Person, *, piece: bool = False) -> TestResponse:
+    def send(self, rule: Rule, method: str, scene: Scene, person: Person, *, fragment: bool = False) -> TestResponse:
         """Return the response to a valid request."""
         make = BODIES.get(rule.endpoint)
-        sent = make(scene, self.hand) if make and method != "GET" else None
-        address = self.asker.address(rule, method, scene)
-        return self.asker.ask(method, address, scene.people.get(person), sent, piece=piece)
+        sent = make(scene, self.builder) if make and method != "GET" else None
+        address = self.sender.address(rule, method, scene)
+        return self.sender.send(method, address, scene.people.get(person), sent, fragment=fragment)
 
-    def deeds(self) -> int:
+    def count_effects(self) -> int:
         """Return the number of audit entries and of jobs."""
         logged, jobs = (sa.select(sa.func.count()).select_from(table).scalar_subquery() for table in (AuditEntry, Job))
         with transaction(self.served.sessions) as session:
@@ -94,7 +94,7 @@ class Walk:
 
 
 @pytest.fixture(scope="module")
-def walk(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Walk:
+def harness(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Harness:
     """The app under test, with its own database."""
     home = tmp_path_factory.mktemp("walk")
     settings = Settings(home=home, database_url=module_database, redis_url=redis_url, metrics_token="of the scraper")
@@ -103,10 +103,10 @@ def walk(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPath
     app.config["WTF_CSRF_ENABLED"] = False
     # responses are compared, so their times must not differ
     app.jinja_env.filters["ago"] = partial(formats.ago, now=datetime.now(UTC))
-    return Walk(app)
+    return Harness(app)
 
 
-def _told(answer: TestResponse, needs: Needs) -> Answer | str:
+def _classify(answer: TestResponse, needs: Needs) -> Answer | str:
     """Classify a response by what it says about the caller's right."""
     status = answer.status_code
     if status >= 500:
@@ -124,65 +124,73 @@ def _plain(answer: TestResponse) -> str:
     return re.sub(r'name="csrf[-_]token" (value|content)="[^"]*"', "", text)
 
 
-def test_every_route_has_a_line_in_the_policy() -> None:
+def test_the_policy_lists_exactly_the_existing_routes() -> None:
     assert {rule.endpoint for rule, _ in ROUTES} == set(POLICY)
 
 
-@pytest.mark.parametrize(("rule", "method"), _named(ROUTES))
-def test_everybody_gets_what_the_policy_says_and_nothing_more(walk: Walk, rule: Rule, method: str) -> None:
+@pytest.mark.parametrize(("rule", "method"), _parameters(ROUTES))
+def test_each_route_grants_exactly_the_access_that_the_policy_states(harness: Harness, rule: Rule, method: str) -> None:
     needs = POLICY[rule.endpoint]
     wrong: dict[str, str] = {}
     for person in Person:
         right = expected_answer(needs, person)
-        scene = walk.scene(method, person, right)
-        before = walk.deeds()
-        answer = walk.ask(rule, method, scene, person)
-        told = _told(answer, needs)
+        scene = harness.scene(method, person, right)
+        before = harness.count_effects()
+        answer = harness.send(rule, method, scene, person)
+        told = _classify(answer, needs)
         if told is not right:
             wrong[person] = f"{told} ({answer.status_code}) instead of {right}"
-        elif right is not Answer.DONE and walk.deeds() != before:
-            wrong[person] = f"{right}, and done all the same"
-        elif person in (Person.STRANGE_VIEWER, Person.STRANGE_EDITOR) and HIDDEN_WORD in answer.get_data(as_text=True):
-            wrong[person] = "shown what is hidden"
+        elif right is not Answer.DONE and harness.count_effects() != before:
+            wrong[person] = f"{right}, but with an effect"
+        elif person in (Person.OUTSIDE_VIEWER, Person.OUTSIDE_EDITOR) and HIDDEN_WORD in answer.get_data(as_text=True):
+            wrong[person] = "hidden data in the response"
     assert not wrong
 
 
-@pytest.mark.parametrize(("rule", "method"), _named([one for one in ROUTES if one[0].endpoint.startswith("pages.")]))
-def test_scripts_of_nobody_are_told_to_log_in(walk: Walk, rule: Rule, method: str) -> None:
-    answer = walk.ask(rule, method, walk.still(), Person.NOBODY, piece=True)
+@pytest.mark.parametrize(
+    ("rule", "method"), _parameters([one for one in ROUTES if one[0].endpoint.startswith("pages.")])
+)
+def test_page_routes_return_401_to_scripts_without_a_session(harness: Harness, rule: Rule, method: str) -> None:
+    answer = harness.send(rule, method, harness.shared_scene(), Person.ANONYMOUS, fragment=True)
     assert answer.status_code == 401 or POLICY[rule.endpoint] is Needs.NOTHING
 
 
-def _wrongs(rule: Rule, method: str) -> list[tuple[str, Sent]]:
+def _invalid_requests(rule: Rule, method: str) -> list[tuple[str, RequestOptions]]:
     """Return invalid queries and bodies for a route."""
     if method == "GET":
         return [(query, {}) for query in WRONG_QUERIES]
     return [("", sent) for sent in (WRONG_JSON if rule.endpoint.startswith("api.") else WRONG_FORMS)]
 
 
-@pytest.mark.parametrize(("rule", "method"), _named(_WITHIN))
-def test_strangers_can_not_tell_what_is_hidden_from_what_is_not_there(walk: Walk, rule: Rule, method: str) -> None:
-    here = walk.still()
-    hidden, absent = (walk.ask(rule, method, scene, Person.STRANGE_VIEWER) for scene in (here, here.nowhere()))
+@pytest.mark.parametrize(("rule", "method"), _parameters(_ROUTES_WITHIN_COLLECTION))
+def test_hidden_objects_cannot_be_distinguished_from_missing_ones(harness: Harness, rule: Rule, method: str) -> None:
+    here = harness.shared_scene()
+    hidden, absent = (
+        harness.send(rule, method, scene, Person.OUTSIDE_VIEWER) for scene in (here, here.with_unknown_keys())
+    )
     assert (hidden.status_code, absent.status_code) == (404, 404)
     assert _plain(hidden) == _plain(absent)
-    address = walk.asker.address(rule, method, here)
-    for query, sent in [("", {}), *_wrongs(rule, method)]:
-        for piece in {False, method == "POST" and rule.endpoint.startswith("pages.")}:
-            answer = walk.asker.ask(method, address + query, here.people[Person.STRANGE_VIEWER], sent, piece=piece)
-            assert answer.status_code == 404, (query, sent, piece)
+    address = harness.sender.address(rule, method, here)
+    for query, sent in [("", {}), *_invalid_requests(rule, method)]:
+        for fragment in {False, method == "POST" and rule.endpoint.startswith("pages.")}:
+            answer = harness.sender.send(
+                method, address + query, here.people[Person.OUTSIDE_VIEWER], sent, fragment=fragment
+            )
+            assert answer.status_code == 404, (query, sent, fragment)
             assert HIDDEN_WORD not in answer.get_data(as_text=True)
 
 
-@pytest.mark.parametrize(("rule", "method"), _named([one for one in ROUTES if one[0].endpoint.startswith("api.")]))
-def test_nobody_is_told_what_is_wrong_with_a_request(walk: Walk, rule: Rule, method: str) -> None:
-    for query, sent in _wrongs(rule, method):
-        answer = walk.asker.ask(method, walk.asker.address(rule, method, walk.still()) + query, None, sent)
+@pytest.mark.parametrize(("rule", "method"), _parameters([one for one in ROUTES if one[0].endpoint.startswith("api.")]))
+def test_invalid_api_requests_without_authentication_return_401(harness: Harness, rule: Rule, method: str) -> None:
+    for query, sent in _invalid_requests(rule, method):
+        answer = harness.sender.send(
+            method, harness.sender.address(rule, method, harness.shared_scene()) + query, None, sent
+        )
         assert answer.status_code == 401, (query, sent)
 
 
 # keys outside the path: {name} is the key of a hidden object, {open_name} of one in an open collection
-BESIDE = [
+OUTSIDE_PATH = [
     ("GET", "/search?collection={collection_id}", {}),
     ("GET", "/search?like={item_id}", {}),
     ("GET", "/search?again={search_id}", {}),
@@ -216,13 +224,13 @@ BESIDE = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "sent"), BESIDE)
-def test_a_hidden_thing_named_beside_the_address_is_as_good_as_absent(
-    walk: Walk, method: str, path: str, sent: dict[str, object]
+@pytest.mark.parametrize(("method", "path", "sent"), OUTSIDE_PATH)
+def test_hidden_objects_named_outside_the_path_are_treated_as_missing(
+    harness: Harness, method: str, path: str, sent: dict[str, object]
 ) -> None:
-    here, shown = walk.still(), walk.still(Visibility.EVERYONE)
+    here, shown = harness.shared_scene(), harness.shared_scene(Visibility.EVERYONE)
     known = {f"open_{name}": str(key) for name, key in shown.keys.items()}
-    user = here.people[Person.STRANGE_EDITOR]
+    user = here.people[Person.OUTSIDE_EDITOR]
 
     def filled(value: object, keys: dict[str, str]) -> Any:
         if isinstance(value, dict):
@@ -232,13 +240,13 @@ def test_a_hidden_thing_named_beside_the_address_is_as_good_as_absent(
         return value.format(**keys) if isinstance(value, str) else value
 
     answers = []
-    for scene in (here, here.nowhere()):
+    for scene in (here, here.with_unknown_keys()):
         keys = known | {name: str(key) for name, key in scene.keys.items()}
         body = filled(sent, keys)
-        how: Sent = {"json": body} if path.startswith("/api/") else {"data": body}
-        before = walk.deeds()
-        answers.append(walk.asker.ask(method, filled(path, keys), user, how if method != "GET" else None))
-        assert walk.deeds() == before
+        how: RequestOptions = {"json": body} if path.startswith("/api/") else {"data": body}
+        before = harness.count_effects()
+        answers.append(harness.sender.send(method, filled(path, keys), user, how if method != "GET" else None))
+        assert harness.count_effects() == before
     hidden, absent = answers
     assert hidden.status_code == absent.status_code < 500
     assert _plain(hidden) == _plain(absent)
@@ -247,9 +255,11 @@ def test_a_hidden_thing_named_beside_the_address_is_as_good_as_absent(
 
 
 @pytest.mark.parametrize("person", Person)
-def test_who_only_changes_a_collection_does_not_choose_its_embedder(walk: Walk, person: Person) -> None:
+def test_changing_the_embedder_requires_the_right_to_manage_the_collection(harness: Harness, person: Person) -> None:
     right = expected_answer(Needs.MANAGE, person)
-    scene = walk.scene("PATCH", person, right)
+    scene = harness.scene("PATCH", person, right)
     address = f"/api/v1/collections/{scene.keys['collection_id']}"
-    answer = walk.asker.ask("PATCH", address, scene.people.get(person), {"json": {"embedder": walk.hand.embedder}})
-    assert _told(answer, Needs.MANAGE) is right
+    answer = harness.sender.send(
+        "PATCH", address, scene.people.get(person), {"json": {"embedder": harness.builder.embedder}}
+    )
+    assert _classify(answer, Needs.MANAGE) is right

@@ -39,7 +39,7 @@ def _heights(drawn: Markup) -> list[float]:
 
 
 @pytest.mark.parametrize("draw", _EVERY)
-def test_a_chart_has_a_name_its_numbers_in_words_and_the_same_numbers_as_a_table(draw) -> None:
+def test_a_chart_has_a_title_a_description_and_a_table_of_its_values(draw) -> None:
     tree = _tree(draw(_chart(done=[1, 2, 3], failed=[0, None, 1])))
     svg = next(iter(tree.findall("svg")))
     assert svg.findtext("title") == "Jobs"
@@ -57,7 +57,7 @@ def test_a_chart_has_a_name_its_numbers_in_words_and_the_same_numbers_as_a_table
 
 
 @pytest.mark.parametrize("draw", _EVERY)
-def test_a_chart_obeys_the_policy_of_the_server_and_escapes_what_people_named(draw) -> None:
+def test_a_chart_has_no_inline_styles_or_scripts_and_escapes_names(draw) -> None:
     name = '<script>alert("x")</script>'
     drawn = draw(Chart(name, [name], [Series(name, [1]), Series("b", [2])], x_name=name, unit=name))
     assert "<script" not in drawn
@@ -65,7 +65,7 @@ def test_a_chart_obeys_the_policy_of_the_server_and_escapes_what_people_named(dr
     assert _svg(drawn).findtext("title") == name
 
 
-def test_bars_are_as_high_as_their_values_and_stand_on_the_base() -> None:
+def test_bar_heights_are_proportional_to_values_and_bars_share_a_baseline() -> None:
     one, two, four = _heights(bars(_chart(jobs=[1, 2, 4])))
     assert (two / one, four / one) == (pytest.approx(2, abs=0.01), pytest.approx(4, abs=0.01))
     feet = {
@@ -74,14 +74,14 @@ def test_bars_are_as_high_as_their_values_and_stand_on_the_base() -> None:
     assert len(feet) == 1
 
 
-def test_a_bar_of_a_negative_value_hangs_from_the_base() -> None:
+def test_a_bar_of_a_negative_value_extends_below_the_baseline() -> None:
     up, down = _drawn(bars(_chart(change=[2, -2])), "chart-bar")
     foot = float(up.get("y", "")) + float(up.get("height", ""))
     assert float(down.get("y", "")) == pytest.approx(foot, abs=0.02)
     assert down.get("height") == up.get("height")
 
 
-def test_the_parts_of_a_stack_stand_on_each_other_and_an_empty_one_is_not_there() -> None:
+def test_stacked_bars_stand_on_each_other_and_zero_values_are_omitted() -> None:
     drawn = _drawn(stacked(_chart(done=[2, 1], failed=[1, 0])), "chart-bar")
     lower, upper, alone = (one for one in drawn)
     assert float(upper.get("y", "")) + float(upper.get("height", "")) == pytest.approx(
@@ -90,18 +90,18 @@ def test_the_parts_of_a_stack_stand_on_each_other_and_an_empty_one_is_not_there(
     assert lower.get("class") == alone.get("class") != upper.get("class")
 
 
-def test_a_stack_refuses_what_it_can_not_show() -> None:
+def test_stacked_bars_reject_negative_values() -> None:
     with pytest.raises(ValueError, match="negative"):
         stacked(_chart(a=[-1]))
 
 
 @pytest.mark.parametrize("draw", _EVERY)
-def test_a_series_of_another_length_than_the_labels_is_refused(draw) -> None:
+def test_a_series_whose_length_differs_from_the_labels_is_rejected(draw) -> None:
     with pytest.raises(ValueError, match="2 values for 1 labels"):
         draw(Chart("Jobs", ["a"], [Series("jobs", [1, 2])]))
 
 
-def test_a_gap_breaks_the_line_and_a_lonely_value_is_a_point() -> None:
+def test_a_missing_value_breaks_the_line_and_an_isolated_value_is_a_point() -> None:
     drawn = lines(_chart(latency=[1, 2, None, 3, math.nan, 4, 5]))
     assert len(_drawn(drawn, "chart-line")) == 2
     assert len(_drawn(drawn, "chart-point")) == 5
@@ -111,20 +111,20 @@ def test_a_gap_breaks_the_line_and_a_lonely_value_is_a_point() -> None:
 
 @pytest.mark.parametrize("draw", _EVERY)
 @pytest.mark.parametrize("values", [[], [None, None], [math.nan]])
-def test_a_chart_of_nothing_says_so(draw, values: list[float | None]) -> None:
+def test_a_chart_without_values_says_that_there_is_no_data(draw, values: list[float | None]) -> None:
     tree = _tree(draw(_chart(jobs=values)))
     assert "No data yet" in "".join(tree.itertext())
     assert tree.find("svg") is None
 
 
-def test_series_differ_in_more_than_colour() -> None:
+def test_series_have_different_marker_shapes_and_a_legend() -> None:
     drawn = lines(_chart(a=[1], b=[2], c=[3], d=[4]))
     forms = {re.sub(r"^M[\d.]+,[\d.]+", "", one.get("d", "")) for one in _drawn(drawn, "chart-point")}
     assert len(forms) == 4
     assert [one.text or one[0].tail for one in _tree(drawn).iter("li")] == [" a", " b", " c", " d"]
 
 
-def test_rules_and_marks_are_drawn_named_and_told() -> None:
+def test_rules_and_marks_are_drawn_labelled_and_described() -> None:
     chart = Chart("By layer", ["1", "2"], [Series("u", [0.1, 0.2])], rules=[Rule("tau", 0.9)], marks=[Mark("armed", 1)])
     svg = _svg(lines(chart))
     assert {"tau", "armed"} <= {one.text for one in svg.iter("text")}
@@ -133,7 +133,7 @@ def test_rules_and_marks_are_drawn_named_and_told() -> None:
     assert all(0 < y < 210 for y in ys)
 
 
-def test_labels_that_have_no_room_are_left_out_and_the_last_stays() -> None:
+def test_labels_that_do_not_fit_are_omitted_except_the_last_one() -> None:
     chart = Chart("Hours", [f"2026-01-01 {n:02}:00" for n in range(24)], [Series("jobs", [1] * 24)])
     shown = [one.text for one in _svg(bars(chart)).iter("text") if one.get("class") in ("chart-label", "chart-end")]
     assert 1 <= len(shown) <= 3
@@ -144,7 +144,7 @@ def test_labels_that_have_no_room_are_left_out_and_the_last_stays() -> None:
     ("most", "expected"),
     [(3, ["0", "1", "2", "3"]), (0.004, ["0.000", "0.001", "0.002", "0.003", "0.004"]), (40_000, ["0 k", "10 k"])],
 )
-def test_the_axis_has_round_steps(most: float, expected: list[str]) -> None:
+def test_axis_ticks_have_round_steps(most: float, expected: list[str]) -> None:
     svg = _svg(lines(Chart("x", ["a"], [Series("s", [most])])))
     ticks = [one.text for one in svg.iter("text") if one.get("class") == "chart-tick"]
     assert ticks[: len(expected)] == expected
@@ -154,7 +154,7 @@ def test_the_axis_has_round_steps(most: float, expected: list[str]) -> None:
     st.lists(st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True, width=32)), min_size=1, max_size=30),
     st.one_of(st.none(), st.just(0.0)),
 )
-def test_every_finite_value_lies_within_the_picture(values: list[float | None], low: float | None) -> None:
+def test_every_finite_value_is_drawn_inside_the_chart(values: list[float | None], low: float | None) -> None:
     drawn = lines(Chart("x", [str(n) for n in range(len(values))], [Series("s", values)], low=low))
     finite = [value for value in values if value is not None and math.isfinite(value)]
     if not finite:
@@ -166,7 +166,7 @@ def test_every_finite_value_lies_within_the_picture(values: list[float | None], 
     assert all(0 <= x <= 400 and 0 <= y <= 210 for x, y in places)
 
 
-def test_labels_that_are_names_are_all_written_and_slanted_where_they_have_no_room() -> None:
+def test_labels_that_are_names_are_all_kept_and_slanted_if_they_do_not_fit() -> None:
     names = ["enhancement only", "k=3", "mode verbalized", "fixed, suffix"]
     chart = Chart("Variants", names, [Series("fine", [1, 2, 3, 4])], each_named=True)
     shown = [one for one in _svg(bars(chart)).iter("text") if one.get("transform")]
@@ -175,18 +175,18 @@ def test_labels_that_are_names_are_all_written_and_slanted_where_they_have_no_ro
     assert not [one for one in _svg(bars(few)).iter("text") if one.get("transform")]
 
 
-def test_a_last_label_too_long_for_its_place_ends_with_the_picture() -> None:
+def test_a_long_last_label_is_aligned_with_the_right_edge() -> None:
     labels = [f"{n} Nov 00:00" for n in range(10, 38)]
     chart = Chart("Days", labels, [Series("jobs", [1] * 28)])
     (last,) = [one for one in _svg(lines(chart)).iter("text") if one.get("class") == "chart-end"]
     assert (last.text, last.get("x")) == (labels[-1], "400")
 
 
-def test_a_bar_of_nothing_is_not_drawn() -> None:
+def test_a_zero_value_has_no_bar() -> None:
     assert len(_drawn(bars(_chart(jobs=[0, 1, 0])), "chart-bar")) == 1
 
 
-def test_bars_show_the_intervals_of_their_values_in_the_picture_and_in_the_table() -> None:
+def test_intervals_of_values_are_shown_in_the_chart_and_in_the_table() -> None:
     series = Series("fine", [50.0, 80.0, None], [(40.0, 60.0), None, None])
     drawn = bars(Chart("Recall", ["a", "b", "c"], [series], unit="%", high=100))
     (span,) = _drawn(drawn, "chart-span")
@@ -198,12 +198,12 @@ def test_bars_show_the_intervals_of_their_values_in_the_picture_and_in_the_table
     assert [cell.text for cell in _tree(drawn).iter("td")] == ["50 % (40 to 60)", "80 %", "–"]
 
 
-def test_the_scale_has_room_for_an_interval() -> None:
+def test_the_scale_includes_intervals() -> None:
     (span,) = _drawn(bars(Chart("Recall", ["a"], [Series("fine", [3.0], [(1.0, 9.0)])])), "chart-span")
     assert all(float(y) >= 0 for y in re.findall(r"[,V]([\d.-]+)", span.get("d", "")))
 
 
-def test_a_series_of_points_takes_no_room_from_the_bars() -> None:
+def test_a_series_of_points_does_not_narrow_the_bars() -> None:
     alone = bars(Chart("Recall", ["a", "b"], [Series("fine", [1, 2])]))
     paper = Series("paper", [2, None], points=True)
     both = bars(Chart("Recall", ["a", "b"], [Series("fine", [1, 2]), paper]))
@@ -214,7 +214,7 @@ def test_a_series_of_points_takes_no_room_from_the_bars() -> None:
     assert point.findtext("title") == "a, paper: 2"
 
 
-def test_names_of_levels_that_are_close_do_not_lie_on_each_other() -> None:
+def test_labels_of_close_rules_do_not_overlap() -> None:
     rules = [Rule(name, value) for name, value in (("E5-V", 79.5), ("CLIP", 67.3), ("UniME", 81.9))]
     drawn = bars(Chart("Recall", ["a"], [Series("fine", [82.0])], high=100, rules=rules))
     names = {one.text: float(one.get("y", "")) for one in _drawn(drawn, "chart-beside")}

@@ -14,13 +14,13 @@ from retllm.settings import Settings, public_name
 from retllm_web.http.services import Services
 
 
-def _make(caller: Caller, name: str, **more: str) -> str:
+def _create(caller: Caller, name: str, **more: str) -> str:
     answer = caller.post("/collections", json={"name": name, **more})
     assert answer.status_code == 201, answer.text
     return str(answer.json["id"])
 
 
-def test_a_new_collection_is_empty_and_has_an_address(ada: Caller) -> None:
+def test_creating_a_collection_returns_it_empty_with_its_location(ada: Caller) -> None:
     answer = ada.post("/collections", json={"name": "  Birds ", "description": "of the garden"})
     assert answer.status_code == 201
     body = answer.json
@@ -31,12 +31,12 @@ def test_a_new_collection_is_empty_and_has_an_address(ada: Caller) -> None:
     assert ada.get(f"/collections/{body['id']}").json == body
 
 
-def test_a_name_is_unique_for_its_owner_alone(ada: Caller, bob: Caller) -> None:
-    _make(ada, "Birds")
+def test_collection_names_are_unique_per_owner(ada: Caller, bob: Caller) -> None:
+    _create(ada, "Birds")
     again = ada.post("/collections", json={"name": " Birds"})
     assert again.status_code == 409
     assert again.json["error"]["code"] == "conflict"
-    _make(bob, "Birds")
+    _create(bob, "Birds")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_name_is_unique_for_its_owner_alone(ada: Caller, bob: Caller) -> None:
         {"name": "a", "description": "nul\0"},
     ],
 )
-def test_a_wrong_field_is_named(ada: Caller, body: dict[str, object]) -> None:
+def test_an_invalid_field_is_rejected_and_named(ada: Caller, body: dict[str, object]) -> None:
     answer = ada.post("/collections", json=body)
     assert answer.status_code == 422
     assert answer.json["error"]["code"] == "invalid_input"
@@ -67,8 +67,8 @@ def test_a_wrong_field_is_named(ada: Caller, body: dict[str, object]) -> None:
     assert ada.get("/collections").json["collections"] == []
 
 
-def test_paging_gives_every_collection_once_newest_first(ada: Caller) -> None:
-    made = [_make(ada, f"c{n}") for n in range(7)]
+def test_paging_returns_every_collection_once_newest_first(ada: Caller) -> None:
+    made = [_create(ada, f"c{n}") for n in range(7)]
     seen: list[str] = []
     pages, after = 0, None
     while pages < 10:
@@ -82,12 +82,14 @@ def test_paging_gives_every_collection_once_newest_first(ada: Caller) -> None:
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "after=x", "limit=", "colour=red", "after=%00"])
-def test_a_wrong_page_is_refused(ada: Caller, query: str) -> None:
+def test_invalid_query_parameters_are_rejected(ada: Caller, query: str) -> None:
     assert ada.get(f"/collections?{query}").status_code == 422
 
 
-def test_what_another_owns_is_not_there(ada: Caller, bob: Caller, root: Caller) -> None:
-    key = _make(ada, "Private")
+def test_a_private_collection_is_visible_only_to_its_owner_and_administrators(
+    ada: Caller, bob: Caller, root: Caller
+) -> None:
+    key = _create(ada, "Private")
     assert bob.get(f"/collections/{key}").status_code == 404
     assert bob.patch(f"/collections/{key}", json={"name": "mine"}).status_code == 404
     assert bob.delete(f"/collections/{key}").status_code == 404
@@ -96,27 +98,27 @@ def test_what_another_owns_is_not_there(ada: Caller, bob: Caller, root: Caller) 
     assert root.get(f"/collections/{key}").status_code == 200
 
 
-def test_a_change_leaves_what_it_does_not_name(ada: Caller) -> None:
-    key = _make(ada, "Birds", description="of the garden")
+def test_a_patch_leaves_other_fields_unchanged(ada: Caller) -> None:
+    key = _create(ada, "Birds", description="of the garden")
     assert ada.patch(f"/collections/{key}", json={"name": "Owls"}).json["description"] == "of the garden"
     changed = ada.patch(f"/collections/{key}", json={"description": ""}).json
     assert (changed["name"], changed["description"]) == ("Owls", "")
     assert ada.patch(f"/collections/{key}", json={}).json == changed
 
 
-def test_a_rename_to_a_taken_name_changes_nothing(ada: Caller) -> None:
-    _make(ada, "Birds")
-    key = _make(ada, "Owls")
+def test_renaming_to_an_existing_name_is_rejected_and_changes_nothing(ada: Caller) -> None:
+    _create(ada, "Birds")
+    key = _create(ada, "Owls")
     assert ada.patch(f"/collections/{key}", json={"name": "Birds", "description": "x"}).status_code == 409
     body = ada.get(f"/collections/{key}").json
     assert (body["name"], body["description"]) == ("Owls", "")
 
 
-def test_counts_are_by_kind_and_only_of_vectors_that_are_up_to_date(
+def test_items_are_counted_by_kind_and_only_up_to_date_vectors_count_as_indexed(
     ada: Caller, served: Services, settings: Settings
 ) -> None:
-    key = uuid.UUID(_make(ada, "Counted"))
-    _make(ada, "Empty beside it")
+    key = uuid.UUID(_create(ada, "Counted"))
+    _create(ada, "Empty beside it")
     with transaction(served.sessions) as session:
         name = public_name(settings.embedder_name)
         old, new = (
@@ -155,8 +157,8 @@ def test_counts_are_by_kind_and_only_of_vectors_that_are_up_to_date(
     assert ada.get("/collections").json["collections"][0]["items_total"] == 0
 
 
-def test_the_newest_job_is_shown(ada: Caller, served: Services) -> None:
-    key = uuid.UUID(_make(ada, "Busy"))
+def test_a_collection_shows_its_newest_job(ada: Caller, served: Services) -> None:
+    key = uuid.UUID(_create(ada, "Busy"))
     with transaction(served.sessions) as session:
         jobs = [
             Job(id=new_id(), kind=kind, user_id=ada.user.id, collection_id=key, params={})
@@ -167,8 +169,8 @@ def test_the_newest_job_is_shown(ada: Caller, served: Services) -> None:
     assert (shown["id"], shown["kind"], shown["state"]) == (str(jobs[1].id), "search", "queued")
 
 
-def test_a_deleted_collection_is_gone_with_its_items_jobs_and_files(ada: Caller, served: Services) -> None:
-    key = _make(ada, "Old")
+def test_deleting_a_collection_deletes_its_items_jobs_and_files(ada: Caller, served: Services) -> None:
+    key = _create(ada, "Old")
     for name in ("items/aa/one/original", "queries/two/picture"):
         served.storage.put(name, __import__("io").BytesIO(b"bytes"))
     with transaction(served.sessions) as session:
@@ -188,7 +190,7 @@ def test_a_deleted_collection_is_gone_with_its_items_jobs_and_files(ada: Caller,
     assert ada.get(f"/collections/{key}").status_code == 404
     assert ada.delete(f"/collections/{key}").status_code == 404
     assert not served.storage.exists("items/aa/one/original")
-    assert served.storage.exists("queries/two/picture")  # nothing of this collection named it
+    assert served.storage.exists("queries/two/picture")  # not referenced by this collection
     with transaction(served.sessions) as session:
         for table in (Collection, Item, Job):
             assert session.scalar(sa.select(sa.func.count()).select_from(table)) == 0

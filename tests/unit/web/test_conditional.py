@@ -16,7 +16,9 @@ from retllm_web.http import conditional
 ADA, BOB = UUID(int=1), UUID(int=2)
 
 
-def _ask(stamp: tuple[object, ...], known: str | None = None, who: UUID = ADA, role: Role = Role.EDITOR) -> Any:
+def _get_fragment(
+    stamp: tuple[object, ...], known: str | None = None, who: UUID = ADA, role: Role = Role.EDITOR
+) -> Any:
     app = Flask(__name__)
 
     @app.get("/piece")
@@ -27,23 +29,23 @@ def _ask(stamp: tuple[object, ...], known: str | None = None, who: UUID = ADA, r
     return app.test_client().get("/piece", headers={"If-None-Match": known} if known else {})
 
 
-def test_what_did_not_change_is_not_sent_again() -> None:
-    first = _ask(("running", 3, None))
+def test_an_unchanged_fragment_returns_304() -> None:
+    first = _get_fragment(("running", 3, None))
     assert (first.status_code, first.text) == (200, "the piece")
-    again = _ask(("running", 3, None), first.headers["ETag"])
+    again = _get_fragment(("running", 3, None), first.headers["ETag"])
     assert (again.status_code, again.get_data()) == (304, b"")
     assert again.headers["ETag"] == first.headers["ETag"]
 
 
 @pytest.mark.parametrize("stamp", [("running", 4, None), ("done", 3, None), ("running", 3), ("running", 3, 0)])
-def test_what_changed_is_sent_with_its_own_stamp(stamp: tuple[object, ...]) -> None:
-    known = _ask(("running", 3, None)).headers["ETag"]
-    answer = _ask(stamp, known)
+def test_a_changed_fragment_is_sent_with_a_new_etag(stamp: tuple[object, ...]) -> None:
+    known = _get_fragment(("running", 3, None)).headers["ETag"]
+    answer = _get_fragment(stamp, known)
     assert (answer.status_code, answer.text) == (200, "the piece")
     assert answer.headers["ETag"] != known
 
 
 @pytest.mark.parametrize(("who", "role"), [(BOB, Role.EDITOR), (ADA, Role.VIEWER)])
-def test_somebody_else_and_another_role_see_their_own_piece(who: UUID, role: Role) -> None:
-    known = _ask(("running",)).headers["ETag"]
-    assert _ask(("running",), known, who, role).status_code == 200
+def test_an_etag_is_not_valid_for_another_account_or_role(who: UUID, role: Role) -> None:
+    known = _get_fragment(("running",)).headers["ETag"]
+    assert _get_fragment(("running",), known, who, role).status_code == 200

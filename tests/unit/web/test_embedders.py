@@ -47,7 +47,7 @@ def embed(birds: str, served: Services, settings: Settings) -> Embed:
     return embed
 
 
-def _told(caller: Caller, key: str) -> dict[str, tuple[Any, ...]]:
+def _embedders(caller: Caller, key: str) -> dict[str, tuple[Any, ...]]:
     rows = caller.get(f"/collections/{key}/embedders").json["embedders"]
     return {row["name"]: (row["in_use"], row["embedded"], row["missing"]) for row in rows}
 
@@ -57,23 +57,23 @@ def _actions(served: Services) -> list[tuple[str, dict[str, Any]]]:
         return [(one.action, one.detail) for one in audit.page(session, audit.AuditFilters())]
 
 
-def test_counts_follow_the_embedder_in_use(ada: Caller, birds: str, embed: Embed, served: Services) -> None:
-    main = next(iter(_told(ada, birds)))
+def test_item_counts_follow_the_embedder_in_use(ada: Caller, birds: str, embed: Embed, served: Services) -> None:
+    main = next(iter(_embedders(ada, birds)))
     embed(main, 1)
     embed(OTHER, None)
-    assert _told(ada, birds) == {main: (True, 1, 2), OTHER: (False, 3, 0)}
+    assert _embedders(ada, birds) == {main: (True, 1, 2), OTHER: (False, 3, 0)}
     assert ada.get(f"/collections/{birds}").json["items_indexed"] == 1
 
     changed = ada.patch(f"/collections/{birds}", json={"embedder": OTHER}).json
     assert (changed["embedder"], changed["items_indexed"]) == (OTHER, 3)
-    assert list(_told(ada, birds)) == [OTHER, main]
+    assert list(_embedders(ada, birds)) == [OTHER, main]
     assert {item["indexed"] for item in ada.get(f"/collections/{birds}/items").json["items"]} == {True}
     assert ada.get(f"/collections/{birds}/items?state=missing").json["items"] == []
     assert ada.patch(f"/collections/{birds}", json={"name": "Owls"}).json["embedder"] == OTHER
     assert _actions(served)[1] == ("collection changed", {"embedder": [None, OTHER]})
 
 
-def test_an_embedder_that_misses_items_or_is_not_in_force_is_refused(ada: Caller, birds: str, embed: Embed) -> None:
+def test_switching_to_an_incomplete_or_unconfigured_embedder_is_rejected(ada: Caller, birds: str, embed: Embed) -> None:
     embed(OTHER, 2)
     answer = ada.patch(f"/collections/{birds}", json={"embedder": OTHER, "name": "Owls"})
     assert answer.status_code == 409
@@ -82,7 +82,7 @@ def test_an_embedder_that_misses_items_or_is_not_in_force_is_refused(ada: Caller
     assert ada.patch(f"/collections/{birds}", json={"embedder": "ViT-B-32/none"}).status_code == 422
 
 
-def test_indexing_with_one_embedder_makes_units_of_it_alone(
+def test_indexing_with_one_embedder_creates_units_for_it_alone(
     ada: Caller, birds: str, embed: Embed, notified: RecordingNotifier
 ) -> None:
     answer = ada.post(f"/collections/{birds}/embedders/index", json={"embedder": OTHER})
@@ -92,19 +92,19 @@ def test_indexing_with_one_embedder_makes_units_of_it_alone(
     assert answer.json["stages"][0]["items_total"] == 3
 
 
-def test_old_vectors_are_removed_and_those_in_use_are_not(
+def test_only_vectors_of_unused_embedders_can_be_removed(
     ada: Caller, birds: str, embed: Embed, served: Services
 ) -> None:
-    main = next(iter(_told(ada, birds)))
+    main = next(iter(_embedders(ada, birds)))
     used, old = embed(main, None), embed(OTHER, None)
     assert ada.delete(f"/collections/{birds}/embedders/{used}").status_code == 409
     assert ada.delete(f"/collections/{birds}/embedders/{old}").json == {"vectors": 3}
-    assert _told(ada, birds)[OTHER] == (False, 0, 3)
+    assert _embedders(ada, birds)[OTHER] == (False, 0, 3)
     assert _actions(served)[0] == ("collection changed", {"vectors_removed": 3, "model_id": str(old)})
     assert ada.delete(f"/collections/{birds}/embedders/{new_id()}").status_code == 404
 
 
-def test_who_does_not_manage_a_collection_changes_nothing_of_its_embedders(
+def test_an_editor_may_index_but_not_manage_embedders_and_outsiders_get_404(
     bob: Caller, birds: str, embed: Embed, served: Services
 ) -> None:
     model = embed(OTHER, None)
@@ -117,5 +117,5 @@ def test_who_does_not_manage_a_collection_changes_nothing_of_its_embedders(
     assert [ask().status_code for ask in asked] == [404] * 4
     with transaction(served.sessions) as session:
         session.add(CollectionMember(collection_id=uuid.UUID(birds), user_id=bob.user.id, role=MemberRole.EDITOR))
-    # an editor indexes, and leaves the choice to the owner
+    # an editor may index, but only a manager may choose embedders and remove vectors
     assert [ask().status_code for ask in asked] == [403, 403, 202, 403]

@@ -15,21 +15,21 @@ from tests.unit.web.conftest import Caller
 from retllm.errors import Conflict, InvalidInput, RetllmError
 from retllm_web.http.errors import wants_json
 
-NOBODY = "018f0000-0000-7000-8000-000000000000"
+UNKNOWN_ID = "018f0000-0000-7000-8000-000000000000"
 OPEN = {"/api/v1/openapi.json"}
 
 
 def _routes(app: OpenAPI, **keys: str) -> list[tuple[str, str]]:
     """Return every method and address of the API; missing keys become the key of no object."""
     return sorted(
-        (method, re.sub(r"<\w+:(\w+)>", lambda name: keys.get(name[1], NOBODY), rule.rule))
+        (method, re.sub(r"<\w+:(\w+)>", lambda name: keys.get(name[1], UNKNOWN_ID), rule.rule))
         for rule in app.url_map.iter_rules()
         if rule.rule.startswith("/api/")
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     )
 
 
-def _check(answer: Any, status: int | None = None) -> dict[str, Any]:
+def _check_error(answer: Any, status: int | None = None) -> dict[str, Any]:
     assert answer.mimetype == "application/json"
     assert set(answer.json) == {"error"}
     error: dict[str, Any] = answer.json["error"]
@@ -42,63 +42,65 @@ def _check(answer: Any, status: int | None = None) -> dict[str, Any]:
     return error
 
 
-def test_every_route_demands_an_account(app: OpenAPI, client: FlaskClient) -> None:
+def test_every_route_requires_authentication(app: OpenAPI, client: FlaskClient) -> None:
     routes = [one for one in _routes(app) if one[1] not in OPEN]
     assert len(routes) >= 22
     for number, (method, path) in enumerate(routes):
         # invalid tokens are limited per address
         where = {"REMOTE_ADDR": f"192.0.2.{number}"}
         for headers in ({}, {"Authorization": "Bearer rlm_wrong"}):
-            error = _check(client.open(path, method=method, headers=headers, json={}, environ_overrides=where), 401)
+            error = _check_error(
+                client.open(path, method=method, headers=headers, json={}, environ_overrides=where), 401
+            )
             assert error["code"] == "unauthorized", (method, path)
 
 
-def test_every_route_with_a_key_of_nothing_is_404_in_the_shape(app: OpenAPI, root: Caller) -> None:
+def test_every_route_returns_404_for_unknown_ids(app: OpenAPI, root: Caller) -> None:
     bodies = {"/items": {"items": [{"text": "a"}]}, "/searches": {"text": "a"}}
     for method, path in _routes(app, queue="embed"):
-        if NOBODY not in path:
+        if UNKNOWN_ID not in path:
             continue
         body = bodies.get(path[path.rindex("/") :], {}) if method != "GET" else None
         answer = getattr(root, method.lower())(path.removeprefix("/api/v1"), json=body)
-        assert _check(answer, 404)["code"] == "not_found", (method, path)
+        assert _check_error(answer, 404)["code"] == "not_found", (method, path)
 
 
-def test_every_route_refuses_a_method_that_it_has_not(app: OpenAPI, ada: Caller) -> None:
+def test_every_route_rejects_unsupported_methods_with_405(app: OpenAPI, ada: Caller) -> None:
     by_path: dict[str, set[str]] = {}
     for method, path in _routes(app):
         by_path.setdefault(path, set()).add(method)
     for path, methods in by_path.items():
         for method in {"GET", "POST", "PATCH", "PUT", "DELETE"} - methods:
             answer = getattr(ada, method.lower())(path.removeprefix("/api/v1"))
-            assert _check(answer, 405)["code"] == "method_not_allowed", (method, path)
+            assert _check_error(answer, 405)["code"] == "method_not_allowed", (method, path)
             assert methods <= set(re.split(r",\s*", answer.headers["Allow"]))
 
 
-def test_every_route_that_takes_json_refuses_what_is_none(app: OpenAPI, ada: Caller) -> None:
+def test_every_route_with_a_json_body_rejects_invalid_json_and_other_content_types(app: OpenAPI, ada: Caller) -> None:
     collection = ada.post("/collections", json={"name": "c"}).json["id"]
     job = ada.post(f"/collections/{collection}/items", json={"items": [{"text": "a"}]}).json["job_id"]
     for method, path in _routes(app, collection_id=collection, job_id=job, search_id=job, queue="embed"):
         if method in ("POST", "PATCH", "PUT"):
             send = getattr(ada, method.lower())
             short = path.removeprefix("/api/v1")
-            _check(send(short, data="{", content_type="application/json"), 400)
-            _check(send(short, data="[]", content_type="application/json"), 422)
-            _check(send(short, data="<a/>", content_type="text/xml"), 415)
+            _check_error(send(short, data="{", content_type="application/json"), 400)
+            _check_error(send(short, data="[]", content_type="application/json"), 422)
+            _check_error(send(short, data="<a/>", content_type="text/xml"), 415)
 
 
 @pytest.mark.parametrize("path", ["/api/", "/api/v1", "/api/v1/nothing", "/api/v2/me", "/api/v1/items/not-a-key"])
-def test_an_unknown_address_is_404_in_the_shape(client: FlaskClient, path: str) -> None:
+def test_an_unknown_path_returns_404_as_json(client: FlaskClient, path: str) -> None:
     for method in ("GET", "POST", "DELETE"):
-        _check(client.open(path, method=method), 404)
+        _check_error(client.open(path, method=method), 404)
 
 
-def test_a_crash_is_500_and_tells_nothing(own_app: OpenAPI) -> None:
+def test_an_unhandled_exception_gives_500_without_its_message(own_app: OpenAPI) -> None:
     @own_app.get("/api/crash")
     def crash() -> str:
         raise ValueError("password=hunter2")
 
     answer = own_app.test_client().get("/api/crash", headers={"X-Request-ID": "mine"})
-    assert _check(answer, 500)["code"] == "internal"
+    assert _check_error(answer, 500)["code"] == "internal"
     assert "hunter2" not in answer.text
     assert answer.headers["X-Request-ID"] == "mine"
 
@@ -116,31 +118,33 @@ def test_a_crash_is_500_and_tells_nothing(own_app: OpenAPI) -> None:
         (sa.exc.ProgrammingError("SELECT secret", {}, Exception("no such column")), 500, "internal"),
     ],
 )
-def test_errors_of_the_platform_keep_their_code(own_app: OpenAPI, raised: Exception, status: int, code: str) -> None:
+def test_exceptions_map_to_status_and_code_without_secrets(
+    own_app: OpenAPI, raised: Exception, status: int, code: str
+) -> None:
     @own_app.get("/api/raise")
     def fail() -> str:
         raise raised
 
     answer = own_app.test_client().get("/api/raise")
-    assert _check(answer, status)["code"] == code
+    assert _check_error(answer, status)["code"] == code
     assert "secret" not in answer.text
     assert answer.headers.get("Retry-After") == ("1" if code == "database_busy" else None)
 
 
-def test_a_wrong_field_is_always_named_in_the_same_way(own_app: OpenAPI) -> None:
+def test_the_field_of_an_invalid_input_is_named_in_the_detail(own_app: OpenAPI) -> None:
     @own_app.get("/api/raise")
     def fail() -> str:
         raise InvalidInput("k is too large", field="k")
 
-    error = _check(own_app.test_client().get("/api/raise"), 422)
+    error = _check_error(own_app.test_client().get("/api/raise"), 422)
     assert error["detail"]["fields"] == [{"field": "k", "message": "k is too large"}]
 
 
-def test_pages_get_a_page_and_programs_get_json(app: OpenAPI, client: FlaskClient) -> None:
+def test_browsers_get_html_errors_and_api_clients_get_json_errors(app: OpenAPI, client: FlaskClient) -> None:
     page = client.get("/nowhere", headers={"Accept": "text/html"})
     assert page.status_code == 404
     assert page.mimetype in ("text/html", "text/plain")
-    _check(client.get("/nowhere", headers={"Accept": "application/json"}), 404)
+    _check_error(client.get("/nowhere", headers={"Accept": "application/json"}), 404)
     cases = {
         ("/nowhere", "text/html,application/xhtml+xml,*/*;q=0.8"): False,
         ("/nowhere", "*/*"): False,
@@ -153,18 +157,18 @@ def test_pages_get_a_page_and_programs_get_json(app: OpenAPI, client: FlaskClien
             assert wants_json(context.request) is wanted, (path, accept)
 
 
-def test_the_document_describes_every_route_and_only_them(app: OpenAPI, client: FlaskClient) -> None:
+def test_the_openapi_document_describes_exactly_the_existing_routes(app: OpenAPI, client: FlaskClient) -> None:
     document = client.get("/api/v1/openapi.json").json
     assert document is not None
     described = {
-        (method.upper(), re.sub(r"\{[^}]+\}", NOBODY, path))
+        (method.upper(), re.sub(r"\{[^}]+\}", UNKNOWN_ID, path))
         for path, operations in document["paths"].items()
         for method in operations
     }
     assert described == {one for one in _routes(app) if one[1] not in OPEN}
 
 
-def test_the_document_names_the_scheme_the_errors_and_the_forms(client: FlaskClient) -> None:
+def test_the_openapi_document_describes_authentication_errors_and_forms(client: FlaskClient) -> None:
     document = client.get("/api/v1/openapi.json").json
     assert document is not None
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
@@ -188,7 +192,7 @@ def test_the_document_names_the_scheme_the_errors_and_the_forms(client: FlaskCli
     assert [one["name"] for one in search["parameters"] if one["in"] == "header"] == ["Idempotency-Key"]
 
 
-def test_every_reference_of_the_document_is_in_it(client: FlaskClient) -> None:
+def test_every_schema_reference_in_the_openapi_document_exists(client: FlaskClient) -> None:
     answer = client.get("/api/v1/openapi.json")
     assert answer.json is not None
     schemas = set(answer.json["components"]["schemas"])

@@ -34,7 +34,7 @@ METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 HTTPS = {"wsgi.url_scheme": "https"}
 
 
-def held(answer: TestResponse, where: str) -> None:
+def check_headers(answer: TestResponse, where: str) -> None:
     """Check the headers of a response."""
     headers = answer.headers
     for name, value in ALWAYS.items():
@@ -57,7 +57,7 @@ def _paths(app: OpenAPI) -> set[str]:
 
 
 @pytest.mark.slow
-def test_every_route_by_every_method(app: OpenAPI, client: FlaskClient, root: Caller) -> None:
+def test_every_route_and_method_has_the_security_headers(app: OpenAPI, client: FlaskClient, root: Caller) -> None:
     """Without an account and as an administrator, over plain HTTP."""
     seen: Counter[int] = Counter()
     for path in sorted(_paths(app)):
@@ -69,14 +69,14 @@ def test_every_route_by_every_method(app: OpenAPI, client: FlaskClient, root: Ca
                 else:
                     answer = who.open(path, method=method)
                 seen[answer.status_code] += 1
-                held(answer, f"{method} {path} {answer.status_code}")
+                check_headers(answer, f"{method} {path} {answer.status_code}")
                 assert "Strict-Transport-Security" not in answer.headers
                 answer.close()
     # responses of all kinds were checked
     assert {200, 302, 401, 403, 404, 405, 422} <= set(seen), seen
 
 
-def test_nothing_but_static_files_is_kept_by_a_cache(app: OpenAPI, client: FlaskClient, root: Caller) -> None:
+def test_only_static_files_may_be_cached(app: OpenAPI, client: FlaskClient, root: Caller) -> None:
     for path in sorted(_paths(app)):
         answer = client.get(path)
         if not path.startswith("/static/") and not path.startswith("/bootstrap/"):
@@ -85,7 +85,7 @@ def test_nothing_but_static_files_is_kept_by_a_cache(app: OpenAPI, client: Flask
     assert "no-store" in root.get("/me").headers["Cache-Control"]
 
 
-def test_answers_of_every_outcome(settings: Settings, notified: RecordingNotifier) -> None:
+def test_responses_of_every_status_have_the_security_headers(settings: Settings, notified: RecordingNotifier) -> None:
     app = create_app(settings.model_copy(update={"max_request_bytes": 1000}), notifier=notified)
 
     @app.get("/crash")
@@ -109,25 +109,25 @@ def test_answers_of_every_outcome(settings: Settings, notified: RecordingNotifie
     outcomes[416] = client.get("/static/site.css", headers={"Range": "bytes=99999999-"})
     for status, answer in outcomes.items():
         assert answer.status_code == status
-        held(answer, str(status))
+        check_headers(answer, str(status))
     head = client.head("/static/site.css")
-    held(head, "HEAD")
+    check_headers(head, "HEAD")
     assert head.data == b""
 
 
 @pytest.mark.parametrize("path", ["/login", "/api/v1/me", "/static/site.css", "/no/such/page"])
-def test_a_browser_that_came_by_https_stays_there(client: FlaskClient, path: str) -> None:
+def test_strict_transport_security_is_sent_over_https_only(client: FlaskClient, path: str) -> None:
     answer = client.get(path, environ_overrides=HTTPS)
     assert answer.headers.getlist("Strict-Transport-Security") == ["max-age=31536000"]
     assert "Strict-Transport-Security" not in client.get(path).headers
 
 
-def test_who_says_https_without_a_proxy_is_not_believed(client: FlaskClient) -> None:
+def test_x_forwarded_proto_is_ignored_without_a_proxy(client: FlaskClient) -> None:
     answer = client.get("/login", headers={"X-Forwarded-Proto": "https"})
     assert "Strict-Transport-Security" not in answer.headers
 
 
-def test_behind_a_proxy_its_word_counts(settings: Settings, notified: RecordingNotifier) -> None:
+def test_x_forwarded_proto_is_trusted_behind_a_proxy(settings: Settings, notified: RecordingNotifier) -> None:
     client = create_app(settings.model_copy(update={"proxies": 1}), notifier=notified).test_client()
     answer = client.get("/login", headers={"X-Forwarded-Proto": "https"})
     assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"

@@ -30,13 +30,13 @@ def _cells(one: heat.Heat) -> dict[tuple[int, int], float]:
     return {(cell.row, cell.column): cell.strength for cell in one.cells}
 
 
-def test_strengths_are_shares_from_the_weakest_to_the_strongest_part_row_by_row() -> None:
+def test_weights_are_scaled_from_the_lowest_to_the_highest_and_laid_out_row_by_row() -> None:
     (one,) = heat.heats(_trace([-1.0, 0.0, 1.0, 3.0, -1.0, -1.0], ((2, 3),)))
     assert (one.rows, one.columns) == (2, 3)
     assert _cells(one) == {(0, 1): 0.25, (0, 2): 0.5, (1, 0): 1.0}
 
 
-def test_the_pictures_of_a_pair_share_one_scale_and_keep_their_own_grids() -> None:
+def test_the_two_pictures_of_a_pair_share_one_scale_and_have_separate_grids() -> None:
     first, second = heat.heats(_trace([0.0, 1.0, 2.0, 4.0], ((1, 2), (2, 1)), ("query", "candidate")))
     assert (first.side, first.rows, first.columns, _cells(first)) == ("query", 1, 2, {(0, 1): 0.25})
     assert (second.side, second.rows, second.columns) == ("candidate", 2, 1)
@@ -46,14 +46,14 @@ def test_the_pictures_of_a_pair_share_one_scale_and_keep_their_own_grids() -> No
 @pytest.mark.parametrize(
     ("at", "where"), [((0, 0), "top left"), ((5, 8), "bottom right"), ((0, 4), "top centre"), ((3, 4), "in the middle")]
 )
-def test_the_strongest_part_is_told_in_words(at: tuple[int, int], where: str) -> None:
+def test_the_description_names_the_position_of_the_strongest_cell(at: tuple[int, int], where: str) -> None:
     weights = [1.0 if (row, column) == at else 0.0 for row in range(6) for column in range(9)]
     (one,) = heat.heats(_trace(weights, ((6, 9),)))
     assert where in one.words
     assert "100 %" in one.words
 
 
-def test_a_large_grid_is_drawn_coarser_and_loses_nothing_of_its_edges() -> None:
+def test_a_large_grid_is_downsampled_without_losing_its_edges() -> None:
     rows, columns = 100, 50
     weights = [
         1.0 if row == rows - 1 and column == columns - 1 else 0.0 for row in range(rows) for column in range(columns)
@@ -64,20 +64,20 @@ def test_a_large_grid_is_drawn_coarser_and_loses_nothing_of_its_edges() -> None:
     assert _cells(one) == {(one.rows - 1, one.columns - 1): 0.5}
 
 
-def test_equal_weights_are_no_strongest_part() -> None:
+def test_equal_weights_are_described_as_uniform_and_give_no_cells() -> None:
     (one,) = heat.heats(_trace([0.5] * 4, ((2, 2),)))
     assert one.cells == ()
     assert "uniform" in one.words
 
 
 @pytest.mark.parametrize(("weights", "grids"), [(None, ((2, 2),)), ([1.0, 2.0], (None,))])
-def test_without_a_map_the_words_say_why(weights: list[float] | None, grids: tuple[Grid | None, ...]) -> None:
+def test_the_description_says_if_there_is_no_map(weights: list[float] | None, grids: tuple[Grid | None, ...]) -> None:
     (one,) = heat.heats(_trace(weights, grids))
     assert one.cells == ()
     assert "No map" in one.words
 
 
-def test_the_chart_marks_the_bound_only_where_it_decides_and_the_layer_only_where_one_was_armed() -> None:
+def test_the_chart_shows_tau_only_for_the_entropy_trigger_and_a_mark_only_for_an_armed_layer() -> None:
     trace = _trace([1.0], ((1, 1),))
     chart = heat.uncertainty_chart(trace, Injection(tau=0.6))
     assert list(chart.labels) == ["0", "1", "2", "3"]
@@ -87,7 +87,7 @@ def test_the_chart_marks_the_bound_only_where_it_decides_and_the_layer_only_wher
 
 
 @pytest.mark.parametrize(
-    ("injection", "told"),
+    ("injection", "expected"),
     [
         (Injection(), "Layers 6 to 15 were monitored"),
         (
@@ -100,5 +100,5 @@ def test_the_chart_marks_the_bound_only_where_it_decides_and_the_layer_only_wher
         (Injection(alpha=0.0), "off"),
     ],
 )
-def test_what_could_arm_a_layer_is_told(injection: Injection, told: str) -> None:
-    assert told in heat.watched_words(injection, 28)
+def test_the_monitored_layers_are_described(injection: Injection, expected: str) -> None:
+    assert expected in heat.watched_words(injection, 28)

@@ -27,7 +27,7 @@ from retllm_web.actions import bulk
 from retllm_web.http.services import Services
 
 
-def _key_of(moment: datetime) -> uuid.UUID:
+def _job_id_at(moment: datetime) -> uuid.UUID:
     """Return a key of a job created at that time."""
     return uuid.UUID(int=(int(moment.timestamp() * 1000) << 80) | uuid.uuid4().int % (1 << 62) | 7 << 76)
 
@@ -57,7 +57,7 @@ class History:
         over = state not in (JobState.QUEUED, JobState.RUNNING)
         with transaction(self.served.sessions) as session:
             job = Job(
-                id=_key_of(at) if at else new_id(),
+                id=_job_id_at(at) if at else new_id(),
                 kind=JobKind.SEARCH,
                 state=state,
                 user_id=user_id or self.ada.user.id,
@@ -120,7 +120,7 @@ def _ids(answer: Any) -> list[str]:
     return [job["id"] for job in answer.json["jobs"]]
 
 
-def _noted(served: Services, action: str) -> list[AuditEntry]:
+def _audit_entries(served: Services, action: str) -> list[AuditEntry]:
     with served.sessions() as session:
         return list(session.scalars(sa.select(AuditEntry).filter_by(action=action).order_by(AuditEntry.id)))
 
@@ -128,7 +128,7 @@ def _noted(served: Services, action: str) -> list[AuditEntry]:
 # filters
 
 
-def test_every_filter_leaves_what_fits(ada: Caller, bob: Caller, history: History, served: Services) -> None:
+def test_each_filter_returns_the_matching_jobs(ada: Caller, bob: Caller, history: History, served: Services) -> None:
     with transaction(served.sessions) as session:
         member = CollectionMember(collection_id=history.collection, user_id=bob.user.id, role=MemberRole.EDITOR)
         session.add(member)
@@ -148,7 +148,7 @@ def test_every_filter_leaves_what_fits(ada: Caller, bob: Caller, history: Histor
     assert _ids(ada.get(f"/jobs?collection={uuid.uuid4()}")) == []
 
 
-def test_days_are_whole_and_both_are_included(ada: Caller, history: History) -> None:
+def test_since_and_until_are_inclusive_whole_days(ada: Caller, history: History) -> None:
     first = history.search("a", at=datetime(2026, 3, 1, tzinfo=UTC))
     second = history.search("a", at=datetime(2026, 3, 2, 23, 59, 59, 999000, tzinfo=UTC))
     third = history.search("a", at=datetime(2026, 3, 3, tzinfo=UTC))
@@ -161,7 +161,7 @@ def test_days_are_whole_and_both_are_included(ada: Caller, history: History) -> 
 @pytest.mark.parametrize(
     "wrong", ["since=0", "since=1700000000", "until=2026-02-30", "since=", "text=a%00", f"text={'x' * 201}", "state="]
 )
-def test_a_wrong_filter_is_refused(ada: Caller, wrong: str) -> None:
+def test_an_invalid_filter_is_rejected(ada: Caller, wrong: str) -> None:
     assert ada.get(f"/jobs?{wrong}").status_code == 422
     assert ada.get(f"/jobs/export?{wrong}").status_code == 422
 
@@ -169,7 +169,7 @@ def test_a_wrong_filter_is_refused(ada: Caller, wrong: str) -> None:
 # deletion
 
 
-def test_a_deleted_job_takes_its_results_and_its_picture_and_leaves_the_marks(
+def test_deleting_a_search_deletes_its_results_and_picture_but_keeps_its_marks(
     ada: Caller, history: History, served: Services
 ) -> None:
     served.storage.put("queries/q/picture", io.BytesIO(picture()))
@@ -197,12 +197,12 @@ def test_a_deleted_job_takes_its_results_and_its_picture_and_leaves_the_marks(
         mark = session.scalars(sa.select(Judgment)).one()
         assert (mark.relevant, mark.search_id) == (True, None)
         assert session.scalar(sa.select(sa.func.count()).select_from(Item)) == 2
-    (entry,) = _noted(served, "jobs deleted")
+    (entry,) = _audit_entries(served, "jobs deleted")
     assert (entry.user_name, entry.collection_id, entry.detail["count"]) == ("ada", history.collection, 1)
     assert entry.detail["jobs"] == [key]
 
 
-def test_a_job_that_is_at_work_has_to_be_cancelled_first(ada: Caller, history: History) -> None:
+def test_an_unfinished_job_must_be_cancelled_before_it_is_deleted(ada: Caller, history: History) -> None:
     key = ada.post(f"/collections/{history.collection}/index").json["id"]
     answer = ada.delete(f"/jobs/{key}")
     assert answer.status_code == 409
@@ -211,7 +211,7 @@ def test_a_job_that_is_at_work_has_to_be_cancelled_first(ada: Caller, history: H
     assert ada.delete(f"/jobs/{key}").status_code == 204
 
 
-def test_a_job_of_somebody_else_is_deleted_by_editors_of_the_collection_alone(
+def test_deleting_a_job_of_another_account_requires_editing_rights_in_its_collection(
     ada: Caller, bob: Caller, root: Caller, history: History, served: Services
 ) -> None:
     keys = [history.search(f"{n}") for n in range(3)]
@@ -230,7 +230,7 @@ def test_a_job_of_somebody_else_is_deleted_by_editors_of_the_collection_alone(
 # the audit log
 
 
-def test_what_is_done_to_a_job_is_noted_once(ada: Caller, history: History, served: Services) -> None:
+def test_each_action_on_a_job_is_logged_once(ada: Caller, history: History, served: Services) -> None:
     for _ in range(2):
         answer = ada.post(f"/collections/{history.collection}/index", headers={"Idempotency-Key": "one"})
         assert answer.status_code == 202
@@ -238,17 +238,17 @@ def test_what_is_done_to_a_job_is_noted_once(ada: Caller, history: History, serv
     ada.post(f"/jobs/{key}/cancel")
     ada.post(f"/jobs/{key}/retry")
     for action in ("job submitted", "job cancelled", "job retried"):
-        (entry,) = _noted(served, action)
+        (entry,) = _audit_entries(served, action)
         assert (entry.user_name, str(entry.target_id), entry.target) == ("ada", key, "index job")
         assert entry.collection_id == history.collection
     assert ada.post(f"/jobs/{key}/retry").status_code == 409
-    assert len(_noted(served, "job retried")) == 1
+    assert len(_audit_entries(served, "job retried")) == 1
 
 
 # exports
 
 
-def test_jobs_are_exported_with_what_came_of_them(ada: Caller, history: History) -> None:
+def test_jobs_are_exported_with_their_outcome(ada: Caller, history: History) -> None:
     key = history.search("a robin")
     index = ada.post(f"/collections/{history.collection}/index").json["id"]
     answer = ada.get("/jobs/export")
@@ -263,7 +263,9 @@ def test_jobs_are_exported_with_what_came_of_them(ada: Caller, history: History)
     assert json.loads(ada.get("/jobs/export?state=failed").text) == []
 
 
-def test_results_are_exported_best_first_with_their_marks(ada: Caller, history: History, served: Services) -> None:
+def test_results_are_exported_in_final_order_with_marks_and_escaped_formulas(
+    ada: Caller, history: History, served: Services
+) -> None:
     history.search("a robin")
     ada.post(f"/collections/{history.collection}/index")
     with transaction(served.sessions) as session:
@@ -285,7 +287,7 @@ def test_results_are_exported_best_first_with_their_marks(ada: Caller, history: 
     assert second["item"] == "'=robin()"
 
 
-def test_an_export_of_many_batches_has_every_row_once(
+def test_an_export_in_several_batches_contains_every_row_once(
     ada: Caller, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "BATCH", dict.fromkeys(export.Rows, 2))
@@ -298,7 +300,7 @@ def test_an_export_of_many_batches_has_every_row_once(
     ]
 
 
-def test_nobody_exports_what_they_may_not_see(ada: Caller, bob: Caller, history: History) -> None:
+def test_an_export_omits_jobs_that_the_account_cannot_see(ada: Caller, bob: Caller, history: History) -> None:
     history.search("a robin")
     for rows in ("jobs", "results"):
         assert json.loads(bob.get(f"/jobs/export?rows={rows}").text) == []
@@ -308,7 +310,7 @@ def test_nobody_exports_what_they_may_not_see(ada: Caller, bob: Caller, history:
 # bulk actions
 
 
-def test_only_what_can_be_deleted_is_and_the_rest_is_told(
+def test_a_bulk_deletion_skips_jobs_that_cannot_be_deleted_and_reports_why(
     ada: Caller, bob: Caller, app: Any, history: History, served: Services
 ) -> None:
     done, running = history.search("a"), history.search("b", JobState.RUNNING)
@@ -326,7 +328,7 @@ def test_only_what_can_be_deleted_is_and_the_rest_is_told(
     assert _ids(ada.get("/jobs")) == [bobs, running]
 
 
-def test_a_deed_to_all_that_match_goes_on_where_it_ended_and_leaves_newer_jobs(
+def test_a_bulk_retry_of_all_matches_resumes_after_its_limit_and_skips_newer_jobs(
     ada: Caller, app: Any, history: History, served: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk, "BATCH", 2)
@@ -344,10 +346,10 @@ def test_a_deed_to_all_that_match_goes_on_where_it_ended_and_leaves_newer_jobs(
     states = {job["id"]: job["state"] for job in ada.get("/jobs").json["jobs"]}
     assert {states[key] for key in failed} == {"queued"}
     assert (states[whole], states[later]) == ("succeeded", "failed")
-    assert len(_noted(served, "job retried")) == 5
+    assert len(_audit_entries(served, "job retried")) == 5
 
 
-def test_retried_jobs_are_announced_and_their_dead_units_wait_again(
+def test_a_bulk_retry_notifies_workers_and_makes_dead_units_ready(
     ada: Caller, app: Any, history: History, served: Services, notified: Any
 ) -> None:
     keys = [uuid.UUID(history.search(f"{n}", JobState.FAILED)) for n in range(3)]
@@ -358,7 +360,7 @@ def test_retried_jobs_are_announced_and_their_dead_units_wait_again(
         assert set(session.scalars(sa.select(Unit.state))) == {UnitState.READY}
 
 
-def test_a_picture_that_can_not_be_deleted_keeps_no_job(
+def test_a_job_is_deleted_even_if_its_picture_cannot_be_deleted(
     ada: Caller, history: History, served: Services, tmp_path: Path
 ) -> None:
     # its key names a folder that is not empty

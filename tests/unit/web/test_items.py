@@ -17,7 +17,7 @@ from tests.unit.web.pictures import picture
 from retllm.db.enums import Stage
 from retllm_web.http.services import Services
 
-NOBODY = "018f0000-0000-7000-8000-000000000000"
+UNKNOWN_ID = "018f0000-0000-7000-8000-000000000000"
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def _send(caller: Caller, key: str, *files: tuple[str, bytes], query: str = "") 
     return caller.post(f"/collections/{key}/items{query}", data={"file": parts}, content_type="multipart/form-data")
 
 
-def test_an_upload_says_what_came_of_each_file(ada: Caller, birds: str, notified: RecordingNotifier) -> None:
+def test_an_upload_reports_the_outcome_of_each_file(ada: Caller, birds: str, notified: RecordingNotifier) -> None:
     answer = _send(
         ada,
         birds,
@@ -58,7 +58,7 @@ def test_an_upload_says_what_came_of_each_file(ada: Caller, birds: str, notified
     assert [stage for _, stage in notified.units] == [Stage.EMBED]
 
 
-def test_an_archive_and_many_files_go_in_at_once(ada: Caller, birds: str) -> None:
+def test_an_archive_and_many_files_can_be_uploaded_together(ada: Caller, birds: str) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for colour in ("red", "green", "blue"):
@@ -70,12 +70,12 @@ def test_an_archive_and_many_files_go_in_at_once(ada: Caller, birds: str) -> Non
 
 
 @pytest.mark.slow
-def test_more_files_than_flasks_own_limit_of_1000_parts(ada: Caller, birds: str) -> None:
+def test_an_upload_can_exceed_the_limit_of_1000_parts_in_flask(ada: Caller, birds: str) -> None:
     texts = [(f"{n}.txt", f"text {n}".encode()) for n in range(1_100)]
     assert _send(ada, birds, *texts, query="?index=false").json["added"] == 1_100
 
 
-def test_texts_go_in_as_json(ada: Caller, birds: str) -> None:
+def test_texts_are_added_as_json(ada: Caller, birds: str) -> None:
     answer = ada.post(
         f"/collections/{birds}/items", json={"items": [{"text": "a robin"}, {"text": "a wren", "name": "wren"}]}
     )
@@ -84,7 +84,9 @@ def test_texts_go_in_as_json(ada: Caller, birds: str) -> None:
     assert answer.json["job_id"]
 
 
-def test_index_false_and_no_news_submit_no_job(ada: Caller, birds: str, notified: RecordingNotifier) -> None:
+def test_no_job_is_submitted_with_index_false_or_without_new_items(
+    ada: Caller, birds: str, notified: RecordingNotifier
+) -> None:
     assert _send(ada, birds, ("a.txt", b"a robin"), query="?index=false").json["job_id"] is None
     again = _send(ada, birds, ("b.txt", b"a robin")).json
     assert (again["duplicate"], again["job_id"]) == (1, None)
@@ -105,14 +107,14 @@ def test_index_false_and_no_news_submit_no_job(ada: Caller, birds: str, notified
         {"texts": []},
     ],
 )
-def test_wrong_json_adds_nothing(ada: Caller, birds: str, body: Any) -> None:
+def test_an_invalid_json_body_is_rejected_and_adds_nothing(ada: Caller, birds: str, body: Any) -> None:
     answer = ada.post(f"/collections/{birds}/items", json=body)
     assert answer.status_code == 422
     assert answer.json["error"]["detail"]["fields"]
     assert ada.get(f"/collections/{birds}").json["items_total"] == 0
 
 
-def test_a_form_without_a_file_or_with_another_part_is_refused(ada: Caller, birds: str) -> None:
+def test_a_form_without_a_file_or_with_unknown_parts_is_rejected(ada: Caller, birds: str) -> None:
     for data in (
         {"other": "x"},
         {"file": "text without a file name"},
@@ -127,20 +129,22 @@ def test_a_form_without_a_file_or_with_another_part_is_refused(ada: Caller, bird
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", None])
-def test_any_other_body_is_415(ada: Caller, birds: str, content_type: str | None) -> None:
+def test_other_content_types_are_rejected_with_415(ada: Caller, birds: str, content_type: str | None) -> None:
     answer = ada.post(f"/collections/{birds}/items", data=b"<a/>", content_type=content_type)
     assert answer.status_code == 415
     assert answer.json["error"]["code"] == "unsupported_media_type"
 
 
-def test_an_upload_into_nothing_or_into_anothers_is_404(ada: Caller, bob: Caller, birds: str) -> None:
-    for caller, key in ((ada, NOBODY), (bob, birds)):
+def test_uploading_to_or_listing_a_missing_or_hidden_collection_returns_404(
+    ada: Caller, bob: Caller, birds: str
+) -> None:
+    for caller, key in ((ada, UNKNOWN_ID), (bob, birds)):
         assert _send(caller, key, ("a.txt", b"a robin")).status_code == 404
         assert caller.post(f"/collections/{key}/items", json={"items": [{"text": "a"}]}).status_code == 404
         assert caller.get(f"/collections/{key}/items").status_code == 404
 
 
-def test_an_item_shows_all_about_it(ada: Caller, birds: str) -> None:
+def test_an_item_is_returned_with_its_metadata(ada: Caller, birds: str) -> None:
     content = picture("red", size=(32, 24))
     key = _send(ada, birds, ("red.png", content)).json["outcomes"][0]["item_id"]
     item = ada.get(f"/items/{key}").json
@@ -151,7 +155,7 @@ def test_an_item_shows_all_about_it(ada: Caller, birds: str) -> None:
     assert ada.get(f"/collections/{birds}/items").json == {"items": [item], "next": None}
 
 
-def test_a_picture_comes_back_byte_for_byte_and_is_kept_by_the_browser(ada: Caller, birds: str) -> None:
+def test_an_original_picture_is_returned_unchanged_and_cached_privately(ada: Caller, birds: str) -> None:
     content = picture("green", "JPEG")
     key = _send(ada, birds, ("a.jpg", content)).json["outcomes"][0]["item_id"]
     answer = ada.get(f"/items/{key}/picture")
@@ -167,7 +171,7 @@ def test_a_picture_comes_back_byte_for_byte_and_is_kept_by_the_browser(ada: Call
     assert ada.get(f"/items/{key}/picture", headers={"If-None-Match": '"other"'}).status_code == 200
 
 
-def test_a_thumbnail_is_a_small_webp(ada: Caller, birds: str) -> None:
+def test_a_thumbnail_is_a_small_webp_picture(ada: Caller, birds: str) -> None:
     key = _send(ada, birds, ("a.png", picture(size=(900, 300)))).json["outcomes"][0]["item_id"]
     answer = ada.get(f"/items/{key}/thumbnail")
     assert answer.headers["Content-Type"] == "image/webp"
@@ -175,14 +179,16 @@ def test_a_thumbnail_is_a_small_webp(ada: Caller, birds: str) -> None:
         assert small.size == (320, 107)
 
 
-def test_a_text_has_no_picture(ada: Caller, birds: str) -> None:
+def test_a_text_has_no_picture_or_thumbnail(ada: Caller, birds: str) -> None:
     key = _send(ada, birds, ("a.txt", b"a robin")).json["outcomes"][0]["item_id"]
     assert ada.get(f"/items/{key}").json["text"] == "a robin"
     for which in ("thumbnail", "picture"):
         assert ada.get(f"/items/{key}/{which}").status_code == 404
 
 
-def test_what_another_owns_can_not_be_seen_or_deleted(ada: Caller, bob: Caller, root: Caller, birds: str) -> None:
+def test_other_accounts_cannot_see_or_delete_an_item_but_administrators_can_see_it(
+    ada: Caller, bob: Caller, root: Caller, birds: str
+) -> None:
     key = _send(ada, birds, ("a.png", picture())).json["outcomes"][0]["item_id"]
     for path in (f"/items/{key}", f"/items/{key}/thumbnail", f"/items/{key}/picture"):
         assert bob.get(path).status_code == 404
@@ -191,7 +197,9 @@ def test_what_another_owns_can_not_be_seen_or_deleted(ada: Caller, bob: Caller, 
     assert ada.get(f"/items/{key}").status_code == 200
 
 
-def test_a_deleted_item_is_gone_with_its_files(ada: Caller, birds: str, served: Services) -> None:
+def test_deleting_an_item_deletes_its_files_and_allows_uploading_it_again(
+    ada: Caller, birds: str, served: Services
+) -> None:
     key = _send(ada, birds, ("a.png", picture())).json["outcomes"][0]["item_id"]
     assert ada.delete(f"/items/{key}").status_code == 204
     for path in (f"/items/{key}", f"/items/{key}/thumbnail", f"/items/{key}/picture"):
@@ -200,11 +208,11 @@ def test_a_deleted_item_is_gone_with_its_files(ada: Caller, birds: str, served: 
     assert ada.get(f"/collections/{birds}/items").json["items"] == []
     folder = uuid.UUID(key).hex[-2:]
     assert not served.storage.exists(f"items/{folder}/{key}/original")
-    # the same picture may come again
+    # the same picture can be added again
     assert _send(ada, birds, ("a.png", picture())).json["added"] == 1
 
 
-def test_a_list_is_paged_and_filtered(ada: Caller, birds: str) -> None:
+def test_items_are_paged_and_filtered(ada: Caller, birds: str) -> None:
     texts = [{"text": f"text {n}", "name": f"Note 100%_{n}"} for n in range(5)]
     ada.post(f"/collections/{birds}/items", json={"items": texts})
     _send(ada, birds, ("red.png", picture()))
@@ -220,7 +228,7 @@ def test_a_list_is_paged_and_filtered(ada: Caller, birds: str) -> None:
         assert ada.get(f"/collections/{birds}/items?{wrong}").status_code == 422
 
 
-def test_a_request_beyond_the_limit_is_413(
+def test_a_request_above_the_size_limit_gives_413(
     settings: Any, notified: RecordingNotifier, app: Any, ada: Caller, birds: str
 ) -> None:
     app.config["MAX_CONTENT_LENGTH"] = 10_000
@@ -232,7 +240,7 @@ def test_a_request_beyond_the_limit_is_413(
         assert answer.json["error"]["code"] == "too_large"
 
 
-def test_json_that_is_none_is_400_and_no_crash(ada: Caller, birds: str) -> None:
+def test_malformed_json_gives_400_and_json_other_than_an_object_gives_422(ada: Caller, birds: str) -> None:
     for body in (b"{", b"", b"\xff\xfe", b"[" * 200_000, b'{"items": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"):
         answer = ada.post(f"/collections/{birds}/items", data=body, content_type="application/json")
         assert answer.status_code == 400, body[:20]

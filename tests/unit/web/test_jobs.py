@@ -19,7 +19,7 @@ from retllm.db.tables import Candidate, Item, Job, Score, Search, Unit, new_id
 from retllm.settings import Settings, public_name
 from retllm_web.http.services import Services
 
-NOBODY = "018f0000-0000-7000-8000-000000000000"
+UNKNOWN_ID = "018f0000-0000-7000-8000-000000000000"
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def indexed(texts: str, served: Services, settings: Settings) -> str:
     return texts
 
 
-def _pictured(caller: Caller, key: str, content: bytes, query: Any = None, **headers: str) -> Any:
+def _search_by_picture(caller: Caller, key: str, content: bytes, query: Any = None, **headers: str) -> Any:
     data: dict[str, Any] = {"picture": (io.BytesIO(content), "query.png")}
     if query is not None:
         data["query"] = query if isinstance(query, str) else json.dumps(query)
@@ -57,7 +57,7 @@ def _stored_pictures(served: Services) -> int:
     return len([one for one in folder.rglob("*") if one.is_file()])
 
 
-def test_an_index_job_is_stored_announced_and_has_an_address(
+def test_submitting_an_index_job_stores_it_and_notifies_workers(
     ada: Caller, texts: str, notified: RecordingNotifier
 ) -> None:
     answer = ada.post(f"/collections/{texts}/index")
@@ -69,14 +69,14 @@ def test_an_index_job_is_stored_announced_and_has_an_address(
     assert [stage for _, stage in notified.units] == [Stage.EMBED]
 
 
-def test_an_empty_collection_can_not_be_indexed_or_searched(ada: Caller) -> None:
+def test_an_empty_collection_cannot_be_indexed_or_searched(ada: Caller) -> None:
     key = ada.post("/collections", json={"name": "Empty"}).json["id"]
     for answer in (ada.post(f"/collections/{key}/index"), ada.post(f"/collections/{key}/searches", json={"text": "a"})):
         assert answer.status_code == 409
         assert "empty" in answer.json["error"]["message"]
 
 
-def test_a_collection_that_is_not_indexed_can_not_be_searched(ada: Caller, texts: str) -> None:
+def test_an_unindexed_collection_cannot_be_searched(ada: Caller, texts: str) -> None:
     answer = ada.post(f"/collections/{texts}/searches", json={"text": "a robin"})
     assert answer.status_code == 409
     assert "not indexed" in answer.json["error"]["message"]
@@ -100,7 +100,7 @@ def test_a_text_search_is_accepted(ada: Caller, indexed: str, notified: Recordin
     assert ada.get(f"/searches/{answer.json['id']}/picture").status_code == 404
 
 
-def test_a_search_says_how_it_is_asked(ada: Caller, indexed: str) -> None:
+def test_a_search_returns_its_settings(ada: Caller, indexed: str) -> None:
     asked = {"text": "a", "mode": "verbalized", "adaptive": {"first": 2}, "fusion_weight": 0.5, "trace": True}
     answer = ada.post(f"/collections/{indexed}/searches", json=asked)
     assert answer.status_code == 202
@@ -117,14 +117,16 @@ def test_a_search_says_how_it_is_asked(ada: Caller, indexed: str) -> None:
     assert ada.get(f"/searches/{again.json['id']}").json["adaptive"]["step"] == 4
 
 
-def test_a_mistake_in_the_waves_is_named_once(ada: Caller, indexed: str) -> None:
+def test_an_invalid_adaptive_setting_is_reported_once(ada: Caller, indexed: str) -> None:
     answer = ada.post(f"/collections/{indexed}/searches", json={"text": "a", "adaptive": {"first": 0}})
     (field,) = answer.json["error"]["detail"]["fields"]
     assert field["field"].startswith("adaptive.")
     assert field["field"].endswith(".first")
 
 
-def test_a_trace_has_an_address_of_its_own(ada: Caller, bob: Caller, indexed: str, served: Services) -> None:
+def test_traces_have_their_own_url_and_are_not_part_of_the_search(
+    ada: Caller, bob: Caller, indexed: str, served: Services
+) -> None:
     key = ada.post(f"/collections/{indexed}/searches", json={"text": "a", "trace": True}).json["id"]
     trace = {"uncertainty": [0.25, 0.75], "armed_layer": None}
     with transaction(served.sessions) as session:
@@ -150,9 +152,11 @@ def test_a_trace_has_an_address_of_its_own(ada: Caller, bob: Caller, indexed: st
     assert all("trace" not in row for row in rows)
 
 
-def test_a_search_by_picture_keeps_the_picture(ada: Caller, indexed: str, bob: Caller) -> None:
+def test_the_picture_of_a_search_is_stored_and_hidden_from_other_accounts(
+    ada: Caller, indexed: str, bob: Caller
+) -> None:
     content = picture("red")
-    answer = _pictured(ada, indexed, content, {"text": "darker", "k": 1})
+    answer = _search_by_picture(ada, indexed, content, {"text": "darker", "k": 1})
     assert answer.status_code == 202
     key = answer.json["id"]
     search = ada.get(f"/searches/{key}").json
@@ -165,14 +169,14 @@ def test_a_search_by_picture_keeps_the_picture(ada: Caller, indexed: str, bob: C
         assert bob.get(path).status_code == 404
 
 
-def test_a_picture_alone_is_a_query(ada: Caller, indexed: str) -> None:
-    answer = _pictured(ada, indexed, picture("red", "TIFF"))
+def test_a_query_can_consist_of_a_picture_alone(ada: Caller, indexed: str) -> None:
+    answer = _search_by_picture(ada, indexed, picture("red", "TIFF"))
     assert answer.status_code == 202
     assert ada.get(f"/searches/{answer.json['id']}").json["kind"] == "image"
     assert ada.get(f"/searches/{answer.json['id']}/picture").headers["Content-Type"] == "image/tiff"
 
 
-def test_a_query_part_that_came_as_a_file_is_read_too(ada: Caller, indexed: str) -> None:
+def test_the_query_part_can_be_sent_as_a_file(ada: Caller, indexed: str) -> None:
     data = {"query": (io.BytesIO(b'{"text": "a robin"}'), "query.json")}
     answer = ada.post(f"/collections/{indexed}/searches", data=data, content_type="multipart/form-data")
     assert answer.status_code == 202
@@ -215,7 +219,7 @@ def test_a_query_part_that_came_as_a_file_is_read_too(ada: Caller, indexed: str)
         {"text": "x" * 20_001},
     ],
 )
-def test_a_wrong_query_is_refused_and_nothing_is_done(
+def test_an_invalid_query_is_rejected_without_creating_a_job(
     ada: Caller, indexed: str, asked: Any, notified: RecordingNotifier, served: Services
 ) -> None:
     answer = ada.post(f"/collections/{indexed}/searches", json=asked)
@@ -224,30 +228,30 @@ def test_a_wrong_query_is_refused_and_nothing_is_done(
     for field in answer.json["error"]["detail"]["fields"]:
         assert field["field"]
         assert field["message"]
-    assert _pictured(ada, indexed, picture(), asked or {"colour": 1}).status_code in (202, 422)
+    assert _search_by_picture(ada, indexed, picture(), asked or {"colour": 1}).status_code in (202, 422)
     assert ada.post(f"/collections/{indexed}/searches", json=asked).status_code == 422
     assert len([unit for unit in notified.units if unit[1] is Stage.COARSE]) == len(ada.get("/jobs").json["jobs"])
 
 
-def test_a_refused_search_leaves_no_picture_behind(ada: Caller, texts: str, bob: Caller, served: Services) -> None:
-    assert _pictured(ada, texts, picture()).status_code == 409  # not indexed
-    assert _pictured(ada, texts, picture(), {"k": 0}).status_code == 422
-    assert _pictured(ada, texts, picture(), {"k": 201}).status_code == 422
-    assert _pictured(ada, texts, picture(), "{").status_code == 422
-    assert _pictured(bob, texts, picture()).status_code == 404
-    assert _pictured(ada, NOBODY, picture()).status_code == 404
+def test_a_rejected_search_stores_no_picture(ada: Caller, texts: str, bob: Caller, served: Services) -> None:
+    assert _search_by_picture(ada, texts, picture()).status_code == 409  # not indexed
+    assert _search_by_picture(ada, texts, picture(), {"k": 0}).status_code == 422
+    assert _search_by_picture(ada, texts, picture(), {"k": 201}).status_code == 422
+    assert _search_by_picture(ada, texts, picture(), "{").status_code == 422
+    assert _search_by_picture(bob, texts, picture()).status_code == 404
+    assert _search_by_picture(ada, UNKNOWN_ID, picture()).status_code == 404
     assert _stored_pictures(served) == 0
 
 
-def test_a_picture_that_is_none_is_refused(ada: Caller, indexed: str, served: Services) -> None:
+def test_an_invalid_query_picture_is_rejected_and_not_stored(ada: Caller, indexed: str, served: Services) -> None:
     for content in (b"", b"text", picture()[:50]):
-        answer = _pictured(ada, indexed, content)
+        answer = _search_by_picture(ada, indexed, content)
         assert answer.status_code == 422
         assert answer.json["error"]["code"] == "media_rejected"
     assert _stored_pictures(served) == 0
 
 
-def test_a_form_with_two_pictures_or_an_unknown_part_is_refused(ada: Caller, indexed: str) -> None:
+def test_a_search_form_with_duplicate_or_unknown_parts_is_rejected(ada: Caller, indexed: str) -> None:
     two = [(io.BytesIO(picture()), "a.png"), (io.BytesIO(picture()), "b.png")]
     for data in (
         {"picture": two},
@@ -259,7 +263,7 @@ def test_a_form_with_two_pictures_or_an_unknown_part_is_refused(ada: Caller, ind
         assert answer.status_code == 422, data
 
 
-def test_the_same_key_gives_the_same_job_and_announces_once(
+def test_an_idempotency_key_returns_the_same_job_and_is_rejected_for_another_request(
     ada: Caller, indexed: str, notified: RecordingNotifier
 ) -> None:
     headers = {"Idempotency-Key": "one"}
@@ -275,17 +279,17 @@ def test_the_same_key_gives_the_same_job_and_announces_once(
     assert ada.post(f"/collections/{indexed}/index", headers={"Idempotency-Key": "two"}).status_code == 202
 
 
-def test_a_repeated_search_by_picture_keeps_one_picture(ada: Caller, indexed: str, served: Services) -> None:
-    first = _pictured(ada, indexed, picture("red"), Idempotency_Key="one")
-    again = _pictured(ada, indexed, picture("red"), Idempotency_Key="one")
+def test_a_repeated_search_by_picture_stores_one_picture(ada: Caller, indexed: str, served: Services) -> None:
+    first = _search_by_picture(ada, indexed, picture("red"), Idempotency_Key="one")
+    again = _search_by_picture(ada, indexed, picture("red"), Idempotency_Key="one")
     assert first.json["id"] == again.json["id"]
-    assert _pictured(ada, indexed, picture("blue"), Idempotency_Key="one").status_code == 409
+    assert _search_by_picture(ada, indexed, picture("blue"), Idempotency_Key="one").status_code == 409
     assert _stored_pictures(served) == 1
     assert ada.get(f"/searches/{first.json['id']}/picture").data == picture("red")
 
 
 @pytest.mark.parametrize("key", ["", "x" * 201, "a b", "é"])
-def test_a_wrong_idempotency_key_is_refused(ada: Caller, texts: str, key: str) -> None:
+def test_an_invalid_idempotency_key_is_rejected(ada: Caller, texts: str, key: str) -> None:
     answer = ada.post(f"/collections/{texts}/index", headers={"Idempotency-Key": key})
     assert answer.status_code == 422
     assert answer.json["error"]["detail"]["fields"][0]["field"] == "Idempotency-Key"
@@ -300,13 +304,13 @@ def test_jobs_are_paged_newest_first_and_filtered(ada: Caller, bob: Caller, inde
     assert rest["next"] is None
     assert [job["id"] for job in ada.get("/jobs?kind=index").json["jobs"]] == made[-1:]
     assert len(ada.get(f"/jobs?state=queued&kind=search&collection={indexed}").json["jobs"]) == 4
-    assert ada.get(f"/jobs?collection={NOBODY}").json["jobs"] == []
+    assert ada.get(f"/jobs?collection={UNKNOWN_ID}").json["jobs"] == []
     assert bob.get("/jobs").json["jobs"] == []
     for wrong in ("kind=film", "state=lost", "collection=x", "limit=0", "colour=red"):
         assert ada.get(f"/jobs?{wrong}").status_code == 422
 
 
-def test_a_cancelled_job_is_over_and_can_be_tried_again(
+def test_a_job_can_be_cancelled_and_then_retried(
     ada: Caller, texts: str, notified: RecordingNotifier, bob: Caller
 ) -> None:
     key = ada.post(f"/collections/{texts}/index").json["id"]
@@ -323,7 +327,7 @@ def test_a_cancelled_job_is_over_and_can_be_tried_again(
     assert bob.post(f"/jobs/{key}/retry").status_code == 404
 
 
-def test_a_job_that_succeeded_can_not_be_cancelled_or_tried_again(ada: Caller, texts: str, served: Services) -> None:
+def test_a_succeeded_job_cannot_be_cancelled_or_retried(ada: Caller, texts: str, served: Services) -> None:
     key = ada.post(f"/collections/{texts}/index").json["id"]
     with transaction(served.sessions) as session:
         job = session.get_one(Job, uuid.UUID(key))
@@ -335,13 +339,13 @@ def test_a_job_that_succeeded_can_not_be_cancelled_or_tried_again(ada: Caller, t
         assert answer.json["error"]["code"] == "conflict"
 
 
-def test_an_index_job_is_no_search(ada: Caller, texts: str) -> None:
+def test_an_index_job_is_not_found_as_a_search(ada: Caller, texts: str) -> None:
     key = ada.post(f"/collections/{texts}/index").json["id"]
     assert ada.get(f"/searches/{key}").status_code == 404
     assert ada.get(f"/searches/{key}/picture").status_code == 404
 
 
-def test_a_failing_announcement_does_not_lose_accepted_work(
+def test_a_job_is_accepted_even_if_workers_cannot_be_notified(
     ada: Caller, texts: str, notified: RecordingNotifier, monkeypatch: pytest.MonkeyPatch, served: Services
 ) -> None:
     from retllm.queue.notifications import Notifier

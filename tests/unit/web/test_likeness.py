@@ -41,7 +41,7 @@ def _item(caller: Caller, key: str, kind: str) -> str:
         ({"parts": ["text"]}, {"text": " "}, "text", "a red wall"),
     ],
 )
-def test_an_item_stands_in_for_what_the_query_lacks(
+def test_an_example_item_fills_the_missing_parts_of_the_query(
     ada: Caller, walls: str, like: dict[str, Any], query: dict[str, Any], kind: str, text: str | None
 ) -> None:
     asked = {"like": {"item": _item(ada, walls, "image+text"), **like}, **query}
@@ -54,7 +54,7 @@ def test_an_item_stands_in_for_what_the_query_lacks(
         assert ada.get(f"/searches/{answer.json['id']}/picture").data == picture("red")
 
 
-def test_a_picture_that_is_sent_goes_before_that_of_the_item(ada: Caller, walls: str) -> None:
+def test_an_uploaded_picture_takes_precedence_over_the_picture_of_the_item(ada: Caller, walls: str) -> None:
     query = json.dumps({"like": {"item": _item(ada, walls, "image+text")}})
     data = {"picture": (io.BytesIO(picture("blue")), "blue.png"), "query": query}
     answer = ada.post(f"/collections/{walls}/searches", data=data, content_type="multipart/form-data")
@@ -63,7 +63,7 @@ def test_a_picture_that_is_sent_goes_before_that_of_the_item(ada: Caller, walls:
     assert ada.get(f"/searches/{answer.json['id']}/picture").data == picture("blue")
 
 
-def test_an_item_of_another_collection_can_be_asked_with(ada: Caller, walls: str) -> None:
+def test_an_item_of_another_collection_can_be_the_example(ada: Caller, walls: str) -> None:
     other = ada.post("/collections", json={"name": "Other"}).json["id"]
     ada.post(f"/collections/{other}/items?index=false", json={"items": [{"text": "a grey wall"}]})
     asked = {"like": {"item": _item(ada, other, "text")}}
@@ -71,7 +71,7 @@ def test_an_item_of_another_collection_can_be_asked_with(ada: Caller, walls: str
     assert ada.get(f"/searches/{answer.json['id']}").json["text"] == "a grey wall"
 
 
-def test_the_same_key_asks_like_the_same_item_once(ada: Caller, walls: str) -> None:
+def test_an_idempotency_key_is_bound_to_the_example_item(ada: Caller, walls: str) -> None:
     asked = {"like": {"item": _item(ada, walls, "image+text")}}
     path, headers = f"/collections/{walls}/searches", {"Idempotency-Key": "one"}
     first, second = (ada.post(path, json=asked, headers=headers) for _ in range(2))
@@ -80,7 +80,7 @@ def test_the_same_key_asks_like_the_same_item_once(ada: Caller, walls: str) -> N
     assert ada.post(path, json=asked, headers=headers).status_code == 409
 
 
-def test_a_part_that_the_item_lacks_is_refused(ada: Caller, walls: str) -> None:
+def test_a_part_that_the_item_lacks_is_rejected(ada: Caller, walls: str) -> None:
     asked = {"like": {"item": _item(ada, walls, "text"), "parts": ["picture"]}}
     answer = ada.post(f"/collections/{walls}/searches", json=asked)
     assert answer.status_code == 422
@@ -90,11 +90,11 @@ def test_a_part_that_the_item_lacks_is_refused(ada: Caller, walls: str) -> None:
 @pytest.mark.parametrize(
     "like", [{}, {"item": "x"}, {"item": 1}, {"item": None, "parts": []}, {"parts": ["text"]}, "x"]
 )
-def test_what_names_no_item_is_refused(ada: Caller, walls: str, like: Any) -> None:
+def test_an_invalid_example_is_rejected(ada: Caller, walls: str, like: Any) -> None:
     assert ada.post(f"/collections/{walls}/searches", json={"like": like}).status_code == 422
 
 
-def test_an_item_of_others_or_one_that_is_gone_is_not_there(ada: Caller, bob: Caller, walls: str) -> None:
+def test_a_hidden_or_deleted_example_item_returns_404(ada: Caller, bob: Caller, walls: str) -> None:
     item = _item(ada, walls, "text")
     own = bob.post("/collections", json={"name": "Own"}).json["id"]
     asked = {"like": {"item": item}}

@@ -1,4 +1,4 @@
-"""Failed log-ins: at most 20 per account or address in a time window."""
+"""Failed logins: at most 20 per account or address in a time window."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from retllm_web.http.login_throttle import MAX_WRONG, LoginThrottle
 WRONG = "wrong wrong wrong"
 
 
-def _try(app: OpenAPI, name: str, password: str = WRONG, address: str = "192.0.2.1") -> Any:
-    """Return the response to a log-in of a new browser."""
+def _log_in(app: OpenAPI, name: str, password: str = WRONG, address: str = "192.0.2.1") -> Any:
+    """Return the response to a login in a new browser."""
     client = app.test_client()
     return client.post("/login", data={"name": name, "password": password}, environ_overrides={"REMOTE_ADDR": address})
 
@@ -32,89 +32,93 @@ def app(app: OpenAPI) -> OpenAPI:
     return app
 
 
-def test_after_20_wrong_tries_from_an_address_it_is_429_for_a_while(app: OpenAPI, ada: Caller) -> None:
-    # each at another name
-    tries = [_try(app, f"somebody{number}").status_code for number in range(MAX_WRONG)]
+def test_an_address_is_blocked_for_up_to_15_minutes_after_20_failed_logins(app: OpenAPI, ada: Caller) -> None:
+    # each with another name
+    tries = [_log_in(app, f"somebody{number}").status_code for number in range(MAX_WRONG)]
     assert tries == [401] * 20
-    stopped = _try(app, "ada", PASSWORD)
+    stopped = _log_in(app, "ada", PASSWORD)
     assert stopped.status_code == 429
     # on a busy machine the first may be minutes old
     assert 10 * 60 < int(stopped.headers["Retry-After"]) <= 15 * 60
-    # from other addresses, log-ins work
-    assert _try(app, "ada", PASSWORD, "192.0.2.2").status_code == 302
+    # logins from other addresses work
+    assert _log_in(app, "ada", PASSWORD, "192.0.2.2").status_code == 302
 
 
 @pytest.mark.parametrize("name", ["ada", "ADA ", "nobody"])
-def test_after_20_wrong_tries_at_a_name_from_anywhere_it_is_429_whether_it_is_known_or_not(
+def test_a_name_is_blocked_at_all_addresses_after_20_failed_logins_whether_it_exists_or_not(
     app: OpenAPI, ada: Caller, name: str
 ) -> None:
-    answers = [_try(app, name, WRONG, f"192.0.2.{number}") for number in range(MAX_WRONG + 1)]
+    answers = [_log_in(app, name, WRONG, f"192.0.2.{number}") for number in range(MAX_WRONG + 1)]
     assert [one.status_code for one in answers] == [401] * 20 + [429]
-    assert _try(app, name.strip().lower(), PASSWORD, "198.51.100.7").status_code == 429
+    assert _log_in(app, name.strip().lower(), PASSWORD, "198.51.100.7").status_code == 429
 
 
-def test_the_owner_gets_in_where_they_were_before_whoever_else_tries_the_name(app: OpenAPI, ada: Caller) -> None:
+def test_a_blocked_account_can_log_in_from_an_address_that_it_used_before(app: OpenAPI, ada: Caller) -> None:
     home = "203.0.113.9"
-    assert _try(app, "ada", PASSWORD, home).status_code == 302
+    assert _log_in(app, "ada", PASSWORD, home).status_code == 302
     for number in range(MAX_WRONG):
-        assert _try(app, "ada", WRONG, f"192.0.2.{number}").status_code == 401
-    assert _try(app, "ada", PASSWORD, "198.51.100.7").status_code == 429
-    assert _try(app, "ada", PASSWORD, home).status_code == 302
+        assert _log_in(app, "ada", WRONG, f"192.0.2.{number}").status_code == 401
+    assert _log_in(app, "ada", PASSWORD, "198.51.100.7").status_code == 429
+    assert _log_in(app, "ada", PASSWORD, home).status_code == 302
 
 
-def test_a_right_password_clears_the_account_and_not_the_address(app: OpenAPI, ada: Caller, bob: Caller) -> None:
+def test_a_successful_login_resets_the_failures_of_the_account_but_not_of_the_address(
+    app: OpenAPI, ada: Caller, bob: Caller
+) -> None:
     # logging in to another account does not reset the address
     for _ in range(MAX_WRONG - 1):
-        _try(app, "bob")
-        assert _try(app, "ada", PASSWORD).status_code == 302
-    assert _try(app, "bob").status_code == 401
-    assert _try(app, "ada", PASSWORD).status_code == 429
-    # a successful log-in resets the owner's own failures
+        _log_in(app, "bob")
+        assert _log_in(app, "ada", PASSWORD).status_code == 302
+    assert _log_in(app, "bob").status_code == 401
+    assert _log_in(app, "ada", PASSWORD).status_code == 429
+    # a successful login resets the failures of the account
     for number in range(MAX_WRONG - 1):
-        _try(app, "ada", WRONG, f"198.51.100.{number}")
-    assert _try(app, "ada", PASSWORD, "203.0.113.1").status_code == 302
-    assert _try(app, "ada", WRONG, "203.0.113.2").status_code == 401
-    assert _try(app, "ada", PASSWORD, "203.0.113.3").status_code == 302
+        _log_in(app, "ada", WRONG, f"198.51.100.{number}")
+    assert _log_in(app, "ada", PASSWORD, "203.0.113.1").status_code == 302
+    assert _log_in(app, "ada", WRONG, "203.0.113.2").status_code == 401
+    assert _log_in(app, "ada", PASSWORD, "203.0.113.3").status_code == 302
 
 
-def _ask(client: FlaskClient, token: str, address: str = "192.0.2.1") -> Any:
+def _get_me(client: FlaskClient, token: str, address: str = "192.0.2.1") -> Any:
     headers = {"Authorization": f"Bearer {token}"}
     return client.get("/api/v1/me", headers=headers, environ_overrides={"REMOTE_ADDR": address})
 
 
-def test_after_20_wrong_tokens_from_an_address_it_is_429_and_right_ones_go_on(client: FlaskClient, ada: Caller) -> None:
-    assert [_ask(client, f"rlm_{number}").status_code for number in range(MAX_WRONG)] == [401] * 20
-    stopped = _ask(client, "rlm_x")
+def test_20_invalid_tokens_block_further_invalid_tokens_from_the_address_but_not_valid_ones(
+    client: FlaskClient, ada: Caller
+) -> None:
+    assert [_get_me(client, f"rlm_{number}").status_code for number in range(MAX_WRONG)] == [401] * 20
+    stopped = _get_me(client, "rlm_x")
     assert stopped.status_code == 429
     assert stopped.json["error"]["code"] == "too_many_tries"
     assert int(stopped.headers["Retry-After"]) == stopped.json["error"]["detail"]["retry_after"] > 0
-    assert _ask(client, ada.token).status_code == 200
-    assert _ask(client, "rlm_x", "192.0.2.2").status_code == 401
+    assert _get_me(client, ada.token).status_code == 200
+    assert _get_me(client, "rlm_x", "192.0.2.2").status_code == 401
 
 
-def test_a_program_with_an_old_token_shuts_nobody_out_of_the_pages(
+def test_invalid_tokens_do_not_block_logins_from_the_same_address(
     app: OpenAPI, client: FlaskClient, ada: Caller
 ) -> None:
     for _ in range(MAX_WRONG + 1):
-        _ask(client, "rlm_old")
-    assert _try(app, "ada", PASSWORD).status_code == 302
+        _get_me(client, "rlm_old")
+    assert _log_in(app, "ada", PASSWORD).status_code == 302
 
 
-def test_all_processes_count_together(settings: Settings, ada: Caller) -> None:
+def test_failed_logins_are_counted_across_app_instances(settings: Settings, ada: Caller) -> None:
     apps = [create_app(settings) for _ in range(3)]
     for app in apps:
         app.config["WTF_CSRF_ENABLED"] = False
     turns = itertools.cycle(apps)
-    assert [_try(next(turns), "ada").status_code for _ in range(MAX_WRONG + 1)] == [401] * 20 + [429]
+    assert [_log_in(next(turns), "ada").status_code for _ in range(MAX_WRONG + 1)] == [401] * 20 + [429]
 
 
-def test_the_limit_holds_without_redis(settings: Settings, ada: Caller) -> None:
+def test_the_login_limit_holds_without_redis(settings: Settings, ada: Caller) -> None:
     app = create_app(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}))
     app.config["WTF_CSRF_ENABLED"] = False
-    assert [_try(app, "ada").status_code for _ in range(MAX_WRONG + 1)] == [401] * 20 + [429]
+    assert [_log_in(app, "ada").status_code for _ in range(MAX_WRONG + 1)] == [401] * 20 + [429]
 
 
-def test_a_name_or_an_address_can_not_be_read_off_the_counters(redis_url: str) -> None:
+def test_redis_keys_contain_no_names_or_addresses(redis_url: str) -> None:
     import redis
 
     counters = LoginThrottle(redis_url, "the secret of one server")
@@ -125,7 +129,7 @@ def test_a_name_or_an_address_can_not_be_read_off_the_counters(redis_url: str) -
     assert b"203.0.113.77" not in names
 
 
-def test_a_try_that_is_refused_does_not_prolong_the_wait() -> None:
+def test_failures_while_blocked_do_not_prolong_the_wait_and_a_reset_ends_it() -> None:
     counters = LoginThrottle(None, "secret")
     source = login_throttle.account("ada")
     for _ in range(MAX_WRONG):
@@ -140,10 +144,12 @@ def test_a_try_that_is_refused_does_not_prolong_the_wait() -> None:
     assert counters.wait(source) == 0
 
 
-def test_who_has_a_whole_network_of_ipv6_has_no_more_tries(app: OpenAPI, ada: Caller) -> None:
-    tries = [_try(app, f"n{number}", WRONG, f"2001:db8:1:2::{number:x}").status_code for number in range(MAX_WRONG + 1)]
+def test_ipv6_addresses_with_the_same_64_bit_prefix_share_one_limit(app: OpenAPI, ada: Caller) -> None:
+    tries = [
+        _log_in(app, f"n{number}", WRONG, f"2001:db8:1:2::{number:x}").status_code for number in range(MAX_WRONG + 1)
+    ]
     assert tries == [401] * 20 + [429]
-    assert _try(app, "ada", PASSWORD, "2001:db8:1:3::1").status_code == 302
+    assert _log_in(app, "ada", PASSWORD, "2001:db8:1:3::1").status_code == 302
 
 
 @pytest.mark.parametrize(
@@ -154,5 +160,5 @@ def test_who_has_a_whole_network_of_ipv6_has_no_more_tries(app: OpenAPI, ada: Ca
         ("unix:///run/redis.sock", "redis+unix:///run/redis.sock"),
     ],
 )
-def test_the_counters_are_where_redis_is(redis_url: str, storage: str) -> None:
+def test_the_storage_url_is_derived_from_the_redis_url(redis_url: str, storage: str) -> None:
     assert login_throttle._storage_url(redis_url) == storage

@@ -1,4 +1,4 @@
-"""A commit whose answer gets lost: it may have succeeded, so nothing may be deleted."""
+"""The response to a commit may be lost although the commit succeeded, so nothing may be deleted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _picture(colour: str) -> io.BytesIO:
     return buffer
 
 
-def _lose_the_answer(served: Any, of: type) -> None:
+def _lose_commit_response(served: Any, of: type) -> None:
     """Let the next commit with a row of this kind succeed, but report a broken connection to the caller."""
 
     def note(session: Any, _: object) -> None:
@@ -73,7 +73,9 @@ def collection(ada: Any, served: Any) -> str:
     return key
 
 
-def test_a_search_whose_answer_was_lost_keeps_its_picture(ada: Any, served: Any, collection: str) -> None:
+def test_a_search_keeps_its_picture_if_the_response_to_its_commit_is_lost(
+    ada: Any, served: Any, collection: str
+) -> None:
     def ask() -> Any:
         return ada.post(
             f"/collections/{collection}/searches",
@@ -81,7 +83,7 @@ def test_a_search_whose_answer_was_lost_keeps_its_picture(ada: Any, served: Any,
             headers={"Idempotency-Key": "k"},
         )
 
-    _lose_the_answer(served, Search)
+    _lose_commit_response(served, Search)
     assert ask().status_code >= 500
     again = ask()
     assert again.status_code == 202

@@ -19,7 +19,7 @@ def scraped(settings: Settings) -> FlaskClient:
 
 
 @pytest.mark.parametrize("token", [None, ""])
-def test_without_the_setting_there_is_no_such_page(settings: Settings, token: str | None) -> None:
+def test_metrics_return_404_without_a_configured_token(settings: Settings, token: str | None) -> None:
     client = create_app(settings.model_copy(update={"metrics_token": token})).test_client()
     for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer None"}):
         answer = client.get("/metrics", headers=headers)
@@ -31,18 +31,18 @@ def test_without_the_setting_there_is_no_such_page(settings: Settings, token: st
 @pytest.mark.parametrize(
     "given", [None, "Bearer", "Bearer no", f"Basic {TOKEN}", TOKEN, "Bearer \xe9", f"Bearer {TOKEN}x"]
 )
-def test_any_other_token_is_refused(scraped: FlaskClient, given: str | None) -> None:
+def test_an_invalid_token_is_rejected(scraped: FlaskClient, given: str | None) -> None:
     answer = scraped.get("/metrics", headers={} if given is None else {"Authorization": given})
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert "retllm_queue_depth" not in answer.text
 
 
-def test_the_token_of_an_administrator_is_another_one(scraped: FlaskClient, root) -> None:
+def test_the_token_of_an_administrator_is_rejected(scraped: FlaskClient, root) -> None:
     assert scraped.get("/metrics", headers={"Authorization": f"Bearer {root.token}"}).status_code == 401
 
 
-def test_prometheus_reads_the_answer(scraped: FlaskClient) -> None:
+def test_prometheus_can_parse_the_metrics(scraped: FlaskClient) -> None:
     answer = scraped.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
@@ -59,7 +59,7 @@ def test_prometheus_reads_the_answer(scraped: FlaskClient) -> None:
     assert {sample.labels["queue"] for sample in families["retllm_queue_hints"].samples} == {"query", "embed", "score"}
 
 
-def test_redis_that_is_away_leaves_out_its_own_figures_only(settings: Settings) -> None:
+def test_metrics_omit_the_hints_if_redis_is_unreachable(settings: Settings) -> None:
     away = settings.model_copy(update={"metrics_token": TOKEN, "redis_url": "redis://127.0.0.1:1/0"})
     answer = create_app(away).test_client().get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
     assert answer.status_code == 200
@@ -67,7 +67,7 @@ def test_redis_that_is_away_leaves_out_its_own_figures_only(settings: Settings) 
     assert "retllm_queue_depth" in answer.text
 
 
-def test_a_database_that_is_away_makes_the_scrape_fail(settings: Settings) -> None:
+def test_metrics_return_503_without_the_password_if_the_database_is_unreachable(settings: Settings) -> None:
     away = settings.model_copy(
         update={"metrics_token": TOKEN, "database_url": "postgresql://nobody:secret@127.0.0.1:1/none"}
     )

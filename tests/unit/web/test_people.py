@@ -15,7 +15,7 @@ from retllm.identity import accounts, tokens
 from retllm.identity.actor import Actor
 from retllm_web.http.services import Services
 
-NOBODY = "018f0000-0000-7000-8000-000000000000"
+UNKNOWN_ID = "018f0000-0000-7000-8000-000000000000"
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def birds(ada: Caller) -> str:
     return str(ada.post("/collections", json={"name": "Birds"}).json["id"])
 
 
-def _deeds(root: Caller, **query: Any) -> list[tuple[str | None, str, str | None]]:
+def _audit_entries(root: Caller, **query: Any) -> list[tuple[str | None, str, str | None]]:
     entries = root.get("/audit", query_string=query).json["entries"]
     return [(one["user_name"], one["action"], one["target"]) for one in entries]
 
@@ -43,13 +43,13 @@ def _deeds(root: Caller, **query: Any) -> list[tuple[str | None, str, str | None
     [
         ("get", "/users", None),
         ("post", "/users", {"name": "new"}),
-        ("get", f"/users/{NOBODY}", None),
-        ("patch", f"/users/{NOBODY}", {"role": "admin"}),
-        ("post", f"/users/{NOBODY}/password", {}),
+        ("get", f"/users/{UNKNOWN_ID}", None),
+        ("patch", f"/users/{UNKNOWN_ID}", {"role": "admin"}),
+        ("post", f"/users/{UNKNOWN_ID}/password", {}),
         ("get", "/audit", None),
     ],
 )
-def test_only_administrators_handle_accounts_and_read_the_log(
+def test_only_administrators_manage_accounts_and_read_the_audit_log(
     ada: Caller, eve: Caller, root: Caller, method: str, path: str, body: dict[str, str] | None
 ) -> None:
     options = {} if body is None else {"json": body}
@@ -59,7 +59,9 @@ def test_only_administrators_handle_accounts_and_read_the_log(
     assert getattr(root, method)(path, **options).status_code in (200, 201, 404)
 
 
-def test_an_account_is_made_with_a_password_that_is_shown_once(root: Caller, served: Services) -> None:
+def test_an_account_is_created_with_a_given_password_or_a_generated_one_that_is_shown_once(
+    root: Caller, served: Services
+) -> None:
     made = root.post("/users", json={"name": "new", "role": "viewer"})
     assert made.status_code == 201
     password = made.json["password"]
@@ -75,7 +77,7 @@ def test_an_account_is_made_with_a_password_that_is_shown_once(root: Caller, ser
         assert root.post("/users", json=body).status_code == 422
 
 
-def test_the_list_of_accounts_is_paged_and_counts_collections(root: Caller, ada: Caller, birds: str) -> None:
+def test_accounts_are_paged_and_show_the_number_of_their_collections(root: Caller, ada: Caller, birds: str) -> None:
     first = root.get("/users?limit=1").json
     second = root.get(f"/users?limit=1&after={first['next']}").json
     assert {first["users"][0]["name"], second["users"][0]["name"]} == {"ada", "root"}
@@ -84,7 +86,7 @@ def test_the_list_of_accounts_is_paged_and_counts_collections(root: Caller, ada:
     assert (found["name"], found["collections"], found["disabled"]) == ("ada", 1, False)
 
 
-def test_a_role_and_a_lock_count_from_the_next_request_on(root: Caller, ada: Caller) -> None:
+def test_changes_of_role_and_lock_apply_to_the_next_request_and_are_logged(root: Caller, ada: Caller) -> None:
     here = f"/users/{ada.user.id}"
     assert root.patch(here, json={"role": "viewer"}).json["role"] == "viewer"
     assert ada.post("/collections", json={"name": "x"}).status_code == 403
@@ -103,18 +105,18 @@ def test_a_role_and_a_lock_count_from_the_next_request_on(root: Caller, ada: Cal
     ]
 
 
-def test_the_last_administrator_can_neither_go_nor_be_locked_out(root: Caller, ada: Caller) -> None:
+def test_the_last_administrator_cannot_be_demoted_or_locked(root: Caller, ada: Caller) -> None:
     here = f"/users/{root.user.id}"
     for body in ({"role": "editor"}, {"disabled": True}, {"role": "viewer", "disabled": True}):
         assert root.patch(here, json=body).status_code == 409
     assert (root.get(here).json["role"], root.get(here).json["disabled"]) == ("admin", False)
-    assert _deeds(root, action="user changed") == []
+    assert _audit_entries(root, action="user changed") == []
     root.patch(f"/users/{ada.user.id}", json={"role": "admin"})
     assert root.patch(here, json={"role": "editor"}).status_code == 200
     assert root.get("/users").status_code == 403
 
 
-def test_a_new_password_by_an_administrator_replaces_the_old(root: Caller, ada: Caller, served: Services) -> None:
+def test_an_administrator_can_replace_the_password_of_an_account(root: Caller, ada: Caller, served: Services) -> None:
     made_up = root.post(f"/users/{ada.user.id}/password", json={}).json["password"]
     with transaction(served.sessions) as session:
         assert accounts.check_password(session, "ada", made_up)
@@ -123,10 +125,10 @@ def test_a_new_password_by_an_administrator_replaces_the_old(root: Caller, ada: 
     with transaction(served.sessions) as session:
         assert accounts.check_password(session, "ada", "typed by root")
     assert root.post(f"/users/{ada.user.id}/password", json={"password": "short"}).status_code == 422
-    assert _deeds(root, action="password changed") == [("root", "password changed", "ada")] * 2
+    assert _audit_entries(root, action="password changed") == [("root", "password changed", "ada")] * 2
 
 
-def test_members_are_let_in_changed_and_put_out_by_who_manages(
+def test_only_managers_of_a_collection_add_change_and_remove_members(
     ada: Caller, bob: Caller, root: Caller, birds: str
 ) -> None:
     here = f"/collections/{birds}"
@@ -151,10 +153,10 @@ def test_members_are_let_in_changed_and_put_out_by_who_manages(
     assert ada.delete(f"{here}/members/{bob.user.id}").status_code == 404
     details = [one["detail"]["role"] for one in root.get("/audit?action=member%20changed").json["entries"]]
     assert details == ["none", "editor", "viewer"]
-    assert _deeds(root, collection_id=birds, action="member changed")[0] == ("ada", "member changed", "bob")
+    assert _audit_entries(root, collection_id=birds, action="member changed")[0] == ("ada", "member changed", "bob")
 
 
-def test_a_member_may_leave_and_nobody_adds_the_owner_or_a_stranger(ada: Caller, bob: Caller, birds: str) -> None:
+def test_members_can_leave_and_owners_and_unknown_names_cannot_be_added(ada: Caller, bob: Caller, birds: str) -> None:
     members = f"/collections/{birds}/members"
     assert ada.post(members, json={"name": "ada"}).status_code == 409
     assert ada.post(members, json={"name": "nobody"}).status_code == 404
@@ -163,7 +165,7 @@ def test_a_member_may_leave_and_nobody_adds_the_owner_or_a_stranger(ada: Caller,
     assert bob.delete(f"{members}/{bob.user.id}").status_code == 404
 
 
-def test_an_open_collection_is_seen_by_everyone_and_changed_by_nobody_else(
+def test_other_accounts_can_see_but_not_delete_an_open_collection(
     ada: Caller, bob: Caller, root: Caller, birds: str
 ) -> None:
     here = f"/collections/{birds}"
@@ -177,10 +179,13 @@ def test_an_open_collection_is_seen_by_everyone_and_changed_by_nobody_else(
     assert [one for one in seen if one] == ["private", "everyone"]
 
 
-def test_tokens_leave_their_names_in_the_log_and_never_their_secrets(ada: Caller, root: Caller) -> None:
+def test_the_audit_log_names_tokens_without_their_secrets(ada: Caller, root: Caller) -> None:
     made = ada.post("/tokens", json={"name": "laptop"}).json
     ada.delete(f"/tokens/{made['id']}")
-    assert _deeds(root, user_name="ada") == [("ada", "token revoked", "laptop"), ("ada", "token created", "laptop")]
+    assert _audit_entries(root, user_name="ada") == [
+        ("ada", "token revoked", "laptop"),
+        ("ada", "token created", "laptop"),
+    ]
     assert made["token"] not in root.get("/audit").text
 
 
@@ -198,12 +203,12 @@ def test_tokens_leave_their_names_in_the_log_and_never_their_secrets(ada: Caller
         "user_name=%00",
     ],
 )
-def test_a_filter_that_can_not_be_read_is_refused(root: Caller, query: str) -> None:
+def test_an_invalid_audit_filter_is_rejected(root: Caller, query: str) -> None:
     assert root.get(f"/audit?{query}").status_code == 422
 
 
-def test_the_log_is_filtered_by_moments(root: Caller, client: FlaskClient) -> None:
+def test_the_audit_log_is_filtered_by_time(root: Caller, client: FlaskClient) -> None:
     root.post("/users", json={"name": "new"})
-    assert len(_deeds(root, since="2026-01-01T00:00:00Z")) == 1
-    assert _deeds(root, until="2026-01-01T00:00:00+14:00") == []
-    assert _deeds(root, since="9999-12-31T23:59:59-12:00") == []
+    assert len(_audit_entries(root, since="2026-01-01T00:00:00Z")) == 1
+    assert _audit_entries(root, until="2026-01-01T00:00:00+14:00") == []
+    assert _audit_entries(root, since="9999-12-31T23:59:59-12:00") == []

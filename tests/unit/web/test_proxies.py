@@ -17,7 +17,7 @@ FORGED = {
 }
 
 
-def _told(settings: Settings, proxies: int) -> dict[str, str]:
+def _request_values(settings: Settings, proxies: int) -> dict[str, str]:
     app: OpenAPI = create_app(settings.model_copy(update={"proxies": proxies}))
 
     @app.get("/told")
@@ -30,7 +30,7 @@ def _told(settings: Settings, proxies: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("proxies", "told"),
+    ("proxies", "expected"),
     [
         (0, {"address": "127.0.0.1", "scheme": "http", "host": "localhost", "root": ""}),
         # values before the last proxy may be forged
@@ -38,7 +38,7 @@ def _told(settings: Settings, proxies: int) -> dict[str, str]:
         (2, {"address": "203.0.113.5", "scheme": "http", "host": "localhost", "root": ""}),
     ],
 )
-def test_as_many_proxies_are_believed_as_the_setting_says(
-    settings: Settings, proxies: int, told: dict[str, str]
+def test_forwarded_headers_are_trusted_for_the_configured_number_of_proxies(
+    settings: Settings, proxies: int, expected: dict[str, str]
 ) -> None:
-    assert _told(settings, proxies) == told
+    assert _request_values(settings, proxies) == expected

@@ -41,27 +41,27 @@ def indexed(ada: Caller, served: Services, settings: Settings) -> str:
     return key
 
 
-def told(form: str, size: tuple[int, int] = (40, 20)) -> bytes:
+def picture_with_metadata(form: str, size: tuple[int, int] = (40, 20)) -> bytes:
     """A rotated picture with GPS metadata; black on the left, white on the right."""
     shown = Image.new("RGB", size, "white")
     shown.paste("black", (0, 0, size[0] // 2, size[1]))
     exif = Image.Exif()
     exif[_ORIENTATION] = 6
     exif[_DESCRIPTION] = SECRET.decode()
-    if form != "TIFF":  # where Pillow writes no block of places
+    if form != "TIFF":  # Pillow writes no GPS block into TIFF files
         exif[_GPS] = {2: (IFDRational(52), IFDRational(31), IFDRational(12))}
     target = io.BytesIO()
     shown.save(target, form, exif=exif)
     return target.getvalue()
 
 
-def put(caller: Caller, collection: str, name: str, content: bytes) -> str:
+def upload(caller: Caller, collection: str, name: str, content: bytes) -> str:
     data = {"file": (io.BytesIO(content), name)}
     answer = caller.post(f"/collections/{collection}/items", data=data, content_type="multipart/form-data")
     return str(answer.json["outcomes"][0]["item_id"])
 
 
-def asked(caller: Caller, collection: str, content: bytes) -> str:
+def search_by_picture(caller: Caller, collection: str, content: bytes) -> str:
     data = {"picture": (io.BytesIO(content), "query"), "query": json.dumps({"k": 1})}
     answer = caller.post(f"/collections/{collection}/searches", data=data, content_type="multipart/form-data")
     assert answer.status_code == 202, answer.text
@@ -69,10 +69,10 @@ def asked(caller: Caller, collection: str, content: bytes) -> str:
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_what_is_shown_is_encoded_here_upright_and_tells_nothing(ada: Caller, birds: str, form: str) -> None:
-    content = told(form)
+def test_a_rendition_is_an_upright_webp_picture_without_metadata(ada: Caller, birds: str, form: str) -> None:
+    content = picture_with_metadata(form)
     assert SECRET in content
-    key = put(ada, birds, "home.jpg", content)
+    key = upload(ada, birds, "home.jpg", content)
     answer = ada.get(f"/items/{key}/rendition")
     assert answer.headers["Content-Type"] == "image/webp"
     assert answer.headers["Content-Disposition"] == "inline"
@@ -87,8 +87,8 @@ def test_what_is_shown_is_encoded_here_upright_and_tells_nothing(ada: Caller, bi
         assert shown.convert("L").getpixel((10, 2)) < 60 < 200 < shown.convert("L").getpixel((10, 37))
 
 
-def test_it_is_no_larger_than_a_screen_and_kept_by_the_browser(ada: Caller, birds: str) -> None:
-    key = put(ada, birds, "wide.png", picture(size=(4000, 1000)))
+def test_a_rendition_has_a_maximum_size_and_is_cached_privately(ada: Caller, birds: str) -> None:
+    key = upload(ada, birds, "wide.png", picture(size=(4000, 1000)))
     answer = ada.get(f"/items/{key}/rendition")
     with Image.open(io.BytesIO(answer.data)) as shown:
         assert shown.size == (pictures.RENDITION_SIDE, 400)
@@ -99,9 +99,11 @@ def test_it_is_no_larger_than_a_screen_and_kept_by_the_browser(ada: Caller, bird
     assert (again.status_code, again.data) == (304, b"")
 
 
-def test_the_picture_of_a_query_is_shown_likewise(ada: Caller, bob: Caller, indexed: str) -> None:
-    content = told("JPEG", (4000, 2000))
-    key = asked(ada, indexed, content)
+def test_a_query_picture_has_a_rendition_and_a_thumbnail_without_metadata(
+    ada: Caller, bob: Caller, indexed: str
+) -> None:
+    content = picture_with_metadata("JPEG", (4000, 2000))
+    key = search_by_picture(ada, indexed, content)
     for which, size in (("rendition", (800, 1600)), ("thumbnail", (160, 320))):
         answer = ada.get(f"/searches/{key}/{which}")
         assert answer.headers["Content-Type"] == "image/webp"
@@ -120,10 +122,13 @@ def test_the_picture_of_a_query_is_shown_likewise(ada: Caller, bob: Caller, inde
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
-def test_an_original_is_saved_and_not_shown(ada: Caller, birds: str, indexed: str, form: str) -> None:
+def test_originals_are_sent_as_sandboxed_attachments(ada: Caller, birds: str, indexed: str, form: str) -> None:
     content = picture("green", form)
     suffix = {"JPEG": "jpg", "TIFF": "tif"}.get(form, form.lower())
-    for address in (f"/items/{put(ada, birds, 'a.picture', content)}", f"/searches/{asked(ada, indexed, content)}"):
+    for address in (
+        f"/items/{upload(ada, birds, 'a.picture', content)}",
+        f"/searches/{search_by_picture(ada, indexed, content)}",
+    ):
         answer = ada.get(f"{address}/picture")
         assert answer.data == content
         assert answer.headers["Content-Type"] == f"image/{form.lower()}"
@@ -148,10 +153,10 @@ def test_an_original_is_saved_and_not_shown(ada: Caller, birds: str, indexed: st
         ("CON|NUL?.png", "filename=\"CON_NUL.png\"; filename*=UTF-8''CON_NUL_.png"),
     ],
 )
-def test_a_file_is_saved_under_a_name_that_does_no_harm(
+def test_file_names_of_attachments_are_sanitized(
     ada: Caller, birds: str, served: Services, name: str, saved: str
 ) -> None:
-    key = put(ada, birds, "a.png", picture())
+    key = upload(ada, birds, "a.png", picture())
     with transaction(served.sessions) as session:
         session.execute(sa.update(Item).where(Item.id == uuid.UUID(key)).values(name=clean_name(name)))
     value = ada.get(f"/items/{key}/picture").headers["Content-Disposition"]
@@ -160,8 +165,8 @@ def test_a_file_is_saved_under_a_name_that_does_no_harm(
     assert "\n" not in value
 
 
-def test_a_media_type_that_is_no_picture_s_is_never_sent(ada: Caller, birds: str, served: Services) -> None:
-    key = put(ada, birds, "a.png", picture())
+def test_a_media_type_that_is_not_a_picture_is_sent_as_octet_stream(ada: Caller, birds: str, served: Services) -> None:
+    key = upload(ada, birds, "a.png", picture())
     with transaction(served.sessions) as session:
         session.execute(sa.update(Item).where(Item.id == uuid.UUID(key)).values(media_type="image/svg+xml"))
     answer = ada.get(f"/items/{key}/picture")
@@ -169,10 +174,10 @@ def test_a_media_type_that_is_no_picture_s_is_never_sent(ada: Caller, birds: str
     assert answer.headers["Content-Disposition"] == 'attachment; filename="a.bin"'
 
 
-def test_a_picture_that_was_damaged_in_the_storage_is_an_error_that_says_so(
+def test_damaged_pictures_return_422_and_missing_pictures_return_404(
     ada: Caller, birds: str, indexed: str, served: Services
 ) -> None:
-    item, search = put(ada, birds, "a.png", picture()), asked(ada, indexed, picture())
+    item, search = upload(ada, birds, "a.png", picture()), search_by_picture(ada, indexed, picture())
     with transaction(served.sessions) as session:
         keys = [session.get_one(Item, uuid.UUID(item)).picture_key]
         keys.append(session.get_one(Search, uuid.UUID(search)).query_picture_key)
@@ -189,15 +194,13 @@ def test_a_picture_that_was_damaged_in_the_storage_is_an_error_that_says_so(
     assert ada.get(f"/items/{item}/rendition").status_code == 404
 
 
-def test_the_process_of_the_web_server_decodes_nothing(
-    ada: Caller, indexed: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_web_process_decodes_no_pictures(ada: Caller, indexed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def opened(*_: Any, **__: Any) -> None:
         pytest.fail("a picture was opened in the web process")
 
     content = picture("red", "TIFF")
     monkeypatch.setattr(Image, "open", opened)
-    item, search = put(ada, indexed, "a.tif", content), asked(ada, indexed, content)
+    item, search = upload(ada, indexed, "a.tif", content), search_by_picture(ada, indexed, content)
     for address in (f"/items/{item}", f"/searches/{search}"):
         for which in ("thumbnail", "rendition", "picture"):
             assert ada.get(f"{address}/{which}").status_code == 200

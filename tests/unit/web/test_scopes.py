@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from flask_openapi import OpenAPI
 from tests.unit.web.conftest import PASSWORD, Caller, RecordingNotifier
 from tests.unit.web.policy import POLICY, WITHIN_COLLECTION, Needs, Person, least_scope
-from tests.unit.web.route_requests import BODIES, Asker
+from tests.unit.web.route_requests import BODIES, RequestSender
 from tests.unit.web.scene import Scene, SceneBuilder
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
@@ -45,34 +45,36 @@ def _routes() -> list[Any]:
 
 
 ROUTES = _routes()
-WITHIN = [one for one in ROUTES if POLICY[one.values[0].endpoint] in WITHIN_COLLECTION and one.values[1] != "HEAD"]
-# who else than the administrator may do it
-WHO = {
+ROUTES_WITHIN_COLLECTION = [
+    one for one in ROUTES if POLICY[one.values[0].endpoint] in WITHIN_COLLECTION and one.values[1] != "HEAD"
+]
+# the callers to test for a requirement; the administrator for all others
+PERSONS = {
     Needs.OWN: [Person.OWNER],
-    Needs.JOB: [Person.ADMIN, Person.ASKER],
+    Needs.JOB: [Person.ADMIN, Person.SEARCHER],
     Needs.RUN: [Person.ADMIN, Person.EDITOR],
     Needs.CHANGE: [Person.ADMIN, Person.EDITOR],
     Needs.MANAGE: [Person.ADMIN, Person.OWNER],
 }
 
 
-class Stage:
+class Harness:
     """An app whose routes are requested with tokens."""
 
     def __init__(self, app: OpenAPI) -> None:
         self.served = app.extensions["retllm"]
-        self.hand = SceneBuilder(self.served, PASSWORD)
-        self.asker = Asker(app, self.served)
-        self.still = self.hand.set()
+        self.builder = SceneBuilder(self.served, PASSWORD)
+        self.sender = RequestSender(app, self.served)
+        self.shared_scene = self.builder.build()
 
-    def ask(self, rule: Rule, method: str, scene: Scene, person: Person, scope: TokenScope) -> TestResponse:
+    def send(self, rule: Rule, method: str, scene: Scene, person: Person, scope: TokenScope) -> TestResponse:
         """Return the response to a valid request with a token of that scope."""
         make = BODIES.get(rule.endpoint)
-        sent = make(scene, self.hand) if make and method not in ("GET", "HEAD") else None
-        address = self.asker.address(rule, method, scene)
-        return self.asker.ask(method, address, scene.people[person], sent, scope=scope)
+        sent = make(scene, self.builder) if make and method not in ("GET", "HEAD") else None
+        address = self.sender.address(rule, method, scene)
+        return self.sender.send(method, address, scene.people[person], sent, scope=scope)
 
-    def deeds(self) -> int:
+    def count_effects(self) -> int:
         """Return the number of audit entries, jobs and revoked tokens."""
         counts = [sa.select(sa.func.count()).select_from(table).scalar_subquery() for table in (AuditEntry, Job)]
         revoked = sa.select(sa.func.count()).where(ApiToken.revoked_at.is_not(None)).scalar_subquery()
@@ -81,78 +83,80 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def stage(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+def harness(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Harness:
     """The app, with its own database."""
     home = tmp_path_factory.mktemp("scopes")
-    return Stage(
+    return Harness(
         create_app(Settings(home=home, database_url=module_database, redis_url=redis_url), notifier=RecordingNotifier())
     )
 
 
 @pytest.mark.parametrize(("rule", "method"), ROUTES)
-def test_a_token_does_what_its_scope_is_for_and_nothing_more(stage: Stage, rule: Rule, method: str) -> None:
+def test_a_token_can_use_exactly_the_routes_that_its_scope_allows(harness: Harness, rule: Rule, method: str) -> None:
     needs = POLICY[rule.endpoint]
     wrong = {}
-    for person in WHO.get(needs, [Person.ADMIN]):
+    for person in PERSONS.get(needs, [Person.ADMIN]):
         least = least_scope(rule.endpoint, method, person)
         for scope in SCOPES:
             allowed = SCOPES.index(scope) >= SCOPES.index(least)
             changes = allowed and method not in ("GET", "HEAD")
-            scene = stage.hand.set() if changes else stage.still
-            before = stage.deeds()
-            answer = stage.ask(rule, method, scene, person, scope)
+            scene = harness.builder.build() if changes else harness.shared_scene
+            before = harness.count_effects()
+            answer = harness.send(rule, method, scene, person, scope)
             # a conflict with an object's state is not a missing scope
             fine = answer.status_code < 400 or answer.status_code == 409 if allowed else answer.status_code == 403
             if not fine:
                 wrong[f"{person}, {scope}"] = answer.status_code
-            elif not allowed and stage.deeds() != before:
-                wrong[f"{person}, {scope}"] = "refused, and done all the same"
+            elif not allowed and harness.count_effects() != before:
+                wrong[f"{person}, {scope}"] = "rejected, but with an effect"
     assert not wrong
 
 
-@pytest.mark.parametrize(("rule", "method"), WITHIN)
-def test_a_small_token_of_a_stranger_tells_nothing_of_what_is_hidden(stage: Stage, rule: Rule, method: str) -> None:
+@pytest.mark.parametrize(("rule", "method"), ROUTES_WITHIN_COLLECTION)
+def test_tokens_of_any_scope_reveal_nothing_about_hidden_objects(harness: Harness, rule: Rule, method: str) -> None:
     for scope in SCOPES:
         hidden, absent = (
-            stage.ask(rule, method, scene, Person.STRANGE_EDITOR, scope)
-            for scene in (stage.still, stage.still.nowhere())
+            harness.send(rule, method, scene, Person.OUTSIDE_EDITOR, scope)
+            for scene in (harness.shared_scene, harness.shared_scene.with_unknown_keys())
         )
         assert (hidden.status_code, hidden.json) == (absent.status_code, absent.json), scope
         assert hidden.status_code in (403, 404)
 
 
-def test_the_refusal_names_the_scope_that_is_needed(stage: Stage) -> None:
-    owner = stage.still.people[Person.OWNER]
-    address = f"/api/v1/collections/{stage.still.keys['collection_id']}"
+def test_the_error_names_the_required_scope(harness: Harness) -> None:
+    owner = harness.shared_scene.people[Person.OWNER]
+    address = f"/api/v1/collections/{harness.shared_scene.keys['collection_id']}"
     for method, scope, least in (("PATCH", TokenScope.SEARCH, "change"), ("DELETE", TokenScope.CHANGE, "manage")):
         sent = {"json": {"name": "n"}} if method == "PATCH" else None
-        answer = stage.asker.ask(method, address, owner, sent, scope=scope).json
+        answer = harness.sender.send(method, address, owner, sent, scope=scope).json
         assert answer is not None
         assert answer["error"]["code"] == "forbidden"
         assert f"--scope {least}" in answer["error"]["message"]
         assert answer["error"]["detail"]["scope"] == least
 
 
-def test_a_token_of_an_administrator_stops_no_job_of_others_without_the_scope_to_change(stage: Stage) -> None:
-    scene = stage.hand.set()
+def test_a_search_token_can_delete_own_jobs_but_not_those_of_others_even_for_an_administrator(harness: Harness) -> None:
+    scene = harness.builder.build()
     address = f"/api/v1/jobs/{scene.keys['job_id']}"
-    admin, asker = scene.people[Person.ADMIN], scene.people[Person.ASKER]
-    assert stage.asker.ask("DELETE", address, admin, scope=TokenScope.SEARCH).status_code == 403
-    assert stage.asker.ask("DELETE", address, asker, scope=TokenScope.SEARCH).status_code == 204
+    admin, searcher = scene.people[Person.ADMIN], scene.people[Person.SEARCHER]
+    assert harness.sender.send("DELETE", address, admin, scope=TokenScope.SEARCH).status_code == 403
+    assert harness.sender.send("DELETE", address, searcher, scope=TokenScope.SEARCH).status_code == 204
 
 
-def test_the_whole_list_of_dead_units_is_out_of_reach_for_a_token_that_only_searches(stage: Stage) -> None:
-    scene = stage.hand.set()
+def test_requeueing_dead_units_of_others_requires_the_change_scope(harness: Harness) -> None:
+    scene = harness.builder.build()
     sent = {"json": {"units": [str(scene.keys["unit_id"])]}}
     admin = scene.people[Person.ADMIN]
     requeued = {
-        scope: stage.asker.ask("POST", "/api/v1/system/dead-units/requeue", admin, sent, scope=scope).json["requeued"]  # type: ignore[index]
+        scope: harness.sender.send("POST", "/api/v1/system/dead-units/requeue", admin, sent, scope=scope).json[
+            "requeued"
+        ]  # type: ignore[index]
         for scope in (TokenScope.SEARCH, TokenScope.CHANGE)
     }
     assert requeued == {TokenScope.SEARCH: 0, TokenScope.CHANGE: 1}
 
 
-def test_a_token_made_by_the_api_may_change_for_90_days_unless_it_is_asked_for_otherwise(ada: Caller) -> None:
+def test_a_new_token_has_the_change_scope_and_an_expiry_date_unless_requested_otherwise(ada: Caller) -> None:
     usual = ada.post("/tokens", json={"name": "usual"}).json
     assert usual["scope"] == "change"
     assert usual["expires_at"] is not None

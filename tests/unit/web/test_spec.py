@@ -40,13 +40,13 @@ def _classes() -> dict[str, set[type]]:
     return found
 
 
-def test_no_two_shapes_of_the_document_share_a_name(schemas: dict[str, dict[str, object]]) -> None:
+def test_no_two_classes_share_the_name_of_a_schema(schemas: dict[str, dict[str, object]]) -> None:
     # the later one would silently replace the other
     classes = _classes()
     assert {name for name in schemas if len(classes.get(name, ())) > 1} == set()
 
 
-def test_the_document_says_what_stands_under_the_names_of_a_map(schemas: dict[str, dict[str, object]]) -> None:
+def test_schemas_of_maps_describe_their_values(schemas: dict[str, dict[str, object]]) -> None:
     maps = {
         f"{name}.{field}": shape
         for name, schema in schemas.items()

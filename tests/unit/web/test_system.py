@@ -16,7 +16,7 @@ from retllm.operations.workers import WorkerReport
 from retllm_web.http.services import Services
 
 # the key of no object
-ANY = "018f3c5e-0000-7000-8000-000000000000"
+UNKNOWN_ID = "018f3c5e-0000-7000-8000-000000000000"
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def _queue(answer: Any, name: str) -> Any:
     return next(one for one in answer.json["queues"] if one["name"] == name)
 
 
-def test_workers_tell_of_themselves(ada: Caller, served: Services) -> None:
+def test_workers_are_listed_with_their_state_and_models(ada: Caller, served: Services) -> None:
     model = {"name": "clip", "revision": None, "loaded": False, "error": "no GPU"}
     with transaction(served.sessions) as session:
         workers.record(session, WorkerReport("gpu:1", ["score"], "cuda", "0.1.0", [model]))
@@ -51,7 +51,7 @@ def test_workers_tell_of_themselves(ada: Caller, served: Services) -> None:
     assert (one["name"], one["state"], one["models"], one["units"]) == ("gpu:1", "alive", [model], [])
 
 
-def test_a_worker_names_no_job_that_one_may_not_see(
+def test_the_job_of_a_worker_is_hidden_from_accounts_without_access(
     root: Caller, ada: Caller, bob: Caller, job_id: str, served: Services
 ) -> None:
     with transaction(served.sessions) as session:
@@ -66,7 +66,7 @@ def test_a_worker_names_no_job_that_one_may_not_see(
     assert held(bob) == [("embed", None)]
 
 
-def test_an_administrator_pauses_and_resumes(
+def test_only_administrators_pause_and_resume_queues(
     root: Caller, ada: Caller, job_id: str, notified: RecordingNotifier
 ) -> None:
     assert _queue(ada.get("/system/queues"), "embed")["waiting"] == 1
@@ -81,7 +81,7 @@ def test_an_administrator_pauses_and_resumes(
     assert [stage for _, stage in notified.units] == [Stage.EMBED]
 
 
-def test_hints_are_counted_where_redis_answers(ada: Caller) -> None:
+def test_hints_are_counted_if_redis_is_reachable(ada: Caller) -> None:
     assert all(isinstance(one["hints"], int) for one in ada.get("/system/queues").json["queues"])
 
 
@@ -95,11 +95,13 @@ def test_hints_are_counted_where_redis_answers(ada: Caller) -> None:
         ("embed/pause", {"because": "x"}),
     ],
 )
-def test_what_fits_no_queue_is_refused(root: Caller, path: str, body: Any) -> None:
+def test_an_invalid_pause_request_is_rejected(root: Caller, path: str, body: Any) -> None:
     assert 400 <= root.post(f"/system/queues/{path}", json=body).status_code < 500
 
 
-def test_dead_units_are_listed_and_get_new_attempts(ada: Caller, bob: Caller, dead: str, job_id: str) -> None:
+def test_dead_units_can_be_listed_and_requeued_only_with_access_to_their_job(
+    ada: Caller, bob: Caller, dead: str, job_id: str
+) -> None:
     (one,) = ada.get("/system/dead-units?queue=embed&text=DISK").json["units"]
     assert (one["id"], one["job_id"], one["may"], one["traceback"]) == (dead, job_id, True, "Traceback")
     assert ada.get("/system/dead-units?queue=score").json == {"units": [], "next": None}
@@ -116,18 +118,18 @@ def test_dead_units_are_listed_and_get_new_attempts(ada: Caller, bob: Caller, de
     "query",
     [
         "after=x",
-        "after=0001-01-01T00:00:00%2B23:59_" + ANY,
-        "after=9999-12-31T23:59:59-23:59_" + ANY,
+        "after=0001-01-01T00:00:00%2B23:59_" + UNKNOWN_ID,
+        "after=9999-12-31T23:59:59-23:59_" + UNKNOWN_ID,
         "queue=media",
         "text=%00",
         "limit=0",
         "other=1",
     ],
 )
-def test_odd_questions_are_never_errors_of_the_server(ada: Caller, query: str) -> None:
+def test_invalid_filters_of_dead_units_cause_no_server_errors(ada: Caller, query: str) -> None:
     assert ada.get(f"/system/dead-units?{query}").status_code in (200, 400, 422)
 
 
 @pytest.mark.parametrize("body", [{}, {"units": []}, {"units": ["x"]}, {"units": [1]}, {"units": "x"}])
-def test_a_request_without_units_is_refused(ada: Caller, body: Any) -> None:
+def test_requeueing_without_valid_units_is_rejected(ada: Caller, body: Any) -> None:
     assert ada.post("/system/dead-units/requeue", json=body).status_code in (400, 422)

@@ -1,4 +1,4 @@
-"""Vectors as an index job would leave them, without a worker."""
+"""Vectors as an index job would store them, without a worker."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 from flask_openapi import OpenAPI
 from tests.factories import make_candidate, make_job, make_score, make_search, make_unit, store
-from tests.unit.web.conftest import PASSWORD, Caller, enter
+from tests.unit.web.conftest import PASSWORD, Caller, start_session
 from tests.unit.web.vectors import embed_items
 
 from retllm.db.enums import DecidedBy, JobState, UnitState
@@ -96,7 +96,7 @@ class Visitor:
 
     def __init__(self, client: FlaskClient) -> None:
         self.client = client
-        # its own address, since log-ins are limited per address
+        # its own address, since failed logins are limited per address
         client.environ_base["REMOTE_ADDR"] = str(ipaddress.IPv4Address(0x0A000000 + secrets.randbelow(1 << 24)))
         self.page: Page | None = None
 
@@ -134,7 +134,7 @@ def visitor(app: OpenAPI) -> Visitor:
 def reader(app: OpenAPI, ada: Caller) -> Visitor:
     """Ada in her browser."""
     visitor = Visitor(app.test_client())
-    enter(app, visitor.client, ada.user)
+    start_session(app, visitor.client, ada.user)
     return visitor
 
 

@@ -1,4 +1,4 @@
-"""Log-in, log-out and redirects."""
+"""Login, logout and redirects."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from tests.unit.web.conftest import PASSWORD, Caller
 from tests.unit.web.pages.conftest import Page, Visitor
 
 SCRIPT = {"X-Requested-With": "fetch"}
-NOBODY = "018f0000-0000-7000-8000-000000000000"
-PAGES = ["/", f"/collections/{NOBODY}", f"/items/{NOBODY}", "/jobs", f"/jobs/{NOBODY}", "/account"]
+UNKNOWN_ID = "018f0000-0000-7000-8000-000000000000"
+PAGES = ["/", f"/collections/{UNKNOWN_ID}", f"/items/{UNKNOWN_ID}", "/jobs", f"/jobs/{UNKNOWN_ID}", "/account"]
 
 
-def test_a_stranger_is_sent_to_the_login(visitor: Visitor) -> None:
+def test_pages_redirect_to_the_login_page_without_a_session(visitor: Visitor) -> None:
     for path in PAGES:
         page = visitor.get(path)
         assert (page.path, page.status) == ("/login", 200)
         assert page.one("input", name="next").attributes["value"] == path
 
 
-def test_a_script_of_a_stranger_gets_401_and_no_login_page(visitor: Visitor) -> None:
-    for path in (f"/collections/{NOBODY}/live", f"/jobs/{NOBODY}/live"):
+def test_scripts_without_a_session_get_401_instead_of_the_login_page(visitor: Visitor) -> None:
+    for path in (f"/collections/{UNKNOWN_ID}/live", f"/jobs/{UNKNOWN_ID}/live"):
         page = visitor.get(path, headers=SCRIPT)
         assert (page.status, page.path) == (401, path)
         assert "<form" not in page.html
 
 
-def test_a_wrong_password_is_told_in_place_and_keeps_the_name(visitor: Visitor, ada: Caller) -> None:
+def test_a_failed_login_shows_an_error_and_keeps_the_name(visitor: Visitor, ada: Caller) -> None:
     page = visitor.log_in("ada", "wrong wrong wrong")
     assert page.status == 401
     assert "Wrong name or password" in page.one("div", role="alert").text
@@ -33,19 +33,19 @@ def test_a_wrong_password_is_told_in_place_and_keeps_the_name(visitor: Visitor, 
     assert visitor.get("/").path == "/login"
 
 
-def test_an_unknown_name_reads_the_same_as_a_wrong_password(visitor: Visitor, ada: Caller) -> None:
+def test_an_unknown_name_gives_the_same_error_as_a_wrong_password(visitor: Visitor, ada: Caller) -> None:
     wrong = visitor.log_in("ada", "wrong wrong wrong").one("div", role="alert").text
     assert visitor.log_in("nobody", "wrong wrong wrong").one("div", role="alert").text == wrong
     assert visitor.log_in("no\0body", "wrong wrong wrong").one("div", role="alert").text == wrong
 
 
-def test_after_the_login_the_page_that_was_asked_for_comes(visitor: Visitor, ada: Caller) -> None:
+def test_login_redirects_to_the_requested_page(visitor: Visitor, ada: Caller) -> None:
     visitor.get("/jobs?state=failed")
     answer = visitor.send("/login", follow=False, name="ada", password=PASSWORD, next="/jobs?state=failed")
     assert answer.headers["Location"] == "/jobs?state=failed"
 
 
-def test_the_login_leads_nowhere_else(visitor: Visitor, ada: Caller) -> None:
+def test_login_does_not_redirect_to_other_sites(visitor: Visitor, ada: Caller) -> None:
     visitor.get("/login")
     for target in (
         "https://elsewhere.example/",
@@ -60,21 +60,21 @@ def test_the_login_leads_nowhere_else(visitor: Visitor, ada: Caller) -> None:
         visitor.get("/login")
 
 
-def test_who_is_logged_in_does_not_see_the_login_again(reader: Visitor) -> None:
+def test_the_login_page_redirects_if_already_logged_in(reader: Visitor) -> None:
     assert reader.get("/login").path == "/"
 
 
-def test_after_the_logout_nothing_is_seen(reader: Visitor) -> None:
+def test_logging_out_ends_the_session(reader: Visitor) -> None:
     reader.get("/")
     assert "logged out" in reader.send("/logout").text
     assert reader.get("/").path == "/login"
 
 
-def test_pages_stay_out_of_the_cache(reader: Visitor) -> None:
+def test_pages_are_not_cached(reader: Visitor) -> None:
     assert reader.get("/").headers["Cache-Control"] == "private, no-store"
 
 
-def test_a_form_without_its_token_does_nothing_and_says_what_to_do(reader: Visitor) -> None:
+def test_a_form_without_a_csrf_token_is_rejected_with_advice(reader: Visitor) -> None:
     reader.get("/")
     answer = reader.client.post("/collections", data={"name": "Forged"})
     assert answer.status_code == 403
@@ -82,7 +82,7 @@ def test_a_form_without_its_token_does_nothing_and_says_what_to_do(reader: Visit
     assert "Forged" not in reader.get("/").text
 
 
-def test_many_guesses_are_stopped_with_advice(visitor: Visitor, ada: Caller) -> None:
+def test_too_many_failed_logins_are_blocked_and_the_waiting_time_is_shown(visitor: Visitor, ada: Caller) -> None:
     pages = [visitor.log_in("ada", "wrong wrong wrong") for _ in range(20)]
     assert {page.status for page in pages} == {401}
     page = visitor.log_in("ada")
@@ -92,22 +92,24 @@ def test_many_guesses_are_stopped_with_advice(visitor: Visitor, ada: Caller) -> 
     assert visitor.get("/").path == "/login"
 
 
-def test_an_unknown_address_has_a_page_that_leads_back(visitor: Visitor) -> None:
+def test_an_unknown_path_shows_a_404_page_with_a_link_home(visitor: Visitor) -> None:
     page = visitor.get("/nothing/here")
     assert page.status == 404
     assert page.one("h1").text == "Not found"
     assert [link.attributes["href"] for link in page.all("a", class_="btn-primary")] == ["/"]
 
 
-def test_an_address_that_only_takes_forms_leads_to_the_page_above_it(reader: Visitor, texts: str) -> None:
+def test_a_get_request_to_a_form_action_redirects_to_its_page(reader: Visitor, texts: str) -> None:
     assert reader.get(f"/collections/{texts}/upload").path == f"/collections/{texts}"
     assert reader.get("/account/tokens/018f0000-0000-7000-8000-000000000000/revoke").path == "/account"
-    # a script gets 401
+    # a script gets 405
     answer = reader.client.get(f"/collections/{texts}/upload", headers={"Accept": "application/json"})
     assert answer.status_code == 405
 
 
-def test_a_form_that_comes_after_the_logout_says_so_and_leads_back(reader: Visitor, texts: str) -> None:
+def test_a_form_sent_after_the_session_ended_redirects_to_the_login_page_and_changes_nothing(
+    reader: Visitor, texts: str
+) -> None:
     page = f"/collections/{texts}"
     reader.get(page)
     form = {"csrf_token": reader.token(), "text": "an owl"}
@@ -126,8 +128,10 @@ def test_a_form_that_comes_after_the_logout_says_so_and_leads_back(reader: Visit
     assert not sent_from("http://elsewhere.example/account").all("input", name="next")
 
 
-def test_a_form_that_comes_after_the_logout_in_another_tab_says_so_as_well(reader: Visitor, texts: str) -> None:
-    """The session is new by then, and the form's token is of the old one."""
+def test_a_form_with_the_csrf_token_of_an_ended_session_redirects_to_the_login_page(
+    reader: Visitor, texts: str
+) -> None:
+    """The session has changed since then, and the form has the token of the old one."""
     page = f"/collections/{texts}"
     reader.get(page)
     form = {"csrf_token": reader.token(), "text": "an owl"}

@@ -22,7 +22,7 @@ def test_a_token_is_shown_once_and_works_until_it_is_revoked(app: Flask, reader:
     assert app.test_client().get("/api/v1/me", headers=headers).status_code == 401
 
 
-def test_a_token_needs_a_name(reader: Visitor) -> None:
+def test_a_token_without_a_name_is_rejected(reader: Visitor) -> None:
     reader.get("/account")
     page = reader.send("/account/tokens", name="   ")
     assert page.status == 422

@@ -21,7 +21,7 @@ from retllm_web.pages import audit as page_of_audit
 
 
 @pytest.fixture
-def chief(app: OpenAPI, root: Caller) -> Visitor:
+def admin(app: OpenAPI, root: Caller) -> Visitor:
     """The administrator in a browser."""
     visitor = Visitor(app.test_client())
     assert visitor.log_in("root").status == 200
@@ -39,11 +39,11 @@ def _csv(visitor: Visitor, query: str = "") -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(answer.get_data(as_text=True))))
 
 
-def test_log_ins_and_guesses_stand_in_the_log_with_their_address(app: OpenAPI, chief: Visitor, ada: Caller) -> None:
+def test_logins_are_listed_and_failed_ones_show_name_and_address(app: OpenAPI, admin: Visitor, ada: Caller) -> None:
     guesser = Visitor(app.test_client())
     guesser.log_in("ada", "wrong wrong wrong")
     guesser.log_in("ada")
-    entered, refused, first = _rows(chief.get("/people/audit"))
+    entered, refused, first = _rows(admin.get("/people/audit"))
     assert "logged in ada" in entered
     assert "login refused unknown" in refused
     assert "name ada" in refused
@@ -51,20 +51,20 @@ def test_log_ins_and_guesses_stand_in_the_log_with_their_address(app: OpenAPI, c
     assert "logged in root" in first
 
 
-def test_filters_stand_in_the_address_and_in_the_form(chief: Visitor, served: Services, texts: str) -> None:
+def test_filters_from_the_url_are_applied_and_kept_in_the_form(admin: Visitor, served: Services, texts: str) -> None:
     with transaction(served.sessions) as session:
         audit.record(session, None, Action.ITEM_DELETED, target="robin", collection_id=None)
         audit.record(session, None, Action.ITEM_DELETED, target="wren", collection_id=uuid.UUID(texts))
-    page = chief.get(f"/people/audit?action=item+deleted&collection={texts}")
+    page = admin.get(f"/people/audit?action=item+deleted&collection={texts}")
     (row,) = _rows(page)
     assert "wren" in row
     assert "Birds" in row
     chosen = [option.attributes["value"] for option in page.all("option") if "selected" in option.attributes]
     assert chosen == ["item deleted", texts]
-    assert _rows(chief.get("/people/audit?person=ROOT&action=logged+in"))
-    assert "No entries match" in chief.get("/people/audit?person=nobody").text
-    assert "No entries match" in chief.get("/people/audit?until=2020-01-01").text
-    since = chief.get("/people/audit?since=2020-01-01")
+    assert _rows(admin.get("/people/audit?person=ROOT&action=logged+in"))
+    assert "No entries match" in admin.get("/people/audit?person=nobody").text
+    assert "No entries match" in admin.get("/people/audit?until=2020-01-01").text
+    since = admin.get("/people/audit?since=2020-01-01")
     assert _rows(since)
     assert since.one("input", id="since").attributes["value"] == "2020-01-01"
 
@@ -72,66 +72,66 @@ def test_filters_stand_in_the_address_and_in_the_form(chief: Visitor, served: Se
 @pytest.mark.parametrize(
     "query", ["since=0001-01-01", "until=9999-12-31", "since=x", "action=x", "collection=x", "person=%00", "other=1"]
 )
-def test_a_filter_that_can_not_be_read_filters_nothing(chief: Visitor, query: str) -> None:
-    assert _rows(chief.get(f"/people/audit?{query}"))
+def test_invalid_filters_are_ignored(admin: Visitor, query: str) -> None:
+    assert _rows(admin.get(f"/people/audit?{query}"))
 
 
-def test_pages_of_the_log_keep_the_filters(chief: Visitor, served: Services) -> None:
+def test_paging_keeps_the_filter(admin: Visitor, served: Services) -> None:
     with transaction(served.sessions) as session:
         for number in range(60):
             audit.record(session, None, Action.JOB_SUBMITTED, target=f"job {number}")
-    page = chief.get("/people/audit?action=job+submitted")
+    page = admin.get("/people/audit?action=job+submitted")
     assert len(_rows(page)) == 50
     (older,) = [link for link in page.all("a") if "Older" in link.text]
-    page = chief.get(str(older.attributes["href"]))
+    page = admin.get(str(older.attributes["href"]))
     assert len(_rows(page)) == 10
     assert not [link for link in page.all("a") if "Older" in link.text]
 
 
-def test_what_is_gone_is_still_told(chief: Visitor, served: Services) -> None:
+def test_entries_of_deleted_collections_are_shown(admin: Visitor, served: Services) -> None:
     with transaction(served.sessions) as session:
         audit.record(session, None, Action.COLLECTION_DELETED, target="Old birds", collection_id=new_id())
-    assert "Old birds in a deleted collection" in chief.get("/people/audit?action=collection+deleted").text
+    assert "Old birds in a deleted collection" in admin.get("/people/audit?action=collection+deleted").text
 
 
-def test_what_people_wrote_is_shown_as_text(chief: Visitor, served: Services) -> None:
+def test_user_supplied_values_are_escaped(admin: Visitor, served: Services) -> None:
     with transaction(served.sessions) as session:
         audit.record(session, None, Action.LOGIN_REFUSED, target="<b>x</b>", name="<script>alert(1)</script>", n=[1])
-    page = chief.get("/people/audit")
+    page = admin.get("/people/audit")
     assert "<b>x</b>" in page.text
     assert "<script>alert(1)</script>" in page.text
     assert not page.all("b")
 
 
-def test_a_long_list_is_folded_away_behind_its_length(chief: Visitor, served: Services) -> None:
+def test_long_lists_are_collapsed(admin: Visitor, served: Services) -> None:
     with served.sessions.begin() as session:
         audit.record(session, None, Action.JOBS_DELETED, jobs=[f"job-{number}" for number in range(40)])
         audit.record(session, None, Action.JOBS_DELETED, jobs=["job-a", "job-b"])
-    page = chief.get("/people/audit")
+    page = admin.get("/people/audit")
     (folded,) = page.all("details")
     assert folded.text.startswith("40 job-0, job-1,")
     assert "job-a, job-b" in page.text
 
 
-def test_the_export_has_every_entry_of_the_filter_in_batches(
-    chief: Visitor, served: Services, monkeypatch: pytest.MonkeyPatch
+def test_the_export_contains_every_matching_entry_across_batches(
+    admin: Visitor, served: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(page_of_audit, "_BATCH", 4)
     with transaction(served.sessions) as session:
         for number in range(8):
             audit.record(session, None, Action.JOB_SUBMITTED, target=f"job {number}", k=number)
-    rows = _csv(chief, "?action=job+submitted")
+    rows = _csv(admin, "?action=job+submitted")
     assert [row["target"] for row in rows] == [f"job {number}" for number in range(7, -1, -1)]
     assert rows[0]["detail"] == '{"k": 7}'
-    assert len(_csv(chief)) == 9
-    assert _csv(chief, "?person=nobody") == []
+    assert len(_csv(admin)) == 9
+    assert _csv(admin, "?person=nobody") == []
 
 
-def test_no_cell_of_the_export_is_a_formula(chief: Visitor, served: Services) -> None:
+def test_the_export_escapes_formulas(admin: Visitor, served: Services) -> None:
     for target in ("=1+1", "+1", "-1", "@x", "\tx", "\rx", 'a "quoted", text\nof two lines'):
         with transaction(served.sessions) as session:
             session.add(AuditEntry(action=Action.LOGGED_IN.value, target=target, user_name="=cmd", detail={}))
-    rows = [row for row in _csv(chief) if row["person"] != "root"]
+    rows = [row for row in _csv(admin) if row["person"] != "root"]
     assert {row["person"] for row in rows} == {"'=cmd"}
     assert rows[0]["target"] == 'a "quoted", text\nof two lines'
     assert [row["target"][0] for row in rows[1:]] == ["'"] * 6

@@ -44,13 +44,13 @@ def _lines(page: Page) -> list[tuple[str, str]]:
     )
 
 
-def test_a_newcomer_is_told_what_to_do(reader: Visitor) -> None:
+def test_an_empty_list_explains_how_to_start(reader: Visitor) -> None:
     text = reader.get("/collections").text
     assert "Create a collection" in text
     assert "Upload" in text
 
 
-def test_a_collection_is_made_and_shown(reader: Visitor) -> None:
+def test_a_collection_is_created_and_its_name_is_escaped(reader: Visitor) -> None:
     reader.get("/collections")
     page = reader.send("/collections", name="  Birds & <bees>  ", description="of the garden")
     assert page.one("h1").text == "Birds & <bees>"
@@ -59,7 +59,7 @@ def test_a_collection_is_made_and_shown(reader: Visitor) -> None:
     assert "Birds & <bees>" in reader.get("/collections").one("li", class_="card").text
 
 
-def test_a_name_that_is_none_is_refused_beside_its_field(reader: Visitor) -> None:
+def test_an_invalid_name_is_rejected_next_to_its_field(reader: Visitor) -> None:
     for name, says in (("  ", "Enter a name for the collection"), ("x" * 201, "at most 200"), ("a\0b", "NUL")):
         reader.get("/collections")
         page = reader.send("/collections", name=name, description="kept")
@@ -70,14 +70,14 @@ def test_a_name_that_is_none_is_refused_beside_its_field(reader: Visitor) -> Non
         assert page.one("input", id="description").attributes["value"] == "kept"
 
 
-def test_a_second_collection_of_the_same_name_is_refused(reader: Visitor, texts: str) -> None:
+def test_a_duplicate_collection_name_is_rejected(reader: Visitor, texts: str) -> None:
     reader.get("/collections")
     page = reader.send("/collections", name="Birds")
     assert page.status == 409
     assert "already" in page.one("div", id="name-problem").text
 
 
-def test_the_list_counts_items_and_names_the_last_job(reader: Visitor, indexed: str, ada: Caller) -> None:
+def test_the_list_shows_item_counts_and_the_last_job(reader: Visitor, indexed: str, ada: Caller) -> None:
     ada.post(f"/collections/{indexed}/index")
     (card,) = reader.get("/collections").all("li", class_="card")
     assert "3 texts" in card.text
@@ -85,7 +85,7 @@ def test_the_list_counts_items_and_names_the_last_job(reader: Visitor, indexed: 
     assert "Last job: index, succeeded" in card.text
 
 
-def test_what_belongs_to_others_is_not_there(app: Flask, texts: str, bob: Caller, ada: Caller) -> None:
+def test_collections_of_others_return_404_and_stay_unchanged(app: Flask, texts: str, bob: Caller, ada: Caller) -> None:
     stranger = Visitor(app.test_client())
     stranger.log_in("bob")
     assert "Birds" not in stranger.get("/collections").text
@@ -101,7 +101,7 @@ def test_what_belongs_to_others_is_not_there(app: Flask, texts: str, bob: Caller
     assert (view["name"], view["items_total"], view["last_job"]) == ("Birds", 3, None)
 
 
-def test_without_a_script_an_upload_answers_with_a_line_for_each_file(
+def test_an_upload_without_scripts_lists_the_outcome_of_each_file(
     reader: Visitor, texts: str, notified: RecordingNotifier
 ) -> None:
     page = _upload(
@@ -125,7 +125,7 @@ def test_without_a_script_an_upload_answers_with_a_line_for_each_file(
     assert len(notified.units) == 1
 
 
-def test_a_script_gets_the_lines_alone_and_may_index_later(
+def test_an_upload_by_script_returns_only_table_rows_and_can_defer_indexing(
     reader: Visitor, texts: str, notified: RecordingNotifier
 ) -> None:
     reader.get(f"/collections/{texts}")
@@ -141,13 +141,13 @@ def test_a_script_gets_the_lines_alone_and_may_index_later(
     assert len(notified.units) == 1
 
 
-def test_an_upload_without_a_file_says_so(reader: Visitor, texts: str) -> None:
+def test_an_upload_without_a_file_is_rejected(reader: Visitor, texts: str) -> None:
     page = _upload(reader, texts, ("", b""))
     assert page.status == 422
     assert "Choose at least one file" in page.one("div", id="file-problem").text
 
 
-def test_a_text_is_added_once(reader: Visitor, texts: str) -> None:
+def test_a_text_is_added_once_and_an_empty_text_is_rejected(reader: Visitor, texts: str) -> None:
     reader.get(f"/collections/{texts}")
     assert "Text added" in reader.send(f"/collections/{texts}/texts", text="a magpie", name="").text
     assert "already" in reader.send(f"/collections/{texts}/texts", text="a magpie", name="other").text
@@ -156,7 +156,7 @@ def test_a_text_is_added_once(reader: Visitor, texts: str) -> None:
     assert "empty" in page.one("div", id="text-problem").text
 
 
-def test_what_is_not_indexed_is_offered_to_be_indexed(reader: Visitor, texts: str, notified: RecordingNotifier) -> None:
+def test_unindexed_items_can_be_indexed_from_the_page(reader: Visitor, texts: str, notified: RecordingNotifier) -> None:
     page = reader.get(f"/collections/{texts}")
     assert "3 of 3 items are not indexed yet" in page.text
     assert "as soon as an item is indexed" in page.text
@@ -166,7 +166,7 @@ def test_what_is_not_indexed_is_offered_to_be_indexed(reader: Visitor, texts: st
     assert len(notified.units) == 1
 
 
-def test_a_paused_queue_is_named_where_an_index_job_waits_for_it(reader: Visitor, texts: str, served: Services) -> None:
+def test_a_waiting_index_job_names_the_paused_queue(reader: Visitor, texts: str, served: Services) -> None:
     reader.get(f"/collections/{texts}")
     reader.send(f"/collections/{texts}/index")
     live = f"/collections/{texts}/live"
@@ -181,7 +181,7 @@ def test_a_paused_queue_is_named_where_an_index_job_waits_for_it(reader: Visitor
     assert "paused the queue “embed”" in reader.get(f"/collections/{texts}").text
 
 
-def test_an_index_job_that_ends_while_it_is_told_of_is_asked_about_again(
+def test_an_index_job_that_ends_during_a_poll_is_polled_again(
     reader: Visitor, texts: str, served: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fragment that says the job is over is not polled again, so its counts must be the final ones."""
@@ -213,7 +213,7 @@ def test_an_empty_collection_cannot_be_indexed(reader: Visitor, ada: Caller) -> 
     assert "collection is empty" in page.one("div", role="alert").text
 
 
-def test_a_failed_index_job_is_named_where_items_miss(
+def test_a_failed_index_job_is_linked_if_items_are_not_indexed(
     reader: Visitor, texts: str, served: Services, ada: Caller
 ) -> None:
     with transaction(served.sessions) as session:
@@ -239,7 +239,7 @@ def test_items_are_filtered_by_kind_and_name(reader: Visitor, texts: str, ada: C
     assert "No items match" in reader.page.text  # type: ignore[union-attr]
 
 
-def test_more_items_come_page_by_page_with_and_without_a_script(reader: Visitor, ada: Caller) -> None:
+def test_items_are_paged_with_and_without_scripts(reader: Visitor, ada: Caller) -> None:
     key = ada.post("/collections", json={"name": "Many"}).json["id"]
     ada.post(f"/collections/{key}/items", json={"items": [{"text": f"bird {n}"} for n in range(50)]})
     first = reader.get(f"/collections/{key}?kind=text")
@@ -254,13 +254,13 @@ def test_more_items_come_page_by_page_with_and_without_a_script(reader: Visitor,
     assert not piece.all("html")
 
 
-def test_a_key_in_the_address_that_is_none_is_not_found(reader: Visitor, texts: str) -> None:
+def test_an_invalid_key_in_the_url_returns_404(reader: Visitor, texts: str) -> None:
     assert reader.get(f"/collections/{texts}?after=1").status == 404
     assert reader.get("/collections?after=x").status == 404
     assert reader.get("/collections/7").status == 404
 
 
-def test_an_item_shows_its_picture_text_and_facts(reader: Visitor, texts: str, ada: Caller) -> None:
+def test_an_item_page_shows_its_picture_caption_and_metadata(reader: Visitor, texts: str, ada: Caller) -> None:
     _upload(reader, texts, ("red.png", picture("red", size=(40, 30))), ("c.csv", b"file,caption\nred.png,a red wall\n"))
     (item,) = ada.get(f"/collections/{texts}/items?kind=image%2Btext").json["items"]
     page = reader.get(f"/items/{item['id']}")
@@ -273,7 +273,7 @@ def test_an_item_shows_its_picture_text_and_facts(reader: Visitor, texts: str, a
     assert page.all("a", href=f"/collections/{texts}")
 
 
-def test_a_deleted_item_is_gone(reader: Visitor, texts: str, ada: Caller) -> None:
+def test_an_item_is_deleted_from_its_page(reader: Visitor, texts: str, ada: Caller) -> None:
     item = ada.get(f"/collections/{texts}/items").json["items"][0]
     reader.get(f"/items/{item['id']}")
     page = reader.send(f"/items/{item['id']}/delete")
@@ -282,7 +282,7 @@ def test_a_deleted_item_is_gone(reader: Visitor, texts: str, ada: Caller) -> Non
     assert reader.get(f"/items/{item['id']}").status == 404
 
 
-def test_a_collection_is_renamed(reader: Visitor, texts: str, ada: Caller) -> None:
+def test_a_collection_is_renamed_unless_the_name_is_taken(reader: Visitor, texts: str, ada: Caller) -> None:
     ada.post("/collections", json={"name": "Taken"})
     reader.get(f"/collections/{texts}")
     assert reader.send(f"/collections/{texts}/change", name="Crows", description="black").one("h1").text == "Crows"
@@ -291,7 +291,7 @@ def test_a_collection_is_renamed(reader: Visitor, texts: str, ada: Caller) -> No
     assert page.one("h1").text == "Crows"
 
 
-def test_a_collection_is_deleted_only_when_its_name_was_typed(reader: Visitor, texts: str, settings: Settings) -> None:
+def test_a_collection_is_deleted_only_if_its_name_is_typed(reader: Visitor, texts: str, settings: Settings) -> None:
     _upload(reader, texts, ("red.png", picture("red")))
     files = Path(settings.media_url.removeprefix("file://"))
     reader.get(f"/collections/{texts}")

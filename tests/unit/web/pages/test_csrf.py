@@ -1,4 +1,4 @@
-"""Every form of every page: without the CSRF token of the session nothing is done."""
+"""Every route that changes something rejects requests without the CSRF token of the session."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from retllm_web.http.services import Services
 
 pytestmark = pytest.mark.slow
 
-KEY = "018f0000-0000-7000-8000-000000000000"
+UNKNOWN_ID = "018f0000-0000-7000-8000-000000000000"
 
 
 def _routes() -> list[tuple[Rule, str]]:
@@ -36,35 +36,35 @@ def _routes() -> list[tuple[Rule, str]]:
 
 
 def _address(app: OpenAPI, rule: Rule) -> str:
-    values = dict.fromkeys(rule.arguments, KEY) | ({"queue": "embed"} if "queue" in rule.arguments else {})
+    values = dict.fromkeys(rule.arguments, UNKNOWN_ID) | ({"queue": "embed"} if "queue" in rule.arguments else {})
     return app.url_map.bind("localhost").build(rule.endpoint, values, method=next(iter(rule.methods or {"POST"})))
 
 
 @pytest.fixture
-def settled(app: OpenAPI, root: Caller) -> Visitor:
+def admin(app: OpenAPI, root: Caller) -> Visitor:
     """An administrator in a browser, who may do everything."""
     visitor = Visitor(app.test_client())
     assert visitor.log_in("root").status == 200
     return visitor
 
 
-def _deeds(served: Services) -> int:
+def _count_audit_entries(served: Services) -> int:
     with transaction(served.sessions) as session:
         return session.scalar(sa.select(sa.func.count(AuditEntry.id))) or 0
 
 
-def test_no_route_does_anything_for_a_form_without_the_token(app: OpenAPI, settled: Visitor, served: Services) -> None:
+def test_every_route_rejects_forms_without_a_valid_csrf_token(app: OpenAPI, admin: Visitor, served: Services) -> None:
     routes = _routes()
     assert len(routes) > 60
-    settled.get("/account")
+    admin.get("/account")
     stranger = Visitor(app.test_client())
     stranger.get("/login")
     tokens = {"none": "", "nonsense": "nonsense", "of another session": stranger.token()}
-    before = _deeds(served)
+    before = _count_audit_entries(served)
     wrong = {}
     for rule, method in routes:
         for kind, token in tokens.items():
-            answer = settled.client.open(
+            answer = admin.client.open(
                 _address(app, rule),
                 method=method,
                 data={"csrf_token": token} if token else {},
@@ -73,24 +73,24 @@ def test_no_route_does_anything_for_a_form_without_the_token(app: OpenAPI, settl
             if answer.status_code != 403 or "CSRF" not in answer.get_data(as_text=True):
                 wrong[f"{method} {rule.endpoint}, {kind}"] = answer.status_code
     assert not wrong
-    assert _deeds(served) == before
+    assert _count_audit_entries(served) == before
     # and the session stays valid
-    assert settled.get("/account").path == "/account"
+    assert admin.get("/account").path == "/account"
 
 
-def test_nobody_is_logged_in_by_the_form_of_another_site(app: OpenAPI, ada: Caller) -> None:
+def test_the_login_form_requires_a_csrf_token(app: OpenAPI, ada: Caller) -> None:
     client = app.test_client()
     assert client.post("/login", data={"name": "ada", "password": PASSWORD}).status_code == 403
     assert client.get("/api/v1/me").status_code == 401
 
 
-def test_over_https_a_form_must_come_from_this_site(app: OpenAPI, settled: Visitor) -> None:
-    settled.get("/account")
-    data = {"csrf_token": settled.token(), "name": "Birds"}
+def test_forms_over_https_require_a_referrer_from_this_site(app: OpenAPI, admin: Visitor) -> None:
+    admin.get("/account")
+    data = {"csrf_token": admin.token(), "name": "Birds"}
 
     def status(referrer: str | None) -> int:
         headers = {"Referer": referrer} if referrer else {}
-        return settled.client.post("/collections", base_url="https://localhost", data=data, headers=headers).status_code
+        return admin.client.post("/collections", base_url="https://localhost", data=data, headers=headers).status_code
 
     assert status(None) == 403
     assert status("https://elsewhere.example/") == 403

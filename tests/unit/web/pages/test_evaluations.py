@@ -13,7 +13,7 @@ from flask import Flask
 from tests.unit.evaluation.test_report import made, part
 from tests.unit.web.conftest import PASSWORD, Caller, RecordingNotifier
 from tests.unit.web.pages.conftest import Page, Searched, Visitor
-from tests.unit.web.pages.test_quality import ask, mark
+from tests.unit.web.pages.test_quality import add_search, mark
 from tests.unit.web.pictures import picture
 
 from retllm.db.enums import JobState, Role
@@ -45,7 +45,7 @@ def _upload(reader: Visitor, content: bytes, name: str = "") -> Page:
     return reader.send("/quality/runs", report=(io.BytesIO(content), "result.json"), name=name)
 
 
-def test_a_report_is_kept_and_shown_with_charts_and_deleted(reader: Visitor, report: dict, served: Services) -> None:
+def test_a_report_is_uploaded_shown_with_charts_and_deleted(reader: Visitor, report: dict, served: Services) -> None:
     page = _upload(reader, json.dumps(report).encode())
     assert page.one("h1").text == "flickr30k, seed 7"
     row = page.all("tr")[1].text
@@ -69,7 +69,7 @@ def test_a_report_is_kept_and_shown_with_charts_and_deleted(reader: Visitor, rep
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"not json", b"[[[[", b'{"benchmark": 1}'])
-def test_what_is_no_report_is_told_beside_the_field(reader: Visitor, content: bytes, served: Services) -> None:
+def test_an_invalid_report_is_rejected_next_to_its_field(reader: Visitor, content: bytes, served: Services) -> None:
     page = _upload(reader, content, name="mine")
     assert page.status == 422
     assert "result.json" in page.one("div", id="report-problem").text
@@ -78,7 +78,7 @@ def test_what_is_no_report_is_told_beside_the_field(reader: Visitor, content: by
         assert session.scalars(sa.select(EvaluationRun)).all() == []
 
 
-def test_reports_are_seen_by_everybody_and_deleted_by_who_added_them(
+def test_everyone_reads_reports_but_only_their_uploader_or_an_administrator_deletes_them(
     app: Flask, ada: Caller, bob: Caller, root: Caller, report: dict, served: Services
 ) -> None:
     keys = []
@@ -108,7 +108,7 @@ def test_reports_are_seen_by_everybody_and_deleted_by_who_added_them(
     assert "Ask an administrator" in Page(answer).text
 
 
-def test_the_list_is_paged(ada: Caller, report: dict) -> None:
+def test_evaluations_are_paged(ada: Caller, report: dict) -> None:
     keys = [ada.post("/evaluations", json={"report": report}).json["id"] for _ in range(3)]
     first = ada.get("/evaluations?limit=2").json
     second = ada.get(f"/evaluations?limit=2&after={first['next']}").json
@@ -120,15 +120,18 @@ def test_the_list_is_paged(ada: Caller, report: dict) -> None:
 
 
 @pytest.fixture
-def two_questions(searched: Searched, served: Services, ada: Caller) -> dict[str, UUID]:
+def two_queries(searched: Searched, served: Services, ada: Caller) -> dict[str, UUID]:
     """Two reviewed queries: one hit and one miss of the fine stage."""
-    found = {"hit": ask(served, searched, "hit", [2, 1, 3]), "miss": ask(served, searched, "miss", [1, 2, 3])}
+    found = {
+        "hit": add_search(served, searched, "hit", [2, 1, 3]),
+        "miss": add_search(served, searched, "miss", [1, 2, 3]),
+    }
     for key in found.values():
         mark(ada, key, searched.items[1])
     return found
 
 
-def _answer(served: Services, searched: Searched, text: str, final: list[int]) -> UUID:
+def _finish_search(served: Services, searched: Searched, text: str, final: list[int]) -> UUID:
     """Act like the workers of the newest search for ``text``."""
     with transaction(served.sessions) as session:
         search = session.scalars(sa.select(Search).filter_by(query_text=text).order_by(Search.id.desc())).first()
@@ -148,10 +151,10 @@ def _answer(served: Services, searched: Searched, text: str, final: list[int]) -
     return search.id
 
 
-def test_reviewed_questions_are_asked_again_and_compared(
+def test_reviewed_queries_are_repeated_and_compared(
     reader: Visitor,
     searched: Searched,
-    two_questions: dict[str, UUID],
+    two_queries: dict[str, UUID],
     served: Services,
     indexed: str,
     notified: RecordingNotifier,
@@ -167,17 +170,17 @@ def test_reviewed_questions_are_asked_again_and_compared(
         assert {one.query_text for one in made} == {"hit", "miss"}
         assert {(one.k, one.mode, one.injection["trigger"]) for one in made} == {(2, "true_false", "off")}
     assert len(notified.units) == 2
-    _answer(served, searched, "hit", [1, 2, 3])
+    _finish_search(served, searched, "hit", [1, 2, 3])
     live = reader.get(f"{run}/live", headers={"X-Requested-With": "fetch"})
     assert live.one("div", id="run").attributes["data-over"] == "false"
     assert "1 of 2 searches ended" in live.text
-    newest = _answer(served, searched, "miss", [2, 3, 1])
+    newest = _finish_search(served, searched, "miss", [2, 3, 1])
     page = reader.get(f"{run}?show=all")
     assert page.one("div", id="run").attributes["data-over"] == "true"
     rows = {row.text.split()[0]: row.text for row in page.all("tr") if "data-row" in row.attributes}
     assert "hit fine miss" in rows["hit"]
     assert "fine miss hit" in rows["miss"]
-    assert f"/compare?of={two_questions['miss']}&of={newest}" in [one.attributes["href"] for one in page.all("a")]
+    assert f"/compare?of={two_queries['miss']}&of={newest}" in [one.attributes["href"] for one in page.all("a")]
     assert "the difference is not significant" in page.text
     # once ended, later marks and deletions do not change the run
     shown = page.one("div", id="run").text
@@ -186,20 +189,20 @@ def test_reviewed_questions_are_asked_again_and_compared(
     assert reader.get(f"{run}?show=all").one("div", id="run").text == shown
 
 
-def test_a_run_reads_the_same_by_the_api(
-    ada: Caller, bob: Caller, searched: Searched, two_questions: dict[str, UUID], served: Services, indexed: str
+def test_a_repeated_run_is_created_read_and_deleted_through_the_api(
+    ada: Caller, bob: Caller, searched: Searched, two_queries: dict[str, UUID], served: Services, indexed: str
 ) -> None:
     answer = ada.post(f"/collections/{indexed}/evaluations", json={"settings": {"k": 2}})
     assert (answer.status_code, answer.json["source"]) == (201, "reviewed")
     path = f"/evaluations/{answer.json['id']}"
     assert ada.get(path).json["outcome"]["searches"] == {"queued": 2}
     for text in ("hit", "miss"):
-        _answer(served, searched, text, [2, 1, 3])
+        _finish_search(served, searched, text, [2, 1, 3])
     outcome = ada.get(path).json["outcome"]
     assert (outcome["final"], outcome["over"], outcome["shared"], outcome["gain"]) == (True, 2, 2, 0.5)
     assert (outcome["then"]["recall_fine"], outcome["now"]["recall_fine"]) == (0.5, 1)
     assert outcome["now"]["verdicts"] == {"hit": 2}
-    assert {UUID(one["before"]) for one in outcome["answers"]} == set(two_questions.values())
+    assert {UUID(one["before"]) for one in outcome["answers"]} == set(two_queries.values())
     assert bob.get(path).status_code == 404
     assert bob.get("/evaluations").json["evaluations"] == []
     assert bob.delete(path).status_code == 404
@@ -207,8 +210,8 @@ def test_a_run_reads_the_same_by_the_api(
     assert len(ada.get(f"/jobs?collection={indexed}").json["jobs"]) == 5
 
 
-def test_all_searches_of_a_run_are_accepted_or_none(
-    reader: Visitor, two_questions: dict[str, UUID], served: Services, indexed: str, notified: RecordingNotifier
+def test_a_run_with_an_invalid_field_creates_no_searches(
+    reader: Visitor, two_queries: dict[str, UUID], served: Services, indexed: str, notified: RecordingNotifier
 ) -> None:
     reader.get(f"/quality/{indexed}")
     for field, value in (("k", "0"), ("k", "100000"), ("alpha", "2"), ("mode", "dance"), ("name", "x" * 201)):
@@ -221,10 +224,10 @@ def test_all_searches_of_a_run_are_accepted_or_none(
     assert notified.units == []
 
 
-def test_a_picture_is_asked_again_with_a_copy_of_its_own(
+def test_a_repeated_search_has_its_own_copy_of_the_query_picture(
     ada: Caller, searched: Searched, served: Services, indexed: str
 ) -> None:
-    key = ask(served, searched, "with a picture", [1, 2, 3])
+    key = add_search(served, searched, "with a picture", [1, 2, 3])
     served.storage.put("queries/first/picture", io.BytesIO(picture("red")))
     with transaction(served.sessions) as session:
         search = session.get_one(Search, key)
@@ -240,10 +243,10 @@ def test_a_picture_is_asked_again_with_a_copy_of_its_own(
             assert copy.read() == picture("red")
 
 
-def test_a_run_that_is_refused_leaves_no_picture_behind(
+def test_a_rejected_run_stores_no_pictures(
     ada: Caller, searched: Searched, served: Services, indexed: str, tmp_path: Path
 ) -> None:
-    key = ask(served, searched, "with a picture", [1, 2, 3])
+    key = add_search(served, searched, "with a picture", [1, 2, 3])
     served.storage.put("queries/first/picture", io.BytesIO(picture("red")))
     with transaction(served.sessions) as session:
         search = session.get_one(Search, key)
@@ -255,8 +258,8 @@ def test_a_run_that_is_refused_leaves_no_picture_behind(
     assert sorted(tmp_path.rglob("picture")) == before != []
 
 
-def test_only_who_may_change_a_collection_asks_its_questions_again(
-    ada: Caller, bob: Caller, two_questions: dict[str, UUID], indexed: str, app: Flask
+def test_repeating_queries_requires_editing_rights_in_the_collection(
+    ada: Caller, bob: Caller, two_queries: dict[str, UUID], indexed: str, app: Flask
 ) -> None:
     assert bob.post(f"/collections/{indexed}/evaluations", json={}).status_code == 404
     with transaction(app.extensions["retllm"].sessions) as session:
@@ -269,7 +272,7 @@ def test_only_who_may_change_a_collection_asks_its_questions_again(
     assert "The owner and the editors" in page.text
 
 
-def test_without_a_relevant_mark_there_is_nothing_to_ask(ada: Caller, searched: Searched, indexed: str) -> None:
+def test_repeating_queries_requires_a_relevant_mark(ada: Caller, searched: Searched, indexed: str) -> None:
     searched.finish([1, 2, 3])
     mark(ada, searched.id, searched.items[0], relevant=False)
     answer = ada.post(f"/collections/{indexed}/evaluations", json={})
@@ -277,7 +280,7 @@ def test_without_a_relevant_mark_there_is_nothing_to_ask(ada: Caller, searched: 
     assert "relevant mark" in answer.json["error"]["message"]
 
 
-def test_what_is_no_run_is_not_there(reader: Visitor, ada: Caller, indexed: str) -> None:
+def test_unknown_runs_return_404_and_invalid_reports_are_rejected(reader: Visitor, ada: Caller, indexed: str) -> None:
     for path in (f"/quality/runs/{indexed}", f"/quality/runs/{indexed}/live"):
         assert reader.get(path).status == 404
     assert ada.get(f"/evaluations/{indexed}").status_code == 404

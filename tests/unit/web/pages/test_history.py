@@ -94,7 +94,7 @@ def _fields(page: Page, action: str) -> dict[str, Any]:
 # filters and counts
 
 
-def test_the_counts_are_those_of_the_filter_whatever_states_are_ticked(
+def test_state_counts_follow_all_filters_but_the_state_filter(
     reader: Visitor, indexed: str, ada: Caller, served: Services
 ) -> None:
     for state in (JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED):
@@ -111,7 +111,7 @@ def test_the_counts_are_those_of_the_filter_whatever_states_are_ticked(
     assert "All 2 that match the filter" in page.text
 
 
-def test_a_row_shows_the_question_and_the_best_item(reader: Visitor, searched: Searched) -> None:
+def test_a_row_shows_the_query_and_the_best_score(reader: Visitor, searched: Searched) -> None:
     searched.score(3, 0.75)
     searched.finish([3, 1, 2])
     page = reader.get("/jobs?kind=search")
@@ -121,14 +121,14 @@ def test_a_row_shows_the_question_and_the_best_item(reader: Visitor, searched: S
     assert "took" in row
 
 
-def test_a_filter_that_can_not_be_read_filters_nothing(reader: Visitor, searched: Searched) -> None:
+def test_invalid_filters_are_ignored_but_an_unknown_collection_returns_404(reader: Visitor, searched: Searched) -> None:
     for query in ("kind=film", "state=lost", "from=yesterday", "to=2026-02-31", "text=%00", "person="):
         assert _listed(reader.get(f"/jobs?{query}")) == [str(searched.id)]
     assert reader.get("/jobs?collection=x").status == 404
     assert reader.get(f"/jobs?collection={uuid.uuid4()}").status == 404
 
 
-def test_people_are_offered_as_far_as_they_are_known(
+def test_the_account_filter_lists_only_accounts_that_the_user_may_see(
     app: Flask, reader: Visitor, indexed: str, bob: Caller, root: Caller
 ) -> None:
     def offered(visitor: Visitor) -> list[str]:
@@ -144,7 +144,7 @@ def test_people_are_offered_as_far_as_they_are_known(
 # saved views
 
 
-def test_a_view_is_saved_opened_and_deleted(reader: Visitor, searched: Searched, served: Services) -> None:
+def test_a_view_is_saved_opened_replaced_and_deleted(reader: Visitor, searched: Searched, served: Services) -> None:
     page = reader.get("/jobs?state=running&state=failed&text=%3Cb%3E&colour=red&from=")
     address = _fields(page, "/jobs/views")["address"][0]
     page = reader.send("/jobs/views", name="  At   work ", address=f"{address}&colour=red")
@@ -161,7 +161,7 @@ def test_a_view_is_saved_opened_and_deleted(reader: Visitor, searched: Searched,
     assert "At work" not in reader.send(f"/jobs/views/{view.id}/delete").text.replace("View deleted", "")
 
 
-def test_views_are_everybodys_own(app: Flask, reader: Visitor, bob: Caller, served: Services) -> None:
+def test_saved_views_are_private_to_their_owner(app: Flask, reader: Visitor, bob: Caller, served: Services) -> None:
     reader.get("/jobs?state=failed")
     reader.send("/jobs/views", name="Failed", address="state=failed")
     with served.sessions() as session:
@@ -174,7 +174,7 @@ def test_views_are_everybodys_own(app: Flask, reader: Visitor, bob: Caller, serv
 
 
 @pytest.mark.parametrize("name", ["", "   ", "x" * 61])
-def test_a_view_needs_a_name(reader: Visitor, name: str, served: Services) -> None:
+def test_a_view_without_a_valid_name_is_rejected(reader: Visitor, name: str, served: Services) -> None:
     reader.get("/jobs?state=failed")
     page = reader.send("/jobs/views", name=name, address="state=failed")
     assert "Enter a name" in page.one("div", role="alert").text
@@ -185,7 +185,7 @@ def test_a_view_needs_a_name(reader: Visitor, name: str, served: Services) -> No
 # bulk actions
 
 
-def test_selected_jobs_are_deleted_after_a_question_that_says_how_many(
+def test_selected_jobs_are_deleted_after_confirmation_and_running_ones_are_skipped(
     reader: Visitor, indexed: str, ada: Caller, served: Services
 ) -> None:
     done = [_search(served, ada.user.id, indexed, f"{n}", []) for n in range(3)]
@@ -201,7 +201,7 @@ def test_selected_jobs_are_deleted_after_a_question_that_says_how_many(
     assert _listed(page) == [running, done[2]]
 
 
-def test_all_that_match_are_meant_and_nothing_that_came_later(
+def test_a_bulk_deletion_of_all_matches_skips_jobs_created_after_the_confirmation_page(
     reader: Visitor, indexed: str, ada: Caller, served: Services
 ) -> None:
     kept = _search(served, ada.user.id, indexed, "a wren", [])
@@ -216,7 +216,7 @@ def test_all_that_match_are_meant_and_nothing_that_came_later(
     assert _listed(reader.get("/jobs")) == [later, kept]
 
 
-def test_more_than_one_request_may_do_comes_back_for_the_rest(
+def test_a_bulk_action_above_the_limit_asks_for_confirmation_of_the_rest(
     reader: Visitor, indexed: str, ada: Caller, served: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk, "BATCH", 2)
@@ -232,7 +232,9 @@ def test_more_than_one_request_may_do_comes_back_for_the_rest(
     assert "No jobs match this filter" in page.text
 
 
-def test_running_jobs_are_cancelled_and_cancelled_ones_go_on(reader: Visitor, texts: str, ada: Caller) -> None:
+def test_unfinished_jobs_are_cancelled_and_cancelled_jobs_are_retried_in_bulk(
+    reader: Visitor, texts: str, ada: Caller
+) -> None:
     keys = [ada.post(f"/collections/{texts}/index").json["id"] for _ in range(2)]
     page = reader.get("/jobs/confirm?deed=cancel&all=1")
     page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
@@ -244,7 +246,7 @@ def test_running_jobs_are_cancelled_and_cancelled_ones_go_on(reader: Visitor, te
     assert {job["state"] for job in ada.get("/jobs").json["jobs"]} == {"queued", "cancelled"}
 
 
-def test_jobs_of_others_are_left_out_and_counted(
+def test_jobs_of_others_are_skipped_and_counted(
     app: Flask, indexed: str, ada: Caller, bob: Caller, served: Services
 ) -> None:
     for n in range(2):
@@ -263,7 +265,7 @@ def test_jobs_of_others_are_left_out_and_counted(
     assert len(_listed(page)) == 2
 
 
-def test_without_a_selection_nothing_is_asked(reader: Visitor, searched: Searched) -> None:
+def test_a_bulk_action_without_a_valid_selection_does_nothing(reader: Visitor, searched: Searched) -> None:
     page = reader.get("/jobs/confirm?deed=delete&kind=search")
     assert "Select jobs first" in page.text
     assert _listed(page) == [str(searched.id)]
@@ -271,7 +273,7 @@ def test_without_a_selection_nothing_is_asked(reader: Visitor, searched: Searche
     assert _listed(reader.get("/jobs/confirm?deed=destroy&all=1")) == [str(searched.id)]
 
 
-def test_one_job_is_deleted_from_its_page(reader: Visitor, searched: Searched) -> None:
+def test_only_a_finished_job_is_deleted(reader: Visitor, searched: Searched) -> None:
     reader.get("/jobs")
     refused = Page(
         reader.client.post(f"/jobs/{searched.id}/delete", data={"csrf_token": reader.token()}, follow_redirects=True)
@@ -283,7 +285,7 @@ def test_one_job_is_deleted_from_its_page(reader: Visitor, searched: Searched) -
     assert reader.get(f"/jobs/{searched.id}").status == 404
 
 
-def test_the_export_has_what_the_filter_shows(reader: Visitor, indexed: str, ada: Caller, served: Services) -> None:
+def test_the_export_contains_the_filtered_jobs(reader: Visitor, indexed: str, ada: Caller, served: Services) -> None:
     _search(served, ada.user.id, indexed, "a robin", [])
     _search(served, ada.user.id, indexed, "a wren", [])
     page = reader.get("/jobs?text=wren")
@@ -335,7 +337,7 @@ def test_searches_are_compared_by_rank_and_settings(
     assert "different collections" not in page.text
 
 
-def test_a_search_at_work_is_compared_by_its_order_so_far(
+def test_a_running_search_is_compared_by_its_provisional_order(
     reader: Visitor, searched: Searched, indexed: str, ada: Caller, served: Services
 ) -> None:
     searched.score(3, 0.9)
@@ -347,7 +349,9 @@ def test_a_search_at_work_is_compared_by_its_order_so_far(
     assert "different queries" in page.text
 
 
-def test_searches_of_different_collections_say_so(reader: Visitor, indexed: str, ada: Caller, served: Services) -> None:
+def test_comparing_searches_of_different_collections_says_so(
+    reader: Visitor, indexed: str, ada: Caller, served: Services
+) -> None:
     other = ada.post("/collections", json={"name": "Boats"}).json["id"]
     keys = [_search(served, ada.user.id, key, "a bird", _items(served, key)) for key in (indexed, other)]
     page = reader.get(f"/compare?of={keys[0]}&of={keys[1]}")
@@ -355,7 +359,7 @@ def test_searches_of_different_collections_say_so(reader: Visitor, indexed: str,
     assert "different collections" in page.text
 
 
-def test_what_can_not_be_compared_is_told(
+def test_invalid_comparisons_are_explained_and_hidden_searches_return_404(
     app: Flask, reader: Visitor, searched: Searched, indexed: str, ada: Caller, bob: Caller, served: Services
 ) -> None:
     index = ada.post(f"/collections/{indexed}/index").json["id"]
@@ -372,7 +376,7 @@ def test_what_can_not_be_compared_is_told(
         assert stranger.get(f"/compare?{query}").status == 404
 
 
-def test_one_search_is_offered_those_of_the_same_question(
+def test_a_comparison_of_one_search_offers_searches_with_the_same_query_first(
     reader: Visitor, indexed: str, ada: Caller, served: Services
 ) -> None:
     asked, again, other = (_search(served, ada.user.id, indexed, text, []) for text in ("a bird", "a bird", "a boat"))
@@ -383,7 +387,7 @@ def test_one_search_is_offered_those_of_the_same_question(
     assert "a boat" in others.text
 
 
-def test_a_comparison_asks_the_same_number_of_questions_whatever_the_size(
+def test_a_comparison_takes_a_constant_number_of_sql_queries(
     reader: Visitor, indexed: str, ada: Caller, served: Services
 ) -> None:
     items = _items(served, indexed)

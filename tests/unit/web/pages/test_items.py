@@ -48,7 +48,7 @@ def _names(page: Page) -> list[str]:
     return [e.text for e in page.all("span", class_="tile-name")]
 
 
-def test_items_are_counted_and_shown_by_state(reader: Visitor, indexed: str, mixed: dict[str, uuid.UUID]) -> None:
+def test_items_are_counted_and_filtered_by_state(reader: Visitor, indexed: str, mixed: dict[str, uuid.UUID]) -> None:
     here = f"/collections/{indexed}"
     page = reader.get(here)
     states = [e.text for e in page.all("a", class_="btn") if (e.attributes["href"] or "").endswith("#items")]
@@ -63,7 +63,7 @@ def test_items_are_counted_and_shown_by_state(reader: Visitor, indexed: str, mix
     assert "1 item could not be indexed" in reader.get(here).text
 
 
-def test_words_are_looked_for_in_names_texts_and_captions(reader: Visitor, texts: str) -> None:
+def test_the_text_filter_searches_names_texts_and_captions(reader: Visitor, texts: str) -> None:
     here = f"/collections/{texts}"
     reader.get(here)
     sheet = b"file,caption\nred.png,A Wall of Bricks 100%_sure\n"
@@ -81,7 +81,7 @@ def test_words_are_looked_for_in_names_texts_and_captions(reader: Visitor, texts
     assert _names(reader.get(f"{here}?q=wall&kind=text")) == []
 
 
-def test_the_filter_goes_along_to_the_next_page(reader: Visitor, ada: Caller) -> None:
+def test_paging_keeps_the_filter(reader: Visitor, ada: Caller) -> None:
     key = ada.post("/collections", json={"name": "Many"}).json["id"]
     ada.post(f"/collections/{key}/items", json={"items": [{"text": f"bird {n}"} for n in range(50)]})
     page = reader.get(f"/collections/{key}?state=missing&q=bird")
@@ -92,7 +92,7 @@ def test_the_filter_goes_along_to_the_next_page(reader: Visitor, ada: Caller) ->
     assert _names(reader.get(address)) == ["bird 48", "bird 49"]
 
 
-def test_an_item_names_its_neighbours_vectors_and_the_searches_that_found_it(
+def test_an_item_page_shows_its_neighbours_vectors_and_searches(
     reader: Visitor, indexed: str, searched: Searched
 ) -> None:
     searched.finish([2, 1, 3])
@@ -110,14 +110,14 @@ def test_an_item_names_its_neighbours_vectors_and_the_searches_that_found_it(
     assert page.one("a", class_="btn-primary").attributes["href"] == f"/search?collection={indexed}&like={second}"
 
 
-def test_a_vector_of_an_older_caption_is_out_of_date(reader: Visitor, indexed: str, served: Services) -> None:
+def test_a_vector_of_an_earlier_item_version_is_outdated(reader: Visitor, indexed: str, served: Services) -> None:
     with transaction(served.sessions) as session:
         session.execute(sa.update(Item).values(version=2))
         item_id = session.scalars(sa.select(Item.id).limit(1)).one()
     assert "outdated" in reader.get(f"/items/{item_id}").text
 
 
-def test_an_item_that_failed_says_why_and_how_to_go_on(
+def test_a_failed_item_shows_its_error_and_the_next_step(
     reader: Visitor, indexed: str, mixed: dict[str, uuid.UUID], viewer: Visitor
 ) -> None:
     page = reader.get(f"/items/{mixed['wren']}")
@@ -127,7 +127,7 @@ def test_an_item_that_failed_says_why_and_how_to_go_on(
     assert "Editors of this collection" in alert.text
 
 
-def test_who_may_only_look_gets_no_controls_and_is_refused(viewer: Visitor, texts: str, served: Services) -> None:
+def test_viewers_get_no_controls_and_their_changes_are_rejected(viewer: Visitor, texts: str, served: Services) -> None:
     here = f"/collections/{texts}"
     page = viewer.get(here)
     actions = {form.attributes.get("action") for form in page.all("form", method="post")}
@@ -145,7 +145,7 @@ def test_who_may_only_look_gets_no_controls_and_is_refused(viewer: Visitor, text
     assert answer.status_code == 403
 
 
-def test_cards_show_pictures_where_there_are_any_else_texts(reader: Visitor, texts: str, ada: Caller) -> None:
+def test_collection_cards_show_pictures_or_else_texts(reader: Visitor, texts: str, ada: Caller) -> None:
     files = [(io.BytesIO(picture(colour)), f"{colour}.png") for colour in ("red", "blue", "green", "black", "white")]
     pictures = str(ada.post("/collections", json={"name": "Walls"}).json["id"])
     both = {"items": [{"text": "a robin that is no picture"}]}
@@ -161,7 +161,7 @@ def test_cards_show_pictures_where_there_are_any_else_texts(reader: Visitor, tex
     assert "a robin" in birds.text
 
 
-def test_the_index_state_is_sent_again_only_when_something_changed(
+def test_the_index_state_is_sent_again_only_if_it_changed(
     reader: Visitor, texts: str, ada: Caller, served: Services
 ) -> None:
     address = f"/collections/{texts}/live"
@@ -184,9 +184,7 @@ def test_the_index_state_is_sent_again_only_when_something_changed(
     assert ask(started)[0] == 200
 
 
-def test_what_is_done_to_collections_and_items_is_in_the_audit_log(
-    reader: Visitor, ada: Caller, served: Services
-) -> None:
+def test_changes_to_collections_and_items_are_in_the_audit_log(reader: Visitor, ada: Caller, served: Services) -> None:
     reader.get("/collections")
     here = reader.send("/collections", name="Noted").path
     reader.send(f"{here}/texts", text="a magpie", name="magpie")
@@ -210,7 +208,7 @@ def test_what_is_done_to_collections_and_items_is_in_the_audit_log(
     assert all(one.address for one in entries)
 
 
-def test_an_item_that_only_another_embedder_failed_on_is_still_found(
+def test_an_item_that_failed_only_with_another_embedder_still_counts_as_indexed(
     reader: Visitor, indexed: str, served: Services
 ) -> None:
     with transaction(served.sessions) as session:

@@ -39,7 +39,7 @@ def _queries(served: Services) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def onlooker(app: Flask, searched: Searched, bob: Caller) -> Visitor:
+def non_member(app: Flask, searched: Searched, bob: Caller) -> Visitor:
     """Bob, who sees the collection of the search because it is open."""
     with transaction(searched.served.sessions) as session:
         session.execute(sa.update(Collection).values(visibility=Visibility.EVERYONE))
@@ -51,7 +51,7 @@ def onlooker(app: Flask, searched: Searched, bob: Caller) -> Visitor:
 # the cost of a poll
 
 
-def test_a_poll_without_news_costs_one_query_beside_the_login(reader: Visitor, searched: Searched) -> None:
+def test_a_poll_without_changes_takes_one_sql_query_besides_authentication(reader: Visitor, searched: Searched) -> None:
     address = f"/jobs/{searched.id}/live"
     first = reader.client.get(address, headers=SCRIPT)
     assert first.status_code == 200
@@ -62,7 +62,7 @@ def test_a_poll_without_news_costs_one_query_beside_the_login(reader: Visitor, s
     assert "users" in sent[0]
 
 
-def test_a_poll_with_news_brings_the_piece(reader: Visitor, searched: Searched) -> None:
+def test_a_poll_after_a_change_returns_the_fragment(reader: Visitor, searched: Searched) -> None:
     address = f"/jobs/{searched.id}/live"
     known = reader.client.get(address, headers=SCRIPT).headers["ETag"]
     searched.score(2, 0.75)
@@ -72,7 +72,7 @@ def test_a_poll_with_news_brings_the_piece(reader: Visitor, searched: Searched) 
     assert fresh.headers["ETag"] != known
 
 
-def test_the_queries_of_the_page_do_not_grow_with_the_result(reader: Visitor, searched: Searched) -> None:
+def test_the_number_of_sql_queries_does_not_grow_with_the_result(reader: Visitor, searched: Searched) -> None:
     def sent() -> int:
         with _queries(searched.served) as statements:
             assert reader.get(f"/jobs/{searched.id}").status == 200
@@ -101,15 +101,17 @@ def test_the_queries_of_the_page_do_not_grow_with_the_result(reader: Visitor, se
 # rights
 
 
-def test_who_only_looks_finds_no_way_to_stop_try_again_or_delete(onlooker: Visitor, searched: Searched) -> None:
+def test_accounts_without_editing_rights_cannot_cancel_retry_or_delete_a_job(
+    non_member: Visitor, searched: Searched
+) -> None:
     actions = [f"/jobs/{searched.id}/{deed}" for deed in ("cancel", "retry", "delete")]
-    page = onlooker.get(f"/jobs/{searched.id}")
+    page = non_member.get(f"/jobs/{searched.id}")
     assert page.status == 200
     searched.finish([1, 2, 3], JobState.PARTIAL)
-    page = onlooker.get(f"/jobs/{searched.id}")
+    page = non_member.get(f"/jobs/{searched.id}")
     assert not {form.attributes.get("action") for form in page.all("form")} & set(actions)
     for action in actions:
-        answer = onlooker.client.post(action, data={"csrf_token": onlooker.token()}, follow_redirects=True)
+        answer = non_member.client.post(action, data={"csrf_token": non_member.token()}, follow_redirects=True)
         assert answer.status_code == 403
         assert "belongs to another account" in Page(answer).one("p", role="alert").text
     # but can search and compare
@@ -117,7 +119,7 @@ def test_who_only_looks_finds_no_way_to_stop_try_again_or_delete(onlooker: Visit
     assert page.all("textarea", id="text")
 
 
-def test_the_owner_is_offered_what_the_state_allows(reader: Visitor, searched: Searched) -> None:
+def test_the_owner_is_offered_the_actions_that_the_state_allows(reader: Visitor, searched: Searched) -> None:
     def offered() -> set[str]:
         forms = reader.get(f"/jobs/{searched.id}").all("form", method="post")
         return {(form.attributes.get("action") or "").rpartition("/")[2] for form in forms} & {
@@ -136,7 +138,7 @@ def test_the_owner_is_offered_what_the_state_allows(reader: Visitor, searched: S
 # the steps
 
 
-def test_the_steps_of_a_search_are_shown_with_what_came_of_them(reader: Visitor, searched: Searched) -> None:
+def test_the_steps_of_a_search_are_shown_with_their_progress(reader: Visitor, searched: Searched) -> None:
     searched.score(1, 0.5)
     steps = reader.get(f"/jobs/{searched.id}").all("li", class_="step")
     assert [step.text.split(":")[0].strip() for step in steps] == [
@@ -149,7 +151,7 @@ def test_the_steps_of_a_search_are_shown_with_what_came_of_them(reader: Visitor,
     assert "not started" in steps[3].text
 
 
-def test_a_paused_queue_is_named_where_a_job_waits_for_it(reader: Visitor, searched: Searched) -> None:
+def test_a_waiting_job_names_the_paused_queue(reader: Visitor, searched: Searched) -> None:
     with transaction(searched.served.sessions) as session:
         session.add(PausedQueue(queue="score", reason="the card is hot"))
         session.add(PausedQueue(queue="embed", reason="for nothing here"))
@@ -161,7 +163,7 @@ def test_a_paused_queue_is_named_where_a_job_waits_for_it(reader: Visitor, searc
     assert "paused" not in reader.get(f"/jobs/{searched.id}").one("div", class_="progress-state").text
 
 
-def test_no_good_match_is_said_with_the_numbers_that_decide(reader: Visitor, searched: Searched) -> None:
+def test_a_search_without_a_good_match_shows_the_deciding_numbers(reader: Visitor, searched: Searched) -> None:
     searched.score(1, 0.1)
     searched.finish([1, 2, 3])
     with transaction(searched.served.sessions) as session:
@@ -176,7 +178,7 @@ def test_no_good_match_is_said_with_the_numbers_that_decide(reader: Visitor, sea
 # attempts
 
 
-def _fail(searched: Searched, count: int) -> None:
+def _add_dead_units(searched: Searched, count: int) -> None:
     with transaction(searched.served.sessions) as session:
         for seq in range(1, count + 1):
             session.add(
@@ -194,8 +196,8 @@ def _fail(searched: Searched, count: int) -> None:
             )
 
 
-def test_attempts_are_paged_and_filtered_by_the_address(reader: Visitor, searched: Searched) -> None:
-    _fail(searched, 60)
+def test_attempts_are_paged_and_filtered_by_state(reader: Visitor, searched: Searched) -> None:
+    _add_dead_units(searched, 60)
     page = reader.get(f"/jobs/{searched.id}/attempts")
     assert len(page.all("th", scope="row")) == 50
     (link,) = [e.attributes["href"] or "" for e in page.all("a") if e.text == "Next page"]
@@ -209,22 +211,22 @@ def test_attempts_are_paged_and_filtered_by_the_address(reader: Visitor, searche
 
 
 @pytest.mark.parametrize("after", ["fine", "fine.", "fine.-1", "fine.x", "nothing.1", "fine.99999999999999", "fine.²"])
-def test_a_page_of_attempts_that_can_not_be_is_not_there(reader: Visitor, searched: Searched, after: str) -> None:
+def test_an_invalid_page_of_attempts_returns_404(reader: Visitor, searched: Searched, after: str) -> None:
     assert reader.get(f"/jobs/{searched.id}/attempts", query_string={"after": after}).status == 404
 
 
-def test_tracebacks_are_for_those_who_may_change_the_job(
-    reader: Visitor, onlooker: Visitor, searched: Searched
+def test_tracebacks_are_shown_only_to_accounts_that_may_change_the_job(
+    reader: Visitor, non_member: Visitor, searched: Searched
 ) -> None:
-    _fail(searched, 1)
+    _add_dead_units(searched, 1)
     page = reader.get(f"/jobs/{searched.id}/attempts?state=dead")
     assert page.one("pre").text == "Traceback: <where>"
-    seen = onlooker.get(f"/jobs/{searched.id}/attempts?state=dead")
+    seen = non_member.get(f"/jobs/{searched.id}/attempts?state=dead")
     assert "OSError: <disk>" in seen.text
     assert "where" not in seen.one("table").text
 
 
-def test_every_attempt_at_a_unit_is_shown_once_there_are_several(reader: Visitor, searched: Searched) -> None:
+def test_all_attempts_at_a_unit_are_listed_if_there_are_several(reader: Visitor, searched: Searched) -> None:
     with transaction(searched.served.sessions) as session:
         unit_id = session.scalar(sa.select(Unit.id).filter_by(job_id=searched.id, stage=Stage.FINE, seq=0))
         session.execute(sa.delete(Attempt))
@@ -239,7 +241,7 @@ def test_every_attempt_at_a_unit_is_shown_once_there_are_several(reader: Visitor
     assert trail.text.endswith("host:8")
 
 
-def test_attempts_of_an_index_job_are_on_its_page(reader: Visitor, texts: str, ada: Caller) -> None:
+def test_the_page_of_an_index_job_lists_its_attempts(reader: Visitor, texts: str, ada: Caller) -> None:
     job = ada.post(f"/collections/{texts}/index").json["id"]
     part = reader.get(f"/jobs/{job}").one("div", data_part="attempts")
     assert "Embedding 1" in part.text
@@ -249,7 +251,7 @@ def test_attempts_of_an_index_job_are_on_its_page(reader: Visitor, texts: str, a
 # the heat map
 
 
-def _trace(searched: Searched, place: int = 1, **changes: object) -> None:
+def _add_trace(searched: Searched, place: int = 1, **changes: object) -> None:
     trace = Trace(
         uncertainty=(0.25, 0.875, 0.5, 0.125),
         armed_layer=2,
@@ -267,10 +269,12 @@ def _trace(searched: Searched, place: int = 1, **changes: object) -> None:
         session.execute(sa.update(Search).values(trace=True, query_picture_key="queries/x/picture"))
 
 
-def test_the_map_is_offered_where_a_trace_was_kept_and_shows_what_it_says(reader: Visitor, searched: Searched) -> None:
+def test_the_heat_map_is_linked_for_candidates_with_a_trace_and_shows_its_values(
+    reader: Visitor, searched: Searched
+) -> None:
     searched.score(1, 0.75)
     searched.score(2, 0.5)
-    _trace(searched)
+    _add_trace(searched)
     (link,) = reader.get(f"/jobs/{searched.id}").all("a", data_map=str(searched.items[0]))
     page = reader.get(link.attributes["href"] or "")
     assert page.one("h1").text
@@ -288,15 +292,15 @@ def test_the_map_is_offered_where_a_trace_was_kept_and_shows_what_it_says(reader
     assert not piece.all("body")
 
 
-def test_nothing_on_the_map_is_styled_inline(reader: Visitor, searched: Searched) -> None:
+def test_the_heat_map_has_no_inline_styles(reader: Visitor, searched: Searched) -> None:
     """The content security policy would drop it."""
     searched.score(1, 0.75)
-    _trace(searched)
+    _add_trace(searched)
     page = reader.get(f"/jobs/{searched.id}/candidates/{searched.items[0]}/map")
     assert not [e for e in page.elements if "style" in e.attributes or e.tag == "style"]
 
 
-def test_without_a_trace_the_map_says_how_to_get_one(reader: Visitor, searched: Searched) -> None:
+def test_the_heat_map_page_explains_a_missing_trace(reader: Visitor, searched: Searched) -> None:
     searched.score(1, 0.75)
     with transaction(searched.served.sessions) as session:
         session.execute(sa.update(Search).values(query_picture_key="queries/x/picture"))
@@ -309,7 +313,7 @@ def test_without_a_trace_the_map_says_how_to_get_one(reader: Visitor, searched: 
     assert "did not save re-injection maps" in reader.get(f"/jobs/{searched.id}").text
 
 
-def test_a_pair_without_a_picture_says_so(reader: Visitor, searched: Searched) -> None:
+def test_the_heat_map_page_says_if_neither_query_nor_item_has_a_picture(reader: Visitor, searched: Searched) -> None:
     searched.score(1, 0.75)
     page = reader.get(f"/jobs/{searched.id}/candidates/{searched.items[0]}/map")
     assert "neither the query nor this item has a picture" in page.text
@@ -317,7 +321,7 @@ def test_a_pair_without_a_picture_says_so(reader: Visitor, searched: Searched) -
     assert "did not save" not in reader.get(f"/jobs/{searched.id}").text
 
 
-def test_the_map_of_what_is_no_candidate_and_of_somebody_else_is_not_there(
+def test_heat_maps_of_unknown_candidates_and_of_hidden_jobs_return_404(
     app: Flask, reader: Visitor, searched: Searched, bob: Caller
 ) -> None:
     address = f"/jobs/{searched.id}/candidates"

@@ -28,7 +28,7 @@ def _changes(page: Page) -> list[str]:
 # the result
 
 
-def test_candidates_show_at_once_in_coarse_order(reader: Visitor, searched: Searched) -> None:
+def test_candidates_are_shown_in_coarse_order_before_they_are_scored(reader: Visitor, searched: Searched) -> None:
     page = reader.get(f"/jobs/{searched.id}")
     assert _order(page) == [1, 2, 3]
     assert _changes(page) == []
@@ -39,7 +39,7 @@ def test_candidates_show_at_once_in_coarse_order(reader: Visitor, searched: Sear
     assert page.one("meta", http_equiv="refresh").attributes["content"] == "2"
 
 
-def test_the_live_piece_reorders_as_scores_arrive(reader: Visitor, searched: Searched) -> None:
+def test_the_live_fragment_reorders_candidates_as_scores_arrive(reader: Visitor, searched: Searched) -> None:
     searched.score(3, 0.9)
     live = reader.get(f"/jobs/{searched.id}/live", headers=SCRIPT)
     assert _order(live) == [3, 1, 2]
@@ -57,7 +57,7 @@ def test_the_live_piece_reorders_as_scores_arrive(reader: Visitor, searched: Sea
     assert "provisional" not in live.text
 
 
-def test_the_page_and_its_live_piece_are_the_same(reader: Visitor, searched: Searched) -> None:
+def test_the_page_and_its_live_fragment_have_the_same_parts(reader: Visitor, searched: Searched) -> None:
     """Otherwise the script would replace unchanged parts."""
     searched.score(3, 0.9)
     searched.finish([3, 1, 2])
@@ -67,7 +67,7 @@ def test_the_page_and_its_live_piece_are_the_same(reader: Visitor, searched: Sea
     assert not page.all("meta", http_equiv="refresh")
 
 
-def test_a_result_is_explained(reader: Visitor, searched: Searched) -> None:
+def test_a_result_shows_its_models_settings_and_measures(reader: Visitor, searched: Searched) -> None:
     searched.score(1, 0.4321987, entropy=0.25)
     page = reader.get(f"/jobs/{searched.id}")
     text = page.text
@@ -90,7 +90,7 @@ def test_a_result_is_explained(reader: Visitor, searched: Searched) -> None:
     assert page.all("strong", title="0.4321987")
 
 
-def test_a_candidate_that_failed_says_why(reader: Visitor, searched: Searched) -> None:
+def test_a_failed_candidate_shows_its_error(reader: Visitor, searched: Searched) -> None:
     with transaction(searched.served.sessions) as session:
         session.get_one(Candidate, (searched.id, searched.items[1])).error = "RuntimeError: out of memory"
     searched.score(1, 0.9)
@@ -99,7 +99,7 @@ def test_a_candidate_that_failed_says_why(reader: Visitor, searched: Searched) -
     assert "Not scored: RuntimeError: out of memory" in error.text
 
 
-def test_an_answer_without_a_score_says_why(reader: Visitor, searched: Searched) -> None:
+def test_an_answer_without_a_score_shows_its_error(reader: Visitor, searched: Searched) -> None:
     with transaction(searched.served.sessions) as session:
         session.add(
             Score(
@@ -117,13 +117,13 @@ def test_an_answer_without_a_score_says_why(reader: Visitor, searched: Searched)
     assert "contains no number" in error.text
 
 
-def test_a_score_without_its_entropy_is_shown(reader: Visitor, searched: Searched) -> None:
+def test_a_score_without_entropy_is_shown(reader: Visitor, searched: Searched) -> None:
     searched.score(1, 0.75, entropy=None)
     measures = reader.get(f"/jobs/{searched.id}").all("div", class_="measures")[0].text
     assert "0.7500" in measures
 
 
-def test_a_result_tells_the_picture_budget_with_the_version_of_its_scores(reader: Visitor, searched: Searched) -> None:
+def test_a_result_shows_the_picture_budget_of_its_scorer_version(reader: Visitor, searched: Searched) -> None:
     with transaction(searched.served.sessions) as session:
         session.get_one(Search, searched.id).scorer_version = "0123456789abcdef-1024"
     explained = reader.get(f"/jobs/{searched.id}").one("div", id="job").text
@@ -131,7 +131,7 @@ def test_a_result_tells_the_picture_budget_with_the_version_of_its_scores(reader
 
 
 @pytest.mark.parametrize("none", [True, False, None])
-def test_a_result_says_when_nothing_is_a_good_match(reader: Visitor, searched: Searched, none: bool | None) -> None:
+def test_a_result_says_if_no_candidate_is_a_good_match(reader: Visitor, searched: Searched, none: bool | None) -> None:
     searched.score(1, 0.1)
     searched.finish([1, 2, 3])
     with transaction(searched.served.sessions) as session:
@@ -142,7 +142,7 @@ def test_a_result_says_when_nothing_is_a_good_match(reader: Visitor, searched: S
     assert ("threshold of 1.25 log-odds" in explained) is (none is not None)
 
 
-def test_the_waves_and_the_fusion_of_a_search_are_explained(reader: Visitor, searched: Searched) -> None:
+def test_adaptive_and_fusion_settings_are_shown(reader: Visitor, searched: Searched) -> None:
     with transaction(searched.served.sessions) as session:
         search = session.get_one(Search, searched.id)
         search.adaptive = {"first": 2, "step": 5, "clear_score": 0.0, "clear_gap": 2.0}
@@ -152,7 +152,7 @@ def test_the_waves_and_the_fusion_of_a_search_are_explained(reader: Visitor, sea
         assert fact in text
 
 
-def test_a_deleted_item_stays_in_its_result_without_a_link(reader: Visitor, searched: Searched, ada: Caller) -> None:
+def test_a_deleted_item_stays_in_the_result_without_a_link(reader: Visitor, searched: Searched, ada: Caller) -> None:
     ada.delete(f"/items/{searched.items[0]}")
     page = reader.get(f"/jobs/{searched.id}")
     assert _order(page) == [1, 2, 3]
@@ -160,10 +160,10 @@ def test_a_deleted_item_stays_in_its_result_without_a_link(reader: Visitor, sear
     assert not page.all("a", href=f"/items/{searched.items[0]}")
 
 
-# the life of a job
+# cancelling, stages and lists of jobs
 
 
-def test_a_job_is_cancelled_and_goes_on(reader: Visitor, texts: str, ada: Caller) -> None:
+def test_a_job_is_cancelled_and_retried_from_its_page(reader: Visitor, texts: str, ada: Caller) -> None:
     job = ada.post(f"/collections/{texts}/index").json["id"]
     reader.get(f"/jobs/{job}")
     page = reader.send(f"/jobs/{job}/cancel")
@@ -173,7 +173,7 @@ def test_a_job_is_cancelled_and_goes_on(reader: Visitor, texts: str, ada: Caller
     assert "queued" in page.one("div", class_="progress-state").text
 
 
-def test_cancelling_what_is_over_says_so(reader: Visitor, searched: Searched) -> None:
+def test_cancelling_a_finished_job_shows_an_error(reader: Visitor, searched: Searched) -> None:
     reader.get(f"/jobs/{searched.id}")
     token = reader.token()
     searched.finish([1, 2, 3])
@@ -183,7 +183,9 @@ def test_cancelling_what_is_over_says_so(reader: Visitor, searched: Searched) ->
     assert not page.all("form", action=f"/jobs/{searched.id}/retry")
 
 
-def test_the_same_error_of_many_parts_is_told_once(reader: Visitor, texts: str, ada: Caller, served: Services) -> None:
+def test_identical_errors_of_several_units_are_shown_once(
+    reader: Visitor, texts: str, ada: Caller, served: Services
+) -> None:
     job = ada.post(f"/collections/{texts}/index").json["id"]
     with transaction(served.sessions) as session:
         unit = session.scalars(sa.select(Unit).where(Unit.job_id == job)).one()
@@ -219,7 +221,7 @@ def test_an_index_job_shows_its_stages(reader: Visitor, texts: str, ada: Caller)
     assert "1 ready" in stages.text
 
 
-def test_a_job_that_no_worker_takes_up_says_what_to_look_at(
+def test_a_job_that_no_worker_has_started_shows_a_hint(
     reader: Visitor, texts: str, ada: Caller, served: Services
 ) -> None:
     job = ada.post(f"/collections/{texts}/index").json["id"]
@@ -231,12 +233,12 @@ def test_a_job_that_no_worker_takes_up_says_what_to_look_at(
     assert "No worker has started this job yet" in reader.get(f"/jobs/{job}/live", headers=SCRIPT).text
 
 
-def test_an_index_job_with_nothing_to_do_says_so(reader: Visitor, indexed: str, ada: Caller) -> None:
+def test_an_index_job_without_work_says_that_all_items_were_indexed(reader: Visitor, indexed: str, ada: Caller) -> None:
     job = ada.post(f"/collections/{indexed}/index").json["id"]
     assert "All items were already indexed" in reader.get(f"/jobs/{job}").text
 
 
-def test_jobs_are_filtered_by_the_address(reader: Visitor, searched: Searched, indexed: str, ada: Caller) -> None:
+def test_jobs_are_filtered_by_the_url(reader: Visitor, searched: Searched, indexed: str, ada: Caller) -> None:
     ada.post(f"/collections/{indexed}/index")
 
     def listed(query: str) -> list[str]:
@@ -254,7 +256,7 @@ def test_jobs_are_filtered_by_the_address(reader: Visitor, searched: Searched, i
     assert ticked == ["succeeded"]
 
 
-def test_older_jobs_keep_the_filter(reader: Visitor, indexed: str, ada: Caller) -> None:
+def test_paging_keeps_the_filter(reader: Visitor, indexed: str, ada: Caller) -> None:
     for _ in range(31):
         ada.post(f"/collections/{indexed}/index")
     page = reader.get("/jobs?kind=index")
@@ -264,7 +266,7 @@ def test_older_jobs_keep_the_filter(reader: Visitor, indexed: str, ada: Caller) 
     assert len(reader.get(link).all("th", scope="row")) == 1
 
 
-def test_jobs_of_others_are_not_there(app: Flask, searched: Searched, bob: Caller) -> None:
+def test_jobs_of_others_return_404_and_are_not_listed(app: Flask, searched: Searched, bob: Caller) -> None:
     stranger = Visitor(app.test_client())
     stranger.log_in("bob")
     assert stranger.get(f"/jobs/{searched.id}").status == 404
@@ -277,7 +279,9 @@ def test_jobs_of_others_are_not_there(app: Flask, searched: Searched, bob: Calle
         assert answer.status_code == 404
 
 
-def test_the_sources_of_the_candidates_are_named_and_why_one_is_missing(reader: Visitor, searched: Searched) -> None:
+def test_the_sources_of_candidates_are_named_with_the_reason_for_unused_ones(
+    reader: Visitor, searched: Searched
+) -> None:
     empty = {"revision": None, "searched": None, "found": None, "unused": None}
     sources = [
         {**empty, "name": "hf-hub:org/one", "kind": "embedder", "found": 3, "searched": 3},
@@ -301,5 +305,5 @@ def test_the_sources_of_the_candidates_are_named_and_why_one_is_missing(reader: 
     assert "Found by" not in measures[2]
 
 
-def test_a_search_of_one_embedder_names_no_other_source(reader: Visitor, searched: Searched) -> None:
+def test_a_search_with_one_embedder_does_not_mention_rank_fusion(reader: Visitor, searched: Searched) -> None:
     assert "reciprocal" not in reader.get(f"/jobs/{searched.id}").one("div", id="job").text

@@ -1,4 +1,4 @@
-"""Every page: nothing that the content policy forbids, nothing without a label."""
+"""Every page follows the content security policy and is accessible."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def every_page(app: Flask, reader: Visitor, searched: Searched, indexed: str, ad
     return [Visitor(app.test_client()).get("/login"), *(reader.get(path) for path in paths)]
 
 
-def test_nothing_is_inline_and_nothing_comes_from_elsewhere(every_page: list[Page]) -> None:
+def test_pages_have_no_inline_code_and_no_external_resources(every_page: list[Page]) -> None:
     for element in itertools.chain.from_iterable(page.elements for page in every_page):
         assert "style" not in element.attributes, element
         assert not [name for name in element.attributes if name.startswith("on")], element
@@ -36,7 +36,7 @@ def test_nothing_is_inline_and_nothing_comes_from_elsewhere(every_page: list[Pag
         assert element.tag != "script" or ("src" in element.attributes and not element.text)
 
 
-def test_pages_can_be_used_by_everybody(every_page: list[Page]) -> None:
+def test_pages_are_accessible(every_page: list[Page]) -> None:
     """Labels, ids, headings and alternative texts."""
     for page in every_page:
         ids = [e.attributes["id"] for e in page.elements if "id" in e.attributes]
@@ -55,6 +55,6 @@ def test_pages_can_be_used_by_everybody(every_page: list[Page]) -> None:
         assert [e for e in page.all("img") if "alt" not in e.attributes] == [], page.path
 
 
-def test_every_form_that_changes_something_carries_its_token(every_page: list[Page]) -> None:
+def test_every_post_form_has_a_csrf_token(every_page: list[Page]) -> None:
     for page in every_page:
         assert len(page.all("form", method="post")) == len(page.all("input", name="csrf_token")), page.path

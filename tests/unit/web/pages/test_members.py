@@ -16,7 +16,7 @@ def guest(app: OpenAPI, bob: Caller) -> Visitor:
     return visitor
 
 
-def test_the_owner_lets_somebody_in_changes_and_removes_them(reader: Visitor, guest: Visitor, texts: str) -> None:
+def test_the_owner_adds_changes_and_removes_a_member(reader: Visitor, guest: Visitor, texts: str) -> None:
     here = f"/collections/{texts}/people"
     assert "No members yet" in reader.get(here).text
     assert guest.get(f"/collections/{texts}").status == 404
@@ -30,7 +30,7 @@ def test_the_owner_lets_somebody_in_changes_and_removes_them(reader: Visitor, gu
     assert guest.get(f"/collections/{texts}").status == 404
 
 
-def test_what_can_not_be_done_is_told_beside_the_field(reader: Visitor, texts: str) -> None:
+def test_an_invalid_member_is_rejected_next_to_the_field(reader: Visitor, texts: str) -> None:
     here = f"/collections/{texts}/people"
     reader.get(here)
     for name, told in (("nobody", "no account named nobody"), ("ada", "owns this collection"), ("", "Enter the name")):
@@ -43,7 +43,7 @@ def test_what_can_not_be_done_is_told_beside_the_field(reader: Visitor, texts: s
     assert "Choose" in reader.send(here, name="bob", role="king").text or "no account" in reader.page.text
 
 
-def test_a_member_sees_their_place_and_can_leave(reader: Visitor, guest: Visitor, texts: str) -> None:
+def test_a_member_sees_their_role_and_can_leave(reader: Visitor, guest: Visitor, texts: str) -> None:
     here = f"/collections/{texts}/people"
     assert guest.get(here).status == 404
     reader.get(here)
@@ -57,7 +57,9 @@ def test_a_member_sees_their_place_and_can_leave(reader: Visitor, guest: Visitor
     assert guest.get(here).status == 404
 
 
-def test_a_member_changes_nobody_by_forged_forms(reader: Visitor, guest: Visitor, texts: str, ada: Caller) -> None:
+def test_an_editor_cannot_change_members_or_visibility_with_forged_forms(
+    reader: Visitor, guest: Visitor, texts: str, ada: Caller
+) -> None:
     here = f"/collections/{texts}/people"
     reader.get(here)
     reader.send(here, name="bob", role="editor")
@@ -71,7 +73,7 @@ def test_a_member_changes_nobody_by_forged_forms(reader: Visitor, guest: Visitor
         assert answer.status_code == 403, path
 
 
-def test_an_open_collection_is_seen_by_everyone_but_its_members_are_not(
+def test_an_open_collection_is_visible_to_everyone_but_its_members_are_not(
     reader: Visitor, guest: Visitor, texts: str
 ) -> None:
     here = f"/collections/{texts}/people"

@@ -38,7 +38,7 @@ def _embed_all(served: Services, key: str) -> uuid.UUID:
     return model.id
 
 
-def test_another_embedder_is_indexed_beside_used_and_the_old_one_removed(
+def test_another_embedder_is_indexed_and_put_into_use_and_the_old_vectors_are_removed(
     reader: Visitor, indexed: str, served: Services, settings: Settings, notified: RecordingNotifier
 ) -> None:
     here = f"/collections/{indexed}/models"
@@ -65,7 +65,9 @@ def test_another_embedder_is_indexed_beside_used_and_the_old_one_removed(
     assert "Indexing : 3 of 3" in reader.get(f"/collections/{indexed}").text
 
 
-def test_what_is_not_whole_or_in_use_is_refused_in_words(reader: Visitor, indexed: str, served: Services) -> None:
+def test_incomplete_unknown_and_used_embedders_are_rejected_with_a_reason(
+    reader: Visitor, indexed: str, served: Services
+) -> None:
     here = f"/collections/{indexed}/models"
     reader.get(here)
     token = reader.token()
@@ -83,7 +85,7 @@ def test_what_is_not_whole_or_in_use_is_refused_in_words(reader: Visitor, indexe
     assert "change its embedder first" in refused(f"{used}/remove")
 
 
-def test_only_who_manages_the_collection_sees_its_models(
+def test_only_managers_see_the_embedders_of_a_collection(
     app: Flask, indexed: str, bob: Caller, served: Services
 ) -> None:
     other = Visitor(app.test_client())
@@ -96,7 +98,7 @@ def test_only_who_manages_the_collection_sees_its_models(
     assert not other.get(f"/collections/{indexed}").all("a", href=here)
 
 
-def test_an_embedder_that_nobody_serves_any_more_is_named(reader: Visitor, indexed: str, served: Services) -> None:
+def test_an_embedder_that_is_no_longer_configured_is_named(reader: Visitor, indexed: str, served: Services) -> None:
     with transaction(served.sessions) as session:
         session.execute(sa.text("UPDATE collections SET embedder = 'ViT-L-14/gone'"))
     page = reader.get(f"/collections/{indexed}/models")

@@ -25,28 +25,30 @@ def _paths(collection: str, search: Searched, again: str) -> list[str]:
     return [path.format(collection=collection, search=search.id, search_again=again) for path in PAGES]
 
 
-def test_the_demo_s_is_on_each_page_once(reader: Visitor, ada: Caller, indexed: str, searched: Searched) -> None:
+def test_the_notice_of_the_demo_is_shown_once_on_each_page(
+    reader: Visitor, ada: Caller, indexed: str, searched: Searched
+) -> None:
     for path in _paths(indexed, searched, _again(ada, indexed)):
         assert _notices(reader.get(path)) == [NOTICE], path
 
 
-def test_the_demo_s_is_in_the_answers_of_the_api(ada: Caller, indexed: str, searched: Searched) -> None:
+def test_the_notice_of_the_demo_is_in_api_responses(ada: Caller, indexed: str, searched: Searched) -> None:
     assert ada.get(f"/collections/{indexed}").json["notice"] == NOTICE
     assert [one["notice"] for one in ada.get("/collections").json["collections"]] == [NOTICE]
     assert ada.get(f"/searches/{searched.id}").json["notice"] == NOTICE
 
 
-class TestOtherModels:
-    """The same server with models that have a notice."""
+class TestModelsWithoutNotice:
+    """The same app with models that have no notice."""
 
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
         return settings.model_copy(update={"preset": "paper"})
 
-    def test_no_page_has_one(self, reader: Visitor, ada: Caller, indexed: str, searched: Searched) -> None:
+    def test_no_page_shows_a_notice(self, reader: Visitor, ada: Caller, indexed: str, searched: Searched) -> None:
         for path in _paths(indexed, searched, _again(ada, indexed)):
             assert _notices(reader.get(path)) == [], path
 
-    def test_no_answer_has_one(self, ada: Caller, indexed: str, searched: Searched) -> None:
+    def test_no_api_response_has_a_notice(self, ada: Caller, indexed: str, searched: Searched) -> None:
         assert ada.get(f"/collections/{indexed}").json["notice"] is None
         assert ada.get(f"/searches/{searched.id}").json["notice"] is None

@@ -18,7 +18,7 @@ def _figures(page: Page) -> list[str]:
     return found[: figures.text.count("job") + 2]
 
 
-def test_an_empty_platform_says_what_to_do_next(reader: Visitor) -> None:
+def test_an_empty_platform_shows_what_to_do_next(reader: Visitor) -> None:
     page = reader.get("/")
     assert "No collections yet" in page.text
     assert "No worker is running" in page.text
@@ -26,7 +26,7 @@ def test_an_empty_platform_says_what_to_do_next(reader: Visitor) -> None:
     assert "No data yet." not in page.one("section", aria_labelledby="failures-title").text
 
 
-def test_it_counts_what_there_is_and_draws_what_ended(reader: Visitor, searched: Searched) -> None:
+def test_the_overview_shows_counts_and_charts_of_ended_jobs(reader: Visitor, searched: Searched) -> None:
     searched.finish([1, 2, 3])
     page = reader.get("/")
     figures = _figures(page)
@@ -39,14 +39,14 @@ def test_it_counts_what_there_is_and_draws_what_ended(reader: Visitor, searched:
     assert len(page.one("details", id="numbers-jobs").text.split("UTC")) == 2
 
 
-def test_the_window_is_in_the_address(reader: Visitor) -> None:
+def test_the_time_window_is_taken_from_the_url(reader: Visitor) -> None:
     page = reader.get("/?window=7d")
     assert [e.text for e in page.all("a", aria_current="true")] == ["the last 7 days"]
     assert page.one("div", data_over="false").attributes["data-live"] == "/overview/live?window=7d"
     assert [e.text for e in reader.get("/?window=x").all("a", aria_current="true")] == ["the last 24 hours"]
 
 
-def test_failures_are_told_with_the_way_to_them_and_only_to_those_who_may_see_them(
+def test_failures_are_linked_and_shown_only_to_accounts_with_access(
     app: OpenAPI, reader: Visitor, searched: Searched, bob: Caller
 ) -> None:
     with transaction(searched.served.sessions) as session:
@@ -64,6 +64,6 @@ def test_failures_are_told_with_the_way_to_them_and_only_to_those_who_may_see_th
     assert "0 jobs failed" in page.text
 
 
-def test_work_that_nobody_does_is_told(reader: Visitor, texts: str, ada: Caller) -> None:
+def test_waiting_units_without_a_worker_are_reported(reader: Visitor, texts: str, ada: Caller) -> None:
     ada.post(f"/collections/{texts}/index")
     assert "No worker serves the queue embed, and 1 unit is waiting." in reader.get("/").text

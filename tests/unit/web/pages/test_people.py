@@ -11,7 +11,7 @@ from tests.unit.web.pages.conftest import Visitor
 
 
 @pytest.fixture
-def chief(app: OpenAPI, root: Caller) -> Visitor:
+def admin(app: OpenAPI, root: Caller) -> Visitor:
     """The administrator in a browser."""
     visitor = Visitor(app.test_client())
     assert visitor.log_in("root").status == 200
@@ -22,8 +22,8 @@ def _log_in(app: OpenAPI, name: str, password: str) -> int:
     return Visitor(app.test_client()).log_in(name, password).status
 
 
-def test_people_is_for_administrators_in_the_menu_and_on_the_server(chief: Visitor, reader: Visitor) -> None:
-    assert chief.get("/").all("a", href="/people")
+def test_the_pages_of_accounts_are_for_administrators_only(admin: Visitor, reader: Visitor) -> None:
+    assert admin.get("/").all("a", href="/people")
     assert not reader.get("/").all("a", href="/people")
     for path in ("/people", "/people/audit", "/people/audit.csv", f"/people/{'0' * 8}-0000-7000-8000-{'0' * 12}"):
         assert reader.get(path).status == 403
@@ -31,90 +31,92 @@ def test_people_is_for_administrators_in_the_menu_and_on_the_server(chief: Visit
     assert answer.status_code == 403
 
 
-def test_an_account_is_made_and_its_password_shown_this_once(app: OpenAPI, chief: Visitor) -> None:
-    chief.get("/people")
-    page = chief.send("/people", name="new", role="viewer", password="")
+def test_an_account_is_created_with_a_generated_password_that_is_shown_once(app: OpenAPI, admin: Visitor) -> None:
+    admin.get("/people")
+    page = admin.send("/people", name="new", role="viewer", password="")
     password = page.one("input", id="made").attributes["value"]
     assert password
     assert page.headers["Cache-Control"] == "private, no-store"
-    assert password not in chief.get("/people").html
-    (row,) = [row for row in chief.page.all("tr") if "new" in row.text] if chief.page else []
+    assert password not in admin.get("/people").html
+    (row,) = [row for row in admin.page.all("tr") if "new" in row.text] if admin.page else []
     assert "Viewer" in row.text
     assert "never" in row.text
     assert _log_in(app, "new", password) == 200
-    (row,) = [row for row in chief.get("/people").all("tr") if "new" in row.text]
+    (row,) = [row for row in admin.get("/people").all("tr") if "new" in row.text]
     assert "never" not in row.text
 
 
-def test_a_typed_password_is_never_sent_back(app: OpenAPI, chief: Visitor) -> None:
-    chief.get("/people")
-    refused = chief.send("/people", name="a b", role="editor", password="typed by root")
+def test_a_typed_password_is_never_in_a_response(app: OpenAPI, admin: Visitor) -> None:
+    admin.get("/people")
+    refused = admin.send("/people", name="a b", role="editor", password="typed by root")
     assert refused.status == 422
     assert "starts with a letter" in refused.one("div", id="name-problem").text
     assert "typed by root" not in refused.html
-    short = chief.send("/people", name="new", role="editor", password="short")
+    short = admin.send("/people", name="new", role="editor", password="short")
     assert "10 to" in short.one("div", id="password-problem").text
     assert short.one("input", id="name").attributes["value"] == "new"
-    made = chief.send("/people", name="new", role="editor", password="typed by root")
+    made = admin.send("/people", name="new", role="editor", password="typed by root")
     assert "typed by root" not in made.html
     assert "password that you typed" in made.text
     assert _log_in(app, "new", "typed by root") == 200
 
 
-def test_a_role_is_changed_and_the_last_administrator_keeps_it(chief: Visitor, ada: Caller, root: Caller) -> None:
+def test_a_role_is_changed_except_that_of_the_last_administrator(admin: Visitor, ada: Caller, root: Caller) -> None:
     here = f"/people/{ada.user.id}"
-    chief.get(here)
-    assert "ada now has the role viewer" in chief.send(f"{here}/role", role="viewer").text
+    admin.get(here)
+    assert "ada now has the role viewer" in admin.send(f"{here}/role", role="viewer").text
     own = f"/people/{root.user.id}"
-    assert "With another role" in chief.get(own).text or "with another role" in chief.get(own).text
-    assert "last administrator" in chief.send(f"{own}/role", role="editor").text
-    assert chief.get("/people").status == 200
-    chief.get(here)
-    chief.send(f"{here}/role", role="admin")
-    chief.get(own)
-    gone = chief.send(f"{own}/role", role="editor")
+    assert "With another role" in admin.get(own).text or "with another role" in admin.get(own).text
+    assert "last administrator" in admin.send(f"{own}/role", role="editor").text
+    assert admin.get("/people").status == 200
+    admin.get(here)
+    admin.send(f"{here}/role", role="admin")
+    admin.get(own)
+    gone = admin.send(f"{own}/role", role="editor")
     assert (gone.status, gone.path) == (200, "/")
 
 
-def test_who_is_locked_out_is_out_at_once_and_can_be_let_in_again(
-    app: OpenAPI, chief: Visitor, reader: Visitor, ada: Caller
+def test_a_locked_account_is_rejected_until_it_is_unlocked(
+    app: OpenAPI, admin: Visitor, reader: Visitor, ada: Caller
 ) -> None:
     here = f"/people/{ada.user.id}"
-    chief.get(here)
-    assert "locked out" in chief.send(f"{here}/lock").text
+    admin.get(here)
+    assert "locked out" in admin.send(f"{here}/lock").text
     assert reader.get("/").path == "/login"
     assert ada.get("/me").status_code == 401
     assert _log_in(app, "ada", PASSWORD) == 401
-    assert "unlocked" in chief.send(f"{here}/unlock").text
+    assert "unlocked" in admin.send(f"{here}/unlock").text
     assert _log_in(app, "ada", PASSWORD) == 200
 
 
-def test_nobody_locks_themselves_out_by_a_button(chief: Visitor, root: Caller) -> None:
-    page = chief.get(f"/people/{root.user.id}")
+def test_administrators_are_not_offered_a_lock_or_password_reset_for_themselves(admin: Visitor, root: Caller) -> None:
+    page = admin.get(f"/people/{root.user.id}")
     actions = {form.attributes.get("action") or "" for form in page.all("form")}
     assert not [action for action in actions if action.endswith(("/lock", "/password"))]
 
 
-def test_a_new_password_ends_the_sessions_of_before(app: OpenAPI, chief: Visitor, reader: Visitor, ada: Caller) -> None:
+def test_a_password_reset_ends_existing_sessions(app: OpenAPI, admin: Visitor, reader: Visitor, ada: Caller) -> None:
     here = f"/people/{ada.user.id}"
-    chief.get(here)
-    made_up = chief.send(f"{here}/password", password="").one("input", id="made").attributes["value"]
+    admin.get(here)
+    made_up = admin.send(f"{here}/password", password="").one("input", id="made").attributes["value"]
     assert made_up
     assert reader.get("/").path == "/login"
     assert reader.log_in("ada", made_up).status == 200
-    refused = chief.send(f"{here}/password", password="short")
+    refused = admin.send(f"{here}/password", password="short")
     assert refused.status == 422
     assert "10 to" in refused.one("div", id="password-problem").text
 
 
-def test_names_are_found_and_pages_follow_each_other(chief: Visitor, ada: Caller, bob: Caller) -> None:
-    assert [row.text.split()[0] for row in chief.get("/people?q=OB").all("tr")[1:]] == ["bob"]
-    assert "No accounts match" in chief.get("/people?q=nobody").text
-    assert "No more accounts" in chief.get("/people?after=ffffffff-ffff-7fff-bfff-ffffffffffff").text
-    assert chief.get("/people?after=x").status == 404
+def test_accounts_are_filtered_by_name_and_paged(admin: Visitor, ada: Caller, bob: Caller) -> None:
+    assert [row.text.split()[0] for row in admin.get("/people?q=OB").all("tr")[1:]] == ["bob"]
+    assert "No accounts match" in admin.get("/people?q=nobody").text
+    assert "No more accounts" in admin.get("/people?after=ffffffff-ffff-7fff-bfff-ffffffffffff").text
+    assert admin.get("/people?after=x").status == 404
 
 
-def test_the_own_password_needs_the_old_one_and_ends_other_sessions(app: OpenAPI, reader: Visitor) -> None:
+def test_changing_the_own_password_requires_the_current_one_and_ends_other_sessions(
+    app: OpenAPI, reader: Visitor
+) -> None:
     other = Visitor(app.test_client())
     other.log_in("ada")
     reader.get("/account")
@@ -136,7 +138,7 @@ def test_the_own_password_needs_the_old_one_and_ends_other_sessions(app: OpenAPI
     assert other.log_in("ada", "another good one").status == 200
 
 
-def test_guesses_at_the_old_password_are_stopped(reader: Visitor) -> None:
+def test_too_many_wrong_current_passwords_are_blocked(reader: Visitor) -> None:
     reader.get("/account")
     fields = {"old": "wrong wrong", "new": "another good one", "again": "another good one"}
     statuses = [reader.send("/account/password", **fields).status for _ in range(20)]

@@ -17,8 +17,10 @@ from retllm.search.submit import question_of
 from retllm_web.http.services import Services
 
 
-def ask(served: Services, searched: Searched, text: str, final: list[int], *, days: int = 0, mode: str = "choice"):
-    """A second search with the candidates of ``searched``, its final order given as coarse ranks."""
+def add_search(
+    served: Services, searched: Searched, text: str, final: list[int], *, days: int = 0, mode: str = "choice"
+):
+    """Add a search with the candidates of ``searched``, its final order given as coarse ranks."""
     with transaction(served.sessions) as session:
         like, old = session.get_one(Search, searched.id), session.get_one(Job, searched.id)
         names = [column.key for column in sa.inspect(Search).column_attrs]
@@ -47,13 +49,13 @@ def mark(ada: Caller, search: object, item: object, relevant: bool = True) -> No
     assert ada.put(f"/searches/{search}/judgments/{item}", json={"relevant": relevant}).status_code == 200
 
 
-def firsts(page: Page) -> list[str]:
+def first_words(page: Page) -> list[str]:
     """Return the first word of each entry of the page's list."""
     return [row.text.split()[0] for row in page.all("tr") if "data-row" in row.attributes]
 
 
 @contextmanager
-def counted(served: Services) -> Iterator[list[str]]:
+def recorded_statements(served: Services) -> Iterator[list[str]]:
     """Record the SQL statements."""
     statements: list[str] = []
 
@@ -66,16 +68,16 @@ def counted(served: Services) -> Iterator[list[str]]:
     sa.event.remove(engine, "before_cursor_execute", note)
 
 
-def test_without_reviews_the_page_says_how_to_begin(reader: Visitor, indexed: str) -> None:
+def test_without_reviews_the_page_explains_how_to_start(reader: Visitor, indexed: str) -> None:
     assert "No reviews yet" in reader.get("/quality").text
     assert "No reviewed searches yet" in reader.get(f"/quality/{indexed}").text
 
 
-def test_a_reviewed_collection_shows_its_shares(
+def test_a_reviewed_collection_shows_its_measures(
     reader: Visitor, ada: Caller, searched: Searched, served: Services, indexed: str
 ) -> None:
-    hit = ask(served, searched, "hit", [2, 1, 3])
-    miss = ask(served, searched, "fine miss", [3, 2, 1])
+    hit = add_search(served, searched, "hit", [2, 1, 3])
+    miss = add_search(served, searched, "fine miss", [3, 2, 1])
     for search in (hit, miss):
         mark(ada, search, searched.items[1])
     row = reader.get("/quality").all("tr")[1].text
@@ -84,19 +86,19 @@ def test_a_reviewed_collection_shows_its_shares(
     assert "0.0 % → , fine 50.0 %" in row
     assert "63.1 % → , fine 81.5 %" in row
     page = reader.get(f"/quality/{indexed}")
-    assert firsts(page) == ["fine", "hit"]
+    assert first_words(page) == ["fine", "hit"]
     assert "Charts need searches from at least two weeks" in page.text
 
 
-def test_questions_are_filtered_by_verdict_in_the_address(
+def test_queries_are_filtered_by_verdict(
     reader: Visitor, ada: Caller, searched: Searched, served: Services, indexed: str
 ) -> None:
     for text, order in (("first", [2, 1, 3]), ("second", [1, 2, 3])):
-        mark(ada, ask(served, searched, text, order), searched.items[1])
-    mark(ada, ask(served, searched, "third", [1, 2, 3]), searched.items[1], relevant=False)
+        mark(ada, add_search(served, searched, text, order), searched.items[1])
+    mark(ada, add_search(served, searched, "third", [1, 2, 3]), searched.items[1], relevant=False)
 
     def shown(verdict: str) -> list[str]:
-        return firsts(reader.get(f"/quality/{indexed}?verdict={verdict}"))
+        return first_words(reader.get(f"/quality/{indexed}?verdict={verdict}"))
 
     assert shown("hit") == ["first"]
     assert shown("fine+miss") == ["second"]
@@ -105,11 +107,11 @@ def test_questions_are_filtered_by_verdict_in_the_address(
     assert shown("nonsense") == ["third", "second", "first"]
 
 
-def test_settings_stand_side_by_side_and_searches_can_be_compared(
+def test_settings_are_compared_and_their_searches_linked(
     reader: Visitor, ada: Caller, searched: Searched, served: Services, indexed: str
 ) -> None:
-    first = ask(served, searched, "a bird", [1, 2, 3], mode="choice")
-    second = ask(served, searched, "a bird", [2, 1, 3], mode="true_false")
+    first = add_search(served, searched, "a bird", [1, 2, 3], mode="choice")
+    second = add_search(served, searched, "a bird", [2, 1, 3], mode="true_false")
     mark(ada, first, searched.items[1])
     page = reader.get(f"/quality/{indexed}")
     table = next(one for one in page.all("table") if "first row" in one.text)
@@ -120,11 +122,11 @@ def test_settings_stand_side_by_side_and_searches_can_be_compared(
     assert link.attributes["href"] == f"/compare?of={second}&of={first}"
 
 
-def test_searches_of_several_weeks_make_a_chart(
+def test_searches_of_several_weeks_are_charted(
     reader: Visitor, ada: Caller, searched: Searched, served: Services, indexed: str
 ) -> None:
     for days, order in ((8, [1, 2, 3]), (0, [2, 1, 3])):
-        mark(ada, ask(served, searched, "a bird", order, days=days), searched.items[1])
+        mark(ada, add_search(served, searched, "a bird", order, days=days), searched.items[1])
     page = reader.get(f"/quality/{indexed}?by=week")
     figures = page.all("figure", class_="chart")
     assert len(figures) == 2
@@ -134,7 +136,7 @@ def test_searches_of_several_weeks_make_a_chart(
     assert reader.get(f"/quality/{indexed}?by=century").status == 200
 
 
-def test_what_somebody_may_not_see_is_not_there(
+def test_hidden_collections_are_not_shown(
     app: Flask, ada: Caller, bob: Caller, searched: Searched, indexed: str
 ) -> None:
     searched.finish([1, 2, 3])
@@ -145,7 +147,7 @@ def test_what_somebody_may_not_see_is_not_there(
     assert stranger.get(f"/quality/{indexed}").status == 404
 
 
-def test_more_questions_and_collections_take_no_more_queries(
+def test_the_number_of_sql_queries_is_constant(
     reader: Visitor, ada: Caller, searched: Searched, served: Services, indexed: str
 ) -> None:
     paths = ("/quality", f"/quality/{indexed}")
@@ -153,34 +155,34 @@ def test_more_questions_and_collections_take_no_more_queries(
     def queries() -> list[int]:
         numbers = []
         for path in paths:
-            with counted(served) as statements:
+            with recorded_statements(served) as statements:
                 assert reader.get(path).status == 200
             numbers.append(len(statements))
         return numbers
 
-    mark(ada, ask(served, searched, "question 0", [1, 2, 3]), searched.items[1])
+    mark(ada, add_search(served, searched, "question 0", [1, 2, 3]), searched.items[1])
     few = queries()
     for number in range(1, 8):
-        mark(ada, ask(served, searched, f"question {number}", [2, 1, 3]), searched.items[1])
+        mark(ada, add_search(served, searched, f"question {number}", [2, 1, 3]), searched.items[1])
     with transaction(served.sessions) as session:
         session.add_all(Collection(id=new_id(), owner_id=ada.user.id, name=f"more {n}") for n in range(3))
     assert queries() == few
     assert max(few) <= 12
 
 
-def test_long_lists_are_paged(
+def test_reviewed_queries_are_paged(
     reader: Visitor, ada: Caller, searched: Searched, served: Services, indexed: str, monkeypatch
 ) -> None:
     from retllm_web.pages import quality
 
     monkeypatch.setattr(quality, "_SHOWN", 2)
     for number in range(5):
-        mark(ada, ask(served, searched, f"q{number}", [1, 2, 3]), searched.items[1])
+        mark(ada, add_search(served, searched, f"q{number}", [1, 2, 3]), searched.items[1])
     seen: list[str] = []
     path = f"/quality/{indexed}?verdict=fine+miss"
     while path:
         page = reader.get(path)
-        seen += firsts(page)
+        seen += first_words(page)
         path = next((one.attributes["href"] or "" for one in page.all("a") if one.text == "More queries"), "")
         assert not path or "verdict=fine+miss" in path
     assert seen == ["q4", "q3", "q2", "q1", "q0"]

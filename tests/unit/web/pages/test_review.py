@@ -33,7 +33,7 @@ def _path(searched: Searched, place: int) -> str:
     return f"/jobs/{searched.id}/marks/{searched.items[place - 1]}"
 
 
-def test_a_mark_is_set_turned_and_taken_away_by_the_form(reader: Visitor, searched: Searched, served: Services) -> None:
+def test_a_mark_is_set_changed_and_removed_by_the_form(reader: Visitor, searched: Searched, served: Services) -> None:
     reader.get(f"/jobs/{searched.id}/missing?find=robin")
     page = reader.send(_path(searched, 1), mark="relevant")
     assert page.path == f"/jobs/{searched.id}"
@@ -46,7 +46,7 @@ def test_a_mark_is_set_turned_and_taken_away_by_the_form(reader: Visitor, search
     assert _marks(served) == {}
 
 
-def test_a_script_gets_the_pressed_buttons_and_the_measures(reader: Visitor, searched: Searched) -> None:
+def test_a_script_gets_the_updated_buttons_and_measures(reader: Visitor, searched: Searched) -> None:
     searched.score(2, 0.9)
     searched.finish([2, 1, 3])
     reader.get(f"/jobs/{searched.id}")
@@ -64,7 +64,7 @@ def test_a_script_gets_the_pressed_buttons_and_the_measures(reader: Visitor, sea
     assert "1.000 0.631 ▼worse by 0.369" in text.replace("▼ ", "▼")
 
 
-def test_a_mark_that_is_none_is_refused(reader: Visitor, searched: Searched, served: Services) -> None:
+def test_an_invalid_mark_is_rejected(reader: Visitor, searched: Searched, served: Services) -> None:
     reader.get(f"/jobs/{searched.id}")
     for said in ("perhaps", ""):
         refused = _post(reader, _path(searched, 1), mark=said)
@@ -73,7 +73,7 @@ def test_a_mark_that_is_none_is_refused(reader: Visitor, searched: Searched, ser
     assert _marks(served) == {}
 
 
-def test_what_was_not_found_is_found_by_its_text_and_counts_as_a_miss(
+def test_an_item_that_was_not_found_can_be_marked_and_counts_as_a_coarse_miss(
     reader: Visitor, searched: Searched, ada: Caller, indexed: str
 ) -> None:
     searched.finish([1, 2, 3])
@@ -87,13 +87,13 @@ def test_what_was_not_found_is_found_by_its_text_and_counts_as_a_miss(
     assert page.all("button", data_mark_as="relevant")[0].attributes["aria-pressed"] == "true"
 
 
-def test_looking_for_nothing_and_finding_nothing_say_what_to_do(reader: Visitor, searched: Searched) -> None:
+def test_the_search_for_missing_items_reports_no_matches_only_for_a_query(reader: Visitor, searched: Searched) -> None:
     assert "No item matches" not in reader.get(f"/jobs/{searched.id}/missing").text
     page = reader.get(f"/jobs/{searched.id}/missing?find=%3Cb%3Eno%00")
     assert "No item matches “<b>no”" in page.text
 
 
-def test_a_deleted_item_offers_no_mark(reader: Visitor, searched: Searched, served: Services) -> None:
+def test_the_mark_of_a_deleted_item_can_only_be_removed(reader: Visitor, searched: Searched, served: Services) -> None:
     reader.get(f"/jobs/{searched.id}/missing?find=robin")
     reader.send(_path(searched, 1), mark="relevant")
     with transaction(served.sessions) as session:
@@ -107,7 +107,7 @@ def test_a_deleted_item_offers_no_mark(reader: Visitor, searched: Searched, serv
 
 
 @pytest.mark.parametrize(("member", "status"), [(True, 200), (False, 404)])
-def test_a_viewer_marks_what_is_shared_with_them(
+def test_a_viewer_can_mark_results_only_as_a_member(
     app: Flask, searched: Searched, served: Services, member: bool, status: int
 ) -> None:
     with transaction(served.sessions) as session:

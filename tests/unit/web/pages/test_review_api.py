@@ -10,24 +10,24 @@ from tests.unit.web.pages.conftest import Searched
 
 
 @pytest.fixture
-def judged(searched: Searched) -> Searched:
+def finished(searched: Searched) -> Searched:
     """A search whose final order is the reverse of the coarse order."""
     searched.finish([3, 2, 1])
     return searched
 
 
-def test_marks_are_set_read_and_taken_away(ada: Caller, judged: Searched) -> None:
-    base = f"/searches/{judged.id}/judgments"
+def test_marks_are_set_read_and_removed(ada: Caller, finished: Searched) -> None:
+    base = f"/searches/{finished.id}/judgments"
     assert ada.get(base).json["measures"] == {
         "verdict": "unknown", "pool": 3, "marked": 0, "relevant": 0, "coarse": None, "fine": None,
     }  # fmt: skip
-    answer = ada.put(f"{base}/{judged.items[0]}", json={"relevant": True})
+    answer = ada.put(f"{base}/{finished.items[0]}", json={"relevant": True})
     assert answer.status_code == 200
-    ada.put(f"{base}/{judged.items[1]}", json={"relevant": False})
+    ada.put(f"{base}/{finished.items[1]}", json={"relevant": False})
     read = ada.get(base).json
     assert [(one["item_id"], one["relevant"], one["user_name"]) for one in read["judgments"]] == [
-        (str(judged.items[0]), True, "ada"),
-        (str(judged.items[1]), False, "ada"),
+        (str(finished.items[0]), True, "ada"),
+        (str(finished.items[1]), False, "ada"),
     ]
     assert (read["judgments"][0]["coarse_rank"], read["judgments"][0]["final_rank"]) == (1, 3)
     measures = read["measures"]
@@ -36,23 +36,23 @@ def test_marks_are_set_read_and_taken_away(ada: Caller, judged: Searched) -> Non
     assert measures["fine"]["ndcg"]["3"] == pytest.approx(0.5)
     assert measures["fine"]["precision"]["3"] == pytest.approx(1 / 3)
     for _ in range(2):
-        assert ada.delete(f"{base}/{judged.items[0]}").status_code == 204
+        assert ada.delete(f"{base}/{finished.items[0]}").status_code == 204
     assert ada.get(base).json["measures"]["verdict"] == "unknown"
 
 
-def test_what_is_no_mark_is_refused(ada: Caller, judged: Searched) -> None:
-    path = f"/searches/{judged.id}/judgments/{judged.items[0]}"
+def test_an_invalid_mark_is_rejected(ada: Caller, finished: Searched) -> None:
+    path = f"/searches/{finished.id}/judgments/{finished.items[0]}"
     for body in ({}, {"relevant": "yes"}, {"relevant": 1}, {"relevant": None}, {"relevant": True, "more": 1}):
         answer = ada.put(path, json=body)
         assert (answer.status_code, answer.json["error"]["code"]) == (422, "invalid_input"), body
-    assert ada.get(f"/searches/{judged.id}/judgments").json["judgments"] == []
+    assert ada.get(f"/searches/{finished.id}/judgments").json["judgments"] == []
 
 
-def test_nobody_marks_what_they_may_not_see(ada: Caller, bob: Caller, judged: Searched) -> None:
-    base = f"/searches/{judged.id}/judgments"
+def test_marking_hidden_or_unknown_results_returns_404(ada: Caller, bob: Caller, finished: Searched) -> None:
+    base = f"/searches/{finished.id}/judgments"
     mark = {"relevant": True}
     assert bob.get(base).status_code == 404
-    assert bob.put(f"{base}/{judged.items[0]}", json=mark).status_code == 404
-    assert bob.delete(f"{base}/{judged.items[0]}").status_code == 404
+    assert bob.put(f"{base}/{finished.items[0]}", json=mark).status_code == 404
+    assert bob.delete(f"{base}/{finished.items[0]}").status_code == 404
     assert ada.put(f"{base}/{uuid.uuid4()}", json=mark).status_code == 404
-    assert ada.put(f"/searches/{uuid.uuid4()}/judgments/{judged.items[0]}", json=mark).status_code == 404
+    assert ada.put(f"/searches/{uuid.uuid4()}/judgments/{finished.items[0]}", json=mark).status_code == 404

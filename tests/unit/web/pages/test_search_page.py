@@ -24,10 +24,10 @@ from retllm.db.tables import Search
 from retllm_web.http.services import Services
 
 SCRIPT = {"X-Requested-With": "fetch"}
-NOBODY = "018f0000-0000-7000-8000-000000000000"
+UNKNOWN_ID = "018f0000-0000-7000-8000-000000000000"
 
 
-def test_the_page_starts_with_the_settings_in_force(reader: Visitor, indexed: str, served: Services) -> None:
+def test_the_form_starts_with_the_configured_settings(reader: Visitor, indexed: str, served: Services) -> None:
     page = reader.get(f"/search?collection={indexed}")
     settings = served.settings
     filled = filled_form(page)
@@ -43,7 +43,7 @@ def test_the_page_starts_with_the_settings_in_force(reader: Visitor, indexed: st
     assert "changed" not in page.one("summary").text
 
 
-def test_an_address_can_fill_the_form(reader: Visitor, indexed: str) -> None:
+def test_the_url_can_fill_the_form(reader: Visitor, indexed: str) -> None:
     page = reader.get(f"/search?collection={indexed}&text=a+%3Cwren%3E&k=7&trace=1&mode=choice&kinds=text")
     filled = filled_form(page)
     assert {name: filled[name] for name in ("text", "k", "mode", "trace", "kinds")} == {
@@ -60,7 +60,7 @@ def test_an_address_can_fill_the_form(reader: Visitor, indexed: str) -> None:
     assert compact.all("a", href=f"/search?collection={indexed}")
 
 
-def test_collections_are_offered_with_their_counts(reader: Visitor, texts: str, ada: Caller, bob: Caller) -> None:
+def test_collections_are_offered_with_their_item_counts(reader: Visitor, texts: str, ada: Caller, bob: Caller) -> None:
     empty = ada.post("/collections", json={"name": "an empty one"}).json["id"]
     bob.post("/collections", json={"name": "Bob's"})
     page = reader.get("/search")
@@ -74,21 +74,21 @@ def test_collections_are_offered_with_their_counts(reader: Visitor, texts: str, 
     assert filled_form(reader.get(f"/search?collection={empty}"))["collection"] == empty
 
 
-def test_the_last_collection_that_was_asked_is_chosen_again(reader: Visitor, indexed: str, ada: Caller) -> None:
+def test_the_last_searched_collection_is_preselected(reader: Visitor, indexed: str, ada: Caller) -> None:
     ask_on_page(reader, indexed, text="a bird")
     newer = ada.post("/collections", json={"name": "Newer"}).json["id"]
     ada.post(f"/collections/{newer}/items?index=false", json={"items": [{"text": "a stone"}]})
     assert filled_form(reader.get("/search"))["collection"] == indexed
 
 
-def test_without_a_collection_the_page_says_what_to_do(app: Flask, reader: Visitor, served: Services) -> None:
+def test_without_a_collection_the_page_shows_what_to_do(app: Flask, reader: Visitor, served: Services) -> None:
     page = reader.get("/search")
     assert page.all("a", href="/collections")
     assert not page.all("form", data_search="")
     assert "Ask an editor" in log_in_viewer(app, served).get("/search").text
 
 
-def test_latest_questions_are_offered_once_each(reader: Visitor, indexed: str, served: Services) -> None:
+def test_recent_queries_are_offered_once_each(reader: Visitor, indexed: str, served: Services) -> None:
     for text in ("a robin", "a wren", "a robin"):
         search_on_collection(reader, indexed, text=text)
     search_on_collection(reader, indexed, picture=(io.BytesIO(picture("red")), "red.png"))
@@ -102,7 +102,9 @@ def test_latest_questions_are_offered_once_each(reader: Visitor, indexed: str, s
 # an earlier search
 
 
-def test_a_picture_can_be_asked_again_without_choosing_it_anew(reader: Visitor, indexed: str, served: Services) -> None:
+def test_a_query_picture_can_be_reused_without_uploading_it_again(
+    reader: Visitor, indexed: str, served: Services
+) -> None:
     page = search_on_collection(reader, indexed, text="", picture=(io.BytesIO(picture("red")), "red.png"))
     assert page.one("h1").text == "Search by picture"
     first = newest_search(served)
@@ -123,9 +125,7 @@ def test_a_picture_can_be_asked_again_without_choosing_it_anew(reader: Visitor, 
     assert newest_search(served).query_picture_sha256 is None
 
 
-def test_an_earlier_search_is_asked_again_with_every_setting(
-    reader: Visitor, indexed: str, served: Services, ada: Caller
-) -> None:
+def test_a_repeated_search_keeps_every_setting(reader: Visitor, indexed: str, served: Services, ada: Caller) -> None:
     asked = {
         "text": "a robin",
         "k": 2,
@@ -148,17 +148,17 @@ def test_an_earlier_search_is_asked_again_with_every_setting(
     assert {name: getattr(second, name) for name in kept} == {name: getattr(first, name) for name in kept}
 
 
-def test_the_address_may_change_a_setting_of_an_earlier_search(reader: Visitor, searched: Searched) -> None:
+def test_the_url_can_override_a_setting_of_an_earlier_search(reader: Visitor, searched: Searched) -> None:
     filled = filled_form(reader.get(f"/search?again={searched.id}&trace=1"))
     assert (filled["text"], filled["trace"], filled["alpha"]) == ("<b>a small bird</b>", ["1"], "0.25")
 
 
-def test_what_is_not_in_force_any_more_is_told(reader: Visitor, searched: Searched) -> None:
+def test_a_scorer_that_is_no_longer_in_use_is_named(reader: Visitor, searched: Searched) -> None:
     page = reader.get(f"/search?again={searched.id}")
     assert "The earlier search used the scorer some scorer" in page.text
 
 
-def test_search_again_on_the_job_is_filled_with_the_search(reader: Visitor, searched: Searched) -> None:
+def test_the_form_on_the_page_of_a_job_is_filled_with_its_search(reader: Visitor, searched: Searched) -> None:
     page = reader.get(f"/jobs/{searched.id}")
     assert page.one("textarea", id="text").text == "<b>a small bird</b>"
     values = {
@@ -194,7 +194,7 @@ def captioned(reader: Visitor, indexed: str, ada: Caller) -> str:
         ({"like_parts": [], "text": "words alone"}, ItemKind.TEXT, "words alone"),
     ],
 )
-def test_a_search_can_be_like_an_item(
+def test_a_search_can_use_an_item_as_its_example(
     reader: Visitor, indexed: str, captioned: str, served: Services, fields: dict[str, Any], kind: ItemKind, text: str
 ) -> None:
     page = reader.get(f"/search?collection={indexed}&like={captioned}")
@@ -207,13 +207,13 @@ def test_a_search_can_be_like_an_item(
         assert shown.get_data() == picture("red")
 
 
-def test_a_search_like_a_text_asks_with_it(reader: Visitor, indexed: str, ada: Caller, served: Services) -> None:
+def test_a_text_item_can_be_the_example(reader: Visitor, indexed: str, ada: Caller, served: Services) -> None:
     item = ada.get(f"/collections/{indexed}/items").json["items"][0]
     reader.send("/search", **filled_form(reader.get(f"/search?collection={indexed}&like={item['id']}")))
     assert newest_search(served).query_text == "a robin"
 
 
-def test_a_picture_that_is_chosen_goes_before_that_of_the_item(
+def test_an_uploaded_picture_takes_precedence_over_the_picture_of_the_item(
     reader: Visitor, indexed: str, captioned: str, served: Services
 ) -> None:
     filled = filled_form(reader.get(f"/search?collection={indexed}&like={captioned}"))
@@ -222,14 +222,16 @@ def test_a_picture_that_is_chosen_goes_before_that_of_the_item(
     assert reader.client.get(f"/api/v1/searches/{search.id}/picture").get_data() == picture("blue")
 
 
-def test_a_refused_form_keeps_the_item_and_what_of_it_is_asked(reader: Visitor, indexed: str, captioned: str) -> None:
+def test_a_rejected_form_keeps_the_example_item_and_its_selected_parts(
+    reader: Visitor, indexed: str, captioned: str
+) -> None:
     filled = filled_form(reader.get(f"/search?collection={indexed}&like={captioned}"))
     page = reader.send("/search", **{**filled, "like_parts": ["picture"], "k": "0"})
     assert filled_form(page)["like"] == captioned
     assert filled_form(page)["like_parts"] == ["picture"]
 
 
-def test_a_deleted_item_is_like_nothing(reader: Visitor, indexed: str, captioned: str, ada: Caller) -> None:
+def test_a_deleted_example_item_returns_404(reader: Visitor, indexed: str, captioned: str, ada: Caller) -> None:
     filled = filled_form(reader.get(f"/search?collection={indexed}&like={captioned}"))
     ada.delete(f"/items/{captioned}")
     assert reader.get(f"/search?like={captioned}").status == 404

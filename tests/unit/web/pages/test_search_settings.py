@@ -31,7 +31,7 @@ from .conftest import Visitor
 
 
 @pytest.fixture(scope="module")
-def unserved() -> Flask:
+def offline_app() -> Flask:
     """An app with two embedders, which needs no servers."""
     return create_app(
         Settings(
@@ -87,13 +87,13 @@ def _requests(draw: st.DrawFn, app: Flask) -> SearchRequest:
     return SearchRequest.model_validate(asked | dict.fromkeys(off, False))
 
 
-def _stored(asked: SearchSettings, embedder: str) -> Search:
+def _row_of(asked: SearchSettings, embedder: str) -> Search:
     """Return the row of a search, as read from the database."""
     values = asked.columns() | {"coarse": coarse.plan(asked, embedder, has_text=True)}
     return Search(embedder=embedder, **json.loads(json.dumps(values)))
 
 
-def _viewed(row: Search) -> SearchView:
+def _view_of(row: Search) -> SearchView:
     return SearchView.model_construct(
         text="a bird",
         has_picture=False,
@@ -107,40 +107,40 @@ def _viewed(row: Search) -> SearchView:
 
 @given(data=st.data())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_no_setting_is_lost_on_the_way_of_a_search(unserved: Flask, data: st.DataObject) -> None:
-    in_force: Settings = unserved.extensions["retllm"].settings
-    embedder = _embedders(unserved)[0]
-    request = data.draw(_requests(unserved))
+def test_no_setting_is_lost_between_request_row_view_and_form(offline_app: Flask, data: st.DataObject) -> None:
+    in_force: Settings = offline_app.extensions["retllm"].settings
+    embedder = _embedders(offline_app)[0]
+    request = data.draw(_requests(offline_app))
     asked = resolve(request, in_force, embedder)
-    row = _stored(asked, embedder)
+    row = _row_of(asked, embedder)
     assert SearchSettings.of(row) == asked
-    view = _viewed(row)
+    view = _view_of(row)
     assert view.settings == asked
-    with unserved.test_request_context():
+    with offline_app.test_request_context():
         values = form_of(view).values
     # an unchecked box is not sent
     fields = {name: "1" if value is True else value for name, value in values.items() if value is not False}
-    with unserved.test_request_context(method="POST", data=fields | {"whole": "1"}):
+    with offline_app.test_request_context(method="POST", data=fields | {"whole": "1"}):
         sent = request_of(SearchForm.posted())
     assert resolve(sent, in_force, embedder) == asked
 
 
-def test_the_request_has_what_it_was_asked_with_and_nothing_that_it_left_out(unserved: Flask) -> None:
-    in_force: Settings = unserved.extensions["retllm"].settings
+def test_a_request_contains_only_given_settings_and_defaults_apply_to_the_others(offline_app: Flask) -> None:
+    in_force: Settings = offline_app.extensions["retllm"].settings
     assert SearchRequest(text="a").model_dump(mode="json", exclude_none=True) == {
         "text": "a",
         "injection": {},
         "trace": False,
     }
-    plain = resolve(SearchRequest(text="a"), in_force, _embedders(unserved)[0])
+    plain = resolve(SearchRequest(text="a"), in_force, _embedders(offline_app)[0])
     whole = {setting.name: setting.default(in_force) for setting in SETTINGS if not setting.in_optional}
     by_mode = {"tie_decimals": 4, "adaptive": None, "kinds": sorted(ItemKind)}
     assert plain.flat() == whole | by_mode
 
 
-def test_each_setting_has_a_column_and_a_field_of_its_own(unserved: Flask) -> None:
+def test_each_setting_has_its_own_column_and_form_field(offline_app: Flask) -> None:
     columns = {column.key for column in Search.__table__.columns}
-    plain = resolve(SearchRequest(text="a"), unserved.extensions["retllm"].settings, _embedders(unserved)[0])
+    plain = resolve(SearchRequest(text="a"), offline_app.extensions["retllm"].settings, _embedders(offline_app)[0])
     assert plain.columns().keys() <= columns
     assert SearchSettings.model_fields.keys() <= SearchRequest.model_fields.keys()
     assert SearchSettings.model_fields.keys() - {"coarse"} <= SearchView.model_fields.keys()
@@ -148,7 +148,7 @@ def test_each_setting_has_a_column_and_a_field_of_its_own(unserved: Flask) -> No
     assert len(fields) == len({*fields}), "a form is flat"
 
 
-def test_the_groups_are_what_the_fine_stage_takes() -> None:
+def test_setting_groups_match_the_parameters_of_the_fine_stage() -> None:
     assert InjectionSettings.model_fields.keys() <= Injection.__dataclass_fields__.keys()
     assert AdaptiveSettings.model_fields.keys() == Adaptive.__dataclass_fields__.keys()
 

@@ -22,7 +22,7 @@ from retllm.db.tables import Search
 from retllm_web.http.services import Services
 
 SCRIPT = {"X-Requested-With": "fetch"}
-NOBODY = "018f0000-0000-7000-8000-000000000000"
+UNKNOWN_ID = "018f0000-0000-7000-8000-000000000000"
 
 
 def test_a_search_is_submitted_with_its_settings(reader: Visitor, indexed: str, served: Services) -> None:
@@ -58,9 +58,7 @@ def test_a_search_is_submitted_with_its_settings(reader: Visitor, indexed: str, 
     assert search.coarse["captions"]
 
 
-def test_a_form_that_is_left_as_it_is_asks_by_the_settings_in_force(
-    reader: Visitor, indexed: str, served: Services
-) -> None:
+def test_an_unchanged_form_uses_the_configured_settings(reader: Visitor, indexed: str, served: Services) -> None:
     ask_on_page(reader, indexed, text="a bird")
     whole = newest_search(served)
     search_on_collection(reader, indexed, text="a bird", k="10")
@@ -71,19 +69,17 @@ def test_a_form_that_is_left_as_it_is_asks_by_the_settings_in_force(
     assert whole.coarse is None
 
 
-def test_the_tie_decimals_follow_the_answer_that_is_chosen(reader: Visitor, indexed: str, served: Services) -> None:
+def test_the_default_tie_decimals_depend_on_the_mode(reader: Visitor, indexed: str, served: Services) -> None:
     ask_on_page(reader, indexed, text="a bird", mode="verbalized")
     assert newest_search(served).tie_decimals == 2
 
 
-def test_a_layer_in_the_folded_form_means_nothing_to_another_trigger(
-    reader: Visitor, indexed: str, served: Services
-) -> None:
+def test_layers_that_the_trigger_does_not_use_are_ignored(reader: Visitor, indexed: str, served: Services) -> None:
     ask_on_page(reader, indexed, text="a bird", trigger="off", fixed_layer="7", start="3", end="2")
     assert [newest_search(served).injection[name] for name in ("fixed_layer", "start", "end")] == [None, None, None]
 
 
-def test_a_script_is_told_where_the_job_is(reader: Visitor, indexed: str, served: Services) -> None:
+def test_a_script_gets_the_url_of_the_job(reader: Visitor, indexed: str, served: Services) -> None:
     reader.get(f"/search?collection={indexed}")
     data = {"csrf_token": reader.token(), "text": "a bird", "collection": indexed}
     answer = reader.client.post("/search", data=data, headers=SCRIPT)
@@ -91,7 +87,7 @@ def test_a_script_is_told_where_the_job_is(reader: Visitor, indexed: str, served
     assert answer.headers["Location"] == f"/jobs/{newest_search(served).id}"
 
 
-def test_a_viewer_may_search(app: Flask, served: Services, indexed: str) -> None:
+def test_a_viewer_can_search_an_open_collection(app: Flask, served: Services, indexed: str) -> None:
     viewer = log_in_viewer(app, served, open_to_all=indexed)
     page = ask_on_page(viewer, indexed, text="a bird")
     assert page.path == f"/jobs/{newest_search(served).id}"
@@ -124,7 +120,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 KEPT = {"text": "x", "k": "3", "kinds": ["text"], "alpha": "0.5", "mode": "choice", "trace": "1", "first": "2"}
 
 
-def test_a_field_that_is_wrong_is_told_beside_it_and_nothing_is_lost(
+def test_an_invalid_field_shows_its_error_and_the_form_keeps_its_values(
     reader: Visitor, indexed: str, served: Services
 ) -> None:
     for fields, wrong in WRONG:
@@ -144,7 +140,7 @@ def test_a_field_that_is_wrong_is_told_beside_it_and_nothing_is_lost(
     assert count_jobs(served) == 0
 
 
-def test_a_form_of_the_collection_that_is_refused_keeps_its_question_and_shows_every_setting(
+def test_a_rejected_compact_form_keeps_its_query_and_shows_every_setting(
     reader: Visitor, indexed: str, served: Services
 ) -> None:
     page = search_on_collection(reader, indexed, text="a <wren>", k="0")
@@ -156,26 +152,26 @@ def test_a_form_of_the_collection_that_is_refused_keeps_its_question_and_shows_e
     assert "open" not in page.one("details", class_="settings").attributes
 
 
-def test_a_picture_that_is_none_is_told_beside_its_field(reader: Visitor, indexed: str) -> None:
+def test_an_invalid_picture_is_rejected_next_to_its_field(reader: Visitor, indexed: str) -> None:
     page = ask_on_page(reader, indexed, text="a bird", picture=(io.BytesIO(b"no picture"), "red.png"))
     assert page.status == 422
     assert page.one("div", id="picture-problem").text
     assert page.one("textarea", id="text").text == "a bird"
 
 
-def test_a_picture_beside_a_mistake_has_to_be_chosen_again(reader: Visitor, indexed: str) -> None:
+def test_a_picture_must_be_chosen_again_after_an_error(reader: Visitor, indexed: str) -> None:
     page = ask_on_page(reader, indexed, text="x", k="0", picture=(io.BytesIO(picture("red")), "red.png"))
     assert "Choose it again" in page.text
 
 
-def test_a_collection_that_is_not_indexed_says_so(reader: Visitor, texts: str) -> None:
+def test_an_unindexed_collection_is_rejected_with_a_link(reader: Visitor, texts: str) -> None:
     page = ask_on_page(reader, texts, text="a bird")
     assert page.status == 409
     assert "not indexed" in page.one("div", id="collection-problem").text
     assert page.all("a", href=f"/collections/{texts}")
 
 
-def test_a_collection_that_is_gone_meanwhile_loses_nothing_of_the_form(
+def test_the_form_keeps_its_values_if_the_collection_was_deleted_meanwhile(
     reader: Visitor, indexed: str, ada: Caller, served: Services
 ) -> None:
     other = ada.post("/collections", json={"name": "Short-lived"}).json["id"]
@@ -190,7 +186,7 @@ def test_a_collection_that_is_gone_meanwhile_loses_nothing_of_the_form(
     assert count_jobs(served) == 0
 
 
-def test_what_others_own_can_be_neither_searched_nor_used(
+def test_collections_items_and_searches_of_others_return_404(
     app: Flask, reader: Visitor, indexed: str, bob: Caller, ada: Caller
 ) -> None:
     page = search_on_collection(reader, indexed, picture=(io.BytesIO(picture("red")), "red.png"))
@@ -208,8 +204,12 @@ def test_what_others_own_can_be_neither_searched_nor_used(
         ("/search", {"collection": key, "earlier": earlier, "k": "0"}),
     ):
         assert stranger.client.post(path, data=data | fields).status_code == 404, (path, fields)
-    for query in (f"collection={indexed}", f"like={item}", f"again={earlier}", f"again={NOBODY}", "again=1", "like=x"):
+    for query in (
+        f"collection={indexed}",
+        f"like={item}",
+        f"again={earlier}",
+        f"again={UNKNOWN_ID}",
+        "again=1",
+        "like=x",
+    ):
         assert stranger.get(f"/search?{query}").status == 404, query
-
-
-# the form

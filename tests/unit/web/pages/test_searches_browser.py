@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 # a file as the browser provides it on drop or paste
-HOLD = """([bytes, name, type]) => {
+CREATE_DATA_TRANSFER = """([bytes, name, type]) => {
     const held = new DataTransfer();
     held.items.add(new File([Uint8Array.from(atob(bytes), (one) => one.charCodeAt(0))], name, { type }));
     return held;
@@ -34,7 +34,7 @@ HOLD = """([bytes, name, type]) => {
 
 @pytest.fixture
 def page(app: Flask, ada: Caller, chromium: Browser) -> Iterator[Page]:
-    """Ada's browser; at the end there must be no errors."""
+    """A page in ada's browser; its console must have no errors at the end."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -56,15 +56,15 @@ def page(app: Flask, ada: Caller, chromium: Browser) -> Iterator[Page]:
     assert [one for one in complaints if "Failed to load resource" not in one] == []
 
 
-def _held(page: Page, content: bytes, name: str, media_type: str = "image/png") -> Any:
-    return page.evaluate_handle(HOLD, [base64.b64encode(content).decode(), name, media_type])
+def _data_transfer(page: Page, content: bytes, name: str, media_type: str = "image/png") -> Any:
+    return page.evaluate_handle(CREATE_DATA_TRANSFER, [base64.b64encode(content).decode(), name, media_type])
 
 
-def _chosen(page: Page) -> Any:
+def _chosen_picture(page: Page) -> Any:
     return page.locator("[data-chosen]")
 
 
-def _names(page: Page) -> list[str]:
+def _selected_files(page: Page) -> list[str]:
     found: list[str] = page.get_by_label("Query picture (alone").evaluate(
         "one => [...one.files].map((file) => file.name)"
     )
@@ -76,41 +76,41 @@ def _searches(served: Services) -> list[Search]:
         return list(session.scalars(sa.select(Search).order_by(Search.id)))
 
 
-def test_a_picture_is_dropped_seen_and_taken_away(page: Page, indexed: str) -> None:
+def test_a_picture_can_be_dropped_previewed_and_removed(page: Page, indexed: str) -> None:
     page.goto("/search")
-    held = _held(page, picture("red"), "red.png")
+    held = _data_transfer(page, picture("red"), "red.png")
     page.locator("form[data-search]").dispatch_event("drop", {"dataTransfer": held})
-    expect(_chosen(page)).to_contain_text("red.png")
+    expect(_chosen_picture(page)).to_contain_text("red.png")
     expect(page.get_by_alt_text("Selected picture")).to_be_visible()
-    assert _names(page) == ["red.png"]
+    assert _selected_files(page) == ["red.png"]
     page.get_by_role("button", name="Remove picture").click()
-    expect(_chosen(page)).to_be_hidden()
+    expect(_chosen_picture(page)).to_be_hidden()
     expect(page.locator("[data-picture-said]")).to_have_text("Picture removed.")
-    assert _names(page) == []
+    assert _selected_files(page) == []
 
 
-def test_what_is_no_picture_is_told_at_once_and_not_taken(page: Page, indexed: str) -> None:
+def test_a_dropped_file_that_is_not_a_picture_is_rejected_with_a_message(page: Page, indexed: str) -> None:
     page.goto("/search")
-    held = _held(page, b"words", "notes.txt", "text/plain")
+    held = _data_transfer(page, b"words", "notes.txt", "text/plain")
     page.locator("form[data-search]").dispatch_event("drop", {"dataTransfer": held})
     expect(page.locator("[data-picture-said]")).to_contain_text("notes.txt is not a picture")
-    assert _names(page) == []
+    assert _selected_files(page) == []
 
 
-def test_a_picture_is_pasted_but_not_the_one_that_words_bring_along(page: Page, indexed: str) -> None:
+def test_a_pasted_picture_is_used_unless_it_comes_with_text(page: Page, indexed: str) -> None:
     page.goto("/search")
     paste = """(held) => document.activeElement.dispatchEvent(
         new ClipboardEvent("paste", { clipboardData: held, bubbles: true, cancelable: true }))"""
-    with_words = _held(page, picture("red"), "words.png")
+    with_words = _data_transfer(page, picture("red"), "words.png")
     with_words.evaluate("(held) => held.items.add('some words', 'text/plain')")
     with_words.evaluate(paste)
-    assert _names(page) == []
-    _held(page, picture("red"), "image.png").evaluate(paste)
-    expect(_chosen(page)).to_contain_text("image.png")
-    assert _names(page) == ["image.png"]
+    assert _selected_files(page) == []
+    _data_transfer(page, picture("red"), "image.png").evaluate(paste)
+    expect(_chosen_picture(page)).to_contain_text("image.png")
+    assert _selected_files(page) == ["image.png"]
 
 
-def test_a_refused_form_keeps_its_picture_and_goes_on_from_there(page: Page, indexed: str, served: Services) -> None:
+def test_a_rejected_form_keeps_its_picture_and_can_be_corrected(page: Page, indexed: str, served: Services) -> None:
     page.goto(f"/search?collection={indexed}")
     page.get_by_label("Query picture (alone").set_input_files(
         {"name": "red.png", "mimeType": "image/png", "buffer": picture("red")}
@@ -120,7 +120,7 @@ def test_a_refused_form_keeps_its_picture_and_goes_on_from_there(page: Page, ind
     page.get_by_role("button", name="Search", exact=True).click()
     expect(page.locator("#fixed_layer-problem")).to_be_visible()
     expect(page.get_by_label("Layer", exact=True)).to_be_focused()
-    expect(_chosen(page)).to_contain_text("red.png")
+    expect(_chosen_picture(page)).to_contain_text("red.png")
     assert "Choose it again" not in page.content()
     page.get_by_label("Layer", exact=True).fill("2")
     page.get_by_role("button", name="Search", exact=True).click()
@@ -130,7 +130,7 @@ def test_a_refused_form_keeps_its_picture_and_goes_on_from_there(page: Page, ind
     assert search.injection["fixed_layer"] == 2
 
 
-def test_a_picture_that_the_server_refuses_is_not_kept(page: Page, indexed: str) -> None:
+def test_a_picture_rejected_by_the_server_is_removed_from_the_form(page: Page, indexed: str) -> None:
     page.goto(f"/collections/{indexed}")
     page.get_by_label("Query picture (alone").set_input_files(
         {"name": "broken.png", "mimeType": "image/png", "buffer": b"no picture"}
@@ -139,10 +139,10 @@ def test_a_picture_that_the_server_refuses_is_not_kept(page: Page, indexed: str)
     page.get_by_role("button", name="Search", exact=True).click()
     expect(page.locator("#picture-problem")).to_be_visible()
     expect(page.get_by_label("Query text")).to_have_value("a wren")
-    assert _names(page) == []
+    assert _selected_files(page) == []
 
 
-def test_a_mistake_that_is_folded_away_is_shown(page: Page, indexed: str) -> None:
+def test_an_invalid_field_in_a_collapsed_section_is_focused(page: Page, indexed: str) -> None:
     page.goto(f"/search?collection={indexed}&alpha=3&text=x")
     page.get_by_text("Advanced").click()
     page.get_by_role("button", name="Search", exact=True).click()
@@ -152,7 +152,7 @@ def test_a_mistake_that_is_folded_away_is_shown(page: Page, indexed: str) -> Non
     page.wait_for_url("**/jobs/*")
 
 
-def test_a_field_without_meaning_stops_nothing(page: Page, indexed: str, served: Services) -> None:
+def test_an_invalid_hidden_field_does_not_block_the_search(page: Page, indexed: str, served: Services) -> None:
     page.goto(f"/search?collection={indexed}&text=x&first=0")
     expect(page.get_by_label("First wave")).to_be_hidden()
     page.get_by_role("button", name="Search", exact=True).click()
@@ -161,7 +161,7 @@ def test_a_field_without_meaning_stops_nothing(page: Page, indexed: str, served:
     assert search.adaptive is None
 
 
-def test_words_come_along_from_the_collection_to_all_options(page: Page, indexed: str) -> None:
+def test_the_query_text_and_the_collection_are_carried_over_to_all_options(page: Page, indexed: str) -> None:
     page.goto(f"/collections/{indexed}")
     page.get_by_label("Query text").fill("a wren & more")
     page.get_by_role("link", name="All options").click()
@@ -169,7 +169,7 @@ def test_words_come_along_from_the_collection_to_all_options(page: Page, indexed
     expect(page.get_by_label("Collection")).to_have_value(indexed)
 
 
-def test_the_choice_of_a_collection_stands_in_the_address(page: Page, indexed: str, ada: Caller) -> None:
+def test_the_selected_collection_is_in_the_url(page: Page, indexed: str, ada: Caller) -> None:
     other = ada.post("/collections", json={"name": "Other"}).json["id"]
     page.goto("/search")
     page.get_by_label("Collection").select_option(other)

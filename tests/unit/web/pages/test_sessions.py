@@ -1,4 +1,4 @@
-"""Login sessions: new at each log-in, ended by the log-out, listed and ended on the account page."""
+"""Login sessions: new at each login, ended by the logout, listed and ended on the account page."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def _cookie(visitor: Visitor) -> str:
     return cookie.value
 
 
-def _thief(app: OpenAPI, cookie: str) -> Visitor:
+def _browser_with_cookie(app: OpenAPI, cookie: str) -> Visitor:
     """Somebody else's browser with a copy of a cookie."""
     visitor = Visitor(app.test_client())
     visitor.client.set_cookie(COOKIE, cookie)
     return visitor
 
 
-def _another(app: OpenAPI, agent: str = FIREFOX) -> Visitor:
+def _second_browser(app: OpenAPI, agent: str = FIREFOX) -> Visitor:
     """Another browser of ada's."""
     visitor = Visitor(app.test_client())
     visitor.client.environ_base["HTTP_USER_AGENT"] = agent
@@ -41,7 +41,7 @@ def _another(app: OpenAPI, agent: str = FIREFOX) -> Visitor:
     return visitor
 
 
-def test_what_a_browser_held_before_the_log_in_is_worth_nothing_after_it(
+def test_cookies_and_csrf_tokens_from_before_the_login_are_invalid_after_it(
     app: OpenAPI, visitor: Visitor, ada: Caller
 ) -> None:
     # an attacker who put a session of their own into the browser knows its cookie and its CSRF token
@@ -49,12 +49,12 @@ def test_what_a_browser_held_before_the_log_in_is_worth_nothing_after_it(
     before, token = _cookie(visitor), visitor.token()
     assert visitor.log_in("ada").status == 200
     assert _cookie(visitor) != before
-    assert _thief(app, before).get("/").path == "/login"
+    assert _browser_with_cookie(app, before).get("/").path == "/login"
     forged = visitor.client.post("/collections", data={"name": "Forged", "csrf_token": token})
     assert forged.status_code == 403
 
 
-def test_each_log_in_is_a_session_of_its_own(app: OpenAPI, visitor: Visitor, ada: Caller, served: Services) -> None:
+def test_each_login_creates_its_own_session(app: OpenAPI, visitor: Visitor, ada: Caller, served: Services) -> None:
     for _ in range(2):
         visitor.log_in("ada")
         visitor.client.delete_cookie(COOKIE)
@@ -62,26 +62,26 @@ def test_each_log_in_is_a_session_of_its_own(app: OpenAPI, visitor: Visitor, ada
         assert session.scalar(sa.select(sa.func.count(Login.id.distinct()))) == 2
 
 
-def test_a_stolen_cookie_is_dead_after_the_log_out(app: OpenAPI, reader: Visitor) -> None:
+def test_a_stolen_cookie_is_invalid_after_logout(app: OpenAPI, reader: Visitor) -> None:
     stolen = _cookie(reader)
-    assert _thief(app, stolen).get("/").path == "/"
+    assert _browser_with_cookie(app, stolen).get("/").path == "/"
     reader.get("/")
     reader.send("/logout")
-    assert _thief(app, stolen).get("/").path == "/login"
-    assert _thief(app, stolen).client.get("/api/v1/me").status_code == 401
+    assert _browser_with_cookie(app, stolen).get("/").path == "/login"
+    assert _browser_with_cookie(app, stolen).client.get("/api/v1/me").status_code == 401
 
 
-def test_a_new_password_logs_every_other_browser_out_and_renews_this_one(app: OpenAPI, reader: Visitor) -> None:
-    other, stolen = _another(app), _cookie(reader)
+def test_a_password_change_ends_all_other_sessions_and_renews_the_current_one(app: OpenAPI, reader: Visitor) -> None:
+    other, stolen = _second_browser(app), _cookie(reader)
     reader.get("/account")
     fields = {"old": PASSWORD, "new": "another good one", "again": "another good one"}
     assert "Password changed" in reader.send("/account/password", **fields).text
     assert reader.get("/account").path == "/account"
     assert other.get("/").path == "/login"
-    assert _thief(app, stolen).get("/").path == "/login"
+    assert _browser_with_cookie(app, stolen).get("/").path == "/login"
 
 
-def test_who_is_locked_out_or_given_a_password_is_out_in_every_browser(
+def test_locking_an_account_or_replacing_its_password_ends_its_sessions(
     app: OpenAPI, reader: Visitor, root: Caller, ada: Caller
 ) -> None:
     for change in (
@@ -96,7 +96,7 @@ def test_who_is_locked_out_or_given_a_password_is_out_in_every_browser(
         assert reader.log_in("ada").path == "/"
 
 
-def test_a_new_role_counts_at_once_in_a_session_that_lasts(reader: Visitor, served: Services) -> None:
+def test_a_role_change_applies_to_existing_sessions(reader: Visitor, served: Services) -> None:
     with transaction(served.sessions) as session:
         accounts.set_role(session, accounts.find_user(session, "ada"), Role.ADMIN)
     assert reader.get("/people").status == 200
@@ -106,7 +106,7 @@ def test_a_new_role_counts_at_once_in_a_session_that_lasts(reader: Visitor, serv
     assert reader.get("/people").status == 403
 
 
-def test_a_session_that_nobody_uses_is_over(reader: Visitor, served: Services) -> None:
+def test_a_session_expires_after_14_days_without_use(reader: Visitor, served: Services) -> None:
     def age(days: float) -> None:
         with transaction(served.sessions) as session:
             session.execute(sa.update(Login).values(seen_at=sa.func.now() - sa.cast(f"{days} days", sa.Interval)))
@@ -118,15 +118,15 @@ def test_a_session_that_nobody_uses_is_over(reader: Visitor, served: Services) -
 
 
 @pytest.mark.parametrize("forged", ["nonsense", "", "018f0000-0000-7000-8000-000000000000", "1", "\0"])
-def test_a_cookie_that_names_no_session_is_no_session(app: OpenAPI, ada: Caller, forged: str) -> None:
+def test_a_session_cookie_with_an_invalid_session_id_is_rejected(app: OpenAPI, ada: Caller, forged: str) -> None:
     client = app.test_client()
     with client.session_transaction() as cookie:
         cookie["_user_id"] = forged
     assert client.get("/api/v1/me").status_code == 401
 
 
-def test_the_account_page_lists_the_browsers_and_ends_one(app: OpenAPI, reader: Visitor) -> None:
-    other = _another(app)
+def test_the_account_page_lists_sessions_and_can_end_one(app: OpenAPI, reader: Visitor) -> None:
+    other = _second_browser(app)
     page = reader.get("/account")
     assert "Firefox on Linux" in page.text
     assert "(this one)" in page.text
@@ -143,8 +143,8 @@ def test_the_account_page_lists_the_browsers_and_ends_one(app: OpenAPI, reader: 
     assert answer.status_code == 404
 
 
-def test_every_other_browser_is_logged_out_at_once(app: OpenAPI, reader: Visitor, served: Services) -> None:
-    others = [_another(app) for _ in range(3)]
+def test_all_other_sessions_are_ended_at_once_and_logged(app: OpenAPI, reader: Visitor, served: Services) -> None:
+    others = [_second_browser(app) for _ in range(3)]
     reader.get("/account")
     assert "All other browsers" in reader.send("/account/browsers/end").text
     assert [other.get("/").path for other in others] == ["/login"] * 3
@@ -154,8 +154,8 @@ def test_every_other_browser_is_logged_out_at_once(app: OpenAPI, reader: Visitor
     assert (entry.user_name, entry.detail) == ("ada", {"sessions": 3})
 
 
-def test_what_a_browser_says_of_itself_is_text_and_no_markup(app: OpenAPI, reader: Visitor) -> None:
-    _another(app, agent="<script>alert(1)</script>" + "x" * 1000)
+def test_the_user_agent_is_escaped(app: OpenAPI, reader: Visitor) -> None:
+    _second_browser(app, agent="<script>alert(1)</script>" + "x" * 1000)
     page: Page = reader.get("/account")
     assert "<script>alert" not in page.html
     assert "&lt;script&gt;alert" in page.html
@@ -174,5 +174,5 @@ def test_what_a_browser_says_of_itself_is_text_and_no_markup(app: OpenAPI, reade
         (None, "An unnamed browser"),
     ],
 )
-def test_a_browser_is_named_so_that_its_owner_knows_it(agent: str | None, words: str) -> None:
+def test_user_agents_are_shown_as_browser_and_system(agent: str | None, words: str) -> None:
     assert browser_of(agent) == words

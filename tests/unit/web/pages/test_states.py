@@ -71,7 +71,7 @@ def jobs(served: Services, ada: Caller, texts: str) -> dict[JobState, UUID]:
 
 
 @pytest.fixture
-def job_of_units(served: Services, ada: Caller, texts: str) -> UUID:
+def job_with_units(served: Services, ada: Caller, texts: str) -> UUID:
     """A job with a unit in each state, the first of them with an attempt of each outcome."""
     job = make_job(ada.user.id, UUID(texts), JobKind.INDEX, state=JobState.RUNNING)
     units = [make_unit(job.id, Stage.EMBED, seq, state=state) for seq, state in enumerate(UnitState)]
@@ -104,16 +104,16 @@ def test_charts_show_the_words_for_the_states_of_jobs(reader: Visitor, jobs: dic
 
 
 @pytest.mark.parametrize("state", UnitState)
-def test_pages_show_the_word_for_the_state_of_a_unit(reader: Visitor, job_of_units: UUID, state: UnitState) -> None:
-    page = reader.get(f"/jobs/{job_of_units}/attempts?state={state.value}")
+def test_pages_show_the_word_for_the_state_of_a_unit(reader: Visitor, job_with_units: UUID, state: UnitState) -> None:
+    page = reader.get(f"/jobs/{job_with_units}/attempts?state={state.value}")
     assert page.one("td", data_label="State").text == UNITS[state.value]
     assert page.one("a", aria_current="true").text == f"{UNITS[state.value]} 1"
-    counts = [cell.text.split(", ") for cell in reader.get(f"/jobs/{job_of_units}").all("td")]
+    counts = [cell.text.split(", ") for cell in reader.get(f"/jobs/{job_with_units}").all("td")]
     assert any(f"1 {UNITS[state.value]}" in cell for cell in counts)
 
 
-def test_pages_show_the_words_for_the_outcomes_of_attempts(reader: Visitor, job_of_units: UUID) -> None:
-    page = reader.get(f"/jobs/{job_of_units}/attempts?state={UnitState.READY}")
+def test_pages_show_the_words_for_the_outcomes_of_attempts(reader: Visitor, job_with_units: UUID) -> None:
+    page = reader.get(f"/jobs/{job_with_units}/attempts?state={UnitState.READY}")
     (trail,) = [e for e in page.all("details") if (e.attributes.get("id") or "").startswith("trail-")]
     assert re.findall(r"\d: ([a-z ]+),", trail.text) == list(OUTCOMES.values())
 

@@ -25,7 +25,7 @@ SCRIPT = {"X-Requested-With": "fetch"}
 
 
 @pytest.fixture
-def chief(app: OpenAPI, root: Caller) -> Visitor:
+def admin(app: OpenAPI, root: Caller) -> Visitor:
     """An administrator in a browser."""
     visitor = Visitor(app.test_client())
     visitor.log_in("root")
@@ -58,27 +58,27 @@ def dead(texts: str, ada: Caller, served: Services) -> list[str]:
         return [str(one.id) for one in (first, *others)]
 
 
-def _tell(served: Services, name: str, queues: list[str], **model: Any) -> None:
+def _report(served: Services, name: str, queues: list[str], **model: Any) -> None:
     told = {"name": "clip", "revision": "abcdef", "loaded": True, "error": None, **model}
     with transaction(served.sessions) as session:
         workers.record(session, WorkerReport(name, queues, "cuda: H200", "0.1.0", [told]))
 
 
-def _audited(served: Services) -> list[tuple[str, str | None]]:
+def _audit_entries(served: Services) -> list[tuple[str, str | None]]:
     with transaction(served.sessions) as session:
         entries = session.scalars(sa.select(AuditEntry).order_by(AuditEntry.id)).all()
         wanted = {Action.QUEUE_PAUSED, Action.QUEUE_RESUMED, Action.UNITS_REQUEUED}
         return [(one.action, one.target) for one in entries if one.action in wanted]
 
 
-def _given_up(page: Page) -> list[str]:
+def _dead_units(page: Page) -> list[str]:
     return [e.text for e in page.all("li", class_="dead-unit")]
 
 
-def test_workers_are_shown_with_their_state_and_why_a_model_is_missing(reader: Visitor, served: Services) -> None:
+def test_workers_are_shown_with_their_state_and_model_errors(reader: Visitor, served: Services) -> None:
     assert "No worker was seen" in reader.get("/system").text
-    _tell(served, "gpu1:1", ["query", "embed"])
-    _tell(served, "gpu2:2", ["score"], loaded=False, error="It is not on this machine.")
+    _report(served, "gpu1:1", ["query", "embed"])
+    _report(served, "gpu2:2", ["score"], loaded=False, error="It is not on this machine.")
     with transaction(served.sessions) as session:
         ago = sa.func.now() - sa.text("interval '5 minutes'")
         session.execute(sa.update(Worker).where(Worker.name == "gpu2:2").values(seen_at=ago))
@@ -95,22 +95,22 @@ def test_workers_are_shown_with_their_state_and_why_a_model_is_missing(reader: V
 
 
 def test_an_administrator_pauses_a_queue_with_a_reason_and_resumes_it(
-    chief: Visitor, texts: str, ada: Caller, served: Services, notified: RecordingNotifier
+    admin: Visitor, texts: str, ada: Caller, served: Services, notified: RecordingNotifier
 ) -> None:
     ada.post(f"/collections/{texts}/index")
     notified.units.clear()
-    chief.get("/system")
-    page = chief.send("/system/queues/embed/pause", reason=" a new GPU ")
+    admin.get("/system")
+    page = admin.send("/system/queues/embed/pause", reason=" a new GPU ")
     assert "Queue embed paused." in page.text
     assert re.search(r"paused by root just now ?: a new GPU", page.text)
-    assert "root paused the queue embed" in chief.get("/").text
-    chief.get("/system")
-    assert "Queue embed resumed." in chief.send("/system/queues/embed/resume").text
+    assert "root paused the queue embed" in admin.get("/").text
+    admin.get("/system")
+    assert "Queue embed resumed." in admin.send("/system/queues/embed/resume").text
     assert [stage for _, stage in notified.units] == [Stage.EMBED], "workers are notified of the waiting units"
-    assert _audited(served) == [(Action.QUEUE_PAUSED, "embed"), (Action.QUEUE_RESUMED, "embed")]
+    assert _audit_entries(served) == [(Action.QUEUE_PAUSED, "embed"), (Action.QUEUE_RESUMED, "embed")]
 
 
-def test_only_administrators_pause(reader: Visitor, served: Services) -> None:
+def test_only_administrators_can_pause_and_resume_queues(reader: Visitor, served: Services) -> None:
     page = reader.get("/system")
     assert [e for e in page.all("form") if "queues" in (e.attributes.get("action") or "")] == []
     reader.get("/account")
@@ -123,44 +123,44 @@ def test_only_administrators_pause(reader: Visitor, served: Services) -> None:
         assert session.scalars(sa.select(PausedQueue)).all() == []
 
 
-def test_a_queue_that_is_not_there_is_not_found(chief: Visitor) -> None:
-    chief.get("/system")
-    assert chief.client.post("/system/queues/media/pause", data={"csrf_token": chief.token()}).status_code == 404
+def test_pausing_an_unknown_queue_returns_404(admin: Visitor) -> None:
+    admin.get("/system")
+    assert admin.client.post("/system/queues/media/pause", data={"csrf_token": admin.token()}).status_code == 404
 
 
-def test_the_selected_units_get_new_attempts(
+def test_selected_dead_units_are_retried(
     reader: Visitor, dead: list[str], served: Services, notified: RecordingNotifier
 ) -> None:
     notified.units.clear()
     page = reader.get("/system")
-    assert [text.split("OSError: ")[1].split()[1] for text in _given_up(page)] == ["2", "1", "0"]
+    assert [text.split("OSError: ")[1].split()[1] for text in _dead_units(page)] == ["2", "1", "0"]
     assert len(page.all("details", id=f"trace-{dead[0]}")) == 1
     page = reader.send("/system/dead-units/requeue", unit=dead[:2])
     assert "Retrying 2 units." in page.text
-    assert len(_given_up(page)) == 1
+    assert len(_dead_units(page)) == 1
     assert sorted(str(unit) for unit, _ in notified.units) == sorted(dead[:2])
-    assert _audited(served) == [(Action.UNITS_REQUEUED, None)]
+    assert _audit_entries(served) == [(Action.UNITS_REQUEUED, None)]
     assert "Select the units to retry" in reader.send("/system/dead-units/requeue").text
 
 
-def test_all_that_match_get_new_attempts_and_no_others(reader: Visitor, dead: list[str]) -> None:
+def test_all_matching_dead_units_and_no_others_are_retried(reader: Visitor, dead: list[str]) -> None:
     page = reader.get("/system?text=disk 1")
-    assert len(_given_up(page)) == 1
+    assert len(_dead_units(page)) == 1
     page = reader.get("/system?text=DISK&queue=embed")
     assert "Retry all 3 matching units" in page.text
     page = reader.send("/system/dead-units/requeue", all="1", text="disk 1", queue="embed")
     assert "Retrying 1 unit." in page.text
-    assert len(_given_up(reader.get("/system"))) == 2
+    assert len(_dead_units(reader.get("/system"))) == 2
 
 
-def test_guests_see_what_was_given_up_and_can_do_nothing_about_it(
+def test_accounts_without_editing_rights_see_dead_units_but_cannot_retry_them(
     guest: Visitor, dead: list[str], texts: str, served: Services
 ) -> None:
-    assert _given_up(guest.get("/system")) == []
+    assert _dead_units(guest.get("/system")) == []
     with transaction(served.sessions) as session:
         session.execute(sa.update(Collection).values(visibility=Visibility.EVERYONE))
     page = guest.get("/system")
-    assert len(_given_up(page)) == 3
+    assert len(_dead_units(page)) == 3
     assert "Traceback" not in page.text
     assert page.all("input", name="unit") == []
     assert [e for e in page.all("button") if "Retry" in e.text] == []
@@ -169,13 +169,13 @@ def test_guests_see_what_was_given_up_and_can_do_nothing_about_it(
     assert "Retrying 0 units. 1 skipped: of another account" in answer.text
 
 
-def test_odd_addresses_filter_nothing_or_are_not_found(reader: Visitor, dead: list[str]) -> None:
-    assert len(_given_up(reader.get("/system?queue=x&text=%00"))) == 3
+def test_invalid_filters_are_ignored_and_invalid_keys_return_404(reader: Visitor, dead: list[str]) -> None:
+    assert len(_dead_units(reader.get("/system?queue=x&text=%00"))) == 3
     assert reader.get("/system?after=x").status == 404
     assert reader.get("/system?collection=x").status == 404
 
 
-def test_pages_of_what_was_given_up_keep_the_filter(reader: Visitor, dead: list[str], served: Services) -> None:
+def test_paging_of_dead_units_keeps_the_filter(reader: Visitor, dead: list[str], served: Services) -> None:
     with transaction(served.sessions) as session:
         one = session.get_one(Unit, dead[0])
         session.add_all(
@@ -193,19 +193,19 @@ def test_pages_of_what_was_given_up_keep_the_filter(reader: Visitor, dead: list[
     page = reader.get("/system?text=disk")
     (link,) = [e.attributes["href"] or "" for e in page.all("a") if e.text == "Older units"]
     assert "text=disk" in link
-    assert (len(_given_up(page)), len(_given_up(reader.get(link)))) == (30, 10)
+    assert (len(_dead_units(page)), len(_dead_units(reader.get(link)))) == (30, 10)
 
 
 @pytest.mark.parametrize("path", ["/system/live", "/overview/live?window=7d"])
-def test_what_did_not_change_is_not_sent_again(reader: Visitor, served: Services, path: str) -> None:
+def test_unchanged_fragments_are_not_sent_again(reader: Visitor, served: Services, path: str) -> None:
     def ask(tag: str) -> Any:
         return reader.client.get(path, headers={**SCRIPT, "If-None-Match": tag})
 
-    _tell(served, "gpu1:1", ["score"])
+    _report(served, "gpu1:1", ["score"])
     tag = ask("").headers["ETag"]
     # the ETag contains the minute, which may change between two requests
     assert 304 in (ask(tag).status_code, ask(ask("").headers["ETag"]).status_code)
-    _tell(served, "gpu1:1", ["score"], loaded=False)
+    _report(served, "gpu1:1", ["score"], loaded=False)
     answer = ask(tag)
     assert answer.status_code == 200
     assert "not loaded yet" in answer.get_data(as_text=True)

@@ -53,13 +53,13 @@ def _statuses(steps: list[Step]) -> list[str]:
     return [step.status.value for step in steps]
 
 
-def test_a_queued_job_has_started_no_step_but_the_first() -> None:
+def test_a_queued_job_has_only_its_first_step_running() -> None:
     steps = _index(JobState.QUEUED, _stage({UnitState.READY: 2}))
     assert _statuses(steps) == ["running", "not started", "not started"]
     assert (steps[0].began_at, steps[0].seconds) == (BEGAN, None)
 
 
-def test_a_step_that_lasts_has_its_beginning_and_no_duration() -> None:
+def test_a_running_step_has_a_start_time_but_no_duration() -> None:
     steps = _index(
         JobState.RUNNING,
         _stage({UnitState.DONE: 1, UnitState.LEASED: 1}, items_done=5, started_at=_at(3), seconds=4.0),
@@ -79,7 +79,7 @@ def test_a_step_that_lasts_has_its_beginning_and_no_duration() -> None:
         (JobState.CANCELLED, {UnitState.DONE: 1, UnitState.CANCELLED: 1}, StepStatus.CANCELLED),
     ],
 )
-def test_a_job_that_is_over_says_how_each_step_ended(
+def test_an_ended_job_shows_how_each_step_ended(
     state: JobState, units: dict[UnitState, int], status: StepStatus
 ) -> None:
     stage = _stage(units, started_at=_at(3), finished_at=_at(7), seconds=4.0)
@@ -88,16 +88,16 @@ def test_a_job_that_is_over_says_how_each_step_ended(
     assert [step.seconds for step in steps] == [3.0, 4.0, 7.0]
 
 
-def test_a_job_that_was_cancelled_in_its_queue_never_began() -> None:
+def test_a_job_cancelled_while_queued_shows_all_steps_as_cancelled() -> None:
     steps = _index(JobState.CANCELLED, _stage({UnitState.CANCELLED: 1}), finished_at=_at(2))
     assert _statuses(steps) == ["cancelled", "cancelled", "cancelled"]
     assert steps[0].seconds is None
 
 
-def test_a_job_with_nothing_to_do_is_done_without_a_part() -> None:
+def test_a_job_without_units_shows_all_steps_as_succeeded() -> None:
     assert _statuses(_index(JobState.SUCCEEDED, finished_at=_at(0))) == ["succeeded", "succeeded", "succeeded"]
 
 
-def test_a_clock_that_was_set_back_makes_no_negative_duration() -> None:
+def test_a_clock_set_back_gives_no_negative_durations() -> None:
     steps = _index(JobState.SUCCEEDED, _stage({UnitState.DONE: 1}), started_at=_at(-5), finished_at=_at(-1))
     assert [step.seconds for step in steps if step.seconds is not None] == [0.0, 0.0]
