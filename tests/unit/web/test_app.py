@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -26,16 +27,17 @@ def test_readyz_reports_ready_if_the_database_and_redis_are_reachable(client: Fl
     assert answer.json == {"ready": True, "checks": {"database": {"ok": True}, "redis": {"ok": True}}}
 
 
-def test_readyz_reports_an_unreachable_redis_without_its_password(settings: Settings) -> None:
-    away = settings.model_copy(update={"redis_url": "redis://:secret@127.0.0.1:1/0"})
+def test_readyz_reports_an_unreachable_redis_without_its_address(settings: Settings) -> None:
+    away = settings.model_copy(update={"redis_url": "redis://:secret@127.0.0.1:1/7"})
     answer = create_app(away).test_client().get("/readyz")
     assert answer.status_code == 503
     assert answer.json is not None
     assert answer.json["checks"] == {"database": {"ok": True}, "redis": {"ok": False, "reason": "unreachable"}}
-    assert "secret" not in answer.text
+    for word in ("secret", "127.0.0.1"):
+        assert word not in answer.text
 
 
-def test_an_unreachable_database_gives_503_without_its_password(settings: Settings) -> None:
+def test_an_unreachable_database_gives_503_without_its_address(settings: Settings) -> None:
     away = settings.model_copy(update={"database_url": "postgresql://nobody:secret@127.0.0.1:1/none"})
     client = create_app(away).test_client()
     assert client.get("/readyz").status_code == 503
@@ -43,7 +45,8 @@ def test_an_unreachable_database_gives_503_without_its_password(settings: Settin
     assert answer.status_code == 503
     assert answer.json is not None
     assert answer.json["error"]["code"] == "stack"
-    assert "secret" not in answer.text
+    for word in ("secret", "127.0.0.1"):
+        assert word not in answer.text
 
 
 def test_create_app_rejects_settings_without_a_database_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +110,7 @@ def test_large_uploads_are_spooled_to_disk(own_app: OpenAPI) -> None:
     own_app.extensions["csrf"].exempt(where)
     client = own_app.test_client()
     for size, on_disk in ((1_000, False), (2_000_000, True)):
-        answer = client.post("/api/where", data={"file": (__import__("io").BytesIO(b"x" * size), "a.bin")})
+        answer = client.post("/api/where", data={"file": (BytesIO(b"x" * size), "a.bin")})
         assert answer.json == {"on_disk": on_disk}
 
 

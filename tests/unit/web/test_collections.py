@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from io import BytesIO
 
 import pytest
 import sqlalchemy as sa
@@ -172,7 +173,7 @@ def test_a_collection_shows_its_newest_job(ada: Caller, served: Services) -> Non
 def test_deleting_a_collection_deletes_its_items_jobs_and_files(ada: Caller, served: Services) -> None:
     key = _create(ada, "Old")
     for name in ("items/aa/one/original", "queries/two/picture"):
-        served.storage.put(name, __import__("io").BytesIO(b"bytes"))
+        served.storage.put(name, BytesIO(b"bytes"))
     with transaction(served.sessions) as session:
         session.add(
             Item(

@@ -96,7 +96,7 @@ def test_hints_are_counted_if_redis_is_reachable(ada: Caller) -> None:
     ],
 )
 def test_an_invalid_pause_request_is_rejected(root: Caller, path: str, body: Any) -> None:
-    assert 400 <= root.post(f"/system/queues/{path}", json=body).status_code < 500
+    assert root.post(f"/system/queues/{path}", json=body).status_code == 422
 
 
 def test_dead_units_can_be_listed_and_requeued_only_with_access_to_their_job(
@@ -126,10 +126,10 @@ def test_dead_units_can_be_listed_and_requeued_only_with_access_to_their_job(
         "other=1",
     ],
 )
-def test_invalid_filters_of_dead_units_cause_no_server_errors(ada: Caller, query: str) -> None:
-    assert ada.get(f"/system/dead-units?{query}").status_code in (200, 400, 422)
+def test_invalid_filters_of_dead_units_are_rejected(ada: Caller, query: str) -> None:
+    assert ada.get(f"/system/dead-units?{query}").status_code == 422
 
 
 @pytest.mark.parametrize("body", [{}, {"units": []}, {"units": ["x"]}, {"units": [1]}, {"units": "x"}])
 def test_requeueing_without_valid_units_is_rejected(ada: Caller, body: Any) -> None:
-    assert ada.post("/system/dead-units/requeue", json=body).status_code in (400, 422)
+    assert ada.post("/system/dead-units/requeue", json=body).status_code == 422

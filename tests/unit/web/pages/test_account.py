@@ -16,7 +16,10 @@ def test_a_token_is_shown_once_and_works_until_it_is_revoked(app: Flask, reader:
     assert app.test_client().get("/api/v1/me", headers=headers).status_code == 200
     page = reader.get("/account")
     assert made not in page.html
-    (revoke,) = [f for f in page.all("form") if "Revoke" in f.text and "notebook" in str(page.html)][-1:]
+    forms = [form for form in page.all("form") if "Revoke" in form.text]
+    buttons = [button for button in page.all("button") if button.text == "Revoke"]
+    labelled = zip(forms, buttons, strict=True)
+    (revoke,) = [form for form, button in labelled if button.attributes["aria-label"] == "Revoke notebook"]
     page = reader.send(str(revoke.attributes["action"]))
     assert "Token revoked" in page.text
     assert app.test_client().get("/api/v1/me", headers=headers).status_code == 401

@@ -23,9 +23,6 @@ from retllm.db.enums import ItemKind
 from retllm.db.tables import Search
 from retllm_web.http.services import Services
 
-SCRIPT = {"X-Requested-With": "fetch"}
-UNKNOWN_ID = "018f0000-0000-7000-8000-000000000000"
-
 
 def test_the_form_starts_with_the_configured_settings(reader: Visitor, indexed: str, served: Services) -> None:
     page = reader.get(f"/search?collection={indexed}")
