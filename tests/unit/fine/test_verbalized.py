@@ -17,7 +17,7 @@ from tests.unit.fine.reference import Reference, picture
 from retllm.errors import InvalidInput, ScoreUnreadable
 from retllm.fine import Content, Injection, PairScore, Scorer, load_prompts, load_scorer
 from retllm.fine.engine import Engine, Prompt, PromptAnswer
-from retllm.fine.modes import JudgeTask
+from retllm.fine.modes import ScoreTask
 from retllm.fine.modes.verbalized import Verbalized, most_likely
 
 CAPTION = "a red square is left of a dog"
@@ -198,8 +198,8 @@ def score_texts(qwen: Scorer) -> Callable[[list[str]], tuple[list[PairScore], li
     def scores(texts: list[str]) -> tuple[list[PairScore], list[dict[int, int]]]:
         encode = lambda text: loaded.preparer.encode(text, continued=True)  # noqa: E731
         engine: Any = Scripted(encode, encode("<|im_end|>")[0], texts)
-        task = JudgeTask(Content(text="a"), [(at, Content(text="b")) for at in range(len(texts))])
-        return Verbalized(load_prompts(), loaded).judge(engine, task)(), engine.asked
+        task = ScoreTask(Content(text="a"), [(at, Content(text="b")) for at in range(len(texts))])
+        return Verbalized(load_prompts(), loaded).score(engine, task)(), engine.asked
 
     return scores
 
