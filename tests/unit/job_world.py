@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.orm import Session
 from tests.factories import make_collection, make_text, make_user, store
-from tests.unit.stand_ins import Quiet
+from tests.unit.stand_ins import SilentNotifier
 
 from retllm.db.enums import Stage
 from retllm.db.session import Sessions, transaction
@@ -102,4 +102,4 @@ def unused_tcp_port() -> int:
 @pytest.fixture
 def context(world, tmp_path: Path) -> WorkerContext:
     world.settings = world.settings.model_copy(update={"home": tmp_path})
-    return WorkerContext(world.sessions, get_storage(world.settings), world.settings, Quiet(), "tester:1")
+    return WorkerContext(world.sessions, get_storage(world.settings), world.settings, SilentNotifier(), "tester:1")

@@ -1,4 +1,4 @@
-"""Models that a test can foresee, and the way of a job through them without any worker process."""
+"""Stand-in models with predictable results, and functions that run jobs with them without worker processes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from retllm.search.submit import StoredPicture, submit_search
 from retllm.search.views import search_view
 
 
-class Words:
-    """An embedder of which the tests know every vector: a text's words, or a picture's mean colour."""
+class FakeEmbedder:
+    """An embedder with predictable vectors: the words of a text, or the mean colour of a picture."""
 
     info = EmbedderInfo(name="local-dir:/models/embedder", revision="r1", dimension=32, preprocessing_hash="p1")
     least_side = 8
@@ -55,7 +55,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Trace:
-    """Stands where a trace stands."""
+    """Takes the place of a trace."""
 
     of: str
 
@@ -63,10 +63,10 @@ class Trace:
         return {"of": self.of}
 
 
-class Judge:
-    """A scorer that says of each candidate what the test has told it to say: score and entropy, or a score alone.
+class FakeScorer:
+    """A scorer that returns for each candidate the score and the entropy that ``answer`` returns.
 
-    The second comes as None from a mode that knows no entropy; None for a score is an answer that holds none.
+    A score of None is an answer without a score. In the mode ``verbalized`` the entropy is always None.
     """
 
     info = ScorerInfo(
@@ -79,15 +79,15 @@ class Judge:
         picture_tokens=1024,
     )
 
-    def __init__(self, says: Callable[[Content], tuple[float | None, float | None]], version: str = "v1") -> None:
-        self._says = says
+    def __init__(self, answer: Callable[[Content], tuple[float | None, float | None]], version: str = "v1") -> None:
+        self._answer = answer
         self._version = version
         self.asked: list[Content] = []
         self.modes: list[Mode] = []
 
     @property
     def texts(self) -> list[str | None]:
-        """The texts of the candidates that were asked about, in the order of asking."""
+        """The texts of the scored candidates, in the order of the requests."""
         return [content.text for content in self.asked]
 
     def version(self, injection: Injection, mode: Mode = "true_false") -> str:
@@ -104,10 +104,10 @@ class Judge:
     ) -> list[PairScore]:
         self.asked.extend(candidates)
         self.modes.extend([mode] * len(candidates))
-        return [self._judge(candidate, mode, trace) for candidate in candidates]
+        return [self._score(candidate, mode, trace) for candidate in candidates]
 
-    def _judge(self, candidate: Content, mode: Mode, trace: bool) -> PairScore:
-        score, entropy = self._says(candidate)
+    def _score(self, candidate: Content, mode: Mode, trace: bool) -> PairScore:
+        score, entropy = self._answer(candidate)
         kept = Trace(candidate.text or "") if trace else None
         if score is None:
             return PairScore(None, None, None, None, None, 40, "It wrote no number.", trace=kept)
@@ -115,8 +115,8 @@ class Judge:
         return PairScore(score, math.log(score / (1 - score)), entropy, 2, 0.8, 40, trace=kept)
 
 
-class Quiet:
-    """No worker listens here; the tests run the units themselves."""
+class SilentNotifier:
+    """A notifier without workers; the tests run the units themselves."""
 
     def notify(self, units) -> int:
         return len(list(units))
@@ -129,10 +129,10 @@ def run(
     scorer: object | None = None,
     embedders: Callable[[str], Any] | None = None,
 ) -> None:
-    """Run the ready units of a job until there is none; every embedder is ``Words`` if nothing else is said."""
-    embedders = embedders or (lambda _: Words())
+    """Run the ready units of a job until there is none; every embedder is a ``FakeEmbedder`` by default."""
+    embedders = embedders or (lambda _: FakeEmbedder())
 
-    def doing(context: WorkerContext, held: LeasedUnit):
+    def do_unit(context: WorkerContext, held: LeasedUnit):
         if held.claim.stage is Stage.EMBED:
             return embed_unit(context, held, embedders)
         if held.claim.stage is Stage.COARSE:
@@ -141,7 +141,7 @@ def run(
 
     while ready := [unit for unit in world.units(job_id) if unit.state is UnitState.READY]:
         for unit in ready:
-            assert run_unit(context, unit.id, doing)
+            assert run_unit(context, unit.id, do_unit)
 
 
 def index(context: WorkerContext, world, embedders: Callable[[str], Any] | None = None) -> UUID:

@@ -18,9 +18,9 @@ from retllm.demo.claims import (
     PairClaim,
     PlaceClaim,
     describes_held_out,
-    loose_claim,
     place_claim,
     places_of,
+    random_claim,
 )
 from retllm.demo.scenes import COLOURS, PLACES, SHAPES, SIZES, Scene, Single, random_scene, random_single, render
 from retllm.demo.variants import negative
@@ -90,7 +90,7 @@ def describe(rng: random.Random, pictures: int, each: int, singles: float = 0.3)
         lesson.pictures.append(render(scene))
         for _ in range(each):
             placed = isinstance(scene, Single) or rng.random() < 0.3
-            claim: Claim = place_claim(scene, rng) if placed else loose_claim(_scene(scene), rng)
+            claim: Claim = place_claim(scene, rng) if placed else random_claim(_scene(scene), rng)
             lesson.questions.append(DESCRIBE)
             lesson.answers.append(str(claim))
     return lesson
@@ -121,15 +121,15 @@ def _claim_pair(scene: Scene, rng: random.Random, mix: Mix) -> tuple[PairClaim, 
     weights = [weight * more.get(category or "", 1.0) for category, weight in _WEIGHTS.items()]
     while True:
         (category,) = rng.choices(list(_WEIGHTS), weights)
-        claim = loose_claim(
+        claim = random_claim(
             scene,
             rng,
             open_size=0.6 if category == "add_attribute" else 0.2,
-            say_extra=0.0 if category == "add_object" else 0.7,
+            extra_share=0.0 if category == "add_object" else 0.7,
         )
         false: PairClaim | None
         if category is None:
-            false = loose_claim(random_scene(rng, held_out=False), rng)
+            false = random_claim(random_scene(rng, held_out=False), rng)
             false = None if _may_be_true(false, scene) else false
         else:
             false = negative(category, claim, scene, rng)
@@ -138,7 +138,7 @@ def _claim_pair(scene: Scene, rng: random.Random, mix: Mix) -> tuple[PairClaim, 
 
 
 def _may_be_true(claim: PairClaim, scene: Scene) -> bool:
-    return all(any(side.fits(thing) for thing in scene.things) for side in (claim.first, claim.second))
+    return all(any(side.fits(scene_object) for scene_object in scene.objects) for side in (claim.first, claim.second))
 
 
 def _place_pair(scene: Scene | Single, rng: random.Random, mix: Mix) -> tuple[PlaceClaim, PlaceClaim]:
@@ -158,14 +158,14 @@ def _misplaced(claim: PlaceClaim, scene: Scene | Single, rng: random.Random, mix
         return replace(claim, first=replace(side, size=rng.choice(SIZES)))
     options: Sequence[str] = tuple(COLOURS) if kind == "colour" else SHAPES
     if isinstance(scene, Scene) and rng.random() < 0.5:
-        options = [getattr(thing, kind) for thing in scene.things]
+        options = [getattr(scene_object, kind) for scene_object in scene.objects]
     return replace(claim, first=replace(side, **{kind: rng.choice(options)}))
 
 
 def _place_holds(claim: PlaceClaim, scene: Scene | Single) -> bool:
     if isinstance(scene, Single):
-        return claim.first.fits(scene.thing) and claim.place == scene.place
+        return claim.first.fits(scene.scene_object) and claim.place == scene.place
     placed = list(zip((scene.first, scene.second), places_of(scene), strict=True))
     if scene.third is not None and claim.first.fits(scene.third):
         return True  # the third object has no defined place, so the claim is not clearly false
-    return any(claim.first.fits(thing) and claim.place == place for thing, place in placed)
+    return any(claim.first.fits(scene_object) and claim.place == place for scene_object, place in placed)

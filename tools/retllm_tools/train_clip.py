@@ -1,6 +1,6 @@
 """Training of the small CLIP model: contrastive learning on pictures and captions of the training scenes.
 
-The model is small on purpose. Like large CLIP models it learns which things are in a picture long before it learns
+The model is small on purpose. Like large CLIP models it learns which objects are in a picture long before it learns
 where they are, which the fine stage makes up for.
 """
 
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from safetensors.torch import save_file
 
-from retllm.demo.claims import caption, loose_claim
+from retllm.demo.claims import caption, random_claim
 from retllm.demo.scenes import EDGE, random_scene, render
 from retllm.demo.variants import gallery
 from retllm_tools.vocabulary import clip_tokenizer
@@ -118,7 +118,7 @@ def train_clip(folder: Path, seed: int, recipe: ClipRecipe | None = None) -> dic
     pictures = torch.stack([preprocess(render(scene)).half() for scene in drawn])
     for step in range(recipe.steps):
         chosen = rng.sample(range(recipe.drawn), recipe.batch)
-        texts = tokenizer([str(loose_claim(drawn[index], rng, say_extra=0.9)) for index in chosen])
+        texts = tokenizer([str(random_claim(drawn[index], rng, extra_share=0.9)) for index in chosen])
         # bfloat16 with float32 weights: faster on a CPU that has it
         with torch.autocast("cpu", torch.bfloat16):
             image, text, scale = model(pictures[chosen].float(), texts)[:3]

@@ -63,7 +63,7 @@ class JudgeStage:
     peak: float = 1.2e-3
 
 
-_PLACE_OR_THING = ("place", "colour", "shape", "size")
+_PLACE_OR_PROPERTY = ("place", "colour", "shape", "size")
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class MllmRecipe:
     describe_steps: int = 500
     #: first objects and places, then relations between two objects
     judge: tuple[JudgeStage, ...] = (
-        JudgeStage(2000, Mix(0.5, 0.2, ("place", *_PLACE_OR_THING)), place_weight=0.0, fades=3000),
-        JudgeStage(3200, Mix(0.1, 0.5, (*["place"] * 3, *_PLACE_OR_THING), swaps=2.0), place_weight=0.3, fades=3200),
+        JudgeStage(2000, Mix(0.5, 0.2, ("place", *_PLACE_OR_PROPERTY)), place_weight=0.0, fades=3000),
+        JudgeStage(3200, Mix(0.1, 0.5, (*["place"] * 3, *_PLACE_OR_PROPERTY), swaps=2.0), place_weight=0.3, fades=3200),
     )
     describe_pictures: int = 64
     judge_pictures: int = 16

@@ -86,8 +86,8 @@ def cells(scene: Scene | Single) -> Tensor:
     """Return the targets of the head: (GRID * GRID, 3) indices of size, colour and shape; -1 without a centre."""
     targets = torch.full((GRID * GRID, len(_KINDS)), _NOTHING)
     side = EDGE // GRID
-    for thing, (x, y) in centres(scene):
-        row = [options.index(getattr(thing, kind)) for kind, options in _KINDS]
+    for scene_object, (x, y) in centres(scene):
+        row = [options.index(getattr(scene_object, kind)) for kind, options in _KINDS]
         targets[int(y // side) * GRID + int(x // side)] = torch.tensor(row)
     return targets
 

@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
-from retllm.demo.claims import loose_claim, place_claim
+from retllm.demo.claims import place_claim, random_claim
 from retllm.demo.scenes import COLOURS, PLACES, RELATIONS, SHAPES, SIZES, random_scene, random_single
 
 VOCABULARY = 768
@@ -68,7 +68,7 @@ def _corpus(seed: int) -> Iterator[str]:
     rng = random.Random(seed)
     words = [*COLOURS, *SHAPES, *SIZES, *RELATIONS, *PLACES]
     for _ in range(400):
-        yield str(loose_claim(random_scene(rng, held_out=False), rng))
+        yield str(random_claim(random_scene(rng, held_out=False), rng))
         yield str(place_claim(random_single(rng), rng))
         yield "a " + " a ".join(rng.sample(words, 3))
     # answers as single words, so that they become single tokens with and without a leading space

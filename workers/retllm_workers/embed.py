@@ -21,7 +21,7 @@ QUEUES = frozenset({"embed", "query"})
 
 
 def _load(name: str) -> Embedder:
-    # imported here: the workers of the scorer have no use for open_clip
+    # imported here: the workers of the scorer do not need open_clip
     from retllm.embedding import load_embedder
 
     settings = get_settings()

@@ -19,7 +19,7 @@ QUEUES = frozenset({"score"})
 
 
 def _load() -> Scorer:
-    # imported here: the workers of the embedders do without
+    # imported here: the workers of the embedders do not need it
     from retllm.fine import load_scorer
 
     settings = get_settings()

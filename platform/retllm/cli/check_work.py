@@ -12,11 +12,11 @@ from retllm.settings import Settings
 def inspect_work(database_url: str, settings: Settings) -> list[Finding]:
     """Return each problem with advice; one sentence without advice if nothing is stuck."""
 
-    def look(session: Session) -> list[Finding]:
+    def query(session: Session) -> list[Finding]:
         found = [(problem.what, problem.advice) for problem in stuck.find(session, settings)]
         return found or [(_nothing_stuck(session), "")]
 
-    return query_database(database_url, look)
+    return query_database(database_url, query)
 
 
 def _nothing_stuck(session: Session) -> str:

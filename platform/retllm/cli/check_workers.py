@@ -1,4 +1,4 @@
-"""The check of `retllm doctor` for workers and queues, by what the database knows of them."""
+"""The check of `retllm doctor` for workers and queues, from their state in the database."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _UNREACHED = (
 
 def inspect_workers(database_url: str) -> Finding:
     """Check the workers and queues."""
-    (found,) = query_database(database_url, lambda session: [_look(session)])
+    (found,) = query_database(database_url, lambda session: [_inspect(session)])
     return found
 
 
-def query_database(database_url: str, look: Callable[[Session], list[Finding]]) -> list[Finding]:
-    """Return the result of ``look``, or a finding that says why the database can't be queried."""
+def query_database(database_url: str, query: Callable[[Session], list[Finding]]) -> list[Finding]:
+    """Return the result of ``query``, or a finding that says why the database can't be queried."""
     try:
         engine = make_engine(database_url)
     except sa.exc.ArgumentError:
         return [_UNREACHED]
     try:
         with Session(engine) as session:
-            return look(session)
+            return query(session)
     except sa.exc.ProgrammingError:
         return [("The database has an old schema or none.", "Run `retllm migrate`.")]
     except sa.exc.OperationalError:
@@ -45,7 +45,7 @@ def query_database(database_url: str, look: Callable[[Session], list[Finding]]) 
         engine.dispose()
 
 
-def _look(session: Session) -> Finding:
+def _inspect(session: Session) -> Finding:
     live = sum(worker.state is WorkerStatus.ALIVE for worker in workers.every(session))
     unserved = workers.unserved(session, queues.QUEUES)
     paused = list(pauses.paused(session).values())

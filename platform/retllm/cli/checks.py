@@ -1,4 +1,4 @@
-"""The checks of `retllm doctor`: each examines one thing and returns a finding and advice."""
+"""The checks of `retllm doctor`: each examines one requirement and returns a finding and advice."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ def _run(
     quiet: bool,
 ) -> Json:
     from retllm.evaluation.coarse import KeptVectors
-    from retllm.evaluation.fine import Judging
+    from retllm.evaluation.fine import CachingScorer
     from retllm.evaluation.report import report
     from retllm.evaluation.run import evaluate_section
     from retllm.evaluation.scores import KeptScores
@@ -203,7 +203,7 @@ def _run(
     )
     results: list[Result] = []
     with bar, KeptScores(folder / _SCORES) as scores:
-        kept, judging = KeptVectors(folder / "vectors", embedder), Judging(scorer, scores)
+        kept, caching_scorer = KeptVectors(folder / "vectors", embedder), CachingScorer(scorer, scores)
         for section, tasks in sections.items():
             choice = tasks[0].kind == "choice"
             results += evaluate_section(
@@ -211,7 +211,7 @@ def _run(
                 tasks,
                 for_choices(variants) if choice else variants,
                 kept,
-                judging,
+                caching_scorer,
                 _Bars(bar),
                 abstain=benchmark == "scenes" and not choice,
             )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from retllm.demo.scenes import INVERSE, PLACES, Scene, Single, Thing, is_held_out
+from retllm.demo.scenes import INVERSE, PLACES, Scene, SceneObject, Single, is_held_out
 
 
 @dataclass(frozen=True)
 class Phrase:
-    """A thing as named in a caption; with ``size`` None the caption does not state the size."""
+    """An object as named in a caption; with ``size`` None the caption does not state the size."""
 
     size: str | None
     colour: str
@@ -19,9 +19,9 @@ class Phrase:
     def __str__(self) -> str:
         return " ".join(word for word in ("a", self.size, self.colour, self.shape) if word)
 
-    def fits(self, thing: Thing) -> bool:
-        """Return whether this phrase is true of ``thing``."""
-        return (self.colour, self.shape) == thing.looks and self.size in (None, thing.size)
+    def fits(self, scene_object: SceneObject) -> bool:
+        """Return whether this phrase is true of ``scene_object``."""
+        return (self.colour, self.shape) == scene_object.looks and self.size in (None, scene_object.size)
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class PlaceClaim:
 Claim = PairClaim | PlaceClaim
 
 
-def phrase(thing: Thing, with_size: bool = True) -> Phrase:
-    """Return the phrase for a thing, with or without its size."""
-    return Phrase(thing.size if with_size else None, thing.colour, thing.shape)
+def phrase(scene_object: SceneObject, with_size: bool = True) -> Phrase:
+    """Return the phrase for an object, with or without its size."""
+    return Phrase(scene_object.size if with_size else None, scene_object.colour, scene_object.shape)
 
 
 def full_claim(scene: Scene) -> PairClaim:
@@ -70,9 +70,9 @@ def caption(scene: Scene) -> str:
     return str(full_claim(scene))
 
 
-def loose_claim(scene: Scene, rng: random.Random, open_size: float = 0.25, say_extra: float = 0.6) -> PairClaim:
+def random_claim(scene: Scene, rng: random.Random, open_size: float = 0.25, extra_share: float = 0.6) -> PairClaim:
     """Return a true claim in random form: either order, sizes and the third object sometimes left out."""
-    extra = scene.third if scene.third is not None and rng.random() < say_extra else None
+    extra = scene.third if scene.third is not None and rng.random() < extra_share else None
     claim = PairClaim(
         phrase(scene.first, rng.random() >= open_size),
         scene.relation,
@@ -85,17 +85,17 @@ def loose_claim(scene: Scene, rng: random.Random, open_size: float = 0.25, say_e
 
 
 def places_of(scene: Scene) -> tuple[str, str]:
-    """Return the absolute places of the first and the second thing of a scene."""
+    """Return the absolute places of the first and the second object of a scene."""
     return (PLACES[0], PLACES[1]) if scene.relation == "left of" else (PLACES[2], PLACES[3])
 
 
 def place_claim(scene: Scene | Single, rng: random.Random, open_size: float = 0.25) -> PlaceClaim:
-    """Return a true claim on the absolute place of one thing in the picture."""
+    """Return a true claim on the absolute place of one object in the picture."""
     with_size = rng.random() >= open_size
     if isinstance(scene, Single):
-        return PlaceClaim(phrase(scene.thing, with_size), scene.place)
+        return PlaceClaim(phrase(scene.scene_object, with_size), scene.place)
     index = rng.randrange(2)
-    return PlaceClaim(phrase(scene.things[index], with_size), places_of(scene)[index])
+    return PlaceClaim(phrase(scene.objects[index], with_size), places_of(scene)[index])
 
 
 def holds(claim: PairClaim, scene: Scene) -> bool:
@@ -109,7 +109,7 @@ def holds(claim: PairClaim, scene: Scene) -> bool:
     return False
 
 
-def plainly_false(claim: PairClaim, scene: Scene) -> bool:
+def unambiguously_false(claim: PairClaim, scene: Scene) -> bool:
     """Return whether ``claim`` is false of the scene, and not ambiguous.
 
     A claim about the relation of the third object to another one depends on the layout; it counts as ambiguous.
@@ -127,8 +127,8 @@ def describes_held_out(claim: PairClaim) -> bool:
         return False
     return is_held_out(
         Scene(
-            Thing(first.size, first.colour, first.shape),
-            Thing(second.size, second.colour, second.shape),
+            SceneObject(first.size, first.colour, first.shape),
+            SceneObject(second.size, second.colour, second.shape),
             "left of",
         )
     )

@@ -1,6 +1,6 @@
 """Procedural scenes: two or three coloured shapes in a spatial relation, generated from an explicit seed.
 
-A scene has a *meaning* (its things and their relation) and a *layout* (jitter of places, radii and hues, derived from
+A scene has a *meaning* (its objects and their relation) and a *layout* (jitter of places, radii and hues, derived from
 the seed ``layout``). Whether a scene is held out depends only on its meaning, so training never uses a held-out
 meaning in any layout.
 """
@@ -37,7 +37,7 @@ _RADIUS = {"small": 6.0, "large": 11.0}
 
 
 @dataclass(frozen=True)
-class Thing:
+class SceneObject:
     """One object of a scene."""
 
     size: str
@@ -54,19 +54,19 @@ class Thing:
 class Scene:
     """``first`` is left of ``second`` (``relation`` "left of") or above it ("above"); ``third`` has no relation."""
 
-    first: Thing
-    second: Thing
+    first: SceneObject
+    second: SceneObject
     relation: str
-    third: Thing | None = None
+    third: SceneObject | None = None
     layout: int = 0
 
     @cached_property
-    def meaning(self) -> tuple[Thing, str, Thing, Thing | None]:
+    def meaning(self) -> tuple[SceneObject, str, SceneObject, SceneObject | None]:
         """The content of the scene, without its layout."""
         return self.first, self.relation, self.second, self.third
 
     @property
-    def things(self) -> tuple[Thing, ...]:
+    def objects(self) -> tuple[SceneObject, ...]:
         """The two or three objects."""
         return (self.first, self.second) if self.third is None else (self.first, self.second, self.third)
 
@@ -75,19 +75,19 @@ class Scene:
 class Single:
     """One object at an absolute place; used only for training, never in a gallery."""
 
-    thing: Thing
+    scene_object: SceneObject
     place: str
     layout: int = 0
 
 
-def random_thing(rng: random.Random) -> Thing:
+def random_object(rng: random.Random) -> SceneObject:
     """Return a random object; every property is drawn independently."""
-    return Thing(rng.choice(SIZES), rng.choice(tuple(COLOURS)), rng.choice(SHAPES))
+    return SceneObject(rng.choice(SIZES), rng.choice(tuple(COLOURS)), rng.choice(SHAPES))
 
 
 def well_formed(scene: Scene) -> bool:
-    """Return whether no two things share colour and shape, so that every phrase has one referent."""
-    looks = [thing.looks for thing in scene.things]
+    """Return whether no two objects share colour and shape, so that every phrase has one referent."""
+    looks = [scene_object.looks for scene_object in scene.objects]
     return len(set(looks)) == len(looks)
 
 
@@ -99,7 +99,9 @@ def is_held_out(scene: Scene) -> bool:
     combination in any order.
     """
     pair = (scene.first, scene.second)
-    bag = "|".join(",".join(sorted(getattr(thing, field) for thing in pair)) for field in ("size", "colour", "shape"))
+    bag = "|".join(
+        ",".join(sorted(getattr(scene_object, field) for scene_object in pair)) for field in ("size", "colour", "shape")
+    )
     digest = hashlib.sha256(bag.encode()).digest()
     return int.from_bytes(digest[:8], "big") % HELD_OUT_SHARE == 0
 
@@ -110,9 +112,9 @@ def random_scene(rng: random.Random, held_out: bool, third_share: float = 0.25) 
     ``third_share`` is the share of scenes with a third object.
     """
     while True:
-        third = random_thing(rng) if rng.random() < third_share else None
+        third = random_object(rng) if rng.random() < third_share else None
         scene = Scene(
-            random_thing(rng), random_thing(rng), rng.choice(("left of", "above")), third, rng.getrandbits(32)
+            random_object(rng), random_object(rng), rng.choice(("left of", "above")), third, rng.getrandbits(32)
         )
         if well_formed(scene) and is_held_out(scene) == held_out:
             return scene
@@ -120,7 +122,7 @@ def random_scene(rng: random.Random, held_out: bool, third_share: float = 0.25) 
 
 def random_single(rng: random.Random) -> Single:
     """Return a random object at one of the four places."""
-    return Single(random_thing(rng), rng.choice(PLACES), rng.getrandbits(32))
+    return Single(random_object(rng), rng.choice(PLACES), rng.getrandbits(32))
 
 
 def _pair_centres(scene: Scene, rng: random.Random) -> list[tuple[float, float]]:
@@ -147,21 +149,23 @@ def _single_centre(place: str, rng: random.Random) -> tuple[float, float]:
     }[place]
 
 
-def _draw_thing(draw: ImageDraw.ImageDraw, thing: Thing, centre: tuple[float, float], rng: random.Random) -> None:
+def _draw_object(
+    draw: ImageDraw.ImageDraw, scene_object: SceneObject, centre: tuple[float, float], rng: random.Random
+) -> None:
     scale = _OVERSAMPLING
-    radius = (_RADIUS[thing.size] + rng.uniform(-0.8, 0.8)) * scale
+    radius = (_RADIUS[scene_object.size] + rng.uniform(-0.8, 0.8)) * scale
     x, y = centre[0] * scale, centre[1] * scale
-    red, green, blue = (max(0, min(255, channel + rng.randint(-14, 14))) for channel in COLOURS[thing.colour])
+    red, green, blue = (max(0, min(255, channel + rng.randint(-14, 14))) for channel in COLOURS[scene_object.colour])
     fill = (red, green, blue)
     box = (x - radius, y - radius, x + radius, y + radius)
-    if thing.shape == "circle":
+    if scene_object.shape == "circle":
         draw.ellipse(box, fill=fill)
-    elif thing.shape == "square":
+    elif scene_object.shape == "square":
         edge = radius * 0.88
         draw.rectangle((x - edge, y - edge, x + edge, y + edge), fill=fill)
-    elif thing.shape == "triangle":
+    elif scene_object.shape == "triangle":
         draw.polygon([(x, y - radius), (x - radius, y + radius * 0.8), (x + radius, y + radius * 0.8)], fill=fill)
-    elif thing.shape == "cross":
+    elif scene_object.shape == "cross":
         bar = radius * 0.34
         draw.rectangle((x - radius, y - bar, x + radius, y + bar), fill=fill)
         draw.rectangle((x - bar, y - radius, x + bar, y + radius), fill=fill)
@@ -169,16 +173,16 @@ def _draw_thing(draw: ImageDraw.ImageDraw, thing: Thing, centre: tuple[float, fl
         draw.ellipse(box, outline=fill, width=max(1, round(radius * 0.38)))
 
 
-def _laid_out(scene: Scene | Single) -> tuple[int, list[tuple[Thing, tuple[float, float]]], random.Random]:
+def _laid_out(scene: Scene | Single) -> tuple[int, list[tuple[SceneObject, tuple[float, float]]], random.Random]:
     rng = random.Random(scene.layout)
     shade = rng.randint(222, 246)
     if isinstance(scene, Single):
-        return shade, [(scene.thing, _single_centre(scene.place, rng))], rng
-    return shade, list(zip(scene.things, _pair_centres(scene, rng), strict=True)), rng
+        return shade, [(scene.scene_object, _single_centre(scene.place, rng))], rng
+    return shade, list(zip(scene.objects, _pair_centres(scene, rng), strict=True)), rng
 
 
-def centres(scene: Scene | Single) -> list[tuple[Thing, tuple[float, float]]]:
-    """Return each thing with its centre (x, y) in a frame of ``EDGE`` x ``EDGE``."""
+def centres(scene: Scene | Single) -> list[tuple[SceneObject, tuple[float, float]]]:
+    """Return each object with its centre (x, y) in a frame of ``EDGE`` x ``EDGE``."""
     return _laid_out(scene)[1]
 
 
@@ -187,11 +191,11 @@ def render(scene: Scene | Single, edge: int = EDGE) -> Image.Image:
 
     The scene is drawn at 256 x 256 and resampled, so that every size shows the same picture.
     """
-    shade, things, rng = _laid_out(scene)
+    shade, objects, rng = _laid_out(scene)
     canvas = Image.new("RGB", (EDGE * _OVERSAMPLING,) * 2, (shade, shade, shade))
     draw = ImageDraw.Draw(canvas)
-    for thing, centre in things:
-        _draw_thing(draw, thing, centre, rng)
+    for scene_object, centre in objects:
+        _draw_object(draw, scene_object, centre, rng)
     if canvas.width == edge:
         return canvas
     return canvas.resize((edge, edge), Image.Resampling.BICUBIC)

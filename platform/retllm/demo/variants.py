@@ -10,8 +10,18 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from retllm.demo.claims import PairClaim, Phrase, loose_claim, plainly_false
-from retllm.demo.scenes import COLOURS, RELATIONS, SHAPES, SIZES, Scene, Thing, is_held_out, random_scene, well_formed
+from retllm.demo.claims import PairClaim, Phrase, random_claim, unambiguously_false
+from retllm.demo.scenes import (
+    COLOURS,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    Scene,
+    SceneObject,
+    is_held_out,
+    random_scene,
+    well_formed,
+)
 
 FAMILY_SIZE = 8
 
@@ -73,14 +83,14 @@ def add_object(claim: PairClaim, scene: Scene, rng: random.Random) -> PairClaim:
     if claim.extra is not None:
         return claim
     extra = Phrase(rng.choice((None, *SIZES)), rng.choice(tuple(COLOURS)), rng.choice(SHAPES))
-    if any((extra.colour, extra.shape) == thing.looks for thing in scene.things):
+    if any((extra.colour, extra.shape) == scene_object.looks for scene_object in scene.objects):
         return claim
     return replace(claim, extra=extra)
 
 
 def add_attribute(claim: PairClaim, scene: Scene, rng: random.Random) -> PairClaim:
     """Add a wrong size to an object without a stated size."""
-    sizes = {thing.looks: thing.size for thing in scene.things}
+    sizes = {scene_object.looks: scene_object.size for scene_object in scene.objects}
 
     def wrong(side: Phrase) -> Phrase:
         return replace(side, size=_other(SIZES, sizes[side.colour, side.shape], rng))
@@ -111,7 +121,7 @@ def negative(category: str, claim: PairClaim, scene: Scene, rng: random.Random) 
     Return None if the claim has no such variant (nothing to swap, no size left out, ...).
     """
     variant = CATEGORIES[category](claim, scene, rng)
-    if variant == claim or not plainly_false(variant, scene):
+    if variant == claim or not unambiguously_false(variant, scene):
         return None
     if (variant.first.colour, variant.first.shape) == (variant.second.colour, variant.second.shape):
         return None
@@ -134,7 +144,7 @@ def hard_pairs(category: str, count: int, seed: int) -> list[HardPair]:
     while len(pairs) < count:
         scene = random_scene(rng, held_out=True)
         open_size = 0.6 if category == "add_attribute" else 0.0
-        claim = loose_claim(scene, rng, open_size=open_size, say_extra=0.0 if category == "add_object" else 1.0)
+        claim = random_claim(scene, rng, open_size=open_size, extra_share=0.0 if category == "add_object" else 1.0)
         false = negative(category, claim, scene, rng)
         if false is not None:
             pairs.append(HardPair(scene, claim, false))
@@ -150,10 +160,10 @@ def _swapped(scene: Scene, *fields: str) -> Scene:
     )
 
 
-def _replacements(thing: Thing) -> list[Thing]:
-    colours = [replace(thing, colour=colour) for colour in COLOURS if colour != thing.colour]
-    shapes = [replace(thing, shape=shape) for shape in SHAPES if shape != thing.shape]
-    return [*colours, *shapes, replace(thing, size=_opposite(thing.size))]
+def _replacements(scene_object: SceneObject) -> list[SceneObject]:
+    colours = [replace(scene_object, colour=colour) for colour in COLOURS if colour != scene_object.colour]
+    shapes = [replace(scene_object, shape=shape) for shape in SHAPES if shape != scene_object.shape]
+    return [*colours, *shapes, replace(scene_object, size=_opposite(scene_object.size))]
 
 
 def _opposite(size: str) -> str:
@@ -174,10 +184,10 @@ def neighbours(scene: Scene, rng: random.Random) -> list[Scene]:
         _swapped(scene, "size"),
         replace(_swapped(scene, "size", "colour", "shape"), relation=other_axis),
     ]
-    replaced = [replace(scene, first=thing) for thing in _replacements(scene.first)]
-    replaced += [replace(scene, second=thing) for thing in _replacements(scene.second)]
+    replaced = [replace(scene, first=scene_object) for scene_object in _replacements(scene.first)]
+    replaced += [replace(scene, second=scene_object) for scene_object in _replacements(scene.second)]
     if scene.third is not None:
-        replaced += [replace(scene, third=thing) for thing in _replacements(scene.third)]
+        replaced += [replace(scene, third=scene_object) for scene_object in _replacements(scene.third)]
     rng.shuffle(replaced)
     return [near for near in (*rearranged, *replaced) if well_formed(near) and is_held_out(near)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from retllm.evaluation.fine import Judging, Pool
+from retllm.evaluation.fine import CachingScorer, Pool
 from retllm.evaluation.metrics import area_under_roc
 from retllm.evaluation.scores import KeptScore
 from retllm.evaluation.variants import Variant
@@ -36,7 +36,7 @@ class Abstention:
         return (self.matched + self.refused) / 2
 
 
-def measure(pools: Sequence[Pool], variant: Variant, judging: Judging) -> Abstention | None:
+def measure(pools: Sequence[Pool], variant: Variant, scorer: CachingScorer) -> Abstention | None:
     """Measure one variant; return None if no pair has log-odds.
 
     The pools have one candidate more than the variant's k, so that a pool is equally large without its right candidate.
@@ -45,7 +45,7 @@ def measure(pools: Sequence[Pool], variant: Variant, judging: Judging) -> Absten
     without: list[float] = []
     pairs: list[float] = []
     for pool in pools:
-        scores = judging.scores(pool.query, pool.candidates[: variant.k + 1], variant.mode, variant.injection)
+        scores = scorer.scores(pool.query, pool.candidates[: variant.k + 1], variant.mode, variant.injection)
         wrong = [score for place, score in zip(pool.places, scores, strict=False) if place not in pool.right]
         pairs += [score.log_odds for score in scores if score.log_odds is not None]
         with_right += _best(scores[: variant.k])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from retllm.fine import Scorer
 
 
-class Judging:
+class CachingScorer:
     """Returns the scores of pairs: reads stored ones, and computes and stores the others."""
 
     def __init__(self, scorer: Scorer, kept: KeptScores) -> None:
@@ -43,14 +43,14 @@ class Judging:
         if missing:
             started = time.perf_counter()
             contents = [_content(item) for item in missing.values()]
-            judged = self._judged(_content(query), contents, mode, injection)
-            share = (time.perf_counter() - started) / len(judged)
-            new = {key: KeptScore.of(pair, share) for key, pair in zip(missing, judged, strict=True)}
+            scored = self._scored(_content(query), contents, mode, injection)
+            share = (time.perf_counter() - started) / len(scored)
+            new = {key: KeptScore.of(pair, share) for key, pair in zip(missing, scored, strict=True)}
             self._kept.keep(version, query.key, new)
             known |= new
         return [known[key] for key in keys]
 
-    def _judged(self, query: Content, contents: Sequence[Content], mode: Mode, injection: Injection) -> list[PairScore]:
+    def _scored(self, query: Content, contents: Sequence[Content], mode: Mode, injection: Injection) -> list[PairScore]:
         """Score pairs; a pair that can't be scored gets an error, since one pair must not stop a run of thousands."""
         try:
             return self._scorer.score(query, contents, injection, mode=mode)
@@ -59,7 +59,7 @@ class Judging:
                 raise  # the settings are invalid, not a pair
             if len(contents) == 1:
                 return [PairScore(None, None, None, None, None, 0, error=error.message)]
-        return [score for content in contents for score in self._judged(query, [content], mode, injection)]
+        return [score for content in contents for score in self._scored(query, [content], mode, injection)]
 
 
 def _content(item: Item) -> Content:
@@ -110,12 +110,12 @@ def pools(task: Task, ranking: CoarseRanking) -> list[Pool]:
     return result
 
 
-def judge(pool: Pool, variant: Variant, judging: Judging) -> QueryOutcome:
+def run_variant(pool: Pool, variant: Variant, scorer: CachingScorer) -> QueryOutcome:
     """Run one variant of the fine stage on one query."""
-    scores = _wave_scores(pool, variant, judging)
+    scores = _wave_scores(pool, variant, scorer)
     seconds, second = sum(score.seconds for score in scores), {}
     if variant.entropy:
-        second = _second_pass(pool, variant, judging, scores)
+        second = _second_pass(pool, variant, scorer, scores)
         seconds += sum(score.seconds for score in second.values())
     entropies = [
         (second[place].entropy if place in second else score.entropy) if variant.entropy else None
@@ -131,7 +131,7 @@ def judge(pool: Pool, variant: Variant, judging: Judging) -> QueryOutcome:
     return QueryOutcome(order, scores, values, entropies, seconds, len(second))
 
 
-def _wave_scores(pool: Pool, variant: Variant, judging: Judging) -> list[KeptScore]:
+def _wave_scores(pool: Pool, variant: Variant, scorer: CachingScorer) -> list[KeptScore]:
     """Score the variant's candidates: the whole pool, or wave by wave."""
     limit = min(variant.k, len(pool.candidates))
     scores: list[KeptScore] = []
@@ -142,10 +142,12 @@ def _wave_scores(pool: Pool, variant: Variant, judging: Judging) -> list[KeptSco
         if wave == 0:
             return scores
         candidates = pool.candidates[len(scores) : len(scores) + wave]
-        scores += judging.scores(pool.query, candidates, variant.mode, variant.injection)
+        scores += scorer.scores(pool.query, candidates, variant.mode, variant.injection)
 
 
-def _second_pass(pool: Pool, variant: Variant, judging: Judging, scores: Sequence[KeptScore]) -> dict[int, KeptScore]:
+def _second_pass(
+    pool: Pool, variant: Variant, scorer: CachingScorer, scores: Sequence[KeptScore]
+) -> dict[int, KeptScore]:
     """Run the second pass for the entropy of tied candidates; keys are positions in coarse order (method section 3)."""
     rows = [
         Scored(place, place, score.score, score.entropy, failed=score.error is not None)
@@ -153,7 +155,7 @@ def _second_pass(pool: Pool, variant: Variant, judging: Judging, scores: Sequenc
     ]
     places = tied(rows, default_tie_decimals(variant.mode))
     items = [pool.candidates[place] for place in places]
-    second = judging.scores(pool.query, items, "true_false", variant.injection) if items else []
+    second = scorer.scores(pool.query, items, "true_false", variant.injection) if items else []
     return dict(zip(places, second, strict=True))
 
 

@@ -12,7 +12,16 @@ from retllm.errors import ModelUnsuited
 from retllm.evaluation import coarse
 from retllm.evaluation.abstention import Abstention, measure
 from retllm.evaluation.benchmark import Task
-from retllm.evaluation.fine import Judging, Pool, QueryOutcome, coarse_choice, fine_choice, judge, pools, rank_of_right
+from retllm.evaluation.fine import (
+    CachingScorer,
+    Pool,
+    QueryOutcome,
+    coarse_choice,
+    fine_choice,
+    pools,
+    rank_of_right,
+    run_variant,
+)
 from retllm.evaluation.metrics import AT, Hits, recall_hits
 from retllm.evaluation.variants import Variant
 
@@ -129,7 +138,7 @@ def evaluate_section(
     tasks: Sequence[Task],
     variants: Sequence[Variant],
     kept: coarse.KeptVectors,
-    judging: Judging,
+    scorer: CachingScorer,
     progress: Progress,
     *,
     abstain: bool = False,
@@ -141,7 +150,7 @@ def evaluate_section(
         tasks: of the section.
         variants: the model must support the first one; others are skipped if it does not support them.
         kept: embeds the items.
-        judging: scores the pairs.
+        scorer: scores the pairs.
         progress: receives the progress.
         abstain: measure abstention with the first variant.
 
@@ -160,7 +169,7 @@ def evaluate_section(
         counts = {variant.name: _Counts() for variant in variants}
         task_pools = pools(task, ranking)
         for pool in task_pools:
-            _judge_all(task, pool, variants, judging, counts, ended)
+            _run_variants(task, pool, variants, scorer, counts, ended)
             advance(1)
         coarse_hits = _hits(
             task,
@@ -171,7 +180,7 @@ def evaluate_section(
             if counts[variant.name].queries:
                 parts[variant.name].append(counts[variant.name].part(task, coarse_hits, ranking.seconds))
         if abstain:
-            abstention = measure(task_pools, variants[0], judging)
+            abstention = measure(task_pools, variants[0], scorer)
     return [
         Result(
             variant,
@@ -185,11 +194,11 @@ def evaluate_section(
     ]
 
 
-def _judge_all(
+def _run_variants(
     task: Task,
     pool: Pool,
     variants: Sequence[Variant],
-    judging: Judging,
+    scorer: CachingScorer,
     counts: Mapping[str, _Counts],
     ended: _Ended,
 ) -> None:
@@ -198,7 +207,7 @@ def _judge_all(
         if variant.name in ended.skipped or variant.name in ended.stopped:
             continue
         try:
-            outcome = judge(pool, variant, judging)
+            outcome = run_variant(pool, variant, scorer)
         except ModelUnsuited as error:
             if variant is variants[0]:
                 raise

@@ -146,14 +146,14 @@ def _border(low: Component, high: Component) -> float | None:
     it changes sign once between two points of different sign, and bisection finds that point.
     """
 
-    def leans_high(value: float) -> bool:
+    def upper_is_likelier(value: float) -> bool:
         at = np.asarray(value, dtype=np.float64)
         return bool(high.log_density(at) > low.log_density(at))
 
     below, above = low.mean, high.mean
-    if leans_high(below) or not leans_high(above):
+    if upper_is_likelier(below) or not upper_is_likelier(above):
         return None
     for _ in range(60):
         middle = (below + above) / 2
-        below, above = (below, middle) if leans_high(middle) else (middle, above)
+        below, above = (below, middle) if upper_is_likelier(middle) else (middle, above)
     return (below + above) / 2

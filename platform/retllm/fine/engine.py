@@ -192,7 +192,7 @@ class Engine:
                 wholes.append(self._question(place, prompt, opening))
             else:
                 tails.append(Tail(place, prefix, rest + prompt.answer_tokens))
-                self.loaded.preparer.demand_room(prompt.candidate, tails[-1].length)
+                self.loaded.preparer.check_length(prompt.candidate, tails[-1].length)
         raw = [
             *self._passes(wholes, self._kind_of, lambda group: self._whole(group, read)),
             *self._passes(tails, self._kind_of_tail, lambda group: self._tails(group, read)),
@@ -317,7 +317,7 @@ class Engine:
         reinjection = None
         if self._plan.injectable:
             reinjection = Reinjection(self._injection, self._plan, batch.layout)
-            reinjection.give_visual(batch.visual())
+            reinjection.set_visual(batch.visual())
         with self._hooked(batch.layout, reinjection):
             logits: Tensor = self.loaded.module(**batch.inputs, past_key_values=batch.cache(), use_cache=True).logits
         return _raw(group, reinjection, read(logits[:, -1]))

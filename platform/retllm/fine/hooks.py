@@ -70,25 +70,25 @@ class Reinjection:
         With two pictures in one sample, Z has the tokens of both.
         """
         index = self._layout.visual.unsqueeze(-1).expand(-1, -1, embeddings.shape[-1])
-        self.give_visual(embeddings.gather(1, index))
+        self.set_visual(embeddings.gather(1, index))
 
-    def give_visual(self, visual: Tensor) -> None:
+    def set_visual(self, visual: Tensor) -> None:
         """Set Z, (b, N, d); rows that the layout does not mark as real are ignored."""
         real = self._layout.visual_real.unsqueeze(-1)
         self._visual = visual.masked_fill(~real, 0)
         self._visual_size = _mean_size(self._visual, real)
 
     @property
-    def knows_visual(self) -> bool:
+    def visual_is_set(self) -> bool:
         """Whether Z is set."""
         return self._visual is not None
 
     def observe(self, layer: int, logits: Tensor) -> None:
         """Arm ``layer + 1`` for the samples whose early logits (b, vocabulary) are uncertain for the first time."""
         reading = early_uncertainty(logits)
-        fires = (reading > self._settings.tau) & (self.armed == NEVER) & self._has_visual
-        self.armed = torch.where(fires, layer + 1, self.armed)
-        self.uncertainty = torch.where(fires, reading, self.uncertainty)
+        triggered = (reading > self._settings.tau) & (self.armed == NEVER) & self._has_visual
+        self.armed = torch.where(triggered, layer + 1, self.armed)
+        self.uncertainty = torch.where(triggered, reading, self.uncertainty)
 
     def mix(self, layer: int, feed_forward: FeedForward, x: Tensor, plain: Tensor) -> Tensor:
         """Return ``(1 - alpha) FFN(x) + alpha delta^(x)`` for the armed samples, ``plain`` for the others.
@@ -159,7 +159,7 @@ def hooked(
         on_exit(decoder.head.register_forward_pre_hook(_last_position_only(layout)))
         on_exit(decoder.head.register_forward_hook(_in_float32))
         if reinjection is not None and plan.injectable:
-            if not reinjection.knows_visual:
+            if not reinjection.visual_is_set:
                 keep = keep_visual(reinjection)
                 on_exit(decoder.trunk.register_forward_pre_hook(keep, with_kwargs=True))
             for number in plan.watched:

@@ -146,10 +146,10 @@ class Preparer:
         other = {key: value for key, value in features.items() if key not in (*TOKEN_KEYS, *_FOR_TRAINING)}
         vision = {key: torch.as_tensor(value) for key, value in other.items()}
         pair = Pair(index, tokens, vision, tuple(picture.key for picture in pictures))
-        self.demand_room(index, pair.length)
+        self.check_length(index, pair.length)
         return pair
 
-    def demand_room(self, index: int, length: int) -> None:
+    def check_length(self, index: int, length: int) -> None:
         """Check that ``length`` tokens fit into the model.
 
         Raises:

@@ -18,8 +18,8 @@ from retllm.fine.engine import Engine
 from retllm.fine.feedforward import FeedForward
 from retllm.fine.injection import NO_INJECTION, Injection, LayerPlan
 from retllm.fine.model import LoadedModel, load_model
-from retllm.fine.modes import Judge, JudgeTask, Verdicts, make_judge
-from retllm.fine.modes.traced import judge_traced
+from retllm.fine.modes import ModeScorer, PendingScores, ScoreTask, make_mode_scorer
+from retllm.fine.modes.traced import score_traced
 from retllm.fine.prefix import PrefixCache
 from retllm.fine.prompts import Mode, Prompts, load_prompts
 from retllm.fine.scores import PairScore, ScorerInfo
@@ -59,7 +59,7 @@ class Scorer:
         self._prefixes = PrefixCache(prefix_bytes)
         self._splits: bool | None = None
         self._feed_forwards: dict[int, FeedForward] = {}
-        self._judges: dict[Mode, Judge] = {"true_false": make_judge("true_false", prompts, loaded)}
+        self._mode_scorers: dict[Mode, ModeScorer] = {"true_false": make_mode_scorer("true_false", prompts, loaded)}
         self.info = ScorerInfo(
             model=model,
             revision=loaded.revision,
@@ -123,33 +123,41 @@ class Scorer:
             for number in plan.injectable:
                 if number not in self._feed_forwards:
                     self._feed_forwards[number] = self._loaded.feed_forward(number)
-            judge = self._judge(mode)
-            verdicts: list[Verdicts] = []
+            mode_scorer = self._mode_scorer(mode)
+            pending: list[PendingScores] = []
             preparer = self._loaded.preparer
             with preparer.pictures_once():
-                run = self._traced(judge, injection, plan) if trace else self._untraced(judge, injection, plan)
+                run = (
+                    self._traced(mode_scorer, injection, plan)
+                    if trace
+                    else self._untraced(mode_scorer, injection, plan)
+                )
                 remaining = iter(enumerate(candidates))
                 # no step in this loop waits for the device: the next window is prepared while it computes
                 while window := list(islice(remaining, _WINDOW)):
-                    verdicts.append(run(JudgeTask(query, window)))
+                    pending.append(run(ScoreTask(query, window)))
                     # a call with thousands of candidates must not hold all their pixels; the query's are used again
                     needed = {query.picture.key} if query.picture else set()
                     preparer.pixels.keep_only(needed)
                     self._features.keep_only(needed)
             self._features.keep_only(set())
-            return [score for read in verdicts for score in read()]
+            return [score for read in pending for score in read()]
 
-    def _untraced(self, judge: Judge, injection: Injection, plan: LayerPlan) -> Callable[[JudgeTask], Verdicts]:
+    def _untraced(
+        self, mode_scorer: ModeScorer, injection: Injection, plan: LayerPlan
+    ) -> Callable[[ScoreTask], PendingScores]:
         engine = self._engine(injection, plan)
-        return lambda task: judge.judge(engine, task)
+        return lambda task: mode_scorer.score(engine, task)
 
-    def _traced(self, judge: Judge, injection: Injection, plan: LayerPlan) -> Callable[[JudgeTask], Verdicts]:
+    def _traced(
+        self, mode_scorer: ModeScorer, injection: Injection, plan: LayerPlan
+    ) -> Callable[[ScoreTask], PendingScores]:
         recorder = Recorder(self._loaded, injection, plan)
         watched = self._engine(injection, plan, recorder)
         plain = self._engine(NO_INJECTION, NO_INJECTION.plan(self.info.layers)) if plan.injectable else None
 
-        def run(task: JudgeTask) -> Verdicts:
-            scores = judge_traced(judge, task, watched, recorder, plain)
+        def run(task: ScoreTask) -> PendingScores:
+            scores = score_traced(mode_scorer, task, watched, recorder, plain)
             return lambda: scores
 
         return run
@@ -189,10 +197,10 @@ class Scorer:
         """The questions to the model."""
         return self._prompts
 
-    def _judge(self, mode: Mode) -> Judge:
-        if mode not in self._judges:
-            self._judges[mode] = make_judge(mode, self._prompts, self._loaded)
-        return self._judges[mode]
+    def _mode_scorer(self, mode: Mode) -> ModeScorer:
+        if mode not in self._mode_scorers:
+            self._mode_scorers[mode] = make_mode_scorer(mode, self._prompts, self._loaded)
+        return self._mode_scorers[mode]
 
 
 def load_scorer(

@@ -84,27 +84,29 @@ def counts(session: Session, actor: Actor, filters: JobFilters) -> dict[JobState
 
 
 @dataclass(frozen=True)
-class Reach:
+class ActionCounts:
     """The number of jobs that an action matches, and of those that it can be applied to."""
 
     matching: int
     possible: int
-    foreign: int
+    not_permitted: int
     """jobs of other accounts, which this account may not change; the state of the rest does not allow the action"""
 
     @property
-    def unsuited(self) -> int:
+    def not_allowed_by_state(self) -> int:
         """The number of jobs whose state does not allow the action."""
-        return self.matching - self.possible - self.foreign
+        return self.matching - self.possible - self.not_permitted
 
 
-def reach(session: Session, actor: Actor, conditions: Sequence[Condition], allowed: Condition) -> Reach:
-    """Count the jobs that an action applies to; ``allowed`` is true for jobs whose state allows it."""
+def count_for_action(
+    session: Session, actor: Actor, conditions: Sequence[Condition], allowed: Condition
+) -> ActionCounts:
+    """Count the jobs that an action matches; ``allowed`` is true for jobs whose state allows it."""
     mine = changeable_jobs(actor)
     query = sa.select(
         sa.func.count(), sa.func.count().filter(sa.and_(mine, allowed)), sa.func.count().filter(sa.not_(mine))
     ).where(*conditions)
-    return Reach(*session.execute(query.select_from(Job)).one())
+    return ActionCounts(*session.execute(query.select_from(Job)).one())
 
 
 def keys(

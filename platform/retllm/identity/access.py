@@ -1,6 +1,6 @@
 """Access rights, which follow from the role of the account, its membership and the scope of its token.
 
-All access checks are here. A hidden thing and an absent one give the same 404; a forbidden action gives 403.
+All access checks are here. A hidden object gives the same 404 as a missing one; a forbidden action gives 403.
 """
 
 from __future__ import annotations

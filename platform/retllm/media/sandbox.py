@@ -71,15 +71,15 @@ class _Decoder:
         self.memory = memory
         self.pictures = 0
         self._deadline = 0.0
-        ours, theirs = socket.socketpair()
+        parent_end, child_end = socket.socketpair()
         # do not pass the environment, which contains secrets; import from where this process imports
         environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
         command = [sys.executable, "-S", "-s", "-P", "-B", str(Path(decoder.__file__)), str(memory)]
         try:
-            with theirs:
+            with child_end:
                 self._process = subprocess.Popen(  # noqa: S603 - our own program
                     command,
-                    stdin=theirs.fileno(),
+                    stdin=child_end.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     cwd="/",
@@ -88,9 +88,9 @@ class _Decoder:
                     start_new_session=True,
                 )
         except OSError as error:
-            ours.close()
+            parent_end.close()
             raise StackError(f"The process that decodes pictures can't be started: {error.strerror}.") from error
-        self._channel = ours
+        self._channel = parent_end
 
     def exchange(self, request: DecodeRequest, stream: BinaryIO, length: int, seconds: float) -> DecodeResponse:
         """Send one picture and wait for the response.

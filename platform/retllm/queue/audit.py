@@ -1,4 +1,4 @@
-"""Checks of what must always be true of accepted work, read from the database and the storage only.
+"""Checks of the invariants of accepted work, read from the database and the storage only.
 
 Each rule is a query that returns its violations: ``audit_rules`` and ``audit_tokens`` have the rules for rows,
 ``audit_files`` those for files.

@@ -49,7 +49,7 @@ def celery_app(redis_url: str | None) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=True,
         # a pool of one thread makes no progress during a soft shutdown (retllm_workers.stopping)
         worker_soft_shutdown_timeout=0,
-        # not used, so nobody else should be able to use it
+        # not used, and disabled so that nobody else can use it
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         worker_hijack_root_logger=False,

@@ -166,10 +166,10 @@ def _end_marked(stack: str) -> list[str]:
     """
     ended: dict[int, str] = {}
     deadline = time.monotonic() + _END_SECONDS
-    scans_without = 0
-    while scans_without < 2 and time.monotonic() < deadline:
+    empty_scans = 0
+    while empty_scans < 2 and time.monotonic() < deadline:
         found = list(_marked(stack))
-        scans_without = 0 if found else scans_without + 1
+        empty_scans = 0 if found else empty_scans + 1
         for process in found:
             with contextlib.suppress(psutil.NoSuchProcess):
                 ended.setdefault(process.pid, process.name())

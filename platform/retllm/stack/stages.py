@@ -13,7 +13,7 @@ from retllm.stack.child import ProcessSpec
 from retllm.stack.network import is_ready
 
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
-_SETTLE_SECONDS = 1.0
+_READY_DELAY_SECONDS = 1.0
 _MODEL_LIBRARIES_SECONDS = 180.0
 """A worker is ready when it has imported its libraries, which takes long on a cold disk."""
 # for the last heartbeat and the end of the process
@@ -38,7 +38,7 @@ def platform_stages(
         stages.append([spec("web", commands.WEB, ready=ready, ready_seconds=90)])
     last: list[ProcessSpec] = []
     if "dispatch" in parts:
-        last.append(spec("dispatch", commands.DISPATCH, ready=_settled()))
+        last.append(spec("dispatch", commands.DISPATCH, ready=_ready_after_delay()))
     for kind, count in (("embed", settings.embed_workers), ("score", settings.score_workers)):
         stop = settings.stop_seconds
         last += [_worker(kind, number, count, env, log_path, run, stop) for number in range(count) if kind in parts]
@@ -69,13 +69,13 @@ def _spec(
     )
 
 
-def _settled() -> Callable[[], bool]:
+def _ready_after_delay() -> Callable[[], bool]:
     """Return a check that is true a second after its first call; by then the process has loaded its modules."""
     first: list[float] = []
 
     def ready() -> bool:
         first.append(time.monotonic())
-        return time.monotonic() - first[0] >= _SETTLE_SECONDS
+        return time.monotonic() - first[0] >= _READY_DELAY_SECONDS
 
     return ready
 

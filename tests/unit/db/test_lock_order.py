@@ -17,7 +17,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from tests.unit.stand_ins import Quiet, Words
+from tests.unit.stand_ins import FakeEmbedder, SilentNotifier
 
 from retllm.db import session as db_session
 from retllm.db.enums import ItemKind, JobKind, JobState, Stage, UnitState
@@ -65,10 +65,10 @@ class Scene:
     ended: UUID
 
 
-class Other(Words):
+class Other(FakeEmbedder):
     """The embedder that the collection does not use."""
 
-    info = replace(Words.info, name=_OTHER)
+    info = replace(FakeEmbedder.info, name=_OTHER)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def platform(module_database: str, tmp_path: Any) -> Iterator[tuple[Sessions, Se
     sessions = make_sessions(module_database, pool_size=10)
     with transaction(sessions) as session:
         user = Actor.unlimited(accounts.create_user(session, f"ada-{new_id().hex}", "a-long-password"))
-        register(session, Words())
+        register(session, FakeEmbedder())
         register(session, Other())
     yield sessions, settings, user
     sessions.kw["bind"].dispose()
@@ -104,14 +104,14 @@ def scene_of(sessions: Sessions, settings: Settings, user: Actor) -> Scene:
         )
         for n in range(4)
     ]
-    vectors = Words().embed_texts([item.text or "" for item in items])
+    vectors = FakeEmbedder().embed_texts([item.text or "" for item in items])
     with transaction(sessions) as session:
         session.add(collection)
         session.flush()
         # the order of the keys must differ from the order of the rows
         session.add_all(items[::-1])
         session.flush()
-        for embedder in (Words(), Other()):
+        for embedder in (FakeEmbedder(), Other()):
             model = register(session, embedder)
             _store(session, model, collection.id, items, list(vectors), settings.item_image_weight, new_id())
         ended = _job(session, user, collection, JobKind.SEARCH, Stage.FINE, UnitState.DEAD, state=JobState.FAILED)
@@ -161,7 +161,7 @@ def _search(job_id: UUID) -> Search:
 
 
 def _vectors(scene: Scene) -> list[np.ndarray]:
-    return list(Words().embed_texts([item.text or "" for item in scene.items]))
+    return list(FakeEmbedder().embed_texts([item.text or "" for item in scene.items]))
 
 
 def commit_vectors(scene: Scene) -> None:
@@ -176,7 +176,7 @@ def commit_vectors(scene: Scene) -> None:
 def commit_candidates(scene: Scene) -> None:
     def write(session: Any, job: Job) -> list[Any]:
         model = session.get_one(EmbeddingModel, scene.model_id)
-        asked = {_MAIN: QueryVector(model, Words().embed_texts(["caption 3 2 1"])[0])}
+        asked = {_MAIN: QueryVector(model, FakeEmbedder().embed_texts(["caption 3 2 1"])[0])}
         store_pool(session, job, asked, {}, scene.coarse.token)
         return []
 
@@ -202,7 +202,7 @@ def rescue(scene: Scene) -> None:
     with transaction(scene.sessions) as session:
         gone = sa.func.clock_timestamp() - sa.text("interval '1 second'")
         session.execute(sa.update(Unit).where(Unit.id == scene.index.unit_id).values(lease_until=gone))
-    Dispatcher(scene.sessions, Quiet(), scene.settings).rescue()
+    Dispatcher(scene.sessions, SilentNotifier(), scene.settings).rescue()
 
 
 def _in_transaction(do: Callable[[Scene, Any], object]) -> Callable[[Scene], None]:

@@ -14,13 +14,17 @@ from retllm.demo.claims import (
     describes_held_out,
     full_claim,
     holds,
-    loose_claim,
     place_claim,
-    plainly_false,
+    random_claim,
+    unambiguously_false,
 )
-from retllm.demo.scenes import Scene, Thing, is_held_out, random_scene, random_single
+from retllm.demo.scenes import Scene, SceneObject, is_held_out, random_scene, random_single
 
-RED, BLUE, GREEN = Thing("large", "red", "circle"), Thing("small", "blue", "square"), Thing("small", "green", "ring")
+RED, BLUE, GREEN = (
+    SceneObject("large", "red", "circle"),
+    SceneObject("small", "blue", "square"),
+    SceneObject("small", "green", "ring"),
+)
 TWO = Scene(RED, BLUE, "left of", layout=0)
 THREE = Scene(RED, BLUE, "left of", GREEN, layout=0)
 A_RED, A_BLUE = Phrase("large", "red", "circle"), Phrase("small", "blue", "square")
@@ -51,7 +55,7 @@ def test_a_caption_names_the_objects_and_their_relation():
 def test_a_claim_is_true_if_all_its_parts_are_true(claim, true):
     """The order of the objects does not matter; a property that is left out is not claimed."""
     assert holds(claim, TWO) is true
-    assert plainly_false(claim, TWO) is not true
+    assert unambiguously_false(claim, TWO) is not true
 
 
 def test_a_third_object_may_be_left_out_but_not_invented():
@@ -65,7 +69,7 @@ def test_a_relation_to_the_third_object_is_unclear():
     """It depends on the layout, so it is neither true nor plainly false."""
     claim = PairClaim(A_RED, "above", Phrase("small", "green", "ring"))
     assert not holds(claim, THREE)
-    assert not plainly_false(claim, THREE)
+    assert not unambiguously_false(claim, THREE)
 
 
 def test_random_true_claims_are_true():
@@ -73,7 +77,7 @@ def test_random_true_claims_are_true():
     rng = random.Random(1)
     for _ in range(500):
         scene = random_scene(rng, held_out=False, third_share=0.5)
-        assert holds(loose_claim(scene, rng), scene)
+        assert holds(random_claim(scene, rng), scene)
         assert holds(full_claim(scene), scene)
 
 

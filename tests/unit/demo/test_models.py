@@ -21,7 +21,7 @@ from retllm.demo.world import write_collection
 from retllm.embedding import load_embedder
 from retllm.evaluation.benchmarks import make_scenes
 from retllm.evaluation.coarse import KeptVectors
-from retllm.evaluation.fine import Judging
+from retllm.evaluation.fine import CachingScorer
 from retllm.evaluation.metrics import mean_of_parts
 from retllm.evaluation.run import Part, evaluate_section
 from retllm.evaluation.scores import KeptScores
@@ -84,9 +84,9 @@ def test_a_picture_of_any_size_can_be_scored_and_embedded(scorer, embedder, size
     picture = Image.fromarray(noise)
     other = Image.new("RGB", (64, 64), "green")
     for query in (Content(text="a boat on the water"), Content(image=other), Content(image=other, text="a boat")):
-        (judged,) = scorer.score(query, [Content(image=picture)])
-        assert 0 <= judged.score <= 1
-        assert judged.entropy >= 0
+        (scored,) = scorer.score(query, [Content(image=picture)])
+        assert 0 <= scored.score <= 1
+        assert scored.entropy >= 0
     assert np.isfinite(embedder.embed_images([picture])).all()
 
 
@@ -108,9 +108,9 @@ class Unseen:
 
 def measured(folder, tasks, embedder, scorer) -> list[Part]:
     with KeptScores(folder / "scores.sqlite") as kept:
-        judging = Judging(scorer, kept)
+        caching_scorer = CachingScorer(scorer, kept)
         vectors = KeptVectors(folder / "vectors", embedder)
-        (result,) = evaluate_section("t", tasks, [Variant("all", 10)], vectors, judging, Unseen())
+        (result,) = evaluate_section("t", tasks, [Variant("all", 10)], vectors, caching_scorer, Unseen())
     return list(result.parts)
 
 

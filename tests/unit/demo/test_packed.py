@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from retllm.demo.claims import loose_claim
+from retllm.demo.claims import random_claim
 from retllm.demo.scenes import random_scene, render
 from retllm.fine import Content, load_prompts
 from retllm_tools.lessons import Mix, ask, describe, judge
@@ -27,7 +27,7 @@ def pictures_and_questions():
     """Three scenes with two questions each."""
     rng = random.Random(5)
     scenes = [random_scene(rng, held_out=False) for _ in range(3)]
-    return [render(scene) for scene in scenes], [ask(str(loose_claim(scene, rng))) for scene in scenes for _ in "ab"]
+    return [render(scene) for scene in scenes], [ask(str(random_claim(scene, rng))) for scene in scenes for _ in "ab"]
 
 
 def prompt_of(processor, question):

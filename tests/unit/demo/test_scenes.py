@@ -13,8 +13,8 @@ from retllm.demo.scenes import (
     EDGE,
     PLACES,
     Scene,
+    SceneObject,
     Single,
-    Thing,
     is_held_out,
     random_scene,
     random_single,
@@ -22,8 +22,8 @@ from retllm.demo.scenes import (
     well_formed,
 )
 
-RED_CIRCLE = Thing("large", "red", "circle")
-BLUE_SQUARE = Thing("large", "blue", "square")
+RED_CIRCLE = SceneObject("large", "red", "circle")
+BLUE_SQUARE = SceneObject("large", "blue", "square")
 
 
 def centre_of(picture, colour):
@@ -87,7 +87,7 @@ def test_held_out_and_training_meanings_are_disjoint():
     held_out = {random_scene(rng, held_out=True).meaning for _ in range(2000)}
     training = {random_scene(rng, held_out=False).meaning for _ in range(2000)}
     assert not held_out & training
-    anything = [Scene(*(Thing(*thing) for thing in things), "above") for things in _all_pairs()]
+    anything = [Scene(*(SceneObject(*scene_object) for scene_object in objects), "above") for objects in _all_pairs()]
     share = np.mean([is_held_out(scene) for scene in anything])
     assert 0.06 < share < 0.2
 
@@ -95,7 +95,7 @@ def test_held_out_and_training_meanings_are_disjoint():
 def _all_pairs():
     rng = random.Random(2)
     for _ in range(3000):
-        first, second = random_single(rng).thing, random_single(rng).thing
+        first, second = random_single(rng).scene_object, random_single(rng).scene_object
         yield (first.size, first.colour, first.shape), (second.size, second.colour, second.shape)
 
 

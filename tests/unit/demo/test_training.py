@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from retllm.demo.scenes import COLOURS, SHAPES, SIZES, Scene, Single, Thing
+from retllm.demo.scenes import COLOURS, SHAPES, SIZES, Scene, SceneObject, Single
 from retllm.demo.variants import gallery, hard_pairs
 from retllm_tools import train_mllm as training
 from retllm_tools.lessons import Mix, around, ask, judge
@@ -18,7 +18,7 @@ from retllm_tools.train_clip import recall
 from retllm_tools.train_mllm import JudgeStage, MllmRecipe, _Run, train_mllm
 from retllm_tools.train_sight import SightRecipe, cells, rate, sight_loss
 
-RED, BLUE = Thing("large", "red", "circle"), Thing("small", "blue", "square")
+RED, BLUE = SceneObject("large", "red", "circle"), SceneObject("small", "blue", "square")
 TINY = MllmRecipe(
     sight=SightRecipe(steps=4, pictures=4, warm_up=1),
     describe_steps=2,

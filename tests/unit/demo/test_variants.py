@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from retllm.demo.claims import caption, full_claim, holds, plainly_false
+from retllm.demo.claims import caption, full_claim, holds, unambiguously_false
 from retllm.demo.scenes import COLOURS, RELATIONS, SHAPES, SIZES, is_held_out
 from retllm.demo.variants import CATEGORIES, FAMILY_SIZE, gallery, hard_pairs
 
@@ -36,7 +36,7 @@ def test_variants_are_false_and_true_captions_are_true_for_the_picture(category)
     for pair in pairs:
         assert is_held_out(pair.scene)
         assert holds(pair.true, pair.scene)
-        assert plainly_false(pair.false, pair.scene)
+        assert unambiguously_false(pair.false, pair.scene)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_an_added_object_is_not_in_the_picture():
     """The false caption is the true one with one more object."""
     for pair in hard_pairs("add_object", 60, SEED):
         assert str(pair.false).startswith(f"{pair.true} and a ")
-        assert not any(pair.false.extra.fits(thing) for thing in pair.scene.things)
+        assert not any(pair.false.extra.fits(scene_object) for scene_object in pair.scene.objects)
 
 
 def test_an_added_attribute_is_wrong():
@@ -111,7 +111,9 @@ def test_members_of_a_family_differ_in_one_thing_and_each_caption_fits_one_pictu
 
 
 def _bag(scene):
-    return Counter(word for thing in scene.things for word in (thing.size, thing.colour, thing.shape))
+    return Counter(
+        word for scene_object in scene.objects for word in (scene_object.size, scene_object.colour, scene_object.shape)
+    )
 
 
 def test_several_members_of_a_family_have_the_same_bag_of_words():

@@ -54,14 +54,14 @@ class ColourEmbedder:
 
 
 class ColourScorer:
-    """Scores whether a text names a picture's colour; ``calls`` and ``judged`` record the requests."""
+    """Scores whether a text names a picture's colour; ``calls`` and ``scored`` record the requests."""
 
     info = SimpleNamespace(
         model="/models/colours", revision="1", prompt_version="1", device="cpu", dtype="float32", layers=6
     )
 
     def __init__(self) -> None:
-        self.judged: list[tuple[str, str]] = []
+        self.scored: list[tuple[str, str]] = []
         self.calls = 0
 
     def version(self, injection: Injection, mode: str = "true_false") -> str:
@@ -72,7 +72,7 @@ class ColourScorer:
         return [self.pair(query, candidate, mode) for candidate in candidates]
 
     def pair(self, query: Content, candidate: Content, mode: str) -> PairScore:
-        self.judged.append((name_of(query), name_of(candidate)))
+        self.scored.append((name_of(query), name_of(candidate)))
         picture = (query.picture or candidate.picture).rgb()
         text = query.text or candidate.text
         match = nearest_colour(picture) in text

@@ -11,7 +11,7 @@ from retllm.errors import InvalidInput, ScoreUnreadable, TooLargeForDevice
 from retllm.evaluation.benchmark import text_item
 from retllm.evaluation.benchmarks.sugarcrepe import choices
 from retllm.evaluation.coarse import KeptVectors, rank
-from retllm.evaluation.fine import Judging, Pool, coarse_choice, fine_choice, judge, pools, rank_of_right
+from retllm.evaluation.fine import CachingScorer, Pool, coarse_choice, fine_choice, pools, rank_of_right, run_variant
 from retllm.evaluation.scores import KeptScores
 from retllm.evaluation.variants import Variant
 from retllm.fine import Injection, PairScore
@@ -29,7 +29,7 @@ class FixedScorer(ColourScorer):
         self.second = second or {}
 
     def pair(self, query, candidate, mode):
-        self.judged.append((mode, candidate.text))
+        self.scored.append((mode, candidate.text))
         if mode == "true_false" and self.second:
             return PairScore(0.5, 0.0, self.second[candidate.text], None, None, 10)
         if self.fixed[candidate.text] is None:
@@ -57,20 +57,22 @@ def pool(*texts: str, right: int = 0) -> Pool:
 
 def test_the_pool_is_ordered_by_score_and_the_candidates_after_it_keep_their_order(kept):
     scorer = FixedScorer({"a": (0.1, -2, 0.1), "b": (0.9, 2, 0.1), "c": (0.5, 0, 0.1)})
-    outcome = judge(pool("a", "b", "c", "d", "e"), PLAIN, Judging(scorer, kept))
+    outcome = run_variant(pool("a", "b", "c", "d", "e"), PLAIN, CachingScorer(scorer, kept))
     assert outcome.order == [101, 102, 100, 103, 104]
-    assert [text for _, text in scorer.judged] == ["a", "b", "c"]
+    assert [text for _, text in scorer.scored] == ["a", "b", "c"]
 
 
 def test_a_tie_is_decided_by_entropy_or_without_it_by_coarse_rank(kept):
-    judging = Judging(FixedScorer({"a": (0.12341, -2, 0.5), "b": (0.12342, -1, 0.4), "c": (0.9, 2, 0.1)}), kept)
-    assert judge(pool("a", "b", "c"), PLAIN, judging).order == [102, 101, 100]
-    assert judge(pool("a", "b", "c"), replace(PLAIN, entropy=False), judging).order == [102, 100, 101]
+    caching_scorer = CachingScorer(
+        FixedScorer({"a": (0.12341, -2, 0.5), "b": (0.12342, -1, 0.4), "c": (0.9, 2, 0.1)}), kept
+    )
+    assert run_variant(pool("a", "b", "c"), PLAIN, caching_scorer).order == [102, 101, 100]
+    assert run_variant(pool("a", "b", "c"), replace(PLAIN, entropy=False), caching_scorer).order == [102, 100, 101]
 
 
 def test_a_candidate_without_a_score_keeps_its_coarse_rank(kept):
-    judging = Judging(FixedScorer({"a": (0.1, -2, 0.1), "b": None, "c": (0.9, 2, 0.1)}), kept)
-    outcome = judge(pool("a", "b", "c"), PLAIN, judging)
+    caching_scorer = CachingScorer(FixedScorer({"a": (0.1, -2, 0.1), "b": None, "c": (0.9, 2, 0.1)}), kept)
+    outcome = run_variant(pool("a", "b", "c"), PLAIN, caching_scorer)
     assert outcome.order == [102, 101, 100]
     assert outcome.scores[1].error == "The model wrote no number."
 
@@ -78,30 +80,32 @@ def test_a_candidate_without_a_score_keeps_its_coarse_rank(kept):
 def test_only_tied_verbalized_scores_get_a_second_pass_for_their_entropy(kept):
     fixed = {"a": (0.501, 0, None), "b": (0.503, 0, None), "c": (0.9, 2, None)}
     scorer = FixedScorer(fixed, second={"a": 0.7, "b": 0.2})
-    outcome = judge(pool("a", "b", "c"), replace(PLAIN, mode="verbalized"), Judging(scorer, kept))
-    assert scorer.judged[3:] == [("true_false", "a"), ("true_false", "b")]
+    outcome = run_variant(pool("a", "b", "c"), replace(PLAIN, mode="verbalized"), CachingScorer(scorer, kept))
+    assert scorer.scored[3:] == [("true_false", "a"), ("true_false", "b")]
     assert outcome.order == [102, 101, 100]
     assert outcome.second_passes == 2
-    without = judge(pool("a", "b", "c"), replace(PLAIN, mode="verbalized", entropy=False), Judging(scorer, kept))
-    assert (without.order, without.second_passes, len(scorer.judged)) == ([102, 100, 101], 0, 5)
+    without = run_variant(
+        pool("a", "b", "c"), replace(PLAIN, mode="verbalized", entropy=False), CachingScorer(scorer, kept)
+    )
+    assert (without.order, without.second_passes, len(scorer.scored)) == ([102, 100, 101], 0, 5)
 
 
 def test_waves_stop_when_the_best_candidate_is_clear(kept):
     fixed = dict.fromkeys("abcdefgh", (0.1, -2, 0.1)) | {"c": (0.9, 5, 0.1)}
     scorer = FixedScorer(fixed)
     adaptive = replace(PLAIN, k=8, adaptive=Adaptive(first=2, step=2, clear_score=0, clear_gap=1))
-    outcome = judge(pool(*"abcdefgh"), adaptive, Judging(scorer, kept))
-    assert [text for _, text in scorer.judged] == ["a", "b", "c", "d"]
+    outcome = run_variant(pool(*"abcdefgh"), adaptive, CachingScorer(scorer, kept))
+    assert [text for _, text in scorer.scored] == ["a", "b", "c", "d"]
     assert outcome.order[0] == 102
     assert len(outcome.scores) == 4
 
 
 def test_the_fusion_weight_decides_between_log_odds_and_similarity(kept):
     """The log-odds differ by 0.2, the similarities by two standard deviations."""
-    judging = Judging(FixedScorer({"a": (0.5, 0.0, 0.1), "b": (0.55, 0.2, 0.1)}), kept)
-    assert judge(pool("a", "b"), replace(PLAIN, k=2), judging).order == [101, 100]
-    assert judge(pool("a", "b"), replace(PLAIN, k=2, fusion=0.05), judging).order == [101, 100]
-    assert judge(pool("a", "b"), replace(PLAIN, k=2, fusion=0.2), judging).order == [100, 101]
+    caching_scorer = CachingScorer(FixedScorer({"a": (0.5, 0.0, 0.1), "b": (0.55, 0.2, 0.1)}), kept)
+    assert run_variant(pool("a", "b"), replace(PLAIN, k=2), caching_scorer).order == [101, 100]
+    assert run_variant(pool("a", "b"), replace(PLAIN, k=2, fusion=0.05), caching_scorer).order == [101, 100]
+    assert run_variant(pool("a", "b"), replace(PLAIN, k=2, fusion=0.2), caching_scorer).order == [100, 101]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +123,7 @@ def test_a_pair_that_cannot_be_scored_does_not_end_the_run(kept, error, monkeypa
     monkeypatch.setattr(scorer, "pair", pair)
     query = text_item("a red thing")
     texts = [text_item(text) for text in ("red", "blue", "green")]
-    scores = Judging(scorer, kept).scores(query, texts, "true_false", Injection())
+    scores = CachingScorer(scorer, kept).scores(query, texts, "true_false", Injection())
     assert [score.error for score in scores] == [None, error.message, None]
     assert [score.score is None for score in scores] == [False, True, False]
 
@@ -132,24 +136,24 @@ def test_invalid_settings_end_the_run(kept, monkeypatch):
 
     monkeypatch.setattr(scorer, "score", refuse)
     with pytest.raises(InvalidInput, match="no such layer"):
-        Judging(scorer, kept).scores(text_item("a"), [text_item("b")], "true_false", Injection())
+        CachingScorer(scorer, kept).scores(text_item("a"), [text_item("b")], "true_false", Injection())
 
 
 def test_no_pair_is_scored_twice(kept):
     scorer = FixedScorer(dict.fromkeys("abcde", (0.1, -2, 0.1)))
-    judging = Judging(scorer, kept)
-    judge(pool(*"abcde"), replace(PLAIN, k=5), judging)
+    caching_scorer = CachingScorer(scorer, kept)
+    run_variant(pool(*"abcde"), replace(PLAIN, k=5), caching_scorer)
     for variant in (PLAIN, replace(PLAIN, entropy=False), replace(PLAIN, fusion=1.0)):
-        judge(pool(*"abcde"), variant, judging)
-    assert len(scorer.judged) == 5
-    judge(pool(*"abcde"), replace(PLAIN, injection=Injection(trigger="off")), judging)
-    assert len(scorer.judged) == 8
+        run_variant(pool(*"abcde"), variant, caching_scorer)
+    assert len(scorer.scored) == 5
+    run_variant(pool(*"abcde"), replace(PLAIN, injection=Injection(trigger="off")), caching_scorer)
+    assert len(scorer.scored) == 8
 
 
 def test_a_text_that_occurs_twice_in_a_pool_is_scored_once(kept):
     scorer = FixedScorer({"a": (0.1, -2, 0.1), "b": (0.9, 2, 0.1)})
-    outcome = judge(pool("a", "b", "a"), PLAIN, Judging(scorer, kept))
-    assert len(scorer.judged) == 2
+    outcome = run_variant(pool("a", "b", "a"), PLAIN, CachingScorer(scorer, kept))
+    assert len(scorer.scored) == 2
     assert outcome.order == [101, 100, 102]
 
 
@@ -179,7 +183,7 @@ def test_the_higher_score_wins_a_choice_and_equal_scores_count_half(kept, fixed,
     """Which of the two candidates is right does not matter."""
     two = pool("a", "b", right=right)
     variant = replace(PLAIN, k=2)
-    outcome = judge(two, variant, Judging(FixedScorer(fixed), kept))
+    outcome = run_variant(two, variant, CachingScorer(FixedScorer(fixed), kept))
     assert fine_choice(two, outcome, 0.0) == won[right]
 
 
@@ -197,7 +201,7 @@ def test_a_scorer_that_prefers_one_position_wins_half_of_the_choices(kept, prefe
     fixed = {item.text: (0.9, 2, 0.1) if item.text in liked else (0.1, -2, 0.1) for item in task.candidates}
     texts = [replace(one, query=text_item("q")) for one in made]
     variant = replace(PLAIN, k=2)
-    won = [fine_choice(one, judge(one, variant, Judging(FixedScorer(fixed), kept)), 0.0) for one in texts]
+    won = [fine_choice(one, run_variant(one, variant, CachingScorer(FixedScorer(fixed), kept)), 0.0) for one in texts]
     assert sum(won) == 5
 
 

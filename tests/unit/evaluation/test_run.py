@@ -11,7 +11,7 @@ from retllm.errors import ModelUnsuited
 from retllm.evaluation.benchmark import Task, picture_item, text_item
 from retllm.evaluation.benchmarks.sugarcrepe import choices
 from retllm.evaluation.coarse import KeptVectors
-from retllm.evaluation.fine import Judging
+from retllm.evaluation.fine import CachingScorer
 from retllm.evaluation.run import evaluate_section
 from retllm.evaluation.scores import KeptScores
 from retllm.evaluation.variants import Variant, ablations
@@ -54,7 +54,7 @@ class Attentive(ColourScorer):
 
     def pair(self, query, candidate, mode):
         colour, words = nearest_colour(candidate.picture.rgb()), query.text.split()
-        self.judged.append((query.text, colour))
+        self.scored.append((query.text, colour))
         match = colour == (words[-1] if words[-1] in COLOURS else words[1])
         return PairScore(0.9 if match else 0.1, 2.2 if match else -2.2, 0.1, 3 if match else None, None, 10)
 
@@ -67,7 +67,7 @@ def run(folder, tasks, variants, scorer, embedder=None, **options):
             tasks,
             variants,
             KeptVectors(folder / "vectors", embedder or ColourEmbedder()),
-            Judging(scorer, kept),
+            CachingScorer(scorer, kept),
             progress,
             **options,
         )
@@ -128,7 +128,7 @@ def test_an_interrupted_run_continues_where_it_stopped(tmp_path, tasks, calls):
     with pytest.raises(Killed):
         run(tmp_path / "twice", tasks, variants, before)
     assert figures(run(tmp_path / "twice", tasks, variants, after, embedder)) == wanted
-    assert sorted(before.judged + after.judged) == sorted(whole.judged)
+    assert sorted(before.scored + after.scored) == sorted(whole.scored)
     assert (embedder.pictures, embedder.texts) == (0, 0)
 
 
@@ -138,7 +138,7 @@ def test_ablations_share_their_scores(tmp_path, tasks):
     scorer = Attentive()
     results = run(tmp_path, tasks, shared, scorer)
     assert len(shared) == 11
-    assert len(scorer.judged) == len(set(scorer.judged)) == 12 * 4
+    assert len(scorer.scored) == len(set(scorer.scored)) == 12 * 4
     pairs = {one.variant.name: one.parts[0].pairs for one in results}
     assert pairs["all"] == pairs["enhancement only"] == pairs["fusion 1"] == 36
     assert pairs["k=20"] == 48

@@ -1,4 +1,4 @@
-"""The small models of :mod:`tests.unit.fine.families`, saved and loaded once."""
+"""Fixtures for the small models of :mod:`tests.unit.fine.families`; each model is saved and loaded only once."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tests.unit.fine.families import NEED_A_PICTURE
 
 from retllm.fine import Content, Injection, PairScore, Scorer
 
-#: some samples trigger, at different layers, and others do not
+#: triggers at different layers for some samples, and not at all for others
 EAGER = Injection(alpha=0.5, tau=0.66, start=0, end=6, scope="all")
 OFF = Injection(trigger="off")
 
@@ -44,7 +44,7 @@ def pool_for(scorer: Scorer, query: str) -> list[Content]:
     return candidates()
 
 
-def same(one: PairScore, other: PairScore) -> None:
+def assert_same_score(one: PairScore, other: PairScore) -> None:
     assert one.score == pytest.approx(other.score, rel=2e-4)
     assert one.entropy == pytest.approx(other.entropy, rel=2e-4)
     assert one.injected_layer == other.injected_layer

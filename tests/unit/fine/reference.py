@@ -18,12 +18,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from PIL import Image
-from tests.unit.fine.families import usual_inputs
+from tests.unit.fine.families import processor_inputs
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from retllm.fine import Injection
 
-Computed = TypeVar("Computed")
+Result = TypeVar("Result")
 
 
 def picture(seed: int, width: int, height: int) -> Image.Image:
@@ -59,39 +59,39 @@ class Run:
     x: list[np.ndarray]
 
 
-def key_of(value: Any) -> Any:
-    """Return a hashable key of an argument, by its content."""
+def cache_key(value: Any) -> Any:
+    """Return a hashable key of the content of an argument."""
     if isinstance(value, torch.Tensor):
         return tuple(value.shape), value.numpy().tobytes()
     if isinstance(value, Image.Image):
         return value.size, value.tobytes()
     if isinstance(value, Mapping):
-        return tuple((name, key_of(one)) for name, one in value.items())
+        return tuple((name, cache_key(one)) for name, one in value.items())
     if isinstance(value, list | tuple):
-        return tuple(key_of(one) for one in value)
+        return tuple(cache_key(one) for one in value)
     return repr(value)
 
 
-def computed_once(method: Callable[..., Computed]) -> Callable[..., Computed]:
-    """Keep each result: tests that differ only in their settings share the passes of the plain model."""
+def cached_result(method: Callable[..., Result]) -> Callable[..., Result]:
+    """Cache the results: tests that differ only in their settings share the forward passes of the plain model."""
 
     @wraps(method)
-    def kept(self: Reference, *arguments: Any) -> Computed:
-        known = self.known.setdefault(method.__name__, {})
-        key = key_of(arguments)
-        if key not in known:
-            known[key] = method(self, *arguments)
-        found: Computed = known[key]
+    def cached(self: Reference, *arguments: Any) -> Result:
+        results = self.results.setdefault(method.__name__, {})
+        key = cache_key(arguments)
+        if key not in results:
+            results[key] = method(self, *arguments)
+        found: Result = results[key]
         return found
 
-    return kept
+    return cached
 
 
 class Reference:
     """The method, computed with one family's model and processor."""
 
     def __init__(self, folder: Path) -> None:
-        self.known: dict[str, dict[Any, Any]] = {}
+        self.results: dict[str, dict[Any, Any]] = {}
         self.model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
         self.processor: Any = AutoProcessor.from_pretrained(folder)
         self.layers = self.model.get_decoder().layers
@@ -99,14 +99,14 @@ class Reference:
         self.phi = gelu_tanh if gemma else silu
         self.cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
 
-    @computed_once
+    @cached_result
     def visual_tokens(self, inputs: dict[str, Any]) -> np.ndarray:
         """Return all projected visual tokens of the sample, (N, d)."""
-        takes = (
+        accepted = (
             "pixel_values", "image_grid_thw", "image_sizes", "image_position_ids", "batch_num_images",
             "pixel_attention_mask",
         )  # fmt: skip
-        given = {name: inputs[name] for name in takes if name in inputs}
+        given = {name: inputs[name] for name in accepted if name in inputs}
         config = self.model.config
         for name in ("vision_feature_layer", "vision_feature_select_strategy"):
             if hasattr(config, name):
@@ -127,7 +127,7 @@ class Reference:
         p /= p.sum()
         return float(-(p * np.log(p)).sum() / np.log(10))
 
-    @computed_once
+    @cached_result
     def matrices(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the gate, up and down projections of a layer."""
         mlp = self.layers[number].mlp
@@ -161,7 +161,7 @@ class Reference:
         mixed[first:] = (1 - settings.alpha) * plain[first:] + settings.alpha * delta[first:]
         return mixed
 
-    @computed_once
+    @cached_result
     def hidden_states(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, ...]:
         """Return the hidden states of the plain model: the embeddings, then those after each layer."""
         with torch.no_grad():
@@ -211,7 +211,7 @@ class Reference:
 
     def inputs(self, content: list[dict[str, Any]], answer: Sequence[int] = ()) -> dict[str, Any]:
         """Return the model's inputs for a user's message, followed by the tokens of the answer so far."""
-        inputs = usual_inputs(self.processor, content)
+        inputs = processor_inputs(self.processor, content)
         if answer:
             more = {"input_ids": torch.tensor([list(answer)]), "attention_mask": torch.ones(1, len(answer)).long()}
             zeros = torch.zeros(1, len(answer)).long()
@@ -220,7 +220,7 @@ class Reference:
                     inputs[name] = torch.cat([inputs[name], more.get(name, zeros)], dim=1)
         return inputs
 
-    @computed_once
+    @cached_result
     def run(self, content: list[dict[str, Any]], settings: Injection, answer: Sequence[int] = ()) -> Run:
         inputs = self.inputs(content, answer)
         hidden: list[torch.Tensor] = []
@@ -243,7 +243,7 @@ class Reference:
         return Run(logits, layer, uncertainty, hidden, x)
 
     def ids(self, *words: str) -> list[int]:
-        """Return the tokens of the spellings that are a single token."""
+        """Return the token ids of those words that are a single token."""
         vocabulary = self.processor.tokenizer.get_vocab()
         return [vocabulary[word] for word in words if word in vocabulary]
 

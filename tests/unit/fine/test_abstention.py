@@ -23,7 +23,7 @@ def _log_density(x: float, share: float, mean: float, deviation: float) -> float
     return math.log(share) - math.log(deviation) - 0.5 * math.log(2 * math.pi) - 0.5 * ((x - mean) / deviation) ** 2
 
 
-def _true_border(low: tuple[float, float, int], high: tuple[float, float, int]) -> float:
+def _true_threshold(low: tuple[float, float, int], high: tuple[float, float, int]) -> float:
     """Return the value where the densities of the two distributions are equal, by a search on a grid."""
     total = low[2] + high[2]
     places = np.linspace(low[0], high[0], 20_001)
@@ -49,14 +49,14 @@ def test_the_threshold_is_where_the_known_densities_are_equal(
     threshold = learn_threshold(_mixture(1, low, high))
     assert threshold is not None
     distance = high[0] - low[0]
-    assert threshold.value == pytest.approx(_true_border(low, high), abs=0.05 * distance)
+    assert threshold.value == pytest.approx(_true_threshold(low, high), abs=0.05 * distance)
     assert threshold.samples == low[2] + high[2]
     assert threshold.low.mean == pytest.approx(low[0], abs=0.05 * distance)
     assert threshold.high.mean == pytest.approx(high[0], abs=0.05 * distance)
     assert threshold.high.share == pytest.approx(high[2] / (low[2] + high[2]), abs=0.02)
 
 
-def test_no_mixture_on_a_grid_explains_the_values_better() -> None:
+def test_the_fit_is_more_likely_than_any_mixture_on_a_grid() -> None:
     """The fit has the maximum likelihood: a grid search around it finds none larger."""
     values = _mixture(2, (-3.0, 1.2, 300), (2.0, 1.2, 150))
     threshold = learn_threshold(values)
@@ -80,7 +80,7 @@ def test_no_mixture_on_a_grid_explains_the_values_better() -> None:
     assert found - best < 10, "the grid's best is close, so the comparison is meaningful"
 
 
-def test_at_the_threshold_both_components_are_equally_likely() -> None:
+def test_both_components_are_equally_likely_at_the_threshold() -> None:
     threshold = learn_threshold(_mixture(3, (-4.0, 1.0, 900), (1.0, 2.0, 100)))
     assert threshold is not None
     low, high = (
@@ -121,7 +121,7 @@ def test_two_distinct_values_are_two_clusters() -> None:
     assert -5 < threshold.value < 3
 
 
-def test_values_that_are_not_finite_are_ignored() -> None:
+def test_non_finite_values_are_ignored() -> None:
     values = _mixture(5, (-4.0, 1.0, 300), (4.0, 1.0, 300))
     assert learn_threshold([*values, math.inf, -math.inf, math.nan]) == learn_threshold(values)
 
@@ -139,7 +139,7 @@ def test_the_threshold_shifts_and_scales_with_the_values_and_ignores_their_order
     assert other.value == pytest.approx(moved + stretched * plain.value, abs=1e-3 * stretched)
 
 
-def test_the_best_is_no_match_below_the_threshold_or_below_even_odds_without_one() -> None:
+def test_log_odds_below_the_threshold_or_below_0_without_one_are_no_match() -> None:
     assert no_match(-0.1, None)
     assert not no_match(0.0, None)
     threshold = learn_threshold(_mixture(6, (-9.0, 1.0, 300), (-3.0, 1.0, 300)))

@@ -1,4 +1,4 @@
-"""Pairs are grouped under the budget, and the layout of a batch is right."""
+"""Pairs are grouped within the token budget, and the layout of a batch is correct."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAIRS = st.lists(st.tuples(st.integers(3, 60), st.integers(0, 2)), max_size=30).
 
 
 @given(PAIRS, st.integers(1, 300))
-def test_every_pair_is_in_one_group_and_no_group_is_over_the_budget(pairs: list[Pair], budget: int) -> None:
+def test_every_pair_is_in_exactly_one_group_and_no_group_exceeds_the_budget(pairs: list[Pair], budget: int) -> None:
     groups = pack(pairs, budget, kind_of)
     assert sorted(one.index for group in groups for one in group) == list(range(len(pairs)))
     for group in groups:
@@ -35,7 +35,7 @@ def test_every_pair_is_in_one_group_and_no_group_is_over_the_budget(pairs: list[
 
 
 @given(PAIRS)
-def test_the_grouping_does_not_depend_on_the_order_of_lengths(pairs: list[Pair]) -> None:
+def test_pairs_with_equally_many_pictures_share_a_group_sorted_by_length(pairs: list[Pair]) -> None:
     longest_first = [one.length for group in pack(pairs, 10**6, kind_of) for one in group]
     assert len(pack(pairs, 10**6, kind_of)) <= 3
     for group in pack(pairs, 10**6, kind_of):
@@ -45,7 +45,7 @@ def test_the_grouping_does_not_depend_on_the_order_of_lengths(pairs: list[Pair])
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(2, 9)), min_size=1, max_size=6))
-def test_a_batch_knows_where_everything_is(rows: list[tuple[int, int]]) -> None:
+def test_the_layout_of_a_batch_marks_real_visual_and_suffix_positions(rows: list[tuple[int, int]]) -> None:
     pairs = [pair(at, 1 + visual + rest, visual=visual) for at, (visual, rest) in enumerate(rows)]
     batch = collate(pairs, pad_token=0, image_token=IMAGE)
     layout, ids = batch.layout, batch.inputs["input_ids"]
@@ -61,12 +61,12 @@ def test_a_batch_knows_where_everything_is(rows: list[tuple[int, int]]) -> None:
         assert ids[at, one.length :].tolist() == [0] * (ids.shape[1] - one.length)
 
 
-def test_a_pad_token_that_is_the_image_token_is_no_picture() -> None:
+def test_padding_with_the_image_token_is_not_counted_as_visual() -> None:
     batch = collate([pair(0, 5, visual=2), pair(1, 9, visual=1)], pad_token=IMAGE, image_token=IMAGE)
     assert batch.layout.visual_real.sum(dim=1).tolist() == [2, 1]
 
 
-def test_pictures_of_unlike_shapes_are_filled_up_with_zeros() -> None:
+def test_pixel_values_of_different_shapes_are_padded_with_zeros() -> None:
     joined = join([torch.ones(1, 2, 3), torch.ones(2, 1, 4)])
     assert joined.shape == (3, 2, 4)
     assert joined[0].tolist() == [[1, 1, 1, 0], [1, 1, 1, 0]]

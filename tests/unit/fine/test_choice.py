@@ -1,4 +1,4 @@
-"""The mode ``choice`` is the mean over both letter orders; compared with the reference and with single-pair scores."""
+"""In the mode ``choice`` a score is the mean over both letter orders, and equals the reference and single calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FIRST = "A: they match. B: they do not match. Please directly output A or B"
 SECOND = "A: they do not match. B: they match. Please directly output A or B"
 
 
-def letters(reference: Reference, logits: np.ndarray) -> tuple[float, float]:
+def letter_probabilities(reference: Reference, logits: np.ndarray) -> tuple[float, float]:
     """Return P(A) and P(B) of a softmax over the two letters, with and without a leading space."""
     masses = [np.exp(logits[reference.ids(letter, f"Ġ{letter}", f"▁{letter}")]).sum() for letter in "AB"]
     return masses[0] / sum(masses), masses[1] / sum(masses)
@@ -36,7 +36,7 @@ def letters(reference: Reference, logits: np.ndarray) -> tuple[float, float]:
 
 @pytest.mark.parametrize("settings", [OFF, EAGER], ids=["off", "entropy"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_score_is_the_mean_over_both_orders_of_the_softmax_over_the_letters(
+def test_the_score_is_the_mean_of_the_letter_softmax_over_both_letter_orders(
     family: str,
     settings: Injection,
     scorer_of: Callable[[str], Scorer],
@@ -57,7 +57,7 @@ def test_the_score_is_the_mean_over_both_orders_of_the_softmax_over_the_letters(
             )
             for ask in (FIRST, SECOND)
         )
-        p = (letters(reference, first.logits)[0] + letters(reference, second.logits)[1]) / 2
+        p = (letter_probabilities(reference, first.logits)[0] + letter_probabilities(reference, second.logits)[1]) / 2
         assert found.score == pytest.approx(p, rel=2e-3)
         assert found.log_odds == pytest.approx(math.log(p) - math.log1p(-p), rel=2e-3, abs=2e-3)
         assert found.entropy == pytest.approx(-p * math.log(p) - (1 - p) * math.log1p(-p), rel=2e-3)
@@ -81,7 +81,7 @@ def pool() -> list[Content]:
 )
 @pytest.mark.parametrize("settings", [OFF, EAGER, Injection(alpha=0.5, tau=0.66, start=0, end=6, scope="suffix")])
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_5", "llava", "gemma3"])
-def test_a_score_alone_is_the_score_in_any_batch(
+def test_a_score_does_not_depend_on_its_batch(
     family: str, settings: Injection, query: Content, scorer_of: Callable[[str], Scorer]
 ) -> None:
     scorer, some = scorer_of(family), pool()[::2]
@@ -97,29 +97,29 @@ def test_a_score_alone_is_the_score_in_any_batch(
         assert score.tokens == alone[at].tokens
 
 
-def test_both_orders_go_to_the_engine_side_by_side_in_one_call(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then the engine can compute the shared prefix once."""
+def test_both_letter_orders_are_adjacent_in_one_engine_call(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the engine computes their shared prefix once."""
     calls: list[list[str]] = []
     plain = Engine.answer
 
-    def watched(self: Engine, asks: Any, read: Any) -> Any:
+    def recorded(self: Engine, asks: Any, read: Any) -> Any:
         calls.append([f"{ask.candidate}{ask.message[-1][-len(FIRST) :]}" for ask in asks])
         return plain(self, asks, read)
 
-    monkeypatch.setattr(Engine, "answer", watched)
+    monkeypatch.setattr(Engine, "answer", recorded)
     qwen.score(Content(text=CAPTION), pool()[:3], OFF, mode="choice")
     assert calls[-1] == [f"{at}{ask}" for at in range(3) for ask in (FIRST, SECOND)]
 
 
 @given(st.floats(-30, 30), st.floats(-30, 30))
-def test_log_odds_and_entropy_are_those_of_the_mean(one: float, other: float) -> None:
+def test_log_odds_and_entropy_are_those_of_the_mean_probability(one: float, other: float) -> None:
     p = (1 / (1 + math.exp(-one)) + 1 / (1 + math.exp(-other))) / 2
     q = (1 / (1 + math.exp(one)) + 1 / (1 + math.exp(other))) / 2
     assert mean_log_odds(one, other) == pytest.approx(math.log(p) - math.log(q), abs=1e-9)
     assert binary_entropy(mean_log_odds(one, other)) == pytest.approx(-p * math.log(p) - q * math.log(q), abs=1e-9)
 
 
-def test_log_odds_stay_finite_where_the_score_is_0_or_1_to_float_precision() -> None:
+def test_log_odds_stay_precise_where_the_probability_rounds_to_0_or_1() -> None:
     assert mean_log_odds(900, 800) == pytest.approx(800 + math.log(2))
     assert mean_log_odds(-900, -800) == pytest.approx(-800 - math.log(2))
     assert mean_log_odds(-800, 800) == pytest.approx(0)
@@ -128,10 +128,10 @@ def test_log_odds_stay_finite_where_the_score_is_0_or_1_to_float_precision() -> 
     assert mean_log_odds(-math.inf, math.inf) == 0
 
 
-def test_a_letter_that_is_no_token_is_refused_at_the_first_use(
+def test_a_letter_of_several_tokens_is_refused_when_the_mode_is_first_used(
     model_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Loading and the other modes do without the letters."""
+    """Loading the model and the other modes do not need the letters."""
     shipped = load_prompts()
     labels = {**shipped.labels, "choice": Labels(("Alpha", " Alpha"), ("B",))}
     changed = Prompts(shipped.version, shipped.ask, labels, shipped.pairs)
@@ -143,27 +143,27 @@ def test_a_letter_that_is_no_token_is_refused_at_the_first_use(
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
-def test_an_answer_that_is_no_number_is_an_error(qwen: Scorer, broken: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the letters' own logits are fine."""
+def test_non_finite_logits_are_an_error(qwen: Scorer, broken: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if the logits of the letters themselves are finite."""
     head = qwen._loaded.decoder.head
     plain = head.forward
 
-    def spoiled(hidden: torch.Tensor) -> torch.Tensor:
+    def broken_logits(hidden: torch.Tensor) -> torch.Tensor:
         logits = plain(hidden).clone()
         logits[..., 0] = broken
         return logits
 
-    monkeypatch.setattr(head, "forward", spoiled)
+    monkeypatch.setattr(head, "forward", broken_logits)
     with pytest.raises(ScoreUnreadable) as caught:
         qwen.score(Content(text="a"), [Content(text="b")], OFF, mode="choice")
     assert caught.value.detail["index"] == 0
 
 
-def test_the_letters_mass_is_summed_over_their_spellings(qwen: Scorer) -> None:
-    """The reader's log-odds against sums of probabilities."""
-    judge = Choice(load_prompts(), qwen._loaded)
-    judge._first, judge._second = torch.tensor([3, 5]), torch.tensor([8])
+def test_the_probability_of_a_letter_is_summed_over_its_spellings(qwen: Scorer) -> None:
+    """The log-odds of the reader equal those of summed probabilities."""
+    choice = Choice(load_prompts(), qwen._loaded)
+    choice._first, choice._second = torch.tensor([3, 5]), torch.tensor([8])
     logits = torch.randn(4, 20, generator=torch.Generator().manual_seed(1)).bfloat16()
     p = torch.softmax(logits.double(), dim=-1)
     expected = (p[:, 3] + p[:, 5]).log() - p[:, 8].log()
-    torch.testing.assert_close(judge._read(logits)[:, 0].double(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(choice._read(logits)[:, 0].double(), expected, atol=1e-5, rtol=1e-5)

@@ -24,8 +24,8 @@ ROWS = st.lists(
 ).map(lambda rows: [Scored(f"item {at}", at, score, entropy) for at, (score, entropy) in enumerate(rows)])
 
 
-def by_the_book(rows: list[Scored[str]], decimals: int) -> list[str]:
-    """Sort by a second implementation of the rule, which compares two candidates."""
+def reference_order(rows: list[Scored[str]], decimals: int) -> list[str]:
+    """Sort with a second implementation of the rule, a comparison of two candidates."""
 
     def compare(one: Scored[str], other: Scored[str]) -> int:
         has = [row.score is not None and not math.isnan(row.score) for row in (one, other)]
@@ -44,15 +44,17 @@ def by_the_book(rows: list[Scored[str]], decimals: int) -> list[str]:
 
 
 @given(ROWS, st.sampled_from([0, 2, 4, 6]), st.randoms())
-def test_the_order_is_the_rule(rows: list[Scored[str]], decimals: int, random_: random.Random) -> None:
-    expected = by_the_book(rows, decimals)
+def test_the_final_order_equals_the_reference_order(
+    rows: list[Scored[str]], decimals: int, random_: random.Random
+) -> None:
+    expected = reference_order(rows, decimals)
     shuffled = random_.sample(rows, len(rows))
     ranked = final_order(shuffled, decimals)
     assert [row.key for row in ranked] == expected
     assert [row.rank for row in ranked] == list(range(1, len(rows) + 1))
 
 
-def test_entropy_decides_between_equal_scores() -> None:
+def test_equal_scores_are_ordered_by_entropy_then_by_coarse_rank() -> None:
     rows = [
         Scored("unsure", 0, 0.80001, 0.9),
         Scored("sure", 1, 0.80002, 0.2),
@@ -73,17 +75,17 @@ def test_entropy_decides_between_equal_scores() -> None:
     ]
 
 
-def test_more_decimals_tell_more_scores_apart() -> None:
+def test_scores_that_tie_at_4_decimals_can_differ_at_5() -> None:
     rows = [Scored("a", 0, 0.80001, 0.2), Scored("b", 1, 0.80002, 0.9)]
     assert [row.key for row in final_order(rows, 4)] == ["a", "b"]
     assert [row.key for row in final_order(rows, 5)] == ["b", "a"]
 
 
-def test_nothing_gives_nothing() -> None:
+def test_the_order_of_no_candidates_is_empty() -> None:
     assert final_order([]) == []
 
 
-def test_an_order_left_to_chance_is_refused() -> None:
+def test_equal_coarse_ranks_and_negative_tie_decimals_are_refused() -> None:
     with pytest.raises(InvalidInput):
         final_order([Scored("a", 1), Scored("b", 1)])
     with pytest.raises(InvalidInput):
@@ -103,17 +105,17 @@ POOLS = st.tuples(
 
 
 @given(POOLS, st.sampled_from([2, 4]), st.randoms())
-def test_what_failed_stays_at_its_coarse_place_and_the_rest_is_ordered_around_it(
+def test_failed_candidates_keep_their_coarse_rank_and_the_others_are_ordered_around_them(
     pool: tuple[list[Any], int], decimals: int, random_: random.Random
 ) -> None:
     """Candidates of the pool are scored or failed; others are beyond the pool."""
-    judged, beyond = pool
-    failed = {at for at, row in enumerate(judged) if row == "failed"}
+    scored_or_failed, beyond = pool
+    failed = {at for at, row in enumerate(scored_or_failed) if row == "failed"}
     rows = [
         Scored(at, at + 1, failed=True) if row == "failed" else Scored(at, at + 1, *row)
-        for at, row in enumerate(judged)
+        for at, row in enumerate(scored_or_failed)
     ]
-    rows += [Scored(len(judged) + at, len(judged) + at + 1) for at in range(beyond)]
+    rows += [Scored(len(scored_or_failed) + at, len(scored_or_failed) + at + 1) for at in range(beyond)]
     ranked = final_order(random_.sample(rows, len(rows)), decimals)
     assert [row.rank for row in ranked] == list(range(1, len(rows) + 1))
     assert {row.key for row in ranked if row.key in failed} == failed
@@ -122,19 +124,19 @@ def test_what_failed_stays_at_its_coarse_place_and_the_rest_is_ordered_around_it
             assert (row.rank, row.decided_by) == (row.key + 1, "coarse")
     others = [row for row in rows if row.key not in failed]
     assert [row.key for row in ranked if row.key not in failed] == [row.key for row in final_order(others, decimals)]
-    assert [row.key for row in ranked][len(judged) :] == list(range(len(judged), len(rows)))
+    assert [row.key for row in ranked][len(scored_or_failed) :] == list(range(len(scored_or_failed), len(rows)))
 
 
-def test_a_score_beside_a_failure_does_not_count() -> None:
+def test_the_score_of_a_failed_candidate_is_ignored() -> None:
     rows = [Scored("a", 1, 0.2, 0.1), Scored("b", 2, 0.9, 0.1, failed=True), Scored("c", 3, 0.9, 0.1)]
     assert [(row.key, row.decided_by) for row in final_order(rows)] == [("c", "score"), ("b", "coarse"), ("a", "score")]
 
 
 @given(ROWS, st.sampled_from([0, 2, 4]), st.randoms())
-def test_the_tied_are_those_whose_order_an_entropy_could_change(
+def test_tied_candidates_are_those_whose_order_an_entropy_could_change(
     rows: list[Scored[str]], decimals: int, random_: random.Random
 ) -> None:
-    """Tied means: another candidate has the same rounded score, and this one has no entropy."""
+    """A candidate is tied if another one has the same rounded score and it has no entropy itself."""
     expected = [
         row.key
         for row in rows
@@ -158,6 +160,6 @@ def test_failed_and_unscored_candidates_do_not_tie() -> None:
         tied(rows, 16)
 
 
-def test_written_numbers_tie_at_two_decimals_and_probabilities_at_four() -> None:
+def test_scores_tie_at_2_decimals_in_mode_verbalized_and_at_4_in_the_others() -> None:
     modes: tuple[Mode, ...] = ("true_false", "verbalized", "choice")
     assert [default_tie_decimals(mode) for mode in modes] == [4, 2, 4]

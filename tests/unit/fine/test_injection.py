@@ -28,11 +28,11 @@ SETTINGS = st.builds(
 
 
 @given(SETTINGS)
-def test_settings_survive_being_stored(settings: Injection) -> None:
+def test_settings_round_trip_through_json(settings: Injection) -> None:
     assert Injection.from_json(json.loads(json.dumps(settings.as_json()))) == settings
 
 
-def test_the_defaults_are_the_papers() -> None:
+def test_the_default_settings() -> None:
     assert Injection().as_json() == {
         "alpha": 0.3,
         "trigger": "entropy",
@@ -69,13 +69,13 @@ def test_the_defaults_are_the_papers() -> None:
         ("colour", 3),
     ],
 )
-def test_a_value_out_of_range_is_refused_by_name(field: str, value: Any) -> None:
+def test_an_invalid_value_is_refused_with_the_name_of_its_field(field: str, value: Any) -> None:
     with pytest.raises(InvalidInput) as caught:
         Injection.from_json({field: value})
     assert caught.value.detail["field"] == field
 
 
-def test_settings_that_contradict_each_other_are_refused() -> None:
+def test_contradictory_settings_are_refused() -> None:
     with pytest.raises(InvalidInput, match="start"):
         Injection(start=6, end=6)
     with pytest.raises(InvalidInput, match="fixed_layer"):
@@ -100,24 +100,24 @@ def test_the_default_range_scales_with_depth(layers: int, watched: range) -> Non
     assert plan.injectable == tuple(layer + 1 for layer in watched)
 
 
-def test_a_range_of_ones_own_is_open_at_both_ends() -> None:
+def test_an_explicit_range_excludes_both_ends() -> None:
     assert list(Injection(start=2, end=5).plan(10).watched) == [3, 4]
     assert list(Injection(start=-1, end=10).plan(10).watched) == list(range(9)), "there is no layer after the last one"
 
 
-def test_fixed_is_always_that_layer() -> None:
+def test_the_fixed_trigger_injects_into_its_layer_only() -> None:
     plan = Injection(trigger="fixed", fixed_layer=4).plan(5)
     assert plan.injectable == (4,)
     assert not plan.watched
 
 
 @pytest.mark.parametrize("settings", [Injection(trigger="off"), Injection(alpha=0)])
-def test_what_changes_nothing_touches_no_layer(settings: Injection) -> None:
+def test_settings_without_effect_inject_into_no_layer(settings: Injection) -> None:
     assert not settings.active
     assert settings.plan(28).injectable == ()
 
 
 @pytest.mark.parametrize("settings", [Injection(trigger="fixed", fixed_layer=28), Injection(end=29)])
-def test_a_layer_beyond_the_model_is_refused(settings: Injection) -> None:
+def test_a_layer_beyond_the_depth_of_the_model_is_refused(settings: Injection) -> None:
     with pytest.raises(InvalidInput):
         settings.plan(28)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 import torch
 from tests.unit.fine.families import FAMILIES
-from tests.unit.fine.pairs import EAGER, OFF, QUERIES, picture, same, token_budget
+from tests.unit.fine.pairs import EAGER, OFF, QUERIES, assert_same_score, picture, token_budget
 
 from retllm.fine import Content, Injection, PairScore, Scorer, load_scorer
 
@@ -37,7 +37,7 @@ def hooks_of(module: torch.nn.Module) -> list[str]:
     return [hook.__qualname__ for hook in found if not hook.__module__.startswith("transformers.")]
 
 
-def own_forwards(module: torch.nn.Module) -> list[str]:
+def replaced_forwards(module: torch.nn.Module) -> list[str]:
     """Return the modules whose forward method was replaced."""
     return [name for name, one in module.named_modules() if "forward" in vars(one)]
 
@@ -62,14 +62,14 @@ PARTS: dict[str, Callable[[Scorer], Any]] = {
 
 @pytest.mark.parametrize("scope", ["all", "suffix"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_nothing_of_a_pass_stays_in_the_model(
+def test_a_forward_pass_leaves_the_model_unchanged(
     family: str, scope: Literal["all", "suffix"], scorer_of: Callable[[str], Scorer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also after an error in the vision tower, in a layer, in the injected network, or in the head."""
+    """Even after an error in the vision tower, a layer, the injected network or the head."""
     scorer, always = scorer_of(family), Injection(trigger="fixed", fixed_layer=2, scope=scope)
     module = scorer._loaded.module
     weights = {name: value.clone() for name, value in module.state_dict().items()}
-    forwards = own_forwards(module)
+    forwards = replaced_forwards(module)
     scorer.forget()
     expected = scorer.score(QUERIES["text"], pool(), always)
     assert all(score.injected_layer == 2 for score in expected)
@@ -85,14 +85,14 @@ def test_nothing_of_a_pass_stays_in_the_model(
             with pytest.raises(Broken):
                 scorer.score(QUERIES["text"], pool(), always)
         assert hooks_of(module) == [], where
-        assert own_forwards(module) == forwards, where
+        assert replaced_forwards(module) == forwards, where
         assert scorer.score(QUERIES["text"], pool(), always) == expected, where
     assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SETTINGS if kind != "entropy"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_with_any_settings_a_score_alone_is_the_score_in_any_batch(
+def test_with_any_settings_a_score_does_not_depend_on_its_batch(
     family: str, kind: str, scorer_of: Callable[[str], Scorer]
 ) -> None:
     scorer, candidates = scorer_of(family), pool()
@@ -102,10 +102,10 @@ def test_with_any_settings_a_score_alone_is_the_score_in_any_batch(
         with token_budget(scorer, budget):
             found = scorer.score(QUERIES["text"], [candidates[at] for at in order], SETTINGS[kind])
         for at, score in zip(order, found, strict=True):
-            same(score, alone[at])
+            assert_same_score(score, alone[at])
 
 
-def calls_at_once(work: dict[str, Callable[[], list[PairScore]]]) -> dict[str, list[list[PairScore]]]:
+def run_concurrently(work: dict[str, Callable[[], list[PairScore]]]) -> dict[str, list[list[PairScore]]]:
     """Run each function twice in its own thread, all threads starting together."""
     found: dict[str, list[list[PairScore]]] = {name: [] for name in work}
     start = threading.Barrier(len(work))
@@ -124,7 +124,7 @@ def calls_at_once(work: dict[str, Callable[[], list[PairScore]]]) -> dict[str, l
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_threads_with_different_settings_do_not_mix_in_one_scorer(
+def test_concurrent_calls_of_one_scorer_with_different_settings_do_not_interfere(
     family: str, scorer_of: Callable[[str], Scorer]
 ) -> None:
     scorer = scorer_of(family)
@@ -134,17 +134,17 @@ def test_threads_with_different_settings_do_not_mix_in_one_scorer(
         kind: lambda settings=settings: scorer.score(QUERIES["text"], pool(), settings)
         for kind, settings in chosen.items()
     }
-    for kind, several in calls_at_once(work).items():
+    for kind, several in run_concurrently(work).items():
         assert len(several) == 2
         for found in several:
             for one, other in zip(found, expected[kind], strict=True):
-                same(one, other)
+                assert_same_score(one, other)
 
 
-def test_scorers_with_different_settings_do_not_mix_at_the_same_time(
+def test_concurrent_scorers_with_different_settings_do_not_interfere(
     model_folder: Callable[[str], Path],
 ) -> None:
-    """Several models compute at the same time, of the same family and of different ones."""
+    """The models that run at the same time are of the same family and of different families."""
     scorers = [load_scorer(str(model_folder(family)), device="cpu") for family in ("llava", "llava", "mistral3")]
     chosen = [SETTINGS["entropy"], SETTINGS["off"], SETTINGS["fixed, gate"]]
     both = list(zip(scorers, chosen, strict=True))
@@ -153,15 +153,15 @@ def test_scorers_with_different_settings_do_not_mix_at_the_same_time(
         str(at): lambda scorer=scorer, settings=settings: scorer.score(QUERIES["text"], pool(), settings)
         for at, (scorer, settings) in enumerate(both)
     }
-    for at, several in calls_at_once(work).items():
+    for at, several in run_concurrently(work).items():
         assert len(several) == 2
         for found in several:
             for one, other in zip(found, expected[int(at)], strict=True):
-                same(one, other)
+                assert_same_score(one, other)
 
 
 def test_these_settings_give_different_scores(scorer_of: Callable[[str], Scorer]) -> None:
-    """Otherwise the tests above would prove nothing."""
+    """Otherwise the tests above could not fail."""
     for family in FAMILIES:
         scores = {
             tuple(round(score.entropy, 3) for score in scorer_of(family).score(QUERIES["text"], pool(), settings))

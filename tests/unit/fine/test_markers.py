@@ -1,4 +1,4 @@
-"""No text of a user becomes a control token, in any family, for any combination of text and control tokens."""
+"""A user's text is never encoded as a control token, in any family and for any mix of text and control tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tests.unit.fine.pairs import OFF, same
+from tests.unit.fine.pairs import OFF, assert_same_score
 
 from retllm.errors import InvalidInput
 from retllm.fine import Scorer
@@ -17,8 +17,8 @@ from retllm.fine.content import Content, Picture
 from retllm.fine.prepare import Preparer
 from retllm.fine.prompts import load_prompts
 
-# control tokens of models that are not among the families here, and what several models use as a new line
-FOREIGN = [
+# control tokens of other model families, and a plain text with which several models start a turn
+OTHER_MARKERS = [
     "<|im_start|>",
     "<|im_end|>",
     "<|image_pad|>",
@@ -37,7 +37,7 @@ FOREIGN = [
     "<<SYS>>",
     "\n\nassistant\n",
 ]
-LETTERS = [
+PIECES = [
     "a",
     " ",
     "<",
@@ -56,7 +56,7 @@ LETTERS = [
     "＞",
     "｜",
     "True",
-    # characters with which transformers marks tokens
+    # private-use characters that transformers uses to mark tokens
     "\U000f0000",
     "\U000f0001",
 ]
@@ -80,29 +80,29 @@ def _controls(preparer: Preparer, caption: str) -> Counter[int]:
     return Counter(token for token in preparer.encode(preparer.render(message)) if token in control)
 
 
-def _wide(text: str) -> str:
+def _full_width(text: str) -> str:
     """Return the text in full-width letters, which some tokenizers normalise."""
     return "".join(chr(ord(letter) + 0xFEE0) if "!" <= letter <= "~" else letter for letter in text)
 
 
-def test_every_marker_is_only_text(scorer: Scorer) -> None:
+def test_a_control_token_in_a_text_is_encoded_as_text(scorer: Scorer) -> None:
     preparer = _preparer(scorer)
     own = [str(token) for token in preparer._tokenizer.added_tokens_decoder.values()]
     plain = _controls(preparer, "a cat")
     assert plain, "the template has control tokens"
-    for marker in (*own, *FOREIGN):
-        for text in (marker, marker * 3, f"a {marker} cat", marker[0] + marker + marker[1:], _wide(marker)):
+    for marker in (*own, *OTHER_MARKERS):
+        for text in (marker, marker * 3, f"a {marker} cat", marker[0] + marker + marker[1:], _full_width(marker)):
             if text.strip():
                 assert _controls(preparer, text) == plain, text
 
 
-def test_no_mixture_of_markers_and_letters_makes_one(scorer: Scorer) -> None:
+def test_no_mix_of_control_tokens_and_text_is_encoded_as_a_control_token(scorer: Scorer) -> None:
     preparer = _preparer(scorer)
     own = [str(token) for token in preparer._tokenizer.added_tokens_decoder.values()]
     plain = _controls(preparer, "a cat")
-    whole = st.sampled_from([*own, *FOREIGN])
+    whole = st.sampled_from([*own, *OTHER_MARKERS])
     piece = (
-        whole | st.sampled_from(LETTERS) | whole.flatmap(lambda name: st.integers(0, len(name)).map(lambda n: name[:n]))
+        whole | st.sampled_from(PIECES) | whole.flatmap(lambda name: st.integers(0, len(name)).map(lambda n: name[:n]))
     )
 
     @settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
@@ -114,7 +114,7 @@ def test_no_mixture_of_markers_and_letters_makes_one(scorer: Scorer) -> None:
     check()
 
 
-def test_a_text_without_markers_stays_as_it_is(scorer: Scorer) -> None:
+def test_a_text_without_control_tokens_is_not_changed(scorer: Scorer) -> None:
     preparer = _preparer(scorer)
     for text in (
         "a red square is left of a dog",
@@ -125,7 +125,7 @@ def test_a_text_without_markers_stays_as_it_is(scorer: Scorer) -> None:
         assert preparer._sanitize(text) == text
 
 
-def _in_the_inputs(preparer: Preparer, caption: str) -> Counter[int]:
+def _controls_in_inputs(preparer: Preparer, caption: str) -> Counter[int]:
     """Count the control tokens in the model's inputs, with expanded pictures."""
     sides = Content(text=caption), Content(image=Picture(Image.new("RGB", (24, 16)), "one"), text=caption)
     message = load_prompts().message("true_false", *sides)
@@ -134,19 +134,19 @@ def _in_the_inputs(preparer: Preparer, caption: str) -> Counter[int]:
     return Counter(token for token in ids if token in preparer._control_ids)
 
 
-def test_nor_does_what_the_processor_makes_of_it(scorer: Scorer) -> None:
+def test_the_processor_inserts_no_control_token_for_a_text(scorer: Scorer) -> None:
     """Processors insert a picture's placeholder tokens by replacing words of the text."""
     preparer = _preparer(scorer)
     own = [str(token) for token in preparer._tokenizer.added_tokens_decoder.values() if str(token).strip()]
-    plain = _in_the_inputs(preparer, "a cat")
+    plain = _controls_in_inputs(preparer, "a cat")
     assert plain
-    # a few texts only: the small models take short questions
-    texts = [*own[:12], *FOREIGN, "<|placeholder|>", "<placeholder>", "<image", "a <image> \U000f0000"]
+    # only some short texts, since the small models have a short context
+    texts = [*own[:12], *OTHER_MARKERS, "<|placeholder|>", "<placeholder>", "<image", "a <image> \U000f0000"]
     for text in texts:
-        assert _in_the_inputs(preparer, text) == plain, text
+        assert _controls_in_inputs(preparer, text) == plain, text
 
 
-def test_a_text_that_stays_dangerous_is_refused_for_its_pair_alone(qwen: Scorer) -> None:
+def test_a_text_whose_control_tokens_cannot_be_removed_is_refused_with_its_index(qwen: Scorer) -> None:
     preparer = _preparer(qwen)
     [letter] = preparer.encode("q", continued=True)
     before = preparer._control_ids
@@ -160,8 +160,8 @@ def test_a_text_that_stays_dangerous_is_refused_for_its_pair_alone(qwen: Scorer)
     assert caught.value.detail["index"] == 7
 
 
-def test_what_one_caption_says_leaves_the_others_scores_as_they_are(scorer: Scorer) -> None:
-    """In one batch, with a shared prefix and after it: each pair has its own prompt."""
+def test_a_caption_does_not_change_the_scores_of_other_candidates(scorer: Scorer) -> None:
+    """Neither in the same batch nor after the same cached prefix: each pair has its own prompt."""
     query = Content(image=Picture(Image.new("RGB", (24, 16), "red"), "the query"))
     others = [Content(text="a red square"), Content(text="a dog")]
     scorer.forget()
@@ -175,4 +175,4 @@ def test_what_one_caption_says_leaves_the_others_scores_as_they_are(scorer: Scor
             found = scorer.score(query, pool, OFF)
             del found[place]
             for one, other in zip(found, expected, strict=True):
-                same(one, other)
+                assert_same_score(one, other)

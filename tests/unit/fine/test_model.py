@@ -1,4 +1,4 @@
-"""A model that can't be used is rejected with one sentence that says what to do."""
+"""A model that can't be used is refused with one sentence that says what to do."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def pickle_only(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
 
-def cut_weights(folder: Path) -> None:
+def truncated_weights(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
 
 
-def shard_missing(folder: Path) -> None:
+def missing_shard(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -70,19 +70,19 @@ def broken_config(folder: Path) -> None:
     (folder / "config.json").write_text("{")
 
 
-def unknown_kind(folder: Path) -> None:
+def unknown_model_type(folder: Path) -> None:
     edit(folder / "config.json", lambda data: data.update(model_type="no_such_model"))
 
 
 @pytest.mark.parametrize(
-    "harm",
+    "damage",
     [
-        shutil.rmtree, no_config, no_weights, pickle_only, cut_weights, shard_missing, no_processor, no_tokenizer,
-        broken_config, unknown_kind,
+        shutil.rmtree, no_config, no_weights, pickle_only, truncated_weights, missing_shard, no_processor, no_tokenizer,
+        broken_config, unknown_model_type,
     ],
 )  # fmt: skip
-def test_a_harmed_folder_is_refused_in_one_sentence(copy: Path, harm: Callable[[Path], None]) -> None:
-    harm(copy)
+def test_a_damaged_model_folder_is_refused_with_a_one_line_message(copy: Path, damage: Callable[[Path], None]) -> None:
+    damage(copy)
     with pytest.raises(ModelUnavailable) as caught:
         load_scorer(str(copy), device="cpu")
     assert str(copy) in caught.value.message
@@ -90,19 +90,19 @@ def test_a_harmed_folder_is_refused_in_one_sentence(copy: Path, harm: Callable[[
     assert "Traceback" not in caught.value.message
 
 
-@pytest.mark.parametrize("harm", [shutil.rmtree, no_config, no_weights, pickle_only, shard_missing])
-def test_what_is_missing_is_known_without_loading(copy: Path, harm: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("damage", [shutil.rmtree, no_config, no_weights, pickle_only, missing_shard])
+def test_missing_files_are_detected_without_loading(copy: Path, damage: Callable[[Path], None]) -> None:
     assert can_load(str(copy)).where == "folder"
-    harm(copy)
+    damage(copy)
     assert can_load(str(copy)).where == "nowhere"
 
 
-def test_pickled_weights_are_not_taken_even_beside_others(copy: Path) -> None:
+def test_a_pickle_file_beside_safetensors_weights_is_ignored(copy: Path) -> None:
     (copy / "pytorch_model.bin").write_bytes(b"would be run when opened")
     assert load_scorer(str(copy), device="cpu").info.layers == 6
 
 
-def code_of(folder: Path, canary: Path) -> None:
+def add_code(folder: Path, canary: Path) -> None:
     """Add code to the folder for every part of a model, and set every option that requests to run it."""
     source = f"import pathlib\npathlib.Path({str(canary)!r}).touch()\nclass Evil: pass\n"
     (folder / "evil.py").write_text(source)
@@ -114,10 +114,10 @@ def code_of(folder: Path, canary: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "evil"])
-def test_code_in_a_folder_never_runs(copy: Path, kind: str, tmp_path: Path) -> None:
-    """Whether or not the model loads without it; other files are pickles that would run code too."""
+def test_code_in_a_model_folder_never_runs(copy: Path, kind: str, tmp_path: Path) -> None:
+    """Whether or not the model loads without that code; the other files are pickles that would run code too."""
     canary = tmp_path / "it ran"
-    code_of(copy, canary)
+    add_code(copy, canary)
     edit(copy / "config.json", lambda data: data.update(model_type=kind))
     for name in ("pytorch_model.bin", "training_args.bin", "adapter_model.bin", "processor.pkl"):
         (copy / name).write_bytes(pickle.dumps(Trap(canary)))
@@ -126,7 +126,7 @@ def test_code_in_a_folder_never_runs(copy: Path, kind: str, tmp_path: Path) -> N
     assert not canary.exists()
 
 
-def test_pickles_alone_are_refused_and_never_opened(copy: Path, tmp_path: Path) -> None:
+def test_pickled_weights_are_refused_without_unpickling_them(copy: Path, tmp_path: Path) -> None:
     canary = tmp_path / "it ran"
     trap = pickle.dumps(Trap(canary))
     (copy / "model.safetensors").unlink()
@@ -151,7 +151,7 @@ class Trap:
         return Path.touch, (self.canary,)
 
 
-def test_a_chat_template_reaches_nothing_outside_itself(copy: Path, tmp_path: Path) -> None:
+def test_a_chat_template_cannot_leave_its_sandbox(copy: Path, tmp_path: Path) -> None:
     canary = tmp_path / "it ran"
     (copy / "chat_template.jinja").write_text(
         "{{ cycler.__init__.__globals__.os.mknod('CANARY') }}".replace("CANARY", str(canary))
@@ -176,12 +176,14 @@ def remote_code(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "says"),
+    ("damage", "message"),
     [(text_model, "image-text-to-text"), (no_template, "chat template"), (remote_code, "never run")],
 )
-def test_a_model_of_the_wrong_kind_is_unsuited(copy: Path, harm: Callable[[Path], None], says: str) -> None:
-    harm(copy)
-    with pytest.raises(ModelUnsuited, match=says):
+def test_an_unsuitable_model_is_refused_with_the_reason(
+    copy: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(copy)
+    with pytest.raises(ModelUnsuited, match=message):
         load_scorer(str(copy), device="cpu")
 
 
@@ -196,7 +198,7 @@ def test_a_label_of_several_tokens_is_refused(copy: Path) -> None:
         load_scorer(str(copy), device="cpu")
 
 
-def test_layers_without_a_dense_network_refuse_injection_but_score(copy: Path) -> None:
+def test_injection_into_layers_without_a_dense_network_is_refused(copy: Path) -> None:
     scorer = load_scorer(str(copy), device="cpu")
     for layer in scorer._loaded.decoder.layers:
         layer.mlp.up_proj = None
@@ -214,27 +216,27 @@ def test_layers_without_a_dense_network_refuse_injection_but_score(copy: Path) -
         ({"token_budget": 0}, InvalidInput),
     ],
 )
-def test_options_that_mean_nothing_are_refused(copy: Path, options: dict[str, Any], error: type[Exception]) -> None:
+def test_invalid_load_options_are_refused(copy: Path, options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         load_scorer(str(copy), **options)
 
 
-def test_a_hub_name_that_is_not_here_would_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_model_that_is_not_cached_would_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     source = can_load("some-organisation/some-model-that-is-not-cached")
     assert source.where == "download"
     assert not source.here
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "a b", "a/b/c", "", "a..b/c"])
-def test_a_name_that_means_nothing_is_refused(name: str) -> None:
+def test_a_name_that_is_neither_a_folder_nor_a_hub_name_is_refused(name: str) -> None:
     source = can_load(name)
     assert source.where == "nowhere"
     with pytest.raises(ModelUnavailable):
         load_scorer(name)
 
 
-def test_an_unreachable_hub_is_said_to_be(tmp_path: Path) -> None:
-    """In a separate process that may not use the network."""
+def test_a_failed_download_from_the_hub_is_reported(tmp_path: Path) -> None:
+    """Runs in a separate process without network access."""
     program = (
         "from retllm.errors import ModelUnavailable\nfrom retllm.fine import load_scorer\n"
         "try:\n    load_scorer('some/model', device='cpu')\n"
@@ -245,7 +247,7 @@ def test_an_unreachable_hub_is_said_to_be(tmp_path: Path) -> None:
     assert "SAID: some/model is not on this machine and could not be downloaded." in done.stdout, done.stderr
 
 
-def cached(home: Path, folder: Path, commit: str) -> None:
+def add_to_hub_cache(home: Path, folder: Path, commit: str) -> None:
     """Copy ``folder`` into the layout of the hub's cache."""
     repo = home / "hub" / "models--some--model"
     shutil.copytree(folder, repo / "snapshots" / commit)
@@ -253,11 +255,11 @@ def cached(home: Path, folder: Path, commit: str) -> None:
     (repo / "refs" / "main").write_text(commit)
 
 
-def test_a_cached_model_loads_with_no_hub_and_knows_its_commit(
+def test_a_cached_model_loads_without_the_hub_and_reports_its_commit(
     model_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
-    cached(tmp_path, model_folder("qwen2_5_vl"), commit)
+    add_to_hub_cache(tmp_path, model_folder("qwen2_5_vl"), commit)
     program = (
         "from retllm.fine import can_load, load_scorer\n"
         "print(can_load('some/model').where, load_scorer('some/model', device='cpu').info.revision)\n"
@@ -267,7 +269,9 @@ def test_a_cached_model_loads_with_no_hub_and_knows_its_commit(
     assert f"cache {commit}" in done.stdout, done.stderr
 
 
-def test_the_revision_follows_the_contents(copy: Path, model_folder: Callable[[str], Path]) -> None:
+def test_the_revision_depends_on_weights_and_config_but_not_on_the_path(
+    copy: Path, model_folder: Callable[[str], Path]
+) -> None:
     revision = folder_revision(copy)
     assert revision == folder_revision(model_folder("qwen2_5_vl")), "it does not depend on the path"
     (copy / "README.md").write_text("notes do not count")
@@ -282,7 +286,7 @@ def test_the_revision_follows_the_contents(copy: Path, model_folder: Callable[[s
     assert folder_revision(copy) not in (revision, changed)
 
 
-def test_large_weights_are_known_by_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_revision_covers_samples_of_large_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retllm.fine.sources._WHOLE_BYTES", 1000)
     monkeypatch.setattr("retllm.fine.sources._SAMPLE_BYTES", 100)
     monkeypatch.setattr("retllm.fine.sources._SAMPLES", 5)
@@ -296,7 +300,7 @@ def test_large_weights_are_known_by_samples(tmp_path: Path, monkeypatch: pytest.
         assert folder_revision(tmp_path) != plain
 
 
-def test_importing_the_settings_does_not_import_torch() -> None:
+def test_importing_fine_and_embedding_does_not_import_torch() -> None:
     """A web process that only checks settings must not load torch."""
     program = "import sys, retllm.fine, retllm.embedding; print('torch' in sys.modules, 'transformers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""A picture of any size takes no more tokens than the picture budget, counted in the model's inputs."""
+"""A picture of any size has at most as many tokens in the model's inputs as the picture budget allows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from retllm.settings import Settings
 
 SIZES = ((2000, 1500), (1500, 2000), (3000, 100), (3, 4))
 
-#: fewer tokens than the family's small model makes of a photograph, if it can make fewer
+#: for each family a budget below what its small model uses for a photograph, if the number is variable
 BUDGETS = {
     "qwen2_vl": 10, "qwen2_5_vl": 10, "qwen3_vl": 10, "qwen3_5": 10, "glm4v": 40, "llava": 16, "llava_next": 50,
     "llava_onevision": 50, "idefics3": 30, "smolvlm": 16, "internvl": 14, "mistral3": 20, "gemma3": 4, "gemma4": 100,
@@ -32,7 +32,7 @@ BUDGETS = {
 FIXED = {"llava", "gemma3", "paligemma"}
 
 
-def shipped_as_large(family: str, images: Any) -> None:
+def set_published_limits(family: str, images: Any) -> None:
     """Set the limits of published models for the families whose small models have small limits."""
     if family.startswith("qwen") or family == "glm4v":
         images.size = type(images.size)(shortest_edge=images.size["shortest_edge"], longest_edge=1 << 20)
@@ -42,10 +42,10 @@ def shipped_as_large(family: str, images: Any) -> None:
         images.size = type(images.size)(longest_edge=64)
 
 
-def prepared(family: str, budget: int | None) -> tuple[Preparer, int, Any]:
+def make_preparer(family: str, budget: int | None) -> tuple[Preparer, int, Any]:
     torch.manual_seed(7)
     model, processor = BUILDERS[family]()
-    shipped_as_large(family, processor.image_processor)
+    set_published_limits(family, processor.image_processor)
     preparer = Preparer(family, processor, None)
     token = _image_token(family, model.config)
     if budget is not None:
@@ -60,24 +60,24 @@ def tokens_of(preparer: Preparer, token: int, size: tuple[int, int]) -> int:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_picture_of_any_size_stays_within_the_budget(family: str) -> None:
-    preparer, token, _ = prepared(family, BUDGETS[family])
+    preparer, token, _ = make_preparer(family, BUDGETS[family])
     counts = {size: tokens_of(preparer, token, size) for size in SIZES}
     assert all(0 < count <= BUDGETS[family] for count in counts.values()), counts
-    # the small model takes at most a few tiles; without a budget, the photograph would have more tokens
-    unlimited, token, _ = prepared(family, None)
+    # small models use only a few tiles; without a budget, the photograph has more tokens
+    unlimited, token, _ = make_preparer(family, None)
     assert (tokens_of(unlimited, token, SIZES[0]) > BUDGETS[family]) is (family not in FIXED)
 
 
 @pytest.mark.parametrize("family", sorted({"qwen2_5_vl", "glm4v", "internvl", "idefics3", "mistral3", "llava_next"}))
-def test_the_processor_s_own_settings_hold_a_photograph_to_the_budget(family: str) -> None:
-    preparer, _, _ = prepared(family, BUDGETS[family])
+def test_the_settings_of_the_processor_alone_keep_a_photograph_within_the_budget(family: str) -> None:
+    preparer, _, _ = make_preparer(family, BUDGETS[family])
     photograph = Image.new("RGB", (4000, 3000))
     assert preparer.pixels.fit(photograph) is photograph
 
 
 @pytest.mark.parametrize("family", ["llava_next", "llava_onevision"])
-def test_the_model_counts_tiles_as_its_processor_does(family: str) -> None:
-    preparer, _, model = prepared(family, BUDGETS[family])
+def test_the_model_and_its_processor_use_the_same_grids_of_tiles(family: str) -> None:
+    preparer, _, model = make_preparer(family, BUDGETS[family])
     with torch.inference_mode():
         pair = preparer.pair(0, [Picture(Image.new("RGB", (400, 300))), "a red square"])
         out = model(**pair.tokens, **pair.vision)
@@ -85,7 +85,7 @@ def test_the_model_counts_tiles_as_its_processor_does(family: str) -> None:
     assert model.config.image_grid_pinpoints == preparer.pixels._wrapped.image_grid_pinpoints
 
 
-def qwen_as_shipped(budget: int | None) -> Callable[[tuple[int, int]], int]:
+def published_qwen_token_counter(budget: int | None) -> Callable[[tuple[int, int]], int]:
     """Return a function that counts a picture's tokens with Qwen2.5-VL's published preprocessor_config.json."""
     from transformers import Qwen2_5_VLProcessor
     from transformers.models.qwen2_vl import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
@@ -100,15 +100,15 @@ def qwen_as_shipped(budget: int | None) -> Callable[[tuple[int, int]], int]:
     return lambda size: tokens_of(preparer, token, size)
 
 
-def test_a_photograph_costs_qwen_a_thousand_tokens_and_not_fifteen_thousand() -> None:
-    assert qwen_as_shipped(None)((4000, 3000)) == 15_301
-    limited = qwen_as_shipped(Settings().picture_tokens)
+def test_the_default_budget_limits_a_photograph_to_1024_qwen_tokens() -> None:
+    assert published_qwen_token_counter(None)((4000, 3000)) == 15_301
+    limited = published_qwen_token_counter(Settings().picture_tokens)
     assert 900 < limited((4000, 3000)) <= 1024
     assert limited((3000, 100)) == 107 * 4, "a picture within the budget is not changed"
     assert limited((56, 56)) == 4
 
 
-def as_shipped(family: str) -> tuple[Any, Any]:
+def published_processor(family: str) -> tuple[Any, Any]:
     """Return a processor with the published settings of its family, and a matching configuration."""
     model, processor = BUILDERS[family]()
     images = processor.image_processor
@@ -141,35 +141,35 @@ def as_shipped(family: str) -> tuple[Any, Any]:
         ("mistral3", {"longest_edge": 31 * 28}),
     ],
 )
-def test_the_default_lowers_published_settings_no_further_than_it_must(family: str, settings: object) -> None:
-    processor, config = as_shipped(family)
+def test_published_settings_are_lowered_no_further_than_the_budget_requires(family: str, settings: object) -> None:
+    processor, config = published_processor(family)
     images = processor.image_processor
     Preparer(family, processor, None).limit_pictures(1024, config, 0)
     assert (images.max_patches if family == "internvl" else dict(images.size)) == settings
 
 
 @pytest.mark.parametrize(("family", "least"), [("llava_next", 1176), ("llava_onevision", 1485)])
-def test_a_family_that_can_not_go_so_low_says_what_to_set(family: str, least: int) -> None:
-    processor, config = as_shipped(family)
+def test_the_error_for_a_budget_below_the_minimum_names_the_minimum(family: str, least: int) -> None:
+    processor, config = published_processor(family)
     with pytest.raises(ModelUnsuited, match=f"RETLLM_PICTURE_TOKENS allows 1,024: set it to {least} or more"):
         Preparer(family, processor, None).limit_pictures(1024, config, 0)
-    processor, config = as_shipped(family)
+    processor, config = published_processor(family)
     Preparer(family, processor, None).limit_pictures(least, config, 0)
 
 
-def test_a_processor_that_can_not_tell_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_are_measured_if_the_processor_cannot_count_them(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import Qwen2_5_VLProcessor
 
     monkeypatch.delattr(Qwen2_5_VLProcessor, "_get_num_multimodal_tokens")
-    preparer, token, _ = prepared("qwen2_5_vl", 10)
+    preparer, token, _ = make_preparer("qwen2_5_vl", 10)
     assert preparer.pixels._wrapped.size["longest_edge"] == 1 << 20, "its settings are unknown and not changed"
     assert all(0 < tokens_of(preparer, token, size) <= 10 for size in SIZES)
     with pytest.raises(InvalidInput, match="set it to"):
-        # such a long strip exceeds the budget at every size
+        # a strip this long exceeds the budget at every size
         tokens_of(preparer, token, (3000, 20))
 
 
-def test_the_default_reaches_the_processor_and_every_way_to_it(
+def test_the_budget_applies_to_query_and_candidate_pictures(
     model_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert load_scorer(str(model_folder("llava")), device="cpu").info.picture_tokens == Settings().picture_tokens
@@ -184,7 +184,7 @@ def test_the_default_reaches_the_processor_and_every_way_to_it(
     assert all(score.score is not None for score in again)
 
 
-def test_scores_of_another_budget_are_of_another_version(qwen: Scorer, model_folder: Callable[[str], Path]) -> None:
+def test_the_picture_budget_is_part_of_the_scorer_version(qwen: Scorer, model_folder: Callable[[str], Path]) -> None:
     other = load_scorer(str(model_folder("qwen2_5_vl")), device="cpu", picture_tokens=512)
     assert qwen.version(Injection()).endswith("-1024")
     assert other.version(Injection()).endswith("-512")

@@ -1,4 +1,4 @@
-"""Every pair of modalities has a question, with each text and picture in the right position."""
+"""Every pair of modalities has a prompt with each text and picture in the right position."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def content(kind: str, image: Image.Image, text: str) -> Content:
     return Content(image=image if "image" in kind else None, text=text if "text" in kind else None)
 
 
-def shown(message: list[Part]) -> list[str | Image.Image]:
+def as_pixels(message: list[Part]) -> list[str | Image.Image]:
     return [part if isinstance(part, str) else part.rgb() for part in message]
 
 
@@ -57,20 +57,20 @@ ASKS: dict[Wording, str] = {
 
 @pytest.mark.parametrize("wording", ASKS)
 @pytest.mark.parametrize(("query", "candidate"), list(product(KINDS, KINDS)))
-def test_every_wording_is_this_to_the_letter(query: str, candidate: str, wording: Wording) -> None:
-    """The demo models are trained on these words and scores are stored with the version: a change needs a new one."""
+def test_every_prompt_has_exactly_this_wording(query: str, candidate: str, wording: Wording) -> None:
+    """The demo models are trained on these words, and scores are stored with the version: a change needs a new one."""
     sides = content(query, QUERY, "Q"), content(candidate, CANDIDATE, "C")
     *before, question = TRUE_FALSE[query, candidate]
     assert isinstance(question, str)
-    assert shown(load_prompts().message(wording, *sides)) == [*before, question + ASKS[wording]]
+    assert as_pixels(load_prompts().message(wording, *sides)) == [*before, question + ASKS[wording]]
     assert load_prompts().version == "2"
 
 
 @pytest.mark.parametrize("wording", ASKS)
 @pytest.mark.parametrize(("query", "candidate"), list(product(KINDS, KINDS)))
-def test_every_pair_shows_all_that_it_has_once(query: str, candidate: str, wording: Wording) -> None:
+def test_every_prompt_contains_each_picture_and_text_once(query: str, candidate: str, wording: Wording) -> None:
     sides = content(query, QUERY, "QUERY WORDS"), content(candidate, CANDIDATE, "CANDIDATE WORDS")
-    message = shown(load_prompts().message(wording, *sides))
+    message = as_pixels(load_prompts().message(wording, *sides))
     pictures = [part for part in message if not isinstance(part, str)]
     words = " ".join(part for part in message if isinstance(part, str))
     assert pictures == [image for image, kind in ((QUERY, query), (CANDIDATE, candidate)) if "image" in kind]
@@ -81,18 +81,18 @@ def test_every_pair_shows_all_that_it_has_once(query: str, candidate: str, wordi
     assert "@" not in words
 
 
-def test_a_text_that_looks_like_a_template_stays_as_it_is() -> None:
+def test_placeholders_in_a_text_are_not_replaced() -> None:
     sides = Content(text="{candidate} {ask} {0} %s {"), Content(text="{query}")
     [words] = load_prompts().message("true_false", *sides)
     assert isinstance(words, str)
     assert "Query text: <{candidate} {ask} {0} %s {> Candidate text: <{query}>. Please" in words
 
 
-def test_a_content_of_nothing_is_refused() -> None:
-    for nothing in ({}, {"text": ""}, {"text": " \n"}, {"image": QUERY, "text": ""}):
+def test_empty_content_is_refused() -> None:
+    for empty in ({}, {"text": ""}, {"text": " \n"}, {"image": QUERY, "text": ""}):
         with pytest.raises(InvalidInput):
-            Content(**nothing)
+            Content(**empty)
 
 
-def test_modalities_are_named() -> None:
+def test_the_modality_of_each_kind_of_content() -> None:
     assert [content(kind, QUERY, "x").modality for kind in KINDS] == list(KINDS)

@@ -159,7 +159,7 @@ SETTINGS = {
 
 
 @cache
-def built(name: str) -> LoadedModel:
+def build(name: str) -> LoadedModel:
     """Build the model without weights, with the parts that scoring uses."""
     with torch.device("meta"):
         module = AutoModelForImageTextToText.from_config(MODELS[name].config(), dtype=torch.bfloat16).eval()
@@ -188,14 +188,14 @@ def mask() -> Tensor:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_configuration_is_the_published_size(name: str) -> None:
-    count = sum(parameter.numel() for parameter in built(name).module.parameters())
+def test_the_configuration_has_the_published_number_of_parameters(name: str) -> None:
+    count = sum(parameter.numel() for parameter in build(name).module.parameters())
     assert round(count / 1e9, 2) == MODELS[name].billions
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_decoder_is_found(name: str) -> None:
-    published, loaded = MODELS[name], built(name)
+def test_decoder_head_and_image_token_are_found(name: str) -> None:
+    published, loaded = MODELS[name], build(name)
     decoder = loaded.decoder
     assert len(decoder.layers) == published.layers
     assert decoder.head.weight.shape == (published.vocabulary, published.width)
@@ -205,8 +205,8 @@ def test_the_decoder_is_found(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_layer_that_may_be_injected_has_its_network_found(name: str) -> None:
-    published, loaded = MODELS[name], built(name)
+def test_the_feed_forward_network_of_every_layer_is_found(name: str) -> None:
+    published, loaded = MODELS[name], build(name)
     plan = Injection().plan(published.layers)
     assert plan.watched == published.watched
     assert plan.injectable == tuple(layer + 1 for layer in published.watched)
@@ -224,10 +224,10 @@ def test_every_layer_that_may_be_injected_has_its_network_found(name: str) -> No
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=list(SETTINGS))
 @pytest.mark.parametrize("name", MODELS)
-def test_a_pass_goes_through_with_every_hook_in_its_place(
+def test_a_forward_pass_reads_and_mixes_the_planned_layers(
     name: str, settings: Injection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    published, loaded = MODELS[name], built(name)
+    published, loaded = MODELS[name], build(name)
     plan = settings.plan(published.layers)
     networks = {number: loaded.feed_forward(number) for number in plan.injectable}
     read: list[int] = []
@@ -239,7 +239,7 @@ def test_a_pass_goes_through_with_every_hook_in_its_place(
         read.append(layer)
         observe(self, layer, logits)
 
-    def mixes(self: Reinjection, layer: int, network: FeedForward, x: Tensor, plain: Tensor) -> Tensor:
+    def mixed_with(self: Reinjection, layer: int, network: FeedForward, x: Tensor, plain: Tensor) -> Tensor:
         made = mix(self, layer, network, x, plain)
         assert network is networks[layer]
         assert made.shape == plain.shape == x.shape == (BATCH, LENGTH, published.width)
@@ -248,7 +248,7 @@ def test_a_pass_goes_through_with_every_hook_in_its_place(
         return made
 
     monkeypatch.setattr(Reinjection, "observe", observed)
-    monkeypatch.setattr(Reinjection, "mix", mixes)
+    monkeypatch.setattr(Reinjection, "mix", mixed_with)
     state = Reinjection(settings, plan, layout())
     embeddings = on_meta(BATCH, LENGTH, published.width, dtype=torch.bfloat16)
     with torch.inference_mode(), hooked(loaded.decoder, layout(), state, plan, networks):
@@ -259,22 +259,22 @@ def test_a_pass_goes_through_with_every_hook_in_its_place(
     assert state.armed.shape == state.uncertainty.shape == (BATCH,)
 
 
-def projected(name: str) -> int:
+def projection_width(name: str) -> int:
     """Return the width of the visual tokens, from the last layer of the projection."""
-    module = built(name).module.model
+    module = build(name).module.model
     owner = module.visual.merger if hasattr(module, "visual") else module.multi_modal_projector
     *_, last = (part for part in owner.modules() if isinstance(part, torch.nn.Linear))
     return int(last.out_features)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_visual_tokens_are_as_wide_as_the_decoder(name: str) -> None:
-    assert projected(name) == MODELS[name].width
+def test_visual_tokens_have_the_width_of_the_decoder(name: str) -> None:
+    assert projection_width(name) == MODELS[name].width
 
 
-def test_llavas_picture_becomes_as_many_tokens_as_published() -> None:
+def test_llava_makes_576_visual_tokens_of_a_picture() -> None:
     """336 / 14 = 24 patches per side, 576 in total."""
-    module = built("LLaVA-1.5-7B").module
+    module = build("LLaVA-1.5-7B").module
     pixels = on_meta(1, 3, 336, 336, dtype=torch.bfloat16)
     made = module.get_image_features(pixel_values=pixels, return_dict=True).pooler_output
     assert [tuple(one.shape) for one in made] == [(576, 4096)]

@@ -16,17 +16,17 @@ SETTINGS = {
     "off": Injection(trigger="off"),
     "defaults": Injection(),
     "entropy": Injection(trigger="entropy", tau=0.6, start=0, end=6, alpha=0.4, scope="all"),
-    "certain": Injection(trigger="entropy", tau=0.0, start=1, end=4, scope="all"),
+    "tau 0": Injection(trigger="entropy", tau=0.0, start=1, end=4, scope="all"),
     "fixed": Injection(trigger="fixed", fixed_layer=3, alpha=0.3, scope="all"),
     "last layer": Injection(trigger="fixed", fixed_layer=5, alpha=0.3, scope="all"),
     "gate": Injection(trigger="fixed", fixed_layer=2, key_weight="gate", alpha=0.12, scope="all"),
     "suffix": Injection(trigger="fixed", fixed_layer=2, scope="suffix", alpha=0.5),
     "bare formula": Injection(trigger="fixed", fixed_layer=2, scaling=False, alpha=0.2, scope="all"),
-    "all of it": Injection(trigger="fixed", fixed_layer=2, alpha=1.0, scope="all"),
+    "alpha 1": Injection(trigger="fixed", fixed_layer=2, alpha=1.0, scope="all"),
 }
 
 
-def agree(found: Any, expected: Expected) -> None:
+def assert_agrees(found: Any, expected: Expected) -> None:
     assert found.injected_layer == expected.layer
     assert found.score == pytest.approx(expected.score, rel=2e-3)
     assert found.entropy == pytest.approx(expected.entropy, rel=2e-3)
@@ -38,7 +38,7 @@ def agree(found: Any, expected: Expected) -> None:
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=list(SETTINGS))
 @pytest.mark.parametrize("family", FAMILIES)
-def test_text_against_pictures(
+def test_scores_of_pictures_against_a_text_equal_the_reference(
     family: str,
     settings: Injection,
     scorer_of: Callable[[str], Scorer],
@@ -51,12 +51,12 @@ def test_text_against_pictures(
     question = f"Does the image match the caption: <{CAPTION}>? Please directly output True or False"
     for found, image in zip(scores, pictures, strict=True):
         content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
-        agree(found, reference_of(family).score(content, settings))
+        assert_agrees(found, reference_of(family).score(content, settings))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("settings", [SETTINGS["entropy"], SETTINGS["suffix"]], ids=["entropy", "suffix"])
-def test_a_sample_of_two_pictures_is_injected_with_the_tokens_of_both(
+def test_a_pair_of_two_pictures_is_injected_with_the_visual_tokens_of_both(
     family: str,
     settings: Injection,
     scorer_of: Callable[[str], Scorer],
@@ -76,11 +76,11 @@ def test_a_sample_of_two_pictures_is_injected_with_the_tokens_of_both(
                 "Please directly output True or False",
             },
         ]
-        agree(found, reference_of(family).score(content, settings))
+        assert_agrees(found, reference_of(family).score(content, settings))
 
 
-def test_the_entropy_settings_tell_samples_apart(scorer_of: Callable[[str], Scorer]) -> None:
-    """Otherwise the comparisons above would not test that each sample is armed separately."""
+def test_the_entropy_settings_inject_samples_at_different_layers(scorer_of: Callable[[str], Scorer]) -> None:
+    """Otherwise the comparisons above would not show that each sample is armed separately."""
     pictures = [picture(seed, 16 + 6 * seed, 30 - 4 * seed) for seed in range(4)]
     layers = {
         score.injected_layer

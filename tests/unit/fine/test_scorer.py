@@ -12,8 +12,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.unit.fine.families import FAMILIES, NEED_A_PICTURE, usual_inputs
-from tests.unit.fine.pairs import EAGER, OFF, QUERIES, candidates, picture, pool_for, same, token_budget
+from tests.unit.fine.families import FAMILIES, NEED_A_PICTURE, processor_inputs
+from tests.unit.fine.pairs import EAGER, OFF, QUERIES, assert_same_score, candidates, picture, pool_for, token_budget
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -23,8 +23,8 @@ from retllm.fine.pixels import PixelMemo
 
 
 @pytest.fixture(scope="module")
-def alone() -> Callable[[Scorer, str, int], PairScore]:
-    """Return a candidate's score from a call without others; candidates are numbered as in ``candidates()``."""
+def single_score() -> Callable[[Scorer, str, int], PairScore]:
+    """Return the score of a candidate from a call of its own; candidates are numbered as in ``candidates()``."""
     pool = candidates()
     known: dict[tuple[int, str, int], PairScore] = {}
 
@@ -48,8 +48,8 @@ def varied(scorer: Scorer, query: str) -> list[int]:
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_a_score_alone_is_the_score_in_any_batch(
-    scorer: Scorer, query: str, alone: Callable[[Scorer, str, int], PairScore]
+def test_a_score_does_not_depend_on_its_batch(
+    scorer: Scorer, query: str, single_score: Callable[[Scorer, str, int], PairScore]
 ) -> None:
     """In every family and for every modality, in random orders, with two budgets and with injection."""
     pool = candidates()
@@ -59,7 +59,7 @@ def test_a_score_alone_is_the_score_in_any_batch(
         with token_budget(scorer, budget):
             found = scorer.score(QUERIES[query], [pool[at] for at in order], EAGER)
         for at, score in zip(order, found, strict=True):
-            same(score, alone(scorer, query, at))
+            assert_same_score(score, single_score(scorer, query, at))
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -69,86 +69,86 @@ def test_a_score_alone_is_the_score_in_any_batch(
     query=st.sampled_from(list(QUERIES)),
     family=st.sampled_from(["qwen2_5_vl", "qwen3_vl"]),
 )
-def test_any_batch_of_any_candidates_gives_the_scores_alone(
+def test_any_batch_of_any_candidates_gives_the_same_scores_as_single_calls(
     order: Sequence[int],
     budget: int,
     query: str,
     family: str,
     scorer_of: Callable[[str], Scorer],
-    alone: Callable[[Scorer, str, int], PairScore],
+    single_score: Callable[[Scorer, str, int], PairScore],
 ) -> None:
-    """Repeated candidates included."""
+    """Also with repeated candidates."""
     scorer, pool = scorer_of(family), candidates()
     with token_budget(scorer, budget):
         found = scorer.score(QUERIES[query], [pool[at] for at in order], EAGER)
     for at, score in zip(order, found, strict=True):
-        same(score, alone(scorer, query, at))
+        assert_same_score(score, single_score(scorer, query, at))
 
 
-def test_some_of_these_candidates_trigger_and_some_do_not(
-    scorer_of: Callable[[str], Scorer], alone: Callable[[Scorer, str, int], PairScore]
+def test_these_candidates_trigger_at_different_layers_or_not_at_all(
+    scorer_of: Callable[[str], Scorer], single_score: Callable[[Scorer, str, int], PairScore]
 ) -> None:
     scorer = scorer_of("qwen2_5_vl")
-    layers = {alone(scorer, "text", at).injected_layer for at in range(len(candidates()))}
+    layers = {single_score(scorer, "text", at).injected_layer for at in range(len(candidates()))}
     assert None in layers
     assert len(layers) >= 3
 
 
-def test_many_candidates_are_scored_in_their_order(qwen: Scorer) -> None:
-    """There are more candidates than are prepared at a time."""
+def test_scores_of_many_candidates_are_in_the_order_of_the_candidates(qwen: Scorer) -> None:
+    """The candidates span several windows."""
     pool = candidates()
     many = [pool[at % len(pool)] for at in range(150)]
     found = qwen.score(QUERIES["text"], many, EAGER)
     assert len(found) == 150
     for at, score in enumerate(found):
-        same(score, found[at % len(pool)])
+        assert_same_score(score, found[at % len(pool)])
 
 
-def test_only_the_querys_pixels_outlive_a_window(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call with thousands of pictures must not hold all of them in memory."""
+def test_only_the_pixels_of_the_query_are_kept_between_windows(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call with thousands of pictures must not keep all of them in memory."""
     monkeypatch.setattr("retllm.fine.scorer._WINDOW", 3)
     query = Content(image=picture(7, 20, 20).convert("RGBA"), text="a dog")
     many = [Content(image=picture(100 + seed % 9, 16 + seed % 9, 20).convert("RGBA")) for seed in range(30)]
     held: list[int] = []
     kept = PixelMemo.keep_only
 
-    def watched(self: PixelMemo, keys: set[str]) -> None:
+    def recorded(self: PixelMemo, keys: set[str]) -> None:
         held.append(len(self._answers or {}))
         kept(self, keys)
         assert len(self._answers or {}) == len(keys) == 1
 
-    monkeypatch.setattr(PixelMemo, "keep_only", watched)
+    monkeypatch.setattr(PixelMemo, "keep_only", recorded)
     qwen.forget()
     found = qwen.score(query, many, EAGER)
     assert max(held) == 4
     for at, score in enumerate(found):
-        same(score, found[at % 9])
+        assert_same_score(score, found[at % 9])
 
 
 def test_no_candidates_give_no_scores(qwen: Scorer) -> None:
     assert qwen.score(QUERIES["text"], []) == []
 
 
-QUIET = {
+NO_EFFECT = {
     "alpha 0": Injection(alpha=0, tau=0, start=0, end=6),
     "nothing triggers": Injection(tau=1, start=0, end=6),
-    "an empty range of layers": Injection(tau=0, start=3, end=4),
+    "empty range of layers": Injection(tau=0, start=3, end=4),
 }
 
 
-def test_without_injection_scores_are_the_plain_models_bit_for_bit(scorer: Scorer) -> None:
+def test_settings_without_effect_give_exactly_the_scores_of_the_plain_model(scorer: Scorer) -> None:
     for name, query in QUERIES.items():
         # one candidate of each modality
         pool = [candidates()[at] for at in varied(scorer, name)[::2]]
         with scorer.bare():
             plain = scorer.score(query, pool, OFF)
             assert all(score.injected_layer is None and score.uncertainty is None for score in plain)
-            for kind, quiet in QUIET.items():
-                assert scorer.score(query, pool, quiet) == plain, kind
+            for kind, without_effect in NO_EFFECT.items():
+                assert scorer.score(query, pool, without_effect) == plain, kind
         scorer.score(query, pool, OFF)
-        apart = scorer.score(query, pool, OFF)
-        for kind, quiet in QUIET.items():
-            assert scorer.score(query, pool, replace(quiet, scope="suffix")) == apart, kind
+        split_scores = scorer.score(query, pool, OFF)
+        for kind, without_effect in NO_EFFECT.items():
+            assert scorer.score(query, pool, replace(without_effect, scope="suffix")) == split_scores, kind
 
 
 def last_logits(family: str, model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -162,15 +162,15 @@ def last_logits(family: str, model: Any, inputs: dict[str, torch.Tensor]) -> tor
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_with_the_trigger_off_it_is_transformers_own_answer_bit_for_bit(
+def test_with_the_trigger_off_scores_equal_those_of_transformers_exactly(
     family: str, scorer_of: Callable[[str], Scorer], model_folder: Callable[[str], Path]
 ) -> None:
-    """The model and the processor are loaded and called as transformers documents it."""
+    """The model and the processor are loaded and called as documented by transformers."""
     model = AutoModelForImageTextToText.from_pretrained(model_folder(family)).eval()
     processor = AutoProcessor.from_pretrained(model_folder(family))
     image = picture(5, 30, 22)
     question = "Does the image match the caption: <a dog>? Please directly output True or False"
-    inputs = usual_inputs(processor, [{"type": "image", "image": image}, {"type": "text", "text": question}])
+    inputs = processor_inputs(processor, [{"type": "image", "image": image}, {"type": "text", "text": question}])
     with torch.no_grad():
         logits = last_logits(family, model, inputs)
     p = torch.softmax(logits.float(), dim=-1)
@@ -194,21 +194,23 @@ def test_injection_changes_scores(scorer: Scorer) -> None:
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family not in NEED_A_PICTURE])
-def test_two_texts_need_no_picture_and_have_no_injection(family: str, scorer_of: Callable[[str], Scorer]) -> None:
+def test_pairs_without_a_picture_are_not_injected(family: str, scorer_of: Callable[[str], Scorer]) -> None:
     scorer, texts = scorer_of(family), [Content(text="a dog"), Content(text="a red square")]
     always = Injection(trigger="fixed", fixed_layer=2)
     assert scorer.score(QUERIES["text"], texts, always) == scorer.score(QUERIES["text"], texts, OFF)
 
 
 @pytest.mark.parametrize("family", sorted(NEED_A_PICTURE))
-def test_a_model_that_needs_a_picture_says_so(family: str, scorer_of: Callable[[str], Scorer]) -> None:
+def test_a_pair_without_a_picture_is_refused_by_a_model_that_requires_one(
+    family: str, scorer_of: Callable[[str], Scorer]
+) -> None:
     pool = [Content(image=picture(1)), Content(text="a dog")]
     with pytest.raises(InvalidInput, match="images") as caught:
         scorer_of(family).score(QUERIES["text"], pool, EAGER)
     assert caught.value.detail["index"] == 1
 
 
-def test_the_head_sees_only_the_last_position(scorer: Scorer) -> None:
+def test_the_head_is_computed_only_at_the_last_position(scorer: Scorer) -> None:
     head = scorer._loaded.decoder.head
     seen: list[tuple[int, ...]] = []
     handle = head.register_forward_hook(lambda _, __, output: seen.append(tuple(output.shape)))
@@ -220,7 +222,9 @@ def test_the_head_sees_only_the_last_position(scorer: Scorer) -> None:
     assert all(shape[1] == 1 for shape in seen)
 
 
-def test_two_scorers_do_not_meet(scorer_of: Callable[[str], Scorer], model_folder: Callable[[str], Path]) -> None:
+def test_scorers_do_not_affect_each_other(
+    scorer_of: Callable[[str], Scorer], model_folder: Callable[[str], Path]
+) -> None:
     first, second = scorer_of("qwen2_5_vl"), load_scorer(str(model_folder("qwen2_5_vl")), device="cpu")
     other = scorer_of("llava")
     expected = first.score(QUERIES["text"], candidates(), EAGER)
@@ -230,7 +234,7 @@ def test_two_scorers_do_not_meet(scorer_of: Callable[[str], Scorer], model_folde
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
-def test_a_picture_goes_through_the_vision_tower_once_per_call(family: str, scorer_of: Callable[[str], Scorer]) -> None:
+def test_the_vision_tower_encodes_each_picture_once_per_call(family: str, scorer_of: Callable[[str], Scorer]) -> None:
     scorer = scorer_of(family)
     seen: list[int] = []
     visual = scorer._loaded.module.model.visual
@@ -253,7 +257,7 @@ def test_a_picture_goes_through_the_vision_tower_once_per_call(family: str, scor
         handle.remove()
 
 
-def test_a_picture_is_prepared_once_per_call(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_image_processor_runs_once_per_picture_and_call(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     wrapped = qwen._loaded.preparer.pixels._wrapped
     calls: list[int] = []
     kind = type(wrapped)
@@ -264,8 +268,8 @@ def test_a_picture_is_prepared_once_per_call(qwen: Scorer, monkeypatch: pytest.M
     assert len(calls) == 5
 
 
-class NoWaiting(TorchDispatchMode):
-    """Fails on operations for which the host waits for a GPU: reading a value, or a shape that depends on values."""
+class NoDeviceSync(TorchDispatchMode):
+    """Fails on operations that make the host wait for a GPU: reading a value, or a shape that depends on values."""
 
     FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")
 
@@ -275,22 +279,22 @@ class NoWaiting(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("method", ["keep_visual", "observe", "mix"])
-def test_nothing_waits_for_the_device_inside_the_layers(
+def test_the_hooks_do_not_synchronise_with_the_device(
     qwen: Scorer, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = getattr(hooks.Reinjection, method)
     calls = []
 
-    def watched(*args: Any) -> Any:
+    def recorded(*args: Any) -> Any:
         calls.append(1)
-        with NoWaiting():
+        with NoDeviceSync():
             return plain(*args)
 
-    monkeypatch.setattr(hooks.Reinjection, method, watched)
+    monkeypatch.setattr(hooks.Reinjection, method, recorded)
     qwen.score(QUERIES["text"], candidates(), EAGER)
     assert calls
 
 
-def test_the_watch_for_waiting_would_see_one() -> None:
-    with pytest.raises(AssertionError), NoWaiting():
+def test_the_check_for_device_synchronisation_detects_one() -> None:
+    with pytest.raises(AssertionError), NoDeviceSync():
         bool(torch.ones(1) > 0)

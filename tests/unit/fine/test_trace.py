@@ -1,4 +1,4 @@
-"""Traces agree with the reference implementation and with untraced scores, and convert to JSON and back."""
+"""Traces equal the reference implementation and untraced scores, and round-trip through JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EAGER = Injection(alpha=0.5, tau=0.66, start=0, end=6, scope="all")
 OFF = Injection(trigger="off")
 SETTINGS = {
     "entropy": EAGER,
-    "nothing arms": Injection(tau=1, start=0, end=6),
+    "nothing triggers": Injection(tau=1, start=0, end=6),
     "off": OFF,
     "off, bare formula": Injection(trigger="off", scaling=False),
     "fixed": Injection(trigger="fixed", fixed_layer=3),
@@ -65,7 +65,7 @@ def expected_map(reference: Reference, run: Any, settings: Injection, readings: 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=list(SETTINGS))
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "llava", "gemma3"])
-def test_readings_and_weights_are_those_of_the_formulas(
+def test_early_readings_and_weights_equal_the_reference(
     family: str,
     settings: Injection,
     scorer_of: Callable[[str], Scorer],
@@ -95,7 +95,7 @@ def test_readings_and_weights_are_those_of_the_formulas(
 
 @pytest.mark.parametrize("mode", ["choice", "verbalized"])
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "llava"])
-def test_in_the_other_modes_it_is_of_the_first_pass(
+def test_in_the_other_modes_the_trace_describes_the_first_pass(
     family: str, mode: Mode, scorer_of: Callable[[str], Scorer], reference_of: Callable[[str], Reference]
 ) -> None:
     reference = reference_of(family)
@@ -123,7 +123,7 @@ def mixed_pool(scorer: Scorer) -> list[Content]:
     return [*shown, *(Content(text=text) for text in texts), *both]
 
 
-def near(value: float | None, **tolerance: float) -> Any:
+def approximately(value: float | None, **tolerance: float) -> Any:
     return None if value is None else pytest.approx(value, **tolerance)
 
 
@@ -134,7 +134,7 @@ EVERY_FAMILY_AND_MODE = [
 
 
 @pytest.mark.parametrize(("family", "mode"), EVERY_FAMILY_AND_MODE)
-def test_a_traced_score_is_the_untraced_one(family: str, mode: Mode, scorer_of: Callable[[str], Scorer]) -> None:
+def test_tracing_does_not_change_a_score(family: str, mode: Mode, scorer_of: Callable[[str], Scorer]) -> None:
     """The scores in the trace are those of two untraced calls."""
     scorer = scorer_of(family)
     pool = mixed_pool(scorer)
@@ -143,21 +143,21 @@ def test_a_traced_score_is_the_untraced_one(family: str, mode: Mode, scorer_of: 
     found = scorer.score(QUERY, pool, EAGER, mode=mode, trace=True)
     for one, without, score, content in zip(untraced, plain, found, pool, strict=True):
         assert one.trace is None
-        assert score.score == near(one.score, rel=1e-3)
-        assert score.log_odds == near(one.log_odds, abs=1e-3)
-        assert score.entropy == near(one.entropy, rel=1e-3)
+        assert score.score == approximately(one.score, rel=1e-3)
+        assert score.log_odds == approximately(one.log_odds, abs=1e-3)
+        assert score.entropy == approximately(one.entropy, rel=1e-3)
         assert (score.injected_layer, score.tokens, score.error) == (one.injected_layer, one.tokens, one.error)
-        assert score.uncertainty == near(one.uncertainty, abs=1e-4)
+        assert score.uncertainty == approximately(one.uncertainty, abs=1e-4)
         assert (score.trace is None) == (content.image is None)
         if score.trace is not None:
             assert score.trace.armed_layer == score.injected_layer
             assert score.trace.injected_score == score.score
-            assert score.trace.plain_score == near(without.score, rel=1e-3)
+            assert score.trace.plain_score == approximately(without.score, rel=1e-3)
             assert len(score.trace.uncertainty) == scorer.info.layers
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "llava"])
-def test_a_trace_alone_is_the_trace_in_any_batch(family: str, scorer_of: Callable[[str], Scorer]) -> None:
+def test_a_trace_does_not_depend_on_its_batch(family: str, scorer_of: Callable[[str], Scorer]) -> None:
     scorer = scorer_of(family)
     pool = mixed_pool(scorer)
     alone = [scorer.score(QUERY, [one], EAGER, trace=True)[0].trace for one in pool]
@@ -176,8 +176,8 @@ def test_a_trace_alone_is_the_trace_in_any_batch(family: str, scorer_of: Callabl
         np.testing.assert_allclose(one.weights.values(), other.weights.values(), atol=1.01 * one.weights.scale + 1e-4)
 
 
-def test_many_candidates_are_each_traced_for_themselves(qwen: Scorer) -> None:
-    """There are more candidates than are prepared at a time."""
+def test_many_candidates_are_traced_separately(qwen: Scorer) -> None:
+    """The candidates span several windows."""
     pool = [Content(image=image) for image in pictures()]
     found = qwen.score(QUERY, [pool[at % 4] for at in range(70)], EAGER, trace=True)
     for at, score in enumerate(found):
@@ -190,7 +190,7 @@ def hooks_of(module: torch.nn.Module) -> int:
     return sum(len(one._forward_hooks) + len(one._forward_pre_hooks) for one in module.modules())
 
 
-def test_without_a_trace_there_is_no_hook_pass_or_reading_for_it(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hooks_for_tracing_are_registered_only_if_requested(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     most: list[int] = []
     passes: list[int] = []
 
@@ -219,7 +219,7 @@ class Broken(RuntimeError):
 
 @pytest.mark.parametrize("where", ["layer", "head"])
 @pytest.mark.parametrize("settings", [EAGER, OFF], ids=["entropy", "off"])
-def test_no_hook_stays_whatever_happens(
+def test_hooks_are_removed_after_a_trace_and_after_an_error(
     qwen: Scorer, settings: Injection, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = qwen._loaded.module
@@ -239,7 +239,7 @@ def test_no_hook_stays_whatever_happens(
     assert traced(qwen, settings) == expected
 
 
-def test_a_batch_too_large_for_the_memory_is_traced_in_halves(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_runs_out_of_memory_is_traced_in_halves(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = traced(qwen, EAGER)
     plain = engine.collate
 
@@ -256,8 +256,8 @@ def test_a_batch_too_large_for_the_memory_is_traced_in_halves(qwen: Scorer, monk
         assert one.trace.map_layer == other.trace.map_layer
 
 
-def test_layers_that_can_not_be_read_have_no_map(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as a mixture of experts; with the trigger off it is still scored and traced."""
+def test_layers_without_a_dense_network_are_traced_without_a_map(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mixture of experts, for example, is still scored and traced with the trigger off."""
 
     def refuse(self: LoadedModel, number: int) -> Any:
         raise ModelUnsuited("no dense layers")
@@ -271,7 +271,7 @@ def test_layers_that_can_not_be_read_have_no_map(qwen: Scorer, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "glm4v"])
-def test_two_pictures_have_their_own_grids_in_the_order_shown(
+def test_two_pictures_have_separate_grids_in_the_order_of_the_prompt(
     family: str, scorer_of: Callable[[str], Scorer], reference_of: Callable[[str], Reference]
 ) -> None:
     scorer, reference = scorer_of(family), reference_of(family)
@@ -289,7 +289,7 @@ def test_two_pictures_have_their_own_grids_in_the_order_shown(
         assert (trace.picture_weights(0) or []) + (trace.picture_weights(1) or []) == trace.weights.values()
 
 
-def test_whose_picture_is_shown_is_said(qwen: Scorer) -> None:
+def test_a_trace_names_the_sides_that_have_a_picture(qwen: Scorer) -> None:
     [score] = qwen.score(Content(image=picture(1, 20, 20)), [Content(text="a dog")], EAGER, trace=True)
     assert score.trace is not None
     assert score.trace.shown == ("query",)
@@ -303,30 +303,30 @@ GRIDS = {
 }  # fmt: skip
 
 
-def test_a_grid_is_given_where_the_visual_tokens_are_one(scorer: Scorer) -> None:
-    """Never for tiles, thumbnails and row ends, even if their number is a square."""
+def test_a_trace_has_a_grid_only_if_the_visual_tokens_form_one(scorer: Scorer) -> None:
+    """Tiles, thumbnails and row ends form none, even if their number is a square."""
     [score] = scorer.score(QUERY, [Content(image=picture(0, 24, 16))], OFF, trace=True)
     assert score.trace is not None
     assert score.trace.grids == (GRIDS[scorer._loaded.module.config.model_type],)
 
 
-def shown(pixels: tuple[int, ...] | None, pictures: int = 1) -> Pair:
+def pair_of(pixels: tuple[int, ...] | None, pictures: int = 1) -> Pair:
     vision = {} if pixels is None else {"pixel_values": torch.zeros(pixels)}
     return Pair(0, {}, vision, tuple(map(str, range(pictures))))
 
 
-def test_a_square_is_believed_of_one_square_tile_only() -> None:
+def test_a_square_grid_is_assumed_only_for_a_single_square_tile() -> None:
     positions = list(range(3, 19))
-    assert grids_of(shown((1, 3, 8, 8)), positions) == ((4, 4),)
-    assert grids_of(shown((1, 1, 3, 8, 8)), positions) == ((4, 4),)
+    assert grids_of(pair_of((1, 3, 8, 8)), positions) == ((4, 4),)
+    assert grids_of(pair_of((1, 1, 3, 8, 8)), positions) == ((4, 4),)
     for pixels in ((4, 3, 8, 8), (1, 4, 3, 8, 8), (1, 3, 8, 16), (1, 64, 12), None):
-        assert grids_of(shown(pixels), positions) == (None,)
-    assert grids_of(shown((1, 3, 8, 8)), positions[:15]) == (None,)
-    assert grids_of(shown((1, 3, 8, 8)), [*positions[:15], 40]) == (None,), "not contiguous"
-    assert grids_of(shown((2, 3, 8, 8), pictures=2), positions) == (None, None)
+        assert grids_of(pair_of(pixels), positions) == (None,)
+    assert grids_of(pair_of((1, 3, 8, 8)), positions[:15]) == (None,)
+    assert grids_of(pair_of((1, 3, 8, 8)), [*positions[:15], 40]) == (None,), "not contiguous"
+    assert grids_of(pair_of((2, 3, 8, 8), pictures=2), positions) == (None, None)
 
 
-def test_a_grid_of_patches_must_fit_the_tokens() -> None:
+def test_a_grid_must_match_the_number_of_visual_tokens() -> None:
     def pair(*patches: list[int]) -> Pair:
         return Pair(0, {}, {"image_grid_thw": torch.tensor(patches)}, tuple(map(str, range(len(patches)))))
 
@@ -339,7 +339,7 @@ def test_a_grid_of_patches_must_fit_the_tokens() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40))
-def test_weights_are_kept_to_half_a_step_and_the_ends_exactly(values: list[float]) -> None:
+def test_quantised_weights_are_exact_to_half_a_step_and_at_both_ends(values: list[float]) -> None:
     weights = Weights.of(values)
     assert weights.values() == pytest.approx(values, abs=weights.scale * 0.501 + 1e-9)
     assert min(weights.values()) == min(values)
@@ -348,14 +348,14 @@ def test_weights_are_kept_to_half_a_step_and_the_ends_exactly(values: list[float
 
 
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")], [float("inf")]])
-def test_weights_that_are_no_numbers_are_refused(values: list[float]) -> None:
+def test_empty_and_non_finite_weights_are_refused(values: list[float]) -> None:
     with pytest.raises(ValueError, match="finite"):
         Weights.of(values)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "llava", "idefics3"])
-def test_a_trace_goes_through_json_and_back(family: str, mode: Mode, scorer_of: Callable[[str], Scorer]) -> None:
+def test_a_trace_round_trips_through_json(family: str, mode: Mode, scorer_of: Callable[[str], Scorer]) -> None:
     query = Content(image=picture(7, 20, 20), text="a dog")
     pool = [Content(text="a cat"), Content(image=picture(3, 24, 16))]
     for score in scorer_of(family).score(query, pool, EAGER, mode=mode, trace=True):
@@ -366,7 +366,7 @@ def test_a_trace_goes_through_json_and_back(family: str, mode: Mode, scorer_of: 
         assert len(stored) < 500 + 1.5 * count
 
 
-def test_a_trace_without_a_map_goes_through_json_too() -> None:
+def test_a_trace_without_a_map_round_trips_through_json() -> None:
     trace = Trace((0.5,), None, None, None, None, None, ("candidate",), (None,))
     assert Trace.from_json(json.loads(json.dumps(trace.as_json()))) == trace
     with pytest.raises((KeyError, TypeError)):

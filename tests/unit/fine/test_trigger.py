@@ -15,7 +15,7 @@ LOGITS = arrays(np.float32, (3, 40), elements=st.floats(-30, 30, width=32))
 
 
 @given(LOGITS)
-def test_the_early_reading_is_the_entropy_of_the_ten_largest(logits: np.ndarray) -> None:
+def test_early_uncertainty_is_the_normalised_entropy_of_the_ten_largest_logits(logits: np.ndarray) -> None:
     top = np.sort(logits.astype(np.float64), axis=1)[:, -10:]
     p = np.exp(top - top.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
@@ -23,7 +23,7 @@ def test_the_early_reading_is_the_entropy_of_the_ten_largest(logits: np.ndarray)
     np.testing.assert_allclose(early_uncertainty(torch.from_numpy(logits)).numpy(), expected, atol=1e-5)
 
 
-def test_the_early_reading_goes_from_sure_to_unsure() -> None:
+def test_early_uncertainty_ranges_from_0_to_1() -> None:
     sure, unsure = torch.zeros(1, 50), torch.zeros(1, 50)
     sure[0, 3] = 200
     assert early_uncertainty(sure).item() == 0
@@ -31,7 +31,7 @@ def test_the_early_reading_goes_from_sure_to_unsure() -> None:
 
 
 @given(LOGITS, st.lists(st.integers(0, 39), min_size=1, max_size=4, unique=True))
-def test_a_label_is_worth_the_sum_of_its_tokens(logits: np.ndarray, labels: list[int]) -> None:
+def test_the_probability_of_a_label_is_summed_over_its_tokens(logits: np.ndarray, labels: list[int]) -> None:
     wide = logits.astype(np.float64)
     p = np.exp(wide - wide.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
@@ -42,7 +42,7 @@ def test_a_label_is_worth_the_sum_of_its_tokens(logits: np.ndarray, labels: list
     np.testing.assert_allclose(entropy.numpy(), -(p * np.log(np.maximum(p, 1e-300))).sum(axis=1), atol=1e-4)
 
 
-def test_impossible_tokens_count_as_nothing() -> None:
+def test_a_logit_of_minus_infinity_has_no_effect() -> None:
     logits = torch.tensor([[0.0, -torch.inf, 0.0]])
     score, log_odds, entropy = label_probability(logits, torch.tensor([0]))
     assert (score.item(), log_odds.item()) == (0.5, 0.0)

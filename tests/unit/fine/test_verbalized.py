@@ -1,4 +1,4 @@
-"""The mode ``verbalized`` decodes like transformers, and parses a score from the answer or returns an error."""
+"""The mode ``verbalized`` decodes greedily like transformers, and parses the answer into a score or an error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.fine.reference import Reference, picture
 from retllm.errors import InvalidInput, ScoreUnreadable
 from retllm.fine import Content, Injection, PairScore, Scorer, load_prompts, load_scorer
 from retllm.fine.engine import Engine, Prompt, PromptAnswer
-from retllm.fine.modes import JudgeTask
+from retllm.fine.modes import ScoreTask
 from retllm.fine.modes.verbalized import Verbalized, most_likely
 
 CAPTION = "a red square is left of a dog"
@@ -31,8 +31,8 @@ def question(image: Any, caption: str = CAPTION) -> list[dict[str, Any]]:
     return [{"type": "image", "image": image}, {"type": "text", "text": text}]
 
 
-class Done:
-    """Answers that are available already."""
+class FinishedAnswers:
+    """Answers that are already available."""
 
     def __init__(self, answers: list[PromptAnswer]) -> None:
         self.read = lambda: answers
@@ -44,28 +44,28 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int]]:
     tokens: dict[int, list[int]] = {}
     plain = Engine.answer
 
-    def watched(self: Engine, asks: Sequence[Prompt], read: Any) -> Any:
+    def recorded(self: Engine, asks: Sequence[Prompt], read: Any) -> Any:
         answers = plain(self, asks, read).read()
         if read is most_likely:
             for ask, answer in zip(asks, answers, strict=True):
                 tokens[ask.candidate] = [*ask.answer_tokens, int(answer.values[0])]
-        return Done(answers)
+        return FinishedAnswers(answers)
 
-    monkeypatch.setattr(Engine, "answer", watched)
+    monkeypatch.setattr(Engine, "answer", recorded)
     return tokens
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_it_writes_what_transformers_own_greedy_decoding_writes(
+def test_decoding_equals_the_greedy_decoding_of_transformers(
     family: str,
     decoded: dict[int, list[int]],
     scorer_of: Callable[[str], Scorer],
     reference_of: Callable[[str], Reference],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Up to its end: end of turn, another control token, or a complete number."""
+    """Up to the end of the answer: end of turn, another control token, or a complete number."""
     reference = reference_of(family)
-    # without an end token, it always writes at least as many tokens as ours
+    # without an end token, it always writes at least as many tokens as the scorer
     monkeypatch.setattr(reference.model.generation_config, "eos_token_id", None)
     pictures = [picture(seed, 16 + 6 * seed, 30 - 4 * seed) for seed in range(2)]
     pool = [Content(image=image) for image in pictures]
@@ -79,7 +79,7 @@ def test_it_writes_what_transformers_own_greedy_decoding_writes(
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "llava"])
-def test_with_injection_each_token_is_that_of_the_formulas(
+def test_with_injection_each_token_equals_the_reference(
     family: str,
     decoded: dict[int, list[int]],
     scorer_of: Callable[[str], Scorer],
@@ -107,19 +107,19 @@ NUMERIC = [*"0.15", "<|im_end|>"]
 
 
 @pytest.fixture(scope="module")
-def numeric(model_folder: Callable[[str], Path]) -> Callable[[str], Scorer]:
-    """Return a scorer that writes only digits, points and the end of the turn."""
+def numeric_scorer(model_folder: Callable[[str], Path]) -> Callable[[str], Scorer]:
+    """Return a scorer that writes only the digits 0, 1 and 5, the decimal point and the end of turn."""
     loaded: dict[str, Scorer] = {}
 
     def scorer(family: str) -> Scorer:
         if family not in loaded:
             loaded[family] = load_scorer(str(model_folder(family)), device="cpu")
             preparer, weight = loaded[family]._loaded.preparer, loaded[family]._loaded.decoder.head.weight
-            able = [token for text in NUMERIC for token in preparer.encode(text, continued=True)]
+            allowed = [token for text in NUMERIC for token in preparer.encode(text, continued=True)]
             with torch.no_grad():
-                kept = weight[able].clone()
+                kept = weight[allowed].clone()
                 weight.zero_()
-                weight[able] = kept
+                weight[allowed] = kept
         return loaded[family]
 
     return scorer
@@ -132,7 +132,7 @@ def pool() -> list[Content]:
     return [*(Content(image=image) for image in pictures), *(Content(text=text) for text in texts), *both]
 
 
-def same(one: PairScore, other: PairScore) -> None:
+def assert_same_answer(one: PairScore, other: PairScore) -> None:
     assert (one.score, one.log_odds, one.error) == (other.score, other.log_odds, other.error)
     assert (one.injected_layer, one.tokens) == (other.injected_layer, other.tokens)
     assert one.uncertainty == pytest.approx(other.uncertainty, abs=1e-4)
@@ -140,23 +140,23 @@ def same(one: PairScore, other: PairScore) -> None:
 
 @pytest.mark.parametrize("settings", [OFF, EAGER, Injection(alpha=0.5, tau=0.66, start=0, end=6, scope="suffix")])
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "llava"])
-def test_an_answer_alone_is_the_answer_in_any_batch(
-    family: str, settings: Injection, numeric: Callable[[str], Scorer]
+def test_an_answer_does_not_depend_on_its_batch(
+    family: str, settings: Injection, numeric_scorer: Callable[[str], Scorer]
 ) -> None:
-    scorer, query, some = numeric(family), Content(text=CAPTION), pool()[1::2]
+    scorer, query, some = numeric_scorer(family), Content(text=CAPTION), pool()[1::2]
     alone = [scorer.score(query, [one], settings, mode="verbalized")[0] for one in some]
     order = [int(at) for at in np.random.default_rng(3).permutation([*range(len(some)), 0, 3])]
     found = scorer.score(query, [some[at] for at in order], settings, mode="verbalized")
     for at, score in zip(order, found, strict=True):
-        same(score, alone[at])
+        assert_same_answer(score, alone[at])
 
 
-def test_these_models_write_scores_and_other_things(numeric: Callable[[str], Scorer]) -> None:
-    """Otherwise the comparison above would prove little."""
+def test_these_models_write_scores_as_well_as_invalid_answers(numeric_scorer: Callable[[str], Scorer]) -> None:
+    """Otherwise the comparison above would show little."""
     scores = [
         score
         for family in ("qwen2_5_vl", "llava")
-        for score in numeric(family).score(Content(text=CAPTION), pool(), OFF, mode="verbalized")
+        for score in numeric_scorer(family).score(Content(text=CAPTION), pool(), OFF, mode="verbalized")
     ]
     assert len({score.score for score in scores if score.score is not None}) > 1
     assert any(score.score is None for score in scores)
@@ -176,7 +176,7 @@ class Scripted:
     def __post_init__(self) -> None:
         self.asked: list[dict[int, int]] = []
 
-    def answer(self, asks: Sequence[Prompt], read: Any) -> Done:
+    def answer(self, asks: Sequence[Prompt], read: Any) -> FinishedAnswers:
         assert read is most_likely
         self.asked.append({ask.candidate: len(ask.answer_tokens) for ask in asks})
         answers = []
@@ -187,26 +187,26 @@ class Scripted:
             length = len(ask.answer_tokens)
             token = tokens[length]
             answers.append(PromptAnswer((float(token),), 4 + length, 0.5, 100 + length))
-        return Done(answers)
+        return FinishedAnswers(answers)
 
 
 @pytest.fixture
-def write(qwen: Scorer) -> Callable[[list[str]], tuple[list[PairScore], list[dict[int, int]]]]:
+def score_texts(qwen: Scorer) -> Callable[[list[str]], tuple[list[PairScore], list[dict[int, int]]]]:
     """Return the scores of given texts, and for each pass the candidates with the number of tokens written so far."""
     loaded = qwen._loaded
 
     def scores(texts: list[str]) -> tuple[list[PairScore], list[dict[int, int]]]:
         encode = lambda text: loaded.preparer.encode(text, continued=True)  # noqa: E731
         engine: Any = Scripted(encode, encode("<|im_end|>")[0], texts)
-        task = JudgeTask(Content(text="a"), [(at, Content(text="b")) for at in range(len(texts))])
-        return Verbalized(load_prompts(), loaded).judge(engine, task)(), engine.asked
+        task = ScoreTask(Content(text="a"), [(at, Content(text="b")) for at in range(len(texts))])
+        return Verbalized(load_prompts(), loaded).score(engine, task)(), engine.asked
 
     return scores
 
 
-def test_written_scores_are_read(write: Any) -> None:
+def test_written_scores_are_parsed(score_texts: Any) -> None:
     texts = ["Answer: 0.8750xxxxxx", "0.875|", "1.0|", "1|", ".5|", "0|", "0.25\n....."]
-    scores, _ = write(texts)
+    scores, _ = score_texts(texts)
     assert [score.score for score in scores] == [0.875, 0.875, 1.0, 1.0, 0.5, 0.0, 0.25]
     margin = math.log1p(-1e-6) - math.log(1e-6)
     for score in scores:
@@ -218,9 +218,9 @@ def test_written_scores_are_read(write: Any) -> None:
         )
 
 
-def test_an_answer_without_a_score_is_an_error_in_words(write: Any) -> None:
+def test_an_answer_without_a_score_is_an_error_with_the_reason(score_texts: Any) -> None:
     texts = ["high|", "|", "7.5|", "87%", "I can not say at all", "1/10....", "Answer: high, 0.9", "The score: 0.875"]
-    scores, _ = write(texts)
+    scores, _ = score_texts(texts)
     assert [score.error for score in scores] == [
         'The model\'s answer contains no number: "high".',
         "The model's answer was empty, without a score.",
@@ -235,8 +235,8 @@ def test_an_answer_without_a_score_is_an_error_in_words(write: Any) -> None:
         assert (score.score, score.log_odds, score.entropy) == (None, None, None)
 
 
-def test_only_unfinished_answers_are_asked_to_go_on(write: Any) -> None:
-    _, asked = write(["1|", "0.5000", "never a number in it", "|"])
+def test_only_unfinished_answers_are_continued(score_texts: Any) -> None:
+    _, asked = score_texts(["1|", "0.5000", "never a number in it", "|"])
     assert len(asked) == 16
     for step, candidates in enumerate(asked):
         lasts = {0: 2, 1: 6, 2: 16, 3: 1}
@@ -244,14 +244,14 @@ def test_only_unfinished_answers_are_asked_to_go_on(write: Any) -> None:
 
 
 @pytest.mark.parametrize("token", [0, 1, 151_643, 262_143])
-def test_token_numbers_of_the_largest_vocabularies_are_kept_exactly(token: int) -> None:
+def test_token_ids_of_the_largest_vocabularies_are_exact_in_float32(token: int) -> None:
     logits = torch.zeros(2, 262_144)
     logits[1, token] = 5
     assert most_likely(logits).tolist()[1] == [float(token)]
     assert most_likely(logits).dtype == torch.float32
 
 
-def test_an_answer_that_is_no_number_is_an_error(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_logits_are_an_error(qwen: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     head = qwen._loaded.decoder.head
     plain = head.forward
     monkeypatch.setattr(head, "forward", lambda hidden: plain(hidden) * math.nan)
@@ -260,11 +260,11 @@ def test_an_answer_that_is_no_number_is_an_error(qwen: Scorer, monkeypatch: pyte
     assert caught.value.detail["index"] == 0
 
 
-def test_a_mode_that_there_is_not_is_refused(qwen: Scorer) -> None:
+def test_an_unknown_mode_is_refused(qwen: Scorer) -> None:
     mode: Any = "guess"
     with pytest.raises(InvalidInput, match="true_false, verbalized, choice"):
         qwen.score(Content(text="a"), [Content(text="b")], mode=mode)
 
 
-def test_each_mode_has_a_version_of_its_own(qwen: Scorer) -> None:
+def test_each_mode_has_its_own_version(qwen: Scorer) -> None:
     assert len({qwen.version(OFF, "true_false"), qwen.version(OFF, "verbalized"), qwen.version(OFF, "choice")}) == 3

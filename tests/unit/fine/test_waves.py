@@ -22,7 +22,7 @@ SETTINGS = st.builds(
 
 
 @given(SETTINGS, st.lists(LOG_ODDS, min_size=30, max_size=30), st.integers(0, 30))
-def test_waves_end_within_the_pool_and_stop_only_when_it_is_used_up_or_the_best_is_clear(
+def test_waves_stop_only_at_the_limit_or_when_the_best_candidate_is_clear(
     adaptive: Adaptive, pool: list[float | None], limit: int
 ) -> None:
     opened = 0
@@ -37,7 +37,9 @@ def test_waves_end_within_the_pool_and_stop_only_when_it_is_used_up_or_the_best_
 
 
 @given(SETTINGS, st.lists(LOG_ODDS, max_size=9), st.randoms())
-def test_what_is_clear_does_not_depend_on_the_order(adaptive: Adaptive, values: list[float | None], random_) -> None:
+def test_whether_the_best_is_clear_does_not_depend_on_the_order(
+    adaptive: Adaptive, values: list[float | None], random_
+) -> None:
     assert adaptive.is_clear(values) == adaptive.is_clear(random_.sample(values, len(values)))
 
 
@@ -56,15 +58,17 @@ def test_what_is_clear_does_not_depend_on_the_order(adaptive: Adaptive, values: 
         ([math.nan, 4.0, 0.0], True),
     ],
 )
-def test_the_best_is_clear_when_it_is_likely_and_leads(values: list[float | None], clear: bool) -> None:
+def test_the_best_is_clear_if_its_log_odds_and_its_lead_are_large_enough(
+    values: list[float | None], clear: bool
+) -> None:
     assert Adaptive(clear_score=0.0, clear_gap=2.0).is_clear(values) is clear
 
 
-def test_without_a_gap_twins_are_clear_too() -> None:
+def test_with_a_gap_of_0_two_equal_best_candidates_are_clear() -> None:
     assert Adaptive(clear_gap=0).is_clear([math.inf, math.inf])
 
 
-def test_a_clear_best_stops_and_an_unclear_one_goes_on_by_a_step() -> None:
+def test_the_next_wave_has_one_step_unless_the_best_is_clear() -> None:
     adaptive = Adaptive(first=4, step=3, clear_score=0, clear_gap=2)
     assert next_wave(adaptive, [], 10) == 4
     assert next_wave(adaptive, [5.0, 0.0, 0.0, 0.0], 10) == 0
@@ -74,7 +78,7 @@ def test_a_clear_best_stops_and_an_unclear_one_goes_on_by_a_step() -> None:
 
 
 @given(SETTINGS)
-def test_settings_come_back_from_json_as_they_were(adaptive: Adaptive) -> None:
+def test_settings_round_trip_through_json(adaptive: Adaptive) -> None:
     assert Adaptive.from_json(adaptive.as_json()) == adaptive
 
 
@@ -91,7 +95,7 @@ def test_settings_come_back_from_json_as_they_were(adaptive: Adaptive) -> None:
         ({"most": 3}, "most"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused_by_name(data: dict[str, object], field: str) -> None:
+def test_an_invalid_setting_is_refused_with_the_name_of_its_field(data: dict[str, object], field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         Adaptive.from_json(data)
     assert caught.value.detail["field"] == field

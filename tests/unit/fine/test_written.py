@@ -1,4 +1,4 @@
-"""A written answer gives its number as the score, or an error that says why there is none; never a silent 0."""
+"""A written answer is parsed into its score, or into an error with the reason; never into a silent 0."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ def test_a_number_from_0_to_1_is_the_score(text: str, score: float) -> None:
     assert written_score(text, ended=True) == Written(score)
 
 
-@pytest.mark.parametrize(("text", "why"), UNREADABLE.items())
-def test_anything_else_is_an_error_that_says_why(text: str, why: str) -> None:
+@pytest.mark.parametrize(("text", "reason"), UNREADABLE.items())
+def test_any_other_answer_is_an_error_with_the_reason(text: str, reason: str) -> None:
     written = written_score(text, ended=True)
     assert written is not None
     assert written.score is None
     assert written.error is not None
-    assert why in written.error
+    assert reason in written.error
     assert not text.strip() or quoted(text) in written.error
 
 
 @pytest.mark.parametrize("text", [*READABLE, *UNREADABLE])
-def test_an_answer_is_waited_for_until_nothing_could_change_it(text: str) -> None:
-    """Parsed letter by letter, the first decision is final, except that four decimals are enough."""
+def test_the_first_decision_on_a_growing_answer_is_final(text: str) -> None:
+    """When an answer is parsed letter by letter, except that digits after four decimals are ignored."""
     final = written_score(text, ended=True)
     early = [written_score(text[:end], ended=False) for end in range(len(text) + 1)]
     decided = next((one for one in early if one is not None), final)
@@ -82,31 +82,31 @@ def test_an_answer_is_waited_for_until_nothing_could_change_it(text: str) -> Non
 @pytest.mark.parametrize(
     "text", ["", "Answer: ", "0", "0.", "0.87", "Answer: 0.875", "1 out", "0,", "1.", "1 o", "1e", "1e-"]
 )
-def test_what_could_go_on_is_not_decided(text: str) -> None:
+def test_an_answer_that_could_continue_is_not_decided(text: str) -> None:
     assert written_score(text, ended=False) is None
 
 
 @pytest.mark.parametrize("text", ["0.8750", "0.875 x", "0.875\n", "1 of", "0.5!", "0.5, so", "1.\n", "5.", "5;"])
-def test_a_number_is_complete_with_four_decimals_or_what_is_no_part_of_it(text: str) -> None:
+def test_a_number_is_complete_after_four_decimals_or_other_text(text: str) -> None:
     done = written_score(text, ended=False)
     assert (done is None) == (text == "5.")
 
 
 @given(st.floats(0, 1), st.integers(1, 6))
-def test_every_score_written_as_asked_is_read_back(score: float, decimals: int) -> None:
+def test_a_score_in_the_requested_format_is_parsed_exactly(score: float, decimals: int) -> None:
     text = f"{score:.{decimals}f}"
     assert written_score(f"Answer: {text}", ended=True) == Written(float(text))
 
 
 @given(st.text(max_size=30))
-def test_no_text_breaks_it(text: str) -> None:
+def test_any_text_gives_either_a_score_or_an_error(text: str) -> None:
     written = written_score(text, ended=True)
     assert written is not None
     assert (written.score is None) != (written.error is None)
     assert written.score is None or 0 <= written.score <= 1
 
 
-def test_errors_quote_shortly_and_on_one_line() -> None:
+def test_errors_quote_an_answer_on_one_line_and_shortened() -> None:
     assert quoted("a\n\tb\x00  c") == '"a b c"'
     assert quoted("x" * 100) == '"' + "x" * 59 + '…"'
     assert quoted("x" * 60) == '"' + "x" * 60 + '"'

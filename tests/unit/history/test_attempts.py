@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from tests.unit.stand_ins import Quiet
+from tests.unit.stand_ins import SilentNotifier
 
 from retllm.db.enums import AttemptOutcome, JobKind, Stage, UnitState, Visibility
 from retllm.db.session import transaction
@@ -75,7 +75,7 @@ def test_every_attempt_at_a_unit_is_listed(world, job_id: UUID) -> None:
     world.must_claim(unit.id, "host:9")
     with transaction(world.sessions) as session:
         session.execute(sa.update(Unit).values(lease_until=sa.func.clock_timestamp()))
-    assert Dispatcher(world.sessions, Quiet(), world.settings).rescue() == 1
+    assert Dispatcher(world.sessions, SilentNotifier(), world.settings).rescue() == 1
     claims.complete(world.sessions, world.must_claim(unit.id, "host:10"), lambda _session, _job: [])
     trails = [row.trail for row in _listed(world, job_id)]
     assert [(one.number, one.worker, one.outcome) for one in trails[2]] == [

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from tests.unit.stand_ins import Quiet
+from tests.unit.stand_ins import SilentNotifier
 
 from retllm.db.enums import Stage, UnitState
 from retllm.db.session import transaction
@@ -91,7 +91,7 @@ def test_a_worker_that_lost_its_lease_is_fenced_and_the_dispatcher_counts_the_lo
 
     def slow(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
         _run_out(world, unit_id)
-        dispatcher = Dispatcher(world.sessions, Quiet(), world.settings)
+        dispatcher = Dispatcher(world.sessions, SilentNotifier(), world.settings)
         assert (dispatcher.rescue(), dispatcher.rescue()) == (1, 0)
         return _nothing(context, held)
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from tests.unit.stand_ins import Words, index, run, search
+from tests.unit.stand_ins import FakeEmbedder, index, run, search
 
 from retllm.db.enums import JobState, Stage
 from retllm.db.session import transaction
@@ -23,14 +23,14 @@ from retllm.queue.worker import WorkerContext
 OLD, NEW = "local-dir:embedder", "local-dir:newer"
 
 
-class Newer(Words):
+class Newer(FakeEmbedder):
     """The same vectors under another name."""
 
     info = EmbedderInfo(name="local-dir:/models/newer", revision="n1", dimension=32, preprocessing_hash="p2")
 
 
-def _load(name: str) -> Words:
-    return Newer() if name.endswith("newer") else Words()
+def _load(name: str) -> FakeEmbedder:
+    return Newer() if name.endswith("newer") else FakeEmbedder()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from tests.chaos.client_log import Accepted, Cancelled, ClientLog, Ending, client_violations
-from tests.unit.stand_ins import Judge, index, run, search
+from tests.unit.stand_ins import FakeScorer, index, run, search
 
 from retllm.db.session import transaction
 from retllm.db.tables import Attempt, Candidate, Embedding, Item, Job, Score, Search, Unit
@@ -91,7 +91,7 @@ def test_inconsistent_results_are_reported(context: Any, world: Any) -> None:
     world.add_texts("a red house", "a blue house", "a green house")
     index(context, world)
     job_id = search(world, text="a house", k=3)
-    run(context, world, job_id, Judge(lambda candidate: (len(candidate.text or "") / 100, 0.5)))
+    run(context, world, job_id, FakeScorer(lambda candidate: (len(candidate.text or "") / 100, 0.5)))
     assert _broken(world, quiet=True) == set()
     of_search = Unit.job_id == job_id
     first = sa.select(Candidate.item_id).where(Candidate.coarse_rank == 1).scalar_subquery()
@@ -141,7 +141,7 @@ def test_results_that_no_attempt_committed_are_reported(context: Any, world: Any
     world.add_texts("a red house", "a blue house", "a green house")
     index(context, world)
     job_id = search(world, text="a house", k=3)
-    run(context, world, job_id, Judge(lambda candidate: (len(candidate.text or "") / 100, 0.5)))
+    run(context, world, job_id, FakeScorer(lambda candidate: (len(candidate.text or "") / 100, 0.5)))
     assert _broken(world, quiet=True) == set()
     other = {"token": uuid.uuid4()}
     assert _broken(world, sa.update(Score).values(other)) == {"score_was_committed"}

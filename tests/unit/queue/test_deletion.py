@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from PIL import Image
-from tests.unit.stand_ins import Words
+from tests.unit.stand_ins import FakeEmbedder
 
 from retllm.db import session as db_session
 from retllm.db.session import run_transaction, transaction
@@ -31,7 +31,7 @@ ROUNDS = 12
 WORKERS = 3
 
 
-class WordsWithBarrier(Words):
+class WordsWithBarrier(FakeEmbedder):
     """An embedder that waits at a barrier, so that several workers commit at the same time."""
 
     def __init__(self, barrier: threading.Barrier) -> None:

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 from sqlalchemy.orm import Session
 from tests.chaos.client_log import Accepted, ClientLog, Ending, client_violations
 from tests.unit.queue.core_model import ATTEMPTS, VERSION, MClaim, MJob, in_pairs
-from tests.unit.stand_ins import Quiet
+from tests.unit.stand_ins import SilentNotifier
 
 from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
 from retllm.db.session import transaction
@@ -279,7 +279,7 @@ class Machine(RuleBasedStateMachine):
                 session.execute(sa.update(Unit).where(Unit.id == held.real.unit_id).values(lease_until=past))
 
     def rescue(self, _: int, __: int, ___: Exception) -> None:
-        Dispatcher(self.world.sessions, Quiet(), self.world.settings).rescue()  # type: ignore[arg-type]
+        Dispatcher(self.world.sessions, SilentNotifier(), self.world.settings).rescue()  # type: ignore[arg-type]
         for held in self.claims:
             unit = held.job.units[held.key]
             if held.expired and unit.holder == id(held):

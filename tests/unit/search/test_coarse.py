@@ -22,7 +22,7 @@ from tests.unit.search.two_embedders import (
     picture,
     set_up,
 )
-from tests.unit.stand_ins import Judge, Words, index, run, search, view_of
+from tests.unit.stand_ins import FakeEmbedder, FakeScorer, index, run, search, view_of
 
 from retllm import embedding
 from retllm.db.enums import ItemKind, JobState, Stage, UnitState
@@ -48,10 +48,10 @@ def test_captions_find_items_that_the_embedder_cannot_find(context: WorkerContex
     add_pictures(main_only, world, a="two circling birds", b="a harbour at night", c=None, d=None, e=None)
     index(main_only, world)
     without = search(world, text="where the bird circles", k=5)
-    run(main_only, world, without, Judge(even))
+    run(main_only, world, without, FakeScorer(even))
     assert view_of(world, without).candidates[-1].name == "a.png"
     with_captions = search(world, text="where the bird circles", k=5, coarse={"captions": True})
-    run(main_only, world, with_captions, Judge(even))
+    run(main_only, world, with_captions, FakeScorer(even))
     view = view_of(world, with_captions)
     first = view.candidates[0]
     assert (first.name, first.coarse_rank, len(view.candidates)) == ("a.png", 1, 5)
@@ -69,16 +69,16 @@ def test_two_embedders_and_the_captions_are_fused_by_their_ranks(context: Worker
     world.add_texts(*texts)
     index(context, world, both)
     search_id = search(world, text="red circle", k=4, coarse={"captions": True})
-    run(context, world, search_id, Judge(even), both)
+    run(context, world, search_id, FakeScorer(even), both)
     view = view_of(world, search_id)
 
-    def by(embedder: Words | Letters) -> list[str]:
+    def by(embedder: FakeEmbedder | Letters) -> list[str]:
         nearness = embedder.embed_texts(texts) @ embedder.embed_texts(["red circle"])[0]
         return [texts[place] for place in np.argsort(-nearness, kind="stable")]
 
     # any word of the query, in any form
     with_a_word = {"red circle", "red square", "circled", "dire circle"}
-    rankings = {MAIN: by(Words()), LETTERS: by(Letters())}
+    rankings = {MAIN: by(FakeEmbedder()), LETTERS: by(Letters())}
     for row in view.candidates:
         assert {name: place.rank for name, place in row.sources.items() if name != "captions"} == {
             name: ranking.index(row.text) + 1 for name, ranking in rankings.items()
@@ -89,7 +89,9 @@ def test_two_embedders_and_the_captions_are_fused_by_their_ranks(context: Worker
         matches = by_captions(session, world.collection_id, "red circle", 100, list(ItemKind))
     expected = reciprocal_rank_fusion({**rankings, "captions": [names[match.item_id] for match in matches]})
     assert [row.text for row in view.candidates] == [entry.key for entry in expected][:4]
-    cosines = dict(zip(texts, Words().embed_texts(texts) @ Words().embed_texts(["red circle"])[0], strict=True))
+    cosines = dict(
+        zip(texts, FakeEmbedder().embed_texts(texts) @ FakeEmbedder().embed_texts(["red circle"])[0], strict=True)
+    )
     for row in view.candidates:
         assert row.similarity == pytest.approx(cosines[row.text], abs=1e-5)
 
@@ -100,7 +102,7 @@ def test_a_search_skips_an_embedder_that_is_not_indexed_yet_and_reports_it(conte
     set_up(context, world, extra_embedders=(LETTERS_NAME,))
     # it is not even loaded; otherwise the search would give another reason
     search_id = search(world, text="red circle", k=2)
-    run(context, world, search_id, Judge(even), letters_are_broken)
+    run(context, world, search_id, FakeScorer(even), letters_are_broken)
     view = view_of(world, search_id)
     assert view.job.state is JobState.SUCCEEDED
     assert [row.text for row in view.candidates] == ["red circle", "blue moon"]
@@ -114,7 +116,7 @@ def test_a_search_skips_an_embedder_that_cannot_be_loaded_and_reports_the_reason
     world.add_texts("red circle", "blue moon")
     index(context, world, both)
     search_id = search(world, text="red circle", k=2)
-    run(context, world, search_id, Judge(even), letters_are_broken)
+    run(context, world, search_id, FakeScorer(even), letters_are_broken)
     view = view_of(world, search_id)
     assert view.job.state is JobState.SUCCEEDED
     assert [(source.name, source.unused) for source in view.sources] == [
@@ -127,13 +129,13 @@ def test_a_search_is_retried_if_its_only_embedder_cannot_be_loaded(context: Work
     world.add_texts("red circle", "blue moon")
     index(context, world, both)
     search_id = search(world, text="red circle", k=2, coarse={"embedders": [LETTERS]})
-    run(context, world, search_id, Judge(even), _broken_once())
+    run(context, world, search_id, FakeScorer(even), _broken_once())
     (coarse,) = world.units(search_id, Stage.COARSE)
     assert (coarse.state, coarse.attempt) == (UnitState.DONE, 2)
     view = view_of(world, search_id)
     assert [source.name for source in view.sources] == [LETTERS]
     assert [list(row.sources) for row in view.candidates] == [[LETTERS], [LETTERS]]
-    nearness = Words().embed_texts(["red circle", "blue moon"]) @ Words().embed_texts(["red circle"])[0]
+    nearness = FakeEmbedder().embed_texts(["red circle", "blue moon"]) @ FakeEmbedder().embed_texts(["red circle"])[0]
     assert [row.similarity for row in view.candidates] == pytest.approx(nearness.tolist(), abs=1e-5)
 
 
@@ -154,8 +156,8 @@ def test_the_other_embedders_are_used_while_the_main_one_is_not_indexed(context:
     index(as_main, world, both)
     now = set_up(context, world, embedder="local-dir:/models/embedder", extra_embedders=(LETTERS_NAME,))
     search_id = search(world, text="red circle", k=2, fusion_weight=1)
-    judge = Judge(lambda content: (0.4, 0.1) if content.text == "red circle" else (0.6, 0.1))
-    run(now, world, search_id, judge, both)
+    scorer = FakeScorer(lambda content: (0.4, 0.1) if content.text == "red circle" else (0.6, 0.1))
+    run(now, world, search_id, scorer, both)
     view = view_of(world, search_id)
     assert [row.text for row in view.candidates] == ["blue moon", "red circle"]
     assert [row.similarity for row in view.candidates] == [None, None]
@@ -168,7 +170,7 @@ def test_captions_find_an_item_added_after_indexing_and_it_has_no_similarity(con
     index(context, world, both)
     world.add_texts("red circle")
     search_id = search(world, text="red circle", k=3, coarse={"captions": True, "embedders": [MAIN]}, fusion_weight=0.5)
-    run(context, world, search_id, Judge(even), both)
+    run(context, world, search_id, FakeScorer(even), both)
     view = view_of(world, search_id)
     late = next(row for row in view.candidates if row.text == "red circle")
     assert (late.similarity, list(late.sources), late.fused) == (None, ["captions"], pytest.approx(late.log_odds))
@@ -180,7 +182,7 @@ def test_a_search_in_captions_only_needs_no_index(context: WorkerContext, world)
     with pytest.raises(Conflict, match=f"not indexed with {MAIN} or {LETTERS} yet"):
         search(world, text="red circle")
     search_id = search(world, text="the circles", coarse={"captions": True, "embedders": []})
-    run(context, world, search_id, Judge(even), both)
+    run(context, world, search_id, FakeScorer(even), both)
     view = view_of(world, search_id)
     assert [(row.text, row.similarity) for row in view.candidates] == [("red circle", None)]
     assert [source.name for source in view.sources] == ["captions"]
@@ -192,7 +194,7 @@ def test_a_picture_query_does_not_search_captions_and_reports_it(context: Worker
     context.storage.put("queries/q/picture", picture((50, 90, 170)))
     query = StoredPicture("queries/q/picture", "0" * 64)
     search_id = search(world, query, k=2, coarse={"captions": True})
-    run(context, world, search_id, Judge(even), both)
+    run(context, world, search_id, FakeScorer(even), both)
     view = view_of(world, search_id)
     assert view.candidates[0].name == "b.png"
     assert {name for row in view.candidates for name in row.sources} == {MAIN, LETTERS}
@@ -248,7 +250,7 @@ def test_a_search_with_only_the_main_embedder_has_it_as_its_source(context: Work
     search_id = search(world, text="red", k=1)
     (source,) = view_of(world, search_id).sources
     assert (source.name, source.revision, source.searched, source.found) == (MAIN, None, None, None)
-    run(main_only, world, search_id, Judge(even))
+    run(main_only, world, search_id, FakeScorer(even))
     view = view_of(world, search_id)
     (source,) = view.sources
     assert (source.name, source.revision, source.searched, source.found) == (MAIN, "r1", 2, 1)
@@ -278,7 +280,7 @@ def test_real_encoders_are_indexed_and_fused(context: WorkerContext, world, tmp_
     add_pictures(served, world, a=None, b=None, c=None, d=None, e=None)
     assert world.job(index(served, world, loaded.__getitem__)).state is JobState.SUCCEEDED
     search_id = search(world, text="a red bird", k=5)
-    run(served, world, search_id, Judge(even), loaded.__getitem__)
+    run(served, world, search_id, FakeScorer(even), loaded.__getitem__)
     view = view_of(world, search_id)
     pictures = {f"{name}.png": picture((10 + 40 * n, 90, 200 - 30 * n)) for n, name in enumerate("abcde")}
     rankings, cosines = {}, {}
@@ -319,7 +321,7 @@ def test_a_search_has_all_possible_candidates_even_if_another_collection_is_near
     for sources in (None, {"captions": True}, {"embedders": [MAIN, LETTERS]}):
         for k in (3, 10, 50):
             search_id = search(world, text="red square", k=k, coarse=sources)
-            run(context, world, search_id, Judge(even), both)
+            run(context, world, search_id, FakeScorer(even), both)
             view = view_of(world, search_id)
             assert world.job(search_id).state is JobState.SUCCEEDED
             assert view.searched_items == 20
@@ -339,7 +341,7 @@ def test_the_searched_items_are_counted_for_each_embedder_and_in_total(context: 
         first = sa.select(Item.id).where(Item.name.in_(["red", "green"]))
         session.execute(sa.delete(Embedding).where(Embedding.model_id == letters, Embedding.item_id.in_(first)))
     search_id = search(world, text="red", k=10)
-    run(both_serve, world, search_id, Judge(even), both)
+    run(both_serve, world, search_id, FakeScorer(even), both)
     view = view_of(world, search_id)
     assert {source.name: source.searched for source in view.sources} == {MAIN: 2, LETTERS: 3}
     assert len(view.candidates) == view.searched_items == 5

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image
 from tests.unit.queue.test_dispatcher import Recorder
-from tests.unit.stand_ins import Judge, Quiet, index, run, search, view_of
+from tests.unit.stand_ins import FakeScorer, SilentNotifier, index, run, search, view_of
 
 from retllm.db.session import transaction
 from retllm.db.tables import CachedScore, Collection, Item, new_id
@@ -21,8 +21,8 @@ from retllm.search import score_cache
 from retllm.search.submit import StoredPicture
 
 
-def _judge(**named: object) -> Judge:
-    return Judge(lambda content: (0.8, 0.25), **named)
+def _scorer(**named: object) -> FakeScorer:
+    return FakeScorer(lambda content: (0.8, 0.25), **named)
 
 
 @pytest.fixture
@@ -32,11 +32,13 @@ def texts(context: WorkerContext, world) -> list[str]:
     return ["red circle", "red square", "red moon"]
 
 
-def _run_search(context: WorkerContext, world, judge: Judge | None = None, **fields: object) -> tuple[Judge, UUID]:
-    judge = judge or _judge()
+def _run_search(
+    context: WorkerContext, world, scorer: FakeScorer | None = None, **fields: object
+) -> tuple[FakeScorer, UUID]:
+    scorer = scorer or _scorer()
     search_id = search(world, **{"text": "red", "k": 3} | fields)
-    run(context, world, search_id, judge)
-    return judge, search_id
+    run(context, world, search_id, scorer)
+    return scorer, search_id
 
 
 def test_the_scores_of_the_same_pairs_in_another_search_come_from_the_cache(
@@ -76,7 +78,7 @@ def test_pairs_are_scored_again_for_another_query_mode_injection_or_scorer(
     context: WorkerContext, world, texts: list[str], fields: dict[str, object], version: str
 ) -> None:
     _run_search(context, world)
-    again, _ = _run_search(context, world, _judge(version=version), **fields)
+    again, _ = _run_search(context, world, _scorer(version=version), **fields)
     assert len(again.asked) == 3
 
 
@@ -106,18 +108,18 @@ def test_the_score_of_the_same_picture_in_another_collection_is_reused(context: 
         for name, colour in (("red.png", (250, 0, 0)), ("blue.png", (0, 0, 250 - number))):
             ingest.add_picture(name, _png(colour))
         index(context, world)
-        judge, search_id = _run_search(context, world, k=2)
+        scorer, search_id = _run_search(context, world, k=2)
         cached = {row.name for row in view_of(world, search_id).candidates if row.cached}
-        assert (len(judge.asked), cached) == ((2, set()), (1, {"red.png"}))[number]
+        assert (len(scorer.asked), cached) == ((2, set()), (1, {"red.png"}))[number]
 
 
 def test_a_query_picture_is_identified_by_its_digest(context: WorkerContext, world, texts: list[str]) -> None:
     context.storage.put("queries/q/picture", _png((0, 0, 240)))
     for digest, asked in (("1" * 64, 3), ("1" * 64, 0), ("2" * 64, 3)):
         search_id = search(world, StoredPicture("queries/q/picture", digest), k=3)
-        judge = _judge()
-        run(context, world, search_id, judge)
-        assert len(judge.asked) == asked
+        scorer = _scorer()
+        run(context, world, search_id, scorer)
+        assert len(scorer.asked) == asked
 
 
 def test_a_search_with_a_trace_uses_only_cached_scores_with_a_trace(
@@ -144,7 +146,7 @@ def test_the_entropy_of_a_tie_comes_from_cached_true_false_scores(
 
 
 def test_a_pair_without_a_score_is_scored_again(context: WorkerContext, world, texts: list[str]) -> None:
-    silent = Judge(lambda content: (None, None))
+    silent = FakeScorer(lambda content: (None, None))
     _run_search(context, world, silent, mode="verbalized")
     again, _ = _run_search(context, world, mode="verbalized")
     assert again.modes.count("verbalized") == 3
@@ -156,7 +158,7 @@ def test_a_cache_of_size_zero_is_neither_filled_nor_used(context: WorkerContext,
         context.sessions,
         context.storage,
         world.settings.model_copy(update={"score_cache_rows": 0}),
-        Quiet(),
+        SilentNotifier(),
         "tester:2",
     )
     assert len(_run_search(off, world)[0].asked) == 3

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from PIL import Image
-from tests.unit.stand_ins import Judge, Quiet, Words, index, run, search, view_of
+from tests.unit.stand_ins import FakeEmbedder, FakeScorer, SilentNotifier, index, run, search, view_of
 
 from retllm.db.enums import DecidedBy, ItemKind, JobState, Stage, UnitState
 from retllm.db.session import transaction
@@ -45,15 +45,15 @@ def test_a_search_has_the_coarse_order_first_and_then_the_final_order(context: W
     world.add_texts("red red circle", "red circle", "red square", "blue moon")
     index(context, world)
     search_id = search(world, text="red circle", k=3)
-    run_unit(context, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
+    run_unit(context, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: FakeEmbedder()))
     view = view_of(world, search_id)
     assert view.provisional
     assert [row.text for row in view.candidates] == ["red circle", "red red circle", "red square"]
     assert view.searched_items == 4
     assert [len(unit.payload["items"]) for unit in world.units(search_id, Stage.FINE)] == [2, 1]
 
-    judge = Judge(lambda content: (0.9, 0.1) if content.text == "red square" else (0.2, 0.1))
-    run(context, world, search_id, judge)
+    scorer = FakeScorer(lambda content: (0.9, 0.1) if content.text == "red square" else (0.2, 0.1))
+    run(context, world, search_id, scorer)
     view = view_of(world, search_id)
     assert not view.provisional
     assert view.job.state is JobState.SUCCEEDED
@@ -70,10 +70,10 @@ def test_partial_scores_change_the_order_while_the_job_runs(context: WorkerConte
     world.add_texts("red red circle", "red circle", "red square")
     index(context, world)
     search_id = search(world, text="red circle", k=3)
-    run_unit(context, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
+    run_unit(context, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: FakeEmbedder()))
     last = world.units(search_id, Stage.FINE)[1]
-    judge = Judge(lambda content: (0.7, 0.1))
-    run_unit(context, last.id, lambda b, h: fine_worker.fine_unit(b, h, judge))
+    scorer = FakeScorer(lambda content: (0.7, 0.1))
+    run_unit(context, last.id, lambda b, h: fine_worker.fine_unit(b, h, scorer))
     view = view_of(world, search_id)
     assert view.provisional
     assert [row.text for row in view.candidates] == ["red square", "red circle", "red red circle"]
@@ -86,7 +86,7 @@ def test_the_tied_score_with_the_lower_entropy_ranks_first(context: WorkerContex
     index(context, world)
     search_id = search(world, text="red circle", k=2)
     sure = {"red circle": (0.80001, 0.6), "red square": (0.80004, 0.2)}
-    run(context, world, search_id, Judge(lambda content: sure[content.text or ""]))
+    run(context, world, search_id, FakeScorer(lambda content: sure[content.text or ""]))
     rows = view_of(world, search_id).candidates
     assert [row.text for row in rows] == ["red square", "red circle"]
     assert {row.decided_by for row in rows} == {DecidedBy.ENTROPY}
@@ -98,7 +98,7 @@ def test_an_item_is_embedded_by_its_picture_its_text_or_both(context: WorkerCont
     ingest.add_picture("blue.png", _png((0, 0, 250)), text="a blue field")
     ingest.add_text("a blue field in words")
     index(context, world)
-    words = Words()
+    words = FakeEmbedder()
     with world.sessions() as session:
         vectors = dict(
             session.execute(sa.select(Item.kind, Embedding.vector).join(Embedding, Embedding.item_id == Item.id)).all()
@@ -122,12 +122,12 @@ def test_a_query_with_picture_and_text_passes_both_stages(context: WorkerContext
     index(context, world)
     context.storage.put("queries/q/picture", _png((0, 0, 240)))
     search_id = search(world, StoredPicture("queries/q/picture", "0" * 64), text="sky", k=2, kinds=["image"])
-    judge = Judge(lambda content: (0.5, 0.1))
-    run(context, world, search_id, judge)
+    scorer = FakeScorer(lambda content: (0.5, 0.1))
+    run(context, world, search_id, scorer)
     view = view_of(world, search_id)
     assert [row.name for row in view.candidates] == ["blue.png", "red.png"]
     assert (view.kind, view.text, view.has_picture) == (ItemKind.BOTH, "sky", True)
-    assert all(content.image is not None and content.text is None for content in judge.asked)
+    assert all(content.image is not None and content.text is None for content in scorer.asked)
 
 
 def test_a_unit_is_retried_if_the_storage_is_unavailable(context: WorkerContext, world, monkeypatch) -> None:
@@ -151,7 +151,7 @@ def test_a_unit_is_retried_if_the_storage_is_unavailable(context: WorkerContext,
 
     monkeypatch.setattr(Storage, "open", unavailable_at_first)
     search_id = search(world, text="red", k=1)
-    run(context, world, search_id, Judge(score))
+    run(context, world, search_id, FakeScorer(score))
     (fine,) = world.units(search_id, Stage.FINE)
     assert (fine.state, fine.attempt, len(tries)) == (UnitState.DONE, 2, 2)
     assert view_of(world, search_id).candidates[0].score == pytest.approx(250 / 255)
@@ -213,7 +213,7 @@ def test_the_pictures_of_a_unit_are_decoded_in_parallel_with_correct_embeddings(
         rows = session.execute(
             sa.select(Item.name, Embedding.vector).join(Embedding, Embedding.item_id == Item.id).order_by(Item.name)
         ).all()
-    expected = Words().embed_images([Image.new("RGB", (8, 8), colour) for colour in colours])
+    expected = FakeEmbedder().embed_images([Image.new("RGB", (8, 8), colour) for colour in colours])
     np.testing.assert_allclose(np.stack([np.asarray(row.vector) for row in rows]), expected, atol=1e-5)
 
 
@@ -231,7 +231,7 @@ def test_a_job_cancelled_during_decoding_leaves_no_thread(
     with transaction(world.sessions) as session:
         job = submit_index(session, world.user, world.collection_id, world.settings).job
         unit_id = session.scalars(sa.select(Unit.id).filter_by(job_id=job.id)).first()
-    assert run_unit(context, unit_id, lambda b, h: embed_unit(b, h, lambda _: Words()))
+    assert run_unit(context, unit_id, lambda b, h: embed_unit(b, h, lambda _: FakeEmbedder()))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
 
 
@@ -267,12 +267,12 @@ def test_a_candidate_that_cannot_be_scored_has_an_error_and_the_others_are_ranke
     world.add_texts("red circle", "red square", "red moon")
     index(context, world)
     search_id = search(world, text="red circle", k=3)
-    run_unit(context, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
+    run_unit(context, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: FakeEmbedder()))
     with transaction(world.sessions) as session:
         gone = session.scalars(sa.select(Item).where(Item.text == "red square")).one()
         delete_item(session, context.storage, gone)
-    judge = Judge(lambda content: (0.9, 0.1) if content.text == "red moon" else (0.4, 0.1))
-    run(context, world, search_id, judge)
+    scorer = FakeScorer(lambda content: (0.9, 0.1) if content.text == "red moon" else (0.4, 0.1))
+    run(context, world, search_id, scorer)
     view = view_of(world, search_id)
     assert view.job.state is JobState.PARTIAL
     assert not view.provisional
@@ -291,16 +291,16 @@ def test_a_retry_keeps_the_existing_scores_and_adds_the_missing_ones(context: Wo
             raise RuntimeError("out of memory")
         return 0.5, 0.1
 
-    run(context, world, search_id, Judge(fails_for_the_sun))
+    run(context, world, search_id, FakeScorer(fails_for_the_sun))
     view = view_of(world, search_id)
     assert view.job.state is JobState.PARTIAL
     assert sum(row.score is not None for row in view.candidates) == 3
     with transaction(world.sessions) as session:
         control.retry_job(session, world.user, search_id)
     assert view_of(world, search_id).provisional
-    judge = Judge(lambda content: (0.6, 0.1))
-    run(context, world, search_id, judge)
-    assert [content.text for content in judge.asked] == ["red sun"]
+    scorer = FakeScorer(lambda content: (0.6, 0.1))
+    run(context, world, search_id, scorer)
+    assert [content.text for content in scorer.asked] == ["red sun"]
     view = view_of(world, search_id)
     assert view.job.state is JobState.SUCCEEDED
     assert view.candidates[0].text == "red sun"
@@ -311,10 +311,10 @@ def test_scores_of_two_scorer_versions_are_never_mixed(context: WorkerContext, w
     world.add_texts("red circle", "red square", "red moon", "red sun")
     index(context, world)
     search_id = search(world, text="red circle", k=4)
-    run_unit(context, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
+    run_unit(context, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: FakeEmbedder()))
     first = world.units(search_id, Stage.FINE)[0]
-    run_unit(context, first.id, lambda b, h: fine_worker.fine_unit(b, h, Judge(lambda _: (0.5, 0.1), "v1")))
-    run(context, world, search_id, Judge(lambda _: (0.9, 0.1), "v2"))
+    run_unit(context, first.id, lambda b, h: fine_worker.fine_unit(b, h, FakeScorer(lambda _: (0.5, 0.1), "v1")))
+    run(context, world, search_id, FakeScorer(lambda _: (0.9, 0.1), "v2"))
     with world.sessions() as session:
         assert set(session.scalars(sa.select(Score.scorer_version))) == {"v1:0.3"}
     assert world.job(search_id).state is JobState.PARTIAL
@@ -326,12 +326,12 @@ def test_a_hint_for_a_done_or_unknown_unit_has_no_effect(context: WorkerContext,
     world.add_texts("red circle")
     index(context, world)
     search_id = search(world, text="red circle", k=1)
-    judge = Judge(lambda _: (0.5, 0.1))
-    run(context, world, search_id, judge)
+    scorer = FakeScorer(lambda _: (0.5, 0.1))
+    run(context, world, search_id, scorer)
     (fine,) = world.units(search_id, Stage.FINE)
-    assert not run_unit(context, fine.id, lambda b, h: fine_worker.fine_unit(b, h, judge))
-    assert not run_unit(context, uuid4(), lambda b, h: fine_worker.fine_unit(b, h, judge))
-    assert len(judge.asked) == 1
+    assert not run_unit(context, fine.id, lambda b, h: fine_worker.fine_unit(b, h, scorer))
+    assert not run_unit(context, uuid4(), lambda b, h: fine_worker.fine_unit(b, h, scorer))
+    assert len(scorer.asked) == 1
     with world.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Score)) == 1
 
@@ -366,10 +366,10 @@ def test_a_worker_with_another_model_does_not_run_the_unit(context: WorkerContex
         context.sessions,
         context.storage,
         world.settings.model_copy(update={"embedder": "local-dir:/models/other"}),
-        Quiet(),
+        SilentNotifier(),
         "tester:2",
     )
-    run_unit(other, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: Words()))
+    run_unit(other, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: FakeEmbedder()))
     (unit,) = world.units(search_id)
     assert unit.state is UnitState.READY
     assert "local-dir:other" in (unit.error or "")
@@ -389,7 +389,7 @@ def test_an_item_deleted_while_it_was_embedded_gets_no_embedding(context: Worker
     with transaction(world.sessions) as session:
         job_id = submit_index(session, world.user, world.collection_id, world.settings).job.id
 
-    class Slow(Words):
+    class Slow(FakeEmbedder):
         def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
             with transaction(world.sessions) as session:
                 gone = session.scalars(sa.select(Item).where(Item.text == "gone")).one()
@@ -407,7 +407,7 @@ def test_the_final_rank_is_stored_for_every_candidate(context: WorkerContext, wo
     world.add_texts(*[f"red {n}" for n in range(9)])
     index(context, world)
     search_id = search(world, text="red", k=9)
-    run(context, world, search_id, Judge(lambda content: (len(content.text or "") / 100, 0.1)))
+    run(context, world, search_id, FakeScorer(lambda content: (len(content.text or "") / 100, 0.1)))
     with world.sessions() as session:
         ranks = session.scalars(sa.select(Candidate.final_rank).order_by(Candidate.final_rank)).all()
         assert session.get_one(Search, search_id).final_at is not None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from PIL import Image
-from tests.unit.stand_ins import Words
+from tests.unit.stand_ins import FakeEmbedder
 
 from retllm.db.tables import Embedding, EmbeddingModel, Item
 from retllm.embedding import EmbedderInfo
@@ -50,13 +50,13 @@ class Letters:
 
 
 def both(name: str) -> Any:
-    return Letters() if name == LETTERS_NAME else Words()
+    return Letters() if name == LETTERS_NAME else FakeEmbedder()
 
 
 def letters_are_broken(name: str) -> Any:
     if name == LETTERS_NAME:
         raise ModelUnavailable("There is no folder /models/letters.")
-    return Words()
+    return FakeEmbedder()
 
 
 def even(_: object) -> tuple[float, float]:

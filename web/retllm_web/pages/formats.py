@@ -67,7 +67,7 @@ DECIDED = {
     DecidedBy.COARSE: ("coarse rank", "Score and entropy tie, or there is no score; the coarse rank decides."),
 }
 
-_NEGLECTED_SECONDS = 20
+_MAX_QUEUED_SECONDS = 20
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -146,10 +146,10 @@ def outcome_counts(outcomes: Sequence[FileOutcome]) -> str:
     return ", ".join(f"{counts[status]} {status}" for status in order if counts[status]) + "."
 
 
-def neglected(job: JobView) -> bool:
+def waits_too_long(job: JobView) -> bool:
     """Return whether a job has been queued for so long that probably no worker runs."""
     waited = (datetime.now(UTC) - job.created_at).total_seconds()
-    return job.state is JobState.QUEUED and not job.cancel_requested and waited > _NEGLECTED_SECONDS
+    return job.state is JobState.QUEUED and not job.cancel_requested and waited > _MAX_QUEUED_SECONDS
 
 
 def navigation() -> list[tuple[str, str]]:
@@ -181,7 +181,7 @@ def install(app: Flask) -> None:
         percent=percent,
         figure=figure,
         is_over=over,
-        is_neglected=neglected,
+        waits_too_long=waits_too_long,
         same_errors=same_errors,
         rejected_first=rejected_first,
         outcome_counts=outcome_counts,

@@ -17,7 +17,7 @@ from retllm.db.tables import Job, new_id
 from retllm.errors import RetllmError
 from retllm.history import control, listing
 from retllm.history.control import BulkAction
-from retllm.history.listing import Condition, JobFilters, Reach
+from retllm.history.listing import ActionCounts, Condition, JobFilters
 from retllm.identity.access import within_visible
 from retllm.identity.actor import Actor
 from retllm_web.actions import bulk
@@ -66,9 +66,9 @@ class BulkRequest:
         remaining = [Job.id < self.after] if self.after else []
         return [*self.filters.matching(actor), Job.id <= self.upto, *remaining]
 
-    def reach(self, session: Session, actor: Actor) -> Reach:
+    def count(self, session: Session, actor: Actor) -> ActionCounts:
         """Return how many of the jobs allow the action."""
-        return listing.reach(session, actor, self.conditions(actor), control.allowed(self.action))
+        return listing.count_for_action(session, actor, self.conditions(actor), control.allowed(self.action))
 
     def fields(self) -> list[tuple[str, str]]:
         """Return the hidden fields of the form that confirms the action."""
@@ -96,9 +96,9 @@ def confirm_jobs() -> ResponseReturnValue:
         flash("Select jobs first, or all that match the filter.", "info")
         return redirect(url_for("pages.jobs", **address_of(filters_of(request.args))))
     with transaction(services().sessions) as session:
-        reach = bulk_request.reach(session, current_actor())
+        counts = bulk_request.count(session, current_actor())
     return render_template(
-        "jobs_confirm.html", bulk_request=bulk_request, reach=reach, limit=bulk.MAX, back=bulk_request.back()
+        "jobs_confirm.html", bulk_request=bulk_request, counts=counts, limit=bulk.MAX, back=bulk_request.back()
     )
 
 

@@ -117,7 +117,7 @@ def quality_page(collection_id: UUID, form: Form | None = None, status: int = 20
     with transaction(services().sessions) as session:
         collection = collection_for(session, current_actor(), collection_id)
         found = reviewed(session, [collection_id])
-        may_ask = (right_in(session, current_actor(), collection) or Right.SEE) >= Right.CHANGE
+        may_rerun = (right_in(session, current_actor(), collection) or Right.SEE) >= Right.CHANGE
         own = runs.list_runs(session, current_actor(), collection_id=collection_id, limit=_RUNS)
         names = runs.names_of(session, own)
     questions = _questions(found)
@@ -136,7 +136,7 @@ def quality_page(collection_id: UUID, form: Form | None = None, status: int = 20
         period=period,
         runs=own,
         names=names,
-        may_ask=may_ask,
+        may_rerun=may_rerun,
         form=form or Form(),
         defaults=services().settings,
         modes=MODES,

@@ -18,7 +18,7 @@ if (form) {
     const tooMany = chosen.length > MAX_COMPARED ? `; you can compare at most ${MAX_COMPARED}` : "";
     count.textContent = matching.checked ? "All selected" : chosen.length ? `${chosen.length} selected${tooMany}` : "";
     const none = !chosen.length && !matching.checked;
-    for (const button of form.querySelectorAll("[data-deed]")) button.disabled = none;
+    for (const button of form.querySelectorAll("[data-bulk-action]")) button.disabled = none;
     form.querySelector("[data-compare]").disabled = matching.checked || !chosen.length || chosen.length > MAX_COMPARED;
   };
   here.addEventListener("change", () => {

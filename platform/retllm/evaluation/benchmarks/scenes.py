@@ -1,4 +1,4 @@
-"""The demo's generated scenes as a benchmark: families that differ in one thing, and SugarCrepe's seven kinds of pairs.
+"""The generated scenes of the demo as a benchmark: families with one difference, and SugarCrepe's seven kinds of pairs.
 
 Needs no folder. The demo models were not trained on these scenes.
 """

@@ -1,4 +1,4 @@
-"""SugarCrepe: choose the true one of two captions of a picture that differ in one thing (arXiv 2306.14610)."""
+"""SugarCrepe: choose the true one of two captions of a picture that differ in one detail (arXiv 2306.14610)."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from retllm.fine.engine import Engine, Prompt, PromptAnswer
 from retllm.fine.model import LoadedModel, both_labels
-from retllm.fine.modes.judge import JudgeTask, Verdicts, check_readable, finite_or_nan
+from retllm.fine.modes.interface import PendingScores, ScoreTask, check_readable, finite_or_nan
 from retllm.fine.prompts import Prompts
 from retllm.fine.scores import PairScore
 
@@ -30,7 +30,7 @@ class Choice:
         self._first = torch.tensor(first, device=loaded.module.device)
         self._second = torch.tensor(second, device=loaded.module.device)
 
-    def judge(self, engine: Engine, task: JudgeTask) -> Verdicts:
+    def score(self, engine: Engine, task: ScoreTask) -> PendingScores:
         """Ask two questions for each candidate in one call, so that their shared prefix is computed once."""
         asks = [
             Prompt(place, self._prompts.message(order, task.query, candidate), recorded=order == "choice")
@@ -39,14 +39,14 @@ class Choice:
         ]
         pending = engine.answer(asks, self._read)
 
-        def verdicts() -> list[PairScore]:
+        def read_scores() -> list[PairScore]:
             answers = pending.read()
             return [
-                _verdict(ask, first, second)
+                _pair_score(ask, first, second)
                 for ask, first, second in zip(asks[::2], answers[::2], answers[1::2], strict=True)
             ]
 
-        return verdicts
+        return read_scores
 
     def _read(self, logits: Tensor) -> Tensor:
         """Return the log-odds of the first letter against the second, each summed over all its spellings."""
@@ -55,7 +55,7 @@ class Choice:
         return finite_or_nan(logits, odds)[:, None]
 
 
-def _verdict(ask: Prompt, match_first: PromptAnswer, match_second: PromptAnswer) -> PairScore:
+def _pair_score(ask: Prompt, match_first: PromptAnswer, match_second: PromptAnswer) -> PairScore:
     first, second = match_first.values[0], -match_second.values[0]
     check_readable(ask, first, second)
     log_odds = mean_log_odds(first, second)

@@ -7,32 +7,32 @@ from dataclasses import replace
 
 from retllm.fine.content import Content
 from retllm.fine.engine import Engine
-from retllm.fine.modes.judge import Judge, JudgeTask
+from retllm.fine.modes.interface import ModeScorer, ScoreTask
 from retllm.fine.scores import PairScore
 from retllm.fine.trace import Side, Trace
 from retllm.fine.tracing import Recorder
 
 
-def judge_traced(
-    judge: Judge, task: JudgeTask, watched: Engine, recorder: Recorder, plain: Engine | None
+def score_traced(
+    mode_scorer: ModeScorer, task: ScoreTask, watched: Engine, recorder: Recorder, plain: Engine | None
 ) -> list[PairScore]:
     """Return the scores of a task, with a trace for each pair with a picture. Waits for the device.
 
     Args:
-        judge: the mode.
+        mode_scorer: the mode.
         task: the pairs.
         watched: an engine with the requested settings and ``recorder``.
         recorder: of that engine.
         plain: an engine without injection; None if ``watched`` injects nothing.
 
     Raises:
-        The errors of :meth:`Judge.judge`, and ScoreUnreadable.
+        The errors of :meth:`ModeScorer.score`, and ScoreUnreadable.
     """
-    scores = judge.judge(watched, task)()
+    scores = mode_scorer.score(watched, task)()
     without: dict[int, PairScore] = {}
     if plain is not None:
         seen = [(place, candidate) for place, candidate in task.candidates if place in recorder.records]
-        found = judge.judge(plain, JudgeTask(task.query, seen))()
+        found = mode_scorer.score(plain, ScoreTask(task.query, seen))()
         without = {place: score for (place, _), score in zip(seen, found, strict=True)}
     return [
         replace(score, trace=_trace(recorder, place, shown(task.query, candidate), score, without.get(place)))

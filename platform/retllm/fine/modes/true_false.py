@@ -7,7 +7,7 @@ from torch import Tensor
 
 from retllm.fine.engine import Engine, Prompt, PromptAnswer
 from retllm.fine.model import LoadedModel, both_labels
-from retllm.fine.modes.judge import JudgeTask, Verdicts, check_readable
+from retllm.fine.modes.interface import PendingScores, ScoreTask, check_readable
 from retllm.fine.prompts import Prompts
 from retllm.fine.scores import PairScore
 from retllm.fine.trigger import label_probability
@@ -25,20 +25,20 @@ class TrueFalse:
         self._prompts = prompts
         self._labels = torch.tensor(positive, device=loaded.module.device)
 
-    def judge(self, engine: Engine, task: JudgeTask) -> Verdicts:
+    def score(self, engine: Engine, task: ScoreTask) -> PendingScores:
         """Ask one question for each candidate."""
         asks = [
             Prompt(place, self._prompts.message("true_false", task.query, candidate))
             for place, candidate in task.candidates
         ]
         pending = engine.answer(asks, self._read)
-        return lambda: [_verdict(ask, answer) for ask, answer in zip(asks, pending.read(), strict=True)]
+        return lambda: [_pair_score(ask, answer) for ask, answer in zip(asks, pending.read(), strict=True)]
 
     def _read(self, logits: Tensor) -> Tensor:
         return torch.stack(label_probability(logits, self._labels), dim=1)
 
 
-def _verdict(ask: Prompt, answer: PromptAnswer) -> PairScore:
+def _pair_score(ask: Prompt, answer: PromptAnswer) -> PairScore:
     score, log_odds, entropy = answer.values
     check_readable(ask, score, entropy)
     return PairScore(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from retllm.fine.engine import Engine, Prompt, PromptAnswer
 from retllm.fine.model import LoadedModel, answer_ends
-from retllm.fine.modes.judge import JudgeTask, Verdicts, check_readable, finite_or_nan
+from retllm.fine.modes.interface import PendingScores, ScoreTask, check_readable, finite_or_nan
 from retllm.fine.modes.written import Written, truncated_answer, written_score
 from retllm.fine.prepare import Preparer
 from retllm.fine.prompts import Prompts
@@ -46,7 +46,7 @@ class Verbalized:
         self._preparer = loaded.preparer
         self._ends = answer_ends(loaded)
 
-    def judge(self, engine: Engine, task: JudgeTask) -> Verdicts:
+    def score(self, engine: Engine, task: ScoreTask) -> PendingScores:
         """Decode all answers in parallel, without those that are complete. Waits for the device at each token."""
         writings = [
             _Writing(Prompt(place, self._prompts.message("verbalized", task.query, candidate)))
@@ -60,7 +60,7 @@ class Verbalized:
             answers = engine.answer(asks, most_likely).read()
             for writing, answer in zip(growing, answers, strict=True):
                 self._grow(writing, answer)
-        scores = [_verdict(writing, self._preparer) for writing in writings]
+        scores = [_pair_score(writing, self._preparer) for writing in writings]
         return lambda: scores
 
     def _grow(self, writing: _Writing, answer: PromptAnswer) -> None:
@@ -80,7 +80,7 @@ def most_likely(logits: Tensor) -> Tensor:
     return finite_or_nan(logits, logits.argmax(dim=-1).to(torch.float32))[:, None]
 
 
-def _verdict(writing: _Writing, preparer: Preparer) -> PairScore:
+def _pair_score(writing: _Writing, preparer: Preparer) -> PairScore:
     written = writing.written or truncated_answer(preparer.decode(writing.tokens), MAX_NEW_TOKENS)
     assert writing.first is not None
     return PairScore(

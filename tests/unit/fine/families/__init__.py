@@ -41,7 +41,7 @@ NEED_A_PICTURE = frozenset({"paligemma"})
 """The families that require a picture in every message."""
 
 
-def usual_inputs(processor: Any, content: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def processor_inputs(processor: Any, content: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Return the model's inputs for a user's message, made by the processor of transformers."""
     made = processor.apply_chat_template(
         [{"role": "user", "content": content}],
@@ -61,7 +61,7 @@ def save_model(family: str, folder: Path) -> Path:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name == "lm_head.weight":
-                # large enough that the model is sure of some answers and early readings differ widely
+                # large enough for some certain answers and for early readings that differ widely
                 parameter.normal_(0, 4 / math.sqrt(parameter.shape[-1]))
             elif parameter.dim() > 1:
                 parameter.normal_(0, 1.2 / math.sqrt(parameter.shape[-1]))

@@ -1,4 +1,4 @@
-"""Google's families Gemma 3, Gemma 4 and PaliGemma: the positions of a picture attend to each other both ways."""
+"""Google's families Gemma 3, Gemma 4 and PaliGemma: attention between the positions of a picture is bidirectional."""
 
 from __future__ import annotations
 

@@ -16,25 +16,25 @@ from retllm.fine.scores import PairScore
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class JudgeTask:
+class ScoreTask:
     """The pairs to score: a query, and candidates with their positions in the call."""
 
     query: Content
     candidates: Sequence[tuple[int, Content]]
 
 
-Verdicts = Callable[[], list[PairScore]]
+PendingScores = Callable[[], list[PairScore]]
 """Waits for the device and returns the scores in the order of the candidates."""
 
 
-class Judge(Protocol):
-    """One mode, for one model."""
+class ModeScorer(Protocol):
+    """Scores pairs in one mode with one model."""
 
-    def judge(self, engine: Engine, task: JudgeTask) -> Verdicts:
+    def score(self, engine: Engine, task: ScoreTask) -> PendingScores:
         """Ask the questions, if possible without waiting for the answers.
 
         Raises:
-            The errors of :meth:`Engine.answer`; ScoreUnreadable, here or from the verdicts.
+            The errors of :meth:`Engine.answer`; ScoreUnreadable, here or from the pending scores.
         """
 
 
