@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import subprocess
-import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,26 +25,31 @@ def run_eval(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
     return int(str(caught.value.code)), out, err
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def set_environment(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """No hub, no server, and an empty home."""
     for name in ("DATABASE_URL", "REDIS_URL", "RETLLM_PRESET", "RETLLM_EMBEDDER", "RETLLM_SCORER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("RETLLM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RETLLM_HOME", str(home))
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    set_environment(monkeypatch, tmp_path / "home")
 
 
 @pytest.fixture(scope="module")
-def ablated(tmp_path_factory):
-    """The ablations of two queries, run in a separate process, and the folder of the run."""
+def ablated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """The ablations of two queries, and the folder of the run."""
     folder = tmp_path_factory.mktemp("run")
-    command = [sys.executable, "-m", "retllm.cli.main", "eval", "scenes", *SMALL, "--limit", "2", "-k", "2"]
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "RETLLM_HOME": str(folder / "home")}
-    ran = subprocess.run(
-        [*command, "--ablate", "--json", "--out", str(folder)], capture_output=True, text=True, env=env, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout), folder
+    arguments = ["eval", "scenes", *SMALL, "--limit", "2", "-k", "2", "--ablate", "--json", "--out", str(folder)]
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        set_environment(patch, folder / "home")
+        with pytest.raises(SystemExit) as caught:
+            entry.main(arguments)
+    assert caught.value.code == 0
+    return json.loads(printed.getvalue()), folder
 
 
 def test_the_ablations_of_the_scenes_have_the_documented_form(ablated) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from tests.unit.fine.families import FAMILIES
+from tests.unit.fine.families import FAMILIES, with_each
 from tests.unit.fine.pairs import EAGER, OFF, QUERIES, assert_same_score, picture, token_budget
 
 from retllm.fine import Content, Injection, PairScore, Scorer, load_scorer
@@ -90,8 +90,7 @@ def test_a_forward_pass_leaves_the_model_unchanged(
     assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SETTINGS if kind != "entropy"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "kind"), with_each([kind for kind in SETTINGS if kind != "entropy"], of_others=1))
 def test_with_any_settings_a_score_does_not_depend_on_its_batch(
     family: str, kind: str, scorer_of: Callable[[str], Scorer]
 ) -> None:

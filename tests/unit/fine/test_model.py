@@ -235,18 +235,6 @@ def test_a_name_that_is_neither_a_folder_nor_a_hub_name_is_refused(name: str) ->
         load_scorer(name)
 
 
-def test_a_failed_download_from_the_hub_is_reported(tmp_path: Path) -> None:
-    """Runs in a separate process without network access."""
-    program = (
-        "from retllm.errors import ModelUnavailable\nfrom retllm.fine import load_scorer\n"
-        "try:\n    load_scorer('some/model', device='cpu')\n"
-        "except ModelUnavailable as error:\n    print('SAID:', error.message)\n"
-    )
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=120)
-    assert "SAID: some/model is not on this machine and could not be downloaded." in done.stdout, done.stderr
-
-
 def add_to_hub_cache(home: Path, folder: Path, commit: str) -> None:
     """Copy ``folder`` into the layout of the hub's cache."""
     repo = home / "hub" / "models--some--model"
@@ -255,18 +243,23 @@ def add_to_hub_cache(home: Path, folder: Path, commit: str) -> None:
     (repo / "refs" / "main").write_text(commit)
 
 
-def test_a_cached_model_loads_without_the_hub_and_reports_its_commit(
+def test_without_the_hub_a_cached_model_loads_and_any_other_is_reported(
     model_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
+    """In a separate process, since huggingface_hub reads its settings at import."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     add_to_hub_cache(tmp_path, model_folder("qwen2_5_vl"), commit)
     program = (
+        "from retllm.errors import ModelUnavailable\n"
         "from retllm.fine import can_load, load_scorer\n"
         "print(can_load('some/model').where, load_scorer('some/model', device='cpu').info.revision)\n"
+        "try:\n    load_scorer('some/other', device='cpu')\n"
+        "except ModelUnavailable as error:\n    print(error.message)\n"
     )
     env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=120)
     assert f"cache {commit}" in done.stdout, done.stderr
+    assert "some/other is not on this machine and could not be downloaded." in done.stdout, done.stderr
 
 
 def test_the_revision_depends_on_weights_and_config_but_not_on_the_path(

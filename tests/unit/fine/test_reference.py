@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.unit.fine.families import FAMILIES
+from tests.unit.fine.families import FAMILIES, with_each
 from tests.unit.fine.reference import Expected, Reference, picture
 
 from retllm.fine import Content, Injection, Scorer
@@ -36,14 +36,14 @@ def assert_agrees(found: Any, expected: Expected) -> None:
         assert found.uncertainty == pytest.approx(expected.uncertainty, abs=1e-4)
 
 
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=list(SETTINGS))
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "kind"), with_each(list(SETTINGS), of_others=2))
 def test_scores_of_pictures_against_a_text_equal_the_reference(
     family: str,
-    settings: Injection,
+    kind: str,
     scorer_of: Callable[[str], Scorer],
     reference_of: Callable[[str], Reference],
 ) -> None:
+    settings = SETTINGS[kind]
     # with the entropy trigger, samples are injected at different layers
     count = 3 if settings.trigger == "entropy" else 2
     pictures = [picture(seed, 16 + 6 * seed, 30 - 4 * seed) for seed in range(count)]

@@ -6,11 +6,12 @@ Their weights have a large variance, so that scores differ between pairs and rea
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from tests.soak import SOAK
 from tests.unit.fine.families.gemma import gemma3, gemma4, paligemma
 from tests.unit.fine.families.llava import llava, llava_next, llava_onevision
 from tests.unit.fine.families.qwen import glm4v, qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl
@@ -37,8 +38,24 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
 
 FAMILIES = list(BUILDERS)
 
+_DISTINCT = ("qwen2_5_vl", "llava", "gemma4")
+
 NEED_A_PICTURE = frozenset({"paligemma"})
 """The families that require a picture in every message."""
+
+
+def with_each(kinds: Sequence[str], *, of_others: int) -> list[tuple[str, str]]:
+    """Return pairs of a family and a kind of settings.
+
+    ``make soak`` tests each family with each kind. Otherwise only three families whose code differs most have each
+    kind, and each other family has ``of_others`` kinds, in turn.
+    """
+    pairs = []
+    for at, family in enumerate(FAMILIES):
+        first = of_others * at
+        some = [kinds[n % len(kinds)] for n in range(first, first + of_others)]
+        pairs += [(family, kind) for kind in (kinds if SOAK or family in _DISTINCT else some)]
+    return pairs
 
 
 def processor_inputs(processor: Any, content: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
