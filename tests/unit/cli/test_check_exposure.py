@@ -56,6 +56,7 @@ def test_a_local_key_file_with_a_remote_database_is_a_warning(home: Path) -> Non
     assert _key(home, database_url="no address")[0] == "ok"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["", "secret", "x" * 40])
 def test_a_guessable_key_fails(home: Path, key: str) -> None:
     (check,) = [one for one in run_checks(Settings(home=home, secret_key=key, port=0)) if one.name == "secret key"]

@@ -295,6 +295,7 @@ def test_real_encoders_are_indexed_and_fused(context: WorkerContext, world, tmp_
         assert row.sources["local-dir:second"].similarity == pytest.approx(cosines[names[1]][row.name], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_search_has_all_possible_candidates_even_if_another_collection_is_nearer(
     context: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,8 @@ from retllm.settings import Settings
 from retllm.stack import LocalStack, postgres
 from retllm.stack.network import choose_port
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "given",
