@@ -51,7 +51,11 @@ def inspect_cookies(settings: Settings) -> tuple[str, str]:
             "all clients behind the reverse proxy as one address.",
             "Set RETLLM_PROXIES to the number of reverse proxies in front of the web server.",
         )
-    return f"The session cookie is sent over HTTPS only; trusted reverse proxies: {settings.proxies}.", ""
+    return (
+        f"A web server with these settings sends the session cookie over HTTPS only; trusted reverse proxies: "
+        f"{settings.proxies}.",
+        "",
+    )
 
 
 def _host_of(database_url: str) -> str | None:

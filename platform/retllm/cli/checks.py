@@ -161,12 +161,10 @@ def check_storage(settings: Settings) -> Check:
             _write_remote(url)
     except Exception as error:  # noqa: BLE001, RUF100 - each kind of storage raises other errors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return Check(
-            "storage",
-            "failed",
-            f"The storage {url} is not writable ({reason}).",
-            "Set RETLLM_HOME or RETLLM_STORAGE_URL to a writable place.",
-        )
+        advice = "Set RETLLM_HOME or RETLLM_STORAGE_URL to a writable place."
+        if isinstance(error, ImportError):
+            advice = "Install the package that this kind of storage needs; for S3, install retllm-platform[s3]."
+        return Check("storage", "failed", f"The storage {url} is not writable ({reason}).", advice)
     return Check("storage", "ok", f"The storage {url} is writable.")
 
 

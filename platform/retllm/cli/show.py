@@ -83,6 +83,9 @@ def follow(api: Api, job_id: str, *, quiet: bool) -> Json:
             bar.update(task, description=name, completed=done, total=total)
 
         job = api.watch(job_id, show)
+        if not job["stages"]:
+            # there was nothing to do
+            bar.update(task, description=job_state(job), completed=0, total=0)
     if not quiet:
         errors(job)
     return job

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from retllm.errors import InvalidInput
+from retllm.settings import Settings
+
 
 @dataclass(frozen=True, slots=True)
 class EmbedderInfo:
@@ -20,3 +23,12 @@ class EmbedderInfo:
     revision: str
     dimension: int
     preprocessing_hash: str
+
+
+def not_configured(name: str, settings: Settings, *, field: str) -> InvalidInput:
+    """Return the error for the public name of an embedder that is not configured."""
+    return InvalidInput(
+        f"{name} is not a configured embedder ({', '.join(settings.embedders)}). Add it to RETLLM_EXTRA_EMBEDDERS and "
+        "restart the web server and the workers.",
+        field=field,
+    )

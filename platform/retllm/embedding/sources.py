@@ -152,7 +152,7 @@ def fetch(parsed: Name) -> tuple[Path, str]:
         ModelUnavailable: they are not cached, and the hub can't be reached or has no such safetensors file.
     """
     from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     assert parsed.repo is not None
     cached = can_load(parsed.full)
@@ -165,6 +165,9 @@ def fetch(parsed: Name) -> tuple[Path, str]:
         for weights in parsed.weights:
             try:
                 path = Path(hf_hub_download(parsed.repo, weights, **where))
+            except LocalEntryNotFoundError:
+                # although it is an EntryNotFoundError: the hub was not reached
+                raise
             except EntryNotFoundError:
                 continue
             return path, folder_revision(path.parent)

@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 from retllm.db.locks import lock_collection
 from retllm.db.session import Sessions, run_transaction
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item
-from retllm.errors import Conflict, InvalidInput, NotFound
+from retllm.embedding.info import not_configured
+from retllm.errors import Conflict, NotFound
 from retllm.indexing.indexed import current_model, embedder_of, is_ready, up_to_date
 from retllm.settings import Settings, public_name
 
@@ -57,9 +58,7 @@ def named(name: str, settings: Settings) -> str:
     """
     public = public_name(name)
     if public not in settings.embedders:
-        raise InvalidInput(
-            f"{public} is not a configured embedder ({', '.join(settings.embedders)}).", field="embedder"
-        )
+        raise not_configured(public, settings, field="embedder")
     return public
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
+from retllm.embedding.info import not_configured
 from retllm.errors import InvalidInput
 from retllm.fine.decision import default_tie_decimals
 from retllm.search.settings import (
@@ -114,8 +115,5 @@ def _served(embedders: Sequence[str], settings: Settings) -> list[str]:
     requested = {public_name(name): name for name in embedders}
     unknown = [name for public, name in requested.items() if public not in settings.embedders]
     if unknown:
-        raise InvalidInput(
-            f"{unknown[0]} is not a configured embedder ({', '.join(settings.embedders)}).",
-            field="coarse.embedders",
-        )
+        raise not_configured(unknown[0], settings, field="coarse.embedders")
     return [name for name in settings.embedders if name in requested]

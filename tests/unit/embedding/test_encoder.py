@@ -166,7 +166,9 @@ def test_an_unknown_model_name_is_refused(name: str) -> None:
         load_embedder(name)
 
 
-def test_the_pinned_commit_of_a_model_is_loaded(clip_folder: Path, tmp_path: Path) -> None:
+def test_without_the_hub_the_pinned_commit_of_a_cached_model_is_loaded_and_any_other_model_is_reported(
+    clip_folder: Path, tmp_path: Path
+) -> None:
     """The main branch of the hub has newer weights; both commits are cached, and the hub is offline."""
     old, new = "a" * 40, "b" * 40
     repo = tmp_path / "hub" / "models--some--clip"
@@ -183,18 +185,25 @@ def test_the_pinned_commit_of_a_model_is_loaded(clip_folder: Path, tmp_path: Pat
     config["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"clean": "whitespace"}
     path.write_text(json.dumps(config))
     program = (
-        "import json\nfrom retllm.embedding import load_embedder\n"
+        "import json\nfrom retllm.embedding import load_embedder\nfrom retllm.errors import ModelUnavailable\n"
         "def made(name):\n"
         "    embedder = load_embedder(name, device='cpu')\n"
         "    return embedder.info.revision, embedder.embed_texts(['A Robin']).tolist()\n"
         f"names = ['hf-hub:some/clip@{old}', 'local-dir:{clip_folder}', 'hf-hub:some/clip']\n"
-        "print(json.dumps([made(name) for name in names]))"
+        "found = [made(name) for name in names]\n"
+        "for name in ('ViT-B-32/laion2b_s34b_b79k', 'hf-hub:some/other', 'hf-hub:some/other@abc'):\n"
+        "    try:\n        found.append(made(name))\n"
+        "    except ModelUnavailable as error:\n        found.append(error.message)\n"
+        "print(json.dumps(found))"
     )
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=120)
-    pinned, original, moved = json.loads(done.stdout.splitlines()[-1])
+    pinned, original, moved, *errors = json.loads(done.stdout.splitlines()[-1])
     assert (pinned[0], moved[0]) == (old, new)
     assert pinned[1] == original[1] != moved[1]
+    assert len(errors) == 3
+    for error in errors:
+        assert "is not on this machine and could not be downloaded" in error
 
 
 def test_a_parsed_name_keeps_its_commit_and_a_public_name_does_not() -> None:
