@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from PIL import Image
-from tests.unit.search.two_embedders import (
+from tests.unit.stand_ins import FakeEmbedder, FakeScorer, index, run, search, view_of
+from tests.unit.two_embedders import (
     LETTERS,
     LETTERS_NAME,
     MAIN,
@@ -22,7 +23,6 @@ from tests.unit.search.two_embedders import (
     picture,
     set_up,
 )
-from tests.unit.stand_ins import FakeEmbedder, FakeScorer, index, run, search, view_of
 
 from retllm import embedding
 from retllm.db.enums import ItemKind, JobState, Stage, UnitState

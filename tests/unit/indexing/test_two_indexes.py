@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
-from tests.unit.search.two_embedders import (
+from tests.unit.stand_ins import index, run
+from tests.unit.two_embedders import (
     LETTERS,
     LETTERS_NAME,
     MAIN,
@@ -14,7 +15,6 @@ from tests.unit.search.two_embedders import (
     set_up,
     vectors,
 )
-from tests.unit.stand_ins import index, run
 
 from retllm.db.enums import JobState, UnitState
 from retllm.db.session import transaction
