@@ -223,7 +223,7 @@ def faults(long: bool) -> list[tuple[str, Fault, bool]]:
         ("postgres ends at once", partial(restart_postgres, times=times(10, 2)), True),
         ("network hangs half-open", partial(hang_network, times=times(6, 2)), True),
         ("network forgets connections", partial(lose_network, times=times(6, 2)), True),
-        ("unit told to several", partial(announce_repeatedly, times=times(40, 10)), True),
+        ("several workers notified of a unit", partial(announce_repeatedly, times=times(40, 10)), True),
         ("disk full", fill_disk, False),
         ("picture kills its worker", crash_on_picture, False),
     ]

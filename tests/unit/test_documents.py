@@ -16,6 +16,7 @@ from tests.documents import DOCS, HOW_TO, ROOT, TUTORIAL, Block, blocks, heading
 
 from retllm.cli.main import cli
 from retllm.db.enums import AttemptOutcome, JobState, UnitState
+from retllm.operations.workers import WorkerStatus
 from retllm.settings import Settings
 from retllm.stack import commands
 
@@ -32,7 +33,7 @@ NOT_RUN = [
     ("docs/tutorial.md", "downloads models from a hub"),
     ("docs/how-to/deploy.md", "names servers that you have"),
     ("docs/how-to/deploy.md", "starts the platform's processes against servers that you have"),
-    ("docs/how-to/evaluate.md", "six minutes; the run above takes the same way"),
+    ("docs/how-to/evaluate.md", "five minutes; the run above takes the same way"),
     ("docs/how-to/evaluate.md", "needs the benchmarks' files and a GPU"),
     ("docs/how-to/search.md", "needs a second embedder in RETLLM_EXTRA_EMBEDDERS when the platform starts"),
     ("docs/how-to/upgrade.md", "asks a source of advisories over the network"),
@@ -209,7 +210,12 @@ def _numbers(text: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("heading", "states"),
-    [("States of a job", JobState), ("States of a unit", UnitState), ("Outcomes of an attempt", AttemptOutcome)],
+    [
+        ("States of a job", JobState),
+        ("States of a unit", UnitState),
+        ("States of a worker", WorkerStatus),
+        ("Outcomes of an attempt", AttemptOutcome),
+    ],
 )
 def test_the_glossary_lists_every_state(heading: str, states: type[StrEnum]) -> None:
     text = (DOCS / "glossary.md").read_text("utf-8").partition(f"## {heading}\n")[2].partition("\n## ")[0]
