@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, BinaryIO, TypeVar
+from uuid import UUID
 
 import click
 
@@ -80,9 +81,9 @@ def _print_job(job: Json, as_json: bool) -> None:
 
 
 @jobs.command("show")
-@click.argument("job_id")
+@click.argument("job_id", type=click.UUID)
 @json_option
-def show_job(job_id: str, as_json: bool) -> None:
+def show_job(job_id: UUID, as_json: bool) -> None:
     """Show a job and, for a search, its candidates."""
     api = connect()
     job = api.get(f"/jobs/{job_id}")
@@ -98,40 +99,40 @@ def show_job(job_id: str, as_json: bool) -> None:
 
 
 @jobs.command()
-@click.argument("job_id")
+@click.argument("job_id", type=click.UUID)
 @json_option
 @click.pass_context
-def watch(ctx: click.Context, job_id: str, as_json: bool) -> None:
+def watch(ctx: click.Context, job_id: UUID, as_json: bool) -> None:
     """Wait for the end of a job; the exit status is 0 only if it succeeded."""
-    job = show.follow(connect(), job_id, quiet=as_json)
+    job = show.follow(connect(), str(job_id), quiet=as_json)
     _print_job(job, as_json)
     ctx.exit(0 if job["state"] == "succeeded" else 1)
 
 
 @jobs.command()
-@click.argument("job_id")
+@click.argument("job_id", type=click.UUID)
 @json_option
-def cancel(job_id: str, as_json: bool) -> None:
+def cancel(job_id: UUID, as_json: bool) -> None:
     """Cancel a job; results of done units stay."""
     _print_job(connect().call("POST", f"/jobs/{job_id}/cancel"), as_json)
 
 
 @jobs.command()
-@click.argument("job_id")
+@click.argument("job_id", type=click.UUID)
 @json_option
-def retry(job_id: str, as_json: bool) -> None:
+def retry(job_id: UUID, as_json: bool) -> None:
     """Retry the dead and cancelled units of a job; results of done units stay."""
     _print_job(connect().call("POST", f"/jobs/{job_id}/retry"), as_json)
 
 
 @jobs.command()
-@click.argument("job_id")
+@click.argument("job_id", type=click.UUID)
 @json_option
-def delete(job_id: str, as_json: bool) -> None:
+def delete(job_id: UUID, as_json: bool) -> None:
     """Delete a job that is over, with its results; collections and marks stay."""
     connect().call("DELETE", f"/jobs/{job_id}")
     if as_json:
-        show.as_json({"deleted": job_id})
+        show.as_json({"deleted": str(job_id)})
     else:
         click.echo(f"{job_id}: deleted")
 
