@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from retllm.cli import search, show, upload
+from retllm.cli import jobs, search, show, upload
 
 
 def _row(**columns: Any) -> dict[str, Any]:
@@ -135,3 +135,26 @@ def test_upload_and_search_print_the_notice_about_the_models(
         results.append(done)
     assert [line for line in results[0].stderr.splitlines() if "drawings" in line] == ([notice] if notice else [])
     assert json.loads(results[1].stdout)["notice"] == notice
+
+
+class _NothingToDo:
+    """A client whose job succeeded without a unit."""
+
+    def watch(self, job_id: str, on_change: Any) -> dict[str, Any]:
+        job: dict[str, Any] = {"id": job_id, "state": "succeeded", "stages": [], "errors": [], "error": None}
+        on_change(job)
+        return job
+
+
+def test_the_progress_of_a_job_without_units_ends_with_its_state(capsys: pytest.CaptureFixture[str]) -> None:
+    show.follow(_NothingToDo(), "1", quiet=False)  # type: ignore[arg-type]  # only `watch` is used
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.split()[0] == "succeeded"
+    assert "?" not in last
+
+
+@pytest.mark.parametrize("command", ["show", "watch", "cancel", "retry", "delete"])
+def test_what_is_not_the_id_of_a_job_is_refused_without_a_request(command: str) -> None:
+    refused = CliRunner().invoke(jobs.jobs, [command, "x"])
+    assert refused.exit_code == 2
+    assert "'x' is not a valid UUID" in refused.output
