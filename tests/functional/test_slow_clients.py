@@ -18,11 +18,12 @@ import psutil
 import pytest
 from PIL import Image
 from tests.functional.serving import THREADS, Server, serving
+from tests.soak import scaled
 
 from retllm.stack.client_socket import MIN_BYTES
 
 # clients of each kind: many times the number of the server's threads
-CLIENTS = 500 if os.environ.get("RETLLM_SOAK") else 64
+CLIENTS = scaled(64, 500)
 MEBIBYTE = 1 << 20
 DEADLINE = 180
 # memory of a connection: a waiting thread, or the part of a header that was read

@@ -26,6 +26,7 @@ from retllm.embedding.info import EmbedderInfo
 from retllm.embedding.sources import Name
 from retllm.embedding.texts import TextSanitizer
 from retllm.errors import InvalidInput, ModelUnavailable
+from retllm.fine.cropping import crop_long
 from retllm.fine.device import pick_device, pick_dtype
 from retllm.logs import carried
 from retllm.metrics import BATCH
@@ -50,6 +51,7 @@ class Embedder:
         settings = dict(model.visual.preprocess_cfg)
         config = PreprocessCfg(**settings)
         self._transform: Callable[[Image.Image], Tensor] = image_transform_v2(config, is_train=False)
+        self._crops = config.resize_mode == "shortest"
         self._sanitize = TextSanitizer(tokenizer)
         # some tokenizers change their state when called
         self._tokenizer_lock = threading.Lock()
@@ -118,7 +120,7 @@ class Embedder:
 
     def _pixels(self, index: int, image: Image.Image) -> Tensor:
         try:
-            return self._transform(image)
+            return self._transform(crop_long(image) if self._crops else image)
         except (OSError, ValueError, RuntimeError, SyntaxError, ZeroDivisionError) as error:
             raise InvalidInput(f"The picture can't be prepared: {error}", field="images", index=index) from error
 

@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from retllm.errors import ModelUnsuited
+from retllm.fine.cropping import crop_long
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -72,6 +73,10 @@ class PictureBudget:
         self._processor = processor
         self._measure = measure
         self._count = _counting(processor, images)
+        shorter = getattr(getattr(images, "size", None), "shortest_edge", None)
+        # LLaVA-NeXT has these settings too, but takes tiles of the whole picture
+        tiles = hasattr(images, "image_grid_pinpoints")
+        self._crops = bool(getattr(images, "do_center_crop", False) and shorter and not tiles)
         # one call of the processor for each size; the pictures of a collection have few different sizes
         self._fitting = lru_cache(maxsize=4096)(self._find_fitting)
         self._lower(images, config)
@@ -95,6 +100,8 @@ class PictureBudget:
         Raises:
             ValueError: it exceeds the budget at every size.
         """
+        if self._crops:
+            picture = crop_long(picture)
         size = self._fitting(picture.size)
         return picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
 

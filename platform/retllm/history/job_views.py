@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import OPEN_UNITS, JobKind, JobState, Stage, UnitState
 from retllm.db.tables import Candidate, Collection, Job, Unit, User
+from retllm.errors import NotFound
 
 
 class StageProgress(BaseModel):
@@ -70,12 +71,19 @@ _MAX_UNFINISHED = 0.99
 
 
 def job_view(session: Session, job: Job) -> JobView:
-    """Return a job with its progress, its stages and the errors of its units."""
-    return job_views(session, [job])[0]
+    """Return a job with its progress, its stages and the errors of its units.
+
+    Raises:
+        NotFound: it was deleted meanwhile.
+    """
+    views = job_views(session, [job])
+    if not views:
+        raise NotFound("There is no such job.")
+    return views[0]
 
 
 def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
-    """Return several jobs, with a fixed number of queries."""
+    """Return several jobs, without those deleted meanwhile, with a fixed number of queries."""
     ids = [job.id for job in jobs]
     stages = _stages(session, ids)
     pools = _pools(session, ids)
@@ -108,6 +116,7 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
             params=job.params,
         )
         for job in jobs
+        if job.id in names
     ]
 
 

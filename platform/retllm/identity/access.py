@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from retllm.db.enums import MemberRole, Role, TokenScope, Visibility
+from retllm.db.enums import JobKind, MemberRole, Role, TokenScope, Visibility
 from retllm.db.people import CollectionMember
 from retllm.db.tables import Collection, Item, Job
 from retllm.errors import Forbidden, NotFound
@@ -161,7 +161,7 @@ def require_job_rights(session: Session, actor: Actor, job: Job) -> None:
 
     Raises:
         NotFound: ``actor`` may not see it.
-        Forbidden: ``actor`` sees it, but does not have this right.
+        Forbidden: ``actor`` sees it, but does not have this right, or not the scope that submitting such a job needs.
     """
     collection = session.get_one(Collection, job.collection_id)
     granted = right_in(session, actor, collection)
@@ -171,12 +171,16 @@ def require_job_rights(session: Session, actor: Actor, job: Job) -> None:
         raise Forbidden(
             "This job belongs to another account. Only its owner and the editors of the collection can do that."
         )
+    require_scope(actor, TokenScope.CHANGE if job.kind is JobKind.INDEX else TokenScope.SEARCH)
 
 
 def changeable_jobs(actor: Actor) -> sa.ColumnElement[bool]:
     """Return a condition for the jobs that ``actor`` may change, see ``require_job_rights``."""
     own = Job.user_id == actor.id
-    if actor.role is Role.VIEWER or not has_scope(actor, TokenScope.CHANGE):
+    if not has_scope(actor, TokenScope.CHANGE):
+        searches = sa.and_(own, Job.kind == JobKind.SEARCH)
+        return searches if has_scope(actor, TokenScope.SEARCH) else sa.false()
+    if actor.role is Role.VIEWER:
         return own
     if actor.role is Role.ADMIN:
         return sa.true()

@@ -20,7 +20,7 @@ from retllm.db.tables import Embedding, EmbeddingModel, Item, Job, Unit
 from retllm.db.vectors import register_model
 from retllm.embedding import fuse
 from retllm.errors import ModelUnavailable, RetllmError
-from retllm.indexing.indexed import clear_errors
+from retllm.indexing.indexed import clear_errors, is_ready
 from retllm.media.ingest import decoded_bytes, open_picture
 from retllm.media.parallel import in_parallel
 from retllm.queue import lifecycle
@@ -120,7 +120,13 @@ def _embed_items(
                 batch.append(item)
             vectors |= zip((item.id for item in batch), _embed(embedder, batch, prepared, weight), strict=True)
     if errors and not vectors:
-        raise next(iter(errors.values()))
+        # the files of an item that was deleted meanwhile are gone
+        with context.sessions() as session:
+            ready = sa.select(Item.id).where(Item.id.in_([UUID(item) for item in errors]), is_ready())
+            left = {str(item) for item in session.scalars(ready)}
+        errors = {item: error for item, error in errors.items() if item in left}
+        if errors:
+            raise next(iter(errors.values()))
     return vectors, list(errors)
 
 

@@ -116,7 +116,8 @@ def decoded_bytes(item: Item, min_side: int = 0) -> int:
     scale = 1
     if min_side and item.media_type == "image/jpeg":
         scale = next((scale for scale in (8, 4, 2) if min(width, height) // min_side >= scale), 1)
-    return 3 * math.ceil(width / scale) * math.ceil(height / scale)
+    # Pillow stores a fourth byte for each pixel of RGB
+    return 4 * math.ceil(width / scale) * math.ceil(height / scale)
 
 
 def render_picture(stream: BinaryIO, side: int, settings: Settings) -> bytes:

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import ItemKind, ItemState
+from retllm.db.enums import ItemKind, ItemState, TokenScope
 from retllm.db.locks import lock_collection
 from retllm.db.reviews import Judgment
 from retllm.db.tables import ITEM_WORDS, Candidate, Item, Search, User
 from retllm.errors import Conflict, InvalidInput, NotFound
-from retllm.identity.access import job_for
+from retllm.identity.access import job_for, require_scope
 from retllm.identity.actor import Actor
 
 # marks of one query; far more than people mark by hand
@@ -73,9 +73,11 @@ def set_mark(session: Session, actor: Actor, search_id: UUID, item_id: UUID, rel
 
     Raises:
         NotFound: no such search, or its collection has no such item.
+        Forbidden: the actor has a smaller scope than ``search``.
         Conflict: the item is deleted, or the query has too many marks.
     """
     asked = asked_by(session, actor, search_id)
+    require_scope(actor, TokenScope.SEARCH)
     state = session.scalar(sa.select(Item.state).where(Item.id == item_id, Item.collection_id == asked.collection_id))
     if state is None:
         raise NotFound("The collection has no such item.")

@@ -9,10 +9,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import ItemKind, ItemState, JobKind, Stage
+from retllm.db.enums import ItemKind, ItemState, JobKind, Stage, TokenScope
 from retllm.db.tables import Item, Search
 from retllm.errors import Conflict, InvalidInput
-from retllm.identity.access import collection_for
+from retllm.identity.access import collection_for, require_scope
 from retllm.identity.actor import Actor
 from retllm.indexing.indexed import embedder_of
 from retllm.queue import lifecycle
@@ -44,10 +44,12 @@ def submit_search(
 
     Raises:
         NotFound: the collection does not exist.
+        Forbidden: the actor has a smaller scope than ``search``.
         InvalidInput: the query is empty, or a field is out of bounds.
         Conflict: the collection is empty or not indexed, or the idempotency key belongs to a different request.
     """
     embedder = embedder_of(collection_for(session, actor, collection_id), settings)
+    require_scope(actor, TokenScope.SEARCH)
     text = _checked_text(request, settings, has_picture=picture is not None)
     params = request.model_dump(mode="json", exclude_none=True) | ({"picture": picture.sha256} if picture else {})
     search = _search_row(request, settings, embedder, text, picture)

@@ -64,6 +64,9 @@ def _candidates(session: Session, search: Search) -> list[CandidateView]:
     by_item = {row.candidate.item_id: row for row in rows}
     fused = dict(zip(by_item, ranking.fused_of(rows, search), strict=True))
     items = {item.id: item for item in session.scalars(sa.select(Item).where(Item.id.in_(list(by_item))))}
+    if len(items) < len(by_item):
+        # items are deleted with their whole collection only
+        raise NotFound("There is no such search.")
     shown: list[tuple[int, UUID, DecidedBy | None]]
     if search.final_at is None:
         order = ranking.order_of(rows, search)

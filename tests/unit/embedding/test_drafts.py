@@ -1,4 +1,4 @@
-"""A photograph decoded at a reduced size has nearly the same embedding as at full size."""
+"""How pictures are made smaller: JPEGs by the decoder, and extremely long pictures by a crop."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage
+import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
+from tests.unit.media.samples import noise
 
 from retllm.embedding import Embedder, load_embedder
 from retllm.media import decoder
@@ -58,3 +60,23 @@ def test_the_preprocessing_hash_depends_on_the_decoding_size(
     other = load_embedder(PRESETS["demo"].embedder, device="cpu")
     assert other.least_side == 3 * 64
     assert other.info.preprocessing_hash != embedder.info.preprocessing_hash
+
+
+def test_an_extremely_long_picture_is_cropped_before_it_is_scaled(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scaling its shorter side to the model's size would take gigabytes; the model sees only the centre."""
+    transform, seen = embedder._transform, []
+
+    def recorded(image: Image.Image) -> torch.Tensor:
+        seen.append(image.size)
+        return transform(image)
+
+    monkeypatch.setattr(embedder, "_transform", recorded)
+    long = noise(1, (100_000, 1))
+    centre = long.crop((49_968, 0, 50_032, 1))
+    np.testing.assert_array_equal(embedder.embed_images([long]), embedder.embed_images([centre]))
+    assert seen == [(64, 1), (64, 1)]
+    for size in ((640, 10), (10, 600)):
+        expected = transform(noise(2, size))
+        assert embedder.prepare(noise(2, size)).equal(expected)

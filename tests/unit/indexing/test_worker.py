@@ -26,6 +26,7 @@ from retllm.indexing.indexed import keep_error
 from retllm.indexing.submit import submit_index
 from retllm.indexing.worker import embed_unit, open_picture
 from retllm.media.ingest import Ingest, delete_item
+from retllm.media.storage import Storage
 from retllm.queue.worker import WorkerContext, run_unit
 
 
@@ -180,3 +181,21 @@ def test_an_item_deleted_while_it_was_embedded_gets_no_embedding(context: Worker
     with world.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Embedding)) == 1
         assert session.scalar(sa.select(sa.func.count()).select_from(EmbeddingModel)) == 1
+
+
+def test_a_job_whose_only_item_is_deleted_before_it_is_decoded_succeeds(
+    context: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
+    item_id = ingest.add_picture("red.png", _png((250, 0, 0))).item_id
+
+    def delete_first(storage: Storage, item: Item, *rest: Any) -> Image.Image:
+        with world.sessions() as session:
+            delete_item(session, storage, session.get_one(Item, item_id))
+        return open_picture(storage, item, *rest)
+
+    monkeypatch.setattr(indexing_worker, "open_picture", delete_first)
+    job_id = index(context, world)
+    assert world.job(job_id).state is JobState.SUCCEEDED
+    with world.sessions() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Embedding)) == 0

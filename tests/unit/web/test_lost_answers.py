@@ -9,9 +9,15 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from flask_openapi import OpenAPI
 from PIL import Image
 from sqlalchemy import event
+from tests.unit.web.conftest import PASSWORD
+from tests.unit.web.policy import Person
+from tests.unit.web.route_requests import RequestSender
+from tests.unit.web.scene import SceneBuilder
 
+from retllm.db.reviews import EvaluationRun
 from retllm.db.session import transaction
 from retllm.db.tables import Embedding, Item, Job, Search, new_id
 from retllm.db.vectors import register_model
@@ -90,3 +96,16 @@ def test_a_search_keeps_its_picture_if_the_response_to_its_commit_is_lost(
     with served.sessions() as session:
         assert session.execute(sa.select(Job.id, Job.idempotency_key)).all() == [(UUID(again.json["id"]), "k")]
     assert [str(one) for one in violations(served.sessions, served.storage)] == []
+
+
+def test_a_rerun_keeps_its_pictures_if_the_response_to_its_commit_is_lost(app: OpenAPI, served: Any) -> None:
+    scene = SceneBuilder(served, PASSWORD).build()
+    sender, owner = RequestSender(app, served), scene.people[Person.OWNER]
+    address = f"/api/v1/collections/{scene.keys['collection_id']}/evaluations"
+    _lose_commit_response(served, EvaluationRun)
+    assert sender.send("POST", address, owner, {"json": {}}).status_code >= 500
+    with served.sessions() as session:
+        rerun = sa.select(Search.query_picture_key).where(Search.id != scene.keys["search_id"])
+        pictures = [picture for picture in session.scalars(rerun) if picture is not None]
+    assert pictures
+    assert all(served.storage.exists(picture) for picture in pictures)

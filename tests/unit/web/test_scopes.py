@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from flask_openapi import OpenAPI
+from tests.factories import make_job, make_unit, store
 from tests.unit.web.conftest import PASSWORD, Caller, RecordingNotifier
 from tests.unit.web.policy import POLICY, WITHIN_COLLECTION, Needs, Person, least_scope
 from tests.unit.web.route_requests import BODIES, RequestSender
@@ -16,10 +17,16 @@ from tests.unit.web.scene import Scene, SceneBuilder
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-from retllm.db.enums import TokenScope
+from retllm.db.enums import JobKind, JobState, TokenScope, UnitState
 from retllm.db.people import AuditEntry
 from retllm.db.session import transaction
 from retllm.db.tables import ApiToken, Job
+from retllm.errors import Forbidden
+from retllm.identity.access import changeable_jobs
+from retllm.identity.actor import Actor
+from retllm.review.marks import set_mark
+from retllm.search.request import SearchRequest
+from retllm.search.submit import submit_search
 from retllm.settings import Settings
 from retllm_web.app import create_app
 
@@ -167,3 +174,51 @@ def test_a_new_token_has_the_change_scope_and_an_expiry_date_unless_requested_ot
     refused = ada.client.post("/api/v1/tokens", json={"name": "more", "scope": "manage"}, headers=reading)
     assert refused.status_code == 403
     assert [one["name"] for one in ada.get("/tokens").json["tokens"]] == ["test", "usual", "other"]
+
+
+@pytest.mark.parametrize(("method", "action"), [("POST", "/retry"), ("POST", "/cancel"), ("DELETE", "")])
+def test_the_scope_search_suffices_for_searches_and_not_for_index_jobs(
+    harness: Harness, method: str, action: str
+) -> None:
+    scene = harness.shared_scene
+    owner = scene.people[Person.OWNER]
+    statuses = {}
+    for kind in JobKind:
+        over = {} if action == "/cancel" else {"state": JobState.FAILED, "finished_at": sa.func.now()}
+        job = make_job(owner.id, scene.keys["collection_id"], kind=kind, **over)
+        with transaction(harness.served.sessions) as session:
+            store(session, job, make_unit(job.id, state=UnitState.READY if not over else UnitState.DEAD))
+        answer = harness.sender.send(method, f"/api/v1/jobs/{job.id}{action}", owner, scope=TokenScope.SEARCH)
+        statuses[kind] = answer.status_code
+    assert statuses[JobKind.INDEX] == 403
+    assert statuses[JobKind.SEARCH] < 300
+
+
+def test_the_jobs_that_an_actor_may_change_depend_on_the_scope(harness: Harness) -> None:
+    scene = harness.builder.build()
+    owner = scene.people[Person.OWNER]
+    jobs = {kind: make_job(owner.id, scene.keys["collection_id"], kind=kind) for kind in JobKind}
+    changeable = {}
+    with transaction(harness.served.sessions) as session:
+        store(session, *jobs.values())
+        for scope in (None, *TokenScope):
+            ids = set(session.scalars(sa.select(Job.id).where(changeable_jobs(Actor(owner, scope)))))
+            changeable[scope] = {kind for kind, job in jobs.items() if job.id in ids}
+    assert changeable == {
+        None: set(),
+        TokenScope.READ: set(),
+        TokenScope.SEARCH: {JobKind.SEARCH},
+        TokenScope.CHANGE: set(JobKind),
+        TokenScope.MANAGE: set(JobKind),
+    }
+
+
+def test_submitting_a_search_and_marking_a_result_need_the_scope_search(harness: Harness) -> None:
+    scene = harness.shared_scene
+    reading = Actor(scene.people[Person.OWNER], TokenScope.READ)
+    keys, settings = scene.keys, harness.served.settings
+    with harness.served.sessions() as session:
+        with pytest.raises(Forbidden):
+            submit_search(session, reading, keys["collection_id"], SearchRequest(text="a robin"), settings)
+        with pytest.raises(Forbidden):
+            set_mark(session, reading, keys["search_id"], keys["item_id"], True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.reviews import EvaluationRun
@@ -67,6 +68,9 @@ def ask_again(actor: Actor, collection_id: UUID, asked: SearchRequest, name: str
         # copy before the transaction, which would otherwise stay open meanwhile
         _copy_pictures(originals, copies)
         started = run_transaction(found.sessions, start)
+    except sa.exc.DBAPIError:
+        # the commit may have succeeded although its answer got lost, so keep the pictures
+        raise
     except BaseException:
         for copy in copies.values():
             delete_picture(copy.key)

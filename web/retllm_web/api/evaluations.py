@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import OVER_JOBS, JobState, RunSource
 from retllm.db.reviews import EvaluationRun
 from retllm.db.session import transaction
-from retllm.errors import TooLarge
+from retllm.errors import NotFound, TooLarge
 from retllm.review import runs
 from retllm.review.measures import Verdict
 from retllm.review.outcome import outcome_of
@@ -140,7 +140,20 @@ class RunDetail(RunView):
     outcome: OutcomeView | None
 
 
-def _plain(session: Session, found: list[EvaluationRun]) -> list[RunView]:
+def _run_view(session: Session, run: EvaluationRun) -> RunView:
+    """Return one evaluation.
+
+    Raises:
+        NotFound: it was deleted meanwhile.
+    """
+    views = _run_views(session, [run])
+    if not views:
+        raise NotFound("There is no such evaluation.")
+    return views[0]
+
+
+def _run_views(session: Session, found: list[EvaluationRun]) -> list[RunView]:
+    """Return evaluations, without those deleted meanwhile."""
     names = runs.names_of(session, found)
     return [
         RunView(
@@ -153,6 +166,7 @@ def _plain(session: Session, found: list[EvaluationRun]) -> list[RunView]:
             created_at=run.created_at,
         )
         for run in found
+        if run.id in names
     ]
 
 
@@ -192,7 +206,7 @@ def _outcome(session: Session, run: EvaluationRun) -> OutcomeView:
 
 
 def _detail(session: Session, run: EvaluationRun) -> RunDetail:
-    (plain,) = _plain(session, [run])
+    plain = _run_view(session, run)
     if run.source is RunSource.UPLOADED:
         return RunDetail(**plain.model_dump(), report=Report.model_validate(run.report), asked=None, outcome=None)
     outcome = _outcome(session, run)
@@ -201,7 +215,7 @@ def _detail(session: Session, run: EvaluationRun) -> RunDetail:
 
 def _made(run: EvaluationRun) -> Response:
     with transaction(services().sessions) as session:
-        (view,) = _plain(session, [run])
+        view = _run_view(session, run)
     return answer(view, 201, location=f"{PREFIX}/evaluations/{run.id}")
 
 
@@ -213,7 +227,7 @@ def list_evaluations(query: RunQuery) -> Response:
             session, current_actor(), collection_id=query.collection, after=query.after, limit=query.limit + 1
         )
         page, following = cut(rows, query.limit)
-        return answer(RunList(evaluations=_plain(session, page), next=following))
+        return answer(RunList(evaluations=_run_views(session, page), next=following))
 
 
 @api.post("/evaluations", tags=TAGS, responses={201: RunView})

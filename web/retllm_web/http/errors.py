@@ -12,11 +12,12 @@ from flask import request as current_request
 from flask.wrappers import Request
 from flask_wtf.csrf import CSRFError
 from jinja2 import TemplateError
+from psycopg.errors import ForeignKeyViolation
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
 from retllm.db.session import was_undone
-from retllm.errors import DatabaseBusy, InvalidInput, RetllmError, StackError
+from retllm.errors import DatabaseBusy, InvalidInput, NotFound, RetllmError, StackError
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +47,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(sa.exc.OperationalError, _database)
     app.register_error_handler(sa.exc.TimeoutError, _database)
     app.register_error_handler(sa.exc.DBAPIError, _driver_error)
+    app.register_error_handler(sa.exc.NoResultFound, _deleted_meanwhile)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -151,7 +153,15 @@ def _database(error: Exception) -> Response:
 
 def _driver_error(error: sa.exc.DBAPIError) -> Response:
     """Report a broken connection, which has several classes in the driver, as 503, and any other error as 500."""
+    if isinstance(error.orig, ForeignKeyViolation):
+        return _deleted_meanwhile(error)
     return _database(error) if error.connection_invalidated else _unexpected(error)
+
+
+def _deleted_meanwhile(error: Exception) -> Response:
+    """Report a row that the request has read before, and that another request has deleted since then, as 404."""
+    log.info("deleted_meanwhile", exc_info=error)
+    return respond(404, NotFound.code, "It was deleted in the meantime.")
 
 
 def _unexpected(error: Exception) -> Response:

@@ -110,7 +110,7 @@ def evaluation_run(run_id: UUID) -> ResponseReturnValue:
         run = runs.run_for(session, current_actor(), run_id)
         shown = {
             "run": run,
-            "names": runs.names_of(session, [run])[run.id],
+            "names": runs.names_of(session, [run]).get(run.id, (None, None)),
             "may_delete": runs.may_delete(session, current_actor(), run),
         }
         more = _reviewed(session, run) if run.source is RunSource.REVIEWED else _uploaded(run)
