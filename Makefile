@@ -31,7 +31,8 @@ SHARED := -p tests.grouping -n auto --dist loadfile --no-loadscope-reorder
 SOAK_TESTS := tests/chaos tests/functional/test_api_roles.py \
   tests/functional/test_hostile_uploads.py tests/functional/test_pages_accessible.py tests/functional/test_pages_at_size.py \
   tests/functional/test_whole_way.py tests/unit/fine/test_reference.py tests/unit/fine/test_isolation.py \
-  tests/unit/fine/test_scorer.py
+  tests/unit/fine/test_scorer.py tests/unit/fine/test_choice.py tests/unit/fine/test_picture_budget.py \
+  tests/unit/fine/test_prefix.py tests/unit/fine/test_trace.py tests/unit/fine/test_verbalized.py
 # folders of tests/unit whose tests load or train models
 WITH_MODELS := bench demo embedding evaluation fine
 # functional tests of a folder of tests/unit whose names do not contain its name

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tests.soak import scaled
 from tests.unit.fine.families import BUILDERS, FAMILIES
 from tests.unit.fine.families.parts import chat_template, make_tokenizer
 from tests.unit.fine.families.qwen import QWEN_IMAGE, QWEN_TOKENS
@@ -20,7 +21,7 @@ from retllm.fine.model import _image_token
 from retllm.fine.prepare import Preparer
 from retllm.settings import Settings
 
-SIZES = ((2000, 1500), (1500, 2000), (3000, 100), (3, 4))
+SIZES = (*scaled(((2000, 1500), (1500, 2000)), ((4000, 3000), (3000, 4000))), (3000, 100), (3, 4))
 
 #: for each family a budget below what its small model uses for a photograph, if the number is variable
 BUDGETS = {
