@@ -76,6 +76,17 @@ def test_the_settings_of_the_processor_alone_keep_a_photograph_within_the_budget
     assert preparer.pixels.fit(photograph) is photograph
 
 
+def test_gemma_3_adds_no_crops_of_a_picture() -> None:
+    """Its processor forbids them in each call at present, but the image processor must not depend on that."""
+    model, processor = BUILDERS["gemma3"]()
+    images, wide = processor.image_processor, Image.new("RGB", (300, 100))
+    images.do_pan_and_scan, images.pan_and_scan_min_crop_size = True, 16
+    images.pan_and_scan_max_num_crops, images.pan_and_scan_min_ratio_to_activate = 4, 1.2
+    assert list(images(wide)["num_crops"]) == [3]
+    Preparer("gemma3", processor, None).limit_pictures(4, model.config, _image_token("gemma3", model.config))
+    assert list(images(wide)["num_crops"]) == [0]
+
+
 @pytest.mark.parametrize("family", ["llava_next", "llava_onevision"])
 def test_the_model_and_its_processor_use_the_same_grids_of_tiles(family: str) -> None:
     preparer, _, model = make_preparer(family, BUDGETS[family])
