@@ -59,6 +59,12 @@ def test_a_known_secret_is_redacted_in_every_encoding() -> None:
     assert redact('{"line": "quoted \\"Xq8weird\\" secret"}') == '{"line": "***"}'
 
 
+def test_a_secret_that_contains_another_one_is_redacted_as_a_whole() -> None:
+    secrets = [f"Xq6-nested{'-longer' * times}" for times in range(6)]
+    remember(*secrets)
+    assert redact(" ".join(secrets)) == " ".join(["***"] * 6)
+
+
 def test_secrets_of_the_environment_are_recognized_by_the_variable_name() -> None:
     names = ("AWS_SECRET_ACCESS_KEY", "RETLLM_SECRET_KEY", "HF_TOKEN", "PGPASSWORD")
     remember_environment({name: f"Xq9-of-{name}" for name in names} | {"HOME": "/home/Xq9", "SHORT_TOKEN": "a"})

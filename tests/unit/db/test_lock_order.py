@@ -17,16 +17,19 @@ from uuid import UUID
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from flask import Flask, g
+from tests.factories import make_user, store
 from tests.unit.stand_ins import FakeEmbedder, SilentNotifier
 
 from retllm.db import session as db_session
-from retllm.db.enums import ItemKind, JobKind, JobState, Stage, UnitState
+from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole, Stage, UnitState, Visibility
 from retllm.db.session import Sessions, make_sessions, run_transaction, transaction
 from retllm.db.tables import Candidate, Collection, Embedding, EmbeddingModel, Item, Job, Search, Unit, new_id
 from retllm.errors import DatabaseBusy, RetllmError
 from retllm.history import control
 from retllm.history.control import BulkAction
-from retllm.identity import accounts
+from retllm.identity import accounts, members
+from retllm.identity.access import Right, collection_for
 from retllm.identity.actor import Actor
 from retllm.indexing import coverage
 from retllm.indexing.submit import submit_index
@@ -43,6 +46,7 @@ from retllm.search.coarse import QueryVector, store_pool
 from retllm.search.request import SearchRequest
 from retllm.search.submit import submit_search
 from retllm.settings import Settings, public_name
+from retllm_web.actions import catalog, membership
 
 pytestmark = pytest.mark.slow
 
@@ -212,6 +216,25 @@ def _in_transaction(do: Callable[[Scene, Any], object]) -> Callable[[Scene], Non
     return run
 
 
+def add_member(scene: Scene, session: Any) -> None:
+    collection = collection_for(session, scene.user, scene.collection.id, Right.MANAGE)
+    user = make_user(new_id().hex)
+    store(session, user)
+    members.add_member(session, collection, user, MemberRole.VIEWER)
+
+
+def _in_request(do: Callable[[Any, Collection], object]) -> Callable[[Scene], None]:
+    """Change the collection as a request of its owner does."""
+
+    def run(scene: Scene) -> None:
+        with Flask(__name__).test_request_context():
+            g.actor = scene.user
+            with transaction(scene.sessions) as session:
+                do(session, collection_for(session, scene.user, scene.collection.id, Right.MANAGE))
+
+    return run
+
+
 ACTIONS: dict[str, Callable[[Scene], object]] = {
     "commit vectors": commit_vectors,
     "commit candidates": commit_candidates,
@@ -246,6 +269,13 @@ ACTIONS: dict[str, Callable[[Scene], object]] = {
     ),
     "change the embedder": _in_transaction(
         lambda s, session: coverage.use(session, session.get_one(Collection, s.collection.id), _OTHER, s.settings)
+    ),
+    "add a member": _in_transaction(add_member),
+    "rename the collection": _in_request(
+        lambda session, collection: catalog.change(session, collection, name=new_id().hex, description=None)
+    ),
+    "change the visibility": _in_request(
+        lambda session, collection: membership.set_visibility(session, collection, Visibility.EVERYONE)
     ),
     "remove vectors": lambda s: coverage.remove_vectors(s.sessions, s.collection.id, _other_model(s), s.settings),
     "mark a result": _in_transaction(lambda s, session: marks.set_mark(session, s.user, s.ended, s.items[0].id, False)),
@@ -377,6 +407,9 @@ _PAIRS = [
     ("retry a job", "delete jobs"),
     ("change the embedder", "add a text"),
     ("rescue a unit", "cancel jobs"),
+    ("delete the collection", "add a member"),
+    ("delete the collection", "rename the collection"),
+    ("delete the collection", "change the visibility"),
 ]
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.soak import scaled
 from tests.unit.fine.families import FAMILIES
 from tests.unit.fine.reference import Reference, picture
 
@@ -43,7 +44,7 @@ def test_the_score_is_the_mean_of_the_letter_softmax_over_both_letter_orders(
     reference_of: Callable[[str], Reference],
 ) -> None:
     reference = reference_of(family)
-    pictures = [picture(seed, 16 + 6 * seed, 30 - 4 * seed) for seed in range(2)]
+    pictures = [picture(seed, 16 + 6 * seed, 30 - 4 * seed) for seed in range(scaled(2, 3))]
     pool = [Content(image=image) for image in pictures]
     scores = scorer_of(family).score(Content(text=CAPTION), pool, settings, mode="choice")
     for found, image in zip(scores, pictures, strict=True):
@@ -84,7 +85,7 @@ def pool() -> list[Content]:
 def test_a_score_does_not_depend_on_its_batch(
     family: str, settings: Injection, query: Content, scorer_of: Callable[[str], Scorer]
 ) -> None:
-    scorer, some = scorer_of(family), pool()[::2]
+    scorer, some = scorer_of(family), pool()[:: scaled(2, 1)]
     alone = [scorer.score(query, [one], settings, mode="choice")[0] for one in some]
     order = [int(at) for at in np.random.default_rng(3).permutation([*range(len(some)), 0, 3])]
     found = scorer.score(query, [some[at] for at in order], settings, mode="choice")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tests.soak import scaled
 from tests.unit.fine.families import BUILDERS, FAMILIES
 from tests.unit.fine.families.parts import chat_template, make_tokenizer
 from tests.unit.fine.families.qwen import QWEN_IMAGE, QWEN_TOKENS
@@ -20,7 +21,7 @@ from retllm.fine.model import _image_token
 from retllm.fine.prepare import Preparer
 from retllm.settings import Settings
 
-SIZES = ((2000, 1500), (1500, 2000), (3000, 100), (3, 4))
+SIZES = (*scaled(((2000, 1500), (1500, 2000)), ((4000, 3000), (3000, 4000))), (3000, 100), (3, 4))
 
 #: for each family a budget below what its small model uses for a photograph, if the number is variable
 BUDGETS = {
@@ -73,6 +74,17 @@ def test_the_settings_of_the_processor_alone_keep_a_photograph_within_the_budget
     preparer, _, _ = make_preparer(family, BUDGETS[family])
     photograph = Image.new("RGB", (4000, 3000))
     assert preparer.pixels.fit(photograph) is photograph
+
+
+def test_gemma_3_adds_no_crops_of_a_picture() -> None:
+    """Its processor forbids them in each call at present, but the image processor must not depend on that."""
+    model, processor = BUILDERS["gemma3"]()
+    images, wide = processor.image_processor, Image.new("RGB", (300, 100))
+    images.do_pan_and_scan, images.pan_and_scan_min_crop_size = True, 16
+    images.pan_and_scan_max_num_crops, images.pan_and_scan_min_ratio_to_activate = 4, 1.2
+    assert list(images(wide)["num_crops"]) == [3]
+    Preparer("gemma3", processor, None).limit_pictures(4, model.config, _image_token("gemma3", model.config))
+    assert list(images(wide)["num_crops"]) == [0]
 
 
 @pytest.mark.parametrize("family", ["llava_next", "llava_onevision"])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.soak import scaled
 from tests.unit.fine.families import FAMILIES
 
 from retllm.errors import InvalidInput
@@ -76,9 +77,9 @@ class Passes:
 @pytest.mark.parametrize("injection", [OFF, SUFFIX], ids=["off", "suffix"])
 def test_scores_are_equal_without_cache_with_a_cold_and_with_a_warm_cache(scorer: Scorer, injection: Injection) -> None:
     for query, pool in (
-        (Content(text="a red dog"), [*pictures()[1:4], CAPTIONED[0]]),
-        (Content(image=picture(99, 36, 28)), [*TEXTS[1:], *pictures()[:2]]),
-        (Content(image=picture(98, 28, 20), text="a circle"), [*TEXTS[:2], CAPTIONED[1]]),
+        (Content(text="a red dog"), scaled([*pictures()[1:4], CAPTIONED[0]], [*pictures(), *CAPTIONED])),
+        (Content(image=picture(99, 36, 28)), [*scaled(TEXTS[1:], TEXTS), *pictures()[:2]]),
+        (Content(image=picture(98, 28, 20), text="a circle"), scaled([*TEXTS[:2], CAPTIONED[1]], [*TEXTS, *CAPTIONED])),
     ):
         with scorer.bare():
             expected = scorer.score(query, pool, injection)

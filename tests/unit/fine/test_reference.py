@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.soak import scaled
 from tests.unit.fine.families import FAMILIES, with_each
 from tests.unit.fine.reference import Expected, Reference, picture
 
@@ -45,7 +46,7 @@ def test_scores_of_pictures_against_a_text_equal_the_reference(
 ) -> None:
     settings = SETTINGS[kind]
     # with the entropy trigger, samples are injected at different layers
-    count = 3 if settings.trigger == "entropy" else 2
+    count = 3 if settings.trigger == "entropy" else scaled(2, 3)
     pictures = [picture(seed, 16 + 6 * seed, 30 - 4 * seed) for seed in range(count)]
     scores = scorer_of(family).score(Content(text=CAPTION), [Content(image=image) for image in pictures], settings)
     question = f"Does the image match the caption: <{CAPTION}>? Please directly output True or False"

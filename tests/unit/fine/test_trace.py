@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.soak import scaled
 from tests.unit.fine.families import FAMILIES, NEED_A_PICTURE
 from tests.unit.fine.reference import Reference, picture
 
@@ -116,7 +117,7 @@ def test_in_the_other_modes_the_trace_describes_the_first_pass(
 
 def mixed_pool(scorer: Scorer) -> list[Content]:
     texts = ["a dog", "a small blue circle is left of a red square and " * 3]
-    shown = [Content(image=pictures()[2])]
+    shown = [Content(image=image) for image in scaled(pictures()[2:3], pictures())]
     both = [Content(image=picture(20 + at, 30, 20), text=text) for at, text in enumerate(texts)]
     if scorer._loaded.module.config.model_type in NEED_A_PICTURE:
         return [*shown, *both]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.soak import scaled
 from tests.unit.fine.families import FAMILIES
 from tests.unit.fine.reference import Reference, picture
 
@@ -143,7 +144,7 @@ def assert_same_answer(one: PairScore, other: PairScore) -> None:
 def test_an_answer_does_not_depend_on_its_batch(
     family: str, settings: Injection, numeric_scorer: Callable[[str], Scorer]
 ) -> None:
-    scorer, query, some = numeric_scorer(family), Content(text=CAPTION), pool()[1::2]
+    scorer, query, some = numeric_scorer(family), Content(text=CAPTION), scaled(pool()[1::2], pool())
     alone = [scorer.score(query, [one], settings, mode="verbalized")[0] for one in some]
     order = [int(at) for at in np.random.default_rng(3).permutation([*range(len(some)), 0, 3])]
     found = scorer.score(query, [some[at] for at in order], settings, mode="verbalized")

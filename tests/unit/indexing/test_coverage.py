@@ -176,6 +176,15 @@ def test_the_embedder_of_the_collection_is_indexed_first_and_none_selects_the_de
     assert [one.name for one in _coverage(world) if one.in_use] == [OLD]
 
 
+def test_a_change_that_was_committed_before_the_lock_is_not_ignored(both: WorkerContext, world) -> None:
+    _index_with_new(both, world)
+    with transaction(world.sessions) as session:
+        collection = session.get_one(Collection, world.collection_id)
+        _use(world, NEW)
+        coverage.use(session, collection, None, world.settings)
+    assert [one.name for one in _coverage(world) if one.in_use] == [OLD]
+
+
 def test_an_embedder_that_is_not_configured_and_an_unknown_model_are_refused(both: WorkerContext, world) -> None:
     with transaction(world.sessions) as session, pytest.raises(InvalidInput, match="not a configured embedder"):
         submit_index(session, world.user, world.collection_id, world.settings, embedder="ViT-B-32/openai")

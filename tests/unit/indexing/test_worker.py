@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from PIL import Image
+from tests.factories import make_text, store
 from tests.unit.stand_ins import FakeEmbedder, index, run
 
 from retllm.db.enums import ItemKind, JobState, UnitState
 from retllm.db.session import transaction
-from retllm.db.tables import Embedding, EmbeddingModel, Item, Unit
-from retllm.errors import JobCancelled, ModelUnavailable
+from retllm.db.tables import Embedding, EmbeddingModel, Item, Unit, new_id
+from retllm.errors import JobCancelled, ModelUnavailable, StorageUnavailable
 from retllm.history import control
 from retllm.history.job_views import job_view
 from retllm.indexing import worker as indexing_worker
 from retllm.indexing.indexed import keep_error
 from retllm.indexing.submit import submit_index
-from retllm.indexing.worker import embed_unit, open_picture
+from retllm.indexing.worker import _store, embed_unit, open_picture, register
 from retllm.media.ingest import Ingest, delete_item
 from retllm.media.storage import Storage
 from retllm.queue.worker import WorkerContext, run_unit
@@ -91,6 +92,28 @@ def test_only_the_unreadable_picture_of_a_unit_fails_and_it_can_be_retried(conte
     with world.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Embedding)) == 4
     assert _errors(world) == {}, "the item has been embedded now"
+
+
+@pytest.mark.parametrize("error", [StorageUnavailable(), OSError("connection reset")], ids=repr)
+def test_a_temporary_error_of_a_picture_fails_the_attempt_and_the_whole_unit_is_retried(
+    context: WorkerContext, world, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
+    for number in range(2):
+        ingest.add_picture(f"{number}.png", _png((60 * number, 0, 0)))
+    errors = [error]
+
+    def opened(*arguments: Any) -> Image.Image:
+        if errors:
+            raise errors.pop()
+        return open_picture(*arguments)
+
+    monkeypatch.setattr(indexing_worker, "open_picture", opened)
+    job_id = index(context, world)
+    assert [(unit.state, unit.attempt, len(unit.payload["items"])) for unit in world.units(job_id)] == [
+        (UnitState.DONE, 2, 2)
+    ]
+    assert _errors(world) == {}
 
 
 def test_the_pictures_of_a_unit_are_decoded_in_parallel_with_correct_embeddings(
@@ -199,3 +222,17 @@ def test_a_job_whose_only_item_is_deleted_before_it_is_decoded_succeeds(
     assert world.job(job_id).state is JobState.SUCCEEDED
     with world.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Embedding)) == 0
+
+
+def test_a_vector_of_an_older_version_of_an_item_does_not_replace_that_of_a_newer_one(world) -> None:
+    newer = make_text(world.collection_id, "a wren", version=2)
+    older = make_text(world.collection_id, "a robin", id=newer.id, version=1)
+    with transaction(world.sessions) as session:
+        store(session, newer)
+        model = register(session, FakeEmbedder())
+        for item in (newer, older):
+            vectors = list(FakeEmbedder().embed_texts([item.text]))
+            _store(session, model, world.collection_id, [item], vectors, 0.7, new_id())
+        stored = session.scalars(sa.select(Embedding)).one()
+    assert stored.item_version == 2
+    np.testing.assert_allclose(stored.vector, FakeEmbedder().embed_texts(["a wren"])[0], atol=1e-5)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
+from typing import Any
 
 import pytest
 
 from retllm.errors import MediaRejected
+from retllm.media import parallel
 from retllm.media.parallel import in_parallel
 
 # longer than any wait takes on a busy machine
@@ -125,3 +128,29 @@ def test_closing_ends_the_threads_and_starts_no_more_items(size: int) -> None:
     assert not closing_.is_alive()
     assert not decoding_threads()
     assert len(started) <= 9
+
+
+def test_an_item_that_waits_for_free_bytes_does_not_start_after_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+    measured, closed = threading.Semaphore(0), threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, *arguments: Any, **more: Any) -> None:
+            closed.set()
+            super().shutdown(*arguments, **more)
+
+    def measure(item: int) -> int:
+        measured.release()
+        return 1000 if item else 1
+
+    def make(item: int) -> None:
+        started.append(item)
+        assert not item or closed.wait(DEADLINE)
+
+    monkeypatch.setattr(parallel, "ThreadPoolExecutor", Pool)
+    results = many(range(3), make, size_of=measure, threads=2)
+    next(results)
+    for _ in range(3):
+        assert measured.acquire(timeout=DEADLINE)
+    results.close()
+    assert len(started) <= 2, "item 0, and the one that had the bytes"

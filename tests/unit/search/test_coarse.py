@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from tests.unit.two_embedders import (
 from retllm import embedding
 from retllm.db.enums import ItemKind, JobState, Stage, UnitState
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Search, new_id
+from retllm.db.tables import Candidate, Collection, Embedding, EmbeddingModel, Item, Search, new_id
 from retllm.errors import Conflict, InvalidInput, ModelUnavailable
 from retllm.queue.worker import WorkerContext
 from retllm.search import neighbours
@@ -94,6 +95,25 @@ def test_two_embedders_and_the_captions_are_fused_by_their_ranks(context: Worker
     )
     for row in view.candidates:
         assert row.similarity == pytest.approx(cosines[row.text], abs=1e-5)
+
+
+def test_candidates_are_inserted_in_the_order_of_their_items(
+    context: WorkerContext, world, request: pytest.FixtureRequest
+) -> None:
+    """Each row locks its item, and other transactions lock items in this order."""
+    inserted: list[UUID] = []
+
+    def note(_mapper: Any, _connection: Any, candidate: Candidate) -> None:
+        inserted.append(candidate.item_id)
+
+    sa.event.listen(Candidate, "before_insert", note)
+    request.addfinalizer(lambda: sa.event.remove(Candidate, "before_insert", note))
+    world.add_texts("red", "red circle", "red circle and moon")
+    index(context, world, both)
+    search_id = search(world, text="red circle and moon", k=3)
+    run(context, world, search_id, FakeScorer(even), both)
+    ranked = sorted(view_of(world, search_id).candidates, key=lambda row: row.coarse_rank)
+    assert inserted == [row.item_id for row in ranked[::-1]] == sorted(inserted)
 
 
 def test_a_search_skips_an_embedder_that_is_not_indexed_yet_and_reports_it(context: WorkerContext, world) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 from uuid import UUID, uuid4
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState
 from retllm.db.session import Sessions, make_sessions, transaction
@@ -156,6 +158,22 @@ def test_deleted_items_and_items_of_other_models_are_not_found(gallery: Gallery,
         session.flush()
         assert nearest(session, other, gallery.here.id, query, 5, sorted(ALL)) == ([], 0)
         scope.rollback()
+
+
+def test_items_deleted_after_the_count_are_not_counted_as_searched(
+    gallery: Gallery, query: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (best, _), *others = gallery.truth(query, COUNT, gallery.here.id, {ItemKind.TEXT})
+    exactly = neighbours._exactly
+
+    def after_a_deletion(session: Session, *arguments: Any) -> Any:
+        session.execute(sa.update(Item).where(Item.id == best).values(state=ItemState.DELETED))
+        return exactly(session, *arguments)
+
+    monkeypatch.setattr(neighbours, "_exactly", after_a_deletion)
+    with gallery.sessions() as session:
+        found, searched = nearest(session, gallery.model, gallery.here.id, query, COUNT, [ItemKind.TEXT])
+    assert len(found) == searched == len(others)
 
 
 SIZES = {"crowd": 1200, "far": 250, "apart": 400, "few": 12}

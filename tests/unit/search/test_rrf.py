@@ -76,7 +76,8 @@ def test_exactly_equal_sums_tie_and_the_better_single_rank_goes_first() -> None:
     first, second = [f"x{n}" for n in range(80)], [f"y{n}" for n in range(80)]
     first[2], second[65] = "near", "near"
     first[23], second[23] = "even", "even"
-    fused = {entry.key: (place, entry) for place, entry in enumerate(reciprocal_rank_fusion({"a": first, "b": second}))}
+    # in this order of the sources, "even" occurs first
+    fused = {entry.key: (place, entry) for place, entry in enumerate(reciprocal_rank_fusion({"b": second, "a": first}))}
     assert fused["near"][1].score == fused["even"][1].score == pytest.approx(1 / 42)
     assert fused["even"][0] == fused["near"][0] + 1
 

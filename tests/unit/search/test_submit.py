@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 from pydantic import ValidationError
+from tests.factories import make_collection, make_text, store
 
 from retllm.db.enums import ItemKind, JobState, Role, Stage
 from retllm.db.session import transaction
@@ -105,6 +106,17 @@ def test_the_same_key_for_another_request_is_refused(indexed) -> None:
     assert _search(indexed, key="k", text="a cat").job.id == first.job.id
     with pytest.raises(Conflict, match="different request"):
         _search(indexed, key="k", text="a dog")
+
+
+def test_the_same_key_for_another_collection_is_refused(world) -> None:
+    world.add_texts("a")
+    _index(world, "k")
+    with transaction(world.sessions) as session:
+        other = make_collection(world.user.id, "other")
+        store(session, other, make_text(other.id, "a"))
+    world.collection_id = other.id
+    with pytest.raises(Conflict, match="different request"):
+        _index(world, "k")
 
 
 def test_a_refused_request_leaves_no_job_and_its_key_can_be_used_again(world) -> None:

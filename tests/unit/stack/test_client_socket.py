@@ -100,3 +100,13 @@ def test_a_non_blocking_socket_raises_blocking_io_error(ends: Ends, slots: Reque
             server.recv(1)
         with pytest.raises(BlockingIOError):
             server.sendall(bytes(64 << 20))
+
+
+def test_data_in_the_send_queue_is_not_counted_as_read(ends: Ends, slots: RequestSlots) -> None:
+    client, accepted = ends
+    with ClientSocket(accepted, slots, DEADLINE) as server:
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.sendall(bytes(64 << 20))
+        # the client has not read anything, but its system has received a bufferful
+        assert server._progress() <= client.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < server._sent

@@ -6,8 +6,10 @@ import socket
 
 import pytest
 from gunicorn.config import Config
+from gunicorn.workers.gthread import ThreadWorker
 
-from retllm.stack.gunicorn_worker import Connection
+from retllm.stack.client_socket import ClientSocket, RequestSlots
+from retllm.stack.gunicorn_worker import Connection, Worker
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,19 @@ def test_a_request_is_ready_for_a_thread_when_its_header_is_complete_or_malforme
             assert not connection.add(piece)
         assert connection.add(last) is ready
         assert bytes(connection.received) == b"".join(pieces)
+
+
+def test_each_request_of_a_connection_gives_its_client_a_new_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    # the client sends the body when the server waits for it
+    slots = RequestSlots(1, lambda: theirs.sendall(b"body"))
+    monkeypatch.setattr(ThreadWorker, "handle", lambda _, conn: conn.sock.recv(100) == b"body")
+    worker = Worker.__new__(Worker)
+    with theirs, ClientSocket(ours, slots, 60) as client:
+        connection = Connection(Config(), client, ("127.0.0.1", 1), ("127.0.0.1", 2))
+        for _ in range(2):
+            assert slots.try_acquire()
+            client._waited = 60.0
+            connection.add(b"POST / HTTP/1.1\r\n\r\n")
+            assert worker.handle(connection)
+            slots._free.release()
