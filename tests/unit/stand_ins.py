@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zlib
 from collections.abc import Callable, Sequence
@@ -25,6 +26,14 @@ from retllm.search.coarse_worker import coarse_unit
 from retllm.search.request import SearchRequest
 from retllm.search.submit import StoredPicture, submit_search
 from retllm.search.views import search_view
+
+
+def png(colour: tuple[int, int, int]) -> io.BytesIO:
+    """Return a picture of one colour as a file."""
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(file, "PNG")
+    file.seek(0)
+    return file
 
 
 class FakeEmbedder:

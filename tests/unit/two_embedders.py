@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import string
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from PIL import Image
-from tests.unit.stand_ins import FakeEmbedder
+from tests.unit.stand_ins import FakeEmbedder, png
 
 from retllm.db.tables import Embedding, EmbeddingModel, Item
 from retllm.embedding import EmbedderInfo
@@ -23,11 +22,10 @@ MAIN, LETTERS = "local-dir:embedder", "local-dir:letters"
 LETTERS_NAME = "local-dir:/models/letters"
 
 
-class Letters:
+class Letters(FakeEmbedder):
     """Another predictable embedder: it uses the letters of a text, or the brightness of a picture."""
 
     info = EmbedderInfo(name=LETTERS_NAME, revision="r7", dimension=28, preprocessing_hash="p2")
-    least_side = 8
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         rows = np.full((len(texts), 28), 1e-3, dtype=np.float32)
@@ -35,12 +33,6 @@ class Letters:
             for letter in text:
                 row[string.ascii_lowercase.find(letter)] += 1
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-    def prepare(self, picture: Image.Image) -> Image.Image:
-        return picture
-
-    def embed_prepared(self, prepared: Sequence[Image.Image]) -> np.ndarray:
-        return self.embed_images(prepared)
 
     def embed_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         rows = np.zeros((len(pictures), 28), dtype=np.float32)
@@ -79,18 +71,11 @@ def vectors(world) -> dict[str, set[str]]:
     return found
 
 
-def picture(colour: tuple[int, int, int]) -> io.BytesIO:
-    stream = io.BytesIO()
-    Image.new("RGB", (8, 8), colour).save(stream, "PNG")
-    stream.seek(0)
-    return stream
-
-
 def add_pictures(context: WorkerContext, world, **captions: str | None) -> None:
     """Add a picture of a different colour for each caption; None stands for no caption."""
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     for number, (name, text) in enumerate(captions.items()):
-        ingest.add_picture(f"{name}.png", picture((10 + 40 * number, 90, 200 - 30 * number)), text=text)
+        ingest.add_picture(f"{name}.png", png((10 + 40 * number, 90, 200 - 30 * number)), text=text)
 
 
 def params_of(world, job_id: object) -> dict[str, Any]:

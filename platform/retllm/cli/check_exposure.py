@@ -52,7 +52,7 @@ def inspect_cookies(settings: Settings) -> tuple[str, str]:
             "Set RETLLM_PROXIES to the number of reverse proxies in front of the web server.",
         )
     return (
-        f"A web server with these settings sends the session cookie over HTTPS only; trusted reverse proxies: "
+        "A web server with these settings sends the session cookie over HTTPS only; trusted reverse proxies: "
         f"{settings.proxies}.",
         "",
     )

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image
 from tests.factories import make_text, store
-from tests.unit.stand_ins import FakeEmbedder, index, run
+from tests.unit.stand_ins import FakeEmbedder, index, png, run
 
 from retllm.db.enums import ItemKind, JobState, UnitState
 from retllm.db.session import transaction
@@ -31,17 +31,10 @@ from retllm.media.storage import Storage
 from retllm.queue.worker import WorkerContext, run_unit
 
 
-def _png(colour: tuple[int, int, int]) -> io.BytesIO:
-    file = io.BytesIO()
-    Image.new("RGB", (40, 30), colour).save(file, "PNG")
-    file.seek(0)
-    return file
-
-
 def test_an_item_is_embedded_by_its_picture_its_text_or_both(context: WorkerContext, world) -> None:
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
-    ingest.add_picture("red.png", _png((250, 0, 0)))
-    ingest.add_picture("blue.png", _png((0, 0, 250)), text="a blue field")
+    ingest.add_picture("red.png", png((250, 0, 0)))
+    ingest.add_picture("blue.png", png((0, 0, 250)), text="a blue field")
     ingest.add_text("a blue field in words")
     index(context, world)
     words = FakeEmbedder()
@@ -64,7 +57,7 @@ def test_an_item_is_embedded_by_its_picture_its_text_or_both(context: WorkerCont
 def test_only_the_unreadable_picture_of_a_unit_fails_and_it_can_be_retried(context: WorkerContext, world) -> None:
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     for number in range(4):
-        ingest.add_picture(f"{number}.png", _png((60 * number, 0, 0)))
+        ingest.add_picture(f"{number}.png", png((60 * number, 0, 0)))
     with world.sessions() as session:
         broken = session.scalars(sa.select(Item).where(Item.name == "2.png")).one()
     kept = context.storage.open(broken.picture_key).read()
@@ -100,7 +93,7 @@ def test_a_temporary_error_of_a_picture_fails_the_attempt_and_the_whole_unit_is_
 ) -> None:
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     for number in range(2):
-        ingest.add_picture(f"{number}.png", _png((60 * number, 0, 0)))
+        ingest.add_picture(f"{number}.png", png((60 * number, 0, 0)))
     errors = [error]
 
     def opened(*arguments: Any) -> Image.Image:
@@ -124,7 +117,7 @@ def test_the_pictures_of_a_unit_are_decoded_in_parallel_with_correct_embeddings(
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     colours = [(6 * number, 250 - 6 * number, 90) for number in range(40)]
     for number, colour in enumerate(colours):
-        ingest.add_picture(f"{number:02}.png", _png(colour))
+        ingest.add_picture(f"{number:02}.png", png(colour))
     meeting, open_ = threading.Barrier(2, timeout=60), open_picture
 
     def met(*arguments: Any) -> Image.Image:
@@ -148,7 +141,7 @@ def test_a_job_cancelled_during_decoding_leaves_no_thread(
 ) -> None:
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     for number in range(4):
-        ingest.add_picture(f"{number}.png", _png((60 * number, 0, 0)))
+        ingest.add_picture(f"{number}.png", png((60 * number, 0, 0)))
 
     def stopped(*_: Any) -> None:
         raise JobCancelled
@@ -169,11 +162,11 @@ def _errors(world) -> dict[UUID, str]:
 
 def test_a_new_caption_clears_the_error_of_an_item(context: WorkerContext, world) -> None:
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
-    item_id = ingest.add_picture("red.png", _png((250, 0, 0))).item_id
+    item_id = ingest.add_picture("red.png", png((250, 0, 0))).item_id
     with transaction(world.sessions) as session:
         keep_error(session, item_id, "a broken caption")
     assert _errors(world) == {item_id: "a broken caption"}
-    ingest.add_picture("red.png", _png((250, 0, 0)), text="a red field")
+    ingest.add_picture("red.png", png((250, 0, 0)), text="a red field")
     assert _errors(world) == {}
 
 
@@ -210,7 +203,7 @@ def test_a_job_whose_only_item_is_deleted_before_it_is_decoded_succeeds(
     context: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
-    item_id = ingest.add_picture("red.png", _png((250, 0, 0))).item_id
+    item_id = ingest.add_picture("red.png", png((250, 0, 0))).item_id
 
     def delete_first(storage: Storage, item: Item, *rest: Any) -> Image.Image:
         with world.sessions() as session:

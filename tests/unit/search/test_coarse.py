@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from PIL import Image
-from tests.unit.stand_ins import FakeEmbedder, FakeScorer, index, run, search, view_of
+from tests.unit.stand_ins import FakeEmbedder, FakeScorer, index, png, run, search, view_of
 from tests.unit.two_embedders import (
     LETTERS,
     LETTERS_NAME,
@@ -21,7 +21,6 @@ from tests.unit.two_embedders import (
     both,
     even,
     letters_are_broken,
-    picture,
     set_up,
 )
 
@@ -211,7 +210,7 @@ def test_a_search_in_captions_only_needs_no_index(context: WorkerContext, world)
 def test_a_picture_query_does_not_search_captions_and_reports_it(context: WorkerContext, world) -> None:
     add_pictures(context, world, a="a harbour", b=None)
     index(context, world, both)
-    context.storage.put("queries/q/picture", picture((50, 90, 170)))
+    context.storage.put("queries/q/picture", png((50, 90, 170)))
     query = StoredPicture("queries/q/picture", "0" * 64)
     search_id = search(world, query, k=2, coarse={"captions": True})
     run(context, world, search_id, FakeScorer(even), both)
@@ -302,7 +301,7 @@ def test_real_encoders_are_indexed_and_fused(context: WorkerContext, world, tmp_
     search_id = search(world, text="a red bird", k=5)
     run(served, world, search_id, FakeScorer(even), loaded.__getitem__)
     view = view_of(world, search_id)
-    pictures = {f"{name}.png": picture((10 + 40 * n, 90, 200 - 30 * n)) for n, name in enumerate("abcde")}
+    pictures = {f"{name}.png": png((10 + 40 * n, 90, 200 - 30 * n)) for n, name in enumerate("abcde")}
     rankings, cosines = {}, {}
     for name, embedder in loaded.items():
         images = embedder.embed_images([Image.open(stream) for stream in pictures.values()])

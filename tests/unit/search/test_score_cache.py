@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from PIL import Image
 from tests.unit.queue.test_dispatcher import Recorder
-from tests.unit.stand_ins import FakeScorer, SilentNotifier, index, run, search, view_of
+from tests.unit.stand_ins import FakeScorer, SilentNotifier, index, png, run, search, view_of
 
 from retllm.db.session import transaction
 from retllm.db.tables import CachedScore, Collection, Item, new_id
@@ -90,13 +88,6 @@ def test_a_pair_with_a_changed_caption_is_scored_again(context: WorkerContext, w
     assert again.texts == ["red sun"]
 
 
-def _png(colour: tuple[int, int, int]) -> io.BytesIO:
-    file = io.BytesIO()
-    Image.new("RGB", (40, 30), colour).save(file, "PNG")
-    file.seek(0)
-    return file
-
-
 def test_the_score_of_the_same_picture_in_another_collection_is_reused(context: WorkerContext, world) -> None:
     for number in range(2):
         if number:
@@ -106,7 +97,7 @@ def test_the_score_of_the_same_picture_in_another_collection_is_reused(context: 
             world.collection_id = other.id
         ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
         for name, colour in (("red.png", (250, 0, 0)), ("blue.png", (0, 0, 250 - number))):
-            ingest.add_picture(name, _png(colour))
+            ingest.add_picture(name, png(colour))
         index(context, world)
         scorer, search_id = _run_search(context, world, k=2)
         cached = {row.name for row in view_of(world, search_id).candidates if row.cached}
@@ -114,7 +105,7 @@ def test_the_score_of_the_same_picture_in_another_collection_is_reused(context: 
 
 
 def test_a_query_picture_is_identified_by_its_digest(context: WorkerContext, world, texts: list[str]) -> None:
-    context.storage.put("queries/q/picture", _png((0, 0, 240)))
+    context.storage.put("queries/q/picture", png((0, 0, 240)))
     for digest, asked in (("1" * 64, 3), ("1" * 64, 0), ("2" * 64, 3)):
         search_id = search(world, StoredPicture("queries/q/picture", digest), k=3)
         scorer = _scorer()

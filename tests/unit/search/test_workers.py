@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from uuid import uuid4
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from PIL import Image
-from tests.unit.stand_ins import FakeEmbedder, FakeScorer, SilentNotifier, index, run, search, view_of
+from tests.unit.stand_ins import FakeEmbedder, FakeScorer, SilentNotifier, index, png, run, search, view_of
 
 from retllm.db.enums import DecidedBy, ItemKind, JobState, Stage, UnitState
 from retllm.db.session import transaction
@@ -25,13 +23,6 @@ from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
 from retllm.search import fine_worker
 from retllm.search.coarse_worker import coarse_unit
 from retllm.search.submit import StoredPicture
-
-
-def _png(colour: tuple[int, int, int]) -> io.BytesIO:
-    file = io.BytesIO()
-    Image.new("RGB", (40, 30), colour).save(file, "PNG")
-    file.seek(0)
-    return file
 
 
 def test_a_search_has_the_coarse_order_first_and_then_the_final_order(context: WorkerContext, world) -> None:
@@ -88,9 +79,9 @@ def test_the_tied_score_with_the_lower_entropy_ranks_first(context: WorkerContex
 def test_a_query_with_picture_and_text_passes_both_stages(context: WorkerContext, world) -> None:
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     for name, colour in (("red.png", (250, 0, 0)), ("blue.png", (0, 0, 250))):
-        ingest.add_picture(name, _png(colour))
+        ingest.add_picture(name, png(colour))
     index(context, world)
-    context.storage.put("queries/q/picture", _png((0, 0, 240)))
+    context.storage.put("queries/q/picture", png((0, 0, 240)))
     search_id = search(world, StoredPicture("queries/q/picture", "0" * 64), text="sky", k=2, kinds=["image"])
     scorer = FakeScorer(lambda content: (0.5, 0.1))
     run(context, world, search_id, scorer)
@@ -102,7 +93,7 @@ def test_a_query_with_picture_and_text_passes_both_stages(context: WorkerContext
 
 def test_a_unit_is_retried_if_the_storage_is_unavailable(context: WorkerContext, world, monkeypatch) -> None:
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
-    ingest.add_picture("red.png", _png((250, 0, 0)))
+    ingest.add_picture("red.png", png((250, 0, 0)))
     index(context, world)
     tries: list[str] = []
     original = Storage.open
