@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner, Result
+from tests.factories import make_embedding, make_model, make_text
 from werkzeug.serving import make_server
 
 from retllm.cli.collections import collections
 from retllm.db.enums import Role
 from retllm.db.session import transaction
-from retllm.db.tables import Embedding, EmbeddingModel, Item, new_id
+from retllm.db.tables import Item
 from retllm.identity import accounts, tokens
 from retllm.identity.actor import Actor
 from retllm.settings import Settings, public_name
@@ -68,24 +69,12 @@ def _text_with_vector(served: Services, key: str, embedder: str) -> uuid.UUID:
     with transaction(served.sessions) as session:
         item = session.scalar(sa.select(Item))
         if item is None:
-            item = Item(
-                id=new_id(), collection_id=uuid.UUID(key), kind="text", name="a", content_sha256="a", size_bytes=1
-            )
+            item = make_text(uuid.UUID(key), "a")
             session.add(item)
-        model = EmbeddingModel(id=new_id(), name=embedder, revision="r", dimension=2, preprocessing_hash="h")
+        model = make_model(embedder)
         session.add(model)
         session.flush()
-        session.add(
-            Embedding(
-                token=new_id(),
-                item_id=item.id,
-                model_id=model.id,
-                collection_id=item.collection_id,
-                item_version=1,
-                image_weight=served.settings.item_image_weight,
-                vector=[1.0, 0.0],
-            )
-        )
+        session.add(make_embedding(item, model.id, image_weight=served.settings.item_image_weight))
     return model.id
 
 

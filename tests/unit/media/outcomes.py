@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import BinaryIO
 
-import numpy as np
+from tests.factories import make_embedding
 
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Embedding, Item, new_id
+from retllm.db.tables import Item
 from retllm.db.vectors import register_model
 from retllm.media.batch import add_files
 from retllm.media.ingest import FileOutcome, IncomingFile, Ingest
@@ -35,14 +35,4 @@ def reason(outcome: FileOutcome) -> str:
 def add_embedding(sessions: Sessions, item: Item) -> None:
     with transaction(sessions) as session:
         model = register_model(session, name="test", revision="1", dimension=3, preprocessing_hash="x")
-        session.add(
-            Embedding(
-                token=new_id(),
-                item_id=item.id,
-                model_id=model.id,
-                collection_id=item.collection_id,
-                item_version=item.version,
-                image_weight=1.0,
-                vector=np.ones(3, np.float32),
-            )
-        )
+        session.add(make_embedding(item, model.id, (1.0, 1.0, 1.0)))
