@@ -9,8 +9,10 @@ from retllm.indexing.handler import INDEX_HANDLER
 from retllm.queue import handlers
 from retllm.queue.handlers import JobHandler
 from retllm.search.handler import SEARCH_HANDLER
+from retllm.uploads.handler import UPLOAD_HANDLER
 
 HANDLERS: Mapping[JobKind, JobHandler] = {
+    JobKind.UPLOAD: UPLOAD_HANDLER,
     JobKind.INDEX: INDEX_HANDLER,
     JobKind.SEARCH: SEARCH_HANDLER,
 }

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 REGISTRY = CollectorRegistry()
 """The registry of this process. The default registry would add values that describe one process only."""
 
-STAGES = ("embed", "coarse", "fine")
+STAGES = ("media", "embed", "coarse", "fine")
 MODELS = ("embedder", "scorer")
 OUTCOMES = {
     "done": "its results were stored",

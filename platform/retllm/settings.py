@@ -291,6 +291,9 @@ class Settings(BaseSettings):
         description="Seconds that a client may take for the header of a request, and for each 16 KiB of a request or "
         "response body; slower connections are closed.",
     )
+    media_workers: int = Field(
+        default=1, ge=0, description="Worker processes for the queue `media`, which decode uploaded files."
+    )
     embed_workers: int = Field(default=1, ge=0, description="Worker processes for the queue `embed`; one per GPU.")
     score_workers: int = Field(default=1, ge=0, description="Worker processes for the queue `score`; one per GPU.")
 

@@ -13,13 +13,13 @@ from celery.signals import celeryd_init, setup_logging, worker_ready, worker_shu
 
 from retllm import logs
 from retllm.settings import get_settings
-from retllm_workers import embed, presence, score, stopping
+from retllm_workers import embed, media, presence, score, stopping
 from retllm_workers.celery_app import app
 
 log = structlog.get_logger(__name__)
 
-# `stopping` is imported for its signal handlers
-__all__ = ["app", "stopping"]
+# `stopping` is imported for its signal handlers, `media` for its task
+__all__ = ["app", "media", "stopping"]
 
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]  # celery has no types

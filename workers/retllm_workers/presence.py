@@ -37,7 +37,7 @@ def report(queues: list[str]) -> WorkerReport:
     if score.QUEUES & set(queues):
         held |= score.models()
     models = [_model_state(name, model) for name, model in held.items()]
-    return WorkerReport(worker_name(), queues, _device(), version("retllm-platform"), models)
+    return WorkerReport(worker_name(), queues, _device() if held else "cpu", version("retllm-platform"), models)
 
 
 def _model_state(name: str, held: HeldModel[Any]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def job_state(job: Json) -> str:
 def _progress(job: Json) -> tuple[str, int, int | None]:
     """Return the current stage of a job, the processed items and the total (None if unknown)."""
     stage: Json = job["stages"][-1] if job["stages"] else {}
-    names = {"embed": "indexing", "coarse": "coarse stage", "fine": "fine stage"}
+    names = {"media": "reading files", "embed": "indexing", "coarse": "coarse stage", "fine": "fine stage"}
     name = names.get(stage.get("stage", ""), JOB_STATES[JobState.QUEUED])
     done = int(stage.get("items_done", 0)) + int(stage.get("items_failed", 0))
     return name, done, int(stage.get("items_total", 0)) or None

@@ -15,6 +15,7 @@ from uuid6 import uuid7
 from retllm.db.enums import (
     AttemptOutcome,
     DecidedBy,
+    FileStatus,
     ItemKind,
     ItemState,
     JobKind,
@@ -77,6 +78,7 @@ class Base(DeclarativeBase):
         AttemptOutcome: _enum(AttemptOutcome),
         TokenScope: _enum(TokenScope),
         DecidedBy: _enum(DecidedBy),
+        FileStatus: _enum(FileStatus),
     }
 
 

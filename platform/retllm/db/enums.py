@@ -61,8 +61,21 @@ class ItemState(StrEnum):
 class JobKind(StrEnum):
     """The kind of a job."""
 
+    UPLOAD = "upload"  # turns uploaded files into items, and embeds them
     INDEX = "index"  # embeds the items of a collection
     SEARCH = "search"  # ranks the items of a collection for one query
+
+
+class FileStatus(StrEnum):
+    """What became of an uploaded file, of an entry of an archive, or of a row of a sheet."""
+
+    WAITING = "waiting"  # received; no worker has processed it yet
+    ADDED = "added"  # it is a new item
+    DUPLICATE = "duplicate"  # the collection already has it; nothing changed
+    UPDATED = "updated"  # an item has a new caption
+    READ = "read"  # a sheet or an archive; its rows or entries have outcomes of their own
+    IGNORED = "ignored"  # a file of the operating system or the like, which nobody wants to find
+    REJECTED = "rejected"  # not added; the error says why
 
 
 class JobState(StrEnum):
@@ -79,6 +92,7 @@ class JobState(StrEnum):
 class Stage(StrEnum):
     """The step of a job that a unit belongs to."""
 
+    MEDIA = "media"  # turn some uploaded files into items
     EMBED = "embed"  # embed some items
     COARSE = "coarse"  # embed the query and find the k nearest items
     FINE = "fine"  # score some candidates

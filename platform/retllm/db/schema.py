@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from retllm.db import operations, people, reviews, tables
+from retllm.db import operations, people, reviews, tables, uploads
 from retllm.db.base import Base
 
-__all__ = ["metadata", "operations", "people", "reviews", "tables"]
+__all__ = ["metadata", "operations", "people", "reviews", "tables", "uploads"]
 
 metadata = Base.metadata

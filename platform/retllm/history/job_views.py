@@ -134,6 +134,10 @@ def _progress(job: Job, stages: Sequence[StageProgress], pool: int) -> float:
     """
     if job.state is JobState.SUCCEEDED:
         return 1.0
+    if job.kind is JobKind.UPLOAD:
+        done, total = sum(stage.items_done for stage in stages), sum(stage.items_total for stage in stages)
+        share = round(done / total, 4) if total else 0.0
+        return share if job.finished_at is not None else min(_MAX_UNFINISHED, share)
     last = Stage.EMBED if job.kind is JobKind.INDEX else Stage.FINE
     for stage in stages:
         if stage.stage is not last or not stage.items_total:

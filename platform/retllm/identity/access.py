@@ -171,7 +171,7 @@ def require_job_rights(session: Session, actor: Actor, job: Job) -> None:
         raise Forbidden(
             "This job belongs to another account. Only its owner and the editors of the collection can do that."
         )
-    require_scope(actor, TokenScope.CHANGE if job.kind is JobKind.INDEX else TokenScope.SEARCH)
+    require_scope(actor, TokenScope.SEARCH if job.kind is JobKind.SEARCH else TokenScope.CHANGE)
 
 
 def changeable_jobs(actor: Actor) -> sa.ColumnElement[bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobKind, Stage
-from retllm.db.tables import Item
+from retllm.db.tables import Collection, Item
 from retllm.errors import Conflict
 from retllm.identity.access import Right, collection_for
 from retllm.identity.actor import Actor
@@ -42,28 +43,44 @@ def submit_index(
         InvalidInput: the embedder is not configured.
         Conflict: the collection has no item, or the idempotency key belongs to a different request.
     """
-    used = embedder_of(collection_for(session, actor, collection_id, Right.CHANGE), settings)
-    names = sorted(settings.embedders, key=lambda name: name != used)
-    main, *further = names if embedder is None else [coverage.named(embedder, settings)]
-    params: dict[str, Any] = {"embedder": main, "item_image_weight": settings.item_image_weight}
-    if further:
-        params["extra_embedders"] = further
+    collection = collection_for(session, actor, collection_id, Right.CHANGE)
+    names = embedders_for(collection, settings) if embedder is None else [coverage.named(embedder, settings)]
+    params = embedding_params(names, settings)
     job, created = insert_job(session, actor, collection_id, JobKind.INDEX, params, idempotency_key)
     if not created:
         return Submitted(job, [], created=False)
     ready = sa.select(Item.id).where(Item.collection_id == collection_id, is_ready())
     if session.scalar(ready.limit(1)) is None:
         raise Conflict("The collection is empty: upload something first.")
-    payloads = _to_embed(session, ready, main, settings)
-    for name in further:
-        payloads += [{**payload, "embedder": name} for payload in _to_embed(session, ready, name, settings)]
-    units = lifecycle.add_units(session, job, Stage.EMBED, payloads)
+    units = lifecycle.add_units(session, job, Stage.EMBED, to_embed(session, ready, params, settings))
     lifecycle.finish_if_complete(session, job)
     return Submitted(job, units, created=True)
 
 
+def embedders_for(collection: Collection, settings: Settings) -> list[str]:
+    """Return the public names of all configured embedders, the main one of the collection first."""
+    used = embedder_of(collection, settings)
+    return sorted(settings.embedders, key=lambda name: name != used)
+
+
+def embedding_params(embedders: Sequence[str], settings: Settings) -> dict[str, Any]:
+    """Return the parameters of a job that embeds items with these embedders."""
+    main, *further = embedders
+    params: dict[str, Any] = {"embedder": main, "item_image_weight": settings.item_image_weight}
+    return {**params, "extra_embedders": further} if further else params
+
+
+def to_embed(
+    session: Session, items: sa.Select[UUID], params: Mapping[str, Any], settings: Settings
+) -> list[dict[str, Any]]:
+    """Return the payloads of units for the items among the selected ones that lack a vector of a job's embedders."""
+    payloads = _to_embed(session, items, params["embedder"], settings)
+    for name in params.get("extra_embedders", []):
+        payloads += [{**payload, "embedder": name} for payload in _to_embed(session, items, name, settings)]
+    return payloads
+
+
 def _to_embed(session: Session, ready: sa.Select[UUID], embedder: str, settings: Settings) -> list[dict[str, Any]]:
-    """Return the payloads of units for the items among ``ready`` that lack a vector of the embedder."""
     model = current_model(session, embedder)
     if model is not None:
         ready = ready.where(~has_vector(model, settings.item_image_weight))

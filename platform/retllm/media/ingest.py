@@ -173,6 +173,27 @@ class Ingest:
         self, item_id: uuid.UUID, name: str, stream: BinaryIO, sha256: str, caption: str | None
     ) -> FileOutcome | None:
         """Store the files, then the row; return None if another upload of the same picture was faster."""
+        values = self.store_picture(item_id, name, stream, sha256, caption)
+        kind, keys = values["kind"], (values["picture_key"], values["thumbnail_key"])
+        try:
+            inserted = self._insert(values)
+        except NotFound:
+            self.discard(*keys)
+            raise
+        # keep the files after any other database error: the commit may have succeeded although its response was lost
+        if not inserted:
+            self.discard(*keys)
+            return None
+        return FileOutcome(name=name, status="added", item_id=item_id, kind=kind)
+
+    def store_picture(
+        self, item_id: uuid.UUID, name: str, stream: BinaryIO, sha256: str, caption: str | None = None
+    ) -> dict[str, Any]:
+        """Decode a picture, store its files, and return the values of its item, which is not inserted.
+
+        Raises:
+            MediaRejected, TooLarge, StackError: as :func:`inspect_picture` does.
+        """
         inspected = inspect_picture(stream, self.settings)
         # a UUID v7 begins with a timestamp; its last digits spread the folders evenly
         folder = f"items/{item_id.hex[-2:]}/{item_id}"
@@ -182,12 +203,11 @@ class Ingest:
             size = self.storage.put(original, stream)
             self.storage.put(thumbnail, io.BytesIO(inspected.thumbnail))
         except BaseException:
-            self._discard(original, thumbnail)
+            self.discard(original, thumbnail)
             raise
-        kind = ItemKind.IMAGE if caption is None else ItemKind.BOTH
-        values = {
+        return {
             "id": item_id,
-            "kind": kind,
+            "kind": ItemKind.IMAGE if caption is None else ItemKind.BOTH,
             "name": name,
             "text": caption,
             "content_sha256": sha256,
@@ -198,16 +218,6 @@ class Ingest:
             "picture_key": original,
             "thumbnail_key": thumbnail,
         }
-        try:
-            inserted = self._insert(values)
-        except NotFound:
-            self._discard(original, thumbnail)
-            raise
-        # keep the files after any other database error: the commit may have succeeded although its response was lost
-        if not inserted:
-            self._discard(original, thumbnail)
-            return None
-        return FileOutcome(name=name, status="added", item_id=item_id, kind=kind)
 
     def _insert(self, values: dict[str, Any]) -> bool:
         row = {**values, "collection_id": self.collection_id}
@@ -216,7 +226,8 @@ class Ingest:
         except sa.exc.IntegrityError as error:
             raise NotFound("The collection was deleted.", collection_id=str(self.collection_id)) from error
 
-    def _discard(self, *keys: str) -> None:
+    def discard(self, *keys: str) -> None:
+        """Delete files that no row names; a file that can't be deleted is left for the sweeper."""
         _delete_files(self.storage, keys)
 
 

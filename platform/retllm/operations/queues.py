@@ -18,10 +18,11 @@ from retllm.identity.actor import Actor
 from retllm.queue.notifications import FIRST_NOTIFIED, QUEUE_OF, Notification
 from retllm.queue.pauses import Pause, is_ready, paused, take_ready
 
-QUEUES = ("query", "embed", "score")
+QUEUES = ("query", "media", "embed", "score")
 MEANING = {
     "query": "coarse stage of searches: embeds the query and finds the nearest items",
-    "embed": "index jobs: embeds items",
+    "media": "uploads: unpacks archives, decodes pictures, reads captions",
+    "embed": "index jobs and uploads: embeds items",
     "score": "fine stage of searches: scores candidates",
 }
 MAX_COUNTED = 10_000

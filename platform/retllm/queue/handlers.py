@@ -20,7 +20,8 @@ class JobHandler:
     """The callbacks of a kind of job, each called in a transaction that holds the job's lock.
 
     Attributes:
-        next_units: returns the next units when none is open; None if the job is complete.
+        next_units: returns the next units when none is open; None if the job is complete. With an empty list the job
+            stays open without a unit: further units come from elsewhere.
         on_dead: stores the error of a dead unit with its items; the last argument is false if the items did not cause
             the failure.
         finish: stores the result of a job that succeeded or partially succeeded.

@@ -56,8 +56,7 @@ def mark_dead(session: Session, job: Job, unit: Unit, error: str, *, split: bool
     items: list[str] = unit.payload.get("items", [])
     if split and len(items) > 1:
         unit.state = UnitState.SPLIT
-        payloads = [{**unit.payload, "items": [item]} for item in items]
-        return add_units(session, job, unit.stage, payloads, first_seq=_next_seq(session, job, unit.stage))
+        return append_units(session, job, unit.stage, [{**unit.payload, "items": [item]} for item in items])
     unit.state = UnitState.DEAD
     handler_of(job.kind).on_dead(session, job, unit, error, split)
     session.flush()
@@ -67,13 +66,15 @@ def mark_dead(session: Session, job: Job, unit: Unit, error: str, *, split: bool
 def set_apart(session: Session, job: Job, unit: Unit, items: Collection[str]) -> list[Notification]:
     """Move items out of a unit, each into a unit of its own."""
     unit.payload = {**unit.payload, "items": [item for item in unit.payload["items"] if item not in items]}
-    payloads = [{**unit.payload, "items": [item]} for item in items]
-    return add_units(session, job, unit.stage, payloads, first_seq=_next_seq(session, job, unit.stage))
+    return append_units(session, job, unit.stage, [{**unit.payload, "items": [item]} for item in items])
 
 
-def _next_seq(session: Session, job: Job, stage: Stage) -> int:
+def append_units(session: Session, job: Job, stage: Stage, payloads: Sequence[dict[str, Any]]) -> list[Notification]:
+    """Add ready units after those that the stage of ``job`` already has; otherwise like :func:`add_units`."""
+    if not payloads:
+        return []
     last = session.scalar(sa.select(sa.func.max(Unit.seq)).filter_by(job_id=job.id, stage=stage))
-    return 0 if last is None else last + 1
+    return add_units(session, job, stage, payloads, first_seq=0 if last is None else last + 1)
 
 
 def finish_if_complete(session: Session, job: Job) -> list[Notification]:
@@ -97,8 +98,7 @@ def finish_if_complete(session: Session, job: Job) -> list[Notification]:
     handler = handler_of(job.kind)
     following = None if job.cancel_requested else handler.next_units(session, job)
     if following is not None:
-        stage, payloads = following
-        return add_units(session, job, stage, payloads, first_seq=_next_seq(session, job, stage))
+        return append_units(session, job, *following)
     job.state = _end_state(job, counts)
     job.finished_at = sa.func.now()
     if job.state in (JobState.FAILED, JobState.PARTIAL):

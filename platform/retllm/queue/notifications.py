@@ -18,8 +18,13 @@ from retllm.queue import transport
 log = structlog.get_logger(__name__)
 
 # the coarse stage has its own queue, so that a search does not wait behind an index job
-QUEUE_OF = {Stage.EMBED: "embed", Stage.COARSE: "query", Stage.FINE: "score"}
-TASK_OF = {"embed": "retllm.embed_unit", "query": "retllm.coarse_unit", "score": "retllm.fine_unit"}
+QUEUE_OF = {Stage.MEDIA: "media", Stage.EMBED: "embed", Stage.COARSE: "query", Stage.FINE: "score"}
+TASK_OF = {
+    "media": "retllm.media_unit",
+    "embed": "retllm.embed_unit",
+    "query": "retllm.coarse_unit",
+    "score": "retllm.fine_unit",
+}
 # maximum number of hints sent by the request that creates the units; the dispatcher sends the others
 FIRST_NOTIFIED = 64
 

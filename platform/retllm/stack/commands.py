@@ -14,7 +14,7 @@ MIGRATE = ("-m", "retllm.cli.main", "migrate")
 READY_VARIABLE = "RETLLM_READY_FILE"
 """Environment variable with the path of the file that a worker of the stack writes when it is ready."""
 
-QUEUES = {"embed": "query,embed", "score": "score"}
+QUEUES = {"media": "media", "embed": "query,embed", "score": "score"}
 """The queues of each kind of worker, by priority: the coarse stage of a search precedes index jobs."""
 
 
@@ -34,7 +34,7 @@ def stack_worker(kind: str, node: str) -> tuple[str, ...]:
     return (*worker(kind), "--hostname", node, "--include", "retllm.stack.ready")
 
 
-PROCFILE = {"web": WEB, "dispatch": DISPATCH, "embed": worker("embed"), "score": worker("score")}
+PROCFILE = {"web": WEB, "dispatch": DISPATCH, **{kind: worker(kind) for kind in QUEUES}}
 """The long-running processes by their names in the Procfile."""
 
 

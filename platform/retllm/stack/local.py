@@ -19,7 +19,7 @@ import structlog
 
 from retllm.errors import StackError
 from retllm.settings import Settings
-from retllm.stack import postgres, redis
+from retllm.stack import commands, postgres, redis
 from retllm.stack.child import Child, ProcessSpec
 from retllm.stack.leftovers import STACK_VARIABLE, StackRecord, created_at, end_stack, record_path
 from retllm.stack.network import base_url, choose_port
@@ -29,7 +29,7 @@ from retllm.stack.supervisor import Supervisor
 log = structlog.get_logger(__name__)
 
 SERVERS = frozenset({"postgres", "redis"})
-PLATFORM = frozenset({"migrate", "web", "dispatch", "embed", "score"})
+PLATFORM = frozenset({"migrate", "web", "dispatch", *commands.QUEUES})
 PARTS = SERVERS | PLATFORM
 
 

@@ -39,8 +39,9 @@ def platform_stages(
     last: list[ProcessSpec] = []
     if "dispatch" in parts:
         last.append(spec("dispatch", commands.DISPATCH, ready=_ready_after_delay()))
-    for kind, count in (("embed", settings.embed_workers), ("score", settings.score_workers)):
-        stop = settings.stop_seconds
+    stop = settings.stop_seconds
+    for kind in commands.QUEUES:
+        count: int = getattr(settings, f"{kind}_workers")
         last += [_worker(kind, number, count, env, log_path, run, stop) for number in range(count) if kind in parts]
     return [*stages, last] if last else stages
 

@@ -21,7 +21,9 @@ from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.identity.secret_key import secret_key
 from retllm.media.storage import get_storage
+from retllm.queue.worker import WorkerContext, run_unit
 from retllm.settings import Settings
+from retllm.uploads.worker import media_unit
 from retllm_web.app import create_app
 from retllm_web.http.auth import Account
 from retllm_web.http.login_throttle import LoginThrottle
@@ -32,12 +34,17 @@ PASSWORD = "correct horse battery"
 
 @dataclass
 class RecordingNotifier:
-    """A notifier that records the units instead of notifying workers."""
+    """A notifier that records the units instead of notifying workers, but processes uploaded files at once."""
 
     units: list[tuple[UUID, Stage]] = field(default_factory=list)
+    context: WorkerContext | None = None
 
     def notify(self, units: Sequence[tuple[UUID, Stage]]) -> None:
-        self.units += units
+        for unit_id, stage in units:
+            if stage is Stage.MEDIA and self.context is not None:
+                run_unit(self.context, unit_id, media_unit)
+            else:
+                self.units.append((unit_id, stage))
 
 
 class Caller:
@@ -78,7 +85,9 @@ class SharedApp:
         # a new key gives the counters in Redis new names, so that earlier tests do not count
         key = self.app.config["SECRET_KEY"] = secret_key(settings)
         self.app.extensions["retllm_login_throttle"] = LoginThrottle(settings.redis_url, key)
-        self.app.extensions["retllm"] = Services(sessions, get_storage(settings), notified, settings)
+        storage = get_storage(settings)
+        notified.context = WorkerContext(sessions, storage, settings, notified, "media")
+        self.app.extensions["retllm"] = Services(sessions, storage, notified, settings)
         return self.app
 
 

@@ -54,7 +54,8 @@ def test_an_upload_reports_the_outcome_of_each_file(ada: Caller, birds: str, not
     counts = ada.get(f"/collections/{birds}").json["items"]
     assert counts == {"image": 1, "text": 1, "image+text": 1}
     job = ada.get(f"/jobs/{body['job_id']}").json
-    assert (job["kind"], job["state"], job["stages"][0]["items_total"]) == ("index", "queued", 3)
+    assert [(stage["stage"], stage["items_total"]) for stage in job["stages"]] == [("media", 4), ("embed", 3)]
+    assert (job["kind"], job["state"]) == ("upload", "running")
     assert [stage for _, stage in notified.units] == [Stage.EMBED]
 
 
@@ -84,13 +85,19 @@ def test_texts_are_added_as_json(ada: Caller, birds: str) -> None:
     assert answer.json["job_id"]
 
 
-def test_no_job_is_submitted_with_index_false_or_without_new_items(
+def test_nothing_is_embedded_with_index_false(ada: Caller, birds: str, notified: RecordingNotifier) -> None:
+    sent = _send(ada, birds, ("a.txt", b"a robin"), query="?index=false").json
+    assert ada.get(f"/jobs/{sent['job_id']}").json["state"] == "succeeded"
+    assert notified.units == []
+
+
+def test_an_upload_embeds_what_it_brings_even_if_the_collection_has_it(
     ada: Caller, birds: str, notified: RecordingNotifier
 ) -> None:
-    assert _send(ada, birds, ("a.txt", b"a robin"), query="?index=false").json["job_id"] is None
+    _send(ada, birds, ("a.txt", b"a robin"), query="?index=false")
     again = _send(ada, birds, ("b.txt", b"a robin")).json
-    assert (again["duplicate"], again["job_id"]) == (1, None)
-    assert notified.units == []
+    assert again["duplicate"] == 1
+    assert [stage for _, stage in notified.units] == [Stage.EMBED]
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def index_etag(session: Session, actor: Actor, collection_id: UUID) -> tuple[Any
     items = sa.select(sa.func.count()).where(Item.collection_id == collection_id, is_ready()).scalar_subquery()
     recent = (
         sa.select(Job.id, Job.state, Job.cancel_requested)
-        .where(Job.collection_id == collection_id, Job.kind == JobKind.INDEX)
+        .where(Job.collection_id == collection_id, Job.kind.in_([JobKind.UPLOAD, JobKind.INDEX]))
         .order_by(Job.id.desc())
         .limit(RECENT_JOBS)
         .subquery()

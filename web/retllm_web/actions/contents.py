@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import ItemKind, ItemState
+from retllm.db.enums import FileStatus, ItemKind, ItemState
 from retllm.db.session import run_transaction, transaction
 from retllm.db.tables import Collection, Item
 from retllm.errors import Conflict, NotFound
@@ -22,10 +22,10 @@ from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.indexing.indexed import current_model, embedder_of, has_vector, is_ready
 from retllm.media import ingest as media
-from retllm.media.batch import add_files
 from retllm.media.ingest import FileOutcome, IncomingFile, Ingest
 from retllm.settings import Settings
-from retllm_web.actions import submissions
+from retllm.uploads.views import outcome_of, upload_files
+from retllm_web.actions import submissions, uploads
 from retllm_web.actions.auditing import record
 from retllm_web.http.services import services
 
@@ -48,21 +48,47 @@ class Text:
 
 @dataclass(frozen=True)
 class UploadResult:
-    """The outcome of each file or text of an upload, and the submitted index job, if any."""
+    """The outcomes of an upload, as far as they are known, and its job.
+
+    Attributes:
+        processed: whether every file has its outcome.
+        job: the job that turns files into items and indexes them; of texts the index job, if anything is new.
+    """
 
     outcomes: list[FileOutcome]
+    processed: bool
     job: JobView | None
 
 
-def add(
+def add_files(
     actor: Actor,
     collection_id: UUID,
+    files: Iterable[IncomingFile],
     *,
-    files: Iterable[IncomingFile] = (),
-    texts: Iterable[Text] = (),
     index: bool = True,
+    texts: bool = False,
+    wait: float = 0,
 ) -> UploadResult:
-    """Add files and texts to a collection that ``actor`` may change, and index it if anything is new.
+    """Upload files into a collection that ``actor`` may change, and wait up to ``wait`` seconds for their outcomes.
+
+    Raises:
+        NotFound: no such collection.
+    """
+    job = uploads.begin(actor, collection_id, index=index, texts=texts)
+    try:
+        uploads.add(actor, job.id, files)
+    finally:
+        # what arrived before an error is processed
+        uploads.close(actor, job.id)
+    state = uploads.wait(job.id, wait)
+    with transaction(services().sessions) as session:
+        shown = [FileStatus.ADDED, FileStatus.UPDATED, FileStatus.DUPLICATE, FileStatus.IGNORED, FileStatus.REJECTED]
+        outcomes = [outcome_of(file) for file in upload_files(session, job.id, statuses=shown)]
+    return UploadResult(outcomes, state.processed, job)
+
+
+def add_texts(actor: Actor, collection_id: UUID, texts: Iterable[Text], *, index: bool = True) -> UploadResult:
+    """Add texts to a collection that ``actor`` may change, and index it if anything is new.
 
     Raises:
         NotFound: no such collection.
@@ -71,8 +97,7 @@ def add(
     with transaction(found.sessions) as session:
         collection = collection_for(session, actor, collection_id, Right.CHANGE)
     ingest = Ingest(found.sessions, found.storage, found.settings, collection_id)
-    outcomes = add_files(ingest, files)
-    outcomes += ingest.add_texts((text.text, text.name) for text in texts)
+    outcomes = ingest.add_texts((text.text, text.name) for text in texts)
     counts: Counter[str] = Counter(outcome.status for outcome in outcomes)
     changed = bool(counts["added"] or counts["updated"])
     if changed:
@@ -86,7 +111,7 @@ def add(
                 collection_id=collection_id,
                 **counts,
             )
-    return UploadResult(outcomes, _index(actor, collection_id) if index and changed else None)
+    return UploadResult(outcomes, True, _index(actor, collection_id) if index and changed else None)
 
 
 def _index(actor: Actor, collection_id: UUID) -> JobView | None:

@@ -56,18 +56,25 @@ class UploadQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    index: bool = Field(default=True, description="also submit an index job if anything was added or updated")
+    index: bool = Field(default=True, description="also index what was added or updated")
+    texts: bool = Field(default=False, description="add the rows of a sheet that name no picture as texts")
+    wait: float = Field(
+        default=20, ge=0, le=60, description="how long to wait for the outcomes of the files, in seconds"
+    )
 
 
 class UploadView(BaseModel):
     """The result of an upload."""
 
+    processed: bool = Field(description="whether all outcomes are known; otherwise ask for them later by the job")
     outcomes: list[FileOutcome] = Field(description="one for each picture, text or row of captions")
     added: int
     updated: int
     duplicate: int
     rejected: int
-    job_id: UUID | None = Field(description="the submitted index job, if any")
+    job_id: UUID | None = Field(
+        description="the job that processes and indexes the files; of texts the index job, if anything is new"
+    )
 
 
 class ItemQuery(PageQuery):
@@ -113,30 +120,42 @@ _BODY = RequestBody(
 )
 
 
-@api.post("/collections/<uuid:collection_id>/items", tags=TAGS, request_body=_BODY, responses={200: UploadView})
+@api.post(
+    "/collections/<uuid:collection_id>/items",
+    tags=TAGS,
+    request_body=_BODY,
+    responses={200: UploadView, 202: UploadView},
+)
 def upload_items(path: CollectionPath, query: UploadQuery) -> Response:
-    """Add pictures, texts, captions and archives. Rejected files are listed with the reason; all others are added."""
+    """Add pictures, texts, captions and archives. Rejected files are listed with the reason; all others are added.
+
+    Files are processed by a job. The answer is 200 with all outcomes if it has processed them within `wait` seconds,
+    and 202 otherwise.
+    """
     user = current_actor()
     with transaction(services().sessions) as session:
         # check before reading an upload of gigabytes
         collection_for(session, user, path.collection_id, Right.CHANGE)
-    result = contents.add(user, path.collection_id, files=_files(), texts=_texts(), index=query.index)
-    counts = Counter(outcome.status for outcome in result.outcomes)
-    return answer(
-        UploadView(
-            outcomes=result.outcomes,
-            added=counts["added"],
-            updated=counts["updated"],
-            duplicate=counts["duplicate"],
-            rejected=counts["rejected"],
-            job_id=result.job.id if result.job else None,
+    if request.mimetype == "multipart/form-data":
+        result = contents.add_files(
+            user, path.collection_id, _files(), index=query.index, texts=query.texts, wait=query.wait
         )
+    else:
+        result = contents.add_texts(user, path.collection_id, _texts(), index=query.index)
+    counts = Counter(outcome.status for outcome in result.outcomes)
+    view = UploadView(
+        processed=result.processed,
+        outcomes=result.outcomes,
+        added=counts["added"],
+        updated=counts["updated"],
+        duplicate=counts["duplicate"],
+        rejected=counts["rejected"],
+        job_id=result.job.id if result.job else None,
     )
+    return answer(view, 200 if result.processed else 202)
 
 
 def _files() -> list[IncomingFile]:
-    if request.mimetype != "multipart/form-data":
-        return []
     refuse_other_parts(form=set(), files={"file"})
     # a browser sends an empty file field as a part without name and content
     uploads = [part for part in request.files.getlist("file") if part.filename]
@@ -146,8 +165,6 @@ def _files() -> list[IncomingFile]:
 
 
 def _texts() -> list[contents.Text]:
-    if request.mimetype == "multipart/form-data":
-        return []
     asked = strictly(NewTexts, request.get_data() or "{}")
     return [contents.Text(text.text, text.name) for text in asked.items]
 

@@ -26,7 +26,7 @@ from retllm_web.http.services import services
 
 TAGS = tags("system")
 
-QueueName = Literal["query", "embed", "score"]
+QueueName = Literal["query", "media", "embed", "score"]
 Reason = Annotated[str, StringConstraints(max_length=500)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from uuid import UUID
 
+import sqlalchemy as sa
 from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import ValidationError
@@ -12,9 +13,8 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import OVER_JOBS, ItemKind, JobKind, Role, Stage
 from retllm.db.session import transaction
-from retllm.db.tables import Collection
+from retllm.db.tables import Collection, Job
 from retllm.errors import InvalidInput, RetllmError
-from retllm.history import listing
 from retllm.history.job_views import JobView, job_view
 from retllm.identity.access import Right, collection_for, right_in
 from retllm.media.ingest import FileOutcome
@@ -190,9 +190,9 @@ def _job_and_counts(session: Session, found: Collection) -> tuple[JobView | None
 
 
 def _index_job(session: Session, collection_id: UUID) -> JobView | None:
-    """Return the newest index job that is not over, else the newest one."""
-    index_jobs = listing.JobFilters(kind=JobKind.INDEX, collection_id=collection_id)
-    recent = listing.page(session, current_actor(), index_jobs, limit=catalog.RECENT_JOBS)
+    """Return the newest upload or index job that is not over, else the newest one."""
+    query = sa.select(Job).where(Job.collection_id == collection_id, Job.kind != JobKind.SEARCH)
+    recent = session.scalars(query.order_by(Job.id.desc()).limit(catalog.RECENT_JOBS)).all()
     chosen = next((job for job in recent if job.state not in OVER_JOBS), recent[0] if recent else None)
     return job_view(session, chosen) if chosen else None
 

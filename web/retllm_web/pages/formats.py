@@ -56,11 +56,13 @@ OUTCOMES = {
     )
 }
 STAGES = {
+    Stage.MEDIA: "Files processed",
     Stage.EMBED: "Items embedded",
     Stage.COARSE: "Coarse stage: nearest items",
     Stage.FINE: "Fine stage: candidates scored",
 }
-JOB_KINDS = {JobKind.INDEX: "Index", JobKind.SEARCH: "Search"}
+JOB_KINDS = {JobKind.UPLOAD: "Upload", JobKind.INDEX: "Index", JobKind.SEARCH: "Search"}
+JOB_TITLES = {**JOB_KINDS, JobKind.INDEX: "Index job"}
 DECIDED = {
     DecidedBy.SCORE: ("score", "No other candidate has this score."),
     DecidedBy.ENTROPY: ("entropy", "Scores tie; the candidate with the lower entropy ranks first."),
@@ -192,6 +194,7 @@ def install(app: Flask) -> None:
         "OUTCOMES": OUTCOMES,
         "STAGES": STAGES,
         "JOB_KINDS": JOB_KINDS,
+        "JOB_TITLES": JOB_TITLES,
         "DECIDED": DECIDED,
         "ItemKind": ItemKind,
         "JobKind": JobKind,

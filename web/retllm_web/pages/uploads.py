@@ -16,6 +16,7 @@ from retllm_web.pages.blueprint import pages, wants_fragment
 from retllm_web.pages.collections import FormFeedback, collection_page
 from retllm_web.pages.forms import Form
 
+_WAIT_SECONDS = 20.0
 _MESSAGES = {
     "added": "Text added.",
     "duplicate": "The collection already contains this text.",
@@ -37,7 +38,7 @@ def upload(collection_id: UUID) -> ResponseReturnValue:
             else collection_page(collection_id, FormFeedback(upload_error=missing, status=422))
         )
     index = request.form.get("index") != "later"
-    result = contents.add(current_actor(), collection_id, files=files, index=index)
+    result = contents.add_files(current_actor(), collection_id, files, index=index, wait=_WAIT_SECONDS)
     if wants_fragment():
         return render_template("_outcomes.html", outcomes=result.outcomes)
     return collection_page(collection_id, FormFeedback(outcomes=result.outcomes))
@@ -49,7 +50,7 @@ def add_text(collection_id: UUID) -> ResponseReturnValue:
     form = Form.sent()
     try:
         text = contents.Text(form.text("text"), form.text("name") or None)
-        result = contents.add(current_actor(), collection_id, texts=[text])
+        result = contents.add_texts(current_actor(), collection_id, [text])
     except RetllmError as error:
         if error.http_status in (404, 500):
             raise

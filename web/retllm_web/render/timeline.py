@@ -39,7 +39,9 @@ def timeline(job: JobView, search: SearchView | None) -> list[Step]:
     """Return the steps of a job in their order."""
     stages = {stage.stage: stage for stage in job.stages}
     steps = [_queued(job)]
-    if job.kind is JobKind.INDEX:
+    if job.kind is JobKind.UPLOAD:
+        steps.append(_stage("Files", job, stages.get(Stage.MEDIA)))
+    if job.kind is not JobKind.SEARCH:
         steps.append(_stage("Embedding", job, stages.get(Stage.EMBED)))
         return [*steps, _end("End", job, job.finished_at if job.state in OVER_JOBS else None)]
     coarse_at = search.coarse_at if search else None

@@ -1,0 +1,64 @@
+"""Tables of upload jobs and their files."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from retllm.db.base import Base, Keyed
+from retllm.db.enums import FileStatus, ItemKind
+
+
+class Upload(Base):
+    """What an upload job has besides the job; its key is that of the job.
+
+    ``closed_at`` is null while further files may come; ``active_at`` is when the last one came.
+    """
+
+    __tablename__ = "uploads"
+    __table_args__ = (sa.Index("ix_uploads_open", "active_at", postgresql_where=sa.text("closed_at IS NULL")),)
+
+    id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    active_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    closed_at: Mapped[datetime | None]
+
+
+class UploadFile(Keyed, Base):
+    """A file of an upload, an entry of an archive, or a row of a sheet; ``parent_id`` is the archive or sheet.
+
+    A picture's item gets the file's key, so that an attempt that is made again makes the same item.
+
+    Attributes:
+        entry: the position of an entry in its archive.
+        content: the kind of file by its content, a member of ``media.sniffing.FileKind``; null for a row, and until an
+            entry is unpacked.
+        file_key: the storage key of the received bytes, while they are kept.
+        item_id: the item that it became or changed.
+        error_code, error, remark: why it was rejected; what else there is to know about it.
+    """
+
+    __tablename__ = "upload_files"
+    __table_args__ = (
+        sa.Index("ix_upload_files_job_id_id", "job_id", "id"),
+        sa.Index("ix_upload_files_job_id_status_id", "job_id", "status", "id"),
+        sa.Index("ix_upload_files_parent_id", "parent_id", postgresql_where=sa.text("parent_id IS NOT NULL")),
+        sa.Index("ix_upload_files_kept", "job_id", postgresql_where=sa.text("file_key IS NOT NULL")),
+    )
+
+    job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("uploads.id", ondelete="CASCADE"))
+    parent_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("upload_files.id", ondelete="CASCADE"))
+    entry: Mapped[int | None]
+    name: Mapped[str]
+    content: Mapped[str | None]
+    size_bytes: Mapped[int | None] = mapped_column(sa.BigInteger)
+    sha256: Mapped[str | None]
+    file_key: Mapped[str | None]
+    status: Mapped[FileStatus] = mapped_column(default=FileStatus.WAITING)
+    item_id: Mapped[uuid.UUID | None]
+    kind: Mapped[ItemKind | None]
+    error_code: Mapped[str | None]
+    error: Mapped[str | None]
+    remark: Mapped[str | None]

@@ -1,0 +1,112 @@
+"""Archives of an upload: list their entries as files of the upload, and open each entry when it is processed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any, BinaryIO
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import FileStatus, Stage
+from retllm.db.tables import Job, new_id
+from retllm.db.uploads import UploadFile
+from retllm.errors import MediaRejected, NotFound, TooLarge
+from retllm.media import archives
+from retllm.queue import lifecycle
+from retllm.queue.claim import complete
+from retllm.queue.notifications import Notification
+from retllm.queue.worker import LeasedUnit, WorkerContext
+from retllm.uploads.receive import rejection
+
+UNIT_ENTRIES = 64
+"""Entries in one unit; each unit reads the directory of the archive once."""
+
+
+def unpack(context: WorkerContext, held: LeasedUnit, files: Sequence[UploadFile]) -> list[Notification]:
+    """Make a row for each entry of archives, and units for them.
+
+    Raises:
+        StaleClaim: the claim was lost.
+    """
+    found: list[dict[str, Any]] = []
+    outcomes: dict[UUID, dict[str, Any]] = {}
+    for file in files:
+        try:
+            found += _entries(context, file)
+            outcomes[file.id] = {"status": FileStatus.READ}
+        except (MediaRejected, TooLarge) as error:
+            outcomes[file.id] = rejection(error)
+        held.lease.check()
+
+    def write(session: Session, job: Job) -> list[Notification]:
+        if found:
+            session.execute(sa.insert(UploadFile), found)
+        for file_id, columns in outcomes.items():
+            session.execute(sa.update(UploadFile).where(UploadFile.id == file_id).values(**columns))
+        ids = [str(entry["id"]) for entry in found]
+        payloads = [{"items": ids[start : start + UNIT_ENTRIES]} for start in range(0, len(ids), UNIT_ENTRIES)]
+        return lifecycle.append_units(session, job, Stage.MEDIA, payloads)
+
+    return complete(context.sessions, held.claim, write)
+
+
+def _entries(context: WorkerContext, file: UploadFile) -> list[dict[str, Any]]:
+    with context.storage.open(_key(file)) as stream, archives.opened(stream, context.settings) as archive:
+        if not archive.entries:
+            raise MediaRejected("The ZIP contains no files.")
+        return [
+            {
+                "id": new_id(),
+                "job_id": file.job_id,
+                "parent_id": file.id,
+                "entry": number,
+                "name": archives.entry_name(entry),
+                "size_bytes": entry.file_size,
+                "status": FileStatus.WAITING,
+            }
+            for number, entry in enumerate(archive.entries)
+        ]
+
+
+class ArchiveFiles:
+    """Opens files of an upload: stored ones, and entries of archives, whose directory is read once."""
+
+    def __init__(self, context: WorkerContext, stack: ExitStack) -> None:
+        self._context = context
+        self._stack = stack
+        # entries share the stream of their archive
+        self._lock = threading.Lock()
+        self._archives: dict[UUID, archives.Archive] = {}
+
+    def open(self, file: UploadFile) -> BinaryIO:
+        """Open a file for reading, seekable; the caller closes it.
+
+        Raises:
+            MediaRejected, TooLarge: an entry can't be unpacked.
+            NotFound: the received bytes are gone.
+        """
+        if file.parent_id is None or file.entry is None:
+            return self._context.storage.open(_key(file))
+        with self._lock:
+            archive = self._archive(file.parent_id)
+            return archive.spooled(archive.entries[file.entry])
+
+    def _archive(self, archive_id: UUID) -> archives.Archive:
+        if archive_id not in self._archives:
+            with self._context.sessions() as session:
+                file = session.get(UploadFile, archive_id)
+            if file is None:
+                raise NotFound("The upload was deleted.")
+            stream = self._stack.enter_context(self._context.storage.open(_key(file)))
+            self._archives[archive_id] = self._stack.enter_context(archives.opened(stream, self._context.settings))
+        return self._archives[archive_id]
+
+
+def _key(file: UploadFile) -> str:
+    if file.file_key is None:
+        raise NotFound(f"The uploaded file {file.name!r} is no longer kept: upload it again.")
+    return file.file_key

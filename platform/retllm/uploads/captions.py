@@ -1,0 +1,95 @@
+"""The last unit of an upload's files: texts become items, and the rows of sheets become captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import FileStatus, ItemKind
+from retllm.db.tables import Job, new_id
+from retllm.db.uploads import UploadFile
+from retllm.errors import MediaRejected, TooLarge
+from retllm.media.captioning import Captioner, NamesSeen
+from retllm.media.ingest import Ingest
+from retllm.media.outcomes import FileOutcome
+from retllm.media.sniffing import FileKind
+from retllm.media.texts import read_text
+from retllm.queue.claim import complete
+from retllm.queue.notifications import Notification
+from retllm.queue.worker import LeasedUnit, WorkerContext
+from retllm.uploads.archive_files import ArchiveFiles
+from retllm.uploads.receive import rejection
+
+
+def apply_captions(
+    context: WorkerContext, held: LeasedUnit, ingest: Ingest, job: Job, files: Sequence[UploadFile]
+) -> list[Notification]:
+    """Add the texts and apply the sheets of an upload; every row of a sheet gets an outcome.
+
+    Raises:
+        StaleClaim, JobCancelled: between two files, or at the end.
+    """
+    with context.sessions() as session:
+        seen = _names_seen(session, job.id)
+    outcomes: dict[UUID, dict[str, Any]] = {}
+    rows: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        opener = ArchiveFiles(context, stack)
+        for file in files:
+            held.lease.check()
+            try:
+                with opener.open(file) as stream:
+                    if file.content == FileKind.TEXT:
+                        outcome = ingest.add_text(read_text(stream, context.settings), file.name)
+                        outcomes[file.id] = columns_of(outcome)
+                        continue
+                    captioner = Captioner(
+                        context.sessions, context.settings, ingest.collection_id, seen, ingest.add_text
+                    )
+                    found = captioner.apply(file.name, stream, FileKind(file.content or ""))
+            except (MediaRejected, TooLarge) as error:
+                outcomes[file.id] = rejection(error)
+                continue
+            outcomes[file.id] = {"status": FileStatus.READ}
+            rows += [
+                {"id": new_id(), "job_id": job.id, "parent_id": file.id, "name": outcome.name, **columns_of(outcome)}
+                for outcome in found
+            ]
+
+    def write(session: Session, _job: Job) -> list[Notification]:
+        if rows:
+            session.execute(sa.insert(UploadFile), rows)
+        for file_id, columns in outcomes.items():
+            session.execute(sa.update(UploadFile).where(UploadFile.id == file_id).values(**columns))
+        return []
+
+    return complete(context.sessions, held.claim, write)
+
+
+def _names_seen(session: Session, job_id: UUID) -> NamesSeen:
+    """Return the pictures of an upload by name."""
+    seen = NamesSeen()
+    pictures = sa.select(UploadFile.name, UploadFile.item_id).where(
+        UploadFile.job_id == job_id, UploadFile.item_id.is_not(None), UploadFile.content == FileKind.PICTURE
+    )
+    for name, item_id in session.execute(pictures):
+        if item_id is not None:
+            seen.add(name, item_id)
+    return seen
+
+
+def columns_of(outcome: FileOutcome) -> dict[str, Any]:
+    """Return the columns of a row in ``upload_files`` with this outcome."""
+    error = outcome.error
+    return {
+        "status": FileStatus(outcome.status),
+        "item_id": outcome.item_id,
+        "kind": ItemKind(outcome.kind) if outcome.kind is not None else None,
+        "error_code": error.code if error is not None else None,
+        "error": error.message if error is not None else None,
+    }

@@ -1,0 +1,85 @@
+"""Receives one file: its bytes go to the storage, and its kind is told by its first bytes. Nothing is decoded here."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+from uuid import UUID
+
+from retllm.db.enums import FileStatus
+from retllm.db.tables import new_id
+from retllm.errors import MediaRejected, RetllmError, TooLarge
+from retllm.media import streams
+from retllm.media.names import clean_name
+from retllm.media.outcomes import IncomingFile
+from retllm.media.sniffing import FileKind, sniff
+from retllm.media.storage import Storage
+from retllm.settings import Settings
+
+
+@dataclass(frozen=True)
+class ReceivedFile:
+    """A file that was stored, or rejected by its kind or size before that (``error``; then it has no key)."""
+
+    id: UUID
+    name: str
+    size: int
+    content: FileKind | None = None
+    sha256: str | None = None
+    key: str | None = None
+    error: RetllmError | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """Return the columns of its row in ``upload_files``."""
+        columns: dict[str, Any] = {
+            "id": self.id,
+            "name": self.name,
+            "content": self.content,
+            "size_bytes": self.size,
+            "sha256": self.sha256,
+            "file_key": self.key,
+            "status": FileStatus.WAITING,
+        }
+        return columns if self.error is None else columns | rejection(self.error)
+
+
+def rejection(error: RetllmError) -> dict[str, Any]:
+    """Return the columns of a file that was rejected with ``error``."""
+    return {"status": FileStatus.REJECTED, "error_code": error.code, "error": error.message}
+
+
+def receive(storage: Storage, job_id: UUID, file: IncomingFile, settings: Settings) -> ReceivedFile:
+    """Store a file of an upload under a key of its own.
+
+    Raises:
+        StorageFull: the storage is full.
+    """
+    file_id, name, size = new_id(), clean_name(file.name), streams.length(file.stream)
+    try:
+        content = sniff(streams.head(file.stream), name)
+        limit = settings.max_request_bytes if content is FileKind.ARCHIVE else settings.max_file_bytes
+        if size > limit:
+            raise TooLarge(
+                f"The file is larger than {streams.mebibytes(limit)}, the limit set by RETLLM_MAX_FILE_BYTES.",
+                limit=limit,
+            )
+    except (MediaRejected, TooLarge) as error:
+        return ReceivedFile(file_id, name, size, error=error)
+    key = f"uploads/{job_id}/{file_id}"
+    hashed = _Hashed(file.stream)
+    storage.put(key, hashed)  # type: ignore[arg-type]  # `put` only reads
+    return ReceivedFile(file_id, name, size, content, hashed.sha256.hexdigest(), key)
+
+
+class _Hashed:
+    """A stream that computes the SHA-256 of what is read from it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.sha256 = hashlib.sha256()
+
+    def read(self, count: int = -1) -> bytes:
+        data = self._stream.read(count)
+        self.sha256.update(data)
+        return data

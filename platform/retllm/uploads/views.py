@@ -1,0 +1,102 @@
+"""What became of the files of an upload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import OPEN_UNITS, FileStatus, ItemKind, Stage
+from retllm.db.tables import Unit
+from retllm.db.uploads import Upload, UploadFile
+from retllm.media.outcomes import FileError, FileOutcome
+
+
+class FileView(BaseModel):
+    """A file of an upload, an entry of an archive or a row of a sheet, and what became of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: UUID
+    name: str
+    within: str | None = Field(description="the archive or sheet that it is in")
+    status: FileStatus
+    item_id: UUID | None
+    kind: ItemKind | None
+    error: FileError | None = Field(description="why it was rejected")
+    remark: str | None = Field(description="what else there is to know about it")
+
+
+class UploadState(BaseModel):
+    """How far an upload is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    closed_at: datetime | None = Field(description="when it stopped to take files; null while it is open")
+    processed: bool = Field(description="whether every file has its outcome")
+    counts: Mapping[FileStatus, int] = Field(description="number of files, entries and rows by status")
+
+
+def upload_state(session: Session, job_id: UUID) -> UploadState | None:
+    """Return how far an upload is; None if there is none with this key."""
+    upload = session.get(Upload, job_id, populate_existing=True)
+    if upload is None:
+        return None
+    counted = sa.select(UploadFile.status, sa.func.count()).where(UploadFile.job_id == job_id)
+    unit = sa.select(Unit.id).where(Unit.job_id == job_id, Unit.stage == Stage.MEDIA, Unit.state.in_(OPEN_UNITS))
+    counts: dict[FileStatus, int] = dict(iter(session.execute(counted.group_by(UploadFile.status))))
+    processed = upload.closed_at is not None and session.scalar(unit.limit(1)) is None
+    return UploadState(closed_at=upload.closed_at, processed=processed, counts=counts)
+
+
+def upload_files(
+    session: Session,
+    job_id: UUID,
+    *,
+    statuses: Sequence[FileStatus] = (),
+    after: UUID | None = None,
+    limit: int | None = None,
+) -> list[FileView]:
+    """Return files of an upload in the order in which they came, entries and rows included.
+
+    Args:
+        statuses: only files with one of these; none means all.
+        after: only files after the one with this key.
+    """
+    parent = sa.orm.aliased(UploadFile)
+    query = (
+        sa.select(UploadFile, parent.name)
+        .outerjoin(parent, parent.id == UploadFile.parent_id)
+        .where(UploadFile.job_id == job_id)
+        .order_by(UploadFile.id)
+    )
+    if statuses:
+        query = query.where(UploadFile.status.in_(statuses))
+    if after is not None:
+        query = query.where(UploadFile.id > after)
+    return [_view(file, within) for file, within in session.execute(query.limit(limit))]
+
+
+def outcome_of(file: FileView) -> FileOutcome:
+    """Return the outcome of a file that has been processed."""
+    return FileOutcome.model_validate(
+        {"name": file.name, "status": file.status, "item_id": file.item_id, "kind": file.kind, "error": file.error}
+    )
+
+
+def _view(file: UploadFile, within: str | None) -> FileView:
+    error = FileError(code=file.error_code or "", message=file.error) if file.error is not None else None
+    return FileView(
+        id=file.id,
+        name=file.name,
+        within=within,
+        status=file.status,
+        item_id=file.item_id,
+        kind=file.kind,
+        error=error,
+        remark=file.remark,
+    )

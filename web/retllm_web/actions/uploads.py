@@ -1,0 +1,162 @@
+"""Uploads: begin one, receive files, close it, and wait for the outcomes; shared by the API and the pages."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import JobKind
+from retllm.db.session import run_transaction, transaction
+from retllm.db.tables import Collection, Job
+from retllm.errors import NotFound
+from retllm.history.job_views import JobView
+from retllm.identity import access
+from retllm.identity.access import Right
+from retllm.identity.actor import Actor
+from retllm.identity.audit import Action
+from retllm.media.outcomes import IncomingFile
+from retllm.queue.notifications import Notification
+from retllm.uploads import submit
+from retllm.uploads.receive import ReceivedFile, receive
+from retllm.uploads.views import UploadState, upload_state
+from retllm_web.actions import submissions
+from retllm_web.actions.auditing import record
+from retllm_web.http.services import services
+
+MAX_WAIT = 60.0
+"""Seconds that a request waits at most for the outcomes of its files."""
+_POLL_SECONDS = (0.02, 0.5)
+Value = TypeVar("Value")
+
+# files of one transaction while a request is read
+_BATCH = 32
+
+
+def begin(
+    actor: Actor, collection_id: UUID, *, index: bool = True, texts: bool = False, idempotency_key: str | None = None
+) -> JobView:
+    """Open an upload.
+
+    Raises:
+        NotFound: no such collection.
+        Forbidden: ``actor`` may not change it.
+        Conflict: the idempotency key belongs to another request.
+    """
+    settings = services().settings
+    return submissions.submit(
+        actor,
+        lambda session: submit.open_upload(
+            session, actor, collection_id, settings, index=index, texts=texts, idempotency_key=idempotency_key
+        ),
+    )
+
+
+def add(actor: Actor, job_id: UUID, files: Iterable[IncomingFile]) -> list[ReceivedFile]:
+    """Store files of an open upload; workers begin with them at once. What arrived before an error stays.
+
+    Raises:
+        NotFound: no such upload.
+        Forbidden: ``actor`` may not change its collection.
+        Conflict: it takes no more files.
+        StorageFull: the storage is full.
+    """
+    found = services()
+    with transaction(found.sessions) as session:
+        _for_change(session, actor, job_id)
+        submit.lock_open(session, job_id)
+    received: list[ReceivedFile] = []
+    for batch in batched(files, _BATCH):
+        stored = [receive(found.storage, job_id, file, found.settings) for file in batch]
+        _notify(run_transaction(found.sessions, partial(submit.add_files, job_id=job_id, files=stored)))
+        received += stored
+    return received
+
+
+def batched(values: Iterable[Value], size: int) -> Iterator[list[Value]]:
+    """Yield the values in lists of at most ``size``."""
+    remaining = iter(values)
+    while batch := list(islice(remaining, size)):
+        yield batch
+
+
+def close(actor: Actor, job_id: UUID) -> None:
+    """Take no more files.
+
+    Raises:
+        NotFound: no such upload.
+        Forbidden: ``actor`` may not change its collection.
+    """
+
+    def closed(session: Session) -> list[Notification]:
+        job = _for_change(session, actor, job_id)
+        state = upload_state(session, job_id)
+        if state is None or state.closed_at is not None:
+            return []
+        units = submit.close_upload(session, job_id)
+        collection = session.get_one(Collection, job.collection_id)
+        record(
+            session,
+            Action.ITEMS_UPLOADED,
+            user=actor,
+            target=collection.name,
+            target_id=collection.id,
+            collection_id=collection.id,
+            files=sum(state.counts.values()),
+        )
+        return units
+
+    _notify(run_transaction(services().sessions, closed))
+
+
+def _notify(units: Sequence[Notification]) -> None:
+    services().notifier.notify(units)
+
+
+def _for_change(session: Session, actor: Actor, job_id: UUID) -> Job:
+    """Return the job of an upload into a collection that ``actor`` may change."""
+    job = access.job_for(session, actor, job_id)
+    access.collection_for(session, actor, job.collection_id, Right.CHANGE)
+    if job.kind is not JobKind.UPLOAD:
+        raise NotFound("There is no such upload.")
+    return job
+
+
+_waiters = threading.BoundedSemaphore(2)
+
+
+def wait(job_id: UUID, seconds: float) -> UploadState:
+    """Wait until every file of a closed upload has its outcome, for so many seconds at most; return its state.
+
+    Few requests wait at the same time, since each holds a thread of the server; the others get the present state.
+
+    Raises:
+        NotFound: the upload was deleted meanwhile.
+    """
+    state = _state(job_id)
+    if state.processed or seconds <= 0 or not _waiters.acquire(blocking=False):
+        return state
+    try:
+        end = time.monotonic() + min(seconds, MAX_WAIT)
+        pause, longest = _POLL_SECONDS
+        while not state.processed and (left := end - time.monotonic()) > 0:
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, longest)
+            state = _state(job_id)
+    finally:
+        _waiters.release()
+    return state
+
+
+def _state(job_id: UUID) -> UploadState:
+    with transaction(services().sessions) as session:
+        state = upload_state(session, job_id)
+    if state is None:
+        raise NotFound("There is no such upload.")
+    return state
