@@ -8,8 +8,8 @@ from retllm.media.file_table import Clutter, clutter_of
 from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome, ignored
 
-# places of one upload that are listed; further ones are counted together, one outcome for each glob
-_MAX_PLACES = 200
+MAX_PLACES = 200
+"""Places of one upload that are listed; further ones are counted together, one outcome for each glob."""
 
 
 class ClutterCount:
@@ -33,7 +33,7 @@ class ClutterCount:
         """Return folder, glob and reason; equal for all files that one outcome stands for."""
         folder, slash, _ = clutter.path.rpartition("/")
         key = (folder + slash, clutter.glob, clutter.reason)
-        return key if key in self._counts or len(self._counts) < _MAX_PLACES else ("…/", clutter.glob, clutter.reason)
+        return key if key in self._counts or len(self._counts) < MAX_PLACES else ("…/", clutter.glob, clutter.reason)
 
     def outcomes(self) -> list[FileOutcome]:
         """Return one outcome for each folder and kind of clutter, in the order in which they came."""
