@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from retllm.errors import MediaRejected
 from retllm.media.clutter import ClutterCount
-from retllm.media.file_table import DESCRIBING, Role, clutter_of, role_of
+from retllm.media.file_table import DESCRIBING, FileRole, clutter_of, role_of
 from retllm.media.name_encodings import decoded
 from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome, ignored, rejected
@@ -38,7 +38,7 @@ class Found:
     size: int
 
     @property
-    def role(self) -> Role | None:
+    def role(self) -> FileRole | None:
         """What it may be by its suffix."""
         return role_of(self.name)
 

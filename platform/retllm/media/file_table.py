@@ -13,7 +13,7 @@ from typing import NamedTuple
 from retllm.media.names import suffix_of
 
 
-class Role(StrEnum):
+class FileRole(StrEnum):
     """What a file may be by its suffix."""
 
     PICTURE = "picture"  # a picture
@@ -23,14 +23,27 @@ class Role(StrEnum):
     ARCHIVE = "archive"  # holds files of the other roles
 
 
-SUFFIXES: dict[Role, tuple[str, ...]] = {
-    Role.PICTURE: (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".mpo"),
-    Role.TEXT: (".txt", ".text"),
-    Role.SHEET: (".csv", ".tsv", ".jsonl", ".ndjson", ".json"),
-    Role.SIDECAR: (".xmp",),
-    Role.ARCHIVE: (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz"),
+SUFFIXES: dict[FileRole, tuple[str, ...]] = {
+    FileRole.PICTURE: (
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".dib",
+        ".mpo",
+    ),
+    FileRole.TEXT: (".txt", ".text"),
+    FileRole.SHEET: (".csv", ".tsv", ".jsonl", ".ndjson", ".json"),
+    FileRole.SIDECAR: (".xmp",),
+    FileRole.ARCHIVE: (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz"),
 }
-DESCRIBING = (Role.TEXT, Role.SHEET, Role.SIDECAR)
+DESCRIBING = (FileRole.TEXT, FileRole.SHEET, FileRole.SIDECAR)
 """Files of these roles may say something of pictures, so they are sent after all pictures."""
 
 CLUTTER: dict[str, tuple[str, ...]] = {
@@ -110,7 +123,7 @@ def clutter_of(name: str) -> Clutter | None:
 _ROLES = {suffix: role for role, suffixes in SUFFIXES.items() for suffix in suffixes}
 
 
-def role_of(name: str) -> Role | None:
+def role_of(name: str) -> FileRole | None:
     """Return what a file may be by its suffix; None for a suffix that is not in the table."""
     return _ROLES.get(suffix_of(name))
 

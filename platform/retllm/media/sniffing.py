@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from retllm.errors import MediaRejected
 from retllm.media import tars, zips
-from retllm.media.file_table import Role, role_of
+from retllm.media.file_table import FileRole, role_of
 from retllm.media.names import suffix_of
 
 _CSV_SUFFIXES = frozenset({".csv", ".tsv"})
@@ -91,7 +91,7 @@ def media_type_of(head: bytes) -> str | None:
 
 def _textual(head: bytes, name: str) -> FileKind:
     suffix, role = suffix_of(name), role_of(name)
-    if role is Role.TEXT:
+    if role is FileRole.TEXT:
         return FileKind.TEXT
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for opening, what in _MARKUP:
@@ -101,8 +101,8 @@ def _textual(head: bytes, name: str) -> FileKind:
         return FileKind.CSV
     if suffix in _JSONL_SUFFIXES:
         return FileKind.JSONL
-    if role is Role.PICTURE:
+    if role is FileRole.PICTURE:
         raise MediaRejected(f"The file is named {suffix} but is not such a picture: export it again as JPEG or PNG.")
-    if role is Role.ARCHIVE:
+    if role is FileRole.ARCHIVE:
         raise MediaRejected(f"The file is named {suffix} but is not such an archive: pack it again.")
     raise MediaRejected(f"The kind of the file is unknown. Accepted: {ACCEPTED}.")

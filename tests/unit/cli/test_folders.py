@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from retllm.cli.folders import Found, Unreadable, walk
-from retllm.media.file_table import Role
+from retllm.media.file_table import FileRole
 from retllm.media.outcomes import FileOutcome
 
 
@@ -47,7 +47,7 @@ def test_sheets_and_sidecars_can_be_told_from_pictures(tmp_path: Path) -> None:
         "captions.TSV",
         "metadata.json",
     }
-    assert (found["a.png"].role, found["a.png"].size) == (Role.PICTURE, 5)
+    assert (found["a.png"].role, found["a.png"].size) == (FileRole.PICTURE, 5)
     assert found["x.unknown"].role is None
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retllm.media.clutter import MAX_PLACES, ClutterCount
-from retllm.media.file_table import GLOBS, Role, accepted, clutter_of, role_of
+from retllm.media.file_table import GLOBS, FileRole, accepted, clutter_of, role_of
 
 
 @pytest.mark.parametrize(
@@ -110,19 +110,19 @@ def test_the_outcomes_of_clutter_are_bounded() -> None:
 @pytest.mark.parametrize(
     ("name", "role"),
     [
-        ("a/b.JPG", Role.PICTURE),
-        ("captions.tsv", Role.SHEET),
-        ("captions.json", Role.SHEET),
-        ("a.txt", Role.TEXT),
-        ("a.xmp", Role.SIDECAR),
-        ("a.zip", Role.ARCHIVE),
-        ("shard-000001.tar", Role.ARCHIVE),
-        ("a.tar.gz", Role.ARCHIVE),
+        ("a/b.JPG", FileRole.PICTURE),
+        ("captions.tsv", FileRole.SHEET),
+        ("captions.json", FileRole.SHEET),
+        ("a.txt", FileRole.TEXT),
+        ("a.xmp", FileRole.SIDECAR),
+        ("a.zip", FileRole.ARCHIVE),
+        ("shard-000001.tar", FileRole.ARCHIVE),
+        ("a.tar.gz", FileRole.ARCHIVE),
         ("a.exe", None),
         ("jpg", None),
     ],
 )
-def test_a_suffix_says_what_a_file_may_be(name: str, role: Role | None) -> None:
+def test_a_suffix_says_what_a_file_may_be(name: str, role: FileRole | None) -> None:
     assert role_of(name) is role
 
 
