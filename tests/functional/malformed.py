@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import random
 import struct
+import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from PIL import Image
 from tests.soak import scaled
-from tests.unit.media import handmade
+from tests.unit.media import handmade, handmade_tars
 from tests.unit.media.handmade import Entry, made
 from tests.unit.media.samples import encoded, noise
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
 # the handwritten cases are always included, and generated ones fill up the rest
-PICTURES, POLYGLOTS, ZIPS, FORMS, SHEETS = scaled((100, 40, 80, 80, 80), (360, 80, 240, 160, 160))
-TOTAL = PICTURES + POLYGLOTS + ZIPS + FORMS + SHEETS
+PICTURES, POLYGLOTS, ZIPS, TARS, FORMS, SHEETS = scaled((100, 40, 80, 60, 80, 80), (360, 80, 240, 180, 160, 160))
+TOTAL = PICTURES + POLYGLOTS + ZIPS + TARS + FORMS + SHEETS
 _BOUNDARY = b"xyzxyz"
 _SCRIPT = b"<script>alert(document.domain)</script>"
 _MARKUP = {
@@ -70,6 +72,7 @@ def _files(chance: random.Random) -> Iterator[tuple[str, str, bytes]]:
     yield from _pictures(chance)
     yield from _polyglots(chance)
     yield from _zips(chance)
+    yield from _tars(chance)
 
 
 # pictures
@@ -229,6 +232,31 @@ def _entry(chance: random.Random, place: int) -> Entry:
     if chance.random() < 0.2:
         entry.mode = chance.randrange(1 << 16)
     return entry
+
+
+def _tars(chance: random.Random) -> Iterator[tuple[str, str, bytes]]:
+    fixed = {
+        **handmade_tars.BROKEN,
+        **handmade_tars.BOMBS,
+        **{name: make for name, (_, make) in handmade_tars.REFUSED.items()},
+    }
+    inner = made([Entry()])
+    fixed["a ZIP inside"] = lambda: handmade_tars.made([handmade_tars.entry(b"a.zip", inner)])
+    fixed["a tar inside"] = lambda: handmade_tars.made([handmade_tars.entry(b"a.tar", fixed["a link"]())])
+    fixed["gzip of gzip"] = lambda: gzip.compress(gzip.compress(b"x"))
+    for name, make in fixed.items():
+        yield f"tar: {name}", f"{name}.tar", make()
+    packers = [*handmade_tars.PACKERS.values(), bytes]
+    for number in range(TARS - len(fixed)):
+        names = ("a.png", "../../b.txt", "/etc/c.txt", "x" * 250)
+        files = {name: chance.choice((_valid(chance, "PNG"), b"words %d" % number, b"")) for name in names}
+        kind = chance.choice((tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT))
+        data = handmade_tars.tarred({name: content for name, content in files.items() if len(name) < 100 or kind}, kind)
+        packer = chance.choice(packers)
+        mutation = chance.choice((_flipped, _truncated, _spliced, _overwritten, _inserted))
+        before = chance.random() < 0.5
+        changed = packer(mutation(chance, data)) if before else mutation(chance, packer(data))
+        yield f"tar {mutation.__name__}", f"{number}.tar", changed
 
 
 def _nested() -> dict[str, Callable[[], bytes]]:

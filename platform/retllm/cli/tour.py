@@ -70,7 +70,7 @@ def _upload(api: Api, name: str, folder: Path) -> tuple[Json, list[Json]]:
     for outcome in outcomes:
         if outcome["status"] == "rejected":
             show.say(f"  {outcome['name']}: {outcome['error']['message']}")
-    if not any(outcome["status"] != "rejected" for outcome in outcomes):
+    if not any(outcome["status"] in upload.TAKEN for outcome in outcomes):
         raise Conflict(f"{folder} contains no acceptable picture.")
     return collection, outcomes
 
@@ -137,7 +137,7 @@ def _summary(
     return {
         "collection": collection_id,
         "items": api.get(f"/collections/{collection_id}")["items_total"],
-        "uploaded": sum(outcome["status"] != "rejected" for outcome in uploaded),
+        "uploaded": sum(outcome["status"] in upload.TAKEN for outcome in uploaded),
         "job": shown.job["id"],
         "query": shown.query,
         "coarse_rank": shown.coarse_rank,

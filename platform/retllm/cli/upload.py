@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -12,20 +12,17 @@ from rich.progress import Progress
 
 from retllm.cli import show
 from retllm.cli.client import Api, Json, connect, json_option
+from retllm.cli.folders import Found, OpenedFile, Unreadable, walk
 from retllm.errors import NotFound
+from retllm.media.outcomes import FileOutcome, rejected
 
 # limits of one request, so that an interrupted upload loses little
 _REQUEST_FILES = 32
 _REQUEST_BYTES = 64 << 20
-_CAPTIONS = (".csv", ".jsonl")
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file and its name in the collection."""
-
-    path: Path
-    name: str
+# outcomes of one kind that are printed; --json has all of them
+_PRINTED = 100
+TAKEN = ("added", "updated", "duplicate")
+"""Outcomes of what is in the collection afterwards."""
 
 
 @click.command()
@@ -38,24 +35,25 @@ class _File:
 def upload(
     ctx: click.Context, collection: str, paths: Sequence[Path], create: bool, index: bool, as_json: bool
 ) -> None:
-    """Upload PATHS (files, ZIP archives, whole folders) into COLLECTION (a name or an id).
+    """Upload PATHS (files, ZIP and tar archives, whole folders) into COLLECTION (a name or an id).
 
     Pictures are JPEG, PNG, WebP, GIF, TIFF or BMP; texts are .txt; captions are .csv or .jsonl with the fields
-    `file` and `caption`. Rejected files are listed with the reason; all others are added. Uploading a folder again
-    adds only new files. The exit status is 1 if a file was rejected or the index job did not succeed.
+    `file` and `caption`. Linked folders are followed. Rejected files are listed with the reason; all others are added.
+    Hidden files and those that programs put into folders, such as @eaDir and Thumbs.db, are ignored. Uploading a folder
+    again adds only new files. The exit status is 1 if a file was rejected or the index job did not succeed.
     """
     api = connect()
     target = find_or_make(api, collection, create=create)
-    files = list(_files(paths))
-    outcomes = send(api, target["id"], files, quiet=as_json)
-    job = _index(api, target["id"], quiet=as_json) if index and outcomes else None
-    rejected = [outcome for outcome in outcomes if outcome["status"] == "rejected"]
+    outcomes = send_paths(api, target["id"], paths, quiet=as_json)
+    sent = any(outcome["status"] in TAKEN for outcome in outcomes)
+    job = _index(api, target["id"], quiet=as_json) if index and sent else None
+    refused = any(outcome["status"] == "rejected" for outcome in outcomes)
     if as_json:
         show.as_json({"collection": target["id"], "files": outcomes, "job": job, "notice": target.get("notice")})
     else:
         show.notice(target)
-        _print_outcomes(outcomes, rejected, target["name"])
-    ctx.exit(1 if rejected or (job and job["state"] != "succeeded") else 0)
+        _print_outcomes(outcomes, target["name"])
+    ctx.exit(1 if refused or (job and job["state"] != "succeeded") else 0)
 
 
 def find_or_make(api: Api, name: str, *, create: bool) -> Json:
@@ -72,42 +70,34 @@ def find_or_make(api: Api, name: str, *, create: bool) -> Json:
     return api.call("POST", "/collections", json={"name": name})
 
 
-def _files(paths: Sequence[Path]) -> Iterator[_File]:
-    """Yield the files to send; caption files come last, after the pictures that they name."""
-    found: list[_File] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
-            found.extend(_File(file, file.relative_to(path).as_posix()) for file in inside)
-        else:
-            found.append(_File(path, path.name))
-    yield from sorted(found, key=lambda file: file.path.suffix.lower() in _CAPTIONS)
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _requests(files: Sequence[_File]) -> Iterator[list[_File]]:
-    batch: list[_File] = []
+def _requests(files: Sequence[Found]) -> Iterator[list[Found]]:
+    batch: list[Found] = []
     size = 0
     for file in files:
-        bytes_ = file.path.stat().st_size
-        if batch and (len(batch) >= _REQUEST_FILES or size + bytes_ > _REQUEST_BYTES):
+        if batch and (len(batch) >= _REQUEST_FILES or size + file.size > _REQUEST_BYTES):
             yield batch
             batch, size = [], 0
         batch.append(file)
-        size += bytes_
+        size += file.size
     if batch:
         yield batch
 
 
 def send_paths(api: Api, collection_id: str, paths: Sequence[Path], *, quiet: bool) -> list[Json]:
-    """Upload files and folders; return the outcome of each file."""
-    return send(api, collection_id, list(_files(paths)), quiet=quiet)
+    """Upload files and folders; return the outcome of each file, also of those that are not sent."""
+    found: list[Found] = []
+    others: list[Json] = []
+    for entry in walk(paths):
+        if isinstance(entry, Found):
+            found.append(entry)
+        else:
+            others.append(entry.model_dump(mode="json"))
+    # captions after the pictures that they name
+    found.sort(key=lambda file: file.describes)
+    return send(api, collection_id, found, quiet=quiet) + others
 
 
-def send(api: Api, collection_id: str, files: Sequence[_File], *, quiet: bool) -> list[Json]:
+def send(api: Api, collection_id: str, files: Sequence[Found], *, quiet: bool) -> list[Json]:
     """Upload ``files`` in several requests; return the outcome of each."""
     outcomes: list[Json] = []
     with Progress(console=show.console(stderr=True), disable=quiet) as bar:
@@ -118,12 +108,32 @@ def send(api: Api, collection_id: str, files: Sequence[_File], *, quiet: bool) -
     return outcomes
 
 
-def _send_batch(api: Api, collection_id: str, batch: Sequence[_File]) -> list[Json]:
-    with ExitStack() as opened:
-        parts = [("file", (file.name, opened.enter_context(file.path.open("rb")))) for file in batch]
-        answer = api.call("POST", f"/collections/{collection_id}/items", params={"index": "false"}, files=parts)
-    outcomes: list[Json] = answer["outcomes"]
-    return outcomes
+def _send_batch(api: Api, collection_id: str, batch: Sequence[Found]) -> list[Json]:
+    """Send files in one request; those that can't be read are left out, each with its outcome."""
+    unreadable: list[FileOutcome] = []
+    sent: list[Json] | None = None
+    files = list(batch)
+    while sent is None:
+        with ExitStack() as stack:
+            opened: dict[Found, OpenedFile] = {}
+            for file in files:
+                try:
+                    opened[file] = stack.enter_context(file.open())
+                except Unreadable as error:
+                    unreadable.append(rejected(file.name, error))
+            files = list(opened)
+            if not files:
+                sent = []
+                continue
+            parts = [("file", (file.name, stream)) for file, stream in opened.items()]
+            try:
+                path = f"/collections/{collection_id}/items"
+                sent = api.call("POST", path, params={"index": "false"}, files=parts)["outcomes"]
+            except Unreadable as error:
+                (wrong,) = (file for file, stream in opened.items() if stream.problem is error)
+                unreadable.append(rejected(wrong.name, error))
+                files.remove(wrong)
+    return sent + [outcome.model_dump(mode="json") for outcome in unreadable]
 
 
 def _index(api: Api, collection_id: str, *, quiet: bool) -> Json | None:
@@ -133,9 +143,14 @@ def _index(api: Api, collection_id: str, *, quiet: bool) -> Json | None:
     return show.follow(api, job["id"], quiet=quiet)
 
 
-def _print_outcomes(outcomes: Sequence[Json], rejected: Sequence[Json], name: str) -> None:
-    counts = {status: sum(o["status"] == status for o in outcomes) for status in ("added", "updated", "duplicate")}
-    summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing new"
-    click.echo(f"{name}: {summary}, {len(rejected)} rejected.")
-    for outcome in rejected:
-        click.echo(f"  {outcome['name']}: {outcome['error']['message']}", err=True)
+def _print_outcomes(outcomes: Sequence[Json], name: str) -> None:
+    counts = Counter(outcome["status"] for outcome in outcomes)
+    summary = ", ".join(f"{counts[status]} {status}" for status in (*TAKEN, "ignored") if counts[status])
+    click.echo(f"{name}: {summary or 'nothing new'}, {counts['rejected']} rejected.")
+    for status in ("rejected", "ignored"):
+        shown = [outcome for outcome in outcomes if outcome["status"] == status]
+        for outcome in shown[:_PRINTED]:
+            reason = outcome["remark"] if outcome["error"] is None else outcome["error"]["message"]
+            click.echo(f"  {outcome['name']}: {reason}", err=True)
+        if len(shown) > _PRINTED:
+            click.echo(f"  and {len(shown) - _PRINTED:,} more {status}; --json lists all.", err=True)

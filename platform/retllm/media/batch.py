@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from retllm.errors import MediaRejected, TooLarge
 from retllm.logs import carried
 from retllm.media import archives, streams
 from retllm.media.captioning import Captioner, NamesSeen
+from retllm.media.clutter import ClutterCount
 from retllm.media.ingest import Ingest
 from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome, IncomingFile, rejected
@@ -34,10 +34,10 @@ _MAX_PENDING = 2 * THREADS
 
 
 def add_files(ingest: Ingest, files: Iterable[IncomingFile]) -> list[FileOutcome]:
-    """Add the files of one upload: pictures, texts, caption sheets (CSV, JSON Lines), or ZIPs of all of these.
+    """Add the files of one upload: pictures, texts, caption sheets (CSV, JSON Lines), or archives of all of these.
 
     Captions are applied after all pictures, so the order of the files does not matter. Return one outcome for each
-    picture or text, in the order of the files, then one for each row of captions.
+    picture or text, in the order of the files, then one for each row of captions, then those of clutter.
     """
     outcomes = _Batch(ingest).run(files)
     counts: dict[str, int] = {}
@@ -56,6 +56,7 @@ class _Batch:
         self._seen = NamesSeen()
         self._pending: deque[tuple[Future[FileOutcome], BinaryIO | None]] = deque()
         self._hashes: set[str] = set()
+        self._clutter = ClutterCount()
         self._sheets: list[tuple[str, FileKind, Callable[[], AbstractContextManager[BinaryIO]]]] = []
 
     def run(self, files: Iterable[IncomingFile]) -> list[FileOutcome]:
@@ -70,9 +71,11 @@ class _Batch:
             self._collect(0)
             for sheet in self._sheets:
                 self._captions(*sheet)
-        return self._outcomes
+        return self._outcomes + self._clutter.outcomes()
 
     def _add(self, file: IncomingFile, pool: ThreadPoolExecutor, stack: ExitStack) -> None:
+        if self._clutter.take(file.name):
+            return
         name = clean_name(file.name)
         try:
             kind = sniff(streams.head(file.stream), name)
@@ -83,19 +86,21 @@ class _Batch:
         except (MediaRejected, TooLarge) as error:
             self._append(rejected(name, error))
             return
-        if not archive.entries:
-            self._append(rejected(name, MediaRejected("The ZIP contains no files.")))
+        if not archive.entries and not archive.ignored:
+            self._append(rejected(name, MediaRejected("The archive contains no files.")))
         for entry in archive.entries:
             self._add_entry(archive, entry, pool)
+        for outcome in archive.ignored:
+            self._append(outcome)
 
-    def _add_entry(self, archive: archives.Archive, entry: zipfile.ZipInfo, pool: ThreadPoolExecutor) -> None:
-        name = archives.entry_name(entry)
+    def _add_entry(self, archive: archives.Archive, entry: archives.Entry, pool: ThreadPoolExecutor) -> None:
+        name = entry.name
         unpacked: BinaryIO | None = None
         try:
             unpacked = archive.spooled(entry)
             kind = sniff(streams.head(unpacked), name)
             if kind is FileKind.ARCHIVE:
-                raise MediaRejected("A ZIP inside a ZIP is not opened: send it separately.")
+                raise MediaRejected("An archive inside an archive is not opened: send it separately.")
             self._dispatch(name, kind, unpacked, pool, reopen=partial(archive.spooled, entry))
         except (MediaRejected, TooLarge) as error:
             if unpacked is not None:

@@ -10,7 +10,6 @@ _MAX_SUFFIX_LENGTH = 16
 # marks that change the text direction, so that "gpj.exe" reads as "exe.jpg"
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 _INVISIBLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
-_CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
 def clean_name(name: str, default: str = "unnamed") -> str:
@@ -44,9 +43,3 @@ def suffix_of(name: str) -> str:
     """Return the suffix of a name in lower case, with its dot; empty if there is none."""
     last = base_name(name)
     return last[last.rindex(".") :].lower() if "." in last.lstrip(".") else ""
-
-
-def is_clutter(name: str) -> bool:
-    """Return whether a file in an archive is hidden or a metadata file of an operating system."""
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    return any(part.startswith(".") or part.lower() in _CLUTTER for part in parts)

@@ -33,18 +33,28 @@ class FileOutcome(BaseModel):
     """The outcome of one file or one row of captions.
 
     ``added``: a new item. ``duplicate``: the collection already has it, nothing changed. ``updated``: an item has
-    a new caption. ``rejected``: not added, for the reason in ``error``.
+    a new caption. ``rejected``: not added, for the reason in ``error``. ``ignored``: nothing that anybody means to
+    upload, such as previews and indexes that programs put into folders; ``remark`` says what.
+
+    Attributes:
+        remark: what else there is to know about the file.
     """
 
     model_config = ConfigDict(frozen=True)
 
     name: str
-    status: Literal["added", "duplicate", "updated", "rejected"]
+    status: Literal["added", "duplicate", "updated", "rejected", "ignored"]
     item_id: UUID | None = None
     kind: ItemKind | None = None
     error: FileError | None = None
+    remark: str | None = None
 
 
 def rejected(name: str, error: RetllmError) -> FileOutcome:
     """Return the outcome of a file that was rejected with ``error``."""
     return FileOutcome(name=name, status="rejected", error=FileError(code=error.code, message=error.message))
+
+
+def ignored(name: str, remark: str) -> FileOutcome:
+    """Return the outcome of a file that was left out, for the reason in ``remark``."""
+    return FileOutcome(name=name, status="ignored", remark=remark)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from enum import StrEnum
 
 from retllm.errors import MediaRejected
+from retllm.media import tars, zips
+from retllm.media.file_table import FileRole, role_of
 from retllm.media.names import suffix_of
 
-PICTURE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".mpo"}
-)
-_TEXT_SUFFIXES = frozenset({".txt", ".text"})
 _CSV_SUFFIXES = frozenset({".csv", ".tsv"})
 _JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
-ACCEPTED = "pictures (JPEG, PNG, WebP, GIF, TIFF, BMP), texts (.txt), captions (.csv, .jsonl) and ZIP archives"
+ACCEPTED = "pictures (JPEG, PNG, WebP, GIF, TIFF, BMP), texts (.txt), captions (.csv, .jsonl), ZIP and tar archives"
 
 
 class FileKind(StrEnum):
@@ -23,7 +21,7 @@ class FileKind(StrEnum):
     TEXT = "text"  # a plain text, one item
     CSV = "csv"  # rows of captions or texts
     JSONL = "jsonl"  # rows of captions or texts, one JSON object per line
-    ARCHIVE = "archive"  # a ZIP of any of the others
+    ARCHIVE = "archive"  # a ZIP or tar of any of the others
 
 
 _PICTURES = {
@@ -36,15 +34,10 @@ _PICTURES = {
     b"II+\0": "image/tiff",
     b"MM\0+": "image/tiff",
 }
-_ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06")
 _KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%PDF-", "a PDF"),
-    (0, b"\x1f\x8b", "a gzip archive: send a ZIP"),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive: send a ZIP"),
     (0, b"Rar!", "a RAR archive: send a ZIP"),
-    (0, b"BZh", "a bzip2 archive: send a ZIP"),
-    (0, b"\xfd7zXZ", "an xz archive: send a ZIP"),
-    (257, b"ustar", "a tar archive: send a ZIP"),
     (4, b"ftypheic", "a HEIC picture: save it as JPEG"),
     (4, b"ftypheix", "a HEIC picture: save it as JPEG"),
     (4, b"ftypmif1", "a HEIF picture: save it as JPEG"),
@@ -75,7 +68,7 @@ def sniff(head: bytes, name: str) -> FileKind:
         raise MediaRejected("The file is empty.")
     if media_type_of(head) is not None:
         return FileKind.PICTURE
-    if head.startswith(_ARCHIVES):
+    if head.startswith(zips.SIGNATURES) or tars.is_tar_archive(head):
         return FileKind.ARCHIVE
     for offset, magic, what in _KNOWN_OTHERS:
         if head[offset:].startswith(magic):
@@ -97,8 +90,8 @@ def media_type_of(head: bytes) -> str | None:
 
 
 def _textual(head: bytes, name: str) -> FileKind:
-    suffix = suffix_of(name)
-    if suffix in _TEXT_SUFFIXES:
+    suffix, role = suffix_of(name), role_of(name)
+    if role is FileRole.TEXT:
         return FileKind.TEXT
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for opening, what in _MARKUP:
@@ -108,8 +101,8 @@ def _textual(head: bytes, name: str) -> FileKind:
         return FileKind.CSV
     if suffix in _JSONL_SUFFIXES:
         return FileKind.JSONL
-    if suffix in PICTURE_SUFFIXES:
+    if role is FileRole.PICTURE:
         raise MediaRejected(f"The file is named {suffix} but is not such a picture: export it again as JPEG or PNG.")
-    if suffix == ".zip":
-        raise MediaRejected("The file is named .zip but is not a ZIP archive: pack it again.")
+    if role is FileRole.ARCHIVE:
+        raise MediaRejected(f"The file is named {suffix} but is not such an archive: pack it again.")
     raise MediaRejected(f"The kind of the file is unknown. Accepted: {ACCEPTED}.")

@@ -7,7 +7,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from typing import BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
 
 from retllm.errors import MediaRejected, TooLarge
 
@@ -16,12 +16,19 @@ CHUNK = 1 << 20
 IN_MEMORY = 1 << 20
 
 
+class Readable(Protocol):
+    """A stream that is read from its start to its end."""
+
+    def read(self, count: int, /) -> bytes:
+        """Return at most ``count`` bytes, none at the end."""
+
+
 def mebibytes(count: int) -> str:
     """Format ``count`` bytes for people."""
     return f"{count / (1 << 20):,.1f} MiB" if count >= 1 << 20 else f"{count:,} bytes"
 
 
-def chunks(stream: BinaryIO, limit: int, setting: str = "RETLLM_MAX_FILE_BYTES") -> Iterator[bytes]:
+def chunks(stream: Readable, limit: int, setting: str = "RETLLM_MAX_FILE_BYTES") -> Iterator[bytes]:
     """Yield the rest of ``stream`` in chunks of at most 1 MiB.
 
     Raises:
@@ -49,7 +56,7 @@ def digest(stream: BinaryIO, limit: int) -> str:
     return sha.hexdigest()
 
 
-def spool(stream: BinaryIO, limit: int) -> BinaryIO:
+def spool(stream: Readable, limit: int) -> BinaryIO:
     """Copy the rest of ``stream`` to a seekable file, positioned at its start; a large one is on disk.
 
     Raises:

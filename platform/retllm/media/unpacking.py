@@ -26,9 +26,9 @@ _PATCH = 0x20
 _UTF8_NAME = 0x800
 _IN_ZIP64 = 0xFFFFFFFF  # the size is in a ZIP64 extra field
 # maximum compression ratio: pictures have about 1, texts 10 to 20, drawn bitmaps about 100, and ZIP bombs 1,000 or more
-_MAX_RATIO = 200
+MAX_RATIO = 200
 # files up to this size may have any ratio
-_SMALL = 1 << 20
+SMALL = 1 << 20
 _STEP = 1 << 16
 # section 4.4.5: methods other than Deflate that common tools offer
 _METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
@@ -98,9 +98,9 @@ def check(entry: zipfile.ZipInfo, place: EntryLocation) -> None:
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         method = _METHODS.get(entry.compress_type, f"method {entry.compress_type}")
         raise MediaRejected(f"The file is compressed with {method}, which is not accepted: zip it again with Deflate.")
-    if entry.file_size > _SMALL and entry.file_size > _MAX_RATIO * entry.compress_size:
+    if entry.file_size > SMALL and entry.file_size > MAX_RATIO * entry.compress_size:
         raise MediaRejected(
-            f"The file unpacks to more than {_MAX_RATIO} times its size, like a ZIP bomb: send it without the ZIP."
+            f"The file unpacks to more than {MAX_RATIO} times its size, like a ZIP bomb: send it without the ZIP."
         )
 
 

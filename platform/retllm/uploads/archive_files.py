@@ -47,7 +47,7 @@ def unpack(context: WorkerContext, held: LeasedUnit, files: Sequence[UploadFile]
             session.execute(sa.insert(UploadFile), found)
         for file_id, columns in outcomes.items():
             session.execute(sa.update(UploadFile).where(UploadFile.id == file_id).values(**columns))
-        ids = [str(entry["id"]) for entry in found]
+        ids = [str(entry["id"]) for entry in found if entry["status"] is FileStatus.WAITING]
         payloads = [{"items": ids[start : start + UNIT_ENTRIES]} for start in range(0, len(ids), UNIT_ENTRIES)]
         return lifecycle.append_units(session, job, Stage.MEDIA, payloads)
 
@@ -56,20 +56,34 @@ def unpack(context: WorkerContext, held: LeasedUnit, files: Sequence[UploadFile]
 
 def _entries(context: WorkerContext, file: UploadFile) -> list[dict[str, Any]]:
     with context.storage.open(_key(file)) as stream, archives.opened(stream, context.settings) as archive:
-        if not archive.entries:
-            raise MediaRejected("The ZIP contains no files.")
-        return [
+        if not archive.entries and not archive.ignored:
+            raise MediaRejected("The archive contains no files.")
+        base = {"job_id": file.job_id, "parent_id": file.id}
+        entries = [
             {
+                **base,
                 "id": new_id(),
-                "job_id": file.job_id,
-                "parent_id": file.id,
                 "entry": number,
-                "name": archives.entry_name(entry),
+                "name": entry.name,
                 "size_bytes": entry.file_size,
                 "status": FileStatus.WAITING,
+                "remark": None,
             }
             for number, entry in enumerate(archive.entries)
         ]
+        clutter = [
+            {
+                **base,
+                "id": new_id(),
+                "entry": None,
+                "name": outcome.name,
+                "size_bytes": None,
+                "status": FileStatus.IGNORED,
+                "remark": outcome.remark,
+            }
+            for outcome in archive.ignored
+        ]
+        return entries + clutter
 
 
 class ArchiveFiles:

@@ -92,4 +92,5 @@ def columns_of(outcome: FileOutcome) -> dict[str, Any]:
         "kind": ItemKind(outcome.kind) if outcome.kind is not None else None,
         "error_code": error.code if error is not None else None,
         "error": error.message if error is not None else None,
+        "remark": outcome.remark,
     }

@@ -20,7 +20,7 @@ from retllm.settings import Settings
 
 @dataclass(frozen=True)
 class ReceivedFile:
-    """A file that was stored, or rejected by its kind or size before that (``error``; then it has no key)."""
+    """A file that was stored; or, without a key, one that was rejected (``error``) or ``ignored``, and why."""
 
     id: UUID
     name: str
@@ -29,6 +29,7 @@ class ReceivedFile:
     sha256: str | None = None
     key: str | None = None
     error: RetllmError | None = None
+    ignored: str | None = None
 
     def columns(self) -> dict[str, Any]:
         """Return the columns of its row in ``upload_files``."""
@@ -41,6 +42,8 @@ class ReceivedFile:
             "file_key": self.key,
             "status": FileStatus.WAITING,
         }
+        if self.ignored is not None:
+            return columns | {"status": FileStatus.IGNORED, "remark": self.ignored}
         return columns if self.error is None else columns | rejection(self.error)
 
 

@@ -84,7 +84,14 @@ def upload_files(
 def outcome_of(file: FileView) -> FileOutcome:
     """Return the outcome of a file that has been processed."""
     return FileOutcome.model_validate(
-        {"name": file.name, "status": file.status, "item_id": file.item_id, "kind": file.kind, "error": file.error}
+        {
+            "name": file.name,
+            "status": file.status,
+            "item_id": file.item_id,
+            "kind": file.kind,
+            "error": file.error,
+            "remark": file.remark,
+        }
     )
 
 

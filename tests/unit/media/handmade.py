@@ -28,6 +28,10 @@ class Entry:
     """The offset in the directory, if it is not the true one."""
     written: bool = True
     """Whether the entry itself is written to the file."""
+    extra: bytes = b""
+    """The extra field in the directory."""
+    dos: int = 0
+    """The attributes of MS-DOS."""
 
     def facts(self) -> dict[str, Any]:
         packed = self.bytes()
@@ -66,11 +70,17 @@ def made(entries: Sequence[Entry], *, directory_at: int | None = None, count: in
     for entry, offset in zip(entries, offsets, strict=True):
         info = entry.facts()
         head = (0x0314, 20, info["flags"], info["method"], 0, 33, info["crc"], info["packed"], info["size"])
-        tail = (len(entry.name), 0, 0, 0, 0, entry.mode << 16, offset)
-        directory += struct.pack("<4s6H3L5H2L", b"PK\x01\x02", *head, *tail) + entry.name
+        tail = (len(entry.name), len(entry.extra), 0, 0, 0, entry.mode << 16 | entry.dos, offset)
+        directory += struct.pack("<4s6H3L5H2L", b"PK\x01\x02", *head, *tail) + entry.name + entry.extra
     at = len(body) if directory_at is None else directory_at
     number = len(entries) if count is None else count
     return bytes(body + directory) + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, number, number, len(directory), at, 0)
+
+
+def unicode_path(name: bytes, path: str, *, version: int = 1) -> bytes:
+    """Return Info-ZIP's Unicode Path field for an entry with this name."""
+    field = struct.pack("<BL", version, zlib.crc32(name)) + path.encode()
+    return struct.pack("<2H", 0x7075, len(field)) + field
 
 
 def _overlapping() -> bytes:

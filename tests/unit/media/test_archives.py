@@ -10,7 +10,7 @@ import zipfile
 import zlib
 
 import pytest
-from tests.unit.media.handmade import Entry
+from tests.unit.media.handmade import Entry, unicode_path
 from tests.unit.media.samples import zipped as packed
 
 from retllm.errors import MediaRejected, TooLarge
@@ -27,9 +27,9 @@ def unpacked(data: bytes, settings: Settings) -> dict[str, bytes | str]:
         for entry in archive.entries:
             try:
                 with archive.spooled(entry) as file:
-                    result[archives.entry_name(entry)] = file.read()
+                    result[entry.name] = file.read()
             except (MediaRejected, TooLarge) as error:
-                result[archives.entry_name(entry)] = error.message
+                result[entry.name] = error.message
     return result
 
 
@@ -57,10 +57,85 @@ def test_absolute_and_parent_paths_are_removed_from_names(settings: Settings) ->
     assert set(unpacked(packed(files), settings)) == {"etc/passwd.txt", "abs.txt", "C:/win.txt", "a"}
 
 
-def test_names_without_the_utf8_flag_are_decoded_as_utf8_or_cp437(settings: Settings) -> None:
+def test_names_without_the_utf8_flag_are_decoded_as_utf8_or_as_most_plausible(settings: Settings) -> None:
     data = packed({"XXXXX.txt": b"a"})
     assert list(unpacked(data.replace(b"XXXXX", "猫é".encode()), settings)) == ["猫é.txt"]
     assert list(unpacked(data.replace(b"XXXXX", b"Stra\xe1"), settings)) == ["Straß.txt"]
+    for codec, names in (("cp932", ["写真/猫.txt", "写真/表示.txt"]), ("cp866", ["фото/море.txt", "фото/Я.txt"])):
+        assert list(unpacked(handmade.made([Entry(name.encode(codec)) for name in names]), settings)) == names
+
+
+def test_a_name_with_the_utf8_flag_counts_beside_names_in_an_old_encoding(settings: Settings) -> None:
+    data = handmade.made([Entry("фото.txt".encode("cp866")), Entry("Größe.txt".encode(), flags=0x800)])
+    assert list(unpacked(data, settings)) == ["фото.txt", "Größe.txt"]
+
+
+def test_the_unicode_path_of_an_entry_is_its_name(settings: Settings) -> None:
+    other = struct.pack("<2H", 0x5455, 1) + b"\0"
+    old = "猫.txt".encode("cp932")
+    entries = [
+        Entry(old, extra=other + unicode_path(old, "猫とネコ.txt")),
+        Entry(b"?????.txt", extra=unicode_path(b"?????.txt", "фото/кот.txt")),
+        Entry(b"../?.txt", extra=unicode_path(b"../?.txt", "../../ä.txt")),
+    ]
+    assert list(unpacked(handmade.made(entries), settings)) == ["猫とネコ.txt", "фото/кот.txt", "ä.txt"]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        pytest.param(unicode_path(b"b.txt", "other.txt"), id="of another name"),
+        pytest.param(unicode_path(b"a.txt", "other.txt", version=2), id="of another version"),
+        pytest.param(unicode_path(b"a.txt", ""), id="empty"),
+        pytest.param(b"up\3\0\1\0\0", id="too short"),
+    ],
+)
+def test_a_unicode_path_that_does_not_belong_to_the_name_is_ignored(extra: bytes, settings: Settings) -> None:
+    assert list(unpacked(handmade.made([Entry(extra=extra)]), settings)) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        pytest.param(Entry(b"dir\\", b""), id="joined by a backslash"),
+        pytest.param(Entry(b"dir/", b""), id="joined by a slash"),
+        pytest.param(Entry(b"dir", b""), id="known from its files"),
+        pytest.param(Entry(b"other", b"", mode=stat.S_IFDIR | 0o755), id="by its mode"),
+        pytest.param(Entry(b"other", b"", dos=0x10), id="by its attributes in MS-DOS"),
+    ],
+)
+def test_entries_of_folders_are_skipped(folder: Entry, settings: Settings) -> None:
+    data = handmade.made([folder, Entry(b"dir\\a.txt"), Entry(b"dir!.txt")])
+    assert unpacked(data, settings) == {"dir/a.txt": b"some words", "dir!.txt": b"some words"}
+
+
+def test_two_entries_of_the_same_name_are_both_read(settings: Settings) -> None:
+    data = handmade.made([Entry(b"a.txt", b"one"), Entry(b"./a.txt", b"two"), Entry(b"a.txt", b"three")])
+    with archives.opened(io.BytesIO(data), settings) as archive:
+        assert [entry.name for entry in archive.entries] == ["a.txt"] * 3
+        contents = [archive.spooled(entry).read() for entry in archive.entries]
+    assert contents == [b"one", b"two", b"three"]
+
+
+def test_clutter_is_listed_by_folder(settings: Settings) -> None:
+    files = {"a.txt": b"a", "Thumbs.db": b"x"} | {f"@eaDir/{n}.jpg": b"x" for n in range(200)}
+    with archives.opened(io.BytesIO(packed(files)), settings) as archive:
+        assert [entry.name for entry in archive.entries] == ["a.txt"]
+        assert [(outcome.name, outcome.status) for outcome in archive.ignored] == [
+            ("Thumbs.db", "ignored"),
+            ("@eaDir", "ignored"),
+        ]
+
+
+def test_names_with_many_folders_are_read_in_little_memory(settings: Settings) -> None:
+    data = handmade.made([Entry(b"a/" * 16_000 + b"%d.txt" % n) for n in range(3)])
+    tracemalloc.start()
+    try:
+        assert len(unpacked(data, settings)) == 1
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 << 20
 
 
 def test_only_the_encrypted_entry_is_refused(settings: Settings) -> None:
@@ -242,7 +317,7 @@ def test_an_unsafe_entry_name_is_made_safe(name: bytes, settings: Settings) -> N
     data = handmade.made([Entry(name)])
     with archives.opened(io.BytesIO(data), settings) as archive:
         (entry,) = archive.entries
-        shown = archives.entry_name(entry)
+        shown = entry.name
         with archive.spooled(entry) as file:
             assert file.read() == b"some words"
     assert not shown.startswith("/")

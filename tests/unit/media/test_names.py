@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retllm.media.names import MAX_NAME, base_name, clean_name, is_clutter, one_line, suffix_of
+from retllm.media.names import MAX_NAME, base_name, clean_name, one_line, suffix_of
 
 ANY = st.text(st.characters(), max_size=600)
 
@@ -55,13 +55,6 @@ def test_base_name_and_suffix_of_a_name() -> None:
     assert suffix_of("a/b.tar/c.JPG") == ".jpg"
     assert suffix_of("a.b/c") == ""
     assert suffix_of(".hidden") == ""
-
-
-def test_files_that_operating_systems_add_are_clutter() -> None:
-    for name in ("__MACOSX/a.jpg", "a/.DS_Store", "Thumbs.db", "a\\thumbs.db", ".git/x.txt", "._a.jpg", "desktop.ini"):
-        assert is_clutter(name), name
-    for name in ("a.jpg", "a/b.jpg", "thumbs.dbx", "my__MACOSX/a.jpg", "a/", "../a.jpg", "./a.jpg"):
-        assert not is_clutter(name), name
 
 
 def test_joining_lines_keeps_slashes() -> None:

@@ -14,13 +14,14 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobKind
 from retllm.db.session import run_transaction, transaction
-from retllm.db.tables import Collection, Job
+from retllm.db.tables import Collection, Job, new_id
 from retllm.errors import NotFound
 from retllm.history.job_views import JobView
 from retllm.identity import access
 from retllm.identity.access import Right
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
+from retllm.media.clutter import ClutterCount
 from retllm.media.outcomes import IncomingFile
 from retllm.queue.notifications import Notification
 from retllm.uploads import submit
@@ -72,11 +73,15 @@ def add(actor: Actor, job_id: UUID, files: Iterable[IncomingFile]) -> list[Recei
         _for_change(session, actor, job_id)
         submit.lock_open(session, job_id)
     received: list[ReceivedFile] = []
-    for batch in batched(files, _BATCH):
+    clutter = ClutterCount()
+    for batch in batched((file for file in files if not clutter.take(file.name)), _BATCH):
         stored = [receive(found.storage, job_id, file, found.settings) for file in batch]
         _notify(run_transaction(found.sessions, partial(submit.add_files, job_id=job_id, files=stored)))
         received += stored
-    return received
+    left_out = [ReceivedFile(new_id(), outcome.name, 0, ignored=outcome.remark) for outcome in clutter.outcomes()]
+    if left_out:
+        run_transaction(found.sessions, partial(submit.add_files, job_id=job_id, files=left_out))
+    return received + left_out
 
 
 def batched(values: Iterable[Value], size: int) -> Iterator[list[Value]]:

@@ -71,6 +71,7 @@ class UploadView(BaseModel):
     added: int
     updated: int
     duplicate: int
+    ignored: int = Field(description="outcomes of clutter, which nobody means to upload, one for each folder")
     rejected: int
     job_id: UUID | None = Field(
         description="the job that processes and indexes the files; of texts the index job, if anything is new"
@@ -105,7 +106,7 @@ class ItemPath(BaseModel):
 _JSON, _SCHEMAS = parse_body(NewTexts)
 api.components_schemas.update(_SCHEMAS)
 _BODY = RequestBody(
-    description="A form with files (pictures, .txt, captions as .csv or .jsonl, .zip of these), or texts as JSON.",
+    description="A form with files (pictures, .txt, captions as .csv or .jsonl, .zip or .tar of all) or texts as JSON.",
     content={
         "multipart/form-data": MediaType(
             schema=Schema(
@@ -149,6 +150,7 @@ def upload_items(path: CollectionPath, query: UploadQuery) -> Response:
         added=counts["added"],
         updated=counts["updated"],
         duplicate=counts["duplicate"],
+        ignored=counts["ignored"],
         rejected=counts["rejected"],
         job_id=result.job.id if result.job else None,
     )

@@ -1,12 +1,17 @@
-"""Bodies of requests in chunked encoding, which have no Content-Length; server and framework do not limit them."""
+"""Bodies of requests: without a Content-Length, which server and framework do not limit, and forms with old names."""
 
 from __future__ import annotations
 
 from typing import IO, Protocol, cast
 
 import flask
+from werkzeug import formparser
+from werkzeug.datastructures import Headers
+from werkzeug.sansio.multipart import MultipartDecoder
 from werkzeug.utils import cached_property
 from werkzeug.wsgi import LimitedStream, get_input_stream
+
+from retllm.media.name_encodings import decoded
 
 ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
 """The pattern of a line of text with at least one visible character."""
@@ -22,6 +27,18 @@ class Request(flask.Request):
         if self.content_length is None and limit is not None and "wsgi.input_terminated" in self.environ:
             return cast("IO[bytes]", _Chunks(cast("IO[bytes]", body), limit, is_max=True))
         return get_input_stream({**self.environ, "wsgi.input": body}, max_content_length=limit)
+
+
+class _Decoder(MultipartDecoder):
+    """Reads parts of a form whose headers are not UTF-8, as programs write them that send file names as they are."""
+
+    def _parse_headers(self, data: bytes | bytearray) -> Headers:
+        (text,) = decoded([bytes(data)])
+        return super()._parse_headers(text.encode())
+
+
+# the parser of forms has no other place for it; it would drop the whole form
+formparser.MultipartDecoder = _Decoder  # type: ignore[attr-defined]
 
 
 class _Chunks(LimitedStream):

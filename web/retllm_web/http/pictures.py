@@ -12,9 +12,10 @@ from flask import Response, request
 
 from retllm.errors import MediaRejected
 from retllm.media import streams
+from retllm.media.file_table import FileRole, role_of
 from retllm.media.names import base_name, suffix_of
 from retllm.media.pictures import SMALL_MEDIA_TYPE, SUFFIXES, render_picture
-from retllm.media.sniffing import PICTURE_SUFFIXES, media_type_of
+from retllm.media.sniffing import media_type_of
 from retllm_web.http.middleware import MEDIA_POLICY
 from retllm_web.http.services import services
 
@@ -117,7 +118,7 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 def _attachment(name: str, suffix: str) -> str:
     """Return the header value by RFC 6266: an ASCII name, and the full name in UTF-8; the suffix fits the content."""
     last = base_name(name)
-    stem = last[: -len(suffix_of(last))] if suffix_of(last) in PICTURE_SUFFIXES else last
+    stem = last[: -len(suffix_of(last))] if role_of(last) is FileRole.PICTURE else last
     # no leading dots of hidden files, and no trailing spaces and dots, which Windows drops
     stem = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", stem).strip(" .")[:_MAX_NAME_LENGTH].rstrip(" .") or "picture"
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode("ascii")

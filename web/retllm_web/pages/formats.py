@@ -12,6 +12,7 @@ from flask import Flask
 from retllm.db.enums import OVER_JOBS, AttemptOutcome, DecidedBy, ItemKind, JobKind, JobState, Role, Stage, UnitState
 from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, UNIT_STATES
 from retllm.history.job_views import JobView, UnitError
+from retllm.media.file_table import accepted
 from retllm.media.ingest import FileOutcome
 from retllm_web.http.auth import current_actor
 from retllm_web.pages.blueprint import picture_url
@@ -144,7 +145,7 @@ def rejected_first(outcomes: Sequence[FileOutcome]) -> list[FileOutcome]:
 def outcome_counts(outcomes: Sequence[FileOutcome]) -> str:
     """Return the number of files for each outcome as text."""
     counts: Counter[str] = Counter(outcome.status for outcome in outcomes)
-    order = ("added", "updated", "duplicate", "rejected")
+    order = ("added", "updated", "duplicate", "ignored", "rejected")
     return ", ".join(f"{counts[status]} {status}" for status in order if counts[status]) + "."
 
 
@@ -202,6 +203,7 @@ def install(app: Flask) -> None:
         "picture_url": picture_url,
         "account_of_request": current_actor,
         "navigation": navigation,
+        "ACCEPTED": accepted(),
     }
     app.jinja_env.globals.update(tables)
     app.jinja_env.trim_blocks = True

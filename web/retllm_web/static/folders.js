@@ -1,10 +1,37 @@
-// Collect the files of a drop, including all files in dropped folders.
+// Collect the files of a drop, including all files in dropped folders, and tell clutter by the table of files.
+import { CLUTTER, DESCRIBING, GLOBS, MAX_PLACES } from "./file_table.js";
 
-// Files that operating systems add to folders.
-const SYSTEM_FILES = new Set(["Thumbs.db", "desktop.ini", "__MACOSX"]);
+// Counts the clutter of one upload by folder, like ClutterCount on the server.
+export class Clutter {
+  constructor() { this.places = new Map(); }
 
-export function isHidden(path) {
-  return path.split("/").some((part) => part.startsWith(".") || SYSTEM_FILES.has(part));
+  // Return whether a file is clutter, and count it if it is.
+  take(name) {
+    const path = name.replaceAll("\\", "/").split("/").filter((part) => !["", ".", ".."].includes(part)).join("/");
+    const match = CLUTTER.exec(path);
+    if (!match) return false;
+    const [glob, reason] = GLOBS[match.findIndex((group, index) => index > 0 && group !== undefined) - 1];
+    const whole = path.slice(0, match.index + match[0].length);
+    let place = whole.slice(0, whole.lastIndexOf("/") + 1) + glob;
+    if (!this.places.has(place) && this.places.size >= MAX_PLACES) place = `…/${glob}`;
+    const counted = this.places.get(place) ?? { name: whole, reason, count: 0 };
+    counted.count += 1;
+    this.places.set(place, counted);
+    return true;
+  }
+
+  // Return {name, remark} of each folder and kind of clutter.
+  outcomes() {
+    return [...this.places].map(([place, { name, reason, count }]) => (
+      count === 1 ? { name, remark: `Left out: ${reason}.` } : { name: place, remark: `Left out: ${reason}, ${count.toLocaleString("en")} files.` }
+    ));
+  }
+}
+
+// Whether a file may say something of pictures, so that it is sent after them.
+export function describes(name) {
+  const lower = name.toLowerCase();
+  return DESCRIBING.some((suffix) => lower.endsWith(suffix));
 }
 
 // Sort numerically: "page 9" before "page 10".
@@ -12,9 +39,9 @@ export function byName(a, b) {
   return a.localeCompare(b, undefined, { numeric: true });
 }
 
-// Return {files: [{file, name}], hidden: a count, unreadable: [names]}. Call it during the drop event.
+// Return {files: [{file, name}], clutter, unreadable: [names]}. Call it during the drop event.
 export function dropped(transfer) {
-  const found = { files: [], hidden: 0, unreadable: [] };
+  const found = { files: [], clutter: new Clutter(), unreadable: [] };
   const entries = [];
   for (const item of transfer.items) {
     if (item.kind !== "file") continue;
@@ -25,19 +52,26 @@ export function dropped(transfer) {
   return walk(entries, found);
 }
 
+// Return the same of chosen files.
+export function chosen(files) {
+  const found = { files: [], clutter: new Clutter(), unreadable: [] };
+  for (const file of files) add(found, file, file.webkitRelativePath || file.name);
+  found.files.sort((a, b) => byName(a.name, b.name));
+  return found;
+}
+
 function add(found, file, name) {
-  if (isHidden(name)) found.hidden += 1; else found.files.push({ file, name });
+  if (!found.clutter.take(name)) found.files.push({ file, name });
 }
 
 async function walk(entries, found) {
   for (const entry of entries) {
     const name = entry.fullPath.replace(/^\//, "");
     try {
-      if (entry.isDirectory && !isHidden(name)) await walk(await entriesOf(entry), found);
-      else if (entry.isFile) add(found, await new Promise((resolve, reject) => entry.file(resolve, reject)), name);
-      else found.hidden += 1;
+      if (entry.isDirectory) await walk(await entriesOf(entry), found);
+      else if (!found.clutter.take(name)) found.files.push({ file: await new Promise((resolve, reject) => entry.file(resolve, reject)), name });
     } catch {
-      found.unreadable.push(name);
+      if (!found.clutter.take(name)) found.unreadable.push(name);
     }
   }
   return found;

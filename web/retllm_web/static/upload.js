@@ -1,6 +1,6 @@
 // Upload files in batches, with progress in bytes and a result per file. Without JavaScript the form is sent in one
 // request. Files that are chosen or dropped during an upload are appended to it.
-import { byName, dropped, isHidden } from "./folders.js";
+import { chosen, describes, dropped } from "./folders.js";
 import { Refused, asScript } from "./piece.js";
 import { refresh } from "./refresh.js";
 
@@ -9,8 +9,7 @@ const BATCH_BYTES = 32 * 1024 * 1024;
 // maximum table rows of accepted files and of rejected files
 const MAX_ACCEPTED_ROWS = 200;
 const MAX_REJECTED_ROWS = 1000;
-const ORDER = ["added", "updated", "duplicate", "rejected"];
-const CAPTION_FILES = /\.(csv|jsonl|ndjson)$/i;
+const ORDER = ["added", "updated", "duplicate", "ignored", "rejected"];
 
 export function uploads(form) {
   const inputs = [...form.querySelectorAll("input[type=file]")];
@@ -18,12 +17,10 @@ export function uploads(form) {
   const upload = new Upload(form);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const chosen = inputs.flatMap((input) => [...input.files].map((file) => ({ file, name: file.webkitRelativePath || file.name })));
-    chosen.sort((a, b) => byName(a.name, b.name));
-    const files = chosen.filter((entry) => !isHidden(entry.name));
-    if (!chosen.length) { upload.showMessage("Choose files or a folder first."); return; }
+    const found = chosen(inputs.flatMap((input) => [...input.files]));
+    if (!inputs.some((input) => input.files.length)) { upload.showMessage("Choose files or a folder first."); return; }
     for (const input of inputs) input.value = "";
-    upload.add(files, chosen.length - files.length);
+    upload.add(found);
   });
   let inside = 0;
   const over = (by) => { inside = Math.max(0, inside + by); drop.classList.toggle("over", inside > 0); };
@@ -40,16 +37,16 @@ export function uploads(form) {
     // the dropped entries are only readable during this event
     const found = dropped(event.dataTransfer);
     upload.showMessage("Reading dropped files…");
-    const { files, hidden, unreadable } = await found;
-    if (files.length || unreadable.length) upload.add(files, hidden, unreadable);
-    else upload.showMessage(hidden ? "Only hidden files were dropped. They are skipped." : "No files were dropped.");
+    const { files, clutter, unreadable } = await found;
+    if (files.length || unreadable.length || clutter.places.size) upload.add({ files, clutter, unreadable });
+    else upload.showMessage("No files were dropped, or the folder is empty.");
   });
 }
 
-// Remove and return the next files to send: pictures and texts first, caption files last, after their pictures.
+// Remove and return the next files to send; those that say something of pictures come after all pictures.
 export function nextBatch(waiting) {
-  const items = waiting.filter((entry) => !CAPTION_FILES.test(entry.name));
-  if (!items.length) return waiting.splice(0);
+  const pictures = waiting.filter((entry) => !describes(entry.name));
+  const items = pictures.length ? pictures : waiting;
   const batch = [];
   let bytes = 0;
   for (const entry of items) {
@@ -76,25 +73,25 @@ class Upload {
     this.bar = form.querySelector("[data-progress] progress");
     this.retryButton = form.querySelector("[data-again]");
     form.querySelector("[data-stop]").addEventListener("click", () => this.stop());
-    this.retryButton.addEventListener("click", () => this.add(this.failed.splice(0), 0));
+    this.retryButton.addEventListener("click", () => this.add({ files: this.failed.splice(0) }));
     this.onBeforeUnload = (event) => event.preventDefault();
   }
 
   showMessage(text) { this.message.textContent = text; }
 
-  add(files, hidden, unreadable = []) {
+  add({ files, clutter, unreadable = [] }) {
     if (!this.running) this.start();
-    this.hidden += hidden;
     this.waiting.push(...files);
     this.total += bytesOf(files);
     this.files += files.length;
     for (const name of unreadable) this.reject(name, "not read", "The browser cannot read this file. Check its permissions and try again.");
+    for (const { name, remark } of clutter?.outcomes() ?? []) this.row("ignored", name, "ignored", remark);
     this.showMessage(`Sending ${this.files === 1 ? "1 file" : `${this.files.toLocaleString("en")} files`}…`);
     if (!this.running) this.send();
   }
 
   start() {
-    Object.assign(this, { hidden: 0, total: 0, files: 0, sent: 0, sentFiles: 0, counts: {}, stopped: false, fatalError: null, changed: false, started: performance.now() });
+    Object.assign(this, { total: 0, files: 0, sent: 0, sentFiles: 0, counts: {}, stopped: false, fatalError: null, changed: false, started: performance.now() });
     this.failed = [];
     this.table.replaceChildren();
     document.querySelector("[data-summary]").textContent = "";
@@ -141,17 +138,19 @@ class Upload {
     this.trim();
   }
 
-  reject(name, outcome, reason) {
+  reject(name, outcome, reason) { this.row("rejected", name, outcome, reason); }
+
+  row(status, name, outcome, reason) {
     const row = document.createElement("tr");
-    row.dataset.status = "rejected";
+    row.dataset.status = status;
     const cells = [document.createElement("th"), document.createElement("td"), document.createElement("td")];
     cells[0].scope = "row";
     cells[0].className = "fw-normal any";
     [name, outcome, reason].forEach((text, index) => { cells[index].textContent = text; });
-    cells[1].className = "text-danger-emphasis";
+    cells[1].className = status === "rejected" ? "text-danger-emphasis" : "text-secondary-emphasis";
     row.append(...cells);
-    this.table.prepend(row);
-    this.count("rejected");
+    if (status === "rejected") this.table.prepend(row); else this.table.append(row);
+    this.count(status);
     this.trim();
   }
 
@@ -187,7 +186,6 @@ class Upload {
     const summary = ORDER.filter((name) => this.counts[name]).map((name) => `${this.counts[name].toLocaleString("en")} ${name}`).join(", ");
     const notes = [
       left.length ? `Stopped: ${left.length.toLocaleString("en")} ${left.length === 1 ? "file was" : "files were"} not sent.` : "",
-      this.hidden ? `${this.hidden.toLocaleString("en")} hidden ${this.hidden === 1 ? "file was" : "files were"} skipped.` : "",
       Object.values(this.counts).reduce((sum, count) => sum + count, 0) > this.table.rows.length ? "The table shows the rejected files and the latest of the others." : "",
     ].filter(Boolean).join(" ");
     this.showMessage([summary && `${summary}.`, notes].filter(Boolean).join(" ") || "No files were sent.");

@@ -111,6 +111,7 @@ def test_an_upload_without_scripts_lists_the_outcome_of_each_file(
         ("again.png", picture("red")),
         ("<i>broken</i>.png", b"no picture"),
         ("captions.csv", b"file,caption\nred.png,a red wall\n"),
+        ("2023/Thumbs.db", b"x"),
     )
     assert page.status == 200
     # rejected files come first
@@ -119,8 +120,10 @@ def test_an_upload_without_scripts_lists_the_outcome_of_each_file(
         ("red.png", "added"),
         ("again.png", "duplicate"),
         ("captions.csv, row 2", "updated"),
+        ("2023/Thumbs.db", "ignored"),
     ]
-    assert "1 added, 1 updated, 1 duplicate, 1 rejected." in page.text
+    assert "1 added, 1 updated, 1 duplicate, 1 ignored, 1 rejected." in page.text
+    assert "Left out: previews and settings of Windows." in page.text
     assert "is not such a picture" in page.text
     assert len(notified.units) == 1
 

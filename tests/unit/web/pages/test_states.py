@@ -22,7 +22,9 @@ from retllm.db.enums import OVER_JOBS, AttemptOutcome, JobKind, JobState, Stage,
 from retllm.db.session import transaction
 from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, UNIT_STATES
 from retllm.db.tables import Attempt
+from retllm.media.outcomes import FileOutcome
 from retllm_web.http.services import Services
+from retllm_web.pages.formats import outcome_counts
 
 GLOSSARY = Path(__file__).parents[4] / "docs" / "glossary.md"
 
@@ -50,6 +52,18 @@ def test_the_database_and_the_api_have_the_values_of_the_glossary(
     assert list(table) == [state.value for state in enum]
     assert table == {state.value: word for state, word in words.items()}
     assert app.api_doc["components"]["schemas"][enum.__name__]["enum"] == list(table)
+
+
+def test_pages_and_the_api_have_the_outcomes_of_files_of_the_glossary(app: OpenAPI) -> None:
+    outcomes = _table("Outcomes of a file")
+    statuses = app.api_doc["components"]["schemas"]["FileOutcome"]["properties"]["status"]["enum"]
+    assert sorted(statuses) == sorted(outcomes)
+    listed = [FileOutcome(name="a.png", status=status) for status in statuses]
+    with app.test_request_context():
+        rows = app.jinja_env.get_template("_outcomes.html").render(outcomes=listed)
+    for value, word in outcomes.items():
+        assert f'data-status="{value}"' in rows
+        assert f"1 {word}" in outcome_counts(listed)
 
 
 @pytest.fixture

@@ -1,0 +1,271 @@
+"""Find the files of an upload: files and folders that the caller names, and everything below them.
+
+Every file is found once, is counted as clutter, or gets an outcome that says why it can't be sent. Linked folders are
+followed after all others, so that a file has the name of the place where it lies; a link to a folder that contains
+itself is not followed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from retllm.errors import MediaRejected
+from retllm.media.clutter import ClutterCount
+from retllm.media.file_table import DESCRIBING, FileRole, clutter_of, role_of
+from retllm.media.name_encodings import decoded
+from retllm.media.names import clean_name
+from retllm.media.outcomes import FileOutcome, ignored, rejected
+
+_Id = tuple[int, int]
+
+
+class Unreadable(MediaRejected):
+    """The file can't be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file to send."""
+
+    path: Path
+    name: str
+    """Its name in the collection: readable, with the folders below the one that was named."""
+    size: int
+
+    @property
+    def role(self) -> FileRole | None:
+        """What it may be by its suffix."""
+        return role_of(self.name)
+
+    @property
+    def describes(self) -> bool:
+        """Whether it may say something of pictures, as sheets, sidecars and texts do, and so is sent after them."""
+        return self.role in DESCRIBING
+
+    def open(self) -> OpenedFile:
+        """Open the file for reading.
+
+        Raises:
+            Unreadable: it can't be opened, is no file any more, or has changed since it was found.
+        """
+        try:
+            # a pipe that has taken the file's place does not block
+            stream = os.fdopen(
+                os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb"
+            )
+        except OSError as error:
+            raise _unreadable(error) from error
+        now = os.fstat(stream.fileno())
+        if not stat.S_ISREG(now.st_mode) or now.st_size != self.size:
+            stream.close()
+            raise _changed()
+        return OpenedFile(stream, self.size)
+
+
+class OpenedFile:
+    """The bytes of a file that was found; reading fails if they change in number meanwhile."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._stream = stream
+        self._size = size
+        self.problem: Unreadable | None = None
+        """Why reading failed, if it did."""
+
+    def read(self, count: int = -1) -> bytes:
+        """Return at most ``count`` bytes, none at the end.
+
+        Raises:
+            Unreadable: the file has become shorter or longer, or can't be read.
+        """
+        at = self._stream.tell()
+        try:
+            data = self._stream.read(count)
+            if (not data and count and at != self._size) or at + len(data) > self._size:
+                raise _changed()
+        except OSError as error:
+            self.problem = _unreadable(error)
+            raise self.problem from error
+        except Unreadable as error:
+            self.problem = error
+            raise
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a position; the end is where it was when the file was found."""
+        if whence == os.SEEK_END:
+            return self._stream.seek(self._size + offset)
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._stream.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+    def __enter__(self) -> OpenedFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def walk(paths: Iterable[Path]) -> Iterator[Found | FileOutcome]:
+    """Yield the files of ``paths`` in order of their names, and the outcomes of what is not sent.
+
+    A path that is given twice, or lies in a folder that is given too, is found once.
+    """
+    walked = _Walk()
+    # folders first, so that a file has its name in a folder that is given too
+    for path in sorted(paths, key=lambda path: not path.is_dir()):
+        walked.add(path)
+    yield from walked.results()
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A file, or a problem, at a place below a path that was named."""
+
+    path: Path
+    parts: tuple[str, ...]
+    size: int = 0
+    problem: str | None = None
+    remark: str | None = None
+
+
+@dataclass
+class _Walk:
+    found: list[_Entry] = field(default_factory=list)
+    _folders: set[_Id] = field(default_factory=set)
+    _files: set[tuple[_Id, str]] = field(default_factory=set)
+    _above: set[_Id] = field(default_factory=set)
+
+    def add(self, path: Path) -> None:
+        """Add a path that the caller named."""
+        try:
+            facts = path.stat()
+            if not stat.S_ISDIR(facts.st_mode):
+                self._single(path, facts)
+                return
+            self._above.update(_id(folder.stat()) for folder in path.resolve().parents)
+        except OSError as error:
+            self.found.append(_Entry(path, (path.name,), problem=_unreadable(error).message))
+            return
+        before = len(self.found)
+        if self._enter(facts):
+            self._tree(path, ())
+            if len(self.found) == before:
+                name = path.resolve().name or str(path)
+                self.found.append(_Entry(path, (name,), remark="The folder contains no files."))
+
+    def _single(self, path: Path, facts: os.stat_result) -> None:
+        folder = _id((path.parent).stat())
+        if folder not in self._folders and (folder, path.name) not in self._files:
+            self._files.add((folder, path.name))
+            self._file(path, (path.name,), facts)
+
+    def _enter(self, facts: os.stat_result) -> bool:
+        """Return whether a folder has not been entered before, and note it."""
+        known = _id(facts) in self._folders
+        self._folders.add(_id(facts))
+        return not known
+
+    def _tree(self, root: Path, parts: tuple[str, ...]) -> None:
+        """Add everything below a folder; what is behind links comes last."""
+        linked: list[tuple[Path, tuple[str, ...]]] = []
+        waiting = [(root, parts)]
+        while waiting or linked:
+            if waiting:
+                waiting += reversed(self._folder(*waiting.pop(), linked))
+            else:
+                waiting += self._behind_link(*linked.pop(0))
+
+    def _folder(
+        self, folder: Path, parts: tuple[str, ...], linked: list[tuple[Path, tuple[str, ...]]]
+    ) -> list[tuple[Path, tuple[str, ...]]]:
+        """Add the files of a folder; return the folders in it, and add links to folders to ``linked``."""
+        try:
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            self.found.append(_Entry(folder, parts or (folder.name,), problem=_unreadable(error, "folder").message))
+            return []
+        inner: list[tuple[Path, tuple[str, ...]]] = []
+        for entry in entries:
+            path, below = Path(entry.path), (*parts, entry.name)
+            try:
+                facts = entry.stat()
+            except OSError as error:
+                self.found.append(_Entry(path, below, problem=_unreadable(error, link=entry.is_symlink()).message))
+                continue
+            if not stat.S_ISDIR(facts.st_mode):
+                self._file(path, below, facts)
+            elif entry.is_symlink() and clutter_of("/".join(below)):
+                self.found.append(_Entry(path, below))
+            elif entry.is_symlink():
+                linked.append((path, below))
+            elif self._enter(facts):
+                inner.append((path, below))
+        return inner
+
+    def _behind_link(self, path: Path, parts: tuple[str, ...]) -> list[tuple[Path, tuple[str, ...]]]:
+        try:
+            facts = path.stat()
+            above = [_id(folder.stat()) for folder in path.resolve().parents]
+        except OSError as error:
+            self.found.append(_Entry(path, parts, problem=_unreadable(error, link=True).message))
+            return []
+        if _id(facts) in self._above:
+            remark = "A link to a folder that contains this one is not followed."
+        elif not self._enter(facts):
+            remark = "A link to a folder that is uploaded already is not followed."
+        else:
+            self._above.update(above)
+            return [(path, parts)]
+        self.found.append(_Entry(path, parts, remark=remark))
+        return []
+
+    def _file(self, path: Path, parts: tuple[str, ...], facts: os.stat_result) -> None:
+        problem = None if stat.S_ISREG(facts.st_mode) else "Only files can be sent, no pipes, sockets or devices."
+        self.found.append(_Entry(path, parts, facts.st_size, problem))
+
+    def results(self) -> Iterator[Found | FileOutcome]:
+        """Yield what was found, under readable names."""
+        clutter = ClutterCount()
+        for entry, name in zip(self.found, _names(self.found), strict=True):
+            if clutter.take(name):
+                continue
+            if entry.problem is not None:
+                yield rejected(clean_name(name), MediaRejected(entry.problem))
+            elif entry.remark is not None:
+                yield ignored(clean_name(name), entry.remark)
+            else:
+                yield Found(entry.path, clean_name(name), entry.size)
+        yield from clutter.outcomes()
+
+
+def _names(entries: Iterable[_Entry]) -> list[str]:
+    """Return the names of entries with their folders; those that are not UTF-8 are decoded all alike."""
+    raw = {part: os.fsencode(part) for entry in entries for part in entry.parts}
+    readable = dict(zip(raw, decoded(list(raw.values())), strict=True))
+    return ["/".join(readable[part] for part in entry.parts) for entry in entries]
+
+
+def _id(facts: os.stat_result) -> _Id:
+    return facts.st_dev, facts.st_ino
+
+
+def _unreadable(error: OSError, what: str = "file", *, link: bool = False) -> Unreadable:
+    if link and isinstance(error, FileNotFoundError):
+        return Unreadable("The link points to nothing: remove it, or put back what it points to.")
+    return Unreadable(f"The {what} can't be read ({error.strerror or error}): correct that and send it again.")
+
+
+def _changed() -> Unreadable:
+    return Unreadable("The file changed while it was read: send it again when it is complete.")

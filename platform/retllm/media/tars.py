@@ -1,0 +1,291 @@
+"""Tar archives, with or without gzip, bzip2 or xz: headers are read one by one, files by their offsets.
+
+A compressed archive is unpacked into a temporary file first, in bounded steps and up to a bounded size.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import re
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import IO, BinaryIO, cast
+
+from retllm.errors import MediaRejected, TooLarge
+from retllm.media import streams
+from retllm.media.name_encodings import decoded
+from retllm.media.unpacking import MAX_RATIO, SMALL
+from retllm.settings import Settings
+
+_BLOCK = tarfile.BLOCKSIZE
+_STEP = 1 << 16
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
+# bytes of a header that describes the next one: long names, and what else systems know of a file
+_MAX_DESCRIPTION = 1 << 20
+# headers for one file: of itself, its attributes, its long name, its metadata file of macOS with the same, and folders
+_HEADERS_PER_FILE = 8
+_MORE_HEADERS = 10_000
+# the largest dictionary of xz -9 has 64 MiB
+_XZ_MEMORY = 96 << 20
+# a sparse file of GNU tar says here whether further blocks of its map follow, and a further block says it here
+_SPARSE_MORE, _SPARSE_NEXT = 482, 504
+_REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+_DESCRIPTIONS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
+# headers for the whole archive or about the target of a link, between a description and its file
+_ABOUT_OTHERS = (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK)
+# "D" is a folder with a list of its files, "V" the archive's label
+_FOLDERS = (tarfile.DIRTYPE, b"D", b"V")
+_WITHOUT_DATA = (
+    tarfile.LNKTYPE,
+    tarfile.SYMTYPE,
+    tarfile.CHRTYPE,
+    tarfile.BLKTYPE,
+    tarfile.FIFOTYPE,
+    tarfile.DIRTYPE,
+)
+_RECORD = re.compile(rb"(\d{1,8}) ([^=\0]+)=")
+_MAX_DIGITS = 20
+_REFUSED = {
+    tarfile.LNKTYPE: "The file is a link: pack the file that it points to.",
+    tarfile.SYMTYPE: "The file is a link: pack the file that it points to.",
+    tarfile.GNUTYPE_SPARSE: "The file is sparse, which is not accepted: pack it again without --sparse.",
+    b"M": "The file is continued from another volume: pack it whole.",
+}
+_NO_FILE = "The entry is not a regular file but a device, a pipe or the like: leave it out."
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of a tar: where its bytes are, and why it is refused, if it is."""
+
+    name: bytes
+    start: int
+    size: int
+    refusal: str | None
+
+
+class Packed:
+    """A stream of the bytes of one file; it can be read once."""
+
+    def __init__(self, stream: BinaryIO, start: int, size: int) -> None:
+        self._stream = stream
+        self._at, self._end = start, start + size
+
+    def read(self, count: int) -> bytes:
+        """Return at most ``count`` bytes, none at the end."""
+        self._stream.seek(self._at)
+        data = self._stream.read(min(count, self._end - self._at))
+        self._at += len(data)
+        return data
+
+
+class Tar:
+    """A tar whose headers could be read; see :class:`retllm.media.archives.Reader`."""
+
+    def __init__(self, stream: BinaryIO, files: list[_File]) -> None:
+        self._stream = stream
+        self._files = files
+        names = decoded([file.name for file in files])
+        self.files = [(name, file.size) for name, file in zip(names, files, strict=True)]
+
+    def unpacked(self, number: int) -> Packed:
+        """Return a stream of the file's bytes, which can be read once.
+
+        Raises:
+            MediaRejected: it is a link, a device or the like, or sparse.
+        """
+        file = self._files[number]
+        if file.refusal is not None:
+            raise MediaRejected(file.refusal)
+        return Packed(self._stream, file.start, file.size)
+
+
+def is_tar_archive(head: bytes) -> bool:
+    """Return whether a file with these first bytes (at least 512) is a tar, or compressed and therefore maybe one."""
+    return head.startswith(_COMPRESSED) or _is_plain(head)
+
+
+def _is_plain(head: bytes) -> bool:
+    if head[257:262] == b"ustar":
+        return True
+    try:
+        # an archive in the old format has no signature, but its first header has a checksum
+        return bool(tarfile.TarInfo.frombuf(head[:_BLOCK], "utf-8", "surrogateescape").name)
+    except tarfile.HeaderError:
+        return False
+
+
+def opened(stream: BinaryIO, settings: Settings, stack: ExitStack) -> Tar:
+    """Read the headers of a tar; ``stack`` closes the temporary file of a compressed one.
+
+    Raises:
+        MediaRejected: it can't be read, is larger than its headers say, or is a compressed file of another kind.
+        TooLarge: it has too many headers, or unpacks to more than ``max_archive_bytes``.
+    """
+    head = streams.head(stream)
+    if head.startswith(_COMPRESSED):
+        stream = _decompressed(stream, head, settings, stack)
+        if not _is_plain(streams.head(stream)):
+            raise MediaRejected("The file is compressed but no tar archive: unpack it first.")
+    return Tar(stream, list(_files(stream, settings)))
+
+
+def _damaged() -> MediaRejected:
+    return MediaRejected("The tar can't be read because it is damaged or truncated: pack it again.")
+
+
+def _decompressed(stream: BinaryIO, head: bytes, settings: Settings, stack: ExitStack) -> BinaryIO:
+    reader: Callable[[BinaryIO], Iterator[bytes]] = _xz
+    if head.startswith(b"\x1f\x8b"):
+        reader = _gzip
+    elif head.startswith(b"BZh"):
+        reader = _bzip2
+    packed = streams.length(stream)
+    # headers and padding of each file
+    limit = settings.max_archive_bytes + 2 * _BLOCK * (settings.max_archive_files + _MORE_HEADERS)
+    copy = tempfile.SpooledTemporaryFile(max_size=streams.IN_MEMORY)  # noqa: SIM115 - the stack closes it
+    stack.callback(copy.close)
+    size = 0
+    try:
+        for data in reader(stream):
+            size += len(data)
+            if size > max(SMALL, MAX_RATIO * packed):
+                raise MediaRejected(
+                    f"The archive unpacks to more than {MAX_RATIO} times its size, like a bomb: send it unpacked."
+                )
+            if size > limit:
+                raise TooLarge(
+                    f"The archive unpacks to more than {streams.mebibytes(limit)}; RETLLM_MAX_ARCHIVE_BYTES allows "
+                    f"{streams.mebibytes(settings.max_archive_bytes)}: send it in parts.",
+                    limit=settings.max_archive_bytes,
+                )
+            copy.write(data)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise _damaged() from error
+    return cast("BinaryIO", copy)
+
+
+def _gzip(stream: BinaryIO) -> Iterator[bytes]:
+    with gzip.GzipFile(fileobj=cast("IO[bytes]", stream)) as reader:
+        while data := reader.read(_STEP):
+            yield data
+
+
+def _bzip2(stream: BinaryIO) -> Iterator[bytes]:
+    with bz2.BZ2File(cast("IO[bytes]", stream)) as reader:
+        while data := reader.read(_STEP):
+            yield data
+
+
+def _xz(stream: BinaryIO) -> Iterator[bytes]:
+    # not LZMAFile, which takes as much memory as the file asks for
+    reader = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+    while not reader.eof:
+        data = stream.read(_STEP) if reader.needs_input else b""
+        if reader.needs_input and not data:
+            raise EOFError
+        yield reader.decompress(data, _STEP)
+
+
+def _files(stream: BinaryIO, settings: Settings) -> Iterator[_File]:
+    """Yield the files in order, without folders.
+
+    Raises:
+        MediaRejected: a header is damaged, or the archive ends before its last file does.
+        TooLarge: there are too many headers.
+    """
+    length = streams.length(stream)
+    described: dict[bytes, bytes] = {}
+    at = 0
+    for _ in range(_HEADERS_PER_FILE * settings.max_archive_files + _MORE_HEADERS):
+        info = _header(stream, at, length)
+        if info is None:
+            return
+        at = _after_header(stream, at, info)
+        size = 0 if info.type in _WITHOUT_DATA else _size(described.get(b"size"), info.size)
+        if not 0 <= size <= length - at:
+            raise _damaged()
+        if info.type in _DESCRIPTIONS:
+            described |= _description(info, _described(stream, at, size))
+        elif info.type not in _ABOUT_OTHERS:
+            if info.type not in _FOLDERS:
+                yield _file(info, at, size, described)
+            described = {}
+        at += -(-size // _BLOCK) * _BLOCK
+    raise TooLarge(
+        f"The archive contains more files than RETLLM_MAX_ARCHIVE_FILES allows ({settings.max_archive_files:,}): "
+        "send it in parts.",
+        limit=settings.max_archive_files,
+    )
+
+
+def _header(stream: BinaryIO, at: int, length: int) -> tarfile.TarInfo | None:
+    """Return the header at an offset; None at the end of the archive."""
+    if at == length:
+        return None
+    stream.seek(at)
+    block = stream.read(_BLOCK)
+    if block == bytes(_BLOCK):
+        return None
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        raise _damaged() from error
+
+
+def _after_header(stream: BinaryIO, at: int, info: tarfile.TarInfo) -> int:
+    """Return the offset behind a header; that of a sparse file in GNU's own format is followed by blocks of its map."""
+    flag = _SPARSE_MORE
+    while info.type == tarfile.GNUTYPE_SPARSE:
+        stream.seek(at)
+        if stream.read(_BLOCK)[flag : flag + 1] in (b"", b"\0"):
+            break
+        flag = _SPARSE_NEXT
+        at += _BLOCK
+    return at + _BLOCK
+
+
+def _size(given: bytes | None, in_header: int) -> int:
+    if given is None:
+        return in_header
+    if not given.isdigit() or len(given) > _MAX_DIGITS:
+        raise _damaged()
+    return int(given)
+
+
+def _described(stream: BinaryIO, at: int, size: int) -> bytes:
+    if size > _MAX_DESCRIPTION:
+        raise _damaged()
+    stream.seek(at)
+    return stream.read(size)
+
+
+def _description(info: tarfile.TarInfo, data: bytes) -> dict[bytes, bytes]:
+    """Return what a header says of the next file, by the keywords of POSIX.1-2001 (pax)."""
+    if info.type == tarfile.GNUTYPE_LONGNAME:
+        return {b"path": data.partition(b"\0")[0]}
+    found: dict[bytes, bytes] = {}
+    at = 0
+    # each record is its own length, a keyword and a value: "30 mtime=1700000000.123456789\n"
+    while match := _RECORD.match(data, at):
+        length = int(match[1])
+        if length <= len(match[0]) or at + length > len(data):
+            raise _damaged()
+        found[match[2]] = data[match.end() : at + length - 1]
+        at += length
+    return found
+
+
+def _file(info: tarfile.TarInfo, at: int, size: int, described: dict[bytes, bytes]) -> _File:
+    in_header = info.name.encode("utf-8", "surrogateescape")
+    name = described.get(b"GNU.sparse.name") or described.get(b"path") or in_header
+    refusal = None if info.type in _REGULAR else _REFUSED.get(info.type, _NO_FILE)
+    if any(keyword.startswith(b"GNU.sparse.") for keyword in described):
+        refusal = _REFUSED[tarfile.GNUTYPE_SPARSE]
+    return _File(name, at, size, refusal)

@@ -1,0 +1,73 @@
+"""Names that come as bytes are decoded as they were written, by the bytes alone."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retllm.media.name_encodings import decoded
+
+NAMES = {
+    "cp437": [
+        "Grüße.txt",
+        "Müller.png",
+        "café.png",
+        "Straße",
+        "ÄPFEL.JPG",
+        "niño.jpg",
+        "été à la plage.jpg",
+        "fête.jpg",
+    ],
+    "cp850": ["Øre.png", "São Paulo.jpg", "coração.png", "smørrebrød.jpg"],
+    "cp852": ["żółw.png", "zażółć gęślą jaźń.png", "źródło.png", "příroda.jpg", "Žluťoučký kůň.png"],
+    "cp866": ["фото.png", "Москва.jpg", "ФОТО 2019.jpg", "каникулы/море.png", "Новая папка/рисунок.png", "кот.jpg"],
+    "cp932": [
+        "写真.png",
+        "猫.png",
+        "旅行/日本.jpg",
+        "テスト.png",
+        "東京タワー.jpg",
+        "IMG写真01.jpg",
+        "表示.png",
+        "ソフト.png",
+    ],
+    "gbk": ["照片.png", "新建文件夹/图片.png", "北京旅游.jpg", "长城.jpg", "微信图片_2019.jpg"],
+    "big5": ["照片.png", "新增資料夾/圖片.png", "台北旅遊.jpg"],
+    "cp949": ["사진.png", "새 폴더/그림.png", "가족 사진.jpg", "고양이.jpg"],
+    "cp1251": ["фото.png", "Москва.jpg", "День рождения.jpg"],
+    "cp1252": ["naïve – Grüße.png", "it’s.png", "São Paulo.jpg"],
+}
+CASES = [(codec, name) for codec, names in NAMES.items() for name in names]
+
+
+@pytest.mark.parametrize(("codec", "name"), CASES)
+def test_a_name_of_an_archive_is_decoded_as_it_was_written(codec: str, name: str) -> None:
+    assert decoded([name.encode(codec)], dos=True) == [name]
+
+
+@pytest.mark.parametrize(("codec", "names"), NAMES.items())
+def test_names_of_one_place_are_decoded_alike(codec: str, names: list[str]) -> None:
+    # a name that says little is decoded with the help of the others
+    short = {"cp866": "Я.png", "cp850": "ä.png", "cp932": "桜.png"}.get(codec)
+    every = [*names, *([short] if short else [])]
+    assert decoded([name.encode(codec) for name in every], dos=True) == every
+
+
+@pytest.mark.parametrize("name", ["café.png", "más.png", "Grüße.txt", "smørrebrød.jpg", "déjà vu.png", "MÜNCHEN.jpg"])
+def test_a_name_of_a_file_system_is_taken_for_that_of_windows_first(name: str) -> None:
+    assert decoded([name.encode("latin-1")]) == [name]
+
+
+def test_names_in_utf_8_stay_what_they_are_beside_others() -> None:
+    names = ["фото.png", "猫.png", "a.png", "🦆.png"]
+    raw = [name.encode() for name in names] + [b"caf\xe9.png"]
+    assert decoded(raw) == [*names, "café.png"]
+
+
+@given(st.lists(st.binary(max_size=40), max_size=8), st.booleans())
+def test_any_bytes_become_text_that_can_be_encoded(names: list[bytes], dos: bool) -> None:
+    found = decoded(names, dos=dos)
+    assert len(found) == len(names)
+    "".join(found).encode()
+    assert found == decoded(names, dos=dos)
