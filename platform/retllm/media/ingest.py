@@ -16,6 +16,7 @@ from retllm.db.session import Sessions, run_transaction
 from retllm.db.tables import Item, new_id
 from retllm.errors import Conflict, MediaRejected, NotFound, TooLarge
 from retllm.media import records, streams
+from retllm.media.formats import PICTURE_FORMATS
 from retllm.media.names import clean_name, one_line
 from retllm.media.outcomes import FileError, FileOutcome, IncomingFile, rejected
 from retllm.media.pictures import decoded_bytes, inspect_picture, load_picture, open_picture
@@ -129,7 +130,7 @@ class Ingest:
         shown = clean_name(name)
         try:
             if sniff(streams.head(stream), name) is not FileKind.PICTURE:
-                raise MediaRejected("The file is not a picture. Accepted formats: JPEG, PNG, WebP, GIF, TIFF and BMP.")
+                raise MediaRejected(f"The file is not a picture. Accepted formats: {PICTURE_FORMATS}.")
             sha256 = streams.digest(stream, self.settings.max_file_bytes)
         except (MediaRejected, TooLarge) as error:
             return rejected(shown, error)
@@ -207,7 +208,7 @@ class Ingest:
         if not inserted:
             self._discard(original, thumbnail)
             return None
-        return FileOutcome(name=name, status="added", item_id=item_id, kind=kind)
+        return FileOutcome(name=name, status="added", item_id=item_id, kind=kind, remark=inspected.remark)
 
     def _insert(self, values: dict[str, Any]) -> bool:
         row = {**values, "collection_id": self.collection_id}

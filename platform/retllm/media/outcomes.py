@@ -33,7 +33,8 @@ class FileOutcome(BaseModel):
     """The outcome of one file or one row of captions.
 
     ``added``: a new item. ``duplicate``: the collection already has it, nothing changed. ``updated``: an item has
-    a new caption. ``rejected``: not added, for the reason in ``error``.
+    a new caption. ``rejected``: not added, for the reason in ``error``. ``remark``: what is wrong with a file that
+    was taken nevertheless.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,6 +44,7 @@ class FileOutcome(BaseModel):
     item_id: UUID | None = None
     kind: ItemKind | None = None
     error: FileError | None = None
+    remark: str | None = None
 
 
 def rejected(name: str, error: RetllmError) -> FileOutcome:

@@ -12,43 +12,39 @@ from PIL import Image
 from retllm.db.tables import Item
 from retllm.errors import MediaRejected, NotFound, RetllmError, TooLarge
 from retllm.media import sandbox, streams
+from retllm.media.decoding.facts import Blemish
+from retllm.media.formats import MEDIA_TYPES, PICTURE_FORMATS
 from retllm.media.sandbox import DecoderDied, DecodeRequest, DecodeResponse, DecoderHung
+from retllm.media.sniffing import check_is_picture
 from retllm.media.storage import Storage
 from retllm.settings import Settings, get_settings
 
 log = structlog.get_logger(__name__)
 
-# MPO, written by some phones and cameras, is a JPEG followed by further pictures
-_MEDIA_TYPES = {
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "GIF": "image/gif",
-    "TIFF": "image/tiff",
-    "BMP": "image/bmp",
-}
 SMALL_MEDIA_TYPE = "image/webp"
-SUFFIXES = {
-    "image/jpeg": ".jpg",
-    "image/png": ".png",
-    "image/webp": ".webp",
-    "image/gif": ".gif",
-    "image/tiff": ".tif",
-    "image/bmp": ".bmp",
-}
-"""File suffix of each media type of stored pictures."""
 _MAX_REASON = 120  # characters of a decoder's error message that are shown
+_REMARKS = {
+    Blemish.METADATA: "Some of its metadata is damaged and was left out.",
+    Blemish.LONG_TEXT: "It holds more than 1 MiB of text, which was not read.",
+    Blemish.PROFILE: "Its colour profile can't be used: the colours are shown without it.",
+    Blemish.END: "The file does not end with its end marker; the picture itself is complete.",
+    Blemish.TRAILING: "Other data follows the picture in its file and was left out.",
+}
+_EXTRAS = frozenset({"raw"})
 
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """A picture that was decoded completely. Width and height are those of the upright picture, in pixels."""
+    """A picture that was decoded completely. Width and height are those of the upright picture, in pixels.
+
+    ``remark`` says what is wrong with the file of a picture that is taken nevertheless.
+    """
 
     media_type: str
     width: int
     height: int
     thumbnail: bytes
+    remark: str | None = None
 
 
 def inspect_picture(stream: BinaryIO, settings: Settings) -> Inspected:
@@ -63,10 +59,17 @@ def inspect_picture(stream: BinaryIO, settings: Settings) -> Inspected:
     request = DecodeRequest(settings.max_pixels, settings.thumbnail_size)
     response = _decode(request, stream, streams.length(stream), settings)
     width, height = _size(response, request.max_pixels)
-    media_type = _MEDIA_TYPES.get(str(response.facts.get("format")))
+    media_type = MEDIA_TYPES.get(str(response.facts.get("format")))
     if media_type is None:
         raise _unreadable("its format is not accepted")
-    return Inspected(media_type=media_type, width=width, height=height, thumbnail=bytes(response.payload))
+    return Inspected(media_type, width, height, bytes(response.payload), remark_of(response.facts))
+
+
+def remark_of(facts: dict[str, Any]) -> str | None:
+    """Return what a decoder found wrong with a picture, for people; None if nothing."""
+    found = facts.get("blemishes")
+    known = found if isinstance(found, list) else []
+    return " ".join(remark for blemish, remark in _REMARKS.items() if blemish in known) or None
 
 
 def load_picture(stream: BinaryIO, settings: Settings, min_side: int = 0) -> Image.Image:
@@ -80,7 +83,7 @@ def load_picture(stream: BinaryIO, settings: Settings, min_side: int = 0) -> Ima
             ``max_file_bytes``.
     """
     request = DecodeRequest(settings.max_pixels, min_side=min_side)
-    return _pixels(stream, _allowed_length(stream, settings), request, settings)
+    return _pixels(stream, _checked_length(stream, settings), request, settings)
 
 
 def check_picture(stream: BinaryIO, settings: Settings) -> None:
@@ -89,7 +92,7 @@ def check_picture(stream: BinaryIO, settings: Settings) -> None:
     Raises:
         MediaRejected, TooLarge, StackError: as :func:`load_picture` does.
     """
-    _allowed_length(stream, settings)
+    _checked_length(stream, settings)
     inspect_picture(stream, settings)
 
 
@@ -133,7 +136,8 @@ def render_picture(stream: BinaryIO, side: int, settings: Settings) -> bytes:
     return bytes(_decode(request, stream, streams.length(stream), settings).payload)
 
 
-def _allowed_length(stream: BinaryIO, settings: Settings) -> int:
+def _checked_length(stream: BinaryIO, settings: Settings) -> int:
+    """Return the length of a file that should be a picture, after a look at its first bytes."""
     length = streams.length(stream)
     if length > settings.max_file_bytes:
         raise TooLarge(
@@ -141,6 +145,7 @@ def _allowed_length(stream: BinaryIO, settings: Settings) -> int:
             "RETLLM_MAX_FILE_BYTES.",
             limit=settings.max_file_bytes,
         )
+    check_is_picture(streams.head(stream))
     return length
 
 
@@ -177,12 +182,19 @@ def _rejection(facts: dict[str, Any], max_pixels: int, settings: Settings) -> Re
         )
     if cause == "memory":
         return _unreadable(f"it takes more than {streams.mebibytes(settings.decode_memory)} to decode")
+    reason = " ".join(str(facts.get("reason")).split())[:_MAX_REASON]
+    if cause == "extra" and facts.get("extra") in _EXTRAS:
+        return MediaRejected(
+            f"The file is a raw file of a camera. The server reads them once it has the extra '{facts['extra']}': "
+            f"pip install 'retllm-platform[{facts['extra']}]'. Or export it as JPEG."
+        )
+    if cause == "unsupported":
+        return MediaRejected(f"The file is {reason}: export it as JPEG or PNG.")
     if cause == "unknown":
         return MediaRejected(
-            "The file is not a readable picture. Accepted formats: JPEG, PNG, WebP, GIF, TIFF and BMP; if it is a "
-            "rare variant of one of these, save it as PNG."
+            f"The file is not a readable picture. Accepted formats: {PICTURE_FORMATS}; if it is a rare variant of one "
+            "of these, save it as PNG."
         )
-    reason = " ".join(str(facts.get("reason")).split())[:_MAX_REASON]
     return MediaRejected(f"The picture is damaged or truncated ({reason}): export it again.")
 
 

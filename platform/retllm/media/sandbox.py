@@ -73,7 +73,12 @@ class _Decoder:
         self._deadline = 0.0
         parent_end, child_end = socket.socketpair()
         # do not pass the environment, which contains secrets; import from where this process imports
-        environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
+        # libraries of one thread each: the pool has a decoder for each core
+        environment = {
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "OPENBLAS_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+        }
         command = [sys.executable, "-S", "-s", "-P", "-B", str(Path(decoder.__file__)), str(memory)]
         try:
             with child_end:

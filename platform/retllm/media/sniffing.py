@@ -5,37 +5,26 @@ from __future__ import annotations
 from enum import StrEnum
 
 from retllm.errors import MediaRejected
+from retllm.media.decoding.signatures import media_type_of
+from retllm.media.formats import PICTURE_FORMATS, PICTURE_SUFFIXES
 from retllm.media.names import suffix_of
 
-PICTURE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".mpo"}
-)
 _TEXT_SUFFIXES = frozenset({".txt", ".text"})
 _CSV_SUFFIXES = frozenset({".csv", ".tsv"})
 _JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
-ACCEPTED = "pictures (JPEG, PNG, WebP, GIF, TIFF, BMP), texts (.txt), captions (.csv, .jsonl) and ZIP archives"
+ACCEPTED = f"pictures ({PICTURE_FORMATS}), texts (.txt), captions (.csv, .jsonl) and ZIP archives"
 
 
 class FileKind(StrEnum):
     """How an uploaded file is processed."""
 
-    PICTURE = "picture"  # one of the six picture formats
+    PICTURE = "picture"  # a picture of an accepted format
     TEXT = "text"  # a plain text, one item
     CSV = "csv"  # rows of captions or texts
     JSONL = "jsonl"  # rows of captions or texts, one JSON object per line
     ARCHIVE = "archive"  # a ZIP of any of the others
 
 
-_PICTURES = {
-    b"\xff\xd8\xff": "image/jpeg",
-    b"\x89PNG\r\n\x1a\n": "image/png",
-    b"GIF87a": "image/gif",
-    b"GIF89a": "image/gif",
-    b"II*\0": "image/tiff",
-    b"MM\0*": "image/tiff",
-    b"II+\0": "image/tiff",
-    b"MM\0+": "image/tiff",
-}
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06")
 _KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%PDF-", "a PDF"),
@@ -45,23 +34,48 @@ _KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"BZh", "a bzip2 archive: send a ZIP"),
     (0, b"\xfd7zXZ", "an xz archive: send a ZIP"),
     (257, b"ustar", "a tar archive: send a ZIP"),
-    (4, b"ftypheic", "a HEIC picture: save it as JPEG"),
-    (4, b"ftypheix", "a HEIC picture: save it as JPEG"),
-    (4, b"ftypmif1", "a HEIF picture: save it as JPEG"),
-    (4, b"ftypavif", "an AVIF picture: save it as JPEG"),
-    (4, b"ftyp", "a video"),
-    (0, b"8BPS", "a Photoshop file: save it as PNG"),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture: save it as JPEG"),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture: save it as JPEG"),
+    (0, b"\xc5\xd0\xd3\xc6", "a PostScript drawing: save it as PNG"),
+    (0, b"v/1\x01", "an OpenEXR picture: save it as PNG"),
+    (0, b"\0\0\1\0", "an icon: save it as PNG"),
+    (128, b"DICM", "a DICOM picture: save it as PNG"),
+    (0, b"\xd0\xcf\x11\xe0", "a document of Microsoft Office"),
+    (0, b"ID3\3", "a sound (MP3)"),
+    (0, b"ID3\4", "a sound (MP3)"),
+    (0, b"fLaC\0", "a sound (FLAC)"),
+    (8, b"WAVEfmt", "a sound (WAV)"),
+    (4, b"ftypM4A", "a sound (M4A)"),
+    (4, b"ftypqt  ", "a film (MOV)"),
+    (4, b"ftyp3g", "a film (3GP)"),
+    (4, b"ftyp", "a film (MP4)"),
+    (4, b"moov", "a film (MOV)"),
+    (4, b"mdat", "a film (MOV)"),
+    (4, b"wide", "a film (MOV)"),
+    (0, b"\x1a\x45\xdf\xa3", "a film (Matroska or WebM)"),
+    (8, b"AVI LIST", "a film (AVI)"),
+    (0, b"FLV\1", "a film (FLV)"),
+    (0, b"\0\0\1\xba", "a film (MPEG)"),
+    (0, b"\0\0\1\xb3", "a film (MPEG)"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a film (WMV)"),
+    (0, b"OggS\0", "a film or sound (Ogg)"),
     (0, b"\xff\xfe", "a text in UTF-16: save it as UTF-8"),
     (0, b"\xfe\xff", "a text in UTF-16: save it as UTF-8"),
     (0, b"MZ", "a program"),
     (0, b"\x7fELF", "a program"),
 )
-_MARKUP = (
+# files that begin like a text, in lower case
+_TEXTUAL = (
     (b"<svg", "an SVG drawing: save it as PNG"),
     (b"<!doctype svg", "an SVG drawing: save it as PNG"),
     (b"<!doctype html", "an HTML page"),
     (b"<html", "an HTML page"),
     (b"<?xml", "an XML document"),
+    (b"%!ps", "a PostScript drawing: save it as PNG"),
+    (b"gimp xcf", "a GIMP drawing: export it as PNG"),
+    (b"#?radiance", "a Radiance picture: save it as PNG"),
+    (b"simple  =", "a FITS picture: save it as PNG"),
+    (b"at&tform", "a DjVu document: save its pages as PNG"),
 )
 
 
@@ -77,33 +91,39 @@ def sniff(head: bytes, name: str) -> FileKind:
         return FileKind.PICTURE
     if head.startswith(_ARCHIVES):
         return FileKind.ARCHIVE
-    for offset, magic, what in _KNOWN_OTHERS:
-        if head[offset:].startswith(magic):
-            raise MediaRejected(f"The file is {what}. Accepted: {ACCEPTED}.")
+    suffix = suffix_of(name)
+    if (what := _other(head, textual=suffix not in _TEXT_SUFFIXES)) is not None:
+        raise MediaRejected(f"The file is {what}. Accepted: {ACCEPTED}.")
     if b"\0" in head:
         raise MediaRejected(f"The kind of the file is unknown. Accepted: {ACCEPTED}.")
-    return _textual(head, name)
+    return _by_suffix(suffix)
 
 
-def media_type_of(head: bytes) -> str | None:
-    """Return the media type of a picture by its first bytes (at least 16), without parsing; None if not a picture."""
-    for magic, media_type in _PICTURES.items():
-        if head.startswith(magic):
-            return media_type
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image/webp"
-    # the signature of BMP has only two bytes, so also require its reserved bytes to be zero
-    return "image/bmp" if head[:2] == b"BM" and head[6:10] == bytes(4) else None
+def check_is_picture(head: bytes) -> None:
+    """Check that a file begins like a picture; its name is unknown.
+
+    Raises:
+        MediaRejected: it is something else, which the message names.
+    """
+    if not head:
+        raise MediaRejected("The file is empty.")
+    if media_type_of(head) is None:
+        what = "a ZIP archive" if head.startswith(_ARCHIVES) else _other(head) or "not a picture that is known here"
+        raise MediaRejected(f"The file is {what}. Accepted formats of pictures: {PICTURE_FORMATS}.")
 
 
-def _textual(head: bytes, name: str) -> FileKind:
-    suffix = suffix_of(name)
+def _other(head: bytes, *, textual: bool = True) -> str | None:
+    """Return what a file of another kind is, and what to do with it; without ``textual``, it may begin like markup."""
+    for offset, magic, what in _KNOWN_OTHERS:
+        if head[offset:].startswith(magic):
+            return what
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower() if textual else b""
+    return next((what for opening, what in _TEXTUAL if start.startswith(opening)), None)
+
+
+def _by_suffix(suffix: str) -> FileKind:
     if suffix in _TEXT_SUFFIXES:
         return FileKind.TEXT
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for opening, what in _MARKUP:
-        if start.startswith(opening):
-            raise MediaRejected(f"The file is {what}. Accepted: {ACCEPTED}.")
     if suffix in _CSV_SUFFIXES:
         return FileKind.CSV
     if suffix in _JSONL_SUFFIXES:
