@@ -275,3 +275,25 @@ def test_a_rendition_is_small_upright_and_without_metadata(settings: Settings) -
     with Image.open(io.BytesIO(made)) as shown:
         assert (shown.format, shown.size) == ("WEBP", (50, 200))
         assert not {"exif", "icc_profile", "xmp", "comment"} & set(shown.info)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; others run all tests as such")
+def test_codecs_with_threads_work_for_users_whose_processes_are_limited() -> None:
+    """HEIC needs a thread; a limit of the number of processes, which root is exempt from, would forbid it."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    program = (
+        "import os, sys\n"
+        "import pillow_heif, pillow_jxl\n"
+        "from PIL import AvifImagePlugin\n"
+        "from retllm.media import decoder\n"
+        "data = sys.stdin.buffer.read()\n"
+        "os.setgid(65534)\n"
+        "os.setuid(65534)\n"
+        "decoder.restrict_process(1 << 30)\n"
+        "print(decoder.load(data, 10**6).size, os.getuid())\n"
+    )
+    data = encoded(noise(size=(200, 100)), "HEIF")
+    done = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, timeout=60, check=True)
+    assert done.stdout.split(b"\n")[0] == b"(200, 100) 65534"
