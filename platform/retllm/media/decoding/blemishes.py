@@ -18,6 +18,7 @@ MAX_PROFILE = 16 << 20
 _ANCILLARY = 0x20  # bit of a chunk's first letter: pixels don't depend on it
 _SHORTEST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"sBIT": 1, b"acTL": 8}
 _EOI = b"\xff\xd9"
+_SEARCHED = 4096  # bytes at the end of a JPEG in which its end marker usually is
 _MARKERS_ALONE = frozenset((0x01, *range(0xD0, 0xD8)))
 _SOS = 0xDA
 
@@ -122,14 +123,15 @@ def _expanded(packed: bytes, limit: int) -> int:
 
 
 def _mended_jpeg(data: bytes) -> Mended:
-    start = _scan_start(data)
+    padding = data[-_SEARCHED:].rstrip(b"\0\xff\r\n ")
+    start = None if padding.endswith(_EOI) else _scan_start(data)
     if start is None:
         return Mended(data)
     # inside the scans, this pair of bytes is nothing but the end marker
     end = data.find(_EOI, start)
     if end < 0:
         return Mended(data.removesuffix(b"\xff") + _EOI, {Blemish.END})
-    rest = data[end + 2 :].strip(b"\0\xff\r\n ")
+    rest = data[end + 2 :].lstrip(b"\0\xff\r\n ")
     # MPO: further pictures follow
     return Mended(data, {Blemish.TRAILING} if rest and not rest.startswith(b"\xd8\xff") else set())
 
