@@ -13,7 +13,7 @@ import socket
 import struct
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -24,6 +24,7 @@ from retllm.media.decoding.colour import to_rgb
 from retllm.media.decoding.confinement import confine, extend_cpu_limit
 from retllm.media.decoding.facts import Blemish, Refused
 from retllm.media.decoding.opening import opened, prepare
+from retllm.media.decoding.parts import split
 
 HEAD = struct.Struct("!I")
 _ORIENTATION = 0x0112
@@ -49,6 +50,7 @@ class Small:
     height: int
     data: bytes
     blemishes: frozenset[Blemish] = frozenset()
+    pages: int = 1
 
 
 def make_small(data: bytes, max_pixels: int, side: int, quality: int) -> Small:
@@ -75,7 +77,7 @@ def make_small(data: bytes, max_pixels: int, side: int, quality: int) -> Small:
         canvas.paste(small)
         target = io.BytesIO()
         canvas.save(target, "WEBP", quality=quality, method=2)
-        return Small(source.format, width, height, target.getvalue(), frozenset(source.blemishes))
+        return Small(source.format, width, height, target.getvalue(), frozenset(source.blemishes), source.pages)
 
 
 def load(data: bytes, max_pixels: int, min_side: int = 0) -> Image.Image:
@@ -121,22 +123,32 @@ def serve(channel: socket.socket) -> None:
         request = json.loads(_receive(channel, HEAD.unpack(size)[0]) or b"")
         data = _receive(channel, request["length"]) or b""
         extend_cpu_limit(request["seconds"])
-        try:
-            facts, payload = _handle(request, data)
-        except Refused as error:
-            facts, payload = error.facts, b""
-        except MemoryError:
-            facts, payload = {"refused": "memory"}, b""
-        line = json.dumps(facts | {"length": len(payload)}).encode()
-        channel.sendall(HEAD.pack(len(line)) + line)
-        channel.sendall(payload)
+        for facts, payload in _responses(request, data):
+            line = json.dumps(facts | {"length": len(payload)}).encode()
+            channel.sendall(HEAD.pack(len(line)) + line)
+            channel.sendall(payload)
+            extend_cpu_limit(request["seconds"])
+
+
+def _responses(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Yield the response to the request; of a file that is split, one for each part, then one without a part."""
+    try:
+        if "kind" in request:
+            yield from split(request, data)
+            yield {"end": True}, b""
+        else:
+            yield _handle(request, data)
+    except Refused as error:
+        yield error.facts, b""
+    except MemoryError:
+        yield {"refused": "memory"}, b""
 
 
 def _handle(request: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
     if request["side"]:
         small = make_small(data, request["max_pixels"], request["side"], request["quality"])
         facts = {"format": small.format, "width": small.width, "height": small.height}
-        return facts | {"blemishes": sorted(small.blemishes)}, small.data
+        return facts | {"blemishes": sorted(small.blemishes), "pages": small.pages}, small.data
     picture = load(data, request["max_pixels"], request["min_side"])
     return {"width": picture.width, "height": picture.height}, picture.tobytes()
 

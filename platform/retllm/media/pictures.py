@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import structlog
 from PIL import Image
 
 from retllm.db.tables import Item
-from retllm.errors import MediaRejected, NotFound, RetllmError, TooLarge
+from retllm.errors import NotFound, TooLarge
 from retllm.media import sandbox, streams
-from retllm.media.decoding.facts import Blemish
-from retllm.media.formats import MEDIA_TYPES, PICTURE_FORMATS
+from retllm.media.formats import MEDIA_TYPES
+from retllm.media.messages import rejection, remark_of, unreadable
 from retllm.media.sandbox import DecoderDied, DecodeRequest, DecodeResponse, DecoderHung
 from retllm.media.sniffing import check_is_picture
 from retllm.media.storage import Storage
@@ -22,22 +22,14 @@ from retllm.settings import Settings, get_settings
 log = structlog.get_logger(__name__)
 
 SMALL_MEDIA_TYPE = "image/webp"
-_MAX_REASON = 120  # characters of a decoder's error message that are shown
-_REMARKS = {
-    Blemish.METADATA: "Some of its metadata is damaged and was left out.",
-    Blemish.LONG_TEXT: "It holds more than 1 MiB of text, which was not read.",
-    Blemish.PROFILE: "Its colour profile can't be used: the colours are shown without it.",
-    Blemish.END: "The file does not end with its end marker; the picture itself is complete.",
-    Blemish.TRAILING: "Other data follows the picture in its file and was left out.",
-}
-_EXTRAS = frozenset({"raw"})
 
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
     """A picture that was decoded completely. Width and height are those of the upright picture, in pixels.
 
-    ``remark`` says what is wrong with the file of a picture that is taken nevertheless.
+    ``remark`` says what is wrong with the file of a picture that is taken nevertheless. A TIFF of several ``pages`` can
+    be read page by page (:mod:`retllm.media.parts`); this is the first one.
     """
 
     media_type: str
@@ -45,6 +37,7 @@ class Inspected:
     height: int
     thumbnail: bytes
     remark: str | None = None
+    pages: int = 1
 
 
 def inspect_picture(stream: BinaryIO, settings: Settings) -> Inspected:
@@ -61,15 +54,16 @@ def inspect_picture(stream: BinaryIO, settings: Settings) -> Inspected:
     width, height = _size(response, request.max_pixels)
     media_type = MEDIA_TYPES.get(str(response.facts.get("format")))
     if media_type is None:
-        raise _unreadable("its format is not accepted")
-    return Inspected(media_type, width, height, bytes(response.payload), remark_of(response.facts))
-
-
-def remark_of(facts: dict[str, Any]) -> str | None:
-    """Return what a decoder found wrong with a picture, for people; None if nothing."""
-    found = facts.get("blemishes")
-    known = found if isinstance(found, list) else []
-    return " ".join(remark for blemish, remark in _REMARKS.items() if blemish in known) or None
+        raise unreadable("its format is not accepted")
+    pages = response.facts.get("pages")
+    return Inspected(
+        media_type,
+        width,
+        height,
+        bytes(response.payload),
+        remark_of(response.facts),
+        pages if isinstance(pages, int) and pages > 0 else 1,
+    )
 
 
 def load_picture(stream: BinaryIO, settings: Settings, min_side: int = 0) -> Image.Image:
@@ -153,7 +147,7 @@ def _pixels(stream: BinaryIO, length: int, request: DecodeRequest, settings: Set
     response = _decode(request, stream, length, settings)
     width, height = _size(response, request.max_pixels)
     if len(response.payload) != width * height * 3:
-        raise _unreadable("the decoder returned an invalid picture")
+        raise unreadable("the decoder returned an invalid picture")
     return Image.frombytes("RGB", (width, height), response.payload)
 
 
@@ -162,50 +156,18 @@ def _decode(request: DecodeRequest, stream: BinaryIO, length: int, settings: Set
         response = sandbox.ask(request, stream, length, settings)
     except DecoderHung as error:
         log.warning("a decoder timed out", seconds=settings.decode_seconds)
-        raise _unreadable(f"it took longer than {settings.decode_seconds:g} s to decode") from error
+        raise unreadable(f"it took longer than {settings.decode_seconds:g} s to decode") from error
     except DecoderDied as error:
-        raise _unreadable("the decoder crashed") from error
+        raise unreadable("the decoder crashed") from error
     if "refused" in response.facts:
-        raise _rejection(response.facts, request.max_pixels, settings)
+        raise rejection(response.facts, request.max_pixels, settings)
     return response
-
-
-def _rejection(facts: dict[str, Any], max_pixels: int, settings: Settings) -> RetllmError:
-    cause = facts["refused"]
-    if cause == "pixels":
-        width, height = facts.get("width"), facts.get("height")
-        # Pillow's own guard does not report the size
-        size = f"{width:,} × {height:,} pixels" if isinstance(width, int) and isinstance(height, int) else "more pixels"
-        return TooLarge(
-            f"The picture has {size}; RETLLM_MAX_PIXELS allows {max_pixels:,}: make it smaller and send it again.",
-            limit=max_pixels,
-        )
-    if cause == "memory":
-        return _unreadable(f"it takes more than {streams.mebibytes(settings.decode_memory)} to decode")
-    reason = " ".join(str(facts.get("reason")).split())[:_MAX_REASON]
-    if cause == "extra" and facts.get("extra") in _EXTRAS:
-        return MediaRejected(
-            f"The file is a raw file of a camera. The server reads them once it has the extra '{facts['extra']}': "
-            f"pip install 'retllm-platform[{facts['extra']}]'. Or export it as JPEG."
-        )
-    if cause == "unsupported":
-        return MediaRejected(f"The file is {reason}: export it as JPEG or PNG.")
-    if cause == "unknown":
-        return MediaRejected(
-            f"The file is not a readable picture. Accepted formats: {PICTURE_FORMATS}; if it is a rare variant of one "
-            "of these, save it as PNG."
-        )
-    return MediaRejected(f"The picture is damaged or truncated ({reason}): export it again.")
-
-
-def _unreadable(reason: str) -> MediaRejected:
-    return MediaRejected(f"The picture can't be read: {reason}. Save it again, or make it smaller.")
 
 
 def _size(response: DecodeResponse, max_pixels: int) -> tuple[int, int]:
     width, height = response.facts.get("width"), response.facts.get("height")
     if not isinstance(width, int) or not isinstance(height, int):
-        raise _unreadable("the decoder returned an invalid picture")
+        raise unreadable("the decoder returned an invalid picture")
     if width < 1 or height < 1 or width * height > max_pixels:
-        raise _unreadable("the decoder returned an invalid picture")
+        raise unreadable("the decoder returned an invalid picture")
     return width, height

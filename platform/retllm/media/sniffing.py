@@ -19,6 +19,8 @@ class FileKind(StrEnum):
     """How an uploaded file is processed."""
 
     PICTURE = "picture"  # a picture of an accepted format
+    PDF = "pdf"  # pages, each a picture
+    FILM = "film"  # key frames, each a picture
     TEXT = "text"  # a plain text, one item
     CSV = "csv"  # rows of captions or texts
     JSONL = "jsonl"  # rows of captions or texts, one JSON object per line
@@ -27,7 +29,6 @@ class FileKind(StrEnum):
 
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06")
 _KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"%PDF-", "a PDF"),
     (0, b"\x1f\x8b", "a gzip archive: send a ZIP"),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive: send a ZIP"),
     (0, b"Rar!", "a RAR archive: send a ZIP"),
@@ -46,6 +47,16 @@ _KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"fLaC\0", "a sound (FLAC)"),
     (8, b"WAVEfmt", "a sound (WAV)"),
     (4, b"ftypM4A", "a sound (M4A)"),
+    (4, b"ftypM4B", "a sound (M4B)"),
+    (0, b"\xff\xfe", "a text in UTF-16: save it as UTF-8"),
+    (0, b"\xfe\xff", "a text in UTF-16: save it as UTF-8"),
+    (0, b"MZ", "a program"),
+    (0, b"\x7fELF", "a program"),
+)
+_PDF = b"%PDF-"
+_OTHER_KINDS = ((_PDF, "a PDF"), *((magic, "a ZIP archive") for magic in _ARCHIVES))
+_SOUNDS = (b"ftypM4A", b"ftypM4B")  # in the container of films
+_FILMS: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftypqt  ", "a film (MOV)"),
     (4, b"ftyp3g", "a film (3GP)"),
     (4, b"ftyp", "a film (MP4)"),
@@ -58,11 +69,7 @@ _KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\0\0\1\xba", "a film (MPEG)"),
     (0, b"\0\0\1\xb3", "a film (MPEG)"),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a film (WMV)"),
-    (0, b"OggS\0", "a film or sound (Ogg)"),
-    (0, b"\xff\xfe", "a text in UTF-16: save it as UTF-8"),
-    (0, b"\xfe\xff", "a text in UTF-16: save it as UTF-8"),
-    (0, b"MZ", "a program"),
-    (0, b"\x7fELF", "a program"),
+    (0, b"OggS\0", "a film (Ogg)"),
 )
 # files that begin like a text, in lower case
 _TEXTUAL = (
@@ -91,6 +98,10 @@ def sniff(head: bytes, name: str) -> FileKind:
         return FileKind.PICTURE
     if head.startswith(_ARCHIVES):
         return FileKind.ARCHIVE
+    if head.startswith(_PDF):
+        return FileKind.PDF
+    if _film(head) is not None:
+        return FileKind.FILM
     suffix = suffix_of(name)
     if (what := _other(head, textual=suffix not in _TEXT_SUFFIXES)) is not None:
         raise MediaRejected(f"The file is {what}. Accepted: {ACCEPTED}.")
@@ -108,14 +119,22 @@ def check_is_picture(head: bytes) -> None:
     if not head:
         raise MediaRejected("The file is empty.")
     if media_type_of(head) is None:
-        what = "a ZIP archive" if head.startswith(_ARCHIVES) else _other(head) or "not a picture that is known here"
+        known = next((what for magic, what in _OTHER_KINDS if head.startswith(magic)), None)
+        what = known or _film(head) or _other(head) or "not a picture that is known here"
         raise MediaRejected(f"The file is {what}. Accepted formats of pictures: {PICTURE_FORMATS}.")
+
+
+def _film(head: bytes) -> str | None:
+    """Return what kind of film a file is. A text may have the same letters, but no zero."""
+    if b"\0" not in head or head.startswith(_SOUNDS, 4):
+        return None
+    return next((what for offset, magic, what in _FILMS if head.startswith(magic, offset)), None)
 
 
 def _other(head: bytes, *, textual: bool = True) -> str | None:
     """Return what a file of another kind is, and what to do with it; without ``textual``, it may begin like markup."""
     for offset, magic, what in _KNOWN_OTHERS:
-        if head[offset:].startswith(magic):
+        if head.startswith(magic, offset):
             return what
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower() if textual else b""
     return next((what for opening, what in _TEXTUAL if start.startswith(opening)), None)

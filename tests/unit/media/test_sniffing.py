@@ -58,14 +58,7 @@ def test_a_text_may_begin_like_a_bitmap() -> None:
         (b"\xef\xbb\xbf\n <!DOCTYPE html><p>", "a.jpg", "HTML"),
         (b"<html>", "a", "HTML"),
         (b"<?xml version='1.0'?><svg/>", "a.svg", "XML"),
-        (b"%PDF-1.7\n", "a.jpg", "PDF"),
-        (b"\0\0\0\x18ftypisom\0\0\2\0isommp41", "a.jpg", r"a film \(MP4\)"),
-        (b"\0\0\0\x14ftypqt  \0\0\2\0qt  ", "a.jpg", r"a film \(MOV\)"),
-        (b"\0\0\0\x08wide\0\0\1\0mdat", "a.mov", r"a film \(MOV\)"),
-        (b"\0\0\0\x18ftyp3gp5", "a.3gp", r"a film \(3GP\)"),
         (b"\0\0\0\x18ftypM4A \0\0\0\0", "a.m4a", r"a sound \(M4A\)"),
-        (b"\x1a\x45\xdf\xa3\x01", "a.webm", "Matroska or WebM"),
-        (b"RIFF\1\0\0\0AVI LIST", "a.avi", r"a film \(AVI\)"),
         (b"RIFF\1\0\0\0WAVEfmt ", "a.wav", r"a sound \(WAV\)"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "a.jp2", "JPEG 2000"),
         (b"Rar!\x1a\x07", "a.zip", "RAR"),
@@ -82,6 +75,26 @@ def test_a_text_may_begin_like_a_bitmap() -> None:
 def test_other_files_are_refused_with_their_type(data: bytes, name: str, message: str) -> None:
     with pytest.raises(MediaRejected, match=message):
         sniff(data, name)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"\0\0\0\x18ftypisom\0\0\2\0isommp41", "MP4"),
+        (b"\0\0\0\x14ftypqt  \0\0\2\0qt  ", "MOV"),
+        (b"\0\0\0\x08wide\0\0\1\0mdat", "MOV"),
+        (b"\0\0\0\x18ftyp3gp5", "3GP"),
+        (b"\x1a\x45\xdf\xa3\x01\0", "Matroska or WebM"),
+        (b"RIFF\1\0\0\0AVI LIST", "AVI"),
+    ],
+)
+def test_films_are_recognized_under_any_name(data: bytes, what: str) -> None:
+    for name in ("a.jpg", "a.txt", "a"):
+        assert sniff(data, name) is FileKind.FILM
+    with pytest.raises(MediaRejected, match=rf"The file is a film \({what}\)"):
+        check_is_picture(data)
+    assert sniff(b"far wide", "a.txt") is FileKind.TEXT
+    assert sniff(b"%PDF-1.7\n", "a.jpg") is FileKind.PDF
 
 
 @pytest.mark.parametrize(
@@ -163,5 +176,7 @@ def test_any_data_has_one_kind_or_is_refused(begin: bytes, rest: bytes, name: st
         assert kind is FileKind.PICTURE
     elif data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         assert kind is FileKind.ARCHIVE
+    elif data.startswith(b"%PDF-"):
+        assert kind is FileKind.PDF
     else:
         assert kind is None or (kind is BY_NAME.get(suffix) and b"\0" not in data)

@@ -8,9 +8,12 @@ from typing import Any
 
 from PIL import Image
 
+MAX_REASON = 120
+"""Characters of a library's error message that are passed on."""
+
 
 class Refused(Exception):
-    """The file is rejected; ``cause`` is pixels, unknown, damaged, memory, unsupported or extra."""
+    """The file is rejected; ``cause`` is pixels, unknown, damaged, memory, unsupported, locked or extra."""
 
     def __init__(self, cause: str, **facts: Any) -> None:
         super().__init__(cause)
@@ -35,3 +38,27 @@ class Source:
     format: str  # that of the file; ``picture.format`` may be that of a preview inside it
     blemishes: set[Blemish] = field(default_factory=set)
     bits: int | None = None  # significant bits of a sample, if the file says so
+    pages: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One page (from 1, of ``pages``) or one frame at ``seconds``: its picture (RGB, upright), or why it has none."""
+
+    picture: Image.Image | None = None
+    reason: str = ""
+    page: int | None = None
+    pages: int | None = None
+    seconds: float | None = None
+    blemishes: frozenset[Blemish] = frozenset()
+    left_out: int = 0  # of the last part: how many are not given because of the limit
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """What is asked of a file: parts after number ``first`` (0 for all), at most ``most`` of all, no side longer."""
+
+    first: int
+    most: int
+    side: int
+    max_pixels: int

@@ -20,9 +20,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from retllm.media.decoding import blemishes, camera, heif, jpegxl, photoshop
+from retllm.media.decoding import blemishes, camera, heif, jpegxl, photoshop, tiff
 from retllm.media.decoding.blemishes import Mended
-from retllm.media.decoding.facts import Blemish, Refused, Source
+from retllm.media.decoding.facts import MAX_REASON, Blemish, Refused, Source
 from retllm.media.decoding.signatures import media_type_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
@@ -38,7 +38,6 @@ _PLUGINS = (
     WebPImagePlugin,
 )
 _HEAD = 64
-_MAX_REASON = 120  # characters of a decoder's error message that are passed on
 
 
 def prepare() -> None:
@@ -57,12 +56,19 @@ def prepare() -> None:
 @contextmanager
 def opened(data: bytes, max_pixels: int) -> Iterator[Source]:
     """Open the picture and check its size in the header; raise every error of a decoder as ``Refused``."""
-    # Pillow's own guard rejects from twice this number on; the check below is exact
-    Image.MAX_IMAGE_PIXELS = max_pixels
-    try:
+    with refusing(max_pixels):
         source = _open(data, max_pixels)
         with source.picture:
             yield source
+
+
+@contextmanager
+def refusing(max_pixels: int) -> Iterator[None]:
+    """Raise every error of a decoder as ``Refused``."""
+    # Pillow's own guard rejects from twice this number on; the checks elsewhere are exact
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        yield
     except Refused:
         raise
     except MemoryError as error:
@@ -72,7 +78,7 @@ def opened(data: bytes, max_pixels: int) -> Iterator[Source]:
     except UnidentifiedImageError as error:
         raise Refused("unknown") from error
     except Exception as error:  # decoders raise anything (struct.error, SyntaxError, KeyError) on hostile bytes
-        reason = " ".join(str(error).split())[:_MAX_REASON] or type(error).__name__
+        reason = " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
         raise Refused("damaged", reason=reason) from error
 
 
@@ -108,10 +114,14 @@ def _pillow(data: bytes, max_pixels: int) -> Source:
     format_ = picture.format or ""
     if format_ == "TIFF" and (raw_format := camera.raw_format_of_tiff(picture.tag_v2)):  # type: ignore[attr-defined]
         return _raw(data, raw_format, max_pixels)
+    pages = 1
+    if format_ == "TIFF":
+        pages = len(tiff.page_numbers(picture)) or 1  # type: ignore[arg-type]
+        picture.seek(0)
     if format_ == "AVIF":
         # Pillow has put the file's own rotation into EXIF, beside which XMP does not count
         picture.info.pop("xmp", None)
-    return Source(picture, format_, mended.blemishes, mended.bits)
+    return Source(picture, format_, mended.blemishes, mended.bits, pages)
 
 
 def _opened_by_pillow(mended: Mended, max_pixels: int) -> ImageFile.ImageFile:
