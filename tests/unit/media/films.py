@@ -14,12 +14,21 @@ RATE = 10
 
 
 def film(
-    scenes: Sequence[Image.Image], *, frames: int = 10, kind: str = "mp4", codec: str = "mpeg4", gap: int = 5
+    scenes: Sequence[Image.Image],
+    *,
+    frames: int = 10,
+    kind: str = "mp4",
+    codec: str = "mpeg4",
+    gap: int = 5,
+    cuts: bool = True,
 ) -> bytes:
-    """A film of these pictures, each shown for so many frames (10 a second), with a key frame every ``gap`` frames."""
+    """A film of these pictures, each shown for so many frames (10 a second), with a key frame every ``gap`` frames.
+
+    With ``cuts``, the encoder also begins a scene with a key frame.
+    """
     target = io.BytesIO()
     with av.open(target, "w", format=kind) as container:
-        stream = container.add_stream(codec, rate=RATE)
+        stream = container.add_stream(codec, rate=RATE, options={} if cuts else {"sc_threshold": "1000000000"})
         stream.width, stream.height = scenes[0].size
         stream.pix_fmt = "yuv420p"
         stream.bit_rate = 4_000_000

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
@@ -18,6 +19,8 @@ from tests.unit.media.test_sandbox import decoders, hostile
 
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media import decoder, sandbox
+from retllm.media.decoding import films
+from retllm.media.decoding.facts import Blemish, Split
 from retllm.media.parts import BrokenPart, RenderedPart, read_parts
 from retllm.media.pictures import inspect_picture
 from retllm.media.sniffing import FileKind, sniff
@@ -256,6 +259,19 @@ def test_a_film_gives_a_frame_of_each_scene_with_its_time(kind: str, codec: str,
     assert {(part.page, part.pages, part.remark) for part in found} == {(None, None, None)}
 
 
+def test_scenes_between_rare_key_frames_of_a_short_film_are_found(settings: Settings) -> None:
+    found = rendered(film(plain(4), codec="mpeg4", gap=300, cuts=False), settings)
+    assert [part.seconds for part in found] == [0, 1, 2, 3]
+    assert all(shows(part, colour) for part, colour in zip(found, COLOURS, strict=False))
+
+
+def test_of_a_long_film_key_frames_are_taken(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoded here, as the decoder's limit of a short film is its own."""
+    monkeypatch.setattr(films, "_SHORT", 0)
+    found = list(films.key_frames(film(plain(4), gap=5), Split(0, 60, 2400, 10**6)))
+    assert [part.seconds for part in found] == [0, 1, 2, 3]
+
+
 def test_a_film_of_one_scene_gives_one_frame(settings: Settings) -> None:
     (only,) = rendered(film(plain(1), frames=30), settings)
     assert (only.seconds, only.width, only.height) == (0, 160, 120)
@@ -296,6 +312,23 @@ def test_a_film_of_a_phone_is_upright(degrees: int, turn: Image.Transpose, setti
 def test_a_film_that_cannot_be_read_has_a_reason(data: bytes, message: str, settings: Settings) -> None:
     with pytest.raises(MediaRejected, match=message):
         parts(data, settings, FileKind.FILM)
+
+
+def test_what_comes_before_the_damage_of_a_film_is_taken_with_a_remark(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = films._samples
+
+    def failing(*given: Any) -> Iterator[Any]:
+        for place, frame in enumerate(samples(*given)):
+            if place == 4:  # half a second apart, ten frames a scene
+                raise av.InvalidDataError(1, "damaged")
+            yield frame
+
+    monkeypatch.setattr(films, "_samples", failing)
+    found = list(films.key_frames(film(plain(4)), Split(0, 60, 2400, 10**6)))
+    assert [part.seconds for part in found] == [0, 1]
+    assert [part.blemishes for part in found] == [frozenset(), {Blemish.REST}]
 
 
 def test_a_film_with_too_many_pixels_is_refused(settings: Settings) -> None:

@@ -28,6 +28,7 @@ class Blemish(StrEnum):
     PROFILE = "profile"  # the colour profile can't be used
     END = "end"  # no end marker at the end; the pixels are complete
     TRAILING = "trailing"  # other data after the end of the picture
+    REST = "rest"  # what follows in a film is damaged
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Key frames of a film, one of each scene."""
+"""Frames of a film, one of each scene: of a long film, key frames."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from retllm.media.decoding.facts import Part, Refused, Split
+from retllm.media.decoding.facts import Blemish, Part, Refused, Split
 
-# key frames that are compared, for each that may be given
+# frames that are compared, for each that may be given
 _CANDIDATES = 3
+# a film with no more pixels in all its frames, such as a minute in 1920 x 1080, is decoded whole to find its scenes
+_SHORT = 3_000_000_000
+_STEP = 0.5  # seconds between two frames that are compared
 _THUMBNAIL = (16, 16)
 # two frames show different scenes if their thumbnails differ by this, of 255, on average
 _DIFFERENT = 16.0
@@ -41,17 +44,18 @@ def key_frames(data: bytes, asked: Split) -> Iterator[Part]:
         with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
             stream = _video(container)
             _check_size(stream.codec_context, asked.max_pixels)
-            scenes = _scenes(container, stream, asked)
+            scenes, whole = _scenes(container, stream, asked)
             chosen = _spread(scenes, asked.most)
-            for place, scene in enumerate(chosen):
-                left_out = len(scenes) - len(chosen) if place == len(chosen) - 1 else 0
-                if place < asked.first:
-                    continue
+            for place, scene in enumerate(chosen[asked.first :], asked.first + 1):
+                last = place == len(chosen)
                 frame = _frame_at(container, stream, scene.pts)
-                if frame is None:
-                    yield Part(reason="the frame can't be decoded", seconds=scene.seconds, left_out=left_out)
-                else:
-                    yield Part(_picture(frame, asked.side), seconds=scene.seconds, left_out=left_out)
+                yield Part(
+                    _picture(frame, asked.side) if frame is not None else None,
+                    reason="the frame can't be decoded",
+                    seconds=scene.seconds,
+                    blemishes=frozenset({Blemish.REST} if last and not whole else ()),
+                    left_out=len(scenes) - len(chosen) if last else 0,
+                )
     except av.FFmpegError as error:
         raise Refused("damaged", reason=str(error)) from error
 
@@ -61,7 +65,6 @@ def _video(container: Any) -> Any:
     for stream in container.streams.video:
         if not stream.disposition & stream.disposition.attached_pic and stream.codec_context is not None:
             stream.codec_context.thread_count = 1
-            stream.codec_context.skip_frame = "NONKEY"
             return stream
     raise Refused("unsupported", reason="a film without pictures")
 
@@ -71,36 +74,60 @@ def _check_size(sized: Any, max_pixels: int) -> None:
         raise Refused("pixels", width=sized.width, height=sized.height)
 
 
-def _scenes(container: Any, stream: Any, asked: Split) -> list[_Candidate]:
-    """Return the key frames that begin a scene: the first one, and each that differs from the one before."""
+def _scenes(container: Any, stream: Any, asked: Split) -> tuple[list[_Candidate], bool]:
+    """Return the frames that begin a scene, first of all the first one, and whether these are all.
+
+    A scene begins where a frame differs from the beginning of the scene before. The rest of a film may be damaged.
+    """
+    import av
+
     scenes: list[_Candidate] = []
     before: _Thumbnail | None = None
-    for pts in _key_times(container, stream, _CANDIDATES * asked.most):
-        frame = _frame_at(container, stream, pts)
-        if frame is None:
-            continue
-        _check_size(frame, asked.max_pixels)
-        small = np.asarray(frame.to_image(width=_THUMBNAIL[0], height=_THUMBNAIL[1]), dtype=np.float32)
-        change = float(np.abs(small - before).mean()) if before is not None else np.inf
-        if change >= _DIFFERENT:
-            seconds = max(0.0, float((frame.pts - (stream.start_time or 0)) * stream.time_base))
-            scenes.append(_Candidate(pts, round(seconds, 3), change))
-            before = small
+    whole = True
+    try:
+        for frame in _samples(container, stream, _CANDIDATES * asked.most):
+            _check_size(frame, asked.max_pixels)
+            small = np.asarray(frame.to_image(width=_THUMBNAIL[0], height=_THUMBNAIL[1]), dtype=np.float32)
+            change = float(np.abs(small - before).mean()) if before is not None else np.inf
+            if change >= _DIFFERENT:
+                seconds = max(0.0, float((frame.pts - (stream.start_time or 0)) * stream.time_base))
+                scenes.append(_Candidate(frame.pts, round(seconds, 3), change))
+                before = small
+    except av.FFmpegError:
+        whole = False
     if not scenes:
         raise Refused("damaged", reason="no frame can be decoded")
-    return scenes
+    return scenes, whole
 
 
-def _key_times(container: Any, stream: Any, most: int) -> list[int]:
-    """Return the times of key frames in units of the stream, at most so many, spread over the film."""
-    times = sorted({packet.pts for packet in container.demux(stream) if packet.is_keyframe and packet.pts is not None})
-    if len(times) <= most:
-        return times
-    return [times[place * len(times) // most] for place in range(most)]
+def _samples(container: Any, stream: Any, most: int) -> Iterator[Any]:
+    """Yield frames all over the film to compare: key frames, of a short film others too, as key frames may be rare."""
+    packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(stream) if packet.pts is not None]
+    keys = sorted({pts for pts, is_key in packets if is_key})
+    pixels = stream.codec_context.width * stream.codec_context.height
+    if len(packets) * pixels <= _SHORT:
+        yield from _every(container, stream, len(packets) / most)
+        return
+    stream.codec_context.skip_frame = "NONKEY"
+    for place in range(min(most, len(keys))):
+        frame = _frame_at(container, stream, keys[place * len(keys) // min(most, len(keys))])
+        if frame is not None:
+            yield frame
+
+
+def _every(container: Any, stream: Any, frames: float) -> Iterator[Any]:
+    """Yield a frame each so many frames, or each half of a second if that is longer."""
+    step = max(frames, _STEP * float(stream.average_rate or 1))
+    container.seek(0)
+    following = 0.0
+    for number, frame in enumerate(container.decode(stream)):
+        if number >= following and frame.pts is not None:
+            yield frame
+            following += step
 
 
 def _frame_at(container: Any, stream: Any, pts: int) -> Any:
-    """Return the key frame at this time, None if it can't be decoded."""
+    """Return the frame at this time, None if it can't be decoded."""
     import av
 
     try:
