@@ -195,6 +195,12 @@ class Settings(BaseSettings):
     )
     max_archive_files: int = Field(default=20_000, ge=1, description="Maximum number of files in one ZIP.")
     max_archive_bytes: int = Field(default=8 << 30, ge=1, description="Maximum unpacked size of one ZIP, in bytes.")
+    max_parts: int = Field(
+        default=500,
+        ge=1,
+        description="Maximum number of pages that are taken of one TIFF or PDF; the rest is left out.",
+    )
+    film_frames: int = Field(default=60, ge=1, description="Maximum number of frames that are taken of one film.")
     max_text_chars: int = Field(default=20_000, ge=1, description="Maximum number of characters of a text or caption.")
     thumbnail_size: int = Field(default=320, ge=16, le=2048, description="Longer side of a thumbnail, in pixels.")
 

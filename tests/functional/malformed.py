@@ -12,13 +12,20 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import pillow_heif
+import pillow_jxl  # noqa: F401 - registers the format, to write it
 from PIL import Image
 from tests.soak import scaled
 from tests.unit.media import handmade, handmade_tars
 from tests.unit.media.handmade import Entry, made
+from tests.unit.media.photoshop import psd
+from tests.unit.media.raws import dng
 from tests.unit.media.samples import encoded, noise
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
+pillow_heif.register_heif_opener()
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "HEIF", "AVIF", "JXL", "PSD", "DNG")
 # the handwritten cases are always included, and generated ones fill up the rest
 PICTURES, POLYGLOTS, ZIPS, TARS, FORMS, SHEETS = scaled((100, 40, 80, 60, 80, 80), (360, 80, 240, 180, 160, 160))
 TOTAL = PICTURES + POLYGLOTS + ZIPS + TARS + FORMS + SHEETS
@@ -81,6 +88,14 @@ def _files(chance: random.Random) -> Iterator[tuple[str, str, bytes]]:
 def _valid(chance: random.Random, form: str) -> bytes:
     size = (chance.randrange(1, 90), chance.randrange(1, 90))
     picture = noise(chance.randrange(1 << 30), size)
+    if form == "DNG":
+        preview = encoded(picture, "JPEG") if chance.random() < 0.5 else None
+        return dng((2 * size[0] + 22, 2 * size[1] + 22), chance.randrange(9), preview)
+    if form == "PSD":
+        packed, large = chance.random() < 0.5, chance.random() < 0.5
+        return psd(np.asarray(picture), "RGB", packed=packed, large=large)
+    if form in ("HEIF", "AVIF", "JXL"):
+        return encoded(picture, form, **({"speed": 10} if form == "AVIF" else {}))
     if form == "GIF" or (form in ("PNG", "BMP", "TIFF") and chance.random() < 0.4):
         picture = picture.convert(chance.choice(("P", "L", "1") if form != "GIF" else ("P", "L")))
     options = {}
@@ -144,11 +159,22 @@ def _oversized(chance: random.Random, form: str) -> bytes:
         data[at + 5 : at + 9] = struct.pack(">2H", wide & 0xFFFF, high & 0xFFFF)
     elif form == "WEBP" and data[12:16] == b"VP8 ":
         data[26:30] = struct.pack("<2H", wide & 0x3FFF, high & 0x3FFF)
-    elif form == "TIFF":
+    elif form in ("TIFF", "DNG"):
         for at in range(4, len(data) - 12, 2):  # the tags of width and length, at any position
             if data[at : at + 4] in (b"\0\1\4\0", b"\1\1\4\0", b"\0\1\3\0", b"\1\1\3\0"):
                 data[at + 2 : at + 12] = struct.pack("<H2L", 4, 1, wide)
+    else:
+        _resize_newer(form, data, wide, high)
     return bytes(data)
+
+
+def _resize_newer(form: str, data: bytearray, wide: int, high: int) -> None:
+    if form == "PSD":
+        data[14:22] = struct.pack(">2L", high, wide)
+    elif form == "JXL":
+        data[2:9] = (wide | high << 29).to_bytes(8, "little")[:7]
+    elif (at := data.find(b"ispe")) > 0:
+        data[at + 8 : at + 16] = struct.pack(">2L", wide, high)
 
 
 _MUTATIONS: tuple[Callable[[random.Random, bytes], bytes], ...] = (

@@ -22,7 +22,7 @@ from retllm.media.clutter import ClutterCount
 from retllm.media.ingest import Ingest
 from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome, IncomingFile, rejected
-from retllm.media.sniffing import FileKind, sniff
+from retllm.media.sniffing import FileKind, check_is_picture, sniff
 from retllm.media.texts import read_text
 
 log = structlog.get_logger(__name__)
@@ -116,6 +116,8 @@ class _Batch:
         reopen: Callable[[], BinaryIO] | None = None,
     ) -> None:
         """Process one file by its kind. With ``reopen``, close the stream; a caption sheet is reopened later."""
+        if kind in (FileKind.PDF, FileKind.FILM):
+            check_is_picture(streams.head(stream))
         if kind is FileKind.PICTURE:
             sha256 = streams.digest(stream, self._ingest.settings.max_file_bytes)
             if sha256 in self._hashes:

@@ -1,52 +1,31 @@
 """The program that decodes pictures in a separate, limited process; :mod:`retllm.media.sandbox` starts it.
 
-It is run by path and imports only the standard library, Pillow and NumPy, so that it starts fast and holds no secrets.
-It reads requests from a socket, its standard input, one at a time until the other end closes: the length of a JSON
-object, the object, then the bytes of the file. Responses have the same format.
+It is run by path and imports only the standard library, Pillow, NumPy and :mod:`retllm.media.decoding`, so that it
+starts fast and holds no secrets. It reads requests from a socket, its standard input, one at a time until the other end
+closes: the length of a JSON object, the object, then the bytes of the file. Responses have the same format.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import resource
-import signal
 import socket
 import struct
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import numpy as np
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageCms,
-    ImageFile,
-    JpegImagePlugin,
-    MpoImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import Image
 from PIL.Image import Resampling, Transpose
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
-# imported before the limits apply; Pillow would import them for the first picture
-_PLUGINS = (
-    BmpImagePlugin,
-    GifImagePlugin,
-    JpegImagePlugin,
-    MpoImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from retllm.media.decoding.colour import to_rgb
+from retllm.media.decoding.confinement import confine, extend_cpu_limit
+from retllm.media.decoding.facts import Blemish, Refused
+from retllm.media.decoding.opening import opened, prepare
+from retllm.media.decoding.parts import split
+
 HEAD = struct.Struct("!I")
 _ORIENTATION = 0x0112
 # EXIF 2.32, table 6: EXIF orientation -> transposition that makes the picture upright
@@ -60,17 +39,6 @@ _UPRIGHT = {
     8: Transpose.ROTATE_90,
 }
 _KEEPS_SIZE = (Transpose.FLIP_LEFT_RIGHT, Transpose.FLIP_TOP_BOTTOM, Transpose.ROTATE_180)
-_SIXTEEN_BITS = 65535.0
-_MAX_FILES = 16  # the socket, and files that a library opens
-_MAX_REASON = 120  # characters of a decoder's error message that are passed on
-
-
-class Refused(Exception):
-    """The picture is rejected; ``cause`` is pixels, unknown, damaged or memory."""
-
-    def __init__(self, cause: str, **facts: Any) -> None:
-        super().__init__(cause)
-        self.facts = {"refused": cause, **facts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +49,8 @@ class Small:
     width: int
     height: int
     data: bytes
+    blemishes: frozenset[Blemish] = frozenset()
+    pages: int = 1
 
 
 def make_small(data: bytes, max_pixels: int, side: int, quality: int) -> Small:
@@ -89,14 +59,15 @@ def make_small(data: bytes, max_pixels: int, side: int, quality: int) -> Small:
     Raises:
         Refused: the format is not accepted, the picture is damaged, or it has more than ``max_pixels`` pixels.
     """
-    with _opened(data, max_pixels) as picture:
+    with opened(data, max_pixels) as source:
+        picture = source.picture
         width, height = picture.size
         if picture.format in ("JPEG", "MPO"):
             # decoding a JPEG to 1/2, 1/4 or 1/8 is much faster and still reads every byte
             picture.draft(None, (2 * side, 2 * side))
         picture.load()
         transposition = _transposition(picture)
-        small = _to_rgb(picture)
+        small = to_rgb(source)
         small.thumbnail((side, side), Resampling.LANCZOS, reducing_gap=2.0)
         if transposition is not None:
             small = small.transpose(transposition)
@@ -106,7 +77,7 @@ def make_small(data: bytes, max_pixels: int, side: int, quality: int) -> Small:
         canvas.paste(small)
         target = io.BytesIO()
         canvas.save(target, "WEBP", quality=quality, method=2)
-        return Small(picture.format or "", width, height, target.getvalue())
+        return Small(source.format, width, height, target.getvalue(), frozenset(source.blemishes), source.pages)
 
 
 def load(data: bytes, max_pixels: int, min_side: int = 0) -> Image.Image:
@@ -119,38 +90,16 @@ def load(data: bytes, max_pixels: int, min_side: int = 0) -> Image.Image:
     Raises:
         Refused: as in :func:`make_small`.
     """
-    with _opened(data, max_pixels) as picture:
+    with opened(data, max_pixels) as source:
+        picture = source.picture
         if min_side and picture.format in ("JPEG", "MPO"):
             picture.draft(None, (min_side, min_side))
         picture.load()
         transposition = _transposition(picture)
-        rgb = _to_rgb(picture)
+        rgb = to_rgb(source)
         rgb = rgb.copy() if rgb is picture else rgb
     rgb.info = {}
     return rgb if transposition is None else rgb.transpose(transposition)
-
-
-@contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
-    """Open the picture and check its size in the header; raise every error of a decoder as ``Refused``."""
-    # Pillow's own guard rejects from twice this number on; the check below is exact
-    Image.MAX_IMAGE_PIXELS = max_pixels
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            if picture.width * picture.height > max_pixels:
-                raise Refused("pixels", width=picture.width, height=picture.height)
-            yield picture
-    except Refused:
-        raise
-    except MemoryError as error:
-        raise Refused("memory") from error
-    except Image.DecompressionBombError as error:
-        raise Refused("pixels") from error
-    except UnidentifiedImageError as error:
-        raise Refused("unknown") from error
-    except Exception as error:  # decoders raise anything (struct.error, SyntaxError, KeyError) on hostile bytes
-        reason = " ".join(str(error).split())[:_MAX_REASON] or type(error).__name__
-        raise Refused("damaged", reason=reason) from error
 
 
 def _transposition(picture: Image.Image) -> Transpose | None:
@@ -161,69 +110,10 @@ def _transposition(picture: Image.Image) -> Transpose | None:
         return None
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """Return the decoded picture as 8-bit RGB; ``picture`` itself if it is already 8-bit RGB."""
-    if picture.mode == "RGB" and not picture.has_transparency_data:
-        return picture
-    if picture.mode.startswith("I;16"):
-        return _gray(np.asarray(picture, dtype=np.float32) * (255 / _SIXTEEN_BITS))
-    if picture.mode in ("I", "F"):
-        return _gray(_stretched(np.asarray(picture, dtype=np.float32)))
-    if picture.mode == "CMYK":
-        return _from_cmyk(picture)
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return picture.convert("RGB")
-
-
-def _gray(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Image.Image:
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
-
-
-def _stretched(
-    values: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Scale values from their minimum and maximum to 0 to 255: 32-bit integers and floats have no defined white."""
-    finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
-    if low >= 0 and high <= 1:
-        return finite * np.float32(255)
-    if low >= 0 and high <= 255:  # 8-bit values in a wider type
-        return finite
-    return (finite - np.float32(low)) * np.float32(255 / (high - low) if high > low else 0)
-
-
-def _from_cmyk(picture: Image.Image) -> Image.Image:
-    """Convert CMYK to RGB, by the picture's colour profile if it has a usable one."""
-    profile = picture.info.get("icc_profile")
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            return picture.convert("RGB")
-        if converted is not None:
-            return converted
-    return picture.convert("RGB")
-
-
 def restrict_process(memory: int) -> None:
-    """Limit this process to what decoding needs: ``memory`` bytes, few open files, no file writes, no subprocesses."""
-    limits = {
-        resource.RLIMIT_AS: memory,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: 0,
-        resource.RLIMIT_NOFILE: _MAX_FILES,
-        resource.RLIMIT_NPROC: 0,
-    }
-    for which, limit in limits.items():
-        _, hard = resource.getrlimit(which)
-        allowed = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(which, (allowed, allowed))
-    # Ctrl-C in the terminal is for the parent process; this one ends when the parent closes the socket
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    """Prepare this process for hostile pictures; see :func:`confine`."""
+    prepare()
+    confine(memory)
     warnings.simplefilter("ignore")
 
 
@@ -232,32 +122,35 @@ def serve(channel: socket.socket) -> None:
     while (size := _receive(channel, HEAD.size, may_end=True)) is not None:
         request = json.loads(_receive(channel, HEAD.unpack(size)[0]) or b"")
         data = _receive(channel, request["length"]) or b""
-        _extend_cpu_limit(request["seconds"])
-        try:
-            facts, payload = _handle(request, data)
-        except Refused as error:
-            facts, payload = error.facts, b""
-        except MemoryError:
-            facts, payload = {"refused": "memory"}, b""
-        line = json.dumps(facts | {"length": len(payload)}).encode()
-        channel.sendall(HEAD.pack(len(line)) + line)
-        channel.sendall(payload)
+        extend_cpu_limit(request["seconds"])
+        for facts, payload in _responses(request, data):
+            line = json.dumps(facts | {"length": len(payload)}).encode()
+            channel.sendall(HEAD.pack(len(line)) + line)
+            channel.sendall(payload)
+            extend_cpu_limit(request["seconds"])
+
+
+def _responses(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Yield the response to the request; of a file that is split, one for each part, then one without a part."""
+    try:
+        if "kind" in request:
+            yield from split(request, data)
+            yield {"end": True}, b""
+        else:
+            yield _handle(request, data)
+    except Refused as error:
+        yield error.facts, b""
+    except MemoryError:
+        yield {"refused": "memory"}, b""
 
 
 def _handle(request: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
     if request["side"]:
         small = make_small(data, request["max_pixels"], request["side"], request["quality"])
-        return {"format": small.format, "width": small.width, "height": small.height}, small.data
+        facts = {"format": small.format, "width": small.width, "height": small.height}
+        return facts | {"blemishes": sorted(small.blemishes), "pages": small.pages}, small.data
     picture = load(data, request["max_pixels"], request["min_side"])
     return {"width": picture.width, "height": picture.height}, picture.tobytes()
-
-
-def _extend_cpu_limit(seconds: float) -> None:
-    """Allow the next picture so many seconds of CPU time; beyond them the kernel kills this process."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    soft = int(used.ru_utime + used.ru_stime + seconds) + 2
-    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 def _receive(channel: socket.socket, count: int, *, may_end: bool = False) -> bytes | None:

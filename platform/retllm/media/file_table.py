@@ -10,6 +10,7 @@ import re
 from enum import StrEnum
 from typing import NamedTuple
 
+from retllm.media.formats import PICTURE_SUFFIXES
 from retllm.media.names import suffix_of
 
 
@@ -17,6 +18,8 @@ class FileRole(StrEnum):
     """What a file may be by its suffix."""
 
     PICTURE = "picture"  # a picture
+    PAGES = "pages"  # a document whose pages become pictures
+    FILM = "film"  # a film whose scenes become pictures
     TEXT = "text"  # a text, or the caption of the picture with the same name
     SHEET = "sheet"  # captions of many pictures
     SIDECAR = "sidecar"  # what is known of the picture with the same name
@@ -24,20 +27,9 @@ class FileRole(StrEnum):
 
 
 SUFFIXES: dict[FileRole, tuple[str, ...]] = {
-    FileRole.PICTURE: (
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".bmp",
-        ".dib",
-        ".mpo",
-    ),
+    FileRole.PICTURE: tuple(sorted(PICTURE_SUFFIXES)),
+    FileRole.PAGES: (".pdf",),
+    FileRole.FILM: (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts"),
     FileRole.TEXT: (".txt", ".text"),
     FileRole.SHEET: (".csv", ".tsv", ".jsonl", ".ndjson", ".json"),
     FileRole.SIDECAR: (".xmp",),

@@ -16,6 +16,7 @@ from retllm.db.session import Sessions, run_transaction
 from retllm.db.tables import Item, new_id
 from retllm.errors import Conflict, MediaRejected, NotFound, TooLarge
 from retllm.media import records, streams
+from retllm.media.formats import PICTURE_FORMATS
 from retllm.media.names import clean_name, one_line
 from retllm.media.outcomes import FileError, FileOutcome, IncomingFile, rejected
 from retllm.media.pictures import decoded_bytes, inspect_picture, load_picture, open_picture
@@ -129,7 +130,7 @@ class Ingest:
         shown = clean_name(name)
         try:
             if sniff(streams.head(stream), name) is not FileKind.PICTURE:
-                raise MediaRejected("The file is not a picture. Accepted formats: JPEG, PNG, WebP, GIF, TIFF and BMP.")
+                raise MediaRejected(f"The file is not a picture. Accepted formats: {PICTURE_FORMATS}.")
             sha256 = streams.digest(stream, self.settings.max_file_bytes)
         except (MediaRejected, TooLarge) as error:
             return rejected(shown, error)
@@ -173,7 +174,7 @@ class Ingest:
         self, item_id: uuid.UUID, name: str, stream: BinaryIO, sha256: str, caption: str | None
     ) -> FileOutcome | None:
         """Store the files, then the row; return None if another upload of the same picture was faster."""
-        values = self.store_picture(item_id, name, stream, sha256, caption)
+        values, remark = self.store_picture(item_id, name, stream, sha256, caption)
         kind, keys = values["kind"], (values["picture_key"], values["thumbnail_key"])
         try:
             inserted = self._insert(values)
@@ -184,12 +185,12 @@ class Ingest:
         if not inserted:
             self.discard(*keys)
             return None
-        return FileOutcome(name=name, status="added", item_id=item_id, kind=kind)
+        return FileOutcome(name=name, status="added", item_id=item_id, kind=kind, remark=remark)
 
     def store_picture(
         self, item_id: uuid.UUID, name: str, stream: BinaryIO, sha256: str, caption: str | None = None
-    ) -> dict[str, Any]:
-        """Decode a picture, store its files, and return the values of its item, which is not inserted.
+    ) -> tuple[dict[str, Any], str | None]:
+        """Decode a picture and store its files; return the values of its item, which is not inserted, and a remark.
 
         Raises:
             MediaRejected, TooLarge, StackError: as :func:`inspect_picture` does.
@@ -205,7 +206,7 @@ class Ingest:
         except BaseException:
             self.discard(original, thumbnail)
             raise
-        return {
+        values = {
             "id": item_id,
             "kind": ItemKind.IMAGE if caption is None else ItemKind.BOTH,
             "name": name,
@@ -218,6 +219,7 @@ class Ingest:
             "picture_key": original,
             "thumbnail_key": thumbnail,
         }
+        return values, inspected.remark
 
     def _insert(self, values: dict[str, Any]) -> bool:
         row = {**values, "collection_id": self.collection_id}

@@ -4,51 +4,40 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import structlog
 from PIL import Image
 
 from retllm.db.tables import Item
-from retllm.errors import MediaRejected, NotFound, RetllmError, TooLarge
+from retllm.errors import NotFound, TooLarge
 from retllm.media import sandbox, streams
+from retllm.media.formats import MEDIA_TYPES
+from retllm.media.messages import rejection, remark_of, unreadable
 from retllm.media.sandbox import DecoderDied, DecodeRequest, DecodeResponse, DecoderHung
+from retllm.media.sniffing import check_is_picture
 from retllm.media.storage import Storage
 from retllm.settings import Settings, get_settings
 
 log = structlog.get_logger(__name__)
 
-# MPO, written by some phones and cameras, is a JPEG followed by further pictures
-_MEDIA_TYPES = {
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "GIF": "image/gif",
-    "TIFF": "image/tiff",
-    "BMP": "image/bmp",
-}
 SMALL_MEDIA_TYPE = "image/webp"
-SUFFIXES = {
-    "image/jpeg": ".jpg",
-    "image/png": ".png",
-    "image/webp": ".webp",
-    "image/gif": ".gif",
-    "image/tiff": ".tif",
-    "image/bmp": ".bmp",
-}
-"""File suffix of each media type of stored pictures."""
-_MAX_REASON = 120  # characters of a decoder's error message that are shown
 
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """A picture that was decoded completely. Width and height are those of the upright picture, in pixels."""
+    """A picture that was decoded completely. Width and height are those of the upright picture, in pixels.
+
+    ``remark`` says what is wrong with the file of a picture that is taken nevertheless. A TIFF of several ``pages`` can
+    be read page by page (:mod:`retllm.media.parts`); this is the first one.
+    """
 
     media_type: str
     width: int
     height: int
     thumbnail: bytes
+    remark: str | None = None
+    pages: int = 1
 
 
 def inspect_picture(stream: BinaryIO, settings: Settings) -> Inspected:
@@ -63,10 +52,18 @@ def inspect_picture(stream: BinaryIO, settings: Settings) -> Inspected:
     request = DecodeRequest(settings.max_pixels, settings.thumbnail_size)
     response = _decode(request, stream, streams.length(stream), settings)
     width, height = _size(response, request.max_pixels)
-    media_type = _MEDIA_TYPES.get(str(response.facts.get("format")))
+    media_type = MEDIA_TYPES.get(str(response.facts.get("format")))
     if media_type is None:
-        raise _unreadable("its format is not accepted")
-    return Inspected(media_type=media_type, width=width, height=height, thumbnail=bytes(response.payload))
+        raise unreadable("its format is not accepted")
+    pages = response.facts.get("pages")
+    return Inspected(
+        media_type,
+        width,
+        height,
+        bytes(response.payload),
+        remark_of(response.facts),
+        pages if isinstance(pages, int) and pages > 0 else 1,
+    )
 
 
 def load_picture(stream: BinaryIO, settings: Settings, min_side: int = 0) -> Image.Image:
@@ -80,7 +77,7 @@ def load_picture(stream: BinaryIO, settings: Settings, min_side: int = 0) -> Ima
             ``max_file_bytes``.
     """
     request = DecodeRequest(settings.max_pixels, min_side=min_side)
-    return _pixels(stream, _allowed_length(stream, settings), request, settings)
+    return _pixels(stream, _checked_length(stream, settings), request, settings)
 
 
 def check_picture(stream: BinaryIO, settings: Settings) -> None:
@@ -89,7 +86,7 @@ def check_picture(stream: BinaryIO, settings: Settings) -> None:
     Raises:
         MediaRejected, TooLarge, StackError: as :func:`load_picture` does.
     """
-    _allowed_length(stream, settings)
+    _checked_length(stream, settings)
     inspect_picture(stream, settings)
 
 
@@ -133,7 +130,8 @@ def render_picture(stream: BinaryIO, side: int, settings: Settings) -> bytes:
     return bytes(_decode(request, stream, streams.length(stream), settings).payload)
 
 
-def _allowed_length(stream: BinaryIO, settings: Settings) -> int:
+def _checked_length(stream: BinaryIO, settings: Settings) -> int:
+    """Return the length of a file that should be a picture, after a look at its first bytes."""
     length = streams.length(stream)
     if length > settings.max_file_bytes:
         raise TooLarge(
@@ -141,6 +139,7 @@ def _allowed_length(stream: BinaryIO, settings: Settings) -> int:
             "RETLLM_MAX_FILE_BYTES.",
             limit=settings.max_file_bytes,
         )
+    check_is_picture(streams.head(stream))
     return length
 
 
@@ -148,7 +147,7 @@ def _pixels(stream: BinaryIO, length: int, request: DecodeRequest, settings: Set
     response = _decode(request, stream, length, settings)
     width, height = _size(response, request.max_pixels)
     if len(response.payload) != width * height * 3:
-        raise _unreadable("the decoder returned an invalid picture")
+        raise unreadable("the decoder returned an invalid picture")
     return Image.frombytes("RGB", (width, height), response.payload)
 
 
@@ -157,43 +156,18 @@ def _decode(request: DecodeRequest, stream: BinaryIO, length: int, settings: Set
         response = sandbox.ask(request, stream, length, settings)
     except DecoderHung as error:
         log.warning("a decoder timed out", seconds=settings.decode_seconds)
-        raise _unreadable(f"it took longer than {settings.decode_seconds:g} s to decode") from error
+        raise unreadable(f"it took longer than {settings.decode_seconds:g} s to decode") from error
     except DecoderDied as error:
-        raise _unreadable("the decoder crashed") from error
+        raise unreadable("the decoder crashed") from error
     if "refused" in response.facts:
-        raise _rejection(response.facts, request.max_pixels, settings)
+        raise rejection(response.facts, request.max_pixels, settings)
     return response
-
-
-def _rejection(facts: dict[str, Any], max_pixels: int, settings: Settings) -> RetllmError:
-    cause = facts["refused"]
-    if cause == "pixels":
-        width, height = facts.get("width"), facts.get("height")
-        # Pillow's own guard does not report the size
-        size = f"{width:,} × {height:,} pixels" if isinstance(width, int) and isinstance(height, int) else "more pixels"
-        return TooLarge(
-            f"The picture has {size}; RETLLM_MAX_PIXELS allows {max_pixels:,}: make it smaller and send it again.",
-            limit=max_pixels,
-        )
-    if cause == "memory":
-        return _unreadable(f"it takes more than {streams.mebibytes(settings.decode_memory)} to decode")
-    if cause == "unknown":
-        return MediaRejected(
-            "The file is not a readable picture. Accepted formats: JPEG, PNG, WebP, GIF, TIFF and BMP; if it is a "
-            "rare variant of one of these, save it as PNG."
-        )
-    reason = " ".join(str(facts.get("reason")).split())[:_MAX_REASON]
-    return MediaRejected(f"The picture is damaged or truncated ({reason}): export it again.")
-
-
-def _unreadable(reason: str) -> MediaRejected:
-    return MediaRejected(f"The picture can't be read: {reason}. Save it again, or make it smaller.")
 
 
 def _size(response: DecodeResponse, max_pixels: int) -> tuple[int, int]:
     width, height = response.facts.get("width"), response.facts.get("height")
     if not isinstance(width, int) or not isinstance(height, int):
-        raise _unreadable("the decoder returned an invalid picture")
+        raise unreadable("the decoder returned an invalid picture")
     if width < 1 or height < 1 or width * height > max_pixels:
-        raise _unreadable("the decoder returned an invalid picture")
+        raise unreadable("the decoder returned an invalid picture")
     return width, height

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import json
 import os
 import socket
@@ -57,6 +58,20 @@ class DecodeRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitRequest:
+    """Which parts of a file of several pictures to return: at most ``most``, without the first ``first`` of them.
+
+    ``kind`` is tiff, pdf or film. No side of a part is longer than ``side`` (pixels).
+    """
+
+    kind: str
+    max_pixels: int
+    side: int
+    most: int
+    first: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DecodeResponse:
     """The response of a decoder: a picture or the reason for its rejection. Validate the facts before use."""
 
@@ -73,7 +88,12 @@ class _Decoder:
         self._deadline = 0.0
         parent_end, child_end = socket.socketpair()
         # do not pass the environment, which contains secrets; import from where this process imports
-        environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
+        # libraries of one thread each: the pool has a decoder for each core
+        environment = {
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "OPENBLAS_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+        }
         command = [sys.executable, "-S", "-s", "-P", "-B", str(Path(decoder.__file__)), str(memory)]
         try:
             with child_end:
@@ -99,26 +119,50 @@ class _Decoder:
             DecoderDied: the process ended.
             DecoderHung: no response came within ``seconds``.
         """
-        header = {
-            "max_pixels": request.max_pixels,
-            "side": request.side,
-            "quality": request.quality,
-            "min_side": request.min_side,
-            "seconds": seconds,
-            "length": length,
-        }
-        line = json.dumps(header).encode()
-        self._deadline = time.monotonic() + seconds
-        self.pictures += 1
+        with self._failures():
+            self._request(request, stream, length, seconds)
+            return self._response(request)
+
+    def split(self, request: SplitRequest, stream: BinaryIO, length: int, seconds: float) -> Iterator[DecodeResponse]:
+        """Send one file and yield a response for each part, at most ``seconds`` after the one before.
+
+        Raises:
+            DecoderDied, DecoderHung: as in :meth:`exchange`.
+        """
+        with self._failures():
+            self._request(request, stream, length, seconds)
+            # the last response has no part
+            for left in range(request.most - request.first, -1, -1):
+                response = self._response(request)
+                if "end" in response.facts:
+                    return
+                if not left and "refused" not in response.facts:
+                    raise DecoderDied
+                yield response
+                if "refused" in response.facts:
+                    return
+                self._deadline = time.monotonic() + seconds
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _failures() -> Iterator[None]:
         try:
-            self._send(decoder.HEAD.pack(len(line)) + line)
-            self._send_file(stream, length)
-            facts = self._receive_facts()
-            return DecodeResponse(facts, self._receive(_payload_length(facts, request)))
+            yield
         except TimeoutError as error:
             raise DecoderHung from error
         except (ConnectionError, ValueError) as error:
             raise DecoderDied from error
+
+    def _request(self, request: DecodeRequest | SplitRequest, stream: BinaryIO, length: int, seconds: float) -> None:
+        line = json.dumps(dataclasses.asdict(request) | {"seconds": seconds, "length": length}).encode()
+        self._deadline = time.monotonic() + seconds
+        self.pictures += 1
+        self._send(decoder.HEAD.pack(len(line)) + line)
+        self._send_file(stream, length)
+
+    def _response(self, request: DecodeRequest | SplitRequest) -> DecodeResponse:
+        facts = self._receive_facts()
+        return DecodeResponse(facts, self._receive(_payload_length(facts, request)))
 
     def _send_file(self, stream: BinaryIO, length: int) -> None:
         remaining = length
@@ -185,13 +229,13 @@ class _Decoder:
         self._process.returncode = 0
 
 
-def _payload_length(facts: dict[str, Any], request: DecodeRequest) -> int:
+def _payload_length(facts: dict[str, Any], request: DecodeRequest | SplitRequest) -> int:
     """Return the length of the payload in bytes, checked against its upper bound."""
     length = facts.get("length")
-    if "refused" in facts:
+    if "refused" in facts or "end" in facts:
         maximum = 0
     elif request.side:
-        # a WebP is at most slightly larger than its pixels
+        # a compressed picture is at most slightly larger than its pixels
         maximum = request.side * request.side * 4 + CHUNK
     else:
         maximum = request.max_pixels * 3
@@ -214,10 +258,22 @@ class _DecoderPool:
         self, request: DecodeRequest, stream: BinaryIO, length: int, settings: Settings, *, fresh: bool = False
     ) -> DecodeResponse:
         """Wait for a decoder slot and exchange one picture; with ``fresh``, start a new decoder for it."""
+        with self._worker(settings, fresh=fresh) as worker:
+            return worker.exchange(request, stream, length, settings.decode_seconds)
+
+    def split(
+        self, request: SplitRequest, stream: BinaryIO, length: int, settings: Settings
+    ) -> Iterator[DecodeResponse]:
+        """Wait for a decoder slot, send one file, and yield the responses; the slot is held until the last one."""
+        with self._worker(settings) as worker:
+            yield from worker.split(request, stream, length, settings.decode_seconds)
+
+    @contextlib.contextmanager
+    def _worker(self, settings: Settings, *, fresh: bool = False) -> Iterator[_Decoder]:
         with self._slot(settings.decoders_at_once):
             worker = self._acquire(settings.decode_memory, fresh)
             try:
-                response = worker.exchange(request, stream, length, settings.decode_seconds)
+                yield worker
             except BaseException:
                 # its socket may contain part of a request or response
                 self._remove(worker)
@@ -229,7 +285,6 @@ class _DecoderPool:
             else:
                 self._remove(worker)
                 worker.close()
-            return response
 
     @contextlib.contextmanager
     def _slot(self, limit: int) -> Iterator[None]:
@@ -295,6 +350,20 @@ def ask(request: DecodeRequest, stream: BinaryIO, length: int, settings: Setting
         log.warning("a decoder crashed")
     stream.seek(0)
     return _pool.ask(request, stream, length, settings, fresh=True)
+
+
+def split(request: SplitRequest, stream: BinaryIO, length: int, settings: Settings) -> Iterator[DecodeResponse]:
+    """Send the ``length`` bytes of a seekable stream to a decoder and yield one response for each part of the file.
+
+    A response with "refused" is the last one.
+
+    Raises:
+        DecoderDied: the decoder died; it is not known at which part.
+        DecoderHung: a part took longer than ``decode_seconds``.
+        StackError: no process can be started.
+    """
+    stream.seek(0)
+    yield from _pool.split(request, stream, length, settings)
 
 
 def close() -> None:

@@ -6,55 +6,79 @@ from enum import StrEnum
 
 from retllm.errors import MediaRejected
 from retllm.media import tars, zips
+from retllm.media.decoding.signatures import media_type_of
 from retllm.media.file_table import FileRole, role_of
+from retllm.media.formats import PICTURE_FORMATS
 from retllm.media.names import suffix_of
 
 _CSV_SUFFIXES = frozenset({".csv", ".tsv"})
 _JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
-ACCEPTED = "pictures (JPEG, PNG, WebP, GIF, TIFF, BMP), texts (.txt), captions (.csv, .jsonl), ZIP and tar archives"
+ACCEPTED = f"pictures ({PICTURE_FORMATS}), texts (.txt), captions (.csv, .jsonl), ZIP and tar archives"
 
 
 class FileKind(StrEnum):
     """How an uploaded file is processed."""
 
-    PICTURE = "picture"  # one of the six picture formats
+    PICTURE = "picture"  # a picture of an accepted format
+    PDF = "pdf"  # pages, each a picture
+    FILM = "film"  # key frames, each a picture
     TEXT = "text"  # a plain text, one item
     CSV = "csv"  # rows of captions or texts
     JSONL = "jsonl"  # rows of captions or texts, one JSON object per line
     ARCHIVE = "archive"  # a ZIP or tar of any of the others
 
 
-_PICTURES = {
-    b"\xff\xd8\xff": "image/jpeg",
-    b"\x89PNG\r\n\x1a\n": "image/png",
-    b"GIF87a": "image/gif",
-    b"GIF89a": "image/gif",
-    b"II*\0": "image/tiff",
-    b"MM\0*": "image/tiff",
-    b"II+\0": "image/tiff",
-    b"MM\0+": "image/tiff",
-}
 _KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"%PDF-", "a PDF"),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive: send a ZIP"),
     (0, b"Rar!", "a RAR archive: send a ZIP"),
-    (4, b"ftypheic", "a HEIC picture: save it as JPEG"),
-    (4, b"ftypheix", "a HEIC picture: save it as JPEG"),
-    (4, b"ftypmif1", "a HEIF picture: save it as JPEG"),
-    (4, b"ftypavif", "an AVIF picture: save it as JPEG"),
-    (4, b"ftyp", "a video"),
-    (0, b"8BPS", "a Photoshop file: save it as PNG"),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture: save it as JPEG"),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture: save it as JPEG"),
+    (0, b"\xc5\xd0\xd3\xc6", "a PostScript drawing: save it as PNG"),
+    (0, b"v/1\x01", "an OpenEXR picture: save it as PNG"),
+    (0, b"\0\0\1\0", "an icon: save it as PNG"),
+    (128, b"DICM", "a DICOM picture: save it as PNG"),
+    (0, b"\xd0\xcf\x11\xe0", "a document of Microsoft Office"),
+    (0, b"ID3\3", "a sound (MP3)"),
+    (0, b"ID3\4", "a sound (MP3)"),
+    (0, b"fLaC\0", "a sound (FLAC)"),
+    (8, b"WAVEfmt", "a sound (WAV)"),
+    (4, b"ftypM4A", "a sound (M4A)"),
+    (4, b"ftypM4B", "a sound (M4B)"),
     (0, b"\xff\xfe", "a text in UTF-16: save it as UTF-8"),
     (0, b"\xfe\xff", "a text in UTF-16: save it as UTF-8"),
     (0, b"MZ", "a program"),
     (0, b"\x7fELF", "a program"),
 )
-_MARKUP = (
+_PDF = b"%PDF-"
+_OTHER_KINDS = ((_PDF, "a PDF"), *((magic, "a ZIP archive") for magic in _ARCHIVES))
+_SOUNDS = (b"ftypM4A", b"ftypM4B")  # in the container of films
+_FILMS: tuple[tuple[int, bytes, str], ...] = (
+    (4, b"ftypqt  ", "a film (MOV)"),
+    (4, b"ftyp3g", "a film (3GP)"),
+    (4, b"ftyp", "a film (MP4)"),
+    (4, b"moov", "a film (MOV)"),
+    (4, b"mdat", "a film (MOV)"),
+    (4, b"wide", "a film (MOV)"),
+    (0, b"\x1a\x45\xdf\xa3", "a film (Matroska or WebM)"),
+    (8, b"AVI LIST", "a film (AVI)"),
+    (0, b"FLV\1", "a film (FLV)"),
+    (0, b"\0\0\1\xba", "a film (MPEG)"),
+    (0, b"\0\0\1\xb3", "a film (MPEG)"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a film (WMV)"),
+    (0, b"OggS\0", "a film (Ogg)"),
+)
+# files that begin like a text, in lower case
+_TEXTUAL = (
     (b"<svg", "an SVG drawing: save it as PNG"),
     (b"<!doctype svg", "an SVG drawing: save it as PNG"),
     (b"<!doctype html", "an HTML page"),
     (b"<html", "an HTML page"),
     (b"<?xml", "an XML document"),
+    (b"%!ps", "a PostScript drawing: save it as PNG"),
+    (b"gimp xcf", "a GIMP drawing: export it as PNG"),
+    (b"#?radiance", "a Radiance picture: save it as PNG"),
+    (b"simple  =", "a FITS picture: save it as PNG"),
+    (b"at&tform", "a DjVu document: save its pages as PNG"),
 )
 
 
@@ -70,33 +94,51 @@ def sniff(head: bytes, name: str) -> FileKind:
         return FileKind.PICTURE
     if head.startswith(zips.SIGNATURES) or tars.is_tar_archive(head):
         return FileKind.ARCHIVE
-    for offset, magic, what in _KNOWN_OTHERS:
-        if head[offset:].startswith(magic):
-            raise MediaRejected(f"The file is {what}. Accepted: {ACCEPTED}.")
+    if head.startswith(_PDF):
+        return FileKind.PDF
+    if _film(head) is not None:
+        return FileKind.FILM
+    if (what := _other(head, textual=role_of(name) is not FileRole.TEXT)) is not None:
+        raise MediaRejected(f"The file is {what}. Accepted: {ACCEPTED}.")
     if b"\0" in head:
         raise MediaRejected(f"The kind of the file is unknown. Accepted: {ACCEPTED}.")
-    return _textual(head, name)
+    return _by_suffix(name)
 
 
-def media_type_of(head: bytes) -> str | None:
-    """Return the media type of a picture by its first bytes (at least 16), without parsing; None if not a picture."""
-    for magic, media_type in _PICTURES.items():
-        if head.startswith(magic):
-            return media_type
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image/webp"
-    # the signature of BMP has only two bytes, so also require its reserved bytes to be zero
-    return "image/bmp" if head[:2] == b"BM" and head[6:10] == bytes(4) else None
+def check_is_picture(head: bytes) -> None:
+    """Check that a file begins like a picture; its name is unknown.
+
+    Raises:
+        MediaRejected: it is something else, which the message names.
+    """
+    if not head:
+        raise MediaRejected("The file is empty.")
+    if media_type_of(head) is None:
+        known = next((what for magic, what in _OTHER_KINDS if head.startswith(magic)), None)
+        what = known or _film(head) or _other(head) or "not a picture that is known here"
+        raise MediaRejected(f"The file is {what}. Accepted formats of pictures: {PICTURE_FORMATS}.")
 
 
-def _textual(head: bytes, name: str) -> FileKind:
+def _film(head: bytes) -> str | None:
+    """Return what kind of film a file is. A text may have the same letters, but no zero."""
+    if b"\0" not in head or head.startswith(_SOUNDS, 4):
+        return None
+    return next((what for offset, magic, what in _FILMS if head.startswith(magic, offset)), None)
+
+
+def _other(head: bytes, *, textual: bool = True) -> str | None:
+    """Return what a file of another kind is, and what to do with it; without ``textual``, it may begin like markup."""
+    for offset, magic, what in _KNOWN_OTHERS:
+        if head.startswith(magic, offset):
+            return what
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower() if textual else b""
+    return next((what for opening, what in _TEXTUAL if start.startswith(opening)), None)
+
+
+def _by_suffix(name: str) -> FileKind:
     suffix, role = suffix_of(name), role_of(name)
     if role is FileRole.TEXT:
         return FileKind.TEXT
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for opening, what in _MARKUP:
-        if start.startswith(opening):
-            raise MediaRejected(f"The file is {what}. Accepted: {ACCEPTED}.")
     if suffix in _CSV_SUFFIXES:
         return FileKind.CSV
     if suffix in _JSONL_SUFFIXES:

@@ -133,7 +133,7 @@ def _process(ingest: Ingest, file: UploadFile, opener: Callable[[UploadFile], Bi
             if file.sha256 is None:
                 known = _known(ingest.sessions, ingest.collection_id, [sha256])
             if sha256 not in known:
-                done.item = ingest.store_picture(file.id, file.name, stream, sha256)
+                done.item, done.columns["remark"] = ingest.store_picture(file.id, file.name, stream, sha256)
     except (MediaRejected, TooLarge) as error:
         done.columns |= rejection(error)
     else:

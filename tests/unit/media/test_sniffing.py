@@ -10,16 +10,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retllm.errors import MediaRejected
-from retllm.media.sniffing import FileKind, media_type_of, sniff
+from retllm.media.decoding.signatures import media_type_of
+from retllm.media.sniffing import FileKind, check_is_picture, sniff
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"])
 @pytest.mark.parametrize("name", ["a.jpg", "a.txt", "a.csv", "a.zip", "a"])
 def test_a_picture_is_recognized_under_any_name(kind: str, name: str) -> None:
     made = io.BytesIO()
     Image.new("RGB", (9, 9)).save(made, kind)
     assert sniff(made.getvalue()[:4096], name) is FileKind.PICTURE
-    assert media_type_of(made.getvalue()[:16]) == f"image/{kind.lower()}"
+    assert media_type_of(made.getvalue()[:64]) == f"image/{kind.lower()}"
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.jpg", "a"])
@@ -57,9 +58,9 @@ def test_a_text_may_begin_like_a_bitmap() -> None:
         (b"\xef\xbb\xbf\n <!DOCTYPE html><p>", "a.jpg", "HTML"),
         (b"<html>", "a", "HTML"),
         (b"<?xml version='1.0'?><svg/>", "a.svg", "XML"),
-        (b"%PDF-1.7\n", "a.jpg", "PDF"),
-        (b"\0\0\0\x18ftypheic", "a.jpg", "HEIC"),
-        (b"\0\0\0\x18ftypisom", "a.jpg", "video"),
+        (b"\0\0\0\x18ftypM4A \0\0\0\0", "a.m4a", r"a sound \(M4A\)"),
+        (b"RIFF\1\0\0\0WAVEfmt ", "a.wav", r"a sound \(WAV\)"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "a.jp2", "JPEG 2000"),
         (b"Rar!\x1a\x07", "a.zip", "RAR"),
         (b"\xff\xfea\0b\0", "a.txt", "UTF-16"),
         (b"MZ\x90\0", "a.jpg", "program"),
@@ -75,7 +76,76 @@ def test_other_files_are_refused_with_their_type(data: bytes, name: str, message
         sniff(data, name)
 
 
-PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"\0\0\0\x18ftypisom\0\0\2\0isommp41", "MP4"),
+        (b"\0\0\0\x14ftypqt  \0\0\2\0qt  ", "MOV"),
+        (b"\0\0\0\x08wide\0\0\1\0mdat", "MOV"),
+        (b"\0\0\0\x18ftyp3gp5", "3GP"),
+        (b"\x1a\x45\xdf\xa3\x01\0", "Matroska or WebM"),
+        (b"RIFF\1\0\0\0AVI LIST", "AVI"),
+    ],
+)
+def test_films_are_recognized_under_any_name(data: bytes, what: str) -> None:
+    for name in ("a.jpg", "a.txt", "a"):
+        assert sniff(data, name) is FileKind.FILM
+    with pytest.raises(MediaRejected, match=rf"The file is a film \({what}\)"):
+        check_is_picture(data)
+    assert sniff(b"far wide", "a.txt") is FileKind.TEXT
+    assert sniff(b"%PDF-1.7\n", "a.jpg") is FileKind.PDF
+
+
+@pytest.mark.parametrize(
+    ("brands", "media_type"),
+    [
+        *((brand, "image/heic") for brand in ("heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1")),
+        ("mif1heic", "image/heic"),
+        ("mif1avifmiaf", "image/avif"),
+        ("mif1heicavif", "image/heic"),
+        ("MiHBmif1heic", "image/heic"),
+        ("avif", "image/avif"),
+        ("avis", "image/avif"),
+        ("avismsf1avif", "image/avif"),
+        ("crx ", "image/x-canon-cr3"),
+        ("isommp42", None),
+        ("qt  ", None),
+    ],
+)
+def test_pictures_and_films_with_the_same_container_are_told_apart_by_their_brands(
+    brands: str, media_type: str | None
+) -> None:
+    major, compatible = brands[:4].encode(), brands[4:].encode()
+    box = (16 + len(compatible)).to_bytes(4, "big") + b"ftyp" + major + bytes(4) + compatible
+    assert media_type_of(box + b"\0\0\0\x08mdatheicavif") == media_type
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "The file is empty"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", r"The file is a film \(MP4\)"),
+        (b"%PDF-1.7\n", "The file is a PDF"),
+        (b"<svg xmlns='x'/>", "The file is an SVG drawing"),
+        (b"PK\x03\x04", "The file is a ZIP archive"),
+    ],
+)
+def test_a_file_that_should_be_a_picture_is_called_by_its_true_name(data: bytes, message: str) -> None:
+    with pytest.raises(MediaRejected, match=message):
+        check_is_picture(data)
+
+
+PICTURES = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF87a",
+    b"GIF89a",
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+    b"\xff\x0a",
+)
 OTHERS = (b"", b"PK\x03\x04", b"PK\x05\x06", b"%PDF-", b"MZ", b"\x7fELF", b"Rar!", b"<svg>", b"BM", b"RIFF", b"words\0")
 BY_NAME = {".txt": FileKind.TEXT, ".csv": FileKind.CSV, ".tsv": FileKind.CSV, ".jsonl": FileKind.JSONL}
 
@@ -105,5 +175,7 @@ def test_any_data_has_one_kind_or_is_refused(begin: bytes, rest: bytes, name: st
         assert kind is FileKind.PICTURE
     elif data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         assert kind is FileKind.ARCHIVE
+    elif data.startswith(b"%PDF-"):
+        assert kind is FileKind.PDF
     else:
         assert kind is None or (kind is BY_NAME.get(suffix) and b"\0" not in data)

@@ -97,7 +97,7 @@ def test_a_second_pause_does_not_change_the_user_and_the_reason(world) -> None:
     assert _resume(world, "embed") == (False, [])
 
 
-@pytest.mark.parametrize("name", ["", "media", "embed "])
+@pytest.mark.parametrize("name", ["", "pictures", "embed "])
 def test_an_unknown_queue_cannot_be_paused_or_resumed(world, name: str) -> None:
     with pytest.raises(NotFound):
         _pause(world, name)

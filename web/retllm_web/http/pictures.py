@@ -12,10 +12,11 @@ from flask import Response, request
 
 from retllm.errors import MediaRejected
 from retllm.media import streams
+from retllm.media.decoding.signatures import media_type_of
 from retllm.media.file_table import FileRole, role_of
+from retllm.media.formats import SUFFIXES
 from retllm.media.names import base_name, suffix_of
-from retllm.media.pictures import SMALL_MEDIA_TYPE, SUFFIXES, render_picture
-from retllm.media.sniffing import media_type_of
+from retllm.media.pictures import SMALL_MEDIA_TYPE, render_picture
 from retllm_web.http.middleware import MEDIA_POLICY
 from retllm_web.http.services import services
 
@@ -81,7 +82,7 @@ def send_original(
     if etag in request.if_none_match:
         return _unchanged(etag)
     file = services().storage.open(key)
-    kind = media_type or media_type_of(streams.head(file, 16))
+    kind = media_type or media_type_of(streams.head(file, 64))
     kind = kind if kind in SUFFIXES else _UNKNOWN
     response = _file(file, kind)
     if size is not None:

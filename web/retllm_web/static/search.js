@@ -66,7 +66,8 @@ function choose(form, file) {
 
 function check(form, file) {
   const limit = Number(form.querySelector("[data-picture]").dataset.most);
-  if (!file.type.startsWith("image/")) return `${file.name} is not a picture. Choose a JPEG, PNG, WebP, GIF or TIFF file.`;
+  // browsers have no type for some accepted formats, such as raw files of cameras; the server looks into the file
+  if (file.type && !file.type.startsWith("image/")) return `${file.name} is not a picture. Choose a picture file.`;
   return file.size > limit ? `${file.name} is too large: ${size(file.size)}. The maximum is ${size(limit)}.` : "";
 }
 

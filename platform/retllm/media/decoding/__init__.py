@@ -1,0 +1,1 @@
+"""What the decoder's process is made of: Pillow, NumPy and codecs only, nothing that holds a secret (design: media)."""

@@ -1,0 +1,65 @@
+"""What a decoder reports about a picture besides its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from PIL import Image
+
+MAX_REASON = 120
+"""Characters of a library's error message that are passed on."""
+
+
+class Refused(Exception):
+    """The file is rejected; ``cause`` is pixels, unknown, damaged, memory, unsupported, locked or extra."""
+
+    def __init__(self, cause: str, **facts: Any) -> None:
+        super().__init__(cause)
+        self.facts = {"refused": cause, **facts}
+
+
+class Blemish(StrEnum):
+    """A fault of a picture that is taken nevertheless."""
+
+    METADATA = "metadata"  # a chunk that pixels don't need has a wrong checksum or is too short
+    LONG_TEXT = "long_text"  # more text than is read
+    PROFILE = "profile"  # the colour profile can't be used
+    END = "end"  # no end marker at the end; the pixels are complete
+    TRAILING = "trailing"  # other data after the end of the picture
+    REST = "rest"  # what follows in a film is damaged
+
+
+@dataclass(slots=True)
+class Source:
+    """An opened picture, not yet decoded where its format allows that."""
+
+    picture: Image.Image
+    format: str  # that of the file; ``picture.format`` may be that of a preview inside it
+    blemishes: set[Blemish] = field(default_factory=set)
+    bits: int | None = None  # significant bits of a sample, if the file says so
+    pages: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One page (from 1, of ``pages``) or one frame at ``seconds``: its picture (RGB, upright), or why it has none."""
+
+    picture: Image.Image | None = None
+    reason: str = ""
+    page: int | None = None
+    pages: int | None = None
+    seconds: float | None = None
+    blemishes: frozenset[Blemish] = frozenset()
+    left_out: int = 0  # of the last part: how many are not given because of the limit
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """What is asked of a file: parts after number ``first`` (0 for all), at most ``most`` of all, no side longer."""
+
+    first: int
+    most: int
+    side: int
+    max_pixels: int

@@ -1,0 +1,35 @@
+"""Read HEIC and HEIF: pictures in HEVC, as phones store them."""
+
+from __future__ import annotations
+
+import io
+
+from retllm.media.decoding.facts import Refused, Source
+
+
+def read(data: bytes, max_pixels: int) -> Source:
+    """Decode the primary picture, upright.
+
+    Raises:
+        Refused: more than ``max_pixels`` pixels.
+    """
+    import pillow_heif
+
+    pillow_heif.options.DECODE_THREADS = 1
+    pillow_heif.options.THUMBNAILS = False
+    pillow_heif.options.DEPTH_IMAGES = False
+    pillow_heif.options.AUX_IMAGES = False
+    picture = pillow_heif.HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
+    _check(picture.size, max_pixels)
+    picture.load()  # type: ignore[no-untyped-call]
+    # the coded size can differ from that in the header
+    _check(picture.size, max_pixels)
+    # libheif has applied the file's own rotation, beside which neither EXIF nor XMP count
+    for key in ("exif", "xmp"):
+        picture.info.pop(key, None)
+    return Source(picture, "HEIF")
+
+
+def _check(size: tuple[int, int], max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise Refused("pixels", width=size[0], height=size[1])

@@ -1,0 +1,115 @@
+"""Raw files of cameras, written by the specifications of TIFF 6.0 and DNG 1.4."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Value = int | str | bytes | Sequence[int] | Sequence[tuple[int, int]]
+
+
+class _Writer:
+    """Writes directories of a little-endian TIFF, with their values before them."""
+
+    def __init__(self, signature: bytes = b"II*\0\0\0\0\0") -> None:
+        self.data = bytearray(signature)
+
+    def add(self, content: bytes) -> int:
+        self.data += bytes(len(self.data) % 2)
+        at = len(self.data)
+        self.data += content
+        return at
+
+    def directory(self, tags: Mapping[int, Value], following: int = 0) -> int:
+        rows = b""
+        for tag, value in sorted(tags.items()):
+            kind, count, body = _encoded(value)
+            if len(body) > 4:
+                body = struct.pack("<I", self.add(body))
+            rows += struct.pack("<HHI", tag, kind, count) + body.ljust(4, b"\0")
+        return self.add(struct.pack("<H", len(tags)) + rows + struct.pack("<I", following))
+
+    def done(self, first: int) -> bytes:
+        self.data[4:8] = struct.pack("<I", first)
+        return bytes(self.data)
+
+
+def _encoded(value: Value) -> tuple[int, int, bytes]:
+    if isinstance(value, int):
+        return 4, 1, struct.pack("<I", value)
+    if isinstance(value, str):
+        return 2, len(value) + 1, value.encode() + b"\0"
+    if isinstance(value, bytes):
+        return 1, len(value), value
+    if isinstance(value[0], tuple):
+        pairs: Any = value
+        return 10, len(value), b"".join(struct.pack("<ii", *pair) for pair in pairs)
+    return 3, len(value), struct.pack(f"<{len(value)}H", *value)  # type: ignore[arg-type]
+
+
+def _picture(writer: _Writer, pixels: np.ndarray[Any, Any], photometric: int) -> dict[int, Value]:
+    height, width = pixels.shape[:2]
+    samples = pixels.shape[2] if pixels.ndim == 3 else 1
+    return {
+        256: width,
+        257: height,
+        258: [8 * pixels.dtype.itemsize] * samples,
+        259: 1,
+        262: photometric,
+        273: writer.add(pixels.tobytes()),
+        277: samples,
+        278: height,
+        279: pixels.nbytes,
+    }
+
+
+def dng(size: tuple[int, int] = (64, 48), orientation: int = 1, preview: bytes | None = None) -> bytes:
+    """A DNG with a thumbnail of 16 × 12, red above and blue below in its sensor values, and perhaps a JPEG preview."""
+    writer = _Writer()
+    width, height = size
+    sensor = np.zeros((height, width), np.uint16)
+    sensor[: height // 2 : 2, ::2] = 60_000  # red of RGGB
+    sensor[height // 2 + 1 :: 2, 1::2] = 60_000  # blue
+    raw: dict[int, Value] = _picture(writer, sensor, 32803) | {
+        254: 0,
+        33421: [2, 2],
+        33422: bytes((0, 1, 1, 2)),
+        50714: [0],
+        50717: [65535],
+    }
+    subs = [writer.directory(raw)]
+    if preview is not None:
+        place = writer.add(preview)
+        compressed: dict[int, Value] = {
+            254: 1, 256: width, 257: height, 258: [8, 8, 8], 259: 7, 262: 6, 273: place, 277: 3, 278: height,
+            279: len(preview),
+        }  # fmt: skip
+        subs.append(writer.directory(compressed))
+    place = writer.add(struct.pack(f"<{len(subs)}I", *subs))
+    first: dict[int, Value] = _picture(writer, np.full((12, 16, 3), 77, np.uint8), 2) | {
+        254: 1,
+        271: "Maker",
+        272: "Model",
+        274: [orientation],
+        50706: bytes((1, 4, 0, 0)),
+        50707: bytes((1, 1, 0, 0)),
+        50708: "Maker Model",
+        50721: [(1, 1), (0, 1), (0, 1), (0, 1), (1, 1), (0, 1), (0, 1), (0, 1), (1, 1)],
+        50728: [(1, 1), (1, 1), (1, 1)],
+        50778: [21],
+    }
+    at = writer.directory(first | {330: 0})
+    _point(writer, at, 330, subs, place)
+    return writer.done(at)
+
+
+def _point(writer: _Writer, directory: int, tag: int, places: Sequence[int], table: int) -> None:
+    """Let a tag of a directory name other directories."""
+    (count,) = struct.unpack_from("<H", writer.data, directory)
+    for row in range(directory + 2, directory + 2 + 12 * count, 12):
+        if struct.unpack_from("<H", writer.data, row)[0] == tag:
+            value = places[0] if len(places) == 1 else table
+            struct.pack_into("<HHII", writer.data, row, tag, 4, len(places), value)

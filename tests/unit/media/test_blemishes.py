@@ -1,0 +1,183 @@
+"""A sound picture with a small fault in its file is taken, with a remark; one whose pixels are damaged is refused."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+from tests.unit.media import icc
+from tests.unit.media.pngs import chunk, png
+from tests.unit.media.samples import encoded, noise
+
+from retllm.errors import MediaRejected
+from retllm.media.ingest import Ingest
+from retllm.media.pictures import check_picture, inspect_picture, load_picture
+from retllm.settings import Settings
+
+PICTURE = noise(7, (160, 128))
+PIXELS = np.asarray(PICTURE)
+METADATA = "Some of its metadata is damaged and was left out."
+LONG_TEXT = "It holds more than 1 MiB of text, which was not read."
+PROFILE = "Its colour profile can't be used: the colours are shown without it."
+END = "The file does not end with its end marker; the picture itself is complete."
+TRAILING = "Other data follows the picture in its file and was left out."
+MIB = 1 << 20
+
+
+def wrong(name: bytes, body: bytes) -> bytes:
+    """A chunk with a wrong checksum."""
+    return chunk(name, body, checksum=zlib.crc32(name + body) ^ 1)
+
+
+def text(kind: bytes, size: int) -> bytes:
+    """A chunk with so many bytes of text, packed where its kind allows that."""
+    words = bytes(size)
+    body = {
+        b"tEXt": b"workflow\0" + words.replace(b"\0", b"x"),
+        b"zTXt": b"workflow\0\0" + zlib.compress(words),
+        b"iTXt": b"workflow\0\1\0de\0Ablauf\0" + zlib.compress(words),
+    }
+    return chunk(kind, body[kind])
+
+
+def remark_and_pixels(data: bytes, settings: Settings) -> tuple[str | None, np.ndarray]:  # type: ignore[type-arg]
+    check_picture(io.BytesIO(data), settings)
+    remark = inspect_picture(io.BytesIO(data), settings).remark
+    return remark, np.asarray(load_picture(io.BytesIO(data), settings))
+
+
+@pytest.mark.parametrize(
+    ("before", "remark"),
+    [
+        (chunk(b"tEXt", b"Title\0a robin"), None),
+        *((wrong(name, b"Title\0\0x"), METADATA) for name in (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"tIME", b"prVt")),
+        (wrong(b"gAMA", struct.pack(">I", 100_000)), METADATA),
+        (wrong(b"eXIf", b"MM\0*" + bytes(40)), METADATA),
+        (wrong(b"tRNS", bytes(6)), METADATA),
+        (chunk(b"gAMA", b"\1"), METADATA),
+        (chunk(b"pHYs", b""), METADATA),
+        (text(b"zTXt", 2 * MIB), LONG_TEXT),
+        (text(b"iTXt", 2 * MIB), LONG_TEXT),
+        (text(b"zTXt", 20 * MIB), LONG_TEXT),
+        (text(b"zTXt", 600_000) * 120, LONG_TEXT),
+        (text(b"zTXt", 900_000), None),
+        (text(b"tEXt", 1_900_000), LONG_TEXT),
+        (wrong(b"tEXt", b"a\0b") + text(b"zTXt", 2 * MIB), f"{METADATA} {LONG_TEXT}"),
+        (chunk(b"zTXt", b"Title\0\0not packed"), None),
+    ],
+)
+def test_faulty_or_long_metadata_of_a_png_is_left_out(before: bytes, remark: str | None, settings: Settings) -> None:
+    said, pixels = remark_and_pixels(png(PIXELS, before), settings)
+    assert said == remark
+    np.testing.assert_array_equal(pixels, PIXELS)
+
+
+def test_a_profile_of_more_than_a_mebibyte_is_used_and_one_without_measure_is_not(settings: Settings) -> None:
+    profile = icc.rgb_profile(1.0, icc.P3)
+    large = struct.pack(">I", 3 * MIB) + profile[4:] + bytes(3 * MIB - len(profile))
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    expected = ImageCms.profileToProfile(PICTURE, source, ImageCms.createProfile("sRGB"))
+    assert expected is not None
+    said, pixels = remark_and_pixels(png(PIXELS, [(b"iCCP", b"p3\0\0" + zlib.compress(large))]), settings)
+    assert said is None
+    np.testing.assert_allclose(pixels, np.asarray(expected), atol=1)
+    bomb = zlib.compress(profile + bytes(50 * MIB), 9)
+    said, pixels = remark_and_pixels(png(PIXELS, [(b"iCCP", b"p3\0\0" + bomb)]), settings)
+    assert said == PROFILE
+    np.testing.assert_array_equal(pixels, PIXELS)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_without_its_end_marker_is_taken_and_one_without_pixels_is_not(
+    mode: str, progressive: bool, settings: Settings
+) -> None:
+    # the thumbnail in the metadata has an end marker of its own
+    exif = b"Exif\0\0" + encoded(noise(1), "JPEG")
+    bands = [*PICTURE.split(), noise(8, PICTURE.size).getchannel(0)]
+    stored = Image.merge(mode, bands[: len(Image.new(mode, (1, 1)).getbands())])
+    data = encoded(stored, "JPEG", quality=90, progressive=progressive, exif=exif)
+    said, whole = remark_and_pixels(data, settings)
+    assert said is None
+    for cut in (1, 2):
+        said, pixels = remark_and_pixels(data[:-cut], settings)
+        assert said == END
+        np.testing.assert_array_equal(pixels, whole)
+    for cut in (4, 20, len(data) // 3):
+        for refuse in (inspect_picture, load_picture, check_picture):
+            with pytest.raises(MediaRejected, match="damaged or truncated"):
+                refuse(io.BytesIO(data[:-cut]), settings)
+
+
+def test_a_png_without_its_end_marker_is_taken_and_one_without_pixels_is_not(settings: Settings) -> None:
+    data = png(PIXELS)
+    after = data[:-12] + chunk(b"tEXt", b"a\0" + bytes(50))
+    for part in (data[:-3], data[:-12], after, after[:-30]):
+        said, pixels = remark_and_pixels(part, settings)
+        assert said == END
+        np.testing.assert_array_equal(pixels, PIXELS)
+    for cut in (30, 100, len(data) // 2):
+        with pytest.raises(MediaRejected):
+            inspect_picture(io.BytesIO(data[:-cut]), settings)
+
+
+def test_a_gif_without_its_trailer_is_taken_and_one_without_pixels_is_not(settings: Settings) -> None:
+    data = encoded(PICTURE, "GIF")
+    said, pixels = remark_and_pixels(data[:-1], settings)
+    assert said == END
+    np.testing.assert_array_equal(pixels, np.asarray(load_picture(io.BytesIO(data), settings)))
+    with pytest.raises(MediaRejected):
+        inspect_picture(io.BytesIO(data[:-20]), settings)
+
+
+@pytest.mark.parametrize(("kind", "remark"), [("PNG", TRAILING), ("JPEG", TRAILING), ("WEBP", TRAILING), ("GIF", END)])
+def test_data_after_the_picture_is_left_out(kind: str, remark: str, settings: Settings) -> None:
+    data = encoded(PICTURE, kind)
+    said, pixels = remark_and_pixels(data + b"<script>alert(1)</script>", settings)
+    assert said == remark
+    np.testing.assert_array_equal(pixels, np.asarray(load_picture(io.BytesIO(data), settings)))
+
+
+def test_padding_and_further_pictures_after_a_jpeg_need_no_remark(settings: Settings) -> None:
+    data = encoded(PICTURE, "JPEG")
+    several = encoded(PICTURE, "MPO", save_all=True, append_images=[noise(2, (160, 120))])
+    for file in (data + bytes(500), data + b"\xff" * 3, several):
+        assert inspect_picture(io.BytesIO(file), settings).remark is None
+
+
+def _idat(change: Callable[[bytearray], None]) -> bytes:
+    data = bytearray(png(PIXELS))
+    change(data)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _idat(lambda data: data.__setitem__(len(data) // 2, data[len(data) // 2] ^ 0xFF)),
+        _idat(lambda data: data.__setitem__(30, data[30] ^ 1)),  # the checksum of the header
+        b"\x89PNG\r\n\x1a\n" + png(PIXELS)[33:],  # no header
+        b"\x89PNG\r\n\x1a\n",
+        png(PIXELS)[:33] + chunk(b"IEND", b""),
+    ],
+    ids=["flipped pixels", "header checksum", "no header", "signature", "no pixels"],
+)
+def test_a_png_with_damage_that_matters_is_refused(data: bytes, settings: Settings) -> None:
+    with pytest.raises(MediaRejected):
+        inspect_picture(io.BytesIO(data), settings)
+
+
+def test_the_outcome_of_an_upload_has_the_remark(ingest: Ingest) -> None:
+    outcome = ingest.add_picture("a.jpg", io.BytesIO(encoded(PICTURE, "JPEG")[:-2]))
+    assert (outcome.status, outcome.remark) == ("added", END)
+    assert ingest.add_picture("b.png", io.BytesIO(png(PIXELS))).remark is None
+
+
+def test_a_png_of_many_small_chunks_is_read_in_reasonable_time(settings: Settings) -> None:
+    said, _ = remark_and_pixels(png(PIXELS, chunk(b"prVt", b"x") * 20_000), settings)
+    assert said is None

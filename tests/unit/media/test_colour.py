@@ -1,0 +1,297 @@
+"""Pictures are shown in sRGB, whatever colours, depth and polarity their file has."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+from tests.unit.media import icc
+from tests.unit.media.pngs import png
+from tests.unit.media.samples import encoded
+
+from retllm.media.pictures import inspect_picture, load_picture
+from retllm.settings import Settings
+
+Pixels = np.ndarray[Any, Any]
+COLOURS = [
+    (255, 0, 0),
+    (0, 255, 0),
+    (0, 0, 255),
+    (200, 120, 60),
+    (40, 90, 160),
+    (128, 128, 128),
+    (20, 10, 5),
+    (0, 0, 0),
+]
+SRGB = ImageCms.createProfile("sRGB")
+ADOBE, P3, LINEAR = icc.rgb_profile(2.2, icc.ADOBE), icc.rgb_profile(2.2, icc.P3), icc.rgb_profile(1.0, icc.P3)
+
+
+def patches(mode: str = "RGB") -> Image.Image:
+    """Eight colours, 16 pixels each."""
+    made = Image.new("RGB", (16 * len(COLOURS), 16))
+    for at, colour in enumerate(COLOURS):
+        made.paste(colour, (16 * at, 0, 16 * at + 16, 16))
+    return made.convert(mode)
+
+
+def managed(picture: Image.Image, profile: bytes) -> Pixels:
+    """The picture as Pillow's colour management shows it."""
+    made = ImageCms.profileToProfile(picture, ImageCms.ImageCmsProfile(io.BytesIO(profile)), SRGB, outputMode="RGB")
+    assert made is not None
+    return np.asarray(made)
+
+
+def shown(data: bytes, settings: Settings) -> Pixels:
+    return np.asarray(load_picture(io.BytesIO(data), settings))
+
+
+@pytest.mark.parametrize("profile", [ADOBE, P3, LINEAR], ids=["Adobe RGB", "Display P3", "linear"])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True}), ("JPEG", {"quality": 100, "subsampling": 0})],
+)
+def test_a_picture_with_an_rgb_profile_is_converted_to_srgb(
+    kind: str, options: dict[str, Any], profile: bytes, settings: Settings
+) -> None:
+    data = encoded(patches(), kind, icc_profile=profile, **options)
+    expected = managed(Image.open(io.BytesIO(data)).convert("RGB"), profile)
+    assert np.abs(expected.astype(int) - np.asarray(patches())).max() > 20
+    np.testing.assert_allclose(shown(data, settings), expected, atol=1)
+
+
+def test_a_known_colour_of_adobe_rgb_has_its_known_value_in_srgb(settings: Settings) -> None:
+    """(0.5, 0.5, 0.2) in Adobe RGB, by the matrices and curves of both standards."""
+    data = encoded(Image.new("RGB", (8, 8), (128, 128, 51)), "PNG", icc_profile=ADOBE)
+    light = (np.array([128, 128, 51]) / 255) ** 2.2
+    to_xyz = np.array([[0.57667, 0.18556, 0.18823], [0.29734, 0.62736, 0.07529], [0.02703, 0.07069, 0.99134]])
+    to_srgb = np.array([[3.24045, -1.53714, -0.49853], [-0.96927, 1.87601, 0.04156], [0.05564, -0.20403, 1.05723]])
+    linear = to_srgb @ to_xyz @ light
+    expected = 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.clip(linear, 0, 1) ** (1 / 2.4) - 0.055)
+    np.testing.assert_allclose(shown(data, settings)[0, 0], expected, atol=2)
+
+
+def test_thumbnails_are_in_srgb_too(settings: Settings) -> None:
+    for kind, options in (("PNG", {}), ("JPEG", {"quality": 95})):
+        data = encoded(Image.new("RGB", (900, 600), (200, 120, 60)), kind, icc_profile=LINEAR, **options)
+        seen = inspect_picture(io.BytesIO(data), settings)
+        assert seen.remark is None
+        with Image.open(io.BytesIO(seen.thumbnail)) as small:
+            centre = small.convert("RGB").getpixel((30, 20))
+        np.testing.assert_allclose(
+            np.array(centre), managed(Image.new("RGB", (1, 1), (200, 120, 60)), LINEAR)[0, 0], atol=4
+        )
+
+
+def test_a_picture_in_srgb_keeps_its_values_exactly(settings: Settings) -> None:
+    for profile in (ImageCms.ImageCmsProfile(SRGB).tobytes(), None):
+        data = encoded(patches(), "PNG", icc_profile=profile)
+        np.testing.assert_array_equal(shown(data, settings), np.asarray(patches()))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+def test_a_gray_picture_with_a_profile_is_converted(kind: str, settings: Settings) -> None:
+    gray = Image.fromarray(np.arange(256, dtype=np.uint8)[None].repeat(8, 0))
+    data = encoded(gray, kind, icc_profile=icc.gray_profile(1.0), **({"quality": 100} if kind == "JPEG" else {}))
+    made = shown(data, settings)
+    np.testing.assert_allclose(made, managed(Image.open(io.BytesIO(data)), icc.gray_profile(1.0)), atol=1)
+    # linear half is 188 in sRGB (IEC 61966-2-1)
+    assert abs(int(made[0, 128, 0]) - 188) <= 1
+
+
+def test_a_gray_picture_with_an_rgb_profile_takes_its_curve(settings: Settings) -> None:
+    made = shown(encoded(Image.new("L", (4, 4), 128), "PNG", icc_profile=LINEAR), settings)
+    np.testing.assert_allclose(made[0, 0], 188, atol=1)
+
+
+def test_a_sixteen_bit_gray_picture_with_a_profile_is_converted(settings: Settings) -> None:
+    levels = np.array([[0, 6554, 32768, 65535]], np.uint16).repeat(4, 0)
+    made = shown(png(levels, [(b"iCCP", b"linear\0\0" + zlib.compress(icc.gray_profile(1.0)))]), settings)
+    light = levels[0] / 65535
+    expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    np.testing.assert_allclose(made[0, :, 0], expected, atol=2)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
+def test_a_cmyk_picture_with_a_profile_is_converted(kind: str, settings: Settings) -> None:
+    profile = icc.cmyk_profile()
+    data = encoded(patches("CMYK"), kind, icc_profile=profile, **({"quality": 100} if kind == "JPEG" else {}))
+    expected = managed(Image.open(io.BytesIO(data)), profile)
+    assert np.abs(expected.astype(int) - np.asarray(patches())).max() > 50
+    np.testing.assert_allclose(shown(data, settings), expected, atol=1)
+
+
+@pytest.mark.parametrize("profile", [None, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()])
+def test_a_lab_picture_is_converted(profile: bytes | None, settings: Settings) -> None:
+    lab = ImageCms.profileToProfile(patches(), SRGB, ImageCms.createProfile("LAB"), outputMode="LAB")
+    assert lab is not None
+    options = {"icc_profile": profile} if profile else {}
+    expected = managed(lab, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes())
+    # eight bits of L, a and b are coarse in saturated colours
+    np.testing.assert_allclose(expected, np.asarray(patches()), atol=25)
+    np.testing.assert_allclose(shown(encoded(lab, "TIFF", **options), settings), expected, atol=1)
+
+
+def test_a_palette_with_a_profile_is_converted(settings: Settings) -> None:
+    palette = patches().quantize(8, dither=Image.Dither.NONE)
+    data = encoded(palette, "PNG", icc_profile=P3)
+    np.testing.assert_allclose(shown(data, settings), managed(palette.convert("RGB"), P3), atol=1)
+
+
+def test_colours_under_transparency_are_converted_before_they_are_blended_with_white(settings: Settings) -> None:
+    layer = patches("RGBA")
+    layer.putalpha(128)
+    opaque = managed(patches(), LINEAR).astype(float)
+    made = shown(encoded(layer, "PNG", icc_profile=LINEAR), settings)
+    np.testing.assert_allclose(made, opaque * 128 / 255 + 255 * 127 / 255, atol=2)
+    gray = Image.new("LA", (4, 4), (128, 128))
+    made = shown(encoded(gray, "PNG", icc_profile=icc.gray_profile(1.0)), settings)
+    np.testing.assert_allclose(made, 188 * 128 / 255 + 255 * 127 / 255, atol=2)
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [b"no profile", ADOBE[:200], ADOBE[:128] + b"\xff" * 200, icc.cmyk_profile(), icc.gray_profile(1.0), b"\0" * 500],
+    ids=["words", "cut short", "broken table", "of a press", "of gray", "zeros"],
+)
+def test_a_picture_with_an_unusable_profile_is_taken_as_it_is_with_a_remark(profile: bytes, settings: Settings) -> None:
+    data = encoded(patches(), "PNG", icc_profile=profile)
+    np.testing.assert_array_equal(shown(data, settings), np.asarray(patches()))
+    remark = inspect_picture(io.BytesIO(data), settings).remark
+    assert remark == "Its colour profile can't be used: the colours are shown without it."
+
+
+def test_gamma_and_primaries_of_a_png_without_profile_count(settings: Settings) -> None:
+    pixels = np.asarray(patches())
+    points = (0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)  # Adobe RGB (1998)
+    chunks = [(b"gAMA", struct.pack(">I", 45455)), (b"cHRM", struct.pack(">8I", *(round(p * 100_000) for p in points)))]
+    np.testing.assert_allclose(shown(png(pixels, chunks), settings), managed(patches(), ADOBE), atol=2)
+    linear = shown(png(np.full((4, 4), 128, np.uint8), [(b"gAMA", struct.pack(">I", 100_000))]), settings)
+    np.testing.assert_allclose(linear, 188, atol=1)
+    # sRGB in other words, and numbers without sense
+    for body in (45455, 0, 1, 2**32 - 1):
+        np.testing.assert_array_equal(shown(png(pixels, [(b"gAMA", struct.pack(">I", body))]), settings), pixels)
+    senseless = [(b"cHRM", bytes(32)), (b"sRGB", b"\0")]
+    for at in (0, 1):
+        np.testing.assert_array_equal(shown(png(pixels, senseless[: at + 1]), settings), pixels)
+
+
+# depth
+
+
+def tiff(pixels: Pixels, tags: dict[int, Any], order: str = "<") -> bytes:
+    """An uncompressed gray TIFF with one strip and these tags; written without Pillow."""
+    data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    height, width = pixels.shape
+    entries: dict[int, Any] = {
+        256: width, 257: height, 258: 8 * pixels.dtype.itemsize, 259: 1, 262: 1, 273: 8, 277: 1, 278: height,
+        279: len(data), 339: {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind],
+    } | tags  # fmt: skip
+    return _directory(entries, data, order)
+
+
+def _directory(entries: dict[int, Any], data: bytes, order: str) -> bytes:
+    table, after = b"", b""
+    start = 8 + len(data) + len(data) % 2
+    free = start + 2 + 12 * len(entries) + 4
+    for tag, value in sorted(entries.items()):
+        if isinstance(value, str):
+            kind, body = 2, value.encode() + b"\0"
+        elif isinstance(value, float):
+            kind, body = 11, struct.pack(order + "f", value)
+        else:
+            kind, body = 4, struct.pack(order + "I", value)
+        count = len(body) if kind == 2 else 1
+        if len(body) > 4:
+            at = free + len(after)
+            after += body + bytes(len(body) % 2)
+            body = struct.pack(order + "I", at)
+        table += struct.pack(order + "HHI", tag, kind, count) + body.ljust(4, b"\0")
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    head = magic + struct.pack(order + "I", start)
+    return head + data + bytes(len(data) % 2) + struct.pack(order + "H", len(entries)) + table + bytes(4) + after
+
+
+RAMP16 = np.linspace(0, 65535, 64).astype(np.uint16)[None].repeat(4, 0)
+RAMP12 = np.linspace(0, 4095, 64).astype(np.uint16)[None].repeat(4, 0)
+LEVELS = np.linspace(0, 255, 64)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_white_is_zero_is_inverted_at_sixteen_bits_as_at_eight(order: str, settings: Settings) -> None:
+    made = shown(tiff(RAMP16, {262: 0}, order), settings)
+    np.testing.assert_allclose(made[0, :, 0], 255 - LEVELS, atol=1)
+    eight = np.arange(256, dtype=np.uint8)[None].repeat(2, 0)
+    np.testing.assert_array_equal(shown(tiff(eight, {262: 0}, order), settings)[0, :, 0], 255 - eight[0])
+    np.testing.assert_allclose(shown(tiff(RAMP12, {262: 0}, order), settings)[0, :, 0], 255 - LEVELS, atol=1)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_fewer_bits_in_sixteen_are_scaled_to_the_smallest_depth_that_holds_them(
+    bits: int, order: str, settings: Settings
+) -> None:
+    ramp = np.linspace(0, 2**bits - 1, 64).astype(np.uint16)[None].repeat(4, 0)
+    for data in (tiff(ramp, {}, order), png(ramp)):
+        np.testing.assert_allclose(shown(data, settings)[0, :, 0], LEVELS, atol=1.1)
+
+
+def test_values_of_more_than_twelve_bits_keep_the_full_range_unless_the_file_says_otherwise(settings: Settings) -> None:
+    ramp = np.linspace(0, 16383, 64).astype(np.uint16)[None].repeat(4, 0)
+    np.testing.assert_allclose(shown(tiff(ramp, {}), settings)[0, :, 0], LEVELS / 4, atol=1)
+    for data in (
+        tiff(ramp, {281: 16383}),
+        tiff(ramp, {340: 0, 341: 16383}),
+        png(ramp, [(b"sBIT", b"\x0e")]),
+    ):
+        np.testing.assert_allclose(shown(data, settings)[0, :, 0], LEVELS, atol=1)
+    # a declared range that the values leave is wrong
+    np.testing.assert_allclose(shown(tiff(ramp, {341: 9000}), settings)[0, :, 0], LEVELS / 4, atol=1)
+    np.testing.assert_allclose(shown(png(RAMP16, [(b"sBIT", b"\x0c")]), settings)[0, :, 0], LEVELS, atol=1)
+
+
+def test_twelve_packed_bits_are_scaled_by_the_number_of_bits(settings: Settings) -> None:
+    values = np.array([0, 100, 2048, 4000] * 4, np.uint16)  # none reaches white
+    first, second = values[::2], values[1::2]
+    packed = np.stack([first >> 4, ((first & 15) << 4) | (second >> 8), second & 255], -1).astype(np.uint8)
+    for order in "<>":
+        entries = {256: 4, 257: 4, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 4, 279: packed.size}
+        data = _directory(entries, packed.tobytes(), order)
+        np.testing.assert_allclose(shown(data, settings)[0, :, 0], values[:4].astype(float) * 255 / 4095, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "tags", "expected"),
+    [
+        ([-9999, 100, 150, 200], {42113: "-9999"}, [0, 100, 150, 200]),
+        ([-9999, 1000, 1500, 2000], {42113: "-9999"}, [0, 0, 127.5, 255]),
+        ([np.nan, 1000, 1500, 2000], {}, [0, 0, 127.5, 255]),
+        ([np.nan, np.inf, -np.inf, 0.5], {}, [0, 0, 0, 127.5]),
+        ([-3.4028234663852886e38, 0.25, 0.5, 1], {42113: "-3.4028234663852886e+38"}, [0, 64, 127.5, 255]),
+        ([np.nan, 1000, 1500, 2000], {42113: "nan"}, [0, 0, 127.5, 255]),
+        ([0, 10, 20, 30], {340: 0.0, 341: 60.0}, [0, 42.5, 85, 127.5]),
+        ([0, 0.5, 1, 1], {262: 0}, [255, 127.5, 0, 0]),
+        ([np.nan] * 4, {}, [0] * 4),
+    ],
+)
+def test_missing_values_of_a_float_picture_are_black_and_leave_the_scale_alone(
+    values: list[float], tags: dict[int, Any], expected: list[float], settings: Settings
+) -> None:
+    made = shown(tiff(np.array([values], np.float32), tags), settings)
+    np.testing.assert_allclose(made[0, :, 0], expected, atol=1)
+
+
+def test_missing_heights_of_an_integer_picture_are_black(settings: Settings) -> None:
+    made = shown(tiff(np.array([[-32768, 500, 750, 1000]], np.int16), {42113: "-32768"}), settings)
+    np.testing.assert_allclose(made[0, :, 0], [0, 0, 127.5, 255], atol=1)
+
+
+def test_tags_without_sense_change_nothing(settings: Settings) -> None:
+    for tags in ({42113: "none"}, {341: 0}, {340: 5, 341: 2}, {281: 2**32 - 1}):
+        made = shown(tiff(RAMP16, tags), settings)
+        assert made.shape == (4, 64, 3)
