@@ -193,6 +193,18 @@ class Settings(BaseSettings):
         description="Maximum size of the decoded pictures that an index worker holds at a time, in bytes; a larger "
         "picture is decoded alone.",
     )
+    copy_side: int = Field(
+        default=1600,
+        ge=256,
+        le=16_384,
+        description="Longer side in pixels of a working copy, which browsers and models read instead of a larger "
+        "original. After a change run `retllm copies`, and index the collections again.",
+    )
+    model_pictures: Literal["copy", "original"] = Field(
+        default="copy",
+        description="What models read: the working copy of a picture, or the original. Vectors and scores of the two "
+        "are never compared, so after a change the collections have to be indexed again.",
+    )
     max_archive_files: int = Field(default=20_000, ge=1, description="Maximum number of files in one ZIP.")
     max_archive_bytes: int = Field(default=8 << 30, ge=1, description="Maximum unpacked size of one ZIP, in bytes.")
     max_text_chars: int = Field(default=20_000, ge=1, description="Maximum number of characters of a text or caption.")
@@ -318,6 +330,11 @@ class Settings(BaseSettings):
         redaction.remember(self.secret_key, self.metrics_token)
         redaction.remember_addresses(self.database_url, self.redis_url, self.storage_url)
         return self
+
+    @property
+    def picture_source(self) -> str:
+        """What models read of a picture, as a part of the versions of vectors and scores: original, or copy:SIDE."""
+        return "original" if self.model_pictures == "original" else f"copy:{self.copy_side}"
 
     @property
     def k(self) -> int:

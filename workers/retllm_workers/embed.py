@@ -25,7 +25,7 @@ def _load(name: str) -> Embedder:
     from retllm.embedding import load_embedder
 
     settings = get_settings()
-    return load_embedder(name, device=settings.device, dtype=settings.dtype)
+    return load_embedder(name, device=settings.device, dtype=settings.dtype, picture_source=settings.picture_source)
 
 
 _HELD = {name: HeldModel(partial(_load, name)) for name in get_settings().embedders.values()}

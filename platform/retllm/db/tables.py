@@ -116,6 +116,7 @@ class Item(Keyed, Base):
 
     ``content_sha256`` (of the picture's bytes, or of a text in UTF-8) is unique within a collection.
     ``version`` counts changes of the caption, so that embeddings of an older one count as stale.
+    ``copy_key`` names the working copy of a picture; null while there is none, or if the picture needs none.
     ``error`` is the error of the last failed embedding; null after a success.
     """
 
@@ -153,6 +154,7 @@ class Item(Keyed, Base):
     size_bytes: Mapped[int] = mapped_column(sa.BigInteger)
     picture_key: Mapped[str | None]
     thumbnail_key: Mapped[str | None]
+    copy_key: Mapped[str | None]
     error: Mapped[str | None]
 
 

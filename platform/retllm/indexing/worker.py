@@ -21,7 +21,6 @@ from retllm.db.vectors import register_model
 from retllm.embedding import fuse
 from retllm.errors import ModelUnavailable, RetllmError
 from retllm.indexing.indexed import clear_errors, is_ready
-from retllm.media.ingest import decoded_bytes, open_picture
 from retllm.media.parallel import in_parallel
 from retllm.queue import lifecycle
 from retllm.queue.claim import complete
@@ -100,7 +99,7 @@ def _embed_items(
     pictures = in_parallel(
         [item for item in items if item.picture_key],
         partial(_prepare, context, embedder),
-        partial(decoded_bytes, min_side=embedder.least_side),
+        partial(context.pictures.decoded_bytes, min_side=embedder.least_side),
         threads=context.settings.decoders_at_once,
         max_bytes=context.settings.decoded_bytes,
         # decode the next batch while the model embeds this one
@@ -132,7 +131,7 @@ def _embed_items(
 
 def _prepare(context: WorkerContext, embedder: Embedder, item: Item) -> Any:
     """Return the item's picture, preprocessed for the embedder's model."""
-    return embedder.prepare(open_picture(context.storage, item, context.settings, embedder.least_side))
+    return embedder.prepare(context.pictures.open(item, embedder.least_side))
 
 
 def _permanent_error(error: Exception) -> RetllmError:

@@ -15,10 +15,10 @@ from retllm.db.enums import ItemKind
 from retllm.db.session import Sessions, run_transaction
 from retllm.db.tables import Item, new_id
 from retllm.errors import Conflict, MediaRejected, NotFound, TooLarge
-from retllm.media import records, streams
+from retllm.media import copies, records, streams
 from retllm.media.names import clean_name, one_line
 from retllm.media.outcomes import FileError, FileOutcome, IncomingFile, rejected
-from retllm.media.pictures import decoded_bytes, inspect_picture, load_picture, open_picture
+from retllm.media.pictures import inspect_picture, load_picture, open_picture
 from retllm.media.sniffing import FileKind, sniff
 from retllm.media.storage import Storage, get_storage
 from retllm.media.texts import clean_text, text_sha256
@@ -29,7 +29,6 @@ __all__ = [
     "FileOutcome",
     "IncomingFile",
     "Ingest",
-    "decoded_bytes",
     "delete_collection",
     "delete_item",
     "get_storage",
@@ -177,12 +176,16 @@ class Ingest:
         # a UUID v7 begins with a timestamp; its last digits spread the folders evenly
         folder = f"items/{item_id.hex[-2:]}/{item_id}"
         original, thumbnail = f"{folder}/original", f"{folder}/thumbnail.webp"
+        copy = copies.key_beside(original, self.settings) if inspected.copy else None
+        keys = [key for key in (original, thumbnail, copy) if key]
         try:
             stream.seek(0)
             size = self.storage.put(original, stream)
             self.storage.put(thumbnail, io.BytesIO(inspected.thumbnail))
+            if copy:
+                self.storage.put(copy, io.BytesIO(inspected.copy))
         except BaseException:
-            self._discard(original, thumbnail)
+            self._discard(*keys)
             raise
         kind = ItemKind.IMAGE if caption is None else ItemKind.BOTH
         values = {
@@ -197,15 +200,16 @@ class Ingest:
             "height": inspected.height,
             "picture_key": original,
             "thumbnail_key": thumbnail,
+            "copy_key": copy,
         }
         try:
             inserted = self._insert(values)
         except NotFound:
-            self._discard(original, thumbnail)
+            self._discard(*keys)
             raise
         # keep the files after any other database error: the commit may have succeeded although its response was lost
         if not inserted:
-            self._discard(original, thumbnail)
+            self._discard(*keys)
             return None
         return FileOutcome(name=name, status="added", item_id=item_id, kind=kind)
 

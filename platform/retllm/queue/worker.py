@@ -11,6 +11,7 @@ import structlog
 
 from retllm.db.session import Sessions
 from retllm.errors import JobCancelled, StaleClaim
+from retllm.media.copies import ModelPictures
 from retllm.media.storage import Storage
 from retllm.metrics import ATTEMPTS, ENDED, UNIT_SECONDS
 from retllm.queue import claim as claims
@@ -30,6 +31,11 @@ class WorkerContext:
     settings: Settings
     notifier: Notifier
     worker: str
+
+    @property
+    def pictures(self) -> ModelPictures:
+        """The pictures of items as this worker's models read them."""
+        return ModelPictures(self.sessions, self.storage, self.settings)
 
 
 @dataclass(frozen=True)
