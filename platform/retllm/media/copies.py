@@ -7,6 +7,7 @@ A copy is made together with the thumbnail. An older item gets its copy when a m
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -34,6 +35,22 @@ _PLAIN = ("image/jpeg", "image/png", "image/webp")
 def key_beside(picture_key: str, settings: Settings) -> str:
     """Return the storage key of the working copy of a picture, which names the copy's longer side."""
     return f"{picture_key.rpartition('/')[0]}/copy-{settings.copy_side}.jpg"
+
+
+def side_of(item: Item) -> int | None:
+    """Return the longer side that the item's copy was made for, in pixels; None if it has no copy."""
+    found = re.search(r"/copy-(\d+)\.jpg$", item.copy_key or "")
+    return int(found[1]) if found else None
+
+
+def is_shown_as_it_is(item: Item, side: int) -> bool:
+    """Return whether the item has a copy of at most ``side`` pixels that shows as much as one of that size."""
+    made = side_of(item)
+    size = item.width or 0, item.height or 0
+    if made is None or not all(size):
+        return False
+    longer = max(decoder.copy_size(*size, made))
+    return longer <= side and longer >= min(side, max(size))
 
 
 def needs_copy(item: Item, settings: Settings) -> bool:
@@ -123,6 +140,11 @@ class ModelPictures:
         for unused in former:
             self.storage.delete(unused)
         return data
+
+    def is_gone(self, item: Item) -> bool:
+        """Return whether the item was deleted since it was read."""
+        with self.sessions() as session:
+            return session.scalar(sa.select(Item.state).where(Item.id == item.id)) is not ItemState.READY
 
     def _copy(self, item: Item) -> bytes:
         if self._has_copy(item):
