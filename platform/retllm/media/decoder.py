@@ -125,7 +125,7 @@ def make_small(data: bytes, max_pixels: int, side: int, quality: int, copy_side:
         small, copy = _to_rgb(picture), b""
         if wanted is not None:
             small = _upright(_resized(small, wanted), transposition)
-            copy = _encoded(small, "JPEG", quality=_COPY_QUALITY, subsampling=0)
+            copy = _copy(small)
         if side:
             small.thumbnail((side, side), Resampling.LANCZOS, reducing_gap=2.0)
         if wanted is None:
@@ -134,6 +134,20 @@ def make_small(data: bytes, max_pixels: int, side: int, quality: int, copy_side:
             width, height = height, width
         shown = _encoded(small, "WEBP", quality=quality, method=2) if side else b""
         return Small(picture.format or "", width, height, shown, copy)
+
+
+def copied(picture: Image.Image, side: int) -> Image.Image:
+    """Return what a model reads of this RGB picture through its working copy; the same picture if it needs none."""
+    wanted = copy_size(*picture.size, side)
+    if wanted == picture.size or max(wanted) > MAX_COPY_SIDE:
+        return picture
+    with Image.open(io.BytesIO(_copy(_resized(picture, wanted)))) as copy:
+        copy.load()
+        return copy
+
+
+def _copy(picture: Image.Image) -> bytes:
+    return _encoded(picture, "JPEG", quality=_COPY_QUALITY, subsampling=0)
 
 
 def _copy_of(picture: ImageFile.ImageFile, side: int) -> tuple[int, int] | None:
