@@ -38,6 +38,7 @@ __all__ = [
     "Candidate",
     "Collection",
     "Embedding",
+    "EmbeddingClaim",
     "EmbeddingModel",
     "Item",
     "Job",
@@ -207,6 +208,18 @@ class Embedding(Base):
     vector: Mapped[Any] = mapped_column(Vector())
     token: Mapped[uuid.UUID]
     created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+
+
+class EmbeddingClaim(Base):
+    """An item that an attempt embeds with a model just now; void when the attempt's lease has run out."""
+
+    __tablename__ = "embedding_claims"
+
+    item_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True)
+    model_id: Mapped[uuid.UUID] = mapped_column(
+        sa.ForeignKey("embedding_models.id", ondelete="CASCADE"), primary_key=True
+    )
+    token: Mapped[uuid.UUID]
 
 
 class Job(Keyed, Base):

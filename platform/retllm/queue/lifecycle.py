@@ -71,6 +71,20 @@ def set_apart(session: Session, job: Job, unit: Unit, items: Collection[str]) ->
     return add_units(session, job, unit.stage, payloads, first_seq=_next_seq(session, job, unit.stage))
 
 
+def set_aside(session: Session, job: Job, unit: Unit, items: Collection[str], run_after: Any) -> None:
+    """Move items out of a unit into one new unit, which may be claimed from the time ``run_after`` on."""
+    unit.payload = {**unit.payload, "items": [item for item in unit.payload["items"] if item not in items]}
+    ((later, _),) = add_units(
+        session,
+        job,
+        unit.stage,
+        [{**unit.payload, "items": sorted(items)}],
+        first_seq=_next_seq(session, job, unit.stage),
+    )
+    session.get_one(Unit, later).run_after = run_after
+    session.flush()
+
+
 def _next_seq(session: Session, job: Job, stage: Stage) -> int:
     last = session.scalar(sa.select(sa.func.max(Unit.seq)).filter_by(job_id=job.id, stage=stage))
     return 0 if last is None else last + 1

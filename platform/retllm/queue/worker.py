@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 
 from retllm.db.session import Sessions
-from retllm.errors import JobCancelled, StaleClaim
+from retllm.errors import JobCancelled, StaleClaim, UnitPostponed
 from retllm.media.copies import ModelPictures
 from retllm.media.storage import Storage
 from retllm.metrics import ATTEMPTS, ENDED, UNIT_SECONDS
@@ -106,6 +106,10 @@ def _attempt(context: WorkerContext, claim: Claim, function: UnitFunction) -> tu
         log.info("unit.cancelled")
         claims.release(context.sessions, claim)
         return "cancelled", []
+    except UnitPostponed as error:
+        log.info("unit.postponed", seconds=error.seconds)
+        claims.release(context.sessions, claim, error.seconds)
+        return "returned", []
     except Exception as error:
         log.warning("unit.failed", reason=claims.describe(error), exc_info=True)
         return "failed", claims.fail(context.sessions, claim, error, context.settings)
