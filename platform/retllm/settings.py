@@ -185,7 +185,7 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=64,
-        description="Number of decoder processes of one worker or web server; 0 means one for each core, at most 8.",
+        description="Number of decoder processes of one worker or web server; 0 means one for each core, at most 16.",
     )
     decoded_bytes: int = Field(
         default=256 << 20,
@@ -344,7 +344,7 @@ class Settings(BaseSettings):
     @property
     def decoders_at_once(self) -> int:
         """The number of decoder processes of one worker or web server."""
-        return self.decoders or min(8, os.cpu_count() or 1)
+        return self.decoders or min(16, os.cpu_count() or 1)
 
     @property
     def home_path(self) -> Path:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from retllm.indexing import worker as indexing
 from retllm.queue.notifications import TASK_OF
-from retllm.queue.worker import run_unit
+from retllm.queue.worker import Finisher, run_unit
 from retllm.search import coarse_worker
 from retllm.settings import get_settings
 from retllm_workers.celery_app import app
@@ -33,6 +33,10 @@ HELD = _HELD[get_settings().embedder_name]
 """The main embedder; the others are loaded with the first unit that needs them."""
 
 
+# the vectors of one unit are stored while the next one is embedded
+_FINISHER = Finisher()
+
+
 def models() -> dict[str, HeldModel[Embedder]]:
     """Return the configured embedders by public name."""
     return {known: _HELD[name] for known, name in get_settings().embedders.items()}
@@ -45,7 +49,9 @@ def _embedder(name: str) -> Embedder:
 @app.task(name=TASK_OF["embed"])  # type: ignore[untyped-decorator]  # celery has no types
 def embed_unit(unit_id: str) -> None:
     """Embed the items of a unit of an index job."""
-    run_unit(get_context(), UUID(unit_id), lambda context, held: indexing.embed_unit(context, held, _embedder))
+    run_unit(
+        get_context(), UUID(unit_id), lambda context, held: indexing.embed_unit(context, held, _embedder), _FINISHER
+    )
 
 
 @app.task(name=TASK_OF["query"])  # type: ignore[untyped-decorator]  # celery has no types

@@ -107,7 +107,7 @@ class Embedder:
 
     def _prepared(self, images: Sequence[Image.Image]) -> Iterator[Tensor]:
         """Yield batches of pixels; while the model computes one batch, the next is prepared."""
-        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
 
             def start(at: int) -> Any:
                 return pool.map(

@@ -26,7 +26,7 @@ from retllm.media.parallel import in_parallel
 from retllm.queue import lifecycle
 from retllm.queue.claim import after, complete
 from retllm.queue.notifications import Notification
-from retllm.queue.worker import LeasedUnit, WorkerContext
+from retllm.queue.worker import LastStep, LeasedUnit, WorkerContext
 from retllm.settings import public_name
 
 if TYPE_CHECKING:
@@ -54,15 +54,15 @@ def register(session: Session, embedder: Embedder) -> EmbeddingModel:
     )
 
 
-def embed_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) -> list[Notification]:
-    """Embed the unit's items and store their vectors.
+def embed_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) -> LastStep:
+    """Embed the unit's items; return the step that stores their vectors.
 
     Items that were deleted, or have their vector already, are skipped. Items that another unit embeds just now are left
     for a later unit of this job (:mod:`retllm.indexing.sharing`).
 
     Raises:
         UnitPostponed: other units embed all its items.
-        StaleClaim, JobCancelled: between two batches, or at the end.
+        StaleClaim, JobCancelled: between two batches; StaleClaim also by the last step.
         ModelUnavailable: the unit's embedder can't be loaded, or this worker does not serve it.
         MediaRejected: no picture of the unit can be decoded. If some can, the others get their own units instead.
     """
@@ -95,7 +95,7 @@ def embed_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) -
         # each of them gets its own unit, which fails and can be retried separately
         return lifecycle.set_apart(session, job, unit, unreadable) if unreadable else []
 
-    return complete(context.sessions, held.claim, write)
+    return partial(complete, context.sessions, held.claim, write)
 
 
 def _embed_items(
