@@ -65,6 +65,11 @@ class Embedder:
             preprocessing["pictures"] = picture_source
         self.info = EmbedderInfo(name, revision, self._dimension(), _hash(preprocessing))
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return self._device
+
     def _dimension(self) -> int:
         return int(self._forward_texts(["a"]).shape[-1])
 

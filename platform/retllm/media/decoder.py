@@ -61,6 +61,8 @@ _UPRIGHT = {
 }
 _KEEPS_SIZE = (Transpose.FLIP_LEFT_RIGHT, Transpose.FLIP_TOP_BOTTOM, Transpose.ROTATE_180)
 _SIXTEEN_BITS = 65535.0
+# takes less than half of the time of Lanczos; no model sees the difference
+_FILTER = Resampling.HAMMING
 # formats and modes that decode fast and need no conversion of colours
 _PLAIN_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
 _PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
@@ -127,7 +129,7 @@ def make_small(data: bytes, max_pixels: int, side: int, quality: int, copy_side:
             small = _upright(_resized(small, wanted), transposition)
             copy = _copy(small)
         if side:
-            small.thumbnail((side, side), Resampling.LANCZOS, reducing_gap=2.0)
+            small.thumbnail((side, side), _FILTER, reducing_gap=2.0)
         if wanted is None:
             small = _upright(small, transposition)
         if transposition is not None and transposition not in _KEEPS_SIZE:
@@ -160,8 +162,7 @@ def _copy_of(picture: ImageFile.ImageFile, side: int) -> tuple[int, int] | None:
 
 
 def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    # half of the time of Lanczos; no model sees the difference
-    return picture if picture.size == size else picture.resize(size, Resampling.HAMMING, reducing_gap=2.0)
+    return picture if picture.size == size else picture.resize(size, _FILTER, reducing_gap=2.0)
 
 
 def _upright(picture: Image.Image, transposition: Transpose | None) -> Image.Image:
