@@ -135,7 +135,7 @@ class ModelPictures:
             return data
         key = key_beside(item.picture_key, self.settings)
         self.storage.put(key, io.BytesIO(data))
-        former = run_transaction(self.sessions, lambda session: _name(session, item.id, key))
+        former = run_transaction(self.sessions, lambda session: name_copy(session, item.id, key))
         # the item was deleted, and with it its files, or it had a copy of another size
         for unused in former:
             self.storage.delete(unused)
@@ -163,7 +163,7 @@ class ModelPictures:
         return self.settings.model_pictures == "copy" and (self._has_copy(item) or needs_copy(item, self.settings))
 
 
-def _name(session: Session, item_id: UUID, key: str) -> Sequence[str]:
+def name_copy(session: Session, item_id: UUID, key: str) -> Sequence[str]:
     """Name the copy in the item's row; return the keys of files that no row names now."""
     ready = sa.select(Item).where(Item.id == item_id, Item.state == ItemState.READY)
     item = session.scalar(ready.with_for_update(key_share=True).execution_options(populate_existing=True))
