@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -103,6 +104,18 @@ class ModelPictures:
             if not stream.getbuffer():
                 return pictures.open_picture(self.storage, item, self.settings, min_side)
             return pictures.load_stored(stream, self.settings, min_side)
+
+    def open_file(self, stream: BinaryIO, min_side: int = 0) -> Image.Image:
+        """Return the picture in ``stream`` (seekable), which is no item's, as :meth:`open` returns that of an item.
+
+        Raises:
+            MediaRejected, TooLarge, StackError: as in :func:`retllm.media.pictures.load_picture`.
+        """
+        if self.settings.model_pictures == "copy":
+            data = pictures.make_copy(stream, self.settings.max_pixels, self.settings)
+            if data:
+                return pictures.load_stored(io.BytesIO(data), self.settings, min_side)
+        return pictures.load_picture(stream, self.settings, min_side)
 
     def key(self, item: Item) -> str:
         """Return what identifies the pixels that :meth:`open` returns."""

@@ -119,6 +119,8 @@ def make_small(data: bytes, max_pixels: int, side: int, quality: int, copy_side:
     with _opened(data, max_pixels) as picture:
         width, height = picture.size
         wanted = _copy_of(picture, copy_side)
+        if not side and wanted is None:
+            return Small(picture.format or "", width, height, b"", b"")
         if picture.format in ("JPEG", "MPO"):
             # decoding a JPEG to 1/2, 1/4 or 1/8 is much faster and still reads every byte
             picture.draft(None, wanted or (2 * side, 2 * side))

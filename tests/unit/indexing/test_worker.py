@@ -12,6 +12,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 import sqlalchemy as sa
+import structlog
 from PIL import Image
 from tests.factories import make_text, store
 from tests.unit.stand_ins import FakeEmbedder, index, png, run
@@ -231,3 +232,14 @@ def test_a_vector_of_an_older_version_of_an_item_does_not_replace_that_of_a_newe
         stored = session.scalars(sa.select(Embedding)).one()
     assert stored.item_version == 2
     np.testing.assert_allclose(stored.vector, FakeEmbedder().embed_texts(["a wren"])[0], atol=1e-5)
+
+
+def test_a_changed_embedder_is_reported_when_it_is_registered(world) -> None:
+    with transaction(world.sessions) as session, structlog.testing.capture_logs() as lines:
+        first = register(session, FakeEmbedder())
+        assert register(session, FakeEmbedder()).id == first.id
+        assert lines == []
+        changed = FakeEmbedder()
+        changed.info = dataclasses.replace(changed.info, preprocessing_hash="copies")
+        assert register(session, changed).id != first.id
+    assert [line["event"] for line in lines] == ["embedder.changed"]

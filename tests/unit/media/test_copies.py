@@ -144,6 +144,19 @@ def test_models_read_the_copy_or_the_original_as_the_settings_say(
     assert original.decoded_bytes(item, 100) == 4 * 150 * 113
 
 
+def test_a_query_has_the_pixels_of_an_item_with_the_same_picture(
+    ingest: Ingest, items: Items, pictures: ModelPictures, storage: Storage, settings: Settings
+) -> None:
+    add(ingest, noise(5, (900, 700)), quality=95)
+    (item,) = items()
+    for mode in ("copy", "original"):
+        read = ModelPictures(pictures.sessions, storage, settings.model_copy(update={"model_pictures": mode}))
+        with storage.open(str(item.picture_key)) as file:
+            assert read.open_file(file, 100).tobytes() == read.open(item, 100).tobytes()
+    small = io.BytesIO(encoded(smooth((120, 90)), "JPEG"))
+    assert pictures.open_file(small).size == (120, 90)
+
+
 def test_an_older_item_gets_its_copy_when_it_is_first_read(
     ingest: Ingest, items: Items, pictures: ModelPictures, storage: Storage, media_sessions: Sessions
 ) -> None:
