@@ -129,10 +129,11 @@ def _forward_rate(embedder: Embedder, path: Path, settings: Settings) -> float:
         one = embedder.prepare(load_picture(file, settings, embedder.least_side))
     batch = [one] * _BATCH
     embedder.embed_prepared(batch)
-    began, done = time.perf_counter(), 0
-    while (spent := time.perf_counter() - began) < _LEAST_SECONDS:
+    began, done, spent = time.perf_counter(), 0, 0.0
+    while not done or spent < _LEAST_SECONDS:
         embedder.embed_prepared(batch)
         done += len(batch)
+        spent = time.perf_counter() - began
     return done / spent
 
 
