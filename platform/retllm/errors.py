@@ -156,6 +156,17 @@ class StaleClaim(RetllmError):
     http_status = 409
 
 
+class UnitPostponed(RetllmError):
+    """The work of the unit is being done for another job; the unit is claimed again after ``seconds``."""
+
+    code = "unit_postponed"
+    http_status = 409
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+
 class JobCancelled(RetllmError):
     """The job was cancelled."""
 

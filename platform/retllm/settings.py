@@ -185,13 +185,25 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=64,
-        description="Number of decoder processes of one worker or web server; 0 means one for each core, at most 8.",
+        description="Number of decoder processes of one worker or web server; 0 means one for each core, at most 16.",
     )
     decoded_bytes: int = Field(
         default=256 << 20,
         ge=1,
         description="Maximum size of the decoded pictures that an index worker holds at a time, in bytes; a larger "
         "picture is decoded alone.",
+    )
+    copy_side: int = Field(
+        default=1600,
+        ge=256,
+        le=16_384,
+        description="Longer side in pixels of a working copy, which browsers and models read instead of a larger "
+        "original. After a change run `retllm copies`, and index the collections again.",
+    )
+    model_pictures: Literal["copy", "original"] = Field(
+        default="copy",
+        description="What models read: the working copy of a picture, or the original. Vectors and scores of the two "
+        "are never compared, so after a change the collections have to be indexed again.",
     )
     max_archive_files: int = Field(default=20_000, ge=1, description="Maximum number of files in one ZIP.")
     max_archive_bytes: int = Field(default=8 << 30, ge=1, description="Maximum unpacked size of one ZIP, in bytes.")
@@ -329,6 +341,11 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def picture_source(self) -> str:
+        """What models read of a picture, as a part of the versions of vectors and scores: original, or copy:SIDE."""
+        return "original" if self.model_pictures == "original" else f"copy:{self.copy_side}"
+
+    @property
     def k(self) -> int:
         """The number of candidates of a search that does not set it."""
         return min(self.default_k, self.max_k)
@@ -336,7 +353,7 @@ class Settings(BaseSettings):
     @property
     def decoders_at_once(self) -> int:
         """The number of decoder processes of one worker or web server."""
-        return self.decoders or min(8, os.cpu_count() or 1)
+        return self.decoders or min(16, os.cpu_count() or 1)
 
     @property
     def home_path(self) -> Path:

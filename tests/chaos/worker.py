@@ -12,7 +12,7 @@ from tests.chaos.models import Encoder, Scorer
 from retllm import logs
 from retllm.indexing import worker as indexing
 from retllm.queue.notifications import TASK_OF, celery_app
-from retllm.queue.worker import run_unit
+from retllm.queue.worker import Finisher, run_unit
 from retllm.search import coarse_worker, fine_worker
 from retllm.settings import get_settings
 from retllm_workers.context import get_context
@@ -21,7 +21,7 @@ app = celery_app(get_settings().redis_url)
 app.set_default()
 app.conf.imports = ("retllm_workers.stopping",)
 crash.install("renew")
-_ENCODER, _SCORER = Encoder(), Scorer()
+_ENCODER, _SCORER, _FINISHER = Encoder(), Scorer(), Finisher()
 
 
 @setup_logging.connect
@@ -31,7 +31,12 @@ def _setup_logging(**_: Any) -> None:
 
 @app.task(name=TASK_OF["embed"])
 def embed_unit(unit_id: str) -> None:
-    run_unit(get_context(), UUID(unit_id), lambda context, held: indexing.embed_unit(context, held, lambda _: _ENCODER))
+    run_unit(
+        get_context(),
+        UUID(unit_id),
+        lambda context, held: indexing.embed_unit(context, held, lambda _: _ENCODER),
+        _FINISHER,
+    )
 
 
 @app.task(name=TASK_OF["query"])

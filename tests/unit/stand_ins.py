@@ -88,6 +88,8 @@ class FakeScorer:
         picture_tokens=1024,
     )
 
+    least_pixels = 0
+
     def __init__(self, answer: Callable[[Content], tuple[float | None, float | None]], version: str = "v1") -> None:
         self._answer = answer
         self._version = version

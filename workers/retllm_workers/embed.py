@@ -8,7 +8,7 @@ from uuid import UUID
 
 from retllm.indexing import worker as indexing
 from retllm.queue.notifications import TASK_OF
-from retllm.queue.worker import run_unit
+from retllm.queue.worker import Finisher, run_unit
 from retllm.search import coarse_worker
 from retllm.settings import get_settings
 from retllm_workers.celery_app import app
@@ -25,12 +25,16 @@ def _load(name: str) -> Embedder:
     from retllm.embedding import load_embedder
 
     settings = get_settings()
-    return load_embedder(name, device=settings.device, dtype=settings.dtype)
+    return load_embedder(name, device=settings.device, dtype=settings.dtype, picture_source=settings.picture_source)
 
 
 _HELD = {name: HeldModel(partial(_load, name)) for name in get_settings().embedders.values()}
 HELD = _HELD[get_settings().embedder_name]
 """The main embedder; the others are loaded with the first unit that needs them."""
+
+
+# the vectors of one unit are stored while the next one is embedded
+_FINISHER = Finisher()
 
 
 def models() -> dict[str, HeldModel[Embedder]]:
@@ -45,7 +49,9 @@ def _embedder(name: str) -> Embedder:
 @app.task(name=TASK_OF["embed"])  # type: ignore[untyped-decorator]  # celery has no types
 def embed_unit(unit_id: str) -> None:
     """Embed the items of a unit of an index job."""
-    run_unit(get_context(), UUID(unit_id), lambda context, held: indexing.embed_unit(context, held, _embedder))
+    run_unit(
+        get_context(), UUID(unit_id), lambda context, held: indexing.embed_unit(context, held, _embedder), _FINISHER
+    )
 
 
 @app.task(name=TASK_OF["query"])  # type: ignore[untyped-decorator]  # celery has no types

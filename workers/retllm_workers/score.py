@@ -32,6 +32,7 @@ def _load() -> Scorer:
         picture_tokens=settings.picture_tokens,
         prefix_bytes=settings.prefix_cache_bytes,
         visual_bytes=settings.visual_cache_bytes,
+        picture_source=settings.picture_source,
     )
 
 

@@ -58,8 +58,8 @@ def _stop_on_signal() -> None:
     if number != signal.SIGQUIT:
         # if the unit is finished before, the process ends and this thread with it
         _wait_for_second_signal(seconds)
-    claim = worker.current_claim()
-    if claim is not None:
+    for claim in worker.current_claims():
+        # one whose results are being stored now is waited for
         _return_unit(claim)
     # as the main thread does at a normal end
     worker_shutdown.send(sender=None)

@@ -12,6 +12,7 @@ import click
 from retllm.cli import show
 from retllm.cli.client import json_option
 from retllm.errors import InvalidInput
+from retllm.settings import PRESETS, Settings, public_name
 
 if TYPE_CHECKING:
     from retllm.fine import Injection
@@ -21,6 +22,16 @@ _NAMES = {
     "pair_by_pair": "pair by pair, last position only",
     "cold": "this platform, pictures not seen before",
     "warm": "this platform, pictures seen before",
+}
+
+
+_INDEX_NAMES = {
+    "forward": "limit: the model alone",
+    "preparing": "limit: decoding and preparing alone",
+    "loop": "a plain loop",
+    "upload": "uploads to this platform",
+    "platform": "this platform, from upload to vector",
+    "again": "this platform, indexing what it has",
 }
 
 
@@ -60,7 +71,7 @@ def fine(
     """
     if width % 64:
         raise InvalidInput(f"--width must be a multiple of 64, not {width}.", field="width")
-    size = _random_models().Size(width, layers, picture=picture)
+    size = _tool("random_model").Size(width, layers, picture=picture)
     result = _measured(model, size, k, rounds, device, _injection(trigger, scope))
     if as_json:
         show.as_json(result)
@@ -83,14 +94,14 @@ def fine(
         show.table((title, "pairs/s", "x published shape", "x pair by pair"), rows)
 
 
-def _random_models() -> Any:
-    """Return the module that makes models with random weights.
+def _tool(name: str) -> Any:
+    """Return the module of the tools that makes models with random weights.
 
     Raises:
         InvalidInput: it is not installed; the wheel does not contain the tools.
     """
     try:
-        return importlib.import_module("retllm_tools.random_model")
+        return importlib.import_module(f"retllm_tools.{name}")
     except ModuleNotFoundError as error:
         raise InvalidInput("This benchmark makes models with retllm_tools: run it from a checkout.") from error
 
@@ -107,7 +118,7 @@ def _measured(model: str | None, size: Any, k: int, rounds: int, device: str, in
 
     with tempfile.TemporaryDirectory() as folder:
         if model is None:
-            _random_models().save_random_model(Path(folder), size, captions(40, 0))
+            _tool("random_model").save_random_model(Path(folder), size, captions(40, 0))
         scorer = load_scorer(model or folder, device=device)
         speed = measure_fine(scorer, k, size.picture, rounds, injection)
         parameters = sum(parameter.numel() for parameter in scorer.loaded.module.parameters())
@@ -148,6 +159,50 @@ def jobs(starts: int, units: int, rounds: int, as_json: bool) -> None:
         _comparison("units or tasks per second", result["per_second"], 1),
     ]
     show.table(("", "job core", "bare task", "ratio"), rows)
+
+
+@bench.command()
+@click.option("--photographs", type=click.IntRange(min=1), default=64, show_default=True, help="Photographs to index.")
+@click.option("--preset", type=click.Choice(list(PRESETS)), help="The preset whose embedder is measured.")
+@click.option("--embedder", help="open_clip model in place of the preset's.")
+@click.option("--architecture", help="An architecture of open_clip with random weights instead, such as ViT-B-32.")
+@click.option("--pictures", type=click.Choice(["copy", "original"]), help="What the model reads.")
+@json_option
+def index(
+    photographs: int,
+    preset: str | None,
+    embedder: str | None,
+    architecture: str | None,
+    pictures: str | None,
+    as_json: bool,
+) -> None:
+    """Measure indexing of generated photographs of 12 megapixels, from the upload to the vector.
+
+    Beside two limits, the model alone and decoding alone, and a plain loop. Starts the platform in a temporary folder.
+    """
+    from retllm.bench.index import measure_index
+
+    given: dict[str, Any] = {"preset": preset, "embedder": embedder, "model_pictures": pictures}
+    with tempfile.TemporaryDirectory(prefix="retllm-bench-") as folder:
+        if architecture is not None:
+            model = Path(folder) / architecture
+            model.mkdir()
+            given["embedder"] = _tool("random_clip").save_random_clip(model, architecture)
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        result = measure_index(Path(folder) / "home", settings, photographs, notify=show.say).as_json()
+    if as_json:
+        show.as_json(result)
+        return
+    click.echo(
+        f"{result['photographs']} photographs of {result['pixels'] / 1e6:.0f} megapixels, "
+        f"{architecture or public_name(result['embedder'])}, {result['cores']} cores; "
+        f"uploading one takes {result['upload_ms']:.0f} ms"
+    )
+    rows = [
+        (title, *(f"{result['rates'][name][key]:.2f}" for key in ("per_second", "of_limit", "of_loop")))
+        for name, title in _INDEX_NAMES.items()
+    ]
+    show.table(("", "pictures/s", "x smaller limit", "x plain loop"), rows)
 
 
 def _comparison(name: str, values: dict[str, float], decimals: int) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from retllm.cli import show
 from retllm.cli.client import json_option
 from retllm.errors import InvalidInput
+from retllm.evaluation.benchmark import read_through_copies
 from retllm.evaluation.benchmarks import LOADERS, NAMES, make_scenes
 from retllm.evaluation.page import measure, percent, recall_figures, remarks, write_page
 from retllm.evaluation.variants import Variant, ablations, chosen, for_choices
@@ -61,6 +62,11 @@ _SCORES, _RESULT, _PAGE = "scores.sqlite", "result.json", "result.html"
 @click.option(
     "--pairs", type=click.IntRange(min=0), default=200, show_default=True, help="Hard pairs of each kind (scenes)."
 )
+@click.option(
+    "--pictures",
+    type=click.Choice(["copy", "original"]),
+    help="Whether models read pictures through working copies, or as they are (default RETLLM_MODEL_PICTURES).",
+)
 @click.option("--ablate", is_flag=True, help="Run all ablations, values of k, modes and additions.")
 @click.option(
     "--out",
@@ -81,6 +87,7 @@ def evaluate(
     seed: int,
     families: int,
     pairs: int,
+    pictures: Any,
     ablate: bool,
     out: Path | None,
     as_json: bool,
@@ -90,11 +97,15 @@ def evaluate(
     Prints a table and writes all results to result.json and result.html in the folder of the run. Embeddings and scores
     are stored there too, so that the same command continues after an interruption.
     """
-    settings = _settings(preset, embedder, scorer)
+    settings = _settings(preset, embedder, scorer, pictures)
     loaded = make_scenes(families, pairs, seed) if benchmark == "scenes" else _load(benchmark, data)
     if direction is not None and not loaded.sections.keys() & set(DIRECTIONS):
         raise InvalidInput(f"{benchmark} has no directions; omit --direction.", field="direction")
     sections = _sections(loaded, direction or ("t2i" if benchmark == "scenes" else "both"), limit, seed)
+    if settings.model_pictures == "copy":
+        sections = {
+            name: [read_through_copies(task, settings.copy_side) for task in tasks] for name, tasks in sections.items()
+        }
     folder = out or settings.home_path / "evaluation" / f"{benchmark}-{seed}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,12 +129,13 @@ def evaluate(
         show.say(f"Written to {folder / _RESULT} and {folder / _PAGE}")
 
 
-def _settings(preset: str | None, embedder: str | None, scorer: str | None) -> Settings:
+def _settings(preset: str | None, embedder: str | None, scorer: str | None, pictures: str | None) -> Settings:
     """Return the settings with the given models; a given preset overrides models of the environment."""
     settings = Settings()
     if preset is not None:
         settings = settings.model_copy(update={"preset": preset, "embedder": None, "scorer": None})
-    named = {name: value for name, value in (("embedder", embedder), ("scorer", scorer)) if value is not None}
+    given = {"embedder": embedder, "scorer": scorer, "model_pictures": pictures}
+    named = {name: value for name, value in given.items() if value is not None}
     return settings.model_copy(update=named)
 
 
@@ -151,7 +163,9 @@ def _models(settings: Settings) -> tuple[Embedder, Scorer]:
 
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
-    embedder = load_embedder(settings.embedder_name, device=settings.device, dtype=settings.dtype)
+    embedder = load_embedder(
+        settings.embedder_name, device=settings.device, dtype=settings.dtype, picture_source=settings.picture_source
+    )
     scorer = load_scorer(
         settings.scorer_name,
         revision=settings.scorer_revision,
@@ -159,6 +173,7 @@ def _models(settings: Settings) -> tuple[Embedder, Scorer]:
         dtype=settings.dtype,
         token_budget=settings.token_budget,
         picture_tokens=settings.picture_tokens,
+        picture_source=settings.picture_source,
     )
     return embedder, scorer
 

@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "upload": ("retllm.cli.upload:upload", "Upload pictures and texts into a collection."),
     "search": ("retllm.cli.search:search", "Search a collection by text, picture, or both."),
     "jobs": ("retllm.cli.jobs:jobs", "List, watch, cancel and retry jobs."),
+    "copies": ("retllm.cli.copies:copies", "Make the working copies that older pictures lack."),
     "eval": ("retllm.cli.evaluate:evaluate", "Measure both stages on a benchmark."),
     "bench": ("retllm.cli.bench:bench", "Measure the platform's speed on this machine."),
     "demo": ("retllm.cli.demo:demo", "Upload and search a demo collection."),

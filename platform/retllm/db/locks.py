@@ -5,7 +5,9 @@
 2. jobs, in the order of their keys (``queue.lifecycle.lock_job`` locks the collection first);
 3. the unit, then its attempts;
 4. items, in the order of their keys;
-5. dependent rows: embeddings in the order of their items, candidates, scores, marks.
+5. dependent rows: embeddings and their claims in the order of their items, candidates, scores, marks.
+
+Between 1 and 4, a transaction that claims items for a model locks the model's row, and no job.
 
 A transaction that deletes a collection therefore waits for the others before it locks anything else, and the others
 wait for it before they hold a lock. Three kinds of transactions need no order, since they never wait while they hold a

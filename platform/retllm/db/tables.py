@@ -38,6 +38,7 @@ __all__ = [
     "Candidate",
     "Collection",
     "Embedding",
+    "EmbeddingClaim",
     "EmbeddingModel",
     "Item",
     "Job",
@@ -116,6 +117,7 @@ class Item(Keyed, Base):
 
     ``content_sha256`` (of the picture's bytes, or of a text in UTF-8) is unique within a collection.
     ``version`` counts changes of the caption, so that embeddings of an older one count as stale.
+    ``copy_key`` names the working copy of a picture; null while there is none, or if the picture needs none.
     ``error`` is the error of the last failed embedding; null after a success.
     """
 
@@ -153,6 +155,7 @@ class Item(Keyed, Base):
     size_bytes: Mapped[int] = mapped_column(sa.BigInteger)
     picture_key: Mapped[str | None]
     thumbnail_key: Mapped[str | None]
+    copy_key: Mapped[str | None]
     error: Mapped[str | None]
 
 
@@ -205,6 +208,18 @@ class Embedding(Base):
     vector: Mapped[Any] = mapped_column(Vector())
     token: Mapped[uuid.UUID]
     created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+
+
+class EmbeddingClaim(Base):
+    """An item that an attempt embeds with a model just now; void when the attempt's lease has run out."""
+
+    __tablename__ = "embedding_claims"
+
+    item_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True)
+    model_id: Mapped[uuid.UUID] = mapped_column(
+        sa.ForeignKey("embedding_models.id", ondelete="CASCADE"), primary_key=True
+    )
+    token: Mapped[uuid.UUID]
 
 
 class Job(Keyed, Base):

@@ -6,11 +6,14 @@ import uuid
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 from pgvector import HalfVector
 from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy.orm import Session
 
 from retllm.db.tables import Embedding, EmbeddingModel, new_id
+
+log = structlog.get_logger(__name__)
 
 # advisory lock for registering a model, so that two workers do not create the same index
 _REGISTER_LOCK = 0x7265746C
@@ -52,6 +55,8 @@ def register_model(
     model = EmbeddingModel(
         id=new_id(), name=name, revision=revision, dimension=dimension, preprocessing_hash=preprocessing_hash
     )
+    if session.scalar(sa.select(EmbeddingModel.id).filter_by(name=name).limit(1)) is not None:
+        log.warning("embedder.changed", model=name, advice="index each collection again; its old vectors do not count")
     session.add(model)
     session.flush()
     session.execute(

@@ -43,7 +43,9 @@ _LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeEr
 class Embedder:
     """A loaded encoder; create it with :func:`load_embedder`. Safe to call from several threads."""
 
-    def __init__(self, model: Any, tokenizer: Any, name: str, revision: str, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, name: str, revision: str, dtype: torch.dtype, picture_source: str = "original"
+    ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._dtype = dtype
@@ -59,7 +61,14 @@ class Embedder:
         self.least_side = _JPEG_OVER * (config.size if isinstance(config.size, int) else max(config.size))
         """Minimum shorter side in pixels at which a JPEG may be decoded for :meth:`prepare`."""
         preprocessing = {**settings, "context_length": context, "least_side": self.least_side}
+        if picture_source != "original":
+            preprocessing["pictures"] = picture_source
         self.info = EmbedderInfo(name, revision, self._dimension(), _hash(preprocessing))
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return self._device
 
     def _dimension(self) -> int:
         return int(self._forward_texts(["a"]).shape[-1])
@@ -103,7 +112,7 @@ class Embedder:
 
     def _prepared(self, images: Sequence[Image.Image]) -> Iterator[Tensor]:
         """Yield batches of pixels; while the model computes one batch, the next is prepared."""
-        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
 
             def start(at: int) -> Any:
                 return pool.map(
@@ -148,7 +157,9 @@ def _hash(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=list).encode()).hexdigest()[:16]
 
 
-def load_embedder(name: str, *, device: str = "auto", dtype: str = "auto") -> Embedder:
+def load_embedder(
+    name: str, *, device: str = "auto", dtype: str = "auto", picture_source: str = "original"
+) -> Embedder:
     """Load an open_clip encoder.
 
     Args:
@@ -156,6 +167,7 @@ def load_embedder(name: str, *, device: str = "auto", dtype: str = "auto") -> Em
             ``local-dir:<folder>``; safetensors only.
         device: ``auto`` (the GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``.
         dtype: ``auto`` (bfloat16 on a GPU, float32 on a CPU), ``float32``, ``bfloat16`` or ``float16``.
+        picture_source: what the pictures to embed are (``Settings.picture_source``); part of the preprocessing hash.
 
     Raises:
         ModelUnavailable: it can't be loaded here; the message says what to do.
@@ -183,7 +195,7 @@ def load_embedder(name: str, *, device: str = "auto", dtype: str = "auto") -> Em
         reason = " ".join(str(error).split())[:300]
         raise ModelUnavailable(f"The files of {name} can't be loaded: {reason}", model=name) from error
     log.info("embedder_loaded", model=name, revision=revision, device=str(chosen_device), dtype=str(chosen_dtype))
-    return Embedder(model.eval(), tokenizer, name, revision, chosen_dtype)
+    return Embedder(model.eval(), tokenizer, name, revision, chosen_dtype, picture_source)
 
 
 def _create(parsed: Name, weights: str, precision: str, device: torch.device) -> Any:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from retllm.errors import BenchmarkUnreadable
 from retllm.fine import Picture
+from retllm.media import decoder
 
 Kind = Literal["ranking", "choice"]
 """``ranking``: the right candidate should rank first; ``choice``: the right one of two should score higher."""
@@ -80,6 +81,25 @@ class Benchmark:
 
     name: str
     sections: Mapping[str, Sequence[Task]]
+
+
+def read_through_copies(task: Task, side: int) -> Task:
+    """Return the task with every picture as models read it through a working copy of ``side`` pixels."""
+    copies = {id(item): _through_copy(item, side) for item in (*task.queries, *task.candidates)}
+    return replace(
+        task,
+        queries=[copies[id(item)] for item in task.queries],
+        candidates=[copies[id(item)] for item in task.candidates],
+    )
+
+
+def _through_copy(item: Item, side: int) -> Item:
+    picture = item.picture
+    if picture is None:
+        return item
+    mark = f"copy-{side}"
+    copy = Picture(lambda: decoder.copied(picture.rgb(), side), f"{picture.key}-{mark}")
+    return replace(item, key=f"{item.key}-{mark}", picture=copy)
 
 
 def text_item(text: str) -> Item:

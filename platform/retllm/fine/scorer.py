@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import islice
 
 import torch
+from PIL import Image
 
 from retllm.errors import InvalidInput
-from retllm.fine.content import Content
+from retllm.fine.content import Content, Picture
 from retllm.fine.device import pick_device, pick_dtype
 from retllm.fine.engine import Engine
 from retllm.fine.feedforward import FeedForward
@@ -30,6 +33,12 @@ from retllm.settings import default_of
 
 #: to be incremented with every change of the arithmetic that changes scores
 _ARITHMETIC = 1
+
+#: a picture of usual shape, which every processor takes
+_USUAL = (640, 480)
+
+#: see ``Scorer.least_pixels``
+_PIXELS_OVER = 2
 
 #: number of pairs prepared at a time; limits the memory for decoded pictures
 _WINDOW = 32
@@ -50,7 +59,9 @@ class Scorer:
         picture_tokens: int,
         prefix_bytes: int,
         visual_bytes: int,
+        picture_source: str = "original",
     ) -> None:
+        self._picture_source = picture_source
         self._loaded = loaded
         self._prompts = prompts
         self._token_budget = token_budget
@@ -73,7 +84,8 @@ class Scorer:
     def version(self, injection: Injection, mode: Mode = "true_false") -> str:
         """Return a short stable hash of everything that can change a score, to be stored with each score.
 
-        The picture budget follows the hash, so that it is visible if two versions differ in it. A local folder is
+        The picture budget follows the hash, and after it what pictures are read if that is not the originals, so that
+        it is visible if two versions differ in them. A local folder is
         identified by its contents, not its path. Settings without effect (all of them, with the trigger off or alpha
         0) are not included.
         """
@@ -88,7 +100,21 @@ class Scorer:
             "dtype": self.info.dtype,
         }
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-        return f"{digest}-{self.info.picture_tokens}"
+        source = "" if self._picture_source == "original" else f"-{self._picture_source}"
+        return f"{digest}-{self.info.picture_tokens}{source}"
+
+    @cached_property
+    def least_pixels(self) -> int:
+        """Minimum number of pixels to which a JPEG may be reduced by its decoder before it is scored; 0 if unknown.
+
+        They are at least twice as many as the model sees of a picture that uses the whole picture budget.
+        """
+        pair = self._loaded.preparer.pair(0, [Picture(Image.new("RGB", _USUAL)), "?"])
+        pixels, tokens = pair.vision.get("pixel_values"), (pair.tokens["input_ids"] == self._loaded.image_token).sum()
+        if pixels is None or not tokens:
+            return 0
+        # more than the pixels of the picture where it is padded, or counts as two frames of a film
+        return math.ceil(_PIXELS_OVER * pixels.numel() / 3 / int(tokens) * self.info.picture_tokens)
 
     def score(
         self,
@@ -213,6 +239,7 @@ def load_scorer(
     picture_tokens: int = default_of("picture_tokens"),
     prefix_bytes: int = default_of("prefix_cache_bytes"),
     visual_bytes: int = default_of("visual_cache_bytes"),
+    picture_source: str = "original",
 ) -> Scorer:
     """Load an image-text-to-text model as a scorer.
 
@@ -225,6 +252,7 @@ def load_scorer(
         picture_tokens: maximum number of tokens of one picture.
         prefix_bytes: size of the cache of image prefixes (keys and values); 0 disables it.
         visual_bytes: size of the cache of projected visual tokens; 0 disables it.
+        picture_source: what the pictures to score are (``Settings.picture_source``); part of the version.
 
     Raises:
         InvalidInput: a budget is not positive.
@@ -236,4 +264,6 @@ def load_scorer(
             raise InvalidInput(f"{field} must be 1 or more, not {budget}.", field=field)
     chosen = pick_device(device)
     loaded = load_model(model, revision, chosen, pick_dtype(dtype, chosen), picture_tokens)
-    return Scorer(model, loaded, load_prompts(), token_budget, picture_tokens, prefix_bytes, visual_bytes)
+    return Scorer(
+        model, loaded, load_prompts(), token_budget, picture_tokens, prefix_bytes, visual_bytes, picture_source
+    )

@@ -15,18 +15,18 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemState
-from retllm.db.session import transaction
+from retllm.db.session import run_transaction, transaction
 from retllm.db.tables import Embedding, EmbeddingModel, Item, Job, Unit
 from retllm.db.vectors import register_model
 from retllm.embedding import fuse
-from retllm.errors import ModelUnavailable, RetllmError
+from retllm.errors import ModelUnavailable, RetllmError, UnitPostponed
+from retllm.indexing import sharing
 from retllm.indexing.indexed import clear_errors, is_ready
-from retllm.media.ingest import decoded_bytes, open_picture
 from retllm.media.parallel import in_parallel
 from retllm.queue import lifecycle
-from retllm.queue.claim import complete
+from retllm.queue.claim import after, complete
 from retllm.queue.notifications import Notification
-from retllm.queue.worker import LeasedUnit, WorkerContext
+from retllm.queue.worker import LastStep, LeasedUnit, WorkerContext
 from retllm.settings import public_name
 
 if TYPE_CHECKING:
@@ -54,11 +54,15 @@ def register(session: Session, embedder: Embedder) -> EmbeddingModel:
     )
 
 
-def embed_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) -> list[Notification]:
-    """Embed the unit's items and store their vectors; items deleted meanwhile are skipped.
+def embed_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) -> LastStep:
+    """Embed the unit's items; return the step that stores their vectors.
+
+    Items that were deleted, or have their vector already, are skipped. Items that another unit embeds just now are left
+    for a later unit of this job (:mod:`retllm.indexing.sharing`).
 
     Raises:
-        StaleClaim, JobCancelled: between two batches, or at the end.
+        UnitPostponed: other units embed all its items.
+        StaleClaim, JobCancelled: between two batches; StaleClaim also by the last step.
         ModelUnavailable: the unit's embedder can't be loaded, or this worker does not serve it.
         MediaRejected: no picture of the unit can be decoded. If some can, the others get their own units instead.
     """
@@ -67,23 +71,31 @@ def embed_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) -
     ids = [UUID(item) for item in held.claim.payload["items"]]
     with context.sessions() as session:
         found = {item.id: item for item in session.scalars(sa.select(Item).where(Item.id.in_(ids)))}
-    items = [found[key] for key in ids if key in found and found[key].state is ItemState.READY]
-    vectors, unreadable = _embed_items(context, held, embedder, items, weight)
-    held.lease.check()
-
     with transaction(context.sessions) as session:
         # in its own transaction: creating its index locks the whole table, so no row lock may be held
         model = register(session, embedder)
+    ready = [key for key in ids if key in found and found[key].state is ItemState.READY]
+    share = run_transaction(
+        context.sessions, lambda session: sharing.claim_items(session, held.claim, model.id, ready, weight)
+    )
+    if share.elsewhere and len(share.elsewhere) == len(ids):
+        raise UnitPostponed(context.settings.republish_seconds)
+    items = [found[key] for key in ready if key in share.mine]
+    vectors, unreadable = _embed_items(context, held, embedder, items, weight)
+    held.lease.check()
 
     def write(session: Session, job: Job) -> list[Notification]:
         done = [item for item in items if item.id in vectors]
         _store(session, model, job.collection_id, done, [vectors[item.id] for item in done], weight, held.claim.token)
-        if not unreadable:
-            return []
+        sharing.release_items(session, held.claim.token, model.id, share.mine)
+        unit = session.get_one(Unit, held.claim.unit_id)
+        if share.elsewhere:
+            later = after(context.settings.republish_seconds)
+            lifecycle.set_aside(session, job, unit, {str(item) for item in share.elsewhere}, later)
         # each of them gets its own unit, which fails and can be retried separately
-        return lifecycle.set_apart(session, job, session.get_one(Unit, held.claim.unit_id), unreadable)
+        return lifecycle.set_apart(session, job, unit, unreadable) if unreadable else []
 
-    return complete(context.sessions, held.claim, write)
+    return partial(complete, context.sessions, held.claim, write)
 
 
 def _embed_items(
@@ -100,7 +112,7 @@ def _embed_items(
     pictures = in_parallel(
         [item for item in items if item.picture_key],
         partial(_prepare, context, embedder),
-        partial(decoded_bytes, min_side=embedder.least_side),
+        partial(context.pictures.decoded_bytes, min_side=embedder.least_side),
         threads=context.settings.decoders_at_once,
         max_bytes=context.settings.decoded_bytes,
         # decode the next batch while the model embeds this one
@@ -132,7 +144,7 @@ def _embed_items(
 
 def _prepare(context: WorkerContext, embedder: Embedder, item: Item) -> Any:
     """Return the item's picture, preprocessed for the embedder's model."""
-    return embedder.prepare(open_picture(context.storage, item, context.settings, embedder.least_side))
+    return embedder.prepare(context.pictures.open(item, embedder.least_side))
 
 
 def _permanent_error(error: Exception) -> RetllmError:

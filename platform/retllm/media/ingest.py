@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO, Literal
 
 import sqlalchemy as sa
@@ -15,11 +15,11 @@ from retllm.db.enums import ItemKind
 from retllm.db.session import Sessions, run_transaction
 from retllm.db.tables import Item, new_id
 from retllm.errors import Conflict, MediaRejected, NotFound, TooLarge
-from retllm.media import records, streams
+from retllm.media import copies, records, streams
 from retllm.media.formats import PICTURE_FORMATS
 from retllm.media.names import clean_name, one_line
 from retllm.media.outcomes import FileError, FileOutcome, IncomingFile, rejected
-from retllm.media.pictures import decoded_bytes, inspect_picture, load_picture, open_picture
+from retllm.media.pictures import inspect_picture, load_picture, open_picture
 from retllm.media.sniffing import FileKind, sniff
 from retllm.media.storage import Storage, get_storage
 from retllm.media.texts import clean_text, text_sha256
@@ -30,7 +30,6 @@ __all__ = [
     "FileOutcome",
     "IncomingFile",
     "Ingest",
-    "decoded_bytes",
     "delete_collection",
     "delete_item",
     "get_storage",
@@ -175,7 +174,7 @@ class Ingest:
     ) -> FileOutcome | None:
         """Store the files, then the row; return None if another upload of the same picture was faster."""
         values, remark = self.store_picture(item_id, name, stream, sha256, caption)
-        kind, keys = values["kind"], (values["picture_key"], values["thumbnail_key"])
+        kind, keys = values["kind"], keys_of(values)
         try:
             inserted = self._insert(values)
         except NotFound:
@@ -199,12 +198,16 @@ class Ingest:
         # a UUID v7 begins with a timestamp; its last digits spread the folders evenly
         folder = f"items/{item_id.hex[-2:]}/{item_id}"
         original, thumbnail = f"{folder}/original", f"{folder}/thumbnail.webp"
+        copy = copies.key_beside(original, self.settings) if inspected.copy else None
+        keys = [key for key in (original, thumbnail, copy) if key]
         try:
             stream.seek(0)
             size = self.storage.put(original, stream)
             self.storage.put(thumbnail, io.BytesIO(inspected.thumbnail))
+            if copy:
+                self.storage.put(copy, io.BytesIO(inspected.copy))
         except BaseException:
-            self.discard(original, thumbnail)
+            self.discard(*keys)
             raise
         values = {
             "id": item_id,
@@ -218,6 +221,7 @@ class Ingest:
             "height": inspected.height,
             "picture_key": original,
             "thumbnail_key": thumbnail,
+            "copy_key": copy,
         }
         return values, inspected.remark
 
@@ -231,6 +235,11 @@ class Ingest:
     def discard(self, *keys: str) -> None:
         """Delete files that no row names; a file that can't be deleted is left for the sweeper."""
         _delete_files(self.storage, keys)
+
+
+def keys_of(item: Mapping[str, Any]) -> list[str]:
+    """Return the storage keys of an item's files, given its column values."""
+    return [item[name] for name in ("picture_key", "thumbnail_key", "copy_key") if item[name]]
 
 
 def delete_item(session: Session, storage: Storage, item: Item) -> None:

@@ -29,19 +29,21 @@ class Inspected:
     """A picture that was decoded completely. Width and height are those of the upright picture, in pixels.
 
     ``remark`` says what is wrong with the file of a picture that is taken nevertheless. A TIFF of several ``pages`` can
-    be read page by page (:mod:`retllm.media.parts`); this is the first one.
+    be read page by page (:mod:`retllm.media.parts`); this is the first one. ``copy`` is its working copy (JPEG); empty
+    if it needs none.
     """
 
     media_type: str
     width: int
     height: int
     thumbnail: bytes
+    copy: bytes
     remark: str | None = None
     pages: int = 1
 
 
 def inspect_picture(stream: BinaryIO, settings: Settings) -> Inspected:
-    """Decode the whole picture and make its thumbnail (WebP, without metadata).
+    """Decode the whole picture once, and make its thumbnail (WebP) and its working copy, both without metadata.
 
     Raises:
         MediaRejected: the format is not accepted, the picture is damaged or truncated, or it can't be decoded within
@@ -49,21 +51,40 @@ def inspect_picture(stream: BinaryIO, settings: Settings) -> Inspected:
         TooLarge: it has more than ``max_pixels`` pixels by its header; nothing is decoded.
         StackError: no decoder process can be started.
     """
-    request = DecodeRequest(settings.max_pixels, settings.thumbnail_size)
+    request = DecodeRequest(settings.max_pixels, settings.thumbnail_size, copy_side=settings.copy_side)
     response = _decode(request, stream, streams.length(stream), settings)
     width, height = _size(response, request.max_pixels)
     media_type = MEDIA_TYPES.get(str(response.facts.get("format")))
     if media_type is None:
         raise unreadable("its format is not accepted")
+    thumbnail, copy = _small_and_copy(response)
     pages = response.facts.get("pages")
     return Inspected(
         media_type,
         width,
         height,
-        bytes(response.payload),
+        thumbnail,
+        copy,
         remark_of(response.facts),
         pages if isinstance(pages, int) and pages > 0 else 1,
     )
+
+
+def make_copy(stream: BinaryIO, max_pixels: int, settings: Settings) -> bytes:
+    """Return the working copy (JPEG) of the picture in ``stream`` (seekable); empty if it needs none.
+
+    Raises:
+        MediaRejected, TooLarge, StackError: as in :func:`inspect_picture`.
+    """
+    request = DecodeRequest(max_pixels, copy_side=settings.copy_side)
+    return _small_and_copy(_decode(request, stream, streams.length(stream), settings))[1]
+
+
+def _small_and_copy(response: DecodeResponse) -> tuple[bytes, bytes]:
+    at = response.facts.get("small")
+    if not isinstance(at, int) or not 0 <= at <= len(response.payload):
+        raise unreadable("the decoder returned an invalid picture")
+    return bytes(response.payload[:at]), bytes(response.payload[at:])
 
 
 def load_picture(stream: BinaryIO, settings: Settings, min_side: int = 0) -> Image.Image:
@@ -107,12 +128,24 @@ def open_picture(storage: Storage, item: Item, settings: Settings | None = None,
         return _pixels(stream, streams.length(stream), request, settings or get_settings())
 
 
-def decoded_bytes(item: Item, min_side: int = 0) -> int:
-    """Return the number of bytes of pixels that :func:`open_picture` returns."""
-    width, height = item.width or 0, item.height or 0
+def load_stored(stream: BinaryIO, settings: Settings, min_side: int = 0) -> Image.Image:
+    """Load a picture that this platform made, like :func:`load_picture` but without limits of an upload."""
+    # the decoder that made it may have been taken over, so the pixels are limited all the same
+    request = DecodeRequest(max(settings.max_pixels, settings.copy_side**2), min_side=min_side)
+    return _pixels(stream, streams.length(stream), request, settings)
+
+
+def decoded_bytes(size: tuple[int, int], media_type: str | None, least: tuple[int, int] = (0, 0)) -> int:
+    """Return the bytes of pixels of a decoded picture.
+
+    Args:
+        size: of the picture, in pixels.
+        least: a JPEG is decoded to 1/2, 1/4 or 1/8 of its size, but not below this size; 0 means full size.
+    """
+    width, height = size
     scale = 1
-    if min_side and item.media_type == "image/jpeg":
-        scale = next((scale for scale in (8, 4, 2) if min(width, height) // min_side >= scale), 1)
+    if all(least) and media_type == "image/jpeg":
+        scale = next((scale for scale in (8, 4, 2) if min(width // least[0], height // least[1]) >= scale), 1)
     # Pillow stores a fourth byte for each pixel of RGB
     return 4 * math.ceil(width / scale) * math.ceil(height / scale)
 

@@ -146,9 +146,9 @@ def empty_item(session: Session, item_id: uuid.UUID) -> list[str]:
     item = session.get(Item, item_id, with_for_update=True, populate_existing=True)
     if item is None or item.state is ItemState.DELETED:
         return []
-    keys = [key for key in (item.picture_key, item.thumbnail_key) if key]
+    keys = [key for key in (item.picture_key, item.thumbnail_key, item.copy_key) if key]
     item.state = ItemState.DELETED
-    item.text = item.picture_key = item.thumbnail_key = item.error = None
+    item.text = item.picture_key = item.thumbnail_key = item.copy_key = item.error = None
     item.version += 1
     session.execute(sa.delete(Embedding).where(Embedding.item_id == item_id))
     session.flush()
@@ -167,7 +167,7 @@ def remove_collection(session: Session, collection_id: uuid.UUID) -> list[str]:
     # take the exclusive lock before listing the files, so that no concurrent upload can add one
     lock_collection(session, collection_id, alone=True)
     items = session.execute(
-        sa.select(Item.picture_key, Item.thumbnail_key).where(
+        sa.select(Item.picture_key, Item.thumbnail_key, Item.copy_key).where(
             Item.collection_id == collection_id, Item.picture_key.is_not(None)
         )
     )

@@ -46,15 +46,17 @@ class DecoderHung(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DecodeRequest:
-    """What to return of a picture: with ``side`` (pixels) a small WebP of this ``quality``, otherwise its pixels.
+    """What to return of a picture: with ``side`` or ``copy_side`` the small picture and the working copy.
 
-    With ``min_side``, a JPEG may be returned smaller, with both sides at least so many pixels.
+    Otherwise its pixels; with ``min_side``, those of a JPEG may be returned smaller, with both sides at least so many
+    pixels. The arguments are those of :func:`decoder.make_small` and :func:`decoder.load`.
     """
 
     max_pixels: int
     side: int = 0
     quality: int = 80
     min_side: int = 0
+    copy_side: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,9 +236,9 @@ def _payload_length(facts: dict[str, Any], request: DecodeRequest | SplitRequest
     length = facts.get("length")
     if "refused" in facts or "end" in facts:
         maximum = 0
-    elif request.side:
-        # a compressed picture is at most slightly larger than its pixels
-        maximum = request.side * request.side * 4 + CHUNK
+    elif request.side or request.copy_side:
+        # WebP and JPEG are at most slightly larger than their pixels; a copy has no more pixels than its original
+        maximum = 4 * (request.side**2 + (request.max_pixels if request.copy_side else 0)) + CHUNK
     else:
         maximum = request.max_pixels * 3
     if not isinstance(length, int) or not 0 <= length <= maximum:

@@ -50,7 +50,7 @@ _KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x7fELF", "a program"),
 )
 _PDF = b"%PDF-"
-_OTHER_KINDS = ((_PDF, "a PDF"), *((magic, "a ZIP archive") for magic in _ARCHIVES))
+_OTHER_KINDS = ((_PDF, "a PDF"), *((magic, "a ZIP archive") for magic in zips.SIGNATURES))
 _SOUNDS = (b"ftypM4A", b"ftypM4B")  # in the container of films
 _FILMS: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftypqt  ", "a film (MOV)"),

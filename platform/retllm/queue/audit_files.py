@@ -42,16 +42,16 @@ def wrong_files(session: Session, storage: Storage, sample: int | None) -> Itera
 
 
 def _named(session: Session, sample: int | None) -> Iterator[_NamedFile]:
-    items = sa.select(Item.id, Item.picture_key, Item.content_sha256, Item.thumbnail_key).where(
+    items = sa.select(Item.id, Item.picture_key, Item.content_sha256, Item.thumbnail_key, Item.copy_key).where(
         Item.picture_key.is_not(None), Item.state == ItemState.READY
     )
     searches = sa.select(Search.id, Search.query_picture_key, Search.query_picture_sha256).where(
         Search.query_picture_key.is_not(None)
     )
-    for item, picture, sha256, thumbnail in session.execute(_sampled(items, sample)).all():
+    for item, picture, sha256, *made in session.execute(_sampled(items, sample)).all():
         yield _NamedFile(f"item {item}", picture, sha256)
-        if thumbnail is not None:
-            yield _NamedFile(f"item {item}", thumbnail, None)
+        for key in filter(None, made):
+            yield _NamedFile(f"item {item}", key, None)
     for search, picture, sha256 in session.execute(_sampled(searches, sample)).all():
         yield _NamedFile(f"search {search}", picture, sha256)
 
@@ -72,7 +72,8 @@ def _problem(storage: Storage, named: _NamedFile) -> str | None:
 
 
 def _is_named(session: Session, named: _NamedFile) -> bool:
-    item = sa.select(Item.id).where(sa.or_(Item.picture_key == named.key, Item.thumbnail_key == named.key))
+    keys = (Item.picture_key, Item.thumbnail_key, Item.copy_key)
+    item = sa.select(Item.id).where(sa.or_(*(key == named.key for key in keys)))
     search = sa.select(Search.id).where(Search.query_picture_key == named.key)
     return session.scalar(sa.select(sa.or_(item.exists(), search.exists()))) is True
 
@@ -85,6 +86,6 @@ def orphans(session: Session, storage: Storage) -> list[str]:
     fs, root = url_to_fs(storage.url)
     top = str(root).rstrip("/")
     stored = {str(path).removeprefix(top).lstrip("/") for path in fs.find(top)}
-    columns = (Item.picture_key, Item.thumbnail_key, Search.query_picture_key)
+    columns = (Item.picture_key, Item.thumbnail_key, Item.copy_key, Search.query_picture_key)
     named = {key for column in columns for key in session.scalars(sa.select(column).where(column.is_not(None)))}
     return sorted(stored - named)

@@ -47,7 +47,7 @@ class Claim:
     payload: dict[str, Any]
 
 
-def _after(seconds: float) -> Any:
+def after(seconds: float) -> Any:
     """Return the time ``seconds`` from now by the database's clock; leases never depend on a worker's clock."""
     return sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
@@ -76,7 +76,7 @@ def claim_unit(sessions: Sessions, unit_id: UUID, worker: str, settings: Setting
         unit.attempt += 1
         unit.token = token = attempts.begin(session, unit, worker)
         unit.worker = worker
-        unit.lease_until = _after(settings.lease_seconds)
+        unit.lease_until = after(settings.lease_seconds)
         unit.started_at = sa.func.clock_timestamp()
         if job.state is JobState.QUEUED:
             job.state = JobState.RUNNING
@@ -137,7 +137,7 @@ class Lease:
     def _renew(self) -> None:
         with transaction(self._sessions) as session:
             held = session.scalar(
-                sa.update(Unit).where(*_held(self._claim)).values(lease_until=_after(self._seconds)).returning(Unit.id)
+                sa.update(Unit).where(*_held(self._claim)).values(lease_until=after(self._seconds)).returning(Unit.id)
             )
             cancel = session.scalar(sa.select(Job.cancel_requested).where(Job.id == self._claim.job_id))
         if held is None:
@@ -200,8 +200,12 @@ def complete(sessions: Sessions, claim: Claim, write: Write) -> list[Notificatio
     return run_transaction(sessions, end)
 
 
-def release(sessions: Sessions, claim: Claim) -> None:
-    """Return an unfinished unit without counting the attempt, because the worker stops or the job was cancelled."""
+def release(sessions: Sessions, claim: Claim, seconds: float = 0) -> None:
+    """Return an unfinished unit without counting the attempt: the worker stops, or the job was cancelled, or it waits.
+
+    Args:
+        seconds: it is not claimed again for so long.
+    """
 
     def give_back(session: Session) -> None:
         job, unit = _prove(session, claim)
@@ -209,6 +213,8 @@ def release(sessions: Sessions, claim: Claim) -> None:
         attempts.end(session, claim.token, outcome)
         unit.state = UnitState.READY
         unit.attempt -= 1
+        if seconds:
+            unit.run_after = after(seconds)
         unit.token = None
         unit.lease_until = None
         unit.announced_at = None
@@ -294,6 +300,6 @@ def retry_or_fail(
     unit.lease_until = None
     unit.announced_at = None
     unit.error = error
-    unit.run_after = _after(settings.backoff_seconds * 2 ** (unit.attempt - 1))
+    unit.run_after = after(settings.backoff_seconds * 2 ** (unit.attempt - 1))
     session.flush()
     return []

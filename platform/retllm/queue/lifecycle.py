@@ -69,6 +69,14 @@ def set_apart(session: Session, job: Job, unit: Unit, items: Collection[str]) ->
     return append_units(session, job, unit.stage, [{**unit.payload, "items": [item]} for item in items])
 
 
+def set_aside(session: Session, job: Job, unit: Unit, items: Collection[str], run_after: Any) -> None:
+    """Move items out of a unit into one new unit, which may be claimed from the time ``run_after`` on."""
+    unit.payload = {**unit.payload, "items": [item for item in unit.payload["items"] if item not in items]}
+    ((later, _),) = append_units(session, job, unit.stage, [{**unit.payload, "items": sorted(items)}])
+    session.get_one(Unit, later).run_after = run_after
+    session.flush()
+
+
 def append_units(session: Session, job: Job, stage: Stage, payloads: Sequence[dict[str, Any]]) -> list[Notification]:
     """Add ready units after those that the stage of ``job`` already has; otherwise like :func:`add_units`."""
     if not payloads:

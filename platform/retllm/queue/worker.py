@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
 
 from retllm.db.session import Sessions
-from retllm.errors import JobCancelled, StaleClaim
+from retllm.errors import JobCancelled, StaleClaim, UnitPostponed
+from retllm.logs import carried
+from retllm.media.copies import ModelPictures
 from retllm.media.storage import Storage
 from retllm.metrics import ATTEMPTS, ENDED, UNIT_SECONDS
 from retllm.queue import claim as claims
@@ -31,6 +35,11 @@ class WorkerContext:
     notifier: Notifier
     worker: str
 
+    @property
+    def pictures(self) -> ModelPictures:
+        """The pictures of items as this worker's models read them."""
+        return ModelPictures(self.sessions, self.storage, self.settings)
+
 
 @dataclass(frozen=True)
 class LeasedUnit:
@@ -40,23 +49,49 @@ class LeasedUnit:
     lease: Lease
 
 
-# at most one: a process does one unit at a time
+# the unit that this process is doing, and the one that it is ending
 _current: list[Claim] = []
 
 
-def current_claim() -> Claim | None:
-    """Return the claim of the unit that this process is doing."""
-    return next(iter(_current), None)
+def current_claims() -> list[Claim]:
+    """Return the claims of the units that this process is doing or ending."""
+    return list(_current)
 
 
-# does the unit and completes its claim; returns the units to notify workers of
-UnitFunction = Callable[[WorkerContext, LeasedUnit], list[Notification]]
+# the last step of a unit: completes its claim; returns the units to notify workers of
+LastStep = Callable[[], list[Notification]]
+# does the unit and its last step, or returns the last step, which may run in another thread
+UnitFunction = Callable[[WorkerContext, LeasedUnit], list[Notification] | LastStep]
 
 
-def run_unit(context: WorkerContext, unit_id: UUID, function: UnitFunction) -> bool:
+class Finisher:
+    """Runs the last step of a unit in a thread while the worker does the next unit; at most one at a time."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="finish")
+        self._running: Future[None] | None = None
+
+    def run(self, end: Callable[[], None]) -> None:
+        """Wait for the last call to end, then call ``end`` in the thread."""
+        self.wait()
+        self._running = self._thread.submit(carried(end))
+
+    def wait(self) -> None:
+        """Wait until the last call has ended; log its error."""
+        running, self._running = self._running, None
+        error = running.exception() if running is not None else None
+        if error is not None:
+            # the unit is claimed again when its lease has run out
+            log.error("unit.not_ended", reason=claims.describe(error), exc_info=error)
+
+
+def run_unit(context: WorkerContext, unit_id: UUID, function: UnitFunction, finisher: Finisher | None = None) -> bool:
     """Claim the unit and do it with ``function``; return false if it can't be claimed.
 
     Errors of the unit are recorded and not raised; results of a worker that lost its claim are discarded.
+
+    Args:
+        finisher: runs the last step of the unit, if ``function`` returns one, after this call has returned.
     """
     with structlog.contextvars.bound_contextvars(unit_id=str(unit_id)):
         claim = claims.claim_unit(context.sessions, unit_id, context.worker, context.settings)
@@ -65,43 +100,63 @@ def run_unit(context: WorkerContext, unit_id: UUID, function: UnitFunction) -> b
         with structlog.contextvars.bound_contextvars(
             job_id=str(claim.job_id), unit=f"{claim.stage}/{claim.seq}", attempt=claim.attempt
         ):
-            _current.append(claim)
-            try:
-                opened = _measured_attempt(context, claim, function)
-            finally:
-                _current.remove(claim)
-            context.notifier.notify(opened)
+            _do(context, claim, function, finisher)
     return True
 
 
-def _measured_attempt(context: WorkerContext, claim: Claim, function: UnitFunction) -> list[Notification]:
-    """Make the attempt and record its metrics; return the units to notify workers of, none if the claim was lost."""
+def _do(context: WorkerContext, claim: Claim, function: UnitFunction, finisher: Finisher | None) -> None:
+    """Make the attempt, record its metrics, and notify workers of the units that it opened."""
     ATTEMPTS.labels(claim.stage).inc()
     began = time.monotonic()
-    outcome, opened = "stale", list[Notification]()
+    log.info("unit.started")
+    with ExitStack() as stack:
+        _current.append(claim)
+        stack.callback(_current.remove, claim)
+        lease = stack.enter_context(Lease(context.sessions, claim, context.settings))
+        outcome, result = _attempt(context, claim, lambda: function(context, LeasedUnit(claim, lease)))
+        ending = stack.pop_all()
+
+    def end() -> None:
+        with ending:
+            ended, opened = _attempt(context, claim, result) if callable(result) else (outcome, result)
+        UNIT_SECONDS.labels(claim.stage).observe(time.monotonic() - began)
+        ENDED.labels(claim.stage, ended).inc()
+        if ended == "done":
+            log.info("unit.done")
+        assert not callable(opened)
+        context.notifier.notify(opened)
+
+    if finisher is not None and callable(result):
+        finisher.run(end)
+    else:
+        end()
+
+
+Result = list[Notification] | LastStep
+
+
+def _attempt(context: WorkerContext, claim: Claim, step: Callable[[], Result]) -> tuple[str, Result]:
+    """Return the outcome of a step, and its result: the units to notify workers of, none if the claim was lost."""
     try:
-        outcome, opened = _attempt(context, claim, function)
+        return _recorded(context, claim, step)
     except StaleClaim:
         log.warning("unit.stale")
-    UNIT_SECONDS.labels(claim.stage).observe(time.monotonic() - began)
-    ENDED.labels(claim.stage, outcome).inc()
-    return opened
+        return "stale", []
 
 
-def _attempt(context: WorkerContext, claim: Claim, function: UnitFunction) -> tuple[str, list[Notification]]:
-    """Return the outcome of the attempt and the units to notify workers of."""
-    log.info("unit.started")
+def _recorded(context: WorkerContext, claim: Claim, step: Callable[[], Result]) -> tuple[str, Result]:
     try:
-        with Lease(context.sessions, claim, context.settings) as lease:
-            opened = function(context, LeasedUnit(claim, lease))
+        return "done", step()
     except StaleClaim:
         raise
     except JobCancelled:
         log.info("unit.cancelled")
         claims.release(context.sessions, claim)
         return "cancelled", []
+    except UnitPostponed as error:
+        log.info("unit.postponed", seconds=error.seconds)
+        claims.release(context.sessions, claim, error.seconds)
+        return "returned", []
     except Exception as error:
         log.warning("unit.failed", reason=claims.describe(error), exc_info=True)
         return "failed", claims.fail(context.sessions, claim, error, context.settings)
-    log.info("unit.done")
-    return "done", opened

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,6 @@ from retllm.db.tables import Item, Job, Score, Search
 from retllm.errors import Conflict, MediaRejected, ModelUnavailable, StorageUnavailable
 from retllm.fine import Content, Injection, PairScore, Picture
 from retllm.fine.prompts import Mode
-from retllm.media.ingest import open_picture
 from retllm.queue.claim import complete
 from retllm.queue.notifications import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext
@@ -150,7 +150,7 @@ def _score(
     if not items:
         return {}
     query = _query(context, task.search)
-    candidates = [_content(context, item) for item in items]
+    candidates = [_content(context, scorer, item) for item in items]
     held.lease.check()
     scores = scorer.score(query, candidates, task.injection, mode=task.mode, trace=task.traced)
     return {item.id: _columns(score) for item, score in zip(items, scores, strict=True)}
@@ -162,10 +162,21 @@ def _query(context: WorkerContext, search: Search) -> Content:
     return Content(image=picture, text=search.query_text)
 
 
-def _content(context: WorkerContext, item: Item) -> Content:
+def _content(context: WorkerContext, scorer: Scorer, item: Item) -> Content:
+    if not item.picture_key:
+        return Content(text=item.text)
     # keyed by content hash, so that the scorer can reuse its cached state in other searches without opening the picture
-    opener = partial(_open, open_picture, context.storage, item)
-    return Content(image=Picture(opener, item.content_sha256) if item.picture_key else None, text=item.text)
+    pictures = context.pictures
+    opener = partial(_open, pictures.open, item, _least_side(item, scorer.least_pixels))
+    return Content(image=Picture(opener, pictures.key(item)), text=item.text)
+
+
+def _least_side(item: Item, least_pixels: int) -> int:
+    """Return the shorter side of the item's picture where it has so many pixels; 0, its full size, for 0."""
+    area = (item.width or 0) * (item.height or 0)
+    if not least_pixels or not area:
+        return 0
+    return math.ceil(min(item.width or 0, item.height or 0) * min(1.0, math.sqrt(least_pixels / area)))
 
 
 def _open(open_: Callable[..., Image], *arguments: object) -> Image:

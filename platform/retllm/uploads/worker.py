@@ -18,7 +18,7 @@ from retllm.db.tables import Job
 from retllm.db.uploads import UploadFile
 from retllm.errors import DatabaseBusy, MediaRejected, TooLarge
 from retllm.media import records, streams
-from retllm.media.ingest import Ingest
+from retllm.media.ingest import Ingest, keys_of
 from retllm.media.parallel import in_parallel
 from retllm.media.sniffing import FileKind, sniff
 from retllm.queue.claim import complete
@@ -75,7 +75,7 @@ def _add_pictures(
     for done in processed:
         if done.item is not None and done.columns["status"] is not FileStatus.ADDED:
             # another upload of the same picture was faster
-            ingest.discard(done.item["picture_key"], done.item["thumbnail_key"])
+            ingest.discard(*keys_of(done.item))
         if done.columns.get("file_key", done.file.file_key) is None and done.file.file_key is not None:
             ingest.discard(done.file.file_key)
     return notified

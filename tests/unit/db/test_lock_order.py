@@ -31,10 +31,10 @@ from retllm.history.control import BulkAction
 from retllm.identity import accounts, members
 from retllm.identity.access import Right, collection_for
 from retllm.identity.actor import Actor
-from retllm.indexing import coverage
+from retllm.indexing import coverage, sharing
 from retllm.indexing.submit import submit_index
 from retllm.indexing.worker import _store, register
-from retllm.media import records
+from retllm.media import copies, records
 from retllm.media.ingest import Ingest
 from retllm.media.storage import get_storage
 from retllm.operations import failures
@@ -130,6 +130,8 @@ def scene_of(sessions: Sessions, settings: Settings, user: Actor) -> Scene:
         units = [session.scalars(first.where(Unit.job_id == job.id)).one() for job in (index, search)]
     at_work = [claims.claim_unit(sessions, unit, "w", settings) for unit in units]
     claimed = [claim for claim in at_work if claim is not None]
+    with transaction(sessions) as session:
+        sharing.claim_items(session, claimed[0], model.id, [item.id for item in items], weight=0.9)
     return Scene(sessions, settings, user, collection, items, model.id, *claimed, ended=ended.id)
 
 
@@ -172,9 +174,18 @@ def commit_vectors(scene: Scene) -> None:
     def write(session: Any, job: Job) -> list[Any]:
         model = session.get_one(EmbeddingModel, scene.model_id)
         _store(session, model, job.collection_id, scene.items, _vectors(scene), 0.7, scene.index.token)
+        sharing.release_items(session, scene.index.token, model.id, [item.id for item in scene.items])
         return []
 
     claims.complete(scene.sessions, scene.index, write)
+
+
+def claim_items(scene: Scene) -> None:
+    """With another weight, for which there are no vectors; the unit of the scene has claimed the items before."""
+    other, ids = replace(scene.index, token=new_id()), [item.id for item in scene.items]
+    run_transaction(
+        scene.sessions, lambda session: sharing.claim_items(session, other, scene.model_id, ids[::-1], weight=0.9)
+    )
 
 
 def commit_candidates(scene: Scene) -> None:
@@ -238,6 +249,10 @@ def _in_request(do: Callable[[Any, Collection], object]) -> Callable[[Scene], No
 ACTIONS: dict[str, Callable[[Scene], object]] = {
     "commit vectors": commit_vectors,
     "commit candidates": commit_candidates,
+    "claim items": claim_items,
+    "name a copy": _in_transaction(
+        lambda s, session: copies.name_copy(session, s.items[1].id, "items/x/copy-1600.jpg")
+    ),
     "record a failure": fail_unit,
     "return a unit": return_unit,
     "claim a unit": claim_unit,

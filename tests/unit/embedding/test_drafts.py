@@ -37,20 +37,37 @@ def embedder() -> Embedder:
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
-def test_decoding_at_a_reduced_size_hardly_changes_embedding_and_pixels(name: str, embedder: Embedder) -> None:
+def test_a_reduced_size_and_a_working_copy_hardly_change_embedding_and_pixels(name: str, embedder: Embedder) -> None:
     data = at_twelve_megapixels(name)
     whole = decoder.load(data, 12_000_000)
     draft = decoder.load(data, 12_000_000, embedder.least_side)
     assert draft.size == (500, 375), "an eighth of the size"
-    vectors = embedder.embed_images([whole, draft])
+    copy = decoder.make_small(data, 12_000_000, 0, 80, copy_side=1600).copy
+    vectors = embedder.embed_images([whole, draft, decoder.load(copy, 12_000_000, embedder.least_side)])
     assert vectors[0] @ vectors[1] >= 0.999
+    assert vectors[0] @ vectors[2] >= 0.999
     np.testing.assert_allclose(embedder.embed_prepared([embedder.prepare(draft)])[0], vectors[1], atol=1e-6)
     for side in (224, 336):
         transform = image_transform_v2(PreprocessCfg(size=side), is_train=False)
         large = decoder.load(data, 12_000_000, 2 * side)
         assert min(large.size) >= 2 * side
         assert large.width < whole.width
-        assert (transform(whole) - transform(large)).abs().max() <= 0.08
+        expected = transform(whole)
+        assert (expected - transform(large)).abs().max() <= 0.08
+        assert (expected - transform(decoder.load(copy, 12_000_000, 2 * side))).abs().max() <= 0.12
+
+
+def test_the_preprocessing_hash_tells_copies_from_originals_and_is_that_of_originals_as_ever(
+    embedder: Embedder,
+) -> None:
+    name = PRESETS["demo"].embedder
+    of_copies, larger = (
+        load_embedder(name, device="cpu", picture_source=source).info.preprocessing_hash
+        for source in ("copy:1600", "copy:3200")
+    )
+    assert len({embedder.info.preprocessing_hash, of_copies, larger}) == 3
+    original = load_embedder(name, device="cpu", picture_source="original")
+    assert original.info.preprocessing_hash == embedder.info.preprocessing_hash
 
 
 def test_the_preprocessing_hash_depends_on_the_decoding_size(

@@ -7,7 +7,7 @@ from tests.unit.evaluation.stages import write_picture
 
 from retllm.demo.claims import caption
 from retllm.demo.variants import CATEGORIES, gallery, hard_pairs
-from retllm.evaluation.benchmark import picture_item, text_item
+from retllm.evaluation.benchmark import picture_item, read_through_copies, text_item
 from retllm.evaluation.benchmarks import make_scenes
 
 
@@ -41,6 +41,19 @@ def test_scenes_have_a_task_for_each_category_of_hard_pairs():
 def test_pictures_of_different_seeds_are_different_items():
     keys = {item.key for seed in (5, 6) for item in make_scenes(1, 0, seed).sections["t2i"][0].candidates}
     assert len(keys) == 16
+
+
+def test_pictures_can_be_read_through_working_copies_and_are_then_other_items():
+    (task,) = make_scenes(1, 0, 5).sections["t2i"]
+    read = read_through_copies(task, 128)
+    assert [item.text for item in read.queries] == [item.text for item in task.queries]
+    assert read.right == task.right
+    for copy, original in zip(read.candidates, task.candidates, strict=True):
+        assert copy.key != original.key
+        assert copy.picture.key != original.picture.key
+        assert copy.picture.rgb().size == (128, 128)
+    small = read_through_copies(task, 1600).candidates[0].picture.rgb()
+    assert small.tobytes() == task.candidates[0].picture.rgb().tobytes(), "it needs no copy"
 
 
 @pytest.mark.parametrize("limit", [None, 16, 99])

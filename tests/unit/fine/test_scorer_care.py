@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from retllm.errors import InvalidInput, ScoreUnreadable, TooLargeForDevice
-from retllm.fine import Content, Injection, Scorer, load_scorer
+from retllm.fine import Content, Injection, Picture, Scorer, load_scorer
 from retllm.fine.engine import Engine
 from retllm.fine.hooks import _in_float32
 
@@ -206,6 +206,22 @@ def test_the_version_depends_on_everything_that_can_change_a_score(
     assert scorer.version(Injection()) == scorer.version(Injection.from_json(Injection().as_json()))
     assert scorer.version(Injection(alpha=0)) == scorer.version(OFF), "neither has an effect"
     assert all(len(version.removesuffix("-1024")) == 16 for version in versions)
+
+
+def test_the_version_names_what_is_read_of_pictures_if_that_is_not_the_originals(
+    model_folder: Callable[[str], Path], qwen: Scorer
+) -> None:
+    copies = load_scorer(str(model_folder("qwen2_5_vl")), device="cpu", picture_source="copy:1600")
+    assert copies.version(Injection()) == f"{qwen.version(Injection())}-copy:1600"
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava", "smolvlm"])
+def test_a_jpeg_may_be_reduced_to_twice_the_pixels_that_the_model_sees(
+    family: str, scorer_of: Callable[[str], Scorer]
+) -> None:
+    scorer = scorer_of(family)
+    seen = scorer.loaded.preparer.pair(0, [Picture(Image.new("RGB", (4000, 3000))), "?"]).vision["pixel_values"]
+    assert scorer.least_pixels >= 2 * seen.numel() / 3 / (2 if family == "qwen2_5_vl" else 1)
 
 
 def test_the_version_does_not_depend_on_the_path_of_the_model(

@@ -12,6 +12,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 import sqlalchemy as sa
+import structlog
 from PIL import Image
 from tests.factories import make_text, store
 from tests.unit.stand_ins import FakeEmbedder, index, png, run
@@ -25,9 +26,9 @@ from retllm.history.job_views import job_view
 from retllm.indexing import worker as indexing_worker
 from retllm.indexing.indexed import keep_error
 from retllm.indexing.submit import submit_index
-from retllm.indexing.worker import _store, embed_unit, open_picture, register
+from retllm.indexing.worker import _store, embed_unit, register
+from retllm.media.copies import ModelPictures
 from retllm.media.ingest import Ingest, delete_item
-from retllm.media.storage import Storage
 from retllm.queue.worker import WorkerContext, run_unit
 
 
@@ -94,14 +95,14 @@ def test_a_temporary_error_of_a_picture_fails_the_attempt_and_the_whole_unit_is_
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     for number in range(2):
         ingest.add_picture(f"{number}.png", png((60 * number, 0, 0)))
-    errors = [error]
+    errors, open_ = [error], ModelPictures.open
 
     def opened(*arguments: Any) -> Image.Image:
         if errors:
             raise errors.pop()
-        return open_picture(*arguments)
+        return open_(*arguments)
 
-    monkeypatch.setattr(indexing_worker, "open_picture", opened)
+    monkeypatch.setattr(ModelPictures, "open", opened)
     job_id = index(context, world)
     assert [(unit.state, unit.attempt, len(unit.payload["items"])) for unit in world.units(job_id)] == [
         (UnitState.DONE, 2, 2)
@@ -118,14 +119,14 @@ def test_the_pictures_of_a_unit_are_decoded_in_parallel_with_correct_embeddings(
     colours = [(6 * number, 250 - 6 * number, 90) for number in range(40)]
     for number, colour in enumerate(colours):
         ingest.add_picture(f"{number:02}.png", png(colour))
-    meeting, open_ = threading.Barrier(2, timeout=60), open_picture
+    meeting, open_ = threading.Barrier(2, timeout=60), ModelPictures.open
 
     def met(*arguments: Any) -> Image.Image:
         # 40 pictures in pairs: without parallel decoding the barrier would time out
         meeting.wait()
         return open_(*arguments)
 
-    monkeypatch.setattr(indexing_worker, "open_picture", met)
+    monkeypatch.setattr(ModelPictures, "open", met)
     job_id = index(context, world)
     assert [unit.state for unit in world.units(job_id)] == [UnitState.DONE]
     with world.sessions() as session:
@@ -205,12 +206,14 @@ def test_a_job_whose_only_item_is_deleted_before_it_is_decoded_succeeds(
     ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
     item_id = ingest.add_picture("red.png", png((250, 0, 0))).item_id
 
-    def delete_first(storage: Storage, item: Item, *rest: Any) -> Image.Image:
-        with world.sessions() as session:
-            delete_item(session, storage, session.get_one(Item, item_id))
-        return open_picture(storage, item, *rest)
+    open_ = ModelPictures.open
 
-    monkeypatch.setattr(indexing_worker, "open_picture", delete_first)
+    def delete_first(pictures: ModelPictures, *rest: Any) -> Image.Image:
+        with world.sessions() as session:
+            delete_item(session, pictures.storage, session.get_one(Item, item_id))
+        return open_(pictures, *rest)
+
+    monkeypatch.setattr(ModelPictures, "open", delete_first)
     job_id = index(context, world)
     assert world.job(job_id).state is JobState.SUCCEEDED
     with world.sessions() as session:
@@ -229,3 +232,14 @@ def test_a_vector_of_an_older_version_of_an_item_does_not_replace_that_of_a_newe
         stored = session.scalars(sa.select(Embedding)).one()
     assert stored.item_version == 2
     np.testing.assert_allclose(stored.vector, FakeEmbedder().embed_texts(["a wren"])[0], atol=1e-5)
+
+
+def test_a_changed_embedder_is_reported_when_it_is_registered(world) -> None:
+    with transaction(world.sessions) as session, structlog.testing.capture_logs() as lines:
+        first = register(session, FakeEmbedder())
+        assert register(session, FakeEmbedder()).id == first.id
+        assert lines == []
+        changed = FakeEmbedder()
+        changed.info = dataclasses.replace(changed.info, preprocessing_hash="copies")
+        assert register(session, changed).id != first.id
+    assert [line["event"] for line in lines] == ["embedder.changed"]

@@ -69,18 +69,20 @@ def search_by_picture(caller: Caller, collection: str, content: bytes) -> str:
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_a_rendition_is_an_upright_webp_picture_without_metadata(ada: Caller, birds: str, form: str) -> None:
+def test_a_rendition_is_an_upright_picture_without_metadata(ada: Caller, birds: str, form: str) -> None:
     content = picture_with_metadata(form)
     assert SECRET in content
     key = upload(ada, birds, "home.jpg", content)
     answer = ada.get(f"/items/{key}/rendition")
-    assert answer.headers["Content-Type"] == "image/webp"
+    # the working copy of a TIFF
+    encoded = "JPEG" if form == "TIFF" else "WEBP"
+    assert answer.headers["Content-Type"] == f"image/{encoded.lower()}"
     assert answer.headers["Content-Disposition"] == "inline"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert "sandbox" in answer.headers["Content-Security-Policy"]
     assert SECRET not in answer.data
     with Image.open(io.BytesIO(answer.data)) as shown:
-        assert shown.format == "WEBP"
+        assert shown.format == encoded
         assert shown.size == (20, 40)
         assert not shown.getexif()
         assert not {"exif", "xmp", "icc_profile"} & set(shown.info)
@@ -88,6 +90,7 @@ def test_a_rendition_is_an_upright_webp_picture_without_metadata(ada: Caller, bi
 
 
 def test_a_rendition_has_a_maximum_size_and_is_cached_privately(ada: Caller, birds: str) -> None:
+    # the working copy of a picture this long is larger
     key = upload(ada, birds, "wide.png", picture(size=(4000, 1000)))
     answer = ada.get(f"/items/{key}/rendition")
     with Image.open(io.BytesIO(answer.data)) as shown:
@@ -97,6 +100,28 @@ def test_a_rendition_has_a_maximum_size_and_is_cached_privately(ada: Caller, bir
     assert len({answer.headers["ETag"], original, small}) == 3
     again = ada.get(f"/items/{key}/rendition", headers={"If-None-Match": answer.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
+
+
+def test_the_working_copy_is_shown_as_it_is_and_the_original_if_it_is_lost(
+    ada: Caller, birds: str, served: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = upload(ada, birds, "large.jpg", picture_with_metadata("JPEG", (2400, 1600)))
+    with served.sessions() as session:
+        copy = session.get_one(Item, uuid.UUID(key)).copy_key
+    with monkeypatch.context() as patched:
+        patched.setattr(pictures, "render_picture", lambda *_: pytest.fail("a picture was decoded"))
+        answer = ada.get(f"/items/{key}/rendition")
+    with served.storage.open(str(copy)) as file:
+        assert answer.data == file.read()
+    assert answer.headers["Content-Type"] == "image/jpeg"
+    assert SECRET not in answer.data
+    again = ada.get(f"/items/{key}/rendition", headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    served.storage.delete(str(copy))
+    answer = ada.get(f"/items/{key}/rendition")
+    assert answer.headers["Content-Type"] == "image/webp"
+    with Image.open(io.BytesIO(answer.data)) as shown:
+        assert shown.size == (1067, 1600)
 
 
 def test_a_query_picture_has_a_rendition_and_a_thumbnail_without_metadata(

@@ -206,9 +206,8 @@ def get_thumbnail(path: ItemPath) -> Response:
 
 @api.get("/items/<uuid:item_id>/rendition", tags=TAGS, responses={200: RENDITION, 304: None})
 def get_rendition(path: ItemPath) -> Response:
-    """Return the item's picture for display: WebP, upright, without metadata, longer side at most 1600 pixels."""
-    item = _pictured(path.item_id)
-    return pictures.send_rendition(item.picture_key or "", item.content_sha256)
+    """Return the picture for display: JPEG or WebP, upright, without metadata, longer side at most 1600 pixels."""
+    return pictures.send_item_rendition(_pictured(path.item_id))
 
 
 @api.get("/items/<uuid:item_id>/picture", tags=TAGS, responses={200: PICTURE, 304: None})

@@ -86,7 +86,10 @@ ERRORS: dict[Any, Any] = {
 # a stored picture as an attachment; its media type is in the header
 PICTURE = Response(description="The original picture.", content={"image/*": MediaType(schema=BINARY)})
 # a picture for display, encoded by the server
-RENDITION = Response(description="The picture for display.", content={"image/webp": MediaType(schema=BINARY)})
+RENDITION = Response(
+    description="The picture for display.",
+    content={"image/webp": MediaType(schema=BINARY), "image/jpeg": MediaType(schema=BINARY)},
+)
 
 
 def tags(name: str) -> list[Tag | dict[str, Any]]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import BinaryIO
 from urllib.parse import quote
 
 from flask import Response, request
 
-from retllm.errors import MediaRejected
-from retllm.media import streams
+from retllm.db.tables import Item
+from retllm.errors import MediaRejected, NotFound
+from retllm.media import copies, streams
 from retllm.media.decoding.signatures import media_type_of
 from retllm.media.file_table import FileRole, role_of
 from retllm.media.formats import SUFFIXES
@@ -29,17 +31,31 @@ _MAX_NAME_LENGTH = 100
 _UNKNOWN = "application/octet-stream"
 
 
-def send_small(key: str, etag: str) -> Response:
-    """Return the thumbnail stored under ``key``, or 304 if the browser has it.
+def send_small(key: str, etag: str, media_type: str = SMALL_MEDIA_TYPE) -> Response:
+    """Return the thumbnail or working copy stored under ``key``, or 304 if the browser has it.
 
     Raises:
         NotFound: there is no such file.
     """
     if etag in request.if_none_match:
         return _unchanged(etag)
-    response = _file(services().storage.open(key), SMALL_MEDIA_TYPE)
+    response = _file(services().storage.open(key), media_type)
     response.headers["Content-Disposition"] = "inline"
     return _cacheable(response, etag)
+
+
+def send_item_rendition(item: Item) -> Response:
+    """Return an item's picture for display, at most ``RENDITION_SIDE`` pixels: its working copy if that has this size.
+
+    Otherwise the picture is encoded as in :func:`send_rendition`.
+
+    Raises:
+        The errors of :func:`send_rendition`.
+    """
+    if copies.is_shown_as_it_is(item, RENDITION_SIDE):
+        with suppress(NotFound):
+            return send_small(item.copy_key or "", f"{item.content_sha256}-{copies.side_of(item)}", copies.MEDIA_TYPE)
+    return send_rendition(item.picture_key or "", item.content_sha256)
 
 
 def send_rendition(key: str, etag: str, side: int = RENDITION_SIDE) -> Response:
