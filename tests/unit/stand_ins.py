@@ -28,10 +28,10 @@ from retllm.search.submit import StoredPicture, submit_search
 from retllm.search.views import search_view
 
 
-def png(colour: tuple[int, int, int]) -> io.BytesIO:
+def png(colour: tuple[int, int, int], size: tuple[int, int] = (40, 30)) -> io.BytesIO:
     """Return a picture of one colour as a file."""
     file = io.BytesIO()
-    Image.new("RGB", (40, 30), colour).save(file, "PNG")
+    Image.new("RGB", size, colour).save(file, "PNG")
     file.seek(0)
     return file
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -98,10 +99,13 @@ class PictureBudget:
         """
         return self._measure(size) if self._count is None else self._count(size)
 
-    @property
     def most(self) -> int:
-        """The largest number of tokens that a picture of a common shape has."""
-        return max(self.count(self._find_fitting(size)) for size in (_COMMON if self._count else _FEW))
+        """Return the largest number of tokens of a picture, whatever its size, up to a ratio of its sides of 12."""
+        counts = []
+        for size in _PROBES if self._count else _FEW:
+            with suppress(ValueError):
+                counts.append(self.count(self._fitting(size)))
+        return max(counts)
 
     def refuse_smallest(self) -> None:
         """Pad the pictures that have as few tokens as a picture of one pixel, since the model does not take them."""

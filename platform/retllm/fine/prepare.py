@@ -39,7 +39,7 @@ class Opening:
 #: maximum share of a picture in the model's context, in percent: two pictures and a question have to fit
 _PICTURE_SHARE = 37
 
-#: upper bound of the tokens of a picture for each visual token: some mark rows, columns or tiles
+#: upper bound of the tokens of a picture for each visual token of the largest: some mark rows, columns or tiles
 _TOKENS_OF_VISUAL = 2
 
 #: pictures, or pairs of pictures, whose number of tokens is kept
@@ -81,6 +81,7 @@ class Preparer:
         self._images = images
         self.limit = limit
         self.picture_tokens: int | None = None
+        self._largest: int | None = None
         self._expansions: LRUCache[tuple[str, ...], int] = LRUCache(maxsize=_KEPT_EXPANSIONS)
         self.pixels = PixelMemo(images)
         processor.image_processor = self.pixels
@@ -115,11 +116,11 @@ class Preparer:
             return PictureBudget(self.model, self._processor, self._images, config, most, measure)
 
         budget = limited(tokens)
-        if self.limit is not None and budget.most > (share := self.limit * _PICTURE_SHARE // 100):
+        if self.limit is not None and budget.most() > (share := self.limit * _PICTURE_SHARE // 100):
             # a model that needs more takes pairs with one picture
             with suppress(ModelUnsuited):
                 budget = limited(share)
-        self._budget, self.picture_tokens = budget, budget.tokens
+        self._budget, self.picture_tokens, self._largest = budget, budget.tokens, budget.most()
         self.pixels.fit, self.pixels.canvas = budget.fit, budget.canvas
 
     def pad_smallest(self) -> None:
@@ -204,8 +205,8 @@ class Preparer:
         """
         pictures = [part for part in message if isinstance(part, Picture)]
         known = self._expansions.get(_keys(index, pictures)) if pictures else 0
-        if known is None and self.picture_tokens is not None:
-            return _TOKENS_OF_VISUAL * len(pictures) * self.picture_tokens
+        if known is None and self._largest is not None:
+            return _TOKENS_OF_VISUAL * len(pictures) * self._largest
         return known
 
     def count(self, text: str) -> int:

@@ -14,7 +14,7 @@ from retllm.db.enums import DecidedBy, ItemKind, JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Item, Score, Search
 from retllm.errors import InvalidInput, ModelUnavailable
-from retllm.fine import Content
+from retllm.fine import Content, load_scorer
 from retllm.history import control
 from retllm.history.job_views import job_view
 from retllm.history.listing import JobFilters
@@ -25,6 +25,7 @@ from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
 from retllm.search import export, fine_worker
 from retllm.search.coarse_worker import coarse_unit
 from retllm.search.submit import StoredPicture
+from retllm.settings import PRESETS
 
 
 def test_a_search_has_the_coarse_order_first_and_then_the_final_order(context: WorkerContext, world) -> None:
@@ -188,6 +189,31 @@ def test_a_search_whose_query_picture_is_gone_fails_and_blames_no_candidate(cont
     run(context, world, search_id, scorer)
     assert world.job(search_id).state is JobState.FAILED
     assert "picture of the query can't be used any more" in (world.job(search_id).error or "")
+
+
+def test_a_strip_and_a_text_of_the_maximum_length_are_scored_as_items_and_as_query(
+    context: WorkerContext, world
+) -> None:
+    """With the demo scorer, whose context has 1,024 tokens and whose processor refuses pictures beyond 1 to 200."""
+    scorer = load_scorer(PRESETS["demo"].scorer, device="cpu")
+    text = ("a red circle " * 1600)[: world.settings.max_text_chars].strip()
+    world.add_texts(text)
+    ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
+    assert ingest.add_picture("strip.png", png((250, 0, 0), (300, 1))).status == "added"
+    index(context, world)
+    context.storage.put("queries/q/picture", png((0, 250, 0), (1, 300)))
+    picture = StoredPicture("queries/q/picture", "0" * 64)
+    long, by_picture = search(world, text=text, k=2), search(world, picture, k=2)
+    for search_id in (long, by_picture):
+        run(context, world, search_id, scorer)
+        assert {unit.state for unit in world.units(search_id)} == {UnitState.DONE}
+        assert all(row.score is not None and row.error is None for row in view_of(world, search_id).candidates)
+    remarks = {row.kind: row.remark for row in view_of(world, long).candidates}
+    assert remarks[ItemKind.IMAGE].startswith("The query text was shortened to its first ")
+    assert remarks[ItemKind.IMAGE].endswith(" The picture was padded to 300 × 2 pixels for the model.")
+    assert " The text was shortened to its first " in remarks[ItemKind.TEXT]
+    remarks = {row.kind: row.remark for row in view_of(world, by_picture).candidates}
+    assert remarks[ItemKind.TEXT].endswith(" The query picture was padded to 2 × 300 pixels for the model.")
 
 
 def test_a_remark_on_a_pair_is_stored_shown_and_cached(context: WorkerContext, world) -> None:
