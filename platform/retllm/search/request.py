@@ -91,7 +91,7 @@ def resolve(request: SearchRequest, settings: Settings, embedder: str) -> Search
         raise InvalidInput(f"k is at most {settings.max_k} here (setting RETLLM_MAX_K).", field="k")
     values["kinds"] = sorted(set(values["kinds"]))
     if values["injection"]["trigger"] != "fixed":
-        # settings without effect must not make scores look different
+        # it has no effect, and must not make searches look different
         values["injection"]["fixed_layer"] = None
     if values["tie_decimals"] is None:
         values["tie_decimals"] = default_tie_decimals(values["mode"])

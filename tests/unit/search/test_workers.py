@@ -21,6 +21,7 @@ from retllm.history.listing import JobFilters
 from retllm.indexing.submit import submit_index
 from retllm.media.ingest import Ingest, delete_item
 from retllm.media.storage import Storage
+from retllm.queue.audit import violations
 from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
 from retllm.search import export, fine_worker
 from retllm.search.coarse_worker import coarse_unit
@@ -136,6 +137,7 @@ def test_a_deleted_candidate_has_an_error_and_the_others_are_ranked_above_it(con
     assert not view.provisional
     assert [row.score for row in view.candidates] == [0.9, 0.4, None]
     assert view.candidates[-1].error == f"{gone.name} was deleted after the search found it."
+    assert violations(world.sessions, quiet=True) == []
     assert view.candidates[-1].item_id == gone.id
 
 
@@ -174,6 +176,7 @@ def test_a_candidate_that_no_attempt_can_score_keeps_its_coarse_rank_and_says_wh
         row = rows[name]
         assert (row.score, row.rank, row.decided_by) == (None, row.coarse_rank, DecidedBy.COARSE)
     assert (rows["other.png"].rank, rows["whole.png"].rank) == (1, 5)
+    assert violations(world.sessions, quiet=True) == []
 
 
 def test_a_search_whose_query_picture_is_gone_fails_and_blames_no_candidate(context: WorkerContext, world) -> None:
