@@ -17,6 +17,9 @@ GREY = (128, 128, 128)
 #: longest side of a picture that is padded; a longer one is first made smaller, since its canvas could take gigabytes
 _LONGEST = 16_384
 
+#: maximum number of pixels of a canvas: 96 MiB
+_MOST_PIXELS = 1 << 25
+
 #: no model needs a picture of a few pixels to be larger than this
 _TINY = 1024
 
@@ -47,8 +50,7 @@ def find_canvas(size: Size, takes: Callable[[Size], bool]) -> Canvas:
 
     Args:
         size: of the picture.
-        takes: whether the model takes pictures of a size; called for sizes of up to 64 times the longer side's area
-            of a strip.
+        takes: whether the model takes pictures of a size; called for this one, and for some of up to 32 megapixels.
     """
     if takes(size):
         return Canvas(size, size)
@@ -70,8 +72,8 @@ def _smallest(least: int, most: int, grown: Callable[[int], Size], takes: Callab
     What is accepted with one side is accepted with any longer one, up to the point that the search starts from.
     """
     low, high = least - 1, least
-    while not takes(grown(high)):
-        if high >= most:
+    while math.prod(grown(high)) > _MOST_PIXELS or not takes(grown(high)):
+        if high >= most or math.prod(grown(high)) > _MOST_PIXELS:
             return None
         low, high = high, min(2 * high, most)
     while high - low > 1:
