@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,42 +17,7 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from retllm import redaction
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A pair of models: an embedder (open_clip name) and a scorer (transformers name or folder)."""
-
-    embedder: str
-    scorer: str
-    meaning: str
-    notice: str | None = None
-    """What users of these models should know, and what to do about it."""
-
-
-def _shipped(name: str) -> str:
-    return str(Path(__file__).resolve().parent / "demo" / "models" / name)
-
-
-PRESETS: dict[str, Preset] = {
-    "demo": Preset(
-        embedder=f"local-dir:{_shipped('clip')}",
-        scorer=_shipped("mllm"),
-        meaning="two small models that ship with the project, trained on its procedural scenes; CPU, offline",
-        notice="The demo models know drawn scenes only. For photographs set RETLLM_PRESET=small, or start with "
-        "retllm up --preset small.",
-    ),
-    "small": Preset(
-        embedder="ViT-B-32/laion2b_s34b_b79k",
-        scorer="HuggingFaceTB/SmolVLM-500M-Instruct",
-        meaning="real models that run on a laptop",
-    ),
-    "paper": Preset(
-        embedder="ViT-L-14-336/openai",
-        scorer="Qwen/Qwen2.5-VL-7B-Instruct",
-        meaning="the pair of the RetLLM paper; needs a GPU with 24 GB or more",
-    ),
-}
+from retllm.presets import PRESETS as PRESETS
 
 
 def public_name(model: str) -> str:
@@ -236,7 +200,13 @@ class Settings(BaseSettings):
     )
     alpha: float = Field(default=0.3, ge=0, le=1, description="Share of the visual re-injection in the armed layer.")
     trigger: Literal["entropy", "fixed", "off"] = Field(
-        default="entropy", description="When visual tokens are re-injected: entropy, fixed (always) or off."
+        default="entropy",
+        description="When visual tokens are re-injected: entropy, fixed (always, at RETLLM_FIXED_LAYER) or off.",
+    )
+    fixed_layer: int | None = Field(
+        default=None,
+        ge=0,
+        description="Decoder layer of the trigger fixed, counted from 0; required if RETLLM_TRIGGER is fixed.",
     )
     scope: Literal["all", "suffix"] = Field(
         default="suffix",
@@ -331,6 +301,12 @@ class Settings(BaseSettings):
         duplicates = sorted({name for name in names if names.count(name) > 1})
         if duplicates:
             raise ValueError(f"two embedders are called {duplicates[0]}: give one of the folders another name")
+        return self
+
+    @model_validator(mode="after")
+    def _fixed_has_layer(self) -> Self:
+        if self.trigger == "fixed" and self.fixed_layer is None:
+            raise ValueError("RETLLM_TRIGGER is fixed: set RETLLM_FIXED_LAYER to the layer, counted from 0")
         return self
 
     @model_validator(mode="after")

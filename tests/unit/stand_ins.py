@@ -28,10 +28,10 @@ from retllm.search.submit import StoredPicture, submit_search
 from retllm.search.views import search_view
 
 
-def png(colour: tuple[int, int, int]) -> io.BytesIO:
+def png(colour: tuple[int, int, int], size: tuple[int, int] = (40, 30)) -> io.BytesIO:
     """Return a picture of one colour as a file."""
     file = io.BytesIO()
-    Image.new("RGB", (40, 30), colour).save(file, "PNG")
+    Image.new("RGB", size, colour).save(file, "PNG")
     file.seek(0)
     return file
 
@@ -75,7 +75,8 @@ class Trace:
 class FakeScorer:
     """A scorer that returns for each candidate the score and the entropy that ``answer`` returns.
 
-    A score of None is an answer without a score. In the mode ``verbalized`` the entropy is always None.
+    A score of None is an answer without a score. In the mode ``verbalized`` the entropy is always None. ``remark``
+    returns the remark on a pair.
     """
 
     info = ScorerInfo(
@@ -90,8 +91,14 @@ class FakeScorer:
 
     least_pixels = 0
 
-    def __init__(self, answer: Callable[[Content], tuple[float | None, float | None]], version: str = "v1") -> None:
+    def __init__(
+        self,
+        answer: Callable[[Content], tuple[float | None, float | None]],
+        version: str = "v1",
+        remark: Callable[[Content], str | None] = lambda _: None,
+    ) -> None:
         self._answer = answer
+        self._remark = remark
         self._version = version
         self.asked: list[Content] = []
         self.modes: list[Mode] = []
@@ -123,7 +130,8 @@ class FakeScorer:
         if score is None:
             return PairScore(None, None, None, None, None, 40, "It wrote no number.", trace=kept)
         entropy = None if mode == "verbalized" else entropy
-        return PairScore(score, math.log(score / (1 - score)), entropy, 2, 0.8, 40, trace=kept)
+        remark = self._remark(candidate)
+        return PairScore(score, math.log(score / (1 - score)), entropy, 2, 0.8, 40, remark=remark, trace=kept)
 
 
 class SilentNotifier:

@@ -114,6 +114,14 @@ def test_an_invalid_setting_is_refused(variable: str, value: str, monkeypatch: p
         Settings()
 
 
+def test_the_trigger_fixed_needs_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETLLM_TRIGGER", "fixed")
+    with pytest.raises(ValidationError, match="RETLLM_TRIGGER is fixed: set RETLLM_FIXED_LAYER"):
+        Settings()
+    monkeypatch.setenv("RETLLM_FIXED_LAYER", "0")
+    assert Settings().fixed_layer == 0
+
+
 def test_server_addresses_come_from_the_standard_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://db/x")
     monkeypatch.setenv("REDIS_URL", "redis://queue/1")

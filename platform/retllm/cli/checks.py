@@ -265,12 +265,21 @@ def check_extra_embedder(check: str, name: str) -> Check:
 def check_scorer(settings: Settings) -> Check:
     """Check that the files of the scorer are present or downloadable."""
     from retllm.fine import can_load
+    from retllm.fine.sources import decoder_layers
 
     source = can_load(settings.scorer_name, settings.scorer_revision)
     found = _model("scorer", source, "RETLLM_SCORER")
     if found.state == "ok":
         message = f"{found.message} A picture has at most {settings.picture_tokens:,} visual tokens."
         found = replace(found, message=message)
+    layers = decoder_layers(settings.scorer_name, settings.scorer_revision)
+    if settings.trigger == "fixed" and layers is not None and (settings.fixed_layer or 0) >= layers:
+        return Check(
+            "scorer",
+            "failed",
+            f"RETLLM_FIXED_LAYER is {settings.fixed_layer}, but the layers of {source.model} are 0 to {layers - 1}.",
+            "Set RETLLM_FIXED_LAYER to one of them.",
+        )
     return _pinned(found, source, settings.scorer_revision, f"RETLLM_SCORER_REVISION to {source.revision or _COMMIT}")
 
 

@@ -19,8 +19,8 @@ from retllm.evaluation.benchmarks import LOADERS, NAMES, make_scenes
 from retllm.evaluation.page import measure, percent, recall_figures, remarks, write_page
 from retllm.evaluation.variants import Variant, ablations, chosen, for_choices
 from retllm.fine import Injection
-from retllm.search.settings import InjectionSettings, in_force
-from retllm.settings import PRESETS, Settings
+from retllm.search.request import SearchRequest, resolve
+from retllm.settings import PRESETS, Settings, public_name
 
 if TYPE_CHECKING:
     from retllm.embedding import Embedder
@@ -112,7 +112,8 @@ def evaluate(
     except OSError as error:
         raise InvalidInput(f"The folder {folder} can't be created ({error}). Choose another one with --out.") from error
     models = _models(settings)
-    injection = Injection(**in_force(InjectionSettings, settings))
+    of_search = resolve(SearchRequest(), settings, public_name(settings.embedder_name))
+    injection = Injection(**of_search.injection.model_dump())
     base = chosen(k or settings.k, mode, injection)
     variants = ablations(base, models[1].info.layers) if ablate else [base]
     try:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from types import NoneType
 from typing import Any, get_args
 
 import click
@@ -23,6 +24,7 @@ _OPTIONS = {
     "coarse.embedders": ("--embedder", "Embedder of the coarse stage; repeatable, default: all."),
     "injection.alpha": ("--alpha", "Share of the visual re-injection."),
     "injection.trigger": ("--trigger", "When visual tokens are re-injected."),
+    "injection.fixed_layer": ("--fixed-layer", "Layer of the trigger fixed, counted from 0."),
     "injection.tau": ("--tau", "Uncertainty that arms the next layer."),
     "mode": ("--mode", "How the scorer is asked."),
     "adaptive": ("--adaptive/--no-adaptive", "Score in waves and stop when the best candidate is clear."),
@@ -44,7 +46,9 @@ def _kind_of(setting: Setting) -> dict[str, Any]:
     """Return the arguments of click.option for a setting."""
     if setting.is_switch:
         return {"is_flag": True}
-    kind = get_args(setting.info.annotation)[0] if setting.is_list else setting.info.annotation
+    # the member of a list, or the type of a setting that can be unset
+    optional = NoneType in get_args(setting.info.annotation)
+    kind = get_args(setting.info.annotation)[0] if setting.is_list or optional else setting.info.annotation
     if kind in (int, float):
         number = click.IntRange if kind is int else click.FloatRange
         return {"type": number(setting.bounds.get("min"), setting.bounds.get("max"))}

@@ -127,6 +127,9 @@ def candidates(search: Json) -> None:
     title = "Provisional order" if search["provisional"] else None
     fused = ("fused",) if with_fused else ()
     table(("rank", "coarse", "score", *fused, "entropy", "similarity", "decided by", "item", ""), rows, title)
+    for row in search["candidates"]:
+        if row.get("remark"):
+            click.echo(f"{row['name']}: {row['remark']}")
     _print_sources(search["sources"])
     if search["no_match"]:
         click.echo("No good match: even the best candidate is more likely wrong than right.")

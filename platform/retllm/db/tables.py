@@ -358,7 +358,7 @@ class Candidate(Base):
 
     ``similarity`` is the cosine similarity to the query by the search's embedder; null if another source found the item
     and that embedder has no vector of it. ``sources`` holds its rank in each source of a fused coarse stage. ``error``
-    is set if a worker could not score it; an answer of the model without a score is an error of its Score. ``token`` is
+    is that of its dead unit; a pair that the scorer can't judge, whoever tries, has an error in its Score. ``token`` is
     that of the attempt that found it.
     """
 
@@ -390,6 +390,8 @@ class _ScoreColumns:
     injected_layer: Mapped[int | None]
     uncertainty: Mapped[float | None]
     tokens: Mapped[int]
+    # what of the pair was changed for the model
+    remark: Mapped[str | None]
     # large, and read for one pair at a time
     trace: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
     created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
@@ -398,7 +400,7 @@ class _ScoreColumns:
 class Score(_ScoreColumns, Base):
     """The score of one candidate; its key prevents that a unit done twice counts twice.
 
-    ``error`` says why the answer has no score; ``score`` is null exactly then. ``cached`` is true for a score from the
+    ``error`` says why the pair has no score; ``score`` is null exactly then. ``cached`` is true for a score from the
     cache. ``token`` is that of the attempt that stored it.
     """
 

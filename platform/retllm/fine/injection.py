@@ -64,7 +64,9 @@ class Injection:
         self._check_layer("end", lowest=0)
         self._check_layer("fixed_layer", lowest=0)
         if self.trigger == "fixed" and self.fixed_layer is None:
-            raise InvalidInput('The trigger "fixed" needs fixed_layer.', field="fixed_layer")
+            raise InvalidInput(
+                'The trigger "fixed" needs fixed_layer, the number of a layer, counted from 0.', field="fixed_layer"
+            )
         if self.start is not None and self.end is not None and self.start >= self.end:
             raise InvalidInput(f"start ({self.start}) must be below end ({self.end}).", field="start")
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import structlog
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from retllm.errors import ModelUnavailable, ModelUnsuited
+from retllm.errors import InvalidInput, ModelUnavailable, ModelUnsuited
+from retllm.fine.content import Picture
 from retllm.fine.feedforward import FeedForward, read_feed_forward
 from retllm.fine.hooks import Decoder
 from retllm.fine.prepare import Preparer
@@ -101,6 +103,8 @@ def load_model(
     preparer = Preparer(model, processor, getattr(text_config, "max_position_embeddings", None))
     image_token = _image_token(model, module.config)
     preparer.limit_pictures(picture_tokens, module.config, image_token)
+    if not _takes_smallest(module, preparer):
+        preparer.pad_smallest()
     return LoadedModel(
         module=module,
         preparer=preparer,
@@ -180,6 +184,29 @@ def _image_token(model: str, config: Any) -> int:
         if isinstance(token, int):
             return token
     raise ModelUnsuited(f"{model} does not define an image token. Choose another model.", model=model)
+
+
+def _takes_smallest(module: Any, preparer: Preparer) -> bool:
+    """Return whether the model takes a picture of the fewest tokens that its processor makes; Mistral 3 does not."""
+    try:
+        pair = preparer.pair(0, [Picture(Image.new("RGB", (1, 1))), "?"])
+    except InvalidInput:
+        # it takes no picture on any canvas, so something else is wrong, which a later check names
+        return True
+    inputs = {
+        key: value.to(module.device, module.dtype if value.is_floating_point() else None)
+        for key, value in (pair.tokens | pair.vision).items()
+    }
+    try:
+        with torch.inference_mode():
+            module(**inputs)
+    except torch.OutOfMemoryError:
+        # scoring says so, of a pair that needs the memory
+        return True
+    except (RuntimeError, ValueError, IndexError) as error:
+        log.info("smallest_picture_not_taken", reason=str(error)[:300])
+        return False
+    return True
 
 
 def answer_ends(loaded: LoadedModel) -> frozenset[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -15,9 +16,8 @@ from PIL import Image
 
 from retllm.errors import ModelUnsuited
 from retllm.fine.cropping import crop_long
-
-Size = tuple[int, int]
-"""Width and height in pixels."""
+from retllm.fine.padding import Canvas, Size, find_canvas
+from retllm.fine.pixels import REFUSALS
 
 _LONG = 6000
 
@@ -35,6 +35,9 @@ _PROBES = (*_COMMON, *_probes(3, 4, 6, 12))
 
 #: used if each check requires a run of the processor
 _FEW: tuple[Size, ...] = ((640, 640), (640, 320), (320, 640))
+
+#: ratio of the sides above which a picture may be refused
+_STRIP = 20
 
 #: the numbers of tokens that Gemma 4 supports
 _SOFT_TOKENS = (1120, 560, 280, 140, 70)
@@ -69,6 +72,7 @@ class PictureBudget:
         measure: Callable[[Size], int],
     ) -> None:
         self.tokens = tokens
+        self._least = 1
         self._model = model
         self._processor = processor
         self._measure = measure
@@ -79,6 +83,7 @@ class PictureBudget:
         self._crops = bool(getattr(images, "do_center_crop", False) and shorter and not tiles)
         # one call of the processor for each size; the pictures of a collection have few different sizes
         self._fitting = lru_cache(maxsize=4096)(self._find_fitting)
+        self._canvas = lru_cache(maxsize=4096)(self._find_canvas)
         self._lower(images, config)
         for size in _COMMON if self._count else _FEW:
             try:
@@ -93,6 +98,39 @@ class PictureBudget:
             ValueError: the processor rejects pictures of this size.
         """
         return self._measure(size) if self._count is None else self._count(size)
+
+    def most(self) -> int:
+        """Return the largest number of tokens of a picture, whatever its size, up to a ratio of its sides of 12."""
+        counts = []
+        for size in _PROBES if self._count else _FEW:
+            with suppress(ValueError):
+                counts.append(self.count(self._fitting(size)))
+        return max(counts)
+
+    def refuse_smallest(self) -> None:
+        """Pad the pictures that have as few tokens as a picture of one pixel, since the model does not take them."""
+        self._least = self.count(self._fitting((1, 1))) + 1
+        self._canvas.cache_clear()
+
+    def canvas(self, size: Size) -> Canvas:
+        """Return where to show a picture of this size: the model may take it only on a larger canvas."""
+        return self._canvas(size)
+
+    def _find_canvas(self, size: Size) -> Canvas:
+        # scaled to its shorter side and cropped, a picture of any shape becomes the same square
+        return Canvas(size, size) if self._crops else find_canvas(size, self._takes)
+
+    def _takes(self, size: Size) -> bool:
+        try:
+            fitting = self._fitting(size)
+            if self.count(fitting) < self._least:
+                return False
+            if max(fitting) > _STRIP * min(fitting):
+                # some processors count the tokens of strips that they then refuse
+                self._measure(fitting)
+        except REFUSALS:
+            return False
+        return True
 
     def fit(self, picture: Image.Image) -> Image.Image:
         """Return the picture, made smaller if it exceeds the budget.

@@ -14,15 +14,22 @@ from torch import Tensor
 from transformers import BatchFeature
 
 from retllm.fine.content import Picture
+from retllm.fine.padding import Canvas, Size
 from retllm.logs import carried
 
 _THREADS = 4
+
+#: number of padded pictures whose sizes are kept: more than the caches hold, a few megabytes
+_KEPT_CANVASES = 50_000
 
 #: what image processors and Pillow raise for a picture that they can't process
 REFUSALS = (ValueError, TypeError, RuntimeError, OSError, ZeroDivisionError, SyntaxError)
 
 Fit = Callable[[Image.Image], Image.Image]
 """Makes a picture smaller if it exceeds the picture budget."""
+
+Canvases = Callable[[Size], Canvas]
+"""Returns where to show a picture of a size."""
 
 Grids = Callable[[str], Tensor | None]
 """Returns the ``image_grid_thw`` of a picture by its key; None if its visual tokens are not cached."""
@@ -46,6 +53,8 @@ class PixelMemo:
         self._no_pixels = torch.empty(0)
         self.grids: Grids = lambda _: None
         self.fit: Fit = lambda picture: picture
+        self.canvas: Canvases = lambda size: Canvas(size, size)
+        self._padded: dict[str, Size] = {}
 
     def open(self) -> None:
         self._answers = {}
@@ -53,12 +62,26 @@ class PixelMemo:
     def close(self) -> None:
         self._answers = None
         self._keys.clear()
+        while len(self._padded) > _KEPT_CANVASES:
+            del self._padded[next(iter(self._padded))]
+
+    def padded(self, key: str) -> Size | None:
+        """Return the size to which a picture seen in this or an earlier call was padded; None if it was not."""
+        return self._padded.get(key)
+
+    def _opened(self, picture: Picture) -> Image.Image:
+        """Return the picture as the processor takes it: padded to a canvas, within the picture budget."""
+        image = picture.rgb()
+        canvas = self.canvas(image.size)
+        if canvas.size != image.size:
+            self._padded[picture.key] = canvas.size
+        return self.fit(canvas.show(image))
 
     def shown(self, picture: Picture) -> Image.Image:
         """Return the picture to give to the processor; a placeholder if its output is known already."""
         key = picture.key
         known = (self._answers or {}).get((key,)) is not None or self._known_grid(key) is not None
-        image = Image.new("RGB", (1, 1)) if known and self._options is not None else self.fit(picture.rgb())
+        image = Image.new("RGB", (1, 1)) if known and self._options is not None else self._opened(picture)
         self._keys[id(image)] = key
         return image
 
@@ -78,7 +101,7 @@ class PixelMemo:
 
         def prepare(key: str, picture: Picture) -> None:
             with suppress(*REFUSALS):
-                self._cached_call((key,), [[self.fit(picture.rgb())]], options)
+                self._cached_call((key,), [[self._opened(picture)]], options)
 
         if len(new) > 1:
             with ThreadPoolExecutor(max_workers=min(_THREADS, os.cpu_count() or 1)) as pool:

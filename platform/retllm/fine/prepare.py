@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from cachetools import LRUCache
 from jinja2 import TemplateError
 from PIL import Image
 
 from retllm.errors import InvalidInput, ModelUnsuited
 from retllm.fine.batching import TOKEN_KEYS, Pair
 from retllm.fine.content import Picture
-from retllm.fine.picture_budget import PictureBudget, Size
+from retllm.fine.padding import Size
+from retllm.fine.picture_budget import PictureBudget
 from retllm.fine.pixels import REFUSALS, PixelMemo
 from retllm.fine.prompts import Part
 
@@ -34,6 +36,15 @@ class Opening:
     tokens: tuple[int, ...]
 
 
+#: maximum share of a picture in the model's context, in percent: two pictures and a question have to fit
+_PICTURE_SHARE = 37
+
+#: upper bound of the tokens of a picture for each visual token of the largest: some mark rows, columns or tiles
+_TOKENS_OF_VISUAL = 2
+
+#: pictures, or pairs of pictures, whose number of tokens is kept
+_KEPT_EXPANSIONS = 50_000
+
 #: inputs of some processors (PaliGemma's) that would make the model compute a loss
 _FOR_TRAINING = ("labels",)
 
@@ -45,6 +56,11 @@ class Preparer:
         model: its name, for messages.
         processor: of an image-text-to-text model, with a chat template.
         limit: maximum number of tokens of the model; None if unknown.
+
+    Attributes:
+        limit: the maximum number of tokens.
+        picture_tokens: maximum number of tokens of a picture; None before :meth:`limit_pictures`.
+        pixels: the image processor.
 
     Raises:
         ModelUnsuited: the processor has no chat template, tokenizer or image processor.
@@ -63,7 +79,10 @@ class Preparer:
         self._processor = processor
         self._tokenizer = tokenizer
         self._images = images
-        self._limit = limit
+        self.limit = limit
+        self.picture_tokens: int | None = None
+        self._largest: int | None = None
+        self._expansions: LRUCache[tuple[str, ...], int] = LRUCache(maxsize=_KEPT_EXPANSIONS)
         self.pixels = PixelMemo(images)
         processor.image_processor = self.pixels
         self._control = _control_tokens(processor, tokenizer)
@@ -74,6 +93,9 @@ class Preparer:
 
     def limit_pictures(self, tokens: int, config: Any, image_token: int) -> None:
         """Limit every picture to ``tokens`` tokens.
+
+        If two pictures of the maximum would leave no room for a question in the model's context, the maximum is lower:
+        :attr:`picture_tokens` has it. Pictures of shapes that the model does not take are padded.
 
         Args:
             tokens: the maximum.
@@ -90,8 +112,20 @@ class Preparer:
             features = self._processor(text=[text], images=images, return_tensors="pt", **self._special_tokens(text))
             return int((features["input_ids"] == image_token).sum())
 
-        budget = PictureBudget(self.model, self._processor, self._images, config, tokens, measure)
-        self.pixels.fit = budget.fit
+        def limited(most: int) -> PictureBudget:
+            return PictureBudget(self.model, self._processor, self._images, config, most, measure)
+
+        budget = limited(tokens)
+        if self.limit is not None and budget.most() > (share := self.limit * _PICTURE_SHARE // 100):
+            # a model that needs more takes pairs with one picture
+            with suppress(ModelUnsuited):
+                budget = limited(share)
+        self._budget, self.picture_tokens, self._largest = budget, budget.tokens, budget.most()
+        self.pixels.fit, self.pixels.canvas = budget.fit, budget.canvas
+
+    def pad_smallest(self) -> None:
+        """Pad every picture that has the fewest tokens that the processor makes, so that it has more."""
+        self._budget.refuse_smallest()
 
     @contextmanager
     def pictures_once(self) -> Iterator[None]:
@@ -115,11 +149,7 @@ class Preparer:
         at = text.rfind(self._sanitize(message[-1]))
         if at < 0:
             return None
-        try:
-            keys = tuple(picture.key for picture in pictures)
-        except REFUSALS as error:
-            raise _refused(index, error) from error
-        return Opening((text[:at], *keys), tuple(self.encode(text)))
+        return Opening((text[:at], *_keys(index, pictures)), tuple(self.encode(text)))
 
     def pair(self, index: int, message: Sequence[Part]) -> Pair:
         """Return the inputs of one message.
@@ -128,6 +158,11 @@ class Preparer:
             InvalidInput: the model's image processor rejects a picture (for example, a strip of pixels), there are
                 more tokens than the model takes, or control tokens can't be removed from a text.
         """
+        pair = self._prepared(index, message)
+        self.check_length(index, pair.length)
+        return pair
+
+    def _prepared(self, index: int, message: Sequence[Part]) -> Pair:
         text = self._rendered(index, message)
         pictures = [part for part in message if isinstance(part, Picture)]
         try:
@@ -145,9 +180,42 @@ class Preparer:
         tokens = {key: features[key] for key in TOKEN_KEYS if key in features}
         other = {key: value for key, value in features.items() if key not in (*TOKEN_KEYS, *_FOR_TRAINING)}
         vision = {key: torch.as_tensor(value) for key, value in other.items()}
-        pair = Pair(index, tokens, vision, tuple(picture.key for picture in pictures))
-        self.check_length(index, pair.length)
-        return pair
+        return Pair(index, tokens, vision, tuple(picture.key for picture in pictures))
+
+    def length(self, index: int, message: Sequence[Part]) -> int:
+        """Return the number of tokens of a message; a picture seen before is not opened again.
+
+        Raises:
+            InvalidInput: a picture can't be prepared, or control tokens can't be removed from a text.
+        """
+        written = len(self.encode(self._rendered(index, message)))
+        pictures = [part for part in message if isinstance(part, Picture)]
+        if not pictures:
+            return written
+        keys = _keys(index, pictures)
+        if keys not in self._expansions:
+            self._expansions[keys] = self._prepared(index, message).length - written
+        return written + self._expansions[keys]
+
+    def expansion(self, index: int, message: Sequence[Part]) -> int | None:
+        """Return how many tokens the pictures of a message add to its text, or at most add; None if that is unknown.
+
+        Raises:
+            InvalidInput: the key of a picture must be computed from its pixels, and it can't be opened.
+        """
+        pictures = [part for part in message if isinstance(part, Picture)]
+        known = self._expansions.get(_keys(index, pictures)) if pictures else 0
+        if known is None and self._largest is not None:
+            return _TOKENS_OF_VISUAL * len(pictures) * self._largest
+        return known
+
+    def count(self, text: str) -> int:
+        """Return the number of tokens of a text within a message.
+
+        Raises:
+            InvalidInput: control tokens can't be removed from it.
+        """
+        return len(self.encode(self._sanitize(text), continued=True))
 
     def check_length(self, index: int, length: int) -> None:
         """Check that ``length`` tokens fit into the model.
@@ -155,9 +223,9 @@ class Preparer:
         Raises:
             InvalidInput: ``length`` is above the model's maximum.
         """
-        if self._limit is not None and length > self._limit:
+        if self.limit is not None and length > self.limit:
             raise InvalidInput(
-                f"The pair is {length} tokens long; the model takes {self._limit}. Shorten the text.",
+                f"The pair is {length} tokens long; the model takes {self.limit}. Shorten the text.",
                 field="candidates",
                 index=index,
             )
@@ -256,6 +324,13 @@ def _control_tokens(processor: Any, tokenizer: Any) -> re.Pattern[str]:
     # longest first, so that a token matches before one that it contains
     longest_first = sorted((name for name in names if len(name.strip()) > 1), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
+def _keys(index: int, pictures: Sequence[Picture]) -> tuple[str, ...]:
+    try:
+        return tuple(picture.key for picture in pictures)
+    except REFUSALS as error:
+        raise _refused(index, error) from error
 
 
 def _refused(index: int, error: Exception) -> InvalidInput:

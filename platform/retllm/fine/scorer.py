@@ -8,7 +8,8 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from itertools import islice
 
 import torch
@@ -19,6 +20,7 @@ from retllm.fine.content import Content, Picture
 from retllm.fine.device import pick_device, pick_dtype
 from retllm.fine.engine import Engine
 from retllm.fine.feedforward import FeedForward
+from retllm.fine.fitting import AskedPair, TextFitter
 from retllm.fine.injection import NO_INJECTION, Injection, LayerPlan
 from retllm.fine.model import LoadedModel, load_model
 from retllm.fine.modes import ModeScorer, PendingScores, ScoreTask, make_mode_scorer
@@ -68,6 +70,7 @@ class Scorer:
         self._lock = threading.Lock()
         self._features = PictureFeatures(loaded, token_budget, visual_bytes)
         self._prefixes = PrefixCache(prefix_bytes)
+        self._fitter = TextFitter(loaded.preparer, prompts)
         self._splits: bool | None = None
         self._feed_forwards: dict[int, FeedForward] = {}
         self._mode_scorers: dict[Mode, ModeScorer] = {"true_false": make_mode_scorer("true_false", prompts, loaded)}
@@ -78,7 +81,7 @@ class Scorer:
             device=str(loaded.module.device),
             dtype=str(loaded.module.dtype).removeprefix("torch."),
             layers=len(loaded.decoder.layers),
-            picture_tokens=picture_tokens,
+            picture_tokens=loaded.preparer.picture_tokens or picture_tokens,
         )
 
     def version(self, injection: Injection, mode: Mode = "true_false") -> str:
@@ -127,7 +130,9 @@ class Scorer:
     ) -> list[PairScore]:
         """Score every candidate against the query, in the given order.
 
-        A pair's score does not depend on the other candidates of the call, beyond floating-point tolerance.
+        A pair's score does not depend on the other candidates of the call, beyond floating-point tolerance. A picture
+        whose shape the model does not take is padded, and texts longer than its context are shortened; the score has a
+        remark then. A pair that the model takes is not changed.
 
         Args:
             query: the query.
@@ -158,16 +163,28 @@ class Scorer:
                     if trace
                     else self._untraced(mode_scorer, injection, plan)
                 )
+                ask = partial(self._fitter.fit, wordings=mode_scorer.wordings, answer_tokens=mode_scorer.answer_tokens)
                 remaining = iter(enumerate(candidates))
                 # no step in this loop waits for the device: the next window is prepared while it computes
                 while window := list(islice(remaining, _WINDOW)):
-                    pending.append(run(ScoreTask(query, window)))
+                    pairs = [ask(place, query, candidate) for place, candidate in window]
+                    scores = run(ScoreTask(pairs))
+                    pending.append(partial(_with_remarks, scores, [self._remark(pair) for pair in pairs]))
                     # a call with thousands of candidates must not hold all their pixels; the query's are used again
                     needed = {query.picture.key} if query.picture else set()
                     preparer.pixels.keep_only(needed)
                     self._features.keep_only(needed)
             self._features.keep_only(set())
             return [score for read in pending for score in read()]
+
+    def _remark(self, pair: AskedPair) -> str | None:
+        """Return what of a pair was changed for the model; its pictures have been prepared."""
+        remarks = list(pair.remarks)
+        for name, content in (("query picture", pair.query), ("picture", pair.candidate)):
+            size = self._loaded.preparer.pixels.padded(content.picture.key) if content.picture else None
+            if size is not None:
+                remarks.append(f"The {name} was padded to {size[0]:,} × {size[1]:,} pixels for the model.")
+        return " ".join(remarks) or None
 
     def _untraced(
         self, mode_scorer: ModeScorer, injection: Injection, plan: LayerPlan
@@ -227,6 +244,10 @@ class Scorer:
         if mode not in self._mode_scorers:
             self._mode_scorers[mode] = make_mode_scorer(mode, self._prompts, self._loaded)
         return self._mode_scorers[mode]
+
+
+def _with_remarks(scores: PendingScores, remarks: Sequence[str | None]) -> list[PairScore]:
+    return [replace(score, remark=remark) for score, remark in zip(scores(), remarks, strict=True)]
 
 
 def load_scorer(

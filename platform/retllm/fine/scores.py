@@ -20,6 +20,7 @@ class PairScore:
         uncertainty: the early reading, 0 to 1, that armed it; None unless the ``entropy`` trigger did.
         tokens: length of the pair, visual tokens included.
         error: why there is no score, for people; the candidate keeps its coarse rank.
+        remark: what of the pair was changed for the model, for people: a picture padded, a text shortened.
         trace: how the score was computed; None if not requested, and for a pair without a picture.
     """
 
@@ -30,6 +31,7 @@ class PairScore:
     uncertainty: float | None
     tokens: int
     error: str | None = None
+    remark: str | None = None
     trace: Trace | None = None
 
 

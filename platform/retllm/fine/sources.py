@@ -65,6 +65,25 @@ def can_load(model: str, revision: str | None = None) -> ModelSource:
     return from_hub(model, revision, config="config.json", weights=("model.safetensors",))
 
 
+def decoder_layers(model: str, revision: str | None = None) -> int | None:
+    """Return the number of decoder layers of a model by its configuration; None if that is not on this machine.
+
+    Fast: neither weights nor libraries of models are read.
+    """
+    path = Path(model).expanduser() / "config.json"
+    try:
+        if not path.is_file() and _HUB_NAME.fullmatch(model):
+            from huggingface_hub import try_to_load_from_cache
+
+            found = try_to_load_from_cache(model, "config.json", revision=revision or _DEFAULT_REVISION)
+            path = Path(found) if isinstance(found, str) else path
+        config = json.loads(path.read_text(encoding="utf-8"))
+        layers = config.get("text_config", config).get("num_hidden_layers")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return layers if isinstance(layers, int) else None
+
+
 def _from_folder(model: str, path: Path) -> ModelSource:
     if not (path / "config.json").is_file():
         return _nowhere(model, f"The folder {model} has no config.json, so it is not a model saved by transformers.")

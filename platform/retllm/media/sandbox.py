@@ -236,8 +236,11 @@ def _payload_length(facts: dict[str, Any], request: DecodeRequest | SplitRequest
     length = facts.get("length")
     if "refused" in facts or "end" in facts:
         maximum = 0
+    elif isinstance(request, SplitRequest):
+        # a compressed picture is at most slightly larger than its pixels
+        maximum = 4 * request.side**2 + CHUNK
     elif request.side or request.copy_side:
-        # WebP and JPEG are at most slightly larger than their pixels; a copy has no more pixels than its original
+        # the same; a copy has no more pixels than its original
         maximum = 4 * (request.side**2 + (request.max_pixels if request.copy_side else 0)) + CHUNK
     else:
         maximum = request.max_pixels * 3

@@ -151,10 +151,12 @@ _SEARCH = (
     ),
     Rule(
         "done_is_scored",
-        "every candidate of a done unit has a score row",
+        "every candidate of a done unit has a score row, or an error since its item was deleted",
         """SELECT f.id, 'item ' || f.item FROM scoring f JOIN searches s ON s.id = f.job_id
             WHERE f.state = 'done' AND NOT EXISTS (SELECT FROM scores o WHERE o.search_id = f.job_id
-                AND o.item_id = f.item::uuid AND o.scorer_version = s.scorer_version) LIMIT :limit""",
+                AND o.item_id = f.item::uuid AND o.scorer_version = s.scorer_version)
+            AND NOT EXISTS (SELECT FROM candidates c JOIN items i ON i.id = c.item_id AND i.state = 'deleted'
+                WHERE c.search_id = f.job_id AND c.item_id = f.item::uuid AND c.error IS NOT NULL) LIMIT :limit""",
     ),
     Rule(
         "dead_candidate_has_error",

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import OPEN_UNITS, JobState, Stage, UnitState
 from retllm.db.locks import lock_collections_of_jobs
-from retllm.db.tables import Job, Unit, new_id
+from retllm.db.tables import Item, Job, Unit, new_id
 from retllm.queue.handlers import handler_of
 from retllm.queue.notifications import FIRST_NOTIFIED, Notification
 
@@ -47,7 +47,8 @@ def mark_dead(session: Session, job: Job, unit: Unit, error: str, *, split: bool
     """End a unit that has no attempt left.
 
     A unit of several items is split into units of one item, so that a bad item fails alone. A unit of one item is
-    dead, and so is any unit if ``split`` is false because the items did not cause the failure.
+    dead, and its error begins with the item's name. So is any unit if ``split`` is false because the items did not
+    cause the failure; then the error names no item.
     """
     unit.token = None
     unit.lease_until = None
@@ -58,6 +59,9 @@ def mark_dead(session: Session, job: Job, unit: Unit, error: str, *, split: bool
         unit.state = UnitState.SPLIT
         return append_units(session, job, unit.stage, [{**unit.payload, "items": [item]} for item in items])
     unit.state = UnitState.DEAD
+    if split and items:
+        name = session.scalar(sa.select(Item.name).where(Item.id == UUID(items[0])))
+        unit.error = f"{name}: {error}" if name else error
     handler_of(job.kind).on_dead(session, job, unit, error, split)
     session.flush()
     return finish_if_complete(session, job)

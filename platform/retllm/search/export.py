@@ -73,6 +73,7 @@ _OF_RESULT: dict[str, Any] = {
     "decided_by": Candidate.decided_by,
     "mark": sa.case((Judgment.relevant, "relevant"), (sa.not_(Judgment.relevant), "not relevant")),
     "error": sa.func.coalesce(Candidate.error, Score.error),
+    "remark": Score.remark,
 }
 
 # each setting has a column with its name; a group that can be off has one column

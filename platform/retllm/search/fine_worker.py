@@ -10,13 +10,26 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import sqlalchemy as sa
+import structlog
 from PIL.Image import Image
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemState
-from retllm.db.tables import Item, Job, Score, Search
-from retllm.errors import Conflict, MediaRejected, ModelUnavailable, StorageUnavailable
+from retllm.db.tables import Candidate, Item, Job, Score, Search
+from retllm.errors import (
+    Conflict,
+    InvalidInput,
+    MediaRejected,
+    ModelUnavailable,
+    ModelUnsuited,
+    NotFound,
+    RetllmError,
+    ScoreUnreadable,
+    StorageUnavailable,
+    TooLarge,
+    TooLargeForDevice,
+)
 from retllm.fine import Content, Injection, PairScore, Picture
 from retllm.fine.prompts import Mode
 from retllm.queue.claim import complete
@@ -28,9 +41,15 @@ from retllm.search.query_picture import query_picture
 from retllm.search.score_cache import Columns
 from retllm.settings import public_name
 
+log = structlog.get_logger(__name__)
+
 if TYPE_CHECKING:
     # at run time this name imports torch and transformers
     from retllm.fine import Scorer
+
+
+#: errors of one pair: no attempt of a worker like this one can score it
+_OF_A_PAIR = (InvalidInput, NotFound, TooLarge, TooLargeForDevice, ScoreUnreadable)
 
 
 @dataclass(frozen=True)
@@ -62,16 +81,20 @@ class _Task:
 def fine_unit(context: WorkerContext, held: LeasedUnit, scorer: Scorer) -> list[Notification]:
     """Score the unit's candidates against the query and store the scores; existing scores are kept.
 
+    A candidate that no attempt can score (damaged in the storage, not for this model) gets a score without a value that
+    says why. One that was deleted gets an error and no score. The others are scored.
+
     Raises:
         StaleClaim, JobCancelled: between two batches, or at the end.
-        MediaRejected, InvalidInput, TooLargeForDevice: a candidate was deleted, can't be decoded, or does not suit the
-            model. A unit with several candidates is then split.
+        ModelUnsuited: the scorer lacks a layer that the search chose.
+        Conflict: the query's picture can't be read any more.
     """
     with context.sessions() as session:
         search = session.get_one(Search, held.claim.job_id)
         task = _task(search, scorer, entropy_only=is_entropy_pass(held.claim.payload))
-        _require_scorer(context, task)
-        items = _unscored(session, task, [UUID(item) for item in held.claim.payload["items"]])
+        _require_scorer(context, task, scorer)
+        unscored = _unscored(session, task, [UUID(item) for item in held.claim.payload["items"]])
+        items = [item for item in unscored if item.state is ItemState.READY]
         keys = {item.id: score_cache.key_of(task.mode_version, search, item) for item in items}
         known = _cached(session, context, task, list(keys.values()))
     held.lease.check()
@@ -86,6 +109,8 @@ def fine_unit(context: WorkerContext, held: LeasedUnit, scorer: Scorer) -> list[
         cached = {item: known[key] | {"cached": True} for item, key in keys.items() if key in known}
         store = _store_entropies if task.entropy_only else _store_scores
         store(session, job.id, task.version, fresh | cached, held.claim.token)
+        if not task.entropy_only:
+            _mark_deleted(session, job.id, [item for item in unscored if item.state is not ItemState.READY])
         return []
 
     return complete(context.sessions, held.claim, write)
@@ -105,7 +130,7 @@ def _task(search: Search, scorer: Scorer, *, entropy_only: bool) -> _Task:
     )
 
 
-def _require_scorer(context: WorkerContext, task: _Task) -> None:
+def _require_scorer(context: WorkerContext, task: _Task, scorer: Scorer) -> None:
     search, served = task.search, public_name(context.settings.scorer_name)
     if search.scorer != served:
         raise ModelUnavailable(
@@ -117,24 +142,20 @@ def _require_scorer(context: WorkerContext, task: _Task) -> None:
             "The scorer changed while this search was running, and scores of two versions can't be compared: "
             "search again."
         )
+    try:
+        task.injection.plan(scorer.info.layers)
+    except InvalidInput as error:
+        raise ModelUnsuited(error.message) from error
 
 
 def _unscored(session: Session, task: _Task, ids: Sequence[UUID]) -> list[Item]:
-    """Return the items among ``ids`` that lack a score (in the entropy pass: an entropy), in the order of ``ids``.
-
-    Raises:
-        MediaRejected: one of them was deleted.
-    """
+    """Return the items among ``ids`` that lack a score (in the entropy pass: an entropy), in the order of ``ids``."""
     scored = sa.select(Score.item_id).filter_by(search_id=task.search.id, scorer_version=task.version)
     if task.entropy_only:
         scored = scored.where(Score.entropy.is_not(None))
     done = set(session.scalars(scored))
     found = {item.id: item for item in session.scalars(sa.select(Item).where(Item.id.in_(ids)))}
-    items = [found[key] for key in ids if key in found and key not in done]
-    for item in items:
-        if item.state is not ItemState.READY:
-            raise MediaRejected(f"{item.name} was deleted after the search found it.")
-    return items
+    return [found[key] for key in ids if key in found and key not in done]
 
 
 def _cached(session: Session, context: WorkerContext, task: _Task, keys: list[str]) -> dict[str, Columns]:
@@ -150,15 +171,27 @@ def _score(
     if not items:
         return {}
     query = _query(context, task.search)
-    candidates = [_content(context, scorer, item) for item in items]
-    held.lease.check()
-    scores = scorer.score(query, candidates, task.injection, mode=task.mode, trace=task.traced)
-    return {item.id: _columns(score) for item, score in zip(items, scores, strict=True)}
+
+    def scored(some: Sequence[Item]) -> dict[UUID, Columns]:
+        held.lease.check()
+        candidates = [_content(context, scorer, item) for item in some]
+        try:
+            scores = scorer.score(query, candidates, task.injection, mode=task.mode, trace=task.traced)
+        except _OF_A_PAIR as error:
+            if len(some) == 1:
+                log.warning("candidate.not_scored", item=str(some[0].id), reason=error.message)
+                return {some[0].id: _without_score(some[0], error)}
+            # whichever it is of: the others are scored without it
+            half = len(some) // 2
+            return scored(some[:half]) | scored(some[half:])
+        return {item.id: _columns(score) for item, score in zip(some, scores, strict=True)}
+
+    return scored(items)
 
 
 def _query(context: WorkerContext, search: Search) -> Content:
     key = search.query_picture_key
-    picture = Picture(partial(_open, query_picture, context, key), search.query_picture_sha256) if key else None
+    picture = Picture(partial(_open_query, context, key), search.query_picture_sha256) if key else None
     return Content(image=picture, text=search.query_text)
 
 
@@ -179,6 +212,19 @@ def _least_side(item: Item, least_pixels: int) -> int:
     return math.ceil(min(item.width or 0, item.height or 0) * min(1.0, math.sqrt(least_pixels / area)))
 
 
+def _open_query(context: WorkerContext, key: str) -> Image:
+    """Open the query's picture.
+
+    Raises:
+        Conflict: it was decoded when the search was submitted, and can't be now; no candidate is at fault.
+        StorageUnavailable: it can't be read now.
+    """
+    try:
+        return _open(query_picture, context, key)
+    except (MediaRejected, NotFound, TooLarge) as error:
+        raise Conflict(f"The picture of the query can't be used any more: {error.message} Search again.") from error
+
+
 def _open(open_: Callable[..., Image], *arguments: object) -> Image:
     """Open a picture; the scorer calls this when it needs the pixels.
 
@@ -193,9 +239,14 @@ def _open(open_: Callable[..., Image], *arguments: object) -> Image:
 
 
 def _columns(score: PairScore) -> Columns:
-    names = ("score", "log_odds", "entropy", "injected_layer", "uncertainty", "tokens", "error")
+    names = ("score", "log_odds", "entropy", "injected_layer", "uncertainty", "tokens", "remark", "error")
     values: dict[str, Any] = {name: getattr(score, name) for name in names}
     return values | {"trace": None if score.trace is None else score.trace.as_json()}
+
+
+def _without_score(item: Item, error: RetllmError) -> Columns:
+    nothing = PairScore(None, None, None, None, None, tokens=0, error=f"{item.name}: {error.message}")
+    return _columns(nothing)
 
 
 def _without_error(columns: Columns) -> Columns:
@@ -215,7 +266,7 @@ def _set_version(session: Session, search_id: UUID, scorer: Scorer, version: str
 
 def _store_scores(session: Session, search_id: UUID, version: str, scores: dict[UUID, Columns], token: UUID) -> None:
     """Insert the scores; existing ones are kept."""
-    defaults = {"error": None, "trace": None, "cached": False}
+    defaults = {"error": None, "remark": None, "trace": None, "cached": False}
     rows = [
         {"search_id": search_id, "item_id": item_id, "scorer_version": version, "token": token, **defaults, **columns}
         for item_id, columns in scores.items()
@@ -224,9 +275,20 @@ def _store_scores(session: Session, search_id: UUID, version: str, scores: dict[
         session.execute(insert(Score).values(rows).on_conflict_do_nothing())
 
 
+def _mark_deleted(session: Session, search_id: UUID, items: Sequence[Item]) -> None:
+    for item in items:
+        session.execute(
+            sa.update(Candidate)
+            .where(Candidate.search_id == search_id, Candidate.item_id == item.id)
+            .values(error=f"{item.name} was deleted after the search found it.")
+        )
+
+
 def _store_entropies(session: Session, search_id: UUID, version: str, scores: dict[UUID, Columns], token: UUID) -> None:
-    """Add the entropy to tied scores."""
+    """Add the entropy to tied scores, where there is one."""
     for item_id, columns in scores.items():
+        if columns["entropy"] is None:
+            continue
         session.execute(
             sa.update(Score)
             .where(Score.search_id == search_id, Score.item_id == item_id, Score.scorer_version == version)

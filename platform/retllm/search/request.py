@@ -90,6 +90,9 @@ def resolve(request: SearchRequest, settings: Settings, embedder: str) -> Search
     if values["k"] > settings.max_k:
         raise InvalidInput(f"k is at most {settings.max_k} here (setting RETLLM_MAX_K).", field="k")
     values["kinds"] = sorted(set(values["kinds"]))
+    if values["injection"]["trigger"] != "fixed":
+        # it has no effect, and must not make searches look different
+        values["injection"]["fixed_layer"] = None
     if values["tie_decimals"] is None:
         values["tie_decimals"] = default_tie_decimals(values["mode"])
     served = _served(values["coarse"]["embedders"], settings)

@@ -42,7 +42,10 @@ class CandidateView(BaseModel):
     decided_by: DecidedBy | None
     cached: bool = Field(description="the score comes from the cache, since the same pair was scored before")
     has_trace: bool
-    error: str | None
+    error: str | None = Field(description="why there is no score")
+    remark: str | None = Field(
+        default=None, description="what was changed for the scorer: a picture padded, a text shortened"
+    )
     item_id: UUID
     name: str
     kind: ItemKind

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, undefer
 
 from retllm.db.tables import CachedScore, Item, Search
 
-_COLUMNS = ("score", "log_odds", "entropy", "injected_layer", "uncertainty", "tokens")
+_COLUMNS = ("score", "log_odds", "entropy", "injected_layer", "uncertainty", "tokens", "remark")
 # rows deleted in one transaction
 _PRUNE_BATCH = 10_000
 

@@ -68,7 +68,9 @@ class InjectionSettings(Strict):
     tau: float = _setting(lambda settings: settings.tau, "tau", "uncertainty that arms the next layer", ge=0, le=1)
     start: int | None = _setting(lambda _: None, "after layer", "layers after this one may arm", ge=0)
     end: int | None = _setting(lambda _: None, "before layer", "layers before this one may arm", ge=1)
-    fixed_layer: int | None = _setting(lambda _: None, "fixed layer", "the layer of the fixed trigger", ge=0)
+    fixed_layer: int | None = _setting(
+        lambda settings: settings.fixed_layer, "fixed layer", "the layer of the fixed trigger", ge=0
+    )
     scope: Literal["all", "suffix"] = _setting(
         lambda settings: settings.scope, "positions", "positions that are injected"
     )

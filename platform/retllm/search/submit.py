@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import ItemKind, ItemState, JobKind, Stage, TokenScope
 from retllm.db.tables import Item, Search
 from retllm.errors import Conflict, InvalidInput
+from retllm.fine.injection import Injection
+from retllm.fine.sources import decoder_layers
 from retllm.identity.access import collection_for, require_scope
 from retllm.identity.actor import Actor
 from retllm.indexing.indexed import embedder_of
@@ -45,7 +47,7 @@ def submit_search(
     Raises:
         NotFound: the collection does not exist.
         Forbidden: the actor has a smaller scope than ``search``.
-        InvalidInput: the query is empty, or a field is out of bounds.
+        InvalidInput: the query is empty, a field is out of bounds, or the scorer lacks a layer that it names.
         Conflict: the collection is empty or not indexed, or the idempotency key belongs to a different request.
     """
     embedder = embedder_of(collection_for(session, actor, collection_id), settings)
@@ -79,6 +81,8 @@ def _search_row(
     request: SearchRequest, settings: Settings, embedder: str, text: str | None, picture: StoredPicture | None
 ) -> Search:
     resolved = resolve(request, settings, embedder)
+    columns = resolved.columns()
+    _check_layers(Injection.from_json(columns["injection"]), settings)
     kind_with_picture = ItemKind.BOTH if text else ItemKind.IMAGE
     return Search(
         kind=ItemKind.TEXT if picture is None else kind_with_picture,
@@ -91,8 +95,20 @@ def _search_row(
         scorer_revision=settings.scorer_revision,
         unit_candidates=settings.score_unit_candidates,
         coarse=coarse.plan(resolved, embedder, has_text=text is not None),
-        **resolved.columns(),
+        **columns,
     )
+
+
+def _check_layers(injection: Injection, settings: Settings) -> None:
+    """Check that the scorer has the layers that the search names, if its files are on this machine.
+
+    Raises:
+        InvalidInput: it has fewer.
+    """
+    if injection.active and (injection.trigger == "fixed" or injection.end is not None):
+        layers = decoder_layers(settings.scorer_name, settings.scorer_revision)
+        if layers is not None:
+            injection.plan(layers)
 
 
 def question_of(text: str | None, picture_sha256: str | None) -> str:

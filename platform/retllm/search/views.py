@@ -100,6 +100,7 @@ def _candidate(
         cached=bool(score.cached),
         has_trace=row.has_trace,
         error=candidate.error or score.error,
+        remark=score.remark,
         item_id=item.id,
         name=item.name,
         kind=item.kind,

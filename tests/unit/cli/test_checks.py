@@ -110,6 +110,14 @@ def test_low_disk_space_is_reported(
     assert checks.check_disk(settings(tmp_path)).state == state
 
 
+def test_a_fixed_layer_that_the_scorer_lacks_fails(tmp_path: Path) -> None:
+    demo = PRESETS["demo"].scorer
+    assert checks.check_scorer(settings(tmp_path, scorer=demo, trigger="fixed", fixed_layer=5)).state == "ok"
+    found = checks.check_scorer(settings(tmp_path, scorer=demo, trigger="fixed", fixed_layer=6))
+    assert found.state == "failed"
+    assert found.message == f"RETLLM_FIXED_LAYER is 6, but the layers of {demo} are 0 to 5."
+
+
 @pytest.mark.parametrize(
     ("device", "preset", "state"),
     [("auto", "demo", "ok"), ("auto", "paper", "warning"), ("cuda", "demo", "failed"), ("cuda:1", "paper", "failed")],

@@ -42,6 +42,12 @@ def test_a_result_is_printed_as_a_table_of_candidates(capsys: pytest.CaptureFixt
     assert "no number" in second
 
 
+def test_a_remark_on_a_candidate_is_printed_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    remark = "The picture was padded to 300 × 2 pixels for the model."
+    show.candidates(_search(candidates=[_row(remark=remark), _row(rank=2, remark=None)]))
+    assert capsys.readouterr().out.splitlines()[3:] == [f"a.png: {remark}"]
+
+
 def test_the_fused_score_is_shown_if_fusion_is_used(capsys: pytest.CaptureFixture[str]) -> None:
     show.candidates(_search(fusion_weight=0.5, candidates=[_row(fused=2.5)]))
     head, first = capsys.readouterr().out.splitlines()
@@ -105,6 +111,7 @@ class _Api:
         (["--mode", "choice", "--adaptive"], {"mode": "choice", "adaptive": True}),
         (["--no-adaptive", "--fusion-weight", "0"], {"adaptive": False, "fusion_weight": 0.0}),
         (["--trace"], {"trace": True}),
+        (["--trigger", "fixed", "--fixed-layer", "3"], {"injection": {"trigger": "fixed", "fixed_layer": 3}}),
         (["--captions"], {"coarse": {"captions": True}}),
         (["--no-captions", "--embedder", "hf-hub:o/r"], {"coarse": {"captions": False, "embedders": ["hf-hub:o/r"]}}),
     ],

@@ -18,6 +18,7 @@ from tests.unit.fine.reference import Reference, picture
 from retllm.errors import InvalidInput, ScoreUnreadable
 from retllm.fine import Content, Injection, PairScore, Scorer, load_prompts, load_scorer
 from retllm.fine.engine import Engine, Prompt, PromptAnswer
+from retllm.fine.fitting import AskedPair
 from retllm.fine.modes import ScoreTask
 from retllm.fine.modes.verbalized import Verbalized, most_likely
 
@@ -199,7 +200,8 @@ def score_texts(qwen: Scorer) -> Callable[[list[str]], tuple[list[PairScore], li
     def scores(texts: list[str]) -> tuple[list[PairScore], list[dict[int, int]]]:
         encode = lambda text: loaded.preparer.encode(text, continued=True)  # noqa: E731
         engine: Any = Scripted(encode, encode("<|im_end|>")[0], texts)
-        task = ScoreTask(Content(text="a"), [(at, Content(text="b")) for at in range(len(texts))])
+        query, candidate = Content(text="a"), Content(text="b")
+        task = ScoreTask([AskedPair(at, query, candidate) for at in range(len(texts))])
         return Verbalized(load_prompts(), loaded).score(engine, task)(), engine.asked
 
     return scores

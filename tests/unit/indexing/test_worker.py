@@ -72,7 +72,8 @@ def test_only_the_unreadable_picture_of_a_unit_fails_and_it_can_be_retried(conte
     assert (view.stages[0].items_total, view.stages[0].items_done, view.stages[0].items_failed) == (4, 3, 1)
     assert view.progress == 0.75
     assert len(view.errors) == 1
-    assert _errors(world) == {broken.id: view.errors[0].error}, "the item has the error"
+    error = _errors(world)[broken.id]
+    assert view.errors[0].error == job.error == f"2.png: {error}", "job, page, API and command line name the file"
     states = [(unit.state, unit.attempt, len(unit.payload["items"])) for unit in world.units(job_id)]
     assert states == [(UnitState.DONE, 1, 2), (UnitState.DONE, 1, 1), (UnitState.DEAD, 1, 1)], (
         "no embedding was repeated"

@@ -143,9 +143,9 @@ def test_retries_are_delayed_longer_each_time_until_the_unit_is_dead(world) -> N
     assert 75 < waits[1] <= 80
     claims.fail(world.sessions, world.must_claim(unit_id), RuntimeError("no memory"), world.settings)
     (unit,) = world.units(job_id)
-    assert (unit.state, unit.attempt, unit.error) == (UnitState.DEAD, 3, "RuntimeError: no memory")
+    assert (unit.state, unit.attempt, unit.error) == (UnitState.DEAD, 3, "one: RuntimeError: no memory")
     job = world.job(job_id)
-    assert (job.state, job.error) == (JobState.FAILED, "RuntimeError: no memory")
+    assert (job.state, job.error) == (JobState.FAILED, "one: RuntimeError: no memory")
 
 
 def _failed(message: str) -> RuntimeError:

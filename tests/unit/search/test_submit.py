@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -23,6 +24,7 @@ from retllm.indexing.submit import submit_index
 from retllm.queue.submission import Submitted
 from retllm.search.request import SearchRequest
 from retllm.search.submit import StoredPicture, submit_search
+from retllm.settings import PRESETS
 
 
 def _index(world, key: str | None = None) -> Submitted:
@@ -174,6 +176,34 @@ def test_a_search_can_disable_the_scaling_of_the_injection(indexed) -> None:
     assert _stored(indexed, injection={"scaling": False}).injection["scaling"] is False
     indexed.settings = indexed.settings.model_copy(update={"injection_scaling": False})
     assert _stored(indexed).injection["scaling"] is False
+
+
+def test_the_fixed_layer_defaults_to_the_settings_and_is_kept_for_its_trigger_only(indexed) -> None:
+    assert _stored(indexed, injection={"trigger": "fixed", "fixed_layer": 3}).injection["fixed_layer"] == 3
+    assert _stored(indexed, injection={"trigger": "off", "fixed_layer": 3}).injection["fixed_layer"] is None
+    with pytest.raises(InvalidInput, match="needs fixed_layer") as caught:
+        _search(indexed, text="a", injection={"trigger": "fixed"})
+    assert caught.value.detail["field"] == "fixed_layer"
+    indexed.settings = indexed.settings.model_copy(update={"fixed_layer": 2})
+    assert _stored(indexed, injection={"trigger": "fixed"}).injection["fixed_layer"] == 2
+    assert _stored(indexed).injection["fixed_layer"] is None
+    indexed.settings = indexed.settings.model_copy(update={"trigger": "fixed"})
+    assert (_stored(indexed).injection["trigger"], _stored(indexed).injection["fixed_layer"]) == ("fixed", 2)
+
+
+def test_a_layer_beyond_those_of_a_scorer_on_this_machine_is_refused_at_submission(indexed, tmp_path: Path) -> None:
+    """Also in the demo scorer's configuration, which has six; an unknown scorer's workers check it."""
+    folder = tmp_path / "scorer"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"text_config": {"num_hidden_layers": 4}}')
+    beyond = {"trigger": "fixed", "fixed_layer": 6}
+    assert _stored(indexed, injection=beyond).injection["fixed_layer"] == 6
+    for scorer, layers in ((str(folder), 4), (PRESETS["demo"].scorer, 6)):
+        indexed.settings = indexed.settings.model_copy(update={"scorer": scorer})
+        with pytest.raises(InvalidInput, match=f"this model's layers are 0 to {layers - 1}") as caught:
+            _search(indexed, text="a", injection=beyond)
+        assert caught.value.detail["field"] == "fixed_layer"
+        assert _stored(indexed, injection={**beyond, "fixed_layer": layers - 1}).injection["fixed_layer"] == layers - 1
 
 
 def test_the_decimals_of_a_tie_depend_on_the_mode_unless_they_are_set(indexed) -> None:

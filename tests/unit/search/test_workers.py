@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from uuid import uuid4
 
 import numpy as np
@@ -13,16 +14,19 @@ from retllm.db.enums import DecidedBy, ItemKind, JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Candidate, Item, Score, Search
 from retllm.errors import InvalidInput, ModelUnavailable
-from retllm.fine import Content
+from retllm.fine import Content, load_scorer
 from retllm.history import control
 from retllm.history.job_views import job_view
+from retllm.history.listing import JobFilters
 from retllm.indexing.submit import submit_index
 from retllm.media.ingest import Ingest, delete_item
 from retllm.media.storage import Storage
+from retllm.queue.audit import violations
 from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
-from retllm.search import fine_worker
+from retllm.search import export, fine_worker
 from retllm.search.coarse_worker import coarse_unit
 from retllm.search.submit import StoredPicture
+from retllm.settings import PRESETS
 
 
 def test_a_search_has_the_coarse_order_first_and_then_the_final_order(context: WorkerContext, world) -> None:
@@ -118,9 +122,7 @@ def test_a_unit_is_retried_if_the_storage_is_unavailable(context: WorkerContext,
     assert view_of(world, search_id).candidates[0].score == pytest.approx(250 / 255)
 
 
-def test_a_candidate_that_cannot_be_scored_has_an_error_and_the_others_are_ranked(
-    context: WorkerContext, world
-) -> None:
+def test_a_deleted_candidate_has_an_error_and_the_others_are_ranked_above_it(context: WorkerContext, world) -> None:
     world.add_texts("red circle", "red square", "red moon")
     index(context, world)
     search_id = search(world, text="red circle", k=3)
@@ -131,11 +133,114 @@ def test_a_candidate_that_cannot_be_scored_has_an_error_and_the_others_are_ranke
     scorer = FakeScorer(lambda content: (0.9, 0.1) if content.text == "red moon" else (0.4, 0.1))
     run(context, world, search_id, scorer)
     view = view_of(world, search_id)
-    assert view.job.state is JobState.PARTIAL
+    assert view.job.state is JobState.SUCCEEDED
     assert not view.provisional
     assert [row.score for row in view.candidates] == [0.9, 0.4, None]
-    assert "deleted" in (view.candidates[-1].error or "")
+    assert view.candidates[-1].error == f"{gone.name} was deleted after the search found it."
+    assert violations(world.sessions, quiet=True) == []
     assert view.candidates[-1].item_id == gone.id
+
+
+def test_a_candidate_that_no_attempt_can_score_keeps_its_coarse_rank_and_says_why(
+    context: WorkerContext, world
+) -> None:
+    """A file that is gone, one that can't be decoded any more, and a pair that the model refuses; no unit is dead."""
+    ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
+    names = [f"{name}.png" for name in ("whole", "gone", "cut", "refused", "other")]
+    for at, name in enumerate(names):
+        ingest.add_picture(name, png((250 - 40 * at, 30 * at, 0)))
+    index(context, world)
+    with transaction(world.sessions) as session:
+        keys = dict(session.execute(sa.select(Item.name, Item.picture_key)).all())
+    context.storage.delete(keys["gone.png"])
+    context.storage.put(keys["cut.png"], io.BytesIO(png((250, 0, 0)).getvalue()[:60]))
+
+    def score(content: Content) -> tuple[float, float]:
+        shown = np.asarray(content.picture.rgb())[0, 0]
+        if tuple(shown) == (130, 90, 0):
+            raise InvalidInput("The model can't take this pair: too dull.", index=0)
+        return 0.2 + float(shown[1]) / 255, 0.1
+
+    context.storage.put("queries/q/picture", png((250, 0, 0)))
+    search_id = search(world, StoredPicture("queries/q/picture", "0" * 64), k=5)
+    run(context, world, search_id, FakeScorer(score))
+    view = view_of(world, search_id)
+    assert view.job.state is JobState.SUCCEEDED
+    assert view.job.errors == []
+    assert {unit.state for unit in world.units(search_id)} == {UnitState.DONE}
+    rows = {row.name: row for row in view.candidates}
+    assert rows["gone.png"].error == "gone.png: The stored file is missing."
+    assert rows["cut.png"].error.startswith("cut.png: The picture is damaged")
+    assert rows["refused.png"].error == "refused.png: The model can't take this pair: too dull."
+    for name in ("gone.png", "cut.png", "refused.png"):
+        row = rows[name]
+        assert (row.score, row.rank, row.decided_by) == (None, row.coarse_rank, DecidedBy.COARSE)
+    assert (rows["other.png"].rank, rows["whole.png"].rank) == (1, 5)
+    assert violations(world.sessions, quiet=True) == []
+
+
+def test_a_search_whose_query_picture_is_gone_fails_and_blames_no_candidate(context: WorkerContext, world) -> None:
+    world.add_texts("red circle")
+    index(context, world)
+    context.storage.put("queries/q/picture", png((250, 0, 0)))
+    search_id = search(world, StoredPicture("queries/q/picture", "0" * 64), k=1)
+    run_unit(context, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: FakeEmbedder()))
+    context.storage.delete("queries/q/picture")
+    scorer = FakeScorer(lambda content: (0.5, 0.1))
+    plain = scorer.score
+    scorer.score = lambda query, *more, **named: (query.picture.rgb(), plain(query, *more, **named))[1]
+    run(context, world, search_id, scorer)
+    assert world.job(search_id).state is JobState.FAILED
+    assert "picture of the query can't be used any more" in (world.job(search_id).error or "")
+
+
+def test_a_strip_and_a_text_of_the_maximum_length_are_scored_as_items_and_as_query(
+    context: WorkerContext, world
+) -> None:
+    """With the demo scorer, whose context has 1,024 tokens and whose processor refuses pictures beyond 1 to 200."""
+    scorer = load_scorer(PRESETS["demo"].scorer, device="cpu")
+    text = ("a red circle " * 1600)[: world.settings.max_text_chars].strip()
+    world.add_texts(text)
+    ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
+    assert ingest.add_picture("strip.png", png((250, 0, 0), (300, 1))).status == "added"
+    index(context, world)
+    context.storage.put("queries/q/picture", png((0, 250, 0), (1, 300)))
+    picture = StoredPicture("queries/q/picture", "0" * 64)
+    long, by_picture = search(world, text=text, k=2), search(world, picture, k=2)
+    for search_id in (long, by_picture):
+        run(context, world, search_id, scorer)
+        assert {unit.state for unit in world.units(search_id)} == {UnitState.DONE}
+        assert all(row.score is not None and row.error is None for row in view_of(world, search_id).candidates)
+    remarks = {row.kind: row.remark for row in view_of(world, long).candidates}
+    assert remarks[ItemKind.IMAGE].startswith("The query text was shortened to its first ")
+    assert remarks[ItemKind.IMAGE].endswith(" The picture was padded to 300 × 2 pixels for the model.")
+    assert " The text was shortened to its first " in remarks[ItemKind.TEXT]
+    remarks = {row.kind: row.remark for row in view_of(world, by_picture).candidates}
+    assert remarks[ItemKind.TEXT].endswith(" The query picture was padded to 2 × 300 pixels for the model.")
+
+
+def test_a_remark_on_a_pair_is_stored_shown_and_cached(context: WorkerContext, world) -> None:
+    world.add_texts("red circle", "red square")
+    index(context, world)
+    scorer = FakeScorer(lambda content: (0.5, 0.1), remark=lambda content: "Cut." if "circle" in content.text else None)
+    for cached in (False, True):
+        search_id = search(world, text="red", k=2)
+        run(context, world, search_id, scorer)
+        rows = {row.text: row for row in view_of(world, search_id).candidates}
+        assert {text: row.remark for text, row in rows.items()} == {"red circle": "Cut.", "red square": None}
+        assert rows["red circle"].cached is cached
+    found = export.rows(world.sessions, world.user, JobFilters(), export.Rows.RESULTS)
+    assert sorted(row["remark"] or "" for row in found) == ["", "", "Cut.", "Cut."]
+
+
+def test_a_layer_that_the_scorer_lacks_fails_at_once_with_its_range(context: WorkerContext, world) -> None:
+    world.add_texts("red circle", "red square")
+    index(context, world)
+    search_id = search(world, text="red", k=2, injection={"trigger": "fixed", "fixed_layer": 6})
+    run(context, world, search_id, FakeScorer(lambda content: (0.5, 0.1)))
+    (unit,) = world.units(search_id, Stage.FINE)
+    assert (unit.state, unit.attempt) == (UnitState.DEAD, 1)
+    assert unit.error == "fixed_layer is 6, but this model's layers are 0 to 5."
 
 
 def test_a_retry_keeps_the_existing_scores_and_adds_the_missing_ones(context: WorkerContext, world) -> None:

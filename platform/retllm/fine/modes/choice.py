@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from retllm.fine.engine import Engine, Prompt, PromptAnswer
 from retllm.fine.model import LoadedModel, both_labels
 from retllm.fine.modes.interface import PendingScores, ScoreTask, check_readable, finite_or_nan
-from retllm.fine.prompts import Prompts
+from retllm.fine.prompts import Prompts, Wording
 from retllm.fine.scores import PairScore
 
 
@@ -24,6 +25,9 @@ class Choice:
         ModelUnsuited: a letter is not a single token of the model.
     """
 
+    wordings: ClassVar[tuple[Wording, ...]] = ("choice", "choice_swapped")
+    answer_tokens: ClassVar[int] = 0
+
     def __init__(self, prompts: Prompts, loaded: LoadedModel) -> None:
         first, second = both_labels(loaded.preparer, prompts.labels["choice"])
         self._prompts = prompts
@@ -33,9 +37,9 @@ class Choice:
     def score(self, engine: Engine, task: ScoreTask) -> PendingScores:
         """Ask two questions for each candidate in one call, so that their shared prefix is computed once."""
         asks = [
-            Prompt(place, self._prompts.message(order, task.query, candidate), recorded=order == "choice")
-            for place, candidate in task.candidates
-            for order in ("choice", "choice_swapped")
+            Prompt(pair.place, self._prompts.message(order, pair.query, pair.candidate), recorded=order == "choice")
+            for pair in task.pairs
+            for order in self.wordings
         ]
         pending = engine.answer(asks, self._read)
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from retllm.errors import ScoreUnreadable
-from retllm.fine.content import Content
 from retllm.fine.engine import Engine, Prompt
+from retllm.fine.fitting import AskedPair
+from retllm.fine.prompts import Wording
 from retllm.fine.scores import PairScore
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoreTask:
-    """The pairs to score: a query, and candidates with their positions in the call."""
+    """The pairs to score."""
 
-    query: Content
-    candidates: Sequence[tuple[int, Content]]
+    pairs: Sequence[AskedPair]
 
 
 PendingScores = Callable[[], list[PairScore]]
@@ -28,7 +28,15 @@ PendingScores = Callable[[], list[PairScore]]
 
 
 class ModeScorer(Protocol):
-    """Scores pairs in one mode with one model."""
+    """Scores pairs in one mode with one model.
+
+    Attributes:
+        wordings: of the questions about a pair.
+        answer_tokens: maximum number of tokens that the model writes.
+    """
+
+    wordings: ClassVar[tuple[Wording, ...]]
+    answer_tokens: ClassVar[int]
 
     def score(self, engine: Engine, task: ScoreTask) -> PendingScores:
         """Ask the questions, if possible without waiting for the answers.

@@ -31,12 +31,15 @@ def score_traced(
     scores = mode_scorer.score(watched, task)()
     without: dict[int, PairScore] = {}
     if plain is not None:
-        seen = [(place, candidate) for place, candidate in task.candidates if place in recorder.records]
-        found = mode_scorer.score(plain, ScoreTask(task.query, seen))()
-        without = {place: score for (place, _), score in zip(seen, found, strict=True)}
+        seen = [pair for pair in task.pairs if pair.place in recorder.records]
+        found = mode_scorer.score(plain, ScoreTask(seen))()
+        without = {pair.place: score for pair, score in zip(seen, found, strict=True)}
     return [
-        replace(score, trace=_trace(recorder, place, shown(task.query, candidate), score, without.get(place)))
-        for (place, candidate), score in zip(task.candidates, scores, strict=True)
+        replace(
+            score,
+            trace=_trace(recorder, pair.place, shown(pair.query, pair.candidate), score, without.get(pair.place)),
+        )
+        for pair, score in zip(task.pairs, scores, strict=True)
     ]
 
 

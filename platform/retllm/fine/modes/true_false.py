@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from retllm.fine.engine import Engine, Prompt, PromptAnswer
 from retllm.fine.model import LoadedModel, both_labels
 from retllm.fine.modes.interface import PendingScores, ScoreTask, check_readable
-from retllm.fine.prompts import Prompts
+from retllm.fine.prompts import Prompts, Wording
 from retllm.fine.scores import PairScore
 from retllm.fine.trigger import label_probability
 
@@ -20,6 +22,9 @@ class TrueFalse:
         ModelUnsuited: "True" or "False" is not a single token of the model.
     """
 
+    wordings: ClassVar[tuple[Wording, ...]] = ("true_false",)
+    answer_tokens: ClassVar[int] = 0
+
     def __init__(self, prompts: Prompts, loaded: LoadedModel) -> None:
         positive, _ = both_labels(loaded.preparer, prompts.labels["true_false"])
         self._prompts = prompts
@@ -28,8 +33,7 @@ class TrueFalse:
     def score(self, engine: Engine, task: ScoreTask) -> PendingScores:
         """Ask one question for each candidate."""
         asks = [
-            Prompt(place, self._prompts.message("true_false", task.query, candidate))
-            for place, candidate in task.candidates
+            Prompt(pair.place, self._prompts.message("true_false", pair.query, pair.candidate)) for pair in task.pairs
         ]
         pending = engine.answer(asks, self._read)
         return lambda: [_pair_score(ask, answer) for ask, answer in zip(asks, pending.read(), strict=True)]

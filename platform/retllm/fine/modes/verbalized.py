@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from retllm.fine.model import LoadedModel, answer_ends
 from retllm.fine.modes.interface import PendingScores, ScoreTask, check_readable, finite_or_nan
 from retllm.fine.modes.written import Written, truncated_answer, written_score
 from retllm.fine.prepare import Preparer
-from retllm.fine.prompts import Prompts
+from retllm.fine.prompts import Prompts, Wording
 from retllm.fine.scores import PairScore
 
 MAX_NEW_TOKENS = 16
@@ -41,6 +42,9 @@ class Verbalized:
     ``true_false`` pass, which is run for tied candidates only.
     """
 
+    wordings: ClassVar[tuple[Wording, ...]] = ("verbalized",)
+    answer_tokens: ClassVar[int] = MAX_NEW_TOKENS
+
     def __init__(self, prompts: Prompts, loaded: LoadedModel) -> None:
         self._prompts = prompts
         self._preparer = loaded.preparer
@@ -49,8 +53,8 @@ class Verbalized:
     def score(self, engine: Engine, task: ScoreTask) -> PendingScores:
         """Decode all answers in parallel, without those that are complete. Waits for the device at each token."""
         writings = [
-            _Writing(Prompt(place, self._prompts.message("verbalized", task.query, candidate)))
-            for place, candidate in task.candidates
+            _Writing(Prompt(pair.place, self._prompts.message("verbalized", pair.query, pair.candidate)))
+            for pair in task.pairs
         ]
         for _ in range(MAX_NEW_TOKENS):
             growing = [writing for writing in writings if writing.written is None]

@@ -313,6 +313,22 @@ def test_the_heat_map_page_explains_a_missing_trace(reader: Visitor, searched: S
     assert "did not save re-injection maps" in reader.get(f"/jobs/{searched.id}").text
 
 
+def test_a_remark_and_the_reason_of_a_missing_score_are_shown_with_the_candidate(
+    reader: Visitor, searched: Searched
+) -> None:
+    searched.score(1, 0.75)
+    searched.score(2, 0.5)
+    remark, reason = "The picture was padded to 300 × 2 pixels for the model.", "a.png: The stored file is missing."
+    with transaction(searched.served.sessions) as session:
+        session.execute(sa.update(Search).values(query_picture_key="queries/x/picture"))
+        session.execute(sa.update(Score).where(Score.item_id == searched.items[0]).values(remark=remark))
+        session.execute(sa.update(Score).where(Score.item_id == searched.items[1]).values(score=None, error=reason))
+    page = reader.get(f"/jobs/{searched.id}")
+    assert [shown.text for shown in page.all("p", class_="remark")] == [remark]
+    assert f"Not scored: {reason}" in page.text
+    assert f"was not scored: {reason}" in reader.get(f"/jobs/{searched.id}/candidates/{searched.items[1]}/map").text
+
+
 def test_the_heat_map_page_says_if_neither_query_nor_item_has_a_picture(reader: Visitor, searched: Searched) -> None:
     searched.score(1, 0.75)
     page = reader.get(f"/jobs/{searched.id}/candidates/{searched.items[0]}/map")

@@ -132,7 +132,7 @@ def test_a_repeated_search_keeps_every_setting(reader: Visitor, indexed: str, se
         "tie_decimals": 7,
         "fusion_weight": 0.5,
         "adaptive": {"first": 2, "step": 3, "clear_score": -1.25, "clear_gap": 0.5},
-        "injection": {"alpha": 0.25, "trigger": "entropy", "tau": 0.5, "start": 2, "end": 9, "scope": "all"},
+        "injection": {"alpha": 0.25, "trigger": "entropy", "tau": 0.5, "start": 2, "end": 5, "scope": "all"},
         "coarse": {"captions": True, "embedders": list(served.settings.embedders)},
         "trace": True,
     }

@@ -1,0 +1,42 @@
+"""The pairs of models that one setting chooses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A pair of models: an embedder (open_clip name) and a scorer (transformers name or folder)."""
+
+    embedder: str
+    scorer: str
+    meaning: str
+    notice: str | None = None
+    """What users of these models should know, and what to do about it."""
+
+
+def _shipped(name: str) -> str:
+    return str(Path(__file__).resolve().parent / "demo" / "models" / name)
+
+
+PRESETS: dict[str, Preset] = {
+    "demo": Preset(
+        embedder=f"local-dir:{_shipped('clip')}",
+        scorer=_shipped("mllm"),
+        meaning="two small models that ship with the project, trained on its procedural scenes; CPU, offline",
+        notice="The demo models know drawn scenes only. For photographs set RETLLM_PRESET=small, or start with "
+        "retllm up --preset small.",
+    ),
+    "small": Preset(
+        embedder="ViT-B-32/laion2b_s34b_b79k",
+        scorer="HuggingFaceTB/SmolVLM-500M-Instruct",
+        meaning="real models that run on a laptop",
+    ),
+    "paper": Preset(
+        embedder="ViT-L-14-336/openai",
+        scorer="Qwen/Qwen2.5-VL-7B-Instruct",
+        meaning="the pair of the RetLLM paper; needs a GPU with 24 GB or more",
+    ),
+}
