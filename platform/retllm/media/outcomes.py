@@ -34,6 +34,9 @@ class FileOutcome(BaseModel):
 
     ``added``: a new item. ``duplicate``: the collection already has it, nothing changed. ``updated``: an item has
     a new caption. ``rejected``: not added, for the reason in ``error``.
+
+    Attributes:
+        remark: what else there is to know about the file.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,6 +46,7 @@ class FileOutcome(BaseModel):
     item_id: UUID | None = None
     kind: ItemKind | None = None
     error: FileError | None = None
+    remark: str | None = None
 
 
 def rejected(name: str, error: RetllmError) -> FileOutcome:

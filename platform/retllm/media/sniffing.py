@@ -10,10 +10,14 @@ from retllm.media.names import suffix_of
 PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".mpo"}
 )
-_TEXT_SUFFIXES = frozenset({".txt", ".text"})
+_TEXT_SUFFIXES = frozenset({".txt", ".text", ".caption"})
 _CSV_SUFFIXES = frozenset({".csv", ".tsv"})
 _JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
-ACCEPTED = "pictures (JPEG, PNG, WebP, GIF, TIFF, BMP), texts (.txt), captions (.csv, .jsonl) and ZIP archives"
+_XMP_SUFFIX = ".xmp"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+ACCEPTED = (
+    "pictures (JPEG, PNG, WebP, GIF, TIFF, BMP), texts (.txt), captions (.csv, .json, .xmp and others) and ZIP archives"
+)
 
 
 class FileKind(StrEnum):
@@ -21,8 +25,9 @@ class FileKind(StrEnum):
 
     PICTURE = "picture"  # one of the six picture formats
     TEXT = "text"  # a plain text, one item
-    CSV = "csv"  # rows of captions or texts
-    JSONL = "jsonl"  # rows of captions or texts, one JSON object per line
+    CSV = "csv"  # rows of captions or texts in a table
+    JSONL = "jsonl"  # rows of captions or texts in JSON, or what JSON says of the picture beside it
+    XMP = "xmp"  # what XMP says of the picture beside it
     ARCHIVE = "archive"  # a ZIP of any of the others
 
 
@@ -77,6 +82,8 @@ def sniff(head: bytes, name: str) -> FileKind:
         return FileKind.PICTURE
     if head.startswith(_ARCHIVES):
         return FileKind.ARCHIVE
+    if head.startswith(_UTF16) and suffix_of(name) in _CSV_SUFFIXES | _JSONL_SUFFIXES:
+        return FileKind.CSV if suffix_of(name) in _CSV_SUFFIXES else FileKind.JSONL
     for offset, magic, what in _KNOWN_OTHERS:
         if head[offset:].startswith(magic):
             raise MediaRejected(f"The file is {what}. Accepted: {ACCEPTED}.")
@@ -100,6 +107,8 @@ def _textual(head: bytes, name: str) -> FileKind:
     suffix = suffix_of(name)
     if suffix in _TEXT_SUFFIXES:
         return FileKind.TEXT
+    if suffix == _XMP_SUFFIX:
+        return FileKind.XMP
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for opening, what in _MARKUP:
         if start.startswith(opening):
