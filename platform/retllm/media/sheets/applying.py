@@ -163,7 +163,8 @@ class _Run:
             elif self.as_texts:
                 texts.append((row, "\n".join(cleaned)))
             else:
-                self._refuse(row.number, problem(Reason.NO_PICTURE, f"Row {row.number} names no picture."))
+                message = f"Row {row.number} names no picture: name one, or upload the sheet with --texts (texts=true)."
+                self._refuse(row.number, problem(Reason.NO_PICTURE, message))
         targets = self._lookup.targets(references, self._located) if references else {}
         for row, captions in named:
             target = targets[row.file]

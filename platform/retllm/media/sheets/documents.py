@@ -15,7 +15,7 @@ MAX_DEPTH = 32
 """How deep the lists and objects of a document may lie in each other."""
 MAX_NODES = 100_000
 """How many values one element of a document may have."""
-_BUFFER = 1 << 16
+_BUFFER = 1 << 14
 
 Event = tuple[str, Any]
 

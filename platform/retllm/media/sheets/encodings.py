@@ -14,9 +14,9 @@ from retllm.errors import MediaRejected
 from retllm.media import streams
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-# three such characters in a row occur in no Western language: the text is in another code page
-_NOT_WESTERN = re.compile(rb"[\x80-\xff]{3}|[\x00\x81\x8d\x8f\x90\x9d]")
-_OVERLAP = 2
+# three letters with accents in a row, or four with signs, occur in no Western language: the code page is another one
+_NOT_WESTERN = re.compile(rb"[\xc0-\xff]{3}|[\x80-\xff]{4}|[\x00\x81\x8d\x8f\x90\x9d]")
+_OVERLAP = 3
 
 
 @dataclass(frozen=True, slots=True)

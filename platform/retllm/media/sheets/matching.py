@@ -120,12 +120,13 @@ def _form(reference: Reference, name: str) -> int | None:
     base = base_name(name)
     bare = stem(base)
     wanted = reference.bases
-    folded = [each.casefold() for each in wanted]
+    lower = [each.lower() for each in wanted]
     fits = (
+        base == wanted[0],
         base in wanted,
-        base.casefold() in folded,
+        base.lower() in lower,
         bare in wanted,
-        bare.casefold() in folded,
+        bare.lower() in lower,
         any(is_number_of(each, base) for each in wanted),
     )
     return fits.index(True) if True in fits else None
@@ -181,7 +182,7 @@ def _same(folders: tuple[str, ...], of_picture: tuple[str, ...], name: str) -> b
 def _common(first: Sequence[str], second: Sequence[str]) -> int:
     """Return how many parts are the same from the end, in any case."""
     pairs = zip(reversed(first), reversed(second), strict=False)
-    return next((n for n, (a, b) in enumerate(pairs) if a.casefold() != b.casefold()), min(len(first), len(second)))
+    return next((n for n, (a, b) in enumerate(pairs) if a.lower() != b.lower()), min(len(first), len(second)))
 
 
 def _agrees(first: Sequence[str], second: Sequence[str]) -> bool:
@@ -202,8 +203,8 @@ def _beside(sheet: tuple[str, ...], named: tuple[str, ...], of_picture: tuple[st
     shorter = min(len(sheet), len(rest))
     if rest[:shorter] == sheet[:shorter] or _agrees(sheet, rest):
         return True
-    without = tuple(part for part in sheet if part.casefold() not in _DESCRIBING)
-    pictures = tuple(part for part in rest if part.casefold() not in _OF_PICTURES)
+    without = tuple(part for part in sheet if part.lower() not in _DESCRIBING)
+    pictures = tuple(part for part in rest if part.lower() not in _OF_PICTURES)
     return without != sheet and (_agrees(without, pictures) or rest[: len(without)] == without)
 
 

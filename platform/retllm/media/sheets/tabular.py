@@ -24,8 +24,8 @@ _MAYBE_UNQUOTED = "\t|"
 # lines before the header: empty ones, and Excel's sep=;
 _MAX_BEFORE = 100
 _SEPARATOR = re.compile(r'^"?sep=(.)"?[,;\t|"]*$', re.IGNORECASE)
-# rows that an open quote may run into before the rest of the sheet is given up, which bounds the work
-_MAX_OPEN_QUOTES = 1000
+# lines after an open quote are read again; beyond so many times the length of a row the rest of the sheet is given up
+_MAX_AGAIN = 50
 
 Opener = Callable[[], AbstractContextManager[io.TextIOBase]]
 
@@ -195,15 +195,15 @@ class _Quoted:
         csv.field_size_limit(max(csv.field_size_limit(), self._max_chars))
 
     def __iter__(self) -> Iterator[tuple[int, list[str] | str]]:
-        number, open_quotes = self._table.first_row - 1, 0
+        number, again = self._table.first_row - 1, 0
         while (line := self._next()) is not None:
             number += 1
             self.taken = [line]
             try:
                 fields = next(self._reader(), [])
             except csv.Error as error:
-                open_quotes += len(self.taken) > 1
-                if open_quotes > _MAX_OPEN_QUOTES:
+                again += sum(map(len, self.taken[1:]))
+                if again > _MAX_AGAIN * self._max_chars:
                     raise MediaRejected(
                         f"From row {number:,} on the sheet can't be read, because too many quotes do not close: "
                         "correct the quotes."
