@@ -28,7 +28,7 @@ _PLACEHOLDER = re.compile(
     r"samsung( digital camera| camera pictures)?|digital (still )?camera|digital image|exif[_ ]jpeg([_ ]picture)?|"
     r"jpeg|dcf \d\.\d|default|untitled|ascii|charset=.*|none|null|n/?a|unknown|"
     r"<?digimax.*|created by dji.*|dcim[\\/].*|img_\d+.*|dsc[nf_]?\d*|my beautiful picture|screenshot|"
-    r"(cof|sdr|dav|rbt|edf|mde|ptr|nor|oznor|hdr|hdrpl|ptfhdr|btf|bty|fbt|rhdr|qrf|binary)([_,;]?\w{0,6})?|"
+    r"(cof|sdr|dav|rbt|edf|mde|ptr|nor|oznor|hdr|hdrpl|ptfhdr|btf|bty|fbt|rhdr|qrf|binary)([_,;]\w{0,6})?|"
     r"processed (with|by) .*|picture|image|photo|[\W_\d]*",
     re.IGNORECASE | re.DOTALL,
 )

@@ -77,6 +77,8 @@ class Lookup:
 
         found: dict[str, list[Picture]] = {}
         for name, item_id in run_transaction(self._sessions, read):
+            if self._seen.has(name, item_id):
+                continue  # where it lies in the upload was looked at before
             picture = Picture(Located(name), item_id, earlier=True)
             for key in {stem(name), stem(name).lower()}:
                 found.setdefault(key, []).append(picture)

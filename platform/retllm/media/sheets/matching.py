@@ -237,6 +237,13 @@ class NamesSeen:
         found = self._by_beginning.get((archive, _beginning(path)), ())
         return [picture for picture in found if picture.located.name.startswith(path)]
 
+    def has(self, name: str, item_id: UUID) -> bool:
+        """Return whether this item came with the upload under this name."""
+        return any(
+            picture.item_id == item_id and picture.located.name == name
+            for picture in self._by_stem.get(stem(name).lower(), ())
+        )
+
     def archives(self) -> set[UUID | None]:
         """Return the archives of the pictures; None if some came without an archive."""
         return {archive for archive, _ in self._by_path}

@@ -1,4 +1,4 @@
-"""A row means the picture in its sheet's folder first, then by its path from the end, and none where folders disagree."""
+"""A row means the picture in its sheet's folder, or else by its path from the end; none where folders disagree."""
 
 from __future__ import annotations
 
@@ -104,7 +104,8 @@ def test_a_row_means_no_picture_in_a_folder_that_it_contradicts(row: str, sheet:
 
 
 @pytest.mark.parametrize(
-    ("row", "picture"), [("a.png", "b.png"), ("a.png", "a.jpg"), ("a.png", "aa.png"), ("0001", "10001.jpg"), ("a", "a b.png")]
+    ("row", "picture"),
+    [("a.png", "b.png"), ("a.png", "a.jpg"), ("a.png", "aa.png"), ("0001", "10001.jpg"), ("a", "a b.png")],
 )
 def test_another_name_is_no_candidate(row: str, picture: str) -> None:
     assert found(row, "c.csv", [picture]) == Found()
@@ -174,7 +175,12 @@ def test_a_picture_at_the_path_from_the_sheets_folder_is_always_the_one(
 
 @given(PATH, PATH, PATH, BASE, ARCHIVE, ARCHIVE)
 def test_folders_of_a_row_never_contradict_those_of_its_picture(
-    sheet: list[str], named: list[str], of_picture: list[str], base: str, of_sheet: uuid.UUID | None, other: uuid.UUID | None
+    sheet: list[str],
+    named: list[str],
+    of_picture: list[str],
+    base: str,
+    of_sheet: uuid.UUID | None,
+    other: uuid.UUID | None,
 ) -> None:
     wanted = reference(path(named, base))
     assert wanted is not None
