@@ -17,7 +17,8 @@ from retllm.errors import NotFound
 # limits of one request, so that an interrupted upload loses little
 _REQUEST_FILES = 32
 _REQUEST_BYTES = 64 << 20
-_CAPTIONS = (".csv", ".jsonl")
+# what may say something of pictures is sent after them
+_CAPTIONS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xmp", ".caption", ".txt", ".text")
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,24 @@ class _File:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--create/--no-create", default=True, help="Create the collection if it does not exist.")
 @click.option("--index/--no-index", default=True, help="Index the new items and wait for it.")
+@click.option("--texts", is_flag=True, help="Add the rows of sheets that name no picture as texts.")
 @json_option
 @click.pass_context
 def upload(
-    ctx: click.Context, collection: str, paths: Sequence[Path], create: bool, index: bool, as_json: bool
+    ctx: click.Context, collection: str, paths: Sequence[Path], create: bool, index: bool, texts: bool, as_json: bool
 ) -> None:
     """Upload PATHS (files, ZIP archives, whole folders) into COLLECTION (a name or an id).
 
-    Pictures are JPEG, PNG, WebP, GIF, TIFF or BMP; texts are .txt; captions are .csv or .jsonl with the fields
-    `file` and `caption`. Rejected files are listed with the reason; all others are added. Uploading a folder again
-    adds only new files. The exit status is 1 if a file was rejected or the index job did not succeed.
+    Pictures are JPEG, PNG, WebP, GIF, TIFF or BMP; texts are .txt. Captions are a table (.csv, .tsv) with the columns
+    `file` and `caption`, JSON or JSON Lines with such fields, COCO's or Flickr's files, or a file beside each picture:
+    a.txt, a.caption, a.json or a.xmp for a.jpg. Rejected files are listed with the reason; all others are added.
+    Uploading a folder again adds only new files. The exit status is 1 if a file was rejected or the index job did not
+    succeed.
     """
     api = connect()
     target = find_or_make(api, collection, create=create)
     files = list(_files(paths))
-    outcomes = send(api, target["id"], files, quiet=as_json)
+    outcomes = send(api, target["id"], files, quiet=as_json, texts=texts)
     job = _index(api, target["id"], quiet=as_json) if index and outcomes else None
     rejected = [outcome for outcome in outcomes if outcome["status"] == "rejected"]
     if as_json:
@@ -107,21 +111,22 @@ def send_paths(api: Api, collection_id: str, paths: Sequence[Path], *, quiet: bo
     return send(api, collection_id, list(_files(paths)), quiet=quiet)
 
 
-def send(api: Api, collection_id: str, files: Sequence[_File], *, quiet: bool) -> list[Json]:
-    """Upload ``files`` in several requests; return the outcome of each."""
+def send(api: Api, collection_id: str, files: Sequence[_File], *, quiet: bool, texts: bool = False) -> list[Json]:
+    """Upload ``files`` in several requests; return the outcome of each. With ``texts``, rows may become texts."""
     outcomes: list[Json] = []
     with Progress(console=show.console(stderr=True), disable=quiet) as bar:
         task = bar.add_task("uploading", total=len(files))
         for batch in _requests(files):
-            outcomes.extend(_send_batch(api, collection_id, batch))
+            outcomes.extend(_send_batch(api, collection_id, batch, texts=texts))
             bar.advance(task, len(batch))
     return outcomes
 
 
-def _send_batch(api: Api, collection_id: str, batch: Sequence[_File]) -> list[Json]:
+def _send_batch(api: Api, collection_id: str, batch: Sequence[_File], *, texts: bool) -> list[Json]:
     with ExitStack() as opened:
         parts = [("file", (file.name, opened.enter_context(file.path.open("rb")))) for file in batch]
-        answer = api.call("POST", f"/collections/{collection_id}/items", params={"index": "false"}, files=parts)
+        params = {"index": "false", "texts": str(texts).lower()}
+        answer = api.call("POST", f"/collections/{collection_id}/items", params=params, files=parts)
     outcomes: list[Json] = answer["outcomes"]
     return outcomes
 
@@ -137,5 +142,8 @@ def _print_outcomes(outcomes: Sequence[Json], rejected: Sequence[Json], name: st
     counts = {status: sum(o["status"] == status for o in outcomes) for status in ("added", "updated", "duplicate")}
     summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing new"
     click.echo(f"{name}: {summary}, {len(rejected)} rejected.")
+    for outcome in outcomes:
+        if outcome["remark"]:
+            click.echo(f"  {outcome['name']}: {outcome['remark']}", err=True)
     for outcome in rejected:
         click.echo(f"  {outcome['name']}: {outcome['error']['message']}", err=True)

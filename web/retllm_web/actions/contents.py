@@ -61,8 +61,11 @@ def add(
     files: Iterable[IncomingFile] = (),
     texts: Iterable[Text] = (),
     index: bool = True,
+    rows_as_texts: bool = False,
 ) -> UploadResult:
     """Add files and texts to a collection that ``actor`` may change, and index it if anything is new.
+
+    With ``rows_as_texts``, rows of sheets that name no picture become texts.
 
     Raises:
         NotFound: no such collection.
@@ -71,7 +74,7 @@ def add(
     with transaction(found.sessions) as session:
         collection = collection_for(session, actor, collection_id, Right.CHANGE)
     ingest = Ingest(found.sessions, found.storage, found.settings, collection_id)
-    outcomes = add_files(ingest, files)
+    outcomes = add_files(ingest, files, texts=rows_as_texts)
     outcomes += ingest.add_texts((text.text, text.name) for text in texts)
     counts: Counter[str] = Counter(outcome.status for outcome in outcomes)
     changed = bool(counts["added"] or counts["updated"])

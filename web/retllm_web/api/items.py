@@ -57,6 +57,7 @@ class UploadQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     index: bool = Field(default=True, description="also submit an index job if anything was added or updated")
+    texts: bool = Field(default=False, description="add the rows of a sheet that name no picture as texts")
 
 
 class UploadView(BaseModel):
@@ -98,7 +99,7 @@ class ItemPath(BaseModel):
 _JSON, _SCHEMAS = parse_body(NewTexts)
 api.components_schemas.update(_SCHEMAS)
 _BODY = RequestBody(
-    description="A form with files (pictures, .txt, captions as .csv or .jsonl, .zip of these), or texts as JSON.",
+    description="A form with files (pictures, .txt, captions in sheets and sidecars, .zip of these), or texts as JSON.",
     content={
         "multipart/form-data": MediaType(
             schema=Schema(
@@ -120,7 +121,9 @@ def upload_items(path: CollectionPath, query: UploadQuery) -> Response:
     with transaction(services().sessions) as session:
         # check before reading an upload of gigabytes
         collection_for(session, user, path.collection_id, Right.CHANGE)
-    result = contents.add(user, path.collection_id, files=_files(), texts=_texts(), index=query.index)
+    result = contents.add(
+        user, path.collection_id, files=_files(), texts=_texts(), index=query.index, rows_as_texts=query.texts
+    )
     counts = Counter(outcome.status for outcome in result.outcomes)
     return answer(
         UploadView(

@@ -37,7 +37,8 @@ def upload(collection_id: UUID) -> ResponseReturnValue:
             else collection_page(collection_id, FormFeedback(upload_error=missing, status=422))
         )
     index = request.form.get("index") != "later"
-    result = contents.add(current_actor(), collection_id, files=files, index=index)
+    texts = request.form.get("texts") == "true"
+    result = contents.add(current_actor(), collection_id, files=files, index=index, rows_as_texts=texts)
     if wants_fragment():
         return render_template("_outcomes.html", outcomes=result.outcomes)
     return collection_page(collection_id, FormFeedback(outcomes=result.outcomes))

@@ -10,7 +10,7 @@ const BATCH_BYTES = 32 * 1024 * 1024;
 const MAX_ACCEPTED_ROWS = 200;
 const MAX_REJECTED_ROWS = 1000;
 const ORDER = ["added", "updated", "duplicate", "rejected"];
-const CAPTION_FILES = /\.(csv|jsonl|ndjson)$/i;
+const CAPTION_FILES = /\.(csv|tsv|jsonl?|ndjson|xmp|caption)$/i;
 
 export function uploads(form) {
   const inputs = [...form.querySelectorAll("input[type=file]")];
@@ -215,6 +215,7 @@ class Upload {
     const body = new FormData();
     body.append("csrf_token", this.form.elements.csrf_token.value);
     body.append("index", "later");
+    if (this.form.elements.texts.checked) body.append("texts", "true");
     for (const entry of batch) body.append("file", entry.file, entry.name);
     // fetch reports no upload progress
     const request = this.request = new XMLHttpRequest();
