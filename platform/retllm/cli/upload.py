@@ -17,6 +17,8 @@ from retllm.errors import NotFound
 # limits of one request, so that an interrupted upload loses little
 _REQUEST_FILES = 32
 _REQUEST_BYTES = 64 << 20
+# remarks about files that were taken; all refused files are listed
+_REMARKS = 20
 # what may say something of pictures is sent after them
 _CAPTIONS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xmp", ".caption", ".txt", ".text")
 
@@ -142,8 +144,10 @@ def _print_outcomes(outcomes: Sequence[Json], rejected: Sequence[Json], name: st
     counts = {status: sum(o["status"] == status for o in outcomes) for status in ("added", "updated", "duplicate")}
     summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing new"
     click.echo(f"{name}: {summary}, {len(rejected)} rejected.")
-    for outcome in outcomes:
-        if outcome["remark"]:
-            click.echo(f"  {outcome['name']}: {outcome['remark']}", err=True)
+    remarked = [outcome for outcome in outcomes if outcome.get("remark")]
+    for outcome in remarked[:_REMARKS]:
+        click.echo(f"  {outcome['name']}: {outcome['remark']}", err=True)
+    if len(remarked) > _REMARKS:
+        click.echo(f"  And {len(remarked) - _REMARKS:,} more remarks; --json lists them.", err=True)
     for outcome in rejected:
         click.echo(f"  {outcome['name']}: {outcome['error']['message']}", err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import BinaryIO, Literal
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from retllm.media.ingest import Ingest
 from retllm.media.names import base_name
 from retllm.media.outcomes import FileOutcome, rejected
 from retllm.media.sheets import sidecars
-from retllm.media.sheets.applying import SheetCaptions
+from retllm.media.sheets.applying import Given, SheetCaptions
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.lookup import Lookup
 from retllm.media.sheets.matching import Located, NamesSeen, Picture
@@ -29,7 +30,6 @@ __all__ = ["Applied", "Captioner", "Document", "Located", "NamesSeen"]
 # sidecars and texts written in one transaction
 _BATCH = 500
 _NEVER_TEXTS = (".caption",)
-_EMPTY = "It has no caption."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +96,7 @@ class Captioner:
         captions = SheetCaptions(self._ingest, lookup, texts=self._texts)
         for document in found.sheets:
             yield self._sheet(document, captions)
-        given = captions.given()
+        given = captions.given
         # the best sidecar of a picture comes first
         found.sidecars.sort(key=lambda each: sidecars.by_rank(each[0].located.name))
         for some in batches(found.sidecars, _BATCH):
@@ -151,34 +151,39 @@ class Captioner:
             return _refused(document, error)
         return Applied(document, result.outcomes, True, " ".join(result.remarks) or None, result.refused)
 
-    def _sidecars(self, some: Iterable[tuple[Document, list[Picture]]], given: dict[UUID, str]) -> Iterator[Applied]:
+    def _sidecars(self, some: Iterable[tuple[Document, list[Picture]]], given: dict[UUID, Given]) -> Iterator[Applied]:
         """Write the captions of sidecars, except for pictures that a sheet or a better sidecar already ``given``."""
         texts: dict[UUID, str] = {}
-        waiting: list[tuple[Document, list[UUID], str | None]] = []
+        written: list[tuple[Document, list[UUID]]] = []
         for document, pictures in some:
-            ids = [picture.item_id for picture in pictures if picture.item_id is not None]
             try:
-                if not ids:
-                    shown = base_name(pictures[0].located.name)
-                    raise MediaRejected(f"The picture {shown!r} beside it was rejected: upload both again.")
-                text = self._caption(document, pictures)
+                ids, text = self._read(document, pictures)
             except (MediaRejected, TooLarge) as error:
                 yield _refused(document, error)
                 continue
             free = [item_id for item_id in ids if item_id not in given]
-            remark = None if free and text else _not_used(text, [given[i] for i in ids if i in given])
-            for item_id in free if text else ():
-                texts[item_id] = text or ""
-                given[item_id] = document.located.name
-            waiting.append((document, ids, remark))
-        changes = run_transaction(self._ingest.sessions, lambda session: records.set_captions(session, texts))
-        for document, ids, remark in waiting:
-            yield Applied(document, [_of_sidecar(document, ids, remark, changes)])
+            if text is None:
+                yield _unchanged(document, ids[0], None, "It has no caption.")
+            elif not free:
+                other = next((given[item_id] for item_id in ids if given[item_id].text != text), None)
+                remark = f"Not used: {other.by!r} has the caption." if other else None
+                yield _unchanged(document, ids[0], ItemKind.BOTH, remark)
+            else:
+                texts |= dict.fromkeys(free, text)
+                given |= dict.fromkeys(free, Given(document.located.name, text))
+                written.append((document, free))
+        changes = run_transaction(self._ingest.sessions, partial(records.set_captions, captions=texts))
+        for document, ids in written:
+            yield _changed(document, [item_id for item_id in ids if item_id in changes], changes)
 
-    def _caption(self, document: Document, pictures: Sequence[Picture]) -> str | None:
+    def _read(self, document: Document, pictures: Sequence[Picture]) -> tuple[list[UUID], str | None]:
+        """Return the items of a sidecar's pictures, and its caption."""
+        ids = [picture.item_id for picture in pictures if picture.item_id is not None]
         names = [picture.located.name for picture in pictures]
+        if not ids:
+            raise MediaRejected(f"The picture {base_name(names[0])!r} beside it was rejected: upload both again.")
         with document.opened() as stream:
-            return sidecars.caption(stream, document.kind, names, self._ingest.settings)
+            return ids, sidecars.caption(stream, document.kind, names, self._ingest.settings)
 
     def _add_texts(self, documents: Sequence[Document]) -> Iterator[Applied]:
         read: list[tuple[Document, str]] = []
@@ -201,19 +206,15 @@ def _no_picture(name: str) -> str:
     return f"The file has the caption of a picture, but none with the name of {base_name(name)!r} is beside it: add it."
 
 
-def _not_used(text: str | None, given_by: Sequence[str]) -> str:
-    if not text:
-        return _EMPTY
-    return f"Not used: {given_by[0]!r} has the caption."
-
-
-def _of_sidecar(
-    document: Document, ids: Sequence[UUID], remark: str | None, changes: Mapping[UUID, bool]
-) -> FileOutcome:
+def _unchanged(document: Document, item_id: UUID, kind: ItemKind | None, remark: str | None) -> Applied:
     name = document.located.name
-    if remark is None and not any(item_id in changes for item_id in ids):
-        return rejected(name, MediaRejected("The picture beside it was deleted during the upload."))
-    changed = remark is None and any(changes.get(item_id) for item_id in ids)
-    status: Literal["updated", "duplicate"] = "updated" if changed else "duplicate"
-    kind = ItemKind.BOTH if remark != _EMPTY else None
-    return FileOutcome(name=name, status=status, item_id=ids[0], kind=kind, remark=remark)
+    return Applied(document, [FileOutcome(name=name, status="duplicate", item_id=item_id, kind=kind, remark=remark)])
+
+
+def _changed(document: Document, ids: Sequence[UUID], changes: Mapping[UUID, bool]) -> Applied:
+    """Return the outcome of a sidecar of these items, as far as they still exist."""
+    if not ids:
+        return _refused(document, MediaRejected("The picture beside it was deleted during the upload."))
+    status: Literal["updated", "duplicate"] = "updated" if any(changes[item_id] for item_id in ids) else "duplicate"
+    name = document.located.name
+    return Applied(document, [FileOutcome(name=name, status=status, item_id=ids[0], kind=ItemKind.BOTH)])

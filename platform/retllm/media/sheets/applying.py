@@ -55,11 +55,10 @@ class _Captions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
-    """The caption that an earlier sheet of this upload gave a picture."""
+class Given:
+    """The caption that a picture got in this upload, and what gave it: a row of a sheet, or a sidecar."""
 
-    sheet: str
-    row: int
+    by: str
     text: str
 
 
@@ -68,17 +67,16 @@ class SheetCaptions:
 
     Args:
         texts: whether rows without a picture become texts.
+
+    Attributes:
+        given: the captions that pictures have got.
     """
 
     def __init__(self, ingest: Ingest, lookup: Lookup, *, texts: bool) -> None:
         self._ingest = ingest
         self._lookup = lookup
         self._texts = texts
-        self._given: dict[UUID, _Given] = {}
-
-    def given(self) -> dict[UUID, str]:
-        """Return the pictures that have a caption of a sheet, each with the name of that sheet."""
-        return {item_id: given.sheet for item_id, given in self._given.items()}
+        self.given: dict[UUID, Given] = {}
 
     def apply(self, located: Located, stream: BinaryIO, kind: FileKind) -> SheetResult:
         """Apply every row of a sheet. Rows for the same picture become one caption, one line for each.
@@ -96,7 +94,7 @@ class SheetCaptions:
                     run.take(rows)
             except (MediaRejected, TooLarge) as error:
                 end = error
-        run.write(self._given)
+        run.write(self.given)
         outcomes = run.outcomes()
         if end is None and not outcomes:
             raise MediaRejected("The file contains no captions.")
@@ -201,7 +199,7 @@ class _Run:
         if not (known.whole and target.whole) and not may_be_one(known.reference, named):
             known.mixed_up_with = clean_name(row.file)
 
-    def write(self, given: dict[UUID, _Given]) -> None:
+    def write(self, given: dict[UUID, Given]) -> None:
         """Write the captions; those that an earlier sheet gave are in ``given``, which gets the new ones."""
         for batch in batches(self._captions.items(), _WRITTEN):
             texts = {}
@@ -212,7 +210,7 @@ class _Run:
                         self._refuse(number, refused(number))
                 else:
                     texts[item_id] = text
-                    given[item_id] = _Given(self._located.name, captions.rows[0], text)
+                    given[item_id] = Given(f"{self._located.name}, row {captions.rows[0]}", text)
             changes = run_transaction(self._ingest.sessions, partial(records.set_captions, captions=texts))
             for item_id in texts:
                 self._written(item_id, changes.get(item_id))
@@ -234,7 +232,7 @@ class _Run:
         return "\n".join(fitting)
 
     @staticmethod
-    def _conflict(captions: _Captions, text: str, earlier: _Given | None) -> _Refusing | None:
+    def _conflict(captions: _Captions, text: str, earlier: Given | None) -> _Refusing | None:
         name, other = captions.name, captions.mixed_up_with
         if other is not None:
             return _Refusing(
@@ -245,8 +243,7 @@ class _Run:
         if earlier is not None and earlier.text != text:
             return _Refusing(
                 Reason.SECOND_CAPTION,
-                f"gives the picture {name!r} another caption than {earlier.sheet}, row {earlier.row}: keep one of "
-                "them.",
+                f"gives the picture {name!r} another caption than {earlier.by}: keep one of them.",
             )
         return None
 

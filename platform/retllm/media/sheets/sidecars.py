@@ -17,7 +17,7 @@ from retllm.media.sheets.encodings import as_text, encoding_of
 from retllm.media.sheets.matching import LONG_NAME, path_stem
 from retllm.media.sheets.references import names_a_picture
 from retllm.media.sniffing import FileKind
-from retllm.media.texts import read_text
+from retllm.media.texts import clean_text, read_text
 from retllm.settings import Settings
 
 SUFFIXES = (".txt", ".text", ".caption", ".json", ".xmp")
@@ -96,7 +96,8 @@ def caption(stream: BinaryIO, kind: FileKind, pictures: Iterable[str], settings:
     if kind is FileKind.TEXT:
         return read_text(stream, settings)
     if kind is FileKind.XMP:
-        return xmp.description(stream)
+        found = xmp.description(stream)
+        return clean_text(found, settings) if found else None
     fields = read_object(stream)
     if fields is None:
         raise MediaRejected("The JSON is no object, so it says nothing of the picture beside it.")
@@ -106,7 +107,7 @@ def caption(stream: BinaryIO, kind: FileKind, pictures: Iterable[str], settings:
             # in Google Takeout the title is the name of the file
             texts = [text for text in flat(value) if text.lower() not in names and not names_a_picture(text)]
             if role(field) == column and texts:
-                return "\n".join(dict.fromkeys(texts))
+                return clean_text("\n".join(dict.fromkeys(texts)), settings)
     return None
 
 

@@ -103,12 +103,18 @@ def test_a_sheet_goes_before_a_sidecar_and_a_text_before_other_sidecars(ingest: 
     assert captions(items) == {"a.png": "of the text", "b.png": "of the sheet"}
     assert (outcomes["a.txt"].status, outcomes["a.txt"].remark) == ("updated", None)
     assert (outcomes["a.json"].status, outcomes["a.json"].remark) == ("duplicate", "Not used: 'a.txt' has the caption.")
-    assert outcomes["b.txt"].remark == "Not used: 'captions.csv' has the caption."
+    assert outcomes["b.txt"].remark == "Not used: 'captions.csv, row 2' has the caption."
     versions = {item.version for item in items()}
     # the same upload again changes nothing
     again = add_all(ingest, files)
     assert {outcome.status for outcome in again} == {"duplicate"}
     assert {item.version for item in items()} == versions == {2}
+
+
+def test_two_sidecars_that_say_the_same_need_no_remark(ingest: Ingest, items: Items) -> None:
+    outcomes = add_all(ingest, {"a.png": picture(), "a.txt": b"a red car\n", "a.json": as_json(IMG2DATASET)})
+    assert [(outcome.status, outcome.remark) for outcome in outcomes[1:]] == [("updated", None), ("duplicate", None)]
+    assert captions(items) == {"a.png": "a red car"}
 
 
 def test_a_sidecar_is_for_all_pictures_of_its_name_or_for_the_one_whose_suffix_it_has(
@@ -158,6 +164,8 @@ def test_a_sidecar_without_a_caption_changes_nothing(ingest: Ingest, items: Item
         ("a.txt", b" \n", "empty"),
         ("a.txt", b"x" * 201, "RETLLM_MAX_TEXT_CHARS"),
         ("a.xmp", b"<?xml version='1.0'?><x", "not valid XML"),
+        ("a.json", b'{"caption": "nul \\u0000"}', "NUL"),
+        ("a.xmp", packet(description="x" * 201), "RETLLM_MAX_TEXT_CHARS"),
         ("b.xmp", b"<x/>", "none with the name of 'b.xmp' is beside it"),
         ("b.caption", b"words", "none with the name of 'b.caption' is beside it"),
         ("bad.txt", b"words", "'bad.png' beside it was rejected"),
