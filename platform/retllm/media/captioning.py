@@ -88,11 +88,11 @@ class Captioner:
         Raises:
             NotFound: the collection was deleted.
         """
-        may_be_sheets = {d.located.archive for d in documents if d.kind in (FileKind.CSV, FileKind.JSONL)}
-        lookup = Lookup(self._ingest.sessions, self._ingest.collection_id, self._seen, may_be_sheets)
+        lookup = Lookup(self._ingest.sessions, self._ingest.collection_id, self._seen)
         refused: list[Applied] = []
         found = self._sorted(documents, lookup, refused)
         yield from refused
+        lookup.with_sheets = {document.located.archive for document in found.sheets}
         captions = SheetCaptions(self._ingest, lookup, texts=self._texts)
         for document in found.sheets:
             yield self._sheet(document, captions)

@@ -108,24 +108,26 @@ def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uu
 
 
 def pictures_with_stems(
-    session: Session, collection_id: uuid.UUID, stems: Iterable[str], suffix: str
+    session: Session, collection_id: uuid.UUID, stems: Iterable[str]
 ) -> list[tuple[str, uuid.UUID]]:
-    """Return name and key of the ready pictures whose last part, without its suffix, is one of ``stems``.
+    """Return name and key of the ready pictures whose last part is one of ``stems``, with or without its suffix.
 
-    Names in lower case are compared too. ``suffix`` is the pattern of what counts as a suffix, in any case.
+    Names in lower case are compared too.
     """
-    wanted = sorted(set(stems))
-    stem = sa.func.regexp_replace(sa.func.substring(Item.name, "[^/]*$"), f"({suffix})$", "", "i")
-    table = sa.func.unnest(sa.cast(wanted, ARRAY(sa.Text))).column_valued("wanted")
-    rows = session.execute(
-        sa.select(Item.name, Item.id).where(
-            Item.collection_id == collection_id,
-            Item.state == ItemState.READY,
-            Item.kind.in_(_PICTURES),
-            sa.or_(stem.in_(sa.select(table)), sa.func.lower(stem).in_(sa.select(table))),
-        )
+    base = sa.func.substring(Item.name, "[^/]*$").label("base")
+    pictures = (
+        sa.select(Item.name, Item.id, base)
+        .where(Item.collection_id == collection_id, Item.state == ItemState.READY, Item.kind.in_(_PICTURES))
+        # each name is cut once
+        .offset(0)
+        .subquery()
     )
-    return [(name, item_id) for name, item_id in rows]
+    stem = sa.func.substring(pictures.c.base, "^(.*)[.][^.]*$")
+    wanted = sa.select(sa.func.unnest(sa.cast(sorted(set(stems)), ARRAY(sa.Text))))
+    fitting = (part.in_(wanted) for name in (pictures.c.base, stem) for part in (name, sa.func.lower(name)))
+    return [
+        (name, key) for name, key in session.execute(sa.select(pictures.c.name, pictures.c.id).where(sa.or_(*fitting)))
+    ]
 
 
 def empty_item(session: Session, item_id: uuid.UUID) -> list[str]:

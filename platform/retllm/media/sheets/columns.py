@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from retllm.media.sheets.references import names_a_picture
 from retllm.media.sheets.rows import Reason, Record, Row, problem
@@ -80,6 +81,8 @@ _FOLDER = "filepath"
 _NUMBERED = re.compile(r"^(.*[a-z])\d+$")
 _SHOWN = 12
 _SHOWN_CHARS = 40
+# names of columns are the same in every row
+_CACHED = 1024
 # captions inside of captions, as lists and objects
 _MAX_DEPTH = 4
 
@@ -89,6 +92,7 @@ UNDERSTOOD = (
 )
 
 
+@lru_cache(_CACHED)
 def plain(name: str) -> str:
     """Return the name of a column without the differences that mean nothing."""
     return re.sub(r"[\W_]+", "", name.lower())
@@ -101,6 +105,7 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(shown[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
 
+@lru_cache(_CACHED)
 def role(name: str) -> str | None:
     """Return the entry of the table that a column belongs to; None if it is in none."""
     short = plain(name)

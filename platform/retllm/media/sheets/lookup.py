@@ -13,7 +13,7 @@ from retllm.media import records
 from retllm.media.names import base_name, clean_name
 from retllm.media.sheets import sidecars
 from retllm.media.sheets.matching import Found, Located, NamesSeen, Picture, find
-from retllm.media.sheets.references import SUFFIX_PATTERN, Reference, keys, stem
+from retllm.media.sheets.references import Reference, keys, stem
 from retllm.media.sheets.rows import Problem, Reason, problem
 
 _SHOWN = 3
@@ -35,17 +35,15 @@ class Target:
 class Lookup:
     """Finds the pictures of one upload and of its collection.
 
-    Args:
+    Attributes:
         with_sheets: the archives of this upload that have a sheet of their own; None stands for files without archive.
     """
 
-    def __init__(
-        self, sessions: Sessions, collection_id: UUID, seen: NamesSeen, with_sheets: Iterable[UUID | None]
-    ) -> None:
+    def __init__(self, sessions: Sessions, collection_id: UUID, seen: NamesSeen) -> None:
         self._sessions = sessions
         self._collection_id = collection_id
         self._seen = seen
-        self._with_sheets = set(with_sheets)
+        self.with_sheets: set[UUID | None] = set()
         self._with_pictures = seen.archives()
 
     def targets(self, references: Mapping[str, Reference], sheet: Located) -> dict[str, Target | Problem]:
@@ -67,13 +65,13 @@ class Lookup:
         pictures = self._seen.named(reference)
         if sheet.archive not in self._with_pictures:
             return pictures
-        return [p for p in pictures if p.located.archive == sheet.archive or p.located.archive not in self._with_sheets]
+        return [p for p in pictures if p.located.archive == sheet.archive or p.located.archive not in self.with_sheets]
 
     def _earlier(self, stems: Iterable[str]) -> dict[str, list[Picture]]:
         """Return the pictures of the collection with these stems, by stem as it is and in lower case."""
 
         def read(session: Session) -> list[tuple[str, UUID]]:
-            return records.pictures_with_stems(session, self._collection_id, stems, SUFFIX_PATTERN)
+            return records.pictures_with_stems(session, self._collection_id, stems)
 
         found: dict[str, list[Picture]] = {}
         for name, item_id in run_transaction(self._sessions, read):

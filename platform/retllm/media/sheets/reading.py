@@ -9,7 +9,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import BinaryIO
 
-from retllm.errors import MediaRejected
+from retllm.errors import MediaRejected, TooLarge
 from retllm.media.sheets import columns, jsons, tabular
 from retllm.media.sheets.columns import Columns
 from retllm.media.sheets.encodings import as_text, encoding_of
@@ -57,7 +57,7 @@ def is_sheet(stream: BinaryIO, settings: Settings) -> bool:
         text = partial(as_text, stream, encoding_of(stream, settings.max_file_bytes, western=False))
         table = tabular.find_table(text, settings)
         return table is not None and tabular.begins_with_pictures(text, table, settings)
-    except MediaRejected:
+    except (MediaRejected, TooLarge):
         return False
     finally:
         stream.seek(0)
