@@ -1,157 +1,220 @@
-"""Apply rows of captions to their pictures; rows without a picture become texts."""
+"""Apply what the files of an upload say of its pictures: sheets, sidecars and texts (design: media)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import BinaryIO, Literal
 from uuid import UUID
 
-from sqlalchemy.orm import Session
-
 from retllm.db.enums import ItemKind
-from retllm.db.session import Sessions, run_transaction
+from retllm.db.session import run_transaction
 from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import records
-from retllm.media.captions import Row, read_rows
-from retllm.media.names import base_name, clean_name
+from retllm.media.ingest import Ingest
+from retllm.media.names import base_name
 from retllm.media.outcomes import FileOutcome, rejected
+from retllm.media.sheets import sidecars
+from retllm.media.sheets.applying import Given, SheetCaptions
+from retllm.media.sheets.batches import batches
+from retllm.media.sheets.lookup import Lookup
+from retllm.media.sheets.matching import Located, NamesSeen, Picture
+from retllm.media.sheets.reading import is_sheet
 from retllm.media.sniffing import FileKind
-from retllm.media.texts import clean_text
-from retllm.settings import Settings
+from retllm.media.texts import read_text
 
-# rows processed in one transaction
+__all__ = ["Applied", "Captioner", "Document", "Located", "NamesSeen"]
+
+# sidecars and texts written in one transaction
 _BATCH = 500
+_NEVER_TEXTS = (".caption",)
 
 
-class NamesSeen:
-    """The pictures of one upload by name; they have precedence over others of the collection."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Document:
+    """A file of an upload that may say something of pictures: all kinds but pictures and archives."""
 
-    def __init__(self) -> None:
-        self._exact: dict[str, set[UUID]] = {}
-        self._base: dict[str, set[UUID]] = {}
+    located: Located
+    kind: FileKind
+    opened: Callable[[], AbstractContextManager[BinaryIO]]
+    """Opens its bytes as a seekable stream; called more than once."""
 
-    def add(self, name: str, item_id: UUID) -> None:
-        """Record that the file ``name`` is the item ``item_id`` (an older item, if it was a duplicate)."""
-        self._exact.setdefault(name, set()).add(item_id)
-        self._base.setdefault(base_name(name), set()).add(item_id)
 
-    def find(self, name: str) -> set[UUID]:
-        """Return the pictures with this name, or else those with the same last part."""
-        return self._exact.get(name) or self._base.get(base_name(name)) or set()
+@dataclass(slots=True)
+class Applied:
+    """What became of a document.
+
+    Attributes:
+        outcomes: one of the document itself, or for a sheet that could be read those of its rows.
+        is_sheet: whether the outcomes are those of rows.
+        remark: what there is to know about a sheet as a whole.
+        refused: how many of its rows were refused; the outcomes name only the first ones of each reason.
+    """
+
+    document: Document
+    outcomes: list[FileOutcome]
+    is_sheet: bool = False
+    remark: str | None = None
+    refused: int = 0
+
+
+@dataclass(slots=True)
+class _Sorted:
+    sheets: list[Document] = field(default_factory=list)
+    sidecars: list[tuple[Document, list[Picture]]] = field(default_factory=list)
+    texts: list[Document] = field(default_factory=list)
 
 
 class Captioner:
-    """Applies one caption sheet to a collection."""
+    """Applies the documents of one upload when all its pictures are in.
 
-    def __init__(
-        self,
-        sessions: Sessions,
-        settings: Settings,
-        collection_id: UUID,
-        seen: NamesSeen,
-        add_text: Callable[[str], FileOutcome],
-    ) -> None:
-        self._sessions = sessions
-        self._settings = settings
-        self._collection_id = collection_id
+    A sheet goes before a sidecar, and a sidecar before what the picture's file says itself.
+
+    Args:
+        seen: the pictures of the upload.
+        texts: whether rows without a picture become texts; otherwise only those of a sheet that has nothing but texts.
+    """
+
+    def __init__(self, ingest: Ingest, seen: NamesSeen, *, texts: bool = False) -> None:
+        self._ingest = ingest
         self._seen = seen
-        self._add_text = add_text
-        self._given: dict[UUID, tuple[int, str]] = {}
+        self._texts = texts
 
-    def apply(self, sheet: str, stream: BinaryIO, kind: FileKind) -> list[FileOutcome]:
-        """Apply every row; return one outcome for each, named after the sheet and the row's number."""
-        outcomes: list[FileOutcome] = []
-        problems: list[RetllmError] = []
-        rows = _until_problem(read_rows(stream, kind, self._settings), problems)
-        while batch := list(islice(rows, _BATCH)):
-            outcomes += self._apply_batch(sheet, batch)
-        if not outcomes and not problems:
-            problems.append(MediaRejected("The file contains no captions."))
-        return outcomes + [rejected(sheet, problem) for problem in problems]
+    def apply(self, documents: Sequence[Document]) -> Iterator[Applied]:
+        """Apply all documents; yield what became of each, sheets first, as soon as it is written.
 
-    def _apply_batch(self, sheet: str, rows: list[Row]) -> list[FileOutcome]:
-        outcomes: dict[int, FileOutcome] = {}
-        captions: dict[int, tuple[str, str]] = {}
-        for row in rows:
-            try:
-                text = self._text(row)
-                if row.file:
-                    captions[row.number] = (clean_name(row.file), text)
-                else:
-                    outcomes[row.number] = self._add_text(text)
-            except (MediaRejected, TooLarge) as error:
-                outcomes[row.number] = rejected("", error)
-        outcomes |= self._set_captions(captions)
-        return [outcomes[row.number].model_copy(update={"name": f"{sheet}, row {row.number}"}) for row in rows]
+        Raises:
+            NotFound: the collection was deleted.
+        """
+        lookup = Lookup(self._ingest.sessions, self._ingest.collection_id, self._seen)
+        refused: list[Applied] = []
+        found = self._sorted(documents, lookup, refused)
+        yield from refused
+        lookup.with_sheets = {document.located.archive for document in found.sheets}
+        captions = SheetCaptions(self._ingest, lookup, texts=self._texts)
+        for document in found.sheets:
+            yield self._sheet(document, captions)
+        given = captions.given
+        # the best sidecar of a picture comes first
+        found.sidecars.sort(key=lambda each: sidecars.by_rank(each[0].located.name))
+        for some in batches(found.sidecars, _BATCH):
+            yield from self._sidecars(some, given)
+        for texts in batches(found.texts, _BATCH):
+            yield from self._add_texts(texts)
 
-    def _text(self, row: Row) -> str:
-        if row.problem is not None:
-            raise MediaRejected(row.problem)
+    def _sorted(self, documents: Sequence[Document], lookup: Lookup, refused: list[Applied]) -> _Sorted:
+        """Tell by its content what each document is; those that are nothing go to ``refused``."""
+        found = _Sorted()
+        for some in batches(documents, _BATCH):
+            beside = lookup.beside([document.located for document in some])
+            for document in some:
+                try:
+                    self._sort(document, beside.get(document.located, []), found)
+                except (MediaRejected, TooLarge) as error:
+                    refused.append(_refused(document, error))
+        return found
+
+    def _sort(self, document: Document, pictures: list[Picture], found: _Sorted) -> None:
+        name, kind = document.located.name, document.kind
+        if kind is FileKind.CSV:
+            found.sheets.append(document)
+        elif kind is FileKind.TEXT:
+            with document.opened() as stream:
+                table = is_sheet(stream, self._ingest.settings)
+            if table:
+                found.sheets.append(document)
+            elif pictures:
+                found.sidecars.append((document, pictures))
+            elif name.lower().endswith(_NEVER_TEXTS):
+                raise MediaRejected(_no_picture(name))
+            else:
+                found.texts.append(document)
+        elif pictures and (kind is FileKind.XMP or self._is_object(document)):
+            found.sidecars.append((document, pictures))
+        elif kind is FileKind.XMP:
+            raise MediaRejected(_no_picture(name))
+        else:
+            found.sheets.append(document)
+
+    @staticmethod
+    def _is_object(document: Document) -> bool:
+        with document.opened() as stream:
+            return sidecars.read_object(stream) is not None
+
+    def _sheet(self, document: Document, captions: SheetCaptions) -> Applied:
         try:
-            return clean_text(row.text, self._settings)
+            with document.opened() as stream:
+                result = captions.apply(document.located, stream, document.kind)
         except (MediaRejected, TooLarge) as error:
-            raise type(error)(f"Row {row.number}: {error.message}") from error
+            return _refused(document, error)
+        return Applied(document, result.outcomes, True, " ".join(result.remarks) or None, result.refused)
 
-    def _set_captions(self, captions: dict[int, tuple[str, str]]) -> dict[int, FileOutcome]:
-        """Set the captions, given as row number -> (picture name, caption); return row number -> outcome."""
-        outcomes: dict[int, FileOutcome] = {}
-        targets: dict[int, UUID] = {}
-        found = run_transaction(
-            self._sessions, lambda session: self._found(session, [name for name, _ in captions.values()])
-        )
-        for number, (name, text) in captions.items():
+    def _sidecars(self, some: Iterable[tuple[Document, list[Picture]]], given: dict[UUID, Given]) -> Iterator[Applied]:
+        """Write the captions of sidecars, except for pictures that a sheet or a better sidecar already ``given``."""
+        texts: dict[UUID, str] = {}
+        written: list[tuple[Document, list[UUID]]] = []
+        for document, pictures in some:
             try:
-                targets[number] = self._target(number, name, text, found[name])
-            except MediaRejected as error:
-                outcomes[number] = rejected("", error)
-        texts = {item_id: captions[number][1] for number, item_id in targets.items()}
-        changes = run_transaction(self._sessions, lambda session: records.set_captions(session, texts))
-        counted: set[UUID] = set()
-        for number, item_id in targets.items():
-            outcomes[number] = _outcome(number, item_id, changes.get(item_id), first=item_id not in counted)
-            counted.add(item_id)
-        return outcomes
+                ids, text = self._read(document, pictures)
+            except (MediaRejected, TooLarge) as error:
+                yield _refused(document, error)
+                continue
+            free = [item_id for item_id in ids if item_id not in given]
+            if text is None:
+                yield _unchanged(document, ids[0], None, "It has no caption.")
+            elif not free:
+                other = next((given[item_id] for item_id in ids if given[item_id].text != text), None)
+                remark = f"Not used: {other.by!r} has the caption." if other else None
+                yield _unchanged(document, ids[0], ItemKind.BOTH, remark)
+            else:
+                texts |= dict.fromkeys(free, text)
+                given |= dict.fromkeys(free, Given(document.located.name, text))
+                written.append((document, free))
+        changes = run_transaction(self._ingest.sessions, partial(records.set_captions, captions=texts))
+        for document, ids in written:
+            yield _changed(document, [item_id for item_id in ids if item_id in changes], changes)
 
-    def _target(self, number: int, name: str, text: str, ids: set[UUID]) -> UUID:
+    def _read(self, document: Document, pictures: Sequence[Picture]) -> tuple[list[UUID], str | None]:
+        """Return the items of a sidecar's pictures, and its caption."""
+        ids = [picture.item_id for picture in pictures if picture.item_id is not None]
+        names = [picture.located.name for picture in pictures]
         if not ids:
-            raise MediaRejected(
-                f"Row {number} names the picture {name!r}, which is not in this collection: upload it or correct "
-                "the name."
-            )
-        if len(ids) > 1:
-            raise MediaRejected(
-                f"Row {number} names the picture {name!r}, which matches {len(ids)} pictures: give its full name with "
-                "folders."
-            )
-        (item_id,) = ids
-        earlier = self._given.setdefault(item_id, (number, text))
-        if earlier[1] != text:
-            raise MediaRejected(
-                f"Row {number} gives the picture {name!r} a second caption after row {earlier[0]}; a picture has one "
-                "caption."
-            )
-        return item_id
+            raise MediaRejected(f"The picture {base_name(names[0])!r} beside it was rejected: upload both again.")
+        with document.opened() as stream:
+            return ids, sidecars.caption(stream, document.kind, names, self._ingest.settings)
 
-    def _found(self, session: Session, names: list[str]) -> dict[str, set[UUID]]:
-        found = {name: self._seen.find(name) for name in names}
-        missing = [name for name, ids in found.items() if not ids]
-        found |= records.pictures_named(session, self._collection_id, missing)
-        missing = [name for name in missing if not found[name]]
-        by_base = records.pictures_with_base_name(session, self._collection_id, map(base_name, missing))
-        return found | {name: by_base.get(base_name(name), set()) for name in missing}
+    def _add_texts(self, documents: Sequence[Document]) -> Iterator[Applied]:
+        read: list[tuple[Document, str]] = []
+        for document in documents:
+            try:
+                with document.opened() as stream:
+                    read.append((document, read_text(stream, self._ingest.settings)))
+            except (MediaRejected, TooLarge) as error:
+                yield _refused(document, error)
+        outcomes = self._ingest.add_texts((text, document.located.name) for document, text in read)
+        for (document, _), outcome in zip(read, outcomes, strict=True):
+            yield Applied(document, [outcome])
 
 
-def _outcome(number: int, item_id: UUID, changed: bool | None, *, first: bool) -> FileOutcome:
-    if changed is None:
-        return rejected("", MediaRejected(f"Row {number} names a picture that was deleted during the upload."))
-    status: Literal["updated", "duplicate"] = "updated" if changed and first else "duplicate"
-    return FileOutcome(name="", status=status, item_id=item_id, kind=ItemKind.BOTH)
+def _refused(document: Document, error: RetllmError) -> Applied:
+    return Applied(document, [rejected(document.located.name, error)])
 
 
-def _until_problem(rows: Iterator[Row], problems: list[RetllmError]) -> Iterator[Row]:
-    """Yield the rows until the sheet can't be read further; append the error to ``problems``."""
-    try:
-        yield from rows
-    except (MediaRejected, TooLarge) as error:
-        problems.append(error)
+def _no_picture(name: str) -> str:
+    return f"The file has the caption of a picture, but none with the name of {base_name(name)!r} is beside it: add it."
+
+
+def _unchanged(document: Document, item_id: UUID, kind: ItemKind | None, remark: str | None) -> Applied:
+    name = document.located.name
+    return Applied(document, [FileOutcome(name=name, status="duplicate", item_id=item_id, kind=kind, remark=remark)])
+
+
+def _changed(document: Document, ids: Sequence[UUID], changes: Mapping[UUID, bool]) -> Applied:
+    """Return the outcome of a sidecar of these items, as far as they still exist."""
+    if not ids:
+        return _refused(document, MediaRejected("The picture beside it was deleted during the upload."))
+    status: Literal["updated", "duplicate"] = "updated" if any(changes[item_id] for item_id in ids) else "duplicate"
+    name = document.located.name
+    return Applied(document, [FileOutcome(name=name, status=status, item_id=ids[0], kind=ItemKind.BOTH)])

@@ -32,7 +32,7 @@ SUFFIXES: dict[FileRole, tuple[str, ...]] = {
     FileRole.FILM: (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts"),
     FileRole.TEXT: (".txt", ".text"),
     FileRole.SHEET: (".csv", ".tsv", ".jsonl", ".ndjson", ".json"),
-    FileRole.SIDECAR: (".xmp",),
+    FileRole.SIDECAR: (".xmp", ".caption"),
     FileRole.ARCHIVE: (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz"),
 }
 DESCRIBING = (FileRole.TEXT, FileRole.SHEET, FileRole.SIDECAR)

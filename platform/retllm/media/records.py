@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState
@@ -107,34 +107,27 @@ def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uu
     return {item.id: item in changed for item in known}
 
 
-def pictures_named(session: Session, collection_id: uuid.UUID, names: Iterable[str]) -> dict[str, set[uuid.UUID]]:
-    """Return the ready pictures of the collection that have one of these names."""
-    return _by(session, collection_id, Item.name, names)
+def pictures_with_stems(
+    session: Session, collection_id: uuid.UUID, stems: Iterable[str]
+) -> list[tuple[str, uuid.UUID]]:
+    """Return name and key of the ready pictures whose last part is one of ``stems``, with or without its suffix.
 
-
-def pictures_with_base_name(
-    session: Session, collection_id: uuid.UUID, names: Iterable[str]
-) -> dict[str, set[uuid.UUID]]:
-    """Return the ready pictures of the collection whose name after the last slash is one of these."""
-    return _by(session, collection_id, sa.func.substring(Item.name, "[^/]*$"), names)
-
-
-def _by(session: Session, collection_id: uuid.UUID, column: Any, names: Iterable[str]) -> dict[str, set[uuid.UUID]]:
-    distinct = sorted(set(names))
-    found: dict[str, set[uuid.UUID]] = {}
-    if not distinct:
-        return found
-    rows = session.execute(
-        sa.select(column, Item.id).where(
-            Item.collection_id == collection_id,
-            Item.state == ItemState.READY,
-            Item.kind.in_(_PICTURES),
-            column.in_(distinct),
-        )
+    Names in lower case are compared too.
+    """
+    base = sa.func.substring(Item.name, "[^/]*$").label("base")
+    pictures = (
+        sa.select(Item.name, Item.id, base)
+        .where(Item.collection_id == collection_id, Item.state == ItemState.READY, Item.kind.in_(_PICTURES))
+        # each name is cut once
+        .offset(0)
+        .subquery()
     )
-    for name, item_id in rows:
-        found.setdefault(name, set()).add(item_id)
-    return found
+    stem = sa.func.substring(pictures.c.base, "^(.*)[.][^.]*$")
+    wanted = sa.select(sa.func.unnest(sa.cast(sorted(set(stems)), ARRAY(sa.Text))))
+    fitting = (part.in_(wanted) for name in (pictures.c.base, stem) for part in (name, sa.func.lower(name)))
+    return [
+        (name, key) for name, key in session.execute(sa.select(pictures.c.name, pictures.c.id).where(sa.or_(*fitting)))
+    ]
 
 
 def empty_item(session: Session, item_id: uuid.UUID) -> list[str]:

@@ -13,7 +13,8 @@ from retllm.media.names import suffix_of
 
 _CSV_SUFFIXES = frozenset({".csv", ".tsv"})
 _JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
-ACCEPTED = f"pictures ({PICTURE_FORMATS}), texts (.txt), captions (.csv, .jsonl), ZIP and tar archives"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+ACCEPTED = f"pictures ({PICTURE_FORMATS}), texts (.txt), captions (.csv, .json, .xmp and others), ZIP and tar archives"
 
 
 class FileKind(StrEnum):
@@ -23,8 +24,9 @@ class FileKind(StrEnum):
     PDF = "pdf"  # pages, each a picture
     FILM = "film"  # key frames, each a picture
     TEXT = "text"  # a plain text, one item
-    CSV = "csv"  # rows of captions or texts
-    JSONL = "jsonl"  # rows of captions or texts, one JSON object per line
+    CSV = "csv"  # rows of captions or texts in a table
+    JSONL = "jsonl"  # rows of captions or texts in JSON, or what JSON says of the picture beside it
+    XMP = "xmp"  # what XMP says of the picture beside it
     ARCHIVE = "archive"  # a ZIP or tar of any of the others
 
 
@@ -94,11 +96,13 @@ def sniff(head: bytes, name: str) -> FileKind:
         return FileKind.PICTURE
     if head.startswith(zips.SIGNATURES) or tars.is_tar_archive(head):
         return FileKind.ARCHIVE
+    if head.startswith(_UTF16) and suffix_of(name) in _CSV_SUFFIXES | _JSONL_SUFFIXES:
+        return FileKind.CSV if suffix_of(name) in _CSV_SUFFIXES else FileKind.JSONL
     if head.startswith(_PDF):
         return FileKind.PDF
     if _film(head) is not None:
         return FileKind.FILM
-    if (what := _other(head, textual=role_of(name) is not FileRole.TEXT)) is not None:
+    if (what := _other(head, textual=not _describes_one(name))) is not None:
         raise MediaRejected(f"The file is {what}. Accepted: {ACCEPTED}.")
     if b"\0" in head:
         raise MediaRejected(f"The kind of the file is unknown. Accepted: {ACCEPTED}.")
@@ -135,10 +139,15 @@ def _other(head: bytes, *, textual: bool = True) -> str | None:
     return next((what for opening, what in _TEXTUAL if start.startswith(opening)), None)
 
 
+def _describes_one(name: str) -> bool:
+    """Return whether the name is that of a text, which may be the caption of one picture; it may begin like markup."""
+    return role_of(name) in (FileRole.TEXT, FileRole.SIDECAR)
+
+
 def _by_suffix(name: str) -> FileKind:
     suffix, role = suffix_of(name), role_of(name)
-    if role is FileRole.TEXT:
-        return FileKind.TEXT
+    if _describes_one(name):
+        return FileKind.XMP if suffix == ".xmp" else FileKind.TEXT
     if suffix in _CSV_SUFFIXES:
         return FileKind.CSV
     if suffix in _JSONL_SUFFIXES:

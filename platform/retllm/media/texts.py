@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from typing import BinaryIO
 
@@ -12,6 +13,7 @@ from retllm.settings import Settings
 
 # maximum bytes of a character in UTF-8
 _MAX_BYTES_PER_CHAR = 4
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def clean_text(text: str, settings: Settings) -> str:
@@ -24,7 +26,7 @@ def clean_text(text: str, settings: Settings) -> str:
     unified = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in unified:
         raise MediaRejected("The text contains a NUL character, so it does not seem to be plain text.")
-    if any("\ud800" <= c <= "\udfff" for c in unified):
+    if _SURROGATE.search(unified):
         raise MediaRejected("The text contains half a surrogate pair, which is not a character: correct it.")
     clean = unicodedata.normalize("NFC", unified).strip()
     if not clean:

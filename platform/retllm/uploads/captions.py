@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,23 +14,20 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import FileStatus, ItemKind
 from retllm.db.tables import Job, new_id
 from retllm.db.uploads import UploadFile
-from retllm.errors import MediaRejected, TooLarge
-from retllm.media.captioning import Captioner, NamesSeen
+from retllm.media.captioning import Captioner, Document, Located, NamesSeen
 from retllm.media.ingest import Ingest
 from retllm.media.outcomes import FileOutcome
 from retllm.media.sniffing import FileKind
-from retllm.media.texts import read_text
 from retllm.queue.claim import complete
 from retllm.queue.notifications import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext
 from retllm.uploads.archive_files import ArchiveFiles
-from retllm.uploads.receive import rejection
 
 
 def apply_captions(
     context: WorkerContext, held: LeasedUnit, ingest: Ingest, job: Job, files: Sequence[UploadFile]
 ) -> list[Notification]:
-    """Add the texts and apply the sheets of an upload; every row of a sheet gets an outcome.
+    """Add the texts and apply sheets and sidecars of an upload; every row of a sheet gets an outcome.
 
     Raises:
         StaleClaim, JobCancelled: between two files, or at the end.
@@ -40,25 +38,18 @@ def apply_captions(
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         opener = ArchiveFiles(context, stack)
-        for file in files:
+        documents = {_document(file, opener): file for file in files}
+        captioner = Captioner(ingest, seen, texts=job.params["texts"])
+        for applied in captioner.apply(list(documents)):
             held.lease.check()
-            try:
-                with opener.open(file) as stream:
-                    if file.content == FileKind.TEXT:
-                        outcome = ingest.add_text(read_text(stream, context.settings), file.name)
-                        outcomes[file.id] = columns_of(outcome)
-                        continue
-                    captioner = Captioner(
-                        context.sessions, context.settings, ingest.collection_id, seen, ingest.add_text
-                    )
-                    found = captioner.apply(file.name, stream, FileKind(file.content or ""))
-            except (MediaRejected, TooLarge) as error:
-                outcomes[file.id] = rejection(error)
+            file = documents[applied.document]
+            if not applied.is_sheet:
+                outcomes[file.id] = columns_of(applied.outcomes[0])
                 continue
-            outcomes[file.id] = {"status": FileStatus.READ}
+            outcomes[file.id] = {"status": FileStatus.READ, "remark": applied.remark}
             rows += [
                 {"id": new_id(), "job_id": job.id, "parent_id": file.id, "name": outcome.name, **columns_of(outcome)}
-                for outcome in found
+                for outcome in applied.outcomes
             ]
 
     def write(session: Session, _job: Job) -> list[Notification]:
@@ -71,15 +62,18 @@ def apply_captions(
     return complete(context.sessions, held.claim, write)
 
 
+def _document(file: UploadFile, opener: ArchiveFiles) -> Document:
+    return Document(Located(file.name, file.parent_id), FileKind(file.content or ""), partial(opener.open, file))
+
+
 def _names_seen(session: Session, job_id: UUID) -> NamesSeen:
-    """Return the pictures of an upload by name."""
+    """Return the pictures of an upload by where they lie; those that were rejected too."""
     seen = NamesSeen()
-    pictures = sa.select(UploadFile.name, UploadFile.item_id).where(
-        UploadFile.job_id == job_id, UploadFile.item_id.is_not(None), UploadFile.content == FileKind.PICTURE
+    pictures = sa.select(UploadFile.name, UploadFile.parent_id, UploadFile.item_id).where(
+        UploadFile.job_id == job_id, UploadFile.content == FileKind.PICTURE
     )
-    for name, item_id in session.execute(pictures):
-        if item_id is not None:
-            seen.add(name, item_id)
+    for name, archive, item_id in session.execute(pictures):
+        seen.add(Located(name, archive), item_id)
     return seen
 
 

@@ -12,7 +12,7 @@ from retllm.db.tables import new_id
 from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import streams
 from retllm.media.names import clean_name
-from retllm.media.outcomes import IncomingFile
+from retllm.media.outcomes import FileOutcome, IncomingFile
 from retllm.media.sniffing import FileKind, sniff
 from retllm.media.storage import Storage
 from retllm.settings import Settings
@@ -30,6 +30,11 @@ class ReceivedFile:
     key: str | None = None
     error: RetllmError | None = None
     ignored: str | None = None
+
+    @classmethod
+    def left_out(cls, outcome: FileOutcome) -> ReceivedFile:
+        """Return the clutter that ``outcome`` stands for."""
+        return cls(new_id(), outcome.name, 0, ignored=outcome.remark)
 
     def columns(self) -> dict[str, Any]:
         """Return the columns of its row in ``upload_files``."""

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from tests.factories import make_embedding
+from tests.unit.uploading import add_files
 
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Item
 from retllm.db.vectors import register_model
-from retllm.media.batch import add_files
 from retllm.media.ingest import FileOutcome, IncomingFile, Ingest
 
 Items = Callable[[], list[Item]]

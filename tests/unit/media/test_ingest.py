@@ -14,13 +14,13 @@ import sqlalchemy as sa
 from PIL import Image
 from tests.unit.media.outcomes import Items, Stored, add_embedding, add_file, reason, statuses
 from tests.unit.media.samples import packed, picture
+from tests.unit.uploading import add_files
 
 from retllm.db.enums import ItemKind
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Collection, Embedding, new_id
 from retllm.errors import NotFound
 from retllm.media import ingest as ingest_module
-from retllm.media.batch import add_files
 from retllm.media.ingest import FileOutcome, IncomingFile, Ingest, delete_collection, open_picture
 from retllm.media.storage import Storage
 from retllm.settings import Settings
@@ -106,14 +106,14 @@ def test_a_zip_can_contain_pictures_texts_and_captions_in_any_order(ingest: Inge
         ("captions.csv, row 2", "updated"),
         ("captions.csv, row 3", "updated"),
         ("captions.csv, row 4", "rejected"),
-        ("captions.csv, row 5", "added"),
+        ("captions.csv, row 5", "rejected"),
     ]
     by_name = {item.name: item for item in items()}
     assert by_name["photos/a.png"].text == "a cat"
     assert by_name["photos/a.png"].kind is ItemKind.BOTH
     assert by_name["photos/b.png"].text == "a dog"
-    assert by_name["only words"].kind is ItemKind.TEXT
-    assert len(by_name) == 4
+    assert by_name["note.txt"].kind is ItemKind.TEXT
+    assert len(by_name) == 3
 
 
 def test_captions_of_a_request_are_applied_after_its_pictures(ingest: Ingest, items: Items) -> None:
@@ -129,10 +129,10 @@ def test_captions_of_a_request_are_applied_after_its_pictures(ingest: Ingest, it
         ("deep/b.png", "added"),
         ("a.png", "added"),
         ("one.jsonl, row 1", "updated"),
-        ("one.jsonl, row 2", "added"),
+        ("one.jsonl, row 2", "rejected"),
         ("more.csv, row 2", "updated"),
     ]
-    assert {item.text for item in items()} == {"a cat", "a dog", "free words"}
+    assert {item.text for item in items()} == {"a cat", "a dog"}
 
 
 def test_a_bad_file_does_not_affect_the_others(ingest: Ingest, items: Items, stored: Stored) -> None:

@@ -13,14 +13,13 @@ from retllm.media.ingest import Ingest
 
 
 def test_a_deleted_item_is_not_found_and_gets_no_caption(ingest: Ingest, media_sessions: Sessions) -> None:
-    item_id = ingest.add_picture("dir/a.png", io.BytesIO(picture())).item_id
+    item_id = ingest.add_picture("dir/Ä.b.PNG", io.BytesIO(picture())).item_id
     assert item_id is not None
     for exists in (True, False):
         with media_sessions() as session:
-            expected = {"dir/a.png": {item_id}} if exists else {}
-            assert records.pictures_named(session, ingest.collection_id, ["dir/a.png", "b.png"]) == expected
-            expected = {"a.png": {item_id}} if exists else {}
-            assert records.pictures_with_base_name(session, ingest.collection_id, ["a.png"]) == expected
+            for stem, found in [("Ä.b", True), ("Ä", False), ("dir/Ä.b", False), ("Ä.b.PNG", True), ("ä.b.png", True)]:
+                rows = records.pictures_with_stems(session, ingest.collection_id, [stem, "b"])
+                assert rows == ([("dir/Ä.b.PNG", item_id)] if exists and found else [])
             assert records.set_captions(session, {item_id: "a cat"}) == ({item_id: True} if exists else {})
             session.rollback()
         with transaction(media_sessions) as session:
@@ -32,3 +31,4 @@ def test_texts_and_unknown_ids_get_no_caption(ingest: Ingest, media_sessions: Se
     assert text_id is not None
     with media_sessions() as session:
         assert records.set_captions(session, {text_id: "other words", uuid.uuid4(): "x"}) == {}
+        assert records.pictures_with_stems(session, ingest.collection_id, ["words"]) == []

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobKind
 from retllm.db.session import run_transaction, transaction
-from retllm.db.tables import Collection, Job, new_id
+from retllm.db.tables import Collection, Job
 from retllm.errors import NotFound
 from retllm.history.job_views import JobView
 from retllm.identity import access
@@ -78,7 +78,7 @@ def add(actor: Actor, job_id: UUID, files: Iterable[IncomingFile]) -> list[Recei
         stored = [receive(found.storage, job_id, file, found.settings) for file in batch]
         _notify(run_transaction(found.sessions, partial(submit.add_files, job_id=job_id, files=stored)))
         received += stored
-    left_out = [ReceivedFile(new_id(), outcome.name, 0, ignored=outcome.remark) for outcome in clutter.outcomes()]
+    left_out = [ReceivedFile.left_out(outcome) for outcome in clutter.outcomes()]
     if left_out:
         run_transaction(found.sessions, partial(submit.add_files, job_id=job_id, files=left_out))
     return received + left_out

@@ -38,7 +38,8 @@ def upload(collection_id: UUID) -> ResponseReturnValue:
             else collection_page(collection_id, FormFeedback(upload_error=missing, status=422))
         )
     index = request.form.get("index") != "later"
-    result = contents.add_files(current_actor(), collection_id, files, index=index, wait=_WAIT_SECONDS)
+    texts = request.form.get("texts") == "true"
+    result = contents.add_files(current_actor(), collection_id, files, index=index, texts=texts, wait=_WAIT_SECONDS)
     if wants_fragment():
         return render_template("_outcomes.html", outcomes=result.outcomes)
     return collection_page(collection_id, FormFeedback(outcomes=result.outcomes))

@@ -229,5 +229,6 @@ export const DESCRIBING = [
   ".jsonl",
   ".ndjson",
   ".json",
-  ".xmp"
+  ".xmp",
+  ".caption"
 ];

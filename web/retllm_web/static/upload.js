@@ -213,6 +213,7 @@ class Upload {
     const body = new FormData();
     body.append("csrf_token", this.form.elements.csrf_token.value);
     body.append("index", "later");
+    if (this.form.elements.texts.checked) body.append("texts", "true");
     for (const entry of batch) body.append("file", entry.file, entry.name);
     // fetch reports no upload progress
     const request = this.request = new XMLHttpRequest();

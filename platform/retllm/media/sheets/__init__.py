@@ -1,0 +1,1 @@
+"""Sheets of captions: read them in the forms that people have, and find the picture of each row."""

@@ -1,0 +1,252 @@
+"""What the columns of a sheet mean: one table of names, and the choice among several that fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+
+from retllm.media.sheets.references import names_a_picture
+from retllm.media.sheets.rows import Reason, Record, Row, problem
+
+# Names of columns without spaces, hyphens and underscores, best first: if several are there, values decide, then order.
+FILES = (
+    "filename",
+    "file",
+    "filepath",
+    "imagefile",
+    "imagefilename",
+    "imagefilepath",
+    "imagepath",
+    "imagename",
+    "image",
+    "imgpath",
+    "imgname",
+    "imgfile",
+    "img",
+    "picturepath",
+    "picturename",
+    "picture",
+    "photopath",
+    "photoname",
+    "photo",
+    "pic",
+    "path",
+    "relativepath",
+    "relpath",
+    "localpath",
+    "fullpath",
+    "name",
+    "key",
+    "imageid",
+    "imgid",
+    "cocoid",
+    "imageurl",
+    "imgurl",
+    "pictureurl",
+    "cocourl",
+    "flickrurl",
+    "url",
+    "src",
+)
+CAPTIONS = (
+    "caption",
+    "captions",
+    "sentence",
+    "sentences",
+    "raw",
+    "text",
+    "description",
+    "prompt",
+    "comment",
+    "alttext",
+    "alt",
+    "headline",
+    "title",
+)
+# understood, and not needed: captions stay in the order of the rows
+_NUMBERS = frozenset(
+    (
+        "commentnumber",
+        "captionnumber",
+        "captionid",
+        "sentid",
+        "sentids",
+        "commentid",
+    )
+)
+_TEXT_SHEET = frozenset({"text", "name", "title", "id"})
+# a folder that comes in a column of its own, as in Karpathy's files
+_FOLDER = "filepath"
+_NUMBERED = re.compile(r"^(.*[a-z])\d+$")
+_SHOWN = 12
+_SHOWN_CHARS = 40
+# names of columns are the same in every row
+_CACHED = 1024
+# captions inside of captions, as lists and objects
+_MAX_DEPTH = 4
+
+UNDERSTOOD = (
+    "A column file (also file_name, image, path, url and others) names the picture, a column caption (also text, "
+    "sentence, description and others) has its caption"
+)
+
+
+@lru_cache(_CACHED)
+def plain(name: str) -> str:
+    """Return the name of a column without the differences that mean nothing."""
+    return re.sub(r"[\W_]+", "", name.lower())
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names of columns for a message, not too many of them."""
+    shown = [f'"{name.strip()[:_SHOWN_CHARS]}"' for name in names if name.strip()]
+    more = len(shown) - _SHOWN
+    return ", ".join(shown[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+
+
+@lru_cache(_CACHED)
+def role(name: str) -> str | None:
+    """Return the entry of the table that a column belongs to; None if it is in none."""
+    short = plain(name)
+    if short in FILES or short in CAPTIONS:
+        return short
+    numbered = _NUMBERED.match(short)
+    return numbered[1] if numbered and numbered[1] in CAPTIONS else None
+
+
+def known(names: Iterable[str]) -> tuple[bool, bool]:
+    """Return whether one of these columns names pictures, and whether another one has captions."""
+    roles = [role(name) for name in names]
+    return any(found in FILES for found in roles), any(found in CAPTIONS for found in roles)
+
+
+class Columns:
+    """The columns of one sheet, chosen by its header and its first rows."""
+
+    def __init__(self, names: Sequence[str], sample: Sequence[Record]) -> None:
+        self._names = list(dict.fromkeys(names))
+        self._used: set[str] = set()
+        self.files = self._ranked(FILES, sample)
+        self.captions = self._ranked(CAPTIONS, sample)
+        self.is_texts = self._are_texts(sample)
+        self._title = next((n for n in self._names if plain(n) in ("name", "title")), None) if self.is_texts else None
+        if self.is_texts:
+            self.files = []
+            self.captions = [name for name in self._names if plain(name) == "text"]
+            self._used.update(name for name in self._names if plain(name) in _TEXT_SHEET)
+
+    def _ranked(self, table: Sequence[str], sample: Sequence[Record]) -> list[str]:
+        """Return the columns of one table, best first: those whose values fit, then in the order of the table."""
+
+        def rank(name: str) -> tuple[float, int]:
+            values = [value for record in sample if (value := record.fields.get(name)) not in (None, "")]
+            fit = sum(table is CAPTIONS or names_a_picture(_file(value)) for value in values)
+            share = fit / len(values) if values else 0
+            # the values of a good column fit everywhere; a column of captions only has to be filled
+            return (-round(share, 1) if table is FILES else -bool(values), table.index(role(name) or ""))
+
+        return sorted((name for name in self._names if role(name) in table), key=rank)
+
+    def _are_texts(self, sample: Sequence[Record]) -> bool:
+        short = {plain(name) for name in self._names}
+        if "text" not in short or not short <= _TEXT_SHEET:
+            return False
+        values = (record.fields.get(name) for record in sample for name in self.files)
+        return not any(names_a_picture(_file(value)) for value in values)
+
+    def row(self, record: Record) -> Row:
+        """Return the row of a record: its picture, its captions, and the name of a text."""
+        if record.problem is not None:
+            return Row(record.number, problem=record.problem)
+        for name in record.fields:
+            if name not in self._names:
+                self._add(name)
+        fields = record.fields
+        file_at, file = self._file(fields)
+        captions = self._captions(fields, file_at)
+        if bad := self._unusable(fields, [] if file else self.files) or self._unusable(
+            fields, [] if captions else self.captions
+        ):
+            return Row(record.number, problem=problem(Reason.UNREADABLE, f"Row {record.number}: {bad}"))
+        title = fields.get(self._title) if self._title else None
+        return Row(record.number, file, captions, name=title if isinstance(title, str) and title.strip() else None)
+
+    def _add(self, name: str) -> None:
+        """Take a column that the first rows did not have."""
+        self._names.append(name)
+        found = role(name)
+        if found in FILES:
+            self.files.append(name)
+        elif found in CAPTIONS:
+            self.captions.append(name)
+
+    def _file(self, fields: Mapping[str, object]) -> tuple[str | None, str]:
+        for name in self.files:
+            if value := _file(fields.get(name)):
+                self._used.add(name)
+                return name, self._with_folder(fields, name, value)
+        return None, ""
+
+    def _with_folder(self, fields: Mapping[str, object], name: str, file: str) -> str:
+        """Put the folder of another column before a bare name."""
+        if plain(name) == _FOLDER or "/" in file:
+            return file
+        for other in self.files:
+            folder = fields.get(other)
+            if plain(other) == _FOLDER and isinstance(folder, str) and folder and not names_a_picture(folder):
+                self._used.add(other)
+                return f"{folder.rstrip('/')}/{file}"
+        return file
+
+    def _captions(self, fields: Mapping[str, object], file_at: str | None) -> tuple[str, ...]:
+        at = next((name for name in self.captions if name != file_at and flat(fields.get(name))), None)
+        if at is None:
+            return ()
+        first = role(at)
+        # caption_1, caption_2, ... belong together
+        together = (
+            [name for name in self._names if role(name) == first and name in fields] if first != plain(at) else [at]
+        )
+        self._used.update(together)
+        return tuple(text for name in together for text in flat(fields[name]))
+
+    @staticmethod
+    def _unusable(fields: Mapping[str, object], names: Sequence[str]) -> str | None:
+        """Say which of the columns has a value that is no text."""
+        for name in names:
+            if fields.get(name) not in (None, []) and not isinstance(fields[name], str):
+                return f'"{name[:_SHOWN_CHARS]}" has to be a text.'
+        return None
+
+    def remark(self) -> str | None:
+        """Say which columns were not read; call it after the last row."""
+        unread = [n for n in self._names if n.strip() and n not in self._used and plain(n) not in _NUMBERS]
+        if not unread:
+            return None
+        one = len(unread) == 1
+        return f"The column{'' if one else 's'} {listed(unread)} {'is' if one else 'are'} not read."
+
+
+def _file(value: object) -> str:
+    """Return the name of a picture in a field, empty if there is none."""
+    if isinstance(value, Mapping):
+        value = next((value[name] for name in value if plain(str(name)) in FILES and value[name]), None)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def flat(value: object, depth: int = _MAX_DEPTH) -> list[str]:
+    """Return the captions in a field: a text, a list of them, or objects with a column of captions."""
+    if isinstance(value, str):
+        return [value.strip()] if value.strip() else []
+    if not depth:
+        return []
+    if isinstance(value, Mapping):
+        by_role = {role(str(name)): inner for name, inner in value.items()}
+        fitting = (texts for name in CAPTIONS if (texts := flat(by_role.get(name), depth - 1)))
+        return next(fitting, [])
+    if isinstance(value, list):
+        return [text for inner in value for text in flat(inner, depth - 1)]
+    return []

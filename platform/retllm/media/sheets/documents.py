@@ -1,0 +1,135 @@
+"""JSON documents, read as a stream: however long the document, one element at a time is in memory."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ijson
+
+from retllm.errors import MediaRejected, TooLarge
+
+MAX_DEPTH = 32
+"""How deep the lists and objects of a document may lie in each other."""
+MAX_NODES = 100_000
+"""How many values one element of a document may have."""
+_BUFFER = 1 << 14
+
+Event = tuple[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An element of a list, or a member of the object that the document is.
+
+    Attributes:
+        key: the key of the member; None for an element of a list that is the whole document.
+        listed: whether the member is a list, of which ``value`` is one element.
+    """
+
+    key: str | None
+    listed: bool
+    value: object
+
+
+class _Bytes:
+    """Gives the parser UTF-8 without byte order mark, whatever the encoding of the file."""
+
+    def __init__(self, text: io.TextIOBase) -> None:
+        self._text = text
+        self._begun = False
+
+    def read(self, size: int = _BUFFER) -> bytes:
+        chunk = self._text.read(size)
+        if chunk and not self._begun:
+            self._begun = True
+            chunk = chunk.lstrip("\ufeff") or self._text.read(size)
+        return chunk.encode("utf-8")
+
+
+def parts(text: io.TextIOBase) -> Iterator[Part]:
+    """Yield the parts of a document: the elements of a list, or the members of an object.
+
+    Raises:
+        MediaRejected: the document is not valid JSON, or nested too deeply.
+        TooLarge: one of its elements has more than ``MAX_NODES`` values.
+    """
+    events = _events(text)
+    event, value = next(events, ("end", None))
+    if event == "start_array":
+        yield from (Part(None, True, element) for element in _elements(events))
+    elif event == "start_map":
+        yield from _members(events)
+    else:
+        yield Part(None, False, value)
+    # what follows the document has to be blank, which the parser checks
+    for _ in events:
+        pass
+
+
+def _events(text: io.TextIOBase) -> Iterator[Event]:
+    depth = 0
+    try:
+        for event, value in ijson.basic_parse(_Bytes(text), use_float=True, buf_size=_BUFFER):
+            if event in ("start_map", "start_array"):
+                depth += 1
+                if depth > MAX_DEPTH:
+                    raise MediaRejected(f"The JSON is nested more than {MAX_DEPTH} deep, so it is no list of captions.")
+            elif event in ("end_map", "end_array"):
+                depth -= 1
+            yield event, value
+    except (ijson.JSONError, ValueError, OverflowError) as error:
+        what = "cut short" if "premature EOF" in str(error) else "not valid"
+        raise MediaRejected(f"The JSON is {what}: export or download it again.") from error
+
+
+def _members(events: Iterator[Event]) -> Iterator[Part]:
+    for event, key in events:
+        if event == "end_map":
+            return
+        event, value = next(events)
+        if event == "start_array":
+            yield from (Part(key, True, element) for element in _elements(events))
+        else:
+            yield Part(key, False, _value(event, value, events))
+
+
+def _elements(events: Iterator[Event]) -> Iterator[object]:
+    for event, value in events:
+        if event == "end_array":
+            return
+        yield _value(event, value, events)
+
+
+def _value(event: str, value: object, events: Iterator[Event]) -> object:
+    """Build the value that begins with this event."""
+    if event not in ("start_map", "start_array"):
+        return value
+    top: dict[str, object] | list[object] = {} if event == "start_map" else []
+    open_: list[dict[str, object] | list[object]] = [top]
+    key = ""
+    keys: list[str] = []
+    for nodes, (inner, given) in enumerate(events):
+        if nodes > 2 * MAX_NODES:
+            raise TooLarge(f"An element of the JSON has more than {MAX_NODES:,} values.", limit=MAX_NODES)
+        if inner == "map_key":
+            key = given
+            continue
+        if inner in ("end_map", "end_array"):
+            open_.pop()
+            if not open_:
+                break
+            key = keys.pop()
+            continue
+        made: Any = {} if inner == "start_map" else [] if inner == "start_array" else given
+        holder = open_[-1]
+        if isinstance(holder, dict):
+            holder[key] = made
+        else:
+            holder.append(made)
+        if inner in ("start_map", "start_array"):
+            open_.append(made)
+            keys.append(key)
+    return top

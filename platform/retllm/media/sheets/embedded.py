@@ -1,0 +1,118 @@
+"""The caption inside of a picture file: XMP, IPTC, EXIF."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from functools import partial
+
+from retllm.errors import MediaRejected, TooLarge
+from retllm.media.sheets import xmp as xmp_document
+from retllm.media.texts import clean_text
+from retllm.settings import Settings
+
+# IPTC IIM 4.2: record 2 holds the application's fields, 2:120 is Caption/Abstract, 1:90 the character set
+_MARKER = 0x1C
+_CHARACTER_SET = (1, 90)
+_CAPTION = (2, 120)
+_UTF8 = b"\x1b%G"
+_EXTENDED = 0x8000
+# Photoshop's resources; 0x0404 is IPTC
+_RESOURCE = b"8BIM"
+_IPTC_RESOURCE = 0x0404
+_MAX_FIELDS = 10_000
+# what cameras and programs write there without being asked
+_PLACEHOLDER = re.compile(
+    r"olympus digital camera|sony dsc|minolta digital camera|konica minolta digital camera|kodak digital still camera|"
+    r"samsung( digital camera| camera pictures)?|digital (still )?camera|digital image|exif[_ ]jpeg([_ ]picture)?|"
+    r"jpeg|dcf \d\.\d|default|untitled|ascii|charset=.*|none|null|n/?a|unknown|"
+    r"<?digimax.*|created by dji.*|dcim[\\/].*|img_\d+.*|dsc[nf_]?\d*|my beautiful picture|screenshot|"
+    r"(cof|sdr|dav|rbt|edf|mde|ptr|nor|oznor|hdr|hdrpl|ptfhdr|btf|bty|fbt|rhdr|qrf|binary)([_,;]\w{0,6})?|"
+    r"processed (with|by) .*|picture|image|photo|[\W_\d]*",
+    re.IGNORECASE | re.DOTALL,
+)
+# TIFF files of microscopes and scientific programs keep their parameters there
+_PARAMETERS = re.compile(r"\s*(<|\{|\[|ImageJ=|SCIFIO=|Aperio |NIH_Image)")
+
+
+def embedded_caption(
+    settings: Settings, *, xmp: bytes | None = None, iptc: bytes | None = None, exif: bytes | str | None = None
+) -> str | None:
+    """Return the caption that a picture's file has in itself, None if it has none.
+
+    XMP's ``dc:description`` is used, or else IPTC's caption, or else EXIF's ImageDescription; none of them if it is
+    what a camera writes into every picture. Damaged metadata counts as absent.
+
+    Args:
+        xmp: the packet. iptc: the IIM fields, or Photoshop's resources that hold them.
+        exif: the value of the tag ImageDescription.
+    """
+    for read in (partial(_from_xmp, xmp), partial(_from_iptc, iptc), partial(_decoded, exif)):
+        try:
+            caption = clean_text((read() or "").rstrip("\0"), settings)
+        except (MediaRejected, TooLarge):
+            continue
+        if not _PLACEHOLDER.fullmatch(caption) and not _PARAMETERS.match(caption):
+            return caption
+    return None
+
+
+def _from_xmp(packet: bytes | None) -> str | None:
+    # padding after the packet is no XML
+    return xmp_document.description(io.BytesIO(packet.strip(b"\0 \t\r\n")), title=False) if packet else None
+
+
+def _decoded(value: bytes | str | None, codec: str = "utf-8") -> str:
+    if not isinstance(value, bytes):
+        return value or ""
+    try:
+        return value.decode(codec)
+    except UnicodeDecodeError:
+        return value.decode("cp1252", errors="replace")
+
+
+def _from_iptc(data: bytes | None) -> str | None:
+    captions = []
+    codec = "utf-8"
+    for key, value in _fields(_iim(data or b"")):
+        if key == _CHARACTER_SET and value != _UTF8:
+            codec = "cp1252"
+        if key == _CAPTION:
+            captions.append(value)
+    return _decoded(b"".join(captions), codec) if captions else None
+
+
+def _iim(data: bytes) -> bytes:
+    """Return the IIM fields in Photoshop's resources, or ``data`` if it begins with a field itself."""
+    at = data.find(_RESOURCE)
+    if data[:1] == bytes([_MARKER]) or at < 0:
+        return data
+    while data[at : at + 4] == _RESOURCE:
+        kind = int.from_bytes(data[at + 4 : at + 6])
+        # a Pascal string with its length, padded to an even number, as the data are
+        name = data[at + 6] if at + 6 < len(data) else 0
+        at += 6 + (name + 2) // 2 * 2
+        size = int.from_bytes(data[at : at + 4])
+        if kind == _IPTC_RESOURCE:
+            return data[at + 4 : at + 4 + size]
+        at += 4 + (size + 1) // 2 * 2
+    return b""
+
+
+def _fields(data: bytes) -> Iterator[tuple[tuple[int, int], bytes]]:
+    at = 0
+    for _ in range(_MAX_FIELDS):
+        if len(data) < at + 5 or data[at] != _MARKER:
+            return
+        key, size = (data[at + 1], data[at + 2]), int.from_bytes(data[at + 3 : at + 5])
+        at += 5
+        if size & _EXTENDED:
+            # the size itself follows, in so many bytes
+            width = size & ~_EXTENDED
+            size = int.from_bytes(data[at : at + width]) if width <= 4 else len(data)
+            at += width
+        if at + size > len(data):
+            return
+        yield key, data[at : at + size]
+        at += size

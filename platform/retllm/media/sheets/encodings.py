@@ -1,0 +1,106 @@
+"""Read the text of a file in UTF-8, UTF-16 or, where a spreadsheet wrote it, Windows-1252."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from retllm.errors import MediaRejected
+from retllm.media import streams
+
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# three letters with accents in a row, or four with signs, occur in no Western language: the code page is another one
+_NOT_WESTERN = re.compile(rb"[\xc0-\xff]{3}|[\x80-\xff]{4}|[\x00\x81\x8d\x8f\x90\x9d]")
+_OVERLAP = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """The encoding of a file, with a remark if it is not the expected one."""
+
+    codec: str
+    remark: str | None = None
+
+
+def encoding_of(stream: BinaryIO, limit: int, *, western: bool) -> Encoding:
+    """Return the encoding of a whole seekable stream; with ``western``, Windows-1252 is one of them.
+
+    Raises:
+        MediaRejected: the stream is in another encoding.
+        TooLarge: it has more than ``limit`` bytes.
+    """
+    if streams.head(stream, 2).startswith(_UTF16):
+        _check_utf16(stream, limit)
+        return Encoding("utf-16", "The sheet is in UTF-16.")
+    try:
+        streams.check_utf8(stream, limit)
+    except MediaRejected:
+        if not western or not _is_western(stream, limit):
+            raise
+        return Encoding(
+            "cp1252",
+            "The sheet is not UTF-8. It was read as Windows-1252, as Excel writes it: if letters with accents are "
+            "wrong, save it as UTF-8 and upload it again.",
+        )
+    return Encoding("utf-8")
+
+
+def _check_utf16(stream: BinaryIO, limit: int) -> None:
+    stream.seek(0)
+    decoder = codecs.getincrementaldecoder("utf-16")()
+    try:
+        for chunk in streams.chunks(stream, limit):
+            decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise MediaRejected("The file is damaged UTF-16: save it as UTF-8 and send it again.") from error
+
+
+def _is_western(stream: BinaryIO, limit: int) -> bool:
+    stream.seek(0)
+    end = b""
+    for chunk in streams.chunks(stream, limit):
+        if _NOT_WESTERN.search(end + chunk):
+            return False
+        end = chunk[-_OVERLAP:]
+    return True
+
+
+@contextmanager
+def as_text(stream: BinaryIO, encoding: Encoding) -> Iterator[io.TextIOWrapper]:
+    """Open a seekable stream as text from its start, with its line ends as they are; the stream stays open."""
+    stream.seek(0)
+    # newline="": keep line breaks inside quoted fields
+    text = io.TextIOWrapper(_Seekable(stream), encoding=encoding.codec, newline="")
+    try:
+        yield text
+    finally:
+        # the caller owns the stream and may read it again
+        text.detach()
+
+
+class _Seekable(io.BufferedReader):
+    """Adapts a temporary file of the standard library, which lacks methods that TextIOWrapper needs."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__(_Raw(stream))
+
+
+class _Raw(io.RawIOBase):
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        data = self._stream.read(len(view))
+        view[: len(data)] = data
+        return len(data)

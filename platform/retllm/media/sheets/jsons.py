@@ -1,0 +1,216 @@
+"""Rows in JSON: JSON Lines, lists of objects, COCO's and Karpathy's files, objects of names and captions."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from itertools import chain, zip_longest
+
+from retllm.errors import MediaRejected, TooLarge
+from retllm.media.sheets import columns
+from retllm.media.sheets.columns import CAPTIONS, FILES, flat, role
+from retllm.media.sheets.documents import Part, parts
+from retllm.media.sheets.lines import bounded, max_length
+from retllm.media.sheets.references import names_a_picture
+from retllm.media.sheets.rows import Reason, Record, problem
+from retllm.settings import Settings
+
+MAX_ROWS = 1_000_000
+"""How many rows of a document are kept in memory until its end."""
+_OBJECT_LIKE = '{"file": ..., "caption": ...}'
+_EXPECTED = (
+    f"It has to be one object per line or a list of objects like {_OBJECT_LIKE}, an object of names and captions, or a "
+    "file of COCO's or Karpathy's form."
+)
+
+
+def are_lines(text: io.TextIOBase, settings: Settings) -> bool:
+    """Return whether a text is JSON Lines, and not one document."""
+    limit = max_length(settings)
+    first: str | None = None
+    complete = False
+    while line := text.readline(limit):
+        if not (stripped := line.strip("\ufeff \t\r\n")):
+            continue
+        if first is None:
+            first = stripped
+            if first.startswith("["):
+                return False
+            complete = _object(first) is not None or not first.startswith("{")
+        else:
+            return complete or _object(stripped) is not None
+    return False
+
+
+def _object(line: str) -> dict[str, object] | None:
+    try:
+        parsed = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, dict) else None
+
+
+def line_records(text: io.TextIOBase, settings: Settings) -> Iterator[Record]:
+    """Yield the rows of JSON Lines; a bad line does not affect the others.
+
+    Raises:
+        TooLarge: a line is longer than a row may be.
+    """
+    for number, line in enumerate(bounded(text, settings), start=1):
+        stripped = line.strip()
+        if not stripped:
+            continue
+        try:
+            yield _record(number, json.loads(stripped))
+        except (ValueError, RecursionError):
+            message = f"Row {number} is not valid JSON: write one object per line."
+            yield Record(number, problem=problem(Reason.UNREADABLE, message))
+
+
+def _record(number: int, value: object) -> Record:
+    if isinstance(value, dict):
+        return Record(number, value)
+    message = f"Row {number} is not an object like {_OBJECT_LIKE}."
+    return Record(number, problem=problem(Reason.UNREADABLE, message))
+
+
+def document_records(text: io.TextIOBase) -> Iterator[Record]:
+    """Yield the rows of a JSON document, told by its structure.
+
+    Raises:
+        MediaRejected: the document is not valid JSON or no list of rows; the message says what it is.
+        TooLarge: an element has too many values, or the document has too many rows.
+    """
+    found = parts(text)
+    first = next(found, None)
+    if first is None:
+        return
+    if first.key is not None:
+        whole = _Whole()
+        for part in chain([first], found):
+            whole.take(part)
+        yield from whole.records()
+    elif first.listed:
+        for number, part in enumerate(chain([first], found), start=1):
+            yield _record(number, part.value)
+    else:
+        raise MediaRejected(f"The JSON is a single {_kind(first.value)}. {_EXPECTED}")
+
+
+def _kind(value: object) -> str:
+    return {str: "text", bool: "truth value", type(None): "null"}.get(type(value), "number")
+
+
+class _Whole:
+    """Collects the members of an object, of each only what can matter, and tells what they are."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, None] = {}
+        self._kept = 0
+        # COCO: the names of pictures and their captions, by id
+        self._names: dict[object, str] = {}
+        self._captions: dict[object, list[str]] = {}
+        self._rows: list[Record] = []
+        self._lists: dict[str, list[object]] = {}
+        self._members: dict[str, object] = {}
+
+    def take(self, part: Part) -> None:
+        """Take one part of the document."""
+        key = part.key or ""
+        self._keys[key] = None
+        self._kept += 1
+        if self._kept > MAX_ROWS:
+            raise TooLarge(
+                f"The document has more than {MAX_ROWS:,} elements: write it as JSON Lines, or in parts.",
+                limit=MAX_ROWS,
+            )
+        value = part.value
+        if not part.listed:
+            self._members[key] = value
+        elif not isinstance(value, dict):
+            self._lists.setdefault(key, []).append(value)
+        elif not self._of_coco(key, value):
+            self._rows.append(Record(len(self._rows) + 1, {name: _kept(name, value[name]) for name in value}))
+
+    def _of_coco(self, key: str, value: Mapping[str, object]) -> bool:
+        """Take a picture or an annotation of a file of COCO's form."""
+        if key == "images" and _is_id(value.get("id")) and not any(role(name) in CAPTIONS for name in value):
+            file = value.get("file_name") or value.get("filename") or value.get("coco_url") or value.get("url")
+            if isinstance(file, str):
+                self._names[value["id"]] = file
+                return True
+        if key == "annotations" and _is_id(value.get("image_id")) and "file_name" not in value:
+            if texts := flat(value.get("caption")):
+                self._captions.setdefault(value["image_id"], []).extend(texts)
+            return True
+        return False
+
+    def records(self) -> Iterator[Record]:
+        """Yield the rows of the document.
+
+        Raises:
+            MediaRejected: there are none.
+        """
+        if self._captions:
+            yield from self._coco()
+        elif self._rows:
+            yield from self._rows
+        elif by_name := self._by_name():
+            yield from by_name
+        else:
+            keys = columns.listed(self._keys) or "nothing"
+            raise MediaRejected(f"The JSON is no list of captions; its object has {keys}. {_EXPECTED}")
+
+    def _coco(self) -> Iterator[Record]:
+        for number, (key, captions) in enumerate(self._captions.items(), start=1):
+            if key in self._names or not self._names:
+                yield Record(number, {"file_name": self._names.get(key, key), "captions": captions})
+            else:
+                message = f"Row {number} has captions for image_id {key!r}, which is not among the images of the file."
+                yield Record(number, problem=problem(Reason.NO_PICTURE, message))
+
+    def _by_name(self) -> list[Record]:
+        files, captions = columns.known(self._keys)
+        if captions and len(self._keys) == len(self._members) and not files_are_keys(self._members):
+            if table := _by_column(self._members):
+                return table
+            return [Record(1, self._members)]
+        if files and captions:
+            return _by_column({**self._lists, **self._members})
+        named = {**self._members, **self._lists}
+        fitting = {name: found for name, value in named.items() if (found := flat(value))}
+        if not fitting or not files_are_keys(fitting):
+            return []
+        return [
+            Record(number, {"file": name, "captions": found}) for number, (name, found) in enumerate(fitting.items(), 1)
+        ]
+
+
+def files_are_keys(members: Mapping[str, object]) -> bool:
+    """Return whether the keys of an object are the names or the numbers of pictures."""
+    return any(names_a_picture(key) for key in members) or all(any(c.isdecimal() for c in key) for key in members)
+
+
+def _by_column(members: Mapping[str, object]) -> list[Record]:
+    """Return the rows of an object of columns, each a list of values or an object of them by row."""
+    values = {
+        name: list(column.values() if isinstance(column, dict) else column)
+        for name, column in members.items()
+        if isinstance(column, dict | list) and role(name)
+    }
+    if not all(columns.known(values)):
+        return []
+    rows = zip_longest(*values.values())
+    return [Record(number, dict(zip(values, row, strict=True))) for number, row in enumerate(rows, start=1)]
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _kept(name: str, value: object) -> object:
+    """Return what can matter of a field: the texts of captions, the name of a picture; None for all else."""
+    if role(name) in CAPTIONS:
+        return flat(value) or value
+    return value if role(name) in FILES and not isinstance(value, list) else None

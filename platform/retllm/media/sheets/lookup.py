@@ -1,0 +1,157 @@
+"""Look up the pictures that rows and sidecars mean: first those of the upload, then those of the collection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from retllm.db.session import Sessions, run_transaction
+from retllm.media import records
+from retllm.media.names import base_name, clean_name
+from retllm.media.sheets import sidecars
+from retllm.media.sheets.matching import Found, Located, NamesSeen, Picture, find
+from retllm.media.sheets.references import Reference, keys, stem
+from retllm.media.sheets.rows import Problem, Reason, problem
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The item that a row means.
+
+    Attributes:
+        whole: whether the row gave the whole path of the picture.
+    """
+
+    item_id: UUID
+    whole: bool
+    remark: str | None = None
+
+
+class Lookup:
+    """Finds the pictures of one upload and of its collection.
+
+    Attributes:
+        with_sheets: the archives of this upload that have a sheet of their own; None stands for files without archive.
+    """
+
+    def __init__(self, sessions: Sessions, collection_id: UUID, seen: NamesSeen) -> None:
+        self._sessions = sessions
+        self._collection_id = collection_id
+        self._seen = seen
+        self.with_sheets: set[UUID | None] = set()
+        self._with_pictures = seen.archives()
+
+    def targets(self, references: Mapping[str, Reference], sheet: Located) -> dict[str, Target | Problem]:
+        """Return the picture that each reference in ``sheet`` means, by its name, or why there is none."""
+        found = {
+            name: find(reference, sheet, self._of_upload(reference, sheet)) for name, reference in references.items()
+        }
+        missing = {name: references[name] for name, result in found.items() if not result.pictures}
+        if missing:
+            earlier = self._earlier({key for reference in missing.values() for key in keys(reference)})
+            for name, reference in missing.items():
+                candidates = {p.item_id: p for key in keys(reference) for p in earlier.get(key, ())}
+                result = find(reference, sheet, candidates.values())
+                found[name] = Found(result.pictures, result.whole, found[name].elsewhere + result.elsewhere)
+        return {name: _target(name, result) for name, result in found.items()}
+
+    def _of_upload(self, reference: Reference, sheet: Located) -> list[Picture]:
+        """Return candidates; a sheet beside pictures of its own says nothing of an archive with a sheet of its own."""
+        pictures = self._seen.named(reference)
+        if sheet.archive not in self._with_pictures:
+            return pictures
+        return [p for p in pictures if p.located.archive == sheet.archive or p.located.archive not in self.with_sheets]
+
+    def _earlier(self, stems: Iterable[str]) -> dict[str, list[Picture]]:
+        """Return the pictures of the collection with these stems, by stem as it is and in lower case."""
+
+        def read(session: Session) -> list[tuple[str, UUID]]:
+            return records.pictures_with_stems(session, self._collection_id, stems)
+
+        found: dict[str, list[Picture]] = {}
+        for name, item_id in run_transaction(self._sessions, read):
+            if self._seen.has(name, item_id):
+                continue  # where it lies in the upload was looked at before
+            picture = Picture(Located(name), item_id, earlier=True)
+            for key in {stem(name), stem(name).lower()}:
+                found.setdefault(key, []).append(picture)
+        return found
+
+    def beside(self, documents: Sequence[Located]) -> dict[Located, list[Picture]]:
+        """Return the pictures that each file is a sidecar of; those with none are left out."""
+        places = {document: sidecars.places(document.name) for document in documents}
+        found = {document: self._beside(document, places[document]) for document in documents}
+        missing = [document for document, pictures in found.items() if not pictures and places[document]]
+        if missing:
+            stems = {base_name(place.path) for document in missing for place in places[document]}
+            earlier = self._earlier(stems)
+            for document in missing:
+                found[document] = _first(
+                    [p for p in earlier.get(base_name(place.path), ()) if place.fits(p.located.name)]
+                    for place in places[document]
+                )
+        return {document: pictures for document, pictures in found.items() if pictures}
+
+    def _beside(self, document: Located, places: Sequence[sidecars.Beside]) -> list[Picture]:
+        found = _first(self._in_archive(place, document.archive) for place in places)
+        if not found and (path := sidecars.cut_path(document.name)):
+            begun = self._seen.beginning(path, document.archive)
+            found = begun if len(begun) == 1 else []
+        if not found:
+            # a large export is split over archives without regard to what belongs together
+            elsewhere = (self._in_archive(place, archive) for place in places for archive in self._with_pictures)
+            found = _first(elsewhere)
+        return found
+
+    def _in_archive(self, place: sidecars.Beside, archive: UUID | None) -> list[Picture]:
+        return [p for p in self._seen.beside(place.path, archive) if place.fits(p.located.name)]
+
+
+def _first(results: Iterable[list[Picture]]) -> list[Picture]:
+    return next((found for found in results if found), [])
+
+
+def _target(name: str, found: Found) -> Target | Problem:
+    """Return the picture that was found, or why there is not just one."""
+    by_id = {picture.item_id: picture for picture in found.pictures}
+    shown = clean_name(name)
+    if not by_id:
+        return _nothing(shown, found.elsewhere)
+    if None in by_id:
+        return problem(Reason.REFUSED_PICTURE, f"names the picture {shown!r}, which was rejected: upload it again.")
+    ids = [item_id for item_id in by_id if item_id is not None]
+    if len(ids) == 1:
+        return Target(ids[0], found.whole)
+    names = sorted({picture.located.name for picture in by_id.values()})
+    if len(names) > 1:
+        more = ", ..." if len(names) > _SHOWN else ""
+        several = f"{len(ids)} pictures ({', '.join(map(repr, names[:_SHOWN]))}{more})"
+        message = f"names the picture {shown!r}, which matches {several}: give its full name with folders."
+        return problem(Reason.AMBIGUOUS, message)
+    if all(picture.earlier for picture in by_id.values()):
+        # no name tells them apart; the keys of items grow with time
+        return Target(
+            max(ids), found.whole, f"{len(ids)} pictures are named {names[0]!r}; the newest has this caption."
+        )
+    message = (
+        f"names the picture {shown!r}, but {len(ids)} pictures of this upload have that name: put the sheet into the "
+        "folder or archive of its pictures."
+    )
+    return problem(Reason.AMBIGUOUS, message)
+
+
+def _nothing(name: str, elsewhere: Sequence[Picture]) -> Problem:
+    if not elsewhere:
+        message = f"names the picture {name!r}, which is not in this collection: upload it or correct the name."
+        return problem(Reason.NOT_FOUND, message)
+    other = elsewhere[0].located.name
+    message = (
+        f"names the picture {name!r}; the only one of that name is {other!r}, in another folder than the row and its "
+        "sheet: give its full name with folders if it is meant."
+    )
+    return problem(Reason.OTHER_FOLDER, message)

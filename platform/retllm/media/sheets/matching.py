@@ -1,0 +1,259 @@
+"""Find the picture that a row of a sheet means, by the folders of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from retllm.media.names import MAX_NAME, base_name, clean_name
+from retllm.media.sheets.references import Reference, is_number_of, keys, stem
+
+# folders that hold what is said of pictures elsewhere, and the folders of those pictures: annotations/ beside images/
+_DESCRIBING = frozenset(
+    (
+        "annotation",
+        "annotations",
+        "caption",
+        "captions",
+        "label",
+        "labels",
+        "meta",
+        "metadata",
+        "text",
+        "texts",
+        "txt",
+        "json",
+        "csv",
+    )
+)
+_OF_PICTURES = frozenset(
+    (
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "picture",
+        "pictures",
+        "photo",
+        "photos",
+        "jpg",
+        "jpeg",
+        "jpegimages",
+        "png",
+    )
+)
+
+LONG_NAME = 45
+"""Names of pictures of at least so many characters are also found by their beginning: Google Takeout cuts them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where a file lies: its clean path within its upload, or within the archive of this upload that it came from."""
+
+    name: str
+    archive: UUID | None = None
+
+    @property
+    def folder(self) -> tuple[str, ...]:
+        """The parts of the path without the last one."""
+        return tuple(self.name.split("/")[:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that a row may mean.
+
+    Attributes:
+        item_id: its item; None for a picture that was rejected.
+        earlier: whether it was uploaded before the sheet, so that it is not known which archive it came from.
+    """
+
+    located: Located
+    item_id: UUID | None
+    earlier: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The pictures that a row may mean, all equally well: none, one, or several.
+
+    Attributes:
+        whole: whether the row gave the whole path of the picture.
+        elsewhere: pictures with a fitting last part in folders that the row contradicts.
+    """
+
+    pictures: tuple[Picture, ...] = ()
+    whole: bool = False
+    elsewhere: tuple[Picture, ...] = ()
+
+
+def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) -> Found:
+    """Return the pictures among ``candidates`` that ``reference`` means in ``sheet``.
+
+    A picture of the very name is better than one that differs in case or suffix; then one from the sheet's archive;
+    then one at the path that begins in the sheet's folder, or at the root; then the one whose path is the same for the
+    most parts from the end. A picture in a folder that contradicts those of the row or of the sheet is none of them.
+    """
+    best: tuple[int, ...] | None = None
+    found: list[Picture] = []
+    elsewhere: list[Picture] = []
+    for picture in candidates:
+        form = _form(reference, picture.located.name)
+        if form is None:
+            continue
+        rank = _rank(reference, sheet, picture)
+        if rank is None:
+            elsewhere.append(picture)
+            continue
+        if best is None or (form, *rank) < best:
+            best, found = (form, *rank), []
+        if (form, *rank) == best:
+            found.append(picture)
+    whole = best is not None and best[2] < _BY_END
+    return Found(tuple(found), whole, tuple(elsewhere) if not found else ())
+
+
+def _form(reference: Reference, name: str) -> int | None:
+    """Return how well the last part of a reference fits the name of a picture, 0 is best; None if it does not."""
+    base = base_name(name)
+    bare = stem(base)
+    wanted = reference.bases
+    lower = [each.lower() for each in wanted]
+    fits = (
+        base == wanted[0],
+        base in wanted,
+        base.lower() in lower,
+        bare in wanted,
+        bare.lower() in lower,
+        any(is_number_of(each, base) for each in wanted),
+    )
+    return fits.index(True) if True in fits else None
+
+
+_IN_FOLDER, _AT_ROOT, _BY_END = range(3)
+
+
+def _rank(reference: Reference, sheet: Located, picture: Picture) -> tuple[int, int, int, int] | None:
+    """Return how well the folders fit, the smallest is best; None if they contradict each other."""
+    ranks = [
+        _rank_of(path, reference.absolute, sheet, picture) for path in (reference.parts, reference.decoded) if path
+    ]
+    return min((rank for rank in ranks if rank is not None), default=None)
+
+
+def _rank_of(
+    path: tuple[str, ...], absolute: bool, sheet: Located, picture: Picture
+) -> tuple[int, int, int, int] | None:
+    foreign = int(not picture.earlier and picture.located.archive != sheet.archive)
+    from_sheet = _resolved(() if absolute else sheet.folder, path)
+    folders, name = picture.located.folder, picture.located.name
+    own = _resolved((), path)
+    # the last part is compared by its form
+    if _same(from_sheet[:-1], folders, name) and not absolute:
+        return foreign, _IN_FOLDER, 0, 0
+    if _same(own[:-1], folders, name):
+        return foreign, _AT_ROOT, 0, 0
+    if not _agrees(own[:-1], folders) or not _beside(sheet.folder, own[:-1], folders, absolute):
+        return None
+    outside = int(not absolute and folders[: len(sheet.folder)] != sheet.folder)
+    return foreign, _BY_END, outside, -_common(from_sheet[:-1], folders)
+
+
+def _resolved(folder: tuple[str, ...], path: tuple[str, ...]) -> tuple[str, ...]:
+    """Follow ``path`` from ``folder``; a ``..`` at the root stays there."""
+    parts = list(folder)
+    for part in path:
+        if part != "..":
+            parts.append(part)
+        elif parts:
+            parts.pop()
+    return tuple(parts)
+
+
+def _same(folders: tuple[str, ...], of_picture: tuple[str, ...], name: str) -> bool:
+    # a name that is too long is stored without its middle
+    return folders == of_picture or (
+        len(name) == MAX_NAME and clean_name("/".join((*folders, base_name(name)))) == name
+    )
+
+
+def _common(first: Sequence[str], second: Sequence[str]) -> int:
+    """Return how many parts are the same from the end, in any case."""
+    pairs = zip(reversed(first), reversed(second), strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a.lower() != b.lower()), min(len(first), len(second)))
+
+
+def _agrees(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Return whether two paths are the same from the end, as far as both go."""
+    return _common(first, second) == min(len(first), len(second))
+
+
+def may_be_one(first: Reference, second: Reference) -> bool:
+    """Return whether two references may mean one picture, since their folders do not contradict each other."""
+    return _agrees(_resolved((), first.parts)[:-1], _resolved((), second.parts)[:-1])
+
+
+def _beside(sheet: tuple[str, ...], named: tuple[str, ...], of_picture: tuple[str, ...], absolute: bool) -> bool:
+    """Return whether the sheet's folder allows a picture there: below it, above it, or at the end of the same path."""
+    rest = of_picture[: max(0, len(of_picture) - len(named))]
+    if absolute or not rest:
+        return True
+    shorter = min(len(sheet), len(rest))
+    if rest[:shorter] == sheet[:shorter] or _agrees(sheet, rest):
+        return True
+    without = tuple(part for part in sheet if part.lower() not in _DESCRIBING)
+    pictures = tuple(part for part in rest if part.lower() not in _OF_PICTURES)
+    return without != sheet and (_agrees(without, pictures) or rest[: len(without)] == without)
+
+
+@dataclass(slots=True)
+class NamesSeen:
+    """The pictures of one upload, by where they lie; those of the collection come second."""
+
+    _by_stem: dict[str, list[Picture]] = field(default_factory=dict)
+    _by_path: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)
+    _by_beginning: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)
+
+    def add(self, located: Located, item_id: UUID | None) -> None:
+        """Record that the file at ``located`` is this item (an older one, if it was a duplicate); None if rejected."""
+        picture = Picture(located, item_id)
+        self._by_stem.setdefault(stem(located.name).lower(), []).append(picture)
+        self._by_path.setdefault((located.archive, path_stem(located.name)), []).append(picture)
+        if len(base_name(located.name)) >= LONG_NAME:
+            self._by_beginning.setdefault((located.archive, _beginning(located.name)), []).append(picture)
+
+    def named(self, reference: Reference) -> list[Picture]:
+        """Return the pictures whose last part may be meant."""
+        return [picture for key in keys(reference) for picture in self._by_stem.get(key, ())]
+
+    def beside(self, path: str, archive: UUID | None) -> list[Picture]:
+        """Return the pictures with this path, whatever their suffix, in this archive."""
+        return self._by_path.get((archive, path), [])
+
+    def beginning(self, path: str, archive: UUID | None) -> list[Picture]:
+        """Return the pictures in this archive whose long path begins with ``path``."""
+        found = self._by_beginning.get((archive, _beginning(path)), ())
+        return [picture for picture in found if picture.located.name.startswith(path)]
+
+    def has(self, name: str, item_id: UUID) -> bool:
+        """Return whether this item came with the upload under this name."""
+        return any(
+            picture.item_id == item_id and picture.located.name == name
+            for picture in self._by_stem.get(stem(name).lower(), ())
+        )
+
+    def archives(self) -> set[UUID | None]:
+        """Return the archives of the pictures; None if some came without an archive."""
+        return {archive for archive, _ in self._by_path}
+
+
+def _beginning(path: str) -> str:
+    base = base_name(path)
+    return path.removesuffix(base) + base[:LONG_NAME]
+
+
+def path_stem(name: str) -> str:
+    """Return the path of a picture without its suffix."""
+    return name.removesuffix(base_name(name)) + stem(name)

@@ -1,0 +1,101 @@
+"""How a row names its picture: paths of any system, addresses, names without suffix."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from retllm.media.names import base_name, one_line
+
+# suffixes that a picture may have had where the sheet was made
+_SUFFIX = (
+    r"\.(?:jpe?g|jpe|jfif|mpo|png|apng|webp|gif|tiff?|bmp|dib|heic|heif|hif|avif|jxl|psd|psb|dng|cr2|cr3|nef|nrw|arw|"
+    r"srf|sr2|raf|orf|rw2|pef|srw|3fr|x3f|ppm|pgm|tga|svg|pdf|mp4|mov)"
+)
+_AT_END = re.compile(_SUFFIX + r"$", re.IGNORECASE)
+# Flickr8k numbers the captions of a picture: a.jpg#0
+_NUMBER = re.compile(rf"({_SUFFIX})#\d+$", re.IGNORECASE)
+_URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_DRIVE = re.compile(r"^[a-z]:(?=/)", re.IGNORECASE)
+_MAX_CHARS = 4096
+# COCO writes the number 9 as 000000000009
+_ID_DIGITS = 12
+
+SUFFIX_PATTERN = _SUFFIX
+"""The pattern of a picture's suffix, without groups; ignore the case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A name of a picture in a sheet.
+
+    Attributes:
+        parts: the parts of its path; the first ones may be ``..``.
+        decoded: the parts without percent encoding, if that differs.
+        absolute: whether the path began at a root, so that it is not relative to the sheet.
+    """
+
+    parts: tuple[str, ...]
+    decoded: tuple[str, ...] | None
+    absolute: bool
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The last parts that the picture may have, the best first."""
+        return (self.parts[-1],) if self.decoded is None else (self.parts[-1], self.decoded[-1])
+
+
+def names_a_picture(name: str) -> bool:
+    """Return whether ``name`` ends like the name or the address of a picture."""
+    name = name[:_MAX_CHARS].strip()
+    if _URL.match(name):
+        name = _path_of_url(name)
+    return _AT_END.search(_NUMBER.sub(r"\1", name)) is not None
+
+
+def stem(name: str) -> str:
+    """Return the last part of ``name`` without the suffix of a picture."""
+    return _AT_END.sub("", base_name(name))
+
+
+def keys(reference: Reference) -> set[str]:
+    """Return the stems that the picture may have, in lower case and as they are."""
+    found = {stem(base) for base in reference.bases}
+    found |= {key.zfill(_ID_DIGITS) for key in found if key.isdecimal()}
+    return found | {key.lower() for key in found}
+
+
+def is_number_of(base: str, picture: str) -> bool:
+    """Return whether ``base`` is the number in COCO's name of a picture."""
+    return base.isdecimal() and stem(picture) == base.zfill(_ID_DIGITS)
+
+
+def reference(name: str) -> Reference | None:
+    """Return the reference in a field of a sheet; None if it names nothing."""
+    name = name[:_MAX_CHARS].strip()
+    absolute = bool(_URL.match(name))
+    if absolute and not name.lower().startswith("file:"):
+        # the folders of an address are not those of a disk
+        name = base_name(_path_of_url(name))
+    elif absolute:
+        name = _path_of_url(name)
+    name = _NUMBER.sub(r"\1", name).replace("\\", "/")
+    without_drive = _DRIVE.sub("", name)
+    absolute = absolute or without_drive.startswith("/") or without_drive != name
+    parts = _parts(without_drive)
+    if not parts or parts[-1] == "..":
+        return None
+    decoded = _parts(unquote(without_drive)) if "%" in without_drive else parts
+    return Reference(parts, decoded if decoded not in (parts, ()) and decoded[-1] != ".." else None, absolute)
+
+
+def _path_of_url(url: str) -> str:
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        return url.partition("://")[2].partition("?")[0]
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(part for raw in path.split("/") if (part := one_line(raw)) not in ("", "."))

@@ -1,0 +1,47 @@
+"""The outcomes of refused rows, not too many of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from retllm.errors import MediaRejected
+from retllm.media.outcomes import FileOutcome, rejected
+from retllm.media.sheets.rows import Problem, Reason
+
+SHOWN = 20
+"""How many rows of one sheet are named for each reason."""
+
+
+@dataclass(slots=True)
+class Refusals:
+    """Counts the refused rows of one sheet, and names the first ones of each reason."""
+
+    sheet: str
+    _counts: dict[Reason, int] = field(default_factory=dict)
+    _last: dict[Reason, int] = field(default_factory=dict)
+
+    def take(self, number: int, problem: Problem) -> FileOutcome | None:
+        """Return the outcome of a refused row, None if enough rows were refused for its reason."""
+        count = self._counts[problem.reason] = self._counts.get(problem.reason, 0) + 1
+        if count > SHOWN:
+            return None
+        self._last[problem.reason] = number
+        return rejected(f"{self.sheet}, row {number}", problem.error)
+
+    @property
+    def total(self) -> int:
+        """How many rows were refused."""
+        return sum(self._counts.values())
+
+    def rest(self) -> list[FileOutcome]:
+        """Return one outcome for the further rows of each reason."""
+        return [
+            rejected(
+                self.sheet,
+                MediaRejected(
+                    f"And {count - SHOWN:,} more like row {self._last[reason]}: {reason.value}.",
+                ),
+            )
+            for reason, count in self._counts.items()
+            if count > SHOWN
+        ]

@@ -1,0 +1,84 @@
+"""Rows of a sheet, and why one of them can't be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from retllm.errors import MediaRejected, RetllmError
+
+
+class Reason(StrEnum):
+    """The kind of reason why a row is refused; the value continues "and 7 more rows:"."""
+
+    UNREADABLE = "they can't be read"
+    FIELDS = "they have more fields than the header"
+    NO_PICTURE = "they name no picture"
+    NOT_FOUND = "their pictures are not in this collection"
+    OTHER_FOLDER = "their pictures lie in other folders"
+    AMBIGUOUS = "each matches several pictures"
+    REFUSED_PICTURE = "their pictures were rejected"
+    MIXED_UP = "several names lead to one picture"
+    SECOND_CAPTION = "their pictures have a caption of another sheet of this upload"
+    TEXT = "their texts can't be used"
+    DELETED = "their pictures were deleted during the upload"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a row is refused."""
+
+    reason: Reason
+    error: RetllmError
+
+
+def problem(reason: Reason, message: str) -> Problem:
+    """Return the problem of a row whose content is refused with ``message``."""
+    return Problem(reason, MediaRejected(message))
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A row as it was read: the values of its fields by the names of their columns, or why there are none.
+
+    ``number`` counts from 1: the lines of a table and of JSON Lines, the elements of a JSON document.
+    """
+
+    number: int
+    fields: Mapping[str, object] = field(default_factory=dict)
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row as it is used: the name of a picture, empty if the row has none, and its captions.
+
+    ``name`` is that of a text, for a row without a picture.
+    """
+
+    number: int
+    file: str = ""
+    captions: tuple[str, ...] = ()
+    problem: Problem | None = None
+    name: str | None = None
+
+
+@dataclass(slots=True)
+class Sheet:
+    """A sheet that is being read.
+
+    Attributes:
+        rows: the rows; read them before ``remarks``. The iteration raises ``MediaRejected`` or ``TooLarge`` where the
+            rest of the sheet can't be read.
+        columns: the names of its columns, as far as they are known before the first row.
+        names_pictures: whether a column names pictures.
+        is_texts: whether its columns say that it is a sheet of texts, not of captions.
+        remarks: what there is to know about the whole sheet, such as columns that are not read.
+    """
+
+    rows: Iterator[Row]
+    columns: tuple[str, ...]
+    names_pictures: bool
+    is_texts: bool
+    remarks: list[str] = field(default_factory=list)

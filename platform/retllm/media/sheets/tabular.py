@@ -1,0 +1,252 @@
+"""Tables: CSV (RFC 4180), TSV, and columns between semicolons or vertical bars."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import islice
+
+from retllm.errors import MediaRejected
+from retllm.media.sheets import columns
+from retllm.media.sheets.lines import bounded, max_length
+from retllm.media.sheets.references import SUFFIX_PATTERN, names_a_picture
+from retllm.media.sheets.rows import Reason, Record, problem
+from retllm.settings import Settings
+
+_DELIMITERS = ",;\t|"
+# these files are seldom quoted, and a quote in them is often just a character
+_MAYBE_UNQUOTED = "\t|"
+# lines before the header: empty ones, and Excel's sep=;
+_MAX_BEFORE = 100
+_SEPARATOR = re.compile(r'^"?sep=(.)"?[,;\t|"]*$', re.IGNORECASE)
+# lines after an open quote are read again; beyond so many times the length of a row the rest of the sheet is given up
+_MAX_AGAIN = 50
+
+Opener = Callable[[], AbstractContextManager[io.TextIOBase]]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Where a table begins and how it is written."""
+
+    delimiter: str
+    names: tuple[str, ...]
+    first_row: int
+    """The number of the first row of values."""
+    quoted: bool
+
+
+def find_table(opened: Opener, settings: Settings) -> Table | None:
+    """Return the table in a text; None if no line at its start is a header or a row that names a picture.
+
+    Raises:
+        MediaRejected: the first line has columns, but none that is understood as a caption.
+        TooLarge: a line is longer than a row may be.
+    """
+    with opened() as text:
+        number, separator, line = _first_line(bounded(text, settings))
+    if line is None:
+        raise MediaRejected("The sheet is empty: its first line has to name the columns, such as file and caption.")
+    delimiters = separator or _DELIMITERS
+    names = _header(line, delimiters)
+    delimiter, header, first_row = (*names, number + 1) if names else ("", (), 0)
+    if not header:
+        headless = _headless(line, delimiters)
+        if headless is None:
+            return None
+        (delimiter, header), first_row = headless, number
+    quoted = delimiter not in _MAYBE_UNQUOTED or _consistently_quoted(opened, delimiter, first_row, settings)
+    return Table(delimiter, header, first_row, quoted)
+
+
+def refusal(opened: Opener, settings: Settings) -> MediaRejected:
+    """Return why a text without a known table is refused: what its first line has, and what it has to have."""
+    with opened() as text:
+        _, separator, line = _first_line(bounded(text, settings))
+    fields = max((_split(line or "", delimiter) for delimiter in separator or _DELIMITERS), key=len)
+    return MediaRejected(
+        f"The first line has the columns {columns.listed(fields)}, and none of them is understood as captions. "
+        f"{columns.UNDERSTOOD}."
+    )
+
+
+def begins_with_pictures(opened: Opener, table: Table, settings: Settings) -> bool:
+    """Return whether the first row of the table names a picture by a name with its suffix."""
+    with opened() as text:
+        record = next(records(text, table, settings), None)
+    if record is None or record.problem is not None:
+        return False
+    return any(
+        names_a_picture(str(value)) for name, value in record.fields.items() if columns.role(name) in columns.FILES
+    )
+
+
+def records(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[Record]:
+    """Yield the rows of a table; empty rows are left out, and a bad one does not affect the others.
+
+    Raises:
+        MediaRejected: so many quotes do not close that the rest can't be told apart.
+        TooLarge: a line is longer than a row may be.
+    """
+    lines = _lines(text, table, settings)
+    splitter = _Quoted(lines, table, settings) if table.quoted else _unquoted(lines, table)
+    for number, fields in splitter:
+        if isinstance(fields, str):
+            yield Record(number, problem=problem(Reason.UNREADABLE, f"Row {number} {fields}"))
+        elif any(field.strip() for field in fields):
+            yield _record(number, fields, table)
+
+
+def _lines(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[str]:
+    return islice(bounded(text, settings), table.first_row - 1, None)
+
+
+def _record(number: int, fields: list[str], table: Table) -> Record:
+    width = len(table.names)
+    if any(field.strip() for field in fields[width:]):
+        how = (
+            'put double quotes ("...") around a text that contains the delimiter.'
+            if table.quoted
+            else "a text in it can't contain the delimiter; write the sheet as CSV with quotes."
+        )
+        return Record(
+            number,
+            problem=problem(Reason.FIELDS, f"Row {number} has {len(fields)} fields, but the header has {width}: {how}"),
+        )
+    return Record(number, dict(zip(table.names, fields, strict=False)))
+
+
+def _first_line(lines: Iterator[str]) -> tuple[int, str | None, str | None]:
+    """Return number and text of the first line that says something, and the delimiter that a line before it names."""
+    separator = None
+    for number, line in enumerate(lines, start=1):
+        named = _SEPARATOR.match(line.strip())
+        if named:
+            separator = named[1]
+        elif line.strip(' \t\r\n,;|"'):
+            return number, separator, line
+        if number >= _MAX_BEFORE:
+            break
+    return 0, separator, None
+
+
+def _header(line: str, delimiters: str) -> tuple[str, tuple[str, ...]] | None:
+    """Return the delimiter that gives the most known columns, and their names."""
+    best: tuple[int, int, str, tuple[str, ...]] | None = None
+    for delimiter in delimiters:
+        names = _named(_split(line, delimiter))
+        files, captions = columns.known(names)
+        if captions and (best is None or (files, len(names)) > best[:2]):
+            best = (files, len(names), delimiter, names)
+    return best[2:] if best else None
+
+
+def _named(fields: list[str]) -> tuple[str, ...]:
+    """Return the names of columns, all different: a second one of the same name gets its number."""
+    names: list[str] = []
+    for field in fields:
+        name = field.strip()
+        names.append(name if name not in names else f"{name} ({len(names) + 1})")
+    return tuple(names)
+
+
+def _headless(line: str, delimiters: str) -> tuple[str, tuple[str, ...]] | None:
+    """Return delimiter and columns of a table that begins with a row instead of a header."""
+    for delimiter in sorted(delimiters, key="\t|;,".find):
+        fields = _split(line, delimiter)
+        if len(fields) < 2 or not names_a_picture(fields[0]):
+            continue
+        if len(fields) == 3 and fields[1].strip().isdecimal():
+            return delimiter, ("file", "comment_number", "caption")
+        return delimiter, ("file", "caption")
+    return None
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    except csv.Error:
+        return line.rstrip("\r\n").split(delimiter)
+
+
+def _unquoted(lines: Iterator[str], table: Table) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(lines, start=table.first_row):
+        yield number, line.rstrip("\r\n").split(table.delimiter)
+
+
+class _Quoted:
+    """Splits quoted rows. A quote that does not close loses its own row: reading goes on at the next line."""
+
+    def __init__(self, lines: Iterator[str], table: Table, settings: Settings) -> None:
+        self._source = lines
+        self._again: deque[str] = deque()
+        self._table = table
+        self._max_chars = max_length(settings)
+        self._row_begins = re.compile(
+            rf'^\s*"?[^"\n]*{SUFFIX_PATTERN}(?:#\d+)?"?\s*{re.escape(table.delimiter)}', re.IGNORECASE
+        )
+        self.taken: list[str] = []
+        """The lines of the last row."""
+        csv.field_size_limit(max(csv.field_size_limit(), self._max_chars))
+
+    def __iter__(self) -> Iterator[tuple[int, list[str] | str]]:
+        number, again = self._table.first_row - 1, 0
+        while (line := self._next()) is not None:
+            number += 1
+            self.taken = [line]
+            try:
+                fields = next(self._reader(), [])
+            except csv.Error as error:
+                again += sum(map(len, self.taken[1:]))
+                if again > _MAX_AGAIN * self._max_chars:
+                    raise MediaRejected(
+                        f"From row {number:,} on the sheet can't be read, because too many quotes do not close: "
+                        "correct the quotes."
+                    ) from error
+                self._again.extendleft(reversed(self.taken[1:]))
+                yield number, f"is not valid CSV ({error}): check its quotes."
+            else:
+                yield number, fields
+
+    def _next(self) -> str | None:
+        return self._again.popleft() if self._again else next(self._source, None)
+
+    def _reader(self) -> Iterator[list[str]]:
+        return csv.reader(self._row(), delimiter=self._table.delimiter, skipinitialspace=True, strict=True)
+
+    def _row(self) -> Iterator[str]:
+        """Yield the line of a row, and further ones while a quote is open."""
+        yield self.taken[0]
+        size = len(self.taken[0])
+        while (line := self._next()) is not None:
+            self.taken.append(line)
+            size += len(line)
+            if size > self._max_chars or self._row_begins.match(line):
+                raise csv.Error("a quote is not closed")
+            yield line
+
+
+def _consistently_quoted(opened: Opener, delimiter: str, first_row: int, settings: Settings) -> bool:
+    """Return whether every quote of the sheet opens or closes a field, or is doubled inside of one."""
+    table = Table(delimiter, (), first_row, quoted=True)
+    with opened() as text:
+        splitter = _Quoted(_lines(text, table, settings), table, settings)
+        for _, fields in splitter:
+            if isinstance(fields, str):
+                return False
+            quotes = sum(line.count('"') for line in splitter.taken)
+            if quotes and not _accounted(quotes, fields):
+                return False
+    return True
+
+
+def _accounted(quotes: int, fields: list[str]) -> bool:
+    """Return whether so many quotes in a row are just those that its fields need or may have around them."""
+    inner = [field.count('"') for field in fields]
+    around = quotes - sum(2 + 2 * count for count in inner if count)
+    return 0 <= around <= 2 * inner.count(0) and around % 2 == 0

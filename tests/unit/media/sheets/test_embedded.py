@@ -1,0 +1,136 @@
+"""The caption in a picture's file is read from XMP, IPTC and EXIF, and hostile metadata count as absent."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, IptcImagePlugin
+from tests.unit.media.sheets.xmp_packets import packet
+
+from retllm.errors import MediaRejected, TooLarge
+from retllm.media.sheets import xmp
+from retllm.media.sheets.embedded import embedded_caption
+from retllm.settings import Settings
+
+SETTINGS = Settings(max_text_chars=200)
+
+
+def field(record: int, number: int, value: bytes) -> bytes:
+    """A field of IPTC IIM 4.2; a long one has its size in four further bytes."""
+    size = len(value).to_bytes(2) if len(value) < 0x8000 else b"\x80\x04" + len(value).to_bytes(4)
+    return bytes([0x1C, record, number]) + size + value
+
+
+def resource(kind: int, data: bytes, name: bytes = b"") -> bytes:
+    """A resource of Photoshop."""
+    label = bytes([len(name)]) + name
+    return (
+        b"8BIM" + kind.to_bytes(2) + label + bytes(len(label) % 2) + len(data).to_bytes(4) + data + bytes(len(data) % 2)
+    )
+
+
+IPTC = field(2, 0, b"\0\4") + field(2, 5, b"Title") + field(2, 120, b"A boat on the sea") + field(2, 25, b"boat")
+UTF8 = field(1, 90, b"\x1b%G")
+
+
+@pytest.mark.parametrize(
+    ("iptc", "expected"),
+    [
+        (IPTC, "A boat on the sea"),
+        (UTF8 + field(2, 120, "Größe".encode()), "Größe"),
+        (field(2, 120, "Größe".encode("cp1252")), "Größe"),
+        (field(2, 120, b"x" * 40_000) + IPTC, None),
+        (resource(0x0404, IPTC), "A boat on the sea"),
+        (b"Photoshop 3.0\0" + resource(0x0425, b"abc", b"ab") + resource(0x0404, IPTC), "A boat on the sea"),
+        (b"Photoshop 3.0\0" + resource(0x0425, IPTC), None),
+        (field(2, 5, b"Title"), None),
+        (IPTC[:20], None),
+        (b"\x1c\x02\x78\x80\x08" + b"\xff" * 8, None),
+    ],
+)
+def test_the_caption_of_iptc_is_read(iptc: bytes, expected: str | None) -> None:
+    assert embedded_caption(SETTINGS, iptc=iptc) == expected
+
+
+def test_a_jpeg_is_read_as_pillow_reads_it() -> None:
+    block = b"Photoshop 3.0\0" + resource(0x0404, IPTC)
+    segment = b"\xff\xed" + (len(block) + 2).to_bytes(2) + block
+    made = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(made, "JPEG")
+    with Image.open(io.BytesIO(made.getvalue()[:2] + segment + made.getvalue()[2:])) as read:
+        info = IptcImagePlugin.getiptcinfo(read)
+    assert info is not None
+    value = info[2, 120]
+    assert embedded_caption(SETTINGS, iptc=block) == (value if isinstance(value, bytes) else value[0]).decode()
+
+
+def test_xmp_goes_before_iptc_and_iptc_before_exif() -> None:
+    sources = {
+        "xmp": packet(description="of XMP") + b"   \0\0",
+        "iptc": field(2, 120, b"of IPTC"),
+        "exif": b"of EXIF\0\0",
+    }
+    for name in ("XMP", "IPTC", "EXIF"):
+        assert embedded_caption(SETTINGS, **sources) == f"of {name}"  # type: ignore[arg-type]
+        del sources[name.lower()]
+    assert embedded_caption(SETTINGS) is None
+    assert embedded_caption(SETTINGS, xmp=packet(title="a title only"), exif="Größe") == "Größe"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["OLYMPUS DIGITAL CAMERA         ", "SONY DSC", "Exif_JPEG_PICTURE", "DCIM\\100MEDIA\\DJI_0001.JPG", "default",
+     "ImageJ=1.53t\nimages=3", "<?xml version='1.0'?><OME/>", '{"shape": [3, 4]}', "cof", "<Digimax S600>", "IMG_0001",
+     "SAMSUNG CAMERA PICTURES", "20240101_120000", "KODAK Digital Still Camera"],
+)  # fmt: skip
+def test_what_cameras_and_programs_write_into_every_picture_is_no_caption(text: str) -> None:
+    assert embedded_caption(SETTINGS, exif=text) is None
+    assert embedded_caption(SETTINGS, xmp=packet(description=text.replace("<", "&lt;")), exif="A boat") == "A boat"
+
+
+@pytest.mark.parametrize(
+    "text", ["Sony DSC on a table", "Default settings explained", "Image of a boat", "Cofee", "IMG"]
+)
+def test_a_caption_may_resemble_a_placeholder(text: str) -> None:
+    assert embedded_caption(SETTINGS, exif=text) == text
+
+
+ENTITY = b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><x>&b;</x>'
+EXTERNAL = b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><x>&a;</x>'
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (ENTITY, MediaRejected),
+        (EXTERNAL, MediaRejected),
+        (b"<!DOCTYPE x SYSTEM 'http://host/x.dtd'><x/>", MediaRejected),
+        (b"<a>" * 200 + b"</a>" * 200, MediaRejected),
+        (b"<a>&b;</a>", MediaRejected),
+        (b"<?xml version='1.0' encoding='nonsense'?><a/>", MediaRejected),
+        (b"", MediaRejected),
+        (b"<a>" + b" " * xmp.MAX_BYTES + b"</a>", TooLarge),
+    ],
+)
+def test_hostile_xml_is_refused(data: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        xmp.description(io.BytesIO(data))
+    assert embedded_caption(SETTINGS, xmp=data, exif="A boat") == "A boat"
+
+
+def test_a_property_may_be_written_as_an_attribute() -> None:
+    data = b'<r xmlns:dc="http://purl.org/dc/elements/1.1/" dc:description="A boat"/>'
+    assert xmp.description(io.BytesIO(data)) == "A boat"
+
+
+@given(
+    st.binary(max_size=60) | st.binary(max_size=20).map(lambda end: packet(description="x")[: -len(end) or None] + end),
+    st.binary(max_size=60).map(lambda data: b"\x1c\x02\x78" + data) | st.binary(max_size=60).map(lambda d: b"8BIM" + d),
+    st.binary(max_size=60) | st.text(max_size=60),
+)
+def test_any_bytes_give_a_clean_caption_or_none(packet_: bytes, iptc: bytes, exif: bytes | str) -> None:
+    caption = embedded_caption(SETTINGS, xmp=packet_, iptc=iptc, exif=exif)
+    assert caption is None or (caption == caption.strip() and 0 < len(caption) <= 200 and "\0" not in caption)

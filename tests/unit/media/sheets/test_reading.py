@@ -1,0 +1,447 @@
+"""Rows of tables and JSON are read unchanged in the forms that people have; a bad row does not affect the others."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tracemalloc
+from contextlib import suppress
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from retllm.errors import MediaRejected, TooLarge
+from retllm.media.sheets.documents import MAX_DEPTH, MAX_NODES
+from retllm.media.sheets.reading import is_sheet, read_rows
+from retllm.media.sheets.rows import Row
+from retllm.media.sniffing import FileKind
+from retllm.settings import Settings
+
+SETTINGS = Settings(max_text_chars=200, max_file_bytes=1 << 20)
+CSV, JSON = FileKind.CSV, FileKind.JSONL
+# what a spreadsheet cell can contain: no control characters except line feed and tab
+CELL = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from('",;\n\t'), max_size=40)
+
+
+def read(data: str | bytes, kind: FileKind = CSV, settings: Settings = SETTINGS) -> tuple[list[Row], list[str]]:
+    """The rows of a sheet, and the remarks about it."""
+    raw = data.encode() if isinstance(data, str) else data
+    with read_rows(io.BytesIO(raw), kind, settings) as sheet:
+        return list(sheet.rows), sheet.remarks
+
+
+def rows(data: str | bytes, kind: FileKind = CSV, settings: Settings = SETTINGS) -> list[Row]:
+    return read(data, kind, settings)[0]
+
+
+def pairs(data: str | bytes, kind: FileKind = CSV) -> list[tuple[str, tuple[str, ...]]]:
+    """Picture and captions of every row, none of which has a problem."""
+    made = rows(data, kind)
+    assert [row.problem for row in made] == [None] * len(made)
+    return [(row.file, row.captions) for row in made]
+
+
+def problems(data: str | bytes, kind: FileKind = CSV, settings: Settings = SETTINGS) -> dict[int, str]:
+    return {row.number: row.problem.error.message for row in rows(data, kind, settings) if row.problem}
+
+
+def captions(text: str) -> tuple[str, ...]:
+    return (text.strip(),) if text.strip() else ()
+
+
+@given(
+    st.lists(st.tuples(CELL, CELL), max_size=8),
+    st.sampled_from([",", ";", "\t", "|"]),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_quoted_tables_survive_a_round_trip(
+    cells: list[tuple[str, str]], delimiter: str, end: str, mark: bool, throughout: bool
+) -> None:
+    made = io.StringIO(newline="")
+    quoting = csv.QUOTE_ALL if throughout else csv.QUOTE_MINIMAL
+    writer = csv.writer(made, delimiter=delimiter, lineterminator=end, quoting=quoting)
+    writer.writerow(("file", "caption"))
+    writer.writerows(cells)
+    expected = [
+        Row(number, file.strip(), captions(text))
+        for number, (file, text) in enumerate(cells, start=2)
+        if file.strip() or text.strip()
+    ]
+    assert rows(("\ufeff" if mark else "") + made.getvalue()) == expected
+
+
+@given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=8), st.booleans(), st.booleans())
+def test_json_survives_a_round_trip(cells: list[tuple[str, str]], ascii_only: bool, lines: bool) -> None:
+    objects = [{"file": file, "caption": text} for file, text in cells]
+    made = "\n".join(json.dumps(each, ensure_ascii=ascii_only) for each in objects)
+    whole = json.dumps(objects, ensure_ascii=ascii_only, indent=1)
+    expected = [Row(number, file.strip(), captions(text)) for number, (file, text) in enumerate(cells, start=1)]
+    assert rows(made if lines else whole, JSON) == expected
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "file,caption",
+        "FILENAME;Text",
+        "split\timage\tcaption",
+        '"name", "caption"',
+        "caption,file",
+        "text,file,caption",
+        "image_path,Caption",
+        "Image-Name|comment_number| comment",
+        "URL,TEXT",
+        "file_name,text",
+        "filepath,title",
+        "img,sentence",
+        "path,description",
+        "picture name,alt text",
+        "image_id,caption",
+    ],
+)
+def test_columns_can_have_the_names_that_people_use_in_any_order(header: str) -> None:
+    delimiter = next(d for d in ",;\t|" if d in header)
+    names = [name.strip().strip('"').lower() for name in header.split(delimiter)]
+    others = {"split": "train", "comment_number": "0"} | ({"text": "other"} if "caption" in names else {})
+    words = {"caption", "text", "comment", "title", "sentence", "description", "alt text"}
+    line = delimiter.join(others.get(name, "words" if name in words else "a.png") for name in names)
+    assert rows(f"{header}\n{line}\n") == [Row(2, "a.png", ("words",))]
+
+
+def test_of_several_columns_the_one_whose_values_name_pictures_is_used() -> None:
+    assert pairs("name,image,caption\na cat,x/a.png,words\na dog,x/b.png,more\n") == [
+        ("x/a.png", ("words",)),
+        ("x/b.png", ("more",)),
+    ]
+    assert pairs('[{"id": 7, "image": {"path": "a.png", "bytes": null}, "caption": "x"}]', JSON) == [("a.png", ("x",))]
+
+
+def test_a_column_that_is_not_read_is_said() -> None:
+    made, remarks = read("file,caption,width,mood\na.png,words,3,calm\n")
+    assert made == [Row(2, "a.png", ("words",))]
+    assert remarks == ['The columns "width", "mood" are not read.']
+    assert read('{"file": "a.png", "caption": "x"}\n{"file": "b.png", "caption": "y", "hash": 3}', JSON)[1] == [
+        'The column "hash" is not read.'
+    ]
+    assert read("file,caption\na.png,x\n")[1] == []
+
+
+def test_columns_with_numbers_are_captions_of_one_picture() -> None:
+    assert pairs("image,caption_1,caption_2\na.png,one,two\nb.png,,three\n") == [
+        ("a.png", ("one", "two")),
+        ("b.png", ("three",)),
+    ]
+
+
+def test_a_sheet_of_texts_is_told_by_its_columns() -> None:
+    for data, kind, texts in [
+        ("text\none\n", CSV, True),
+        ("text,title\none,first\n", CSV, True),
+        ("text,name\none,a.png\n", CSV, False),
+        ("caption\none\n", CSV, False),
+        ("file,text\na.png,one\n", CSV, False),
+        ('{"text": "one", "id": 4}', JSON, True),
+        ('{"text": "one"}\n{"text": "two", "mood": "calm"}', JSON, False),
+    ]:
+        with read_rows(io.BytesIO(data.encode()), kind, SETTINGS) as sheet:
+            assert sheet.is_texts is texts, data
+    assert rows("text,title\none,first\n") == [Row(2, "", ("one",), name="first")]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("", "empty: its first line"),
+        ("\n", "empty: its first line"),
+        ("\ufeff", "empty: its first line"),
+        ("a,b\n1,2\n", 'first line has the columns "a", "b"'),
+        ("file\na.png\n", 'first line has the columns "file"'),
+    ],
+)
+def test_a_table_without_captions_is_refused_with_its_columns_and_those_it_needs(data: str, message: str) -> None:
+    with pytest.raises(MediaRejected, match=message):
+        rows(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("sep=;\nfile;caption\na.png;x, y\n", [("a.png", ("x, y",))]),
+        ('"sep=\t"\nfile\tcaption\na.png\tx\n', [("a.png", ("x",))]),
+        ("\n\n;;\nfile;caption\na.png;x\n", [("a.png", ("x",))]),
+        ("image,caption\na.jpg,one\na.jpg,two\n", [("a.jpg", ("one",)), ("a.jpg", ("two",))]),
+        ('a.jpg#0\tA dog .\na.jpg#1\tA "dog\n', [("a.jpg#0", ("A dog .",)), ("a.jpg#1", ('A "dog',))]),
+        ('image_name| comment_number| comment\na.jpg| 0| Two "men" run\n', [("a.jpg", ('Two "men" run',))]),
+        ("a.jpg|0|Two men\nb.jpg|0|Three\n", [("a.jpg", ("Two men",)), ("b.jpg", ("Three",))]),
+        ("x/a.png,a cat\nx/b.png,a dog\n", [("x/a.png", ("a cat",)), ("x/b.png", ("a dog",))]),
+    ],
+)
+def test_tables_of_spreadsheets_and_of_well_known_collections_are_read(
+    data: str, expected: list[tuple[str, tuple[str, ...]]]
+) -> None:
+    assert pairs(data) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "caption"),
+    [
+        ('"big" red thing', '"big" red thing'),
+        ('a 5" screen', 'a 5" screen'),
+        ('"never closed', '"never closed'),
+        ('"a, ""b"""', 'a, "b"'),
+    ],
+)
+def test_tabs_are_quoted_only_if_all_quotes_of_the_sheet_are_those_of_fields(line: str, caption: str) -> None:
+    assert pairs(f"file\tcaption\na.png\t{line}\nb.png\tplain\n") == [("a.png", (caption,)), ("b.png", ("plain",))]
+
+
+def test_a_bad_csv_row_is_reported_and_the_next_row_is_read() -> None:
+    made = rows('file,caption\na.png,a "quoted" cat\nb.png,"bad" quote\nc.png,red, blue\nd.png\n\ne.png,fine\n')
+    assert [(row.number, row.file, bool(row.problem)) for row in made] == [
+        (2, "a.png", False),
+        (3, "", True),
+        (4, "", True),
+        (5, "d.png", False),
+        (7, "e.png", False),
+    ]
+    assert made[1].problem is not None
+    assert "Row 3" in made[1].problem.error.message
+
+
+@pytest.mark.parametrize("stray", ['"big red thing', '"a 5"" screen', 'x,"', '"'])
+def test_a_stray_quote_loses_its_row_only(stray: str) -> None:
+    made = rows(f'file,caption\na.png,{stray}\nb.png,fine\nc.png,"quoted, and\ntwo lines"\nd.png,5" wide"\n')
+    assert made[0].problem is not None
+    assert made[1:3] == [Row(3, "b.png", ("fine",)), Row(4, "c.png", ("quoted, and\ntwo lines",))]
+    assert len(made) == 4
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[1]", "not an object"),
+        ('"text"', "not an object"),
+        ('{"caption": 3}', "has to be a text"),
+        ('{"file": ["a"], "caption": "x"}', "has to be a text"),
+        ('{"a":' * 20_000, "not valid JSON"),
+    ],
+)
+def test_a_bad_json_line_is_reported_and_the_next_line_is_read(line: str, message: str) -> None:
+    settings = Settings(max_text_chars=20_000)
+    made = rows('{"caption": "first", "file": "a"}\n' + line + '\n{"caption": "last"}', JSON, settings)
+    assert [row.number for row in made] == [1, 2, 3]
+    assert made[1].problem is not None
+    assert message in made[1].problem.error.message
+    assert made[2].captions == ("last",)
+
+
+COCO = {
+    "info": {"description": "COCO 2017"},
+    "licenses": [{"id": 1, "name": "CC"}],
+    "images": [{"id": 9, "file_name": "000000000009.jpg", "license": 1}, {"id": 25, "file_name": "25.jpg"}],
+    "annotations": [
+        {"id": 1, "image_id": 9, "caption": "one"},
+        {"id": 2, "image_id": 25, "caption": "other"},
+        {"id": 3, "image_id": 9, "caption": "two "},
+    ],
+}
+KARPATHY = {
+    "images": [
+        {
+            "filepath": "val2014",
+            "filename": "a.jpg",
+            "imgid": 0,
+            "split": "test",
+            "sentences": [{"tokens": ["a", "man"], "raw": "A man."}, {"tokens": [], "raw": "Two men."}],
+        }
+    ],
+    "dataset": "coco",
+}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        (COCO, [("000000000009.jpg", ("one", "two")), ("25.jpg", ("other",))]),
+        (dict(reversed(COCO.items())), [("000000000009.jpg", ("one", "two")), ("25.jpg", ("other",))]),
+        (KARPATHY, [("val2014/a.jpg", ("A man.", "Two men."))]),
+        ([{"image_id": 9, "caption": "x"}], [("9", ("x",))]),
+        ([{"file_name": "a.png", "captions": ["x", "y"]}], [("a.png", ("x", "y"))]),
+        ({"a.png": "x", "b/c.png": ["y", "z"]}, [("a.png", ("x",)), ("b/c.png", ("y", "z"))]),
+        ({"0001": "x", "0002": ["y"]}, [("0001", ("x",)), ("0002", ("y",))]),
+        ({"x/a.png": {"caption": "x", "tags": "t"}}, [("x/a.png", ("x",))]),
+        (
+            {"train": [{"image": "a.png", "text": "x"}], "val": [{"image": "b.png", "text": "y"}]},
+            [("a.png", ("x",)), ("b.png", ("y",))],
+        ),
+        (
+            {"file": {"0": "a.png", "1": "b.png"}, "caption": {"0": "x", "1": "y"}},
+            [("a.png", ("x",)), ("b.png", ("y",))],
+        ),
+        ({"file": ["a.png"], "caption": ["x"]}, [("a.png", ("x",))]),
+        ({"file": "a.png", "caption": "x"}, [("a.png", ("x",))]),
+    ],
+)
+def test_json_documents_are_told_by_their_structure(
+    document: object, expected: list[tuple[str, tuple[str, ...]]], indent: int | None
+) -> None:
+    assert pairs(json.dumps(document, indent=indent), JSON) == expected
+
+
+def test_captions_of_an_image_that_is_missing_in_a_coco_file_are_refused() -> None:
+    made = {**COCO, "annotations": [{"image_id": 5, "caption": "lost"}, {"image_id": 9, "caption": "one"}]}
+    (lost, found) = rows(json.dumps(made), JSON)
+    assert lost.problem is not None
+    assert "image_id 5" in lost.problem.error.message
+    assert found == Row(2, "000000000009.jpg", ("one",))
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ('"words"', "single text"),
+        ("3", "single number"),
+        ("null", "single null"),
+        ("{", "cut short"),
+        ('[{"file": "a.png"', "cut short"),
+        ("{'a': 1}", "not valid"),
+        ('[{"file": "a.png", "caption": NaN}]', "not valid"),
+        ("[1, 2, 3]", "not an object"),
+        ('{"version": 5, "shapes": [], "flags": {}}', r'"version", "flags"'),
+        ('[{"id": 1, "image": "a.jpg", "conversations": []}]', '"id", "image", "conversations"'),
+        ("[" * 5000, f"more than {MAX_DEPTH} deep"),
+        ('{"a":' * 5000, f"more than {MAX_DEPTH} deep"),
+        ("a\nb\n", "not valid JSON"),
+    ],
+)
+def test_a_document_that_is_no_list_of_rows_is_refused_as_what_it_is(document: str, message: str) -> None:
+    with pytest.raises(MediaRejected, match=message):
+        rows(document, JSON)
+
+
+def test_an_element_of_a_document_has_a_bounded_number_of_values() -> None:
+    with pytest.raises(TooLarge, match="100,000 values"):
+        rows(json.dumps([{"file": "a.png", "caption": "x", "more": [0] * 2 * MAX_NODES}]), JSON)
+
+
+def test_what_a_document_says_besides_is_not_kept_in_memory() -> None:
+    """An annotation of COCO's form costs what its caption takes, whatever else it has."""
+    polygons = [{"id": n, "image_id": n, "segmentation": [[1.5] * 300], "caption": f"c{n}"} for n in range(400)]
+    document = {"images": [{"id": n, "file_name": f"{n}.jpg"} for n in range(400)], "annotations": polygons}
+    raw = json.dumps(document).encode()
+    tracemalloc.start()
+    try:
+        with read_rows(io.BytesIO(raw), JSON, Settings(max_file_bytes=1 << 30)) as sheet:
+            count = sum(1 for _ in sheet.rows)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == 400
+    # the numbers alone would take 400 x 300 x 32 bytes
+    assert peak < 1 << 20
+
+
+@pytest.mark.parametrize("kind", [CSV, JSON])
+def test_a_file_in_another_code_page_is_refused_before_the_first_row(kind: FileKind) -> None:
+    words = "приветы".encode("cp1251")
+    data = b"file,caption\na.png,fine\nb.png," + words if kind is CSV else b'{"caption": "fine"}\n"' + words + b'"\n'
+    with pytest.raises(MediaRejected, match="UTF-8"):
+        rows(data, kind)
+
+
+def test_the_encodings_of_spreadsheets_are_read_with_a_remark() -> None:
+    table = "file;caption\nGröße.png;Crème brûlée – „süß“ für 5 €\n"
+    expected = [Row(2, "Größe.png", ("Crème brûlée – „süß“ für 5 €",))]
+    for codec, name in [("utf-8", None), ("utf-8-sig", None), ("utf-16", "UTF-16"), ("cp1252", "Windows-1252")]:
+        made, remarks = read(table.encode(codec))
+        assert made == expected
+        assert name in remarks[0] if name else remarks == []
+    objects = json.dumps([{"file": "ä.png", "caption": "ö"}], ensure_ascii=False)
+    assert pairs(objects.encode("utf-16"), JSON) == [("ä.png", ("ö",))]
+    with pytest.raises(MediaRejected, match="UTF-8"):
+        rows('{"file": "a.png", "caption": "gr\xfcn"}'.encode("latin-1"), JSON)
+    with pytest.raises(MediaRejected, match="UTF-16"):
+        rows(table.encode("utf-16")[:-1])
+
+
+def test_a_sheet_that_is_too_large_is_refused() -> None:
+    with pytest.raises(TooLarge, match="RETLLM_MAX_FILE_BYTES"):
+        rows("caption\n" + "words\n" * (1 << 18))
+
+
+@pytest.mark.parametrize("start", ["caption\n", "caption\na,", 'caption\n"', '{"caption": "x"}\n{"caption": "'])
+def test_an_endless_line_is_not_read_into_memory(start: str) -> None:
+    kind = JSON if start.startswith("{") else CSV
+    stream = io.BytesIO(start.encode() + b"x" * (60 << 20))
+    settings = Settings(max_text_chars=200, max_file_bytes=1 << 30)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge, match="RETLLM_MAX_TEXT_CHARS"), read_rows(stream, kind, settings) as sheet:
+            list(sheet.rows)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 << 20
+
+
+def test_quotes_that_never_close_are_given_up_after_a_bounded_amount_of_work() -> None:
+    # every row runs on to the end of what one row may have
+    data = "file,caption\n" + 'x","a\n' * 40_000
+    settings = Settings(max_text_chars=200, max_file_bytes=1 << 30)
+    with pytest.raises(MediaRejected, match="too many quotes do not close"):
+        rows(data, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("image,caption\na.jpg,a dog\n", True),
+        ("a.jpg#0\ta dog\n", True),
+        ("image,caption\n", False),
+        ("Image, caption and text: a poem\nby me, myself\n", False),
+        ("a.jpg\nb.jpg\n", False),
+        ("My cat\n\nIt sleeps, it eats.", False),
+        ("", False),
+        ("\xff", False),
+    ],
+)
+def test_a_plain_text_is_a_sheet_only_if_it_names_pictures(data: str, expected: bool) -> None:
+    stream = io.BytesIO(data.encode("latin-1"))
+    assert is_sheet(stream, SETTINGS) is expected
+    assert stream.tell() == 0
+
+
+def test_the_stream_stays_open_and_can_be_read_again() -> None:
+    stream = io.BytesIO(b"caption\none\n")
+    for _ in range(2):
+        with read_rows(stream, CSV, SETTINGS) as sheet:
+            assert list(sheet.rows) == [Row(2, "", ("one",))]
+
+
+WORDS = "file caption image_path text a.png b.jpg#1 sep=; 1 - null é %20 ../ http://x/ { } [ ] : , ; | \ud800 \u0000"
+KEYS = ["images", "annotations", "id", "image_id", "file", "caption"]
+FRAGMENT = st.sampled_from([*WORDS.split(), *map(json.dumps, KEYS), '"', '""', "\t", "\n", "\r", " ", "\ufeff"])
+
+
+@given(st.lists(FRAGMENT | st.text(max_size=4), max_size=40).map("".join), st.sampled_from([CSV, JSON, FileKind.TEXT]))
+@example('{"images":[{"id":1,"file_name":2}],"annotations":[{"image_id":1,"caption":{"caption":"x"}}]}', JSON)
+@example('{"file":[1],"caption":{"a":null}}', JSON)
+def test_any_text_gives_rows_or_one_reason(data: str, kind: FileKind) -> None:
+    raw = data.encode("utf-8", "surrogatepass")
+    if kind is FileKind.TEXT:
+        is_sheet(io.BytesIO(raw), SETTINGS)
+        return
+    with suppress(MediaRejected, TooLarge):
+        assert all(row.number >= 1 for row in rows(raw, kind))
+
+
+@given(st.binary(max_size=200), st.sampled_from([CSV, JSON]))
+def test_any_bytes_give_rows_or_one_reason(data: bytes, kind: FileKind) -> None:
+    with suppress(MediaRejected, TooLarge):
+        rows(data, kind)

@@ -1,0 +1,200 @@
+"""A file beside a picture is the caption of this one, never an item of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.media.outcomes import Items, reason, statuses
+from tests.unit.media.samples import packed, picture
+from tests.unit.media.sheets.xmp_packets import packet
+from tests.unit.media.test_sheet_rows import add_all, captions
+
+from retllm.media.ingest import Ingest
+from retllm.media.sheets.sidecars import Beside, cut_path, places
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "expected"),
+    [
+        ("x/a.txt", [Beside("x/a")]),
+        ("a.v2.caption", [Beside("a.v2")]),
+        ("a.jpg.txt", [Beside("a", ".jpg")]),
+        ("a.xmp", [Beside("a")]),
+        ("a.JPG.xmp", [Beside("a", ".jpg")]),
+        ("a.json", [Beside("a")]),
+        ("a.jpg.json", [Beside("a", ".jpg")]),
+        ("a.jpg.supplemental-metadata.json", [Beside("a.jpg.supplemental-metadata"), Beside("a", ".jpg")]),
+        ("a.jpg.supplemental-me.json", [Beside("a.jpg.supplemental-me"), Beside("a", ".jpg")]),
+        ("a.jpg.s.json", [Beside("a.jpg.s"), Beside("a", ".jpg")]),
+        ("a.jpg..json", [Beside("a.jpg."), Beside("a", ".jpg")]),
+        ("a.jpg(1).json", [Beside("a.jpg(1)"), Beside("a(1)", ".jpg")]),
+        (
+            "x/a.jpg.supplemental-metadata(2).json",
+            [Beside("x/a.jpg.supplemental-metadata(2)"), Beside("x/a(2)", ".jpg")],
+        ),
+        ("a.jpg.supplement.json", [Beside("a.jpg.supplement"), Beside("a", ".jpg")]),
+        ("a.jpg.other.json", [Beside("a.jpg.other")]),
+        ("a.csv", []),
+        ("a", []),
+    ],
+)
+def test_the_places_of_its_picture_are_told_by_the_name_of_a_sidecar(sidecar: str, expected: list[Beside]) -> None:
+    assert places(sidecar) == expected
+
+
+def test_a_long_name_may_be_that_of_a_picture_which_was_cut() -> None:
+    long = "x/" + "n" * 46
+    assert cut_path(long + ".json") == long
+    assert cut_path("x/" + "n" * 30 + ".json") is None
+    assert cut_path(long + ".txt") is None
+
+
+TAKEOUT = {"title": "a.jpg", "description": "On the beach", "photoTakenTime": {"timestamp": "1"}, "geoData": {}}
+IMG2DATASET = {"url": "http://x/y.jpg", "caption": "a red car", "key": "000", "status": "success", "exif": "{}"}
+
+
+def as_json(value: object) -> bytes:
+    return json.dumps(value, indent=1).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "caption"),
+    [
+        ("d/a.txt", "ein Gruß\n".encode(), "ein Gruß"),
+        ("d/a.caption", b"a cat", "a cat"),
+        ("d/a.jpg.txt", b"a cat", "a cat"),
+        ("d/a.json", as_json(IMG2DATASET), "a red car"),
+        ("d/a.jpg.json", as_json(TAKEOUT), "On the beach"),
+        ("d/a.jpg.supplemental-metadata.json", as_json(TAKEOUT), "On the beach"),
+        ("d/a.jpg.supplem.json", as_json(TAKEOUT), "On the beach"),
+        ("d/a.json", as_json({"title": "A walk", "captions": ["one", "two"]}), "one\ntwo"),
+        ("d/a.xmp", packet(description="A boat"), "A boat"),
+        ("d/a.jpg.xmp", packet(title="Boats"), "Boats"),
+    ],
+)
+@pytest.mark.parametrize("how", ["folder", "ZIP", "later"])
+def test_a_sidecar_gives_its_picture_the_caption(
+    name: str, data: bytes, caption: str, how: str, ingest: Ingest, items: Items
+) -> None:
+    files = {name: data, "d/a.jpg": picture(1, kind="JPEG"), "e/a.jpg": picture(2, kind="JPEG")}
+    if how == "later":
+        add_all(ingest, {key: value for key, value in files.items() if key != name})
+        outcomes = add_all(ingest, {name: data})
+    else:
+        outcomes = add_all(ingest, {"a.zip": packed(files)} if how == "ZIP" else files)
+    assert statuses(outcomes)[0] == (name, "updated")
+    assert captions(items) == {"d/a.jpg": caption, "e/a.jpg": None}
+
+
+def test_a_sheet_goes_before_a_sidecar_and_a_text_before_other_sidecars(ingest: Ingest, items: Items) -> None:
+    files = {
+        "a.json": as_json(IMG2DATASET),
+        "a.txt": b"of the text",
+        "a.png": picture(1),
+        "b.txt": b"not used",
+        "b.png": picture(2),
+        "captions.csv": b"file,caption\nb.png,of the sheet\n",
+    }
+    outcomes = {outcome.name: outcome for outcome in add_all(ingest, files)}
+    assert captions(items) == {"a.png": "of the text", "b.png": "of the sheet"}
+    assert (outcomes["a.txt"].status, outcomes["a.txt"].remark) == ("updated", None)
+    assert (outcomes["a.json"].status, outcomes["a.json"].remark) == ("duplicate", "Not used: 'a.txt' has the caption.")
+    assert outcomes["b.txt"].remark == "Not used: 'captions.csv, row 2' has the caption."
+    versions = {item.version for item in items()}
+    # the same upload again changes nothing
+    again = add_all(ingest, files)
+    assert {outcome.status for outcome in again} == {"duplicate"}
+    assert {item.version for item in items()} == versions == {2}
+
+
+def test_two_sidecars_that_say_the_same_need_no_remark(ingest: Ingest, items: Items) -> None:
+    outcomes = add_all(ingest, {"a.png": picture(), "a.txt": b"a red car\n", "a.json": as_json(IMG2DATASET)})
+    assert [(outcome.status, outcome.remark) for outcome in outcomes[1:]] == [("updated", None), ("duplicate", None)]
+    assert captions(items) == {"a.png": "a red car"}
+
+
+def test_a_sidecar_is_for_all_pictures_of_its_name_or_for_the_one_whose_suffix_it_has(
+    ingest: Ingest, items: Items
+) -> None:
+    pictures = {"a.png": picture(1), "a.jpg": picture(2, kind="JPEG")}
+    add_all(ingest, {**pictures, "a.txt": b"both"})
+    assert captions(items) == {"a.png": "both", "a.jpg": "both"}
+    add_all(ingest, {"a.jpg.txt": b"one"})
+    assert captions(items) == {"a.png": "both", "a.jpg": "one"}
+
+
+def test_a_sidecar_of_a_large_export_is_found_in_another_archive_and_under_a_cut_name(
+    ingest: Ingest, items: Items
+) -> None:
+    long = "g/" + "n" * 50
+    one = packed({"g/a.png": picture(1), f"{long}.png": picture(2)})
+    two = packed({"g/a.png.supplemental-metadata.json": as_json(TAKEOUT)})
+    three = packed(
+        {f"{long[:48]}.json": as_json({"title": f"{long}.png", "description": "cut"}), f"{long}.png": picture(3)}
+    )
+    add_all(ingest, {"1.zip": one, "2.zip": two, "3.zip": three})
+    assert [(item.name[:5], item.text) for item in items()] == [
+        ("g/a.p", "On the beach"),
+        ("g/nnn", None),
+        ("g/nnn", "cut"),
+    ]
+
+
+def test_a_sidecar_without_a_caption_changes_nothing(ingest: Ingest, items: Items) -> None:
+    files = {
+        "a.png": picture(),
+        "a.png.json": as_json({"title": "a.png", "description": ""}),
+        "a.json": as_json({"shapes": [], "imagePath": "a.png"}),
+        "a.xmp": packet(),
+    }
+    outcomes = add_all(ingest, files)
+    assert [outcome.status for outcome in outcomes] == ["added", "duplicate", "duplicate", "duplicate"]
+    assert {outcome.remark for outcome in outcomes[1:]} == {"It has no caption."}
+    assert captions(items) == {"a.png": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.txt", b"gr\xfcn", "UTF-8"),
+        ("a.txt", b" \n", "empty"),
+        ("a.txt", b"x" * 201, "RETLLM_MAX_TEXT_CHARS"),
+        ("a.xmp", b"<?xml version='1.0'?><x", "not valid XML"),
+        ("a.json", b'{"caption": "nul \\u0000"}', "NUL"),
+        ("a.xmp", packet(description="x" * 201), "RETLLM_MAX_TEXT_CHARS"),
+        ("b.xmp", b"<x/>", "none with the name of 'b.xmp' is beside it"),
+        ("b.caption", b"words", "none with the name of 'b.caption' is beside it"),
+        ("bad.txt", b"words", "'bad.png' beside it was rejected"),
+    ],
+)
+def test_a_sidecar_that_is_of_no_use_is_refused_alone(
+    name: str, data: bytes, message: str, ingest: Ingest, items: Items
+) -> None:
+    outcomes = add_all(ingest, {"a.png": picture(), "bad.png": picture()[:60], name: data})
+    assert message in reason(outcomes[2])
+    assert captions(items) == {"a.png": None}
+
+
+def test_a_text_without_a_picture_stays_a_text_and_a_table_is_a_sheet(ingest: Ingest, items: Items) -> None:
+    files = {"a.png": picture(), "note.txt": b"a note", "a.txt": b"image,caption\na.png,of the sheet\n"}
+    assert statuses(add_all(ingest, files)) == [
+        ("a.png", "added"),
+        ("note.txt", "added"),
+        ("a.txt, row 2", "updated"),
+    ]
+    assert captions(items) == {"a.png": "of the sheet", "note.txt": "a note"}
+
+
+@given(st.text(max_size=40), st.sampled_from([".txt", ".json", ".xmp", ".jpg.json", ".jpg.supp(1).json", "(2).json"]))
+def test_the_places_of_any_name_are_in_its_folder(name: str, end: str) -> None:
+    sidecar = "x/" + name.replace("/", "") + end
+    assert all(place.path.startswith("x/") and "/" not in place.path[2:] for place in places(sidecar))
+
+
+def test_a_folder_that_is_not_text_is_not_read_as_an_object(ingest: Ingest) -> None:
+    outcomes = add_all(ingest, {"a.png": picture(), "a.json": io.BytesIO(b'{"caption": "\xff"}')})
+    assert "UTF-8" in reason(outcomes[1])
