@@ -178,6 +178,14 @@ class Settings(BaseSettings):
     )
     film_frames: int = Field(default=60, ge=1, description="Maximum number of frames that are taken of one film.")
     max_text_chars: int = Field(default=20_000, ge=1, description="Maximum number of characters of a text or caption.")
+    upload_idle_seconds: float = Field(
+        default=600,
+        gt=0,
+        description="Seconds without a new file after which an open upload is closed; what arrived is indexed.",
+    )
+    upload_keep_days: float = Field(
+        default=7, gt=0, description="Days for which rejected files of an upload are kept, so that they can be retried."
+    )
     thumbnail_size: int = Field(default=320, ge=16, le=2048, description="Longer side of a thumbnail, in pixels.")
 
     # search

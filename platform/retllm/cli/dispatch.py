@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from datetime import timedelta
+from functools import partial
 from types import FrameType
 
 import click
@@ -15,22 +17,32 @@ from retllm.settings import Settings
 def dispatch() -> None:
     """Run a dispatcher: it notifies workers of unclaimed units and takes back units with expired leases.
 
-    Run one or several. A dispatcher also deletes incomplete files of interrupted uploads from the storage.
+    Run one or several. A dispatcher also closes abandoned uploads and deletes what they left in the storage.
     """
     from retllm.db.session import make_sessions
     from retllm.job_kinds import register_handlers
     from retllm.media.storage import get_storage
-    from retllm.media.sweeper import Sweeper
+    from retllm.media.sweeper import AGE, Sweeper
     from retllm.operations.maintenance import maintenance_tasks
     from retllm.queue.dispatcher import Dispatcher
     from retllm.queue.notifications import Notifier
+    from retllm.uploads.kept import drop_old
+    from retllm.uploads.orphans import delete_orphans
 
     register_handlers()
     settings = Settings()
     logs.configure(settings.log_level, settings.log_format)
     sessions = make_sessions(settings.database_url, idle_seconds=settings.lease_seconds)
-    dispatcher = Dispatcher(sessions, Notifier(settings.redis_url), settings, maintenance_tasks(sessions, settings))
-    sweeper = Sweeper(get_storage(settings))
+    notifier = Notifier(settings.redis_url)
+    dispatcher = Dispatcher(sessions, notifier, settings, maintenance_tasks(sessions, notifier, settings))
+    storage = get_storage(settings)
+    sweeper = Sweeper(
+        [
+            partial(storage.sweep, AGE),
+            partial(drop_old, sessions, storage, timedelta(days=settings.upload_keep_days)),
+            partial(delete_orphans, sessions, storage),
+        ]
+    )
 
     def stop(_: int, __: FrameType | None) -> None:
         dispatcher.stop()

@@ -234,7 +234,7 @@ class Ingest:
 
     def discard(self, *keys: str) -> None:
         """Delete files that no row names; a file that can't be deleted is left for the sweeper."""
-        _delete_files(self.storage, keys)
+        delete_files(self.storage, keys)
 
 
 def keys_of(item: Mapping[str, Any]) -> list[str]:
@@ -250,17 +250,18 @@ def delete_item(session: Session, storage: Storage, item: Item) -> None:
     """
     keys = records.empty_item(session, item.id)
     session.commit()
-    _delete_files(storage, keys)
+    delete_files(storage, keys)
 
 
 def delete_collection(session: Session, storage: Storage, collection_id: uuid.UUID) -> None:
     """Delete a collection with its contents. **Commits** ``session``, then deletes the files."""
     keys = records.remove_collection(session, collection_id)
     session.commit()
-    _delete_files(storage, keys)
+    delete_files(storage, keys)
 
 
-def _delete_files(storage: Storage, keys: Iterable[str]) -> None:
+def delete_files(storage: Storage, keys: Iterable[str]) -> None:
+    """Delete files that no row names any more; one that can't be deleted is left for the sweeper."""
     for key in keys:
         try:
             storage.delete(key)

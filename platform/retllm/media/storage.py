@@ -58,8 +58,7 @@ class Storage:
                     target.flush()
                     os.fsync(target.fileno())
             if self._is_local:
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-                Path(temporary).replace(path)
+                _move(Path(temporary), Path(path))
             else:
                 fs.mv(temporary, path)
         except BaseException as error:
@@ -108,6 +107,22 @@ class Storage:
             # remove the folder of the item with its last file
             with contextlib.suppress(OSError):
                 Path(path).parent.rmdir()
+
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names of the folders under ``prefix``."""
+        fs, path = self._locate(prefix)
+        fs.invalidate_cache(path)
+        try:
+            found = fs.ls(path, detail=True)
+        except FileNotFoundError:
+            return []
+        return [str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in found if entry["type"] == "directory"]
+
+    def delete_folder(self, key: str) -> None:
+        """Delete a folder with all files in it, if it exists."""
+        fs, path = self._locate(key)
+        with contextlib.suppress(FileNotFoundError):
+            fs.rm(path, recursive=True)
 
     def sweep(self, age: timedelta, limit: int = 1000) -> int:
         """Delete half-written files older than ``age``, left by killed writers; return the number deleted.
@@ -158,6 +173,19 @@ class Storage:
             raise ValueError(f"not a storage key: {key!r}")
         fs, root = self._filesystem()
         return fs, f"{root}/{key}"
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a file into a folder that another thread removes if it finds it empty."""
+    while True:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            source.replace(target)
+        except FileNotFoundError:
+            if not source.exists():
+                raise
+        else:
+            return
 
 
 def _aware(moment: datetime) -> datetime:

@@ -1,13 +1,12 @@
-"""Periodic deletion of half-written files that killed uploads left in the storage."""
+"""Periodic deletion of files that killed processes left in the storage."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import structlog
-
-from retllm.media.storage import Storage
 
 log = structlog.get_logger(__name__)
 
@@ -17,10 +16,14 @@ _INTERVAL_SECONDS = 3600.0
 
 
 class Sweeper:
-    """Sweeps in its own thread, so that a slow or unreachable storage blocks nothing else."""
+    """Sweeps in its own thread, so that a slow or unreachable storage blocks nothing else.
 
-    def __init__(self, storage: Storage, *, every: float = _INTERVAL_SECONDS) -> None:
-        self._storage = storage
+    Args:
+        sweeps: functions that delete files and return their number; one that fails does not stop the others.
+    """
+
+    def __init__(self, sweeps: Sequence[Callable[[], int]], *, every: float = _INTERVAL_SECONDS) -> None:
+        self._sweeps = sweeps
         self._interval = every
         self._stop = threading.Event()
 
@@ -34,11 +37,12 @@ class Sweeper:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            try:
-                deleted = self._storage.sweep(AGE)
-            except Exception as error:  # noqa: BLE001, RUF100 - each kind of storage raises its own errors
-                log.warning("storage.not_swept", reason=str(error).strip().partition("\n")[0] or repr(error))
-            else:
-                if deleted:
-                    log.info("storage.swept", files=deleted)
+            for sweep in self._sweeps:
+                try:
+                    deleted = sweep()
+                except Exception as error:  # noqa: BLE001, RUF100 - each kind of storage raises its own errors
+                    log.warning("storage.not_swept", reason=str(error).strip().partition("\n")[0] or repr(error))
+                else:
+                    if deleted:
+                        log.info("storage.swept", files=deleted)
             self._stop.wait(self._interval)

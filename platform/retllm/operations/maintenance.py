@@ -1,8 +1,9 @@
-"""Maintenance by dispatchers: prune the score cache and old workers, flush metric totals."""
+"""Maintenance by dispatchers: prune the score cache and old workers, close abandoned uploads, flush metric totals."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 import structlog
 
@@ -10,8 +11,10 @@ from retllm.db.session import Sessions, transaction
 from retllm.operations import workers
 from retllm.operations.totals import Totals
 from retllm.queue.dispatcher import MaintenanceTask
+from retllm.queue.notifications import Notifier
 from retllm.search import score_cache
 from retllm.settings import Settings
+from retllm.uploads.submit import close_idle
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +49,25 @@ class FlushTotals:
         self.totals.flush()
 
 
-def maintenance_tasks(sessions: Sessions, settings: Settings) -> list[MaintenanceTask]:
+@dataclass(frozen=True)
+class CloseIdleUploads:
+    """Closes uploads that were abandoned, so that what arrived is processed and indexed."""
+
+    sessions: Sessions
+    notifier: Notifier
+    settings: Settings
+    seconds: float = 10.0
+
+    def run(self) -> None:
+        """Close them, and notify workers."""
+        idle = timedelta(seconds=self.settings.upload_idle_seconds)
+        self.notifier.notify(close_idle(self.sessions, idle))
+
+
+def maintenance_tasks(sessions: Sessions, notifier: Notifier, settings: Settings) -> list[MaintenanceTask]:
     """Return all maintenance tasks of a dispatcher."""
-    return [Prune(sessions, settings), FlushTotals(Totals(sessions))]
+    return [
+        Prune(sessions, settings),
+        CloseIdleUploads(sessions, notifier, settings),
+        FlushTotals(Totals(sessions)),
+    ]

@@ -15,13 +15,14 @@ from retllm.db.enums import FileStatus, ItemKind
 from retllm.db.tables import Job, new_id
 from retllm.db.uploads import UploadFile
 from retllm.media.captioning import Captioner, Document, Located, NamesSeen
-from retllm.media.ingest import Ingest
+from retllm.media.ingest import Ingest, delete_files
 from retllm.media.outcomes import FileOutcome
 from retllm.media.sniffing import FileKind
 from retllm.queue.claim import complete
 from retllm.queue.notifications import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext
 from retllm.uploads.archive_files import ArchiveFiles
+from retllm.uploads.kept import release
 
 
 def apply_captions(
@@ -52,14 +53,19 @@ def apply_captions(
                 for outcome in applied.outcomes
             ]
 
+    released: list[str] = []
+
     def write(session: Session, _job: Job) -> list[Notification]:
         if rows:
             session.execute(sa.insert(UploadFile), rows)
         for file_id, columns in outcomes.items():
             session.execute(sa.update(UploadFile).where(UploadFile.id == file_id).values(**columns))
+        released[:] = release(session, list(outcomes))
         return []
 
-    return complete(context.sessions, held.claim, write)
+    notified = complete(context.sessions, held.claim, write)
+    delete_files(context.storage, released)
+    return notified
 
 
 def _document(file: UploadFile, opener: ArchiveFiles) -> Document:

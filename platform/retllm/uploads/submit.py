@@ -30,8 +30,6 @@ from retllm.uploads.receive import ReceivedFile
 UNIT_FILES = 32
 """Maximum number of files in one unit of an upload."""
 _UNIT_BYTES = 64 << 20
-IDLE = timedelta(hours=1)
-"""An open upload that gets no file for so long is closed, and what arrived is indexed."""
 
 
 def open_upload(
@@ -128,7 +126,7 @@ def lock_open(session: Session, job_id: UUID) -> Job:
     return job
 
 
-def close_idle(sessions: Sessions, idle: timedelta = IDLE) -> list[Notification]:
+def close_idle(sessions: Sessions, idle: timedelta) -> list[Notification]:
     """Close the uploads that have got no file for so long; return the units to notify workers of."""
     with sessions() as session:
         before = sa.func.now() - idle

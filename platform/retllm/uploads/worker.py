@@ -18,7 +18,7 @@ from retllm.db.tables import Job
 from retllm.db.uploads import UploadFile
 from retllm.errors import DatabaseBusy, MediaRejected, TooLarge
 from retllm.media import records, streams
-from retllm.media.ingest import Ingest, keys_of
+from retllm.media.ingest import Ingest, delete_files, keys_of
 from retllm.media.parallel import in_parallel
 from retllm.media.sniffing import FileKind, sniff
 from retllm.queue.claim import complete
@@ -27,6 +27,7 @@ from retllm.queue.worker import LeasedUnit, WorkerContext
 from retllm.uploads.archive_files import ArchiveFiles, unpack
 from retllm.uploads.captions import apply_captions
 from retllm.uploads.handler import CAPTIONS
+from retllm.uploads.kept import release
 from retllm.uploads.receive import rejection
 
 
@@ -67,8 +68,11 @@ def _add_pictures(
         opened = ArchiveFiles(context, stack)
         processed = _process_all(context, held, ingest, files, opened.open)
 
+    released: list[str] = []
+
     def write(session: Session, _job: Job) -> list[Notification]:
         _write(session, ingest.collection_id, processed)
+        released[:] = release(session, [done.file.id for done in processed])
         return []
 
     notified = complete(context.sessions, held.claim, write)
@@ -76,8 +80,7 @@ def _add_pictures(
         if done.item is not None and done.columns["status"] is not FileStatus.ADDED:
             # another upload of the same picture was faster
             ingest.discard(*keys_of(done.item))
-        if done.columns.get("file_key", done.file.file_key) is None and done.file.file_key is not None:
-            ingest.discard(done.file.file_key)
+    delete_files(context.storage, released)
     return notified
 
 
@@ -136,8 +139,6 @@ def _process(ingest: Ingest, file: UploadFile, opener: Callable[[UploadFile], Bi
                 done.item, done.columns["remark"] = ingest.store_picture(file.id, file.name, stream, sha256)
     except (MediaRejected, TooLarge) as error:
         done.columns |= rejection(error)
-    else:
-        done.columns["file_key"] = None
     return done
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import multiprocessing
 import os
 import pickle
+import threading
 import tracemalloc
 import uuid
 from datetime import timedelta
@@ -169,3 +171,25 @@ def test_sweeping_deletes_only_old_temporary_files(any_storage: Storage) -> None
 
 def test_sweeping_an_empty_storage_deletes_nothing(any_storage: Storage) -> None:
     assert any_storage.sweep(timedelta()) == 0
+
+
+def test_a_file_is_stored_although_its_folder_is_removed_meanwhile(tmp_path: Path) -> None:
+    storage = Storage(f"file://{tmp_path}")
+    stop = threading.Event()
+
+    def remove() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(OSError):
+                (tmp_path / "uploads" / "a").rmdir()
+
+    thread = threading.Thread(target=remove)
+    thread.start()
+    try:
+        for number in range(200):
+            key = f"uploads/a/{number}"
+            storage.put(key, io.BytesIO(b"bytes"))
+            assert storage.size(key) == 5
+            storage.delete(key)
+    finally:
+        stop.set()
+        thread.join()

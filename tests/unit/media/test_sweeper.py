@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from retllm.media.storage import Storage
@@ -40,7 +41,7 @@ def test_the_sweeper_runs_repeatedly_and_survives_an_unavailable_storage(tmp_pat
                 failed.set()
                 raise
 
-    sweeper = Sweeper(Watched(f"file://{blocked}"), every=0.05)
+    sweeper = Sweeper([partial(Watched(f"file://{blocked}").sweep, AGE)], every=0.05)
     sweeper.start()
     assert failed.wait(60)
     blocked.unlink()

@@ -119,7 +119,7 @@ def test_a_worker_stores_its_counts_when_it_stops(world) -> None:
 
 def test_a_dispatcher_stores_its_counts_when_it_stops(world) -> None:
     dispatcher = Dispatcher(
-        world.sessions, Recorder(), world.settings, maintenance_tasks(world.sessions, world.settings)
+        world.sessions, Recorder(), world.settings, maintenance_tasks(world.sessions, Recorder(), world.settings)
     )
     LEASES_LOST.labels("fine").inc()
     dispatcher.stop()

@@ -90,7 +90,9 @@ def test_the_dispatcher_deletes_workers_that_were_silent_for_a_day(world) -> Non
     for name, seconds in (("host:1", 3600 * 25), ("host:2", 3600 * 23)):
         world.in_transaction(lambda session, name=name: workers.record(session, _report(name)))
         _age(world, name, seconds)
-    Dispatcher(world.sessions, Recorder(), world.settings, maintenance_tasks(world.sessions, world.settings)).round()
+    Dispatcher(
+        world.sessions, Recorder(), world.settings, maintenance_tasks(world.sessions, Recorder(), world.settings)
+    ).round()
     assert list(_every(world)) == ["host:2"]
 
 

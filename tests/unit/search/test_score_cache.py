@@ -178,7 +178,9 @@ def test_pruning_deletes_the_oldest_scores_beyond_the_limit(world) -> None:
 def test_the_dispatcher_prunes_the_cache_periodically(world) -> None:
     _fill(world, 9)
     settings = world.settings.model_copy(update={"score_cache_rows": 6})
-    dispatcher = Dispatcher(world.sessions, Recorder(), settings, maintenance_tasks(world.sessions, settings))
+    dispatcher = Dispatcher(
+        world.sessions, Recorder(), settings, maintenance_tasks(world.sessions, Recorder(), settings)
+    )
 
     def rows() -> int:
         with transaction(world.sessions) as session:

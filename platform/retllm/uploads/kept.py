@@ -1,0 +1,67 @@
+"""The received bytes of an upload: deleted with the outcome of the file, kept for a while if it was rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, aliased
+
+from retllm.db.enums import FileStatus
+from retllm.db.session import Sessions, transaction
+from retllm.db.tables import Job
+from retllm.db.uploads import UploadFile
+from retllm.media.ingest import delete_files
+from retllm.media.storage import Storage
+
+KEPT = (FileStatus.WAITING, FileStatus.REJECTED)
+"""Files of these statuses may be tried again, so their bytes are kept."""
+_BATCH = 500
+
+
+def release(session: Session, file_ids: Collection[UUID]) -> list[str]:
+    """Forget the bytes of files that are over, and of archives whose entries are; return their storage keys.
+
+    The caller deletes the files after its commit. A crash before that leaves files that nothing names.
+    """
+    entry = aliased(UploadFile)
+    open_entry = sa.select(entry.id).where(
+        entry.parent_id == UploadFile.id, entry.entry.is_not(None), entry.status.in_(KEPT)
+    )
+    parents = sa.select(UploadFile.parent_id).where(UploadFile.id.in_(file_ids), UploadFile.parent_id.is_not(None))
+    rows = session.execute(
+        sa.select(UploadFile.id, UploadFile.file_key).where(
+            sa.or_(UploadFile.id.in_(file_ids), UploadFile.id.in_(parents)),
+            UploadFile.file_key.is_not(None),
+            UploadFile.status.not_in(KEPT),
+            ~open_entry.exists(),
+        )
+    ).all()
+    return _forget(session, [(file_id, key) for file_id, key in rows if key is not None])
+
+
+def _forget(session: Session, rows: Sequence[tuple[UUID, str]]) -> list[str]:
+    if rows:
+        ids = [file_id for file_id, _ in rows]
+        session.execute(sa.update(UploadFile).where(UploadFile.id.in_(ids)).values(file_key=None))
+    return [key for _, key in rows]
+
+
+def drop_old(sessions: Sessions, storage: Storage, age: timedelta) -> int:
+    """Delete the kept bytes of uploads that have been over for ``age``; return the number of files."""
+    dropped = 0
+    while True:
+        with transaction(sessions) as session:
+            rows = session.execute(
+                sa.select(UploadFile.id, UploadFile.file_key)
+                .join(Job, Job.id == UploadFile.job_id)
+                .where(UploadFile.file_key.is_not(None), Job.finished_at < sa.func.now() - age)
+                .limit(_BATCH)
+            ).all()
+            keys = _forget(session, [(file_id, key) for file_id, key in rows if key is not None])
+        delete_files(storage, keys)
+        dropped += len(keys)
+        if len(keys) < _BATCH:
+            return dropped

@@ -1,0 +1,78 @@
+"""Deletes stored files that no row names: those of requests and workers that were killed, and of deleted jobs.
+
+Every folder is named after a UUID v7, which tells its age. A folder younger than ``AGE`` may still be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import FileStatus
+from retllm.db.session import Sessions, transaction
+from retllm.db.tables import Item, Search
+from retllm.db.uploads import Upload, UploadFile
+from retllm.media.storage import Storage
+
+AGE = timedelta(days=1)
+"""No request and no attempt takes this long."""
+_BATCH = 1000
+
+Named = Callable[[Session, list[UUID]], set[UUID]]
+
+
+def delete_orphans(sessions: Sessions, storage: Storage, *, age: timedelta = AGE) -> int:
+    """Delete the folders of items, query pictures and uploads that no row names; return their number."""
+    deleted = 0
+    prefixes = [("queries", _searches), ("uploads", _uploads)]
+    prefixes += [(f"items/{part}", _items) for part in storage.folders("items")]
+    before = datetime.now(UTC) - age
+    for prefix, named in prefixes:
+        for batch in _batches(_old(storage.folders(prefix), before)):
+            with transaction(sessions) as session:
+                known = named(session, batch)
+            for key in set(batch) - known:
+                storage.delete_folder(f"{prefix}/{key}")
+                deleted += 1
+    return deleted
+
+
+def _old(names: Iterable[str], before: datetime) -> Iterator[UUID]:
+    for name in names:
+        try:
+            key = UUID(name)
+        except ValueError:
+            continue
+        # the first 48 bits of a UUID v7 are milliseconds since 1970
+        if key.version == 7 and datetime.fromtimestamp((key.int >> 80) / 1000, UTC) < before:
+            yield key
+
+
+def _batches(keys: Iterator[UUID]) -> Iterator[list[UUID]]:
+    while batch := list(islice(keys, _BATCH)):
+        yield batch
+
+
+def _items(session: Session, keys: list[UUID]) -> set[UUID]:
+    """Return the keys of items that have files, or may get them: an attempt may be writing them just now."""
+    items = sa.select(Item.id).where(Item.id.in_(keys), Item.picture_key.is_not(None))
+    waiting = sa.select(UploadFile.id).where(UploadFile.id.in_(keys), UploadFile.status == FileStatus.WAITING)
+    return {*session.scalars(items), *session.scalars(waiting)}
+
+
+def _searches(session: Session, keys: list[UUID]) -> set[UUID]:
+    pictures = [f"queries/{key}/picture" for key in keys]
+    found = session.scalars(sa.select(Search.query_picture_key).where(Search.query_picture_key.in_(pictures)))
+    return {UUID(key.split("/")[1]) for key in found if key}
+
+
+def _uploads(session: Session, keys: list[UUID]) -> set[UUID]:
+    """Return the keys of uploads that are open, or of which bytes are kept."""
+    uploads = sa.select(Upload.id).where(Upload.id.in_(keys))
+    kept = sa.select(UploadFile.id).where(UploadFile.job_id == Upload.id, UploadFile.file_key.is_not(None))
+    return set(session.scalars(uploads.where(sa.or_(Upload.closed_at.is_(None), kept.exists()))))
