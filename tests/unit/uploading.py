@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from retllm.db.enums import FileStatus, Stage, UnitState
+from retllm.db.enums import Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Unit, User
 from retllm.identity.actor import Actor
@@ -16,10 +16,8 @@ from retllm.queue.worker import WorkerContext, run_unit
 from retllm.uploads.receive import ReceivedFile, receive
 from retllm.uploads.submit import add_files as add_received
 from retllm.uploads.submit import close_upload, open_upload
-from retllm.uploads.views import outcome_of, upload_files
+from retllm.uploads.views import outcomes_of
 from retllm.uploads.worker import media_unit
-
-SHOWN = [FileStatus.ADDED, FileStatus.UPDATED, FileStatus.DUPLICATE, FileStatus.IGNORED, FileStatus.REJECTED]
 
 
 class NoNotifier:
@@ -51,4 +49,4 @@ def add_files(ingest: Ingest, files: Iterable[IncomingFile], *, texts: bool = Fa
         for unit in units:
             assert run_unit(context, unit, media_unit)
     with ingest.sessions() as session:
-        return [outcome_of(file) for file in upload_files(session, job.id, statuses=SHOWN)]
+        return outcomes_of(session, job.id)

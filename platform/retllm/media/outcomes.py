@@ -34,7 +34,8 @@ class FileOutcome(BaseModel):
 
     ``added``: a new item. ``duplicate``: the collection already has it, nothing changed. ``updated``: an item has
     a new caption. ``rejected``: not added, for the reason in ``error``. ``ignored``: nothing that anybody means to
-    upload, such as previews and indexes that programs put into folders; ``remark`` says what.
+    upload, such as previews and indexes that programs put into folders; ``remark`` says what. ``read``: a sheet or an
+    archive about which there is a remark; its rows or entries have outcomes of their own.
 
     Attributes:
         remark: what else there is to know about the file.
@@ -43,7 +44,7 @@ class FileOutcome(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    status: Literal["added", "duplicate", "updated", "rejected", "ignored"]
+    status: Literal["added", "duplicate", "updated", "rejected", "ignored", "read"]
     item_id: UUID | None = None
     kind: ItemKind | None = None
     error: FileError | None = None

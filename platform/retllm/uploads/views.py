@@ -81,6 +81,16 @@ def upload_files(
     return [_view(file, within) for file, within in session.execute(query.limit(limit))]
 
 
+def outcomes_of(session: Session, job_id: UUID) -> list[FileOutcome]:
+    """Return the outcomes of the files, entries and rows of an upload that have one.
+
+    A sheet or an archive is among them only if there is a remark about it.
+    """
+    files = upload_files(session, job_id)
+    told = (file for file in files if file.status is not FileStatus.READ or file.remark)
+    return [outcome_of(file) for file in told if file.status is not FileStatus.WAITING]
+
+
 def outcome_of(file: FileView) -> FileOutcome:
     """Return the outcome of a file that has been processed."""
     return FileOutcome.model_validate(

@@ -202,8 +202,8 @@ def test_rows_become_texts_only_if_asked_for_or_in_a_sheet_of_texts(ingest: Inge
     assert add_all(ingest, {"c.csv": b"text,title\ngreen,A colour\n"})[0].status == "added"
     assert [(item.name, item.text) for item in items()] == [("A colour", "green")]
     outcomes = add_all(ingest, {"c.csv": sheet, "d.csv": b"file,caption\n,grey\nno.png,white\n"}, texts=True)
-    assert [outcome.status for outcome in outcomes] == ["added", "added", "added", "rejected"]
-    assert outcomes[0].remark == 'The column "mood" is not read.'
+    assert [outcome.status for outcome in outcomes] == ["read", "added", "added", "added", "rejected"]
+    assert (outcomes[0].name, outcomes[0].remark) == ("c.csv", 'The column "mood" is not read.')
     assert {item.text for item in items()} == {"green", "red", "blue", "grey"}
 
 

@@ -17,6 +17,7 @@ from tests.unit.web.policy import Person
 from tests.unit.web.route_requests import RequestSender
 from tests.unit.web.scene import SceneBuilder
 
+from retllm.db.enums import JobKind
 from retllm.db.reviews import EvaluationRun
 from retllm.db.session import transaction
 from retllm.db.tables import Embedding, Item, Job, Search, new_id
@@ -94,7 +95,8 @@ def test_a_search_keeps_its_picture_if_the_response_to_its_commit_is_lost(
     again = ask()
     assert again.status_code == 202
     with served.sessions() as session:
-        assert session.execute(sa.select(Job.id, Job.idempotency_key)).all() == [(UUID(again.json["id"]), "k")]
+        searches = sa.select(Job.id, Job.idempotency_key).where(Job.kind == JobKind.SEARCH)
+        assert session.execute(searches).all() == [(UUID(again.json["id"]), "k")]
     assert [str(one) for one in violations(served.sessions, served.storage)] == []
 
 

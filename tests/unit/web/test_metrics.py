@@ -56,7 +56,12 @@ def test_prometheus_can_parse_the_metrics(scraped: FlaskClient) -> None:
         "retllm_unit_seconds": "histogram",
     }
     assert all(family.documentation for family in families.values())
-    assert {sample.labels["queue"] for sample in families["retllm_queue_hints"].samples} == {"query", "embed", "score"}
+    assert {sample.labels["queue"] for sample in families["retllm_queue_hints"].samples} == {
+        "query",
+        "media",
+        "embed",
+        "score",
+    }
 
 
 def test_metrics_omit_the_hints_if_redis_is_unreachable(settings: Settings) -> None:

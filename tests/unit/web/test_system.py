@@ -88,7 +88,7 @@ def test_hints_are_counted_if_redis_is_reachable(ada: Caller) -> None:
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("media/pause", {}),
+        ("pictures/pause", {}),
         ("embed/pause", {"reason": 5}),
         ("embed/pause", {"reason": "x" * 501}),
         ("embed/pause", {"reason": "a\0b"}),
@@ -120,7 +120,7 @@ def test_dead_units_can_be_listed_and_requeued_only_with_access_to_their_job(
         "after=x",
         "after=0001-01-01T00:00:00%2B23:59_" + UNKNOWN_ID,
         "after=9999-12-31T23:59:59-23:59_" + UNKNOWN_ID,
-        "queue=media",
+        "queue=pictures",
         "text=%00",
         "limit=0",
         "other=1",

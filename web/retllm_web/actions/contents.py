@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import FileStatus, ItemKind, ItemState
+from retllm.db.enums import ItemKind, ItemState
 from retllm.db.session import run_transaction, transaction
 from retllm.db.tables import Collection, Item
 from retllm.errors import Conflict, NotFound
@@ -24,7 +24,7 @@ from retllm.indexing.indexed import current_model, embedder_of, has_vector, is_r
 from retllm.media import ingest as media
 from retllm.media.ingest import FileOutcome, IncomingFile, Ingest
 from retllm.settings import Settings
-from retllm.uploads.views import outcome_of, upload_files
+from retllm.uploads.views import outcomes_of
 from retllm_web.actions import submissions, uploads
 from retllm_web.actions.auditing import record
 from retllm_web.http.services import services
@@ -82,8 +82,7 @@ def add_files(
         uploads.close(actor, job.id)
     state = uploads.wait(job.id, wait)
     with transaction(services().sessions) as session:
-        shown = [FileStatus.ADDED, FileStatus.UPDATED, FileStatus.DUPLICATE, FileStatus.IGNORED, FileStatus.REJECTED]
-        outcomes = [outcome_of(file) for file in upload_files(session, job.id, statuses=shown)]
+        outcomes = outcomes_of(session, job.id)
     return UploadResult(outcomes, state.processed, job)
 
 

@@ -145,7 +145,7 @@ def rejected_first(outcomes: Sequence[FileOutcome]) -> list[FileOutcome]:
 def outcome_counts(outcomes: Sequence[FileOutcome]) -> str:
     """Return the number of files for each outcome as text."""
     counts: Counter[str] = Counter(outcome.status for outcome in outcomes)
-    order = ("added", "updated", "duplicate", "ignored", "rejected")
+    order = ("added", "updated", "duplicate", "ignored", "rejected", "read")
     return ", ".join(f"{counts[status]} {status}" for status in order if counts[status]) + "."
 
 

@@ -119,8 +119,8 @@ def test_an_upload_without_scripts_lists_the_outcome_of_each_file(
         ("<i>broken</i>.png", "rejected"),
         ("red.png", "added"),
         ("again.png", "duplicate"),
-        ("captions.csv, row 2", "updated"),
         ("2023/Thumbs.db", "ignored"),
+        ("captions.csv, row 2", "updated"),
     ]
     assert "1 added, 1 updated, 1 duplicate, 1 ignored, 1 rejected." in page.text
     assert "Left out: previews and settings of Windows." in page.text

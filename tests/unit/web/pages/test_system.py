@@ -125,7 +125,7 @@ def test_only_administrators_can_pause_and_resume_queues(reader: Visitor, served
 
 def test_pausing_an_unknown_queue_returns_404(admin: Visitor) -> None:
     admin.get("/system")
-    assert admin.client.post("/system/queues/media/pause", data={"csrf_token": admin.token()}).status_code == 404
+    assert admin.client.post("/system/queues/pictures/pause", data={"csrf_token": admin.token()}).status_code == 404
 
 
 def test_selected_dead_units_are_retried(
