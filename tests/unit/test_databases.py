@@ -17,7 +17,8 @@ from retllm.db.operations import MetricTotal, PausedQueue, Worker
 from retllm.db.people import AuditEntry, CollectionMember, SavedView
 from retllm.db.reviews import EvaluationRun, Judgment
 from retllm.db.session import make_engine, transaction
-from retllm.db.tables import ApiToken, Attempt, CachedScore, Login
+from retllm.db.tables import ApiToken, Attempt, CachedScore, EmbeddingClaim, Login
+from retllm.db.uploads import Upload, UploadFile
 from retllm.db.vectors import register_model
 
 _OBJECTS = """
@@ -75,6 +76,9 @@ def _rows() -> list[Base]:
         Worker(name="host:1", queues=["score"], device="cpu", release="1"),
         PausedQueue(queue="score"),
         MetricTotal(name="n", labels="{}", value=1.0),
+        EmbeddingClaim(item_id=item.id, model_id=model.id, token=new_id()),
+        Upload(id=job.id),
+        UploadFile(id=new_id(), job_id=job.id, name="a.png"),
         Judgment(collection_id=collection.id, question=search.question, item_id=item.id, relevant=True),
         EvaluationRun(id=new_id(), name="run", source=RunSource.UPLOADED, report=report),
     ]

@@ -24,7 +24,7 @@ from retllm.identity.actor import Actor
 from retllm.settings import Settings
 from retllm.stack import LocalStack
 
-_PROCESSES = frozenset({"postgres", "redis", "migrate", "web", "dispatch", "embed"})
+_PROCESSES = frozenset({"postgres", "redis", "migrate", "web", "dispatch", "media", "embed"})
 _TIMEOUT_SECONDS = 120.0
 _SECONDS_PER_PICTURE = 10.0
 _FILES_PER_REQUEST = 4
@@ -38,9 +38,11 @@ class Flow:
 
     Attributes:
         seconds: from the first byte of the first upload until the last vector was stored.
-        upload_seconds: from the first byte of the first upload until the last answer.
+        upload_seconds: from the first byte of the first upload until the last answer; the files are received then, but
+            not yet processed.
         again_seconds: an index job of the same items alone, from its submission until the last vector was stored.
-        one_upload_seconds: median of a request that uploads one photograph, one after the other, without indexing.
+        one_upload_seconds: median of a request that uploads one photograph and waits for its outcome, one after the
+            other, without indexing.
     """
 
     seconds: float
@@ -105,7 +107,7 @@ class _Side:
         parts = [paths[at : at + _FILES_PER_REQUEST] for at in range(0, len(paths), _FILES_PER_REQUEST)]
         began = time.time()
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as threads:
-            list(threads.map(lambda part: self._upload(collection, part, index=True), parts))
+            list(threads.map(lambda part: self._upload(collection, part, index=True, wait=0), parts))
         uploaded = time.time() - began
         return self._await_vectors(collection, len(paths)) - began, uploaded, collection
 
@@ -120,11 +122,11 @@ class _Side:
     def _collection(self) -> str:
         return str(self._call("POST", "/collections", json={"name": uuid.uuid4().hex})["id"])
 
-    def _upload(self, collection: str, paths: Sequence[Path], *, index: bool) -> None:
-        """Upload files in one request; the server submits an index job for what is new if asked to."""
+    def _upload(self, collection: str, paths: Sequence[Path], *, index: bool, wait: int = 60) -> None:
+        """Upload files in one request, and wait for their outcomes for so many seconds at most."""
         with ExitStack() as stack:
             files = [("file", (path.name, stack.enter_context(path.open("rb")), "image/jpeg")) for path in paths]
-            query = {"index": "true" if index else "false"}
+            query = {"index": "true" if index else "false", "wait": str(wait)}
             answer = self._call("POST", f"/collections/{collection}/items", params=query, files=files)
         refused = [outcome for outcome in answer["outcomes"] if outcome["status"] == "rejected"]
         if refused:

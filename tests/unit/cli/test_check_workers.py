@@ -25,10 +25,10 @@ def test_unserved_queues_are_named_until_a_worker_serves_them(fresh_database: st
     found = checks.check_workers(Settings(database_url=fresh_database, home=tmp_path), None)
     assert (found.state, found.message) == (
         "warning",
-        "0 workers are alive. No live worker serves the queues query, embed, score.",
+        "0 workers are alive. No live worker serves the queues query, media, embed, score.",
     )
     assert "Procfile" in found.advice
-    _report(fresh_database, "query", "embed")
+    _report(fresh_database, "query", "media", "embed")
     assert "serves the queue score." in inspect_workers(fresh_database)[0]
     _report(fresh_database, "score")
     found = checks.check_workers(Settings(database_url=fresh_database, home=tmp_path), None)
