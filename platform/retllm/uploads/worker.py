@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 from uuid import UUID
@@ -107,11 +107,13 @@ def _process_all(
         ahead=2 * settings.decoders_at_once,
     )
     processed = []
-    for result in results:
-        if result.error is not None:
-            raise result.error
-        assert result.value is not None
-        processed.append(result.value)
+    # on an error, what runs ends before the archives are closed
+    with closing(results):
+        for result in results:
+            if result.error is not None:
+                raise result.error
+            assert result.value is not None
+            processed.append(result.value)
     return processed
 
 

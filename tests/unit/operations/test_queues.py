@@ -116,7 +116,7 @@ def test_waiting_delayed_and_leased_units_are_counted_separately(world) -> None:
     assert (embed.waiting, embed.later, embed.at_work) == (2, 1, 1)
     assert embed.oldest == units[2].run_after
     assert [(one.waiting, one.oldest) for name, one in _depths(world).items() if name != "embed"] == [(0, None)] * 3
-    assert list(_depths(world)) == ["query", "embed", "score"]
+    assert list(_depths(world)) == ["query", "media", "embed", "score"]
 
 
 def test_counting_stops_at_the_maximum(world, monkeypatch: pytest.MonkeyPatch) -> None:
