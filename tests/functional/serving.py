@@ -1,4 +1,4 @@
-"""The app in its real server, gunicorn with threads, as the Procfile starts it."""
+"""The app in its real server, gunicorn with threads, with a real media worker, as the Procfile starts them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from retllm.db.tables import new_id
 from retllm.identity import accounts, tokens
 from retllm.identity.actor import Actor
 from retllm.settings import Settings
+from retllm.stack import commands
 
 THREADS = 8
 
@@ -32,6 +33,7 @@ class Server:
     address: str
     token: str
     process: subprocess.Popen[bytes]
+    media: subprocess.Popen[bytes]
     home: Path
 
     def client(self) -> httpx.Client:
@@ -47,10 +49,14 @@ class Server:
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
+    def processes(self) -> list[psutil.Process]:
+        """Return the processes of the web server and of the media worker, with their decoders."""
+        mains = [psutil.Process(one.pid) for one in (self.process, self.media)]
+        return mains + [child for main in mains for child in main.children(recursive=True)]
+
     def memory(self) -> int:
         """Return the resident memory of all its processes in bytes."""
-        main = psutil.Process(self.process.pid)
-        return sum(one.memory_info().rss for one in (main, *main.children(recursive=True)))
+        return sum(one.memory_info().rss for one in self.processes())
 
     def stored_files(self) -> set[str]:
         """Return the keys of the files in its storage, including incomplete ones."""
@@ -60,7 +66,7 @@ class Server:
     def temporary_files(self) -> list[str]:
         """Return its temporary files, including open files that are already unlinked."""
         found = [str(path) for path in (self.home / "tmp").rglob("*") if path.is_file()]
-        for process in psutil.Process(self.process.pid).children(recursive=True):
+        for process in self.processes():
             for link in Path(f"/proc/{process.pid}/fd").glob("*"):
                 try:
                     opened = str(link.readlink())
@@ -97,12 +103,16 @@ def serving(database_url: str, redis_url: str, home: Path, **settings: object) -
     command = [sys.executable, "-m", "gunicorn", "--config", "python:retllm.stack.gunicorn_conf", "retllm_web.wsgi:app"]
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=home)
+        worker = [sys.executable, *commands.worker("media")]
+        media = subprocess.Popen(worker, env=environment, stdout=log, stderr=log, cwd=home)
     try:
         _wait(f"http://127.0.0.1:{port}/readyz", process, home / "log")
-        yield Server(f"http://127.0.0.1:{port}", token, process, home)
+        yield Server(f"http://127.0.0.1:{port}", token, process, media, home)
     finally:
-        process.terminate()
-        process.wait(120)
+        for one in (process, media):
+            one.terminate()
+        for one in (process, media):
+            one.wait(120)
 
 
 def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:

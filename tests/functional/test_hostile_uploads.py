@@ -27,6 +27,7 @@ from tests.functional.serving import Server, serving
 
 from retllm.db.session import make_sessions
 from retllm.db.tables import Item
+from retllm.db.uploads import UploadFile
 
 SEED = 4712
 MEBIBYTE = 1 << 20
@@ -94,9 +95,8 @@ class Watch:
 
     def look(self, server: Server) -> None:
         """Update the highest values once."""
-        main = psutil.Process(server.process.pid)
         serving_, decoding = 0, 0
-        for process in (main, *main.children(recursive=True)):
+        for process in server.processes():
             try:
                 size, line = process.memory_info().rss, process.cmdline()
             except psutil.Error:  # a decoder that ended
@@ -129,12 +129,14 @@ def watched(server: Server) -> Iterator[Watch]:
         thread.join()
 
 
-def files_of_items(database_url: str) -> set[str]:
-    """Return the keys of the files of all items."""
+def named_files(database_url: str) -> set[str]:
+    """Return the keys of the files of all items, and of those that are kept of uploads."""
     sessions = make_sessions(database_url)
     with sessions() as session:
-        rows = session.execute(sa.select(Item.picture_key, Item.thumbnail_key))
+        rows = session.execute(sa.select(Item.picture_key, Item.thumbnail_key, Item.copy_key))
         found = {key for row in rows for key in row if key}
+        # the bytes of rejected files, which can be tried again
+        found |= set(session.scalars(sa.select(UploadFile.file_key).where(UploadFile.file_key.is_not(None))))
     sessions.kw["bind"].dispose()
     return found
 
@@ -199,7 +201,7 @@ def test_malformed_uploads_are_answered_and_leave_no_orphaned_files(server: Serv
     assert watch.decoders < DECODER
     # no orphaned, incomplete or temporary file is left
     assert remaining_temporary_files(server) == []
-    assert server.stored_files() == files_of_items(database_url)
+    assert server.stored_files() == named_files(database_url)
     for case_name, item in dict(reversed(taken)).items():
         check_harmless(server, item, case_name)
     # the server still works
@@ -207,10 +209,8 @@ def test_malformed_uploads_are_answered_and_leave_no_orphaned_files(server: Serv
 
 
 def processes(server: Server) -> list[psutil.Process]:
-    """Return the processes of the server that are not decoders."""
-    main = psutil.Process(server.process.pid)
-    every = (main, *main.children(recursive=True))
-    return [one for one in every if not any(part.endswith("decoder.py") for part in one.cmdline())]
+    """Return the processes of server and worker that are not decoders."""
+    return [one for one in server.processes() if not any(part.endswith("decoder.py") for part in one.cmdline())]
 
 
 def check_harmless(server: Server, item: str, case: str) -> None:
@@ -274,7 +274,7 @@ def test_a_chunked_body_has_a_size_limit(server: Server, database_url: str, kind
     assert set(answer.json()["error"]) == {"code", "message", "detail"}
     assert watch.peak - watch.before < 100 * MEBIBYTE
     assert remaining_temporary_files(server) == []
-    assert server.stored_files() == before == files_of_items(database_url)
+    assert server.stored_files() == before == named_files(database_url)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,6 @@ def test_another_account_cannot_access_the_database_or_the_secrets(stack: LocalS
 
 
 def test_the_stack_runs_all_processes_and_its_api_requires_a_token(stack: LocalStack, api: httpx.Client) -> None:
-    assert list(stack.processes) == ["postgres", "redis", "web", "dispatch", "embed", "score"]
+    assert list(stack.processes) == ["postgres", "redis", "web", "dispatch", "media", "embed", "score"]
     assert api.get("/collections").status_code == 200
     assert httpx.get(stack.url + "/api/v1/collections").status_code == 401

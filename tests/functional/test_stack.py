@@ -25,7 +25,7 @@ from retllm.stack import LocalStack
 from retllm.stack.leftovers import record_path
 
 READY_SECONDS = 240
-PROCESSES = ["postgres", "redis", "web", "dispatch", "embed", "score"]
+PROCESSES = ["postgres", "redis", "web", "dispatch", "media", "embed", "score"]
 
 
 def environment(home: Path, **changes: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from typing import TypeVar
 from uuid import UUID
@@ -133,7 +133,10 @@ def _for_change(session: Session, actor: Actor, job_id: UUID) -> Job:
     return job
 
 
-_waiters = threading.BoundedSemaphore(2)
+@cache
+def _waiters() -> threading.BoundedSemaphore:
+    """Return places for half of the server's threads."""
+    return threading.BoundedSemaphore(max(1, services().settings.web_threads // 2))
 
 
 def wait(job_id: UUID, seconds: float) -> UploadState:
@@ -145,7 +148,7 @@ def wait(job_id: UUID, seconds: float) -> UploadState:
         NotFound: the upload was deleted meanwhile.
     """
     state = _state(job_id)
-    if state.processed or seconds <= 0 or not _waiters.acquire(blocking=False):
+    if state.processed or seconds <= 0 or not _waiters().acquire(blocking=False):
         return state
     try:
         end = time.monotonic() + min(seconds, MAX_WAIT)
@@ -155,7 +158,7 @@ def wait(job_id: UUID, seconds: float) -> UploadState:
             pause = min(2 * pause, longest)
             state = _state(job_id)
     finally:
-        _waiters.release()
+        _waiters().release()
     return state
 
 
