@@ -5,8 +5,10 @@ from __future__ import annotations
 import codecs
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import BinaryIO, Protocol, cast
 
 from retllm.errors import MediaRejected, TooLarge
@@ -71,6 +73,28 @@ def spool(stream: Readable, limit: int) -> BinaryIO:
         copy.close()
         raise
     return copy
+
+
+@contextmanager
+def read_only(stream: BinaryIO) -> Iterator[int]:
+    """Yield a descriptor for reading the file in ``stream`` (seekable) from its start, with a position of its own.
+
+    A stream that is no local file is copied to a temporary one.
+    """
+    with ExitStack() as stack:
+        stream.seek(0)
+        try:
+            source = stream.fileno()
+        except (AttributeError, OSError):
+            copy = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(stream, copy, CHUNK)
+            copy.flush()
+            source = copy.fileno()
+        descriptor = os.open(f"/dev/fd/{source}", os.O_RDONLY)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
 
 def length(stream: BinaryIO) -> int:
