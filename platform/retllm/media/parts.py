@@ -6,7 +6,7 @@ A decoder in a separate process does the work. It gets the file once and returns
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -62,8 +62,8 @@ class BrokenPart:
     left_out: str | None = None
 
 
-def read_parts(stream: BinaryIO, kind: FileKind, settings: Settings) -> Iterator[RenderedPart | BrokenPart]:
-    """Yield the parts of the file in ``stream`` (seekable), in their order.
+def read_parts(stream: BinaryIO, kind: FileKind, settings: Settings) -> Generator[RenderedPart | BrokenPart]:
+    """Yield the parts of the file in ``stream`` (seekable), in their order; close it to end before the last one.
 
     Args:
         kind: of a picture, the pages of a TIFF are read; smaller versions and thumbnails in it are no pages.

@@ -44,7 +44,7 @@ def chunks(stream: Readable, limit: int, setting: str = "RETLLM_MAX_FILE_BYTES")
         yield chunk
 
 
-def digest(stream: BinaryIO, limit: int) -> str:
+def digest(stream: BinaryIO, limit: int, setting: str = "RETLLM_MAX_FILE_BYTES") -> str:
     """Return the SHA-256 of a whole seekable stream in hex, and rewind the stream.
 
     Raises:
@@ -52,13 +52,13 @@ def digest(stream: BinaryIO, limit: int) -> str:
     """
     stream.seek(0)
     sha = hashlib.sha256()
-    for chunk in chunks(stream, limit):
+    for chunk in chunks(stream, limit, setting):
         sha.update(chunk)
     stream.seek(0)
     return sha.hexdigest()
 
 
-def spool(stream: Readable, limit: int) -> BinaryIO:
+def spool(stream: Readable, limit: int, setting: str = "RETLLM_MAX_FILE_BYTES") -> BinaryIO:
     """Copy the rest of ``stream`` to a seekable file, positioned at its start; a large one is on disk.
 
     Raises:
@@ -66,7 +66,7 @@ def spool(stream: Readable, limit: int) -> BinaryIO:
     """
     copy = cast("BinaryIO", tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))  # noqa: SIM115 - the caller closes it
     try:
-        for chunk in chunks(stream, limit):
+        for chunk in chunks(stream, limit, setting):
             copy.write(chunk)
         copy.seek(0)
     except BaseException:

@@ -416,7 +416,8 @@ def test_invalid_answers_about_parts_are_refused(facts: str, replaced: Any, sett
 def test_a_decoder_that_never_ends_gives_no_more_parts_than_were_asked_for(replaced: Any, settings: Settings) -> None:
     few = settings.model_copy(update={"max_parts": 5})
     replaced(
-        "while True:\n        yield {'page': 1, 'pages': 9, 'width': 9, 'height': 9, 'pieces': [3, 0, 0]}, b'\\xff\\xd8\\xff'"
+        "while True:\n        facts = {'page': 1, 'pages': 9, 'width': 9, 'height': 9, 'pieces': [3, 0, 0]}\n"
+        "        yield facts, b'\\xff\\xd8\\xff'"
     )
     assert len(parts(pages(2), few)) == 5
 
