@@ -337,6 +337,17 @@ def test_a_film_with_too_many_pixels_is_refused(settings: Settings) -> None:
         parts(film(plain(1)), small)
 
 
+def test_a_film_may_be_larger_than_the_memory_of_its_decoder(settings: Settings, tmp_path: Path) -> None:
+    data, path = film(plain(2)), tmp_path / "film.mp4"
+    size = settings.decode_memory + (1 << 20)
+    with path.open("wb") as file:
+        # after the film a box of free space (ISO/IEC 14496-12, 8.1.2), most of which takes no room on the disk
+        file.write(data + (1).to_bytes(4, "big") + b"free" + size.to_bytes(8, "big"))
+        file.truncate(len(data) + size)
+    with path.open("rb") as file:
+        assert [part.seconds for part in read_parts(file, FileKind.FILM, settings)] == [0, 1]
+
+
 # the decoder
 
 
