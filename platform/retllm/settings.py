@@ -138,6 +138,9 @@ class Settings(BaseSettings):
     max_file_bytes: int = Field(
         default=64 << 20, ge=1, description="Maximum size of one picture or caption file, in bytes."
     )
+    max_film_bytes: int = Field(
+        default=2 << 30, ge=1, description="Maximum size of one film, in bytes; its decoder reads it piece by piece."
+    )
     max_pixels: int = Field(default=100_000_000, ge=1, description="Maximum number of pixels of one picture.")
     decode_seconds: float = Field(
         default=30, gt=0, description="Timeout for decoding one picture, in seconds; after it the decoder is killed."

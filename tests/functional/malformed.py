@@ -18,6 +18,7 @@ import pillow_jxl  # noqa: F401 - registers the format, to write it
 from PIL import Image
 from tests.soak import scaled
 from tests.unit.media import handmade, handmade_tars
+from tests.unit.media.films import film
 from tests.unit.media.handmade import Entry, made
 from tests.unit.media.photoshop import psd
 from tests.unit.media.raws import dng
@@ -25,7 +26,7 @@ from tests.unit.media.samples import encoded, noise
 
 pillow_heif.register_heif_opener()
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "HEIF", "AVIF", "JXL", "PSD", "DNG")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "HEIF", "AVIF", "JXL", "PSD", "DNG", "PDF", "MP4", "PAGES")
 # the handwritten cases are always included, and generated ones fill up the rest
 PICTURES, POLYGLOTS, ZIPS, TARS, FORMS, SHEETS = scaled((100, 40, 80, 60, 80, 80), (360, 80, 240, 180, 160, 160))
 TOTAL = PICTURES + POLYGLOTS + ZIPS + TARS + FORMS + SHEETS
@@ -94,6 +95,12 @@ def _valid(chance: random.Random, form: str) -> bytes:
     if form == "PSD":
         packed, large = chance.random() < 0.5, chance.random() < 0.5
         return psd(np.asarray(picture), "RGB", packed=packed, large=large)
+    if form == "MP4":
+        even = (size[0] // 2 * 2 + 16, size[1] // 2 * 2 + 16)
+        return film([noise(chance.randrange(1 << 30), even) for _ in range(chance.randrange(1, 4))], frames=6)
+    if form in ("PDF", "PAGES"):
+        more = [noise(chance.randrange(1 << 30), size) for _ in range(chance.randrange(3))]
+        return encoded(picture, "PDF" if form == "PDF" else "TIFF", save_all=True, append_images=more)
     if form in ("HEIF", "AVIF", "JXL"):
         return encoded(picture, form, **({"speed": 10} if form == "AVIF" else {}))
     if form == "GIF" or (form in ("PNG", "BMP", "TIFF") and chance.random() < 0.4):
@@ -159,7 +166,7 @@ def _oversized(chance: random.Random, form: str) -> bytes:
         data[at + 5 : at + 9] = struct.pack(">2H", wide & 0xFFFF, high & 0xFFFF)
     elif form == "WEBP" and data[12:16] == b"VP8 ":
         data[26:30] = struct.pack("<2H", wide & 0x3FFF, high & 0x3FFF)
-    elif form in ("TIFF", "DNG"):
+    elif form in ("TIFF", "DNG", "PAGES"):
         for at in range(4, len(data) - 12, 2):  # the tags of width and length, at any position
             if data[at : at + 4] in (b"\0\1\4\0", b"\1\1\4\0", b"\0\1\3\0", b"\1\1\3\0"):
                 data[at + 2 : at + 12] = struct.pack("<H2L", 4, 1, wide)

@@ -26,7 +26,7 @@ from tests.functional.malformed import TOTAL, Case, cases, valid_picture
 from tests.functional.serving import Server, serving
 
 from retllm.db.session import make_sessions
-from retllm.db.tables import Item
+from retllm.db.tables import Item, Source
 from retllm.db.uploads import UploadFile
 
 SEED = 4712
@@ -133,10 +133,9 @@ def named_files(database_url: str) -> set[str]:
     """Return the keys of the files of all items, and of those that are kept of uploads."""
     sessions = make_sessions(database_url)
     with sessions() as session:
-        rows = session.execute(sa.select(Item.picture_key, Item.thumbnail_key, Item.copy_key))
-        found = {key for row in rows for key in row if key}
-        # the bytes of rejected files, which can be tried again
-        found |= set(session.scalars(sa.select(UploadFile.file_key).where(UploadFile.file_key.is_not(None))))
+        # those of uploads are the bytes of rejected files, which can be tried again
+        columns = (Item.picture_key, Item.thumbnail_key, Item.copy_key, Source.file_key, UploadFile.file_key)
+        found = {key for column in columns for key in session.scalars(sa.select(column)) if key}
     sessions.kw["bind"].dispose()
     return found
 
@@ -189,7 +188,9 @@ def test_malformed_uploads_are_answered_and_leave_no_orphaned_files(server: Serv
                 assert set(body["error"]) == {"code", "message", "detail"}, case.name
             else:
                 outcomes.update(one["status"] for one in body["outcomes"])
-                taken += [(case.name, one["item_id"]) for one in body["outcomes"] if one["kind"] == "image"]
+                taken += [
+                    (case.name, one["item_id"]) for one in body["outcomes"] if one["kind"] in ("image", "image+text")
+                ]
     assert not problems, "\n".join(problems)
     assert len(every) == statuses.total() == TOTAL
     # most of them are rejected; some damaged files are still harmless pictures

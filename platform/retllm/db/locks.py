@@ -4,8 +4,9 @@
    foreign key takes this lock too, but too late), ``FOR UPDATE`` to delete one or change its embedder;
 2. jobs, in the order of their keys (``queue.lifecycle.lock_job`` locks the collection first);
 3. the unit, then its attempts;
-4. items, in the order of their keys;
-5. dependent rows: embeddings and their claims in the order of their items, candidates, scores, marks.
+4. whole files (sources), in the order of their contents;
+5. items, in the order of their keys;
+6. dependent rows: embeddings and their claims in the order of their items, candidates, scores, marks.
 
 Between 1 and 4, a transaction that claims items for a model locks the model's row, and no job.
 

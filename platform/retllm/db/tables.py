@@ -112,10 +112,26 @@ class Collection(Keyed, Base):
     embedder: Mapped[str | None]
 
 
+class Source(Keyed, Base):
+    """A whole file whose parts are items: pages of a document, frames of a film. It goes with the last of its items."""
+
+    __tablename__ = "sources"
+    __table_args__ = (sa.UniqueConstraint("collection_id", "content_sha256"),)
+
+    collection_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("collections.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    media_type: Mapped[str]
+    content_sha256: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(sa.BigInteger)
+    file_key: Mapped[str]
+
+
 class Item(Keyed, Base):
     """A picture, a text, or a picture with its caption.
 
-    ``content_sha256`` (of the picture's bytes, or of a text in UTF-8) is unique within a collection.
+    ``content_sha256`` (of the picture's bytes, or of a text in UTF-8) is unique within a collection; that of a part of
+    a file follows from the file's and the part.
+    ``source_id`` is the file that it is a part of, and ``part`` which one (``media.sources``); null for others.
     ``version`` counts changes of the caption, so that embeddings of an older one count as stale.
     ``copy_key`` names the working copy of a picture; null while there is none, or if the picture needs none.
     ``error`` is the error of the last failed embedding; null after a success.
@@ -139,6 +155,7 @@ class Item(Keyed, Base):
             postgresql_include=["kind", "version"],
             postgresql_where=sa.text("state = 'ready'"),
         ),
+        sa.Index("ix_items_source_id", "source_id", postgresql_where=sa.text("source_id IS NOT NULL")),
         sa.Index("ix_items_failed", "collection_id", "id", postgresql_where=sa.text("error IS NOT NULL")),
     )
 
@@ -156,6 +173,8 @@ class Item(Keyed, Base):
     picture_key: Mapped[str | None]
     thumbnail_key: Mapped[str | None]
     copy_key: Mapped[str | None]
+    source_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("sources.id", ondelete="SET NULL"))
+    part: Mapped[dict[str, Any] | None]
     error: Mapped[str | None]
 
 

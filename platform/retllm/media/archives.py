@@ -10,8 +10,10 @@ from typing import BinaryIO, Protocol
 from retllm.errors import TooLarge
 from retllm.media import streams, tars, zips
 from retllm.media.clutter import ClutterCount
+from retllm.media.file_table import FileRole, role_of
 from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome
+from retllm.media.sniffing import FileKind, limit_of
 from retllm.media.streams import Readable
 from retllm.settings import Settings
 
@@ -56,9 +58,10 @@ class Archive:
         Raises:
             MediaRejected: the entry is encrypted, a link or a device, compressed in a way that is not accepted, a bomb,
                 damaged, or larger than the directory says.
-            TooLarge: the entry has more than ``max_file_bytes``.
+            TooLarge: the entry has more than ``max_file_bytes``, or ``max_film_bytes`` if it is named like a film.
         """
-        return streams.spool(self._reader.unpacked(entry.number), self._settings.max_file_bytes)
+        kind = FileKind.FILM if role_of(entry.name) is FileRole.FILM else None
+        return streams.spool(self._reader.unpacked(entry.number), *limit_of(kind, self._settings))
 
 
 @contextmanager

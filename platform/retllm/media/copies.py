@@ -22,7 +22,8 @@ from retllm.db.enums import ItemState
 from retllm.db.session import Sessions, run_transaction
 from retllm.db.tables import Item
 from retllm.errors import NotFound
-from retllm.media import decoder, pictures
+from retllm.media import pictures
+from retllm.media.decoding import rendering
 from retllm.media.storage import Storage
 from retllm.settings import Settings
 
@@ -50,7 +51,7 @@ def is_shown_as_it_is(item: Item, side: int) -> bool:
     size = item.width or 0, item.height or 0
     if made is None or not all(size):
         return False
-    longer = max(decoder.copy_size(*size, made))
+    longer = max(rendering.copy_size(*size, made))
     return longer <= side and longer >= min(side, max(size))
 
 
@@ -59,8 +60,8 @@ def needs_copy(item: Item, settings: Settings) -> bool:
     size = item.width or 0, item.height or 0
     if item.picture_key is None or not all(size):
         return False
-    wanted = decoder.copy_size(*size, settings.copy_side)
-    return max(wanted) <= decoder.MAX_COPY_SIDE and (item.media_type not in _PLAIN or wanted != size)
+    wanted = rendering.copy_size(*size, settings.copy_side)
+    return max(wanted) <= rendering.MAX_COPY_SIDE and (item.media_type not in _PLAIN or wanted != size)
 
 
 def lacks_copy(settings: Settings) -> sa.ColumnElement[bool]:
@@ -127,7 +128,7 @@ class ModelPictures:
         size = item.width or 0, item.height or 0
         if not self._reads_copy(item):
             return pictures.decoded_bytes(size, item.media_type, (min_side, min_side))
-        wanted = decoder.copy_size(*size, self.settings.copy_side)
+        wanted = rendering.copy_size(*size, self.settings.copy_side)
         if self._has_copy(item):
             return pictures.decoded_bytes(wanted, MEDIA_TYPE, (min_side, min_side))
         return pictures.decoded_bytes(size, item.media_type, wanted)

@@ -2,29 +2,33 @@
 
 It is run by path and imports only the standard library, Pillow, NumPy and :mod:`retllm.media.decoding`, so that it
 starts fast and holds no secrets. It reads requests from a socket, its standard input, one at a time until the other end
-closes: the length of a JSON object, the object, then the bytes of the file. Responses have the same format.
+closes: the length of a JSON object, the object, then the bytes of the file, or its descriptor. Responses have the same
+format.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import socket
 import struct
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from PIL import Image
-from PIL.Image import Resampling, Transpose
+from PIL.Image import Transpose
 
 from retllm.media.decoding.colour import to_rgb
 from retllm.media.decoding.confinement import confine, extend_cpu_limit
 from retllm.media.decoding.facts import Blemish, Refused, Source
 from retllm.media.decoding.opening import opened, prepare
 from retllm.media.decoding.parts import split
+from retllm.media.decoding.rendering import FILTER, MAX_COPY_SIDE, copy_size, encoded, encoded_copy, resized
+from retllm.media.decoding.texts import NO_TEXTS, Texts
 
 HEAD = struct.Struct("!I")
 _ORIENTATION = 0x0112
@@ -39,21 +43,17 @@ _UPRIGHT = {
     8: Transpose.ROTATE_90,
 }
 _KEEPS_SIZE = (Transpose.FLIP_LEFT_RIGHT, Transpose.FLIP_TOP_BOTTOM, Transpose.ROTATE_180)
-# takes less than half of the time of Lanczos; no model sees the difference
-_FILTER = Resampling.HAMMING
 # formats and modes that decode fast and need no conversion of colours
 _PLAIN_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
 _PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
-# after scaling to 224 pixels the pixels of such a copy differ by 2 of 255 levels at most; chroma is not subsampled
-_COPY_QUALITY = 92
-MAX_COPY_SIDE = 65_500  # of a JPEG
 
 
 @dataclass(frozen=True, slots=True)
 class Small:
     """A picture, scaled down and re-encoded. Format, width and height (pixels) are those of the upright original.
 
-    ``data`` is the small picture and ``copy`` the working copy; either may be empty.
+    ``data`` is the small picture and ``copy`` the working copy; either may be empty. ``texts`` is what the
+    file says of it.
     """
 
     format: str
@@ -63,16 +63,7 @@ class Small:
     copy: bytes
     blemishes: frozenset[Blemish] = frozenset()
     pages: int = 1
-
-
-def copy_size(width: int, height: int, side: int) -> tuple[int, int]:
-    """Return the size of the working copy of a picture: at most ``side`` pixels on the longer side.
-
-    The shorter side is not reduced below half of ``side``, since models look at a part of a long picture, or at more
-    pixels of it than its share of a square.
-    """
-    scale = min(1.0, max(side / max(width, height), side / 2 / min(width, height)))
-    return max(1, round(width * scale)), max(1, round(height * scale))
+    texts: Texts = NO_TEXTS
 
 
 def make_small(data: bytes, max_pixels: int, side: int, quality: int, copy_side: int = 0) -> Small:
@@ -99,16 +90,17 @@ def make_small(data: bytes, max_pixels: int, side: int, quality: int, copy_side:
         transposition = _transposition(picture)
         small, copy = to_rgb(source), b""
         if wanted is not None:
-            small = _upright(_resized(small, wanted), transposition)
-            copy = _copy(small)
+            small = _upright(resized(small, wanted), transposition)
+            copy = encoded_copy(small)
         if side:
-            small.thumbnail((side, side), _FILTER, reducing_gap=2.0)
+            small.thumbnail((side, side), FILTER, reducing_gap=2.0)
         if wanted is None:
             small = _upright(small, transposition)
         if transposition is not None and transposition not in _KEEPS_SIZE:
             width, height = height, width
-        shown = _encoded(small, "WEBP", quality=quality, method=2) if side else b""
-        return Small(source.format, width, height, shown, copy, frozenset(source.blemishes), source.pages)
+        shown = encoded(small, "WEBP", quality=quality, method=2) if side else b""
+        texts = source.texts or NO_TEXTS
+        return Small(source.format, width, height, shown, copy, frozenset(source.blemishes), source.pages, texts)
 
 
 def copied(picture: Image.Image, side: int) -> Image.Image:
@@ -116,13 +108,9 @@ def copied(picture: Image.Image, side: int) -> Image.Image:
     wanted = copy_size(*picture.size, side)
     if wanted == picture.size or max(wanted) > MAX_COPY_SIDE:
         return picture
-    with Image.open(io.BytesIO(_copy(_resized(picture, wanted)))) as copy:
+    with Image.open(io.BytesIO(encoded_copy(resized(picture, wanted)))) as copy:
         copy.load()
         return copy
-
-
-def _copy(picture: Image.Image) -> bytes:
-    return _encoded(picture, "JPEG", quality=_COPY_QUALITY, subsampling=0)
 
 
 def _copy_of(source: Source, side: int) -> tuple[int, int] | None:
@@ -135,21 +123,8 @@ def _copy_of(source: Source, side: int) -> tuple[int, int] | None:
     return None if max(wanted) > MAX_COPY_SIDE or (plain and wanted == picture.size) else wanted
 
 
-def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return picture if picture.size == size else picture.resize(size, _FILTER, reducing_gap=2.0)
-
-
 def _upright(picture: Image.Image, transposition: Transpose | None) -> Image.Image:
     return picture if transposition is None else picture.transpose(transposition)
-
-
-def _encoded(picture: Image.Image, form: str, **options: Any) -> bytes:
-    """Encode the pixels alone, without the metadata that ``picture`` may carry."""
-    canvas = Image.new("RGB", picture.size)
-    canvas.paste(picture)
-    target = io.BytesIO()
-    canvas.save(target, form, **options)
-    return target.getvalue()
 
 
 def load(data: bytes, max_pixels: int, min_side: int = 0) -> Image.Image:
@@ -193,23 +168,31 @@ def serve(channel: socket.socket) -> None:
     """Handle requests until the other end closes."""
     while (size := _receive(channel, HEAD.size, may_end=True)) is not None:
         request = json.loads(_receive(channel, HEAD.unpack(size)[0]) or b"")
-        data = _receive(channel, request["length"]) or b""
-        extend_cpu_limit(request["seconds"])
-        for facts, payload in _responses(request, data):
-            line = json.dumps(facts | {"length": len(payload)}).encode()
-            channel.sendall(HEAD.pack(len(line)) + line)
-            channel.sendall(payload)
+        with _file(channel, request) as file:
             extend_cpu_limit(request["seconds"])
+            for facts, payload in _responses(request, file):
+                line = json.dumps(facts | {"length": len(payload)}).encode()
+                channel.sendall(HEAD.pack(len(line)) + line)
+                channel.sendall(payload)
+                extend_cpu_limit(request["seconds"])
 
 
-def _responses(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
+def _file(channel: socket.socket, request: Mapping[str, Any]) -> BinaryIO:
+    """Receive the file of a request: its bytes, or the descriptor of a file that is split, which may be large."""
+    if "kind" not in request:
+        return io.BytesIO(_receive(channel, request["length"]) or b"")
+    _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
+    return os.fdopen(descriptors[0], "rb")
+
+
+def _responses(request: Mapping[str, Any], file: BinaryIO) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Yield the response to the request; of a file that is split, one for each part, then one without a part."""
     try:
         if "kind" in request:
-            yield from split(request, data)
+            yield from split(request, file)
             yield {"end": True}, b""
         else:
-            yield _handle(request, data)
+            yield _handle(request, file.read())
     except Refused as error:
         yield error.facts, b""
     except MemoryError:
@@ -221,8 +204,9 @@ def _handle(request: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], by
         small = make_small(
             data, request["max_pixels"], request["side"], request["quality"], copy_side=request["copy_side"]
         )
-        facts = {"format": small.format, "width": small.width, "height": small.height, "small": len(small.data)}
-        return facts | {"blemishes": sorted(small.blemishes), "pages": small.pages}, small.data + small.copy
+        pieces = (small.data, small.copy, *small.texts.parts())
+        facts = {"format": small.format, "width": small.width, "height": small.height, "pages": small.pages}
+        return facts | {"blemishes": sorted(small.blemishes), "pieces": list(map(len, pieces))}, b"".join(pieces)
     picture = load(data, request["max_pixels"], request["min_side"])
     return {"width": picture.width, "height": picture.height}, picture.tobytes()
 

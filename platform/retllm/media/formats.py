@@ -37,6 +37,20 @@ MEDIA_TYPES = {name: media_type for name, (media_type, _) in _FORMATS.items()}
 """Media type of each format by the name that the decoder gives it."""
 SUFFIXES = dict(_FORMATS.values())
 """File suffix of each media type of stored pictures."""
+WHOLE_SUFFIXES = {
+    "image/tiff": ".tif",
+    "application/pdf": ".pdf",
+    "video/mp4": ".mp4",
+    "video/quicktime": ".mov",
+    "video/3gpp": ".3gp",
+    "video/x-matroska": ".mkv",
+    "video/x-msvideo": ".avi",
+    "video/x-flv": ".flv",
+    "video/mpeg": ".mpg",
+    "video/x-ms-wmv": ".wmv",
+    "video/ogg": ".ogv",
+}
+"""File suffix of each media type of a stored file of several pictures."""
 PICTURE_FORMATS = "JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC, AVIF, JPEG XL, Photoshop (PSD, PSB) and raw files of cameras"
 """The accepted formats, for people."""
 _OTHER_SUFFIXES = ".jpeg .jpe .jfif .apng .tiff .dib .mpo .heif .hif .psb " + (

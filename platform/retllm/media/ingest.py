@@ -19,7 +19,9 @@ from retllm.media import copies, records, streams
 from retllm.media.formats import PICTURE_FORMATS
 from retllm.media.names import clean_name, one_line
 from retllm.media.outcomes import FileError, FileOutcome, IncomingFile, rejected
-from retllm.media.pictures import inspect_picture, load_picture, open_picture
+from retllm.media.parts import RenderedPart
+from retllm.media.pictures import Inspected, inspect_picture, load_picture, open_picture
+from retllm.media.sheets.embedded import embedded_caption
 from retllm.media.sniffing import FileKind, sniff
 from retllm.media.storage import Storage, get_storage
 from retllm.media.texts import clean_text, text_sha256
@@ -195,6 +197,24 @@ class Ingest:
             MediaRejected, TooLarge, StackError: as :func:`inspect_picture` does.
         """
         inspected = inspect_picture(stream, self.settings)
+        return self.store_inspected(item_id, name, stream, sha256, inspected, caption), inspected.remark
+
+    def store_inspected(
+        self,
+        item_id: uuid.UUID,
+        name: str,
+        stream: BinaryIO,
+        sha256: str,
+        inspected: Inspected | RenderedPart,
+        caption: str | None = None,
+    ) -> dict[str, Any]:
+        """Store the files of a picture that was decoded; return the values of its item, which is not inserted.
+
+        Without ``caption`` it gets the one that its file has in itself.
+        """
+        if caption is None and isinstance(inspected, Inspected):
+            texts = inspected.texts
+            caption = embedded_caption(self.settings, xmp=texts.xmp, iptc=texts.iptc, exif=texts.exif)
         # a UUID v7 begins with a timestamp; its last digits spread the folders evenly
         folder = f"items/{item_id.hex[-2:]}/{item_id}"
         original, thumbnail = f"{folder}/original", f"{folder}/thumbnail.webp"
@@ -209,7 +229,7 @@ class Ingest:
         except BaseException:
             self.discard(*keys)
             raise
-        values = {
+        return {
             "id": item_id,
             "kind": ItemKind.IMAGE if caption is None else ItemKind.BOTH,
             "name": name,
@@ -222,8 +242,9 @@ class Ingest:
             "picture_key": original,
             "thumbnail_key": thumbnail,
             "copy_key": copy,
+            "source_id": None,
+            "part": None,
         }
-        return values, inspected.remark
 
     def _insert(self, values: dict[str, Any]) -> bool:
         row = {**values, "collection_id": self.collection_id}

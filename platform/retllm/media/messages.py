@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 from retllm.errors import MediaRejected, RetllmError, TooLarge
@@ -27,6 +28,24 @@ def remark_of(facts: dict[str, Any]) -> str | None:
     found = facts.get("blemishes")
     known = found if isinstance(found, list) else []
     return " ".join(remark for blemish, remark in _REMARKS.items() if blemish in known) or None
+
+
+def pieces_of(facts: dict[str, Any], payload: bytes | bytearray, count: int) -> tuple[bytes, ...]:
+    """Return the ``count`` files in the payload of a response.
+
+    Raises:
+        MediaRejected: the lengths that the decoder reported are not those of the payload.
+    """
+    lengths = facts.get("pieces")
+    if (
+        not isinstance(lengths, list)
+        or len(lengths) != count
+        or not all(isinstance(length, int) and length >= 0 for length in lengths)
+        or sum(lengths) != len(payload)
+    ):
+        raise unreadable("the decoder returned an invalid picture")
+    ends = list(accumulate(lengths))
+    return tuple(bytes(payload[end - length : end]) for end, length in zip(ends, lengths, strict=True))
 
 
 def reason_of(facts: dict[str, Any]) -> str:

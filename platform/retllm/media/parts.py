@@ -6,15 +6,15 @@ A decoder in a separate process does the work. It gets the file once and returns
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import structlog
 
 from retllm.errors import MediaRejected
-from retllm.media import sandbox, streams
-from retllm.media.messages import reason_of, rejection, remark_of, unreadable
+from retllm.media import sandbox
+from retllm.media.messages import pieces_of, reason_of, rejection, remark_of, unreadable
 from retllm.media.sandbox import DecoderDied, DecodeResponse, DecoderHung, SplitRequest
 from retllm.media.sniffing import FileKind
 from retllm.settings import Settings
@@ -33,8 +33,9 @@ _MAX_FAILURES = 3
 class RenderedPart:
     """A picture out of a file: ``page`` (from 1, of ``pages``), or the frame at ``seconds`` from the film's beginning.
 
-    ``data`` is the upright picture in ``media_type``; width and height are in pixels. ``remark`` says what is wrong
-    with the part; that of the last part also says what was left out.
+    ``data`` is the upright picture in ``media_type``; width and height are in pixels. ``thumbnail`` and ``copy`` are
+    those of :class:`retllm.media.pictures.Inspected`. ``remark`` says what is wrong with the part; ``left_out``, of the
+    last part, what was left out of the file.
     """
 
     page: int | None
@@ -43,22 +44,26 @@ class RenderedPart:
     width: int
     height: int
     data: bytes
+    thumbnail: bytes
+    copy: bytes
     remark: str | None = None
+    left_out: str | None = None
     media_type: str = PART_MEDIA_TYPE
 
 
 @dataclass(frozen=True, slots=True)
 class BrokenPart:
-    """A part that can't be read, and why; other parts of its file can."""
+    """A part that can't be read, and why; other parts of its file can. ``left_out`` as of a :class:`RenderedPart`."""
 
     page: int | None
     pages: int | None
     seconds: float | None
     reason: str
+    left_out: str | None = None
 
 
-def read_parts(stream: BinaryIO, kind: FileKind, settings: Settings) -> Iterator[RenderedPart | BrokenPart]:
-    """Yield the parts of the file in ``stream`` (seekable), in their order.
+def read_parts(stream: BinaryIO, kind: FileKind, settings: Settings) -> Generator[RenderedPart | BrokenPart]:
+    """Yield the parts of the file in ``stream`` (seekable), in their order; close it to end before the last one.
 
     Args:
         kind: of a picture, the pages of a TIFF are read; smaller versions and thumbnails in it are no pages.
@@ -77,7 +82,6 @@ class _Reader:
 
     def __init__(self, stream: BinaryIO, kind: FileKind, settings: Settings) -> None:
         self._stream = stream
-        self._length = streams.length(stream)
         self._settings = settings
         self._kind = kind
         self._most = settings.film_frames if kind is FileKind.FILM else settings.max_parts
@@ -106,8 +110,17 @@ class _Reader:
         yield self._broken("the decoder failed several times: the rest was left out")
 
     def _until_failure(self) -> Iterator[RenderedPart | BrokenPart]:
-        request = SplitRequest(_KINDS[self._kind], self._settings.max_pixels, PART_SIDE, self._most, first=self._given)
-        for response in sandbox.split(request, self._stream, self._length, self._settings):
+        settings = self._settings
+        request = SplitRequest(
+            _KINDS[self._kind],
+            settings.max_pixels,
+            PART_SIDE,
+            self._most,
+            settings.thumbnail_size,
+            settings.copy_side,
+            first=self._given,
+        )
+        for response in sandbox.split(request, self._stream, settings):
             if "refused" in response.facts:
                 error = rejection(response.facts, self._settings.max_pixels, self._settings)
                 if not self._rendered:
@@ -123,17 +136,12 @@ class _Reader:
         self._given, self._pages = self._given + 1, pages
         width, height = _whole(facts.get("width")), _whole(facts.get("height"))
         if "reason" in facts:
-            return BrokenPart(page, pages, seconds, " ".join(filter(None, (reason_of(facts) + ".", left_out))))
-        if (
-            not width
-            or not height
-            or max(width, height) > PART_SIDE
-            or not response.payload.startswith(b"\xff\xd8\xff")
-        ):
+            return BrokenPart(page, pages, seconds, reason_of(facts) + ".", left_out)
+        data, thumbnail, copy = pieces_of(response.facts, response.payload, 3)
+        if not width or not height or max(width, height) > PART_SIDE or not data.startswith(b"\xff\xd8\xff"):
             raise MediaRejected("The file can't be read: the decoder returned an invalid picture.")
         self._rendered = True
-        remark = " ".join(filter(None, (remark_of(facts), left_out))) or None
-        return RenderedPart(page, pages, seconds, width, height, bytes(response.payload), remark)
+        return RenderedPart(page, pages, seconds, width, height, data, thumbnail, copy, remark_of(facts), left_out)
 
     def _left_out(self, facts: dict[str, Any], pages: int | None) -> str | None:
         count = _whole(facts.get("left_out"))

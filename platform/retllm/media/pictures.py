@@ -12,8 +12,9 @@ from PIL import Image
 from retllm.db.tables import Item
 from retllm.errors import NotFound, TooLarge
 from retllm.media import sandbox, streams
+from retllm.media.decoding.texts import NO_TEXTS, Texts
 from retllm.media.formats import MEDIA_TYPES
-from retllm.media.messages import rejection, remark_of, unreadable
+from retllm.media.messages import pieces_of, rejection, remark_of, unreadable
 from retllm.media.sandbox import DecoderDied, DecodeRequest, DecodeResponse, DecoderHung
 from retllm.media.sniffing import check_is_picture
 from retllm.media.storage import Storage
@@ -30,7 +31,7 @@ class Inspected:
 
     ``remark`` says what is wrong with the file of a picture that is taken nevertheless. A TIFF of several ``pages`` can
     be read page by page (:mod:`retllm.media.parts`); this is the first one. ``copy`` is its working copy (JPEG); empty
-    if it needs none.
+    if it needs none. ``texts`` is what the file says of itself.
     """
 
     media_type: str
@@ -40,6 +41,7 @@ class Inspected:
     copy: bytes
     remark: str | None = None
     pages: int = 1
+    texts: Texts = NO_TEXTS
 
 
 def inspect_picture(stream: BinaryIO, settings: Settings) -> Inspected:
@@ -57,7 +59,7 @@ def inspect_picture(stream: BinaryIO, settings: Settings) -> Inspected:
     media_type = MEDIA_TYPES.get(str(response.facts.get("format")))
     if media_type is None:
         raise unreadable("its format is not accepted")
-    thumbnail, copy = _small_and_copy(response)
+    thumbnail, copy, *texts = pieces_of(response.facts, response.payload, 5)
     pages = response.facts.get("pages")
     return Inspected(
         media_type,
@@ -67,6 +69,7 @@ def inspect_picture(stream: BinaryIO, settings: Settings) -> Inspected:
         copy,
         remark_of(response.facts),
         pages if isinstance(pages, int) and pages > 0 else 1,
+        Texts(*texts),
     )
 
 
@@ -77,14 +80,8 @@ def make_copy(stream: BinaryIO, max_pixels: int, settings: Settings) -> bytes:
         MediaRejected, TooLarge, StackError: as in :func:`inspect_picture`.
     """
     request = DecodeRequest(max_pixels, copy_side=settings.copy_side)
-    return _small_and_copy(_decode(request, stream, streams.length(stream), settings))[1]
-
-
-def _small_and_copy(response: DecodeResponse) -> tuple[bytes, bytes]:
-    at = response.facts.get("small")
-    if not isinstance(at, int) or not 0 <= at <= len(response.payload):
-        raise unreadable("the decoder returned an invalid picture")
-    return bytes(response.payload[:at]), bytes(response.payload[at:])
+    response = _decode(request, stream, streams.length(stream), settings)
+    return pieces_of(response.facts, response.payload, 5)[1]
 
 
 def load_picture(stream: BinaryIO, settings: Settings, min_side: int = 0) -> Image.Image:
@@ -160,7 +157,8 @@ def render_picture(stream: BinaryIO, side: int, settings: Settings) -> bytes:
         MediaRejected, StackError: as in :func:`inspect_picture`.
     """
     request = DecodeRequest(max(settings.max_pixels, Image.MAX_IMAGE_PIXELS or 0), side, quality=85)
-    return bytes(_decode(request, stream, streams.length(stream), settings).payload)
+    response = _decode(request, stream, streams.length(stream), settings)
+    return pieces_of(response.facts, response.payload, 5)[0]
 
 
 def _checked_length(stream: BinaryIO, settings: Settings) -> int:

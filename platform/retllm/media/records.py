@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState
 from retllm.db.locks import lock_collection, lock_collections_of_items
-from retllm.db.tables import Collection, Embedding, Item, Job, Search
+from retllm.db.tables import Collection, Embedding, Item, Job, Search, Source
 
 _PICTURES = (ItemKind.IMAGE, ItemKind.BOTH)
 
@@ -72,6 +72,28 @@ def insert_items(session: Session, rows: Sequence[Mapping[str, Any]]) -> set[uui
         ],
     )
     return set(inserted.scalars())
+
+
+def name_source(session: Session, values: Mapping[str, Any]) -> uuid.UUID:
+    """Insert a whole file and return its key, or that of the one with the same content that the collection has.
+
+    It stays locked, so that it can't be deleted with its last item before the transaction has added its own.
+    """
+    inserted = insert(Source).values(**values)
+    # an update that changes nothing locks the row that is there
+    return session.scalars(
+        inserted.on_conflict_do_update(
+            index_elements=[Source.collection_id, Source.content_sha256],
+            set_={"content_sha256": inserted.excluded.content_sha256},
+        ).returning(Source.id)
+    ).one()
+
+
+def parts_of(session: Session, collection_id: uuid.UUID, sha256: str) -> set[str]:
+    """Return the contents of the ready items that are parts of the file with this SHA-256."""
+    query = sa.select(Item.content_sha256).join(Source, Source.id == Item.source_id)
+    query = query.where(Source.collection_id == collection_id, Source.content_sha256 == sha256)
+    return set(session.scalars(query.where(Item.state == ItemState.READY)))
 
 
 def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uuid.UUID, bool]:
@@ -133,18 +155,25 @@ def pictures_with_stems(
 def empty_item(session: Session, item_id: uuid.UUID) -> list[str]:
     """Delete an item's content from the database; return the storage keys of its files.
 
-    The row stays, with its name, so that old results can still show the name. The caller commits.
+    The file that it was the last part of goes with it. The row stays, with its name, so that old results can still show
+    the name. The caller commits.
     """
     lock_collections_of_items(session, [item_id])
+    whole = sa.select(Source).where(Source.id == sa.select(Item.source_id).where(Item.id == item_id).scalar_subquery())
+    source = session.scalar(whole.with_for_update())
     item = session.get(Item, item_id, with_for_update=True, populate_existing=True)
     if item is None or item.state is ItemState.DELETED:
         return []
     keys = [key for key in (item.picture_key, item.thumbnail_key, item.copy_key) if key]
     item.state = ItemState.DELETED
-    item.text = item.picture_key = item.thumbnail_key = item.copy_key = item.error = None
+    item.text = item.picture_key = item.thumbnail_key = item.copy_key = item.source_id = item.error = None
     item.version += 1
     session.execute(sa.delete(Embedding).where(Embedding.item_id == item_id))
     session.flush()
+    if source is not None and session.scalar(sa.select(Item.id).where(Item.source_id == source.id).limit(1)) is None:
+        keys.append(source.file_key)
+        session.delete(source)
+        session.flush()
     return keys
 
 
@@ -169,6 +198,7 @@ def remove_collection(session: Session, collection_id: uuid.UUID) -> list[str]:
         .join(Job, Job.id == Search.id)
         .where(Job.collection_id == collection_id, Search.query_picture_key.is_not(None))
     )
-    keys = [key for row in (*items, *queries) for key in row if key]
+    sources = session.execute(sa.select(Source.file_key).where(Source.collection_id == collection_id))
+    keys = [key for row in (*items, *queries, *sources) for key in row if key]
     session.execute(sa.delete(Collection).where(Collection.id == collection_id))
     return keys

@@ -24,7 +24,8 @@ from typing import Any, BinaryIO
 import structlog
 
 from retllm.errors import StackError
-from retllm.media import decoder
+from retllm.media import decoder, streams
+from retllm.media.decoding.texts import MAX_TEXT
 from retllm.media.streams import CHUNK
 from retllm.settings import Settings
 
@@ -63,13 +64,16 @@ class DecodeRequest:
 class SplitRequest:
     """Which parts of a file of several pictures to return: at most ``most``, without the first ``first`` of them.
 
-    ``kind`` is tiff, pdf or film. No side of a part is longer than ``side`` (pixels).
+    ``kind`` is tiff, pdf or film. No side of a part is longer than ``side`` (pixels), and none of its thumbnail than
+    ``small_side``; ``copy_side`` is that of :func:`decoding.rendering.copy_size`.
     """
 
     kind: str
     max_pixels: int
     side: int
     most: int
+    small_side: int
+    copy_side: int
     first: int = 0
 
 
@@ -122,17 +126,19 @@ class _Decoder:
             DecoderHung: no response came within ``seconds``.
         """
         with self._failures():
-            self._request(request, stream, length, seconds)
+            self._request(request, length, seconds)
+            self._send_file(stream, length)
             return self._response(request)
 
-    def split(self, request: SplitRequest, stream: BinaryIO, length: int, seconds: float) -> Iterator[DecodeResponse]:
-        """Send one file and yield a response for each part, at most ``seconds`` after the one before.
+    def split(self, request: SplitRequest, file: int, seconds: float) -> Iterator[DecodeResponse]:
+        """Pass one file by its descriptor and yield a response for each part, at most ``seconds`` after the one before.
 
         Raises:
             DecoderDied, DecoderHung: as in :meth:`exchange`.
         """
         with self._failures():
-            self._request(request, stream, length, seconds)
+            self._request(request, 0, seconds)
+            socket.send_fds(self._channel, [b"\0"], [file])
             # the last response has no part
             for left in range(request.most - request.first, -1, -1):
                 response = self._response(request)
@@ -155,12 +161,11 @@ class _Decoder:
         except (ConnectionError, ValueError) as error:
             raise DecoderDied from error
 
-    def _request(self, request: DecodeRequest | SplitRequest, stream: BinaryIO, length: int, seconds: float) -> None:
+    def _request(self, request: DecodeRequest | SplitRequest, length: int, seconds: float) -> None:
         line = json.dumps(dataclasses.asdict(request) | {"seconds": seconds, "length": length}).encode()
         self._deadline = time.monotonic() + seconds
         self.pictures += 1
         self._send(decoder.HEAD.pack(len(line)) + line)
-        self._send_file(stream, length)
 
     def _response(self, request: DecodeRequest | SplitRequest) -> DecodeResponse:
         facts = self._receive_facts()
@@ -237,11 +242,11 @@ def _payload_length(facts: dict[str, Any], request: DecodeRequest | SplitRequest
     if "refused" in facts or "end" in facts:
         maximum = 0
     elif isinstance(request, SplitRequest):
-        # a compressed picture is at most slightly larger than its pixels
-        maximum = 4 * request.side**2 + CHUNK
+        # a compressed picture is at most slightly larger than its pixels; its copy is no larger
+        maximum = 4 * (2 * request.side**2 + request.small_side**2) + CHUNK
     elif request.side or request.copy_side:
         # the same; a copy has no more pixels than its original
-        maximum = 4 * (request.side**2 + (request.max_pixels if request.copy_side else 0)) + CHUNK
+        maximum = 4 * (request.side**2 + (request.max_pixels if request.copy_side else 0)) + CHUNK + 3 * MAX_TEXT
     else:
         maximum = request.max_pixels * 3
     if not isinstance(length, int) or not 0 <= length <= maximum:
@@ -266,12 +271,10 @@ class _DecoderPool:
         with self._worker(settings, fresh=fresh) as worker:
             return worker.exchange(request, stream, length, settings.decode_seconds)
 
-    def split(
-        self, request: SplitRequest, stream: BinaryIO, length: int, settings: Settings
-    ) -> Iterator[DecodeResponse]:
-        """Wait for a decoder slot, send one file, and yield the responses; the slot is held until the last one."""
+    def split(self, request: SplitRequest, file: int, settings: Settings) -> Iterator[DecodeResponse]:
+        """Wait for a decoder slot, pass one file, and yield the responses; the slot is held until the last one."""
         with self._worker(settings) as worker:
-            yield from worker.split(request, stream, length, settings.decode_seconds)
+            yield from worker.split(request, file, settings.decode_seconds)
 
     @contextlib.contextmanager
     def _worker(self, settings: Settings, *, fresh: bool = False) -> Iterator[_Decoder]:
@@ -357,8 +360,8 @@ def ask(request: DecodeRequest, stream: BinaryIO, length: int, settings: Setting
     return _pool.ask(request, stream, length, settings, fresh=True)
 
 
-def split(request: SplitRequest, stream: BinaryIO, length: int, settings: Settings) -> Iterator[DecodeResponse]:
-    """Send the ``length`` bytes of a seekable stream to a decoder and yield one response for each part of the file.
+def split(request: SplitRequest, stream: BinaryIO, settings: Settings) -> Iterator[DecodeResponse]:
+    """Let a decoder read the file in ``stream`` (seekable) and yield one response for each part of the file.
 
     A response with "refused" is the last one.
 
@@ -367,8 +370,8 @@ def split(request: SplitRequest, stream: BinaryIO, length: int, settings: Settin
         DecoderHung: a part took longer than ``decode_seconds``.
         StackError: no process can be started.
     """
-    stream.seek(0)
-    yield from _pool.split(request, stream, length, settings)
+    with streams.read_only(stream) as file:
+        yield from _pool.split(request, file, settings)
 
 
 def close() -> None:

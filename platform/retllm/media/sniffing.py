@@ -10,11 +10,15 @@ from retllm.media.decoding.signatures import media_type_of
 from retllm.media.file_table import FileRole, role_of
 from retllm.media.formats import PICTURE_FORMATS
 from retllm.media.names import suffix_of
+from retllm.settings import Settings
 
 _CSV_SUFFIXES = frozenset({".csv", ".tsv"})
 _JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-ACCEPTED = f"pictures ({PICTURE_FORMATS}), texts (.txt), captions (.csv, .json, .xmp and others), ZIP and tar archives"
+ACCEPTED = (
+    f"pictures ({PICTURE_FORMATS}), PDFs, films, texts (.txt), "
+    "captions (.csv, .json, .xmp and others), ZIP and tar archives"
+)
 
 
 class FileKind(StrEnum):
@@ -30,6 +34,8 @@ class FileKind(StrEnum):
     ARCHIVE = "archive"  # a ZIP or tar of any of the others
 
 
+PICTURED = (FileKind.PICTURE, FileKind.PDF, FileKind.FILM)
+"""Kinds of files that become pictures."""
 _KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive: send a ZIP"),
     (0, b"Rar!", "a RAR archive: send a ZIP"),
@@ -54,20 +60,20 @@ _KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (
 _PDF = b"%PDF-"
 _OTHER_KINDS = ((_PDF, "a PDF"), *((magic, "a ZIP archive") for magic in zips.SIGNATURES))
 _SOUNDS = (b"ftypM4A", b"ftypM4B")  # in the container of films
-_FILMS: tuple[tuple[int, bytes, str], ...] = (
-    (4, b"ftypqt  ", "a film (MOV)"),
-    (4, b"ftyp3g", "a film (3GP)"),
-    (4, b"ftyp", "a film (MP4)"),
-    (4, b"moov", "a film (MOV)"),
-    (4, b"mdat", "a film (MOV)"),
-    (4, b"wide", "a film (MOV)"),
-    (0, b"\x1a\x45\xdf\xa3", "a film (Matroska or WebM)"),
-    (8, b"AVI LIST", "a film (AVI)"),
-    (0, b"FLV\1", "a film (FLV)"),
-    (0, b"\0\0\1\xba", "a film (MPEG)"),
-    (0, b"\0\0\1\xb3", "a film (MPEG)"),
-    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a film (WMV)"),
-    (0, b"OggS\0", "a film (Ogg)"),
+_FILMS: tuple[tuple[int, bytes, str, str], ...] = (
+    (4, b"ftypqt  ", "a film (MOV)", "video/quicktime"),
+    (4, b"ftyp3g", "a film (3GP)", "video/3gpp"),
+    (4, b"ftyp", "a film (MP4)", "video/mp4"),
+    (4, b"moov", "a film (MOV)", "video/quicktime"),
+    (4, b"mdat", "a film (MOV)", "video/quicktime"),
+    (4, b"wide", "a film (MOV)", "video/quicktime"),
+    (0, b"\x1a\x45\xdf\xa3", "a film (Matroska or WebM)", "video/x-matroska"),
+    (8, b"AVI LIST", "a film (AVI)", "video/x-msvideo"),
+    (0, b"FLV\1", "a film (FLV)", "video/x-flv"),
+    (0, b"\0\0\1\xba", "a film (MPEG)", "video/mpeg"),
+    (0, b"\0\0\1\xb3", "a film (MPEG)", "video/mpeg"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a film (WMV)", "video/x-ms-wmv"),
+    (0, b"OggS\0", "a film (Ogg)", "video/ogg"),
 )
 # files that begin like a text, in lower case
 _TEXTUAL = (
@@ -109,6 +115,15 @@ def sniff(head: bytes, name: str) -> FileKind:
     return _by_suffix(name)
 
 
+def limit_of(kind: FileKind | None, settings: Settings) -> tuple[int, str]:
+    """Return how many bytes a file of this kind may have, and the setting that limits it; None means any other kind."""
+    if kind is FileKind.ARCHIVE:
+        return settings.max_request_bytes, "RETLLM_MAX_REQUEST_BYTES"
+    if kind is FileKind.FILM:
+        return settings.max_film_bytes, "RETLLM_MAX_FILM_BYTES"
+    return settings.max_file_bytes, "RETLLM_MAX_FILE_BYTES"
+
+
 def check_is_picture(head: bytes) -> None:
     """Check that a file begins like a picture; its name is unknown.
 
@@ -127,7 +142,15 @@ def _film(head: bytes) -> str | None:
     """Return what kind of film a file is. A text may have the same letters, but no zero."""
     if b"\0" not in head or head.startswith(_SOUNDS, 4):
         return None
-    return next((what for offset, magic, what in _FILMS if head.startswith(magic, offset)), None)
+    return next((what for offset, magic, what, _ in _FILMS if head.startswith(magic, offset)), None)
+
+
+def whole_media_type(head: bytes) -> str:
+    """Return the media type of a file that has parts, of an accepted kind, by its first bytes (at least 64)."""
+    if head.startswith(_PDF):
+        return "application/pdf"
+    film = (media_type for offset, magic, _, media_type in _FILMS if head.startswith(magic, offset))
+    return media_type_of(head) or next(film, "application/octet-stream")
 
 
 def _other(head: bytes, *, textual: bool = True) -> str | None:

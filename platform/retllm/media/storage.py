@@ -69,6 +69,29 @@ class Storage:
             raise
         return count
 
+    def copy(self, source: str, key: str) -> None:
+        """Store the file under ``source`` also under ``key``, if possible without moving its bytes.
+
+        Raises:
+            NotFound: there is no file under ``source``.
+            StorageFull: the storage is full.
+        """
+        fs, path = self._locate(source)
+        _, target = self._locate(key)
+        try:
+            if not self._is_local:
+                fs.cp_file(path, target)
+                return
+            _, temporary = self._locate(f"tmp/{uuid.uuid4().hex}")
+            Path(temporary).hardlink_to(path)
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            Path(temporary).replace(target)
+        except FileNotFoundError as error:
+            raise NotFound("The stored file is missing.", key=source) from error
+        except OSError:  # no hard links on this file system, or too many
+            with self.open(source) as file:
+                self.put(key, file)
+
     def open(self, key: str) -> BinaryIO:
         """Open the file under ``key`` for reading; the caller closes it.
 

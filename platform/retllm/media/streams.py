@@ -5,8 +5,10 @@ from __future__ import annotations
 import codecs
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import BinaryIO, Protocol, cast
 
 from retllm.errors import MediaRejected, TooLarge
@@ -42,7 +44,7 @@ def chunks(stream: Readable, limit: int, setting: str = "RETLLM_MAX_FILE_BYTES")
         yield chunk
 
 
-def digest(stream: BinaryIO, limit: int) -> str:
+def digest(stream: BinaryIO, limit: int, setting: str = "RETLLM_MAX_FILE_BYTES") -> str:
     """Return the SHA-256 of a whole seekable stream in hex, and rewind the stream.
 
     Raises:
@@ -50,13 +52,13 @@ def digest(stream: BinaryIO, limit: int) -> str:
     """
     stream.seek(0)
     sha = hashlib.sha256()
-    for chunk in chunks(stream, limit):
+    for chunk in chunks(stream, limit, setting):
         sha.update(chunk)
     stream.seek(0)
     return sha.hexdigest()
 
 
-def spool(stream: Readable, limit: int) -> BinaryIO:
+def spool(stream: Readable, limit: int, setting: str = "RETLLM_MAX_FILE_BYTES") -> BinaryIO:
     """Copy the rest of ``stream`` to a seekable file, positioned at its start; a large one is on disk.
 
     Raises:
@@ -64,13 +66,35 @@ def spool(stream: Readable, limit: int) -> BinaryIO:
     """
     copy = cast("BinaryIO", tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))  # noqa: SIM115 - the caller closes it
     try:
-        for chunk in chunks(stream, limit):
+        for chunk in chunks(stream, limit, setting):
             copy.write(chunk)
         copy.seek(0)
     except BaseException:
         copy.close()
         raise
     return copy
+
+
+@contextmanager
+def read_only(stream: BinaryIO) -> Iterator[int]:
+    """Yield a descriptor for reading the file in ``stream`` (seekable) from its start, with a position of its own.
+
+    A stream that is no local file is copied to a temporary one.
+    """
+    with ExitStack() as stack:
+        stream.seek(0)
+        try:
+            source = stream.fileno()
+        except (AttributeError, OSError):
+            copy = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(stream, copy, CHUNK)
+            copy.flush()
+            source = copy.fileno()
+        descriptor = os.open(f"/dev/fd/{source}", os.O_RDONLY)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
 
 def length(stream: BinaryIO) -> int:

@@ -12,7 +12,7 @@ from fsspec.core import url_to_fs
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemState
-from retllm.db.tables import Item, Search
+from retllm.db.tables import Item, Search, Source
 from retllm.errors import NotFound
 from retllm.media.storage import Storage
 from retllm.queue.violations import Violation
@@ -30,8 +30,9 @@ class _NamedFile:
 
 
 def wrong_files(session: Session, storage: Storage, sample: int | None) -> Iterator[Violation]:
-    """Yield files that are missing or differ from their rows; ``sample`` limits the number of items and of searches.
+    """Yield files that are missing or differ from their rows.
 
+    ``sample`` limits the number of items, of searches and of whole files.
     ``session`` must see concurrent commits (READ COMMITTED).
     """
     for named in _named(session, sample):
@@ -42,7 +43,9 @@ def wrong_files(session: Session, storage: Storage, sample: int | None) -> Itera
 
 
 def _named(session: Session, sample: int | None) -> Iterator[_NamedFile]:
-    items = sa.select(Item.id, Item.picture_key, Item.content_sha256, Item.thumbnail_key, Item.copy_key).where(
+    # the picture of a part is made from the whole file
+    sha256_of = sa.case((Item.part.is_(None), Item.content_sha256))
+    items = sa.select(Item.id, Item.picture_key, sha256_of, Item.thumbnail_key, Item.copy_key).where(
         Item.picture_key.is_not(None), Item.state == ItemState.READY
     )
     searches = sa.select(Search.id, Search.query_picture_key, Search.query_picture_sha256).where(
@@ -54,6 +57,9 @@ def _named(session: Session, sample: int | None) -> Iterator[_NamedFile]:
             yield _NamedFile(f"item {item}", key, None)
     for search, picture, sha256 in session.execute(_sampled(searches, sample)).all():
         yield _NamedFile(f"search {search}", picture, sha256)
+    sources = sa.select(Source.id, Source.file_key, Source.content_sha256)
+    for source, key, sha256 in session.execute(_sampled(sources, sample)).all():
+        yield _NamedFile(f"source {source}", key, sha256)
 
 
 def _sampled(query: Any, sample: int | None) -> Any:
@@ -75,7 +81,8 @@ def _is_named(session: Session, named: _NamedFile) -> bool:
     keys = (Item.picture_key, Item.thumbnail_key, Item.copy_key)
     item = sa.select(Item.id).where(sa.or_(*(key == named.key for key in keys)))
     search = sa.select(Search.id).where(Search.query_picture_key == named.key)
-    return session.scalar(sa.select(sa.or_(item.exists(), search.exists()))) is True
+    source = sa.select(Source.id).where(Source.file_key == named.key)
+    return session.scalar(sa.select(sa.or_(item.exists(), search.exists(), source.exists()))) is True
 
 
 def orphans(session: Session, storage: Storage) -> list[str]:
@@ -86,6 +93,6 @@ def orphans(session: Session, storage: Storage) -> list[str]:
     fs, root = url_to_fs(storage.url)
     top = str(root).rstrip("/")
     stored = {str(path).removeprefix(top).lstrip("/") for path in fs.find(top)}
-    columns = (Item.picture_key, Item.thumbnail_key, Item.copy_key, Search.query_picture_key)
+    columns = (Item.picture_key, Item.thumbnail_key, Item.copy_key, Search.query_picture_key, Source.file_key)
     named = {key for column in columns for key in session.scalars(sa.select(column).where(column.is_not(None)))}
     return sorted(stored - named)

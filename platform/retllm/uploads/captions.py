@@ -17,7 +17,7 @@ from retllm.db.uploads import UploadFile
 from retllm.media.captioning import Captioner, Document, Located, NamesSeen
 from retllm.media.ingest import Ingest, delete_files
 from retllm.media.outcomes import FileOutcome
-from retllm.media.sniffing import FileKind
+from retllm.media.sniffing import PICTURED, FileKind
 from retllm.queue.claim import complete
 from retllm.queue.notifications import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext
@@ -75,8 +75,17 @@ def _document(file: UploadFile, opener: ArchiveFiles) -> Document:
 def _names_seen(session: Session, job_id: UUID) -> NamesSeen:
     """Return the pictures of an upload by where they lie; those that were rejected too."""
     seen = NamesSeen()
-    pictures = sa.select(UploadFile.name, UploadFile.parent_id, UploadFile.item_id).where(
-        UploadFile.job_id == job_id, UploadFile.content == FileKind.PICTURE
+    parent = sa.orm.aliased(UploadFile)
+    # a part lies where its file does
+    archive = sa.case((parent.content.in_(PICTURED), parent.parent_id), else_=UploadFile.parent_id)
+    pictures = (
+        sa.select(UploadFile.name, archive, UploadFile.item_id)
+        .outerjoin(parent, parent.id == UploadFile.parent_id)
+        .where(
+            UploadFile.job_id == job_id,
+            UploadFile.content == FileKind.PICTURE,
+            UploadFile.status != FileStatus.READ,  # a TIFF whose pages are the pictures
+        )
     )
     for name, archive, item_id in session.execute(pictures):
         seen.add(Located(name, archive), item_id)

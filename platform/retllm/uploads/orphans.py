@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Item, Search
+from retllm.db.tables import Item, Search, Source
 from retllm.db.uploads import Upload, UploadFile
 from retllm.media.storage import Storage
 
@@ -29,9 +29,11 @@ Named = Callable[[Session, list[UUID]], set[UUID]]
 def delete_orphans(sessions: Sessions, storage: Storage, *, age: timedelta = AGE) -> int:
     """Delete the folders of items, query pictures and uploads that no row names; return their number."""
     deleted = 0
-    prefixes = [("queries", _searches), ("uploads", _uploads)]
-    prefixes += [(f"items/{part}", _items) for part in storage.folders("items")]
     before = datetime.now(UTC) - age
+    prefixes = [("queries", _searches), ("uploads", _uploads)]
+    if not _attempts_are_possible(sessions, before):
+        prefixes += [(f"sources/{part}", _sources) for part in storage.folders("sources")]
+        prefixes += [(f"items/{part}", _items) for part in storage.folders("items")]
     for prefix, named in prefixes:
         for batch in _batches(_old(storage.folders(prefix), before)):
             with transaction(sessions) as session:
@@ -58,11 +60,21 @@ def _batches(keys: Iterator[UUID]) -> Iterator[list[UUID]]:
         yield batch
 
 
+def _attempts_are_possible(sessions: Sessions, before: datetime) -> bool:
+    """Return whether a file from before that time still waits: an attempt may be writing its items just now."""
+    waiting = sa.select(UploadFile.id).where(
+        UploadFile.status == FileStatus.WAITING, UploadFile.id < UUID(int=int(before.timestamp() * 1000) << 80)
+    )
+    with sessions() as session:
+        return session.scalar(waiting.limit(1)) is not None
+
+
 def _items(session: Session, keys: list[UUID]) -> set[UUID]:
-    """Return the keys of items that have files, or may get them: an attempt may be writing them just now."""
-    items = sa.select(Item.id).where(Item.id.in_(keys), Item.picture_key.is_not(None))
-    waiting = sa.select(UploadFile.id).where(UploadFile.id.in_(keys), UploadFile.status == FileStatus.WAITING)
-    return {*session.scalars(items), *session.scalars(waiting)}
+    return set(session.scalars(sa.select(Item.id).where(Item.id.in_(keys), Item.picture_key.is_not(None))))
+
+
+def _sources(session: Session, keys: list[UUID]) -> set[UUID]:
+    return set(session.scalars(sa.select(Source.id).where(Source.id.in_(keys))))
 
 
 def _searches(session: Session, keys: list[UUID]) -> set[UUID]:

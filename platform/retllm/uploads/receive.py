@@ -13,7 +13,7 @@ from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import streams
 from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome, IncomingFile
-from retllm.media.sniffing import FileKind, sniff
+from retllm.media.sniffing import FileKind, limit_of, sniff
 from retllm.media.storage import Storage
 from retllm.settings import Settings
 
@@ -66,10 +66,10 @@ def receive(storage: Storage, job_id: UUID, file: IncomingFile, settings: Settin
     file_id, name, size = new_id(), clean_name(file.name), streams.length(file.stream)
     try:
         content = sniff(streams.head(file.stream), name)
-        limit = settings.max_request_bytes if content is FileKind.ARCHIVE else settings.max_file_bytes
+        limit, setting = limit_of(content, settings)
         if size > limit:
             raise TooLarge(
-                f"The file is larger than {streams.mebibytes(limit)}, the limit set by RETLLM_MAX_FILE_BYTES.",
+                f"The file is larger than {streams.mebibytes(limit)}, the limit set by {setting}.",
                 limit=limit,
             )
     except (MediaRejected, TooLarge) as error:

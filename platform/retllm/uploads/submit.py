@@ -77,11 +77,11 @@ def add_files(session: Session, job_id: UUID, files: Sequence[ReceivedFile]) -> 
 
 
 def _units(files: Sequence[ReceivedFile]) -> Iterator[dict[str, Any]]:
-    """Yield the payloads of units: an archive alone, pictures together; captions and texts wait for the pictures."""
+    """Yield the payloads of units: an archive, PDF or film alone, pictures together; the others wait for them."""
     batch: list[str] = []
     size = 0
     for file in files:
-        if file.content is FileKind.ARCHIVE:
+        if file.content in (FileKind.ARCHIVE, FileKind.PDF, FileKind.FILM):
             yield {"items": [str(file.id)]}
         if file.content is not FileKind.PICTURE:
             continue

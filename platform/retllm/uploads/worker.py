@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import FileStatus, ItemKind
+from retllm.db.enums import FileStatus
 from retllm.db.session import Sessions
 from retllm.db.tables import Job
 from retllm.db.uploads import UploadFile
-from retllm.errors import DatabaseBusy, MediaRejected, TooLarge
+from retllm.errors import MediaRejected, TooLarge
 from retllm.media import records, streams
-from retllm.media.ingest import Ingest, delete_files, keys_of
+from retllm.media.ingest import Ingest, delete_files
 from retllm.media.parallel import in_parallel
-from retllm.media.sniffing import FileKind, sniff
+from retllm.media.pictures import inspect_picture
+from retllm.media.sniffing import PICTURED, FileKind, limit_of, sniff
 from retllm.queue.claim import complete
 from retllm.queue.notifications import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext
@@ -28,16 +27,9 @@ from retllm.uploads.archive_files import ArchiveFiles, unpack
 from retllm.uploads.captions import apply_captions
 from retllm.uploads.handler import CAPTIONS
 from retllm.uploads.kept import release
+from retllm.uploads.processed import Processed, write
 from retllm.uploads.receive import rejection
-
-
-@dataclass
-class Processed:
-    """What one file of a unit became: the columns of its row, and the values of a new item if it is a new picture."""
-
-    file: UploadFile
-    columns: dict[str, Any] = field(default_factory=dict)
-    item: dict[str, Any] | None = None
+from retllm.uploads.whole_files import split
 
 
 def media_unit(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
@@ -70,16 +62,14 @@ def _add_pictures(
 
     released: list[str] = []
 
-    def write(session: Session, _job: Job) -> list[Notification]:
-        _write(session, ingest.collection_id, processed)
-        released[:] = release(session, [done.file.id for done in processed])
+    def write_all(session: Session, job: Job) -> list[Notification]:
+        write(session, ingest.collection_id, job.id, processed)
+        released[:] = release(session, [done.id for done in processed])
         return []
 
-    notified = complete(context.sessions, held.claim, write)
+    notified = complete(context.sessions, held.claim, write_all)
     for done in processed:
-        if done.item is not None and done.columns["status"] is not FileStatus.ADDED:
-            # another upload of the same picture was faster
-            ingest.discard(*keys_of(done.item))
+        released += [*done.unused, *(key for part in done.parts for key in part.unused)]
     delete_files(context.storage, released)
     return notified
 
@@ -95,7 +85,7 @@ def _process_all(
 
     def process(file: UploadFile) -> Processed:
         held.lease.check()
-        return _process(ingest, file, opener, known)
+        return _process(ingest, file, opener, known, held.lease.check)
 
     settings = context.settings
     results = in_parallel(
@@ -122,56 +112,36 @@ def _known(sessions: Sessions, collection_id: UUID, sha256s: Sequence[str]) -> s
         return set(records.find_contents(session, collection_id, sha256s))
 
 
-def _process(ingest: Ingest, file: UploadFile, opener: Callable[[UploadFile], BinaryIO], known: set[str]) -> Processed:
-    """Decode and store one picture that the collection does not have."""
-    done = Processed(file)
+def _process(
+    ingest: Ingest,
+    file: UploadFile,
+    opener: Callable[[UploadFile], BinaryIO],
+    known: set[str],
+    check: Callable[[], None],
+) -> Processed:
+    """Decode and store the pictures of one file that the collection does not have."""
+    done = Processed(file.id)
     try:
         with opener(file) as stream:
             content = FileKind(file.content) if file.content else sniff(streams.head(stream), file.name)
             done.columns["content"] = content
             if content is FileKind.ARCHIVE:
                 raise MediaRejected("An archive inside an archive is not opened: send it separately.")
-            if content is not FileKind.PICTURE:
+            if content not in PICTURED:
                 return done  # captions and texts wait for the pictures
-            sha256 = file.sha256 or streams.digest(stream, ingest.settings.max_file_bytes)
+            sha256 = file.sha256 or streams.digest(stream, *limit_of(content, ingest.settings))
             done.columns["sha256"] = sha256
             if file.sha256 is None:
                 known = _known(ingest.sessions, ingest.collection_id, [sha256])
             if sha256 not in known:
-                done.item, done.columns["remark"] = ingest.store_picture(file.id, file.name, stream, sha256)
+                inspected = inspect_picture(stream, ingest.settings) if content is FileKind.PICTURE else None
+                if inspected is not None and inspected.pages == 1:
+                    done.item = ingest.store_inspected(file.id, file.name, stream, sha256, inspected)
+                    done.columns["remark"] = inspected.remark
+                else:
+                    columns = done.columns
+                    done = split(ingest, file, stream, content, sha256, check)
+                    done.columns = columns | done.columns
     except (MediaRejected, TooLarge) as error:
         done.columns |= rejection(error)
     return done
-
-
-def _write(session: Session, collection_id: UUID, processed: Sequence[Processed]) -> None:
-    """Insert the new items, and write what became of each file."""
-    rows = [{**done.item, "collection_id": collection_id} for done in processed if done.item is not None]
-    added = records.insert_items(session, rows) if rows else set()
-    others = [
-        done.columns["sha256"]
-        for done in processed
-        if done.columns.get("status") is None and done.columns.get("sha256") and done.file.id not in added
-    ]
-    existing = records.find_contents(session, collection_id, others)
-    for done in processed:
-        done.columns |= _outcome(done, added, existing)
-    write_outcomes(session, {done.file.id: done.columns for done in processed})
-
-
-def _outcome(done: Processed, added: set[uuid.UUID], existing: dict[str, records.Known]) -> dict[str, Any]:
-    if done.columns.get("status") is FileStatus.REJECTED or done.columns.get("sha256") is None:
-        return {}
-    if done.file.id in added:
-        return {"status": FileStatus.ADDED, "item_id": done.file.id, "kind": ItemKind.IMAGE}
-    item = existing.get(done.columns["sha256"])
-    if item is None:
-        raise DatabaseBusy("The same picture was deleted during the upload.")
-    return {"status": FileStatus.DUPLICATE, "item_id": item.id, "kind": item.kind}
-
-
-def write_outcomes(session: Session, outcomes: dict[UUID, dict[str, Any]]) -> None:
-    """Write columns of files, given by their keys."""
-    for file_id, columns in outcomes.items():
-        if columns:
-            session.execute(sa.update(UploadFile).where(UploadFile.id == file_id).values(**columns))

@@ -23,8 +23,9 @@ from tests.unit.stand_ins import FakeEmbedder, SilentNotifier
 
 from retllm.db import session as db_session
 from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole, Stage, UnitState, Visibility
+from retllm.db.locks import lock_collection
 from retllm.db.session import Sessions, make_sessions, run_transaction, transaction
-from retllm.db.tables import Candidate, Collection, Embedding, EmbeddingModel, Item, Job, Search, Unit, new_id
+from retllm.db.tables import Candidate, Collection, Embedding, EmbeddingModel, Item, Job, Search, Source, Unit, new_id
 from retllm.errors import DatabaseBusy, RetllmError
 from retllm.history import control
 from retllm.history.control import BulkAction
@@ -67,6 +68,9 @@ class Scene:
     index: Claim
     coarse: Claim
     ended: UUID
+
+
+_FILE = {"name": "a.pdf", "media_type": "application/pdf", "content_sha256": "f", "size_bytes": 1, "file_key": "f"}
 
 
 class Other(FakeEmbedder):
@@ -112,6 +116,10 @@ def scene_of(sessions: Sessions, settings: Settings, user: Actor) -> Scene:
     with transaction(sessions) as session:
         session.add(collection)
         session.flush()
+        source = Source(id=new_id(), collection_id=collection.id, **_FILE)
+        session.add(source)
+        session.flush()
+        items[1].source_id = source.id
         # the order of the keys must differ from the order of the rows
         session.add_all(items[::-1])
         session.flush()
@@ -234,6 +242,16 @@ def add_member(scene: Scene, session: Any) -> None:
     members.add_member(session, collection, user, MemberRole.VIEWER)
 
 
+def add_parts(scene: Scene, session: Any) -> None:
+    """As the unit of an upload does, of the file whose only part the scene has."""
+    lock_collection(session, scene.collection.id)
+    collection = {"collection_id": scene.collection.id}
+    source_id = records.name_source(session, {"id": new_id(), **collection, **_FILE})
+    part = {"kind": ItemKind.IMAGE, "name": "a", "size_bytes": 1, "source_id": source_id, **collection}
+    hashes = (scene.items[1].content_sha256, hashlib.sha256(new_id().bytes).hexdigest())
+    records.insert_items(session, [{**part, "id": new_id(), "content_sha256": sha256} for sha256 in hashes])
+
+
 def _in_request(do: Callable[[Any, Collection], object]) -> Callable[[Scene], None]:
     """Change the collection as a request of its owner does."""
 
@@ -259,6 +277,7 @@ ACTIONS: dict[str, Callable[[Scene], object]] = {
     "rescue a unit": rescue,
     "delete the collection": _in_transaction(lambda s, session: records.remove_collection(session, s.collection.id)),
     "delete an item": _in_transaction(lambda s, session: records.empty_item(session, s.items[1].id)),
+    "add parts": _in_transaction(add_parts),
     "change captions": _in_transaction(
         lambda s, session: records.set_captions(session, {item.id: "another" for item in s.items})
     ),

@@ -22,6 +22,7 @@ from retllm.db.tables import Item
 from retllm.errors import NotFound
 from retllm.media import copies, decoder
 from retllm.media.copies import ModelPictures
+from retllm.media.decoding import rendering
 from retllm.media.ingest import Ingest, delete_collection, delete_item
 from retllm.media.pictures import load_picture
 from retllm.media.storage import Storage
@@ -70,7 +71,7 @@ def without_copy(media_sessions: Sessions, storage: Storage, item: Item) -> Item
     ],
 )
 def test_the_size_of_a_copy(size: tuple[int, int], copy: tuple[int, int]) -> None:
-    assert decoder.copy_size(*size, 400) == copy
+    assert rendering.copy_size(*size, 400) == copy
 
 
 def test_a_large_picture_gets_an_upright_copy_without_metadata_in_one_decode(

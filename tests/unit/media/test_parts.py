@@ -73,7 +73,7 @@ def test_pages_over_the_limit_are_left_out_with_a_remark(kind: str, settings: Se
     few = settings.model_copy(update={"max_parts": 3})
     found = rendered(pages(5, kind), few)
     assert [part.page for part in found] == [1, 2, 3]
-    assert [part.remark for part in found] == [
+    assert [part.left_out for part in found] == [
         None,
         None,
         "The file has 5 pages; RETLLM_MAX_PARTS allows 3: the rest was left out.",
@@ -268,7 +268,7 @@ def test_scenes_between_rare_key_frames_of_a_short_film_are_found(settings: Sett
 def test_of_a_long_film_key_frames_are_taken(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoded here, as the decoder's limit of a short film is its own."""
     monkeypatch.setattr(films, "_SHORT", 0)
-    found = list(films.key_frames(film(plain(4), gap=5), Split(0, 60, 2400, 10**6)))
+    found = list(films.key_frames(io.BytesIO(film(plain(4), gap=5)), Split(0, 60, 2400, 10**6)))
     assert [part.seconds for part in found] == [0, 1, 2, 3]
 
 
@@ -287,7 +287,7 @@ def test_frames_of_a_film_with_many_scenes_are_spread_over_it(settings: Settings
     assert times[0] < 3
     assert times[-1] > 8
     assert times == sorted(times)
-    assert "RETLLM_FILM_FRAMES allows 4 frames" in (found[-1].remark or "")
+    assert "RETLLM_FILM_FRAMES allows 4 frames" in (found[-1].left_out or "")
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_what_comes_before_the_damage_of_a_film_is_taken_with_a_remark(
             yield frame
 
     monkeypatch.setattr(films, "_samples", failing)
-    found = list(films.key_frames(film(plain(4)), Split(0, 60, 2400, 10**6)))
+    found = list(films.key_frames(io.BytesIO(film(plain(4))), Split(0, 60, 2400, 10**6)))
     assert [part.seconds for part in found] == [0, 1]
     assert [part.blemishes for part in found] == [frozenset(), {Blemish.REST}]
 
@@ -335,6 +335,17 @@ def test_a_film_with_too_many_pixels_is_refused(settings: Settings) -> None:
     small = settings.model_copy(update={"max_pixels": 160 * 120 - 1})
     with pytest.raises(TooLarge, match="RETLLM_MAX_PIXELS"):
         parts(film(plain(1)), small)
+
+
+def test_a_film_may_be_larger_than_the_memory_of_its_decoder(settings: Settings, tmp_path: Path) -> None:
+    data, path = film(plain(2)), tmp_path / "film.mp4"
+    size = settings.decode_memory + (1 << 20)
+    with path.open("wb") as file:
+        # after the film a box of free space (ISO/IEC 14496-12, 8.1.2), most of which takes no room on the disk
+        file.write(data + (1).to_bytes(4, "big") + b"free" + size.to_bytes(8, "big"))
+        file.truncate(len(data) + size)
+    with path.open("rb") as file:
+        assert [part.seconds for part in read_parts(file, FileKind.FILM, settings)] == [0, 1]
 
 
 # the decoder
@@ -399,8 +410,9 @@ def test_a_file_whose_pages_all_block_their_decoder_ends(replaced: Any, settings
 @pytest.mark.parametrize(
     "facts",
     [
-        "{'page': 1, 'width': 10**9, 'height': 1}, b'\\xff\\xd8\\xff'",
-        "{'page': 1, 'width': 9, 'height': 9}, b'<script>'",
+        "{'page': 1, 'width': 10**9, 'height': 1, 'pieces': [3, 0, 0]}, b'\\xff\\xd8\\xff'",
+        "{'page': 1, 'width': 9, 'height': 9, 'pieces': [8, 0, 0]}, b'<script>'",
+        "{'page': 1, 'width': 9, 'height': 9, 'pieces': [9, 0, -6]}, b'\\xff\\xd8\\xff'",
         "{'page': 1, 'width': 9, 'height': 9}, b'\\xff' * (1 << 25)",
         "{'width': '<b>'}, b''",
         "[], b''",
@@ -414,7 +426,10 @@ def test_invalid_answers_about_parts_are_refused(facts: str, replaced: Any, sett
 
 def test_a_decoder_that_never_ends_gives_no_more_parts_than_were_asked_for(replaced: Any, settings: Settings) -> None:
     few = settings.model_copy(update={"max_parts": 5})
-    replaced("while True:\n        yield {'page': 1, 'pages': 9, 'width': 9, 'height': 9}, b'\\xff\\xd8\\xff'")
+    replaced(
+        "while True:\n        facts = {'page': 1, 'pages': 9, 'width': 9, 'height': 9, 'pieces': [3, 0, 0]}\n"
+        "        yield facts, b'\\xff\\xd8\\xff'"
+    )
     assert len(parts(pages(2), few)) == 5
 
 

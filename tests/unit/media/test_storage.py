@@ -193,3 +193,38 @@ def test_a_file_is_stored_although_its_folder_is_removed_meanwhile(tmp_path: Pat
     finally:
         stop.set()
         thread.join()
+
+
+def test_a_copy_stays_when_its_original_is_deleted_or_replaced(any_storage: Storage) -> None:
+    any_storage.put("uploads/a", io.BytesIO(b"content"))
+    any_storage.put("sources/b/original", io.BytesIO(b"older"))
+    any_storage.copy("uploads/a", "sources/b/original")
+    any_storage.put("uploads/a", io.BytesIO(b"other"))
+    any_storage.delete("uploads/a")
+    with any_storage.open("sources/b/original") as file:
+        assert file.read() == b"content"
+    with pytest.raises(NotFound):
+        any_storage.copy("uploads/a", "sources/c/original")
+    assert not any_storage.exists("sources/c/original")
+
+
+def test_a_copy_in_a_folder_takes_no_room(storage: Storage, settings: Settings) -> None:
+    storage.put("a", io.BytesIO(b"content"))
+    storage.copy("a", "b")
+    root = settings.home_path / "media"
+    assert (root / "a").samefile(root / "b")
+    assert list((root / "tmp").iterdir()) == []
+
+
+def test_without_hard_links_a_copy_has_its_own_bytes(
+    storage: Storage, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    storage.put("a", io.BytesIO(b"content"))
+    storage.copy("a", "b")
+    root = settings.home_path / "media"
+    assert (root / "b").read_bytes() == b"content"
+    assert not (root / "a").samefile(root / "b")

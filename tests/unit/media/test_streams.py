@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -66,3 +68,22 @@ def test_the_error_names_the_first_invalid_byte(before: str, wrong: bytes, after
 def test_sizes_are_formatted_with_a_unit() -> None:
     assert streams.mebibytes(64 << 20) == "64.0 MiB"
     assert streams.mebibytes(1500) == "1,500 bytes"
+
+
+def test_a_file_is_passed_for_reading_only_and_keeps_its_own_position(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 100
+    (tmp_path / "a").write_bytes(content)
+    with tempfile.TemporaryFile() as temporary, (tmp_path / "a").open("rb") as stored:
+        temporary.write(content)
+        for stream in (io.BytesIO(content), temporary, stored):
+            stream.seek(0)
+            assert stream.read(10) == content[:10]
+            with streams.read_only(stream) as descriptor:
+                assert os.read(descriptor, 300) == content[:300]
+                with pytest.raises(OSError, match="Bad file descriptor"):
+                    os.write(descriptor, b"x")
+                os.lseek(descriptor, 20_000, os.SEEK_SET)
+            stream.seek(0)
+            assert stream.read() == content
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(descriptor)

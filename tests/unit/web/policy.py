@@ -192,6 +192,7 @@ POLICY: dict[str, Needs] = {
     "api.upload_items": Needs.CHANGE,
     "api.get_item": Needs.SEE,
     "api.get_picture": Needs.SEE,
+    "api.get_item_source": Needs.SEE,
     "api.get_rendition": Needs.SEE,
     "api.get_thumbnail": Needs.SEE,
     "api.remove_item": Needs.CHANGE,

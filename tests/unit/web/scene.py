@@ -33,6 +33,7 @@ from retllm.db.tables import (
     Collection,
     Item,
     Search,
+    Source,
     Unit,
     User,
     new_id,
@@ -144,8 +145,19 @@ class SceneBuilder:
         return user
 
     def _item(self, session: Session, collection: Collection, word: str) -> Item:
-        """A picture with a caption, and its vectors by two models."""
-        item = make_picture(collection.id, f"a {word}", name=f"{word}.png", size_bytes=len(_PICTURE))
+        """A page with a caption, and its vectors by two models."""
+        source = Source(
+            id=new_id(),
+            collection_id=collection.id,
+            name=f"{word}.pdf",
+            media_type="application/pdf",
+            content_sha256=uuid.uuid4().hex,
+            size_bytes=len(_PICTURE),
+            file_key=self._kept(f"sources/{uuid.uuid4()}/original"),
+        )
+        store(session, source)
+        part = {"source_id": source.id, "part": {"page": 1, "pages": 2}}
+        item = make_picture(collection.id, f"a {word}", name=f"{word}.png", size_bytes=len(_PICTURE), **part)
         for key in (item.picture_key, item.thumbnail_key):
             self._kept(str(key))
         weight = self.served.settings.item_image_weight

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState
 from retllm.db.session import run_transaction, transaction
-from retllm.db.tables import Collection, Item
+from retllm.db.tables import Collection, Item, Source
 from retllm.errors import Conflict, NotFound
 from retllm.history.job_views import JobView
 from retllm.identity import access
@@ -199,6 +199,23 @@ def pictured(session: Session, actor: Actor, item_id: UUID) -> Item:
     if item.picture_key is None or item.thumbnail_key is None:
         raise NotFound("This item has no picture.")
     return item
+
+
+def source_of(session: Session, actor: Actor, item_id: UUID) -> Source:
+    """Return the whole file of an item that ``actor`` may see.
+
+    Raises:
+        NotFound: no such item, or it is deleted or no part of a file.
+    """
+    item = session.scalar(
+        sa.select(Item).where(Item.id == item_id, is_ready(), within_visible(actor, Item.collection_id))
+    )
+    if item is None:
+        raise NotFound("There is no such item.")
+    source = session.get(Source, item.source_id) if item.source_id is not None else None
+    if source is None:
+        raise NotFound("This item is no part of a file.")
+    return source
 
 
 def delete(actor: Actor, item_id: UUID) -> Item:

@@ -43,23 +43,40 @@ class Found:
 
 @dataclass(frozen=True)
 class ItemFacts:
-    """The data of an item's page."""
+    """The data of an item's page; ``previous_part`` and ``next_part`` are other parts of its file."""
 
     vectors: Sequence[Vector]
     searches: Sequence[Found]
     previous: UUID | None
     next: UUID | None
+    previous_part: UUID | None
+    next_part: UUID | None
 
 
 def facts_of(session: Session, item: Item, collection: Collection, settings: Settings) -> ItemFacts:
     """Return the facts of an item, with a fixed number of database queries."""
+    previous_part, next_part = _parts_around(session, item)
     in_order = sa.select(Item.id).where(Item.collection_id == item.collection_id, is_ready()).limit(1)
     return ItemFacts(
         vectors=_vectors(session, item, embedder_of(collection, settings), settings.item_image_weight),
         searches=_searches(session, item.id),
         previous=session.scalar(in_order.where(Item.id < item.id).order_by(Item.id.desc())),
         next=session.scalar(in_order.where(Item.id > item.id).order_by(Item.id)),
+        previous_part=previous_part,
+        next_part=next_part,
     )
+
+
+def _parts_around(session: Session, item: Item) -> tuple[UUID | None, UUID | None]:
+    """Return the parts before and after the item in its file."""
+    if item.source_id is None:
+        return None, None
+    # not by key: a part that was deleted and added again has a later one
+    place = sa.func.coalesce(Item.part["page"].as_float(), Item.part["seconds"].as_float())
+    query = sa.select(Item.id).where(Item.source_id == item.source_id, is_ready()).order_by(place, Item.id)
+    keys: list[UUID | None] = [None, *session.scalars(query), None]
+    at = keys.index(item.id)
+    return keys[at - 1], keys[at + 1]
 
 
 def _vectors(session: Session, item: Item, used: str, image_weight: float) -> list[Vector]:

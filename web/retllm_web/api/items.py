@@ -21,11 +21,11 @@ from retllm.errors import InvalidInput
 from retllm.identity.access import Right, collection_for
 from retllm.media.ingest import FileOutcome, IncomingFile
 from retllm_web.actions import contents
-from retllm_web.actions.item_views import ItemView, item_view
+from retllm_web.actions.item_views import ItemView, item_view, item_views
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import api, refuse_other_parts, strictly
 from retllm_web.api.collections import CollectionPath
-from retllm_web.api.spec import BINARY, PICTURE, RENDITION, tags
+from retllm_web.api.spec import BINARY, PICTURE, RENDITION, WHOLE, tags
 from retllm_web.http import pictures
 from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import PageQuery, optional
@@ -106,7 +106,8 @@ class ItemPath(BaseModel):
 _JSON, _SCHEMAS = parse_body(NewTexts)
 api.components_schemas.update(_SCHEMAS)
 _BODY = RequestBody(
-    description="A form with files (pictures, .txt, captions as .csv or .jsonl, .zip or .tar of all) or texts as JSON.",
+    description="A form with files (pictures, PDFs, films, .txt, captions as .csv or .jsonl, .zip or .tar of all) or "
+    "texts as JSON.",
     content={
         "multipart/form-data": MediaType(
             schema=Schema(
@@ -179,7 +180,7 @@ def list_items(path: CollectionPath, query: ItemQuery) -> Response:
         collection = collection_for(session, current_actor(), path.collection_id)
         filters = contents.ItemFilters(query.kind, query.state, query.q or "")
         rows = contents.page(session, collection, settings, filters, after=query.after, limit=query.limit + 1)
-    shown = [item_view(item, indexed) for item, indexed in rows[: query.limit]]
+        shown = item_views(session, rows[: query.limit])
     return answer(ItemList(items=shown, next=shown[-1].id if len(rows) > query.limit else None))
 
 
@@ -187,7 +188,8 @@ def list_items(path: CollectionPath, query: ItemQuery) -> Response:
 def get_item(path: ItemPath) -> Response:
     """Return one item."""
     with transaction(services().sessions) as session:
-        return answer(item_view(*contents.item_for(session, current_actor(), path.item_id, services().settings)))
+        found = contents.item_for(session, current_actor(), path.item_id, services().settings)
+        return answer(item_view(session, *found))
 
 
 @api.delete("/items/<uuid:item_id>", tags=TAGS, responses={204: None})
@@ -216,6 +218,16 @@ def get_picture(path: ItemPath) -> Response:
     item = _pictured(path.item_id)
     return pictures.send_original(
         item.picture_key or "", item.content_sha256, item.name, media_type=item.media_type, size=item.size_bytes
+    )
+
+
+@api.get("/items/<uuid:item_id>/source", tags=TAGS, responses={200: WHOLE, 304: None})
+def get_item_source(path: ItemPath) -> Response:
+    """Return the whole file that the item is a page or frame of, as an attachment."""
+    with transaction(services().sessions) as session:
+        source = contents.source_of(session, current_actor(), path.item_id)
+    return pictures.send_original(
+        source.file_key, source.content_sha256, source.name, media_type=source.media_type, size=source.size_bytes
     )
 
 

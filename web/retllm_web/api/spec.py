@@ -85,6 +85,11 @@ ERRORS: dict[Any, Any] = {
 
 # a stored picture as an attachment; its media type is in the header
 PICTURE = Response(description="The original picture.", content={"image/*": MediaType(schema=BINARY)})
+# a file of several pictures as an attachment; its media type is in the header
+WHOLE = Response(
+    description="The whole file.",
+    content={kind: MediaType(schema=BINARY) for kind in ("image/tiff", "application/pdf", "video/*")},
+)
 # a picture for display, encoded by the server
 RENDITION = Response(
     description="The picture for display.",

@@ -16,7 +16,7 @@ from retllm.errors import MediaRejected, NotFound
 from retllm.media import copies, streams
 from retllm.media.decoding.signatures import media_type_of
 from retllm.media.file_table import FileRole, role_of
-from retllm.media.formats import SUFFIXES
+from retllm.media.formats import SUFFIXES, WHOLE_SUFFIXES
 from retllm.media.names import base_name, suffix_of
 from retllm.media.pictures import SMALL_MEDIA_TYPE, render_picture
 from retllm_web.http.middleware import MEDIA_POLICY
@@ -28,6 +28,8 @@ _CHUNK = 1 << 16
 # pictures never change; after an hour the browser revalidates, so that a lost permission takes effect
 _MAX_AGE_SECONDS = 3600
 _MAX_NAME_LENGTH = 100
+_SUFFIXES = SUFFIXES | WHOLE_SUFFIXES
+_WITH_PICTURES = (FileRole.PICTURE, FileRole.PAGES, FileRole.FILM)
 _UNKNOWN = "application/octet-stream"
 
 
@@ -87,10 +89,10 @@ def send_rendition(key: str, etag: str, side: int = RENDITION_SIDE) -> Response:
 def send_original(
     key: str, etag: str, name: str, *, media_type: str | None = None, size: int | None = None
 ) -> Response:
-    """Return the original file stored under ``key`` as an attachment with a name like ``name``; or 304.
+    """Return the original or whole file stored under ``key`` as an attachment with a name like ``name``; or 304.
 
     Args:
-        media_type: the picture's media type; if None, it is detected from the first bytes.
+        media_type: the file's media type; if None, it is detected from the first bytes.
 
     Raises:
         NotFound: there is no such file.
@@ -99,11 +101,11 @@ def send_original(
         return _unchanged(etag)
     file = services().storage.open(key)
     kind = media_type or media_type_of(streams.head(file, 64))
-    kind = kind if kind in SUFFIXES else _UNKNOWN
+    kind = kind if kind in _SUFFIXES else _UNKNOWN
     response = _file(file, kind)
     if size is not None:
         response.content_length = size
-    response.headers["Content-Disposition"] = _attachment(name, SUFFIXES.get(kind, ".bin"))
+    response.headers["Content-Disposition"] = _attachment(name, _SUFFIXES.get(kind, ".bin"))
     return _cacheable(response, etag)
 
 
@@ -135,7 +137,7 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 def _attachment(name: str, suffix: str) -> str:
     """Return the header value by RFC 6266: an ASCII name, and the full name in UTF-8; the suffix fits the content."""
     last = base_name(name)
-    stem = last[: -len(suffix_of(last))] if role_of(last) is FileRole.PICTURE else last
+    stem = last[: -len(suffix_of(last))] if role_of(last) in _WITH_PICTURES else last
     # no leading dots of hidden files, and no trailing spaces and dots, which Windows drops
     stem = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", stem).strip(" .")[:_MAX_NAME_LENGTH].rstrip(" .") or "picture"
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode("ascii")

@@ -92,6 +92,6 @@ def refused(error: RetllmError, back: str) -> ResponseReturnValue:
     return redirect(back)
 
 
-def picture_url(item_id: UUID, which: Literal["thumbnail", "rendition", "picture"] = "thumbnail") -> str:
-    """Return the address of an item's picture in the API; ``picture`` is the original, for download."""
+def picture_url(item_id: UUID, which: Literal["thumbnail", "rendition", "picture", "source"] = "thumbnail") -> str:
+    """Return the address of an item's picture in the API; ``picture`` is the original, ``source`` the whole file."""
     return str(current_app.config.get("APPLICATION_ROOT", "/")).rstrip("/") + f"/api/v1/items/{item_id}/{which}"

@@ -24,7 +24,7 @@ from retllm.queue.pauses import Pause
 from retllm_web.actions import catalog, contents, submissions
 from retllm_web.actions.collection_views import CollectionChange, CollectionRequest, CollectionView, collection_views
 from retllm_web.actions.contents import IndexState
-from retllm_web.actions.item_views import ItemView, item_view
+from retllm_web.actions.item_views import ItemView, item_views
 from retllm_web.actions.mosaic import mosaics
 from retllm_web.http.auth import current_actor
 from retllm_web.http.conditional import unchanged
@@ -176,7 +176,7 @@ def _items(session: Session, found: Collection, filters: ItemListFilters) -> tup
         after=filters.after,
         limit=_ITEMS + 1,
     )
-    return cut([item_view(item, indexed) for item, indexed in rows], _ITEMS)
+    return cut(item_views(session, rows), _ITEMS)
 
 
 def _job_and_counts(session: Session, found: Collection) -> tuple[JobView | None, CollectionView]:

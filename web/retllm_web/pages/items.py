@@ -24,9 +24,10 @@ def item(item_id: UUID) -> ResponseReturnValue:
         collection = collection_for(session, current_actor(), found.collection_id)
         right = right_in(session, current_actor(), collection)
         facts = item_facts.facts_of(session, found, collection, services().settings)
+        view = item_view(session, found, indexed)
     return render_template(
         "item.html",
-        item=item_view(found, indexed),
+        item=view,
         collection=collection,
         facts=facts,
         may_change=right is not None and right >= Right.CHANGE,

@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL import Image
 
+from retllm.media.decoding.texts import Texts
+
 MAX_REASON = 120
 """Characters of a library's error message that are passed on."""
 
@@ -40,6 +42,7 @@ class Source:
     blemishes: set[Blemish] = field(default_factory=set)
     bits: int | None = None  # significant bits of a sample, if the file says so
     pages: int = 1
+    texts: Texts | None = None  # None: they are to be read from the picture
 
 
 @dataclass(frozen=True, slots=True)

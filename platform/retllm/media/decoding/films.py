@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -30,7 +29,7 @@ class _Candidate:
     change: float  # from the candidate before
 
 
-def key_frames(data: bytes, asked: Split) -> Iterator[Part]:
+def key_frames(file: BinaryIO, asked: Split) -> Iterator[Part]:
     """Yield a frame of each scene, in their order; of many scenes, those that are spread over the film.
 
     Raises:
@@ -41,7 +40,7 @@ def key_frames(data: bytes, asked: Split) -> Iterator[Part]:
     except ImportError as error:
         raise Refused("extra", extra="film", format="film") from error
     try:
-        with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
+        with av.open(file, metadata_errors="ignore") as container:
             stream = _video(container)
             _check_size(stream.codec_context, asked.max_pixels)
             scenes, whole = _scenes(container, stream, asked)

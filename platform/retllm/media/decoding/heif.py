@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 from retllm.media.decoding.facts import Refused, Source
+from retllm.media.decoding.texts import texts_of
 
 
 def read(data: bytes, max_pixels: int) -> Source:
@@ -24,10 +25,11 @@ def read(data: bytes, max_pixels: int) -> Source:
     picture.load()  # type: ignore[no-untyped-call]
     # the coded size can differ from that in the header
     _check(picture.size, max_pixels)
+    texts = texts_of(picture)
     # libheif has applied the file's own rotation, beside which neither EXIF nor XMP count
     for key in ("exif", "xmp"):
         picture.info.pop(key, None)
-    return Source(picture, "HEIF")
+    return Source(picture, "HEIF", texts=texts)
 
 
 def _check(size: tuple[int, int], max_pixels: int) -> None:

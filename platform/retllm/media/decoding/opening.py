@@ -24,6 +24,7 @@ from retllm.media.decoding import blemishes, camera, heif, jpegxl, photoshop, ti
 from retllm.media.decoding.blemishes import Mended
 from retllm.media.decoding.facts import MAX_REASON, Blemish, Refused, Source
 from retllm.media.decoding.signatures import media_type_of
+from retllm.media.decoding.texts import texts_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
 # imported before the limits apply; Pillow would import them for the first picture
@@ -118,10 +119,11 @@ def _pillow(data: bytes, max_pixels: int) -> Source:
     if format_ == "TIFF":
         pages = len(tiff.page_numbers(picture)) or 1  # type: ignore[arg-type]
         picture.seek(0)
+    texts = texts_of(picture)
     if format_ == "AVIF":
         # Pillow has put the file's own rotation into EXIF, beside which XMP does not count
         picture.info.pop("xmp", None)
-    return Source(picture, format_, mended.blemishes, mended.bits, pages)
+    return Source(picture, format_, mended.blemishes, mended.bits, pages, texts)
 
 
 def _opened_by_pillow(mended: Mended, max_pixels: int) -> ImageFile.ImageFile:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from retllm.media.decoding.facts import Part, Refused, Split
 
 _POINTS_TO_PIXELS = 4.0  # 288 pixels an inch: more shows nothing more of a small page
 
 
-def pages(data: bytes, asked: Split) -> Iterator[Part]:
+def pages(file: BinaryIO, asked: Split) -> Iterator[Part]:
     """Yield the pages of a PDF, with its annotations and filled forms.
 
     Raises:
@@ -21,7 +21,7 @@ def pages(data: bytes, asked: Split) -> Iterator[Part]:
     except ImportError as error:
         raise Refused("extra", extra="pdf", format="PDF") from error
     try:
-        document = pypdfium2.PdfDocument(data)
+        document = pypdfium2.PdfDocument(file)
         document.init_forms()
     except pypdfium2.PdfiumError as error:
         if getattr(error, "err_code", None) == pypdfium2.raw.FPDF_ERR_PASSWORD:

@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image, ImagePalette
 
 from retllm.media.decoding.facts import Refused, Source
+from retllm.media.decoding.texts import Texts
 
 _HEADER = struct.Struct(">4sH6xHIIHH")
 _BITMAP, _GRAY, _INDEXED, _RGB, _CMYK, _DUOTONE, _LAB = 0, 1, 2, 3, 4, 8, 9
 _MODES = {_BITMAP: "1", _GRAY: "L", _INDEXED: "P", _RGB: "RGB", _CMYK: "CMYK", _DUOTONE: "L", _LAB: "LAB"}
-_ICC_PROFILE, _VERSION_INFO = 1039, 1057  # identifiers of image resources
+_ICC_PROFILE, _VERSION_INFO, _IPTC, _XMP = 1039, 1057, 1028, 1060  # identifiers of image resources
 _RAW, _PACKBITS = 0, 1
 _FLIP = np.uint8(0xFF)
 
@@ -46,7 +47,7 @@ def read(data: bytes, max_pixels: int) -> Source:
         picture.putpalette(ImagePalette.raw("RGB;L", palette[:768]))
     if _ICC_PROFILE in found:
         picture.info["icc_profile"] = found[_ICC_PROFILE]
-    return Source(picture, "PSD")
+    return Source(picture, "PSD", texts=Texts(found.get(_XMP, b""), found.get(_IPTC, b"")))
 
 
 def _section(data: bytes, at: int, size: int) -> tuple[bytes, int]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from PIL import Image, TiffImagePlugin
 
@@ -44,13 +44,13 @@ def page_numbers(picture: TiffImagePlugin.TiffImageFile) -> list[int]:
     ]
 
 
-def pages(data: bytes, asked: Split) -> Iterator[Part]:
+def pages(file: BinaryIO, asked: Split) -> Iterator[Part]:
     """Yield the pages of a TIFF.
 
     Raises:
         Refused: it is no TIFF.
     """
-    with TiffImagePlugin.TiffImageFile(io.BytesIO(data)) as picture:
+    with TiffImagePlugin.TiffImageFile(file) as picture:
         numbers = page_numbers(picture)
         given = numbers[: asked.most]
         for place, number in enumerate(given, 1):

@@ -1,0 +1,61 @@
+"""What a picture's file says of itself in words, as bytes that are not interpreted here: XMP, IPTC, EXIF."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+MAX_TEXT = 1 << 20
+"""Bytes of each that are passed on; what is longer is left out."""
+_DESCRIPTION = 0x010E  # EXIF and TIFF: ImageDescription
+_IPTC_RESOURCE = 0x0404  # of Photoshop, in a JPEG
+_XMP_TAG, _IPTC_TAG, _RESOURCES_TAG = 700, 33_723, 34_377  # of TIFF
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The XMP packet, the IPTC fields (or Photoshop's resources that hold them) and EXIF's ImageDescription."""
+
+    xmp: bytes = b""
+    iptc: bytes = b""
+    exif: bytes = b""
+
+    def parts(self) -> tuple[bytes, bytes, bytes]:
+        """Return the three, without those that are too long."""
+        xmp, iptc, exif = (text if len(text) <= MAX_TEXT else b"" for text in (self.xmp, self.iptc, self.exif))
+        return xmp, iptc, exif
+
+
+NO_TEXTS = Texts()
+
+
+def texts_of(picture: Image.Image) -> Texts:
+    """Return what the file of an opened picture says; what is damaged counts as absent."""
+    info, tags = picture.info, getattr(picture, "tag_v2", {})
+    resources = info.get("photoshop")
+    iptc = resources.get(_IPTC_RESOURCE) if isinstance(resources, dict) else None
+    exif = tags.get(_DESCRIPTION)
+    if not exif and "exif" in info:
+        # of its own, since that of the picture takes part in decoding
+        block = Image.Exif()
+        with suppress(Exception):  # a broken EXIF block raises anything
+            block.load(info["exif"])
+            exif = block.get(_DESCRIPTION)
+    return Texts(
+        _bytes(info.get("xmp") or info.get("XML:com.adobe.xmp") or tags.get(_XMP_TAG)),
+        _bytes(iptc or tags.get(_IPTC_TAG) or tags.get(_RESOURCES_TAG)),
+        # Pillow reads ASCII as Latin-1, whatever it is
+        _bytes(exif, "latin-1"),
+    )
+
+
+def _bytes(value: Any, codec: str = "utf-8") -> bytes:
+    if isinstance(value, str):
+        try:
+            return value.encode(codec)
+        except UnicodeEncodeError:
+            return value.encode("utf-8", errors="replace")
+    return bytes(value) if isinstance(value, bytes | bytearray) else b""
