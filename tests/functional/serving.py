@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import psutil
@@ -24,6 +26,7 @@ from retllm.settings import Settings
 from retllm.stack import commands
 
 THREADS = 8
+_REDIS_DATABASES = itertools.cycle(range(1, 16))
 
 
 @dataclass
@@ -32,6 +35,7 @@ class Server:
 
     address: str
     token: str
+    user_id: UUID
     process: subprocess.Popen[bytes]
     media: subprocess.Popen[bytes]
     home: Path
@@ -94,7 +98,8 @@ def serving(database_url: str, redis_url: str, home: Path, **settings: object) -
         **os.environ,
         "RETLLM_HOME": str(home),
         "DATABASE_URL": database_url,
-        "REDIS_URL": redis_url,
+        # of its own, since another server's worker would look for the files elsewhere
+        "REDIS_URL": f"{redis_url.removesuffix('/0')}/{next(_REDIS_DATABASES)}",
         "RETLLM_PORT": str(port),
         "RETLLM_WEB_THREADS": str(THREADS),
         "TMPDIR": str(home / "tmp"),
@@ -107,7 +112,7 @@ def serving(database_url: str, redis_url: str, home: Path, **settings: object) -
         media = subprocess.Popen(worker, env=environment, stdout=log, stderr=log, cwd=home)
     try:
         _wait(f"http://127.0.0.1:{port}/readyz", process, home / "log")
-        yield Server(f"http://127.0.0.1:{port}", token, process, media, home)
+        yield Server(f"http://127.0.0.1:{port}", token, user.id, process, media, home)
     finally:
         for one in (process, media):
             one.terminate()

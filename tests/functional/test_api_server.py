@@ -46,6 +46,14 @@ def test_concurrent_requests_with_one_idempotency_key_create_one_job(server: Ser
         assert len(client.get("/jobs", params={"collection": key}).json()["jobs"]) == 1
 
 
+def wait_for_outcomes(client: httpx.Client, upload: str) -> list[dict[str, Any]]:
+    """Return the files of an upload with their outcomes; not every request may wait for them."""
+    while not client.get(f"/uploads/{upload}").json()["processed"]:
+        time.sleep(0.05)
+    files: list[dict[str, Any]] = client.get(f"/uploads/{upload}/files").json()["files"]
+    return files
+
+
 def test_concurrent_uploads_of_one_file_create_one_item(server: Server) -> None:
     with server.client() as client, ThreadPoolExecutor(THREADS) as pool:
         key = server.collection("Files")
@@ -54,7 +62,9 @@ def test_concurrent_uploads_of_one_file_create_one_item(server: Server) -> None:
                 lambda _: client.post(f"/collections/{key}/items", files={"file": ("a.txt", b"a robin")}), range(16)
             )
         )
-        statuses = Counter(one["status"] for answer in answers for one in answer.json()["outcomes"])
+        jobs = [answer.json()["job_id"] for answer in answers]
+        uploads = [wait_for_outcomes(client, job) for job in jobs]
+        statuses = Counter(file["status"] for upload in uploads for file in upload)
         assert statuses == {"added": 1, "duplicate": 15}
         assert client.get(f"/collections/{key}").json()["items_total"] == 1
 

@@ -26,7 +26,7 @@ from tests.functional.malformed import TOTAL, Case, cases, valid_picture
 from tests.functional.serving import Server, serving
 
 from retllm.db.session import make_sessions
-from retllm.db.tables import Item, Source
+from retllm.db.tables import Collection, Item, Job, Source
 from retllm.db.uploads import UploadFile
 
 SEED = 4712
@@ -129,13 +129,17 @@ def watched(server: Server) -> Iterator[Watch]:
         thread.join()
 
 
-def named_files(database_url: str) -> set[str]:
-    """Return the keys of the files of all items, and of those that are kept of uploads."""
+def named_files(database_url: str, server: Server) -> set[str]:
+    """Return the keys of the files of all items of this server, and of those that are kept of uploads."""
     sessions = make_sessions(database_url)
     with sessions() as session:
-        # those of uploads are the bytes of rejected files, which can be tried again
-        columns = (Item.picture_key, Item.thumbnail_key, Item.copy_key, Source.file_key, UploadFile.file_key)
-        found = {key for column in columns for key in session.scalars(sa.select(column)) if key}
+        own = sa.select(Collection.id).where(Collection.owner_id == server.user_id)
+        columns = (Item.picture_key, Item.thumbnail_key, Item.copy_key, Source.file_key)
+        queries = [sa.select(column).where(column.class_.collection_id.in_(own)) for column in columns]
+        # the bytes of rejected files, which can be tried again
+        uploads = sa.select(UploadFile.file_key).join(Job, Job.id == UploadFile.job_id)
+        queries.append(uploads.where(Job.user_id == server.user_id))
+        found = {key for query in queries for key in session.scalars(query) if key}
     sessions.kw["bind"].dispose()
     return found
 
@@ -202,7 +206,7 @@ def test_malformed_uploads_are_answered_and_leave_no_orphaned_files(server: Serv
     assert watch.decoders < DECODER
     # no orphaned, incomplete or temporary file is left
     assert remaining_temporary_files(server) == []
-    assert server.stored_files() == named_files(database_url)
+    assert server.stored_files() == named_files(database_url, server)
     for case_name, item in dict(reversed(taken)).items():
         check_harmless(server, item, case_name)
     # the server still works
@@ -275,7 +279,7 @@ def test_a_chunked_body_has_a_size_limit(server: Server, database_url: str, kind
     assert set(answer.json()["error"]) == {"code", "message", "detail"}
     assert watch.peak - watch.before < 100 * MEBIBYTE
     assert remaining_temporary_files(server) == []
-    assert server.stored_files() == before == named_files(database_url)
+    assert server.stored_files() == before == named_files(database_url, server)
 
 
 @pytest.mark.parametrize(
