@@ -286,7 +286,7 @@ def reject_incomplete(session: Session, job_id: UUID) -> None:
 
 
 def expire(sessions: Sessions, storage: Storage, kept: timedelta = KEPT) -> int:
-    """Delete large files of deleted uploads, and of closed ones after ``kept``, with their parts; return their number."""
+    """Delete large files of deleted uploads, and of closed ones after ``kept``, with all parts; return how many."""
     done = 0
     while run_transaction(sessions, lambda session: _expire_one(session, storage, kept)):
         done += 1

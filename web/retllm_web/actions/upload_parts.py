@@ -28,6 +28,7 @@ from retllm_web.actions import submissions
 from retllm_web.http.services import services
 
 _PAGE = 1000
+_PIECE = 1 << 16
 
 
 def for_change(session: Session, actor: Actor, upload_id: UUID) -> Job:
@@ -261,7 +262,8 @@ class _Arriving:
 
     def read(self, count: int) -> bytes:
         try:
-            return self._stream.read(count)
+            # in small pieces: of the one in which the connection breaks nothing is kept
+            return self._stream.read(min(count, _PIECE))
         except (OSError, HTTPException):
             return b""
 
