@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from retllm.cli.client import Json
+from retllm.cli.client import Json, RequestRejected
 from retllm.cli.folders import Found, OpenedFile, Unreadable
 from retllm.cli.patience import PatientApi
 from retllm.media.outcomes import rejected
@@ -173,7 +173,12 @@ class Sender:
             return True
         stream.seek(large["offset"])
         part = stream.read(LARGE)
-        self.api.once("PATCH", address, content=part, headers={**_PART, "Upload-Offset": str(large["offset"])})
+        try:
+            self.api.once("PATCH", address, content=part, headers={**_PART, "Upload-Offset": str(large["offset"])})
+        except RequestRejected as error:
+            # what arrived of a part before the connection broke may be recorded only now
+            if "offset" not in error.detail:
+                raise
         return False
 
 
