@@ -64,8 +64,8 @@ class Patience:
             self._said = True
 
     def _length(self) -> str:
-        minutes = self.seconds / _MINUTE
-        return f"{minutes:g} minutes" if minutes >= 1 else f"{self.seconds:g} seconds"
+        minutes, rest = divmod(self.seconds, _MINUTE)
+        return f"{self.seconds:g} seconds" if rest or not minutes else f"{minutes:g} minutes"
 
 
 @dataclass(frozen=True)
