@@ -27,6 +27,9 @@ def corrected(path: str, body: Any, embedder: str, account: str) -> Any:
     """
     if path.endswith("/searches"):
         return _search(body)
+    if path.endswith("/tus/{large_file_id}"):
+        # no longer than the rest of the file
+        return b"a"
     if path.endswith("/members"):
         return {**body, "name": account}
     if isinstance(body, dict) and body.get("password") is not None:

@@ -204,6 +204,9 @@ def _corrected_requests(app: App, scene: Scene, credentials: Credentials) -> Ite
         if valid and case.headers and "Idempotency-Key" in case.headers:
             # requests with the same key would be treated as one
             case.headers["Idempotency-Key"] = uuid4().hex
+        if valid and case.headers and "Upload-Length" in case.headers:
+            # the limit is a setting, which the document does not have
+            case.headers["Upload-Length"] = str(int(case.headers["Upload-Length"]) % (1 << 20))
         if valid and not isinstance(case.body, NotSet):
             body = corrected(case.path, case.body, app.builder.embedder, scene.people[Person.READER].name)
             if body is not case.body:

@@ -19,9 +19,11 @@ from retllm.stack.client_file import client_path, read_client
 Json = dict[str, Any]
 OVER = ("succeeded", "partial", "failed", "cancelled")
 _POLL_SECONDS = 0.3
-# an upload is answered after all its pictures have been decoded
+# the last part of a large file is answered when the file is whole in the storage
 _TIMEOUT = httpx.Timeout(30, read=900, write=900)
 _ATTEMPTS = 5
+# 503 is also what a proxy says while the server starts
+_BUSY = (429, 502, 503, 504)
 
 
 class RequestRejected(RetllmError):
@@ -38,6 +40,23 @@ class RequestRejected(RetllmError):
         return self.body
 
 
+class Unreachable(StackError):
+    """The server can't be reached at the moment, or says that it is busy.
+
+    Attributes:
+        retry_after: in how many seconds to try again, if the server says so.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None, body: Json | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self._body = body
+
+    def as_json(self) -> Json:
+        """Return the error as the server sent it, if it did."""
+        return self._body or super().as_json()
+
+
 @dataclass(frozen=True)
 class Api:
     """A connection to ``/api/v1`` of one server."""
@@ -49,16 +68,27 @@ class Api:
 
         Raises:
             RequestRejected: the server answered with an error.
-            StackError: the server can't be reached, or is not a retllm server.
+            Unreachable: the server can't be reached, or is too busy.
+            StackError: it is not a retllm server.
+        """
+        return _answer(self.send(method, path, **options))
+
+    def send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send a request and return its answer; otherwise like :meth:`call`.
+
+        Raises:
+            Unreachable: the server can't be reached, or is too busy.
         """
         try:
             response = self.http.request(method, path, **options)
         except httpx.TransportError as error:
-            raise StackError(
+            raise Unreachable(
                 f"The server at {self.http.base_url.copy_with(path='/')} can't be reached ({error}). "
                 "Start one with `retllm up`, or set RETLLM_URL."
             ) from error
-        return _answer(response)
+        if response.status_code in _BUSY:
+            raise _busy(response)
+        return response
 
     def get(self, path: str, **query: Any) -> Json:
         """Send a GET request; query values that are None are omitted."""
@@ -124,6 +154,19 @@ class Api:
             if job["state"] in OVER:
                 return job
             time.sleep(_POLL_SECONDS)
+
+
+def _busy(response: httpx.Response) -> Unreachable:
+    after = _seconds(response.headers.get("Retry-After"))
+    try:
+        body = response.json()
+        return Unreachable(str(body["error"]["message"]), after, body)
+    except (ValueError, KeyError, TypeError):
+        return Unreachable(f"{response.url} answers with status {response.status_code}.", after)
+
+
+def _seconds(header: str | None) -> float | None:
+    return float(header) if header and header.isdecimal() else None
 
 
 def _answer(response: httpx.Response) -> Json:

@@ -1,6 +1,7 @@
 """Find the files of an upload: files and folders that the caller names, and everything below them.
 
-Every file is found once, is counted as clutter, or gets an outcome that says why it can't be sent. Linked folders are
+Every file is found once, is counted as clutter, or gets an outcome that says why it can't be sent. Its name has the
+folders below the one that was named; and that one too where another one has a file of the same name. Linked folders are
 followed after all others, so that a file has the name of the place where it lies; a link to a folder that contains
 itself is not followed.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -134,6 +135,8 @@ class _Entry:
 
     path: Path
     parts: tuple[str, ...]
+    root: Path
+    """The folder that was named, or that of a file that was."""
     size: int = 0
     problem: str | None = None
     remark: str | None = None
@@ -145,6 +148,7 @@ class _Walk:
     _folders: set[_Id] = field(default_factory=set)
     _files: set[tuple[_Id, str]] = field(default_factory=set)
     _above: set[_Id] = field(default_factory=set)
+    _root: Path = field(default_factory=Path)
 
     def add(self, path: Path) -> None:
         """Add a path that the caller named."""
@@ -155,19 +159,21 @@ class _Walk:
                 return
             self._above.update(_id(folder.stat()) for folder in path.resolve().parents)
         except OSError as error:
-            self.found.append(_Entry(path, (path.name,), problem=_unreadable(error).message))
+            self.found.append(_Entry(path, (path.name,), path.parent, problem=_unreadable(error).message))
             return
         before = len(self.found)
+        self._root = path
         if self._enter(facts):
             self._tree(path, ())
             if len(self.found) == before:
                 name = path.resolve().name or str(path)
-                self.found.append(_Entry(path, (name,), remark="The folder contains no files."))
+                self._add(path, (name,), remark="The folder contains no files.")
 
     def _single(self, path: Path, facts: os.stat_result) -> None:
         folder = _id((path.parent).stat())
         if folder not in self._folders and (folder, path.name) not in self._files:
             self._files.add((folder, path.name))
+            self._root = path.parent
             self._file(path, (path.name,), facts)
 
     def _enter(self, facts: os.stat_result) -> bool:
@@ -194,7 +200,7 @@ class _Walk:
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            self.found.append(_Entry(folder, parts or (folder.name,), problem=_unreadable(error, "folder").message))
+            self._add(folder, parts or (folder.name,), problem=_unreadable(error, "folder").message)
             return []
         inner: list[tuple[Path, tuple[str, ...]]] = []
         for entry in entries:
@@ -202,12 +208,12 @@ class _Walk:
             try:
                 facts = entry.stat()
             except OSError as error:
-                self.found.append(_Entry(path, below, problem=_unreadable(error, link=entry.is_symlink()).message))
+                self._add(path, below, problem=_unreadable(error, link=entry.is_symlink()).message)
                 continue
             if not stat.S_ISDIR(facts.st_mode):
                 self._file(path, below, facts)
             elif entry.is_symlink() and clutter_of("/".join(below)):
-                self.found.append(_Entry(path, below))
+                self._add(path, below)
             elif entry.is_symlink():
                 linked.append((path, below))
             elif self._enter(facts):
@@ -219,7 +225,7 @@ class _Walk:
             facts = path.stat()
             above = [_id(folder.stat()) for folder in path.resolve().parents]
         except OSError as error:
-            self.found.append(_Entry(path, parts, problem=_unreadable(error, link=True).message))
+            self._add(path, parts, problem=_unreadable(error, link=True).message)
             return []
         if _id(facts) in self._above:
             remark = "A link to a folder that contains this one is not followed."
@@ -228,15 +234,27 @@ class _Walk:
         else:
             self._above.update(above)
             return [(path, parts)]
-        self.found.append(_Entry(path, parts, remark=remark))
+        self._add(path, parts, remark=remark)
         return []
 
     def _file(self, path: Path, parts: tuple[str, ...], facts: os.stat_result) -> None:
         problem = None if stat.S_ISREG(facts.st_mode) else "Only files can be sent, no pipes, sockets or devices."
-        self.found.append(_Entry(path, parts, facts.st_size, problem))
+        self._add(path, parts, size=facts.st_size, problem=problem)
+
+    def _add(
+        self,
+        path: Path,
+        parts: tuple[str, ...],
+        *,
+        size: int = 0,
+        problem: str | None = None,
+        remark: str | None = None,
+    ) -> None:
+        self.found.append(_Entry(path, parts, self._root, size, problem, remark))
 
     def results(self) -> Iterator[Found | FileOutcome]:
         """Yield what was found, under readable names."""
+        _tell_apart(self.found)
         clutter = ClutterCount()
         for entry, name in zip(self.found, _names(self.found), strict=True):
             if clutter.take(name):
@@ -248,6 +266,24 @@ class _Walk:
             else:
                 yield Found(entry.path, clean_name(name), entry.size)
         yield from clutter.outcomes()
+
+
+def _tell_apart(entries: Sequence[_Entry]) -> None:
+    """Put the names of their folders before the names of files, where several folders have files of the same names."""
+    roots: dict[tuple[str, ...], set[Path]] = {}
+    for entry in entries:
+        if not clutter_of("/".join(entry.parts)):
+            roots.setdefault(entry.parts, set()).add(entry.root)
+    alike = set().union(*(found for found in roots.values() if len(found) > 1))
+    names = {root: root.resolve().parts for root in alike}
+    depth = 1
+    while len({parts[-depth:] for parts in names.values()}) < len({*names.values()}):
+        depth += 1
+    for entry in entries:
+        if entry.root in alike:
+            # the folders were named on purpose, whatever they are called
+            prefix = tuple(part.lstrip(".@#~$") or "folder" for part in names[entry.root][-depth:])
+            entry.parts = (*prefix, *entry.parts)
 
 
 def _names(entries: Iterable[_Entry]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from retllm.cli.client import Api, Json
@@ -65,9 +65,9 @@ def _progress(job: Json) -> tuple[str, int, int | None]:
     return name, done, int(stage.get("items_total", 0)) or None
 
 
-def follow(api: Api, job_id: str, *, quiet: bool) -> Json:
-    """Watch a job until it is over, with a bar on standard error unless ``quiet``; return the job."""
-    bar = Progress(
+def progress(*, quiet: bool) -> Progress:
+    """Return a progress display on standard error, which shows nothing if ``quiet``."""
+    return Progress(
         TextColumn("{task.description:<13}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -75,19 +75,28 @@ def follow(api: Api, job_id: str, *, quiet: bool) -> Json:
         console=console(stderr=True),
         disable=quiet,
     )
-    with bar:
-        task = bar.add_task(JOB_STATES[JobState.QUEUED], total=None)
 
-        def show(job: Json) -> None:
-            name, done, total = _progress(job)
-            bar.update(task, description=name, completed=done, total=total)
 
-        job = api.watch(job_id, show)
-        if not job["stages"]:
-            # there was nothing to do
-            bar.update(task, description=job_state(job), completed=0, total=0)
+def follow(api: Api, job_id: str, *, quiet: bool) -> Json:
+    """Watch a job until it is over, with a bar on standard error unless ``quiet``; return the job."""
+    with progress(quiet=quiet) as bar:
+        job = watch(api, job_id, bar, bar.add_task(JOB_STATES[JobState.QUEUED], total=None))
     if not quiet:
         errors(job)
+    return job
+
+
+def watch(api: Api, job_id: str, bar: Progress, task: TaskID) -> Json:
+    """Watch a job until it is over, and show how far it is; return the job."""
+
+    def show(job: Json) -> None:
+        name, done, total = _progress(job)
+        bar.update(task, description=name, completed=done, total=total)
+
+    job = api.watch(job_id, show)
+    if not job["stages"]:
+        # there was nothing to do
+        bar.update(task, description=job_state(job), completed=0, total=0)
     return job
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -12,17 +14,33 @@ from rich.progress import Progress
 
 from retllm.cli import show
 from retllm.cli.client import Api, Json, connect, json_option
-from retllm.cli.folders import Found, OpenedFile, Unreadable, walk
-from retllm.errors import NotFound
-from retllm.media.outcomes import FileOutcome, rejected
+from retllm.cli.folders import Found, walk
+from retllm.cli.patience import GaveUp, Patience, PatientApi
+from retllm.cli.sending import Sender
+from retllm.errors import NotFound, RetllmError
 
-# limits of one request, so that an interrupted upload loses little
-_REQUEST_FILES = 32
-_REQUEST_BYTES = 64 << 20
 # outcomes of one kind that are printed; --json has all of them
 _PRINTED = 100
 TAKEN = ("added", "updated", "duplicate")
 """Outcomes of what is in the collection afterwards."""
+_SHOWN = (*TAKEN, "ignored", "rejected")
+PATIENCE = 600.0
+"""Seconds to wait for a server that is away."""
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """The outcome of each file, and the job of the upload; no job if there was nothing to send."""
+
+    outcomes: list[Json]
+    job: Json | None
+
+
+class Interrupted(RetllmError):
+    """The upload was stopped."""
+
+    code = "interrupted"
 
 
 @click.command()
@@ -30,30 +48,52 @@ TAKEN = ("added", "updated", "duplicate")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--create/--no-create", default=True, help="Create the collection if it does not exist.")
 @click.option("--index/--no-index", default=True, help="Index the new items and wait for it.")
+@click.option("--texts", is_flag=True, help="Add the rows of a sheet that name no picture as texts.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=PATIENCE,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for a server that is away.",
+)
 @json_option
 @click.pass_context
 def upload(
-    ctx: click.Context, collection: str, paths: Sequence[Path], create: bool, index: bool, as_json: bool
+    ctx: click.Context,
+    collection: str,
+    paths: Sequence[Path],
+    create: bool,
+    index: bool,
+    texts: bool,
+    patience: float,
+    as_json: bool,
 ) -> None:
     """Upload PATHS (files, ZIP and tar archives, whole folders) into COLLECTION (a name or an id).
 
-    Pictures are JPEG, PNG, WebP, GIF, TIFF or BMP; texts are .txt; captions are .csv or .jsonl with the fields
-    `file` and `caption`. Linked folders are followed. Rejected files are listed with the reason; all others are added.
-    Hidden files and those that programs put into folders, such as @eaDir and Thumbs.db, are ignored. Uploading a folder
-    again adds only new files. The exit status is 1 if a file was rejected or the index job did not succeed.
+    Pictures, texts and captions are told by their content; captions go to the pictures that they name. Linked folders
+    are followed. Rejected files are listed with the reason; all others are added. Hidden files and those that programs
+    put into folders, such as @eaDir and Thumbs.db, are ignored.
+
+    If the network is lost, the command waits and goes on. Run it again after it was stopped: it sends only what the
+    server does not have. What arrived stays and is indexed. The exit status is 1 if a file was rejected or the job did
+    not succeed.
     """
     api = connect()
     target = find_or_make(api, collection, create=create)
-    outcomes = send_paths(api, target["id"], paths, quiet=as_json)
-    sent = any(outcome["status"] in TAKEN for outcome in outcomes)
-    job = _index(api, target["id"], quiet=as_json) if index and sent else None
-    refused = any(outcome["status"] == "rejected" for outcome in outcomes)
+    try:
+        done = upload_paths(api, target["id"], paths, index=index, texts=texts, patience=patience, quiet=as_json)
+    except Interrupted as stopped:
+        show.say(stopped.message)
+        ctx.exit(_INTERRUPTED)
+    refused = any(outcome["status"] == "rejected" for outcome in done.outcomes)
     if as_json:
-        show.as_json({"collection": target["id"], "files": outcomes, "job": job, "notice": target.get("notice")})
+        answer = {"collection": target["id"], "files": done.outcomes, "job": done.job}
+        show.as_json(answer | {"notice": target.get("notice")})
     else:
         show.notice(target)
-        _print_outcomes(outcomes, target["name"])
-    ctx.exit(1 if refused or (job and job["state"] != "succeeded") else 0)
+        _print_outcomes(done.outcomes, target["name"])
+    ctx.exit(1 if refused or (done.job and done.job["state"] != "succeeded") else 0)
 
 
 def find_or_make(api: Api, name: str, *, create: bool) -> Json:
@@ -70,21 +110,22 @@ def find_or_make(api: Api, name: str, *, create: bool) -> Json:
     return api.call("POST", "/collections", json={"name": name})
 
 
-def _requests(files: Sequence[Found]) -> Iterator[list[Found]]:
-    batch: list[Found] = []
-    size = 0
-    for file in files:
-        if batch and (len(batch) >= _REQUEST_FILES or size + file.size > _REQUEST_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(file)
-        size += file.size
-    if batch:
-        yield batch
+def upload_paths(
+    api: Api,
+    collection_id: str,
+    paths: Sequence[Path],
+    *,
+    quiet: bool,
+    index: bool = True,
+    texts: bool = False,
+    patience: float = PATIENCE,
+) -> Uploaded:
+    """Upload files and folders as one job, and wait for it; return the outcome of each file, also of those not sent.
 
-
-def send_paths(api: Api, collection_id: str, paths: Sequence[Path], *, quiet: bool) -> list[Json]:
-    """Upload files and folders; return the outcome of each file, also of those that are not sent."""
+    Raises:
+        GaveUp: the server was away for longer than ``patience`` seconds.
+        Interrupted: the user stopped it; what arrived stays.
+    """
     found: list[Found] = []
     others: list[Json] = []
     for entry in walk(paths):
@@ -92,55 +133,58 @@ def send_paths(api: Api, collection_id: str, paths: Sequence[Path], *, quiet: bo
             found.append(entry)
         else:
             others.append(entry.model_dump(mode="json"))
-    # captions after the pictures that they name
-    found.sort(key=lambda file: file.describes)
-    return send(api, collection_id, found, quiet=quiet) + others
+    if not found:
+        return Uploaded(others, None)
+    # captions first: they say what is to come
+    found.sort(key=lambda file: not file.describes)
+    patient = PatientApi(api.http, Patience(patience, show.say))
+    asked = {"index": index, "texts": texts}
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    opened = patient.call("POST", f"/collections/{collection_id}/uploads", json=asked, headers=key)["id"]
+    with show.progress(quiet=quiet) as bar:
+        sender = _send(patient, opened, found, bar)
+        job = _follow(patient, opened, bar)
+    if not quiet:
+        show.errors(job)
+    rows = patient.pages(f"/uploads/{opened}/files", "files", status=_SHOWN)
+    return Uploaded([*rows, *sender.left_out, *others], job)
 
 
-def send(api: Api, collection_id: str, files: Sequence[Found], *, quiet: bool) -> list[Json]:
-    """Upload ``files`` in several requests; return the outcome of each."""
-    outcomes: list[Json] = []
-    with Progress(console=show.console(stderr=True), disable=quiet) as bar:
-        task = bar.add_task("uploading", total=len(files))
-        for batch in _requests(files):
-            outcomes.extend(_send_batch(api, collection_id, batch))
-            bar.advance(task, len(batch))
-    return outcomes
+def _send(api: PatientApi, upload_id: str, files: Sequence[Found], bar: Progress) -> Sender:
+    task = bar.add_task("uploading", total=len(files))
+    sender = Sender(api, upload_id, lambda count: bar.advance(task, count))
+    with _closing(api, upload_id, sender, len(files)):
+        sender.send(files)
+    return sender
 
 
-def _send_batch(api: Api, collection_id: str, batch: Sequence[Found]) -> list[Json]:
-    """Send files in one request; those that can't be read are left out, each with its outcome."""
-    unreadable: list[FileOutcome] = []
-    sent: list[Json] | None = None
-    files = list(batch)
-    while sent is None:
-        with ExitStack() as stack:
-            opened: dict[Found, OpenedFile] = {}
-            for file in files:
-                try:
-                    opened[file] = stack.enter_context(file.open())
-                except Unreadable as error:
-                    unreadable.append(rejected(file.name, error))
-            files = list(opened)
-            if not files:
-                sent = []
-                continue
-            parts = [("file", (file.name, stream)) for file, stream in opened.items()]
-            try:
-                path = f"/collections/{collection_id}/items"
-                sent = api.call("POST", path, params={"index": "false"}, files=parts)["outcomes"]
-            except Unreadable as error:
-                (wrong,) = (file for file, stream in opened.items() if stream.problem is error)
-                unreadable.append(rejected(wrong.name, error))
-                files.remove(wrong)
-    return sent + [outcome.model_dump(mode="json") for outcome in unreadable]
+@contextmanager
+def _closing(api: PatientApi, upload_id: str, sender: Sender, total: int) -> Iterator[None]:
+    """Close the upload at the end, so that what arrived is indexed; if it did not all arrive, say what did."""
+    again = "Run the same command again to send the rest."
+    try:
+        yield
+    except GaveUp as error:
+        here = f"{sender.arrived:,} of {total:,} files arrived; they stay and are indexed within an hour."
+        raise GaveUp(f"{error.message} {here} {again}") from error
+    except KeyboardInterrupt as error:
+        with suppress(RetllmError):
+            api.once("POST", f"/uploads/{upload_id}/close")
+        here = f"Stopped: {sender.arrived:,} of {total:,} files arrived; they stay and are indexed by job {upload_id}."
+        raise Interrupted(f"{here} {again}") from error
+    except RetllmError:
+        with suppress(RetllmError):
+            api.once("POST", f"/uploads/{upload_id}/close")
+        raise
+    api.call("POST", f"/uploads/{upload_id}/close")
 
 
-def _index(api: Api, collection_id: str, *, quiet: bool) -> Json | None:
-    if not api.get(f"/collections/{collection_id}")["items_total"]:
-        return None
-    job = api.submit(f"/collections/{collection_id}/index")
-    return show.follow(api, job["id"], quiet=quiet)
+def _follow(api: PatientApi, upload_id: str, bar: Progress) -> Json:
+    try:
+        return show.watch(api, upload_id, bar, bar.add_task("reading files", total=None))
+    except KeyboardInterrupt as error:
+        text = f"All files arrived; job {upload_id} goes on. Watch it with `retllm jobs watch {upload_id}`."
+        raise Interrupted(text) from error
 
 
 def _print_outcomes(outcomes: Sequence[Json], name: str) -> None:

@@ -62,3 +62,42 @@ class UploadFile(Keyed, Base):
     error_code: Mapped[str | None]
     error: Mapped[str | None]
     remark: Mapped[str | None]
+
+
+class LargeFile(Keyed, Base):
+    """A file of an upload that comes in parts.
+
+    It outlives its upload for a while, so that a later upload of the same file to the same collection goes on with it.
+
+    Attributes:
+        job_id: the upload that it belongs to; null when that was deleted.
+        size_bytes, sha256: of the whole file, as its sender says; the hash is null if they did not say.
+        file_id: the file of the upload that it became; null until all parts are there.
+        active_at: when the last part came.
+    """
+
+    __tablename__ = "large_files"
+    __table_args__ = (
+        sa.Index("ix_large_files_job_id", "job_id"),
+        sa.Index("ix_large_files_active_at", "active_at"),
+    )
+
+    job_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("uploads.id", ondelete="SET NULL"))
+    collection_id: Mapped[uuid.UUID]
+    name: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(sa.BigInteger)
+    sha256: Mapped[str | None]
+    file_id: Mapped[uuid.UUID | None]
+    active_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+
+
+class FilePart(Keyed, Base):
+    """A part of a large file, stored under a key of its own; ``start`` is its offset in the file."""
+
+    __tablename__ = "file_parts"
+    __table_args__ = (sa.UniqueConstraint("large_file_id", "start"),)
+
+    large_file_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("large_files.id", ondelete="CASCADE"))
+    start: Mapped[int] = mapped_column(sa.BigInteger)
+    size_bytes: Mapped[int] = mapped_column(sa.BigInteger)
+    file_key: Mapped[str]

@@ -25,6 +25,7 @@ from retllm.queue import lifecycle
 from retllm.queue.notifications import Notification
 from retllm.queue.submission import Submitted, insert_job
 from retllm.settings import Settings
+from retllm.uploads import large_files
 from retllm.uploads.receive import ReceivedFile
 
 UNIT_FILES = 32
@@ -107,6 +108,7 @@ def close_upload(session: Session, job_id: UUID) -> list[Notification]:
     if upload.closed_at is not None:
         return []
     upload.closed_at = sa.func.now()
+    large_files.reject_incomplete(session, job_id)
     return lifecycle.finish_if_complete(session, job)
 
 

@@ -38,6 +38,29 @@ def test_files_have_the_names_below_the_folder_that_was_named(tmp_path: Path) ->
     assert _names(tmp_path / "2023" / "a.png", tmp_path / "b.png") == ["a.png", "b.png"]
 
 
+def test_folders_with_files_of_the_same_names_get_their_own_names_in_front(tmp_path: Path) -> None:
+    _make(tmp_path, "2023/1.png", "2023/captions.csv", "2024/1.png", "2024/more/2.png", "other/3.png")
+    assert _names(tmp_path / "2023", tmp_path / "2024", tmp_path / "other") == [
+        "2023/1.png",
+        "2023/captions.csv",
+        "2024/1.png",
+        "2024/more/2.png",
+        "3.png",
+    ]
+    assert _names(tmp_path / "2023" / "1.png", tmp_path / "2024" / "1.png") == ["2023/1.png", "2024/1.png"]
+
+
+def test_folders_of_the_same_name_are_told_apart_by_those_above(tmp_path: Path) -> None:
+    _make(tmp_path, "a/photos/1.png", "b/photos/1.png", "b/.cache/1.png")
+    assert _names(tmp_path / "a" / "photos", tmp_path / "b" / "photos") == ["a/photos/1.png", "b/photos/1.png"]
+    assert _names(tmp_path / "a" / "photos", tmp_path / "b" / ".cache") == ["photos/1.png", "cache/1.png"]
+
+
+def test_clutter_of_the_same_name_tells_no_folders_apart(tmp_path: Path) -> None:
+    _make(tmp_path, "a/1.png", "a/Thumbs.db", "b/2.png", "b/Thumbs.db")
+    assert _names(tmp_path / "a", tmp_path / "b") == ["1.png", "2.png"]
+
+
 def test_sheets_and_sidecars_can_be_told_from_pictures(tmp_path: Path) -> None:
     _make(tmp_path, "a.png", "a.txt", "a.xmp", "captions.TSV", "metadata.json", "more.zip", "x.unknown")
     found = {entry.name: entry for entry in walk([tmp_path]) if isinstance(entry, Found)}

@@ -34,6 +34,12 @@ _MEMBER_ROUTES = {"pages.remove_member", "api.remove_member"}
 _EXTENSION_FILES = {"bootstrap.static": "css/bootstrap.min.css", "charts.static": "charts.css"}
 
 
+TUS = {"Tus-Resumable": "1.0.0"}
+"""The header of every request for a large file."""
+WITH_HEADERS = {"api.get_large_file"}
+"""Routes whose GET needs what ``BODIES`` has for them."""
+
+
 def _json(**body: Any) -> RequestOptions:
     return {"json": body}
 
@@ -85,6 +91,17 @@ BODIES: dict[str, Callable[[Scene, SceneBuilder], RequestOptions]] = {
     "api.add_member": lambda scene, *_: _json(name=scene.people[Person.OUTSIDE_VIEWER].name),
     "api.set_visibility": lambda *_: _json(visibility="private"),
     "api.upload_items": lambda *_: _json(items=[{"text": "a robin"}]),
+    "api.open_upload": lambda *_: _json(index=True),
+    "api.announce_files": lambda *_: _json(files=[{"name": "a.png", "size": 1, "sha256": "0" * 64}]),
+    "api.send_files": lambda *_: _file("file", picture("blue"), "blue.png"),
+    "api.create_large_file": lambda *_: {"headers": {**TUS, "Upload-Length": "9"}},
+    "api.append_part": lambda *_: {
+        "headers": {**TUS, "Upload-Offset": "0"},
+        "data": b"a part",
+        "content_type": "application/offset+octet-stream",
+    },
+    "api.get_large_file": lambda *_: {"headers": TUS},
+    "api.abandon_large_file": lambda *_: {"headers": TUS},
     "api.submit_search": lambda *_: _json(text="a robin"),
     "api.set_judgment": lambda *_: _json(relevant=True),
     "api.ask_reviewed_questions": lambda *_: _json(),
@@ -131,7 +148,8 @@ class RequestSender:
     ) -> TestResponse:
         """Return the response; ``fragment`` requests as a script, and the API gets a token of this scope."""
         client = self._app.test_client()
-        headers = {"X-Requested-With": "fetch"} if fragment else {}
+        options = dict(sent or {})
+        headers = {**options.pop("headers", {}), **({"X-Requested-With": "fetch"} if fragment else {})}
         if user is not None and address.startswith("/api/"):
             headers["Authorization"] = f"Bearer {self._token(user, scope)}"
         elif user is not None:
@@ -139,7 +157,7 @@ class RequestSender:
         # failed logins are limited per address
         somewhere = str(ipaddress.IPv4Address(0x0A000000 + secrets.randbelow(1 << 24)))
         return client.open(
-            address, method=method, headers=headers, environ_overrides={"REMOTE_ADDR": somewhere}, **(sent or {})
+            address, method=method, headers=headers, environ_overrides={"REMOTE_ADDR": somewhere}, **options
         )
 
     def _token(self, user: User, scope: TokenScope) -> str:

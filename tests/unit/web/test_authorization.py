@@ -18,7 +18,15 @@ import sqlalchemy as sa
 from flask_openapi import OpenAPI
 from tests.unit.web.conftest import PASSWORD, RecordingNotifier
 from tests.unit.web.policy import POLICY, WITHIN_COLLECTION, Answer, Needs, Person, expected_answer
-from tests.unit.web.route_requests import BODIES, WRONG_FORMS, WRONG_JSON, WRONG_QUERIES, RequestOptions, RequestSender
+from tests.unit.web.route_requests import (
+    BODIES,
+    WITH_HEADERS,
+    WRONG_FORMS,
+    WRONG_JSON,
+    WRONG_QUERIES,
+    RequestOptions,
+    RequestSender,
+)
 from tests.unit.web.scene import HIDDEN_WORD, Scene, SceneBuilder
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
@@ -48,7 +56,7 @@ def _rules() -> list[tuple[Rule, str]]:
 
 
 ROUTES = _rules()
-_SCENE_KEYS = {"collection_id", "item_id", "job_id", "search_id", "run_id"}
+_SCENE_KEYS = {"collection_id", "item_id", "job_id", "upload_id", "search_id", "run_id"}
 _ROUTES_WITHIN_COLLECTION = [
     (rule, method)
     for rule, method in ROUTES
@@ -82,7 +90,7 @@ class Harness:
     def send(self, rule: Rule, method: str, scene: Scene, person: Person, *, fragment: bool = False) -> TestResponse:
         """Return the response to a valid request."""
         make = BODIES.get(rule.endpoint)
-        sent = make(scene, self.builder) if make and method != "GET" else None
+        sent = make(scene, self.builder) if make and (method != "GET" or rule.endpoint in WITH_HEADERS) else None
         address = self.sender.address(rule, method, scene)
         return self.sender.send(method, address, scene.people.get(person), sent, fragment=fragment)
 

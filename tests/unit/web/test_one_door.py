@@ -22,6 +22,7 @@ from tests.unit.web.conftest import Caller
 
 from retllm.cli import upload as command
 from retllm.cli.client import Api
+from retllm.cli.folders import OpenedFile
 from retllm.media.clutter import MAX_PLACES
 from retllm_web.render import file_script
 
@@ -267,7 +268,7 @@ def test_a_file_that_changes_during_the_upload_is_rejected_alone(
 ) -> None:
     for name in ("a", "b", "c"):
         (empty / f"{name}.txt").write_text(name * 1_000)
-    walk, read = command.walk, command.OpenedFile.read
+    walk, read = command.walk, OpenedFile.read
 
     def walked(paths: list[Path]) -> Iterator[Any]:
         found = list(walk(paths))
@@ -277,13 +278,13 @@ def test_a_file_that_changes_during_the_upload_is_rejected_alone(
             (empty / "b.txt").write_text("")
         yield from found
 
-    def reading(file: command.OpenedFile, count: int = -1) -> bytes:
+    def reading(file: OpenedFile, count: int = -1) -> bytes:
         if change == "changed while":
             (empty / "b.txt").write_text("longer" * 1_000)
         return read(file, count)
 
     monkeypatch.setattr(command, "walk", walked)
-    monkeypatch.setattr(command.OpenedFile, "read", reading)
+    monkeypatch.setattr(OpenedFile, "read", reading)
     done = upload("--json", empty)
     assert done.exit_code == 1
     statuses = {name: status for name, (status, _) in _answer(done).items()}

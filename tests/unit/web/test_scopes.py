@@ -12,7 +12,7 @@ from flask_openapi import OpenAPI
 from tests.factories import make_job, make_unit, store
 from tests.unit.web.conftest import PASSWORD, Caller, RecordingNotifier
 from tests.unit.web.policy import POLICY, WITHIN_COLLECTION, Needs, Person, least_scope
-from tests.unit.web.route_requests import BODIES, RequestSender
+from tests.unit.web.route_requests import BODIES, WITH_HEADERS, RequestSender
 from tests.unit.web.scene import Scene, SceneBuilder
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
@@ -77,7 +77,8 @@ class Harness:
     def send(self, rule: Rule, method: str, scene: Scene, person: Person, scope: TokenScope) -> TestResponse:
         """Return the response to a valid request with a token of that scope."""
         make = BODIES.get(rule.endpoint)
-        sent = make(scene, self.builder) if make and method not in ("GET", "HEAD") else None
+        needed = method not in ("GET", "HEAD") or rule.endpoint in WITH_HEADERS
+        sent = make(scene, self.builder) if make and needed else None
         address = self.sender.address(rule, method, scene)
         return self.sender.send(method, address, scene.people[person], sent, scope=scope)
 

@@ -17,6 +17,8 @@ from retllm_web.api import (
     review,
     searches,
     system,
+    tus,
+    uploads,
 )
 from retllm_web.api.blueprint import api
 from retllm_web.api.spec import serve
@@ -36,6 +38,8 @@ __all__ = [
     "review",
     "searches",
     "system",
+    "tus",
+    "uploads",
 ]
 
 

@@ -22,6 +22,9 @@ Model = TypeVar("Model", bound=BaseModel)
 PREFIX = "/api/v1"
 # JSON bodies are read into memory; files come as multipart, which is streamed
 _JSON_BYTES = 32 << 20
+STREAM = "application/offset+octet-stream"
+"""The media type of parts of large files, which only their route takes."""
+_STREAMED = "api.append_part"
 _WITH_BODY = ("POST", "PATCH", "PUT")
 
 api = APIBlueprint("api", __name__, url_prefix=PREFIX, abp_security=SECURITY, abp_responses=ERRORS)
@@ -39,7 +42,7 @@ def _before() -> None:
 
 
 def _check_body() -> None:
-    if request.mimetype == "multipart/form-data":
+    if request.mimetype == "multipart/form-data" or (request.mimetype, request.endpoint) == (STREAM, _STREAMED):
         return
     if request.is_json:
         request.max_content_length = min(_JSON_BYTES, request.max_content_length or _JSON_BYTES)

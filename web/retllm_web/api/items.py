@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, BinaryIO, cast
+from typing import Annotated
 from uuid import UUID
 
 from flask import Response, request
@@ -17,15 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from retllm.db.enums import ItemKind
 from retllm.db.session import transaction
 from retllm.db.tables import Item
-from retllm.errors import InvalidInput
 from retllm.identity.access import Right, collection_for
-from retllm.media.ingest import FileOutcome, IncomingFile
+from retllm.media.ingest import FileOutcome
 from retllm_web.actions import contents
 from retllm_web.actions.item_views import ItemView, item_view, item_views
 from retllm_web.api.answers import answer, nothing
-from retllm_web.api.blueprint import api, refuse_other_parts, strictly
+from retllm_web.api.blueprint import api, strictly
 from retllm_web.api.collections import CollectionPath
 from retllm_web.api.spec import BINARY, PICTURE, RENDITION, WHOLE, tags
+from retllm_web.api.uploads import form_files
 from retllm_web.http import pictures
 from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import PageQuery, optional
@@ -140,7 +140,7 @@ def upload_items(path: CollectionPath, query: UploadQuery) -> Response:
         collection_for(session, user, path.collection_id, Right.CHANGE)
     if request.mimetype == "multipart/form-data":
         result = contents.add_files(
-            user, path.collection_id, _files(), index=query.index, texts=query.texts, wait=query.wait
+            user, path.collection_id, form_files(), index=query.index, texts=query.texts, wait=query.wait
         )
     else:
         result = contents.add_texts(user, path.collection_id, _texts(), index=query.index)
@@ -156,15 +156,6 @@ def upload_items(path: CollectionPath, query: UploadQuery) -> Response:
         job_id=result.job.id if result.job else None,
     )
     return answer(view, 200 if result.processed else 202)
-
-
-def _files() -> list[IncomingFile]:
-    refuse_other_parts(form=set(), files={"file"})
-    # a browser sends an empty file field as a part without name and content
-    uploads = [part for part in request.files.getlist("file") if part.filename]
-    if not uploads:
-        raise InvalidInput("The form contains no file.", fields=[{"field": "file", "message": "missing"}])
-    return [IncomingFile(part.filename or "", cast("BinaryIO", part.stream)) for part in uploads]
 
 
 def _texts() -> list[contents.Text]:

@@ -1,0 +1,202 @@
+"""Sends files to an upload: only what the server does not have, and on from where a lost network ended it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from retllm.cli.client import Json, RequestRejected
+from retllm.cli.folders import Found, OpenedFile, Unreadable
+from retllm.cli.patience import PatientApi
+from retllm.media.outcomes import rejected
+
+# limits of one request, so that an interrupted upload loses little
+_REQUEST_FILES = 32
+_REQUEST_BYTES = 64 << 20
+LARGE = 16 << 20
+"""Files with more bytes are sent in parts of this size."""
+# limits of what is announced at once; the next lot is hashed while one is sent
+_LOT_FILES = 256
+_LOT_BYTES = 256 << 20
+_TUS = {"Tus-Resumable": "1.0.0"}
+_PART = {**_TUS, "Content-Type": "application/offset+octet-stream"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashed:
+    file: Found
+    sha256: str
+
+
+@dataclass
+class Sender:
+    """Sends files to one upload.
+
+    Attributes:
+        progress: called with the number of files that need not be sent any more.
+        arrived: number of files that the server has.
+        left_out: outcomes of files that can't be read.
+    """
+
+    api: PatientApi
+    upload_id: str
+    progress: Callable[[int], None]
+    arrived: int = 0
+    left_out: list[Json] = field(default_factory=list)
+
+    def send(self, files: Sequence[Found]) -> None:
+        """Send the files that the server does not have, in their order.
+
+        Raises:
+            GaveUp: the server was away for too long.
+            RequestRejected: the server takes no more files, for example because its storage is full.
+        """
+        lots = list(_cut(files, _LOT_FILES, _LOT_BYTES))
+        stop = threading.Event()
+        pool = ThreadPoolExecutor(1, "hash")
+        try:
+            hashing = [pool.submit(self._hashed, lot, stop) for lot in lots[:1]]
+            for number in range(len(lots)):
+                hashed = hashing.pop().result()
+                hashing += [pool.submit(self._hashed, lot, stop) for lot in lots[number + 1 : number + 2]]
+                self._send_lot(hashed)
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+
+    def _hashed(self, files: Sequence[Found], stop: threading.Event) -> list[_Hashed]:
+        hashed = []
+        for file in files:
+            sha = hashlib.sha256()
+            try:
+                with file.open() as stream:
+                    while not stop.is_set() and (data := stream.read(1 << 20)):
+                        sha.update(data)
+            except Unreadable as error:
+                self._leave_out(file, error)
+            else:
+                hashed.append(_Hashed(file, sha.hexdigest()))
+        return hashed
+
+    def _leave_out(self, file: Found, error: Unreadable) -> None:
+        self.left_out.append(rejected(file.name, error).model_dump(mode="json"))
+        self.progress(1)
+
+    def _send_lot(self, files: Sequence[_Hashed]) -> None:
+        unknown = self._unknown(files)
+        small = [one for one in unknown if one.file.size <= LARGE]
+        for batch in _batches(small):
+            self._send_batch(batch)
+        for one in unknown:
+            if one.file.size > LARGE:
+                self._send_large(one)
+
+    def _unknown(self, files: Sequence[_Hashed]) -> list[_Hashed]:
+        """Announce files; return those that the server does not have."""
+        if not files:
+            return []
+        manifest = [{"name": one.file.name, "size": one.file.size, "sha256": one.sha256} for one in files]
+        needs = self.api.call("POST", f"/uploads/{self.upload_id}/known", json={"files": manifest})["needs"]
+        unknown = [one for one, need in zip(files, needs, strict=True) if need == "send"]
+        self._arrive(len(files) - len(unknown))
+        return unknown
+
+    def _arrive(self, count: int) -> None:
+        self.arrived += count
+        self.progress(count)
+
+    def _send_batch(self, batch: Sequence[_Hashed]) -> None:
+        left = list(batch)
+        tried = False
+
+        def attempt() -> None:
+            nonlocal left, tried
+            if tried:
+                # the request may have arrived, and only its answer was lost
+                left = self._unknown(left)
+            tried = True
+            while left and not self._post(left):
+                pass
+
+        self.api.patience.keep(attempt)
+
+    def _post(self, batch: list[_Hashed]) -> bool:
+        """Send files in one request; those that can't be read are removed from ``batch``. Return whether it arrived."""
+        with ExitStack() as stack:
+            opened: dict[_Hashed, OpenedFile] = {}
+            for one in list(batch):
+                try:
+                    opened[one] = stack.enter_context(one.file.open())
+                except Unreadable as error:
+                    batch.remove(one)
+                    self._leave_out(one.file, error)
+            if not opened:
+                return True
+            parts = [("file", (one.file.name, stream)) for one, stream in opened.items()]
+            try:
+                self.api.once("POST", f"/uploads/{self.upload_id}/files", files=parts)
+            except Unreadable as error:
+                (wrong,) = (one for one, stream in opened.items() if stream.problem is error)
+                batch.remove(wrong)
+                self._leave_out(wrong.file, error)
+                return False
+        self._arrive(len(opened))
+        return True
+
+    def _send_large(self, one: _Hashed) -> None:
+        metadata = ",".join(
+            f"{name} {base64.b64encode(value.encode()).decode()}"
+            for name, value in (("filename", one.file.name), ("sha256", one.sha256))
+        )
+        headers = {**_TUS, "Upload-Length": str(one.file.size), "Upload-Metadata": metadata}
+        large = self.api.call("POST", f"/uploads/{self.upload_id}/tus", headers=headers)
+        address = f"/uploads/{self.upload_id}/tus/{large['id']}"
+        try:
+            with one.file.open() as stream:
+                while not self.api.patience.keep(lambda: self._send_part(address, stream)):
+                    pass
+        except Unreadable as error:
+            self.api.call("DELETE", address, headers=_TUS)
+            self._leave_out(one.file, error)
+        else:
+            self._arrive(1)
+
+    def _send_part(self, address: str, stream: OpenedFile) -> bool:
+        """Send the next part, from where the server says; return whether the file is whole."""
+        large = self.api.once("GET", address, headers=_TUS)
+        if large["offset"] == large["size"]:
+            return True
+        stream.seek(large["offset"])
+        part = stream.read(LARGE)
+        try:
+            self.api.once("PATCH", address, content=part, headers={**_PART, "Upload-Offset": str(large["offset"])})
+        except RequestRejected as error:
+            # what arrived of a part before the connection broke may be recorded only now
+            if "offset" not in error.detail:
+                raise
+        return False
+
+
+def _batches(files: Sequence[_Hashed]) -> Iterator[list[_Hashed]]:
+    hashed = {one.file: one for one in files}
+    for batch in _cut(list(hashed), _REQUEST_FILES, _REQUEST_BYTES):
+        yield [hashed[file] for file in batch]
+
+
+def _cut(files: Sequence[Found], most: int, max_bytes: int) -> Iterator[list[Found]]:
+    """Yield the files in lists of at most ``most`` files and ``max_bytes`` bytes, if one file is not larger."""
+    batch: list[Found] = []
+    size = 0
+    for file in files:
+        if batch and (len(batch) >= most or size + file.size > max_bytes):
+            yield batch
+            batch, size = [], 0
+        batch.append(file)
+        size += file.size
+    if batch:
+        yield batch

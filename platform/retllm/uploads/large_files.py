@@ -1,0 +1,309 @@
+"""Large files of uploads, which come in parts: each is stored as it arrives, and the last one makes the file whole.
+
+A store of objects can't append, so each part has a key of its own. The rows of the parts say how much arrived.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, BinaryIO, cast
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.session import Sessions, run_transaction
+from retllm.db.tables import Job, new_id
+from retllm.db.uploads import FilePart, LargeFile, Upload, UploadFile
+from retllm.errors import Conflict, MediaRejected, NotFound, TooLarge
+from retllm.media import streams
+from retllm.media.clutter import ClutterCount
+from retllm.media.names import clean_name
+from retllm.media.outcomes import IncomingFile
+from retllm.media.storage import Storage
+from retllm.settings import Settings
+from retllm.uploads.receive import ReceivedFile, receive, rejection
+
+KEPT = timedelta(days=1)
+"""The parts of a file that did not arrive whole are kept for so long after the last one, for the next try."""
+MAX_PARTS = 10_000
+_SWEPT_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part that is stored, and where it lies in the file, in bytes."""
+
+    start: int
+    size: int
+    key: str
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A large file and its parts so far."""
+
+    id: UUID
+    name: str
+    size: int
+    sha256: str | None
+    file_id: UUID | None
+    parts: Sequence[Part]
+
+    @property
+    def offset(self) -> int:
+        """Return how many bytes arrived."""
+        if self.file_id is not None:
+            return self.size
+        return sum(part.size for part in self.parts)
+
+
+def begin(session: Session, job: Job, name: str, size: int, sha256: str | None, settings: Settings) -> Arrived:
+    """Announce a large file of an open upload, whose job is locked.
+
+    If its hash is given, parts of the same file are used that came with this upload, or with one that is closed.
+
+    Raises:
+        TooLarge: no file may be so large.
+    """
+    limit = settings.max_request_bytes
+    if size > limit:
+        raise TooLarge(f"The file is larger than {streams.mebibytes(limit)}, the limit of this server.", limit=limit)
+    large = _earlier(session, job, size, sha256) if sha256 else None
+    if large is None:
+        large = LargeFile(id=new_id(), collection_id=job.collection_id, size_bytes=size, sha256=sha256)
+        session.add(large)
+    large.job_id, large.name, large.active_at = job.id, clean_name(name), sa.func.now()
+    session.flush()
+    return _arrived(session, large)
+
+
+def _earlier(session: Session, job: Job, size: int, sha256: str) -> LargeFile | None:
+    closed = sa.select(Upload.id).where(Upload.id == LargeFile.job_id, Upload.closed_at.is_not(None)).exists()
+    query = (
+        sa.select(LargeFile)
+        .where(
+            LargeFile.collection_id == job.collection_id,
+            LargeFile.size_bytes == size,
+            LargeFile.sha256 == sha256,
+            LargeFile.file_id.is_(None),
+            sa.or_(LargeFile.job_id == job.id, LargeFile.job_id.is_(None), closed),
+        )
+        .order_by(LargeFile.active_at.desc())
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    return session.scalar(query)
+
+
+def find(session: Session, job_id: UUID, large_file_id: UUID, *, lock: bool = False) -> Arrived:
+    """Return a large file of an upload, with its parts.
+
+    Raises:
+        NotFound: there is none with this key, or it was abandoned.
+    """
+    return _arrived(session, _large(session, job_id, large_file_id, lock=lock))
+
+
+def _large(session: Session, job_id: UUID, large_file_id: UUID, *, lock: bool) -> LargeFile:
+    query = sa.select(LargeFile).where(LargeFile.id == large_file_id, LargeFile.job_id == job_id)
+    large = session.scalar(query.with_for_update() if lock else query)
+    if large is None:
+        raise NotFound("There is no such file in this upload.")
+    return large
+
+
+def _arrived(session: Session, large: LargeFile) -> Arrived:
+    rows = session.scalars(sa.select(FilePart).filter_by(large_file_id=large.id).order_by(FilePart.start))
+    parts = [Part(row.start, row.size_bytes, row.file_key) for row in rows]
+    return Arrived(large.id, large.name, large.size_bytes, large.sha256, large.file_id, parts)
+
+
+def check_next(arrived: Arrived, offset: int) -> None:
+    """Check that a part at ``offset`` is the next one.
+
+    Raises:
+        Conflict: another part is; ``offset`` of its detail says which.
+        TooLarge: the file came in too many parts.
+    """
+    if offset != arrived.offset:
+        raise Conflict(f"The next part begins at byte {arrived.offset:,}.", offset=arrived.offset)
+    if len(arrived.parts) >= MAX_PARTS:
+        raise TooLarge(f"A file may come in {MAX_PARTS:,} parts: send it again in larger ones.")
+
+
+def store_part(storage: Storage, arrived: Arrived, stream: BinaryIO) -> Part:
+    """Store what ``stream`` has as the next part of a file; no more is read than the file may still have.
+
+    Raises:
+        StorageFull: the storage is full.
+    """
+    key = f"parts/{arrived.id}/{new_id()}"
+    rest = _Limited(stream, arrived.size - arrived.offset)
+    return Part(arrived.offset, storage.put(key, cast("BinaryIO", rest)), key)
+
+
+class _Limited:
+    def __init__(self, stream: BinaryIO, limit: int) -> None:
+        self._stream, self._left = stream, limit
+
+    def read(self, count: int) -> bytes:
+        data = self._stream.read(min(count, self._left))
+        self._left -= len(data)
+        return data
+
+
+def record_part(session: Session, job_id: UUID, arrived: Arrived, part: Part) -> None:
+    """Name a stored part of a file of an upload, whose job is locked.
+
+    Raises:
+        NotFound: the file was abandoned.
+        Conflict: another request was faster.
+    """
+    large = _large(session, job_id, arrived.id, lock=True)
+    check_next(_arrived(session, large), part.start)
+    session.add(FilePart(large_file_id=large.id, start=part.start, size_bytes=part.size, file_key=part.key))
+    _active(session, large, job_id)
+
+
+def _active(session: Session, large: LargeFile, job_id: UUID) -> None:
+    large.active_at = sa.func.now()
+    session.execute(sa.update(Upload).where(Upload.id == job_id).values(active_at=sa.func.now()))
+    session.flush()
+
+
+def put_together(
+    storage: Storage, job_id: UUID, arrived: Arrived, parts: Sequence[Part], settings: Settings
+) -> ReceivedFile:
+    """Store the whole file that the parts make.
+
+    Raises:
+        StorageFull: the storage is full.
+    """
+    clutter = ClutterCount()
+    if clutter.take(arrived.name):
+        return ReceivedFile.left_out(clutter.outcomes()[0])
+    with closing(_Whole(storage, parts)) as whole:
+        received = receive(storage, job_id, IncomingFile(arrived.name, cast("BinaryIO", whole)), settings)
+    if received.key is None or arrived.sha256 in (None, received.sha256):
+        return received
+    storage.delete(received.key)
+    error = MediaRejected("What arrived is not the file that was announced, its SHA-256 differs: send it again.")
+    return ReceivedFile(received.id, received.name, received.size, received.content, received.sha256, error=error)
+
+
+class _Whole(io.RawIOBase):
+    """A seekable stream of the parts of a file, one after the other."""
+
+    def __init__(self, storage: Storage, parts: Sequence[Part]) -> None:
+        super().__init__()
+        self._storage, self._parts = storage, parts
+        self._at = 0
+        self._size = sum(part.size for part in parts)
+        self._opened: tuple[Part, BinaryIO] | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        part = next((one for one in self._parts if one.start <= self._at < one.start + one.size), None)
+        if part is None:
+            return 0
+        data = self._at_part(part).read(min(len(buffer), part.start + part.size - self._at))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def _at_part(self, part: Part) -> BinaryIO:
+        if self._opened is None or self._opened[0] is not part:
+            self._end()
+            self._opened = part, self._storage.open(part.key)
+        stream = self._opened[1]
+        stream.seek(self._at - part.start)
+        return stream
+
+    def _end(self) -> None:
+        if self._opened is not None:
+            self._opened[1].close()
+
+    def close(self) -> None:
+        self._end()
+        super().close()
+
+
+def record_whole(session: Session, job_id: UUID, arrived: Arrived, start: int, file_id: UUID) -> None:
+    """Note which file of the upload a large file has become; its parts are named no longer.
+
+    Raises:
+        NotFound: it was abandoned.
+        Conflict: another request was faster.
+    """
+    large = _large(session, job_id, arrived.id, lock=True)
+    check_next(_arrived(session, large), start)
+    large.file_id = file_id
+    session.execute(sa.delete(FilePart).filter_by(large_file_id=large.id))
+    _active(session, large, job_id)
+
+
+def abandon(session: Session, job_id: UUID, large_file_id: UUID) -> list[str]:
+    """Forget a large file; return the keys of its parts, which the caller deletes after the commit.
+
+    Raises:
+        NotFound: there is none with this key.
+    """
+    large = _large(session, job_id, large_file_id, lock=True)
+    keys = [part.key for part in _arrived(session, large).parts]
+    session.execute(sa.delete(LargeFile).where(LargeFile.id == large.id))
+    return keys
+
+
+def reject_incomplete(session: Session, job_id: UUID) -> None:
+    """Say of each file of an upload that did not arrive whole how much of it did."""
+    named = sa.select(UploadFile.id).where(UploadFile.job_id == job_id, UploadFile.name == LargeFile.name).exists()
+    query = sa.select(LargeFile).where(LargeFile.job_id == job_id, LargeFile.file_id.is_(None), ~named)
+    for large in session.scalars(query.order_by(LargeFile.id)).all():
+        here, whole = (streams.mebibytes(count) for count in (_arrived(session, large).offset, large.size_bytes))
+        error = MediaRejected(
+            f"Only {here} of {whole} arrived: send the file again within a day, and only the rest is sent."
+        )
+        columns = {"size_bytes": large.size_bytes, "sha256": large.sha256, **rejection(error)}
+        session.add(UploadFile(id=new_id(), job_id=job_id, name=large.name, **columns))
+    session.flush()
+
+
+def expire(sessions: Sessions, storage: Storage, kept: timedelta = KEPT) -> int:
+    """Delete large files of deleted uploads, and of closed ones after ``kept``, with all parts; return how many."""
+    done = 0
+    while run_transaction(sessions, lambda session: _expire_one(session, storage, kept)):
+        done += 1
+        if done >= _SWEPT_AT_ONCE:
+            break
+    return done
+
+
+def _expire_one(session: Session, storage: Storage, kept: timedelta) -> bool:
+    closed = sa.select(Upload.id).where(Upload.id == LargeFile.job_id, Upload.closed_at.is_not(None)).exists()
+    old = sa.and_(closed, LargeFile.active_at < sa.func.now() - kept)
+    query = sa.select(LargeFile).where(sa.or_(LargeFile.job_id.is_(None), old)).limit(1)
+    # while the row is locked, no upload goes on with these parts
+    large = session.scalar(query.with_for_update(skip_locked=True))
+    if large is None:
+        return False
+    for part in _arrived(session, large).parts:
+        storage.delete(part.key)
+    session.execute(sa.delete(LargeFile).where(LargeFile.id == large.id))
+    return True

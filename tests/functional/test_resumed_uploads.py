@@ -1,0 +1,236 @@
+"""Uploads over a network that breaks: the command line and an independent tus client, against the real server."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner, Result
+from PIL import Image
+from tests.chaos.proxy import Proxy
+from tests.functional.serving import Server, serving
+from tests.unit.uploading import NoNotifier
+from tests.unit.web.pictures import picture
+from tusclient.client import TusClient
+
+from retllm.cli import patience, sending
+from retllm.cli import upload as command
+from retllm.cli.client import open_api
+from retllm.db.enums import Stage, UnitState
+from retllm.db.session import make_sessions
+from retllm.db.tables import Unit
+from retllm.job_kinds import register_handlers
+from retllm.media.storage import get_storage
+from retllm.queue.worker import WorkerContext, run_unit
+from retllm.settings import Settings
+from retllm.uploads.worker import media_unit
+
+PART = 1 << 18
+
+
+class CuttingProxy(Proxy):
+    """A proxy that counts what goes to the server, and resets all connections when ``cut_after`` bytes have passed."""
+
+    sent = 0
+    cut_after: int | None = None
+    away = False
+
+    async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        if sink in self._client_writers:
+            await super()._pass(source, sink)
+            return
+        while chunk := await source.read(1 << 14):
+            self.sent += len(chunk)
+            if self.away or (self.cut_after is not None and self.sent >= self.cut_after):
+                self.cut_after = None
+                await self._reset()
+                return
+            sink.write(chunk)
+            await sink.drain()
+        sink.close()
+
+
+@pytest.fixture(scope="module")
+def server(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server, with a thread of this process as its media worker."""
+    home = tmp_path_factory.mktemp("resumed")
+    with serving(database_url, redis_url, home) as running:
+        settings = Settings(home=home, database_url=database_url, redis_url=redis_url)
+        register_handlers()
+        sessions = make_sessions(database_url)
+        context = WorkerContext(sessions, get_storage(settings), settings, NoNotifier(), "media")  # type: ignore[arg-type]
+        ready = sa.select(Unit.id).where(Unit.stage == Stage.MEDIA, Unit.state == UnitState.READY)
+        stop = threading.Event()
+
+        def work() -> None:
+            while not stop.wait(0.02):
+                with sessions() as session:
+                    units = session.scalars(ready.order_by(Unit.seq)).all()
+                for unit in units:
+                    run_unit(context, unit, media_unit)
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        yield running
+        stop.set()
+        worker.join()
+        sessions.kw["bind"].dispose()
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[CuttingProxy]:
+    """The network between the command line and the server."""
+    made = CuttingProxy.to_port(int(server.address.rpartition(":")[2]))
+    assert isinstance(made, CuttingProxy)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a large picture, eight small ones and a sheet."""
+    made = tmp_path / "folder"
+    made.mkdir()
+    noise = Image.effect_noise((1100, 1000), 90)
+    noise.save(made / "large.png")
+    assert (made / "large.png").stat().st_size > 3 * PART
+    for number in range(8):
+        (made / f"{number}.png").write_bytes(picture(f"rgb({number * 20}, 9, 9)"))
+    (made / "captions.csv").write_text("file,caption\nlarge.png,noise\n0.png,dark\n")
+    return made
+
+
+def upload(
+    monkeypatch: pytest.MonkeyPatch, server: Server, proxy: Proxy, collection: str, *arguments: object
+) -> Result:
+    """Run `retllm upload` through the proxy."""
+    monkeypatch.setattr(command, "connect", lambda: open_api(f"http://127.0.0.1:{proxy.port}", server.token))
+    monkeypatch.setattr(sending, "LARGE", PART)
+    monkeypatch.setattr(patience, "_FIRST_WAIT", 0.05)
+    options = [collection, "--no-index", "--json", *map(str, arguments)]
+    return CliRunner().invoke(command.upload, options, catch_exceptions=False)
+
+
+def statuses(done: Result) -> dict[str, str]:
+    # the worker of this process logs to the same output
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith('{"collection"'))
+    return {file["name"]: file["status"] for file in json.loads(line)["files"]}
+
+
+EXPECTED = {
+    **{f"{number}.png": "added" for number in range(8)},
+    "large.png": "added",
+    "captions.csv, row 2": "updated",
+    "captions.csv, row 3": "updated",
+}
+
+
+def test_a_network_that_breaks_in_mid_file_costs_at_most_that_part(
+    monkeypatch: pytest.MonkeyPatch, server: Server, proxy: CuttingProxy, folder: Path
+) -> None:
+    key = server.collection("Broken")
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    # in the third part of the large file, which comes last
+    proxy.cut_after = size - (folder / "large.png").stat().st_size + 5 * PART // 2
+    done = upload(monkeypatch, server, proxy, key, folder)
+    assert proxy.cut_after is None
+    assert (done.exit_code, statuses(done)) == (0, EXPECTED)
+    assert "Waiting for the server" in done.stderr
+    assert "The server answers again." in done.stderr
+    assert proxy.sent < size + PART + (64 << 10)
+
+
+def test_files_of_a_request_that_broke_are_sent_once_more_and_taken_once(
+    monkeypatch: pytest.MonkeyPatch, server: Server, proxy: CuttingProxy, folder: Path
+) -> None:
+    key = server.collection("Broken request")
+    (folder / "large.png").unlink()
+    (folder / "captions.csv").unlink()
+    proxy.cut_after = 3000
+    done = upload(monkeypatch, server, proxy, key, folder)
+    assert proxy.cut_after is None
+    assert statuses(done) == {f"{number}.png": "added" for number in range(8)}
+
+
+def test_the_same_command_again_sends_no_bytes_of_what_arrived(
+    monkeypatch: pytest.MonkeyPatch, server: Server, proxy: CuttingProxy, folder: Path
+) -> None:
+    key = server.collection("Twice")
+    (folder / "captions.csv").unlink()
+    assert upload(monkeypatch, server, proxy, key, folder).exit_code == 0
+    proxy.sent = 0
+    again = upload(monkeypatch, server, proxy, key, folder)
+    assert set(statuses(again).values()) == {"duplicate"}
+    # the requests themselves, and asking for the job
+    assert proxy.sent < 16 << 10
+
+
+def test_a_server_that_stays_away_ends_the_command_and_the_next_run_goes_on(
+    monkeypatch: pytest.MonkeyPatch, server: Server, proxy: CuttingProxy, folder: Path
+) -> None:
+    key = server.collection("Away")
+    real = sending.Sender._send_part
+    parts: list[int] = []
+
+    def third_is_lost(sender: sending.Sender, address: str, stream: Any) -> bool:
+        parts.append(1)
+        if len(parts) == 3:
+            proxy.away = True
+        return real(sender, address, stream)
+
+    monkeypatch.setattr(sending.Sender, "_send_part", third_is_lost)
+    with pytest.raises(patience.GaveUp, match=r"9 of 10 files arrived.*Run the same command again"):
+        upload(monkeypatch, server, proxy, key, "--patience", "0", folder)
+    monkeypatch.setattr(sending.Sender, "_send_part", real)
+    proxy.away = False
+    with server.client() as client:
+        (job,) = client.get("/jobs", params={"collection": key}).json()["jobs"]
+        # as the dispatcher does after an hour
+        assert client.post(f"/uploads/{job['id']}/close").status_code == 200
+    proxy.sent = 0
+    again = upload(monkeypatch, server, proxy, key, folder)
+    assert statuses(again)["large.png"] == "added"
+    assert again.exit_code == 0
+    assert proxy.sent < (folder / "large.png").stat().st_size - 2 * PART + (64 << 10)
+
+
+def test_stopping_says_what_arrived_and_indexes_it(
+    monkeypatch: pytest.MonkeyPatch, server: Server, proxy: CuttingProxy, folder: Path
+) -> None:
+    key = server.collection("Stopped")
+
+    def stopped(*_: Any) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sending.Sender, "_send_part", stopped)
+    done = upload(monkeypatch, server, proxy, key, folder)
+    assert done.exit_code == 130
+    assert "Stopped: 9 of 10 files arrived" in done.stderr
+    with server.client() as client:
+        (job,) = client.get("/jobs", params={"collection": key}).json()["jobs"]
+        assert client.get(f"/uploads/{job['id']}").json()["closed_at"] is not None
+
+
+def test_an_independent_client_of_the_protocol_sends_a_file(server: Server, folder: Path) -> None:
+    key = server.collection("tus")
+    content = (folder / "large.png").read_bytes()
+    with server.client() as client:
+        opened = client.post(f"/collections/{key}/uploads", json={"index": False}).json()["id"]
+        tus = TusClient(
+            f"{server.address}/api/v1/uploads/{opened}/tus", headers={"Authorization": f"Bearer {server.token}"}
+        )
+        first = tus.uploader(file_stream=io.BytesIO(content), chunk_size=PART, metadata={"filename": "tus/größe.png"})
+        first.upload_chunk()
+        assert first.offset == PART
+        # another client goes on at the same address
+        tus.uploader(file_stream=io.BytesIO(content), chunk_size=PART, url=first.url).upload()
+        (file,) = client.get(f"/uploads/{opened}/files").json()["files"]
+        assert file["name"] == "tus/größe.png"
+        client.post(f"/uploads/{opened}/close")

@@ -1,0 +1,285 @@
+"""Uploads that resume: what need not be sent, files in parts, outcomes page by page, and another try."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+from werkzeug.exceptions import HTTPException
+
+from retllm.db.enums import FileStatus, JobKind
+from retllm.db.session import Sessions, run_transaction, transaction
+from retllm.db.tables import Job
+from retllm.errors import NotFound, TooLarge
+from retllm.history.job_views import JobView, job_view
+from retllm.identity import access
+from retllm.identity.access import Right
+from retllm.identity.actor import Actor
+from retllm.identity.audit import Action
+from retllm.queue import lifecycle
+from retllm.queue.notifications import Notification
+from retllm.uploads import large_files, retry, submit
+from retllm.uploads.known import Announced, find_known
+from retllm.uploads.large_files import Arrived, Part
+from retllm.uploads.views import FileView, UploadState, upload_files, upload_state
+from retllm_web.actions import submissions
+from retllm_web.http.services import services
+
+_PAGE = 1000
+_PIECE = 1 << 16
+
+
+def for_change(session: Session, actor: Actor, upload_id: UUID) -> Job:
+    """Return the job of an upload into a collection that ``actor`` may change.
+
+    Raises:
+        NotFound: no such upload.
+        Forbidden: ``actor`` may not change its collection.
+    """
+    job = _upload(session, actor, upload_id)
+    access.collection_for(session, actor, job.collection_id, Right.CHANGE)
+    return job
+
+
+def _upload(session: Session, actor: Actor, upload_id: UUID) -> Job:
+    job = access.job_for(session, actor, upload_id)
+    if job.kind is not JobKind.UPLOAD:
+        raise NotFound("There is no such job.")
+    return job
+
+
+def require_change(actor: Actor, upload_id: UUID) -> None:
+    """Check the right to send something to an upload before it is read; otherwise like :func:`for_change`."""
+    with transaction(services().sessions) as session:
+        for_change(session, actor, upload_id)
+
+
+def state(actor: Actor, upload_id: UUID) -> tuple[Job, UploadState]:
+    """Return an upload that ``actor`` may see, and how far it is.
+
+    Raises:
+        NotFound: no such upload.
+    """
+    with transaction(services().sessions) as session:
+        job = _upload(session, actor, upload_id)
+        found = upload_state(session, upload_id)
+    if found is None:
+        raise NotFound("There is no such job.")
+    return job, found
+
+
+def known(actor: Actor, upload_id: UUID, files: Sequence[Announced]) -> list[bool]:
+    """Return for each file whether an open upload needs no bytes of it; see :func:`retllm.uploads.known.find_known`.
+
+    Raises:
+        NotFound: no such upload.
+        Forbidden: ``actor`` may not change its collection.
+        Conflict: it takes no more files.
+    """
+
+    def find(session: Session) -> list[bool]:
+        for_change(session, actor, upload_id)
+        return find_known(session, submit.lock_open(session, upload_id), files)
+
+    return run_transaction(services().sessions, find)
+
+
+def files(
+    actor: Actor, upload_id: UUID, statuses: Sequence[FileStatus], *, after: UUID | None = None, limit: int
+) -> list[FileView]:
+    """Return the files of an upload that ``actor`` may see, in the order in which they came.
+
+    Raises:
+        NotFound: no such upload.
+    """
+    with transaction(services().sessions) as session:
+        _upload(session, actor, upload_id)
+        return upload_files(session, upload_id, statuses=statuses, after=after, limit=limit)
+
+
+def every_file(actor: Actor, upload_id: UUID, statuses: Sequence[FileStatus]) -> Iterator[FileView]:
+    """Return an iterator over all of :func:`files`, read in pages.
+
+    Raises:
+        NotFound: no such upload.
+    """
+    first = files(actor, upload_id, statuses, limit=_PAGE)
+    return _following(services().sessions, upload_id, statuses, first)
+
+
+def _following(
+    sessions: Sessions, upload_id: UUID, statuses: Sequence[FileStatus], page: list[FileView]
+) -> Iterator[FileView]:
+    while page:
+        yield from page
+        if len(page) < _PAGE:
+            return
+        with transaction(sessions) as session:
+            page = upload_files(session, upload_id, statuses=statuses, after=page[-1].id, limit=_PAGE)
+
+
+def retry_rejected(actor: Actor, upload_id: UUID) -> JobView:
+    """Try the rejected files of an upload again whose bytes are kept, and all units that are dead or were cancelled.
+
+    Raises:
+        NotFound: no such upload.
+        Forbidden: ``actor`` may not change its collection.
+        Conflict: nothing can be tried again.
+    """
+
+    def again(session: Session) -> tuple[list[Notification], JobView]:
+        for_change(session, actor, upload_id)
+        job = lifecycle.lock_job(session, upload_id)
+        if job is None:
+            raise NotFound("There is no such job.")
+        units = retry.retry_rejected(session, job)
+        submissions.record_job(session, actor, Action.JOB_RETRIED, job)
+        return units, job_view(session, job)
+
+    units, view = run_transaction(services().sessions, again)
+    services().notifier.notify(units)
+    return view
+
+
+# files in parts
+
+
+def begin_large(actor: Actor, upload_id: UUID, name: str, size: int, sha256: str | None) -> Arrived:
+    """Announce a large file of an open upload; parts of it that came before are used.
+
+    Raises:
+        NotFound: no such upload.
+        Forbidden: ``actor`` may not change its collection.
+        Conflict: it takes no more files.
+        TooLarge: no file may be so large.
+    """
+    found = services()
+
+    def begin(session: Session) -> Arrived:
+        for_change(session, actor, upload_id)
+        job = submit.lock_open(session, upload_id)
+        return large_files.begin(session, job, name, size, sha256, found.settings)
+
+    arrived = run_transaction(found.sessions, begin)
+    if arrived.offset == arrived.size and arrived.file_id is None:
+        # an empty file; or an interrupted request stored the last part and could not put them together
+        _finish(upload_id, arrived, None)
+    return arrived
+
+
+def large_file(actor: Actor, upload_id: UUID, large_file_id: UUID) -> Arrived:
+    """Return a large file of an upload, with how much of it arrived.
+
+    Raises:
+        NotFound: no such upload, or no such file.
+        Forbidden: ``actor`` may not change its collection.
+    """
+    with transaction(services().sessions) as session:
+        for_change(session, actor, upload_id)
+        return large_files.find(session, upload_id, large_file_id)
+
+
+def append(
+    actor: Actor, upload_id: UUID, large_file_id: UUID, offset: int, stream: BinaryIO, length: int | None
+) -> int:
+    """Store the next part of a large file, and make the file whole with the last one; return the new offset.
+
+    If the connection breaks, what arrived of the part is kept.
+
+    Args:
+        length: number of bytes in ``stream`` if it is known.
+
+    Raises:
+        NotFound: no such upload, or no such file.
+        Forbidden: ``actor`` may not change its collection.
+        Conflict: the upload takes no more files, or another part is the next one.
+        TooLarge: the part is longer than the rest of the file.
+        StorageFull: the storage is full.
+    """
+    found = services()
+
+    def check(session: Session) -> Arrived:
+        for_change(session, actor, upload_id)
+        submit.lock_open(session, upload_id)
+        arrived = large_files.find(session, upload_id, large_file_id)
+        large_files.check_next(arrived, offset)
+        return arrived
+
+    arrived = run_transaction(found.sessions, check)
+    if length is not None and length > arrived.size - offset:
+        raise TooLarge("The part is longer than the rest of the file.", limit=arrived.size - offset)
+    if arrived.file_id is not None:
+        return arrived.offset
+    part = large_files.store_part(found.storage, arrived, _Arriving(stream))  # type: ignore[arg-type]  # is only read
+    if part.size == 0 and arrived.size:
+        found.storage.delete(part.key)
+        return offset
+    try:
+        if offset + part.size < arrived.size:
+            run_transaction(found.sessions, lambda session: _record(session, upload_id, arrived, part))
+        else:
+            _finish(upload_id, arrived, part)
+    except BaseException:
+        found.storage.delete(part.key)
+        raise
+    return offset + part.size
+
+
+def _record(session: Session, upload_id: UUID, arrived: Arrived, part: Part) -> None:
+    submit.lock_open(session, upload_id)
+    large_files.record_part(session, upload_id, arrived, part)
+
+
+def _finish(upload_id: UUID, arrived: Arrived, last: Part | None) -> None:
+    """Put a file together and add it to its upload; until that is committed, its last part counts as not arrived."""
+    found = services()
+    parts = [*arrived.parts, *([last] if last else [])]
+    received = large_files.put_together(found.storage, upload_id, arrived, parts, found.settings)
+
+    def add(session: Session) -> list[Notification]:
+        submit.lock_open(session, upload_id)
+        large_files.record_whole(session, upload_id, arrived, arrived.offset, received.id)
+        return submit.add_files(session, upload_id, [received])
+
+    try:
+        units = run_transaction(found.sessions, add)
+    except BaseException:
+        if received.key is not None:
+            found.storage.delete(received.key)
+        raise
+    for part in parts:
+        found.storage.delete(part.key)
+    found.notifier.notify(units)
+
+
+class _Arriving:
+    """The body of a request, which ends where the connection breaks."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def read(self, count: int) -> bytes:
+        try:
+            # in small pieces: of the one in which the connection breaks nothing is kept
+            return self._stream.read(min(count, _PIECE))
+        except (OSError, HTTPException):
+            return b""
+
+
+def abandon(actor: Actor, upload_id: UUID, large_file_id: UUID) -> None:
+    """Forget a large file, and delete what arrived of it; a file that arrived whole stays in the upload.
+
+    Raises:
+        NotFound: no such upload, or no such file.
+        Forbidden: ``actor`` may not change its collection.
+    """
+    found = services()
+
+    def forget(session: Session) -> list[str]:
+        for_change(session, actor, upload_id)
+        return large_files.abandon(session, upload_id, large_file_id)
+
+    for key in run_transaction(found.sessions, forget):
+        found.storage.delete(key)

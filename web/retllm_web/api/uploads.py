@@ -1,0 +1,279 @@
+"""Uploads that resume: open one, send files in several requests, close it, and read the outcome of each file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, BinaryIO, cast
+from uuid import UUID
+
+from flask import Response, request
+from flask_openapi.models.data_type import DataType
+from flask_openapi.models.media_type import MediaType
+from flask_openapi.models.request_body import RequestBody
+from flask_openapi.models.response import Response as DocumentedResponse
+from flask_openapi.models.schema import Schema
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from retllm.db.enums import FileStatus
+from retllm.errors import InvalidInput
+from retllm.history.job_views import JobView
+from retllm.media.ingest import IncomingFile
+from retllm.uploads.known import Announced
+from retllm.uploads.receive import ReceivedFile
+from retllm.uploads.views import FileView
+from retllm_web.actions import upload_parts, uploads
+from retllm_web.api.answers import answer
+from retllm_web.api.blueprint import PREFIX, api, refuse_other_parts
+from retllm_web.api.collections import CollectionPath
+from retllm_web.api.jobs import IdempotencyHeader, accepted
+from retllm_web.api.spec import BINARY, ErrorBody, tags
+from retllm_web.http.auth import current_actor
+from retllm_web.http.paging import PageQuery, cut
+from retllm_web.http.spreadsheet import line
+
+TAGS = tags("uploads")
+MAX_ANNOUNCED = 1000
+"""Files in one manifest."""
+_MAX_NAME = 4096
+# more than there are statuses, since one may be repeated
+_MAX_STATUSES = 20
+
+
+class NewUpload(BaseModel):
+    """An upload to open."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    index: bool = Field(default=True, description="also index what arrives")
+    texts: bool = Field(default=False, description="add the rows of a sheet that name no picture as texts")
+
+
+class UploadPath(BaseModel):
+    """The key of an upload, which is that of its job."""
+
+    upload_id: UUID
+
+
+class OpenUploadView(BaseModel):
+    """An upload, and how far it is."""
+
+    id: UUID = Field(description="also the key of its job")
+    collection_id: UUID
+    index: bool
+    texts: bool
+    closed_at: datetime | None = Field(description="when it stopped to take files; null while it is open")
+    processed: bool = Field(description="whether every file has its outcome")
+    counts: Mapping[FileStatus, int] = Field(description="number of files, entries and rows by status")
+
+
+class Receipt(BaseModel):
+    """A file that arrived."""
+
+    id: UUID
+    name: str
+    size: int = Field(description="in bytes")
+    sha256: str | None = Field(description="null if the file was rejected or ignored without being stored")
+    status: FileStatus
+    error: str | None = Field(description="why it was rejected")
+    remark: str | None = Field(description="why it was ignored")
+
+
+class Receipts(BaseModel):
+    """What arrived with one request."""
+
+    files: list[Receipt]
+
+
+class AnnouncedFile(BaseModel):
+    """A file that may be sent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=_MAX_NAME)]
+    size: int = Field(ge=0, le=1 << 50, description="in bytes")
+    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+
+
+class Manifest(BaseModel):
+    """Files that may be sent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    files: list[AnnouncedFile] = Field(min_length=1, max_length=MAX_ANNOUNCED)
+
+
+class Need(StrEnum):
+    """Whether a file must be sent."""
+
+    KNOWN = "known"  # its bytes are here: it is in the upload or, as a picture, in the collection
+    SEND = "send"  # its bytes are not here
+
+
+class Needs(BaseModel):
+    """What to send of a manifest."""
+
+    needs: list[Need] = Field(description="for each file of the manifest, in its order")
+
+
+class FileFilterQuery(BaseModel):
+    """Which files to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: list[FileStatus] = Field(
+        default=[], max_length=_MAX_STATUSES, description="only files with this status; several may be given"
+    )
+
+
+class FileQuery(FileFilterQuery, PageQuery):
+    """Which files to list, and the page."""
+
+
+class FileList(BaseModel):
+    """A page of the files of an upload, in the order in which they came."""
+
+    files: list[FileView] = Field(description="files, entries of archives and rows of sheets")
+    next: UUID | None = Field(description="pass as `after` to get the next page; null on the last page")
+
+
+_FORM = RequestBody(
+    description="A form with files.",
+    content={
+        "multipart/form-data": MediaType(
+            schema=Schema(
+                type=DataType.OBJECT,
+                properties={"file": Schema(type=DataType.ARRAY, items=BINARY, minItems=1)},
+                required=["file"],
+                additionalProperties=False,
+            )
+        )
+    },
+)
+_CSV = DocumentedResponse(
+    description="One row for each file.", content={"text/csv": MediaType(schema=Schema(type=DataType.STRING))}
+)
+COLUMNS = ("within", "name", "status", "item_id", "kind", "error_code", "error", "remark")
+"""Columns of the exported outcomes."""
+
+
+def form_files() -> list[IncomingFile]:
+    """Return the files of the form of this request.
+
+    Raises:
+        InvalidInput: there is none, or another part.
+    """
+    refuse_other_parts(form=set(), files={"file"})
+    # a browser sends an empty file field as a part without name and content
+    parts = [part for part in request.files.getlist("file") if part.filename]
+    if not parts:
+        raise InvalidInput("The form contains no file.", fields=[{"field": "file", "message": "missing"}])
+    return [IncomingFile(part.filename or "", cast("BinaryIO", part.stream)) for part in parts]
+
+
+@api.post("/collections/<uuid:collection_id>/uploads", tags=TAGS, responses={201: OpenUploadView, 409: ErrorBody})
+def open_upload(path: CollectionPath, header: IdempotencyHeader, body: NewUpload) -> Response:
+    """Open an upload: it is a job, and takes files in any number of requests until it is closed.
+
+    What arrives is processed at once. An upload that gets nothing for an hour is closed.
+    """
+    job = uploads.begin(
+        current_actor(),
+        path.collection_id,
+        index=body.index,
+        texts=body.texts,
+        idempotency_key=header.idempotency_key,
+    )
+    return answer(_view(job.id), 201, location=f"{PREFIX}/uploads/{job.id}")
+
+
+def _view(upload_id: UUID) -> OpenUploadView:
+    job, state = upload_parts.state(current_actor(), upload_id)
+    return OpenUploadView(
+        id=job.id,
+        collection_id=job.collection_id,
+        index=job.params["index"],
+        texts=job.params["texts"],
+        closed_at=state.closed_at,
+        processed=state.processed,
+        counts=state.counts,
+    )
+
+
+@api.get("/uploads/<uuid:upload_id>", tags=TAGS, responses={200: OpenUploadView})
+def get_upload(path: UploadPath) -> Response:
+    """Return an upload: whether it is open, and how many files have which status."""
+    return answer(_view(path.upload_id))
+
+
+@api.post("/uploads/<uuid:upload_id>/close", tags=TAGS, responses={200: OpenUploadView})
+def close_upload(path: UploadPath) -> Response:
+    """Take no more files; then captions are applied and, if asked for, what arrived is indexed."""
+    uploads.close(current_actor(), path.upload_id)
+    return answer(_view(path.upload_id))
+
+
+@api.post("/uploads/<uuid:upload_id>/known", tags=TAGS, responses={200: Needs, 409: ErrorBody})
+def announce_files(path: UploadPath, body: Manifest) -> Response:
+    """Say which files need not be sent: those that the upload has, and pictures that the collection has.
+
+    Such a picture becomes a duplicate of the upload without its bytes, and captions of the upload find it.
+    """
+    announced = [Announced(file.name, file.size, file.sha256) for file in body.files]
+    found = upload_parts.known(current_actor(), path.upload_id, announced)
+    return answer(Needs(needs=[Need.KNOWN if known else Need.SEND for known in found]))
+
+
+@api.post("/uploads/<uuid:upload_id>/files", tags=TAGS, request_body=_FORM, responses={202: Receipts, 409: ErrorBody})
+def send_files(path: UploadPath) -> Response:
+    """Send files to an open upload; the answer has a receipt for each. Those that arrive before an error stay."""
+    actor = current_actor()
+    # check before reading gigabytes
+    upload_parts.require_change(actor, path.upload_id)
+    received = uploads.add(actor, path.upload_id, form_files())
+    return answer(Receipts(files=[receipt(file) for file in received]), 202)
+
+
+def receipt(file: ReceivedFile) -> Receipt:
+    """Return the receipt for a file."""
+    columns = file.columns()
+    return Receipt(
+        id=file.id,
+        name=file.name,
+        size=file.size,
+        sha256=file.sha256,
+        status=columns["status"],
+        error=columns.get("error"),
+        remark=columns.get("remark"),
+    )
+
+
+@api.get("/uploads/<uuid:upload_id>/files", tags=TAGS, responses={200: FileList})
+def list_upload_files(path: UploadPath, query: FileQuery) -> Response:
+    """List what became of the files of an upload, in the order in which they came, with entries and rows."""
+    rows = upload_parts.files(current_actor(), path.upload_id, query.status, after=query.after, limit=query.limit + 1)
+    page, following = cut(rows, query.limit)
+    return answer(FileList(files=page, next=following))
+
+
+@api.get("/uploads/<uuid:upload_id>/files.csv", tags=TAGS, responses={200: _CSV})
+def export_upload_files(path: UploadPath, query: FileFilterQuery) -> Response:
+    """Export what became of the files of an upload as CSV."""
+    rows = upload_parts.every_file(current_actor(), path.upload_id, query.status)
+    response = Response(_csv(rows), mimetype="text/csv")
+    response.headers["Content-Disposition"] = 'attachment; filename="files.csv"'
+    return response
+
+
+def _csv(files: Iterator[FileView]) -> Iterator[str]:
+    yield line(COLUMNS)
+    for file in files:
+        error = (file.error.code, file.error.message) if file.error else (None, None)
+        yield line((file.within, file.name, file.status, file.item_id, file.kind, *error, file.remark))
+
+
+@api.post("/uploads/<uuid:upload_id>/retry", tags=TAGS, responses={202: JobView, 409: ErrorBody})
+def retry_upload(path: UploadPath) -> Response:
+    """Try rejected files again whose bytes are kept, for example after a limit was raised."""
+    return accepted(upload_parts.retry_rejected(current_actor(), path.upload_id))
