@@ -194,9 +194,19 @@ class Ingest:
         return FileOutcome(name=name, status="added", item_id=item_id, kind=kind, remark=remark)
 
     def store_picture(
-        self, item_id: uuid.UUID, name: str, stream: BinaryIO, sha256: str, caption: str | None = None
+        self,
+        item_id: uuid.UUID,
+        name: str,
+        stream: BinaryIO,
+        sha256: str,
+        caption: str | None = None,
+        *,
+        repeatable: bool = False,
     ) -> tuple[dict[str, Any], str | None]:
         """Decode a picture and store its files; return the values of its item, which is not inserted, and a remark.
+
+        Args:
+            repeatable: other attempts store the same files, so that an error deletes none of them.
 
         Raises:
             MediaRejected, TooLarge, StackError: as :func:`inspect_picture` does.
@@ -214,7 +224,8 @@ class Ingest:
             if copy:
                 self.storage.put(copy, io.BytesIO(inspected.copy))
         except BaseException:
-            self.discard(*keys)
+            if not repeatable:
+                self.discard(*keys)
             raise
         values = {
             "id": item_id,

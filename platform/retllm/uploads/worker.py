@@ -26,8 +26,8 @@ from retllm.queue.notifications import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext
 from retllm.uploads.archive_files import ArchiveFiles, unpack
 from retllm.uploads.captions import apply_captions
-from retllm.uploads.handler import CAPTIONS
 from retllm.uploads.receive import rejection
+from retllm.uploads.vectors import CAPTIONS, embed_early
 
 
 @dataclass
@@ -67,9 +67,9 @@ def _add_pictures(
         opened = ArchiveFiles(context, stack)
         processed = _process_all(context, held, ingest, files, opened.open)
 
-    def write(session: Session, _job: Job) -> list[Notification]:
+    def write(session: Session, job: Job) -> list[Notification]:
         _write(session, ingest.collection_id, processed)
-        return []
+        return embed_early(session, job, [file.id for file in files], context.settings)
 
     notified = complete(context.sessions, held.claim, write)
     for done in processed:
@@ -133,7 +133,9 @@ def _process(ingest: Ingest, file: UploadFile, opener: Callable[[UploadFile], Bi
             if file.sha256 is None:
                 known = _known(ingest.sessions, ingest.collection_id, [sha256])
             if sha256 not in known:
-                done.item, done.columns["remark"] = ingest.store_picture(file.id, file.name, stream, sha256)
+                done.item, done.columns["remark"] = ingest.store_picture(
+                    file.id, file.name, stream, sha256, repeatable=True
+                )
     except (MediaRejected, TooLarge) as error:
         done.columns |= rejection(error)
     else:
