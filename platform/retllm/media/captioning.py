@@ -1,23 +1,23 @@
-"""Apply what the files of an upload say of its pictures: sheets, sidecars and texts (design: media)."""
+"""What the files of an upload say of its pictures: sheets, sidecars and texts (design: media)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import BinaryIO, Literal
 from uuid import UUID
 
+from sqlalchemy.orm import Session
+
 from retllm.db.enums import ItemKind
-from retllm.db.session import run_transaction
 from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import records
-from retllm.media.ingest import Ingest
+from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.names import base_name
 from retllm.media.outcomes import FileOutcome, rejected
 from retllm.media.sheets import sidecars
-from retllm.media.sheets.applying import Given, SheetCaptions
+from retllm.media.sheets.applying import Given, SheetCaptions, SheetToWrite
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.lookup import Lookup
 from retllm.media.sheets.matching import Located, NamesSeen, Picture
@@ -25,9 +25,9 @@ from retllm.media.sheets.reading import is_sheet
 from retllm.media.sniffing import FileKind
 from retllm.media.texts import read_text
 
-__all__ = ["Applied", "Captioner", "Document", "Located", "NamesSeen"]
+__all__ = ["Applied", "Captioner", "Document", "Located", "NamesSeen", "Writing"]
 
-# sidecars and texts written in one transaction
+# sidecars and texts written in one statement
 _BATCH = 500
 _NEVER_TEXTS = (".caption",)
 
@@ -60,6 +60,10 @@ class Applied:
     refused: int = 0
 
 
+Writing = Callable[[Session], list[Applied]]
+"""Writes what some documents say in the transaction of a session; may be called again if that is repeated."""
+
+
 @dataclass(slots=True)
 class _Sorted:
     sheets: list[Document] = field(default_factory=list)
@@ -68,8 +72,9 @@ class _Sorted:
 
 
 class Captioner:
-    """Applies the documents of one upload when all its pictures are in.
+    """Reads the documents of one upload when all its pictures are in.
 
+    Nothing is written meanwhile: a large sheet is read without a lock, and one transaction writes all or nothing.
     A sheet goes before a sidecar, and a sidecar before what the picture's file says itself.
 
     Args:
@@ -82,16 +87,12 @@ class Captioner:
         self._seen = seen
         self._texts = texts
 
-    def apply(self, documents: Sequence[Document]) -> Iterator[Applied]:
-        """Apply all documents; yield what became of each, sheets first, as soon as it is written.
-
-        Raises:
-            NotFound: the collection was deleted.
-        """
+    def read(self, documents: Sequence[Document]) -> Iterator[Writing]:
+        """Read all documents; yield what writes them, to be called in this order."""
         lookup = Lookup(self._ingest.sessions, self._ingest.collection_id, self._seen)
         refused: list[Applied] = []
         found = self._sorted(documents, lookup, refused)
-        yield from refused
+        yield lambda _: refused
         lookup.with_sheets = {document.located.archive for document in found.sheets}
         captions = SheetCaptions(self._ingest, lookup, texts=self._texts)
         for document in found.sheets:
@@ -100,9 +101,9 @@ class Captioner:
         # the best sidecar of a picture comes first
         found.sidecars.sort(key=lambda each: sidecars.by_rank(each[0].located.name))
         for some in batches(found.sidecars, _BATCH):
-            yield from self._sidecars(some, given)
+            yield self._sidecars(some, given)
         for texts in batches(found.texts, _BATCH):
-            yield from self._add_texts(texts)
+            yield self._texts_of(texts)
 
     def _sorted(self, documents: Sequence[Document], lookup: Lookup, refused: list[Applied]) -> _Sorted:
         """Tell by its content what each document is; those that are nothing go to ``refused``."""
@@ -143,38 +144,46 @@ class Captioner:
         with document.opened() as stream:
             return sidecars.read_object(stream) is not None
 
-    def _sheet(self, document: Document, captions: SheetCaptions) -> Applied:
+    def _sheet(self, document: Document, captions: SheetCaptions) -> Writing:
         try:
             with document.opened() as stream:
-                result = captions.apply(document.located, stream, document.kind)
+                sheet = captions.read(document.located, stream, document.kind)
         except (MediaRejected, TooLarge) as error:
-            return _refused(document, error)
-        return Applied(document, result.outcomes, True, " ".join(result.remarks) or None, result.refused)
+            refused = _refused(document, error)
+            return lambda _: [refused]
+        return lambda session: [_of_sheet(document, sheet, session)]
 
-    def _sidecars(self, some: Iterable[tuple[Document, list[Picture]]], given: dict[UUID, Given]) -> Iterator[Applied]:
-        """Write the captions of sidecars, except for pictures that a sheet or a better sidecar already ``given``."""
+    def _sidecars(self, some: Iterable[tuple[Document, list[Picture]]], given: dict[UUID, Given]) -> Writing:
+        """Read the captions of sidecars, except for pictures that a sheet or a better sidecar already ``given``."""
         texts: dict[UUID, str] = {}
+        unwritten: list[Applied] = []
         written: list[tuple[Document, list[UUID]]] = []
         for document, pictures in some:
             try:
                 ids, text = self._read(document, pictures)
             except (MediaRejected, TooLarge) as error:
-                yield _refused(document, error)
+                unwritten.append(_refused(document, error))
                 continue
             free = [item_id for item_id in ids if item_id not in given]
             if text is None:
-                yield _unchanged(document, ids[0], None, "It has no caption.")
+                unwritten.append(_unchanged(document, ids[0], None, "It has no caption."))
             elif not free:
                 other = next((given[item_id] for item_id in ids if given[item_id].text != text), None)
                 remark = f"Not used: {other.by!r} has the caption." if other else None
-                yield _unchanged(document, ids[0], ItemKind.BOTH, remark)
+                unwritten.append(_unchanged(document, ids[0], ItemKind.BOTH, remark))
             else:
                 texts |= dict.fromkeys(free, text)
                 given |= dict.fromkeys(free, Given(document.located.name, text))
                 written.append((document, free))
-        changes = run_transaction(self._ingest.sessions, partial(records.set_captions, captions=texts))
-        for document, ids in written:
-            yield _changed(document, [item_id for item_id in ids if item_id in changes], changes)
+
+        def write(session: Session) -> list[Applied]:
+            changes = records.set_captions(session, texts)
+            return unwritten + [
+                _changed(document, [item_id for item_id in ids if item_id in changes], changes)
+                for document, ids in written
+            ]
+
+        return write
 
     def _read(self, document: Document, pictures: Sequence[Picture]) -> tuple[list[UUID], str | None]:
         """Return the items of a sidecar's pictures, and its caption."""
@@ -185,17 +194,29 @@ class Captioner:
         with document.opened() as stream:
             return ids, sidecars.caption(stream, document.kind, names, self._ingest.settings)
 
-    def _add_texts(self, documents: Sequence[Document]) -> Iterator[Applied]:
-        read: list[tuple[Document, str]] = []
+    def _texts_of(self, documents: Sequence[Document]) -> Writing:
+        refused: list[Applied] = []
+        read: list[tuple[Document, CheckedText]] = []
         for document in documents:
             try:
                 with document.opened() as stream:
-                    read.append((document, read_text(stream, self._ingest.settings)))
+                    text = read_text(stream, self._ingest.settings)
             except (MediaRejected, TooLarge) as error:
-                yield _refused(document, error)
-        outcomes = self._ingest.add_texts((text, document.located.name) for document, text in read)
-        for (document, _), outcome in zip(read, outcomes, strict=True):
-            yield Applied(document, [outcome])
+                refused.append(_refused(document, error))
+            else:
+                read += ((document, checked) for checked in self._ingest.check_texts([(text, document.located.name)]))
+
+        def write(session: Session) -> list[Applied]:
+            outcomes = self._ingest.insert_texts(session, [checked for _, checked in read])
+            added = [Applied(document, [outcome]) for (document, _), outcome in zip(read, outcomes, strict=True)]
+            return refused + added
+
+        return write
+
+
+def _of_sheet(document: Document, sheet: SheetToWrite, session: Session) -> Applied:
+    result = sheet.write(session)
+    return Applied(document, result.outcomes, True, " ".join(result.remarks) or None, result.refused)
 
 
 def _refused(document: Document, error: RetllmError) -> Applied:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, BinaryIO, Literal
 
 import sqlalchemy as sa
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import ItemKind
 from retllm.db.session import Sessions, run_transaction
 from retllm.db.tables import Item, new_id
-from retllm.errors import Conflict, MediaRejected, NotFound, TooLarge
+from retllm.errors import Conflict, DatabaseBusy, MediaRejected, NotFound, TooLarge
 from retllm.media import copies, records, streams
 from retllm.media.formats import PICTURE_FORMATS
 from retllm.media.names import clean_name, one_line
@@ -45,6 +46,8 @@ log = structlog.get_logger(__name__)
 _TEXT_NAME_CHARS = 80
 # texts inserted in one transaction
 _TEXT_BATCH = 500
+CheckedText = dict[str, Any] | FileOutcome
+"""The values of a text's item, or the outcome of a text that is rejected."""
 # attempts to add an item while items with the same content are deleted concurrently
 _TRIES = 3
 
@@ -68,17 +71,30 @@ class Ingest:
 
     def add_texts(self, texts: Iterable[tuple[str, str | None]]) -> list[FileOutcome]:
         """Add texts in batches, each with its name or None; return one outcome for each, in the same order."""
-        checked = [self._check_text(text, name) for text, name in texts]
-        values = [entry for entry in checked if isinstance(entry, dict)]
+        checked = self.check_texts(texts)
+        outcomes: list[FileOutcome] = []
+        for start in range(0, len(checked), _TEXT_BATCH):
+            insert = partial(self.insert_texts, checked=checked[start : start + _TEXT_BATCH])
+            try:
+                outcomes += run_transaction(self.sessions, insert)
+            except sa.exc.IntegrityError as error:
+                raise NotFound("The collection was deleted.", collection_id=str(self.collection_id)) from error
+        return outcomes
+
+    def check_texts(self, texts: Iterable[tuple[str, str | None]]) -> list[CheckedText]:
+        """Return for each text, with its name or None, the values of its item, or why it is rejected."""
+        return [self._check_text(text, name) for text, name in texts]
+
+    def insert_texts(self, session: Session, checked: Sequence[CheckedText]) -> list[FileOutcome]:
+        """Insert checked texts in the caller's transaction; return one outcome for each, in the same order."""
+        # sorted, so that two uploads of the same texts can't deadlock
+        values = sorted((t for t in checked if isinstance(t, dict)), key=lambda text: str(text["content_sha256"]))
         outcomes: dict[uuid.UUID, FileOutcome] = {}
         for start in range(0, len(values), _TEXT_BATCH):
-            outcomes |= self._insert_texts(values[start : start + _TEXT_BATCH])
-        return [
-            entry if isinstance(entry, FileOutcome) else outcomes.get(entry["id"]) or self._retry_text(entry)
-            for entry in checked
-        ]
+            outcomes |= self._insert_texts(session, values[start : start + _TEXT_BATCH])
+        return [entry if isinstance(entry, FileOutcome) else outcomes[entry["id"]] for entry in checked]
 
-    def _check_text(self, text: str, name: str | None) -> dict[str, Any] | FileOutcome:
+    def _check_text(self, text: str, name: str | None) -> CheckedText:
         shown = clean_name(name) if name else one_line(text[:_TEXT_NAME_CHARS]) or "text"
         try:
             clean = clean_text(text, self.settings)
@@ -94,34 +110,25 @@ class Ingest:
             "size_bytes": len(clean.encode("utf-8")),
         }
 
-    def _insert_texts(self, values: list[dict[str, Any]]) -> dict[uuid.UUID, FileOutcome]:
-        """Insert texts; return outcomes by the new keys, except for texts whose duplicate was deleted concurrently."""
-        rows = [{**text, "collection_id": self.collection_id} for text in values]
-
-        def insert(session: Session) -> tuple[set[uuid.UUID], dict[str, records.Known]]:
-            added = records.insert_items(session, rows)
-            others = [text["content_sha256"] for text in values if text["id"] not in added]
-            return added, records.find_contents(session, self.collection_id, others)
-
-        try:
-            added, known = run_transaction(self.sessions, insert)
-        except sa.exc.IntegrityError as error:
-            raise NotFound("The collection was deleted.", collection_id=str(self.collection_id)) from error
-        outcomes = {}
-        for text in values:
-            key, name, existing = text["id"], text["name"], known.get(text["content_sha256"])
-            if key in added:
-                outcomes[key] = FileOutcome(name=name, status="added", item_id=key, kind=ItemKind.TEXT)
-            elif existing is not None:
-                outcomes[key] = FileOutcome(name=name, status="duplicate", item_id=existing.id, kind=existing.kind)
-        return outcomes
-
-    def _retry_text(self, values: dict[str, Any]) -> FileOutcome:
-        """Add a text whose duplicate was deleted before it could be read."""
+    def _insert_texts(self, session: Session, values: Sequence[dict[str, Any]]) -> dict[uuid.UUID, FileOutcome]:
+        """Insert texts; return their outcomes by the new keys."""
+        outcomes: dict[uuid.UUID, FileOutcome] = {}
         for _ in range(_TRIES):
-            if outcomes := self._insert_texts([values]):
-                return outcomes[values["id"]]
-        raise Conflict("The same text is added and deleted repeatedly by other requests: try again.")
+            left = [text for text in values if text["id"] not in outcomes]
+            rows = [{**text, "collection_id": self.collection_id} for text in left]
+            added = records.insert_items(session, rows)
+            others = [text["content_sha256"] for text in left if text["id"] not in added]
+            known = records.find_contents(session, self.collection_id, others)
+            for text in left:
+                key, name, existing = text["id"], text["name"], known.get(text["content_sha256"])
+                if key in added:
+                    outcomes[key] = FileOutcome(name=name, status="added", item_id=key, kind=ItemKind.TEXT)
+                elif existing is not None:
+                    outcomes[key] = FileOutcome(name=name, status="duplicate", item_id=existing.id, kind=existing.kind)
+            # a duplicate may have been deleted before it was read
+            if len(outcomes) == len(values):
+                return outcomes
+        raise DatabaseBusy("The same text is added and deleted repeatedly by other requests: try again.")
 
     def add_picture(self, name: str, stream: BinaryIO, text: str | None = None) -> FileOutcome:
         """Add one picture, with ``text`` as its caption. ``stream`` is seekable and stays open.
@@ -207,10 +214,14 @@ class Ingest:
         sha256: str,
         inspected: Inspected | RenderedPart,
         caption: str | None = None,
+        *,
+        repeatable: bool = False,
     ) -> dict[str, Any]:
         """Store the files of a picture that was decoded; return the values of its item, which is not inserted.
 
-        Without ``caption`` it gets the one that its file has in itself.
+        Args:
+            caption: without one, the item gets the caption that its file has in itself.
+            repeatable: other attempts store the same files, so that an error deletes none of them.
         """
         if caption is None and isinstance(inspected, Inspected):
             texts = inspected.texts
@@ -227,7 +238,8 @@ class Ingest:
             if copy:
                 self.storage.put(copy, io.BytesIO(inspected.copy))
         except BaseException:
-            self.discard(*keys)
+            if not repeatable:
+                self.discard(*keys)
             raise
         return {
             "id": item_id,

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemState
 from retllm.db.tables import Item, Search, Source
+from retllm.db.uploads import FilePart, UploadFile
 from retllm.errors import NotFound
 from retllm.media.storage import Storage
 from retllm.queue.violations import Violation
@@ -32,7 +33,7 @@ class _NamedFile:
 def wrong_files(session: Session, storage: Storage, sample: int | None) -> Iterator[Violation]:
     """Yield files that are missing or differ from their rows.
 
-    ``sample`` limits the number of items, of searches and of whole files.
+    ``sample`` limits the number of items, of searches, of whole files and of uploaded files.
     ``session`` must see concurrent commits (READ COMMITTED).
     """
     for named in _named(session, sample):
@@ -61,6 +62,10 @@ def _named(session: Session, sample: int | None) -> Iterator[_NamedFile]:
     for source, key, sha256 in session.execute(_sampled(sources, sample)).all():
         yield _NamedFile(f"source {source}", key, sha256)
 
+    uploaded = sa.select(UploadFile.id, UploadFile.file_key, UploadFile.sha256).where(UploadFile.file_key.is_not(None))
+    for file, key, sha256 in session.execute(_sampled(uploaded, sample)).all():
+        yield _NamedFile(f"file {file}", key, sha256)
+
 
 def _sampled(query: Any, sample: int | None) -> Any:
     return query if sample is None else query.order_by(sa.func.random()).limit(sample)
@@ -82,7 +87,8 @@ def _is_named(session: Session, named: _NamedFile) -> bool:
     item = sa.select(Item.id).where(sa.or_(*(key == named.key for key in keys)))
     search = sa.select(Search.id).where(Search.query_picture_key == named.key)
     source = sa.select(Source.id).where(Source.file_key == named.key)
-    return session.scalar(sa.select(sa.or_(item.exists(), search.exists(), source.exists()))) is True
+    uploaded = sa.select(UploadFile.id).where(UploadFile.file_key == named.key)
+    return session.scalar(sa.select(sa.or_(*(query.exists() for query in (item, search, source, uploaded))))) is True
 
 
 def orphans(session: Session, storage: Storage) -> list[str]:
@@ -93,6 +99,7 @@ def orphans(session: Session, storage: Storage) -> list[str]:
     fs, root = url_to_fs(storage.url)
     top = str(root).rstrip("/")
     stored = {str(path).removeprefix(top).lstrip("/") for path in fs.find(top)}
-    columns = (Item.picture_key, Item.thumbnail_key, Item.copy_key, Search.query_picture_key, Source.file_key)
+    pictures = (Item.picture_key, Item.thumbnail_key, Item.copy_key, Search.query_picture_key)
+    columns = (*pictures, Source.file_key, UploadFile.file_key, FilePart.file_key)
     named = {key for column in columns for key in session.scalars(sa.select(column).where(column.is_not(None)))}
     return sorted(stored - named)

@@ -19,9 +19,10 @@ _JOBS = (
     ),
     Rule(
         "open_has_work",
-        "a job that is not over has a ready or leased unit",
+        "a job that is not over has a ready or leased unit, or is an upload that takes files",
         """SELECT j.id, j.state FROM jobs j WHERE j.finished_at IS NULL AND NOT EXISTS (
-               SELECT FROM units u WHERE u.job_id = j.id AND u.state IN ('ready', 'leased')) LIMIT :limit""",
+               SELECT FROM units u WHERE u.job_id = j.id AND u.state IN ('ready', 'leased'))
+            AND NOT EXISTS (SELECT FROM uploads p WHERE p.id = j.id AND p.closed_at IS NULL) LIMIT :limit""",
     ),
     Rule(
         "over_has_no_work",
@@ -93,6 +94,48 @@ _UNITS = (
     ),
 )
 
+_UPLOADS = (
+    Rule(
+        "job_has_its_upload",
+        "every upload job says whether it takes files",
+        """SELECT j.id, j.state FROM jobs j WHERE j.kind = 'upload' AND NOT EXISTS (
+               SELECT FROM uploads p WHERE p.id = j.id) LIMIT :limit""",
+    ),
+    Rule(
+        "file_has_its_outcome",
+        "no file of an upload that is over waits, unless the upload was cancelled",
+        """SELECT j.id, j.state || ', file ' || f.id || ' waits' FROM jobs j JOIN upload_files f ON f.job_id = j.id
+            WHERE j.finished_at IS NOT NULL AND j.state <> 'cancelled' AND f.status = 'waiting' LIMIT :limit""",
+    ),
+    Rule(
+        "waiting_file_has_its_unit",
+        "a picture or an archive that waits is in a ready or leased unit, unless its upload was cancelled",
+        """SELECT f.job_id, 'file ' || f.id FROM upload_files f JOIN jobs j ON j.id = f.job_id
+            WHERE f.status = 'waiting' AND f.content IN ('picture', 'archive') AND NOT j.cancel_requested
+            AND NOT EXISTS (SELECT FROM unit_items u WHERE u.job_id = f.job_id AND u.stage = 'media'
+                AND u.item::uuid = f.id AND u.state IN ('ready', 'leased')) LIMIT :limit""",
+    ),
+    Rule(
+        "added_is_there",
+        "a file that was added names an item",
+        """SELECT f.job_id, 'file ' || f.id || ': item ' || coalesce(f.item_id::text, '-')
+            FROM upload_files f LEFT JOIN items i ON i.id = f.item_id
+            WHERE f.status = 'added' AND i.id IS NULL LIMIT :limit""",
+    ),
+    Rule(
+        "added_once",
+        "an item was added by one file",
+        """SELECT item_id, count(*) || ' files' FROM upload_files WHERE status = 'added'
+            GROUP BY item_id HAVING count(*) > 1 LIMIT :limit""",
+    ),
+    Rule(
+        "rejected_says_why",
+        "a file that was rejected, and no other, has an error",
+        """SELECT job_id, 'file ' || id || ' is ' || status FROM upload_files
+            WHERE (status = 'rejected') <> (coalesce(error, '') <> '') LIMIT :limit""",
+    ),
+)
+
 _INDEX = (
     Rule(
         "done_is_embedded",
@@ -101,7 +144,7 @@ _INDEX = (
         """SELECT d.id, 'item ' || d.item || ' by ' || e.name
             FROM unit_items d JOIN jobs j ON j.id = d.job_id
             JOIN items i ON i.id = d.item::uuid AND i.state = 'ready'
-            CROSS JOIN LATERAL (SELECT coalesce(nullif(d.way, ''), j.params->>'embedder') AS name) AS e
+            CROSS JOIN LATERAL (SELECT coalesce(d.embedder, j.params->>'embedder') AS name) AS e
             WHERE d.stage = 'embed' AND d.state = 'done' AND NOT EXISTS (
                 SELECT FROM embeddings v JOIN embedding_models m ON m.id = v.model_id
                 WHERE v.item_id = i.id AND m.name = e.name)
@@ -202,5 +245,5 @@ _SEARCH = (
     ),
 )
 
-RULES: tuple[Rule, ...] = (*_JOBS, *_UNITS, *_INDEX, *_SEARCH, *TOKEN_RULES)
+RULES: tuple[Rule, ...] = (*_JOBS, *_UNITS, *_UPLOADS, *_INDEX, *_SEARCH, *TOKEN_RULES)
 """Every rule; names are unique."""

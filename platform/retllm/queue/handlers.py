@@ -22,6 +22,7 @@ class JobHandler:
     Attributes:
         next_units: returns the next units when none is open; None if the job is complete. With an empty list the job
             stays open without a unit: further units come from elsewhere.
+        ahead: returns units that need not wait for the open ones; asked when a unit has ended and others are open.
         on_dead: stores the error of a dead unit with its items; the last argument is false if the items did not cause
             the failure.
         finish: stores the result of a job that succeeded or partially succeeded.
@@ -32,6 +33,7 @@ class JobHandler:
     on_dead: Callable[[Session, Job, Unit, str, bool], None]
     finish: Callable[[Session, Job], None]
     reopen: Callable[[Session, Job, Sequence[Unit]], None]
+    ahead: Callable[[Session, Job], NextUnits | None] = lambda _session, _job: None
 
 
 _handlers: dict[JobKind, JobHandler] = {}

@@ -90,7 +90,7 @@ def append_units(session: Session, job: Job, stage: Stage, payloads: Sequence[di
 
 
 def finish_if_complete(session: Session, job: Job) -> list[Notification]:
-    """If no unit is open, add the next units, or end the job if there are none.
+    """If no unit is open, add the next units, or end the job if there are none; otherwise add units ahead of those.
 
     Returns the new units to notify workers of.
     """
@@ -105,9 +105,10 @@ def finish_if_complete(session: Session, job: Job) -> list[Notification]:
             .group_by(Unit.stage, Unit.state)
         )
     }
-    if any(counts.get((stage, state)) for stage in Stage for state in OPEN_UNITS):
-        return []
     handler = handler_of(job.kind)
+    if any(counts.get((stage, state)) for stage in Stage for state in OPEN_UNITS):
+        ahead = None if job.cancel_requested else handler.ahead(session, job)
+        return append_units(session, job, *ahead) if ahead else []
     following = None if job.cancel_requested else handler.next_units(session, job)
     if following is not None:
         return append_units(session, job, *following)

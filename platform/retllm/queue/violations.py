@@ -29,14 +29,15 @@ class Violation:
         return asdict(self)
 
 
-# one row for each item of a unit; `way` is the embedder or the pass of the fine stage
+# one row for each item of a unit; `way` is the embedder and the pass
 _VIEWS = """
     WITH unit_items AS (
         SELECT u.id, u.job_id, u.stage, u.state, named.item,
-               coalesce(u.payload->>'embedder', u.payload->>'pass', '') AS way
+               u.payload->>'embedder' AS embedder, u.payload->>'pass' AS pass,
+               concat_ws(' ', u.payload->>'embedder', u.payload->>'pass') AS way
         FROM units u CROSS JOIN LATERAL jsonb_array_elements_text(u.payload->'items') AS named(item)
     ), scoring AS (
-        SELECT * FROM unit_items WHERE stage = 'fine' AND way <> 'entropy' AND state <> 'split'
+        SELECT * FROM unit_items WHERE stage = 'fine' AND pass IS DISTINCT FROM 'entropy' AND state <> 'split'
     )
 """
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import FileStatus, ItemKind
 from retllm.db.tables import Job, new_id
 from retllm.db.uploads import UploadFile
-from retllm.media.captioning import Captioner, Document, Located, NamesSeen
+from retllm.media.captioning import Applied, Captioner, Document, Located, NamesSeen, Writing
 from retllm.media.ingest import Ingest, delete_files
 from retllm.media.outcomes import FileOutcome
 from retllm.media.sniffing import PICTURED, FileKind
@@ -30,42 +30,46 @@ def apply_captions(
 ) -> list[Notification]:
     """Add the texts and apply sheets and sidecars of an upload; every row of a sheet gets an outcome.
 
+    All files are read first, without a lock. Captions, texts and outcomes are then written in the one transaction that
+    ends the unit, so that an attempt that is lost leaves nothing, and the next one finds what this one found.
+
     Raises:
         StaleClaim, JobCancelled: between two files, or at the end.
     """
     with context.sessions() as session:
         seen = _names_seen(session, job.id)
-    outcomes: dict[UUID, dict[str, Any]] = {}
-    rows: list[dict[str, Any]] = []
+    writings: list[Writing] = []
     with ExitStack() as stack:
         opener = ArchiveFiles(context, stack)
         documents = {_document(file, opener): file for file in files}
         captioner = Captioner(ingest, seen, texts=job.params["texts"])
-        for applied in captioner.apply(list(documents)):
+        for writing in captioner.read(list(documents)):
             held.lease.check()
-            file = documents[applied.document]
-            if not applied.is_sheet:
-                outcomes[file.id] = columns_of(applied.outcomes[0])
-                continue
-            outcomes[file.id] = {"status": FileStatus.READ, "remark": applied.remark}
-            rows += [
-                {"id": new_id(), "job_id": job.id, "parent_id": file.id, "name": outcome.name, **columns_of(outcome)}
-                for outcome in applied.outcomes
-            ]
+            writings.append(writing)
 
     released: list[str] = []
 
     def write(session: Session, _job: Job) -> list[Notification]:
-        if rows:
-            session.execute(sa.insert(UploadFile), rows)
-        for file_id, columns in outcomes.items():
-            session.execute(sa.update(UploadFile).where(UploadFile.id == file_id).values(**columns))
-        released[:] = release(session, list(outcomes))
+        for writing in writings:
+            for applied in writing(session):
+                _write_outcomes(session, documents[applied.document], applied)
+        released[:] = release(session, [file.id for file in files])
         return []
 
     notified = complete(context.sessions, held.claim, write)
     delete_files(context.storage, released)
     return notified
+
+
+def _write_outcomes(session: Session, file: UploadFile, applied: Applied) -> None:
+    columns = {"status": FileStatus.READ, "remark": applied.remark}
+    if not applied.is_sheet:
+        columns = columns_of(applied.outcomes[0])
+    elif applied.outcomes:
+        base = {"job_id": file.job_id, "parent_id": file.id}
+        rows = [{**base, "id": new_id(), "name": outcome.name, **columns_of(outcome)} for outcome in applied.outcomes]
+        session.execute(sa.insert(UploadFile), rows)
+    session.execute(sa.update(UploadFile).where(UploadFile.id == file.id).values(**columns))
 
 
 def _document(file: UploadFile, opener: ArchiveFiles) -> Document:

@@ -87,7 +87,7 @@ class _Splitting:
         if sha256 in self._known:
             return Processed(key, columns)
         with io.BytesIO(part.data) as picture:
-            item = self._ingest.store_inspected(key, name, picture, sha256, part)
+            item = self._ingest.store_inspected(key, name, picture, sha256, part, repeatable=True)
         return Processed(key, columns, {**item, "part": which})
 
     def processed(self, stream: BinaryIO) -> Processed:

@@ -25,10 +25,10 @@ from retllm.queue.notifications import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext
 from retllm.uploads.archive_files import ArchiveFiles, unpack
 from retllm.uploads.captions import apply_captions
-from retllm.uploads.handler import CAPTIONS
 from retllm.uploads.kept import release
 from retllm.uploads.processed import Processed, write
 from retllm.uploads.receive import rejection
+from retllm.uploads.vectors import CAPTIONS, embed_early
 from retllm.uploads.whole_files import split
 
 
@@ -65,7 +65,7 @@ def _add_pictures(
     def write_all(session: Session, job: Job) -> list[Notification]:
         write(session, ingest.collection_id, job.id, processed)
         released[:] = release(session, [done.id for done in processed])
-        return []
+        return embed_early(session, job, [done.id for done in processed], context.settings)
 
     notified = complete(context.sessions, held.claim, write_all)
     for done in processed:
@@ -136,7 +136,7 @@ def _process(
             if sha256 not in known:
                 inspected = inspect_picture(stream, ingest.settings) if content is FileKind.PICTURE else None
                 if inspected is not None and inspected.pages == 1:
-                    done.item = ingest.store_inspected(file.id, file.name, stream, sha256, inspected)
+                    done.item = ingest.store_inspected(file.id, file.name, stream, sha256, inspected, repeatable=True)
                     done.columns["remark"] = inspected.remark
                 else:
                     columns = done.columns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ def plain(count: int, size: tuple[int, int] = (160, 120)) -> list[Image.Image]:
 
 def pages(count: int, kind: str = "TIFF", **options: Any) -> bytes:
     first, *others = plain(count)
-    return encoded(first, kind, save_all=True, append_images=others, **options)
+    # a PDF has the time at which it was made
+    dated = {name: time.gmtime(0) for name in ("creationDate", "modDate")} if kind == "PDF" else {}
+    return encoded(first, kind, save_all=True, append_images=others, **dated, **options)
 
 
 def parts(data: bytes, settings: Settings, kind: FileKind | None = None) -> list[RenderedPart | BrokenPart]:

@@ -177,9 +177,9 @@ def test_what_can_not_be_read_and_what_is_left_out_is_said(
     first, second, third = Image.new("RGB", (160, 120), "red"), Image.new("RGB", (161, 120)), noise(2, (160, 120))
     data = encoded(first, "TIFF", save_all=True, append_images=[second, third])
     outcomes = add_file(ingest, "a.tif", io.BytesIO(data))
-    assert statuses(outcomes) == [("a.tif, page 1", "added"), ("a.tif, page 2", "rejected")]
-    assert outcomes[1].error is not None
-    assert outcomes[1].error.message == "It has 161 × 120 pixels."
+    assert statuses(outcomes) == [("a.tif", "read"), ("a.tif, page 1", "added"), ("a.tif, page 2", "rejected")]
+    assert outcomes[2].error is not None
+    assert outcomes[2].error.message == "It has 161 × 120 pixels."
     whole = rows(media_sessions, ingest.collection_id)[0]
     assert whole.remark == "The file has 3 pages; RETLLM_MAX_PARTS allows 2: the rest was left out."
     assert [item.part for item in items()] == [{"page": 1, "pages": 3}]

@@ -1,18 +1,22 @@
-"""Turn the rows of a sheet into captions of pictures, and where they are texts into items."""
+"""Turn the rows of a sheet into captions of pictures, and where they are texts into items.
+
+A sheet is read first, and written later, so that what locks the items takes no longer than it must.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import partial
 from typing import BinaryIO, Literal
 from uuid import UUID
 
+from sqlalchemy.orm import Session
+
 from retllm.db.enums import ItemKind
-from retllm.db.session import run_transaction
 from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import records
-from retllm.media.ingest import Ingest
+from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome, rejected
 from retllm.media.sheets import columns
@@ -27,7 +31,7 @@ from retllm.media.sheets.rows import Problem, Reason, Row, Sheet, problem
 from retllm.media.sniffing import FileKind
 from retllm.media.texts import clean_text
 
-# rows whose pictures are looked up in one transaction, and captions that are written in one
+# rows whose pictures are looked up in one transaction, and captions that are written in one statement
 _LOOKED_UP = 5000
 _WRITTEN = 500
 
@@ -63,13 +67,13 @@ class Given:
 
 
 class SheetCaptions:
-    """Applies the sheets of one upload. Of two sheets that give a picture different captions, the first one counts.
+    """Reads the sheets of one upload. Of two sheets that give a picture different captions, the first one counts.
 
     Args:
         texts: whether rows without a picture become texts.
 
     Attributes:
-        given: the captions that pictures have got.
+        given: the captions that pictures get.
     """
 
     def __init__(self, ingest: Ingest, lookup: Lookup, *, texts: bool) -> None:
@@ -78,31 +82,28 @@ class SheetCaptions:
         self._texts = texts
         self.given: dict[UUID, Given] = {}
 
-    def apply(self, located: Located, stream: BinaryIO, kind: FileKind) -> SheetResult:
-        """Apply every row of a sheet. Rows for the same picture become one caption, one line for each.
+    def read(self, located: Located, stream: BinaryIO, kind: FileKind) -> SheetToWrite:
+        """Read every row of a sheet. Rows for the same picture become one caption, one line for each.
 
         Raises:
             MediaRejected: the file is no sheet, or has no rows.
             TooLarge: it is too large.
-            NotFound: the collection was deleted.
         """
         end: RetllmError | None = None
         with read_rows(stream, kind, self._ingest.settings) as sheet:
-            run = _Run(self._ingest, self._lookup, located, as_texts=self._texts or sheet.is_texts)
+            run = SheetToWrite(self._ingest, self._lookup, located, as_texts=self._texts or sheet.is_texts)
             try:
                 for rows in batches(_checked(sheet, run.as_texts), _LOOKED_UP):
                     run.take(rows)
             except (MediaRejected, TooLarge) as error:
                 end = error
-        run.write(self.given)
-        outcomes = run.outcomes()
-        if end is None and not outcomes:
-            raise MediaRejected("The file contains no captions.")
+        run.remarks = sheet.remarks
+        run.settle(self.given)
+        if run.is_empty:
+            raise end or MediaRejected("The file contains no captions.")
         if end is not None:
-            if not outcomes:
-                raise end
-            outcomes.append(rejected(located.name, end))
-        return SheetResult(outcomes, sheet.remarks, run.refusals.total)
+            run.end = rejected(located.name, end)
+        return run
 
 
 def _checked(sheet: Sheet, as_texts: bool) -> Iterator[Row]:
@@ -121,33 +122,38 @@ def _checked(sheet: Sheet, as_texts: bool) -> Iterator[Row]:
         yield row
 
 
-class _Run:
-    """One sheet that is being applied."""
+class SheetToWrite:
+    """One sheet: it is read row by row, settled with the sheets before it, and written in the caller's transaction."""
 
     def __init__(self, ingest: Ingest, lookup: Lookup, located: Located, *, as_texts: bool) -> None:
         self.as_texts = as_texts
-        self.refusals = Refusals(located.name)
+        self.remarks: list[str] = []
+        self.end: FileOutcome | None = None
+        """Why the sheet was not read to its end."""
+        self._refusals = Refusals(located.name)
         self._ingest = ingest
         self._lookup = lookup
         self._located = located
-        self._outcomes: list[tuple[int, FileOutcome]] = []
+        self._refused: list[tuple[int, FileOutcome]] = []
         self._captions: dict[UUID, _Captions] = {}
+        self._settled: dict[UUID, str] = {}
+        self._new_texts: list[tuple[int, CheckedText]] = []
         self._kept = 0
 
-    def outcomes(self) -> list[FileOutcome]:
-        """Return the outcomes in the order of the rows, then those for further refused rows."""
-        self._outcomes.sort(key=lambda each: each[0])
-        return [outcome for _, outcome in self._outcomes] + self.refusals.rest()
+    @property
+    def is_empty(self) -> bool:
+        """Whether no row has an outcome."""
+        return not (self._refused or self._settled or self._new_texts)
 
     def _refuse(self, number: int, found: Problem) -> None:
-        if (outcome := self.refusals.take(number, found)) is not None:
-            self._outcomes.append((number, outcome))
+        if (outcome := self._refusals.take(number, found)) is not None:
+            self._refused.append((number, outcome))
 
-    def _done(self, number: int, outcome: FileOutcome) -> None:
-        self._outcomes.append((number, outcome.model_copy(update={"name": f"{self._located.name}, row {number}"})))
+    def _named(self, number: int, outcome: FileOutcome) -> tuple[int, FileOutcome]:
+        return number, outcome.model_copy(update={"name": f"{self._located.name}, row {number}"})
 
     def take(self, rows: Iterable[Row]) -> None:
-        """Look up the pictures of rows, and add the rows that are texts."""
+        """Look up the pictures of rows, and keep the rows that are texts."""
         named: list[tuple[Row, list[str]]] = []
         references: dict[str, Reference] = {}
         texts: list[tuple[Row, str]] = []
@@ -171,9 +177,8 @@ class _Run:
                 self._refuse(row.number, problem(target.reason, message))
             else:
                 self._keep(row, captions, target, references[row.file])
-        added = self._ingest.add_texts((text, row.name) for row, text in texts) if texts else []
-        for (row, _), outcome in zip(texts, added, strict=True):
-            self._done(row.number, outcome)
+        checked = self._ingest.check_texts((text, row.name) for row, text in texts)
+        self._new_texts += zip((row.number for row, _ in texts), checked, strict=True)
 
     def _cleaned(self, row: Row) -> list[str] | Problem:
         if row.problem is not None:
@@ -199,21 +204,33 @@ class _Run:
         if not (known.whole and target.whole) and not may_be_one(known.reference, named):
             known.mixed_up_with = clean_name(row.file)
 
-    def write(self, given: dict[UUID, Given]) -> None:
-        """Write the captions; those that an earlier sheet gave are in ``given``, which gets the new ones."""
-        for batch in batches(self._captions.items(), _WRITTEN):
-            texts = {}
-            for item_id, captions in batch:
-                text = self._joined(captions)
-                if (refused := self._conflict(captions, text, given.get(item_id))) is not None:
-                    for number in captions.rows:
-                        self._refuse(number, refused(number))
-                else:
-                    texts[item_id] = text
-                    given[item_id] = Given(f"{self._located.name}, row {captions.rows[0]}", text)
-            changes = run_transaction(self._ingest.sessions, partial(records.set_captions, captions=texts))
-            for item_id in texts:
-                self._written(item_id, changes.get(item_id))
+    def settle(self, given: dict[UUID, Given]) -> None:
+        """Decide which captions count; those that an earlier sheet gives are in ``given``, which gets the new ones."""
+        for item_id, captions in self._captions.items():
+            text = self._joined(captions)
+            if (refused := self._conflict(captions, text, given.get(item_id))) is not None:
+                for number in captions.rows:
+                    self._refuse(number, refused(number))
+            else:
+                self._settled[item_id] = text
+                given[item_id] = Given(f"{self._located.name}, row {captions.rows[0]}", text)
+
+    def write(self, session: Session) -> SheetResult:
+        """Write captions and texts in the caller's transaction; if that is repeated, this is called again."""
+        refusals = deepcopy(self._refusals)
+        numbers = [number for number, _ in self._new_texts]
+        added = self._ingest.insert_texts(session, [text for _, text in self._new_texts])
+        outcomes = [*self._refused, *map(self._named, numbers, added)]
+        # sorted, as all lock items
+        for batch in batches(sorted(self._settled.items()), _WRITTEN):
+            changes = records.set_captions(session, dict(batch))
+            for item_id, _ in batch:
+                number, outcome = self._written(item_id, changes.get(item_id), refusals)
+                if outcome is not None:
+                    outcomes.append((number, outcome))
+        outcomes.sort(key=lambda each: each[0])
+        told = [outcome for _, outcome in outcomes] + refusals.rest()
+        return SheetResult(told + ([self.end] if self.end else []), self.remarks, refusals.total)
 
     def _joined(self, captions: _Captions) -> str:
         """Return the caption of a picture: as many of its captions as fit, one on each line."""
@@ -247,18 +264,15 @@ class _Run:
             )
         return None
 
-    def _written(self, item_id: UUID, changed: bool | None) -> None:
+    def _written(self, item_id: UUID, changed: bool | None, refusals: Refusals) -> tuple[int, FileOutcome | None]:
         captions = self._captions[item_id]
         number = captions.rows[0]
         if changed is None:
             message = f"Row {number} names a picture that was deleted during the upload."
-            self._refuse(number, problem(Reason.DELETED, message))
-            return
+            return number, refusals.take(number, problem(Reason.DELETED, message))
         status: Literal["updated", "duplicate"] = "updated" if changed else "duplicate"
-        self._done(
-            number,
-            FileOutcome(name="", status=status, item_id=item_id, kind=ItemKind.BOTH, remark=captions.remark),
-        )
+        outcome = FileOutcome(name="", status=status, item_id=item_id, kind=ItemKind.BOTH, remark=captions.remark)
+        return self._named(number, outcome)
 
 
 @dataclass(frozen=True, slots=True)

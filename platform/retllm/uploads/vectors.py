@@ -1,0 +1,82 @@
+"""Units for the vectors of what an upload brings: some while its files still come, the others when all are in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import FileStatus, Stage, UnitState
+from retllm.db.tables import Item, Job, Unit
+from retllm.db.uploads import UploadFile
+from retllm.indexing.indexed import is_ready
+from retllm.indexing.submit import to_embed
+from retllm.media.file_table import SUFFIXES, FileRole
+from retllm.media.sniffing import FileKind
+from retllm.queue import lifecycle
+from retllm.queue.notifications import Notification
+from retllm.settings import Settings
+from retllm.uploads.submit import waiting
+
+CAPTIONS = "captions"
+"""The pass of the unit that reads the sheets and texts of an upload."""
+AGAIN = "again"
+"""The pass of units for items that got a caption after they were embedded."""
+
+_PICTURED = (FileRole.PICTURE, FileRole.PAGES, FileRole.FILM)
+_PICTURED_NAME = rf"({'|'.join(re.escape(suffix) for role in _PICTURED for suffix in SUFFIXES[role])})$"
+_DESCRIBING = (FileKind.TEXT, FileKind.CSV, FileKind.JSONL, FileKind.XMP, FileKind.ARCHIVE)
+
+
+def embed_early(session: Session, job: Job, files: Collection[UUID], settings: Settings) -> list[Notification]:
+    """Add units for the new items of these files of an upload, unless a file that waits may have captions for them.
+
+    The job is locked. Returns the units to notify workers of.
+    """
+    if not job.params["index"] or _may_get_captions(session, job.id):
+        return []
+    added = sa.select(UploadFile.item_id).where(
+        sa.or_(UploadFile.id.in_(files), UploadFile.parent_id.in_(files)), UploadFile.status == FileStatus.ADDED
+    )
+    ready = sa.select(Item.id).where(Item.id.in_(added), is_ready())
+    return lifecycle.append_units(session, job, Stage.EMBED, to_embed(session, ready, job.params, settings))
+
+
+def _may_get_captions(session: Session, job_id: UUID) -> bool:
+    # the kind of an entry of an archive is not known before its unit; its name tells what it may be
+    unknown = sa.and_(UploadFile.content.is_(None), ~UploadFile.name.regexp_match(_PICTURED_NAME, flags="i"))
+    describing = sa.or_(UploadFile.content.in_(_DESCRIBING), unknown)
+    return session.scalar(sa.select(UploadFile.id).where(*waiting(job_id), describing).limit(1)) is not None
+
+
+def embed_rest(session: Session, job: Job, settings: Settings) -> Sequence[dict[str, Any]]:
+    """Return the payloads of units for the items of a processed upload that lack a vector.
+
+    Items that got a caption after they were embedded are embedded once more for each pass of captions; not those whose
+    unit is dead, which wait for a retry.
+    """
+    arrived = sa.select(UploadFile.item_id).where(UploadFile.job_id == job.id, UploadFile.item_id.is_not(None))
+    ready = sa.select(Item.id).where(Item.id.in_(arrived), is_ready())
+    payloads = to_embed(session, ready.where(Item.id.not_in(_in_units(job.id))), job.params, settings)
+    label = Unit.payload["pass"].astext
+    counted = sa.select(
+        sa.func.count(sa.distinct(label)).filter(Unit.stage == Stage.EMBED, label.startswith(AGAIN)),
+        sa.func.count().filter(Unit.stage == Stage.MEDIA, label == CAPTIONS, Unit.state == UnitState.DONE),
+    )
+    passes, captioned = session.execute(counted.where(Unit.job_id == job.id)).one()
+    if passes < captioned:
+        done = ready.where(Item.id.in_(_in_units(job.id)), Item.id.not_in(_in_units(job.id, UnitState.DEAD)))
+        name = f"{AGAIN}-{passes + 1}" if passes else AGAIN
+        payloads += [{**payload, "pass": name} for payload in to_embed(session, done, job.params, settings)]
+    return payloads
+
+
+def _in_units(job_id: UUID, *states: UnitState) -> sa.Select[UUID]:
+    """Return the items in units of a job, in these states if any are given."""
+    item = sa.func.jsonb_array_elements_text(Unit.payload["items"])
+    query = sa.select(sa.cast(item, sa.Uuid)).where(Unit.job_id == job_id, Unit.stage == Stage.EMBED)
+    return query.where(Unit.state.in_(states)) if states else query
