@@ -20,6 +20,8 @@ from retllm.uploads.submit import waiting
 
 CAPTIONS = "captions"
 """The pass of the unit that reads the sheets and texts of an upload."""
+FAILED = "failed"
+"""The error code of files whose unit is dead."""
 
 
 def _next_units(session: Session, job: Job) -> NextUnits | None:
@@ -31,8 +33,7 @@ def _next_units(session: Session, job: Job) -> NextUnits | None:
         return Stage.MEDIA, [{"items": [str(file) for file in captions], "pass": CAPTIONS}]
     if not job.params["index"]:
         return None
-    embedded = sa.select(Unit.id).where(Unit.job_id == job.id, Unit.stage == Stage.EMBED).limit(1)
-    if session.scalar(embedded) is not None:
+    if _is_embedded(session, job.id):
         return None
     arrived = sa.select(UploadFile.item_id).where(UploadFile.job_id == job.id, UploadFile.item_id.is_not(None))
     ready = sa.select(Item.id).where(Item.id.in_(arrived), is_ready())
@@ -40,16 +41,26 @@ def _next_units(session: Session, job: Job) -> NextUnits | None:
     return (Stage.EMBED, payloads) if payloads else None
 
 
+def _is_embedded(session: Session, job_id: UUID) -> bool:
+    """Return whether there were units for the vectors since the last file was processed, which a retry does anew."""
+    last = sa.select(sa.func.max(Unit.finished_at)).where(Unit.job_id == job_id, Unit.stage == Stage.MEDIA)
+    since = sa.func.coalesce(last.scalar_subquery(), Unit.created_at)
+    query = sa.select(Unit.id).where(Unit.job_id == job_id, Unit.stage == Stage.EMBED, Unit.created_at >= since)
+    return session.scalar(query.limit(1)) is not None
+
+
 def _on_dead(session: Session, job: Job, unit: Unit, error: str, at_fault: bool) -> None:
     """Reject the file, which can be tried again; for a vector do what an index job does."""
     if unit.stage is not Stage.MEDIA:
         INDEX_HANDLER.on_dead(session, job, unit, error, at_fault)
         return
+    if at_fault:
+        unit.error = f"{session.get_one(UploadFile, UUID(unit.payload['items'][0])).name}: {error}"
     files = [UUID(file) for file in unit.payload["items"]]
     session.execute(
         sa.update(UploadFile)
         .where(UploadFile.id.in_(files), UploadFile.status == FileStatus.WAITING)
-        .values(status=FileStatus.REJECTED, error_code="failed", error=error)
+        .values(status=FileStatus.REJECTED, error_code=FAILED, error=error)
     )
 
 
@@ -62,7 +73,7 @@ def _reopen(session: Session, _job: Job, units: Sequence[Unit]) -> None:
     files = [UUID(file) for unit in units if unit.stage is Stage.MEDIA for file in unit.payload["items"]]
     session.execute(
         sa.update(UploadFile)
-        .where(UploadFile.id.in_(files), UploadFile.error_code == "failed")
+        .where(UploadFile.id.in_(files), UploadFile.error_code == FAILED)
         .values(status=FileStatus.WAITING, error_code=None, error=None)
     )
 

@@ -25,7 +25,7 @@ from tests.factories import (
 from tests.unit.web.pictures import picture
 from tests.unit.web.policy import Person
 
-from retllm.db.enums import ItemKind, JobState, MemberRole, Role, RunSource, UnitState, Visibility
+from retllm.db.enums import FileStatus, ItemKind, JobKind, JobState, MemberRole, Role, RunSource, UnitState, Visibility
 from retllm.db.people import CollectionMember, SavedView
 from retllm.db.reviews import EvaluationRun, Judgment
 from retllm.db.session import transaction
@@ -37,6 +37,7 @@ from retllm.db.tables import (
     User,
     new_id,
 )
+from retllm.db.uploads import Upload, UploadFile
 from retllm.fine.injection import Injection
 from retllm.fine.trace import Trace, Weights
 from retllm.identity import accounts, logins, tokens
@@ -121,6 +122,7 @@ class SceneBuilder:
             )
             item = self._item(session, collection, word)
             search, unit = self._search(session, people[Person.SEARCHER], item, word)
+            upload = self._upload(session, people[Person.OWNER], collection, word)
             run = self._run(session, people[Person.EDITOR], search, collection)
         keys = {
             "collection_id": collection.id,
@@ -128,6 +130,7 @@ class SceneBuilder:
             "job_id": search.id,
             "search_id": search.id,
             "unit_id": unit.id,
+            "upload_id": upload.id,
             "run_id": run.id,
             "token_id": token.id,
             "login_id": login.id,
@@ -201,6 +204,23 @@ class SceneBuilder:
             Judgment(collection_id=item.collection_id, question=search.question, item_id=item.id, relevant=True),
         )
         return search, unit
+
+    def _upload(self, session: Session, user: User, collection: Collection, word: str) -> Upload:
+        """An open upload with a rejected file that is kept."""
+        job = make_job(user.id, collection.id, JobKind.UPLOAD, params={"index": False, "texts": False})
+        upload = Upload(id=job.id)
+        file = UploadFile(
+            id=new_id(),
+            job_id=job.id,
+            name=f"{word}.txt",
+            content="text",
+            file_key=self._kept(f"uploads/{job.id}/file"),
+            status=FileStatus.REJECTED,
+            error_code="media_rejected",
+            error=f"no {word}",
+        )
+        store(session, job, upload, file)
+        return upload
 
     def _run(self, session: Session, user: User, search: Search, collection: Collection) -> EvaluationRun:
         """A run that repeats the search."""

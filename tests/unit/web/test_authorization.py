@@ -48,7 +48,7 @@ def _rules() -> list[tuple[Rule, str]]:
 
 
 ROUTES = _rules()
-_SCENE_KEYS = {"collection_id", "item_id", "job_id", "search_id", "run_id"}
+_SCENE_KEYS = {"collection_id", "item_id", "job_id", "upload_id", "search_id", "run_id"}
 _ROUTES_WITHIN_COLLECTION = [
     (rule, method)
     for rule, method in ROUTES

@@ -30,7 +30,7 @@ def _check(session: Session) -> None:
     user, keys = current_actor(), request.view_args or {}
     if "collection_id" in keys:
         collection_for(session, user, keys["collection_id"])
-    for name in ("job_id", "search_id"):
+    for name in ("job_id", "search_id", "upload_id"):
         if name in keys:
             # the route looks up an item in the same address among the candidates
             job_for(session, user, keys[name])

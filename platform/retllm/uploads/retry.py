@@ -1,0 +1,62 @@
+"""Tries the rejected files of an upload again whose bytes are kept."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, aliased
+
+from retllm.db.enums import FileStatus, Stage, UnitState
+from retllm.db.tables import Job, Unit
+from retllm.db.uploads import UploadFile
+from retllm.errors import Conflict
+from retllm.media.sniffing import FileKind
+from retllm.queue import lifecycle
+from retllm.queue.notifications import Notification
+from retllm.uploads.handler import FAILED
+from retllm.uploads.submit import UNIT_FILES
+
+
+def retry_rejected(session: Session, job: Job) -> list[Notification]:
+    """Make the rejected files of an upload wait again, with those whose unit is dead or was cancelled.
+
+    The job is locked; it is queued again if it is over. Returns the units to notify workers of.
+
+    Raises:
+        Conflict: nothing can be tried again.
+    """
+    archive = aliased(UploadFile)
+    kept = sa.or_(
+        UploadFile.file_key.is_not(None), sa.and_(UploadFile.entry.is_not(None), archive.file_key.is_not(None))
+    )
+    query = (
+        sa.select(UploadFile)
+        .outerjoin(archive, archive.id == UploadFile.parent_id)
+        # the files of dead units wait again when these units do
+        .where(UploadFile.job_id == job.id, UploadFile.status == FileStatus.REJECTED, UploadFile.error_code != FAILED)
+        .where(kept)
+        .order_by(UploadFile.id)
+    )
+    files = session.scalars(query).all()
+    halted = sa.select(Unit.id).where(Unit.job_id == job.id, Unit.state.in_([UnitState.DEAD, UnitState.CANCELLED]))
+    if not files and session.scalar(halted.limit(1)) is None:
+        raise Conflict("No rejected file of this upload is kept: correct the files and send them again.")
+    for file in files:
+        file.status, file.error_code, file.error = FileStatus.WAITING, None, None
+    session.flush()
+    # an unknown kind is that of an entry that was never opened
+    read_now = [file for file in files if file.content in (FileKind.PICTURE, FileKind.ARCHIVE, None)]
+    label = f"retry-{_retries(session, job.id) + 1}"
+    alone = [[file] for file in read_now if file.content == FileKind.ARCHIVE]
+    others = [file for file in read_now if file.content != FileKind.ARCHIVE]
+    batches = alone + [others[start : start + UNIT_FILES] for start in range(0, len(others), UNIT_FILES)]
+    payloads = [{"items": [str(file.id) for file in batch], "pass": label} for batch in batches]
+    return lifecycle.append_units(session, job, Stage.MEDIA, payloads) + lifecycle.reopen(session, job)
+
+
+def _retries(session: Session, job_id: UUID) -> int:
+    labels = sa.select(sa.func.count(sa.distinct(Unit.payload["pass"].astext))).where(
+        Unit.job_id == job_id, Unit.stage == Stage.MEDIA, Unit.payload["pass"].astext.startswith("retry-")
+    )
+    return session.scalar(labels) or 0
