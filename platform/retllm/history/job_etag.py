@@ -24,7 +24,7 @@ EtagValues = tuple[Any, ...]
 
 
 def job_etag(session: Session, actor: Actor, job_id: UUID) -> EtagValues:
-    """Return values that change with the job, its units, files, candidates and scores, with marks of its question and pauses.
+    """Return values that change with the job, its units, files, candidates and scores, marks and pauses.
 
     Raises:
         NotFound: the job does not exist or this account may not see it.
