@@ -160,7 +160,7 @@ def same_errors(errors: Sequence[UnitError]) -> list[dict[str, Any]]:
 def file_counts(counts: Mapping[FileStatus, int]) -> str:
     """Return the number of files for each outcome as text; sheets and archives have rows and entries instead."""
     told = [f"{counts[status]:,} {status}" for status in FILE_STATUSES if counts.get(status) and status not in _UNTOLD]
-    return ", ".join(told) + "." if told else "No files yet."
+    return ", ".join(told) + "." if told else ""
 
 
 def files_of(counts: Mapping[FileStatus, int]) -> str:

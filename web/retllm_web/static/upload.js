@@ -69,7 +69,7 @@ class Upload {
   constructor(form) {
     this.form = form;
     this.waiting = [];
-    // files that did not arrive, with the reason; they can be sent again
+    // files that did not arrive, with a reason if it is theirs alone; they can be sent again
     this.unsent = [];
     this.running = false;
     this.outcomes = document.querySelector("#outcomes");
@@ -255,7 +255,7 @@ class Upload {
     }
     this.arrive(interrupted.filter((_, n) => known[n]));
     const stopped = problem instanceof Stopped;
-    this.giveUp([...this.pending, ...left], stopped ? "Not sent, because the upload was stopped." : problem?.message);
+    this.giveUp([...this.pending, ...left]);
     const of = this.arrived === this.files && !this.unsent.length ? filesText(this.files) : `${this.arrived.toLocaleString("en")} of ${filesText(this.files)}`;
     const rest = this.unsent.length ? ` ${filesText(this.unsent.length)} ${this.unsent.length === 1 ? "was" : "were"} not sent.` : "";
     const unread = this.unread ? ` ${filesText(this.unread)} could not be read.` : "";
@@ -268,7 +268,7 @@ class Upload {
     this.showMessage(text);
     this.list.replaceChildren(...this.unsent.slice(0, MAX_LISTED).map(({ entry, reason }) => {
       const line = document.createElement("li");
-      line.textContent = `${entry.name}: ${reason}`;
+      line.textContent = reason ? `${entry.name}: ${reason}` : entry.name;
       return line;
     }));
     this.list.hidden = this.againButton.hidden = !this.unsent.length;
