@@ -56,6 +56,7 @@ class SampleData:
     no_match_search: str
     failed: str
     index: str
+    refused: str
     run: str
     rerun: str
     user: str
@@ -72,7 +73,9 @@ class SampleData:
                 self.no_match_search,
                 self.failed,
                 self.index,
+                self.refused,
             ],
+            "upload_id": [self.refused],
             "search_id": [self.search],
             "run_id": [self.run, self.rerun],
             "user_id": [self.user],
@@ -84,6 +87,7 @@ class SampleData:
             f"/collections/{self.collection}?q=nothing-is-called-so",
             f"/search?collection={self.collection}&like={self.item}",
             f"/search?again={self.search}",
+            f"/jobs/{self.index}?status=rejected",
             "/jobs?state=failed",
             "/jobs?text=nothing+of+the+sort",
             f"/compare?of={self.search}&of={self.injected_search}",
@@ -119,7 +123,9 @@ def create_sample_data(stack: LocalStack, api: httpx.Client, folder: Path) -> Sa
     index = _upload(api, scenes, [folder / one.file for one in queries])
     texts = {"items": [{"name": name, "text": text} for name, text in _NOTES]}
     of_notes = api.post(f"/collections/{notes}/items", json=texts).raise_for_status().json()["job_id"]
-    wait_for(api, [index, of_notes])
+    (folder / "torn.png").write_bytes(b"no picture")
+    refused = _upload(api, empty, [folder / "torn.png"])
+    wait_for(api, [index, of_notes, refused])
     searches = _searches(api, scenes, queries, folder)
     wait_for(api, searches)
     search, injected, by_picture, no_match_search = searches
@@ -137,6 +143,7 @@ def create_sample_data(stack: LocalStack, api: httpx.Client, folder: Path) -> Sa
         no_match_search=no_match_search,
         failed=_create_failed_job(stack, UUID(scenes), item),
         index=index,
+        refused=refused,
         run=_upload_run(api),
         rerun=_start_rerun(api, scenes),
         user=_create_accounts(api, scenes),

@@ -17,8 +17,8 @@ from retllm.db.operations import MetricTotal, PausedQueue, Worker
 from retllm.db.people import AuditEntry, CollectionMember, SavedView
 from retllm.db.reviews import EvaluationRun, Judgment
 from retllm.db.session import make_engine, transaction
-from retllm.db.tables import ApiToken, Attempt, CachedScore, EmbeddingClaim, Login
-from retllm.db.uploads import Upload, UploadFile
+from retllm.db.tables import ApiToken, Attempt, CachedScore, EmbeddingClaim, Login, Source
+from retllm.db.uploads import FilePart, LargeFile, Upload, UploadFile
 from retllm.db.vectors import register_model
 
 _OBJECTS = """
@@ -60,6 +60,7 @@ def _rows() -> list[Base]:
     job = factories.make_job(user.id, collection.id)
     search = factories.make_search(job.id)
     unit = factories.make_unit(job.id)
+    large = LargeFile(id=new_id(), job_id=job.id, collection_id=collection.id, name="b.zip", size_bytes=9)
     report: dict[str, Any] = {}
     return [
         *(user, other, collection, item, model, job, search, unit),
@@ -79,6 +80,17 @@ def _rows() -> list[Base]:
         EmbeddingClaim(item_id=item.id, model_id=model.id, token=new_id()),
         Upload(id=job.id),
         UploadFile(id=new_id(), job_id=job.id, name="a.png"),
+        large,
+        FilePart(large_file_id=large.id, start=0, size_bytes=3, file_key="uploads/a"),
+        Source(
+            id=new_id(),
+            collection_id=collection.id,
+            name="a.pdf",
+            media_type="application/pdf",
+            content_sha256="0",
+            size_bytes=9,
+            file_key="sources/a",
+        ),
         Judgment(collection_id=collection.id, question=search.question, item_id=item.id, relevant=True),
         EvaluationRun(id=new_id(), name="run", source=RunSource.UPLOADED, report=report),
     ]

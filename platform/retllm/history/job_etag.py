@@ -8,10 +8,11 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import JobState, UnitState
+from retllm.db.enums import FileStatus, JobState, UnitState
 from retllm.db.operations import PausedQueue
 from retllm.db.reviews import Judgment
 from retllm.db.tables import Candidate, Job, Score, Search, Unit
+from retllm.db.uploads import Upload, UploadFile
 from retllm.errors import NotFound
 from retllm.identity.access import within_visible
 from retllm.identity.actor import Actor
@@ -23,12 +24,12 @@ EtagValues = tuple[Any, ...]
 
 
 def job_etag(session: Session, actor: Actor, job_id: UUID) -> EtagValues:
-    """Return values that change with the job, its units, candidates, scores, the marks of its question, and pauses.
+    """Return values that change with the job, its units, files, candidates and scores, marks and pauses.
 
     Raises:
         NotFound: the job does not exist or this account may not see it.
     """
-    parts = (_units(), _scores(), _candidates(), _marks(), _pauses())
+    parts = (_units(), _files(), _scores(), _candidates(), _marks(), _pauses())
     waited = sa.func.floor(sa.extract("epoch", sa.func.now() - Job.created_at) / _WAIT_SECONDS)
     query = sa.select(
         Job.state,
@@ -37,9 +38,10 @@ def job_etag(session: Session, actor: Actor, job_id: UUID) -> EtagValues:
         sa.case((Job.state == JobState.QUEUED, sa.func.least(waited, _MAX_WAITS))),
         Search.coarse_at,
         Search.final_at,
+        Upload.closed_at,
         *(column for part in parts for column in part.c),
     )
-    joined = query.select_from(Job).outerjoin(Search, Search.id == Job.id)
+    joined = query.select_from(Job).outerjoin(Search, Search.id == Job.id).outerjoin(Upload, Upload.id == Job.id)
     for part in parts:
         joined = joined.join(part, sa.true())
     row = session.execute(joined.where(Job.id == job_id, within_visible(actor, Job.collection_id))).first()
@@ -60,6 +62,17 @@ def _units() -> sa.FromClause:
             sa.func.max(Unit.finished_at).label("unit_finished_at"),
         )
         .where(Unit.job_id == Job.id)
+        .lateral()
+    )
+
+
+def _files() -> sa.FromClause:
+    # a file's outcome changes with its status
+    return (
+        sa.select(
+            *(sa.func.count().filter(UploadFile.status == status).label(f"files_{status}") for status in FileStatus)
+        )
+        .where(UploadFile.job_id == Job.id)
         .lateral()
     )
 

@@ -37,9 +37,13 @@ class ClutterCount:
 
     def outcomes(self) -> list[FileOutcome]:
         """Return one outcome for each folder and kind of clutter, in the order in which they came."""
-        return [ignored(*self._shown(key, count)) for key, count in self._counts.items()]
+        return [
+            left_out(self._only[key] if count == 1 else key[0] + key[1], key[2], count)
+            for key, count in self._counts.items()
+        ]
 
-    def _shown(self, key: tuple[str, str, str], count: int) -> tuple[str, str]:
-        folder, glob, reason = key
-        files = "" if count == 1 else f", {count:,} files"
-        return clean_name(self._only[key] if count == 1 else folder + glob), f"Left out: {reason}{files}."
+
+def left_out(name: str, reason: str, count: int) -> FileOutcome:
+    """Return the one outcome of so many files of clutter."""
+    files = "" if count == 1 else f", {count:,} files"
+    return ignored(clean_name(name), f"Left out: {reason}{files}.")

@@ -46,9 +46,8 @@ def upload_state(session: Session, job_id: UUID) -> UploadState | None:
     upload = session.get(Upload, job_id, populate_existing=True)
     if upload is None:
         return None
-    counted = sa.select(UploadFile.status, sa.func.count()).where(UploadFile.job_id == job_id)
     unit = sa.select(Unit.id).where(Unit.job_id == job_id, Unit.stage == Stage.MEDIA, Unit.state.in_(OPEN_UNITS))
-    counts: dict[FileStatus, int] = dict(iter(session.execute(counted.group_by(UploadFile.status))))
+    counts = upload_counts(session, [job_id]).get(job_id, {})
     processed = upload.closed_at is not None and session.scalar(unit.limit(1)) is None
     return UploadState(closed_at=upload.closed_at, processed=processed, counts=counts)
 
@@ -89,6 +88,49 @@ def outcomes_of(session: Session, job_id: UUID) -> list[FileOutcome]:
     files = upload_files(session, job_id)
     told = (file for file in files if file.status is not FileStatus.READ or file.remark)
     return [outcome_of(file) for file in told if file.status is not FileStatus.WAITING]
+
+
+def files_with_rejected_first(
+    session: Session, job_id: UUID, *, without: Sequence[FileStatus] = (), after: UUID | None = None, limit: int
+) -> list[FileView]:
+    """Return files of an upload, the rejected ones first, otherwise like :func:`upload_files`.
+
+    Args:
+        without: no files with one of these.
+        after: the last file of the previous page; its status decides where the page begins.
+    """
+    rejected = FileStatus.REJECTED
+    others = [status for status in FileStatus if status is not rejected and status not in without]
+    last = session.get(UploadFile, after) if after is not None else None
+    if last is not None and last.status is not rejected:
+        return upload_files(session, job_id, statuses=others, after=last.id, limit=limit)
+    first = upload_files(session, job_id, statuses=[rejected], after=after, limit=limit)
+    rest = limit - len(first)
+    return first + (upload_files(session, job_id, statuses=others, limit=rest) if rest else [])
+
+
+def upload_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[FileStatus, int]]:
+    """Return the number of files of several uploads by status, with one query."""
+    query = (
+        sa.select(UploadFile.job_id, UploadFile.status, sa.func.count())
+        .where(UploadFile.job_id.in_(job_ids))
+        .group_by(UploadFile.job_id, UploadFile.status)
+    )
+    found: dict[UUID, dict[FileStatus, int]] = {}
+    for job_id, status, count in session.execute(query):
+        found.setdefault(job_id, {})[status] = count
+    return found
+
+
+def has_kept_rejected(session: Session, job_id: UUID) -> bool:
+    """Return whether rejected files of an upload can be tried again, because their bytes are kept."""
+    archive = sa.orm.aliased(UploadFile)
+    kept = sa.or_(UploadFile.file_key.is_not(None), archive.file_key.is_not(None))
+    query = sa.select(UploadFile.id).outerjoin(
+        archive, sa.and_(archive.id == UploadFile.parent_id, UploadFile.entry.is_not(None))
+    )
+    query = query.where(UploadFile.job_id == job_id, UploadFile.status == FileStatus.REJECTED, kept)
+    return session.scalar(query.limit(1)) is not None
 
 
 def outcome_of(file: FileView) -> FileOutcome:

@@ -69,6 +69,8 @@ BODIES: dict[str, Callable[[Scene, SceneBuilder], RequestOptions]] = {
     "pages.give_password": lambda *_: _form(password="a long password"),
     "pages.change_collection": lambda *_: _form(name=_new_name(), description="d"),
     "pages.upload": lambda *_: _file("file", picture("blue"), "blue.png"),
+    "pages.offer_files": lambda *_: _json(files=[{"name": "a.png", "size": 1, "sha256": "0" * 64}]),
+    "pages.send_files": lambda *_: _file("file", picture("blue"), "blue.png"),
     "pages.add_text": lambda *_: _form(text="a robin", name="robin"),
     "pages.delete_collection": lambda scene, *_: _form(confirm=scene.word),
     "pages.index_with": lambda _, builder: _form(embedder=builder.embedder),

@@ -24,6 +24,7 @@ from retllm.cli import upload as command
 from retllm.cli.client import Api
 from retllm.cli.folders import OpenedFile
 from retllm.media.clutter import MAX_PLACES
+from retllm_web.actions.page_uploads import Unsent
 from retllm_web.render import file_script
 
 FILES = {
@@ -201,17 +202,19 @@ def test_the_script_of_the_pages_gives_the_outcomes_of_the_api(scripts: Page, ex
         """async (names) => {
             const { chosen } = await import("/folders.js");
             const { files, clutter } = chosen(names.map((name) => ({ name })));
-            return { files: files.map((entry) => entry.name), ignored: clutter.outcomes() };
+            return { files: files.map((entry) => entry.name), ignored: clutter.counts() };
         }""",
         sorted(FILES),
     )
     assert set(found["files"]) == (TAKEN - {"captions.csv, row 2"}) | {"captions.csv"}
-    assert {one["name"]: one["remark"] for one in found["ignored"]} == _ignored(expected)
+    # the server has the words for them
+    outcomes = Unsent([(one["name"], one["count"]) for one in found["ignored"]]).outcomes()
+    assert {outcome.name: outcome.remark for outcome in outcomes} == _ignored(expected)
 
 
 @browser
 @pytest.mark.browser
-def test_files_that_may_describe_pictures_are_sent_after_them(scripts: Page) -> None:
+def test_files_that_may_describe_pictures_are_sent_before_them(scripts: Page) -> None:
     batches = scripts.evaluate(
         """async () => {
             const { nextBatch } = await import("/upload.js");
@@ -223,8 +226,8 @@ def test_files_that_may_describe_pictures_are_sent_after_them(scripts: Page) -> 
             return batches;
         }"""
     )
-    assert [len(batch) for batch in batches] == [20, 11, 4]
-    assert batches[-1] == ["captions.TSV", "a.txt", "a.json", "a.xmp"]
+    assert [len(batch) for batch in batches] == [4, 20, 11]
+    assert batches[0] == ["captions.TSV", "a.txt", "a.json", "a.xmp"]
 
 
 def test_the_generated_script_has_the_table_of_the_server() -> None:

@@ -70,7 +70,7 @@ def add(actor: Actor, job_id: UUID, files: Iterable[IncomingFile]) -> list[Recei
     """
     found = services()
     with transaction(found.sessions) as session:
-        _for_change(session, actor, job_id)
+        for_change(session, actor, job_id)
         submit.lock_open(session, job_id)
     received: list[ReceivedFile] = []
     clutter = ClutterCount()
@@ -100,7 +100,7 @@ def close(actor: Actor, job_id: UUID) -> None:
     """
 
     def closed(session: Session) -> list[Notification]:
-        job = _for_change(session, actor, job_id)
+        job = for_change(session, actor, job_id)
         state = upload_state(session, job_id)
         if state is None or state.closed_at is not None:
             return []
@@ -124,8 +124,13 @@ def _notify(units: Sequence[Notification]) -> None:
     services().notifier.notify(units)
 
 
-def _for_change(session: Session, actor: Actor, job_id: UUID) -> Job:
-    """Return the job of an upload into a collection that ``actor`` may change."""
+def for_change(session: Session, actor: Actor, job_id: UUID) -> Job:
+    """Return the job of an upload into a collection that ``actor`` may change.
+
+    Raises:
+        NotFound: no such upload.
+        Forbidden: ``actor`` may not change its collection.
+    """
     job = access.job_for(session, actor, job_id)
     access.collection_for(session, actor, job.collection_id, Right.CHANGE)
     if job.kind is not JobKind.UPLOAD:

@@ -14,6 +14,7 @@ from retllm.history.listing import JobFilters
 from retllm.identity.actor import Actor
 from retllm.search import export
 from retllm.search.export import Row, Rows
+from retllm.uploads.views import FileView
 from retllm_web.http.services import services
 from retllm_web.http.spreadsheet import line
 
@@ -35,6 +36,22 @@ def history(actor: Actor, filters: JobFilters, rows: Rows, format: Format) -> Re
     response = Response(text, mimetype=_TYPES[format])
     response.headers["Content-Disposition"] = f'attachment; filename="{rows}.{format}"'
     return response
+
+
+FILE_COLUMNS = ("within", "name", "status", "item_id", "kind", "error_code", "error", "remark")
+"""Columns of the exported files of an upload."""
+
+
+def outcomes(files: Iterator[FileView]) -> Response:
+    """Return what became of the files of an upload as a CSV file."""
+    response = Response(_csv(FILE_COLUMNS, map(_file_row, files)), mimetype=_TYPES[Format.CSV])
+    response.headers["Content-Disposition"] = 'attachment; filename="files.csv"'
+    return response
+
+
+def _file_row(file: FileView) -> Row:
+    code, reason = (file.error.code, file.error.message) if file.error else (None, None)
+    return {**file.model_dump(), "error_code": code, "error": reason}
 
 
 def _csv(columns: Sequence[str], rows: Iterator[Row]) -> Iterator[str]:

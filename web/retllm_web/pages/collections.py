@@ -17,11 +17,10 @@ from retllm.db.tables import Collection, Job
 from retllm.errors import InvalidInput, RetllmError
 from retllm.history.job_views import JobView, job_view
 from retllm.identity.access import Right, collection_for, right_in
-from retllm.media.ingest import FileOutcome
 from retllm.queue import pauses
 from retllm.queue.notifications import QUEUE_OF
 from retllm.queue.pauses import Pause
-from retllm_web.actions import catalog, contents, submissions
+from retllm_web.actions import catalog, contents, page_uploads, submissions
 from retllm_web.actions.collection_views import CollectionChange, CollectionRequest, CollectionView, collection_views
 from retllm_web.actions.contents import IndexState
 from retllm_web.actions.item_views import ItemView, item_views
@@ -113,7 +112,6 @@ class FormFeedback:
     search: Form | None = None
     text: Form = field(default_factory=Form)
     upload_error: str | None = None
-    outcomes: list[FileOutcome] | None = None
     status: int = 200
 
 
@@ -131,6 +129,7 @@ def collection_page(collection_id: UUID, feedback: FormFeedback | None = None) -
         right = right_in(session, current_actor(), found)
         items, following = _items(session, found, filters)
         pause = _pause(session, job)
+        upload = page_uploads.last_upload(session, current_actor(), collection_id)
     page = render_template(
         "collection.html",
         collection=shown,
@@ -141,6 +140,7 @@ def collection_page(collection_id: UUID, feedback: FormFeedback | None = None) -
         job=job,
         pause=pause,
         feedback=feedback,
+        upload=upload,
         search=feedback.search or search_form(request.args),
         settings=services().settings,
     )
@@ -225,10 +225,8 @@ def index_collection(collection_id: UUID) -> ResponseReturnValue:
     try:
         submissions.index(current_actor(), collection_id)
     except RetllmError as error:
-        if wants_fragment():
-            return error.message, error.http_status
         return refused(error, here)
-    return ("", 204) if wants_fragment() else redirect(here)
+    return redirect(here)
 
 
 @pages.post("/collections/<uuid:collection_id>/change")

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from flask import Flask
 
-from retllm.db.enums import OVER_JOBS, AttemptOutcome, DecidedBy, ItemKind, JobKind, JobState, Role, Stage, UnitState
+from retllm.db.enums import (
+    OVER_JOBS,
+    AttemptOutcome,
+    DecidedBy,
+    FileStatus,
+    ItemKind,
+    JobKind,
+    JobState,
+    Role,
+    Stage,
+    UnitState,
+)
 from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, UNIT_STATES
 from retllm.history.job_views import JobView, UnitError
 from retllm.media.file_table import accepted
-from retllm.media.ingest import FileOutcome
 from retllm_web.http.auth import current_actor
 from retllm_web.pages.blueprint import picture_url
 
@@ -56,6 +65,17 @@ OUTCOMES = {
         (AttemptOutcome.CANCELLED, "slash-circle"),
     )
 }
+# icon, Bootstrap's colour
+FILE_STATUSES = {
+    FileStatus.ADDED: ("plus-circle", "success"),
+    FileStatus.UPDATED: ("pencil", "primary"),
+    FileStatus.DUPLICATE: ("files", "secondary"),
+    FileStatus.READ: ("journal-text", "secondary"),
+    FileStatus.IGNORED: ("eye-slash", "secondary"),
+    FileStatus.WAITING: ("hourglass", "secondary"),
+    FileStatus.REJECTED: ("x-circle", "danger"),
+}
+_UNTOLD = (FileStatus.READ,)
 STAGES = {
     Stage.MEDIA: "Files processed",
     Stage.EMBED: "Items embedded",
@@ -137,16 +157,17 @@ def same_errors(errors: Sequence[UnitError]) -> list[dict[str, Any]]:
     return list(groups.values())
 
 
-def rejected_first(outcomes: Sequence[FileOutcome]) -> list[FileOutcome]:
-    """Return the outcomes with rejected files first."""
-    return sorted(outcomes, key=lambda outcome: outcome.status != "rejected")
+def file_counts(counts: Mapping[FileStatus, int]) -> str:
+    """Return the number of files for each outcome as text; sheets and archives have rows and entries instead."""
+    told = [f"{counts[status]:,} {status}" for status in FILE_STATUSES if counts.get(status) and status not in _UNTOLD]
+    return ", ".join(told) + "." if told else ""
 
 
-def outcome_counts(outcomes: Sequence[FileOutcome]) -> str:
-    """Return the number of files for each outcome as text."""
-    counts: Counter[str] = Counter(outcome.status for outcome in outcomes)
-    order = ("added", "updated", "duplicate", "ignored", "rejected", "read")
-    return ", ".join(f"{counts[status]} {status}" for status in order if counts[status]) + "."
+def files_of(counts: Mapping[FileStatus, int]) -> str:
+    """Return the number of files of an upload, and how many of them were rejected."""
+    total = sum(number for status, number in counts.items() if status not in _UNTOLD)
+    rejected = counts.get(FileStatus.REJECTED, 0)
+    return f"{total:,} file{'' if total == 1 else 's'}" + (f", {rejected:,} rejected" if rejected else "")
 
 
 def waits_too_long(job: JobView) -> bool:
@@ -186,8 +207,8 @@ def install(app: Flask) -> None:
         is_over=over,
         waits_too_long=waits_too_long,
         same_errors=same_errors,
-        rejected_first=rejected_first,
-        outcome_counts=outcome_counts,
+        file_counts=file_counts,
+        files_of=files_of,
     )
     tables: dict[str, Any] = {
         "STATES": STATES,
@@ -197,6 +218,7 @@ def install(app: Flask) -> None:
         "JOB_KINDS": JOB_KINDS,
         "JOB_TITLES": JOB_TITLES,
         "DECIDED": DECIDED,
+        "FILE_STATUSES": FILE_STATUSES,
         "ItemKind": ItemKind,
         "JobKind": JobKind,
         "JobState": JobState,

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from flask import redirect, render_template, url_for
+from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import OPEN_UNITS, JobKind
+from retllm.db.enums import OPEN_UNITS, FileStatus, JobKind
 from retllm.db.session import transaction
+from retllm.db.tables import Collection, Job
 from retllm.errors import RetllmError
 from retllm.history.attempts import attempts, may_change
 from retllm.history.job_etag import job_etag
 from retllm.history.job_views import JobView, job_view
-from retllm.identity.access import job_for
+from retllm.identity.access import Right, job_for, right_in
 from retllm.queue import pauses
 from retllm.queue.notifications import QUEUE_OF
 from retllm.queue.pauses import Pause
 from retllm.search.views import search_view
+from retllm.uploads.views import (
+    FileView,
+    UploadState,
+    files_with_rejected_first,
+    has_kept_rejected,
+    upload_files,
+    upload_state,
+)
 from retllm_web.actions import submissions
 from retllm_web.http import conditional
 from retllm_web.http.auth import current_actor
+from retllm_web.http.paging import cut, key_or_none
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
 from retllm_web.pages.search_form import form_of
@@ -30,10 +41,12 @@ from retllm_web.render.timeline import timeline
 
 # units on the page of a job; another page shows all of them
 _ATTEMPTS = 10
+# files on one page of an upload
+_FILES = 100
 
 
 def _shown(job_id: UUID) -> dict[str, Any]:
-    """Return the template variables of a job; ``search`` is None for an index job."""
+    """Return the template variables of a job; ``search`` and ``upload`` are None for jobs of another kind."""
     with transaction(services().sessions) as session:
         found = job_for(session, current_actor(), job_id)
         search = (
@@ -42,15 +55,51 @@ def _shown(job_id: UUID) -> dict[str, Any]:
             else None
         )
         job = search.job if search else job_view(session, found)
+        upload = _upload(session, found) if found.kind is JobKind.UPLOAD else None
         return {
             "job": job,
             "search": search,
-            "steps": timeline(job, search),
+            "upload": upload,
+            "steps": timeline(job, search, receiving=upload is not None and upload.state.closed_at is None),
             "attempts": attempts(session, current_actor(), job_id, limit=_ATTEMPTS + 1),
             "attempts_shown": _ATTEMPTS,
             "may_change": may_change(session, current_actor(), found),
             "pauses": _pauses(session, job),
         }
+
+
+@dataclass(frozen=True)
+class UploadPage:
+    """The state of an upload, and a page of its files: of one status, or the rejected ones first."""
+
+    state: UploadState
+    status: FileStatus | None
+    files: list[FileView]
+    after: UUID | None
+    next: UUID | None
+    may_retry: bool
+
+    @property
+    def address(self) -> dict[str, Any]:
+        """The filter and the page as arguments of the address."""
+        return {"status": self.status, "after": self.after}
+
+
+def _upload(session: Session, job: Job) -> UploadPage | None:
+    state = upload_state(session, job.id)
+    if state is None:
+        return None
+    status = next((status for status in FileStatus if status.value == request.args.get("status")), None)
+    after = key_or_none(request.args.get("after"), "page")
+    if status is None:
+        rows = files_with_rejected_first(session, job.id, after=after, limit=_FILES + 1)
+    else:
+        rows = upload_files(session, job.id, statuses=[status], after=after, limit=_FILES + 1)
+    files, following = cut(rows, _FILES)
+    collection = session.get_one(Collection, job.collection_id)
+    right = right_in(session, current_actor(), collection)
+    may_retry = right is not None and right >= Right.CHANGE and has_kept_rejected(session, job.id)
+    return UploadPage(state, status, files, after, following, may_retry)
 
 
 def _pauses(session: Session, job: JobView) -> list[Pause]:

@@ -20,7 +20,7 @@ def script() -> str:
         f"export const CLUTTER = new RegExp({_literal(PATTERN)}, 'i');",
         f"export const GLOBS = {_literal(GLOBS)};",
         f"export const MAX_PLACES = {MAX_PLACES};",
-        "// Suffixes of files that may say something of pictures and so are sent after them.",
+        "// Suffixes of files that may say something of pictures and so are sent before them.",
         f"export const DESCRIBING = {_literal(describing)};",
     ]
     return "\n".join(lines) + "\n"

@@ -35,12 +35,15 @@ class Step:
     text: str = ""
 
 
-def timeline(job: JobView, search: SearchView | None) -> list[Step]:
-    """Return the steps of a job in their order."""
+def timeline(job: JobView, search: SearchView | None, *, receiving: bool = False) -> list[Step]:
+    """Return the steps of a job in their order; ``receiving`` is true for an upload that takes more files."""
     stages = {stage.stage: stage for stage in job.stages}
     steps = [_queued(job)]
     if job.kind is JobKind.UPLOAD:
-        steps.append(_stage("Files", job, stages.get(Stage.MEDIA)))
+        files = _stage("Files", job, stages.get(Stage.MEDIA))
+        if receiving and job.state not in OVER_JOBS:
+            files = replace(files, status=StepStatus.RUNNING, began_at=job.created_at, seconds=None)
+        steps.append(files)
     if job.kind is not JobKind.SEARCH:
         steps.append(_stage("Embedding", job, stages.get(Stage.EMBED)))
         return [*steps, _end("End", job, job.finished_at if job.state in OVER_JOBS else None)]

@@ -220,7 +220,7 @@ export const GLOBS = [
   ]
 ];
 export const MAX_PLACES = 200;
-// Suffixes of files that may say something of pictures and so are sent after them.
+// Suffixes of files that may say something of pictures and so are sent before them.
 export const DESCRIBING = [
   ".txt",
   ".text",

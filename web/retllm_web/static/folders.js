@@ -10,25 +10,23 @@ export class Clutter {
     const path = name.replaceAll("\\", "/").split("/").filter((part) => !["", ".", ".."].includes(part)).join("/");
     const match = CLUTTER.exec(path);
     if (!match) return false;
-    const [glob, reason] = GLOBS[match.findIndex((group, index) => index > 0 && group !== undefined) - 1];
+    const [glob] = GLOBS[match.findIndex((group, index) => index > 0 && group !== undefined) - 1];
     const whole = path.slice(0, match.index + match[0].length);
     let place = whole.slice(0, whole.lastIndexOf("/") + 1) + glob;
     if (!this.places.has(place) && this.places.size >= MAX_PLACES) place = `…/${glob}`;
-    const counted = this.places.get(place) ?? { name: whole, reason, count: 0 };
+    const counted = this.places.get(place) ?? { name: whole, count: 0 };
     counted.count += 1;
     this.places.set(place, counted);
     return true;
   }
 
-  // Return {name, remark} of each folder and kind of clutter.
-  outcomes() {
-    return [...this.places].map(([place, { name, reason, count }]) => (
-      count === 1 ? { name, remark: `Left out: ${reason}.` } : { name: place, remark: `Left out: ${reason}, ${count.toLocaleString("en")} files.` }
-    ));
+  // Return {name, count} of each folder and kind of clutter; the server has the words for it.
+  counts() {
+    return [...this.places].map(([place, { name, count }]) => ({ name: count === 1 ? name : place, count }));
   }
 }
 
-// Whether a file may say something of pictures, so that it is sent after them.
+// Whether a file may say something of pictures, so that it is sent before them.
 export function describes(name) {
   const lower = name.toLowerCase();
   return DESCRIBING.some((suffix) => lower.endsWith(suffix));

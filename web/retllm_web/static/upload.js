@@ -1,15 +1,17 @@
-// Upload files in batches, with progress in bytes and a result per file. Without JavaScript the form is sent in one
-// request. Files that are chosen or dropped during an upload are appended to it.
+// Upload files as one job, in requests of some files each. Files that are chosen or dropped meanwhile join it.
+// Without JavaScript the form is sent in one request.
+// After an interruption the server says which files it has, so that none is sent twice.
 import { chosen, describes, dropped } from "./folders.js";
-import { Refused, asScript } from "./piece.js";
-import { refresh } from "./refresh.js";
+import { Lost, Refused, closeByBeacon, post, send, isReadable } from "./upload_requests.js";
 
 const BATCH_FILES = 20;
 const BATCH_BYTES = 32 * 1024 * 1024;
-// maximum table rows of accepted files and of rejected files
-const MAX_ACCEPTED_ROWS = 200;
-const MAX_REJECTED_ROWS = 1000;
-const ORDER = ["added", "updated", "duplicate", "ignored", "rejected"];
+const MAX_LISTED = 100;
+const MAX_NOTED = 200;
+const FIRST_PAUSE_S = 1;
+const LONGEST_PAUSE_S = 30;
+// logged out, forbidden, deleted, closed or a full storage: other files would fail too
+const FINAL = [401, 403, 404, 409, 507];
 
 export function uploads(form) {
   const inputs = [...form.querySelectorAll("input[type=file]")];
@@ -17,8 +19,8 @@ export function uploads(form) {
   const upload = new Upload(form);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const found = chosen(inputs.flatMap((input) => [...input.files]));
     if (!inputs.some((input) => input.files.length)) { upload.showMessage("Choose files or a folder first."); return; }
+    const found = chosen(inputs.flatMap((input) => [...input.files]));
     for (const input of inputs) input.value = "";
     upload.add(found);
   });
@@ -43,13 +45,12 @@ export function uploads(form) {
   });
 }
 
-// Remove and return the next files to send; those that say something of pictures come after all pictures.
+// Remove and return the next files to send; those that say something of pictures come before all pictures.
 export function nextBatch(waiting) {
-  const pictures = waiting.filter((entry) => !describes(entry.name));
-  const items = pictures.length ? pictures : waiting;
+  const describing = waiting.filter((entry) => describes(entry.name));
   const batch = [];
   let bytes = 0;
-  for (const entry of items) {
+  for (const entry of describing.length ? describing : waiting) {
     if (batch.length && (batch.length >= BATCH_FILES || bytes + entry.file.size > BATCH_BYTES)) break;
     batch.push(entry);
     bytes += entry.file.size;
@@ -60,182 +61,234 @@ export function nextBatch(waiting) {
 }
 
 const bytesOf = (files) => files.reduce((sum, entry) => sum + entry.file.size, 0);
+const filesText = (count) => (count === 1 ? "1 file" : `${count.toLocaleString("en")} files`);
+
+class Stopped extends Error {}
 
 class Upload {
   constructor(form) {
     this.form = form;
     this.waiting = [];
-    this.failed = [];
+    // files that did not arrive, with a reason if it is theirs alone; they can be sent again
+    this.unsent = [];
     this.running = false;
-    this.table = document.querySelector("[data-outcomes]");
+    this.outcomes = document.querySelector("#outcomes");
     this.message = form.querySelector("[data-said]");
+    this.list = form.querySelector("[data-unsent]");
     this.progress = form.querySelector("[data-progress]");
-    this.bar = form.querySelector("[data-progress] progress");
-    this.retryButton = form.querySelector("[data-again]");
+    this.bar = this.progress.querySelector("progress");
+    this.againButton = form.querySelector("[data-again]");
+    this.nowButton = form.querySelector("[data-now]");
     form.querySelector("[data-stop]").addEventListener("click", () => this.stop());
-    this.retryButton.addEventListener("click", () => this.add({ files: this.failed.splice(0) }));
+    this.nowButton.addEventListener("click", () => this.resume?.());
+    this.againButton.addEventListener("click", () => this.add({ files: this.unsent.map(({ entry }) => entry) }));
+    addEventListener("online", () => this.resume?.());
+    // what arrived is processed at once, and not only when the server misses the browser
+    addEventListener("pagehide", () => { if (this.running) { closeByBeacon(this.addresses, this.token); this.stop(); } });
     this.onBeforeUnload = (event) => event.preventDefault();
   }
+
+  get token() { return this.form.elements.csrf_token.value; }
 
   showMessage(text) { this.message.textContent = text; }
 
   add({ files, clutter, unreadable = [] }) {
-    if (!this.running) this.start();
+    if (!this.running) this.reset();
     this.waiting.push(...files);
-    this.total += bytesOf(files);
+    this.clutter.push(...(clutter?.counts() ?? []));
+    this.unreadable.push(...unreadable);
+    this.bytes += bytesOf(files);
     this.files += files.length;
-    for (const name of unreadable) this.reject(name, "not read", "The browser cannot read this file. Check its permissions and try again.");
-    for (const { name, remark } of clutter?.outcomes() ?? []) this.row("ignored", name, "ignored", remark);
-    this.showMessage(`Sending ${this.files === 1 ? "1 file" : `${this.files.toLocaleString("en")} files`}…`);
-    if (!this.running) this.send();
+    this.showSending();
+    if (!this.running) this.run();
   }
 
-  start() {
-    Object.assign(this, { total: 0, files: 0, sent: 0, sentFiles: 0, counts: {}, stopped: false, fatalError: null, changed: false, started: performance.now() });
-    this.failed = [];
-    this.table.replaceChildren();
-    document.querySelector("[data-summary]").textContent = "";
-    document.querySelector("#outcomes").hidden = false;
+  showSending() { this.showMessage(`Sending ${filesText(this.files)}…`); }
+
+  reset() {
+    Object.assign(this, { addresses: null, pending: [], clutter: [], unreadable: [], arrivals: new Map() });
+    Object.assign(this, { bytes: 0, files: 0, sentBytes: 0, arrived: 0, unread: 0, stopped: false, pause: FIRST_PAUSE_S });
+    this.whenStopped = new Promise((resolve) => { this.signalStop = resolve; }).then(() => { throw new Stopped(); });
+    // handled where something is awaited
+    this.whenStopped.catch(() => {});
+    this.unsent = [];
+    this.list.hidden = this.againButton.hidden = true;
     this.progress.hidden = false;
-    this.retryButton.hidden = true;
     this.bar.value = 0;
+    this.started = performance.now();
   }
 
-  async send() {
+  async run() {
     this.running = true;
     addEventListener("beforeunload", this.onBeforeUnload);
-    while (this.waiting.length && !this.stopped) await this.sendBatch(nextBatch(this.waiting));
+    let problem = null;
+    try {
+      await this.open();
+      do await this.sendBatch(nextBatch(this.waiting)); while (this.waiting.length || this.clutter.length || this.unreadable.length);
+    } catch (error) {
+      problem = error;
+    }
+    const text = await this.close(problem);
     removeEventListener("beforeunload", this.onBeforeUnload);
     this.running = false;
-    this.end();
-    await this.indexNew();
+    this.end(text);
+    // dropped while the upload was being closed
+    if (this.waiting.length) this.add({ files: this.waiting.splice(0) });
+  }
+
+  // Do something again until the connection holds.
+  async persist(work) {
+    for (;;) {
+      if (this.stopped) throw new Stopped();
+      try {
+        const result = await Promise.race([work(), this.whenStopped]);
+        this.pause = FIRST_PAUSE_S;
+        return result;
+      } catch (error) {
+        if (this.stopped) throw new Stopped();
+        if (!(error instanceof Lost)) throw error;
+        await this.wait(error);
+      }
+    }
+  }
+
+  async wait({ message }) {
+    this.showMessage(`${message} Trying again in ${this.pause} s.`);
+    this.nowButton.hidden = false;
+    await new Promise((resolve) => {
+      const timer = setTimeout(resolve, this.pause * 1000);
+      this.resume = () => { clearTimeout(timer); resolve(); };
+    });
+    this.resume = null;
+    this.nowButton.hidden = true;
+    this.pause = Math.min(2 * this.pause, LONGEST_PAUSE_S);
+    if (!this.stopped) this.showSending();
+  }
+
+  async open() {
+    const body = new FormData();
+    body.append("csrf_token", this.token);
+    if (this.form.elements.texts.checked) body.append("texts", "true");
+    const key = [...crypto.getRandomValues(new Uint32Array(4))].join("-");
+    this.addresses = await this.persist(() => post(this.form.dataset.open, body, { "Idempotency-Key": key }));
+    this.outcomes.hidden = false;
+    for (const live of [this.outcomes, document.querySelector("#index-state")]) live.dispatchEvent(new Event("live:wake"));
   }
 
   async sendBatch(batch) {
-    const bytes = bytesOf(batch);
+    this.pending = batch;
+    const readable = await Promise.race([Promise.all(batch.map(isReadable)), this.whenStopped]);
+    const unreadable = batch.filter((_, n) => !readable[n]);
+    this.unreadable.push(...unreadable.map((entry) => entry.name));
+    this.unread += unreadable.length;
+    this.pending = batch.filter((_, n) => readable[n]);
     try {
-      if (this.fatalError) throw this.fatalError;
-      this.addRows(await this.post(batch, (share) => this.show(this.sent + share * bytes)));
-    } catch (problem) {
-      this.failed.push(...batch);
-      for (const entry of batch) this.reject(entry.name, "not sent", problem.message);
-      // logged out, forbidden or deleted: the other batches would fail too
-      if (problem instanceof Refused && [401, 403, 404].includes(problem.status)) this.fatalError = problem;
+      await this.persist(() => this.sendPending());
+    } catch (error) {
+      if (!(error instanceof Refused) || FINAL.includes(error.status)) throw error;
+      this.giveUp(this.pending, error.message);
     }
-    this.sent += bytes;
-    this.sentFiles += batch.length;
-    this.show(this.sent);
+    this.pending = [];
   }
 
-  addRows(html) {
-    const holder = document.createElement("tbody");
-    holder.innerHTML = html;
-    for (const row of [...holder.rows]) {
-      this.count(row.dataset.status);
-      // rejected files first
-      if (row.dataset.status === "rejected") this.table.prepend(row); else this.table.append(row);
+  async sendPending() {
+    // a file whose content is unknown is only compared after an attempt to send it
+    const asked = this.pending.filter((entry) => entry.sha256 || entry.tried);
+    if (asked.length || this.clutter.length || this.unreadable.length) {
+      const [clutter, unreadable] = [this.clutter.slice(0, MAX_NOTED), this.unreadable.slice(0, MAX_NOTED)];
+      const body = { files: asked.map((entry) => this.offer(entry)), clutter, unreadable: unreadable.map(nameInForm) };
+      const { known } = await this.ask(this.addresses.offer, body);
+      if (this.stopped) throw new Stopped();
+      this.clutter.splice(0, clutter.length);
+      this.unreadable.splice(0, unreadable.length);
+      this.arrive(asked.filter((_, n) => known[n]));
     }
-    this.trim();
+    const files = [...this.pending];
+    if (!files.length) return;
+    for (const entry of files) entry.tried = true;
+    const bytes = bytesOf(files);
+    await send(this.addresses.files, this.token, files, (share) => this.show(this.sentBytes + share * bytes), (request) => { this.request = request; });
+    this.arrive(files);
   }
 
-  reject(name, outcome, reason) { this.row("rejected", name, outcome, reason); }
-
-  row(status, name, outcome, reason) {
-    const row = document.createElement("tr");
-    row.dataset.status = status;
-    const cells = [document.createElement("th"), document.createElement("td"), document.createElement("td")];
-    cells[0].scope = "row";
-    cells[0].className = "fw-normal any";
-    [name, outcome, reason].forEach((text, index) => { cells[index].textContent = text; });
-    cells[1].className = status === "rejected" ? "text-danger-emphasis" : "text-secondary-emphasis";
-    row.append(...cells);
-    if (status === "rejected") this.table.prepend(row); else this.table.append(row);
-    this.count(status);
-    this.trim();
+  ask(address, body) {
+    return post(address, JSON.stringify(body), { "Content-Type": "application/json", "X-CSRFToken": this.token });
   }
 
-  count(status) {
-    this.counts[status] = (this.counts[status] ?? 0) + 1;
-    if (status === "added" || status === "updated") this.changed = true;
+  offer(entry) {
+    return { name: nameInForm(entry.name), size: entry.file.size, sha256: entry.sha256 ?? null, earlier: this.arrivals.get(keyOf(entry)) ?? 0 };
   }
 
-  trim() {
-    const rejected = [...this.table.querySelectorAll("tr[data-status=rejected]")];
-    const others = [...this.table.querySelectorAll("tr:not([data-status=rejected])")];
-    for (const row of [...rejected.slice(MAX_REJECTED_ROWS), ...others.slice(0, -MAX_ACCEPTED_ROWS)]) row.remove();
+  arrive(entries) {
+    for (const entry of entries) this.arrivals.set(keyOf(entry), (this.arrivals.get(keyOf(entry)) ?? 0) + 1);
+    this.arrived += entries.length;
+    this.sentBytes += bytesOf(entries);
+    this.pending = this.pending.filter((entry) => !entries.includes(entry));
+    this.show(this.sentBytes);
   }
 
-  show(bytes) {
-    this.bar.value = Math.min(1, bytes / Math.max(1, this.total));
-    const seconds = (performance.now() - this.started) / 1000;
-    const left = bytes > 0 && seconds > 3 ? ((this.total - bytes) / bytes) * seconds : null;
-    const files = `${this.sentFiles.toLocaleString("en")} of ${this.files.toLocaleString("en")} files`;
-    const time = left === null || left < 1 ? "" : `, about ${left < 90 ? `${Math.ceil(left)} s` : `${Math.ceil(left / 60)} min`} left`;
-    this.form.querySelector("[data-sent]").textContent = `${files}, ${size(bytes)} of ${size(this.total)}${time}`;
+  giveUp(entries, reason) {
+    this.unsent.push(...entries.map((entry) => ({ entry, reason })));
+    this.bytes -= bytesOf(entries);
   }
 
   stop() {
     this.stopped = true;
+    this.signalStop();
     this.request?.abort();
+    this.resume?.();
   }
 
-  end() {
-    this.progress.hidden = true;
-    const left = this.waiting.splice(0);
-    this.failed.push(...left);
-    const summary = ORDER.filter((name) => this.counts[name]).map((name) => `${this.counts[name].toLocaleString("en")} ${name}`).join(", ");
-    const notes = [
-      left.length ? `Stopped: ${left.length.toLocaleString("en")} ${left.length === 1 ? "file was" : "files were"} not sent.` : "",
-      Object.values(this.counts).reduce((sum, count) => sum + count, 0) > this.table.rows.length ? "The table shows the rejected files and the latest of the others." : "",
-    ].filter(Boolean).join(" ");
-    this.showMessage([summary && `${summary}.`, notes].filter(Boolean).join(" ") || "No files were sent.");
-    document.querySelector("[data-summary]").textContent = this.message.textContent;
-    this.retryButton.hidden = !this.failed.length;
-    // keep the focus if the user works elsewhere on the page
-    if (document.activeElement === document.body || this.form.contains(document.activeElement)) document.querySelector("#outcomes-title").focus();
-  }
-
-  // Index and show the new items.
-  async indexNew() {
-    if (!this.changed) return;
-    const body = new FormData();
-    body.append("csrf_token", this.form.elements.csrf_token.value);
+  // Close the upload, find out what arrived of the last request, and return what to tell.
+  async close(problem) {
+    const [interrupted, left] = [this.pending, problem ? this.waiting.splice(0) : []];
+    let known = [];
+    let unsure = "";
     try {
-      await fetch(this.form.dataset.index, { method: "POST", headers: asScript, body });
-      document.querySelector("#index-state").dispatchEvent(new Event("live:wake"));
-      await refresh(this.form.dataset.page);
-    } catch {
-      this.showMessage(`${this.message.textContent} Connection lost before the index job was started. Reload the page and start it.`);
+      if (this.addresses) {
+        const work = () => this.ask(this.addresses.close, { files: interrupted.map((entry) => this.offer(entry)) });
+        ({ known } = await (problem ? work() : this.persist(work)));
+      }
+    } catch (error) {
+      problem ??= error;
+      unsure = interrupted.length && error instanceof Lost ? " The connection is lost, so these may include files that arrived: sending them again does no harm." : "";
     }
+    this.arrive(interrupted.filter((_, n) => known[n]));
+    const stopped = problem instanceof Stopped;
+    this.giveUp([...this.pending, ...left]);
+    const of = this.arrived === this.files && !this.unsent.length ? filesText(this.files) : `${this.arrived.toLocaleString("en")} of ${filesText(this.files)}`;
+    const rest = this.unsent.length ? ` ${filesText(this.unsent.length)} ${this.unsent.length === 1 ? "was" : "were"} not sent.` : "";
+    const unread = this.unread ? ` ${filesText(this.unread)} could not be read.` : "";
+    const reason = problem && !stopped ? `${problem.message} ` : "";
+    return `${stopped ? "Stopped. " : reason}${of} arrived.${unread}${rest}${unsure}`;
   }
 
-  post(batch, onProgress) {
-    const body = new FormData();
-    body.append("csrf_token", this.form.elements.csrf_token.value);
-    body.append("index", "later");
-    if (this.form.elements.texts.checked) body.append("texts", "true");
-    for (const entry of batch) body.append("file", entry.file, entry.name);
-    // fetch reports no upload progress
-    const request = this.request = new XMLHttpRequest();
-    return new Promise((resolve, reject) => {
-      request.open("POST", this.form.action);
-      for (const [name, value] of Object.entries(asScript)) request.setRequestHeader(name, value);
-      request.upload.addEventListener("progress", (event) => event.lengthComputable && onProgress(event.loaded / event.total));
-      request.addEventListener("load", () => (request.status === 200 ? resolve(request.responseText) : reject(new Refused(request.status, reason(request)))));
-      request.addEventListener("error", () => reject(new Error("Connection lost during the upload, or the file cannot be read. Try again.")));
-      request.addEventListener("abort", () => reject(new Error("You stopped the upload before this file was sent.")));
-      request.send(body);
-    });
+  end(text) {
+    this.progress.hidden = true;
+    this.showMessage(text);
+    this.list.replaceChildren(...this.unsent.slice(0, MAX_LISTED).map(({ entry, reason }) => {
+      const line = document.createElement("li");
+      line.textContent = reason ? `${entry.name}: ${reason}` : entry.name;
+      return line;
+    }));
+    this.list.hidden = this.againButton.hidden = !this.unsent.length;
+    for (const live of [this.outcomes, document.querySelector("#index-state")]) live.dispatchEvent(new Event("live:wake"));
+    // keep the focus if the user works elsewhere on the page
+    if (document.activeElement === document.body || this.progress.contains(document.activeElement)) document.querySelector("#outcomes-title").focus();
+  }
+
+  show(bytes) {
+    this.bar.value = Math.min(1, bytes / Math.max(1, this.bytes));
+    const seconds = (performance.now() - this.started) / 1000;
+    const left = bytes > 0 && seconds > 3 ? ((this.bytes - bytes) / bytes) * seconds : null;
+    const time = left === null || left < 1 ? "" : `, about ${left < 90 ? `${Math.ceil(left)} s` : `${Math.ceil(left / 60)} min`} left`;
+    this.form.querySelector("[data-sent]").textContent = `${this.arrived.toLocaleString("en")} of ${filesText(this.files)}, ${size(bytes)} of ${size(this.bytes)}${time}`;
   }
 }
 
-function reason(request) {
-  if (request.status === 401) return "You are logged out. Reload the page to log in.";
-  if (request.status === 403) return "You can no longer upload here. Reload the page.";
-  if (request.status === 413) return "The upload exceeds the maximum size of this server.";
-  const plain = request.getResponseHeader("Content-Type")?.startsWith("text/plain");
-  return plain ? request.responseText : `The server returned status ${request.status}. Reload the page and try again.`;
-}
+// the name as the browser writes it into a form
+const nameInForm = (name) => (name.toWellFormed?.() ?? name).replaceAll("\n", "%0A").replaceAll("\r", "%0D").replaceAll('"', "%22");
+const keyOf = (entry) => `${entry.file.size} ${entry.name}`;
 
 function size(bytes) {
   if (bytes < 1e6) return `${(bytes / 1e3).toFixed(bytes < 1e5 ? 1 : 0)} kB`;

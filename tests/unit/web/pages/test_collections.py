@@ -128,22 +128,6 @@ def test_an_upload_without_scripts_lists_the_outcome_of_each_file(
     assert len(notified.units) == 1
 
 
-def test_an_upload_by_script_returns_only_table_rows_and_can_defer_indexing(
-    reader: Visitor, texts: str, notified: RecordingNotifier
-) -> None:
-    reader.get(f"/collections/{texts}")
-    token = reader.token()
-    data = {"csrf_token": token, "index": "later", "file": (io.BytesIO(picture()), "red.png")}
-    answer = reader.client.post(f"/collections/{texts}/upload", data=data, headers=SCRIPT)
-    assert answer.status_code == 200
-    assert answer.get_data(as_text=True).strip().startswith('<tr data-status="added"')
-    assert notified.units == []
-    assert (
-        reader.client.post(f"/collections/{texts}/index", data={"csrf_token": token}, headers=SCRIPT).status_code == 204
-    )
-    assert len(notified.units) == 1
-
-
 def test_an_upload_without_a_file_is_rejected(reader: Visitor, texts: str) -> None:
     page = _upload(reader, texts, ("", b""))
     assert page.status == 422

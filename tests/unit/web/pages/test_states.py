@@ -18,13 +18,12 @@ from tests.unit.web.pages.conftest import Visitor
 
 from retllm.cli import jobs as command
 from retllm.cli.client import Api
-from retllm.db.enums import OVER_JOBS, AttemptOutcome, JobKind, JobState, Stage, UnitState
+from retllm.db.enums import OVER_JOBS, AttemptOutcome, FileStatus, JobKind, JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, UNIT_STATES
 from retllm.db.tables import Attempt
-from retllm.media.outcomes import FileOutcome
 from retllm_web.http.services import Services
-from retllm_web.pages.formats import outcome_counts
+from retllm_web.pages.formats import FILE_STATUSES
 
 GLOSSARY = Path(__file__).parents[4] / "docs" / "glossary.md"
 
@@ -56,14 +55,12 @@ def test_the_database_and_the_api_have_the_values_of_the_glossary(
 
 def test_pages_and_the_api_have_the_outcomes_of_files_of_the_glossary(app: OpenAPI) -> None:
     outcomes = _table("Outcomes of a file")
-    statuses = app.api_doc["components"]["schemas"]["FileOutcome"]["properties"]["status"]["enum"]
-    assert sorted(statuses) == sorted(outcomes)
-    listed = [FileOutcome(name="a.png", status=status) for status in statuses]
-    with app.test_request_context():
-        rows = app.jinja_env.get_template("_outcomes.html").render(outcomes=listed)
-    for value, word in outcomes.items():
-        assert f'data-status="{value}"' in rows
-        assert f"1 {word}" in outcome_counts(listed)
+    assert list(FileStatus) == [
+        FileStatus(value) for value in app.api_doc["components"]["schemas"]["FileStatus"]["enum"]
+    ]
+    assert sorted(status.value for status in FILE_STATUSES) == sorted(outcomes) == sorted(outcomes.values())
+    statuses = schemas["FileOutcome"]["properties"]["status"]["enum"]
+    assert sorted([*statuses, "waiting"]) == sorted(outcomes), "an answer has only files that are processed"
 
 
 @pytest.fixture

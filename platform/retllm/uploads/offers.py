@@ -1,0 +1,125 @@
+"""Files that a browser is about to send: which of them need not be sent, and which it cannot send."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import FileStatus, ItemKind, JobKind
+from retllm.db.tables import Job, new_id
+from retllm.db.uploads import UploadFile
+from retllm.media import records
+from retllm.media.names import clean_name
+from retllm.media.outcomes import FileOutcome
+from retllm.media.sniffing import FileKind
+from retllm.uploads.captions import columns_of
+from retllm.uploads.receive import ReceivedFile
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A file that may be sent.
+
+    Attributes:
+        size: in bytes.
+        sha256: of the content; None if the sender cannot compute it.
+        earlier: number of files with this name and size that the sender knows to have arrived before; it tells files
+            without ``sha256`` apart.
+    """
+
+    name: str
+    size: int
+    sha256: str | None = None
+    earlier: int = 0
+
+
+class Arrived:
+    """The files that an upload has received, to be compared with others."""
+
+    def __init__(self, session: Session, job_id: UUID, names: Iterable[str]) -> None:
+        query = sa.select(UploadFile.name, UploadFile.size_bytes, UploadFile.sha256).where(
+            UploadFile.job_id == job_id, UploadFile.parent_id.is_(None), UploadFile.name.in_({*map(clean_name, names)})
+        )
+        self._contents: set[tuple[str, int, str | None]] = set()
+        self._counts: Counter[tuple[str, int]] = Counter()
+        for name, size, sha256 in session.execute(query):
+            self._contents.add((name, size or 0, sha256))
+            self._counts[name, size or 0] += 1
+
+    def has(self, offer: Offer) -> bool:
+        """Return whether the file arrived."""
+        name = clean_name(offer.name)
+        if offer.sha256 is None:
+            return self._counts[name, offer.size] > offer.earlier
+        # what was refused without being stored has no hash
+        return not self._contents.isdisjoint({(name, offer.size, offer.sha256), (name, offer.size, None)})
+
+
+def arrived(session: Session, job_id: UUID, offers: Sequence[Offer]) -> list[bool]:
+    """Return for each file whether it arrived with this upload."""
+    found = Arrived(session, job_id, (offer.name for offer in offers))
+    return [found.has(offer) for offer in offers]
+
+
+def new_files(session: Session, job_id: UUID, files: Sequence[ReceivedFile]) -> list[ReceivedFile]:
+    """Return those of the received files that did not arrive before with an upload, whose job is locked."""
+    found = Arrived(session, job_id, (file.name for file in files))
+    return [file for file in files if file.sha256 is None or not found.has(Offer(file.name, file.size, file.sha256))]
+
+
+def take_duplicates(session: Session, job: Job, offers: Sequence[Offer]) -> list[bool]:
+    """Return for each file whether an upload, whose job is locked, does without its bytes.
+
+    It has them already, or its collection has this picture, which becomes a duplicate of the upload.
+    """
+    known = arrived(session, job.id, offers)
+    contents = [offer.sha256 for offer, here in zip(offers, known, strict=True) if offer.sha256 and not here]
+    pictures = records.find_contents(session, job.collection_id, contents)
+    for number, offer in enumerate(offers):
+        item = pictures.get(offer.sha256 or "")
+        if known[number] or item is None or item.kind is ItemKind.TEXT:
+            continue
+        known[number] = True
+        session.add(
+            UploadFile(
+                id=new_id(),
+                job_id=job.id,
+                name=clean_name(offer.name),
+                # the captions of this upload find it
+                content=FileKind.PICTURE,
+                size_bytes=offer.size,
+                sha256=offer.sha256,
+                status=FileStatus.DUPLICATE,
+                item_id=item.id,
+                kind=item.kind,
+            )
+        )
+    return known
+
+
+def kept_bytes(session: Session, collection_id: UUID, sha256s: Sequence[str]) -> dict[str, str]:
+    """Return the storage keys of bytes with these contents that uploads to the collection still keep, by content."""
+    if not sha256s:
+        return {}
+    uploads = sa.select(Job.id).where(Job.collection_id == collection_id, Job.kind == JobKind.UPLOAD)
+    query = sa.select(UploadFile.sha256, UploadFile.file_key).where(
+        UploadFile.job_id.in_(uploads), UploadFile.file_key.is_not(None), UploadFile.sha256.in_(sha256s)
+    )
+    return {sha256: key for sha256, key in session.execute(query) if sha256 is not None and key is not None}
+
+
+def note_unsent(session: Session, job_id: UUID, outcomes: Sequence[FileOutcome]) -> None:
+    """Note outcomes of files whose bytes never come, each once."""
+    names = [outcome.name for outcome in outcomes]
+    query = sa.select(UploadFile.name).where(UploadFile.job_id == job_id, UploadFile.name.in_(names))
+    noted = set(session.scalars(query))
+    session.add_all(
+        UploadFile(id=new_id(), job_id=job_id, name=outcome.name, **columns_of(outcome))
+        for outcome in outcomes
+        if outcome.name not in noted
+    )

@@ -1,0 +1,194 @@
+"""Uploads that are interrupted, stopped and left behind, in a real browser with real servers and workers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Page, Request, Route, expect
+from tests.functional.browsing import BROWSER_MARKS, Visits, paused
+
+from retllm.stack import LocalStack
+
+pytestmark = BROWSER_MARKS
+
+_DROP = """([first, last]) => {
+    const held = new DataTransfer();
+    for (let n = first; n < last; n += 1) held.items.add(new File([`text number ${n}`], `note ${n}.txt`));
+    return held;
+}"""
+
+
+@pytest.fixture
+def empty(api: httpx.Client, request: pytest.FixtureRequest) -> str:
+    """A new collection."""
+    name = f"Of {request.node.name}"[:200]
+    return str(api.post("/collections", json={"name": name}).raise_for_status().json()["id"])
+
+
+@pytest.fixture
+def page(visit: Visits, empty: str) -> Page:
+    """The page of the new collection."""
+    opened = visit()
+    opened.goto(f"/collections/{empty}")
+    return opened
+
+
+def _drop(page: Page, first: int, last: int) -> None:
+    """Drop the texts with these numbers, as one drop."""
+    page.locator("[data-drop]").dispatch_event("drop", {"dataTransfer": page.evaluate_handle(_DROP, [first, last])})
+
+
+def _names(api: httpx.Client, collection: str) -> Counter[str]:
+    items = api.get(f"/collections/{collection}/items?limit=200").raise_for_status().json()["items"]
+    return Counter(item["name"] for item in items)
+
+
+def _numbered(first: int, last: int) -> Counter[str]:
+    return Counter(f"note {n}.txt" for n in range(first, last))
+
+
+def _jobs(api: httpx.Client, collection: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = api.get(f"/jobs?collection={collection}").raise_for_status().json()["jobs"]
+    return found
+
+
+def test_a_lost_network_is_waited_for_and_every_file_arrives_once(page: Page, api: httpx.Client, empty: str) -> None:
+    sent: list[Request] = []
+
+    def answer(route: Route) -> None:
+        sent.append(route.request)
+        if len(sent) == 1:
+            # it arrives, but its answer does not
+            route.fetch()
+            route.abort()
+        elif len(sent) == 2:
+            page.context.set_offline(True)
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/uploads/*/files", answer)
+    _drop(page, 0, 45)
+    said = page.locator("[data-said]")
+    expect(said).to_have_text(re.compile(r"^Connection lost\. Trying again in \d+ s\.$"))
+    expect(page.get_by_role("button", name="Try now")).to_be_visible()
+    # more files join the same upload
+    _drop(page, 45, 50)
+    expect(page.locator("[data-sent]")).to_contain_text("of 50 files")
+    page.context.set_offline(False)
+    expect(said).to_have_text("50 files arrived.")
+    expect(page.locator("[data-summary]")).to_have_text("50 added.")
+    expect(page.locator("[data-unsent]")).to_be_hidden()
+    assert _names(api, empty) == _numbered(0, 50)
+    assert [job["kind"] for job in _jobs(api, empty)] == ["upload"]
+    # the 20 files of the first request were not sent again
+    assert len(sent) == 4
+    expect(page.locator(".tile").first).to_be_visible()
+
+
+def test_try_now_goes_on_at_once(page: Page, api: httpx.Client, empty: str) -> None:
+    cut = True
+    page.route("**/uploads/*/files", lambda route: route.fulfill(status=503) if cut else route.continue_())
+    _drop(page, 0, 1)
+    # the pauses grow
+    expect(page.locator("[data-said]")).to_have_text("The server is not available. Trying again in 4 s.")
+    cut = False
+    now = page.get_by_role("button", name="Try now")
+    now.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-said]")).to_have_text("1 file arrived.")
+    assert _names(api, empty) == _numbered(0, 1)
+
+
+def test_stop_tells_what_arrived_and_that_is_indexed(page: Page, api: httpx.Client, empty: str) -> None:
+    sent: list[Route] = []
+
+    def answer(route: Route) -> None:
+        sent.append(route)
+        if len(sent) == 1:
+            route.continue_()
+        else:
+            # the whole request arrives, but the answer never comes
+            route.fetch()
+
+    page.route("**/uploads/*/files", answer)
+    with page.expect_request_finished(lambda request: request.url.endswith("/files")):
+        _drop(page, 0, 50)
+    expect(page.locator("[data-sent]")).to_contain_text("20 of 50 files")
+    with page.expect_request(re.compile("/close$")):
+        page.get_by_role("button", name="Stop").click()
+    expect(page.locator("[data-said]")).to_have_text("Stopped. 40 of 50 files arrived. 10 files were not sent.")
+    expect(page.locator("[data-summary]")).to_have_text("40 added.")
+    expect(page.locator("[data-unsent] li")).to_have_count(10)
+    assert _names(api, empty) == _numbered(0, 40)
+    expect(page.locator("#index-state")).to_contain_text("All 40 items are indexed")
+    page.unroute("**/uploads/*/files")
+    page.get_by_role("button", name="Send the rest").click()
+    expect(page.locator("[data-said]")).to_have_text("10 files arrived.")
+    expect(page.locator("[data-summary]")).to_have_text("10 added.")
+    assert _names(api, empty) == _numbered(0, 50)
+
+
+def test_a_reload_shows_what_became_of_the_files_and_the_rest_can_be_sent(
+    page: Page, api: httpx.Client, empty: str
+) -> None:
+    page.on("dialog", lambda dialog: dialog.accept())
+    sent: list[Route] = []
+
+    def answer(route: Route) -> None:
+        sent.append(route)
+        if len(sent) == 1:
+            route.continue_()
+
+    page.route("**/uploads/*/files", answer)
+    _drop(page, 0, 30)
+    expect(page.locator("[data-sent]")).to_contain_text("20 of 30 files")
+    page.reload()
+    # the page that was left closed its upload
+    expect(page.locator("#outcomes [data-summary]")).to_have_text("20 added.")
+    page.get_by_role("link", name="Details of this upload").click()
+    expect(page.get_by_role("heading", name="Upload", level=1)).to_be_visible()
+    expect(page.locator("tr[data-status=added]")).to_have_count(20)
+    expect(page.locator("#job")).to_have_attribute("data-over", "true")
+    (job,) = _jobs(api, empty)
+    assert job["state"] == "succeeded"
+    assert _names(api, empty) == _numbered(0, 20)
+    expect(page.locator(".timeline")).to_contain_text("20 of 20")
+
+
+def test_pictures_that_arrived_before_are_not_sent_again(
+    visit: Visits, scenes: Any, api: httpx.Client, empty: str, stack: LocalStack
+) -> None:
+    page = visit()
+    page.goto(f"/collections/{empty}")
+    first, second = (scenes.folder / query.file for query in scenes.queries[:2])
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.url.endswith("/files") else None)
+    with paused(stack, "media"):
+        page.get_by_label("Files").set_input_files([first])
+        page.get_by_role("button", name="Upload", exact=True).click()
+        expect(page.locator("[data-said]")).to_have_text("1 file arrived.")
+        expect(page.locator("[data-summary]")).to_have_text("1 waiting.")
+        page.reload()
+        expect(page.locator("[data-summary]")).to_have_text("1 waiting.")
+        page.get_by_label("Files").set_input_files([first])
+        page.get_by_role("button", name="Upload", exact=True).click()
+        expect(page.locator("[data-said]")).to_have_text("1 file arrived.")
+    expect(page.locator("[data-summary]")).to_have_text(re.compile(r"^1 (added|duplicate)\.$"))
+    expect(page.locator("#index-state")).to_contain_text("The one item is indexed")
+    page.get_by_label("Files").set_input_files([first, second])
+    page.get_by_role("button", name="Upload", exact=True).click()
+    expect(page.locator("[data-summary]")).to_have_text("1 added, 1 duplicate.")
+    assert len(sent) == 2
+    assert _names(api, empty) == Counter([first.name, second.name])
+
+
+def test_a_refusal_ends_the_upload_with_its_reason(page: Page, api: httpx.Client, empty: str) -> None:
+    (page.route("**/uploads/*/offer", lambda route: (api.delete(f"/collections/{empty}"), route.continue_())[1]))
+    _drop(page, 0, 2)
+    expect(page.locator("[data-said]")).to_contain_text("0 of 2 files arrived. 2 files were not sent.")
+    expect(page.locator("[data-said]")).to_contain_text("There is no such")
