@@ -1,0 +1,121 @@
+"""A folder as people have it: umlauts, formats of phones and cameras, films, captions of four kinds, clutter, damage."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+
+from PIL import Image
+from tests.unit.media.films import film
+from tests.unit.media.raws import dng
+from tests.unit.media.samples import encoded, noise, picture
+
+_SIZE = (320, 240)
+ROOT = "Archiv"
+_SHEET = "file_name;text;mood\nIMG_0001.jpg;a ferry of 2023;calm\nIMG_0009.jpg;is missing;\n"
+
+
+def _phone_picture(seed: int) -> bytes:
+    """A JPEG that is stored lying on its side."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(noise(seed, _SIZE), "JPEG", exif=exif)
+
+
+def _pages(kind: str) -> bytes:
+    first, second = noise(20, _SIZE), noise(21, _SIZE)
+    return encoded(first, kind, save_all=True, append_images=[second])
+
+
+def _files() -> dict[str, bytes]:
+    decomposed = unicodedata.normalize("NFD", "Überfahrt")
+    coco = {
+        "images": [{"id": 7, "file_name": "IMG_0005.jpg"}],
+        "annotations": [{"image_id": 7, "caption": "a pier"}, {"image_id": 7, "caption": "a long pier"}],
+    }
+    return {
+        # two folders with the same names, each with its own sheet
+        "2023/Fähre/IMG_0001.jpg": _phone_picture(1),
+        "2023/Fähre/metadata.csv": _SHEET.encode(),
+        "2024/Fähre/IMG_0001.jpg": _phone_picture(2),
+        "2024/Fähre/metadata.jsonl": b'{"image_path": "IMG_0001.jpg", "caption": "a ferry of 2024"}\n',
+        "2024/IMG_0005.jpg": _phone_picture(3),
+        "2024/coco.json": json.dumps(coco).encode(),
+        f"{decomposed}/Möwe.png": picture(4, _SIZE),
+        f"{decomposed}/Möwe.txt": b"a gull",
+        "Takeout/Hafen.jpg": _phone_picture(5),
+        "Takeout/Hafen.jpg.json": b'{"title": "Hafen.jpg", "description": "the port"}',
+        "Notizen.txt": b"Remember the tickets.",
+        "Handy/IMG_2000.HEIC": encoded(noise(6, _SIZE), "HEIF"),
+        "Handy/IMG_2001.avif": encoded(noise(7, _SIZE), "AVIF"),
+        "Kamera/DSC_1.dng": dng(),
+        "Film/Abfahrt.mp4": film([noise(8, (160, 128)), noise(9, (160, 128))]),
+        "Scan/Brief.pdf": _pages("PDF"),
+        "Scan/Seiten.tif": _pages("TIFF"),
+        "Scan/Kopie.jpg": _phone_picture(1),
+        # clutter
+        ".DS_Store": b"x",
+        "2023/Thumbs.db": b"x",
+        "2023/@eaDir/IMG_0001.jpg/SYNOPHOTO_THUMB_M.jpg": picture(1),
+        # broken
+        "Kaputt/abgeschnitten.jpg": _phone_picture(10)[:2000],
+        "Kaputt/leer.png": b"",
+        "Kaputt/Seite.jpg": b"<!doctype html><p>404</p>",
+        "Kaputt/Vertrag.docx": b"PK\x03\x04 and no more",
+    }
+
+
+def write(folder: Path) -> Path:
+    """Write the folder into ``folder``; return its path."""
+    for name, content in _files().items():
+        path = folder / ROOT / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder / ROOT
+
+
+STATUSES = {
+    "2023/Fähre/IMG_0001.jpg": "added",
+    "2023/Fähre/metadata.csv": "read",
+    "2023/Fähre/metadata.csv, row 2": "updated",
+    "2023/Fähre/metadata.csv, row 3": "rejected",
+    "2024/Fähre/IMG_0001.jpg": "added",
+    "2024/Fähre/metadata.jsonl": "read",
+    "2024/Fähre/metadata.jsonl, row 1": "updated",
+    "2024/IMG_0005.jpg": "added",
+    "2024/coco.json": "read",
+    "Überfahrt/Möwe.png": "added",
+    "Überfahrt/Möwe.txt": "updated",
+    "Takeout/Hafen.jpg": "added",
+    "Takeout/Hafen.jpg.json": "updated",
+    "Notizen.txt": "added",
+    "Handy/IMG_2000.HEIC": "added",
+    "Handy/IMG_2001.avif": "added",
+    "Kamera/DSC_1.dng": "added",
+    "Film/Abfahrt.mp4": "read",
+    "Scan/Brief.pdf": "read",
+    "Scan/Brief.pdf, page 1": "added",
+    "Scan/Brief.pdf, page 2": "added",
+    "Scan/Seiten.tif": "read",
+    "Scan/Seiten.tif, page 1": "added",
+    "Scan/Seiten.tif, page 2": "added",
+    "Scan/Kopie.jpg": "duplicate",
+    ".DS_Store": "ignored",
+    "2023/Thumbs.db": "ignored",
+    "2023/@eaDir": "ignored",
+    "Kaputt/abgeschnitten.jpg": "rejected",
+    "Kaputt/leer.png": "rejected",
+    "Kaputt/Seite.jpg": "rejected",
+    "Kaputt/Vertrag.docx": "rejected",
+}
+"""What becomes of each file, row and page, without the row of COCO's sheet and the scenes of the film."""
+
+CAPTIONS = {
+    "2023/Fähre/IMG_0001.jpg": "a ferry of 2023",
+    "2024/Fähre/IMG_0001.jpg": "a ferry of 2024",
+    "2024/IMG_0005.jpg": "a pier\na long pier",
+    "Überfahrt/Möwe.png": "a gull",
+    "Takeout/Hafen.jpg": "the port",
+    "Notizen.txt": "Remember the tickets.",
+}
