@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -56,7 +57,13 @@ def _jobs(api: httpx.Client, collection: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_lost_network_is_waited_for_and_every_file_arrives_once(page: Page, api: httpx.Client, empty: str) -> None:
+@pytest.mark.parametrize("hashed", [True, False])
+def test_a_lost_network_is_waited_for_and_every_file_arrives_once(
+    page: Page, api: httpx.Client, empty: str, hashed: bool
+) -> None:
+    if not hashed:
+        # as on a page that does not come over HTTPS
+        page.evaluate("Object.defineProperty(crypto, 'subtle', { value: undefined })")
     sent: list[Request] = []
 
     def answer(route: Route) -> None:
@@ -101,6 +108,8 @@ def test_try_now_goes_on_at_once(page: Page, api: httpx.Client, empty: str) -> N
     now.focus()
     page.keyboard.press("Enter")
     expect(page.locator("[data-said]")).to_have_text("1 file arrived.")
+    # the focus was in the part that is hidden now
+    expect(page.get_by_role("heading", name="Your last upload")).to_be_focused()
     assert _names(api, empty) == _numbered(0, 1)
 
 
@@ -187,8 +196,25 @@ def test_pictures_that_arrived_before_are_not_sent_again(
     assert _names(api, empty) == Counter([first.name, second.name])
 
 
+def test_a_file_that_cannot_be_read_any_more_is_rejected_by_name(
+    page: Page, api: httpx.Client, empty: str, tmp_path: Path
+) -> None:
+    for name in ("stays.txt", "goes.txt"):
+        (tmp_path / name).write_text(f"the text of {name}")
+    page.get_by_label("Files").set_input_files(sorted(tmp_path.iterdir()))
+    (tmp_path / "goes.txt").unlink()
+    page.get_by_role("button", name="Upload", exact=True).click()
+    expect(page.locator("[data-said]")).to_have_text("1 of 2 files arrived. 1 file could not be read.")
+    expect(page.locator("[data-summary]")).to_have_text("1 added, 1 rejected.")
+    expect(page.locator("tr[data-status=rejected]")).to_contain_text("The browser cannot read this file.")
+
+
 def test_a_refusal_ends_the_upload_with_its_reason(page: Page, api: httpx.Client, empty: str) -> None:
-    (page.route("**/uploads/*/offer", lambda route: (api.delete(f"/collections/{empty}"), route.continue_())[1]))
+    def answer(route: Route) -> None:
+        api.delete(f"/collections/{empty}").raise_for_status()
+        route.continue_()
+
+    page.route("**/uploads/*/offer", answer)
     _drop(page, 0, 2)
     expect(page.locator("[data-said]")).to_contain_text("0 of 2 files arrived. 2 files were not sent.")
     expect(page.locator("[data-said]")).to_contain_text("There is no such")

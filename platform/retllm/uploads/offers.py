@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, ItemKind, JobKind
 from retllm.db.tables import Job, new_id
-from retllm.db.uploads import UploadFile
+from retllm.db.uploads import Upload, UploadFile
 from retllm.media import records
 from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome
@@ -99,6 +99,7 @@ def take_duplicates(session: Session, job: Job, offers: Sequence[Offer]) -> list
                 kind=item.kind,
             )
         )
+    session.execute(sa.update(Upload).where(Upload.id == job.id).values(active_at=sa.func.now()))
     return known
 
 

@@ -79,7 +79,8 @@ class Upload {
     this.bar = this.progress.querySelector("progress");
     this.againButton = form.querySelector("[data-again]");
     this.nowButton = form.querySelector("[data-now]");
-    form.querySelector("[data-stop]").addEventListener("click", () => this.stop());
+    this.stopButton = form.querySelector("[data-stop]");
+    this.stopButton.addEventListener("click", () => this.stop());
     this.nowButton.addEventListener("click", () => this.resume?.());
     this.againButton.addEventListener("click", () => this.add({ files: this.unsent.map(({ entry }) => entry) }));
     addEventListener("online", () => this.resume?.());
@@ -89,6 +90,12 @@ class Upload {
   }
 
   get token() { return this.form.elements.csrf_token.value; }
+
+  // Hide a button that was pressed; the focus goes to the one that is left.
+  hide(button) {
+    if (document.activeElement === button) this.stopButton.focus();
+    button.hidden = true;
+  }
 
   showMessage(text) { this.message.textContent = text; }
 
@@ -112,8 +119,9 @@ class Upload {
     // handled where something is awaited
     this.whenStopped.catch(() => {});
     this.unsent = [];
-    this.list.hidden = this.againButton.hidden = true;
     this.progress.hidden = false;
+    this.list.hidden = true;
+    this.hide(this.againButton);
     this.bar.value = 0;
     this.started = performance.now();
   }
@@ -160,7 +168,7 @@ class Upload {
       this.resume = () => { clearTimeout(timer); resolve(); };
     });
     this.resume = null;
-    this.nowButton.hidden = true;
+    this.hide(this.nowButton);
     this.pause = Math.min(2 * this.pause, LONGEST_PAUSE_S);
     if (!this.stopped) this.showSending();
   }
