@@ -176,7 +176,7 @@ def form_files() -> list[IncomingFile]:
 def open_upload(path: CollectionPath, header: IdempotencyHeader, body: NewUpload) -> Response:
     """Open an upload: it is a job, and takes files in any number of requests until it is closed.
 
-    What arrives is processed at once. An upload that gets nothing for an hour is closed.
+    What arrives is processed at once. An upload that gets nothing for a while is closed.
     """
     body = strictly(NewUpload, request.get_data())
     job = uploads.begin(
