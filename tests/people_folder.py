@@ -1,4 +1,4 @@
-"""A folder as people have it: umlauts, formats of phones and cameras, films, captions of four kinds, clutter, damage."""
+"""A folder as people have it: umlauts, phones and cameras, films, captions of four kinds, clutter, damage."""
 
 from __future__ import annotations
 

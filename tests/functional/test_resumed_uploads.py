@@ -192,13 +192,33 @@ def test_a_server_that_stays_away_ends_the_command_and_the_next_run_goes_on(
     proxy.away = False
     with server.client() as client:
         (job,) = client.get("/jobs", params={"collection": key}).json()["jobs"]
-        # as the dispatcher does after an hour
+        # as the dispatcher does with an idle upload
         assert client.post(f"/uploads/{job['id']}/close").status_code == 200
     proxy.sent = 0
     again = upload(monkeypatch, server, proxy, key, folder)
     assert statuses(again)["large.png"] == "added"
     assert again.exit_code == 0
     assert proxy.sent < (folder / "large.png").stat().st_size - 2 * PART + (64 << 10)
+
+
+def test_an_upload_that_was_closed_meanwhile_goes_on_as_another_one(
+    monkeypatch: pytest.MonkeyPatch, server: Server, proxy: CuttingProxy, folder: Path
+) -> None:
+    key = server.collection("Closed")
+    real = sending.Sender._send_part
+    parts: list[int] = []
+
+    def closed_before_the_second(sender: sending.Sender, address: str, stream: Any) -> bool:
+        parts.append(1)
+        if len(parts) == 2:
+            with server.client() as client:
+                # as the dispatcher does with an idle upload
+                assert client.post(f"/uploads/{sender.upload_id}/close").status_code == 200
+        return real(sender, address, stream)
+
+    monkeypatch.setattr(sending.Sender, "_send_part", closed_before_the_second)
+    done = upload(monkeypatch, server, proxy, key, folder)
+    assert (done.exit_code, statuses(done)) == (0, EXPECTED)
 
 
 def test_stopping_says_what_arrived_and_indexes_it(

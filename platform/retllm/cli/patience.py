@@ -65,7 +65,7 @@ class Patience:
 
     def _length(self) -> str:
         minutes, rest = divmod(self.seconds, _MINUTE)
-        return f"{self.seconds:g} seconds" if rest or not minutes else f"{minutes:g} minutes"
+        return f"{self.seconds:g} seconds" if rest or minutes < 2 else f"{minutes:g} minutes"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import click
 from rich.progress import Progress
 
 from retllm.cli import show
-from retllm.cli.client import Api, Json, connect, json_option
+from retllm.cli.client import Api, Json, RequestRejected, connect, json_option
 from retllm.cli.folders import Found, walk
 from retllm.cli.patience import GaveUp, Patience, PatientApi
 from retllm.cli.sending import Sender
@@ -139,23 +139,35 @@ def upload_paths(
     found.sort(key=lambda file: not file.describes)
     patient = PatientApi(api.http, Patience(patience, show.say))
     asked = {"index": index, "texts": texts}
-    key = {"Idempotency-Key": str(uuid.uuid4())}
-    opened = patient.call("POST", f"/collections/{collection_id}/uploads", json=asked, headers=key)["id"]
+    rows: dict[str, Json] = {}
     with show.progress(quiet=quiet) as bar:
-        sender = _send(patient, opened, found, bar)
-        job = _follow(patient, opened, bar)
+        whole = False
+        while not whole:
+            key = {"Idempotency-Key": str(uuid.uuid4())}
+            opened = patient.call("POST", f"/collections/{collection_id}/uploads", json=asked, headers=key)["id"]
+            sender, whole = _send(patient, opened, found, bar)
+            job = _follow(patient, opened, bar)
+            for row in patient.pages(f"/uploads/{opened}/files", "files", status=_SHOWN):
+                # an upload that goes on after another one finds much of it there; what that one refused counts anew
+                if row["name"] not in rows or rows[row["name"]]["status"] == "rejected":
+                    rows[row["name"]] = row
     if not quiet:
         show.errors(job)
-    rows = patient.pages(f"/uploads/{opened}/files", "files", status=_SHOWN)
-    return Uploaded([*rows, *sender.left_out, *others], job)
+    return Uploaded([*rows.values(), *sender.left_out, *others], job)
 
 
-def _send(api: PatientApi, upload_id: str, files: Sequence[Found], bar: Progress) -> Sender:
+def _send(api: PatientApi, upload_id: str, files: Sequence[Found], bar: Progress) -> tuple[Sender, bool]:
+    """Send files to an upload and close it; return false if it was closed before, as an idle one is."""
     task = bar.add_task("uploading", total=len(files))
     sender = Sender(api, upload_id, lambda count: bar.advance(task, count))
     with _closing(api, upload_id, sender, len(files)):
-        sender.send(files)
-    return sender
+        try:
+            sender.send(files)
+        except RequestRejected as error:
+            if error.detail.get("job_id") != upload_id:
+                raise
+            return sender, False
+    return sender, True
 
 
 @contextmanager
@@ -165,7 +177,7 @@ def _closing(api: PatientApi, upload_id: str, sender: Sender, total: int) -> Ite
     try:
         yield
     except GaveUp as error:
-        here = f"{sender.arrived:,} of {total:,} files arrived; they stay and are indexed within an hour."
+        here = f"{sender.arrived:,} of {total:,} files arrived; they stay and are indexed."
         raise GaveUp(f"{error.message} {here} {again}") from error
     except KeyboardInterrupt as error:
         with suppress(RetllmError):

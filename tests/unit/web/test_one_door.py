@@ -265,13 +265,14 @@ def test_files_with_names_that_are_not_utf_8_go_in(upload: Upload, empty: Path) 
     assert _answer(done) == {"b.txt": ("added", None), "café.txt": ("added", None)}
 
 
-@pytest.mark.parametrize("change", ["removed", "changed before", "changed while"])
+@pytest.mark.parametrize("change", ["removed", "changed before", "changed while hashed", "changed while sent"])
 def test_a_file_that_changes_during_the_upload_is_rejected_alone(
     upload: Upload, empty: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     for name in ("a", "b", "c"):
         (empty / f"{name}.txt").write_text(name * 1_000)
     walk, read = command.walk, OpenedFile.read
+    reads = 0
 
     def walked(paths: list[Path]) -> Iterator[Any]:
         found = list(walk(paths))
@@ -282,7 +283,10 @@ def test_a_file_that_changes_during_the_upload_is_rejected_alone(
         yield from found
 
     def reading(file: OpenedFile, count: int = -1) -> bytes:
-        if change == "changed while":
+        nonlocal reads
+        reads += 1
+        # two reads hash each of the three files
+        if change == "changed while hashed" or (change == "changed while sent" and reads > 6):
             (empty / "b.txt").write_text("longer" * 1_000)
         return read(file, count)
 
@@ -292,6 +296,14 @@ def test_a_file_that_changes_during_the_upload_is_rejected_alone(
     assert done.exit_code == 1
     statuses = {name: status for name, (status, _) in _answer(done).items()}
     assert statuses == {"a.txt": "added", "c.txt": "added", "b.txt": "rejected"}
+
+
+def test_rows_without_a_picture_are_texts_if_asked_for(upload: Upload, empty: Path) -> None:
+    (empty / "captions.csv").write_text("file,caption\n,a robin\n")
+    assert _answer(upload("--json", empty)) == {
+        "captions.csv, row 2": ("rejected", None),
+    }
+    assert _answer(upload("--json", "--texts", empty)) == {"captions.csv, row 2": ("added", None)}
 
 
 # names in forms

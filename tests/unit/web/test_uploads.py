@@ -409,9 +409,9 @@ def test_the_protocol_is_named_and_its_rules_hold(ada: Caller, collection: str, 
     options = ada.options(f"/uploads/{upload}/tus")
     assert (options.headers["Tus-Version"], options.headers["Tus-Extension"]) == ("1.0.0", "creation,termination")
     assert options.headers["Tus-Max-Size"] == str(served.settings.max_request_bytes)
-    for version in ({}, {"Tus-Resumable": "0.2.2"}):
-        answer = ada.post(f"/uploads/{upload}/tus", headers={**version, "Upload-Length": "1"})
-        assert (answer.status_code, answer.headers["Tus-Version"]) == (412, "1.0.0")
+    other = ada.post(f"/uploads/{upload}/tus", headers={"Tus-Resumable": "0.2.2", "Upload-Length": "1"})
+    assert (other.status_code, other.headers["Tus-Version"]) == (412, "1.0.0")
+    assert ada.post(f"/uploads/{upload}/tus", headers={"Upload-Length": "1"}).status_code == 422
     for wrong in ({}, {"Upload-Length": "-1"}, {"Upload-Length": "1", "Upload-Metadata": "filename a"}):
         assert ada.post(f"/uploads/{upload}/tus", headers={**TUS, **wrong}).status_code == 422
     address = announce(ada, upload, "red.png", RED)

@@ -38,7 +38,8 @@ _METADATA = f"^{_PAIR}(?:, ?{_PAIR})*$"
 class TusHeader(BaseModel):
     """The version of the protocol."""
 
-    model_config = ConfigDict(populate_by_name=True)
+    # what is hidden gives 404 also without the header
+    model_config = ConfigDict(populate_by_name=True, json_schema_extra=lambda schema: _require(schema, "Tus-Resumable"))
 
     tus_resumable: str | None = Field(
         default=None,
@@ -52,6 +53,10 @@ def _only(schema: dict[str, Any], kept: dict[str, Any]) -> None:
     schema.pop("anyOf", None)
     schema.pop("default", None)
     schema.update(kept)
+
+
+def _require(schema: dict[str, Any], name: str) -> None:
+    schema["required"] = [*schema.get("required", []), name]
 
 
 class NewLargeFile(TusHeader):
@@ -122,6 +127,8 @@ def create_large_file(path: UploadPath, header: NewLargeFile) -> Response:
 def _check(path: UploadPath, header: TusHeader) -> None:
     # what is hidden gives 404, whatever else is wrong
     upload_parts.require_change(current_actor(), path.upload_id)
+    if header.tus_resumable is None:
+        raise InvalidInput(f"Send the header Tus-Resumable: {VERSION}.", field="Tus-Resumable")
     if header.tus_resumable != VERSION:
         raise PreconditionFailed(f"Send the header Tus-Resumable: {VERSION}.")
 

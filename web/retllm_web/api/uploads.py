@@ -25,7 +25,7 @@ from retllm.uploads.receive import ReceivedFile
 from retllm.uploads.views import FileView
 from retllm_web.actions import upload_parts, uploads
 from retllm_web.api.answers import answer
-from retllm_web.api.blueprint import PREFIX, api, refuse_other_parts
+from retllm_web.api.blueprint import PREFIX, api, refuse_other_parts, strictly
 from retllm_web.api.collections import CollectionPath
 from retllm_web.api.jobs import IdempotencyHeader, accepted
 from retllm_web.api.spec import BINARY, ErrorBody, tags
@@ -176,8 +176,9 @@ def form_files() -> list[IncomingFile]:
 def open_upload(path: CollectionPath, header: IdempotencyHeader, body: NewUpload) -> Response:
     """Open an upload: it is a job, and takes files in any number of requests until it is closed.
 
-    What arrives is processed at once. An upload that gets nothing for an hour is closed.
+    What arrives is processed at once. An upload that gets nothing for a while is closed.
     """
+    body = strictly(NewUpload, request.get_data())
     job = uploads.begin(
         current_actor(),
         path.collection_id,
@@ -220,6 +221,7 @@ def announce_files(path: UploadPath, body: Manifest) -> Response:
 
     Such a picture becomes a duplicate of the upload without its bytes, and captions of the upload find it.
     """
+    body = strictly(Manifest, request.get_data())
     announced = [Announced(file.name, file.size, file.sha256) for file in body.files]
     found = upload_parts.known(current_actor(), path.upload_id, announced)
     return answer(Needs(needs=[Need.KNOWN if known else Need.SEND for known in found]))
