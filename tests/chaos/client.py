@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import random
 import threading
 import time
 import uuid
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +17,7 @@ from uuid import UUID
 
 import httpx
 from PIL import Image
-from tests.chaos.client_log import Accepted, Cancelled, ClientLog, Ending
+from tests.chaos.client_log import Accepted, Cancelled, ClientLog, Ending, SentFiles
 from tests.chaos.models import CRASH_COLOUR
 
 _TIMEOUT_SECONDS = 120.0
@@ -26,6 +28,27 @@ def picture(colour: tuple[int, int, int], size: int = 16) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (size, size), colour).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def random_picture() -> bytes:
+    """Return a picture that is hardly ever made again."""
+    buffer = io.BytesIO()
+    Image.frombytes("RGB", (4, 4), random.randbytes(48)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def files_to_upload() -> list[dict[str, bytes]]:
+    """Return the files of an upload, by request: pictures, an archive with a sidecar, and a sheet at the end."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as target:
+        target.writestr("z0.png", random_picture())
+        target.writestr("z0.txt", f"sidecar {uuid.uuid4().hex}")
+    sheet = f"file,caption\na0.png,{uuid.uuid4().hex}\nz0.png,another\n"
+    return [
+        {"a0.png": random_picture(), "a1.png": random_picture(), "same.png": picture((1, 2, 3))},
+        {"b0.png": random_picture(), "z.zip": archive.getvalue()},
+        {"c.csv": sheet.encode(), "note.txt": uuid.uuid4().hex.encode()},
+    ]
 
 
 def crashing_picture() -> bytes:
@@ -51,32 +74,39 @@ class Client:
         headers = {"Authorization": f"Bearer {self.token}"}
         self.http = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=60)
 
+    def try_request(self, method: str, path: str, **options: Any) -> httpx.Response | None:
+        """Send a request once; return None after a lost connection or a server error."""
+        try:
+            answer = self.http.request(method, path, **options)
+        except httpx.TransportError:
+            return None
+        if answer.status_code < 500:
+            return answer
+        self.unexpected.append(f"{method} {path.rsplit('/', 1)[-1]}: {answer.status_code}")
+        return None
+
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send a request and return the response; repeat it after a lost connection or a server error."""
         deadline = time.monotonic() + _TIMEOUT_SECONDS
         while True:
-            try:
-                answer = self.http.request(method, path, **options)
-                if answer.status_code < 500:
-                    return answer
-                self.unexpected.append(f"{method} {path.rsplit('/', 1)[-1]}: {answer.status_code}")
-            except httpx.TransportError:
-                pass
+            answer = self.try_request(method, path, **options)
+            if answer is not None:
+                return answer
             if time.monotonic() > deadline:
                 raise NoAnswer(f"{method} {path} got no response for {_TIMEOUT_SECONDS:g} seconds")
             self.repeats += 1
             time.sleep(0.1)
 
-    def submit(self, path: str, **options: Any) -> UUID:
+    def submit(self, path: str, status: int = 202, **options: Any) -> UUID:
         """Submit a job and log its ID and idempotency key; the same key is sent until there is a response."""
         key = uuid.uuid4().hex
         answer = self.request("POST", path, headers={"Idempotency-Key": key}, **options)
-        assert answer.status_code == 202, answer.text
+        assert answer.status_code == status, answer.text
         job_id = UUID(answer.json()["id"])
         self.log.accepted.append(Accepted(job_id, key))
         if random.random() < 0.2:  # as after a lost response
             again = self.request("POST", path, headers={"Idempotency-Key": key}, **options)
-            assert again.status_code == 202, again.text
+            assert again.status_code == status, again.text
             self.log.accepted.append(Accepted(UUID(again.json()["id"]), key))
         return job_id
 
@@ -103,9 +133,48 @@ class Client:
         assert answer.status_code == 200, answer.text
 
     def upload_pictures(self, collection: str, *pictures: bytes) -> httpx.Response:
-        """Upload pictures without indexing them."""
+        """Upload pictures without indexing them, and wait for their outcomes."""
         files = [("file", (f"p{n}.png", one, "image/png")) for n, one in enumerate(pictures)]
-        return self.request("POST", f"/collections/{collection}/items?index=false", files=files)
+        return self.request("POST", f"/collections/{collection}/items?index=false&wait=60", files=files)
+
+    def open_upload(self, collection: str) -> UUID:
+        """Open an upload, whose files are indexed."""
+        return self.submit(f"/collections/{collection}/uploads", 201, json={})
+
+    def upload(self, upload_id: UUID, requests: Sequence[Mapping[str, bytes]]) -> None:
+        """Send files in several requests, then close the upload.
+
+        After a lost answer the server is asked which files of the request it has, and the others are sent again.
+        """
+        receipts: dict[str, UUID] = {}
+        for files in requests:
+            self._send(upload_id, files, receipts)
+        answer = self.request("POST", f"/uploads/{upload_id}/close")
+        assert answer.status_code == 200, answer.text
+        self.log.sent.append(SentFiles(upload_id, tuple(name for files in requests for name in files), receipts))
+
+    def _send(self, upload_id: UUID, files: Mapping[str, bytes], receipts: dict[str, UUID]) -> None:
+        left = dict(files)
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        while left:
+            parts = [("file", (name, content, "application/octet-stream")) for name, content in left.items()]
+            answer = self.try_request("POST", f"/uploads/{upload_id}/files", files=parts)
+            if answer is not None:
+                assert answer.status_code == 202, answer.text
+                receipts |= {one["name"]: UUID(one["id"]) for one in answer.json()["files"]}
+                return
+            if time.monotonic() > deadline:
+                raise NoAnswer(f"files could not be sent for {_TIMEOUT_SECONDS:g} seconds")
+            self.repeats += 1
+            time.sleep(0.1)
+            manifest = [
+                {"name": name, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+                for name, content in left.items()
+            ]
+            answer = self.request("POST", f"/uploads/{upload_id}/known", json={"files": manifest})
+            assert answer.status_code == 200, answer.text
+            needs = answer.json()["needs"]
+            left = {name: left[name] for name, need in zip(tuple(left), needs, strict=True) if need == "send"}
 
     def index(self, collection: str) -> UUID:
         """Submit an index job."""
@@ -186,8 +255,8 @@ class Load:
         if full:
             self._stop.wait(0.5)
             return
-        submissions = [self._index, self._search, self._adaptive_search, self._picture]
-        submit: Callable[[], UUID] = chance.choices(submissions, [2, 2, 1, 1])[0]
+        submissions = [self._index, self._upload, self._search, self._adaptive_search, self._picture]
+        submit: Callable[[], UUID] = chance.choices(submissions, [1, 2, 2, 1, 1])[0]
         job = submit()
         with self._lock:
             self._open.append(job)
@@ -197,9 +266,18 @@ class Load:
         self._stop.wait(chance.random() * self._pace)
 
     def _index(self) -> UUID:
+        """Index a collection twice at the same time."""
         collection = self._client.collection()
         self._client.upload_texts(collection, 12)
+        other = self._client.index(collection)
+        with self._lock:
+            self._open.append(other)
         return self._client.index(collection)
+
+    def _upload(self) -> UUID:
+        upload = self._client.open_upload(self._client.collection())
+        self._client.upload(upload, files_to_upload())
+        return upload
 
     def _search(self) -> UUID:
         return self._client.search(self._library)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -13,12 +13,14 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import JobState, UnitState
+from retllm.db.enums import FileStatus, JobState, UnitState
 from retllm.db.session import Sessions
 from retllm.db.tables import Job, Score, Unit
+from retllm.db.uploads import UploadFile
 from retllm.queue.violations import Violation
 
 _BATCH_SIZE = 1000
+_GOOD = (FileStatus.ADDED, FileStatus.DUPLICATE, FileStatus.UPDATED, FileStatus.READ)
 
 Key = TypeVar("Key")
 
@@ -50,6 +52,18 @@ class Ending:
     finished_at: datetime
 
 
+@dataclass(frozen=True)
+class SentFiles:
+    """A closed upload: the names of its files, each sent until it was acknowledged, and the keys of their receipts.
+
+    Names are unique within the upload. A file whose answer was lost has no receipt, but the server said that it has it.
+    """
+
+    job_id: UUID
+    names: tuple[str, ...]
+    receipts: Mapping[str, UUID]
+
+
 @dataclass
 class ClientLog:
     """What clients were told, without jobs that they deleted."""
@@ -57,6 +71,7 @@ class ClientLog:
     accepted: list[Accepted] = field(default_factory=list)
     cancelled: list[Cancelled] = field(default_factory=list)
     endings: list[Ending] = field(default_factory=list)
+    sent: list[SentFiles] = field(default_factory=list)
 
 
 def client_violations(sessions: Sessions, log: ClientLog) -> list[Violation]:
@@ -67,6 +82,7 @@ def client_violations(sessions: Sessions, log: ClientLog) -> list[Violation]:
             *_lost(session, log.accepted),
             *_after_cancel(session, log.cancelled),
             *_ended_twice(session, log.endings),
+            *_of_files(session, log.sent),
         ]
 
 
@@ -121,6 +137,29 @@ def _ended_twice(session: Session, endings: Sequence[Ending]) -> Iterator[Violat
             if seen[job_id] != {finished_at}:
                 detail = ", ".join(sorted(map(str, {*seen[job_id], finished_at})))
                 yield Violation("ends_once", str(job_id), "a job ends once", detail)
+
+
+def _of_files(session: Session, sent: Sequence[SentFiles]) -> Iterator[Violation]:
+    for one in sent:
+        job = session.get(Job, one.job_id)
+        if job is None or job.cancel_requested:
+            continue
+        query = sa.select(UploadFile.name, UploadFile.id, UploadFile.status, UploadFile.error_code)
+        rows: defaultdict[str, list[tuple[UUID, FileStatus]]] = defaultdict(list)
+        for name, key, status, code in session.execute(query.filter_by(job_id=one.job_id)):
+            # a unit that lost all its attempts leaves a file that can be tried again
+            rows[name].append((key, FileStatus.READ if code == "failed" else status))
+        for name in one.names:
+            found = rows[name]
+            receipt = one.receipts.get(name)
+            if not found or (receipt is not None and receipt not in {key for key, _ in found}):
+                yield Violation("acknowledged_is_kept", f"{one.job_id}", "an acknowledged file is kept", name)
+            if len(found) > 1:
+                detail = f"{name} has {len(found)}"
+                yield Violation("one_outcome_a_file", f"{one.job_id}", "a file that was sent has one outcome", detail)
+            if job.finished_at is not None and any(status not in _GOOD for _, status in found):
+                detail = f"{name} is {', '.join(status for _, status in found)}"
+                yield Violation("good_file_goes_in", f"{one.job_id}", "a file without fault is not rejected", detail)
 
 
 def _batches(keys: Iterable[Key]) -> Iterator[list[Key]]:

@@ -18,7 +18,7 @@ from retllm.queue.audit_files import orphans
 if TYPE_CHECKING:
     from tests.chaos.scene import Scene
 
-_SIZE = 4 << 20
+_SIZE = 32 << 20
 
 
 @contextmanager

@@ -26,6 +26,7 @@ _PRELOADED = (
     "retllm.indexing.worker",
     "retllm.search.coarse_worker",
     "retllm.search.fine_worker",
+    "retllm.uploads.worker",
     "retllm_workers.context",
     "tests.chaos.models",
 )

@@ -50,9 +50,17 @@ CREATE FUNCTION journal_job() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 END $$;
 CREATE TRIGGER journal AFTER INSERT OR UPDATE ON jobs FOR EACH ROW EXECUTE FUNCTION journal_job();
 
+CREATE FUNCTION journal_file() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF OLD.status <> NEW.status THEN
+        INSERT INTO journal (what, job, key, before, after) VALUES ('file', NEW.job_id, NEW.id, OLD.status, NEW.status);
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER journal AFTER UPDATE OF status ON upload_files FOR EACH ROW EXECUTE FUNCTION journal_file();
+
 CREATE FUNCTION journal_effect() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     INSERT INTO journal (what, key, before, after, job) VALUES (
-        TG_TABLE_NAME, NEW.item_id, TG_OP, NULL,
+        TG_TABLE_NAME, NEW.item_id, TG_OP, to_jsonb(NEW)->>'item_version',
         CASE WHEN TG_TABLE_NAME = 'embeddings' THEN NULL ELSE (to_jsonb(NEW)->>'search_id')::uuid END);
     RETURN NULL;
 END $$;
@@ -62,13 +70,14 @@ CREATE TRIGGER journal AFTER INSERT OR UPDATE ON scores FOR EACH ROW EXECUTE FUN
 CREATE TRIGGER journal AFTER INSERT ON candidates FOR EACH ROW EXECUTE FUNCTION journal_effect();
 """
 
-_EFFECTS = "('embeddings', 'scores', 'candidates')"
+_EFFECTS = "('embeddings', 'scores', 'candidates', 'file')"
 _COMMITS = "(SELECT * FROM journal WHERE what = 'unit' AND before = 'leased' AND after = 'done')"
 
 # each query returns pairs (subject, detail)
 _RULES = {
     "results are written only in the transaction that completes a leased unit": f"""
         SELECT e.what || ' ' || e.key, 'transaction ' || e.tx FROM journal e WHERE e.what IN {_EFFECTS}
+        AND NOT (e.what = 'file' AND e.after = 'rejected')  -- a unit that lost all its attempts
         AND NOT EXISTS (SELECT FROM {_COMMITS} c JOIN journal g ON g.tx = c.tx AND g.key = c.key AND g.what = 'released'
             JOIN journal t ON t.what = 'unit' AND t.after = 'leased' AND t.key = c.key AND t.token = g.token
             WHERE c.tx = e.tx)""",
@@ -91,10 +100,16 @@ _RULES = {
         HAVING count(*) FILTER (WHERE after IN ('succeeded', 'partial', 'failed', 'cancelled'))
              > count(*) FILTER (WHERE before IN ('succeeded', 'partial', 'failed', 'cancelled')) + 1
             OR count(*) FILTER (WHERE before = 'succeeded') > 0""",
+    "a file gets its outcome once": """
+        SELECT key, string_agg(before || ' to ' || after, ', ' ORDER BY id) FROM journal WHERE what = 'file'
+        GROUP BY key HAVING count(*) > 1""",
+    "a vector is written once for each version of its item, whichever jobs want it": """
+        SELECT key, 'version ' || after || ', ' || count(*) || ' times' FROM journal WHERE what = 'embeddings'
+        GROUP BY key, after HAVING count(*) > 1""",
     "a result is written once for each job": f"""
         SELECT e.what || ' ' || e.key, 'job ' || c.job || ', ' || count(DISTINCT e.tx) || ' times'
         FROM journal e JOIN {_COMMITS} c ON c.tx = e.tx
-        WHERE e.what IN {_EFFECTS} AND NOT (e.what = 'scores' AND e.before = 'UPDATE')
+        WHERE e.what IN ('scores', 'candidates') AND NOT (e.what = 'scores' AND e.before = 'UPDATE')
         GROUP BY e.what, e.key, c.job HAVING count(DISTINCT e.tx) > 1""",
 }
 

@@ -23,7 +23,8 @@ CRASH_COLOUR = (255, 0, 255)
 """A picture of this colour crashes the process that embeds it, as a bug in a decoder would."""
 
 
-def _pause() -> None:
+def pause() -> None:
+    """Work for a while; a crash may be ordered for that moment."""
     time.sleep(float(os.environ.get("CHAOS_PAUSE", "0.05")))
     crash.reach("work")
 
@@ -41,7 +42,7 @@ class Encoder:
     least_side = 8
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        _pause()
+        pause()
         return np.stack([_vector(text.encode()) for text in texts])
 
     def prepare(self, picture: Image.Image) -> Image.Image:
@@ -51,7 +52,7 @@ class Encoder:
         return self.embed_images(prepared)
 
     def embed_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        _pause()
+        pause()
         rows = []
         for picture in pictures:
             pixels = picture.convert("RGB")
@@ -86,7 +87,7 @@ class Scorer:
         mode: Mode = "true_false",
         trace: bool = False,
     ) -> list[PairScore]:
-        _pause()
+        pause()
         return [self._score(query, candidate) for candidate in candidates]
 
     def _score(self, query: Content, candidate: Content) -> PairScore:

@@ -83,11 +83,8 @@ class Platform:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.servers: dict[str, Child] = {}
-        names = (
-            [("embed", n) for n in range(workers)]
-            + [("score", n) for n in range(workers)]
-            + [("dispatch", n) for n in range(2)]
-        )
+        names = [(kind, n) for kind in ("media", "embed", "score") for n in range(workers)]
+        names += [("dispatch", n) for n in range(2)]
         self.forked = {f"{kind}{n}": Forked(kind, f"{kind}{n}") for kind, n in names}
         self.token = ""
         self._pause = pause

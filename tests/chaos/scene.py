@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,10 +17,21 @@ from tests.chaos.platform import DISPATCH, LEASE, Platform
 
 from retllm.db.tables import Job
 from retllm.queue.audit import violations
+from retllm.queue.audit_files import orphans
 from retllm.queue.violations import Violation
+from retllm.uploads.orphans import delete_orphans
 
 _QUIET_SECONDS = 240.0
-_DOUBLED = {"journal", "one_job_a_key", "each_input_once", "scored_once", "score_or_error", "ends_once"}
+_DOUBLED = {
+    "journal",
+    "one_job_a_key",
+    "each_input_once",
+    "scored_once",
+    "score_or_error",
+    "ends_once",
+    "added_once",
+    "one_outcome_a_file",
+}
 _LOST = {
     "accepted_is_kept",
     "ends_in_quiet",
@@ -29,6 +41,11 @@ _LOST = {
     "done_is_scored",
     "whole_pool_is_scored",
     "lease_is_taken_back",
+    "acknowledged_is_kept",
+    "good_file_goes_in",
+    "file_has_its_outcome",
+    "waiting_file_has_its_unit",
+    "files_match",
 }
 
 
@@ -192,6 +209,7 @@ class Scene:
         ended = {ending.job_id for ending in self.client.log.endings}
         for job_id in {accepted.job_id for accepted in self.client.log.accepted[-200:]} - ended:
             self.client.job(job_id)
+        self._sweep()
         found = [one for one in self._violations() if one not in before]
         tally = self.platform.journal.tally(mark)
         outcome.times, outcome.jobs, outcome.units = self.injections, tally.jobs, tally.done
@@ -215,6 +233,15 @@ class Scene:
             outcome.violations.append(
                 f"recovery: the leased units were taken back {when}, not within {self.recovery_limit:.1f} s"
             )
+
+    def _sweep(self) -> None:
+        """Sweep the files of killed requests and workers; what is named stays, as the audit of files shows."""
+        platform = self.platform
+        delete_orphans(platform.sessions, platform.storage, age=timedelta(0))
+        with platform.sessions() as session:
+            left = [key for key in orphans(session, platform.storage) if not key.startswith("tmp/")]
+        if left:
+            self.report(f"files without a row were left after a sweep: {left[:3]}")
 
     def _violations(self) -> list[Violation]:
         found = violations(self.platform.sessions, self.platform.storage, quiet=True)

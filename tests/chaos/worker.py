@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import Any, BinaryIO
 from uuid import UUID
 
 from celery.signals import setup_logging
 from tests.chaos import crash
-from tests.chaos.models import Encoder, Scorer
+from tests.chaos.models import Encoder, Scorer, pause
 
 from retllm import logs
 from retllm.indexing import worker as indexing
-from retllm.queue.notifications import TASK_OF, celery_app
-from retllm.queue.worker import Finisher, run_unit
+from retllm.media.storage import Storage
+from retllm.queue.notifications import TASK_OF, Notification, celery_app
+from retllm.queue.worker import Finisher, LeasedUnit, WorkerContext, run_unit
 from retllm.search import coarse_worker, fine_worker
 from retllm.settings import get_settings
+from retllm.uploads import worker as uploads
 from retllm_workers.context import get_context
 
 app = celery_app(get_settings().redis_url)
@@ -49,3 +52,24 @@ def coarse_unit(unit_id: str) -> None:
 @app.task(name=TASK_OF["score"])
 def fine_unit(unit_id: str) -> None:
     run_unit(get_context(), UUID(unit_id), lambda context, held: fine_worker.fine_unit(context, held, _SCORER))
+
+
+class _Interruptible(Storage):
+    """A storage whose worker may crash after each stored file."""
+
+    __slots__ = ()
+
+    def put(self, key: str, file: BinaryIO) -> int:
+        count = Storage.put(self, key, file)
+        crash.reach("work")
+        return count
+
+
+def _media_unit(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
+    pause()
+    return uploads.media_unit(dataclasses.replace(context, storage=_Interruptible(context.storage.url)), held)
+
+
+@app.task(name=TASK_OF["media"])
+def media_unit(unit_id: str) -> None:
+    run_unit(get_context(), UUID(unit_id), _media_unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,11 +11,15 @@ import pytest
 import sqlalchemy as sa
 from tests.chaos.client_log import Accepted, Cancelled, ClientLog, Ending, client_violations
 from tests.unit.stand_ins import FakeScorer, index, run, search
+from tests.unit.uploads.conftest import Uploads, picture
 
+from retllm.db.enums import Stage
 from retllm.db.session import transaction
 from retllm.db.tables import Attempt, Candidate, Embedding, Item, Job, Score, Search, Unit
+from retllm.db.uploads import Upload, UploadFile
 from retllm.history import control
 from retllm.indexing.submit import submit_index
+from retllm.queue import lifecycle
 from retllm.queue.audit import violations
 from retllm.queue.audit_files import orphans
 
@@ -39,7 +44,8 @@ def _broken(world: Any, *statements: Any, log: ClientLog | None = None, quiet: b
     return found
 
 
-_TABLES = ("jobs", "units", "attempts", "searches", "candidates", "scores", "embeddings")
+_UPLOADS = ("uploads", "upload_files")
+_TABLES = ("jobs", "units", "attempts", *_UPLOADS, "searches", "candidates", "scores", "embeddings")
 _ENDED = sa.update(Job).values(state="succeeded", finished_at=sa.func.now())
 
 
@@ -137,6 +143,72 @@ def test_inconsistent_attempts_are_reported(world: Any) -> None:
     assert _broken(world, _unit(0, **released), committed) == {"committed_is_done"}
 
 
+def test_inconsistent_uploads_are_reported(context: Any, world: Any) -> None:
+    uploads = Uploads(world, context)
+    job_id = uploads.open()
+    uploads.send(job_id, {"a.png": picture(1), "bad.png": picture(2)[:50], "note.txt": b"words"})
+    assert _broken(world) == set(), "an open upload may have no unit"
+    picture_waits = {"file_has_its_outcome", "waiting_file_has_its_unit"}
+    assert _broken(world, sa.delete(Unit)) == {"waiting_file_has_its_unit"}
+    uploads.run(job_id)
+    assert _broken(world) == set()
+    assert _broken(world, quiet=True) == {"ends_in_quiet"}
+    assert _broken(world, sa.update(Upload).values(closed_at=sa.func.now())) == {"open_has_work"}
+    uploads.close(job_id)
+    uploads.run(job_id)
+    assert _broken(world, quiet=True) == set()
+    assert _broken(world, sa.delete(Upload)) == {"job_has_its_upload"}
+    assert _broken(world, _file("a.png", status="waiting")) == picture_waits
+    assert _broken(world, _file("note.txt", status="waiting")) == {"file_has_its_outcome"}
+    cancelled = sa.update(Job).values(state="cancelled", cancel_requested=True)
+    assert _broken(world, cancelled, _file("a.png", status="waiting")) == set()
+    assert _broken(world, _file("a.png", item_id=uuid.uuid4())) == {"added_is_there"}
+    assert _broken(world, _file("a.png", item_id=None)) == {"added_is_there"}
+    other = sa.select(UploadFile.item_id).where(UploadFile.name == "a.png").scalar_subquery()
+    assert _broken(world, _file("note.txt", item_id=other)) == {"added_once"}
+    assert _broken(world, _file("bad.png", error=None)) == {"rejected_says_why"}
+    assert _broken(world, _file("a.png", error="bad")) == {"rejected_says_why"}
+
+
+def _file(name: str, **values: Any) -> Any:
+    return sa.update(UploadFile).where(UploadFile.name == name).values(**values)
+
+
+def test_units_of_an_embedder_and_a_pass_are_compared_with_each_other(world: Any) -> None:
+    (item,) = world.add_texts("a")
+    job_id = _submitted(world)
+    named = {"items": [str(item)]}
+    further = [named | {"embedder": "e"}, named | {"pass": "again"}, named | {"embedder": "e", "pass": "again"}]
+
+    def append(session: Any) -> None:
+        lifecycle.append_units(session, session.get_one(Job, job_id), Stage.EMBED, further)
+
+    world.in_transaction(append)
+    assert _broken(world) == set()
+    assert _broken(world, _unit(1, payload=further[1])) == {"each_input_once"}
+
+
+def test_kept_bytes_of_uploads_that_are_missing_changed_or_orphaned_are_reported(context: Any, world: Any) -> None:
+    uploads = Uploads(world, context)
+    job_id = uploads.open()
+    uploads.send(job_id, {"a.png": picture(1), "b.png": picture(2)})
+    assert violations(world.sessions, context.storage) == []
+    rows = uploads.rows(job_id)
+    first, second = rows["a.png"].file_key, rows["b.png"].file_key
+    assert first
+    assert second
+    with world.sessions() as session:
+        assert orphans(session, context.storage) == []
+    context.storage.delete(first)
+    context.storage.put(second, io.BytesIO(b"another"))
+    found = {one.subject for one in violations(world.sessions, context.storage) if one.rule == "files_match"}
+    assert found == {f"file {rows[name].id}" for name in ("a.png", "b.png")}
+    with transaction(world.sessions) as session:
+        session.execute(sa.delete(Job))
+    with world.sessions() as session:
+        assert orphans(session, context.storage) == [second]
+
+
 def test_results_that_no_attempt_committed_are_reported(context: Any, world: Any) -> None:
     world.add_texts("a red house", "a blue house", "a green house")
     index(context, world)
@@ -164,7 +236,6 @@ def _attempts(**values: Any) -> Any:
 
 def test_missing_changed_and_orphaned_files_are_reported(context: Any, world: Any) -> None:
     import hashlib
-    import io
 
     (item,) = world.add_texts("a")
     context.storage.put("items/x/original", io.BytesIO(b"picture"))

@@ -1,0 +1,171 @@
+"""Models work while the files of an upload come: an item is embedded once, and once more after a late caption."""
+
+from __future__ import annotations
+
+from collections import Counter
+from uuid import UUID
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from tests.unit.stand_ins import FakeEmbedder
+from tests.unit.uploads.conftest import Uploads, packed, picture
+
+from retllm.db.enums import JobState, Stage, UnitState
+from retllm.db.session import transaction
+from retllm.db.tables import Embedding, Item
+from retllm.errors import MediaRejected
+from retllm.history import control
+from retllm.history.job_views import job_view
+from retllm.indexing.submit import submit_index
+
+
+class Counting(FakeEmbedder):
+    """Counts the pictures that it embeds by their colour; those of colours in ``bad`` can't be embedded."""
+
+    def __init__(self) -> None:
+        self.seen: Counter[int] = Counter()
+        self.bad: set[int] = set()
+
+    def embed_images(self, pictures) -> np.ndarray:
+        colours = [one.convert("RGB").getpixel((0, 0))[0] for one in pictures]
+        if self.bad & set(colours):
+            raise MediaRejected("The model does not like this colour.")
+        self.seen.update(colours)
+        return super().embed_images(pictures)
+
+
+@pytest.fixture
+def embedder(uploads: Uploads) -> Counting:
+    uploads.embedder = Counting()
+    return uploads.embedder
+
+
+def embedded(uploads: Uploads) -> int:
+    """Return the number of vectors that are up to date."""
+    query = sa.select(sa.func.count()).select_from(Embedding).join(Item, Item.id == Embedding.item_id)
+    with uploads.world.sessions() as session:
+        return session.scalar(query.where(Embedding.item_version == Item.version)) or 0
+
+
+def passes(uploads: Uploads, job_id: UUID) -> list[str | None]:
+    return [payload.get("pass") for payload in uploads.payloads(job_id, Stage.EMBED)]
+
+
+def test_what_arrived_is_embedded_while_the_upload_is_open(uploads: Uploads, embedder: Counting) -> None:
+    job_id = uploads.open()
+    uploads.send(job_id, {f"{n}.png": picture(n) for n in range(3)})
+    uploads.run(job_id)
+    assert embedded(uploads) == 3
+    assert uploads.world.job(job_id).state is JobState.RUNNING
+    uploads.send(job_id, {"3.png": picture(3), "again.png": picture(1)})
+    uploads.close(job_id)
+    uploads.run(job_id)
+    assert embedder.seen == Counter(range(4))
+    assert passes(uploads, job_id) == [None] * 3
+    assert uploads.world.job(job_id).state is JobState.SUCCEEDED
+    uploads.check()
+
+
+def test_while_captions_may_come_nothing_is_embedded(uploads: Uploads, embedder: Counting) -> None:
+    job_id = uploads.open()
+    uploads.send(job_id, {"c.csv": b"file,caption\n0.png,red\n", "0.png": picture(0)})
+    zipped = uploads.open()
+    uploads.send(zipped, {"z.zip": packed({"1.png": picture(1), "1.txt": b"one", "2.png": picture(2)})})
+    for one in (job_id, zipped):
+        uploads.run(one)
+    assert (embedded(uploads), uploads.payloads(job_id, Stage.EMBED)) == (0, [])
+    for one in (job_id, zipped):
+        uploads.close(one)
+        uploads.run(one)
+    assert embedder.seen == Counter(range(3))
+    assert embedded(uploads) == 3
+    uploads.check()
+
+
+def test_entries_of_an_archive_of_pictures_are_embedded_while_others_wait(
+    uploads: Uploads, embedder: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retllm.uploads.archive_files.UNIT_ENTRIES", 2)
+    job_id = uploads.open()
+    uploads.send(job_id, {"z.zip": packed({f"{n}.JPG": picture(n) for n in range(4)})})
+    uploads.do(uploads.ready(job_id)[0])
+    uploads.do(uploads.ready(job_id, Stage.MEDIA)[0])
+    assert len(uploads.ready(job_id, Stage.EMBED)) == 1
+    uploads.close(job_id)
+    uploads.run(job_id)
+    assert embedder.seen == Counter(range(4))
+    uploads.check()
+
+
+def test_an_item_whose_caption_comes_later_is_embedded_once_more(uploads: Uploads, embedder: Counting) -> None:
+    job_id = uploads.open()
+    uploads.send(job_id, {f"{n}.png": picture(n) for n in range(3)})
+    uploads.run(job_id)
+    uploads.send(job_id, {"3.png": picture(3), "c.csv": b"file,caption\n0.png,red\n3.png,blue\n"})
+    uploads.close(job_id)
+    uploads.run(job_id)
+    assert embedder.seen == Counter({0: 2, 1: 1, 2: 1, 3: 1})
+    assert embedded(uploads) == 4
+    assert passes(uploads, job_id) == [None, None, None, "again"]
+    with uploads.world.sessions() as session:
+        view = job_view(session, uploads.world.job(job_id))
+    (stage,) = (stage for stage in view.stages if stage.stage is Stage.EMBED)
+    assert (view.progress, stage.items_total, stage.items_done) == (1.0, 4, 4)
+    uploads.check()
+
+
+def test_captions_do_not_wait_for_the_vectors(uploads: Uploads, embedder: Counting) -> None:
+    job_id = uploads.open()
+    uploads.send(job_id, {"0.png": picture(0)})
+    uploads.run(job_id, Stage.MEDIA)
+    uploads.send(job_id, {"c.csv": b"file,caption\n0.png,red\n"})
+    uploads.close(job_id)
+    assert {unit.stage: unit.payload.get("pass") for unit in uploads.ready(job_id)} == {
+        "media": "captions",
+        "embed": None,
+    }
+    uploads.run(job_id, Stage.MEDIA)
+    assert uploads.items()["0.png"].text == "red"
+    uploads.run(job_id)
+    assert embedder.seen == Counter([0])
+    assert embedded(uploads) == 1
+    uploads.check()
+
+
+def test_what_can_not_be_embedded_is_not_tried_without_end(uploads: Uploads, embedder: Counting) -> None:
+    embedder.bad = {1}
+    job_id = uploads.open()
+    uploads.send(job_id, {f"{n}.png": picture(n) for n in range(3)})
+    uploads.run(job_id)
+    uploads.send(job_id, {"c.csv": b"file,caption\n0.png,red\n1.png,blue\n"})
+    uploads.close(job_id)
+    uploads.run(job_id)
+    job = uploads.world.job(job_id)
+    assert (job.state, job.error) == (JobState.PARTIAL, "1.png: The model does not like this colour.")
+    assert embedder.seen[0] == 2
+    embedder.bad = set()
+    with transaction(uploads.world.sessions) as session:
+        control.retry_job(session, uploads.world.user, job_id)
+    uploads.run(job_id)
+    assert uploads.world.job(job_id).state is JobState.SUCCEEDED
+    assert embedded(uploads) == 3
+    assert not [unit for unit in uploads.world.units(job_id) if unit.state is UnitState.DEAD]
+    uploads.check()
+
+
+def test_an_index_job_beside_an_upload_embeds_nothing_twice(uploads: Uploads, embedder: Counting) -> None:
+    job_id = uploads.open()
+    uploads.send(job_id, {f"{n}.png": picture(n) for n in range(4)})
+    uploads.run(job_id, Stage.MEDIA)
+    world = uploads.world
+    with transaction(world.sessions) as session:
+        index_id = submit_index(session, world.user, world.collection_id, world.settings).job.id
+    uploads.close(job_id)
+    first, second = uploads.ready(job_id), uploads.ready(index_id)
+    for one, other in zip(first, second, strict=True):
+        uploads.do(one)
+        uploads.do(other)
+    assert embedder.seen == Counter(range(4))
+    assert {world.job(one).state for one in (job_id, index_id)} == {JobState.SUCCEEDED}
+    uploads.check()
