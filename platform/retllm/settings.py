@@ -182,7 +182,7 @@ class Settings(BaseSettings):
     film_frames: int = Field(default=60, ge=1, description="Maximum number of frames that are taken of one film.")
     max_text_chars: int = Field(default=20_000, ge=1, description="Maximum number of characters of a text or caption.")
     upload_idle_seconds: float = Field(
-        default=600,
+        default=900,
         gt=0,
         description="Seconds without a new file after which an open upload is closed; what arrived is indexed.",
     )

@@ -27,6 +27,7 @@ def dispatch() -> None:
     from retllm.queue.dispatcher import Dispatcher
     from retllm.queue.notifications import Notifier
     from retllm.uploads.kept import drop_old
+    from retllm.uploads.large_files import expire
     from retllm.uploads.orphans import delete_orphans
 
     register_handlers()
@@ -40,6 +41,7 @@ def dispatch() -> None:
         [
             partial(storage.sweep, AGE),
             partial(drop_old, sessions, storage, timedelta(days=settings.upload_keep_days)),
+            partial(expire, sessions, storage),
             partial(delete_orphans, sessions, storage),
         ]
     )

@@ -23,7 +23,7 @@ from retllm.errors import NotFound, RetllmError
 _PRINTED = 100
 TAKEN = ("added", "updated", "duplicate")
 """Outcomes of what is in the collection afterwards."""
-_SHOWN = (*TAKEN, "ignored", "rejected")
+_SHOWN = (*TAKEN, "ignored", "rejected", "read")
 PATIENCE = 600.0
 """Seconds to wait for a server that is away."""
 _INTERRUPTED = 130
@@ -139,7 +139,7 @@ def upload_paths(
     found.sort(key=lambda file: not file.describes)
     patient = PatientApi(api.http, Patience(patience, show.say))
     asked = {"index": index, "texts": texts}
-    rows: dict[str, Json] = {}
+    rows: dict[tuple[str | None, str], Json] = {}
     with show.progress(quiet=quiet) as bar:
         whole = False
         while not whole:
@@ -149,11 +149,13 @@ def upload_paths(
             job = _follow(patient, opened, bar)
             for row in patient.pages(f"/uploads/{opened}/files", "files", status=_SHOWN):
                 # an upload that goes on after another one finds much of it there; what that one refused counts anew
-                if row["name"] not in rows or rows[row["name"]]["status"] == "rejected":
-                    rows[row["name"]] = row
+                place = (row["within"], row["name"])
+                if place not in rows or rows[place]["status"] == "rejected":
+                    rows[place] = row
     if not quiet:
         show.errors(job)
-    return Uploaded([*rows.values(), *sender.left_out, *others], job)
+    told = [row for row in rows.values() if row["status"] != "read" or row["remark"]]
+    return Uploaded([*told, *sender.left_out, *others], job)
 
 
 def _send(api: PatientApi, upload_id: str, files: Sequence[Found], bar: Progress) -> tuple[Sender, bool]:
@@ -203,10 +205,15 @@ def _print_outcomes(outcomes: Sequence[Json], name: str) -> None:
     counts = Counter(outcome["status"] for outcome in outcomes)
     summary = ", ".join(f"{counts[status]} {status}" for status in (*TAKEN, "ignored") if counts[status])
     click.echo(f"{name}: {summary or 'nothing new'}, {counts['rejected']} rejected.")
-    for status in ("rejected", "ignored"):
-        shown = [outcome for outcome in outcomes if outcome["status"] == status]
-        for outcome in shown[:_PRINTED]:
-            reason = outcome["remark"] if outcome["error"] is None else outcome["error"]["message"]
-            click.echo(f"  {outcome['name']}: {reason}", err=True)
-        if len(shown) > _PRINTED:
-            click.echo(f"  and {len(shown) - _PRINTED:,} more {status}; --json lists all.", err=True)
+    remarked = [outcome for outcome in outcomes if outcome["remark"] and outcome["status"] != "ignored"]
+    _print_some("rejected", [outcome for outcome in outcomes if outcome["status"] == "rejected"])
+    _print_some("with a remark", [outcome for outcome in remarked if outcome["status"] != "rejected"])
+    _print_some("ignored", [outcome for outcome in outcomes if outcome["status"] == "ignored"])
+
+
+def _print_some(what: str, outcomes: Sequence[Json]) -> None:
+    for outcome in outcomes[:_PRINTED]:
+        reason = outcome["remark"] if outcome["error"] is None else outcome["error"]["message"]
+        click.echo(f"  {outcome['name']}: {reason}", err=True)
+    if len(outcomes) > _PRINTED:
+        click.echo(f"  and {len(outcomes) - _PRINTED:,} more {what}; --json lists all.", err=True)

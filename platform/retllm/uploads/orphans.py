@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import FileStatus
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Item, Search, Source
-from retllm.db.uploads import Upload, UploadFile
+from retllm.db.uploads import LargeFile, Upload, UploadFile
 from retllm.media.storage import Storage
 
 AGE = timedelta(days=1)
@@ -27,10 +27,10 @@ Named = Callable[[Session, list[UUID]], set[UUID]]
 
 
 def delete_orphans(sessions: Sessions, storage: Storage, *, age: timedelta = AGE) -> int:
-    """Delete the folders of items, query pictures and uploads that no row names; return their number."""
+    """Delete the folders of pictures, whole files and uploads that no row names; return their number."""
     deleted = 0
     before = datetime.now(UTC) - age
-    prefixes = [("queries", _searches), ("uploads", _uploads)]
+    prefixes = [("queries", _searches), ("uploads", _uploads), ("parts", _large_files)]
     if not _attempts_are_possible(sessions, before):
         prefixes += [(f"sources/{part}", _sources) for part in storage.folders("sources")]
         prefixes += [(f"items/{part}", _items) for part in storage.folders("items")]
@@ -81,6 +81,10 @@ def _searches(session: Session, keys: list[UUID]) -> set[UUID]:
     pictures = [f"queries/{key}/picture" for key in keys]
     found = session.scalars(sa.select(Search.query_picture_key).where(Search.query_picture_key.in_(pictures)))
     return {UUID(key.split("/")[1]) for key in found if key}
+
+
+def _large_files(session: Session, keys: list[UUID]) -> set[UUID]:
+    return set(session.scalars(sa.select(LargeFile.id).where(LargeFile.id.in_(keys))))
 
 
 def _uploads(session: Session, keys: list[UUID]) -> set[UUID]:
