@@ -18,13 +18,12 @@ from tests.unit.web.pages.conftest import Visitor
 
 from retllm.cli import jobs as command
 from retllm.cli.client import Api
-from retllm.db.enums import OVER_JOBS, AttemptOutcome, JobKind, JobState, Stage, UnitState
+from retllm.db.enums import OVER_JOBS, AttemptOutcome, FileStatus, JobKind, JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, UNIT_STATES
-from retllm.db.tables import Attempt
-from retllm.media.outcomes import FileOutcome
+from retllm.db.tables import Attempt, new_id
+from retllm.uploads.views import FileView
 from retllm_web.http.services import Services
-from retllm_web.pages.formats import outcome_counts
 
 GLOSSARY = Path(__file__).parents[4] / "docs" / "glossary.md"
 
@@ -58,12 +57,17 @@ def test_pages_and_the_api_have_the_outcomes_of_files_of_the_glossary(app: OpenA
     outcomes = _table("Outcomes of a file")
     statuses = app.api_doc["components"]["schemas"]["FileOutcome"]["properties"]["status"]["enum"]
     assert sorted(statuses) == sorted(outcomes)
-    listed = [FileOutcome(name="a.png", status=status) for status in statuses]
+    listed = [_file(FileStatus(status)) for status in statuses]
     with app.test_request_context():
-        rows = app.jinja_env.get_template("_outcomes.html").render(outcomes=listed)
+        rows = str(app.jinja_env.get_template("_upload_macros.html").module.file_rows(listed))  # type: ignore[attr-defined]
     for value, word in outcomes.items():
-        assert f'data-status="{value}"' in rows
-        assert f"1 {word}" in outcome_counts(listed)
+        assert re.search(rf'data-status="{value}".*?</i> {word}</span>', rows, re.DOTALL)
+
+
+def _file(status: FileStatus) -> FileView:
+    return FileView(
+        id=new_id(), name="a.png", within=None, status=status, item_id=None, kind=None, error=None, remark=None
+    )
 
 
 @pytest.fixture
