@@ -128,6 +128,8 @@ def test_stop_tells_what_arrived_and_that_is_indexed(page: Page, api: httpx.Clie
     with page.expect_request_finished(lambda request: request.url.endswith("/files")):
         _drop(page, 0, 50)
     expect(page.locator("[data-sent]")).to_contain_text("20 of 50 files")
+    # the server has the second request, of which the page knows nothing
+    expect(page.locator("[data-summary]")).to_have_text("40 waiting.")
     with page.expect_request(re.compile("/close$")):
         page.get_by_role("button", name="Stop").click()
     expect(page.locator("[data-said]")).to_have_text("Stopped. 40 of 50 files arrived. 10 files were not sent.")

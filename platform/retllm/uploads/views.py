@@ -52,61 +52,31 @@ def upload_state(session: Session, job_id: UUID) -> UploadState | None:
     return UploadState(closed_at=upload.closed_at, processed=processed, counts=counts)
 
 
-def upload_files(
-    session: Session,
-    job_id: UUID,
-    *,
-    statuses: Sequence[FileStatus] = (),
-    after: UUID | None = None,
-    limit: int | None = None,
-) -> list[FileView]:
-    """Return files of an upload in the order in which they came, entries and rows included.
-
-    Args:
-        statuses: only files with one of these; none means all.
-        after: only files after the one with this key.
-    """
-    parent = sa.orm.aliased(UploadFile)
-    query = (
-        sa.select(UploadFile, parent.name)
-        .outerjoin(parent, parent.id == UploadFile.parent_id)
-        .where(UploadFile.job_id == job_id)
-        .order_by(UploadFile.id)
-    )
-    if statuses:
-        query = query.where(UploadFile.status.in_(statuses))
-    if after is not None:
-        query = query.where(UploadFile.id > after)
-    return [_view(file, within) for file, within in session.execute(query.limit(limit))]
-
-
 def outcomes_of(session: Session, job_id: UUID) -> list[FileOutcome]:
     """Return the outcomes of the files, entries and rows of an upload that have one.
 
     A sheet or an archive is among them only if there is a remark about it.
     """
-    files = upload_files(session, job_id)
-    told = (file for file in files if file.status is not FileStatus.READ or file.remark)
-    return [outcome_of(file) for file in told if file.status is not FileStatus.WAITING]
+    return [outcome_of(file) for file in upload_files(session, job_id, with_outcome=True)]
 
 
 def files_with_rejected_first(
-    session: Session, job_id: UUID, *, without: Sequence[FileStatus] = (), after: UUID | None = None, limit: int
+    session: Session, job_id: UUID, *, with_outcome: bool = False, after: UUID | None = None, limit: int
 ) -> list[FileView]:
     """Return files of an upload, the rejected ones first, otherwise like :func:`upload_files`.
 
     Args:
-        without: no files with one of these.
+        with_outcome: neither files that wait, nor sheets and archives without a remark: these have rows and entries.
         after: the last file of the previous page; its status decides where the page begins.
     """
     rejected = FileStatus.REJECTED
-    others = [status for status in FileStatus if status is not rejected and status not in without]
+    others = [status for status in FileStatus if status is not rejected]
     last = session.get(UploadFile, after) if after is not None else None
     if last is not None and last.status is not rejected:
-        return upload_files(session, job_id, statuses=others, after=last.id, limit=limit)
+        return upload_files(session, job_id, statuses=others, with_outcome=with_outcome, after=last.id, limit=limit)
     first = upload_files(session, job_id, statuses=[rejected], after=after, limit=limit)
     rest = limit - len(first)
-    return first + (upload_files(session, job_id, statuses=others, limit=rest) if rest else [])
+    return first + upload_files(session, job_id, statuses=others, with_outcome=with_outcome, limit=rest)
 
 
 def upload_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[FileStatus, int]]:
@@ -131,6 +101,39 @@ def has_kept_rejected(session: Session, job_id: UUID) -> bool:
     )
     query = query.where(UploadFile.job_id == job_id, UploadFile.status == FileStatus.REJECTED, kept)
     return session.scalar(query.limit(1)) is not None
+
+
+def upload_files(
+    session: Session,
+    job_id: UUID,
+    *,
+    statuses: Sequence[FileStatus] = (),
+    with_outcome: bool = False,
+    after: UUID | None = None,
+    limit: int | None = None,
+) -> list[FileView]:
+    """Return files of an upload in the order in which they came, entries and rows included.
+
+    Args:
+        statuses: only files with one of these; none means all.
+        with_outcome: see :func:`files_with_rejected_first`.
+        after: only files after the one with this key.
+    """
+    parent = sa.orm.aliased(UploadFile)
+    query = (
+        sa.select(UploadFile, parent.name)
+        .outerjoin(parent, parent.id == UploadFile.parent_id)
+        .where(UploadFile.job_id == job_id)
+        .order_by(UploadFile.id)
+    )
+    if statuses:
+        query = query.where(UploadFile.status.in_(statuses))
+    if with_outcome:
+        told = sa.or_(UploadFile.status != FileStatus.READ, UploadFile.remark.is_not(None))
+        query = query.where(UploadFile.status != FileStatus.WAITING, told)
+    if after is not None:
+        query = query.where(UploadFile.id > after)
+    return [_view(file, within) for file, within in session.execute(query.limit(limit))]
 
 
 def outcome_of(file: FileView) -> FileOutcome:

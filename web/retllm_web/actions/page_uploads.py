@@ -160,12 +160,9 @@ class LastUpload:
 
     @property
     def total(self) -> int:
-        """The number of files, entries and rows with an outcome."""
-        return sum(number for status, number in self.state.counts.items() if status not in UNSHOWN)
-
-
-UNSHOWN = (FileStatus.READ, FileStatus.WAITING)
-"""Files without an outcome of their own: sheets and archives, and files that wait."""
+        """The number of files, entries and rows with an outcome; without sheets and archives."""
+        without = (FileStatus.READ, FileStatus.WAITING)
+        return sum(number for status, number in self.state.counts.items() if status not in without)
 
 
 def last_upload(session: Session, actor: Actor, collection_id: UUID) -> LastUpload | None:
@@ -182,7 +179,7 @@ def last_upload(session: Session, actor: Actor, collection_id: UUID) -> LastUplo
     state = upload_state(session, job.id) if job is not None else None
     if job is None or state is None:
         return None
-    files = files_with_rejected_first(session, job.id, without=UNSHOWN, limit=SHOWN_FILES)
+    files = files_with_rejected_first(session, job.id, with_outcome=True, limit=SHOWN_FILES)
     return LastUpload(job.id, job.state, state, files)
 
 

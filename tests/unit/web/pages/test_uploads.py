@@ -17,8 +17,9 @@ from tests.unit.web.pictures import picture
 
 from retllm.db.enums import FileStatus, JobState
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Job
+from retllm.db.tables import Item, Job, Unit
 from retllm.db.uploads import UploadFile
+from retllm.queue import lifecycle
 from retllm_web.http.services import Services
 from retllm_web.pages import job as job_page
 
@@ -335,3 +336,19 @@ def test_without_kept_bytes_nothing_can_be_tried_again(reader: Visitor, script: 
 
 def test_the_history_counts_the_files_of_an_upload(reader: Visitor, mixed: str) -> None:
     assert "5 files, 2 rejected" in reader.get("/jobs").text
+
+
+def test_the_error_of_a_dead_unit_names_its_file(
+    reader: Visitor, script: Script, served: Services, notified: RecordingNotifier
+) -> None:
+    notified.context = None
+    upload = script.open()
+    script.send(upload, red=RED)
+    with transaction(served.sessions) as session:
+        job = lifecycle.lock_job(session, uuid.UUID(upload))
+        assert job is not None
+        unit = session.scalars(sa.select(Unit).where(Unit.job_id == job.id)).one()
+        lifecycle.mark_dead(session, job, unit, "the decoder died", split=True)
+    page = reader.get(f"/jobs/{upload}")
+    assert "red.png: the decoder died" in page.text
+    assert _names(page) == ["red.png"]
