@@ -1,8 +1,9 @@
 """Crashes on demand: a file in ``$CHAOS_ORDERS`` names a moment.
 
 The first process to reach that moment deletes the file and does what it says: ``end`` (exit), ``stop`` (until a
-SIGCONT), or ``slow`` (pause for some seconds). A moment is ``work`` (in the middle of a unit), ``<kind>-before`` a
-commit (everything is written) or ``<kind>-after`` it (no process was notified yet).
+SIGCONT), or ``slow`` (pause for some seconds). A moment is ``work`` (in the middle of a unit), ``receive`` (a file that
+came is stored, and no row names it), ``<kind>-before`` a commit (everything is written) or ``<kind>-after`` it (no
+process was notified yet).
 """
 
 from __future__ import annotations

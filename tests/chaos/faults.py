@@ -86,8 +86,11 @@ def kill_dispatchers(scene: Scene, times: int) -> None:
 
 
 def kill_web(scene: Scene, times: int) -> None:
-    """Kill the process of the web server with SIGKILL while it accepts jobs."""
+    """Kill the process of the web server when it has stored a file that no row names yet, and at any moment."""
     for _ in range(times):
+        if not scene.interrupt_at("receive"):
+            scene.report("the web server stored no file")
+        scene.pause(1.0, 3.0)
         for child in psutil.Process(scene.platform.servers["web"].pid).children():
             scene.inject(child.kill)
         scene.pause(1.0, 3.0)

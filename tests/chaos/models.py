@@ -65,6 +65,8 @@ class Encoder:
 class Scorer:
     """A scorer whose scores are made from a hash of the pair."""
 
+    least_pixels = 0
+
     info = ScorerInfo(
         model="chaos-scorer",
         revision="1",

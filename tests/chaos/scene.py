@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from tests.chaos.client import Client, Load, NoAnswer, picture
+from tests.chaos.client import Client, Load, NoAnswer, files_to_upload, picture
 from tests.chaos.client_log import client_violations
 from tests.chaos.journal import FaultSnapshot
 from tests.chaos.platform import DISPATCH, LEASE, Platform
@@ -107,12 +107,16 @@ class Scene:
         return LEASE + DISPATCH + self.slack
 
     def create_library(self) -> None:
-        """Create and index the collection for the searches, without faults."""
+        """Create and index the collection for the searches, and do one job of each kind without faults."""
         self.library = self.client.collection()
         self.client.upload_texts(self.library, 20)
         answer = self.client.upload_pictures(self.library, *[picture((n, 9, 9)) for n in range(4)])
         assert answer.json()["added"] == 4, answer.text
-        job = self.client.wait(self.client.index(self.library))
+        upload = self.client.open_upload(self.client.collection())
+        self.client.upload(upload, files_to_upload())
+        for job_id in (self.client.index(self.library), upload):
+            assert (job := self.client.wait(job_id))["state"] == "succeeded", job
+        job = self.client.wait(self.client.search(self.library))
         assert job["state"] == "succeeded", job
 
     def inject(self, action: Callable[[], object]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from tests.chaos.client_log import Accepted, Cancelled, ClientLog, Ending, client_violations
+from tests.chaos.client_log import Accepted, Cancelled, ClientLog, Ending, SentFiles, client_violations
 from tests.unit.stand_ins import FakeScorer, index, run, search
 from tests.unit.uploads.conftest import Uploads, picture
 
@@ -168,6 +168,24 @@ def test_inconsistent_uploads_are_reported(context: Any, world: Any) -> None:
     assert _broken(world, _file("note.txt", item_id=other)) == {"added_once"}
     assert _broken(world, _file("bad.png", error=None)) == {"rejected_says_why"}
     assert _broken(world, _file("a.png", error="bad")) == {"rejected_says_why"}
+
+
+def test_files_that_clients_sent_and_that_are_lost_or_doubled_are_reported(context: Any, world: Any) -> None:
+    uploads = Uploads(world, context)
+    job_id = uploads.open()
+    (key,) = uploads.send(job_id, {"a.png": picture(1)})
+    uploads.close(job_id)
+    uploads.run(job_id)
+    kept = ClientLog(sent=[SentFiles(job_id, ("a.png",), {"a.png": key})])
+    assert _broken(world, log=kept, quiet=True) == set()
+    assert _broken(world, sa.delete(UploadFile), log=kept) == {"acknowledged_is_kept"}
+    assert _broken(world, log=ClientLog(sent=[SentFiles(job_id, ("b.png",), {})])) == {"acknowledged_is_kept"}
+    other = ClientLog(sent=[SentFiles(job_id, ("a.png",), {"a.png": uuid.uuid4()})])
+    assert _broken(world, log=other) == {"acknowledged_is_kept"}
+    again = sa.insert(UploadFile).values(job_id=job_id, name="a.png", status="read")
+    assert _broken(world, again, log=kept) == {"one_outcome_a_file"}
+    rejected = _file("a.png", status="rejected", error="bad", error_code="media_rejected")
+    assert _broken(world, rejected, log=kept) == {"good_file_goes_in"}
 
 
 def _file(name: str, **values: Any) -> Any:
