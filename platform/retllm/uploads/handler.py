@@ -44,7 +44,14 @@ def _is_open(session: Session, job: Job) -> bool:
 
 def _captions(session: Session, job: Job) -> NextUnits | None:
     files = session.scalars(sa.select(UploadFile.id).where(*waiting(job.id)).order_by(UploadFile.id)).all()
-    return (Stage.MEDIA, [{"items": [str(file) for file in files], "pass": CAPTIONS}]) if files else None
+    if not files:
+        return None
+    label = Unit.payload["pass"].astext
+    earlier = sa.select(sa.func.count(sa.distinct(label))).where(Unit.job_id == job.id, label.startswith(CAPTIONS))
+    # a sheet that is tried again is read by a pass of its own
+    passes = session.scalar(earlier) or 0
+    name = f"{CAPTIONS}-{passes + 1}" if passes else CAPTIONS
+    return Stage.MEDIA, [{"items": [str(file) for file in files], "pass": name}]
 
 
 def _on_dead(session: Session, job: Job, unit: Unit, error: str, at_fault: bool) -> None:

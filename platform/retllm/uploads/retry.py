@@ -11,7 +11,7 @@ from retllm.db.enums import FileStatus, Stage, UnitState
 from retllm.db.tables import Job, Unit
 from retllm.db.uploads import UploadFile
 from retllm.errors import Conflict
-from retllm.media.sniffing import FileKind
+from retllm.media.sniffing import PICTURED, FileKind
 from retllm.queue import lifecycle
 from retllm.queue.notifications import Notification
 from retllm.uploads.handler import FAILED
@@ -46,7 +46,7 @@ def retry_rejected(session: Session, job: Job) -> list[Notification]:
         file.status, file.error_code, file.error = FileStatus.WAITING, None, None
     session.flush()
     # an unknown kind is that of an entry that was never opened
-    read_now = [file for file in files if file.content in (FileKind.PICTURE, FileKind.ARCHIVE, None)]
+    read_now = [file for file in files if file.content in (*PICTURED, FileKind.ARCHIVE, None)]
     label = f"retry-{_retries(session, job.id) + 1}"
     alone = [[file] for file in read_now if file.content == FileKind.ARCHIVE]
     others = [file for file in read_now if file.content != FileKind.ARCHIVE]

@@ -23,7 +23,7 @@ from retllm.settings import Settings
 from retllm.uploads.submit import waiting
 
 CAPTIONS = "captions"
-"""The pass of the unit that reads the sheets and texts of an upload."""
+"""The pass of the unit that reads the sheets and texts of an upload; a further one has a number behind it."""
 AGAIN = "again"
 """The pass of units for items that got a caption after they were embedded."""
 
@@ -65,7 +65,7 @@ def embed_rest(session: Session, job: Job, settings: Settings) -> Sequence[dict[
     label = Unit.payload["pass"].astext
     counted = sa.select(
         sa.func.count(sa.distinct(label)).filter(Unit.stage == Stage.EMBED, label.startswith(AGAIN)),
-        sa.func.count().filter(Unit.stage == Stage.MEDIA, label == CAPTIONS, Unit.state == UnitState.DONE),
+        sa.func.count().filter(Unit.stage == Stage.MEDIA, label.startswith(CAPTIONS), Unit.state == UnitState.DONE),
     )
     passes, captioned = session.execute(counted.where(Unit.job_id == job.id)).one()
     if passes < captioned:
