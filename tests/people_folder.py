@@ -6,12 +6,15 @@ import json
 import unicodedata
 from pathlib import Path
 
+import pillow_heif
 from PIL import Image
 from tests.unit.media.films import film
 from tests.unit.media.raws import dng
 from tests.unit.media.samples import encoded, noise, picture
 
 _SIZE = (320, 240)
+pillow_heif.register_heif_opener()
+
 ROOT = "Archiv"
 _SHEET = "file_name;text;mood\nIMG_0001.jpg;a ferry of 2023;calm\nIMG_0009.jpg;is missing;\n"
 
@@ -62,7 +65,7 @@ def _files() -> dict[str, bytes]:
         "Kaputt/abgeschnitten.jpg": _phone_picture(10)[:2000],
         "Kaputt/leer.png": b"",
         "Kaputt/Seite.jpg": b"<!doctype html><p>404</p>",
-        "Kaputt/Vertrag.docx": b"PK\x03\x04 and no more",
+        "Kaputt/Vertrag.doc": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504),
     }
 
 
@@ -107,7 +110,7 @@ STATUSES = {
     "Kaputt/abgeschnitten.jpg": "rejected",
     "Kaputt/leer.png": "rejected",
     "Kaputt/Seite.jpg": "rejected",
-    "Kaputt/Vertrag.docx": "rejected",
+    "Kaputt/Vertrag.doc": "rejected",
 }
 """What becomes of each file, row and page, without the row of COCO's sheet and the scenes of the film."""
 

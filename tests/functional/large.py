@@ -25,6 +25,7 @@ REVIEWED = 2_000
 MARKS = 5
 DEAD_EVERY = 97
 AUDITED = 20_000
+UPLOADED = 1_000
 
 # the tables that grow with use: no page may scan one of them sequentially
 LARGE = {"items", "embeddings", "jobs", "units", "searches", "candidates", "scores", "judgments", "audit_log"}
@@ -127,6 +128,16 @@ INSERT INTO evaluation_runs (id, collection_id, user_id, name, source, report)
     SELECT :run, id, :root, 'Asked again', 'reviewed', '{{}}' FROM big_collections WHERE n = 1;
 INSERT INTO workers (name, queues, device, release)
     VALUES ('host:1', '{{score}}', 'cpu', '0'), ('host:2', '{{query,embed}}', 'cpu', '0');
+
+INSERT INTO jobs (id, kind, state, user_id, collection_id, params, cancel_requested, started_at, finished_at)
+    SELECT :upload, 'upload', 'succeeded', :root, id, jsonb_build_object('index', false, 'texts', false), false,
+        now(), now()
+    FROM big_collections WHERE n = 1;
+INSERT INTO uploads (id, closed_at) VALUES (:upload, now());
+INSERT INTO upload_files (id, job_id, name, status, error_code, error)
+    SELECT uuidv7(), :upload, 'picture ' || g || '.jpg', CASE WHEN g % 9 = 0 THEN 'rejected' ELSE 'added' END,
+        CASE WHEN g % 9 = 0 THEN 'media_rejected' END, CASE WHEN g % 9 = 0 THEN 'The picture is damaged.' END
+    FROM generate_series(1, {UPLOADED}) g;
 """
 
 
@@ -141,11 +152,12 @@ class Large:
     index_id: uuid.UUID
     run_id: uuid.UUID
     user_id: uuid.UUID
+    upload_id: uuid.UUID
 
 
 def fill(engine: sa.Engine, users: dict[str, uuid.UUID], *, embedder: str, image_weight: float) -> Large:
     """Fill the database of ``engine``; ``users`` has the IDs of root (admin), ada (editor) and vic (viewer)."""
-    run = uuid.uuid4()
+    run, upload = uuid.uuid4(), uuid.uuid4()
     values = {
         **users,
         "token": uuid.uuid4(),
@@ -153,6 +165,7 @@ def fill(engine: sa.Engine, users: dict[str, uuid.UUID], *, embedder: str, image
         "embedder": embedder,
         "weight": image_weight,
         "run": run,
+        "upload": upload,
     }
     with engine.connect() as connection:
         # skip the checks of foreign keys: the rows are consistent by construction
@@ -168,7 +181,7 @@ def fill(engine: sa.Engine, users: dict[str, uuid.UUID], *, embedder: str, image
         vacuum.execute(sa.text("VACUUM ANALYZE"))
         while vacuum.scalar(_NOT_ALL_VISIBLE) and time.monotonic() < deadline:
             vacuum.execute(sa.text("VACUUM ANALYZE"))
-    return Large(*found, run_id=run, user_id=users["ada"])
+    return Large(*found, run_id=run, user_id=users["ada"], upload_id=upload)
 
 
 _NOT_ALL_VISIBLE = sa.text(

@@ -68,28 +68,35 @@ def _made(api: httpx.Client, name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def by_command(stack: LocalStack, admin: Admin, api: httpx.Client, forks: Forks, folder: Path) -> str:
-    """A collection with the folder, uploaded by the command line."""
+def by_command(stack: LocalStack, admin: Admin, api: httpx.Client, forks: Forks, folder: Path) -> tuple[str, Fates]:
+    """A collection with the folder, uploaded by the command line, and the fates of its files.
+
+    The command line tells of clutter itself.
+    """
     collection = _made(api, "By command")
     environment = os.environ | {"RETLLM_HOME": str(stack.home)}
     done = forks.command(["upload", collection, str(folder), "--json"], environment)
     assert done.returncode == 1, done.stderr
-    assert json.loads(done.stdout)["job"]["state"] == "succeeded"
-    return collection
+    told = json.loads(done.stdout)
+    assert told["job"]["state"] == "succeeded"
+    ignored = {file["name"]: ("ignored", None, file["remark"]) for file in told["files"] if file["status"] == "ignored"}
+    return collection, _fates(api, collection) | ignored
 
 
-def test_every_file_has_its_fate_and_every_picture_its_caption(api: httpx.Client, by_command: str) -> None:
-    fates = _fates(api, by_command)
+def test_every_file_has_its_fate_and_every_picture_its_caption(
+    api: httpx.Client, by_command: tuple[str, Fates]
+) -> None:
+    collection, fates = by_command
     assert {name: fates[name][0] for name in STATUSES if name in fates} == STATUSES
     others = {name: status for name, (status, *_) in fates.items() if name not in STATUSES}
     assert {name for name, status in others.items() if status == "added"} >= {"Film/Abfahrt.mp4, 0:00"}
     assert all(name.startswith(("Film/Abfahrt.mp4, ", "2024/coco.json, ")) for name in others)
     assert all(error or status != "rejected" for status, error, _ in fates.values())
     assert "mood" in str(fates["2023/Fähre/metadata.csv"][2])
-    assert _captions(api, by_command) == CAPTIONS
+    assert _captions(api, collection) == CAPTIONS
 
 
-def test_a_zip_of_the_folder_gives_the_same(api: httpx.Client, by_command: str, folder: Path) -> None:
+def test_a_zip_of_the_folder_gives_the_same(api: httpx.Client, by_command: tuple[str, Fates], folder: Path) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for path in sorted(folder.rglob("*")):
@@ -98,12 +105,12 @@ def test_a_zip_of_the_folder_gives_the_same(api: httpx.Client, by_command: str, 
     collection = _made(api, "By ZIP")
     answer = api.post(f"/collections/{collection}/items", files={"file": (f"{ROOT}.zip", packed.getvalue())})
     assert answer.status_code in (200, 202)
-    assert _fates(api, collection) == _fates(api, by_command)
+    assert _fates(api, collection) == by_command[1]
     assert _captions(api, collection) == CAPTIONS
 
 
 def test_the_folder_chosen_on_the_page_gives_the_same(
-    visit: Visits, api: httpx.Client, by_command: str, folder: Path
+    visit: Visits, api: httpx.Client, by_command: tuple[str, Fates], folder: Path
 ) -> None:
     collection = _made(api, "By page")
     page = visit()
@@ -111,5 +118,5 @@ def test_the_folder_chosen_on_the_page_gives_the_same(
     page.get_by_label("Folder").set_input_files(folder)
     page.get_by_role("button", name="Upload", exact=True).click()
     expect(page.locator("[data-said]")).to_contain_text("arrived")
-    assert _fates(api, collection) == _fates(api, by_command)
+    assert _fates(api, collection) == by_command[1]
     assert _captions(api, collection) == CAPTIONS

@@ -110,6 +110,7 @@ def test_try_now_goes_on_at_once(page: Page, api: httpx.Client, empty: str) -> N
     expect(page.locator("[data-said]")).to_have_text("1 file arrived.")
     # the focus was in the part that is hidden now
     expect(page.get_by_role("heading", name="Your last upload")).to_be_focused()
+    expect(page.locator("[data-summary]")).to_have_text("1 added.")
     assert _names(api, empty) == _numbered(0, 1)
 
 

@@ -121,10 +121,11 @@ def _addresses(app: OpenAPI, large: Large) -> list[str]:
     known = {
         "collection_id": [large.collection_id],
         "item_id": [large.item_id],
-        "job_id": [large.search_id, large.running_id, large.index_id],
+        "job_id": [large.search_id, large.running_id, large.index_id, large.upload_id],
         "search_id": [large.search_id],
         "run_id": [large.run_id],
         "user_id": [large.user_id],
+        "upload_id": [large.upload_id],
     }
     found = addresses(app, {name: [str(key) for key in keys] for name, keys in known.items()})
     one = f"/collections/{large.collection_id}"
@@ -145,7 +146,7 @@ def test_the_database_has_the_intended_size(large: Large, module_database: str) 
     assert counts["items"] == ITEMS == scaled(20_000, 100_000)
     assert counts["candidates"] == SEARCHES * POOL > 10 * ITEMS
     assert counts["scores"] >= 10 * ITEMS
-    assert counts["jobs"] == 10_000
+    assert counts["jobs"] == 10_001
     assert min(counts["units"], counts["embeddings"]) > 0.9 * ITEMS
 
 

@@ -75,6 +75,8 @@ def _parts_around(session: Session, item: Item) -> tuple[UUID | None, UUID | Non
     place = sa.func.coalesce(Item.part["page"].as_float(), Item.part["seconds"].as_float())
     query = sa.select(Item.id).where(Item.source_id == item.source_id, is_ready()).order_by(place, Item.id)
     keys: list[UUID | None] = [None, *session.scalars(query), None]
+    if item.id not in keys:  # deleted meanwhile
+        return None, None
     at = keys.index(item.id)
     return keys[at - 1], keys[at + 1]
 

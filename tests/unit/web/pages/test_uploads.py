@@ -156,7 +156,6 @@ def test_a_beacon_closes_an_upload_and_what_arrived_is_indexed(
 ) -> None:
     upload = script.open()
     script.send(upload, red=RED)
-    assert notified.units == []
     answer = script.reader.client.post(f"/uploads/{upload}/close", data={"csrf_token": script.token})
     assert answer.status_code == 200
     assert [stage.value for _, stage in notified.units] == ["embed"]
