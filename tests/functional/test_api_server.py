@@ -49,7 +49,9 @@ def test_concurrent_requests_with_one_idempotency_key_create_one_job(server: Ser
 
 def wait_for_outcomes(client: httpx.Client, upload: str) -> list[dict[str, Any]]:
     """Return the files of an upload with their outcomes; not every request may wait for them."""
-    while not client.get(f"/uploads/{upload}").json()["processed"]:
+    deadline = time.monotonic() + 300
+    while not (state := client.get(f"/uploads/{upload}").json())["processed"]:
+        assert time.monotonic() < deadline, state
         time.sleep(0.05)
     files: list[dict[str, Any]] = client.get(f"/uploads/{upload}/files").json()["files"]
     return files

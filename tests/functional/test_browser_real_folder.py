@@ -38,12 +38,13 @@ def _plain(name: str) -> str:
 
 def _job(api: httpx.Client, collection: str) -> dict[str, Any]:
     """Return the upload into the collection once it is over."""
-    while True:
-        (job,) = api.get(f"/jobs?collection={collection}").raise_for_status().json()["jobs"]
-        if job["finished_at"] is not None:
-            found: dict[str, Any] = job
-            return found
+    deadline = time.monotonic() + 300
+    job: dict[str, Any] = {"finished_at": None}
+    while job["finished_at"] is None:
+        assert time.monotonic() < deadline, job
         time.sleep(0.1)
+        (job,) = api.get(f"/jobs?collection={collection}").raise_for_status().json()["jobs"]
+    return job
 
 
 def _fates(api: httpx.Client, collection: str) -> Fates:

@@ -1,4 +1,4 @@
-"""Files that a browser is about to send: which of them need not be sent, and which it cannot send."""
+"""Files that a client is about to send: which of them need not be sent, and which it cannot send."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from retllm.db.enums import FileStatus, ItemKind, JobKind
 from retllm.db.tables import Job, new_id
 from retllm.db.uploads import Upload, UploadFile
 from retllm.media import records
+from retllm.media.file_table import clutter_of
 from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome
 from retllm.media.sniffing import FileKind
@@ -82,7 +83,7 @@ def take_duplicates(session: Session, job: Job, offers: Sequence[Offer]) -> list
     pictures = records.find_contents(session, job.collection_id, contents)
     for number, offer in enumerate(offers):
         item = pictures.get(offer.sha256 or "")
-        if known[number] or item is None or item.kind is ItemKind.TEXT:
+        if known[number] or item is None or item.kind is ItemKind.TEXT or clutter_of(offer.name) is not None:
             continue
         known[number] = True
         session.add(

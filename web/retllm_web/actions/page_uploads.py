@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import OVER_JOBS, FileStatus, JobKind, JobState
-from retllm.db.session import Sessions, run_transaction, transaction
+from retllm.db.session import run_transaction, transaction
 from retllm.db.tables import Job
 from retllm.errors import MediaRejected, NotFound, RetllmError
-from retllm.identity.access import collection_for, job_for
+from retllm.identity.access import collection_for
 from retllm.identity.actor import Actor
 from retllm.media.clutter import left_out
 from retllm.media.file_table import clutter_of
@@ -24,13 +24,12 @@ from retllm.queue.notifications import Notification
 from retllm.uploads import offers, submit
 from retllm.uploads.offers import Offer
 from retllm.uploads.receive import ReceivedFile, receive
-from retllm.uploads.views import FileView, UploadState, files_with_rejected_first, upload_files, upload_state
+from retllm.uploads.views import FileView, UploadState, files_with_rejected_first, upload_state
 from retllm_web.actions import uploads
 from retllm_web.http.services import services
 
 SHOWN_FILES = 20
 """Files of the last upload on the page of its collection."""
-_EXPORTED_AT_ONCE = 1000
 _UNREADABLE = "The browser cannot read this file. Check its permissions and whether it still exists, and try again."
 
 
@@ -181,27 +180,3 @@ def last_upload(session: Session, actor: Actor, collection_id: UUID) -> LastUplo
         return None
     files = files_with_rejected_first(session, job.id, with_outcome=True, limit=SHOWN_FILES)
     return LastUpload(job.id, job.state, state, files)
-
-
-def every_file(actor: Actor, upload_id: UUID) -> Iterator[FileView]:
-    """Return all files of an upload in the order in which they came; they are read in parts.
-
-    Raises:
-        NotFound: no such upload that ``actor`` may see.
-    """
-    sessions = services().sessions
-    with transaction(sessions) as session:
-        if job_for(session, actor, upload_id).kind is not JobKind.UPLOAD:
-            raise NotFound("There is no such upload.")
-    return _every_file(sessions, upload_id)
-
-
-def _every_file(sessions: Sessions, upload_id: UUID) -> Iterator[FileView]:
-    after: UUID | None = None
-    while True:
-        with transaction(sessions) as session:
-            found = upload_files(session, upload_id, after=after, limit=_EXPORTED_AT_ONCE)
-        yield from found
-        if len(found) < _EXPORTED_AT_ONCE:
-            return
-        after = found[-1].id

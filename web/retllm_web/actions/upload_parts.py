@@ -21,8 +21,8 @@ from retllm.identity.audit import Action
 from retllm.queue import lifecycle
 from retllm.queue.notifications import Notification
 from retllm.uploads import large_files, retry, submit
-from retllm.uploads.known import Announced, find_known
 from retllm.uploads.large_files import Arrived, Part
+from retllm.uploads.offers import Offer, take_duplicates
 from retllm.uploads.views import FileView, UploadState, upload_files, upload_state
 from retllm_web.actions import submissions
 from retllm_web.http.services import services
@@ -70,8 +70,8 @@ def state(actor: Actor, upload_id: UUID) -> tuple[Job, UploadState]:
     return job, found
 
 
-def known(actor: Actor, upload_id: UUID, files: Sequence[Announced]) -> list[bool]:
-    """Return for each file whether an open upload needs no bytes of it; see :func:`retllm.uploads.known.find_known`.
+def known(actor: Actor, upload_id: UUID, files: Sequence[Offer]) -> list[bool]:
+    """Return for each file whether an open upload needs no bytes of it; see :func:`take_duplicates`.
 
     Raises:
         NotFound: no such upload.
@@ -81,7 +81,7 @@ def known(actor: Actor, upload_id: UUID, files: Sequence[Announced]) -> list[boo
 
     def find(session: Session) -> list[bool]:
         for_change(session, actor, upload_id)
-        return find_known(session, submit.lock_open(session, upload_id), files)
+        return take_duplicates(session, submit.lock_open(session, upload_id), files)
 
     return run_transaction(services().sessions, find)
 

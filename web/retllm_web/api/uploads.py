@@ -20,7 +20,7 @@ from retllm.db.enums import FileStatus
 from retllm.errors import InvalidInput
 from retllm.history.job_views import JobView
 from retllm.media.ingest import IncomingFile
-from retllm.uploads.known import Announced
+from retllm.uploads.offers import Offer
 from retllm.uploads.receive import ReceivedFile
 from retllm.uploads.views import FileView
 from retllm_web.actions import upload_parts, uploads
@@ -222,7 +222,7 @@ def announce_files(path: UploadPath, body: Manifest) -> Response:
     Such a picture becomes a duplicate of the upload without its bytes, and captions of the upload find it.
     """
     body = strictly(Manifest, request.get_data())
-    announced = [Announced(file.name, file.size, file.sha256) for file in body.files]
+    announced = [Offer(file.name, file.size, file.sha256) for file in body.files]
     found = upload_parts.known(current_actor(), path.upload_id, announced)
     return answer(Needs(needs=[Need.KNOWN if known else Need.SEND for known in found]))
 
