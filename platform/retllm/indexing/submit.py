@@ -10,15 +10,19 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobKind, Stage
-from retllm.db.tables import Collection, Item
+from retllm.db.tables import Collection, EmbeddingModel, Item, Unit
 from retllm.errors import Conflict
 from retllm.identity.access import Right, collection_for
 from retllm.identity.actor import Actor
 from retllm.indexing import coverage
 from retllm.indexing.indexed import current_model, embedder_of, has_vector, is_ready
 from retllm.queue import lifecycle
+from retllm.queue.claim import Claim
+from retllm.queue.notifications import Notification
 from retllm.queue.submission import Submitted, insert_job
 from retllm.settings import Settings
+
+Payload = dict[str, Any]
 
 
 def submit_index(
@@ -35,7 +39,9 @@ def submit_index(
     With ``embedder``, use only that one; otherwise all of them, the main embedder of the collection first.
 
     The list of items is fixed here for each embedder; items added later need another index job. A unit has one
-    embedder, so that an embedder that can't be loaded fails only its own units.
+    embedder, so that an embedder that can't be loaded fails only its own units. The list is made for the version of
+    the embedder that workers loaded last; a worker with a newer one adds units for the rest (``replan``), and if there
+    is nothing to embed, a unit without items asks for that.
 
     Raises:
         NotFound: the collection does not exist.
@@ -52,9 +58,42 @@ def submit_index(
     ready = sa.select(Item.id).where(Item.collection_id == collection_id, is_ready())
     if session.scalar(ready.limit(1)) is None:
         raise Conflict("The collection is empty: upload something first.")
-    units = lifecycle.add_units(session, job, Stage.EMBED, to_embed(session, ready, params, settings))
-    lifecycle.finish_if_complete(session, job)
+    units = lifecycle.add_units(session, job, Stage.EMBED, _plan(session, ready, names, settings))
     return Submitted(job, units, created=True)
+
+
+def _plan(session: Session, ready: sa.Select[UUID], embedders: Sequence[str], settings: Settings) -> list[Payload]:
+    payloads: list[Payload] = []
+    for name in embedders:
+        model = current_model(session, name)
+        missing = _to_embed(session, ready, model, settings)
+        if model is not None:
+            missing = [{**payload, "model": str(model.id)} for payload in missing or [{"items": []}]]
+        payloads += missing if name == embedders[0] else [{**payload, "embedder": name} for payload in missing]
+    return payloads
+
+
+def replan(session: Session, claim: Claim, model: EmbeddingModel, settings: Settings) -> list[Notification]:
+    """Add units for what an index job left out because an older version of a unit's embedder has its vectors.
+
+    ``model`` is the version that will embed the claimed unit. Only the first call for it adds units. Returns the units
+    to notify workers of.
+    """
+    job = lifecycle.lock_job(session, claim.job_id)
+    planned = sa.select(Unit.id).where(Unit.job_id == claim.job_id, Unit.payload["model"].astext == str(model.id))
+    if job is None or job.cancel_requested or session.scalar(planned.limit(1)) is not None:
+        return []
+    embedder = Unit.payload["embedder"].astext.is_not_distinct_from(claim.payload.get("embedder"))
+    ready = sa.select(Item.id).where(Item.collection_id == job.collection_id, is_ready())
+    missing = _to_embed(session, ready.where(Item.id.not_in(items_in_units(job.id, embedder))), model, settings)
+    payloads = [{**claim.payload, **payload, "model": str(model.id)} for payload in missing]
+    return lifecycle.append_units(session, job, Stage.EMBED, payloads)
+
+
+def items_in_units(job_id: UUID, *conditions: sa.ColumnElement[bool]) -> sa.Select[UUID]:
+    """Return the items in units for vectors of a job, of those units for which the conditions hold."""
+    item = sa.func.jsonb_array_elements_text(Unit.payload["items"])
+    return sa.select(sa.cast(item, sa.Uuid)).where(Unit.job_id == job_id, Unit.stage == Stage.EMBED, *conditions)
 
 
 def embedders_for(collection: Collection, settings: Settings) -> list[str]:
@@ -70,18 +109,18 @@ def embedding_params(embedders: Sequence[str], settings: Settings) -> dict[str, 
     return {**params, "extra_embedders": further} if further else params
 
 
-def to_embed(
-    session: Session, items: sa.Select[UUID], params: Mapping[str, Any], settings: Settings
-) -> list[dict[str, Any]]:
+def to_embed(session: Session, items: sa.Select[UUID], params: Mapping[str, Any], settings: Settings) -> list[Payload]:
     """Return the payloads of units for the items among the selected ones that lack a vector of a job's embedders."""
-    payloads = _to_embed(session, items, params["embedder"], settings)
+    payloads = _to_embed(session, items, current_model(session, params["embedder"]), settings)
     for name in params.get("extra_embedders", []):
-        payloads += [{**payload, "embedder": name} for payload in _to_embed(session, items, name, settings)]
+        missing = _to_embed(session, items, current_model(session, name), settings)
+        payloads += [{**payload, "embedder": name} for payload in missing]
     return payloads
 
 
-def _to_embed(session: Session, ready: sa.Select[UUID], embedder: str, settings: Settings) -> list[dict[str, Any]]:
-    model = current_model(session, embedder)
+def _to_embed(
+    session: Session, ready: sa.Select[UUID], model: EmbeddingModel | None, settings: Settings
+) -> list[Payload]:
     if model is not None:
         ready = ready.where(~has_vector(model, settings.item_image_weight))
     items = [str(item) for item in session.scalars(ready.order_by(Item.id))]

@@ -22,6 +22,7 @@ from retllm.embedding import fuse
 from retllm.errors import ModelUnavailable, RetllmError, UnitPostponed
 from retllm.indexing import sharing
 from retllm.indexing.indexed import clear_errors, is_ready
+from retllm.indexing.submit import replan
 from retllm.media.parallel import in_parallel
 from retllm.queue import lifecycle
 from retllm.queue.claim import after, complete
@@ -74,6 +75,11 @@ def embed_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) -
     with transaction(context.sessions) as session:
         # in its own transaction: creating its index locks the whole table, so no row lock may be held
         model = register(session, embedder)
+    planned_for = held.claim.payload.get("model")
+    if planned_for not in (None, str(model.id)):
+        # before the items are embedded: the others need their vectors even if these fail
+        units = run_transaction(context.sessions, lambda session: replan(session, held.claim, model, context.settings))
+        context.notifier.notify(units)
     ready = [key for key in ids if key in found and found[key].state is ItemState.READY]
     share = run_transaction(
         context.sessions, lambda session: sharing.claim_items(session, held.claim, model.id, ready, weight)

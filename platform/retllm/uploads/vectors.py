@@ -14,7 +14,7 @@ from retllm.db.enums import FileStatus, Stage, UnitState
 from retllm.db.tables import Item, Job, Unit
 from retllm.db.uploads import UploadFile
 from retllm.indexing.indexed import is_ready
-from retllm.indexing.submit import to_embed
+from retllm.indexing.submit import items_in_units, to_embed
 from retllm.media.file_table import SUFFIXES, FileRole
 from retllm.media.sniffing import FileKind
 from retllm.queue import lifecycle
@@ -61,7 +61,7 @@ def embed_rest(session: Session, job: Job, settings: Settings) -> Sequence[dict[
     """
     arrived = sa.select(UploadFile.item_id).where(UploadFile.job_id == job.id, UploadFile.item_id.is_not(None))
     ready = sa.select(Item.id).where(Item.id.in_(arrived), is_ready())
-    payloads = to_embed(session, ready.where(Item.id.not_in(_in_units(job.id))), job.params, settings)
+    payloads = to_embed(session, ready.where(Item.id.not_in(items_in_units(job.id))), job.params, settings)
     label = Unit.payload["pass"].astext
     counted = sa.select(
         sa.func.count(sa.distinct(label)).filter(Unit.stage == Stage.EMBED, label.startswith(AGAIN)),
@@ -69,14 +69,9 @@ def embed_rest(session: Session, job: Job, settings: Settings) -> Sequence[dict[
     )
     passes, captioned = session.execute(counted.where(Unit.job_id == job.id)).one()
     if passes < captioned:
-        done = ready.where(Item.id.in_(_in_units(job.id)), Item.id.not_in(_in_units(job.id, UnitState.DEAD)))
+        done = ready.where(
+            Item.id.in_(items_in_units(job.id)), Item.id.not_in(items_in_units(job.id, Unit.state == UnitState.DEAD))
+        )
         name = f"{AGAIN}-{passes + 1}" if passes else AGAIN
         payloads += [{**payload, "pass": name} for payload in to_embed(session, done, job.params, settings)]
     return payloads
-
-
-def _in_units(job_id: UUID, *states: UnitState) -> sa.Select[UUID]:
-    """Return the items in units of a job, in these states if any are given."""
-    item = sa.func.jsonb_array_elements_text(Unit.payload["items"])
-    query = sa.select(sa.cast(item, sa.Uuid)).where(Unit.job_id == job_id, Unit.stage == Stage.EMBED)
-    return query.where(Unit.state.in_(states)) if states else query

@@ -62,7 +62,9 @@ def test_an_index_job_embeds_only_items_that_the_embedder_has_not_embedded(conte
     for unit in world.units(job_id):
         units[unit.payload.get("embedder", MAIN)] += [names[item] for item in unit.payload["items"]]
     assert units == {MAIN: ["green"], LETTERS: ["red", "blue", "green"]}
-    assert world.units(index(context, world, both)) == []
+    again = index(context, world, both)
+    assert world.job(again).state is JobState.SUCCEEDED
+    assert [unit.payload["items"] for unit in world.units(again)] == [[], []], "workers confirm that nothing is missing"
 
 
 def _items(world) -> list[Item]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -244,3 +245,42 @@ def test_a_changed_embedder_is_reported_when_it_is_registered(world) -> None:
         changed.info = dataclasses.replace(changed.info, preprocessing_hash="copies")
         assert register(session, changed).id != first.id
     assert [line["event"] for line in lines] == ["embedder.changed"]
+
+
+@pytest.mark.parametrize("new_items", [0, 3])
+def test_an_index_job_embeds_all_items_when_its_worker_has_a_newer_version_of_the_embedder(
+    context: WorkerContext, world, new_items: int
+) -> None:
+    def newer(_: str) -> FakeEmbedder:
+        embedder = FakeEmbedder()
+        embedder.info = dataclasses.replace(embedder.info, preprocessing_hash="newer")
+        return embedder
+
+    world.add_texts("red", "blue", "green")
+    index(context, world)
+    world.add_texts(*(f"text {number}" for number in range(new_items)))
+    job_id = index(context, world, newer)
+    units = world.units(job_id)
+    items = [item for unit in units for item in unit.payload["items"]]
+    assert len(items) == len(set(items)) == 3 + new_items, "each item is embedded once"
+    assert world.job(job_id).state is JobState.SUCCEEDED
+    with world.sessions() as session:
+        model = session.scalars(sa.select(EmbeddingModel).filter_by(preprocessing_hash="newer")).one()
+        vectors = sa.select(sa.func.count()).select_from(Embedding).filter_by(model_id=model.id)
+        assert session.scalar(vectors) == 3 + new_items
+    assert [unit.payload["items"] for unit in world.units(index(context, world, newer))] == [[]]
+
+
+def test_an_item_that_the_newer_version_cannot_embed_fails_once(context: WorkerContext, world) -> None:
+    ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
+    ingest.add_picture("red.png", png((250, 0, 0)))
+    index(context, world)
+    ingest.add_picture("broken.png", png((0, 0, 250)))
+    with world.sessions() as session:
+        broken = session.scalars(sa.select(Item).where(Item.name == "broken.png")).one()
+    context.storage.put(broken.picture_key, io.BytesIO(b"not a picture any more"))
+    changed = FakeEmbedder()
+    changed.info = dataclasses.replace(changed.info, preprocessing_hash="newer")
+    job_id = index(context, world, lambda _: changed)
+    states = Counter(unit.state for unit in world.units(job_id))
+    assert (states[UnitState.DEAD], states[UnitState.DONE]) == (1, 1)
