@@ -14,7 +14,7 @@ from retllm import logs
 from retllm.indexing import worker as indexing
 from retllm.media.storage import Storage
 from retllm.queue.notifications import TASK_OF, Notification, celery_app
-from retllm.queue.worker import Finisher, LeasedUnit, WorkerContext, run_unit
+from retllm.queue.worker import Finisher, LastStep, LeasedUnit, WorkerContext, run_unit
 from retllm.search import coarse_worker, fine_worker
 from retllm.settings import get_settings
 from retllm.uploads import worker as uploads
@@ -64,12 +64,16 @@ class _Interruptible(Storage):
         crash.reach("work")
         return count
 
+    def copy(self, source: str, key: str) -> None:
+        Storage.copy(self, source, key)
+        crash.reach("work")
 
-def _media_unit(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
+
+def _media_unit(context: WorkerContext, held: LeasedUnit) -> list[Notification] | LastStep:
     pause()
     return uploads.media_unit(dataclasses.replace(context, storage=_Interruptible(context.storage.url)), held)
 
 
 @app.task(name=TASK_OF["media"])
 def media_unit(unit_id: str) -> None:
-    run_unit(get_context(), UUID(unit_id), _media_unit)
+    run_unit(get_context(), UUID(unit_id), _media_unit, _FINISHER)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from uuid import UUID
 
 from retllm.queue.notifications import TASK_OF
-from retllm.queue.worker import run_unit
+from retllm.queue.worker import Finisher, run_unit
 from retllm.uploads import worker as uploads
 from retllm_workers.celery_app import app
 from retllm_workers.context import get_context
 
 QUEUES = frozenset({"media"})
+# the items of one unit are inserted while the pictures of the next one are decoded
+_FINISHER = Finisher()
 
 
 @app.task(name=TASK_OF["media"])  # type: ignore[untyped-decorator]  # celery has no types
 def media_unit(unit_id: str) -> None:
     """Turn some files of an upload into items."""
-    run_unit(get_context(), UUID(unit_id), uploads.media_unit)
+    run_unit(get_context(), UUID(unit_id), uploads.media_unit, _FINISHER)

@@ -215,12 +215,14 @@ class Ingest:
         inspected: Inspected | RenderedPart,
         caption: str | None = None,
         *,
+        stored: str | None = None,
         repeatable: bool = False,
     ) -> dict[str, Any]:
         """Store the files of a picture that was decoded; return the values of its item, which is not inserted.
 
         Args:
             caption: without one, the item gets the caption that its file has in itself.
+            stored: the storage key of a file with the bytes of ``stream``, which are not moved again then.
             repeatable: other attempts store the same files, so that an error deletes none of them.
         """
         if caption is None and isinstance(inspected, Inspected):
@@ -232,8 +234,11 @@ class Ingest:
         copy = copies.key_beside(original, self.settings) if inspected.copy else None
         keys = [key for key in (original, thumbnail, copy) if key]
         try:
-            stream.seek(0)
-            size = self.storage.put(original, stream)
+            if stored is None:
+                stream.seek(0)
+                self.storage.put(original, stream)
+            else:
+                self.storage.copy(stored, original)
             self.storage.put(thumbnail, io.BytesIO(inspected.thumbnail))
             if copy:
                 self.storage.put(copy, io.BytesIO(inspected.copy))
@@ -247,7 +252,7 @@ class Ingest:
             "name": name,
             "text": caption,
             "content_sha256": sha256,
-            "size_bytes": size,
+            "size_bytes": streams.length(stream),
             "media_type": inspected.media_type,
             "width": inspected.width,
             "height": inspected.height,

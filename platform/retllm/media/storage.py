@@ -84,8 +84,9 @@ class Storage:
                 return
             _, temporary = self._locate(f"tmp/{uuid.uuid4().hex}")
             Path(temporary).hardlink_to(path)
-            Path(target).parent.mkdir(parents=True, exist_ok=True)
-            Path(temporary).replace(target)
+            _move(Path(temporary), Path(target))
+            # a move onto another name of the same file does nothing
+            Path(temporary).unlink(missing_ok=True)
         except FileNotFoundError as error:
             raise NotFound("The stored file is missing.", key=source) from error
         except OSError:  # no hard links on this file system, or too many

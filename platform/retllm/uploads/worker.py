@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import BinaryIO
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from retllm.media.pictures import inspect_picture
 from retllm.media.sniffing import PICTURED, FileKind, limit_of, sniff
 from retllm.queue.claim import complete
 from retllm.queue.notifications import Notification
-from retllm.queue.worker import LeasedUnit, WorkerContext
+from retllm.queue.worker import LastStep, LeasedUnit, WorkerContext
 from retllm.uploads.archive_files import ArchiveFiles, unpack
 from retllm.uploads.captions import apply_captions
 from retllm.uploads.kept import release
@@ -32,11 +33,11 @@ from retllm.uploads.vectors import CAPTIONS, embed_early
 from retllm.uploads.whole_files import split
 
 
-def media_unit(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
-    """Turn the files of a unit into items, unpack an archive, or apply captions.
+def media_unit(context: WorkerContext, held: LeasedUnit) -> list[Notification] | LastStep:
+    """Turn the files of a unit into items, unpack an archive, or apply captions; for items return the last step.
 
     Raises:
-        StaleClaim, JobCancelled: between two files, or at the end.
+        StaleClaim, JobCancelled: between two files, or at the end; StaleClaim also by the last step.
         StorageFull, StackError, OSError: the storage or the decoders can't be used; no file is at fault.
     """
     ids = [UUID(file) for file in held.claim.payload["items"]]
@@ -53,13 +54,16 @@ def media_unit(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
     return _add_pictures(context, held, ingest, files)
 
 
-def _add_pictures(
-    context: WorkerContext, held: LeasedUnit, ingest: Ingest, files: Sequence[UploadFile]
-) -> list[Notification]:
+def _add_pictures(context: WorkerContext, held: LeasedUnit, ingest: Ingest, files: Sequence[UploadFile]) -> LastStep:
     with ExitStack() as stack:
         opened = ArchiveFiles(context, stack)
         processed = _process_all(context, held, ingest, files, opened.open)
+    return partial(_write_all, context, held, ingest, processed)
 
+
+def _write_all(
+    context: WorkerContext, held: LeasedUnit, ingest: Ingest, processed: Sequence[Processed]
+) -> list[Notification]:
     released: list[str] = []
 
     def write_all(session: Session, job: Job) -> list[Notification]:
@@ -136,7 +140,9 @@ def _process(
             if sha256 not in known:
                 inspected = inspect_picture(stream, ingest.settings) if content is FileKind.PICTURE else None
                 if inspected is not None and inspected.pages == 1:
-                    done.item = ingest.store_inspected(file.id, file.name, stream, sha256, inspected, repeatable=True)
+                    done.item = ingest.store_inspected(
+                        file.id, file.name, stream, sha256, inspected, stored=file.file_key, repeatable=True
+                    )
                     done.columns["remark"] = inspected.remark
                 else:
                     columns = done.columns

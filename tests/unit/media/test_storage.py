@@ -208,6 +208,14 @@ def test_a_copy_stays_when_its_original_is_deleted_or_replaced(any_storage: Stor
     assert not any_storage.exists("sources/c/original")
 
 
+def test_the_same_copy_made_twice_leaves_nothing_else(any_storage: Storage) -> None:
+    any_storage.put("uploads/a", io.BytesIO(b"bytes"))
+    for _ in range(2):
+        any_storage.copy("uploads/a", "items/b/original")
+    assert any_storage.open("items/b/original").read() == b"bytes"
+    assert any_storage.sweep(timedelta(seconds=-10)) == 0
+
+
 def test_a_copy_in_a_folder_takes_no_room(storage: Storage, settings: Settings) -> None:
     storage.put("a", io.BytesIO(b"content"))
     storage.copy("a", "b")

@@ -33,9 +33,17 @@ class Meddling(Storage):
 
     def put(self, key: str, file: BinaryIO) -> int:
         if key.startswith("items/"):
-            self.count += 1
-            self.before.pop(self.count, lambda: None)()
+            self._next()
         return Storage.put(self, key, file)
+
+    def copy(self, source: str, key: str) -> None:
+        if key.startswith("items/"):
+            self._next()
+        Storage.copy(self, source, key)
+
+    def _next(self) -> None:
+        self.count += 1
+        self.before.pop(self.count, lambda: None)()
 
 
 def meddled(uploads: Uploads, before: dict[int, Callable[[], object]]) -> WorkerContext:
