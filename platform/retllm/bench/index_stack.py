@@ -6,7 +6,6 @@ import statistics
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,7 @@ from retllm.stack import LocalStack
 _PROCESSES = frozenset({"postgres", "redis", "migrate", "web", "dispatch", "media", "embed"})
 _TIMEOUT_SECONDS = 120.0
 _SECONDS_PER_PICTURE = 10.0
-_FILES_PER_REQUEST = 4
-_REQUESTS_AT_ONCE = 4
+_FILES_PER_REQUEST = 8
 _ONE_BY_ONE = 5
 
 
@@ -106,9 +104,11 @@ class _Side:
         collection = self._collection()
         parts = [paths[at : at + _FILES_PER_REQUEST] for at in range(0, len(paths), _FILES_PER_REQUEST)]
         began = time.time()
-        with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as threads:
-            list(threads.map(lambda part: self._upload(collection, part, index=True, wait=0), parts))
+        upload_id = self._call("POST", f"/collections/{collection}/uploads", json={"index": True})["id"]
+        for part in parts:
+            self._send(f"/uploads/{upload_id}/files", part)
         uploaded = time.time() - began
+        self._call("POST", f"/uploads/{upload_id}/close")
         return self._await_vectors(collection, len(paths)) - began, uploaded, collection
 
     def index_again(self, collection: str, count: int) -> float:
@@ -122,15 +122,18 @@ class _Side:
     def _collection(self) -> str:
         return str(self._call("POST", "/collections", json={"name": uuid.uuid4().hex})["id"])
 
-    def _upload(self, collection: str, paths: Sequence[Path], *, index: bool, wait: int = 60) -> None:
-        """Upload files in one request, and wait for their outcomes for so many seconds at most."""
-        with ExitStack() as stack:
-            files = [("file", (path.name, stack.enter_context(path.open("rb")), "image/jpeg")) for path in paths]
-            query = {"index": "true" if index else "false", "wait": str(wait)}
-            answer = self._call("POST", f"/collections/{collection}/items", params=query, files=files)
+    def _upload(self, collection: str, paths: Sequence[Path], *, index: bool) -> None:
+        """Upload files in one request, and wait for their outcomes."""
+        query = {"index": "true" if index else "false", "wait": "60"}
+        answer = self._send(f"/collections/{collection}/items", paths, params=query)
         refused = [outcome for outcome in answer["outcomes"] if outcome["status"] == "rejected"]
         if refused:
             raise StackError(f"A photograph was rejected: {refused[0]}")
+
+    def _send(self, path: str, photographs: Sequence[Path], **options: Any) -> Any:
+        with ExitStack() as stack:
+            files = [("file", (one.name, stack.enter_context(one.open("rb")), "image/jpeg")) for one in photographs]
+            return self._call("POST", path, files=files, **options)
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
         answer = self._client.request(method, path, **options)
