@@ -34,6 +34,8 @@ from retllm_web.http.services import services
 MAX_WAIT = 60.0
 """Seconds that a request waits at most for the outcomes of its files."""
 _POLL_SECONDS = (0.02, 0.5)
+# a pause between two looks is this share of the time waited, so that an answer comes little later than its outcomes
+_POLL_SHARE = 0.1
 Value = TypeVar("Value")
 
 # files of one transaction while a request is read
@@ -156,11 +158,10 @@ def wait(job_id: UUID, seconds: float) -> UploadState:
     if state.processed or seconds <= 0 or not _waiters().acquire(blocking=False):
         return state
     try:
-        end = time.monotonic() + min(seconds, MAX_WAIT)
-        pause, longest = _POLL_SECONDS
-        while not state.processed and (left := end - time.monotonic()) > 0:
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, longest)
+        began, longest = time.monotonic(), min(seconds, MAX_WAIT)
+        least, most = _POLL_SECONDS
+        while not state.processed and (waited := time.monotonic() - began) < longest:
+            time.sleep(min(max(least, _POLL_SHARE * waited), most, longest - waited))
             state = _state(job_id)
     finally:
         _waiters().release()
