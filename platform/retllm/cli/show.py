@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from retllm.cli.client import Api, Json
-from retllm.db.enums import JobState
+from retllm.db.enums import JobKind, JobState
 from retllm.db.state_words import JOB_STATES
 
 # avoids line breaks at 80 columns in files and pipes
@@ -94,7 +94,7 @@ def watch(api: Api, job_id: str, bar: Progress, task: TaskID) -> Json:
         bar.update(task, description=name, completed=done, total=total)
 
     job = api.watch(job_id, show)
-    if not job["stages"]:
+    if not any(stage["items_total"] for stage in job["stages"]) and job["kind"] != JobKind.SEARCH:
         # there was nothing to do
         bar.update(task, description=job_state(job), completed=0, total=0)
     return job

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from tests.factories import make_embedding, make_model, make_text
+from tests.unit.web.conftest import RecordingNotifier
 from werkzeug.serving import make_server
 
 from retllm.cli.collections import collections
@@ -20,16 +21,12 @@ from retllm.db.session import transaction
 from retllm.db.tables import Item
 from retllm.identity import accounts, tokens
 from retllm.identity.actor import Actor
+from retllm.queue.worker import WorkerContext
 from retllm.settings import Settings, public_name
 from retllm_web.app import create_app
 from retllm_web.http.services import Services
 
 OTHER = "ViT-B-32/some"
-
-
-class _Silent:
-    def notify(self, units: object) -> None:
-        """Ignore notifications."""
 
 
 @pytest.fixture
@@ -38,8 +35,10 @@ def served(fresh_database: str, redis_url: str, tmp_path: Path, monkeypatch: pyt
     settings = Settings(
         home=tmp_path / "home", database_url=fresh_database, redis_url=redis_url, extra_embedders=(OTHER,)
     )
-    app = create_app(settings, notifier=_Silent())
+    notifier = RecordingNotifier()
+    app = create_app(settings, notifier=notifier)
     found: Services = app.extensions["retllm"]
+    notifier.context = WorkerContext(found.sessions, found.storage, settings, notifier, "worker")
     with transaction(found.sessions) as session:
         root = accounts.create_user(session, "root", "a long password", Role.ADMIN)
         _, secret = tokens.issue(session, tokens.token_key(settings), Actor.unlimited(root), "cli")

@@ -15,13 +15,15 @@ from tests.databases import EmptiedDatabase
 
 from retllm.db.enums import Role, Stage
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import User
+from retllm.db.tables import Unit, User
 from retllm.identity import accounts, audit, logins, tokens
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.identity.secret_key import secret_key
 from retllm.media.storage import get_storage
-from retllm.queue.worker import WorkerContext, run_unit
+from retllm.queue.claim import complete
+from retllm.queue.notifications import Notification
+from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
 from retllm.settings import Settings
 from retllm.uploads.worker import media_unit
 from retllm_web.app import create_app
@@ -34,7 +36,10 @@ PASSWORD = "correct horse battery"
 
 @dataclass
 class RecordingNotifier:
-    """A notifier that records the units instead of notifying workers, but processes uploaded files at once."""
+    """A notifier that records the units instead of notifying workers.
+
+    Uploaded files are processed at once, and so are units that only ask whether there is a newer embedder.
+    """
 
     units: list[tuple[UUID, Stage]] = field(default_factory=list)
     context: WorkerContext | None = None
@@ -43,8 +48,19 @@ class RecordingNotifier:
         for unit_id, stage in units:
             if stage is Stage.MEDIA and self.context is not None:
                 run_unit(self.context, unit_id, media_unit)
+            elif stage is Stage.EMBED and self.context is not None and self._is_empty(unit_id):
+                run_unit(self.context, unit_id, _do_nothing)
             else:
                 self.units.append((unit_id, stage))
+
+    def _is_empty(self, unit_id: UUID) -> bool:
+        assert self.context is not None
+        with self.context.sessions() as session:
+            return not session.get_one(Unit, unit_id).payload["items"]
+
+
+def _do_nothing(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
+    return complete(context.sessions, held.claim, lambda _session, _job: [])
 
 
 class Caller:
