@@ -24,7 +24,6 @@ from retllm.cli import upload as command
 from retllm.cli.client import Api
 from retllm.cli.folders import OpenedFile
 from retllm.media.clutter import MAX_PLACES
-from retllm_web.actions.page_uploads import Unsent
 from retllm_web.render import file_script
 
 FILES = {
@@ -201,15 +200,14 @@ def test_the_script_of_the_pages_gives_the_outcomes_of_the_api(scripts: Page, ex
     found = scripts.evaluate(
         """async (names) => {
             const { chosen } = await import("/folders.js");
-            const { files, clutter } = chosen(names.map((name) => ({ name })));
-            return { files: files.map((entry) => entry.name), ignored: clutter.counts() };
+            const { files, unsent } = chosen(names.map((name) => ({ name })));
+            return { files: files.map((entry) => entry.name), unsent };
         }""",
         sorted(FILES),
     )
     assert set(found["files"]) == (TAKEN - {"captions.csv, row 2"}) | {"captions.csv"}
-    # the server has the words for them
-    outcomes = Unsent([(one["name"], one["count"]) for one in found["ignored"]]).outcomes()
-    assert {outcome.name: outcome.remark for outcome in outcomes} == _ignored(expected)
+    assert {one["status"] for one in found["unsent"]} == {"ignored"}
+    assert {one["name"]: one["reason"] for one in found["unsent"]} == _ignored(expected)
 
 
 @browser
