@@ -71,8 +71,6 @@ class Stopped extends Error {}
 class Upload {
   constructor(form) {
     this.form = form;
-    // larger files are sent in parts of this size
-    this.large = Number(form.dataset.large);
     this.waiting = [];
     // files that did not arrive, with a reason if it is theirs alone; they can be sent again
     this.unsent = [];
@@ -95,6 +93,9 @@ class Upload {
     this.onBeforeUnload = (event) => event.preventDefault();
   }
 
+  // Files with more bytes are sent in parts of this size.
+  get large() { return Number(this.form.dataset.large); }
+
   get token() { return this.form.elements.csrf_token.value; }
 
   // Hide a button that was pressed; the focus goes to the one that is left.
@@ -112,6 +113,7 @@ class Upload {
     this.bytes += bytesOf(files);
     this.files += files.length;
     this.showSending();
+    this.show(this.sentBytes);
     if (!this.running) this.run();
   }
 
