@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -168,6 +169,23 @@ def test_the_command_line_gives_the_outcomes_of_the_api(upload: Upload, folder: 
     assert len(outcomes) == len(TAKEN) + len(_ignored(expected))
 
 
+def test_the_job_of_the_command_line_has_the_fate_of_every_file(
+    upload: Upload, folder: Path, empty: Path, ada: Caller
+) -> None:
+    (folder / "gone.txt").symlink_to(folder / "nowhere")
+    done = upload("--json", folder, empty)
+    (line,) = _lines(done.stdout)
+    job = json.loads(line)["job"]["id"]
+    exported = ada.get(f"/uploads/{job}/files.csv").text
+    rows = list(csv.DictReader(io.StringIO(exported)))
+    told = {(row["name"], row["status"], row["remark"] or None) for row in rows if row["status"] != "read"}
+    assert told == {(name, status, remark) for name, (status, remark) in _answer(done).items()}
+    assert {("gone.txt", "rejected", None), ("a.txt", "added", None)} <= told
+    assert ("empty", "ignored", "The folder contains no files.") in told
+    errors = {row["name"]: row["error"] for row in rows}
+    assert errors["gone.txt"] == "The link points to nothing: remove it, or put back what it points to."
+
+
 # the pages' scripts
 
 
@@ -208,6 +226,31 @@ def test_the_script_of_the_pages_gives_the_outcomes_of_the_api(scripts: Page, ex
     assert set(found["files"]) == (TAKEN - {"captions.csv, row 2"}) | {"captions.csv"}
     assert {one["status"] for one in found["unsent"]} == {"ignored"}
     assert {one["name"]: one["reason"] for one in found["unsent"]} == _ignored(expected)
+
+
+@browser
+@pytest.mark.browser
+def test_the_script_says_what_it_leaves_out_of_a_drop(scripts: Page) -> None:
+    unsent = scripts.evaluate(
+        """async () => {
+            const { dropped } = await import("/folders.js");
+            const failing = (_, reject) => reject(new DOMException("no", "NotReadableError"));
+            const folder = (name, inner) => ({
+                name, fullPath: `/${name}`, isDirectory: true,
+                createReader: () => ({ readEntries: inner ?? ((done) => done([])) }),
+            });
+            const file = (name) => ({ name, fullPath: `/${name}`, isFile: true, file: failing });
+            const entries = [folder("empty"), folder("locked", failing), file("secret.png"), file("Thumbs.db")];
+            const items = entries.map((entry) => ({ kind: "file", webkitGetAsEntry: () => entry }));
+            return (await dropped({ items })).unsent.map(({ name, status }) => [name, status]);
+        }"""
+    )
+    assert unsent == [
+        ["empty", "ignored"],
+        ["locked", "rejected"],
+        ["secret.png", "rejected"],
+        ["Thumbs.db", "ignored"],
+    ]
 
 
 @browser
