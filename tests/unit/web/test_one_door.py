@@ -21,10 +21,12 @@ from tests.unit.media.handmade_tars import tarred
 from tests.unit.media.samples import zipped
 from tests.unit.web.conftest import Caller
 
+from retllm.cli import sending
 from retllm.cli import upload as command
 from retllm.cli.client import Api
 from retllm.cli.folders import OpenedFile
 from retllm.media.clutter import MAX_PLACES
+from retllm_web.http.services import Services
 from retllm_web.render import file_script
 
 FILES = {
@@ -337,6 +339,18 @@ def test_a_file_that_changes_during_the_upload_is_rejected_alone(
     assert done.exit_code == 1
     statuses = {name: status for name, (status, _) in _answer(done).items()}
     assert statuses == {"a.txt": "added", "c.txt": "added", "b.txt": "rejected"}
+
+
+def test_a_file_that_the_server_finds_too_large_is_rejected_alone(
+    upload: Upload, empty: Path, served: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "LARGE", 1000)
+    monkeypatch.setattr(served.settings, "max_request_bytes", 2000)
+    (empty / "a.txt").write_text("a" * 2001)
+    (empty / "b.txt").write_text("a wren")
+    done = upload("--json", empty)
+    assert done.exit_code == 1
+    assert {name: status for name, (status, _) in _answer(done).items()} == {"a.txt": "rejected", "b.txt": "added"}
 
 
 def test_rows_without_a_picture_are_texts_if_asked_for(upload: Upload, empty: Path) -> None:
