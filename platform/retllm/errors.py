@@ -85,6 +85,12 @@ class MediaRejected(InvalidInput):
     code = "media_rejected"
 
 
+class Incomplete(MediaRejected):
+    """Only a part of the file arrived."""
+
+    code = "incomplete"
+
+
 class BenchmarkUnreadable(InvalidInput):
     """A benchmark file is missing or differs from what its authors publish."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, Request, Route, expect
 from tests.functional.browsing import BROWSER_MARKS, Visits, paused
 
+from retllm.media.streams import LARGE
 from retllm.stack import LocalStack
 
 pytestmark = BROWSER_MARKS
@@ -79,7 +82,9 @@ def test_a_lost_network_is_waited_for_and_every_file_arrives_once(
             route.continue_()
 
     page.route("**/uploads/*/files", answer)
-    _drop(page, 0, 45)
+    # the network is away only from the second request on
+    with page.expect_event("requestfailed", lambda request: len(sent) == 2 and request.url == sent[1].url):
+        _drop(page, 0, 45)
     said = page.locator("[data-said]")
     expect(said).to_have_text(re.compile(r"^Connection lost\. Trying again in \d+ s\.$"))
     expect(page.get_by_role("button", name="Try now")).to_be_visible()
@@ -95,6 +100,97 @@ def test_a_lost_network_is_waited_for_and_every_file_arrives_once(
     # the 20 files of the first request were not sent again
     assert len(sent) == 4
     expect(page.locator(".tile").first).to_be_visible()
+
+
+PART = 256 << 10
+
+
+def _send_in_parts(page: Page) -> None:
+    """Make the page send files in smaller parts than those of the server's pages."""
+    form = page.locator("form[data-upload]")
+    expect(form).to_have_attribute("data-large", str(LARGE))
+    form.evaluate("(form, size) => { form.dataset.large = size; }", PART)
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_a_large_file_goes_on_from_the_last_part_after_a_lost_network(
+    page: Page, api: httpx.Client, empty: str, tmp_path: Path, hashed: bool
+) -> None:
+    if not hashed:
+        page.evaluate("Object.defineProperty(crypto, 'subtle', { value: undefined })")
+    file = tmp_path / "größe.png"
+    Image.effect_noise((1100, 1000), 90).save(file)
+    content = file.read_bytes()
+    assert 3 * PART < len(content) < 5 * PART
+    small = tmp_path / "small.txt"
+    small.write_text("a robin")
+    offsets: list[int] = []
+
+    def answer(route: Route) -> None:
+        if route.request.method != "PATCH":
+            route.continue_()
+            return
+        offsets.append(int(route.request.headers["upload-offset"]))
+        if len(offsets) == 2:
+            # the part arrives, but its answer does not
+            route.fetch()
+            route.abort()
+        elif len(offsets) == 3:
+            page.context.set_offline(True)
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/uploads/*/tus/*", answer)
+    _send_in_parts(page)
+    page.get_by_label("Files").set_input_files([file, small])
+    with page.expect_event("requestfailed", lambda request: request.method == "PATCH" and len(offsets) == 3):
+        page.get_by_role("button", name="Upload", exact=True).click()
+    expect(page.locator("[data-said]")).to_have_text(re.compile(r"^Connection lost\. Trying again in \d+ s\.$"))
+    page.context.set_offline(False)
+    expect(page.locator("[data-said]")).to_have_text("2 files arrived.")
+    expect(page.locator("[data-summary]")).to_have_text("2 added.")
+    parts = range(0, len(content), PART)
+    assert offsets == sorted([*parts, 2 * PART])
+    items = api.get(f"/collections/{empty}/items").raise_for_status().json()["items"]
+    (item,) = (item for item in items if item["name"] == file.name)
+    original = api.get(f"/items/{item['id']}/picture").raise_for_status().content
+    assert hashlib.sha256(original).digest() == hashlib.sha256(content).digest()
+
+
+def test_the_rest_of_a_large_file_is_sent_after_a_reload(
+    page: Page, api: httpx.Client, empty: str, tmp_path: Path
+) -> None:
+    page.on("dialog", lambda dialog: dialog.accept())
+    file = tmp_path / "large.png"
+    Image.effect_noise((1100, 1000), 90).save(file)
+    offsets: list[int] = []
+
+    def answer(route: Route) -> None:
+        if route.request.method == "PATCH":
+            offsets.append(int(route.request.headers["upload-offset"]))
+            if len(offsets) == 3:
+                # it stays on its way until the page is left
+                return
+        route.continue_()
+
+    page.route("**/uploads/*/tus/*", answer)
+    _send_in_parts(page)
+    page.get_by_label("Files").set_input_files([file])
+    with page.expect_request(lambda request: request.headers.get("upload-offset") == str(2 * PART)):
+        page.get_by_role("button", name="Upload", exact=True).click()
+    page.reload()
+    expect(page.locator("[data-summary]")).to_have_text("1 rejected.")
+    expect(page.locator("tr[data-status=rejected]")).to_contain_text("send the file again within a day")
+    del offsets[:]
+    offsets += [0, 0, 0]
+    _send_in_parts(page)
+    page.get_by_label("Files").set_input_files([file])
+    page.get_by_role("button", name="Upload", exact=True).click()
+    expect(page.locator("[data-said]")).to_have_text("1 file arrived.")
+    expect(page.locator("[data-summary]")).to_have_text("1 added.")
+    assert offsets[3:] == list(range(2 * PART, file.stat().st_size, PART))
+    assert _names(api, empty) == Counter([file.name])
 
 
 def test_try_now_goes_on_at_once(page: Page, api: httpx.Client, empty: str) -> None:
@@ -217,7 +313,7 @@ def test_a_refusal_ends_the_upload_with_its_reason(page: Page, api: httpx.Client
         api.delete(f"/collections/{empty}").raise_for_status()
         route.continue_()
 
-    page.route("**/uploads/*/offer", answer)
+    page.route("**/uploads/*/known", answer)
     _drop(page, 0, 2)
     expect(page.locator("[data-said]")).to_contain_text("0 of 2 files arrived. 2 files were not sent.")
     expect(page.locator("[data-said]")).to_contain_text("There is no such")

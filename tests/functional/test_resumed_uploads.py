@@ -5,40 +5,32 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from PIL import Image
 from tests.chaos.proxy import Proxy
 from tests.functional.serving import Server, serving
-from tests.unit.uploading import NoNotifier
 from tests.unit.web.pictures import picture
 from tusclient.client import TusClient
 
-from retllm.cli import patience, sending
+from retllm.cli import patience, sending, show
 from retllm.cli import upload as command
 from retllm.cli.client import open_api
-from retllm.db.enums import Stage, UnitState
-from retllm.db.session import make_sessions
-from retllm.db.tables import Unit
-from retllm.job_kinds import register_handlers
-from retllm.media.storage import get_storage
-from retllm.queue.worker import WorkerContext, run_unit
-from retllm.settings import Settings
-from retllm.uploads.worker import media_unit
 
 PART = 1 << 18
+_follow, _send_part, _once = command._follow, sending.Sender._send_part, patience.PatientApi.once
 
 
 class CuttingProxy(Proxy):
     """A proxy that counts what goes to the server, and resets all connections when ``cut_after`` bytes have passed."""
 
     sent = 0
+    sent_before_following = 0
+    """What had passed when the command began to ask for the outcomes, which takes as many requests as it lasts."""
     cut_after: int | None = None
     away = False
 
@@ -59,29 +51,9 @@ class CuttingProxy(Proxy):
 
 @pytest.fixture(scope="module")
 def server(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server, with a thread of this process as its media worker."""
-    home = tmp_path_factory.mktemp("resumed")
-    with serving(database_url, redis_url, home) as running:
-        settings = Settings(home=home, database_url=database_url, redis_url=redis_url)
-        register_handlers()
-        sessions = make_sessions(database_url)
-        context = WorkerContext(sessions, get_storage(settings), settings, NoNotifier(), "media")  # type: ignore[arg-type]
-        ready = sa.select(Unit.id).where(Unit.stage == Stage.MEDIA, Unit.state == UnitState.READY)
-        stop = threading.Event()
-
-        def work() -> None:
-            while not stop.wait(0.02):
-                with sessions() as session:
-                    units = session.scalars(ready.order_by(Unit.seq)).all()
-                for unit in units:
-                    run_unit(context, unit, media_unit)
-
-        worker = threading.Thread(target=work)
-        worker.start()
+    """A server with its media worker."""
+    with serving(database_url, redis_url, tmp_path_factory.mktemp("resumed")) as running:
         yield running
-        stop.set()
-        worker.join()
-        sessions.kw["bind"].dispose()
 
 
 @pytest.fixture
@@ -108,20 +80,49 @@ def folder(tmp_path: Path) -> Path:
 
 
 def upload(
-    monkeypatch: pytest.MonkeyPatch, server: Server, proxy: Proxy, collection: str, *arguments: object
+    monkeypatch: pytest.MonkeyPatch, server: Server, proxy: CuttingProxy, collection: str, *arguments: object
 ) -> Result:
     """Run `retllm upload` through the proxy."""
     monkeypatch.setattr(command, "connect", lambda: open_api(f"http://127.0.0.1:{proxy.port}", server.token))
     monkeypatch.setattr(sending, "LARGE", PART)
     monkeypatch.setattr(patience, "_FIRST_WAIT", 0.05)
+
+    def follow(*arguments: Any) -> Any:
+        proxy.sent_before_following = proxy.sent
+        return _follow(*arguments)
+
+    monkeypatch.setattr(command, "_follow", follow)
     options = [collection, "--no-index", "--json", *map(str, arguments)]
     return CliRunner().invoke(command.upload, options, catch_exceptions=False)
 
 
+def before_part(monkeypatch: pytest.MonkeyPatch, number: int, do: Callable[[sending.Sender], None]) -> list[int]:
+    """Do something before the command sends a part of this number; return the list of the offsets of all parts."""
+    offsets: list[int] = []
+
+    def send_part(sender: sending.Sender, address: str, stream: Any) -> bool:
+        if len(offsets) + 1 == number:
+            do(sender)
+        return _send_part(sender, address, stream)
+
+    def once(api: patience.PatientApi, method: str, path: str, **options: Any) -> Any:
+        if method == "PATCH":
+            offsets.append(int(options["headers"]["Upload-Offset"]))
+        return _once(api, method, path, **options)
+
+    monkeypatch.setattr(sending.Sender, "_send_part", send_part)
+    monkeypatch.setattr(patience.PatientApi, "once", once)
+    return offsets
+
+
+def close(server: Server, upload_id: str) -> None:
+    """Close an upload, as the dispatcher does with an idle one."""
+    with server.client() as client:
+        assert client.post(f"/uploads/{upload_id}/close").status_code == 200
+
+
 def statuses(done: Result) -> dict[str, str]:
-    # the worker of this process logs to the same output
-    (line,) = (line for line in done.stdout.splitlines() if line.startswith('{"collection"'))
-    return {file["name"]: file["status"] for file in json.loads(line)["files"]}
+    return {file["name"]: file["status"] for file in json.loads(done.stdout)["files"]}
 
 
 EXPECTED = {
@@ -139,12 +140,16 @@ def test_a_network_that_breaks_in_mid_file_costs_at_most_that_part(
     size = sum(file.stat().st_size for file in folder.iterdir())
     # in the third part of the large file, which comes last
     proxy.cut_after = size - (folder / "large.png").stat().st_size + 5 * PART // 2
+    offsets = before_part(monkeypatch, 0, lambda _: None)
     done = upload(monkeypatch, server, proxy, key, folder)
     assert proxy.cut_after is None
     assert (done.exit_code, statuses(done)) == (0, EXPECTED)
     assert "Waiting for the server" in done.stderr
     assert "The server answers again." in done.stderr
-    assert proxy.sent < size + PART + (64 << 10)
+    # how soon the server records what arrived of the third part decides from where it goes on
+    assert offsets[:3] == [0, PART, 2 * PART]
+    assert 2 * PART <= offsets[3] < 3 * PART
+    assert offsets == sorted(offsets)
 
 
 def test_files_of_a_request_that_broke_are_sent_once_more_and_taken_once(
@@ -168,57 +173,57 @@ def test_the_same_command_again_sends_no_bytes_of_what_arrived(
     proxy.sent = 0
     again = upload(monkeypatch, server, proxy, key, folder)
     assert set(statuses(again).values()) == {"duplicate"}
-    # the requests themselves, and asking for the job
-    assert proxy.sent < 16 << 10
+    assert proxy.sent_before_following < 16 << 10
 
 
 def test_a_server_that_stays_away_ends_the_command_and_the_next_run_goes_on(
     monkeypatch: pytest.MonkeyPatch, server: Server, proxy: CuttingProxy, folder: Path
 ) -> None:
     key = server.collection("Away")
-    real = sending.Sender._send_part
-    parts: list[int] = []
-
-    def third_is_lost(sender: sending.Sender, address: str, stream: Any) -> bool:
-        parts.append(1)
-        if len(parts) == 3:
-            proxy.away = True
-        return real(sender, address, stream)
-
-    monkeypatch.setattr(sending.Sender, "_send_part", third_is_lost)
-    with pytest.raises(patience.GaveUp, match=r"9 of 10 files arrived.*Run the same command again"):
-        upload(monkeypatch, server, proxy, key, "--patience", "0", folder)
-    monkeypatch.setattr(sending.Sender, "_send_part", real)
+    with monkeypatch.context() as patch:
+        before_part(patch, 3, lambda _: setattr(proxy, "away", True))
+        with pytest.raises(patience.GaveUp, match=r"9 of 10 files arrived.*Run the same command again"):
+            upload(patch, server, proxy, key, "--patience", "0", folder)
     proxy.away = False
     with server.client() as client:
         (job,) = client.get("/jobs", params={"collection": key}).json()["jobs"]
-        # as the dispatcher does with an idle upload
-        assert client.post(f"/uploads/{job['id']}/close").status_code == 200
+    close(server, job["id"])
     proxy.sent = 0
     again = upload(monkeypatch, server, proxy, key, folder)
     assert statuses(again)["large.png"] == "added"
     assert again.exit_code == 0
-    assert proxy.sent < (folder / "large.png").stat().st_size - 2 * PART + (64 << 10)
+    assert proxy.sent_before_following < (folder / "large.png").stat().st_size - 2 * PART + (64 << 10)
 
 
-def test_an_upload_that_was_closed_meanwhile_goes_on_as_another_one(
-    monkeypatch: pytest.MonkeyPatch, server: Server, proxy: CuttingProxy, folder: Path
+@pytest.mark.parametrize(("first", "status"), [("succeeded", 0), ("partial", 1)])
+def test_an_upload_that_was_closed_meanwhile_goes_on_as_another_one_and_both_count(
+    monkeypatch: pytest.MonkeyPatch, server: Server, proxy: CuttingProxy, folder: Path, first: str, status: int
 ) -> None:
-    key = server.collection("Closed")
-    real = sending.Sender._send_part
-    parts: list[int] = []
+    key = server.collection(f"Closed, {first}")
+    (folder / ".nomedia").touch()
+    closed: list[str] = []
 
-    def closed_before_the_second(sender: sending.Sender, address: str, stream: Any) -> bool:
-        parts.append(1)
-        if len(parts) == 2:
-            with server.client() as client:
-                # as the dispatcher does with an idle upload
-                assert client.post(f"/uploads/{sender.upload_id}/close").status_code == 200
-        return real(sender, address, stream)
+    def close_it(sender: sending.Sender) -> None:
+        closed.append(sender.upload_id)
+        close(server, sender.upload_id)
 
-    monkeypatch.setattr(sending.Sender, "_send_part", closed_before_the_second)
+    before_part(monkeypatch, 2, close_it)
+    watch = show.watch
+
+    def watched(api: Any, job_id: str, *arguments: Any) -> Any:
+        return watch(api, job_id, *arguments) | ({"state": first} if job_id in closed else {})
+
+    monkeypatch.setattr(show, "watch", watched)
     done = upload(monkeypatch, server, proxy, key, folder)
-    assert (done.exit_code, statuses(done)) == (0, EXPECTED)
+    assert (done.exit_code, statuses(done)) == (status, EXPECTED | {".nomedia": "ignored"})
+    answer = json.loads(done.stdout)
+    assert [job["state"] for job in answer["jobs"]] == [first, "succeeded"]
+    assert answer["job"] == answer["jobs"][1]
+    with server.client() as client:
+        # each upload has the fate of all its files
+        for job in answer["jobs"]:
+            files = client.get(f"/uploads/{job['id']}/files?status=ignored").json()["files"]
+            assert [file["name"] for file in files] == [".nomedia"]
 
 
 def test_stopping_says_what_arrived_and_indexes_it(

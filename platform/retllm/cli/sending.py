@@ -10,19 +10,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from retllm.cli.client import Json, RequestRejected
+from retllm.cli.client import RequestRejected
 from retllm.cli.folders import Found, OpenedFile, Unreadable
 from retllm.cli.patience import PatientApi
-from retllm.media.outcomes import rejected
+from retllm.errors import TooLarge
+from retllm.media.outcomes import FileOutcome, rejected
+from retllm.media.streams import LARGE
 
 # limits of one request, so that an interrupted upload loses little
 _REQUEST_FILES = 32
 _REQUEST_BYTES = 64 << 20
-LARGE = 16 << 20
-"""Files with more bytes are sent in parts of this size."""
 # limits of what is announced at once; the next lot is hashed while one is sent
 _LOT_FILES = 256
 _LOT_BYTES = 256 << 20
+_NOTED = 500
 _TUS = {"Tus-Resumable": "1.0.0"}
 _PART = {**_TUS, "Content-Type": "application/offset+octet-stream"}
 
@@ -40,17 +41,17 @@ class Sender:
     Attributes:
         progress: called with the number of files that need not be sent any more.
         arrived: number of files that the server has.
-        left_out: outcomes of files that can't be read.
+        unsent: outcomes of files that are not sent, of which the server does not know yet.
     """
 
     api: PatientApi
     upload_id: str
     progress: Callable[[int], None]
     arrived: int = 0
-    left_out: list[Json] = field(default_factory=list)
+    unsent: list[FileOutcome] = field(default_factory=list)
 
     def send(self, files: Sequence[Found]) -> None:
-        """Send the files that the server does not have, in their order.
+        """Send the files that the server does not have, in their order, and tell it of those that are not sent.
 
         Raises:
             GaveUp: the server was away for too long.
@@ -59,12 +60,14 @@ class Sender:
         lots = list(_cut(files, _LOT_FILES, _LOT_BYTES))
         stop = threading.Event()
         pool = ThreadPoolExecutor(1, "hash")
+        self._note_unsent()
         try:
             hashing = [pool.submit(self._hashed, lot, stop) for lot in lots[:1]]
             for number in range(len(lots)):
                 hashed = hashing.pop().result()
                 hashing += [pool.submit(self._hashed, lot, stop) for lot in lots[number + 1 : number + 2]]
                 self._send_lot(hashed)
+                self._note_unsent()
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
@@ -84,8 +87,14 @@ class Sender:
         return hashed
 
     def _leave_out(self, file: Found, error: Unreadable) -> None:
-        self.left_out.append(rejected(file.name, error).model_dump(mode="json"))
+        self.unsent.append(rejected(file.name, error))
         self.progress(1)
+
+    def _note_unsent(self) -> None:
+        while some := self.unsent[:_NOTED]:
+            files = [{"name": outcome.name, "status": outcome.status, "reason": _reason(outcome)} for outcome in some]
+            self.api.call("POST", f"/uploads/{self.upload_id}/unsent", json={"files": files})
+            del self.unsent[: len(some)]
 
     def _send_lot(self, files: Sequence[_Hashed]) -> None:
         unknown = self._unknown(files)
@@ -154,7 +163,13 @@ class Sender:
             for name, value in (("filename", one.file.name), ("sha256", one.sha256))
         )
         headers = {**_TUS, "Upload-Length": str(one.file.size), "Upload-Metadata": metadata}
-        large = self.api.call("POST", f"/uploads/{self.upload_id}/tus", headers=headers)
+        try:
+            large = self.api.call("POST", f"/uploads/{self.upload_id}/tus", headers=headers)
+        except RequestRejected as error:
+            if error.body["error"].get("code") != TooLarge.code:
+                raise
+            self._leave_out(one.file, Unreadable(error.message))
+            return
         address = f"/uploads/{self.upload_id}/tus/{large['id']}"
         try:
             with one.file.open() as stream:
@@ -180,6 +195,10 @@ class Sender:
             if "offset" not in error.detail:
                 raise
         return False
+
+
+def _reason(outcome: FileOutcome) -> str | None:
+    return outcome.remark if outcome.error is None else outcome.error.message
 
 
 def _batches(files: Sequence[_Hashed]) -> Iterator[list[_Hashed]]:

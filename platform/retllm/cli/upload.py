@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from retllm.cli.folders import Found, walk
 from retllm.cli.patience import GaveUp, Patience, PatientApi
 from retllm.cli.sending import Sender
 from retllm.errors import NotFound, RetllmError
+from retllm.media.outcomes import FileOutcome
 
 # outcomes of one kind that are printed; --json has all of them
 _PRINTED = 100
@@ -31,10 +32,10 @@ _INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class Uploaded:
-    """The outcome of each file, and the job of the upload; no job if there was nothing to send."""
+    """The outcome of each file, also of those not sent, and the jobs: several if an upload was closed meanwhile."""
 
     outcomes: list[Json]
-    job: Json | None
+    jobs: list[Json]
 
 
 class Interrupted(RetllmError):
@@ -88,12 +89,12 @@ def upload(
         ctx.exit(_INTERRUPTED)
     refused = any(outcome["status"] == "rejected" for outcome in done.outcomes)
     if as_json:
-        answer = {"collection": target["id"], "files": done.outcomes, "job": done.job}
+        answer = {"collection": target["id"], "files": done.outcomes, "job": done.jobs[-1], "jobs": done.jobs}
         show.as_json(answer | {"notice": target.get("notice")})
     else:
         show.notice(target)
         _print_outcomes(done.outcomes, target["name"])
-    ctx.exit(1 if refused or (done.job and done.job["state"] != "succeeded") else 0)
+    ctx.exit(1 if refused or any(job["state"] != "succeeded" for job in done.jobs) else 0)
 
 
 def find_or_make(api: Api, name: str, *, create: bool) -> Json:
@@ -120,56 +121,67 @@ def upload_paths(
     texts: bool = False,
     patience: float = PATIENCE,
 ) -> Uploaded:
-    """Upload files and folders as one job, and wait for it; return the outcome of each file, also of those not sent.
+    """Upload files and folders as one job, and wait for it; return what became of each file.
 
     Raises:
         GaveUp: the server was away for longer than ``patience`` seconds.
         Interrupted: the user stopped it; what arrived stays.
     """
     found: list[Found] = []
-    others: list[Json] = []
+    unsent: list[FileOutcome] = []
     for entry in walk(paths):
         if isinstance(entry, Found):
             found.append(entry)
         else:
-            others.append(entry.model_dump(mode="json"))
-    if not found:
-        return Uploaded(others, None)
+            unsent.append(entry)
     # captions first: they say what is to come
     found.sort(key=lambda file: not file.describes)
     patient = PatientApi(api.http, Patience(patience, show.say))
     asked = {"index": index, "texts": texts}
-    rows: dict[tuple[str | None, str], Json] = {}
+    rows: dict[tuple[str | None, str], list[Json]] = {}
+    jobs: list[Json] = []
     with show.progress(quiet=quiet) as bar:
         whole = False
         while not whole:
             key = {"Idempotency-Key": str(uuid.uuid4())}
             opened = patient.call("POST", f"/collections/{collection_id}/uploads", json=asked, headers=key)["id"]
-            sender, whole = _send(patient, opened, found, bar)
-            job = _follow(patient, opened, bar)
-            for row in patient.pages(f"/uploads/{opened}/files", "files", status=_SHOWN):
-                # an upload that goes on after another one finds much of it there; what that one refused counts anew
-                place = (row["within"], row["name"])
-                if place not in rows or rows[place]["status"] == "rejected":
-                    rows[place] = row
+            whole = _send(patient, opened, found, unsent, bar)
+            jobs.append(_follow(patient, opened, bar))
+            _merge(rows, patient.pages(f"/uploads/{opened}/files", "files", status=_SHOWN))
     if not quiet:
-        show.errors(job)
-    told = [row for row in rows.values() if row["status"] != "read" or row["remark"]]
-    return Uploaded([*told, *sender.left_out, *others], job)
+        for job in jobs:
+            show.errors(job)
+    told = [row for some in rows.values() for row in some if row["status"] != "read" or row["remark"]]
+    return Uploaded(told, jobs)
 
 
-def _send(api: PatientApi, upload_id: str, files: Sequence[Found], bar: Progress) -> tuple[Sender, bool]:
+def _merge(rows: dict[tuple[str | None, str], list[Json]], found: Iterable[Json]) -> None:
+    """Add the outcomes of an upload that goes on after others.
+
+    It finds much of what came with them, which counts as it did then; what they refused counts anew.
+    """
+    new: dict[tuple[str | None, str], list[Json]] = {}
+    for row in found:
+        new.setdefault((row["within"], row["name"]), []).append(row)
+    for place, some in new.items():
+        if all(row["status"] == "rejected" for row in rows.get(place, [])):
+            rows[place] = some
+
+
+def _send(
+    api: PatientApi, upload_id: str, files: Sequence[Found], unsent: Sequence[FileOutcome], bar: Progress
+) -> bool:
     """Send files to an upload and close it; return false if it was closed before, as an idle one is."""
     task = bar.add_task("uploading", total=len(files))
-    sender = Sender(api, upload_id, lambda count: bar.advance(task, count))
+    sender = Sender(api, upload_id, lambda count: bar.advance(task, count), unsent=list(unsent))
     with _closing(api, upload_id, sender, len(files)):
         try:
             sender.send(files)
         except RequestRejected as error:
             if error.detail.get("job_id") != upload_id:
                 raise
-            return sender, False
-    return sender, True
+            return False
+    return True
 
 
 @contextmanager

@@ -19,13 +19,14 @@ from retllm.media.outcomes import FileOutcome, rejected
 from retllm.media.sheets import sidecars
 from retllm.media.sheets.applying import Given, SheetCaptions, SheetToWrite
 from retllm.media.sheets.batches import batches
+from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.lookup import Lookup
 from retllm.media.sheets.matching import Located, NamesSeen, Picture
 from retllm.media.sheets.reading import is_sheet
 from retllm.media.sniffing import FileKind
 from retllm.media.texts import read_text
 
-__all__ = ["Applied", "Captioner", "Document", "Located", "NamesSeen", "Writing"]
+__all__ = ["Applied", "Captioner", "Document", "EarlierRows", "Given", "Located", "NamesSeen", "Writing"]
 
 # sidecars and texts written in one statement
 _BATCH = 500
@@ -40,6 +41,8 @@ class Document:
     kind: FileKind
     opened: Callable[[], AbstractContextManager[BinaryIO]]
     """Opens its bytes as a seekable stream; called more than once."""
+    earlier: EarlierRows | None = None
+    """Of a sheet that was read before, the rows that are done."""
 
 
 @dataclass(slots=True)
@@ -79,12 +82,16 @@ class Captioner:
 
     Args:
         seen: the pictures of the upload.
+        given: the captions that other files of the upload gave when they were read before; what is read now is added.
         texts: whether rows without a picture become texts; otherwise only those of a sheet that has nothing but texts.
     """
 
-    def __init__(self, ingest: Ingest, seen: NamesSeen, *, texts: bool = False) -> None:
+    def __init__(
+        self, ingest: Ingest, seen: NamesSeen, given: dict[UUID, Given] | None = None, *, texts: bool = False
+    ) -> None:
         self._ingest = ingest
         self._seen = seen
+        self._given = {} if given is None else given
         self._texts = texts
 
     def read(self, documents: Sequence[Document]) -> Iterator[Writing]:
@@ -94,7 +101,7 @@ class Captioner:
         found = self._sorted(documents, lookup, refused)
         yield lambda _: refused
         lookup.with_sheets = {document.located.archive for document in found.sheets}
-        captions = SheetCaptions(self._ingest, lookup, texts=self._texts)
+        captions = SheetCaptions(self._ingest, lookup, self._given, texts=self._texts)
         for document in found.sheets:
             yield self._sheet(document, captions)
         given = captions.given
@@ -147,7 +154,7 @@ class Captioner:
     def _sheet(self, document: Document, captions: SheetCaptions) -> Writing:
         try:
             with document.opened() as stream:
-                sheet = captions.read(document.located, stream, document.kind)
+                sheet = captions.read(document.located, stream, document.kind, document.earlier)
         except (MediaRejected, TooLarge) as error:
             refused = _refused(document, error)
             return lambda _: [refused]

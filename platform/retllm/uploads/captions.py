@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, ItemKind
-from retllm.db.tables import Job, new_id
+from retllm.db.tables import Item, Job, new_id
 from retllm.db.uploads import UploadFile
-from retllm.media.captioning import Applied, Captioner, Document, Located, NamesSeen, Writing
+from retllm.media.captioning import Applied, Captioner, Document, EarlierRows, Given, Located, NamesSeen, Writing
 from retllm.media.ingest import Ingest, delete_files
 from retllm.media.outcomes import FileOutcome
 from retllm.media.sniffing import PICTURED, FileKind
@@ -38,11 +38,13 @@ def apply_captions(
     """
     with context.sessions() as session:
         seen = _names_seen(session, job.id)
+        earlier = _earlier_rows(session, files)
+        given = _given(session, job.id)
     writings: list[Writing] = []
     with ExitStack() as stack:
         opener = ArchiveFiles(context, stack)
-        documents = {_document(file, opener): file for file in files}
-        captioner = Captioner(ingest, seen, texts=job.params["texts"])
+        documents = {_document(file, opener, earlier.get(file.id)): file for file in files}
+        captioner = Captioner(ingest, seen, given, texts=job.params["texts"])
         for writing in captioner.read(list(documents)):
             held.lease.check()
             writings.append(writing)
@@ -50,6 +52,7 @@ def apply_captions(
     released: list[str] = []
 
     def write(session: Session, _job: Job) -> list[Notification]:
+        session.execute(sa.delete(UploadFile).where(*_rows_of(files), UploadFile.status == FileStatus.REJECTED))
         for writing in writings:
             for applied in writing(session):
                 _write_outcomes(session, documents[applied.document], applied)
@@ -72,8 +75,48 @@ def _write_outcomes(session: Session, file: UploadFile, applied: Applied) -> Non
     session.execute(sa.update(UploadFile).where(UploadFile.id == file.id).values(**columns))
 
 
-def _document(file: UploadFile, opener: ArchiveFiles) -> Document:
-    return Document(Located(file.name, file.parent_id), FileKind(file.content or ""), partial(opener.open, file))
+def _document(file: UploadFile, opener: ArchiveFiles, earlier: EarlierRows | None) -> Document:
+    located = Located(file.name, file.parent_id)
+    return Document(located, FileKind(file.content or ""), partial(opener.open, file), earlier)
+
+
+def _rows_of(sheets: Sequence[UploadFile]) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return conditions for the rows of sheets."""
+    return UploadFile.parent_id.in_([sheet.id for sheet in sheets]), UploadFile.entry.is_(None)
+
+
+def _earlier_rows(session: Session, sheets: Sequence[UploadFile]) -> dict[UUID, EarlierRows]:
+    """Return what became of the rows of sheets that are read again."""
+    found: dict[UUID, EarlierRows] = {}
+    names = {sheet.id: sheet.name for sheet in sheets}
+    query = sa.select(UploadFile.parent_id, UploadFile.name, UploadFile.status).where(*_rows_of(sheets))
+    for sheet_id, name, status in session.execute(query):
+        assert sheet_id is not None
+        rows = found.setdefault(sheet_id, EarlierRows(names[sheet_id]))
+        (rows.refused if status is FileStatus.REJECTED else rows.done).add(name)
+    return found
+
+
+def _given(session: Session, job_id: UUID) -> dict[UUID, Given]:
+    """Return the captions that the files of an upload gave when they were read before: rows of sheets, and sidecars."""
+    query = (
+        sa.select(UploadFile.item_id, UploadFile.name, Item.text)
+        .join(Item, Item.id == UploadFile.item_id)
+        .where(
+            UploadFile.job_id == job_id,
+            UploadFile.status.in_([FileStatus.UPDATED, FileStatus.DUPLICATE]),
+            UploadFile.kind == ItemKind.BOTH,
+            # neither a picture nor a part of one
+            sa.or_(UploadFile.content.is_(None), UploadFile.content.not_in(PICTURED)),
+        )
+        # a sheet goes before a sidecar, and of two sheets the first one counts
+        .order_by(UploadFile.parent_id.is_(None), UploadFile.id)
+    )
+    given: dict[UUID, Given] = {}
+    for item_id, name, text in session.execute(query):
+        assert item_id is not None
+        given.setdefault(item_id, Given(name, text or ""))
+    return given
 
 
 def _names_seen(session: Session, job_id: UUID) -> NamesSeen:

@@ -1,9 +1,13 @@
-"""The received bytes of an upload: deleted with the outcome of the file, kept for a while if it was rejected."""
+"""The received bytes of an upload: deleted with the outcome of the file, kept for a while if it was rejected.
+
+Those of a sheet are kept if rows of it were refused.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -14,11 +18,34 @@ from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Job
 from retllm.db.uploads import UploadFile
 from retllm.media.ingest import delete_files
+from retllm.media.sniffing import PICTURED
 from retllm.media.storage import Storage
 
 KEPT = (FileStatus.WAITING, FileStatus.REJECTED)
 """Files of these statuses may be tried again, so their bytes are kept."""
 _BATCH = 500
+
+
+def has_refused_rows(file: Any = UploadFile) -> sa.ColumnElement[bool]:
+    """Return whether a file is a sheet with refused rows, for which it may be read again; also for an alias."""
+    row = aliased(UploadFile)
+    refused = sa.select(row.id).where(row.parent_id == file.id, row.entry.is_(None), row.status == FileStatus.REJECTED)
+    return sa.and_(file.status == FileStatus.READ, file.content.not_in(PICTURED), refused.exists())
+
+
+def to_try_again(job_id: UUID) -> sa.Select[UploadFile]:
+    """Return the query of the files of an upload whose bytes are kept: rejected ones, and sheets with refused rows."""
+    archive = aliased(UploadFile)
+    kept = sa.or_(
+        UploadFile.file_key.is_not(None), sa.and_(UploadFile.entry.is_not(None), archive.file_key.is_not(None))
+    )
+    return (
+        sa.select(UploadFile)
+        .outerjoin(archive, archive.id == UploadFile.parent_id)
+        .where(UploadFile.job_id == job_id, kept)
+        .where(sa.or_(UploadFile.status == FileStatus.REJECTED, has_refused_rows()))
+        .order_by(UploadFile.id)
+    )
 
 
 def release(session: Session, file_ids: Collection[UUID]) -> list[str]:
@@ -28,7 +55,9 @@ def release(session: Session, file_ids: Collection[UUID]) -> list[str]:
     """
     entry = aliased(UploadFile)
     open_entry = sa.select(entry.id).where(
-        entry.parent_id == UploadFile.id, entry.entry.is_not(None), entry.status.in_(KEPT)
+        entry.parent_id == UploadFile.id,
+        entry.entry.is_not(None),
+        sa.or_(entry.status.in_(KEPT), has_refused_rows(entry)),
     )
     parents = sa.select(UploadFile.parent_id).where(UploadFile.id.in_(file_ids), UploadFile.parent_id.is_not(None))
     rows = session.execute(
@@ -36,6 +65,7 @@ def release(session: Session, file_ids: Collection[UUID]) -> list[str]:
             sa.or_(UploadFile.id.in_(file_ids), UploadFile.id.in_(parents)),
             UploadFile.file_key.is_not(None),
             UploadFile.status.not_in(KEPT),
+            ~has_refused_rows(),
             ~open_entry.exists(),
         )
     ).all()

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from retllm.db.session import Sessions, run_transaction
 from retllm.db.tables import Job, new_id
 from retllm.db.uploads import FilePart, LargeFile, Upload, UploadFile
-from retllm.errors import Conflict, MediaRejected, NotFound, TooLarge
+from retllm.errors import Conflict, Incomplete, MediaRejected, NotFound, TooLarge
 from retllm.media import streams
 from retllm.media.clutter import ClutterCount
 from retllm.media.names import clean_name
@@ -277,7 +277,7 @@ def reject_incomplete(session: Session, job_id: UUID) -> None:
     query = sa.select(LargeFile).where(LargeFile.job_id == job_id, LargeFile.file_id.is_(None), ~named)
     for large in session.scalars(query.order_by(LargeFile.id)).all():
         here, whole = (streams.mebibytes(count) for count in (_arrived(session, large).offset, large.size_bytes))
-        error = MediaRejected(
+        error = Incomplete(
             f"Only {here} of {whole} arrived: send the file again within a day, and only the rest is sent."
         )
         columns = {"size_bytes": large.size_bytes, "sha256": large.sha256, **rejection(error)}

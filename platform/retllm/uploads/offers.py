@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import Annotated
 from uuid import UUID
 
 import sqlalchemy as sa
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, ItemKind, JobKind
 from retllm.db.tables import Job, new_id
 from retllm.db.uploads import Upload, UploadFile
+from retllm.errors import Incomplete
 from retllm.media import records
 from retllm.media.file_table import clutter_of
 from retllm.media.names import clean_name
@@ -21,22 +23,26 @@ from retllm.media.sniffing import FileKind
 from retllm.uploads.captions import columns_of
 from retllm.uploads.receive import ReceivedFile
 
+MAX_NAME = 4096
+"""Characters of a file's name that a client sends."""
 
-@dataclass(frozen=True)
-class Offer:
-    """A file that may be sent.
 
-    Attributes:
-        size: in bytes.
-        sha256: of the content; None if the sender cannot compute it.
-        earlier: number of files with this name and size that the sender knows to have arrived before; it tells files
-            without ``sha256`` apart.
-    """
+class Offer(BaseModel):
+    """A file that may be sent."""
 
-    name: str
-    size: int
-    sha256: str | None = None
-    earlier: int = 0
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
+    size: int = Field(ge=0, le=1 << 50, description="in bytes")
+    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = Field(
+        default=None, description="of the content; a file without it is only compared with those of this upload"
+    )
+    earlier: int = Field(
+        default=0,
+        ge=0,
+        le=1 << 30,
+        description="tells files without `sha256` apart: how many with this name and size the sender knows to be here",
+    )
 
 
 class Arrived:
@@ -44,7 +50,10 @@ class Arrived:
 
     def __init__(self, session: Session, job_id: UUID, names: Iterable[str]) -> None:
         query = sa.select(UploadFile.name, UploadFile.size_bytes, UploadFile.sha256).where(
-            UploadFile.job_id == job_id, UploadFile.parent_id.is_(None), UploadFile.name.in_({*map(clean_name, names)})
+            UploadFile.job_id == job_id,
+            UploadFile.parent_id.is_(None),
+            UploadFile.name.in_({*map(clean_name, names)}),
+            UploadFile.error_code.is_distinct_from(Incomplete.code),
         )
         self._contents: set[tuple[str, int, str | None]] = set()
         self._counts: Counter[tuple[str, int]] = Counter()
@@ -52,25 +61,24 @@ class Arrived:
             self._contents.add((name, size or 0, sha256))
             self._counts[name, size or 0] += 1
 
-    def has(self, offer: Offer) -> bool:
-        """Return whether the file arrived."""
-        name = clean_name(offer.name)
-        if offer.sha256 is None:
-            return self._counts[name, offer.size] > offer.earlier
+    def has(self, name: str, size: int, sha256: str | None, earlier: int = 0) -> bool:
+        """Return whether a file with this cleaned name arrived."""
+        if sha256 is None:
+            return self._counts[name, size] > earlier
         # what was refused without being stored has no hash
-        return not self._contents.isdisjoint({(name, offer.size, offer.sha256), (name, offer.size, None)})
+        return not self._contents.isdisjoint({(name, size, sha256), (name, size, None)})
 
 
 def arrived(session: Session, job_id: UUID, offers: Sequence[Offer]) -> list[bool]:
     """Return for each file whether it arrived with this upload."""
     found = Arrived(session, job_id, (offer.name for offer in offers))
-    return [found.has(offer) for offer in offers]
+    return [found.has(clean_name(offer.name), offer.size, offer.sha256, offer.earlier) for offer in offers]
 
 
 def new_files(session: Session, job_id: UUID, files: Sequence[ReceivedFile]) -> list[ReceivedFile]:
     """Return those of the received files that did not arrive before with an upload, whose job is locked."""
     found = Arrived(session, job_id, (file.name for file in files))
-    return [file for file in files if file.sha256 is None or not found.has(Offer(file.name, file.size, file.sha256))]
+    return [file for file in files if file.sha256 is None or not found.has(file.name, file.size, file.sha256)]
 
 
 def take_duplicates(session: Session, job: Job, offers: Sequence[Offer]) -> list[bool]:
@@ -100,7 +108,7 @@ def take_duplicates(session: Session, job: Job, offers: Sequence[Offer]) -> list
                 kind=item.kind,
             )
         )
-    session.execute(sa.update(Upload).where(Upload.id == job.id).values(active_at=sa.func.now()))
+    _active(session, job.id)
     return known
 
 
@@ -116,7 +124,7 @@ def kept_bytes(session: Session, collection_id: UUID, sha256s: Sequence[str]) ->
 
 
 def note_unsent(session: Session, job_id: UUID, outcomes: Sequence[FileOutcome]) -> None:
-    """Note outcomes of files whose bytes never come, each once."""
+    """Note outcomes of files whose bytes never come, each once, in an upload whose job is locked."""
     names = [outcome.name for outcome in outcomes]
     query = sa.select(UploadFile.name).where(UploadFile.job_id == job_id, UploadFile.name.in_(names))
     noted = set(session.scalars(query))
@@ -125,3 +133,8 @@ def note_unsent(session: Session, job_id: UUID, outcomes: Sequence[FileOutcome])
         for outcome in outcomes
         if outcome.name not in noted
     )
+    _active(session, job_id)
+
+
+def _active(session: Session, job_id: UUID) -> None:
+    session.execute(sa.update(Upload).where(Upload.id == job_id).values(active_at=sa.func.now()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, Stage, UnitState
 from retllm.db.tables import Job, Unit
@@ -15,30 +15,22 @@ from retllm.media.sniffing import PICTURED, FileKind
 from retllm.queue import lifecycle
 from retllm.queue.notifications import Notification
 from retllm.uploads.handler import FAILED
+from retllm.uploads.kept import to_try_again
 from retllm.uploads.submit import UNIT_FILES
 
 
 def retry_rejected(session: Session, job: Job) -> list[Notification]:
     """Make the rejected files of an upload wait again, with those whose unit is dead or was cancelled.
 
+    A sheet with refused rows is read again for these.
+
     The job is locked; it is queued again if it is over. Returns the units to notify workers of.
 
     Raises:
         Conflict: nothing can be tried again.
     """
-    archive = aliased(UploadFile)
-    kept = sa.or_(
-        UploadFile.file_key.is_not(None), sa.and_(UploadFile.entry.is_not(None), archive.file_key.is_not(None))
-    )
-    query = (
-        sa.select(UploadFile)
-        .outerjoin(archive, archive.id == UploadFile.parent_id)
-        # the files of dead units wait again when these units do
-        .where(UploadFile.job_id == job.id, UploadFile.status == FileStatus.REJECTED, UploadFile.error_code != FAILED)
-        .where(kept)
-        .order_by(UploadFile.id)
-    )
-    files = session.scalars(query).all()
+    # the files of dead units wait again when these units do
+    files = session.scalars(to_try_again(job.id).where(UploadFile.error_code.is_distinct_from(FAILED))).all()
     halted = sa.select(Unit.id).where(Unit.job_id == job.id, Unit.state.in_([UnitState.DEAD, UnitState.CANCELLED]))
     if not files and session.scalar(halted.limit(1)) is None:
         raise Conflict("No rejected file of this upload is kept: correct the files and send them again.")

@@ -14,6 +14,7 @@ from retllm.db.enums import OPEN_UNITS, FileStatus, ItemKind, Stage
 from retllm.db.tables import Unit
 from retllm.db.uploads import Upload, UploadFile
 from retllm.media.outcomes import FileError, FileOutcome
+from retllm.uploads.kept import to_try_again
 
 
 class FileView(BaseModel):
@@ -93,14 +94,8 @@ def upload_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[
 
 
 def has_kept_rejected(session: Session, job_id: UUID) -> bool:
-    """Return whether rejected files of an upload can be tried again, because their bytes are kept."""
-    archive = sa.orm.aliased(UploadFile)
-    kept = sa.or_(UploadFile.file_key.is_not(None), archive.file_key.is_not(None))
-    query = sa.select(UploadFile.id).outerjoin(
-        archive, sa.and_(archive.id == UploadFile.parent_id, UploadFile.entry.is_not(None))
-    )
-    query = query.where(UploadFile.job_id == job_id, UploadFile.status == FileStatus.REJECTED, kept)
-    return session.scalar(query.limit(1)) is not None
+    """Return whether rejected files and rows of an upload can be tried again, because their bytes are kept."""
+    return session.scalar(to_try_again(job_id).limit(1)) is not None
 
 
 def upload_files(

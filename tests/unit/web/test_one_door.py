@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -20,11 +21,12 @@ from tests.unit.media.handmade_tars import tarred
 from tests.unit.media.samples import zipped
 from tests.unit.web.conftest import Caller
 
+from retllm.cli import sending
 from retllm.cli import upload as command
 from retllm.cli.client import Api
 from retllm.cli.folders import OpenedFile
 from retllm.media.clutter import MAX_PLACES
-from retllm_web.actions.page_uploads import Unsent
+from retllm_web.http.services import Services
 from retllm_web.render import file_script
 
 FILES = {
@@ -169,6 +171,23 @@ def test_the_command_line_gives_the_outcomes_of_the_api(upload: Upload, folder: 
     assert len(outcomes) == len(TAKEN) + len(_ignored(expected))
 
 
+def test_the_job_of_the_command_line_has_the_fate_of_every_file(
+    upload: Upload, folder: Path, empty: Path, ada: Caller
+) -> None:
+    (folder / "gone.txt").symlink_to(folder / "nowhere")
+    done = upload("--json", folder, empty)
+    (line,) = _lines(done.stdout)
+    job = json.loads(line)["job"]["id"]
+    exported = ada.get(f"/uploads/{job}/files.csv").text
+    rows = list(csv.DictReader(io.StringIO(exported)))
+    told = {(row["name"], row["status"], row["remark"] or None) for row in rows if row["status"] != "read"}
+    assert told == {(name, status, remark) for name, (status, remark) in _answer(done).items()}
+    assert {("gone.txt", "rejected", None), ("a.txt", "added", None)} <= told
+    assert ("empty", "ignored", "The folder contains no files.") in told
+    errors = {row["name"]: row["error"] for row in rows}
+    assert errors["gone.txt"] == "The link points to nothing: remove it, or put back what it points to."
+
+
 # the pages' scripts
 
 
@@ -201,15 +220,39 @@ def test_the_script_of_the_pages_gives_the_outcomes_of_the_api(scripts: Page, ex
     found = scripts.evaluate(
         """async (names) => {
             const { chosen } = await import("/folders.js");
-            const { files, clutter } = chosen(names.map((name) => ({ name })));
-            return { files: files.map((entry) => entry.name), ignored: clutter.counts() };
+            const { files, unsent } = chosen(names.map((name) => ({ name })));
+            return { files: files.map((entry) => entry.name), unsent };
         }""",
         sorted(FILES),
     )
     assert set(found["files"]) == (TAKEN - {"captions.csv, row 2"}) | {"captions.csv"}
-    # the server has the words for them
-    outcomes = Unsent([(one["name"], one["count"]) for one in found["ignored"]]).outcomes()
-    assert {outcome.name: outcome.remark for outcome in outcomes} == _ignored(expected)
+    assert {one["status"] for one in found["unsent"]} == {"ignored"}
+    assert {one["name"]: one["reason"] for one in found["unsent"]} == _ignored(expected)
+
+
+@browser
+@pytest.mark.browser
+def test_the_script_says_what_it_leaves_out_of_a_drop(scripts: Page) -> None:
+    unsent = scripts.evaluate(
+        """async () => {
+            const { dropped } = await import("/folders.js");
+            const failing = (_, reject) => reject(new DOMException("no", "NotReadableError"));
+            const folder = (name, inner) => ({
+                name, fullPath: `/${name}`, isDirectory: true,
+                createReader: () => ({ readEntries: inner ?? ((done) => done([])) }),
+            });
+            const file = (name) => ({ name, fullPath: `/${name}`, isFile: true, file: failing });
+            const entries = [folder("empty"), folder("locked", failing), file("secret.png"), file("Thumbs.db")];
+            const items = entries.map((entry) => ({ kind: "file", webkitGetAsEntry: () => entry }));
+            return (await dropped({ items })).unsent.map(({ name, status }) => [name, status]);
+        }"""
+    )
+    assert unsent == [
+        ["empty", "ignored"],
+        ["locked", "rejected"],
+        ["secret.png", "rejected"],
+        ["Thumbs.db", "ignored"],
+    ]
 
 
 @browser
@@ -296,6 +339,18 @@ def test_a_file_that_changes_during_the_upload_is_rejected_alone(
     assert done.exit_code == 1
     statuses = {name: status for name, (status, _) in _answer(done).items()}
     assert statuses == {"a.txt": "added", "c.txt": "added", "b.txt": "rejected"}
+
+
+def test_a_file_that_the_server_finds_too_large_is_rejected_alone(
+    upload: Upload, empty: Path, served: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "LARGE", 1000)
+    monkeypatch.setattr(served.settings, "max_request_bytes", 2000)
+    (empty / "a.txt").write_text("a" * 2001)
+    (empty / "b.txt").write_text("a wren")
+    done = upload("--json", empty)
+    assert done.exit_code == 1
+    assert {name: status for name, (status, _) in _answer(done).items()} == {"a.txt": "rejected", "b.txt": "added"}
 
 
 def test_rows_without_a_picture_are_texts_if_asked_for(upload: Upload, empty: Path) -> None:

@@ -162,14 +162,19 @@ def test_a_picture_that_the_collection_has_is_not_sent_and_gets_its_caption(ada:
     assert item["text"] == "a red square"
 
 
-def test_what_the_upload_has_under_the_same_name_is_not_sent_again(ada: Caller, collection: str) -> None:
+def test_bytes_that_an_upload_to_the_collection_has_are_not_sent_again(ada: Caller, collection: str) -> None:
     sheet, text = b"file,caption\nred.png,a red square\n", b"a robin"
     upload = begin(ada, collection)
     assert needs(ada, upload, captions_csv=sheet, a_txt=text) == ["send", "send"]
     send(ada, upload, captions_csv=sheet, a_txt=text)
-    assert needs(ada, upload, captions_csv=sheet, a_txt=text, b_txt=text) == ["known", "known", "send"]
+    assert needs(ada, upload, captions_csv=sheet, a_txt=text, b_txt=text) == ["known"] * 3
+    assert outcomes(ada, upload) == {"captions.csv": "waiting", "a.txt": "waiting", "b.txt": "waiting"}
     other = begin(ada, collection)
-    assert needs(ada, other, captions_csv=sheet) == ["send"]
+    assert needs(ada, other, captions_csv=sheet) == ["known"]
+    # bytes go with the outcome
+    for opened in (upload, other):
+        ada.post(f"/uploads/{opened}/close")
+    assert needs(ada, begin(ada, collection), a_txt=text) == ["send"]
 
 
 def test_a_text_with_the_hash_of_an_item_is_no_picture(ada: Caller, collection: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import BinaryIO
 from uuid import UUID
 
@@ -15,32 +16,21 @@ from retllm.db.tables import Job
 from retllm.errors import NotFound, TooLarge
 from retllm.history.job_views import JobView, job_view
 from retllm.identity import access
-from retllm.identity.access import Right
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
+from retllm.media.outcomes import FileOutcome, IncomingFile
 from retllm.queue import lifecycle
 from retllm.queue.notifications import Notification
-from retllm.uploads import large_files, retry, submit
+from retllm.uploads import large_files, offers, retry, submit
 from retllm.uploads.large_files import Arrived, Part
-from retllm.uploads.offers import Offer, take_duplicates
+from retllm.uploads.offers import Offer
 from retllm.uploads.views import FileView, UploadState, upload_files, upload_state
-from retllm_web.actions import submissions
+from retllm_web.actions import submissions, uploads
+from retllm_web.actions.uploads import for_change
 from retllm_web.http.services import services
 
 _PAGE = 1000
 _PIECE = 1 << 16
-
-
-def for_change(session: Session, actor: Actor, upload_id: UUID) -> Job:
-    """Return the job of an upload into a collection that ``actor`` may change.
-
-    Raises:
-        NotFound: no such upload.
-        Forbidden: ``actor`` may not change its collection.
-    """
-    job = _upload(session, actor, upload_id)
-    access.collection_for(session, actor, job.collection_id, Right.CHANGE)
-    return job
 
 
 def _upload(session: Session, actor: Actor, upload_id: UUID) -> Job:
@@ -70,8 +60,43 @@ def state(actor: Actor, upload_id: UUID) -> tuple[Job, UploadState]:
     return job, found
 
 
-def known(actor: Actor, upload_id: UUID, files: Sequence[Offer]) -> list[bool]:
-    """Return for each file whether an open upload needs no bytes of it; see :func:`take_duplicates`.
+def known(actor: Actor, upload_id: UUID, offered: Sequence[Offer]) -> list[bool]:
+    """Return for each file whether its bytes need not be sent to an open upload.
+
+    The upload has the file already, or its collection has the picture, or the bytes are kept from another upload.
+
+    Raises:
+        NotFound: no such upload.
+        Forbidden: ``actor`` may not change its collection.
+        Conflict: it takes no more files.
+        StorageFull: the storage is full.
+    """
+
+    def take(session: Session) -> tuple[list[bool], dict[str, str]]:
+        for_change(session, actor, upload_id)
+        job = submit.lock_open(session, upload_id)
+        here = offers.take_duplicates(session, job, offered)
+        missing = [file.sha256 for file, known in zip(offered, here, strict=True) if file.sha256 and not known]
+        return here, offers.kept_bytes(session, job.collection_id, missing)
+
+    here, kept = run_transaction(services().sessions, take)
+    for number, file in enumerate(offered):
+        key = kept.get(file.sha256 or "")
+        if not here[number] and key is not None:
+            here[number] = _take_kept(upload_id, file.name, key)
+    return here
+
+
+def _take_kept(upload_id: UUID, name: str, key: str) -> bool:
+    """Receive a file from the bytes of another upload; return False if they are gone."""
+    with suppress(NotFound, OSError), services().storage.open(key) as stream:
+        uploads.receive_batch(upload_id, [IncomingFile(name, stream)], repeated=True)
+        return True
+    return False
+
+
+def note_unsent(actor: Actor, upload_id: UUID, outcomes: Sequence[FileOutcome]) -> None:
+    """Note in an open upload what became of files that are never sent, each once.
 
     Raises:
         NotFound: no such upload.
@@ -79,11 +104,12 @@ def known(actor: Actor, upload_id: UUID, files: Sequence[Offer]) -> list[bool]:
         Conflict: it takes no more files.
     """
 
-    def find(session: Session) -> list[bool]:
+    def note(session: Session) -> None:
         for_change(session, actor, upload_id)
-        return take_duplicates(session, submit.lock_open(session, upload_id), files)
+        submit.lock_open(session, upload_id)
+        offers.note_unsent(session, upload_id, outcomes)
 
-    return run_transaction(services().sessions, find)
+    run_transaction(services().sessions, note)
 
 
 def files(

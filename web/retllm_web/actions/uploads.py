@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from itertools import islice
 from typing import TypeVar
@@ -15,7 +16,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import JobKind
 from retllm.db.session import run_transaction, transaction
 from retllm.db.tables import Collection, Job
-from retllm.errors import NotFound
+from retllm.errors import NotFound, RetllmError
 from retllm.history.job_views import JobView
 from retllm.identity import access
 from retllm.identity.access import Right
@@ -24,7 +25,8 @@ from retllm.identity.audit import Action
 from retllm.media.clutter import ClutterCount
 from retllm.media.outcomes import IncomingFile
 from retllm.queue.notifications import Notification
-from retllm.uploads import submit
+from retllm.uploads import offers, submit
+from retllm.uploads.offers import Offer
 from retllm.uploads.receive import ReceivedFile, receive
 from retllm.uploads.views import UploadState, upload_state
 from retllm_web.actions import submissions
@@ -61,8 +63,11 @@ def begin(
     )
 
 
-def add(actor: Actor, job_id: UUID, files: Iterable[IncomingFile]) -> list[ReceivedFile]:
+def add(actor: Actor, job_id: UUID, files: Iterable[IncomingFile], *, repeated: bool = False) -> list[ReceivedFile]:
     """Store files of an open upload; workers begin with them at once. What arrived before an error stays.
+
+    Args:
+        repeated: whether the sender repeats requests: files that arrived before are then left out.
 
     Raises:
         NotFound: no such upload.
@@ -77,13 +82,41 @@ def add(actor: Actor, job_id: UUID, files: Iterable[IncomingFile]) -> list[Recei
     received: list[ReceivedFile] = []
     clutter = ClutterCount()
     for batch in batched((file for file in files if not clutter.take(file.name)), _BATCH):
-        stored = [receive(found.storage, job_id, file, found.settings) for file in batch]
-        _notify(run_transaction(found.sessions, partial(submit.add_files, job_id=job_id, files=stored)))
-        received += stored
+        received += receive_batch(job_id, batch, repeated=repeated)
     left_out = [ReceivedFile.left_out(outcome) for outcome in clutter.outcomes()]
     if left_out:
         run_transaction(found.sessions, partial(submit.add_files, job_id=job_id, files=left_out))
     return received + left_out
+
+
+def receive_batch(job_id: UUID, files: Iterable[IncomingFile], *, repeated: bool) -> list[ReceivedFile]:
+    """Store some files; all of them arrive, or none; otherwise like :func:`add`."""
+    found = services()
+    stored: list[ReceivedFile] = []
+
+    def add_new(session: Session) -> tuple[list[ReceivedFile], list[Notification]]:
+        submit.lock_open(session, job_id)
+        new = offers.new_files(session, job_id, stored) if repeated else stored
+        return new, submit.add_files(session, job_id, new)
+
+    try:
+        for file in files:
+            stored.append(receive(found.storage, job_id, file, found.settings))
+        new, units = run_transaction(found.sessions, add_new)
+    except (RetllmError, OSError):
+        _discard(stored)
+        raise
+    _discard(file for file in stored if file not in new)
+    _notify(units)
+    return new
+
+
+def _discard(files: Iterable[ReceivedFile]) -> None:
+    for file in files:
+        if file.key is not None:
+            # what is left is deleted with other files that no row names
+            with suppress(OSError):
+                services().storage.delete(file.key)
 
 
 def batched(values: Iterable[Value], size: int) -> Iterator[list[Value]]:
@@ -93,8 +126,8 @@ def batched(values: Iterable[Value], size: int) -> Iterator[list[Value]]:
         yield batch
 
 
-def close(actor: Actor, job_id: UUID) -> None:
-    """Take no more files.
+def close(actor: Actor, job_id: UUID, offered: Sequence[Offer] = ()) -> list[bool]:
+    """Take no more files; return for each of these files whether it arrived. Nothing arrives afterwards.
 
     Raises:
         NotFound: no such upload.
@@ -120,6 +153,8 @@ def close(actor: Actor, job_id: UUID) -> None:
         return units
 
     _notify(run_transaction(services().sessions, closed))
+    with transaction(services().sessions) as session:
+        return offers.arrived(session, job_id, offered) if offered else []
 
 
 def _notify(units: Sequence[Notification]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, BinaryIO, cast
+from typing import Annotated, Literal
 from uuid import UUID
 
 from flask import Response, request
@@ -17,26 +17,27 @@ from flask_openapi.models.schema import Schema
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from retllm.db.enums import FileStatus
-from retllm.errors import InvalidInput
+from retllm.errors import InvalidInput, MediaRejected
 from retllm.history.job_views import JobView
-from retllm.media.ingest import IncomingFile
-from retllm.uploads.offers import Offer
+from retllm.media.names import clean_name
+from retllm.media.outcomes import FileOutcome, IncomingFile, ignored, rejected
+from retllm.uploads.offers import MAX_NAME, Offer
 from retllm.uploads.receive import ReceivedFile
 from retllm.uploads.views import FileView
 from retllm_web.actions import upload_parts, uploads
-from retllm_web.api.answers import answer
+from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import PREFIX, api, refuse_other_parts, strictly
 from retllm_web.api.collections import CollectionPath
 from retllm_web.api.jobs import IdempotencyHeader, accepted
 from retllm_web.api.spec import BINARY, ErrorBody, tags
+from retllm_web.http import downloads
 from retllm_web.http.auth import current_actor
+from retllm_web.http.bodies import sent_files
 from retllm_web.http.paging import PageQuery, cut
-from retllm_web.http.spreadsheet import line
 
 TAGS = tags("uploads")
 MAX_ANNOUNCED = 1000
 """Files in one manifest."""
-_MAX_NAME = 4096
 # more than there are statuses, since one may be repeated
 _MAX_STATUSES = 20
 
@@ -86,28 +87,18 @@ class Receipts(BaseModel):
     files: list[Receipt]
 
 
-class AnnouncedFile(BaseModel):
-    """A file that may be sent."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: Annotated[str, StringConstraints(min_length=1, max_length=_MAX_NAME)]
-    size: int = Field(ge=0, le=1 << 50, description="in bytes")
-    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
-
-
 class Manifest(BaseModel):
     """Files that may be sent."""
 
     model_config = ConfigDict(extra="forbid")
 
-    files: list[AnnouncedFile] = Field(min_length=1, max_length=MAX_ANNOUNCED)
+    files: list[Offer] = Field(min_length=1, max_length=MAX_ANNOUNCED)
 
 
 class Need(StrEnum):
     """Whether a file must be sent."""
 
-    KNOWN = "known"  # its bytes are here: it is in the upload or, as a picture, in the collection
+    KNOWN = "known"  # its bytes are here: in this upload or another one, or in the collection, as a picture
     SEND = "send"  # its bytes are not here
 
 
@@ -115,6 +106,31 @@ class Needs(BaseModel):
     """What to send of a manifest."""
 
     needs: list[Need] = Field(description="for each file of the manifest, in its order")
+
+
+class UnsentFile(BaseModel):
+    """A file that the sender leaves out, or files that it leaves out together."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
+    status: Literal["ignored", "rejected"] = Field(description="whether nobody misses it, or it could not be sent")
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=1000)] = Field(
+        description="why, and what to do about it"
+    )
+
+    def outcome(self) -> FileOutcome:
+        """Return its outcome."""
+        name = clean_name(self.name)
+        return ignored(name, self.reason) if self.status == "ignored" else rejected(name, MediaRejected(self.reason))
+
+
+class UnsentFiles(BaseModel):
+    """Files that are never sent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    files: list[UnsentFile] = Field(min_length=1, max_length=MAX_ANNOUNCED)
 
 
 class FileFilterQuery(BaseModel):
@@ -154,8 +170,6 @@ _FORM = RequestBody(
 _CSV = DocumentedResponse(
     description="One row for each file.", content={"text/csv": MediaType(schema=Schema(type=DataType.STRING))}
 )
-COLUMNS = ("within", "name", "status", "item_id", "kind", "error_code", "error", "remark")
-"""Columns of the exported outcomes."""
 
 
 def form_files() -> list[IncomingFile]:
@@ -165,11 +179,10 @@ def form_files() -> list[IncomingFile]:
         InvalidInput: there is none, or another part.
     """
     refuse_other_parts(form=set(), files={"file"})
-    # a browser sends an empty file field as a part without name and content
-    parts = [part for part in request.files.getlist("file") if part.filename]
-    if not parts:
+    files = sent_files()
+    if not files:
         raise InvalidInput("The form contains no file.", fields=[{"field": "file", "message": "missing"}])
-    return [IncomingFile(part.filename or "", cast("BinaryIO", part.stream)) for part in parts]
+    return files
 
 
 @api.post("/collections/<uuid:collection_id>/uploads", tags=TAGS, responses={201: OpenUploadView, 409: ErrorBody})
@@ -217,14 +230,21 @@ def close_upload(path: UploadPath) -> Response:
 
 @api.post("/uploads/<uuid:upload_id>/known", tags=TAGS, responses={200: Needs, 409: ErrorBody})
 def announce_files(path: UploadPath, body: Manifest) -> Response:
-    """Say which files need not be sent: those that the upload has, and pictures that the collection has.
+    """Say which files need not be sent: those that this or another upload has, and pictures that the collection has.
 
     Such a picture becomes a duplicate of the upload without its bytes, and captions of the upload find it.
     """
     body = strictly(Manifest, request.get_data())
-    announced = [Offer(file.name, file.size, file.sha256) for file in body.files]
-    found = upload_parts.known(current_actor(), path.upload_id, announced)
+    found = upload_parts.known(current_actor(), path.upload_id, body.files)
     return answer(Needs(needs=[Need.KNOWN if known else Need.SEND for known in found]))
+
+
+@api.post("/uploads/<uuid:upload_id>/unsent", tags=TAGS, responses={204: None, 409: ErrorBody})
+def note_unsent_files(path: UploadPath, body: UnsentFiles) -> Response:
+    """Note files that are never sent, and why, each name once: so the upload lists what became of every file."""
+    body = strictly(UnsentFiles, request.get_data())
+    upload_parts.note_unsent(current_actor(), path.upload_id, [file.outcome() for file in body.files])
+    return nothing()
 
 
 @api.post("/uploads/<uuid:upload_id>/files", tags=TAGS, request_body=_FORM, responses={202: Receipts, 409: ErrorBody})
@@ -262,17 +282,7 @@ def list_upload_files(path: UploadPath, query: FileQuery) -> Response:
 @api.get("/uploads/<uuid:upload_id>/files.csv", tags=TAGS, responses={200: _CSV})
 def export_upload_files(path: UploadPath, query: FileFilterQuery) -> Response:
     """Export what became of the files of an upload as CSV."""
-    rows = upload_parts.every_file(current_actor(), path.upload_id, query.status)
-    response = Response(_csv(rows), mimetype="text/csv")
-    response.headers["Content-Disposition"] = 'attachment; filename="files.csv"'
-    return response
-
-
-def _csv(files: Iterator[FileView]) -> Iterator[str]:
-    yield line(COLUMNS)
-    for file in files:
-        error = (file.error.code, file.error.message) if file.error else (None, None)
-        yield line((file.within, file.name, file.status, file.item_id, file.kind, *error, file.remark))
+    return downloads.outcomes(upload_parts.every_file(current_actor(), path.upload_id, query.status))
 
 
 @api.post("/uploads/<uuid:upload_id>/retry", tags=TAGS, responses={202: JobView, 409: ErrorBody})

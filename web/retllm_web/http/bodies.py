@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import IO, Protocol, cast
+from typing import IO, BinaryIO, Protocol, cast
 
 import flask
 from werkzeug import formparser
@@ -12,6 +12,7 @@ from werkzeug.utils import cached_property
 from werkzeug.wsgi import LimitedStream, get_input_stream
 
 from retllm.media.name_encodings import decoded
+from retllm.media.outcomes import IncomingFile
 
 ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
 """The pattern of a line of text with at least one visible character."""
@@ -27,6 +28,13 @@ class Request(flask.Request):
         if self.content_length is None and limit is not None and "wsgi.input_terminated" in self.environ:
             return cast("IO[bytes]", _Chunks(cast("IO[bytes]", body), limit, is_max=True))
         return get_input_stream({**self.environ, "wsgi.input": body}, max_content_length=limit)
+
+
+def sent_files() -> list[IncomingFile]:
+    """Return the files of the form of this request."""
+    # a browser sends an empty file field as a part without name and content
+    parts = [part for part in flask.request.files.getlist("file") if part.filename]
+    return [IncomingFile(part.filename or "", cast("BinaryIO", part.stream)) for part in parts]
 
 
 class _Decoder(MultipartDecoder):

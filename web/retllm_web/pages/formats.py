@@ -23,6 +23,7 @@ from retllm.db.enums import (
 from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, UNIT_STATES
 from retllm.history.job_views import JobView, UnitError
 from retllm.media.file_table import accepted
+from retllm.media.streams import LARGE
 from retllm_web.http.auth import current_actor
 from retllm_web.pages.blueprint import picture_url
 
@@ -226,6 +227,7 @@ def install(app: Flask) -> None:
         "account_of_request": current_actor,
         "navigation": navigation,
         "ACCEPTED": accepted(),
+        "LARGE": LARGE,
     }
     app.jinja_env.globals.update(tables)
     app.jinja_env.trim_blocks = True

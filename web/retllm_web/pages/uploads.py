@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, BinaryIO, cast
 from uuid import UUID
 
 from flask import flash, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from retllm.db.session import transaction
 from retllm.errors import InvalidInput, RetllmError
-from retllm.media.ingest import IncomingFile
 from retllm.uploads.offers import Offer
 from retllm_web.actions import contents, page_uploads, upload_parts, uploads
-from retllm_web.actions.page_uploads import Unsent
 from retllm_web.http import conditional, downloads
 from retllm_web.http.auth import current_actor
+from retllm_web.http.bodies import sent_files
 from retllm_web.http.errors import invalid
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
@@ -25,37 +23,27 @@ from retllm_web.pages.forms import Form
 
 _WAIT_SECONDS = 20.0
 _MAX_OFFERED = 200
-_MAX_NOTED = 200
+_ROUTES = {
+    "known": "api.announce_files",
+    "unsent": "api.note_unsent_files",
+    "large": "api.create_large_file",
+    "files": "pages.send_files",
+    "close": "pages.close_upload",
+}
+"""The routes that the script sends an upload to."""
 _MESSAGES = {
     "added": "Text added.",
     "duplicate": "The collection already contains this text.",
     "updated": "Text updated.",
 }
-_Name = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 
-class _Body(BaseModel):
+class _Offers(BaseModel):
+    """The files of which the script wants to know whether they arrived."""
+
     model_config = ConfigDict(extra="forbid")
 
-
-class _OfferedFile(_Body):
-    name: _Name
-    size: int = Field(ge=0, le=1 << 50)
-    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = None
-    earlier: int = Field(default=0, ge=0, le=1 << 30)
-
-
-class _Clutter(_Body):
-    name: _Name
-    count: int = Field(ge=1, le=1 << 30)
-
-
-class _Offers(_Body):
-    """What the script is about to send, and what it never sends."""
-
-    files: list[_OfferedFile] = Field(default=[], max_length=_MAX_OFFERED)
-    clutter: list[_Clutter] = Field(default=[], max_length=_MAX_NOTED)
-    unreadable: list[_Name] = Field(default=[], max_length=_MAX_NOTED)
+    files: list[Offer] = Field(default=[], max_length=_MAX_OFFERED)
 
     @classmethod
     def sent(cls) -> _Offers:
@@ -69,23 +57,11 @@ class _Offers(_Body):
         except ValidationError as error:
             raise invalid(error) from error
 
-    def offers(self) -> list[Offer]:
-        return [Offer(file.name, file.size, file.sha256, file.earlier) for file in self.files]
-
-    def unsent(self) -> Unsent:
-        return Unsent([(place.name, place.count) for place in self.clutter], self.unreadable)
-
-
-def _files() -> list[IncomingFile]:
-    # a browser's empty file field is a part without a name
-    parts = [part for part in request.files.getlist("file") if part.filename]
-    return [IncomingFile(part.filename or "", cast("BinaryIO", part.stream)) for part in parts]
-
 
 @pages.post("/collections/<uuid:collection_id>/upload")
 def upload(collection_id: UUID) -> ResponseReturnValue:
     """Upload the files of a form: show their outcomes if they are soon known, else the page of the upload's job."""
-    files = _files()
+    files = sent_files()
     if not files:
         return collection_page(collection_id, FormFeedback(upload_error="Choose at least one file.", status=422))
     texts = request.form.get("texts") == "true"
@@ -101,35 +77,23 @@ def open_upload(collection_id: UUID) -> ResponseReturnValue:
     texts = request.form.get("texts") == "true"
     key = request.headers.get("Idempotency-Key", "")[:200] or None
     job = uploads.begin(current_actor(), collection_id, texts=texts, idempotency_key=key)
-    addresses = {
-        "offer": url_for("pages.offer_files", upload_id=job.id),
-        "files": url_for("pages.send_files", upload_id=job.id),
-        "close": url_for("pages.close_upload", upload_id=job.id),
-    }
-    return jsonify(addresses), 201
-
-
-@pages.post("/uploads/<uuid:upload_id>/offer")
-def offer_files(upload_id: UUID) -> ResponseReturnValue:
-    """Return for each file whether it need not be sent, and note what is never sent."""
-    offers = _Offers.sent()
-    return jsonify(known=page_uploads.offer(current_actor(), upload_id, offers.offers(), offers.unsent()))
+    return jsonify({name: url_for(route, upload_id=job.id) for name, route in _ROUTES.items()}), 201
 
 
 @pages.post("/uploads/<uuid:upload_id>/files")
 def send_files(upload_id: UUID) -> ResponseReturnValue:
     """Receive files; those that arrived before are not taken twice."""
-    files = _files()
+    files = sent_files()
     if not files:
         raise InvalidInput("The form contains no file.", field="file")
-    page_uploads.add(current_actor(), upload_id, files)
+    uploads.add(current_actor(), upload_id, files, repeated=True)
     return "", 204
 
 
 @pages.post("/uploads/<uuid:upload_id>/close")
 def close_upload(upload_id: UUID) -> ResponseReturnValue:
     """Close an upload, and return for each of the files whether it arrived."""
-    return jsonify(known=page_uploads.close(current_actor(), upload_id, _Offers.sent().offers()))
+    return jsonify(known=uploads.close(current_actor(), upload_id, _Offers.sent().files))
 
 
 @pages.get("/collections/<uuid:collection_id>/last-upload")

@@ -1,8 +1,9 @@
-// Upload files as one job, in requests of some files each. Files that are chosen or dropped meanwhile join it.
+// Upload files as one job, in requests of some files each, and large files in parts. Files that are chosen or dropped
+// meanwhile join it.
 // Without JavaScript the form is sent in one request.
 // After an interruption the server says which files it has, so that none is sent twice.
-import { chosen, describes, dropped } from "./folders.js";
-import { Lost, Refused, closeByBeacon, post, send, isReadable } from "./upload_requests.js";
+import { chosen, describes, dropped, unreadable } from "./folders.js";
+import { Lost, Refused, begin, closeByBeacon, isReadable, offsetOf, post, send, sendPart } from "./upload_requests.js";
 
 const BATCH_FILES = 20;
 const BATCH_BYTES = 32 * 1024 * 1024;
@@ -39,19 +40,21 @@ export function uploads(form) {
     // the dropped entries are only readable during this event
     const found = dropped(event.dataTransfer);
     upload.showMessage("Reading dropped files…");
-    const { files, clutter, unreadable } = await found;
-    if (files.length || unreadable.length || clutter.places.size) upload.add({ files, clutter, unreadable });
-    else upload.showMessage("No files were dropped, or the folder is empty.");
+    const { files, unsent } = await found;
+    if (files.length || unsent.length) upload.add({ files, unsent });
+    else upload.showMessage("No files were dropped.");
   });
 }
 
-// Remove and return the next files to send; those that say something of pictures come before all pictures.
-export function nextBatch(waiting) {
+// Remove and return the next files to send; those that say something of pictures come before all pictures, and files of
+// more than ``large`` bytes come alone.
+export function nextBatch(waiting, large = Infinity) {
   const describing = waiting.filter((entry) => describes(entry.name));
   const batch = [];
   let bytes = 0;
   for (const entry of describing.length ? describing : waiting) {
-    if (batch.length && (batch.length >= BATCH_FILES || bytes + entry.file.size > BATCH_BYTES)) break;
+    const full = batch.length >= BATCH_FILES || bytes + entry.file.size > BATCH_BYTES;
+    if (batch.length && (full || entry.file.size > large || batch[0].file.size > large)) break;
     batch.push(entry);
     bytes += entry.file.size;
   }
@@ -86,8 +89,12 @@ class Upload {
     addEventListener("online", () => this.resume?.());
     // what arrived is processed at once, and not only when the server misses the browser
     addEventListener("pagehide", () => { if (this.running) { closeByBeacon(this.addresses, this.token); this.stop(); } });
+    this.onStarted = (request) => { this.request = request; };
     this.onBeforeUnload = (event) => event.preventDefault();
   }
+
+  // Files with more bytes are sent in parts of this size.
+  get large() { return Number(this.form.dataset.large); }
 
   get token() { return this.form.elements.csrf_token.value; }
 
@@ -99,21 +106,22 @@ class Upload {
 
   showMessage(text) { this.message.textContent = text; }
 
-  add({ files, clutter, unreadable = [] }) {
+  add({ files, unsent = [] }) {
     if (!this.running) this.reset();
     this.waiting.push(...files);
-    this.clutter.push(...(clutter?.counts() ?? []));
-    this.unreadable.push(...unreadable);
+    this.notes.push(...unsent);
     this.bytes += bytesOf(files);
     this.files += files.length;
     this.showSending();
+    this.show(this.sentBytes);
     if (!this.running) this.run();
   }
 
   showSending() { this.showMessage(`Sending ${filesText(this.files)}…`); }
 
   reset() {
-    Object.assign(this, { addresses: null, pending: [], clutter: [], unreadable: [], arrivals: new Map() });
+    // outcomes of what is never sent, to be noted by the server; where large files go, and the offset of their next part
+    Object.assign(this, { addresses: null, pending: [], notes: [], arrivals: new Map(), largeFiles: new Map() });
     Object.assign(this, { bytes: 0, files: 0, sentBytes: 0, arrived: 0, unread: 0, stopped: false, pause: FIRST_PAUSE_S });
     this.whenStopped = new Promise((resolve) => { this.signalStop = resolve; }).then(() => { throw new Stopped(); });
     // handled where something is awaited
@@ -132,7 +140,7 @@ class Upload {
     let problem = null;
     try {
       await this.open();
-      do await this.sendBatch(nextBatch(this.waiting)); while (this.waiting.length || this.clutter.length || this.unreadable.length);
+      do await this.sendBatch(nextBatch(this.waiting, this.large)); while (this.waiting.length || this.notes.length);
     } catch (error) {
       problem = error;
     }
@@ -185,38 +193,66 @@ class Upload {
 
   async sendBatch(batch) {
     this.pending = batch;
-    const readable = await Promise.race([Promise.all(batch.map(isReadable)), this.whenStopped]);
-    const unreadable = batch.filter((_, n) => !readable[n]);
-    this.unreadable.push(...unreadable.map((entry) => entry.name));
-    this.unread += unreadable.length;
-    this.pending = batch.filter((_, n) => readable[n]);
     try {
       await this.persist(() => this.sendPending());
     } catch (error) {
       if (!(error instanceof Refused) || FINAL.includes(error.status)) throw error;
+      for (const entry of this.pending) this.notes.push({ name: entry.name, status: "rejected", reason: error.message });
       this.giveUp(this.pending, error.message);
     }
     this.pending = [];
   }
 
   async sendPending() {
+    // also after an attempt that failed, which may be why
+    const readable = await this.unlessStopped(Promise.all(this.pending.map(isReadable)));
+    const gone = this.pending.filter((_, n) => !readable[n]);
+    this.notes.push(...gone.map((entry) => unreadable(entry.name)));
+    this.unread += gone.length;
+    this.pending = this.pending.filter((_, n) => readable[n]);
+    await this.sendNotes();
     // a file whose content is unknown is only compared after an attempt to send it
     const asked = this.pending.filter((entry) => entry.sha256 || entry.tried);
-    if (asked.length || this.clutter.length || this.unreadable.length) {
-      const [clutter, unreadable] = [this.clutter.slice(0, MAX_NOTED), this.unreadable.slice(0, MAX_NOTED)];
-      const body = { files: asked.map((entry) => this.offer(entry)), clutter, unreadable: unreadable.map(nameInForm) };
-      const { known } = await this.ask(this.addresses.offer, body);
-      if (this.stopped) throw new Stopped();
-      this.clutter.splice(0, clutter.length);
-      this.unreadable.splice(0, unreadable.length);
-      this.arrive(asked.filter((_, n) => known[n]));
+    if (asked.length) {
+      const { needs } = await this.unlessStopped(this.ask(this.addresses.known, { files: asked.map((entry) => this.offer(entry)) }));
+      this.arrive(asked.filter((_, n) => needs[n] === "known"));
     }
     const files = [...this.pending];
     if (!files.length) return;
     for (const entry of files) entry.tried = true;
-    const bytes = bytesOf(files);
-    await send(this.addresses.files, this.token, files, (share) => this.show(this.sentBytes + share * bytes), (request) => { this.request = request; });
+    if (files[0].file.size > this.large) await this.sendLarge(files[0]);
+    else await send(this.addresses.files, this.token, files, (share) => this.show(this.sentBytes + share * bytesOf(files)), this.onStarted);
     this.arrive(files);
+  }
+
+  async sendNotes() {
+    while (this.notes.length) {
+      const notes = this.notes.slice(0, MAX_NOTED);
+      await this.unlessStopped(this.ask(this.addresses.unsent, { files: notes.map((note) => ({ ...note, name: nameInForm(note.name) })) }));
+      this.notes.splice(0, notes.length);
+    }
+  }
+
+  // Send a file in parts (tus 1.0.0), on from where the server says after an error.
+  async sendLarge(entry) {
+    if (!this.largeFiles.has(entry)) {
+      this.largeFiles.set(entry, await this.unlessStopped(begin(this.addresses.large, this.token, nameInForm(entry.name), entry)));
+    }
+    const large = this.largeFiles.get(entry);
+    for (;;) {
+      const offset = large.offset ?? await this.unlessStopped(offsetOf(large.address));
+      if (offset >= entry.file.size) return;
+      large.offset = null;
+      const part = entry.file.slice(offset, offset + this.large);
+      const onProgress = (share) => this.show(this.sentBytes + offset + share * part.size);
+      large.offset = await this.unlessStopped(sendPart(large.address, this.token, part, offset, onProgress, this.onStarted));
+    }
+  }
+
+  async unlessStopped(promise) {
+    const value = await promise;
+    if (this.stopped) throw new Stopped();
+    return value;
   }
 
   ask(address, body) {

@@ -3,6 +3,7 @@ import { Refused, asScript } from "./piece.js";
 
 export { Refused };
 
+const TUS = { "Tus-Resumable": "1.0.0" };
 // larger files are compared by name and size
 const MAX_HASHED = 64 * 1024 * 1024;
 // without any progress for so long, the connection counts as lost
@@ -29,35 +30,75 @@ function hexadecimal(buffer) {
   return [...new Uint8Array(buffer)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-// Post a body and return the object in the answer.
+// Post a body and return the object in the answer; null if there is none.
 export async function post(address, body, headers = {}) {
+  const { text } = await ask("POST", address, headers, body);
+  return text ? JSON.parse(text) : null;
+}
+
+async function ask(method, address, headers, body) {
   let answer;
   let text;
   try {
-    answer = await fetch(address, { method: "POST", body, headers: { ...asScript, Accept: "application/json", ...headers }, signal: AbortSignal.timeout(STALLED_MS) });
+    answer = await fetch(address, { method, body, headers: { ...asScript, Accept: "application/json", ...headers }, cache: "no-store", signal: AbortSignal.timeout(STALLED_MS) });
     text = await answer.text();
   } catch {
     throw new Lost();
   }
   if (!answer.ok) throw problem(answer.status, text);
-  return JSON.parse(text);
+  return { text, headers: answer.headers };
 }
 
 // Send files, with the share of bytes that has left; ``started`` gets the request, to abort it.
-export function send(address, token, entries, onProgress, started) {
+export async function send(address, token, entries, onProgress, started) {
   const body = new FormData();
   body.append("csrf_token", token);
   for (const entry of entries) body.append("file", entry.file, entry.name);
-  // fetch reports no upload progress
+  await transfer("POST", address, {}, body, onProgress, started);
+}
+
+// Announce a large file (tus: creation). Return its address, and where its next part begins: parts may be here already.
+export async function begin(address, token, name, { file, sha256 }) {
+  const values = { filename: name, ...(sha256 ? { sha256 } : {}) };
+  const metadata = Object.entries(values).map(([key, value]) => `${key} ${inBase64(value)}`).join(",");
+  const { id, offset } = await post(address, undefined, { ...TUS, "X-CSRFToken": token, "Upload-Length": file.size, "Upload-Metadata": metadata });
+  return { address: `${address}/${id}`, offset };
+}
+
+// Return where the next part of a large file begins.
+export async function offsetOf(address) {
+  const { headers } = await ask("HEAD", address, TUS);
+  return Number(headers.get("Upload-Offset"));
+}
+
+// Send a part of a large file like ``send``; return where the next one begins.
+export async function sendPart(address, token, part, offset, onProgress, started) {
+  const headers = { ...TUS, "X-CSRFToken": token, "Upload-Offset": offset, "Content-Type": "application/offset+octet-stream" };
+  try {
+    const answer = await transfer("PATCH", address, headers, part, onProgress, started);
+    return Number(answer.getResponseHeader("Upload-Offset"));
+  } catch (error) {
+    // what arrived of a part before the connection broke may be recorded only now
+    if (error.offset === undefined) throw error;
+    return error.offset;
+  }
+}
+
+function inBase64(text) {
+  return btoa(String.fromCharCode(...new TextEncoder().encode(text)));
+}
+
+// fetch reports no upload progress
+function transfer(method, address, headers, body, onProgress, started) {
   const request = new XMLHttpRequest();
   let timer;
   const watch = () => { clearTimeout(timer); timer = setTimeout(() => request.abort(), STALLED_MS); };
   started(request);
   return new Promise((resolve, reject) => {
-    request.open("POST", address);
-    for (const [name, value] of Object.entries({ ...asScript, Accept: "application/json" })) request.setRequestHeader(name, value);
+    request.open(method, address);
+    for (const [name, value] of Object.entries({ ...asScript, Accept: "application/json", ...headers })) request.setRequestHeader(name, value);
     request.upload.addEventListener("progress", (event) => { watch(); if (event.lengthComputable) onProgress(event.loaded / event.total); });
-    request.addEventListener("load", () => (request.status === 204 ? resolve() : reject(problem(request.status, request.responseText))));
+    request.addEventListener("load", () => (request.status === 204 ? resolve(request) : reject(problem(request.status, request.responseText))));
     for (const name of ["error", "abort"]) request.addEventListener(name, () => reject(new Lost()));
     request.addEventListener("loadend", () => clearTimeout(timer));
     watch();
@@ -75,13 +116,15 @@ export function closeByBeacon(addresses, token) {
 
 function problem(status, text) {
   if (LOST.includes(status)) return new Lost(status);
-  return new Refused(status, status === 401 ? "You are logged out. Reload the page to log in." : messageOf(text));
+  const { message, detail } = errorOf(text);
+  const refused = new Refused(status, status === 401 ? "You are logged out. Reload the page to log in." : message);
+  return Object.assign(refused, { offset: detail?.offset });
 }
 
-function messageOf(text) {
+function errorOf(text) {
   try {
-    return JSON.parse(text).error.message;
+    return JSON.parse(text).error;
   } catch {
-    return text.length < 300 && !text.includes("<") ? text : "";
+    return { message: text.length < 300 && !text.includes("<") ? text : "" };
   }
 }

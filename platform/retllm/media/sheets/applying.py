@@ -21,6 +21,7 @@ from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome, rejected
 from retllm.media.sheets import columns
 from retllm.media.sheets.batches import batches
+from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.jsons import MAX_ROWS
 from retllm.media.sheets.lookup import Lookup, Target
 from retllm.media.sheets.matching import Located, may_be_one
@@ -73,17 +74,22 @@ class SheetCaptions:
         texts: whether rows without a picture become texts.
 
     Attributes:
-        given: the captions that pictures get.
+        given: the captions that pictures get, and those that they got when other files of the upload were read.
     """
 
-    def __init__(self, ingest: Ingest, lookup: Lookup, *, texts: bool) -> None:
+    def __init__(self, ingest: Ingest, lookup: Lookup, given: dict[UUID, Given], *, texts: bool) -> None:
         self._ingest = ingest
         self._lookup = lookup
         self._texts = texts
-        self.given: dict[UUID, Given] = {}
+        self.given = given
 
-    def read(self, located: Located, stream: BinaryIO, kind: FileKind) -> SheetToWrite:
+    def read(
+        self, located: Located, stream: BinaryIO, kind: FileKind, earlier: EarlierRows | None = None
+    ) -> SheetToWrite:
         """Read every row of a sheet. Rows for the same picture become one caption, one line for each.
+
+        Args:
+            earlier: the rows that are done, if the sheet was read before.
 
         Raises:
             MediaRejected: the file is no sheet, or has no rows.
@@ -91,7 +97,8 @@ class SheetCaptions:
         """
         end: RetllmError | None = None
         with read_rows(stream, kind, self._ingest.settings) as sheet:
-            run = SheetToWrite(self._ingest, self._lookup, located, as_texts=self._texts or sheet.is_texts)
+            as_texts = self._texts or sheet.is_texts
+            run = SheetToWrite(self._ingest, self._lookup, located, earlier, as_texts=as_texts)
             try:
                 for rows in batches(_checked(sheet, run.as_texts), _LOOKED_UP):
                     run.take(rows)
@@ -125,7 +132,9 @@ def _checked(sheet: Sheet, as_texts: bool) -> Iterator[Row]:
 class SheetToWrite:
     """One sheet: it is read row by row, settled with the sheets before it, and written in the caller's transaction."""
 
-    def __init__(self, ingest: Ingest, lookup: Lookup, located: Located, *, as_texts: bool) -> None:
+    def __init__(
+        self, ingest: Ingest, lookup: Lookup, located: Located, earlier: EarlierRows | None, *, as_texts: bool
+    ) -> None:
         self.as_texts = as_texts
         self.remarks: list[str] = []
         self.end: FileOutcome | None = None
@@ -139,18 +148,20 @@ class SheetToWrite:
         self._settled: dict[UUID, str] = {}
         self._new_texts: list[tuple[int, CheckedText]] = []
         self._kept = 0
+        self._earlier = earlier or EarlierRows(located.name)
+        self._done = False
 
     @property
     def is_empty(self) -> bool:
         """Whether no row has an outcome."""
-        return not (self._refused or self._settled or self._new_texts)
+        return not (self._refused or self._settled or self._new_texts or self._done)
 
     def _refuse(self, number: int, found: Problem) -> None:
         if (outcome := self._refusals.take(number, found)) is not None:
             self._refused.append((number, outcome))
 
     def _named(self, number: int, outcome: FileOutcome) -> tuple[int, FileOutcome]:
-        return number, outcome.model_copy(update={"name": f"{self._located.name}, row {number}"})
+        return number, outcome.model_copy(update={"name": self._earlier.name(number)})
 
     def take(self, rows: Iterable[Row]) -> None:
         """Look up the pictures of rows, and keep the rows that are texts."""
@@ -164,6 +175,8 @@ class SheetToWrite:
             elif found := reference(row.file):
                 references[row.file] = found
                 named.append((row, cleaned))
+            elif self.as_texts and self._earlier.settled([row.number]):
+                self._done = True
             elif self.as_texts:
                 texts.append((row, "\n".join(cleaned)))
             else:
@@ -207,8 +220,14 @@ class SheetToWrite:
     def settle(self, given: dict[UUID, Given]) -> None:
         """Decide which captions count; those that an earlier sheet gives are in ``given``, which gets the new ones."""
         for item_id, captions in self._captions.items():
+            if self._earlier.settled(captions.rows):
+                self._done = True
+                continue
             text = self._joined(captions)
-            if (refused := self._conflict(captions, text, given.get(item_id))) is not None:
+            other = given.get(item_id)
+            if other is not None and other.by in self._earlier.done:
+                other = None
+            if (refused := self._conflict(captions, text, other)) is not None:
                 for number in captions.rows:
                     self._refuse(number, refused(number))
             else:

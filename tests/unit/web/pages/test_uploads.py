@@ -37,7 +37,7 @@ class Script:
     def __init__(self, reader: Visitor, collection: str) -> None:
         reader.get(f"/collections/{collection}")
         self.reader, self.collection, self.token = reader, collection, reader.token()
-        self.files: list[str] = []
+        self._addresses: dict[str, dict[str, str]] = {}
 
     def open(self, key: str | None = None) -> str:
         """Open an upload and return its key."""
@@ -45,21 +45,30 @@ class Script:
         address = f"/collections/{self.collection}/uploads"
         answer = self.reader.client.post(address, data={"csrf_token": self.token}, headers=headers)
         assert answer.status_code == 201
-        return str(answer.json["files"]).split("/")[2]
+        upload = str(answer.json["files"]).split("/")[2]
+        self._addresses[upload] = answer.json
+        return upload
+
+    def addresses(self, upload: str) -> dict[str, str]:
+        """Return where the requests of an upload go."""
+        return self._addresses[upload]
 
     def send(self, upload: str, **files: bytes) -> Any:
         parts = [(io.BytesIO(content), f"{name}.png") for name, content in files.items()]
         data = {"csrf_token": self.token, "file": parts}
         return self.reader.client.post(f"/uploads/{upload}/files", data=data, headers=SCRIPT)
 
-    def ask(self, upload: str, what: str, *files: dict[str, Any], **more: Any) -> Any:
+    def ask(self, upload: str, what: str, *files: dict[str, Any]) -> Any:
         headers = {**SCRIPT, "X-CSRFToken": self.token}
-        return self.reader.client.post(
-            f"/uploads/{upload}/{what}", json={"files": list(files), **more}, headers=headers
-        )
+        return self.reader.client.post(self.addresses(upload)[what], json={"files": list(files)}, headers=headers)
 
-    def known(self, upload: str, what: str, *files: dict[str, Any], **more: Any) -> list[bool]:
-        answer = self.ask(upload, what, *files, **more)
+    def known(self, upload: str, *files: dict[str, Any]) -> list[bool]:
+        answer = self.ask(upload, "known", *files)
+        assert answer.status_code == 200
+        return [need == "known" for need in answer.json["needs"]]
+
+    def close(self, upload: str, *files: dict[str, Any]) -> list[bool]:
+        answer = self.ask(upload, "close", *files)
         assert answer.status_code == 200
         return list(answer.json["known"])
 
@@ -89,9 +98,9 @@ def test_an_upload_takes_files_in_several_requests_and_says_which_it_has(script:
     upload = script.open()
     assert script.send(upload, red=RED).status_code == 204
     red, blue = _described("red.png", RED), _described("blue.png", BLUE)
-    assert script.known(upload, "offer", red, blue) == [True, False]
+    assert script.known(upload, red, blue) == [True, False]
     assert script.send(upload, blue=BLUE).status_code == 204
-    assert script.known(upload, "close", red, blue) == [True, True]
+    assert script.close(upload, red, blue) == [True, True]
     assert outcomes(upload) == [("red.png", "added"), ("blue.png", "added")]
     answer = script.send(upload, green=picture("green"))
     assert answer.status_code == 409
@@ -102,18 +111,22 @@ def test_a_request_whose_answer_got_lost_can_be_repeated(script: Script, outcome
     upload = script.open("a key of the script")
     assert script.open("a key of the script") == upload
     assert [script.send(upload, red=RED).status_code for _ in range(2)] == [204, 204]
-    unsent = {"clutter": [{"name": "2023/Thumbs.db", "count": 2}], "unreadable": ["secret.png"]}
-    assert [script.known(upload, "offer", **unsent) for _ in range(2)] == [[], []]
+    unsent = [
+        {"name": "2023/Thumbs.db", "status": "ignored", "reason": "Left out: previews, 2 files."},
+        {"name": "secret.png", "status": "rejected", "reason": "It can't be read."},
+    ]
+    assert [script.ask(upload, "unsent", *unsent).status_code for _ in range(2)] == [204, 204]
     assert outcomes(upload) == [("red.png", "added"), ("2023/Thumbs.db", "ignored"), ("secret.png", "rejected")]
-    assert [script.known(upload, "close") for _ in range(2)] == [[], []]
+    assert [script.close(upload) for _ in range(2)] == [[], []]
+    assert script.ask(upload, "unsent", *unsent).status_code == 409
 
 
 def test_files_of_unknown_content_are_told_apart_by_their_number(script: Script) -> None:
     upload = script.open()
     unknown = {"name": "red.png", "size": len(RED), "sha256": None}
-    assert script.known(upload, "offer", unknown) == [False]
+    assert script.known(upload, unknown) == [False]
     script.send(upload, red=RED)
-    assert script.known(upload, "offer", unknown, {**unknown, "earlier": 1}) == [True, False]
+    assert script.known(upload, unknown, {**unknown, "earlier": 1}) == [True, False]
 
 
 def test_what_the_collection_has_is_a_duplicate_without_being_sent(script: Script, outcomes: Outcomes) -> None:
@@ -121,7 +134,7 @@ def test_what_the_collection_has_is_a_duplicate_without_being_sent(script: Scrip
     script.send(first, red=RED)
     script.ask(first, "close")
     second = script.open()
-    assert script.known(second, "offer", _described("again.png", RED), _described("blue.png", BLUE)) == [True, False]
+    assert script.known(second, _described("again.png", RED), _described("blue.png", BLUE)) == [True, False]
     assert outcomes(second) == [("again.png", "duplicate")]
 
 
@@ -133,21 +146,24 @@ def test_bytes_that_another_upload_has_not_processed_are_not_sent_again(
     script.send(first, red=RED)
     second = script.open()
     notified.context = workers
-    assert script.known(second, "offer", _described("red.png", RED)) == [True]
+    assert script.known(second, _described("red.png", RED)) == [True]
     assert (outcomes(first), outcomes(second)) == ([("red.png", "waiting")], [("red.png", "added")])
 
 
 def test_a_text_that_the_collection_has_may_be_a_caption_and_is_sent(script: Script) -> None:
     upload = script.open()
-    assert script.known(upload, "offer", _described("robin.txt", b"a robin")) == [False]
+    assert script.known(upload, _described("robin.txt", b"a robin")) == [False]
 
 
 def test_malformed_offers_are_refused(script: Script) -> None:
     upload = script.open()
     for wrong in ({"name": "", "size": 1}, {"name": "a", "size": -1}, {"name": "a", "size": 1, "sha256": "x"}, {}):
-        assert script.ask(upload, "offer", wrong).status_code == 422
-    # a name that is no clutter is not noted as such
-    assert script.known(upload, "offer", clutter=[{"name": "red.png", "count": 1}]) == []
+        assert script.ask(upload, "known", wrong).status_code == 422
+        assert script.ask(upload, "close", wrong).status_code == 422
+    for wrong in ({"status": "added"}, {"reason": ""}, {"reason": "x" * 1001}):
+        assert (
+            script.ask(upload, "unsent", {"name": "a", "status": "ignored", "reason": "x", **wrong}).status_code == 422
+        )
     assert script.send(upload).status_code == 422
 
 
@@ -326,7 +342,7 @@ def test_rejected_files_are_tried_again_while_their_bytes_are_kept(
 
 def test_without_kept_bytes_nothing_can_be_tried_again(reader: Visitor, script: Script) -> None:
     upload = script.open()
-    script.known(upload, "offer", unreadable=["secret.png"])
+    script.ask(upload, "unsent", {"name": "secret.png", "status": "rejected", "reason": "It can't be read."})
     script.ask(upload, "close")
     assert "Try rejected files again" not in reader.get(f"/jobs/{upload}").text
     answer = reader.client.post(f"/uploads/{upload}/retry", data={"csrf_token": script.token}, follow_redirects=True)

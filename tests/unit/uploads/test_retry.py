@@ -1,0 +1,122 @@
+"""A retry reads the sheets again whose rows were refused, for these rows only."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from tests.unit.uploads.conftest import Uploads, packed, picture
+
+from retllm.db.enums import FileStatus
+from retllm.db.session import transaction
+from retllm.db.tables import Item
+from retllm.errors import Conflict
+from retllm.media.ingest import delete_item
+from retllm.queue import lifecycle
+from retllm.uploads.kept import drop_old
+from retllm.uploads.retry import retry_rejected
+from retllm.uploads.views import has_kept_rejected
+
+SHEET = b"file,caption\na.png,from the sheet\nb.png,another\n,a text\n"
+ROWS = {"a.csv, row 2": FileStatus.UPDATED, "a.csv, row 3": FileStatus.REJECTED, "a.csv, row 4": FileStatus.REJECTED}
+RETRIED = ROWS | {"a.csv, row 3": FileStatus.UPDATED}
+
+
+def retry(uploads: Uploads, job_id: UUID) -> None:
+    with transaction(uploads.world.sessions) as session:
+        job = lifecycle.lock_job(session, job_id)
+        assert job is not None
+        retry_rejected(session, job)
+    uploads.run(job_id)
+
+
+def rows(uploads: Uploads, job_id: UUID) -> dict[str, FileStatus]:
+    return {name: status for name, status in uploads.statuses(job_id).items() if ", row" in name}
+
+
+def set_text(uploads: Uploads, name: str, text: str) -> None:
+    with transaction(uploads.world.sessions) as session:
+        session.execute(sa.update(Item).where(Item.name == name).values(text=text))
+
+
+def texts(uploads: Uploads) -> dict[str, str | None]:
+    return {name: item.text for name, item in uploads.items().items()}
+
+
+@pytest.mark.parametrize("packing", ["alone", "in an archive"])
+def test_a_row_whose_picture_came_later_is_applied(uploads: Uploads, packing: str) -> None:
+    files = {"a.png": picture(1), "a.csv": SHEET}
+    first = uploads.upload({"all.zip": packed(files)} if packing == "in an archive" else files, index=False)
+    assert rows(uploads, first) == ROWS
+    uploads.upload({"b.png": picture(2)}, index=False)
+    # what was changed since stays
+    set_text(uploads, "a.png", "by hand")
+    for _ in range(2):
+        with uploads.world.sessions() as session:
+            assert has_kept_rejected(session, first)
+        retry(uploads, first)
+        assert rows(uploads, first) == RETRIED
+        assert texts(uploads) == {"a.png": "by hand", "b.png": "another"}
+        uploads.check()
+    assert len(uploads.stored("uploads/")) == 1
+
+
+def test_a_sheet_without_refused_rows_is_not_kept(uploads: Uploads) -> None:
+    job_id = uploads.upload({"a.png": picture(1), "b.png": picture(2), "a.csv": SHEET[:-9]}, index=False)
+    assert set(rows(uploads, job_id).values()) == {FileStatus.UPDATED}
+    assert uploads.stored("uploads/") == []
+
+
+def test_a_sheet_whose_rows_are_all_applied_is_kept_no_longer(uploads: Uploads) -> None:
+    job_id = uploads.upload({"a.png": picture(1), "a.csv": SHEET[:-9]}, index=False)
+    assert len(uploads.stored("uploads/")) == 1
+    uploads.upload({"b.png": picture(2)}, index=False)
+    retry(uploads, job_id)
+    assert set(rows(uploads, job_id).values()) == {FileStatus.UPDATED}
+    assert uploads.stored("uploads/") == []
+    with transaction(uploads.world.sessions) as session, pytest.raises(Conflict):
+        retry_rejected(session, lifecycle.lock_job(session, job_id))
+
+
+def test_a_retry_leaves_the_caption_of_the_sheet_that_counted(uploads: Uploads) -> None:
+    sheets = {"1.csv": b"file,caption\na.png,first\n", "2.csv": b"file,caption\na.png,second\nno.png,x\n"}
+    job_id = uploads.upload({"a.png": picture(1), **sheets}, index=False)
+    before = rows(uploads, job_id)
+    assert before["2.csv, row 2"] == FileStatus.REJECTED
+    retry(uploads, job_id)
+    assert rows(uploads, job_id) == before
+    assert texts(uploads) == {"a.png": "first"}
+    assert "'a.png' another caption than 1.csv, row 2" in str(uploads.rows(job_id)["2.csv, row 2"].error)
+
+
+def test_texts_that_were_deleted_since_stay_deleted(uploads: Uploads) -> None:
+    sheet = b"text\nfirst\n" + b"x" * 30_000 + b"\nthird\n"
+    job_id = uploads.upload({"a.csv": sheet}, index=False)
+    assert rows(uploads, job_id)["a.csv, row 3"] == FileStatus.REJECTED
+    with uploads.world.sessions() as session:
+        delete_item(session, uploads.context.storage, session.get_one(Item, uploads.items()["third"].id))
+    before = rows(uploads, job_id)
+    retry(uploads, job_id)
+    assert rows(uploads, job_id) == before
+    assert [name for name, item in uploads.items().items() if item.state == "ready"] == ["first"]
+
+
+def test_rows_of_one_picture_that_were_refused_in_part_become_one_caption(uploads: Uploads) -> None:
+    too_long = "y" * (uploads.context.settings.max_text_chars // 2)
+    sheet = f"file,caption\na.png,one\na.png,{too_long * 3}\n".encode()
+    job_id = uploads.upload({"a.png": picture(1), "a.csv": sheet}, index=False)
+    assert rows(uploads, job_id) == {"a.csv, row 2": FileStatus.UPDATED, "a.csv, row 3": FileStatus.REJECTED}
+    uploads.context.settings.max_text_chars *= 4
+    retry(uploads, job_id)
+    assert rows(uploads, job_id) == {"a.csv, row 2": FileStatus.UPDATED}
+    assert texts(uploads) == {"a.png": f"one\n{too_long * 3}"}
+
+
+def test_the_bytes_of_a_sheet_are_dropped_with_time(uploads: Uploads) -> None:
+    job_id = uploads.upload({"a.csv": SHEET}, index=False)
+    assert drop_old(uploads.world.sessions, uploads.context.storage, timedelta(0)) == 1
+    with uploads.world.sessions() as session:
+        assert not has_kept_rejected(session, job_id)
+    assert uploads.stored("uploads/") == []
