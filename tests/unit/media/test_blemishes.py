@@ -122,6 +122,7 @@ def test_a_jpeg_without_its_end_marker_is_taken_and_one_without_pixels_is_not(
                 refuse(io.BytesIO(data[:-cut]), settings)
 
 
+@pytest.mark.usefixtures("decoding_here")
 @pytest.mark.parametrize(
     "options",
     [{}, {"restart_marker_blocks": 1}, {"restart_marker_rows": 1}, {"progressive": True}]
@@ -129,7 +130,6 @@ def test_a_jpeg_without_its_end_marker_is_taken_and_one_without_pixels_is_not(
     ids=str,
 )
 def test_of_a_jpeg_that_is_cut_short_no_pixel_is_made_up(options: dict[str, Any]) -> None:
-    """Decoded here: what matters is which of many files are taken."""
     data = encoded(noise(3, (12, 9)).resize((72, 50)), "JPEG", quality=90, **options)
     whole, taken = np.asarray(load(data, 10**6)), 0
     for cut in (*range(1, 25), *range(25, len(data) - 700, 23)):

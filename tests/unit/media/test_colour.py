@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms
 from tests.unit.media import icc
 from tests.unit.media.pngs import png
 from tests.unit.media.samples import encoded
 
+from retllm.errors import MediaRejected
+from retllm.media import decoder
 from retllm.media.pictures import inspect_picture, load_picture
 from retllm.settings import Settings
 
@@ -295,3 +298,93 @@ def test_tags_without_sense_change_nothing(settings: Settings) -> None:
     for tags in ({42113: "none"}, {341: 0}, {340: 5, 341: 2}, {281: 2**32 - 1}):
         made = shown(tiff(RAMP16, tags), settings)
         assert made.shape == (4, 64, 3)
+
+
+# colours of sixteen bits, and samples of other kinds; written by tifffile
+
+RAMP = np.linspace(0, 1, 64)
+COLOUR_RAMP = np.stack([RAMP, RAMP[::-1], RAMP**2], -1)[None].repeat(32, 0)
+BLUE_TOO = COLOUR_RAMP * 255
+
+
+def written(values: Pixels, photometric: str = "minisblack", **options: Any) -> bytes:
+    target = io.BytesIO()
+    tifffile.imwrite(target, values, photometric=photometric, **options)
+    return target.getvalue()
+
+
+@pytest.mark.usefixtures("decoding_here")
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"byteorder": ">"},
+        {"compression": "zlib"},
+        {"compression": "zlib", "byteorder": ">"},
+        {"tile": (16, 16)},
+        {"bigtiff": True},
+        {"planarconfig": "separate"},
+        {"planarconfig": "separate", "byteorder": ">"},
+    ],
+    ids=str,
+)
+def test_fewer_bits_in_sixteen_of_a_colour_are_scaled_as_those_of_gray(bits: int, options: Any) -> None:
+    values = np.rint(COLOUR_RAMP * (2**bits - 1)).astype(np.uint16)
+    planes = np.moveaxis(values, -1, 0) if "planarconfig" in options else values
+    made = np.asarray(decoder.load(written(planes, "rgb", **options), 10**6))
+    np.testing.assert_allclose(made, BLUE_TOO, atol=1.1)
+
+
+def test_twelve_bits_of_a_png_are_scaled_and_its_opacity_says_that_they_are_more(settings: Settings) -> None:
+    values = np.rint(COLOUR_RAMP * 4095).astype(np.uint16)
+    for chunks in ([], [(b"sBIT", b"\x0c" * 3)]):
+        np.testing.assert_allclose(shown(png(values, chunks), settings), BLUE_TOO, atol=1.1)
+    opacity = np.full((32, 64, 1), 65535, np.uint16)
+    for least, expected in ((opacity // 16, BLUE_TOO), (opacity, BLUE_TOO / 16)):
+        layers = np.concatenate([values, least], -1)
+        made = shown(written(layers, "rgb", extrasamples=["unassalpha"]), settings)
+        np.testing.assert_allclose(made, expected, atol=1.1)
+
+
+def test_a_declared_range_of_colours_counts(settings: Settings) -> None:
+    values = np.rint(COLOUR_RAMP * 16383).astype(np.uint16)
+    tags = [(281, 3, 1, 16383, True)]
+    np.testing.assert_allclose(shown(written(values, "rgb", extratags=tags), settings), BLUE_TOO, atol=1.1)
+    np.testing.assert_allclose(shown(written(values, "rgb"), settings), BLUE_TOO / 4, atol=1.1)
+
+
+def test_a_transparent_value_of_sixteen_bits_is_white(settings: Settings) -> None:
+    gray = np.array([[1000, 1001, 40_000, 65_535]], np.uint16)
+    made = shown(png(gray, [(b"tRNS", struct.pack(">H", 1001))]), settings)
+    np.testing.assert_allclose(made[0, :, 0], [1000 / 257, 255, 40_000 / 257, 255], atol=1)
+    colours = np.dstack([gray, gray, gray])
+    made = shown(png(colours, [(b"tRNS", struct.pack(">3H", 1001, 1001, 1001))]), settings)
+    np.testing.assert_allclose(made[0, :, 0], [1000 / 257, 255, 40_000 / 257, 255], atol=1)
+
+
+@pytest.mark.usefixtures("decoding_here")
+@pytest.mark.parametrize("kind", ["i1", "i2", "i4", "u4", "f4", "f8"])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_samples_of_every_kind_are_read_right(kind: str, photometric: str, order: str) -> None:
+    dtype = np.dtype(kind)
+    low, high = (-1e3, 1e6) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    values = np.rint(low + RAMP * (float(high) - low)).clip(low, high).astype(dtype)[None].repeat(32, 0)
+    for options in ({}, {"compression": "zlib"}, {"compression": "zlib", "tile": (16, 16)}):
+        made = np.asarray(decoder.load(written(values, photometric, byteorder=order, **options), 10**6))
+        np.testing.assert_allclose(made[3, :, 0], LEVELS if photometric == "minisblack" else 255 - LEVELS, atol=1.1)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (written(COLOUR_RAMP.astype(np.float32), "rgb"), "The file is a TIFF of 3 × 32-bit floats"),
+        (written(RAMP[None].astype(np.float16)), "The file is a TIFF of 1 × 16-bit floats"),
+        (written(RAMP[None].astype(np.complex64)), "The file is a TIFF of 1 × 64-bit complex floats"),
+        (tiff(RAMP16, {259: 34712}), "compression 34712"),
+    ],
+)
+def test_a_tiff_of_a_kind_that_is_not_read_is_called_by_its_name(data: bytes, message: str, settings: Settings) -> None:
+    with pytest.raises(MediaRejected, match=message):
+        inspect_picture(io.BytesIO(data), settings)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 from PIL import Image, ImageCms
 
-from retllm.media.decoding import profiles, tones
+from retllm.media.decoding import deep, profiles, tones
 from retllm.media.decoding.facts import Blemish, Source
 
 # what a profile describes -> the mode of the pictures it fits
@@ -13,10 +14,13 @@ _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
 
 def to_rgb(source: Source) -> Image.Image:
     """Return the decoded picture as sRGB over white; ``source.picture`` itself if it is that already."""
-    picture = source.picture
-    profile = _profile(picture)
-    if tones.has_more_bits(picture):
-        return _managed(tones.to_gray(source), profile, source)
+    profile = _profile(source.picture)
+    if tones.has_more_bits(source.picture):
+        made = _managed(tones.to_gray(source), profile, source)
+        if isinstance(clear := source.picture.info.get("transparency"), int):
+            made.paste("white", mask=Image.fromarray(np.asarray(source.picture) == clear))
+        return made
+    picture = deep.shown(source)
     if picture.mode == "RGB" and not picture.has_transparency_data:
         return _managed(picture, profile, source)
     if not picture.has_transparency_data:
