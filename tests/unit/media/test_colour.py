@@ -8,6 +8,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
 import tifffile
 from PIL import Image, ImageCms
@@ -182,6 +183,50 @@ def test_gamma_and_primaries_of_a_png_without_profile_count(settings: Settings) 
     senseless = [(b"cHRM", bytes(32)), (b"sRGB", b"\0")]
     for at in (0, 1):
         np.testing.assert_array_equal(shown(png(pixels, senseless[: at + 1]), settings), pixels)
+
+
+# primaries of ITU-R BT.2020, adapted to D50: XYZ of red, green, blue
+REC2020 = ((0.6734, 0.2790, -0.0019), (0.1657, 0.6753, 0.0300), (0.1251, 0.0457, 0.7968))
+
+
+@pytest.mark.parametrize(("primaries", "points"), [(12, icc.P3), (9, REC2020)], ids=["Display P3", "BT.2020"])
+def test_code_points_of_a_png_an_avif_and_a_heic_count(primaries: int, points: Any, settings: Settings) -> None:
+    picture = Image.new("RGB", (64, 64), (180, 130, 90))
+    # on these colours a curve of 2.2 is nearly that of sRGB
+    expected = managed(picture, icc.rgb_profile(2.2, points))
+    assert np.abs(expected[0, 0].astype(int) - (180, 130, 90)).max() > 8
+    chunks = [(b"cICP", bytes((primaries, 13, 0, 1))), (b"iCCP", b"a\0\0" + zlib.compress(ADOBE))]
+    np.testing.assert_allclose(shown(png(np.asarray(picture), chunks), settings), expected, atol=2)
+    pillow_heif.register_heif_opener()
+    best = {"AVIF": {"quality": 100, "speed": 10, "subsampling": "4:4:4"}, "HEIF": {"quality": -1, "chroma": 444}}
+    for kind, options in best.items():
+        data = encoded(picture, kind, **options)
+        at = data.index(b"colrnclx") + 8
+        data = data[:at] + struct.pack(">HH", primaries, 13) + data[at + 4 :]
+        np.testing.assert_allclose(shown(data, settings)[32, 32], expected[0, 0], atol=5)
+    # those of sRGB, and unknown ones, change nothing; the former although there is a profile
+    for known in (1, 200):
+        chunks = [(b"cICP", bytes((known, 13, 0, 1)))] + chunks[1:] * (known == 1)
+        np.testing.assert_array_equal(shown(png(np.asarray(picture), chunks), settings), np.asarray(picture))
+
+
+@pytest.mark.parametrize(
+    ("transfer", "signal", "expected"),
+    [
+        # ITU-R BT.2408, table 1: the signals of white paper at 203 cd/m2, and of a gray card at 26 cd/m2
+        (16, 0.58, 255),
+        (16, 0.38, 100),
+        (18, 0.75, 255),
+        (18, 0.38, 100),
+        (16, 1, 255),
+        (18, 0, 0),
+        (8, 0.5, 188),
+    ],
+)
+def test_white_paper_of_hdr_is_white(transfer: int, signal: float, expected: int, settings: Settings) -> None:
+    gray = np.full((4, 4, 3), round(signal * 65535), np.uint16)
+    made = shown(png(gray, [(b"cICP", bytes((9, transfer, 0, 1)))]), settings)
+    np.testing.assert_allclose(made, expected, atol=4)
 
 
 # depth

@@ -18,7 +18,7 @@ _MAX_TEXT = 1 << 20  # bytes of text in a PNG; more is not needed to show it
 MAX_PROFILE = 16 << 20
 """Maximum size of a colour profile in bytes; the largest in use, of printing presses, have a few MiB."""
 _ANCILLARY = 0x20  # bit of a chunk's first letter: pixels don't depend on it
-_SHORTEST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"sBIT": 1}
+_SHORTEST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"sBIT": 1, b"cICP": 4}
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")  # of an animated PNG, of which the default picture is shown
 _COLOUR_TYPE = slice(25, 26)  # where a PNG has it
 _INDEXED = b"\3"
@@ -39,6 +39,7 @@ class Mended:
     data: bytes
     blemishes: set[Blemish] = field(default_factory=set)
     bits: int | None = None  # of PNG's sBIT chunk
+    code_points: tuple[int, int] | None = None  # of PNG's cICP chunk
 
 
 def mended(data: bytes) -> Mended:
@@ -116,8 +117,7 @@ def _mended_png(data: bytes) -> Mended:
             found.blemishes.add(flaw)
         elif name not in _ANIMATION:
             kept.append(data[at:end])
-            if name == b"sBIT":
-                found.bits = min(body)
+            _note(found, name, body)
         is_changed |= flaw is not None or name in _ANIMATION
         ended, at = name == b"IEND", end
     rest = data[at:]
@@ -128,6 +128,14 @@ def _mended_png(data: bytes) -> Mended:
     if is_changed or not ended:
         found.data = b"".join(kept) + rest
     return found
+
+
+def _note(found: Mended, name: bytes, body: bytes) -> None:
+    """Keep what a chunk says that Pillow does not read."""
+    if name == b"sBIT":
+        found.bits = min(body)
+    elif name == b"cICP":
+        found.code_points = (body[0], body[1])
 
 
 def _flaw(name: bytes, body: bytes, checksum: bytes, colour_type: bytes) -> Blemish | None:

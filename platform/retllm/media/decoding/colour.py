@@ -14,7 +14,7 @@ _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
 
 def to_rgb(source: Source) -> Image.Image:
     """Return the decoded picture as sRGB over white; ``source.picture`` itself if it is that already."""
-    profile = _profile(source.picture)
+    profile = _profile(source)
     if tones.has_more_bits(source.picture):
         made = _managed(tones.to_gray(source), profile, source)
         if isinstance(clear := source.picture.info.get("transparency"), int):
@@ -34,9 +34,11 @@ def to_rgb(source: Source) -> Image.Image:
     return white
 
 
-def _profile(picture: Image.Image) -> bytes | None:
-    """Return the picture's profile, or one for what a PNG says of its colours without a profile."""
-    info = picture.info
+def _profile(source: Source) -> bytes | None:
+    """Return the picture's profile, or one for what its file says of its colours without a profile."""
+    info = source.picture.info
+    if source.code_points is not None:
+        return profiles.from_code_points(*source.code_points)
     if profile := info.get("icc_profile"):
         return bytes(profile)
     if "srgb" in info or not ("gamma" in info or "chromaticity" in info):

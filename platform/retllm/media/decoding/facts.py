@@ -43,6 +43,7 @@ class Source:
     blemishes: set[Blemish] = field(default_factory=set)
     bits: int | None = None  # significant bits of a sample, if the file says so
     texts: Texts | None = None  # None: they are to be read from the picture
+    code_points: tuple[int, int] | None = None  # primaries and transfer (ITU-T H.273), if they count
     # opens a picture with colours of 16 bits once more; it is not decoded
     again: Callable[[], ImageFile.ImageFile] | None = None
 

@@ -156,5 +156,7 @@ def _source(
     if picture.format == "AVIF":
         # Pillow has put the file's own rotation into EXIF, beside which XMP does not count
         picture.info.pop("xmp", None)
+        if "icc_profile" not in picture.info:
+            mended.code_points = heif.code_points(mended.data)
     reopened = again if deep.is_deep(picture) else None
-    return Source(picture, picture.format or "", mended.blemishes, mended.bits, texts, reopened)
+    return Source(picture, picture.format or "", mended.blemishes, mended.bits, texts, mended.code_points, reopened)
