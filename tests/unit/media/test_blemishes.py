@@ -172,6 +172,35 @@ def test_data_after_the_picture_is_left_out(kind: str, remark: str, settings: Se
     np.testing.assert_array_equal(pixels, np.asarray(load_picture(io.BytesIO(data), settings)))
 
 
+def test_a_webp_without_its_last_padding_byte_is_taken(settings: Settings) -> None:
+    made = (encoded(noise(seed, (33, 20)), "WEBP", lossless=True) for seed in range(20))
+    data = next(data for data in made if int.from_bytes(data[16:20], "little") % 2)
+    assert data.endswith(b"\0")
+    said, pixels = remark_and_pixels(data[:-1], settings)
+    assert said is None
+    np.testing.assert_array_equal(pixels, np.asarray(load_picture(io.BytesIO(data), settings)))
+    with pytest.raises(MediaRejected):
+        inspect_picture(io.BytesIO(data[:-2]), settings)
+
+
+@pytest.mark.parametrize(
+    ("frame", "precision", "message"),
+    [
+        (0xC1, 12, "a JPEG of 12 bits a sample: export it as"),
+        (0xC3, 8, "a lossless or hierarchical JPEG: export"),
+        (0xF7, 8, "a JPEG-LS picture: export"),
+    ],
+)
+def test_a_jpeg_of_a_kind_that_is_not_read_is_called_by_its_name(
+    frame: int, precision: int, message: str, settings: Settings
+) -> None:
+    data = bytearray(encoded(PICTURE, "JPEG"))
+    at = data.index(b"\xff\xc0")
+    data[at + 1], data[at + 4] = frame, precision
+    with pytest.raises(MediaRejected, match=message):
+        inspect_picture(io.BytesIO(data), settings)
+
+
 def test_padding_and_further_pictures_after_a_jpeg_need_no_remark(settings: Settings) -> None:
     data = encoded(PICTURE, "JPEG")
     several = encoded(PICTURE, "MPO", save_all=True, append_images=[noise(2, (160, 120))])

@@ -158,6 +158,18 @@ def test_colours_under_transparency_are_converted_before_they_are_blended_with_w
     np.testing.assert_allclose(made, 188 * 128 / 255 + 255 * 127 / 255, atol=2)
 
 
+@pytest.mark.parametrize("opacity", [0, 128])
+def test_a_fourth_channel_of_a_bmp_that_is_all_zero_is_no_transparency(opacity: int, settings: Settings) -> None:
+    pixels = np.full((4, 4, 4), (60, 120, 200, opacity), np.uint8)  # blue, green, red
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    head = struct.pack("<IiiHHIIiiII", 108, 4, 4, 1, 32, 3, pixels.nbytes, 0, 0, 0, 0) + masks
+    start = 14 + 108
+    file = b"BM" + struct.pack("<IHHI", start + pixels.nbytes, 0, 0, start) + head.ljust(108, b"\0") + pixels.tobytes()
+    share = opacity / 255 if opacity else 1
+    expected = np.array([200, 120, 60]) * share + 255 * (1 - share)
+    np.testing.assert_allclose(shown(file, settings)[0, 0], expected, atol=1)
+
+
 @pytest.mark.parametrize(
     "profile",
     [b"no profile", ADOBE[:200], ADOBE[:128] + b"\xff" * 200, icc.cmyk_profile(), icc.gray_profile(1.0), b"\0" * 500],

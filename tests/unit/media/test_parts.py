@@ -295,7 +295,15 @@ def test_a_broken_page_of_a_pdf_has_a_reason_and_the_others_are_read(settings: S
 
 
 @pytest.mark.parametrize(
-    ("kind", "codec"), [("mp4", "mpeg4"), ("mp4", "libx264"), ("matroska", "libx264"), ("avi", "mpeg4")]
+    ("kind", "codec"),
+    [
+        ("mp4", "mpeg4"),
+        ("mp4", "libx264"),
+        ("matroska", "libx264"),
+        ("avi", "mpeg4"),
+        ("mpegts", "libx264"),  # without an index
+        ("mpegts", "mpeg2video"),
+    ],
 )
 def test_a_film_gives_a_frame_of_each_scene_with_its_time(kind: str, codec: str, settings: Settings) -> None:
     data = film(plain(4), kind=kind, codec=codec)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from retllm.media.decoding.facts import Blemish
 
+_JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MAX_TEXT = 1 << 20  # bytes of text in a PNG; more is not needed to show it
 MAX_PROFILE = 16 << 20
@@ -27,6 +28,8 @@ _EOI = b"\xff\xd9"
 _SEARCHED = 4096  # bytes at the end of a JPEG in which its end marker usually is
 _MARKERS_ALONE = frozenset((0x01, *range(0xD0, 0xD8)))
 _SOS = 0xDA
+_FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
+_LOSSLESS, _JPEG_LS = (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF), 0xF7
 _PROGRESSIVE = (0xC2, 0xCA)  # of Huffman and arithmetic coding
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _FILLED = 500  # bytes, more than the rest of a unit of blocks takes, some of which may not be shown
@@ -46,14 +49,28 @@ def mended(data: bytes) -> Mended:
     """Return the file in a form that a strict decoder accepts, if its pixels are sound."""
     if data.startswith(_PNG):
         return _mended_png(data)
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(_JPEG):
         return _mended_jpeg(data)
+    if data[8:12] == b"WEBP":
+        return _mended_webp(data)
     found = Mended(data)
     if data.startswith(b"GIF8") and not data.rstrip(b"\0").endswith(b";"):
         found.blemishes.add(Blemish.END)
-    if data[8:12] == b"WEBP" and len(data) > int.from_bytes(data[4:8], "little") + 9:
-        found.blemishes.add(Blemish.TRAILING)
     return found
+
+
+def _mended_webp(data: bytes) -> Mended:
+    declared = int.from_bytes(data[4:8], "little") + 8
+    if len(data) > declared + 1:
+        return Mended(data, {Blemish.TRAILING})
+    at = 12
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + size
+        if at == len(data) and size % 2:  # a chunk of odd size has a byte after it, which some programs forget
+            return Mended(data[:4] + struct.pack("<I", len(data) - 7) + data[8:] + b"\0", set())
+        at += size % 2
+    return Mended(data)
 
 
 def is_complete(jpeg: bytes) -> bool:
@@ -198,16 +215,37 @@ class _Header:
 
 def _scan_start(data: bytes) -> _Header | None:
     """Return where the first scan of a JPEG begins; metadata, which can hold a whole thumbnail, comes before it."""
-    at, components = 2, b""
+    components = b""
+    for marker, at, end in _segments(data):
+        if marker in _PROGRESSIVE:
+            components = data[at + 10 : end : 3]
+        if marker == _SOS:
+            return _Header(at, components)
+    return None
+
+
+def unread_jpeg(data: bytes) -> str | None:
+    """Return what a JPEG is whose frame is of a kind that no decoder here reads; None for others."""
+    for marker, at, _ in _segments(data) if data.startswith(_JPEG) else ():
+        if marker == _JPEG_LS:
+            return "a JPEG-LS picture"
+        if marker in _LOSSLESS:
+            return "a lossless or hierarchical JPEG"
+        if marker in _FRAMES and data[at + 4 : at + 5] not in (b"\x08", b""):
+            return f"a JPEG of {data[at + 4]} bits a sample"
+    return None
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker of each segment of a JPEG up to its first scan, where it is, and where the segment ends."""
+    at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF or marker in _MARKERS_ALONE:
             at += 1 if marker == 0xFF else 2
             continue
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker in _PROGRESSIVE:
-            components = data[at + 10 : at + 2 + length : 3]
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        yield marker, at, end
         if marker == _SOS:
-            return _Header(at, components)
-        at += 2 + length
-    return None
+            return
+        at = end

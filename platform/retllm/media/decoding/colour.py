@@ -23,7 +23,7 @@ def to_rgb(source: Source) -> Image.Image:
     picture = deep.shown(source)
     if picture.mode == "RGB" and not picture.has_transparency_data:
         return _managed(picture, profile, source)
-    if not picture.has_transparency_data:
+    if not picture.has_transparency_data or _is_unused(picture):
         base = picture if picture.mode in ("L", "CMYK", "LAB") else picture.convert("RGB")
         return _managed(base, profile if picture.mode != "1" else None, source)
     layer = picture.convert("RGBA")
@@ -32,6 +32,11 @@ def to_rgb(source: Source) -> Image.Image:
     white = Image.new("RGB", layer.size, "white")
     white.paste(opaque, mask=layer.getchannel("A"))
     return white
+
+
+def _is_unused(picture: Image.Image) -> bool:
+    """Whether the fourth channel of a BMP is all zero, as programs write it that know of no transparency."""
+    return picture.format == "BMP" and picture.mode == "RGBA" and not picture.getchannel("A").getbbox()
 
 
 def _profile(source: Source) -> bytes | None:

@@ -36,6 +36,14 @@ def read(data: bytes, max_pixels: int) -> Source:
     return Source(picture, "HEIF", texts=texts, code_points=points)
 
 
+def as_avif(data: bytes) -> bytes | None:
+    """Return a file whose pictures are in AV1 with the brand that Pillow expects; None if they are in another codec."""
+    head = data[:_METADATA]
+    if b"av1C" not in head or b"hvcC" in head:
+        return None
+    return data if data[8:12] in (b"avif", b"avis") else data[:8] + b"avif" + data[12:]
+
+
 def code_points(data: bytes) -> tuple[int, int] | None:
     """Return primaries and transfer of the first colour box that has them (ISO/IEC 23008-12); None if there is none."""
     at = data.find(b"colrnclx", 0, _METADATA) + 8

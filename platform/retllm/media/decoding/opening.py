@@ -40,6 +40,9 @@ _PLUGINS = (
     WebPImagePlugin,
 )
 _HEAD = 64
+_MAX_WORDS = 80  # characters of a message inside another one
+# how libraries say that the file may be sound
+_UNSUPPORTED = ("unsupported", "not supported", "not yet supported", "not been built in", "unknown raw mode")
 
 
 def prepare() -> None:
@@ -87,12 +90,16 @@ def refusing(max_pixels: int) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise Refused("unknown") from error
     except Exception as error:  # decoders raise anything (struct.error, SyntaxError, KeyError) on hostile bytes
-        reason = " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
-        raise Refused("damaged", reason=reason) from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if any(word in reason.lower() for word in _UNSUPPORTED):
+            raise Refused("unsupported", reason=f"of a kind that is not read here ({reason[:_MAX_WORDS]})") from error
+        raise Refused("damaged", reason=reason[:MAX_REASON]) from error
 
 
 def _open(data: bytes, max_pixels: int) -> Source:
     media_type = media_type_of(data[:_HEAD])
+    if media_type in ("image/heic", "image/avif") and (avif := heif.as_avif(data)):
+        return _pillow(avif, max_pixels)
     if media_type == "image/heic":
         return heif.read(data, max_pixels)
     if media_type == "image/vnd.adobe.photoshop":
@@ -141,6 +148,8 @@ def _pillow(data: bytes, max_pixels: int) -> Source:
 
 
 def _opened_by_pillow(mended: Mended) -> ImageFile.ImageFile:
+    if kind := blemishes.unread_jpeg(mended.data):
+        raise Refused("unsupported", reason=kind)
     picture = Image.open(io.BytesIO(mended.data), formats=FORMATS)
     if picture.format in ("JPEG", "MPO") and Blemish.END in mended.blemishes and not blemishes.is_complete(mended.data):
         raise Refused("damaged", reason="the file is cut short")
