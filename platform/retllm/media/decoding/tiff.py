@@ -188,6 +188,7 @@ def _numbers(value: Any) -> tuple[Any, ...]:
 def _reason(error: Exception) -> str:
     if isinstance(error, Refused):
         if "reason" in error.facts:
-            return f"it is {error.facts['reason']}" if error.facts["refused"] == "unsupported" else "it is damaged"
+            is_damaged = error.facts["refused"] != "unsupported"
+            return "it is damaged" if is_damaged else f"it is {error.facts['reason']}: export it as PNG"
         return f"it has {error.facts['width']:,} × {error.facts['height']:,} pixels"
     return " ".join(str(error).split()) or type(error).__name__
