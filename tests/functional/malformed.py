@@ -15,20 +15,26 @@ from dataclasses import dataclass
 import numpy as np
 import pillow_heif
 import pillow_jxl  # noqa: F401 - registers the format, to write it
+import tifffile
 from PIL import Image
 from tests.soak import scaled
 from tests.unit.media import handmade, handmade_tars
 from tests.unit.media.films import film
 from tests.unit.media.handmade import Entry, made
 from tests.unit.media.photoshop import psd
+from tests.unit.media.pngs import png
 from tests.unit.media.raws import dng
 from tests.unit.media.samples import encoded, noise
 
 pillow_heif.register_heif_opener()
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "HEIF", "AVIF", "JXL", "PSD", "DNG", "PDF", "MP4", "PAGES")
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "HEIF", "AVIF", "JXL", "PSD", "DNG", "PDF", "MP4", "PAGES"),
+    *("PSB", "RAW", "DEEP PNG", "DEEP TIFF", "matroska", "mpegts"),
+)
+_CONTAINERS = {"MP4": "mp4", "matroska": "matroska", "mpegts": "mpegts"}
 # the handwritten cases are always included, and generated ones fill up the rest
-PICTURES, POLYGLOTS, ZIPS, TARS, FORMS, SHEETS = scaled((100, 40, 80, 60, 80, 80), (360, 80, 240, 180, 160, 160))
+PICTURES, POLYGLOTS, ZIPS, TARS, FORMS, SHEETS = scaled((126, 40, 80, 60, 80, 100), (486, 80, 240, 180, 160, 200))
 TOTAL = PICTURES + POLYGLOTS + ZIPS + TARS + FORMS + SHEETS
 _BOUNDARY = b"xyzxyz"
 _SCRIPT = b"<script>alert(document.domain)</script>"
@@ -89,15 +95,19 @@ def _files(chance: random.Random) -> Iterator[tuple[str, str, bytes]]:
 def _valid(chance: random.Random, form: str) -> bytes:
     size = (chance.randrange(1, 90), chance.randrange(1, 90))
     picture = noise(chance.randrange(1 << 30), size)
-    if form == "DNG":
+    if form in ("DNG", "RAW"):
         preview = encoded(picture, "JPEG") if chance.random() < 0.5 else None
-        return dng((2 * size[0] + 22, 2 * size[1] + 22), chance.randrange(9), preview)
-    if form == "PSD":
-        packed, large = chance.random() < 0.5, chance.random() < 0.5
-        return psd(np.asarray(picture), "RGB", packed=packed, large=large)
-    if form == "MP4":
+        data = dng((2 * size[0] + 22, 2 * size[1] + 22), chance.randrange(9), preview)
+        # without the version of DNG, it is told by the kind of its values
+        return data if form == "DNG" else data.replace(struct.pack("<H", 50706), struct.pack("<H", 50705), 1)
+    if form in ("PSD", "PSB"):
+        return psd(np.asarray(picture), "RGB", packed=chance.random() < 0.5, large=form == "PSB")
+    if form.startswith("DEEP"):
+        return _many_bits(chance, form, size)
+    if form in _CONTAINERS:
         even = (size[0] // 2 * 2 + 16, size[1] // 2 * 2 + 16)
-        return film([noise(chance.randrange(1 << 30), even) for _ in range(chance.randrange(1, 4))], frames=6)
+        scenes = [noise(chance.randrange(1 << 30), even) for _ in range(chance.randrange(1, 4))]
+        return film(scenes, frames=6, kind=_CONTAINERS[form])
     if form in ("PDF", "PAGES"):
         more = [noise(chance.randrange(1 << 30), size) for _ in range(chance.randrange(3))]
         return encoded(picture, "PDF" if form == "PDF" else "TIFF", save_all=True, append_images=more)
@@ -115,6 +125,22 @@ def _valid(chance: random.Random, form: str) -> bytes:
         exif[0x010E] = "x" * chance.randrange(500)
         return encoded(picture, form, exif=exif, **options)
     return encoded(picture, form, **options)
+
+
+def _many_bits(chance: random.Random, form: str, size: tuple[int, int]) -> bytes:
+    """Return a picture of more than 8 bits, with what such files say of their values and colours."""
+    values = np.random.default_rng(chance.randrange(1 << 30)).integers(0, chance.choice((4096, 65536)), (*size, 3))
+    if form == "DEEP PNG":
+        names = chance.sample([b"cICP", b"sBIT", b"tRNS", b"gAMA", b"iCCP", b"acTL", b"fcTL"], 3)
+        return png(values.astype(np.uint16), [(name, chance.randbytes(chance.randrange(3, 30))) for name in names])
+    target, kind = io.BytesIO(), chance.choice((np.uint16, np.int16, np.int32, np.float32, np.float64))
+    colours = values.astype(np.uint16) if chance.random() < 0.5 else values[..., 0].astype(kind)
+    options = {"compression": "zlib"} if chance.random() < 0.5 else {}
+    photometric = "rgb" if colours.ndim == 3 else chance.choice(("minisblack", "miniswhite"))
+    nodata = (42113, 2, 0, chance.choice(("-9999", "nan", "x")), True)
+    order = chance.choice("<>")
+    tifffile.imwrite(target, colours, photometric=photometric, byteorder=order, extratags=[nodata], **options)
+    return target.getvalue()
 
 
 def _flipped(chance: random.Random, data: bytes) -> bytes:
@@ -166,7 +192,7 @@ def _oversized(chance: random.Random, form: str) -> bytes:
         data[at + 5 : at + 9] = struct.pack(">2H", wide & 0xFFFF, high & 0xFFFF)
     elif form == "WEBP" and data[12:16] == b"VP8 ":
         data[26:30] = struct.pack("<2H", wide & 0x3FFF, high & 0x3FFF)
-    elif form in ("TIFF", "DNG", "PAGES"):
+    elif form in ("TIFF", "DNG", "RAW", "PAGES"):
         for at in range(4, len(data) - 12, 2):  # the tags of width and length, at any position
             if data[at : at + 4] in (b"\0\1\4\0", b"\1\1\4\0", b"\0\1\3\0", b"\1\1\3\0"):
                 data[at + 2 : at + 12] = struct.pack("<H2L", 4, 1, wide)
@@ -176,7 +202,7 @@ def _oversized(chance: random.Random, form: str) -> bytes:
 
 
 def _resize_newer(form: str, data: bytearray, wide: int, high: int) -> None:
-    if form == "PSD":
+    if form in ("PSD", "PSB"):
         data[14:22] = struct.pack(">2L", high, wide)
     elif form == "JXL":
         data[2:9] = (wide | high << 29).to_bytes(8, "little")[:7]
@@ -196,8 +222,8 @@ _MUTATIONS: tuple[Callable[[random.Random, bytes], bytes], ...] = (
 
 def _pictures(chance: random.Random) -> Iterator[tuple[str, str, bytes]]:
     for number in range(PICTURES):
-        oversized = number % 10 == 9
-        form = FORMATS[(number // 10 if oversized else number) % len(FORMATS)]
+        oversized = number % 6 == 5
+        form = FORMATS[(number // 6 if oversized else number - number // 6) % len(FORMATS)]
         name = f"{number}.{chance.choice((form.lower(), 'png', 'txt', 'html', 'zip'))}"
         if oversized:
             yield f"oversized {form}", name, _oversized(chance, form)
@@ -210,7 +236,7 @@ def _polyglots(chance: random.Random) -> Iterator[tuple[str, str, bytes]]:
     """Generate markup with the headers of pictures, and pictures with markup before, inside and after them."""
     kinds = list(_MARKUP)
     for number in range(POLYGLOTS):
-        kind, form = kinds[number % len(kinds)], FORMATS[number % len(FORMATS)]
+        kind, form = kinds[number % len(kinds)], FORMATS[(number + number // len(FORMATS)) % len(FORMATS)]
         markup, data = _MARKUP[kind], _valid(chance, form)
         at = chance.randrange(len(data))
         content = chance.choice(
@@ -400,9 +426,36 @@ def _broken_forms(chance: random.Random) -> Iterator[Case]:
 # sheets of captions, and texts as JSON
 
 
+# a sheet of each form that people have, with the suffix that it comes with
+SHEET_FORMS = {
+    "CSV": ("csv", b"file,caption\na.png,a robin\nb.png,a wren\n"),
+    "TSV": ("tsv", b"file\tcaption\na.png\ta robin\nb.png\ta wren\n"),
+    "JSON Lines": ("jsonl", b'{"file": "a.png", "caption": "a robin"}\n{"text": "a wren"}\n'),
+    "text": ("txt", b"a robin\non a fence\n"),
+    "list": ("json", b'[{"file_name": "a.png", "text": "a robin"}, {"file_name": "b.png", "text": "a wren"}]'),
+    "mapping": ("json", b'{"a.png": "a robin", "b.png": ["a wren", "a bird"]}'),
+    "COCO": (
+        "json",
+        b'{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 1, "caption": "a robin"}]}',
+    ),
+    "Karpathy": ("json", b'{"images": [{"filename": "a.png", "sentences": [{"raw": "a robin"}, {"raw": "a bird"}]}]}'),
+    "Flickr8k": ("txt", b"image,caption\na.png,a robin\na.png,a bird\n"),
+    "Flickr8k tokens": ("txt", b"a.png#0\ta robin\na.png#1\ta bird\n"),
+    "Flickr30k": ("csv", b"image_name| comment_number| comment\na.png| 0| a robin\na.png| 1| a bird\n"),
+    "Excel": ("csv", b"sep=;\r\nfile;caption\r\na.png;a robin\r\n"),
+    "img2dataset": ("json", b'{"caption": "a robin", "url": "http://x/a.png", "key": "000", "status": "success"}'),
+    "Takeout": ("json", b'{"title": "a.png", "description": "a robin", "photoTakenTime": {"timestamp": "1"}}'),
+    "XMP": (
+        "xmp",
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        b'<rdf:Description xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:description><rdf:Alt><rdf:li '
+        b'xml:lang="x-default">a robin</rdf:li></rdf:Alt></dc:description></rdf:Description></rdf:RDF></x:xmpmeta>',
+    ),
+    "caption": ("caption", b"a robin"),
+}
+
+
 def _sheets(chance: random.Random) -> Iterator[Case]:
-    rows = b"file,caption\na.png,a robin\nb.png,a wren\n"
-    lines = b'{"file": "a.png", "caption": "a robin"}\n{"text": "a wren"}\n'
     fixed: list[tuple[str, bytes]] = [
         ("csv", b"file,caption\na.png,\xff\xfe\n"),
         ("csv", b"file,caption\na.png,a\0b\n"),
@@ -481,12 +534,13 @@ def _sheets(chance: random.Random) -> Iterator[Case]:
     made_cases = [_form(f"sheet {number}", f"{number}.{suffix}", data) for number, (suffix, data) in enumerate(fixed)]
     made_cases += [Case(f"text {number}", body, "application/json") for number, body in enumerate(texts)]
     for number in range(SHEETS - len(made_cases)):
-        suffix, data = chance.choice(
-            (("csv", rows), ("tsv", rows.replace(b",", b"\t")), ("jsonl", lines), ("txt", rows))
-        )
+        form = list(SHEET_FORMS)[number % len(SHEET_FORMS)]
+        suffix, data = SHEET_FORMS[form]
         mutation = chance.choice((_flipped, _spliced, _overwritten, _inserted))
         # a NUL, so that none of them is a valid upload by chance
-        made_cases.append(_form(f"sheet {mutation.__name__}", f"m{number}.{suffix}", mutation(chance, data) + b"\0"))
+        made_cases.append(
+            _form(f"sheet {mutation.__name__} {form}", f"m{number}.{suffix}", mutation(chance, data) + b"\0")
+        )
     yield from made_cases
 
 

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import sqlalchemy as sa
-from tests.functional.malformed import TOTAL, Case, cases, valid_picture
+from tests.functional.malformed import FORMATS, SHEET_FORMS, TOTAL, Case, cases, valid_picture
 from tests.functional.serving import Server, serving
 
 from retllm.db.session import make_sessions
@@ -165,6 +165,9 @@ def test_malformed_uploads_are_answered_and_leave_no_orphaned_files(server: Serv
     outcomes: Counter[str] = Counter()
     taken: list[tuple[str, str]] = []
     every = list(cases(SEED))
+    # several of each format and of each form of a sheet
+    assert all(sum(case.name.endswith(f" {form}") for case in every) >= 4 for form in FORMATS)
+    assert all(any(case.name.endswith(f" {form}") for case in every) for form in SHEET_FORMS)
 
     def one(case: Case) -> tuple[Case, Response | Exception]:
         try:

@@ -25,7 +25,7 @@ from PIL.Image import Transpose
 from retllm.media.decoding.colour import to_rgb
 from retllm.media.decoding.confinement import confine, extend_cpu_limit
 from retllm.media.decoding.facts import Blemish, Refused, Source
-from retllm.media.decoding.opening import opened, prepare
+from retllm.media.decoding.opening import count_pages, opened, prepare
 from retllm.media.decoding.parts import split
 from retllm.media.decoding.rendering import FILTER, MAX_COPY_SIDE, copy_size, encoded, encoded_copy, resized
 from retllm.media.decoding.texts import NO_TEXTS, Texts
@@ -62,7 +62,6 @@ class Small:
     data: bytes
     copy: bytes
     blemishes: frozenset[Blemish] = frozenset()
-    pages: int = 1
     texts: Texts = NO_TEXTS
 
 
@@ -100,7 +99,7 @@ def make_small(data: bytes, max_pixels: int, side: int, quality: int, copy_side:
             width, height = height, width
         shown = encoded(small, "WEBP", quality=quality, method=2) if side else b""
         texts = source.texts or NO_TEXTS
-        return Small(source.format, width, height, shown, copy, frozenset(source.blemishes), source.pages, texts)
+        return Small(source.format, width, height, shown, copy, frozenset(source.blemishes), texts)
 
 
 def copied(picture: Image.Image, side: int) -> Image.Image:
@@ -200,12 +199,14 @@ def _responses(request: Mapping[str, Any], file: BinaryIO) -> Iterator[tuple[dic
 
 
 def _handle(request: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+    if request["split"] and (pages := count_pages(data)) > 1:
+        return {"pages": pages}, b""
     if request["side"] or request["copy_side"]:
         small = make_small(
             data, request["max_pixels"], request["side"], request["quality"], copy_side=request["copy_side"]
         )
         pieces = (small.data, small.copy, *small.texts.parts())
-        facts = {"format": small.format, "width": small.width, "height": small.height, "pages": small.pages}
+        facts = {"format": small.format, "width": small.width, "height": small.height}
         return facts | {"blemishes": sorted(small.blemishes), "pieces": list(map(len, pieces))}, b"".join(pieces)
     picture = load(data, request["max_pixels"], request["min_side"])
     return {"width": picture.width, "height": picture.height}, picture.tobytes()

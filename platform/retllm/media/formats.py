@@ -49,6 +49,7 @@ WHOLE_SUFFIXES = {
     "video/mpeg": ".mpg",
     "video/x-ms-wmv": ".wmv",
     "video/ogg": ".ogv",
+    "video/mp2t": ".ts",
 }
 """File suffix of each media type of a stored file of several pictures."""
 PICTURE_FORMATS = "JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC, AVIF, JPEG XL, Photoshop (PSD, PSB) and raw files of cameras"

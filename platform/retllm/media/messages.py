@@ -80,7 +80,7 @@ def rejection(facts: dict[str, Any], max_pixels: int, settings: Settings) -> Ret
             f"The file is not a readable picture. Accepted formats: {PICTURE_FORMATS}; if it is a rare variant of one "
             "of these, save it as PNG."
         )
-    return MediaRejected(f"The picture is damaged or truncated ({reason_of(facts)}): export it again.")
+    return MediaRejected(f"The file is damaged or truncated ({reason_of(facts)}): export it again.")
 
 
 def unreadable(reason: str) -> MediaRejected:

@@ -29,9 +29,8 @@ SMALL_MEDIA_TYPE = "image/webp"
 class Inspected:
     """A picture that was decoded completely. Width and height are those of the upright picture, in pixels.
 
-    ``remark`` says what is wrong with the file of a picture that is taken nevertheless. A TIFF of several ``pages`` can
-    be read page by page (:mod:`retllm.media.parts`); this is the first one. ``copy`` is its working copy (JPEG); empty
-    if it needs none. ``texts`` is what the file says of itself.
+    ``remark`` says what is wrong with the file of a picture that is taken nevertheless. ``copy`` is its working copy
+    (JPEG); empty if it needs none. ``texts`` is what the file says of itself.
     """
 
     media_type: str
@@ -40,12 +39,13 @@ class Inspected:
     thumbnail: bytes
     copy: bytes
     remark: str | None = None
-    pages: int = 1
     texts: Texts = NO_TEXTS
 
 
 def inspect_picture(stream: BinaryIO, settings: Settings) -> Inspected:
     """Decode the whole picture once, and make its thumbnail (WebP) and its working copy, both without metadata.
+
+    Of a file of several pages, this is the first one.
 
     Raises:
         MediaRejected: the format is not accepted, the picture is damaged or truncated, or it can't be decoded within
@@ -54,23 +54,27 @@ def inspect_picture(stream: BinaryIO, settings: Settings) -> Inspected:
         StackError: no decoder process can be started.
     """
     request = DecodeRequest(settings.max_pixels, settings.thumbnail_size, copy_side=settings.copy_side)
+    return _inspected(request, _decode(request, stream, streams.length(stream), settings))
+
+
+def inspect_single(stream: BinaryIO, settings: Settings) -> Inspected | None:
+    """Return what :func:`inspect_picture` does; None for a file of several pages (:mod:`retllm.media.parts`).
+
+    Raises:
+        MediaRejected, TooLarge, StackError: as in :func:`inspect_picture`.
+    """
+    request = DecodeRequest(settings.max_pixels, settings.thumbnail_size, copy_side=settings.copy_side, split=True)
     response = _decode(request, stream, streams.length(stream), settings)
+    return None if "pages" in response.facts else _inspected(request, response)
+
+
+def _inspected(request: DecodeRequest, response: DecodeResponse) -> Inspected:
     width, height = _size(response, request.max_pixels)
     media_type = MEDIA_TYPES.get(str(response.facts.get("format")))
     if media_type is None:
         raise unreadable("its format is not accepted")
     thumbnail, copy, *texts = pieces_of(response.facts, response.payload, 5)
-    pages = response.facts.get("pages")
-    return Inspected(
-        media_type,
-        width,
-        height,
-        thumbnail,
-        copy,
-        remark_of(response.facts),
-        pages if isinstance(pages, int) and pages > 0 else 1,
-        Texts(*texts),
-    )
+    return Inspected(media_type, width, height, thumbnail, copy, remark_of(response.facts), Texts(*texts))
 
 
 def make_copy(stream: BinaryIO, max_pixels: int, settings: Settings) -> bytes:

@@ -50,7 +50,8 @@ class DecodeRequest:
     """What to return of a picture: with ``side`` or ``copy_side`` the small picture and the working copy.
 
     Otherwise its pixels; with ``min_side``, those of a JPEG may be returned smaller, with both sides at least so many
-    pixels. The arguments are those of :func:`decoder.make_small` and :func:`decoder.load`.
+    pixels. The arguments are those of :func:`decoder.make_small` and :func:`decoder.load`. With ``split``, only the
+    number of pages is returned of a file that has several.
     """
 
     max_pixels: int
@@ -58,6 +59,7 @@ class DecodeRequest:
     quality: int = 80
     min_side: int = 0
     copy_side: int = 0
+    split: bool = False
 
 
 @dataclass(frozen=True, slots=True)

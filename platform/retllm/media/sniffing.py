@@ -38,9 +38,27 @@ PICTURED = (FileKind.PICTURE, FileKind.PDF, FileKind.FILM)
 """Kinds of files that become pictures."""
 _KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive: send a ZIP"),
-    (0, b"Rar!", "a RAR archive: send a ZIP"),
+    (0, b"Rar!\x1a\x07", "a RAR archive: send a ZIP"),
     (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture: save it as JPEG"),
     (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture: save it as JPEG"),
+    (0, b"II\xbc\x01", "a JPEG XR picture: save it as JPEG"),
+    (0, b"BPG\xfb", "a BPG picture: save it as JPEG"),
+    (0, b"FLIF", "a FLIF picture: save it as PNG"),
+    (0, b"qoif", "a QOI picture: save it as PNG"),
+    (0, b"DDS ", "a texture (DDS): save it as PNG"),
+    (0, b"\x01\xda\0", "a picture of Silicon Graphics (SGI): save it as PNG"),
+    (0, b"\x01\xda\1", "a picture of Silicon Graphics (SGI): save it as PNG"),
+    (0, b"SDPX", "a DPX picture: save it as PNG"),
+    (0, b"XPDS", "a DPX picture: save it as PNG"),
+    (0, b"\x8aMNG\r\n\x1a\n", "an animation (MNG): save it as PNG"),
+    (0, b"\x8bJNG\r\n\x1a\n", "a JNG picture: save it as PNG"),
+    (0, b"icns", "an icon: save it as PNG"),
+    (0, b"\0\0\2\0\0\0\0\0", "a TGA picture: save it as PNG"),
+    (0, b"\0\0\x0a\0\0\0\0\0", "a TGA picture: save it as PNG"),
+    (0, b"\xd7\xcd\xc6\x9a", "a drawing of Windows (WMF): save it as PNG"),
+    (40, b" EMF", "a drawing of Windows (EMF): save it as PNG"),
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file: save its pictures as PNG"),
+    (0, b"SQLite format 3\0", "a database (SQLite)"),
     (0, b"\xc5\xd0\xd3\xc6", "a PostScript drawing: save it as PNG"),
     (0, b"v/1\x01", "an OpenEXR picture: save it as PNG"),
     (0, b"\0\0\1\0", "an icon: save it as PNG"),
@@ -50,6 +68,8 @@ _KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"ID3\4", "a sound (MP3)"),
     (0, b"fLaC\0", "a sound (FLAC)"),
     (8, b"WAVEfmt", "a sound (WAV)"),
+    (8, b"AIFF", "a sound (AIFF)"),
+    (8, b"AIFC", "a sound (AIFF)"),
     (4, b"ftypM4A", "a sound (M4A)"),
     (4, b"ftypM4B", "a sound (M4B)"),
     (0, b"\xff\xfe", "a text in UTF-16: save it as UTF-8"),
@@ -58,7 +78,7 @@ _KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x7fELF", "a program"),
 )
 _PDF = b"%PDF-"
-_OTHER_KINDS = ((_PDF, "a PDF"), *((magic, "a ZIP archive") for magic in zips.SIGNATURES))
+_OTHER_KINDS = tuple((magic, "a ZIP archive") for magic in zips.SIGNATURES)
 _SOUNDS = (b"ftypM4A", b"ftypM4B")  # in the container of films
 _FILMS: tuple[tuple[int, bytes, str, str], ...] = (
     (4, b"ftypqt  ", "a film (MOV)", "video/quicktime"),
@@ -104,7 +124,7 @@ def sniff(head: bytes, name: str) -> FileKind:
         return FileKind.ARCHIVE
     if head.startswith(_UTF16) and suffix_of(name) in _CSV_SUFFIXES | _JSONL_SUFFIXES:
         return FileKind.CSV if suffix_of(name) in _CSV_SUFFIXES else FileKind.JSONL
-    if head.startswith(_PDF):
+    if _is_pdf(head):
         return FileKind.PDF
     if _film(head) is not None:
         return FileKind.FILM
@@ -134,7 +154,13 @@ def check_is_picture(head: bytes) -> None:
         raise MediaRejected("The file is empty.")
     if media_type_of(head) is None:
         known = next((what for magic, what in _OTHER_KINDS if head.startswith(magic)), None)
-        what = known or _film(head) or _other(head) or "not a picture that is known here"
+        what = (
+            known
+            or ("a PDF" if _is_pdf(head) else None)
+            or _film(head)
+            or _other(head)
+            or "not a picture that is known here"
+        )
         raise MediaRejected(f"The file is {what}. Accepted formats of pictures: {PICTURE_FORMATS}.")
 
 
@@ -142,13 +168,27 @@ def _film(head: bytes) -> str | None:
     """Return what kind of film a file is. A text may have the same letters, but no zero."""
     if b"\0" not in head or head.startswith(_SOUNDS, 4):
         return None
+    if _is_transport_stream(head):
+        return "a film (MPEG-TS)"
     return next((what for offset, magic, what, _ in _FILMS if head.startswith(magic, offset)), None)
+
+
+def _is_transport_stream(head: bytes) -> bool:
+    """Whether packets of 188 bytes begin the file, of cameras (AVCHD) each after a timestamp of 4 bytes."""
+    return any(head[at : at + 2 * size + 1 : size] == b"GGG" for at, size in ((0, 188), (4, 192)))
+
+
+def _is_pdf(head: bytes) -> bool:
+    """Whether a file begins like a PDF, perhaps after an empty line or a byte order mark."""
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(_PDF)
 
 
 def whole_media_type(head: bytes) -> str:
     """Return the media type of a file that has parts, of an accepted kind, by its first bytes (at least 64)."""
-    if head.startswith(_PDF):
+    if _is_pdf(head):
         return "application/pdf"
+    if _is_transport_stream(head):
+        return "video/mp2t"
     film = (media_type for offset, magic, _, media_type in _FILMS if head.startswith(magic, offset))
     return media_type_of(head) or next(film, "application/octet-stream")
 
@@ -156,7 +196,9 @@ def whole_media_type(head: bytes) -> str:
 def _other(head: bytes, *, textual: bool = True) -> str | None:
     """Return what a file of another kind is, and what to do with it; without ``textual``, it may begin like markup."""
     for offset, magic, what in _KNOWN_OTHERS:
-        if head.startswith(magic, offset):
+        # a text may begin with the same letters
+        is_binary = b"\0" in head or any(byte < 32 or byte > 126 for byte in magic)
+        if is_binary and head.startswith(magic, offset):
             return what
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower() if textual else b""
     return next((what for opening, what in _TEXTUAL if start.startswith(opening)), None)

@@ -19,7 +19,7 @@ from retllm.errors import MediaRejected, TooLarge
 from retllm.media import records, streams
 from retllm.media.ingest import Ingest, delete_files
 from retllm.media.parallel import in_parallel
-from retllm.media.pictures import inspect_picture
+from retllm.media.pictures import inspect_single
 from retllm.media.sniffing import PICTURED, FileKind, limit_of, sniff
 from retllm.queue.claim import complete
 from retllm.queue.notifications import Notification
@@ -138,8 +138,8 @@ def _process(
             if file.sha256 is None:
                 known = _known(ingest.sessions, ingest.collection_id, [sha256])
             if sha256 not in known:
-                inspected = inspect_picture(stream, ingest.settings) if content is FileKind.PICTURE else None
-                if inspected is not None and inspected.pages == 1:
+                inspected = inspect_single(stream, ingest.settings) if content is FileKind.PICTURE else None
+                if inspected is not None:
                     done.item = ingest.store_inspected(
                         file.id, file.name, stream, sha256, inspected, stored=file.file_key, repeatable=True
                     )

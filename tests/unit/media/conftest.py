@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from PIL import Image
 from tests.factories import make_collection, make_user, store
 
 from retllm.db.session import Sessions, make_sessions, transaction
 from retllm.db.tables import Item
+from retllm.media.decoding.opening import prepare
 from retllm.media.ingest import Ingest
 from retllm.media.storage import Storage, get_storage
 from retllm.settings import Settings
@@ -30,6 +32,13 @@ def settings(tmp_path: Path) -> Settings:
         max_text_chars=200,
         thumbnail_size=64,
     )
+
+
+@pytest.fixture
+def decoding_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a test call the decoder in this process, for many small pictures."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    prepare()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from tests.unit.media.pngs import chunk, png
 from tests.unit.media.samples import encoded, noise
 
 from retllm.errors import MediaRejected
+from retllm.media.decoder import load
+from retllm.media.decoding.facts import Refused
 from retllm.media.ingest import Ingest
 from retllm.media.pictures import check_picture, inspect_picture, load_picture
 from retllm.settings import Settings
@@ -69,6 +72,11 @@ def remark_and_pixels(data: bytes, settings: Settings) -> tuple[str | None, np.n
         (text(b"tEXt", 1_900_000), LONG_TEXT),
         (wrong(b"tEXt", b"a\0b") + text(b"zTXt", 2 * MIB), f"{METADATA} {LONG_TEXT}"),
         (chunk(b"zTXt", b"Title\0\0not packed"), None),
+        (chunk(b"zTXt", b"Title\0\1packed in another way"), METADATA),
+        (chunk(b"tRNS", b"\0\1"), METADATA),
+        (wrong(b"PLTE", bytes(6)), METADATA),  # a proposal only, as the picture has no palette
+        *((chunk(b"iCCP", body), PROFILE) for body in (b"", b"p3", b"p3\0\0not packed", b"p3\0\1packed")),
+        (chunk(b"acTL", bytes(8)) + chunk(b"fcTL", b"short") + chunk(b"fdAT", b""), None),
     ],
 )
 def test_faulty_or_long_metadata_of_a_png_is_left_out(before: bytes, remark: str | None, settings: Settings) -> None:
@@ -114,6 +122,27 @@ def test_a_jpeg_without_its_end_marker_is_taken_and_one_without_pixels_is_not(
                 refuse(io.BytesIO(data[:-cut]), settings)
 
 
+@pytest.mark.usefixtures("decoding_here")
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"restart_marker_blocks": 1}, {"restart_marker_rows": 1}, {"progressive": True}]
+    + [{"progressive": True, "restart_marker_blocks": blocks, "subsampling": 0} for blocks in (1, 3)],
+    ids=str,
+)
+def test_of_a_jpeg_that_is_cut_short_no_pixel_is_made_up(options: dict[str, Any]) -> None:
+    data = encoded(noise(3, (12, 9)).resize((72, 50)), "JPEG", quality=90, **options)
+    whole, taken = np.asarray(load(data, 10**6)), 0
+    for cut in (*range(1, 25), *range(25, len(data) - 700, 23)):
+        try:
+            made = np.asarray(load(data[:-cut], 10**6))
+        except Refused:
+            assert cut > 2
+            continue
+        np.testing.assert_array_equal(made, whole)
+        taken += 1
+    assert taken >= 2
+
+
 def test_a_png_without_its_end_marker_is_taken_and_one_without_pixels_is_not(settings: Settings) -> None:
     data = png(PIXELS)
     after = data[:-12] + chunk(b"tEXt", b"a\0" + bytes(50))
@@ -141,6 +170,35 @@ def test_data_after_the_picture_is_left_out(kind: str, remark: str, settings: Se
     said, pixels = remark_and_pixels(data + b"<script>alert(1)</script>", settings)
     assert said == remark
     np.testing.assert_array_equal(pixels, np.asarray(load_picture(io.BytesIO(data), settings)))
+
+
+def test_a_webp_without_its_last_padding_byte_is_taken(settings: Settings) -> None:
+    made = (encoded(noise(seed, (33, 20)), "WEBP", lossless=True) for seed in range(20))
+    data = next(data for data in made if int.from_bytes(data[16:20], "little") % 2)
+    assert data.endswith(b"\0")
+    said, pixels = remark_and_pixels(data[:-1], settings)
+    assert said is None
+    np.testing.assert_array_equal(pixels, np.asarray(load_picture(io.BytesIO(data), settings)))
+    with pytest.raises(MediaRejected):
+        inspect_picture(io.BytesIO(data[:-2]), settings)
+
+
+@pytest.mark.parametrize(
+    ("frame", "precision", "message"),
+    [
+        (0xC1, 12, "a JPEG of 12 bits a sample: export it as"),
+        (0xC3, 8, "a lossless or hierarchical JPEG: export"),
+        (0xF7, 8, "a JPEG-LS picture: export"),
+    ],
+)
+def test_a_jpeg_of_a_kind_that_is_not_read_is_called_by_its_name(
+    frame: int, precision: int, message: str, settings: Settings
+) -> None:
+    data = bytearray(encoded(PICTURE, "JPEG"))
+    at = data.index(b"\xff\xc0")
+    data[at + 1], data[at + 4] = frame, precision
+    with pytest.raises(MediaRejected, match=message):
+        inspect_picture(io.BytesIO(data), settings)
 
 
 def test_padding_and_further_pictures_after_a_jpeg_need_no_remark(settings: Settings) -> None:

@@ -8,12 +8,16 @@ import zlib
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
+import tifffile
 from PIL import Image, ImageCms
 from tests.unit.media import icc
 from tests.unit.media.pngs import png
 from tests.unit.media.samples import encoded
 
+from retllm.errors import MediaRejected
+from retllm.media import decoder
 from retllm.media.pictures import inspect_picture, load_picture
 from retllm.settings import Settings
 
@@ -154,6 +158,18 @@ def test_colours_under_transparency_are_converted_before_they_are_blended_with_w
     np.testing.assert_allclose(made, 188 * 128 / 255 + 255 * 127 / 255, atol=2)
 
 
+@pytest.mark.parametrize("opacity", [0, 128])
+def test_a_fourth_channel_of_a_bmp_that_is_all_zero_is_no_transparency(opacity: int, settings: Settings) -> None:
+    pixels = np.full((4, 4, 4), (60, 120, 200, opacity), np.uint8)  # blue, green, red
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    head = struct.pack("<IiiHHIIiiII", 108, 4, 4, 1, 32, 3, pixels.nbytes, 0, 0, 0, 0) + masks
+    start = 14 + 108
+    file = b"BM" + struct.pack("<IHHI", start + pixels.nbytes, 0, 0, start) + head.ljust(108, b"\0") + pixels.tobytes()
+    share = opacity / 255 if opacity else 1
+    expected = np.array([200, 120, 60]) * share + 255 * (1 - share)
+    np.testing.assert_allclose(shown(file, settings)[0, 0], expected, atol=1)
+
+
 @pytest.mark.parametrize(
     "profile",
     [b"no profile", ADOBE[:200], ADOBE[:128] + b"\xff" * 200, icc.cmyk_profile(), icc.gray_profile(1.0), b"\0" * 500],
@@ -179,6 +195,50 @@ def test_gamma_and_primaries_of_a_png_without_profile_count(settings: Settings) 
     senseless = [(b"cHRM", bytes(32)), (b"sRGB", b"\0")]
     for at in (0, 1):
         np.testing.assert_array_equal(shown(png(pixels, senseless[: at + 1]), settings), pixels)
+
+
+# primaries of ITU-R BT.2020, adapted to D50: XYZ of red, green, blue
+REC2020 = ((0.6734, 0.2790, -0.0019), (0.1657, 0.6753, 0.0300), (0.1251, 0.0457, 0.7968))
+
+
+@pytest.mark.parametrize(("primaries", "points"), [(12, icc.P3), (9, REC2020)], ids=["Display P3", "BT.2020"])
+def test_code_points_of_a_png_an_avif_and_a_heic_count(primaries: int, points: Any, settings: Settings) -> None:
+    picture = Image.new("RGB", (64, 64), (180, 130, 90))
+    # on these colours a curve of 2.2 is nearly that of sRGB
+    expected = managed(picture, icc.rgb_profile(2.2, points))
+    assert np.abs(expected[0, 0].astype(int) - (180, 130, 90)).max() > 8
+    chunks = [(b"cICP", bytes((primaries, 13, 0, 1))), (b"iCCP", b"a\0\0" + zlib.compress(ADOBE))]
+    np.testing.assert_allclose(shown(png(np.asarray(picture), chunks), settings), expected, atol=2)
+    pillow_heif.register_heif_opener()
+    best = {"AVIF": {"quality": 100, "speed": 10, "subsampling": "4:4:4"}, "HEIF": {"quality": -1, "chroma": 444}}
+    for kind, options in best.items():
+        data = encoded(picture, kind, **options)
+        at = data.index(b"colrnclx") + 8
+        data = data[:at] + struct.pack(">HH", primaries, 13) + data[at + 4 :]
+        np.testing.assert_allclose(shown(data, settings)[32, 32], expected[0, 0], atol=5)
+    # those of sRGB, and unknown ones, change nothing; the former although there is a profile
+    for known in (1, 200):
+        chunks = [(b"cICP", bytes((known, 13, 0, 1)))] + chunks[1:] * (known == 1)
+        np.testing.assert_array_equal(shown(png(np.asarray(picture), chunks), settings), np.asarray(picture))
+
+
+@pytest.mark.parametrize(
+    ("transfer", "signal", "expected"),
+    [
+        # ITU-R BT.2408, table 1: the signals of white paper at 203 cd/m2, and of a gray card at 26 cd/m2
+        (16, 0.58, 255),
+        (16, 0.38, 100),
+        (18, 0.75, 255),
+        (18, 0.38, 100),
+        (16, 1, 255),
+        (18, 0, 0),
+        (8, 0.5, 188),
+    ],
+)
+def test_white_paper_of_hdr_is_white(transfer: int, signal: float, expected: int, settings: Settings) -> None:
+    gray = np.full((4, 4, 3), round(signal * 65535), np.uint16)
+    made = shown(png(gray, [(b"cICP", bytes((9, transfer, 0, 1)))]), settings)
+    np.testing.assert_allclose(made, expected, atol=4)
 
 
 # depth
@@ -295,3 +355,93 @@ def test_tags_without_sense_change_nothing(settings: Settings) -> None:
     for tags in ({42113: "none"}, {341: 0}, {340: 5, 341: 2}, {281: 2**32 - 1}):
         made = shown(tiff(RAMP16, tags), settings)
         assert made.shape == (4, 64, 3)
+
+
+# colours of sixteen bits, and samples of other kinds; written by tifffile
+
+RAMP = np.linspace(0, 1, 64)
+COLOUR_RAMP = np.stack([RAMP, RAMP[::-1], RAMP**2], -1)[None].repeat(32, 0)
+BLUE_TOO = COLOUR_RAMP * 255
+
+
+def written(values: Pixels, photometric: str = "minisblack", **options: Any) -> bytes:
+    target = io.BytesIO()
+    tifffile.imwrite(target, values, photometric=photometric, **options)
+    return target.getvalue()
+
+
+@pytest.mark.usefixtures("decoding_here")
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"byteorder": ">"},
+        {"compression": "zlib"},
+        {"compression": "zlib", "byteorder": ">"},
+        {"tile": (16, 16)},
+        {"bigtiff": True},
+        {"planarconfig": "separate"},
+        {"planarconfig": "separate", "byteorder": ">"},
+    ],
+    ids=str,
+)
+def test_fewer_bits_in_sixteen_of_a_colour_are_scaled_as_those_of_gray(bits: int, options: Any) -> None:
+    values = np.rint(COLOUR_RAMP * (2**bits - 1)).astype(np.uint16)
+    planes = np.moveaxis(values, -1, 0) if "planarconfig" in options else values
+    made = np.asarray(decoder.load(written(planes, "rgb", **options), 10**6))
+    np.testing.assert_allclose(made, BLUE_TOO, atol=1.1)
+
+
+def test_twelve_bits_of_a_png_are_scaled_and_its_opacity_says_that_they_are_more(settings: Settings) -> None:
+    values = np.rint(COLOUR_RAMP * 4095).astype(np.uint16)
+    for chunks in ([], [(b"sBIT", b"\x0c" * 3)]):
+        np.testing.assert_allclose(shown(png(values, chunks), settings), BLUE_TOO, atol=1.1)
+    opacity = np.full((32, 64, 1), 65535, np.uint16)
+    for least, expected in ((opacity // 16, BLUE_TOO), (opacity, BLUE_TOO / 16)):
+        layers = np.concatenate([values, least], -1)
+        made = shown(written(layers, "rgb", extrasamples=["unassalpha"]), settings)
+        np.testing.assert_allclose(made, expected, atol=1.1)
+
+
+def test_a_declared_range_of_colours_counts(settings: Settings) -> None:
+    values = np.rint(COLOUR_RAMP * 16383).astype(np.uint16)
+    tags = [(281, 3, 1, 16383, True)]
+    np.testing.assert_allclose(shown(written(values, "rgb", extratags=tags), settings), BLUE_TOO, atol=1.1)
+    np.testing.assert_allclose(shown(written(values, "rgb"), settings), BLUE_TOO / 4, atol=1.1)
+
+
+def test_a_transparent_value_of_sixteen_bits_is_white(settings: Settings) -> None:
+    gray = np.array([[1000, 1001, 40_000, 65_535]], np.uint16)
+    made = shown(png(gray, [(b"tRNS", struct.pack(">H", 1001))]), settings)
+    np.testing.assert_allclose(made[0, :, 0], [1000 / 257, 255, 40_000 / 257, 255], atol=1)
+    colours = np.dstack([gray, gray, gray])
+    made = shown(png(colours, [(b"tRNS", struct.pack(">3H", 1001, 1001, 1001))]), settings)
+    np.testing.assert_allclose(made[0, :, 0], [1000 / 257, 255, 40_000 / 257, 255], atol=1)
+
+
+@pytest.mark.usefixtures("decoding_here")
+@pytest.mark.parametrize("kind", ["i1", "i2", "i4", "u4", "f4", "f8"])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_samples_of_every_kind_are_read_right(kind: str, photometric: str, order: str) -> None:
+    dtype = np.dtype(kind)
+    low, high = (-1e3, 1e6) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    values = np.rint(low + RAMP * (float(high) - low)).clip(low, high).astype(dtype)[None].repeat(32, 0)
+    for options in ({}, {"compression": "zlib"}, {"compression": "zlib", "tile": (16, 16)}):
+        made = np.asarray(decoder.load(written(values, photometric, byteorder=order, **options), 10**6))
+        np.testing.assert_allclose(made[3, :, 0], LEVELS if photometric == "minisblack" else 255 - LEVELS, atol=1.1)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (written(COLOUR_RAMP.astype(np.float32), "rgb"), "The file is a TIFF of 3 × 32-bit floats"),
+        (written(RAMP[None].astype(np.float16)), "The file is a TIFF of 1 × 16-bit floats"),
+        (written(RAMP[None].astype(np.complex64)), "The file is a TIFF of 1 × 64-bit complex floats"),
+        (tiff(RAMP16, {259: 34712}), "compression 34712"),
+    ],
+)
+def test_a_tiff_of_a_kind_that_is_not_read_is_called_by_its_name(data: bytes, message: str, settings: Settings) -> None:
+    with pytest.raises(MediaRejected, match=message):
+        inspect_picture(io.BytesIO(data), settings)

@@ -124,6 +124,25 @@ def test_a_heic_whose_header_hides_its_size_is_refused(settings: Settings) -> No
         inspect_picture(io.BytesIO(data.replace(size, size[:8] + struct.pack(">II", 64, 64))), settings)
 
 
+@pytest.mark.parametrize("major", [b"avif", b"mif1", b"msf1", b"miaf", b"MA1A", b"1pic"])
+@pytest.mark.parametrize("named", [True, False])
+def test_an_avif_is_told_by_its_codec(major: bytes, named: bool, settings: Settings) -> None:
+    data = written(quarters(), "AVIF")
+    assert b"avifmif1miaf" in data
+    data = data[:8] + major + data[12:]
+    if not named:
+        data = data.replace(b"avifmif1miaf", b"mif1mif1miaf")
+    seen = inspect_picture(io.BytesIO(data), settings)
+    assert (seen.media_type, seen.width) == ("image/avif", 64)
+    assert is_like(load(data, settings), quarters(), tolerance=12)
+
+
+def test_a_heic_in_another_codec_is_called_so(settings: Settings) -> None:
+    data = written(quarters(), "HEIF").replace(b"hvc1", b"vvc1").replace(b"hvcC", b"vvcC")
+    with pytest.raises(MediaRejected, match="of a kind that is not read here"):
+        inspect_picture(io.BytesIO(data), settings)
+
+
 def test_the_first_picture_of_an_animated_avif_is_taken(settings: Settings) -> None:
     data = written(quarters(), "AVIF", save_all=True, append_images=[Image.new("RGB", (64, 32))] * 2)
     assert data[8:12] == b"avis"

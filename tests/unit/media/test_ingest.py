@@ -204,7 +204,8 @@ def test_photographs_can_be_added(ingest: Ingest, items: Items, storage: Storage
     # Pillow can't read a TIFF with floating-point colours
     refused = [outcome for outcome in outcomes if outcome.status != "added"]
     assert [outcome.name for outcome in refused] == ["multipage_rgb.tif"]
-    assert "save it as" in reason(refused[0])
+    assert "a TIFF of 3 × 64-bit floats" in reason(refused[0])
+    assert "export it as PNG" in reason(refused[0])
     for item in items():
         assert open_picture(storage, item).size == (item.width, item.height)
 

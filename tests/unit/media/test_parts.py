@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
+from tests.unit.media import icc
 from tests.unit.media.films import film, sound, turned
 from tests.unit.media.samples import encoded, noise
 from tests.unit.media.test_pictures import is_like, quarters
@@ -23,7 +24,7 @@ from retllm.media import decoder, sandbox
 from retllm.media.decoding import films
 from retllm.media.decoding.facts import Blemish, Split
 from retllm.media.parts import BrokenPart, RenderedPart, read_parts
-from retllm.media.pictures import inspect_picture
+from retllm.media.pictures import inspect_single
 from retllm.media.sniffing import FileKind, sniff
 from retllm.settings import Settings
 
@@ -96,11 +97,11 @@ def tiff(*directories: tuple[Image.Image, dict[int, int]]) -> bytes:
     return target.getvalue()
 
 
-def test_the_number_of_pages_of_a_tiff_is_found_when_it_is_added(settings: Settings) -> None:
+def test_a_tiff_of_several_pages_is_told_from_one_picture(settings: Settings) -> None:
     for count in (1, 2, 7):
-        seen = inspect_picture(io.BytesIO(pages(count)), settings)
-        assert (seen.pages, seen.width, seen.height) == (count, 160, 120)
-    assert inspect_picture(io.BytesIO(encoded(noise(), "PNG")), settings).pages == 1
+        seen = inspect_single(io.BytesIO(pages(count)), settings)
+        assert (seen is None) is (count > 1)
+    assert inspect_single(io.BytesIO(encoded(noise(), "PNG")), settings) is not None
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,9 @@ def test_smaller_versions_thumbnails_and_masks_are_no_pages(
 ) -> None:
     others = [(noise(3, size), tags) for size, tags in smaller]
     for data in (tiff((noise(1, (160, 120)), {}), *others), tiff(*others, (noise(1, (160, 120)), {}))):
-        assert inspect_picture(io.BytesIO(data), settings).pages == 1
+        seen = inspect_single(io.BytesIO(data), settings)
+        assert seen is not None
+        assert (seen.width, seen.height) == (160, 120)
         (only,) = rendered(data, settings)
         assert (only.width, only.height, only.page, only.pages) == (160, 120, 1, 1)
 
@@ -148,6 +151,47 @@ def test_a_broken_page_of_a_tiff_has_a_reason_and_the_others_are_read(settings: 
     assert (second.page, second.pages) == (2, 3)
     assert "truncated" in second.reason
     assert isinstance(third, RenderedPart)
+
+
+def with_tag(data: bytes, tag: int, value: int) -> bytes:
+    """The TIFF with another value of a tag of its first page."""
+    changed, at = bytearray(data), int.from_bytes(data[4:8], "little")
+    for entry in range(at + 2, at + 2 + 12 * int.from_bytes(data[at : at + 2], "little"), 12):
+        if int.from_bytes(data[entry : entry + 2], "little") == tag:
+            changed[entry + 8 : entry + 12] = value.to_bytes(4, "little")
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "reason"),
+    [
+        (273, 10**6, "truncated"),
+        (259, 9999, "it is a TIFF of 3 × 8-bit integers, photometric interpretation 2, compression 9999"),
+        (262, 77, "photometric interpretation 77"),
+        (256, 0, "damaged"),
+    ],
+)
+def test_pages_after_a_broken_first_page_are_read(tag: int, value: int, reason: str, settings: Settings) -> None:
+    data = with_tag(tiff(*((picture, {}) for picture in plain(3))), tag, value)
+    assert inspect_single(io.BytesIO(data), settings) is None
+    first, *others = parts(data, settings)
+    assert isinstance(first, BrokenPart)
+    assert (first.page, first.pages) == (1, 3)
+    assert reason in first.reason
+    for part, colour in zip(others, COLOURS[1:], strict=False):
+        assert isinstance(part, RenderedPart)
+        assert shows(part, colour)
+
+
+def test_a_profile_counts_for_its_page_only(settings: Settings) -> None:
+    target, picture = io.BytesIO(), Image.new("RGB", (64, 64), (10, 200, 30))
+    with TiffImagePlugin.AppendingTiffWriter(target) as writer:
+        for profile in (icc.rgb_profile(1.0, icc.P3), None):
+            picture.save(writer, "TIFF", **({"icc_profile": profile} if profile else {}))
+            writer.newFrame()
+    shown = [np.asarray(Image.open(io.BytesIO(part.data)))[32, 32] for part in rendered(target.getvalue(), settings)]
+    assert abs(int(shown[0][2]) - 72) <= 4  # as Pillow's colour management says
+    np.testing.assert_allclose(shown[1], (10, 200, 30), atol=3)
 
 
 def test_a_page_with_too_many_pixels_is_not_decoded(settings: Settings) -> None:
@@ -251,7 +295,15 @@ def test_a_broken_page_of_a_pdf_has_a_reason_and_the_others_are_read(settings: S
 
 
 @pytest.mark.parametrize(
-    ("kind", "codec"), [("mp4", "mpeg4"), ("mp4", "libx264"), ("matroska", "libx264"), ("avi", "mpeg4")]
+    ("kind", "codec"),
+    [
+        ("mp4", "mpeg4"),
+        ("mp4", "libx264"),
+        ("matroska", "libx264"),
+        ("avi", "mpeg4"),
+        ("mpegts", "libx264"),  # without an index
+        ("mpegts", "mpeg2video"),
+    ],
 )
 def test_a_film_gives_a_frame_of_each_scene_with_its_time(kind: str, codec: str, settings: Settings) -> None:
     data = film(plain(4), kind=kind, codec=codec)

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.unit.media.films import film
 from tests.unit.media.outcomes import Items, Stored, add_file, statuses
 from tests.unit.media.samples import encoded, noise, packed
-from tests.unit.media.test_parts import COLOURS, pages, plain
+from tests.unit.media.test_parts import COLOURS, pages, plain, with_tag
 from tests.unit.uploading import add_files
 
 from retllm.db.enums import FileStatus, ItemKind, ItemState
@@ -183,6 +183,16 @@ def test_what_can_not_be_read_and_what_is_left_out_is_said(
     whole = rows(media_sessions, ingest.collection_id)[0]
     assert whole.remark == "The file has 3 pages; RETLLM_MAX_PARTS allows 2: the rest was left out."
     assert [item.part for item in items()] == [{"page": 1, "pages": 3}]
+
+
+def test_a_broken_first_page_is_told_and_the_others_are_added(ingest: Ingest, items: Items) -> None:
+    outcomes = add_file(ingest, "a.tif", io.BytesIO(with_tag(pages(3), 259, 9999)))
+    assert statuses(outcomes) == [
+        ("a.tif, page 1", "rejected"),
+        ("a.tif, page 2", "added"),
+        ("a.tif, page 3", "added"),
+    ]
+    assert [item.part for item in items()] == [{"page": 2, "pages": 3}, {"page": 3, "pages": 3}]
 
 
 def test_a_file_without_a_part_that_can_be_read_is_rejected(

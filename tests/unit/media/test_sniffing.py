@@ -8,10 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
+from tests.unit.media.samples import encoded
 
 from retllm.errors import MediaRejected
 from retllm.media.decoding.signatures import media_type_of
-from retllm.media.sniffing import FileKind, check_is_picture, sniff
+from retllm.media.sniffing import FileKind, check_is_picture, sniff, whole_media_type
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"])
@@ -85,6 +86,8 @@ def test_other_files_are_refused_with_their_type(data: bytes, name: str, message
         (b"\0\0\0\x18ftyp3gp5", "3GP"),
         (b"\x1a\x45\xdf\xa3\x01\0", "Matroska or WebM"),
         (b"RIFF\1\0\0\0AVI LIST", "AVI"),
+        ((b"G" + bytes(187)) * 3, "MPEG-TS"),
+        ((bytes(4) + b"G" + bytes(187)) * 3, "MPEG-TS"),  # of a camera
     ],
 )
 def test_films_are_recognized_under_any_name(data: bytes, what: str) -> None:
@@ -93,7 +96,30 @@ def test_films_are_recognized_under_any_name(data: bytes, what: str) -> None:
     with pytest.raises(MediaRejected, match=rf"The file is a film \({what}\)"):
         check_is_picture(data)
     assert sniff(b"far wide", "a.txt") is FileKind.TEXT
-    assert sniff(b"%PDF-1.7\n", "a.jpg") is FileKind.PDF
+
+
+@pytest.mark.parametrize("before", [b"", b"\r\n", b"\xef\xbb\xbf", b" \n\t"])
+def test_a_pdf_may_begin_with_an_empty_line(before: bytes) -> None:
+    assert sniff(before + b"%PDF-1.7\n", "a.jpg") is FileKind.PDF
+    assert whole_media_type(before + b"%PDF-1.7\n") == "application/pdf"
+    with pytest.raises(MediaRejected, match="The file is a PDF"):
+        check_is_picture(before + b"%PDF-1.7\n")
+
+
+@pytest.mark.parametrize("word", ["MZ", "FLIF", "qoif", "icns", "SDPX", "DDS "])
+def test_a_text_may_begin_with_the_letters_of_another_format(word: str) -> None:
+    assert sniff(f"{word} and so on".encode(), "a.txt") is FileKind.TEXT
+    with pytest.raises(MediaRejected, match="The file is a"):
+        sniff(word.encode() + bytes(9), "a.txt")
+
+
+def test_pictures_of_formats_that_stay_out_are_called_by_their_name() -> None:
+    made = Image.new("RGB", (20, 20), "red")
+    for kind, what in {"TGA": "TGA", "DDS": "DDS", "SGI": "SGI", "ICO": "an icon"}.items():
+        data = encoded(made, kind)
+        for check in (check_is_picture, lambda head: sniff(head, "a.jpg")):
+            with pytest.raises(MediaRejected, match=what):
+                check(data)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +131,9 @@ def test_films_are_recognized_under_any_name(data: bytes, what: str) -> None:
         ("mif1heicavif", "image/heic"),
         ("MiHBmif1heic", "image/heic"),
         ("avif", "image/avif"),
+        ("miafavifmif1", "image/avif"),
+        ("MA1Bavifmif1miaf", "image/avif"),
+        *((brand, "image/heic") for brand in ("avci", "j2ki", "vvic", "jpeg", "miaf")),
         ("avis", "image/avif"),
         ("avismsf1avif", "image/avif"),
         ("crx ", "image/x-canon-cr3"),

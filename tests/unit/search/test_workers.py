@@ -170,7 +170,7 @@ def test_a_candidate_that_no_attempt_can_score_keeps_its_coarse_rank_and_says_wh
     assert {unit.state for unit in world.units(search_id)} == {UnitState.DONE}
     rows = {row.name: row for row in view.candidates}
     assert rows["gone.png"].error == "gone.png: The stored file is missing."
-    assert rows["cut.png"].error.startswith("cut.png: The picture is damaged")
+    assert rows["cut.png"].error.startswith("cut.png: The file is damaged")
     assert rows["refused.png"].error == "refused.png: The model can't take this pair: too dull."
     for name in ("gone.png", "cut.png", "refused.png"):
         row = rows[name]

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from PIL import Image
 
 from retllm.media.decoding.facts import Blemish
 
+_JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MAX_TEXT = 1 << 20  # bytes of text in a PNG; more is not needed to show it
 MAX_PROFILE = 16 << 20
 """Maximum size of a colour profile in bytes; the largest in use, of printing presses, have a few MiB."""
 _ANCILLARY = 0x20  # bit of a chunk's first letter: pixels don't depend on it
-_SHORTEST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"sBIT": 1, b"acTL": 8}
+_SHORTEST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"sBIT": 1, b"cICP": 4}
+_ANIMATION = (b"acTL", b"fcTL", b"fdAT")  # of an animated PNG, of which the default picture is shown
+_COLOUR_TYPE = slice(25, 26)  # where a PNG has it
+_INDEXED = b"\3"
+_TRANSPARENT = {b"\0": 2, b"\2": 6}  # colour type -> least bytes of tRNS
 _EOI = b"\xff\xd9"
 _SEARCHED = 4096  # bytes at the end of a JPEG in which its end marker usually is
 _MARKERS_ALONE = frozenset((0x01, *range(0xD0, 0xD8)))
 _SOS = 0xDA
+_FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
+_LOSSLESS, _JPEG_LS = (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF), 0xF7
+_PROGRESSIVE = (0xC2, 0xCA)  # of Huffman and arithmetic coding
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_FILLED = 500  # bytes, more than the rest of a unit of blocks takes, some of which may not be shown
 
 
 @dataclass(slots=True)
@@ -30,40 +42,81 @@ class Mended:
     data: bytes
     blemishes: set[Blemish] = field(default_factory=set)
     bits: int | None = None  # of PNG's sBIT chunk
+    code_points: tuple[int, int] | None = None  # of PNG's cICP chunk
 
 
 def mended(data: bytes) -> Mended:
     """Return the file in a form that a strict decoder accepts, if its pixels are sound."""
     if data.startswith(_PNG):
         return _mended_png(data)
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(_JPEG):
         return _mended_jpeg(data)
+    if data[8:12] == b"WEBP":
+        return _mended_webp(data)
     found = Mended(data)
     if data.startswith(b"GIF8") and not data.rstrip(b"\0").endswith(b";"):
         found.blemishes.add(Blemish.END)
-    if data[8:12] == b"WEBP" and len(data) > int.from_bytes(data[4:8], "little") + 9:
-        found.blemishes.add(Blemish.TRAILING)
     return found
+
+
+def _mended_webp(data: bytes) -> Mended:
+    declared = int.from_bytes(data[4:8], "little") + 8
+    if len(data) > declared + 1:
+        return Mended(data, {Blemish.TRAILING})
+    at = 12
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + size
+        if at == len(data) and size % 2:  # a chunk of odd size has a byte after it, which some programs forget
+            return Mended(data[:4] + struct.pack("<I", len(data) - 7) + data[8:] + b"\0", set())
+        at += size % 2
+    return Mended(data)
 
 
 def is_complete(jpeg: bytes) -> bool:
     """Whether the pixels of a JPEG, to which an end marker was added, were all there before.
 
-    A decoder replaces missing data with gray. So the bytes before the added marker are followed by others: where the
-    data is complete, no pixel depends on these.
+    A decoder replaces missing data with gray. So the bytes before the added marker are followed by others, which begin
+    different codes and further restart intervals: where the data is complete, no pixel depends on these.
     """
     assert jpeg.endswith(_EOI)
     body = jpeg[: -len(_EOI)]
-    pixels = []
-    for added in (b"", b"\x2d\x5a\x93\x0c" * 64):
+    header = _scan_start(body)
+    if header is None or not _has_all_scans(body, header):
+        return False
+    pixels = set()
+    for added in (b"", *_continued(body)):
         with Image.open(io.BytesIO(body + added + _EOI), formats=("JPEG", "MPO")) as picture:
-            pixels.append(zlib.crc32(picture.tobytes()))
-    return pixels[0] == pixels[1]
+            pixels.add(zlib.crc32(picture.tobytes()))
+    return len(pixels) == 1
+
+
+def _continued(jpeg: bytes) -> Iterator[bytes]:
+    restarts = _RESTART.findall(jpeg, jpeg.rfind(bytes((0xFF, _SOS))))
+    following = restarts[-1][1] + 1 if restarts else 0
+    for byte in (0x55, 0xAA, 0x2D):
+        yield b"".join(bytes((byte,)) * _FILLED + bytes((0xFF, 0xD0 + (following + n) % 8)) for n in range(8))
+
+
+def _has_all_scans(jpeg: bytes, header: _Header) -> bool:
+    """Whether the scans of a progressive JPEG give every coefficient with all its bits."""
+    lacking = {(component, place) for component in header.progressive for place in range(64)}
+    at = header.scan - 1
+    while lacking and (at := jpeg.find(b"\xff\xda", at + 1)) >= 0:
+        after = at + 5 + 2 * jpeg[at + 4] if at + 4 < len(jpeg) else len(jpeg)
+        if after + 3 > len(jpeg):
+            break
+        first, last, bits = jpeg[after : after + 3]
+        if not bits & 15:  # none are left for a later scan
+            lacking -= {
+                (component, place) for component in jpeg[at + 5 : after : 2] for place in range(first, last + 1)
+            }
+    return not lacking
 
 
 def _mended_png(data: bytes) -> Mended:
     found, kept, text, at = Mended(data), [data[:8]], 0, len(_PNG)
-    ended = False
+    ended = is_changed = False
     while not ended and at + 12 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
@@ -71,33 +124,51 @@ def _mended_png(data: bytes) -> Mended:
             # all pixels come before a cut-off chunk that they don't need
             data = data[:at] if name[0] & _ANCILLARY else data
             break
-        body = data[at + 8 : end - 4] if name[0] & _ANCILLARY else b""
-        flaw = _flaw(name, body, data[end - 4 : end]) if body or name in _SHORTEST else None
+        is_needed = not name[0] & _ANCILLARY and (name != b"PLTE" or data[_COLOUR_TYPE] == _INDEXED)
+        body = b"" if is_needed or name in _ANIMATION else data[at + 8 : end - 4]
+        flaw = None if is_needed else _flaw(name, body, data[end - 4 : end], data[_COLOUR_TYPE])
         if flaw is None and name in (b"tEXt", b"zTXt", b"iTXt"):
             text += _text_size(name, body, _MAX_TEXT - text)
             flaw = Blemish.LONG_TEXT if text > _MAX_TEXT else None
         if flaw is not None:
             found.blemishes.add(flaw)
-        else:
+        elif name not in _ANIMATION:
             kept.append(data[at:end])
-            if name == b"sBIT":
-                found.bits = min(body)
+            _note(found, name, body)
+        is_changed |= flaw is not None or name in _ANIMATION
         ended, at = name == b"IEND", end
     rest = data[at:]
     if not ended:
         found.blemishes.add(Blemish.END)
     elif rest.strip(b"\0\r\n "):
         found.blemishes.add(Blemish.TRAILING)
-    if found.blemishes - {Blemish.TRAILING}:
+    if is_changed or not ended:
         found.data = b"".join(kept) + rest
     return found
 
 
-def _flaw(name: bytes, body: bytes, checksum: bytes) -> Blemish | None:
-    if zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(checksum, "big") or len(body) < _SHORTEST.get(name, 0):
+def _note(found: Mended, name: bytes, body: bytes) -> None:
+    """Keep what a chunk says that Pillow does not read."""
+    if name == b"sBIT":
+        found.bits = min(body)
+    elif name == b"cICP":
+        found.code_points = (body[0], body[1])
+
+
+def _flaw(name: bytes, body: bytes, checksum: bytes, colour_type: bytes) -> Blemish | None:
+    """Return what is wrong with a chunk that pixels don't need."""
+    if name in _ANIMATION:
+        return None
+    shortest = _TRANSPARENT.get(colour_type, 0) if name == b"tRNS" else _SHORTEST.get(name, 0)
+    if zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(checksum, "big") or len(body) < shortest:
         return Blemish.METADATA
-    if name == b"iCCP" and _expanded(body[body.find(b"\0") + 2 :], MAX_PROFILE) > MAX_PROFILE:
-        return Blemish.PROFILE
+    if name in (b"zTXt", b"iCCP"):
+        _, separator, packed = body.partition(b"\0")
+        is_faulty = not separator or packed[:1] != b"\0"  # a name, then the only method of compression
+        if name == b"zTXt":
+            return Blemish.METADATA if is_faulty else None
+        if is_faulty or not 0 < _expanded(packed[1:], MAX_PROFILE) <= MAX_PROFILE:
+            return Blemish.PROFILE
     return None
 
 
@@ -111,15 +182,15 @@ def _text_size(name: bytes, body: bytes, room: int) -> int:
             return len(body)
         # language and translated keyword come before the text
         at = body.find(b"\0", body.find(b"\0", at + 1) + 1) + 1
-    return _expanded(body[at:], room)
+    return _expanded(body[at:], room) or len(body)
 
 
 def _expanded(packed: bytes, limit: int) -> int:
-    """Return the unpacked length, or a number above ``limit``; what is not packed right counts as it is."""
+    """Return the unpacked length, or a number above ``limit``; 0 if it is not packed right."""
     try:
         return len(zlib.decompressobj().decompress(packed, limit + 1))
     except zlib.error:
-        return len(packed)
+        return 0
 
 
 def _mended_jpeg(data: bytes) -> Mended:
@@ -128,7 +199,7 @@ def _mended_jpeg(data: bytes) -> Mended:
     if start is None:
         return Mended(data)
     # inside the scans, this pair of bytes is nothing but the end marker
-    end = data.find(_EOI, start)
+    end = data.find(_EOI, start.scan)
     if end < 0:
         return Mended(data.removesuffix(b"\xff") + _EOI, {Blemish.END})
     rest = data[end + 2 :].lstrip(b"\0\xff\r\n ")
@@ -136,16 +207,45 @@ def _mended_jpeg(data: bytes) -> Mended:
     return Mended(data, {Blemish.TRAILING} if rest and not rest.startswith(b"\xd8\xff") else set())
 
 
-def _scan_start(data: bytes) -> int | None:
+@dataclass(frozen=True, slots=True)
+class _Header:
+    scan: int  # where the marker of the first scan is
+    progressive: bytes  # the identifiers of the components of a progressive picture
+
+
+def _scan_start(data: bytes) -> _Header | None:
     """Return where the first scan of a JPEG begins; metadata, which can hold a whole thumbnail, comes before it."""
+    components = b""
+    for marker, at, end in _segments(data):
+        if marker in _PROGRESSIVE:
+            components = data[at + 10 : end : 3]
+        if marker == _SOS:
+            return _Header(at, components)
+    return None
+
+
+def unread_jpeg(data: bytes) -> str | None:
+    """Return what a JPEG is whose frame is of a kind that no decoder here reads; None for others."""
+    for marker, at, _ in _segments(data) if data.startswith(_JPEG) else ():
+        if marker == _JPEG_LS:
+            return "a JPEG-LS picture"
+        if marker in _LOSSLESS:
+            return "a lossless or hierarchical JPEG"
+        if marker in _FRAMES and data[at + 4 : at + 5] not in (b"\x08", b""):
+            return f"a JPEG of {data[at + 4]} bits a sample"
+    return None
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker of each segment of a JPEG up to its first scan, where it is, and where the segment ends."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF or marker in _MARKERS_ALONE:
             at += 1 if marker == 0xFF else 2
             continue
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        yield marker, at, end
         if marker == _SOS:
-            return at + 2 + length
-        at += 2 + length
-    return None
+            return
+        at = end

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 from PIL import Image, ImageCms
 
-from retllm.media.decoding import profiles, tones
+from retllm.media.decoding import deep, profiles, tones
 from retllm.media.decoding.facts import Blemish, Source
 
 # what a profile describes -> the mode of the pictures it fits
@@ -13,13 +14,16 @@ _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
 
 def to_rgb(source: Source) -> Image.Image:
     """Return the decoded picture as sRGB over white; ``source.picture`` itself if it is that already."""
-    picture = source.picture
-    profile = _profile(picture)
-    if tones.has_more_bits(picture):
-        return _managed(tones.to_gray(source), profile, source)
+    profile = _profile(source)
+    if tones.has_more_bits(source.picture):
+        made = _managed(tones.to_gray(source), profile, source)
+        if isinstance(clear := source.picture.info.get("transparency"), int):
+            made.paste("white", mask=Image.fromarray(np.asarray(source.picture) == clear))
+        return made
+    picture = deep.shown(source)
     if picture.mode == "RGB" and not picture.has_transparency_data:
         return _managed(picture, profile, source)
-    if not picture.has_transparency_data:
+    if not picture.has_transparency_data or _is_unused(picture):
         base = picture if picture.mode in ("L", "CMYK", "LAB") else picture.convert("RGB")
         return _managed(base, profile if picture.mode != "1" else None, source)
     layer = picture.convert("RGBA")
@@ -30,9 +34,16 @@ def to_rgb(source: Source) -> Image.Image:
     return white
 
 
-def _profile(picture: Image.Image) -> bytes | None:
-    """Return the picture's profile, or one for what a PNG says of its colours without a profile."""
-    info = picture.info
+def _is_unused(picture: Image.Image) -> bool:
+    """Whether the fourth channel of a BMP is all zero, as programs write it that know of no transparency."""
+    return picture.format == "BMP" and picture.mode == "RGBA" and not picture.getchannel("A").getbbox()
+
+
+def _profile(source: Source) -> bytes | None:
+    """Return the picture's profile, or one for what its file says of its colours without a profile."""
+    info = source.picture.info
+    if source.code_points is not None:
+        return profiles.from_code_points(*source.code_points)
     if profile := info.get("icc_profile"):
         return bytes(profile)
     if "srgb" in info or not ("gamma" in info or "chromaticity" in info):

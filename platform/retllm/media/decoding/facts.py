@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from retllm.media.decoding.texts import Texts
 
@@ -41,8 +42,10 @@ class Source:
     format: str  # that of the file; ``picture.format`` may be that of a preview inside it
     blemishes: set[Blemish] = field(default_factory=set)
     bits: int | None = None  # significant bits of a sample, if the file says so
-    pages: int = 1
     texts: Texts | None = None  # None: they are to be read from the picture
+    code_points: tuple[int, int] | None = None  # primaries and transfer (ITU-T H.273), if they count
+    # opens a picture with colours of 16 bits once more; it is not decoded
+    again: Callable[[], ImageFile.ImageFile] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,14 +126,24 @@ def _every(container: Any, stream: Any, frames: float) -> Iterator[Any]:
 
 
 def _frame_at(container: Any, stream: Any, pts: int) -> Any:
-    """Return the frame at this time, None if it can't be decoded."""
+    """Return the frame at this time, None if it can't be decoded.
+
+    Where a film has no index, such as an MPEG transport stream, seeking may end after the time: it begins earlier then.
+    """
     import av
 
-    try:
-        container.seek(pts, stream=stream)
-        return next((frame for frame in container.decode(stream) if frame.pts is not None and frame.pts >= pts), None)
-    except av.FFmpegError:
-        return None
+    second = int(1 / stream.time_base)
+    for start in (pts, pts - 2 * second, pts - 10 * second, 0):
+        try:
+            container.seek(max(0, start), stream=stream)
+            frames = (frame for frame in container.decode(stream) if frame.pts is not None)
+            first = next(frames, None)
+            if first is None or (first.pts > pts and start > 0):
+                continue
+            return first if first.pts >= pts else next((frame for frame in frames if frame.pts >= pts), None)
+        except av.FFmpegError:
+            continue
+    return None
 
 
 def _spread(scenes: list[_Candidate], most: int) -> list[_Candidate]:

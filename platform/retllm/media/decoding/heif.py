@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
 
 from retllm.media.decoding.facts import Refused, Source
 from retllm.media.decoding.texts import texts_of
+
+_METADATA = 1 << 20  # bytes at the beginning of a file that the boxes of its pictures are in
 
 
 def read(data: bytes, max_pixels: int) -> Source:
@@ -29,7 +32,22 @@ def read(data: bytes, max_pixels: int) -> Source:
     # libheif has applied the file's own rotation, beside which neither EXIF nor XMP count
     for key in ("exif", "xmp"):
         picture.info.pop(key, None)
-    return Source(picture, "HEIF", texts=texts)
+    points = None if "icc_profile" in picture.info else code_points(data)
+    return Source(picture, "HEIF", texts=texts, code_points=points)
+
+
+def as_avif(data: bytes) -> bytes | None:
+    """Return a file whose pictures are in AV1 with the brand that Pillow expects; None if they are in another codec."""
+    head = data[:_METADATA]
+    if b"av1C" not in head or b"hvcC" in head:
+        return None
+    return data if data[8:12] in (b"avif", b"avis") else data[:8] + b"avif" + data[12:]
+
+
+def code_points(data: bytes) -> tuple[int, int] | None:
+    """Return primaries and transfer of the first colour box that has them (ISO/IEC 23008-12); None if there is none."""
+    at = data.find(b"colrnclx", 0, _METADATA) + 8
+    return struct.unpack_from(">HH", data, at) if 8 <= at <= len(data) - 4 else None
 
 
 def _check(size: tuple[int, int], max_pixels: int) -> None:

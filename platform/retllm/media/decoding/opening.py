@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from PIL import (
     AvifImagePlugin,
@@ -20,7 +21,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from retllm.media.decoding import blemishes, camera, heif, jpegxl, photoshop, tiff
+from retllm.media.decoding import blemishes, camera, deep, heif, jpegxl, photoshop, tiff
 from retllm.media.decoding.blemishes import Mended
 from retllm.media.decoding.facts import MAX_REASON, Blemish, Refused, Source
 from retllm.media.decoding.signatures import media_type_of
@@ -39,6 +40,9 @@ _PLUGINS = (
     WebPImagePlugin,
 )
 _HEAD = 64
+_MAX_WORDS = 80  # characters of a message inside another one
+# how libraries say that the file may be sound
+_UNSUPPORTED = ("unsupported", "not supported", "not yet supported", "not been built in", "unknown raw mode")
 
 
 def prepare() -> None:
@@ -47,11 +51,7 @@ def prepare() -> None:
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     # longer texts are left out before; profiles have a limit of their own
     PngImagePlugin.MAX_TEXT_CHUNK = blemishes.MAX_PROFILE
-    kinds = TiffImagePlugin.OPEN_INFO
-    # gray of 12 and 16 bits in the byte order or with the polarity that Pillow leaves out; colour.to_rgb reads both
-    kinds[(b"MM", 0, (1,), 1, (16,), ())] = kinds[(b"MM", 1, (1,), 1, (16,), ())]
-    for order in (b"II", b"MM"):
-        kinds[(order, 0, (1,), 1, (12,), ())] = kinds[(order, 1, (1,), 1, (12,), ())] = ("I;16", "I;12")
+    tiff.add_kinds()
 
 
 @contextmanager
@@ -61,6 +61,17 @@ def opened(data: bytes, max_pixels: int) -> Iterator[Source]:
         source = _open(data, max_pixels)
         with source.picture:
             yield source
+
+
+def count_pages(data: bytes) -> int:
+    """Return how many pages a TIFF has, whether they can be read or not; 1 for all other pictures."""
+    if media_type_of(data[:_HEAD]) != "image/tiff":
+        return 1
+    try:
+        raw_format, pages = _pages(data)
+    except Exception:  # the reason is found when it is opened
+        return 1
+    return 1 if raw_format else max(1, len(pages))
 
 
 @contextmanager
@@ -79,12 +90,16 @@ def refusing(max_pixels: int) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise Refused("unknown") from error
     except Exception as error:  # decoders raise anything (struct.error, SyntaxError, KeyError) on hostile bytes
-        reason = " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
-        raise Refused("damaged", reason=reason) from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if any(word in reason.lower() for word in _UNSUPPORTED):
+            raise Refused("unsupported", reason=f"of a kind that is not read here ({reason[:_MAX_WORDS]})") from error
+        raise Refused("damaged", reason=reason[:MAX_REASON]) from error
 
 
 def _open(data: bytes, max_pixels: int) -> Source:
     media_type = media_type_of(data[:_HEAD])
+    if media_type in ("image/heic", "image/avif") and (avif := heif.as_avif(data)):
+        return _pillow(avif, max_pixels)
     if media_type == "image/heic":
         return heif.read(data, max_pixels)
     if media_type == "image/vnd.adobe.photoshop":
@@ -94,6 +109,8 @@ def _open(data: bytes, max_pixels: int) -> Source:
         return read if isinstance(read, Source) else _inside(read, "JXL", max_pixels)
     if raw_format := camera.raw_format(media_type, data):
         return _raw(data, raw_format, max_pixels)
+    if media_type == "image/tiff":
+        return _tiff(data, max_pixels)
     return _pillow(data, max_pixels)
 
 
@@ -109,27 +126,46 @@ def _inside(jpeg: bytes, outer: str, max_pixels: int) -> Source:
     return source
 
 
+def _tiff(data: bytes, max_pixels: int) -> Source:
+    """Open the first page of a TIFF, or what a camera has in one."""
+    raw_format, pages = _pages(data)
+    if raw_format:
+        return _raw(data, raw_format, max_pixels)
+    again = partial(tiff.opened, io.BytesIO(data), pages[0] if pages else 0)
+    return _source(again(), Mended(data), again, max_pixels)
+
+
+def _pages(data: bytes) -> tuple[str | None, list[int]]:
+    """Return the camera's format of a TIFF, if it is one, and which directories are pages."""
+    with tiff.Directories(io.BytesIO(data)) as picture:
+        return camera.raw_format_of_tiff(picture.tag_v2), tiff.page_numbers(picture)
+
+
 def _pillow(data: bytes, max_pixels: int) -> Source:
     mended = blemishes.mended(data)
-    picture = _opened_by_pillow(mended, max_pixels)
-    format_ = picture.format or ""
-    if format_ == "TIFF" and (raw_format := camera.raw_format_of_tiff(picture.tag_v2)):  # type: ignore[attr-defined]
-        return _raw(data, raw_format, max_pixels)
-    pages = 1
-    if format_ == "TIFF":
-        pages = len(tiff.page_numbers(picture)) or 1  # type: ignore[arg-type]
-        picture.seek(0)
-    texts = texts_of(picture)
-    if format_ == "AVIF":
-        # Pillow has put the file's own rotation into EXIF, beside which XMP does not count
-        picture.info.pop("xmp", None)
-    return Source(picture, format_, mended.blemishes, mended.bits, pages, texts)
+    again = partial(_opened_by_pillow, mended)
+    return _source(again(), mended, again, max_pixels)
 
 
-def _opened_by_pillow(mended: Mended, max_pixels: int) -> ImageFile.ImageFile:
+def _opened_by_pillow(mended: Mended) -> ImageFile.ImageFile:
+    if kind := blemishes.unread_jpeg(mended.data):
+        raise Refused("unsupported", reason=kind)
     picture = Image.open(io.BytesIO(mended.data), formats=FORMATS)
-    if picture.width * picture.height > max_pixels:
-        raise Refused("pixels", width=picture.width, height=picture.height)
     if picture.format in ("JPEG", "MPO") and Blemish.END in mended.blemishes and not blemishes.is_complete(mended.data):
         raise Refused("damaged", reason="the file is cut short")
     return picture
+
+
+def _source(
+    picture: ImageFile.ImageFile, mended: Mended, again: Callable[[], ImageFile.ImageFile], max_pixels: int
+) -> Source:
+    if picture.width * picture.height > max_pixels:
+        raise Refused("pixels", width=picture.width, height=picture.height)
+    texts = texts_of(picture)
+    if picture.format == "AVIF":
+        # Pillow has put the file's own rotation into EXIF, beside which XMP does not count
+        picture.info.pop("xmp", None)
+        if "icc_profile" not in picture.info:
+            mended.code_points = heif.code_points(mended.data)
+    reopened = again if deep.is_deep(picture) else None
+    return Source(picture, picture.format or "", mended.blemishes, mended.bits, texts, mended.code_points, reopened)

@@ -26,8 +26,11 @@ _PICTURES = {
     b"\0MRM": "image/x-minolta-mrw",
 }
 _AVIF = {b"avif", b"avis"}
-# ISO/IEC 23008-12: pictures and sequences in HEVC, and the brands that name no codec
-_HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
+# ISO/IEC 23008-12: pictures and sequences by their codec (HEVC, then AVC, VVC, EVC, JPEG, JPEG 2000), and the brands
+# that name none. Those that can't be decoded are here so that they are not taken for films.
+_CODECS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+_OTHER_CODECS = {b"avci", b"avcs", b"vvic", b"vvis", b"evbi", b"evbs", b"jpeg", b"jpgs", b"j2ki", b"j2is"}
+_CONTAINERS = {b"mif1", b"mif2", b"msf1", b"miaf", b"MiPr"}
 
 
 def media_type_of(head: bytes) -> str | None:
@@ -52,6 +55,6 @@ def _by_brands(head: bytes) -> str | None:
     major, brands = head[8:12], {head[at : at + 4] for at in range(16, length - 3, 4)}
     if major == b"crx ":
         return "image/x-canon-cr3"
-    if major in _AVIF or (major in _HEIF and brands & _AVIF and not brands & (_HEIF - {b"mif1", b"mif2", b"msf1"})):
+    if major in _AVIF or (brands & _AVIF and not {major, *brands} & _CODECS):
         return "image/avif"
-    return "image/heic" if major in _HEIF or b"mif1" in brands else None
+    return "image/heic" if {major} & (_CODECS | _OTHER_CODECS | _CONTAINERS) or b"mif1" in brands else None

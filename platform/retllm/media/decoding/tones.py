@@ -10,7 +10,8 @@ from PIL import Image
 
 from retllm.media.decoding.facts import Source
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_UNSIGNED, _SIGNED = 1, 2  # sample formats
 # TIFF 6.0: (MinSampleValue, MaxSampleValue), (SMinSampleValue, SMaxSampleValue)
 _DECLARED = ((340, 341), (280, 281))
 _GDAL_NODATA = 42113
@@ -22,8 +23,8 @@ Levels = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
 def has_more_bits(picture: Image.Image) -> bool:
-    """Whether the picture has one channel of more than 8 bits."""
-    return picture.mode.startswith("I") or picture.mode == "F"
+    """Whether the picture has one channel of more than 8 bits, or of signed ones."""
+    return picture.mode.startswith("I") or picture.mode == "F" or (picture.mode == "L" and _format(picture) == _SIGNED)
 
 
 def to_gray(source: Source) -> Image.Image:
@@ -34,7 +35,7 @@ def to_gray(source: Source) -> Image.Image:
     highest. Values that are no number or stand for missing data (GDAL) don't count, and become black.
     """
     tags: Any = getattr(source.picture, "tag_v2", {})
-    values = np.asarray(source.picture, dtype=np.float32)
+    values = _values(source.picture)
     present = np.isfinite(values)
     if (missing := _missing(tags)) is not None:
         present &= values != missing
@@ -51,16 +52,44 @@ def to_gray(source: Source) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
 
 
+def _values(picture: Image.Image) -> Levels:
+    values = np.asarray(picture)
+    if picture.mode == "L":
+        values = values.view(np.int8)
+    elif picture.mode == "I" and _format(picture) == _UNSIGNED and values.dtype == np.int32:
+        values = values.view(np.uint32)  # Pillow has no such mode
+    return values.astype(np.float32)
+
+
+def _format(picture: Image.Image) -> int | None:
+    """Return the format of the samples of a TIFF; None for other files."""
+    tags: Any = getattr(picture, "tag_v2", None)
+    return None if tags is None else int(_number(tags.get(_SAMPLE_FORMAT)) or _UNSIGNED)
+
+
+def declares_range(tags: Any) -> bool:
+    """Whether the file may name the values of black and white."""
+    return any(highest in tags for _, highest in _DECLARED)
+
+
+def integer_range(low: float, high: float, tags: Any, bits: int | None) -> tuple[float, float]:
+    """Return the values of black and white of integers of 16 bits between ``low`` and ``high``.
+
+    Args:
+        tags: of a TIFF.
+        bits: significant bits of a sample, if the file says so.
+    """
+    return _declared(low, high, tags, 0) or (0.0, _integer_white(high, bits))
+
+
 def _range(values: Levels, tags: Any, source: Source) -> tuple[float, float]:
     """Return the values of black and white."""
     low, high = float(values.min()), float(values.max())
-    integers = source.picture.mode.startswith("I;16")
-    for lowest, highest in _DECLARED:
-        black, white = _number(tags.get(lowest, 0 if integers else None)), _number(tags.get(highest))
-        if black is not None and white is not None and black <= low and high <= white and black < white:
-            return black, white
-    if integers:
-        return 0.0, _integer_white(high, source.bits or _number(tags.get(_BITS_PER_SAMPLE)))
+    if source.picture.mode.startswith("I;16"):
+        bits = source.bits or _number(tags.get(_BITS_PER_SAMPLE))
+        return integer_range(low, high, tags, int(bits) if bits else None)
+    if declared := _declared(low, high, tags, None):
+        return declared
     if low >= 0 and high <= 1:
         return 0.0, 1.0
     if low >= 0 and high <= 255:  # 8-bit values in a wider type
@@ -68,7 +97,16 @@ def _range(values: Levels, tags: Any, source: Source) -> tuple[float, float]:
     return low, high
 
 
-def _integer_white(high: float, bits: float | None) -> float:
+def _declared(low: float, high: float, tags: Any, default: int | None) -> tuple[float, float] | None:
+    """Return the range that the tags name, if all values are in it; ``default`` is black if they name white only."""
+    for lowest, highest in _DECLARED:
+        black, white = _number(tags.get(lowest, default)), _number(tags.get(highest))
+        if black is not None and white is not None and black <= low and high <= white and black < white:
+            return black, white
+    return None
+
+
+def _integer_white(high: float, bits: int | None) -> float:
     if bits is not None and bits < 16 and high < 2**bits:
         return float(2**bits - 1)
     return next((2.0**bits - 1 for bits in _CONTAINED_BITS if high < 2**bits), 65535.0)
