@@ -75,7 +75,7 @@ def opened(stream: BinaryIO, settings: Settings) -> Iterator[Archive]:
     """
     with ExitStack() as stack:
         of_tar = tars.is_tar_archive(streams.head(stream))
-        reader = (tars.opened if of_tar else zips.opened)(stream, settings, stack)
+        reader: Reader = tars.opened(stream, settings, stack) if of_tar else zips.opened(stream, settings)
         clutter = ClutterCount()
         entries = [
             Entry(number, clean_name(name), size)
