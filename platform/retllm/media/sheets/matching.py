@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -9,7 +10,8 @@ from uuid import UUID
 from retllm.media.names import MAX_NAME, base_name, clean_name
 from retllm.media.sheets.references import Reference, is_number_of, keys, stem
 
-# folders that hold what is said of pictures elsewhere, and the folders of those pictures: annotations/ beside images/
+# words in the names of folders that hold what is said of pictures elsewhere, and of the folders of those pictures:
+# annotations/ beside images/, Flickr8k_text/ beside Flicker8k_Dataset/
 _DESCRIBING = frozenset(
     (
         "annotation",
@@ -25,6 +27,8 @@ _DESCRIBING = frozenset(
         "txt",
         "json",
         "csv",
+        "sheet",
+        "sheets",
     )
 )
 _OF_PICTURES = frozenset(
@@ -41,8 +45,16 @@ _OF_PICTURES = frozenset(
         "jpeg",
         "jpegimages",
         "png",
+        "dataset",
+        "datasets",
+        "data",
     )
 )
+_WORD = re.compile(r"[^\W_]+")
+# Flickr8k's own folder of pictures is misspelt
+_SPELLING = ("flicker", "flickr")
+# parts of names that are shorter are the same by chance
+_TELLING = 3
 
 LONG_NAME = 45
 """Names of pictures of at least so many characters are also found by their beginning: Google Takeout cuts them."""
@@ -203,9 +215,27 @@ def _beside(sheet: tuple[str, ...], named: tuple[str, ...], of_picture: tuple[st
     shorter = min(len(sheet), len(rest))
     if rest[:shorter] == sheet[:shorter] or _agrees(sheet, rest):
         return True
-    without = tuple(part for part in sheet if part.lower() not in _DESCRIBING)
-    pictures = tuple(part for part in rest if part.lower() not in _OF_PICTURES)
-    return without != sheet and (_agrees(without, pictures) or rest[: len(without)] == without)
+    without, pictures = _told_apart(sheet, _DESCRIBING | _OF_PICTURES), _told_apart(rest, _OF_PICTURES)
+    describing = not _DESCRIBING.isdisjoint(word for folder in sheet for word in _words(folder))
+    return describing and (_alike(reversed(without), reversed(pictures)) or _alike(without, pictures))
+
+
+def _words(folder: str) -> list[str]:
+    return _WORD.findall(folder.lower().replace(*_SPELLING))
+
+
+def _told_apart(folders: Sequence[str], general: frozenset[str]) -> list[tuple[str, bool]]:
+    """Return what the names of folders say besides ``general`` words, and whether they had any of these."""
+    parts = [(words, [word for word in words if word not in general]) for words in map(_words, folders)]
+    return [("".join(left), left != words) for words, left in parts if left]
+
+
+def _alike(sheet: Iterable[tuple[str, bool]], pictures: Iterable[tuple[str, bool]]) -> bool:
+    """Return whether folders agree as far as both go; captions_trainval2017 is also for images of val2017."""
+    return all(
+        a == b or (shortened and min(len(a), len(b)) >= _TELLING and (a in b or b in a))
+        for (a, shortened), (b, _) in zip(sheet, pictures, strict=False)
+    )
 
 
 @dataclass(slots=True)

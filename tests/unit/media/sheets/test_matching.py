@@ -63,6 +63,12 @@ def matched(row: str, sheet: str, *pictures: str) -> list[str]:
         ("a.png", "data/c.csv", ["data/images/a.png"], "data/images/a.png"),
         ("a.png", "data/meta2/c.csv", ["data/a.png"], "data/a.png"),
         ("b/x.png", "c.csv", ["a/b/x.png", "z/x.png"], "a/b/x.png"),
+        # folders as well-known collections have them
+        ("a.png", "annotations_trainval2017/annotations/c.json", ["val2017/a.png"], "val2017/a.png"),
+        ("a.png", "Flickr8k_text/Flickr8k.token.txt", ["Flicker8k_Dataset/a.png"], "Flicker8k_Dataset/a.png"),
+        ("a.png", "caption_datasets/c.json", ["flickr30k-images/a.png"], "flickr30k-images/a.png"),
+        ("val2014/a.png", "caption_datasets/c.json", ["coco/val2014/a.png"], "coco/val2014/a.png"),
+        ("a.png", "train_captions/c.csv", ["train_images/a.png", "val_images/a.png"], "train_images/a.png"),
         # addresses by their last part
         ("https://host/deep/a.png?w=200#top", "c.csv", ["x/a.png"], "x/a.png"),
         ("http://host/a%20b.png", "c.csv", ["a b.png"], "a b.png"),
@@ -95,6 +101,10 @@ def test_a_row_means_one_picture(row: str, sheet: str, pictures: list[str], expe
         ("/data/train/0001.png", "c.csv", "val/0001.png"),
         ("images/0001.png", "train/c.csv", "val/images/0001.png"),
         ("0001.png", "photos/c.csv", "images/0001.png"),
+        ("0001.png", "captions_2023/c.csv", "2024/0001.png"),
+        ("0001.png", "train_captions/c.csv", "val_images/0001.png"),
+        ("0001.png", "captions_2/c.csv", "images_20/0001.png"),
+        ("0001.png", "coco/annotations/c.csv", "flickr/images/0001.png"),
     ],
 )
 def test_a_row_means_no_picture_in_a_folder_that_it_contradicts(row: str, sheet: str, picture: str) -> None:
