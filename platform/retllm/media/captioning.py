@@ -80,12 +80,16 @@ class Captioner:
     Args:
         seen: the pictures of the upload.
         texts: whether rows without a picture become texts; otherwise only those of a sheet that has nothing but texts.
+        check: called often while a sheet is read; what it raises ends the reading.
     """
 
-    def __init__(self, ingest: Ingest, seen: NamesSeen, *, texts: bool = False) -> None:
+    def __init__(
+        self, ingest: Ingest, seen: NamesSeen, *, texts: bool = False, check: Callable[[], None] = lambda: None
+    ) -> None:
         self._ingest = ingest
         self._seen = seen
         self._texts = texts
+        self._check = check
 
     def read(self, documents: Sequence[Document]) -> Iterator[Writing]:
         """Read all documents; yield what writes them, to be called in this order."""
@@ -94,7 +98,7 @@ class Captioner:
         found = self._sorted(documents, lookup, refused)
         yield lambda _: refused
         lookup.with_sheets = {document.located.archive for document in found.sheets}
-        captions = SheetCaptions(self._ingest, lookup, texts=self._texts)
+        captions = SheetCaptions(self._ingest, lookup, texts=self._texts, check=self._check)
         for document in found.sheets:
             yield self._sheet(document, captions)
         given = captions.given

@@ -16,7 +16,9 @@ from tests.unit.media.samples import packed, picture
 from tests.unit.uploading import add_files
 
 from retllm.db.session import Sessions
+from retllm.media.captioning import Captioner, Document, Located, NamesSeen
 from retllm.media.ingest import FileOutcome, IncomingFile, Ingest
+from retllm.media.sniffing import FileKind
 
 
 def add_all(ingest: Ingest, files: Mapping[str, bytes | io.BytesIO], *, texts: bool = False) -> list[FileOutcome]:
@@ -260,3 +262,29 @@ def test_concurrent_sheets_are_all_applied(ingest: Ingest, items: Items) -> None
     # no update was lost, and each sheet was applied as a whole
     assert {item.version for item in items()} == {1 + len(sheets)}
     assert len({item.text for item in items()}) == 1
+
+
+class Ended(Exception):
+    """Somebody cancelled the upload."""
+
+
+COCO = {"images": [], "annotations": [{"image_id": n, "caption": f"caption {n}"} for n in range(5_000)]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (FileKind.JSONL, json.dumps(COCO).encode()),
+        (FileKind.CSV, b"file,caption\n" + b"a.png,a caption\n" * 20_000),
+    ],
+)
+def test_the_reading_of_a_long_sheet_can_be_ended_at_any_time(kind: FileKind, data: bytes, ingest: Ingest) -> None:
+    left = iter(range(5))
+
+    def check() -> None:
+        if next(left, None) is None:
+            raise Ended
+
+    document = Document(Located("captions"), kind, lambda: io.BytesIO(data))
+    with pytest.raises(Ended):
+        list(Captioner(ingest, NamesSeen(), check=check).read([document]))

@@ -5,17 +5,17 @@ A sheet is read first, and written later, so that what locks the items takes no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, cast
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind
 from retllm.errors import MediaRejected, RetllmError, TooLarge
-from retllm.media import records
+from retllm.media import records, streams
 from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome, rejected
@@ -71,15 +71,17 @@ class SheetCaptions:
 
     Args:
         texts: whether rows without a picture become texts.
+        check: called before each part of a sheet that is read or looked up; what it raises ends the reading.
 
     Attributes:
         given: the captions that pictures get.
     """
 
-    def __init__(self, ingest: Ingest, lookup: Lookup, *, texts: bool) -> None:
+    def __init__(self, ingest: Ingest, lookup: Lookup, *, texts: bool, check: Callable[[], None]) -> None:
         self._ingest = ingest
         self._lookup = lookup
         self._texts = texts
+        self._check = check
         self.given: dict[UUID, Given] = {}
 
     def read(self, located: Located, stream: BinaryIO, kind: FileKind) -> SheetToWrite:
@@ -90,10 +92,12 @@ class SheetCaptions:
             TooLarge: it is too large.
         """
         end: RetllmError | None = None
-        with read_rows(stream, kind, self._ingest.settings) as sheet:
+        watched = cast("BinaryIO", streams.Watched(stream, self._check))
+        with read_rows(watched, kind, self._ingest.settings) as sheet:
             run = SheetToWrite(self._ingest, self._lookup, located, as_texts=self._texts or sheet.is_texts)
             try:
                 for rows in batches(_checked(sheet, run.as_texts), _LOOKED_UP):
+                    self._check()
                     run.take(rows)
             except (MediaRejected, TooLarge) as error:
                 end = error
