@@ -17,12 +17,11 @@ from retllm.db.enums import ItemKind
 from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import records, streams
 from retllm.media.ingest import CheckedText, Ingest
-from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome, rejected
 from retllm.media.sheets import columns
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.jsons import MAX_ROWS
-from retllm.media.sheets.lookup import Lookup, Target
+from retllm.media.sheets.lookup import Lookup, Target, shown_name
 from retllm.media.sheets.matching import Located, may_be_one
 from retllm.media.sheets.reading import read_rows
 from retllm.media.sheets.references import Reference, reference
@@ -52,7 +51,7 @@ class _Captions:
     rows: list[int]
     name: str
     reference: Reference
-    whole: bool
+    target: Target
     remark: str | None
     texts: dict[str, None] = field(default_factory=dict)
     mixed_up_with: str | None = None
@@ -200,13 +199,23 @@ class SheetToWrite:
                 f"From row {row.number:,} on the sheet is not read: a sheet may have {MAX_ROWS:,} captions.",
                 limit=MAX_ROWS,
             )
-        known = self._captions.setdefault(
-            target.item_id, _Captions([], clean_name(row.file), named, target.whole, target.remark)
-        )
+        known = self._captions.get(target.item_id)
+        if known is not None and known.target.changed != target.changed:
+            # the picture is that of the row which names it as it is
+            if target.changed:
+                self._refuse(row.number, _not_it(row.number, row.file))
+                return
+            for number in known.rows:
+                self._refuse(number, _not_it(number, known.name))
+            known = None
+        if known is None:
+            known = _Captions([], shown_name(row.file), named, target, target.remark)
+            self._captions[target.item_id] = known
         known.rows.append(row.number)
         known.texts.update(dict.fromkeys(captions))
-        if not (known.whole and target.whole) and not may_be_one(known.reference, named):
-            known.mixed_up_with = clean_name(row.file)
+        certain = known.target.whole and target.whole and not target.changed
+        if not certain and not may_be_one(known.reference, named):
+            known.mixed_up_with = shown_name(row.file)
 
     def settle(self, given: dict[UUID, Given]) -> None:
         """Decide which captions count; those that an earlier sheet gives are in ``given``, which gets the new ones."""
@@ -277,6 +286,14 @@ class SheetToWrite:
         status: Literal["updated", "duplicate"] = "updated" if changed else "duplicate"
         outcome = FileOutcome(name="", status=status, item_id=item_id, kind=ItemKind.BOTH, remark=captions.remark)
         return self._named(number, outcome)
+
+
+def _not_it(number: int, name: str) -> Problem:
+    message = (
+        f"Row {number} names the picture {shown_name(name)!r}, which is not in this collection; one with another "
+        "suffix is, but has a row of its own: upload the picture or correct the name."
+    )
+    return problem(Reason.NOT_FOUND, message)
 
 
 @dataclass(frozen=True, slots=True)

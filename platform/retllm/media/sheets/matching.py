@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from retllm.media.names import MAX_NAME, base_name, clean_name
-from retllm.media.sheets.references import Reference, is_number_of, keys, stem
+from retllm.media.sheets.references import Reference, format_of, is_number_of, keys, stem
 
 # words in the names of folders that hold what is said of pictures elsewhere, and of the folders of those pictures:
 # annotations/ beside images/, Flickr8k_text/ beside Flicker8k_Dataset/
@@ -93,11 +93,13 @@ class Found:
 
     Attributes:
         whole: whether the row gave the whole path of the picture.
+        changed: whether the picture has a suffix of another format than the row says.
         elsewhere: pictures with a fitting last part in folders that the row contradicts.
     """
 
     pictures: tuple[Picture, ...] = ()
     whole: bool = False
+    changed: bool = False
     elsewhere: tuple[Picture, ...] = ()
 
 
@@ -123,8 +125,9 @@ def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) ->
             best, found = (form, *rank), []
         if (form, *rank) == best:
             found.append(picture)
-    whole = best is not None and best[2] < _BY_END
-    return Found(tuple(found), whole, tuple(elsewhere) if not found else ())
+    if best is None:
+        return Found(elsewhere=tuple(elsewhere))
+    return Found(tuple(found), best[2] < _BY_END, best[0] == _CHANGED)
 
 
 def _form(reference: Reference, name: str) -> int | None:
@@ -133,17 +136,23 @@ def _form(reference: Reference, name: str) -> int | None:
     bare = stem(base)
     wanted = reference.bases
     lower = [each.lower() for each in wanted]
+    alike = [each for each in wanted if stem(each).lower() == bare.lower() and format_of(each)]
     fits = (
         base == wanted[0],
         base in wanted,
+        base.lower() in lower and bare in map(stem, wanted),
         base.lower() in lower,
         bare in wanted,
         bare.lower() in lower,
         any(is_number_of(each, base) for each in wanted),
+        any(format_of(each) == format_of(base) for each in alike),
+        bool(alike),
     )
     return fits.index(True) if True in fits else None
 
 
+# the last one of the forms above: pictures are often converted after their sheet was written
+_CHANGED = 8
 _IN_FOLDER, _AT_ROOT, _BY_END = range(3)
 
 
@@ -203,8 +212,9 @@ def _agrees(first: Sequence[str], second: Sequence[str]) -> bool:
 
 
 def may_be_one(first: Reference, second: Reference) -> bool:
-    """Return whether two references may mean one picture, since their folders do not contradict each other."""
-    return _agrees(_resolved((), first.parts)[:-1], _resolved((), second.parts)[:-1])
+    """Return whether two references may mean one picture: neither their folders nor their formats differ."""
+    formats = {format_of(first.parts[-1]), format_of(second.parts[-1])} - {""}
+    return len(formats) < 2 and _agrees(_resolved((), first.parts)[:-1], _resolved((), second.parts)[:-1])
 
 
 def _beside(sheet: tuple[str, ...], named: tuple[str, ...], of_picture: tuple[str, ...], absolute: bool) -> bool:

@@ -80,6 +80,14 @@ def matched(row: str, sheet: str, *pictures: str) -> list[str]:
         ("9", "c.json", ["000000000009.jpg"], "000000000009.jpg"),
         ("A.PNG", "c.csv", ["a.png"], "a.png"),
         ("a.png", "c.csv", ["A.png", "a.png"], "a.png"),
+        ("A.PNG", "c.csv", ["A.png", "a.png"], "A.png"),
+        ("9", "c.json", ["COCO_val2014_000000000009.jpg"], "COCO_val2014_000000000009.jpg"),
+        ("https://host/get?id=3&file=x%2Fa.png#top", "c.csv", ["a.png"], "a.png"),
+        ("https://host/photos/12345", "c.csv", ["12345.jpg"], "12345.jpg"),
+        # pictures that were converted
+        ("a.jpeg", "c.csv", ["a.jpg", "a.png"], "a.jpg"),
+        ("a.png", "c.csv", ["a.webp"], "a.webp"),
+        ("x/a.png", "c.csv", ["x/a.webp", "y/a.png"], "x/a.webp"),
         ("a.v2", "c.csv", ["a.v2.png", "a.png"], "a.v2.png"),
         ("Train/a.png", "c.csv", ["train/a.png", "val/a.png"], "train/a.png"),
         (unicodedata.normalize("NFD", "é.png"), "c.csv", ["é.png"], "é.png"),
@@ -115,10 +123,18 @@ def test_a_row_means_no_picture_in_a_folder_that_it_contradicts(row: str, sheet:
 
 @pytest.mark.parametrize(
     ("row", "picture"),
-    [("a.png", "b.png"), ("a.png", "a.jpg"), ("a.png", "aa.png"), ("0001", "10001.jpg"), ("a", "a b.png")],
+    [("a.png", "b.png"), ("a.txt", "a.jpg"), ("a.png", "aa.png"), ("0001", "10001.jpg"), ("a", "a b.png")],
 )
 def test_another_name_is_no_candidate(row: str, picture: str) -> None:
     assert found(row, "c.csv", [picture]) == Found()
+
+
+@pytest.mark.parametrize(
+    ("row", "picture", "changed"),
+    [("a.png", "a.webp", True), ("a.jpeg", "a.JPG", False), ("a.tiff", "a.tif", False), ("a", "a.png", False)],
+)
+def test_a_picture_of_another_format_than_the_row_says_is_told(row: str, picture: str, changed: bool) -> None:
+    assert found(row, "c.csv", [picture]).changed is changed
 
 
 @pytest.mark.parametrize(
