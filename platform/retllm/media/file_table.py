@@ -31,7 +31,7 @@ SUFFIXES: dict[FileRole, tuple[str, ...]] = {
     FileRole.PAGES: (".pdf",),
     FileRole.FILM: (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts"),
     FileRole.TEXT: (".txt", ".text"),
-    FileRole.SHEET: (".csv", ".tsv", ".jsonl", ".ndjson", ".json"),
+    FileRole.SHEET: (".csv", ".tsv", ".token", ".jsonl", ".ndjson", ".json"),
     FileRole.SIDECAR: (".xmp", ".caption"),
     FileRole.ARCHIVE: (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz"),
 }
@@ -56,6 +56,7 @@ CLUTTER: dict[str, tuple[str, ...]] = {
         "ehthumbs.db",
         "ehthumbs_vista.db",
         "desktop.ini",
+        "*:Zone.Identifier",
         "System Volume Information",
     ),
     "remains of a file system check": ("lost+found", "found.00?"),
@@ -68,6 +69,11 @@ CLUTTER: dict[str, tuple[str, ...]] = {
         "Picasa.ini",
         "ZbThumbnail.info",
         "pspbrwse.jbf",
+    ),
+    "record of Google Photos that names no picture": (
+        "print-subscriptions.json",
+        "shared_album_comments.json",
+        "user-generated-memory-titles.json",
     ),
     "lock file of an office program": ("~$*",),
     "version history": (".git", ".svn", ".hg"),

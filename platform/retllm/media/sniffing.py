@@ -12,7 +12,7 @@ from retllm.media.formats import PICTURE_FORMATS
 from retllm.media.names import suffix_of
 from retllm.settings import Settings
 
-_CSV_SUFFIXES = frozenset({".csv", ".tsv"})
+_CSV_SUFFIXES = frozenset({".csv", ".tsv", ".token"})
 _JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 ACCEPTED = (

@@ -57,6 +57,11 @@ def names_a_picture(name: str) -> bool:
     return _AT_END.search(_NUMBER.sub(r"\1", name)) is not None
 
 
+def is_url(name: str) -> bool:
+    """Return whether ``name`` is an address and nothing else."""
+    return bool(_URL.match(name.strip())) and not any(map(str.isspace, name.strip()))
+
+
 def stem(name: str) -> str:
     """Return the last part of ``name`` without the suffix of a picture."""
     return _AT_END.sub("", base_name(name))
