@@ -7,7 +7,7 @@ from enum import StrEnum
 from retllm.errors import MediaRejected
 from retllm.media import tars, zips
 from retllm.media.decoding.signatures import media_type_of
-from retllm.media.file_table import FileRole, role_of
+from retllm.media.file_table import DESCRIBING, FileRole, role_of
 from retllm.media.formats import PICTURE_FORMATS
 from retllm.media.names import suffix_of
 from retllm.settings import Settings
@@ -102,8 +102,8 @@ def sniff(head: bytes, name: str) -> FileKind:
         return FileKind.PICTURE
     if head.startswith(zips.SIGNATURES) or tars.is_tar_archive(head):
         return FileKind.ARCHIVE
-    if head.startswith(_UTF16) and suffix_of(name) in _CSV_SUFFIXES | _JSONL_SUFFIXES:
-        return FileKind.CSV if suffix_of(name) in _CSV_SUFFIXES else FileKind.JSONL
+    if head.startswith(_UTF16) and role_of(name) in DESCRIBING:
+        return _by_suffix(name)
     if head.startswith(_PDF):
         return FileKind.PDF
     if _film(head) is not None:

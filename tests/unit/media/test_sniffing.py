@@ -62,7 +62,7 @@ def test_a_text_may_begin_like_a_bitmap() -> None:
         (b"RIFF\1\0\0\0WAVEfmt ", "a.wav", r"a sound \(WAV\)"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "a.jp2", "JPEG 2000"),
         (b"Rar!\x1a\x07", "a.zip", "RAR"),
-        (b"\xff\xfea\0b\0", "a.txt", "UTF-16"),
+        (b"\xff\xfea\0b\0", "a.md", "UTF-16"),
         (b"MZ\x90\0", "a.jpg", "program"),
         (b"a\0b", "a.txt", "is unknown"),
         (b"just words", "a.jpg", "is not such a picture"),

@@ -12,7 +12,7 @@ from retllm.db.session import Sessions, run_transaction
 from retllm.media import records
 from retllm.media.names import base_name, one_line
 from retllm.media.sheets import sidecars
-from retllm.media.sheets.matching import Found, Located, NamesSeen, Picture, find
+from retllm.media.sheets.matching import Found, Located, NamesSeen, Picture, find, path_stem
 from retllm.media.sheets.references import Reference, keys, stem
 from retllm.media.sheets.rows import Problem, Reason, problem
 
@@ -93,11 +93,10 @@ class Lookup:
         missing = [document for document, pictures in found.items() if not pictures and places[document]]
         if missing:
             stems = {base_name(place.path) for document in missing for place in places[document]}
-            earlier = self._earlier(stems)
+            earlier = self._earlier(stems | {stem.lower() for stem in stems})
             for document in missing:
                 found[document] = _first(
-                    [p for p in earlier.get(base_name(place.path), ()) if place.fits(p.located.name)]
-                    for place in places[document]
+                    _fitting(place, earlier.get(base_name(place.path).lower(), ())) for place in places[document]
                 )
         return {document: pictures for document, pictures in found.items() if pictures}
 
@@ -113,7 +112,13 @@ class Lookup:
         return found
 
     def _in_archive(self, place: sidecars.Beside, archive: UUID | None) -> list[Picture]:
-        return [p for p in self._seen.beside(place.path, archive) if place.fits(p.located.name)]
+        return _fitting(place, self._seen.beside(place.path, archive))
+
+
+def _fitting(place: sidecars.Beside, pictures: Iterable[Picture]) -> list[Picture]:
+    """Return the pictures that a place means; those whose letters are in another case only if there are no others."""
+    found = [picture for picture in pictures if place.fits(picture.located.name)]
+    return [picture for picture in found if path_stem(picture.located.name) == place.path] or found
 
 
 def _first(results: Iterable[list[Picture]]) -> list[Picture]:

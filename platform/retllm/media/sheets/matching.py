@@ -260,7 +260,7 @@ class NamesSeen:
         """Record that the file at ``located`` is this item (an older one, if it was a duplicate); None if rejected."""
         picture = Picture(located, item_id)
         self._by_stem.setdefault(stem(located.name).lower(), []).append(picture)
-        self._by_path.setdefault((located.archive, path_stem(located.name)), []).append(picture)
+        self._by_path.setdefault((located.archive, path_stem(located.name).lower()), []).append(picture)
         if len(base_name(located.name)) >= LONG_NAME:
             self._by_beginning.setdefault((located.archive, _beginning(located.name)), []).append(picture)
 
@@ -269,8 +269,8 @@ class NamesSeen:
         return [picture for key in keys(reference) for picture in self._by_stem.get(key, ())]
 
     def beside(self, path: str, archive: UUID | None) -> list[Picture]:
-        """Return the pictures with this path, whatever their suffix, in this archive."""
-        return self._by_path.get((archive, path), [])
+        """Return the pictures with this path in any case of letters, whatever their suffix, in this archive."""
+        return self._by_path.get((archive, path.lower()), [])
 
     def beginning(self, path: str, archive: UUID | None) -> list[Picture]:
         """Return the pictures in this archive whose long path begins with ``path``."""
