@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from retllm.errors import MediaRejected
-from retllm.media import tars, zips
+from retllm.media import other_kinds, tars, zips
 from retllm.media.decoding.signatures import media_type_of
 from retllm.media.file_table import DESCRIBING, FileRole, role_of
 from retllm.media.formats import PICTURE_FORMATS
@@ -36,30 +36,17 @@ class FileKind(StrEnum):
 
 PICTURED = (FileKind.PICTURE, FileKind.PDF, FileKind.FILM)
 """Kinds of files that become pictures."""
-_KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive: send a ZIP"),
-    (0, b"Rar!", "a RAR archive: send a ZIP"),
-    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture: save it as JPEG"),
-    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture: save it as JPEG"),
-    (0, b"\xc5\xd0\xd3\xc6", "a PostScript drawing: save it as PNG"),
-    (0, b"v/1\x01", "an OpenEXR picture: save it as PNG"),
-    (0, b"\0\0\1\0", "an icon: save it as PNG"),
-    (128, b"DICM", "a DICOM picture: save it as PNG"),
-    (0, b"\xd0\xcf\x11\xe0", "a document of Microsoft Office"),
-    (0, b"ID3\3", "a sound (MP3)"),
-    (0, b"ID3\4", "a sound (MP3)"),
-    (0, b"fLaC\0", "a sound (FLAC)"),
-    (8, b"WAVEfmt", "a sound (WAV)"),
-    (4, b"ftypM4A", "a sound (M4A)"),
-    (4, b"ftypM4B", "a sound (M4B)"),
-    (0, b"\xff\xfe", "a text in UTF-16: save it as UTF-8"),
-    (0, b"\xfe\xff", "a text in UTF-16: save it as UTF-8"),
-    (0, b"MZ", "a program"),
-    (0, b"\x7fELF", "a program"),
-)
 _PDF = b"%PDF-"
 _OTHER_KINDS = ((_PDF, "a PDF"), *((magic, "a ZIP archive") for magic in zips.SIGNATURES))
-_SOUNDS = (b"ftypM4A", b"ftypM4B")  # in the container of films
+# in the containers of films
+_SOUNDS = (
+    (4, b"ftypM4A"),
+    (4, b"ftypM4B"),
+    (28, b"OpusHead"),
+    (28, b"\1vorbis"),
+    (28, b"\x7fFLAC"),
+    (28, b"Speex   "),
+)
 _FILMS: tuple[tuple[int, bytes, str, str], ...] = (
     (4, b"ftypqt  ", "a film (MOV)", "video/quicktime"),
     (4, b"ftyp3g", "a film (3GP)", "video/3gpp"),
@@ -75,19 +62,10 @@ _FILMS: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a film (WMV)", "video/x-ms-wmv"),
     (0, b"OggS\0", "a film (Ogg)", "video/ogg"),
 )
-# files that begin like a text, in lower case
-_TEXTUAL = (
-    (b"<svg", "an SVG drawing: save it as PNG"),
-    (b"<!doctype svg", "an SVG drawing: save it as PNG"),
-    (b"<!doctype html", "an HTML page"),
-    (b"<html", "an HTML page"),
-    (b"<?xml", "an XML document"),
-    (b"%!ps", "a PostScript drawing: save it as PNG"),
-    (b"gimp xcf", "a GIMP drawing: export it as PNG"),
-    (b"#?radiance", "a Radiance picture: save it as PNG"),
-    (b"simple  =", "a FITS picture: save it as PNG"),
-    (b"at&tform", "a DjVu document: save its pages as PNG"),
-)
+# transport streams (ISO/IEC 13818-1) have packets of 188 bytes, with a time before each as cameras write them 192
+_SYNC = 0x47
+_PACKETS = ((0, 188), (4, 192))
+_TRANSPORT = "video/mp2t"
 
 
 def sniff(head: bytes, name: str) -> FileKind:
@@ -108,10 +86,10 @@ def sniff(head: bytes, name: str) -> FileKind:
         return FileKind.PDF
     if _film(head) is not None:
         return FileKind.FILM
-    if (what := _other(head, textual=not _describes_one(name))) is not None:
+    if (what := other_kinds.name_of(head, textual=not _describes_one(name))) is not None:
         raise MediaRejected(f"The file is {what}. Accepted: {ACCEPTED}.")
     if b"\0" in head:
-        raise MediaRejected(f"The kind of the file is unknown. Accepted: {ACCEPTED}.")
+        raise _misnamed(name)
     return _by_suffix(name)
 
 
@@ -134,14 +112,16 @@ def check_is_picture(head: bytes) -> None:
         raise MediaRejected("The file is empty.")
     if media_type_of(head) is None:
         known = next((what for magic, what in _OTHER_KINDS if head.startswith(magic)), None)
-        what = known or _film(head) or _other(head) or "not a picture that is known here"
+        what = known or _film(head) or other_kinds.name_of(head) or "not a picture that is known here"
         raise MediaRejected(f"The file is {what}. Accepted formats of pictures: {PICTURE_FORMATS}.")
 
 
 def _film(head: bytes) -> str | None:
     """Return what kind of film a file is. A text may have the same letters, but no zero."""
-    if b"\0" not in head or head.startswith(_SOUNDS, 4):
+    if b"\0" not in head or any(head.startswith(sound, at) for at, sound in _SOUNDS):
         return None
+    if _is_transport(head):
+        return "a film (MPEG transport stream)"
     return next((what for offset, magic, what, _ in _FILMS if head.startswith(magic, offset)), None)
 
 
@@ -149,17 +129,17 @@ def whole_media_type(head: bytes) -> str:
     """Return the media type of a file that has parts, of an accepted kind, by its first bytes (at least 64)."""
     if head.startswith(_PDF):
         return "application/pdf"
+    if _is_transport(head):
+        return _TRANSPORT
     film = (media_type for offset, magic, _, media_type in _FILMS if head.startswith(magic, offset))
     return media_type_of(head) or next(film, "application/octet-stream")
 
 
-def _other(head: bytes, *, textual: bool = True) -> str | None:
-    """Return what a file of another kind is, and what to do with it; without ``textual``, it may begin like markup."""
-    for offset, magic, what in _KNOWN_OTHERS:
-        if head.startswith(magic, offset):
-            return what
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower() if textual else b""
-    return next((what for opening, what in _TEXTUAL if start.startswith(opening)), None)
+def _is_transport(head: bytes) -> bool:
+    """Return whether a file begins with packets of a transport stream; of two, if there are not more."""
+    return any(
+        len(head) > start + size and all(byte == _SYNC for byte in head[start::size]) for start, size in _PACKETS
+    )
 
 
 def _describes_one(name: str) -> bool:
@@ -168,15 +148,23 @@ def _describes_one(name: str) -> bool:
 
 
 def _by_suffix(name: str) -> FileKind:
-    suffix, role = suffix_of(name), role_of(name)
+    suffix = suffix_of(name)
     if _describes_one(name):
         return FileKind.XMP if suffix == ".xmp" else FileKind.TEXT
     if suffix in _CSV_SUFFIXES:
         return FileKind.CSV
     if suffix in _JSONL_SUFFIXES:
         return FileKind.JSONL
+    raise _misnamed(name)
+
+
+def _misnamed(name: str) -> MediaRejected:
+    """Return why a file that is nothing that its name says is refused."""
+    suffix, role = suffix_of(name), role_of(name)
     if role is FileRole.PICTURE:
-        raise MediaRejected(f"The file is named {suffix} but is not such a picture: export it again as JPEG or PNG.")
+        return MediaRejected(f"The file is named {suffix} but is not such a picture: export it again as JPEG or PNG.")
     if role is FileRole.ARCHIVE:
-        raise MediaRejected(f"The file is named {suffix} but is not such an archive: pack it again.")
-    raise MediaRejected(f"The kind of the file is unknown. Accepted: {ACCEPTED}.")
+        return MediaRejected(f"The file is named {suffix} but is not such an archive: pack it again.")
+    if role is FileRole.FILM:
+        return MediaRejected(f"The file is named {suffix} but is not such a film: export it again as MP4.")
+    return MediaRejected(f"The kind of the file is unknown. Accepted: {ACCEPTED}.")
