@@ -162,6 +162,8 @@ def _headless(line: str, delimiters: str) -> tuple[str, tuple[str, ...]] | None:
     """Return delimiter and columns of a table that begins with a row instead of a header."""
     for delimiter in sorted(delimiters, key="\t|;,".find):
         fields = _split(line, delimiter)
+        if all(names_a_picture(field) or field.strip().isdecimal() for field in fields):
+            continue  # a list of pictures and labels, without words
         if len(fields) > 1 and names_a_picture(fields[0]):
             if len(fields) == 3 and fields[1].strip().isdecimal():
                 return delimiter, ("file", "comment_number", "caption")

@@ -174,6 +174,9 @@ def test_a_sheet_of_texts_is_told_by_its_columns() -> None:
         ("\ufeff", "empty: its first line"),
         ("a,b\n1,2\n", 'first line has the columns "a", "b"'),
         ("file\na.png\n", 'first line has the columns "file"'),
+        # pictures and labels, and judgments of captions
+        ("a.png,3\nb.png,4\n", 'first line has the columns "a.png", "3"'),
+        ("a.jpg\ta.jpg#2\t1\t1\t2\n", 'first line has the columns "a.jpg", "a.jpg#2"'),
     ],
 )
 def test_a_table_without_captions_is_refused_with_its_columns_and_those_it_needs(data: str, message: str) -> None:

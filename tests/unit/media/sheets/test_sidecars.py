@@ -141,7 +141,7 @@ def test_a_text_in_a_guessed_encoding_has_a_remark(ingest: Ingest, items: Items)
 
 
 def test_lists_of_names_and_boxes_are_no_texts_unless_asked_for(ingest: Ingest, items: Items) -> None:
-    files = {"train.txt": b"a.jpg\nb.jpg\n", "labels/a.txt": b"0 0.5 0.5 0.1 0.1\n"}
+    files = {"train.txt": b"a.jpg\ta.jpg#2\t1\t2\nb.jpg\tb.jpg#1\t2\t3\n", "labels/a.txt": b"0 0.5 0.5 0.1 0.1\n"}
     outcomes = add_all(ingest, files)
     assert "lists names of pictures without captions" in reason(outcomes[0])
     assert "boxes of objects" in reason(outcomes[1])
