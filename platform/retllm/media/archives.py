@@ -45,10 +45,17 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """An archive within the limits; ``entries`` lists its files, ``ignored`` has the outcomes of its clutter."""
+    """An archive within the limits.
+
+    Attributes:
+        entries: its files.
+        ignored: the outcomes of its clutter.
+        packed_as_one: whether opening it unpacks the whole, as a compressed tar is.
+    """
 
     entries: list[Entry]
     ignored: list[FileOutcome]
+    packed_as_one: bool
     _reader: Reader
     _settings: Settings
 
@@ -74,8 +81,9 @@ def opened(stream: BinaryIO, settings: Settings) -> Iterator[Archive]:
         TooLarge: it has more files than ``max_archive_files``, or more unpacked bytes than ``max_archive_bytes``.
     """
     with ExitStack() as stack:
-        of_tar = tars.is_tar_archive(streams.head(stream))
-        reader = (tars.opened if of_tar else zips.opened)(stream, settings, stack)
+        head = streams.head(stream)
+        of_tar = tars.is_tar_archive(head)
+        reader: Reader = tars.opened(stream, settings, stack) if of_tar else zips.opened(stream, settings)
         clutter = ClutterCount()
         entries = [
             Entry(number, clean_name(name), size)
@@ -83,7 +91,7 @@ def opened(stream: BinaryIO, settings: Settings) -> Iterator[Archive]:
             if not clutter.take(name)
         ]
         _check_limits(entries, settings)
-        yield Archive(entries, clutter.outcomes(), reader, settings)
+        yield Archive(entries, clutter.outcomes(), tars.is_compressed(head), reader, settings)
 
 
 def _check_limits(entries: list[Entry], settings: Settings) -> None:

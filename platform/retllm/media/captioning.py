@@ -24,7 +24,7 @@ from retllm.media.sheets.lookup import Lookup
 from retllm.media.sheets.matching import Located, NamesSeen, Picture
 from retllm.media.sheets.reading import is_sheet
 from retllm.media.sniffing import FileKind
-from retllm.media.texts import read_text
+from retllm.media.texts import read_text, without_words
 
 __all__ = ["Applied", "Captioner", "Document", "EarlierRows", "Given", "Located", "NamesSeen", "Writing"]
 
@@ -84,15 +84,23 @@ class Captioner:
         seen: the pictures of the upload.
         given: the captions that other files of the upload gave when they were read before; what is read now is added.
         texts: whether rows without a picture become texts; otherwise only those of a sheet that has nothing but texts.
+        check: called often while a sheet is read; what it raises ends the reading.
     """
 
     def __init__(
-        self, ingest: Ingest, seen: NamesSeen, given: dict[UUID, Given] | None = None, *, texts: bool = False
+        self,
+        ingest: Ingest,
+        seen: NamesSeen,
+        given: dict[UUID, Given] | None = None,
+        *,
+        texts: bool = False,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._ingest = ingest
         self._seen = seen
         self._given = {} if given is None else given
         self._texts = texts
+        self._check = check
 
     def read(self, documents: Sequence[Document]) -> Iterator[Writing]:
         """Read all documents; yield what writes them, to be called in this order."""
@@ -101,7 +109,7 @@ class Captioner:
         found = self._sorted(documents, lookup, refused)
         yield lambda _: refused
         lookup.with_sheets = {document.located.archive for document in found.sheets}
-        captions = SheetCaptions(self._ingest, lookup, self._given, texts=self._texts)
+        captions = SheetCaptions(self._ingest, lookup, self._given, texts=self._texts, check=self._check)
         for document in found.sheets:
             yield self._sheet(document, captions)
         given = captions.given
@@ -141,7 +149,7 @@ class Captioner:
                 found.texts.append(document)
         elif pictures and (kind is FileKind.XMP or self._is_object(document)):
             found.sidecars.append((document, pictures))
-        elif kind is FileKind.XMP:
+        elif kind is FileKind.XMP or (sidecars.is_of_one(name) and self._is_object(document)):
             raise MediaRejected(_no_picture(name))
         else:
             found.sheets.append(document)
@@ -164,10 +172,10 @@ class Captioner:
         """Read the captions of sidecars, except for pictures that a sheet or a better sidecar already ``given``."""
         texts: dict[UUID, str] = {}
         unwritten: list[Applied] = []
-        written: list[tuple[Document, list[UUID]]] = []
+        written: list[tuple[Document, list[UUID], str | None]] = []
         for document, pictures in some:
             try:
-                ids, text = self._read(document, pictures)
+                ids, text, remark = self._read(document, pictures)
             except (MediaRejected, TooLarge) as error:
                 unwritten.append(_refused(document, error))
                 continue
@@ -176,46 +184,52 @@ class Captioner:
                 unwritten.append(_unchanged(document, ids[0], None, "It has no caption."))
             elif not free:
                 other = next((given[item_id] for item_id in ids if given[item_id].text != text), None)
-                remark = f"Not used: {other.by!r} has the caption." if other else None
-                unwritten.append(_unchanged(document, ids[0], ItemKind.BOTH, remark))
+                unused = f"Not used: {other.by!r} has the caption." if other else None
+                unwritten.append(_unchanged(document, ids[0], ItemKind.BOTH, unused))
             else:
                 texts |= dict.fromkeys(free, text)
                 given |= dict.fromkeys(free, Given(document.located.name, text))
-                written.append((document, free))
+                written.append((document, free, remark))
 
         def write(session: Session) -> list[Applied]:
             changes = records.set_captions(session, texts)
             return unwritten + [
-                _changed(document, [item_id for item_id in ids if item_id in changes], changes)
-                for document, ids in written
+                _changed(document, [item_id for item_id in ids if item_id in changes], changes, remark)
+                for document, ids, remark in written
             ]
 
         return write
 
-    def _read(self, document: Document, pictures: Sequence[Picture]) -> tuple[list[UUID], str | None]:
-        """Return the items of a sidecar's pictures, and its caption."""
+    def _read(self, document: Document, pictures: Sequence[Picture]) -> tuple[list[UUID], str | None, str | None]:
+        """Return the items of a sidecar's pictures, its caption, and a remark."""
         ids = [picture.item_id for picture in pictures if picture.item_id is not None]
         names = [picture.located.name for picture in pictures]
         if not ids:
             raise MediaRejected(f"The picture {base_name(names[0])!r} beside it was rejected: upload both again.")
         with document.opened() as stream:
-            return ids, sidecars.caption(stream, document.kind, names, self._ingest.settings)
+            return ids, *sidecars.caption(stream, document.kind, names, self._ingest.settings)
 
     def _texts_of(self, documents: Sequence[Document]) -> Writing:
         refused: list[Applied] = []
-        read: list[tuple[Document, CheckedText]] = []
+        read: list[tuple[Document, CheckedText, str | None]] = []
         for document in documents:
             try:
                 with document.opened() as stream:
-                    text = read_text(stream, self._ingest.settings)
+                    text, remark = read_text(stream, self._ingest.settings)
+                if not self._texts and (reason := without_words(text)) is not None:
+                    raise MediaRejected(reason)
             except (MediaRejected, TooLarge) as error:
                 refused.append(_refused(document, error))
             else:
-                read += ((document, checked) for checked in self._ingest.check_texts([(text, document.located.name)]))
+                (checked,) = self._ingest.check_texts([(text, document.located.name)])
+                read.append((document, checked, remark))
 
         def write(session: Session) -> list[Applied]:
-            outcomes = self._ingest.insert_texts(session, [checked for _, checked in read])
-            added = [Applied(document, [outcome]) for (document, _), outcome in zip(read, outcomes, strict=True)]
+            outcomes = self._ingest.insert_texts(session, [checked for _, checked, _ in read])
+            added = [
+                Applied(document, [outcome.model_copy(update={"remark": remark})])
+                for (document, _, remark), outcome in zip(read, outcomes, strict=True)
+            ]
             return refused + added
 
         return write
@@ -239,10 +253,10 @@ def _unchanged(document: Document, item_id: UUID, kind: ItemKind | None, remark:
     return Applied(document, [FileOutcome(name=name, status="duplicate", item_id=item_id, kind=kind, remark=remark)])
 
 
-def _changed(document: Document, ids: Sequence[UUID], changes: Mapping[UUID, bool]) -> Applied:
+def _changed(document: Document, ids: Sequence[UUID], changes: Mapping[UUID, bool], remark: str | None) -> Applied:
     """Return the outcome of a sidecar of these items, as far as they still exist."""
     if not ids:
         return _refused(document, MediaRejected("The picture beside it was deleted during the upload."))
     status: Literal["updated", "duplicate"] = "updated" if any(changes[item_id] for item_id in ids) else "duplicate"
     name = document.located.name
-    return Applied(document, [FileOutcome(name=name, status=status, item_id=ids[0], kind=ItemKind.BOTH)])
+    return Applied(document, [FileOutcome(name=name, status=status, item_id=ids[0], kind=ItemKind.BOTH, remark=remark)])

@@ -46,7 +46,7 @@ SUFFIXES: dict[FileRole, tuple[str, ...]] = {
         ".ogv",
     ),
     FileRole.TEXT: (".txt", ".text"),
-    FileRole.SHEET: (".csv", ".tsv", ".jsonl", ".ndjson", ".json"),
+    FileRole.SHEET: (".csv", ".tsv", ".token", ".jsonl", ".ndjson", ".json"),
     FileRole.SIDECAR: (".xmp", ".caption"),
     FileRole.ARCHIVE: (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz"),
 }
@@ -71,6 +71,7 @@ CLUTTER: dict[str, tuple[str, ...]] = {
         "ehthumbs.db",
         "ehthumbs_vista.db",
         "desktop.ini",
+        "*:Zone.Identifier",
         "System Volume Information",
     ),
     "remains of a file system check": ("lost+found", "found.00?"),
@@ -83,6 +84,11 @@ CLUTTER: dict[str, tuple[str, ...]] = {
         "Picasa.ini",
         "ZbThumbnail.info",
         "pspbrwse.jbf",
+    ),
+    "record of Google Photos that names no picture": (
+        "print-subscriptions.json",
+        "shared_album_comments.json",
+        "user-generated-memory-titles.json",
     ),
     "lock file of an office program": ("~$*",),
     "version history": (".git", ".svn", ".hg"),

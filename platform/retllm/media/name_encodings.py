@@ -16,6 +16,9 @@ from statistics import fmean
 _WESTERN = "äöüÄÖÜßéÉÀèêëàâçñóíáúîïôûåÅæÆøØœãõ"
 _CENTRAL = "ąćęłńóśźżáčďéěíňřšťúůýžőűäöüßŁŚŻČŘŠŽ"
 _RUSSIAN = "абвгдежзийклмнопрстуфхчшыьяАБВГДЕЖЗИЙКЛМНОПРСТУФХЧШЩЭЮЯ"
+_TURKISH = "çğıöşüÇĞİÖŞÜâî"
+_GREEK = "αοιετνσρκπμλυςηωάέίόύήώγδβθφχΑΟΙΕΤΝΣΡΚΠΜΛΥΗΩΦΧΓΔ"
+_HEBREW = "אבגדהוזחטיכלמנסעפצקרשתםןףץך"
 _JAPANESE = (
     "のにはをたがでてとしれさいうるなもかこらりんきまあスンルトリアイラクシレドジフタグメーロカマッコテニ"
     "写真日本人年月大中小上下山川海空花春夏秋冬画像図表資料新旧会社東京都市家族旅行東西南北猫犬子供時間食事学校名前集合運動祭誕生結婚式"
@@ -69,6 +72,13 @@ _OTHERS = (
     _Encoding("cp1250", "LATIN", _CENTRAL),
     _Encoding("cp866", "CYRILLIC", _RUSSIAN),
     _Encoding("cp1251", "CYRILLIC", _RUSSIAN),
+    _Encoding("koi8-r", "CYRILLIC", _RUSSIAN),
+    _Encoding("cp857", "LATIN", _TURKISH),
+    _Encoding("cp1254", "LATIN", _TURKISH),
+    _Encoding("cp737", "GREEK", _GREEK),
+    _Encoding("cp1253", "GREEK", _GREEK),
+    _Encoding("cp862", "HEBREW", _HEBREW),
+    _Encoding("cp1255", "HEBREW", _HEBREW),
     # level 1 of JIS X 0208, GB 2312 and Big5; the syllables of KS X 1001
     _Encoding("cp932", "CJK|HIRAGANA|KATAKANA", _JAPANESE, range(0x82, 0x98)),
     _Encoding("gbk", "CJK", _CHINESE, range(0xB0, 0xD8)),
@@ -82,6 +92,8 @@ _COMMON_PAIR, _USUAL_PAIR = 4.0, 2.5
 # second bytes below belong to extensions of the standard
 _TRAIL = {"cp932": 0, "gbk": 0xA0, "big5": 0, "cp949": 0xA0}
 _UNLIKELY = -3.0
+# planes of Unicode that have no characters
+_NO_CHARACTERS = range(0x40000, 0xE0000)
 # how much the usual encoding of a source is preferred
 _USUAL = 0.5
 # characters that are looked at; more of them change nothing
@@ -102,10 +114,11 @@ def decoded(names: Sequence[bytes], *, dos: bool = False) -> list[str]:
 
 def _is_utf8(name: bytes) -> bool:
     try:
-        name.decode("utf-8")
+        text = name.decode("utf-8")
     except UnicodeDecodeError:
         return False
-    return True
+    # four letters of an old code page may have the form of a character, but not of one that exists
+    return not any(c in _NO_CHARACTERS for c in map(ord, text))
 
 
 def _best(names: Sequence[bytes], *, dos: bool) -> str:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState
 from retllm.db.locks import lock_collection, lock_collections_of_items
+from retllm.db.many import insert_many, update_many
 from retllm.db.tables import Collection, Embedding, Item, Job, Search, Source
 
 _PICTURES = (ItemKind.IMAGE, ItemKind.BOTH)
@@ -58,18 +59,18 @@ def insert_items(session: Session, rows: Sequence[Mapping[str, Any]]) -> set[uui
 
     All rows have the same fields. Return the keys of the inserted items.
     """
+    # sorted by content, so that two uploads of the same contents can't deadlock
+    values = [
+        {"state": ItemState.READY, "version": 1, **row}
+        for row in sorted(rows, key=lambda row: str(row["content_sha256"]))
+    ]
     inserted = session.execute(
-        insert(Item)
+        insert_many(Item, values)
         .on_conflict_do_nothing(
             index_elements=[Item.collection_id, Item.content_sha256],
             index_where=sa.text("state = 'ready'"),
         )
-        .returning(Item.id),
-        # sorted by content, so that two uploads of the same contents can't deadlock
-        [
-            {"state": ItemState.READY, "version": 1, **row}
-            for row in sorted(rows, key=lambda row: str(row["content_sha256"]))
-        ],
+        .returning(Item.id)
     )
     return set(inserted.scalars())
 
@@ -113,19 +114,17 @@ def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uu
     known = [Known(*row) for row in rows]
     changed = [item for item in known if item.text != captions[item.id]]
     if changed:
-        session.execute(
-            sa.update(Item),
-            [
-                {
-                    "id": item.id,
-                    "text": captions[item.id],
-                    "kind": ItemKind.BOTH,
-                    "version": item.version + 1,
-                    "error": None,
-                }
-                for item in changed
-            ],
-        )
+        values = [
+            {
+                "id": item.id,
+                "text": captions[item.id],
+                "kind": ItemKind.BOTH,
+                "version": item.version + 1,
+                "error": None,
+            }
+            for item in changed
+        ]
+        session.execute(update_many(Item, values).execution_options(synchronize_session=False))
     return {item.id: item in changed for item in known}
 
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO, Protocol, cast
 
@@ -25,6 +25,21 @@ class Readable(Protocol):
 
     def read(self, count: int, /) -> bytes:
         """Return at most ``count`` bytes, none at the end."""
+
+
+class Watched:
+    """A seekable stream that calls ``check`` before it is read; what that raises ends the reading."""
+
+    def __init__(self, stream: BinaryIO, check: Callable[[], None]) -> None:
+        self._stream = stream
+        self._check = check
+        self.seek = stream.seek
+        self.tell = stream.tell
+
+    def read(self, count: int = -1, /) -> bytes:
+        """Return at most ``count`` bytes, none at the end."""
+        self._check()
+        return self._stream.read(count)
 
 
 def mebibytes(count: int) -> str:

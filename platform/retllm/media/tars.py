@@ -108,7 +108,12 @@ class Tar:
 
 def is_tar_archive(head: bytes) -> bool:
     """Return whether a file with these first bytes (at least 512) is a tar, or compressed and therefore maybe one."""
-    return head.startswith(_COMPRESSED) or _is_plain(head)
+    return is_compressed(head) or _is_plain(head)
+
+
+def is_compressed(head: bytes) -> bool:
+    """Return whether a file with these first bytes is compressed as a whole."""
+    return head.startswith(_COMPRESSED)
 
 
 def _is_plain(head: bytes) -> bool:
@@ -129,7 +134,7 @@ def opened(stream: BinaryIO, settings: Settings, stack: ExitStack) -> Tar:
         TooLarge: it has too many headers, or unpacks to more than ``max_archive_bytes``.
     """
     head = streams.head(stream)
-    if head.startswith(_COMPRESSED):
+    if is_compressed(head):
         stream = _decompressed(stream, head, settings, stack)
         if not _is_plain(streams.head(stream)):
             raise MediaRejected("The file is compressed but no tar archive: unpack it first.")

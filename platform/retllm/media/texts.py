@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media import streams
+from retllm.media.sheets.encodings import as_text, encoding_of
+from retllm.media.sheets.references import names_a_picture
 from retllm.settings import Settings
 
 # maximum bytes of a character in UTF-8
 _MAX_BYTES_PER_CHAR = 4
+_NUMBER = re.compile(r"[-+]?\d{0,20}\.?\d{1,30}(?:[eE][-+]?\d{1,3})?")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -39,11 +42,18 @@ def clean_text(text: str, settings: Settings) -> str:
     return clean
 
 
-def read_text(stream: BinaryIO, settings: Settings) -> str:
-    """Read a UTF-8 file, with or without byte order mark, and normalise it by :func:`clean_text`.
+class ReadText(NamedTuple):
+    """The text of a file, and a remark if its encoding was guessed."""
+
+    text: str
+    remark: str | None
+
+
+def read_text(stream: BinaryIO, settings: Settings) -> ReadText:
+    """Read a file in UTF-8, UTF-16 or Windows-1252, and normalise it by :func:`clean_text`.
 
     Raises:
-        MediaRejected: it is not UTF-8, or see :func:`clean_text`.
+        MediaRejected: it is in another encoding, or see :func:`clean_text`.
         TooLarge: see :func:`clean_text`; a file that is too long is not read.
     """
     max_bytes = settings.max_text_chars * _MAX_BYTES_PER_CHAR + len("\ufeff".encode())
@@ -52,12 +62,31 @@ def read_text(stream: BinaryIO, settings: Settings) -> str:
             f"The text is too long; RETLLM_MAX_TEXT_CHARS allows {settings.max_text_chars:,} characters.",
             limit=settings.max_text_chars,
         )
-    try:
-        return clean_text(stream.read().decode("utf-8"), settings)
-    except UnicodeDecodeError as error:
-        raise MediaRejected(
-            f"The text is not UTF-8 (byte {error.start + 1:,}): save it as UTF-8 and send it again."
-        ) from error
+    encoding = encoding_of(stream, max_bytes, western=True)
+    with as_text(stream, encoding) as text:
+        return ReadText(clean_text(text.read(), settings), encoding.remark if encoding.guessed else None)
+
+
+def without_words(text: str) -> str | None:
+    """Return why a text says nothing in words: it has boxes of objects, or names of pictures; None if it does."""
+    lines = [line.replace(",", " ").split() for line in text.splitlines() if line.strip()]
+    if all(len(line) > 4 and line[0].isdecimal() and all(map(_is_share, line[1:])) for line in lines):
+        return "The file has boxes of objects in numbers, no words: leave it out."
+    names = [[word for word in line if names_a_picture(word)] for line in lines]
+    numbers = [[word for word in line if _is_number(word)] for line in lines]
+    all_told = all(len(a) + len(b) == len(line) for a, b, line in zip(names, numbers, lines, strict=True))
+    # a single name may be a text
+    if all_told and all(names) and sum(map(len, names)) > 1:
+        return "The file lists names of pictures without captions: add a caption to each line, or leave it out."
+    return None
+
+
+def _is_share(word: str) -> bool:
+    return _is_number(word) and 0 <= float(word) <= 1
+
+
+def _is_number(word: str) -> bool:
+    return _NUMBER.fullmatch(word) is not None
 
 
 def text_sha256(clean: str) -> str:

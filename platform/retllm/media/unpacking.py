@@ -1,20 +1,20 @@
 """Locate and unpack one file of a ZIP with bounded memory.
 
-The ``zipfile`` module trusts the directory unconditionally, so it is used only to read the directory. Files must be
-stored or compressed with Deflate, the default of common tools.
+The ``zipfile`` module trusts the directory unconditionally, so it is not used. Files must be stored or compressed with
+Deflate, the default of common tools.
 """
 
 from __future__ import annotations
 
 import stat
 import struct
-import zipfile
 import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from retllm.errors import MediaRejected
+from retllm.media.zip_directory import ZipEntry
 
 # APPNOTE.TXT 6.3.10, section 4.3.7: signature, version, flags, method, time, date, CRC, both sizes, both lengths
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -23,14 +23,14 @@ _SIGNATURE = b"PK\x03\x04"
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _DESCRIPTOR = 0x8
 _PATCH = 0x20
-_UTF8_NAME = 0x800
 _IN_ZIP64 = 0xFFFFFFFF  # the size is in a ZIP64 extra field
 # maximum compression ratio: pictures have about 1, texts 10 to 20, drawn bitmaps about 100, and ZIP bombs 1,000 or more
 MAX_RATIO = 200
 # files up to this size may have any ratio
 SMALL = 1 << 20
 _STEP = 1 << 16
-# section 4.4.5: methods other than Deflate that common tools offer
+# section 4.4.5: methods of compression, and those other than Deflate that common tools offer
+_STORED, _DEFLATED = 0, 8
 _METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
 
 
@@ -45,23 +45,22 @@ class EntryLocation:
     """Whether its local header agrees with the directory; otherwise two readers could see two different files."""
 
 
-def locate(stream: BinaryIO, entry: zipfile.ZipInfo) -> EntryLocation:
+def locate(stream: BinaryIO, entry: ZipEntry) -> EntryLocation:
     """Locate the entry by its local header."""
-    start = entry.header_offset
+    start = entry.offset
     stream.seek(start)
     head = stream.read(_LOCAL.size)
     if len(head) < _LOCAL.size or not head.startswith(_SIGNATURE):
         data = start + _LOCAL.size
-        return EntryLocation(start, data, data + entry.compress_size, agrees=False)
+        return EntryLocation(start, data, data + entry.packed, agrees=False)
     _, _, flags, method, _, _, crc, packed, unpacked, name, extra = _LOCAL.unpack(head)
     data = start + _LOCAL.size + name + extra
-    known = entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF8_NAME else "cp437")
-    agrees = stream.read(name) == known and method == entry.compress_type
-    agrees = agrees and not (flags ^ entry.flag_bits) & _ENCRYPTED
-    if not (flags | entry.flag_bits) & _DESCRIPTOR:
-        agrees = agrees and crc == entry.CRC
-        agrees = agrees and packed in (entry.compress_size, _IN_ZIP64) and unpacked in (entry.file_size, _IN_ZIP64)
-    return EntryLocation(start, data, data + entry.compress_size, agrees)
+    agrees = stream.read(name) == entry.name and method == entry.method
+    agrees = agrees and not (flags ^ entry.flags) & _ENCRYPTED
+    if not (flags | entry.flags) & _DESCRIPTOR:
+        agrees = agrees and crc == entry.crc
+        agrees = agrees and packed in (entry.packed, _IN_ZIP64) and unpacked in (entry.size, _IN_ZIP64)
+    return EntryLocation(start, data, data + entry.packed, agrees)
 
 
 def are_apart(places: Collection[EntryLocation], end: int) -> bool:
@@ -77,28 +76,28 @@ def are_apart(places: Collection[EntryLocation], end: int) -> bool:
     return last_end <= end
 
 
-def check(entry: zipfile.ZipInfo, place: EntryLocation) -> None:
+def check(entry: ZipEntry, place: EntryLocation) -> None:
     """Reject an entry that must not be unpacked.
 
     Raises:
         MediaRejected: the entry is encrypted, a link, a device or the like, not compressed with Deflate, or a ZIP bomb,
             or its local header differs from the directory.
     """
-    if entry.flag_bits & _ENCRYPTED:
+    if entry.flags & _ENCRYPTED:
         raise MediaRejected("The file is encrypted: pack it again without a password.")
-    kind = stat.S_IFMT(entry.external_attr >> 16)
+    kind = stat.S_IFMT(entry.attributes >> 16)
     if kind == stat.S_IFLNK:
         raise MediaRejected("The file is a link: pack the file that it points to.")
     if kind not in (0, stat.S_IFREG):
         raise MediaRejected("The entry is not a regular file but a device, a pipe or the like: leave it out.")
     if not place.agrees:
         raise MediaRejected("The file is damaged inside the ZIP (its two headers disagree): pack it again.")
-    if entry.flag_bits & _PATCH:
+    if entry.flags & _PATCH:
         raise MediaRejected("The entry is a patch of another file: pack the whole file.")
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        method = _METHODS.get(entry.compress_type, f"method {entry.compress_type}")
+    if entry.method not in (_STORED, _DEFLATED):
+        method = _METHODS.get(entry.method, f"method {entry.method}")
         raise MediaRejected(f"The file is compressed with {method}, which is not accepted: zip it again with Deflate.")
-    if entry.file_size > SMALL and entry.file_size > MAX_RATIO * entry.compress_size:
+    if entry.size > SMALL and entry.size > MAX_RATIO * entry.packed:
         raise MediaRejected(
             f"The file unpacks to more than {MAX_RATIO} times its size, like a ZIP bomb: send it without the ZIP."
         )
@@ -107,11 +106,11 @@ def check(entry: zipfile.ZipInfo, place: EntryLocation) -> None:
 class Unpacked:
     """A stream of the unpacked bytes of an entry that passed ``check``; it can be read once."""
 
-    def __init__(self, stream: BinaryIO, entry: zipfile.ZipInfo, place: EntryLocation) -> None:
+    def __init__(self, stream: BinaryIO, entry: ZipEntry, place: EntryLocation) -> None:
         self._stream = stream
         self._position, self._end = place.data, place.end
-        self._left, self._crc, self._expected_crc = entry.file_size, 0, entry.CRC
-        stored = entry.compress_type == zipfile.ZIP_STORED
+        self._left, self._crc, self._expected_crc = entry.size, 0, entry.crc
+        stored = entry.method == _STORED
         self._inflater = None if stored else zlib.decompressobj(-zlib.MAX_WBITS)
 
     def read(self, count: int) -> bytes:

@@ -12,10 +12,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, Stage
+from retllm.db.many import insert_many
 from retllm.db.tables import Job, new_id
 from retllm.db.uploads import UploadFile
 from retllm.errors import MediaRejected, NotFound, TooLarge
 from retllm.media import archives
+from retllm.media.sheets.batches import batches
 from retllm.queue import lifecycle
 from retllm.queue.claim import complete
 from retllm.queue.notifications import Notification
@@ -24,6 +26,8 @@ from retllm.uploads.receive import rejection
 
 UNIT_ENTRIES = 64
 """Entries in one unit; each unit reads the directory of the archive once."""
+UNITS_OF_PACKED = 8
+"""Units of a compressed tar at most: each unit unpacks the whole archive."""
 
 
 def unpack(context: WorkerContext, held: LeasedUnit, files: Sequence[UploadFile]) -> list[Notification]:
@@ -33,10 +37,13 @@ def unpack(context: WorkerContext, held: LeasedUnit, files: Sequence[UploadFile]
         StaleClaim: the claim was lost.
     """
     found: list[dict[str, Any]] = []
+    payloads: list[dict[str, Any]] = []
     outcomes: dict[UUID, dict[str, Any]] = {}
     for file in files:
         try:
-            found += _entries(context, file)
+            entries, packed = _entries(context, file)
+            found += entries
+            payloads += _payloads(entries, packed)
             outcomes[file.id] = {"status": FileStatus.READ}
         except (MediaRejected, TooLarge) as error:
             outcomes[file.id] = rejection(error)
@@ -44,17 +51,23 @@ def unpack(context: WorkerContext, held: LeasedUnit, files: Sequence[UploadFile]
 
     def write(session: Session, job: Job) -> list[Notification]:
         if found:
-            session.execute(sa.insert(UploadFile), found)
+            session.execute(insert_many(UploadFile, found))
         for file_id, columns in outcomes.items():
             session.execute(sa.update(UploadFile).where(UploadFile.id == file_id).values(**columns))
-        ids = [str(entry["id"]) for entry in found if entry["status"] is FileStatus.WAITING]
-        payloads = [{"items": ids[start : start + UNIT_ENTRIES]} for start in range(0, len(ids), UNIT_ENTRIES)]
         return lifecycle.append_units(session, job, Stage.MEDIA, payloads)
 
     return complete(context.sessions, held.claim, write)
 
 
-def _entries(context: WorkerContext, file: UploadFile) -> list[dict[str, Any]]:
+def _payloads(entries: Sequence[dict[str, Any]], packed: bool) -> list[dict[str, Any]]:
+    """Return the payloads of the units of one archive."""
+    ids = [str(entry["id"]) for entry in entries if entry["status"] is FileStatus.WAITING]
+    size = max(UNIT_ENTRIES, -(-len(ids) // UNITS_OF_PACKED)) if packed else UNIT_ENTRIES
+    return [{"items": some} for some in batches(ids, size)]
+
+
+def _entries(context: WorkerContext, file: UploadFile) -> tuple[list[dict[str, Any]], bool]:
+    """Return the rows of an archive's entries, and whether it has to be unpacked as a whole."""
     with context.storage.open(_key(file)) as stream, archives.opened(stream, context.settings) as archive:
         if not archive.entries and not archive.ignored:
             raise MediaRejected("The archive contains no files.")
@@ -83,7 +96,7 @@ def _entries(context: WorkerContext, file: UploadFile) -> list[dict[str, Any]]:
             }
             for outcome in archive.ignored
         ]
-        return entries + clutter
+        return entries + clutter, archive.packed_as_one
 
 
 class ArchiveFiles:

@@ -12,17 +12,22 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, ItemKind
+from retllm.db.many import insert_many
 from retllm.db.tables import Item, Job, new_id
 from retllm.db.uploads import UploadFile
 from retllm.media.captioning import Applied, Captioner, Document, EarlierRows, Given, Located, NamesSeen, Writing
 from retllm.media.ingest import Ingest, delete_files
 from retllm.media.outcomes import FileOutcome
+from retllm.media.sheets.batches import batches
 from retllm.media.sniffing import PICTURED, FileKind
 from retllm.queue.claim import complete
 from retllm.queue.notifications import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext
 from retllm.uploads.archive_files import ArchiveFiles
 from retllm.uploads.kept import release
+
+# rows of sheets inserted in one statement
+_INSERTED = 5000
 
 
 def apply_captions(
@@ -34,7 +39,7 @@ def apply_captions(
     ends the unit, so that an attempt that is lost leaves nothing, and the next one finds what this one found.
 
     Raises:
-        StaleClaim, JobCancelled: between two files, or at the end.
+        StaleClaim, JobCancelled: while a file is read, or at the end.
     """
     with context.sessions() as session:
         seen = _names_seen(session, job.id)
@@ -44,7 +49,7 @@ def apply_captions(
     with ExitStack() as stack:
         opener = ArchiveFiles(context, stack)
         documents = {_document(file, opener, earlier.get(file.id)): file for file in files}
-        captioner = Captioner(ingest, seen, given, texts=job.params["texts"])
+        captioner = Captioner(ingest, seen, given, texts=job.params["texts"], check=held.lease.check)
         for writing in captioner.read(list(documents)):
             held.lease.check()
             writings.append(writing)
@@ -71,7 +76,8 @@ def _write_outcomes(session: Session, file: UploadFile, applied: Applied) -> Non
     elif applied.outcomes:
         base = {"job_id": file.job_id, "parent_id": file.id}
         rows = [{**base, "id": new_id(), "name": outcome.name, **columns_of(outcome)} for outcome in applied.outcomes]
-        session.execute(sa.insert(UploadFile), rows)
+        for some in batches(rows, _INSERTED):
+            session.execute(insert_many(UploadFile, some))
     session.execute(sa.update(UploadFile).where(UploadFile.id == file.id).values(**columns))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import stat
 import struct
@@ -10,11 +11,14 @@ import zipfile
 import zlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.unit.media.handmade import Entry, unicode_path
 from tests.unit.media.samples import zipped as packed
 
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media import archives
+from retllm.media.sniffing import FileKind, sniff
 from retllm.settings import Settings
 
 from . import handmade
@@ -70,6 +74,12 @@ def test_a_name_with_the_utf8_flag_counts_beside_names_in_an_old_encoding(settin
     assert list(unpacked(data, settings)) == ["фото.txt", "Größe.txt"]
 
 
+def test_a_name_in_another_encoding_than_its_flag_says_costs_no_other_entry(settings: Settings) -> None:
+    names = [name.encode("latin-1") for name in ("Größe.txt", "Käse.txt")]
+    data = handmade.made([*(Entry(name, flags=0x800) for name in names), Entry("猫.txt".encode(), flags=0x800)])
+    assert list(unpacked(data, settings)) == ["Größe.txt", "Käse.txt", "猫.txt"]
+
+
 def test_the_unicode_path_of_an_entry_is_its_name(settings: Settings) -> None:
     other = struct.pack("<2H", 0x5455, 1) + b"\0"
     old = "猫.txt".encode("cp932")
@@ -88,6 +98,7 @@ def test_the_unicode_path_of_an_entry_is_its_name(settings: Settings) -> None:
         pytest.param(unicode_path(b"a.txt", "other.txt", version=2), id="of another version"),
         pytest.param(unicode_path(b"a.txt", ""), id="empty"),
         pytest.param(b"up\3\0\1\0\0", id="too short"),
+        pytest.param(unicode_path(b"a.txt", "é.txt").replace("é".encode(), b"\xe9\xff"), id="not UTF-8"),
     ],
 )
 def test_a_unicode_path_that_does_not_belong_to_the_name_is_ignored(extra: bytes, settings: Settings) -> None:
@@ -198,10 +209,48 @@ def test_an_unreadable_zip_is_refused(data: bytes, settings: Settings) -> None:
         unpacked(data, settings)
 
 
-@pytest.mark.parametrize("entry", ["[Content_Types].xml", "mimetype", "META-INF/MANIFEST.MF"])
-def test_office_documents_and_java_programs_are_refused(entry: str, settings: Settings) -> None:
-    with pytest.raises(MediaRejected, match="document"):
-        unpacked(packed({entry: b"x", "word/media/a.png": b"y"}), settings)
+@pytest.mark.parametrize(
+    ("entries", "what"),
+    [
+        (["[Content_Types].xml", "word/media/a.png"], r"Word \(DOCX\)"),
+        (["_rels/.rels", "xl/workbook.xml", "[Content_Types].xml"], r"Excel \(XLSX\): save each sheet as CSV"),
+        (["[Content_Types].xml", "ppt/media/a.png"], r"PowerPoint \(PPTX\)"),
+        (["[Content_Types].xml", "a.xaml"], "Microsoft Office"),
+        (["mimetype", "content.xml"], "OpenDocument, EPUB"),
+        (["Index/Document.iwa", "preview.jpg"], "Pages, Numbers or Keynote"),
+        (["META-INF/MANIFEST.MF", "xl/a.png"], "Java"),
+        (["AndroidManifest.xml", "res/a.png"], "Android"),
+    ],
+)
+def test_documents_and_programs_in_a_zip_are_refused_by_their_true_name(
+    entries: list[str], what: str, settings: Settings
+) -> None:
+    with pytest.raises(MediaRejected, match=what):
+        unpacked(packed(dict.fromkeys(entries, b"x")), settings)
+
+
+@pytest.mark.parametrize("mark", [b"PK\x07\x08", b"PK00"])
+def test_a_zip_that_was_to_be_split_but_has_one_part_is_read(mark: bytes, settings: Settings) -> None:
+    data = mark + packed({"a.txt": b"a"})
+    assert sniff(data[:512], "a.zip") is FileKind.ARCHIVE
+    assert unpacked(data, settings) == {"a.txt": b"a"}
+
+
+def test_the_last_part_of_a_split_zip_is_refused_as_what_it_is(settings: Settings) -> None:
+    data = bytearray(packed({"a.txt": b"a"}))
+    struct.pack_into("<2H", data, data.index(b"PK\5\6") + 4, 1, 1)
+    with pytest.raises(MediaRejected, match="last part of several: join them"):
+        unpacked(bytes(data), settings)
+
+
+@given(st.data())
+def test_any_change_to_a_zip_gives_files_or_a_reason(data: st.DataObject) -> None:
+    settings = Settings(max_archive_files=50, max_archive_bytes=8 << 20, max_file_bytes=2 << 20)
+    whole = bytearray(b"some bytes before" + handmade.made([Entry(), Entry(b"d/\xe9.txt", extra=b"up\3\0\1\0\0")]))
+    for at in data.draw(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=6)):
+        whole[at] = data.draw(st.sampled_from([0, 1, 8, 0x50, 0xFF]))
+    with contextlib.suppress(MediaRejected, TooLarge):
+        unpacked(bytes(whole), settings)
 
 
 def test_the_number_of_files_is_limited_without_counting_system_files(settings: Settings) -> None:

@@ -21,7 +21,15 @@ NAMES = {
     ],
     "cp850": ["Øre.png", "São Paulo.jpg", "coração.png", "smørrebrød.jpg"],
     "cp852": ["żółw.png", "zażółć gęślą jaźń.png", "źródło.png", "příroda.jpg", "Žluťoučký kůň.png"],
-    "cp866": ["фото.png", "Москва.jpg", "ФОТО 2019.jpg", "каникулы/море.png", "Новая папка/рисунок.png", "кот.jpg"],
+    "cp866": [
+        "фото.png",
+        "Москва.jpg",
+        "ФОТО 2019.jpg",
+        "каникулы/море.png",
+        "ёлка.png",
+        "Новая папка/рисунок.png",
+        "кот.jpg",
+    ],
     "cp932": [
         "写真.png",
         "猫.png",
@@ -36,6 +44,13 @@ NAMES = {
     "big5": ["照片.png", "新增資料夾/圖片.png", "台北旅遊.jpg"],
     "cp949": ["사진.png", "새 폴더/그림.png", "가족 사진.jpg", "고양이.jpg"],
     "cp1251": ["фото.png", "Москва.jpg", "День рождения.jpg"],
+    "koi8-r": ["Фото/море.png", "Новая папка/кот.jpg", "День рождения.jpg"],
+    "cp737": ["φωτογραφία.png", "Διακοπές/θάλασσα.jpg", "γάτα.png"],
+    "cp1253": ["φωτογραφία.png", "Διακοπές/θάλασσα.jpg", "σπίτι.jpg"],
+    "cp862": ["תמונה.png", "חתול.jpg", "תמונות חדשות.jpg"],
+    "cp1255": ["משפחה/ים.jpg", "תמונות חדשות.jpg"],
+    "cp857": ["Fotoğraf ışık.png", "ağaç.png", "İstanbul/çiçek.jpg"],
+    "cp1254": ["Fotoğraf ışık.png", "güneş.jpg", "İstanbul/çiçek.jpg"],
     "cp1252": ["naïve – Grüße.png", "it’s.png", "São Paulo.jpg"],
 }
 CASES = [(codec, name) for codec, names in NAMES.items() for name in names]

@@ -58,8 +58,15 @@ def rows(sessions: Sessions, collection_id: uuid.UUID) -> list[UploadFile]:
         ("a/b.tif", pages(3), "image/tiff", [f"a/b.tif, page {n}" for n in (1, 2, 3)], [1, 2, 3]),
         ("a/b.pdf", pages(3, "PDF"), "application/pdf", [f"a/b.pdf, page {n}" for n in (1, 2, 3)], [1, 2, 3]),
         ("f.mp4", film(plain(3), frames=15), "video/mp4", ["f.mp4, 0:00", "f.mp4, 0:01.5", "f.mp4, 0:03"], [0, 1.5, 3]),
+        (
+            "f.mts",
+            film(plain(2), frames=15, kind="mpegts", codec="mpeg2video"),
+            "video/mp2t",
+            ["f.mts, 0:00", "f.mts, 0:01.5"],
+            [0, 1.5],
+        ),
     ],
-    ids=["TIFF", "PDF", "film"],
+    ids=["TIFF", "PDF", "film", "film of a camera"],
 )
 def test_each_part_is_an_item_that_leads_to_the_whole(
     name: str,
@@ -87,7 +94,7 @@ def test_each_part_is_an_item_that_leads_to_the_whole(
     assert {(item.kind, item.media_type, item.width, item.height) for item in found} == {
         (ItemKind.IMAGE, "image/jpeg", *size)
     }
-    expected = [{"seconds": part} if name == "f.mp4" else {"page": part, "pages": 3} for part in parts]
+    expected = [{"seconds": part} if name.startswith("f.") else {"page": part, "pages": 3} for part in parts]
     assert [item.part for item in found] == expected
     for item, colour in zip(found, COLOURS, strict=False):
         for key, expected_size in ((item.picture_key, size), (item.thumbnail_key, (64, 48))):

@@ -16,7 +16,9 @@ from tests.unit.media.samples import packed, picture
 from tests.unit.uploading import add_files
 
 from retllm.db.session import Sessions
+from retllm.media.captioning import Captioner, Document, Located, NamesSeen
 from retllm.media.ingest import FileOutcome, IncomingFile, Ingest
+from retllm.media.sniffing import FileKind
 
 
 def add_all(ingest: Ingest, files: Mapping[str, bytes | io.BytesIO], *, texts: bool = False) -> list[FileOutcome]:
@@ -145,6 +147,40 @@ def test_rows_with_different_folders_do_not_share_a_picture_without_folders(inge
     assert captions(items) == {"1.png": None}
 
 
+def test_a_picture_that_was_converted_has_the_caption_of_its_row_with_a_remark(ingest: Ingest, items: Items) -> None:
+    sheet = b"file,caption\na.png,one\nb.jpeg,two\n"
+    outcomes = add_all(ingest, {"a.webp": picture(1), "b.jpg": picture(2), "c.csv": sheet})
+    assert [(o.status, o.remark) for o in outcomes[-2:]] == [
+        ("updated", "Its sheet names it 'a.png'."),
+        ("updated", None),
+    ]
+    assert captions(items) == {"a.webp": "one", "b.jpg": "two"}
+
+
+@pytest.mark.parametrize("order", [["a.png,one", "a.jpg,two"], ["a.jpg,two", "a.png,one"]])
+def test_a_row_that_names_a_picture_as_it_is_counts_before_one_with_another_suffix(
+    order: list[str], ingest: Ingest, items: Items
+) -> None:
+    outcomes = add_all(ingest, {"a.png": picture(1), "c.csv": "\n".join(["file,caption", *order]).encode()})
+    (refused,) = (outcome for outcome in outcomes if outcome.status == "rejected")
+    assert "names the picture 'a.jpg', which is not in this collection; one with another suffix is" in reason(refused)
+    assert captions(items) == {"a.png": "one"}
+
+
+def test_rows_for_two_pictures_do_not_share_one_with_a_third_suffix(ingest: Ingest, items: Items) -> None:
+    outcomes = add_all(ingest, {"a.webp": picture(1), "c.csv": b"file,caption\na.png,one\na.jpg,two\n"})
+    assert [outcome.status for outcome in outcomes] == ["added", "rejected", "rejected"]
+    assert captions(items) == {"a.webp": None}
+
+
+def test_an_earlier_picture_of_the_very_name_counts_before_a_new_one_with_another_suffix(
+    ingest: Ingest, items: Items
+) -> None:
+    add_all(ingest, {"a.png": picture(1)})
+    add_all(ingest, {"a.webp": picture(2), "c.csv": b"file,caption\na.png,one\n"})
+    assert captions(items) == {"a.png": "one", "a.webp": None}
+
+
 def test_a_row_for_a_rejected_picture_says_so(ingest: Ingest) -> None:
     outcomes = add_all(ingest, {"a.png": picture()[:60], "c.csv": b"file,caption\na.png,words\n"})
     assert "'a.png', which was rejected" in reason(outcomes[1])
@@ -260,3 +296,29 @@ def test_concurrent_sheets_are_all_applied(ingest: Ingest, items: Items) -> None
     # no update was lost, and each sheet was applied as a whole
     assert {item.version for item in items()} == {1 + len(sheets)}
     assert len({item.text for item in items()}) == 1
+
+
+class Ended(Exception):
+    """Somebody cancelled the upload."""
+
+
+COCO = {"images": [], "annotations": [{"image_id": n, "caption": f"caption {n}"} for n in range(5_000)]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (FileKind.JSONL, json.dumps(COCO).encode()),
+        (FileKind.CSV, b"file,caption\n" + b"a.png,a caption\n" * 20_000),
+    ],
+)
+def test_the_reading_of_a_long_sheet_can_be_ended_at_any_time(kind: FileKind, data: bytes, ingest: Ingest) -> None:
+    left = iter(range(5))
+
+    def check() -> None:
+        if next(left, None) is None:
+            raise Ended
+
+    document = Document(Located("captions"), kind, lambda: io.BytesIO(data))
+    with pytest.raises(Ended):
+        list(Captioner(ingest, NamesSeen(), check=check).read([document]))

@@ -47,8 +47,23 @@ def test_the_kind_of_a_text_file_depends_on_its_suffix(name: str, kind: FileKind
     assert sniff(b"\xef\xbb\xbfBM is a car maker", name) is kind
 
 
-def test_a_text_may_begin_like_a_bitmap() -> None:
-    assert sniff(b"BMW makes cars", "a.txt") is FileKind.TEXT
+@pytest.mark.parametrize(
+    "words", ["BMW makes cars", "MZ and OTTO", "ORC with an axe", "P6\nis a car", "a blue WAVEfmt", "DDS is a texture"]
+)
+def test_a_text_may_begin_like_another_kind_of_file(words: str) -> None:
+    assert sniff(words.encode(), "a.txt") is FileKind.TEXT
+    assert sniff(words.replace("P6", "P66").encode(), "a.csv") is FileKind.CSV
+
+
+def test_a_transport_stream_is_a_film() -> None:
+    for start, size in ((0, 188), (4, 192)):
+        data = bytearray(3 * size)
+        data[start::size] = b"G" * len(data[start::size])
+        assert sniff(bytes(data[:512]), "a.mts") is FileKind.FILM
+        assert whole_media_type(bytes(data[:512])) == "video/mp2t"
+        data[start + size] = 0
+        with pytest.raises(MediaRejected, match="not such a film"):
+            sniff(bytes(data[:512]), "a.mts")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +78,29 @@ def test_a_text_may_begin_like_a_bitmap() -> None:
         (b"RIFF\1\0\0\0WAVEfmt ", "a.wav", r"a sound \(WAV\)"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "a.jp2", "JPEG 2000"),
         (b"Rar!\x1a\x07", "a.zip", "RAR"),
-        (b"\xff\xfea\0b\0", "a.txt", "UTF-16"),
+        (b"\xff\xfea\0b\0", "a.md", "UTF-16"),
+        (b"PAR1\x15\0", "metadata.parquet", "a Parquet table: save it as CSV or JSON Lines"),
+        (b"ARROW1\0\0", "a.arrow", "an Arrow table"),
+        (b"SQLite format 3\0", "a.db", "an SQLite database"),
+        (b"\x93NUMPY\1\0v\0", "a.npy", "a NumPy array"),
+        (b"\x80\x04\x95", "a.pkl", "a pickle of Python"),
+        (b"\x28\xb5\x2f\xfd", "a.tar.zst", "compressed with Zstandard: unpack it first"),
+        (b"PK\x07\x08PK\1\2", "a.z01", "a part of a ZIP in several parts"),
+        (b"\xff\xfb\x90\x44\0", "a.mp3", r"a sound \(MP3\)"),
+        (b"OggS\0\2" + bytes(22) + b"OpusHead", "a.ogg", r"a sound \(Opus\)"),
+        (b"OggS\0\2" + bytes(22) + b"\1vorbis", "a.ogg", r"a sound \(Ogg Vorbis\)"),
+        (b"FORM\0\0\0\1AIFF", "a.aiff", r"a sound \(AIFF\)"),
+        (b"P6\n2 2\n255\n\0\0", "a.ppm", "a Netpbm picture: save it as PNG"),
+        (b"qoif\0\0", "a.qoi", "a QOI picture"),
+        (b"{\\rtf1 x}", "a.rtf", r"RTF: save it as plain text"),
+        (b"<?xml version='1.0'?><gpx/>", "a.gpx", "a GPX track"),
+        (b"<gpx version='1.1'/>", "a.gpx", "a GPX track"),
+        (b"<?xml version='1.0'?>\n<annotation>", "a.xml", "an annotation of objects"),
+        (b"<?xml version='1.0'?><x/>", "a.xml", "an XML document"),
+        (b"L\0\0\0\1\x14\2\0", "a.lnk", "a shortcut of Windows"),
+        (b"words\0\1", "a.mp4", "named .mp4 but is not such a film"),
+        (b"words\0\1", "a.zip", "not such an archive"),
+        (b"words\0\1", "a.jpg", "not such a picture"),
         (b"MZ\x90\0", "a.jpg", "program"),
         (b"a\0b", "a.txt", "is unknown"),
         (b"just words", "a.jpg", "is not such a picture"),

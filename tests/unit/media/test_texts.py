@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retllm.errors import MediaRejected, TooLarge
-from retllm.media.texts import clean_text, read_text, text_sha256
+from retllm.media.texts import clean_text, read_text, text_sha256, without_words
 from retllm.settings import Settings
 
 SETTINGS = Settings(max_text_chars=200)
@@ -46,17 +46,46 @@ def test_the_limit_counts_characters_and_its_error_names_the_setting() -> None:
         clean_text("é" * 201, SETTINGS)
 
 
-def test_a_text_file_is_read_as_utf8() -> None:
-    assert read_text(io.BytesIO("\ufeff猫".encode()), SETTINGS) == "猫"
-    assert read_text(io.BytesIO(("\ufeff" + "😀" * 200).encode()), SETTINGS) == "😀" * 200
+def test_a_text_file_is_read_in_the_encodings_of_editors() -> None:
+    assert read_text(io.BytesIO("\ufeff猫".encode()), SETTINGS) == ("猫", None)
+    assert read_text(io.BytesIO(("\ufeff" + "😀" * 200).encode()), SETTINGS) == ("😀" * 200, None)
+    for codec in ("utf-16", "utf-16-le", "utf-16-be"):
+        data = ("\ufeff" if codec != "utf-16" else "") + "Größe 猫"
+        assert read_text(io.BytesIO(data.encode(codec)), SETTINGS) == ("Größe 猫", None)
+    text, remark = read_text(io.BytesIO("Größe – “x”".encode("cp1252")), SETTINGS)
+    assert text == "Größe – “x”"
+    assert "read as Windows-1252" in str(remark)
 
 
-@pytest.mark.parametrize(
-    ("data", "at"), [("Groß".encode("latin-1"), 4), ("Groß".encode("utf-16"), 1), (b"ab\xe2\x82", 3)]
-)
+@pytest.mark.parametrize(("data", "at"), [("a фото".encode("cp1251"), 3), ("写真".encode("cp932"), 1)])
 def test_another_encoding_is_refused_with_the_position(data: bytes, at: int) -> None:
     with pytest.raises(MediaRejected, match=rf"UTF-8 \(byte {at}\)"):
         read_text(io.BytesIO(data), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("0 0.5 0.5 0.1 0.25\n17 0.716797 0.395833 0.216406 1\n", "boxes of objects"),
+        ("45 0.78 0.6 0.78 0.7 0.79 0.75 0.8 0.81", "boxes of objects"),
+        ("a.jpg\nb.jpg\n", "names of pictures"),
+        ("a.jpg\ta.jpg#2\t1\t1\t2\n", "names of pictures"),
+        ("train/a.jpg 0\ntrain/b.jpg 1\n", "names of pictures"),
+        ("a.jpg", None),
+        ("42", None),
+        ("1 2 3 4 5", None),
+        ("2024 0.5 of them\n", None),
+        ("a.jpg shows a dog\nb.jpg shows a cat", None),
+    ],
+)
+def test_a_text_without_words_is_told(text: str, reason: str | None) -> None:
+    found = without_words(text)
+    assert found is None if reason is None else reason in str(found)
+
+
+@given(st.text(max_size=100))
+def test_any_text_can_be_asked_for_words(text: str) -> None:
+    without_words(text)
 
 
 class Counting(io.BytesIO):

@@ -5,25 +5,24 @@ A sheet is read first, and written later, so that what locks the items takes no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, cast
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind
 from retllm.errors import MediaRejected, RetllmError, TooLarge
-from retllm.media import records
+from retllm.media import records, streams
 from retllm.media.ingest import CheckedText, Ingest
-from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome, rejected
 from retllm.media.sheets import columns
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.jsons import MAX_ROWS
-from retllm.media.sheets.lookup import Lookup, Target
+from retllm.media.sheets.lookup import Lookup, Target, shown_name
 from retllm.media.sheets.matching import Located, may_be_one
 from retllm.media.sheets.reading import read_rows
 from retllm.media.sheets.references import Reference, reference
@@ -53,7 +52,7 @@ class _Captions:
     rows: list[int]
     name: str
     reference: Reference
-    whole: bool
+    target: Target
     remark: str | None
     texts: dict[str, None] = field(default_factory=dict)
     mixed_up_with: str | None = None
@@ -72,15 +71,25 @@ class SheetCaptions:
 
     Args:
         texts: whether rows without a picture become texts.
+        check: called before each part of a sheet that is read or looked up; what it raises ends the reading.
 
     Attributes:
         given: the captions that pictures get, and those that they got when other files of the upload were read.
     """
 
-    def __init__(self, ingest: Ingest, lookup: Lookup, given: dict[UUID, Given], *, texts: bool) -> None:
+    def __init__(
+        self,
+        ingest: Ingest,
+        lookup: Lookup,
+        given: dict[UUID, Given],
+        *,
+        texts: bool,
+        check: Callable[[], None],
+    ) -> None:
         self._ingest = ingest
         self._lookup = lookup
         self._texts = texts
+        self._check = check
         self.given = given
 
     def read(
@@ -96,11 +105,13 @@ class SheetCaptions:
             TooLarge: it is too large.
         """
         end: RetllmError | None = None
-        with read_rows(stream, kind, self._ingest.settings) as sheet:
+        watched = cast("BinaryIO", streams.Watched(stream, self._check))
+        with read_rows(watched, kind, self._ingest.settings) as sheet:
             as_texts = self._texts or sheet.is_texts
             run = SheetToWrite(self._ingest, self._lookup, located, earlier, as_texts=as_texts)
             try:
                 for rows in batches(_checked(sheet, run.as_texts), _LOOKED_UP):
+                    self._check()
                     run.take(rows)
             except (MediaRejected, TooLarge) as error:
                 end = error
@@ -209,13 +220,23 @@ class SheetToWrite:
                 f"From row {row.number:,} on the sheet is not read: a sheet may have {MAX_ROWS:,} captions.",
                 limit=MAX_ROWS,
             )
-        known = self._captions.setdefault(
-            target.item_id, _Captions([], clean_name(row.file), named, target.whole, target.remark)
-        )
+        known = self._captions.get(target.item_id)
+        if known is not None and known.target.changed != target.changed:
+            # the picture is that of the row which names it as it is
+            if target.changed:
+                self._refuse(row.number, _not_it(row.number, row.file))
+                return
+            for number in known.rows:
+                self._refuse(number, _not_it(number, known.name))
+            known = None
+        if known is None:
+            known = _Captions([], shown_name(row.file), named, target, target.remark)
+            self._captions[target.item_id] = known
         known.rows.append(row.number)
         known.texts.update(dict.fromkeys(captions))
-        if not (known.whole and target.whole) and not may_be_one(known.reference, named):
-            known.mixed_up_with = clean_name(row.file)
+        certain = known.target.whole and target.whole and not target.changed
+        if not certain and not may_be_one(known.reference, named):
+            known.mixed_up_with = shown_name(row.file)
 
     def settle(self, given: dict[UUID, Given]) -> None:
         """Decide which captions count; those that an earlier sheet gives are in ``given``, which gets the new ones."""
@@ -292,6 +313,14 @@ class SheetToWrite:
         status: Literal["updated", "duplicate"] = "updated" if changed else "duplicate"
         outcome = FileOutcome(name="", status=status, item_id=item_id, kind=ItemKind.BOTH, remark=captions.remark)
         return self._named(number, outcome)
+
+
+def _not_it(number: int, name: str) -> Problem:
+    message = (
+        f"Row {number} names the picture {shown_name(name)!r}, which is not in this collection; one with another "
+        "suffix is, but has a row of its own: upload the picture or correct the name."
+    )
+    return problem(Reason.NOT_FOUND, message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
@@ -48,6 +49,23 @@ FILES = (
     "flickrurl",
     "url",
     "src",
+    "imageurls",
+    "urls",
+    "filenames",
+    "imagepaths",
+    # as spreadsheets in German, French, Spanish and Russian have them
+    "dateiname",
+    "datei",
+    "dateipfad",
+    "bilddatei",
+    "bildname",
+    "bild",
+    "pfad",
+    "fichier",
+    "nomdufichier",
+    "archivo",
+    "имяфайла",
+    "файл",
 )
 CAPTIONS = (
     "caption",
@@ -59,10 +77,28 @@ CAPTIONS = (
     "description",
     "prompt",
     "comment",
+    "imagecaption",
+    "captiontext",
+    "captionstr",
+    "imagedescription",
     "alttext",
     "alt",
+    "txt",
+    "bildunterschrift",
+    "bildbeschreibung",
+    "beschreibung",
+    "beschriftung",
+    "légende",
+    "descripción",
+    "подпись",
+    "описание",
+    "текст",
     "headline",
     "title",
+    "titel",
+    "titre",
+    "título",
+    "название",
 )
 # understood, and not needed: captions stay in the order of the rows
 _NUMBERS = frozenset(
@@ -95,7 +131,7 @@ UNDERSTOOD = (
 @lru_cache(_CACHED)
 def plain(name: str) -> str:
     """Return the name of a column without the differences that mean nothing."""
-    return re.sub(r"[\W_]+", "", name.lower())
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", name).lower())
 
 
 def listed(names: Iterable[str]) -> str:
@@ -127,6 +163,7 @@ class Columns:
     def __init__(self, names: Sequence[str], sample: Sequence[Record]) -> None:
         self._names = list(dict.fromkeys(names))
         self._used: set[str] = set()
+        self._filled: set[str] = set()
         self.files = self._ranked(FILES, sample)
         self.captions = self._ranked(CAPTIONS, sample)
         self.is_texts = self._are_texts(sample)
@@ -159,10 +196,12 @@ class Columns:
         """Return the row of a record: its picture, its captions, and the name of a text."""
         if record.problem is not None:
             return Row(record.number, problem=record.problem)
-        for name in record.fields:
+        fields = record.fields
+        for name, value in fields.items():
             if name not in self._names:
                 self._add(name)
-        fields = record.fields
+            if value not in (None, "", []):
+                self._filled.add(name)
         file_at, file = self._file(fields)
         captions = self._captions(fields, file_at)
         if bad := self._unusable(fields, [] if file else self.files) or self._unusable(
@@ -203,11 +242,8 @@ class Columns:
         at = next((name for name in self.captions if name != file_at and flat(fields.get(name))), None)
         if at is None:
             return ()
-        first = role(at)
-        # caption_1, caption_2, ... belong together
-        together = (
-            [name for name in self._names if role(name) == first and name in fields] if first != plain(at) else [at]
-        )
+        # caption_1, caption_2, ... belong together, as do several columns of one name
+        together = [name for name in self._names if role(name) == role(at) and name in fields]
         self._used.update(together)
         return tuple(text for name in together for text in flat(fields[name]))
 
@@ -220,8 +256,12 @@ class Columns:
         return None
 
     def remark(self) -> str | None:
-        """Say which columns were not read; call it after the last row."""
-        unread = [n for n in self._names if n.strip() and n not in self._used and plain(n) not in _NUMBERS]
+        """Say which columns were not read although they had values; call it after the last row."""
+        unread = [
+            name
+            for name in self._names
+            if name.strip() and name in self._filled and name not in self._used and plain(name) not in _NUMBERS
+        ]
         if not unread:
             return None
         one = len(unread) == 1

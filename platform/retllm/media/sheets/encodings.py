@@ -21,10 +21,11 @@ _OVERLAP = 3
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """The encoding of a file, with a remark if it is not the expected one."""
+    """The encoding of a file, with a remark if it is not the expected one, and whether it was guessed."""
 
     codec: str
     remark: str | None = None
+    guessed: bool = False
 
 
 def encoding_of(stream: BinaryIO, limit: int, *, western: bool) -> Encoding:
@@ -36,7 +37,7 @@ def encoding_of(stream: BinaryIO, limit: int, *, western: bool) -> Encoding:
     """
     if streams.head(stream, 2).startswith(_UTF16):
         _check_utf16(stream, limit)
-        return Encoding("utf-16", "The sheet is in UTF-16.")
+        return Encoding("utf-16", "The file is in UTF-16.")
     try:
         streams.check_utf8(stream, limit)
     except MediaRejected:
@@ -44,8 +45,9 @@ def encoding_of(stream: BinaryIO, limit: int, *, western: bool) -> Encoding:
             raise
         return Encoding(
             "cp1252",
-            "The sheet is not UTF-8. It was read as Windows-1252, as Excel writes it: if letters with accents are "
+            "The file is not UTF-8. It was read as Windows-1252, as Excel writes it: if letters with accents are "
             "wrong, save it as UTF-8 and upload it again.",
+            guessed=True,
         )
     return Encoding("utf-8")
 

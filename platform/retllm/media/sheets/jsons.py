@@ -140,8 +140,11 @@ class _Whole:
             if isinstance(file, str):
                 self._names[value["id"]] = file
                 return True
-        if key == "annotations" and _is_id(value.get("image_id")) and "file_name" not in value:
-            if texts := flat(value.get("caption")):
+        if key == "annotations" and _is_id(value.get("image_id")):
+            texts = flat(value.get("caption"))
+            if texts and "file_name" in value:
+                return False
+            if texts:
                 self._captions.setdefault(value["image_id"], []).extend(texts)
             return True
         return False
@@ -154,6 +157,10 @@ class _Whole:
         """
         if self._captions:
             yield from self._coco()
+        elif self._names and not any(role(name) in CAPTIONS for row in self._rows for name in row.fields):
+            raise MediaRejected(
+                "The JSON is a file of COCO's form, but none of its annotations is a caption: upload that of captions."
+            )
         elif self._rows:
             yield from self._rows
         elif by_name := self._by_name():
@@ -180,7 +187,7 @@ class _Whole:
             return _by_column({**self._lists, **self._members})
         named = {**self._members, **self._lists}
         fitting = {name: found for name, value in named.items() if (found := flat(value))}
-        if not fitting or not files_are_keys(fitting):
+        if not fitting or not files_are_keys({name: named[name] for name in fitting}):
             return []
         return [
             Record(number, {"file": name, "captions": found}) for number, (name, found) in enumerate(fitting.items(), 1)
@@ -188,8 +195,12 @@ class _Whole:
 
 
 def files_are_keys(members: Mapping[str, object]) -> bool:
-    """Return whether the keys of an object are the names or the numbers of pictures."""
-    return any(names_a_picture(key) for key in members) or all(any(c.isdecimal() for c in key) for key in members)
+    """Return whether the keys of an object are the names or the numbers of pictures, maybe without suffix."""
+    return (
+        any(names_a_picture(key) for key in members)
+        or all(any(c.isdecimal() for c in key) for key in members)
+        or all(isinstance(value, dict) and any(role(name) in CAPTIONS for name in value) for value in members.values())
+    )
 
 
 def _by_column(members: Mapping[str, object]) -> list[Record]:

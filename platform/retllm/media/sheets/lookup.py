@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from retllm.db.session import Sessions, run_transaction
 from retllm.media import records
-from retllm.media.names import base_name, clean_name
+from retllm.media.names import base_name, one_line
 from retllm.media.sheets import sidecars
-from retllm.media.sheets.matching import Found, Located, NamesSeen, Picture, find
+from retllm.media.sheets.matching import Found, Located, NamesSeen, Picture, find, path_stem
 from retllm.media.sheets.references import Reference, keys, stem
 from retllm.media.sheets.rows import Problem, Reason, problem
 
 _SHOWN = 3
+_SHOWN_CHARS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +26,12 @@ class Target:
 
     Attributes:
         whole: whether the row gave the whole path of the picture.
+        changed: whether the picture has a suffix of another format than the row says.
     """
 
     item_id: UUID
     whole: bool
+    changed: bool = False
     remark: str | None = None
 
 
@@ -51,13 +54,14 @@ class Lookup:
         found = {
             name: find(reference, sheet, self._of_upload(reference, sheet)) for name, reference in references.items()
         }
-        missing = {name: references[name] for name, result in found.items() if not result.pictures}
+        missing = {name: references[name] for name, result in found.items() if not result.pictures or result.changed}
         if missing:
             earlier = self._earlier({key for reference in missing.values() for key in keys(reference)})
             for name, reference in missing.items():
                 candidates = {p.item_id: p for key in keys(reference) for p in earlier.get(key, ())}
                 result = find(reference, sheet, candidates.values())
-                found[name] = Found(result.pictures, result.whole, found[name].elsewhere + result.elsewhere)
+                if not found[name].pictures or (result.pictures and not result.changed):
+                    found[name] = replace(result, elsewhere=found[name].elsewhere + result.elsewhere)
         return {name: _target(name, result) for name, result in found.items()}
 
     def _of_upload(self, reference: Reference, sheet: Located) -> list[Picture]:
@@ -89,11 +93,10 @@ class Lookup:
         missing = [document for document, pictures in found.items() if not pictures and places[document]]
         if missing:
             stems = {base_name(place.path) for document in missing for place in places[document]}
-            earlier = self._earlier(stems)
+            earlier = self._earlier(stems | {stem.lower() for stem in stems})
             for document in missing:
                 found[document] = _first(
-                    [p for p in earlier.get(base_name(place.path), ()) if place.fits(p.located.name)]
-                    for place in places[document]
+                    _fitting(place, earlier.get(base_name(place.path).lower(), ())) for place in places[document]
                 )
         return {document: pictures for document, pictures in found.items() if pictures}
 
@@ -109,7 +112,13 @@ class Lookup:
         return found
 
     def _in_archive(self, place: sidecars.Beside, archive: UUID | None) -> list[Picture]:
-        return [p for p in self._seen.beside(place.path, archive) if place.fits(p.located.name)]
+        return _fitting(place, self._seen.beside(place.path, archive))
+
+
+def _fitting(place: sidecars.Beside, pictures: Iterable[Picture]) -> list[Picture]:
+    """Return the pictures that a place means; those whose letters are in another case only if there are no others."""
+    found = [picture for picture in pictures if place.fits(picture.located.name)]
+    return [picture for picture in found if path_stem(picture.located.name) == place.path] or found
 
 
 def _first(results: Iterable[list[Picture]]) -> list[Picture]:
@@ -119,15 +128,16 @@ def _first(results: Iterable[list[Picture]]) -> list[Picture]:
 def _target(name: str, found: Found) -> Target | Problem:
     """Return the picture that was found, or why there is not just one."""
     by_id = {picture.item_id: picture for picture in found.pictures}
-    shown = clean_name(name)
+    shown = shown_name(name)
     if not by_id:
         return _nothing(shown, found.elsewhere)
     if None in by_id:
         return problem(Reason.REFUSED_PICTURE, f"names the picture {shown!r}, which was rejected: upload it again.")
     ids = [item_id for item_id in by_id if item_id is not None]
-    if len(ids) == 1:
-        return Target(ids[0], found.whole)
     names = sorted({picture.located.name for picture in by_id.values()})
+    if len(ids) == 1:
+        remark = f"Its sheet names it {shown!r}." if found.changed else None
+        return Target(ids[0], found.whole, found.changed, remark)
     if len(names) > 1:
         more = ", ..." if len(names) > _SHOWN else ""
         several = f"{len(ids)} pictures ({', '.join(map(repr, names[:_SHOWN]))}{more})"
@@ -135,14 +145,18 @@ def _target(name: str, found: Found) -> Target | Problem:
         return problem(Reason.AMBIGUOUS, message)
     if all(picture.earlier for picture in by_id.values()):
         # no name tells them apart; the keys of items grow with time
-        return Target(
-            max(ids), found.whole, f"{len(ids)} pictures are named {names[0]!r}; the newest has this caption."
-        )
+        remark = f"{len(ids)} pictures are named {names[0]!r}; the newest has this caption."
+        return Target(max(ids), found.whole, found.changed, remark)
     message = (
         f"names the picture {shown!r}, but {len(ids)} pictures of this upload have that name: put the sheet into the "
         "folder or archive of its pictures."
     )
     return problem(Reason.AMBIGUOUS, message)
+
+
+def shown_name(name: str) -> str:
+    """Return a name of a picture as the row has it, safe to show."""
+    return one_line(name[:_SHOWN_CHARS])
 
 
 def _nothing(name: str, elsewhere: Sequence[Picture]) -> Problem:

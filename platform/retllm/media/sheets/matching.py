@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from retllm.media.names import MAX_NAME, base_name, clean_name
-from retllm.media.sheets.references import Reference, is_number_of, keys, stem
+from retllm.media.sheets.references import Reference, format_of, is_number_of, keys, stem
 
-# folders that hold what is said of pictures elsewhere, and the folders of those pictures: annotations/ beside images/
+# words in the names of folders that hold what is said of pictures elsewhere, and of the folders of those pictures:
+# annotations/ beside images/, Flickr8k_text/ beside Flicker8k_Dataset/
 _DESCRIBING = frozenset(
     (
         "annotation",
@@ -25,6 +27,8 @@ _DESCRIBING = frozenset(
         "txt",
         "json",
         "csv",
+        "sheet",
+        "sheets",
     )
 )
 _OF_PICTURES = frozenset(
@@ -41,8 +45,16 @@ _OF_PICTURES = frozenset(
         "jpeg",
         "jpegimages",
         "png",
+        "dataset",
+        "datasets",
+        "data",
     )
 )
+_WORD = re.compile(r"[^\W_]+")
+# Flickr8k's own folder of pictures is misspelt
+_SPELLING = ("flicker", "flickr")
+# parts of names that are shorter are the same by chance
+_TELLING = 3
 
 LONG_NAME = 45
 """Names of pictures of at least so many characters are also found by their beginning: Google Takeout cuts them."""
@@ -81,11 +93,13 @@ class Found:
 
     Attributes:
         whole: whether the row gave the whole path of the picture.
+        changed: whether the picture has a suffix of another format than the row says.
         elsewhere: pictures with a fitting last part in folders that the row contradicts.
     """
 
     pictures: tuple[Picture, ...] = ()
     whole: bool = False
+    changed: bool = False
     elsewhere: tuple[Picture, ...] = ()
 
 
@@ -111,8 +125,9 @@ def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) ->
             best, found = (form, *rank), []
         if (form, *rank) == best:
             found.append(picture)
-    whole = best is not None and best[2] < _BY_END
-    return Found(tuple(found), whole, tuple(elsewhere) if not found else ())
+    if best is None:
+        return Found(elsewhere=tuple(elsewhere))
+    return Found(tuple(found), best[2] < _BY_END, best[0] == _CHANGED)
 
 
 def _form(reference: Reference, name: str) -> int | None:
@@ -121,17 +136,23 @@ def _form(reference: Reference, name: str) -> int | None:
     bare = stem(base)
     wanted = reference.bases
     lower = [each.lower() for each in wanted]
+    alike = [each for each in wanted if stem(each).lower() == bare.lower() and format_of(each)]
     fits = (
         base == wanted[0],
         base in wanted,
+        base.lower() in lower and bare in map(stem, wanted),
         base.lower() in lower,
         bare in wanted,
         bare.lower() in lower,
         any(is_number_of(each, base) for each in wanted),
+        any(format_of(each) == format_of(base) for each in alike),
+        bool(alike),
     )
     return fits.index(True) if True in fits else None
 
 
+# the last one of the forms above: pictures are often converted after their sheet was written
+_CHANGED = 8
 _IN_FOLDER, _AT_ROOT, _BY_END = range(3)
 
 
@@ -191,8 +212,9 @@ def _agrees(first: Sequence[str], second: Sequence[str]) -> bool:
 
 
 def may_be_one(first: Reference, second: Reference) -> bool:
-    """Return whether two references may mean one picture, since their folders do not contradict each other."""
-    return _agrees(_resolved((), first.parts)[:-1], _resolved((), second.parts)[:-1])
+    """Return whether two references may mean one picture: neither their folders nor their formats differ."""
+    formats = {format_of(first.parts[-1]), format_of(second.parts[-1])} - {""}
+    return len(formats) < 2 and _agrees(_resolved((), first.parts)[:-1], _resolved((), second.parts)[:-1])
 
 
 def _beside(sheet: tuple[str, ...], named: tuple[str, ...], of_picture: tuple[str, ...], absolute: bool) -> bool:
@@ -203,9 +225,27 @@ def _beside(sheet: tuple[str, ...], named: tuple[str, ...], of_picture: tuple[st
     shorter = min(len(sheet), len(rest))
     if rest[:shorter] == sheet[:shorter] or _agrees(sheet, rest):
         return True
-    without = tuple(part for part in sheet if part.lower() not in _DESCRIBING)
-    pictures = tuple(part for part in rest if part.lower() not in _OF_PICTURES)
-    return without != sheet and (_agrees(without, pictures) or rest[: len(without)] == without)
+    without, pictures = _told_apart(sheet, _DESCRIBING | _OF_PICTURES), _told_apart(rest, _OF_PICTURES)
+    describing = not _DESCRIBING.isdisjoint(word for folder in sheet for word in _words(folder))
+    return describing and (_alike(reversed(without), reversed(pictures)) or _alike(without, pictures))
+
+
+def _words(folder: str) -> list[str]:
+    return _WORD.findall(folder.lower().replace(*_SPELLING))
+
+
+def _told_apart(folders: Sequence[str], general: frozenset[str]) -> list[tuple[str, bool]]:
+    """Return what the names of folders say besides ``general`` words, and whether they had any of these."""
+    parts = [(words, [word for word in words if word not in general]) for words in map(_words, folders)]
+    return [("".join(left), left != words) for words, left in parts if left]
+
+
+def _alike(sheet: Iterable[tuple[str, bool]], pictures: Iterable[tuple[str, bool]]) -> bool:
+    """Return whether folders agree as far as both go; captions_trainval2017 is also for images of val2017."""
+    return all(
+        a == b or (shortened and min(len(a), len(b)) >= _TELLING and (a in b or b in a))
+        for (a, shortened), (b, _) in zip(sheet, pictures, strict=False)
+    )
 
 
 @dataclass(slots=True)
@@ -220,7 +260,7 @@ class NamesSeen:
         """Record that the file at ``located`` is this item (an older one, if it was a duplicate); None if rejected."""
         picture = Picture(located, item_id)
         self._by_stem.setdefault(stem(located.name).lower(), []).append(picture)
-        self._by_path.setdefault((located.archive, path_stem(located.name)), []).append(picture)
+        self._by_path.setdefault((located.archive, path_stem(located.name).lower()), []).append(picture)
         if len(base_name(located.name)) >= LONG_NAME:
             self._by_beginning.setdefault((located.archive, _beginning(located.name)), []).append(picture)
 
@@ -229,8 +269,8 @@ class NamesSeen:
         return [picture for key in keys(reference) for picture in self._by_stem.get(key, ())]
 
     def beside(self, path: str, archive: UUID | None) -> list[Picture]:
-        """Return the pictures with this path, whatever their suffix, in this archive."""
-        return self._by_path.get((archive, path), [])
+        """Return the pictures with this path in any case of letters, whatever their suffix, in this archive."""
+        return self._by_path.get((archive, path.lower()), [])
 
     def beginning(self, path: str, archive: UUID | None) -> list[Picture]:
         """Return the pictures in this archive whose long path begins with ``path``."""

@@ -54,7 +54,7 @@ def read_rows(stream: BinaryIO, kind: FileKind, settings: Settings) -> Iterator[
 def is_sheet(stream: BinaryIO, settings: Settings) -> bool:
     """Return whether a seekable plain text is a table of pictures and captions, such as Flickr8k's."""
     try:
-        text = partial(as_text, stream, encoding_of(stream, settings.max_file_bytes, western=False))
+        text = partial(as_text, stream, encoding_of(stream, settings.max_file_bytes, western=True))
         table = tabular.find_table(text, settings)
         return table is not None and tabular.begins_with_pictures(text, table, settings)
     except (MediaRejected, TooLarge):

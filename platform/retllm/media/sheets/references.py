@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from retllm.media.names import base_name, one_line
 
@@ -19,8 +19,11 @@ _NUMBER = re.compile(rf"({_SUFFIX})#\d+$", re.IGNORECASE)
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _DRIVE = re.compile(r"^[a-z]:(?=/)", re.IGNORECASE)
 _MAX_CHARS = 4096
-# COCO writes the number 9 as 000000000009
+# COCO writes the number 9 as 000000000009, and in 2014 as COCO_val2014_000000000009
 _ID_DIGITS = 12
+_ID_PREFIXES = ("", "COCO_train2014_", "COCO_val2014_", "COCO_test2014_", "COCO_test2015_")
+# suffixes of one format
+_SAME = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif", ".heif": ".heic", ".hif": ".heic"}
 
 SUFFIX_PATTERN = _SUFFIX
 """The pattern of a picture's suffix, without groups; ignore the case."""
@@ -50,8 +53,13 @@ def names_a_picture(name: str) -> bool:
     """Return whether ``name`` ends like the name or the address of a picture."""
     name = name[:_MAX_CHARS].strip()
     if _URL.match(name):
-        name = _path_of_url(name)
+        name = _name_in_url(name)
     return _AT_END.search(_NUMBER.sub(r"\1", name)) is not None
+
+
+def is_url(name: str) -> bool:
+    """Return whether ``name`` is an address and nothing else."""
+    return bool(_URL.match(name.strip())) and not any(map(str.isspace, name.strip()))
 
 
 def stem(name: str) -> str:
@@ -62,13 +70,19 @@ def stem(name: str) -> str:
 def keys(reference: Reference) -> set[str]:
     """Return the stems that the picture may have, in lower case and as they are."""
     found = {stem(base) for base in reference.bases}
-    found |= {key.zfill(_ID_DIGITS) for key in found if key.isdecimal()}
+    found |= {prefix + key.zfill(_ID_DIGITS) for key in found if key.isdecimal() for prefix in _ID_PREFIXES}
     return found | {key.lower() for key in found}
 
 
 def is_number_of(base: str, picture: str) -> bool:
     """Return whether ``base`` is the number in COCO's name of a picture."""
-    return base.isdecimal() and stem(picture) == base.zfill(_ID_DIGITS)
+    return base.isdecimal() and stem(picture) in {prefix + base.zfill(_ID_DIGITS) for prefix in _ID_PREFIXES}
+
+
+def format_of(name: str) -> str:
+    """Return the suffix of a picture's name, the same for all suffixes of one format; empty without such a suffix."""
+    suffix = name.removeprefix(name[: len(_AT_END.sub("", name))]).lower()
+    return _SAME.get(suffix, suffix)
 
 
 def reference(name: str) -> Reference | None:
@@ -77,7 +91,7 @@ def reference(name: str) -> Reference | None:
     absolute = bool(_URL.match(name))
     if absolute and not name.lower().startswith("file:"):
         # the folders of an address are not those of a disk
-        name = base_name(_path_of_url(name))
+        name = _name_in_url(name)
     elif absolute:
         name = _path_of_url(name)
     name = _NUMBER.sub(r"\1", name).replace("\\", "/")
@@ -88,6 +102,15 @@ def reference(name: str) -> Reference | None:
         return None
     decoded = _parts(unquote(without_drive)) if "%" in without_drive else parts
     return Reference(parts, decoded if decoded not in (parts, ()) and decoded[-1] != ".." else None, absolute)
+
+
+def _name_in_url(url: str) -> str:
+    """Return the last part of an address, or what its query names if only that is a picture (``get?file=a.jpg``)."""
+    name = base_name(_path_of_url(url))
+    if _AT_END.search(name):
+        return name
+    values = (base_name(value.replace("\\", "/")) for _, value in parse_qsl(url.partition("?")[2].partition("#")[0]))
+    return next((value for value in values if _AT_END.search(value)), name)
 
 
 def _path_of_url(url: str) -> str:

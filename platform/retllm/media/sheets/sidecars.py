@@ -17,7 +17,7 @@ from retllm.media.sheets.encodings import as_text, encoding_of
 from retllm.media.sheets.matching import LONG_NAME, path_stem
 from retllm.media.sheets.references import names_a_picture
 from retllm.media.sniffing import FileKind
-from retllm.media.texts import clean_text, read_text
+from retllm.media.texts import clean_text, read_text, without_words
 from retllm.settings import Settings
 
 SUFFIXES = (".txt", ".text", ".caption", ".json", ".xmp")
@@ -26,6 +26,8 @@ _MAX_JSON = 1 << 20
 # Google Takeout: a.jpg.json, a.jpg.supplemental-metadata.json, with the number of a second file of the name, and cut
 _TAKEOUT = ".supplemental-metadata"
 _COUNTED = re.compile(r"\(\d+\)$")
+# darktable: a_01.jpg.xmp for the second version of a.jpg
+_VERSION = re.compile(r"_\d{2}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,8 @@ class Beside:
     suffix: str | None = None
 
     def fits(self, picture: str) -> bool:
-        """Return whether a picture with this name is meant."""
-        return path_stem(picture) == self.path and self.suffix in (None, suffix_of(picture))
+        """Return whether a picture with this name is meant, in any case of letters."""
+        return path_stem(picture).lower() == self.path.lower() and self.suffix in (None, suffix_of(picture))
 
 
 def places(name: str) -> list[Beside]:
@@ -52,7 +54,19 @@ def places(name: str) -> list[Beside]:
         return []
     path = name[: -len(suffix)]
     found = [_place(path)] if names_a_picture(path) else [Beside(path)]
-    return [*found, *_takeout(path)] if suffix == ".json" else found
+    if suffix == ".json":
+        found += _takeout(path)
+    elif suffix == ".xmp" and names_a_picture(path) and _VERSION.search(path_stem(path)):
+        found.append(Beside(path_stem(path)[:-3], suffix_of(path)))
+    elif role(suffix_of(path)) in CAPTIONS:
+        # WebDataset: a.caption.txt
+        found.append(Beside(path.removesuffix(path[path.rindex(".") :])))
+    return found
+
+
+def is_of_one(name: str) -> bool:
+    """Return whether a name says that the file is about one picture, since it contains that one's name."""
+    return any(place.suffix is not None for place in places(name))
 
 
 def _place(picture: str, count: str = "") -> Beside:
@@ -81,23 +95,29 @@ def cut_path(name: str) -> str | None:
     return path if path != name and len(base_name(path)) >= LONG_NAME else None
 
 
-def by_rank(name: str) -> int:
+def by_rank(name: str) -> tuple[int, bool]:
     """Return the place of a sidecar among those of its picture; the first one wins."""
-    return SUFFIXES.index(suffix_of(name))
+    suffix = suffix_of(name)
+    return SUFFIXES.index(suffix), suffix == ".xmp" and bool(_VERSION.search(path_stem(name[: -len(suffix)])))
 
 
-def caption(stream: BinaryIO, kind: FileKind, pictures: Iterable[str], settings: Settings) -> str | None:
-    """Return the caption in a sidecar of ``pictures`` (their names); None if it has none.
+def caption(
+    stream: BinaryIO, kind: FileKind, pictures: Iterable[str], settings: Settings
+) -> tuple[str | None, str | None]:
+    """Return the caption in a sidecar of ``pictures`` (their names), None if it has none, and a remark.
 
     Raises:
         MediaRejected: it can't be read.
         TooLarge: it is too long.
     """
     if kind is FileKind.TEXT:
-        return read_text(stream, settings)
+        read = read_text(stream, settings)
+        if (reason := without_words(read.text)) is not None:
+            raise MediaRejected(reason)
+        return read
     if kind is FileKind.XMP:
         found = xmp.description(stream)
-        return clean_text(found, settings) if found else None
+        return clean_text(found, settings) if found else None, None
     fields = read_object(stream)
     if fields is None:
         raise MediaRejected("The JSON is no object, so it says nothing of the picture beside it.")
@@ -107,8 +127,8 @@ def caption(stream: BinaryIO, kind: FileKind, pictures: Iterable[str], settings:
             # in Google Takeout the title is the name of the file
             texts = [text for text in flat(value) if text.lower() not in names and not names_a_picture(text)]
             if role(field) == column and texts:
-                return clean_text("\n".join(dict.fromkeys(texts)), settings)
-    return None
+                return clean_text("\n".join(dict.fromkeys(texts)), settings), None
+    return None, None
 
 
 def read_object(stream: BinaryIO) -> Mapping[str, object] | None:

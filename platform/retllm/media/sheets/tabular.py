@@ -14,7 +14,7 @@ from itertools import islice
 from retllm.errors import MediaRejected
 from retllm.media.sheets import columns
 from retllm.media.sheets.lines import bounded, max_length
-from retllm.media.sheets.references import SUFFIX_PATTERN, names_a_picture
+from retllm.media.sheets.references import SUFFIX_PATTERN, is_url, names_a_picture
 from retllm.media.sheets.rows import Reason, Record, problem
 from retllm.settings import Settings
 
@@ -108,6 +108,9 @@ def _lines(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[st
 
 def _record(number: int, fields: list[str], table: Table) -> Record:
     width = len(table.names)
+    if len(fields) > width and not table.quoted and columns.role(table.names[-1]) in columns.CAPTIONS:
+        # without quotes, what follows the last delimiter of a row is all of its caption
+        fields = [*fields[: width - 1], table.delimiter.join(fields[width - 1 :])]
     if any(field.strip() for field in fields[width:]):
         how = (
             'put double quotes ("...") around a text that contains the delimiter.'
@@ -159,11 +162,17 @@ def _headless(line: str, delimiters: str) -> tuple[str, tuple[str, ...]] | None:
     """Return delimiter and columns of a table that begins with a row instead of a header."""
     for delimiter in sorted(delimiters, key="\t|;,".find):
         fields = _split(line, delimiter)
-        if len(fields) < 2 or not names_a_picture(fields[0]):
-            continue
-        if len(fields) == 3 and fields[1].strip().isdecimal():
-            return delimiter, ("file", "comment_number", "caption")
-        return delimiter, ("file", "caption")
+        if all(names_a_picture(field) or field.strip().isdecimal() for field in fields):
+            continue  # a list of pictures and labels, without words
+        if len(fields) > 1 and names_a_picture(fields[0]):
+            if len(fields) == 3 and fields[1].strip().isdecimal():
+                return delimiter, ("file", "comment_number", "caption")
+            return delimiter, ("file", "caption")
+        if len(fields) == 3 and fields[0].strip().isdecimal() and names_a_picture(fields[1]):
+            return delimiter, ("id", "file", "caption")
+        # Conceptual Captions; between other delimiters than tabs a sentence may end with a name
+        if len(fields) == 2 and delimiter == "\t" and (names_a_picture(fields[1]) or is_url(fields[1])):
+            return delimiter, ("caption", "file")
     return None
 
 
@@ -232,8 +241,9 @@ class _Quoted:
 
 
 def _consistently_quoted(opened: Opener, delimiter: str, first_row: int, settings: Settings) -> bool:
-    """Return whether every quote of the sheet opens or closes a field, or is doubled inside of one."""
+    """Return whether the sheet has quotes, and each opens or closes a field, or is doubled inside of one."""
     table = Table(delimiter, (), first_row, quoted=True)
+    found = False
     with opened() as text:
         splitter = _Quoted(_lines(text, table, settings), table, settings)
         for _, fields in splitter:
@@ -242,7 +252,8 @@ def _consistently_quoted(opened: Opener, delimiter: str, first_row: int, setting
             quotes = sum(line.count('"') for line in splitter.taken)
             if quotes and not _accounted(quotes, fields):
                 return False
-    return True
+            found = found or quotes > 0
+    return found
 
 
 def _accounted(quotes: int, fields: list[str]) -> bool:

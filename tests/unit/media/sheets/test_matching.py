@@ -63,6 +63,12 @@ def matched(row: str, sheet: str, *pictures: str) -> list[str]:
         ("a.png", "data/c.csv", ["data/images/a.png"], "data/images/a.png"),
         ("a.png", "data/meta2/c.csv", ["data/a.png"], "data/a.png"),
         ("b/x.png", "c.csv", ["a/b/x.png", "z/x.png"], "a/b/x.png"),
+        # folders as well-known collections have them
+        ("a.png", "annotations_trainval2017/annotations/c.json", ["val2017/a.png"], "val2017/a.png"),
+        ("a.png", "Flickr8k_text/Flickr8k.token.txt", ["Flicker8k_Dataset/a.png"], "Flicker8k_Dataset/a.png"),
+        ("a.png", "caption_datasets/c.json", ["flickr30k-images/a.png"], "flickr30k-images/a.png"),
+        ("val2014/a.png", "caption_datasets/c.json", ["coco/val2014/a.png"], "coco/val2014/a.png"),
+        ("a.png", "train_captions/c.csv", ["train_images/a.png", "val_images/a.png"], "train_images/a.png"),
         # addresses by their last part
         ("https://host/deep/a.png?w=200#top", "c.csv", ["x/a.png"], "x/a.png"),
         ("http://host/a%20b.png", "c.csv", ["a b.png"], "a b.png"),
@@ -74,6 +80,14 @@ def matched(row: str, sheet: str, *pictures: str) -> list[str]:
         ("9", "c.json", ["000000000009.jpg"], "000000000009.jpg"),
         ("A.PNG", "c.csv", ["a.png"], "a.png"),
         ("a.png", "c.csv", ["A.png", "a.png"], "a.png"),
+        ("A.PNG", "c.csv", ["A.png", "a.png"], "A.png"),
+        ("9", "c.json", ["COCO_val2014_000000000009.jpg"], "COCO_val2014_000000000009.jpg"),
+        ("https://host/get?id=3&file=x%2Fa.png#top", "c.csv", ["a.png"], "a.png"),
+        ("https://host/photos/12345", "c.csv", ["12345.jpg"], "12345.jpg"),
+        # pictures that were converted
+        ("a.jpeg", "c.csv", ["a.jpg", "a.png"], "a.jpg"),
+        ("a.png", "c.csv", ["a.webp"], "a.webp"),
+        ("x/a.png", "c.csv", ["x/a.webp", "y/a.png"], "x/a.webp"),
         ("a.v2", "c.csv", ["a.v2.png", "a.png"], "a.v2.png"),
         ("Train/a.png", "c.csv", ["train/a.png", "val/a.png"], "train/a.png"),
         (unicodedata.normalize("NFD", "é.png"), "c.csv", ["é.png"], "é.png"),
@@ -95,6 +109,10 @@ def test_a_row_means_one_picture(row: str, sheet: str, pictures: list[str], expe
         ("/data/train/0001.png", "c.csv", "val/0001.png"),
         ("images/0001.png", "train/c.csv", "val/images/0001.png"),
         ("0001.png", "photos/c.csv", "images/0001.png"),
+        ("0001.png", "captions_2023/c.csv", "2024/0001.png"),
+        ("0001.png", "train_captions/c.csv", "val_images/0001.png"),
+        ("0001.png", "captions_2/c.csv", "images_20/0001.png"),
+        ("0001.png", "coco/annotations/c.csv", "flickr/images/0001.png"),
     ],
 )
 def test_a_row_means_no_picture_in_a_folder_that_it_contradicts(row: str, sheet: str, picture: str) -> None:
@@ -105,10 +123,18 @@ def test_a_row_means_no_picture_in_a_folder_that_it_contradicts(row: str, sheet:
 
 @pytest.mark.parametrize(
     ("row", "picture"),
-    [("a.png", "b.png"), ("a.png", "a.jpg"), ("a.png", "aa.png"), ("0001", "10001.jpg"), ("a", "a b.png")],
+    [("a.png", "b.png"), ("a.txt", "a.jpg"), ("a.png", "aa.png"), ("0001", "10001.jpg"), ("a", "a b.png")],
 )
 def test_another_name_is_no_candidate(row: str, picture: str) -> None:
     assert found(row, "c.csv", [picture]) == Found()
+
+
+@pytest.mark.parametrize(
+    ("row", "picture", "changed"),
+    [("a.png", "a.webp", True), ("a.jpeg", "a.JPG", False), ("a.tiff", "a.tif", False), ("a", "a.png", False)],
+)
+def test_a_picture_of_another_format_than_the_row_says_is_told(row: str, picture: str, changed: bool) -> None:
+    assert found(row, "c.csv", [picture]).changed is changed
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,9 @@ def test_json_survives_a_round_trip(cells: list[tuple[str, str]], ascii_only: bo
         "path,description",
         "picture name,alt text",
         "image_id,caption",
+        "Dateiname;Bildunterschrift",
+        "Файл,Описание",
+        "fichier;le\u0301gende",
     ],
 )
 def test_columns_can_have_the_names_that_people_use_in_any_order(header: str) -> None:
@@ -108,6 +111,7 @@ def test_columns_can_have_the_names_that_people_use_in_any_order(header: str) ->
     names = [name.strip().strip('"').lower() for name in header.split(delimiter)]
     others = {"split": "train", "comment_number": "0"} | ({"text": "other"} if "caption" in names else {})
     words = {"caption", "text", "comment", "title", "sentence", "description", "alt text"}
+    words |= {"bildunterschrift", "описание", "le\u0301gende"}
     line = delimiter.join(others.get(name, "words" if name in words else "a.png") for name in names)
     assert rows(f"{header}\n{line}\n") == [Row(2, "a.png", ("words",))]
 
@@ -135,6 +139,16 @@ def test_columns_with_numbers_are_captions_of_one_picture() -> None:
         ("a.png", ("one", "two")),
         ("b.png", ("three",)),
     ]
+    for header in ("caption,caption2,caption 3", "caption,caption,caption", "caption_1,caption_2,caption_3"):
+        made, remarks = read(f"image,{header}\na.png,one,,three\n")
+        assert made == [Row(2, "a.png", ("one", "three"))]
+        assert remarks == []
+
+
+def test_a_column_without_values_needs_no_remark() -> None:
+    made, remarks = read("file,mood,caption\n,,one\n,,two\n")
+    assert made == [Row(2, "", ("one",)), Row(3, "", ("two",))]
+    assert remarks == []
 
 
 def test_a_sheet_of_texts_is_told_by_its_columns() -> None:
@@ -160,6 +174,9 @@ def test_a_sheet_of_texts_is_told_by_its_columns() -> None:
         ("\ufeff", "empty: its first line"),
         ("a,b\n1,2\n", 'first line has the columns "a", "b"'),
         ("file\na.png\n", 'first line has the columns "file"'),
+        # pictures and labels, and judgments of captions
+        ("a.png,3\nb.png,4\n", 'first line has the columns "a.png", "3"'),
+        ("a.jpg\ta.jpg#2\t1\t1\t2\n", 'first line has the columns "a.jpg", "a.jpg#2"'),
     ],
 )
 def test_a_table_without_captions_is_refused_with_its_columns_and_those_it_needs(data: str, message: str) -> None:
@@ -178,6 +195,11 @@ def test_a_table_without_captions_is_refused_with_its_columns_and_those_it_needs
         ('image_name| comment_number| comment\na.jpg| 0| Two "men" run\n', [("a.jpg", ('Two "men" run',))]),
         ("a.jpg|0|Two men\nb.jpg|0|Three\n", [("a.jpg", ("Two men",)), ("b.jpg", ("Three",))]),
         ("x/a.png,a cat\nx/b.png,a dog\n", [("x/a.png", ("a cat",)), ("x/b.png", ("a dog",))]),
+        ("0,a.png,a cat\n1,b.png,a dog\n", [("a.png", ("a cat",)), ("b.png", ("a dog",))]),
+        # Conceptual Captions, and a caption with the delimiter
+        ("a cat\thttp://host/a.png?w=3\n", [("http://host/a.png?w=3", ("a cat",))]),
+        ("a cat\thttp://host/12345\n", [("http://host/12345", ("a cat",))]),
+        ("image| number| comment\na.jpg| 0| one | two\n", [("a.jpg", ("one | two",))]),
     ],
 )
 def test_tables_of_spreadsheets_and_of_well_known_collections_are_read(
@@ -276,6 +298,8 @@ KARPATHY = {
         ({"a.png": "x", "b/c.png": ["y", "z"]}, [("a.png", ("x",)), ("b/c.png", ("y", "z"))]),
         ({"0001": "x", "0002": ["y"]}, [("0001", ("x",)), ("0002", ("y",))]),
         ({"x/a.png": {"caption": "x", "tags": "t"}}, [("x/a.png", ("x",))]),
+        ({"a": {"caption": "x", "tags": "t"}, "s/b": {"caption": "y"}}, [("a", ("x",)), ("s/b", ("y",))]),
+        ({"image_urls": ["http://h/a.jpg"], "captions": ["x"], "user_ids": ["3"]}, [("http://h/a.jpg", ("x",))]),
         (
             {"train": [{"image": "a.png", "text": "x"}], "val": [{"image": "b.png", "text": "y"}]},
             [("a.png", ("x",)), ("b.png", ("y",))],
@@ -315,6 +339,17 @@ def test_captions_of_an_image_that_is_missing_in_a_coco_file_are_refused() -> No
         ("[1, 2, 3]", "not an object"),
         ('{"version": 5, "shapes": [], "flags": {}}', r'"version", "flags"'),
         ('[{"id": 1, "image": "a.jpg", "conversations": []}]', '"id", "image", "conversations"'),
+        (json.dumps({**COCO, "annotations": [{"id": 1, "image_id": 9, "bbox": [1]}]}), "none of its annotations is a"),
+        (
+            json.dumps(
+                {
+                    "images": COCO["images"],
+                    "annotations": [{"image_id": 9, "file_name": "000000000009.png", "segments_info": []}],
+                    "categories": [{"id": 1, "name": "cat"}],
+                }
+            ),
+            "none of its annotations is a caption",
+        ),
         ("[" * 5000, f"more than {MAX_DEPTH} deep"),
         ('{"a":' * 5000, f"more than {MAX_DEPTH} deep"),
         ("a\nb\n", "not valid JSON"),

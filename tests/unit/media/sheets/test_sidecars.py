@@ -38,6 +38,10 @@ from retllm.media.sheets.sidecars import Beside, cut_path, places
         ),
         ("a.jpg.supplement.json", [Beside("a.jpg.supplement"), Beside("a", ".jpg")]),
         ("a.jpg.other.json", [Beside("a.jpg.other")]),
+        ("x/a_01.jpg.xmp", [Beside("x/a_01", ".jpg"), Beside("x/a", ".jpg")]),
+        ("a_01.xmp", [Beside("a_01")]),
+        ("a.caption.txt", [Beside("a.caption"), Beside("a")]),
+        ("a.v2.txt", [Beside("a.v2")]),
         ("a.csv", []),
         ("a", []),
     ],
@@ -74,6 +78,11 @@ def as_json(value: object) -> bytes:
         ("d/a.json", as_json({"title": "A walk", "captions": ["one", "two"]}), "one\ntwo"),
         ("d/a.xmp", packet(description="A boat"), "A boat"),
         ("d/a.jpg.xmp", packet(title="Boats"), "Boats"),
+        ("d/a_01.jpg.xmp", packet(description="A boat"), "A boat"),
+        ("d/A.TXT", b"a cat", "a cat"),
+        ("d/a.caption.txt", b"a cat", "a cat"),
+        ("d/a.txt", "\ufeffein Gru\u00df".encode("utf-16-le"), "ein Gruß"),
+        ("d/a.xmp", b"\xff\xfe" + packet(description="A boat").decode().encode("utf-16-le"), "A boat"),
     ],
 )
 @pytest.mark.parametrize("how", ["folder", "ZIP", "later"])
@@ -109,6 +118,34 @@ def test_a_sheet_goes_before_a_sidecar_and_a_text_before_other_sidecars(ingest: 
     again = add_all(ingest, files)
     assert {outcome.status for outcome in again} == {"duplicate"}
     assert {item.version for item in items()} == versions == {2}
+
+
+def test_the_version_of_a_picture_itself_goes_before_further_ones(ingest: Ingest, items: Items) -> None:
+    files = {"a.png": picture(), "a_01.png.xmp": packet(description="one"), "a.png.xmp": packet(description="first")}
+    outcomes = add_all(ingest, files)
+    assert outcomes[1].remark == "Not used: 'a.png.xmp' has the caption."
+    assert captions(items) == {"a.png": "first"}
+
+
+def test_a_sidecar_in_another_case_is_for_a_picture_that_has_none_in_its_own(ingest: Ingest, items: Items) -> None:
+    files = {"a.png": picture(1), "A.jpg": picture(2), "a.txt": b"small", "A.txt": b"large"}
+    add_all(ingest, files)
+    assert captions(items) == {"a.png": "small", "A.jpg": "large"}
+
+
+def test_a_text_in_a_guessed_encoding_has_a_remark(ingest: Ingest, items: Items) -> None:
+    outcomes = add_all(ingest, {"a.png": picture(), "a.txt": "grün".encode("cp1252"), "b.txt": "süß".encode("cp1252")})
+    assert [outcome.status for outcome in outcomes] == ["added", "updated", "added"]
+    assert all("read as Windows-1252" in str(outcome.remark) for outcome in outcomes[1:])
+    assert captions(items) == {"a.png": "grün", "b.txt": "süß"}
+
+
+def test_lists_of_names_and_boxes_are_no_texts_unless_asked_for(ingest: Ingest, items: Items) -> None:
+    files = {"train.txt": b"a.jpg\ta.jpg#2\t1\t2\nb.jpg\tb.jpg#1\t2\t3\n", "labels/a.txt": b"0 0.5 0.5 0.1 0.1\n"}
+    outcomes = add_all(ingest, files)
+    assert "lists names of pictures without captions" in reason(outcomes[0])
+    assert "boxes of objects" in reason(outcomes[1])
+    assert [outcome.status for outcome in add_all(ingest, files, texts=True)] == ["added", "added"]
 
 
 def test_two_sidecars_that_say_the_same_need_no_remark(ingest: Ingest, items: Items) -> None:
@@ -160,7 +197,10 @@ def test_a_sidecar_without_a_caption_changes_nothing(ingest: Ingest, items: Item
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.txt", b"gr\xfcn", "UTF-8"),
+        ("a.txt", "зелёный".encode("cp1251"), "UTF-8"),
+        ("a.txt", b"0 0.5 0.5 0.1 0.1\n", "boxes of objects in numbers"),
+        ("b.png.json", as_json(TAKEOUT), "none with the name of 'b.png.json' is beside it"),
+        ("b.png.supplemental-metadata.json", as_json(TAKEOUT), "is beside it"),
         ("a.txt", b" \n", "empty"),
         ("a.txt", b"x" * 201, "RETLLM_MAX_TEXT_CHARS"),
         ("a.xmp", b"<?xml version='1.0'?><x", "not valid XML"),
