@@ -123,8 +123,8 @@ def test_other_files_are_refused_with_their_type(data: bytes, name: str, message
         (b"\0\0\0\x18ftyp3gp5", "3GP"),
         (b"\x1a\x45\xdf\xa3\x01\0", "Matroska or WebM"),
         (b"RIFF\1\0\0\0AVI LIST", "AVI"),
-        ((b"G" + bytes(187)) * 3, "MPEG-TS"),
-        ((bytes(4) + b"G" + bytes(187)) * 3, "MPEG-TS"),  # of a camera
+        ((b"G" + bytes(187)) * 3, "MPEG transport stream"),
+        ((bytes(4) + b"G" + bytes(187)) * 3, "MPEG transport stream"),  # of a camera
     ],
 )
 def test_films_are_recognized_under_any_name(data: bytes, what: str) -> None:
