@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, BinaryIO, Literal
 
@@ -239,9 +240,10 @@ class Ingest:
                 self.storage.put(original, stream)
             else:
                 self.storage.copy(stored, original)
-            self.storage.put(thumbnail, io.BytesIO(inspected.thumbnail))
-            if copy:
-                self.storage.put(copy, io.BytesIO(inspected.copy))
+            made = {thumbnail: inspected.thumbnail, **({copy: inspected.copy} if copy else {})}
+            # each waits for the disk
+            with ThreadPoolExecutor(len(made), thread_name_prefix="store") as threads:
+                list(threads.map(lambda key: self.storage.put(key, io.BytesIO(made[key])), made))
         except BaseException:
             if not repeatable:
                 self.discard(*keys)

@@ -47,10 +47,14 @@ def upload_state(session: Session, job_id: UUID) -> UploadState | None:
     upload = session.get(Upload, job_id, populate_existing=True)
     if upload is None:
         return None
-    unit = sa.select(Unit.id).where(Unit.job_id == job_id, Unit.stage == Stage.MEDIA, Unit.state.in_(OPEN_UNITS))
     counts = upload_counts(session, [job_id]).get(job_id, {})
-    processed = upload.closed_at is not None and session.scalar(unit.limit(1)) is None
-    return UploadState(closed_at=upload.closed_at, processed=processed, counts=counts)
+    return UploadState(closed_at=upload.closed_at, processed=bool(is_processed(session, job_id)), counts=counts)
+
+
+def is_processed(session: Session, job_id: UUID) -> bool | None:
+    """Return whether an upload is closed and every file has its outcome; None if there is none with this key."""
+    unit = sa.select(Unit.id).where(Unit.job_id == job_id, Unit.stage == Stage.MEDIA, Unit.state.in_(OPEN_UNITS))
+    return session.scalar(sa.select(sa.and_(Upload.closed_at.is_not(None), ~unit.exists())).where(Upload.id == job_id))
 
 
 def outcomes_of(session: Session, job_id: UUID) -> list[FileOutcome]:

@@ -28,7 +28,7 @@ from retllm.queue.notifications import Notification
 from retllm.uploads import offers, submit
 from retllm.uploads.offers import Offer
 from retllm.uploads.receive import ReceivedFile, receive
-from retllm.uploads.views import UploadState, upload_state
+from retllm.uploads.views import UploadState, is_processed, upload_state
 from retllm_web.actions import submissions
 from retllm_web.actions.auditing import record
 from retllm_web.http.services import services
@@ -189,23 +189,23 @@ def wait(job_id: UUID, seconds: float) -> UploadState:
     Raises:
         NotFound: the upload was deleted meanwhile.
     """
-    state = _state(job_id)
-    if state.processed or seconds <= 0 or not _waiters().acquire(blocking=False):
-        return state
-    try:
-        began, longest = time.monotonic(), min(seconds, MAX_WAIT)
-        least, most = _POLL_SECONDS
-        while not state.processed and (waited := time.monotonic() - began) < longest:
-            time.sleep(min(max(least, _POLL_SHARE * waited), most, longest - waited))
-            state = _state(job_id)
-    finally:
-        _waiters().release()
-    return state
-
-
-def _state(job_id: UUID) -> UploadState:
+    if seconds > 0 and _waiters().acquire(blocking=False):
+        try:
+            _await_processed(job_id, min(seconds, MAX_WAIT))
+        finally:
+            _waiters().release()
     with transaction(services().sessions) as session:
         state = upload_state(session, job_id)
     if state is None:
         raise NotFound("There is no such upload.")
     return state
+
+
+def _await_processed(job_id: UUID, seconds: float) -> None:
+    began = time.monotonic()
+    least, most = _POLL_SECONDS
+    while (waited := time.monotonic() - began) < seconds:
+        with transaction(services().sessions) as session:
+            if is_processed(session, job_id) is not False:
+                return
+        time.sleep(min(max(least, _POLL_SHARE * waited), most, seconds - waited))
