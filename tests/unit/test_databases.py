@@ -16,8 +16,9 @@ from retllm.db.enums import MemberRole, RunSource, TokenScope
 from retllm.db.operations import MetricTotal, PausedQueue, Worker
 from retllm.db.people import AuditEntry, CollectionMember, SavedView
 from retllm.db.reviews import EvaluationRun, Judgment
+from retllm.db.searches import CachedScore
 from retllm.db.session import make_engine, transaction
-from retllm.db.tables import ApiToken, Attempt, CachedScore, EmbeddingClaim, Login, Source
+from retllm.db.tables import ApiToken, Attempt, EmbeddingClaim, Login, Source
 from retllm.db.uploads import FilePart, LargeFile, Upload, UploadFile
 from retllm.db.vectors import register_model
 

@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobState
 from retllm.db.locks import lock_collections_of_jobs
-from retllm.db.tables import Job, Search
+from retllm.db.searches import Search
+from retllm.db.tables import Job
 from retllm.errors import Conflict, NotFound
 from retllm.identity.access import changeable_jobs, job_for, require_job_rights, within_visible
 from retllm.identity.actor import Actor

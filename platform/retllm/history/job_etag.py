@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import FileStatus, JobState, UnitState
 from retllm.db.operations import PausedQueue
 from retllm.db.reviews import Judgment
-from retllm.db.tables import Candidate, Job, Score, Search, Unit
+from retllm.db.searches import Candidate, Score, Search
+from retllm.db.tables import Job, Unit
 from retllm.db.uploads import Upload, UploadFile
 from retllm.errors import NotFound
 from retllm.identity.access import within_visible

@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import OPEN_UNITS, JobKind, JobState, Stage, UnitState
-from retllm.db.tables import Candidate, Collection, Job, Unit, User
+from retllm.db.searches import Candidate
+from retllm.db.tables import Collection, Job, Unit, User
 from retllm.errors import NotFound
 
 

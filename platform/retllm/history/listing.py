@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobKind, JobState
-from retllm.db.tables import Candidate, Item, Job, Score, Search, User
+from retllm.db.searches import Candidate, Score, Search
+from retllm.db.tables import Item, Job, User
 from retllm.identity.access import changeable_jobs, within_visible
 from retllm.identity.actor import Actor
 

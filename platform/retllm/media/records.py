@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import ItemKind, ItemState
 from retllm.db.locks import lock_collection, lock_collections_of_items
 from retllm.db.many import insert_many, update_many
-from retllm.db.tables import Collection, Embedding, Item, Job, Search, Source
+from retllm.db.searches import Search
+from retllm.db.tables import Collection, Embedding, Item, Job, Source
 
 _PICTURES = (ItemKind.IMAGE, ItemKind.BOTH)
 

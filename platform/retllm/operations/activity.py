@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState, JobKind, JobState, Stage, UnitState
 from retllm.db.operations import PausedQueue, Worker
-from retllm.db.tables import Collection, Item, Job, Search, Unit
+from retllm.db.searches import Search
+from retllm.db.tables import Collection, Item, Job, Unit
 from retllm.identity.access import visible_collections, within_visible
 from retllm.identity.actor import Actor
 from retllm.operations.workers import ALIVE_SECONDS

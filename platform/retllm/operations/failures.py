@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobKind, JobState, Stage, UnitState
 from retllm.db.locks import lock_collections_of_jobs
-from retllm.db.tables import Collection, Job, Search, Unit
+from retllm.db.searches import Search
+from retllm.db.tables import Collection, Job, Unit
 from retllm.errors import InvalidInput
 from retllm.identity.access import changeable_jobs, within_visible
 from retllm.identity.actor import Actor

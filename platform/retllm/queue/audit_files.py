@@ -12,7 +12,8 @@ from fsspec.core import url_to_fs
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemState
-from retllm.db.tables import Item, Search, Source
+from retllm.db.searches import Search
+from retllm.db.tables import Item, Source
 from retllm.db.uploads import FilePart, UploadFile
 from retllm.errors import NotFound
 from retllm.media.storage import Storage

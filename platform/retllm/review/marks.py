@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import ItemKind, ItemState, TokenScope
 from retllm.db.locks import lock_collection
 from retllm.db.reviews import Judgment
-from retllm.db.tables import ITEM_WORDS, Candidate, Item, Search, User
+from retllm.db.searches import Candidate, Search
+from retllm.db.tables import ITEM_WORDS, Item, User
 from retllm.errors import Conflict, InvalidInput, NotFound
 from retllm.identity.access import job_for, require_scope
 from retllm.identity.actor import Actor

@@ -16,7 +16,8 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from retllm.db.enums import ItemState
 from retllm.db.reviews import Judgment
-from retllm.db.tables import Candidate, Collection, Item, Job, Search
+from retllm.db.searches import Candidate, Search
+from retllm.db.tables import Collection, Item, Job
 from retllm.identity.access import visible_collections
 from retllm.identity.actor import Actor
 from retllm.review.measures import Measures, RankPair, measure

@@ -10,7 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.tables import Candidate, Search
+from retllm.db.searches import Candidate, Search
 from retllm.identity.actor import Actor
 from retllm.review.marks import Asked, Mark, asked_by, marks_of
 from retllm.review.measures import Measures, RankPair, Verdict, measure

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind
-from retllm.db.tables import Candidate, EmbeddingModel, Job, Search
+from retllm.db.searches import Candidate, Search
+from retllm.db.tables import EmbeddingModel, Job
 from retllm.errors import Conflict, InvalidInput
 from retllm.indexing.indexed import current_model, is_indexed
 from retllm.search.captions import by_captions, count_captions

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
+from retllm.db.searches import Search
 from retllm.db.session import transaction
-from retllm.db.tables import Job, Search
+from retllm.db.tables import Job
 from retllm.embedding import fuse
 from retllm.errors import ModelUnavailable
 from retllm.indexing.worker import Embedders, Vectors, open_clip_name, register

@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemState, JobKind, JobState
 from retllm.db.reviews import Judgment
-from retllm.db.tables import Collection, EmbeddingModel, Item, Job, Search, User
+from retllm.db.searches import Search
+from retllm.db.tables import Collection, EmbeddingModel, Item, Job, User
 from retllm.errors import InvalidInput, NotFound
 from retllm.identity.access import within_visible
 from retllm.identity.actor import Actor

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, undefer
 
 from retllm.db.enums import ItemState
-from retllm.db.tables import Candidate, Item, Score, Search
+from retllm.db.searches import Candidate, Score, Search
+from retllm.db.tables import Item
 from retllm.errors import NotFound
 from retllm.fine.injection import Injection
 from retllm.fine.trace import Trace

@@ -12,8 +12,9 @@ from sqlalchemy import RowMapping
 
 from retllm.db.enums import JobKind
 from retllm.db.reviews import Judgment
+from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Candidate, Collection, Item, Job, Score, Search, User
+from retllm.db.tables import Collection, Item, Job, User
 from retllm.history.listing import JobFilters, is_best
 from retllm.identity.actor import Actor
 from retllm.search.settings import SETTINGS, SearchSettings

@@ -16,7 +16,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemState
-from retllm.db.tables import Candidate, Item, Job, Score, Search
+from retllm.db.searches import Candidate, Score, Search
+from retllm.db.tables import Item, Job
 from retllm.errors import (
     Conflict,
     InvalidInput,

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import DecidedBy
-from retllm.db.tables import Candidate, Score, Search
+from retllm.db.searches import Candidate, Score, Search
 from retllm.fine.abstention import Threshold, learn_threshold, no_match
 from retllm.fine.decision import Ranked, Scored, final_order
 from retllm.fine.fusion import fused

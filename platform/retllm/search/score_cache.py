@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, undefer
 
-from retllm.db.tables import CachedScore, Item, Search
+from retllm.db.searches import CachedScore, Search
+from retllm.db.tables import Item
 
 _COLUMNS = ("score", "log_odds", "entropy", "injected_layer", "uncertainty", "tokens", "remark")
 # rows deleted in one transaction

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
 from retllm.db.enums import ItemKind
-from retllm.db.tables import Search
+from retllm.db.searches import Search
 from retllm.fine.injection import Injection
 from retllm.fine.prompts import Mode
 from retllm.settings import Settings

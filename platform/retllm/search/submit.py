@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState, JobKind, Stage, TokenScope
-from retllm.db.tables import Item, Search
+from retllm.db.searches import Search
+from retllm.db.tables import Item
 from retllm.errors import Conflict, InvalidInput
 from retllm.fine.injection import Injection
 from retllm.fine.sources import decoder_layers

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import DecidedBy, ItemState
-from retllm.db.tables import EmbeddingModel, Item, Score, Search
+from retllm.db.searches import Score, Search
+from retllm.db.tables import EmbeddingModel, Item
 from retllm.errors import NotFound
 from retllm.history.job_views import job_view
 from retllm.identity.access import job_for

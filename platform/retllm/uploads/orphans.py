@@ -14,8 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus
+from retllm.db.searches import Search
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Item, Search, Source
+from retllm.db.tables import Item, Source
 from retllm.db.uploads import LargeFile, Upload, UploadFile
 from retllm.media.storage import Storage
 

@@ -24,8 +24,9 @@ from tests.unit.stand_ins import FakeEmbedder, SilentNotifier
 from retllm.db import session as db_session
 from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole, Stage, UnitState, Visibility
 from retllm.db.locks import lock_collection
+from retllm.db.searches import Candidate, Search
 from retllm.db.session import Sessions, make_sessions, run_transaction, transaction
-from retllm.db.tables import Candidate, Collection, Embedding, EmbeddingModel, Item, Job, Search, Source, Unit, new_id
+from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Job, Source, Unit, new_id
 from retllm.errors import DatabaseBusy, RetllmError
 from retllm.history import control
 from retllm.history.control import BulkAction

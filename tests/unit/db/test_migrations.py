@@ -12,8 +12,9 @@ from alembic import command
 from alembic.script import ScriptDirectory
 
 from retllm.db.migrate import config, upgrade
+from retllm.db.searches import Candidate, Score
 from retllm.db.session import make_engine
-from retllm.db.tables import Attempt, Candidate, Embedding, Score, Unit
+from retllm.db.tables import Attempt, Embedding, Unit
 from retllm.db.vectors import register_model
 from retllm.errors import StackError
 from retllm.queue.audit import violations

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from tests.unit.stand_ins import FakeEmbedder, index, run, search
 
 from retllm.db.enums import JobState, Stage
+from retllm.db.searches import Search
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Search, new_id
+from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, new_id
 from retllm.embedding import EmbedderInfo
 from retllm.errors import Conflict, InvalidInput, NotFound
 from retllm.indexing import coverage

@@ -14,8 +14,9 @@ from tests.unit.stand_ins import FakeScorer, index, run, search
 from tests.unit.uploads.conftest import Uploads, picture
 
 from retllm.db.enums import Stage
+from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Attempt, Candidate, Embedding, Item, Job, Score, Search, Unit
+from retllm.db.tables import Attempt, Embedding, Item, Job, Unit
 from retllm.db.uploads import Upload, UploadFile
 from retllm.history import control
 from retllm.indexing.submit import submit_index

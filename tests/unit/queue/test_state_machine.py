@@ -25,8 +25,9 @@ from tests.unit.queue.core_model import ATTEMPTS, VERSION, MClaim, MJob, in_pair
 from tests.unit.stand_ins import SilentNotifier
 
 from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
+from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Attempt, Candidate, Collection, Embedding, Job, Score, Search, Unit, new_id
+from retllm.db.tables import Attempt, Collection, Embedding, Job, Unit, new_id
 from retllm.db.vectors import register_model
 from retllm.errors import Conflict, JobCancelled, MediaRejected, ModelUnavailable, RetllmError, StaleClaim
 from retllm.history import control

@@ -14,8 +14,9 @@ import sqlalchemy as sa
 from tests.unit.stand_ins import FakeEmbedder, FakeScorer, index, run, search, view_of
 
 from retllm.db.enums import DecidedBy, JobState, Stage, UnitState
+from retllm.db.searches import Score, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Score, Search
+from retllm.db.tables import Item
 from retllm.errors import NotFound
 from retllm.fine import Content, learn_threshold
 from retllm.history import control

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from tests.unit.queue.test_dispatcher import Recorder
 from tests.unit.stand_ins import FakeScorer, SilentNotifier, index, png, run, search, view_of
 
+from retllm.db.searches import CachedScore
 from retllm.db.session import transaction
-from retllm.db.tables import CachedScore, Collection, Item, new_id
+from retllm.db.tables import Collection, Item, new_id
 from retllm.media.ingest import Ingest
 from retllm.operations.maintenance import maintenance_tasks
 from retllm.queue.dispatcher import Dispatcher

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from tests.unit.stand_ins import FakeEmbedder, FakeScorer, SilentNotifier, index, png, run, search, view_of
 
 from retllm.db.enums import DecidedBy, ItemKind, JobState, Stage, UnitState
+from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Candidate, Item, Score, Search
+from retllm.db.tables import Item
 from retllm.errors import InvalidInput, ModelUnavailable
 from retllm.fine import Content, load_scorer
 from retllm.history import control

@@ -15,8 +15,9 @@ from tests.unit.web.conftest import Caller
 from tests.unit.web.pictures import picture
 from tests.unit.web.vectors import embed_items
 
+from retllm.db.searches import Search
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Search
+from retllm.db.tables import Item
 from retllm.media.names import clean_name
 from retllm.settings import Settings, public_name
 from retllm_web.http import pictures

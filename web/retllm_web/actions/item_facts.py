@@ -10,7 +10,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.tables import Candidate, Collection, Embedding, EmbeddingModel, Item, Search
+from retllm.db.searches import Candidate, Search
+from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item
 from retllm.indexing.indexed import embedder_of, is_ready, up_to_date
 from retllm.settings import Settings
 

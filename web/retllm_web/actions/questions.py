@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemState, JobKind
-from retllm.db.tables import Collection, Item, Job, Search, User
+from retllm.db.searches import Search
+from retllm.db.tables import Collection, Item, Job, User
 from retllm.identity.access import visible_collections, within_visible
 from retllm.identity.actor import Actor
 

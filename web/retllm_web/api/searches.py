@@ -17,8 +17,8 @@ from flask_openapi.models.schema import Schema
 from flask_openapi.utils import parse_body
 from pydantic import BaseModel, RootModel
 
+from retllm.db.searches import Search
 from retllm.db.session import transaction
-from retllm.db.tables import Search
 from retllm.errors import InvalidInput, NotFound
 from retllm.history.job_views import JobView
 from retllm.identity.access import job_for

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
 from retllm.db.enums import ItemState
+from retllm.db.searches import Search
 from retllm.db.session import transaction
-from retllm.db.tables import Search
 from retllm.errors import NotFound
 from retllm.identity.access import collection_for, item_for, job_for
 from retllm.search.views import search_view

@@ -19,8 +19,9 @@ from tests.unit.web.conftest import PASSWORD, Caller, start_session
 from tests.unit.web.vectors import embed_items
 
 from retllm.db.enums import DecidedBy, JobState, UnitState
+from retllm.db.searches import Candidate, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Candidate, EmbeddingModel, Item, Job, Search, Unit
+from retllm.db.tables import EmbeddingModel, Item, Job, Unit
 from retllm.fine.injection import Injection
 from retllm.settings import Settings, public_name
 from retllm_web.http.services import Services

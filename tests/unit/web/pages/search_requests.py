@@ -11,8 +11,9 @@ from tests.unit.web.conftest import PASSWORD
 from tests.unit.web.pages.conftest import Page, Visitor
 
 from retllm.db.enums import Role, Visibility
+from retllm.db.searches import Search
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Job, Search
+from retllm.db.tables import Collection, Job
 from retllm.identity import accounts
 from retllm_web.http.services import Services
 

@@ -19,8 +19,9 @@ from tests.unit.web.pictures import picture
 from retllm.db.enums import JobState, Role
 from retllm.db.people import AuditEntry
 from retllm.db.reviews import EvaluationRun
+from retllm.db.searches import Candidate, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Candidate, Job, Search, new_id
+from retllm.db.tables import Job, new_id
 from retllm.evaluation.run import Result
 from retllm.evaluation.variants import Variant
 from retllm.identity import accounts

@@ -14,8 +14,9 @@ from tests.unit.web.pages.conftest import Page, Searched, Visitor
 from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole
 from retllm.db.people import CollectionMember, SavedView
 from retllm.db.reviews import Judgment
+from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Candidate, Item, Job, Score, Search, new_id
+from retllm.db.tables import Item, Job, new_id
 from retllm.fine.injection import Injection
 from retllm.search.submit import question_of
 from retllm_web.actions import bulk

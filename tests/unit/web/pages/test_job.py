@@ -14,8 +14,9 @@ from tests.unit.web.pages.conftest import Page, Searched, Visitor
 
 from retllm.db.enums import AttemptOutcome, ItemKind, JobState, Stage, UnitState, Visibility
 from retllm.db.operations import PausedQueue
+from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Attempt, Candidate, Collection, Item, Score, Search, Unit, new_id
+from retllm.db.tables import Attempt, Collection, Item, Unit, new_id
 from retllm.fine.trace import Trace, Weights
 from retllm_web.http.services import Services
 

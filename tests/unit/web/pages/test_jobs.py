@@ -9,8 +9,9 @@ from tests.unit.web.conftest import Caller
 from tests.unit.web.pages.conftest import Page, Searched, Visitor
 
 from retllm.db.enums import JobState, UnitState
+from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Candidate, Job, Score, Search, Unit, new_id
+from retllm.db.tables import Job, Unit, new_id
 from retllm_web.http.services import Services
 
 SCRIPT = {"X-Requested-With": "fetch"}

@@ -20,7 +20,7 @@ from tests.unit.web.pages.search_requests import (
 from tests.unit.web.pictures import picture
 
 from retllm.db.enums import ItemKind
-from retllm.db.tables import Search
+from retllm.db.searches import Search
 from retllm_web.http.services import Services
 
 

@@ -16,7 +16,7 @@ from hypothesis.strategies import SearchStrategy
 from tests.unit.web.conftest import Caller
 
 from retllm.db.enums import ItemKind
-from retllm.db.tables import Search
+from retllm.db.searches import Search
 from retllm.fine.injection import Injection
 from retllm.fine.waves import Adaptive
 from retllm.search import coarse

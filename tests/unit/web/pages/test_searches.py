@@ -18,7 +18,7 @@ from tests.unit.web.pages.search_requests import (
 )
 from tests.unit.web.pictures import picture
 
-from retllm.db.tables import Search
+from retllm.db.searches import Search
 from retllm_web.http.services import Services
 
 SCRIPT = {"X-Requested-With": "fetch"}

@@ -16,7 +16,7 @@ from tests.unit.web.conftest import PASSWORD, Caller
 from tests.unit.web.pictures import picture
 from werkzeug.serving import make_server
 
-from retllm.db.tables import Search
+from retllm.db.searches import Search
 from retllm_web.http.services import Services
 
 pytestmark = [
