@@ -22,7 +22,8 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import sqlalchemy as sa
-from tests.functional.malformed import FORMATS, SHEET_FORMS, TOTAL, Case, cases, valid_picture
+from tests.functional.malformed import SHEET_FORMS, TOTAL, Case, cases, valid_picture
+from tests.functional.malformed_pictures import FORMATS
 from tests.functional.serving import Server, serving
 
 from retllm.db.session import make_sessions
