@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from retllm.media.normalization import composed
+
 MAX_NAME = 300
 _MAX_SUFFIX_LENGTH = 16
+# of a name as it comes; no file system has longer ones
+_MAX_GIVEN = 1 << 14
 # marks that change the text direction, so that "gpj.exe" reads as "exe.jpg"
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 _INVISIBLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -18,6 +22,8 @@ def clean_name(name: str, default: str = "unnamed") -> str:
     Parts that lead elsewhere (``..``, an empty one, a leading slash) are dropped; a name that is too long loses its
     middle and keeps its suffix. The result is deterministic, so captions can refer to pictures by name.
     """
+    if len(name) > _MAX_GIVEN:
+        name = name[: _MAX_GIVEN // 2] + name[-_MAX_GIVEN // 2 :]
     parts = (one_line(part) for part in name.replace("\\", "/").split("/"))
     joined = "/".join(part for part in parts if part not in ("", ".", ".."))
     if len(joined) > MAX_NAME:
@@ -29,8 +35,7 @@ def clean_name(name: str, default: str = "unnamed") -> str:
 
 def one_line(text: str) -> str:
     """Return ``text`` in NFC on one line, with single spaces, without control characters and direction marks."""
-    composed = unicodedata.normalize("NFC", text)
-    visible = "".join(" " if unicodedata.category(c) in _INVISIBLE else c for c in composed if c not in _BIDI)
+    visible = "".join(" " if unicodedata.category(c) in _INVISIBLE else c for c in composed(text) if c not in _BIDI)
     return re.sub(r"\s+", " ", visible).strip()
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from typing import BinaryIO, NamedTuple
 
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media import streams
+from retllm.media.normalization import composed
 from retllm.media.sheets.encodings import as_text, encoding_of
 from retllm.media.sheets.references import names_a_picture
 from retllm.settings import Settings
 
 # maximum bytes of a character in UTF-8
 _MAX_BYTES_PER_CHAR = 4
+# at most so many characters become one
+_MOST_COMPOSED = 4
 _NUMBER = re.compile(r"[-+]?\d{0,20}\.?\d{1,30}(?:[eE][-+]?\d{1,3})?")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -31,15 +33,21 @@ def clean_text(text: str, settings: Settings) -> str:
         raise MediaRejected("The text contains a NUL character, so it does not seem to be plain text.")
     if _SURROGATE.search(unified):
         raise MediaRejected("The text contains half a surrogate pair, which is not a character: correct it.")
-    clean = unicodedata.normalize("NFC", unified).strip()
+    # composing makes a text shorter, but not that much
+    _check_length(unified, _MOST_COMPOSED * settings.max_text_chars, settings)
+    clean = composed(unified).strip()
     if not clean:
         raise MediaRejected("The text is empty.")
-    if len(clean) > settings.max_text_chars:
+    _check_length(clean, settings.max_text_chars, settings)
+    return clean
+
+
+def _check_length(text: str, limit: int, settings: Settings) -> None:
+    if len(text) > limit:
         raise TooLarge(
-            f"The text has {len(clean):,} characters; RETLLM_MAX_TEXT_CHARS allows {settings.max_text_chars:,}.",
+            f"The text has {len(text):,} characters; RETLLM_MAX_TEXT_CHARS allows {settings.max_text_chars:,}.",
             limit=settings.max_text_chars,
         )
-    return clean
 
 
 class ReadText(NamedTuple):

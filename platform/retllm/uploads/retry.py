@@ -16,7 +16,7 @@ from retllm.queue import lifecycle
 from retllm.queue.notifications import Notification
 from retllm.uploads.handler import FAILED
 from retllm.uploads.kept import to_try_again
-from retllm.uploads.submit import UNIT_FILES
+from retllm.uploads.submit import UNIT_FILES, waiting
 
 
 def retry_rejected(session: Session, job: Job) -> list[Notification]:
@@ -32,7 +32,9 @@ def retry_rejected(session: Session, job: Job) -> list[Notification]:
     # the files of dead units wait again when these units do
     files = session.scalars(to_try_again(job.id).where(UploadFile.error_code.is_distinct_from(FAILED))).all()
     halted = sa.select(Unit.id).where(Unit.job_id == job.id, Unit.state.in_([UnitState.DEAD, UnitState.CANCELLED]))
-    if not files and session.scalar(halted.limit(1)) is None:
+    # those of an upload that was cancelled while they waited for its end
+    left = sa.select(UploadFile.id).where(*waiting(job.id))
+    if not files and not any(session.scalar(query.limit(1)) for query in (halted, left)):
         raise Conflict("No rejected file of this upload is kept: correct the files and send them again.")
     for file in files:
         file.status, file.error_code, file.error = FileStatus.WAITING, None, None

@@ -13,6 +13,7 @@ from retllm.db.enums import FileStatus
 from retllm.db.session import transaction
 from retllm.db.tables import Item
 from retllm.errors import Conflict
+from retllm.history import control
 from retllm.media.ingest import delete_item
 from retllm.queue import lifecycle
 from retllm.uploads.kept import drop_old
@@ -120,3 +121,16 @@ def test_the_bytes_of_a_sheet_are_dropped_with_time(uploads: Uploads) -> None:
     with uploads.world.sessions() as session:
         assert not has_kept_rejected(session, job_id)
     assert uploads.stored("uploads/") == []
+
+
+def test_a_sheet_that_waited_when_its_upload_was_cancelled_is_read(uploads: Uploads) -> None:
+    job_id = uploads.open(index=False)
+    uploads.send(job_id, {"a.png": picture(1), "b.png": picture(2), "a.csv": SHEET})
+    uploads.run(job_id)
+    with transaction(uploads.world.sessions) as session:
+        control.cancel_job(session, uploads.world.user, job_id)
+    assert texts(uploads) == {"a.png": None, "b.png": None}
+    retry(uploads, job_id)
+    uploads.close(job_id)
+    uploads.run(job_id)
+    assert texts(uploads) == {"a.png": "from the sheet", "b.png": "another"}

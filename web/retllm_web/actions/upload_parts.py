@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 from retllm.db.enums import FileStatus, JobKind
 from retllm.db.session import Sessions, run_transaction, transaction
 from retllm.db.tables import Job
-from retllm.errors import NotFound, TooLarge
+from retllm.errors import NotFound, RetllmError, TooLarge
 from retllm.history.job_views import JobView, job_view
 from retllm.identity import access
 from retllm.identity.actor import Actor
@@ -247,7 +247,7 @@ def append(
             run_transaction(found.sessions, lambda session: _record(session, upload_id, arrived, part))
         else:
             _finish(upload_id, arrived, part)
-    except BaseException:
+    except (RetllmError, OSError):
         found.storage.delete(part.key)
         raise
     return offset + part.size
@@ -271,7 +271,8 @@ def _finish(upload_id: UUID, arrived: Arrived, last: Part | None) -> None:
 
     try:
         units = run_transaction(found.sessions, add)
-    except BaseException:
+    except (RetllmError, OSError):
+        # not after an error of the database: its commit may have succeeded although the answer was lost
         if received.key is not None:
             found.storage.delete(received.key)
         raise
