@@ -149,7 +149,14 @@ class _NothingToDo:
     """A client whose job succeeded without a unit."""
 
     def watch(self, job_id: str, on_change: Any) -> dict[str, Any]:
-        job: dict[str, Any] = {"id": job_id, "state": "succeeded", "stages": [], "errors": [], "error": None}
+        job: dict[str, Any] = {
+            "id": job_id,
+            "kind": "index",
+            "state": "succeeded",
+            "stages": [],
+            "errors": [],
+            "error": None,
+        }
         on_change(job)
         return job
 

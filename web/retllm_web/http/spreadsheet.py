@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from typing import Any
 
-# first characters of a formula
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# how a formula begins, also in the wide forms of East Asia, and after what is not visible
+_FORMULA = re.compile(
+    "[\\s\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]*[=+\\-@\uff1d\uff0b\uff0d\uff20]|[\t\r]"
+)
 
 
 def line(cells: Iterable[Any]) -> str:
@@ -19,4 +22,4 @@ def line(cells: Iterable[Any]) -> str:
 
 
 def _plain(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell

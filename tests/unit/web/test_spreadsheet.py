@@ -1,0 +1,25 @@
+"""Cells of exported CSV are not evaluated by a spreadsheet, and others stay as they are."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from retllm_web.http import spreadsheet
+
+
+def cell(value: object) -> str:
+    ((read,),) = csv.reader([spreadsheet.line([value])])
+    return read
+
+
+@pytest.mark.parametrize("before", ["", " ", "\u00a0", "\u200b", "\u00ad", "\u2060", "\u180e", "\u202e \ufeff"])
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
+def test_a_formula_is_escaped(before: str, first: str) -> None:
+    assert cell(f"{before}{first}1+2") == f"'{before}{first}1+2"
+
+
+@pytest.mark.parametrize("value", ["a=b", "IMG-1.png", "\u200bname", " spaced", "", -0.5, 3])
+def test_other_cells_stay(value: object) -> None:
+    assert cell(value) == str(value)
