@@ -29,7 +29,7 @@ _INDEX_NAMES = {
     "forward": "limit: the model alone",
     "preparing": "limit: decoding and preparing alone",
     "loop": "a plain loop",
-    "upload": "uploads to this platform",
+    "upload": "this platform, receiving files",
     "platform": "this platform, from upload to vector",
     "again": "this platform, indexing what it has",
 }

@@ -17,6 +17,7 @@ from retllm.db.tables import Item, Job, new_id
 from retllm.db.uploads import UploadFile
 from retllm.media.captioning import Applied, Captioner, Document, EarlierRows, Given, Located, NamesSeen, Writing
 from retllm.media.ingest import Ingest, delete_files
+from retllm.media.names import one_line
 from retllm.media.outcomes import FileOutcome
 from retllm.media.sheets.batches import batches
 from retllm.media.sniffing import PICTURED, FileKind
@@ -70,7 +71,7 @@ def apply_captions(
 
 
 def _write_outcomes(session: Session, file: UploadFile, applied: Applied) -> None:
-    columns = {"status": FileStatus.READ, "remark": applied.remark}
+    columns = {"status": FileStatus.READ, "remark": _storable(applied.remark)}
     if not applied.is_sheet:
         columns = columns_of(applied.outcomes[0])
     elif applied.outcomes:
@@ -153,6 +154,11 @@ def columns_of(outcome: FileOutcome) -> dict[str, Any]:
         "item_id": outcome.item_id,
         "kind": ItemKind(outcome.kind) if outcome.kind is not None else None,
         "error_code": error.code if error is not None else None,
-        "error": error.message if error is not None else None,
-        "remark": outcome.remark,
+        "error": _storable(error.message) if error is not None else None,
+        "remark": _storable(outcome.remark),
     }
+
+
+def _storable(text: str | None) -> str | None:
+    """Return what an outcome says without characters that no text in the database has: it may quote a file."""
+    return None if text is None else one_line(text)

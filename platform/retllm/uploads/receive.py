@@ -11,7 +11,7 @@ from retllm.db.enums import FileStatus
 from retllm.db.tables import new_id
 from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import streams
-from retllm.media.names import clean_name
+from retllm.media.names import clean_name, one_line
 from retllm.media.outcomes import FileOutcome, IncomingFile
 from retllm.media.sniffing import FileKind, limit_of, sniff
 from retllm.media.storage import Storage
@@ -54,7 +54,7 @@ class ReceivedFile:
 
 def rejection(error: RetllmError) -> dict[str, Any]:
     """Return the columns of a file that was rejected with ``error``."""
-    return {"status": FileStatus.REJECTED, "error_code": error.code, "error": error.message}
+    return {"status": FileStatus.REJECTED, "error_code": error.code, "error": one_line(error.message)}
 
 
 def receive(storage: Storage, job_id: UUID, file: IncomingFile, settings: Settings) -> ReceivedFile:

@@ -93,6 +93,32 @@ def test_a_row_prefers_a_picture_of_the_same_upload(ingest: Ingest, items: Items
     assert captions(items) == {"a.png": None, "new/a.png": "the new one"}
 
 
+@pytest.mark.parametrize("bad", ["\ud800", "\0"])
+def test_a_character_that_is_none_costs_a_sheet_only_its_own_row(bad: str, ingest: Ingest, items: Items) -> None:
+    rows: list[dict[str, object]] = [
+        {"file": "a.png", "caption": "one"},
+        {"file": f"a{bad}1.png", "caption": "lost"},
+        {"file": "a.png", "caption": f"lo{bad}st"},
+        {"file": "a.png", f"capt{bad}ion": 4},
+        {"file": "b.png", "caption": "two", f"my{bad}column": 1},
+    ]
+    sheet = "\n".join(map(json.dumps, rows)).encode()
+    outcomes = add_all(ingest, {"a.png": picture(1), "b.png": picture(2), "c.jsonl": sheet})[2:]
+    assert [outcome.status for outcome in outcomes] == [
+        "read",
+        "updated",
+        "rejected",
+        "rejected",
+        "rejected",
+        "updated",
+    ]
+    assert outcomes[0].remark == 'The columns "capt ion", "my column" are not read.'
+    assert "names the picture 'a 1.png', which is not in this collection" in reason(outcomes[2])
+    assert ("half a surrogate pair" if bad == "\ud800" else "NUL") in reason(outcomes[3])
+    assert reason(outcomes[4]) == 'Row 4: "capt ion" has to be a text.'
+    assert captions(items) == {"a.png": "one", "b.png": "two"}
+
+
 def test_of_earlier_pictures_with_one_name_the_newest_gets_the_caption_with_a_remark(
     ingest: Ingest, items: Items
 ) -> None:

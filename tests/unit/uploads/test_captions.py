@@ -11,9 +11,12 @@ from tests.unit.uploads.test_worker import lose
 from retllm.db.enums import FileStatus, Stage
 from retllm.db.session import transaction
 from retllm.db.tables import Item
+from retllm.errors import MediaRejected
 from retllm.media.ingest import delete_item
+from retllm.media.outcomes import rejected
 from retllm.queue import claim as claims
 from retllm.uploads import captions
+from retllm.uploads.receive import rejection
 
 FILES = {
     "a.png": picture(1),
@@ -162,3 +165,11 @@ def test_the_job_is_not_locked_while_a_sheet_is_read(uploads: Uploads, monkeypat
     assert len(locked) >= 4
     assert [payload.get("pass") for payload in uploads.payloads(job_id, Stage.MEDIA)] == [None, "captions"]
     assert uploads.statuses(job_id) == OUTCOMES
+
+
+def test_what_an_outcome_says_has_no_character_that_the_database_refuses() -> None:
+    error = MediaRejected("It says a\0b\ud800.")
+    outcome = rejected("c.csv", error).model_copy(update={"remark": "c\0\udfff"})
+    columns = captions.columns_of(outcome)
+    assert (columns["error"], columns["remark"]) == ("It says a b .", "c")
+    assert rejection(error)["error"] == "It says a b ."

@@ -102,7 +102,7 @@ class SheetCaptions:
 
         Raises:
             MediaRejected: the file is no sheet, or has no rows.
-            TooLarge: it is too large.
+            TooLarge: it is too large, or has too many columns.
         """
         end: RetllmError | None = None
         watched = cast("BinaryIO", streams.Watched(stream, self._check))
@@ -113,6 +113,9 @@ class SheetCaptions:
                 for rows in batches(_checked(sheet, run.as_texts), _LOOKED_UP):
                     self._check()
                     run.take(rows)
+            except columns.TooManyColumns:
+                # nothing says where such a sheet went wrong, so no part of it counts
+                raise
             except (MediaRejected, TooLarge) as error:
                 end = error
         run.remarks = sheet.remarks

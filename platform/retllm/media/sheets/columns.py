@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
+from retllm.errors import TooLarge
+from retllm.media.names import one_line
+from retllm.media.normalization import composed
 from retllm.media.sheets.references import names_a_picture
 from retllm.media.sheets.rows import Reason, Record, Row, problem
 
@@ -117,33 +119,53 @@ _FOLDER = "filepath"
 _NUMBERED = re.compile(r"^(.*[a-z])\d+$")
 _SHOWN = 12
 _SHOWN_CHARS = 40
-# names of columns are the same in every row
+# names of columns are the same in every row; a longer one than these is in no table, and not worth to be kept
 _CACHED = 1024
+_LONGEST = 100
 # captions inside of captions, as lists and objects
 _MAX_DEPTH = 4
 
+MAX_COLUMNS = 1_000
+"""How many columns a sheet may have: the header of a table, or all names that occur in the objects of JSON."""
 UNDERSTOOD = (
     "A column file (also file_name, image, path, url and others) names the picture, a column caption (also text, "
     "sentence, description and others) has its caption"
 )
 
 
-@lru_cache(_CACHED)
+class TooManyColumns(TooLarge):
+    """The sheet has too many columns."""
+
+
 def plain(name: str) -> str:
     """Return the name of a column without the differences that mean nothing."""
-    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", name).lower())
+    return _plain(name) if len(name) <= _LONGEST else name
+
+
+@lru_cache(_CACHED)
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", composed(name).lower())
 
 
 def listed(names: Iterable[str]) -> str:
     """Return names of columns for a message, not too many of them."""
-    shown = [f'"{name.strip()[:_SHOWN_CHARS]}"' for name in names if name.strip()]
-    more = len(shown) - _SHOWN
-    return ", ".join(shown[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    named = [name for name in names if name.strip()]
+    more = len(named) - _SHOWN
+    return ", ".join(map(_quoted, named[:_SHOWN])) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _quoted(name: str) -> str:
+    """Return the name of a column safe to show."""
+    return f'"{one_line(name.strip()[:_SHOWN_CHARS])}"'
+
+
+def role(name: str) -> str | None:
+    """Return the entry of the table that a column belongs to; None if it is in none."""
+    return _role(name) if len(name) <= _LONGEST else None
 
 
 @lru_cache(_CACHED)
-def role(name: str) -> str | None:
-    """Return the entry of the table that a column belongs to; None if it is in none."""
+def _role(name: str) -> str | None:
     short = plain(name)
     if short in FILES or short in CAPTIONS:
         return short
@@ -158,22 +180,49 @@ def known(names: Iterable[str]) -> tuple[bool, bool]:
 
 
 class Columns:
-    """The columns of one sheet, chosen by its header and its first rows."""
+    """The columns of one sheet, chosen by its header and its first rows.
+
+    What a row costs depends on its own fields only, not on the columns that other rows have.
+
+    Attributes:
+        files: the columns that name pictures with their ranks, the best first; empty for a sheet of texts.
+        captions: the columns of captions with their ranks, the best first.
+
+    Raises:
+        TooManyColumns: there are more than ``MAX_COLUMNS``.
+    """
 
     def __init__(self, names: Sequence[str], sample: Sequence[Record]) -> None:
-        self._names = list(dict.fromkeys(names))
+        # the columns in their order with their roles, and of each role its columns with their places
+        self._roles: dict[str, str | None] = {}
+        self._together: dict[str | None, dict[str, int]] = {}
+        for name in names:
+            self._note(name)
         self._used: set[str] = set()
         self._filled: set[str] = set()
         self.files = self._ranked(FILES, sample)
         self.captions = self._ranked(CAPTIONS, sample)
         self.is_texts = self._are_texts(sample)
-        self._title = next((n for n in self._names if plain(n) in ("name", "title")), None) if self.is_texts else None
+        self._title = next((n for n in self._roles if plain(n) in ("name", "title")), None) if self.is_texts else None
         if self.is_texts:
-            self.files = []
-            self.captions = [name for name in self._names if plain(name) == "text"]
-            self._used.update(name for name in self._names if plain(name) in _TEXT_SHEET)
+            self.files = {}
+            self.captions = _numbered(name for name in self._roles if plain(name) == "text")
+            self._used.update(name for name in self._roles if plain(name) in _TEXT_SHEET)
 
-    def _ranked(self, table: Sequence[str], sample: Sequence[Record]) -> list[str]:
+    def _note(self, name: str) -> str | None:
+        """Note a column; return its role."""
+        if name not in self._roles:
+            if len(self._roles) == MAX_COLUMNS:
+                raise TooManyColumns(
+                    f"The sheet has more than {MAX_COLUMNS:,} columns: leave out those that are neither names of "
+                    "pictures nor captions.",
+                    limit=MAX_COLUMNS,
+                )
+            found = self._roles[name] = role(name)
+            self._together.setdefault(found, {})[name] = len(self._roles)
+        return self._roles[name]
+
+    def _ranked(self, table: Sequence[str], sample: Sequence[Record]) -> dict[str, int]:
         """Return the columns of one table, best first: those whose values fit, then in the order of the table."""
 
         def rank(name: str) -> tuple[float, int]:
@@ -181,69 +230,71 @@ class Columns:
             fit = sum(table is CAPTIONS or names_a_picture(_file(value)) for value in values)
             share = fit / len(values) if values else 0
             # the values of a good column fit everywhere; a column of captions only has to be filled
-            return (-round(share, 1) if table is FILES else -bool(values), table.index(role(name) or ""))
+            return (-round(share, 1) if table is FILES else -bool(values), table.index(self._roles[name] or ""))
 
-        return sorted((name for name in self._names if role(name) in table), key=rank)
+        return _numbered(sorted((name for name, found in self._roles.items() if found in table), key=rank))
 
     def _are_texts(self, sample: Sequence[Record]) -> bool:
-        short = {plain(name) for name in self._names}
+        short = {plain(name) for name in self._roles}
         if "text" not in short or not short <= _TEXT_SHEET:
             return False
         values = (record.fields.get(name) for record in sample for name in self.files)
         return not any(names_a_picture(_file(value)) for value in values)
 
     def row(self, record: Record) -> Row:
-        """Return the row of a record: its picture, its captions, and the name of a text."""
+        """Return the row of a record: its picture, its captions, and the name of a text.
+
+        Raises:
+            TooManyColumns: with those of this record there are more than ``MAX_COLUMNS``.
+        """
         if record.problem is not None:
             return Row(record.number, problem=record.problem)
         fields = record.fields
         for name, value in fields.items():
-            if name not in self._names:
+            if name not in self._roles:
                 self._add(name)
             if value not in (None, "", []):
                 self._filled.add(name)
-        file_at, file = self._file(fields)
-        captions = self._captions(fields, file_at)
-        if bad := self._unusable(fields, [] if file else self.files) or self._unusable(
-            fields, [] if captions else self.captions
-        ):
+        files, texts = _present(fields, self.files), _present(fields, self.captions)
+        file_at, file = self._file(fields, files)
+        captions = self._captions(fields, texts, file_at)
+        if bad := self._unusable(fields, [] if file else files) or self._unusable(fields, [] if captions else texts):
             return Row(record.number, problem=problem(Reason.UNREADABLE, f"Row {record.number}: {bad}"))
         title = fields.get(self._title) if self._title else None
         return Row(record.number, file, captions, name=title if isinstance(title, str) and title.strip() else None)
 
     def _add(self, name: str) -> None:
         """Take a column that the first rows did not have."""
-        self._names.append(name)
-        found = role(name)
+        found = self._note(name)
         if found in FILES:
-            self.files.append(name)
+            self.files[name] = len(self.files)
         elif found in CAPTIONS:
-            self.captions.append(name)
+            self.captions[name] = len(self.captions)
 
-    def _file(self, fields: Mapping[str, object]) -> tuple[str | None, str]:
-        for name in self.files:
-            if value := _file(fields.get(name)):
+    def _file(self, fields: Mapping[str, object], files: Sequence[str]) -> tuple[str | None, str]:
+        for name in files:
+            if value := _file(fields[name]):
                 self._used.add(name)
-                return name, self._with_folder(fields, name, value)
+                return name, self._with_folder(fields, files, name, value)
         return None, ""
 
-    def _with_folder(self, fields: Mapping[str, object], name: str, file: str) -> str:
+    def _with_folder(self, fields: Mapping[str, object], files: Sequence[str], name: str, file: str) -> str:
         """Put the folder of another column before a bare name."""
         if plain(name) == _FOLDER or "/" in file:
             return file
-        for other in self.files:
-            folder = fields.get(other)
+        for other in files:
+            folder = fields[other]
             if plain(other) == _FOLDER and isinstance(folder, str) and folder and not names_a_picture(folder):
                 self._used.add(other)
                 return f"{folder.rstrip('/')}/{file}"
         return file
 
-    def _captions(self, fields: Mapping[str, object], file_at: str | None) -> tuple[str, ...]:
-        at = next((name for name in self.captions if name != file_at and flat(fields.get(name))), None)
+    def _captions(self, fields: Mapping[str, object], texts: Sequence[str], file_at: str | None) -> tuple[str, ...]:
+        at = next((name for name in texts if name != file_at and flat(fields[name])), None)
         if at is None:
             return ()
         # caption_1, caption_2, ... belong together, as do several columns of one name
-        together = [name for name in self._names if role(name) == role(at) and name in fields]
+        together = _present(fields, self._together[self._roles[at]])
         self._used.update(together)
         return tuple(text for name in together for text in flat(fields[name]))
 
@@ -252,20 +303,29 @@ class Columns:
         """Say which of the columns has a value that is no text."""
         for name in names:
             if fields.get(name) not in (None, []) and not isinstance(fields[name], str):
-                return f'"{name[:_SHOWN_CHARS]}" has to be a text.'
+                return f"{_quoted(name)} has to be a text."
         return None
 
     def remark(self) -> str | None:
         """Say which columns were not read although they had values; call it after the last row."""
         unread = [
             name
-            for name in self._names
+            for name in self._roles
             if name.strip() and name in self._filled and name not in self._used and plain(name) not in _NUMBERS
         ]
         if not unread:
             return None
         one = len(unread) == 1
         return f"The column{'' if one else 's'} {listed(unread)} {'is' if one else 'are'} not read."
+
+
+def _numbered(names: Iterable[str]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(names)}
+
+
+def _present(fields: Mapping[str, object], ranked: Mapping[str, int]) -> list[str]:
+    """Return the columns of a row that are among those ranked, the best first."""
+    return sorted(fields.keys() & ranked.keys(), key=ranked.__getitem__)
 
 
 def _file(value: object) -> str:

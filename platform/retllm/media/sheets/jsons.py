@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping
-from itertools import chain, zip_longest
+from itertools import chain
 
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media.sheets import columns
@@ -212,8 +212,12 @@ def _by_column(members: Mapping[str, object]) -> list[Record]:
     }
     if not all(columns.known(values)):
         return []
-    rows = zip_longest(*values.values())
-    return [Record(number, dict(zip(values, row, strict=True))) for number, row in enumerate(rows, start=1)]
+    # a short column has no value in the further rows: what is kept grows with the values, not with rows times columns
+    rows: list[dict[str, object]] = [{} for _ in range(max(map(len, values.values())))]
+    for name, column in values.items():
+        for row, value in zip(rows, column, strict=False):
+            row[name] = value
+    return [Record(number, row) for number, row in enumerate(rows, start=1)]
 
 
 def _is_id(value: object) -> bool:

@@ -151,10 +151,12 @@ def _header(line: str, delimiters: str) -> tuple[str, tuple[str, ...]] | None:
 
 def _named(fields: list[str]) -> tuple[str, ...]:
     """Return the names of columns, all different: a second one of the same name gets its number."""
-    names: list[str] = []
-    for field in fields:
+    names: dict[str, None] = {}
+    for number, field in enumerate(fields, start=1):
         name = field.strip()
-        names.append(name if name not in names else f"{name} ({len(names) + 1})")
+        while name in names:
+            name = f"{name} ({number})"
+        names[name] = None
     return tuple(names)
 
 
