@@ -28,6 +28,9 @@ _STEP = 1 << 16
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 # bytes of a header that describes the next one: long names, and what else systems know of a file
 _MAX_DESCRIPTION = 1 << 20
+# bytes of a name, which no file system has, and of all names of an archive
+_MAX_NAME = 1 << 16
+_MAX_NAMES = 16 << 20
 # headers for one file: of itself, its attributes, its long name, its metadata file of macOS with the same, and folders
 _HEADERS_PER_FILE = 8
 _MORE_HEADERS = 10_000
@@ -49,6 +52,10 @@ _WITHOUT_DATA = (
     tarfile.FIFOTYPE,
     tarfile.DIRTYPE,
 )
+# what is kept of a description, by the keywords of POSIX.1-2001 (pax) and of GNU tar
+_NAMES = (b"path", b"GNU.sparse.name")
+_KEPT = (*_NAMES, b"size")
+_SPARSE = b"GNU.sparse."
 _RECORD = re.compile(rb"(\d{1,8}) ([^=\0]+)=")
 _MAX_DIGITS = 20
 _REFUSED = {
@@ -207,7 +214,7 @@ def _files(stream: BinaryIO, settings: Settings) -> Iterator[_File]:
     """
     length = streams.length(stream)
     described: dict[bytes, bytes] = {}
-    at = 0
+    at = names = 0
     for _ in range(_HEADERS_PER_FILE * settings.max_archive_files + _MORE_HEADERS):
         info = _header(stream, at, length)
         if info is None:
@@ -220,7 +227,13 @@ def _files(stream: BinaryIO, settings: Settings) -> Iterator[_File]:
             described |= _description(info, _described(stream, at, size))
         elif info.type not in _ABOUT_OTHERS:
             if info.type not in _FOLDERS:
-                yield _file(info, at, size, described)
+                file = _file(info, at, size, described)
+                names += len(file.name)
+                if names > _MAX_NAMES:
+                    raise TooLarge(
+                        "The names in the archive take more than 16 MiB: send it in parts.", limit=_MAX_NAMES
+                    )
+                yield file
             described = {}
         at += -(-size // _BLOCK) * _BLOCK
     raise TooLarge(
@@ -272,9 +285,9 @@ def _described(stream: BinaryIO, at: int, size: int) -> bytes:
 
 
 def _description(info: tarfile.TarInfo, data: bytes) -> dict[bytes, bytes]:
-    """Return what a header says of the next file, by the keywords of POSIX.1-2001 (pax)."""
+    """Return what is kept of what a header says of the next file."""
     if info.type == tarfile.GNUTYPE_LONGNAME:
-        return {b"path": data.partition(b"\0")[0]}
+        return {b"path": _short(data.partition(b"\0")[0])}
     found: dict[bytes, bytes] = {}
     at = 0
     # each record is its own length, a keyword and a value: "30 mtime=1700000000.123456789\n"
@@ -282,15 +295,25 @@ def _description(info: tarfile.TarInfo, data: bytes) -> dict[bytes, bytes]:
         length = int(match[1])
         if length <= len(match[0]) or at + length > len(data):
             raise _damaged()
-        found[match[2]] = data[match.end() : at + length - 1]
+        keyword = match[2]
+        if keyword in _KEPT:
+            found[keyword] = _short(data[match.end() : at + length - 1])
+        elif keyword.startswith(_SPARSE):
+            found[_SPARSE] = b""
         at += length
     return found
+
+
+def _short(value: bytes) -> bytes:
+    if len(value) > _MAX_NAME:
+        raise MediaRejected("A file in the archive has a name of more than 65,536 bytes: rename it and pack it again.")
+    return value
 
 
 def _file(info: tarfile.TarInfo, at: int, size: int, described: dict[bytes, bytes]) -> _File:
     in_header = info.name.encode("utf-8", "surrogateescape")
     name = described.get(b"GNU.sparse.name") or described.get(b"path") or in_header
     refusal = None if info.type in _REGULAR else _REFUSED.get(info.type, _NO_FILE)
-    if any(keyword.startswith(b"GNU.sparse.") for keyword in described):
+    if any(keyword.startswith(_SPARSE) for keyword in described):
         refusal = _REFUSED[tarfile.GNUTYPE_SPARSE]
     return _File(name, at, size, refusal)
