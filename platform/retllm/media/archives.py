@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
@@ -71,9 +71,16 @@ class Archive:
         return streams.spool(self._reader.unpacked(entry.number), *limit_of(kind, self._settings))
 
 
+def _never_ends() -> None:
+    pass
+
+
 @contextmanager
-def opened(stream: BinaryIO, settings: Settings) -> Iterator[Archive]:
+def opened(stream: BinaryIO, settings: Settings, check: Callable[[], None] = _never_ends) -> Iterator[Archive]:
     """Open the archive in ``stream``; its entries leave out folders and clutter.
+
+    Args:
+        check: called before each step of listing and of unpacking; what it raises ends the work.
 
     Raises:
         MediaRejected: the archive can't be read, is no archive but a compressed file, its files share bytes, or it is a
@@ -81,15 +88,16 @@ def opened(stream: BinaryIO, settings: Settings) -> Iterator[Archive]:
         TooLarge: it has more files than ``max_archive_files``, or more unpacked bytes than ``max_archive_bytes``.
     """
     with ExitStack() as stack:
+        stream = streams.watched(stream, check)
         head = streams.head(stream)
         of_tar = tars.is_tar_archive(head)
-        reader: Reader = tars.opened(stream, settings, stack) if of_tar else zips.opened(stream, settings)
+        reader: Reader = tars.opened(stream, settings, stack, check) if of_tar else zips.opened(stream, settings)
         clutter = ClutterCount()
-        entries = [
-            Entry(number, clean_name(name), size)
-            for number, (name, size) in enumerate(reader.files)
-            if not clutter.take(name)
-        ]
+        entries: list[Entry] = []
+        for number, (name, size) in enumerate(reader.files):
+            check()
+            if not clutter.take(name):
+                entries.append(Entry(number, clean_name(name), size))
         _check_limits(entries, settings)
         yield Archive(entries, clutter.outcomes(), tars.is_compressed(head), reader, settings)
 

@@ -93,7 +93,8 @@ _COMMON_PAIR, _USUAL_PAIR = 4.0, 2.5
 _TRAIL = {"cp932": 0, "gbk": 0xA0, "big5": 0, "cp949": 0xA0}
 _UNLIKELY = -3.0
 # planes of Unicode that have no characters
-_NO_CHARACTERS = range(0x40000, 0xE0000)
+_NO_CHARACTERS = re.compile("[\U00040000-\U000dffff]")
+_NOT_ASCII = re.compile("[^\0-\x7f]")
 # how much the usual encoding of a source is preferred
 _USUAL = 0.5
 # characters that are looked at; more of them change nothing
@@ -118,7 +119,7 @@ def _is_utf8(name: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     # four letters of an old code page may have the form of a character, but not of one that exists
-    return not any(c in _NO_CHARACTERS for c in map(ord, text))
+    return not _NO_CHARACTERS.search(text)
 
 
 def _best(names: Sequence[bytes], *, dos: bool) -> str:
@@ -136,7 +137,7 @@ def _best(names: Sequence[bytes], *, dos: bool) -> str:
 
 def _score(text: str, encoding: _Encoding) -> float:
     """Return how plausible the non-ASCII characters are on average."""
-    places = islice((at for at, c in enumerate(text) if c > "\x7f"), _SAMPLE)
+    places = (found.start() for found in islice(_NOT_ASCII.finditer(text), _SAMPLE))
     return fmean(encoding.value(text[at]) + _in_place(text, at, encoding) for at in places)
 
 

@@ -42,6 +42,11 @@ class Watched:
         return self._stream.read(count)
 
 
+def watched(stream: BinaryIO, check: Callable[[], None]) -> BinaryIO:
+    """Return the stream such that ``check`` is called before it is read; what that raises ends the reading."""
+    return cast("BinaryIO", Watched(stream, check))
+
+
 def mebibytes(count: int) -> str:
     """Format ``count`` bytes for people."""
     return f"{count / (1 << 20):,.1f} MiB" if count >= 1 << 20 else f"{count:,} bytes"

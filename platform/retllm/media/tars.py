@@ -28,12 +28,16 @@ _STEP = 1 << 16
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 # bytes of a header that describes the next one: long names, and what else systems know of a file
 _MAX_DESCRIPTION = 1 << 20
-# bytes of a name, which no file system has, and of all names of an archive
-_MAX_NAME = 1 << 16
-_MAX_NAMES = 16 << 20
 # headers for one file: of itself, its attributes, its long name, its metadata file of macOS with the same, and folders
 _HEADERS_PER_FILE = 8
 _MORE_HEADERS = 10_000
+# bytes of all descriptions of an archive: for each file a long name, times, and short attributes
+_DESCRIPTIONS_PER_FILE = 4096
+_MORE_DESCRIPTIONS = 16 << 20
+# bytes of a name, more than a file system has, and of all names of an archive, as for a ZIP
+_MAX_NAME = 1 << 16
+_NAMES_PER_FILE = 512
+_MORE_NAMES = 1 << 20
 # the largest dictionary of xz -9 has 64 MiB
 _XZ_MEMORY = 96 << 20
 # a sparse file of GNU tar says here whether further blocks of its map follow, and a further block says it here
@@ -52,10 +56,7 @@ _WITHOUT_DATA = (
     tarfile.FIFOTYPE,
     tarfile.DIRTYPE,
 )
-# what is kept of a description, by the keywords of POSIX.1-2001 (pax) and of GNU tar
-_NAMES = (b"path", b"GNU.sparse.name")
-_KEPT = (*_NAMES, b"size")
-_SPARSE = b"GNU.sparse."
+_PATH, _SIZE, _SPARSE_NAME, _SPARSE = b"path", b"size", b"GNU.sparse.name", b"GNU.sparse."
 _RECORD = re.compile(rb"(\d{1,8}) ([^=\0]+)=")
 _MAX_DIGITS = 20
 _REFUSED = {
@@ -64,10 +65,13 @@ _REFUSED = {
     tarfile.GNUTYPE_SPARSE: "The file is sparse, which is not accepted: pack it again without --sparse.",
     b"M": "The file is continued from another volume: pack it whole.",
 }
+_LONG_NAME = f"The name has more than {_MAX_NAME:,} bytes: give the file a shorter one, and pack it again."
+# what a name that was cut may end with: a part of a character
+_PART = re.compile(rb"[\xc0-\xff]?[\x80-\xbf]{0,3}\Z")
 _NO_FILE = "The entry is not a regular file but a device, a pipe or the like: leave it out."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _File:
     """A file of a tar: where its bytes are, and why it is refused, if it is."""
 
@@ -133,16 +137,19 @@ def _is_plain(head: bytes) -> bool:
         return False
 
 
-def opened(stream: BinaryIO, settings: Settings, stack: ExitStack) -> Tar:
+def opened(stream: BinaryIO, settings: Settings, stack: ExitStack, check: Callable[[], None]) -> Tar:
     """Read the headers of a tar; ``stack`` closes the temporary file of a compressed one.
+
+    Args:
+        check: called before each header; what it raises ends the reading.
 
     Raises:
         MediaRejected: it can't be read, is larger than its headers say, or is a compressed file of another kind.
-        TooLarge: it has too many headers, or unpacks to more than ``max_archive_bytes``.
+        TooLarge: it has too many headers or too long ones, or unpacks to more than ``max_archive_bytes``.
     """
     head = streams.head(stream)
     if is_compressed(head):
-        stream = _decompressed(stream, head, settings, stack)
+        stream = streams.watched(_decompressed(stream, head, settings, stack), check)
         if not _is_plain(streams.head(stream)):
             raise MediaRejected("The file is compressed but no tar archive: unpack it first.")
     return Tar(stream, list(_files(stream, settings)))
@@ -210,35 +217,46 @@ def _files(stream: BinaryIO, settings: Settings) -> Iterator[_File]:
 
     Raises:
         MediaRejected: a header is damaged, or the archive ends before its last file does.
-        TooLarge: there are too many headers.
+        TooLarge: there are too many headers, or their descriptions or names are too long together.
     """
     length = streams.length(stream)
     described: dict[bytes, bytes] = {}
-    at = names = 0
+    descriptions = _DESCRIPTIONS_PER_FILE * settings.max_archive_files + _MORE_DESCRIPTIONS
+    names = _NAMES_PER_FILE * settings.max_archive_files + _MORE_NAMES
+    at = 0
     for _ in range(_HEADERS_PER_FILE * settings.max_archive_files + _MORE_HEADERS):
         info = _header(stream, at, length)
         if info is None:
             return
         at = _after_header(stream, at, info)
-        size = 0 if info.type in _WITHOUT_DATA else _size(described.get(b"size"), info.size)
+        size = 0 if info.type in _WITHOUT_DATA else _size(described.get(_SIZE), info.size)
         if not 0 <= size <= length - at:
             raise _damaged()
         if info.type in _DESCRIPTIONS:
+            descriptions -= size
+            if descriptions < 0:
+                raise _too_long("attributes", settings)
             described |= _description(info, _described(stream, at, size))
         elif info.type not in _ABOUT_OTHERS:
             if info.type not in _FOLDERS:
                 file = _file(info, at, size, described)
-                names += len(file.name)
-                if names > _MAX_NAMES:
-                    raise TooLarge(
-                        "The names in the archive take more than 16 MiB: send it in parts.", limit=_MAX_NAMES
-                    )
+                names -= len(file.name)
+                if names < 0:
+                    raise _too_long("names", settings)
                 yield file
             described = {}
         at += -(-size // _BLOCK) * _BLOCK
     raise TooLarge(
         f"The archive contains more files than RETLLM_MAX_ARCHIVE_FILES allows ({settings.max_archive_files:,}): "
         "send it in parts.",
+        limit=settings.max_archive_files,
+    )
+
+
+def _too_long(what: str, settings: Settings) -> TooLarge:
+    return TooLarge(
+        f"The {what} of the files in the archive have more bytes than are accepted for RETLLM_MAX_ARCHIVE_FILES "
+        f"({settings.max_archive_files:,}) files: send it in parts.",
         limit=settings.max_archive_files,
     )
 
@@ -285,9 +303,9 @@ def _described(stream: BinaryIO, at: int, size: int) -> bytes:
 
 
 def _description(info: tarfile.TarInfo, data: bytes) -> dict[bytes, bytes]:
-    """Return what is kept of what a header says of the next file."""
+    """Return what a header says of the next file, by the keywords of POSIX.1-2001 (pax); of others nothing is kept."""
     if info.type == tarfile.GNUTYPE_LONGNAME:
-        return {b"path": _short(data.partition(b"\0")[0])}
+        return {_PATH: data.partition(b"\0")[0][: _MAX_NAME + 1]}
     found: dict[bytes, bytes] = {}
     at = 0
     # each record is its own length, a keyword and a value: "30 mtime=1700000000.123456789\n"
@@ -296,24 +314,20 @@ def _description(info: tarfile.TarInfo, data: bytes) -> dict[bytes, bytes]:
         if length <= len(match[0]) or at + length > len(data):
             raise _damaged()
         keyword = match[2]
-        if keyword in _KEPT:
-            found[keyword] = _short(data[match.end() : at + length - 1])
-        elif keyword.startswith(_SPARSE):
+        if keyword in (_PATH, _SIZE, _SPARSE_NAME):
+            found[keyword] = data[match.end() : min(at + length - 1, match.end() + _MAX_NAME + 1)]
+        if keyword.startswith(_SPARSE):
             found[_SPARSE] = b""
         at += length
     return found
 
 
-def _short(value: bytes) -> bytes:
-    if len(value) > _MAX_NAME:
-        raise MediaRejected("A file in the archive has a name of more than 65,536 bytes: rename it and pack it again.")
-    return value
-
-
 def _file(info: tarfile.TarInfo, at: int, size: int, described: dict[bytes, bytes]) -> _File:
     in_header = info.name.encode("utf-8", "surrogateescape")
-    name = described.get(b"GNU.sparse.name") or described.get(b"path") or in_header
+    name = described.get(_SPARSE_NAME) or described.get(_PATH) or in_header
     refusal = None if info.type in _REGULAR else _REFUSED.get(info.type, _NO_FILE)
-    if any(keyword.startswith(_SPARSE) for keyword in described):
+    if _SPARSE in described:
         refusal = _REFUSED[tarfile.GNUTYPE_SPARSE]
+    if len(name) > _MAX_NAME:
+        name, refusal = _PART.sub(b"", name[:_MAX_NAME], count=1), _LONG_NAME
     return _File(name, at, size, refusal)

@@ -55,7 +55,8 @@ def locate(stream: BinaryIO, entry: ZipEntry) -> EntryLocation:
         return EntryLocation(start, data, data + entry.packed, agrees=False)
     _, _, flags, method, _, _, crc, packed, unpacked, name, extra = _LOCAL.unpack(head)
     data = start + _LOCAL.size + name + extra
-    agrees = stream.read(name) == entry.name and method == entry.method
+    # not read if it is longer, because many entries may state one long header
+    agrees = name == len(entry.name) and stream.read(name) == entry.name and method == entry.method
     agrees = agrees and not (flags ^ entry.flags) & _ENCRYPTED
     if not (flags | entry.flags) & _DESCRIPTOR:
         agrees = agrees and crc == entry.crc

@@ -126,12 +126,13 @@ def _stated(entry: ZipEntry) -> str | None:
 
 
 def _unicode_path(entry: ZipEntry) -> bytes | None:
-    for kind, field in extra_fields(entry.extra):
-        if kind == _UNICODE_PATH and len(field) > _PATH_HEAD.size:
-            version, crc = _PATH_HEAD.unpack_from(field)
-            # the CRC tells whether a tool that does not know the field has renamed the entry
-            if version == 1 and crc == zlib.crc32(entry.name):
-                return field[_PATH_HEAD.size :]
+    # only the first, because an extra field has room for thousands, and each has a CRC of the whole name
+    field = next((field for kind, field in extra_fields(entry.extra) if kind == _UNICODE_PATH), b"")
+    if len(field) > _PATH_HEAD.size:
+        version, crc = _PATH_HEAD.unpack_from(field)
+        # the CRC tells whether a tool that does not know the field has renamed the entry
+        if version == 1 and crc == zlib.crc32(entry.name):
+            return field[_PATH_HEAD.size :]
     return None
 
 

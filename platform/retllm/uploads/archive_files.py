@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, BinaryIO
 from uuid import UUID
@@ -34,20 +34,19 @@ def unpack(context: WorkerContext, held: LeasedUnit, files: Sequence[UploadFile]
     """Make a row for each entry of archives, and units for them.
 
     Raises:
-        StaleClaim: the claim was lost.
+        StaleClaim, JobCancelled: while an archive is listed, or at the end.
     """
     found: list[dict[str, Any]] = []
     payloads: list[dict[str, Any]] = []
     outcomes: dict[UUID, dict[str, Any]] = {}
     for file in files:
         try:
-            entries, packed = _entries(context, file)
+            entries, packed = _entries(context, held, file)
             found += entries
             payloads += _payloads(entries, packed)
             outcomes[file.id] = {"status": FileStatus.READ}
         except (MediaRejected, TooLarge) as error:
             outcomes[file.id] = rejection(error)
-        held.lease.check()
 
     def write(session: Session, job: Job) -> list[Notification]:
         if found:
@@ -66,9 +65,11 @@ def _payloads(entries: Sequence[dict[str, Any]], packed: bool) -> list[dict[str,
     return [{"items": some} for some in batches(ids, size)]
 
 
-def _entries(context: WorkerContext, file: UploadFile) -> tuple[list[dict[str, Any]], bool]:
+def _entries(context: WorkerContext, held: LeasedUnit, file: UploadFile) -> tuple[list[dict[str, Any]], bool]:
     """Return the rows of an archive's entries, and whether it has to be unpacked as a whole."""
-    with context.storage.open(_key(file)) as stream, archives.opened(stream, context.settings) as archive:
+    with ExitStack() as stack:
+        stream = stack.enter_context(context.storage.open(_key(file)))
+        archive = stack.enter_context(archives.opened(stream, context.settings, held.lease.check))
         if not archive.entries and not archive.ignored:
             raise MediaRejected("The archive contains no files.")
         base = {"job_id": file.job_id, "parent_id": file.id}
@@ -102,8 +103,9 @@ def _entries(context: WorkerContext, file: UploadFile) -> tuple[list[dict[str, A
 class ArchiveFiles:
     """Opens files of an upload: stored ones, and entries of archives, whose directory is read once."""
 
-    def __init__(self, context: WorkerContext, stack: ExitStack) -> None:
+    def __init__(self, context: WorkerContext, stack: ExitStack, check: Callable[[], None]) -> None:
         self._context = context
+        self._check = check
         self._stack = stack
         # entries share the stream of their archive
         self._lock = threading.Lock()
@@ -115,6 +117,7 @@ class ArchiveFiles:
         Raises:
             MediaRejected, TooLarge: an entry can't be unpacked.
             NotFound: the received bytes are gone.
+            StaleClaim, JobCancelled: while the archive is read.
         """
         if file.parent_id is None or file.entry is None:
             return self._context.storage.open(_key(file))
@@ -129,7 +132,8 @@ class ArchiveFiles:
             if file is None:
                 raise NotFound("The upload was deleted.")
             stream = self._stack.enter_context(self._context.storage.open(_key(file)))
-            self._archives[archive_id] = self._stack.enter_context(archives.opened(stream, self._context.settings))
+            opened = archives.opened(stream, self._context.settings, self._check)
+            self._archives[archive_id] = self._stack.enter_context(opened)
         return self._archives[archive_id]
 
 

@@ -48,7 +48,7 @@ def apply_captions(
         given = _given(session, job.id)
     writings: list[Writing] = []
     with ExitStack() as stack:
-        opener = ArchiveFiles(context, stack)
+        opener = ArchiveFiles(context, stack, held.lease.check)
         documents = {_document(file, opener, earlier.get(file.id)): file for file in files}
         captioner = Captioner(ingest, seen, given, texts=job.params["texts"], check=held.lease.check)
         for writing in captioner.read(list(documents)):

@@ -56,7 +56,7 @@ def media_unit(context: WorkerContext, held: LeasedUnit) -> list[Notification] |
 
 def _add_pictures(context: WorkerContext, held: LeasedUnit, ingest: Ingest, files: Sequence[UploadFile]) -> LastStep:
     with ExitStack() as stack:
-        opened = ArchiveFiles(context, stack)
+        opened = ArchiveFiles(context, stack, held.lease.check)
         processed = _process_all(context, held, ingest, files, opened.open)
     return partial(_write_all, context, held, ingest, processed)
 

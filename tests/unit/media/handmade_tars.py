@@ -129,6 +129,18 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 """Compressed tars that unpack to far more than their size."""
 
 
+_MUCH = b"x" * 900_000
+
+TALKATIVE: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "attributes": ("attributes", lambda: made([*(pax({f"SCHILY.xattr.{n}": _MUCH}) for n in range(40)), entry()])),
+    "sparse maps": ("attributes", lambda: made([*(pax({f"GNU.sparse.{n}": _MUCH}) for n in range(40)), entry()])),
+    "paths": ("names", lambda: made([pax({"path": _MUCH}), entry()] * 40)),
+    "long names": ("names", lambda: made([entry(b"L", _MUCH, b"L"), entry()] * 40)),
+    "names": ("names", lambda: made([entry(b"L", b"n" * 65_536, b"L"), entry()] * 40)),
+}
+"""Tars of files within the limits that say far too much of them, each with what it is."""
+
+
 def incompressible(count: int) -> bytes:
     """Return bytes that no method makes smaller."""
     data, state = bytearray(), b"seed"

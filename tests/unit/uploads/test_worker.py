@@ -12,16 +12,17 @@ from typing import BinaryIO
 import pytest
 import sqlalchemy as sa
 from tests.unit.media.handmade_tars import tarred
-from tests.unit.uploads.conftest import Uploads, packed, picture
+from tests.unit.uploads.conftest import Files, Uploads, packed, picture
 
 from retllm.db.enums import FileStatus, ItemKind, ItemState, JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Item, Unit
-from retllm.errors import StorageFull
+from retllm.errors import JobCancelled, StorageFull
 from retllm.history import control
 from retllm.history.job_views import job_view
 from retllm.media.ingest import delete_item
 from retllm.media.storage import Storage
+from retllm.queue.claim import Lease
 from retllm.queue.dispatcher import Dispatcher
 from retllm.queue.worker import WorkerContext
 
@@ -298,3 +299,28 @@ def test_an_archive_becomes_units_of_its_entries(uploads: Uploads, monkeypatch: 
     # the archive and its entries
     assert (stage.stage, stage.items_total, stage.items_done) == (Stage.MEDIA, 6, 6)
     uploads.check()
+
+
+@pytest.mark.parametrize("pack", [tarred, packed])
+def test_a_cancel_ends_the_listing_of_an_archive(
+    pack: Callable[[Files], bytes], uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = uploads.open(index=False)
+    uploads.send(job_id, {"c.tar": pack({f"{n}.png": b"" for n in range(50)})})
+    listed: list[str] = []
+
+    def check(_lease: Lease) -> None:
+        if len(listed) == 3:
+            raise JobCancelled
+
+    def listing(name: str) -> str:
+        listed.append(name)
+        return name
+
+    (unit,) = uploads.ready(job_id)
+    with monkeypatch.context() as patched:
+        patched.setattr(Lease, "check", check)
+        patched.setattr("retllm.media.archives.clean_name", listing)
+        uploads.do(unit)
+    assert listed == ["0.png", "1.png", "2.png"]
+    assert list(uploads.statuses(job_id).values()) == [FileStatus.WAITING]

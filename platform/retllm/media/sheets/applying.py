@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import BinaryIO, Literal, cast
+from typing import BinaryIO, Literal
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -105,7 +105,7 @@ class SheetCaptions:
             TooLarge: it is too large, or has too many columns.
         """
         end: RetllmError | None = None
-        watched = cast("BinaryIO", streams.Watched(stream, self._check))
+        watched = streams.watched(stream, self._check)
         with read_rows(watched, kind, self._ingest.settings) as sheet:
             as_texts = self._texts or sheet.is_texts
             run = SheetToWrite(self._ingest, self._lookup, located, earlier, as_texts=as_texts)
