@@ -35,7 +35,7 @@ _MORE_HEADERS = 10_000
 _DESCRIPTIONS_PER_FILE = 4096
 _MORE_DESCRIPTIONS = 16 << 20
 # a record counts as so many bytes more, because reading one takes the time of copying many bytes
-_RECORD_COST = 64
+_RECORD_COST = 96
 # bytes of a name, more than a file system has, and of all names of an archive, as for a ZIP
 _MAX_NAME = 1 << 16
 _NAMES_PER_FILE = 512
