@@ -34,6 +34,8 @@ _MORE_HEADERS = 10_000
 # bytes of all descriptions of an archive: for each file a long name, times, and short attributes
 _DESCRIPTIONS_PER_FILE = 4096
 _MORE_DESCRIPTIONS = 16 << 20
+# a record counts as so many bytes more, because reading one takes the time of copying many bytes
+_RECORD_COST = 96
 # bytes of a name, more than a file system has, and of all names of an archive, as for a ZIP
 _MAX_NAME = 1 << 16
 _NAMES_PER_FILE = 512
@@ -233,10 +235,11 @@ def _files(stream: BinaryIO, settings: Settings) -> Iterator[_File]:
         if not 0 <= size <= length - at:
             raise _damaged()
         if info.type in _DESCRIPTIONS:
-            descriptions -= size
+            data = _described(stream, at, size)
+            descriptions -= size + _RECORD_COST * data.count(b"=")
             if descriptions < 0:
                 raise _too_long("attributes", settings)
-            described |= _description(info, _described(stream, at, size))
+            described |= _description(info, data)
         elif info.type not in _ABOUT_OTHERS:
             if info.type not in _FOLDERS:
                 file = _file(info, at, size, described)

@@ -134,6 +134,7 @@ _MUCH = b"x" * 900_000
 TALKATIVE: dict[str, tuple[str, Callable[[], bytes]]] = {
     "attributes": ("attributes", lambda: made([*(pax({f"SCHILY.xattr.{n}": _MUCH}) for n in range(40)), entry()])),
     "sparse maps": ("attributes", lambda: made([*(pax({f"GNU.sparse.{n}": _MUCH}) for n in range(40)), entry()])),
+    "tiny attributes": ("attributes", lambda: made([entry(b"x", b"5 a=\n" * 200_000, b"x"), entry()])),
     "paths": ("names", lambda: made([pax({"path": _MUCH}), entry()] * 40)),
     "long names": ("names", lambda: made([entry(b"L", _MUCH, b"L"), entry()] * 40)),
     "names": ("names", lambda: made([entry(b"L", b"n" * 65_536, b"L"), entry()] * 40)),
