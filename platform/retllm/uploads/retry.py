@@ -42,8 +42,8 @@ def retry_rejected(session: Session, job: Job) -> list[Notification]:
     # an unknown kind is that of an entry that was never opened
     read_now = [file for file in files if file.content in (*PICTURED, FileKind.ARCHIVE, None)]
     label = f"retry-{_retries(session, job.id) + 1}"
-    alone = [[file] for file in read_now if file.content == FileKind.ARCHIVE]
-    others = [file for file in read_now if file.content != FileKind.ARCHIVE]
+    alone = [[file] for file in read_now if file.content == FileKind.ARCHIVE and file.parent_id is None]
+    others = [file for file in read_now if [file] not in alone]
     batches = alone + [others[start : start + UNIT_FILES] for start in range(0, len(others), UNIT_FILES)]
     payloads = [{"items": [str(file.id) for file in batch], "pass": label} for batch in batches]
     return lifecycle.append_units(session, job, Stage.MEDIA, payloads) + lifecycle.reopen(session, job)

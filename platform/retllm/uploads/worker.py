@@ -48,7 +48,8 @@ def media_unit(context: WorkerContext, held: LeasedUnit) -> list[Notification] |
     ingest = Ingest(context.sessions, context.storage, context.settings, job.collection_id)
     if str(held.claim.payload.get("pass", "")).startswith(CAPTIONS):
         return apply_captions(context, held, ingest, job, files)
-    archives = [file for file in files if file.content == FileKind.ARCHIVE]
+    # one inside another is refused like any file
+    archives = [file for file in files if file.content == FileKind.ARCHIVE and file.parent_id is None]
     if archives:
         return unpack(context, held, archives)
     return _add_pictures(context, held, ingest, files)

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from tests.unit.uploads.conftest import Uploads, packed, picture
 
-from retllm.db.enums import FileStatus
+from retllm.db.enums import FileStatus, JobState
 from retllm.db.session import transaction
 from retllm.db.tables import Item
 from retllm.errors import Conflict
@@ -134,3 +134,13 @@ def test_a_sheet_that_waited_when_its_upload_was_cancelled_is_read(uploads: Uplo
     uploads.close(job_id)
     uploads.run(job_id)
     assert texts(uploads) == {"a.png": "from the sheet", "b.png": "another"}
+
+
+def test_an_archive_inside_an_archive_keeps_its_reason(uploads: Uploads) -> None:
+    inner = packed({"c.png": picture(3)})
+    job_id = uploads.upload({"all.zip": packed({"a.png": picture(1), "inner.zip": inner})}, index=False)
+    before = {row.name: (row.status, row.error) for row in uploads.rows(job_id).values()}
+    assert "inside an archive" in str(before["inner.zip"][1])
+    retry(uploads, job_id)
+    assert {row.name: (row.status, row.error) for row in uploads.rows(job_id).values()} == before
+    assert uploads.world.job(job_id).state is JobState.SUCCEEDED
