@@ -47,8 +47,10 @@ def upload_state(session: Session, job_id: UUID) -> UploadState | None:
     upload = session.get(Upload, job_id, populate_existing=True)
     if upload is None:
         return None
+    # before the counts, which are then final: the page stops asking once everything is processed
+    processed = bool(is_processed(session, job_id))
     counts = upload_counts(session, [job_id]).get(job_id, {})
-    return UploadState(closed_at=upload.closed_at, processed=bool(is_processed(session, job_id)), counts=counts)
+    return UploadState(closed_at=upload.closed_at, processed=processed, counts=counts)
 
 
 def is_processed(session: Session, job_id: UUID) -> bool | None:

@@ -22,12 +22,20 @@ export function follow(root) {
   let unchanged = 0;
   let tag = null;
   let polling = false;
+  let woken = false;
 
   const isOver = () => root.dataset.over === "true";
 
   function schedule(wait) {
     clearTimeout(timer);
     if (!isOver() && !document.hidden) timer = setTimeout(poll, wait);
+  }
+
+  function wake() {
+    woken = polling;
+    root.dataset.over = "false";
+    unchanged = 0;
+    schedule(0);
   }
 
   function nextInterval() {
@@ -52,6 +60,8 @@ export function follow(root) {
       showError(problem);
     } finally {
       polling = false;
+      // the answer was on its way before that
+      if (woken) wake();
     }
   }
 
@@ -73,7 +83,7 @@ export function follow(root) {
 
   document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : schedule(0)));
   // another part of the page started work, such as the index job after an upload
-  root.addEventListener("live:wake", () => { root.dataset.over = "false"; unchanged = 0; schedule(0); });
+  root.addEventListener("live:wake", wake);
   schedule(every);
 }
 
