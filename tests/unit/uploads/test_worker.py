@@ -7,6 +7,7 @@ import errno
 import gzip
 import io
 from collections.abc import Callable
+from datetime import timedelta
 from typing import BinaryIO
 
 import pytest
@@ -25,6 +26,7 @@ from retllm.media.storage import Storage
 from retllm.queue.claim import Lease
 from retllm.queue.dispatcher import Dispatcher
 from retllm.queue.worker import WorkerContext
+from retllm.uploads.orphans import delete_orphans
 
 ADDED, DUPLICATE, REJECTED = FileStatus.ADDED, FileStatus.DUPLICATE, FileStatus.REJECTED
 
@@ -212,15 +214,18 @@ def test_a_cancelled_upload_keeps_what_was_added_and_ends(uploads: Uploads) -> N
     assert uploads.do(running, meddled(uploads, {1: cancel}))
     job = uploads.world.job(job_id)
     assert (job.state, job.finished_at is not None) == (JobState.CANCELLED, True)
-    assert uploads.statuses(job_id) == {"a.png": ADDED, "b.png": FileStatus.WAITING, "c.png": FileStatus.WAITING}
+    assert uploads.statuses(job_id) == {"a.png": ADDED, "b.png": FileStatus.REJECTED, "c.png": FileStatus.REJECTED}
+    assert "cancelled before" in str(uploads.rows(job_id)["c.png"].error)
     assert list(uploads.items()) == ["a.png"]
     # what the cancelled attempt stored is left to the sweeper
     uploads.check(left=lambda key: key.startswith("items/"))
+    assert delete_orphans(uploads.world.sessions, uploads.context.storage, age=timedelta(seconds=-60)) == 1
+    uploads.check()
     with transaction(uploads.world.sessions) as session:
         control.retry_job(session, uploads.world.user, job_id)
     uploads.run(job_id)
-    uploads.close(job_id)
     assert set(uploads.statuses(job_id).values()) == {ADDED}
+    assert uploads.world.job(job_id).state is JobState.SUCCEEDED
     uploads.check()
 
 
