@@ -109,6 +109,12 @@ def errors(job: Json) -> None:
         click.echo(job["error"], err=True)
 
 
+def place(file: Json) -> str:
+    """Return the name of a file of an upload with the archive or sheet that it is in."""
+    within = file["within"]
+    return file["name"] if within is None or file["name"].startswith(within) else f"{file['name']} in {within}"
+
+
 def notice(source: Json) -> None:
     """Print the notice on the models of a collection or search, if any, on standard error."""
     if source.get("notice"):

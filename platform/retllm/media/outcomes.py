@@ -34,8 +34,8 @@ class FileOutcome(BaseModel):
 
     ``added``: a new item. ``duplicate``: the collection already has it, nothing changed. ``updated``: an item has
     a new caption. ``rejected``: not added, for the reason in ``error``. ``ignored``: nothing that anybody means to
-    upload, such as previews and indexes that programs put into folders; ``remark`` says what. ``read``: a sheet or an
-    archive about which there is a remark; its rows or entries have outcomes of their own.
+    upload, such as previews and indexes that programs put into folders; ``remark`` says what. ``read``: a sheet, an
+    archive or a file of several pictures; its rows, entries or parts have outcomes of their own.
 
     Attributes:
         remark: what else there is to know about the file.
