@@ -148,7 +148,7 @@ def upload_paths(
             whole = _send(patient, opened, found, unsent, bar)
             sent = "All files arrived" if whole else f"Stopped: job {opened} was closed before all files arrived"
             with _stoppable(f"{sent}; it goes on. Watch it with `retllm jobs watch {opened}`."):
-                jobs.append(show.watch(patient, opened, bar, bar.add_task("reading files", total=None)))
+                jobs.append(_follow(patient, opened, bar))
                 _merge(rows, patient.pages(f"/uploads/{opened}/files", "files", status=_SHOWN))
     if not quiet:
         for job in jobs:
@@ -238,6 +238,10 @@ def _left(sender: Sender, total: int) -> str:
         return f"Stopped: nothing was sent, as job {job} lists. {_AGAIN}"
     here = f"Stopped: {arrived:,} of {total:,} files arrived; they stay, and job {job} goes on with them."
     return here if arrived == total else f"{here} {_AGAIN}"
+
+
+def _follow(api: PatientApi, upload_id: str, bar: Progress) -> Json:
+    return show.watch(api, upload_id, bar, bar.add_task("reading files", total=None))
 
 
 def _print_outcomes(outcomes: Sequence[Json], name: str) -> None:
