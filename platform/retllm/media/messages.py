@@ -27,7 +27,8 @@ _EXTRAS = {"raw": "raw files of cameras", "pdf": "PDFs", "film": "films"}
 _OWN = ("it is ", "it has ", "the file is ", "the frame ", "no frame ")
 _UNREAD = "of a kind that is not read here"
 _ENDS_EARLY = re.compile(
-    r"truncat|premature|\beof\b|end of (?:file|data|stream|image)|cut short|incomplete|not enough|too short", re.IGNORECASE
+    r"truncat|premature|\beof\b|end of (?:file|data|stream|image)|cut short|incomplete|not enough|too short",
+    re.IGNORECASE,
 )
 
 
