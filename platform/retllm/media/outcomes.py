@@ -51,6 +51,17 @@ class FileOutcome(BaseModel):
     remark: str | None = None
 
 
+def place(name: str, within: str | None) -> str | None:
+    """Return what people have to know of the place of a file, a row or a page, besides its name; None if nothing.
+
+    The name of a row or a page begins with that of its file.
+    """
+    file = name.rpartition(", ")[0]
+    if within is None or not within.endswith(file) or not file:
+        return within
+    return within[: -len(file)].removesuffix("/") or None
+
+
 def rejected(name: str, error: RetllmError) -> FileOutcome:
     """Return the outcome of a file that was rejected with ``error``."""
     return FileOutcome(name=name, status="rejected", error=FileError(code=error.code, message=error.message))

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import OPEN_UNITS, FileStatus, ItemKind, Stage
 from retllm.db.tables import Unit
 from retllm.db.uploads import Upload, UploadFile
-from retllm.media.outcomes import FileError, FileOutcome
+from retllm.media.outcomes import FileError, FileOutcome, place
 from retllm.uploads.kept import to_try_again
 
 OUTCOMES = tuple(status for status in FileStatus if status is not FileStatus.WAITING)
@@ -36,6 +36,11 @@ class FileView(BaseModel):
     kind: ItemKind | None
     error: FileError | None = Field(description="why it was rejected")
     remark: str | None = Field(description="what else there is to know about it")
+
+    @property
+    def place(self) -> str | None:
+        """What people have to know of its place, besides its name."""
+        return place(self.name, self.within)
 
 
 class UploadState(BaseModel):
