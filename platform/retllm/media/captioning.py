@@ -15,7 +15,7 @@ from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import records
 from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.names import base_name
-from retllm.media.outcomes import FileOutcome, rejected
+from retllm.media.outcomes import FileOutcome, ignored, rejected
 from retllm.media.sheets import sidecars
 from retllm.media.sheets.applying import Given, SheetCaptions, SheetToWrite
 from retllm.media.sheets.batches import batches
@@ -72,6 +72,8 @@ class _Sorted:
     sheets: list[Document] = field(default_factory=list)
     sidecars: list[tuple[Document, list[Picture]]] = field(default_factory=list)
     texts: list[Document] = field(default_factory=list)
+    others: list[Applied] = field(default_factory=list)
+    """What became of documents that are nothing of these."""
 
 
 class Captioner:
@@ -105,9 +107,8 @@ class Captioner:
     def read(self, documents: Sequence[Document]) -> Iterator[Writing]:
         """Read all documents; yield what writes them, to be called in this order."""
         lookup = Lookup(self._ingest.sessions, self._ingest.collection_id, self._seen)
-        refused: list[Applied] = []
-        found = self._sorted(documents, lookup, refused)
-        yield lambda _: refused
+        found = self._sorted(documents, lookup)
+        yield lambda _: found.others
         lookup.with_sheets = {document.located.archive for document in found.sheets}
         captions = SheetCaptions(self._ingest, lookup, self._given, texts=self._texts, check=self._check)
         for document in found.sheets:
@@ -120,8 +121,8 @@ class Captioner:
         for texts in batches(found.texts, _BATCH):
             yield self._texts_of(texts)
 
-    def _sorted(self, documents: Sequence[Document], lookup: Lookup, refused: list[Applied]) -> _Sorted:
-        """Tell by its content what each document is; those that are nothing go to ``refused``."""
+    def _sorted(self, documents: Sequence[Document], lookup: Lookup) -> _Sorted:
+        """Tell by its content what each document is."""
         found = _Sorted()
         for some in batches(documents, _BATCH):
             beside = lookup.beside([document.located for document in some])
@@ -129,7 +130,7 @@ class Captioner:
                 try:
                     self._sort(document, beside.get(document.located, []), found)
                 except (MediaRejected, TooLarge) as error:
-                    refused.append(_refused(document, error))
+                    found.others.append(_refused(document, error))
         return found
 
     def _sort(self, document: Document, pictures: list[Picture], found: _Sorted) -> None:
@@ -151,8 +152,15 @@ class Captioner:
             found.sidecars.append((document, pictures))
         elif kind is FileKind.XMP or (sidecars.is_of_one(name) and self._is_object(document)):
             raise MediaRejected(_no_picture(name))
+        elif kind is FileKind.JSONL and self._is_of_album(document):
+            found.others.append(Applied(document, [ignored(name, "Left out: record of an album by Google Photos.")]))
         else:
             found.sheets.append(document)
+
+    @staticmethod
+    def _is_of_album(document: Document) -> bool:
+        with document.opened() as stream:
+            return sidecars.is_of_album(stream)
 
     @staticmethod
     def _is_object(document: Document) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from retllm.errors import MediaRejected
+from retllm.media.special_files import NO_FILE
 from retllm.media.zip_directory import ZipEntry
 
 # APPNOTE.TXT 6.3.10, section 4.3.7: signature, version, flags, method, time, date, CRC, both sizes, both lengths
@@ -81,16 +82,13 @@ def check(entry: ZipEntry, place: EntryLocation) -> None:
     """Reject an entry that must not be unpacked.
 
     Raises:
-        MediaRejected: the entry is encrypted, a link, a device or the like, not compressed with Deflate, or a ZIP bomb,
-            or its local header differs from the directory.
+        MediaRejected: the entry is encrypted, a device or the like, not compressed with Deflate, or a ZIP bomb, or its
+            local header differs from the directory.
     """
     if entry.flags & _ENCRYPTED:
         raise MediaRejected("The file is encrypted: pack it again without a password.")
-    kind = stat.S_IFMT(entry.attributes >> 16)
-    if kind == stat.S_IFLNK:
-        raise MediaRejected("The file is a link: pack the file that it points to.")
-    if kind not in (0, stat.S_IFREG):
-        raise MediaRejected("The entry is not a regular file but a device, a pipe or the like: leave it out.")
+    if stat.S_IFMT(entry.attributes >> 16) not in (0, stat.S_IFREG, stat.S_IFLNK):
+        raise MediaRejected(NO_FILE)
     if not place.agrees:
         raise MediaRejected("The file is damaged inside the ZIP (its two headers disagree): pack it again.")
     if entry.flags & _PATCH:

@@ -7,11 +7,13 @@ import struct
 import zlib
 from bisect import bisect_left
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import BinaryIO
 
-from retllm.errors import MediaRejected
+from retllm.errors import MediaRejected, TooLarge
 from retllm.media import unpacking
 from retllm.media.name_encodings import decoded
+from retllm.media.special_files import pointed
 from retllm.media.unpacking import EntryLocation, are_apart, locate
 from retllm.media.zip_directory import ZipEntry, extra_fields, read_directory
 from retllm.settings import Settings
@@ -26,6 +28,8 @@ _UNICODE_PATH = 0x7075
 _PATH_HEAD = struct.Struct("<BL")
 # section 4.4.15: the attribute of a folder in MS-DOS
 _DOS_FOLDER = 0x10
+# bytes of what a link points to, as many as systems allow
+_MAX_LINK = 4096
 _OFFICE = b"[Content_Types].xml"
 # entries that make a ZIP the container of a document or program
 _DOCUMENTS = {
@@ -51,14 +55,29 @@ class Zip:
         self._places = _places(stream, entries, end)
         self._entries: list[ZipEntry] = []
         self.files: list[tuple[str, int]] = []
+        self.links: dict[int, str | None] = {}
         names = _names(entries)
         # some tools join names by backslashes
         paths = [name.replace("\\", "/") for name in names]
         ordered = sorted(paths)
         for entry, name, path in zip(entries, names, paths, strict=True):
             if not _is_folder(entry, path, ordered):
+                if stat.S_IFMT(entry.attributes >> 16) == stat.S_IFLNK:
+                    self._add_link(entry, path)
                 self._entries.append(entry)
                 self.files.append((name, entry.size))
+
+    def _add_link(self, entry: ZipEntry, path: str) -> None:
+        """Note what a link points to; one that can't be read has its reason when it is unpacked."""
+        with suppress(MediaRejected):
+            target = b""
+            if entry.size <= _MAX_LINK:
+                place = self._places[entry.offset]
+                unpacking.check(entry, place)
+                unpacked = unpacking.Unpacked(self._stream, entry, place)
+                while data := unpacked.read(_MAX_LINK):
+                    target += data
+            self.links[len(self.files)] = pointed(path, target.decode(errors="replace")) if target else None
 
     def unpacked(self, number: int) -> unpacking.Unpacked:
         """Return a stream of the file's bytes, which can be read once.
@@ -80,9 +99,26 @@ def opened(stream: BinaryIO, settings: Settings) -> Zip:
         TooLarge: the directory is larger than that of ``max_archive_files`` files.
     """
     directory = read_directory(stream, settings)
-    if (document := _document(directory.entries)) is not None:
-        raise MediaRejected(f"The file is {document}.")
+    _check_no_document(directory.entries)
     return Zip(stream, directory.entries, directory.start)
+
+
+def check_no_document(stream: BinaryIO, settings: Settings) -> None:
+    """Check that a file that begins like an archive is no document in ZIP format.
+
+    Raises:
+        MediaRejected: it is one; the message names it.
+    """
+    try:
+        entries = read_directory(stream, settings).entries
+    except (MediaRejected, TooLarge):
+        return
+    _check_no_document(entries)
+
+
+def _check_no_document(entries: Sequence[ZipEntry]) -> None:
+    if (document := _document(entries)) is not None:
+        raise MediaRejected(f"The file is {document}.")
 
 
 def _document(entries: Sequence[ZipEntry]) -> str | None:

@@ -100,12 +100,13 @@ BROKEN: dict[str, Callable[[], bytes]] = {
 _LINK = "link"
 REFUSED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "a link": (_LINK, lambda: made([header(kind=b"2", at157=b"/etc/passwd")])),
-    "a hard link": (_LINK, lambda: made([entry(b"b.txt"), header(kind=b"1", at157=b"b.txt")])),
-    "a hard link with a size": (_LINK, lambda: made([header(size=10, kind=b"1", at157=b"b.txt"), entry(b"b.txt")])),
+    "a hard link to nothing": (_LINK, lambda: made([entry(b"b.txt"), header(kind=b"1", at157=b"c.txt")])),
+    "a link that leads out of the tar": (_LINK, lambda: made([entry(b"b.txt"), header(kind=b"2", at157=b"../b.txt")])),
+    "a link to itself": (_LINK, lambda: made([entry(b"b.txt"), header(kind=b"2", at157=b"a.txt")])),
     "a character device": ("device", lambda: made([header(kind=b"3")])),
     "a block device": ("device", lambda: made([header(kind=b"4")])),
     "a pipe": ("pipe", lambda: made([header(kind=b"6")])),
-    "an unknown kind": ("regular file", lambda: made([entry(kind=b"Q")])),
+    "an unknown kind": ("no file", lambda: made([entry(kind=b"Q")])),
     "a file of several volumes": ("another volume", lambda: made([entry(kind=b"M")])),
     "a sparse file of GNU tar": ("sparse", lambda: made([entry(kind=b"S")])),
     "a sparse file with a long map": (

@@ -62,7 +62,30 @@ class Lookup:
                 result = find(reference, sheet, candidates.values())
                 if not found[name].pictures or (result.pictures and not result.changed):
                     found[name] = replace(result, elsewhere=found[name].elsewhere + result.elsewhere)
-        return {name: _target(name, result) for name, result in found.items()}
+        targets = {name: _target(name, result) for name, result in found.items()}
+        self._name_parts(references, targets)
+        return targets
+
+    def _name_parts(self, references: Mapping[str, Reference], targets: dict[str, Target | Problem]) -> None:
+        """Say of references to a whole file of several pictures how its first one is named."""
+        absent = {
+            name: [base.lower() for base in references[name].bases]
+            for name, target in targets.items()
+            if isinstance(target, Problem) and target.reason is Reason.NOT_FOUND
+        }
+        wanted = {base for bases in absent.values() for base in bases}
+        if not wanted:
+            return
+        parts = run_transaction(
+            self._sessions, lambda session: records.first_parts(session, self._collection_id, wanted)
+        )
+        parts |= self._seen.first_parts
+        parts |= {name.rpartition(".")[0]: part for name, part in parts.items() if "." in name}
+        for name, bases in absent.items():
+            part = next((parts[base] for base in bases if base in parts), None)
+            if part is not None:
+                message = f"names {shown_name(name)!r}, a file of several pictures: name one of them, such as {part!r}."
+                targets[name] = problem(Reason.AMBIGUOUS, message)
 
     def _of_upload(self, reference: Reference, sheet: Located) -> list[Picture]:
         """Return candidates; a sheet beside pictures of its own says nothing of an archive with a sheet of its own."""

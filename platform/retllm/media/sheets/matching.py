@@ -250,7 +250,14 @@ def _alike(sheet: Iterable[tuple[str, bool]], pictures: Iterable[tuple[str, bool
 
 @dataclass(slots=True)
 class NamesSeen:
-    """The pictures of one upload, by where they lie; those of the collection come second."""
+    """The pictures of one upload, by where they lie; those of the collection come second.
+
+    Attributes:
+        first_parts: the name of the first part of each file of several pictures, by the last part of the file's name in
+            lower case.
+    """
+
+    first_parts: dict[str, str] = field(default_factory=dict)
 
     _by_stem: dict[str, list[Picture]] = field(default_factory=dict)
     _by_path: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)

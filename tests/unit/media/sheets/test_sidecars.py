@@ -219,6 +219,46 @@ def test_a_sidecar_that_is_of_no_use_is_refused_alone(
     assert captions(items) == {"a.png": None}
 
 
+ALBUM = {
+    "title": "Sommer 2019",
+    "description": "",
+    "access": "protected",
+    "date": {"timestamp": "1561939200", "formatted": "01.07.2019, 00:00:00 UTC"},
+    "geoData": {"latitude": 0.0, "longitude": 0.0},
+}
+
+
+@pytest.mark.parametrize("album", [ALBUM, {"albumData": ALBUM}], ids=["now", "earlier"])
+@pytest.mark.parametrize("name", ["metadata.json", "Metadaten.json", "m\u00e9tadonn\u00e9es(1).json", "\u043c.json"])
+def test_the_record_of_an_album_is_left_out_with_a_remark(
+    ingest: Ingest, items: Items, name: str, album: dict[str, object]
+) -> None:
+    outcomes = add_all(ingest, {"Sommer/a.jpg": picture(1), f"Sommer/{name}": as_json(album)})
+    assert statuses(outcomes) == [("Sommer/a.jpg", "added"), (f"Sommer/{name}", "ignored")]
+    assert outcomes[1].remark == "Left out: record of an album by Google Photos."
+    assert captions(items) == {"Sommer/a.jpg": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        # what Google says of a picture that is not there
+        ("a.jpg.json", {**ALBUM, "title": "a.jpg"}),
+        ("all.json", {"title": "a", "date": "b"}),
+        ("all.json", {"albumData": 1}),
+    ],
+)
+def test_other_objects_are_no_albums(ingest: Ingest, name: str, value: object) -> None:
+    assert [status for _, status in statuses(add_all(ingest, {name: as_json(value)}))] == ["rejected"]
+
+
+def test_an_album_beside_a_picture_of_its_name_is_the_sidecar_of_that(ingest: Ingest, items: Items) -> None:
+    album = as_json({**ALBUM, "description": "On the beach"})
+    outcomes = add_all(ingest, {"metadata.jpg": picture(1), "metadata.json": album})
+    assert statuses(outcomes)[1] == ("metadata.json", "updated")
+    assert captions(items) == {"metadata.jpg": "On the beach"}
+
+
 def test_a_text_without_a_picture_stays_a_text_and_a_table_is_a_sheet(ingest: Ingest, items: Items) -> None:
     files = {"a.png": picture(), "note.txt": b"a note", "a.txt": b"image,caption\na.png,of the sheet\n"}
     assert statuses(add_all(ingest, files)) == [
