@@ -7,6 +7,7 @@ import random
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -78,13 +79,22 @@ def _many_bits(chance: random.Random, form: str, size: tuple[int, int]) -> bytes
     if form == "DEEP PNG":
         names = chance.sample([b"cICP", b"sBIT", b"tRNS", b"gAMA", b"iCCP", b"acTL", b"fcTL"], 3)
         return png(values.astype(np.uint16), [(name, chance.randbytes(chance.randrange(3, 30))) for name in names])
-    target, kind = io.BytesIO(), chance.choice((np.uint16, np.int16, np.int32, np.float32, np.float64))
-    colours = values.astype(np.uint16) if chance.random() < 0.5 else values[..., 0].astype(kind)
-    options = {"compression": "zlib"} if chance.random() < 0.5 else {}
-    photometric = "rgb" if colours.ndim == 3 else chance.choice(("minisblack", "miniswhite"))
+    kind = chance.choice((np.uint16, np.int16, np.int32, np.float16, np.float32, np.float64))
+    options: dict[str, Any] = {"compression": "zlib", "predictor": kind is np.uint16} if chance.random() < 0.5 else {}
+    shape = chance.choice(("gray", "gray and opacity", "colours", "planes"))
+    samples = {"gray": 0, "gray and opacity": slice(2)}.get(shape, slice(3))
+    photometric = "rgb" if shape in ("colours", "planes") else chance.choice(("minisblack", "miniswhite"))
+    if shape == "gray and opacity":
+        options["extrasamples"] = [chance.choice(("unassalpha", "assocalpha", "unspecified"))]
+    values = values[..., samples].astype(kind)
+    if shape == "planes":
+        options["planarconfig"] = "separate"
+        values = np.moveaxis(values, -1, 0)
     nodata = (42113, 2, 0, chance.choice(("-9999", "nan", "x")), True)
-    order = chance.choice("<>")
-    tifffile.imwrite(target, colours, photometric=photometric, byteorder=order, extratags=[nodata], **options)
+    order, target = chance.choice("<>"), io.BytesIO()
+    if chance.random() < 0.3:
+        options["tile"] = (16, 16)
+    tifffile.imwrite(target, values, photometric=photometric, byteorder=order, extratags=[nodata], **options)
     return target.getvalue()
 
 

@@ -14,8 +14,9 @@ Value = int | str | bytes | Sequence[int] | Sequence[tuple[int, int]]
 class _Writer:
     """Writes directories of a little-endian TIFF, with their values before them."""
 
-    def __init__(self, signature: bytes = b"II*\0\0\0\0\0") -> None:
+    def __init__(self, signature: bytes = b"II*\0\0\0\0\0", order: str = "<") -> None:
         self.data = bytearray(signature)
+        self._order = order
 
     def add(self, content: bytes) -> int:
         self.data += bytes(len(self.data) % 2)
@@ -26,28 +27,46 @@ class _Writer:
     def directory(self, tags: Mapping[int, Value], following: int = 0) -> int:
         rows = b""
         for tag, value in sorted(tags.items()):
-            kind, count, body = _encoded(value)
+            kind, count, body = _encoded(value, self._order)
             if len(body) > 4:
-                body = struct.pack("<I", self.add(body))
-            rows += struct.pack("<HHI", tag, kind, count) + body.ljust(4, b"\0")
-        return self.add(struct.pack("<H", len(tags)) + rows + struct.pack("<I", following))
+                body = self._packed("I", self.add(body))
+            rows += self._packed("HHI", tag, kind, count) + body.ljust(4, b"\0")
+        return self.add(self._packed("H", len(tags)) + rows + self._packed("I", following))
 
     def done(self, first: int) -> bytes:
-        self.data[4:8] = struct.pack("<I", first)
+        self.data[4:8] = self._packed("I", first)
         return bytes(self.data)
 
+    def _packed(self, form: str, *values: int) -> bytes:
+        return struct.pack(self._order + form, *values)
 
-def _encoded(value: Value) -> tuple[int, int, bytes]:
+
+class Longs(tuple[int, ...]):
+    """Numbers that are written in 32 bits each."""
+
+
+def _encoded(value: Value, order: str) -> tuple[int, int, bytes]:
     if isinstance(value, int):
-        return 4, 1, struct.pack("<I", value)
+        return 4, 1, struct.pack(order + "I", value)
     if isinstance(value, str):
         return 2, len(value) + 1, value.encode() + b"\0"
     if isinstance(value, bytes):
         return 1, len(value), value
     if isinstance(value[0], tuple):
         pairs: Any = value
-        return 10, len(value), b"".join(struct.pack("<ii", *pair) for pair in pairs)
-    return 3, len(value), struct.pack(f"<{len(value)}H", *value)  # type: ignore[arg-type]
+        return 10, len(value), b"".join(struct.pack(order + "ii", *pair) for pair in pairs)
+    if isinstance(value, Longs):
+        return 4, len(value), struct.pack(f"{order}{len(value)}I", *value)
+    return 3, len(value), struct.pack(f"{order}{len(value)}H", *value)  # type: ignore[arg-type]
+
+
+def tiff_of(tags: Mapping[int, Value], parts: Sequence[bytes], order: str = "<") -> bytes:
+    """A TIFF of one directory with these strips, or tiles if the tags have their size; ``tags`` go before."""
+    writer = _Writer(b"II*\0\0\0\0\0" if order == "<" else b"MM\0*\0\0\0\0", order)
+    places, sizes = (324, 325) if 322 in tags else (273, 279)
+    starts = [writer.add(part) for part in parts]
+    every: dict[int, Value] = {places: Longs(starts), sizes: Longs([len(part) for part in parts])}
+    return writer.done(writer.directory({tag: value for tag, value in (every | tags).items() if value != []}))
 
 
 def _picture(writer: _Writer, pixels: np.ndarray[Any, Any], photometric: int) -> dict[int, Value]:
