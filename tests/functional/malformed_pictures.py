@@ -19,13 +19,14 @@ from tests.unit.media.films import film
 from tests.unit.media.handmade import Entry, made
 from tests.unit.media.photoshop import psd
 from tests.unit.media.pngs import png
-from tests.unit.media.raws import dng
+from tests.unit.media.raws import dng, unknown
 from tests.unit.media.samples import encoded, noise
 
 pillow_heif.register_heif_opener()
+UNKNOWN_RAWS = ("CR2", "NEF", "RW2", "RAF", "CR3")
 FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "HEIF", "AVIF", "JXL", "PSD", "DNG", "PDF", "MP4", "PAGES"),
-    *("PSB", "RAW", "DEEP PNG", "DEEP TIFF", "matroska", "mpegts"),
+    *("PSB", "RAW", "DEEP PNG", "DEEP TIFF", "matroska", "mpegts", *UNKNOWN_RAWS),
 )
 PICTURES, POLYGLOTS = scaled((126, 40), (486, 80))
 _SCRIPT = b"<script>alert(document.domain)</script>"
@@ -41,11 +42,8 @@ _CONTAINERS = {"MP4": "mp4", "matroska": "matroska", "mpegts": "mpegts"}
 def valid(chance: random.Random, form: str) -> bytes:
     size = (chance.randrange(1, 90), chance.randrange(1, 90))
     picture = noise(chance.randrange(1 << 30), size)
-    if form in ("DNG", "RAW"):
-        preview = encoded(picture, "JPEG") if chance.random() < 0.5 else None
-        data = dng((2 * size[0] + 22, 2 * size[1] + 22), chance.randrange(9), preview)
-        # without the version of DNG, it is told by the kind of its values
-        return data if form == "DNG" else data.replace(struct.pack("<H", 50706), struct.pack("<H", 50705), 1)
+    if form in ("DNG", "RAW", *UNKNOWN_RAWS):
+        return _raw(chance, form, picture)
     if form in ("PSD", "PSB"):
         return psd(np.asarray(picture), "RGB", packed=chance.random() < 0.5, large=form == "PSB")
     if form.startswith("DEEP"):
@@ -71,6 +69,15 @@ def valid(chance: random.Random, form: str) -> bytes:
         exif[0x010E] = "x" * chance.randrange(500)
         return encoded(picture, form, exif=exif, **options)
     return encoded(picture, form, **options)
+
+
+def _raw(chance: random.Random, form: str, picture: Image.Image) -> bytes:
+    if form in UNKNOWN_RAWS:
+        return unknown(form, [encoded(picture, "JPEG"), encoded(picture.reduce(2), "JPEG")], chance.randrange(9))
+    preview = encoded(picture, "JPEG") if chance.random() < 0.5 else None
+    data = dng((2 * picture.width + 22, 2 * picture.height + 22), chance.randrange(9), preview)
+    # without the version of DNG, it is told by the kind of its values
+    return data if form == "DNG" else data.replace(struct.pack("<H", 50706), struct.pack("<H", 50705), 1)
 
 
 def _many_bits(chance: random.Random, form: str, size: tuple[int, int]) -> bytes:

@@ -66,7 +66,7 @@ def tiff_of(tags: Mapping[int, Value], parts: Sequence[bytes], order: str = "<")
     places, sizes = (324, 325) if 322 in tags else (273, 279)
     starts = [writer.add(part) for part in parts]
     every: dict[int, Value] = {places: Longs(starts), sizes: Longs([len(part) for part in parts])}
-    return writer.done(writer.directory({tag: value for tag, value in (every | tags).items() if value != []}))
+    return writer.done(writer.directory({tag: value for tag, value in (every | tags).items() if value not in ([], ())}))
 
 
 def _picture(writer: _Writer, pixels: np.ndarray[Any, Any], photometric: int) -> dict[int, Value]:
@@ -132,3 +132,54 @@ def _point(writer: _Writer, directory: int, tag: int, places: Sequence[int], tab
         if struct.unpack_from("<H", writer.data, row)[0] == tag:
             value = places[0] if len(places) == 1 else table
             struct.pack_into("<HHII", writer.data, row, tag, 4, len(places), value)
+
+
+def unknown(kind: str, previews: Sequence[bytes], orientation: int = 1) -> bytes:
+    """A raw file of a camera that nobody knows, with these JPEGs where such cameras have them, and no values."""
+    if kind == "CR3":
+        return _unknown_boxes(previews, orientation)
+    if kind == "RAF":
+        head = b"FUJIFILMCCD-RAW 0201FF999999X-T99".ljust(84, b"\0")
+        return head + struct.pack(">2I", 200, len(previews[0])) + bytes(108) + previews[0] + bytes(500)
+    signatures = {"CR2": b"II*\0\0\0\0\0CR\2\0\0\0\0\0", "RW2": b"IIU\0\0\0\0\0"}
+    order = ">" if kind == "NEF" else "<"
+    writer = _Writer(signatures.get(kind, b"MM\0*\0\0\0\0" if order == ">" else b"II*\0\0\0\0\0"), order)
+    places = [writer.add(preview) for preview in previews]
+    subs = [
+        writer.directory({254: 1, 259: 6, 513: place, 514: len(preview)})
+        for place, preview in zip(places, previews, strict=True)
+    ]
+    camera: dict[int, Value] = {254: 1, 271: "NIKON" if kind == "NEF" else "Nobody", 272: "Z99", 274: [orientation]}
+    if kind == "RW2":
+        return writer.done(writer.directory(camera | {46: previews[0]}))
+    if kind == "CR2":
+        # the preview is a strip, and what follows a thumbnail
+        after = writer.directory({513: places[1], 514: len(previews[1])}) if len(previews) > 1 else 0
+        strip: dict[int, Value] = {259: 6, 273: places[0], 279: len(previews[0])}
+        return writer.done(writer.directory(camera | strip, after))
+    return writer.done(writer.directory(camera | {330: Longs(subs), 262: 32803}))
+
+
+def _unknown_boxes(previews: Sequence[bytes], orientation: int) -> bytes:
+    def box(kind: bytes, *content: bytes) -> bytes:
+        body = b"".join(content)
+        return struct.pack(">I4s", 8 + len(body), kind) + body
+
+    def canon(start: str, *content: bytes) -> bytes:
+        return box(b"uuid", bytes.fromhex(start).ljust(16, b"\7"), *content)
+
+    def sized(kind: bytes, jpeg: bytes) -> bytes:
+        return box(kind, bytes(16), jpeg, bytes(-len(jpeg) % 4))
+
+    head = box(b"ftyp", b"crx \0\0\0\1crx isom")
+    directory = tiff_of({271: "Nobody", 274: [orientation]}, [])
+    small = canon("85c0b687", box(b"CNCV", b"CanonCR3_999"), box(b"CMT1", directory), sized(b"THMB", previews[-1]))
+    middle = canon("eaf42b5e", bytes(7) + b"\1", sized(b"PRVW", previews[len(previews) // 2]))
+    sizes = box(b"stsz", bytes(4), struct.pack(">II", len(previews[0]), 1))
+
+    def movie(at: int) -> bytes:
+        table = box(b"stbl", sizes, box(b"co64", bytes(4), struct.pack(">IQ", 1, at)))
+        return box(b"moov", small, box(b"trak", box(b"mdia", box(b"minf", table))))
+
+    before = len(head) + len(movie(0)) + len(middle) + 8
+    return head + movie(before) + middle + box(b"mdat", previews[0], bytes(999))
