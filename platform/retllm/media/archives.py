@@ -91,7 +91,7 @@ def opened(stream: BinaryIO, settings: Settings, check: Callable[[], None] = _ne
         stream = streams.watched(stream, check)
         head = streams.head(stream)
         of_tar = tars.is_tar_archive(head)
-        reader: Reader = tars.opened(stream, settings, stack, check) if of_tar else zips.opened(stream, settings)
+        reader: Reader = tars.opened(stream, settings, stack, check) if of_tar else zips.opened(stream, settings, check)
         clutter = ClutterCount()
         entries: list[Entry] = []
         for number, (name, size) in enumerate(reader.files):

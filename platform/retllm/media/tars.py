@@ -101,10 +101,10 @@ class Packed:
 class Tar:
     """A tar whose headers could be read; see :class:`retllm.media.archives.Reader`."""
 
-    def __init__(self, stream: BinaryIO, files: list[_File]) -> None:
+    def __init__(self, stream: BinaryIO, files: list[_File], check: Callable[[], None]) -> None:
         self._stream = stream
         self._files = files
-        names = decoded([file.name for file in files])
+        names = decoded([file.name for file in files], check=check)
         self.files = [(name, file.size) for name, file in zip(names, files, strict=True)]
 
     def unpacked(self, number: int) -> Packed:
@@ -154,7 +154,7 @@ def opened(stream: BinaryIO, settings: Settings, stack: ExitStack, check: Callab
         stream = streams.watched(_decompressed(stream, head, settings, stack), check)
         if not _is_plain(streams.head(stream)):
             raise MediaRejected("The file is compressed but no tar archive: unpack it first.")
-    return Tar(stream, list(_files(stream, settings)))
+    return Tar(stream, list(_files(stream, settings)), check)
 
 
 def _damaged() -> MediaRejected:

@@ -6,7 +6,7 @@ import stat
 import struct
 import zlib
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from retllm.errors import MediaRejected
@@ -46,12 +46,12 @@ _OFFICE_FOLDERS = {
 class Zip:
     """A ZIP whose directory could be read; see :class:`retllm.media.archives.Reader`."""
 
-    def __init__(self, stream: BinaryIO, entries: Sequence[ZipEntry], end: int) -> None:
+    def __init__(self, stream: BinaryIO, entries: Sequence[ZipEntry], end: int, check: Callable[[], None]) -> None:
         self._stream = stream
         self._places = _places(stream, entries, end)
         self._entries: list[ZipEntry] = []
         self.files: list[tuple[str, int]] = []
-        names = _names(entries)
+        names = _names(entries, check)
         # some tools join names by backslashes
         paths = [name.replace("\\", "/") for name in names]
         ordered = sorted(paths)
@@ -72,8 +72,11 @@ class Zip:
         return unpacking.Unpacked(self._stream, entry, place)
 
 
-def opened(stream: BinaryIO, settings: Settings) -> Zip:
+def opened(stream: BinaryIO, settings: Settings, check: Callable[[], None]) -> Zip:
     """Read the directory of a ZIP.
+
+    Args:
+        check: called for each name; what it raises ends the reading.
 
     Raises:
         MediaRejected: the ZIP can't be read, its files share bytes, or it contains a document (docx, epub, jar).
@@ -82,7 +85,7 @@ def opened(stream: BinaryIO, settings: Settings) -> Zip:
     directory = read_directory(stream, settings)
     if (document := _document(directory.entries)) is not None:
         raise MediaRejected(f"The file is {document}.")
-    return Zip(stream, directory.entries, directory.start)
+    return Zip(stream, directory.entries, directory.start, check)
 
 
 def _document(entries: Sequence[ZipEntry]) -> str | None:
@@ -104,14 +107,14 @@ def _places(stream: BinaryIO, entries: Sequence[ZipEntry], end: int) -> dict[int
     raise MediaRejected("The files in the ZIP overlap each other or its directory: pack it again.")
 
 
-def _names(entries: Sequence[ZipEntry]) -> list[str]:
+def _names(entries: Sequence[ZipEntry], check: Callable[[], None]) -> list[str]:
     """Return the entries' names: Unicode where an entry says so, the others decoded all alike.
 
     The standard says code page 437 for those, but tools write UTF-8 or the code page of their system.
     """
     names = [_stated(entry) for entry in entries]
     raw = [entry.name for entry, name in zip(entries, names, strict=True) if name is None]
-    guessed = iter(decoded(raw, dos=True))
+    guessed = iter(decoded(raw, dos=True, check=check))
     # the standard library cuts a name at NUL too
     return [(next(guessed) if name is None else name).partition("\0")[0] for name in names]
 
