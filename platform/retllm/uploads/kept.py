@@ -1,6 +1,6 @@
 """The received bytes of an upload: deleted with the outcome of the file, kept for a while if it was rejected.
 
-Those of a sheet are kept if rows of it were refused.
+Those of a sheet are kept if rows of it were refused, and those of a document or film if parts of it were.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Job
 from retllm.db.uploads import UploadFile
 from retllm.media.ingest import delete_files
-from retllm.media.sniffing import PICTURED
+from retllm.media.sniffing import FileKind
 from retllm.media.storage import Storage
 
 KEPT = (FileStatus.WAITING, FileStatus.REJECTED)
@@ -27,14 +27,14 @@ _BATCH = 500
 
 
 def has_refused_rows(file: Any = UploadFile) -> sa.ColumnElement[bool]:
-    """Return whether a file is a sheet with refused rows, for which it may be read again; also for an alias."""
+    """Return whether a file has refused rows or parts, for which it may be read again; also for an alias."""
     row = aliased(UploadFile)
     refused = sa.select(row.id).where(row.parent_id == file.id, row.entry.is_(None), row.status == FileStatus.REJECTED)
-    return sa.and_(file.status == FileStatus.READ, file.content.not_in(PICTURED), refused.exists())
+    return sa.and_(file.status == FileStatus.READ, file.content != FileKind.ARCHIVE, refused.exists())
 
 
 def to_try_again(job_id: UUID) -> sa.Select[UploadFile]:
-    """Return the query of the files of an upload whose bytes are kept: rejected ones, and sheets with refused rows."""
+    """Return the query of the files of an upload whose bytes are kept: rejected ones, and those with refused rows."""
     archive = aliased(UploadFile)
     kept = sa.or_(
         UploadFile.file_key.is_not(None), sa.and_(UploadFile.entry.is_not(None), archive.file_key.is_not(None))
