@@ -25,6 +25,14 @@ class Reader(Protocol):
     def files(self) -> Sequence[tuple[str, int]]:
         """Whole name and size of each file, in the order of the archive, without folders."""
 
+    @property
+    def remark(self) -> str | None:
+        """What is missing of an archive that was cut off."""
+
+    @property
+    def rewritten(self) -> Callable[[], BinaryIO] | None:
+        """Returns the archive in a form that is opened with less work, if there is one; see :class:`Archive`."""
+
     def unpacked(self, number: int) -> Readable:
         """Return a stream of the bytes of a file by its place in ``files``; it can be read once.
 
@@ -50,12 +58,15 @@ class Archive:
     Attributes:
         entries: its files.
         ignored: the outcomes of its clutter.
-        packed_as_one: whether opening it unpacks the whole, as a compressed tar is.
+        remark: what is missing of an archive that was cut off.
+        rewritten: if the whole had to be read to open the archive, returns it in a form with the same entries for which
+            that is not so: a compressed tar without compression, a cut ZIP with a directory. It lives as long.
     """
 
     entries: list[Entry]
     ignored: list[FileOutcome]
-    packed_as_one: bool
+    remark: str | None
+    rewritten: Callable[[], BinaryIO] | None
     _reader: Reader
     _settings: Settings
 
@@ -90,8 +101,8 @@ def opened(stream: BinaryIO, settings: Settings, check: Callable[[], None] = _ne
     with ExitStack() as stack:
         stream = streams.watched(stream, check)
         head = streams.head(stream)
-        of_tar = tars.is_tar_archive(head)
-        reader: Reader = tars.opened(stream, settings, stack, check) if of_tar else zips.opened(stream, settings, check)
+        kind = tars if tars.is_tar_archive(head) else zips
+        reader: Reader = kind.opened(stream, settings, stack, check)
         clutter = ClutterCount()
         entries: list[Entry] = []
         for number, (name, size) in enumerate(reader.files):
@@ -99,7 +110,7 @@ def opened(stream: BinaryIO, settings: Settings, check: Callable[[], None] = _ne
             if not clutter.take(name):
                 entries.append(Entry(number, clean_name(name), size))
         _check_limits(entries, settings)
-        yield Archive(entries, clutter.outcomes(), tars.is_compressed(head), reader, settings)
+        yield Archive(entries, clutter.outcomes(), reader.remark, reader.rewritten, reader, settings)
 
 
 def _check_limits(entries: list[Entry], settings: Settings) -> None:

@@ -7,13 +7,17 @@ import struct
 import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import BinaryIO
 
 from retllm.errors import MediaRejected
-from retllm.media import unpacking
+from retllm.media import streams, unpacking
+from retllm.media import zip_recovery as recovery
 from retllm.media.name_encodings import decoded
+from retllm.media.names import clean_name
 from retllm.media.unpacking import EntryLocation, are_apart, locate
-from retllm.media.zip_directory import ZipEntry, extra_fields, read_directory
+from retllm.media.zip_directory import ZipEntry, broken, extra_fields, read_directory
 from retllm.settings import Settings
 
 # an archive that was to be split, but fits into one file, begins with the mark of the first part or of none
@@ -47,6 +51,8 @@ class Zip:
     """A ZIP whose directory could be read; see :class:`retllm.media.archives.Reader`."""
 
     def __init__(self, stream: BinaryIO, entries: Sequence[ZipEntry], end: int, check: Callable[[], None]) -> None:
+        self.remark: str | None = None
+        self.rewritten: Callable[[], BinaryIO] | None = None
         self._stream = stream
         self._places = _places(stream, entries, end)
         self._entries: list[ZipEntry] = []
@@ -72,10 +78,11 @@ class Zip:
         return unpacking.Unpacked(self._stream, entry, place)
 
 
-def opened(stream: BinaryIO, settings: Settings, check: Callable[[], None]) -> Zip:
-    """Read the directory of a ZIP.
+def opened(stream: BinaryIO, settings: Settings, stack: ExitStack, check: Callable[[], None]) -> Zip:
+    """Read the directory of a ZIP; of one that was cut off, find the files that are whole.
 
     Args:
+        stack: closes temporary files.
         check: called for each name; what it raises ends the reading.
 
     Raises:
@@ -83,9 +90,31 @@ def opened(stream: BinaryIO, settings: Settings, check: Callable[[], None]) -> Z
         TooLarge: the directory is larger than that of ``max_archive_files`` files.
     """
     directory = read_directory(stream, settings)
-    if (document := _document(directory.entries)) is not None:
+    head = streams.head(stream, len(_FILE) + 4)
+    first = len(_SPLIT[0]) if head.startswith(_SPLIT) else 0
+    # the directory of a ZIP that is the last file in a cut one is not that of the outer one
+    if directory is None or (directory.shift > first and head.startswith(_FILE, first)):
+        found = recovery.recovered(stream, first, settings)
+        if not found.entries:
+            raise broken()
+        archive = Zip(stream, _checked(found.entries), found.end, check)
+        archive.rewritten = partial(recovery.rewritten, stream, found, stack, check)
+        archive.remark = _remark(archive.files, found)
+        return archive
+    return Zip(stream, _checked(directory.entries), directory.start, check)
+
+
+def _remark(files: Sequence[tuple[str, int]], found: recovery.Recovered) -> str:
+    if found.is_complete:
+        return "The ZIP was cut off in its directory; all its files could be read."
+    last = f" up to {clean_name(files[-1][0])!r}" if files else ""
+    return f"The ZIP was cut off or is damaged: its files{last} were read, what follows is missing. Send it whole."
+
+
+def _checked(entries: Sequence[ZipEntry]) -> Sequence[ZipEntry]:
+    if (document := _document(entries)) is not None:
         raise MediaRejected(f"The file is {document}.")
-    return Zip(stream, directory.entries, directory.start, check)
+    return entries
 
 
 def _document(entries: Sequence[ZipEntry]) -> str | None:

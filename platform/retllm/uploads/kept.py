@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, aliased
 from retllm.db.enums import FileStatus
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Job
-from retllm.db.uploads import UploadFile
+from retllm.db.uploads import UNPACKED, UploadFile
 from retllm.media.ingest import delete_files
 from retllm.media.sniffing import FileKind
 from retllm.media.storage import Storage
@@ -24,6 +24,7 @@ from retllm.media.storage import Storage
 KEPT = (FileStatus.WAITING, FileStatus.REJECTED)
 """Files of these statuses may be tried again, so their bytes are kept."""
 _BATCH = 500
+_IS_ARCHIVE = (sa.func.coalesce(UploadFile.content, "") == FileKind.ARCHIVE).label("is_archive")
 
 
 def has_refused_rows(file: Any = UploadFile) -> sa.ColumnElement[bool]:
@@ -61,7 +62,7 @@ def release(session: Session, file_ids: Collection[UUID]) -> list[str]:
     )
     parents = sa.select(UploadFile.parent_id).where(UploadFile.id.in_(file_ids), UploadFile.parent_id.is_not(None))
     rows = session.execute(
-        sa.select(UploadFile.id, UploadFile.file_key).where(
+        sa.select(UploadFile.id, UploadFile.file_key, _IS_ARCHIVE).where(
             sa.or_(UploadFile.id.in_(file_ids), UploadFile.id.in_(parents)),
             UploadFile.file_key.is_not(None),
             UploadFile.status.not_in(KEPT),
@@ -69,14 +70,19 @@ def release(session: Session, file_ids: Collection[UUID]) -> list[str]:
             ~open_entry.exists(),
         )
     ).all()
-    return _forget(session, [(file_id, key) for file_id, key in rows if key is not None])
+    return _forget(session, rows)
 
 
-def _forget(session: Session, rows: Sequence[tuple[UUID, str]]) -> list[str]:
+def _forget(session: Session, rows: Sequence[Any]) -> list[str]:
     if rows:
-        ids = [file_id for file_id, _ in rows]
+        ids = [row.id for row in rows]
         session.execute(sa.update(UploadFile).where(UploadFile.id.in_(ids)).values(file_key=None))
-    return [key for _, key in rows]
+    # a cancelled attempt to list an archive may have left its other form, which no row names
+    return [
+        form
+        for row in rows
+        for form in ((row.file_key, row.file_key + UNPACKED) if row.is_archive else (row.file_key,))
+    ]
 
 
 def drop_old(sessions: Sessions, storage: Storage, age: timedelta) -> int:
@@ -85,13 +91,13 @@ def drop_old(sessions: Sessions, storage: Storage, age: timedelta) -> int:
     while True:
         with transaction(sessions) as session:
             rows = session.execute(
-                sa.select(UploadFile.id, UploadFile.file_key)
+                sa.select(UploadFile.id, UploadFile.file_key, _IS_ARCHIVE)
                 .join(Job, Job.id == UploadFile.job_id)
                 .where(UploadFile.file_key.is_not(None), Job.finished_at < sa.func.now() - age)
                 .limit(_BATCH)
             ).all()
-            keys = _forget(session, [(file_id, key) for file_id, key in rows if key is not None])
+            keys = _forget(session, rows)
         delete_files(storage, keys)
-        dropped += len(keys)
-        if len(keys) < _BATCH:
+        dropped += len(rows)
+        if len(rows) < _BATCH:
             return dropped
