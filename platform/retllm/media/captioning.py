@@ -139,18 +139,7 @@ class Captioner:
         if kind is FileKind.CSV:
             found.sheets.append(document)
         elif kind is FileKind.TEXT:
-            with document.opened() as stream:
-                table = is_sheet(stream, self._ingest.settings)
-            if table:
-                found.sheets.append(document)
-            elif pictures:
-                found.sidecars.append((document, pictures))
-            elif sharing:
-                raise MediaRejected(_shared(name, sharing))
-            elif name.lower().endswith(_NEVER_TEXTS):
-                raise MediaRejected(_no_picture(name))
-            else:
-                found.texts.append(document)
+            self._sort_text(document, pictures, sharing, found)
         elif pictures and (kind is FileKind.XMP or self._is_object(document)):
             found.sidecars.append((document, pictures))
         elif sharing and (kind is FileKind.XMP or self._is_object(document)):
@@ -161,6 +150,21 @@ class Captioner:
             found.others.append(Applied(document, [ignored(name, "Left out: record of an album by Google Photos.")]))
         else:
             found.sheets.append(document)
+
+    def _sort_text(self, document: Document, pictures: list[Picture], sharing: list[Picture], found: _Sorted) -> None:
+        name = document.located.name
+        with document.opened() as stream:
+            table = is_sheet(stream, self._ingest.settings)
+        if table:
+            found.sheets.append(document)
+        elif pictures:
+            found.sidecars.append((document, pictures))
+        elif sharing:
+            raise MediaRejected(_shared(name, sharing))
+        elif name.lower().endswith(_NEVER_TEXTS):
+            raise MediaRejected(_no_picture(name))
+        else:
+            found.texts.append(document)
 
     @staticmethod
     def _is_of_album(document: Document) -> bool:

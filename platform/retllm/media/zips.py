@@ -136,15 +136,17 @@ def check_no_document(stream: BinaryIO, settings: Settings) -> None:
         MediaRejected: it is one; the message names it.
     """
     try:
-        entries = read_directory(stream, settings).entries
+        directory = read_directory(stream, settings)
     except (MediaRejected, TooLarge):
         return
-    _check_no_document(entries)
+    if directory is not None:
+        _checked(directory.entries)
 
 
-def _check_no_document(entries: Sequence[ZipEntry]) -> None:
+def _checked(entries: Sequence[ZipEntry]) -> Sequence[ZipEntry]:
     if (document := _document(entries)) is not None:
         raise MediaRejected(f"The file is {document}.")
+    return entries
 
 
 def _document(entries: Sequence[ZipEntry]) -> str | None:
