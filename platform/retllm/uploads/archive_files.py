@@ -82,6 +82,7 @@ def _entries(context: WorkerContext, held: LeasedUnit, file: UploadFile) -> tupl
                 "size_bytes": entry.file_size,
                 "status": FileStatus.WAITING,
                 "remark": None,
+                "count": 1,
             }
             for number, entry in enumerate(archive.entries)
         ]
@@ -94,6 +95,7 @@ def _entries(context: WorkerContext, held: LeasedUnit, file: UploadFile) -> tupl
                 "size_bytes": None,
                 "status": FileStatus.IGNORED,
                 "remark": outcome.remark,
+                "count": outcome.count,
             }
             for outcome in archive.ignored
         ]
