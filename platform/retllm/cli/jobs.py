@@ -114,7 +114,7 @@ def _print_files(files: Json, page: str) -> None:
     click.echo(", ".join(told) or "No files arrived.")
     for file in some:
         click.echo(f"  {show.place(file)}: {file['error']['message']}")
-    if (more := counts.get("rejected", 0) - len(some)) > 0:
+    if (more := counts.get("rejected", 0) - sum(file["count"] for file in some)) > 0:
         click.echo(f"  and {more:,} more rejected; {page} lists all.")
 
 

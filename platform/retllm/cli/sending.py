@@ -125,7 +125,10 @@ class Sender:
     def _note_unsent(self, call: Callable[..., Json] | None = None) -> None:
         call = call or self.api.call
         while some := self.unsent[:_NOTED]:
-            files = [{"name": outcome.name, "status": outcome.status, "reason": _reason(outcome)} for outcome in some]
+            files = [
+                {"name": outcome.name, "status": outcome.status, "reason": _reason(outcome), "count": outcome.count}
+                for outcome in some
+            ]
             call("POST", f"/uploads/{self.upload_id}/unsent", json={"files": files})
             del self.unsent[: len(some)]
 

@@ -245,9 +245,11 @@ def _follow(api: PatientApi, upload_id: str, bar: Progress) -> Json:
 
 
 def _print_outcomes(outcomes: Sequence[Json], name: str) -> None:
-    counts = Counter(outcome["status"] for outcome in outcomes)
-    summary = ", ".join(f"{counts[status]} {status}" for status in (*TAKEN, "ignored") if counts[status])
-    click.echo(f"{name}: {summary or 'nothing new'}, {counts['rejected']} rejected.")
+    counts: Counter[str] = Counter()
+    for outcome in outcomes:
+        counts[outcome["status"]] += outcome["count"]
+    summary = ", ".join(f"{counts[status]:,} {status}" for status in (*TAKEN, "ignored") if counts[status])
+    click.echo(f"{name}: {summary or 'nothing new'}, {counts['rejected']:,} rejected.")
     remarked = [outcome for outcome in outcomes if outcome["remark"] and outcome["status"] != "ignored"]
     _print_some("rejected", [outcome for outcome in outcomes if outcome["status"] == "rejected"])
     _print_some("with a remark", [outcome for outcome in remarked if outcome["status"] != "rejected"])
@@ -259,4 +261,5 @@ def _print_some(what: str, outcomes: Sequence[Json]) -> None:
         reason = outcome["remark"] if outcome["error"] is None else outcome["error"]["message"]
         click.echo(f"  {show.place(outcome)}: {reason}", err=True)
     if len(outcomes) > _PRINTED:
-        click.echo(f"  and {len(outcomes) - _PRINTED:,} more {what}; --json lists all.", err=True)
+        more = sum(outcome["count"] for outcome in outcomes[_PRINTED:])
+        click.echo(f"  and {more:,} more {what}; --json lists all.", err=True)

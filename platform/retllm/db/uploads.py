@@ -41,6 +41,7 @@ class UploadFile(Keyed, Base):
         file_key: the storage key of the received bytes, or of an archive in another form (``UNPACKED``), while kept.
         item_id: the item that it became or changed.
         error_code, error, remark: why it was rejected; what else there is to know about it.
+        count: how many files or rows it stands for: clutter of one folder, further refused rows of a sheet.
     """
 
     __tablename__ = "upload_files"
@@ -65,6 +66,7 @@ class UploadFile(Keyed, Base):
     error_code: Mapped[str | None]
     error: Mapped[str | None]
     remark: Mapped[str | None]
+    count: Mapped[int] = mapped_column(server_default=sa.text("1"))
 
 
 class LargeFile(Keyed, Base):

@@ -46,4 +46,4 @@ class ClutterCount:
 def left_out(name: str, reason: str, count: int) -> FileOutcome:
     """Return the one outcome of so many files of clutter."""
     files = "" if count == 1 else f", {count:,} files"
-    return ignored(clean_name(name), f"Left out: {reason}{files}.")
+    return ignored(clean_name(name), f"Left out: {reason}{files}.", count)

@@ -39,6 +39,8 @@ class FileOutcome(BaseModel):
 
     Attributes:
         remark: what else there is to know about the file.
+        count: how many files or rows the outcome stands for: clutter is listed once for each folder, and the further
+            rows of a sheet that are refused for one reason are listed together.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,6 +51,7 @@ class FileOutcome(BaseModel):
     kind: ItemKind | None = None
     error: FileError | None = None
     remark: str | None = None
+    count: int = 1
 
 
 def place(name: str, within: str | None) -> str | None:
@@ -62,11 +65,12 @@ def place(name: str, within: str | None) -> str | None:
     return within[: -len(file)].removesuffix("/") or None
 
 
-def rejected(name: str, error: RetllmError) -> FileOutcome:
-    """Return the outcome of a file that was rejected with ``error``."""
-    return FileOutcome(name=name, status="rejected", error=FileError(code=error.code, message=error.message))
+def rejected(name: str, error: RetllmError, count: int = 1) -> FileOutcome:
+    """Return the outcome of ``count`` files or rows that were rejected with ``error``."""
+    found = FileError(code=error.code, message=error.message)
+    return FileOutcome(name=name, status="rejected", error=found, count=count)
 
 
-def ignored(name: str, remark: str) -> FileOutcome:
-    """Return the outcome of a file that was left out, for the reason in ``remark``."""
-    return FileOutcome(name=name, status="ignored", remark=remark)
+def ignored(name: str, remark: str, count: int = 1) -> FileOutcome:
+    """Return the outcome of ``count`` files that were left out, for the reason in ``remark``."""
+    return FileOutcome(name=name, status="ignored", remark=remark, count=count)

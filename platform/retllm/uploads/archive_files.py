@@ -88,6 +88,7 @@ def _rows(file: UploadFile, archive: archives.Archive) -> list[dict[str, Any]]:
             "size_bytes": entry.file_size,
             "status": FileStatus.WAITING,
             "remark": None,
+            "count": 1,
         }
         for number, entry in enumerate(archive.entries)
     ]
@@ -100,6 +101,7 @@ def _rows(file: UploadFile, archive: archives.Archive) -> list[dict[str, Any]]:
             "size_bytes": None,
             "status": FileStatus.IGNORED,
             "remark": outcome.remark,
+            "count": outcome.count,
         }
         for outcome in archive.ignored
     ]

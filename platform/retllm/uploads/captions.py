@@ -160,6 +160,7 @@ def columns_of(outcome: FileOutcome) -> dict[str, Any]:
         "error_code": error.code if error is not None else None,
         "error": _storable(error.message) if error is not None else None,
         "remark": _storable(outcome.remark),
+        "count": outcome.count,
     }
 
 

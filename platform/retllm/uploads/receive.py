@@ -30,11 +30,12 @@ class ReceivedFile:
     key: str | None = None
     error: RetllmError | None = None
     ignored: str | None = None
+    count: int = 1
 
     @classmethod
     def left_out(cls, outcome: FileOutcome) -> ReceivedFile:
         """Return the clutter that ``outcome`` stands for."""
-        return cls(new_id(), outcome.name, 0, ignored=outcome.remark)
+        return cls(new_id(), outcome.name, 0, ignored=outcome.remark, count=outcome.count)
 
     def columns(self) -> dict[str, Any]:
         """Return the columns of its row in ``upload_files``."""
@@ -46,6 +47,7 @@ class ReceivedFile:
             "sha256": self.sha256,
             "file_key": self.key,
             "status": FileStatus.WAITING,
+            "count": self.count,
         }
         if self.ignored is not None:
             return columns | {"status": FileStatus.IGNORED, "remark": self.ignored}

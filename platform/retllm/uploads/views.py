@@ -36,6 +36,9 @@ class FileView(BaseModel):
     kind: ItemKind | None
     error: FileError | None = Field(description="why it was rejected")
     remark: str | None = Field(description="what else there is to know about it")
+    count: int = Field(
+        description="how many files or rows it stands for: clutter of one folder, or further refused rows of a sheet"
+    )
 
     @property
     def place(self) -> str | None:
@@ -50,7 +53,9 @@ class UploadState(BaseModel):
 
     closed_at: datetime | None = Field(description="when it stopped to take files; null while it is open")
     processed: bool = Field(description="whether every file has its outcome")
-    counts: Mapping[FileStatus, int] = Field(description="number of files, entries and rows by status")
+    counts: Mapping[FileStatus, int] = Field(
+        description="number of files, entries and rows by status, also of those that are listed together"
+    )
 
 
 def upload_state(session: Session, job_id: UUID) -> UploadState | None:
@@ -101,7 +106,7 @@ def files_with_rejected_first(
 def upload_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[FileStatus, int]]:
     """Return the number of files of several uploads by status, with one query."""
     query = (
-        sa.select(UploadFile.job_id, UploadFile.status, sa.func.count())
+        sa.select(UploadFile.job_id, UploadFile.status, sa.func.sum(UploadFile.count))
         .where(UploadFile.job_id.in_(job_ids))
         .group_by(UploadFile.job_id, UploadFile.status)
     )
@@ -155,6 +160,7 @@ def outcome_of(file: FileView) -> FileOutcome:
             "kind": file.kind,
             "error": file.error,
             "remark": file.remark,
+            "count": file.count,
         }
     )
 
@@ -170,4 +176,5 @@ def _view(file: UploadFile, within: str | None) -> FileView:
         kind=file.kind,
         error=error,
         remark=file.remark,
+        count=file.count,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -226,3 +227,28 @@ def test_every_file_has_one_entry_also_those_that_hold_others(
         ("all.zip/captions.csv", "captions.csv, row 2"): "updated",
     }
     assert len(told) == 12
+
+
+def test_counts_are_those_of_files_and_rows_also_where_they_are_listed_together(
+    run: Run, ada: Caller, collection: str, empty: Path
+) -> None:
+    (empty / "captions.csv").write_text("file,caption\n" + "".join(f"{n}.png,x\n" for n in range(1000)))
+    (empty / "@eaDir").mkdir()
+    for number in range(30):
+        (empty / "@eaDir" / f"{number}.jpg").touch()
+    done = run(upload.upload, collection, "--no-index", empty)
+    assert lines(done.stdout) == ["Command line: 30 ignored, 1,000 rejected."]
+    job = the_job(ada, collection)
+    counts = {"ignored": 30, "read": 1, "rejected": 1000}
+    assert ada.get(f"/uploads/{job}").json["counts"] == counts
+    rows = ada.get(f"/uploads/{job}/files").json["files"]
+    assert {row["name"]: row["count"] for row in rows if row["count"] > 1} == {"@eaDir": 30, "captions.csv": 980}
+    shown = lines(run(jobs.jobs, "show", job).stdout)
+    assert shown[1] == "1 read, 30 ignored, 1,000 rejected"
+    assert shown[-1] == f"  and 980 more rejected; http://retllm.test/jobs/{job} lists all."
+    # a form and an archive count alike
+    clutter = {f"@eaDir/{number}.jpg": b"x" for number in range(30)}
+    files = {"captions.csv": (empty / "captions.csv").read_bytes(), **clutter}
+    parts = [(io.BytesIO(zipped(files)), "all.zip")]
+    answer = ada.post(f"/collections/{collection}/items?index=false", data={"file": parts}).json
+    assert {status: answer[status] for status in counts} == {**counts, "read": 2}

@@ -71,7 +71,7 @@ class UploadView(BaseModel):
     added: int
     updated: int
     duplicate: int
-    ignored: int = Field(description="outcomes of clutter, which nobody means to upload, one for each folder")
+    ignored: int = Field(description="files that nobody means to upload; they have one outcome for each folder")
     rejected: int
     read: int = Field(description="sheets, archives and files of several pictures, whose content has outcomes")
     job_id: UUID | None = Field(
@@ -145,7 +145,9 @@ def upload_items(path: CollectionPath, query: UploadQuery) -> Response:
         )
     else:
         result = contents.add_texts(user, path.collection_id, _texts(), index=query.index)
-    counts = Counter(outcome.status for outcome in result.outcomes)
+    counts: Counter[str] = Counter()
+    for outcome in result.outcomes:
+        counts[outcome.status] += outcome.count
     view = UploadView(
         processed=result.processed,
         outcomes=result.outcomes,

@@ -119,11 +119,14 @@ class UnsentFile(BaseModel):
     reason: Annotated[str, StringConstraints(min_length=1, max_length=1000)] = Field(
         description="why, and what to do about it"
     )
+    count: int = Field(default=1, ge=1, le=1 << 30, description="how many files, if they are left out together")
 
     def outcome(self) -> FileOutcome:
         """Return its outcome."""
         name = clean_name(self.name)
-        return ignored(name, self.reason) if self.status == "ignored" else rejected(name, NotSent(self.reason))
+        if self.status == "ignored":
+            return ignored(name, self.reason, self.count)
+        return rejected(name, NotSent(self.reason), self.count)
 
 
 class UnsentFiles(BaseModel):

@@ -25,7 +25,7 @@ export class Clutter {
   outcomes() {
     return [...this.places].map(([place, { name, reason, count }]) => {
       const files = count === 1 ? "" : `, ${count.toLocaleString("en")} files`;
-      return { name: count === 1 ? name : place, status: "ignored", reason: `Left out: ${reason}${files}.` };
+      return { name: count === 1 ? name : place, status: "ignored", reason: `Left out: ${reason}${files}.`, count };
     });
   }
 }

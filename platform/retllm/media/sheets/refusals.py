@@ -38,9 +38,8 @@ class Refusals:
         return [
             rejected(
                 self.sheet,
-                MediaRejected(
-                    f"And {count - SHOWN:,} more like row {self._last[reason]}: {reason.value}.",
-                ),
+                MediaRejected(f"And {count - SHOWN:,} more like row {self._last[reason]}: {reason.value}."),
+                count - SHOWN,
             )
             for reason, count in self._counts.items()
             if count > SHOWN
