@@ -39,6 +39,12 @@ _RELATIONS = """
 """
 _KINDS = {"r": "TABLE", "p": "TABLE", "v": "VIEW", "m": "MATERIALIZED VIEW", "S": "SEQUENCE", "i": "INDEX"}
 _SIZE = "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE oid = ANY (%s) AND relkind = 'r'"
+# the columns that can be written: all but the generated ones
+_COLUMNS = """
+    SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
+    WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+"""
+_SEQUENCE = "SELECT format('SELECT setval(%%L, %%s, %%L)', '{0}', last_value, is_called) FROM {0}"
 # marks the connections of the pool, which stay open between tests: a new one costs more than most tests
 _POOL = "pool-of-tests"
 _END_OTHERS = f"""
@@ -77,7 +83,7 @@ def _run(connection: psycopg.Connection[Any], text: str, *parameters: object) ->
 
 
 class EmptiedDatabase:
-    """A copy of the template that ``reset`` restores to the content of the template in some milliseconds."""
+    """A copy of the template that ``reset`` restores in some milliseconds to that content, or to what was kept."""
 
     def __init__(self, url: str) -> None:
         self.url = copy_template(url)
@@ -90,7 +96,7 @@ class EmptiedDatabase:
         return sessionmaker(**{**self._shared.kw, "bind": self._shared.kw["bind"].execution_options()})
 
     def _observe(self) -> None:
-        """Record the current content of the database, which equals that of the template."""
+        """Record the current content of the database, which ``reset`` restores."""
         self._connection = connect(self.url)
         self._schema = self._value(_SCHEMA)
         relations = list(_run(self._connection, _RELATIONS, []))
@@ -102,8 +108,10 @@ class EmptiedDatabase:
         for name in self._tables:
             rows = self._value(f"SELECT quote_literal(json_agg(one)) FROM {name} AS one")
             if rows is not None:
-                statements.append(f"INSERT INTO {name} SELECT * FROM json_populate_recordset(NULL::{name}, {rows})")
-        statements += [f"ALTER SEQUENCE {name} RESTART" for _, kind, name in relations if kind == "S"]
+                columns = self._value(_COLUMNS, name)
+                source = f"json_populate_recordset(NULL::{name}, {rows})"
+                statements.append(f"INSERT INTO {name} ({columns}) SELECT {columns} FROM {source}")
+        statements += [self._value(_SEQUENCE.format(name)) for _, kind, name in relations if kind == "S"]
         self._restore = "; ".join([*statements, "COMMIT"])
 
     def _value(self, text: str, *parameters: object) -> Any:
@@ -131,6 +139,11 @@ class EmptiedDatabase:
     def _drop_new(self) -> None:
         for _, kind, name in list(_run(self._connection, _RELATIONS, self._known)):
             _run(self._connection, f"DROP {_KINDS[kind]} IF EXISTS {name} CASCADE")
+
+    def keep(self) -> None:
+        """Let ``reset`` restore the current content from now on, for tests that all start from the same rows."""
+        self._connection.close()
+        self._observe()
 
     def _replace(self) -> None:
         """Replace the database with a new copy, since a test changed the schema."""

@@ -34,6 +34,8 @@ _OBJECTS = """
     ORDER BY 1, 2, 3, 4
 """
 
+_SEQUENCES = "SELECT sequencename, last_value FROM pg_sequences"
+
 
 def _contents(url: str) -> tuple[list[Any], dict[str, list[Any]]]:
     """Everything in the database: its objects, and the rows of each table."""
@@ -198,6 +200,24 @@ def test_event_listeners_of_one_test_get_no_events_of_the_next(
     with transaction(first) as session:
         session.execute(sa.text("SELECT 2"))
     assert events == ["SELECT 2", "commit"]
+
+
+def test_a_reset_restores_the_rows_that_were_kept(template_database: str) -> None:
+    database = EmptiedDatabase(template_database)
+    with transaction(database.sessions()) as session:
+        factories.store(session, *_rows())
+    before = _contents(database.url)
+    database.keep()
+    with transaction(database.sessions()) as session:
+        session.execute(sa.text("UPDATE items SET text = 'a wren'"))
+        session.execute(sa.text("TRUNCATE users, embedding_models CASCADE"))
+        used = set(session.execute(sa.text(_SEQUENCES)))
+        session.execute(sa.text("SELECT nextval(oid) FROM pg_class WHERE relkind = 'S'"))
+    database.reset()
+    assert _contents(database.url) == before
+    with database.sessions()() as session:
+        assert set(session.execute(sa.text(_SEQUENCES))) == used
+    database.close()
 
 
 @pytest.mark.parametrize("turn", [1, 2])

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from tests.databases import EmptiedDatabase
 from tests.unit.db.lock_scene import ACTIONS, MAIN, OTHER, Other, Scene, scene_of
 from tests.unit.stand_ins import FakeEmbedder
 
 from retllm.db import session as db_session
-from retllm.db.session import Sessions, make_sessions, transaction
-from retllm.db.tables import Embedding, Item, Job, new_id
+from retllm.db.session import Sessions, transaction
+from retllm.db.tables import Embedding, Item, Job
 from retllm.errors import DatabaseBusy, RetllmError
 from retllm.identity import accounts
 from retllm.identity.actor import Actor
@@ -30,23 +31,39 @@ pytestmark = pytest.mark.slow
 _SECONDS = 60.0
 
 
-@pytest.fixture
-def platform(module_database: str, tmp_path: Any) -> Iterator[tuple[Sessions, Settings, Actor]]:
+@pytest.fixture(scope="module")
+def kept(template_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EmptiedDatabase, Scene]]:
+    """A database with the scene, which is restored instead of made again for each run."""
+    database = EmptiedDatabase(template_database)
     settings = Settings(
-        home=tmp_path,
-        database_url=module_database,
+        home=tmp_path_factory.mktemp("home"),
+        database_url=database.url,
         embedder=MAIN,
         extra_embedders=(OTHER,),
         scorer="/models/scorer",
-        lease_seconds=600,
+        lease_seconds=3600,
     )
-    sessions = make_sessions(module_database, pool_size=10)
+    sessions = database.sessions()
     with transaction(sessions) as session:
-        user = Actor.unlimited(accounts.create_user(session, f"ada-{new_id().hex}", "a-long-password"))
+        user = Actor.unlimited(accounts.create_user(session, "ada", "a-long-password"))
         register(session, FakeEmbedder())
         register(session, Other())
-    yield sessions, settings, user
-    sessions.kw["bind"].dispose()
+    scene = scene_of(sessions, settings, user)
+    database.keep()
+    yield database, scene
+    database.close()
+
+
+@pytest.fixture
+def restored(kept: tuple[EmptiedDatabase, Scene]) -> Callable[[], Scene]:
+    """Returns the scene, as if nothing had happened to it."""
+    database, scene = kept
+
+    def restore() -> Scene:
+        database.reset()
+        return scene
+
+    return restore
 
 
 class Runner(threading.Thread):
@@ -139,12 +156,12 @@ def aborted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("name", ACTIONS)
 def test_a_collection_can_be_deleted_during_any_other_action(
-    platform: tuple[Sessions, Settings, Actor], aborted: list[str], name: str
+    restored: Callable[[], Scene], aborted: list[str], name: str
 ) -> None:
     at, reached = 0, True
     while reached:
         at += 1
-        scene = scene_of(*platform)
+        scene = restored()
         reached = against(scene, ACTIONS[name], ACTIONS["delete the collection"], at)
         assert aborted == [], f"after statement {at}"
         with scene.sessions() as session:
@@ -177,10 +194,10 @@ _PAIRS = [
 
 @pytest.mark.parametrize(("one", "other"), _PAIRS + [(b, a) for a, b in _PAIRS])
 def test_two_transactions_on_the_same_rows_do_not_deadlock(
-    platform: tuple[Sessions, Settings, Actor], aborted: list[str], one: str, other: str
+    restored: Callable[[], Scene], aborted: list[str], one: str, other: str
 ) -> None:
     at = 1
-    while against(scene_of(*platform), ACTIONS[one], ACTIONS[other], at):
+    while against(restored(), ACTIONS[one], ACTIONS[other], at):
         assert aborted == [], f"after statement {at}"
         at += 1
     assert aborted == []
