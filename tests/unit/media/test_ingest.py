@@ -198,7 +198,7 @@ def test_photographs_can_be_added(ingest: Ingest, items: Items, storage: Storage
     outcomes = add_files(ingest, (IncomingFile(path.name, io.BytesIO(path.read_bytes())) for path in files))
     names = [outcome.name for outcome in outcomes]
     expected = [path.name for path in files]
-    for name in ("multipage.tif", "multipage_rgb.tif"):
+    for name in ("multipage.tif", "multipage_rgb.tif"):  # the second one has colours of 64-bit floats
         at = expected.index(name)
         expected[at : at + 1] = [f"{name}, page 1", f"{name}, page 2"]
     assert names == expected
