@@ -119,6 +119,7 @@ def test_an_upload_without_scripts_lists_the_outcome_of_each_file(
         ("<i>broken</i>.png", "rejected"),
         ("red.png", "added"),
         ("again.png", "duplicate"),
+        ("captions.csv", "read"),
         ("2023/Thumbs.db", "ignored"),
         ("captions.csv, row 2", "updated"),
     ]
