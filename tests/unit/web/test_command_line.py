@@ -161,6 +161,18 @@ def test_a_server_that_does_not_answer_keeps_nobody_who_stops(
     assert max(asked) <= 20
 
 
+def test_a_server_that_is_too_slow_for_the_list_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, run: Run, ada: Caller, collection: str, folder: Path
+) -> None:
+    stop_in(monkeypatch, 2)
+    monkeypatch.setattr(sending, "_LEAVING_SECONDS", 0)
+    done = run(upload.upload, collection, "--no-index", folder)
+    job = the_job(ada, collection)
+    assert f"Stopped: 4 of 6 files arrived. There was no time to list the other ones in job {job}." in done.stderr
+    assert [name for name, *_ in files(ada, job)] == [f"{number}.png" for number in range(4)]
+    assert ada.get(f"/uploads/{job}").json["closed_at"] is not None
+
+
 def test_a_second_stop_leaves_at_once(
     monkeypatch: pytest.MonkeyPatch, run: Run, ada: Caller, collection: str, folder: Path
 ) -> None:
