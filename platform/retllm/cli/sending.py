@@ -25,7 +25,7 @@ _REQUEST_BYTES = 64 << 20
 # limits of what is announced at once; the next lot is hashed while one is sent
 _LOT_FILES = 256
 _LOT_BYTES = 256 << 20
-_NOTED = 500
+_NOTED = 1000
 # when it is stopped, to say what was not sent, and then to close the upload
 _LEAVING_SECONDS = 20.0
 _CLOSING_SECONDS = 5.0

@@ -234,6 +234,11 @@ def _left(sender: Sender, total: int) -> str:
     if arrived is None:
         here = f"Stopped: at least {sender.arrived:,} of {total:,} files arrived."
         return f"{here} The server did not answer in time, so job {job} may list no more than these. {_AGAIN}"
+    if sender.unsent:
+        return (
+            f"Stopped: {arrived:,} of {total:,} files arrived. There was no time to list the other ones in job {job}. "
+            f"{_AGAIN}"
+        )
     if not arrived:
         return f"Stopped: nothing was sent, as job {job} lists. {_AGAIN}"
     here = f"Stopped: {arrived:,} of {total:,} files arrived; they stay, and job {job} goes on with them."

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus
+from retllm.db.many import insert_many
 from retllm.db.tables import new_id
 from retllm.db.uploads import Upload, UploadFile
 from retllm.errors import Incomplete, NotSent
@@ -26,11 +27,13 @@ def note(session: Session, job_id: UUID, outcomes: Sequence[FileOutcome]) -> Non
         UploadFile.job_id == job_id, UploadFile.parent_id.is_(None), UploadFile.name.in_(names)
     )
     noted = set(session.scalars(query))
-    session.add_all(
-        UploadFile(id=new_id(), job_id=job_id, name=outcome.name, **columns_of(outcome))
+    rows = [
+        {"id": new_id(), "job_id": job_id, "name": outcome.name, **columns_of(outcome)}
         for outcome in outcomes
         if outcome.name not in noted
-    )
+    ]
+    if rows:
+        session.execute(insert_many(UploadFile, rows))
     session.execute(sa.update(Upload).where(Upload.id == job_id).values(active_at=sa.func.now()))
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import stat
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from tests.unit.web.pictures import picture
 from retllm.cli import jobs, sending, upload
 from retllm.cli.client import Api
 from retllm.cli.patience import PatientApi, Unreachable
+from retllm.media import special_files
 from retllm_web.http.services import Services
 
 STOPPED = "Not sent: the upload was stopped; run the command again to send the rest."
@@ -156,6 +161,18 @@ def test_a_server_that_does_not_answer_keeps_nobody_who_stops(
     assert max(asked) <= 20
 
 
+def test_a_server_that_is_too_slow_for_the_list_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, run: Run, ada: Caller, collection: str, folder: Path
+) -> None:
+    stop_in(monkeypatch, 2)
+    monkeypatch.setattr(sending, "_LEAVING_SECONDS", 0)
+    done = run(upload.upload, collection, "--no-index", folder)
+    job = the_job(ada, collection)
+    assert f"Stopped: 4 of 6 files arrived. There was no time to list the other ones in job {job}." in done.stderr
+    assert [name for name, *_ in files(ada, job)] == [f"{number}.png" for number in range(4)]
+    assert ada.get(f"/uploads/{job}").json["closed_at"] is not None
+
+
 def test_a_second_stop_leaves_at_once(
     monkeypatch: pytest.MonkeyPatch, run: Run, ada: Caller, collection: str, folder: Path
 ) -> None:
@@ -252,3 +269,89 @@ def test_counts_are_those_of_files_and_rows_also_where_they_are_listed_together(
     parts = [(io.BytesIO(zipped(files)), "all.zip")]
     answer = ada.post(f"/collections/{collection}/items?index=false", data={"file": parts}).json
     assert {status: answer[status] for status in counts} == {**counts, "read": 2}
+
+
+# links, and documents of office programs
+
+
+def _zip_of(folder: Path) -> bytes:
+    """Pack a folder as `zip -r --symlinks` does."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            info = zipfile.ZipInfo(str(path.relative_to(folder)))
+            info.create_system = 3
+            if path.is_symlink():
+                info.external_attr = (stat.S_IFLNK | 0o777) << 16
+                archive.writestr(info, str(path.readlink()))
+            elif path.is_file():
+                archive.writestr(info, path.read_bytes())
+    return target.getvalue()
+
+
+def _tar_of(folder: Path) -> bytes:
+    """Pack a folder as `tar -c` does."""
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.add(path, str(path.relative_to(folder)), recursive=False)
+    return target.getvalue()
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """A folder with links of all kinds, and with files that are not taken."""
+    made = tmp_path / "odd"
+    (made / "x" / "y").mkdir(parents=True)
+    (made / "b.txt").write_bytes(b"a robin")
+    (made / "x" / "y" / "c.txt").write_bytes(b"a wren")
+    for name, target in {
+        "a.txt": "b.txt",
+        "x/up.txt": "../a.txt",
+        "x/y/gone.txt": "nowhere.txt",
+        "x/y/through.txt": "../../b.txt/more",
+        "x/y/self": "self",
+        "x/y/here": ".",
+        "x/y/top": "../..",
+        "w": "x/y",
+    }.items():
+        (made / name).symlink_to(target)
+    os.link(made / "x" / "y" / "c.txt", made / "x" / "hard.txt")
+    (made / "letter.docx").write_bytes(zipped({"[Content_Types].xml": b"<x/>", "word/document.xml": b"<x/>"}))
+    (made / "table.xlsx").write_bytes(zipped({"[Content_Types].xml": b"<x/>", "xl/workbook.xml": b"<x/>"}))
+    (made / "table.ods").write_bytes(zipped({"mimetype": b"x", "content.xml": b"<x/>"}))
+    (made / "old.doc").write_bytes(b"\xd0\xcf\x11\xe0" + bytes(600))
+    (made / "empty.png").touch()
+    (made / "noise.dat").write_bytes(bytes(600))
+    return made
+
+
+@pytest.mark.parametrize("pack", [_zip_of, _tar_of])
+def test_links_and_documents_have_the_same_fate_in_an_archive_and_in_a_folder(
+    ada: Caller, run: Run, collection: str, odd: Path, pack: Callable[[Path], bytes]
+) -> None:
+    def fates(told: list[dict[str, Any]]) -> dict[str, tuple[str, str | None]]:
+        reasons = {one["name"]: one["remark"] or (one["error"] or {}).get("message") for one in told}
+        # that of two equal files which is read first is added
+        return {
+            one["name"]: ("taken" if one["status"] in ("added", "duplicate") else one["status"], reasons[one["name"]])
+            for one in told
+        }
+
+    (line,) = lines(run(upload.upload, collection, "--no-index", "--json", odd).stdout)
+    in_folder = fates(json.loads(line)["files"])
+    other = ada.post("/collections", json={"name": "Archives"}).json["id"]
+    parts = [(io.BytesIO(pack(odd)), "all.bin")]
+    answer = ada.post(
+        f"/collections/{other}/items?index=false", data={"file": parts}, content_type="multipart/form-data"
+    )
+    in_archive = fates(answer.json["outcomes"])
+    assert in_archive.pop("all.bin") == ("read", None)
+    assert in_archive == in_folder
+    taken = {"a.txt", "b.txt", "x/up.txt", "x/hard.txt", "x/y/c.txt"}
+    assert {name for name, (status, _) in in_folder.items() if status == "taken"} == taken
+    assert {in_folder[name] for name in ("w", "x/y/here", "x/y/top")} == {("ignored", special_files.LINK_TAKEN)}
+    assert in_folder["x/y/gone.txt"] == in_folder["x/y/through.txt"] == ("rejected", special_files.LINK_TO_NOTHING)
+    assert in_folder["x/y/self"] == ("rejected", special_files.LINK_ROUND)
+    word = "The file is a document of Word (DOCX): save it as PDF, or as plain text."
+    assert in_folder["letter.docx"] == ("rejected", word)
