@@ -42,6 +42,7 @@ from retllm.db.session import transaction
 from retllm.identity import passwords, tokens
 from retllm.identity.actor import Actor
 from retllm.settings import Settings
+from retllm_web.actions import uploads
 from retllm_web.api.spec import DOCUMENT_PATH
 from retllm_web.app import create_app
 
@@ -124,6 +125,8 @@ def app(fresh_database: str, redis_url: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(WSGI_TRANSPORT, "send", sent)
     # the usual hasher is slow by design and would take a large part of the administrator's requests
     monkeypatch.setattr(passwords, "HASHER", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
+    # there is no worker for whose outcomes a request could wait
+    monkeypatch.setattr(uploads, "MAX_WAIT", 0.0)
     settings = Settings(home=tmp_path, database_url=fresh_database, redis_url=redis_url)
     return App(create_app(settings, notifier=RecordingNotifier()))
 

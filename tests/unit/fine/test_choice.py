@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.soak import scaled
-from tests.unit.fine.families import FAMILIES
+from tests.unit.fine.families import with_each
 from tests.unit.fine.reference import Reference, picture
 
 from retllm.errors import ModelUnsuited, ScoreUnreadable
@@ -35,15 +35,14 @@ def letter_probabilities(reference: Reference, logits: np.ndarray) -> tuple[floa
     return masses[0] / sum(masses), masses[1] / sum(masses)
 
 
-@pytest.mark.parametrize("settings", [OFF, EAGER], ids=["off", "entropy"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "kind"), with_each(["off", "entropy"], of_others=1))
 def test_the_score_is_the_mean_of_the_letter_softmax_over_both_letter_orders(
     family: str,
-    settings: Injection,
+    kind: str,
     scorer_of: Callable[[str], Scorer],
     reference_of: Callable[[str], Reference],
 ) -> None:
-    reference = reference_of(family)
+    reference, settings = reference_of(family), {"off": OFF, "entropy": EAGER}[kind]
     pictures = [picture(seed, 16 + 6 * seed, 30 - 4 * seed) for seed in range(scaled(2, 3))]
     pool = [Content(image=image) for image in pictures]
     scores = scorer_of(family).score(Content(text=CAPTION), pool, settings, mode="choice")

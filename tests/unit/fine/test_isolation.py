@@ -60,8 +60,7 @@ PARTS: dict[str, Callable[[Scorer], Any]] = {
 }
 
 
-@pytest.mark.parametrize("scope", ["all", "suffix"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "scope"), with_each(["all", "suffix"], of_others=1))
 def test_a_forward_pass_leaves_the_model_unchanged(
     family: str, scope: Literal["all", "suffix"], scorer_of: Callable[[str], Scorer], monkeypatch: pytest.MonkeyPatch
 ) -> None:

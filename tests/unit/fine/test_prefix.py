@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.soak import scaled
-from tests.unit.fine.families import FAMILIES
+from tests.unit.fine.families import FAMILIES, with_each
 
 from retllm.fine import Content, Injection, PairScore, Picture, Scorer, load_scorer
 from retllm.fine.engine import Engine
@@ -22,6 +22,7 @@ from retllm.fine.splitting import splits_exactly
 OFF = Injection(trigger="off")
 #: triggers at different layers for some samples, and not at all for others; does not change the prefix
 SUFFIX = Injection(alpha=0.5, tau=0.66, start=0, end=6, scope="suffix")
+INJECTIONS = {"off": OFF, "suffix": SUFFIX}
 
 #: their decoders attend in both directions, or cache more than keys and values
 NOT_SPLIT = {"paligemma", "qwen3_5"}
@@ -73,8 +74,11 @@ class Passes:
         return counts
 
 
-@pytest.mark.parametrize("injection", [OFF, SUFFIX], ids=["off", "suffix"])
-def test_scores_are_equal_without_cache_with_a_cold_and_with_a_warm_cache(scorer: Scorer, injection: Injection) -> None:
+@pytest.mark.parametrize(("family", "kind"), with_each(list(INJECTIONS), of_others=1))
+def test_scores_are_equal_without_cache_with_a_cold_and_with_a_warm_cache(
+    family: str, kind: str, scorer_of: Callable[[str], Scorer]
+) -> None:
+    scorer, injection = scorer_of(family), INJECTIONS[kind]
     for query, pool in (
         (Content(text="a red dog"), scaled([*pictures()[1:4], CAPTIONED[0]], [*pictures(), *CAPTIONED])),
         (Content(image=picture(99, 36, 28)), [*scaled(TEXTS[1:], TEXTS), *pictures()[:2]]),

@@ -55,14 +55,14 @@ def test_scores_of_pictures_against_a_text_equal_the_reference(
         assert_agrees(found, reference_of(family).score(content, settings))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("settings", [SETTINGS["entropy"], SETTINGS["suffix"]], ids=["entropy", "suffix"])
+@pytest.mark.parametrize(("family", "kind"), with_each(["entropy", "suffix"], of_others=1))
 def test_a_pair_of_two_pictures_is_injected_with_the_visual_tokens_of_both(
     family: str,
-    settings: Injection,
+    kind: str,
     scorer_of: Callable[[str], Scorer],
     reference_of: Callable[[str], Reference],
 ) -> None:
+    settings = SETTINGS[kind]
     query, candidates = picture(10, 20, 18), [picture(11, 26, 14), picture(12, 16, 32)]
     scores = scorer_of(family).score(Content(image=query), [Content(image=image) for image in candidates], settings)
     for found, image in zip(scores, candidates, strict=True):

@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.soak import scaled
-from tests.unit.fine.families import FAMILIES, NEED_A_PICTURE, processor_inputs
+from tests.unit.fine.families import FAMILIES, NEED_A_PICTURE, processor_inputs, with_each
 from tests.unit.fine.pairs import EAGER, OFF, QUERIES, assert_same_score, candidates, picture, pool_for, token_budget
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -48,12 +48,15 @@ def varied(scorer: Scorer, query: str) -> list[int]:
     return [at for at in VARIED if len(possible) == len(pool) or pool[at].image is not None]
 
 
-@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize(("family", "query"), with_each(list(QUERIES), of_others=1))
 def test_a_score_does_not_depend_on_its_batch(
-    scorer: Scorer, query: str, single_score: Callable[[Scorer, str, int], PairScore]
+    family: str,
+    query: str,
+    scorer_of: Callable[[str], Scorer],
+    single_score: Callable[[Scorer, str, int], PairScore],
 ) -> None:
     """In every family and for every modality, in random orders, with two budgets and with injection."""
-    pool = candidates()
+    scorer, pool = scorer_of(family), candidates()
     rng = np.random.default_rng(3)
     for budget in (250, 100_000):
         order = [int(at) for at in rng.permutation(varied(scorer, query))]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from retllm.db.people import AuditEntry
 from retllm.db.session import transaction
 from retllm.db.tables import Job
 from retllm.settings import Settings
+from retllm_web.actions import uploads
 from retllm_web.app import create_app
 from retllm_web.http.services import Services
 from retllm_web.pages import formats
@@ -102,7 +104,7 @@ class Harness:
 
 
 @pytest.fixture(scope="module")
-def harness(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Harness:
+def harness(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     """The app under test, with its own database."""
     home = tmp_path_factory.mktemp("walk")
     settings = Settings(home=home, database_url=module_database, redis_url=redis_url, metrics_token="of the scraper")
@@ -111,7 +113,10 @@ def harness(module_database: str, redis_url: str, tmp_path_factory: pytest.TempP
     app.config["WTF_CSRF_ENABLED"] = False
     # responses are compared, so their times must not differ
     app.jinja_env.filters["ago"] = partial(formats.ago, now=datetime.now(UTC))
-    return Harness(app)
+    with pytest.MonkeyPatch.context() as patch:
+        # there is no worker for whose outcomes a request could wait
+        patch.setattr(uploads, "MAX_WAIT", 0.0)
+        yield Harness(app)
 
 
 def _classify(answer: TestResponse, needs: Needs) -> Answer | str:
