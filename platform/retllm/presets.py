@@ -1,7 +1,8 @@
-"""The pairs of models that one setting chooses."""
+"""The pairs of models that one setting chooses, and the names and notices of models."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,3 +41,26 @@ PRESETS: dict[str, Preset] = {
         meaning="the pair of the RetLLM paper; needs a GPU with 24 GB or more",
     ),
 }
+
+
+def public_name(model: str) -> str:
+    """Return the name of a model that results store; of a local folder only the last part, so that it can be moved.
+
+    The revision, which is stored too, distinguishes two folders of one name or two commits of one repository.
+    """
+    prefix = "local-dir:" if model.startswith("local-dir:") else ""
+    path = model.removeprefix(prefix)
+    return prefix + Path(path).name if prefix or Path(path).is_absolute() else model.partition("@")[0]
+
+
+def notice_on(models: Collection[str], configured: Mapping[str, str]) -> str | None:
+    """Return the notice on ``models``, given by public name; ``configured`` has the full names of some by public name.
+
+    A configured model may be another folder of the same name, to which the notice does not apply.
+    """
+    for preset in PRESETS.values():
+        for model in (preset.embedder, preset.scorer):
+            name = public_name(model)
+            if preset.notice and name in models and configured.get(name, model) == model:
+                return preset.notice
+    return None

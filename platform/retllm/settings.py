@@ -18,16 +18,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from retllm import redaction
 from retllm.presets import PRESETS as PRESETS
-
-
-def public_name(model: str) -> str:
-    """Return the name of a model that results store; of a local folder only the last part, so that it can be moved.
-
-    The revision, which is stored too, distinguishes two folders of one name or two commits of one repository.
-    """
-    prefix = "local-dir:" if model.startswith("local-dir:") else ""
-    path = model.removeprefix(prefix)
-    return prefix + Path(path).name if prefix or Path(path).is_absolute() else model.partition("@")[0]
+from retllm.presets import notice_on
+from retllm.presets import public_name as public_name
 
 
 class Settings(BaseSettings):
@@ -369,14 +361,7 @@ class Settings(BaseSettings):
 
     def notice_on(self, models: Collection[str]) -> str | None:
         """Return the notice on ``models``, given by public name, whether or not they are configured."""
-        configured = self.embedders | {public_name(self.scorer_name): self.scorer_name}
-        for preset in PRESETS.values():
-            for model in (preset.embedder, preset.scorer):
-                name = public_name(model)
-                # a configured model may be another folder of the same name
-                if preset.notice and name in models and configured.get(name, model) == model:
-                    return preset.notice
-        return None
+        return notice_on(models, self.embedders | {public_name(self.scorer_name): self.scorer_name})
 
     @property
     def media_url(self) -> str:

@@ -22,6 +22,7 @@ from retllm.queue.violations import Violation
 from retllm.uploads.orphans import delete_orphans
 
 _QUIET_SECONDS = 240.0
+_SWEEP_SECONDS = 30.0
 _DOUBLED = {
     "journal",
     "one_job_a_key",
@@ -239,13 +240,22 @@ class Scene:
             )
 
     def _sweep(self) -> None:
-        """Sweep the files of killed requests and workers; what is named stays, as the audit of files shows."""
+        """Sweep the files of killed requests and workers; what is named stays, as the audit of files shows.
+
+        Repeatedly, since an attempt that lost its unit, or whose job was cancelled, may still be writing.
+        """
         platform = self.platform
-        delete_orphans(platform.sessions, platform.storage, age=timedelta(0))
-        with platform.sessions() as session:
-            left = [key for key in orphans(session, platform.storage) if not key.startswith("tmp/")]
-        if left:
-            self.report(f"files without a row were left after a sweep: {left[:3]}")
+        deadline = time.monotonic() + _SWEEP_SECONDS
+        while True:
+            delete_orphans(platform.sessions, platform.storage, age=timedelta(0))
+            with platform.sessions() as session:
+                left = [key for key in orphans(session, platform.storage) if not key.startswith("tmp/")]
+            if not left:
+                return
+            if time.monotonic() > deadline:
+                self.report(f"files without a row were left after a sweep: {left[:3]}")
+                return
+            time.sleep(0.2)
 
     def _violations(self) -> list[Violation]:
         found = violations(self.platform.sessions, self.platform.storage, quiet=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,3 +72,13 @@ class Chart:
     marks: Sequence[Mark] = ()
     key: str = ""
     each_named: bool = False
+
+
+def number_of(value: float | None) -> float | None:
+    """Return the value, or None for one that is not finite."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def finite(series: Series) -> list[float | None]:
+    """Return the values of a series; those that are not finite are None."""
+    return [number_of(value) for value in series.values]

@@ -30,6 +30,14 @@ class Reader(Protocol):
     def links(self) -> Mapping[int, str | None]:
         """By the place of a link in ``files``, what it points to; see :class:`retllm.media.special_files.Links`."""
 
+    @property
+    def remark(self) -> str | None:
+        """What is missing of an archive that was cut off."""
+
+    @property
+    def rewritten(self) -> Callable[[], BinaryIO] | None:
+        """Returns the archive in a form that is opened with less work, if there is one; see :class:`Archive`."""
+
     def unpacked(self, number: int) -> Readable:
         """Return a stream of the bytes of a file by its place in ``files``; it can be read once.
 
@@ -61,12 +69,15 @@ class Archive:
     Attributes:
         entries: its files.
         ignored: the outcomes of its clutter, and of links that are not followed.
-        packed_as_one: whether opening it unpacks the whole, as a compressed tar is.
+        remark: what is missing of an archive that was cut off.
+        rewritten: if the whole had to be read to open the archive, returns it in a form with the same entries for which
+            that is not so: a compressed tar without compression, a cut ZIP with a directory. It lives as long.
     """
 
     entries: list[Entry]
     ignored: list[FileOutcome]
-    packed_as_one: bool
+    remark: str | None
+    rewritten: Callable[[], BinaryIO] | None
     _reader: Reader
     _settings: Settings
 
@@ -103,8 +114,8 @@ def opened(stream: BinaryIO, settings: Settings, check: Callable[[], None] = _ne
     with ExitStack() as stack:
         stream = streams.watched(stream, check)
         head = streams.head(stream)
-        of_tar = tars.is_tar_archive(head)
-        reader: Reader = tars.opened(stream, settings, stack, check) if of_tar else zips.opened(stream, settings)
+        kind = tars if tars.is_tar_archive(head) else zips
+        reader: Reader = kind.opened(stream, settings, stack, check)
         clutter = ClutterCount()
         entries: list[Entry] = []
         unfollowed: list[FileOutcome] = []
@@ -123,7 +134,7 @@ def opened(stream: BinaryIO, settings: Settings, check: Callable[[], None] = _ne
             else:
                 entries.append(Entry(end, clean_name(name), reader.files[end][1]))
         _check_limits(entries, settings)
-        yield Archive(entries, unfollowed + clutter.outcomes(), tars.is_compressed(head), reader, settings)
+        yield Archive(entries, unfollowed + clutter.outcomes(), reader.remark, reader.rewritten, reader, settings)
 
 
 def inside_another(stream: BinaryIO, settings: Settings) -> MediaRejected:

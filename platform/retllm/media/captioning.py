@@ -128,34 +128,43 @@ class Captioner:
             beside = lookup.beside([document.located for document in some])
             for document in some:
                 try:
-                    self._sort(document, beside.get(document.located, []), found)
+                    pictures = beside.get(document.located, [])
+                    self._sort(document, pictures, [] if pictures else lookup.sharing(document.located), found)
                 except (MediaRejected, TooLarge) as error:
                     found.others.append(_refused(document, error))
         return found
 
-    def _sort(self, document: Document, pictures: list[Picture], found: _Sorted) -> None:
+    def _sort(self, document: Document, pictures: list[Picture], sharing: list[Picture], found: _Sorted) -> None:
         name, kind = document.located.name, document.kind
         if kind is FileKind.CSV:
             found.sheets.append(document)
         elif kind is FileKind.TEXT:
-            with document.opened() as stream:
-                table = is_sheet(stream, self._ingest.settings)
-            if table:
-                found.sheets.append(document)
-            elif pictures:
-                found.sidecars.append((document, pictures))
-            elif name.lower().endswith(_NEVER_TEXTS):
-                raise MediaRejected(_no_picture(name))
-            else:
-                found.texts.append(document)
+            self._sort_text(document, pictures, sharing, found)
         elif pictures and (kind is FileKind.XMP or self._is_object(document)):
             found.sidecars.append((document, pictures))
+        elif sharing and (kind is FileKind.XMP or self._is_object(document)):
+            raise MediaRejected(_shared(name, sharing))
         elif kind is FileKind.XMP or (sidecars.is_of_one(name) and self._is_object(document)):
             raise MediaRejected(_no_picture(name))
         elif kind is FileKind.JSONL and self._is_of_album(document):
             found.others.append(Applied(document, [ignored(name, "Left out: record of an album by Google Photos.")]))
         else:
             found.sheets.append(document)
+
+    def _sort_text(self, document: Document, pictures: list[Picture], sharing: list[Picture], found: _Sorted) -> None:
+        name = document.located.name
+        with document.opened() as stream:
+            table = is_sheet(stream, self._ingest.settings)
+        if table:
+            found.sheets.append(document)
+        elif pictures:
+            found.sidecars.append((document, pictures))
+        elif sharing:
+            raise MediaRejected(_shared(name, sharing))
+        elif name.lower().endswith(_NEVER_TEXTS):
+            raise MediaRejected(_no_picture(name))
+        else:
+            found.texts.append(document)
 
     @staticmethod
     def _is_of_album(document: Document) -> bool:
@@ -254,6 +263,14 @@ def _refused(document: Document, error: RetllmError) -> Applied:
 
 def _no_picture(name: str) -> str:
     return f"The file has the caption of a picture, but none with the name of {base_name(name)!r} is beside it: add it."
+
+
+def _shared(name: str, pictures: Sequence[Picture]) -> str:
+    first, second = (base_name(picture.located.name) for picture in pictures[:2])
+    return (
+        f"The caption {base_name(name)!r} fits {len(pictures)} pictures ({first!r}, {second!r}"
+        f"{', ...' if len(pictures) > 2 else ''}): name it like one of them, or write a sheet."
+    )
 
 
 def _unchanged(document: Document, item_id: UUID, kind: ItemKind | None, remark: str | None) -> Applied:

@@ -12,14 +12,16 @@ import re
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, BinaryIO, cast
 
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media import streams
 from retllm.media.name_encodings import decoded
+from retllm.media.names import clean_name
 from retllm.media.special_files import NO_FILE, pointed, resolved
 from retllm.media.unpacking import MAX_RATIO, SMALL
 from retllm.settings import Settings
@@ -102,17 +104,21 @@ class Packed:
 class Tar:
     """A tar whose headers could be read; see :class:`retllm.media.archives.Reader`."""
 
-    def __init__(self, stream: BinaryIO, files: list[_File]) -> None:
+    def __init__(
+        self, stream: BinaryIO, files: list[_File], plain: BinaryIO | None, check: Callable[[], None], *, is_cut: bool
+    ) -> None:
         self._stream = stream
         self._files = files
+        self.rewritten = None if plain is None else partial(_rewound, plain)
         links = {number: file.link for number, file in enumerate(files) if file.link is not None}
-        readable = decoded([*(file.name for file in files), *links.values()])
+        readable = decoded([*(file.name for file in files), *links.values()], check=check)
         names, targets = readable[: len(files)], readable[len(files) :]
         self.files = [(name, file.size) for name, file in zip(names, files, strict=True)]
         self.links = {
             number: resolved((), target) if files[number].hard else pointed(names[number], target)
             for number, target in zip(links, targets, strict=True)
         }
+        self.remark = _remark(names) if is_cut else None
 
     def unpacked(self, number: int) -> Packed:
         """Return a stream of the file's bytes, which can be read once.
@@ -124,6 +130,16 @@ class Tar:
         if file.refusal is not None:
             raise MediaRejected(file.refusal)
         return Packed(self._stream, file.start, file.size)
+
+
+def _rewound(stream: BinaryIO) -> BinaryIO:
+    stream.seek(0)
+    return stream
+
+
+def _remark(names: Sequence[str]) -> str:
+    last = f" up to {clean_name(names[-1])!r}" if names else ""
+    return f"The tar was cut off: its files{last} were read, what follows is missing. Send it whole."
 
 
 def is_tar_archive(head: bytes) -> bool:
@@ -153,22 +169,37 @@ def opened(stream: BinaryIO, settings: Settings, stack: ExitStack, check: Callab
         check: called before each header; what it raises ends the reading.
 
     Raises:
-        MediaRejected: it can't be read, is larger than its headers say, or is a compressed file of another kind.
+        MediaRejected: it can't be read, has no whole file, or is a compressed file of another kind.
         TooLarge: it has too many headers or too long ones, or unpacks to more than ``max_archive_bytes``.
     """
     head = streams.head(stream)
+    plain, is_cut = None, False
     if is_compressed(head):
-        stream = streams.watched(_decompressed(stream, head, settings, stack), check)
+        plain, is_cut = _decompressed(stream, head, settings, stack)
+        stream = streams.watched(plain, check)
         if not _is_plain(streams.head(stream)):
-            raise MediaRejected("The file is compressed but no tar archive: unpack it first.")
-    return Tar(stream, list(_files(stream, settings)))
+            raise _damaged() if is_cut else MediaRejected("The file is compressed but no tar archive: unpack it first.")
+    files: list[_File] = []
+    try:
+        for file in _files(stream, settings):
+            files.append(file)
+    except _Cut as error:
+        is_cut = True
+        if not files:
+            raise _damaged() from error
+    return Tar(stream, files, plain, check, is_cut=is_cut)
+
+
+class _Cut(Exception):
+    """The archive ends before it should."""
 
 
 def _damaged() -> MediaRejected:
     return MediaRejected("The tar can't be read because it is damaged or truncated: pack it again.")
 
 
-def _decompressed(stream: BinaryIO, head: bytes, settings: Settings, stack: ExitStack) -> BinaryIO:
+def _decompressed(stream: BinaryIO, head: bytes, settings: Settings, stack: ExitStack) -> tuple[BinaryIO, bool]:
+    """Return the tar, and whether its end is missing."""
     reader: Callable[[BinaryIO], Iterator[bytes]] = _xz
     if head.startswith(b"\x1f\x8b"):
         reader = _gzip
@@ -194,20 +225,24 @@ def _decompressed(stream: BinaryIO, head: bytes, settings: Settings, stack: Exit
                     limit=settings.max_archive_bytes,
                 )
             copy.write(data)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except EOFError:  # all that comes before it is sound
+        return cast("BinaryIO", copy), True
+    except (OSError, zlib.error, lzma.LZMAError) as error:
         raise _damaged() from error
-    return cast("BinaryIO", copy)
+    return cast("BinaryIO", copy), False
 
 
 def _gzip(stream: BinaryIO) -> Iterator[bytes]:
     with gzip.GzipFile(fileobj=cast("IO[bytes]", stream)) as reader:
-        while data := reader.read(_STEP):
+        # what comes before an error is not lost
+        while data := reader.read1(_STEP):
             yield data
 
 
 def _bzip2(stream: BinaryIO) -> Iterator[bytes]:
     with bz2.BZ2File(cast("IO[bytes]", stream)) as reader:
-        while data := reader.read(_STEP):
+        # what comes before an error is not lost
+        while data := reader.read1(_STEP):
             yield data
 
 
@@ -225,7 +260,8 @@ def _files(stream: BinaryIO, settings: Settings) -> Iterator[_File]:
     """Yield the files in order, without folders.
 
     Raises:
-        MediaRejected: a header is damaged, or the archive ends before its last file does.
+        MediaRejected: a header is damaged.
+        _Cut: the archive ends before its last file does.
         TooLarge: there are too many headers, or their descriptions or names are too long together.
     """
     length = streams.length(stream)
@@ -239,8 +275,10 @@ def _files(stream: BinaryIO, settings: Settings) -> Iterator[_File]:
             return
         at = _after_header(stream, at, info)
         size = 0 if info.type in _WITHOUT_DATA else _size(described.get(_SIZE), info.size)
-        if not 0 <= size <= length - at:
+        if size < 0:
             raise _damaged()
+        if size > length - at:
+            raise _Cut
         if info.type in _DESCRIPTIONS:
             data = _described(stream, at, size)
             descriptions -= size + _RECORD_COST * data.count(b"=")
@@ -277,6 +315,8 @@ def _header(stream: BinaryIO, at: int, length: int) -> tarfile.TarInfo | None:
         return None
     stream.seek(at)
     block = stream.read(_BLOCK)
+    if len(block) < _BLOCK:
+        raise _Cut
     if block == bytes(_BLOCK):
         return None
     try:

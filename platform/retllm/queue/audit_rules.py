@@ -103,9 +103,9 @@ _UPLOADS = (
     ),
     Rule(
         "file_has_its_outcome",
-        "no file of an upload that is over waits, unless the upload was cancelled",
+        "no file of an upload that is over waits",
         """SELECT j.id, j.state || ', file ' || f.id || ' waits' FROM jobs j JOIN upload_files f ON f.job_id = j.id
-            WHERE j.finished_at IS NOT NULL AND j.state <> 'cancelled' AND f.status = 'waiting' LIMIT :limit""",
+            WHERE j.finished_at IS NOT NULL AND f.status = 'waiting' LIMIT :limit""",
     ),
     Rule(
         "waiting_file_has_its_unit",

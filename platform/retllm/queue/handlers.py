@@ -26,7 +26,9 @@ class JobHandler:
         on_dead: stores the error of a dead unit with its items; the last argument is false if the items did not cause
             the failure.
         finish: stores the result of a job that succeeded or partially succeeded.
-        reopen: removes what ``on_dead`` stored for these units and, if the job was over, what ``finish`` stored.
+        cancelled: stores what the cancellation left undone, when the job has ended with it.
+        reopen: removes what ``on_dead`` stored for these units and, if the job was over, what ``finish`` or
+            ``cancelled`` stored.
     """
 
     next_units: Callable[[Session, Job], NextUnits | None]
@@ -34,6 +36,7 @@ class JobHandler:
     finish: Callable[[Session, Job], None]
     reopen: Callable[[Session, Job, Sequence[Unit]], None]
     ahead: Callable[[Session, Job], NextUnits | None] = lambda _session, _job: None
+    cancelled: Callable[[Session, Job], None] = lambda _session, _job: None
 
 
 _handlers: dict[JobKind, JobHandler] = {}

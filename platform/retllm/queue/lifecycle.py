@@ -118,6 +118,8 @@ def finish_if_complete(session: Session, job: Job) -> list[Notification]:
         job.error = _first_error(session, job)
     if job.state in (JobState.SUCCEEDED, JobState.PARTIAL):
         handler.finish(session, job)
+    if job.state is JobState.CANCELLED:
+        handler.cancelled(session, job)
     session.flush()
     return []
 

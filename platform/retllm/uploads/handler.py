@@ -14,11 +14,13 @@ from retllm.db.uploads import Upload, UploadFile
 from retllm.indexing.handler import INDEX_HANDLER
 from retllm.queue.handlers import JobHandler, NextUnits
 from retllm.settings import get_settings
-from retllm.uploads.submit import waiting
+from retllm.uploads.submit import close, waiting
 from retllm.uploads.vectors import CAPTIONS, embed_rest
 
 FAILED = "failed"
 """The error code of files whose unit is dead."""
+CANCELLED = "cancelled"
+"""The error code of files that waited when their upload was cancelled."""
 
 
 def _next_units(session: Session, job: Job) -> NextUnits | None:
@@ -73,14 +75,28 @@ def _finish(_session: Session, _job: Job) -> None:
     """Do nothing: the units have stored the items, their outcomes and the vectors."""
 
 
-def _reopen(session: Session, _job: Job, units: Sequence[Unit]) -> None:
-    """Make the files of these units wait again."""
-    files = [UUID(file) for unit in units if unit.stage is Stage.MEDIA for file in unit.payload["items"]]
+def _cancelled(session: Session, job: Job) -> None:
+    """Close the upload, and reject the files that still wait; they can be tried again."""
+    close(session, session.get_one(Upload, job.id, populate_existing=True))
+    error = "The upload was cancelled before this file was processed: retry the upload, or send the file again."
     session.execute(
         sa.update(UploadFile)
-        .where(UploadFile.id.in_(files), UploadFile.error_code == FAILED)
+        .where(*waiting(job.id))
+        .values(status=FileStatus.REJECTED, error_code=CANCELLED, error=error)
+    )
+
+
+def _reopen(session: Session, job: Job, units: Sequence[Unit]) -> None:
+    """Make the files of these units wait again, and all that waited when the upload was cancelled."""
+    files = [UUID(file) for unit in units if unit.stage is Stage.MEDIA for file in unit.payload["items"]]
+    failed = sa.and_(UploadFile.id.in_(files), UploadFile.error_code == FAILED)
+    session.execute(
+        sa.update(UploadFile)
+        .where(UploadFile.job_id == job.id, sa.or_(failed, UploadFile.error_code == CANCELLED))
         .values(status=FileStatus.WAITING, error_code=None, error=None)
     )
 
 
-UPLOAD_HANDLER = JobHandler(next_units=_next_units, ahead=_ahead, on_dead=_on_dead, finish=_finish, reopen=_reopen)
+UPLOAD_HANDLER = JobHandler(
+    next_units=_next_units, ahead=_ahead, on_dead=_on_dead, finish=_finish, cancelled=_cancelled, reopen=_reopen
+)

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import FileStatus
 from retllm.db.searches import Search
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Item, Source
+from retllm.db.tables import Item, Job, Source
 from retllm.db.uploads import LargeFile, Upload, UploadFile
 from retllm.media.storage import Storage
 
@@ -31,10 +31,10 @@ def delete_orphans(sessions: Sessions, storage: Storage, *, age: timedelta = AGE
     """Delete the folders of pictures, whole files and uploads that no row names; return their number."""
     deleted = 0
     before = datetime.now(UTC) - age
-    prefixes = [("queries", _searches), ("uploads", _uploads), ("parts", _large_files)]
-    if not _attempts_are_possible(sessions, before):
-        prefixes += [(f"sources/{part}", _sources) for part in storage.folders("sources")]
-        prefixes += [(f"items/{part}", _items) for part in storage.folders("items")]
+    prefixes: list[tuple[str, Named]] = [("queries", _searches), ("uploads", _uploads), ("parts", _large_files)]
+    sources, items = _unless_attempted(_sources, before), _unless_attempted(_items, before)
+    prefixes += [(f"sources/{part}", sources) for part in storage.folders("sources")]
+    prefixes += [(f"items/{part}", items) for part in storage.folders("items")]
     for prefix, named in prefixes:
         for batch in _batches(_old(storage.folders(prefix), before)):
             with transaction(sessions) as session:
@@ -61,13 +61,20 @@ def _batches(keys: Iterator[UUID]) -> Iterator[list[UUID]]:
         yield batch
 
 
-def _attempts_are_possible(sessions: Sessions, before: datetime) -> bool:
-    """Return whether a file from before that time still waits: an attempt may be writing its items just now."""
-    waiting = sa.select(UploadFile.id).where(
-        UploadFile.status == FileStatus.WAITING, UploadFile.id < UUID(int=int(before.timestamp() * 1000) << 80)
+def _unless_attempted(named: Named, before: datetime) -> Named:
+    """Return all keys while a file from before that time waits: an attempt may be writing its items just now."""
+    earlier = UploadFile.id < UUID(int=int(before.timestamp() * 1000) << 80)
+    waiting = (
+        sa.select(UploadFile.id)
+        .join(Job, Job.id == UploadFile.job_id)
+        .where(UploadFile.status == FileStatus.WAITING, earlier, Job.finished_at.is_(None))
     )
-    with sessions() as session:
-        return session.scalar(waiting.limit(1)) is not None
+
+    def known(session: Session, keys: list[UUID]) -> set[UUID]:
+        # asked first: an attempt that ends after that has named its files
+        return named(session, keys) if session.scalar(waiting.limit(1)) is None else set(keys)
+
+    return known
 
 
 def _items(session: Session, keys: list[UUID]) -> set[UUID]:

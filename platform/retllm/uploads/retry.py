@@ -14,26 +14,26 @@ from retllm.errors import Conflict
 from retllm.media.sniffing import PICTURED, FileKind
 from retllm.queue import lifecycle
 from retllm.queue.notifications import Notification
-from retllm.uploads.handler import FAILED
+from retllm.uploads.handler import CANCELLED, FAILED
 from retllm.uploads.kept import to_try_again
-from retllm.uploads.submit import UNIT_FILES, waiting
+from retllm.uploads.submit import UNIT_FILES
 
 
 def retry_rejected(session: Session, job: Job) -> list[Notification]:
     """Make the rejected files of an upload wait again, with those whose unit is dead or was cancelled.
 
-    A sheet with refused rows is read again for these.
+    A sheet with refused rows, or a document or film with refused parts, is read again for these.
 
     The job is locked; it is queued again if it is over. Returns the units to notify workers of.
 
     Raises:
         Conflict: nothing can be tried again.
     """
-    # the files of dead units wait again when these units do
-    files = session.scalars(to_try_again(job.id).where(UploadFile.error_code.is_distinct_from(FAILED))).all()
+    # the files of dead units wait again when these units do, those that a cancellation left when the job does
+    code = sa.func.coalesce(UploadFile.error_code, "")
+    files = session.scalars(to_try_again(job.id).where(code.not_in([FAILED, CANCELLED]))).all()
     halted = sa.select(Unit.id).where(Unit.job_id == job.id, Unit.state.in_([UnitState.DEAD, UnitState.CANCELLED]))
-    # those of an upload that was cancelled while they waited for its end
-    left = sa.select(UploadFile.id).where(*waiting(job.id))
+    left = sa.select(UploadFile.id).where(UploadFile.job_id == job.id, UploadFile.error_code == CANCELLED)
     if not files and not any(session.scalar(query.limit(1)) for query in (halted, left)):
         raise Conflict("No rejected file of this upload is kept: correct the files and send them again.")
     for file in files:

@@ -106,11 +106,16 @@ def close_upload(session: Session, job_id: UUID) -> list[Notification]:
     if job is None:
         raise NotFound("There is no such upload.")
     upload = session.get_one(Upload, job_id, populate_existing=True)
+    return lifecycle.finish_if_complete(session, job) if close(session, upload) else []
+
+
+def close(session: Session, upload: Upload) -> bool:
+    """Let an upload, whose job is locked, take no more files; return false if it was closed before."""
     if upload.closed_at is not None:
-        return []
+        return False
     upload.closed_at = sa.func.now()
-    large_files.reject_incomplete(session, job_id)
-    return lifecycle.finish_if_complete(session, job)
+    large_files.reject_incomplete(session, upload.id)
+    return True
 
 
 def lock_open(session: Session, job_id: UUID) -> Job:

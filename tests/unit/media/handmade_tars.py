@@ -75,7 +75,6 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "bz2": bz2.
 BROKEN: dict[str, Callable[[], bytes]] = {
     "a wrong checksum": lambda: made([entry(), entry(b"b.txt")]).replace(b"b.txt", b"c.txt"),
     "a file cut short": lambda: made([entry(content=b"x" * 5_000)])[:3_000],
-    "a header cut short": lambda: made([entry(), entry(b"b.txt")])[:1_300],
     "a size beyond the end": lambda: made([header(size=0o77777777777)]),
     "a size of 2**88": lambda: made([header(at124=b"\x80" + b"\xff" * 11)]),
     "a negative size": lambda: made([header(at124=b"\xff" * 12)]),
@@ -90,7 +89,6 @@ BROKEN: dict[str, Callable[[], bytes]] = {
     "a damaged gzip": lambda: gzip.compress(made([entry()]))[:40] + b"\xff" * 40,
     "a gzip with a wrong CRC": lambda: gzip.compress(made([entry()]))[:-8] + bytes(8),
     "a truncated bzip2": lambda: bz2.compress(made([entry()]))[:-20],
-    "a truncated xz": lambda: lzma.compress(made([entry()]))[:-20],
     "an xz that takes 128 MiB": lambda: lzma.compress(
         made([entry()]), filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 27}]
     ),

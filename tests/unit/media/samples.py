@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from retllm.media.pictures import load_picture
+from retllm.settings import Settings
+
 
 def noise(seed: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:
     """RGB noise of width × height; each seed gives another picture."""
@@ -41,3 +44,8 @@ def zipped(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> by
 def packed(files: Mapping[str, bytes]) -> io.BytesIO:
     """The same ZIP as an open file."""
     return io.BytesIO(zipped(files))
+
+
+def shown(data: bytes, settings: Settings) -> np.ndarray[Any, Any]:
+    """The pixels of a picture as models get them."""
+    return np.asarray(load_picture(io.BytesIO(data), settings))

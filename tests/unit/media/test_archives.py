@@ -202,7 +202,7 @@ def test_a_link_out_of_the_archive_is_refused(target: str, settings: Settings) -
         pytest.param(b"", id="empty"),
         pytest.param(b"PK\x03\x04", id="signature of an entry"),
         pytest.param(b"PK\x05\x06", id="signature of the end record"),
-        pytest.param(packed({"a.txt": b"a"})[:-30], id="truncated"),  # contains the time, so it can't be the id
+        pytest.param(packed({"a.txt": b"a"})[:33], id="truncated"),  # contains the time, so it can't be the id
         pytest.param(b"x" * 70_000, id="not an archive"),
     ],
 )

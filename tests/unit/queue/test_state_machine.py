@@ -19,13 +19,13 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy.orm import Session
 from tests.chaos.client_log import Accepted, ClientLog, Ending, client_violations
-from tests.unit.queue.core_model import ATTEMPTS, VERSION, MClaim, MJob, in_pairs
+from tests.unit.queue.core_model import ATTEMPTS, MClaim, MJob, in_pairs
+from tests.unit.queue.plain_results import embed, results
 from tests.unit.stand_ins import SilentNotifier
 
 from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
-from retllm.db.searches import Candidate, Score, Search
+from retllm.db.searches import Score
 from retllm.db.session import transaction
 from retllm.db.tables import Attempt, Collection, Embedding, Job, Unit, new_id
 from retllm.db.vectors import register_model
@@ -36,7 +36,6 @@ from retllm.queue import claim as claims
 from retllm.queue.audit import violations
 from retllm.queue.claim import Lease
 from retllm.queue.dispatcher import Dispatcher
-from retllm.queue.notifications import Notification
 from retllm.queue.submission import Submitted
 from retllm.search.request import SearchRequest
 from retllm.search.submit import submit_search
@@ -129,7 +128,7 @@ class Machine(RuleBasedStateMachine):
     def submit_search(self, count: int) -> None:
         collection, items = self._collection(count)
         with transaction(self.world.sessions) as session:
-            self._embed(session, collection, items, new_id())
+            embed(session, self.model, collection, items, new_id())
         key = uuid.uuid4().hex
         done = self._search(collection, key)
         job = MJob(done.job.id, key, "search", collection, items)
@@ -234,7 +233,7 @@ class Machine(RuleBasedStateMachine):
     def complete(self, which: int, _: int, __: Exception) -> None:
         held = self._held(which)
         unit = held.job.units[held.key]
-        if not self._fenced(held, lambda: claims.complete(self.world.sessions, held.real, self._write(held))):
+        if not self._fenced(held, lambda: claims.complete(self.world.sessions, held.real, results(held, self.model))):
             return
         unit.holder = None
         unit.ended(AttemptOutcome.CANCELLED if held.job.cancel else AttemptOutcome.COMMITTED)
@@ -291,53 +290,6 @@ class Machine(RuleBasedStateMachine):
         self.claims = [held for held in self.claims if not held.expired] + [
             MClaim(held.real, held.job, held.key) for held in self.claims if held.expired
         ]
-
-    # what a worker writes
-
-    def _embed(self, session: Session, collection: UUID, items: list[str], token: UUID) -> None:
-        for item in items:
-            session.add(
-                Embedding(
-                    item_id=UUID(item),
-                    model_id=self.model,
-                    collection_id=collection,
-                    item_version=1,
-                    image_weight=self.world.settings.item_image_weight,
-                    vector=[1.0, 0.0, 0.0],
-                    token=token,
-                )
-            )
-
-    def _write(self, held: MClaim) -> claims.Write:
-        """Plain inserts, which fail for a duplicate key."""
-        items, token = held.real.payload.get("items", []), held.real.token
-
-        def write(session: Session, job: Job) -> list[Notification]:
-            if held.real.stage is Stage.EMBED:
-                self._embed(session, job.collection_id, items, token)
-            elif held.real.stage is Stage.COARSE:
-                for rank, item in enumerate(held.job.items, 1):
-                    key = {"search_id": job.id, "item_id": UUID(item)}
-                    session.add(Candidate(**key, coarse_rank=rank, similarity=0.5, token=token))
-            else:
-                session.get_one(Search, job.id).scorer_version = VERSION
-                for item in items:
-                    score = int(item[-6:], 16) / 2**24
-                    session.add(
-                        Score(
-                            search_id=job.id,
-                            item_id=UUID(item),
-                            scorer_version=VERSION,
-                            score=score,
-                            log_odds=score,
-                            entropy=0.5,
-                            tokens=1,
-                            token=token,
-                        )
-                    )
-            return []
-
-        return write
 
     # what is true after every step
 

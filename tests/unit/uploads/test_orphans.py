@@ -14,7 +14,7 @@ from tests.unit.uploading import add_files
 
 from retllm.db.enums import FileStatus
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Item, new_id
+from retllm.db.tables import Item, Job, new_id
 from retllm.db.uploads import UploadFile
 from retllm.media.ingest import IncomingFile, Ingest
 from retllm.media.storage import Storage
@@ -65,9 +65,13 @@ def test_files_of_an_attempt_that_is_made_again_stay(ingest: Ingest) -> None:
         row = session.scalars(sa.select(UploadFile)).one()
         waiting = UploadFile(id=new_id(), job_id=row.job_id, name="b.png", status=FileStatus.WAITING)
         store(session, waiting)
+        session.get_one(Job, row.job_id).finished_at = None
     key = _put(ingest.storage, _item_key(waiting.id))
     assert delete_orphans(ingest.sessions, ingest.storage, age=NOW) == 0
     assert ingest.storage.exists(key)
+    with transaction(ingest.sessions) as session:
+        session.get_one(Job, row.job_id).finished_at = sa.func.now()
+    assert delete_orphans(ingest.sessions, ingest.storage, age=NOW) == 1
 
 
 def test_the_bytes_of_an_upload_are_kept_for_rejected_files_only_and_not_forever(ingest: Ingest) -> None:

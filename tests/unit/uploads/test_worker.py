@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import gzip
 import io
 from collections.abc import Callable
+from datetime import timedelta
 from typing import BinaryIO
 
 import pytest
@@ -25,6 +25,7 @@ from retllm.media.storage import Storage
 from retllm.queue.claim import Lease
 from retllm.queue.dispatcher import Dispatcher
 from retllm.queue.worker import WorkerContext
+from retllm.uploads.orphans import delete_orphans
 
 ADDED, DUPLICATE, REJECTED = FileStatus.ADDED, FileStatus.DUPLICATE, FileStatus.REJECTED
 
@@ -212,15 +213,18 @@ def test_a_cancelled_upload_keeps_what_was_added_and_ends(uploads: Uploads) -> N
     assert uploads.do(running, meddled(uploads, {1: cancel}))
     job = uploads.world.job(job_id)
     assert (job.state, job.finished_at is not None) == (JobState.CANCELLED, True)
-    assert uploads.statuses(job_id) == {"a.png": ADDED, "b.png": FileStatus.WAITING, "c.png": FileStatus.WAITING}
+    assert uploads.statuses(job_id) == {"a.png": ADDED, "b.png": FileStatus.REJECTED, "c.png": FileStatus.REJECTED}
+    assert "cancelled before" in str(uploads.rows(job_id)["c.png"].error)
     assert list(uploads.items()) == ["a.png"]
     # what the cancelled attempt stored is left to the sweeper
     uploads.check(left=lambda key: key.startswith("items/"))
+    assert delete_orphans(uploads.world.sessions, uploads.context.storage, age=timedelta(seconds=-60)) == 1
+    uploads.check()
     with transaction(uploads.world.sessions) as session:
         control.retry_job(session, uploads.world.user, job_id)
     uploads.run(job_id)
-    uploads.close(job_id)
     assert set(uploads.statuses(job_id).values()) == {ADDED}
+    assert uploads.world.job(job_id).state is JobState.SUCCEEDED
     uploads.check()
 
 
@@ -265,19 +269,6 @@ def test_a_full_or_unreachable_storage_is_tried_again_and_rejects_nothing(upload
     uploads.run(job_id)
     assert uploads.statuses(job_id) == {"a.png": ADDED, "b.png": ADDED}
     uploads.check()
-
-
-@pytest.mark.parametrize(("pack", "sizes"), [(gzip.compress, [4, 4, 2]), (bytes, [2, 2, 2, 2, 2])])
-def test_an_archive_that_is_unpacked_as_a_whole_has_few_units(
-    pack: Callable[[bytes], bytes], sizes: list[int], uploads: Uploads, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("retllm.uploads.archive_files.UNIT_ENTRIES", 2)
-    monkeypatch.setattr("retllm.uploads.archive_files.UNITS_OF_PACKED", 3)
-    job_id = uploads.open(index=False)
-    uploads.send(job_id, {"c.tar": pack(tarred({f"{n}.png": picture(n) for n in range(10)}))})
-    (unit,) = uploads.ready(job_id)
-    uploads.do(unit)
-    assert [len(one.payload["items"]) for one in uploads.ready(job_id)] == sizes
 
 
 def test_an_archive_becomes_units_of_its_entries(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,11 @@ class Lookup:
         """Return the pictures that each file is a sidecar of; those with none are left out."""
         places = {document: sidecars.places(document.name) for document in documents}
         found = {document: self._beside(document, places[document]) for document in documents}
-        missing = [document for document, pictures in found.items() if not pictures and places[document]]
+        missing = [
+            document
+            for document, pictures in found.items()
+            if not pictures and places[document] and not self.sharing(document)
+        ]
         if missing:
             stems = {base_name(place.path) for document in missing for place in places[document]}
             earlier = self._earlier(stems | {stem.lower() for stem in stems})
@@ -128,11 +132,18 @@ class Lookup:
         if not found and (path := sidecars.cut_path(document.name)):
             begun = self._seen.beginning(path, document.archive)
             found = begun if len(begun) == 1 else []
+        if not found and (sharing := self.sharing(document)):
+            return sharing if len(sharing) == 1 else []
         if not found:
             # a large export is split over archives without regard to what belongs together
             elsewhere = (self._in_archive(place, archive) for place in places for archive in self._with_pictures)
             found = _first(elsewhere)
         return found
+
+    def sharing(self, document: Located) -> list[Picture]:
+        """Return the pictures whose key in WebDataset is the name of a sidecar: a.input.jpg for a.txt."""
+        paths = (place.path for place in sidecars.places(document.name) if place.suffix is None)
+        return _first(self._seen.of_key(path, document.archive) for path in paths)
 
     def _in_archive(self, place: sidecars.Beside, archive: UUID | None) -> list[Picture]:
         return _fitting(place, self._seen.beside(place.path, archive))

@@ -11,40 +11,16 @@ from contextlib import suppress
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.unit.media.sheets.reading import CSV, JSON, SETTINGS, pairs, read, rows
 
 from retllm.errors import MediaRejected, TooLarge
-from retllm.media.sheets.documents import MAX_DEPTH, MAX_NODES
 from retllm.media.sheets.reading import is_sheet, read_rows
 from retllm.media.sheets.rows import Row
 from retllm.media.sniffing import FileKind
 from retllm.settings import Settings
 
-SETTINGS = Settings(max_text_chars=200, max_file_bytes=1 << 20)
-CSV, JSON = FileKind.CSV, FileKind.JSONL
 # what a spreadsheet cell can contain: no control characters except line feed and tab
 CELL = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from('",;\n\t'), max_size=40)
-
-
-def read(data: str | bytes, kind: FileKind = CSV, settings: Settings = SETTINGS) -> tuple[list[Row], list[str]]:
-    """The rows of a sheet, and the remarks about it."""
-    raw = data.encode() if isinstance(data, str) else data
-    with read_rows(io.BytesIO(raw), kind, settings) as sheet:
-        return list(sheet.rows), sheet.remarks
-
-
-def rows(data: str | bytes, kind: FileKind = CSV, settings: Settings = SETTINGS) -> list[Row]:
-    return read(data, kind, settings)[0]
-
-
-def pairs(data: str | bytes, kind: FileKind = CSV) -> list[tuple[str, tuple[str, ...]]]:
-    """Picture and captions of every row, none of which has a problem."""
-    made = rows(data, kind)
-    assert [row.problem for row in made] == [None] * len(made)
-    return [(row.file, row.captions) for row in made]
-
-
-def problems(data: str | bytes, kind: FileKind = CSV, settings: Settings = SETTINGS) -> dict[int, str]:
-    return {row.number: row.problem.error.message for row in rows(data, kind, settings) if row.problem}
 
 
 def captions(text: str) -> tuple[str, ...]:
@@ -260,126 +236,6 @@ def test_a_bad_json_line_is_reported_and_the_next_line_is_read(line: str, messag
     assert made[1].problem is not None
     assert message in made[1].problem.error.message
     assert made[2].captions == ("last",)
-
-
-COCO = {
-    "info": {"description": "COCO 2017"},
-    "licenses": [{"id": 1, "name": "CC"}],
-    "images": [{"id": 9, "file_name": "000000000009.jpg", "license": 1}, {"id": 25, "file_name": "25.jpg"}],
-    "annotations": [
-        {"id": 1, "image_id": 9, "caption": "one"},
-        {"id": 2, "image_id": 25, "caption": "other"},
-        {"id": 3, "image_id": 9, "caption": "two "},
-    ],
-}
-KARPATHY = {
-    "images": [
-        {
-            "filepath": "val2014",
-            "filename": "a.jpg",
-            "imgid": 0,
-            "split": "test",
-            "sentences": [{"tokens": ["a", "man"], "raw": "A man."}, {"tokens": [], "raw": "Two men."}],
-        }
-    ],
-    "dataset": "coco",
-}
-
-
-@pytest.mark.parametrize("indent", [None, 1])
-@pytest.mark.parametrize(
-    ("document", "expected"),
-    [
-        (COCO, [("000000000009.jpg", ("one", "two")), ("25.jpg", ("other",))]),
-        (dict(reversed(COCO.items())), [("000000000009.jpg", ("one", "two")), ("25.jpg", ("other",))]),
-        (KARPATHY, [("val2014/a.jpg", ("A man.", "Two men."))]),
-        ([{"image_id": 9, "caption": "x"}], [("9", ("x",))]),
-        ([{"file_name": "a.png", "captions": ["x", "y"]}], [("a.png", ("x", "y"))]),
-        ({"a.png": "x", "b/c.png": ["y", "z"]}, [("a.png", ("x",)), ("b/c.png", ("y", "z"))]),
-        ({"0001": "x", "0002": ["y"]}, [("0001", ("x",)), ("0002", ("y",))]),
-        ({"x/a.png": {"caption": "x", "tags": "t"}}, [("x/a.png", ("x",))]),
-        ({"a": {"caption": "x", "tags": "t"}, "s/b": {"caption": "y"}}, [("a", ("x",)), ("s/b", ("y",))]),
-        ({"image_urls": ["http://h/a.jpg"], "captions": ["x"], "user_ids": ["3"]}, [("http://h/a.jpg", ("x",))]),
-        (
-            {"train": [{"image": "a.png", "text": "x"}], "val": [{"image": "b.png", "text": "y"}]},
-            [("a.png", ("x",)), ("b.png", ("y",))],
-        ),
-        (
-            {"file": {"0": "a.png", "1": "b.png"}, "caption": {"0": "x", "1": "y"}},
-            [("a.png", ("x",)), ("b.png", ("y",))],
-        ),
-        ({"file": ["a.png"], "caption": ["x"]}, [("a.png", ("x",))]),
-        ({"file": "a.png", "caption": "x"}, [("a.png", ("x",))]),
-    ],
-)
-def test_json_documents_are_told_by_their_structure(
-    document: object, expected: list[tuple[str, tuple[str, ...]]], indent: int | None
-) -> None:
-    assert pairs(json.dumps(document, indent=indent), JSON) == expected
-
-
-def test_captions_of_an_image_that_is_missing_in_a_coco_file_are_refused() -> None:
-    made = {**COCO, "annotations": [{"image_id": 5, "caption": "lost"}, {"image_id": 9, "caption": "one"}]}
-    (lost, found) = rows(json.dumps(made), JSON)
-    assert lost.problem is not None
-    assert "image_id 5" in lost.problem.error.message
-    assert found == Row(2, "000000000009.jpg", ("one",))
-
-
-@pytest.mark.parametrize(
-    ("document", "message"),
-    [
-        ('"words"', "single text"),
-        ("3", "single number"),
-        ("null", "single null"),
-        ("{", "cut short"),
-        ('[{"file": "a.png"', "cut short"),
-        ("{'a': 1}", "not valid"),
-        ('[{"file": "a.png", "caption": NaN}]', "not valid"),
-        ("[1, 2, 3]", "not an object"),
-        ('{"version": 5, "shapes": [], "flags": {}}', r'"version", "flags"'),
-        ('[{"id": 1, "image": "a.jpg", "conversations": []}]', '"id", "image", "conversations"'),
-        (json.dumps({**COCO, "annotations": [{"id": 1, "image_id": 9, "bbox": [1]}]}), "none of its annotations is a"),
-        (
-            json.dumps(
-                {
-                    "images": COCO["images"],
-                    "annotations": [{"image_id": 9, "file_name": "000000000009.png", "segments_info": []}],
-                    "categories": [{"id": 1, "name": "cat"}],
-                }
-            ),
-            "none of its annotations is a caption",
-        ),
-        ("[" * 5000, f"more than {MAX_DEPTH} deep"),
-        ('{"a":' * 5000, f"more than {MAX_DEPTH} deep"),
-        ("a\nb\n", "not valid JSON"),
-    ],
-)
-def test_a_document_that_is_no_list_of_rows_is_refused_as_what_it_is(document: str, message: str) -> None:
-    with pytest.raises(MediaRejected, match=message):
-        rows(document, JSON)
-
-
-def test_an_element_of_a_document_has_a_bounded_number_of_values() -> None:
-    with pytest.raises(TooLarge, match="100,000 values"):
-        rows(json.dumps([{"file": "a.png", "caption": "x", "more": [0] * 2 * MAX_NODES}]), JSON)
-
-
-def test_what_a_document_says_besides_is_not_kept_in_memory() -> None:
-    """An annotation of COCO's form costs what its caption takes, whatever else it has."""
-    polygons = [{"id": n, "image_id": n, "segmentation": [[1.5] * 300], "caption": f"c{n}"} for n in range(400)]
-    document = {"images": [{"id": n, "file_name": f"{n}.jpg"} for n in range(400)], "annotations": polygons}
-    raw = json.dumps(document).encode()
-    tracemalloc.start()
-    try:
-        with read_rows(io.BytesIO(raw), JSON, Settings(max_file_bytes=1 << 30)) as sheet:
-            count = sum(1 for _ in sheet.rows)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert count == 400
-    # the numbers alone would take 400 x 300 x 32 bytes
-    assert peak < 1 << 20
 
 
 @pytest.mark.parametrize("kind", [CSV, JSON])

@@ -1,4 +1,4 @@
-"""The history's pages: filters in the address, saved views, bulk actions, comparisons."""
+"""The history's pages: filters in the address, saved views, bulk actions."""
 
 from __future__ import annotations
 
@@ -10,70 +10,13 @@ import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import Caller
 from tests.unit.web.pages.conftest import Page, Searched, Visitor
+from tests.unit.web.pages.past_searches import store_search
 
-from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole
+from retllm.db.enums import JobState, MemberRole
 from retllm.db.people import CollectionMember, SavedView
-from retllm.db.reviews import Judgment
-from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Job, new_id
-from retllm.fine.injection import Injection
-from retllm.search.submit import question_of
 from retllm_web.actions import bulk
 from retllm_web.http.services import Services
-
-
-def _search(
-    served: Services,
-    user_id: uuid.UUID,
-    collection: str,
-    text: str,
-    order: list[uuid.UUID],
-    state: JobState = JobState.SUCCEEDED,
-    **settings: Any,
-) -> str:
-    """A search with these items in final order, the reverse of the coarse order."""
-    with transaction(served.sessions) as session:
-        over = state is not JobState.RUNNING
-        job = Job(id=new_id(), kind=JobKind.SEARCH, state=state, user_id=user_id, params={"text": text})
-        job.collection_id, job.finished_at = uuid.UUID(collection), sa.func.now() if over else None
-        session.add(job)
-        session.flush()
-        given: dict[str, Any] = {"k": 3, "mode": "true_false", "injection": Injection(trigger="off").as_json()}
-        search = Search(
-            id=job.id,
-            kind=ItemKind.TEXT,
-            query_text=text,
-            question=question_of(text, None),
-            item_kinds=["text"],
-            query_image_weight=0.8,
-            embedder="e",
-            scorer="s",
-            scorer_version="v",
-            tie_decimals=3,
-            final_at=sa.func.now() if over else None,
-            **given | settings,
-        )
-        session.add(search)
-        session.flush()
-        for rank, item in enumerate(order, start=1):
-            final = rank if over else None
-            session.add(
-                Candidate(
-                    token=new_id(), search_id=job.id, item_id=item, coarse_rank=1 + len(order) - rank, final_rank=final
-                )
-            )
-            session.flush()
-            session.add(
-                Score(token=new_id(), search_id=job.id, item_id=item, scorer_version="v", score=1 - rank / 10, tokens=1)
-            )
-    return str(job.id)
-
-
-def _items(served: Services, collection: str) -> list[uuid.UUID]:
-    with served.sessions() as session:
-        wanted = sa.select(Item.id).where(Item.collection_id == uuid.UUID(collection)).order_by(Item.id)
-        return list(session.scalars(wanted))
 
 
 def _listed(page: Page) -> list[str]:
@@ -99,8 +42,8 @@ def test_state_counts_follow_all_filters_but_the_state_filter(
     reader: Visitor, indexed: str, ada: Caller, served: Services
 ) -> None:
     for state in (JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED):
-        _search(served, ada.user.id, indexed, "a wren", [], state)
-    _search(served, ada.user.id, indexed, "a crow", [], JobState.FAILED)
+        store_search(served, ada.user.id, indexed, "a wren", [], state)
+    store_search(served, ada.user.id, indexed, "a crow", [], JobState.FAILED)
     page = reader.get("/jobs?text=wren&state=failed&state=cancelled")
     counts = {
         str(e.attributes["for"]).removeprefix("f-state-"): int(e.text.split()[-1])
@@ -189,8 +132,8 @@ def test_a_view_without_a_valid_name_is_rejected(reader: Visitor, name: str, ser
 def test_selected_jobs_are_deleted_after_confirmation_and_running_ones_are_skipped(
     reader: Visitor, indexed: str, ada: Caller, served: Services
 ) -> None:
-    done = [_search(served, ada.user.id, indexed, f"{n}", []) for n in range(3)]
-    running = _search(served, ada.user.id, indexed, "now", [], JobState.RUNNING)
+    done = [store_search(served, ada.user.id, indexed, f"{n}", []) for n in range(3)]
+    running = store_search(served, ada.user.id, indexed, "now", [], JobState.RUNNING)
     page = reader.get(f"/jobs/confirm?deed=delete&of={done[0]}&of={done[1]}&of={running}")
     assert page.one("h1").text == "Delete 2 jobs?"
     assert "1: still running; cancel them first" in page.text
@@ -205,12 +148,12 @@ def test_selected_jobs_are_deleted_after_confirmation_and_running_ones_are_skipp
 def test_a_bulk_deletion_of_all_matches_skips_jobs_created_after_the_confirmation_page(
     reader: Visitor, indexed: str, ada: Caller, served: Services
 ) -> None:
-    kept = _search(served, ada.user.id, indexed, "a wren", [])
+    kept = store_search(served, ada.user.id, indexed, "a wren", [])
     for _ in range(2):
-        _search(served, ada.user.id, indexed, "a robin", [])
+        store_search(served, ada.user.id, indexed, "a robin", [])
     page = reader.get("/jobs/confirm?deed=delete&all=1&text=robin")
     assert page.one("h1").text == "Delete 2 jobs?"
-    later = _search(served, ada.user.id, indexed, "a robin", [])
+    later = store_search(served, ada.user.id, indexed, "a robin", [])
     page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
     assert "2 jobs were deleted." in page.text
     assert _listed(page) == [later], "back on the same filter"
@@ -223,7 +166,7 @@ def test_a_bulk_action_above_the_limit_asks_for_confirmation_of_the_rest(
     monkeypatch.setattr(bulk, "BATCH", 2)
     monkeypatch.setattr(bulk, "MAX", 2)
     for n in range(3):
-        _search(served, ada.user.id, indexed, f"{n}", [], JobState.FAILED)
+        store_search(served, ada.user.id, indexed, f"{n}", [], JobState.FAILED)
     page = reader.get("/jobs/confirm?deed=delete&all=1&state=failed")
     page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
     assert "2 jobs were deleted." in page.text
@@ -251,11 +194,11 @@ def test_jobs_of_others_are_skipped_and_counted(
     app: Flask, indexed: str, ada: Caller, bob: Caller, served: Services
 ) -> None:
     for n in range(2):
-        _search(served, ada.user.id, indexed, f"{n}", [])
+        store_search(served, ada.user.id, indexed, f"{n}", [])
     with transaction(served.sessions) as session:
         member = CollectionMember(collection_id=uuid.UUID(indexed), user_id=bob.user.id, role=MemberRole.VIEWER)
         session.add(member)
-    own = _search(served, bob.user.id, indexed, "bob's", [])
+    own = store_search(served, bob.user.id, indexed, "bob's", [])
     visitor = Visitor(app.test_client())
     visitor.log_in("bob")
     page = visitor.get("/jobs/confirm?deed=delete&all=1")
@@ -287,8 +230,8 @@ def test_only_a_finished_job_is_deleted(reader: Visitor, searched: Searched) -> 
 
 
 def test_the_export_contains_the_filtered_jobs(reader: Visitor, indexed: str, ada: Caller, served: Services) -> None:
-    _search(served, ada.user.id, indexed, "a robin", [])
-    _search(served, ada.user.id, indexed, "a wren", [])
+    store_search(served, ada.user.id, indexed, "a robin", [])
+    store_search(served, ada.user.id, indexed, "a wren", [])
     page = reader.get("/jobs?text=wren")
     links = [str(e.attributes["href"]) for e in page.all("a") if "download" in e.attributes]
     assert len(links) == 4
@@ -296,114 +239,3 @@ def test_the_export_contains_the_filtered_jobs(reader: Visitor, indexed: str, ad
     lines = reader.client.get(csv).get_data(as_text=True).splitlines()
     assert len(lines) == 2
     assert "a wren" in lines[1]
-
-
-# comparisons
-
-
-def _cells(page: Page, item: str) -> list[str]:
-    """Return an item's row in the comparison."""
-    (row,) = [e for e in page.all("tr") if "data-row" in e.attributes and item in e.text]
-    return row.text.split(item, 1)[1].split("coarse")
-
-
-def test_searches_are_compared_by_rank_and_settings(
-    reader: Visitor, indexed: str, ada: Caller, served: Services
-) -> None:
-    robin, wren, crow = _items(served, indexed)
-    first = _search(served, ada.user.id, indexed, "a bird", [robin, wren, crow])
-    second = _search(served, ada.user.id, indexed, "a bird", [wren, robin], mode="choice", fusion_weight=0.5)
-    with transaction(served.sessions) as session:
-        session.add(
-            Judgment(
-                collection_id=uuid.UUID(indexed), question=question_of("a bird", None), item_id=wren, relevant=True
-            )
-        )
-    page = reader.get(f"/compare?of={first}&of={second}")
-    assert page.one("h1").text == "Compare 2 searches"
-    settings = {e.text for e in page.all("th", scope="row")}
-    table = page.all("table")[1].text
-    assert "What the model answers true_false choice" in table
-    assert "Weight of the coarse stage 0 0.5" in table
-    assert "Candidates (k)" not in table
-    assert "Candidates (k)" in settings, "told among those that are the same"
-    assert "up by 1" in _cells(page, "wren")[1]
-    assert "down by 1" in _cells(page, "robin")[1]
-    (crows,) = [e.text for e in page.all("tr") if "data-row" in e.attributes and "a crow" in e.text]
-    assert "not a candidate" in crows
-    (wrens,) = [e.text for e in page.all("tr") if "data-row" in e.attributes and "wren" in e.text]
-    assert wrens.count("relevant") == 2
-    agreement = page.all("table")[0].text
-    assert "2 0 % – – -1.00" in agreement
-    assert "different collections" not in page.text
-
-
-def test_a_running_search_is_compared_by_its_provisional_order(
-    reader: Visitor, searched: Searched, indexed: str, ada: Caller, served: Services
-) -> None:
-    searched.score(3, 0.9)
-    done = _search(served, ada.user.id, indexed, "a bird", searched.items)
-    page = reader.get(f"/compare?of={done}&of={searched.id}")
-    assert "provisional order" in page.text
-    (row,) = [e.text for e in page.all("tr") if "data-row" in e.attributes and "a crow" in e.text]
-    assert "up by 2" in row
-    assert "different queries" in page.text
-
-
-def test_comparing_searches_of_different_collections_says_so(
-    reader: Visitor, indexed: str, ada: Caller, served: Services
-) -> None:
-    other = ada.post("/collections", json={"name": "Boats"}).json["id"]
-    keys = [_search(served, ada.user.id, key, "a bird", _items(served, key)) for key in (indexed, other)]
-    page = reader.get(f"/compare?of={keys[0]}&of={keys[1]}")
-    assert page.status == 200
-    assert "different collections" in page.text
-
-
-def test_invalid_comparisons_are_explained_and_hidden_searches_return_404(
-    app: Flask, reader: Visitor, searched: Searched, indexed: str, ada: Caller, bob: Caller, served: Services
-) -> None:
-    index = ada.post(f"/collections/{indexed}/index").json["id"]
-    many = [_search(served, ada.user.id, indexed, f"{n}", []) for n in range(7)]
-    assert "one of these jobs is an index job" in reader.get(f"/compare?of={searched.id}&of={index}").text
-    assert "2 to 6 searches can be compared" in reader.get("/compare?" + "&".join(f"of={key}" for key in many)).text
-    assert "An index job cannot be compared" in reader.get(f"/compare?of={index}").text
-    assert "Select two to six searches" in reader.get("/compare").text
-    for query in ("of=x", f"of={searched.id}&of={uuid.uuid4()}", f"of={uuid.uuid4()}"):
-        assert reader.get(f"/compare?{query}").status == 404
-    stranger = Visitor(app.test_client())
-    stranger.log_in("bob")
-    for query in (f"of={searched.id}", f"of={many[0]}&of={many[1]}"):
-        assert stranger.get(f"/compare?{query}").status == 404
-
-
-def test_a_comparison_of_one_search_offers_searches_with_the_same_query_first(
-    reader: Visitor, indexed: str, ada: Caller, served: Services
-) -> None:
-    asked, again, other = (_search(served, ada.user.id, indexed, text, []) for text in ("a bird", "a bird", "a boat"))
-    page = reader.get(f"/compare?of={asked}")
-    same, others = page.all("tbody")
-    assert [e.attributes["value"] for e in page.all("input", name="of")] == [asked, again, other]
-    assert "a bird" in same.text
-    assert "a boat" in others.text
-
-
-def test_a_comparison_takes_a_constant_number_of_sql_queries(
-    reader: Visitor, indexed: str, ada: Caller, served: Services
-) -> None:
-    items = _items(served, indexed)
-    few = [_search(served, ada.user.id, indexed, "a bird", items[:1]) for _ in range(3)]
-    many = [_search(served, ada.user.id, indexed, "a bird", items) for _ in range(3)]
-    engine = served.sessions.kw["bind"]
-    counts = []
-    for keys in (few, many):
-        statements: list[str] = []
-
-        def note(*args: Any, statements: list[str] = statements) -> None:
-            statements.append(args[2])
-
-        sa.event.listen(engine, "before_cursor_execute", note)
-        reader.get("/compare?" + "&".join(f"of={key}" for key in keys))
-        sa.event.remove(engine, "before_cursor_execute", note)
-        counts.append(len(statements))
-    assert counts[0] == counts[1] < 12
