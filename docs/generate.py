@@ -6,6 +6,7 @@ MkDocs loads this file as a hook (``hooks`` in mkdocs.yml); the tests read the s
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import secrets
 import tempfile
@@ -20,12 +21,22 @@ from retllm.settings import Settings, settings_table
 from retllm_web.app import create_app
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 Json = dict[str, Any]
 
 _REFERENCE = "#/components/schemas/"
 _METHODS = ("get", "post", "put", "patch", "delete")
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 _UNNAMED = "other"
+_MADE_OF = {
+    "platform/retllm/settings.py": "reference/settings.md",
+    "web/retllm_web/api": "reference/api.md",
+    "platform/retllm/cli": "reference/cli.md",
+    "SECURITY.md": "security.md",
+    "CHANGELOG.md": "changelog.md",
+}
+"""Pages by what they are made of, relative to the repository."""
+_LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)((?:#[^)\s]*)?)\)")
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -35,6 +46,20 @@ def on_files(files: Any, config: Any) -> Any:
     for path, text in pages().items():
         files.append(File.generated(config, path, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Let links to files of the repository lead to the pages that are made of them.
+
+    So a link works for readers of the repository and of the pages.
+    """
+    folder = (DOCS / page.file.src_uri).parent
+
+    def to_page(link: re.Match[str]) -> str:
+        made = _MADE_OF.get(os.path.relpath(folder / link[1], ROOT))
+        return link[0] if made is None else f"]({os.path.relpath(DOCS / made, folder)}{link[2]})"
+
+    return _LINK.sub(to_page, markdown)
 
 
 def pages() -> dict[str, str]:

@@ -91,6 +91,12 @@ class Incomplete(MediaRejected):
     code = "incomplete"
 
 
+class NotSent(MediaRejected):
+    """The file was never sent."""
+
+    code = "not_sent"
+
+
 class BenchmarkUnreadable(InvalidInput):
     """A benchmark file is missing or differs from what its authors publish."""
 

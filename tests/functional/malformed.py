@@ -30,6 +30,7 @@ from tests.soak import scaled
 from tests.unit.media import handmade, handmade_tars
 from tests.unit.media.handmade import Entry, made
 from tests.unit.media.samples import encoded, noise
+from tests.unit.media.test_cut_archives import streamed
 
 pillow_heif.register_heif_opener()
 
@@ -92,7 +93,12 @@ def _zips(chance: random.Random) -> Iterator[tuple[str, str, bytes]]:
     for number in range(ZIPS - len(fixed)):
         entries = [_entry(chance, place) for place in range(chance.randrange(1, 6))]
         data = made(entries)
-        if chance.random() < 0.8:
+        if chance.random() < 0.2:
+            files = {f"{place}.png": entry.content for place, entry in enumerate(entries)}
+            data = streamed(files, chance.choice((0, 8)))
+            data = flipped(chance, data) if chance.random() < 0.5 else data
+            yield "cut ZIP", f"{number}.zip", truncated(chance, data)
+        elif chance.random() < 0.8:
             mutation = chance.choice((flipped, truncated, spliced, overwritten, inserted))
             yield f"ZIP {mutation.__name__}", f"{number}.zip", mutation(chance, data)
         else:

@@ -7,6 +7,7 @@ import random
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -18,13 +19,14 @@ from tests.unit.media.films import film
 from tests.unit.media.handmade import Entry, made
 from tests.unit.media.photoshop import psd
 from tests.unit.media.pngs import png
-from tests.unit.media.raws import dng
+from tests.unit.media.raws import dng, unknown
 from tests.unit.media.samples import encoded, noise
 
 pillow_heif.register_heif_opener()
+UNKNOWN_RAWS = ("CR2", "NEF", "RW2", "RAF", "CR3")
 FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "HEIF", "AVIF", "JXL", "PSD", "DNG", "PDF", "MP4", "PAGES"),
-    *("PSB", "RAW", "DEEP PNG", "DEEP TIFF", "matroska", "mpegts"),
+    *("PSB", "RAW", "DEEP PNG", "DEEP TIFF", "matroska", "mpegts", *UNKNOWN_RAWS),
 )
 PICTURES, POLYGLOTS = scaled((126, 40), (486, 80))
 _SCRIPT = b"<script>alert(document.domain)</script>"
@@ -40,11 +42,8 @@ _CONTAINERS = {"MP4": "mp4", "matroska": "matroska", "mpegts": "mpegts"}
 def valid(chance: random.Random, form: str) -> bytes:
     size = (chance.randrange(1, 90), chance.randrange(1, 90))
     picture = noise(chance.randrange(1 << 30), size)
-    if form in ("DNG", "RAW"):
-        preview = encoded(picture, "JPEG") if chance.random() < 0.5 else None
-        data = dng((2 * size[0] + 22, 2 * size[1] + 22), chance.randrange(9), preview)
-        # without the version of DNG, it is told by the kind of its values
-        return data if form == "DNG" else data.replace(struct.pack("<H", 50706), struct.pack("<H", 50705), 1)
+    if form in ("DNG", "RAW", *UNKNOWN_RAWS):
+        return _raw(chance, form, picture)
     if form in ("PSD", "PSB"):
         return psd(np.asarray(picture), "RGB", packed=chance.random() < 0.5, large=form == "PSB")
     if form.startswith("DEEP"):
@@ -72,19 +71,37 @@ def valid(chance: random.Random, form: str) -> bytes:
     return encoded(picture, form, **options)
 
 
+def _raw(chance: random.Random, form: str, picture: Image.Image) -> bytes:
+    if form in UNKNOWN_RAWS:
+        return unknown(form, [encoded(picture, "JPEG"), encoded(picture.reduce(2), "JPEG")], chance.randrange(9))
+    preview = encoded(picture, "JPEG") if chance.random() < 0.5 else None
+    data = dng((2 * picture.width + 22, 2 * picture.height + 22), chance.randrange(9), preview)
+    # without the version of DNG, it is told by the kind of its values
+    return data if form == "DNG" else data.replace(struct.pack("<H", 50706), struct.pack("<H", 50705), 1)
+
+
 def _many_bits(chance: random.Random, form: str, size: tuple[int, int]) -> bytes:
     """Return a picture of more than 8 bits, with what such files say of their values and colours."""
     values = np.random.default_rng(chance.randrange(1 << 30)).integers(0, chance.choice((4096, 65536)), (*size, 3))
     if form == "DEEP PNG":
         names = chance.sample([b"cICP", b"sBIT", b"tRNS", b"gAMA", b"iCCP", b"acTL", b"fcTL"], 3)
         return png(values.astype(np.uint16), [(name, chance.randbytes(chance.randrange(3, 30))) for name in names])
-    target, kind = io.BytesIO(), chance.choice((np.uint16, np.int16, np.int32, np.float32, np.float64))
-    colours = values.astype(np.uint16) if chance.random() < 0.5 else values[..., 0].astype(kind)
-    options = {"compression": "zlib"} if chance.random() < 0.5 else {}
-    photometric = "rgb" if colours.ndim == 3 else chance.choice(("minisblack", "miniswhite"))
+    kind = chance.choice((np.uint16, np.int16, np.int32, np.float16, np.float32, np.float64))
+    options: dict[str, Any] = {"compression": "zlib", "predictor": kind is np.uint16} if chance.random() < 0.5 else {}
+    shape = chance.choice(("gray", "gray and opacity", "colours", "planes"))
+    samples = {"gray": 0, "gray and opacity": slice(2)}.get(shape, slice(3))
+    photometric = "rgb" if shape in ("colours", "planes") else chance.choice(("minisblack", "miniswhite"))
+    if shape == "gray and opacity":
+        options["extrasamples"] = [chance.choice(("unassalpha", "assocalpha", "unspecified"))]
+    values = values[..., samples].astype(kind)
+    if shape == "planes":
+        options["planarconfig"] = "separate"
+        values = np.moveaxis(values, -1, 0)
     nodata = (42113, 2, 0, chance.choice(("-9999", "nan", "x")), True)
-    order = chance.choice("<>")
-    tifffile.imwrite(target, colours, photometric=photometric, byteorder=order, extratags=[nodata], **options)
+    order, target = chance.choice("<>"), io.BytesIO()
+    if chance.random() < 0.3:
+        options["tile"] = (16, 16)
+    tifffile.imwrite(target, values, photometric=photometric, byteorder=order, extratags=[nodata], **options)
     return target.getvalue()
 
 

@@ -230,7 +230,10 @@ def test_stop_tells_what_arrived_and_that_is_indexed(page: Page, api: httpx.Clie
     with page.expect_request(re.compile("/close$")):
         page.get_by_role("button", name="Stop").click()
     expect(page.locator("[data-said]")).to_have_text("Stopped. 40 of 50 files arrived. 10 files were not sent.")
-    expect(page.locator("[data-summary]")).to_have_text("40 added.")
+    expect(page.locator("[data-summary]")).to_have_text("40 added, 10 rejected.")
+    unsent = page.locator("tr[data-status=rejected]")
+    expect(unsent).to_have_count(10)
+    expect(unsent.first).to_contain_text("Not sent: the upload was stopped; send the rest")
     expect(page.locator("[data-unsent] li")).to_have_count(10)
     assert _names(api, empty) == _numbered(0, 40)
     expect(page.locator("#index-state")).to_contain_text("All 40 items are indexed")

@@ -128,6 +128,7 @@ def statuses(done: Result) -> dict[str, str]:
 EXPECTED = {
     **{f"{number}.png": "added" for number in range(8)},
     "large.png": "added",
+    "captions.csv": "read",
     "captions.csv, row 2": "updated",
     "captions.csv, row 3": "updated",
 }
@@ -241,6 +242,9 @@ def test_stopping_says_what_arrived_and_indexes_it(
     with server.client() as client:
         (job,) = client.get("/jobs", params={"collection": key}).json()["jobs"]
         assert client.get(f"/uploads/{job['id']}").json()["closed_at"] is not None
+        rejected = client.get(f"/uploads/{job['id']}/files", params={"status": "rejected"}).json()["files"]
+    # one entry for the large file, which says how much of it came
+    assert [(file["name"], file["error"]["code"]) for file in rejected] == [("large.png", "incomplete")]
 
 
 def test_an_independent_client_of_the_protocol_sends_a_file(server: Server, folder: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import click
 import pytest
@@ -164,6 +165,21 @@ def test_the_readme_is_short_and_its_links_work() -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", text)
     assert len(links) > 10
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_links_of_the_pages_work_in_the_repository_and_on_the_site() -> None:
+    generator = _generator()
+    made = generator.pages()
+    for page in sorted(DOCS.rglob("*.md")):
+        text = page.read_text("utf-8")
+        links = re.findall(r"\]\((?!\w+:)([^)#\s]+)[^)]*\)", text)
+        assert [link for link in links if not (page.parent / link).exists()] == [], page
+        opened = SimpleNamespace(file=SimpleNamespace(src_uri=str(page.relative_to(DOCS))))
+        shown = generator.on_page_markdown(text, page=opened, config=None, files=None)
+        for link in re.findall(r"\]\((?!\w+:)([^)#\s]+)[^)]*\)", shown):
+            target = Path(os.path.normpath(page.parent / link))
+            assert target.is_relative_to(DOCS), (page, link)
+            assert target.exists() or str(target.relative_to(DOCS)) in made, (page, link)
 
 
 def _sources() -> Iterator[tuple[Path, str]]:

@@ -28,7 +28,10 @@ class NoNotifier:
 
 
 def add_files(ingest: Ingest, files: Iterable[IncomingFile], *, texts: bool = False) -> list[FileOutcome]:
-    """Upload files into the collection of ``ingest``; return the outcomes without those of sheets and archives."""
+    """Upload files into the collection of ``ingest``; return the outcomes.
+
+    Those of sheets and archives are left out, except for remarks.
+    """
     context = WorkerContext(ingest.sessions, ingest.storage, ingest.settings, NoNotifier(), "media")
     with transaction(ingest.sessions) as session:
         owner = session.get_one(User, session.get_one(Collection, ingest.collection_id).owner_id)
@@ -49,4 +52,4 @@ def add_files(ingest: Ingest, files: Iterable[IncomingFile], *, texts: bool = Fa
         for unit in units:
             assert run_unit(context, unit, media_unit)
     with ingest.sessions() as session:
-        return outcomes_of(session, job.id)
+        return [told for told in outcomes_of(session, job.id) if told.status != "read" or told.remark]

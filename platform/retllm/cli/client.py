@@ -113,6 +113,10 @@ class Api:
                 f"The answer of {self.http.base_url.copy_with(path='/')} is incomplete ({error})."
             ) from error
 
+    def page(self, path: str) -> str:
+        """Return the address of a page of the dashboard."""
+        return str(self.http.base_url).removesuffix("/").removesuffix("/api/v1") + path
+
     def submit(self, path: str, **options: Any) -> Json:
         """Send a POST that creates one job: repeat it with the same idempotency key until the server answers."""
         headers = {"Idempotency-Key": str(uuid.uuid4())}

@@ -8,6 +8,7 @@ itself is not followed.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from retllm.errors import MediaRejected
+from retllm.media import special_files
 from retllm.media.clutter import ClutterCount
 from retllm.media.file_table import DESCRIBING, FileRole, clutter_of, role_of
 from retllm.media.name_encodings import decoded
@@ -228,9 +230,9 @@ class _Walk:
             self._add(path, parts, problem=_unreadable(error, link=True).message)
             return []
         if _id(facts) in self._above:
-            remark = "A link to a folder that contains this one is not followed."
+            remark = special_files.LINK_ABOVE
         elif not self._enter(facts):
-            remark = "A link to a folder that is uploaded already is not followed."
+            remark = special_files.LINK_TAKEN
         else:
             self._above.update(above)
             return [(path, parts)]
@@ -238,7 +240,7 @@ class _Walk:
         return []
 
     def _file(self, path: Path, parts: tuple[str, ...], facts: os.stat_result) -> None:
-        problem = None if stat.S_ISREG(facts.st_mode) else "Only files can be sent, no pipes, sockets or devices."
+        problem = None if stat.S_ISREG(facts.st_mode) else special_files.NO_FILE
         self._add(path, parts, size=facts.st_size, problem=problem)
 
     def _add(
@@ -298,8 +300,10 @@ def _id(facts: os.stat_result) -> _Id:
 
 
 def _unreadable(error: OSError, what: str = "file", *, link: bool = False) -> Unreadable:
-    if link and isinstance(error, FileNotFoundError):
-        return Unreadable("The link points to nothing: remove it, or put back what it points to.")
+    if link and isinstance(error, FileNotFoundError | NotADirectoryError):
+        return Unreadable(special_files.LINK_TO_NOTHING)
+    if error.errno == errno.ELOOP:
+        return Unreadable(special_files.LINK_ROUND)
     return Unreadable(f"The {what} can't be read ({error.strerror or error}): correct that and send it again.")
 
 

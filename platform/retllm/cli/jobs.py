@@ -11,9 +11,11 @@ import click
 
 from retllm.cli import show
 from retllm.cli.client import Api, Json, connect, json_option
-from retllm.db.enums import JobKind, JobState
+from retllm.db.enums import FileStatus, JobKind, JobState
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+SHOWN_FILES = 20
+"""Rejected files of an upload that are listed."""
 
 
 def _filters(command: Command) -> Command:
@@ -84,18 +86,36 @@ def _print_job(job: Json, as_json: bool) -> None:
 @click.argument("job_id", type=click.UUID)
 @json_option
 def show_job(job_id: UUID, as_json: bool) -> None:
-    """Show a job and, for a search, its candidates."""
+    """Show a job with what it has: the candidates of a search, the rejected files of an upload."""
     api = connect()
     job = api.get(f"/jobs/{job_id}")
-    if job["kind"] == "search":
+    if job["kind"] == JobKind.SEARCH:
         result = api.get(f"/searches/{job_id}")
         if as_json:
             show.as_json(result)
             return
         show.candidates(result)
-    _print_job(job, as_json)
+    files: Json = {}
+    if job["kind"] == JobKind.UPLOAD:
+        counts = api.get(f"/uploads/{job_id}")["counts"]
+        some = api.get(f"/uploads/{job_id}/files", status="rejected", limit=SHOWN_FILES)["files"]
+        files = {"counts": counts, "rejected": some}
+    _print_job(job | files, as_json)
     if not as_json:
         show.errors(job)
+        if files:
+            _print_files(files, api.page(f"/jobs/{job_id}"))
+
+
+def _print_files(files: Json, page: str) -> None:
+    """Print how many files of an upload have which outcome, and the first rejected ones with the reasons."""
+    counts, some = files["counts"], files["rejected"]
+    told = [f"{counts[status]:,} {status}" for status in FileStatus if counts.get(status)]
+    click.echo(", ".join(told) or "No files arrived.")
+    for file in some:
+        click.echo(f"  {show.place(file)}: {file['error']['message']}")
+    if (more := counts.get("rejected", 0) - len(some)) > 0:
+        click.echo(f"  and {more:,} more rejected; {page} lists all.")
 
 
 @jobs.command()
@@ -121,8 +141,13 @@ def cancel(job_id: UUID, as_json: bool) -> None:
 @click.argument("job_id", type=click.UUID)
 @json_option
 def retry(job_id: UUID, as_json: bool) -> None:
-    """Retry the dead and cancelled units of a job; results of done units stay."""
-    _print_job(connect().call("POST", f"/jobs/{job_id}/retry"), as_json)
+    """Retry the dead and cancelled units of a job, and the rejected files of an upload that the server keeps.
+
+    Results of done units stay.
+    """
+    api = connect()
+    kind = api.get(f"/jobs/{job_id}")["kind"]
+    _print_job(api.call("POST", f"/{'uploads' if kind == JobKind.UPLOAD else 'jobs'}/{job_id}/retry"), as_json)
 
 
 @jobs.command()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
-from retllm.cli.client import RequestRejected
+from retllm.cli.client import Json, RequestRejected, Unreachable
 from retllm.cli.folders import Found, OpenedFile, Unreadable
 from retllm.cli.patience import PatientApi
-from retllm.errors import TooLarge
+from retllm.errors import NotSent, RetllmError, TooLarge
 from retllm.media.outcomes import FileOutcome, rejected
 from retllm.media.streams import LARGE
 
@@ -24,6 +26,9 @@ _REQUEST_BYTES = 64 << 20
 _LOT_FILES = 256
 _LOT_BYTES = 256 << 20
 _NOTED = 500
+# when it is stopped, to say what was not sent, and then to close the upload
+_LEAVING_SECONDS = 20.0
+_CLOSING_SECONDS = 5.0
 _TUS = {"Tus-Resumable": "1.0.0"}
 _PART = {**_TUS, "Content-Type": "application/offset+octet-stream"}
 
@@ -40,7 +45,8 @@ class Sender:
 
     Attributes:
         progress: called with the number of files that need not be sent any more.
-        arrived: number of files that the server has.
+        arrived: number of files that the server has for certain; of the last request the answer may have been lost.
+        left: the other ones that are to be sent.
         unsent: outcomes of files that are not sent, of which the server does not know yet.
     """
 
@@ -48,6 +54,7 @@ class Sender:
     upload_id: str
     progress: Callable[[int], None]
     arrived: int = 0
+    left: dict[Found, None] = field(default_factory=dict)
     unsent: list[FileOutcome] = field(default_factory=list)
 
     def send(self, files: Sequence[Found]) -> None:
@@ -57,6 +64,7 @@ class Sender:
             GaveUp: the server was away for too long.
             RequestRejected: the server takes no more files, for example because its storage is full.
         """
+        self.left = dict.fromkeys(files)
         lots = list(_cut(files, _LOT_FILES, _LOT_BYTES))
         stop = threading.Event()
         pool = ThreadPoolExecutor(1, "hash")
@@ -71,6 +79,29 @@ class Sender:
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
+
+    def leave(self, reason: str) -> int | None:
+        """Note why the files that are left are not sent, and close the upload, in a bounded time.
+
+        Returns:
+            How many files arrived, as the server says; None if it did not answer in time.
+        """
+        self.unsent += [rejected(file.name, NotSent(reason)) for file in self.left]
+        self.left.clear()
+        end = time.monotonic() + _LEAVING_SECONDS
+        with suppress(RetllmError):
+            self._note_unsent(lambda *request, **options: self._before(end, *request, **options))
+        with suppress(RetllmError):
+            closed = self._before(time.monotonic() + _CLOSING_SECONDS, "POST", f"/uploads/{self.upload_id}/close")
+            return int(closed["arrived"])
+        return None
+
+    def _before(self, end: float, method: str, path: str, **options: Any) -> Json:
+        """Send a request once, with an answer before ``end``."""
+        seconds = end - time.monotonic()
+        if seconds <= 0:
+            raise Unreachable("The time is over.")
+        return self.api.once(method, path, timeout=seconds, **options)
 
     def _hashed(self, files: Sequence[Found], stop: threading.Event) -> list[_Hashed]:
         hashed = []
@@ -87,13 +118,15 @@ class Sender:
         return hashed
 
     def _leave_out(self, file: Found, error: Unreadable) -> None:
+        self.left.pop(file, None)
         self.unsent.append(rejected(file.name, error))
         self.progress(1)
 
-    def _note_unsent(self) -> None:
+    def _note_unsent(self, call: Callable[..., Json] | None = None) -> None:
+        call = call or self.api.call
         while some := self.unsent[:_NOTED]:
             files = [{"name": outcome.name, "status": outcome.status, "reason": _reason(outcome)} for outcome in some]
-            self.api.call("POST", f"/uploads/{self.upload_id}/unsent", json={"files": files})
+            call("POST", f"/uploads/{self.upload_id}/unsent", json={"files": files})
             del self.unsent[: len(some)]
 
     def _send_lot(self, files: Sequence[_Hashed]) -> None:
@@ -112,12 +145,14 @@ class Sender:
         manifest = [{"name": one.file.name, "size": one.file.size, "sha256": one.sha256} for one in files]
         needs = self.api.call("POST", f"/uploads/{self.upload_id}/known", json={"files": manifest})["needs"]
         unknown = [one for one, need in zip(files, needs, strict=True) if need == "send"]
-        self._arrive(len(files) - len(unknown))
+        self._arrive([one for one, need in zip(files, needs, strict=True) if need != "send"])
         return unknown
 
-    def _arrive(self, count: int) -> None:
-        self.arrived += count
-        self.progress(count)
+    def _arrive(self, files: Collection[_Hashed]) -> None:
+        for one in files:
+            self.left.pop(one.file, None)
+        self.arrived += len(files)
+        self.progress(len(files))
 
     def _send_batch(self, batch: Sequence[_Hashed]) -> None:
         left = list(batch)
@@ -154,7 +189,7 @@ class Sender:
                 batch.remove(wrong)
                 self._leave_out(wrong.file, error)
                 return False
-        self._arrive(len(opened))
+        self._arrive(opened)
         return True
 
     def _send_large(self, one: _Hashed) -> None:
@@ -179,7 +214,7 @@ class Sender:
             self.api.call("DELETE", address, headers=_TUS)
             self._leave_out(one.file, error)
         else:
-            self._arrive(1)
+            self._arrive([one])
 
     def _send_part(self, address: str, stream: OpenedFile) -> bool:
         """Send the next part, from where the server says; return whether the file is whole."""

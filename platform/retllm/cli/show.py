@@ -15,6 +15,7 @@ from rich.table import Table
 from retllm.cli.client import Api, Json
 from retllm.db.enums import JobKind, JobState
 from retllm.db.state_words import JOB_STATES
+from retllm.media import outcomes
 
 # avoids line breaks at 80 columns in files and pipes
 _PIPE_WIDTH = 160
@@ -107,6 +108,12 @@ def errors(job: Json) -> None:
         click.echo(f"{stage}, attempt {attempt}: {error}", err=True)
     if job["error"] and not rows:
         click.echo(job["error"], err=True)
+
+
+def place(file: Json) -> str:
+    """Return the name of a file of an upload with the archive or sheet that it is in."""
+    within = outcomes.place(file["name"], file["within"])
+    return file["name"] if within is None else f"{file['name']} in {within}"
 
 
 def notice(source: Json) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,8 @@ _SHOWN = (*TAKEN, "ignored", "rejected", "read")
 PATIENCE = 600.0
 """Seconds to wait for a server that is away."""
 _INTERRUPTED = 130
+_AGAIN = "Run the same command again to send the rest."
+_STOPPED = "Not sent: the upload was stopped; run the command again to send the rest."
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,9 @@ def upload(
     not succeed.
     """
     api = connect()
-    target = find_or_make(api, collection, create=create)
     try:
+        with _stoppable("Stopped: nothing was sent."):
+            target = find_or_make(api, collection, create=create)
         done = upload_paths(api, target["id"], paths, index=index, texts=texts, patience=patience, quiet=as_json)
     except Interrupted as stopped:
         show.say(stopped.message)
@@ -127,6 +130,43 @@ def upload_paths(
         GaveUp: the server was away for longer than ``patience`` seconds.
         Interrupted: the user stopped it; what arrived stays.
     """
+    with _stoppable("Stopped: nothing was sent."):
+        found, unsent = _found(paths)
+    patient = PatientApi(api.http, Patience(patience, show.say))
+    asked = {"index": index, "texts": texts}
+    rows: dict[tuple[str | None, str], list[Json]] = {}
+    jobs: list[Json] = []
+    with show.progress(quiet=quiet) as bar:
+        whole = False
+        while not whole:
+            key = {"Idempotency-Key": str(uuid.uuid4())}
+            before = f"what arrived is in job {jobs[-1]['id']}; {_AGAIN}" if jobs else "nothing was sent."
+            with _stoppable(f"Stopped: {before}"):
+                opened = patient.call("POST", f"/collections/{collection_id}/uploads", json=asked, headers=key)["id"]
+            if not quiet:
+                show.say(f"Upload {opened}: {api.page(f'/jobs/{opened}')}")
+            whole = _send(patient, opened, found, unsent, bar)
+            sent = "All files arrived" if whole else f"Stopped: job {opened} was closed before all files arrived"
+            with _stoppable(f"{sent}; it goes on. Watch it with `retllm jobs watch {opened}`."):
+                jobs.append(_follow(patient, opened, bar))
+                _merge(rows, patient.pages(f"/uploads/{opened}/files", "files", status=_SHOWN))
+    if not quiet:
+        for job in jobs:
+            show.errors(job)
+    return Uploaded([row for some in rows.values() for row in some], jobs)
+
+
+@contextmanager
+def _stoppable(text: str) -> Iterator[None]:
+    """Say what there is to know if the user stops the command here."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted(text) from error
+
+
+def _found(paths: Sequence[Path]) -> tuple[list[Found], list[FileOutcome]]:
+    """Return the files to send, and the outcomes of those that are not sent."""
     found: list[Found] = []
     unsent: list[FileOutcome] = []
     for entry in walk(paths):
@@ -136,23 +176,7 @@ def upload_paths(
             unsent.append(entry)
     # captions first: they say what is to come
     found.sort(key=lambda file: not file.describes)
-    patient = PatientApi(api.http, Patience(patience, show.say))
-    asked = {"index": index, "texts": texts}
-    rows: dict[tuple[str | None, str], list[Json]] = {}
-    jobs: list[Json] = []
-    with show.progress(quiet=quiet) as bar:
-        whole = False
-        while not whole:
-            key = {"Idempotency-Key": str(uuid.uuid4())}
-            opened = patient.call("POST", f"/collections/{collection_id}/uploads", json=asked, headers=key)["id"]
-            whole = _send(patient, opened, found, unsent, bar)
-            jobs.append(_follow(patient, opened, bar))
-            _merge(rows, patient.pages(f"/uploads/{opened}/files", "files", status=_SHOWN))
-    if not quiet:
-        for job in jobs:
-            show.errors(job)
-    told = [row for some in rows.values() for row in some if row["status"] != "read" or row["remark"]]
-    return Uploaded(told, jobs)
+    return found, unsent
 
 
 def _merge(rows: dict[tuple[str | None, str], list[Json]], found: Iterable[Json]) -> None:
@@ -174,9 +198,10 @@ def _send(
     """Send files to an upload and close it; return false if it was closed before, as an idle one is."""
     task = bar.add_task("uploading", total=len(files))
     sender = Sender(api, upload_id, lambda count: bar.advance(task, count), unsent=list(unsent))
-    with _closing(api, upload_id, sender, len(files)):
+    with _closing(sender, len(files)):
         try:
             sender.send(files)
+            api.call("POST", f"/uploads/{upload_id}/close")
         except RequestRejected as error:
             if error.detail.get("job_id") != upload_id:
                 raise
@@ -185,32 +210,38 @@ def _send(
 
 
 @contextmanager
-def _closing(api: PatientApi, upload_id: str, sender: Sender, total: int) -> Iterator[None]:
-    """Close the upload at the end, so that what arrived is indexed; if it did not all arrive, say what did."""
-    again = "Run the same command again to send the rest."
+def _closing(sender: Sender, total: int) -> Iterator[None]:
+    """If not all files are sent, close the upload with the outcomes of the others, and say what arrived."""
     try:
         yield
     except GaveUp as error:
-        here = f"{sender.arrived:,} of {total:,} files arrived; they stay and are indexed."
-        raise GaveUp(f"{error.message} {here} {again}") from error
+        here = f"At least {sender.arrived:,} of {total:,} files arrived; they stay and are indexed."
+        raise GaveUp(f"{error.message} {here} {_AGAIN}") from error
     except KeyboardInterrupt as error:
-        with suppress(RetllmError):
-            api.once("POST", f"/uploads/{upload_id}/close")
-        here = f"Stopped: {sender.arrived:,} of {total:,} files arrived; they stay and are indexed by job {upload_id}."
-        raise Interrupted(f"{here} {again}") from error
-    except RetllmError:
-        with suppress(RetllmError):
-            api.once("POST", f"/uploads/{upload_id}/close")
+        show.say("Stopping: the server is told what was not sent. Press Ctrl-C again to leave at once.")
+        with _stoppable(f"Left at once; job {sender.upload_id} lists what arrived, and nothing else. {_AGAIN}"):
+            here = _left(sender, total)
+        raise Interrupted(here) from error
+    except RetllmError as error:
+        sender.leave(f"Not sent: {error.message}")
         raise
-    api.call("POST", f"/uploads/{upload_id}/close")
+
+
+def _left(sender: Sender, total: int) -> str:
+    """Leave an upload that is stopped; return what arrived."""
+    job = sender.upload_id
+    arrived = sender.leave(_STOPPED)
+    if arrived is None:
+        here = f"Stopped: at least {sender.arrived:,} of {total:,} files arrived."
+        return f"{here} The server did not answer in time, so job {job} may list no more than these. {_AGAIN}"
+    if not arrived:
+        return f"Stopped: nothing was sent, as job {job} lists. {_AGAIN}"
+    here = f"Stopped: {arrived:,} of {total:,} files arrived; they stay, and job {job} goes on with them."
+    return here if arrived == total else f"{here} {_AGAIN}"
 
 
 def _follow(api: PatientApi, upload_id: str, bar: Progress) -> Json:
-    try:
-        return show.watch(api, upload_id, bar, bar.add_task("reading files", total=None))
-    except KeyboardInterrupt as error:
-        text = f"All files arrived; job {upload_id} goes on. Watch it with `retllm jobs watch {upload_id}`."
-        raise Interrupted(text) from error
+    return show.watch(api, upload_id, bar, bar.add_task("reading files", total=None))
 
 
 def _print_outcomes(outcomes: Sequence[Json], name: str) -> None:
@@ -226,6 +257,6 @@ def _print_outcomes(outcomes: Sequence[Json], name: str) -> None:
 def _print_some(what: str, outcomes: Sequence[Json]) -> None:
     for outcome in outcomes[:_PRINTED]:
         reason = outcome["remark"] if outcome["error"] is None else outcome["error"]["message"]
-        click.echo(f"  {outcome['name']}: {reason}", err=True)
+        click.echo(f"  {show.place(outcome)}: {reason}", err=True)
     if len(outcomes) > _PRINTED:
         click.echo(f"  and {len(outcomes) - _PRINTED:,} more {what}; --json lists all.", err=True)

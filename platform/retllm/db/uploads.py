@@ -11,6 +11,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 from retllm.db.base import Base, Keyed
 from retllm.db.enums import FileStatus, ItemKind
 
+UNPACKED = ".unpacked"
+"""The end of the key of an archive that is kept in another form than it came in, which is read with less work."""
+
 
 class Upload(Base):
     """What an upload job has besides the job; its key is that of the job.
@@ -35,7 +38,7 @@ class UploadFile(Keyed, Base):
         entry: the position of an entry in its archive.
         content: the kind of file by its content, a member of ``media.sniffing.FileKind``; null for a row, and until an
             entry is unpacked.
-        file_key: the storage key of the received bytes, while they are kept.
+        file_key: the storage key of the received bytes, or of an archive in another form (``UNPACKED``), while kept.
         item_id: the item that it became or changed.
         error_code, error, remark: why it was rejected; what else there is to know about it.
     """

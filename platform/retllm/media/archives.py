@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
-from retllm.errors import TooLarge
+from retllm.errors import MediaRejected, TooLarge
 from retllm.media import streams, tars, zips
 from retllm.media.clutter import ClutterCount
 from retllm.media.file_table import FileRole, role_of
 from retllm.media.names import clean_name
-from retllm.media.outcomes import FileOutcome
+from retllm.media.outcomes import FileOutcome, ignored
 from retllm.media.sniffing import FileKind, limit_of
+from retllm.media.special_files import Links
 from retllm.media.streams import Readable
 from retllm.settings import Settings
 
@@ -25,6 +26,18 @@ class Reader(Protocol):
     def files(self) -> Sequence[tuple[str, int]]:
         """Whole name and size of each file, in the order of the archive, without folders."""
 
+    @property
+    def links(self) -> Mapping[int, str | None]:
+        """By the place of a link in ``files``, what it points to; see :class:`retllm.media.special_files.Links`."""
+
+    @property
+    def remark(self) -> str | None:
+        """What is missing of an archive that was cut off."""
+
+    @property
+    def rewritten(self) -> Callable[[], BinaryIO] | None:
+        """Returns the archive in a form that is opened with less work, if there is one; see :class:`Archive`."""
+
     def unpacked(self, number: int) -> Readable:
         """Return a stream of the bytes of a file by its place in ``files``; it can be read once.
 
@@ -35,12 +48,18 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of an archive; ``number`` tells entries of the same name apart."""
+    """A file of an archive, or a link to one.
+
+    Attributes:
+        number: where its bytes are among the files of the archive.
+        name: the name with its folders, safe to show.
+        problem: why it is a link that can't be followed.
+    """
 
     number: int
     name: str
-    """The name with its folders, safe to show."""
     file_size: int
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +68,16 @@ class Archive:
 
     Attributes:
         entries: its files.
-        ignored: the outcomes of its clutter.
-        packed_as_one: whether opening it unpacks the whole, as a compressed tar is.
+        ignored: the outcomes of its clutter, and of links that are not followed.
+        remark: what is missing of an archive that was cut off.
+        rewritten: if the whole had to be read to open the archive, returns it in a form with the same entries for which
+            that is not so: a compressed tar without compression, a cut ZIP with a directory. It lives as long.
     """
 
     entries: list[Entry]
     ignored: list[FileOutcome]
-    packed_as_one: bool
+    remark: str | None
+    rewritten: Callable[[], BinaryIO] | None
     _reader: Reader
     _settings: Settings
 
@@ -63,10 +85,12 @@ class Archive:
         """Unpack the entry into a seekable file, positioned at its start; the caller closes it.
 
         Raises:
-            MediaRejected: the entry is encrypted, a link or a device, compressed in a way that is not accepted, a bomb,
-                damaged, or larger than the directory says.
+            MediaRejected: the entry is encrypted, a device or a link to nothing, compressed in a way that is not
+                accepted, a bomb, damaged, or larger than the directory says.
             TooLarge: the entry has more than ``max_file_bytes``, or ``max_film_bytes`` if it is named like a film.
         """
+        if entry.problem is not None:
+            raise MediaRejected(entry.problem)
         kind = FileKind.FILM if role_of(entry.name) is FileRole.FILM else None
         return streams.spool(self._reader.unpacked(entry.number), *limit_of(kind, self._settings))
 
@@ -90,16 +114,36 @@ def opened(stream: BinaryIO, settings: Settings, check: Callable[[], None] = _ne
     with ExitStack() as stack:
         stream = streams.watched(stream, check)
         head = streams.head(stream)
-        of_tar = tars.is_tar_archive(head)
-        reader: Reader = tars.opened(stream, settings, stack, check) if of_tar else zips.opened(stream, settings)
+        kind = tars if tars.is_tar_archive(head) else zips
+        reader: Reader = kind.opened(stream, settings, stack, check)
         clutter = ClutterCount()
         entries: list[Entry] = []
-        for number, (name, size) in enumerate(reader.files):
+        unfollowed: list[FileOutcome] = []
+        links = Links([name for name, _ in reader.files], reader.links)
+        for number, (name, _) in enumerate(reader.files):
             check()
-            if not clutter.take(name):
-                entries.append(Entry(number, clean_name(name), size))
+            if clutter.take(name):
+                continue
+            try:
+                end = links.follow(number)
+            except MediaRejected as error:
+                entries.append(Entry(number, clean_name(name), 0, error.message))
+                continue
+            if isinstance(end, str):
+                unfollowed.append(ignored(clean_name(name), end))
+            else:
+                entries.append(Entry(end, clean_name(name), reader.files[end][1]))
         _check_limits(entries, settings)
-        yield Archive(entries, clutter.outcomes(), tars.is_compressed(head), reader, settings)
+        yield Archive(entries, unfollowed + clutter.outcomes(), reader.remark, reader.rewritten, reader, settings)
+
+
+def inside_another(stream: BinaryIO, settings: Settings) -> MediaRejected:
+    """Return why an archive inside another one is refused, by the name of what it is if that is a document."""
+    try:
+        zips.check_no_document(stream, settings)
+    except MediaRejected as error:
+        return error
+    return MediaRejected("An archive inside an archive is not opened: send it separately.")
 
 
 def _check_limits(entries: list[Entry], settings: Settings) -> None:

@@ -15,7 +15,7 @@ from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import records
 from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.names import base_name
-from retllm.media.outcomes import FileOutcome, rejected
+from retllm.media.outcomes import FileOutcome, ignored, rejected
 from retllm.media.sheets import sidecars
 from retllm.media.sheets.applying import Given, SheetCaptions, SheetToWrite
 from retllm.media.sheets.batches import batches
@@ -72,6 +72,8 @@ class _Sorted:
     sheets: list[Document] = field(default_factory=list)
     sidecars: list[tuple[Document, list[Picture]]] = field(default_factory=list)
     texts: list[Document] = field(default_factory=list)
+    others: list[Applied] = field(default_factory=list)
+    """What became of documents that are nothing of these."""
 
 
 class Captioner:
@@ -105,9 +107,8 @@ class Captioner:
     def read(self, documents: Sequence[Document]) -> Iterator[Writing]:
         """Read all documents; yield what writes them, to be called in this order."""
         lookup = Lookup(self._ingest.sessions, self._ingest.collection_id, self._seen)
-        refused: list[Applied] = []
-        found = self._sorted(documents, lookup, refused)
-        yield lambda _: refused
+        found = self._sorted(documents, lookup)
+        yield lambda _: found.others
         lookup.with_sheets = {document.located.archive for document in found.sheets}
         captions = SheetCaptions(self._ingest, lookup, self._given, texts=self._texts, check=self._check)
         for document in found.sheets:
@@ -120,39 +121,55 @@ class Captioner:
         for texts in batches(found.texts, _BATCH):
             yield self._texts_of(texts)
 
-    def _sorted(self, documents: Sequence[Document], lookup: Lookup, refused: list[Applied]) -> _Sorted:
-        """Tell by its content what each document is; those that are nothing go to ``refused``."""
+    def _sorted(self, documents: Sequence[Document], lookup: Lookup) -> _Sorted:
+        """Tell by its content what each document is."""
         found = _Sorted()
         for some in batches(documents, _BATCH):
             beside = lookup.beside([document.located for document in some])
             for document in some:
                 try:
-                    self._sort(document, beside.get(document.located, []), found)
+                    pictures = beside.get(document.located, [])
+                    self._sort(document, pictures, [] if pictures else lookup.sharing(document.located), found)
                 except (MediaRejected, TooLarge) as error:
-                    refused.append(_refused(document, error))
+                    found.others.append(_refused(document, error))
         return found
 
-    def _sort(self, document: Document, pictures: list[Picture], found: _Sorted) -> None:
+    def _sort(self, document: Document, pictures: list[Picture], sharing: list[Picture], found: _Sorted) -> None:
         name, kind = document.located.name, document.kind
         if kind is FileKind.CSV:
             found.sheets.append(document)
         elif kind is FileKind.TEXT:
-            with document.opened() as stream:
-                table = is_sheet(stream, self._ingest.settings)
-            if table:
-                found.sheets.append(document)
-            elif pictures:
-                found.sidecars.append((document, pictures))
-            elif name.lower().endswith(_NEVER_TEXTS):
-                raise MediaRejected(_no_picture(name))
-            else:
-                found.texts.append(document)
+            self._sort_text(document, pictures, sharing, found)
         elif pictures and (kind is FileKind.XMP or self._is_object(document)):
             found.sidecars.append((document, pictures))
+        elif sharing and (kind is FileKind.XMP or self._is_object(document)):
+            raise MediaRejected(_shared(name, sharing))
         elif kind is FileKind.XMP or (sidecars.is_of_one(name) and self._is_object(document)):
             raise MediaRejected(_no_picture(name))
+        elif kind is FileKind.JSONL and self._is_of_album(document):
+            found.others.append(Applied(document, [ignored(name, "Left out: record of an album by Google Photos.")]))
         else:
             found.sheets.append(document)
+
+    def _sort_text(self, document: Document, pictures: list[Picture], sharing: list[Picture], found: _Sorted) -> None:
+        name = document.located.name
+        with document.opened() as stream:
+            table = is_sheet(stream, self._ingest.settings)
+        if table:
+            found.sheets.append(document)
+        elif pictures:
+            found.sidecars.append((document, pictures))
+        elif sharing:
+            raise MediaRejected(_shared(name, sharing))
+        elif name.lower().endswith(_NEVER_TEXTS):
+            raise MediaRejected(_no_picture(name))
+        else:
+            found.texts.append(document)
+
+    @staticmethod
+    def _is_of_album(document: Document) -> bool:
+        with document.opened() as stream:
+            return sidecars.is_of_album(stream)
 
     @staticmethod
     def _is_object(document: Document) -> bool:
@@ -246,6 +263,14 @@ def _refused(document: Document, error: RetllmError) -> Applied:
 
 def _no_picture(name: str) -> str:
     return f"The file has the caption of a picture, but none with the name of {base_name(name)!r} is beside it: add it."
+
+
+def _shared(name: str, pictures: Sequence[Picture]) -> str:
+    first, second = (base_name(picture.located.name) for picture in pictures[:2])
+    return (
+        f"The caption {base_name(name)!r} fits {len(pictures)} pictures ({first!r}, {second!r}"
+        f"{', ...' if len(pictures) > 2 else ''}): name it like one of them, or write a sheet."
+    )
 
 
 def _unchanged(document: Document, item_id: UUID, kind: ItemKind | None, remark: str | None) -> Applied:

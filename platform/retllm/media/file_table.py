@@ -85,6 +85,7 @@ CLUTTER: dict[str, tuple[str, ...]] = {
         "ZbThumbnail.info",
         "pspbrwse.jbf",
     ),
+    "changes that Apple Photos keeps beside a picture": ("*.aae",),
     "record of Google Photos that names no picture": (
         "print-subscriptions.json",
         "shared_album_comments.json",

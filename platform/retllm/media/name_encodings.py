@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from statistics import fmean
@@ -19,6 +20,8 @@ _RUSSIAN = "абвгдежзийклмнопрстуфхчшыьяАБВГДЕЖ
 _TURKISH = "çğıöşüÇĞİÖŞÜâî"
 _GREEK = "αοιετνσρκπμλυςηωάέίόύήώγδβθφχΑΟΙΕΤΝΣΡΚΠΜΛΥΗΩΦΧΓΔ"
 _HEBREW = "אבגדהוזחטיכלמנסעפצקרשתםןףץך"
+_ARABIC = "اليمنورتبدهةعس"
+_THAI = "านรอกเงวมยลตสทคดพปบหชจแไ่้ีัิุู"
 _JAPANESE = (
     "のにはをたがでてとしれさいうるなもかこらりんきまあスンルトリアイラクシレドジフタグメーロカマッコテニ"
     "写真日本人年月大中小上下山川海空花春夏秋冬画像図表資料新旧会社東京都市家族旅行東西南北猫犬子供時間食事学校名前集合運動祭誕生結婚式"
@@ -26,7 +29,7 @@ _JAPANESE = (
 _CHINESE = (
     "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多"
     "定行学法所民得经十三之进着等部度家电力里如水化高自二理起小物现实加量都两体制机当使点从业本去把性好应开它合还因由其"
-    "照片图像文件新建夹相册旅游春夏秋冬花山海猫狗孩生日北京上海東西南北風景測試檔案圖照資料"
+    "长城市区路街村江河湖照片图像文件新建夹相册旅游春夏秋冬花山海猫狗孩生日北京上海東西南北風景測試檔案圖照資料"
 )
 _KOREAN = (
     "이다는가의을에지기고사하한로리나아도은자스어대인서시해정일그전주부라수장상만구보제여동성관오조과신소마선연원국공용모진안"
@@ -49,16 +52,26 @@ class _Encoding:
     common: str
     leads: range = range(0)
 
+    def text(self, raw: bytes) -> str:
+        """Decode bytes.
+
+        Raises:
+            UnicodeDecodeError: they are not in this encoding.
+        """
+        text = raw.decode(self.codec)
+        # a letter of cp864 is one of its forms at the beginning, in the middle or at the end of a word
+        return unicodedata.normalize("NFKC", text) if self.codec == "cp864" else text
+
     def value(self, c: str) -> float:
         """Return how plausible a single character is."""
         if unicodedata.category(c)[0] == "C":
             return _BROKEN
         if c in _PUNCTUATION:
             return _MARK
-        if not c.isalpha() or not re.match(self.script, unicodedata.name(c, "")):
+        if not _is_letter(c) or not re.match(self.script, unicodedata.name(c, "")):
             return _OTHER
         if not self.leads:
-            return _COMMON if c in self.common else _RARE
+            return _COMMON if c in self.common else _LESS_COMMON if self.script in _OF_MANY_LETTERS else _RARE
         if c in self.common:
             return _COMMON_PAIR
         raw = c.encode(self.codec)
@@ -79,60 +92,94 @@ _OTHERS = (
     _Encoding("cp1253", "GREEK", _GREEK),
     _Encoding("cp862", "HEBREW", _HEBREW),
     _Encoding("cp1255", "HEBREW", _HEBREW),
+    _Encoding("cp720", "ARABIC", _ARABIC),
+    _Encoding("cp864", "ARABIC", _ARABIC),
+    _Encoding("cp1256", "ARABIC", _ARABIC),
+    _Encoding("cp874", "THAI", _THAI),
     # level 1 of JIS X 0208, GB 2312 and Big5; the syllables of KS X 1001
     _Encoding("cp932", "CJK|HIRAGANA|KATAKANA", _JAPANESE, range(0x82, 0x98)),
+    _Encoding("euc_jp", "CJK|HIRAGANA|KATAKANA", _JAPANESE, range(0xA4, 0xD0)),
     _Encoding("gbk", "CJK", _CHINESE, range(0xB0, 0xD8)),
     _Encoding("big5", "CJK", _CHINESE, range(0xA4, 0xC7)),
     _Encoding("cp949", "HANGUL", _KOREAN, range(0xB0, 0xC9)),
 )
 _PUNCTUATION = frozenset("’‘“”–—…　、。「」『』【】（）［］～！？＿－＆：・々〜")
 _COMMON, _RARE, _MARK, _OTHER, _BROKEN = 3.0, 0.5, 1.0, -3.0, -6.0
+# alphabets of which many letters are neither frequent nor rare
+_OF_MANY_LETTERS, _LESS_COMMON = ("ARABIC", "THAI"), 2.0
 # a pair of bytes that fits says more than a byte that fits
 _COMMON_PAIR, _USUAL_PAIR = 4.0, 2.5
 # second bytes below belong to extensions of the standard
-_TRAIL = {"cp932": 0, "gbk": 0xA0, "big5": 0, "cp949": 0xA0}
+_TRAIL = {"cp932": 0, "euc_jp": 0xA0, "gbk": 0xA0, "big5": 0, "cp949": 0xA0}
 _UNLIKELY = -3.0
 # planes of Unicode that have no characters
 _NO_CHARACTERS = re.compile("[\U00040000-\U000dffff]")
 _NOT_ASCII = re.compile("[^\0-\x7f]")
 # how much the usual encoding of a source is preferred
 _USUAL = 0.5
-# characters that are looked at; more of them change nothing
-_SAMPLE = 2_000
+# characters that are looked at, of names in which they are few; more of them change nothing
+_SAMPLE, _SAMPLE_BYTES = 2_000, 1 << 17
 
 
-def decoded(names: Sequence[bytes], *, dos: bool = False) -> list[str]:
-    """Decode names; they are safe to encode as UTF-8 afterwards.
+def _go_on() -> None:
+    pass
+
+
+def decoded(names: Sequence[bytes], *, dos: bool = False, check: Callable[[], None] = _go_on) -> list[str]:
+    """Decode names; they are safe to encode as UTF-8 afterwards. The time is proportional to their length.
 
     Args:
         names: all names that come from the same place.
         dos: the code pages of DOS are likelier than those of Windows, as in ZIP archives without the UTF-8 flag.
+        check: called for each name; what it raises ends the decoding.
     """
-    foreign = [name for name in names if not _is_utf8(name)]
-    codec = _best(foreign, dos=dos) if foreign else "utf-8"
-    return [name.decode("utf-8" if _is_utf8(name) else codec) for name in names]
+    found: list[str | None] = []
+    for name in names:
+        check()
+        found.append(_utf8(name))
+    foreign = [name for name, text in zip(names, found, strict=True) if text is None]
+    others = iter(_best(foreign, check, dos=dos) if foreign else ())
+    return [next(others) if text is None else text for text in found]
 
 
-def _is_utf8(name: bytes) -> bool:
+def _utf8(name: bytes) -> str | None:
     try:
         text = name.decode("utf-8")
     except UnicodeDecodeError:
-        return False
+        return None
     # four letters of an old code page may have the form of a character, but not of one that exists
-    return not _NO_CHARACTERS.search(text)
+    return None if _NO_CHARACTERS.search(text) else text
 
 
-def _best(names: Sequence[bytes], *, dos: bool) -> str:
+def _best(names: Sequence[bytes], check: Callable[[], None], *, dos: bool) -> list[str]:
+    """Decode names with the encoding of the highest score that all of them are in."""
     order = (*_DOS, *_WINDOWS, *_OTHERS) if dos else (*_WINDOWS, *_DOS, *_OTHERS)
-    scores: dict[str, float] = {}
+    sample = _sample(names)
+    scores: dict[_Encoding, float] = {}
     for encoding in order:
-        try:
-            text = "\n".join(name.decode(encoding.codec) for name in names)
-        except UnicodeDecodeError:
-            continue
-        scores[encoding.codec] = _score(text, encoding) + (_USUAL if encoding is order[0] else 0)
-    # the code pages of DOS decode everything
-    return max(scores, key=lambda codec: scores[codec])
+        check()
+        with suppress(UnicodeDecodeError):
+            text = "\n".join(map(encoding.text, sample))
+            scores[encoding] = _score(text, encoding) + (_USUAL if encoding is order[0] else 0)
+    for encoding in sorted(scores, key=lambda encoding: -scores[encoding]):
+        found = []
+        with suppress(UnicodeDecodeError):
+            for name in names:
+                check()
+                found.append(encoding.text(name))
+            return found
+    raise AssertionError  # the code pages of DOS decode everything
+
+
+def _sample(names: Sequence[bytes]) -> list[bytes]:
+    """Return names from everywhere of so many bytes that more of them would change nothing."""
+    left, found = _SAMPLE_BYTES, []
+    for name in names[:: max(1, len(names) // _SAMPLE)]:
+        found.append(name)
+        left -= len(name)
+        if left < 0:
+            break
+    return found
 
 
 def _score(text: str, encoding: _Encoding) -> float:
@@ -144,6 +191,8 @@ def _score(text: str, encoding: _Encoding) -> float:
 def _in_place(text: str, at: int, encoding: _Encoding) -> float:
     """Return how much less plausible a character is for its neighbours."""
     c, before, after = text[at], text[at - 1 : at], text[at + 1 : at + 2]
+    if unicodedata.category(c) == "Mn":  # a vowel or accent
+        return 0 if before > "\x7f" and _is_letter(before) else 2 * _UNLIKELY
     if not c.isalpha():
         return 0
     unlikely: float = (c.isupper() and before.islower()) + (c.islower() and after.isupper())
@@ -153,5 +202,9 @@ def _in_place(text: str, at: int, encoding: _Encoding) -> float:
         # a capital abbreviation may touch a character of Chinese or Japanese
         unlikely += sum(n.isascii() and (n.islower() or (n.isupper() and c.isupper())) for n in (before, after))
     if not encoding.leads:
-        unlikely += not before.isalpha() and not after.isalpha()
+        unlikely += not _is_letter(before) and not _is_letter(after)
     return _UNLIKELY * unlikely
+
+
+def _is_letter(c: str) -> bool:
+    return c.isalpha() or unicodedata.category(c or " ") == "Mn"

@@ -34,8 +34,8 @@ class FileOutcome(BaseModel):
 
     ``added``: a new item. ``duplicate``: the collection already has it, nothing changed. ``updated``: an item has
     a new caption. ``rejected``: not added, for the reason in ``error``. ``ignored``: nothing that anybody means to
-    upload, such as previews and indexes that programs put into folders; ``remark`` says what. ``read``: a sheet or an
-    archive about which there is a remark; its rows or entries have outcomes of their own.
+    upload, such as previews and indexes that programs put into folders; ``remark`` says what. ``read``: a sheet, an
+    archive or a file of several pictures; its rows, entries or parts have outcomes of their own.
 
     Attributes:
         remark: what else there is to know about the file.
@@ -49,6 +49,17 @@ class FileOutcome(BaseModel):
     kind: ItemKind | None = None
     error: FileError | None = None
     remark: str | None = None
+
+
+def place(name: str, within: str | None) -> str | None:
+    """Return what people have to know of the place of a file, a row or a page, besides its name; None if nothing.
+
+    The name of a row or a page begins with that of its file.
+    """
+    file = name.rpartition(", ")[0]
+    if within is None or not within.endswith(file) or not file:
+        return within
+    return within[: -len(file)].removesuffix("/") or None
 
 
 def rejected(name: str, error: RetllmError) -> FileOutcome:

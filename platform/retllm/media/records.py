@@ -98,6 +98,26 @@ def parts_of(session: Session, collection_id: uuid.UUID, sha256: str) -> set[str
     return set(session.scalars(query.where(Item.state == ItemState.READY)))
 
 
+def first_parts(session: Session, collection_id: uuid.UUID, bases: Iterable[str]) -> dict[str, str]:
+    """Return for files of several pictures the name of their first part, by the last part of their name in lower case.
+
+    Args:
+        bases: last parts of names in lower case, with their suffix or without.
+    """
+    base = sa.func.lower(sa.func.substring(Source.name, "[^/]*$"))
+    bare = sa.func.regexp_replace(base, "[.][^.]*$", "")
+    wanted = sorted(set(bases))
+    query = (
+        sa.select(base, Item.name)
+        .join(Item, Item.source_id == Source.id)
+        .where(Source.collection_id == collection_id, Item.state == ItemState.READY)
+        .where(sa.or_(base.in_(wanted), bare.in_(wanted)))
+        # the first one is the last in the mapping
+        .order_by(sa.func.coalesce(Item.part["page"].as_float(), Item.part["seconds"].as_float()).desc())
+    )
+    return {row[0]: row[1] for row in session.execute(query)}
+
+
 def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uuid.UUID, bool]:
     """Set the captions of pictures; return for each existing picture whether its caption changed.
 

@@ -12,14 +12,17 @@ import re
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, BinaryIO, cast
 
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media import streams
 from retllm.media.name_encodings import decoded
+from retllm.media.names import clean_name
+from retllm.media.special_files import NO_FILE, pointed, resolved
 from retllm.media.unpacking import MAX_RATIO, SMALL
 from retllm.settings import Settings
 
@@ -45,9 +48,8 @@ _XZ_MEMORY = 96 << 20
 # a sparse file of GNU tar says here whether further blocks of its map follow, and a further block says it here
 _SPARSE_MORE, _SPARSE_NEXT = 482, 504
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
-_DESCRIPTIONS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
-# headers for the whole archive or about the target of a link, between a description and its file
-_ABOUT_OTHERS = (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK)
+_DESCRIPTIONS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
 # "D" is a folder with a list of its files, "V" the archive's label
 _FOLDERS = (tarfile.DIRTYPE, b"D", b"V")
 _WITHOUT_DATA = (
@@ -58,19 +60,16 @@ _WITHOUT_DATA = (
     tarfile.FIFOTYPE,
     tarfile.DIRTYPE,
 )
-_PATH, _SIZE, _SPARSE_NAME, _SPARSE = b"path", b"size", b"GNU.sparse.name", b"GNU.sparse."
+_PATH, _LINK, _SIZE, _SPARSE_NAME, _SPARSE = b"path", b"linkpath", b"size", b"GNU.sparse.name", b"GNU.sparse."
 _RECORD = re.compile(rb"(\d{1,8}) ([^=\0]+)=")
 _MAX_DIGITS = 20
 _REFUSED = {
-    tarfile.LNKTYPE: "The file is a link: pack the file that it points to.",
-    tarfile.SYMTYPE: "The file is a link: pack the file that it points to.",
     tarfile.GNUTYPE_SPARSE: "The file is sparse, which is not accepted: pack it again without --sparse.",
     b"M": "The file is continued from another volume: pack it whole.",
 }
 _LONG_NAME = f"The name has more than {_MAX_NAME:,} bytes: give the file a shorter one, and pack it again."
 # what a name that was cut may end with: a part of a character
 _PART = re.compile(rb"[\xc0-\xff]?[\x80-\xbf]{0,3}\Z")
-_NO_FILE = "The entry is not a regular file but a device, a pipe or the like: leave it out."
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +80,10 @@ class _File:
     start: int
     size: int
     refusal: str | None
+    link: bytes | None = None
+    """What it points to, if it is a link."""
+    hard: bool = False
+    """Whether that is a path from the root of the archive, not from the folder of the link."""
 
 
 class Packed:
@@ -101,22 +104,42 @@ class Packed:
 class Tar:
     """A tar whose headers could be read; see :class:`retllm.media.archives.Reader`."""
 
-    def __init__(self, stream: BinaryIO, files: list[_File]) -> None:
+    def __init__(
+        self, stream: BinaryIO, files: list[_File], plain: BinaryIO | None, check: Callable[[], None], *, is_cut: bool
+    ) -> None:
         self._stream = stream
         self._files = files
-        names = decoded([file.name for file in files])
+        self.rewritten = None if plain is None else partial(_rewound, plain)
+        links = {number: file.link for number, file in enumerate(files) if file.link is not None}
+        readable = decoded([*(file.name for file in files), *links.values()], check=check)
+        names, targets = readable[: len(files)], readable[len(files) :]
         self.files = [(name, file.size) for name, file in zip(names, files, strict=True)]
+        self.links = {
+            number: resolved((), target) if files[number].hard else pointed(names[number], target)
+            for number, target in zip(links, targets, strict=True)
+        }
+        self.remark = _remark(names) if is_cut else None
 
     def unpacked(self, number: int) -> Packed:
         """Return a stream of the file's bytes, which can be read once.
 
         Raises:
-            MediaRejected: it is a link, a device or the like, or sparse.
+            MediaRejected: it is a device or the like, or sparse.
         """
         file = self._files[number]
         if file.refusal is not None:
             raise MediaRejected(file.refusal)
         return Packed(self._stream, file.start, file.size)
+
+
+def _rewound(stream: BinaryIO) -> BinaryIO:
+    stream.seek(0)
+    return stream
+
+
+def _remark(names: Sequence[str]) -> str:
+    last = f" up to {clean_name(names[-1])!r}" if names else ""
+    return f"The tar was cut off: its files{last} were read, what follows is missing. Send it whole."
 
 
 def is_tar_archive(head: bytes) -> bool:
@@ -146,22 +169,37 @@ def opened(stream: BinaryIO, settings: Settings, stack: ExitStack, check: Callab
         check: called before each header; what it raises ends the reading.
 
     Raises:
-        MediaRejected: it can't be read, is larger than its headers say, or is a compressed file of another kind.
+        MediaRejected: it can't be read, has no whole file, or is a compressed file of another kind.
         TooLarge: it has too many headers or too long ones, or unpacks to more than ``max_archive_bytes``.
     """
     head = streams.head(stream)
+    plain, is_cut = None, False
     if is_compressed(head):
-        stream = streams.watched(_decompressed(stream, head, settings, stack), check)
+        plain, is_cut = _decompressed(stream, head, settings, stack)
+        stream = streams.watched(plain, check)
         if not _is_plain(streams.head(stream)):
-            raise MediaRejected("The file is compressed but no tar archive: unpack it first.")
-    return Tar(stream, list(_files(stream, settings)))
+            raise _damaged() if is_cut else MediaRejected("The file is compressed but no tar archive: unpack it first.")
+    files: list[_File] = []
+    try:
+        for file in _files(stream, settings):
+            files.append(file)
+    except _Cut as error:
+        is_cut = True
+        if not files:
+            raise _damaged() from error
+    return Tar(stream, files, plain, check, is_cut=is_cut)
+
+
+class _Cut(Exception):
+    """The archive ends before it should."""
 
 
 def _damaged() -> MediaRejected:
     return MediaRejected("The tar can't be read because it is damaged or truncated: pack it again.")
 
 
-def _decompressed(stream: BinaryIO, head: bytes, settings: Settings, stack: ExitStack) -> BinaryIO:
+def _decompressed(stream: BinaryIO, head: bytes, settings: Settings, stack: ExitStack) -> tuple[BinaryIO, bool]:
+    """Return the tar, and whether its end is missing."""
     reader: Callable[[BinaryIO], Iterator[bytes]] = _xz
     if head.startswith(b"\x1f\x8b"):
         reader = _gzip
@@ -187,20 +225,24 @@ def _decompressed(stream: BinaryIO, head: bytes, settings: Settings, stack: Exit
                     limit=settings.max_archive_bytes,
                 )
             copy.write(data)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except EOFError:  # all that comes before it is sound
+        return cast("BinaryIO", copy), True
+    except (OSError, zlib.error, lzma.LZMAError) as error:
         raise _damaged() from error
-    return cast("BinaryIO", copy)
+    return cast("BinaryIO", copy), False
 
 
 def _gzip(stream: BinaryIO) -> Iterator[bytes]:
     with gzip.GzipFile(fileobj=cast("IO[bytes]", stream)) as reader:
-        while data := reader.read(_STEP):
+        # what comes before an error is not lost
+        while data := reader.read1(_STEP):
             yield data
 
 
 def _bzip2(stream: BinaryIO) -> Iterator[bytes]:
     with bz2.BZ2File(cast("IO[bytes]", stream)) as reader:
-        while data := reader.read(_STEP):
+        # what comes before an error is not lost
+        while data := reader.read1(_STEP):
             yield data
 
 
@@ -218,7 +260,8 @@ def _files(stream: BinaryIO, settings: Settings) -> Iterator[_File]:
     """Yield the files in order, without folders.
 
     Raises:
-        MediaRejected: a header is damaged, or the archive ends before its last file does.
+        MediaRejected: a header is damaged.
+        _Cut: the archive ends before its last file does.
         TooLarge: there are too many headers, or their descriptions or names are too long together.
     """
     length = streams.length(stream)
@@ -232,18 +275,20 @@ def _files(stream: BinaryIO, settings: Settings) -> Iterator[_File]:
             return
         at = _after_header(stream, at, info)
         size = 0 if info.type in _WITHOUT_DATA else _size(described.get(_SIZE), info.size)
-        if not 0 <= size <= length - at:
+        if size < 0:
             raise _damaged()
+        if size > length - at:
+            raise _Cut
         if info.type in _DESCRIPTIONS:
             data = _described(stream, at, size)
             descriptions -= size + _RECORD_COST * data.count(b"=")
             if descriptions < 0:
                 raise _too_long("attributes", settings)
             described |= _description(info, data)
-        elif info.type not in _ABOUT_OTHERS:
+        elif info.type != tarfile.XGLTYPE:
             if info.type not in _FOLDERS:
                 file = _file(info, at, size, described)
-                names -= len(file.name)
+                names -= len(file.name) + len(file.link or b"")
                 if names < 0:
                     raise _too_long("names", settings)
                 yield file
@@ -270,6 +315,8 @@ def _header(stream: BinaryIO, at: int, length: int) -> tarfile.TarInfo | None:
         return None
     stream.seek(at)
     block = stream.read(_BLOCK)
+    if len(block) < _BLOCK:
+        raise _Cut
     if block == bytes(_BLOCK):
         return None
     try:
@@ -309,6 +356,8 @@ def _description(info: tarfile.TarInfo, data: bytes) -> dict[bytes, bytes]:
     """Return what a header says of the next file, by the keywords of POSIX.1-2001 (pax); of others nothing is kept."""
     if info.type == tarfile.GNUTYPE_LONGNAME:
         return {_PATH: data.partition(b"\0")[0][: _MAX_NAME + 1]}
+    if info.type == tarfile.GNUTYPE_LONGLINK:
+        return {_LINK: data.partition(b"\0")[0][: _MAX_NAME + 1]}
     found: dict[bytes, bytes] = {}
     at = 0
     # each record is its own length, a keyword and a value: "30 mtime=1700000000.123456789\n"
@@ -317,7 +366,7 @@ def _description(info: tarfile.TarInfo, data: bytes) -> dict[bytes, bytes]:
         if length <= len(match[0]) or at + length > len(data):
             raise _damaged()
         keyword = match[2]
-        if keyword in (_PATH, _SIZE, _SPARSE_NAME):
+        if keyword in (_PATH, _LINK, _SIZE, _SPARSE_NAME):
             found[keyword] = data[match.end() : min(at + length - 1, match.end() + _MAX_NAME + 1)]
         if keyword.startswith(_SPARSE):
             found[_SPARSE] = b""
@@ -328,9 +377,11 @@ def _description(info: tarfile.TarInfo, data: bytes) -> dict[bytes, bytes]:
 def _file(info: tarfile.TarInfo, at: int, size: int, described: dict[bytes, bytes]) -> _File:
     in_header = info.name.encode("utf-8", "surrogateescape")
     name = described.get(_SPARSE_NAME) or described.get(_PATH) or in_header
-    refusal = None if info.type in _REGULAR else _REFUSED.get(info.type, _NO_FILE)
+    refusal = None if info.type in (*_REGULAR, *_LINKS) else _REFUSED.get(info.type, NO_FILE)
+    link = described.get(_LINK) or info.linkname.encode("utf-8", "surrogateescape")
     if _SPARSE in described:
         refusal = _REFUSED[tarfile.GNUTYPE_SPARSE]
     if len(name) > _MAX_NAME:
         name, refusal = _PART.sub(b"", name[:_MAX_NAME], count=1), _LONG_NAME
-    return _File(name, at, size, refusal)
+        return _File(name, at, size, refusal)
+    return _File(name, at, size, refusal, link if info.type in _LINKS else None, info.type == tarfile.LNKTYPE)

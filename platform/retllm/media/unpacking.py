@@ -14,23 +14,23 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from retllm.errors import MediaRejected
-from retllm.media.zip_directory import ZipEntry
+from retllm.media.special_files import NO_FILE
+from retllm.media.zip_directory import IN_ZIP64, ZipEntry
 
 # APPNOTE.TXT 6.3.10, section 4.3.7: signature, version, flags, method, time, date, CRC, both sizes, both lengths
-_LOCAL = struct.Struct("<4s5H3L2H")
-_SIGNATURE = b"PK\x03\x04"
+LOCAL = struct.Struct("<4s5H3L2H")
+LOCAL_SIGNATURE = b"PK\x03\x04"
 # section 4.4.4: encryption of the entry, strong encryption, encrypted headers
-_ENCRYPTED = 0x1 | 0x40 | 0x2000
-_DESCRIPTOR = 0x8
+ENCRYPTED = 0x1 | 0x40 | 0x2000
+DESCRIPTOR = 0x8
 _PATCH = 0x20
-_IN_ZIP64 = 0xFFFFFFFF  # the size is in a ZIP64 extra field
 # maximum compression ratio: pictures have about 1, texts 10 to 20, drawn bitmaps about 100, and ZIP bombs 1,000 or more
 MAX_RATIO = 200
 # files up to this size may have any ratio
 SMALL = 1 << 20
 _STEP = 1 << 16
 # section 4.4.5: methods of compression, and those other than Deflate that common tools offer
-_STORED, _DEFLATED = 0, 8
+_STORED, DEFLATED = 0, 8
 _METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
 
 
@@ -49,18 +49,18 @@ def locate(stream: BinaryIO, entry: ZipEntry) -> EntryLocation:
     """Locate the entry by its local header."""
     start = entry.offset
     stream.seek(start)
-    head = stream.read(_LOCAL.size)
-    if len(head) < _LOCAL.size or not head.startswith(_SIGNATURE):
-        data = start + _LOCAL.size
+    head = stream.read(LOCAL.size)
+    if len(head) < LOCAL.size or not head.startswith(LOCAL_SIGNATURE):
+        data = start + LOCAL.size
         return EntryLocation(start, data, data + entry.packed, agrees=False)
-    _, _, flags, method, _, _, crc, packed, unpacked, name, extra = _LOCAL.unpack(head)
-    data = start + _LOCAL.size + name + extra
+    _, _, flags, method, _, _, crc, packed, unpacked, name, extra = LOCAL.unpack(head)
+    data = start + LOCAL.size + name + extra
     # not read if it is longer, because many entries may state one long header
     agrees = name == len(entry.name) and stream.read(name) == entry.name and method == entry.method
-    agrees = agrees and not (flags ^ entry.flags) & _ENCRYPTED
-    if not (flags | entry.flags) & _DESCRIPTOR:
+    agrees = agrees and not (flags ^ entry.flags) & ENCRYPTED
+    if not (flags | entry.flags) & DESCRIPTOR:
         agrees = agrees and crc == entry.crc
-        agrees = agrees and packed in (entry.packed, _IN_ZIP64) and unpacked in (entry.size, _IN_ZIP64)
+        agrees = agrees and packed in (entry.packed, IN_ZIP64) and unpacked in (entry.size, IN_ZIP64)
     return EntryLocation(start, data, data + entry.packed, agrees)
 
 
@@ -81,21 +81,18 @@ def check(entry: ZipEntry, place: EntryLocation) -> None:
     """Reject an entry that must not be unpacked.
 
     Raises:
-        MediaRejected: the entry is encrypted, a link, a device or the like, not compressed with Deflate, or a ZIP bomb,
-            or its local header differs from the directory.
+        MediaRejected: the entry is encrypted, a device or the like, not compressed with Deflate, or a ZIP bomb, or its
+            local header differs from the directory.
     """
-    if entry.flags & _ENCRYPTED:
+    if entry.flags & ENCRYPTED:
         raise MediaRejected("The file is encrypted: pack it again without a password.")
-    kind = stat.S_IFMT(entry.attributes >> 16)
-    if kind == stat.S_IFLNK:
-        raise MediaRejected("The file is a link: pack the file that it points to.")
-    if kind not in (0, stat.S_IFREG):
-        raise MediaRejected("The entry is not a regular file but a device, a pipe or the like: leave it out.")
+    if stat.S_IFMT(entry.attributes >> 16) not in (0, stat.S_IFREG, stat.S_IFLNK):
+        raise MediaRejected(NO_FILE)
     if not place.agrees:
         raise MediaRejected("The file is damaged inside the ZIP (its two headers disagree): pack it again.")
     if entry.flags & _PATCH:
         raise MediaRejected("The entry is a patch of another file: pack the whole file.")
-    if entry.method not in (_STORED, _DEFLATED):
+    if entry.method not in (_STORED, DEFLATED):
         method = _METHODS.get(entry.method, f"method {entry.method}")
         raise MediaRejected(f"The file is compressed with {method}, which is not accepted: zip it again with Deflate.")
     if entry.size > SMALL and entry.size > MAX_RATIO * entry.packed:

@@ -6,7 +6,7 @@ The standard library's reader refuses a whole archive for one name that is not i
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -24,10 +24,12 @@ _COMMENT = 65535
 _BYTES_PER_FILE = 512
 _BYTES_MORE = 1 << 20
 # section 4.5.3: sizes and offset that do not fit into 32 bits
-_ZIP64 = 0x0001
-_IN_ZIP64 = 0xFFFFFFFF
+ZIP64 = 0x0001
+IN_ZIP64 = 0xFFFFFFFF
+"""A size or an offset that is in the ZIP64 field of the entry."""
 _EXTRA_HEAD = struct.Struct("<2H")
 _NO_DISK = (0, 0xFFFF)
+_LONGEST_EXTRA = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +49,30 @@ class ZipEntry:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """All entries, and the offset at which the directory begins."""
+    """All entries, the offset at which the directory begins, and how much other data precedes the first entry."""
 
     entries: list[ZipEntry]
     start: int
+    shift: int
 
 
-def read_directory(stream: BinaryIO, settings: Settings) -> Directory:
-    """Read the directory of a ZIP, which may come after other data.
+def directory_limit(settings: Settings) -> int:
+    """Return the size of the largest directory that is read."""
+    return settings.max_archive_files * _BYTES_PER_FILE + _BYTES_MORE
+
+
+def read_directory(stream: BinaryIO, settings: Settings) -> Directory | None:
+    """Read the directory of a ZIP, which may come after other data; None if it is not there.
 
     Raises:
         MediaRejected: it can't be read, or is that of an archive in several parts.
         TooLarge: it is larger than that of ``max_archive_files`` files; it is not read then.
     """
-    size, offset, location = _end(stream)
-    if size > settings.max_archive_files * _BYTES_PER_FILE + _BYTES_MORE:
+    found = _end(stream)
+    if found is None:
+        return None
+    size, offset, location = found
+    if size > directory_limit(settings):
         raise TooLarge(
             f"The ZIP contains more files than RETLLM_MAX_ARCHIVE_FILES allows ({settings.max_archive_files:,}): "
             "send it in parts.",
@@ -69,21 +80,21 @@ def read_directory(stream: BinaryIO, settings: Settings) -> Directory:
         )
     start = location - size
     if start < 0:
-        raise _broken()
+        raise broken()
     stream.seek(start)
     # offsets count from the first byte of the archive, which other data may precede
-    return Directory(list(_entries(stream.read(size), start - offset)), start)
+    return Directory(list(_entries(stream.read(size), start - offset)), start, start - offset)
 
 
-def _end(stream: BinaryIO) -> tuple[int, int, int]:
-    """Return size and offset of the directory, and where the record begins that follows it."""
+def _end(stream: BinaryIO) -> tuple[int, int, int] | None:
+    """Return size and offset of the directory, and where the record begins that follows it; None without one."""
     length = streams.length(stream)
     first = max(0, length - _END.size - _COMMENT)
     stream.seek(first)
     tail = stream.read(_END.size + _COMMENT)
     position = tail.rfind(b"PK\x05\x06")
     if position < 0 or len(tail) - position < _END.size:
-        raise _broken()
+        return None
     _, disk, disk_of_directory, _, _, size, offset, _ = _END.unpack_from(tail, position)
     if disk not in _NO_DISK or disk_of_directory not in _NO_DISK:
         raise MediaRejected("The ZIP is the last part of several: join them to one ZIP, or pack the files again.")
@@ -101,23 +112,23 @@ def _entries(directory: bytes, shift: int) -> Iterator[ZipEntry]:
     at = 0
     while at < len(directory):
         if len(directory) - at < _ENTRY.size or not directory.startswith(b"PK\x01\x02", at):
-            raise _broken()
+            raise broken()
         fields = _ENTRY.unpack_from(directory, at)
         _, _, _, flags, method, _, _, crc, packed, size, name, extra, comment, _, _, attributes, offset = fields
         at += _ENTRY.size
         if at + name + extra + comment > len(directory):
-            raise _broken()
+            raise broken()
         more = directory[at + name : at + name + extra]
-        size, packed, offset = _in_64_bits(more, [size, packed, offset])
+        size, packed, offset = in_64_bits(more, [size, packed, offset])
         yield ZipEntry(directory[at : at + name], flags, method, crc, packed, size, attributes, offset + shift, more)
         at += name + extra + comment
 
 
-def _in_64_bits(extra: bytes, values: list[int]) -> list[int]:
+def in_64_bits(extra: bytes, values: list[int]) -> list[int]:
     """Replace the values that are too large for 32 bits by those of the extra field, in its order."""
-    field = next((data for kind, data in extra_fields(extra) if kind == _ZIP64), b"")
+    field = next((data for kind, data in extra_fields(extra) if kind == ZIP64), b"")
     for number, value in enumerate(values):
-        if value == _IN_ZIP64 and len(field) >= 8:
+        if value == IN_ZIP64 and len(field) >= 8:
             values[number] = int.from_bytes(field[:8], "little")
             field = field[8:]
     return values
@@ -133,5 +144,24 @@ def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
         at += size
 
 
-def _broken() -> MediaRejected:
+def written(entries: Sequence[ZipEntry], start: int) -> bytes:
+    """Return a directory of these entries, to stand at ``start``; all numbers of ZIP64 are in it."""
+    directory = bytearray()
+    for entry in entries:
+        numbers = (entry.size, entry.packed, entry.offset)
+        kept = b"".join(
+            _EXTRA_HEAD.pack(kind, len(data)) + data for kind, data in extra_fields(entry.extra) if kind != ZIP64
+        )
+        extra = _EXTRA_HEAD.pack(ZIP64, 24) + struct.pack("<3Q", *numbers)
+        extra += kept if len(kept) + len(extra) <= _LONGEST_EXTRA else b""
+        head = (45, 45, entry.flags, entry.method, 0, 0, entry.crc, IN_ZIP64, IN_ZIP64, len(entry.name), len(extra))
+        directory += _ENTRY.pack(b"PK\x01\x02", *head, 0, 0, 0, entry.attributes, IN_ZIP64) + entry.name + extra
+    size, count = len(directory), len(entries)
+    end = _END64.pack(b"PK\x06\x06", _END64.size - 12, 45, 45, 0, 0, count, count, size, start)
+    end += _LOCATOR64.pack(b"PK\x06\x07", 0, start + size, 1)
+    return bytes(directory + end + _END.pack(b"PK\x05\x06", 0, 0, *(0xFFFF,) * 2, *(IN_ZIP64,) * 2, 0))
+
+
+def broken() -> MediaRejected:
+    """Return the error for a ZIP that can't be read."""
     return MediaRejected("The ZIP can't be read because it is damaged or truncated: pack it again.")

@@ -6,14 +6,19 @@ import stat
 import struct
 import zlib
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
 from typing import BinaryIO
 
-from retllm.errors import MediaRejected
-from retllm.media import unpacking
+from retllm.errors import MediaRejected, TooLarge
+from retllm.media import streams, unpacking
+from retllm.media import zip_recovery as recovery
 from retllm.media.name_encodings import decoded
+from retllm.media.names import clean_name
+from retllm.media.special_files import pointed
 from retllm.media.unpacking import EntryLocation, are_apart, locate
-from retllm.media.zip_directory import ZipEntry, extra_fields, read_directory
+from retllm.media.zip_directory import ZipEntry, broken, extra_fields, read_directory
 from retllm.settings import Settings
 
 # an archive that was to be split, but fits into one file, begins with the mark of the first part or of none
@@ -26,6 +31,8 @@ _UNICODE_PATH = 0x7075
 _PATH_HEAD = struct.Struct("<BL")
 # section 4.4.15: the attribute of a folder in MS-DOS
 _DOS_FOLDER = 0x10
+# bytes of what a link points to, as many as systems allow
+_MAX_LINK = 4096
 _OFFICE = b"[Content_Types].xml"
 # entries that make a ZIP the container of a document or program
 _DOCUMENTS = {
@@ -46,19 +53,36 @@ _OFFICE_FOLDERS = {
 class Zip:
     """A ZIP whose directory could be read; see :class:`retllm.media.archives.Reader`."""
 
-    def __init__(self, stream: BinaryIO, entries: Sequence[ZipEntry], end: int) -> None:
+    def __init__(self, stream: BinaryIO, entries: Sequence[ZipEntry], end: int, check: Callable[[], None]) -> None:
+        self.remark: str | None = None
+        self.rewritten: Callable[[], BinaryIO] | None = None
         self._stream = stream
         self._places = _places(stream, entries, end)
         self._entries: list[ZipEntry] = []
         self.files: list[tuple[str, int]] = []
-        names = _names(entries)
+        self.links: dict[int, str | None] = {}
+        names = _names(entries, check)
         # some tools join names by backslashes
         paths = [name.replace("\\", "/") for name in names]
         ordered = sorted(paths)
         for entry, name, path in zip(entries, names, paths, strict=True):
             if not _is_folder(entry, path, ordered):
+                if stat.S_IFMT(entry.attributes >> 16) == stat.S_IFLNK:
+                    self._add_link(entry, path)
                 self._entries.append(entry)
                 self.files.append((name, entry.size))
+
+    def _add_link(self, entry: ZipEntry, path: str) -> None:
+        """Note what a link points to; one that can't be read has its reason when it is unpacked."""
+        with suppress(MediaRejected):
+            target = b""
+            if entry.size <= _MAX_LINK:
+                place = self._places[entry.offset]
+                unpacking.check(entry, place)
+                unpacked = unpacking.Unpacked(self._stream, entry, place)
+                while data := unpacked.read(_MAX_LINK):
+                    target += data
+            self.links[len(self.files)] = pointed(path, target.decode(errors="replace")) if target else None
 
     def unpacked(self, number: int) -> unpacking.Unpacked:
         """Return a stream of the file's bytes, which can be read once.
@@ -72,17 +96,57 @@ class Zip:
         return unpacking.Unpacked(self._stream, entry, place)
 
 
-def opened(stream: BinaryIO, settings: Settings) -> Zip:
-    """Read the directory of a ZIP.
+def opened(stream: BinaryIO, settings: Settings, stack: ExitStack, check: Callable[[], None]) -> Zip:
+    """Read the directory of a ZIP; of one that was cut off, find the files that are whole.
+
+    Args:
+        stack: closes temporary files.
+        check: called for each name; what it raises ends the reading.
 
     Raises:
         MediaRejected: the ZIP can't be read, its files share bytes, or it contains a document (docx, epub, jar).
         TooLarge: the directory is larger than that of ``max_archive_files`` files.
     """
     directory = read_directory(stream, settings)
-    if (document := _document(directory.entries)) is not None:
+    head = streams.head(stream, len(_FILE) + 4)
+    first = len(_SPLIT[0]) if head.startswith(_SPLIT) else 0
+    # the directory of a ZIP that is the last file in a cut one is not that of the outer one
+    if directory is None or (directory.shift > first and head.startswith(_FILE, first)):
+        found = recovery.recovered(stream, first, settings)
+        if not found.entries:
+            raise broken()
+        archive = Zip(stream, _checked(found.entries), found.end, check)
+        archive.rewritten = partial(recovery.rewritten, stream, found, stack, check)
+        archive.remark = _remark(archive.files, found)
+        return archive
+    return Zip(stream, _checked(directory.entries), directory.start, check)
+
+
+def _remark(files: Sequence[tuple[str, int]], found: recovery.Recovered) -> str:
+    if found.is_complete:
+        return "The ZIP was cut off in its directory; all its files could be read."
+    last = f" up to {clean_name(files[-1][0])!r}" if files else ""
+    return f"The ZIP was cut off or is damaged: its files{last} were read, what follows is missing. Send it whole."
+
+
+def check_no_document(stream: BinaryIO, settings: Settings) -> None:
+    """Check that a file that begins like an archive is no document in ZIP format.
+
+    Raises:
+        MediaRejected: it is one; the message names it.
+    """
+    try:
+        directory = read_directory(stream, settings)
+    except (MediaRejected, TooLarge):
+        return
+    if directory is not None:
+        _checked(directory.entries)
+
+
+def _checked(entries: Sequence[ZipEntry]) -> Sequence[ZipEntry]:
+    if (document := _document(entries)) is not None:
         raise MediaRejected(f"The file is {document}.")
-    return Zip(stream, directory.entries, directory.start)
+    return entries
 
 
 def _document(entries: Sequence[ZipEntry]) -> str | None:
@@ -104,14 +168,14 @@ def _places(stream: BinaryIO, entries: Sequence[ZipEntry], end: int) -> dict[int
     raise MediaRejected("The files in the ZIP overlap each other or its directory: pack it again.")
 
 
-def _names(entries: Sequence[ZipEntry]) -> list[str]:
+def _names(entries: Sequence[ZipEntry], check: Callable[[], None]) -> list[str]:
     """Return the entries' names: Unicode where an entry says so, the others decoded all alike.
 
     The standard says code page 437 for those, but tools write UTF-8 or the code page of their system.
     """
     names = [_stated(entry) for entry in entries]
     raw = [entry.name for entry, name in zip(entries, names, strict=True) if name is None]
-    guessed = iter(decoded(raw, dos=True))
+    guessed = iter(decoded(raw, dos=True, check=check))
     # the standard library cuts a name at NUL too
     return [(next(guessed) if name is None else name).partition("\0")[0] for name in names]
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import ItemState
 from retllm.db.searches import Search
 from retllm.db.tables import Item, Source
-from retllm.db.uploads import FilePart, UploadFile
+from retllm.db.uploads import UNPACKED, FilePart, UploadFile
 from retllm.errors import NotFound
 from retllm.media.storage import Storage
 from retllm.queue.violations import Violation
@@ -63,7 +63,8 @@ def _named(session: Session, sample: int | None) -> Iterator[_NamedFile]:
     for source, key, sha256 in session.execute(_sampled(sources, sample)).all():
         yield _NamedFile(f"source {source}", key, sha256)
 
-    uploaded = sa.select(UploadFile.id, UploadFile.file_key, UploadFile.sha256).where(UploadFile.file_key.is_not(None))
+    received = sa.case((UploadFile.file_key.not_like(f"%{UNPACKED}"), UploadFile.sha256))
+    uploaded = sa.select(UploadFile.id, UploadFile.file_key, received).where(UploadFile.file_key.is_not(None))
     for file, key, sha256 in session.execute(_sampled(uploaded, sample)).all():
         yield _NamedFile(f"file {file}", key, sha256)
 
@@ -103,4 +104,5 @@ def orphans(session: Session, storage: Storage) -> list[str]:
     pictures = (Item.picture_key, Item.thumbnail_key, Item.copy_key, Search.query_picture_key)
     columns = (*pictures, Source.file_key, UploadFile.file_key, FilePart.file_key)
     named = {key for column in columns for key in session.scalars(sa.select(column).where(column.is_not(None)))}
-    return sorted(stored - named)
+    # the other form of an archive whose listing did not end goes with it
+    return sorted(key for key in stored if key not in named and key.removesuffix(UNPACKED) not in named)

@@ -14,11 +14,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
 from retllm.errors import StackError
 
-log = structlog.get_logger(__name__)
 ACCOUNT_NAME = "pgserver"
 
 
@@ -66,10 +63,12 @@ def _create_account() -> pwd.struct_passwd:
         ) from None
 
 
-def allow_search(path: Path) -> None:
-    """Give every account search permission on the parent folders of `path`; for root only."""
+def allow_search(path: Path) -> list[Path]:
+    """Give every account search permission on the parent folders of `path`, for root only; return those without it."""
+    changed = []
     for folder in path.resolve().parents:
         mode = stat.S_IMODE(folder.stat().st_mode)
         if not mode & stat.S_IXOTH:
             folder.chmod(mode | stat.S_IXOTH)
-            log.warning("search permission added for PostgreSQL's account", folder=str(folder), account=ACCOUNT_NAME)
+            changed.append(folder)
+    return changed

@@ -15,18 +15,16 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import filelock
-import structlog
 
 from retllm.errors import StackError
 from retllm.settings import Settings
 from retllm.stack import commands, postgres, redis
+from retllm.stack.account import ACCOUNT_NAME
 from retllm.stack.child import Child, ProcessSpec
 from retllm.stack.leftovers import STACK_VARIABLE, StackRecord, created_at, end_stack, record_path
 from retllm.stack.network import base_url, choose_port
 from retllm.stack.stages import platform_stages
 from retllm.stack.supervisor import Supervisor
-
-log = structlog.get_logger(__name__)
 
 SERVERS = frozenset({"postgres", "redis"})
 PLATFORM = frozenset({"migrate", "web", "dispatch", *commands.QUEUES})
@@ -231,7 +229,7 @@ class LocalStack:
         if previous is not None:
             ended = end_stack(previous)
             if ended:
-                log.warning("ended processes that a killed stack left", processes=ended)
+                self._notify(f"{', '.join(ended)} of a killed stack ended")
         self._record = StackRecord(stack=uuid.uuid4().hex, pid=os.getpid(), created=created_at(os.getpid()))
         self._record.write(self._record_path)
 
@@ -301,7 +299,8 @@ class LocalStack:
 
     def _start_postgres(self) -> None:
         server = self._postgres = postgres.EmbeddedPostgres(self.home, durable=self._durable)
-        server.prepare()
+        for folder in server.prepare():
+            self._notify(f"every account may pass through {folder} now, as that of PostgreSQL ({ACCOUNT_NAME}) has to")
         self._stage(server.spec(self._fresh_log("postgres"), self.environment()))
         server.ensure_database()
         self._database_url = server.url

@@ -154,24 +154,27 @@ class EmbeddedPostgres:
     def _url(self, database: str) -> str:
         return f"postgresql+psycopg://postgres@/{database}?host={quote(str(self.sockets), safe='/')}"
 
-    def prepare(self) -> None:
+    def prepare(self) -> list[Path]:
         """Create the data folder at the first start; end a server that an earlier stack left running on it.
+
+        Returns the folders that PostgreSQL's account may search from now on, if this process runs as root.
 
         Raises:
             StackError: the programs are missing, or the folder has another version or can't be created.
         """
         programs = find_programs()
+        opened: list[Path] = []
         self._account = postgres_account()
         if self._account is not None:
             self.data.parent.mkdir(parents=True, exist_ok=True)
-            allow_search(self.data)
-            allow_search(programs / "postgres")
+            opened = allow_search(self.data) + allow_search(programs / "postgres")
         if not self.data.exists():
             self._initialise(programs)
         self.check_version()
         if self.sockets != self.data:
             self._make_private(self.sockets)
         self._clear_lock()
+        return opened
 
     def check_version(self) -> None:
         """Raise StackError if the data folder exists and this version can't use it."""

@@ -14,9 +14,10 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import FileStatus, Stage
 from retllm.db.many import insert_many
 from retllm.db.tables import Job, new_id
-from retllm.db.uploads import UploadFile
+from retllm.db.uploads import UNPACKED, UploadFile
 from retllm.errors import MediaRejected, NotFound, TooLarge
-from retllm.media import archives
+from retllm.media import archives, streams
+from retllm.media.ingest import delete_files
 from retllm.media.sheets.batches import batches
 from retllm.queue import lifecycle
 from retllm.queue.claim import complete
@@ -26,12 +27,12 @@ from retllm.uploads.receive import rejection
 
 UNIT_ENTRIES = 64
 """Entries in one unit; each unit reads the directory of the archive once."""
-UNITS_OF_PACKED = 8
-"""Units of a compressed tar at most: each unit unpacks the whole archive."""
 
 
 def unpack(context: WorkerContext, held: LeasedUnit, files: Sequence[UploadFile]) -> list[Notification]:
     """Make a row for each entry of archives, and units for them.
+
+    A compressed tar is unpacked once here, and kept without compression from then on.
 
     Raises:
         StaleClaim, JobCancelled: while an archive is listed, or at the end.
@@ -41,10 +42,10 @@ def unpack(context: WorkerContext, held: LeasedUnit, files: Sequence[UploadFile]
     outcomes: dict[UUID, dict[str, Any]] = {}
     for file in files:
         try:
-            entries, packed = _entries(context, held, file)
+            entries, outcomes[file.id] = _listed(context, held, file)
             found += entries
-            payloads += _payloads(entries, packed)
-            outcomes[file.id] = {"status": FileStatus.READ}
+            ids = [str(entry["id"]) for entry in entries if entry["status"] is FileStatus.WAITING]
+            payloads += [{"items": some} for some in batches(ids, UNIT_ENTRIES)]
         except (MediaRejected, TooLarge) as error:
             outcomes[file.id] = rejection(error)
 
@@ -55,49 +56,54 @@ def unpack(context: WorkerContext, held: LeasedUnit, files: Sequence[UploadFile]
             session.execute(sa.update(UploadFile).where(UploadFile.id == file_id).values(**columns))
         return lifecycle.append_units(session, job, Stage.MEDIA, payloads)
 
-    return complete(context.sessions, held.claim, write)
+    notified = complete(context.sessions, held.claim, write)
+    delete_files(context.storage, [_key(file) for file in files if "file_key" in outcomes[file.id]])
+    return notified
 
 
-def _payloads(entries: Sequence[dict[str, Any]], packed: bool) -> list[dict[str, Any]]:
-    """Return the payloads of the units of one archive."""
-    ids = [str(entry["id"]) for entry in entries if entry["status"] is FileStatus.WAITING]
-    size = max(UNIT_ENTRIES, -(-len(ids) // UNITS_OF_PACKED)) if packed else UNIT_ENTRIES
-    return [{"items": some} for some in batches(ids, size)]
-
-
-def _entries(context: WorkerContext, held: LeasedUnit, file: UploadFile) -> tuple[list[dict[str, Any]], bool]:
-    """Return the rows of an archive's entries, and whether it has to be unpacked as a whole."""
+def _listed(context: WorkerContext, held: LeasedUnit, file: UploadFile) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the rows of an archive's entries, and the columns of the archive."""
     with ExitStack() as stack:
-        stream = stack.enter_context(context.storage.open(_key(file)))
+        key = _key(file)
+        stream = stack.enter_context(context.storage.open(key))
         archive = stack.enter_context(archives.opened(stream, context.settings, held.lease.check))
         if not archive.entries and not archive.ignored:
             raise MediaRejected("The archive contains no files.")
-        base = {"job_id": file.job_id, "parent_id": file.id}
-        entries = [
-            {
-                **base,
-                "id": new_id(),
-                "entry": number,
-                "name": entry.name,
-                "size_bytes": entry.file_size,
-                "status": FileStatus.WAITING,
-                "remark": None,
-            }
-            for number, entry in enumerate(archive.entries)
-        ]
-        clutter = [
-            {
-                **base,
-                "id": new_id(),
-                "entry": None,
-                "name": outcome.name,
-                "size_bytes": None,
-                "status": FileStatus.IGNORED,
-                "remark": outcome.remark,
-            }
-            for outcome in archive.ignored
-        ]
-        return entries + clutter, archive.packed_as_one
+        columns: dict[str, Any] = {"status": FileStatus.READ, "remark": archive.remark}
+        if archive.rewritten is not None:
+            columns["file_key"] = key + UNPACKED
+            # other attempts store the same bytes
+            context.storage.put(columns["file_key"], streams.watched(archive.rewritten(), held.lease.check))
+        return _rows(file, archive), columns
+
+
+def _rows(file: UploadFile, archive: archives.Archive) -> list[dict[str, Any]]:
+    base = {"job_id": file.job_id, "parent_id": file.id}
+    entries = [
+        {
+            **base,
+            "id": new_id(),
+            "entry": number,
+            "name": entry.name,
+            "size_bytes": entry.file_size,
+            "status": FileStatus.WAITING,
+            "remark": None,
+        }
+        for number, entry in enumerate(archive.entries)
+    ]
+    clutter = [
+        {
+            **base,
+            "id": new_id(),
+            "entry": None,
+            "name": outcome.name,
+            "size_bytes": None,
+            "status": FileStatus.IGNORED,
+            "remark": outcome.remark,
+        }
+        for outcome in archive.ignored
+    ]
+    return entries + clutter
 
 
 class ArchiveFiles:

@@ -17,7 +17,7 @@ from retllm.db.tables import Item, Job, new_id
 from retllm.db.uploads import UploadFile
 from retllm.media.captioning import Applied, Captioner, Document, EarlierRows, Given, Located, NamesSeen, Writing
 from retllm.media.ingest import Ingest, delete_files
-from retllm.media.names import one_line
+from retllm.media.names import base_name, one_line
 from retllm.media.outcomes import FileOutcome
 from retllm.media.sheets.batches import batches
 from retllm.media.sniffing import PICTURED, FileKind
@@ -132,17 +132,21 @@ def _names_seen(session: Session, job_id: UUID) -> NamesSeen:
     parent = sa.orm.aliased(UploadFile)
     # a part lies where its file does
     archive = sa.case((parent.content.in_(PICTURED), parent.parent_id), else_=UploadFile.parent_id)
+    whole = sa.case((parent.content.in_(PICTURED), parent.name))
     pictures = (
-        sa.select(UploadFile.name, archive, UploadFile.item_id)
+        sa.select(UploadFile.name, archive, UploadFile.item_id, whole)
         .outerjoin(parent, parent.id == UploadFile.parent_id)
         .where(
             UploadFile.job_id == job_id,
             UploadFile.content == FileKind.PICTURE,
             UploadFile.status != FileStatus.READ,  # a TIFF whose pages are the pictures
         )
+        .order_by(UploadFile.id)
     )
-    for name, archive, item_id in session.execute(pictures):
+    for name, archive, item_id, whole_name in session.execute(pictures):
         seen.add(Located(name, archive), item_id)
+        if whole_name is not None and item_id is not None:
+            seen.first_parts.setdefault(base_name(whole_name).lower(), name)
     return seen
 
 

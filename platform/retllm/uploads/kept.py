@@ -1,6 +1,6 @@
 """The received bytes of an upload: deleted with the outcome of the file, kept for a while if it was rejected.
 
-Those of a sheet are kept if rows of it were refused.
+Those of a sheet are kept if rows of it were refused, and those of a document or film if parts of it were.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ from sqlalchemy.orm import Session, aliased
 from retllm.db.enums import FileStatus
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Job
-from retllm.db.uploads import UploadFile
+from retllm.db.uploads import UNPACKED, UploadFile
 from retllm.media.ingest import delete_files
-from retllm.media.sniffing import PICTURED
+from retllm.media.sniffing import FileKind
 from retllm.media.storage import Storage
 
 KEPT = (FileStatus.WAITING, FileStatus.REJECTED)
 """Files of these statuses may be tried again, so their bytes are kept."""
 _BATCH = 500
+_IS_ARCHIVE = (sa.func.coalesce(UploadFile.content, "") == FileKind.ARCHIVE).label("is_archive")
 
 
 def has_refused_rows(file: Any = UploadFile) -> sa.ColumnElement[bool]:
-    """Return whether a file is a sheet with refused rows, for which it may be read again; also for an alias."""
+    """Return whether a file has refused rows or parts, for which it may be read again; also for an alias."""
     row = aliased(UploadFile)
     refused = sa.select(row.id).where(row.parent_id == file.id, row.entry.is_(None), row.status == FileStatus.REJECTED)
-    return sa.and_(file.status == FileStatus.READ, file.content.not_in(PICTURED), refused.exists())
+    return sa.and_(file.status == FileStatus.READ, file.content != FileKind.ARCHIVE, refused.exists())
 
 
 def to_try_again(job_id: UUID) -> sa.Select[UploadFile]:
-    """Return the query of the files of an upload whose bytes are kept: rejected ones, and sheets with refused rows."""
+    """Return the query of the files of an upload whose bytes are kept: rejected ones, and those with refused rows."""
     archive = aliased(UploadFile)
     kept = sa.or_(
         UploadFile.file_key.is_not(None), sa.and_(UploadFile.entry.is_not(None), archive.file_key.is_not(None))
@@ -61,7 +62,7 @@ def release(session: Session, file_ids: Collection[UUID]) -> list[str]:
     )
     parents = sa.select(UploadFile.parent_id).where(UploadFile.id.in_(file_ids), UploadFile.parent_id.is_not(None))
     rows = session.execute(
-        sa.select(UploadFile.id, UploadFile.file_key).where(
+        sa.select(UploadFile.id, UploadFile.file_key, _IS_ARCHIVE).where(
             sa.or_(UploadFile.id.in_(file_ids), UploadFile.id.in_(parents)),
             UploadFile.file_key.is_not(None),
             UploadFile.status.not_in(KEPT),
@@ -69,14 +70,19 @@ def release(session: Session, file_ids: Collection[UUID]) -> list[str]:
             ~open_entry.exists(),
         )
     ).all()
-    return _forget(session, [(file_id, key) for file_id, key in rows if key is not None])
+    return _forget(session, rows)
 
 
-def _forget(session: Session, rows: Sequence[tuple[UUID, str]]) -> list[str]:
+def _forget(session: Session, rows: Sequence[Any]) -> list[str]:
     if rows:
-        ids = [file_id for file_id, _ in rows]
+        ids = [row.id for row in rows]
         session.execute(sa.update(UploadFile).where(UploadFile.id.in_(ids)).values(file_key=None))
-    return [key for _, key in rows]
+    # a cancelled attempt to list an archive may have left its other form, which no row names
+    return [
+        form
+        for row in rows
+        for form in ((row.file_key, row.file_key + UNPACKED) if row.is_archive else (row.file_key,))
+    ]
 
 
 def drop_old(sessions: Sessions, storage: Storage, age: timedelta) -> int:
@@ -85,13 +91,13 @@ def drop_old(sessions: Sessions, storage: Storage, age: timedelta) -> int:
     while True:
         with transaction(sessions) as session:
             rows = session.execute(
-                sa.select(UploadFile.id, UploadFile.file_key)
+                sa.select(UploadFile.id, UploadFile.file_key, _IS_ARCHIVE)
                 .join(Job, Job.id == UploadFile.job_id)
                 .where(UploadFile.file_key.is_not(None), Job.finished_at < sa.func.now() - age)
                 .limit(_BATCH)
             ).all()
-            keys = _forget(session, [(file_id, key) for file_id, key in rows if key is not None])
+            keys = _forget(session, rows)
         delete_files(storage, keys)
-        dropped += len(keys)
-        if len(keys) < _BATCH:
+        dropped += len(rows)
+        if len(rows) < _BATCH:
             return dropped

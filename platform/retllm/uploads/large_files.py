@@ -19,13 +19,14 @@ from sqlalchemy.orm import Session
 from retllm.db.session import Sessions, run_transaction
 from retllm.db.tables import Job, new_id
 from retllm.db.uploads import FilePart, LargeFile, Upload, UploadFile
-from retllm.errors import Conflict, Incomplete, MediaRejected, NotFound, TooLarge
+from retllm.errors import Conflict, Incomplete, MediaRejected, NotFound, NotSent, TooLarge
 from retllm.media import streams
 from retllm.media.clutter import ClutterCount
 from retllm.media.names import clean_name
 from retllm.media.outcomes import IncomingFile
 from retllm.media.storage import Storage
 from retllm.settings import Settings
+from retllm.uploads import unsent
 from retllm.uploads.receive import ReceivedFile, receive, rejection
 
 KEPT = timedelta(days=1)
@@ -273,9 +274,15 @@ def abandon(session: Session, job_id: UUID, large_file_id: UUID) -> list[str]:
 
 def reject_incomplete(session: Session, job_id: UUID) -> None:
     """Say of each file of an upload that did not arrive whole how much of it did."""
-    named = sa.select(UploadFile.id).where(UploadFile.job_id == job_id, UploadFile.name == LargeFile.name).exists()
-    query = sa.select(LargeFile).where(LargeFile.job_id == job_id, LargeFile.file_id.is_(None), ~named)
-    for large in session.scalars(query.order_by(LargeFile.id)).all():
+    named = sa.select(UploadFile.id).where(
+        UploadFile.job_id == job_id,
+        UploadFile.name == LargeFile.name,
+        UploadFile.error_code.is_distinct_from(NotSent.code),
+    )
+    query = sa.select(LargeFile).where(LargeFile.job_id == job_id, LargeFile.file_id.is_(None), ~named.exists())
+    found = session.scalars(query.order_by(LargeFile.id)).all()
+    unsent.forget(session, job_id, {large.name for large in found})
+    for large in found:
         here, whole = (streams.mebibytes(count) for count in (_arrived(session, large).offset, large.size_bytes))
         error = Incomplete(
             f"Only {here} of {whole} arrived: send the file again within a day, and only the rest is sent."

@@ -1,4 +1,4 @@
-"""Files that a client is about to send: which of them need not be sent, and which it cannot send."""
+"""Files that a client is about to send: which of them need not be sent."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import FileStatus, ItemKind, JobKind
 from retllm.db.tables import Job, new_id
 from retllm.db.uploads import Upload, UploadFile
-from retllm.errors import Incomplete
 from retllm.media import records
 from retllm.media.file_table import clutter_of
 from retllm.media.names import clean_name
-from retllm.media.outcomes import FileOutcome
 from retllm.media.sniffing import FileKind
-from retllm.uploads.captions import columns_of
+from retllm.uploads import unsent
 from retllm.uploads.receive import ReceivedFile
 
 MAX_NAME = 4096
@@ -50,10 +48,7 @@ class Arrived:
 
     def __init__(self, session: Session, job_id: UUID, names: Iterable[str]) -> None:
         query = sa.select(UploadFile.name, UploadFile.size_bytes, UploadFile.sha256).where(
-            UploadFile.job_id == job_id,
-            UploadFile.parent_id.is_(None),
-            UploadFile.name.in_({*map(clean_name, names)}),
-            UploadFile.error_code.is_distinct_from(Incomplete.code),
+            UploadFile.job_id == job_id, UploadFile.name.in_({*map(clean_name, names)}), unsent.has_come()
         )
         self._contents: set[tuple[str, int, str | None]] = set()
         self._counts: Counter[tuple[str, int]] = Counter()
@@ -89,12 +84,13 @@ def take_duplicates(session: Session, job: Job, offers: Sequence[Offer]) -> list
     known = arrived(session, job.id, offers)
     contents = [offer.sha256 for offer, here in zip(offers, known, strict=True) if offer.sha256 and not here]
     pictures = records.find_contents(session, job.collection_id, contents)
+    duplicates: list[UploadFile] = []
     for number, offer in enumerate(offers):
         item = pictures.get(offer.sha256 or "")
         if known[number] or item is None or item.kind is ItemKind.TEXT or clutter_of(offer.name) is not None:
             continue
         known[number] = True
-        session.add(
+        duplicates.append(
             UploadFile(
                 id=new_id(),
                 job_id=job.id,
@@ -108,7 +104,9 @@ def take_duplicates(session: Session, job: Job, offers: Sequence[Offer]) -> list
                 kind=item.kind,
             )
         )
-    _active(session, job.id)
+    unsent.forget(session, job.id, {file.name for file in duplicates})
+    session.add_all(duplicates)
+    session.execute(sa.update(Upload).where(Upload.id == job.id).values(active_at=sa.func.now()))
     return known
 
 
@@ -121,20 +119,3 @@ def kept_bytes(session: Session, collection_id: UUID, sha256s: Sequence[str]) ->
         UploadFile.job_id.in_(uploads), UploadFile.file_key.is_not(None), UploadFile.sha256.in_(sha256s)
     )
     return {sha256: key for sha256, key in session.execute(query) if sha256 is not None and key is not None}
-
-
-def note_unsent(session: Session, job_id: UUID, outcomes: Sequence[FileOutcome]) -> None:
-    """Note outcomes of files whose bytes never come, each once, in an upload whose job is locked."""
-    names = [outcome.name for outcome in outcomes]
-    query = sa.select(UploadFile.name).where(UploadFile.job_id == job_id, UploadFile.name.in_(names))
-    noted = set(session.scalars(query))
-    session.add_all(
-        UploadFile(id=new_id(), job_id=job_id, name=outcome.name, **columns_of(outcome))
-        for outcome in outcomes
-        if outcome.name not in noted
-    )
-    _active(session, job_id)
-
-
-def _active(session: Session, job_id: UUID) -> None:
-    session.execute(sa.update(Upload).where(Upload.id == job_id).values(active_at=sa.func.now()))

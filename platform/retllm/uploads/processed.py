@@ -61,6 +61,8 @@ def write(session: Session, collection_id: UUID, job_id: UUID, processed: Sequen
         for part in done.parts
     ]
     if parts:
+        # of a file that is read again, the parts that were refused
+        session.execute(sa.delete(UploadFile).where(UploadFile.id.in_([part["id"] for part in parts])))
         session.execute(sa.insert(UploadFile), parts)
     for done in processed:
         if columns := done.columns | done.outcome:

@@ -22,7 +22,7 @@ from retllm.uploads.submit import UNIT_FILES
 def retry_rejected(session: Session, job: Job) -> list[Notification]:
     """Make the rejected files of an upload wait again, with those whose unit is dead or was cancelled.
 
-    A sheet with refused rows is read again for these.
+    A sheet with refused rows, or a document or film with refused parts, is read again for these.
 
     The job is locked; it is queued again if it is over. Returns the units to notify workers of.
 

@@ -25,7 +25,7 @@ from retllm.queue import lifecycle
 from retllm.queue.notifications import Notification
 from retllm.queue.submission import Submitted, insert_job
 from retllm.settings import Settings
-from retllm.uploads import large_files
+from retllm.uploads import large_files, unsent
 from retllm.uploads.receive import ReceivedFile
 
 UNIT_FILES = 32
@@ -71,6 +71,7 @@ def add_files(session: Session, job_id: UUID, files: Sequence[ReceivedFile]) -> 
         Conflict: it takes no more files.
     """
     job = lock_open(session, job_id)
+    unsent.forget(session, job_id, {file.name for file in files})
     session.add_all(UploadFile(job_id=job_id, **file.columns()) for file in files)
     session.execute(sa.update(Upload).where(Upload.id == job_id).values(active_at=sa.func.now()))
     session.flush()

@@ -13,8 +13,11 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import OPEN_UNITS, FileStatus, ItemKind, Stage
 from retllm.db.tables import Unit
 from retllm.db.uploads import Upload, UploadFile
-from retllm.media.outcomes import FileError, FileOutcome
+from retllm.media.outcomes import FileError, FileOutcome, place
 from retllm.uploads.kept import to_try_again
+
+OUTCOMES = tuple(status for status in FileStatus if status is not FileStatus.WAITING)
+"""The statuses of files that have an outcome."""
 
 
 class FileView(BaseModel):
@@ -24,12 +27,20 @@ class FileView(BaseModel):
 
     id: UUID
     name: str
-    within: str | None = Field(description="the archive or sheet that it is in")
+    within: str | None = Field(
+        description="the archive, sheet or document that it is in; with its archive if that is an entry itself: "
+        "`all.zip/captions.csv`"
+    )
     status: FileStatus
     item_id: UUID | None
     kind: ItemKind | None
     error: FileError | None = Field(description="why it was rejected")
     remark: str | None = Field(description="what else there is to know about it")
+
+    @property
+    def place(self) -> str | None:
+        """What people have to know of its place, besides its name."""
+        return place(self.name, self.within)
 
 
 class UploadState(BaseModel):
@@ -60,30 +71,31 @@ def is_processed(session: Session, job_id: UUID) -> bool | None:
 
 
 def outcomes_of(session: Session, job_id: UUID) -> list[FileOutcome]:
-    """Return the outcomes of the files, entries and rows of an upload that have one.
-
-    A sheet or an archive is among them only if there is a remark about it.
-    """
-    return [outcome_of(file) for file in upload_files(session, job_id, with_outcome=True)]
+    """Return the outcomes of the files, entries and rows of an upload that have one."""
+    return [outcome_of(file) for file in upload_files(session, job_id, statuses=OUTCOMES)]
 
 
 def files_with_rejected_first(
-    session: Session, job_id: UUID, *, with_outcome: bool = False, after: UUID | None = None, limit: int
+    session: Session,
+    job_id: UUID,
+    *,
+    statuses: Sequence[FileStatus] = tuple(FileStatus),
+    after: UUID | None = None,
+    limit: int,
 ) -> list[FileView]:
     """Return files of an upload, the rejected ones first, otherwise like :func:`upload_files`.
 
     Args:
-        with_outcome: neither files that wait, nor sheets and archives without a remark: these have rows and entries.
         after: the last file of the previous page; its status decides where the page begins.
     """
     rejected = FileStatus.REJECTED
-    others = [status for status in FileStatus if status is not rejected]
+    others = [status for status in statuses if status is not rejected]
     last = session.get(UploadFile, after) if after is not None else None
     if last is not None and last.status is not rejected:
-        return upload_files(session, job_id, statuses=others, with_outcome=with_outcome, after=last.id, limit=limit)
+        return upload_files(session, job_id, statuses=others, after=last.id, limit=limit)
     first = upload_files(session, job_id, statuses=[rejected], after=after, limit=limit)
     rest = limit - len(first)
-    return first + upload_files(session, job_id, statuses=others, with_outcome=with_outcome, limit=rest)
+    return first + upload_files(session, job_id, statuses=others, limit=rest)
 
 
 def upload_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[FileStatus, int]]:
@@ -109,7 +121,6 @@ def upload_files(
     job_id: UUID,
     *,
     statuses: Sequence[FileStatus] = (),
-    with_outcome: bool = False,
     after: UUID | None = None,
     limit: int | None = None,
 ) -> list[FileView]:
@@ -117,21 +128,18 @@ def upload_files(
 
     Args:
         statuses: only files with one of these; none means all.
-        with_outcome: see :func:`files_with_rejected_first`.
         after: only files after the one with this key.
     """
-    parent = sa.orm.aliased(UploadFile)
+    parent, archive = sa.orm.aliased(UploadFile), sa.orm.aliased(UploadFile)
     query = (
-        sa.select(UploadFile, parent.name)
+        sa.select(UploadFile, sa.func.coalesce(archive.name + "/", "") + parent.name)
         .outerjoin(parent, parent.id == UploadFile.parent_id)
+        .outerjoin(archive, archive.id == parent.parent_id)
         .where(UploadFile.job_id == job_id)
         .order_by(UploadFile.id)
     )
     if statuses:
         query = query.where(UploadFile.status.in_(statuses))
-    if with_outcome:
-        told = sa.or_(UploadFile.status != FileStatus.READ, UploadFile.remark.is_not(None))
-        query = query.where(UploadFile.status != FileStatus.WAITING, told)
     if after is not None:
         query = query.where(UploadFile.id > after)
     return [_view(file, within) for file, within in session.execute(query.limit(limit))]

@@ -8,6 +8,8 @@ from contextlib import closing
 from typing import Any, BinaryIO
 from uuid import UUID
 
+import sqlalchemy as sa
+
 from retllm.db.enums import FileStatus
 from retllm.db.uploads import UploadFile
 from retllm.errors import MediaRejected, TooLarge
@@ -52,23 +54,32 @@ class _Splitting:
         self._sha256 = sha256
         self._parts: list[Processed] = []
         self._left_out: str | None = None
+        self._count = 0
+        taken = sa.select(UploadFile.id).where(
+            UploadFile.parent_id == file.id, UploadFile.entry.is_(None), UploadFile.status != FileStatus.REJECTED
+        )
         with ingest.sessions() as session:
             self._known = records.parts_of(session, ingest.collection_id, sha256)
+            # of a file that is read again; their items may have been changed or deleted since
+            self._taken = set(session.scalars(taken))
 
     @property
     def readable(self) -> bool:
-        return any(part.columns.get("status") is None for part in self._parts)
+        return bool(self._taken) or any(part.columns.get("status") is None for part in self._parts)
 
     @property
     def first_reason(self) -> str:
         return next((str(part.columns["error"]) for part in self._parts), "there is none.")
 
     def add(self, part: RenderedPart | BrokenPart) -> None:
-        """Store a part, unless the collection has it."""
-        key = sources.part_id(self._file.id, len(self._parts) + 1)
+        """Store a part, unless the collection has it or it was taken before."""
+        self._count += 1
+        key = sources.part_id(self._file.id, self._count)
+        self._left_out = part.left_out or self._left_out
+        if key in self._taken:
+            return
         which = sources.part_of(part)
         name = sources.part_name(self._file.name, which)
-        self._left_out = part.left_out or self._left_out
         if isinstance(part, BrokenPart):
             columns = {"name": name, **rejection(MediaRejected(_sentence(part.reason)))}
             self._parts.append(Processed(key, columns))
@@ -91,8 +102,11 @@ class _Splitting:
         return Processed(key, columns, {**item, "part": which})
 
     def processed(self, stream: BinaryIO) -> Processed:
-        """Store the whole file; return what became of it and of its parts."""
+        """Store the whole file if a part is new; return what became of it and of its parts."""
         file = self._file
+        columns = {"status": FileStatus.READ, "remark": self._left_out}
+        if all(part.item is None for part in self._parts):
+            return Processed(file.id, columns, parts=self._parts)
         key, media_type = sources.source_key(file.id), whole_media_type(streams.head(stream))
         size = streams.length(stream)
         if file.file_key is not None:
@@ -107,7 +121,6 @@ class _Splitting:
             "size_bytes": size,
             "file_key": key,
         }
-        columns = {"status": FileStatus.READ, "remark": self._left_out}
         return Processed(file.id, columns, source=source, parts=self._parts)
 
     def discard(self) -> None:

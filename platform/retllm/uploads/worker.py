@@ -16,7 +16,7 @@ from retllm.db.session import Sessions
 from retllm.db.tables import Job
 from retllm.db.uploads import UploadFile
 from retllm.errors import MediaRejected, TooLarge
-from retllm.media import records, streams
+from retllm.media import archives, records, streams
 from retllm.media.ingest import Ingest, delete_files
 from retllm.media.parallel import in_parallel
 from retllm.media.pictures import inspect_single
@@ -49,9 +49,9 @@ def media_unit(context: WorkerContext, held: LeasedUnit) -> list[Notification] |
     if str(held.claim.payload.get("pass", "")).startswith(CAPTIONS):
         return apply_captions(context, held, ingest, job, files)
     # one inside another is refused like any file
-    archives = [file for file in files if file.content == FileKind.ARCHIVE and file.parent_id is None]
-    if archives:
-        return unpack(context, held, archives)
+    whole = [file for file in files if file.content == FileKind.ARCHIVE and file.parent_id is None]
+    if whole:
+        return unpack(context, held, whole)
     return _add_pictures(context, held, ingest, files)
 
 
@@ -131,7 +131,7 @@ def _process(
             content = FileKind(file.content) if file.content else sniff(streams.head(stream), file.name)
             done.columns["content"] = content
             if content is FileKind.ARCHIVE:
-                raise MediaRejected("An archive inside an archive is not opened: send it separately.")
+                raise archives.inside_another(stream, ingest.settings)
             if content not in PICTURED:
                 return done  # captions and texts wait for the pictures
             sha256 = file.sha256 or streams.digest(stream, *limit_of(content, ingest.settings))

@@ -131,7 +131,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "a block device": ("device", lambda: made([Entry(mode=stat.S_IFBLK | 0o666)])),
     "a pipe": ("pipe", lambda: made([Entry(mode=stat.S_IFIFO | 0o666)])),
     "a socket": ("pipe", lambda: made([Entry(mode=stat.S_IFSOCK | 0o666)])),
-    "a folder according to its mode only": ("regular file", lambda: made([Entry(mode=stat.S_IFDIR | 0o755)])),
+    "a folder according to its mode only": ("no file", lambda: made([Entry(mode=stat.S_IFDIR | 0o755)])),
     "a bomb with its true size": ("200 times", lambda: made([Entry(content=_SMALL_BOMB, method=8)])),
     "a bomb with a false size": (
         "more bytes than the ZIP states",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import random
+import unicodedata
+from unittest.mock import Mock
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retllm.media import name_encodings
 from retllm.media.name_encodings import decoded
 
 NAMES = {
@@ -51,7 +56,32 @@ NAMES = {
     "cp1255": ["משפחה/ים.jpg", "תמונות חדשות.jpg"],
     "cp857": ["Fotoğraf ışık.png", "ağaç.png", "İstanbul/çiçek.jpg"],
     "cp1254": ["Fotoğraf ışık.png", "güneş.jpg", "İstanbul/çiçek.jpg"],
+    "euc_jp": [
+        "写真.png",
+        "旅行/日本.jpg",
+        "テスト.png",
+        "東京タワー.jpg",
+        "猫と犬.png",
+        "ソフト.png",
+        "誕生日2019.jpg",
+    ],
+    "euc_kr": ["사진.png", "새 폴더/그림.png", "가족 사진.jpg", "고양이.jpg"],
+    "gb2312": ["照片.png", "新建文件夹/图片.png", "北京旅游.jpg"],
+    "tis_620": ["รูปภาพ.png", "โฟลเดอร์ใหม่/ทะเล.png", "วันเกิด 2019.jpg", "ครอบครัว.jpg"],
+    "cp1256": ["مجلد جديد/البحر.png", "عائلة.jpg", "رحلة 2019.jpg"],
+    "cp720": ["مجلد جديد/البحر.png", "رحلة الى المدينة.jpg"],
     "cp1252": ["naïve – Grüße.png", "it’s.png", "São Paulo.jpg"],
+}
+# a name of few letters may be a word in several encodings
+SHORT = {
+    **{
+        "cp866": ["Я.png"],
+        "cp850": ["ä.png"],
+        "cp932": ["桜.png"],
+        "euc_jp": ["桜.png"],
+        "tis_620": ["แมว.jpg", "หมา.png"],
+    },
+    **{"cp1256": ["قطة.jpg", "صورة.png"], "cp720": ["قطة.jpg", "صورة.png", "عائلة.jpg"]},
 }
 CASES = [(codec, name) for codec, names in NAMES.items() for name in names]
 
@@ -63,10 +93,38 @@ def test_a_name_of_an_archive_is_decoded_as_it_was_written(codec: str, name: str
 
 @pytest.mark.parametrize(("codec", "names"), NAMES.items())
 def test_names_of_one_place_are_decoded_alike(codec: str, names: list[str]) -> None:
-    # a name that says little is decoded with the help of the others
-    short = {"cp866": "Я.png", "cp850": "ä.png", "cp932": "桜.png"}.get(codec)
-    every = [*names, *([short] if short else [])]
+    every = [*names, *SHORT.get(codec, [])]
     assert decoded([name.encode(codec) for name in every], dos=True) == every
+
+
+def test_letters_of_cp864_are_letters_and_not_their_forms() -> None:
+    """It has a byte for each form of a letter in a word, so that a sheet in UTF-8 has other characters."""
+    forms = {unicodedata.normalize("NFKC", bytes((byte,)).decode("cp864", "ignore")): byte for byte in range(0x80, 255)}
+    names = ["صورة.png", "مجلد جديد/البحر.png", "رحلة الى المدينة.jpg"]
+    raw = [bytes(forms[c] if c in forms else ord(c) for c in name) for name in names]
+    assert decoded(raw, dos=True) == names
+
+
+def test_names_in_no_encoding_stay_apart() -> None:
+    chance = random.Random(3)
+    names = [bytes(chance.choices(range(0x80, 0xFF), k=9)) + b".png" for _ in range(300)]
+    assert len(set(decoded(names, dos=True))) == len(names)
+
+
+@pytest.mark.parametrize("codec", ["cp866", "cp932", "gbk", "cp1252"])
+def test_long_and_many_names_are_decoded_with_little_work(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a part of them is judged, and each step may be the last one."""
+    name = NAMES[codec][0]
+    judged = Mock(side_effect=name_encodings._score)
+    monkeypatch.setattr(name_encodings, "_score", judged)
+    names = [name.encode(codec) + b"/%d" % n for n in range(6_000)]
+    check = Mock()
+    assert decoded(names, dos=True, check=check)[-1] == f"{name}/5999"
+    assert check.call_count >= len(names)
+    assert sum(len(call.args[0]) for call in judged.call_args_list) < 1_500_000
+    check.side_effect = [None] * (len(names) + 100) + [KeyboardInterrupt]
+    with pytest.raises(KeyboardInterrupt):
+        decoded(names, dos=True, check=check)
 
 
 @pytest.mark.parametrize("name", ["café.png", "más.png", "Grüße.txt", "smørrebrød.jpg", "déjà vu.png", "MÜNCHEN.jpg"])

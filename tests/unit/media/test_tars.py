@@ -123,6 +123,26 @@ def test_only_the_entry_that_is_no_file_is_refused(kind: str, settings: Settings
     assert all(content == b"some words" for content in result.values())
 
 
+_LONG = "long/" * 40 + "b.txt"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        made([entry(b"b.txt"), header(kind=b"1", at157=b"b.txt")]),
+        made([header(size=10, kind=b"1", at157=b"b.txt"), entry(b"b.txt")]),
+        made([entry(b"b.txt"), header(b"x/y.txt", kind=b"2", at157=b"../b.txt"), header(kind=b"2", at157=b"x/y.txt")]),
+        made([pax({"path": _LONG.encode()}), entry(), pax({"linkpath": _LONG.encode()}), header(kind=b"2")]),
+        made([pax({"path": _LONG.encode()}), entry(), entry(b"x", _LONG.encode(), b"K"), header(kind=b"1")]),
+    ],
+    ids=["hard", "hard with a size", "link to a link", "long by POSIX.1-2001", "long by GNU"],
+)
+def test_a_link_to_a_file_of_the_tar_is_that_file(data: bytes, settings: Settings) -> None:
+    result = unpacked(data, settings)
+    assert set(result.values()) == {b"some words"}
+    assert "a.txt" in result
+
+
 @pytest.mark.parametrize("kind", handmade_tars.BROKEN)
 def test_a_damaged_tar_is_refused_with_little_memory(kind: str, settings: Settings) -> None:
     data = handmade_tars.BROKEN[kind]()

@@ -29,6 +29,8 @@ def test_folders_become_searchable_but_not_readable(tmp_path: Path) -> None:
     inner.mkdir(parents=True)
     (tmp_path / "closed").chmod(0o700)
     inner.chmod(0o700)
-    allow_search(inner / "data")
+    # what is changed is told
+    assert allow_search(inner / "data")[:2] == [inner, tmp_path / "closed"]
+    assert allow_search(inner / "data") == []
     assert stat.S_IMODE((tmp_path / "closed").stat().st_mode) == 0o701
     assert stat.S_IMODE(inner.stat().st_mode) == 0o701

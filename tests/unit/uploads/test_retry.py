@@ -1,21 +1,27 @@
-"""A retry reads the sheets again whose rows were refused, for these rows only."""
+"""A retry reads files again whose rows or parts were refused, for these only."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from tests.unit.media.films import film
+from tests.unit.media.test_parts import pages, plain
 from tests.unit.uploads.conftest import Uploads, packed, picture
 
-from retllm.db.enums import FileStatus, JobState
+from retllm.db.enums import FileStatus, ItemState, JobState
 from retllm.db.session import transaction
 from retllm.db.tables import Item
 from retllm.errors import Conflict
 from retllm.history import control
 from retllm.media.ingest import delete_item
+from retllm.media.parts import BrokenPart, RenderedPart, read_parts
 from retllm.queue import lifecycle
+from retllm.uploads import whole_files
 from retllm.uploads.kept import drop_old
 from retllm.uploads.retry import retry_rejected
 from retllm.uploads.views import has_kept_rejected
@@ -62,6 +68,48 @@ def test_a_row_whose_picture_came_later_is_applied(uploads: Uploads, packing: st
         assert texts(uploads) == {"a.png": "by hand", "b.png": "another"}
         uploads.check()
     assert len(uploads.stored("uploads/")) == 1
+
+
+@pytest.mark.parametrize("packing", ["alone", "in an archive"])
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("a.tif", pages(3)), ("a.pdf", pages(3, "PDF")), ("a.mp4", film(plain(3), frames=15))],
+    ids=["TIFF", "PDF", "film"],
+)
+def test_a_part_that_was_refused_is_read_again_and_the_others_are_left_alone(
+    uploads: Uploads, name: str, data: bytes, packing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = {2, 3}
+
+    def with_broken_parts(*args: Any) -> Iterator[RenderedPart | BrokenPart]:
+        for number, part in enumerate(read_parts(*args), 1):
+            which = (part.page, part.pages, part.seconds)
+            yield BrokenPart(*which, "the decoder crashed") if number in broken else part
+
+    def became(job_id: UUID) -> list[FileStatus]:
+        return [status for row, status in uploads.statuses(job_id).items() if row.startswith(f"{name},")]
+
+    monkeypatch.setattr(whole_files, "read_parts", with_broken_parts)
+    files = {"all.zip": packed({name: data})} if packing == "in an archive" else {name: data}
+    job_id = uploads.upload(files, index=False)
+    assert became(job_id) == [FileStatus.ADDED, FileStatus.REJECTED, FileStatus.REJECTED]
+    (first,) = uploads.items().values()
+    set_text(uploads, first.name, "by hand")
+    broken.discard(2)
+    retry(uploads, job_id)
+    assert became(job_id) == [FileStatus.ADDED, FileStatus.ADDED, FileStatus.REJECTED]
+    assert [item.text for item in uploads.items().values()] == ["by hand", None]
+    uploads.check()
+    with uploads.world.sessions() as session:
+        delete_item(session, uploads.context.storage, session.get_one(Item, first.id))
+    broken.clear()
+    retry(uploads, job_id)
+    assert became(job_id) == [FileStatus.ADDED] * 3
+    # what was deleted since stays deleted
+    states = [item.state for item in uploads.items().values()]
+    assert states == [ItemState.DELETED, ItemState.READY, ItemState.READY]
+    uploads.check()
+    assert uploads.stored("uploads/") == []
 
 
 def test_a_sheet_without_refused_rows_is_not_kept(uploads: Uploads) -> None:

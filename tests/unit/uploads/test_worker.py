@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import gzip
 import io
 from collections.abc import Callable
 from datetime import timedelta
@@ -270,19 +269,6 @@ def test_a_full_or_unreachable_storage_is_tried_again_and_rejects_nothing(upload
     uploads.run(job_id)
     assert uploads.statuses(job_id) == {"a.png": ADDED, "b.png": ADDED}
     uploads.check()
-
-
-@pytest.mark.parametrize(("pack", "sizes"), [(gzip.compress, [4, 4, 2]), (bytes, [2, 2, 2, 2, 2])])
-def test_an_archive_that_is_unpacked_as_a_whole_has_few_units(
-    pack: Callable[[bytes], bytes], sizes: list[int], uploads: Uploads, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("retllm.uploads.archive_files.UNIT_ENTRIES", 2)
-    monkeypatch.setattr("retllm.uploads.archive_files.UNITS_OF_PACKED", 3)
-    job_id = uploads.open(index=False)
-    uploads.send(job_id, {"c.tar": pack(tarred({f"{n}.png": picture(n) for n in range(10)}))})
-    (unit,) = uploads.ready(job_id)
-    uploads.do(unit)
-    assert [len(one.payload["items"]) for one in uploads.ready(job_id)] == sizes
 
 
 def test_an_archive_becomes_units_of_its_entries(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:

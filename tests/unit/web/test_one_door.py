@@ -7,6 +7,9 @@ import io
 import json
 import os
 import re
+import stat
+import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from retllm.cli import sending
 from retllm.cli import upload as command
 from retllm.cli.client import Api
 from retllm.cli.folders import OpenedFile
+from retllm.media import special_files
 from retllm.media.clutter import MAX_PLACES
 from retllm_web.http.services import Services
 from retllm_web.render import file_script
@@ -148,7 +152,8 @@ def expected(ada: Caller, collection: str) -> Outcomes:
 def test_the_api_takes_what_people_mean_and_lists_the_rest_by_folder(expected: Outcomes) -> None:
     assert {name for name, (status, _) in expected.items() if status == "added"} == TAKEN
     ignored = _ignored(expected)
-    assert len(expected) == len(TAKEN) + len(ignored)
+    assert expected["captions.csv"] == ("read", None)
+    assert len(expected) == len(TAKEN) + len(ignored) + 1
     assert ignored["2023/@eaDir"] == "Left out: index and previews of a Synology, 2 files."
     assert ignored["~$captions.xlsx"] == "Left out: lock file of an office program."
 
@@ -168,7 +173,7 @@ def test_the_command_line_gives_the_outcomes_of_the_api(upload: Upload, folder: 
     outcomes = _answer(done)
     assert {name for name, (status, _) in outcomes.items() if status == "duplicate"} == TAKEN
     assert _ignored(outcomes) == _ignored(expected)
-    assert len(outcomes) == len(TAKEN) + len(_ignored(expected))
+    assert outcomes.keys() == expected.keys()
 
 
 def test_the_job_of_the_command_line_has_the_fate_of_every_file(
@@ -180,12 +185,95 @@ def test_the_job_of_the_command_line_has_the_fate_of_every_file(
     job = json.loads(line)["job"]["id"]
     exported = ada.get(f"/uploads/{job}/files.csv").text
     rows = list(csv.DictReader(io.StringIO(exported)))
-    told = {(row["name"], row["status"], row["remark"] or None) for row in rows if row["status"] != "read"}
+    told = {(row["name"], row["status"], row["remark"] or None) for row in rows}
     assert told == {(name, status, remark) for name, (status, remark) in _answer(done).items()}
     assert {("gone.txt", "rejected", None), ("a.txt", "added", None)} <= told
     assert ("empty", "ignored", "The folder contains no files.") in told
     errors = {row["name"]: row["error"] for row in rows}
-    assert errors["gone.txt"] == "The link points to nothing: remove it, or put back what it points to."
+    assert errors["gone.txt"] == special_files.LINK_TO_NOTHING
+
+
+def _zip_of(folder: Path) -> bytes:
+    """Pack a folder as `zip -r --symlinks` does."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            info = zipfile.ZipInfo(str(path.relative_to(folder)))
+            info.create_system = 3
+            if path.is_symlink():
+                info.external_attr = (stat.S_IFLNK | 0o777) << 16
+                archive.writestr(info, str(path.readlink()))
+            elif path.is_file():
+                archive.writestr(info, path.read_bytes())
+    return target.getvalue()
+
+
+def _tar_of(folder: Path) -> bytes:
+    """Pack a folder as `tar -c` does."""
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.add(path, str(path.relative_to(folder)), recursive=False)
+    return target.getvalue()
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """A folder with links of all kinds, and with files that are not taken."""
+    made = tmp_path / "odd"
+    (made / "x" / "y").mkdir(parents=True)
+    (made / "b.txt").write_bytes(b"a robin")
+    (made / "x" / "y" / "c.txt").write_bytes(b"a wren")
+    for name, target in {
+        "a.txt": "b.txt",
+        "x/up.txt": "../a.txt",
+        "x/y/gone.txt": "nowhere.txt",
+        "x/y/through.txt": "../../b.txt/more",
+        "x/y/self": "self",
+        "x/y/here": ".",
+        "x/y/top": "../..",
+        "w": "x/y",
+    }.items():
+        (made / name).symlink_to(target)
+    os.link(made / "x" / "y" / "c.txt", made / "x" / "hard.txt")
+    (made / "letter.docx").write_bytes(zipped({"[Content_Types].xml": b"<x/>", "word/document.xml": b"<x/>"}))
+    (made / "table.xlsx").write_bytes(zipped({"[Content_Types].xml": b"<x/>", "xl/workbook.xml": b"<x/>"}))
+    (made / "table.ods").write_bytes(zipped({"mimetype": b"x", "content.xml": b"<x/>"}))
+    (made / "old.doc").write_bytes(b"\xd0\xcf\x11\xe0" + bytes(600))
+    (made / "empty.png").touch()
+    (made / "noise.dat").write_bytes(bytes(600))
+    return made
+
+
+@pytest.mark.parametrize("pack", [_zip_of, _tar_of])
+def test_links_and_documents_have_the_same_fate_in_an_archive_and_in_a_folder(
+    ada: Caller, upload: Upload, odd: Path, pack: Callable[[Path], bytes]
+) -> None:
+    def fates(told: list[dict[str, Any]]) -> dict[str, tuple[str, str | None]]:
+        reasons = {one["name"]: one["remark"] or (one["error"] or {}).get("message") for one in told}
+        # that of two equal files which is read first is added
+        return {
+            one["name"]: ("taken" if one["status"] in ("added", "duplicate") else one["status"], reasons[one["name"]])
+            for one in told
+        }
+
+    (line,) = _lines(upload("--json", odd).stdout)
+    in_folder = fates(json.loads(line)["files"])
+    other = ada.post("/collections", json={"name": "Archives"}).json["id"]
+    parts = [(io.BytesIO(pack(odd)), "all.bin")]
+    answer = ada.post(
+        f"/collections/{other}/items?index=false", data={"file": parts}, content_type="multipart/form-data"
+    )
+    in_archive = fates(answer.json["outcomes"])
+    assert in_archive.pop("all.bin") == ("read", None)
+    assert in_archive == in_folder
+    taken = {"a.txt", "b.txt", "x/up.txt", "x/hard.txt", "x/y/c.txt"}
+    assert {name for name, (status, _) in in_folder.items() if status == "taken"} == taken
+    assert {in_folder[name] for name in ("w", "x/y/here", "x/y/top")} == {("ignored", special_files.LINK_TAKEN)}
+    assert in_folder["x/y/gone.txt"] == in_folder["x/y/through.txt"] == ("rejected", special_files.LINK_TO_NOTHING)
+    assert in_folder["x/y/self"] == ("rejected", special_files.LINK_ROUND)
+    word = "The file is a document of Word (DOCX): save it as PDF, or as plain text."
+    assert in_folder["letter.docx"] == ("rejected", word)
 
 
 # the pages' scripts
@@ -289,7 +377,7 @@ def test_the_fate_of_every_file_is_printed(upload: Upload, folder: Path) -> None
     assert done.exit_code == 1
     assert _lines(done.stdout) == ["One door: 6 added, 14 ignored, 1 rejected."]
     lines = _lines(done.stderr)
-    assert "  gone.txt: The link points to nothing: remove it, or put back what it points to." in lines
+    assert f"  gone.txt: {special_files.LINK_TO_NOTHING}" in lines
     assert "  2023/._*: Left out: metadata of macOS, 2 files." in lines
     assert len(lines) == 15
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from flask_openapi import OpenAPI
+from tests.unit.media.samples import zipped
 from tests.unit.web.conftest import Caller, RecordingNotifier
 from tests.unit.web.pictures import picture
 
@@ -190,6 +191,41 @@ def test_a_manifest_is_bounded(ada: Caller, collection: str) -> None:
     assert ada.post(f"/uploads/{upload}/known", json={"files": [file] * 1000}).status_code == 200
     for wrong in ([file] * 1001, [], [{**file, "sha256": "x"}], [{**file, "size": -1}]):
         assert ada.post(f"/uploads/{upload}/known", json={"files": wrong}).status_code == 422
+
+
+# what is never sent
+
+
+def note(caller: Caller, upload: str, *names: str) -> None:
+    files = [{"name": name, "status": "rejected", "reason": "Stopped."} for name in names]
+    assert caller.post(f"/uploads/{upload}/unsent", json={"files": files}).status_code == 204
+
+
+def test_a_file_that_arrives_after_all_takes_the_place_of_its_note(ada: Caller, collection: str) -> None:
+    send(ada, begin(ada, collection), blue_png=BLUE)
+    upload = begin(ada, collection)
+    note(ada, upload, "red.png", "blue.png", "gone.png")
+    assert ada.get(f"/uploads/{upload}").json["arrived"] == 0
+    # with a request that its sender gave up
+    send(ada, upload, red_png=RED)
+    assert needs(ada, upload, blue_png=BLUE, gone_png=b"") == ["known", "send"]
+    rows = ada.get(f"/uploads/{upload}/files").json["files"]
+    assert sorted((row["name"], row["status"]) for row in rows) == [
+        ("blue.png", "duplicate"),
+        ("gone.png", "rejected"),
+        ("red.png", "added"),
+    ]
+    assert ada.post(f"/uploads/{upload}/close").json["arrived"] == 2
+
+
+def test_a_note_on_a_file_that_arrived_changes_nothing(ada: Caller, collection: str) -> None:
+    upload = begin(ada, collection)
+    send(ada, upload, all_zip=zipped({"blue.png": BLUE}), red_png=RED)
+    # the entry of an archive is another file
+    note(ada, upload, "red.png", "blue.png")
+    rows = ada.get(f"/uploads/{upload}/files").json["files"]
+    told = [("all.zip", "read"), ("blue.png", "added"), ("blue.png", "rejected"), ("red.png", "added")]
+    assert sorted((row["name"], row["status"]) for row in rows) == told
 
 
 # outcomes

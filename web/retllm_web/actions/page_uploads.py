@@ -9,11 +9,11 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import OVER_JOBS, FileStatus, JobKind, JobState
+from retllm.db.enums import OVER_JOBS, JobKind, JobState
 from retllm.db.tables import Job
 from retllm.identity.access import collection_for
 from retllm.identity.actor import Actor
-from retllm.uploads.views import FileView, UploadState, files_with_rejected_first, upload_state
+from retllm.uploads.views import OUTCOMES, FileView, UploadState, files_with_rejected_first, upload_state
 
 SHOWN_FILES = 20
 """Files of the last upload on the page of its collection."""
@@ -35,9 +35,8 @@ class LastUpload:
 
     @property
     def total(self) -> int:
-        """The number of files, entries and rows with an outcome; without sheets and archives."""
-        without = (FileStatus.READ, FileStatus.WAITING)
-        return sum(number for status, number in self.state.counts.items() if status not in without)
+        """The number of files, entries and rows with an outcome."""
+        return sum(self.state.counts.get(status, 0) for status in OUTCOMES)
 
 
 def last_upload(session: Session, actor: Actor, collection_id: UUID) -> LastUpload | None:
@@ -54,5 +53,5 @@ def last_upload(session: Session, actor: Actor, collection_id: UUID) -> LastUplo
     state = upload_state(session, job.id) if job is not None else None
     if job is None or state is None:
         return None
-    files = files_with_rejected_first(session, job.id, with_outcome=True, limit=SHOWN_FILES)
+    files = files_with_rejected_first(session, job.id, statuses=OUTCOMES, limit=SHOWN_FILES)
     return LastUpload(job.id, job.state, state, files)

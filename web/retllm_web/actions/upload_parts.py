@@ -21,7 +21,7 @@ from retllm.identity.audit import Action
 from retllm.media.outcomes import FileOutcome, IncomingFile
 from retllm.queue import lifecycle
 from retllm.queue.notifications import Notification
-from retllm.uploads import large_files, offers, retry, submit
+from retllm.uploads import large_files, offers, retry, submit, unsent
 from retllm.uploads.large_files import Arrived, Part
 from retllm.uploads.offers import Offer
 from retllm.uploads.views import FileView, UploadState, upload_files, upload_state
@@ -46,8 +46,8 @@ def require_change(actor: Actor, upload_id: UUID) -> None:
         for_change(session, actor, upload_id)
 
 
-def state(actor: Actor, upload_id: UUID) -> tuple[Job, UploadState]:
-    """Return an upload that ``actor`` may see, and how far it is.
+def state(actor: Actor, upload_id: UUID) -> tuple[Job, UploadState, int]:
+    """Return an upload that ``actor`` may see, how far it is, and how many files arrived.
 
     Raises:
         NotFound: no such upload.
@@ -55,9 +55,10 @@ def state(actor: Actor, upload_id: UUID) -> tuple[Job, UploadState]:
     with transaction(services().sessions) as session:
         job = _upload(session, actor, upload_id)
         found = upload_state(session, upload_id)
+        arrived = unsent.count_arrived(session, upload_id)
     if found is None:
         raise NotFound("There is no such job.")
-    return job, found
+    return job, found, arrived
 
 
 def known(actor: Actor, upload_id: UUID, offered: Sequence[Offer]) -> list[bool]:
@@ -107,7 +108,7 @@ def note_unsent(actor: Actor, upload_id: UUID, outcomes: Sequence[FileOutcome]) 
     def note(session: Session) -> None:
         for_change(session, actor, upload_id)
         submit.lock_open(session, upload_id)
-        offers.note_unsent(session, upload_id, outcomes)
+        unsent.note(session, upload_id, outcomes)
 
     run_transaction(services().sessions, note)
 

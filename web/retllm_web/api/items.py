@@ -67,12 +67,13 @@ class UploadView(BaseModel):
     """The result of an upload."""
 
     processed: bool = Field(description="whether all outcomes are known; otherwise ask for them later by the job")
-    outcomes: list[FileOutcome] = Field(description="one for each picture, text or row of captions")
+    outcomes: list[FileOutcome] = Field(description="one for each file, entry, page, frame and row of a sheet")
     added: int
     updated: int
     duplicate: int
     ignored: int = Field(description="outcomes of clutter, which nobody means to upload, one for each folder")
     rejected: int
+    read: int = Field(description="sheets, archives and files of several pictures, whose content has outcomes")
     job_id: UUID | None = Field(
         description="the job that processes and indexes the files; of texts the index job, if anything is new"
     )
@@ -153,6 +154,7 @@ def upload_items(path: CollectionPath, query: UploadQuery) -> Response:
         duplicate=counts["duplicate"],
         ignored=counts["ignored"],
         rejected=counts["rejected"],
+        read=counts["read"],
         job_id=result.job.id if result.job else None,
     )
     return answer(view, 200 if result.processed else 202)

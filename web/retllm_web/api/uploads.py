@@ -17,7 +17,7 @@ from flask_openapi.models.schema import Schema
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from retllm.db.enums import FileStatus
-from retllm.errors import InvalidInput, MediaRejected
+from retllm.errors import InvalidInput, NotSent
 from retllm.history.job_views import JobView
 from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome, IncomingFile, ignored, rejected
@@ -66,6 +66,7 @@ class OpenUploadView(BaseModel):
     texts: bool
     closed_at: datetime | None = Field(description="when it stopped to take files; null while it is open")
     processed: bool = Field(description="whether every file has its outcome")
+    arrived: int = Field(description="number of files that came, without clutter, entries and rows")
     counts: Mapping[FileStatus, int] = Field(description="number of files, entries and rows by status")
 
 
@@ -122,7 +123,7 @@ class UnsentFile(BaseModel):
     def outcome(self) -> FileOutcome:
         """Return its outcome."""
         name = clean_name(self.name)
-        return ignored(name, self.reason) if self.status == "ignored" else rejected(name, MediaRejected(self.reason))
+        return ignored(name, self.reason) if self.status == "ignored" else rejected(name, NotSent(self.reason))
 
 
 class UnsentFiles(BaseModel):
@@ -203,7 +204,7 @@ def open_upload(path: CollectionPath, header: IdempotencyHeader, body: NewUpload
 
 
 def _view(upload_id: UUID) -> OpenUploadView:
-    job, state = upload_parts.state(current_actor(), upload_id)
+    job, state, arrived = upload_parts.state(current_actor(), upload_id)
     return OpenUploadView(
         id=job.id,
         collection_id=job.collection_id,
@@ -211,6 +212,7 @@ def _view(upload_id: UUID) -> OpenUploadView:
         texts=job.params["texts"],
         closed_at=state.closed_at,
         processed=state.processed,
+        arrived=arrived,
         counts=state.counts,
     )
 
@@ -241,7 +243,10 @@ def announce_files(path: UploadPath, body: Manifest) -> Response:
 
 @api.post("/uploads/<uuid:upload_id>/unsent", tags=TAGS, responses={204: None, 409: ErrorBody})
 def note_unsent_files(path: UploadPath, body: UnsentFiles) -> Response:
-    """Note files that are never sent, and why, each name once: so the upload lists what became of every file."""
+    """Note files that are never sent, and why, each name once: so the upload lists what became of every file.
+
+    A file that arrives after all, for example with a request that was given up, takes the place of its note.
+    """
     body = strictly(UnsentFiles, request.get_data())
     upload_parts.note_unsent(current_actor(), path.upload_id, [file.outcome() for file in body.files])
     return nothing()

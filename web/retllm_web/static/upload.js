@@ -8,7 +8,9 @@ import { Lost, Refused, begin, closeByBeacon, isReadable, offsetOf, post, send, 
 const BATCH_FILES = 20;
 const BATCH_BYTES = 32 * 1024 * 1024;
 const MAX_LISTED = 100;
-const MAX_NOTED = 200;
+const MAX_NOTED = 500;
+const LEAVING_MS = 20000;
+const STOPPED = "the upload was stopped; send the rest from the page of the collection.";
 const FIRST_PAUSE_S = 1;
 const LONGEST_PAUSE_S = 30;
 // logged out, forbidden, deleted, closed or a full storage: other files would fail too
@@ -225,12 +227,20 @@ class Upload {
     this.arrive(files);
   }
 
-  async sendNotes() {
+  async sendNotes(awaited = (asked) => this.unlessStopped(asked)) {
     while (this.notes.length) {
       const notes = this.notes.slice(0, MAX_NOTED);
-      await this.unlessStopped(this.ask(this.addresses.unsent, { files: notes.map((note) => ({ ...note, name: nameInForm(note.name) })) }));
+      await awaited(this.ask(this.addresses.unsent, { files: notes.map((note) => ({ ...note, name: nameInForm(note.name) })) }));
       this.notes.splice(0, notes.length);
     }
+  }
+
+  // Tell the server in a bounded time why these files are not sent; those of them that arrive all the same lose their note.
+  async noteUnsent(entries, reason) {
+    this.notes.push(...entries.map(({ name }) => ({ name, status: "rejected", reason: `Not sent: ${reason}` })));
+    const late = new Promise((resolve) => { setTimeout(resolve, LEAVING_MS); });
+    // the upload may be gone, or closed
+    await Promise.race([this.sendNotes((asked) => asked), late]).catch(() => {});
   }
 
   // Send a file in parts (tus 1.0.0), on from where the server says after an error.
@@ -290,6 +300,7 @@ class Upload {
     let unsure = "";
     try {
       if (this.addresses) {
+        if (problem) await this.noteUnsent([...interrupted, ...left], problem instanceof Stopped ? STOPPED : problem.message);
         const work = () => this.ask(this.addresses.close, { files: interrupted.map((entry) => this.offer(entry)) });
         ({ known } = await (problem ? work() : this.persist(work)));
       }

@@ -7,7 +7,9 @@ from typing import Any
 
 from PIL import Image
 
+from retllm.media.decoding import previews
 from retllm.media.decoding.facts import Refused
+from retllm.media.decoding.previews import Preview
 
 # a preview with a longer side of so many pixels shows as much as is ever looked at
 _LARGE_PREVIEW = 1600
@@ -47,11 +49,14 @@ def raw_format_of_tiff(tags: Any) -> str | None:
     return None
 
 
-def read(data: bytes, raw_name: str, max_pixels: int) -> bytes | Image.Image:
+def read(data: bytes, raw_name: str, max_pixels: int) -> bytes | Preview | Image.Image:
     """Return the preview as a JPEG file (with EXIF orientation), or the developed picture, upright.
 
+    Of a file that LibRaw can't read, it is the largest preview.
+
     Raises:
-        Refused: more than ``max_pixels`` pixels, a file that LibRaw doesn't know, or rawpy is not installed.
+        Refused: more than ``max_pixels`` pixels, a file that LibRaw doesn't know and has no preview, or rawpy is not
+            installed.
     """
     try:
         import rawpy
@@ -66,8 +71,13 @@ def read(data: bytes, raw_name: str, max_pixels: int) -> bytes | Image.Image:
             if size[0] * size[1] > max_pixels:
                 raise Refused("pixels", width=size[0], height=size[1])
             return _developed(rawpy, raw)
-    except rawpy.LibRawFileUnsupportedError as error:
-        raise Refused("unsupported", reason=f"a {raw_name} picture of a camera that LibRaw does not know") from error
+    except rawpy.LibRawError as error:
+        if (found := previews.largest(data)) is not None:
+            return found
+        if isinstance(error, rawpy.LibRawFileUnsupportedError):
+            reason = f"a {raw_name} picture of a camera that LibRaw does not know"
+            raise Refused("unsupported", reason=reason) from error
+        raise
 
 
 def _preview(rawpy: Any, raw: Any, longer_side: int) -> bytes | None:

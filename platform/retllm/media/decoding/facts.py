@@ -31,6 +31,7 @@ class Blemish(StrEnum):
     PROFILE = "profile"  # the colour profile can't be used
     END = "end"  # no end marker at the end; the pixels are complete
     TRAILING = "trailing"  # other data after the end of the picture
+    PREVIEW = "preview"  # a raw file that can't be developed: what the camera made of it
     REST = "rest"  # what follows in a film is damaged
 
 

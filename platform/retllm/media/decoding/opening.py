@@ -40,6 +40,7 @@ _PLUGINS = (
     WebPImagePlugin,
 )
 _HEAD = 64
+_ORIENTATION = 274
 _MAX_WORDS = 80  # characters of a message inside another one
 # how libraries say that the file may be sound
 _UNSUPPORTED = ("unsupported", "not supported", "not yet supported", "not been built in", "unknown raw mode")
@@ -116,7 +117,15 @@ def _open(data: bytes, max_pixels: int) -> Source:
 
 def _raw(data: bytes, raw_format: str, max_pixels: int) -> Source:
     read = camera.read(data, raw_format, max_pixels)
-    return _inside(read, raw_format, max_pixels) if isinstance(read, bytes) else Source(read, raw_format)
+    if isinstance(read, bytes):
+        return _inside(read, raw_format, max_pixels)
+    if isinstance(read, Image.Image):
+        return Source(read, raw_format)
+    source = _inside(read.jpeg, raw_format, max_pixels)
+    source.blemishes.add(Blemish.PREVIEW)
+    if read.orientation is not None:
+        source.picture.getexif().setdefault(_ORIENTATION, read.orientation)
+    return source
 
 
 def _inside(jpeg: bytes, outer: str, max_pixels: int) -> Source:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from PIL import Image, TiffImagePlugin
 
-from retllm.media.decoding import deep
+from retllm.media.decoding import samples
 from retllm.media.decoding.colour import to_rgb
 from retllm.media.decoding.facts import Blemish, Part, Refused, Source, Split
 
@@ -22,6 +22,8 @@ _KINDS = {
     5: "complex integers",
     6: "complex floats",
 }
+_ORIENTATION = 274
+_ON_THE_SIDE = (5, 6, 7, 8)  # orientations that exchange width and height
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _OLD_REDUCED = 2
 _MAX_DIRECTORIES = 10_000
@@ -48,19 +50,43 @@ def add_kinds() -> None:
 
 
 class Directories(TiffImagePlugin.TiffImageFile):
-    """A TIFF whose directories can be read although the picture of one of them, even of the first, can't."""
+    """A TIFF whose directories can be read although the picture of one of them, even of the first, can't.
+
+    Pictures of kinds that :mod:`retllm.media.decoding.samples` knows are read by it.
+    """
 
     failure: Exception | None = None
     """Why the picture of the current directory can't be read."""
+    _layout: samples.Layout | None = None
+    # of a picture that is not loaded yet
 
     def _setup(self) -> None:
-        self.failure = None
+        self.failure = self._layout = None
         try:
             super()._setup()
             if min(self.size) < 1:
                 raise ValueError("no pixels")
         except Exception as error:  # tags raise anything
             self.failure, self._mode, self._size, self.tile = error, "L", (1, 1), []
+        tags: Any = self.tag_v2
+        if (found := samples.layout(tags, tags.prefix)) is not None:
+            self._take(found)
+
+    def _take(self, found: samples.Layout) -> None:
+        self._layout, self.failure, self._mode, self.tile = found, None, found.mode, []
+        self._tile_size = (found.width, found.height)
+        on_the_side = self.tag_v2.get(_ORIENTATION) in _ON_THE_SIDE
+        self._size = (found.height, found.width) if on_the_side else self._tile_size
+        if _ICC_PROFILE in self.tag_v2:
+            self.info["icc_profile"] = self.tag_v2[_ICC_PROFILE]
+
+    def load(self) -> Any:
+        """Decode the current picture, and make it upright."""
+        if self._layout is not None:
+            found, self._layout = self._layout, None
+            self.im = samples.read(cast("BinaryIO", self.fp), cast("Any", self.tag_v2), found).im
+            self.load_end()
+        return super().load()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +112,10 @@ def select(picture: Directories, number: int) -> None:
         raise _refusal(picture) from picture.failure
     if _ICC_PROFILE not in picture.tag_v2:
         picture.info.pop("icc_profile", None)  # that of another page
-    deep.mend_tiles(picture)
+    # libtiff returns signed and larger samples in the byte order of this machine, which Pillow does not expect
+    for place, tile in enumerate(picture.tile):
+        if tile.codec_name == "libtiff" and isinstance(tile.args, tuple) and str(tile.args[0]).startswith(("I;", "F;")):
+            picture.tile[place] = tile._replace(args=(tile.args[0].replace("B", "N"), *tile.args[1:]))
 
 
 def page_numbers(picture: TiffImagePlugin.TiffImageFile) -> list[int]:
@@ -116,19 +145,17 @@ def pages(file: BinaryIO, asked: Split) -> Iterator[Part]:
                 continue
             left_out = len(numbers) - len(given) if place == len(given) else 0
             try:
-                page, blemishes = _page(file, picture, number, asked.max_pixels)
+                page, blemishes = _page(picture, number, asked.max_pixels)
                 yield Part(page, page=place, pages=len(numbers), blemishes=blemishes, left_out=left_out)
             except Exception as error:  # decoders raise anything on hostile bytes
                 yield Part(reason=_reason(error), page=place, pages=len(numbers), left_out=left_out)
 
 
-def _page(file: BinaryIO, picture: Directories, number: int, max_pixels: int) -> tuple[Image.Image, frozenset[Blemish]]:
+def _page(picture: Directories, number: int, max_pixels: int) -> tuple[Image.Image, frozenset[Blemish]]:
     select(picture, number)
     if picture.width * picture.height > max_pixels:
         raise Refused("pixels", width=picture.width, height=picture.height)
     source = Source(picture, "TIFF")
-    if deep.is_deep(picture):
-        source.again = lambda: opened(file, number)
     picture.load()
     rgb = to_rgb(source)
     return (rgb.copy() if rgb is picture else rgb), frozenset(source.blemishes)

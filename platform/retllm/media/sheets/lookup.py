@@ -62,7 +62,30 @@ class Lookup:
                 result = find(reference, sheet, candidates.values())
                 if not found[name].pictures or (result.pictures and not result.changed):
                     found[name] = replace(result, elsewhere=found[name].elsewhere + result.elsewhere)
-        return {name: _target(name, result) for name, result in found.items()}
+        targets = {name: _target(name, result) for name, result in found.items()}
+        self._name_parts(references, targets)
+        return targets
+
+    def _name_parts(self, references: Mapping[str, Reference], targets: dict[str, Target | Problem]) -> None:
+        """Say of references to a whole file of several pictures how its first one is named."""
+        absent = {
+            name: [base.lower() for base in references[name].bases]
+            for name, target in targets.items()
+            if isinstance(target, Problem) and target.reason is Reason.NOT_FOUND
+        }
+        wanted = {base for bases in absent.values() for base in bases}
+        if not wanted:
+            return
+        parts = run_transaction(
+            self._sessions, lambda session: records.first_parts(session, self._collection_id, wanted)
+        )
+        parts |= self._seen.first_parts
+        parts |= {name.rpartition(".")[0]: part for name, part in parts.items() if "." in name}
+        for name, bases in absent.items():
+            part = next((parts[base] for base in bases if base in parts), None)
+            if part is not None:
+                message = f"names {shown_name(name)!r}, a file of several pictures: name one of them, such as {part!r}."
+                targets[name] = problem(Reason.AMBIGUOUS, message)
 
     def _of_upload(self, reference: Reference, sheet: Located) -> list[Picture]:
         """Return candidates; a sheet beside pictures of its own says nothing of an archive with a sheet of its own."""
@@ -90,7 +113,11 @@ class Lookup:
         """Return the pictures that each file is a sidecar of; those with none are left out."""
         places = {document: sidecars.places(document.name) for document in documents}
         found = {document: self._beside(document, places[document]) for document in documents}
-        missing = [document for document, pictures in found.items() if not pictures and places[document]]
+        missing = [
+            document
+            for document, pictures in found.items()
+            if not pictures and places[document] and not self.sharing(document)
+        ]
         if missing:
             stems = {base_name(place.path) for document in missing for place in places[document]}
             earlier = self._earlier(stems | {stem.lower() for stem in stems})
@@ -105,11 +132,18 @@ class Lookup:
         if not found and (path := sidecars.cut_path(document.name)):
             begun = self._seen.beginning(path, document.archive)
             found = begun if len(begun) == 1 else []
+        if not found and (sharing := self.sharing(document)):
+            return sharing if len(sharing) == 1 else []
         if not found:
             # a large export is split over archives without regard to what belongs together
             elsewhere = (self._in_archive(place, archive) for place in places for archive in self._with_pictures)
             found = _first(elsewhere)
         return found
+
+    def sharing(self, document: Located) -> list[Picture]:
+        """Return the pictures whose key in WebDataset is the name of a sidecar: a.input.jpg for a.txt."""
+        paths = (place.path for place in sidecars.places(document.name) if place.suffix is None)
+        return _first(self._seen.of_key(path, document.archive) for path in paths)
 
     def _in_archive(self, place: sidecars.Beside, archive: UUID | None) -> list[Picture]:
         return _fitting(place, self._seen.beside(place.path, archive))

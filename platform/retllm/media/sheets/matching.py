@@ -250,17 +250,27 @@ def _alike(sheet: Iterable[tuple[str, bool]], pictures: Iterable[tuple[str, bool
 
 @dataclass(slots=True)
 class NamesSeen:
-    """The pictures of one upload, by where they lie; those of the collection come second."""
+    """The pictures of one upload, by where they lie; those of the collection come second.
+
+    Attributes:
+        first_parts: the name of the first part of each file of several pictures, by the last part of the file's name in
+            lower case.
+    """
+
+    first_parts: dict[str, str] = field(default_factory=dict)
 
     _by_stem: dict[str, list[Picture]] = field(default_factory=dict)
     _by_path: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)
     _by_beginning: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)
+    _by_key: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)
 
     def add(self, located: Located, item_id: UUID | None) -> None:
         """Record that the file at ``located`` is this item (an older one, if it was a duplicate); None if rejected."""
         picture = Picture(located, item_id)
         self._by_stem.setdefault(stem(located.name).lower(), []).append(picture)
         self._by_path.setdefault((located.archive, path_stem(located.name).lower()), []).append(picture)
+        if (key := dataset_key(located.name)) != path_stem(located.name):
+            self._by_key.setdefault((located.archive, key), []).append(picture)
         if len(base_name(located.name)) >= LONG_NAME:
             self._by_beginning.setdefault((located.archive, _beginning(located.name)), []).append(picture)
 
@@ -271,6 +281,10 @@ class NamesSeen:
     def beside(self, path: str, archive: UUID | None) -> list[Picture]:
         """Return the pictures with this path in any case of letters, whatever their suffix, in this archive."""
         return self._by_path.get((archive, path.lower()), [])
+
+    def of_key(self, key: str, archive: UUID | None) -> list[Picture]:
+        """Return the pictures in this archive whose names begin with this key and have more before their suffix."""
+        return self._by_key.get((archive, key), [])
 
     def beginning(self, path: str, archive: UUID | None) -> list[Picture]:
         """Return the pictures in this archive whose long path begins with ``path``."""
@@ -297,3 +311,9 @@ def _beginning(path: str) -> str:
 def path_stem(name: str) -> str:
     """Return the path of a picture without its suffix."""
     return name.removesuffix(base_name(name)) + stem(name)
+
+
+def dataset_key(name: str) -> str:
+    """Return what the files of one sample have in common in WebDataset: the path up to the first dot in its end."""
+    base = base_name(name)
+    return name.removesuffix(base) + base[:1] + base[1:].partition(".")[0]

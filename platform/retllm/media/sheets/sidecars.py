@@ -26,6 +26,8 @@ _MAX_JSON = 1 << 20
 # Google Takeout: a.jpg.json, a.jpg.supplemental-metadata.json, with the number of a second file of the name, and cut
 _TAKEOUT = ".supplemental-metadata"
 _COUNTED = re.compile(r"\(\d+\)$")
+# fields of its record of an album, besides others; that of a picture has "photoTakenTime" instead of "date"
+_OF_ALBUM = ({"title", "access", "date"}, {"title", "description", "date"})
 # darktable: a_01.jpg.xmp for the second version of a.jpg
 _VERSION = re.compile(r"_\d{2}$")
 
@@ -129,6 +131,20 @@ def caption(
             if role(field) == column and texts:
                 return clean_text("\n".join(dict.fromkeys(texts)), settings), None
     return None, None
+
+
+def is_of_album(stream: BinaryIO) -> bool:
+    """Return whether a file is Google Takeout's record of an album, whose name depends on the language.
+
+    Raises:
+        MediaRejected: the file is not text.
+    """
+    fields = read_object(stream) or {}
+    album = fields.get("albumData", fields)
+    if not isinstance(album, dict):
+        return False
+    title = album.get("title")
+    return isinstance(title, str) and not names_a_picture(title) and any(keys <= album.keys() for keys in _OF_ALBUM)
 
 
 def read_object(stream: BinaryIO) -> Mapping[str, object] | None:

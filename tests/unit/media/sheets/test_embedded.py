@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, IptcImagePlugin
-from tests.unit.media.sheets.xmp_packets import packet
+from tests.unit.media.sheets.xmp_packets import packet, properties
 
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media.sheets import xmp
@@ -96,6 +96,31 @@ def test_what_cameras_and_programs_write_into_every_picture_is_no_caption(text: 
 )
 def test_a_caption_may_resemble_a_placeholder(text: str) -> None:
     assert embedded_caption(SETTINGS, exif=text) == text
+
+
+LANGUAGES = {
+    "the default one": ("de=Boot", "x-default=Boat", "en=Ship"),
+    "the default one at the end": ("en=Ship", "de=Boot", "x-default=Boat"),
+    "the first one without a default": ("en=Boat", "de=Boot"),
+    "the first one with words": ("x-default= ", "de=", "en=Boat", "fr=Bateau"),
+    "only one": ("de-CH=Boat",),
+}
+
+
+@pytest.mark.parametrize("texts", LANGUAGES.values(), ids=LANGUAGES)
+@pytest.mark.parametrize("title", [(), ("x-default=A title",)])
+def test_of_several_languages_one_is_the_caption(texts: tuple[str, ...], title: tuple[str, ...]) -> None:
+    """XMP, part 1, 8.2.2.4: the item ``x-default`` is for readers that ask for no language."""
+    for data in (properties(title=title, description=texts), properties(description=texts, title=title)):
+        assert xmp.description(io.BytesIO(data)) == "Boat"
+        assert embedded_caption(SETTINGS, xmp=data, exif="of EXIF") == "Boat"
+
+
+def test_a_title_is_a_caption_only_in_a_sidecar_and_without_a_description() -> None:
+    data = properties(title=("de=Titel", "x-default=A title"), description=("x-default= ",))
+    assert xmp.description(io.BytesIO(data)) == "A title"
+    assert xmp.description(io.BytesIO(data), title=False) is None
+    assert embedded_caption(SETTINGS, xmp=data, exif="of EXIF") == "of EXIF"
 
 
 ENTITY = b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><x>&b;</x>'

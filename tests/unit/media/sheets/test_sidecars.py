@@ -8,6 +8,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.media.handmade_tars import tarred
 from tests.unit.media.outcomes import Items, reason, statuses
 from tests.unit.media.samples import packed, picture
 from tests.unit.media.sheets.xmp_packets import packet
@@ -97,6 +98,49 @@ def test_a_sidecar_gives_its_picture_the_caption(
         outcomes = add_all(ingest, {"a.zip": packed(files)} if how == "ZIP" else files)
     assert statuses(outcomes)[0] == (name, "updated")
     assert captions(items) == {"d/a.jpg": caption, "e/a.jpg": None}
+
+
+SAMPLE = {"0.input.jpg": picture(1, kind="JPEG"), "1.input.jpg": picture(2, kind="JPEG"), "1.txt": b"another"}
+OF_KEYS = {
+    "a/0.txt": b"a cat",
+    "a/1.caption": b"a cat",
+    "b.01/2.json": as_json({"caption": "a cat"}),
+    "b.01/3.xmp": packet(description="a cat"),
+    "4.prompt.txt": b"a cat",
+}
+
+
+@pytest.mark.parametrize("how", ["folder", "tar"])
+def test_a_caption_of_a_key_goes_to_its_only_picture(how: str, ingest: Ingest, items: Items) -> None:
+    """WebDataset's key is the name up to its first dot."""
+    folders = [name.rpartition("/")[0] for name in OF_KEYS]
+    pictures = {f"{folder}/{n}.input.jpg".lstrip("/"): picture(n, kind="JPEG") for n, folder in enumerate(folders)}
+    files = OF_KEYS | pictures
+    add_all(ingest, {"a.tar": tarred(files)} if how == "tar" else files)
+    assert captions(items) == dict.fromkeys(pictures, "a cat")
+
+
+def test_a_caption_of_a_key_that_several_pictures_share_is_refused(ingest: Ingest, items: Items) -> None:
+    # not even a picture of that very name in another archive, or from before, is meant
+    add_all(ingest, {"0.jpg": picture(7, kind="JPEG")})
+    refused = {"0.txt": b"x", "0.json": as_json({"caption": "x"}), "0.xmp": packet(description="x")}
+    shards = {
+        "a.tar": {**SAMPLE, "0.output.jpg": picture(3, kind="JPEG"), **refused},
+        "b.tar": {"0.png": picture(4)},
+    }
+    outcomes = add_all(ingest, {key: tarred(files) for key, files in shards.items()})
+    for name in refused:
+        (outcome,) = (each for each in outcomes if each.name == name)
+        message = f"The caption {name!r} fits 2 pictures ('0.input.jpg', '0.output.jpg'): name it like one of them"
+        assert reason(outcome).startswith(message)
+    assert set(captions(items).values()) == {None, "another"}
+
+
+def test_the_picture_of_the_very_name_goes_before_others_of_its_key(ingest: Ingest, items: Items) -> None:
+    add_all(ingest, {**SAMPLE, "0.jpg": picture(5, kind="JPEG"), "0.txt": b"a cat", "0.input.txt": b"a dog"})
+    assert captions(items) == {"0.jpg": "a cat", "0.input.jpg": "a dog", "1.input.jpg": "another"}
+    add_all(ingest, {".hidden.input.jpg": picture(6, kind="JPEG"), "note.txt": b"a note"})
+    assert captions(items)["note.txt"] == "a note"
 
 
 def test_a_sheet_goes_before_a_sidecar_and_a_text_before_other_sidecars(ingest: Ingest, items: Items) -> None:
@@ -217,6 +261,46 @@ def test_a_sidecar_that_is_of_no_use_is_refused_alone(
     outcomes = add_all(ingest, {"a.png": picture(), "bad.png": picture()[:60], name: data})
     assert message in reason(outcomes[2])
     assert captions(items) == {"a.png": None}
+
+
+ALBUM = {
+    "title": "Sommer 2019",
+    "description": "",
+    "access": "protected",
+    "date": {"timestamp": "1561939200", "formatted": "01.07.2019, 00:00:00 UTC"},
+    "geoData": {"latitude": 0.0, "longitude": 0.0},
+}
+
+
+@pytest.mark.parametrize("album", [ALBUM, {"albumData": ALBUM}], ids=["now", "earlier"])
+@pytest.mark.parametrize("name", ["metadata.json", "Metadaten.json", "m\u00e9tadonn\u00e9es(1).json", "\u043c.json"])
+def test_the_record_of_an_album_is_left_out_with_a_remark(
+    ingest: Ingest, items: Items, name: str, album: dict[str, object]
+) -> None:
+    outcomes = add_all(ingest, {"Sommer/a.jpg": picture(1), f"Sommer/{name}": as_json(album)})
+    assert statuses(outcomes) == [("Sommer/a.jpg", "added"), (f"Sommer/{name}", "ignored")]
+    assert outcomes[1].remark == "Left out: record of an album by Google Photos."
+    assert captions(items) == {"Sommer/a.jpg": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        # what Google says of a picture that is not there
+        ("a.jpg.json", {**ALBUM, "title": "a.jpg"}),
+        ("all.json", {"title": "a", "date": "b"}),
+        ("all.json", {"albumData": 1}),
+    ],
+)
+def test_other_objects_are_no_albums(ingest: Ingest, name: str, value: object) -> None:
+    assert [status for _, status in statuses(add_all(ingest, {name: as_json(value)}))] == ["rejected"]
+
+
+def test_an_album_beside_a_picture_of_its_name_is_the_sidecar_of_that(ingest: Ingest, items: Items) -> None:
+    album = as_json({**ALBUM, "description": "On the beach"})
+    outcomes = add_all(ingest, {"metadata.jpg": picture(1), "metadata.json": album})
+    assert statuses(outcomes)[1] == ("metadata.json", "updated")
+    assert captions(items) == {"metadata.jpg": "On the beach"}
 
 
 def test_a_text_without_a_picture_stays_a_text_and_a_table_is_a_sheet(ingest: Ingest, items: Items) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def packet(description: str = "", title: str = "") -> bytes:
     """An XMP packet with these properties, each in two languages."""
+    texts = {"title": title, "description": description}
+    return properties(**{name: ("de=nicht dies", f"x-default={text}") for name, text in texts.items() if text})
+
+
+def properties(**texts: Sequence[str]) -> bytes:
+    """An XMP packet with these properties in this order, each with its languages and texts (``de=Boot``)."""
     fields = "".join(
-        f'<dc:{name}><rdf:Alt><rdf:li xml:lang="de">nicht dies</rdf:li>'
-        f'<rdf:li xml:lang="x-default">{text}</rdf:li></rdf:Alt></dc:{name}>'
-        for name, text in (("title", title), ("description", description))
-        if text
+        f"<dc:{name}><rdf:Alt>"
+        + "".join('<rdf:li xml:lang="{}">{}</rdf:li>'.format(*text.split("=", 1)) for text in languages)
+        + f"</rdf:Alt></dc:{name}>"
+        for name, languages in texts.items()
     )
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'

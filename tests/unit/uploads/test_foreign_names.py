@@ -1,0 +1,39 @@
+"""Archives of systems whose names are in an old encoding, with a sheet that names the pictures in UTF-8."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.media import handmade, handmade_tars
+from tests.unit.media.handmade import Entry
+from tests.unit.uploads.conftest import Uploads, picture
+
+NAMES = {
+    "euc_jp": ("写真/東京タワー.png", "写真/猫.png"),
+    "euc_kr": ("사진/고양이.png", "사진/가족.png"),
+    "gbk": ("照片/北京旅游.png", "照片/猫.png"),
+    "big5": ("照片/台北旅遊.png", "照片/圖片.png"),
+    "tis_620": ("รูปภาพ/ทะเล.png", "รูปภาพ/แมว.png"),
+    "cp1256": ("مجلد جديد/البحر.png", "مجلد جديد/قطة.png"),
+    "cp1251": ("Новая папка/море.png", "Новая папка/кот.png"),
+}
+
+
+def of(kind: str, files: dict[bytes, bytes]) -> bytes:
+    if kind == "zip":
+        return handmade.made([Entry(name, content) for name, content in files.items()])
+    return handmade_tars.made([handmade_tars.entry(name, content) for name, content in files.items()])
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_pictures_get_their_captions_by_their_names_in_an_old_encoding(kind: str, uploads: Uploads) -> None:
+    archives, expected = {}, {}
+    for number, (codec, names) in enumerate(NAMES.items()):
+        sheet = "file,caption\n" + "".join(f"{name},{codec} {place}\n" for place, name in enumerate(names))
+        files = {name.encode(codec): picture(2 * number + place) for place, name in enumerate(names)}
+        archives[f"{codec}.{kind}"] = of(kind, {**files, b"captions.csv": sheet.encode()})
+        expected |= {name: f"{codec} {place}" for place, name in enumerate(names)}
+    job_id = uploads.open(index=False)
+    uploads.send(job_id, archives)
+    uploads.close(job_id)
+    uploads.run(job_id)
+    assert {name: item.text for name, item in uploads.items().items()} == expected
