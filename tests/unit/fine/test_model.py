@@ -250,6 +250,8 @@ def test_without_the_hub_a_cached_model_loads_and_any_other_is_reported(
     commit = "0123456789abcdef0123456789abcdef01234567"
     add_to_hub_cache(tmp_path, model_folder("qwen2_5_vl"), commit)
     program = (
+        # the client of the hub pauses for 23 seconds in all before its last attempt
+        "import time\ntime.sleep = lambda seconds: None\n"
         "from retllm.errors import ModelUnavailable\n"
         "from retllm.fine import can_load, load_scorer\n"
         "print(can_load('some/model').where, load_scorer('some/model', device='cpu').info.revision)\n"

@@ -110,7 +110,10 @@ def test_a_process_whose_environment_is_not_set_yet_is_found(standin: Standin, m
 def test_a_server_is_ended_only_if_it_runs_in_the_given_folder(tmp_path: Path, standin: Standin) -> None:
     home = tmp_path / "data"
     home.mkdir()
+    # a process started from tests that run in the background would ignore the signal, unlike a server
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     child = Child(standin("server", SLEEP, cwd=home), 0)
+    signal.signal(signal.SIGINT, before)
     try:
         assert not end_server(child.pid, tmp_path)
         assert child.status is None
