@@ -70,6 +70,8 @@ def stem(name: str) -> str:
 def keys(reference: Reference) -> set[str]:
     """Return the stems that the picture may have, in lower case and as they are."""
     found = {stem(base) for base in reference.bases}
+    # converters write a.heic.jpg for a.heic
+    found |= {base for base in reference.bases if format_of(base)}
     found |= {prefix + key.zfill(_ID_DIGITS) for key in found if key.isdecimal() for prefix in _ID_PREFIXES}
     return found | {key.lower() for key in found}
 

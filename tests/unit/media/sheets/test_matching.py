@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from retllm.media.names import clean_name
@@ -217,6 +217,8 @@ def test_folders_of_a_row_never_contradict_those_of_its_picture(
     assert len(result.pictures) + len(result.elsewhere) == 1
 
 
+@example("a.heic", "a.heic.jpg")
+@example(".HEIC", "")
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_any_name_is_found_under_the_keys_that_are_looked_up(row: str, picture: str) -> None:
     """A picture that a row means is in the index under one of the row's keys."""
