@@ -35,7 +35,7 @@ class UploadFile(Keyed, Base):
     A picture's item gets the file's key, so that an attempt that is made again makes the same item.
 
     Attributes:
-        entry: the position of an entry in its archive.
+        entry: the place of an entry among all files of its archive, of whatever kind.
         content: the kind of file by its content, a member of ``media.sniffing.FileKind``; null for a row, and until an
             entry is unpacked.
         file_key: the storage key of the received bytes, or of an archive in another form (``UNPACKED``), while kept.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -51,11 +52,13 @@ class Entry:
     """A file of an archive, or a link to one.
 
     Attributes:
-        number: where its bytes are among the files of the archive.
+        place: its place among all files of the archive, clutter and links included.
+        number: the place of the file that has its bytes: the same, unless it is a link.
         name: the name with its folders, safe to show.
         problem: why it is a link that can't be followed.
     """
 
+    place: int
     number: int
     name: str
     file_size: int
@@ -80,6 +83,17 @@ class Archive:
     rewritten: Callable[[], BinaryIO] | None
     _reader: Reader
     _settings: Settings
+
+    def entry(self, place: int) -> Entry:
+        """Return the entry at a place.
+
+        Raises:
+            MediaRejected: there is none.
+        """
+        at = bisect_left(self.entries, place, key=lambda entry: entry.place)
+        if at == len(self.entries) or self.entries[at].place != place:
+            raise MediaRejected("The file is not found in its archive any more: send it again.")
+        return self.entries[at]
 
     def spooled(self, entry: Entry) -> BinaryIO:
         """Unpack the entry into a seekable file, positioned at its start; the caller closes it.
@@ -120,20 +134,20 @@ def opened(stream: BinaryIO, settings: Settings, check: Callable[[], None] = _ne
         entries: list[Entry] = []
         unfollowed: list[FileOutcome] = []
         links = Links([name for name, _ in reader.files], reader.links)
-        for number, (name, _) in enumerate(reader.files):
+        for place, (name, _) in enumerate(reader.files):
             check()
             if clutter.take(name):
                 continue
             try:
-                end = links.follow(number)
+                end = links.follow(place)
             except MediaRejected as error:
-                entries.append(Entry(number, clean_name(name), 0, error.message))
+                entries.append(Entry(place, place, clean_name(name), 0, error.message))
                 continue
             if isinstance(end, str):
                 unfollowed.append(ignored(clean_name(name), end))
             else:
-                entries.append(Entry(end, clean_name(name), reader.files[end][1]))
-        _check_limits(entries, settings)
+                entries.append(Entry(place, end, clean_name(name), reader.files[end][1]))
+        _check_limits(entries, len(unfollowed), settings)
         yield Archive(entries, unfollowed + clutter.outcomes(), reader.remark, reader.rewritten, reader, settings)
 
 
@@ -146,10 +160,10 @@ def inside_another(stream: BinaryIO, settings: Settings) -> MediaRejected:
     return MediaRejected("An archive inside an archive is not opened: send it separately.")
 
 
-def _check_limits(entries: list[Entry], settings: Settings) -> None:
-    if len(entries) > settings.max_archive_files:
+def _check_limits(entries: list[Entry], unfollowed: int, settings: Settings) -> None:
+    if (count := len(entries) + unfollowed) > settings.max_archive_files:
         raise TooLarge(
-            f"The archive contains {len(entries):,} files; RETLLM_MAX_ARCHIVE_FILES allows "
+            f"The archive contains {count:,} files; RETLLM_MAX_ARCHIVE_FILES allows "
             f"{settings.max_archive_files:,}: send it in parts.",
             limit=settings.max_archive_files,
         )

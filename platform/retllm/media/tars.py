@@ -28,7 +28,10 @@ from retllm.settings import Settings
 
 _BLOCK = tarfile.BLOCKSIZE
 _STEP = 1 << 16
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
+_GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\0"
+# the size of the blocks, and the mark of the first block or of the end; the first name of a tar may begin with the
+# same letters
+_BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 # bytes of a header that describes the next one: long names, and what else systems know of a file
 _MAX_DESCRIPTION = 1 << 20
 # headers for one file: of itself, its attributes, its long name, its metadata file of macOS with the same, and folders
@@ -149,7 +152,7 @@ def is_tar_archive(head: bytes) -> bool:
 
 def is_compressed(head: bytes) -> bool:
     """Return whether a file with these first bytes is compressed as a whole."""
-    return head.startswith(_COMPRESSED)
+    return head.startswith((_GZIP, _XZ)) or _BZIP2.match(head) is not None
 
 
 def _is_plain(head: bytes) -> bool:
@@ -200,11 +203,11 @@ def _damaged() -> MediaRejected:
 
 def _decompressed(stream: BinaryIO, head: bytes, settings: Settings, stack: ExitStack) -> tuple[BinaryIO, bool]:
     """Return the tar, and whether its end is missing."""
-    reader: Callable[[BinaryIO], Iterator[bytes]] = _xz
-    if head.startswith(b"\x1f\x8b"):
+    reader: Callable[[BinaryIO], Iterator[bytes]] = _bzip2
+    if head.startswith(_GZIP):
         reader = _gzip
-    elif head.startswith(b"BZh"):
-        reader = _bzip2
+    elif head.startswith(_XZ):
+        reader = _xz
     packed = streams.length(stream)
     # headers and padding of each file
     limit = settings.max_archive_bytes + 2 * _BLOCK * (settings.max_archive_files + _MORE_HEADERS)

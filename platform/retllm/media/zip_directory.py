@@ -27,9 +27,14 @@ _BYTES_MORE = 1 << 20
 ZIP64 = 0x0001
 IN_ZIP64 = 0xFFFFFFFF
 """A size or an offset that is in the ZIP64 field of the entry."""
+# section 4.6.9: Info-ZIP Unicode Path, with its version and the CRC of the name that it is for
+UNICODE_PATH = 0x7075
 _EXTRA_HEAD = struct.Struct("<2H")
+_NUMBERS = struct.Struct("<3Q")
 _NO_DISK = (0, 0xFFFF)
 _LONGEST_EXTRA = 0xFFFF
+WRITTEN_BYTES = _ENTRY.size + _EXTRA_HEAD.size + _NUMBERS.size
+"""Bytes that an entry has in a directory that is written, besides its name and the fields that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +150,19 @@ def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def written(entries: Sequence[ZipEntry], start: int) -> bytes:
-    """Return a directory of these entries, to stand at ``start``; all numbers of ZIP64 are in it."""
+    """Return a directory of these entries, to stand at ``start``; all numbers of ZIP64 are in it.
+
+    Raises:
+        MediaRejected: there is no room for the Unicode path of an entry, without which it has another name.
+    """
     directory = bytearray()
     for entry in entries:
-        numbers = (entry.size, entry.packed, entry.offset)
-        kept = b"".join(
-            _EXTRA_HEAD.pack(kind, len(data)) + data for kind, data in extra_fields(entry.extra) if kind != ZIP64
-        )
-        extra = _EXTRA_HEAD.pack(ZIP64, 24) + struct.pack("<3Q", *numbers)
-        extra += kept if len(kept) + len(extra) <= _LONGEST_EXTRA else b""
+        extra = _EXTRA_HEAD.pack(ZIP64, _NUMBERS.size) + _NUMBERS.pack(entry.size, entry.packed, entry.offset)
+        path = next((data for kind, data in extra_fields(entry.extra) if kind == UNICODE_PATH), None)
+        if path is not None:
+            extra += _EXTRA_HEAD.pack(UNICODE_PATH, len(path)) + path
+        if len(extra) > _LONGEST_EXTRA:
+            raise broken()
         head = (45, 45, entry.flags, entry.method, 0, 0, entry.crc, IN_ZIP64, IN_ZIP64, len(entry.name), len(extra))
         directory += _ENTRY.pack(b"PK\x01\x02", *head, 0, 0, 0, entry.attributes, IN_ZIP64) + entry.name + extra
     size, count = len(directory), len(entries)

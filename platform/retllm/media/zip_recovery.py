@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 from retllm.errors import TooLarge
 from retllm.media import streams
 from retllm.media.unpacking import DEFLATED, DESCRIPTOR, ENCRYPTED, LOCAL, LOCAL_SIGNATURE, MAX_RATIO, SMALL
-from retllm.media.zip_directory import IN_ZIP64, ZipEntry, directory_limit, in_64_bits, written
+from retllm.media.zip_directory import IN_ZIP64, WRITTEN_BYTES, ZipEntry, directory_limit, in_64_bits, written
 from retllm.settings import Settings
 
 _STEP = 1 << 16
@@ -52,7 +52,7 @@ def recovered(stream: BinaryIO, first: int, settings: Settings) -> Recovered:
     end, left = first, directory_limit(settings)
     for entry, end in _entries(stream, first, settings):  # noqa: B007 - the last end counts
         entries.append(entry)
-        left -= len(entry.name) + len(entry.extra)
+        left -= WRITTEN_BYTES + len(entry.name) + len(entry.extra)
         if left < 0 or len(entries) > settings.max_archive_files:
             raise TooLarge(
                 f"The ZIP contains more files than RETLLM_MAX_ARCHIVE_FILES allows ({settings.max_archive_files:,}): "

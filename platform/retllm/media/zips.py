@@ -18,7 +18,7 @@ from retllm.media.name_encodings import decoded
 from retllm.media.names import clean_name
 from retllm.media.special_files import pointed
 from retllm.media.unpacking import EntryLocation, are_apart, locate
-from retllm.media.zip_directory import ZipEntry, broken, extra_fields, read_directory
+from retllm.media.zip_directory import UNICODE_PATH, ZipEntry, broken, extra_fields, read_directory
 from retllm.settings import Settings
 
 # an archive that was to be split, but fits into one file, begins with the mark of the first part or of none
@@ -26,8 +26,6 @@ _SPLIT = (b"PK\x07\x08", b"PK00")
 _FILE = b"PK\x03\x04"
 SIGNATURES = (_FILE, b"PK\x05\x06", *(mark + _FILE for mark in _SPLIT))
 _UTF8_NAME = 0x800
-# section 4.6.9 of APPNOTE.TXT 6.3.10: Info-ZIP Unicode Path, with its version and the CRC of the name that it is for
-_UNICODE_PATH = 0x7075
 _PATH_HEAD = struct.Struct("<BL")
 # section 4.4.15: the attribute of a folder in MS-DOS
 _DOS_FOLDER = 0x10
@@ -191,7 +189,7 @@ def _stated(entry: ZipEntry) -> str | None:
 
 def _unicode_path(entry: ZipEntry) -> bytes | None:
     # only the first, because an extra field has room for thousands, and each has a CRC of the whole name
-    field = next((field for kind, field in extra_fields(entry.extra) if kind == _UNICODE_PATH), b"")
+    field = next((field for kind, field in extra_fields(entry.extra) if kind == UNICODE_PATH), b"")
     if len(field) > _PATH_HEAD.size:
         version, crc = _PATH_HEAD.unpack_from(field)
         # the CRC tells whether a tool that does not know the field has renamed the entry

@@ -83,14 +83,14 @@ def _rows(file: UploadFile, archive: archives.Archive) -> list[dict[str, Any]]:
         {
             **base,
             "id": new_id(),
-            "entry": number,
+            "entry": entry.place,
             "name": entry.name,
             "size_bytes": entry.file_size,
             "status": FileStatus.WAITING,
             "remark": None,
             "count": 1,
         }
-        for number, entry in enumerate(archive.entries)
+        for entry in archive.entries
     ]
     clutter = [
         {
@@ -131,7 +131,7 @@ class ArchiveFiles:
             return self._context.storage.open(_key(file))
         with self._lock:
             archive = self._archive(file.parent_id)
-            return archive.spooled(archive.entries[file.entry])
+            return archive.spooled(archive.entry(file.entry))
 
     def _archive(self, archive_id: UUID) -> archives.Archive:
         if archive_id not in self._archives:

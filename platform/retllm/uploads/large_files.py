@@ -74,16 +74,19 @@ def begin(session: Session, job: Job, name: str, size: int, sha256: str | None, 
     limit = settings.max_request_bytes
     if size > limit:
         raise TooLarge(f"The file is larger than {streams.mebibytes(limit)}, the limit of this server.", limit=limit)
-    large = _earlier(session, job, size, sha256) if sha256 else None
+    name = clean_name(name)
+    large = _earlier(session, job, name, size, sha256) if sha256 else None
     if large is None:
         large = LargeFile(id=new_id(), collection_id=job.collection_id, size_bytes=size, sha256=sha256)
         session.add(large)
-    large.job_id, large.name, large.active_at = job.id, clean_name(name), sa.func.now()
+    large.job_id, large.name, large.active_at = job.id, name, sa.func.now()
     session.flush()
     return _arrived(session, large)
 
 
-def _earlier(session: Session, job: Job, size: int, sha256: str) -> LargeFile | None:
+def _earlier(session: Session, job: Job, name: str, size: int, sha256: str) -> LargeFile | None:
+    # two files of one upload may have the same content
+    same = sa.and_(LargeFile.job_id == job.id, LargeFile.name == name)
     closed = sa.select(Upload.id).where(Upload.id == LargeFile.job_id, Upload.closed_at.is_not(None)).exists()
     query = (
         sa.select(LargeFile)
@@ -92,7 +95,7 @@ def _earlier(session: Session, job: Job, size: int, sha256: str) -> LargeFile | 
             LargeFile.size_bytes == size,
             LargeFile.sha256 == sha256,
             LargeFile.file_id.is_(None),
-            sa.or_(LargeFile.job_id == job.id, LargeFile.job_id.is_(None), closed),
+            sa.or_(same, LargeFile.job_id.is_(None), closed),
         )
         .order_by(LargeFile.active_at.desc())
         .limit(1)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, ItemKind, JobKind
 from retllm.db.tables import Job, new_id
-from retllm.db.uploads import Upload, UploadFile
+from retllm.db.uploads import UNPACKED, Upload, UploadFile
 from retllm.media import records
 from retllm.media.file_table import clutter_of
 from retllm.media.names import clean_name
@@ -111,11 +111,14 @@ def take_duplicates(session: Session, job: Job, offers: Sequence[Offer]) -> list
 
 
 def kept_bytes(session: Session, collection_id: UUID, sha256s: Sequence[str]) -> dict[str, str]:
-    """Return the storage keys of bytes with these contents that uploads to the collection still keep, by content."""
+    """Return the storage keys of bytes with these contents that uploads to the collection still keep, by content.
+
+    An archive that is kept in another form is not among them: its bytes have another content.
+    """
     if not sha256s:
         return {}
     uploads = sa.select(Job.id).where(Job.collection_id == collection_id, Job.kind == JobKind.UPLOAD)
     query = sa.select(UploadFile.sha256, UploadFile.file_key).where(
-        UploadFile.job_id.in_(uploads), UploadFile.file_key.is_not(None), UploadFile.sha256.in_(sha256s)
+        UploadFile.job_id.in_(uploads), UploadFile.file_key.not_like(f"%{UNPACKED}"), UploadFile.sha256.in_(sha256s)
     )
     return {sha256: key for sha256, key in session.execute(query) if sha256 is not None and key is not None}

@@ -32,9 +32,9 @@ def retry_rejected(session: Session, job: Job) -> list[Notification]:
     # the files of dead units wait again when these units do, those that a cancellation left when the job does
     code = sa.func.coalesce(UploadFile.error_code, "")
     files = session.scalars(to_try_again(job.id).where(code.not_in([FAILED, CANCELLED]))).all()
-    halted = sa.select(Unit.id).where(Unit.job_id == job.id, Unit.state.in_([UnitState.DEAD, UnitState.CANCELLED]))
-    left = sa.select(UploadFile.id).where(UploadFile.job_id == job.id, UploadFile.error_code == CANCELLED)
-    if not files and not any(session.scalar(query.limit(1)) for query in (halted, left)):
+    halted = [Unit.state.in_([UnitState.DEAD, UnitState.CANCELLED]), Unit.stage != Stage.MEDIA]
+    vectors = sa.select(Unit.id).where(Unit.job_id == job.id, *halted).limit(1)
+    if session.scalar(to_try_again(job.id).limit(1)) is None and session.scalar(vectors) is None:
         raise Conflict("No rejected file of this upload is kept: correct the files and send them again.")
     for file in files:
         file.status, file.error_code, file.error = FileStatus.WAITING, None, None

@@ -71,7 +71,7 @@ def add_files(session: Session, job_id: UUID, files: Sequence[ReceivedFile]) -> 
         Conflict: it takes no more files.
     """
     job = lock_open(session, job_id)
-    unsent.forget(session, job_id, {file.name for file in files})
+    unsent.forget(session, job_id, {file.name for file in files if file.ignored is None})
     session.add_all(UploadFile(job_id=job_id, **file.columns()) for file in files)
     session.execute(sa.update(Upload).where(Upload.id == job_id).values(active_at=sa.func.now()))
     session.flush()

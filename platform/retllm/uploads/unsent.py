@@ -22,15 +22,15 @@ def note(session: Session, job_id: UUID, outcomes: Sequence[FileOutcome]) -> Non
 
     A name that the upload has already is left alone: the file may have arrived although its sender does not know.
     """
-    names = [outcome.name for outcome in outcomes]
+    by_name = {outcome.name: outcome for outcome in outcomes}
     query = sa.select(UploadFile.name).where(
-        UploadFile.job_id == job_id, UploadFile.parent_id.is_(None), UploadFile.name.in_(names)
+        UploadFile.job_id == job_id, UploadFile.parent_id.is_(None), UploadFile.name.in_(by_name)
     )
     noted = set(session.scalars(query))
     rows = [
-        {"id": new_id(), "job_id": job_id, "name": outcome.name, **columns_of(outcome)}
-        for outcome in outcomes
-        if outcome.name not in noted
+        {"id": new_id(), "job_id": job_id, "name": name, **columns_of(outcome)}
+        for name, outcome in by_name.items()
+        if name not in noted
     ]
     if rows:
         session.execute(insert_many(UploadFile, rows))
@@ -39,7 +39,8 @@ def note(session: Session, job_id: UUID, outcomes: Sequence[FileOutcome]) -> Non
 
 def forget(session: Session, job_id: UUID, names: Collection[str]) -> None:
     """Remove the notes on files that arrive after all, for example with a request that its sender gave up."""
-    noted = (UploadFile.job_id == job_id, UploadFile.name.in_(names), UploadFile.error_code == NotSent.code)
+    is_note = sa.or_(UploadFile.error_code == NotSent.code, UploadFile.status == FileStatus.IGNORED)
+    noted = (UploadFile.job_id == job_id, UploadFile.parent_id.is_(None), UploadFile.name.in_(names), is_note)
     session.execute(sa.delete(UploadFile).where(*noted))
 
 

@@ -262,6 +262,29 @@ def test_the_number_of_files_is_limited_without_counting_system_files(settings: 
         unpacked(packed(files | {"more.txt": b"x"}), settings)
 
 
+def test_links_that_are_not_followed_count_as_files(settings: Settings) -> None:
+    links = [Entry(b"l%d" % n, b"dir", mode=stat.S_IFLNK | 0o777) for n in range(50)]
+    with pytest.raises(TooLarge, match=r"51 files.*RETLLM_MAX_ARCHIVE_FILES"):
+        unpacked(handmade.made([Entry(b"dir/a.txt"), *links]), settings)
+
+
+def test_an_entry_is_found_by_its_place_whatever_counts_as_clutter(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers of two versions may differ in that."""
+    data = packed({"Thumbs.db": b"clutter", "a.txt": b"1", "b.txt": b"2"})
+    with archives.opened(io.BytesIO(data), settings) as archive:
+        places = {entry.name: entry.place for entry in archive.entries}
+    assert places == {"a.txt": 1, "b.txt": 2}
+    monkeypatch.setattr("retllm.media.archives.ClutterCount.take", lambda _, name: name == "a.txt")
+    with archives.opened(io.BytesIO(data), settings) as archive:
+        assert archive.spooled(archive.entry(places["b.txt"])).read() == b"2"
+        with pytest.raises(MediaRejected, match="not found in its archive"):
+            archive.entry(places["a.txt"])
+        with pytest.raises(MediaRejected, match="not found in its archive"):
+            archive.entry(3)
+
+
 def test_the_declared_total_size_is_limited(settings: Settings) -> None:
     part = bytes(2 << 20)
     assert len(unpacked(packed({f"{n}.txt": part for n in range(4)}), settings)) == 4

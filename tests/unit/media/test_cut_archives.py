@@ -204,6 +204,52 @@ def test_a_directory_that_is_written_is_read_with_numbers_of_64_bits(settings: S
     assert found.entries[0].extra.endswith(extra)
 
 
+def in_local_header(name: bytes, extra: bytes, content: bytes = b"x") -> bytes:
+    """A stored file with an extra field in its own header."""
+    numbers = (zlib.crc32(content), len(content), len(content), len(name), len(extra))
+    return struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, 0, 0, 0, 33, *numbers) + name + extra + content
+
+
+def padded(extra: bytes, length: int) -> bytes:
+    """The same fields, and one that nobody reads."""
+    return extra + struct.pack("<2H", 0xCAFE, length - len(extra) - 4) + bytes(length - len(extra) - 4)
+
+
+def test_names_stay_as_they_are_in_the_other_form(settings: Settings) -> None:
+    path = padded(handmade.unicode_path(b".DS_Store", "first.txt"), 0xFFFF)
+    cut = in_local_header(b".DS_Store", path, b"1") + in_local_header(b"b.txt", padded(b"", 0xFFFF), b"2")
+    found, remark = read(cut + in_local_header(b"c.txt", b"", b"3"), settings)
+    assert found == {"first.txt": b"1", "b.txt": b"2", "c.txt": b"3"}
+    assert "cut off" in str(remark)
+
+
+def test_a_zip_without_room_for_a_name_in_its_other_form_is_refused(settings: Settings) -> None:
+    path = handmade.unicode_path(b"a", "x" * 65_520)
+    with archives.opened(io.BytesIO(in_local_header(b"a", path)), settings) as archive:
+        assert archive.rewritten is not None
+        with pytest.raises(MediaRejected, match="damaged or truncated"):
+            archive.rewritten()
+
+
+def test_what_can_be_listed_of_a_cut_zip_can_be_opened_in_its_other_form() -> None:
+    """The limits of both are the same, at the number of bytes where the first one ends."""
+    few = Settings(max_archive_files=20)
+    long = b"".join(in_local_header(bytes([97 + n]) * 65_535, b"", b"") for n in range(16))
+    opened = 0
+    for length in range(7_000, 11_000, 500):
+        cut = long + in_local_header(b"z" * length, b"", b"")
+        with ExitStack() as stack:
+            try:
+                archive = stack.enter_context(archives.opened(io.BytesIO(cut), few))
+            except TooLarge:
+                continue
+            assert archive.rewritten is not None
+            again = stack.enter_context(archives.opened(archive.rewritten(), few))
+            assert len(again.entries) == 17
+            opened += 1
+    assert 0 < opened < 8
+
+
 def test_the_whole_can_be_ended_at_each_step(settings: Settings) -> None:
     data = WHOLE["streamed"][:-30]
     taken: list[None] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import random
@@ -94,6 +95,13 @@ def test_a_description_belongs_to_the_next_file_only(settings: Settings) -> None
         entry(b"b.txt"),
     ]
     assert unpacked(made(entries), settings) == {"ä.txt": b"abcd", "long.txt": b"some words", "b.txt": b"some words"}
+
+
+@pytest.mark.parametrize("name", ["BZhang.png", "BZh9.png", "BZh91AY.png"])
+def test_a_first_name_like_the_mark_of_bzip2_is_a_name(name: str, settings: Settings) -> None:
+    for data in (tarred({name: b"1"}), gzip.compress(tarred({name: b"1"})), bz2.compress(tarred({name: b"1"}))):
+        assert sniff(data[:4096], "a.tar") is FileKind.ARCHIVE
+        assert unpacked(data, settings) == {name: b"1"}
 
 
 def test_names_in_an_old_encoding_are_decoded(settings: Settings) -> None:

@@ -184,6 +184,20 @@ def test_a_sheet_that_waited_when_its_upload_was_cancelled_is_read(uploads: Uplo
     assert texts(uploads) == {"a.png": "from the sheet", "b.png": "another"}
 
 
+def test_a_cancelled_upload_whose_bytes_are_dropped_has_nothing_to_try_again(uploads: Uploads) -> None:
+    job_id = uploads.open(index=False)
+    uploads.send(job_id, {"a.png": picture(1), "a.csv": SHEET})
+    with transaction(uploads.world.sessions) as session:
+        control.cancel_job(session, uploads.world.user, job_id)
+    assert drop_old(uploads.world.sessions, uploads.context.storage, timedelta(0)) == 2
+    with transaction(uploads.world.sessions) as session:
+        job = lifecycle.lock_job(session, job_id)
+        assert job is not None
+        with pytest.raises(Conflict, match="No rejected file of this upload is kept"):
+            retry_rejected(session, job)
+    assert uploads.world.job(job_id).state is JobState.CANCELLED
+
+
 def test_an_archive_inside_an_archive_keeps_its_reason(uploads: Uploads) -> None:
     inner = packed({"c.png": picture(3)})
     job_id = uploads.upload({"all.zip": packed({"a.png": picture(1), "inner.zip": inner})}, index=False)

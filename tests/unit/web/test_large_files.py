@@ -114,6 +114,19 @@ def test_an_upload_goes_on_with_the_parts_of_an_earlier_one(ada: Caller, collect
     assert offset(ada, announce(ada, begin(ada, collection), "blue.png", BLUE)) == 0
 
 
+def test_two_files_of_one_upload_with_the_same_content_are_two(ada: Caller, collection: str) -> None:
+    upload = begin(ada, collection)
+    first = announce(ada, upload, "a.png", RED)
+    patch(ada, first, 0, RED[:50])
+    second = announce(ada, upload, "b.png", RED)
+    assert (offset(ada, first), offset(ada, second)) == (50, 0)
+    assert announce(ada, upload, "a.png", RED) == first
+    assert patch(ada, first, 50, RED[50:]).status_code == 204
+    assert patch(ada, second, 0, RED).status_code == 204
+    ada.post(f"/uploads/{upload}/close")
+    assert outcomes(ada, upload) == {"a.png": "added", "b.png": "duplicate"}
+
+
 def test_bytes_that_are_not_those_of_the_hash_are_rejected(ada: Caller, collection: str, served: Services) -> None:
     upload = begin(ada, collection)
     address = announce(ada, upload, "red.png", RED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import uuid
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from flask_openapi import OpenAPI
+from tests.unit.media.handmade_tars import tarred
 from tests.unit.media.samples import zipped
 from tests.unit.web.conftest import Caller, RecordingNotifier
 from tests.unit.web.pictures import picture
@@ -154,6 +156,23 @@ def test_a_file_that_arrives_after_all_takes_the_place_of_its_note(ada: Caller, 
         ("red.png", "added"),
     ]
     assert ada.post(f"/uploads/{upload}/close").json["arrived"] == 2
+
+
+def test_a_name_is_noted_once_and_a_file_takes_the_place_of_any_note(ada: Caller, collection: str) -> None:
+    upload = begin(ada, collection)
+    note(ada, upload, "gone.png", "gone.png", "gone.png")
+    left_out = [{"name": "red.png", "status": "ignored", "reason": "Left out."}]
+    assert ada.post(f"/uploads/{upload}/unsent", json={"files": left_out}).status_code == 204
+    send(ada, upload, red_png=RED)
+    rows = ada.get(f"/uploads/{upload}/files").json["files"]
+    assert sorted((row["name"], row["status"]) for row in rows) == [("gone.png", "rejected"), ("red.png", "added")]
+
+
+def test_the_other_form_of_an_archive_is_not_taken_for_the_one_that_was_sent(ada: Caller, collection: str) -> None:
+    packed = gzip.compress(tarred({"bad.png": RED[:40]}), mtime=0)
+    send(ada, begin(ada, collection), all_tgz=packed)
+    upload = begin(ada, collection)
+    assert needs(ada, upload, all_tgz=packed) == ["send"]
 
 
 def test_a_note_on_a_file_that_arrived_changes_nothing(ada: Caller, collection: str) -> None:
