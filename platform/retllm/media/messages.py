@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import accumulate
 from typing import Any
 
@@ -23,14 +22,6 @@ _REMARKS = {
 }
 # what each extra of the installation reads
 _EXTRAS = {"raw": "raw files of cameras", "pdf": "PDFs", "film": "films"}
-
-# how the reasons begin that are this platform's own; others are those of libraries
-_OWN = ("it is ", "it has ", "the file is ", "the frame ", "no frame ")
-_UNREAD = "of a kind that is not read here"
-_ENDS_EARLY = re.compile(
-    r"truncat|premature|\beof\b|end of (?:file|data|stream|image)|cut short|incomplete|not enough|too short",
-    re.IGNORECASE,
-)
 
 
 def remark_of(facts: dict[str, Any]) -> str | None:
@@ -58,18 +49,8 @@ def pieces_of(facts: dict[str, Any], payload: bytes | bytearray, count: int) -> 
     return tuple(bytes(payload[end - length : end]) for end, length in zip(ends, lengths, strict=True))
 
 
-def damage_of(facts: dict[str, Any]) -> str:
-    """Return what is wrong with a damaged file, in a sentence without capital and full stop.
-
-    What a library says is meant for its programmers: people are told no more than whether the file ends too early.
-    """
-    reason = _reason_of(facts)
-    if reason.startswith(_OWN):
-        return reason
-    return "it ends too early" if _ENDS_EARLY.search(reason) else "its data can't be decoded"
-
-
-def _reason_of(facts: dict[str, Any]) -> str:
+def reason_of(facts: dict[str, Any]) -> str:
+    """Return what the decoder says is wrong with a file, in one line without capital and full stop."""
     return " ".join(str(facts.get("reason")).split())[:MAX_REASON]
 
 
@@ -94,15 +75,13 @@ def rejection(facts: dict[str, Any], max_pixels: int, settings: Settings) -> Ret
     if cause == "locked":
         return MediaRejected("The PDF is locked by a password: save it without one and send it again.")
     if cause == "unsupported":
-        reason = _reason_of(facts)
-        what = _UNREAD if reason.startswith(_UNREAD) else reason
-        return MediaRejected(f"The file is {what}: export it as JPEG or PNG.")
+        return MediaRejected(f"The file is {reason_of(facts)}: export it as JPEG or PNG.")
     if cause == "unknown":
         return MediaRejected(
             f"The file is not a readable picture. Accepted formats: {PICTURE_FORMATS}; if it is a rare variant of one "
             "of these, save it as PNG."
         )
-    return MediaRejected(f"The file is damaged or truncated ({damage_of(facts)}): export it again.")
+    return MediaRejected(f"The file is damaged or truncated ({reason_of(facts)}): export it again.")
 
 
 def unreadable(reason: str) -> MediaRejected:

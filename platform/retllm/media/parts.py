@@ -14,7 +14,7 @@ import structlog
 
 from retllm.errors import MediaRejected
 from retllm.media import sandbox
-from retllm.media.messages import damage_of, pieces_of, rejection, remark_of, unreadable
+from retllm.media.messages import pieces_of, reason_of, rejection, remark_of, unreadable
 from retllm.media.sandbox import DecoderDied, DecodeResponse, DecoderHung, SplitRequest
 from retllm.media.sniffing import FileKind
 from retllm.settings import Settings
@@ -136,7 +136,7 @@ class _Reader:
         self._given, self._pages = self._given + 1, pages
         width, height = _whole(facts.get("width")), _whole(facts.get("height"))
         if "reason" in facts:
-            return BrokenPart(page, pages, seconds, damage_of(facts) + ".", left_out)
+            return BrokenPart(page, pages, seconds, reason_of(facts) + ".", left_out)
         data, thumbnail, copy = pieces_of(response.facts, response.payload, 3)
         if not width or not height or max(width, height) > PART_SIDE or not data.startswith(b"\xff\xd8\xff"):
             raise MediaRejected("The file can't be read: the decoder returned an invalid picture.")

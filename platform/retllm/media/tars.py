@@ -28,10 +28,7 @@ from retllm.settings import Settings
 
 _BLOCK = tarfile.BLOCKSIZE
 _STEP = 1 << 16
-_GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\0"
-# the size of the blocks, and the mark of the first block or of the end; the first name of a tar may begin with the
-# same letters
-_BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
+_GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
 # bytes of a header that describes the next one: long names, and what else systems know of a file
 _MAX_DESCRIPTION = 1 << 20
 # headers for one file: of itself, its attributes, its long name, its metadata file of macOS with the same, and folders
@@ -152,7 +149,8 @@ def is_tar_archive(head: bytes) -> bool:
 
 def is_compressed(head: bytes) -> bool:
     """Return whether a file with these first bytes is compressed as a whole."""
-    return head.startswith((_GZIP, _XZ)) or _BZIP2.match(head) is not None
+    # the first name of a tar may begin with the letters of bzip2
+    return head.startswith((_GZIP, _BZIP2, _XZ)) and not _is_plain(head)
 
 
 def _is_plain(head: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,7 +13,19 @@ from PIL import Image, ImageFile
 from retllm.media.decoding.texts import Texts
 
 MAX_REASON = 120
-"""Characters of a library's error message that are passed on."""
+"""Characters of a reason that are passed on."""
+_ENDS_EARLY = re.compile(
+    r"truncat|premature|\beof\b|end of (?:file|data|stream|image)|cut short|incomplete|not enough|too short",
+    re.IGNORECASE,
+)
+
+
+def damage(error: BaseException) -> str:
+    """Return what is wrong with a file that a library can't decode, without capital and full stop.
+
+    What the library says is meant for its programmers: people are told no more than whether the file ends too early.
+    """
+    return "it ends too early" if _ENDS_EARLY.search(str(error)) else "its data can't be decoded"
 
 
 class Refused(Exception):

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from retllm.media.decoding.facts import Blemish, Part, Refused, Split
+from retllm.media.decoding.facts import Blemish, Part, Refused, Split, damage
 
 # frames that are compared, for each that may be given
 _CANDIDATES = 3
@@ -56,7 +56,7 @@ def key_frames(file: BinaryIO, asked: Split) -> Iterator[Part]:
                     left_out=len(scenes) - len(chosen) if last else 0,
                 )
     except av.FFmpegError as error:
-        raise Refused("damaged", reason=str(error)) from error
+        raise Refused("damaged", reason=damage(error)) from error
 
 
 def _video(container: Any) -> Any:

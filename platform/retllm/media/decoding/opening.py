@@ -23,7 +23,7 @@ from PIL import (
 
 from retllm.media.decoding import blemishes, camera, deep, heif, jpegxl, photoshop, tiff
 from retllm.media.decoding.blemishes import Mended
-from retllm.media.decoding.facts import MAX_REASON, Blemish, Refused, Source
+from retllm.media.decoding.facts import Blemish, Refused, Source, damage
 from retllm.media.decoding.signatures import media_type_of
 from retllm.media.decoding.texts import texts_of
 
@@ -41,7 +41,6 @@ _PLUGINS = (
 )
 _HEAD = 64
 _ORIENTATION = 274
-_MAX_WORDS = 80  # characters of a message inside another one
 # how libraries say that the file may be sound
 _UNSUPPORTED = ("unsupported", "not supported", "not yet supported", "not been built in", "unknown raw mode")
 
@@ -91,10 +90,9 @@ def refusing(max_pixels: int) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise Refused("unknown") from error
     except Exception as error:  # decoders raise anything (struct.error, SyntaxError, KeyError) on hostile bytes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if any(word in reason.lower() for word in _UNSUPPORTED):
-            raise Refused("unsupported", reason=f"of a kind that is not read here ({reason[:_MAX_WORDS]})") from error
-        raise Refused("damaged", reason=reason[:MAX_REASON]) from error
+        if any(word in str(error).lower() for word in _UNSUPPORTED):
+            raise Refused("unsupported", reason="of a kind that is not read here") from error
+        raise Refused("damaged", reason=damage(error)) from error
 
 
 def _open(data: bytes, max_pixels: int) -> Source:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from retllm.media.decoding.facts import Part, Refused, Split
+from retllm.media.decoding.facts import Part, Refused, Split, damage
 
 _POINTS_TO_PIXELS = 4.0  # 288 pixels an inch: more shows nothing more of a small page
 
@@ -26,7 +26,7 @@ def pages(file: BinaryIO, asked: Split) -> Iterator[Part]:
     except pypdfium2.PdfiumError as error:
         if getattr(error, "err_code", None) == pypdfium2.raw.FPDF_ERR_PASSWORD:
             raise Refused("locked") from error
-        raise Refused("damaged", reason=str(error)) from error
+        raise Refused("damaged", reason=damage(error)) from error
     count = len(document)
     if not count:
         raise Refused("damaged", reason="it has no pages")
@@ -36,7 +36,7 @@ def pages(file: BinaryIO, asked: Split) -> Iterator[Part]:
         try:
             picture = _rendered(document, number, asked.side)
         except (pypdfium2.PdfiumError, ValueError, RuntimeError) as error:
-            yield Part(reason=str(error), page=number + 1, pages=count, left_out=left_out)
+            yield Part(reason=damage(error), page=number + 1, pages=count, left_out=left_out)
             continue
         yield Part(picture, page=number + 1, pages=count, left_out=left_out)
 

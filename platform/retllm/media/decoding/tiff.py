@@ -10,7 +10,7 @@ from PIL import Image, TiffImagePlugin
 
 from retllm.media.decoding import samples
 from retllm.media.decoding.colour import to_rgb
-from retllm.media.decoding.facts import Blemish, Part, Refused, Source, Split
+from retllm.media.decoding.facts import Blemish, Part, Refused, Source, Split, damage
 
 _SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _ICC_PROFILE = 254, 255, 256, 257, 34675
 _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
@@ -218,4 +218,4 @@ def _reason(error: Exception) -> str:
             is_damaged = error.facts["refused"] != "unsupported"
             return "it is damaged" if is_damaged else f"it is {error.facts['reason']}: export it as PNG"
         return f"it has {error.facts['width']:,} × {error.facts['height']:,} pixels"
-    return " ".join(str(error).split()) or type(error).__name__
+    return damage(error)
