@@ -22,6 +22,7 @@ from typing import Any
 
 import gunicorn.util
 from gunicorn.errors import ConfigError
+from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from retllm.settings import get_settings
@@ -34,6 +35,8 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 64 << 10
 _SWEEP_SECONDS = 0.5
+# what forms are parsed in; Gunicorn reads up to 1 MiB ahead, and copies all of it again for each piece that is parsed
+_BODY_BYTES = 64 << 10
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -64,6 +67,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        SocketUnreader.max_body_chunk = _BODY_BYTES
         self._seconds = get_settings().client_seconds
         self._slots = RequestSlots(self.cfg.threads, lambda: self.method_queue.defer(self._start_ready))
         # connections in the main loop with their deadlines, oldest first
