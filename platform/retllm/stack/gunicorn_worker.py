@@ -4,7 +4,8 @@ Gunicorn's own worker starts a thread at the first byte of a request, which then
 for the client to read the answer: a few slow clients can block all threads. In this worker
 
 - the main loop reads the header of a request, and a thread starts when the header is complete;
-- a thread that waits for its client to send a body or read an answer holds no request slot (``client_socket``);
+- a thread that waits for its client to send a body or read an answer, or for a decoder, holds no request slot
+  (``client_socket``);
 - too slow clients are disconnected, and at the maximum number of connections the longest waiting one is closed.
 """
 

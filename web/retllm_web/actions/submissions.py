@@ -25,6 +25,7 @@ from retllm.search.request import SearchRequest
 from retllm.search.submit import StoredPicture, submit_search
 from retllm_web.actions.auditing import record
 from retllm_web.http.services import services
+from retllm_web.http.waiting import without_slot
 
 log = structlog.get_logger(__name__)
 
@@ -111,7 +112,8 @@ def _store_picture(actor: Actor, collection_id: UUID, picture: BinaryIO) -> Stor
     settings = services().settings
     with transaction(services().sessions) as session:
         collection_for(session, actor, collection_id)
-    check_picture(picture, settings)
+    with without_slot():
+        check_picture(picture, settings)
     sha256 = streams.digest(picture, settings.max_file_bytes)
     key = f"queries/{new_id()}/picture"
     services().storage.put(key, picture)
