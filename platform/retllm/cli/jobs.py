@@ -12,6 +12,7 @@ import click
 from retllm.cli import show
 from retllm.cli.client import Api, Json, connect, json_option
 from retllm.db.enums import FileStatus, JobKind, JobState
+from retllm.db.state_words import again_words
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SHOWN_FILES = 20
@@ -64,7 +65,7 @@ def jobs(ctx: click.Context, /, limit: int, as_json: bool, **filters: Any) -> No
             (
                 job["id"],
                 job["kind"],
-                show.job_state(job),
+                show.job_result(job),
                 f"{job['progress']:.0%}",
                 job["collection_name"],
                 job["created_at"][:19].replace("T", " "),
@@ -79,7 +80,7 @@ def _print_job(job: Json, as_json: bool) -> None:
     if as_json:
         show.as_json(job)
     else:
-        click.echo(f"{job['kind']} {job['id']}: {show.job_state(job)}, {job['progress']:.0%}")
+        click.echo(f"{job['kind']} {job['id']}: {show.job_result(job)}, {job['progress']:.0%}")
 
 
 @jobs.command("show")
@@ -147,7 +148,10 @@ def retry(job_id: UUID, as_json: bool) -> None:
     """
     api = connect()
     kind = api.get(f"/jobs/{job_id}")["kind"]
-    _print_job(api.call("POST", f"/{'uploads' if kind == JobKind.UPLOAD else 'jobs'}/{job_id}/retry"), as_json)
+    job = api.call("POST", f"/{'uploads' if kind == JobKind.UPLOAD else 'jobs'}/{job_id}/retry")
+    _print_job(job, as_json)
+    if not as_json:
+        click.echo(again_words(**job["again"]))
 
 
 @jobs.command()

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from retllm.cli.client import Api, Json
 from retllm.db.enums import JobKind, JobState
-from retllm.db.state_words import JOB_STATES
+from retllm.db.state_words import JOB_STATES, rejected_words
 from retllm.media import outcomes
 
 # avoids line breaks at 80 columns in files and pipes
@@ -55,6 +55,13 @@ def number(value: float | None, decimals: int = 4) -> str | None:
 def job_state(job: Json) -> str:
     """Return the word for the state of ``job``; a state that only a newer server knows stays as it is."""
     return str(JOB_STATES.get(job["state"], job["state"]))
+
+
+def job_result(job: Json) -> str:
+    """Return the word for the state of ``job`` with the number of its files that were rejected."""
+    files = job.get("files") or {"counts": {}, "not_sent": 0}
+    rejected = rejected_words(files["counts"].get("rejected", 0), files["not_sent"])
+    return ", ".join(filter(None, [job_state(job), rejected]))
 
 
 def _progress(job: Json) -> tuple[str, int, int | None]:

@@ -12,10 +12,11 @@ import sqlalchemy as sa
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import OPEN_UNITS, JobKind, JobState, Stage, UnitState
+from retllm.db.enums import OPEN_UNITS, FileStatus, JobKind, JobState, Stage, UnitState
 from retllm.db.searches import Candidate
 from retllm.db.tables import Collection, Job, Unit, User
 from retllm.errors import NotFound
+from retllm.history.file_counts import FileCounts, file_counts
 
 
 class StageProgress(BaseModel):
@@ -63,7 +64,21 @@ class JobView(BaseModel):
     progress: float = Field(description="share of the work that is done, 0 to 1")
     stages: list[StageProgress]
     errors: list[UnitError]
+    files: FileCounts | None = Field(description="the files of an upload; null for other jobs")
     params: dict[str, Any]
+
+
+class Again(BaseModel):
+    """What a retry does again."""
+
+    units: int = Field(description="units that were dead or cancelled, and new ones for files")
+    files: int = Field(description="files of an upload that wait again")
+
+
+class RetriedJobView(JobView):
+    """A job that was retried."""
+
+    again: Again
 
 
 _MAX_ERRORS = 20
@@ -83,12 +98,34 @@ def job_view(session: Session, job: Job) -> JobView:
     return views[0]
 
 
+def retried_view(session: Session, job: Job, before: JobView) -> RetriedJobView:
+    """Return a job with what a retry in this transaction does again; ``before`` is the job as it was.
+
+    Raises:
+        NotFound: it was deleted meanwhile.
+    """
+    now = job_view(session, job)
+    again = Again(units=_open_units(now) - _open_units(before), files=_waiting_files(now) - _waiting_files(before))
+    return RetriedJobView(**dict(now), again=again)
+
+
+def _open_units(job: JobView) -> int:
+    return sum(stage.units.get(state, 0) for stage in job.stages for state in OPEN_UNITS)
+
+
+def _waiting_files(job: JobView) -> int:
+    return job.files.counts.get(FileStatus.WAITING, 0) if job.files else 0
+
+
 def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     """Return several jobs, without those deleted meanwhile, with a fixed number of queries."""
     ids = [job.id for job in jobs]
     stages = _stages(session, ids)
     pools = _pools(session, ids)
     errors = _errors(session, ids)
+    uploads = [job.id for job in jobs if job.kind is JobKind.UPLOAD]
+    no_files = FileCounts(counts={}, not_sent=0)
+    files = dict.fromkeys(uploads, no_files) | (file_counts(session, uploads) if uploads else {})
     names: dict[UUID, tuple[str, str]] = {
         job_id: (collection, user)
         for job_id, collection, user in session.execute(
@@ -114,6 +151,7 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
             progress=_progress(job, stages[job.id], pools.get(job.id, 0)),
             stages=stages[job.id],
             errors=errors[job.id],
+            files=files.get(job.id),
             params=job.params,
         )
         for job in jobs

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import OPEN_UNITS, FileStatus, ItemKind, Stage
 from retllm.db.tables import Unit
 from retllm.db.uploads import Upload, UploadFile
+from retllm.history.file_counts import file_counts
 from retllm.media.outcomes import FileError, FileOutcome, place
 from retllm.uploads.kept import to_try_again
 
@@ -65,8 +66,8 @@ def upload_state(session: Session, job_id: UUID) -> UploadState | None:
         return None
     # before the counts, which are then final: the page stops asking once everything is processed
     processed = bool(is_processed(session, job_id))
-    counts = upload_counts(session, [job_id]).get(job_id, {})
-    return UploadState(closed_at=upload.closed_at, processed=processed, counts=counts)
+    files = file_counts(session, [job_id]).get(job_id)
+    return UploadState(closed_at=upload.closed_at, processed=processed, counts=files.counts if files else {})
 
 
 def is_processed(session: Session, job_id: UUID) -> bool | None:
@@ -101,19 +102,6 @@ def files_with_rejected_first(
     first = upload_files(session, job_id, statuses=[rejected], after=after, limit=limit)
     rest = limit - len(first)
     return first + upload_files(session, job_id, statuses=others, limit=rest)
-
-
-def upload_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[FileStatus, int]]:
-    """Return the number of files of several uploads by status, with one query."""
-    query = (
-        sa.select(UploadFile.job_id, UploadFile.status, sa.func.sum(UploadFile.count))
-        .where(UploadFile.job_id.in_(job_ids))
-        .group_by(UploadFile.job_id, UploadFile.status)
-    )
-    found: dict[UUID, dict[FileStatus, int]] = {}
-    for job_id, status, count in session.execute(query):
-        found.setdefault(job_id, {})[status] = count
-    return found
 
 
 def has_kept_rejected(session: Session, job_id: UUID) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import stat
 import tarfile
 import zipfile
@@ -13,77 +12,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import click
-import httpx
 import pytest
-from click.testing import CliRunner, Result
-from flask_openapi import OpenAPI
 from tests.unit.media.samples import zipped
+from tests.unit.web.commands import Run, files, lines, the_job
 from tests.unit.web.conftest import Caller
 from tests.unit.web.pictures import picture
 
 from retllm.cli import jobs, sending, upload
-from retllm.cli.client import Api
 from retllm.cli.patience import PatientApi, Unreachable
 from retllm.media import special_files
 from retllm_web.http.services import Services
 
 STOPPED = "Not sent: the upload was stopped; run the command again to send the rest."
-Run = Callable[..., Result]
 
 
 @pytest.fixture
 def collection(ada: Caller) -> str:
     """An empty collection of ada's."""
     return str(ada.post("/collections", json={"name": "Command line"}).json["id"])
-
-
-@pytest.fixture
-def run(app: OpenAPI, ada: Caller, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command as ada."""
-    http = httpx.Client(
-        transport=httpx.WSGITransport(app),
-        base_url="http://retllm.test/api/v1/",
-        headers={"Authorization": f"Bearer {ada.token}"},
-    )
-    for module in (upload, jobs):
-        monkeypatch.setattr(module, "connect", lambda: Api(http))
-
-    def invoke(command: click.Command, *arguments: object) -> Result:
-        return CliRunner().invoke(command, list(map(str, arguments)), catch_exceptions=False)
-
-    return invoke
-
-
-@pytest.fixture
-def empty(tmp_path: Path) -> Path:
-    """An empty folder."""
-    made = tmp_path / "folder"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
-def folder(empty: Path) -> Path:
-    """A folder of six pictures."""
-    for number in range(6):
-        (empty / f"{number}.png").write_bytes(picture(f"rgb({number * 20}, 9, 9)"))
-    return empty
-
-
-def lines(output: str) -> list[str]:
-    """Return what a command printed; the server logs to the same output."""
-    return [line for line in output.splitlines() if not re.match(r"\d{4}-", line)]
-
-
-def the_job(ada: Caller, collection: str) -> str:
-    (job,) = ada.get(f"/jobs?collection={collection}").json["jobs"]
-    return str(job["id"])
-
-
-def files(ada: Caller, job: str) -> list[tuple[str, str, str | None]]:
-    rows = ada.get(f"/uploads/{job}/files").json["files"]
-    return sorted((row["name"], row["status"], row["error"] and row["error"]["message"]) for row in rows)
 
 
 def stop_in(monkeypatch: pytest.MonkeyPatch, request: int) -> None:
@@ -202,7 +148,7 @@ def test_jobs_show_lists_the_first_rejected_files_and_counts_the_others(
     job = the_job(ada, collection)
     shown = run(jobs.jobs, "show", job)
     assert lines(shown.stdout) == [
-        f"upload {job}: succeeded, 100%",
+        f"upload {job}: succeeded, 5 rejected, 100%",
         "1 added, 1 read, 5 rejected",
         "  0.png in all.zip: The file is empty.",
         "  1.png in all.zip: The file is empty.",
@@ -221,7 +167,8 @@ def test_jobs_retry_tries_the_rejected_files_again_that_are_kept(
     assert run(upload.upload, collection, "--no-index", empty).exit_code == 1
     served.settings.max_text_chars = 100
     job = the_job(ada, collection)
-    assert run(jobs.jobs, "retry", job).exit_code == 0
+    done = run(jobs.jobs, "retry", job)
+    assert (done.exit_code, lines(done.stdout)[1:]) == (0, ["Trying again: 1 file, 1 unit."])
     assert files(ada, job) == [("long.txt", "added", None)]
 
 

@@ -20,7 +20,8 @@ from retllm.db.enums import (
     Stage,
     UnitState,
 )
-from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, UNIT_STATES
+from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, UNIT_STATES, rejected_words
+from retllm.history.file_counts import FileCounts
 from retllm.history.job_views import JobView, UnitError
 from retllm.media.file_table import accepted
 from retllm.media.streams import LARGE
@@ -164,11 +165,16 @@ def file_counts(counts: Mapping[FileStatus, int]) -> str:
     return ", ".join(told) + "." if told else ""
 
 
-def files_of(counts: Mapping[FileStatus, int]) -> str:
+def files_of(files: FileCounts) -> str:
     """Return the number of files of an upload, and how many of them were rejected."""
-    total = sum(number for status, number in counts.items() if status not in _UNTOLD)
-    rejected = counts.get(FileStatus.REJECTED, 0)
-    return f"{total:,} file{'' if total == 1 else 's'}" + (f", {rejected:,} rejected" if rejected else "")
+    total = sum(number for status, number in files.counts.items() if status not in _UNTOLD)
+    rejected = rejected_files(files)
+    return f"{total:,} file{'' if total == 1 else 's'}" + (f", {rejected}" if rejected else "")
+
+
+def rejected_files(files: FileCounts) -> str:
+    """Return how many files of an upload were rejected; nothing if none was."""
+    return rejected_words(files.counts.get(FileStatus.REJECTED, 0), files.not_sent)
 
 
 def waits_too_long(job: JobView) -> bool:
@@ -210,6 +216,7 @@ def install(app: Flask) -> None:
         same_errors=same_errors,
         file_counts=file_counts,
         files_of=files_of,
+        rejected_files=rejected_files,
     )
     tables: dict[str, Any] = {
         "STATES": STATES,

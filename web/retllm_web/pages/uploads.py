@@ -9,6 +9,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from retllm.db.session import transaction
+from retllm.db.state_words import again_words
 from retllm.errors import InvalidInput, RetllmError
 from retllm.uploads.offers import Offer
 from retllm_web.actions import contents, page_uploads, upload_parts, uploads
@@ -116,9 +117,10 @@ def retry_files(upload_id: UUID) -> ResponseReturnValue:
     """Try the rejected files of an upload again whose bytes are kept."""
     here = url_for("pages.job", job_id=upload_id)
     try:
-        upload_parts.retry_rejected(current_actor(), upload_id)
+        again = upload_parts.retry_rejected(current_actor(), upload_id).again
     except RetllmError as error:
         return refused(error, here)
+    flash(again_words(again.units, again.files), "info")
     return redirect(here)
 
 

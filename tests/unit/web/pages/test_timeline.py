@@ -43,6 +43,7 @@ def _index(state: JobState, *stages: StageProgress, **more: Any) -> list[Step]:
         progress=0,
         stages=list(stages),
         errors=[],
+        files=None,
         params={},
         **{**plain, **more},
     )

@@ -353,6 +353,21 @@ def test_the_history_counts_the_files_of_an_upload(reader: Visitor, mixed: str) 
     assert "5 files, 2 rejected" in reader.get("/jobs").text
 
 
+def test_the_state_of_an_upload_has_the_number_of_its_rejected_files(
+    reader: Visitor, script: Script, mixed: str
+) -> None:
+    (badge,) = [a for a in reader.get(f"/jobs/{mixed}").all("a") if "data-rejected" in a.attributes]
+    assert (badge.text.strip(), badge.attributes["href"]) == (
+        "2 rejected",
+        f"/jobs/{mixed}?status=rejected#files-title",
+    )
+    upload = script.open()
+    script.send(upload, red=RED)
+    script.ask(upload, "unsent", {"name": "secret.png", "status": "rejected", "reason": "It can't be read."})
+    script.ask(upload, "close")
+    assert "1 rejected (not sent)" in reader.get(f"/jobs/{upload}").text
+
+
 def test_the_error_of_a_dead_unit_names_its_file(
     reader: Visitor, script: Script, served: Services, notified: RecordingNotifier
 ) -> None:
