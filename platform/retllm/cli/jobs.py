@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, BinaryIO, TypeVar
@@ -117,6 +118,34 @@ def _print_files(files: Json, page: str) -> None:
         click.echo(f"  {show.place(file)}: {file['error']['message']}")
     if (more := counts.get("rejected", 0) - sum(file["count"] for file in some)) > 0:
         click.echo(f"  and {more:,} more rejected; {page} lists all.")
+
+
+@jobs.command("files")
+@click.argument("job_id", type=click.UUID)
+@click.option(
+    "--status",
+    multiple=True,
+    type=click.Choice([status.value for status in FileStatus]),
+    help="Only files with this outcome; repeatable.",
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Write CSV.")
+@click.option("--output", type=click.File("wb", lazy=True), default="-", help="Output file; - is standard output.")
+@json_option
+def list_files(job_id: UUID, status: tuple[str, ...], as_csv: bool, output: BinaryIO, as_json: bool) -> None:
+    """List what became of every file of an upload, of entries of archives and of rows of sheets."""
+    if as_csv and as_json:
+        raise click.UsageError("Choose one of --csv and --json.")
+    api, address = connect(), f"/uploads/{job_id}/files"
+    if as_csv:
+        for chunk in api.download(f"{address}.csv", status=list(status)):
+            output.write(chunk)
+        return
+    files = api.pages(address, "files", status=list(status))
+    if as_json:
+        output.write(json.dumps({"files": list(files)}, ensure_ascii=False).encode() + b"\n")
+        return
+    for file in files:
+        output.write(f"{file['status']:<9}  {show.outcome(file)}\n".encode())
 
 
 @jobs.command()

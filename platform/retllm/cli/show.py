@@ -123,6 +123,14 @@ def place(file: Json) -> str:
     return file["name"] if within is None else f"{file['name']} in {within}"
 
 
+def outcome(file: Json) -> str:
+    """Return what became of a file of an upload in one line: its place, the item that it is or changed, the reason."""
+    same = {"duplicate": "the same as ", "updated": "caption of "}.get(file["status"])
+    error = file["error"]["message"] if file["error"] else None
+    told = [error, same + file["item_name"] if same and file["item_name"] else None, file["remark"]]
+    return ": ".join(filter(None, [place(file), "; ".join(filter(None, told))]))
+
+
 def notice(source: Json) -> None:
     """Print the notice on the models of a collection or search, if any, on standard error."""
     if source.get("notice"):

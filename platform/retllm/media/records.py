@@ -22,15 +22,16 @@ _PICTURES = (ItemKind.IMAGE, ItemKind.BOTH)
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An existing item, with the columns that concern its caption."""
+    """An existing item, with its name and the columns that concern its caption."""
 
     id: uuid.UUID
+    name: str
     kind: ItemKind
     text: str | None
     version: int
 
 
-_KNOWN = (Item.id, Item.kind, Item.text, Item.version)
+_KNOWN = (Item.id, Item.name, Item.kind, Item.text, Item.version)
 
 
 def find_by_content(session: Session, collection_id: uuid.UUID, sha256: str) -> Known | None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import OPEN_UNITS, FileStatus, ItemKind, Stage
-from retllm.db.tables import Unit
+from retllm.db.tables import Item, Unit
 from retllm.db.uploads import Upload, UploadFile
 from retllm.history.file_counts import file_counts
 from retllm.media.outcomes import FileError, FileOutcome, place
@@ -34,6 +34,7 @@ class FileView(BaseModel):
     )
     status: FileStatus
     item_id: UUID | None
+    item_name: str | None = Field(description="the name of that item, such as the one that a duplicate is the same as")
     kind: ItemKind | None
     error: FileError | None = Field(description="why it was rejected")
     remark: str | None = Field(description="what else there is to know about it")
@@ -125,7 +126,8 @@ def upload_files(
     """
     parent, archive = sa.orm.aliased(UploadFile), sa.orm.aliased(UploadFile)
     query = (
-        sa.select(UploadFile, sa.func.coalesce(archive.name + "/", "") + parent.name)
+        sa.select(UploadFile, sa.func.coalesce(archive.name + "/", "") + parent.name, Item.name)
+        .outerjoin(Item, Item.id == UploadFile.item_id)
         .outerjoin(parent, parent.id == UploadFile.parent_id)
         .outerjoin(archive, archive.id == parent.parent_id)
         .where(UploadFile.job_id == job_id)
@@ -135,7 +137,7 @@ def upload_files(
         query = query.where(UploadFile.status.in_(statuses))
     if after is not None:
         query = query.where(UploadFile.id > after)
-    return [_view(file, within) for file, within in session.execute(query.limit(limit))]
+    return [_view(*row) for row in session.execute(query.limit(limit))]
 
 
 def outcome_of(file: FileView) -> FileOutcome:
@@ -145,6 +147,7 @@ def outcome_of(file: FileView) -> FileOutcome:
             "name": file.name,
             "status": file.status,
             "item_id": file.item_id,
+            "item_name": file.item_name,
             "kind": file.kind,
             "error": file.error,
             "remark": file.remark,
@@ -153,7 +156,7 @@ def outcome_of(file: FileView) -> FileOutcome:
     )
 
 
-def _view(file: UploadFile, within: str | None) -> FileView:
+def _view(file: UploadFile, within: str | None, item_name: str | None) -> FileView:
     error = FileError(code=file.error_code or "", message=file.error) if file.error is not None else None
     return FileView(
         id=file.id,
@@ -161,6 +164,7 @@ def _view(file: UploadFile, within: str | None) -> FileView:
         within=within,
         status=file.status,
         item_id=file.item_id,
+        item_name=item_name,
         kind=file.kind,
         error=error,
         remark=file.remark,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
+from pathlib import Path
 
 import pytest
 from tests.unit.web.commands import Run, lines
 from tests.unit.web.conftest import Caller
-from tests.unit.web.test_uploads import note
 from tests.unit.web.uploads import RED, begin, send
 
 from retllm.cli import jobs
+from retllm.cli.client import RequestRejected
+
+NOT_SENT = "Not sent: the upload was stopped."
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def mixed(ada: Caller, collection: str) -> str:
     job = begin(ada, collection)
     send(ada, job, red_png=RED)
     send(ada, job, copy_png=RED, broken_png=RED[:40])
-    note(ada, job, "lost.png")
+    ada.post(f"/uploads/{job}/unsent", json={"files": [{"name": "lost.png", "status": "rejected", "reason": NOT_SENT}]})
     ada.post(f"/uploads/{job}/close")
     return job
 
@@ -44,6 +48,34 @@ def test_an_upload_without_rejected_files_has_only_its_state(run: Run, ada: Call
     ada.post(f"/uploads/{job}/close")
     assert ada.get(f"/jobs/{job}").json["files"] == {"counts": {}, "not_sent": 0}
     assert lines(run(jobs.jobs, "watch", job).stdout) == [f"upload {job}: succeeded, 100%"]
+
+
+def test_jobs_files_lists_the_outcome_of_every_file(run: Run, ada: Caller, mixed: str) -> None:
+    (red,) = ada.get(f"/uploads/{mixed}/files?status=added").json["files"]
+    listed = lines(run(jobs.jobs, "files", mixed).stdout)
+    assert listed[:2] == ["added      red.png", "duplicate  copy.png: the same as red.png"]
+    assert listed[2].startswith("rejected   broken.png: ")
+    assert listed[3] == f"rejected   lost.png: {NOT_SENT}"
+    assert lines(run(jobs.jobs, "files", mixed, "--status", "rejected").stdout) == listed[2:]
+    several = run(jobs.jobs, "files", mixed, "--json", "--status", "rejected", "--status", "duplicate")
+    told = json.loads(lines(several.stdout)[0])["files"]
+    assert [file["name"] for file in told] == ["copy.png", "broken.png", "lost.png"]
+    assert (told[0]["item_id"], told[0]["item_name"]) == (red["item_id"], "red.png")
+
+
+def test_jobs_files_writes_csv(run: Run, mixed: str, tmp_path: Path) -> None:
+    target = tmp_path / "files.csv"
+    assert run(jobs.jobs, "files", mixed, "--csv", "--status", "duplicate", "--output", target).exit_code == 0
+    (row,) = csv.DictReader(target.read_text().splitlines())
+    assert (row["name"], row["status"], row["item_name"]) == ("copy.png", "duplicate", "red.png")
+    assert run(jobs.jobs, "files", mixed, "--csv", "--json").exit_code == 2
+
+
+def test_jobs_files_of_another_job_says_that_it_is_no_upload(run: Run, ada: Caller, collection: str) -> None:
+    ada.post(f"/collections/{collection}/items?index=false", json={"items": [{"text": "a robin"}]})
+    job = ada.post(f"/collections/{collection}/index").json["id"]
+    with pytest.raises(RequestRejected, match="This job is no upload"):
+        run(jobs.jobs, "files", job)
 
 
 def test_a_retry_says_what_it_tries_again(run: Run, ada: Caller, collection: str) -> None:

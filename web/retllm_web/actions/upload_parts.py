@@ -36,7 +36,7 @@ _PIECE = 1 << 16
 def _upload(session: Session, actor: Actor, upload_id: UUID) -> Job:
     job = access.job_for(session, actor, upload_id)
     if job.kind is not JobKind.UPLOAD:
-        raise NotFound("There is no such job.")
+        raise NotFound("This job is no upload, so it has no files.")
     return job
 
 

@@ -38,7 +38,7 @@ def history(actor: Actor, filters: JobFilters, rows: Rows, format: Format) -> Re
     return response
 
 
-FILE_COLUMNS = ("within", "name", "status", "item_id", "kind", "error_code", "error", "remark", "count")
+FILE_COLUMNS = ("within", "name", "status", "item_id", "item_name", "kind", "error_code", "error", "remark", "count")
 """Columns of the exported files of an upload."""
 
 

@@ -34,7 +34,7 @@ _ROUTES = {
 """The routes that the script sends an upload to."""
 _MESSAGES = {
     "added": "Text added.",
-    "duplicate": "The collection already contains this text.",
+    "duplicate": "The collection already contains this text as “{}”.",
     "updated": "Text updated.",
 }
 
@@ -146,5 +146,5 @@ def add_text(collection_id: UUID) -> ResponseReturnValue:
     if outcome.error is not None:
         form.errors["text"] = outcome.error.message
         return collection_page(collection_id, FormFeedback(text=form, status=422))
-    flash(_MESSAGES[outcome.status], "info" if outcome.status == "duplicate" else "success")
+    flash(_MESSAGES[outcome.status].format(outcome.item_name), "info" if outcome.status == "duplicate" else "success")
     return redirect(url_for("pages.collection", collection_id=collection_id))

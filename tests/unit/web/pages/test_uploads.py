@@ -304,6 +304,14 @@ def test_its_files_are_exported_as_csv(reader: Visitor, mixed: str) -> None:
     ]
     assert "is not such a picture" in rows[1]["error"]
     assert rows[0]["item_id"] == rows[3]["item_id"]
+    assert rows[3]["item_name"] == "red.png"
+
+
+def test_a_duplicate_names_the_item_that_it_is_the_same_as(reader: Visitor, mixed: str) -> None:
+    page = reader.get(f"/jobs/{mixed}?status=duplicate")
+    (link,) = [a for a in page.all("a") if "data-item" in a.attributes]
+    assert link.text == "red.png"
+    assert reader.get(str(link.attributes["href"])).one("h1").text.strip() == "red.png"
 
 
 def test_a_job_of_another_kind_has_no_files(reader: Visitor, texts: str, notified: RecordingNotifier) -> None:
