@@ -125,9 +125,10 @@ def upload_files(
         after: only files after the one with this key.
     """
     parent, archive = sa.orm.aliased(UploadFile), sa.orm.aliased(UploadFile)
+    # one row at a time by the key; for a join the planner may read all items
+    item_name = sa.select(Item.name).where(Item.id == UploadFile.item_id).scalar_subquery()
     query = (
-        sa.select(UploadFile, sa.func.coalesce(archive.name + "/", "") + parent.name, Item.name)
-        .outerjoin(Item, Item.id == UploadFile.item_id)
+        sa.select(UploadFile, sa.func.coalesce(archive.name + "/", "") + parent.name, item_name)
         .outerjoin(parent, parent.id == UploadFile.parent_id)
         .outerjoin(archive, archive.id == parent.parent_id)
         .where(UploadFile.job_id == job_id)
