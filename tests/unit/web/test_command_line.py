@@ -265,7 +265,10 @@ def odd(tmp_path: Path) -> Path:
         (made / name).symlink_to(target)
     os.link(made / "x" / "y" / "c.txt", made / "x" / "hard.txt")
     (made / "letter.docx").write_bytes(zipped({"[Content_Types].xml": b"<x/>", "word/document.xml": b"<x/>"}))
-    (made / "table.xlsx").write_bytes(zipped({"[Content_Types].xml": b"<x/>", "xl/workbook.xml": b"<x/>"}))
+    table = zipped({"[Content_Types].xml": b"<x/>", "xl/workbook.xml": b"<x/>"})
+    (made / "table.xlsx").write_bytes(table)
+    (made / "cut.xlsx").write_bytes(table[:40])
+    (made / "none.xlsx").write_bytes(b"no workbook")
     (made / "table.ods").write_bytes(zipped({"mimetype": b"x", "content.xml": b"<x/>"}))
     (made / "old.doc").write_bytes(b"\xd0\xcf\x11\xe0" + bytes(600))
     (made / "empty.png").touch()
@@ -302,3 +305,5 @@ def test_links_and_documents_have_the_same_fate_in_an_archive_and_in_a_folder(
     assert in_folder["x/y/self"] == ("rejected", special_files.LINK_ROUND)
     word = "The file is a document of Word (DOCX): save it as PDF, or as plain text."
     assert in_folder["letter.docx"] == ("rejected", word)
+    table = "The file is a workbook of Excel (XLSX): save each sheet as CSV."
+    assert {in_folder[f"{name}.xlsx"] for name in ("table", "cut", "none")} == {("rejected", table)}
