@@ -18,8 +18,9 @@ from tests.unit.web.commands import Run, files, lines, the_job
 from tests.unit.web.conftest import Caller
 from tests.unit.web.pictures import picture
 
-from retllm.cli import jobs, sending, upload
+from retllm.cli import collections, jobs, sending, upload
 from retllm.cli.patience import PatientApi, Unreachable
+from retllm.errors import NotFound
 from retllm.media import special_files
 from retllm_web.http.services import Services
 
@@ -307,3 +308,12 @@ def test_links_and_documents_have_the_same_fate_in_an_archive_and_in_a_folder(
     assert in_folder["letter.docx"] == ("rejected", word)
     table = "The file is a workbook of Excel (XLSX): save each sheet as CSV."
     assert {in_folder[f"{name}.xlsx"] for name in ("table", "cut", "none")} == {("rejected", table)}
+
+
+@pytest.mark.parametrize("command", ["upload", "models"])
+def test_an_id_of_no_collection_is_named_and_makes_none(run: Run, ada: Caller, folder: Path, command: str) -> None:
+    key = "0190a1b2-0000-7000-8000-000000000000"
+    arguments = (upload.upload, key, folder) if command == "upload" else (collections.collections, "models", key)
+    with pytest.raises(NotFound, match=rf"no collection with the id {key}\. `retllm collections` lists"):
+        run(*arguments)
+    assert ada.get("/collections").json["collections"] == []
