@@ -127,7 +127,7 @@ def retry_files(upload_id: UUID) -> ResponseReturnValue:
 @pages.get("/uploads/<uuid:upload_id>/files.csv")
 def export_files(upload_id: UUID) -> ResponseReturnValue:
     """Export what became of every file of an upload."""
-    return downloads.outcomes(upload_parts.every_file(current_actor(), upload_id, ()))
+    return downloads.outcomes(upload_parts.every_file(current_actor(), upload_id, ()), mark=True)
 
 
 @pages.post("/collections/<uuid:collection_id>/texts")

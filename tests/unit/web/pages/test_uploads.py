@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import io
@@ -294,7 +295,7 @@ def test_its_live_part_keeps_the_filter_and_changes_with_the_files(reader: Visit
 def test_its_files_are_exported_as_csv(reader: Visitor, mixed: str) -> None:
     answer = reader.client.get(f"/uploads/{mixed}/files.csv")
     assert answer.mimetype == "text/csv"
-    rows = list(csv.DictReader(io.StringIO(answer.get_data(as_text=True))))
+    rows = list(csv.DictReader(io.StringIO(answer.get_data().decode("utf-8-sig"))))
     assert [(row["name"], row["status"]) for row in rows] == [
         ("red.png", "added"),
         ("b1.png", "rejected"),
@@ -305,6 +306,14 @@ def test_its_files_are_exported_as_csv(reader: Visitor, mixed: str) -> None:
     assert "is not such a picture" in rows[1]["error"]
     assert rows[0]["item_id"] == rows[3]["item_id"]
     assert rows[3]["item_name"] == "red.png"
+
+
+def test_csv_of_pages_is_marked_as_utf_8_and_that_of_the_api_is_not(reader: Visitor, mixed: str, ada: Caller) -> None:
+    paths = (f"/uploads/{mixed}/files.csv", "/jobs/export?format=csv")
+    for path in paths:
+        assert reader.client.get(path).data.startswith(codecs.BOM_UTF8)
+        assert not ada.get(path).data.startswith(codecs.BOM_UTF8)
+    assert not reader.client.get("/jobs/export?format=json").data.startswith(codecs.BOM_UTF8)
 
 
 def test_a_duplicate_names_the_item_that_it_is_the_same_as(reader: Visitor, mixed: str) -> None:
