@@ -16,7 +16,7 @@ _MARK = "\ufeff"
 
 
 def marked(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of a file after a byte order mark; without it Excel reads UTF-8 in the code page of its system."""
+    """Yield the lines of a file after a byte order mark; without it Excel takes UTF-8 for another code page."""
     yield _MARK
     yield from lines
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flask import Flask
+from markupsafe import Markup
 
 from retllm.db.enums import (
     OVER_JOBS,
@@ -78,6 +79,9 @@ FILE_STATUSES = {
     FileStatus.REJECTED: ("x-circle", "danger"),
 }
 _UNTOLD = (FileStatus.READ,)
+_DASH = "–"
+NOTHING = Markup('<span class="nothing">–</span>')
+"""A cell of a table without a value, which is left out on a phone."""
 STAGES = {
     Stage.MEDIA: "Files processed",
     Stage.EMBED: "Items embedded",
@@ -111,7 +115,7 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
 def seconds(value: float | None) -> str:
     """Return a duration with two or three digits."""
     if value is None:
-        return "–"
+        return _DASH
     if value < _MINUTE:
         return f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
     minutes, rest = divmod(round(value), _MINUTE)
@@ -146,7 +150,12 @@ def percent(share: float) -> str:
 
 def figure(value: float | None, decimals: int = 4) -> str:
     """Return a number with a fixed number of decimals; a dash for None."""
-    return "–" if value is None else f"{value:.{decimals}f}"
+    return _DASH if value is None else f"{value:.{decimals}f}"
+
+
+def cell(value: Any) -> Any:
+    """Return what a cell of a table shows: a value, or ``NOTHING`` without one."""
+    return NOTHING if value in (None, "", _DASH) else value
 
 
 def same_errors(errors: Sequence[UnitError]) -> list[dict[str, Any]]:
@@ -211,6 +220,7 @@ def install(app: Flask) -> None:
         item_count=items,
         percent=percent,
         figure=figure,
+        cell=cell,
         is_over=over,
         waits_too_long=waits_too_long,
         same_errors=same_errors,
@@ -230,6 +240,7 @@ def install(app: Flask) -> None:
         "ItemKind": ItemKind,
         "JobKind": JobKind,
         "JobState": JobState,
+        "NOTHING": NOTHING,
         "picture_url": picture_url,
         "account_of_request": current_actor,
         "navigation": navigation,
