@@ -237,7 +237,9 @@ def _closing(sender: Sender, total: int) -> Iterator[None]:
         yield
     except GaveUp as error:
         here = f"At least {sender.arrived:,} of {total:,} files arrived; they stay and are indexed."
-        raise GaveUp(f"{error.message} {here} {_AGAIN}") from error
+        missing = [file.name for file in sender.left]
+        _print_missing(missing)
+        raise GaveUp(f"{error.message} {here} {_AGAIN}", not_sent=missing) from error
     except KeyboardInterrupt as error:
         show.say("Stopping: the server is told what was not sent. Press Ctrl-C again to leave at once.")
         with _stoppable(f"Left at once; job {sender.upload_id} lists what arrived, and nothing else. {_AGAIN}"):
@@ -246,6 +248,14 @@ def _closing(sender: Sender, total: int) -> Iterator[None]:
     except RetllmError as error:
         sender.leave(f"Not sent: {error.message}")
         raise
+
+
+def _print_missing(names: Sequence[str]) -> None:
+    """Print the files that are not known to have arrived, when the server can't be told of them."""
+    for name in names[:_PRINTED]:
+        show.say(f"  {name}: not sent, or its arrival was not confirmed")
+    if len(names) > _PRINTED:
+        show.say(f"  and {len(names) - _PRINTED:,} more; --json lists all.")
 
 
 def _left(sender: Sender, total: int) -> str:

@@ -18,8 +18,8 @@ from tests.unit.web.commands import Run, files, lines, the_job
 from tests.unit.web.conftest import Caller
 from tests.unit.web.pictures import picture
 
-from retllm.cli import collections, jobs, sending, upload
-from retllm.cli.patience import PatientApi, Unreachable
+from retllm.cli import collections, jobs, sending, show, upload
+from retllm.cli.patience import GaveUp, PatientApi, Unreachable
 from retllm.errors import NotFound
 from retllm.media import special_files
 from retllm_web.http.services import Services
@@ -132,6 +132,30 @@ def test_a_second_stop_leaves_at_once(
     done = run(upload.upload, collection, "--no-index", folder)
     assert done.exit_code == 130
     assert f"Left at once; job {the_job(ada, collection)} lists what arrived, and nothing else." in done.stderr
+
+
+def test_files_that_were_not_sent_when_patience_ends_are_listed(
+    monkeypatch: pytest.MonkeyPatch, run: Run, collection: str, folder: Path
+) -> None:
+    monkeypatch.setattr(sending, "_REQUEST_FILES", 2)
+    once = PatientApi.once
+    sent = 0
+
+    def away(api: PatientApi, method: str, path: str, **options: Any) -> Any:
+        nonlocal sent
+        sent += path.endswith("/files")
+        if sent > 2:
+            raise Unreachable("The network is away.")
+        return once(api, method, path, **options)
+
+    monkeypatch.setattr(PatientApi, "once", away)
+    monkeypatch.setattr(upload, "_PRINTED", 1)
+    told: list[str] = []
+    monkeypatch.setattr(show, "say", told.append)
+    with pytest.raises(GaveUp, match=r"At least 4 of 6 files arrived") as gave_up:
+        run(upload.upload, collection, "--no-index", "--patience", "0", folder)
+    assert gave_up.value.as_json()["error"]["detail"] == {"not_sent": ["4.png", "5.png"]}
+    assert told[-2:] == ["  4.png: not sent, or its arrival was not confirmed", "  and 1 more; --json lists all."]
 
 
 def test_the_command_names_the_job_and_its_page(run: Run, ada: Caller, collection: str, folder: Path) -> None:
