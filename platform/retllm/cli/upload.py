@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from retllm.cli import show
 from retllm.cli.client import Api, Json, RequestRejected, connect, is_id, json_option
+from retllm.cli.entry import INTERRUPTED
 from retllm.cli.folders import Found, walk
 from retllm.cli.patience import GaveUp, Patience, PatientApi
 from retllm.cli.sending import Sender
@@ -29,7 +30,6 @@ TAKEN = ("added", "updated", "duplicate")
 _SHOWN = (*TAKEN, "ignored", "rejected", "read")
 PATIENCE = 600.0
 """Seconds to wait for a server that is away."""
-_INTERRUPTED = 130
 _AGAIN = "Run the same command again to send the rest."
 _STOPPED = "Not sent: the upload was stopped; run the command again to send the rest."
 
@@ -100,7 +100,7 @@ def upload(
         done = upload_files(api, target["id"], files, index=index, texts=texts, patience=patience, quiet=as_json)
     except Interrupted as stopped:
         show.say(stopped.message)
-        ctx.exit(_INTERRUPTED)
+        ctx.exit(INTERRUPTED)
     refused = any(outcome["status"] == "rejected" for outcome in done.outcomes)
     if as_json:
         answer = {"collection": target["id"], "files": done.outcomes, "job": done.jobs[-1], "jobs": done.jobs}
