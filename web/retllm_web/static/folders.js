@@ -30,8 +30,16 @@ export class Clutter {
   }
 }
 
+// Chromium never answers for some folders whose name is not UTF-8
+const READING_MS = 10000;
+
 export function unreadable(name) {
   const reason = "The browser cannot read this file. Check its permissions and whether it still exists, and try again.";
+  return { name, status: "rejected", reason };
+}
+
+function unreadableFolder(name) {
+  const reason = "The browser cannot read this folder, or not all of it: names in it may not be UTF-8, or its permissions forbid it. Upload it with `retllm upload`, or as a ZIP.";
   return { name, status: "rejected", reason };
 }
 
@@ -96,22 +104,33 @@ async function walkAll(entries, found) {
 async function walk(entries, found) {
   for (const entry of entries) {
     const name = entry.fullPath.replace(/^\//, "");
-    try {
-      if (entry.isDirectory) await walk(await entriesOf(entry), found);
-      else if (found.takes(name)) found.files.push({ file: await new Promise((resolve, reject) => entry.file(resolve, reject)), name });
-    } catch {
-      if (entry.isFile || found.takes(name)) found.others.push(unreadable(name));
+    if (entry.isDirectory) {
+      const { inside, whole } = await entriesOf(entry);
+      if (!whole && found.takes(name)) found.others.push(unreadableFolder(name));
+      await walk(inside, found);
+    } else if (found.takes(name)) {
+      const file = await answer((resolve, reject) => entry.file(resolve, reject)).catch(() => null);
+      if (file) found.files.push({ file, name }); else found.others.push(unreadable(name));
     }
   }
 }
 
-// A reader returns 100 entries at a time and an empty list at the end.
+// Return what is in a folder, and whether that is all. A reader returns 100 entries at a time and an empty list at the end.
 async function entriesOf(folder) {
   const reader = folder.createReader();
-  const all = [];
-  for (;;) {
-    const batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!batch.length) return all.sort((a, b) => byName(a.name, b.name));
-    all.push(...batch);
-  }
+  const inside = [];
+  let batch = null;
+  do {
+    batch = await answer((resolve, reject) => reader.readEntries(resolve, reject)).catch(() => null);
+    inside.push(...batch ?? []);
+  } while (batch?.length);
+  return { inside: inside.sort((a, b) => byName(a.name, b.name)), whole: batch !== null };
+}
+
+// Return a promise of what a file system answers in a bounded time.
+function answer(ask) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(reject, READING_MS);
+    ask((value) => { clearTimeout(timer); resolve(value); }, (error) => { clearTimeout(timer); reject(error); });
+  });
 }
